@@ -1,0 +1,192 @@
+//! Every key and channel name, built here and nowhere else (`docs/redis.md` lists them for people).
+//!
+//! All keys of a tenant carry the hash tag of its partition, `wh:{07}:acme:…`, so that one script may
+//! touch several of them on a Redis Cluster, and workers sweep a fixed number of partitions however
+//! many tenants there are. The number of partitions must never change while data is kept.
+
+use crate::domain::{RequestId, Resource, ResourceKind, TenantId, UserId};
+
+/// Builds names for a fixed number of partitions.
+#[derive(Debug, Clone, Copy)]
+pub struct Keys {
+    partitions: u16,
+}
+
+/// One partition's hash tag, `{07}`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Partition(u16);
+
+impl std::fmt::Display for Partition {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{{{:02}}}", self.0)
+    }
+}
+
+impl Keys {
+    /// Names for `redis.partitions` partitions (at least one).
+    pub fn new(partitions: u16) -> Self {
+        Self { partitions: partitions.max(1) }
+    }
+
+    /// Every partition.
+    pub fn partitions(self) -> impl Iterator<Item = Partition> + Clone {
+        (0..self.partitions).map(Partition)
+    }
+
+    /// Where a tenant's keys are: FNV-1a of its id, so that every program in any language finds them.
+    pub fn partition(self, tenant: &TenantId) -> Partition {
+        let hash = tenant
+            .as_str()
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
+        Partition((hash % u64::from(self.partitions)) as u16)
+    }
+
+    fn tenant(self, tenant: &TenantId) -> String {
+        format!("wh:{}:{tenant}", self.partition(tenant))
+    }
+
+    fn user(self, tenant: &TenantId, user: &UserId) -> String {
+        format!("{}:user:{}", self.tenant(tenant), user.encoded())
+    }
+
+    fn resource(self, r: &Resource) -> String {
+        format!("{}:{}:{}", self.tenant(&r.tenant), r.kind.word(), r.id)
+    }
+
+    /// Sorted set: member `tenant:kind:id`, score = Unix ms when its next command may be claimed.
+    pub fn ready(self, partition: Partition) -> String {
+        format!("wh:{partition}:ready")
+    }
+
+    /// Sorted set: worker id → Unix ms until which it counts as alive; workers of all tenants.
+    pub fn workers(self, partition: Partition) -> String {
+        format!("wh:{partition}:workers")
+    }
+
+    /// Sorted set: as [`Self::workers`], for workers that serve only named tenants.
+    pub fn tenant_workers(self, tenant: &TenantId) -> String {
+        format!("{}:workers", self.tenant(tenant))
+    }
+
+    /// Stream: audit entries on their way to SQL.
+    pub fn audit(self, partition: Partition) -> String {
+        format!("wh:{partition}:audit")
+    }
+
+    /// Number: the tenant's commands that have no result yet.
+    pub fn backlog(self, tenant: &TenantId) -> String {
+        format!("{}:backlog", self.tenant(tenant))
+    }
+
+    /// Hash: a resource's fence, lease, host, seq and live progress.
+    pub fn state(self, r: &Resource) -> String {
+        format!("{}:state", self.resource(r))
+    }
+
+    /// List: ids of the resource's commands without a result, oldest first.
+    pub fn queue(self, r: &Resource) -> String {
+        format!("{}:queue", self.resource(r))
+    }
+
+    /// Hash: command id → record, for the ids in the queue.
+    pub fn commands(self, r: &Resource) -> String {
+        format!("{}:commands", self.resource(r))
+    }
+
+    /// Hash: command id → result message, for recent commands.
+    pub fn results(self, r: &Resource) -> String {
+        format!("{}:results", self.resource(r))
+    }
+
+    /// List: the ids in [`Self::results`], newest first, so that the hash stays small.
+    pub fn finished(self, r: &Resource) -> String {
+        format!("{}:finished", self.resource(r))
+    }
+
+    /// String: the first answer to a `request_id`, kept 24 h.
+    pub fn request(self, r: &Resource, user: &UserId, request: &RequestId) -> String {
+        format!("{}:request:{}:{request}", self.resource(r), user.encoded())
+    }
+
+    /// List: Unix µs of the user's last commands, newest first.
+    pub fn rate(self, tenant: &TenantId, user: &UserId) -> String {
+        format!("{}:rate", self.user(tenant, user))
+    }
+
+    /// Hash: the user's permissions as last read from SQL, with their version; lives a few seconds.
+    pub fn permissions(self, tenant: &TenantId, user: &UserId) -> String {
+        format!("{}:permissions", self.user(tenant, user))
+    }
+
+    /// String: the lowest version of the user's permissions that may still be believed.
+    /// In every partition, because a user's rights do not belong to one tenant.
+    pub fn permission_floor(self, partition: Partition, user: &UserId) -> String {
+        format!("wh:{partition}:floor:{}", user.encoded())
+    }
+
+    /// Sorted set: open sockets of a tenant, member = lease id, score = Unix ms of its end.
+    pub fn connections(self, tenant: &TenantId) -> String {
+        format!("{}:connections", self.tenant(tenant))
+    }
+
+    /// Sorted set: open sockets of one user.
+    pub fn user_connections(self, tenant: &TenantId, user: &UserId) -> String {
+        format!("{}:connections", self.user(tenant, user))
+    }
+}
+
+/// `{tenant}:job:control`: wakes workers.
+pub fn control_channel(tenant: &TenantId, kind: ResourceKind) -> String {
+    format!("{tenant}:{}:control", kind.word())
+}
+
+/// `*:job:control`: what workers PSUBSCRIBE.
+pub fn control_pattern(kind: ResourceKind) -> String {
+    format!("*:{}:control", kind.word())
+}
+
+/// `{tenant}:job:{id}`: progress and status.
+pub fn updates_channel(r: &Resource) -> String {
+    r.to_string()
+}
+
+/// `{tenant}:job:{id}:reply`: results.
+pub fn reply_channel(r: &Resource) -> String {
+    format!("{r}:reply")
+}
+
+/// A user id is published here when that user's permissions changed (`wheelhouse grant|revoke`).
+pub const PERMISSIONS_CHANNEL: &str = "wh:permissions";
+
+/// Anything published here says that a job may be waiting in SQL for a worker.
+pub const DISPATCH_CHANNEL: &str = "wh:dispatch";
+
+/// Each subscriber publishes to itself here, to know that delivery works.
+pub fn probe_channel(subscriber: &str) -> String {
+    format!("wh:probe:{subscriber}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_keys_of_a_tenant_share_one_hash_tag_and_no_user_id_can_forge_another_key() {
+        let keys = Keys::new(16);
+        let job = Resource::parse("acme:job:j1").expect("resource");
+        let user: UserId = "x:{00}:y*".parse().expect("user");
+        let tag = keys.partition(&job.tenant).to_string();
+        for key in [
+            keys.state(&job),
+            keys.queue(&job),
+            keys.rate(&job.tenant, &user),
+            keys.request(&job, &user, &"r".parse().expect("id")),
+        ] {
+            assert!(key.starts_with(&format!("wh:{tag}:acme:")), "{key}");
+            assert_eq!(key.matches('{').count(), 1, "{key}");
+            assert!(!key.contains('*'), "{key}");
+        }
+        assert_eq!(keys.partitions().count(), 16);
+    }
+}

@@ -1,0 +1,46 @@
+//! Everything that talks to Redis. Names of keys are built in [`keys`] and nowhere else; each file
+//! under `lua/` has one typed wrapper under [`scripts`].
+
+mod error;
+pub mod keys;
+mod link;
+pub mod scripts;
+pub mod subscriber;
+
+use std::time::Duration;
+
+pub use error::BrokerError;
+pub use keys::{Keys, Partition};
+pub use link::Link;
+pub use subscriber::{Event, Subscriber};
+
+/// Redis, as the rest of the program sees it: cheap to clone, one set of multiplexed connections.
+/// The operations are in [`scripts`], one file for each Lua script.
+#[derive(Clone)]
+pub struct Broker {
+    pub(crate) link: Link,
+    keys: Keys,
+}
+
+impl Broker {
+    /// Connects, and checks what the design relies on: Redis 7 or newer, `maxmemory-policy noeviction`
+    /// (eviction would reset limits and permission floors; another policy is an error that says so).
+    pub async fn connect(settings: &crate::config::Redis) -> Result<Self, BrokerError> {
+        Ok(Self { link: Link::connect(settings).await?, keys: Keys::new(settings.partitions) })
+    }
+
+    /// The names of keys.
+    pub fn keys(&self) -> Keys {
+        self.keys
+    }
+
+    /// Whether the connection is believed to be up right now, without asking.
+    pub fn is_up(&self) -> bool {
+        self.link.is_up()
+    }
+
+    /// PING, within the time.
+    pub async fn ping(&self, within: Duration) -> Result<(), BrokerError> {
+        self.link.ping(within).await
+    }
+}

@@ -1,0 +1,149 @@
+//! Settings: one struct for each concern, in proper types, checked before anything starts.
+//!
+//! `config/default.toml` (built in), then the file named by `--config`, then the environment
+//! `WHEELHOUSE__SECTION__KEY`, then flags. `load` is in this folder's `load.rs`.
+
+mod load;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+use crate::domain::TenantId;
+
+pub use load::{Overrides, SettingError, load};
+
+/// Everything that can be set.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// `[server]`
+    pub server: Server,
+    /// `[redis]`
+    pub redis: Redis,
+    /// `[database]`
+    pub database: Database,
+    /// `[auth]`
+    pub auth: Auth,
+    /// `[limits]`
+    pub limits: Limits,
+    /// `[worker]`
+    pub worker: Worker,
+    /// `[command]`
+    pub command: Command,
+    /// `[log]`
+    pub log: Log,
+}
+
+/// The gateway's front.
+#[derive(Debug, Clone)]
+pub struct Server {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// Origins whose pages may open sockets, beside the gateway's own.
+    pub public_origins: Vec<String>,
+    /// How long SIGTERM gives open sockets to leave.
+    pub drain: Duration,
+}
+
+/// Redis.
+#[derive(Debug, Clone)]
+pub struct Redis {
+    /// With a password in it, perhaps: never printed.
+    pub url: SecretString,
+    /// Hash slots that tenants share.
+    pub partitions: u16,
+}
+
+/// SQL.
+#[derive(Debug, Clone)]
+pub struct Database {
+    /// With a password in it, perhaps: never printed.
+    pub url: SecretString,
+    /// PostgreSQL connections, or SQLite readers.
+    pub connections: u32,
+}
+
+/// Who may come in.
+#[derive(Debug, Clone)]
+pub struct Auth {
+    /// Symmetric key of tokens.
+    pub hs256_secret: Option<SecretString>,
+    /// Address of the issuer's keys.
+    pub jwks_url: Option<String>,
+    /// File of the issuer's keys.
+    pub jwks_file: Option<PathBuf>,
+    /// Required `iss`.
+    pub issuer: Option<String>,
+    /// Required `aud`.
+    pub audience: Option<String>,
+    /// Where permissions come from.
+    pub permissions: PermissionSource,
+}
+
+/// Where permissions come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PermissionSource {
+    /// The tables `user_permissions` and `roles`.
+    Database,
+    /// The token's claim `permissions`.
+    Token,
+}
+
+/// What anyone may use up.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Commands of one user in any 60 s.
+    pub commands_per_minute: u32,
+    /// Commands without a result, per tenant.
+    pub backlog_per_tenant: u32,
+    /// Open sockets of one tenant.
+    pub connections_per_tenant: u32,
+    /// Open sockets of one user in a tenant.
+    pub connections_per_user: u32,
+    /// Messages on one socket per second.
+    pub messages_per_second: u32,
+    /// Messages that may wait for one slow socket.
+    pub outbox_messages: usize,
+}
+
+/// Workers.
+#[derive(Debug, Clone)]
+pub struct Worker {
+    /// `None`: all tenants.
+    pub tenants: Option<Vec<TenantId>>,
+    /// Jobs that one worker runs at once.
+    pub concurrency: usize,
+    /// Between asking a program to end and killing it.
+    pub grace: Duration,
+}
+
+/// Commands.
+#[derive(Debug, Clone)]
+pub struct Command {
+    /// How long an accepted command waits for a worker.
+    pub ttl: Duration,
+    /// How long a claim holds without renewal.
+    pub lease: Duration,
+    /// Tries of one command.
+    pub max_attempts: u32,
+}
+
+/// Logs.
+#[derive(Debug, Clone)]
+pub struct Log {
+    /// For people or for machines.
+    pub format: LogFormat,
+    /// Filter of tracing-subscriber.
+    pub level: String,
+}
+
+/// For people or for machines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Lines with colours.
+    Pretty,
+    /// One JSON object a line.
+    Json,
+}

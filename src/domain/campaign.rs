@@ -1,0 +1,81 @@
+//! A campaign: many jobs, handed to workers only while it is active.
+
+use serde::{Deserialize, Serialize};
+
+use super::ids::{ResourceId, TenantId};
+
+/// Where a campaign stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CampaignStatus {
+    /// Its jobs are dispatched.
+    Active,
+    /// Dispatch has stopped until resumed.
+    Paused,
+    /// Every job has ended.
+    Completed,
+    /// Ended by an operator.
+    Cancelled,
+}
+
+impl CampaignStatus {
+    /// Every status, in the order of a campaign's life.
+    pub const ALL: [Self; 4] = [Self::Active, Self::Paused, Self::Completed, Self::Cancelled];
+
+    /// The status as it stands in SQL and in messages.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Paused => "paused",
+            Self::Completed => "completed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// The inverse of [`Self::word`].
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|s| s.word() == word)
+    }
+
+    /// Nothing leaves a final status.
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Completed | Self::Cancelled)
+    }
+}
+
+/// One campaign: the row of the table `campaigns`, with the counts of its jobs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Campaign {
+    /// Unique within the tenant.
+    pub id: ResourceId,
+    /// Whose it is.
+    pub tenant_id: TenantId,
+    /// For people.
+    pub name: Option<String>,
+    /// Whether its jobs are dispatched.
+    pub is_active: bool,
+    /// Where it stands.
+    pub status: CampaignStatus,
+    /// 0 to 100: ended jobs of all jobs.
+    pub progress_percent: u8,
+    /// How many jobs it has.
+    pub items_total: i64,
+    /// How many have ended.
+    pub items_processed: i64,
+    /// How many completed.
+    pub items_succeeded: i64,
+    /// How many failed or were cancelled.
+    pub items_failed: i64,
+    /// The user who made it.
+    pub created_by: Option<String>,
+    /// The user who cancelled it.
+    pub cancelled_by: Option<String>,
+    /// RFC 3339, UTC, like every time here.
+    pub created_at: Option<String>,
+    /// When every job had ended.
+    pub completed_at: Option<String>,
+    /// When it was cancelled.
+    pub cancelled_at: Option<String>,
+    /// When the row last changed.
+    pub updated_at: Option<String>,
+}

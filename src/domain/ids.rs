@@ -1,0 +1,196 @@
+//! Identifiers, checked at every entrance.
+//!
+//! A `:` or a glob character inside an id would break the isolation of a channel or of a key, so no
+//! value of these types can hold one. User ids are the issuer's and may hold almost anything; they
+//! are percent-encoded where they become part of a key.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+/// Longest tenant, resource, worker or request id, in bytes.
+pub const MAX_ID: usize = 128;
+/// Longest user id, in characters.
+pub const MAX_USER_ID: usize = 255;
+
+/// Why a text is not an id.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum IdError {
+    /// Not `^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`.
+    #[error("{what} must be 1 to 128 letters, digits, '.', '_' or '-', and start with a letter or digit")]
+    Malformed {
+        /// Which id, in words.
+        what: &'static str,
+    },
+    /// Not 1 to 255 printable characters without spaces.
+    #[error("a user id must be 1 to 255 printable characters without spaces")]
+    User,
+}
+
+fn is_plain(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    (1..=MAX_ID).contains(&bytes.len())
+        && bytes[0].is_ascii_alphanumeric()
+        && bytes.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+}
+
+macro_rules! plain_id {
+    ($(#[$doc:meta])* $name:ident, $what:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// The id as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = IdError;
+            fn from_str(text: &str) -> Result<Self, IdError> {
+                if is_plain(text) { Ok(Self(text.into())) } else { Err(IdError::Malformed { what: $what }) }
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = IdError;
+            fn try_from(text: String) -> Result<Self, IdError> {
+                text.parse()
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(id: $name) -> String {
+                id.0.as_ref().to_owned()
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+plain_id!(
+    /// A customer of the platform; nothing of one tenant is visible to another.
+    TenantId, "a tenant id"
+);
+plain_id!(
+    /// The id of a job or of a campaign.
+    ResourceId, "an id"
+);
+plain_id!(
+    /// One worker process, unique per start.
+    WorkerId, "a worker id"
+);
+plain_id!(
+    /// The client's own name for a request, so that sending it again is safe.
+    RequestId, "a request_id"
+);
+
+impl WorkerId {
+    /// A new id: host-independent, unique per process start, sorted by time.
+    pub fn generate() -> Self {
+        Self(format!("w-{}", uuid::Uuid::now_v7().simple()).into())
+    }
+}
+
+impl ResourceId {
+    /// A new id that sorts by time.
+    pub fn generate() -> Self {
+        Self(uuid::Uuid::now_v7().to_string().into())
+    }
+}
+
+/// The issuer's name for a user (`auth0|5f7c…`, `ann@example.com`), kept as it is.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct UserId(Arc<str>);
+
+impl UserId {
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The id as it stands inside a key name: everything but letters, digits, `.`, `_`, `-` as `%XX`.
+    pub fn encoded(&self) -> String {
+        use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+        const KEEP: &AsciiSet = &NON_ALPHANUMERIC.remove(b'.').remove(b'_').remove(b'-');
+        utf8_percent_encode(&self.0, KEEP).to_string()
+    }
+}
+
+impl FromStr for UserId {
+    type Err = IdError;
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        let count = text.chars().count();
+        let printable = text.chars().all(|c| !c.is_control() && !c.is_whitespace());
+        if (1..=MAX_USER_ID).contains(&count) && printable { Ok(Self(text.into())) } else { Err(IdError::User) }
+    }
+}
+
+impl TryFrom<String> for UserId {
+    type Error = IdError;
+    fn try_from(text: String) -> Result<Self, IdError> {
+        text.parse()
+    }
+}
+
+impl From<UserId> for String {
+    fn from(id: UserId) -> String {
+        id.0.as_ref().to_owned()
+    }
+}
+
+impl fmt::Display for UserId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for UserId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_that_could_break_a_key_or_a_channel_is_refused() {
+        let long = "a".repeat(129);
+        for bad in ["", ":", "a:b", "a*", "a?", "[a]", "-a", ".a", "_a", "a b", "ä", "a\n", "{a}", long.as_str()] {
+            assert!(bad.parse::<TenantId>().is_err(), "{bad:?} must be refused");
+        }
+        let longest = "a".repeat(128);
+        for good in ["a", "7", "tenant-123", "a.b_c-d", longest.as_str()] {
+            assert_eq!(good.parse::<TenantId>().expect("accepted").as_str(), good);
+        }
+    }
+
+    #[test]
+    fn a_user_id_keeps_its_text_and_is_encoded_for_keys() {
+        let user: UserId = "auth0|5f7c:x@é".parse().expect("accepted");
+        assert_eq!(user.as_str(), "auth0|5f7c:x@é");
+        assert_eq!(user.encoded(), "auth0%7C5f7c%3Ax%40%C3%A9");
+        for bad in ["", "a b", "a\u{7}", "a\tb", "x".repeat(256).as_str()] {
+            assert!(bad.parse::<UserId>().is_err(), "{bad:?} must be refused");
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! A job as everyone sees it.
+
+use serde::{Deserialize, Serialize};
+
+use super::ids::{ResourceId, TenantId};
+
+/// Where a job stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum JobStatus {
+    /// Waits for a worker.
+    Pending,
+    /// A worker runs it.
+    Running,
+    /// Stopped until resumed.
+    Paused,
+    /// Ended well.
+    Completed,
+    /// Ended badly.
+    Failed,
+    /// Ended by an operator.
+    Cancelled,
+}
+
+impl JobStatus {
+    /// Every status, in the order of a job's life.
+    pub const ALL: [Self; 6] =
+        [Self::Pending, Self::Running, Self::Paused, Self::Completed, Self::Failed, Self::Cancelled];
+
+    /// The status as it stands in SQL and in messages.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// The inverse of [`Self::word`].
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|s| s.word() == word)
+    }
+
+    /// Nothing leaves a final status.
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Completed | Self::Failed | Self::Cancelled)
+    }
+}
+
+/// How far a job is. Counts are items of the job's own kind (rows, messages, files).
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    /// 0 to 100, whole.
+    pub progress_percent: u8,
+    /// How many items there are, where known.
+    pub items_total: Option<i64>,
+    /// How many have been looked at.
+    pub items_processed: i64,
+    /// How many of those went well.
+    pub items_succeeded: i64,
+    /// How many of those failed.
+    pub items_failed: i64,
+    /// What is being worked on, in words.
+    pub current_item: Option<String>,
+}
+
+/// One job: the row of the table `jobs` (CONTRACT section 7).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Job {
+    /// Unique within the tenant.
+    pub id: ResourceId,
+    /// Whose it is.
+    pub tenant_id: TenantId,
+    /// The campaign it belongs to, if any.
+    pub campaign_id: Option<ResourceId>,
+    /// Which code runs it.
+    pub job_type: String,
+    /// For people.
+    pub title: Option<String>,
+    /// Where it stands.
+    pub status: JobStatus,
+    /// How far it is.
+    #[serde(flatten)]
+    pub progress: Progress,
+    /// What it was given: a JSON value.
+    pub parameters: serde_json::Value,
+    /// What it produced: a JSON value, null until completed.
+    pub result: serde_json::Value,
+    /// Why it failed, in words.
+    pub error_message: Option<String>,
+    /// How often it may be tried again after a failure.
+    pub max_retries: i64,
+    /// How often it has been.
+    pub retry_count: i64,
+    /// The user who made it.
+    pub created_by: Option<String>,
+    /// The user who cancelled it.
+    pub cancelled_by: Option<String>,
+    /// RFC 3339, UTC, like every time here.
+    pub created_at: Option<String>,
+    /// When it first ran.
+    pub started_at: Option<String>,
+    /// When it completed or failed.
+    pub completed_at: Option<String>,
+    /// When it was cancelled.
+    pub cancelled_at: Option<String>,
+    /// When the row last changed.
+    pub updated_at: Option<String>,
+}

@@ -1,0 +1,16 @@
+//! Wheelhouse: live control of long-running jobs and campaigns.
+//!
+//! # The map
+//! Arrows go one way: `cli → gateway | worker | console → broker | store | auth → domain | protocol`.
+//!
+//! - [`domain`]: ids, statuses, actions, the transition table. Pure.
+//! - [`protocol`]: the bytes that programs outside rely on. Pure.
+//! - [`config`]: settings, checked before anything starts.
+//! - [`broker`]: everything that talks to Redis.
+//! - [`store`]: everything that talks to SQL.
+
+pub mod broker;
+pub mod config;
+pub mod domain;
+pub mod protocol;
+pub mod store;

@@ -1,0 +1,62 @@
+//! The message on `{tenant}:job:control` and `{tenant}:campaign:control` (CONTRACT section 6).
+//! It wakes workers; the record in Redis is what they act on.
+
+use super::frame::Frame;
+use crate::domain::{Action, CommandId, Resource, ResourceKind, UserId};
+
+/// The control message of one command; `issued_at` in RFC 3339.
+pub fn message(action: Action, resource: &Resource, user: &UserId, command: CommandId, issued_at: &str) -> String {
+    let text = Frame::new("")
+        .plain("action", action.word())
+        .resource(resource)
+        .text("user_id", user.as_str())
+        .plain("command_id", &command.to_string())
+        .plain("reply_to", &format!("{resource}:reply"))
+        .plain("issued_at", issued_at)
+        .end();
+    // A control message has no type.
+    text.replacen("\"type\":\"\",", "", 1)
+}
+
+/// Which resource a control message is about: all that a worker takes from it. `channel` must fit.
+pub fn resource_of(channel: &str, payload: &str) -> Option<Resource> {
+    #[derive(serde::Deserialize)]
+    struct Raw {
+        job_id: Option<String>,
+        campaign_id: Option<String>,
+    }
+    let (tenant, rest) = channel.split_once(':')?;
+    let kind = ResourceKind::from_word(rest.strip_suffix(":control")?)?;
+    let raw: Raw = serde_json::from_str(payload).ok()?;
+    let id = match kind {
+        ResourceKind::Job => raw.job_id?,
+        ResourceKind::Campaign => raw.campaign_id?,
+    };
+    Some(Resource { tenant: tenant.parse().ok()?, kind, id: id.parse().ok()? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_control_message_stands_as_in_the_contract_and_is_read_back() {
+        let resource = Resource::parse("T:job:ID").expect("resource");
+        let command = "0190f3c8-0000-7000-8000-000000000001".parse().expect("uuid");
+        let text = message(Action::Cancel, &resource, &"U\"1".parse().expect("user"), command, "2026-01-01T00:00:00Z");
+        assert_eq!(
+            text,
+            r#"{"action":"cancel","job_id":"ID","tenant_id":"T","user_id":"U\"1","command_id":"0190f3c8-0000-7000-8000-000000000001","reply_to":"T:job:ID:reply","issued_at":"2026-01-01T00:00:00Z"}"#
+        );
+        assert_eq!(resource_of("T:job:control", &text), Some(resource));
+        for (channel, payload) in [
+            ("T:job", text.as_str()),
+            ("T:job:control", "{}"),
+            ("T:job:control", "x"),
+            ("a*:job:control", &text),
+            ("T:campaign:control", &text),
+        ] {
+            assert_eq!(resource_of(channel, payload), None, "{channel} {payload}");
+        }
+    }
+}

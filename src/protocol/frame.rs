@@ -1,0 +1,69 @@
+//! A JSON object written field by field, in the order the contract prints it.
+
+use std::fmt::Write;
+
+use crate::domain::Resource;
+
+/// A message under construction. Fields stand in the order they are added.
+#[derive(Debug, Clone)]
+pub struct Frame(String);
+
+impl Frame {
+    /// `{"type":"…"`.
+    pub fn new(kind: &str) -> Self {
+        let mut text = String::with_capacity(192);
+        text.push_str("{\"type\":\"");
+        text.push_str(kind);
+        text.push('"');
+        Self(text)
+    }
+
+    /// `"job_id":"…","tenant_id":"…"`; ids need no escaping.
+    pub fn resource(self, resource: &Resource) -> Self {
+        self.plain(resource.kind.id_field(), resource.id.as_str()).plain("tenant_id", resource.tenant.as_str())
+    }
+
+    /// A text known to need no escaping: an id, a status, a code.
+    pub fn plain(mut self, name: &str, value: &str) -> Self {
+        let _ = write!(self.0, ",\"{name}\":\"{value}\"");
+        self
+    }
+
+    /// A text of anyone's.
+    pub fn text(self, name: &str, value: &str) -> Self {
+        self.json(name, &value)
+    }
+
+    /// A whole number.
+    pub fn number(mut self, name: &str, value: i64) -> Self {
+        let _ = write!(self.0, ",\"{name}\":{value}");
+        self
+    }
+
+    /// Any value.
+    pub fn json(mut self, name: &str, value: &impl serde::Serialize) -> Self {
+        // Serializing into a String fails only for maps with keys that are not text; there are none here.
+        let value = serde_json::to_string(value).unwrap_or_else(|_| "null".to_owned());
+        let _ = write!(self.0, ",\"{name}\":{value}");
+        self
+    }
+
+    /// `"request_id":"…"` where the client gave one.
+    pub fn request(self, request_id: Option<&str>) -> Self {
+        match request_id {
+            Some(id) => self.plain("request_id", id),
+            None => self,
+        }
+    }
+
+    /// The object without its closing brace, for a script that appends `,"seq":N}`.
+    pub fn open(self) -> String {
+        self.0
+    }
+
+    /// The whole object.
+    pub fn end(mut self) -> String {
+        self.0.push('}');
+        self.0
+    }
+}

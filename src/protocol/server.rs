@@ -1,0 +1,258 @@
+//! What the server sends: every message of CONTRACT section 4, byte for byte.
+
+use super::error::ErrorCode;
+use super::frame::Frame;
+use crate::domain::{Action, Campaign, CommandId, Job, JobStatus, Progress, Resource, ResourceKind};
+
+/// The answer to `ping`.
+pub const PONG: &str = "{\"type\":\"pong\"}";
+
+/// First message on a socket.
+pub fn subscribed(resource: &Resource) -> String {
+    Frame::new("subscribed")
+        .plain("channel", &resource.to_string())
+        .plain("tenant_id", resource.tenant.as_str())
+        .plain(resource.kind.id_field(), resource.id.as_str())
+        .end()
+}
+
+/// The state of a resource at `seq`: what comes later on the stream has a higher one. `row` holds the
+/// fields of the [`Job`] or [`Campaign`]; `desired` is where a command under way takes it.
+fn snapshot(resource: &Resource, row: &str, desired: Option<&str>, seq: i64) -> String {
+    let mut frame = Frame::new(&format!("{}_snapshot", resource.kind.word()))
+        .plain(resource.kind.id_field(), resource.id.as_str())
+        .open();
+    frame.push(',');
+    frame.push_str(row);
+    if let Some(desired) = desired {
+        frame.push_str(&format!(",\"desired\":\"{desired}\""));
+    }
+    frame.push_str(&format!(",\"seq\":{seq}}}"));
+    frame
+}
+
+fn row<T: serde::Serialize>(value: &T) -> String {
+    // Rows hold text, numbers and JSON values only: writing them cannot fail.
+    serde_json::to_string(value).unwrap_or_else(|_| "{}".to_owned())
+}
+
+/// Second message on a job's socket.
+pub fn job_snapshot(job: &Job, desired: Option<&str>, seq: i64) -> String {
+    let text = row(job);
+    let resource = Resource::job(job.tenant_id.clone(), job.id.clone());
+    snapshot(&resource, strip_braces(&text), desired, seq)
+}
+
+/// Second message on a campaign's socket.
+pub fn campaign_snapshot(campaign: &Campaign, desired: Option<&str>, seq: i64) -> String {
+    let text = row(campaign);
+    let resource = Resource::campaign(campaign.tenant_id.clone(), campaign.id.clone());
+    snapshot(&resource, strip_braces(&text), desired, seq)
+}
+
+/// Exactly one brace at either end: a value inside may end in one too.
+fn strip_braces(object: &str) -> &str {
+    object.strip_prefix('{').and_then(|o| o.strip_suffix('}')).unwrap_or_default()
+}
+
+/// The command was accepted: recorded in Redis, on its way to a worker.
+pub fn requested(
+    action: Action,
+    resource: &Resource,
+    command: CommandId,
+    workers_online: i64,
+    request_id: Option<&str>,
+) -> String {
+    Frame::new(&format!("{}_requested", action.word()))
+        .resource(resource)
+        .plain("command_id", &command.to_string())
+        .number("workers_online", workers_online)
+        .request(request_id)
+        .end()
+}
+
+/// The command was applied.
+pub fn succeeded(
+    action: Action,
+    resource: &Resource,
+    command: CommandId,
+    status: &str,
+    request_id: Option<&str>,
+) -> String {
+    Frame::new(&format!("{}_succeeded", action.word()))
+        .resource(resource)
+        .plain("command_id", &command.to_string())
+        .plain("status", status)
+        .request(request_id)
+        .end()
+}
+
+/// The command was refused by a worker, or ended without one.
+pub fn failed(
+    action: Action,
+    resource: &Resource,
+    command: CommandId,
+    error: &str,
+    request_id: Option<&str>,
+) -> String {
+    Frame::new(&format!("{}_failed", action.word()))
+        .resource(resource)
+        .plain("command_id", &command.to_string())
+        .text("error", error)
+        .request(request_id)
+        .end()
+}
+
+/// A job's progress, open: the script that publishes it appends `,"seq":N}`.
+pub fn job_progress(resource: &Resource, status: JobStatus, progress: &Progress) -> String {
+    progress_frame(resource, status.word(), progress).open()
+}
+
+/// A campaign's progress, open.
+pub fn campaign_progress(campaign: &Campaign) -> String {
+    let progress = Progress {
+        progress_percent: campaign.progress_percent,
+        items_total: Some(campaign.items_total),
+        items_processed: campaign.items_processed,
+        items_succeeded: campaign.items_succeeded,
+        items_failed: campaign.items_failed,
+        current_item: None,
+    };
+    let resource = Resource::campaign(campaign.tenant_id.clone(), campaign.id.clone());
+    progress_frame(&resource, campaign.status.word(), &progress).open()
+}
+
+fn progress_frame(resource: &Resource, status: &str, progress: &Progress) -> Frame {
+    Frame::new(&format!("{}_progress", resource.kind.word()))
+        .resource(resource)
+        .plain("status", status)
+        .number("progress_percent", progress.progress_percent.into())
+        .json("items_total", &progress.items_total)
+        .number("items_processed", progress.items_processed)
+        .number("items_succeeded", progress.items_succeeded)
+        .number("items_failed", progress.items_failed)
+        .json("current_item", &progress.current_item)
+}
+
+/// A change of a job's state, open. `desired`: where a command under way takes it.
+pub fn job_status(resource: &Resource, status: JobStatus, desired: Option<&str>) -> String {
+    let frame = Frame::new("job_status").resource(resource).plain("status", status.word());
+    match desired {
+        Some(desired) => frame.plain("desired", desired),
+        None => frame,
+    }
+    .open()
+}
+
+/// A change of a campaign's state, open.
+pub fn campaign_status(campaign: &Campaign, desired: Option<&str>) -> String {
+    let resource = Resource::campaign(campaign.tenant_id.clone(), campaign.id.clone());
+    let frame = Frame::new("campaign_status")
+        .resource(&resource)
+        .plain("status", campaign.status.word())
+        .json("is_active", &campaign.is_active);
+    match desired {
+        Some(desired) => frame.plain("desired", desired),
+        None => frame,
+    }
+    .open()
+}
+
+/// Any error on a socket.
+pub fn error(code: ErrorCode, message: &str, request_id: Option<&str>) -> String {
+    Frame::new("error").plain("error", code.word()).text("message", message).request(request_id).end()
+}
+
+/// The user may not do this: `Insufficient permissions to cancel job`.
+pub fn permission_denied(action: Action, kind: ResourceKind, request_id: Option<&str>) -> String {
+    error(ErrorCode::PermissionDenied, &denied_text(action, kind), request_id)
+}
+
+/// The words of [`permission_denied`].
+pub fn denied_text(action: Action, kind: ResourceKind) -> String {
+    format!("Insufficient permissions to {} {}", action.word(), kind.word())
+}
+
+/// Over the budget; `retry_after` in whole seconds.
+pub fn rate_limited(limit: u32, retry_after: i64, request_id: Option<&str>) -> String {
+    Frame::new("error")
+        .plain("error", ErrorCode::RateLimitExceeded.word())
+        .plain("message", &rate_limited_text(limit))
+        .number("retry_after", retry_after)
+        .request(request_id)
+        .end()
+}
+
+/// The words of [`rate_limited`].
+pub fn rate_limited_text(limit: u32) -> String {
+    format!("Rate limit exceeded: {limit}/{limit} commands per minute")
+}
+
+/// The answer to `refresh_token`; `expires_at` in Unix seconds.
+pub fn token_refreshed(expires_at: i64) -> String {
+    Frame::new("token_refreshed").number("expires_at", expires_at).end()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job() -> Resource {
+        Resource::parse("T:job:ID").expect("resource")
+    }
+
+    fn command() -> CommandId {
+        "0190f3c8-0000-7000-8000-000000000001".parse().expect("uuid")
+    }
+
+    #[test]
+    fn messages_stand_byte_for_byte_as_in_the_contract() {
+        assert_eq!(subscribed(&job()), r#"{"type":"subscribed","channel":"T:job:ID","tenant_id":"T","job_id":"ID"}"#);
+        assert_eq!(
+            requested(Action::Cancel, &job(), command(), 3, None),
+            r#"{"type":"cancel_requested","job_id":"ID","tenant_id":"T","command_id":"0190f3c8-0000-7000-8000-000000000001","workers_online":3}"#
+        );
+        assert_eq!(
+            succeeded(Action::Cancel, &job(), command(), "cancelled", Some("r1")),
+            r#"{"type":"cancel_succeeded","job_id":"ID","tenant_id":"T","command_id":"0190f3c8-0000-7000-8000-000000000001","status":"cancelled","request_id":"r1"}"#
+        );
+        assert_eq!(
+            failed(Action::Cancel, &job(), command(), "Job not found or already completed", None),
+            r#"{"type":"cancel_failed","job_id":"ID","tenant_id":"T","command_id":"0190f3c8-0000-7000-8000-000000000001","error":"Job not found or already completed"}"#
+        );
+        assert_eq!(
+            permission_denied(Action::Resume, ResourceKind::Campaign, None),
+            r#"{"type":"error","error":"permission_denied","message":"Insufficient permissions to resume campaign"}"#
+        );
+        assert_eq!(
+            rate_limited(30, 17, None),
+            r#"{"type":"error","error":"rate_limit_exceeded","message":"Rate limit exceeded: 30/30 commands per minute","retry_after":17}"#
+        );
+        assert_eq!(
+            job_progress(&job(), JobStatus::Running, &Progress { progress_percent: 42, ..Progress::default() }),
+            r#"{"type":"job_progress","job_id":"ID","tenant_id":"T","status":"running","progress_percent":42,"items_total":null,"items_processed":0,"items_succeeded":0,"items_failed":0,"current_item":null"#
+        );
+        assert_eq!(
+            job_status(&job(), JobStatus::Running, Some("paused")),
+            r#"{"type":"job_status","job_id":"ID","tenant_id":"T","status":"running","desired":"paused""#
+        );
+    }
+
+    #[test]
+    fn a_snapshot_is_the_row_with_its_seq_whatever_the_row_ends_with() {
+        let job: Job = serde_json::from_value(serde_json::json!({
+            "id":"ID","tenant_id":"T","campaign_id":null,"job_type":"x","title":null,"status":"running","progress_percent":1,
+            "items_total":null,"items_processed":0,"items_succeeded":0,"items_failed":0,"current_item":null,"parameters":{"a":{}},
+            "result":null,"error_message":null,"max_retries":0,"retry_count":0,"created_by":null,"cancelled_by":null,
+            "created_at":null,"started_at":null,"completed_at":null,"cancelled_at":null,"updated_at":null
+        })).expect("job");
+        let text = job_snapshot(&job, Some("paused"), 7);
+        let value: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        assert_eq!(value["type"], "job_snapshot");
+        assert_eq!(value["job_id"], "ID");
+        assert_eq!(value["id"], "ID");
+        assert_eq!(value["parameters"], serde_json::json!({"a":{}}));
+        assert_eq!(value["desired"], "paused");
+        assert_eq!(value["seq"], 7);
+    }
+}

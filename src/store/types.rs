@@ -1,0 +1,176 @@
+//! What goes into SQL and comes out of it, beyond the domain's own rows.
+
+use crate::domain::{Action, CommandId, Job, JobStatus, Resource, ResourceId, TenantId, UserId, WorkerId};
+
+/// A job to be made.
+#[derive(Debug, Clone)]
+pub struct NewJob {
+    /// Its id.
+    pub id: ResourceId,
+    /// Whose.
+    pub tenant: TenantId,
+    /// The campaign it belongs to.
+    pub campaign: Option<ResourceId>,
+    /// Which code runs it.
+    pub job_type: String,
+    /// For people.
+    pub title: Option<String>,
+    /// A JSON value for that code.
+    pub parameters: serde_json::Value,
+    /// How often it may be tried again after a failure.
+    pub max_retries: u32,
+    /// Who makes it.
+    pub created_by: Option<UserId>,
+}
+
+/// A campaign to be made, with its jobs.
+#[derive(Debug, Clone)]
+pub struct NewCampaign {
+    /// Its id.
+    pub id: ResourceId,
+    /// Whose.
+    pub tenant: TenantId,
+    /// For people.
+    pub name: Option<String>,
+    /// Who makes it.
+    pub created_by: Option<UserId>,
+    /// Its jobs.
+    pub jobs: Vec<NewJob>,
+}
+
+/// Which jobs to list.
+#[derive(Debug, Clone)]
+pub struct JobFilter {
+    /// Whose.
+    pub tenant: TenantId,
+    /// Only those.
+    pub status: Option<JobStatus>,
+    /// Only that campaign's.
+    pub campaign: Option<ResourceId>,
+    /// Only that type's.
+    pub job_type: Option<String>,
+    /// From the last page.
+    pub after: Option<String>,
+    /// At most so many (1 to 1,000).
+    pub limit: u32,
+}
+
+/// Which campaigns to list.
+#[derive(Debug, Clone)]
+pub struct CampaignFilter {
+    /// Whose.
+    pub tenant: TenantId,
+    /// From the last page.
+    pub after: Option<String>,
+    /// At most so many (1 to 1,000).
+    pub limit: u32,
+}
+
+/// One run of one job inside one worker: the right to write about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run {
+    /// Which job.
+    pub job: Resource,
+    /// Where.
+    pub host: WorkerId,
+    /// Grows with every run of the job.
+    pub number: i64,
+}
+
+/// A job that a worker has taken.
+#[derive(Debug, Clone)]
+pub struct HostedJob {
+    /// The row.
+    pub job: Job,
+    /// The right to write about it.
+    pub run: Run,
+    /// Where an earlier run got to.
+    pub resume_point: Option<serde_json::Value>,
+}
+
+/// How the work of a run ended (a cancel is not here: it is a command, see `Store::apply`).
+#[derive(Debug, Clone)]
+pub enum RunEnd {
+    /// Well.
+    Completed(serde_json::Value),
+    /// Badly.
+    Failed {
+        /// Why.
+        error: String,
+        /// Trying again cannot help.
+        permanent: bool,
+    },
+}
+
+/// What ending a run gave.
+#[derive(Debug, Clone)]
+pub enum Finished {
+    /// The row as it is now: completed, failed, or pending for another try.
+    Done(Box<Job>),
+    /// The job was no longer this run's, or was not running; nothing changed.
+    Lost,
+}
+
+/// A command's change to a row.
+#[derive(Debug, Clone)]
+pub struct Change {
+    /// Which command: applied once.
+    pub command: CommandId,
+    /// What it is about.
+    pub resource: Resource,
+    /// What to do.
+    pub action: Action,
+    /// Who asked.
+    pub user: UserId,
+    /// Nothing with an older fence than the row's is applied.
+    pub fence: i64,
+    /// The run of the job that the caller hosts and has brought to where the command wants it.
+    pub run: Option<Run>,
+}
+
+/// What applying a command did.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Applied {
+    /// The row moved, or was there already.
+    Succeeded {
+        /// The status now, as a word.
+        status: String,
+        /// Whether this changed it (a repeat of the same command says what the first time said).
+        changed: bool,
+    },
+    /// No such row in the tenant, or it has ended.
+    Refused,
+    /// Another worker hosts the job: only that one may apply, or the reaper must release it first.
+    Hosted(Run),
+    /// A newer claim has been applied already: this one is void.
+    Stale,
+}
+
+/// Which audit rows to read.
+#[derive(Debug, Clone, Default)]
+pub struct AuditFilter {
+    /// Only that tenant's.
+    pub tenant: Option<TenantId>,
+    /// Only that resource's id.
+    pub resource: Option<ResourceId>,
+    /// From the last page.
+    pub after: Option<String>,
+    /// At most so many (1 to 1,000).
+    pub limit: u32,
+}
+
+/// One row of `command_audit`.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct AuditRow {
+    /// Grows by one.
+    pub id: i64,
+    /// RFC 3339.
+    pub at: String,
+    /// The event.
+    #[serde(flatten)]
+    pub entry: crate::broker::scripts::audit::AuditEntry,
+    /// Of the row before, hex.
+    pub previous_hash: String,
+    /// Of this row, hex.
+    pub hash: String,
+}

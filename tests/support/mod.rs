@@ -1,0 +1,9 @@
+//! What the black-box tests share: real servers on free ports, gone when the test ends.
+#![allow(dead_code)]
+
+pub mod redis;
+
+/// A port that is free now. Another program may take it before it is used: callers try again.
+pub fn free_port() -> u16 {
+    std::net::TcpListener::bind(("127.0.0.1", 0)).expect("bind a free port").local_addr().expect("address").port()
+}

@@ -1,0 +1,112 @@
+//! A private `redis-server` with its append-only file on, killed when dropped.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// One `redis-server` on a free port, with its data in a folder of its own.
+pub struct RedisServer {
+    port: u16,
+    folder: tempfile::TempDir,
+    child: Option<Child>,
+}
+
+impl RedisServer {
+    /// Starts one and waits until it answers.
+    pub fn start() -> Self {
+        for _ in 0..20 {
+            let folder = tempfile::tempdir().expect("a folder for Redis");
+            let mut server = Self { port: super::free_port(), folder, child: None };
+            if server.try_up() {
+                return server;
+            }
+        }
+        panic!("redis-server did not start on any of 20 ports");
+    }
+
+    /// `redis://…` of this server.
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// SIGKILL, as in a crash. The append-only file stays.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Starts it again on the same port and data.
+    pub fn restart(&mut self) {
+        self.kill();
+        for _ in 0..50 {
+            if self.try_up() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        panic!("redis-server did not come back on port {}", self.port);
+    }
+
+    /// SIGSTOP or SIGCONT: a server that hangs, and one that goes on.
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let id = self.child.as_ref().expect("running").id();
+        let pid = rustix::process::Pid::from_raw(id as i32).expect("pid");
+        rustix::process::kill_process(pid, signal).expect("signal redis-server");
+    }
+
+    /// Sends one inline command, as `redis-cli` would, and gives the first line of the answer.
+    pub fn inline(&self, command: &str) -> String {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("connect to Redis");
+        writeln!(stream, "{command}\r").expect("send");
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line).expect("answer");
+        line.trim_end().to_owned()
+    }
+
+    fn try_up(&mut self) -> bool {
+        let spawned = Command::new("redis-server")
+            .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--appendonly", "yes", "--save", ""])
+            .args(["--dir", &self.folder.path().display().to_string()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        let mut child = spawned.unwrap_or_else(|error| {
+            panic!("cannot start redis-server ({error}): install it with `make deps` (Debian: apt-get install redis-server)")
+        });
+        for _ in 0..200 {
+            if child.try_wait().expect("wait for redis-server").is_some() {
+                return false;
+            }
+            if answers(self.port) {
+                self.child = Some(child);
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(25));
+        }
+        let _ = child.kill();
+        let _ = child.wait();
+        false
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn answers(port: u16) -> bool {
+    let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else { return false };
+    let _ = stream.set_read_timeout(Some(Duration::from_secs(2)));
+    let mut answer = [0_u8; 5];
+    stream.write_all(b"PING\r\n").is_ok() && stream.read_exact(&mut answer).is_ok() && &answer == b"+PONG"
+}

@@ -5,10 +5,12 @@
 //!
 //! - [`domain`]: ids, statuses, actions, the transition table. Pure.
 //! - [`protocol`]: the bytes that programs outside rely on. Pure.
+//! - [`auth`]: token sources, token verification, permissions.
 //! - [`config`]: settings, checked before anything starts.
 //! - [`broker`]: everything that talks to Redis.
 //! - [`store`]: everything that talks to SQL.
 
+pub mod auth;
 pub mod broker;
 pub mod config;
 pub mod domain;

@@ -1,0 +1,66 @@
+//! Who is calling, and what they may do.
+//!
+//! [`source`] finds the token in a request, [`verifier`] checks it and makes a [`Caller`] of it,
+//! [`policy`] answers whether that caller holds a permission, [`sign`] makes tokens (`wheelhouse token`).
+//! A token's text never leaves these modules: no error, log line or metric holds it.
+
+pub mod policy;
+pub mod sign;
+pub mod source;
+pub mod verifier;
+
+use crate::domain::{TenantId, UserId};
+use crate::protocol::ErrorCode;
+
+pub use policy::{Policy, PolicyError};
+pub use source::{Presented, TokenPlace, WEBSOCKET_PROTOCOL, offers_protocol, present};
+pub use verifier::{SetupError, Verifier};
+
+/// Longest token that is looked at, in bytes.
+pub const MAX_TOKEN: usize = 8 * 1024;
+/// How far clocks may differ, in seconds.
+pub const LEEWAY: u64 = 5;
+
+/// Whoever presented a valid token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// `sub`.
+    pub user: UserId,
+    /// `tenant_id`.
+    pub tenant: TenantId,
+    /// `jti`, for the audit trail.
+    pub token_id: Option<String>,
+    /// `exp`, Unix seconds.
+    pub expires_at: i64,
+    /// The claim `permissions`, where the token has one. Believed only where the settings say so.
+    pub permissions: Option<Vec<String>>,
+}
+
+/// Why a token was not accepted. The words are for the client and say what to do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AuthError {
+    /// No token anywhere.
+    #[error(
+        "No token: send ?token=…, Authorization: Bearer …, the cookie access_token, or the WebSocket protocols wheelhouse, bearer.…"
+    )]
+    Missing,
+    /// Not a token that this service accepts.
+    #[error("Invalid token: {0}")]
+    Invalid(&'static str),
+    /// It was valid once.
+    #[error("The token has expired: get a new one and try again")]
+    Expired,
+    /// The issuer's keys could not be had, so nothing can be said about the token.
+    #[error("The keys of the token's issuer cannot be fetched just now: try again shortly")]
+    Unavailable,
+}
+
+impl AuthError {
+    /// The code that goes with it (and, by that, the HTTP status).
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::Missing | Self::Invalid(_) | Self::Expired => ErrorCode::Unauthorized,
+            Self::Unavailable => ErrorCode::Unavailable,
+        }
+    }
+}

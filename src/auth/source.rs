@@ -1,0 +1,149 @@
+//! Where a token may be in a request (CONTRACT section 3), and in which order the places count.
+
+use std::fmt;
+
+use hyper::HeaderMap;
+use hyper::header::{AUTHORIZATION, COOKIE, HeaderName, SEC_WEBSOCKET_PROTOCOL};
+
+/// What is answered in `Sec-WebSocket-Protocol` to a client that offers it.
+pub const WEBSOCKET_PROTOCOL: &str = "wheelhouse";
+
+/// Where a token was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenPlace {
+    /// `?token=`
+    Query,
+    /// `Authorization: Bearer`
+    Header,
+    /// The cookie `access_token`: browsers send it by themselves, so the request's origin must be checked.
+    Cookie,
+    /// `Sec-WebSocket-Protocol: wheelhouse, bearer.<token>`
+    Protocol,
+}
+
+/// A token as it was presented, not yet believed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Presented {
+    /// Its text: for the verifier only.
+    pub token: String,
+    /// Where it was.
+    pub place: TokenPlace,
+}
+
+/// Without the token.
+impl fmt::Debug for Presented {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Presented").field("place", &self.place).finish_non_exhaustive()
+    }
+}
+
+/// The token of a request: the first place that has one counts, and a place that has an empty one has none.
+/// `query` is what stands after the `?`.
+pub fn present(query: Option<&str>, headers: &HeaderMap) -> Option<Presented> {
+    let found =
+        |token: Option<String>, place| token.filter(|token| !token.is_empty()).map(|token| Presented { token, place });
+    found(query.and_then(from_query), TokenPlace::Query)
+        .or_else(|| found(from_authorization(headers), TokenPlace::Header))
+        .or_else(|| found(from_cookie(headers), TokenPlace::Cookie))
+        .or_else(|| found(from_protocol(headers), TokenPlace::Protocol))
+}
+
+/// Whether the client offers the protocol `wheelhouse`, which must then be answered: a browser drops a
+/// socket whose server picked none of the offered ones, wherever the token was.
+pub fn offers_protocol(headers: &HeaderMap) -> bool {
+    listed(headers, &SEC_WEBSOCKET_PROTOCOL).any(|p| p == WEBSOCKET_PROTOCOL)
+}
+
+fn from_query(query: &str) -> Option<String> {
+    let value = query.split('&').find_map(|pair| pair.strip_prefix("token="))?;
+    percent_encoding::percent_decode_str(value).decode_utf8().ok().map(|v| v.into_owned())
+}
+
+fn from_authorization(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().to_owned())
+}
+
+fn from_cookie(headers: &HeaderMap) -> Option<String> {
+    headers
+        .get_all(COOKIE)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(';'))
+        .find_map(|pair| pair.trim().strip_prefix("access_token="))
+        .map(|token| token.trim_matches('"').to_owned())
+}
+
+fn from_protocol(headers: &HeaderMap) -> Option<String> {
+    // Without `wheelhouse` beside it there would be no protocol to answer with, and the token must not be one.
+    if !offers_protocol(headers) {
+        return None;
+    }
+    listed(headers, &SEC_WEBSOCKET_PROTOCOL).find_map(|p| p.strip_prefix("bearer.")).map(str::to_owned)
+}
+
+/// The members of a header that is a list with commas, over all its lines.
+fn listed<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    headers.get_all(name).iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(',')).map(str::trim)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in pairs {
+            map.append(HeaderName::from_bytes(name.as_bytes()).expect("name"), value.parse().expect("value"));
+        }
+        map
+    }
+
+    fn found(query: Option<&str>, pairs: &[(&str, &str)]) -> Option<(String, TokenPlace)> {
+        present(query, &headers(pairs)).map(|p| (p.token, p.place))
+    }
+
+    #[test]
+    fn a_token_is_found_in_each_of_its_four_places() {
+        let is = |token: &str, place| Some((token.to_owned(), place));
+        assert_eq!(found(Some("a=1&token=q%2Eq"), &[]), is("q.q", TokenPlace::Query));
+        assert_eq!(found(None, &[("authorization", "bearer  h")]), is("h", TokenPlace::Header));
+        assert_eq!(found(None, &[("cookie", "x=1; access_token=c; y=2")]), is("c", TokenPlace::Cookie));
+        assert_eq!(found(None, &[("cookie", "x=1"), ("cookie", "access_token=c")]), is("c", TokenPlace::Cookie));
+        let protocol = [("sec-websocket-protocol", "wheelhouse, bearer.a.b.c")];
+        assert_eq!(found(None, &protocol), is("a.b.c", TokenPlace::Protocol));
+        let lines = [("sec-websocket-protocol", "wheelhouse"), ("sec-websocket-protocol", "bearer.p")];
+        assert_eq!(found(None, &lines), is("p", TokenPlace::Protocol));
+    }
+
+    #[test]
+    fn the_places_count_in_the_order_of_the_contract() {
+        let all = [
+            ("authorization", "Bearer h"),
+            ("cookie", "access_token=c"),
+            ("sec-websocket-protocol", "wheelhouse, bearer.p"),
+        ];
+        assert_eq!(found(Some("token=q"), &all).expect("one").0, "q");
+        assert_eq!(found(Some("token="), &all).expect("one").0, "h");
+        assert_eq!(found(None, &all[1..]).expect("one").0, "c");
+        assert_eq!(found(None, &all[2..]).expect("one").0, "p");
+    }
+
+    #[test]
+    fn what_only_looks_like_a_token_is_none() {
+        assert_eq!(found(Some("xtoken=q&tokens=q"), &[]), None);
+        assert_eq!(found(None, &[("authorization", "Basic abc")]), None);
+        assert_eq!(found(None, &[("authorization", "Bearer")]), None);
+        assert_eq!(found(None, &[("cookie", "my_access_token=c")]), None);
+        assert_eq!(found(None, &[("sec-websocket-protocol", "bearer.p")]), None);
+    }
+
+    #[test]
+    fn the_protocol_is_answered_wherever_the_token_was_and_the_token_is_not_printed() {
+        assert!(offers_protocol(&headers(&[("sec-websocket-protocol", "x, wheelhouse")])));
+        assert!(!offers_protocol(&headers(&[("sec-websocket-protocol", "bearer.wheelhouse")])));
+        let presented = present(Some("token=verysecret"), &HeaderMap::new()).expect("one");
+        assert!(!format!("{presented:?}").contains("verysecret"));
+    }
+}

@@ -1,9 +1,24 @@
-//! Reads the layers and checks every value.
+//! Checks every value and makes proper types of them. Which layer won is `layers.rs`'s business.
 
-use super::Settings;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use ::config::ValueKind;
+use secrecy::SecretString;
+
+use super::layers::{Entry, Layers};
+use super::{Auth, Command, Database, Limits, Log, LogFormat, PermissionSource, Redis, Server, Settings, Worker};
+use crate::domain::TenantId;
 
 /// What flags set, above everything else: `("server.listen", "127.0.0.1:0")`.
 pub type Overrides = Vec<(String, String)>;
+
+/// Shortest symmetric key, in bytes: as long as the hash of HS256.
+pub const MIN_SECRET: usize = 32;
+
+const DAY: u64 = 24 * 60 * 60;
 
 /// One wrong setting: the key, the value's problem, the source it came from.
 #[derive(Debug, thiserror::Error)]
@@ -13,11 +28,277 @@ pub struct SettingError {
     pub key: String,
     /// In words, without the value where it is a secret.
     pub problem: String,
-    /// `the defaults`, `the file PATH`, `the environment variable NAME`, `the flag --name`.
+    /// `the defaults`, `the file PATH`, `the environment variable NAME`, `the flag that sets KEY`.
     pub source_name: String,
 }
 
-/// Puts the layers together.
-pub fn load(_file: Option<&std::path::Path>, _overrides: Overrides) -> Result<Settings, SettingError> {
-    unimplemented!()
+/// Puts the layers together, with the environment of this process.
+pub fn load(file: Option<&Path>, overrides: Overrides) -> Result<Settings, SettingError> {
+    load_from(file, std::env::vars_os(), overrides)
 }
+
+/// As [`load`], with another environment.
+pub fn load_from(
+    file: Option<&Path>,
+    environment: impl IntoIterator<Item = (std::ffi::OsString, std::ffi::OsString)>,
+    overrides: Overrides,
+) -> Result<Settings, SettingError> {
+    let layers = Layers::read(file, environment, overrides)?;
+    let read = Reader { layers: &layers };
+    let settings = Settings {
+        server: Server {
+            listen: read.listen()?,
+            public_origins: read.items("server.public_origins", origin)?,
+            drain: read.seconds("server.drain_seconds", 0, 3600)?,
+        },
+        redis: Redis {
+            url: read.secret_url("redis.url", redis_url)?,
+            partitions: read.number("redis.partitions", 1, 1024)? as u16,
+        },
+        database: Database {
+            url: read.secret_url("database.url", database_url)?,
+            connections: read.number("database.connections", 1, 1000)? as u32,
+        },
+        auth: read.auth()?,
+        limits: Limits {
+            commands_per_minute: read.count("limits.commands_per_minute")?,
+            backlog_per_tenant: read.count("limits.backlog_per_tenant")?,
+            connections_per_tenant: read.count("limits.connections_per_tenant")?,
+            connections_per_user: read.count("limits.connections_per_user")?,
+            messages_per_second: read.count("limits.messages_per_second")?,
+            outbox_messages: read.number("limits.outbox_messages", 8, 65_536)? as usize,
+        },
+        worker: Worker {
+            tenants: read.tenants()?,
+            concurrency: read.number("worker.concurrency", 1, 10_000)? as usize,
+            grace: read.seconds("worker.grace_seconds", 0, DAY)?,
+        },
+        command: Command {
+            ttl: read.seconds("command.ttl", 1, 30 * DAY)?,
+            lease: read.seconds("command.lease_seconds", 1, 600)?,
+            max_attempts: read.number("command.max_attempts", 1, 1000)? as u32,
+        },
+        log: Log { format: read.word("log.format", &LOG_FORMATS)?, level: read.level()? },
+    };
+    Ok(settings)
+}
+
+const LOG_FORMATS: [(&str, LogFormat); 2] = [("pretty", LogFormat::Pretty), ("json", LogFormat::Json)];
+const PERMISSION_SOURCES: [(&str, PermissionSource); 2] =
+    [("database", PermissionSource::Database), ("token", PermissionSource::Token)];
+
+/// Reads single settings, and names key and source where one is wrong.
+struct Reader<'a> {
+    layers: &'a Layers,
+}
+
+impl Reader<'_> {
+    fn wrong<T>(&self, key: &str, entry: &Entry, problem: impl Into<String>) -> Result<T, SettingError> {
+        Err(SettingError { key: key.to_owned(), problem: problem.into(), source_name: entry.source.clone() })
+    }
+
+    /// Values from files have types of their own, those of the environment are texts: both are read here.
+    fn text(&self, key: &str) -> Result<(&str, &Entry), SettingError> {
+        let entry = self.layers.get(key)?;
+        match &entry.value {
+            ValueKind::String(text) => Ok((text.trim(), entry)),
+            _ => self.wrong(key, entry, "must be a text"),
+        }
+    }
+
+    /// A text that may be empty, which stands for none.
+    fn optional(&self, key: &str) -> Result<Option<String>, SettingError> {
+        let (text, _) = self.text(key)?;
+        Ok((!text.is_empty()).then(|| text.to_owned()))
+    }
+
+    fn number(&self, key: &str, least: u64, most: u64) -> Result<u64, SettingError> {
+        let entry = self.layers.get(key)?;
+        let number = match &entry.value {
+            ValueKind::I64(n) => u64::try_from(*n).ok(),
+            ValueKind::U64(n) => Some(*n),
+            ValueKind::String(text) => text.trim().parse().ok(),
+            _ => None,
+        };
+        match number {
+            Some(n) if (least..=most).contains(&n) => Ok(n),
+            _ => self.wrong(key, entry, format!("must be a whole number from {least} to {most}, not {}", shown(entry))),
+        }
+    }
+
+    /// A limit: at least one, because "nobody may do anything" is never meant.
+    fn count(&self, key: &str) -> Result<u32, SettingError> {
+        Ok(self.number(key, 1, 1_000_000_000)? as u32)
+    }
+
+    fn seconds(&self, key: &str, least: u64, most: u64) -> Result<Duration, SettingError> {
+        Ok(Duration::from_secs(self.number(key, least, most)?))
+    }
+
+    fn word<T: Copy>(&self, key: &str, words: &[(&str, T)]) -> Result<T, SettingError> {
+        let (text, entry) = self.text(key)?;
+        match words.iter().find(|(word, _)| *word == text) {
+            Some((_, value)) => Ok(*value),
+            None => {
+                let all: Vec<String> = words.iter().map(|(word, _)| format!("{word:?}")).collect();
+                self.wrong(key, entry, format!("must be {}, not {text:?}", all.join(" or ")))
+            }
+        }
+    }
+
+    /// A list of the file, or a text with commas.
+    fn items<T>(&self, key: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<Vec<T>, SettingError> {
+        let entry = self.layers.get(key)?;
+        let texts: Option<Vec<&str>> = match &entry.value {
+            ValueKind::String(text) => Some(text.split(',').map(str::trim).filter(|t| !t.is_empty()).collect()),
+            ValueKind::Array(values) => values
+                .iter()
+                .map(|value| match &value.kind {
+                    ValueKind::String(text) => Some(text.trim()),
+                    _ => None,
+                })
+                .collect(),
+            _ => None,
+        };
+        let Some(texts) = texts else { return self.wrong(key, entry, "must be a list of texts") };
+        texts.into_iter().map(|text| parse(text).or_else(|problem| self.wrong(key, entry, problem))).collect()
+    }
+
+    /// An address that may hold a password: what is wrong with it is said without it.
+    fn secret_url(&self, key: &str, check: fn(&str) -> Result<(), String>) -> Result<SecretString, SettingError> {
+        let (text, entry) = self.text(key)?;
+        match check(text) {
+            Ok(()) => Ok(SecretString::from(text)),
+            Err(problem) => self.wrong(key, entry, problem),
+        }
+    }
+
+    fn listen(&self) -> Result<SocketAddr, SettingError> {
+        let (text, entry) = self.text("server.listen")?;
+        text.parse().or_else(|_| {
+            let problem = format!("must be an IP address and a port, as in \"127.0.0.1:8000\", not {text:?}");
+            self.wrong("server.listen", entry, problem)
+        })
+    }
+
+    fn tenants(&self) -> Result<Option<Vec<TenantId>>, SettingError> {
+        let key = "worker.tenants";
+        let texts = self.items(key, |text| Ok(text.to_owned()))?;
+        if texts.len() == 1 && texts[0] == "*" {
+            return Ok(None);
+        }
+        if texts.is_empty() {
+            return self.wrong(key, self.layers.get(key)?, "must be \"*\" for all tenants, or name at least one");
+        }
+        let parse = |text: &str| TenantId::from_str(text).map_err(|error| format!("{text:?}: {error}"));
+        self.items(key, parse).map(Some)
+    }
+
+    fn level(&self) -> Result<String, SettingError> {
+        let (text, entry) = self.text("log.level")?;
+        match log_level(text) {
+            Ok(()) => Ok(text.to_owned()),
+            Err(problem) => self.wrong("log.level", entry, problem),
+        }
+    }
+
+    fn auth(&self) -> Result<Auth, SettingError> {
+        let secret = self.optional("auth.hs256_secret")?;
+        if let Some(secret) = &secret
+            && secret.len() < MIN_SECRET
+        {
+            let problem = format!("must have {MIN_SECRET} bytes or more, and this has {}", secret.len());
+            return self.wrong("auth.hs256_secret", self.layers.get("auth.hs256_secret")?, problem);
+        }
+        let jwks_url = self.optional("auth.jwks_url")?;
+        let jwks_file = self.optional("auth.jwks_file")?;
+        if let Some(url) = &jwks_url {
+            if let Err(problem) = keys_url(url) {
+                return self.wrong("auth.jwks_url", self.layers.get("auth.jwks_url")?, problem);
+            }
+            if jwks_file.is_some() {
+                let problem = "is set beside auth.jwks_url: set one of the two";
+                return self.wrong("auth.jwks_file", self.layers.get("auth.jwks_file")?, problem);
+            }
+        }
+        Ok(Auth {
+            hs256_secret: secret.map(SecretString::from),
+            jwks_url,
+            jwks_file: jwks_file.map(PathBuf::from),
+            issuer: self.optional("auth.issuer")?,
+            audience: self.optional("auth.audience")?,
+            permissions: self.word("auth.permissions", &PERMISSION_SOURCES)?,
+        })
+    }
+}
+
+/// A value as an error may show it. Only for settings that are no secrets.
+fn shown(entry: &Entry) -> String {
+    match &entry.value {
+        ValueKind::String(text) => format!("{text:?}"),
+        ValueKind::Array(_) => "a list".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+/// `scheme://host[:port]` as browsers write it in `Origin`: lower case, no default port, no path.
+fn origin(text: &str) -> Result<String, String> {
+    let wrong = || format!("{text:?} is not an origin: write scheme://host or scheme://host:port, without a path");
+    let lower = text.to_ascii_lowercase();
+    let (scheme, rest) = lower.split_once("://").ok_or_else(wrong)?;
+    let default_port = match scheme {
+        "https" => ":443",
+        "http" => ":80",
+        _ => return Err(wrong()),
+    };
+    let uri: hyper::Uri = lower.parse().map_err(|_| wrong())?;
+    let authority = uri.authority().ok_or_else(wrong)?;
+    if authority.as_str() != rest || rest.contains('@') || authority.host().is_empty() || rest.contains('*') {
+        return Err(wrong());
+    }
+    Ok(format!("{scheme}://{}", rest.strip_suffix(default_port).unwrap_or(rest)))
+}
+
+fn redis_url(text: &str) -> Result<(), String> {
+    has_scheme(text, &["redis", "rediss", "redis+sentinel", "redis+cluster"])
+}
+
+fn database_url(text: &str) -> Result<(), String> {
+    has_scheme(text, &["sqlite", "postgres", "postgresql"])
+}
+
+fn keys_url(text: &str) -> Result<(), String> {
+    has_scheme(text, &["https", "http"])?;
+    let host = text.parse::<hyper::Uri>().ok().and_then(|uri| uri.host().map(|host| !host.is_empty()));
+    if host == Some(true) { Ok(()) } else { Err("is not a web address".to_owned()) }
+}
+
+/// The problem never shows the address: a password may stand in it.
+fn has_scheme(text: &str, schemes: &[&str]) -> Result<(), String> {
+    let fits = text.split_once("://").is_some_and(|(scheme, rest)| schemes.contains(&scheme) && !rest.is_empty());
+    if fits && !text.contains(char::is_whitespace) {
+        return Ok(());
+    }
+    let all: Vec<String> = schemes.iter().map(|scheme| format!("{scheme}://…")).collect();
+    Err(format!("must be an address of the form {}", all.join(" or ")))
+}
+
+/// Levels and filters. A single word that is no level would be taken for a module's name by the library,
+/// and `log.level = "verbose"` would then print nothing at all.
+fn log_level(text: &str) -> Result<(), String> {
+    let help = "write error, warn, info, debug, trace or off, or filters as in \"wheelhouse=debug,warn\"";
+    for part in text.split(',').map(str::trim) {
+        let is_level = matches!(part, "error" | "warn" | "info" | "debug" | "trace" | "off");
+        if !is_level && !part.contains('=') {
+            return Err(format!("{part:?} is not a level: {help}"));
+        }
+    }
+    tracing_subscriber::EnvFilter::builder()
+        .parse(text)
+        .map(|_| ())
+        .map_err(|_| format!("{text:?} is not a filter: {help}"))
+}
+
+#[cfg(test)]
+#[path = "load_tests.rs"]
+mod tests;

@@ -3,6 +3,7 @@
 //! `config/default.toml` (built in), then the file named by `--config`, then the environment
 //! `WHEELHOUSE__SECTION__KEY`, then flags. `load` is in this folder's `load.rs`.
 
+mod layers;
 mod load;
 
 use std::net::SocketAddr;
@@ -13,7 +14,7 @@ use secrecy::SecretString;
 
 use crate::domain::TenantId;
 
-pub use load::{Overrides, SettingError, load};
+pub use load::{MIN_SECRET, Overrides, SettingError, load, load_from};
 
 /// Everything that can be set.
 #[derive(Debug, Clone)]

@@ -1,0 +1,177 @@
+//! The layers of settings put on top of each other, each value remembering where it came from.
+//!
+//! The `config` crate reads the TOML; the rest is done here because every error has to name the layer
+//! that gave the value, and because values of the environment are texts that only the setting's own type
+//! can read (the crate's `try_parsing` would turn a password of digits into a number).
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::Path;
+
+use config::{File, FileFormat, Source, Value, ValueKind};
+
+use super::load::{Overrides, SettingError};
+
+/// `config/default.toml`: also the list of every setting there is.
+const DEFAULTS: &str = include_str!("../../config/default.toml");
+/// What the names of environment variables begin with.
+const PREFIX: &str = "WHEELHOUSE__";
+
+/// Where a value came from, in words.
+#[derive(Debug, Clone)]
+pub(super) struct Entry {
+    pub(super) value: ValueKind,
+    pub(super) source: String,
+}
+
+/// Every setting with its winning value.
+#[derive(Debug)]
+pub(super) struct Layers {
+    entries: BTreeMap<String, Entry>,
+}
+
+impl Layers {
+    /// Defaults, file, environment, flags: later ones win.
+    pub(super) fn read(
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+        overrides: Overrides,
+    ) -> Result<Self, SettingError> {
+        let mut layers = Self { entries: BTreeMap::new() };
+        for (key, value) in toml(File::from_str(DEFAULTS, FileFormat::Toml), "the defaults")? {
+            layers.entries.insert(key, Entry { value, source: "the defaults".to_owned() });
+        }
+        if let Some(path) = file {
+            let source = format!("the file {}", path.display());
+            let text = std::fs::read_to_string(path).map_err(|error| SettingError {
+                key: "--config".to_owned(),
+                problem: format!("the file cannot be read: {error}"),
+                source_name: source.clone(),
+            })?;
+            for (key, value) in toml(File::from_str(&text, FileFormat::Toml), &source)? {
+                layers.put(key, value, source.clone())?;
+            }
+        }
+        for (key, value, source) in variables(environment)? {
+            layers.put(key, ValueKind::String(value), source)?;
+        }
+        for (key, value) in overrides {
+            let source = format!("the flag that sets {key}");
+            layers.put(key, ValueKind::String(value), source)?;
+        }
+        Ok(layers)
+    }
+
+    /// One setting. Every key asked for stands in the defaults; a test reads them all.
+    pub(super) fn get(&self, key: &str) -> Result<&Entry, SettingError> {
+        self.entries.get(key).ok_or_else(|| SettingError {
+            key: key.to_owned(),
+            problem: "has no default".to_owned(),
+            source_name: "the defaults".to_owned(),
+        })
+    }
+
+    fn put(&mut self, key: String, value: ValueKind, source: String) -> Result<(), SettingError> {
+        let Some(entry) = self.entries.get_mut(&key) else {
+            return Err(SettingError { problem: self.unknown(&key), key, source_name: source });
+        };
+        *entry = Entry { value, source };
+        Ok(())
+    }
+
+    /// What to say of a key that does not exist.
+    fn unknown(&self, key: &str) -> String {
+        let section = format!("{key}.");
+        let inside: Vec<&str> = self.entries.keys().filter(|k| k.starts_with(&section)).map(String::as_str).collect();
+        if !inside.is_empty() {
+            return format!("is a section, not a setting; in it are {}", inside.join(", "));
+        }
+        // The last part alone also counts, and a part of it, so that `listen`, `redis_url` and `auth.secret`
+        // find their way.
+        let wanted = key.rsplit('.').next().unwrap_or(key);
+        let distance_to = |known: &&String| {
+            let last = known.rsplit('.').next().unwrap_or(known);
+            let whole = distance(key, known);
+            let inside = if wanted.len() > 3 && last.contains(wanted) { 2 } else { usize::MAX };
+            (whole.min(distance(wanted, last) + 2).min(inside), whole)
+        };
+        match self.entries.keys().min_by_key(distance_to) {
+            Some(nearest) => format!("there is no such setting; the nearest is {nearest}"),
+            None => "there is no such setting".to_owned(),
+        }
+    }
+}
+
+/// A TOML text as `section.key` → value.
+fn toml(
+    file: File<config::FileSourceString, FileFormat>,
+    source: &str,
+) -> Result<Vec<(String, ValueKind)>, SettingError> {
+    let map = file.collect().map_err(|error| {
+        // Such errors quote the line they stumbled over, and a secret may stand in it: only the place
+        // (first line) and the reason (last line) are passed on.
+        let text = error.to_string();
+        let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.contains('|'));
+        let place = lines.next().unwrap_or("not valid TOML").to_owned();
+        let problem = match lines.next_back() {
+            Some(reason) => format!("{place}: {reason}"),
+            None => place,
+        };
+        SettingError { key: "--config".to_owned(), problem, source_name: source.to_owned() }
+    })?;
+    let mut flat = Vec::new();
+    for (key, value) in map {
+        flatten(key, value, &mut flat);
+    }
+    Ok(flat)
+}
+
+fn flatten(key: String, value: Value, into: &mut Vec<(String, ValueKind)>) {
+    match value.kind {
+        ValueKind::Table(table) if !table.is_empty() => {
+            for (inner, value) in table {
+                flatten(format!("{key}.{inner}"), value, into);
+            }
+        }
+        // An empty section says nothing.
+        ValueKind::Table(_) => {}
+        kind => into.push((key, kind)),
+    }
+}
+
+/// The variables that are settings: key, value, source. Their names count in any case of letters.
+fn variables(
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<Vec<(String, String, String)>, SettingError> {
+    let mut found = Vec::new();
+    for (name, value) in environment {
+        let Some(name) = name.to_str() else { continue };
+        let upper = name.to_ascii_uppercase();
+        let Some(rest) = upper.strip_prefix(PREFIX) else { continue };
+        let key = rest.to_ascii_lowercase().replace("__", ".");
+        let source = format!("the environment variable {name}");
+        let value = value.into_string().map_err(|_| SettingError {
+            key: key.clone(),
+            problem: "the value is not valid UTF-8".to_owned(),
+            source_name: source.clone(),
+        })?;
+        found.push((key, value, source));
+    }
+    Ok(found)
+}
+
+/// Levenshtein's distance: how many letters to add, drop or change.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut corner = i;
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let changed = corner + usize::from(x != *y);
+            corner = row[j + 1];
+            row[j + 1] = changed.min(row[j] + 1).min(corner + 1);
+        }
+    }
+    row[b.len()]
+}

@@ -35,11 +35,7 @@ impl Keys {
 
     /// Where a tenant's keys are: FNV-1a of its id, so that every program in any language finds them.
     pub fn partition(self, tenant: &TenantId) -> Partition {
-        let hash = tenant
-            .as_str()
-            .bytes()
-            .fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
-        Partition((hash % u64::from(self.partitions)) as u16)
+        Partition((fnv1a(tenant.as_str()) % u64::from(self.partitions)) as u16)
     }
 
     fn tenant(self, tenant: &TenantId) -> String {
@@ -134,6 +130,11 @@ impl Keys {
     pub fn user_connections(self, tenant: &TenantId, user: &UserId) -> String {
         format!("{}:connections", self.user(tenant, user))
     }
+}
+
+/// FNV-1a, 64 bits: the same in every program and version.
+pub(crate) fn fnv1a(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// `{tenant}:job:control`: wakes workers.

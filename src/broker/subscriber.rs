@@ -1,9 +1,36 @@
 //! One pub/sub connection, kept alive: subscriptions are confirmed, survive reconnection, and a gap is
 //! reported so that the receiver can look at the record.
+//!
+//! One task owns the connection and the set of subscriptions. It also publishes to itself and waits to
+//! hear it: a connection that looks healthy and delivers nothing is cut and made anew.
 
-use tokio::sync::mpsc;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use redis::aio::{PubSubSink, PubSubStream};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::error::BrokerError;
+use super::keys::probe_channel;
+use super::link::connection_info;
+use super::{Broker, Link};
+
+/// Events that may wait for the receiver. A receiver that falls further behind loses messages and is told
+/// of a gap, which it repairs from the record.
+const EVENTS: usize = 8_192;
+/// Requests that may wait for the owner; more callers wait for room.
+const REQUESTS: usize = 4_096;
+/// Between two probes.
+const PROBE: Duration = Duration::from_millis(1_500);
+/// Silence after which the connection is taken for dead.
+const SILENCE: Duration = Duration::from_secs(5);
+/// Longest wait for a connection or a confirmation.
+const ANSWER: Duration = Duration::from_secs(3);
 
 /// What a subscriber hears.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,44 +42,253 @@ pub enum Event {
         /// What was published; never anything but a wake-up.
         payload: bytes::Bytes,
     },
-    /// The connection was lost, and every subscription stands again: messages in between are lost.
+    /// Messages were lost, and every subscription stands (again).
     Gap,
+}
+
+enum Request {
+    Subscribe { channels: Vec<String>, patterns: bool, done: oneshot::Sender<()> },
+    Unsubscribe { channels: Vec<String> },
 }
 
 /// A handle on the connection; cheap to clone.
 #[derive(Clone)]
-pub struct Subscriber {}
+pub struct Subscriber {
+    requests: mpsc::Sender<Request>,
+    delivers: Arc<AtomicBool>,
+}
 
 impl Subscriber {
-    /// Connects and stays connected until the token is cancelled. Events come out of the receiver, whose
-    /// queue is bounded: a receiver that falls behind holds up reading, and Redis's own output buffer
-    /// limit then cuts the connection, which is a gap.
+    /// Connects and stays connected until the token is cancelled. Events come out of the receiver.
     pub async fn start(
-        _settings: &crate::config::Redis,
-        _tracker: &tokio_util::task::TaskTracker,
-        _stop: tokio_util::sync::CancellationToken,
+        settings: &crate::config::Redis,
+        broker: &Broker,
+        tracker: &TaskTracker,
+        stop: CancellationToken,
     ) -> Result<(Self, mpsc::Receiver<Event>), BrokerError> {
-        unimplemented!()
+        let client =
+            redis::Client::open(connection_info(settings)?).map_err(|e| BrokerError::Refused(e.to_string()))?;
+        let (requests, hear_requests) = mpsc::channel(REQUESTS);
+        let (events, hear_events) = mpsc::channel(EVENTS);
+        let delivers = Arc::new(AtomicBool::new(false));
+        let owner = Owner {
+            client,
+            link: broker.link.clone(),
+            probe: probe_channel(&uuid::Uuid::now_v7().simple().to_string()),
+            channels: BTreeSet::new(),
+            patterns: BTreeSet::new(),
+            requests: hear_requests,
+            events,
+            lagging: false,
+            delivers: delivers.clone(),
+        };
+        let first = owner.open().await.map_err(|e| BrokerError::Unavailable(e.to_string()))?;
+        tracker.spawn(owner.run(first, stop));
+        Ok((Self { requests, delivers }, hear_events))
     }
 
     /// Subscribes and returns when Redis has confirmed. Many callers at once share one round trip.
     /// The caller counts references; subscribing twice is harmless.
-    pub async fn subscribe(&self, _channels: Vec<String>) -> Result<(), BrokerError> {
-        unimplemented!()
+    pub async fn subscribe(&self, channels: Vec<String>) -> Result<(), BrokerError> {
+        self.ask(channels, false).await
     }
 
     /// As [`Self::subscribe`], for patterns.
-    pub async fn psubscribe(&self, _patterns: Vec<String>) -> Result<(), BrokerError> {
-        unimplemented!()
+    pub async fn psubscribe(&self, patterns: Vec<String>) -> Result<(), BrokerError> {
+        self.ask(patterns, true).await
     }
 
-    /// Unsubscribes, some time soon.
-    pub fn unsubscribe(&self, _channels: Vec<String>) {
-        unimplemented!()
+    async fn ask(&self, channels: Vec<String>, patterns: bool) -> Result<(), BrokerError> {
+        let gone = || BrokerError::Unavailable("the subscriber has stopped".to_owned());
+        let (done, wait) = oneshot::channel();
+        let ask = async {
+            self.requests.send(Request::Subscribe { channels, patterns, done }).await.map_err(|_| gone())?;
+            wait.await.map_err(|_| gone())
+        };
+        let late = || BrokerError::Unavailable("subscription not confirmed in time".to_owned());
+        tokio::time::timeout(ANSWER, ask).await.map_err(|_| late())?
+    }
+
+    /// Unsubscribes after everything that was asked before.
+    pub async fn unsubscribe(&self, channels: Vec<String>) {
+        // A stopped owner has no subscriptions left.
+        let _ = self.requests.send(Request::Unsubscribe { channels }).await;
     }
 
     /// Whether a message published to itself was heard in the last few seconds: the truth behind `/readyz`.
     pub fn delivers(&self) -> bool {
-        unimplemented!()
+        self.delivers.load(Ordering::Relaxed)
     }
+}
+
+type Connection = (PubSubSink, PubSubStream);
+
+struct Owner {
+    client: redis::Client,
+    link: Link,
+    probe: String,
+    channels: BTreeSet<String>,
+    patterns: BTreeSet<String>,
+    requests: mpsc::Receiver<Request>,
+    events: mpsc::Sender<Event>,
+    lagging: bool,
+    delivers: Arc<AtomicBool>,
+}
+
+impl Owner {
+    async fn open(&self) -> redis::RedisResult<Connection> {
+        let opening = async {
+            let (mut sink, stream) = self.client.get_async_pubsub().await?.split();
+            sink.subscribe(&self.probe).await?;
+            for some in chunks(&self.channels) {
+                sink.subscribe(some).await?;
+            }
+            for some in chunks(&self.patterns) {
+                sink.psubscribe(some).await?;
+            }
+            Ok((sink, stream))
+        };
+        let late = || (redis::ErrorKind::Io, "no answer to SUBSCRIBE in time").into();
+        tokio::time::timeout(ANSWER, opening).await.unwrap_or_else(|_| Err(late()))
+    }
+
+    async fn run(mut self, first: Connection, stop: CancellationToken) {
+        let mut connection = first;
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.serve(&mut connection) => {}
+            }
+            self.delivers.store(false, Ordering::Relaxed);
+            tracing::warn!("redis.subscriber_disconnected");
+            let mut wait = Duration::from_millis(20);
+            connection = loop {
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    opened = self.open() => match opened {
+                        Ok(opened) => break opened,
+                        Err(error) => tracing::debug!(%error, "redis.subscriber_reconnect_failed"),
+                    }
+                }
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = tokio::time::sleep(wait.mul_f64(0.5 + fastrand::f64())) => {}
+                }
+                wait = (wait * 2).min(Duration::from_millis(400));
+            };
+            tracing::info!("redis.subscriber_connected");
+            self.lagging = true;
+            self.tell_gap();
+        }
+    }
+
+    /// Until the connection is lost.
+    async fn serve(&mut self, (sink, stream): &mut Connection) {
+        let mut tick = tokio::time::interval(PROBE);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut heard = Instant::now();
+        let mut batch = Vec::new();
+        loop {
+            tokio::select! {
+                message = stream.next() => {
+                    let Some(message) = message else { return };
+                    let channel = message.get_channel_name();
+                    if channel == self.probe {
+                        heard = Instant::now();
+                        self.delivers.store(true, Ordering::Relaxed);
+                        self.tell_gap();
+                        continue;
+                    }
+                    let payload = bytes::Bytes::copy_from_slice(message.get_payload_bytes());
+                    let event = Event::Message { channel: channel.to_owned(), payload };
+                    if self.events.try_send(event).is_err() {
+                        self.lagging = true;
+                    }
+                }
+                count = self.requests.recv_many(&mut batch, 512) => {
+                    if count == 0 {
+                        return std::future::pending().await; // Nobody asks any more; `stop` ends it.
+                    }
+                    if self.answer(sink, &mut batch).await.is_err() {
+                        return;
+                    }
+                }
+                _ = tick.tick() => {
+                    if heard.elapsed() > SILENCE {
+                        return;
+                    }
+                    let (link, probe) = (self.link.clone(), self.probe.clone());
+                    // Beside this loop, which must keep reading; it ends within the link's time for an answer.
+                    tokio::spawn(async move {
+                        let _: Result<i64, _> = link.query(redis::cmd("PUBLISH").arg(probe).arg("")).await;
+                    });
+                }
+            }
+        }
+    }
+
+    /// Carries requests out in their order, neighbours of one kind in one command.
+    async fn answer(&mut self, sink: &mut PubSubSink, batch: &mut Vec<Request>) -> redis::RedisResult<()> {
+        let mut waiting: Vec<oneshot::Sender<()>> = Vec::new();
+        let mut channels: Vec<String> = Vec::new();
+        let mut patterns: Vec<String> = Vec::new();
+        let mut failed = Ok(());
+        for request in batch.drain(..) {
+            match request {
+                Request::Subscribe { channels: names, patterns: is_pattern, done } => {
+                    let (known, new) = if is_pattern {
+                        (&mut self.patterns, &mut patterns)
+                    } else {
+                        (&mut self.channels, &mut channels)
+                    };
+                    // Kept even if the connection is lost now: the next one subscribes to them.
+                    new.extend(names.into_iter().filter(|name| known.insert(name.clone())));
+                    waiting.push(done);
+                }
+                Request::Unsubscribe { channels: names } => {
+                    if failed.is_ok() {
+                        failed = flush(sink, &mut channels, &mut patterns).await;
+                    }
+                    let gone: Vec<String> = names.into_iter().filter(|name| self.channels.remove(name)).collect();
+                    if failed.is_ok() && !gone.is_empty() {
+                        failed = sink.unsubscribe(&gone).await;
+                    }
+                }
+            }
+        }
+        if failed.is_ok() {
+            failed = flush(sink, &mut channels, &mut patterns).await;
+        }
+        if failed.is_ok() {
+            for done in waiting {
+                let _ = done.send(());
+            }
+        }
+        failed
+    }
+
+    fn tell_gap(&mut self) {
+        if self.lagging && self.events.try_send(Event::Gap).is_ok() {
+            self.lagging = false;
+        }
+    }
+}
+
+async fn flush(
+    sink: &mut PubSubSink,
+    channels: &mut Vec<String>,
+    patterns: &mut Vec<String>,
+) -> redis::RedisResult<()> {
+    if !channels.is_empty() {
+        sink.subscribe(std::mem::take(channels)).await?;
+    }
+    if !patterns.is_empty() {
+        sink.psubscribe(std::mem::take(patterns)).await?;
+    }
+    Ok(())
+}
+
+fn chunks(names: &BTreeSet<String>) -> Vec<Vec<&String>> {
+    let all: Vec<&String> = names.iter().collect();
+    all.chunks(500).map(<[_]>::to_vec).collect()
 }

@@ -1,7 +1,9 @@
 //! What the black-box tests share: real servers on free ports, gone when the test ends.
 #![allow(dead_code)]
 
+pub mod fleet;
 pub mod redis;
+pub mod socket;
 
 /// A port that is free now. Another program may take it before it is used: callers try again.
 pub fn free_port() -> u16 {

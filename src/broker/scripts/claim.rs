@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use super::{bytes, lua, texts};
+use crate::broker::keys::reply_channel;
 use crate::broker::{Broker, BrokerError, Partition};
 use crate::domain::{Action, CommandId, Resource, UserId, WorkerId};
 
@@ -30,6 +32,8 @@ pub struct Claim {
     /// Grows with every claim on the resource, even if Redis lost its data: Unix µs by Redis's clock, or
     /// one more than the last. Nothing with an older fence may change anything.
     pub fence: i64,
+    /// The audit entry so far, open.
+    pub(crate) audit: String,
 }
 
 /// What a claim on a resource gave.
@@ -80,54 +84,176 @@ pub enum Completed {
     Lost,
 }
 
+/// The record that `submit_command` keeps.
+#[derive(serde::Deserialize)]
+struct Record {
+    action: String,
+    user_id: UserId,
+    request_id: Option<String>,
+    reason: Option<String>,
+    audit: String,
+}
+
 impl Broker {
     /// Claims the oldest waiting command of a resource.
-    pub async fn claim(
-        &self,
-        _resource: &Resource,
-        _worker: &WorkerId,
-        _lease: Duration,
-    ) -> Result<Claimed, BrokerError> {
-        unimplemented!()
+    pub async fn claim(&self, resource: &Resource, worker: &WorkerId, lease: Duration) -> Result<Claimed, BrokerError> {
+        let names = self.keys();
+        let partition = names.partition(&resource.tenant);
+        let keys = [
+            names.state(resource),
+            names.queue(resource),
+            names.commands(resource),
+            names.ready(partition),
+            names.workers(partition),
+            names.tenant_workers(&resource.tenant),
+        ];
+        let args = [worker.to_string(), lease.as_millis().to_string(), resource.to_string()];
+        let answer: Vec<String> = self.link.script(&lua::CLAIM, &texts(&keys), &bytes(&args)).await?;
+        let odd = || BrokerError::Refused(format!("claim_command answered {answer:?}"));
+        match answer.first().map(String::as_str) {
+            Some("nothing") => Ok(Claimed::Nothing),
+            Some("later") => Ok(Claimed::Later),
+            Some("hosted") => Ok(Claimed::Hosted(answer.get(1).and_then(|host| host.parse().ok()).ok_or_else(odd)?)),
+            Some("command") if answer.len() == 7 => {
+                let record: Record = serde_json::from_str(&answer[3]).map_err(|_| odd())?;
+                let number = |i: usize| answer[i].parse::<i64>().map_err(|_| odd());
+                Ok(Claimed::Command(Box::new(Claim {
+                    resource: resource.clone(),
+                    command: answer[1].parse().map_err(|_| odd())?,
+                    action: Action::from_word(&record.action).ok_or_else(odd)?,
+                    user: record.user_id,
+                    request_id: record.request_id,
+                    reason: record.reason,
+                    accepted_at: number(2)?,
+                    claimed_at: number(6)?,
+                    attempt: u32::try_from(number(4)?).map_err(|_| odd())?,
+                    fence: number(5)?,
+                    audit: record.audit,
+                })))
+            }
+            _ => Err(odd()),
+        }
     }
 
     /// Makes the claim last another lease.
-    pub async fn renew_claim(&self, _claim: &Claim, _lease: Duration) -> Result<Renewed, BrokerError> {
-        unimplemented!()
+    pub async fn renew_claim(&self, claim: &Claim, lease: Duration) -> Result<Renewed, BrokerError> {
+        let names = self.keys();
+        let keys = [names.state(&claim.resource), names.ready(names.partition(&claim.resource.tenant))];
+        let args = [
+            claim.command.to_string(),
+            claim.fence.to_string(),
+            lease.as_millis().to_string(),
+            claim.resource.to_string(),
+        ];
+        let answer: String = self.link.script(&lua::RENEW_CLAIM, &texts(&keys), &bytes(&args)).await?;
+        match answer.as_str() {
+            "held" => Ok(Renewed::Held { cancel_waiting: false }),
+            "cancel" => Ok(Renewed::Held { cancel_waiting: true }),
+            "lost" => Ok(Renewed::Lost),
+            _ => Err(BrokerError::Refused(format!("renew_claim answered {answer:?}"))),
+        }
     }
 
     /// Records the result (a message of `protocol::server`), publishes it, and frees the resource.
     pub async fn complete(
         &self,
-        _claim: &Claim,
-        _worker: &WorkerId,
-        _end: End,
-        _message: &str,
+        claim: &Claim,
+        worker: &WorkerId,
+        end: End,
+        message: &str,
     ) -> Result<Completed, BrokerError> {
-        unimplemented!()
+        let names = self.keys();
+        let r = &claim.resource;
+        let partition = names.partition(&r.tenant);
+        let keys = [
+            names.state(r),
+            names.queue(r),
+            names.commands(r),
+            names.results(r),
+            names.finished(r),
+            names.ready(partition),
+            names.backlog(&r.tenant),
+            names.audit(partition),
+        ];
+        let event = match end {
+            End::Succeeded => "succeeded",
+            End::Failed => "failed",
+            End::Expired => "expired",
+        };
+        let args = [
+            claim.command.to_string(),
+            claim.fence.to_string(),
+            event.to_owned(),
+            message.to_owned(),
+            format!("{},\"outcome\":{},\"worker_id\":\"{worker}\"", claim.audit, outcome_of(message)),
+            reply_channel(r),
+            r.to_string(),
+            claim.accepted_at.to_string(),
+        ];
+        let answer: String = self.link.script(&lua::COMPLETE, &texts(&keys), &bytes(&args)).await?;
+        match answer.as_str() {
+            "more" => Ok(Completed::Done { more: true }),
+            "done" => Ok(Completed::Done { more: false }),
+            "lost" => Ok(Completed::Lost),
+            _ => Err(BrokerError::Refused(format!("complete_command answered {answer:?}"))),
+        }
     }
 
     /// Gives the command back, to be claimed by anyone after the delay. `false`: the claim was lost.
-    pub async fn retry_later(&self, _claim: &Claim, _delay: Duration) -> Result<bool, BrokerError> {
-        unimplemented!()
+    pub async fn retry_later(&self, claim: &Claim, delay: Duration) -> Result<bool, BrokerError> {
+        let names = self.keys();
+        let keys = [names.state(&claim.resource), names.ready(names.partition(&claim.resource.tenant))];
+        let args = [
+            claim.command.to_string(),
+            claim.fence.to_string(),
+            delay.as_millis().to_string(),
+            claim.resource.to_string(),
+        ];
+        self.link.script(&lua::RETRY, &texts(&keys), &bytes(&args)).await
     }
 
     /// Resources of a partition whose next command may be claimed now, longest waiting first.
-    pub async fn due(&self, _partition: Partition, _limit: usize) -> Result<Vec<Resource>, BrokerError> {
-        unimplemented!()
+    pub async fn due(&self, partition: Partition, limit: usize) -> Result<Vec<Resource>, BrokerError> {
+        let ready = self.keys().ready(partition);
+        let members: Vec<String> = self.link.script(&lua::DUE, &[&ready], &[limit.to_string().as_bytes()]).await?;
+        Ok(members.iter().filter_map(|member| Resource::parse(member)).collect())
     }
 
     /// The result message of a recent command; `None` if it has none (yet).
-    pub async fn result_of(&self, _resource: &Resource, _command: CommandId) -> Result<Option<String>, BrokerError> {
-        unimplemented!()
+    pub async fn result_of(&self, resource: &Resource, command: CommandId) -> Result<Option<String>, BrokerError> {
+        let kept: Option<String> =
+            self.link.query(redis::cmd("HGET").arg(self.keys().results(resource)).arg(command.to_string())).await?;
+        Ok(kept.and_then(|kept| Some(kept.split_once('|')?.1.to_owned())))
     }
 
     /// The newest results of a resource, oldest first: for a gateway that was cut off for a while.
     pub async fn recent_results(
         &self,
-        _resource: &Resource,
-        _limit: usize,
+        resource: &Resource,
+        limit: usize,
     ) -> Result<Vec<(CommandId, String)>, BrokerError> {
-        unimplemented!()
+        let names = self.keys();
+        let newest = isize::try_from(limit).unwrap_or(isize::MAX).max(1) - 1;
+        let ids: Vec<String> =
+            self.link.query(redis::cmd("LRANGE").arg(names.finished(resource)).arg(0).arg(newest)).await?;
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let kept: Vec<Option<String>> =
+            self.link.query(redis::cmd("HMGET").arg(names.results(resource)).arg(&ids)).await?;
+        let pairs = ids.iter().zip(kept).filter_map(|(id, kept)| {
+            let kept = kept?;
+            Some((id.parse().ok()?, kept.split_once('|')?.1.to_owned()))
+        });
+        let mut pairs: Vec<_> = pairs.collect();
+        pairs.reverse();
+        Ok(pairs)
     }
+}
+
+/// The status reached or the error's words, as JSON, from a result message.
+fn outcome_of(message: &str) -> String {
+    let value: serde_json::Value = serde_json::from_str(message).unwrap_or_default();
+    let words = value.get("status").or_else(|| value.get("error")).cloned();
+    words.unwrap_or_default().to_string()
 }

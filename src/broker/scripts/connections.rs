@@ -1,7 +1,9 @@
 //! `lua/open_connection.lua`: limits on open sockets, as leases that heal after a crash.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
+use super::{bytes, lua, texts};
 use crate::broker::{Broker, BrokerError};
 use crate::domain::{TenantId, UserId};
 
@@ -31,21 +33,55 @@ impl Broker {
     /// Takes a lease, if both limits allow.
     pub async fn open_connection(
         &self,
-        _lease: &ConnectionLease,
-        _per_tenant: u32,
-        _per_user: u32,
-        _ttl: Duration,
+        lease: &ConnectionLease,
+        per_tenant: u32,
+        per_user: u32,
+        ttl: Duration,
     ) -> Result<Opened, BrokerError> {
-        unimplemented!()
+        let keys = self.lease_keys(lease);
+        let args = [lease.id.clone(), per_tenant.to_string(), per_user.to_string(), ttl.as_millis().to_string()];
+        let answer: String = self.link.script(&lua::OPEN_CONNECTION, &texts(&keys), &bytes(&args)).await?;
+        match answer.as_str() {
+            "open" => Ok(Opened::Open),
+            "tenant" => Ok(Opened::TenantFull),
+            "user" => Ok(Opened::UserFull),
+            _ => Err(BrokerError::Refused(format!("open_connection answered {answer:?}"))),
+        }
     }
 
-    /// Makes leases last another `ttl`; takes again those that Redis no longer has. Pipelined.
-    pub async fn renew_connections(&self, _leases: &[ConnectionLease], _ttl: Duration) -> Result<(), BrokerError> {
-        unimplemented!()
+    /// Makes leases last another `ttl`; takes again those that Redis no longer has.
+    pub async fn renew_connections(&self, leases: &[ConnectionLease], ttl: Duration) -> Result<(), BrokerError> {
+        for (key, ids) in self.by_key(leases) {
+            for some in ids.chunks(500) {
+                let mut args = vec![ttl.as_millis().to_string()];
+                args.extend(some.iter().map(|id| (*id).to_owned()));
+                let _: i64 = self.link.script(&lua::RENEW_CONNECTIONS, &[&key], &bytes(&args)).await?;
+            }
+        }
+        Ok(())
     }
 
-    /// Gives leases back. Pipelined.
-    pub async fn close_connections(&self, _leases: &[ConnectionLease]) -> Result<(), BrokerError> {
-        unimplemented!()
+    /// Gives leases back, in one go.
+    pub async fn close_connections(&self, leases: &[ConnectionLease]) -> Result<(), BrokerError> {
+        let mut pipeline = redis::pipe();
+        for (key, ids) in self.by_key(leases) {
+            pipeline.zrem(key, ids).ignore();
+        }
+        self.link.pipeline(&pipeline).await
+    }
+
+    fn lease_keys(&self, lease: &ConnectionLease) -> [String; 2] {
+        let names = self.keys();
+        [names.connections(&lease.tenant), names.user_connections(&lease.tenant, &lease.user)]
+    }
+
+    fn by_key<'a>(&self, leases: &'a [ConnectionLease]) -> HashMap<String, Vec<&'a str>> {
+        let mut sets: HashMap<String, Vec<&str>> = HashMap::new();
+        for lease in leases {
+            for key in self.lease_keys(lease) {
+                sets.entry(key).or_default().push(&lease.id);
+            }
+        }
+        sets
     }
 }

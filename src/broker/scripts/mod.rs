@@ -3,8 +3,18 @@
 pub mod audit;
 pub mod claim;
 pub mod connections;
+pub mod lua;
 pub mod permissions;
 pub mod presence;
 pub mod runs;
 pub mod submit;
 pub mod updates;
+
+/// Keys or arguments by reference, as a script call takes them.
+fn texts(strings: &[String]) -> Vec<&str> {
+    strings.iter().map(String::as_str).collect()
+}
+
+fn bytes(strings: &[String]) -> Vec<&[u8]> {
+    strings.iter().map(String::as_bytes).collect()
+}

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::{bytes, lua, texts};
+use crate::broker::keys::PERMISSIONS_CHANNEL;
 use crate::broker::{Broker, BrokerError};
 use crate::domain::{Permission, TenantId, UserId};
 
@@ -27,26 +29,47 @@ impl Broker {
     /// Compare-and-set by version against the cached entry and the floor.
     pub async fn fill_permissions(
         &self,
-        _tenant: &TenantId,
-        _user: &UserId,
-        _set: &PermissionSet,
-        _ttl: Duration,
+        tenant: &TenantId,
+        user: &UserId,
+        set: &PermissionSet,
+        ttl: Duration,
     ) -> Result<Filled, BrokerError> {
-        unimplemented!()
+        let mut args = vec![set.version.to_string(), ttl.as_millis().to_string()];
+        args.extend(set.held.iter().cloned());
+        let keys = self.cache_keys(tenant, user);
+        let stored: bool = self.link.script(&lua::FILL_PERMISSIONS, &texts(&keys), &bytes(&args)).await?;
+        Ok(if stored { Filled::Stored } else { Filled::Stale })
     }
 
     /// In every partition: nothing older than `version` is believed any more; tells every gateway.
-    pub async fn invalidate_permissions(&self, _user: &UserId, _version: i64) -> Result<(), BrokerError> {
-        unimplemented!()
+    pub async fn invalidate_permissions(&self, user: &UserId, version: i64) -> Result<(), BrokerError> {
+        let version = version.to_string();
+        for partition in self.keys().partitions() {
+            let floor = self.keys().permission_floor(partition, user);
+            let _: String = self.link.script(&lua::RAISE_FLOOR, &[&floor], &[version.as_bytes()]).await?;
+        }
+        self.link.query(redis::cmd("PUBLISH").arg(PERMISSIONS_CHANNEL).arg(user.as_str())).await
     }
 
     /// What the cache says of one permission; `None`: nothing, read SQL and fill.
     pub async fn check_permission(
         &self,
-        _tenant: &TenantId,
-        _user: &UserId,
-        _permission: &Permission,
+        tenant: &TenantId,
+        user: &UserId,
+        permission: &Permission,
     ) -> Result<Option<bool>, BrokerError> {
-        unimplemented!()
+        let keys = self.cache_keys(tenant, user);
+        let answer: i64 =
+            self.link.script(&lua::CHECK_PERMISSION, &texts(&keys), &bytes(&permission.granted_by())).await?;
+        Ok(match answer {
+            1 => Some(true),
+            0 => Some(false),
+            _ => None,
+        })
+    }
+
+    fn cache_keys(&self, tenant: &TenantId, user: &UserId) -> [String; 2] {
+        let names = self.keys();
+        [names.permissions(tenant, user), names.permission_floor(names.partition(tenant), user)]
     }
 }

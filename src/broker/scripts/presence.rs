@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::{bytes, lua, texts};
 use crate::broker::{Broker, BrokerError};
 use crate::domain::{TenantId, WorkerId};
 
@@ -9,25 +10,60 @@ impl Broker {
     /// This worker counts as alive for `ttl` more, in every partition (or for those tenants).
     pub async fn heartbeat(
         &self,
-        _worker: &WorkerId,
-        _tenants: Option<&[TenantId]>,
-        _ttl: Duration,
+        worker: &WorkerId,
+        tenants: Option<&[TenantId]>,
+        ttl: Duration,
     ) -> Result<(), BrokerError> {
-        unimplemented!()
+        let args = [worker.to_string(), ttl.as_millis().to_string()];
+        let args = bytes(&args);
+        let sets = self.presence_sets(tenants);
+        let beats = sets.iter().map(|set| {
+            let args = &args;
+            async move { self.link.script::<Vec<String>>(&lua::HEARTBEAT, &[set], args).await.map(|_| ()) }
+        });
+        // Sent together on one connection: one round trip, whatever the number of partitions.
+        futures_util::future::try_join_all(beats).await.map(|_| ())
     }
 
     /// This worker is gone, at once.
-    pub async fn leave(&self, _worker: &WorkerId, _tenants: Option<&[TenantId]>) -> Result<(), BrokerError> {
-        unimplemented!()
+    pub async fn leave(&self, worker: &WorkerId, tenants: Option<&[TenantId]>) -> Result<(), BrokerError> {
+        let mut pipeline = redis::pipe();
+        for set in self.presence_sets(tenants) {
+            pipeline.zrem(set, worker.as_str()).ignore();
+        }
+        self.link.pipeline(&pipeline).await
     }
 
     /// The workers alive for a tenant, sorted.
-    pub async fn live_workers(&self, _tenant: &TenantId) -> Result<Vec<WorkerId>, BrokerError> {
-        unimplemented!()
+    pub async fn live_workers(&self, tenant: &TenantId) -> Result<Vec<WorkerId>, BrokerError> {
+        let names = self.keys();
+        let keys = [names.workers(names.partition(tenant)), names.tenant_workers(tenant)];
+        let ids: Vec<String> = self.link.script(&lua::LIVE_WORKERS, &texts(&keys), &[]).await?;
+        Ok(sorted(ids))
     }
 
-    /// Every live worker, sorted, each once (for `inspect workers`; asks every partition).
+    /// Every live worker that serves all tenants, sorted, each once.
     pub async fn all_live_workers(&self) -> Result<Vec<WorkerId>, BrokerError> {
-        unimplemented!()
+        let mut ids = Vec::new();
+        for partition in self.keys().partitions() {
+            let set = self.keys().workers(partition);
+            ids.extend(self.link.script::<Vec<String>>(&lua::LIVE_WORKERS, &[&set, &set], &[]).await?);
+        }
+        Ok(sorted(ids))
     }
+
+    fn presence_sets(&self, tenants: Option<&[TenantId]>) -> Vec<String> {
+        let names = self.keys();
+        match tenants {
+            None => names.partitions().map(|p| names.workers(p)).collect(),
+            Some(tenants) => tenants.iter().map(|t| names.tenant_workers(t)).collect(),
+        }
+    }
+}
+
+fn sorted(ids: Vec<String>) -> Vec<WorkerId> {
+    let mut workers: Vec<WorkerId> = ids.into_iter().filter_map(|id| id.parse().ok()).collect();
+    workers.sort();
+    workers.dedup();
+    workers
 }

@@ -1,5 +1,6 @@
-//! `lua/begin_run.lua`, `renew_run.lua`, `end_run.lua`: which worker hosts a running job.
+//! `lua/renew_run.lua`, `end_run.lua`: which worker hosts a running job.
 
+use super::{bytes, lua, texts};
 use crate::broker::{Broker, BrokerError};
 use crate::domain::{Resource, WorkerId};
 
@@ -16,18 +17,21 @@ pub enum RunState {
 }
 
 impl Broker {
-    /// The job runs inside this worker now, as its `run`-th run; an older run is ended by it.
-    pub async fn begin_run(&self, _job: &Resource, _worker: &WorkerId, _run: i64) -> Result<RunState, BrokerError> {
-        unimplemented!()
+    /// The job runs inside this worker as its `run`-th run: at its start and each second after. An older run
+    /// is ended by it; a run that Redis forgot is taken up again.
+    pub async fn renew_run(&self, job: &Resource, worker: &WorkerId, run: i64) -> Result<RunState, BrokerError> {
+        let keys = [self.keys().state(job), self.keys().queue(job)];
+        let args = [worker.to_string(), run.to_string()];
+        let answer: i64 = self.link.script(&lua::RENEW_RUN, &texts(&keys), &bytes(&args)).await?;
+        Ok(if answer < 0 { RunState::Lost } else { RunState::Held { waiting: answer } })
     }
 
-    /// Still running. Takes the run up again where Redis lost it; `Lost` only if a newer run is known.
-    pub async fn renew_run(&self, _job: &Resource, _worker: &WorkerId, _run: i64) -> Result<RunState, BrokerError> {
-        unimplemented!()
-    }
-
-    /// The job has left this worker; does nothing if a newer run has begun. Makes waiting commands claimable by anyone.
-    pub async fn end_run(&self, _job: &Resource, _worker: &WorkerId, _run: i64) -> Result<(), BrokerError> {
-        unimplemented!()
+    /// The job has left this worker; does nothing if a newer run has begun. Waiting commands become anyone's.
+    pub async fn end_run(&self, job: &Resource, run: i64) -> Result<(), BrokerError> {
+        let names = self.keys();
+        let keys = [names.state(job), names.queue(job), names.ready(names.partition(&job.tenant))];
+        let args = [run.to_string(), job.to_string()];
+        let _: i64 = self.link.script(&lua::END_RUN, &texts(&keys), &bytes(&args)).await?;
+        Ok(())
     }
 }

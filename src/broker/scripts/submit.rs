@@ -1,7 +1,12 @@
 //! `lua/submit_command.lua`: the one round trip in which a command is accepted or refused.
 
+use std::time::{Duration, Instant};
+
+use super::lua;
+use crate::broker::keys::{control_channel, reply_channel};
 use crate::broker::{Broker, BrokerError};
 use crate::domain::{Action, CommandId, RequestId, Resource, UserId};
+use crate::protocol::{control, server};
 
 /// A command on its way in.
 #[derive(Debug, Clone)]
@@ -87,10 +92,161 @@ pub enum Submitted {
     TooLate,
 }
 
+/// Longest time that a submission may take, all tries together.
+const PATIENCE: Duration = Duration::from_millis(1_800);
+/// After this, by Redis's clock, it is not accepted any more: what was reported as not done never runs later.
+const DEADLINE_US: i64 = 1_500_000;
+
 impl Broker {
     /// Submits a command. Reads the clock of Redis; safe to call again with the same submission.
     /// Answers within about 1.8 s: reconnects and asks again where the first answer was lost.
-    pub async fn submit(&self, _submission: &Submission, _limits: SubmitLimits) -> Result<Submitted, BrokerError> {
-        unimplemented!()
+    pub async fn submit(&self, submission: &Submission, limits: SubmitLimits) -> Result<Submitted, BrokerError> {
+        let prepared = Prepared::new(self, submission, limits);
+        let begun = Instant::now();
+        let mut sent = false;
+        loop {
+            let left = PATIENCE.saturating_sub(begun.elapsed());
+            let outcome = match tokio::time::timeout(left, prepared.send(self)).await {
+                Ok(Ok(answer)) => return read(self, &answer),
+                Ok(Err(error @ BrokerError::Refused(_))) => return Err(error),
+                Ok(Err(error)) => error,
+                Err(_) => BrokerError::Unknown("no answer in time".to_owned()),
+            };
+            sent |= matches!(outcome, BrokerError::Unknown(_));
+            // Nothing was ever sent: the caller may know at once. Else asking again finds out what became of it.
+            let left = PATIENCE.saturating_sub(begun.elapsed());
+            if !sent || left.is_zero() || !self.link.wait_up(left).await {
+                return Err(if sent { BrokerError::Unknown(outcome.to_string()) } else { outcome });
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
+}
+
+/// Everything that travels, made once: a repeat must be the same to the byte.
+struct Prepared {
+    keys: Vec<String>,
+    args: Vec<Vec<u8>>,
+}
+
+impl Prepared {
+    fn new(broker: &Broker, s: &Submission, limits: SubmitLimits) -> Self {
+        let names = broker.keys();
+        let (r, user) = (&s.resource, &s.user);
+        let partition = names.partition(&r.tenant);
+        let state = names.state(r);
+        let request = s.request.as_ref().map_or_else(|| state.clone(), |id| names.request(r, user, id));
+        let keys = vec![
+            state,
+            names.queue(r),
+            names.commands(r),
+            names.results(r),
+            names.finished(r),
+            names.ready(partition),
+            names.backlog(&r.tenant),
+            names.audit(partition),
+            names.rate(&r.tenant, user),
+            names.permissions(&r.tenant, user),
+            names.permission_floor(partition, user),
+            names.workers(partition),
+            names.tenant_workers(&r.tenant),
+            request,
+        ];
+        let permission = s.action.permission(r.kind).granted_by();
+        let issued_at = jiff::Timestamp::now().to_string();
+        let grant = match s.grant {
+            Grant::Database => "database",
+            Grant::Token(true) => "allowed",
+            Grant::Token(false) => "denied",
+            Grant::Internal => "internal",
+        };
+        let audit = audit_open(s);
+        let record = serde_json::json!({
+            "action": s.action.word(),
+            "user_id": user.as_str(),
+            "request_id": s.request.as_ref().map(|id| id.as_str()),
+            "reason": s.reason,
+            "failed": failed_open(s),
+            "audit": audit,
+        });
+        let [permission, area, all] = permission;
+        let digest =
+            format!("{}.{:016x}", s.action.word(), crate::broker::keys::fnv1a(s.reason.as_deref().unwrap_or("")));
+        let args = [
+            (broker.link.redis_now_us() + DEADLINE_US).to_string(),
+            s.command.to_string(),
+            digest,
+            u8::from(s.request.is_some()).to_string(),
+            grant.to_owned(),
+            permission,
+            area,
+            all,
+            limits.commands_per_minute.to_string(),
+            limits.backlog_per_tenant.to_string(),
+            record.to_string(),
+            audit,
+            control_channel(&r.tenant, r.kind),
+            control::message(s.action, r, user, s.command, &issued_at),
+            r.to_string(),
+            s.action.word().to_owned(),
+            reply_channel(r),
+        ];
+        Self { keys, args: args.into_iter().map(String::into_bytes).collect() }
+    }
+
+    async fn send(&self, broker: &Broker) -> Result<Vec<String>, BrokerError> {
+        let keys: Vec<&str> = self.keys.iter().map(String::as_str).collect();
+        let args: Vec<&[u8]> = self.args.iter().map(Vec::as_slice).collect();
+        broker.link.script(&lua::SUBMIT, &keys, &args).await
+    }
+}
+
+/// The audit entry without its end: the scripts add what they alone know.
+fn audit_open(s: &Submission) -> String {
+    let entry = serde_json::json!({
+        "tenant_id": s.resource.tenant.as_str(),
+        "user_id": s.user.as_str(),
+        "resource_kind": s.resource.kind.word(),
+        "resource_id": s.resource.id.as_str(),
+        "action": s.action.word(),
+        "command_id": s.command.to_string(),
+        "request_id": s.request.as_ref().map(|id| id.as_str()),
+        "reason": s.reason,
+        "address": s.origin.address,
+        "token_id": s.origin.token_id,
+    });
+    let mut text = entry.to_string();
+    text.pop();
+    text
+}
+
+/// `{"type":"pause_failed",…` up to the error, for the script that supersedes a waiting command.
+fn failed_open(s: &Submission) -> String {
+    let whole = server::failed(s.action, &s.resource, s.command, "", None);
+    whole.strip_suffix(",\"error\":\"\"}").unwrap_or_default().to_owned()
+}
+
+fn read(broker: &Broker, answer: &[String]) -> Result<Submitted, BrokerError> {
+    let odd = || BrokerError::Refused(format!("submit_command answered {answer:?}"));
+    let number = |i: usize| answer.get(i).and_then(|n| n.parse::<i64>().ok()).ok_or_else(odd);
+    broker.link.learn_clock(number(answer.len().wrapping_sub(1))?);
+    Ok(match answer[0].as_str() {
+        "accepted" => Submitted::Accepted { workers_online: number(1)? },
+        "repeated" => {
+            let command = answer.get(1).and_then(|id| id.parse().ok()).ok_or_else(odd)?;
+            let result = answer.get(4).filter(|message| !message.is_empty() && answer.len() == 6);
+            let result = match result {
+                Some(message) => Some((message.clone(), number(3)?)),
+                None => None,
+            };
+            Submitted::Repeated { command, workers_online: number(2)?, result }
+        }
+        "denied" => Submitted::Denied,
+        "conflict" => Submitted::Conflict,
+        "limited" => Submitted::RateLimited { retry_after: number(1)? },
+        "unknown" => Submitted::PermissionsUnknown,
+        "full" => Submitted::QueueFull,
+        "late" => Submitted::TooLate,
+        _ => return Err(odd()),
+    })
 }

@@ -1,5 +1,7 @@
 //! `lua/publish_update.lua`: progress and status, numbered.
 
+use super::{bytes, lua, texts};
+use crate::broker::keys::{DISPATCH_CHANNEL, updates_channel};
 use crate::broker::{Broker, BrokerError};
 use crate::domain::{Progress, Resource};
 
@@ -29,17 +31,36 @@ pub struct Live {
 
 impl Broker {
     /// Numbers, keeps and publishes an update. `None`: it came from a run that is over; nothing was done.
-    pub async fn publish_update(&self, _resource: &Resource, _update: &Update) -> Result<Option<i64>, BrokerError> {
-        unimplemented!()
+    pub async fn publish_update(&self, resource: &Resource, update: &Update) -> Result<Option<i64>, BrokerError> {
+        let progress = update.progress.as_ref().and_then(|p| serde_json::to_string(p).ok()).unwrap_or_default();
+        let desired = match &update.desired {
+            None => "",
+            Some(None) => "-",
+            Some(Some(word)) => word,
+        };
+        let args = [
+            update.run.map(|run| run.to_string()).unwrap_or_default(),
+            updates_channel(resource),
+            update.message.clone(),
+            progress,
+            desired.to_owned(),
+        ];
+        let keys = [self.keys().state(resource)];
+        let seq: i64 = self.link.script(&lua::PUBLISH_UPDATE, &texts(&keys), &bytes(&args)).await?;
+        Ok((seq >= 0).then_some(seq))
     }
 
     /// What Redis knows. Read it before the row: then the row is at least as new as `seq`.
-    pub async fn live(&self, _resource: &Resource) -> Result<Live, BrokerError> {
-        unimplemented!()
+    pub async fn live(&self, resource: &Resource) -> Result<Live, BrokerError> {
+        let mut command = redis::cmd("HMGET");
+        command.arg(self.keys().state(resource)).arg(&["seq", "live", "desired"]);
+        let (seq, live, desired): (Option<i64>, Option<String>, Option<String>) = self.link.query(&command).await?;
+        let progress = live.and_then(|text| serde_json::from_str(&text).ok());
+        Ok(Live { seq: seq.unwrap_or(0), progress, desired })
     }
 
     /// Tells workers that a job may be waiting in SQL.
     pub async fn wake_dispatch(&self) -> Result<(), BrokerError> {
-        unimplemented!()
+        self.link.query(redis::cmd("PUBLISH").arg(DISPATCH_CHANNEL).arg("")).await
     }
 }

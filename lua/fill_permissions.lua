@@ -1,0 +1,18 @@
+#!lua
+-- Puts what SQL says of a user into the cache, unless something newer is known.
+--
+-- KEYS: 1 permissions, 2 floor
+-- ARGV: 1 version, 2 ttl (ms), 3… permissions and patterns held
+-- Returns: 1 stored | 0 stale
+-- Safe to repeat: compare-and-set by version. Deleting on revoke would not do: a reader that was slow
+-- could put the old rights back. The floor says what may no longer be believed.
+
+local version = tonumber(ARGV[1])
+local floor = tonumber(redis.call('GET', KEYS[2]) or '0')
+local cached = tonumber(redis.call('HGET', KEYS[1], '@version') or '0')
+if version < floor or version < cached then return 0 end
+redis.call('DEL', KEYS[1])
+redis.call('HSET', KEYS[1], '@version', ARGV[1])
+for i = 3, #ARGV do redis.call('HSET', KEYS[1], ARGV[i], '1') end
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+return 1

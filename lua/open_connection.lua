@@ -1,0 +1,23 @@
+#!lua
+-- Takes a lease for one socket, if the tenant and the user may have one more.
+--
+-- KEYS: 1 connections, 2 user_connections
+-- ARGV: 1 lease id, 2 limit of the tenant, 3 limit of the user, 4 ttl (ms)
+-- Returns: 'open' | 'tenant' | 'user' (which limit is full)
+-- Safe to repeat: the same id is one lease. Leases of a gateway that crashed end by themselves.
+
+local now_ms = math.floor(now_us() / 1000)
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now_ms)
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now_ms)
+if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then
+  if redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[2]) then return 'tenant' end
+  if redis.call('ZCARD', KEYS[2]) >= tonumber(ARGV[3]) then return 'user' end
+end
+local ends = now_ms + tonumber(ARGV[4])
+redis.call('ZADD', KEYS[1], ends, ARGV[1])
+redis.call('ZADD', KEYS[2], ends, ARGV[1])
+for i = 1, 2 do
+  -- The set lives as long as its longest lease.
+  redis.call('PEXPIRE', KEYS[i], math.max(tonumber(ARGV[4]), redis.call('PTTL', KEYS[i])))
+end
+return 'open'

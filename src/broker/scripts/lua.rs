@@ -1,0 +1,91 @@
+//! The Lua files, put together with the functions they share.
+
+use std::sync::LazyLock;
+
+use redis::{ErrorKind, FromRedisValue, RedisError, ServerErrorKind, aio::MultiplexedConnection};
+
+/// One script: its text and its hash.
+pub struct LuaScript {
+    text: String,
+    hash: String,
+}
+
+impl LuaScript {
+    fn new(libraries: &[&str], body: &str) -> Self {
+        let body = body.strip_prefix("#!lua\n").unwrap_or(body);
+        let text = format!("#!lua\n{}\n{body}", libraries.join("\n"));
+        let hash = redis::Script::new(&text).get_hash().to_owned();
+        Self { text, hash }
+    }
+
+    /// Its whole text, as Redis gets it.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Runs it by hash; where Redis does not know it, loads it first.
+    pub(crate) async fn run<T: FromRedisValue>(
+        &self,
+        connection: &mut MultiplexedConnection,
+        keys: &[&str],
+        args: &[&[u8]],
+    ) -> Result<T, RedisError> {
+        match self.call(connection, keys, args).await {
+            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                let () = redis::cmd("SCRIPT").arg("LOAD").arg(&self.text).query_async(connection).await?;
+                self.call(connection, keys, args).await
+            }
+            answer => answer,
+        }
+    }
+
+    async fn call<T: FromRedisValue>(
+        &self,
+        connection: &mut MultiplexedConnection,
+        keys: &[&str],
+        args: &[&[u8]],
+    ) -> Result<T, RedisError> {
+        let mut command = redis::cmd("EVALSHA");
+        command.arg(&self.hash).arg(keys.len());
+        for key in keys {
+            command.arg(key);
+        }
+        for arg in args {
+            command.arg(arg);
+        }
+        command.query_async(connection).await
+    }
+}
+
+const CLOCK: &str = include_str!("../../../lua/lib/clock.lua");
+const FINISH: &str = include_str!("../../../lua/lib/finish.lua");
+
+macro_rules! scripts {
+    ($($name:ident = $file:literal with [$($library:ident),*];)*) => {
+        $(
+            #[doc = concat!("`lua/", $file, ".lua`")]
+            pub static $name: LazyLock<LuaScript> = LazyLock::new(|| {
+                LuaScript::new(&[$($library),*], include_str!(concat!("../../../lua/", $file, ".lua")))
+            });
+        )*
+    };
+}
+
+scripts! {
+    SUBMIT = "submit_command" with [CLOCK, FINISH];
+    CLAIM = "claim_command" with [CLOCK];
+    RENEW_CLAIM = "renew_claim" with [CLOCK];
+    COMPLETE = "complete_command" with [CLOCK, FINISH];
+    RETRY = "retry_command" with [CLOCK];
+    DUE = "due" with [CLOCK];
+    FILL_PERMISSIONS = "fill_permissions" with [];
+    CHECK_PERMISSION = "check_permission" with [];
+    RAISE_FLOOR = "raise_floor" with [CLOCK];
+    OPEN_CONNECTION = "open_connection" with [CLOCK];
+    RENEW_CONNECTIONS = "renew_connections" with [CLOCK];
+    HEARTBEAT = "heartbeat" with [CLOCK];
+    LIVE_WORKERS = "live_workers" with [CLOCK];
+    RENEW_RUN = "renew_run" with [];
+    END_RUN = "end_run" with [CLOCK];
+    PUBLISH_UPDATE = "publish_update" with [];
+}

@@ -1,0 +1,267 @@
+//! Gateways and workers as real processes of the real binary, over a private Redis and a SQLite file.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
+
+use super::redis::RedisServer;
+use super::socket::Socket;
+
+/// The key that signs tokens in tests.
+pub const SECRET: &str = "a-secret-for-tests-of-32-bytes-or-more";
+
+/// One Redis, one database, and any number of processes on them.
+pub struct Fleet {
+    /// The Redis they share.
+    pub redis: RedisServer,
+    folder: tempfile::TempDir,
+    settings: Vec<(String, String)>,
+    processes: Vec<Process>,
+}
+
+/// One running gateway or worker.
+pub struct Process {
+    child: Child,
+    /// `127.0.0.1:PORT` of a gateway.
+    pub address: String,
+}
+
+/// Which process of a fleet.
+#[derive(Debug, Clone, Copy)]
+pub struct Handle(usize);
+
+impl Fleet {
+    /// Redis and a migrated database; no processes yet.
+    pub fn new() -> Self {
+        let redis = RedisServer::start();
+        let fleet =
+            Self { redis, folder: tempfile::tempdir().expect("folder"), settings: Vec::new(), processes: Vec::new() };
+        let migrated = fleet.command(&["migrate"]).output().expect("run wheelhouse migrate");
+        assert!(migrated.status.success(), "migrate: {}", String::from_utf8_lossy(&migrated.stderr));
+        fleet
+    }
+
+    /// A setting for processes started from now on: `("LIMITS__COMMANDS_PER_MINUTE", "5")`.
+    pub fn set(&mut self, key: &str, value: &str) {
+        self.settings.push((key.to_owned(), value.to_owned()));
+    }
+
+    /// The SQLite file.
+    pub fn database(&self) -> PathBuf {
+        self.folder.path().join("wheelhouse.db")
+    }
+
+    /// A folder that goes with the fleet.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// `wheelhouse ARGS` with this fleet's settings.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_wheelhouse"));
+        command
+            .args(args)
+            .current_dir(self.folder.path())
+            .env("WHEELHOUSE__REDIS__URL", self.redis.url())
+            .env("WHEELHOUSE__DATABASE__URL", format!("sqlite://{}", self.database().display()))
+            .env("WHEELHOUSE__AUTH__HS256_SECRET", SECRET)
+            .env("WHEELHOUSE__LOG__FORMAT", "json")
+            .env("WHEELHOUSE__LOG__LEVEL", "info");
+        for (key, value) in &self.settings {
+            command.env(format!("WHEELHOUSE__{key}"), value);
+        }
+        command
+    }
+
+    /// Starts a gateway and waits until it is ready.
+    pub fn gateway(&mut self) -> Handle {
+        for _ in 0..10 {
+            let address = format!("127.0.0.1:{}", super::free_port());
+            let mut command = self.command(&["gateway"]);
+            command.env("WHEELHOUSE__SERVER__LISTEN", &address);
+            let mut child = self.spawn(command);
+            let begun = Instant::now();
+            while begun.elapsed() < Duration::from_secs(30) {
+                if http_get(&address, "/readyz").is_some_and(|(status, _)| status == 200) {
+                    self.processes.push(Process { child, address });
+                    return Handle(self.processes.len() - 1);
+                }
+                if child.try_wait().expect("wait").is_some() {
+                    break; // The port was taken meanwhile.
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        panic!("no gateway became ready; its log:\n{}", self.log());
+    }
+
+    /// Starts a worker and waits until Redis knows one more.
+    pub fn worker(&mut self) -> Handle {
+        let before = self.workers_online();
+        let child = self.spawn(self.command(&["worker"]));
+        self.processes.push(Process { child, address: String::new() });
+        let begun = Instant::now();
+        while self.workers_online() <= before {
+            assert!(
+                begun.elapsed() < Duration::from_secs(30),
+                "the worker never came online; its log:\n{}",
+                self.log()
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Handle(self.processes.len() - 1)
+    }
+
+    fn workers_online(&self) -> i64 {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("clock").as_millis();
+        let answer = self.redis.inline(&format!("ZCOUNT wh:{{00}}:workers {now} +inf"));
+        answer.trim_start_matches(':').parse().unwrap_or(0)
+    }
+
+    fn spawn(&self, mut command: Command) -> Child {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_file()).expect("log file");
+        command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("log"))
+            .stderr(log)
+            .spawn()
+            .expect("start wheelhouse")
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.folder.path().join("processes.log")
+    }
+
+    /// What every process has logged so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.log_file()).unwrap_or_default()
+    }
+
+    /// The process.
+    pub fn process(&self, handle: Handle) -> &Process {
+        &self.processes[handle.0]
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, handle: Handle, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_raw(self.process(handle).child.id() as i32).expect("pid");
+        rustix::process::kill_process(pid, signal).expect("signal");
+    }
+
+    /// SIGKILL, and gone.
+    pub fn kill(&mut self, handle: Handle) {
+        let child = &mut self.processes[handle.0].child;
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+
+    /// Waits until it has ended by itself; gives the exit code.
+    pub fn wait(&mut self, handle: Handle) -> Option<i32> {
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = self.processes[handle.0].child.try_wait().expect("wait") {
+                return status.code();
+            }
+            assert!(begun.elapsed() < Duration::from_secs(40), "the process did not end; its log:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// A signed token.
+    pub fn token(&self, user: &str, tenant: &str) -> String {
+        let made = self.command(&["token", "--user", user, "--tenant", tenant]).output().expect("run wheelhouse token");
+        assert!(made.status.success(), "token: {}", String::from_utf8_lossy(&made.stderr));
+        String::from_utf8(made.stdout).expect("text").trim().to_owned()
+    }
+
+    /// Opens a socket on a resource (`jobs/ID`, `campaigns/ID`) through a gateway and reads up to the snapshot.
+    pub async fn socket(&self, gateway: Handle, user: &str, tenant: &str, path: &str) -> Socket {
+        let token = self.token(user, tenant);
+        let url = format!("ws://{}/api/v1/realtime/ws/{path}?token={token}", self.process(gateway).address);
+        let mut socket = Socket::open(&url).await;
+        assert_eq!(socket.next().await["type"], "subscribed");
+        let snapshot = socket.next().await;
+        assert!(snapshot["type"].as_str().is_some_and(|t| t.ends_with("_snapshot")), "{snapshot}");
+        socket
+    }
+
+    /// The database, for plain SQL as another system would write it.
+    pub async fn sql(&self) -> SqlitePool {
+        let options = SqliteConnectOptions::new().filename(self.database()).busy_timeout(Duration::from_secs(10));
+        SqlitePoolOptions::new().max_connections(2).connect_with(options).await.expect("open the database")
+    }
+
+    /// A job that another system put there, running.
+    pub async fn external_job(&self, tenant: &str, id: &str) {
+        sqlx::query("INSERT INTO jobs (id, tenant_id, job_type, title, status) VALUES ($1, $2, 'import', 'by another system', 'running')")
+            .bind(id)
+            .bind(tenant)
+            .execute(&self.sql().await)
+            .await
+            .expect("insert a job");
+    }
+
+    /// A permission by plain SQL, as the specification shows.
+    pub async fn permit(&self, user: &str, permission: &str) {
+        sqlx::query("INSERT INTO user_permissions (user_id, permission) VALUES ($1, $2)")
+            .bind(user)
+            .bind(permission)
+            .execute(&self.sql().await)
+            .await
+            .expect("insert a permission");
+    }
+
+    /// The status of a job in SQL.
+    pub async fn status(&self, tenant: &str, id: &str) -> String {
+        use sqlx::Row;
+        sqlx::query("SELECT status FROM jobs WHERE tenant_id = $1 AND id = $2")
+            .bind(tenant)
+            .bind(id)
+            .fetch_one(&self.sql().await)
+            .await
+            .expect("the job's row")
+            .get(0)
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        for process in &mut self.processes {
+            let _ = process.child.kill();
+            let _ = process.child.wait();
+        }
+    }
+}
+
+/// A plain HTTP GET; `None` if nobody answers.
+pub fn http_get(address: &str, path: &str) -> Option<(u16, String)> {
+    http(address, "GET", path, &[], "")
+}
+
+/// A plain HTTP request; `None` if nobody answers.
+pub fn http(address: &str, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Option<(u16, String)> {
+    use std::io::Write;
+    let mut stream = std::net::TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(15))).ok()?;
+    let mut request = format!(
+        "{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-length: {}\r\n",
+        body.len()
+    );
+    for (name, value) in headers {
+        request.push_str(&format!("{name}: {value}\r\n"));
+    }
+    request.push_str("\r\n");
+    request.push_str(body);
+    stream.write_all(request.as_bytes()).ok()?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).ok()?;
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    let status = answer.split(' ').nth(1)?.parse().ok()?;
+    let body = answer.split_once("\r\n\r\n").map(|(_, b)| b.to_owned()).unwrap_or_default();
+    Some((status, body))
+}

@@ -1,0 +1,103 @@
+//! An operator's socket in a test.
+
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use serde_json::Value;
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::{Error, Message, client::IntoClientRequest, http};
+use tokio_tungstenite::{WebSocketStream, client_async};
+
+/// Longest wait for anything: far beyond every promise, so that only a real loss fails.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// An open socket.
+pub struct Socket {
+    stream: WebSocketStream<TcpStream>,
+}
+
+impl Socket {
+    /// Opens one; the gateway must accept.
+    pub async fn open(url: &str) -> Self {
+        Self::try_open(url, &[]).await.unwrap_or_else(|(status, body)| panic!("refused with {status}: {body}"))
+    }
+
+    /// Opens one with headers; a refusal is the HTTP status and body.
+    pub async fn try_open(url: &str, headers: &[(&str, &str)]) -> Result<Self, (u16, String)> {
+        let mut request = url.into_client_request().expect("a URL");
+        for (name, value) in headers {
+            request
+                .headers_mut()
+                .insert(http::HeaderName::from_bytes(name.as_bytes()).expect("name"), value.parse().expect("value"));
+        }
+        let address = request.uri().authority().expect("authority").to_string();
+        let tcp = TcpStream::connect(&address).await.expect("connect to the gateway");
+        match client_async(request, tcp).await {
+            Ok((stream, _)) => Ok(Self { stream }),
+            Err(Error::Http(answer)) => {
+                let body = answer.body().as_deref().map(String::from_utf8_lossy).unwrap_or_default().into_owned();
+                Err((answer.status().as_u16(), body))
+            }
+            Err(error) => panic!("handshake: {error}"),
+        }
+    }
+
+    /// Sends a JSON value.
+    pub async fn send(&mut self, value: Value) {
+        self.send_raw(Message::text(value.to_string())).await;
+    }
+
+    /// Sends anything.
+    pub async fn send_raw(&mut self, message: Message) {
+        self.stream.send(message).await.expect("send");
+    }
+
+    /// The next text message, or the close code as `{"closed": CODE, "reason": …}`.
+    pub async fn next(&mut self) -> Value {
+        match tokio::time::timeout(PATIENCE, self.next_forever()).await {
+            Ok(value) => value,
+            Err(_) => panic!("nothing came within {PATIENCE:?}"),
+        }
+    }
+
+    async fn next_forever(&mut self) -> Value {
+        loop {
+            match self.stream.next().await {
+                Some(Ok(Message::Text(text))) => return serde_json::from_str(&text).expect("a JSON message"),
+                Some(Ok(Message::Close(Some(frame)))) => {
+                    return serde_json::json!({"closed": u16::from(frame.code), "reason": frame.reason.as_str()});
+                }
+                Some(Ok(Message::Close(None))) | None => return serde_json::json!({"closed": 1005}),
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return serde_json::json!({"closed": 1006, "reason": error.to_string()}),
+            }
+        }
+    }
+
+    /// The next message of one of these types; others are passed over.
+    pub async fn until(&mut self, kinds: &[&str]) -> Value {
+        self.until_that(|v| v["type"].as_str().is_some_and(|t| kinds.contains(&t))).await
+    }
+
+    /// The next message that fits; others are passed over. A close ends the wait with a panic.
+    pub async fn until_that(&mut self, fits: impl Fn(&Value) -> bool) -> Value {
+        let mut passed = Vec::new();
+        let wait = async {
+            loop {
+                let value = self.next_forever().await;
+                if fits(&value) {
+                    return Some(value);
+                }
+                let closed = value.get("closed").is_some();
+                passed.push(value);
+                if closed {
+                    return None;
+                }
+            }
+        };
+        match tokio::time::timeout(PATIENCE, wait).await {
+            Ok(Some(value)) => value,
+            _ => panic!("it never came; what came: {passed:#?}"),
+        }
+    }
+}

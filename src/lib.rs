@@ -9,6 +9,7 @@
 //! - [`config`]: settings, checked before anything starts.
 //! - [`broker`]: everything that talks to Redis.
 //! - [`store`]: everything that talks to SQL.
+//! - [`worker`]: carries out commands, and runs jobs.
 
 pub mod auth;
 pub mod broker;
@@ -16,3 +17,4 @@ pub mod config;
 pub mod domain;
 pub mod protocol;
 pub mod store;
+pub mod worker;

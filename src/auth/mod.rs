@@ -4,6 +4,8 @@
 //! [`policy`] answers whether that caller holds a permission, [`sign`] makes tokens (`wheelhouse token`).
 //! A token's text never leaves these modules: no error, log line or metric holds it.
 
+mod issuer;
+mod jwks;
 pub mod policy;
 pub mod sign;
 pub mod source;
@@ -13,6 +15,7 @@ use crate::domain::{TenantId, UserId};
 use crate::protocol::ErrorCode;
 
 pub use policy::{Policy, PolicyError};
+pub use sign::{Claims, SignError, sign};
 pub use source::{Presented, TokenPlace, WEBSOCKET_PROTOCOL, offers_protocol, present};
 pub use verifier::{SetupError, Verifier};
 

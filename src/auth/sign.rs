@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use secrecy::ExposeSecret;
+
 use crate::config;
 use crate::domain::{TenantId, UserId};
 
@@ -18,9 +21,37 @@ pub struct Claims {
     pub permissions: Option<Vec<String>>,
 }
 
+#[derive(serde::Serialize)]
+struct Body<'a> {
+    sub: &'a str,
+    tenant_id: &'a str,
+    iat: i64,
+    exp: i64,
+    jti: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    iss: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    aud: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    permissions: Option<&'a [String]>,
+}
+
 /// Signs a token with `auth.hs256_secret`, with the issuer and audience of the settings.
-pub fn sign(_settings: &config::Auth, _claims: &Claims) -> Result<String, SignError> {
-    unimplemented!()
+pub fn sign(settings: &config::Auth, claims: &Claims) -> Result<String, SignError> {
+    let secret = settings.hs256_secret.as_ref().ok_or(SignError::NoSecret)?;
+    let now = jiff::Timestamp::now().as_second();
+    let body = Body {
+        sub: claims.user.as_str(),
+        tenant_id: claims.tenant.as_str(),
+        iat: now,
+        exp: now.saturating_add(i64::try_from(claims.ttl.as_secs()).unwrap_or(i64::MAX)),
+        jti: uuid::Uuid::now_v7().to_string(),
+        iss: settings.issuer.as_deref(),
+        aud: settings.audience.as_deref(),
+        permissions: claims.permissions.as_deref(),
+    };
+    let key = EncodingKey::from_secret(secret.expose_secret().as_bytes());
+    jsonwebtoken::encode(&Header::new(Algorithm::HS256), &body, &key).map_err(|_| SignError::Failed)
 }
 
 /// Why no token could be made.

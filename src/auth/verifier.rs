@@ -1,10 +1,23 @@
-//! Checks tokens: signature by a key of the settings, then every claim.
+//! Checks tokens: signature by a key of the settings, then every claim. The key decides the algorithm.
 
+use std::sync::Arc;
+
+use jsonwebtoken::errors::ErrorKind;
+use jsonwebtoken::{Algorithm, DecodingKey, Header, Validation};
+use secrecy::ExposeSecret;
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{AuthError, Caller};
-use crate::config;
+use super::issuer::{Issuer, Pace, Search};
+use super::jwks::{IssuerKey, Place};
+use super::{AuthError, Caller, LEEWAY, MAX_TOKEN};
+use crate::config::{self, MIN_SECRET, PermissionSource};
+
+/// The end of the year 9999: nothing later is a time that a clock can be asked about.
+const LAST_SECOND: f64 = 253_402_300_799.0;
+/// Longest `jti` that is kept, in characters.
+const MAX_TOKEN_ID: usize = 128;
 
 /// Why tokens cannot be checked with these settings: one line for the operator.
 #[derive(Debug, thiserror::Error)]
@@ -13,21 +26,205 @@ pub struct SetupError(pub String);
 
 /// Checks tokens; cheap to clone.
 #[derive(Clone)]
-pub struct Verifier {}
+pub struct Verifier(Arc<Inner>);
+
+struct Inner {
+    secret: Option<DecodingKey>,
+    issuer: Option<Issuer>,
+    /// Everything but the algorithm, which each key adds.
+    rules: Validation,
+    believes_permissions: bool,
+}
+
+/// The claims in use; the rest of a token is nobody's business here.
+#[derive(serde::Deserialize)]
+struct Claims {
+    sub: Option<Value>,
+    tenant_id: Option<Value>,
+    exp: Option<Value>,
+    jti: Option<Value>,
+    permissions: Option<Value>,
+}
 
 impl Verifier {
     /// From the settings. Without any key it is an error that says which settings to fill. With
     /// `auth.jwks_url` a task of the tracker keeps the keys fresh; an issuer that is away does not stop the start.
     pub async fn new(
-        _settings: &config::Auth,
-        _tracker: &TaskTracker,
-        _stop: CancellationToken,
+        settings: &config::Auth,
+        tracker: &TaskTracker,
+        stop: CancellationToken,
     ) -> Result<Self, SetupError> {
-        unimplemented!()
+        Self::with_pace(settings, Pace::default(), tracker, stop).await
+    }
+
+    pub(super) async fn with_pace(
+        settings: &config::Auth,
+        pace: Pace,
+        tracker: &TaskTracker,
+        stop: CancellationToken,
+    ) -> Result<Self, SetupError> {
+        let secret = match &settings.hs256_secret {
+            Some(secret) if secret.expose_secret().len() < MIN_SECRET => {
+                return Err(SetupError(format!("setting auth.hs256_secret: must have {MIN_SECRET} bytes or more")));
+            }
+            Some(secret) => Some(DecodingKey::from_secret(secret.expose_secret().as_bytes())),
+            None => None,
+        };
+        let issuer = match (&settings.jwks_url, &settings.jwks_file) {
+            (Some(_), Some(_)) => {
+                let problem = "setting auth.jwks_file: is set beside auth.jwks_url: set one of the two";
+                return Err(SetupError(problem.to_owned()));
+            }
+            (Some(address), None) => Some(("auth.jwks_url", Place::web(address).map_err(SetupError)?)),
+            (None, Some(path)) => Some(("auth.jwks_file", Place::File(path.clone()))),
+            (None, None) => None,
+        };
+        let issuer = match issuer {
+            None => None,
+            Some((key, place)) => {
+                let words = place.words();
+                let started = Issuer::start(place, pace, tracker, stop).await;
+                Some(started.map_err(|problem| SetupError(format!("setting {key}: {problem} ({words})")))?)
+            }
+        };
+        if secret.is_none() && issuer.is_none() {
+            return Err(SetupError(
+                "setting auth.hs256_secret: no key to check tokens with (from the settings together); \
+                 set auth.hs256_secret, auth.jwks_url or auth.jwks_file"
+                    .to_owned(),
+            ));
+        }
+        let believes_permissions = settings.permissions == PermissionSource::Token;
+        Ok(Self(Arc::new(Inner { secret, issuer, rules: rules(settings), believes_permissions })))
     }
 
     /// The caller of a valid token.
-    pub async fn verify(&self, _token: &str) -> Result<Caller, AuthError> {
-        unimplemented!()
+    pub async fn verify(&self, token: &str) -> Result<Caller, AuthError> {
+        if token.is_empty() {
+            return Err(AuthError::Missing);
+        }
+        if token.len() > MAX_TOKEN {
+            return Err(AuthError::Invalid("it is longer than 8 KiB"));
+        }
+        // The header is read before anything is proven: it only chooses among keys, each of which then
+        // insists on its own algorithm. `none` and what the library does not know end here.
+        let header = jsonwebtoken::decode_header(token)
+            .map_err(|_| AuthError::Invalid("it is not a JSON Web Token of a kind that is accepted here"))?;
+        if header.crit.is_some() {
+            return Err(AuthError::Invalid("its header has critical parts that are not understood here"));
+        }
+        let mut problem = AuthError::Invalid("no key of this service fits it");
+        for key in self.candidates(&header).await? {
+            match self.check(token, &key) {
+                Ok(caller) => return Ok(caller),
+                Err(found) => problem = found,
+            }
+        }
+        Err(problem)
+    }
+
+    /// The keys whose own algorithm is the one the token names; by name where both have one.
+    async fn candidates(&self, header: &Header) -> Result<Vec<IssuerKey>, AuthError> {
+        if header.alg == Algorithm::HS256 {
+            let key = self.0.secret.clone();
+            let key = key.map(|key| IssuerKey { kid: None, algorithm: Algorithm::HS256, key });
+            return Ok(key.into_iter().collect());
+        }
+        let Some(issuer) = &self.0.issuer else { return Ok(Vec::new()) };
+        if !matches!(header.alg, Algorithm::RS256 | Algorithm::ES256 | Algorithm::EdDSA) {
+            return Ok(Vec::new());
+        }
+        let fits = |key: &IssuerKey| {
+            let named = match (&header.kid, &key.kid) {
+                (Some(wanted), Some(kid)) => wanted == kid,
+                _ => true,
+            };
+            named && key.algorithm == header.alg
+        };
+        match issuer.search(fits).await {
+            Search::Found(keys) => Ok(keys),
+            Search::Unknown => Ok(Vec::new()),
+            Search::Unavailable => Err(AuthError::Unavailable),
+        }
+    }
+
+    fn check(&self, token: &str, key: &IssuerKey) -> Result<Caller, AuthError> {
+        let mut rules = self.0.rules.clone();
+        rules.algorithms = vec![key.algorithm];
+        let data = jsonwebtoken::decode::<Claims>(token, &key.key, &rules).map_err(|error| words(error.kind()))?;
+        let Claims { sub, tenant_id, exp, jti, permissions } = data.claims;
+        let user = text(sub.as_ref()).and_then(|text| text.parse().ok());
+        let tenant = text(tenant_id.as_ref()).and_then(|text| text.parse().ok());
+        let exp = exp.as_ref().and_then(Value::as_f64).filter(|exp| (0.0..=LAST_SECOND).contains(exp));
+        Ok(Caller {
+            user: user.ok_or(AuthError::Invalid("its sub is not a user id"))?,
+            tenant: tenant.ok_or(AuthError::Invalid("its tenant_id is missing or not a tenant id"))?,
+            token_id: text(jti.as_ref()).map(|jti| jti.chars().take(MAX_TOKEN_ID).collect()),
+            expires_at: exp.ok_or(AuthError::Invalid("its exp is not a time"))? as i64,
+            permissions: self.permissions(permissions)?,
+        })
+    }
+
+    /// A claim of another form is an error only where it is believed: other issuers use the name otherwise.
+    fn permissions(&self, claim: Option<Value>) -> Result<Option<Vec<String>>, AuthError> {
+        match claim.map(serde_json::from_value) {
+            None => Ok(None),
+            Some(Ok(list)) => Ok(Some(list)),
+            Some(Err(_)) if !self.0.believes_permissions => Ok(None),
+            Some(Err(_)) => Err(AuthError::Invalid("its permissions are not a list of texts")),
+        }
     }
 }
+
+fn text(value: Option<&Value>) -> Option<&str> {
+    value.and_then(Value::as_str)
+}
+
+/// The library's defaults accept what must not be accepted: a missing iss or aud, any nbf, a token that
+/// expired a minute ago.
+fn rules(settings: &config::Auth) -> Validation {
+    let mut rules = Validation::new(Algorithm::HS256);
+    rules.algorithms = Vec::new();
+    rules.leeway = LEEWAY;
+    rules.validate_exp = true;
+    rules.validate_nbf = true;
+    let mut required = vec!["exp", "sub"];
+    if let Some(issuer) = &settings.issuer {
+        rules.set_issuer(&[issuer]);
+        required.push("iss");
+    }
+    match &settings.audience {
+        Some(audience) => {
+            rules.set_audience(&[audience]);
+            required.push("aud");
+        }
+        // Without a name of its own the service cannot tell whether it is meant.
+        None => rules.validate_aud = false,
+    }
+    rules.set_required_spec_claims(&required);
+    rules
+}
+
+/// What the client is told; none of it depends on the key or shows the token.
+fn words(kind: &ErrorKind) -> AuthError {
+    AuthError::Invalid(match kind {
+        ErrorKind::ExpiredSignature => return AuthError::Expired,
+        ErrorKind::ImmatureSignature => "it is not valid yet",
+        ErrorKind::InvalidIssuer => "it is from another issuer",
+        ErrorKind::InvalidAudience => "it is for another audience",
+        ErrorKind::InvalidSignature => "its signature does not fit",
+        ErrorKind::MissingRequiredClaim(claim) | ErrorKind::InvalidClaimFormat(claim) => match claim.as_str() {
+            "exp" => "its exp is missing or not a time",
+            "nbf" => "its nbf is not a time",
+            "sub" => "its sub is missing",
+            "iss" => "it names no issuer",
+            "aud" => "it names no audience",
+            _ => "a claim is missing",
+        },
+        _ => "it is not a JSON Web Token of a kind that is accepted here",
+    })
+}
+
+#[cfg(test)]
+#[path = "verifier_tests.rs"]
+mod tests;

@@ -4,6 +4,7 @@
 //! [`policy`] answers whether that caller holds a permission, [`sign`] makes tokens (`wheelhouse token`).
 //! A token's text never leaves these modules: no error, log line or metric holds it.
 
+mod flight;
 mod issuer;
 mod jwks;
 pub mod policy;

@@ -90,7 +90,7 @@ mod tests {
                 flights
                     .run(&7, || async {
                         let number = reads.fetch_add(1, Ordering::SeqCst);
-                        let _ = gate.acquire().await.expect("open").forget();
+                        gate.acquire().await.expect("open").forget();
                         number
                     })
                     .await

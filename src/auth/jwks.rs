@@ -69,7 +69,7 @@ type HttpsClient = Client<hyper_rustls::HttpsConnector<HttpConnector>, Empty<Byt
 /// Where the set is.
 pub(super) enum Place {
     File(PathBuf),
-    Web { client: HttpsClient, address: hyper::Uri },
+    Web { client: Box<HttpsClient>, address: hyper::Uri },
 }
 
 impl Place {
@@ -77,7 +77,7 @@ impl Place {
         let address: hyper::Uri = address.parse().map_err(|_| "auth.jwks_url is not a web address".to_owned())?;
         let connector =
             hyper_rustls::HttpsConnectorBuilder::new().with_webpki_roots().https_or_http().enable_http1().build();
-        Ok(Self::Web { client: Client::builder(TokioExecutor::new()).build(connector), address })
+        Ok(Self::Web { client: Box::new(Client::builder(TokioExecutor::new()).build(connector)), address })
     }
 
     /// In words, for the log: without a query, which may hold a key of its own.

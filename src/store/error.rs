@@ -20,3 +20,29 @@ impl StoreError {
         matches!(self, Self::Unavailable(_))
     }
 }
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        use sqlx::Error;
+        let text = error.to_string();
+        match &error {
+            Error::Io(_)
+            | Error::Tls(_)
+            | Error::PoolTimedOut
+            | Error::PoolClosed
+            | Error::WorkerCrashed
+            | Error::Protocol(_) => Self::Unavailable(text),
+            Error::Database(inner) if inner.is_unique_violation() => Self::Conflict("it exists already".to_owned()),
+            Error::Database(inner) => {
+                let code = inner.code().unwrap_or_default();
+                // SQLite: busy, locked, I/O, cannot open, full. PostgreSQL: connection, serialization, resources,
+                // shutdown, statement timeout.
+                let primary = code.parse::<u32>().map_or(0, |c| c & 0xff);
+                let sqlite = code.len() < 5 && matches!(primary, 5 | 6 | 10 | 13 | 14);
+                let postgres = code.len() == 5 && ["08", "40", "53", "57"].iter().any(|class| code.starts_with(class));
+                if sqlite || postgres { Self::Unavailable(text) } else { Self::Refused(text) }
+            }
+            _ => Self::Refused(text),
+        }
+    }
+}

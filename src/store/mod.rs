@@ -1,145 +1,114 @@
 //! Everything that talks to SQL: SQLite (WAL, one writer) and PostgreSQL behind one type.
+//!
+//! One file for each concern: `jobs` (rows and lists), `commands` (what a command changes), `runs` (what a
+//! worker that hosts a job writes), `permissions`, `audit`, `imports`; `sql` hides which database it is.
 
+mod audit;
+mod commands;
 mod error;
+mod imports;
+mod jobs;
+mod permissions;
+mod rows;
+mod runs;
+mod sql;
 pub mod types;
 
+use std::borrow::Cow;
 use std::time::Duration;
 
-use crate::broker::scripts::audit::AuditEntry;
-use crate::broker::scripts::permissions::PermissionSet;
-use crate::domain::{Campaign, Job, Progress, Resource, ResourceId, TenantId, UserId, WorkerId};
+use sqlx::SqlSafeStr;
+use sqlx::migrate::{Migrate, MigrateError, Migration, MigrationType, Migrator};
 
 pub use error::StoreError;
 pub use types::*;
 
+use sql::Database;
+
 /// SQL, as the rest of the program sees it; cheap to clone.
 #[derive(Clone)]
-pub struct Store {}
+pub struct Store {
+    database: Database,
+}
 
-#[allow(unused_variables)]
 impl Store {
     /// Connects (SQLite: creates the file where it is missing). Does not migrate.
     pub async fn open(settings: &crate::config::Database) -> Result<Self, StoreError> {
-        unimplemented!()
+        Ok(Self { database: Database::open(settings).await? })
     }
+
     /// Applies the migrations that are missing; several programs may do it at once. Returns how many it applied.
     pub async fn migrate(&self) -> Result<usize, StoreError> {
-        unimplemented!()
+        let migrator = self.migrator();
+        let before = self.applied().await?;
+        // SQLite has no lock of its own for this: a migration that another program was applying at the same
+        // time fails here, and is found applied when asked again.
+        let mut tries = 0;
+        loop {
+            let done = match &self.database {
+                Database::Sqlite { writer, .. } => migrator.run(writer).await,
+                Database::Postgres { pool } => migrator.run(pool).await,
+            };
+            match done {
+                Ok(()) => break,
+                Err(
+                    error @ (MigrateError::VersionMismatch(_)
+                    | MigrateError::VersionMissing(_)
+                    | MigrateError::Dirty(_)),
+                ) => {
+                    return Err(StoreError::Refused(format!(
+                        "{error}: this database belongs to another version of the program"
+                    )));
+                }
+                Err(error) if tries >= 20 => return Err(StoreError::Refused(error.to_string())),
+                Err(_) => tries += 1,
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(self.applied().await?.saturating_sub(before))
     }
+
     /// Whether every migration has been applied.
     pub async fn is_migrated(&self) -> Result<bool, StoreError> {
-        unimplemented!()
+        Ok(self.applied().await? >= self.migrator().iter().count())
     }
-    /// A read and (SQLite) a look at the file, within the time.
+
+    async fn applied(&self) -> Result<usize, StoreError> {
+        let refused = |e: MigrateError| StoreError::Refused(e.to_string());
+        let table = "_sqlx_migrations";
+        match &self.database {
+            Database::Sqlite { writer, .. } => {
+                let mut connection = writer.acquire().await?;
+                connection.ensure_migrations_table(table).await.map_err(refused)?;
+                Ok(connection.list_applied_migrations(table).await.map_err(refused)?.len())
+            }
+            Database::Postgres { pool } => {
+                let mut connection = pool.acquire().await?;
+                connection.ensure_migrations_table(table).await.map_err(refused)?;
+                Ok(connection.list_applied_migrations(table).await.map_err(refused)?.len())
+            }
+        }
+    }
+
+    fn migrator(&self) -> Migrator {
+        let first = match &self.database {
+            Database::Sqlite { .. } => include_str!("../../migrations/sqlite/0001_first.sql"),
+            Database::Postgres { .. } => include_str!("../../migrations/postgres/0001_first.sql"),
+        };
+        let migration = |version, name: &'static str, text: &'static str| {
+            Migration::new(version, Cow::Borrowed(name), MigrationType::Simple, text.into_sql_str(), false)
+        };
+        Migrator::with_migrations(vec![migration(1, "first", first)])
+    }
+
+    /// One read, within the time.
     pub async fn ping(&self, within: Duration) -> Result<(), StoreError> {
-        unimplemented!()
-    }
-
-    /// Inserts a job as `pending`, for workers to run. `Conflict` if the id is taken in any tenant's rows with it.
-    pub async fn create_job(&self, job: &NewJob) -> Result<Job, StoreError> {
-        unimplemented!()
-    }
-    /// Inserts a job that already runs inside this worker (`wheelhouse run`), never to be started by another.
-    pub async fn create_attached_job(&self, job: &NewJob, host: &WorkerId) -> Result<HostedJob, StoreError> {
-        unimplemented!()
-    }
-    /// One job.
-    pub async fn job(&self, job: &Resource) -> Result<Option<Job>, StoreError> {
-        unimplemented!()
-    }
-    /// Jobs of a tenant, newest first, with a cursor.
-    pub async fn jobs(&self, filter: &JobFilter) -> Result<Page<Job>, StoreError> {
-        unimplemented!()
-    }
-    /// Inserts a campaign and its jobs, all or nothing.
-    pub async fn create_campaign(&self, campaign: &NewCampaign) -> Result<Campaign, StoreError> {
-        unimplemented!()
-    }
-    /// One campaign, with its counts.
-    pub async fn campaign(&self, campaign: &Resource) -> Result<Option<Campaign>, StoreError> {
-        unimplemented!()
-    }
-    /// Campaigns of a tenant, newest first, with a cursor.
-    pub async fn campaigns(&self, filter: &CampaignFilter) -> Result<Page<Campaign>, StoreError> {
-        unimplemented!()
-    }
-
-    /// Applies a command in one guarded transaction, once: the same command again gives the first outcome.
-    pub async fn apply(&self, change: &Change) -> Result<Applied, StoreError> {
-        unimplemented!()
-    }
-    /// Jobs of a campaign that a worker still hosts (running, or paused inside it).
-    pub async fn hosted_jobs(&self, campaign: &Resource) -> Result<Vec<Resource>, StoreError> {
-        unimplemented!()
-    }
-
-    /// Takes the oldest job that waits for a worker: its campaign, if any, is active, its type is known.
-    pub async fn claim_job(
-        &self,
-        host: &WorkerId,
-        tenants: Option<&[TenantId]>,
-        job_types: &[String],
-    ) -> Result<Option<HostedJob>, StoreError> {
-        unimplemented!()
-    }
-    /// Writes progress and, where given, the resume point. `false`: the job is no longer this run's.
-    pub async fn save_progress(
-        &self,
-        run: &Run,
-        progress: &Progress,
-        resume_point: Option<&serde_json::Value>,
-    ) -> Result<bool, StoreError> {
-        unimplemented!()
-    }
-    /// The work has ended. A failure goes back to `pending` while retries are left.
-    pub async fn finish(&self, run: &Run, progress: &Progress, end: &RunEnd) -> Result<Finished, StoreError> {
-        unimplemented!()
-    }
-    /// The worker is leaving: the job waits for another (or stays paused), from its resume point.
-    pub async fn hand_back(&self, run: &Run) -> Result<bool, StoreError> {
-        unimplemented!()
-    }
-    /// Runs of jobs that have not ended, of every host: the reaper looks whether the hosts live.
-    pub async fn hosted_runs(&self) -> Result<Vec<Run>, StoreError> {
-        unimplemented!()
-    }
-    /// The host died: a queued job waits for another worker (or stays paused), an attached one has failed. `None`: it had moved on.
-    pub async fn release_dead(&self, run: &Run, error: &str) -> Result<Option<Job>, StoreError> {
-        unimplemented!()
-    }
-    /// Marks a campaign completed if it is active and all its jobs have ended (and there is at least one).
-    pub async fn complete_campaign(&self, campaign: &Resource) -> Result<Option<Campaign>, StoreError> {
-        unimplemented!()
-    }
-
-    /// A user's permissions and patterns, direct and by role, with the version, in one snapshot.
-    pub async fn permissions_of(&self, user: &UserId) -> Result<PermissionSet, StoreError> {
-        unimplemented!()
-    }
-    /// The version: grows with every change of any permission, also by plain SQL.
-    pub async fn permission_version(&self) -> Result<i64, StoreError> {
-        unimplemented!()
-    }
-    /// Grants; returns the new version.
-    pub async fn grant(&self, user: &UserId, permissions: &[String]) -> Result<i64, StoreError> {
-        unimplemented!()
-    }
-    /// Revokes; returns the new version.
-    pub async fn revoke(&self, user: &UserId, permissions: &[String]) -> Result<i64, StoreError> {
-        unimplemented!()
-    }
-
-    /// The id of the last entry of a stream that is in SQL (`0` for none).
-    pub async fn audit_position(&self, stream: &str) -> Result<String, StoreError> {
-        unimplemented!()
-    }
-    /// Appends entries and moves the position from `after` in one transaction. `false`: another writer was first.
-    pub async fn append_audit(&self, stream: &str, after: &str, entries: &[AuditEntry]) -> Result<bool, StoreError> {
-        unimplemented!()
-    }
-    /// Rows of the audit trail, oldest first after the cursor.
-    pub async fn audit(&self, filter: &AuditFilter) -> Result<Page<AuditRow>, StoreError> {
-        unimplemented!()
+        let asked = async {
+            let mut tx = self.database.read().await?;
+            tx.rows("SELECT version FROM permission_version", &[]).await.map(|_| ())
+        };
+        let late = || StoreError::Unavailable("no answer in time".to_owned());
+        tokio::time::timeout(within, asked).await.map_err(|_| late())?
     }
 }
 
@@ -151,6 +120,3 @@ pub struct Page<T> {
     /// Pass it as `after` for the next page; `None` at the end.
     pub next: Option<String>,
 }
-
-#[allow(dead_code)]
-fn _unused(_: Option<ResourceId>) {}

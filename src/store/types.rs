@@ -163,9 +163,10 @@ pub struct AuditFilter {
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct AuditRow {
     /// Grows by one.
+    #[serde(rename = "row")]
     pub id: i64,
     /// RFC 3339.
-    pub at: String,
+    pub time: String,
     /// The event.
     #[serde(flatten)]
     pub entry: crate::broker::scripts::audit::AuditEntry,

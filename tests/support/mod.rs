@@ -2,6 +2,7 @@
 #![allow(dead_code)]
 
 pub mod fleet;
+pub mod postgres;
 pub mod redis;
 pub mod socket;
 

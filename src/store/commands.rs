@@ -1,0 +1,171 @@
+//! What a command changes: one guarded statement, once per command.
+
+use super::sql::{Row, Tx, Value};
+use super::{Applied, Change, Run, Store, StoreError, rows};
+use crate::domain::transition::{self, Decision};
+use crate::domain::{Action, CampaignStatus, JobStatus, Resource, ResourceKind};
+
+impl Store {
+    /// Applies a command in one guarded transaction, once: the same command again gives the first outcome.
+    pub async fn apply(&self, change: &Change) -> Result<Applied, StoreError> {
+        let mut tx = self.database.write().await?;
+        let done = tx
+            .row("SELECT outcome FROM applied_commands WHERE command_id = $1", &[change.command.to_string().into()])
+            .await?;
+        if let Some(row) = done {
+            return recorded(&row);
+        }
+        let applied = match change.resource.kind {
+            ResourceKind::Job => apply_to_job(&mut tx, change).await?,
+            ResourceKind::Campaign => apply_to_campaign(&mut tx, change).await?,
+        };
+        let outcome = match &applied {
+            Applied::Succeeded { status, .. } => status.as_str(),
+            Applied::Refused => "refused",
+            Applied::Hosted(_) | Applied::Stale => return Ok(applied),
+        };
+        tx.execute(
+            "INSERT INTO applied_commands (command_id, outcome) VALUES ($1, $2)",
+            &[change.command.to_string().into(), outcome.into()],
+        )
+        .await?;
+        tx.commit().await?;
+        Ok(applied)
+    }
+
+    /// Jobs of a campaign that a worker still hosts (running, or paused inside it).
+    pub async fn hosted_jobs(&self, campaign: &Resource) -> Result<Vec<Resource>, StoreError> {
+        let found = self
+            .database
+            .read()
+            .await?
+            .rows(
+                "SELECT id, tenant_id FROM jobs WHERE tenant_id = $1 AND campaign_id = $2 AND host IS NOT NULL
+                   AND status IN ('pending', 'running', 'paused')",
+                &[campaign.tenant.as_str().into(), campaign.id.as_str().into()],
+            )
+            .await?;
+        found.iter().map(rows::job_resource).collect()
+    }
+}
+
+fn recorded(row: &Row) -> Result<Applied, StoreError> {
+    Ok(match row.needed("outcome")?.as_str() {
+        "refused" => Applied::Refused,
+        status => Applied::Succeeded { status: status.to_owned(), changed: false },
+    })
+}
+
+async fn apply_to_job(tx: &mut Tx, change: &Change) -> Result<Applied, StoreError> {
+    let key: [Value; 2] = [change.resource.tenant.as_str().into(), change.resource.id.as_str().into()];
+    let found = tx
+        .row(
+            "SELECT id, tenant_id, status, origin, host, run, fence, paused_from, CAST(started_at AS TEXT) AS started_at
+             FROM jobs WHERE tenant_id = $1 AND id = $2 {lock}",
+            &key,
+        )
+        .await?;
+    let Some(row) = found else { return Ok(Applied::Refused) };
+    if row.int("fence")?.unwrap_or(0) > change.fence {
+        return Ok(Applied::Stale);
+    }
+    let status = rows::job_status(&row)?;
+    let host = host_of(&row, &change.resource)?;
+    if !status.is_final() && host.is_some() && host != change.run {
+        return Ok(host.map_or(Applied::Refused, Applied::Hosted));
+    }
+    let to = match transition::job(status, change.action, before_pause(&row, host.is_some())?) {
+        Decision::Refuse => return Ok(Applied::Refused),
+        Decision::Unchanged => return Ok(Applied::Succeeded { status: status.word().to_owned(), changed: false }),
+        Decision::Move(to) => to,
+    };
+    // The WHERE repeats what was read: whoever changed the row in between, this writes nothing over it.
+    let changed = tx
+        .execute(
+            "UPDATE jobs SET status = $3, fence = $4, updated_at = {now},
+               paused_from = CASE WHEN $3 = 'paused' THEN status ELSE NULL END,
+               host = CASE WHEN $3 = 'cancelled' THEN NULL ELSE host END,
+               cancelled_by = CASE WHEN $3 = 'cancelled' THEN $5 ELSE cancelled_by END,
+               cancelled_at = CASE WHEN $3 = 'cancelled' THEN {now} ELSE cancelled_at END
+             WHERE tenant_id = $1 AND id = $2 AND status = $6 AND fence <= $4",
+            &[
+                key[0].clone(),
+                key[1].clone(),
+                to.word().into(),
+                change.fence.into(),
+                change.user.as_str().into(),
+                status.word().into(),
+            ],
+        )
+        .await?;
+    if changed == 0 {
+        return Err(StoreError::Unavailable("the row changed meanwhile".to_owned()));
+    }
+    Ok(Applied::Succeeded { status: to.word().to_owned(), changed: true })
+}
+
+fn host_of(row: &Row, job: &Resource) -> Result<Option<Run>, StoreError> {
+    let Some(host) = row.text("host")? else { return Ok(None) };
+    let host = host.parse().map_err(|_| StoreError::Refused(format!("job {job} has an unreadable host")))?;
+    Ok(Some(Run { job: job.clone(), host, number: row.int("run")?.unwrap_or(0) }))
+}
+
+/// Where a resumed job goes back to. A queued job without a host needs a worker first.
+fn before_pause(row: &Row, hosted: bool) -> Result<JobStatus, StoreError> {
+    if row.text("origin")?.as_deref() == Some("queued") && !hosted {
+        return Ok(JobStatus::Pending);
+    }
+    if hosted {
+        return Ok(JobStatus::Running);
+    }
+    match row.text("paused_from")?.and_then(|word| JobStatus::from_word(&word)) {
+        Some(status @ (JobStatus::Pending | JobStatus::Running)) => Ok(status),
+        _ if row.text("started_at")?.is_some() => Ok(JobStatus::Running),
+        _ => Ok(JobStatus::Pending),
+    }
+}
+
+async fn apply_to_campaign(tx: &mut Tx, change: &Change) -> Result<Applied, StoreError> {
+    let key: [Value; 2] = [change.resource.tenant.as_str().into(), change.resource.id.as_str().into()];
+    let found = tx
+        .row(
+            "SELECT status, fence, CAST(CASE WHEN is_active THEN 1 ELSE 0 END AS BIGINT) AS is_active
+             FROM campaigns WHERE tenant_id = $1 AND id = $2 {lock}",
+            &key,
+        )
+        .await?;
+    let Some(row) = found else { return Ok(Applied::Refused) };
+    if row.int("fence")?.unwrap_or(0) > change.fence {
+        return Ok(Applied::Stale);
+    }
+    let status = rows::campaign_status(&row)?;
+    let to = match transition::campaign(status, change.action) {
+        Decision::Refuse => return Ok(Applied::Refused),
+        Decision::Move(to) => to,
+        // A row put there by hand may say active and is_active = false: the command makes it one.
+        Decision::Unchanged if (row.int("is_active")? == Some(1)) != (change.action == Action::Resume) => status,
+        Decision::Unchanged => return Ok(Applied::Succeeded { status: status.word().to_owned(), changed: false }),
+    };
+    let active = if to == CampaignStatus::Active { "TRUE" } else { "FALSE" };
+    let text = format!(
+        "UPDATE campaigns SET status = $3, is_active = {active}, fence = $4, updated_at = {{now}},
+           cancelled_by = CASE WHEN $3 = 'cancelled' THEN $5 ELSE cancelled_by END,
+           cancelled_at = CASE WHEN $3 = 'cancelled' THEN {{now}} ELSE cancelled_at END
+         WHERE tenant_id = $1 AND id = $2 AND fence <= $4"
+    );
+    tx.execute(
+        &text,
+        &[key[0].clone(), key[1].clone(), to.word().into(), change.fence.into(), change.user.as_str().into()],
+    )
+    .await?;
+    if to == CampaignStatus::Cancelled {
+        // Those inside a worker are cancelled through it; nothing may start any more.
+        tx.execute(
+            "UPDATE jobs SET status = 'cancelled', cancelled_by = $3, cancelled_at = {now}, updated_at = {now}, paused_from = NULL
+             WHERE tenant_id = $1 AND campaign_id = $2 AND host IS NULL AND status IN ('pending', 'running', 'paused')",
+            &[key[0].clone(), key[1].clone(), change.user.as_str().into()],
+        )
+        .await?;
+    }
+    Ok(Applied::Succeeded { status: to.word().to_owned(), changed: true })
+}

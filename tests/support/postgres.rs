@@ -1,0 +1,110 @@
+//! A private PostgreSQL from the installed binaries, with a database for each test; gone with the test process.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use sqlx::{AssertSqlSafe, Connection, Executor};
+
+struct Server {
+    port: u16,
+    _folder: tempfile::TempDir,
+}
+
+static SERVER: OnceLock<Server> = OnceLock::new();
+static DATABASES: AtomicU32 = AtomicU32::new(0);
+
+/// The address of a new, empty database.
+pub async fn database() -> String {
+    let server = tokio::task::spawn_blocking(|| SERVER.get_or_init(start)).await.expect("start PostgreSQL");
+    let name = format!("test_{}", DATABASES.fetch_add(1, Ordering::Relaxed));
+    let base = format!("postgres://postgres@127.0.0.1:{}", server.port);
+    let mut connection = sqlx::PgConnection::connect(&format!("{base}/postgres")).await.expect("connect to PostgreSQL");
+    connection.execute(AssertSqlSafe(format!("CREATE DATABASE {name}"))).await.expect("create a database");
+    format!("{base}/{name}")
+}
+
+fn binary(name: &str) -> PathBuf {
+    let mut folders: Vec<PathBuf> =
+        std::env::var_os("PATH").map(|p| std::env::split_paths(&p).collect()).unwrap_or_default();
+    if let Ok(versions) = std::fs::read_dir("/usr/lib/postgresql") {
+        folders.extend(versions.flatten().map(|version| version.path().join("bin")));
+    }
+    let found = folders.into_iter().map(|folder| folder.join(name)).find(|path| path.exists());
+    found.unwrap_or_else(|| {
+        panic!("{name} is missing: install PostgreSQL with `make deps` (Debian: apt-get install postgresql)")
+    })
+}
+
+/// PostgreSQL refuses to run as root: then it runs as the user that its package made.
+fn as_its_user(program: &PathBuf) -> Command {
+    if rustix::process::geteuid().is_root() {
+        let mut command = Command::new("runuser");
+        command.args(["-u", "postgres", "--"]).arg(program);
+        command
+    } else {
+        Command::new(program)
+    }
+}
+
+fn start() -> Server {
+    let folder = tempfile::tempdir().expect("a folder for PostgreSQL");
+    if rustix::process::geteuid().is_root() {
+        let given = Command::new("chown").arg("postgres").arg(folder.path()).status().expect("chown");
+        assert!(given.success(), "the user postgres is missing: install PostgreSQL with `make deps`");
+    }
+    let data = folder.path().join("data");
+    let made = as_its_user(&binary("initdb"))
+        .args(["--auth=trust", "--username=postgres", "--encoding=UTF8", "--no-sync", "-D"])
+        .arg(&data)
+        .current_dir("/")
+        .stdout(Stdio::null())
+        .output()
+        .expect("run initdb");
+    assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
+    for _ in 0..10 {
+        let port = super::free_port();
+        // A shell that waits for this process's end of the pipe: however the test ends, the server ends with it.
+        let mut watch = Command::new("sh");
+        let stop = format!(
+            "read _; exec {} -D '{}' -m immediate stop",
+            shell(&as_its_user(&binary("pg_ctl"))),
+            data.display()
+        );
+        let options = format!(
+            "-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off -c max_connections=200"
+        );
+        let up = as_its_user(&binary("pg_ctl"))
+            .arg("-D")
+            .arg(&data)
+            .args(["-w", "-o", &options, "-l"])
+            .arg(folder.path().join("data").join("server.log"))
+            .arg("start")
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .expect("run pg_ctl");
+        if up.success() {
+            let watcher = watch
+                .args(["-c", &stop])
+                .current_dir("/")
+                .stdin(Stdio::piped())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .expect("start the watcher");
+            // Its pipe stays open until this process is gone.
+            std::mem::forget(watcher);
+            return Server { port, _folder: folder };
+        }
+    }
+    panic!("PostgreSQL did not start; see its log in {}", data.display());
+}
+
+fn shell(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words.map(|word| format!("'{}'", word.to_string_lossy())).collect::<Vec<_>>().join(" ")
+}

@@ -9,6 +9,7 @@
 //! - [`config`]: settings, checked before anything starts.
 //! - [`broker`]: everything that talks to Redis.
 //! - [`store`]: everything that talks to SQL.
+//! - [`telemetry`]: logs and metrics.
 //! - [`worker`]: carries out commands, and runs jobs.
 
 pub mod auth;
@@ -17,4 +18,5 @@ pub mod config;
 pub mod domain;
 pub mod protocol;
 pub mod store;
+pub mod telemetry;
 pub mod worker;

@@ -1,0 +1,199 @@
+//! Every metric: its name, its description, and the function that counts it. `/metrics` shows them in the
+//! format of Prometheus. No label holds an id: tenants, users and jobs come without end, and a metric for
+//! each would fill the memory.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tokio_util::sync::CancellationToken;
+
+use crate::domain::{Action, ResourceKind};
+use crate::protocol::ErrorCode;
+
+/// Control commands received, over sockets and HTTP. Labels `resource`, `action`.
+pub const COMMANDS: &str = "websocket_control_commands_total";
+/// Commands applied. Labels `resource`, `action`.
+pub const COMMANDS_SUCCESS: &str = "websocket_control_commands_success_total";
+/// Commands that a worker refused, or that expired. Labels `resource`, `action`.
+pub const COMMANDS_FAILED: &str = "websocket_control_commands_failed_total";
+/// Commands that were not accepted. Labels `resource`, `action`, `error`.
+pub const COMMANDS_REFUSED: &str = "websocket_control_commands_refused_total";
+/// Seconds from accepted to applied. Labels `resource`, `action`.
+pub const LATENCY: &str = "websocket_control_latency_seconds";
+/// Open sockets on this gateway.
+pub const CONNECTIONS: &str = "websocket_connections";
+/// Sockets opened. Label `resource`.
+pub const CONNECTIONS_OPENED: &str = "websocket_connections_opened_total";
+/// Sockets closed by the gateway or the client. Label `code`.
+pub const CONNECTIONS_CLOSED: &str = "websocket_connections_closed_total";
+/// Requests for a socket that were refused. Label `error`.
+pub const CONNECTIONS_REFUSED: &str = "websocket_connections_refused_total";
+/// Messages received on sockets.
+pub const MESSAGES_RECEIVED: &str = "websocket_messages_received_total";
+/// Messages sent on sockets.
+pub const MESSAGES_SENT: &str = "websocket_messages_sent_total";
+/// Progress messages replaced by a newer one before a slow socket took them.
+pub const MESSAGES_FOLDED: &str = "websocket_messages_folded_total";
+/// Subscriptions lost and made again.
+pub const SUBSCRIPTION_GAPS: &str = "websocket_subscription_gaps_total";
+/// HTTP requests. Labels `method`, `route`, `status`.
+pub const HTTP_REQUESTS: &str = "http_requests_total";
+/// Seconds an HTTP request took. Label `route`.
+pub const HTTP_LATENCY: &str = "http_request_duration_seconds";
+/// Whether Redis answers: 1 or 0.
+pub const REDIS_UP: &str = "wheelhouse_redis_up";
+/// Whether SQL answers: 1 or 0.
+pub const SQL_UP: &str = "wheelhouse_sql_up";
+/// Whether the subscription really delivers: 1 or 0.
+pub const SUBSCRIPTION_UP: &str = "wheelhouse_subscription_up";
+
+/// From a command on the same machine to one that waited for its worker to come back.
+const LATENCY_BUCKETS: [f64; 16] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
+/// `?wait=` makes a request last up to a minute.
+const HTTP_BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0, 60.0];
+
+/// How often samples of histograms are folded into their buckets: until then they take up memory.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+/// A view of all metrics of this process; cheap to clone.
+#[derive(Clone)]
+pub struct Metrics(PrometheusHandle);
+
+impl Metrics {
+    /// Installs the recorder, once for the process: all gateways in one test program share it.
+    pub fn install() -> Self {
+        static INSTALLED: OnceLock<PrometheusHandle> = OnceLock::new();
+        Self(INSTALLED.get_or_init(install).clone())
+    }
+
+    /// All metrics as text, in the format of Prometheus.
+    pub fn render(&self) -> String {
+        self.0.render()
+    }
+
+    /// Folds samples until told to stop: without it they pile up where nobody reads `/metrics`.
+    pub async fn upkeep(self, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(UPKEEP) => self.0.run_upkeep(),
+            }
+        }
+    }
+}
+
+fn install() -> PrometheusHandle {
+    let buckets = [(LATENCY, LATENCY_BUCKETS.as_slice()), (HTTP_LATENCY, HTTP_BUCKETS.as_slice())];
+    let builder = buckets.into_iter().fold(PrometheusBuilder::new(), |builder, (name, buckets)| {
+        // Only an empty list of buckets is refused, and then there is nothing left to build with.
+        builder.set_buckets_for_metric(Matcher::Full(name.to_owned()), buckets).unwrap_or_default()
+    });
+    let recorder = builder.build_recorder();
+    let handle = recorder.handle();
+    // An embedding program may have a recorder of its own: then /metrics stays empty and its own shows them.
+    let _ = metrics::set_global_recorder(recorder);
+    describe();
+    touch();
+    handle
+}
+
+fn describe() {
+    describe_counter!(COMMANDS, "Control commands received, over sockets and HTTP");
+    describe_counter!(COMMANDS_SUCCESS, "Control commands applied");
+    describe_counter!(COMMANDS_FAILED, "Control commands that a worker refused, or that expired");
+    describe_counter!(COMMANDS_REFUSED, "Control commands that were not accepted, by error");
+    describe_histogram!(LATENCY, "Seconds from a command's acceptance to its result");
+    describe_gauge!(CONNECTIONS, "Open sockets on this gateway");
+    describe_counter!(CONNECTIONS_OPENED, "Sockets opened");
+    describe_counter!(CONNECTIONS_CLOSED, "Sockets closed, by close code");
+    describe_counter!(CONNECTIONS_REFUSED, "Requests for a socket that were refused, by error");
+    describe_counter!(MESSAGES_RECEIVED, "Messages received on sockets");
+    describe_counter!(MESSAGES_SENT, "Messages sent on sockets");
+    describe_counter!(MESSAGES_FOLDED, "Progress messages replaced by a newer one before a slow socket took them");
+    describe_counter!(SUBSCRIPTION_GAPS, "Subscriptions to Redis that were lost and made again");
+    describe_counter!(HTTP_REQUESTS, "HTTP requests, by method, route and status");
+    describe_histogram!(HTTP_LATENCY, "Seconds an HTTP request took, by route");
+    describe_gauge!(REDIS_UP, "Whether Redis answers");
+    describe_gauge!(SQL_UP, "Whether SQL answers");
+    describe_gauge!(SUBSCRIPTION_UP, "Whether the subscription to Redis really delivers");
+}
+
+/// Makes the counters show from the start as 0: a rate of something that never was is no data, and an alarm
+/// on it would never ring.
+fn touch() {
+    for kind in ResourceKind::ALL {
+        for action in Action::ALL {
+            for name in [COMMANDS, COMMANDS_SUCCESS, COMMANDS_FAILED] {
+                counter!(name, "resource" => kind.word(), "action" => action.word()).increment(0);
+            }
+            let _ = histogram!(LATENCY, "resource" => kind.word(), "action" => action.word());
+        }
+    }
+    for name in [MESSAGES_RECEIVED, MESSAGES_SENT, MESSAGES_FOLDED, SUBSCRIPTION_GAPS] {
+        counter!(name).increment(0);
+    }
+    gauge!(CONNECTIONS).increment(0.0);
+}
+
+/// A command came in.
+pub fn command_received(kind: ResourceKind, action: Action) {
+    counter!(COMMANDS, "resource" => kind.word(), "action" => action.word()).increment(1);
+}
+
+/// A command was not accepted.
+pub fn command_refused(kind: ResourceKind, action: Action, error: ErrorCode) {
+    counter!(COMMANDS_REFUSED, "resource" => kind.word(), "action" => action.word(), "error" => error.word())
+        .increment(1);
+}
+
+/// The result of a command that this gateway accepted is known, this long after it was accepted.
+pub fn command_ended(kind: ResourceKind, action: Action, succeeded: bool, latency: Duration) {
+    let name = if succeeded { COMMANDS_SUCCESS } else { COMMANDS_FAILED };
+    counter!(name, "resource" => kind.word(), "action" => action.word()).increment(1);
+    histogram!(LATENCY, "resource" => kind.word(), "action" => action.word()).record(latency.as_secs_f64());
+}
+
+/// A request was answered. `route` is the pattern, never the path: ids come without end.
+pub fn http_answered(method: &'static str, route: &'static str, status: u16, took: Duration) {
+    counter!(HTTP_REQUESTS, "method" => method, "route" => route, "status" => status.to_string()).increment(1);
+    histogram!(HTTP_LATENCY, "route" => route).record(took.as_secs_f64());
+}
+
+/// What `/readyz` found.
+pub fn readiness(redis: bool, sql: bool, subscription: bool) {
+    for (name, up) in [(REDIS_UP, redis), (SQL_UP, sql), (SUBSCRIPTION_UP, subscription)] {
+        gauge!(name).set(if up { 1.0 } else { 0.0 });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_four_names_of_the_contract_show_from_the_start_and_count() {
+        let metrics = Metrics::install();
+        let text = metrics.render();
+        for name in [COMMANDS, COMMANDS_SUCCESS, COMMANDS_FAILED] {
+            assert!(text.contains(&format!("# TYPE {name} counter")), "{name} in {text}");
+            assert!(text.contains(&format!("{name}{{resource=\"campaign\",action=\"resume\"}} 0")), "{name} in {text}");
+        }
+        command_received(ResourceKind::Job, Action::Pause);
+        command_ended(ResourceKind::Job, Action::Pause, true, Duration::from_millis(7));
+        // Installing again gives the same metrics: two gateways in one process.
+        let text = Metrics::install().render();
+        assert!(text.contains(&format!("{COMMANDS}{{resource=\"job\",action=\"pause\"}} 1")), "{text}");
+        assert!(text.contains(&format!("# TYPE {LATENCY} histogram")), "{text}");
+        assert!(
+            text.contains(&format!("{LATENCY}_bucket{{resource=\"job\",action=\"pause\",le=\"0.01\"}} 1")),
+            "{text}"
+        );
+        assert!(
+            text.contains(&format!("{LATENCY}_bucket{{resource=\"job\",action=\"pause\",le=\"0.005\"}} 0")),
+            "{text}"
+        );
+    }
+}

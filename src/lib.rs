@@ -9,6 +9,7 @@
 //! - [`config`]: settings, checked before anything starts.
 //! - [`broker`]: everything that talks to Redis.
 //! - [`store`]: everything that talks to SQL.
+//! - [`gateway`]: sockets, the HTTP API, and the one way in for commands.
 //! - [`telemetry`]: logs and metrics.
 //! - [`worker`]: carries out commands, and runs jobs.
 
@@ -16,6 +17,7 @@ pub mod auth;
 pub mod broker;
 pub mod config;
 pub mod domain;
+pub mod gateway;
 pub mod protocol;
 pub mod store;
 pub mod telemetry;

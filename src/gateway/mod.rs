@@ -1,0 +1,199 @@
+//! The front: sockets, the HTTP API and the operator's page.
+//!
+//! A gateway keeps nothing of its own. Any number of them share Redis, and a socket may come back to any.
+//!
+//! [`server`] accepts, [`rest`] answers plain requests, [`commands`] is the one way in for a command.
+
+pub mod commands;
+pub mod health;
+pub mod reply;
+pub mod rest;
+pub mod server;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use warp::filters::BoxedFilter;
+use warp::reply::Response;
+
+use crate::auth::{Policy, SetupError, Verifier};
+use crate::broker::{Broker, BrokerError, Subscriber};
+use crate::config::Settings;
+use crate::store::{Store, StoreError};
+use crate::telemetry::metrics::Metrics;
+
+pub use health::Health;
+pub use reply::Refusal;
+pub use server::Peer;
+
+/// A set of routes: each answers, or passes the request on to the next.
+pub type Routes = BoxedFilter<(Response,)>;
+
+/// Why a gateway could not start: one line for the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum GatewayError {
+    /// Redis.
+    #[error("{0}")]
+    Broker(#[from] BrokerError),
+    /// SQL.
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    /// SQL is there, its tables are not.
+    #[error("the database has not been migrated: run `wheelhouse migrate` first")]
+    NotMigrated,
+    /// The keys of tokens.
+    #[error("{0}")]
+    Auth(#[from] SetupError),
+    /// The address.
+    #[error("setting server.listen: cannot listen on {address}: {error}; is another program using it?")]
+    Listen {
+        /// Which one.
+        address: SocketAddr,
+        /// What the system said.
+        error: std::io::Error,
+    },
+}
+
+/// What every part of a gateway shares; cheap to clone.
+#[derive(Clone)]
+pub struct Gateway(Arc<Inner>);
+
+struct Inner {
+    id: String,
+    settings: Settings,
+    broker: Broker,
+    store: Store,
+    verifier: Verifier,
+    policy: Policy,
+    health: Health,
+    metrics: Metrics,
+    /// Connections and sockets.
+    tracker: TaskTracker,
+    /// Take nothing new, finish what is under way.
+    stopping: CancellationToken,
+    /// The time for that is over.
+    killed: CancellationToken,
+}
+
+impl Gateway {
+    /// Unique for each start: it names this gateway's connection leases.
+    pub fn id(&self) -> &str {
+        &self.0.id
+    }
+
+    /// The settings.
+    pub fn settings(&self) -> &Settings {
+        &self.0.settings
+    }
+
+    /// Redis.
+    pub fn broker(&self) -> &Broker {
+        &self.0.broker
+    }
+
+    /// SQL.
+    pub fn store(&self) -> &Store {
+        &self.0.store
+    }
+
+    /// Checks tokens.
+    pub fn verifier(&self) -> &Verifier {
+        &self.0.verifier
+    }
+
+    /// Answers who may do what.
+    pub fn policy(&self) -> &Policy {
+        &self.0.policy
+    }
+
+    /// What works just now.
+    pub fn health(&self) -> &Health {
+        &self.0.health
+    }
+
+    /// What `/metrics` shows.
+    pub fn metrics(&self) -> &Metrics {
+        &self.0.metrics
+    }
+
+    /// Owner of the tasks that `serve` waits for at its end: connections, sockets, requests.
+    pub fn tracker(&self) -> &TaskTracker {
+        &self.0.tracker
+    }
+
+    /// Cancelled when the gateway begins to leave: take nothing new, finish what is under way.
+    pub fn stopping(&self) -> &CancellationToken {
+        &self.0.stopping
+    }
+
+    /// Cancelled when the time to leave is over.
+    pub fn killed(&self) -> &CancellationToken {
+        &self.0.killed
+    }
+}
+
+/// Every route of a gateway, in the order in which they are tried.
+fn routes(gateway: &Gateway) -> Routes {
+    rest::routes(gateway)
+}
+
+/// Runs a gateway until `stop` is cancelled and it has drained. `ready` hears the address it listens on.
+pub async fn serve(
+    settings: Settings,
+    ready: Option<oneshot::Sender<SocketAddr>>,
+    stop: CancellationToken,
+) -> Result<(), GatewayError> {
+    // What serves the sockets ends after them.
+    let (background, background_stop) = (TaskTracker::new(), CancellationToken::new());
+    let _ends_background = background_stop.clone().drop_guard();
+    let store = Store::open(&settings.database).await?;
+    if !store.is_migrated().await? {
+        return Err(GatewayError::NotMigrated);
+    }
+    let broker = Broker::connect(&settings.redis).await?;
+    let (subscriber, _events) =
+        Subscriber::start(&settings.redis, &broker, &background, background_stop.clone()).await?;
+    let verifier = Verifier::new(&settings.auth, &background, background_stop.clone()).await?;
+    let address = settings.server.listen;
+    let listener = server::listen(address).map_err(|error| GatewayError::Listen { address, error })?;
+    let address = listener.local_addr().map_err(|error| GatewayError::Listen { address, error })?;
+
+    let gateway = Gateway(Arc::new(Inner {
+        id: format!("g-{}", uuid::Uuid::now_v7().simple()),
+        policy: Policy::new(settings.auth.permissions, broker.clone(), store.clone()),
+        health: Health::new(broker.clone(), store.clone(), subscriber.clone()),
+        metrics: Metrics::install(),
+        verifier,
+        broker,
+        store,
+        tracker: TaskTracker::new(),
+        stopping: stop,
+        killed: CancellationToken::new(),
+        settings,
+    }));
+    background.spawn(gateway.health().clone().watch(background_stop.clone()));
+    background.spawn(gateway.metrics().clone().upkeep(background_stop.clone()));
+    tracing::info!(gateway_id = gateway.id(), %address, "gateway.started");
+    if let Some(ready) = ready {
+        // Nobody waits any more: no reason not to serve.
+        let _ = ready.send(address);
+    }
+    server::accept(&gateway, listener, routes(&gateway)).await;
+
+    gateway.health().start_draining();
+    gateway.tracker().close();
+    let drain: Duration = gateway.settings().server.drain;
+    if tokio::time::timeout(drain, gateway.tracker().wait()).await.is_err() {
+        gateway.killed().cancel();
+        gateway.tracker().wait().await;
+    }
+    background_stop.cancel();
+    background.close();
+    background.wait().await;
+    tracing::info!(gateway_id = gateway.id(), "gateway.stopped");
+    Ok(())
+}

@@ -1,0 +1,57 @@
+//! Refusals over HTTP: `{"error":"<code>","message":"…"}` with the status that goes with the code.
+
+use hyper::StatusCode;
+use hyper::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use warp::reply::{Reply, Response};
+
+use crate::auth::AuthError;
+use crate::protocol::ErrorCode;
+
+/// A refusal, in words for the client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// The stable word.
+    pub code: ErrorCode,
+    /// What to do about it.
+    pub message: String,
+    /// Whole seconds until trying again can help.
+    pub retry_after: Option<i64>,
+}
+
+impl Refusal {
+    /// Without a time to wait.
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), retry_after: None }
+    }
+
+    /// Redis or SQL is away.
+    pub fn unavailable() -> Self {
+        Self::new(ErrorCode::Unavailable, UNAVAILABLE)
+    }
+
+    /// As an HTTP answer.
+    pub fn response(&self) -> Response {
+        let body = serde_json::json!({"error": self.code.word(), "message": self.message});
+        let status = StatusCode::from_u16(self.code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = body.to_string().into_response();
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(hyper::header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if let Some(seconds) = self.retry_after {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+}
+
+/// The words of `unavailable`.
+pub const UNAVAILABLE: &str = "Redis or the database cannot be reached just now; nothing was done. Try again shortly";
+
+impl From<AuthError> for Refusal {
+    fn from(error: AuthError) -> Self {
+        Self::new(error.code(), error.to_string())
+    }
+}

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::Caller;
 use super::flight::Flights;
-use crate::broker::scripts::permissions::Filled;
+use crate::broker::scripts::permissions::{Filled, PermissionSet};
 use crate::broker::scripts::submit::Grant;
 use crate::broker::{Broker, BrokerError};
 use crate::config::PermissionSource;
@@ -45,12 +45,13 @@ struct Inner {
     broker: Broker,
     store: Store,
     fills: Flights<(TenantId, UserId), Result<(), PolicyError>>,
+    reads: Flights<UserId, Result<PermissionSet, PolicyError>>,
 }
 
 impl Policy {
     /// By the settings.
     pub fn new(source: PermissionSource, broker: Broker, store: Store) -> Self {
-        Self(Arc::new(Inner { source, broker, store, fills: Flights::new() }))
+        Self(Arc::new(Inner { source, broker, store, fills: Flights::new(), reads: Flights::new() }))
     }
 
     /// Whether the caller holds the permission.
@@ -59,13 +60,28 @@ impl Policy {
             return Ok(granted);
         }
         for _ in 0..CHECK_ATTEMPTS {
-            let cached = self.0.broker.check_permission(&caller.tenant, &caller.user, permission).await?;
-            if let Some(granted) = cached {
-                return Ok(granted);
+            match self.0.broker.check_permission(&caller.tenant, &caller.user, permission).await {
+                Ok(Some(granted)) => return Ok(granted),
+                Ok(None) => self.ensure_cached(&caller.tenant, &caller.user).await?,
+                // The cache spares SQL; it is not the truth. What needs no Redis goes on without it.
+                Err(_) => {
+                    let set = self.0.reads.run(&caller.user, || self.read(&caller.user)).await?;
+                    return Ok(permission.is_granted(set.held.iter().map(String::as_str)));
+                }
             }
-            self.ensure_cached(&caller.tenant, &caller.user).await?;
         }
         Err(PolicyError("the cache in Redis does not keep them".to_owned()))
+    }
+
+    /// Every permission and pattern the caller holds, sorted: for showing, not for deciding.
+    pub async fn held(&self, caller: &Caller) -> Result<Vec<String>, PolicyError> {
+        let mut held = match self.0.source {
+            PermissionSource::Token => caller.permissions.clone().unwrap_or_default(),
+            PermissionSource::Database => self.0.reads.run(&caller.user, || self.read(&caller.user)).await?.held,
+        };
+        held.sort();
+        held.dedup();
+        Ok(held)
     }
 
     /// How a submission says that this caller is permitted.
@@ -88,11 +104,7 @@ impl Policy {
 
     async fn fill(&self, tenant: &TenantId, user: &UserId) -> Result<(), PolicyError> {
         for attempt in 0..FILL_ATTEMPTS {
-            let reading = self.0.store.permissions_of(user);
-            let set = tokio::time::timeout(SQL_TIMEOUT, reading)
-                .await
-                .map_err(|_| PolicyError("the database did not answer within a second".to_owned()))?
-                .map_err(|error| PolicyError(error.to_string()))?;
+            let set = self.read(user).await?;
             match self.0.broker.fill_permissions(tenant, user, &set, CACHE_TTL).await? {
                 Filled::Stored => return Ok(()),
                 // Somebody changed permissions while this was read: read again, after a moment that grows.
@@ -103,5 +115,12 @@ impl Policy {
             }
         }
         Err(PolicyError("they change faster than they can be read".to_owned()))
+    }
+
+    async fn read(&self, user: &UserId) -> Result<PermissionSet, PolicyError> {
+        tokio::time::timeout(SQL_TIMEOUT, self.0.store.permissions_of(user))
+            .await
+            .map_err(|_| PolicyError("the database did not answer within a second".to_owned()))?
+            .map_err(|error| PolicyError(error.to_string()))
     }
 }

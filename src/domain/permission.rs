@@ -22,6 +22,11 @@ impl Permission {
         Self::of(kind, "create")
     }
 
+    /// What it takes to read the audit trail.
+    pub fn read_audit() -> Self {
+        Self("audit.read".to_owned())
+    }
+
     /// The permission as text.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -1,0 +1,37 @@
+//! `/readyz` and `/metrics`.
+
+use hyper::StatusCode;
+use serde::Serialize;
+
+use super::Rest;
+use super::answer::Answer;
+use crate::telemetry::metrics;
+
+#[derive(Serialize)]
+struct Ready {
+    redis: bool,
+    sql: bool,
+    subscription: bool,
+    draining: bool,
+}
+
+/// Whether this gateway can do its work now, by what its watch saw within the last second: asking Redis and
+/// SQL here would let anyone make work for them.
+pub(super) fn ready(rest: &Rest) -> Answer {
+    let health = rest.health();
+    let ready = Ready {
+        redis: health.redis(),
+        sql: health.sql(),
+        subscription: health.subscription(),
+        draining: health.draining(),
+    };
+    metrics::readiness(ready.redis, ready.sql, ready.subscription);
+    let good = ready.redis && ready.sql && ready.subscription && !ready.draining;
+    Answer::json(if good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &ready)
+}
+
+/// All metrics of this process, readiness as it is now.
+pub(super) fn metrics(rest: &Rest) -> Answer {
+    ready(rest);
+    Answer::text("text/plain; version=0.0.4; charset=utf-8", rest.metrics.render())
+}

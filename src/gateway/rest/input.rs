@@ -1,0 +1,302 @@
+//! What clients send over HTTP, checked: query parameters and JSON bodies. Whatever is not known is refused
+//! by name: a misspelt field that is silently left out does something else than was asked.
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use super::answer::Failure;
+use crate::domain::{RequestId, ResourceId, ResourceKind, TenantId, UserId};
+use crate::protocol::client::{ClientMessage, CommandRequest, Rejection};
+use crate::domain::Action;
+use crate::store::{NewCampaign, NewJob};
+
+/// Most jobs that one request makes.
+pub(super) const MAX_CAMPAIGN_JOBS: usize = 10_000;
+/// Longest wait for a result, in seconds.
+const MAX_WAIT: u64 = 60;
+/// Longest title or name, in characters.
+const MAX_TITLE: usize = 500;
+/// Most retries of a job.
+const MAX_RETRIES: u32 = 1000;
+/// Longest page of a list.
+const MAX_PAGE: u32 = 1000;
+/// A page without `limit`.
+const DEFAULT_PAGE: u32 = 50;
+
+/// The query of a request, decoded.
+#[derive(Debug, Default)]
+pub(super) struct Query(Vec<(String, String)>);
+
+impl Query {
+    /// Reads it. `known` are the names this path takes, beside `token`.
+    pub(super) fn parse(query: Option<&str>, known: &[&str]) -> Result<Self, Failure> {
+        let mut pairs: Vec<(String, String)> = Vec::new();
+        for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let name = decoded(name)?;
+            if name == "token" {
+                continue;
+            }
+            if !known.contains(&name.as_str()) {
+                let all = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+                return Err(Failure::invalid(format!("Unknown query parameter {name:?}; this path takes: {all}")));
+            }
+            if pairs.iter().any(|(other, _)| *other == name) {
+                return Err(Failure::invalid(format!("The query parameter {name:?} is there twice")));
+            }
+            pairs.push((name, decoded(value)?));
+        }
+        Ok(Self(pairs))
+    }
+
+    /// One parameter; an empty one counts as none.
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        let value = self.0.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str());
+        value.filter(|value| !value.is_empty())
+    }
+
+    /// One parameter in its own type.
+    pub(super) fn parsed<T: std::str::FromStr>(&self, name: &str, form: &str) -> Result<Option<T>, Failure> {
+        let Some(text) = self.get(name) else { return Ok(None) };
+        text.parse().map(Some).map_err(|_| Failure::invalid(format!("{name:?} must be {form}")))
+    }
+
+    /// `limit`.
+    pub(super) fn limit(&self) -> Result<u32, Failure> {
+        let form = format!("a number from 1 to {MAX_PAGE}");
+        match self.parsed("limit", &form)?.unwrap_or(DEFAULT_PAGE) {
+            limit if (1..=MAX_PAGE).contains(&limit) => Ok(limit),
+            _ => Err(Failure::invalid(format!("\"limit\" must be {form}"))),
+        }
+    }
+
+    /// `after`: the last page's `next`.
+    pub(super) fn after(&self) -> Result<Option<String>, Failure> {
+        let cursor: Option<u64> = self.parsed("after", "the \"next\" of the last page")?;
+        Ok(cursor.map(|cursor| cursor.to_string()))
+    }
+
+    /// `wait`: seconds to wait for a result.
+    pub(super) fn wait(&self) -> Result<Option<std::time::Duration>, Failure> {
+        let form = format!("whole seconds, {MAX_WAIT} at most");
+        match self.parsed("wait", &form)? {
+            Some(seconds) if seconds > MAX_WAIT => Err(Failure::invalid(format!("\"wait\" must be {form}"))),
+            seconds => Ok(seconds.map(std::time::Duration::from_secs)),
+        }
+    }
+}
+
+fn decoded(text: &str) -> Result<String, Failure> {
+    let text = text.replace('+', " ");
+    let decoded = percent_encoding::percent_decode_str(&text).decode_utf8();
+    decoded.map(|text| text.into_owned()).map_err(|_| Failure::invalid("The query is not valid UTF-8"))
+}
+
+/// One JSON object of the right form.
+fn object<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
+    serde_json::from_slice(body).map_err(|error| Failure::invalid(format!("The body does not fit: {error}")))
+}
+
+/// Whose a new thing is.
+pub(super) struct Owner<'a> {
+    pub(super) tenant: &'a TenantId,
+    pub(super) user: &'a UserId,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct JobBody {
+    id: Option<ResourceId>,
+    job_type: ResourceId,
+    title: Option<String>,
+    #[serde(default = "empty_object")]
+    parameters: serde_json::Value,
+    campaign_id: Option<ResourceId>,
+    #[serde(default)]
+    max_retries: u32,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CampaignBody {
+    id: Option<ResourceId>,
+    name: Option<String>,
+    #[serde(default)]
+    jobs: Vec<JobBody>,
+}
+
+fn empty_object() -> serde_json::Value {
+    serde_json::Value::Object(serde_json::Map::new())
+}
+
+/// The body of `POST /jobs`.
+pub(super) fn job(body: &[u8], owner: &Owner<'_>) -> Result<NewJob, Failure> {
+    new_job(object(body)?, owner)
+}
+
+fn new_job(body: JobBody, owner: &Owner<'_>) -> Result<NewJob, Failure> {
+    short("title", body.title.as_deref())?;
+    if body.max_retries > MAX_RETRIES {
+        return Err(Failure::invalid(format!("max_retries may be {MAX_RETRIES} at most")));
+    }
+    Ok(NewJob {
+        id: body.id.unwrap_or_else(ResourceId::generate),
+        tenant: owner.tenant.clone(),
+        campaign: body.campaign_id,
+        job_type: body.job_type.into(),
+        title: body.title,
+        parameters: body.parameters,
+        max_retries: body.max_retries,
+        created_by: Some(owner.user.clone()),
+    })
+}
+
+/// The body of `POST /campaigns`.
+pub(super) fn campaign(body: &[u8], owner: &Owner<'_>) -> Result<NewCampaign, Failure> {
+    let body: CampaignBody = object(body)?;
+    short("name", body.name.as_deref())?;
+    if body.jobs.len() > MAX_CAMPAIGN_JOBS {
+        return Err(Failure::invalid(format!("A campaign may be made with {MAX_CAMPAIGN_JOBS} jobs at most")));
+    }
+    let id = body.id.unwrap_or_else(ResourceId::generate);
+    let mut ids = std::collections::HashSet::new();
+    let mut jobs = Vec::with_capacity(body.jobs.len());
+    for (number, job) in body.jobs.into_iter().enumerate() {
+        if job.campaign_id.as_ref().is_some_and(|other| *other != id) {
+            return Err(Failure::invalid(format!("jobs[{number}].campaign_id names another campaign")));
+        }
+        let mut job = new_job(job, owner)?;
+        if !ids.insert(job.id.clone()) {
+            return Err(Failure::invalid(format!("jobs[{number}].id is there twice")));
+        }
+        job.campaign = Some(id.clone());
+        jobs.push(job);
+    }
+    Ok(NewCampaign { id, tenant: owner.tenant.clone(), name: body.name, created_by: Some(owner.user.clone()), jobs })
+}
+
+fn short(name: &str, text: Option<&str>) -> Result<(), Failure> {
+    match text {
+        Some(text) if text.chars().count() > MAX_TITLE => {
+            Err(Failure::invalid(format!("{name} may have {MAX_TITLE} characters at most")))
+        }
+        Some(text) if text.contains('\0') => Err(Failure::invalid(format!("{name} may not contain a NUL"))),
+        _ => Ok(()),
+    }
+}
+
+/// The body of `POST …/cancel`: what a message on a socket may hold beside its type. None at all will do.
+pub(super) fn command(body: &[u8], kind: ResourceKind, action: Action) -> Result<CommandRequest, Failure> {
+    const FIELDS: [&str; 4] = ["request_id", "reason", "run_at", "delay_seconds"];
+    let mut fields: serde_json::Map<String, serde_json::Value> =
+        if body.is_empty() { serde_json::Map::new() } else { object(body)? };
+    if let Some(unknown) = fields.keys().find(|key| !FIELDS.contains(&key.as_str())) {
+        let message = format!("Unknown field {unknown:?}; this takes: {}", FIELDS.join(", "));
+        return Err(Failure::invalid(message));
+    }
+    // Read by the very rules of the sockets, so that the two never drift apart.
+    fields.insert("type".to_owned(), format!("{}_{}", action.word(), kind.word()).into());
+    let text = serde_json::Value::Object(fields).to_string();
+    match crate::protocol::parse(&text, kind) {
+        Ok(ClientMessage::Command(request)) => Ok(request),
+        Ok(_) => Err(Failure::invalid("This is not a command")),
+        Err(Rejection { code, message, request_id }) => {
+            Err(Failure::new(code, message).request_id(request_id.map(<RequestId as Into<String>>::into)))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words<T>(result: Result<T, Failure>) -> String {
+        match result {
+            Ok(_) => panic!("it was taken"),
+            Err(failure) => format!("{failure:?}"),
+        }
+    }
+
+    fn owned<T>(read: impl Fn(&Owner<'_>) -> T) -> T {
+        read(&Owner { tenant: &"acme".parse().expect("tenant"), user: &"ann".parse().expect("user") })
+    }
+
+    #[test]
+    fn a_job_is_made_from_its_type_alone_or_from_all_its_fields() {
+        let least = owned(|o| job(br#"{"job_type":"demo"}"#, o)).expect("job");
+        assert_eq!((least.job_type.as_str(), least.parameters, least.max_retries), ("demo", serde_json::json!({}), 0));
+        let text = br#"{"job_type":"csv","id":"j1","title":"T","parameters":[1],"campaign_id":"c1","max_retries":3}"#;
+        let all = owned(|o| job(text, o)).expect("job");
+        assert_eq!((all.id.as_str(), all.campaign.expect("some").as_str(), all.max_retries), ("j1", "c1", 3));
+        assert_eq!(all.created_by.expect("some").as_str(), "ann");
+        assert_eq!(all.tenant.as_str(), "acme");
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_with_its_name() {
+        for (text, part) in [
+            (r#"{"job_type":"x","titel":"T"}"#, "unknown field `titel`"),
+            (r#"{}"#, "missing field `job_type`"),
+            (r#"{"job_type":"a b"}"#, "1 to 128 letters"),
+            (r#"{"job_type":""}"#, "1 to 128 letters"),
+            (r#"{"job_type":"x","id":"a:b"}"#, "1 to 128 letters"),
+            (r#"{"job_type":"x","max_retries":-1}"#, "invalid value"),
+            (r#"{"job_type":"x","max_retries":1001}"#, "max_retries"),
+            (r#"{"job_type":"x","tenant_id":"globex"}"#, "unknown field `tenant_id`"),
+            (r#"{"job_type":"x""#, "EOF"),
+            ("[]", "does not fit"),
+            ("", "EOF"),
+        ] {
+            let words = words(owned(|o| job(text.as_bytes(), o)));
+            assert!(words.contains(part), "{text}: {words}");
+        }
+        let long = format!(r#"{{"job_type":"x","title":"{}"}}"#, "x".repeat(501));
+        assert!(words(owned(|o| job(long.as_bytes(), o))).contains("title may have 500"));
+    }
+
+    #[test]
+    fn a_campaign_owns_its_jobs() {
+        let made = owned(|o| campaign(br#"{"name":"N","jobs":[{"job_type":"a"},{"job_type":"b"}]}"#, o)).expect("made");
+        assert_eq!(made.jobs.len(), 2);
+        assert!(made.jobs.iter().all(|job| job.campaign.as_ref() == Some(&made.id)));
+        let twice = br#"{"jobs":[{"job_type":"a","id":"j"},{"job_type":"a","id":"j"}]}"#;
+        assert!(words(owned(|o| campaign(twice, o))).contains("jobs[1].id"));
+        let other = br#"{"id":"c","jobs":[{"job_type":"a","campaign_id":"d"}]}"#;
+        assert!(words(owned(|o| campaign(other, o))).contains("jobs[0].campaign_id"));
+        let many = format!(r#"{{"jobs":[{}]}}"#, vec![r#"{"job_type":"a"}"#; MAX_CAMPAIGN_JOBS + 1].join(","));
+        assert!(words(owned(|o| campaign(many.as_bytes(), o))).contains("10000 jobs at most"));
+    }
+
+    #[test]
+    fn a_command_takes_what_a_message_on_a_socket_takes() {
+        let read = |text: &str| command(text.as_bytes(), ResourceKind::Job, Action::Pause);
+        assert_eq!(read("").expect("command").action, Action::Pause);
+        let full = read(r#"{"request_id":"r1","reason":"because"}"#).expect("command");
+        assert_eq!((full.request_id.expect("some").as_str(), full.reason.as_deref()), ("r1", Some("because")));
+        for (text, part) in [
+            (r#"{"type":"cancel_job"}"#, "Unknown field"),
+            (r#"{"request_id":"a b"}"#, "a request_id must be"),
+            (r#"{"request_id":"r1","reason":7}"#, "request_id: Some(\"r1\")"),
+            (r#"{"delay_seconds":5}"#, "not available yet"),
+            ("[]", "does not fit"),
+        ] {
+            let words = words(read(text));
+            assert!(words.contains(part), "{text}: {words}");
+        }
+    }
+
+    #[test]
+    fn queries_are_decoded_and_checked() {
+        let query = Query::parse(Some("token=x&status=running&job_type=a%2Eb&limit=7"), &["status", "job_type", "limit"]);
+        let query = query.expect("query");
+        assert_eq!((query.get("status"), query.get("job_type"), query.limit().expect("limit")), (Some("running"), Some("a.b"), 7));
+        assert!(words(Query::parse(Some("stat=1"), &["status"])).contains("Unknown query parameter"));
+        assert!(words(Query::parse(Some("a=1&a=2"), &["a"])).contains("twice"));
+        assert!(words(Query::parse(Some("a=%ff"), &["a"])).contains("UTF-8"));
+        for wrong in ["limit=0", "limit=1001", "limit=x", "after=x", "after=-1", "wait=61", "wait=-1", "wait=1.5"] {
+            let query = Query::parse(Some(wrong), &["limit", "after", "wait"]).expect("query");
+            let failed = query.limit().is_err() || query.after().is_err() || query.wait().is_err();
+            assert!(failed, "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! A request as the handlers see it: who asks, and a body that is read only once they may.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use futures_util::{Stream, StreamExt};
+use hyper::header::{CONTENT_LENGTH, HOST, ORIGIN};
+use hyper::{HeaderMap, Method};
+use warp::Filter;
+
+use super::Rest;
+use super::answer::Failure;
+use super::input::Query;
+use crate::auth::{self, AuthError, Caller, TokenPlace};
+use crate::domain::{Permission, ResourceId, ResourceKind};
+use crate::gateway::Peer;
+use crate::protocol::ErrorCode;
+
+/// How long a body may take to arrive.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+type Body = Pin<Box<dyn Stream<Item = Result<Bytes, warp::Error>> + Send>>;
+
+/// One request.
+pub(super) struct Request {
+    method: Method,
+    query: Option<String>,
+    headers: HeaderMap,
+    peer: Option<Peer>,
+    body: Option<Body>,
+}
+
+/// Takes any request apart.
+pub(super) fn filter() -> impl Filter<Extract = (Request,), Error = warp::Rejection> + Clone + Send + Sync + 'static {
+    let query = warp::query::raw().map(Some).or(warp::any().map(|| None)).unify();
+    let body = warp::body::stream().map(|stream| -> Body {
+        let stream: Pin<Box<dyn Stream<Item = _> + Send>> = Box::pin(stream);
+        Box::pin(stream.map(|part: Result<_, warp::Error>| part.map(flat)))
+    });
+    warp::method()
+        .and(query)
+        .and(warp::header::headers_cloned())
+        .and(warp::ext::optional::<Peer>())
+        .and(body)
+        .and_then(async |method, query, headers, peer, body| {
+            Ok::<_, Infallible>(Request { method, query, headers, peer, body: Some(body) })
+        })
+}
+
+fn flat(mut part: impl Buf) -> Bytes {
+    part.copy_to_bytes(part.remaining())
+}
+
+impl Request {
+    /// Its method, as one of the words that metrics may hold.
+    pub(super) fn method(&self) -> &'static str {
+        match self.method {
+            Method::GET => "GET",
+            Method::HEAD => "HEAD",
+            Method::POST => "POST",
+            Method::PUT => "PUT",
+            Method::PATCH => "PATCH",
+            Method::DELETE => "DELETE",
+            Method::OPTIONS => "OPTIONS",
+            _ => "other",
+        }
+    }
+
+    /// Its query, of which this path knows these names.
+    pub(super) fn query(&self, known: &[&str]) -> Result<Query, Failure> {
+        Query::parse(self.query.as_deref(), known)
+    }
+
+    /// Who asks. A token in a cookie also comes along when a page of somebody else's makes the browser send
+    /// the request, so whatever changes something then needs a word of the browser on where it comes from.
+    pub(super) async fn caller(&self, rest: &Rest) -> Result<Caller, Failure> {
+        let presented = auth::present(self.query.as_deref(), &self.headers).ok_or(AuthError::Missing)?;
+        let reads = matches!(self.method, Method::GET | Method::HEAD);
+        if presented.place == TokenPlace::Cookie && !reads && !self.is_from_here(rest) {
+            return Err(Failure::new(
+                ErrorCode::Forbidden,
+                "With a token in a cookie, this must come from a page of this service or of server.public_origins",
+            ));
+        }
+        Ok(rest.verifier().verify(&presented.token).await?)
+    }
+
+    /// As [`Self::caller`], who must hold a permission. `what` completes "Insufficient permissions to …".
+    pub(super) async fn permitted(
+        &self,
+        rest: &Rest,
+        permission: &Permission,
+        what: &str,
+    ) -> Result<Caller, Failure> {
+        let caller = self.caller(rest).await?;
+        if rest.policy().check(&caller, permission).await? {
+            return Ok(caller);
+        }
+        Err(Failure::new(ErrorCode::PermissionDenied, format!("Insufficient permissions to {what}")))
+    }
+
+    /// As [`Self::permitted`], to read resources of a kind.
+    pub(super) async fn reader(&self, rest: &Rest, kind: ResourceKind) -> Result<Caller, Failure> {
+        self.permitted(rest, &Permission::read(kind), &format!("read {}", kind.word())).await
+    }
+
+    fn is_from_here(&self, rest: &Rest) -> bool {
+        let header = |name| self.headers.get(name).and_then(|value| value.to_str().ok());
+        let Some(origin) = header(ORIGIN.as_str()) else {
+            // Every browser of the last years sends one of the two with a POST.
+            return header("sec-fetch-site") == Some("same-origin");
+        };
+        let own = origin.split_once("://").map(|(_, authority)| authority);
+        (own.is_some() && own == header(HOST.as_str()))
+            || rest.settings().server.public_origins.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin))
+    }
+
+    /// Where it comes from, for the audit trail.
+    pub(super) fn address(&self) -> Option<String> {
+        self.peer.map(|peer| peer.0.ip().to_string())
+    }
+
+    /// The body, which may have so many bytes.
+    pub(super) async fn body(&mut self, limit: usize) -> Result<Bytes, Failure> {
+        let announced = self.headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
+        if announced.is_some_and(|length: usize| length > limit) {
+            return Err(Failure::too_large(limit));
+        }
+        let Some(mut parts) = self.body.take() else { return Ok(Bytes::new()) };
+        let collect = async {
+            let mut whole = BytesMut::new();
+            while let Some(part) = parts.next().await {
+                let part = part.map_err(|_| Failure::invalid("The body broke off"))?;
+                if whole.len() + part.len() > limit {
+                    return Err(Failure::too_large(limit));
+                }
+                whole.extend_from_slice(&part);
+            }
+            Ok(whole.freeze())
+        };
+        tokio::time::timeout(BODY_TIMEOUT, collect).await.map_err(|_| Failure::too_slow())?
+    }
+}
+
+/// An id out of a path.
+pub(super) fn id(text: &str) -> Result<ResourceId, Failure> {
+    Ok(text.parse::<ResourceId>()?)
+}

@@ -176,6 +176,7 @@ pub async fn serve(
         settings,
     }));
     background.spawn(gateway.health().clone().watch(background_stop.clone()));
+    background.spawn(crate::telemetry::metrics::Metrics::install().upkeep(background_stop.clone()));
     background.spawn(gateway.metrics().clone().upkeep(background_stop.clone()));
     tracing::info!(gateway_id = gateway.id(), %address, "gateway.started");
     if let Some(ready) = ready {

@@ -1,6 +1,8 @@
 //! What goes back: JSON with its status, errors in the one form of CONTRACT section 3, security headers.
 
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS};
+use hyper::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
+};
 use hyper::{HeaderMap, StatusCode};
 use serde::Serialize;
 use warp::reply::Response;
@@ -183,7 +185,9 @@ impl From<BrokerError> for Failure {
         tracing::warn!(%error, "http.redis_unavailable");
         match error {
             BrokerError::Unavailable(_) | BrokerError::Unknown(_) => Self::unavailable(),
-            BrokerError::Refused(_) => Self::new(ErrorCode::Internal, "Something went wrong here; the log has the details"),
+            BrokerError::Refused(_) => {
+                Self::new(ErrorCode::Internal, "Something went wrong here; the log has the details")
+            }
         }
     }
 }
@@ -222,7 +226,10 @@ mod tests {
         assert_eq!(response.headers()["x-content-type-options"], "nosniff");
         assert_eq!(response.headers()["cache-control"], "no-store");
         let response = Failure::wrong_method(&["GET", "POST"]).into_answer().into_response();
-        assert_eq!((response.status().as_u16(), response.headers()["allow"].to_str().expect("text")), (405, "GET, POST"));
+        assert_eq!(
+            (response.status().as_u16(), response.headers()["allow"].to_str().expect("text")),
+            (405, "GET, POST")
+        );
     }
 
     #[test]

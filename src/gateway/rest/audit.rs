@@ -51,7 +51,7 @@ pub(super) async fn audit(rest: &Rest, request: &Request) -> Result<Answer, Fail
 fn entry(row: &AuditRow) -> Value {
     let mut value = serde_json::to_value(&row.entry).unwrap_or_default();
     value["id"] = row.id.into();
-    value["at"] = row.at.clone().into();
+    value["at"] = row.time.clone().into();
     value["previous_hash"] = row.previous_hash.clone().into();
     value["hash"] = row.hash.clone().into();
     value

@@ -78,9 +78,8 @@ pub(super) async fn result(
     let command: CommandId = command.parse().map_err(|_| Failure::invalid("A command_id is a UUID"))?;
     resources::exists(rest, &resource).await?;
     let result = wait_for(rest, &resource, command, wait.unwrap_or_default()).await?;
-    let message = result.unwrap_or_else(|| {
-        Frame::new("pending").resource(&resource).plain("command_id", &command.to_string()).end()
-    });
+    let message = result
+        .unwrap_or_else(|| Frame::new("pending").resource(&resource).plain("command_id", &command.to_string()).end());
     Ok(Answer::message(StatusCode::OK, message))
 }
 

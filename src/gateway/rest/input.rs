@@ -5,9 +5,9 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::answer::Failure;
+use crate::domain::Action;
 use crate::domain::{RequestId, ResourceId, ResourceKind, TenantId, UserId};
 use crate::protocol::client::{ClientMessage, CommandRequest, Rejection};
-use crate::domain::Action;
 use crate::store::{NewCampaign, NewJob};
 
 /// Most jobs that one request makes.
@@ -136,6 +136,9 @@ pub(super) fn job(body: &[u8], owner: &Owner<'_>) -> Result<NewJob, Failure> {
 
 fn new_job(body: JobBody, owner: &Owner<'_>) -> Result<NewJob, Failure> {
     short("title", body.title.as_deref())?;
+    if has_nul(&body.parameters) {
+        return Err(Failure::invalid("parameters may not contain a NUL: SQL cannot keep it"));
+    }
     if body.max_retries > MAX_RETRIES {
         return Err(Failure::invalid(format!("max_retries may be {MAX_RETRIES} at most")));
     }
@@ -173,6 +176,15 @@ pub(super) fn campaign(body: &[u8], owner: &Owner<'_>) -> Result<NewCampaign, Fa
         jobs.push(job);
     }
     Ok(NewCampaign { id, tenant: owner.tenant.clone(), name: body.name, created_by: Some(owner.user.clone()), jobs })
+}
+
+fn has_nul(value: &serde_json::Value) -> bool {
+    match value {
+        serde_json::Value::String(text) => text.contains('\0'),
+        serde_json::Value::Array(values) => values.iter().any(has_nul),
+        serde_json::Value::Object(map) => map.iter().any(|(key, value)| key.contains('\0') || has_nul(value)),
+        _ => false,
+    }
 }
 
 fn short(name: &str, text: Option<&str>) -> Result<(), Failure> {
@@ -240,6 +252,8 @@ mod tests {
             (r#"{"job_type":"a b"}"#, "1 to 128 letters"),
             (r#"{"job_type":""}"#, "1 to 128 letters"),
             (r#"{"job_type":"x","id":"a:b"}"#, "1 to 128 letters"),
+            (r#"{"job_type":"x","parameters":[{"a":"\u0000"}]}"#, "NUL"),
+            (r#"{"job_type":"x","title":"\u0000"}"#, "NUL"),
             (r#"{"job_type":"x","max_retries":-1}"#, "invalid value"),
             (r#"{"job_type":"x","max_retries":1001}"#, "max_retries"),
             (r#"{"job_type":"x","tenant_id":"globex"}"#, "unknown field `tenant_id`"),
@@ -287,9 +301,13 @@ mod tests {
 
     #[test]
     fn queries_are_decoded_and_checked() {
-        let query = Query::parse(Some("token=x&status=running&job_type=a%2Eb&limit=7"), &["status", "job_type", "limit"]);
+        let query =
+            Query::parse(Some("token=x&status=running&job_type=a%2Eb&limit=7"), &["status", "job_type", "limit"]);
         let query = query.expect("query");
-        assert_eq!((query.get("status"), query.get("job_type"), query.limit().expect("limit")), (Some("running"), Some("a.b"), 7));
+        assert_eq!(
+            (query.get("status"), query.get("job_type"), query.limit().expect("limit")),
+            (Some("running"), Some("a.b"), 7)
+        );
         assert!(words(Query::parse(Some("stat=1"), &["status"])).contains("Unknown query parameter"));
         assert!(words(Query::parse(Some("a=1&a=2"), &["a"])).contains("twice"));
         assert!(words(Query::parse(Some("a=%ff"), &["a"])).contains("UTF-8"));

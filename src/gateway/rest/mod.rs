@@ -58,7 +58,7 @@ fn is_ours(path: &str) -> bool {
 
 /// Answers every request whose path is this module's, in JSON also where there is no such path or method;
 /// passes all others on.
-pub fn routes(rest: &Rest) -> Routes {
+pub fn routes(gateway: &Gateway) -> Routes {
     let rest = Arc::new(Rest {
         gateway: gateway.clone(),
         metrics: Metrics::install(),
@@ -92,12 +92,7 @@ async fn answer(rest: &Rest, path: &str, mut request: Request) -> Response {
     answer.into_response()
 }
 
-async fn serve(
-    rest: &Rest,
-    endpoint: Endpoint,
-    segments: &[&str],
-    request: &mut Request,
-) -> Result<Answer, Failure> {
+async fn serve(rest: &Rest, endpoint: Endpoint, segments: &[&str], request: &mut Request) -> Result<Answer, Failure> {
     let first = segments.first().copied().unwrap_or_default();
     let second = segments.get(1).copied().unwrap_or_default();
     match endpoint {

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -29,7 +30,8 @@ pub(super) struct Request {
     query: Option<String>,
     headers: HeaderMap,
     peer: Option<Peer>,
-    body: Option<Body>,
+    /// The lock is never waited for: it makes the request `Sync`, which a stream is not.
+    body: Mutex<Option<Body>>,
 }
 
 /// Takes any request apart.
@@ -39,14 +41,11 @@ pub(super) fn filter() -> impl Filter<Extract = (Request,), Error = warp::Reject
         let stream: Pin<Box<dyn Stream<Item = _> + Send>> = Box::pin(stream);
         Box::pin(stream.map(|part: Result<_, warp::Error>| part.map(flat)))
     });
-    warp::method()
-        .and(query)
-        .and(warp::header::headers_cloned())
-        .and(warp::ext::optional::<Peer>())
-        .and(body)
-        .and_then(async |method, query, headers, peer, body| {
-            Ok::<_, Infallible>(Request { method, query, headers, peer, body: Some(body) })
-        })
+    warp::method().and(query).and(warp::header::headers_cloned()).and(warp::ext::optional::<Peer>()).and(body).and_then(
+        async |method, query, headers, peer, body| {
+            Ok::<_, Infallible>(Request { method, query, headers, peer, body: Mutex::new(Some(body)) })
+        },
+    )
 }
 
 fn flat(mut part: impl Buf) -> Bytes {
@@ -88,12 +87,7 @@ impl Request {
     }
 
     /// As [`Self::caller`], who must hold a permission. `what` completes "Insufficient permissions to …".
-    pub(super) async fn permitted(
-        &self,
-        rest: &Rest,
-        permission: &Permission,
-        what: &str,
-    ) -> Result<Caller, Failure> {
+    pub(super) async fn permitted(&self, rest: &Rest, permission: &Permission, what: &str) -> Result<Caller, Failure> {
         let caller = self.caller(rest).await?;
         if rest.policy().check(&caller, permission).await? {
             return Ok(caller);
@@ -128,7 +122,8 @@ impl Request {
         if announced.is_some_and(|length: usize| length > limit) {
             return Err(Failure::too_large(limit));
         }
-        let Some(mut parts) = self.body.take() else { return Ok(Bytes::new()) };
+        let body = self.body.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let Some(mut parts) = body.take() else { return Ok(Bytes::new()) };
         let collect = async {
             let mut whole = BytesMut::new();
             while let Some(part) = parts.next().await {

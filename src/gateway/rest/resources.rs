@@ -88,11 +88,7 @@ async fn create_job(rest: &Rest, request: &mut Request, caller: &Caller) -> Resu
     Ok((row.id.to_string(), json!(row)))
 }
 
-async fn create_campaign(
-    rest: &Rest,
-    request: &mut Request,
-    caller: &Caller,
-) -> Result<(String, Value), Failure> {
+async fn create_campaign(rest: &Rest, request: &mut Request, caller: &Caller) -> Result<(String, Value), Failure> {
     // Few at a time: each may hold its whole body, and its jobs, in memory.
     let Ok(_place) = rest.large_bodies.acquire().await else { return Err(Failure::unavailable()) };
     let body = request.body(CAMPAIGN_BODY).await?;
@@ -103,12 +99,7 @@ async fn create_campaign(
 }
 
 /// `GET /api/v1/jobs/{id}`, `GET /api/v1/campaigns/{id}`: the row, and what Redis knows beyond it.
-pub(super) async fn show(
-    rest: &Rest,
-    request: &Request,
-    kind: ResourceKind,
-    text: &str,
-) -> Result<Answer, Failure> {
+pub(super) async fn show(rest: &Rest, request: &Request, kind: ResourceKind, text: &str) -> Result<Answer, Failure> {
     request.query(&[])?;
     let caller = request.reader(rest, kind).await?;
     let resource = Resource { tenant: caller.tenant, kind, id: id(text)? };
@@ -149,7 +140,10 @@ async fn timely<T>(read: impl Future<Output = Result<T, StoreError>>) -> Result<
 /// A write: without an answer in time it may have been done all the same.
 async fn written<T>(write: impl Future<Output = Result<T, StoreError>>, kind: ResourceKind) -> Result<T, Failure> {
     let late = |_| {
-        let message = format!("The database did not answer in time; the {} may have been made: look before you send it again", kind.word());
+        let message = format!(
+            "The database did not answer in time; the {} may have been made: look before you send it again",
+            kind.word()
+        );
         Failure::new(ErrorCode::OutcomeUnknown, message)
     };
     Ok(tokio::time::timeout(WRITE_TIMEOUT, write).await.map_err(late)??)

@@ -3,16 +3,25 @@
 use super::{Store, StoreError};
 use crate::domain::Resource;
 
+/// A statement for each row would cost more than the row.
+const ROWS_A_STATEMENT: usize = 100;
+
 impl Store {
     /// Writes rows of a file, each once: rows written before by a run that was interrupted stay as they are.
     pub async fn import_rows(&self, job: &Resource, rows: &[(i64, String)]) -> Result<(), StoreError> {
         let mut tx = self.database.write().await?;
-        for (number, fields) in rows {
-            tx.execute(
-                "INSERT INTO imported_rows (tenant_id, job_id, row_number, fields) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
-                &[job.tenant.as_str().into(), job.id.as_str().into(), (*number).into(), fields.as_str().into()],
-            )
-            .await?;
+        for some in rows.chunks(ROWS_A_STATEMENT) {
+            let mut values = vec![job.tenant.as_str().into(), job.id.as_str().into()];
+            let mut places = Vec::with_capacity(some.len());
+            for (number, fields) in some {
+                values.extend([(*number).into(), fields.as_str().into()]);
+                places.push(format!("($1, $2, ${}, ${})", values.len() - 1, values.len()));
+            }
+            let text = format!(
+                "INSERT INTO imported_rows (tenant_id, job_id, row_number, fields) VALUES {} ON CONFLICT DO NOTHING",
+                places.join(", ")
+            );
+            tx.execute(&text, &values).await?;
         }
         tx.commit().await
     }

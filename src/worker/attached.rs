@@ -2,13 +2,20 @@
 //! worker, for a single piece of work.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::WorkerError;
+use super::core::{Core, Desired};
 use super::hosted::Controlled;
-use crate::broker::Broker;
+use super::hosts::{Gone, Hosted, Phase};
+use super::report::Report;
+use super::{WorkerError, control, news, reaper};
+use crate::broker::{Broker, Subscriber};
 use crate::config::Settings;
 use crate::domain::{Job, Progress};
 use crate::store::{HostedJob, RunEnd, Store};
+
+/// Longest wait for a command under way when the work is over.
+const LAST_COMMAND: Duration = Duration::from_secs(5);
 
 /// How the end of attached work was recorded.
 #[derive(Debug)]
@@ -25,33 +32,78 @@ pub enum Settled {
 ///
 /// `hosted` comes from [`Store::create_attached_job`]; its `run.host` is the worker id used here.
 /// Start the work before (or right after) the host; report its end with [`finish`](Self::finish).
-pub struct AttachedHost {}
+/// While it lives, this program also carries out commands on other jobs of the tenant, as any worker does.
+pub struct AttachedHost {
+    core: Arc<Core>,
+    hosted: Arc<Hosted>,
+}
 
 impl AttachedHost {
     /// Starts listening for commands on the job and keeps the run alive.
     pub async fn start(
-        _settings: &Settings,
-        _store: Store,
-        _broker: Broker,
-        _hosted: HostedJob,
-        _work: Arc<dyn Controlled>,
+        settings: &Settings,
+        store: Store,
+        broker: Broker,
+        hosted: HostedJob,
+        work: Arc<dyn Controlled>,
     ) -> Result<Self, WorkerError> {
-        unimplemented!()
+        let tenant = hosted.run.job.tenant.clone();
+        let core = Core::new(hosted.run.host.clone(), Some(vec![tenant]), settings.clone(), store, broker);
+        let report = Arc::new(Report::starting_at(hosted.job.progress.clone()));
+        let (resource, status) = (hosted.run.job.clone(), hosted.job.status);
+        let (hosted, hear_flush) = Hosted::new(hosted, work, report, None);
+        let host = Self { core: core.clone(), hosted: hosted.clone() };
+        reaper::beat(&core).await?;
+        let (subscriber, events) =
+            Subscriber::start(&settings.redis, &core.broker, &core.tracker, core.end.clone()).await?;
+        control::subscribe(&subscriber).await?;
+        core.spawn(reaper::heartbeat(core.clone()));
+        core.host(&hosted, hear_flush).await;
+        core.spawn(control::listen(core.clone(), events));
+        core.spawn(control::poll(core.clone()));
+        core.spawn(news::run(core.clone()));
+        core.publish_status(&resource, status, Desired::Nothing).await;
+        Ok(host)
     }
 
     /// Tells everyone who watches how far the work is: at most four times a second, the last one always.
-    pub fn progress(&self, _progress: Progress) {
-        unimplemented!()
+    pub fn progress(&self, progress: Progress) {
+        self.hosted.report.progress(progress);
     }
 
-    /// Returns if another run has taken the job: end the work and write nothing.
+    /// Returns if another run has taken the job, or another system has ended its row: the work is being
+    /// cancelled, and nothing of it is written any more.
     pub async fn lost(&self) {
-        unimplemented!()
+        let mut phase = self.hosted.phase.subscribe();
+        let gone = phase.wait_for(|phase| *phase == Phase::Gone(Gone::Elsewhere)).await;
+        if gone.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 
     /// The work has ended by itself, or because a command cancelled it: this finds out which, records it,
-    /// and says goodbye. Keeps trying while SQL is away.
-    pub async fn finish(self, _end: RunEnd) -> Settled {
-        unimplemented!()
+    /// and says goodbye. Keeps trying while SQL is away; waits for the resume of a job that ended while paused.
+    pub async fn finish(self, end: RunEnd) -> Settled {
+        let (gone, row) = self.core.settle(&self.hosted, end).await;
+        self.core.stop.cancel();
+        self.core.commands_done(LAST_COMMAND).await;
+        news::tell(&self.core).await;
+        if let Err(error) = self.core.broker.leave(&self.core.id, self.core.tenants.as_deref()).await {
+            tracing::debug!(%error, "worker.leave_failed"); // It counts as alive for a few seconds more.
+        }
+        self.core.close().await;
+        match (gone, row) {
+            (Gone::Recorded, Some(row)) => Settled::Recorded(row),
+            (Gone::Cancelled, _) => Settled::Cancelled,
+            (Gone::Recorded | Gone::Elsewhere, _) => Settled::Lost,
+        }
+    }
+}
+
+impl Drop for AttachedHost {
+    fn drop(&mut self) {
+        // Dropped without `finish`: as after a crash, others find out by the missing heartbeat.
+        self.core.stop.cancel();
+        self.core.end.cancel();
     }
 }

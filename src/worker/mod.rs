@@ -1,13 +1,61 @@
 //! Workers: they carry out commands, and run jobs.
+//!
+//! A worker is a handful of loops around one [`core`]:
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `control` | hears that a resource has a command; polls, in case it did not; claims |
+//! | `execute`, `job_command`, `campaign_command`, `bring` | one claimed command, up to its one result |
+//! | `dispatch`, `runtime` | takes jobs that wait in SQL, and runs their code |
+//! | `gate`, `context`, `job` | what job code is written against |
+//! | `hosts`, `tend`, `report` | the runs hosted here: renewals, progress, their recorded end |
+//! | `reaper` | heartbeats, and the jobs of workers that have none any more |
+//! | `news`, `audit` | campaign progress; audit entries on their way to SQL |
+//! | `attached` | all of that for the one job of `wheelhouse run` |
+//! | `jobs` | the kinds of job that come with Wheelhouse |
+//!
+//! Start with [`Job`] to write a kind of job of your own.
 
 mod attached;
+mod audit;
+mod bring;
+mod campaign_command;
+mod context;
+mod control;
+mod core;
+mod dispatch;
+mod execute;
+mod gate;
 mod hosted;
+mod hosts;
+mod job;
+mod job_command;
+pub mod jobs;
+mod live;
+mod news;
+mod reaper;
+mod report;
+mod runtime;
+mod tend;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
 
 pub use attached::{AttachedHost, Settled};
+pub use context::JobContext;
 pub use hosted::{Controlled, Reached};
+pub use job::{Cancelled, Job, JobError};
 
-use crate::broker::BrokerError;
-use crate::store::StoreError;
+use self::core::Core;
+use crate::broker::{Broker, BrokerError, Subscriber};
+use crate::config::Settings;
+use crate::domain::WorkerId;
+use crate::store::{Store, StoreError};
+
+/// Longest wait for tasks that were told to end.
+const LAST_TASKS: Duration = Duration::from_secs(2);
 
 /// Why a worker could not start.
 #[derive(Debug, thiserror::Error)]
@@ -21,4 +69,116 @@ pub enum WorkerError {
     /// The tables are missing or old.
     #[error("the database is not up to date: run `wheelhouse migrate` first")]
     NotMigrated,
+}
+
+/// Puts a worker together.
+pub struct WorkerBuilder {
+    settings: Settings,
+    id: Option<WorkerId>,
+    kinds: dispatch::Kinds,
+}
+
+impl WorkerBuilder {
+    /// A worker that carries out commands and knows no kind of job yet.
+    pub fn new(settings: Settings) -> Self {
+        Self { settings, id: None, kinds: dispatch::Kinds::default() }
+    }
+
+    /// Its name; without it one is made up. No two workers may have the same at the same time.
+    pub fn id(mut self, id: WorkerId) -> Self {
+        self.id = Some(id);
+        self
+    }
+
+    /// Teaches it a kind of job: `job_type` is what `jobs.job_type` holds.
+    pub fn job(mut self, job_type: &str, code: impl Job) -> Self {
+        self.kinds.insert(job_type.to_owned(), Arc::new(code));
+        self
+    }
+
+    /// The kinds that come with Wheelhouse: `csv_import` and `demo_step`.
+    pub fn built_in_jobs(self) -> Self {
+        self.job("csv_import", jobs::CsvImport).job("demo_step", jobs::DemoStep)
+    }
+
+    /// The worker.
+    pub fn build(self) -> Worker {
+        let id = self.id.unwrap_or_else(made_up_id);
+        Worker { settings: self.settings, id, kinds: self.kinds }
+    }
+}
+
+/// Unlikely to be anyone else's: the process and 64 random bits.
+fn made_up_id() -> WorkerId {
+    let id = format!("worker-{}-{:016x}", std::process::id(), fastrand::u64(..));
+    // Letters, digits and dashes, far below the longest: it is an id.
+    id.parse().unwrap_or_else(|_| unreachable!("{id} is an id"))
+}
+
+/// One worker, ready to run.
+pub struct Worker {
+    settings: Settings,
+    id: WorkerId,
+    kinds: dispatch::Kinds,
+}
+
+impl Worker {
+    /// Its name.
+    pub fn id(&self) -> &WorkerId {
+        &self.id
+    }
+
+    /// Works until `stop` is cancelled; then takes up nothing new, hands its jobs back at their next
+    /// checkpoint (within `worker.grace_seconds`), finishes the commands under way, and returns.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), WorkerError> {
+        let store = Store::open(&self.settings.database).await?;
+        if !store.is_migrated().await? {
+            return Err(WorkerError::NotMigrated);
+        }
+        let broker = Broker::connect(&self.settings.redis).await?;
+        let grace = self.settings.worker.grace;
+        let core = Core::new(self.id, self.settings.worker.tenants.clone(), self.settings, store, broker);
+        // Whatever way this ends, also by being dropped, no task of it goes on.
+        let _end = core.end.clone().drop_guard();
+
+        reaper::beat(&core).await?;
+        let (subscriber, events) =
+            Subscriber::start(&core.settings.redis, &core.broker, &core.tracker, core.end.clone()).await?;
+        control::subscribe(&subscriber).await?;
+        core.spawn(reaper::heartbeat(core.clone()));
+        core.spawn(control::listen(core.clone(), events));
+        core.spawn(control::poll(core.clone()));
+        let dispatching = core.spawn(dispatch::run(core.clone(), self.kinds));
+        core.spawn(reaper::run(core.clone()));
+        core.spawn(audit::run(core.clone()));
+        core.spawn(news::run(core.clone()));
+        tracing::info!(worker_id = %core.id, concurrency = core.settings.worker.concurrency, "worker.started");
+
+        stop.cancelled().await;
+        tracing::info!(worker_id = %core.id, jobs = core.hosts.len(), "worker.draining");
+        core.stop.cancel();
+        // A job that SQL is just giving to this worker must be in the table before that is emptied.
+        let _ = tokio::time::timeout(grace, dispatching).await;
+        // Two graces: the first may be used up by job code, the second by SQL.
+        core.leave_jobs(grace * 2).await;
+        core.commands_done(grace).await;
+        news::tell(&core).await;
+        if let Err(error) = core.broker.leave(&core.id, core.tenants.as_deref()).await {
+            tracing::debug!(%error, "worker.leave_failed"); // It counts as alive for a few seconds more.
+        }
+        core.close().await;
+        tracing::info!(worker_id = %core.id, "worker.stopped");
+        Ok(())
+    }
+}
+
+impl Core {
+    /// Ends every task and waits for them a moment.
+    pub(crate) async fn close(&self) {
+        self.end.cancel();
+        self.tracker.close();
+        if tokio::time::timeout(LAST_TASKS, self.tracker.wait()).await.is_err() {
+            tracing::warn!(worker_id = %self.id, "worker.tasks_left_behind");
+        }
+    }
 }

@@ -1,0 +1,201 @@
+//! What a command does to a campaign. A cancel also ends its jobs: those that run nowhere in the same
+//! transaction, those inside workers by a cancel of their own, and it is answered when none runs any more.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use super::bring::Waited;
+use super::core::{Core, Desired};
+use super::execute::{Room, Verdict};
+use super::job_command::interrupted;
+use crate::broker::BrokerError;
+use crate::broker::scripts::claim::Claim;
+use crate::broker::scripts::submit::{Grant, Origin, Submission, SubmitLimits};
+use crate::broker::scripts::updates::Update;
+use crate::domain::{Action, CampaignStatus, CommandId, JobStatus, Resource, ResourceKind};
+use crate::protocol::server;
+use crate::store::{Applied, JobFilter, StoreError};
+
+/// Between two looks at the jobs that are still to end.
+const LOOK: Duration = Duration::from_millis(150);
+/// Rows of one page.
+const PAGE: u32 = 500;
+/// Cancelled jobs that are told to whoever watches them; beyond it snapshots tell.
+const TOLD: usize = 5_000;
+
+impl Core {
+    pub(crate) async fn campaign_command(self: &Arc<Self>, claim: &Claim, poke: &Notify, room: &mut Room) -> Verdict {
+        let status = match self.apply(claim, None).await {
+            Ok(Applied::Succeeded { status, .. }) => status,
+            Ok(Applied::Refused) => return Verdict::refused(ResourceKind::Campaign),
+            Ok(Applied::Stale | Applied::Hosted(_)) => return Verdict::Void,
+            Err(error) => return self.after_error(claim, &error),
+        };
+        match claim.action {
+            Action::Pause => self.tell_campaign(claim, Desired::Nothing).await,
+            Action::Resume => {
+                self.tell_campaign(claim, Desired::Nothing).await;
+                self.wake_dispatch().await;
+                // All its jobs may have ended while it was paused.
+                self.news.mark(claim.resource.clone());
+            }
+            Action::Cancel => {
+                if let Some(verdict) = self.end_jobs(claim, poke, room).await {
+                    return verdict;
+                }
+                self.tell_campaign(claim, Desired::Nothing).await;
+                self.news.mark(claim.resource.clone());
+                let (core, campaign) = (self.clone(), claim.resource.clone());
+                self.spawn(async move { core.tell_cancelled(campaign).await });
+            }
+        }
+        Verdict::succeeded(status)
+    }
+
+    async fn tell_campaign(&self, claim: &Claim, desired: Desired<'_>) {
+        let row = match self.store.campaign(&claim.resource).await {
+            Ok(Some(row)) => row,
+            Ok(None) => return,
+            Err(error) => {
+                tracing::warn!(resource = %claim.resource, %error, "worker.update_not_published");
+                return;
+            }
+        };
+        let (shown, kept) = match desired {
+            Desired::Nothing => (None, Some(None)),
+            Desired::Is(word) => (Some(word), Some(Some(word.to_owned()))),
+        };
+        let message = server::campaign_status(&row, shown);
+        self.publish(&claim.resource, &Update { run: None, message, progress: None, desired: kept }).await;
+    }
+
+    /// Waits until no job of a cancelled campaign runs any more. `None`: none does.
+    async fn end_jobs(self: &Arc<Self>, claim: &Claim, poke: &Notify, room: &mut Room) -> Option<Verdict> {
+        let mut asked = HashSet::new();
+        loop {
+            let left = match self.jobs_left(&claim.resource).await {
+                Ok(left) => left,
+                Err(error) => return Some(self.after_error(claim, &error)),
+            };
+            if left.is_empty() {
+                return None;
+            }
+            if asked.is_empty() {
+                // From here on it only waits: others may have its room.
+                room.take();
+                self.tell_campaign(claim, Desired::Is(CampaignStatus::Cancelled.word())).await;
+            }
+            for job in left {
+                if asked.contains(&job) {
+                    continue;
+                }
+                match self.ask_to_end(claim, &job).await {
+                    Ok(()) => {
+                        asked.insert(job);
+                    }
+                    Err(error) => tracing::warn!(%job, %error, "worker.cancel_of_job_delayed"),
+                }
+            }
+            match self.keeping(claim, poke, tokio::time::sleep(LOOK)).await {
+                // It goes on elsewhere: what was asked of the jobs stands.
+                Waited::Done(()) if self.stop.is_cancelled() => return Some(Verdict::Later(Duration::ZERO)),
+                Waited::Done(()) => {}
+                other => return Some(interrupted(other)),
+            }
+        }
+    }
+
+    /// Jobs inside workers, and those that fell back into the queue when their worker died or they failed.
+    async fn jobs_left(&self, campaign: &Resource) -> Result<Vec<Resource>, StoreError> {
+        let mut left = self.store.hosted_jobs(campaign).await?;
+        for status in [JobStatus::Pending, JobStatus::Paused, JobStatus::Running] {
+            let page = self.store.jobs(&jobs_of(campaign, status, None)).await?;
+            left.extend(page.items.into_iter().map(|job| Resource::job(job.tenant_id, job.id)));
+        }
+        left.sort();
+        left.dedup();
+        Ok(left)
+    }
+
+    async fn ask_to_end(&self, claim: &Claim, job: &Resource) -> Result<(), BrokerError> {
+        let submission = Submission {
+            command: follow_up(claim.command, job),
+            resource: job.clone(),
+            action: Action::Cancel,
+            user: claim.user.clone(),
+            request: None,
+            reason: claim.reason.clone(),
+            origin: Origin::default(),
+            grant: Grant::Internal,
+        };
+        let limits = SubmitLimits {
+            commands_per_minute: self.settings.limits.commands_per_minute,
+            backlog_per_tenant: self.settings.limits.backlog_per_tenant,
+        };
+        self.broker.submit(&submission, limits).await.map(|_| ())
+    }
+
+    /// Tells whoever watches one of the jobs that it is cancelled.
+    async fn tell_cancelled(self: Arc<Self>, campaign: Resource) {
+        let (mut after, mut told) = (None, 0);
+        while told < TOLD {
+            let page = match self.store.jobs(&jobs_of(&campaign, JobStatus::Cancelled, after)).await {
+                Ok(page) => page,
+                Err(error) => {
+                    tracing::warn!(%campaign, %error, "worker.update_not_published");
+                    return;
+                }
+            };
+            for job in &page.items {
+                let resource = Resource::job(job.tenant_id.clone(), job.id.clone());
+                self.publish_status(&resource, job.status, Desired::Nothing).await;
+            }
+            told += page.items.len();
+            after = page.next;
+            if after.is_none() {
+                return;
+            }
+        }
+    }
+}
+
+fn jobs_of(campaign: &Resource, status: JobStatus, after: Option<String>) -> JobFilter {
+    JobFilter {
+        tenant: campaign.tenant.clone(),
+        status: Some(status),
+        campaign: Some(campaign.id.clone()),
+        job_type: None,
+        after,
+        limit: PAGE,
+    }
+}
+
+/// The id of the cancel that follows for one job: always the same, so that a campaign's cancel that is
+/// carried out twice asks each job once.
+fn follow_up(campaign: CommandId, job: &Resource) -> CommandId {
+    let text = campaign.to_string().replace('-', "");
+    let name = format!("{text}:{job}");
+    let hash = crate::broker::keys::fnv1a(&name);
+    // Time and version as in the campaign's command; the variant's two bits, then the hash.
+    let mixed = (hash & 0x3fff_ffff_ffff_ffff) | 0x8000_0000_0000_0000;
+    format!("{}{mixed:016x}", text.get(..16).unwrap_or_default()).parse().unwrap_or_else(|_| CommandId::generate())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cancel_that_follows_has_one_id_for_each_job() {
+        let (one, other) = (CommandId::generate(), CommandId::generate());
+        let jobs: Vec<Resource> = (0..50).filter_map(|n| Resource::parse(&format!("t:job:j{n}"))).collect();
+        let ids: HashSet<CommandId> = jobs.iter().map(|job| follow_up(one, job)).collect();
+        assert_eq!(ids.len(), jobs.len());
+        assert_eq!(follow_up(one, &jobs[0]), follow_up(one, &jobs[0]));
+        assert_ne!(follow_up(one, &jobs[0]), follow_up(other, &jobs[0]));
+        assert!(!ids.contains(&one));
+    }
+}

@@ -1,0 +1,150 @@
+//! What job code has in its hands while it runs.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio_util::task::TaskTracker;
+
+use super::gate::Gate;
+use super::job::{Cancelled, JobError};
+use super::report::Report;
+use crate::domain::{Job, Progress, Resource};
+use crate::store::{HostedJob, Store};
+
+/// One run of one job, as its code sees it. Cheap to clone; clones are about the same run.
+///
+/// **Where it stops.** Only at [`checkpoint`](Self::checkpoint), inside [`guard`](Self::guard), and at
+/// [`checkpoint_blocking`](Self::checkpoint_blocking). As soon as one of them waits (and no
+/// [`critical`](Self::critical) section is open, and every thread of [`blocking`](Self::blocking)
+/// waits too), nothing of the job's future is polled until it is resumed. `pause_succeeded` goes out
+/// then, and not before: put checkpoints as close together as you want pauses to be quick.
+///
+/// **When it is cancelled,** these return [`Cancelled`]: pass it on with `?`. Code that does not come
+/// to one of them within `worker.grace_seconds` is dropped where it awaits.
+///
+/// **When its worker leaves,** the future is dropped at a checkpoint, and another worker calls
+/// [`Job::run`](super::Job::run) again, with what was [saved](Self::save).
+#[derive(Clone)]
+pub struct JobContext {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    hosted: HostedJob,
+    gate: Arc<Gate>,
+    report: Arc<Report>,
+    store: Store,
+    tracker: TaskTracker,
+}
+
+impl JobContext {
+    pub(crate) fn new(
+        hosted: HostedJob,
+        gate: Arc<Gate>,
+        report: Arc<Report>,
+        store: Store,
+        tracker: TaskTracker,
+    ) -> Self {
+        Self { inner: Arc::new(Inner { hosted, gate, report, store, tracker }) }
+    }
+
+    /// The job's row as it was when this run began.
+    pub fn job(&self) -> &Job {
+        &self.inner.hosted.job
+    }
+
+    /// Which job this is.
+    pub fn resource(&self) -> &Resource {
+        &self.inner.hosted.run.job
+    }
+
+    /// What the job was given: a JSON value.
+    pub fn parameters(&self) -> &serde_json::Value {
+        &self.inner.hosted.job.parameters
+    }
+
+    /// The parameters in a type of your own. Wrong ones fail the job for good, in words.
+    pub fn parameters_as<T: DeserializeOwned>(&self) -> Result<T, JobError> {
+        T::deserialize(self.parameters()).map_err(|e| JobError::Permanent(format!("The parameters are wrong: {e}")))
+    }
+
+    /// Waits here while the job is paused. `Err`: it is cancelled, return now. Costs next to nothing
+    /// when neither is the case, and lets other tasks have their turn.
+    pub async fn checkpoint(&self) -> Result<(), Cancelled> {
+        tokio::task::coop::consume_budget().await;
+        self.inner.gate.checkpoint().await
+    }
+
+    /// Runs a future that may be held at any of its awaits for as long as a pause lasts, and is dropped
+    /// at once when the job is cancelled. Not for one that holds a connection or a lock: the other side
+    /// would wait too, and may give up.
+    pub async fn guard<F: Future>(&self, future: F) -> Result<F::Output, Cancelled> {
+        self.inner.gate.guard(future).await
+    }
+
+    /// Runs a future to its end, whatever is wanted meanwhile: neither pause nor cancel counts as done
+    /// before. Checkpoints inside it do not stop. Keep it short.
+    pub async fn critical<F: Future>(&self, future: F) -> F::Output {
+        self.inner.gate.critical(future).await
+    }
+
+    /// Says how far the job is, for everyone who watches. Call it as often as you like: at most four a
+    /// second are sent, and always the last one.
+    pub fn progress(&self, progress: Progress) {
+        self.inner.report.progress(progress);
+    }
+
+    /// Remembers where the job could go on. Written to SQL within a second, and whenever the job pauses,
+    /// ends, or moves to another worker. A worker that is killed loses the last second: doing that
+    /// second's work again must do no harm.
+    pub fn save<T: Serialize>(&self, cursor: &T) -> Result<(), JobError> {
+        let point = serde_json::to_value(cursor)
+            .map_err(|e| JobError::Permanent(format!("The resume point cannot be written as JSON: {e}")))?;
+        self.inner.report.save(point);
+        Ok(())
+    }
+
+    /// What an earlier run of this job saved; `None` at the first.
+    pub fn resume_point<T: DeserializeOwned>(&self) -> Result<Option<T>, JobError> {
+        self.inner
+            .hosted
+            .resume_point
+            .as_ref()
+            .map(|point| T::deserialize(point))
+            .transpose()
+            .map_err(|e| JobError::Permanent(format!("The resume point of an earlier run cannot be read: {e}")))
+    }
+
+    /// As [`checkpoint`](Self::checkpoint), for code on a thread of [`blocking`](Self::blocking). It also
+    /// ends with `Err` when the worker leaves (a thread cannot be dropped): return, as for a cancel.
+    pub fn checkpoint_blocking(&self) -> Result<(), Cancelled> {
+        self.inner.gate.checkpoint_blocking()
+    }
+
+    /// Runs code that blocks on a thread of its own. The job counts as paused, cancelled or ended only
+    /// when this thread waits at [`checkpoint_blocking`](Self::checkpoint_blocking) or is done.
+    pub async fn blocking<T, F>(&self, code: F) -> Result<T, JobError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Self) -> Result<T, JobError> + Send + 'static,
+    {
+        let thread = self.inner.gate.open_thread();
+        let ctx = self.clone();
+        let running = self.inner.tracker.spawn_blocking(move || {
+            let _thread = thread;
+            code(&ctx)
+        });
+        match running.await {
+            Ok(result) => result,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(error) => Err(JobError::failed(error)),
+        }
+    }
+
+    /// SQL, for the job types that come with Wheelhouse.
+    pub(crate) fn store(&self) -> &Store {
+        &self.inner.store
+    }
+}

@@ -1,0 +1,162 @@
+//! `csv_import`: reads a CSV file into the table `imported_rows`, each row exactly once, however often
+//! it is paused, interrupted or moved to another worker.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::super::{Job, JobContext, JobError};
+use super::pace::Pace;
+use super::rows::{Place, ReadRow, Rows};
+use crate::domain::Progress;
+
+/// Rows of one transaction, where the parameters say nothing.
+const BATCH_ROWS: usize = 500;
+/// The most that they may say: a transaction keeps other writers waiting.
+const BATCH_ROWS_MOST: usize = 10_000;
+/// Tries of one batch while SQL is busy.
+const BATCH_TRIES: u32 = 6;
+
+/// The kind of job `csv_import`. Parameters: `path` (a CSV file with a header), `batch_rows` (500),
+/// `rows_per_second` (no limit). Rows that cannot be read are counted as failed, and the import goes on.
+pub struct CsvImport;
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Parameters {
+    path: PathBuf,
+    #[serde(default = "batch_rows")]
+    batch_rows: usize,
+    rows_per_second: Option<u32>,
+}
+
+fn batch_rows() -> usize {
+    BATCH_ROWS
+}
+
+/// How far the import is. Saved after each batch is in the table, never before.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Cursor {
+    place: Place,
+    total: u64,
+    failed: u64,
+}
+
+impl Job for CsvImport {
+    async fn run(&self, ctx: JobContext) -> Result<Value, JobError> {
+        let parameters: Parameters = ctx.parameters_as()?;
+        let most = parameters.batch_rows.clamp(1, BATCH_ROWS_MOST);
+        let mut cursor = match ctx.resume_point::<Cursor>()? {
+            Some(cursor) => cursor,
+            None => Cursor { total: count(&ctx, &parameters).await?, ..Cursor::default() },
+        };
+        let (path, place) = (parameters.path.clone(), cursor.place);
+        let mut rows = ctx.blocking(move |_| Rows::open(&path, place)).await?;
+        let mut pace = Pace::new(parameters.rows_per_second);
+        loop {
+            ctx.checkpoint().await?;
+            let batch;
+            (rows, batch) = ctx
+                .blocking(move |_| {
+                    let batch = rows.read(most)?;
+                    Ok((rows, batch))
+                })
+                .await?;
+            if batch.is_empty() {
+                break;
+            }
+            let read = batch.len() as u64;
+            let (good, bad) = sort(&ctx, rows.header(), batch);
+            // The rows and the memory that they are there belong together.
+            ctx.critical(async {
+                write(&ctx, &good).await?;
+                cursor.place = rows.place();
+                cursor.failed += bad;
+                ctx.save(&cursor)
+            })
+            .await?;
+            ctx.progress(progress(&cursor, rows.bytes(), most));
+            pace.keep(&ctx, read).await?;
+        }
+        let imported = cursor.place.row - cursor.failed;
+        Ok(json!({ "rows": cursor.place.row, "imported": imported, "failed": cursor.failed }))
+    }
+}
+
+/// How many rows there are, for the progress.
+async fn count(ctx: &JobContext, parameters: &Parameters) -> Result<u64, JobError> {
+    let path = parameters.path.clone();
+    ctx.blocking(move |ctx| {
+        let mut rows = Rows::open(&path, Place::default())?;
+        loop {
+            ctx.checkpoint_blocking()?;
+            if rows.read(BATCH_ROWS_MOST)?.is_empty() {
+                return Ok(rows.place().row);
+            }
+        }
+    })
+    .await
+}
+
+/// Good rows as JSON objects with the header's names, and how many are bad.
+fn sort(ctx: &JobContext, header: &[String], batch: Vec<ReadRow>) -> (Vec<(i64, String)>, u64) {
+    let mut good = Vec::with_capacity(batch.len());
+    let mut bad = 0;
+    for (number, record) in batch {
+        match record.and_then(|record| object(header, &record)) {
+            Ok(text) => good.push((i64::try_from(number).unwrap_or(i64::MAX), text)),
+            Err(problem) => {
+                bad += 1;
+                tracing::debug!(job_id = %ctx.resource().id, row = number, problem, "csv_import.bad_row");
+            }
+        }
+    }
+    (good, bad)
+}
+
+fn object(header: &[String], record: &csv::ByteRecord) -> Result<String, String> {
+    let mut fields = Map::with_capacity(header.len());
+    for (name, field) in header.iter().zip(record) {
+        let text = std::str::from_utf8(field).map_err(|_| format!("column {name} is not UTF-8"))?;
+        // PostgreSQL cannot store it.
+        if text.contains('\0') {
+            return Err(format!("column {name} contains a zero byte"));
+        }
+        fields.insert(name.clone(), text.into());
+    }
+    Ok(Value::Object(fields).to_string())
+}
+
+/// Writes a batch; again while SQL is busy: rows that are there already stay as they are.
+async fn write(ctx: &JobContext, rows: &[(i64, String)]) -> Result<(), JobError> {
+    let mut tries = 1;
+    loop {
+        match ctx.store().import_rows(ctx.resource(), rows).await {
+            Ok(()) => return Ok(()),
+            Err(error) if error.is_transient() && tries < BATCH_TRIES => {
+                tokio::time::sleep(std::time::Duration::from_millis(100 << tries)).await;
+                tries += 1;
+            }
+            Err(error) if error.is_transient() => return Err(JobError::failed(error)),
+            Err(error) => return Err(JobError::permanent(error)),
+        }
+    }
+}
+
+fn progress(cursor: &Cursor, bytes: u64, most: usize) -> Progress {
+    let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    let percent = (cursor.place.byte * 100).checked_div(bytes).unwrap_or(100).min(100);
+    Progress {
+        progress_percent: u8::try_from(percent).unwrap_or(100),
+        items_total: Some(number(cursor.total)),
+        items_processed: number(cursor.place.row),
+        items_succeeded: number(cursor.place.row - cursor.failed),
+        items_failed: number(cursor.failed),
+        current_item: Some(format!(
+            "rows {} to {}",
+            cursor.place.row.saturating_sub(most as u64) + 1,
+            cursor.place.row
+        )),
+    }
+}

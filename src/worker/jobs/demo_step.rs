@@ -1,0 +1,81 @@
+//! `demo_step`: one of the many small jobs of a campaign. Takes its share of a CSV file and gives back
+//! what it found there: rows, words, and a fingerprint of the content.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use super::super::{Job, JobContext, JobError};
+use super::pace::Pace;
+use super::rows::{Place, Rows};
+use crate::domain::Progress;
+
+/// Rows between two checkpoints.
+const CHUNK: usize = 100;
+
+/// The kind of job `demo_step`. Parameters: `path`, `first_row` (1 is the first), `rows`, `rows_per_second`
+/// (no limit). It starts anew when it is interrupted: its share is small.
+pub struct DemoStep;
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Parameters {
+    path: PathBuf,
+    first_row: u64,
+    rows: u64,
+    rows_per_second: Option<u32>,
+}
+
+impl Job for DemoStep {
+    async fn run(&self, ctx: JobContext) -> Result<Value, JobError> {
+        let parameters: Parameters = ctx.parameters_as()?;
+        let (path, before) = (parameters.path.clone(), parameters.first_row.saturating_sub(1));
+        let mut rows = ctx.blocking(move |ctx| skip(ctx, Rows::open(&path, Place::default())?, before)).await?;
+        let mut pace = Pace::new(parameters.rows_per_second);
+        let (mut done, mut words, mut fingerprint) = (0_u64, 0_u64, Sha256::new());
+        while done < parameters.rows {
+            ctx.checkpoint().await?;
+            let most = CHUNK.min(usize::try_from(parameters.rows - done).unwrap_or(CHUNK));
+            let batch;
+            (rows, batch) = ctx
+                .blocking(move |_| {
+                    let batch = rows.read(most)?;
+                    Ok((rows, batch))
+                })
+                .await?;
+            if batch.is_empty() {
+                break;
+            }
+            for field in batch.iter().filter_map(|(_, record)| record.as_ref().ok()).flat_map(|record| record.iter()) {
+                words += field.split(|byte| byte.is_ascii_whitespace()).filter(|word| !word.is_empty()).count() as u64;
+                fingerprint.update(field);
+            }
+            done += batch.len() as u64;
+            let counted = i64::try_from(done).unwrap_or(i64::MAX);
+            ctx.progress(Progress {
+                progress_percent: u8::try_from(done * 100 / parameters.rows.max(1)).unwrap_or(100),
+                items_total: i64::try_from(parameters.rows).ok(),
+                items_processed: counted,
+                items_succeeded: counted,
+                items_failed: 0,
+                current_item: None,
+            });
+            pace.keep(&ctx, batch.len() as u64).await?;
+        }
+        let fingerprint: String = fingerprint.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(json!({ "rows": done, "words": words, "sha256": fingerprint }))
+    }
+}
+
+fn skip(ctx: &JobContext, mut rows: Rows, before: u64) -> Result<Rows, JobError> {
+    while rows.place().row < before {
+        ctx.checkpoint_blocking()?;
+        let most = usize::try_from(before - rows.place().row).unwrap_or(usize::MAX).min(10_000);
+        if rows.read(most)?.is_empty() {
+            return Err(JobError::Permanent(format!("The file has fewer than {before} rows")));
+        }
+    }
+    Ok(rows)
+}

@@ -1,0 +1,11 @@
+//! The kinds of job that come with Wheelhouse: real work, and examples of how job code is written.
+
+mod csv_import;
+mod demo_step;
+mod pace;
+mod rows;
+mod sample;
+
+pub use csv_import::CsvImport;
+pub use demo_step::DemoStep;
+pub use sample::generate_csv;

@@ -1,6 +1,7 @@
 //! What the black-box tests share: real servers on free ports, gone when the test ends.
 #![allow(dead_code)]
 
+pub mod api;
 pub mod fleet;
 pub mod postgres;
 pub mod redis;

@@ -94,7 +94,12 @@ async fn create_campaign(rest: &Rest, request: &mut Request, caller: &Caller) ->
     let body = request.body(CAMPAIGN_BODY).await?;
     let campaign = input::campaign(&body, &Owner { tenant: &caller.tenant, user: &caller.user })?;
     drop(body);
-    let row = written(rest.store().create_campaign(&campaign), ResourceKind::Campaign).await?;
+    let resource = Resource::campaign(campaign.tenant.clone(), campaign.id.clone());
+    let row = match rest.store().campaign(&resource).await? {
+        // Said here in the client's words; of two at once the second still finds a conflict below.
+        Some(_) => Err(Failure::new(ErrorCode::Conflict, format!("there is a campaign {} already", campaign.id))),
+        None => written(rest.store().create_campaign(&campaign), ResourceKind::Campaign).await,
+    }?;
     Ok((row.id.to_string(), json!(row)))
 }
 
@@ -140,9 +145,9 @@ async fn timely<T>(read: impl Future<Output = Result<T, StoreError>>) -> Result<
 /// A write: without an answer in time it may have been done all the same.
 async fn written<T>(write: impl Future<Output = Result<T, StoreError>>, kind: ResourceKind) -> Result<T, Failure> {
     let late = |_| {
+        let what = kind.word();
         let message = format!(
-            "The database did not answer in time; the {} may have been made: look before you send it again",
-            kind.word()
+            "The database did not answer in time; the {what} may have been made: look before you send it again"
         );
         Failure::new(ErrorCode::OutcomeUnknown, message)
     };

@@ -1,0 +1,12 @@
+//! The HTTP API from outside: over real HTTP against a gateway with a real Redis and SQLite.
+
+mod support;
+
+#[path = "rest/access.rs"]
+mod access;
+#[path = "rest/commands.rs"]
+mod commands;
+#[path = "rest/operators.rs"]
+mod operators;
+#[path = "rest/resources.rs"]
+mod resources;

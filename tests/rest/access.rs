@@ -1,0 +1,142 @@
+//! Who may come in: tokens in their places, permissions, tenants, pages of other sites.
+
+use serde_json::json;
+
+use crate::support::api::{Api, until};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_is_taken_from_each_of_its_places_and_nobody_comes_in_without() {
+    let api = Api::start(&[]).await;
+    let token = api.user("ann@example.com", "acme", &["jobs.read", "campaigns.*"]).await;
+    let bearer = format!("Bearer {token}");
+    let cookie = format!("theme=dark; access_token={token}");
+    let query = format!("/api/v1/me?token={token}");
+    for reply in [
+        api.send("GET", "/api/v1/me", &[("authorization", &bearer)], "").await,
+        api.send("GET", "/api/v1/me", &[("cookie", &cookie)], "").await,
+        api.send("GET", &query, &[], "").await,
+    ] {
+        let me = reply.expect(200);
+        assert_eq!((&me["user_id"], &me["tenant_id"]), (&json!("ann@example.com"), &json!("acme")));
+        assert_eq!(me["permissions"], json!(["campaigns.*", "jobs.read"]));
+        assert!(me["expires_at"].as_i64().is_some_and(|at| at > 1_700_000_000));
+        assert_eq!(reply.header("x-content-type-options"), "nosniff");
+        assert_eq!(reply.header("cache-control"), "no-store");
+    }
+    let reply = api.send("GET", "/api/v1/jobs", &[], "").await;
+    assert!(reply.error(401, "unauthorized").starts_with("No token"));
+    assert_eq!(reply.header("www-authenticate"), "Bearer");
+    let forged = format!("{}x", token);
+    let reply = api.get(&forged, "/api/v1/jobs").await;
+    assert!(reply.error(401, "unauthorized").starts_with("Invalid token"));
+    assert!(!reply.text.contains(&token[..20]));
+    let metrics = api.send("GET", "/metrics", &[], "").await;
+    assert!(!metrics.text.contains(&token[..20]), "no token in a metric");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_of_another_site_cannot_use_the_cookie_of_an_operator() {
+    let api = Api::start(&[("server.public_origins", "https://ops.example.com")]).await;
+    let token = api.user("ann", "acme", &["*"]).await;
+    let cookie = format!("access_token={token}");
+    let own = format!("http://{}", api.address);
+    let body = json!({"job_type": "demo"}).to_string();
+    let post = async |origin: Option<(&str, &str)>| {
+        let mut headers = vec![("cookie", cookie.as_str())];
+        headers.extend(origin);
+        api.send("POST", "/api/v1/jobs", &headers, body.clone()).await
+    };
+    for other in [
+        None,
+        Some(("origin", "https://evil.example")),
+        Some(("origin", "null")),
+        Some(("origin", "https://ops.example.com.evil.example")),
+        Some(("sec-fetch-site", "cross-site")),
+        Some(("sec-fetch-site", "same-site")),
+    ] {
+        post(other).await.error(403, "forbidden");
+    }
+    for good in [("origin", own.as_str()), ("origin", "https://ops.example.com"), ("sec-fetch-site", "same-origin")] {
+        post(Some(good)).await.expect(201);
+    }
+    // A header cannot be sent along by a foreign page: no question is asked there.
+    let bearer = format!("Bearer {token}");
+    let headers = [("authorization", bearer.as_str()), ("origin", "https://evil.example")];
+    api.send("POST", "/api/v1/jobs", &headers, body.clone()).await.expect(201);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_operation_asks_for_its_permission() {
+    let api = Api::start(&[]).await;
+    let reader = api.user("reader", "acme", &["jobs.read", "campaigns.read"]).await;
+    let nobody = api.user("nobody", "acme", &[]).await;
+    let job = json!({"job_type": "demo"});
+    assert_eq!(
+        api.post(&reader, "/api/v1/jobs", &job).await.error(403, "permission_denied"),
+        "Insufficient permissions to create job"
+    );
+    assert_eq!(
+        api.post(&reader, "/api/v1/campaigns", &json!({})).await.error(403, "permission_denied"),
+        "Insufficient permissions to create campaign"
+    );
+    assert_eq!(
+        api.get(&reader, "/api/v1/audit").await.error(403, "permission_denied"),
+        "Insufficient permissions to read the audit trail"
+    );
+    for path in ["/api/v1/jobs", "/api/v1/jobs/j1", "/api/v1/campaigns", "/api/v1/campaigns/c1", "/api/v1/workers"] {
+        api.get(&nobody, path).await.error(403, "permission_denied");
+    }
+    assert_eq!(api.get(&nobody, "/api/v1/me").await.expect(200)["permissions"], json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_plain_sql_grants_and_revokes_takes_effect() {
+    let api = Api::start(&[]).await;
+    let token = api.user("ann", "acme", &[]).await;
+    let status = async || api.get(&token, "/api/v1/jobs").await.status;
+    assert_eq!(status().await, 403);
+    api.store.grant(&"ann".parse().expect("user"), &["jobs.read".to_owned()]).await.expect("grant");
+    until("granted", || async { status().await == 200 }).await;
+    api.store.revoke(&"ann".parse().expect("user"), &["jobs.read".to_owned()]).await.expect("revoke");
+    until("revoked", || async { status().await == 403 }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revocation_that_was_announced_holds_from_then_on() {
+    let api = Api::start(&[]).await;
+    let user = "ann".parse().expect("user");
+    let token = api.user("ann", "acme", &[]).await;
+    for _ in 0..20 {
+        let version = api.store.grant(&user, &["jobs.read".to_owned()]).await.expect("grant");
+        api.broker.invalidate_permissions(&user, version).await.expect("announce");
+        assert_eq!(api.get(&token, "/api/v1/jobs").await.status, 200);
+        // Requests under way while it is revoked must not bring the old answer back.
+        let noise = async {
+            for _ in 0..5 {
+                api.get(&token, "/api/v1/jobs").await;
+            }
+        };
+        let revoke = async {
+            let version = api.store.revoke(&user, &["jobs.read".to_owned()]).await.expect("revoke");
+            api.broker.invalidate_permissions(&user, version).await.expect("announce");
+            api.get(&token, "/api/v1/jobs").await.status
+        };
+        let ((), status) = tokio::join!(noise, revoke);
+        assert_eq!(status, 403);
+        assert_eq!(api.get(&token, "/api/v1/jobs").await.status, 403);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn permissions_of_the_token_count_only_where_the_settings_say_so() {
+    let by_token = Api::start(&[("auth.permissions", "token")]).await;
+    let token = by_token.token("ann", "acme", Some(&["jobs.read"]));
+    by_token.get(&token, "/api/v1/jobs").await.expect(200);
+    by_token.get(&token, "/api/v1/campaigns").await.error(403, "permission_denied");
+    assert_eq!(by_token.get(&token, "/api/v1/me").await.expect(200)["permissions"], json!(["jobs.read"]));
+    let without = by_token.user("bob", "acme", &["*"]).await;
+    by_token.get(&without, "/api/v1/jobs").await.error(403, "permission_denied");
+    let by_sql = Api::start(&[]).await;
+    let token = by_sql.token("ann", "acme", Some(&["*"]));
+    by_sql.get(&token, "/api/v1/jobs").await.error(403, "permission_denied");
+}

@@ -1,0 +1,145 @@
+//! Commands over HTTP: the ack, the result, and every way not to be accepted.
+
+use std::time::Duration;
+
+use serde_json::json;
+use wheelhouse::broker::Broker;
+use wheelhouse::broker::scripts::claim::{Claimed, End};
+use wheelhouse::domain::{Resource, WorkerId};
+use wheelhouse::protocol::server;
+
+use crate::support::api::{Api, until};
+
+fn worker() -> WorkerId {
+    "w-1".parse().expect("id")
+}
+
+/// Answers the oldest command of a resource as a worker would, once there is one.
+async fn carry_out(broker: &Broker, resource: &Resource) {
+    loop {
+        if let Claimed::Command(claim) = broker.claim(resource, &worker(), Duration::from_secs(5)).await.expect("claim")
+        {
+            let message =
+                server::succeeded(claim.action, resource, claim.command, "cancelled", claim.request_id.as_deref());
+            broker.complete(&claim, &worker(), End::Succeeded, &message).await.expect("complete");
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+async fn with_job(settings: &[(&str, &str)]) -> (Api, String, Resource) {
+    let api = Api::start(settings).await;
+    let ann = api.user("ann", "acme", &["*"]).await;
+    api.post(&ann, "/api/v1/jobs", &json!({"job_type":"demo","id":"j1"})).await.expect(201);
+    (api, ann, Resource::parse("acme:job:j1").expect("resource"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_is_acknowledged_and_its_result_is_found_under_its_id() {
+    let (api, ann, job) = with_job(&[]).await;
+    api.broker.heartbeat(&worker(), None, Duration::from_secs(60)).await.expect("heartbeat");
+    let reply = api.post(&ann, "/api/v1/jobs/j1/cancel", &json!({"request_id":"r1","reason":"enough"})).await;
+    let ack = reply.expect(202);
+    let id = ack["command_id"].as_str().expect("id");
+    assert_eq!(
+        reply.text,
+        format!(
+            r#"{{"type":"cancel_requested","job_id":"j1","tenant_id":"acme","command_id":"{id}","workers_online":1,"request_id":"r1"}}"#
+        )
+    );
+    let place = reply.header("location").to_owned();
+    assert_eq!(place, format!("/api/v1/jobs/j1/commands/{id}"));
+    let pending = api.get(&ann, &place).await;
+    assert_eq!(
+        (pending.status, pending.text),
+        (200, format!(r#"{{"type":"pending","job_id":"j1","tenant_id":"acme","command_id":"{id}"}}"#))
+    );
+    carry_out(&api.broker, &job).await;
+    let result = format!(
+        r#"{{"type":"cancel_succeeded","job_id":"j1","tenant_id":"acme","command_id":"{id}","status":"cancelled","request_id":"r1"}}"#
+    );
+    assert_eq!(api.get(&ann, &place).await.text, result);
+    // The same request again is the same command, and with `wait` its result at once.
+    let again = api.post(&ann, "/api/v1/jobs/j1/cancel", &json!({"request_id":"r1","reason":"enough"})).await;
+    assert_eq!(again.expect(202)["command_id"], ack["command_id"]);
+    let waited = api.post(&ann, "/api/v1/jobs/j1/cancel?wait=60", &json!({"request_id":"r1","reason":"enough"})).await;
+    assert_eq!((waited.status, waited.text), (200, result));
+    let other = api.post(&ann, "/api/v1/jobs/j1/pause", &json!({"request_id":"r1"})).await;
+    other.error(409, "request_conflict");
+    assert_eq!(other.json()["request_id"], "r1");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn waiting_gives_the_result_itself() {
+    let (api, ann, job) = with_job(&[]).await;
+    let nothing = json!({});
+    let posted = api.post(&ann, "/api/v1/jobs/j1/cancel?wait=60", &nothing);
+    let (reply, ()) = tokio::join!(posted, carry_out(&api.broker, &job));
+    assert_eq!(reply.expect(200)["type"], "cancel_succeeded");
+    // Nobody carries this one out: the time is up, and the ack says that it is on its way.
+    let reply = api.post(&ann, "/api/v1/jobs/j1/pause?wait=1", &json!({})).await;
+    assert_eq!(reply.expect(202)["type"], "pause_requested");
+    let place = reply.header("location").to_owned();
+    let path = format!("{place}?wait=60");
+    let (result, ()) = tokio::join!(api.get(&ann, &path), carry_out(&api.broker, &job));
+    assert_eq!(result.expect(200)["type"], "pause_succeeded");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_empty_body_is_a_command_and_a_campaign_takes_them_too() {
+    let (api, ann, _) = with_job(&[]).await;
+    let bearer = format!("Bearer {ann}");
+    let reply = api.send("POST", "/api/v1/jobs/j1/pause", &[("authorization", &bearer)], "").await;
+    assert_eq!(reply.expect(202)["type"], "pause_requested");
+    api.post(&ann, "/api/v1/campaigns", &json!({"id":"c1"})).await.expect(201);
+    for action in ["pause", "resume", "cancel"] {
+        let ack = api.post(&ann, &format!("/api/v1/campaigns/c1/{action}"), &json!({})).await.expect(202);
+        assert_eq!((&ack["type"], &ack["campaign_id"]), (&json!(format!("{action}_requested")), &json!("c1")));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_refused_says_why_with_the_fitting_status() {
+    let (api, ann, job) = with_job(&[("limits.commands_per_minute", "3")]).await;
+    let reader = api.user("reader", "acme", &["jobs.read"]).await;
+    let eve = api.user("eve", "globex", &["*"]).await;
+    let denied = api.post(&reader, "/api/v1/jobs/j1/cancel", &json!({})).await;
+    assert_eq!(denied.error(403, "permission_denied"), "Insufficient permissions to cancel job");
+    // Nothing of what exists is told to those who may not act on it.
+    let absent = api.post(&reader, "/api/v1/jobs/none/cancel", &json!({})).await;
+    assert_eq!(absent.error(403, "permission_denied"), "Insufficient permissions to cancel job");
+    api.post(&ann, "/api/v1/jobs/none/cancel", &json!({})).await.error(404, "not_found");
+    api.post(&eve, "/api/v1/jobs/j1/cancel", &json!({})).await.error(404, "not_found");
+    api.post(&ann, "/api/v1/jobs/a:b/cancel", &json!({})).await.error(400, "invalid_message");
+    let odd = api.post(&ann, "/api/v1/jobs/j1/cancel", &json!({"reson":"x"})).await;
+    assert!(odd.error(400, "invalid_message").contains("\"reson\""));
+    api.post(&ann, "/api/v1/jobs/j1/cancel?wait=61", &json!({})).await.error(400, "invalid_message");
+    api.get(&ann, "/api/v1/jobs/j1/commands/none").await.error(400, "invalid_message");
+    assert!(api.broker.recent_results(&job, 10).await.expect("results").is_empty());
+    for _ in 0..3 {
+        api.post(&ann, "/api/v1/jobs/j1/pause", &json!({})).await.expect(202);
+    }
+    let limited = api.post(&ann, "/api/v1/jobs/j1/pause", &json!({"request_id":"r9"})).await;
+    assert_eq!(limited.error(429, "rate_limit_exceeded"), "Rate limit exceeded: 3/3 commands per minute");
+    let body = limited.json();
+    let seconds = body["retry_after"].as_i64().expect("seconds");
+    assert!((1..=60).contains(&seconds), "{body}");
+    assert_eq!((limited.header("retry-after"), &body["request_id"]), (seconds.to_string().as_str(), &json!("r9")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_redis_a_command_is_refused_and_goes_through_once_it_is_back() {
+    let (mut api, ann, _) = with_job(&[]).await;
+    api.redis.kill();
+    let cancel = async |api: &Api| api.post(&ann, "/api/v1/jobs/j1/cancel", &json!({"request_id":"r1"})).await;
+    let reply = cancel(&api).await;
+    assert!(reply.status == 503 || reply.status == 504, "{reply:?}");
+    until("refused at once", || async {
+        let reply = cancel(&api).await;
+        reply.status == 503 && reply.json()["error"] == "unavailable" && !reply.header("retry-after").is_empty()
+    })
+    .await;
+    api.redis.restart();
+    until("accepted", || async { cancel(&api).await.status == 202 }).await;
+}

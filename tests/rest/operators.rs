@@ -1,0 +1,128 @@
+//! What operators and programs ask: health, readiness, metrics, the description, the audit trail.
+
+use serde_json::json;
+use wheelhouse::broker::scripts::audit::AuditEntry;
+use wheelhouse::domain::WorkerId;
+
+use crate::support::api::{Api, until};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readiness_tells_what_is_away_and_comes_back() {
+    let mut api = Api::start(&[]).await;
+    let ready = async |path: &str| api.send("GET", path, &[], "").await;
+    until("ready", || async { ready("/readyz").await.status == 200 }).await;
+    let body = ready("/readyz").await.expect(200);
+    assert_eq!(body, json!({"redis":true,"sql":true,"subscription":true,"draining":false}));
+    assert_eq!(ready("/healthz").await.expect(200), json!({"status":"ok"}));
+    let metrics = ready("/metrics").await;
+    for name in [
+        "websocket_control_commands_total",
+        "websocket_control_commands_success_total",
+        "websocket_control_commands_failed_total",
+        "websocket_connections",
+        "wheelhouse_redis_up",
+    ] {
+        assert!(metrics.text.contains(&format!("# TYPE {name} ")), "{name} in {}", metrics.text);
+    }
+    assert!(metrics.text.contains("http_requests_total{method=\"GET\",route=\"/readyz\",status=\"200\"}"));
+    assert!(metrics.header("content-type").starts_with("text/plain"));
+    api.redis.kill();
+    let ready = async |path: &str| api.send("GET", path, &[], "").await;
+    until("not ready", || async { ready("/readyz").await.status == 503 }).await;
+    assert_eq!(ready("/healthz").await.status, 200, "the process lives");
+    assert_eq!(ready("/readyz").await.expect(503)["sql"], json!(true));
+    api.redis.restart();
+    let ready = async |path: &str| api.send("GET", path, &[], "").await;
+    until("ready again", || async { ready("/readyz").await.status == 200 }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn paths_and_methods_that_do_not_exist_are_answered_in_json() {
+    let api = Api::start(&[]).await;
+    let ann = api.user("ann", "acme", &["*"]).await;
+    for path in ["/api/v1/job", "/api/v1/jobs/j1/stop", "/api/v2/jobs", "/api/v1/"] {
+        api.get(&ann, path).await.error(404, "not_found");
+    }
+    let reply = api.send("DELETE", "/api/v1/jobs", &[], "").await;
+    assert!(reply.error(405, "method_not_allowed").contains("GET, POST"));
+    assert_eq!(reply.header("allow"), "GET, POST");
+    api.send("GET", "/api/v1/jobs/j1/cancel", &[], "").await.error(405, "method_not_allowed");
+    let head = api.send("HEAD", "/healthz", &[], "").await;
+    assert_eq!((head.status, head.text.as_str()), (200, ""));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_description_is_served_and_every_path_in_it_answers() {
+    let api = Api::start(&[]).await;
+    let document = api.send("GET", "/api/v1/openapi.json", &[], "").await.expect(200);
+    assert_eq!(document["openapi"], "3.1.0");
+    let ann = api.user("ann", "acme", &["*"]).await;
+    for (path, item) in document["paths"].as_object().expect("paths") {
+        let path = path.replace("{command_id}", "0190f3c8-0000-7000-8000-000000000001");
+        let path = path.replace("{job_id}", "x").replace("{campaign_id}", "x");
+        for method in item.as_object().expect("item").keys().filter(|key| *key != "parameters") {
+            let bearer = format!("Bearer {ann}");
+            let reply = api.send(&method.to_uppercase(), &path, &[("authorization", &bearer)], "").await;
+            assert_ne!(reply.status, 405, "{method} {path}");
+            assert!(!reply.text.contains("No such path"), "{method} {path}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn live_workers_are_listed() {
+    let api = Api::start(&[]).await;
+    let ann = api.user("ann", "acme", &["jobs.read"]).await;
+    assert_eq!(api.get(&ann, "/api/v1/workers").await.expect(200), json!({"workers":[]}));
+    for (id, tenants) in [("w-1", None), ("w-2", Some(["globex".parse().expect("tenant")]))] {
+        let worker: WorkerId = id.parse().expect("id");
+        let tenants = tenants.as_ref().map(<[_; 1]>::as_slice);
+        api.broker.heartbeat(&worker, tenants, std::time::Duration::from_secs(60)).await.expect("heartbeat");
+    }
+    assert_eq!(api.get(&ann, "/api/v1/workers").await.expect(200), json!({"workers":[{"id":"w-1"}]}));
+}
+
+fn entry(id: &str, tenant: &str, resource: &str) -> AuditEntry {
+    AuditEntry {
+        id: id.to_owned(),
+        at: 1_767_225_600_000,
+        event: "accepted".to_owned(),
+        tenant_id: tenant.to_owned(),
+        user_id: "ann".to_owned(),
+        resource_kind: "job".to_owned(),
+        resource_id: resource.to_owned(),
+        action: "cancel".to_owned(),
+        command_id: Some("c".to_owned()),
+        request_id: None,
+        reason: Some("because".to_owned()),
+        address: None,
+        token_id: None,
+        outcome: None,
+        worker_id: None,
+        attempts: None,
+        latency_ms: None,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_audit_trail_shows_the_own_tenant_only_in_pages() {
+    let api = Api::start(&[]).await;
+    let entries = [entry("1-0", "acme", "j1"), entry("2-0", "globex", "j1"), entry("3-0", "acme", "j2")];
+    assert!(api.store.append_audit("wh:{00}:audit", "0", &entries).await.expect("append"));
+    let auditor = api.user("auditor", "acme", &["audit.read"]).await;
+    let all = api.get(&auditor, "/api/v1/audit").await.expect(200);
+    let resources: Vec<&str> =
+        all["entries"].as_array().expect("entries").iter().filter_map(|entry| entry["resource_id"].as_str()).collect();
+    assert_eq!(resources, ["j1", "j2"]);
+    let first = &all["entries"][0];
+    assert_eq!((&first["event"], &first["reason"]), (&json!("accepted"), &json!("because")));
+    assert!(first["at"].as_str().is_some_and(|at| at.starts_with("2026-01-01T00:00:00")), "{first}");
+    assert!(first["id"].is_i64() && first["hash"].is_string());
+    let one = api.get(&auditor, "/api/v1/audit?resource=j2").await.expect(200);
+    assert_eq!(one["entries"].as_array().map(Vec::len), Some(1));
+    let page = api.get(&auditor, "/api/v1/audit?limit=1").await.expect(200);
+    let next = page["next"].as_str().expect("more");
+    let rest = api.get(&auditor, &format!("/api/v1/audit?after={next}")).await.expect(200);
+    assert_eq!(rest["entries"][0]["resource_id"], "j2");
+    assert_eq!(rest["next"], json!(null));
+}

@@ -1,0 +1,153 @@
+//! Making, listing and showing jobs and campaigns.
+
+use serde_json::{Value, json};
+use wheelhouse::broker::scripts::updates::Update;
+use wheelhouse::domain::Resource;
+
+use crate::support::api::Api;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_is_made_shown_and_listed_and_other_tenants_see_nothing_of_it() {
+    let api = Api::start(&[]).await;
+    let ann = api.user("ann", "acme", &["*"]).await;
+    let stranger = api.user("eve", "globex", &["*"]).await;
+    let body = json!({"job_type":"demo","id":"j1","title":"T ü","parameters":{"rows":[1,{"a":null}]},"max_retries":2});
+    let reply = api.post(&ann, "/api/v1/jobs", &body).await;
+    let made = reply.expect(201);
+    assert_eq!(reply.header("location"), "/api/v1/jobs/j1");
+    assert_eq!((&made["id"], &made["status"], &made["created_by"]), (&json!("j1"), &json!("pending"), &json!("ann")));
+    assert_eq!(made["parameters"], body["parameters"]);
+    api.post(&ann, "/api/v1/jobs", &body).await.error(409, "conflict");
+    let shown = api.get(&ann, "/api/v1/jobs/j1").await.expect(200);
+    assert_eq!((&shown["title"], &shown["job_id"], &shown["seq"]), (&json!("T ü"), &json!("j1"), &json!(0)));
+    assert_eq!(shown.get("desired"), None);
+    let theirs = api.get(&stranger, "/api/v1/jobs/j1").await;
+    let none = api.get(&stranger, "/api/v1/jobs/j2").await;
+    theirs.error(404, "not_found");
+    assert_eq!(theirs.text, none.text, "another tenant's job looks like none");
+    assert_eq!(api.get(&stranger, "/api/v1/jobs").await.expect(200)["jobs"], json!([]));
+    // The same id in another tenant is another job.
+    api.post(&stranger, "/api/v1/jobs", &body).await.expect(201);
+    assert_eq!(api.get(&stranger, "/api/v1/jobs/j1").await.expect(200)["tenant_id"], "globex");
+    let generated = api.post(&ann, "/api/v1/jobs", &json!({"job_type":"demo"})).await.expect(201);
+    assert_eq!(generated["id"].as_str().map(str::len), Some(36));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_under_way_shows_as_desired_with_its_seq() {
+    let api = Api::start(&[]).await;
+    let ann = api.user("ann", "acme", &["*"]).await;
+    api.post(&ann, "/api/v1/jobs", &json!({"job_type":"demo","id":"j1"})).await.expect(201);
+    let job = Resource::parse("acme:job:j1").expect("resource");
+    let message = r#"{"type":"job_status","job_id":"j1","tenant_id":"acme","status":"pending","desired":"paused""#;
+    let update =
+        Update { run: None, message: message.to_owned(), progress: None, desired: Some(Some("paused".to_owned())) };
+    let seq = api.broker.publish_update(&job, &update).await.expect("publish");
+    let shown = api.get(&ann, "/api/v1/jobs/j1").await.expect(200);
+    assert_eq!((&shown["desired"], shown["seq"].as_i64()), (&json!("paused"), seq));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lists_are_filtered_and_come_in_pages() {
+    let api = Api::start(&[]).await;
+    let ann = api.user("ann", "acme", &["*"]).await;
+    api.post(&ann, "/api/v1/campaigns", &json!({"id":"c1","name":"N"})).await.expect(201);
+    for n in 0..7 {
+        let mut body = json!({"job_type": if n % 2 == 0 { "even" } else { "odd" }, "id": format!("j{n}")});
+        if n < 3 {
+            body["campaign_id"] = "c1".into();
+        }
+        api.post(&ann, "/api/v1/jobs", &body).await.expect(201);
+    }
+    let ids = |page: &Value| -> Vec<String> {
+        page["jobs"].as_array().expect("jobs").iter().map(|job| job["id"].as_str().expect("id").to_owned()).collect()
+    };
+    let list = async |query: &str| ids(&api.get(&ann, &format!("/api/v1/jobs?{query}")).await.expect(200));
+    assert_eq!(list("job_type=odd").await, ["j5", "j3", "j1"]);
+    assert_eq!(list("campaign_id=c1").await, ["j2", "j1", "j0"]);
+    assert_eq!(list("campaign_id=c1&job_type=even").await, ["j2", "j0"]);
+    assert_eq!(list("status=running").await, [""; 0]);
+    let (mut all, mut query) = (Vec::new(), "limit=3".to_owned());
+    loop {
+        let page = api.get(&ann, &format!("/api/v1/jobs?{query}")).await.expect(200);
+        all.extend(ids(&page));
+        let Some(next) = page["next"].as_str() else { break };
+        query = format!("limit=3&after={next}");
+    }
+    assert_eq!(all, ["j6", "j5", "j4", "j3", "j2", "j1", "j0"]);
+    for (query, part) in [
+        ("status=stopped", "must be one of pending"),
+        ("stauts=running", "Unknown query parameter"),
+        ("limit=0", "1 to 1000"),
+        ("after=x", "\"next\""),
+        ("campaign_id=a%3Ab", "1 to 128 letters"),
+    ] {
+        let words = api.get(&ann, &format!("/api/v1/jobs?{query}")).await.error(400, "invalid_message");
+        assert!(words.contains(part), "{query}: {words}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_campaign_is_made_with_all_its_jobs_or_not_at_all() {
+    let api = Api::start(&[]).await;
+    let ann = api.user("ann", "acme", &["*"]).await;
+    let jobs: Vec<Value> = (0..10_000).map(|n| json!({"job_type":"demo","id":format!("j{n}")})).collect();
+    let made = api.post(&ann, "/api/v1/campaigns", &json!({"id":"c1","name":"Big","jobs":jobs})).await.expect(201);
+    assert_eq!(
+        (&made["items_total"], &made["is_active"], &made["status"]),
+        (&json!(10_000), &json!(true), &json!("active"))
+    );
+    let shown = api.get(&ann, "/api/v1/campaigns/c1").await.expect(200);
+    assert_eq!((&shown["campaign_id"], &shown["name"], &shown["seq"]), (&json!("c1"), &json!("Big"), &json!(0)));
+    // One of its jobs is there already: nothing of it is made.
+    let clash = json!({"id":"c2","jobs":[{"job_type":"demo","id":"new"},{"job_type":"demo","id":"j77"}]});
+    let words = api.post(&ann, "/api/v1/campaigns", &clash).await.error(409, "conflict");
+    assert!(words.contains("j77"), "{words}");
+    api.get(&ann, "/api/v1/campaigns/c2").await.error(404, "not_found");
+    api.get(&ann, "/api/v1/jobs/new").await.error(404, "not_found");
+    let words = api.post(&ann, "/api/v1/campaigns", &json!({"id":"c1"})).await.error(409, "conflict");
+    assert!(words.contains("c1") && !words.to_lowercase().contains("unique"), "{words}");
+    let list = api.get(&ann, "/api/v1/campaigns").await.expect(200);
+    assert_eq!(list["campaigns"].as_array().map(Vec::len), Some(1));
+    let absent = json!({"job_type":"demo","campaign_id":"c9"});
+    assert!(api.post(&ann, "/api/v1/jobs", &absent).await.error(409, "conflict").contains("c9"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bodies_that_do_not_fit_are_refused_and_say_why() {
+    let api = Api::start(&[]).await;
+    let ann = api.user("ann", "acme", &["*"]).await;
+    let bearer = format!("Bearer {ann}");
+    let raw = async |path: &str, body: String| api.send("POST", path, &[("authorization", &bearer)], body).await;
+    for (body, part) in [
+        ("{\"job_type\":", "EOF"),
+        ("[]", "does not fit"),
+        ("{\"job_type\":\"x\",\"jobtype\":1}", "unknown field `jobtype`"),
+        ("{\"job_type\":\"x\",\"id\":\"../etc\"}", "1 to 128 letters"),
+        ("", "EOF"),
+    ] {
+        let words = raw("/api/v1/jobs", body.to_owned()).await.error(400, "invalid_message");
+        assert!(words.contains(part), "{words}");
+    }
+    let large = json!({"job_type":"x","parameters":"x".repeat(1024 * 1024)}).to_string();
+    raw("/api/v1/jobs", large.clone()).await.error(413, "too_large");
+    // A campaign may have more, but not without end.
+    let larger = json!({"jobs":[{"job_type":"x","parameters":"x".repeat(1024 * 1024)}]}).to_string();
+    raw("/api/v1/campaigns", larger).await.expect(201);
+    raw("/api/v1/campaigns", "x".repeat(16 * 1024 * 1024 + 1)).await.error(413, "too_large");
+    api.get(&ann, "/api/v1/jobs/a:b").await.error(400, "invalid_message");
+    assert_eq!(api.get(&ann, "/api/v1/jobs").await.expect(200)["jobs"].as_array().map(Vec::len), Some(1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn jobs_are_made_also_while_redis_is_away() {
+    let mut api = Api::start(&[]).await;
+    let ann = api.user("ann", "acme", &["*"]).await;
+    let nobody = api.user("nobody", "acme", &[]).await;
+    api.redis.kill();
+    api.post(&ann, "/api/v1/jobs", &json!({"job_type":"demo","id":"j1"})).await.expect(201);
+    api.post(&nobody, "/api/v1/jobs", &json!({"job_type":"demo"})).await.error(403, "permission_denied");
+    api.redis.restart();
+    let shown = async || api.get(&ann, "/api/v1/jobs/j1").await.status == 200;
+    crate::support::api::until("Redis is found again", shown).await;
+}

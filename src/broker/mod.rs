@@ -39,6 +39,11 @@ impl Broker {
         self.link.is_up()
     }
 
+    /// This moment by Redis's clock as far as known, Unix ms.
+    pub fn redis_now_ms(&self) -> i64 {
+        self.link.redis_now_us() / 1_000
+    }
+
     /// PING, within the time.
     pub async fn ping(&self, within: Duration) -> Result<(), BrokerError> {
         self.link.ping(within).await

@@ -109,10 +109,9 @@ impl Subscriber {
         tokio::time::timeout(ANSWER, ask).await.map_err(|_| late())?
     }
 
-    /// Unsubscribes after everything that was asked before.
-    pub async fn unsubscribe(&self, channels: Vec<String>) {
-        // A stopped owner has no subscriptions left.
-        let _ = self.requests.send(Request::Unsubscribe { channels }).await;
+    /// Unsubscribes after everything that was asked before. `false`: there is no room to ask just now.
+    pub fn unsubscribe(&self, channels: Vec<String>) -> bool {
+        self.requests.try_send(Request::Unsubscribe { channels }).is_ok()
     }
 
     /// Whether a message published to itself was heard in the last few seconds: the truth behind `/readyz`.

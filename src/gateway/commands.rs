@@ -30,8 +30,8 @@ pub enum CommandAnswer {
         command: CommandId,
         /// As it was then.
         workers_online: i64,
-        /// Its result message, if it has one already.
-        result: Option<String>,
+        /// Its result message, if it has one already, and when it ended (Unix ms by Redis's clock).
+        result: Option<(String, i64)>,
     },
     /// Not accepted. Nothing was done, unless the code is `outcome_unknown`.
     Refused(Refusal),
@@ -121,7 +121,7 @@ async fn decide(gateway: &Gateway, submission: &Submission) -> CommandAnswer {
                 CommandAnswer::Accepted { command, workers_online }
             }
             Submitted::Repeated { command, workers_online, result } => {
-                CommandAnswer::Repeated { command, workers_online, result: result.map(|(message, _)| message) }
+                CommandAnswer::Repeated { command, workers_online, result }
             }
             Submitted::Conflict => CommandAnswer::refused(ErrorCode::RequestConflict, CONFLICT),
             Submitted::Denied => {

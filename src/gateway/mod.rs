@@ -2,29 +2,44 @@
 //!
 //! A gateway keeps nothing of its own. Any number of them share Redis, and a socket may come back to any.
 //!
-//! [`server`] accepts, [`rest`] answers plain requests, [`commands`] is the one way in for a command.
+//! [`server`] accepts; [`upgrade`] lets clients in and [`session`] serves each socket; [`hub`] passes results and
+//! updates on to the [`outbox`] of each; [`rest`] answers plain requests; [`commands`] is the one way in for a
+//! command; [`limits`] and [`access`] watch who may stay.
 
+pub mod access;
 pub mod commands;
 pub mod health;
+pub mod hub;
+pub mod limits;
+pub mod outbox;
 pub mod reply;
 pub mod rest;
 pub mod server;
+pub mod session;
+pub mod snapshot;
+pub mod upgrade;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
 use crate::auth::{Policy, SetupError, Verifier};
-use crate::broker::{Broker, BrokerError, Subscriber};
+use crate::broker::keys::PERMISSIONS_CHANNEL;
+use crate::broker::{Broker, BrokerError, Event, Subscriber};
 use crate::config::Settings;
 use crate::store::{Store, StoreError};
 use crate::telemetry::metrics::Metrics;
+
+use access::Access;
+use hub::Hub;
+use limits::Leases;
 
 pub use health::Health;
 pub use reply::Refusal;
@@ -70,6 +85,9 @@ struct Inner {
     verifier: Verifier,
     policy: Policy,
     health: Health,
+    hub: Hub,
+    leases: Leases,
+    access: Access,
     metrics: Metrics,
     /// Connections and sockets.
     tracker: TaskTracker,
@@ -120,6 +138,21 @@ impl Gateway {
         &self.0.metrics
     }
 
+    /// Fan-out.
+    pub fn hub(&self) -> &Hub {
+        &self.0.hub
+    }
+
+    /// Limits on open sockets.
+    pub fn leases(&self) -> &Leases {
+        &self.0.leases
+    }
+
+    /// Who has a socket open.
+    pub fn access(&self) -> &Access {
+        &self.0.access
+    }
+
     /// Owner of the tasks that `serve` waits for at its end: connections, sockets, requests.
     pub fn tracker(&self) -> &TaskTracker {
         &self.0.tracker
@@ -138,7 +171,7 @@ impl Gateway {
 
 /// Every route of a gateway, in the order in which they are tried.
 fn routes(gateway: &Gateway) -> Routes {
-    rest::routes(gateway)
+    upgrade::routes(gateway).or(rest::routes(gateway)).unify().boxed()
 }
 
 /// Runs a gateway until `stop` is cancelled and it has drained. `ready` hears the address it listens on.
@@ -155,16 +188,23 @@ pub async fn serve(
         return Err(GatewayError::NotMigrated);
     }
     let broker = Broker::connect(&settings.redis).await?;
-    let (subscriber, _events) =
+    let (subscriber, events) =
         Subscriber::start(&settings.redis, &broker, &background, background_stop.clone()).await?;
+    subscriber.subscribe(vec![PERMISSIONS_CHANNEL.to_owned()]).await?;
+    let hub = Hub::start(broker.clone(), store.clone(), subscriber.clone(), &background, &background_stop);
     let verifier = Verifier::new(&settings.auth, &background, background_stop.clone()).await?;
     let address = settings.server.listen;
     let listener = server::listen(address).map_err(|error| GatewayError::Listen { address, error })?;
     let address = listener.local_addr().map_err(|error| GatewayError::Listen { address, error })?;
 
+    let id = format!("g-{}", uuid::Uuid::now_v7().simple());
+    let policy = Policy::new(settings.auth.permissions, broker.clone(), store.clone());
     let gateway = Gateway(Arc::new(Inner {
-        id: format!("g-{}", uuid::Uuid::now_v7().simple()),
-        policy: Policy::new(settings.auth.permissions, broker.clone(), store.clone()),
+        access: Access::new(policy.clone(), store.clone(), settings.auth.permissions),
+        leases: Leases::new(broker.clone(), id.clone()),
+        id,
+        policy,
+        hub,
         health: Health::new(broker.clone(), store.clone(), subscriber.clone()),
         metrics: Metrics::install(),
         verifier,
@@ -176,7 +216,9 @@ pub async fn serve(
         settings,
     }));
     background.spawn(gateway.health().clone().watch(background_stop.clone()));
-    background.spawn(crate::telemetry::metrics::Metrics::install().upkeep(background_stop.clone()));
+    background.spawn(gateway.leases().clone().keep(background_stop.clone()));
+    background.spawn(gateway.access().clone().watch(background_stop.clone()));
+    background.spawn(listen_to_redis(gateway.clone(), events, background_stop.clone()));
     background.spawn(gateway.metrics().clone().upkeep(background_stop.clone()));
     tracing::info!(gateway_id = gateway.id(), %address, "gateway.started");
     if let Some(ready) = ready {
@@ -197,4 +239,20 @@ pub async fn serve(
     background.wait().await;
     tracing::info!(gateway_id = gateway.id(), "gateway.stopped");
     Ok(())
+}
+
+/// Hands on what the subscriber hears, until told to stop.
+async fn listen_to_redis(gateway: Gateway, mut events: mpsc::Receiver<Event>, stop: CancellationToken) {
+    while let Some(Some(event)) = stop.run_until_cancelled(events.recv()).await {
+        match event {
+            Event::Message { channel, payload } if channel == PERMISSIONS_CHANNEL => {
+                let gateway = gateway.clone();
+                // Beside the loop: it asks Redis and SQL. As many at once as permissions change by hand.
+                gateway.tracker().clone().spawn(async move {
+                    gateway.access().changed(&String::from_utf8_lossy(&payload)).await;
+                });
+            }
+            event => gateway.hub().hear(event).await,
+        }
+    }
 }

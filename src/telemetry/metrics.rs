@@ -156,6 +156,33 @@ pub fn command_ended(kind: ResourceKind, action: Action, succeeded: bool, latenc
     histogram!(LATENCY, "resource" => kind.word(), "action" => action.word()).record(latency.as_secs_f64());
 }
 
+/// A socket was opened on a resource of this kind.
+pub fn connection_opened(kind: ResourceKind) {
+    gauge!(CONNECTIONS).increment(1.0);
+    counter!(CONNECTIONS_OPENED, "resource" => kind.word()).increment(1);
+}
+
+/// A socket was closed with this code (1005: the client left without one).
+pub fn connection_closed(code: u16) {
+    gauge!(CONNECTIONS).decrement(1.0);
+    counter!(CONNECTIONS_CLOSED, "code" => code.to_string()).increment(1);
+}
+
+/// A request for a socket was refused.
+pub fn connection_refused(error: ErrorCode) {
+    counter!(CONNECTIONS_REFUSED, "error" => error.word()).increment(1);
+}
+
+/// A message came in on a socket.
+pub fn message_received() {
+    counter!(MESSAGES_RECEIVED).increment(1);
+}
+
+/// A message went out on a socket.
+pub fn message_sent() {
+    counter!(MESSAGES_SENT).increment(1);
+}
+
 /// A request was answered. `route` is the pattern, never the path: ids come without end.
 pub fn http_answered(method: &'static str, route: &'static str, status: u16, took: Duration) {
     counter!(HTTP_REQUESTS, "method" => method, "route" => route, "status" => status.to_string()).increment(1);

@@ -94,6 +94,17 @@ struct Record {
     audit: String,
 }
 
+/// A command that has its result.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    /// Which.
+    pub command: CommandId,
+    /// When it ended, Unix ms by Redis's clock.
+    pub at: i64,
+    /// The result message.
+    pub message: String,
+}
+
 impl Broker {
     /// Claims the oldest waiting command of a resource.
     pub async fn claim(&self, resource: &Resource, worker: &WorkerId, lease: Duration) -> Result<Claimed, BrokerError> {
@@ -227,11 +238,7 @@ impl Broker {
     }
 
     /// The newest results of a resource, oldest first: for a gateway that was cut off for a while.
-    pub async fn recent_results(
-        &self,
-        resource: &Resource,
-        limit: usize,
-    ) -> Result<Vec<(CommandId, String)>, BrokerError> {
+    pub async fn recent_results(&self, resource: &Resource, limit: usize) -> Result<Vec<Ended>, BrokerError> {
         let names = self.keys();
         let newest = isize::try_from(limit).unwrap_or(isize::MAX).max(1) - 1;
         let ids: Vec<String> =
@@ -243,7 +250,8 @@ impl Broker {
             self.link.query(redis::cmd("HMGET").arg(names.results(resource)).arg(&ids)).await?;
         let pairs = ids.iter().zip(kept).filter_map(|(id, kept)| {
             let kept = kept?;
-            Some((id.parse().ok()?, kept.split_once('|')?.1.to_owned()))
+            let (at, message) = kept.split_once('|')?;
+            Some(Ended { command: id.parse().ok()?, at: at.parse().ok()?, message: message.to_owned() })
         });
         let mut pairs: Vec<_> = pairs.collect();
         pairs.reverse();

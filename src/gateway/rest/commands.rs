@@ -48,7 +48,9 @@ pub(super) async fn command(
             return Err(failure.retry_after(refusal.retry_after).request_id(request_id));
         }
         CommandAnswer::Accepted { command, .. } => (*command, None),
-        CommandAnswer::Repeated { command, result, .. } => (*command, result.clone()),
+        CommandAnswer::Repeated { command, result, .. } => {
+            (*command, result.as_ref().map(|(message, _)| message.clone()))
+        }
     };
     let place = format!("/api/v1/{}/{}/commands/{command}", kind.plural(), resource.id);
     if let Some(wait) = wait {

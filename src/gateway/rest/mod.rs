@@ -88,6 +88,7 @@ async fn answer(rest: &Rest, path: &str, mut request: Request) -> Response {
         Found::Nothing => Err(Failure::no_such_path()),
     };
     let answer = result.unwrap_or_else(Failure::into_answer);
+    request.discard_body().await;
     metrics::http_answered(method, pattern, answer.status.as_u16(), begun.elapsed());
     answer.into_response()
 }

@@ -22,6 +22,10 @@ use crate::protocol::ErrorCode;
 /// How long a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Most bytes of a refused body that are taken in, and for how long.
+const MAX_DISCARDED: usize = 32 * 1024 * 1024;
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
+
 type Body = Pin<Box<dyn Stream<Item = Result<Bytes, warp::Error>> + Send>>;
 
 /// One request.
@@ -31,7 +35,7 @@ pub(super) struct Request {
     headers: HeaderMap,
     peer: Option<Peer>,
     /// The lock is never waited for: it makes the request `Sync`, which a stream is not.
-    body: Mutex<Option<Body>>,
+    body: Mutex<Body>,
 }
 
 /// Takes any request apart.
@@ -43,7 +47,7 @@ pub(super) fn filter() -> impl Filter<Extract = (Request,), Error = warp::Reject
     });
     warp::method().and(query).and(warp::header::headers_cloned()).and(warp::ext::optional::<Peer>()).and(body).and_then(
         async |method, query, headers, peer, body| {
-            Ok::<_, Infallible>(Request { method, query, headers, peer, body: Mutex::new(Some(body)) })
+            Ok::<_, Infallible>(Request { method, query, headers, peer, body: Mutex::new(body) })
         },
     )
 }
@@ -122,8 +126,7 @@ impl Request {
         if announced.is_some_and(|length: usize| length > limit) {
             return Err(Failure::too_large(limit));
         }
-        let body = self.body.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let Some(mut parts) = body.take() else { return Ok(Bytes::new()) };
+        let parts = self.rest_of_body();
         let collect = async {
             let mut whole = BytesMut::new();
             while let Some(part) = parts.next().await {
@@ -136,6 +139,26 @@ impl Request {
             Ok(whole.freeze())
         };
         tokio::time::timeout(BODY_TIMEOUT, collect).await.map_err(|_| Failure::too_slow())?
+    }
+
+    /// Takes in what is left of a body that nobody wanted: an answer sent while the client is still writing
+    /// gets lost, because the connection is then reset under it. Within reason; then it is lost.
+    pub(super) async fn discard_body(&mut self) {
+        let parts = self.rest_of_body();
+        let discard = async {
+            let mut left = MAX_DISCARDED;
+            while let Some(Ok(part)) = parts.next().await {
+                match left.checked_sub(part.len()) {
+                    Some(less) => left = less,
+                    None => return,
+                }
+            }
+        };
+        let _ = tokio::time::timeout(DISCARD_TIMEOUT, discard).await;
+    }
+
+    fn rest_of_body(&mut self) -> &mut Body {
+        self.body.get_mut().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

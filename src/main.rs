@@ -1,1 +1,20 @@
-fn main() {}
+//! `wheelhouse`: reads the command line, does what it says, and ends with 0 (done), 1 (failed) or 2 (wrong usage).
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let arguments = wheelhouse::cli::Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("wheelhouse: cannot start its threads: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let code = runtime.block_on(wheelhouse::cli::run(arguments));
+    // A task stuck in a blocking call must not hold the exit up.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    code
+}

@@ -44,8 +44,34 @@ impl Broker {
         self.link.redis_now_us() / 1_000
     }
 
+    /// Any reading command, its answer as lines a person can read. For `wheelhouse inspect`.
+    pub async fn show(&self, words: &[String]) -> Result<Vec<String>, BrokerError> {
+        let mut command = redis::Cmd::new();
+        for word in words {
+            command.arg(word);
+        }
+        Ok(lines(&self.link.query(&command).await?))
+    }
+
     /// PING, within the time.
     pub async fn ping(&self, within: Duration) -> Result<(), BrokerError> {
         self.link.ping(within).await
+    }
+}
+
+fn lines(value: &redis::Value) -> Vec<String> {
+    use redis::Value;
+    match value {
+        Value::Nil => Vec::new(),
+        Value::Array(items) | Value::Set(items) => items.iter().map(|item| lines(item).join("  ")).collect(),
+        Value::Map(pairs) => {
+            pairs.iter().map(|(k, v)| format!("{}  {}", lines(k).join(" "), lines(v).join(" "))).collect()
+        }
+        Value::Int(0) => Vec::new(),
+        Value::Int(number) => vec![number.to_string()],
+        Value::Double(number) => vec![number.to_string()],
+        Value::BulkString(bytes) => vec![String::from_utf8_lossy(bytes).into_owned()],
+        Value::SimpleString(text) => vec![text.clone()],
+        other => vec![format!("{other:?}")],
     }
 }

@@ -1,0 +1,58 @@
+#!/bin/sh
+# Installs what `make demo` (redis-server) or `make test` (also PostgreSQL, node, wscat) needs and this machine
+# lacks. Says what it does before it does it. Uses sudo only when not root.
+set -eu
+
+purpose="${1:-test}"
+
+say() { printf '%s\n' "$*" >&2; }
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then
+        say "  running: $*"
+        "$@"
+    else
+        say "  running: sudo $*"
+        sudo "$@"
+    fi
+}
+
+has_postgres() {
+    command -v initdb >/dev/null 2>&1 || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 \
+        || ls /opt/homebrew/opt/postgresql*/bin/initdb >/dev/null 2>&1
+}
+
+# A tool's name, and what it is called by apt, dnf, pacman and brew.
+install_it() {
+    say "$1 is missing; installing it"
+    if command -v apt-get >/dev/null 2>&1; then
+        if [ -z "${updated:-}" ]; then
+            as_root apt-get update -qq
+            updated=1
+        fi
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$2"
+    elif command -v dnf >/dev/null 2>&1; then
+        as_root dnf install -y -q "$3"
+    elif command -v pacman >/dev/null 2>&1; then
+        as_root pacman -S --noconfirm --needed "$4"
+    elif command -v brew >/dev/null 2>&1; then
+        say "  running: brew install $5"
+        brew install "$5"
+    else
+        say "No apt-get, dnf, pacman or brew here: install $1 yourself, then try again."
+        exit 1
+    fi
+}
+
+command -v cargo >/dev/null 2>&1 || {
+    say "cargo is missing: install a Rust toolchain first (https://rustup.rs), then try again."
+    exit 1
+}
+# The TLS library is compiled from C.
+command -v cc >/dev/null 2>&1 || install_it "a C compiler" build-essential gcc base-devel gcc
+command -v redis-server >/dev/null 2>&1 || install_it redis-server redis-server redis redis redis
+
+if [ "$purpose" = test ]; then
+    has_postgres || install_it PostgreSQL postgresql postgresql-server postgresql postgresql
+    command -v redis-cli >/dev/null 2>&1 || install_it redis-cli redis-tools redis redis redis
+fi

@@ -1,0 +1,148 @@
+//! What the demo has: a tenant, two people, a real file to import, a real program, a campaign of 300 jobs.
+
+use anyhow::Context;
+use serde_json::json;
+
+use super::folder::Folder;
+use crate::domain::{JobStatus, ResourceId, TenantId, UserId};
+use crate::store::{CampaignFilter, JobFilter, NewCampaign, NewJob, Store};
+use crate::worker::jobs;
+
+/// Rows of the file to import.
+const ROWS: u64 = 200_000;
+/// Jobs of the campaign.
+const JOBS: usize = 300;
+
+pub(super) struct People {
+    pub(super) tenant: TenantId,
+    pub(super) operator: UserId,
+}
+
+/// A program run through `wheelhouse run`.
+pub(super) struct Program {
+    pub(super) id: ResourceId,
+    pub(super) title: &'static str,
+    pub(super) command: Vec<String>,
+}
+
+pub(super) struct Work {
+    pub(super) import: ResourceId,
+    pub(super) campaign: ResourceId,
+    pub(super) program: Option<Program>,
+}
+
+/// `operator` may do everything; `viewer` may look.
+pub(super) async fn people(store: &Store) -> anyhow::Result<People> {
+    let (operator, viewer): (UserId, UserId) = ("operator".parse()?, "viewer".parse()?);
+    store.grant(&operator, &["*".to_owned()]).await?;
+    store.grant(&viewer, &["jobs.read".to_owned(), "campaigns.read".to_owned()]).await?;
+    Ok(People { tenant: "acme".parse()?, operator })
+}
+
+/// What an earlier run left unfinished goes on; what is missing is made.
+pub(super) async fn work(store: &Store, tenant: &TenantId, folder: &Folder) -> anyhow::Result<Work> {
+    let file = folder.path("orders.csv");
+    if !file.exists() {
+        println!("Writing {} with {ROWS} rows", file.display());
+        let to = file.clone();
+        tokio::task::spawn_blocking(move || jobs::generate_csv(&to, ROWS))
+            .await?
+            .context("cannot write the CSV file")?;
+    }
+    let campaign = match open_campaign(store, tenant).await? {
+        Some(id) => id,
+        None => make_campaign(store, tenant, &file).await?,
+    };
+    // After the campaign, so that it stands before its 300 jobs in a list of the newest.
+    let import = match unfinished(store, tenant, "csv_import").await? {
+        Some(id) => id,
+        None => {
+            let parameters = json!({"path": file, "rows_per_second": 1_000});
+            make_job(store, tenant, "csv_import", "Import of orders.csv", parameters).await?
+        }
+    };
+    Ok(Work { import, campaign, program: Some(program(&file)) })
+}
+
+async fn unfinished(store: &Store, tenant: &TenantId, job_type: &str) -> anyhow::Result<Option<ResourceId>> {
+    for status in [JobStatus::Running, JobStatus::Paused, JobStatus::Pending] {
+        let filter = JobFilter {
+            tenant: tenant.clone(),
+            status: Some(status),
+            campaign: None,
+            job_type: Some(job_type.to_owned()),
+            after: None,
+            limit: 1,
+        };
+        if let Some(job) = store.jobs(&filter).await?.items.into_iter().next() {
+            return Ok(Some(job.id));
+        }
+    }
+    Ok(None)
+}
+
+async fn open_campaign(store: &Store, tenant: &TenantId) -> anyhow::Result<Option<ResourceId>> {
+    let filter = CampaignFilter { tenant: tenant.clone(), after: None, limit: 100 };
+    let page = store.campaigns(&filter).await?;
+    Ok(page.items.into_iter().find(|campaign| !campaign.status.is_final()).map(|campaign| campaign.id))
+}
+
+async fn make_job(
+    store: &Store,
+    tenant: &TenantId,
+    job_type: &str,
+    title: &str,
+    parameters: serde_json::Value,
+) -> anyhow::Result<ResourceId> {
+    let job = new_job(tenant, job_type, title.to_owned(), parameters);
+    Ok(store.create_job(&job).await?.id)
+}
+
+fn new_job(tenant: &TenantId, job_type: &str, title: String, parameters: serde_json::Value) -> NewJob {
+    NewJob {
+        id: ResourceId::generate(),
+        tenant: tenant.clone(),
+        campaign: None,
+        job_type: job_type.to_owned(),
+        title: Some(title),
+        parameters,
+        max_retries: 2,
+        created_by: None,
+    }
+}
+
+async fn make_campaign(store: &Store, tenant: &TenantId, file: &std::path::Path) -> anyhow::Result<ResourceId> {
+    let id = ResourceId::generate();
+    let per_job = ROWS / JOBS as u64;
+    let jobs = (0..JOBS).map(|n| {
+        let first = n as u64 * per_job;
+        let parameters = json!({"path": file, "first_row": first + 1, "rows": per_job, "rows_per_second": 150});
+        let job =
+            new_job(tenant, "demo_step", format!("Digest of rows {} to {}", first + 1, first + per_job), parameters);
+        NewJob { campaign: Some(id.clone()), ..job }
+    });
+    let campaign = NewCampaign {
+        id: id.clone(),
+        tenant: tenant.clone(),
+        name: Some("Digest of orders.csv in 300 parts".to_owned()),
+        created_by: None,
+        jobs: jobs.collect(),
+    };
+    store.create_campaign(&campaign).await?;
+    Ok(id)
+}
+
+/// Counts orders by city with nothing but awk, slowly enough to be watched.
+fn program(file: &std::path::Path) -> Program {
+    let script = format!(
+        "n=0; while [ $n -lt 100 ]; do n=$((n+1)); \
+         awk -F, -v n=$n 'NR > 1 && NR % 100 == n - 1 {{ seen[$4]++ }} END {{ for (c in seen) print c, seen[c] }}' '{}' > /dev/null; \
+         echo \"{{\\\"progress\\\":$n}}\"; sleep 2; done",
+        file.display()
+    );
+    Program {
+        id: ResourceId::generate(),
+        title: "An outside program: orders by city, with awk",
+        command: vec!["sh".to_owned(), "-c".to_owned(), script],
+    }
+}

@@ -1,0 +1,97 @@
+//! The folder that `wheelhouse dev` keeps everything in.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use secrecy::SecretString;
+
+use crate::cli::usage;
+
+/// The folder, locked against a second `dev`.
+pub(super) struct Folder {
+    root: PathBuf,
+    _lock: File,
+}
+
+impl Folder {
+    pub(super) fn open(root: &Path, fresh: bool) -> anyhow::Result<Self> {
+        fs::create_dir_all(root).with_context(|| format!("cannot make {}", root.display()))?;
+        let root = root.canonicalize()?;
+        let lock = File::create(root.join("lock"))?;
+        if lock.try_lock().is_err() {
+            return Err(usage(format!(
+                "another `wheelhouse dev` uses {}: choose another folder with --data-dir",
+                root.display()
+            )));
+        }
+        let folder = Self { root, _lock: lock };
+        if fresh {
+            for name in [
+                "redis",
+                "logs",
+                "secret",
+                "token",
+                "url",
+                "orders.csv",
+                "wheelhouse.db",
+                "wheelhouse.db-wal",
+                "wheelhouse.db-shm",
+            ] {
+                let path = folder.path(name);
+                let gone = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+                match gone {
+                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                        return Err(error).with_context(|| format!("cannot remove {}", path.display()));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        for name in ["redis", "logs"] {
+            fs::create_dir_all(folder.path(name))?;
+        }
+        Ok(folder)
+    }
+
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
+    /// The key that signs this folder's tokens, made at the first start and readable by its owner alone.
+    pub(super) fn secret(&self) -> anyhow::Result<SecretString> {
+        let path = self.path("secret");
+        if let Ok(kept) = fs::read_to_string(&path) {
+            return Ok(SecretString::from(kept.trim().to_owned()));
+        }
+        let mut random = [0_u8; 32];
+        File::open("/dev/urandom")?.read_exact(&mut random)?;
+        let secret: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+        write_private(&path, &secret)?;
+        Ok(SecretString::from(secret))
+    }
+
+    /// A free port for the private Redis: another Redis, or another `dev`, may have any of them.
+    pub(super) fn redis_port(&self) -> anyhow::Result<u16> {
+        Ok(std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+    }
+
+    /// For `wheelhouse job …` in another shell.
+    pub(super) fn keep_address(&self, url: &str, token: &str) -> anyhow::Result<()> {
+        write_private(&self.path("url"), url)?;
+        write_private(&self.path("token"), token)
+    }
+
+    pub(super) fn forget_address(&self) {
+        let _ = fs::remove_file(self.path("url"));
+        let _ = fs::remove_file(self.path("token"));
+    }
+}
+
+fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
+    let _ = fs::remove_file(path);
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    writeln!(file, "{text}").with_context(|| format!("cannot write {}", path.display()))
+}

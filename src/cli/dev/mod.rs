@@ -1,0 +1,142 @@
+//! `wheelhouse dev`: everything on one machine, with no set-up: a private Redis, SQLite, a gateway, workers,
+//! and demo work to control. Started again on the same folder, it goes on where it was.
+
+mod demo;
+mod folder;
+mod processes;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use secrecy::SecretString;
+
+use super::serve::stop_signals;
+use crate::auth::{self, Claims};
+use crate::config::{self, Settings};
+use crate::store::Store;
+use crate::telemetry;
+use folder::Folder;
+use processes::Processes;
+
+/// What runs, and where.
+#[derive(Debug, Args)]
+pub(super) struct DevArgs {
+    /// The gateway's port; 0 takes a free one. Without this, 8000, or a free one if 8000 is taken.
+    #[arg(long)]
+    port: Option<u16>,
+    /// Where everything is kept.
+    #[arg(long, default_value = ".wheelhouse", value_name = "DIR")]
+    data_dir: PathBuf,
+    /// How many workers.
+    #[arg(long, default_value_t = 2)]
+    workers: usize,
+    /// Throw away what an earlier run kept, and begin anew.
+    #[arg(long)]
+    fresh: bool,
+}
+
+pub(super) async fn dev(args: DevArgs, config_file: Option<PathBuf>) -> anyhow::Result<ExitCode> {
+    let stop = stop_signals()?;
+    let folder = Folder::open(&args.data_dir, args.fresh)?;
+    let port = choose_port(args.port)?;
+    let redis_port = folder.redis_port()?;
+    let mut settings = config::load(config_file.as_deref(), config::Overrides::new())?;
+    settings.server.listen = ([127, 0, 0, 1], port).into();
+    settings.redis.url = SecretString::from(format!("redis://127.0.0.1:{redis_port}"));
+    settings.database.url = SecretString::from(format!("sqlite://{}", folder.path("wheelhouse.db").display()));
+    settings.auth.hs256_secret = Some(folder.secret()?);
+    telemetry::log::init(&config::Log { level: "warn".to_owned(), ..settings.log.clone() });
+
+    let mut processes = Processes::new(&folder, &settings, config_file)?;
+    let address = format!("http://localhost:{port}");
+    let started = tokio::select! {
+        started = start(&args, &folder, &settings, &mut processes, redis_port, &address) => started,
+        () = stop.cancelled() => Ok(()),
+    };
+    if started.is_ok() && !stop.is_cancelled() {
+        processes.keep_alive(&stop).await;
+    }
+    eprintln!("Stopping; the work is handed back and goes on with the next `wheelhouse dev`.");
+    processes.stop().await;
+    folder.forget_address();
+    started.map(|()| ExitCode::SUCCESS)
+}
+
+async fn start(
+    args: &DevArgs,
+    folder: &Folder,
+    settings: &Settings,
+    processes: &mut Processes,
+    redis_port: u16,
+    address: &str,
+) -> anyhow::Result<()> {
+    println!("Starting a private Redis on port {redis_port}, with its data in {}", folder.path("redis").display());
+    processes.redis(redis_port).await?;
+    let store = Store::open(&settings.database).await?;
+    store.migrate().await?;
+    let people = demo::people(&store).await?;
+    println!(
+        "Starting the gateway on {address} and {} workers; their logs are in {}",
+        args.workers,
+        folder.path("logs").display()
+    );
+    processes.gateway().await?;
+    for number in 1..=args.workers {
+        processes.worker(number)?;
+    }
+    wait_ready(settings).await.with_context(|| format!("see {}", folder.path("logs/gateway.log").display()))?;
+    let claims = Claims {
+        user: people.operator,
+        tenant: people.tenant.clone(),
+        ttl: Duration::from_secs(86_400),
+        permissions: None,
+    };
+    let token = auth::sign(&settings.auth, &claims)?;
+    folder.keep_address(address, &token)?;
+    let work = demo::work(&store, &people.tenant, folder).await?;
+    if let Some(program) = &work.program {
+        processes.demo_program(&people.tenant, program)?;
+    }
+    let socket = address.replacen("http", "ws", 1);
+    println!(
+        "\nConsole:\n  {address}/?token={token}\n\n\
+         A job (a CSV file of 200,000 rows being imported):\n  wscat -c \"{socket}/api/v1/realtime/ws/jobs/{}?token={token}\"\n\n\
+         A campaign (300 jobs, one after the other):\n  wscat -c \"{socket}/api/v1/realtime/ws/campaigns/{}?token={token}\"\n\n\
+         In wscat type {{\"type\":\"pause_job\"}} or {{\"type\":\"pause_campaign\"}}, then resume_… or cancel_….\n\
+         From another shell in this folder: wheelhouse job ls\n\
+         Ctrl-C ends everything.",
+        work.import, work.campaign
+    );
+    Ok(())
+}
+
+async fn wait_ready(settings: &Settings) -> anyhow::Result<()> {
+    for _ in 0..300 {
+        if let Ok(status) = processes::get_status(settings.server.listen, "/readyz").await
+            && status == 200
+        {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    bail!("the gateway did not become ready within 30 s")
+}
+
+/// The port asked for, or 8000, or any that is free.
+fn choose_port(asked: Option<u16>) -> anyhow::Result<u16> {
+    let free =
+        |port: u16| std::net::TcpListener::bind(("127.0.0.1", port)).and_then(|l| l.local_addr()).map(|a| a.port());
+    match asked {
+        Some(port) => free(port).map_err(|_| {
+            super::usage(format!("port {port} is taken: choose another with --port, or --port 0 for a free one"))
+        }),
+        None => free(8000).or_else(|_| {
+            let port = free(0)?;
+            println!("Port 8000 is taken; the gateway takes {port}.");
+            anyhow::Ok(port)
+        }),
+    }
+}

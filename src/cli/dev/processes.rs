@@ -1,0 +1,191 @@
+//! The processes of `wheelhouse dev`. Each runs under `wheelhouse watch-child`, which ends it when `dev` is gone.
+
+use std::fs::OpenOptions;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use secrecy::ExposeSecret;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::process::{Child, Command};
+use tokio_util::sync::CancellationToken;
+
+use super::folder::Folder;
+use crate::config::Settings;
+use crate::domain::TenantId;
+
+/// One process and how to start it again.
+struct Process {
+    name: String,
+    arguments: Vec<String>,
+    /// Starts again when it ends by itself.
+    again: bool,
+    child: Child,
+    started: Instant,
+}
+
+pub(super) struct Processes {
+    program: PathBuf,
+    logs: PathBuf,
+    redis_data: PathBuf,
+    environment: Vec<(&'static str, String)>,
+    config_file: Option<PathBuf>,
+    running: Vec<Process>,
+}
+
+impl Processes {
+    pub(super) fn new(folder: &Folder, settings: &Settings, config_file: Option<PathBuf>) -> anyhow::Result<Self> {
+        let secret = settings.auth.hs256_secret.as_ref().map(|s| s.expose_secret().to_owned()).unwrap_or_default();
+        Ok(Self {
+            program: std::env::current_exe().context("cannot find its own program")?,
+            logs: folder.path("logs"),
+            redis_data: folder.path("redis"),
+            environment: vec![
+                ("WHEELHOUSE__SERVER__LISTEN", settings.server.listen.to_string()),
+                ("WHEELHOUSE__REDIS__URL", settings.redis.url.expose_secret().to_owned()),
+                ("WHEELHOUSE__DATABASE__URL", settings.database.url.expose_secret().to_owned()),
+                ("WHEELHOUSE__AUTH__HS256_SECRET", secret),
+            ],
+            config_file,
+            running: Vec::new(),
+        })
+    }
+
+    pub(super) async fn redis(&mut self, port: u16) -> anyhow::Result<()> {
+        let data = self.redis_data.display().to_string();
+        let port_text = port.to_string();
+        let words = ["redis-server", "--port", &port_text, "--bind", "127.0.0.1", "--dir", &data];
+        let more = ["--appendonly", "yes", "--save", "", "--maxmemory-policy", "noeviction"];
+        let command = words.iter().chain(&more).map(|word| (*word).to_owned()).collect();
+        self.start("redis", command, true)?;
+        for _ in 0..200 {
+            if tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
+                return Ok(());
+            }
+            if let Some(process) = self.running.last_mut()
+                && process.child.try_wait()?.is_some()
+            {
+                bail!(
+                    "redis-server did not start: is it installed? (`make deps`); its log: {}",
+                    self.logs.join("redis.log").display()
+                );
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        bail!("redis-server did not answer within 10 s; its log: {}", self.logs.join("redis.log").display())
+    }
+
+    pub(super) async fn gateway(&mut self) -> anyhow::Result<()> {
+        self.start("gateway", self.own(&["gateway"]), true)
+    }
+
+    pub(super) fn worker(&mut self, number: usize) -> anyhow::Result<()> {
+        self.start(&format!("worker-{number}"), self.own(&["worker"]), true)
+    }
+
+    /// The outside program of the demo, run through `wheelhouse run`.
+    pub(super) fn demo_program(&mut self, tenant: &TenantId, program: &super::demo::Program) -> anyhow::Result<()> {
+        let mut words =
+            vec!["run", "--tenant", tenant.as_str(), "--job-id", program.id.as_str(), "--title", program.title, "--"];
+        words.extend(program.command.iter().map(String::as_str));
+        self.start("program", self.own(&words), false)
+    }
+
+    fn own(&self, words: &[&str]) -> Vec<String> {
+        let mut command = vec![self.program.display().to_string()];
+        if let Some(file) = &self.config_file {
+            command.extend(["--config".to_owned(), file.display().to_string()]);
+        }
+        command.extend(words.iter().map(|word| (*word).to_owned()));
+        command
+    }
+
+    fn start(&mut self, name: &str, arguments: Vec<String>, again: bool) -> anyhow::Result<()> {
+        let child = self.spawn(name, &arguments)?;
+        self.running.push(Process { name: name.to_owned(), arguments, again, child, started: Instant::now() });
+        Ok(())
+    }
+
+    fn spawn(&self, name: &str, arguments: &[String]) -> anyhow::Result<Child> {
+        let path = self.logs.join(format!("{name}.log"));
+        let log = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        let child = Command::new(&self.program)
+            .args(["watch-child", "--"])
+            .args(arguments)
+            .envs(self.environment.iter().map(|(key, value)| (key, value)))
+            // Its own group: Ctrl-C reaches `dev` alone, which ends the others in order.
+            .process_group(0)
+            // Held open until `dev` is gone.
+            .stdin(Stdio::piped())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn();
+        child.with_context(|| format!("cannot start {name}"))
+    }
+
+    /// Starts again what ended by itself, until it is time to stop.
+    pub(super) async fn keep_alive(&mut self, stop: &CancellationToken) {
+        while !stop.is_cancelled() {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(Duration::from_millis(300)) => {}
+            }
+            for at in 0..self.running.len() {
+                let process = &mut self.running[at];
+                // One that ends right after its start is not started again in a tight loop.
+                if !process.again
+                    || !matches!(process.child.try_wait(), Ok(Some(_)))
+                    || process.started.elapsed() < Duration::from_secs(1)
+                {
+                    continue;
+                }
+                let (name, arguments) = (process.name.clone(), process.arguments.clone());
+                eprintln!(
+                    "{name} ended by itself; starting it again (its log: {})",
+                    self.logs.join(format!("{name}.log")).display()
+                );
+                match self.spawn(&name, &arguments) {
+                    Ok(child) => {
+                        self.running[at].child = child;
+                        self.running[at].started = Instant::now();
+                    }
+                    Err(error) => eprintln!("{error:#}"),
+                }
+            }
+        }
+    }
+
+    /// Ends everything, Redis last: the others still have things to hand back.
+    pub(super) async fn stop(&mut self) {
+        let (redis, others): (Vec<Process>, Vec<Process>) = self.running.drain(..).partition(|p| p.name == "redis");
+        for some in [others, redis] {
+            let ends = some.into_iter().map(|mut process| async move {
+                // Its standard input closes: `watch-child` sends SIGTERM, and SIGKILL after its grace.
+                drop(process.child.stdin.take());
+                let _ = tokio::time::timeout(Duration::from_secs(25), process.child.wait()).await;
+            });
+            futures_util::future::join_all(ends).await;
+        }
+    }
+}
+
+/// The status of a plain GET.
+pub(super) async fn get_status(address: SocketAddr, path: &str) -> anyhow::Result<u16> {
+    let ask = async {
+        let mut stream = tokio::net::TcpStream::connect(address).await?;
+        stream
+            .write_all(format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n").as_bytes())
+            .await?;
+        let mut head = [0_u8; 12];
+        stream.read_exact(&mut head).await?;
+        let code = std::str::from_utf8(&head[9..])?;
+        anyhow::Ok(code.parse()?)
+    };
+    tokio::time::timeout(Duration::from_secs(2), ask).await?
+}

@@ -1,0 +1,118 @@
+//! The command line: one file for each subcommand.
+
+mod api;
+mod audit;
+mod dev;
+mod inspect;
+mod people;
+mod resources;
+pub mod run;
+mod serve;
+mod watch;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{self, Settings};
+
+/// Live control of long-running jobs and campaigns: pause, resume and cancel real work, and hear what happened.
+#[derive(Debug, Parser)]
+#[command(
+    name = "wheelhouse",
+    version,
+    after_help = "Start here: `wheelhouse dev` runs everything on this machine, with work to control."
+)]
+pub struct Cli {
+    /// A file of settings (TOML), over the defaults. See config/default.toml for every key.
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// One setting, over everything else: --set limits.commands_per_minute=60
+    #[arg(long = "set", global = true, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run everything on this machine: Redis, SQLite, gateway, workers, and demo work to control.
+    Dev(dev::DevArgs),
+    /// Run a gateway: WebSockets, HTTP API, console. SIGTERM drains it.
+    Gateway(serve::GatewayArgs),
+    /// Run a worker: carries out commands and runs jobs. SIGTERM hands its jobs back.
+    Worker,
+    /// Bring the database's tables up to date.
+    Migrate,
+    /// Print a signed token.
+    Token(people::TokenArgs),
+    /// Give a user permissions; in force everywhere when it returns.
+    Grant(people::PermissionArgs),
+    /// Take permissions from a user; in force everywhere when it returns.
+    Revoke(people::PermissionArgs),
+    /// Run any program as a job under live control.
+    Run(run::RunArgs),
+    /// Submit, list, watch and control jobs through a gateway.
+    #[command(subcommand)]
+    Job(resources::JobCommand),
+    /// Create, list, watch and control campaigns through a gateway.
+    #[command(subcommand)]
+    Campaign(resources::CampaignCommand),
+    /// Show what Redis holds, with the redis-cli commands that show the same.
+    #[command(subcommand)]
+    Inspect(inspect::InspectCommand),
+    /// Show the audit trail of commands.
+    Audit(audit::AuditArgs),
+    /// Run a program that ends when this process's parent does.
+    #[command(hide = true)]
+    WatchChild(watch::WatchArgs),
+}
+
+/// Does what the command line says.
+pub async fn run(cli: Cli) -> ExitCode {
+    let done = match dispatch(cli).await {
+        Ok(code) => return code,
+        Err(error) => error,
+    };
+    // One line, whatever the depth of the error.
+    eprintln!("wheelhouse: {done:#}");
+    if done.is::<Usage>() || done.is::<config::SettingError>() { ExitCode::from(2) } else { ExitCode::FAILURE }
+}
+
+/// The command line cannot be carried out as it is: exit code 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Usage(String);
+
+/// Ends in one line on standard error and exit code 2.
+fn usage(text: impl Into<String>) -> anyhow::Error {
+    Usage(text.into()).into()
+}
+
+async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
+    let mut overrides = config::Overrides::new();
+    for one in &cli.set {
+        let (key, value) = one.split_once('=').ok_or_else(|| usage(format!("--set {one:?}: write it as KEY=VALUE")))?;
+        overrides.push((key.to_owned(), value.to_owned()));
+    }
+    if let Command::Gateway(args) = &cli.command {
+        overrides.extend(args.overrides());
+    }
+    let settings = || -> anyhow::Result<Settings> { Ok(config::load(cli.config.as_deref(), overrides)?) };
+    match cli.command {
+        Command::Dev(args) => dev::dev(args, cli.config).await,
+        Command::Gateway(_) => serve::gateway(settings()?).await,
+        Command::Worker => serve::worker(settings()?).await,
+        Command::Migrate => serve::migrate(settings()?).await,
+        Command::Token(args) => people::token(&args, &settings()?),
+        Command::Grant(args) => people::grant(args, settings()?).await,
+        Command::Revoke(args) => people::revoke(args, settings()?).await,
+        Command::Run(args) => run::run(args, settings()?).await,
+        Command::Job(command) => resources::job(command).await,
+        Command::Campaign(command) => resources::campaign(command).await,
+        Command::Inspect(command) => inspect::inspect(command, settings()?).await,
+        Command::Audit(args) => audit::audit(args, settings()?).await,
+        Command::WatchChild(args) => watch::watch(args).await,
+    }
+}

@@ -1,0 +1,339 @@
+//! `wheelhouse job …` and `wheelhouse campaign …`: the same operations as on a socket, from a shell.
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
+
+use super::api::{Api, ApiArgs};
+use super::usage;
+use crate::domain::{Action, JobStatus, RequestId, ResourceId, ResourceKind};
+
+/// What to do with jobs.
+#[derive(Debug, Subcommand)]
+pub(super) enum JobCommand {
+    /// Submit a job for workers to run.
+    #[command(
+        after_help = "Example: wheelhouse job submit csv_import --title Customers --parameters '{\"path\":\"customers.csv\"}' --wait"
+    )]
+    Submit(SubmitArgs),
+    /// List jobs, newest first.
+    Ls(ListArgs),
+    /// Show one job.
+    Show(ShowArgs),
+    /// Cancel a job for good.
+    Cancel(ControlArgs),
+    /// Pause a job.
+    Pause(ControlArgs),
+    /// Let a paused job go on.
+    Resume(ControlArgs),
+}
+
+/// What to do with campaigns.
+#[derive(Debug, Subcommand)]
+pub(super) enum CampaignCommand {
+    /// Create a campaign with its jobs, from a JSON file: [{"job_type":"…","parameters":{…}}, …]
+    Create(CreateArgs),
+    /// List campaigns, newest first.
+    Ls(ListArgs),
+    /// Show one campaign.
+    Show(ShowArgs),
+    /// Cancel a campaign for good, with every job of it that has not ended.
+    Cancel(ControlArgs),
+    /// Stop handing the campaign's jobs to workers.
+    Pause(ControlArgs),
+    /// Go on handing them out.
+    Resume(ControlArgs),
+}
+
+/// A new job.
+#[derive(Debug, Args)]
+pub(super) struct SubmitArgs {
+    /// Which code runs it, as the workers know it.
+    job_type: String,
+    /// For people.
+    #[arg(long)]
+    title: Option<String>,
+    /// A JSON value for that code.
+    #[arg(long, default_value = "{}")]
+    parameters: String,
+    /// Its id; made up where none is given.
+    #[arg(long)]
+    id: Option<ResourceId>,
+    /// The campaign it belongs to.
+    #[arg(long, value_name = "ID")]
+    campaign: Option<ResourceId>,
+    /// How often it may be tried again after a failure.
+    #[arg(long, default_value_t = 0)]
+    max_retries: u32,
+    /// Wait until it has ended; exit code 0 if it completed.
+    #[arg(long)]
+    wait: bool,
+    #[command(flatten)]
+    api: ApiArgs,
+}
+
+/// A new campaign.
+#[derive(Debug, Args)]
+pub(super) struct CreateArgs {
+    /// For people.
+    name: String,
+    /// The file with its jobs; - for standard input.
+    #[arg(long, value_name = "FILE")]
+    jobs: String,
+    /// Its id; made up where none is given.
+    #[arg(long)]
+    id: Option<ResourceId>,
+    #[command(flatten)]
+    api: ApiArgs,
+}
+
+/// Which ones.
+#[derive(Debug, Args)]
+pub(super) struct ListArgs {
+    /// Only jobs in this status.
+    #[arg(long)]
+    status: Option<String>,
+    /// Only this campaign's jobs.
+    #[arg(long, value_name = "ID")]
+    campaign: Option<ResourceId>,
+    /// At most so many.
+    #[arg(long, default_value_t = 50)]
+    limit: u32,
+    #[command(flatten)]
+    api: ApiArgs,
+}
+
+/// Which one.
+#[derive(Debug, Args)]
+pub(super) struct ShowArgs {
+    /// The id.
+    id: ResourceId,
+    /// Watch until it has ended.
+    #[arg(long)]
+    follow: bool,
+    #[command(flatten)]
+    api: ApiArgs,
+}
+
+/// A command.
+#[derive(Debug, Args)]
+pub(super) struct ControlArgs {
+    /// The id.
+    id: ResourceId,
+    /// Why, for the audit trail.
+    #[arg(long)]
+    reason: Option<String>,
+    /// Your own name for this command: sending the same again is safe.
+    #[arg(long)]
+    request_id: Option<RequestId>,
+    /// Wait for the result: exit code 0 if it succeeded, 1 if not.
+    #[arg(long)]
+    wait: bool,
+    #[command(flatten)]
+    api: ApiArgs,
+}
+
+pub(super) async fn job(command: JobCommand) -> anyhow::Result<ExitCode> {
+    let kind = ResourceKind::Job;
+    match command {
+        JobCommand::Submit(args) => submit(args).await,
+        JobCommand::Ls(args) => list(kind, args).await,
+        JobCommand::Show(args) => show(kind, args).await,
+        JobCommand::Cancel(args) => control(kind, Action::Cancel, args).await,
+        JobCommand::Pause(args) => control(kind, Action::Pause, args).await,
+        JobCommand::Resume(args) => control(kind, Action::Resume, args).await,
+    }
+}
+
+pub(super) async fn campaign(command: CampaignCommand) -> anyhow::Result<ExitCode> {
+    let kind = ResourceKind::Campaign;
+    match command {
+        CampaignCommand::Create(args) => create(args).await,
+        CampaignCommand::Ls(args) => list(kind, args).await,
+        CampaignCommand::Show(args) => show(kind, args).await,
+        CampaignCommand::Cancel(args) => control(kind, Action::Cancel, args).await,
+        CampaignCommand::Pause(args) => control(kind, Action::Pause, args).await,
+        CampaignCommand::Resume(args) => control(kind, Action::Resume, args).await,
+    }
+}
+
+async fn submit(args: SubmitArgs) -> anyhow::Result<ExitCode> {
+    let parameters: Value =
+        serde_json::from_str(&args.parameters).map_err(|e| usage(format!("--parameters is not JSON: {e}")))?;
+    let mut body = json!({"job_type": args.job_type, "parameters": parameters, "max_retries": args.max_retries});
+    if let Some(title) = &args.title {
+        body["title"] = title.as_str().into();
+    }
+    if let Some(id) = &args.id {
+        body["id"] = id.as_str().into();
+    }
+    if let Some(campaign) = &args.campaign {
+        body["campaign_id"] = campaign.as_str().into();
+    }
+    let api = Api::new(&args.api)?;
+    let made = api.post("/api/v1/jobs", &body).await?.good()?;
+    let id: ResourceId = made["id"].as_str().unwrap_or_default().parse()?;
+    if args.wait {
+        return follow(&api, ResourceKind::Job, &id, args.api.json).await;
+    }
+    if args.api.json {
+        println!("{made}")
+    } else {
+        println!("{id}")
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn create(args: CreateArgs) -> anyhow::Result<ExitCode> {
+    let text = if args.jobs == "-" {
+        std::io::read_to_string(std::io::stdin())?
+    } else {
+        std::fs::read_to_string(&args.jobs).map_err(|e| usage(format!("cannot read {}: {e}", args.jobs)))?
+    };
+    let jobs: Value = serde_json::from_str(&text).map_err(|e| usage(format!("{} is not JSON: {e}", args.jobs)))?;
+    let mut body = json!({"name": args.name, "jobs": jobs});
+    if let Some(id) = &args.id {
+        body["id"] = id.as_str().into();
+    }
+    let made = Api::new(&args.api)?.post("/api/v1/campaigns", &body).await?.good()?;
+    if args.api.json {
+        println!("{made}")
+    } else {
+        println!("{}", made["id"].as_str().unwrap_or_default())
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn list(kind: ResourceKind, args: ListArgs) -> anyhow::Result<ExitCode> {
+    let mut path = format!("/api/v1/{}?limit={}", kind.plural(), args.limit);
+    if let Some(status) = &args.status {
+        if JobStatus::from_word(status).is_none() {
+            return Err(usage(format!(
+                "--status {status}: one of pending, running, paused, completed, failed, cancelled"
+            )));
+        }
+        path.push_str(&format!("&status={status}"));
+    }
+    if let Some(campaign) = &args.campaign {
+        path.push_str(&format!("&campaign_id={campaign}"));
+    }
+    let body = Api::new(&args.api)?.get(&path).await?.good()?;
+    if args.api.json {
+        println!("{body}");
+        return Ok(ExitCode::SUCCESS);
+    }
+    for row in body[kind.plural()].as_array().into_iter().flatten() {
+        println!("{}", one_line(row));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn one_line(row: &Value) -> String {
+    let name = row["title"].as_str().or(row["name"].as_str()).or(row["job_type"].as_str()).unwrap_or_default();
+    let percent = row["progress_percent"].as_i64().unwrap_or(0);
+    format!(
+        "{}  {:<9}  {percent:>3}%  {name}",
+        row["id"].as_str().unwrap_or_default(),
+        row["status"].as_str().unwrap_or_default()
+    )
+}
+
+async fn show(kind: ResourceKind, args: ShowArgs) -> anyhow::Result<ExitCode> {
+    let api = Api::new(&args.api)?;
+    if args.follow {
+        return follow(&api, kind, &args.id, args.api.json).await;
+    }
+    let row = api.get(&format!("/api/v1/{}/{}", kind.plural(), args.id)).await?.good()?;
+    if args.api.json {
+        println!("{row}");
+    } else if let Some(fields) = row.as_object() {
+        for (name, value) in fields.iter().filter(|(_, value)| !value.is_null()) {
+            println!("{name:<17} {}", value.as_str().map_or_else(|| value.to_string(), str::to_owned));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// A bar until the resource has ended; 0 if it completed.
+async fn follow(api: &Api, kind: ResourceKind, id: &ResourceId, as_json: bool) -> anyhow::Result<ExitCode> {
+    let bar = if std::io::stderr().is_terminal() { ProgressBar::new(100) } else { ProgressBar::hidden() };
+    bar.set_style(
+        ProgressStyle::with_template("{bar:40} {pos:>3}%  {msg}").unwrap_or_else(|_| ProgressStyle::default_bar()),
+    );
+    let mut last = Value::Null;
+    loop {
+        let row = api.get(&format!("/api/v1/{}/{id}", kind.plural())).await?.good()?;
+        let status = row["status"].as_str().unwrap_or_default().to_owned();
+        bar.set_position(row["progress_percent"].as_u64().unwrap_or(0));
+        let item = row["current_item"].as_str().unwrap_or_default();
+        let desired = row["desired"].as_str().map(|d| format!(" (to be {d})")).unwrap_or_default();
+        bar.set_message(format!("{status}{desired}  {item}"));
+        let now = json!([status, row["progress_percent"], row["desired"]]);
+        if as_json && now != last {
+            println!("{row}");
+        }
+        last = now;
+        if matches!(status.as_str(), "completed" | "failed" | "cancelled") {
+            bar.finish_and_clear();
+            if !as_json {
+                let why = row["error_message"].as_str().map(|e| format!(": {e}")).unwrap_or_default();
+                println!("{} {id} {status}{why}", kind.word());
+            }
+            return Ok(if status == "completed" { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+async fn control(kind: ResourceKind, action: Action, args: ControlArgs) -> anyhow::Result<ExitCode> {
+    let mut body = json!({});
+    if let Some(reason) = &args.reason {
+        body["reason"] = reason.as_str().into();
+    }
+    if let Some(id) = &args.request_id {
+        body["request_id"] = id.as_str().into();
+    }
+    let api = Api::new(&args.api)?;
+    let path = format!("/api/v1/{}/{}", kind.plural(), args.id);
+    let mut answer = api.post(&format!("{path}/{}", action.word()), &body).await?.good()?;
+    let command = answer["command_id"].as_str().unwrap_or_default().to_owned();
+    let failed = format!("{}_failed", action.word());
+    if args.wait {
+        let spinner = if std::io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
+        spinner.enable_steady_tick(Duration::from_millis(100));
+        spinner.set_message(format!("waiting until {} {} is {}", kind.word(), args.id, done_word(action)));
+        // Asked again and again, each time for as long as the gateway is willing to hold the answer.
+        while answer["type"] != failed && answer["type"] != format!("{}_succeeded", action.word()) {
+            answer = api.get(&format!("{path}/commands/{command}?wait=30")).await?.good()?;
+        }
+        spinner.finish_and_clear();
+    }
+    if args.api.json {
+        println!("{answer}");
+    } else if answer["type"] == failed {
+        println!("{} {}: {}", kind.word(), args.id, answer["error"].as_str().unwrap_or("it failed"));
+    } else if let Some(status) = answer["status"].as_str() {
+        println!("{} {} is {status}", kind.word(), args.id);
+    } else {
+        println!("{} of {} {} accepted as {command}", action.word(), kind.word(), args.id);
+        if answer["workers_online"] == 0 {
+            println!("No worker is online: the command waits for one.");
+        }
+    }
+    Ok(if answer["type"] == failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn done_word(action: Action) -> &'static str {
+    match action {
+        Action::Cancel => "cancelled",
+        Action::Pause => "paused",
+        Action::Resume => "resumed",
+    }
+}

@@ -1,0 +1,76 @@
+//! `wheelhouse gateway`, `worker`, `migrate`: the production roles.
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Overrides, Settings};
+use crate::store::Store;
+use crate::{gateway as role, telemetry, worker as work};
+
+/// Where a gateway listens.
+#[derive(Debug, Args)]
+pub(super) struct GatewayArgs {
+    /// Address and port; port 0 takes a free one.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<String>,
+}
+
+impl GatewayArgs {
+    pub(super) fn overrides(&self) -> Overrides {
+        self.listen.iter().map(|listen| ("server.listen".to_owned(), listen.clone())).collect()
+    }
+}
+
+/// Cancelled by SIGTERM or SIGINT. A second one ends the process at once, as an impatient operator expects.
+pub(super) fn stop_signals() -> anyhow::Result<CancellationToken> {
+    let stop = CancellationToken::new();
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let cancel = stop.clone();
+    // Lives as long as the process does.
+    tokio::spawn(async move {
+        for first in [true, false] {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if first {
+                tracing::info!("process.stopping");
+                cancel.cancel();
+            } else {
+                std::process::exit(130);
+            }
+        }
+    });
+    Ok(stop)
+}
+
+pub(super) async fn gateway(settings: Settings) -> anyhow::Result<ExitCode> {
+    telemetry::log::init(&settings.log);
+    role::serve(settings, None, stop_signals()?).await.context("the gateway ended")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) async fn worker(settings: Settings) -> anyhow::Result<ExitCode> {
+    telemetry::log::init(&settings.log);
+    work::WorkerBuilder::new(settings)
+        .built_in_jobs()
+        .build()
+        .run(stop_signals()?)
+        .await
+        .context("the worker ended")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) async fn migrate(settings: Settings) -> anyhow::Result<ExitCode> {
+    let store = Store::open(&settings.database).await?;
+    match store.migrate().await? {
+        0 => println!("The database is up to date."),
+        1 => println!("Applied 1 migration."),
+        many => println!("Applied {many} migrations."),
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -85,6 +85,9 @@ pub async fn submit(
     if let CommandAnswer::Refused(refusal) = &answer {
         metrics::command_refused(resource.kind, request.action, refusal.code);
     }
+    if let CommandAnswer::Accepted { command, .. } = &answer {
+        gateway.results().follow(resource, request.action, *command, gateway.broker().redis_now_ms());
+    }
     log(caller, &submission, &answer);
     answer
 }

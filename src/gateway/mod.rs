@@ -14,6 +14,7 @@ pub mod limits;
 pub mod outbox;
 pub mod reply;
 pub mod rest;
+pub mod results;
 pub mod server;
 pub mod session;
 pub mod snapshot;
@@ -43,6 +44,7 @@ use limits::Leases;
 
 pub use health::Health;
 pub use reply::Refusal;
+pub use results::Results;
 pub use server::Peer;
 
 /// A set of routes: each answers, or passes the request on to the next.
@@ -89,6 +91,7 @@ struct Inner {
     leases: Leases,
     access: Access,
     metrics: Metrics,
+    results: Results,
     /// Connections and sockets.
     tracker: TaskTracker,
     /// Take nothing new, finish what is under way.
@@ -138,6 +141,11 @@ impl Gateway {
         &self.0.metrics
     }
 
+    /// Follows accepted commands to their results.
+    pub fn results(&self) -> &Results {
+        &self.0.results
+    }
+
     /// Fan-out.
     pub fn hub(&self) -> &Hub {
         &self.0.hub
@@ -171,7 +179,8 @@ impl Gateway {
 
 /// Every route of a gateway, in the order in which they are tried.
 fn routes(gateway: &Gateway) -> Routes {
-    upgrade::routes(gateway).or(rest::routes(gateway)).unify().boxed()
+    let known = upgrade::routes(gateway).or(rest::routes(gateway)).unify();
+    known.or(rest::fallback()).unify().boxed()
 }
 
 /// Runs a gateway until `stop` is cancelled and it has drained. `ready` hears the address it listens on.
@@ -198,6 +207,7 @@ pub async fn serve(
     let address = listener.local_addr().map_err(|error| GatewayError::Listen { address, error })?;
 
     let id = format!("g-{}", uuid::Uuid::now_v7().simple());
+    let (results, follower) = Results::new(broker.clone(), settings.command.ttl);
     let policy = Policy::new(settings.auth.permissions, broker.clone(), store.clone());
     let gateway = Gateway(Arc::new(Inner {
         access: Access::new(policy.clone(), store.clone(), settings.auth.permissions),
@@ -207,6 +217,7 @@ pub async fn serve(
         hub,
         health: Health::new(broker.clone(), store.clone(), subscriber.clone()),
         metrics: Metrics::install(),
+        results,
         verifier,
         broker,
         store,
@@ -219,6 +230,7 @@ pub async fn serve(
     background.spawn(gateway.leases().clone().keep(background_stop.clone()));
     background.spawn(gateway.access().clone().watch(background_stop.clone()));
     background.spawn(listen_to_redis(gateway.clone(), events, background_stop.clone()));
+    background.spawn(follower.run(background_stop.clone()));
     background.spawn(gateway.metrics().clone().upkeep(background_stop.clone()));
     tracing::info!(gateway_id = gateway.id(), %address, "gateway.started");
     if let Some(ready) = ready {

@@ -22,6 +22,12 @@ pub const COMMANDS_FAILED: &str = "websocket_control_commands_failed_total";
 pub const COMMANDS_REFUSED: &str = "websocket_control_commands_refused_total";
 /// Seconds from accepted to applied. Labels `resource`, `action`.
 pub const LATENCY: &str = "websocket_control_latency_seconds";
+/// Accepted commands whose result this gateway could not follow.
+pub const COMMANDS_UNFOLLOWED: &str = "websocket_control_commands_unfollowed_total";
+/// Commands that this worker has ended. Labels `resource`, `action`, `result`.
+pub const WORKER_COMMANDS: &str = "wheelhouse_worker_commands_total";
+/// Seconds from accepted to ended, for those. Labels `resource`, `action`.
+pub const WORKER_LATENCY: &str = "wheelhouse_worker_command_seconds";
 /// Open sockets on this gateway.
 pub const CONNECTIONS: &str = "websocket_connections";
 /// Sockets opened. Label `resource`.
@@ -86,7 +92,11 @@ impl Metrics {
 }
 
 fn install() -> PrometheusHandle {
-    let buckets = [(LATENCY, LATENCY_BUCKETS.as_slice()), (HTTP_LATENCY, HTTP_BUCKETS.as_slice())];
+    let buckets = [
+        (LATENCY, LATENCY_BUCKETS.as_slice()),
+        (WORKER_LATENCY, LATENCY_BUCKETS.as_slice()),
+        (HTTP_LATENCY, HTTP_BUCKETS.as_slice()),
+    ];
     let builder = buckets.into_iter().fold(PrometheusBuilder::new(), |builder, (name, buckets)| {
         // Only an empty list of buckets is refused, and then there is nothing left to build with.
         builder.set_buckets_for_metric(Matcher::Full(name.to_owned()), buckets).unwrap_or_default()
@@ -106,6 +116,9 @@ fn describe() {
     describe_counter!(COMMANDS_FAILED, "Control commands that a worker refused, or that expired");
     describe_counter!(COMMANDS_REFUSED, "Control commands that were not accepted, by error");
     describe_histogram!(LATENCY, "Seconds from a command's acceptance to its result");
+    describe_counter!(COMMANDS_UNFOLLOWED, "Accepted commands whose result this gateway could not follow");
+    describe_counter!(WORKER_COMMANDS, "Commands that this worker has ended, by result");
+    describe_histogram!(WORKER_LATENCY, "Seconds from a command's acceptance to its end, for those");
     describe_gauge!(CONNECTIONS, "Open sockets on this gateway");
     describe_counter!(CONNECTIONS_OPENED, "Sockets opened");
     describe_counter!(CONNECTIONS_CLOSED, "Sockets closed, by close code");
@@ -132,7 +145,7 @@ fn touch() {
             let _ = histogram!(LATENCY, "resource" => kind.word(), "action" => action.word());
         }
     }
-    for name in [MESSAGES_RECEIVED, MESSAGES_SENT, MESSAGES_FOLDED, SUBSCRIPTION_GAPS] {
+    for name in [COMMANDS_UNFOLLOWED, MESSAGES_RECEIVED, MESSAGES_SENT, MESSAGES_FOLDED, SUBSCRIPTION_GAPS] {
         counter!(name).increment(0);
     }
     gauge!(CONNECTIONS).increment(0.0);
@@ -149,11 +162,24 @@ pub fn command_refused(kind: ResourceKind, action: Action, error: ErrorCode) {
         .increment(1);
 }
 
-/// The result of a command that this gateway accepted is known, this long after it was accepted.
-pub fn command_ended(kind: ResourceKind, action: Action, succeeded: bool, latency: Duration) {
+/// The result of a command that this gateway accepted is known; it ended this long after it was accepted.
+pub fn command_result(kind: ResourceKind, action: Action, succeeded: bool, latency: Duration) {
     let name = if succeeded { COMMANDS_SUCCESS } else { COMMANDS_FAILED };
     counter!(name, "resource" => kind.word(), "action" => action.word()).increment(1);
     histogram!(LATENCY, "resource" => kind.word(), "action" => action.word()).record(latency.as_secs_f64());
+}
+
+/// What became of a command that this gateway accepted will not be in its metrics.
+pub fn command_unfollowed() {
+    counter!(COMMANDS_UNFOLLOWED).increment(1);
+}
+
+/// This worker has ended a command, this long after it was accepted. Under other names than the gateway's:
+/// where both run in one process, one command must not count as two.
+pub fn command_ended(kind: ResourceKind, action: Action, succeeded: bool, latency: Duration) {
+    let result = if succeeded { "succeeded" } else { "failed" };
+    counter!(WORKER_COMMANDS, "resource" => kind.word(), "action" => action.word(), "result" => result).increment(1);
+    histogram!(WORKER_LATENCY, "resource" => kind.word(), "action" => action.word()).record(latency.as_secs_f64());
 }
 
 /// A socket was opened on a resource of this kind.
@@ -209,7 +235,7 @@ mod tests {
             assert!(text.contains(&format!("{name}{{resource=\"campaign\",action=\"resume\"}} 0")), "{name} in {text}");
         }
         command_received(ResourceKind::Job, Action::Pause);
-        command_ended(ResourceKind::Job, Action::Pause, true, Duration::from_millis(7));
+        command_result(ResourceKind::Job, Action::Pause, true, Duration::from_millis(7));
         // Installing again gives the same metrics: two gateways in one process.
         let text = Metrics::install().render();
         assert!(text.contains(&format!("{COMMANDS}{{resource=\"job\",action=\"pause\"}} 1")), "{text}");

@@ -143,3 +143,22 @@ async fn without_redis_a_command_is_refused_and_goes_through_once_it_is_back() {
     api.redis.restart();
     until("accepted", || async { cancel(&api).await.status == 202 }).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_gateway_that_accepted_a_command_counts_its_result_whoever_carried_it_out() {
+    let (api, ann, _) = with_job(&[]).await;
+    api.post(&ann, "/api/v1/campaigns", &json!({"id":"c1"})).await.expect(201);
+    // All gateways of this process share their metrics: no other test carries this very kind of command out.
+    let labels = r#"{resource="campaign",action="resume"}"#;
+    let read = async |name: &str| -> u64 {
+        let text = api.send("GET", "/metrics", &[], "").await.text;
+        let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name}{labels} ")).map(str::to_owned));
+        line.and_then(|value| value.parse().ok()).unwrap_or_default()
+    };
+    let (success, latency) = ("websocket_control_commands_success_total", "websocket_control_latency_seconds_count");
+    let before = (read(success).await, read(latency).await);
+    api.post(&ann, "/api/v1/campaigns/c1/resume", &json!({})).await.expect(202);
+    assert_eq!((read(success).await, read(latency).await), before, "not before it has a result");
+    carry_out(&api.broker, &Resource::parse("acme:campaign:c1").expect("resource")).await;
+    until("counted", || async { (read(success).await, read(latency).await) == (before.0 + 1, before.1 + 1) }).await;
+}

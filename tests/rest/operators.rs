@@ -40,7 +40,7 @@ async fn readiness_tells_what_is_away_and_comes_back() {
 async fn paths_and_methods_that_do_not_exist_are_answered_in_json() {
     let api = Api::start(&[]).await;
     let ann = api.user("ann", "acme", &["*"]).await;
-    for path in ["/api/v1/job", "/api/v1/jobs/j1/stop", "/api/v2/jobs", "/api/v1/"] {
+    for path in ["/api/v1/job", "/api/v1/jobs/j1/stop", "/api/v2/jobs", "/api/v1/", "/nothing/here"] {
         api.get(&ann, path).await.error(404, "not_found");
     }
     let reply = api.send("DELETE", "/api/v1/jobs", &[], "").await;

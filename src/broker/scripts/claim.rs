@@ -232,9 +232,17 @@ impl Broker {
 
     /// The result message of a recent command; `None` if it has none (yet).
     pub async fn result_of(&self, resource: &Resource, command: CommandId) -> Result<Option<String>, BrokerError> {
+        Ok(self.ended(resource, command).await?.map(|ended| ended.message))
+    }
+
+    /// As [`Self::result_of`], with when it ended.
+    pub async fn ended(&self, resource: &Resource, command: CommandId) -> Result<Option<Ended>, BrokerError> {
         let kept: Option<String> =
             self.link.query(redis::cmd("HGET").arg(self.keys().results(resource)).arg(command.to_string())).await?;
-        Ok(kept.and_then(|kept| Some(kept.split_once('|')?.1.to_owned())))
+        Ok(kept.and_then(|kept| {
+            let (at, message) = kept.split_once('|')?;
+            Some(Ended { command, at: at.parse().ok()?, message: message.to_owned() })
+        }))
     }
 
     /// The newest results of a resource, oldest first: for a gateway that was cut off for a while.

@@ -33,5 +33,5 @@ pub(super) fn ready(rest: &Rest) -> Answer {
 /// All metrics of this process, readiness as it is now.
 pub(super) fn metrics(rest: &Rest) -> Answer {
     ready(rest);
-    Answer::text("text/plain; version=0.0.4; charset=utf-8", rest.metrics.render())
+    Answer::text("text/plain; version=0.0.4; charset=utf-8", rest.metrics().render())
 }

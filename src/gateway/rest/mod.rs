@@ -27,7 +27,7 @@ use self::answer::{Answer, Failure};
 use self::request::Request;
 use self::routes::{Endpoint, Found};
 use super::{Gateway, Routes};
-use crate::telemetry::metrics::{self, Metrics};
+use crate::telemetry::metrics;
 
 /// The description of this API.
 pub const OPENAPI: &str = include_str!("openapi.json");
@@ -39,7 +39,6 @@ const LARGE_BODIES: usize = 4;
 /// What the handlers share: the gateway, and what only they need.
 struct Rest {
     gateway: Gateway,
-    metrics: Metrics,
     large_bodies: Semaphore,
 }
 
@@ -59,11 +58,7 @@ fn is_ours(path: &str) -> bool {
 /// Answers every request whose path is this module's, in JSON also where there is no such path or method;
 /// passes all others on.
 pub fn routes(gateway: &Gateway) -> Routes {
-    let rest = Arc::new(Rest {
-        gateway: gateway.clone(),
-        metrics: Metrics::install(),
-        large_bodies: Semaphore::new(LARGE_BODIES),
-    });
+    let rest = Arc::new(Rest { gateway: gateway.clone(), large_bodies: Semaphore::new(LARGE_BODIES) });
     let ours = warp::path::full().and_then(async |path: FullPath| {
         if is_ours(path.as_str()) { Ok(path.as_str().to_owned()) } else { Err(warp::reject::not_found()) }
     });
@@ -72,6 +67,11 @@ pub fn routes(gateway: &Gateway) -> Routes {
         Ok::<Response, Infallible>(answer(&rest, &path, request).await)
     };
     ours.and(request::filter()).and(rest).and_then(answered).boxed()
+}
+
+/// The last filter of all: nobody else has such a path.
+pub fn fallback() -> Routes {
+    warp::any().map(|| Failure::no_such_path().into_answer().into_response()).boxed()
 }
 
 async fn answer(rest: &Rest, path: &str, mut request: Request) -> Response {

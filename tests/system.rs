@@ -1,0 +1,222 @@
+//! The whole system from outside: real gateways and workers, real Redis and SQL, operators on sockets, and faults.
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use support::fleet::{Fleet, http_get};
+use support::socket::PATIENCE;
+
+/// What an operator needs to do everything with jobs.
+async fn operator(fleet: &Fleet, user: &str) {
+    fleet.permit(user, "jobs.*").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_on_one_gateway_is_applied_once_and_answered_on_every_gateway() {
+    let mut fleet = Fleet::new();
+    let (a, b) = (fleet.gateway(), fleet.gateway());
+    for _ in 0..3 {
+        fleet.worker();
+    }
+    operator(&fleet, "ann").await;
+    operator(&fleet, "bob").await;
+    fleet.external_job("acme", "j1").await;
+    let mut ann = fleet.socket(a, "ann", "acme", "jobs/j1").await;
+    let mut bob = fleet.socket(b, "bob", "acme", "jobs/j1").await;
+
+    ann.send(json!({"type": "pause_job", "reason": "checking"})).await;
+    let ack = ann.until(&["pause_requested", "pause_succeeded", "error"]).await;
+    assert_eq!(ack["type"], "pause_requested", "{ack}");
+    assert_eq!(ack["workers_online"], 3);
+    let expected = json!({
+        "type": "pause_succeeded", "job_id": "j1", "tenant_id": "acme",
+        "command_id": ack["command_id"], "status": "paused",
+    });
+    assert_eq!(ann.until(&["pause_succeeded", "pause_failed"]).await, expected);
+    assert_eq!(bob.until(&["pause_succeeded", "pause_failed"]).await, expected);
+    assert_eq!(fleet.status("acme", "j1").await, "paused");
+
+    bob.send(json!({"type": "cancel_job"})).await;
+    assert_eq!(ann.until(&["cancel_succeeded", "cancel_failed"]).await["status"], "cancelled");
+    bob.until(&["cancel_succeeded"]).await;
+    bob.send(json!({"type": "resume_job"})).await;
+    let refused = bob.until(&["resume_succeeded", "resume_failed"]).await;
+    assert_eq!(refused["error"], "Job not found or already completed");
+    assert_eq!(fleet.status("acme", "j1").await, "cancelled");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn thirty_commands_through_two_gateways_and_the_next_is_refused_by_either() {
+    let mut fleet = Fleet::new();
+    let (a, b) = (fleet.gateway(), fleet.gateway());
+    fleet.worker();
+    operator(&fleet, "ann").await;
+    let mut sockets = Vec::new();
+    for (n, gateway) in [a, b].into_iter().enumerate() {
+        fleet.external_job("acme", &format!("j{n}")).await;
+        sockets.push(fleet.socket(gateway, "ann", "acme", &format!("jobs/j{n}")).await);
+    }
+    let work = sockets.into_iter().map(|mut socket| async move {
+        for n in 0..15 {
+            let word = if n % 2 == 0 { "pause" } else { "resume" };
+            socket.send(json!({"type": format!("{word}_job")})).await;
+            socket.until(&[&format!("{word}_requested")]).await;
+            socket.until(&[&format!("{word}_succeeded")]).await;
+        }
+        socket
+    });
+    for mut socket in futures_util::future::join_all(work).await {
+        socket.send(json!({"type": "resume_job", "request_id": "r31"})).await;
+        let refused = socket.until(&["error", "resume_requested"]).await;
+        assert_eq!(refused["error"], "rate_limit_exceeded");
+        assert_eq!(refused["message"], "Rate limit exceeded: 30/30 commands per minute");
+        assert_eq!(refused["request_id"], "r31");
+        assert!((1..=60).contains(&refused["retry_after"].as_i64().expect("seconds")), "{refused}");
+    }
+    assert_eq!(fleet.status("acme", "j0").await, "paused");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_whose_worker_is_killed_half_way_is_carried_out_by_another_once() {
+    let mut fleet = Fleet::new();
+    let gateway = fleet.gateway();
+    let doomed = fleet.worker();
+    operator(&fleet, "ann").await;
+    fleet.external_job("acme", "j1").await;
+    let mut socket = fleet.socket(gateway, "ann", "acme", "jobs/j1").await;
+
+    // The row cannot be written: the worker has claimed the command and waits.
+    let sql = fleet.sql().await;
+    let mut lock = sql.acquire().await.expect("connection");
+    sqlx::query("BEGIN IMMEDIATE").execute(&mut *lock).await.expect("lock the database");
+    socket.send(json!({"type": "cancel_job"})).await;
+    let ack = socket.until(&["cancel_requested"]).await;
+    let begun = Instant::now();
+    while !fleet.log().contains("worker.command_claimed") {
+        assert!(begun.elapsed() < PATIENCE, "the command was never claimed; log:\n{}", fleet.log());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    fleet.kill(doomed);
+    sqlx::query("ROLLBACK").execute(&mut *lock).await.expect("unlock the database");
+    drop(lock);
+    fleet.worker();
+    let result = socket.until(&["cancel_succeeded", "cancel_failed"]).await;
+    assert_eq!(result["type"], "cancel_succeeded");
+    assert_eq!(result["command_id"], ack["command_id"]);
+    assert_eq!(fleet.status("acme", "j1").await, "cancelled");
+    // Nothing else comes of it: the next message is the pong.
+    socket.send(json!({"type": "ping"})).await;
+    let next = socket.until_that(|v| v["type"] != "job_status" && v["type"] != "job_progress").await;
+    assert_eq!(next["type"], "pong");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_accepted_command_gets_its_one_result_although_redis_is_killed_and_restarted() {
+    let mut fleet = Fleet::new();
+    let gateway = fleet.gateway();
+    operator(&fleet, "ann").await;
+    let mut sockets = Vec::new();
+    for n in 0..10 {
+        fleet.external_job("acme", &format!("j{n}")).await;
+        let mut socket = fleet.socket(gateway, "ann", "acme", &format!("jobs/j{n}")).await;
+        socket.send(json!({"type": "pause_job"})).await;
+        let ack = socket.until(&["pause_requested", "error"]).await;
+        assert_eq!(ack["workers_online"], 0, "{ack}");
+        sockets.push((socket, ack["command_id"].clone()));
+    }
+    fleet.redis.restart();
+    fleet.worker();
+    for (n, (socket, command)) in sockets.iter_mut().enumerate() {
+        let result = socket.until(&["pause_succeeded", "pause_failed"]).await;
+        assert_eq!((&result["type"], &result["command_id"]), (&json!("pause_succeeded"), &*command));
+        assert_eq!(fleet.status("acme", &format!("j{n}")).await, "paused");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_redis_is_away_commands_are_unavailable_and_none_of_them_runs_later() {
+    let mut fleet = Fleet::new();
+    let gateway = fleet.gateway();
+    fleet.worker();
+    operator(&fleet, "ann").await;
+    fleet.external_job("acme", "j1").await;
+    let mut socket = fleet.socket(gateway, "ann", "acme", "jobs/j1").await;
+    let address = fleet.process(gateway).address.clone();
+    fleet.redis.kill();
+    wait_for_ready(&address, 503).await;
+    for n in 0..3 {
+        socket.send(json!({"type": "cancel_job", "request_id": format!("r{n}")})).await;
+        let answer = socket.until(&["error", "cancel_requested"]).await;
+        assert_eq!((&answer["error"], &answer["request_id"]), (&json!("unavailable"), &json!(format!("r{n}"))));
+    }
+    fleet.redis.restart();
+    wait_for_ready(&address, 200).await;
+    // The same socket goes on, and the first command that is carried out is this one.
+    socket.send(json!({"type": "pause_job"})).await;
+    let result = socket.until_that(|v| v["type"].as_str().is_some_and(|t| t.ends_with("ed") && t.contains('_'))).await;
+    assert_eq!(result["type"], "pause_requested");
+    socket.until(&["pause_succeeded"]).await;
+    assert_eq!(fleet.status("acme", "j1").await, "paused");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_permission_given_and_taken_by_plain_sql_takes_effect_and_no_token_reaches_the_log() {
+    let mut fleet = Fleet::new();
+    let gateway = fleet.gateway();
+    fleet.permit("ann", "jobs.read").await;
+    fleet.external_job("acme", "j1").await;
+    let mut socket = fleet.socket(gateway, "ann", "acme", "jobs/j1").await;
+    socket.send(json!({"type": "pause_job"})).await;
+    assert_eq!(
+        socket.until(&["error", "pause_requested"]).await,
+        json!({"type": "error", "error": "permission_denied", "message": "Insufficient permissions to pause job"})
+    );
+    fleet.permit("ann", "jobs.pause").await;
+    let begun = Instant::now();
+    loop {
+        socket.send(json!({"type": "pause_job"})).await;
+        if socket.until(&["error", "pause_requested"]).await["type"] == "pause_requested" {
+            break;
+        }
+        assert!(begun.elapsed() < PATIENCE, "the permission never took effect");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    sqlx::query("DELETE FROM user_permissions").execute(&fleet.sql().await).await.expect("delete");
+    let closed = socket.until_that(|v| v.get("closed").is_some()).await;
+    assert_eq!(closed["closed"], 4403);
+    assert!(!fleet.log().contains("eyJ"), "a token stands in the log");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn processes_told_to_stop_end_by_themselves_and_sockets_hear_of_it() {
+    let mut fleet = Fleet::new();
+    let gateway = fleet.gateway();
+    let worker = fleet.worker();
+    operator(&fleet, "ann").await;
+    fleet.external_job("acme", "j1").await;
+    let mut socket = fleet.socket(gateway, "ann", "acme", "jobs/j1").await;
+    fleet.signal(worker, rustix::process::Signal::TERM);
+    assert_eq!(fleet.wait(worker), Some(0));
+    fleet.signal(gateway, rustix::process::Signal::TERM);
+    let closed = socket.until_that(|v| v.get("closed").is_some()).await;
+    assert_eq!(closed["closed"], 1012);
+    assert!(closed["reason"].as_str().is_some_and(|r| r.contains(" ms")), "{closed}");
+    drop(socket);
+    assert_eq!(fleet.wait(gateway), Some(0));
+}
+
+/// Waits until `/readyz` answers so.
+async fn wait_for_ready(address: &str, status: u16) {
+    let begun = Instant::now();
+    loop {
+        let address = address.to_owned();
+        let answer = tokio::task::spawn_blocking(move || http_get(&address, "/readyz")).await.expect("ask");
+        if answer.as_ref().is_some_and(|(is, _)| *is == status) {
+            return;
+        }
+        assert!(begun.elapsed() < PATIENCE, "/readyz never answered {status}; last: {answer:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}

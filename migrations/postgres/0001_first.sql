@@ -1,32 +1,32 @@
 -- The same tables as in migrations/sqlite, in PostgreSQL's words.
--- Every column has a default, so that another system may put a row here with no more than it knows.
+-- Another system may put a row here with no more than it knows: every column has a default, or may be NULL.
 
 CREATE TABLE jobs (
   id TEXT NOT NULL,
   tenant_id TEXT NOT NULL,
   campaign_id TEXT,
-  job_type TEXT NOT NULL DEFAULT 'external',
+  job_type TEXT DEFAULT 'external',
   title TEXT,
   status TEXT NOT NULL DEFAULT 'pending'
     CHECK (status IN ('pending', 'running', 'paused', 'completed', 'failed', 'cancelled')),
-  progress_percent DOUBLE PRECISION NOT NULL DEFAULT 0,
+  progress_percent DOUBLE PRECISION DEFAULT 0,
   items_total BIGINT,
-  items_processed BIGINT NOT NULL DEFAULT 0,
-  items_succeeded BIGINT NOT NULL DEFAULT 0,
-  items_failed BIGINT NOT NULL DEFAULT 0,
+  items_processed BIGINT DEFAULT 0,
+  items_succeeded BIGINT DEFAULT 0,
+  items_failed BIGINT DEFAULT 0,
   current_item TEXT,
-  parameters JSONB NOT NULL DEFAULT '{}',
+  parameters JSONB DEFAULT '{}',
   result JSONB,
   error_message TEXT,
-  max_retries BIGINT NOT NULL DEFAULT 0,
-  retry_count BIGINT NOT NULL DEFAULT 0,
+  max_retries BIGINT DEFAULT 0,
+  retry_count BIGINT DEFAULT 0,
   created_by TEXT,
   cancelled_by TEXT,
-  created_at TIMESTAMPTZ NOT NULL DEFAULT now(),
+  created_at TIMESTAMPTZ DEFAULT now(),
   started_at TIMESTAMPTZ,
   completed_at TIMESTAMPTZ,
   cancelled_at TIMESTAMPTZ,
-  updated_at TIMESTAMPTZ NOT NULL DEFAULT now(),
+  updated_at TIMESTAMPTZ DEFAULT now(),
   -- external: put here by another system; queued: for workers; attached: inside `wheelhouse run`.
   origin TEXT NOT NULL DEFAULT 'external' CHECK (origin IN ('external', 'queued', 'attached')),
   host TEXT,
@@ -39,7 +39,14 @@ CREATE TABLE jobs (
   rowid BIGINT GENERATED ALWAYS AS IDENTITY,
   PRIMARY KEY (tenant_id, id)
 );
-CREATE INDEX jobs_waiting ON jobs (rowid) WHERE origin = 'queued' AND status = 'pending';
+-- The oldest waiting job of each type, tenant or campaign, one look for each (rowid last: oldest first).
+CREATE INDEX jobs_waiting ON jobs (job_type, rowid)
+  WHERE origin = 'queued' AND status = 'pending' AND campaign_id IS NULL;
+CREATE INDEX jobs_waiting_of_tenant ON jobs (tenant_id, job_type, rowid)
+  WHERE origin = 'queued' AND status = 'pending' AND campaign_id IS NULL;
+CREATE INDEX jobs_waiting_of_campaign ON jobs (tenant_id, campaign_id, job_type, rowid)
+  WHERE origin = 'queued' AND status = 'pending';
+CREATE INDEX jobs_newest ON jobs (tenant_id, rowid);
 CREATE INDEX jobs_hosted ON jobs (host) WHERE host IS NOT NULL;
 CREATE INDEX jobs_of_campaign ON jobs (tenant_id, campaign_id, status);
 
@@ -59,6 +66,9 @@ CREATE TABLE campaigns (
   rowid BIGINT GENERATED ALWAYS AS IDENTITY,
   PRIMARY KEY (tenant_id, id)
 );
+
+CREATE INDEX campaigns_active ON campaigns (tenant_id) WHERE is_active AND status = 'active';
+CREATE INDEX campaigns_newest ON campaigns (tenant_id, rowid);
 
 -- What a command did, so that the same command again does nothing and says the same.
 CREATE TABLE applied_commands (

@@ -1,32 +1,32 @@
 -- The same tables as in migrations/postgres, in SQLite's words. Times are RFC 3339 texts in UTC.
--- Every column has a default, so that another system may put a row here with no more than it knows.
+-- Another system may put a row here with no more than it knows: every column has a default, or may be NULL.
 
 CREATE TABLE jobs (
   id TEXT NOT NULL,
   tenant_id TEXT NOT NULL,
   campaign_id TEXT,
-  job_type TEXT NOT NULL DEFAULT 'external',
+  job_type TEXT DEFAULT 'external',
   title TEXT,
   status TEXT NOT NULL DEFAULT 'pending'
     CHECK (status IN ('pending', 'running', 'paused', 'completed', 'failed', 'cancelled')),
-  progress_percent REAL NOT NULL DEFAULT 0,
+  progress_percent REAL DEFAULT 0,
   items_total INTEGER,
-  items_processed INTEGER NOT NULL DEFAULT 0,
-  items_succeeded INTEGER NOT NULL DEFAULT 0,
-  items_failed INTEGER NOT NULL DEFAULT 0,
+  items_processed INTEGER DEFAULT 0,
+  items_succeeded INTEGER DEFAULT 0,
+  items_failed INTEGER DEFAULT 0,
   current_item TEXT,
-  parameters TEXT NOT NULL DEFAULT '{}',
+  parameters TEXT DEFAULT '{}',
   result TEXT,
   error_message TEXT,
-  max_retries INTEGER NOT NULL DEFAULT 0,
-  retry_count INTEGER NOT NULL DEFAULT 0,
+  max_retries INTEGER DEFAULT 0,
+  retry_count INTEGER DEFAULT 0,
   created_by TEXT,
   cancelled_by TEXT,
-  created_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
+  created_at TEXT DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
   started_at TEXT,
   completed_at TEXT,
   cancelled_at TEXT,
-  updated_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
+  updated_at TEXT DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
   -- external: put here by another system; queued: for workers; attached: inside `wheelhouse run`.
   origin TEXT NOT NULL DEFAULT 'external' CHECK (origin IN ('external', 'queued', 'attached')),
   host TEXT,
@@ -37,7 +37,14 @@ CREATE TABLE jobs (
   run_after INTEGER,
   PRIMARY KEY (tenant_id, id)
 );
-CREATE INDEX jobs_waiting ON jobs (origin) WHERE origin = 'queued' AND status = 'pending';
+-- The oldest waiting job of each type, tenant or campaign, one look for each (SQLite puts the rowid last: oldest first).
+CREATE INDEX jobs_waiting ON jobs (job_type)
+  WHERE origin = 'queued' AND status = 'pending' AND campaign_id IS NULL;
+CREATE INDEX jobs_waiting_of_tenant ON jobs (tenant_id, job_type)
+  WHERE origin = 'queued' AND status = 'pending' AND campaign_id IS NULL;
+CREATE INDEX jobs_waiting_of_campaign ON jobs (tenant_id, campaign_id, job_type)
+  WHERE origin = 'queued' AND status = 'pending';
+CREATE INDEX jobs_newest ON jobs (tenant_id);
 CREATE INDEX jobs_hosted ON jobs (host) WHERE host IS NOT NULL;
 CREATE INDEX jobs_of_campaign ON jobs (tenant_id, campaign_id, status);
 
@@ -45,7 +52,7 @@ CREATE TABLE campaigns (
   id TEXT NOT NULL,
   tenant_id TEXT NOT NULL,
   name TEXT,
-  is_active BOOLEAN NOT NULL DEFAULT TRUE,
+  is_active BOOLEAN NOT NULL DEFAULT TRUE CHECK (is_active IN (0, 1)),
   status TEXT NOT NULL DEFAULT 'active' CHECK (status IN ('active', 'paused', 'completed', 'cancelled')),
   created_by TEXT,
   cancelled_by TEXT,
@@ -56,6 +63,9 @@ CREATE TABLE campaigns (
   fence INTEGER NOT NULL DEFAULT 0,
   PRIMARY KEY (tenant_id, id)
 );
+
+CREATE INDEX campaigns_active ON campaigns (tenant_id) WHERE is_active AND status = 'active';
+CREATE INDEX campaigns_newest ON campaigns (tenant_id);
 
 -- What a command did, so that the same command again does nothing and says the same.
 CREATE TABLE applied_commands (
@@ -117,6 +127,9 @@ CREATE TABLE command_audit (
   hash TEXT NOT NULL
 );
 CREATE INDEX command_audit_by_resource ON command_audit (tenant_id, resource_id);
+-- INSERT OR REPLACE deletes without the trigger for deletes.
+CREATE TRIGGER command_audit_i BEFORE INSERT ON command_audit WHEN EXISTS (SELECT 1 FROM command_audit WHERE id = NEW.id)
+  BEGIN SELECT RAISE(ABORT, 'command_audit is append-only'); END;
 CREATE TRIGGER command_audit_u BEFORE UPDATE ON command_audit BEGIN SELECT RAISE(ABORT, 'command_audit is append-only'); END;
 CREATE TRIGGER command_audit_d BEFORE DELETE ON command_audit BEGIN SELECT RAISE(ABORT, 'command_audit is append-only'); END;
 CREATE TABLE audit_head (id INTEGER PRIMARY KEY CHECK (id = 1), last_id INTEGER NOT NULL, hash TEXT NOT NULL);

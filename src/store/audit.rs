@@ -2,7 +2,7 @@
 
 use sha2::{Digest, Sha256};
 
-use super::sql::{Row, Value};
+use super::sql::{Row, Value, without_nul};
 use super::{AuditFilter, AuditRow, Page, Store, StoreError};
 use crate::broker::scripts::audit::AuditEntry;
 
@@ -17,16 +17,18 @@ impl Store {
     /// Appends entries and moves the position from `after` in one transaction. `false`: another writer was first.
     pub async fn append_audit(&self, stream: &str, after: &str, entries: &[AuditEntry]) -> Result<bool, StoreError> {
         let Some(newest) = entries.last() else { return Ok(true) };
+        let entries: Vec<AuditEntry> = entries.iter().map(storable).collect();
         let mut tx = self.database.write().await?;
         // The head is the lock of the chain: whoever holds it writes the next rows.
         let head = tx.row("SELECT last_id, hash FROM audit_head WHERE id = 1 {lock}", &[]).await?;
         let head = head.ok_or_else(|| StoreError::Refused("audit_head is empty".to_owned()))?;
         let position = tx.row("SELECT last FROM audit_position WHERE stream = $1", &[stream.into()]).await?;
         if position.map_or(Ok("0".to_owned()), |row| row.needed("last"))? != after {
+            tx.rollback().await?;
             return Ok(false);
         }
         let (mut id, mut hash) = (head.int("last_id")?.unwrap_or(0), head.needed("hash")?);
-        for entry in entries {
+        for entry in &entries {
             id += 1;
             let next = chained(&hash, entry);
             tx.execute(
@@ -67,13 +69,31 @@ impl Store {
         let text = format!(
             "SELECT id, CAST(at AS TEXT) AS at, tenant_id, user_id, resource_kind, resource_id, action, command_id, request_id,
                event, reason, outcome, worker_id, attempts, latency_ms, address, token_id, stream_id, previous_hash, hash
-             FROM command_audit WHERE {wheres} ORDER BY id LIMIT {limit}"
+             FROM command_audit WHERE {wheres} ORDER BY id LIMIT {}",
+            limit + 1
         );
         let found = self.database.read().await?.rows(&text, &values).await?;
-        let items = found.iter().map(audit_row).collect::<Result<Vec<_>, _>>()?;
-        let next = items.last().filter(|_| items.len() == limit).map(|row| row.id.to_string());
+        let items = found.iter().take(limit).map(audit_row).collect::<Result<Vec<_>, _>>()?;
+        let next = items.last().filter(|_| found.len() > limit).map(|row| row.id.to_string());
         Ok(Page { items, next })
     }
+}
+
+impl AuditRow {
+    /// Whether the row is as it was written: its hash is the one of what it says and of the row before it.
+    pub fn is_intact(&self) -> bool {
+        self.hash == chained(&self.previous_hash, &self.entry)
+    }
+}
+
+/// The entry as both databases can hold it, so that what is read back gives the same hash.
+fn storable(entry: &AuditEntry) -> AuditEntry {
+    let clean = || serde_json::from_value(without_nul(&serde_json::to_value(entry).ok()?)).ok();
+    let mut entry: AuditEntry = clean().unwrap_or_else(|| entry.clone());
+    if jiff::Timestamp::from_millisecond(entry.at).is_err() {
+        entry.at = 0;
+    }
+    entry
 }
 
 /// SHA-256 over the hash before and the entry as JSON, hex.

@@ -8,27 +8,11 @@ use crate::domain::{Action, CampaignStatus, JobStatus, Resource, ResourceKind};
 impl Store {
     /// Applies a command in one guarded transaction, once: the same command again gives the first outcome.
     pub async fn apply(&self, change: &Change) -> Result<Applied, StoreError> {
-        let mut tx = self.database.write().await?;
-        let done = tx
-            .row("SELECT outcome FROM applied_commands WHERE command_id = $1", &[change.command.to_string().into()])
-            .await?;
-        if let Some(row) = done {
-            return recorded(&row);
+        if let Some(batch) = &self.batch {
+            return batch.apply(change).await;
         }
-        let applied = match change.resource.kind {
-            ResourceKind::Job => apply_to_job(&mut tx, change).await?,
-            ResourceKind::Campaign => apply_to_campaign(&mut tx, change).await?,
-        };
-        let outcome = match &applied {
-            Applied::Succeeded { status, .. } => status.as_str(),
-            Applied::Refused => "refused",
-            Applied::Hosted(_) | Applied::Stale => return Ok(applied),
-        };
-        tx.execute(
-            "INSERT INTO applied_commands (command_id, outcome) VALUES ($1, $2)",
-            &[change.command.to_string().into(), outcome.into()],
-        )
-        .await?;
+        let mut tx = self.database.write().await?;
+        let applied = apply_in(&mut tx, change).await?;
         tx.commit().await?;
         Ok(applied)
     }
@@ -45,8 +29,50 @@ impl Store {
                 &[campaign.tenant.as_str().into(), campaign.id.as_str().into()],
             )
             .await?;
-        found.iter().map(rows::job_resource).collect()
+        Ok(found.iter().filter_map(|row| rows::readable(rows::job_resource(row))).collect())
     }
+}
+
+/// Applies a command inside a transaction that the caller commits.
+pub(super) async fn apply_in(tx: &mut Tx, change: &Change) -> Result<Applied, StoreError> {
+    let key: [Value; 2] = [change.resource.tenant.as_str().into(), change.resource.id.as_str().into()];
+    let text = match change.resource.kind {
+        ResourceKind::Job => {
+            "SELECT status, origin, host, run, fence, paused_from, CAST(started_at AS TEXT) AS started_at
+             FROM jobs WHERE tenant_id = $1 AND id = $2 {lock}"
+        }
+        ResourceKind::Campaign => {
+            "SELECT status, fence, CAST(CASE WHEN is_active THEN 1 ELSE 0 END AS BIGINT) AS is_active
+             FROM campaigns WHERE tenant_id = $1 AND id = $2 {lock}"
+        }
+    };
+    // The row first: while it is held nobody else can be applying the same command, so the look after it is sure.
+    let row = tx.row(text, &key).await?;
+    let command: Value = change.command.to_string().into();
+    let done =
+        tx.row("SELECT outcome FROM applied_commands WHERE command_id = $1", std::slice::from_ref(&command)).await?;
+    if let Some(done) = done {
+        return recorded(&done);
+    }
+    let applied = match (row, change.resource.kind) {
+        (None, _) => Applied::Refused,
+        (Some(row), ResourceKind::Job) => apply_to_job(tx, change, &key, &row).await?,
+        (Some(row), ResourceKind::Campaign) => apply_to_campaign(tx, change, &key, &row).await?,
+    };
+    let outcome = match &applied {
+        Applied::Succeeded { status, .. } => status.as_str(),
+        Applied::Refused => "refused",
+        Applied::Hosted(_) | Applied::Stale => return Ok(applied),
+    };
+    let text = "INSERT INTO applied_commands (command_id, outcome) VALUES ($1, $2)";
+    tx.execute(text, &[command, outcome.into()]).await?;
+    Ok(applied)
+}
+
+/// A command that changes nothing still makes older claims void.
+async fn raise_fence(tx: &mut Tx, table: &str, key: &[Value; 2], fence: i64) -> Result<(), StoreError> {
+    let text = format!("UPDATE {table} SET fence = $3 WHERE tenant_id = $1 AND id = $2 AND fence < $3");
+    tx.execute(&text, &[key[0].clone(), key[1].clone(), fence.into()]).await.map(|_| ())
 }
 
 fn recorded(row: &Row) -> Result<Applied, StoreError> {
@@ -56,27 +82,21 @@ fn recorded(row: &Row) -> Result<Applied, StoreError> {
     })
 }
 
-async fn apply_to_job(tx: &mut Tx, change: &Change) -> Result<Applied, StoreError> {
-    let key: [Value; 2] = [change.resource.tenant.as_str().into(), change.resource.id.as_str().into()];
-    let found = tx
-        .row(
-            "SELECT id, tenant_id, status, origin, host, run, fence, paused_from, CAST(started_at AS TEXT) AS started_at
-             FROM jobs WHERE tenant_id = $1 AND id = $2 {lock}",
-            &key,
-        )
-        .await?;
-    let Some(row) = found else { return Ok(Applied::Refused) };
+async fn apply_to_job(tx: &mut Tx, change: &Change, key: &[Value; 2], row: &Row) -> Result<Applied, StoreError> {
     if row.int("fence")?.unwrap_or(0) > change.fence {
         return Ok(Applied::Stale);
     }
-    let status = rows::job_status(&row)?;
-    let host = host_of(&row, &change.resource)?;
+    let status = rows::job_status(row)?;
+    let host = host_of(row, &change.resource)?;
     if !status.is_final() && host.is_some() && host != change.run {
         return Ok(host.map_or(Applied::Refused, Applied::Hosted));
     }
-    let to = match transition::job(status, change.action, before_pause(&row, host.is_some())?) {
+    let to = match transition::job(status, change.action, before_pause(row, host.is_some())?) {
         Decision::Refuse => return Ok(Applied::Refused),
-        Decision::Unchanged => return Ok(Applied::Succeeded { status: status.word().to_owned(), changed: false }),
+        Decision::Unchanged => {
+            raise_fence(tx, "jobs", key, change.fence).await?;
+            return Ok(Applied::Succeeded { status: status.word().to_owned(), changed: false });
+        }
         Decision::Move(to) => to,
     };
     // The WHERE repeats what was read: whoever changed the row in between, this writes nothing over it.
@@ -125,26 +145,20 @@ fn before_pause(row: &Row, hosted: bool) -> Result<JobStatus, StoreError> {
     }
 }
 
-async fn apply_to_campaign(tx: &mut Tx, change: &Change) -> Result<Applied, StoreError> {
-    let key: [Value; 2] = [change.resource.tenant.as_str().into(), change.resource.id.as_str().into()];
-    let found = tx
-        .row(
-            "SELECT status, fence, CAST(CASE WHEN is_active THEN 1 ELSE 0 END AS BIGINT) AS is_active
-             FROM campaigns WHERE tenant_id = $1 AND id = $2 {lock}",
-            &key,
-        )
-        .await?;
-    let Some(row) = found else { return Ok(Applied::Refused) };
+async fn apply_to_campaign(tx: &mut Tx, change: &Change, key: &[Value; 2], row: &Row) -> Result<Applied, StoreError> {
     if row.int("fence")?.unwrap_or(0) > change.fence {
         return Ok(Applied::Stale);
     }
-    let status = rows::campaign_status(&row)?;
+    let status = rows::campaign_status(row)?;
     let to = match transition::campaign(status, change.action) {
         Decision::Refuse => return Ok(Applied::Refused),
         Decision::Move(to) => to,
         // A row put there by hand may say active and is_active = false: the command makes it one.
         Decision::Unchanged if (row.int("is_active")? == Some(1)) != (change.action == Action::Resume) => status,
-        Decision::Unchanged => return Ok(Applied::Succeeded { status: status.word().to_owned(), changed: false }),
+        Decision::Unchanged => {
+            raise_fence(tx, "campaigns", key, change.fence).await?;
+            return Ok(Applied::Succeeded { status: status.word().to_owned(), changed: false });
+        }
     };
     let active = if to == CampaignStatus::Active { "TRUE" } else { "FALSE" };
     let text = format!(

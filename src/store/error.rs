@@ -1,7 +1,7 @@
 //! What can go wrong on the way to SQL.
 
 /// Why SQL did not do it.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
     /// Away, busy or too slow: worth trying again.
     #[error("the database is not available: {0}")]
@@ -31,15 +31,18 @@ impl From<sqlx::Error> for StoreError {
             | Error::PoolTimedOut
             | Error::PoolClosed
             | Error::WorkerCrashed
+            | Error::BeginFailed
             | Error::Protocol(_) => Self::Unavailable(text),
             Error::Database(inner) if inner.is_unique_violation() => Self::Conflict("it exists already".to_owned()),
             Error::Database(inner) => {
                 let code = inner.code().unwrap_or_default();
-                // SQLite: busy, locked, I/O, cannot open, full. PostgreSQL: connection, serialization, resources,
-                // shutdown, statement timeout.
+                // SQLite: busy, locked, I/O, full, cannot open, race for the log.
                 let primary = code.parse::<u32>().map_or(0, |c| c & 0xff);
-                let sqlite = code.len() < 5 && matches!(primary, 5 | 6 | 10 | 13 | 14);
-                let postgres = code.len() == 5 && ["08", "40", "53", "57"].iter().any(|class| code.starts_with(class));
+                let sqlite = code.len() < 5 && matches!(primary, 5 | 6 | 10 | 13 | 14 | 15);
+                // PostgreSQL: connection, serialization and deadlock, resources, shutdown and statement timeout,
+                // I/O; a row locked for too long, a transaction left idle, a server that became a standby.
+                let classes = ["08", "40", "53", "57", "58", "55P03", "25P03", "25006"];
+                let postgres = code.len() == 5 && classes.iter().any(|class| code.starts_with(class));
                 if sqlite || postgres { Self::Unavailable(text) } else { Self::Refused(text) }
             }
             _ => Self::Refused(text),

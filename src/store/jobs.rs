@@ -8,21 +8,7 @@ impl Store {
     /// Inserts a job as `pending`, for workers to run. `Conflict` if the tenant has a job with this id.
     pub async fn create_job(&self, job: &NewJob) -> Result<Job, StoreError> {
         let mut tx = self.database.write().await?;
-        if let Some(campaign) = &job.campaign {
-            let found = tx
-                .row(
-                    "SELECT status FROM campaigns WHERE tenant_id = $1 AND id = $2 {lock}",
-                    &[job.tenant.as_str().into(), campaign.as_str().into()],
-                )
-                .await?;
-            match found.map(|row| rows::campaign_status(&row)).transpose()? {
-                None => return Err(StoreError::Conflict(format!("there is no campaign {campaign}"))),
-                Some(status) if status.is_final() => {
-                    return Err(StoreError::Conflict(format!("campaign {campaign} is {}", status.word())));
-                }
-                Some(_) => {}
-            }
-        }
+        accepts_jobs(&mut tx, job).await?;
         insert(&mut tx, job, None).await?;
         let made = read(&mut tx, &Resource::job(job.tenant.clone(), job.id.clone())).await?;
         tx.commit().await?;
@@ -33,6 +19,7 @@ impl Store {
     pub async fn create_attached_job(&self, job: &NewJob, host: &WorkerId) -> Result<HostedJob, StoreError> {
         let resource = Resource::job(job.tenant.clone(), job.id.clone());
         let mut tx = self.database.write().await?;
+        accepts_jobs(&mut tx, job).await?;
         insert(&mut tx, job, Some(host)).await?;
         let made = read(&mut tx, &resource).await?;
         tx.commit().await?;
@@ -81,9 +68,15 @@ impl Store {
                 campaign.created_by.as_ref().map(ToString::to_string).into(),
             ],
         )
-        .await?;
+        .await
+        .map_err(|error| match error {
+            StoreError::Conflict(_) => StoreError::Conflict(format!("there is a campaign {} already", campaign.id)),
+            other => other,
+        })?;
         for job in &campaign.jobs {
-            insert(&mut tx, job, None).await?;
+            // Its jobs, whatever they say themselves.
+            let (tenant, id) = (campaign.tenant.clone(), Some(campaign.id.clone()));
+            insert(&mut tx, &NewJob { tenant, campaign: id, ..job.clone() }, None).await?;
         }
         let made = read_campaign(&mut tx, &Resource::campaign(campaign.tenant.clone(), campaign.id.clone())).await?;
         tx.commit().await?;
@@ -108,6 +101,24 @@ impl Store {
     }
 }
 
+/// Whether a job's campaign, if it names one, is there and has not ended. It is held until the transaction ends.
+async fn accepts_jobs(tx: &mut Tx, job: &NewJob) -> Result<(), StoreError> {
+    let Some(campaign) = &job.campaign else { return Ok(()) };
+    let found = tx
+        .row(
+            "SELECT status FROM campaigns WHERE tenant_id = $1 AND id = $2 {share}",
+            &[job.tenant.as_str().into(), campaign.as_str().into()],
+        )
+        .await?;
+    match found.map(|row| rows::campaign_status(&row)).transpose()? {
+        None => Err(StoreError::Conflict(format!("there is no campaign {campaign}"))),
+        Some(status) if status.is_final() => {
+            Err(StoreError::Conflict(format!("campaign {campaign} is {}", status.word())))
+        }
+        Some(_) => Ok(()),
+    }
+}
+
 async fn insert(tx: &mut Tx, job: &NewJob, host: Option<&WorkerId>) -> Result<(), StoreError> {
     let (origin, status, run) = if host.is_some() { ("attached", "running", 1) } else { ("queued", "pending", 0) };
     tx.execute(
@@ -120,7 +131,7 @@ async fn insert(tx: &mut Tx, job: &NewJob, host: Option<&WorkerId>) -> Result<()
             job.campaign.as_ref().map(ToString::to_string).into(),
             job.job_type.as_str().into(),
             job.title.clone().into(),
-            job.parameters.to_string().into(),
+            Value::json(&job.parameters),
             i64::from(job.max_retries).into(),
             job.created_by.as_ref().map(ToString::to_string).into(),
             origin.into(),
@@ -173,9 +184,6 @@ fn listed<T>(
         Some(last) if found.len() > limit => last.int("row_id")?.map(|id| id.to_string()),
         _ => None,
     };
-    let items = shown
-        .iter()
-        .filter_map(|row| read(row).inspect_err(|error| tracing::warn!(%error, "store.unreadable_row")).ok())
-        .collect();
+    let items = shown.iter().filter_map(|row| rows::readable(read(row))).collect();
     Ok(Page { items, next })
 }

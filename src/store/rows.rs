@@ -29,6 +29,11 @@ fn odd(what: &str, id: &str) -> StoreError {
     StoreError::Refused(format!("row {id:?} has {what}"))
 }
 
+/// A row of a list that cannot be read is left out and logged: one odd row must not hide the others.
+pub(super) fn readable<T>(read: Result<T, StoreError>) -> Option<T> {
+    read.inspect_err(|error| tracing::warn!(%error, "store.unreadable_row")).ok()
+}
+
 pub(super) fn job(row: &Row) -> Result<Job, StoreError> {
     let id = row.needed("id")?;
     let percent = row.real("progress_percent")?.unwrap_or(0.0).clamp(0.0, 100.0);

@@ -4,36 +4,18 @@
 //! `{now}`, `{json:$n}`, `{time:$n}`, `{lock}` (rows are locked), `{skip}` (and locked ones passed over),
 //! `{share}` (rows may not change until the transaction ends).
 
-use std::str::FromStr;
 use std::time::Duration;
 
-use secrecy::ExposeSecret;
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgRow};
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
-};
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::PgRow;
+use sqlx::sqlite::SqliteRow;
 use sqlx::{AssertSqlSafe, Postgres, Row as _, Sqlite, Transaction};
 
 use super::StoreError;
 
-/// Longest wait for a connection.
-const ACQUIRE: Duration = Duration::from_millis(1_200);
-/// Longest that SQLite waits for another process's write.
-const BUSY: Duration = Duration::from_secs(5);
-
-/// A connected database.
-#[derive(Clone)]
-pub(super) enum Database {
-    /// WAL: any number of readers beside the one writer. One writing connection a process, so that its own
-    /// tasks queue fairly in memory instead of fighting for the file's lock.
-    Sqlite {
-        writer: SqlitePool,
-        readers: SqlitePool,
-    },
-    Postgres {
-        pool: PgPool,
-    },
-}
+/// Longest wait for the answer to one statement. The server gives up first (`database::STATEMENT`); this is for
+/// a server that does not answer at all.
+const ANSWER: Duration = Duration::from_secs(11);
 
 /// A value on its way in.
 #[derive(Debug, Clone)]
@@ -41,6 +23,28 @@ pub(super) enum Value {
     Text(Option<String>),
     Int(Option<i64>),
     Real(f64),
+}
+
+impl Value {
+    /// A JSON value. JSONB cannot hold the character NUL: it is written as U+FFFD, on both databases alike, so
+    /// that a result with one is kept instead of refused for ever.
+    pub fn json(value: &serde_json::Value) -> Self {
+        let text = value.to_string();
+        if text.contains("\\u0000") { without_nul(value).to_string().into() } else { text.into() }
+    }
+}
+
+/// The value with U+FFFD for every NUL in its texts and names.
+pub(super) fn without_nul(value: &serde_json::Value) -> serde_json::Value {
+    use serde_json::Value::{Array, Object, String};
+    match value {
+        String(text) => String(text.replace('\0', "\u{fffd}")),
+        Array(items) => Array(items.iter().map(without_nul).collect()),
+        Object(fields) => {
+            Object(fields.iter().map(|(name, v)| (name.replace('\0', "\u{fffd}"), without_nul(v))).collect())
+        }
+        other => other.clone(),
+    }
 }
 
 impl From<&str> for Value {
@@ -110,7 +114,34 @@ impl Row {
 /// A transaction; rolled back when dropped.
 pub(super) enum Tx {
     Sqlite(Transaction<'static, Sqlite>),
-    Postgres(Transaction<'static, Postgres>),
+    Postgres(PgTx),
+}
+
+/// A PostgreSQL connection, taken from the pool for one transaction (or for one statement without).
+pub(super) struct PgTx {
+    connection: PoolConnection<Postgres>,
+    state: State,
+    /// A statement is on its way. A connection dropped like this would be probed by the pool before it is used
+    /// again, for as long as the server is silent, and its place would be lost: it is closed instead.
+    busy: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Each statement for itself.
+    Single,
+    /// Inside a transaction.
+    Open,
+    /// The transaction has ended.
+    Over,
+}
+
+impl Drop for PgTx {
+    fn drop(&mut self) {
+        if self.busy || self.state == State::Open {
+            self.connection.close_on_drop();
+        }
+    }
 }
 
 macro_rules! bound {
@@ -127,6 +158,65 @@ macro_rules! bound {
     }};
 }
 
+/// Sends one statement to PostgreSQL and waits for the answer, not for ever.
+macro_rules! asked {
+    ($tx:expr, $query:expr, $how:ident) => {{
+        if $tx.state == State::Over {
+            return Err(StoreError::Refused("the transaction is over".to_owned()));
+        }
+        $tx.busy = true;
+        match tokio::time::timeout(ANSWER, $query.$how(&mut *$tx.connection)).await {
+            Ok(Ok(answer)) => {
+                $tx.busy = false;
+                Ok(answer)
+            }
+            Ok(Err(error)) => {
+                $tx.failed(&error).await;
+                Err(StoreError::from(error))
+            }
+            Err(_) => Err(late()),
+        }
+    }};
+}
+
+impl PgTx {
+    pub fn single(connection: PoolConnection<Postgres>) -> Self {
+        Self { connection, state: State::Single, busy: false }
+    }
+
+    pub async fn begin(mut self) -> Result<Self, StoreError> {
+        asked!(self, sqlx::query("BEGIN"), execute)?;
+        self.state = State::Open;
+        Ok(self)
+    }
+
+    /// An error that the server itself reports ends the transaction there: it is ended here too, and the
+    /// connection stays good. After any other error nobody knows what it is worth: it will be closed.
+    async fn failed(&mut self, error: &sqlx::Error) {
+        if !matches!(error, sqlx::Error::Database(_)) {
+            return;
+        }
+        if self.state == State::Open {
+            let undone = tokio::time::timeout(ANSWER, sqlx::query("ROLLBACK").execute(&mut *self.connection)).await;
+            if !matches!(undone, Ok(Ok(_))) {
+                return;
+            }
+            self.state = State::Over;
+        }
+        self.busy = false;
+    }
+
+    async fn end(mut self, how: &'static str) -> Result<(), StoreError> {
+        asked!(self, sqlx::query(how), execute)?;
+        self.state = State::Over;
+        Ok(())
+    }
+}
+
+fn late() -> StoreError {
+    StoreError::Unavailable("no answer in time".to_owned())
+}
+
 impl Tx {
     pub async fn rows(&mut self, text: &str, values: &[Value]) -> Result<Vec<Row>, StoreError> {
         Ok(match self {
@@ -135,7 +225,8 @@ impl Tx {
                 rows.into_iter().map(Row::Sqlite).collect()
             }
             Self::Postgres(tx) => {
-                let rows = bound!(postgres_words(text), values).fetch_all(&mut **tx).await?;
+                let values = postgres_values(values);
+                let rows = asked!(tx, bound!(postgres_words(text), &values), fetch_all)?;
                 rows.into_iter().map(Row::Postgres).collect()
             }
         })
@@ -149,72 +240,38 @@ impl Tx {
     pub async fn execute(&mut self, text: &str, values: &[Value]) -> Result<u64, StoreError> {
         Ok(match self {
             Self::Sqlite(tx) => bound!(sqlite_words(text), values).execute(&mut **tx).await?.rows_affected(),
-            Self::Postgres(tx) => bound!(postgres_words(text), values).execute(&mut **tx).await?.rows_affected(),
+            Self::Postgres(tx) => {
+                let values = postgres_values(values);
+                asked!(tx, bound!(postgres_words(text), &values), execute)?.rows_affected()
+            }
         })
     }
 
     pub async fn commit(self) -> Result<(), StoreError> {
         match self {
             Self::Sqlite(tx) => tx.commit().await?,
-            Self::Postgres(tx) => tx.commit().await?,
+            Self::Postgres(tx) => tx.end("COMMIT").await?,
+        }
+        Ok(())
+    }
+
+    /// The same as dropping it, but a PostgreSQL connection can be used again: for ways that are usual.
+    pub async fn rollback(self) -> Result<(), StoreError> {
+        match self {
+            Self::Sqlite(tx) => tx.rollback().await?,
+            Self::Postgres(tx) => tx.end("ROLLBACK").await?,
         }
         Ok(())
     }
 }
 
-impl Database {
-    pub async fn open(settings: &crate::config::Database) -> Result<Self, StoreError> {
-        let url = settings.url.expose_secret();
-        if url.starts_with("sqlite:") {
-            let options = SqliteConnectOptions::from_str(url)
-                .map_err(|e| StoreError::Refused(format!("database.url: {e}")))?
-                .create_if_missing(true)
-                .journal_mode(SqliteJournalMode::Wal)
-                // With WAL this loses nothing when a process dies; a power cut may take the last moments, as it
-                // does with Redis's append-only file at its usual setting.
-                .synchronous(SqliteSynchronous::Normal)
-                .busy_timeout(BUSY);
-            // A writer may wait for its own process's other writers; a reader need not wait at all.
-            let writer =
-                SqlitePoolOptions::new().max_connections(1).acquire_timeout(BUSY).connect_with(options.clone()).await?;
-            let readers = SqlitePoolOptions::new()
-                .max_connections(settings.connections)
-                .acquire_timeout(ACQUIRE)
-                .connect_lazy_with(options.read_only(true));
-            return Ok(Self::Sqlite { writer, readers });
-        }
-        let options = PgConnectOptions::from_str(url)
-            .map_err(|_| StoreError::Refused("database.url: not a PostgreSQL address".to_owned()))?
-            .options([
-                ("timezone", "UTC"),
-                ("statement_timeout", "5000"),
-                ("idle_in_transaction_session_timeout", "15000"),
-            ]);
-        let pool = PgPoolOptions::new()
-            .max_connections(settings.connections)
-            .acquire_timeout(ACQUIRE)
-            .connect_with(options)
-            .await?;
-        Ok(Self::Postgres { pool })
-    }
-
-    /// A transaction that may write. SQLite takes the file's write lock at once: a lock taken later could fail.
-    pub async fn write(&self) -> Result<Tx, StoreError> {
-        Ok(match self {
-            Self::Sqlite { writer, .. } => Tx::Sqlite(writer.begin_with("BEGIN IMMEDIATE").await?),
-            Self::Postgres { pool } => Tx::Postgres(pool.begin().await?),
-        })
-    }
-
-    /// A transaction that only reads: everything in it is of one moment.
-    pub async fn read(&self) -> Result<Tx, StoreError> {
-        Ok(match self {
-            Self::Sqlite { readers, .. } => Tx::Sqlite(readers.begin().await?),
-            Self::Postgres { pool } => {
-                Tx::Postgres(pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?)
-            }
-        })
-    }
+/// PostgreSQL's TEXT cannot hold the character NUL; SQLite's can.
+fn postgres_values(values: &[Value]) -> Vec<Value> {
+    let clean = |value: &Value| match value {
+        Value::Text(Some(text)) if text.contains('\0') => text.replace('\0', "\u{fffd}").into(),
+        other => other.clone(),
+    };
+    values.iter().map(clean).collect()
 }
 
 fn sqlite_words(text: &str) -> String {

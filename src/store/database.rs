@@ -1,0 +1,118 @@
+//! Connecting to SQLite or PostgreSQL, and how long anything may wait for them.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+
+use secrecy::ExposeSecret;
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+
+use super::StoreError;
+use super::sql::{PgTx, Tx};
+
+/// Longest wait for a connection.
+const ACQUIRE: Duration = Duration::from_millis(1_000);
+/// Longest wait for a connection with a transaction begun on it: a database that is away is known by then.
+const BEGIN: Duration = Duration::from_millis(1_300);
+/// Longest that SQLite waits for another process's write, and a writer for the other writers of its process.
+const BUSY: Duration = Duration::from_secs(5);
+/// PostgreSQL ends a statement after so many ms. Long enough to cancel a campaign of 100,000 jobs.
+const STATEMENT: &str = "10000";
+/// PostgreSQL waits so many ms for a row that somebody else holds: then it is worth trying again later.
+const LOCK: &str = "1000";
+
+/// A connected database.
+#[derive(Clone)]
+pub(super) enum Database {
+    /// WAL: any number of readers beside the one writer. One writing connection a process, so that its own
+    /// tasks queue fairly in memory instead of fighting for the file's lock.
+    Sqlite {
+        writer: SqlitePool,
+        readers: SqlitePool,
+        file: PathBuf,
+    },
+    Postgres {
+        pool: PgPool,
+    },
+}
+
+impl Database {
+    pub async fn open(settings: &crate::config::Database) -> Result<Self, StoreError> {
+        let url = settings.url.expose_secret();
+        if url.starts_with("sqlite:") { sqlite(url, settings.connections).await } else { postgres(settings).await }
+    }
+
+    /// A transaction that may write. SQLite takes the file's write lock at once: a lock taken later could fail.
+    pub async fn write(&self) -> Result<Tx, StoreError> {
+        match self {
+            Self::Sqlite { writer, .. } => Ok(Tx::Sqlite(writer.begin_with("BEGIN IMMEDIATE").await?)),
+            Self::Postgres { pool } => {
+                in_time(async { Ok(Tx::Postgres(PgTx::single(pool.acquire().await?).begin().await?)) }).await
+            }
+        }
+    }
+
+    /// For one statement that reads, which sees one moment on both databases. On PostgreSQL each further
+    /// statement would see a moment of its own.
+    pub async fn read(&self) -> Result<Tx, StoreError> {
+        match self {
+            Self::Sqlite { readers, .. } => Ok(Tx::Sqlite(readers.begin().await?)),
+            Self::Postgres { pool } => in_time(async { Ok(Tx::Postgres(PgTx::single(pool.acquire().await?))) }).await,
+        }
+    }
+}
+
+async fn in_time<T>(connected: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    let late = |_| StoreError::Unavailable("no connection in time".to_owned());
+    tokio::time::timeout(BEGIN, connected).await.map_err(late)?
+}
+
+async fn sqlite(url: &str, connections: u32) -> Result<Database, StoreError> {
+    if url.contains(":memory:") || url.contains("mode=memory") {
+        let why =
+            "database.url: a database in memory cannot be shared by programs: name a file, sqlite://wheelhouse.db";
+        return Err(StoreError::Refused(why.to_owned()));
+    }
+    let options = SqliteConnectOptions::from_str(url)
+        .map_err(|e| StoreError::Refused(format!("database.url: {e}")))?
+        .create_if_missing(true)
+        .foreign_keys(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        // Every commit reaches the disk: once an operator has been told "cancelled", not even a power cut may
+        // bring the job back. The cost is shared: waiting commands are committed together (`batch`).
+        .synchronous(SqliteSynchronous::Full)
+        .busy_timeout(BUSY);
+    let file = options.get_filename().to_owned();
+    // Connections that stay: the last one to close would fold the log back into the file, for nothing.
+    let pool = || SqlitePoolOptions::new().idle_timeout(None).max_lifetime(None);
+    let started = Instant::now();
+    let writer = loop {
+        // SQLite does not wait for its lock while it turns a new file to WAL: programs started together try again.
+        let opened = pool().max_connections(1).acquire_timeout(BUSY).connect_with(options.clone()).await;
+        match opened.map_err(StoreError::from) {
+            Err(error) if error.is_transient() && file.exists() && started.elapsed() < BUSY => {
+                tokio::time::sleep(Duration::from_millis(fastrand::u64(5..50))).await;
+            }
+            opened => break opened?,
+        }
+    };
+    let readers = pool().max_connections(connections).acquire_timeout(ACQUIRE);
+    let readers = readers.connect_lazy_with(options.read_only(true));
+    Ok(Database::Sqlite { writer, readers, file })
+}
+
+async fn postgres(settings: &crate::config::Database) -> Result<Database, StoreError> {
+    let options = PgConnectOptions::from_str(settings.url.expose_secret())
+        // The error may quote the address, and with it the password.
+        .map_err(|_| StoreError::Refused("database.url: not a PostgreSQL address".to_owned()))?
+        .options([
+            ("timezone", "UTC"),
+            ("datestyle", "ISO"),
+            ("statement_timeout", STATEMENT),
+            ("lock_timeout", LOCK),
+            ("idle_in_transaction_session_timeout", "15000"),
+        ]);
+    let pool = PgPoolOptions::new().max_connections(settings.connections).acquire_timeout(ACQUIRE);
+    Ok(Database::Postgres { pool: in_time(async { Ok(pool.connect_with(options).await?) }).await? })
+}

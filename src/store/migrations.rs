@@ -1,0 +1,90 @@
+//! The schema: what `migrations/` holds, applied once however many programs start together.
+
+use std::borrow::Cow;
+
+use sqlx::migrate::{Migrate, MigrateError, Migration, MigrationType, Migrator};
+use sqlx::{Connection, SqlSafeStr};
+
+use super::database::Database;
+use super::{Store, StoreError};
+
+/// Where sqlx writes which migrations have been applied.
+const TABLE: &str = "_sqlx_migrations";
+/// PostgreSQL's lock for it: an arbitrary number that no other program is likely to use.
+const LOCK: &str = "SELECT pg_advisory_xact_lock(7748390125561)";
+
+impl Store {
+    /// Applies the migrations that are missing; several programs may do it at once. Returns how many it applied.
+    pub async fn migrate(&self) -> Result<usize, StoreError> {
+        // One transaction that begins with a lock: all of it or nothing, and whoever comes second finds it done.
+        // (sqlx's own lock is none on SQLite, and both databases can change tables inside a transaction.)
+        let migrator = self.migrator();
+        match &self.database {
+            Database::Sqlite { writer, .. } => {
+                let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
+                let done = missing(&migrator, &mut *tx).await?;
+                tx.commit().await?;
+                Ok(done)
+            }
+            Database::Postgres { pool } => {
+                let mut connection = pool.acquire().await?;
+                let mut tx = connection.begin().await?;
+                // A change of a large table may take long, and the other program's has to be waited for.
+                for text in ["SET LOCAL statement_timeout = 0", "SET LOCAL lock_timeout = 0", LOCK] {
+                    sqlx::query(text).execute(&mut *tx).await?;
+                }
+                let done = missing(&migrator, &mut *tx).await?;
+                tx.commit().await?;
+                Ok(done)
+            }
+        }
+    }
+
+    /// Whether every migration has been applied. Only reads.
+    pub async fn is_migrated(&self) -> Result<bool, StoreError> {
+        let exists = match &self.database {
+            Database::Sqlite { .. } => "SELECT COUNT(*) AS n FROM sqlite_master WHERE name = $1",
+            Database::Postgres { .. } => "SELECT CASE WHEN to_regclass($1) IS NULL THEN 0::BIGINT ELSE 1 END AS n",
+        };
+        let count = async |text: &str, values: &[super::sql::Value]| {
+            let row = self.database.read().await?.row(text, values).await?;
+            row.map_or(Ok(0), |row| Ok::<_, StoreError>(row.int("n")?.unwrap_or(0)))
+        };
+        if count(exists, &[TABLE.into()]).await? == 0 {
+            return Ok(false);
+        }
+        let applied = count(&format!("SELECT COUNT(*) AS n FROM {TABLE}"), &[]).await?;
+        Ok(usize::try_from(applied).unwrap_or(0) >= self.migrator().iter().count())
+    }
+
+    fn migrator(&self) -> Migrator {
+        let first = match &self.database {
+            Database::Sqlite { .. } => include_str!("../../migrations/sqlite/0001_first.sql"),
+            Database::Postgres { .. } => include_str!("../../migrations/postgres/0001_first.sql"),
+        };
+        let migration = |version, name: &'static str, text: &'static str| {
+            Migration::new(version, Cow::Borrowed(name), MigrationType::Simple, text.into_sql_str(), false)
+        };
+        let mut migrator = Migrator::with_migrations(vec![migration(1, "first", first)]);
+        migrator.set_locking(false);
+        migrator
+    }
+}
+
+/// Applies what is missing; how many that were.
+async fn missing<C: Migrate>(migrator: &Migrator, connection: &mut C) -> Result<usize, StoreError> {
+    connection.ensure_migrations_table(TABLE).await.map_err(refused)?;
+    let before = connection.list_applied_migrations(TABLE).await.map_err(refused)?.len();
+    migrator.run_direct(None, connection, false).await.map_err(refused)?;
+    Ok(connection.list_applied_migrations(TABLE).await.map_err(refused)?.len().saturating_sub(before))
+}
+
+fn refused(error: MigrateError) -> StoreError {
+    match error {
+        MigrateError::Execute(inner) | MigrateError::ExecuteMigration(inner, _) => inner.into(),
+        MigrateError::VersionMismatch(_) | MigrateError::VersionMissing(_) | MigrateError::Dirty(_) => {
+            StoreError::Refused(format!("{error}: this database belongs to another version of the program"))
+        }
+        other => StoreError::Refused(other.to_string()),
+    }
+}

@@ -9,6 +9,7 @@
 //! - [`config`]: settings, checked before anything starts.
 //! - [`broker`]: everything that talks to Redis.
 //! - [`store`]: everything that talks to SQL.
+//! - [`console`]: the operator's page.
 //! - [`gateway`]: sockets, the HTTP API, and the one way in for commands.
 //! - [`telemetry`]: logs and metrics.
 //! - [`worker`]: carries out commands, and runs jobs.
@@ -17,6 +18,7 @@ pub mod auth;
 pub mod broker;
 pub mod cli;
 pub mod config;
+pub mod console;
 pub mod domain;
 pub mod gateway;
 pub mod protocol;

@@ -1,0 +1,117 @@
+// Every word an operator reads about jobs, commands and connections. No network, no page: words only.
+
+export const FINAL = new Set(["completed", "failed", "cancelled"]);
+export const PLURAL = { job: "jobs", campaign: "campaigns" };
+
+const STATUS = {
+  pending: "Pending", running: "Running", active: "Active", paused: "Paused",
+  completed: "Completed", failed: "Failed", cancelled: "Cancelled",
+};
+const TOWARDS = { paused: "Pausing…", cancelled: "Cancelling…", running: "Resuming…", active: "Resuming…", pending: "Resuming…" };
+
+export const ACTIONS = {
+  pause: { label: "Pause", doing: "Pausing…", done: "Paused", goal: "paused" },
+  resume: { label: "Resume", doing: "Resuming…", done: "Resumed", goal: "running" },
+  cancel: { label: "Cancel", doing: "Cancelling…", done: "Cancelled", goal: "cancelled" },
+};
+
+// "Running", or "Pausing…" while a command under way takes it elsewhere.
+export function statusWords(status, desired) {
+  if (desired && desired !== status && !FINAL.has(status)) return TOWARDS[desired] ?? STATUS[status] ?? status;
+  return STATUS[status] ?? status ?? "Unknown";
+}
+
+const COUNT = new Intl.NumberFormat("en");
+export const count = (n) => COUNT.format(n);
+
+export function countsWords(row, kind) {
+  const unit = kind === "campaign" ? " jobs" : "";
+  const done = row.items_processed ?? 0;
+  const total = row.items_total;
+  let text = "";
+  if (typeof total === "number") text = `${count(done)} of ${count(total)}${unit}`;
+  else if (done > 0) text = `${count(done)} done`;
+  if (row.items_failed > 0) text += `${text ? ", " : ""}${count(row.items_failed)} failed`;
+  return text;
+}
+
+export function age(iso, now = Date.now()) {
+  const then = Date.parse(iso ?? "");
+  if (Number.isNaN(then)) return "";
+  const seconds = Math.max(0, Math.round((now - then) / 1000));
+  if (seconds < 60) return "just now";
+  if (seconds < 3_600) return `${Math.floor(seconds / 60)} min ago`;
+  if (seconds < 86_400) return `${Math.floor(seconds / 3_600)} h ago`;
+  const days = Math.floor(seconds / 86_400);
+  return days === 1 ? "yesterday" : `${count(days)} days ago`;
+}
+
+export function duration(milliseconds) {
+  const seconds = Math.max(0, Math.round(milliseconds / 1000));
+  if (seconds < 60) return `${seconds} s`;
+  if (seconds < 3_600) return `${Math.floor(seconds / 60)} min ${seconds % 60} s`;
+  return `${count(Math.floor(seconds / 3_600))} h ${Math.floor((seconds % 3_600) / 60)} min`;
+}
+
+const MOMENT = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "medium" });
+const CLOCK = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
+export const moment = (iso) => (Number.isNaN(Date.parse(iso ?? "")) ? "" : MOMENT.format(new Date(iso)));
+export const clock = (date) => CLOCK.format(date);
+
+// "job j-17" or its title, as it stands in sentences and in a button's name for screen readers.
+export function nameOf(item) {
+  const row = item.row ?? {};
+  return `${item.kind} ${row.title || row.name || item.id}`;
+}
+
+// ---- commands ---------------------------------------------------------------------------------------
+
+export const accepted = (action, workers) =>
+  workers === 0 ? "No worker is online: the command waits" : ACTIONS[action].doing;
+
+// After some seconds an operator wants to know that it is still being waited for, and for what.
+export function waiting(action, seconds, workers) {
+  if (workers === 0) return `No worker is online: the command waits (${seconds} s)`;
+  if (seconds < 3) return ACTIONS[action].doing;
+  if (action === "resume") return `Resuming… waiting for a worker (${seconds} s)`;
+  return `${ACTIONS[action].doing.slice(0, -1)}: the work has not stopped yet (${seconds} s)`;
+}
+
+export const done = (action, mine) => `${ACTIONS[action].done} by ${mine ? "you" : "another operator"}`;
+
+export const couldNot = (action, error) => `Could not ${action}: ${error || "no reason was given"}`;
+
+// The limit's own numbers stand in its message: "Rate limit exceeded: 30/30 commands per minute".
+export function limited(message, seconds) {
+  const numbers = /(\d+)\/(\d+)/.exec(message ?? "");
+  const used = numbers ? `${numbers[1]} of ${numbers[2]} commands used` : "Too many commands";
+  return seconds > 0 ? `${used}: try again in ${seconds} s` : "You can send commands again";
+}
+
+export function refused(code, message, action, kind) {
+  switch (code) {
+    case "permission_denied":
+      return `You may not ${action} ${PLURAL[kind]}: it takes the permission ${PLURAL[kind]}.${action}`;
+    case "not_found":
+      return `Could not ${action}: there is no such ${kind} any more`;
+    case "unavailable":
+      return "Nothing was done: Redis or the database is away. Try again shortly";
+    case "queue_full":
+      return "Nothing was done: too many commands are waiting. Try again later";
+    case "request_conflict":
+      return "Nothing was done: the request id was used before. Try again";
+    case "unauthorized":
+      return "Nothing was done: the token is no longer valid";
+    default:
+      return `Nothing was done: ${message || code || "the answer makes no sense"}`;
+  }
+}
+
+// ---- connections ------------------------------------------------------------------------------------
+
+const CLOSED = {
+  1001: "the gateway goes away", 1006: "the connection broke", 1012: "the gateway restarts",
+  4401: "the token has expired", 4403: "access was revoked", 4408: "the connection was silent too long",
+  4413: "the browser read too slowly", 4429: "too many messages were sent",
+};
+export const closedBecause = (code) => CLOSED[code] ?? `closed with code ${code}`;

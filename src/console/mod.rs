@@ -1,0 +1,152 @@
+//! The operator's page: hand-written HTML, CSS and ES modules, built into the binary.
+//!
+//! It holds no secrets and needs no token to load; what it shows, it asks the gateway's public API for, with
+//! the token the operator has. Nothing is loaded from anywhere else, and the headers make sure of it.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::LazyLock;
+
+use hyper::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH, REFERRER_POLICY,
+    X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+};
+use hyper::{Method, StatusCode};
+use warp::Filter;
+use warp::filters::BoxedFilter;
+use warp::path::FullPath;
+use warp::reply::Response;
+
+/// What the page may do: its own scripts and styles, its own gateway, and nothing else. No inline script, no
+/// `eval`, no HTML made from text (so a job's title can never become markup), no frame around it.
+pub const CONTENT_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
+     connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
+     require-trusted-types-for 'script'";
+
+const HTML: &str = "text/html; charset=utf-8";
+const CSS: &str = "text/css; charset=utf-8";
+const JS: &str = "text/javascript; charset=utf-8";
+const SVG: &str = "image/svg+xml";
+
+/// One file of the page.
+#[derive(Debug, Clone, Copy)]
+pub struct Asset {
+    /// Where it is served.
+    pub path: &'static str,
+    /// Its `Content-Type`.
+    pub content_type: &'static str,
+    /// Its text.
+    pub body: &'static str,
+}
+
+macro_rules! asset {
+    ($path:literal, $file:literal, $kind:expr) => {
+        Asset { path: $path, content_type: $kind, body: include_str!(concat!("assets/", $file)) }
+    };
+}
+
+/// Every file of the page.
+pub const ASSETS: &[Asset] = &[
+    asset!("/", "index.html", HTML),
+    asset!("/assets/base.css", "base.css", CSS),
+    asset!("/assets/rows.css", "rows.css", CSS),
+    asset!("/assets/icon.svg", "icon.svg", SVG),
+    asset!("/assets/main.js", "main.js", JS),
+    asset!("/assets/session.js", "session.js", JS),
+    asset!("/assets/api.js", "api.js", JS),
+    asset!("/assets/socket.js", "socket.js", JS),
+    asset!("/assets/pool.js", "pool.js", JS),
+    asset!("/assets/model.js", "model.js", JS),
+    asset!("/assets/lists.js", "lists.js", JS),
+    asset!("/assets/commands.js", "commands.js", JS),
+    asset!("/assets/words.js", "words.js", JS),
+    asset!("/assets/row.js", "row.js", JS),
+    asset!("/assets/detail.js", "detail.js", JS),
+    asset!("/assets/activity.js", "activity.js", JS),
+    asset!("/assets/dom.js", "dom.js", JS),
+];
+
+/// The entity tags of [`ASSETS`], in the same order.
+static TAGS: LazyLock<Vec<HeaderValue>> = LazyLock::new(|| ASSETS.iter().map(tag).collect());
+
+/// Changes whenever the bytes do; the same on every replica of one release.
+fn tag(asset: &Asset) -> HeaderValue {
+    let mut hasher = DefaultHasher::new();
+    asset.body.hash(&mut hasher);
+    let text = format!("\"{:016x}-{:x}\"", hasher.finish(), asset.body.len());
+    // Hexadecimal digits always fit; an empty tag would only cost a cache hit.
+    HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static("\"\""))
+}
+
+/// Answers `/` and everything under `/assets/`; passes all else on.
+pub fn routes() -> BoxedFilter<(Response,)> {
+    let ours = warp::path::full().and_then(async |path: FullPath| {
+        let text = path.as_str();
+        if text == "/" || text.starts_with("/assets/") { Ok(path) } else { Err(warp::reject::not_found()) }
+    });
+    let query = warp::query::raw().map(|_| true).or(warp::any().map(|| false)).unify();
+    ours.and(warp::method())
+        .and(query)
+        .and(warp::header::optional::<String>(IF_NONE_MATCH.as_str()))
+        .map(|path: FullPath, method: Method, query: bool, known: Option<String>| {
+            answer(path.as_str(), &method, query, known.as_deref())
+        })
+        .boxed()
+}
+
+fn answer(path: &str, method: &Method, has_query: bool, known: Option<&str>) -> Response {
+    if method != Method::GET && method != Method::HEAD {
+        let mut response = words(StatusCode::METHOD_NOT_ALLOWED, "This path takes GET and HEAD\n");
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return response;
+    }
+    let Some((asset, tag)) = ASSETS.iter().zip(TAGS.iter()).find(|(asset, _)| asset.path == path) else {
+        return words(StatusCode::NOT_FOUND, "The console has no such file; it starts at /\n");
+    };
+    // A query may hold a token: such an answer must not be kept under its address.
+    let unchanged = !has_query && known.is_some_and(|known| is_among(tag, known));
+    let mut response = if unchanged {
+        with_status(StatusCode::NOT_MODIFIED, Response::new(Default::default()))
+    } else {
+        Response::new(asset.body.into())
+    };
+    let headers = response.headers_mut();
+    if has_query {
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    } else {
+        // Kept, but asked about each time: after an upgrade no old module meets a new page.
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        headers.insert(ETAG, tag.clone());
+    }
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(asset.content_type));
+    secured(response)
+}
+
+/// Whether an `If-None-Match` names the tag. A proxy that compresses makes a weak tag of it.
+fn is_among(tag: &HeaderValue, known: &str) -> bool {
+    known == "*" || known.split(',').map(|t| t.trim().trim_start_matches("W/")).any(|t| t.as_bytes() == tag.as_bytes())
+}
+
+fn words(status: StatusCode, text: &'static str) -> Response {
+    let mut response = with_status(status, Response::new(text.into()));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    secured(response)
+}
+
+fn with_status(status: StatusCode, mut response: Response) -> Response {
+    *response.status_mut() = status;
+    response
+}
+
+fn secured(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(CONTENT_POLICY));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+    // The address of the page may hold a token until its script has taken it out.
+    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    headers.insert("cross-origin-opener-policy", HeaderValue::from_static("same-origin"));
+    headers.insert("cross-origin-resource-policy", HeaderValue::from_static("same-origin"));
+    response
+}

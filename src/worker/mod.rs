@@ -54,6 +54,8 @@ use crate::config::Settings;
 use crate::domain::WorkerId;
 use crate::store::{Store, StoreError};
 
+/// What a worker that leaves gives its jobs at least: writing down where they are takes a moment.
+const LEAST_GRACE: Duration = Duration::from_secs(1);
 /// Longest wait for tasks that were told to end.
 const LAST_TASKS: Duration = Duration::from_secs(2);
 
@@ -136,7 +138,7 @@ impl Worker {
             return Err(WorkerError::NotMigrated);
         }
         let broker = Broker::connect(&self.settings.redis).await?;
-        let grace = self.settings.worker.grace;
+        let grace = self.settings.worker.grace.max(LEAST_GRACE);
         let core = Core::new(self.id, self.settings.worker.tenants.clone(), self.settings, store, broker);
         // Whatever way this ends, also by being dropped, no task of it goes on.
         let _end = core.end.clone().drop_guard();

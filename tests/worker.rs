@@ -1,0 +1,21 @@
+//! Workers against a real Redis and SQLite: what job code sees, what commands do to it, and what is
+//! left of both when workers, Redis or SQL go away.
+
+mod support;
+
+#[path = "worker/attached.rs"]
+mod attached;
+#[path = "worker/campaigns.rs"]
+mod campaigns;
+#[path = "worker/code.rs"]
+mod code;
+#[path = "worker/commands.rs"]
+mod commands;
+#[path = "worker/faults.rs"]
+mod faults;
+#[path = "worker/handover.rs"]
+mod handover;
+#[path = "worker/import.rs"]
+mod import;
+#[path = "worker/world.rs"]
+mod world;

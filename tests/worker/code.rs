@@ -1,0 +1,269 @@
+//! What job code can rely on: guards, critical sections, threads, progress, failures.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use wheelhouse::domain::{Action, JobStatus, Progress};
+use wheelhouse::store::NewJob;
+use wheelhouse::worker::{JobContext, JobError};
+
+use crate::world::{Code, Tape, World, blank};
+
+/// What job code gives back, boxed.
+pub type Outcome = Pin<Box<dyn Future<Output = Result<Value, JobError>> + Send>>;
+
+/// Tells when it is dropped.
+struct Dropped(Tape);
+
+impl Drop for Dropped {
+    fn drop(&mut self) {
+        self.0.mark("dropped");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_guarded_future_is_held_while_paused_and_dropped_when_cancelled() {
+    let (world, tape) = (World::new().await, Tape::new());
+    let inside = tape.clone();
+    let code = Code(move |ctx: JobContext| {
+        let tape = inside.clone();
+        async move {
+            let endless = async {
+                let _dropped = Dropped(tape.clone());
+                loop {
+                    tape.mark("tick");
+                    tokio::time::sleep(Duration::from_millis(2)).await;
+                }
+            };
+            // A second branch with no gate in it: it must stand still as well.
+            let beside = async {
+                loop {
+                    tape.mark("beside");
+                    tokio::time::sleep(Duration::from_millis(2)).await;
+                }
+            };
+            tokio::select! {
+                guarded = ctx.guard(endless) => {
+                    let _: std::convert::Infallible = guarded?;
+                    Ok(json!(null))
+                }
+                () = beside => Ok(json!(null)),
+            }
+        }
+    });
+    let worker = world.coder("w1", code).await;
+    let job = world.job("j").await;
+    tape.until("tick", 3).await;
+    assert_eq!(world.command(Action::Pause, &job).await, "pause_succeeded");
+    let (ticks, beside) = (tape.count("tick"), tape.count("beside"));
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!((tape.count("tick"), tape.count("beside")), (ticks, beside));
+    assert_eq!(world.command(Action::Resume, &job).await, "resume_succeeded");
+    tape.until("tick", ticks + 3).await;
+    tape.until("beside", beside + 3).await;
+    assert_eq!(tape.count("dropped"), 0);
+    assert_eq!(world.command(Action::Cancel, &job).await, "cancel_succeeded");
+    assert_eq!(tape.count("dropped"), 1);
+    worker.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_counts_as_stopped_inside_a_critical_section() {
+    let (world, tape) = (World::new().await, Tape::new());
+    let inside = tape.clone();
+    let code = Code(move |ctx: JobContext| {
+        let tape = inside.clone();
+        async move {
+            loop {
+                ctx.checkpoint().await?;
+                tape.mark("round");
+                ctx.critical(async {
+                    tape.wait("first half").await;
+                    tape.mark("first half");
+                    // Inside, a checkpoint lets pass, and a guard runs on.
+                    ctx.checkpoint().await?;
+                    ctx.guard(tape.wait("second half")).await?;
+                    tape.mark("second half");
+                    Ok::<_, JobError>(())
+                })
+                .await?;
+            }
+        }
+    });
+    let worker = world.coder("w1", code).await;
+    let job = world.job("j").await;
+    tape.until("round", 1).await;
+    let pause = world.submit(Action::Pause, &job).await;
+    world.until_heard(&job, |m| m["desired"] == "paused").await;
+    tape.open("first half");
+    tape.until("first half", 1).await;
+    assert_eq!(world.broker.result_of(&job, pause).await.expect("asked"), None);
+    assert_eq!(world.row(&job).await.status, JobStatus::Running);
+    tape.open("second half");
+    assert_eq!(world.result(&job, pause).await["type"], "pause_succeeded");
+    assert_eq!((tape.count("second half"), tape.count("round")), (1, 1));
+    world.command(Action::Cancel, &job).await;
+    worker.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_with_a_blocking_thread_is_paused_when_the_thread_is() {
+    let (world, tape) = (World::new().await, Tape::new());
+    let inside = tape.clone();
+    let busy = Arc::new(AtomicBool::new(true));
+    let held = busy.clone();
+    let code = Code(move |ctx: JobContext| {
+        let (tape, busy) = (inside.clone(), held.clone());
+        async move {
+            let thread = ctx.blocking(move |ctx| {
+                loop {
+                    tape.mark("turn");
+                    while busy.load(Ordering::SeqCst) {
+                        std::thread::sleep(Duration::from_millis(1));
+                    }
+                    ctx.checkpoint_blocking()?;
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+            });
+            // The future itself waits at the gate at once.
+            let gate = async {
+                loop {
+                    ctx.checkpoint().await?;
+                    tokio::time::sleep(Duration::from_millis(2)).await;
+                }
+            };
+            let (thread, gate): (Result<(), JobError>, Result<(), JobError>) = tokio::join!(thread, gate);
+            thread.and(gate).map(|()| json!(null))
+        }
+    });
+    let worker = world.coder("w1", code).await;
+    let job = world.job("j").await;
+    tape.until("turn", 1).await;
+    let pause = world.submit(Action::Pause, &job).await;
+    world.until_heard(&job, |m| m["desired"] == "paused").await;
+    assert_eq!(world.broker.result_of(&job, pause).await.expect("asked"), None, "the thread is still busy");
+    busy.store(false, Ordering::SeqCst);
+    assert_eq!(world.result(&job, pause).await["type"], "pause_succeeded");
+    let turns = tape.count("turn");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(tape.count("turn"), turns);
+    assert_eq!(world.command(Action::Resume, &job).await, "resume_succeeded");
+    tape.until("turn", turns + 2).await;
+    assert_eq!(world.command(Action::Cancel, &job).await, "cancel_succeeded");
+    let turns = tape.count("turn");
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(tape.count("turn"), turns);
+    worker.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn code_that_never_comes_to_a_checkpoint_is_dropped_after_the_grace() {
+    let (world, tape) = (World::with(&[("worker.grace_seconds", "1")]).await, Tape::new());
+    let inside = tape.clone();
+    let code = Code(move |_ctx: JobContext| {
+        let tape = inside.clone();
+        async move {
+            let _dropped = Dropped(tape.clone());
+            tape.mark("begun");
+            std::future::pending::<()>().await;
+            Ok(json!(null))
+        }
+    });
+    let worker = world.coder("w1", code).await;
+    let job = world.job("j").await;
+    tape.until("begun", 1).await;
+    assert_eq!(world.command(Action::Cancel, &job).await, "cancel_succeeded");
+    assert_eq!(tape.count("dropped"), 1);
+    worker.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn progress_is_folded_to_four_a_second_and_the_last_one_always_arrives() {
+    let (world, tape) = (World::new().await, Tape::new());
+    let code = Code(move |ctx: JobContext| async move {
+        let begun = Instant::now();
+        let mut n = 0;
+        while begun.elapsed() < Duration::from_millis(1_500) {
+            n += 1;
+            ctx.progress(Progress { progress_percent: 50, items_processed: n, ..Progress::default() });
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        ctx.progress(Progress { progress_percent: 200, items_processed: 999_999, ..Progress::default() });
+        Ok(json!(begun.elapsed().as_millis() as u64))
+    });
+    let worker = world.coder("w1", code).await;
+    let job = world.job("j").await;
+    let messages = world.until_heard(&job, |m| m["status"] == "completed").await;
+    let progress: Vec<&Value> = messages.iter().filter(|m| m["type"] == "job_progress").collect();
+    let row = world.row(&job).await;
+    let took = row.result.as_u64().expect("milliseconds");
+    // Four a second, and one at either end.
+    assert!(progress.len() as u64 <= took / 250 + 2, "{} messages in {took} ms", progress.len());
+    assert!(progress.len() >= 3, "{progress:#?}");
+    let last = progress.last().expect("one");
+    assert_eq!((&last["items_processed"], &last["progress_percent"]), (&json!(999_999), &json!(100)));
+    assert_eq!((row.progress.items_processed, row.progress.progress_percent), (999_999, 100));
+    drop(tape);
+    worker.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_panic_fails_its_job_in_words_and_nothing_else() {
+    let world = World::new().await;
+    let code = Code(|ctx: JobContext| async move {
+        match ctx.parameters()["do"].as_str() {
+            Some("panic") => panic!("boom {}", 7),
+            Some("panic on a thread") => ctx.blocking(|_| -> Result<Value, JobError> { panic!("thread boom") }).await,
+            Some("say cancelled") => Err(wheelhouse::worker::Cancelled { by: "me".to_owned(), reason: None }.into()),
+            Some("fail for good") => Err(JobError::Permanent("never".to_owned())),
+            Some("count") => ctx.parameters_as::<u64>().map(|n| json!(n)),
+            _ => Ok(json!("fine")),
+        }
+    });
+    let worker = world.coder("w1", code).await;
+    for (what, status, words) in [
+        ("panic", JobStatus::Failed, "The job's code panicked: boom 7"),
+        ("panic on a thread", JobStatus::Failed, "The job's code panicked: thread boom"),
+        ("say cancelled", JobStatus::Failed, "nobody cancelled it"),
+        ("fail for good", JobStatus::Failed, "never"),
+        ("count", JobStatus::Failed, "The parameters are wrong: invalid type"),
+        ("succeed", JobStatus::Completed, ""),
+    ] {
+        let parameters = json!({"do": what});
+        let job = world.make(NewJob { parameters, ..blank(&what.replace(' ', "-")) }).await;
+        let row = world.until_status(&job, status).await;
+        assert!(row.error_message.unwrap_or_default().contains(words), "{what}");
+    }
+    worker.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failed_job_is_tried_again_from_its_resume_point_while_retries_are_left() {
+    let (world, tape) = (World::new().await, Tape::new());
+    let inside = tape.clone();
+    let code = Code(move |ctx: JobContext| {
+        let tape = inside.clone();
+        async move {
+            let tries = ctx.resume_point::<u64>()?.unwrap_or(0) + 1;
+            tape.mark(format!("try {tries}"));
+            ctx.save(&tries)?;
+            if ctx.parameters()["permanent"] == true {
+                return Err(JobError::Permanent("no use".to_owned()));
+            }
+            if tries < 3 { Err(JobError::Failed(format!("try {tries}"))) } else { Ok(json!(tries)) }
+        }
+    });
+    let worker = world.coder("w1", code).await;
+    let job = world.make(NewJob { max_retries: 5, ..blank("j") }).await;
+    let row = world.until_status(&job, JobStatus::Completed).await;
+    assert_eq!((row.result, row.retry_count), (json!(3), 2));
+    assert_eq!((tape.count("try 1"), tape.count("try 2"), tape.count("try 3")), (1, 1, 1));
+    let hopeless = NewJob { max_retries: 5, parameters: json!({"permanent": true}), ..blank("hopeless") };
+    let hopeless = world.make(hopeless).await;
+    assert_eq!(world.until_status(&hopeless, JobStatus::Failed).await.retry_count, 0);
+    worker.drain().await;
+}

@@ -1,0 +1,150 @@
+//! Jobs that move from one worker to another: on purpose, and after a death.
+
+use std::time::Duration;
+
+use serde_json::json;
+use wheelhouse::domain::{Action, JobStatus, Progress, Resource};
+use wheelhouse::worker::JobContext;
+
+use crate::code::Outcome;
+use crate::world::{Code, Tape, World, eventually};
+
+/// Counts to 1,000 in steps that it remembers; each step waits for a permit of the test.
+fn counting(tape: &Tape) -> Code<impl Fn(JobContext) -> Outcome + Send + Sync + 'static> {
+    let tape = tape.clone();
+    Code(move |ctx: JobContext| -> Outcome {
+        let tape = tape.clone();
+        Box::pin(async move {
+            let from: i64 = ctx.resume_point()?.unwrap_or(0);
+            tape.mark(format!("run from {from}"));
+            tape.mark("run");
+            for step in from..1_000 {
+                ctx.checkpoint().await?;
+                ctx.guard(tape.wait("step")).await?;
+                tape.mark(format!("step {step}"));
+                ctx.save(&(step + 1))?;
+                ctx.progress(Progress { items_processed: step + 1, ..Progress::default() });
+                tape.mark("steps");
+            }
+            Ok(json!(null))
+        })
+    })
+}
+
+async fn open_steps(tape: &Tape, steps: usize) {
+    let before = tape.count("steps");
+    for _ in 0..steps {
+        tape.open("step");
+    }
+    tape.until("steps", before + steps).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_leaves_hands_its_jobs_back_and_another_goes_on_from_there() {
+    let (world, tape) = (World::new().await, Tape::new());
+    let first = world.coder("w1", counting(&tape)).await;
+    let job = world.job("j").await;
+    open_steps(&tape, 5).await;
+    first.drain().await;
+    let row = world.row(&job).await;
+    assert_eq!((row.status, row.progress.items_processed), (JobStatus::Pending, 5));
+    assert!(world.broker.all_live_workers().await.expect("asked").is_empty(), "it said goodbye");
+    world.until_heard(&job, |m| m["type"] == "job_status" && m["status"] == "pending").await;
+
+    let second = world.coder("w2", counting(&tape)).await;
+    tape.until("run from 5", 1).await;
+    open_steps(&tape, 3).await;
+    for step in 0..8 {
+        assert_eq!(tape.count(&format!("step {step}")), 1, "step {step}");
+    }
+    assert_eq!(world.command(Action::Cancel, &job).await, "cancel_succeeded");
+    second.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_paused_job_stays_paused_when_its_worker_leaves_and_goes_on_elsewhere_when_resumed() {
+    let (world, tape) = (World::new().await, Tape::new());
+    let first = world.coder("w1", counting(&tape)).await;
+    let job = world.job("j").await;
+    open_steps(&tape, 2).await;
+    assert_eq!(world.command(Action::Pause, &job).await, "pause_succeeded");
+    first.drain().await;
+    assert_eq!(world.row(&job).await.status, JobStatus::Paused);
+    let second = world.coder("w2", counting(&tape)).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(tape.count("run"), 1);
+    assert_eq!(world.command(Action::Resume, &job).await, "resume_succeeded");
+    tape.until("run from 2", 1).await;
+    world.until_status(&job, JobStatus::Running).await;
+    assert_eq!(world.command(Action::Cancel, &job).await, "cancel_succeeded");
+    second.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_dead_workers_job_is_taken_over_once_and_its_command_carried_out() {
+    let (world, tape) = (World::new().await, Tape::new());
+    let doomed = world.coder("doomed", counting(&tape)).await;
+    let (job, commanded) = (world.job("j").await, world.job("commanded").await);
+    for job in [&job, &commanded] {
+        world.until_status(job, JobStatus::Running).await;
+    }
+    tape.until("run", 2).await;
+    doomed.crash().await;
+    // Nobody is there to hear it.
+    let cancel = world.submit(Action::Cancel, &commanded).await;
+    let mut heirs = Vec::new();
+    for n in 0..3 {
+        heirs.push(world.coder(&format!("heir{n}"), counting(&tape)).await);
+    }
+    assert_eq!(world.result(&commanded, cancel).await["type"], "cancel_succeeded");
+    tape.until("run", 3).await;
+    world.until_status(&job, JobStatus::Running).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(tape.count("run") <= 4, "taken over more than once: {} runs", tape.count("run"));
+    assert_eq!(world.row(&commanded).await.status, JobStatus::Cancelled);
+    assert_eq!(world.command(Action::Cancel, &job).await, "cancel_succeeded");
+    for heir in heirs {
+        heir.drain().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_that_lost_its_job_stops_and_changes_nothing() {
+    let (world, tape) = (World::new().await, Tape::new());
+    let stale = world.coder("stale", counting(&tape)).await;
+    let job = world.job("j").await;
+    open_steps(&tape, 2).await;
+    eventually("the resume point is saved", || async { world.row(&job).await.progress.items_processed == 2 }).await;
+    // As if it had slept while another worker declared it dead; it wakes and knows nothing of it.
+    let run = world.store.hosted_runs().await.expect("runs").remove(0);
+    let released = world.store.release_dead(&run, "gone").await.expect("release").expect("it was hosted");
+    assert_eq!(released.status, JobStatus::Pending);
+    let paused = world.command(Action::Pause, &job).await;
+    assert_eq!(paused, "pause_succeeded");
+    assert_eq!(world.row(&job).await.status, JobStatus::Paused);
+    // Steps of the old run, should it still go on, are lost on the row.
+    for _ in 0..50 {
+        tape.open("step");
+    }
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    let row = world.row(&job).await;
+    assert_eq!((row.status, row.progress.items_processed), (JobStatus::Paused, 2));
+    stale.drain().await;
+    assert_eq!(world.row(&job).await.status, JobStatus::Paused);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_serves_its_own_tenants_only() {
+    let (world, tape) = (World::with(&[("worker.tenants", "globex,initech")]).await, Tape::new());
+    let worker = {
+        let running = world.worker_of_tenants("w1", counting(&tape), "globex").await;
+        world.job("j").await;
+        running
+    };
+    let ours = Resource::parse("acme:job:j").expect("resource");
+    let command = world.submit(Action::Pause, &ours).await;
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    assert_eq!(world.broker.result_of(&ours, command).await.expect("asked"), None);
+    assert_eq!((world.row(&ours).await.status, tape.count("run")), (JobStatus::Pending, 0));
+    worker.drain().await;
+}

@@ -1,0 +1,97 @@
+//! The built-in kinds of job, on real files.
+
+use serde_json::json;
+use wheelhouse::domain::{Action, JobStatus};
+use wheelhouse::store::NewJob;
+use wheelhouse::worker::WorkerBuilder;
+use wheelhouse::worker::jobs::generate_csv;
+
+use crate::world::{World, blank, eventually};
+
+const ROWS: u64 = 200_000;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_import_that_is_paused_and_interrupted_brings_in_each_row_once() {
+    let world = World::new().await;
+    let path = world.folder().join("orders.csv");
+    generate_csv(&path, ROWS).expect("write the file");
+    let first = world.worker("w1", WorkerBuilder::built_in_jobs).await;
+    let parameters = json!({ "path": path, "batch_rows": 1_000 });
+    let import = NewJob { job_type: "csv_import".to_owned(), parameters, ..blank("import") };
+    let job = world.make(import).await;
+    let at = |rows: i64| {
+        let (world, job) = (&world, &job);
+        async move {
+            eventually(&format!("{rows} rows are in"), || async {
+                world.row(job).await.progress.items_processed >= rows
+            })
+            .await;
+        }
+    };
+    at(10_000).await;
+    assert_eq!(world.command(Action::Pause, &job).await, "pause_succeeded");
+    let paused = world.store.imported(&job).await.expect("count");
+    assert_eq!(world.row(&job).await.progress.items_processed, paused, "the row tells of every batch");
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    assert_eq!(world.store.imported(&job).await.expect("count"), paused);
+    assert_eq!(world.command(Action::Resume, &job).await, "resume_succeeded");
+    at(paused + 20_000).await;
+    // Dies without a word: what it did in its last second is done again, and changes nothing.
+    first.crash().await;
+    let second = world.worker("w2", WorkerBuilder::built_in_jobs).await;
+    at(paused + 60_000).await;
+    second.drain().await;
+    assert_eq!(world.row(&job).await.status, JobStatus::Pending);
+    let third = world.worker("w3", WorkerBuilder::built_in_jobs).await;
+    let row = world.until_status(&job, JobStatus::Completed).await;
+    assert_eq!(row.result, json!({ "rows": ROWS, "imported": ROWS, "failed": 0 }));
+    assert_eq!(world.store.imported(&job).await.expect("count"), ROWS as i64);
+    assert_eq!((row.progress.items_total, row.progress.progress_percent), (Some(ROWS as i64), 100));
+    third.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_that_cannot_be_read_are_counted_and_the_others_come_in() {
+    let world = World::new().await;
+    let path = world.folder().join("mixed.csv");
+    let mut text = b"id,name\n1,Ada\n2\n3,\"a,\nb\"\n4,x,y\n".to_vec();
+    text.extend(b"5,\xff\xfe\n6,last");
+    std::fs::write(&path, text).expect("write the file");
+    let worker = world.worker("w1", WorkerBuilder::built_in_jobs).await;
+    let import = |id: &str, parameters| NewJob { job_type: "csv_import".to_owned(), parameters, ..blank(id) };
+    let job = world.make(import("mixed", json!({ "path": path, "batch_rows": 2 }))).await;
+    let row = world.until_status(&job, JobStatus::Completed).await;
+    assert_eq!(row.result, json!({ "rows": 6, "imported": 3, "failed": 3 }));
+    assert_eq!((row.progress.items_succeeded, row.progress.items_failed), (3, 3));
+    assert_eq!(world.store.imported(&job).await.expect("count"), 3);
+
+    for (id, parameters, words) in [
+        ("missing", json!({ "path": "/nowhere/at/all.csv" }), "There is no file"),
+        ("wrong", json!({ "file": "x" }), "The parameters are wrong"),
+    ] {
+        let job = world.make(import(id, parameters)).await;
+        let row = world.until_status(&job, JobStatus::Failed).await;
+        assert!(row.error_message.as_deref().is_some_and(|e| e.contains(words)), "{row:?}");
+    }
+    worker.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_steps_of_a_campaign_read_their_share_of_the_file() {
+    let world = World::new().await;
+    let path = world.folder().join("orders.csv");
+    generate_csv(&path, 500).expect("write the file");
+    let worker = world.worker("w1", WorkerBuilder::built_in_jobs).await;
+    let mut fingerprints = std::collections::HashSet::new();
+    for (n, (first_row, rows)) in [(1, 200), (201, 200), (401, 100)].into_iter().enumerate() {
+        let parameters = json!({ "path": path, "first_row": first_row, "rows": rows, "rows_per_second": 2_000 });
+        let step = NewJob { job_type: "demo_step".to_owned(), parameters, ..blank(&format!("step-{n}")) };
+        let job = world.make(step).await;
+        let row = world.until_status(&job, JobStatus::Completed).await;
+        assert_eq!(row.result["rows"], rows);
+        assert!(row.result["words"].as_u64().is_some_and(|words| words > rows), "{:?}", row.result);
+        fingerprints.insert(row.result["sha256"].to_string());
+    }
+    assert_eq!(fingerprints.len(), 3);
+    worker.drain().await;
+}

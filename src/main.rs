@@ -5,6 +5,10 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
+    // Before anything else, so that the process between `wheelhouse run` and its program stays small.
+    if let Some(code) = wheelhouse::worker::process::keeper_entry() {
+        return code;
+    }
     let arguments = wheelhouse::cli::Cli::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

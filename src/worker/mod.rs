@@ -27,6 +27,7 @@ mod dispatch;
 mod execute;
 mod gate;
 mod hosted;
+<<<<<<< HEAD
 mod hosts;
 mod job;
 mod job_command;
@@ -42,6 +43,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
+=======
+pub mod process;
+>>>>>>> 4ab57cd (Run programs as controlled work: a keeper stops, continues and ends all that belongs to one)
 
 pub use attached::{AttachedHost, Settled};
 pub use context::JobContext;

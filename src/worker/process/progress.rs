@@ -1,0 +1,221 @@
+//! Progress out of a program's own words: lines `{"progress":42}` or `42%`.
+
+use serde::Deserialize;
+
+use crate::domain::Progress;
+
+/// Lines longer than this are passed on, but not read.
+const LONGEST: usize = 4_096;
+/// Longest `current_item`, in characters.
+const ITEM: usize = 200;
+
+/// Cuts a stream of bytes into lines, and keeps no more than one of bounded length.
+#[derive(Debug, Default)]
+pub struct Lines {
+    partial: Vec<u8>,
+    too_long: bool,
+}
+
+impl Lines {
+    /// Hands each line that ends in `bytes` to `see`. A carriage return ends one as well: progress bars use it.
+    pub fn feed(&mut self, bytes: &[u8], mut see: impl FnMut(&[u8])) {
+        for part in bytes.split_inclusive(|b| matches!(b, b'\n' | b'\r')) {
+            let (text, ends) = match part.split_last() {
+                Some((b'\n' | b'\r', text)) => (text, true),
+                _ => (part, false),
+            };
+            self.too_long |= self.partial.len() + text.len() > LONGEST;
+            if self.too_long {
+                self.partial.clear();
+            } else if ends && self.partial.is_empty() {
+                see(text); // The common case: nothing to copy.
+            } else {
+                self.partial.extend_from_slice(text);
+                if ends {
+                    see(&self.partial);
+                }
+            }
+            if ends {
+                self.partial.clear();
+                self.too_long = false;
+            }
+        }
+    }
+
+    /// The last line, which no line end followed.
+    pub fn rest(&self) -> &[u8] {
+        &self.partial
+    }
+}
+
+/// Reads progress line by line.
+#[derive(Debug, Default)]
+pub struct ProgressReader {
+    latest: Progress,
+    /// Once a program speaks JSON, a `%` in its other lines is just text.
+    speaks_json: bool,
+}
+
+/// A line of JSON. Numbers may be written as `42` or `42.0`.
+#[derive(Deserialize)]
+struct Spoken {
+    progress: Option<f64>,
+    items_total: Option<f64>,
+    items_processed: Option<f64>,
+    items_succeeded: Option<f64>,
+    items_failed: Option<f64>,
+    current_item: Option<String>,
+}
+
+impl ProgressReader {
+    /// What the line says about progress, if it says something new.
+    pub fn read(&mut self, line: &[u8]) -> Option<Progress> {
+        let line = line.trim_ascii();
+        let mut next = self.latest.clone();
+        if line.first() == Some(&b'{') {
+            let spoken = serde_json::from_slice::<Spoken>(line).ok()?;
+            apply(&mut next, spoken)?;
+            self.speaks_json = true;
+        } else if self.speaks_json {
+            return None;
+        } else {
+            next.progress_percent = percent_in(line)?;
+        }
+        if next == self.latest {
+            return None;
+        }
+        self.latest = next.clone();
+        Some(next)
+    }
+
+    /// The newest.
+    pub fn latest(&self) -> &Progress {
+        &self.latest
+    }
+}
+
+/// `None` when the line is JSON about something else.
+fn apply(to: &mut Progress, spoken: Spoken) -> Option<()> {
+    let count = |number: f64| (number.is_finite() && number >= 0.0).then_some(number as i64);
+    let counts = [spoken.items_total, spoken.items_processed, spoken.items_succeeded, spoken.items_failed];
+    let [total, processed, succeeded, failed] = counts.map(|number| number.and_then(count));
+    to.items_total = total.or(to.items_total);
+    to.items_processed = processed.unwrap_or(to.items_processed);
+    to.items_succeeded = succeeded.unwrap_or(to.items_succeeded);
+    to.items_failed = failed.unwrap_or(to.items_failed);
+    match (spoken.progress, total, processed) {
+        (Some(percent), ..) => to.progress_percent = whole_percent(percent)?,
+        // It counts: the percentage follows.
+        (None, _, Some(processed)) => {
+            if let Some(total) = to.items_total.filter(|total| *total > 0) {
+                to.progress_percent = whole_percent(processed as f64 * 100.0 / total as f64)?;
+            }
+        }
+        (None, Some(_), None) => {}
+        (None, None, None) => return None,
+    }
+    if let Some(item) = spoken.current_item {
+        to.current_item = Some(item.chars().filter(|c| !c.is_control()).take(ITEM).collect());
+    }
+    Some(())
+}
+
+fn whole_percent(percent: f64) -> Option<u8> {
+    percent.is_finite().then(|| percent.clamp(0.0, 100.0) as u8)
+}
+
+/// The last `42%` or `42.5%` of a line; a number above 100 is no progress.
+fn percent_in(line: &[u8]) -> Option<u8> {
+    let mut end = line.len();
+    while let Some(sign) = line[..end].iter().rposition(|b| *b == b'%') {
+        let before = &line[..sign];
+        let start = before.iter().rposition(|b| !b.is_ascii_digit() && *b != b'.').map_or(0, |at| at + 1);
+        // Part of a word or a negative number: `x5%`, `-5%`.
+        let own = start == 0 || !(line[start - 1].is_ascii_alphanumeric() || line[start - 1] == b'-');
+        let number = std::str::from_utf8(&before[start..]).ok().and_then(|text| text.parse::<f64>().ok());
+        if let Some(number) = number.filter(|number| own && (0.0..=100.0).contains(number)) {
+            return whole_percent(number);
+        }
+        end = sign;
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn percent(line: &str) -> Option<u8> {
+        ProgressReader::default().read(line.as_bytes()).map(|p| p.progress_percent)
+    }
+
+    #[test]
+    fn a_percentage_is_found_wherever_it_stands_in_a_line() {
+        for (line, expected) in [
+            ("42%", Some(42)),
+            ("  7% done", Some(7)),
+            ("Downloading [####  ] 33.9% 1.2MB/s", Some(33)),
+            ("10% then 20%", Some(20)),
+            ("100%", Some(100)),
+            ("250% of a thing", None),
+            ("-5%", None),
+            ("a5%", None),
+            ("%", None),
+            ("no number", None),
+            ("1.2.3%", None),
+            ("50% of 300%", Some(50)),
+        ] {
+            assert_eq!(percent(line), expected, "{line:?}");
+        }
+        assert_eq!(percent("\u{1b}[2K 12%"), Some(12));
+        assert_eq!(ProgressReader::default().read(b"\xff\xfe 9%").map(|p| p.progress_percent), Some(9));
+    }
+
+    #[test]
+    fn json_says_percent_counts_and_item() {
+        let mut reader = ProgressReader::default();
+        let line = br#"{"progress": 41.7, "items_total": 200, "items_processed": 83, "items_failed": 1, "current_item": "row 83", "other": [1]}"#;
+        let read = reader.read(line).expect("progress");
+        assert_eq!((read.progress_percent, read.items_total, read.items_processed), (41, Some(200), 83));
+        assert_eq!((read.items_failed, read.current_item.as_deref()), (1, Some("row 83")));
+        assert_eq!(reader.read(line), None, "nothing new");
+        assert_eq!(reader.read(b"99% of the disk is full"), None, "it speaks JSON");
+        let read = reader.read(br#"{"items_processed": 100}"#).expect("progress");
+        assert_eq!((read.progress_percent, read.items_total), (50, Some(200)), "what is not said stays");
+        assert_eq!(reader.latest(), &read);
+    }
+
+    #[test]
+    fn what_is_not_progress_is_left_alone() {
+        for line in [
+            "",
+            "{",
+            "{}",
+            r#"{"level":"info"}"#,
+            r#"{"progress":"half"}"#,
+            r#"{"progress":null}"#,
+            "[42]",
+            r#"{"progress":1e999}"#,
+        ] {
+            assert_eq!(percent(line), None, "{line:?}");
+        }
+        assert_eq!(percent(r#"{"progress":-3,"items_processed":-1,"current_item":"x"}"#), Some(0));
+        assert_eq!(percent(r#"{"progress":400}"#), Some(100));
+    }
+
+    #[test]
+    fn lines_are_put_together_from_pieces_and_long_ones_are_not_kept() {
+        let mut lines = Lines::default();
+        let mut seen = Vec::new();
+        let mut feed = |bytes: &[u8]| lines.feed(bytes, |line| seen.push(String::from_utf8_lossy(line).into_owned()));
+        feed(b"on");
+        feed(b"e\ntwo\rthr");
+        feed(b"ee\n");
+        for _ in 0..100 {
+            feed(&[b'x'; 1_000]);
+        }
+        feed(b"\nfour\nrest");
+        assert_eq!(seen, ["one", "two", "three", "four"]);
+        assert_eq!(lines.rest(), b"rest");
+    }
+}

@@ -1,0 +1,74 @@
+//! What the host of a program and its keeper say to each other: one JSON object a line, over a socket pair.
+//!
+//! The host always says the whole of what it wants, never a step: a newer line replaces an older one, so
+//! nothing has to be queued and nothing is out of date.
+
+use serde::{Deserialize, Serialize};
+
+/// The word on the command line that makes this binary a keeper.
+pub(super) const KEEP: &str = "keep-process";
+
+/// How far the program is to be ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum End {
+    /// Not at all.
+    #[default]
+    No,
+    /// SIGTERM, and SIGKILL after the grace.
+    Ask,
+    /// SIGKILL at once.
+    Kill,
+}
+
+/// What the host wants of the program.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Wanted {
+    /// Grows with each change between paused and running, and comes back in [`Word::Reached`].
+    pub(super) number: u64,
+    /// Stand still, or run.
+    pub(super) paused: bool,
+    /// Cannot be taken back.
+    pub(super) end: End,
+}
+
+/// What the keeper tells.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "word", rename_all = "snake_case")]
+pub(super) enum Word {
+    /// It runs; the first word.
+    Started {
+        /// The program's process id, which is its group's as well.
+        pid: i32,
+    },
+    /// It could not be started; the first and last word.
+    NotStarted {
+        /// Why.
+        error: String,
+        /// Whether there is no such program.
+        missing: bool,
+    },
+    /// It is as that number wanted it.
+    Reached {
+        /// Of [`Wanted`].
+        number: u64,
+    },
+    /// Nothing is left of it; the last word.
+    Ended {
+        /// Its exit code, if it exited.
+        code: Option<i32>,
+        /// The signal that ended it, if one did.
+        signal: Option<i32>,
+        /// It was still running when its end was asked for.
+        by_order: bool,
+        /// Processes that it had left behind and that had to be ended.
+        left_behind: usize,
+    },
+}
+
+/// One line.
+pub(super) fn line(message: &impl Serialize) -> String {
+    let mut line = serde_json::to_string(message).unwrap_or_default();
+    line.push('\n');
+    line
+}

@@ -1,0 +1,368 @@
+//! Programs under control: real trees of processes, stopped, continued and ended to the last one.
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::task::JoinHandle;
+use wheelhouse::worker::process::output::pass_through;
+use wheelhouse::worker::process::progress::ProgressReader;
+use wheelhouse::worker::process::{How, Process, ProcessError, Program};
+use wheelhouse::worker::{Controlled, Reached};
+
+/// One program, its folder, and what it has printed.
+struct Rig {
+    folder: tempfile::TempDir,
+    process: Process,
+    printed: Arc<Mutex<Vec<u8>>>,
+    passing: Vec<JoinHandle<()>>,
+}
+
+fn program(name: &str, arguments: &[&str], grace: Duration) -> Program {
+    Program {
+        name: name.into(),
+        arguments: arguments.iter().map(Into::into).collect(),
+        set: Vec::new(),
+        unset: Vec::new(),
+        stdin: nothing(),
+        grace,
+        keeper: env!("CARGO_BIN_EXE_wheelhouse").into(),
+    }
+}
+
+fn nothing() -> OwnedFd {
+    std::fs::File::open("/dev/null").expect("/dev/null").into()
+}
+
+impl Rig {
+    /// Starts a shell script; `$D` in it is a folder of its own.
+    async fn script(text: &str) -> Self {
+        Self::with_grace(text, Duration::from_secs(30)).await
+    }
+
+    async fn with_grace(text: &str, grace: Duration) -> Self {
+        let folder = tempfile::tempdir().expect("folder");
+        let mut program = program("sh", &["-c", text], grace);
+        program.set.push(("D".into(), folder.path().into()));
+        Self::start(program, folder).await
+    }
+
+    async fn start(program: Program, folder: tempfile::TempDir) -> Self {
+        let (process, stdout, stderr) = Process::start(program).await.expect("start");
+        let printed = Arc::new(Mutex::new(Vec::new()));
+        let keep = |printed: Arc<Mutex<Vec<u8>>>| {
+            async move |bytes: &[u8]| {
+                printed.lock().expect("lock").extend_from_slice(bytes);
+                Ok(())
+            }
+        };
+        let passing = vec![
+            tokio::spawn(pass_through(stdout, keep(printed.clone()), |_| {})),
+            tokio::spawn(pass_through(stderr, keep(printed.clone()), |_| {})),
+        ];
+        Self { folder, process, printed, passing }
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Waits until the file is there, with something in it, and gives the numbers in it.
+    async fn numbers(&self, name: &str, how_many: usize) -> Vec<i32> {
+        let path = self.file(name);
+        let numbers = || -> Vec<i32> {
+            let text = std::fs::read_to_string(&path).unwrap_or_default();
+            text.lines().filter_map(|line| line.trim().parse().ok()).collect()
+        };
+        until("the program to write its numbers", || numbers().len() >= how_many).await;
+        numbers()
+    }
+
+    /// Waits for everything that it printed.
+    async fn all_printed(self) -> Vec<u8> {
+        for passing in self.passing {
+            passing.await.expect("pass");
+        }
+        std::mem::take(&mut self.printed.lock().expect("lock"))
+    }
+}
+
+async fn until(what: &str, mut there: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !there() {
+        assert!(begun.elapsed() < Duration::from_secs(30), "waited in vain for {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// As `ps` shows it, so that the code under test is not its own witness: the state, `None` if it is gone.
+fn state(pid: i32) -> Option<char> {
+    let asked = std::process::Command::new("ps").args(["-o", "stat=", "-p", &pid.to_string()]).output();
+    let text = String::from_utf8(asked.expect("ps: install procps").stdout).expect("text");
+    text.trim().chars().next()
+}
+
+fn lives(pid: i32) -> bool {
+    state(pid).is_some_and(|state| state != 'Z')
+}
+
+fn parent(pid: i32) -> i32 {
+    let asked = std::process::Command::new("ps").args(["-o", "ppid=", "-p", &pid.to_string()]).output();
+    String::from_utf8(asked.expect("ps").stdout).expect("text").trim().parse().expect("a parent")
+}
+
+fn send(pid: i32, signal: Signal) {
+    kill_process(Pid::from_raw(pid).expect("pid"), signal).expect("signal");
+}
+
+fn size(path: &Path) -> u64 {
+    std::fs::metadata(path).map_or(0, |found| found.len())
+}
+
+/// A parent, a child and a grandchild that all write without end.
+const FAMILY: &str = "
+    work() { while :; do echo x >> $D/$1; done; }
+    ( echo $(exec sh -c 'echo $PPID') >> $D/pids; ( echo $(exec sh -c 'echo $PPID') >> $D/pids; work grandchild ) & work child ) &
+    echo $$ >> $D/pids
+    work parent";
+
+#[tokio::test]
+async fn a_pause_stops_the_whole_family_and_a_resume_sets_it_going_again() {
+    let rig = Rig::script(FAMILY).await;
+    let pids = rig.numbers("pids", 3).await;
+    let files = ["parent", "child", "grandchild"].map(|name| rig.file(name));
+    for _ in 0..20 {
+        assert_eq!(rig.process.pause().await, Reached::Yes);
+        let before = files.each_ref().map(|file| size(file));
+        assert!(pids.iter().all(|pid| state(*pid) == Some('T')), "all stopped: {pids:?}");
+        assert_eq!(files.each_ref().map(|file| size(file)), before, "nothing is written any more");
+        rig.process.resume().await;
+        until("all to write again", || files.iter().zip(before).all(|(file, before)| size(file) > before)).await;
+    }
+    assert_eq!(rig.process.cancel("ann", None).await, Reached::Yes);
+    assert!(!pids.iter().any(|pid| lives(*pid)), "nothing is left");
+}
+
+#[tokio::test]
+async fn a_program_that_starts_programs_all_the_time_can_be_paused_at_any_moment() {
+    let rig = Rig::script("while :; do /bin/true; echo x >> $D/turns; done").await;
+    let turns = rig.file("turns");
+    for _ in 0..60 {
+        let before = size(&turns);
+        until("a turn", || size(&turns) > before).await;
+        assert_eq!(rig.process.pause().await, Reached::Yes);
+        let before = size(&turns);
+        assert_eq!(state(rig.process.pid()).map(|state| "TD".contains(state)), Some(true));
+        assert_eq!(size(&turns), before);
+        rig.process.resume().await;
+    }
+}
+
+#[tokio::test]
+async fn paused_again_or_resumed_again_it_stays_as_it_is() {
+    let rig = Rig::script("while :; do echo x >> $D/turns; done").await;
+    rig.process.resume().await;
+    assert_eq!(rig.process.pause().await, Reached::Yes);
+    assert_eq!(rig.process.pause().await, Reached::Yes);
+    // A pause that is given up before it is there, and taken back.
+    rig.process.resume().await;
+    drop(rig.process.pause());
+    let _ = tokio::time::timeout(Duration::ZERO, rig.process.pause()).await;
+    rig.process.resume().await;
+    let before = size(&rig.file("turns"));
+    until("it to run", || size(&rig.file("turns")) > before).await;
+}
+
+#[tokio::test]
+async fn who_wakes_a_paused_program_from_outside_does_not_get_far() {
+    let rig = Rig::script("while :; do echo x >> $D/turns; done").await;
+    assert_eq!(rig.process.pause().await, Reached::Yes);
+    for _ in 0..5 {
+        send(rig.process.pid(), Signal::CONT);
+        until("it to be stopped again", || state(rig.process.pid()) == Some('T')).await;
+    }
+}
+
+#[tokio::test]
+async fn a_cancelled_program_may_tidy_up_also_when_it_was_paused() {
+    for paused in [false, true] {
+        let rig = Rig::script("trap 'echo tidy; exit 0' TERM; echo 1 >> $D/ready; while :; do sleep 0.01; done").await;
+        rig.numbers("ready", 1).await;
+        if paused {
+            assert_eq!(rig.process.pause().await, Reached::Yes);
+        }
+        assert_eq!(rig.process.cancel("ann", Some("enough")).await, Reached::Yes);
+        let ended = rig.process.ended().await;
+        assert_eq!((ended.how, ended.by_order), (How::Exited(0), true));
+        let printed = String::from_utf8_lossy(&rig.all_printed().await).into_owned();
+        assert!(printed.contains("tidy\n"), "paused: {paused}: {printed:?}");
+    }
+}
+
+#[tokio::test]
+async fn who_does_not_listen_is_killed_after_the_grace() {
+    let script = "
+        ( trap '' TERM; echo $(exec sh -c 'echo $PPID') >> $D/pids; while :; do sleep 0.1; done ) &
+        echo $$ >> $D/pids; wait";
+    let rig = Rig::with_grace(script, Duration::from_millis(400)).await;
+    let pids = rig.numbers("pids", 2).await;
+    let begun = Instant::now();
+    assert_eq!(rig.process.cancel("ann", None).await, Reached::Yes);
+    assert!(begun.elapsed() >= Duration::from_millis(400), "not before the grace is over");
+    assert!(!pids.iter().any(|pid| lives(*pid)), "cancelled means that nothing is left");
+    assert_eq!(rig.process.ended().await.how, How::Signalled(15), "the program itself obeyed");
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_child_that_leaves_the_group_is_not_lost() {
+    let script = "
+        setsid sh -c 'echo $$ >> $D/pids; while :; do echo x >> $D/away; done' &
+        setsid sh -c '(echo $(exec sh -c \"echo \\$PPID\") >> $D/pids; trap \"\" TERM; while :; do sleep 0.05; done) & exit' 
+        echo $$ >> $D/pids
+        while :; do sleep 1; done";
+    let rig = Rig::with_grace(script, Duration::from_millis(300)).await;
+    let pids = rig.numbers("pids", 3).await;
+    until("it to write", || size(&rig.file("away")) > 0).await;
+    assert_eq!(rig.process.pause().await, Reached::Yes);
+    let before = size(&rig.file("away"));
+    assert!(pids.iter().all(|pid| state(*pid) == Some('T')), "all stopped: {pids:?}");
+    assert_eq!(size(&rig.file("away")), before);
+    rig.process.resume().await;
+    until("it to write again", || size(&rig.file("away")) > before).await;
+    assert_eq!(rig.process.cancel("ann", None).await, Reached::Yes);
+    assert!(!pids.iter().any(|pid| lives(*pid)), "nothing is left: {pids:?}");
+}
+
+#[tokio::test]
+async fn the_end_of_a_program_is_told_as_it_was() {
+    for (script, how, code) in [
+        ("exit 0", How::Exited(0), 0),
+        ("exit 3", How::Exited(3), 3),
+        ("kill -9 $$", How::Signalled(9), 137),
+        ("kill -15 $$", How::Signalled(15), 143),
+    ] {
+        let rig = Rig::script(script).await;
+        let ended = rig.process.ended().await;
+        assert_eq!((ended.how, ended.by_order, ended.left_behind), (how, false, 0), "{script}");
+        assert_eq!(ended.how.code(), code);
+        // What comes too late changes nothing.
+        assert_eq!(rig.process.pause().await, Reached::EndedItself);
+        assert_eq!(rig.process.cancel("ann", None).await, Reached::EndedItself);
+        rig.process.resume().await;
+        assert_eq!(rig.process.ended().await, ended);
+    }
+    assert_eq!(How::Signalled(15).to_string(), "ended by SIGTERM");
+    assert_eq!(How::Exited(3).to_string(), "exit code 3");
+}
+
+#[tokio::test]
+async fn a_program_that_cannot_be_started_says_why() {
+    let missing = Process::start(program("no-such-program-at-all", &[], Duration::ZERO)).await.expect_err("missing");
+    assert!(matches!(missing, ProcessError::NotStarted { missing: true, .. }), "{missing}");
+    let folder = Process::start(program("/tmp", &[], Duration::ZERO)).await.expect_err("a folder");
+    assert!(matches!(folder, ProcessError::NotStarted { missing: false, .. }), "{folder}");
+    assert!(folder.to_string().contains("cannot start \"/tmp\": Permission denied"), "{folder}");
+}
+
+#[tokio::test]
+async fn what_a_program_leaves_running_ends_with_it() {
+    let rig = Rig::script("sleep 1000 & echo $! >> $D/pids; exit 0").await;
+    let pids = rig.numbers("pids", 1).await;
+    let ended = rig.process.ended().await;
+    assert_eq!((ended.how, ended.by_order, ended.left_behind), (How::Exited(0), false, 1));
+    assert!(!lives(pids[0]));
+    // What ends by itself within a moment is let be: it may have something left to write.
+    let rig = Rig::script("( sleep 0.2; echo last words ) & exit 0").await;
+    assert_eq!(rig.process.ended().await.left_behind, 0);
+    assert_eq!(rig.all_printed().await, b"last words\n");
+}
+
+#[tokio::test]
+async fn a_host_that_lets_go_of_a_program_ends_it() {
+    let rig = Rig::script(FAMILY).await;
+    let pids = rig.numbers("pids", 3).await;
+    assert_eq!(rig.process.pause().await, Reached::Yes);
+    drop(rig);
+    until("all to be gone", || !pids.iter().any(|pid| lives(*pid))).await;
+}
+
+/// Set in the process that the next test kills.
+const VICTIM: &str = "WHEELHOUSE_TEST_VICTIM_FOLDER";
+
+#[tokio::test]
+async fn a_host_that_is_killed_leaves_nothing_behind() {
+    if let Some(folder) = std::env::var_os(VICTIM) {
+        // This is the host that is killed: the same test, in a process of its own.
+        let mut program = program("sh", &["-c", FAMILY], Duration::from_secs(30));
+        program.set.push(("D".into(), folder));
+        let _held = Process::start(program).await.expect("start");
+        return std::future::pending().await;
+    }
+    let folder = tempfile::tempdir().expect("folder");
+    let mut host = std::process::Command::new(std::env::current_exe().expect("this test"))
+        .args(["--exact", "a_host_that_is_killed_leaves_nothing_behind"])
+        .env(VICTIM, folder.path())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .expect("start a host");
+    let pids = || -> Vec<i32> {
+        let text = std::fs::read_to_string(folder.path().join("pids")).unwrap_or_default();
+        text.lines().filter_map(|line| line.parse().ok()).collect()
+    };
+    until("the family", || pids().len() == 3).await;
+    assert!(pids().iter().all(|pid| lives(*pid)));
+    let leader = pids()[2];
+    let keeper = parent(leader);
+    host.kill().expect("kill the host");
+    host.wait().expect("wait");
+    until("all to be gone", || !pids().iter().any(|pid| lives(*pid))).await;
+    until("the keeper to be gone", || !lives(keeper)).await;
+}
+
+#[tokio::test]
+async fn a_keeper_that_is_killed_takes_the_program_along() {
+    let rig = Rig::script(FAMILY).await;
+    let pids = rig.numbers("pids", 3).await;
+    send(parent(rig.process.pid()), Signal::KILL);
+    let ended = rig.process.ended().await;
+    assert_eq!((ended.how, ended.by_order), (How::Unkept, false));
+    until("all to be gone", || !pids.iter().any(|pid| lives(*pid))).await;
+}
+
+#[tokio::test]
+async fn output_of_any_bytes_passes_unharmed_and_input_arrives() {
+    let folder = tempfile::tempdir().expect("folder");
+    let path = folder.path().join("bytes");
+    let bytes: Vec<u8> = (0..3_000_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    std::fs::write(&path, &bytes).expect("write");
+    let mut program = program("cat", &[], Duration::ZERO);
+    program.stdin = std::fs::File::open(&path).expect("open").into();
+    let rig = Rig::start(program, folder).await;
+    assert_eq!(rig.process.ended().await.how, How::Exited(0));
+    assert!(rig.all_printed().await == bytes, "the same bytes come out");
+}
+
+#[tokio::test]
+async fn progress_is_read_from_what_a_program_prints() {
+    let script = r#"echo start; echo '10%'; printf '\r 25%% of it\r'; echo '{"progress":40,"items_total":5,"items_processed":2}'; echo 99% full; printf '{"progress":60}'"#;
+    let (process, stdout, _stderr) =
+        Process::start(program("sh", &["-c", script], Duration::ZERO)).await.expect("start");
+    let mut reader = ProgressReader::default();
+    let mut seen = Vec::new();
+    pass_through(stdout, async |_: &[u8]| Ok(()), |line| seen.extend(reader.read(line).map(|p| p.progress_percent)))
+        .await;
+    assert_eq!(seen, [10, 25, 40, 60]);
+    assert_eq!(reader.latest().items_total, Some(5));
+    assert_eq!(process.ended().await.how, How::Exited(0));
+}
+
+#[tokio::test]
+async fn a_program_whose_reader_has_gone_gets_a_broken_pipe() {
+    let (process, stdout, _stderr) = Process::start(program("yes", &[], Duration::ZERO)).await.expect("start");
+    pass_through(stdout, async |_: &[u8]| Err(std::io::ErrorKind::BrokenPipe.into()), |_| {}).await;
+    let how = process.ended().await.how;
+    assert!(matches!(how, How::Signalled(13) | How::Exited(1)), "{how}");
+}

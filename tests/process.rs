@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::task::JoinHandle;
-use wheelhouse::worker::process::output::pass_through;
+use wheelhouse::worker::process::output::{Sink, pass_through};
 use wheelhouse::worker::process::progress::ProgressReader;
 use wheelhouse::worker::process::{How, Process, ProcessError, Program};
 use wheelhouse::worker::{Controlled, Reached};
@@ -18,6 +18,25 @@ struct Rig {
     process: Process,
     printed: Arc<Mutex<Vec<u8>>>,
     passing: Vec<JoinHandle<()>>,
+}
+
+/// Keeps what is printed.
+struct Kept(Arc<Mutex<Vec<u8>>>);
+
+impl Sink for Kept {
+    async fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.0.lock().expect("lock").extend_from_slice(bytes);
+        Ok(())
+    }
+}
+
+/// Nobody reads it any more.
+struct Gone;
+
+impl Sink for Gone {
+    async fn write(&mut self, _bytes: &[u8]) -> std::io::Result<()> {
+        Err(std::io::ErrorKind::BrokenPipe.into())
+    }
 }
 
 fn program(name: &str, arguments: &[&str], grace: Duration) -> Program {
@@ -52,15 +71,9 @@ impl Rig {
     async fn start(program: Program, folder: tempfile::TempDir) -> Self {
         let (process, stdout, stderr) = Process::start(program).await.expect("start");
         let printed = Arc::new(Mutex::new(Vec::new()));
-        let keep = |printed: Arc<Mutex<Vec<u8>>>| {
-            async move |bytes: &[u8]| {
-                printed.lock().expect("lock").extend_from_slice(bytes);
-                Ok(())
-            }
-        };
         let passing = vec![
-            tokio::spawn(pass_through(stdout, keep(printed.clone()), |_| {})),
-            tokio::spawn(pass_through(stderr, keep(printed.clone()), |_| {})),
+            tokio::spawn(pass_through(stdout, Kept(printed.clone()), |_| {})),
+            tokio::spawn(pass_through(stderr, Kept(printed.clone()), |_| {})),
         ];
         Self { folder, process, printed, passing }
     }
@@ -352,8 +365,7 @@ async fn progress_is_read_from_what_a_program_prints() {
         Process::start(program("sh", &["-c", script], Duration::ZERO)).await.expect("start");
     let mut reader = ProgressReader::default();
     let mut seen = Vec::new();
-    pass_through(stdout, async |_: &[u8]| Ok(()), |line| seen.extend(reader.read(line).map(|p| p.progress_percent)))
-        .await;
+    pass_through(stdout, Kept(Arc::default()), |line| seen.extend(reader.read(line).map(|p| p.progress_percent))).await;
     assert_eq!(seen, [10, 25, 40, 60]);
     assert_eq!(reader.latest().items_total, Some(5));
     assert_eq!(process.ended().await.how, How::Exited(0));
@@ -362,7 +374,7 @@ async fn progress_is_read_from_what_a_program_prints() {
 #[tokio::test]
 async fn a_program_whose_reader_has_gone_gets_a_broken_pipe() {
     let (process, stdout, _stderr) = Process::start(program("yes", &[], Duration::ZERO)).await.expect("start");
-    pass_through(stdout, async |_: &[u8]| Err(std::io::ErrorKind::BrokenPipe.into()), |_| {}).await;
+    pass_through(stdout, Gone, |_| {}).await;
     let how = process.ended().await.how;
     assert!(matches!(how, How::Signalled(13) | How::Exited(1)), "{how}");
 }

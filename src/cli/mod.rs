@@ -7,6 +7,7 @@ mod inspect;
 mod people;
 mod resources;
 pub mod run;
+mod run_output;
 mod serve;
 mod watch;
 

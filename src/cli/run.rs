@@ -1,19 +1,292 @@
 //! `wheelhouse run`: any program as a job under live control.
 
+use std::ffi::OsString;
+use std::io::IsTerminal;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
 
+use anyhow::Context;
 use clap::Args;
+use serde_json::json;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::people::duration;
+use super::run_output::Output;
+use crate::broker::Broker;
+use crate::broker::scripts::updates::Update;
 use crate::config::Settings;
+use crate::domain::{JobStatus, Progress, ResourceId, TenantId, UserId, WorkerId};
+use crate::protocol::server;
+use crate::store::{HostedJob, NewJob, Run, RunEnd, Store};
+use crate::telemetry;
+use crate::worker::process::{Ended, How, Process, ProcessError, Program};
+use crate::worker::{AttachedHost, Settled};
 
 /// What to run.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+The program runs in a process group of its own. Pause stops all of it (SIGSTOP), resume lets it go on, cancel asks \
+it to end (SIGTERM) and kills what is left after the grace. Its output passes through; lines like {\"progress\":42} \
+(also items_total, items_processed, items_succeeded, items_failed, current_item) or 42% in it become the job's \
+progress. A program that finds no terminal may hold its output back: python -u, stdbuf -oL.
+
+It finds WHEELHOUSE_JOB_ID and WHEELHOUSE_TENANT_ID in its environment, and no setting of Wheelhouse's own. Standard \
+input is passed on unless it is a terminal. What it leaves running in the background when it ends is ended as well.
+
+Exit code: the program's; 128 and the signal's number if a signal ended it; 143 if the job was cancelled.
+
+Examples:
+  wheelhouse run --tenant acme -- rsync --info=progress2 -a photos/ backup/
+  wheelhouse run --tenant acme --job-id nightly-7 --title 'Nightly report' -- ./report.sh --all")]
 pub struct RunArgs {
-    #[arg(required = true, last = true)]
-    command: Vec<String>,
+    /// Whose job it is.
+    #[arg(long)]
+    tenant: TenantId,
+    /// The job's id; made up where none is given.
+    #[arg(long, value_name = "ID")]
+    job_id: Option<ResourceId>,
+    /// For people; the program's name where none is given.
+    #[arg(long)]
+    title: Option<String>,
+    /// Who runs it, for the job's created_by.
+    #[arg(long)]
+    user: Option<UserId>,
+    /// Between asking it to end and killing it: 90s, 15m; worker.grace_seconds where none is given.
+    #[arg(long, value_parser = duration)]
+    grace: Option<Duration>,
+    /// The program and its arguments, after `--`.
+    #[arg(required = true, last = true, value_name = "CMD ARGS")]
+    command: Vec<OsString>,
 }
 
+/// Longest wait for the rest of the output once nothing of the program is left.
+const REST_OF_OUTPUT: Duration = Duration::from_secs(2);
+/// Longest try to record the end of an interrupted job as usual; a paused one would wait for its resume.
+const RECORD_INTERRUPTED: Duration = Duration::from_secs(3);
+
 /// Runs it.
-pub async fn run(_args: RunArgs, _settings: Settings) -> anyhow::Result<ExitCode> {
-    unimplemented!()
+pub async fn run(args: RunArgs, mut settings: Settings) -> anyhow::Result<ExitCode> {
+    if settings.log.level == "info" {
+        settings.log.level = "warn".to_owned(); // Standard error is the program's.
+    }
+    telemetry::log::init(&settings.log);
+    let store = Store::open(&settings.database).await?;
+    if !store.is_migrated().await? {
+        anyhow::bail!("the database is not up to date: run `wheelhouse migrate` first");
+    }
+    let broker = Broker::connect(&settings.redis).await?;
+    let mut signals = Signals::new()?;
+    let job = new_job(&args);
+    let program = program(args, &settings, &job)?;
+    let name = program.name.to_string_lossy().into_owned();
+    let hosted = store.create_attached_job(&job, &WorkerId::generate()).await?;
+
+    let (process, stdout, stderr) = match Process::start(program).await {
+        Ok(started) => started,
+        Err(error) => {
+            not_started(&store, &hosted, &error.to_string()).await;
+            let missing = match &error {
+                ProcessError::NotStarted { missing, .. } => *missing,
+                ProcessError::Keeper(_) => return Err(error.into()),
+            };
+            eprintln!("wheelhouse: {error}");
+            return Ok(ExitCode::from(if missing { 127 } else { 126 })); // As a shell says it.
+        }
+    };
+    let process = Arc::new(process);
+    let (id, run) = (job.id, hosted.run.clone());
+    let host = AttachedHost::start(&settings, store.clone(), broker.clone(), hosted.clone(), process.clone()).await;
+    let host = match host {
+        Ok(host) => host,
+        Err(error) => {
+            process.kill();
+            process.ended().await;
+            not_started(&store, &hosted, &error.to_string()).await;
+            return Err(error).context("cannot put the program under control, so it was ended");
+        }
+    };
+    eprintln!("wheelhouse: {name} runs as job {id} of tenant {} (process {})", job.tenant, process.pid());
+    eprintln!("wheelhouse: from another shell: wheelhouse job pause {id} | resume {id} | cancel {id}");
+
+    let mut output = Output::start(stdout, stderr, &id);
+    let (mut interrupted, mut lost) = (None, false);
+    let ended = loop {
+        tokio::select! {
+            ended = process.ended() => break ended,
+            () = host.lost(), if !lost => {
+                lost = true;
+                process.ask_to_end();
+            }
+            progress = output.progress() => host.progress(progress),
+            by = signals.next() => {
+                if interrupted.is_none() {
+                    interrupted = Some(by);
+                    process.ask_to_end();
+                } else {
+                    process.kill();
+                }
+            }
+        }
+    };
+    output.finish(REST_OF_OUTPUT).await;
+    host.progress(output.latest());
+    if ended.left_behind > 0 {
+        eprintln!("wheelhouse: ended {} processes that {name} had left running", ended.left_behind);
+    }
+
+    let end = end_of(&ended, interrupted, output.last_error());
+    let words = match &end {
+        RunEnd::Failed { error, .. } => error.clone(),
+        RunEnd::Completed(_) => String::new(),
+    };
+    // An end that cannot be recorded holds nobody here against their will: a signal ends the trying, and the
+    // job of a run that is gone is recorded as failed by the next worker that looks.
+    let settled = tokio::select! {
+        settled = host.finish(end) => Some(settled),
+        () = tokio::time::sleep(RECORD_INTERRUPTED), if interrupted.is_some() => {
+            record_interrupted(&store, &broker, &run, &words).await
+        }
+        _ = signals.next() => None,
+    };
+    Ok(match settled {
+        Some(Settled::Recorded(_)) => {
+            if !words.is_empty() {
+                eprintln!("wheelhouse: job {id} failed: {words}");
+            }
+            ExitCode::from(interrupted.map_or(ended.how.code(), |by| 128 + by.number))
+        }
+        Some(Settled::Cancelled) => {
+            eprintln!("wheelhouse: job {id} was cancelled");
+            ExitCode::from(143)
+        }
+        Some(Settled::Lost) => {
+            eprintln!("wheelhouse: job {id} was ended or taken over by another system; its end here is not recorded");
+            ExitCode::FAILURE
+        }
+        None => {
+            eprintln!("wheelhouse: the end of job {id} could not be recorded: {words}");
+            ExitCode::FAILURE
+        }
+    })
+}
+
+fn new_job(args: &RunArgs) -> NewJob {
+    // The name alone: arguments may hold secrets, and every reader of the job sees its title and parameters.
+    let name = args.command.first().map(Path::new).and_then(Path::file_name).unwrap_or_default().to_string_lossy();
+    NewJob {
+        id: args.job_id.clone().unwrap_or_else(ResourceId::generate),
+        tenant: args.tenant.clone(),
+        campaign: None,
+        job_type: "process".to_owned(),
+        title: Some(args.title.clone().unwrap_or_else(|| name.clone().into_owned())),
+        parameters: json!({ "program": name }),
+        max_retries: 0,
+        created_by: args.user.clone(),
+    }
+}
+
+fn program(args: RunArgs, settings: &Settings, job: &NewJob) -> anyhow::Result<Program> {
+    let mut command = args.command.into_iter();
+    let name = command.next().context("no program given")?;
+    // A background process that reads from the terminal is stopped by the system: better it finds the end.
+    let stdin: OwnedFd = if std::io::stdin().is_terminal() {
+        std::fs::File::open("/dev/null")?.into()
+    } else {
+        std::io::stdin().as_fd().try_clone_to_owned()?
+    };
+    Ok(Program {
+        name,
+        arguments: command.collect(),
+        set: vec![
+            ("WHEELHOUSE_JOB_ID".into(), job.id.as_str().into()),
+            ("WHEELHOUSE_TENANT_ID".into(), job.tenant.as_str().into()),
+        ],
+        // Passwords and keys are among them.
+        unset: std::env::vars_os()
+            .map(|(name, _)| name)
+            .filter(|name| name.to_string_lossy().to_ascii_uppercase().starts_with("WHEELHOUSE__"))
+            .collect(),
+        stdin,
+        grace: args.grace.unwrap_or(settings.worker.grace),
+        keeper: Program::own_binary()?,
+    })
+}
+
+fn end_of(ended: &Ended, interrupted: Option<Interrupt>, last_error: String) -> RunEnd {
+    let error = match (interrupted, ended.how) {
+        (Some(by), _) => format!("`wheelhouse run` was ended by {}", by.name),
+        (None, How::Exited(0)) => return RunEnd::Completed(json!({ "exit_code": 0 })),
+        (None, how) if last_error.is_empty() => how.to_string(),
+        (None, how) => format!("{how}: {last_error}"),
+    };
+    RunEnd::Failed { error, permanent: true }
+}
+
+/// The row must not stay `running` for a program that never did.
+async fn not_started(store: &Store, hosted: &HostedJob, error: &str) {
+    let end = RunEnd::Failed { error: error.to_owned(), permanent: true };
+    if let Err(error) = store.finish(&hosted.run, &Progress::default(), &end).await {
+        tracing::warn!(%error, "run.end_not_recorded"); // As with a crash: the next worker records it.
+    }
+}
+
+/// The program is gone while its job is paused: nobody will resume it, so it is recorded as what becomes of the
+/// jobs of a run that died.
+async fn record_interrupted(store: &Store, broker: &Broker, run: &Run, error: &str) -> Option<Settled> {
+    let job = store.release_dead(run, error).await.ok()?;
+    let Some(job) = job else { return Some(Settled::Lost) };
+    let message = server::job_status(&run.job, JobStatus::Failed, None);
+    let update = Update { run: None, message, progress: None, desired: Some(None) };
+    let told = broker.publish_update(&run.job, &update).await;
+    if let Err(error) = told {
+        tracing::warn!(%error, "run.update_not_published");
+    }
+    if let Err(error) = broker.end_run(&run.job, run.number).await {
+        tracing::warn!(%error, "run.end_run_failed");
+    }
+    Some(Settled::Recorded(Box::new(job)))
+}
+
+/// A signal that means: end the program, and then yourself.
+#[derive(Debug, Clone, Copy)]
+struct Interrupt {
+    name: &'static str,
+    number: u8,
+}
+
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+    suspend: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+            suspend: signal(SignalKind::from_raw(rustix::process::Signal::TSTP.as_raw()))?,
+        })
+    }
+
+    /// The next that is to end the program.
+    async fn next(&mut self) -> Interrupt {
+        loop {
+            return tokio::select! {
+                _ = self.interrupt.recv() => Interrupt { name: "SIGINT", number: 2 },
+                _ = self.terminate.recv() => Interrupt { name: "SIGTERM", number: 15 },
+                _ = self.hangup.recv() => Interrupt { name: "SIGHUP", number: 1 },
+                _ = self.suspend.recv() => {
+                    // Stopped, this process would count as dead within seconds.
+                    eprintln!("wheelhouse: to pause the program, use `wheelhouse job pause`");
+                    continue;
+                }
+            };
+        }
+    }
 }

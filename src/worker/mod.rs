@@ -12,6 +12,7 @@
 //! | `reaper` | heartbeats, and the jobs of workers that have none any more |
 //! | `news`, `audit` | campaign progress; audit entries on their way to SQL |
 //! | `attached` | all of that for the one job of `wheelhouse run` |
+//! | `process` | programs as work: stopped, continued and ended with all that belongs to them |
 //! | `jobs` | the kinds of job that come with Wheelhouse |
 //!
 //! Start with [`Job`] to write a kind of job of your own.
@@ -27,13 +28,13 @@ mod dispatch;
 mod execute;
 mod gate;
 mod hosted;
-<<<<<<< HEAD
 mod hosts;
 mod job;
 mod job_command;
 pub mod jobs;
 mod live;
 mod news;
+pub mod process;
 mod reaper;
 mod report;
 mod runtime;
@@ -43,9 +44,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-=======
-pub mod process;
->>>>>>> 4ab57cd (Run programs as controlled work: a keeper stops, continues and ends all that belongs to one)
 
 pub use attached::{AttachedHost, Settled};
 pub use context::JobContext;

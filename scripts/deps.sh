@@ -53,6 +53,19 @@ command -v cc >/dev/null 2>&1 || install_it "a C compiler" build-essential gcc b
 command -v redis-server >/dev/null 2>&1 || install_it redis-server redis-server redis redis redis
 
 if [ "$purpose" = test ]; then
+    # Fedora's package has the server apart from the client.
     has_postgres || install_it PostgreSQL postgresql postgresql-server postgresql postgresql
     command -v redis-cli >/dev/null 2>&1 || install_it redis-cli redis-tools redis redis redis
+fi
+
+# The clients that tests and benchmarks use from npm go into target/, never into the machine.
+if [ "$purpose" = test ]; then
+    command -v node >/dev/null 2>&1 || install_it node nodejs nodejs nodejs node
+    command -v npm >/dev/null 2>&1 || install_it npm npm npm npm node
+    tools="$(dirname "$0")/../target/test-tools"
+    if [ ! -x "$tools/node_modules/.bin/wscat" ]; then
+        say "wscat is missing; installing it into target/test-tools"
+        mkdir -p "$tools"
+        npm install --silent --no-fund --no-audit --no-save --prefix "$tools" wscat@6.1.0 >&2
+    fi
 fi

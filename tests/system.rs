@@ -220,3 +220,41 @@ async fn wait_for_ready(address: &str, status: u16) {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
+
+/// A client that shares no code with this project.
+async fn wscat(url: &str, send: &str) -> String {
+    let program = concat!(env!("CARGO_MANIFEST_DIR"), "/target/test-tools/node_modules/.bin/wscat");
+    let started = tokio::process::Command::new(program)
+        .args(["--no-color", "-c", url, "-x", send, "-w", "3"])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .kill_on_drop(true)
+        .spawn();
+    let mut started = started.unwrap_or_else(|error| panic!("cannot run wscat ({error}): install it with `make deps`"));
+    // It leaves when its standard input ends.
+    let keyboard = started.stdin.take();
+    let ran = started.wait_with_output().await.expect("wait for wscat");
+    drop(keyboard);
+    String::from_utf8_lossy(&ran.stdout).into_owned() + &String::from_utf8_lossy(&ran.stderr)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_specifications_wscat_session_pauses_a_job() {
+    let mut fleet = Fleet::new();
+    let gateway = fleet.gateway();
+    fleet.worker();
+    operator(&fleet, "user-456").await;
+    fleet.external_job("tenant-123", "550e8400").await;
+    let token = fleet.token("user-456", "tenant-123");
+    let address = &fleet.process(gateway).address;
+    let url = format!("ws://{address}/api/v1/realtime/ws/jobs/550e8400?token={token}");
+    let output = wscat(&url, r#"{"type": "pause_job"}"#).await;
+    let at = |text: &str| output.find(text).unwrap_or_else(|| panic!("{text} is not in what wscat printed:\n{output}"));
+    let subscribed =
+        at(r#"{"type":"subscribed","channel":"tenant-123:job:550e8400","tenant_id":"tenant-123","job_id":"550e8400"}"#);
+    let ack = at(r#"{"type":"pause_requested","job_id":"550e8400","tenant_id":"tenant-123","command_id":""#);
+    let result = at(r#"{"type":"pause_succeeded","job_id":"550e8400","tenant_id":"tenant-123","command_id":""#);
+    assert!(subscribed < ack && ack < result, "{output}");
+    assert_eq!(fleet.status("tenant-123", "550e8400").await, "paused");
+}

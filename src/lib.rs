@@ -6,6 +6,7 @@
 //! - [`domain`]: ids, statuses, actions, the transition table. Pure.
 //! - [`protocol`]: the bytes that programs outside rely on. Pure.
 //! - [`auth`]: token sources, token verification, permissions.
+//! - [`cli`]: the command line, one file for each subcommand.
 //! - [`config`]: settings, checked before anything starts.
 //! - [`broker`]: everything that talks to Redis.
 //! - [`store`]: everything that talks to SQL.
@@ -25,3 +26,6 @@ pub mod protocol;
 pub mod store;
 pub mod telemetry;
 pub mod worker;
+
+#[cfg(test)]
+mod layers;

@@ -45,6 +45,15 @@ impl Permission {
     }
 }
 
+/// What SQL says of a user, at a version.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PermissionSet {
+    /// Grows with every change of any user's permissions; read in the same snapshot as `held`.
+    pub version: i64,
+    /// Permissions and patterns.
+    pub held: Vec<String>,
+}
+
 /// Whether a text can be granted: `area.verb`, `area.*` or `*`, lower-case letters, digits and `_`.
 pub fn is_grantable(text: &str) -> bool {
     let word = |w: &str| {

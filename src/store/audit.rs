@@ -4,7 +4,7 @@ use sha2::{Digest, Sha256};
 
 use super::sql::{Row, Value, without_nul};
 use super::{AuditFilter, AuditRow, Page, Store, StoreError};
-use crate::broker::scripts::audit::AuditEntry;
+use crate::domain::AuditEntry;
 
 impl Store {
     /// The id of the last entry of a stream that is in SQL (`0` for none).

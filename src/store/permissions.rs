@@ -1,7 +1,7 @@
 //! Who may do what: direct permissions and roles, with a version that grows with every change.
 
 use super::{Store, StoreError};
-use crate::broker::scripts::permissions::PermissionSet;
+use crate::domain::PermissionSet;
 use crate::domain::UserId;
 
 impl Store {

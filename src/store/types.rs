@@ -169,7 +169,7 @@ pub struct AuditRow {
     pub time: String,
     /// The event.
     #[serde(flatten)]
-    pub entry: crate::broker::scripts::audit::AuditEntry,
+    pub entry: crate::domain::AuditEntry,
     /// Of the row before, hex.
     pub previous_hash: String,
     /// Of this row, hex.

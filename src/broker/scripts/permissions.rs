@@ -5,16 +5,8 @@ use std::time::Duration;
 use super::{bytes, lua, texts};
 use crate::broker::keys::PERMISSIONS_CHANNEL;
 use crate::broker::{Broker, BrokerError};
+pub use crate::domain::PermissionSet;
 use crate::domain::{Permission, TenantId, UserId};
-
-/// What SQL says of a user, at a version.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct PermissionSet {
-    /// Grows with every change of any user's permissions; read in the same snapshot as `held`.
-    pub version: i64,
-    /// Permissions and patterns.
-    pub held: Vec<String>,
-}
 
 /// Whether a fill was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

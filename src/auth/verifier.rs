@@ -1,5 +1,6 @@
 //! Checks tokens: signature by a key of the settings, then every claim. The key decides the algorithm.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use jsonwebtoken::errors::ErrorKind;
@@ -79,6 +80,9 @@ impl Verifier {
             (None, Some(path)) => Some(("auth.jwks_file", Place::File(path.clone()))),
             (None, None) => None,
         };
+        if settings.jwks_url.as_deref().is_some_and(is_open_to_forgery) {
+            tracing::warn!("auth.jwks_url is not https: whoever is on the way can put in keys and make tokens");
+        }
         let issuer = match issuer {
             None => None,
             Some((key, place)) => {
@@ -174,6 +178,13 @@ impl Verifier {
             Some(Err(_)) => Err(AuthError::Invalid("its permissions are not a list of texts")),
         }
     }
+}
+
+/// Plain HTTP to another machine.
+fn is_open_to_forgery(address: &str) -> bool {
+    let host = address.parse::<hyper::Uri>().ok().and_then(|uri| uri.host().map(str::to_owned)).unwrap_or_default();
+    let is_here = host == "localhost" || host.trim_matches(['[', ']']).parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
+    address.starts_with("http:") && !is_here
 }
 
 fn text(value: Option<&Value>) -> Option<&str> {

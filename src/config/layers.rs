@@ -71,6 +71,12 @@ impl Layers {
         })
     }
 
+    /// The name of every setting.
+    #[cfg(test)]
+    pub(super) fn keys(&self) -> impl Iterator<Item = &str> {
+        self.entries.keys().map(String::as_str)
+    }
+
     fn put(&mut self, key: String, value: ValueKind, source: String) -> Result<(), SettingError> {
         let Some(entry) = self.entries.get_mut(&key) else {
             return Err(SettingError { problem: self.unknown(&key), key, source_name: source });

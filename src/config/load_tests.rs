@@ -194,3 +194,14 @@ fn every_scheme_of_the_contract_is_taken() {
         assert!(from_environment(&[("WHEELHOUSE__DATABASE__URL", url)]).is_ok(), "{url}");
     }
 }
+
+#[test]
+fn every_setting_in_the_defaults_is_read() {
+    let layers = Layers::read(None, environment(&[]), Overrides::new()).expect("defaults");
+    for key in layers.keys() {
+        let (section, name) = key.split_once('.').expect("section.name");
+        let error = from_file(&format!("[{section}]\n{name} = [1]")).err();
+        let error = error.unwrap_or_else(|| panic!("{key} is in the defaults, and nobody looks at its value"));
+        assert_eq!(error.key, key);
+    }
+}

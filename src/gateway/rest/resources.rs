@@ -4,15 +4,15 @@ use std::time::Duration;
 
 use hyper::StatusCode;
 use hyper::header::LOCATION;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::Rest;
 use super::answer::{Answer, Failure};
 use super::input::{self, Owner, Query};
 use super::request::{Request, id};
 use crate::auth::Caller;
-use crate::broker::scripts::updates::Live;
-use crate::domain::{JobStatus, Permission, Resource, ResourceKind};
+use crate::domain::{JobStatus, Permission, Resource, ResourceId, ResourceKind};
+use crate::gateway::snapshot::{self, SnapshotError};
 use crate::protocol::ErrorCode;
 use crate::store::{CampaignFilter, JobFilter, StoreError};
 
@@ -35,6 +35,7 @@ pub(super) async fn list(rest: &Rest, request: &Request, kind: ResourceKind) -> 
     let (after, limit) = (query.after()?, query.limit()?);
     let caller = request.reader(rest, kind).await?;
     let tenant = caller.tenant;
+    // Written straight from the rows, whose fields stand in the order of the table.
     let (items, next) = match kind {
         ResourceKind::Job => {
             let filter = JobFilter {
@@ -46,14 +47,15 @@ pub(super) async fn list(rest: &Rest, request: &Request, kind: ResourceKind) -> 
                 limit,
             };
             let page = timely(rest.store().jobs(&filter)).await?;
-            (json!(page.items), page.next)
+            (serde_json::to_string(&page.items), page.next)
         }
         ResourceKind::Campaign => {
             let page = timely(rest.store().campaigns(&CampaignFilter { tenant, after, limit })).await?;
-            (json!(page.items), page.next)
+            (serde_json::to_string(&page.items), page.next)
         }
     };
-    Ok(Answer::json(StatusCode::OK, &json!({kind.plural(): items, "next": next})))
+    let body = format!("{{\"{}\":{},\"next\":{}}}", kind.plural(), items.unwrap_or_default(), json!(next));
+    Ok(Answer::message(StatusCode::OK, body))
 }
 
 fn status(query: &Query) -> Result<Option<JobStatus>, Failure> {
@@ -70,25 +72,24 @@ pub(super) async fn create(rest: &Rest, request: &mut Request, kind: ResourceKin
     request.query(&[])?;
     let what = format!("create {}", kind.word());
     let caller = request.permitted(rest, &Permission::create(kind), &what).await?;
-    let (id, row) = match kind {
+    let (id, answer) = match kind {
         ResourceKind::Job => create_job(rest, request, &caller).await?,
         ResourceKind::Campaign => create_campaign(rest, request, &caller).await?,
     };
     if let Err(error) = rest.broker().wake_dispatch().await {
         tracing::debug!(%error, "http.wake_up_failed");
     }
-    let place = format!("/api/v1/{}/{id}", kind.plural());
-    Ok(Answer::json(StatusCode::CREATED, &row).with(LOCATION, &place))
+    Ok(answer.with(LOCATION, &format!("/api/v1/{}/{id}", kind.plural())))
 }
 
-async fn create_job(rest: &Rest, request: &mut Request, caller: &Caller) -> Result<(String, Value), Failure> {
+async fn create_job(rest: &Rest, request: &mut Request, caller: &Caller) -> Result<(ResourceId, Answer), Failure> {
     let body = request.body(JOB_BODY).await?;
     let job = input::job(&body, &Owner { tenant: &caller.tenant, user: &caller.user })?;
     let row = written(rest.store().create_job(&job), ResourceKind::Job).await?;
-    Ok((row.id.to_string(), json!(row)))
+    Ok((row.id.clone(), Answer::json(StatusCode::CREATED, &row)))
 }
 
-async fn create_campaign(rest: &Rest, request: &mut Request, caller: &Caller) -> Result<(String, Value), Failure> {
+async fn create_campaign(rest: &Rest, request: &mut Request, caller: &Caller) -> Result<(ResourceId, Answer), Failure> {
     // Few at a time: each may hold its whole body, and its jobs, in memory.
     let Ok(_place) = rest.large_bodies.acquire().await else { return Err(Failure::unavailable()) };
     let body = request.body(CAMPAIGN_BODY).await?;
@@ -100,7 +101,7 @@ async fn create_campaign(rest: &Rest, request: &mut Request, caller: &Caller) ->
         Some(_) => Err(Failure::new(ErrorCode::Conflict, format!("there is a campaign {} already", campaign.id))),
         None => written(rest.store().create_campaign(&campaign), ResourceKind::Campaign).await,
     }?;
-    Ok((row.id.to_string(), json!(row)))
+    Ok((row.id.clone(), Answer::json(StatusCode::CREATED, &row)))
 }
 
 /// `GET /api/v1/jobs/{id}`, `GET /api/v1/campaigns/{id}`: the row, and what Redis knows beyond it.
@@ -108,23 +109,16 @@ pub(super) async fn show(rest: &Rest, request: &Request, kind: ResourceKind, tex
     request.query(&[])?;
     let caller = request.reader(rest, kind).await?;
     let resource = Resource { tenant: caller.tenant, kind, id: id(text)? };
-    // In this order, so that the row is at least as new as `seq`.
-    let live = rest.broker().live(&resource).await?;
-    let row = match kind {
-        ResourceKind::Job => timely(rest.store().job(&resource)).await?.map(|job| json!(job)),
-        ResourceKind::Campaign => timely(rest.store().campaign(&resource)).await?.map(|campaign| json!(campaign)),
+    let reading = tokio::time::timeout(READ_TIMEOUT, snapshot::read(rest.broker(), rest.store(), &resource)).await;
+    let snapshot = match reading {
+        Ok(Ok(found)) => found.ok_or_else(|| Failure::no_such(kind))?,
+        Ok(Err(SnapshotError::Broker(error))) => return Err(error.into()),
+        Ok(Err(SnapshotError::Store(error))) => return Err(error.into()),
+        Err(_) => return Err(Failure::unavailable()),
     };
-    let mut row = row.ok_or_else(|| Failure::no_such(kind))?;
-    complete(&mut row, &resource, live);
-    Ok(Answer::json(StatusCode::OK, &row))
-}
-
-fn complete(row: &mut Value, resource: &Resource, live: Live) {
-    row[resource.kind.id_field()] = json!(resource.id);
-    if let Some(desired) = live.desired {
-        row["desired"] = desired.into();
-    }
-    row["seq"] = live.seq.into();
+    // What a socket would be told, but for the type.
+    let head = format!("\"type\":\"{}_snapshot\",", kind.word());
+    Ok(Answer::message(StatusCode::OK, snapshot.message().replacen(&head, "", 1)))
 }
 
 /// Whether there is such a resource in the tenant.

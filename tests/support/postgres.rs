@@ -9,7 +9,6 @@ use sqlx::{AssertSqlSafe, Connection, Executor};
 
 struct Server {
     port: u16,
-    _folder: tempfile::TempDir,
 }
 
 static SERVER: OnceLock<Server> = OnceLock::new();
@@ -68,9 +67,10 @@ fn start() -> Server {
         // A shell that waits for this process's end of the pipe: however the test ends, the server ends with it.
         let mut watch = Command::new("sh");
         let stop = format!(
-            "read _; exec {} -D '{}' -m immediate stop",
+            "read _; {} -D '{}' -m immediate stop; rm -rf '{}'",
             shell(&as_its_user(&binary("pg_ctl"))),
-            data.display()
+            data.display(),
+            folder.path().display()
         );
         let options = format!(
             "-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off -c max_connections=200"
@@ -98,7 +98,9 @@ fn start() -> Server {
                 .expect("start the watcher");
             // Its pipe stays open until this process is gone.
             std::mem::forget(watcher);
-            return Server { port, _folder: folder };
+            // Its watcher removes it, after the server has gone.
+            let _ = folder.keep();
+            return Server { port };
         }
     }
     panic!("PostgreSQL did not start; see its log in {}", data.display());

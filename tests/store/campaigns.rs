@@ -1,0 +1,117 @@
+//! Campaigns: pause against claims, cancel against everything, completion.
+
+use super::*;
+
+/// Claims and a pause race; whatever is claimed was claimed before the pause was answered.
+pub async fn a_pause_that_comes_first_lets_no_other_job_start(db: Db) {
+    let resource = campaign_of(&db, "c", 60).await;
+    let paused = std::sync::atomic::AtomicBool::new(false);
+    let claims = (0..4).map(|n| {
+        let (store, paused) = (&db.store, &paused);
+        async move {
+            let mut late = 0;
+            loop {
+                let began_after = paused.load(std::sync::atomic::Ordering::SeqCst);
+                // Away for a moment (a row that is locked): asked again.
+                let Ok(found) = store.claim_job(&worker(&format!("w{n}")), None, &["work".into()]).await else {
+                    continue;
+                };
+                match found {
+                    Some(_) if began_after => late += 1,
+                    None if began_after => return late,
+                    _ => tokio::task::yield_now().await,
+                }
+            }
+        }
+    });
+    let pause = async {
+        while db.store.hosted_runs().await.expect("runs").len() < 5 {
+            tokio::task::yield_now().await;
+        }
+        let pause = change(resource.clone(), Action::Pause, 1);
+        while db.store.apply(&pause).await.is_err() {}
+        paused.store(true, std::sync::atomic::Ordering::SeqCst);
+        db.store.hosted_runs().await.expect("runs").len()
+    };
+    let (late, hosted) = tokio::join!(futures_util::future::join_all(claims), pause);
+    assert_eq!(late.iter().sum::<usize>(), 0, "a claim that began after the pause found a job");
+    assert_eq!(db.store.hosted_runs().await.expect("runs").len(), hosted, "a job started after the pause was answered");
+}
+
+pub async fn a_cancelled_campaign_ends_what_waits_and_names_what_runs(db: Db) {
+    let jobs = (0..3).map(|n| new_job(&format!("j{n}"), Some("c"))).collect();
+    let campaign =
+        NewCampaign { id: "c".parse().expect("id"), tenant: job("j").tenant, name: None, created_by: None, jobs };
+    db.store.create_campaign(&campaign).await.expect("create");
+    let running = claim(&db, "w").await.expect("claimed");
+    let resource = Resource::parse("acme:campaign:c").expect("resource");
+    db.store.apply(&change(resource.clone(), Action::Cancel, 1)).await.expect("apply");
+    assert_eq!(db.store.hosted_jobs(&resource).await.expect("hosted"), vec![running.run.job.clone()]);
+    assert_eq!(db.store.campaign(&resource).await.expect("read").expect("row").items_failed, 2);
+    assert!(claim(&db, "w").await.is_none());
+    assert!(matches!(db.store.create_job(&new_job("late", Some("c"))).await, Err(StoreError::Conflict(_))));
+    assert!(db.store.complete_campaign(&resource).await.expect("complete").is_none());
+}
+
+pub async fn a_worker_that_lets_go_of_a_job_of_a_cancelled_campaign_leaves_it_cancelled(db: Db) {
+    let resource = campaign_of(&db, "c", 3).await;
+    db.sql("UPDATE jobs SET max_retries = 5").await.expect("update");
+    let mut runs = Vec::new();
+    for _ in 0..3 {
+        runs.push(claim(&db, "w").await.expect("claimed").run);
+    }
+    db.store.apply(&change(resource, Action::Cancel, 1)).await.expect("apply");
+    assert!(db.store.hand_back(&runs[0]).await.expect("hand back"));
+    let released = db.store.release_dead(&runs[1], "died").await.expect("release").expect("it was its");
+    let ended = db.store.finish(&runs[2], &Progress::default(), &failed("no luck")).await.expect("finish");
+    let Finished::Done(retried) = ended else { panic!("lost") };
+    for row in [released, *retried, db.store.job(&runs[0].job).await.expect("read").expect("row")] {
+        assert_eq!((row.status, row.cancelled_by.as_deref()), (JobStatus::Cancelled, Some("ann")), "{}", row.id);
+        assert!(row.cancelled_at.is_some());
+    }
+}
+
+pub async fn no_campaign_is_completed_with_a_job_that_waits(db: Db) {
+    for n in 0..25 {
+        let resource = campaign_of(&db, &format!("c{n}"), 1).await;
+        db.sql(&format!("UPDATE jobs SET status = 'completed' WHERE id = 'c{n}-0'")).await.expect("update");
+        let late = new_job(&format!("late-{n}"), Some(resource.id.as_str()));
+        let (made, done) = tokio::join!(db.store.create_job(&late), db.store.complete_campaign(&resource));
+        assert!(made.is_err() || done.expect("complete").is_none(), "completed with a job that waits");
+    }
+}
+
+pub async fn cancelling_a_campaign_and_claiming_its_jobs_do_not_hinder_each_other(db: Db) {
+    for n in 0..15 {
+        let id = format!("c{n}");
+        let resource = campaign_of(&db, &id, 6).await;
+        let cancel = change(resource.clone(), Action::Cancel, 1);
+        let (cancelled, ..) = tokio::join!(db.store.apply(&cancel), claim(&db, "w1"), claim(&db, "w2"), async {
+            if let Some(taken) = claim(&db, "w3").await {
+                db.store.hand_back(&taken.run).await.expect("hand back");
+            }
+        });
+        assert!(matches!(cancelled.expect("no deadlock"), Applied::Succeeded { changed: true, .. }));
+        let hosted = db.store.hosted_jobs(&resource).await.expect("hosted").len();
+        let row = db.store.campaign(&resource).await.expect("read").expect("row");
+        assert_eq!(row.items_failed, 6 - hosted as i64, "what no worker hosts is cancelled");
+    }
+}
+
+pub async fn a_campaign_is_completed_once_all_its_jobs_have_ended(db: Db) {
+    let empty = campaign_of(&db, "empty", 0).await;
+    assert!(db.store.complete_campaign(&empty).await.expect("complete").is_none(), "it has no job");
+    let resource = campaign_of(&db, "c", 2).await;
+    db.sql("UPDATE jobs SET status = 'completed' WHERE id = 'c-0'").await.expect("update");
+    assert!(db.store.complete_campaign(&resource).await.expect("complete").is_none(), "one waits");
+    db.sql("UPDATE jobs SET status = 'failed' WHERE id = 'c-1'").await.expect("update");
+    db.store.apply(&change(resource.clone(), Action::Pause, 1)).await.expect("apply");
+    assert!(db.store.complete_campaign(&resource).await.expect("complete").is_none(), "it is paused");
+    db.store.apply(&change(resource.clone(), Action::Resume, 2)).await.expect("apply");
+    let row = db.store.complete_campaign(&resource).await.expect("complete").expect("completed");
+    assert_eq!((row.status, row.is_active, row.progress_percent), (CampaignStatus::Completed, false, 100));
+    assert_eq!((row.items_total, row.items_succeeded, row.items_failed), (2, 1, 1));
+    assert!(row.completed_at.is_some());
+    assert!(db.store.complete_campaign(&resource).await.expect("complete").is_none(), "once");
+    assert_eq!(db.store.apply(&change(resource, Action::Cancel, 3)).await.expect("apply"), Applied::Refused);
+}

@@ -1,0 +1,158 @@
+//! What commands change: every cell of the table, fences, repeats, company, races.
+
+use super::*;
+
+pub async fn every_command_moves_a_row_as_the_table_says(db: Db) {
+    let mut fence = 0;
+    for status in JobStatus::ALL {
+        for action in Action::ALL {
+            let id = format!("{}-{}", status.word(), action.word());
+            db.sql(&format!("INSERT INTO jobs (id, tenant_id, status) VALUES ('{id}', 'acme', '{}')", status.word()))
+                .await
+                .expect("insert");
+            fence += 1;
+            let applied = db.store.apply(&change(job(&id), action, fence)).await.expect("apply");
+            let now = db.store.job(&job(&id)).await.expect("read").expect("row").status;
+            let expected = wheelhouse::domain::transition::job(status, action, JobStatus::Pending);
+            use wheelhouse::domain::transition::Decision;
+            match expected {
+                Decision::Move(to) => {
+                    assert_eq!(applied, Applied::Succeeded { status: to.word().to_owned(), changed: true });
+                    assert_eq!(now, to);
+                }
+                Decision::Unchanged => {
+                    assert_eq!(applied, Applied::Succeeded { status: status.word().to_owned(), changed: false });
+                    assert_eq!(now, status);
+                }
+                Decision::Refuse => {
+                    assert_eq!(applied, Applied::Refused);
+                    assert_eq!(now, status);
+                }
+            }
+            let other = Resource::parse(&format!("other:job:{id}")).expect("resource");
+            assert_eq!(db.store.apply(&change(other, action, 1)).await.expect("apply"), Applied::Refused);
+        }
+    }
+    let running = job("running-pause");
+    db.store.apply(&change(running.clone(), Action::Resume, 99)).await.expect("apply");
+    assert_eq!(db.store.job(&running).await.expect("read").expect("row").status, JobStatus::Running);
+    let cancelled = db.store.job(&job("running-cancel")).await.expect("read").expect("row");
+    assert_eq!(cancelled.cancelled_by.as_deref(), Some("ann"));
+    assert!(cancelled.cancelled_at.is_some_and(|at| at.ends_with('Z')));
+}
+
+pub async fn the_same_command_again_gives_the_first_outcome_and_an_older_fence_changes_nothing(db: Db) {
+    db.sql("INSERT INTO jobs (id, tenant_id, status) VALUES ('j', 'acme', 'running')").await.expect("insert");
+    let pause = change(job("j"), Action::Pause, 10);
+    let first = db.store.apply(&pause).await.expect("apply");
+    assert_eq!(first, Applied::Succeeded { status: "paused".into(), changed: true });
+    db.store.apply(&change(job("j"), Action::Resume, 11)).await.expect("apply");
+    let again = db.store.apply(&pause).await.expect("apply");
+    assert_eq!(again, Applied::Succeeded { status: "paused".into(), changed: false });
+    assert_eq!(db.store.apply(&change(job("j"), Action::Cancel, 9)).await.expect("apply"), Applied::Stale);
+    assert_eq!(db.store.job(&job("j")).await.expect("read").expect("row").status, JobStatus::Running);
+}
+
+pub async fn a_command_that_changes_nothing_still_makes_older_claims_void(db: Db) {
+    db.sql("INSERT INTO jobs (id, tenant_id, status) VALUES ('j', 'acme', 'running')").await.expect("insert");
+    db.store.apply(&change(job("j"), Action::Resume, 10)).await.expect("apply");
+    assert_eq!(db.store.apply(&change(job("j"), Action::Pause, 9)).await.expect("apply"), Applied::Stale);
+    assert_eq!(status(&db, "j").await, JobStatus::Running);
+    let resource = campaign_of(&db, "c", 0).await;
+    db.store.apply(&change(resource.clone(), Action::Resume, 10)).await.expect("apply");
+    assert_eq!(db.store.apply(&change(resource, Action::Pause, 9)).await.expect("apply"), Applied::Stale);
+}
+
+pub async fn the_same_command_twice_at_once_has_one_outcome(db: Db) {
+    for n in 0..20 {
+        db.sql(&format!("INSERT INTO jobs (id, tenant_id, status) VALUES ('j{n}', 'acme', 'running')"))
+            .await
+            .expect("insert");
+        let pause = change(job(&format!("j{n}")), Action::Pause, 10);
+        let (a, b) = tokio::join!(db.store.apply(&pause), db.store.apply(&pause));
+        let mut changed: Vec<bool> = [a, b]
+            .into_iter()
+            .map(|applied| match applied.expect("apply") {
+                Applied::Succeeded { status, changed } if status == "paused" => changed,
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        changed.sort_unstable();
+        assert_eq!(changed, [false, true]);
+    }
+}
+
+/// On SQLite these share transactions: what one of them meets is no other's business.
+pub async fn many_commands_at_once_each_succeed_or_fail_alone(db: Db) {
+    for n in 0..120 {
+        // Every third row makes its command fail half way: the row moves, then its outcome cannot be written.
+        db.sql(&format!("INSERT INTO jobs (id, tenant_id, status) VALUES ('j{n}', 'acme', 'running')"))
+            .await
+            .expect("insert");
+    }
+    let changes: Vec<Change> = (0..120).map(|n| change(job(&format!("j{n}")), Action::Pause, 5)).collect();
+    let broken: Vec<String> = changes.iter().step_by(3).map(|c| format!("'{}'", c.command)).collect();
+    let broken = broken.join(", ");
+    if db.url.starts_with("sqlite") {
+        db.sql(&format!(
+            "CREATE TRIGGER break_some BEFORE INSERT ON applied_commands WHEN NEW.command_id IN ({broken})
+             BEGIN SELECT RAISE(ABORT, 'broken on purpose'); END"
+        ))
+        .await
+        .expect("trigger");
+    } else {
+        db.sql(&format!("ALTER TABLE applied_commands ADD CONSTRAINT break_some CHECK (command_id NOT IN ({broken}))"))
+            .await
+            .expect("constraint");
+    }
+    // One after the other where the pool is small: a command that finds no connection is asked again.
+    let answers = futures_util::future::join_all(changes.iter().map(|c| async {
+        loop {
+            match db.store.apply(c).await {
+                Err(error) if error.is_transient() => {}
+                answer => return answer,
+            }
+        }
+    }))
+    .await;
+    for (n, answer) in answers.into_iter().enumerate() {
+        let now = status(&db, &format!("j{n}")).await;
+        if n % 3 == 0 {
+            assert!(matches!(answer, Err(StoreError::Refused(_))), "{n}: {answer:?}");
+            assert_eq!(now, JobStatus::Running, "{n}: nothing of a failed command may stay");
+        } else {
+            assert_eq!(answer.expect("apply"), Applied::Succeeded { status: "paused".into(), changed: true });
+            assert_eq!(now, JobStatus::Paused, "{n}");
+        }
+    }
+}
+
+pub async fn a_resumed_job_without_a_host_waits_for_one(db: Db) {
+    db.store.create_job(&new_job("j", None)).await.expect("create");
+    db.store.apply(&change(job("j"), Action::Pause, 1)).await.expect("apply");
+    assert!(claim(&db, "w").await.is_none(), "a paused job is not started");
+    db.store.apply(&change(job("j"), Action::Resume, 2)).await.expect("apply");
+    for released in [false, true] {
+        let taken = claim(&db, "w").await.expect("claimed");
+        let mine = |action, fence| Change { run: Some(taken.run.clone()), ..change(job("j"), action, fence) };
+        let fence = if released { 20 } else { 10 };
+        db.store.apply(&mine(Action::Pause, fence)).await.expect("apply");
+        if released {
+            let row = db.store.release_dead(&taken.run, "died").await.expect("release").expect("it was its");
+            assert_eq!((row.status, row.error_message), (JobStatus::Paused, None));
+        } else {
+            assert!(db.store.hand_back(&taken.run).await.expect("hand back"));
+        }
+        assert_eq!(status(&db, "j").await, JobStatus::Paused);
+        let resumed = db.store.apply(&change(job("j"), Action::Resume, fence + 1)).await.expect("apply");
+        assert_eq!(resumed, Applied::Succeeded { status: "pending".into(), changed: true });
+    }
+    let last = claim(&db, "w").await.expect("claimed");
+    let cancel = Change { run: Some(last.run.clone()), ..change(job("j"), Action::Cancel, 30) };
+    assert!(matches!(db.store.apply(&cancel).await, Ok(Applied::Succeeded { changed: true, .. })));
+    assert!(db.store.hosted_runs().await.expect("runs").is_empty(), "a cancelled job has no host");
+    let completed = RunEnd::Completed(json!(1));
+    assert!(matches!(db.store.finish(&last.run, &Progress::default(), &completed).await, Ok(Finished::Lost)));
+    assert!(!db.store.hand_back(&last.run).await.expect("hand back"));
+    assert_eq!(status(&db, "j").await, JobStatus::Cancelled);
+}

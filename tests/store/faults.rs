@@ -1,0 +1,184 @@
+//! A database that is away, silent, or held by somebody else: said in time, and no lasting harm.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::net::{TcpListener, TcpStream};
+
+use super::*;
+
+/// Longer than the store takes to give up on a connection, shorter than it takes to give up on a statement.
+const SOON: Duration = Duration::from_secs(9);
+
+async fn soon<T>(asked: impl Future<Output = T>) -> T {
+    tokio::time::timeout(SOON, asked).await.expect("an answer")
+}
+
+/// A way to PostgreSQL that can fall silent: connections stay open, and nothing comes through any more.
+struct Way {
+    port: u16,
+    silent: Arc<AtomicBool>,
+}
+
+impl Way {
+    async fn to(server: u16) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("listen");
+        let port = listener.local_addr().expect("address").port();
+        let silent = Arc::new(AtomicBool::new(false));
+        let quiet = Arc::clone(&silent);
+        tokio::spawn(async move {
+            while let Ok((mut inside, _)) = listener.accept().await {
+                let quiet = Arc::clone(&quiet);
+                tokio::spawn(async move {
+                    // One that was silent once stays so, as a connection through a broken network does.
+                    if !quiet.load(Ordering::SeqCst) {
+                        let mut outside = TcpStream::connect(("127.0.0.1", server)).await.expect("connect");
+                        let stopped = async {
+                            while !quiet.load(Ordering::SeqCst) {
+                                tokio::time::sleep(Duration::from_millis(5)).await;
+                            }
+                        };
+                        tokio::select! {
+                            _ = tokio::io::copy_bidirectional(&mut inside, &mut outside) => return,
+                            () = stopped => {}
+                        }
+                    }
+                    std::future::pending::<()>().await;
+                });
+            }
+        });
+        Self { port, silent }
+    }
+}
+
+#[tokio::test]
+async fn a_database_that_is_away_is_said_to_be_so_in_time() {
+    let url = format!("postgres://ann:very-secret@127.0.0.1:{}/none", support::free_port());
+    let settings = config::Database { url: url.into(), connections: 2 };
+    let Err(error) = soon(Store::open(&settings)).await else { panic!("there is no such database") };
+    assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
+    assert!(!format!("{error} {error:?}").contains("very-secret"));
+    let settings = config::Database { url: "postgres://ann:very-secret@[::1/none".into(), connections: 2 };
+    let Err(error) = soon(Store::open(&settings)).await else { panic!("that is no address") };
+    assert!(!format!("{error} {error:?}").contains("very-secret"));
+    let settings = config::Database { url: "sqlite::memory:".into(), connections: 2 };
+    assert!(matches!(Store::open(&settings).await, Err(StoreError::Refused(_))));
+}
+
+#[tokio::test]
+async fn a_silent_database_is_given_up_on_in_time_and_its_connections_are_not_lost() {
+    let direct = Db::postgres().await;
+    let (before, name) = direct.url.rsplit_once('/').expect("address");
+    let server = before.rsplit(':').next().and_then(|port| port.parse().ok()).expect("port");
+    let way = Way::to(server).await;
+    let url = format!("postgres://postgres@127.0.0.1:{}/{name}", way.port);
+    let store = Store::open(&config::Database { url: url.into(), connections: 2 }).await.expect("open");
+    store.create_job(&new_job("j", None)).await.expect("create");
+    let pause = change(job("j"), Action::Pause, 1);
+    way.silent.store(true, Ordering::SeqCst);
+    // More often than there are connections: none of them may be lost to waiting for an answer.
+    for _ in 0..3 {
+        assert!(matches!(soon(store.apply(&pause)).await, Err(StoreError::Unavailable(_))));
+        assert!(matches!(soon(store.job(&job("j"))).await, Err(StoreError::Unavailable(_))));
+        // Given up on by the caller.
+        assert!(
+            tokio::time::timeout(Duration::from_millis(50), store.claim_job(&worker("w"), None, &["work".into()]))
+                .await
+                .is_err()
+        );
+    }
+    assert!(matches!(store.ping(Duration::from_millis(200)).await, Err(StoreError::Unavailable(_))));
+    way.silent.store(false, Ordering::SeqCst);
+    soon(async { while store.job(&job("j")).await.is_err() {} }).await;
+    let (a, b) = tokio::join!(store.apply(&pause), store.permission_version());
+    assert_eq!(a.expect("apply"), Applied::Succeeded { status: "paused".into(), changed: true });
+    b.expect("a second connection");
+}
+
+#[tokio::test]
+async fn statements_that_fall_silent_half_way_do_not_use_up_the_connections() {
+    let direct = Db::postgres().await;
+    let (before, name) = direct.url.rsplit_once('/').expect("address");
+    let server = before.rsplit(':').next().and_then(|port| port.parse().ok()).expect("port");
+    let way = Way::to(server).await;
+    let url = format!("postgres://postgres@127.0.0.1:{}/{name}", way.port);
+    let store = Store::open(&config::Database { url: url.into(), connections: 2 }).await.expect("open");
+    store.create_job(&new_job("j", None)).await.expect("create");
+    // The row is held, so that both statements are under way when the silence begins.
+    use sqlx::{Connection, Executor};
+    let mut holder = sqlx::PgConnection::connect(&direct.url).await.expect("connect");
+    holder.execute("BEGIN; SELECT * FROM jobs FOR UPDATE").await.expect("hold");
+    let pauses: Vec<Change> = (0..2).map(|n| change(job("j"), Action::Pause, n)).collect();
+    let under_way = futures_util::future::join_all(pauses.iter().map(|c| store.apply(c)));
+    let silence = async {
+        let waiting = "SELECT 1 FROM pg_locks WHERE NOT granted";
+        while sqlx::query(waiting).fetch_all(&mut holder).await.expect("look").len() < 2 {}
+        way.silent.store(true, Ordering::SeqCst);
+    };
+    // Both are dropped with their statements unanswered.
+    tokio::select! {
+        _ = under_way => panic!("the row is held"),
+        () = silence => {}
+    }
+    holder.execute("ROLLBACK").await.expect("let go");
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    way.silent.store(false, Ordering::SeqCst);
+    soon(async { while store.job(&job("j")).await.is_err() {} }).await;
+}
+
+#[tokio::test]
+async fn a_row_that_somebody_holds_is_said_to_be_busy_and_later_changed() {
+    let db = Db::postgres().await;
+    db.sql("INSERT INTO jobs (id, tenant_id, status) VALUES ('j', 'acme', 'running')").await.expect("insert");
+    use sqlx::{Connection, Executor};
+    let mut holder = sqlx::PgConnection::connect(&db.url).await.expect("connect");
+    holder.execute("BEGIN; SELECT * FROM jobs FOR UPDATE").await.expect("hold");
+    let pause = change(job("j"), Action::Pause, 1);
+    let answer = soon(db.store.apply(&pause)).await;
+    assert!(matches!(answer, Err(StoreError::Unavailable(_))), "{answer:?}");
+    assert_eq!(status(&db, "j").await, JobStatus::Running);
+    holder.execute("ROLLBACK").await.expect("let go");
+    assert_eq!(
+        db.store.apply(&pause).await.expect("apply"),
+        Applied::Succeeded { status: "paused".into(), changed: true }
+    );
+}
+
+#[tokio::test]
+async fn a_file_that_another_program_writes_to_is_waited_for_then_said_to_be_busy() {
+    let db = Db::sqlite().await;
+    db.sql("INSERT INTO jobs (id, tenant_id, status) VALUES ('j', 'acme', 'running')").await.expect("insert");
+    use sqlx::{Connection, Executor};
+    let mut holder = sqlx::SqliteConnection::connect(&db.url).await.expect("connect");
+    holder.execute("BEGIN IMMEDIATE").await.expect("hold");
+    let pauses: Vec<Change> = (0..3).map(|n| change(job("j"), Action::Pause, n)).collect();
+    let busy = futures_util::future::join_all(pauses.iter().map(|c| db.store.apply(c)));
+    let read = async {
+        for _ in 0..20 {
+            assert_eq!(status(&db, "j").await, JobStatus::Running, "readers do not wait for a writer");
+        }
+    };
+    let (busy, ()) = tokio::join!(busy, read);
+    assert!(busy.iter().all(|answer| matches!(answer, Err(StoreError::Unavailable(_)))), "{busy:?}");
+    let waits = db.store.apply(&pauses[0]);
+    let (applied, ()) = tokio::join!(waits, async {
+        tokio::task::yield_now().await;
+        holder.execute("ROLLBACK").await.expect("let go");
+    });
+    assert_eq!(applied.expect("apply"), Applied::Succeeded { status: "paused".into(), changed: true });
+}
+
+#[tokio::test]
+async fn a_database_without_tables_is_refused_not_waited_for() {
+    let folder = tempfile::tempdir().expect("folder");
+    let url = format!("sqlite://{}", folder.path().join("new.db").display());
+    let store = Store::open(&config::Database { url: url.into(), connections: 2 }).await.expect("open");
+    assert!(!store.is_migrated().await.expect("read"));
+    for answer in
+        [store.job(&job("j")).await.map(|_| ()), store.apply(&change(job("j"), Action::Pause, 1)).await.map(|_| ())]
+    {
+        assert!(matches!(answer, Err(StoreError::Refused(_))), "{answer:?}");
+    }
+    assert_eq!(store.migrate().await.expect("migrate"), 1);
+    assert_eq!(store.migrate().await.expect("again"), 0);
+}

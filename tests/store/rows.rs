@@ -1,0 +1,223 @@
+//! Rows and lists, those of other systems too; permissions, audit, migrations.
+
+use super::*;
+
+pub async fn rows_of_other_systems_are_read_and_never_started(db: Db) {
+    db.sql(
+        "INSERT INTO jobs (id, tenant_id, job_type, title, status, progress_percent, parameters, created_at) \
+            VALUES ('old', 'acme', 'work', 'A title', 'pending', 42.7, '{\"a\":[1]}', '2026-01-02 03:04:05')",
+    )
+    .await
+    .expect("insert");
+    let row = db.store.job(&job("old")).await.expect("read").expect("row");
+    assert_eq!(row.progress.progress_percent, 42);
+    assert_eq!(row.parameters, json!({"a": [1]}));
+    assert_eq!(row.created_at.as_deref(), Some("2026-01-02T03:04:05Z"));
+    assert!(claim(&db, "w").await.is_none(), "a job put there by another system must not be started");
+    db.sql("INSERT INTO campaigns (id, tenant_id, name, status) VALUES ('c', 'acme', 'A campaign', 'active')")
+        .await
+        .expect("insert");
+    let campaign = Resource::parse("acme:campaign:c").expect("resource");
+    db.store.apply(&change(campaign.clone(), Action::Pause, 1)).await.expect("apply");
+    let row = db.store.campaign(&campaign).await.expect("read").expect("row");
+    assert_eq!((row.is_active, row.status), (false, CampaignStatus::Paused));
+}
+
+pub async fn odd_rows_are_read_or_left_out_and_hide_no_others(db: Db) {
+    db.sql(
+        "INSERT INTO jobs (id, tenant_id, status, job_type, progress_percent, items_processed, parameters, max_retries, created_at)
+           VALUES ('nulls', 'acme', 'running', NULL, NULL, NULL, NULL, NULL, NULL);
+         INSERT INTO jobs (id, tenant_id, status, progress_percent) VALUES ('high', 'acme', 'running', 250);
+         INSERT INTO jobs (id, tenant_id, status, progress_percent) VALUES ('low', 'acme', 'running', -3.5);
+         INSERT INTO jobs (id, tenant_id, status) VALUES ('no:id', 'acme', 'running');
+         INSERT INTO jobs (id, tenant_id, status, host) VALUES ('odd-host', 'acme', 'running', 'not a worker');
+         INSERT INTO campaigns (id, tenant_id, is_active) VALUES ('off', 'acme', FALSE);
+         INSERT INTO campaigns (id, tenant_id, name, is_active, status) VALUES ('on', 'acme', 'On', TRUE, 'paused');",
+    )
+    .await
+    .expect("insert");
+    if db.url.starts_with("sqlite") {
+        db.sql("INSERT INTO jobs (id, tenant_id, parameters, result) VALUES ('text', 'acme', 'not json', '{')")
+            .await
+            .expect("insert");
+        let row = db.store.job(&job("text")).await.expect("read").expect("row");
+        assert_eq!((row.parameters, row.result), (json!("not json"), json!("{")));
+    }
+    let nulls = db.store.job(&job("nulls")).await.expect("read").expect("row");
+    assert_eq!((nulls.progress.progress_percent, nulls.parameters, nulls.created_at), (0, json!(null), None));
+    assert_eq!(db.store.job(&job("high")).await.expect("read").expect("row").progress.progress_percent, 100);
+    assert_eq!(db.store.job(&job("low")).await.expect("read").expect("row").progress.progress_percent, 0);
+    let filter = JobFilter {
+        tenant: job("j").tenant,
+        status: Some(JobStatus::Running),
+        campaign: None,
+        job_type: None,
+        after: None,
+        limit: 100,
+    };
+    let listed = db.store.jobs(&filter).await.expect("list").items;
+    assert_eq!(listed.iter().map(|j| j.id.as_str()).collect::<Vec<_>>(), ["odd-host", "low", "high", "nulls"]);
+    assert!(db.store.hosted_runs().await.expect("runs").is_empty(), "a host that is no worker is nobody's run");
+    assert!(matches!(db.store.apply(&change(job("odd-host"), Action::Pause, 1)).await, Err(StoreError::Refused(_))));
+    assert!(db.sql("INSERT INTO jobs (id, tenant_id, status) VALUES ('x', 'acme', 'resting')").await.is_err());
+    // Campaigns whose two columns disagree are made one by the next command.
+    for (id, action, active) in [("off", Action::Resume, true), ("on", Action::Pause, false)] {
+        let applied = db.store.apply(&change(campaign(id), action, 1)).await.expect("apply");
+        assert!(matches!(applied, Applied::Succeeded { changed: true, .. }), "{id}: {applied:?}");
+        let row = db.store.campaign(&campaign(id)).await.expect("read").expect("row");
+        assert_eq!((row.is_active, row.status == CampaignStatus::Active), (active, active), "{id}");
+    }
+    // External work that ran goes on running when it is resumed, however it was paused.
+    db.sql(
+        "INSERT INTO jobs (id, tenant_id, status, started_at) VALUES ('ran', 'acme', 'paused', '2026-01-01 00:00:00')",
+    )
+    .await
+    .expect("insert");
+    db.store.apply(&change(job("ran"), Action::Resume, 1)).await.expect("apply");
+    assert_eq!(status(&db, "ran").await, JobStatus::Running);
+}
+
+pub async fn the_character_nul_is_kept_out_of_the_way(db: Db) {
+    let odd = json!({"a\u{0}": ["x\u{0}y", "C:\\u0000"]});
+    db.store.create_job(&NewJob { parameters: odd.clone(), ..new_job("j", None) }).await.expect("create");
+    let taken = claim(&db, "w").await.expect("claimed");
+    let progress = Progress { current_item: Some("a\u{0}b".into()), ..Progress::default() };
+    assert!(db.store.save_progress(&taken.run, &progress, Some(&odd)).await.expect("save"));
+    let ended = db.store.finish(&taken.run, &progress, &RunEnd::Completed(odd)).await.expect("finish");
+    let Finished::Done(row) = ended else { panic!("lost") };
+    assert_eq!(row.result, json!({"a\u{fffd}": ["x\u{fffd}y", "C:\\u0000"]}));
+}
+
+pub async fn lists_are_paged_and_keep_to_the_tenant(db: Db) {
+    for n in 0..5 {
+        db.store.create_job(&new_job(&format!("j{n}"), None)).await.expect("create");
+    }
+    db.sql("INSERT INTO jobs (id, tenant_id) VALUES ('theirs', 'other')").await.expect("insert");
+    let mut filter =
+        JobFilter { tenant: job("j").tenant, status: None, campaign: None, job_type: None, after: None, limit: 2 };
+    let mut seen = Vec::new();
+    loop {
+        let page = db.store.jobs(&filter).await.expect("list");
+        seen.extend(page.items.iter().map(|j| j.id.to_string()));
+        filter.after = page.next;
+        if filter.after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(seen, ["j4", "j3", "j2", "j1", "j0"]);
+    filter.status = Some(JobStatus::Paused);
+    assert!(db.store.jobs(&filter).await.expect("list").items.is_empty());
+    let other = Resource::parse("other:job:j0").expect("resource");
+    assert!(db.store.job(&other).await.expect("read").is_none());
+}
+
+pub async fn permissions_come_directly_and_by_role_with_a_version_that_plain_sql_raises(db: Db) {
+    let user: UserId = "user-456".parse().expect("user");
+    let before = db.store.permissions_of(&user).await.expect("read");
+    assert!(before.held.is_empty());
+    db.sql("INSERT INTO user_permissions (user_id, permission) VALUES ('user-456', 'jobs.cancel')")
+        .await
+        .expect("insert");
+    db.sql("INSERT INTO roles (id, name) VALUES ('op', 'Operator')").await.expect("insert");
+    db.sql("INSERT INTO role_permissions (role_id, permission) VALUES ('op', 'campaigns.*')").await.expect("insert");
+    db.sql("INSERT INTO user_roles (user_id, role_id) VALUES ('user-456', 'op')").await.expect("insert");
+    let mut after = db.store.permissions_of(&user).await.expect("read");
+    after.held.sort();
+    assert_eq!(after.held, ["campaigns.*", "jobs.cancel"]);
+    assert!(after.version >= before.version + 3);
+    assert_eq!(db.store.permission_version().await.expect("read"), after.version);
+    let granted = db.store.grant(&user, &["jobs.read".to_owned(), "jobs.cancel".to_owned()]).await.expect("grant");
+    assert!(granted > after.version);
+    let revoked = db.store.revoke(&user, &["jobs.cancel".to_owned()]).await.expect("revoke");
+    assert!(revoked > granted);
+    db.sql("DELETE FROM user_roles").await.expect("delete");
+    assert_eq!(db.store.permissions_of(&user).await.expect("read").held, ["jobs.read"]);
+}
+
+pub async fn the_audit_trail_is_written_once_chained_and_append_only(db: Db) {
+    let entry = |n: i64| AuditEntry {
+        id: format!("{n}-0"),
+        at: n,
+        event: "accepted".into(),
+        tenant_id: "acme".into(),
+        user_id: "ann".into(),
+        resource_kind: "job".into(),
+        resource_id: "j".into(),
+        action: "pause".into(),
+        command_id: None,
+        request_id: None,
+        reason: Some("why \"not\"".into()),
+        address: None,
+        token_id: None,
+        outcome: None,
+        worker_id: None,
+        attempts: None,
+        latency_ms: Some(n),
+    };
+    let store = &db.store;
+    assert_eq!(store.audit_position("s").await.expect("position"), "0");
+    let entries = [entry(1), entry(2)];
+    let (a, b) = tokio::join!(store.append_audit("s", "0", &entries), store.append_audit("s", "0", &entries));
+    assert!(a.expect("append") ^ b.expect("append"), "exactly one of two writers may write");
+    assert_eq!(store.audit_position("s").await.expect("position"), "2-0");
+    assert!(store.append_audit("s", "2-0", &[entry(3)]).await.expect("append"));
+    let filter = AuditFilter { limit: 2, ..AuditFilter::default() };
+    let first = store.audit(&filter).await.expect("read");
+    let second = store.audit(&AuditFilter { after: first.next.clone(), ..filter }).await.expect("read");
+    let rows: Vec<_> = first.items.iter().chain(&second.items).collect();
+    assert_eq!(rows.iter().map(|r| r.entry.clone()).collect::<Vec<_>>(), [entry(1), entry(2), entry(3)]);
+    for pair in rows.windows(2) {
+        assert_eq!(pair[1].previous_hash, pair[0].hash);
+    }
+    assert!(rows.iter().all(|r| r.is_intact()));
+    assert!(second.next.is_none(), "that was the end");
+    assert!(db.sql("UPDATE command_audit SET user_id = 'bob'").await.is_err());
+    assert!(db.sql("DELETE FROM command_audit").await.is_err());
+}
+
+pub async fn a_changed_audit_row_is_noticed(db: Db) {
+    let text = "INSERT INTO command_audit (id, at, tenant_id, user_id, resource_kind, resource_id, action, event, stream_id, previous_hash, hash)
+      VALUES (1, '2026-01-01T00:00:00Z', 'acme', 'eve', 'job', 'j', 'cancel', 'accepted', '1-0', '', 'made up')";
+    db.sql(text).await.expect("insert");
+    let rows = db.store.audit(&AuditFilter { limit: 10, ..AuditFilter::default() }).await.expect("read").items;
+    assert!(!rows[0].is_intact());
+    let over = if db.url.starts_with("sqlite") {
+        text.replace("INSERT INTO", "INSERT OR REPLACE INTO")
+    } else {
+        format!("{text} ON CONFLICT (id) DO UPDATE SET user_id = 'bob'")
+    };
+    assert!(db.sql(&over).await.is_err(), "a row may not be replaced either");
+    if !db.url.starts_with("sqlite") {
+        assert!(db.sql("TRUNCATE command_audit").await.is_err());
+    }
+}
+
+pub async fn any_number_of_programs_may_migrate_at_once(db: Db) {
+    for round in 0..4 {
+        let folder = tempfile::tempdir().expect("folder");
+        let url = if db.url.starts_with("sqlite") {
+            format!("sqlite://{}", folder.path().join("new.db").display())
+        } else {
+            support::postgres::database().await
+        };
+        let programs = (0..6).map(|_| {
+            let settings = config::Database { url: url.clone().into(), connections: 2 };
+            tokio::spawn(async move { Store::open(&settings).await?.migrate().await })
+        });
+        let applied: usize = futures_util::future::join_all(programs)
+            .await
+            .into_iter()
+            .map(|done| done.expect("task").expect("migrate"))
+            .sum();
+        assert_eq!(applied, 1, "round {round}: each migration is applied once");
+    }
+}
+
+pub async fn ping_answers_and_says_what_is_missing(db: Db) {
+    let within = Duration::from_secs(10);
+    db.store.ping(within).await.expect("ping");
+    if let Some(file) = db.url.strip_prefix("sqlite://") {
+        std::fs::remove_file(file).expect("remove");
+        assert!(matches!(db.store.ping(within).await, Err(StoreError::Unavailable(_))));
+    }
+}

@@ -1,0 +1,144 @@
+//! Which job a worker gets, and what it may write about it.
+
+use super::*;
+
+pub async fn each_waiting_job_is_claimed_once_and_none_of_a_paused_campaign(db: Db) {
+    let jobs = (0..12).map(|n| new_job(&format!("j{n}"), Some("c"))).collect();
+    let campaign =
+        NewCampaign { id: "c".parse().expect("id"), tenant: job("j").tenant, name: None, created_by: None, jobs };
+    assert_eq!(db.store.create_campaign(&campaign).await.expect("create").items_total, 12);
+    let claims = (0..8).map(|n| {
+        let store = db.store.clone();
+        async move {
+            let mut taken = Vec::new();
+            for _ in 0..20 {
+                if let Some(job) =
+                    store.claim_job(&worker(&format!("w{n}")), None, &["work".into()]).await.expect("claim")
+                {
+                    taken.push(job.job.id.to_string());
+                }
+            }
+            taken
+        }
+    });
+    let mut taken: Vec<String> = futures_util::future::join_all(claims).await.concat();
+    taken.sort();
+    taken.dedup();
+    assert_eq!(taken.len(), 12);
+    db.store.create_job(&new_job("late", Some("c"))).await.expect("create");
+    let resource = Resource::parse("acme:campaign:c").expect("resource");
+    db.store.apply(&change(resource.clone(), Action::Pause, 1)).await.expect("apply");
+    assert!(claim(&db, "w").await.is_none());
+    db.store.apply(&change(resource, Action::Resume, 2)).await.expect("apply");
+    assert_eq!(claim(&db, "w").await.expect("claimed").job.id.as_str(), "late");
+}
+
+pub async fn what_cannot_run_does_not_hold_up_what_can(db: Db) {
+    let paused = campaign_of(&db, "paused", 30).await;
+    db.store.apply(&change(paused, Action::Pause, 1)).await.expect("apply");
+    for n in 0..30 {
+        let other = NewJob { job_type: "unknown".into(), ..new_job(&format!("u{n}"), None) };
+        db.store.create_job(&other).await.expect("create");
+    }
+    let theirs = NewJob { tenant: "other".parse().expect("tenant"), ..new_job("theirs", None) };
+    db.store.create_job(&theirs).await.expect("create");
+    db.store.create_job(&new_job("alone", None)).await.expect("create");
+    campaign_of(&db, "active", 2).await;
+    let (mine, work) = (vec![job("x").tenant], vec!["work".to_owned(), "more".to_owned()]);
+    let mut taken = Vec::new();
+    while let Some(found) = db.store.claim_job(&worker("w"), Some(&mine), &work).await.expect("claim") {
+        taken.push(found.job.id.to_string());
+    }
+    assert_eq!(taken, ["alone", "active-0", "active-1"], "the oldest first, of this tenant only");
+    let found = claim(&db, "w").await.expect("claimed");
+    assert_eq!(found.job.id.as_str(), "theirs", "for every tenant");
+    assert!(db.store.claim_job(&worker("w"), None, &[]).await.expect("claim").is_none(), "no type is known");
+    assert!(db.store.claim_job(&worker("w"), Some(&[]), &work).await.expect("claim").is_none(), "no tenant is served");
+}
+
+pub async fn a_row_that_cannot_be_read_does_not_stop_the_queue(db: Db) {
+    db.sql("INSERT INTO jobs (id, tenant_id, job_type, origin) VALUES ('no:id', 'acme', 'work', 'queued')")
+        .await
+        .expect("insert");
+    db.store.create_job(&new_job("fine", None)).await.expect("create");
+    assert!(claim(&db, "w").await.is_none(), "the one that cannot be read is put aside");
+    assert_eq!(claim(&db, "w").await.expect("claimed").job.id.as_str(), "fine");
+}
+
+pub async fn a_run_that_is_over_changes_nothing(db: Db) {
+    let made = NewJob { max_retries: 1, ..new_job("j", None) };
+    db.store.create_job(&made).await.expect("create");
+    assert!(matches!(db.store.create_job(&made).await, Err(StoreError::Conflict(_))));
+    let first = claim(&db, "w1").await.expect("claimed");
+    let hosted = db.store.apply(&change(job("j"), Action::Pause, 1)).await.expect("apply");
+    assert_eq!(hosted, Applied::Hosted(first.run.clone()));
+    let failed = RunEnd::Failed { error: "no luck".into(), permanent: false };
+    let Finished::Done(row) = db.store.finish(&first.run, &Progress::default(), &failed).await.expect("finish") else {
+        panic!("lost")
+    };
+    assert_eq!((row.status, row.retry_count), (JobStatus::Pending, 1));
+    let completed = RunEnd::Completed(json!({"rows": 2}));
+    assert!(matches!(db.store.finish(&first.run, &Progress::default(), &completed).await, Ok(Finished::Lost)));
+    assert!(!db.store.save_progress(&first.run, &Progress::default(), None).await.expect("save"));
+    db.sql("UPDATE jobs SET run_after = NULL").await.expect("update");
+    let second = claim(&db, "w2").await.expect("claimed");
+    assert_eq!(second.run.number, 2);
+    let progress = Progress { progress_percent: 50, items_total: Some(4), ..Progress::default() };
+    assert!(db.store.save_progress(&second.run, &progress, None).await.expect("save"));
+    let mine = Change { run: Some(second.run.clone()), ..change(job("j"), Action::Pause, 2) };
+    assert!(matches!(db.store.apply(&mine).await, Ok(Applied::Succeeded { changed: true, .. })));
+    assert!(matches!(db.store.finish(&second.run, &progress, &completed).await, Ok(Finished::Lost)), "it is paused");
+    let mine = Change { run: Some(second.run.clone()), ..change(job("j"), Action::Resume, 3) };
+    assert!(matches!(db.store.apply(&mine).await, Ok(Applied::Succeeded { status, .. }) if status == "running"));
+    let Ok(Finished::Done(row)) = db.store.finish(&second.run, &progress, &completed).await else { panic!("lost") };
+    assert_eq!((row.status, row.result, row.progress), (JobStatus::Completed, json!({"rows": 2}), progress));
+}
+
+pub async fn a_job_handed_back_goes_on_where_it_was_and_a_dead_hosts_too(db: Db) {
+    db.store.create_job(&new_job("j", None)).await.expect("create");
+    let first = claim(&db, "w1").await.expect("claimed");
+    db.store.save_progress(&first.run, &Progress::default(), Some(&json!({"row": 7}))).await.expect("save");
+    assert!(db.store.hand_back(&first.run).await.expect("hand back"));
+    let second = claim(&db, "w2").await.expect("claimed");
+    assert_eq!(second.resume_point, Some(json!({"row": 7})));
+    assert_eq!(db.store.hosted_runs().await.expect("runs"), vec![second.run.clone()]);
+    assert!(db.store.release_dead(&first.run, "died").await.expect("release").is_none());
+    let released = db.store.release_dead(&second.run, "died").await.expect("release").expect("it was its");
+    assert_eq!(released.status, JobStatus::Pending);
+    let attached = db.store.create_attached_job(&new_job("a", None), &worker("w3")).await.expect("create");
+    assert_eq!(attached.job.status, JobStatus::Running);
+    let released = db.store.release_dead(&attached.run, "died").await.expect("release").expect("it was its");
+    assert_eq!((released.status, released.error_message.as_deref()), (JobStatus::Failed, Some("died")));
+}
+
+pub async fn an_attached_job_is_never_handed_to_another_worker(db: Db) {
+    let attached = db.store.create_attached_job(&new_job("a", None), &worker("w1")).await.expect("create");
+    assert!(!db.store.hand_back(&attached.run).await.expect("hand back"));
+    assert!(claim(&db, "w2").await.is_none());
+    let again = db.store.create_attached_job(&new_job("a", None), &worker("w2")).await;
+    assert!(matches!(again, Err(StoreError::Conflict(_))), "{again:?}");
+    assert_eq!(status(&db, "a").await, JobStatus::Running);
+}
+
+pub async fn a_failure_is_tried_again_until_the_retries_are_used_up(db: Db) {
+    db.store.create_job(&NewJob { max_retries: 2, ..new_job("j", None) }).await.expect("create");
+    for tries in 0..3 {
+        let taken = claim(&db, "w").await.expect("claimed");
+        let before = jiff::Timestamp::now();
+        let ended = db.store.finish(&taken.run, &Progress::default(), &failed("no luck")).await.expect("finish");
+        let Finished::Done(row) = ended else { panic!("lost") };
+        let (status, retries) = if tries < 2 { (JobStatus::Pending, tries + 1) } else { (JobStatus::Failed, 2) };
+        assert_eq!((row.status, row.retry_count, row.error_message.as_deref()), (status, retries, Some("no luck")));
+        assert_eq!(row.completed_at.is_some(), status == JobStatus::Failed);
+        // Its time has not come while run_after lies ahead.
+        let ahead = before.as_millisecond() + 60_000;
+        db.sql(&format!("UPDATE jobs SET run_after = {ahead} WHERE status = 'pending'")).await.expect("update");
+        assert!(claim(&db, "w").await.is_none());
+        db.sql("UPDATE jobs SET run_after = 1 WHERE status = 'pending'").await.expect("update");
+    }
+    db.store.create_job(&NewJob { max_retries: 2, ..new_job("p", None) }).await.expect("create");
+    let taken = claim(&db, "w").await.expect("claimed");
+    let end = RunEnd::Failed { error: "never".into(), permanent: true };
+    let Ok(Finished::Done(row)) = db.store.finish(&taken.run, &Progress::default(), &end).await else { panic!("lost") };
+    assert_eq!((row.status, row.retry_count), (JobStatus::Failed, 0));
+}

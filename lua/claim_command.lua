@@ -32,7 +32,7 @@ end
 
 local record = redis.call('HGET', KEYS[3], command)
 if not record then
-  -- Records and queue expire together; an id without a record can be answered by nobody.
+  -- Records and queue are written together: somebody else removed this one, and nobody can answer it.
   redis.call('LPOP', KEYS[2])
   return { 'later' }
 end
@@ -45,6 +45,6 @@ redis.call('HSET', KEYS[1], 'command', command, 'holder', worker, 'until', whole
   'attempts', whole(attempt), 'fence', whole(fence))
 redis.call('HDEL', KEYS[1], 'not_before')
 redis.call('ZADD', KEYS[4], now_ms + lease, resource)
-for i = 1, 3 do redis.call('EXPIRE', KEYS[i], 604800) end
+redis.call('EXPIRE', KEYS[1], 604800)
 local accepted, text = string.match(record, '^(%d+)|%d+|(.*)$')
 return { 'command', command, accepted, text, whole(attempt), whole(fence), whole(now_ms) }

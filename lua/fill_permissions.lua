@@ -12,7 +12,8 @@ local floor = tonumber(redis.call('GET', KEYS[2]) or '0')
 local cached = tonumber(redis.call('HGET', KEYS[1], '@version') or '0')
 if version < floor or version < cached then return 0 end
 redis.call('DEL', KEYS[1])
-redis.call('HSET', KEYS[1], '@version', ARGV[1])
 for i = 3, #ARGV do redis.call('HSET', KEYS[1], ARGV[i], '1') end
+-- Last, so that a row in SQL that bears this name cannot stand in its place.
+redis.call('HSET', KEYS[1], '@version', ARGV[1])
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 return 1

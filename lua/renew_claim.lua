@@ -6,8 +6,9 @@
 -- Returns: 'held' | 'cancel' (held, and a cancel waits) | 'lost'
 -- Safe to repeat: it only moves the end of the lease.
 
-local state = redis.call('HMGET', KEYS[1], 'command', 'fence', 'cancel')
-if state[1] ~= ARGV[1] or state[2] ~= ARGV[2] then return 'lost' end
+local state = redis.call('HMGET', KEYS[1], 'command', 'fence', 'cancel', 'not_before')
+-- A renewal that was under way when the claim was given back must not take it again.
+if state[1] ~= ARGV[1] or state[2] ~= ARGV[2] or state[4] then return 'lost' end
 local now_ms = math.floor(now_us() / 1000)
 redis.call('HSET', KEYS[1], 'until', whole(now_ms + tonumber(ARGV[3])))
 redis.call('ZADD', KEYS[2], now_ms + tonumber(ARGV[3]), ARGV[4])

@@ -4,7 +4,7 @@
 //! touch several of them on a Redis Cluster, and workers sweep a fixed number of partitions however
 //! many tenants there are. The number of partitions must never change while data is kept.
 
-use crate::domain::{RequestId, Resource, ResourceKind, TenantId, UserId};
+use crate::domain::{Resource, ResourceKind, TenantId, UserId};
 
 /// Builds names for a fixed number of partitions.
 #[derive(Debug, Clone, Copy)]
@@ -100,8 +100,8 @@ impl Keys {
         format!("{}:finished", self.resource(r))
     }
 
-    /// String: the first answer to a `request_id`, kept 24 h.
-    pub fn request(self, r: &Resource, user: &UserId, request: &RequestId) -> String {
+    /// String: the first answer to a `request_id`, kept 24 h; or to a denied command without one, kept 10 s.
+    pub fn request(self, r: &Resource, user: &UserId, request: &str) -> String {
         format!("{}:request:{}:{request}", self.resource(r), user.encoded())
     }
 
@@ -178,12 +178,7 @@ mod tests {
         let job = Resource::parse("acme:job:j1").expect("resource");
         let user: UserId = "x:{00}:y*".parse().expect("user");
         let tag = keys.partition(&job.tenant).to_string();
-        for key in [
-            keys.state(&job),
-            keys.queue(&job),
-            keys.rate(&job.tenant, &user),
-            keys.request(&job, &user, &"r".parse().expect("id")),
-        ] {
+        for key in [keys.state(&job), keys.queue(&job), keys.rate(&job.tenant, &user), keys.request(&job, &user, "r")] {
             assert!(key.starts_with(&format!("wh:{tag}:acme:")), "{key}");
             assert_eq!(key.matches('{').count(), 1, "{key}");
             assert!(!key.contains('*'), "{key}");

@@ -159,7 +159,8 @@ impl Broker {
         let answer: String = self.link.script(&lua::RENEW_CLAIM, &texts(&keys), &bytes(&args)).await?;
         match answer.as_str() {
             "held" => Ok(Renewed::Held { cancel_waiting: false }),
-            "cancel" => Ok(Renewed::Held { cancel_waiting: true }),
+            // A second cancel behind a cancel is nothing to give way to.
+            "cancel" => Ok(Renewed::Held { cancel_waiting: claim.action != Action::Cancel }),
             "lost" => Ok(Renewed::Lost),
             _ => Err(BrokerError::Refused(format!("renew_claim answered {answer:?}"))),
         }
@@ -239,10 +240,7 @@ impl Broker {
     pub async fn ended(&self, resource: &Resource, command: CommandId) -> Result<Option<Ended>, BrokerError> {
         let kept: Option<String> =
             self.link.query(redis::cmd("HGET").arg(self.keys().results(resource)).arg(command.to_string())).await?;
-        Ok(kept.and_then(|kept| {
-            let (at, message) = kept.split_once('|')?;
-            Some(Ended { command, at: at.parse().ok()?, message: message.to_owned() })
-        }))
+        Ok(kept.and_then(kept_result).map(|(at, message)| Ended { command, at, message }))
     }
 
     /// The newest results of a resource, oldest first: for a gateway that was cut off for a while.
@@ -257,14 +255,20 @@ impl Broker {
         let kept: Vec<Option<String>> =
             self.link.query(redis::cmd("HMGET").arg(names.results(resource)).arg(&ids)).await?;
         let pairs = ids.iter().zip(kept).filter_map(|(id, kept)| {
-            let kept = kept?;
-            let (at, message) = kept.split_once('|')?;
-            Some(Ended { command: id.parse().ok()?, at: at.parse().ok()?, message: message.to_owned() })
+            let (at, message) = kept_result(kept?)?;
+            Some(Ended { command: id.parse().ok()?, at, message })
         });
         let mut pairs: Vec<_> = pairs.collect();
         pairs.reverse();
         Ok(pairs)
     }
+}
+
+/// A kept result is `ended_ms|workers|message`.
+fn kept_result(kept: String) -> Option<(i64, String)> {
+    let mut parts = kept.splitn(3, '|');
+    let at = parts.next()?.parse().ok()?;
+    Some((at, parts.nth(1)?.to_owned()))
 }
 
 /// The status reached or the error's words, as JSON, from a result message.

@@ -100,15 +100,24 @@ const DEADLINE_US: i64 = 1_500_000;
 impl Broker {
     /// Submits a command. Reads the clock of Redis; safe to call again with the same submission.
     /// Answers within about 1.8 s: reconnects and asks again where the first answer was lost.
+    /// [`BrokerError::Unavailable`] and [`Submitted::TooLate`] mean that it was not accepted and never will be.
     pub async fn submit(&self, submission: &Submission, limits: SubmitLimits) -> Result<Submitted, BrokerError> {
-        let prepared = Prepared::new(self, submission, limits);
         let begun = Instant::now();
-        let mut sent = false;
+        let mut prepared = Prepared::new(self, submission, limits);
+        let (mut sent, mut clock_corrected) = (false, false);
         loop {
             let left = PATIENCE.saturating_sub(begun.elapsed());
             let outcome = match tokio::time::timeout(left, prepared.send(self)).await {
-                Ok(Ok(answer)) => return read(self, &answer),
-                Ok(Err(error @ BrokerError::Refused(_))) => return Err(error),
+                Ok(Ok(answer)) => match read(self, &answer)? {
+                    // Our idea of Redis's clock was wrong, and the answer brought the right one.
+                    Submitted::TooLate if !sent && !clock_corrected => {
+                        clock_corrected = true;
+                        prepared.set_deadline(self, begun);
+                        continue;
+                    }
+                    outcome => return Ok(outcome),
+                },
+                Ok(Err(error @ BrokerError::Refused(_))) if !sent => return Err(error),
                 Ok(Err(error)) => error,
                 Err(_) => BrokerError::Unknown("no answer in time".to_owned()),
             };
@@ -135,7 +144,11 @@ impl Prepared {
         let (r, user) = (&s.resource, &s.user);
         let partition = names.partition(&r.tenant);
         let state = names.state(r);
-        let request = s.request.as_ref().map_or_else(|| state.clone(), |id| names.request(r, user, id));
+        // Without a request id the command's own stands in: a denial whose answer was lost is not counted twice.
+        let request = match &s.request {
+            Some(id) => names.request(r, user, id.as_str()),
+            None => names.request(r, user, &s.command.to_string()),
+        };
         let keys = vec![
             state,
             names.queue(r),
@@ -173,7 +186,7 @@ impl Prepared {
         let digest =
             format!("{}.{:016x}", s.action.word(), crate::broker::keys::fnv1a(s.reason.as_deref().unwrap_or("")));
         let args = [
-            (broker.link.redis_now_us() + DEADLINE_US).to_string(),
+            deadline(broker, Duration::ZERO),
             s.command.to_string(),
             digest,
             u8::from(s.request.is_some()).to_string(),
@@ -194,11 +207,21 @@ impl Prepared {
         Self { keys, args: args.into_iter().map(String::into_bytes).collect() }
     }
 
+    fn set_deadline(&mut self, broker: &Broker, begun: Instant) {
+        self.args[0] = deadline(broker, begun.elapsed()).into_bytes();
+    }
+
     async fn send(&self, broker: &Broker) -> Result<Vec<String>, BrokerError> {
         let keys: Vec<&str> = self.keys.iter().map(String::as_str).collect();
         let args: Vec<&[u8]> = self.args.iter().map(Vec::as_slice).collect();
         broker.link.script(&lua::SUBMIT, &keys, &args).await
     }
+}
+
+/// Unix µs by Redis's clock.
+fn deadline(broker: &Broker, since_begun: Duration) -> String {
+    let spent = i64::try_from(since_begun.as_micros()).unwrap_or(DEADLINE_US);
+    (broker.link.redis_now_us() + DEADLINE_US - spent).to_string()
 }
 
 /// The audit entry without its end: the scripts add what they alone know.

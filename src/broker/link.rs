@@ -2,31 +2,39 @@
 //!
 //! deadpool is the factory only: one connection is taken from it and cloned for every use, because
 //! checking one out for each command costs a PING and stops pipelining. A dead connection is known at
-//! once (the client library pushes `Disconnection`), so that from then on commands are refused without
-//! being sent, until a new connection stands.
+//! once (the client library pushes `Disconnection`, or a command fails on it, or is not answered), so that
+//! from then on commands are refused without being sent, until a new connection stands.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
-use redis::io::tcp::TcpSettings;
-use redis::{AsyncConnectionConfig, Cmd, FromRedisValue, IntoConnectionInfo, Pipeline, PushInfo, PushKind, RedisError};
-use secrecy::ExposeSecret;
-use tokio::sync::{mpsc, watch};
+use redis::{AsyncConnectionConfig, Cmd, FromRedisValue, Pipeline, PushInfo, PushKind, RedisError};
+use tokio::sync::watch;
 
+use super::address::Address;
 use super::error::BrokerError;
 use super::scripts::lua::LuaScript;
 
-/// Longest wait for one answer.
+/// Longest wait for one answer. One that takes longer means a hung server or a line that swallows everything:
+/// the connection is given up.
 const RESPONSE: Duration = Duration::from_millis(1_000);
 /// Longest wait for a connection.
 const CONNECT: Duration = Duration::from_millis(1_500);
+/// Wait before the second try to connect; it doubles up to [`LAST_WAIT`].
+const FIRST_WAIT: Duration = Duration::from_millis(20);
+const LAST_WAIT: Duration = Duration::from_millis(400);
+/// A connection that lasted less goes on with the waits of the one before.
+const LASTED: Duration = Duration::from_secs(2);
+
+/// Server errors after which nothing was done, and which pass: the caller may come again.
+const PASSING: [&str; 9] =
+    ["READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "MISCONF", "OOM", "NOREPLICAS", "BUSY"];
 
 /// A handle on the connection; cheap to clone. The connection is given up when the last one is dropped.
 #[derive(Clone)]
 pub struct Link {
-    current: watch::Receiver<Option<Live>>,
     shared: Arc<Shared>,
 }
 
@@ -37,36 +45,75 @@ struct Live {
 }
 
 struct Shared {
-    /// Redis's clock minus this machine's, µs.
-    clock_offset: AtomicI64,
+    /// The connection, `None` from the moment it is known dead.
+    current: watch::Sender<Option<Live>>,
+    /// Number of the newest connection tried.
     generation: AtomicU64,
-    /// Generations found dead by their users; a full queue already holds one, which is enough.
-    dead: mpsc::Sender<u64>,
+    /// Number of the newest connection known dead: it may die before it is in `current`.
+    dead: AtomicU64,
+    /// The clock below counts from here: a monotonic one, which nobody sets.
+    origin: Instant,
+    /// Redis's clock minus the time since `origin`, µs.
+    clock_offset: AtomicI64,
+}
+
+impl Shared {
+    fn died(&self, generation: u64) {
+        self.dead.fetch_max(generation, Ordering::SeqCst);
+        self.current.send_if_modified(|current| {
+            let it = current.as_ref().is_some_and(|live| live.generation <= generation);
+            if it {
+                *current = None;
+            }
+            it
+        });
+    }
+
+    fn stands(&self, live: Live) {
+        let generation = live.generation;
+        self.current.send_replace(Some(live));
+        if self.dead.load(Ordering::SeqCst) >= generation {
+            self.died(generation);
+        }
+    }
+
+    fn elapsed_us(&self) -> i64 {
+        i64::try_from(self.origin.elapsed().as_micros()).unwrap_or(i64::MAX)
+    }
+
+    fn learn_clock(&self, redis_us: i64) {
+        self.clock_offset.store(redis_us - self.elapsed_us(), Ordering::Relaxed);
+    }
 }
 
 impl Link {
     /// First connection. Later ones are made by a task that lives as long as a handle does.
     pub async fn connect(settings: &crate::config::Redis) -> Result<Self, BrokerError> {
-        let info = connection_info(settings)?;
-        let (dead, hear_dead) = mpsc::channel(16);
-        let shared = Arc::new(Shared { clock_offset: AtomicI64::new(0), generation: AtomicU64::new(0), dead });
-        let first = open(&info, &shared).await.map_err(|e| BrokerError::Unavailable(describe(&info, &e)))?;
-        let (set, current) = watch::channel(Some(first));
-        let link = Self { current, shared };
+        let address = Address::of(settings)?;
+        let shared = Arc::new(Shared {
+            current: watch::Sender::new(None),
+            generation: AtomicU64::new(0),
+            dead: AtomicU64::new(0),
+            origin: Instant::now(),
+            clock_offset: AtomicI64::new(0),
+        });
+        let first = open(&address, &shared).await;
+        shared.stands(first.map_err(|error| BrokerError::Unavailable(format!("{address}: {error}")))?);
+        let link = Self { shared };
         check_server(&link).await?;
         // Not in a TaskTracker: it ends by itself when the last handle is gone.
-        tokio::spawn(keep(info, Arc::downgrade(&link.shared), set, hear_dead));
+        tokio::spawn(keep(address, Arc::downgrade(&link.shared), link.shared.current.subscribe()));
         Ok(link)
     }
 
     /// Whether the connection is believed to be up.
     pub fn is_up(&self) -> bool {
-        self.current.borrow().is_some()
+        self.shared.current.borrow().is_some()
     }
 
     /// Waits until a connection stands, at most so long.
     pub(crate) async fn wait_up(&self, within: Duration) -> bool {
-        let mut current = self.current.clone();
+        let mut current = self.shared.current.subscribe();
         tokio::time::timeout(within, current.wait_for(Option::is_some)).await.is_ok_and(|r| r.is_ok())
     }
 
@@ -107,74 +154,52 @@ impl Link {
 
     /// This moment by Redis's clock as far as known, Unix µs.
     pub(crate) fn redis_now_us(&self) -> i64 {
-        local_now_us() + self.shared.clock_offset.load(Ordering::Relaxed)
+        self.shared.elapsed_us() + self.shared.clock_offset.load(Ordering::Relaxed)
     }
 
     /// Redis said what time it is.
     pub(crate) fn learn_clock(&self, redis_us: i64) {
-        self.shared.clock_offset.store(redis_us - local_now_us(), Ordering::Relaxed);
+        self.shared.learn_clock(redis_us);
     }
 
     fn live(&self) -> Result<Live, BrokerError> {
-        self.current.borrow().clone().ok_or_else(|| BrokerError::Unavailable("no connection".to_owned()))
+        self.shared.current.borrow().clone().ok_or_else(|| BrokerError::Unavailable("no connection".to_owned()))
     }
 
     /// What an error means for the caller and for the connection.
     fn failed(&self, generation: u64, error: &RedisError) -> BrokerError {
-        let read_only = error.code() == Some("READONLY");
-        if error.is_unrecoverable_error() || error.is_io_error() && !error.is_timeout() || read_only {
-            let _ = self.shared.dead.try_send(generation);
+        let code = error.code();
+        // READONLY: the server has become a replica, and the master is another.
+        if error.is_unrecoverable_error() || error.is_io_error() || code == Some("READONLY") {
+            self.shared.died(generation);
         }
-        if read_only || matches!(error.code(), Some("LOADING" | "MASTERDOWN" | "CLUSTERDOWN" | "MISCONF" | "OOM")) {
+        if code.is_some_and(|code| PASSING.contains(&code)) || error.is_connection_refusal() {
             return BrokerError::Unavailable(error.to_string());
         }
-        if error.is_connection_refusal() {
-            return BrokerError::Unavailable(error.to_string());
-        }
-        if error.is_io_error() || error.is_timeout() || error.is_connection_dropped() {
+        if error.is_io_error() || error.is_unrecoverable_error() {
             return BrokerError::Unknown(error.to_string());
         }
         BrokerError::Refused(error.to_string())
     }
 }
 
-fn local_now_us() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_micros()).unwrap_or(i64::MAX))
-}
-
-/// The address in the settings, in the client library's terms.
-pub(super) fn connection_info(settings: &crate::config::Redis) -> Result<redis::ConnectionInfo, BrokerError> {
-    let url = settings.url.expose_secret();
-    for later in ["redis+sentinel://", "redis+cluster://"] {
-        if url.starts_with(later) {
-            return Err(BrokerError::Refused(format!(
-                "{later} addresses are not supported yet: use redis:// or rediss://"
-            )));
-        }
-    }
-    let info = url.into_connection_info().map_err(|e| BrokerError::Refused(format!("redis.url: {e}")))?;
-    Ok(info.set_tcp_settings(TcpSettings::default().set_nodelay(true)))
-}
-
-/// An error with the address it is about, never with the password.
-fn describe(info: &redis::ConnectionInfo, error: &RedisError) -> String {
-    format!("{}: {error}", info.addr())
-}
-
-async fn open(info: &redis::ConnectionInfo, shared: &Arc<Shared>) -> Result<Live, RedisError> {
+async fn open(address: &Address, shared: &Arc<Shared>) -> Result<Live, RedisError> {
+    let info = address.resolve().await?;
     let generation = shared.generation.fetch_add(1, Ordering::Relaxed) + 1;
-    let dead = shared.dead.clone();
+    let watched = Arc::downgrade(shared);
     let config = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(CONNECT))
         .set_response_timeout(Some(RESPONSE))
         .set_push_sender(move |push: PushInfo| {
-            if push.kind == PushKind::Disconnection {
-                let _ = dead.try_send(generation);
+            if push.kind == PushKind::Disconnection
+                && let Some(shared) = watched.upgrade()
+            {
+                shared.died(generation);
             }
             Ok::<(), redis::aio::SendError>(())
         });
     let resp3 = info.redis_settings().clone().set_protocol(redis::ProtocolVersion::RESP3);
-    let manager = deadpool_redis::Manager::new_with_config(info.clone().set_redis_settings(resp3), config)?;
+    let manager = deadpool_redis::Manager::new_with_config(info.set_redis_settings(resp3), config)?;
     let pool = deadpool_redis::Pool::builder(manager).max_size(1).build().map_err(|e| client_error(&e))?;
     let taken = pool.get().await.map_err(|error| match error {
         deadpool_redis::PoolError::Backend(error) => error,
@@ -182,7 +207,7 @@ async fn open(info: &redis::ConnectionInfo, shared: &Arc<Shared>) -> Result<Live
     })?;
     let mut connection = deadpool_redis::Connection::take(taken);
     let (seconds, micros): (i64, i64) = redis::cmd("TIME").query_async(&mut connection).await?;
-    shared.clock_offset.store(seconds * 1_000_000 + micros - local_now_us(), Ordering::Relaxed);
+    shared.learn_clock(seconds * 1_000_000 + micros);
     Ok(Live { connection, generation })
 }
 
@@ -191,42 +216,40 @@ fn client_error(error: &dyn std::fmt::Display) -> RedisError {
 }
 
 /// Replaces dead connections, until nobody holds the link any more.
-async fn keep(
-    info: redis::ConnectionInfo,
-    shared: std::sync::Weak<Shared>,
-    set: watch::Sender<Option<Live>>,
-    mut hear_dead: mpsc::Receiver<u64>,
-) {
+async fn keep(address: Address, shared: Weak<Shared>, mut current: watch::Receiver<Option<Live>>) {
+    let (mut wait, mut since) = (FIRST_WAIT, Instant::now());
     loop {
-        let died = tokio::select! {
-            () = set.closed() => return,
-            died = hear_dead.recv() => died,
-        };
-        let Some(died) = died else { return };
-        if set.borrow().as_ref().is_none_or(|live| live.generation != died) {
-            continue; // An older one; it has been replaced.
+        if current.wait_for(Option::is_none).await.is_err() {
+            return;
         }
-        set.send_replace(None);
-        tracing::warn!(address = %info.addr(), "redis.disconnected");
-        let mut wait = Duration::from_millis(20);
+        tracing::warn!(%address, "redis.disconnected");
+        if since.elapsed() > LASTED {
+            wait = FIRST_WAIT;
+        } else {
+            // A server that takes connections and drops them must not be asked as fast as it can refuse.
+            tokio::time::sleep(jittered(wait)).await;
+        }
         loop {
             let Some(shared) = shared.upgrade() else { return };
-            match open(&info, &shared).await {
+            match open(&address, &shared).await {
                 Ok(live) => {
-                    tracing::info!(address = %info.addr(), "redis.connected");
-                    set.send_replace(Some(live));
+                    tracing::info!(%address, "redis.connected");
+                    shared.stands(live);
+                    since = Instant::now();
                     break;
                 }
                 Err(error) => tracing::debug!(%error, "redis.reconnect_failed"),
             }
             drop(shared);
-            tokio::time::sleep(wait.mul_f64(0.5 + fastrand::f64())).await;
-            wait = (wait * 2).min(Duration::from_millis(400));
-            if set.is_closed() {
-                return;
-            }
+            tokio::time::sleep(jittered(wait)).await;
+            wait = (wait * 2).min(LAST_WAIT);
         }
+        wait = (wait * 2).min(LAST_WAIT);
     }
+}
+
+fn jittered(wait: Duration) -> Duration {
+    wait.mul_f64(0.5 + fastrand::f64())
 }
 
 /// What the design relies on: scripts with `#!lua`, and nothing evicted.

@@ -15,9 +15,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::address::Address;
 use super::error::BrokerError;
 use super::keys::probe_channel;
-use super::link::connection_info;
 use super::{Broker, Link};
 
 /// Events that may wait for the receiver. A receiver that falls further behind loses messages and is told
@@ -51,6 +51,13 @@ enum Request {
     Unsubscribe { channels: Vec<String> },
 }
 
+/// One command to Redis.
+enum Step {
+    Subscribe(Vec<String>),
+    SubscribePatterns(Vec<String>),
+    Unsubscribe(Vec<String>),
+}
+
 /// A handle on the connection; cheap to clone.
 #[derive(Clone)]
 pub struct Subscriber {
@@ -66,23 +73,25 @@ impl Subscriber {
         tracker: &TaskTracker,
         stop: CancellationToken,
     ) -> Result<(Self, mpsc::Receiver<Event>), BrokerError> {
-        let client =
-            redis::Client::open(connection_info(settings)?).map_err(|e| BrokerError::Refused(e.to_string()))?;
+        let address = Address::of(settings)?;
         let (requests, hear_requests) = mpsc::channel(REQUESTS);
         let (events, hear_events) = mpsc::channel(EVENTS);
         let delivers = Arc::new(AtomicBool::new(false));
         let owner = Owner {
-            client,
+            address,
             link: broker.link.clone(),
+            tracker: tracker.clone(),
             probe: probe_channel(&uuid::Uuid::now_v7().simple().to_string()),
             channels: BTreeSet::new(),
             patterns: BTreeSet::new(),
             requests: hear_requests,
+            waiting: Vec::new(),
             events,
             lagging: false,
             delivers: delivers.clone(),
         };
-        let first = owner.open().await.map_err(|e| BrokerError::Unavailable(e.to_string()))?;
+        let first = owner.open().await;
+        let first = first.map_err(|error| BrokerError::Unavailable(format!("{}: {error}", owner.address)))?;
         tracker.spawn(owner.run(first, stop));
         Ok((Self { requests, delivers }, hear_events))
     }
@@ -123,13 +132,17 @@ impl Subscriber {
 type Connection = (PubSubSink, PubSubStream);
 
 struct Owner {
-    client: redis::Client,
+    address: Address,
     link: Link,
+    tracker: TaskTracker,
     probe: String,
     channels: BTreeSet<String>,
     patterns: BTreeSet<String>,
     requests: mpsc::Receiver<Request>,
+    /// Callers whose subscriptions are noted and not confirmed yet: no more than one batch.
+    waiting: Vec<oneshot::Sender<()>>,
     events: mpsc::Sender<Event>,
+    /// The receiver has missed something and has not been told.
     lagging: bool,
     delivers: Arc<AtomicBool>,
 }
@@ -137,7 +150,8 @@ struct Owner {
 impl Owner {
     async fn open(&self) -> redis::RedisResult<Connection> {
         let opening = async {
-            let (mut sink, stream) = self.client.get_async_pubsub().await?.split();
+            let client = redis::Client::open(self.address.resolve().await?)?;
+            let (mut sink, stream) = client.get_async_pubsub().await?.split();
             sink.subscribe(&self.probe).await?;
             for some in chunks(&self.channels) {
                 sink.subscribe(some).await?;
@@ -147,7 +161,6 @@ impl Owner {
             }
             Ok((sink, stream))
         };
-        let late = || (redis::ErrorKind::Io, "no answer to SUBSCRIBE in time").into();
         tokio::time::timeout(ANSWER, opening).await.unwrap_or_else(|_| Err(late()))
     }
 
@@ -176,6 +189,7 @@ impl Owner {
                 wait = (wait * 2).min(Duration::from_millis(400));
             };
             tracing::info!("redis.subscriber_connected");
+            self.confirm();
             self.lagging = true;
             self.tell_gap();
         }
@@ -187,6 +201,7 @@ impl Owner {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut heard = Instant::now();
         let mut batch = Vec::new();
+        let mut asked = true;
         loop {
             tokio::select! {
                 message = stream.next() => {
@@ -204,10 +219,9 @@ impl Owner {
                         self.lagging = true;
                     }
                 }
-                count = self.requests.recv_many(&mut batch, 512) => {
-                    if count == 0 {
-                        return std::future::pending().await; // Nobody asks any more; `stop` ends it.
-                    }
+                count = self.requests.recv_many(&mut batch, 512), if asked => {
+                    // Zero: every handle is gone. What is subscribed goes on, until `stop`.
+                    asked = count > 0;
                     if self.answer(sink, &mut batch).await.is_err() {
                         return;
                     }
@@ -218,7 +232,7 @@ impl Owner {
                     }
                     let (link, probe) = (self.link.clone(), self.probe.clone());
                     // Beside this loop, which must keep reading; it ends within the link's time for an answer.
-                    tokio::spawn(async move {
+                    self.tracker.spawn(async move {
                         let _: Result<i64, _> = link.query(redis::cmd("PUBLISH").arg(probe).arg("")).await;
                     });
                 }
@@ -226,44 +240,64 @@ impl Owner {
         }
     }
 
-    /// Carries requests out in their order, neighbours of one kind in one command.
+    /// Carries requests out in their order. What is wanted is noted first: if the connection is lost on the
+    /// way, the next one begins with what was noted, and its callers are told then.
     async fn answer(&mut self, sink: &mut PubSubSink, batch: &mut Vec<Request>) -> redis::RedisResult<()> {
-        let mut waiting: Vec<oneshot::Sender<()>> = Vec::new();
-        let mut channels: Vec<String> = Vec::new();
-        let mut patterns: Vec<String> = Vec::new();
-        let mut failed = Ok(());
+        let steps = self.note(batch);
+        let sending = async {
+            for step in &steps {
+                match step {
+                    Step::Subscribe(names) => sink.subscribe(names).await?,
+                    Step::SubscribePatterns(names) => sink.psubscribe(names).await?,
+                    Step::Unsubscribe(names) => sink.unsubscribe(names).await?,
+                }
+            }
+            Ok(())
+        };
+        tokio::time::timeout(ANSWER, sending).await.unwrap_or_else(|_| Err(late()))?;
+        self.confirm();
+        Ok(())
+    }
+
+    /// Brings the sets up to date; gives the commands that bring the connection up to date, neighbours of one
+    /// kind as one.
+    fn note(&mut self, batch: &mut Vec<Request>) -> Vec<Step> {
+        let mut steps: Vec<Step> = Vec::new();
         for request in batch.drain(..) {
             match request {
-                Request::Subscribe { channels: names, patterns: is_pattern, done } => {
-                    let (known, new) = if is_pattern {
-                        (&mut self.patterns, &mut patterns)
-                    } else {
-                        (&mut self.channels, &mut channels)
-                    };
-                    // Kept even if the connection is lost now: the next one subscribes to them.
-                    new.extend(names.into_iter().filter(|name| known.insert(name.clone())));
-                    waiting.push(done);
-                }
-                Request::Unsubscribe { channels: names } => {
-                    if failed.is_ok() {
-                        failed = flush(sink, &mut channels, &mut patterns).await;
+                // Its caller has given up, and was told that nothing is subscribed.
+                Request::Subscribe { done, .. } if done.is_closed() => {}
+                Request::Subscribe { channels, patterns, done } => {
+                    self.waiting.push(done);
+                    let known = if patterns { &mut self.patterns } else { &mut self.channels };
+                    let new = channels.into_iter().filter(|name| known.insert(name.clone()));
+                    let new: Vec<String> = new.collect();
+                    match steps.last_mut() {
+                        _ if new.is_empty() => {}
+                        Some(Step::SubscribePatterns(names)) if patterns => names.extend(new),
+                        Some(Step::Subscribe(names)) if !patterns => names.extend(new),
+                        _ if patterns => steps.push(Step::SubscribePatterns(new)),
+                        _ => steps.push(Step::Subscribe(new)),
                     }
-                    let gone: Vec<String> = names.into_iter().filter(|name| self.channels.remove(name)).collect();
-                    if failed.is_ok() && !gone.is_empty() {
-                        failed = sink.unsubscribe(&gone).await;
+                }
+                Request::Unsubscribe { channels } => {
+                    let gone: Vec<String> = channels.into_iter().filter(|name| self.channels.remove(name)).collect();
+                    match steps.last_mut() {
+                        _ if gone.is_empty() => {}
+                        Some(Step::Unsubscribe(names)) => names.extend(gone),
+                        _ => steps.push(Step::Unsubscribe(gone)),
                     }
                 }
             }
         }
-        if failed.is_ok() {
-            failed = flush(sink, &mut channels, &mut patterns).await;
+        steps
+    }
+
+    /// Everything noted stands at Redis.
+    fn confirm(&mut self) {
+        for done in self.waiting.drain(..) {
+            let _ = done.send(()); // A caller that gave up meanwhile need not know.
         }
-        if failed.is_ok() {
-            for done in waiting {
-                let _ = done.send(());
-            }
-        }
-        failed
     }
 
     fn tell_gap(&mut self) {
@@ -273,18 +307,8 @@ impl Owner {
     }
 }
 
-async fn flush(
-    sink: &mut PubSubSink,
-    channels: &mut Vec<String>,
-    patterns: &mut Vec<String>,
-) -> redis::RedisResult<()> {
-    if !channels.is_empty() {
-        sink.subscribe(std::mem::take(channels)).await?;
-    }
-    if !patterns.is_empty() {
-        sink.psubscribe(std::mem::take(patterns)).await?;
-    }
-    Ok(())
+fn late() -> redis::RedisError {
+    (redis::ErrorKind::Io, "no answer to SUBSCRIBE in time").into()
 }
 
 fn chunks(names: &BTreeSet<String>) -> Vec<Vec<&String>> {

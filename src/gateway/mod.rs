@@ -180,7 +180,7 @@ impl Gateway {
 /// Every route of a gateway, in the order in which they are tried.
 fn routes(gateway: &Gateway) -> Routes {
     let known = upgrade::routes(gateway).or(rest::routes(gateway)).unify();
-    known.or(rest::fallback()).unify().boxed()
+    known.or(crate::console::routes()).unify().or(rest::fallback()).unify().boxed()
 }
 
 /// Runs a gateway until `stop` is cancelled and it has drained. `ready` hears the address it listens on.

@@ -49,17 +49,17 @@ pub(super) async fn work(store: &Store, tenant: &TenantId, folder: &Folder) -> a
             .await?
             .context("cannot write the CSV file")?;
     }
-    let campaign = match open_campaign(store, tenant).await? {
-        Some(id) => id,
-        None => make_campaign(store, tenant, &file).await?,
-    };
-    // After the campaign, so that it stands before its 300 jobs in a list of the newest.
+    // Before the campaign, whose 300 jobs it would otherwise wait for.
     let import = match unfinished(store, tenant, "csv_import").await? {
         Some(id) => id,
         None => {
             let parameters = json!({"path": file, "rows_per_second": 1_000});
             make_job(store, tenant, "csv_import", "Import of orders.csv", parameters).await?
         }
+    };
+    let campaign = match open_campaign(store, tenant).await? {
+        Some(id) => id,
+        None => make_campaign(store, tenant, &file).await?,
     };
     Ok(Work { import, campaign, program: Some(program(&file)) })
 }

@@ -54,16 +54,16 @@ pub type Routes = BoxedFilter<(Response,)>;
 #[derive(Debug, thiserror::Error)]
 pub enum GatewayError {
     /// Redis.
-    #[error("{0}")]
+    #[error(transparent)]
     Broker(#[from] BrokerError),
     /// SQL.
-    #[error("{0}")]
+    #[error(transparent)]
     Store(#[from] StoreError),
     /// SQL is there, its tables are not.
     #[error("the database has not been migrated: run `wheelhouse migrate` first")]
     NotMigrated,
     /// The keys of tokens.
-    #[error("{0}")]
+    #[error(transparent)]
     Auth(#[from] SetupError),
     /// The address.
     #[error("setting server.listen: cannot listen on {address}: {error}; is another program using it?")]

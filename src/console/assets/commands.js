@@ -228,7 +228,7 @@ export class Commands {
       const last = request.item.requests.at(-1);
       if (request !== last || request.phase !== "waiting") continue;
       const seconds = Math.floor((Date.now() - request.begun) / 1_000);
-      const text = words.waiting(request.action, seconds, request.workers);
+      const text = words.waiting(request.action, seconds, request.workers, request.item.row.status);
       if (request.item.note?.text !== text) this.note(request.item, request.workers === 0 ? "warn" : "busy", text);
     }
     const left = this.secondsLimited();

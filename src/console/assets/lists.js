@@ -18,6 +18,10 @@ const UNFINISHED = ["running", "paused", "pending"];
 // What stopped fitting the filter stays this long, so that its end is seen.
 const STAYS = 15_000;
 const MOST_KEPT = 3_000;
+// Rows that a first look should show, where there are that many, and what it may cost to find them.
+const FILL = 20;
+const FILL_LOOKS = 3;
+const FILL_PAGE = 500;
 const TOUCHED = 4_000;
 
 const ID = /^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/;
@@ -114,6 +118,8 @@ export class List {
       this.error = null;
       this.state = "loaded";
       this.on.loaded(this.kind);
+      if (first) await this.fill(generation);
+      if (generation !== this.generation) return;
     } catch (error) {
       if (generation !== this.generation || error.stale) return;
       this.failures += 1;
@@ -141,16 +147,34 @@ export class List {
     this.prune();
   }
 
+  // The newest may all be jobs of campaigns, which are not shown: a few more looks, so that the page is not
+  // empty where there is something to see.
+  async fill(generation) {
+    for (let look = 0; look < FILL_LOOKS; look += 1) {
+      const visible = [...this.model.items.values()].filter((item) => item.kind === this.kind && this.fits(item)).length;
+      const cursor = [...this.cursors.values()][0];
+      if (visible >= FILL || !cursor || cursor.next === null) return;
+      this.arrange(true);
+      await this.continue(cursor, { limit: FILL_PAGE }, generation);
+      if (generation !== this.generation) return;
+    }
+  }
+
+  async continue(cursor, more, generation) {
+    const page = await api.list(this.kind, { ...cursor.query, ...more, after: cursor.next });
+    if (generation !== this.generation) return;
+    cursor.next = page.next ?? null;
+    for (const row of page[this.plural] ?? []) this.model.merge(this.kind, row);
+  }
+
   async loadOlder() {
     const { generation } = this;
     this.older.disabled = true;
     try {
       for (const cursor of this.cursors.values()) {
         if (cursor.next === null) continue;
-        const page = await api.list(this.kind, { ...cursor.query, after: cursor.next });
+        await this.continue(cursor, {}, generation);
         if (generation !== this.generation) return;
-        cursor.next = page.next ?? null;
-        for (const row of page[this.plural] ?? []) this.model.merge(this.kind, row);
       }
     } catch (error) {
       if (generation === this.generation) this.on.failed(this.kind, error);

@@ -16,7 +16,6 @@ const ME_EVERY = 60_000;
 
 const filter = { status: "", text: "", members: false, campaign: null };
 const model = new Model();
-let expired = false;
 
 // ---- sockets ----------------------------------------------------------------------------------------
 
@@ -95,6 +94,10 @@ const commands = new Commands(model, pool, {
   limit: () => describeLimit(),
 });
 
+function redraw() {
+  for (const item of model.items.values()) model.changed(item);
+}
+
 function report(item, tone, text) {
   activity.report(item, tone, text, show);
   say(`${text}. ${nameOf(item)}`, tone === "bad");
@@ -105,7 +108,7 @@ function describeLimit() {
   const seconds = commands.secondsLimited();
   setText(byId("limit"), seconds > 0 ? limited(commands.limitMessage, seconds) : "");
   setAttribute(byId("limit"), "hidden", seconds === 0);
-  if ((seconds > 0) !== (limitShown > 0)) for (const item of model.items.values()) model.changed(item);
+  if ((seconds > 0) !== (limitShown > 0)) redraw();
   limitShown = seconds;
 }
 
@@ -228,7 +231,7 @@ function describeConnection() {
 }
 
 function connection() {
-  if (!session.token || expired) return ["out", "Signed out"];
+  if (!session.token || !session.usable) return ["out", "Signed out"];
   const all = Object.values(lists);
   if (all.every((list) => list.state === "loading")) return ["starting", "Connecting…"];
   const failing = all.find((list) => list.failures > 0 && list.error?.status !== 403);
@@ -252,7 +255,7 @@ async function loadMe() {
     const me = await api.me();
     if (before && (before.user_id !== me.user_id || before.tenant_id !== me.tenant_id)) forgetAll();
     session.me = me;
-    for (const item of model.items.values()) model.changed(item);
+    redraw();
   } catch (error) {
     if (error.status === 401 && !error.stale) signInAgain(error.message);
   }
@@ -282,7 +285,7 @@ function forgetAll() {
 }
 
 function begin() {
-  expired = false;
+  session.usable = true;
   byId("sign-in").hidden = true;
   byId("page").hidden = false;
   loadMe();
@@ -294,8 +297,9 @@ function begin() {
 
 // What is on the page stays: an operator in the middle of something must not lose sight of it.
 function signInAgain(why) {
-  if (expired) return;
-  expired = true;
+  if (!session.usable) return;
+  session.usable = false;
+  redraw();
   pool.stop();
   eachList((list) => list.stop());
   askForToken(`${why} Paste a new token to go on.`);
@@ -331,7 +335,7 @@ byId("sign-in").addEventListener("submit", async (event) => {
   }
   byId("token").value = "";
   const same = session.me && session.me.user_id === me.user_id && session.me.tenant_id === me.tenant_id;
-  if (same && !expired) {
+  if (same && session.usable) {
     // Sockets that are open go on, without a break.
     pool.sendAll({ type: "refresh_token", token });
     session.me = me;
@@ -351,13 +355,13 @@ byId("sign-in-cancel").addEventListener("click", () => {
 });
 
 byId("sign-out").addEventListener("click", () => {
-  if (byId("sign-out").hasAttribute("data-renew") && !expired) {
+  if (byId("sign-out").hasAttribute("data-renew") && session.usable) {
     askForToken("The token ends soon. Paste a new one of the same user: nothing is interrupted.", true);
     return;
   }
   session.end();
   forgetAll();
-  expired = false;
+  session.usable = true;
   askForToken("You are signed out.");
 });
 
@@ -376,7 +380,7 @@ document.addEventListener("keydown", (event) => {
   }
 });
 document.addEventListener("visibilitychange", () => {
-  if (!document.hidden && session.token && !expired) eachList((list) => list.poll());
+  if (!document.hidden && session.token && session.usable) eachList((list) => list.poll());
 });
 // A link with a token opened in a tab that shows the console already changes only the fragment.
 addEventListener("hashchange", () => {
@@ -396,7 +400,7 @@ setInterval(() => {
   describeWho();
 }, 15_000);
 setInterval(() => {
-  if (session.token && !expired && !document.hidden) loadMe();
+  if (session.token && session.usable && !document.hidden) loadMe();
 }, ME_EVERY);
 
 if (session.begin()) begin();

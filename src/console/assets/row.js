@@ -43,7 +43,7 @@ export class Row {
       this.buttons[action] = button;
       this.acts.append(button);
     }
-    this.reason = el("input", { type: "text", maxlength: "500", placeholder: "Reason (optional)",
+    this.reason = el("input", { type: "text", maxlength: "500", placeholder: "Reason?",
       "aria-label": "Reason for cancelling, optional", autocomplete: "off", enterkeyhint: "done" });
     this.confirm = el("form", { class: "confirm", hidden: true, onsubmit: (event) => this.confirmed(event),
       onkeydown: (event) => event.key === "Escape" && (event.stopPropagation(), this.setConfirming(false)) },
@@ -150,7 +150,7 @@ export class Row {
   updateActions(name) {
     const { item } = this;
     const may = allowed(item);
-    const limited = this.on.seconds() > 0;
+    const limited = this.on.seconds() > 0 || !session.usable;
     setAttribute(this.acts, "aria-label", `Control ${name}`);
     for (const [action, button] of Object.entries(this.buttons)) {
       const busy = item.requests.some((request) => request.action === action);

@@ -41,6 +41,8 @@ function kept() {
 export const session = {
   token: null,
   me: null,
+  // False from the moment the gateway refused the token until there is a new one.
+  usable: true,
   // Looks for a token; true where there is one.
   begin() {
     const given = fromAddress();

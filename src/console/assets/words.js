@@ -70,10 +70,10 @@ export const accepted = (action, workers) =>
   workers === 0 ? "No worker is online: the command waits" : ACTIONS[action].doing;
 
 // After some seconds an operator wants to know that it is still being waited for, and for what.
-export function waiting(action, seconds, workers) {
+export function waiting(action, seconds, workers, status) {
   if (workers === 0) return `No worker is online: the command waits (${seconds} s)`;
   if (seconds < 3) return ACTIONS[action].doing;
-  if (action === "resume") return `Resuming… waiting for a worker (${seconds} s)`;
+  if (status !== "running") return `${ACTIONS[action].doing.slice(0, -1)}: waiting for a worker (${seconds} s)`;
   return `${ACTIONS[action].doing.slice(0, -1)}: the work has not stopped yet (${seconds} s)`;
 }
 

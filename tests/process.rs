@@ -1,11 +1,15 @@
 //! Programs under control: real trees of processes, stopped, continued and ended to the last one.
 
+mod support;
+
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
+use support::fleet::Fleet;
 use tokio::task::JoinHandle;
 use wheelhouse::worker::process::output::{Sink, pass_through};
 use wheelhouse::worker::process::progress::ProgressReader;
@@ -377,4 +381,100 @@ async fn a_program_whose_reader_has_gone_gets_a_broken_pipe() {
     pass_through(stdout, Gone, |_| {}).await;
     let how = process.ended().await.how;
     assert!(matches!(how, How::Signalled(13) | How::Exited(1)), "{how}");
+}
+
+/// `wheelhouse run` with the family, as a job `family` of the tenant `acme`; gives it, and the family's ids.
+async fn run_family(fleet: &Fleet) -> (std::process::Child, Vec<i32>) {
+    let run = fleet
+        .command(&["run", "--tenant", "acme", "--job-id", "family", "--", "sh", "-c", FAMILY])
+        .env("D", fleet.folder())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("wheelhouse run");
+    let pids = || -> Vec<i32> {
+        let text = std::fs::read_to_string(fleet.folder().join("pids")).unwrap_or_default();
+        text.lines().filter_map(|line| line.parse().ok()).collect()
+    };
+    until("the family", || pids().len() == 3).await;
+    (run, pids())
+}
+
+async fn code_of(mut run: std::process::Child) -> Option<i32> {
+    let mut code = None;
+    until("`wheelhouse run` to end", || {
+        code = run.try_wait().expect("wait");
+        code.is_some()
+    })
+    .await;
+    code.and_then(|status| status.code())
+}
+
+#[tokio::test]
+async fn an_operator_pauses_resumes_and_cancels_a_program_from_a_socket() {
+    let mut fleet = Fleet::new();
+    fleet.permit("ann", "*").await;
+    let gateway = fleet.gateway();
+    let (run, pids) = run_family(&fleet).await;
+    let mut socket = fleet.socket(gateway, "ann", "acme", "jobs/family").await;
+    for _ in 0..3 {
+        socket.send(json!({"type": "pause_job"})).await;
+        socket.until(&["pause_succeeded"]).await;
+        assert!(pids.iter().all(|pid| state(*pid) == Some('T')), "paused means that all stand still");
+        socket.send(json!({"type": "resume_job"})).await;
+        socket.until(&["resume_succeeded"]).await;
+        assert!(!pids.iter().any(|pid| state(*pid) == Some('T')), "resumed means that none does");
+    }
+    socket.send(json!({"type": "pause_job"})).await;
+    socket.until(&["pause_succeeded"]).await;
+    socket.send(json!({"type": "cancel_job", "reason": "enough"})).await;
+    socket.until(&["cancel_succeeded"]).await;
+    assert!(!pids.iter().any(|pid| lives(*pid)), "cancelled means that nothing is left");
+    assert_eq!(code_of(run).await, Some(143));
+    assert_eq!(fleet.status("acme", "family").await, "cancelled");
+}
+
+#[tokio::test]
+async fn a_run_that_is_killed_takes_the_program_along() {
+    let fleet = Fleet::new();
+    let (mut run, pids) = run_family(&fleet).await;
+    run.kill().expect("kill");
+    run.wait().expect("wait");
+    until("all to be gone", || !pids.iter().any(|pid| lives(*pid))).await;
+}
+
+#[tokio::test]
+async fn a_run_that_is_told_to_end_ends_its_program_and_records_it() {
+    let fleet = Fleet::new();
+    let (run, pids) = run_family(&fleet).await;
+    send(i32::try_from(run.id()).expect("pid"), Signal::TERM);
+    assert_eq!(code_of(run).await, Some(143));
+    assert!(!pids.iter().any(|pid| lives(*pid)));
+    assert_eq!(fleet.status("acme", "family").await, "failed");
+}
+
+#[tokio::test]
+async fn a_run_ends_as_its_program_does_and_hides_its_own_secrets_from_it() {
+    let fleet = Fleet::new();
+    let script = "echo out; echo err >&2; env | grep WHEELHOUSE; exit 5";
+    let done = fleet.command(&["run", "--tenant", "acme", "--job-id", "one", "--", "sh", "-c", script]).output();
+    let done = done.expect("wheelhouse run");
+    assert_eq!(done.status.code(), Some(5));
+    let out = String::from_utf8(done.stdout).expect("text");
+    let mut lines: Vec<&str> = out.lines().collect();
+    lines.sort_unstable();
+    assert_eq!(lines, ["WHEELHOUSE_JOB_ID=one", "WHEELHOUSE_TENANT_ID=acme", "out"]);
+    let told = String::from_utf8(done.stderr).expect("text");
+    assert!(told.contains("err\n") && told.contains("job one failed: exit code 5: err"), "{told}");
+    assert_eq!(fleet.status("acme", "one").await, "failed");
+
+    let missing = fleet.command(&["run", "--tenant", "acme", "--job-id", "two", "--", "no-such-program"]).output();
+    assert_eq!(missing.expect("wheelhouse run").status.code(), Some(127));
+    assert_eq!(fleet.status("acme", "two").await, "failed");
+
+    let well = fleet.command(&["run", "--tenant", "acme", "--job-id", "three", "--", "true"]).output();
+    assert_eq!(well.expect("wheelhouse run").status.code(), Some(0));
+    assert_eq!(fleet.status("acme", "three").await, "completed");
+    let again = fleet.command(&["run", "--tenant", "acme", "--job-id", "three", "--", "true"]).output().expect("run");
+    assert_eq!(again.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&again.stderr).contains("there is a job three already"));
 }

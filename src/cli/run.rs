@@ -132,12 +132,16 @@ pub async fn run(args: RunArgs, mut settings: Settings) -> anyhow::Result<ExitCo
         }
     };
     output.finish(REST_OF_OUTPUT).await;
-    host.progress(output.latest());
     if ended.left_behind > 0 {
         eprintln!("wheelhouse: ended {} processes that {name} had left running", ended.left_behind);
     }
 
     let end = end_of(&ended, interrupted, output.last_error());
+    let mut progress = output.latest();
+    if matches!(end, RunEnd::Completed(_)) {
+        progress.progress_percent = 100; // Most programs say nothing of the end but the end.
+    }
+    host.progress(progress);
     let words = match &end {
         RunEnd::Failed { error, .. } => error.clone(),
         RunEnd::Completed(_) => String::new(),

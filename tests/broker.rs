@@ -3,8 +3,11 @@
 mod support;
 
 mod broker {
+    mod claims;
+    mod faults;
     mod limiter;
     mod permissions;
+    mod redis_doc;
 }
 
 use std::time::{Duration, Instant};

@@ -1,0 +1,289 @@
+//! One executor, one result, in order: whatever the workers do, and however often they do it twice.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use crate::support::redis::RedisServer;
+use crate::{LEASE, LIMITS, accept, claim, connect, job, submission, success, worker};
+use wheelhouse::broker::Broker;
+use wheelhouse::broker::scripts::claim::{Claim, Claimed, Completed, End, Renewed};
+use wheelhouse::broker::scripts::submit::{Grant, Submitted};
+use wheelhouse::domain::{Action, CommandId, Resource};
+
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Submit(Action),
+    /// With a lease that has ended by the time anybody looks, or with one that has not.
+    Claim {
+        worker: usize,
+        short: bool,
+    },
+    Complete {
+        worker: usize,
+    },
+    Renew {
+        worker: usize,
+    },
+    GiveBack {
+        worker: usize,
+    },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let worker = 0..3_usize;
+    prop_oneof![
+        3 => prop::sample::select(vec![Action::Pause, Action::Resume, Action::Pause, Action::Cancel]).prop_map(Step::Submit),
+        6 => (worker.clone(), any::<bool>()).prop_map(|(worker, short)| Step::Claim { worker, short }),
+        5 => worker.clone().prop_map(|worker| Step::Complete { worker }),
+        2 => worker.clone().prop_map(|worker| Step::Renew { worker }),
+        1 => worker.prop_map(|worker| Step::GiveBack { worker }),
+    ]
+}
+
+/// What must be true of one resource.
+#[derive(Default)]
+struct Model {
+    /// Accepted, without a result, oldest first.
+    waiting: Vec<(CommandId, Action)>,
+    /// The claim that stands: command, fence, whether its lease is long, whether it was given back.
+    held: Option<(CommandId, i64, bool, bool)>,
+    /// The claim that ended last: completing it again is harmless.
+    ended: Option<(CommandId, i64)>,
+    newest_fence: i64,
+    results: usize,
+}
+
+async fn play(broker: &Broker, resource: &Resource, steps: Vec<Step>) -> Result<(), TestCaseError> {
+    let mut model = Model::default();
+    let mut claims: [Option<Claim>; 3] = [const { None }; 3];
+    for step in steps {
+        match step {
+            Step::Submit(action) => {
+                let mut asked = submission("x", action);
+                (asked.resource, asked.grant) = (resource.clone(), Grant::Internal);
+                accept(broker, &asked).await;
+                if action == Action::Cancel {
+                    // Whether a short lease still runs is not the test's to know: look at what Redis did.
+                    let was = model.held;
+                    let holds = |id: &CommandId, lease_long| {
+                        was.is_some_and(|(held, _, long, back)| held == *id && long == lease_long && !back)
+                    };
+                    let mut left = Vec::new();
+                    for (id, what) in std::mem::take(&mut model.waiting) {
+                        let ended = broker.result_of(resource, id).await.expect("result").is_some();
+                        let spared = what == Action::Cancel || holds(&id, true);
+                        prop_assert!(!(ended && spared), "superseded too much");
+                        prop_assert!(ended || spared || holds(&id, false), "not superseded");
+                        if ended {
+                            model.results += 1;
+                            model.held = model.held.filter(|(held, ..)| *held != id);
+                        } else {
+                            left.push((id, what));
+                        }
+                    }
+                    model.waiting = left;
+                }
+                model.waiting.push((asked.command, action));
+            }
+            Step::Claim { worker: who, short } => {
+                let lease = if short { Duration::from_millis(1) } else { LEASE };
+                let name = worker(&format!("w{who}"));
+                match broker.claim(resource, &name, lease).await.expect("claim") {
+                    Claimed::Command(new) => {
+                        let held_fast = model.held.is_some_and(|(_, _, long, back)| long && !back);
+                        prop_assert!(!held_fast, "two workers hold one resource");
+                        prop_assert_eq!(Some(new.command), model.waiting.first().map(|(id, _)| *id), "out of order");
+                        prop_assert!(new.fence > model.newest_fence, "the fence must grow");
+                        model.newest_fence = new.fence;
+                        model.held = Some((new.command, new.fence, !short, false));
+                        claims[who] = Some(*new);
+                    }
+                    Claimed::Nothing => prop_assert!(model.waiting.is_empty()),
+                    Claimed::Later => prop_assert!(model.held.is_some(), "nobody holds it"),
+                    Claimed::Hosted(host) => prop_assert!(false, "hosted by {}", host),
+                }
+            }
+            Step::Complete { worker: who } => {
+                let Some(old) = &claims[who] else { continue };
+                let name = worker(&format!("w{who}"));
+                let done = broker.complete(old, &name, End::Succeeded, &success(old, "x")).await.expect("complete");
+                let mine = (old.command, old.fence);
+                if model.held.is_some_and(|(id, fence, ..)| (id, fence) == mine) {
+                    model.waiting.retain(|(id, _)| *id != old.command);
+                    model.results += 1;
+                    (model.held, model.ended) = (None, Some(mine));
+                    prop_assert_eq!(done, Completed::Done { more: !model.waiting.is_empty() });
+                } else if model.ended == Some(mine) {
+                    prop_assert_eq!(done, Completed::Done { more: !model.waiting.is_empty() });
+                } else {
+                    prop_assert_eq!(done, Completed::Lost);
+                }
+            }
+            Step::Renew { worker: who } => {
+                let Some(old) = &claims[who] else { continue };
+                let renewed = broker.renew_claim(old, LEASE).await.expect("renew");
+                match &mut model.held {
+                    Some((id, fence, long, false)) if (*id, *fence) == (old.command, old.fence) => {
+                        *long = true;
+                        let outranked = old.action != Action::Cancel;
+                        let cancel = model.waiting.iter().any(|(_, action)| *action == Action::Cancel);
+                        prop_assert_eq!(renewed, Renewed::Held { cancel_waiting: outranked && cancel });
+                    }
+                    _ => prop_assert_eq!(renewed, Renewed::Lost),
+                }
+            }
+            Step::GiveBack { worker: who } => {
+                let Some(old) = &claims[who] else { continue };
+                let given = broker.retry_later(old, Duration::ZERO).await.expect("retry");
+                match &mut model.held {
+                    Some((id, fence, _, back)) if (*id, *fence) == (old.command, old.fence) => {
+                        *back = true;
+                        prop_assert!(given);
+                    }
+                    _ => prop_assert!(!given, "a lost claim was given back"),
+                }
+            }
+        }
+    }
+    let results = broker.recent_results(resource, 1_000).await.expect("results");
+    prop_assert_eq!(results.len(), model.results, "each command that ended has one result");
+    Ok(())
+}
+
+#[test]
+fn in_no_order_of_calls_do_two_workers_hold_one_resource_or_two_results_come_of_one_command() {
+    let redis = RedisServer::start();
+    let runtime = tokio::runtime::Runtime::new().expect("runtime");
+    let broker = runtime.block_on(connect(&redis));
+    let config = ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() };
+    let case = AtomicUsize::new(0);
+    proptest!(config, |(steps in prop::collection::vec(step(), 1..70))| {
+        let resource = job(&format!("case-{}", case.fetch_add(1, Ordering::Relaxed)));
+        runtime.block_on(play(&broker, &resource, steps))?;
+    });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn eight_workers_at_once_answer_every_command_once_and_in_order() {
+    let redis = RedisServer::start();
+    let broker = connect(&redis).await;
+    let mut expected: BTreeMap<String, Vec<CommandId>> = BTreeMap::new();
+    for i in 0..120 {
+        let id = format!("j{}", i % 6);
+        let mut asked = submission(&id, if i % 2 == 0 { Action::Pause } else { Action::Resume });
+        asked.grant = Grant::Internal;
+        accept(&broker, &asked).await;
+        expected.entry(id).or_default().push(asked.command);
+    }
+    let busy: &'static [AtomicBool; 6] = Box::leak(Box::default());
+    let partition = broker.keys().partition(&job("j0").tenant);
+    let workers = (0..8).map(|number| {
+        let broker = broker.clone();
+        tokio::spawn(async move {
+            let me = worker(&format!("w{number}"));
+            loop {
+                let due = broker.due(partition, 100).await.expect("due");
+                for resource in &due {
+                    let Claimed::Command(held) = broker.claim(resource, &me, LEASE).await.expect("claim") else {
+                        continue;
+                    };
+                    let place: usize = resource.id.as_str()[1..].parse().expect("number");
+                    assert!(!busy[place].swap(true, Ordering::SeqCst), "two workers hold {resource}");
+                    tokio::task::yield_now().await;
+                    assert!(busy[place].swap(false, Ordering::SeqCst));
+                    let done = broker.complete(&held, &me, End::Succeeded, &success(&held, "x")).await;
+                    assert!(matches!(done, Ok(Completed::Done { .. })), "{done:?}");
+                }
+                if due.is_empty() && broker.due(partition, 1).await.expect("due").is_empty() {
+                    let mut left = false;
+                    for place in 0..6 {
+                        left |= !matches!(
+                            broker.claim(&job(&format!("j{place}")), &me, Duration::from_millis(1)).await,
+                            Ok(Claimed::Nothing)
+                        );
+                    }
+                    if !left {
+                        return;
+                    }
+                }
+            }
+        })
+    });
+    for ended in futures_util::future::join_all(workers).await {
+        ended.expect("a worker failed");
+    }
+    for (id, commands) in expected {
+        let results = broker.recent_results(&job(&id), 100).await.expect("results");
+        assert_eq!(results.into_iter().map(|ended| ended.command).collect::<Vec<_>>(), commands);
+    }
+}
+
+#[tokio::test]
+async fn a_claim_given_back_cannot_be_taken_again_by_a_renewal_under_way() {
+    let redis = RedisServer::start();
+    let broker = connect(&redis).await;
+    accept(&broker, &submission("j1", Action::Pause)).await;
+    let held = claim(&broker, "j1", "w1").await;
+    assert!(broker.retry_later(&held, Duration::ZERO).await.expect("retry"));
+    assert_eq!(broker.renew_claim(&held, LEASE).await.expect("renew"), Renewed::Lost);
+    let again = loop {
+        // The delay of nothing is over as soon as Redis's clock shows the next millisecond.
+        if let Claimed::Command(again) = broker.claim(&job("j1"), &worker("w2"), LEASE).await.expect("claim") {
+            break again;
+        }
+    };
+    assert_eq!((again.command, again.attempt), (held.command, 2));
+}
+
+#[tokio::test]
+async fn a_cancel_does_not_wait_for_a_pause_that_waits_to_be_tried_again() {
+    let redis = RedisServer::start();
+    let broker = connect(&redis).await;
+    let pause = submission("j1", Action::Pause);
+    accept(&broker, &pause).await;
+    let held = claim(&broker, "j1", "w1").await;
+    assert!(broker.retry_later(&held, Duration::from_secs(600)).await.expect("retry"));
+    let cancel = submission("j1", Action::Cancel);
+    accept(&broker, &cancel).await;
+    let ended = broker.result_of(&job("j1"), pause.command).await.expect("result").expect("it has ended");
+    assert!(ended.contains("\"pause_failed\"") && ended.contains("Superseded by cancel"), "{ended}");
+    let partition = broker.keys().partition(&job("j1").tenant);
+    assert_eq!(broker.due(partition, 10).await.expect("due"), [job("j1")]);
+    assert_eq!(claim(&broker, "j1", "w2").await.command, cancel.command);
+    let events: Vec<String> =
+        broker.audit_after(partition, "0", 10).await.expect("audit").into_iter().map(|e| e.event).collect();
+    assert_eq!(events, ["accepted", "accepted", "failed"]);
+}
+
+#[tokio::test]
+async fn what_was_accepted_waits_for_ever_and_what_is_answered_is_cleared_away() {
+    let redis = RedisServer::start();
+    let broker = connect(&redis).await;
+    let (names, r) = (broker.keys(), job("j1"));
+    accept(&broker, &submission("j1", Action::Pause)).await;
+    let held = claim(&broker, "j1", "w1").await;
+    for key in [names.queue(&r), names.commands(&r), names.ready(names.partition(&r.tenant))] {
+        assert_eq!(redis.inline(&format!("TTL {key}")), ":-1", "{key} must not expire under a command");
+    }
+    broker.complete(&held, &worker("w1"), End::Succeeded, &success(&held, "paused")).await.expect("complete");
+    for key in [names.queue(&r), names.commands(&r), names.ready(names.partition(&r.tenant)), names.backlog(&r.tenant)]
+    {
+        assert_eq!(redis.inline(&format!("EXISTS {key}")), ":0", "{key} is left behind");
+    }
+}
+
+#[tokio::test]
+async fn a_denial_whose_answer_was_lost_uses_budget_once() {
+    let redis = RedisServer::start();
+    let broker = connect(&redis).await;
+    let mut asked = submission("j1", Action::Pause);
+    asked.grant = Grant::Token(false);
+    for _ in 0..3 {
+        assert_eq!(broker.submit(&asked, LIMITS).await.expect("submit"), Submitted::Denied);
+    }
+    let rate = broker.keys().rate(&asked.resource.tenant, &asked.user);
+    assert_eq!(redis.inline(&format!("LLEN {rate}")), ":1");
+}

@@ -1,24 +1,33 @@
-//! Watches the rights of everyone who has a socket open: who may no longer read is shown out (4403).
+//! Who has a socket open, and whether they still may: whoever lost the right to watch is shown out (4403).
+//!
+//! A change by `wheelhouse grant|revoke` names the user; any other is seen by the version of all
+//! permissions, asked for once a second, one question for the whole gateway.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::close::Close;
 use super::outbox::Outbox;
-use crate::auth::{Caller, Policy};
+use crate::auth::{Caller, Policy, PolicyError};
 use crate::config::PermissionSource;
-use crate::domain::{Permission, ResourceKind};
+use crate::domain::{Permission, ResourceKind, TenantId, UserId};
 use crate::store::Store;
 
 /// Between two looks at the version of all permissions.
 const LOOK: Duration = Duration::from_secs(1);
-/// After a change by plain SQL the cache may say the old for this long (`auth::policy` keeps answers 3 s).
-const CACHE: Duration = Duration::from_millis(3_100);
+/// Longer than the cache keeps an answer: a read that was under way during a change may have put the old
+/// one back, so everyone is looked at once more after this time.
+const CACHE: Duration = Duration::from_millis(3_200);
+/// Until those are looked at again about whom nothing could be known.
+const AGAIN: Duration = Duration::from_millis(500);
 /// Checks at once.
-const AT_ONCE: usize = 32;
+const AT_ONCE: usize = 16;
 
 /// Everyone who has a socket open on this gateway; cheap to clone.
 #[derive(Clone)]
@@ -28,16 +37,19 @@ struct Shared {
     policy: Policy,
     store: Store,
     source: PermissionSource,
-    sockets: Mutex<Sockets>,
+    state: Mutex<State>,
+    wake: Notify,
 }
 
 #[derive(Default)]
-struct Sockets {
+struct State {
     next: u64,
     open: HashMap<u64, Watched>,
+    /// To be looked at; only people with an open socket, so bounded by those.
+    changed: HashSet<UserId>,
+    everyone: bool,
 }
 
-#[derive(Clone)]
 struct Watched {
     caller: Arc<Caller>,
     kind: ResourceKind,
@@ -50,69 +62,145 @@ pub struct Place {
     number: u64,
 }
 
+/// What one answer decides for all sockets of one user.
+type Right = (TenantId, UserId, ResourceKind);
+
 impl Access {
     /// Nobody yet.
     pub fn new(policy: Policy, store: Store, source: PermissionSource) -> Self {
-        Self(Arc::new(Shared { policy, store, source, sockets: Mutex::default() }))
+        Self(Arc::new(Shared { policy, store, source, state: Mutex::default(), wake: Notify::new() }))
     }
 
-    /// A socket that may read resources of this kind only while its caller may.
+    /// A socket that may stay only while its caller may read resources of this kind.
     pub fn enter(&self, caller: Arc<Caller>, kind: ResourceKind, outbox: Arc<Outbox>) -> Place {
-        let mut sockets = self.lock();
-        sockets.next += 1;
-        let number = sockets.next;
-        sockets.open.insert(number, Watched { caller, kind, outbox });
+        let mut state = self.lock();
+        state.next += 1;
+        let number = state.next;
+        state.open.insert(number, Watched { caller, kind, outbox });
         Place { access: self.clone(), number }
     }
 
-    /// A user's permissions were changed by `wheelhouse grant|revoke`.
-    pub async fn changed(&self, user: &str) {
-        let theirs: Vec<Watched> =
-            self.lock().open.values().filter(|w| w.caller.user.as_str() == user).cloned().collect();
-        self.check(theirs).await;
+    /// Every open socket.
+    pub fn outboxes(&self) -> Vec<Arc<Outbox>> {
+        self.lock().open.values().map(|watched| watched.outbox.clone()).collect()
     }
 
-    async fn check(&self, watched: Vec<Watched>) {
-        futures_util::stream::iter(watched)
-            .for_each_concurrent(AT_ONCE, |one| async move {
-                // If it cannot be known just now, the next change or command will tell.
-                if let Ok(false) = self.0.policy.check(&one.caller, &Permission::read(one.kind)).await {
-                    one.outbox.close(4403, "access revoked");
-                }
-            })
-            .await;
+    /// A user's permissions were changed, and the cache knows.
+    pub fn user_changed(&self, user: UserId) {
+        let mut state = self.lock();
+        if state.open.values().any(|watched| watched.caller.user == user) {
+            state.changed.insert(user);
+            drop(state);
+            self.0.wake.notify_one();
+        }
     }
 
-    /// Looks for changes by plain SQL until told to stop.
+    /// Anyone's may have been.
+    pub fn everyone_changed(&self) {
+        self.lock().everyone = true;
+        self.0.wake.notify_one();
+    }
+
+    /// Looks until told to stop.
     pub async fn watch(self, stop: CancellationToken) {
         if self.0.source == PermissionSource::Token {
-            return; // The token says it all, until it expires.
+            return; // The token says it all, until it expires or is replaced.
         }
-        let mut known = None;
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep(LOOK) => {}
-            }
-            let Ok(version) = self.0.store.permission_version().await else { continue };
-            if known.replace(version).is_some_and(|old| old != version) {
+        let watching = async {
+            let mut tick = tokio::time::interval(LOOK);
+            tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            let mut known = self.0.store.permission_version().await.ok();
+            let mut once_more: Option<Instant> = None;
+            loop {
                 tokio::select! {
-                    () = stop.cancelled() => return,
-                    () = tokio::time::sleep(CACHE) => {}
+                    () = self.0.wake.notified() => {}
+                    _ = tick.tick() => {
+                        let version = tokio::time::timeout(LOOK, self.0.store.permission_version()).await;
+                        if let Ok(Ok(version)) = version
+                            && known.replace(version) != Some(version)
+                        {
+                            self.lock().everyone = true;
+                            once_more = Some(Instant::now() + CACHE);
+                        }
+                    }
                 }
-                let everyone: Vec<Watched> = self.lock().open.values().cloned().collect();
-                self.check(everyone).await;
+                if once_more.is_some_and(|at| at <= Instant::now()) {
+                    self.lock().everyone = true;
+                    once_more = None;
+                }
+                if self.look().await.is_err() {
+                    tokio::time::sleep(AGAIN).await;
+                    self.0.wake.notify_one();
+                }
             }
-        }
+        };
+        stop.run_until_cancelled(watching).await;
     }
 
-    fn lock(&self) -> MutexGuard<'_, Sockets> {
-        self.0.sockets.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Checks those about whom something changed; an error if nothing could be known of some.
+    async fn look(&self) -> Result<(), ()> {
+        let (rights, everyone) = {
+            let mut state = self.lock();
+            let (everyone, changed) = (std::mem::take(&mut state.everyone), std::mem::take(&mut state.changed));
+            let mut rights: HashMap<Right, Arc<Caller>> = HashMap::new();
+            for Watched { caller, kind, .. } in state.open.values() {
+                if everyone || changed.contains(&caller.user) {
+                    let right = (caller.tenant.clone(), caller.user.clone(), *kind);
+                    rights.entry(right).or_insert_with(|| caller.clone());
+                }
+            }
+            (rights, everyone)
+        };
+        let answers = futures_util::stream::iter(rights)
+            .map(|(right, caller)| async move {
+                let holds = self.holds(&caller, right.2, everyone).await;
+                (right, holds)
+            })
+            .buffer_unordered(AT_ONCE)
+            .collect::<Vec<_>>()
+            .await;
+        let mut unknown = false;
+        let mut state = self.lock();
+        for (right, holds) in answers {
+            match holds {
+                Ok(true) => {}
+                Ok(false) => {
+                    let theirs = state
+                        .open
+                        .values()
+                        .filter(|w| (&w.caller.tenant, &w.caller.user, w.kind) == (&right.0, &right.1, right.2));
+                    theirs.for_each(|watched| watched.outbox.close(Close::revoked()));
+                    tracing::info!(tenant_id = %right.0, user_id = %right.1, "websocket.access_revoked");
+                }
+                // Redis or SQL is away. Nothing is revoked on a guess, and nothing is forgotten.
+                Err(_) => {
+                    state.changed.insert(right.1);
+                    unknown = true;
+                }
+            }
+        }
+        if unknown { Err(()) } else { Ok(()) }
+    }
+
+    async fn holds(&self, caller: &Caller, kind: ResourceKind, read_sql: bool) -> Result<bool, PolicyError> {
+        if read_sql {
+            // Plain SQL tells no cache: what it says now replaces what the cache believes.
+            self.0.policy.ensure_cached(&caller.tenant, &caller.user).await?;
+        }
+        self.0.policy.check(caller, &Permission::read(kind)).await
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.access.lock().open.remove(&self.number);
+        let mut state = self.access.lock();
+        state.open.remove(&self.number);
+        if state.open.is_empty() {
+            state.open.shrink_to(64);
+        }
     }
 }

@@ -2,12 +2,17 @@
 //!
 //! A gateway keeps nothing of its own. Any number of them share Redis, and a socket may come back to any.
 //!
-//! [`server`] accepts; [`upgrade`] lets clients in and [`session`] serves each socket; [`hub`] passes results and
-//! updates on to the [`outbox`] of each; [`rest`] answers plain requests; [`commands`] is the one way in for a
-//! command; [`limits`] and [`access`] watch who may stay.
+//! [`server`] accepts; [`upgrade`] lets clients in ([`handshake`] reads their headers) and [`session`] serves each
+//! [`socket`]; [`hub`] passes results and updates on to the [`outbox`] of each; [`rest`] answers plain requests;
+//! [`commands`] is the one way in for a command; [`limits`], [`flood`] and [`access`] say who may stay; [`drain`]
+//! sends everyone away at the end, with the codes of [`close`].
 
 pub mod access;
+pub mod close;
 pub mod commands;
+pub mod drain;
+pub mod flood;
+pub mod handshake;
 pub mod health;
 pub mod hub;
 pub mod limits;
@@ -18,13 +23,14 @@ pub mod results;
 pub mod server;
 pub mod session;
 pub mod snapshot;
+pub mod socket;
 pub mod upgrade;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use warp::Filter;
@@ -33,7 +39,7 @@ use warp::reply::Response;
 
 use crate::auth::{Policy, SetupError, Verifier};
 use crate::broker::keys::PERMISSIONS_CHANNEL;
-use crate::broker::{Broker, BrokerError, Event, Subscriber};
+use crate::broker::{Broker, BrokerError, Subscriber};
 use crate::config::Settings;
 use crate::store::{Store, StoreError};
 use crate::telemetry::metrics::Metrics;
@@ -75,6 +81,19 @@ pub enum GatewayError {
     },
 }
 
+/// What is fixed for users and set otherwise by tests only.
+#[derive(Debug, Clone, Copy)]
+pub struct Tuning {
+    /// Between two WebSocket pings.
+    pub ping: Duration,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self { ping: Duration::from_secs(30) }
+    }
+}
+
 /// What every part of a gateway shares; cheap to clone.
 #[derive(Clone)]
 pub struct Gateway(Arc<Inner>);
@@ -82,6 +101,7 @@ pub struct Gateway(Arc<Inner>);
 struct Inner {
     id: String,
     settings: Settings,
+    tuning: Tuning,
     broker: Broker,
     store: Store,
     verifier: Verifier,
@@ -109,6 +129,11 @@ impl Gateway {
     /// The settings.
     pub fn settings(&self) -> &Settings {
         &self.0.settings
+    }
+
+    /// What only tests set.
+    pub fn tuning(&self) -> Tuning {
+        self.0.tuning
     }
 
     /// Redis.
@@ -189,6 +214,16 @@ pub async fn serve(
     ready: Option<oneshot::Sender<SocketAddr>>,
     stop: CancellationToken,
 ) -> Result<(), GatewayError> {
+    serve_tuned(settings, Tuning::default(), ready, stop).await
+}
+
+/// As [`serve`], with what only tests set.
+pub async fn serve_tuned(
+    settings: Settings,
+    tuning: Tuning,
+    ready: Option<oneshot::Sender<SocketAddr>>,
+    stop: CancellationToken,
+) -> Result<(), GatewayError> {
     // What serves the sockets ends after them.
     let (background, background_stop) = (TaskTracker::new(), CancellationToken::new());
     let _ends_background = background_stop.clone().drop_guard();
@@ -200,7 +235,6 @@ pub async fn serve(
     let (subscriber, events) =
         Subscriber::start(&settings.redis, &broker, &background, background_stop.clone()).await?;
     subscriber.subscribe(vec![PERMISSIONS_CHANNEL.to_owned()]).await?;
-    let hub = Hub::start(broker.clone(), store.clone(), subscriber.clone(), &background, &background_stop);
     let verifier = Verifier::new(&settings.auth, &background, background_stop.clone()).await?;
     let address = settings.server.listen;
     let listener = server::listen(address).map_err(|error| GatewayError::Listen { address, error })?;
@@ -209,8 +243,11 @@ pub async fn serve(
     let id = format!("g-{}", uuid::Uuid::now_v7().simple());
     let (results, follower) = Results::new(broker.clone(), settings.command.ttl);
     let policy = Policy::new(settings.auth.permissions, broker.clone(), store.clone());
+    let access = Access::new(policy.clone(), store.clone(), settings.auth.permissions);
+    let heard = (subscriber.clone(), events);
+    let hub = Hub::start(broker.clone(), store.clone(), heard, access.clone(), &background, &background_stop);
     let gateway = Gateway(Arc::new(Inner {
-        access: Access::new(policy.clone(), store.clone(), settings.auth.permissions),
+        access,
         leases: Leases::new(broker.clone(), id.clone()),
         id,
         policy,
@@ -225,11 +262,11 @@ pub async fn serve(
         stopping: stop,
         killed: CancellationToken::new(),
         settings,
+        tuning,
     }));
     background.spawn(gateway.health().clone().watch(background_stop.clone()));
     background.spawn(gateway.leases().clone().keep(background_stop.clone()));
     background.spawn(gateway.access().clone().watch(background_stop.clone()));
-    background.spawn(listen_to_redis(gateway.clone(), events, background_stop.clone()));
     background.spawn(follower.run(background_stop.clone()));
     background.spawn(gateway.metrics().clone().upkeep(background_stop.clone()));
     tracing::info!(gateway_id = gateway.id(), %address, "gateway.started");
@@ -241,8 +278,8 @@ pub async fn serve(
 
     gateway.health().start_draining();
     gateway.tracker().close();
-    let drain: Duration = gateway.settings().server.drain;
-    if tokio::time::timeout(drain, gateway.tracker().wait()).await.is_err() {
+    let leaving = async { tokio::join!(drain::send_away(&gateway), gateway.tracker().wait()) };
+    if tokio::time::timeout(gateway.settings().server.drain, leaving).await.is_err() {
         gateway.killed().cancel();
         gateway.tracker().wait().await;
     }
@@ -251,20 +288,4 @@ pub async fn serve(
     background.wait().await;
     tracing::info!(gateway_id = gateway.id(), "gateway.stopped");
     Ok(())
-}
-
-/// Hands on what the subscriber hears, until told to stop.
-async fn listen_to_redis(gateway: Gateway, mut events: mpsc::Receiver<Event>, stop: CancellationToken) {
-    while let Some(Some(event)) = stop.run_until_cancelled(events.recv()).await {
-        match event {
-            Event::Message { channel, payload } if channel == PERMISSIONS_CHANNEL => {
-                let gateway = gateway.clone();
-                // Beside the loop: it asks Redis and SQL. As many at once as permissions change by hand.
-                gateway.tracker().clone().spawn(async move {
-                    gateway.access().changed(&String::from_utf8_lossy(&payload)).await;
-                });
-            }
-            event => gateway.hub().hear(event).await,
-        }
-    }
 }

@@ -1,183 +1,156 @@
-//! What waits to be sent on one socket.
+//! What waits for one socket: bounded, with progress folded to the newest.
 //!
-//! Bounded: progress is folded to the newest; acks, results and changes of state are never dropped, and a
-//! socket too slow to take them is closed (4413).
+//! Results and changes of state are never dropped. A socket that leaves more of them waiting than the limit
+//! is closed with 4413 instead, and finds the truth in the snapshot when it comes back.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
 
-use tokio::sync::Notify;
+use futures_util::task::AtomicWaker;
+use metrics::counter;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
-/// Why the gateway closes a socket.
+use super::close::Close;
+use crate::domain::CommandId;
+use crate::telemetry::metrics::MESSAGES_FOLDED;
+
+/// One message for everybody on a resource; the text is shared by all of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Closing {
-    /// CONTRACT section 4.
-    pub code: u16,
-    /// For people; for 1012 it carries the jitter.
-    pub reason: String,
+pub enum Push {
+    /// How far the work is: of several that wait only the newest is of any use.
+    Progress {
+        /// Its number on the resource's stream, where it has one.
+        seq: Option<i64>,
+        /// The message.
+        text: Utf8Bytes,
+    },
+    /// A change of state.
+    Status {
+        /// Its number on the resource's stream, where it has one.
+        seq: Option<i64>,
+        /// The message.
+        text: Utf8Bytes,
+    },
+    /// A command's result.
+    Result {
+        /// Which command.
+        command: CommandId,
+        /// The message.
+        text: Utf8Bytes,
+    },
 }
 
-/// An update of the resource: shared bytes, serialized once for all sockets.
-#[derive(Debug, Clone)]
-pub struct Update {
-    /// Its number; `None` where a foreign publisher gave none.
-    pub seq: Option<i64>,
-    /// A newer one makes it worthless.
-    pub is_progress: bool,
-    /// The message.
-    pub text: Utf8Bytes,
+impl Push {
+    fn seq(&self) -> Option<i64> {
+        match self {
+            Self::Progress { seq, .. } | Self::Status { seq, .. } => *seq,
+            Self::Result { .. } => None,
+        }
+    }
 }
 
-/// What to do next on a socket.
-#[derive(Debug, PartialEq)]
-pub enum Next {
-    /// Send it.
-    Send(Utf8Bytes),
-    /// Close.
-    Close(Closing),
-}
-
-/// Filled by the hub and the session, emptied by the session.
+/// The queue between the hub, which fills it, and the socket's own task, which empties it.
 pub struct Outbox {
     state: Mutex<State>,
-    wake: Notify,
+    wake: AtomicWaker,
     limit: usize,
 }
 
 struct State {
-    queue: VecDeque<Item>,
-    /// Updates that came before the snapshot was sent; `None` afterwards.
-    before_snapshot: Option<Vec<Update>>,
-    /// Updates up to this number are in the snapshot.
-    seen: i64,
-    /// Results that came while a command of this socket had no ack yet; `None` while there is no such command.
-    before_ack: Option<Vec<Utf8Bytes>>,
-    closing: Option<Closing>,
-}
-
-struct Item {
-    text: Utf8Bytes,
-    is_progress: bool,
+    queue: VecDeque<Push>,
+    /// Whether one of the queue is progress; there is never a second.
+    progress: bool,
+    /// Updates up to this number are in the snapshot already.
+    floor: i64,
+    close: Option<Close>,
 }
 
 impl Outbox {
-    /// For at most so many messages, progress not counted.
+    /// Empty; `limit` messages may wait, progress not counted.
     pub fn new(limit: usize) -> Self {
-        let state = State {
-            queue: VecDeque::new(),
-            before_snapshot: Some(Vec::new()),
-            seen: 0,
-            before_ack: None,
-            closing: None,
-        };
-        Self { state: Mutex::new(state), wake: Notify::new(), limit }
+        let state = State { queue: VecDeque::new(), progress: false, floor: i64::MIN, close: None };
+        Self { state: Mutex::new(state), wake: AtomicWaker::new(), limit: limit.max(1) }
     }
 
-    /// The snapshot up to `seq` is queued: what came meanwhile and is newer follows it.
-    pub fn snapshot(&self, text: Utf8Bytes, seq: i64) {
-        let mut state = self.lock();
-        state.seen = seq;
-        self.push(&mut state, text, false);
-        for update in state.before_snapshot.take().unwrap_or_default() {
-            self.take(&mut state, update);
-        }
-    }
-
-    /// An answer to this socket alone.
-    pub fn answer(&self, text: Utf8Bytes) {
-        self.push(&mut self.lock(), text, false);
-    }
-
-    /// An update of the resource.
-    pub fn update(&self, update: &Update) {
-        let mut state = self.lock();
-        match &mut state.before_snapshot {
-            // The snapshot is on its way and bounded in time; still, only the newest progress is of use.
-            Some(waiting) => {
-                if update.is_progress {
-                    waiting.retain(|other| !other.is_progress);
+    /// Adds a message. Nothing is added to a socket that is closing.
+    pub fn push(&self, push: Push) {
+        {
+            let mut state = self.lock();
+            if state.close.is_some() || push.seq().is_some_and(|seq| seq <= state.floor) {
+                return;
+            }
+            if matches!(push, Push::Progress { .. }) {
+                if state.progress {
+                    // Taken out and put at the end: it must not overtake a change of state.
+                    state.queue.retain(|waiting| !matches!(waiting, Push::Progress { .. }));
+                    counter!(MESSAGES_FOLDED).increment(1);
                 }
-                waiting.push(update.clone());
+                state.progress = true;
+            } else if state.queue.len() - usize::from(state.progress) >= self.limit {
+                state.close_with(Close::too_slow());
+                drop(state);
+                self.wake.wake();
+                return;
             }
-            None => self.take(&mut state, update.clone()),
+            state.queue.push_back(push);
         }
+        self.wake.wake();
     }
 
-    /// A result of a command on the resource, whoever asked.
-    pub fn result(&self, text: &Utf8Bytes) {
+    /// The next message. `hold_results`: a command's answer is still to come, and must come before its result.
+    pub fn pop(&self, hold_results: bool) -> Option<Push> {
         let mut state = self.lock();
-        match &mut state.before_ack {
-            Some(waiting) => waiting.push(text.clone()),
-            None => self.push(&mut state, text.clone(), false),
+        let index = match hold_results {
+            false => 0,
+            true => state.queue.iter().position(|waiting| !matches!(waiting, Push::Result { .. }))?,
+        };
+        let push = state.queue.remove(index)?;
+        if matches!(push, Push::Progress { .. }) {
+            state.progress = false;
         }
-    }
-
-    /// A command of this socket is on its way: results wait until its ack is out.
-    pub fn command_begins(&self) {
-        self.lock().before_ack.get_or_insert_with(Vec::new);
-    }
-
-    /// The ack (or the error), and then the results that came meanwhile.
-    pub fn command_answered(&self, ack: Utf8Bytes) {
-        let mut state = self.lock();
-        self.push(&mut state, ack, false);
-        for result in state.before_ack.take().unwrap_or_default() {
-            self.push(&mut state, result, false);
-        }
-    }
-
-    /// Close the socket, before anything that still waits.
-    pub fn close(&self, code: u16, reason: impl Into<String>) {
-        self.lock().closing.get_or_insert_with(|| Closing { code, reason: reason.into() });
-        self.wake.notify_one();
-    }
-
-    /// Waits for something to do. Safe to drop and call again.
-    pub async fn next(&self) -> Next {
-        loop {
-            let waits = self.wake.notified();
-            if let Some(next) = self.try_next() {
-                return next;
-            }
-            waits.await;
-        }
-    }
-
-    /// What is to do right now, if anything.
-    pub fn try_next(&self) -> Option<Next> {
-        let mut state = self.lock();
-        if let Some(closing) = state.closing.clone() {
-            return Some(Next::Close(closing));
-        }
-        let item = state.queue.pop_front()?;
         if state.queue.is_empty() {
-            // An idle socket keeps no memory for its last burst.
+            // Most sockets are idle most of the time.
             state.queue.shrink_to(4);
         }
-        Some(Next::Send(item.text))
+        Some(push)
     }
 
-    fn take(&self, state: &mut State, update: Update) {
-        if update.seq.is_some_and(|seq| seq <= state.seen) {
-            return;
-        }
-        if update.is_progress {
-            // At its own place it would come before a change of state with a lower number.
-            if let Some(old) = state.queue.iter().position(|item| item.is_progress) {
-                state.queue.remove(old);
-            }
-        }
-        self.push(state, update.text, update.is_progress);
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.lock().queue.is_empty()
     }
 
-    fn push(&self, state: &mut State, text: Utf8Bytes, is_progress: bool) {
-        if state.queue.len() > self.limit {
-            state.closing.get_or_insert_with(|| Closing { code: 4413, reason: "too slow to read".to_owned() });
-        } else {
-            state.queue.push_back(Item { text, is_progress });
+    /// The snapshot says everything up to this number.
+    pub fn set_floor(&self, seq: i64) {
+        let mut state = self.lock();
+        state.floor = seq;
+        state.queue.retain(|waiting| waiting.seq().is_none_or(|n| n > seq));
+        state.progress = state.queue.iter().any(|waiting| matches!(waiting, Push::Progress { .. }));
+    }
+
+    /// The numbers have begun anew (Redis lost its data): a floor above them would hide everything.
+    pub fn lower_floor(&self, seq: i64) {
+        let mut state = self.lock();
+        if state.floor > seq {
+            state.floor = i64::MIN;
         }
-        self.wake.notify_one();
+    }
+
+    /// Asks the socket's task to close. The first one who asks decides with which code.
+    pub fn close(&self, close: Close) {
+        self.lock().close_with(close);
+        self.wake.wake();
+    }
+
+    /// Whether, and how, the socket shall close.
+    pub fn closing(&self) -> Option<Close> {
+        self.lock().close.clone()
+    }
+
+    /// The task to wake when something is added. Register first, then look.
+    pub fn register(&self, waker: &Waker) {
+        self.wake.register(waker);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -185,65 +158,118 @@ impl Outbox {
     }
 }
 
+impl State {
+    fn close_with(&mut self, close: Close) {
+        if self.close.is_some() {
+            return;
+        }
+        if !close.delivers_first() {
+            self.queue = VecDeque::new();
+            self.progress = false;
+        }
+        self.close = Some(close);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn update(seq: i64, is_progress: bool) -> Update {
-        Update { seq: Some(seq), is_progress, text: seq.to_string().into() }
+    fn progress(seq: i64) -> Push {
+        Push::Progress { seq: Some(seq), text: format!("p{seq}").into() }
     }
 
-    fn drain(outbox: &Outbox) -> Vec<String> {
-        std::iter::from_fn(|| match outbox.try_next() {
-            Some(Next::Send(text)) => Some(text.to_string()),
-            _ => None,
-        })
-        .collect()
+    fn status(seq: i64) -> Push {
+        Push::Status { seq: Some(seq), text: format!("s{seq}").into() }
+    }
+
+    fn result(command: CommandId) -> Push {
+        Push::Result { command, text: "r".into() }
+    }
+
+    fn all(outbox: &Outbox) -> Vec<Push> {
+        std::iter::from_fn(|| outbox.pop(false)).collect()
     }
 
     #[test]
-    fn between_snapshot_and_stream_nothing_is_lost_or_repeated() {
-        let outbox = Outbox::new(8);
-        for seq in [4, 5, 6] {
-            outbox.update(&update(seq, false));
+    fn progress_is_folded_to_the_newest_and_never_overtakes_a_change_of_state() {
+        let outbox = Outbox::new(10);
+        for push in [progress(1), progress(2), status(3), progress(4), progress(5), status(6)] {
+            outbox.push(push);
         }
-        outbox.snapshot("snapshot".into(), 5);
-        outbox.update(&update(7, false));
-        outbox.update(&update(5, false));
-        assert_eq!(drain(&outbox), ["snapshot", "6", "7"]);
+        assert_eq!(all(&outbox), [status(3), progress(5), status(6)]);
+        outbox.push(progress(7));
+        assert_eq!(all(&outbox), [progress(7)]);
     }
 
     #[test]
-    fn progress_is_folded_to_the_newest_and_keeps_its_place_among_the_numbers() {
-        let outbox = Outbox::new(8);
-        outbox.snapshot("snapshot".into(), 0);
-        outbox.update(&update(1, true));
-        outbox.update(&update(2, false));
-        outbox.update(&update(3, true));
-        outbox.update(&update(4, true));
-        assert_eq!(drain(&outbox), ["snapshot", "2", "4"]);
-    }
-
-    #[test]
-    fn a_result_waits_for_the_ack() {
-        let outbox = Outbox::new(8);
-        outbox.command_begins();
-        outbox.result(&"result".into());
-        assert_eq!(drain(&outbox), Vec::<String>::new());
-        outbox.command_answered("ack".into());
-        outbox.result(&"later".into());
-        assert_eq!(drain(&outbox), ["ack", "result", "later"]);
-    }
-
-    #[test]
-    fn a_socket_too_slow_is_closed_and_nothing_is_dropped_before() {
-        let outbox = Outbox::new(3);
-        for n in 0..4 {
-            outbox.answer(n.to_string().into());
+    fn progress_does_not_count_and_everything_else_does() {
+        let outbox = Outbox::new(2);
+        for seq in 1..100 {
+            outbox.push(progress(seq));
         }
-        assert_eq!(outbox.try_next(), Some(Next::Send("0".into())));
-        outbox.answer("4".into());
-        outbox.answer("5".into());
-        assert!(matches!(outbox.try_next(), Some(Next::Close(Closing { code: 4413, .. }))));
+        outbox.push(status(100));
+        outbox.push(result(CommandId::generate()));
+        outbox.push(progress(101));
+        assert_eq!(outbox.closing(), None);
+        outbox.push(status(102));
+        assert_eq!(outbox.closing(), Some(Close::too_slow()));
+        assert!(outbox.is_empty(), "what waited goes with the socket");
+        outbox.push(status(103));
+        assert!(outbox.is_empty(), "a closing socket takes nothing");
+    }
+
+    #[test]
+    fn results_wait_while_an_answer_is_on_its_way_and_the_rest_goes_on() {
+        let outbox = Outbox::new(10);
+        let command = CommandId::generate();
+        for push in [result(command), status(1), progress(2)] {
+            outbox.push(push);
+        }
+        assert_eq!(outbox.pop(true), Some(status(1)));
+        assert_eq!(outbox.pop(true), Some(progress(2)));
+        assert_eq!(outbox.pop(true), None);
+        assert_eq!(outbox.pop(false), Some(result(command)));
+    }
+
+    #[test]
+    fn what_the_snapshot_says_is_not_said_again() {
+        let outbox = Outbox::new(10);
+        let unnumbered = Push::Status { seq: None, text: "n".into() };
+        for push in [status(4), progress(5), unnumbered.clone()] {
+            outbox.push(push);
+        }
+        outbox.set_floor(5);
+        outbox.push(status(5));
+        outbox.push(status(6));
+        assert_eq!(all(&outbox), [unnumbered, status(6)]);
+        outbox.push(progress(7));
+        assert_eq!(all(&outbox), [progress(7)]);
+    }
+
+    #[test]
+    fn numbers_that_begin_anew_are_heard() {
+        let outbox = Outbox::new(10);
+        outbox.set_floor(50);
+        outbox.lower_floor(60);
+        outbox.push(status(50));
+        assert!(outbox.is_empty());
+        outbox.lower_floor(2);
+        outbox.push(status(2));
+        assert_eq!(all(&outbox), [status(2)]);
+    }
+
+    #[test]
+    fn a_drain_delivers_first_and_a_revocation_does_not() {
+        let outbox = Outbox::new(10);
+        outbox.push(status(1));
+        outbox.close(Close::drain());
+        outbox.close(Close::revoked());
+        assert_eq!(outbox.closing().map(|c| c.code()), Some(1012));
+        assert_eq!(all(&outbox), [status(1)]);
+        let outbox = Outbox::new(10);
+        outbox.push(status(1));
+        outbox.close(Close::revoked());
+        assert!(outbox.is_empty());
     }
 }

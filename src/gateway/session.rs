@@ -1,328 +1,404 @@
-//! One socket, from the upgrade to the close: one task that reads, writes, and keeps the time.
+//! One open socket: one task that reads, writes, waits for its command and keeps the time.
+//!
+//! A command is submitted one at a time, and nothing is read meanwhile: acks come in the order in which
+//! commands were sent, and a client that does not take its answers is not read any further. What others cause
+//! (results, updates) goes on all the time, except that results wait while an answer is on its way.
 
+use std::collections::VecDeque;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_util::{FutureExt, SinkExt, StreamExt, future::BoxFuture};
-use hyper::upgrade::Upgraded;
-use hyper_util::rt::TokioIo;
-use tokio::time::Instant;
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::error::{CapacityError, Error as SocketError};
-use tokio_tungstenite::tungstenite::protocol::CloseFrame;
-use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
+use futures_util::future::BoxFuture;
+use tokio::time::{Instant, Sleep};
+use tokio_tungstenite::tungstenite::{Error as WsError, Message, Utf8Bytes};
 
+use super::Gateway;
+use super::access::Place;
+use super::close::Close;
 use super::commands::{self, CommandAnswer};
-use super::hub::Membership;
+use super::flood::Budget;
+use super::hub::Seat;
 use super::limits::Lease;
-use super::outbox::{Closing, Next, Outbox};
-use super::{Gateway, snapshot};
-use crate::auth::Caller;
-use crate::domain::Resource;
+use super::outbox::{Outbox, Push};
+use super::socket::Socket;
+use crate::auth::{AuthError, Caller};
+use crate::domain::{CommandId, Permission, Resource};
 use crate::protocol::client::Rejection;
 use crate::protocol::{ClientMessage, CommandRequest, ErrorCode, parse, server};
 use crate::telemetry::metrics;
 
-/// Between two pings.
-const PING: Duration = Duration::from_secs(30);
 /// Pings without a pong after which the socket is given up.
-const MISSED: u32 = 2;
-/// Longest time for a client to take one message.
-const WRITE: Duration = Duration::from_secs(10);
-/// Longest wait for the client's side of the closing handshake.
-const FAREWELL: Duration = Duration::from_secs(2);
+const MISSED: u8 = 2;
+/// A connection that takes not one byte for so long, while something waits, has a client too slow to read.
+const STUCK: Duration = Duration::from_secs(10);
+/// Furthest that a timer is set; a token may live for years.
+const FAR: Duration = Duration::from_secs(86_400);
+/// Results given after an ack before the channel told of them, to be told once.
+const GIVEN: usize = 32;
 
-type Stream = WebSocketStream<TokioIo<Upgraded>>;
-
-/// A client that has passed every check.
+/// A client that has passed every check, with everything its socket holds while it is open.
 pub struct Admitted {
-    /// What is to be sent.
-    pub outbox: Arc<Outbox>,
     /// Who.
     pub caller: Arc<Caller>,
     /// What is watched.
     pub resource: Resource,
     /// From where.
-    pub address: String,
-    /// Held while the socket is open.
+    pub address: Box<str>,
+    /// What is to be sent.
+    pub outbox: Arc<Outbox>,
+    /// The place in the fan-out.
+    pub seat: Seat,
+    /// Counts against the limits.
     pub lease: Lease,
+    /// The second message.
+    pub snapshot: String,
 }
 
 /// Serves the socket until it ends.
-pub async fn run(gateway: Gateway, mut stream: Stream, admitted: Admitted) {
-    let Admitted { outbox, caller, resource, address, lease } = admitted;
-    metrics::connection_opened(resource.kind);
-    let _place = gateway.access().enter(caller.clone(), resource.kind, outbox.clone());
-    let closing = match begin(&gateway, &resource, &outbox).await {
-        Ok(member) => {
-            let now = Instant::now();
-            // Spread over the interval, so that sockets that came together are not pinged together.
-            let first_ping = now + PING.mul_f64(0.5 + fastrand::f64() / 2.0);
-            let session = Session {
-                budget: Budget::new(gateway.settings().limits.messages_per_second),
-                expires: deadline(caller.expires_at),
-                next_ping: first_ping,
-                unanswered: 0,
-                member,
-                gateway: &gateway,
-                outbox: outbox.clone(),
-                caller,
-                resource: resource.clone(),
-                address,
-            };
-            // Boxed: what a session needs while it works is not kept by an idle one's task.
-            Box::pin(session.serve(&mut stream)).await
-        }
-        Err(closing) => closing,
+pub async fn run(gateway: Gateway, mut socket: Socket, admitted: Admitted) {
+    let Admitted { caller, resource, address, outbox, seat, lease, snapshot } = admitted;
+    let place = gateway.access().enter(caller.clone(), resource.kind, outbox.clone());
+    // From here on either this or the drain sees the other.
+    if gateway.stopping().is_cancelled() {
+        outbox.close(Close::drain());
+    }
+    let open = Open::new(&resource);
+    let ping = gateway.tuning().ping;
+    let mut session = Session {
+        answers: VecDeque::from([server::subscribed(&resource).into(), snapshot.into()]),
+        work: None,
+        given: Vec::new(),
+        budget: Budget::new(gateway.settings().limits.messages_per_second),
+        expires: deadline(caller.expires_at),
+        // Spread over the interval, so that sockets that came together are not pinged together.
+        next_ping: Instant::now() + ping.mul_f64(0.5 + fastrand::f64() / 2.0),
+        unanswered: 0,
+        ping_due: false,
+        stuck: None,
+        timer: Box::pin(tokio::time::sleep(ping)),
+        gateway: &gateway,
+        caller,
+        resource,
+        address,
+        outbox,
+        seat,
+        _place: place,
     };
+    let end = tokio::select! {
+        biased;
+        end = session.serve(&mut socket) => end,
+        () = gateway.killed().cancelled() => End::Closed(Close::drain()),
+    };
+    let resource = session.resource.clone();
+    // The place is free and nothing more is gathered, before the client has taken note.
+    drop(session);
     drop(lease);
-    let code = closing.as_ref().map_or(1005, |c| c.code);
-    metrics::connection_closed(code);
+    let code = match &end {
+        End::Gone => 1006,
+        End::Left(code) => *code,
+        End::Closed(close) => close.code(),
+    };
+    open.closed(code);
     tracing::debug!(%resource, code, "websocket.closed");
-    if let Some(closing) = closing {
-        farewell(&mut stream, closing).await;
+    let farewell = async {
+        match end {
+            End::Gone => {}
+            End::Left(_) => socket.answer_close().await,
+            End::Closed(close) => socket.close(&close).await,
+        }
+    };
+    tokio::select! {
+        // First, so that the code is sent even if there is no time to wait for the answer.
+        biased;
+        () = farewell => {}
+        () = gateway.killed().cancelled() => {}
     }
 }
 
-/// `subscribed` and the snapshot, in this order, with nothing lost in between.
-async fn begin(gateway: &Gateway, resource: &Resource, outbox: &Arc<Outbox>) -> Result<Membership, Option<Closing>> {
-    let away = || Some(Closing { code: 1011, reason: "Redis or the database cannot be reached: reconnect".to_owned() });
-    let member = gateway.hub().join(resource, outbox.clone()).await.map_err(|_| away())?;
-    outbox.answer(server::subscribed(resource).into());
-    let now = snapshot::read(gateway.broker(), gateway.store(), resource).await.map_err(|_| away())?;
-    let Some(now) = now else {
-        return Err(Some(Closing { code: 1011, reason: format!("the {} is gone", resource.kind.word()) }));
-    };
-    outbox.snapshot(now.message().into(), now.seq);
-    Ok(member)
+/// How a session ends.
+enum End {
+    /// The connection is lost.
+    Gone,
+    /// The client closed it, with this code.
+    Left(u16),
+    /// The gateway closes it.
+    Closed(Close),
 }
 
-/// A command under way, and what was asked.
-type UnderWay<'a> = BoxFuture<'a, (CommandRequest, CommandAnswer)>;
+/// What a session waits for.
+enum Event {
+    Received(Option<Result<Message, WsError>>),
+    Finished(Finished),
+    Close(Close),
+    Time,
+    Lost,
+}
+
+/// What was worked on for this socket.
+enum Finished {
+    Command(CommandRequest, CommandAnswer),
+    Refresh(Result<Caller, AuthError>),
+}
 
 struct Session<'a> {
     gateway: &'a Gateway,
-    outbox: Arc<Outbox>,
     caller: Arc<Caller>,
     resource: Resource,
-    address: String,
-    member: Membership,
+    address: Box<str>,
+    outbox: Arc<Outbox>,
+    seat: Seat,
+    _place: Place,
+    /// Answers to this client alone, sent before anything of the outbox. Nothing is read while one waits, so
+    /// there are two or three at most.
+    answers: VecDeque<Utf8Bytes>,
+    /// The command or the token that is being dealt with.
+    work: Option<BoxFuture<'static, Finished>>,
+    given: Vec<CommandId>,
     budget: Budget,
     expires: Instant,
     next_ping: Instant,
-    unanswered: u32,
+    unanswered: u8,
+    ping_due: bool,
+    /// Since when, and at how many bytes, writing has been stuck.
+    stuck: Option<(Instant, u64)>,
+    timer: Pin<Box<Sleep>>,
 }
 
 impl Session<'_> {
-    /// Until the socket ends; how it is to be closed, unless the client is gone.
-    async fn serve(mut self, stream: &mut Stream) -> Option<Closing> {
-        let mut command: Option<UnderWay<'_>> = None;
-        let gateway = self.gateway;
-        let mut timer = std::pin::pin!(tokio::time::sleep_until(self.next_ping.min(self.expires)));
+    async fn serve(&mut self, socket: &mut Socket) -> End {
         loop {
-            let draining = gateway.stopping().is_cancelled();
-            if draining && command.is_none() {
-                // What is under way has been answered; the rest is for the next gateway.
-                self.flush(stream).await;
-                return Some(drain_notice());
-            }
-            tokio::select! {
-                () = gateway.killed().cancelled() => return Some(drain_notice()),
-                () = gateway.stopping().cancelled(), if !draining => {
-                    // In batches: not every socket of this gateway comes back at the same moment.
-                    let spread = gateway.settings().server.drain / 2;
-                    tokio::time::sleep(spread.mul_f64(fastrand::f64())).await;
-                }
-                answered = async { command.as_mut().map_or_else(|| std::future::pending().boxed(), |c| c.boxed()).await }, if command.is_some() => {
-                    command = None;
-                    let (request, answer) = answered;
-                    self.answered(&request, &answer);
-                }
-                next = self.outbox.next() => match next {
-                    Next::Close(closing) => return Some(closing),
-                    Next::Send(text) => if let Err(closing) = write(stream, Message::Text(text)).await {
-                        return closing;
-                    },
+            match std::future::poll_fn(|cx| self.poll(socket, cx)).await {
+                Event::Received(Some(Ok(message))) => match self.received(message) {
+                    Ok(()) => {}
+                    Err(end) => return end,
                 },
-                // One command at a time: acks come in the order in which commands were sent.
-                frame = stream.next(), if command.is_none() => match frame {
-                    Some(Ok(message)) => match self.read(message).await {
-                        Ok(None) => {}
-                        Ok(Some(request)) => {
-                            self.outbox.command_begins();
-                            command = Some(self.submit(request));
-                        }
-                        Err(closing) => return closing,
-                    },
-                    Some(Err(error)) => return broken(&error),
-                    None => return None,
-                },
-                () = timer.as_mut() => {
-                    if Instant::now() >= self.expires {
-                        return Some(Closing { code: 4401, reason: "token expired".to_owned() });
+                Event::Received(Some(Err(error))) => return Close::for_error(&error).map_or(End::Gone, End::Closed),
+                Event::Received(None) | Event::Lost => return End::Gone,
+                Event::Finished(finished) => {
+                    if let Some(close) = self.finished(finished) {
+                        return End::Closed(close);
                     }
-                    if self.unanswered >= MISSED {
-                        return Some(Closing { code: 4408, reason: "no pong".to_owned() });
-                    }
-                    self.unanswered += 1;
-                    self.next_ping = Instant::now() + PING;
-                    if let Err(closing) = write(stream, Message::Ping(bytes::Bytes::new())).await {
-                        return closing;
+                }
+                Event::Close(close) => return End::Closed(close),
+                Event::Time => {
+                    if let Some(close) = self.time(socket.written()) {
+                        return End::Closed(close);
                     }
                 }
             }
-            timer.as_mut().reset(self.next_ping.min(self.expires));
         }
     }
 
-    fn submit<'b>(&self, request: CommandRequest) -> UnderWay<'b>
-    where
-        Self: 'b,
-    {
-        let (gateway, caller) = (self.gateway.clone(), self.caller.clone());
-        let (resource, address) = (self.resource.clone(), self.address.clone());
-        async move {
-            let answer = commands::submit(&gateway, &caller, &resource, &request, Some(&address)).await;
-            (request, answer)
-        }
-        .boxed()
-    }
-
-    fn answered(&self, request: &CommandRequest, answer: &CommandAnswer) {
-        self.outbox.command_answered(answer.message(&self.resource, request).into());
-        if let CommandAnswer::Repeated { result: Some((message, ended_at)), .. } = answer
-            && *ended_at < self.member.since
+    fn poll(&mut self, socket: &mut Socket, cx: &mut Context<'_>) -> Poll<Event> {
+        // Before looking: what is added later wakes this task again.
+        self.outbox.register(cx.waker());
+        let closing = self.outbox.closing();
+        let urgent = closing.as_ref().is_some_and(|close| !close.delivers_first());
+        if let Some(close) = closing.clone()
+            && urgent
         {
-            // It ended before this socket was there to hear it.
-            self.outbox.answer(message.clone().into());
+            return Poll::Ready(Event::Close(close));
         }
+        let written = socket.poll_write(cx, || self.next_message());
+        match written {
+            Poll::Ready(Err(_)) => return Poll::Ready(Event::Lost),
+            Poll::Ready(Ok(())) => self.stuck = None,
+            Poll::Pending => {
+                let bytes = socket.written();
+                if self.stuck.is_none_or(|(_, before)| before != bytes) {
+                    self.stuck = Some((Instant::now(), bytes));
+                }
+            }
+        }
+        if let Some(work) = &mut self.work {
+            if let Poll::Ready(finished) = work.as_mut().poll(cx) {
+                self.work = None;
+                return Poll::Ready(Event::Finished(finished));
+            }
+        } else if let Some(close) = closing {
+            // Everything that was asked for has its answer; the answers are on their way or stuck for good.
+            return Poll::Ready(Event::Close(close));
+        } else if self.answers.is_empty()
+            && let Poll::Ready(received) = socket.poll_read(cx)
+        {
+            return Poll::Ready(Event::Received(received));
+        }
+        let deadline = self.deadline();
+        if self.timer.deadline() != deadline {
+            self.timer.as_mut().reset(deadline);
+        }
+        self.timer.as_mut().poll(cx).map(|()| Event::Time)
     }
 
-    /// A frame: a command to submit, or nothing more to do, or the end.
-    async fn read(&mut self, message: Message) -> Result<Option<CommandRequest>, Option<Closing>> {
-        let close = |code, reason: &str| Err(Some(Closing { code, reason: reason.to_owned() }));
-        let text = match message {
-            Message::Text(text) => text,
-            Message::Pong(_) => {
-                self.unanswered = 0;
-                return Ok(None);
-            }
-            // Answered by the library with the next write.
-            Message::Ping(_) | Message::Frame(_) => {
-                return if self.budget.take() { Ok(None) } else { close(4429, "message flood") };
-            }
-            Message::Binary(_) => return close(1003, "send text frames"),
-            Message::Close(_) => return Err(None),
-        };
-        metrics::message_received();
-        if !self.budget.take() {
-            return close(4429, "message flood");
+    /// What is sent next: answers before everything else, results only when no answer is on its way.
+    fn next_message(&mut self) -> Option<Message> {
+        if std::mem::take(&mut self.ping_due) {
+            return Some(Message::Ping(bytes::Bytes::new()));
         }
+        let text = match self.answers.pop_front() {
+            Some(text) => text,
+            None => loop {
+                match self.outbox.pop(self.work.is_some())? {
+                    Push::Progress { text, .. } | Push::Status { text, .. } => break text,
+                    Push::Result { command, .. } if self.given.contains(&command) => {}
+                    Push::Result { text, .. } => break text,
+                }
+            },
+        };
+        metrics::message_sent();
+        Some(Message::Text(text))
+    }
+
+    fn received(&mut self, message: Message) -> Result<(), End> {
+        // Whatever comes proves that somebody is there.
+        self.unanswered = 0;
+        let text = match message {
+            Message::Close(frame) => return Err(End::Left(frame.map_or(1005, |frame| frame.code.into()))),
+            Message::Binary(_) => return Err(End::Closed(Close::binary())),
+            Message::Text(text) => Some(text),
+            // Pings are answered by the library.
+            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => None,
+        };
+        if !self.budget.take(Instant::now()) {
+            return Err(End::Closed(Close::flood()));
+        }
+        let Some(text) = text else { return Ok(()) };
+        metrics::message_received();
         match parse(&text, self.resource.kind) {
-            Ok(ClientMessage::Command(request)) => return Ok(Some(request)),
-            Ok(ClientMessage::Ping) => self.outbox.answer(Utf8Bytes::from_static(server::PONG)),
-            Ok(ClientMessage::RefreshToken(token)) => self.refresh(&token).await,
+            Ok(ClientMessage::Command(request)) => self.work = Some(self.submit(request)),
+            Ok(ClientMessage::Ping) => self.answers.push_back(Utf8Bytes::from_static(server::PONG)),
+            Ok(ClientMessage::RefreshToken(token)) => {
+                let verifier = self.gateway.verifier().clone();
+                self.work = Some(Box::pin(async move { Finished::Refresh(verifier.verify(&token).await) }));
+            }
             Err(Rejection { code, message, request_id }) => {
                 let request_id = request_id.as_ref().map(|id| id.as_str());
-                self.outbox.answer(server::error(code, &message, request_id).into());
+                self.answers.push_back(server::error(code, &message, request_id).into());
             }
         }
-        Ok(None)
+        Ok(())
     }
 
-    async fn refresh(&mut self, token: &str) {
-        let refused = match self.gateway.verifier().verify(token).await {
-            Ok(new) if new.user == self.caller.user && new.tenant == self.caller.tenant => {
+    fn submit(&self, request: CommandRequest) -> BoxFuture<'static, Finished> {
+        let (gateway, caller) = (self.gateway.clone(), self.caller.clone());
+        let (resource, address) = (self.resource.clone(), self.address.clone());
+        Box::pin(async move {
+            let answer = commands::submit(&gateway, &caller, &resource, &request, Some(&address)).await;
+            Finished::Command(request, answer)
+        })
+    }
+
+    fn finished(&mut self, finished: Finished) -> Option<Close> {
+        match finished {
+            Finished::Command(request, answer) => {
+                self.answers.push_back(answer.message(&self.resource, &request).into());
+                if let CommandAnswer::Repeated { command, result: Some((message, _)), .. } = answer
+                    && !self.seat.was_given(command)
+                    && !self.given.contains(&command)
+                {
+                    // It ended before this socket was there to hear of it, or the news is still on its way.
+                    self.answers.push_back(message.into());
+                    if self.given.len() >= GIVEN {
+                        self.given.remove(0);
+                    }
+                    self.given.push(command);
+                }
+                None
+            }
+            Finished::Refresh(Ok(new)) if (&new.user, &new.tenant) == (&self.caller.user, &self.caller.tenant) => {
                 self.expires = deadline(new.expires_at);
-                self.outbox.answer(server::token_refreshed(new.expires_at).into());
+                self.answers.push_back(server::token_refreshed(new.expires_at).into());
                 self.caller = Arc::new(new);
-                return;
+                let read = Permission::read(self.resource.kind);
+                let grant = self.gateway.policy().grant(&self.caller, &read);
+                (grant == crate::broker::scripts::submit::Grant::Token(false)).then(Close::revoked)
             }
-            Ok(_) => "The token is of another user or tenant; this socket keeps the one it has".to_owned(),
-            Err(error) => error.to_string(),
-        };
-        self.outbox.answer(server::error(ErrorCode::InvalidMessage, &refused, None).into());
-    }
-
-    /// Sends what waits already.
-    async fn flush(&self, stream: &mut Stream) {
-        while let Some(Next::Send(text)) = self.outbox.try_next() {
-            if write(stream, Message::Text(text)).await.is_err() {
-                return;
+            Finished::Refresh(Ok(_)) => {
+                let message = "The token is another user's or tenant's: this socket keeps the one it has";
+                self.answers.push_back(server::error(ErrorCode::InvalidMessage, message, None).into());
+                None
+            }
+            Finished::Refresh(Err(error)) => {
+                let code = match error {
+                    AuthError::Unavailable => ErrorCode::Unavailable,
+                    _ => ErrorCode::InvalidMessage,
+                };
+                self.answers.push_back(server::error(code, &error.to_string(), None).into());
+                None
             }
         }
     }
-}
 
-/// Unix seconds as a moment of this process; far ahead is cut to what a timer takes.
-fn deadline(expires_at: i64) -> Instant {
-    let left = expires_at.saturating_sub(jiff::Timestamp::now().as_second()).clamp(0, 30 * 86_400);
-    Instant::now() + Duration::from_secs(u64::try_from(left).unwrap_or(0))
-}
-
-async fn write(stream: &mut Stream, message: Message) -> Result<(), Option<Closing>> {
-    let is_text = message.is_text();
-    match tokio::time::timeout(WRITE, stream.send(message)).await {
-        Ok(Ok(())) => {
-            if is_text {
-                metrics::message_sent();
-            }
-            Ok(())
-        }
-        Ok(Err(_)) => Err(None),
-        Err(_) => Err(Some(Closing { code: 4413, reason: "too slow to read".to_owned() })),
-    }
-}
-
-fn drain_notice() -> Closing {
-    Closing { code: 1012, reason: format!("reconnect in {} ms", fastrand::u32(0..2_000)) }
-}
-
-/// What the client did wrong, as a close code; `None` if it is gone.
-fn broken(error: &SocketError) -> Option<Closing> {
-    let (code, reason) = match error {
-        SocketError::Capacity(CapacityError::MessageTooLong { .. }) => (1009, "a message may have 16 KiB at most"),
-        SocketError::Utf8(_) => (1007, "text frames must be UTF-8"),
-        SocketError::Protocol(_) => (1002, "not the WebSocket protocol"),
-        _ => return None,
-    };
-    Some(Closing { code, reason: reason.to_owned() })
-}
-
-/// Our side of the closing handshake, and a little time for the client's: a connection that is cut with
-/// unread bytes would take our last words with it.
-async fn farewell(stream: &mut Stream, closing: Closing) {
-    let frame = CloseFrame { code: closing.code.into(), reason: closing.reason.into() };
-    let goodbye = async {
-        if stream.send(Message::Close(Some(frame))).await.is_err() {
-            return;
-        }
-        while let Some(Ok(_)) = stream.next().await {}
-    };
-    let _ = tokio::time::timeout(FAREWELL, goodbye).await;
-}
-
-/// Messages a socket may send: so many a second, and a burst of twice that.
-struct Budget {
-    per_second: f64,
-    left: f64,
-    at: Instant,
-}
-
-impl Budget {
-    fn new(per_second: u32) -> Self {
-        let per_second = f64::from(per_second);
-        Self { per_second, left: per_second * 2.0, at: Instant::now() }
+    /// When something has to be looked at even if nothing happens.
+    fn deadline(&self) -> Instant {
+        let next = self.next_ping.min(self.expires);
+        self.stuck.map_or(next, |(since, _)| next.min(since + STUCK))
     }
 
-    fn take(&mut self) -> bool {
+    fn time(&mut self, written: u64) -> Option<Close> {
         let now = Instant::now();
-        self.left = (self.left + (now - self.at).as_secs_f64() * self.per_second).min(self.per_second * 2.0);
-        self.at = now;
-        if self.left < 1.0 {
-            return false;
+        if now >= self.expires {
+            // The clock of this machine may have been set, and a far end is come upon in steps.
+            if is_over(self.caller.expires_at) {
+                return Some(Close::expired());
+            }
+            self.expires = deadline(self.caller.expires_at);
         }
-        self.left -= 1.0;
-        true
+        if let Some((since, before)) = self.stuck {
+            if before != written {
+                self.stuck = Some((now, written));
+            } else if now >= since + STUCK {
+                if !self.answers.is_empty() || !self.outbox.is_empty() {
+                    return Some(Close::too_slow());
+                }
+                self.stuck = Some((now, written));
+            }
+        }
+        if now >= self.next_ping {
+            if self.unanswered >= MISSED {
+                return Some(Close::no_pong());
+            }
+            self.unanswered += 1;
+            self.ping_due = true;
+            self.next_ping = now + self.gateway.tuning().ping;
+        }
+        None
+    }
+}
+
+/// Unix seconds as a moment of this process, at most [`FAR`] ahead.
+fn deadline(expires_at: i64) -> Instant {
+    let left = expires_at.saturating_mul(1_000).saturating_sub(jiff::Timestamp::now().as_millisecond());
+    // A millisecond more than nothing: a clock that runs slow must not make this spin.
+    let left = Duration::from_millis(u64::try_from(left).unwrap_or(0).max(1));
+    Instant::now() + left.min(FAR)
+}
+
+/// Whether these Unix seconds have passed.
+fn is_over(expires_at: i64) -> bool {
+    jiff::Timestamp::now().as_millisecond() >= expires_at.saturating_mul(1_000)
+}
+
+/// Counts an open socket, also when its task panics.
+struct Open {
+    code: u16,
+}
+
+impl Open {
+    fn new(resource: &Resource) -> Self {
+        metrics::connection_opened(resource.kind);
+        Self { code: 1011 }
+    }
+
+    fn closed(mut self, code: u16) {
+        self.code = code;
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        metrics::connection_closed(self.code);
     }
 }

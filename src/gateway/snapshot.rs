@@ -1,93 +1,175 @@
-//! A resource as it is now: the row, with what Redis knows beyond it.
+//! The state of a resource at a number of its stream: the row, with what Redis knows beyond it.
 
-use tokio_tungstenite::tungstenite::Utf8Bytes;
-
-use super::reply::Refusal;
+use crate::broker::scripts::updates::Live;
 use crate::broker::{Broker, BrokerError};
-use crate::domain::{Campaign, Job, JobStatus, Resource, ResourceKind};
+use crate::domain::{Campaign, Job, JobStatus, Progress, Resource, ResourceKind};
 use crate::protocol::server;
 use crate::store::{Store, StoreError};
 
-/// The row.
-pub enum Row {
-    /// Of a job.
+/// Longest snapshot that travels whole. A longer one goes without the job's parameters and result, which the
+/// HTTP API gives.
+pub const MAX_SNAPSHOT: usize = 1024 * 1024;
+
+/// Why a state could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    /// Redis.
+    #[error("{0}")]
+    Broker(#[from] BrokerError),
+    /// SQL.
+    #[error("{0}")]
+    Store(#[from] StoreError),
+}
+
+/// What was read.
+#[derive(Debug, Clone)]
+pub struct State {
+    row: Row,
+    live: Live,
+}
+
+#[derive(Debug, Clone)]
+enum Row {
     Job(Box<Job>),
-    /// Of a campaign.
     Campaign(Box<Campaign>),
 }
 
-/// A resource at a moment.
-pub struct Snapshot {
-    /// The row.
-    pub row: Row,
-    /// Where a command under way takes it.
-    pub desired: Option<String>,
-    /// Updates up to this number are in it.
-    pub seq: i64,
-}
-
-/// Why there is none.
-pub enum SnapshotError {
-    /// Redis.
-    Broker(BrokerError),
-    /// SQL.
-    Store(StoreError),
-}
-
-impl From<SnapshotError> for Refusal {
-    fn from(_: SnapshotError) -> Self {
-        Self::unavailable()
-    }
-}
-
-/// Reads Redis first and then the row: a change is committed to SQL before it is numbered, so the row is at
-/// least as new as the number.
-pub async fn read(broker: &Broker, store: &Store, resource: &Resource) -> Result<Option<Snapshot>, SnapshotError> {
-    let live = broker.live(resource).await.map_err(SnapshotError::Broker)?;
+/// Reads the live part first: SQL commits before an update is numbered, so the row, read after it, is at
+/// least as new as the number. `None`: there is no such resource in the tenant.
+pub async fn read(broker: &Broker, store: &Store, resource: &Resource) -> Result<Option<State>, SnapshotError> {
+    let live = broker.live(resource).await?;
     let row = match resource.kind {
-        ResourceKind::Job => {
-            let Some(mut job) = store.job(resource).await.map_err(SnapshotError::Store)? else { return Ok(None) };
-            if matches!(job.status, JobStatus::Running | JobStatus::Paused)
-                && let Some(progress) = live.progress
-            {
-                // A host writes its row once a second; Redis has what it told everyone since.
-                job.progress = progress;
-            }
-            Row::Job(Box::new(job))
-        }
-        ResourceKind::Campaign => {
-            let found = store.campaign(resource).await.map_err(SnapshotError::Store)?;
-            let Some(campaign) = found else { return Ok(None) };
-            Row::Campaign(Box::new(campaign))
-        }
+        ResourceKind::Job => store.job(resource).await?.map(|job| Row::Job(Box::new(job))),
+        ResourceKind::Campaign => store.campaign(resource).await?.map(|campaign| Row::Campaign(Box::new(campaign))),
     };
-    Ok(Some(Snapshot { row, desired: live.desired, seq: live.seq }))
+    Ok(row.map(|row| State::new(row, live)))
 }
 
-impl Snapshot {
-    /// The second message on a socket.
+impl State {
+    fn new(mut row: Row, live: Live) -> Self {
+        if let (Row::Job(job), Some(progress)) = (&mut row, &live.progress)
+            && matches!(job.status, JobStatus::Running | JobStatus::Paused)
+            && is_further(progress, &job.progress)
+        {
+            job.progress = progress.clone();
+        }
+        Self { row, live }
+    }
+
+    /// What comes later on the stream has a higher number.
+    pub fn seq(&self) -> i64 {
+        self.live.seq
+    }
+
+    /// As the second message on a socket has it, whole.
     pub fn message(&self) -> String {
+        let (desired, seq) = (self.live.desired.as_deref(), self.live.seq);
         match &self.row {
-            Row::Job(job) => server::job_snapshot(job, self.desired.as_deref(), self.seq),
-            Row::Campaign(campaign) => server::campaign_snapshot(campaign, self.desired.as_deref(), self.seq),
+            Row::Job(job) => server::job_snapshot(job, desired, seq),
+            Row::Campaign(campaign) => server::campaign_snapshot(campaign, desired, seq),
         }
     }
 
-    /// The same as a status and a progress message, for sockets that had a snapshot before.
-    pub fn as_updates(&self) -> [Utf8Bytes; 2] {
-        let desired = self.desired.as_deref();
-        let (status, progress) = match &self.row {
+    /// The second message on a socket.
+    pub fn socket_message(&self) -> String {
+        let whole = self.message();
+        match &self.row {
+            Row::Job(job) if whole.len() > MAX_SNAPSHOT => {
+                let mut short = job.clone();
+                (short.parameters, short.result) = (serde_json::Value::Null, serde_json::Value::Null);
+                server::job_snapshot(&short, self.live.desired.as_deref(), self.live.seq)
+            }
+            _ => whole,
+        }
+    }
+
+    /// As a change of state.
+    pub fn status_message(&self) -> String {
+        let desired = self.live.desired.as_deref();
+        self.numbered(match &self.row {
             Row::Job(job) => {
                 let resource = Resource::job(job.tenant_id.clone(), job.id.clone());
-                (
-                    server::job_status(&resource, job.status, desired),
-                    server::job_progress(&resource, job.status, &job.progress),
-                )
+                server::job_status(&resource, job.status, desired)
             }
-            Row::Campaign(campaign) => {
-                (server::campaign_status(campaign, desired), server::campaign_progress(campaign))
+            Row::Campaign(campaign) => server::campaign_status(campaign, desired),
+        })
+    }
+
+    /// As progress.
+    pub fn progress_message(&self) -> String {
+        self.numbered(match &self.row {
+            Row::Job(job) => {
+                let resource = Resource::job(job.tenant_id.clone(), job.id.clone());
+                server::job_progress(&resource, job.status, &job.progress)
             }
+            Row::Campaign(campaign) => server::campaign_progress(campaign),
+        })
+    }
+
+    fn numbered(&self, open: String) -> String {
+        format!("{open},\"seq\":{}}}", self.live.seq)
+    }
+}
+
+/// Hosts write progress to SQL now and then, to Redis four times a second.
+fn is_further(live: &Progress, row: &Progress) -> bool {
+    (live.items_processed, live.progress_percent) > (row.items_processed, row.progress_percent)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job(status: &str, processed: i64, parameters: serde_json::Value) -> Job {
+        serde_json::from_value(serde_json::json!({
+            "id":"ID","tenant_id":"T","campaign_id":null,"job_type":"x","title":null,"status":status,"progress_percent":10,
+            "items_total":100,"items_processed":processed,"items_succeeded":processed,"items_failed":0,"current_item":null,
+            "parameters":parameters,"result":null,"error_message":null,"max_retries":0,"retry_count":0,"created_by":null,
+            "cancelled_by":null,"created_at":null,"started_at":null,"completed_at":null,"cancelled_at":null,"updated_at":null
+        }))
+        .expect("job")
+    }
+
+    fn live(processed: i64) -> Live {
+        let progress = Progress {
+            progress_percent: 20,
+            items_processed: processed,
+            items_total: Some(100),
+            ..Progress::default()
         };
-        [status, progress].map(|open| format!("{open},\"seq\":{}}}", self.seq).into())
+        Live { seq: 7, progress: Some(progress), desired: Some("paused".to_owned()) }
+    }
+
+    fn snapshot(job: Job, live: Live) -> serde_json::Value {
+        let state = State::new(Row::Job(Box::new(job)), live);
+        serde_json::from_str(&state.socket_message()).expect("JSON")
+    }
+
+    #[test]
+    fn live_progress_counts_while_the_job_has_not_ended_and_only_if_it_is_further() {
+        assert_eq!(snapshot(job("running", 10, 0.into()), live(20))["items_processed"], 20);
+        assert_eq!(snapshot(job("paused", 10, 0.into()), live(20))["items_processed"], 20);
+        assert_eq!(snapshot(job("running", 30, 0.into()), live(20))["items_processed"], 30);
+        assert_eq!(snapshot(job("completed", 10, 0.into()), live(20))["items_processed"], 10);
+    }
+
+    #[test]
+    fn the_messages_carry_the_number_and_where_a_command_takes_it() {
+        let state = State::new(Row::Job(Box::new(job("running", 1, 0.into()))), live(2));
+        assert_eq!(
+            state.status_message(),
+            r#"{"type":"job_status","job_id":"ID","tenant_id":"T","status":"running","desired":"paused","seq":7}"#
+        );
+        let progress: serde_json::Value = serde_json::from_str(&state.progress_message()).expect("JSON");
+        assert_eq!((&progress["type"], &progress["seq"]), (&"job_progress".into(), &7.into()));
+    }
+
+    #[test]
+    fn a_snapshot_that_is_too_long_goes_without_parameters() {
+        let long = snapshot(job("running", 1, "x".repeat(MAX_SNAPSHOT).into()), live(2));
+        assert_eq!(long["parameters"], serde_json::Value::Null);
+        assert_eq!(long["status"], "running");
+        let short = snapshot(job("running", 1, serde_json::json!({"a": 1})), live(2));
+        assert_eq!(short["parameters"], serde_json::json!({"a": 1}));
     }
 }

@@ -1,0 +1,122 @@
+//! The codes with which the gateway closes a socket (CONTRACT section 4).
+
+use std::time::Duration;
+
+use tokio_tungstenite::tungstenite::Utf8Bytes;
+use tokio_tungstenite::tungstenite::error::CapacityError;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::{Error as WsError, error::ProtocolError};
+
+/// Longest pause that a drained client is asked to make before it comes back.
+const JITTER_MS: u64 = 2_000;
+/// How long a client may take to answer the close.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The same for one that has not been reading: it must read what the kernel holds before it finds the code.
+const SLOW_PATIENCE: Duration = Duration::from_secs(30);
+
+/// A code and its reason.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Close {
+    code: u16,
+    reason: Utf8Bytes,
+}
+
+impl Close {
+    /// How long the answer to a client's own close may take.
+    pub const ANSWER: Duration = PATIENCE;
+
+    fn of(code: u16, reason: &'static str) -> Self {
+        Self { code, reason: Utf8Bytes::from_static(reason) }
+    }
+
+    /// Only text frames are understood.
+    pub fn binary() -> Self {
+        Self::of(1003, "send text frames")
+    }
+
+    /// The gateway leaves. The pause in the reason keeps all of its clients from coming back at once.
+    pub fn drain() -> Self {
+        Self { code: 1012, reason: format!("reconnect in {} ms", fastrand::u64(0..=JITTER_MS)).into() }
+    }
+
+    /// The token's time is over.
+    pub fn expired() -> Self {
+        Self::of(4401, "token expired")
+    }
+
+    /// The permission to watch was taken away.
+    pub fn revoked() -> Self {
+        Self::of(4403, "access revoked")
+    }
+
+    /// Two pings went unanswered.
+    pub fn no_pong() -> Self {
+        Self::of(4408, "no pong")
+    }
+
+    /// More waits than may.
+    pub fn too_slow() -> Self {
+        Self::of(4413, "too slow to read")
+    }
+
+    /// More messages than allowed.
+    pub fn flood() -> Self {
+        Self::of(4429, "message flood")
+    }
+
+    /// What to say to a client whose bytes could not be read as messages; `None`: the connection itself is gone.
+    pub fn for_error(error: &WsError) -> Option<Self> {
+        match error {
+            WsError::Capacity(CapacityError::MessageTooLong { .. }) => {
+                Some(Self::of(1009, "a message may have 16 KiB"))
+            }
+            WsError::Utf8(_) => Some(Self::of(1007, "text must be UTF-8")),
+            WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake) => None,
+            WsError::Protocol(_) => Some(Self::of(1002, "not as RFC 6455 says")),
+            _ => None,
+        }
+    }
+
+    /// The number.
+    pub fn code(&self) -> u16 {
+        self.code
+    }
+
+    /// Whether what waits in the outbox is sent before the close.
+    pub fn delivers_first(&self) -> bool {
+        matches!(self.code, 1012 | 4401)
+    }
+
+    /// How long to wait for the client's own close.
+    pub fn patience(&self) -> Duration {
+        if self.code == 4413 { SLOW_PATIENCE } else { PATIENCE }
+    }
+
+    /// As it travels.
+    pub fn frame(&self) -> CloseFrame {
+        CloseFrame { code: self.code.into(), reason: self.reason.clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drain_names_a_pause_in_milliseconds() {
+        let frame = Close::drain().frame();
+        assert_eq!(u16::from(frame.code), 1012);
+        let pause = frame.reason.strip_prefix("reconnect in ").and_then(|r| r.strip_suffix(" ms")).expect("form");
+        assert!(pause.parse::<u64>().expect("number") <= JITTER_MS);
+    }
+
+    #[test]
+    fn an_unreadable_message_gets_the_code_of_its_kind() {
+        let long = WsError::Capacity(CapacityError::MessageTooLong { size: 2, max_size: 1 });
+        assert_eq!(Close::for_error(&long).map(|c| c.code()), Some(1009));
+        let masked = WsError::Protocol(ProtocolError::UnmaskedFrameFromClient);
+        assert_eq!(Close::for_error(&masked).map(|c| c.code()), Some(1002));
+        let reset = WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake);
+        assert_eq!(Close::for_error(&reset), None);
+    }
+}

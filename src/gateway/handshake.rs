@@ -1,0 +1,223 @@
+//! The headers of a WebSocket request (RFC 6455, section 4.2), and whether its origin may open sockets.
+
+use hyper::header::{CONNECTION, HOST, HeaderName, HeaderValue, ORIGIN, UPGRADE};
+use hyper::header::{SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION};
+use hyper::{HeaderMap, StatusCode};
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use warp::reply::{Reply, Response};
+
+use super::reply::Refusal;
+use crate::auth::{WEBSOCKET_PROTOCOL, offers_protocol};
+use crate::protocol::ErrorCode;
+
+/// Why a request cannot become a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unfit {
+    /// A plain request.
+    NotAnUpgrade,
+    /// Another version of the protocol.
+    Version,
+    /// The key is missing or not one.
+    Key,
+}
+
+/// Checks everything and gives the key to accept with.
+pub fn check(headers: &HeaderMap) -> Result<HeaderValue, Unfit> {
+    if !lists(headers, &UPGRADE, "websocket") || !lists(headers, &CONNECTION, "upgrade") {
+        return Err(Unfit::NotAnUpgrade);
+    }
+    if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|v| v.as_bytes() != b"13") {
+        return Err(Unfit::Version);
+    }
+    let mut keys = headers.get_all(SEC_WEBSOCKET_KEY).iter();
+    let (Some(key), None) = (keys.next(), keys.next()) else { return Err(Unfit::Key) };
+    let key = key.as_bytes().trim_ascii();
+    if !is_key(key) {
+        return Err(Unfit::Key);
+    }
+    HeaderValue::from_str(&derive_accept_key(key)).map_err(|_| Unfit::Key)
+}
+
+impl Unfit {
+    /// As an HTTP answer.
+    pub fn response(self) -> Response {
+        let (status, message) = match self {
+            Self::NotAnUpgrade => {
+                (StatusCode::UPGRADE_REQUIRED, "This address is a WebSocket: connect with a WebSocket client")
+            }
+            Self::Version => (StatusCode::UPGRADE_REQUIRED, "Only version 13 of the WebSocket protocol is spoken here"),
+            Self::Key => (StatusCode::BAD_REQUEST, "Sec-WebSocket-Key is missing or not 16 bytes in base64"),
+        };
+        let mut response = Refusal::new(ErrorCode::InvalidMessage, message).response();
+        *response.status_mut() = status;
+        if status == StatusCode::UPGRADE_REQUIRED {
+            let headers = response.headers_mut();
+            headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+            headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+            headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        }
+        response
+    }
+}
+
+/// `101 Switching Protocols`.
+pub fn switching(headers: &HeaderMap, accept: HeaderValue) -> Response {
+    let mut response = warp::reply().into_response();
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let answer = response.headers_mut();
+    answer.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    answer.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    answer.insert(SEC_WEBSOCKET_ACCEPT, accept);
+    if offers_protocol(headers) {
+        answer.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(WEBSOCKET_PROTOCOL));
+    }
+    response
+}
+
+/// Whether a header that is a list has this member, in any case, on any of its lines.
+fn lists(headers: &HeaderMap, name: &HeaderName, member: &str) -> bool {
+    let lines = headers.get_all(name).iter().filter_map(|line| line.to_str().ok());
+    lines.flat_map(|line| line.split(',')).any(|m| m.trim().eq_ignore_ascii_case(member))
+}
+
+/// 16 bytes in base64.
+fn is_key(key: &[u8]) -> bool {
+    let Some(body) = key.strip_suffix(b"==") else { return false };
+    body.len() == 22 && body.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/'))
+}
+
+/// Whether a page of this origin may open sockets here. Programs send no origin; browsers always do, and they
+/// send cookies along whichever page asks.
+pub fn origin_allowed(headers: &HeaderMap, public_origins: &[String]) -> bool {
+    let mut origins = headers.get_all(ORIGIN).iter();
+    let Some(origin) = origins.next() else { return true };
+    let (Ok(origin), None) = (origin.to_str(), origins.next()) else { return false };
+    let Some(place) = Place::of_origin(origin) else { return false };
+    let own = headers.get(HOST).and_then(|host| host.to_str().ok());
+    if own.and_then(|host| Place::of_authority(host, place.default_port)).is_some_and(|own| own == place) {
+        return true;
+    }
+    public_origins.iter().any(|allowed| allowed.trim_end_matches('/').eq_ignore_ascii_case(origin))
+}
+
+/// Host and port. The scheme is left out: a gateway behind a proxy that ends TLS does not see it.
+struct Place<'a> {
+    host: &'a str,
+    port: u16,
+    default_port: u16,
+}
+
+impl PartialEq for Place<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.host.eq_ignore_ascii_case(other.host) && self.port == other.port
+    }
+}
+
+impl<'a> Place<'a> {
+    fn of_origin(origin: &'a str) -> Option<Self> {
+        let (scheme, authority) = origin.split_once("://")?;
+        let default_port = match scheme.to_ascii_lowercase().as_str() {
+            "http" => 80,
+            "https" => 443,
+            _ => return None,
+        };
+        Self::of_authority(authority, default_port)
+    }
+
+    fn of_authority(authority: &'a str, default_port: u16) -> Option<Self> {
+        // The colons of an IPv6 address stand between brackets.
+        let end = authority.rfind(']').map_or(0, |at| at + 1);
+        let (host, port) = match authority[end..].rfind(':') {
+            Some(at) => (&authority[..end + at], authority[end + at + 1..].parse().ok()?),
+            None => (authority, default_port),
+        };
+        (!host.is_empty()).then_some(Self { host, port, default_port })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in pairs {
+            map.append(HeaderName::from_bytes(name.as_bytes()).expect("name"), value.parse().expect("value"));
+        }
+        map
+    }
+
+    /// The request of RFC 6455, section 1.3, with one header replaced, or left out where the value is empty.
+    fn request(replace: (&str, &str)) -> HeaderMap {
+        let all = [
+            ("upgrade", "websocket"),
+            ("connection", "Upgrade"),
+            ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+            ("sec-websocket-version", "13"),
+        ];
+        let pairs: Vec<_> = all.into_iter().map(|pair| if pair.0 == replace.0 { replace } else { pair }).collect();
+        headers(&pairs.into_iter().filter(|pair| !pair.1.is_empty()).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn the_example_of_the_rfc_is_accepted_with_its_key() {
+        let key = check(&request(("", ""))).expect("accepted");
+        assert_eq!(key, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        for good in [("connection", "keep-alive, UPGRADE"), ("upgrade", "WebSocket"), ("upgrade", "h2c, websocket")] {
+            assert!(check(&request(good)).is_ok(), "{good:?}");
+        }
+    }
+
+    #[test]
+    fn each_missing_or_wrong_header_has_its_answer() {
+        let cases = [
+            (("upgrade", ""), Unfit::NotAnUpgrade, 426),
+            (("upgrade", "h2c"), Unfit::NotAnUpgrade, 426),
+            (("connection", "keep-alive"), Unfit::NotAnUpgrade, 426),
+            (("sec-websocket-version", ""), Unfit::Version, 426),
+            (("sec-websocket-version", "8"), Unfit::Version, 426),
+            (("sec-websocket-key", ""), Unfit::Key, 400),
+            (("sec-websocket-key", "short=="), Unfit::Key, 400),
+            (("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZ!=="), Unfit::Key, 400),
+        ];
+        for (change, unfit, status) in cases {
+            assert_eq!(check(&request(change)), Err(unfit), "{change:?}");
+            let response = unfit.response();
+            assert_eq!(response.status(), status);
+            assert_eq!(response.headers().contains_key(SEC_WEBSOCKET_VERSION), status == 426);
+        }
+    }
+
+    #[test]
+    fn the_gateways_own_pages_and_the_listed_ones_may_open_sockets() {
+        let public = ["https://ops.example.com".to_owned(), "http://localhost:3000/".to_owned()];
+        let allowed =
+            |origin: &str, host: &str| origin_allowed(&headers(&[("origin", origin), ("host", host)]), &public);
+        assert!(origin_allowed(&headers(&[("host", "a")]), &[]));
+        for (origin, host) in [
+            ("http://127.0.0.1:8000", "127.0.0.1:8000"),
+            ("http://Example.com", "example.COM"),
+            ("https://example.com", "example.com:443"),
+            ("https://example.com", "example.com"),
+            ("http://[::1]:8000", "[::1]:8000"),
+            ("https://ops.example.com", "10.0.0.7:8000"),
+            ("http://localhost:3000", "127.0.0.1:8000"),
+        ] {
+            assert!(allowed(origin, host), "{origin} at {host}");
+        }
+        for (origin, host) in [
+            ("null", "127.0.0.1:8000"),
+            ("", ""),
+            ("http://127.0.0.1:9000", "127.0.0.1:8000"),
+            ("http://evil.example", "127.0.0.1:8000"),
+            ("http://ops.example.com", "127.0.0.1:8000"),
+            ("https://ops.example.com.evil.example", "127.0.0.1:8000"),
+            ("http://example.com:80x", "example.com"),
+            ("file://example.com", "example.com"),
+        ] {
+            assert!(!allowed(origin, host), "{origin} at {host}");
+        }
+        let twice = [("origin", "http://a"), ("origin", "http://b"), ("host", "a")];
+        assert!(!origin_allowed(&headers(&twice), &[]));
+    }
+}

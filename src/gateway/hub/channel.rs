@@ -1,0 +1,207 @@
+//! One watched resource: who watches, what was handed out.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::OnceCell;
+use tokio_tungstenite::tungstenite::Utf8Bytes;
+
+use crate::domain::{CommandId, Resource, ResourceKind};
+use crate::gateway::outbox::{Outbox, Push};
+
+/// Commands whose results are remembered as handed out; more than are read back after a gap.
+const REMEMBERED: usize = 2 * super::RECENT;
+/// Longest update that is passed on, in bytes: somebody else's mistake must not fill every outbox.
+const MAX_UPDATE: usize = 64 * 1024;
+
+/// What became of an update.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// Handed out, or known already, or not an update.
+    Done,
+    /// Its number is lower than one before: an old message again, or the numbers have begun anew.
+    Backwards,
+}
+
+pub(super) struct Channel {
+    pub(super) resource: Resource,
+    /// The subscription stands.
+    pub(super) opened: OnceCell<()>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    members: Vec<Arc<Outbox>>,
+    /// Highest number on the stream so far.
+    seq: Option<i64>,
+    /// Results handed out, oldest first; they carry numbers from `first` on.
+    given: VecDeque<CommandId>,
+    first: u64,
+    stale: bool,
+}
+
+impl Channel {
+    pub(super) fn new(resource: Resource) -> Self {
+        Self { resource, opened: OnceCell::new(), state: Mutex::default() }
+    }
+
+    /// Adds a member; gives the number of the first result it will get.
+    pub(super) fn add(&self, outbox: Arc<Outbox>) -> u64 {
+        let mut state = self.lock();
+        state.members.push(outbox);
+        state.first + state.given.len() as u64
+    }
+
+    pub(super) fn remove(&self, outbox: &Arc<Outbox>) {
+        let mut state = self.lock();
+        if let Some(at) = state.members.iter().position(|member| Arc::ptr_eq(member, outbox)) {
+            state.members.swap_remove(at);
+        }
+    }
+
+    /// These ended before anyone listened: nobody here is told.
+    pub(super) fn note_old(&self, commands: impl Iterator<Item = CommandId>) {
+        let mut state = self.lock();
+        for command in commands {
+            state.remember(command);
+        }
+    }
+
+    /// Whether the command's result was handed out, or ended before anyone listened.
+    pub(super) fn knows(&self, command: CommandId) -> bool {
+        self.lock().given.contains(&command)
+    }
+
+    /// Its number among the results.
+    pub(super) fn position(&self, command: CommandId) -> Option<u64> {
+        let state = self.lock();
+        state.given.iter().position(|given| *given == command).map(|at| state.first + at as u64)
+    }
+
+    /// Hands a result out, once.
+    pub(super) fn give(&self, command: CommandId, text: &Utf8Bytes) {
+        let mut state = self.lock();
+        if !state.remember(command) {
+            return;
+        }
+        for member in &state.members {
+            member.push(Push::Result { command, text: text.clone() });
+        }
+    }
+
+    /// Hands an update out. Only an object about this very resource, of one of the two types, is one.
+    pub(super) fn update(&self, payload: bytes::Bytes) -> Heard {
+        let Some(update) = Update::read(payload, &self.resource) else { return Heard::Done };
+        let mut state = self.lock();
+        if let (Some(seq), Some(last)) = (update.seq, state.seq)
+            && seq <= last
+        {
+            return if seq < last { Heard::Backwards } else { Heard::Done };
+        }
+        state.seq = update.seq.or(state.seq);
+        let push = update.push();
+        for member in &state.members {
+            member.push(push.clone());
+        }
+        Heard::Done
+    }
+
+    /// Highest number heard.
+    pub(super) fn seq(&self) -> Option<i64> {
+        self.lock().seq
+    }
+
+    /// Hands out what was read from the record, unless the stream has gone on meanwhile (`false`).
+    pub(super) fn restate(&self, before: Option<i64>, seq: i64, pushes: &[Push]) -> bool {
+        let mut state = self.lock();
+        if state.seq != before {
+            return false;
+        }
+        state.seq = Some(seq);
+        for member in &state.members {
+            member.lower_floor(seq);
+            for push in pushes {
+                member.push(push.clone());
+            }
+        }
+        true
+    }
+
+    pub(super) fn mark_stale(&self) {
+        self.lock().stale = true;
+    }
+
+    /// Whether it has to be read again; from now on it has not.
+    pub(super) fn take_stale(&self) -> bool {
+        std::mem::take(&mut self.lock().stale)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// `false`: it is remembered already.
+    fn remember(&mut self, command: CommandId) -> bool {
+        if self.given.contains(&command) {
+            return false;
+        }
+        if self.given.len() >= REMEMBERED {
+            self.given.pop_front();
+            self.first += 1;
+        }
+        self.given.push_back(command);
+        true
+    }
+}
+
+/// A message of the updates channel.
+struct Update {
+    seq: Option<i64>,
+    is_progress: bool,
+    text: Utf8Bytes,
+}
+
+#[derive(serde::Deserialize)]
+struct Raw<'a> {
+    #[serde(rename = "type", borrow)]
+    kind: std::borrow::Cow<'a, str>,
+    #[serde(borrow)]
+    job_id: Option<std::borrow::Cow<'a, str>>,
+    #[serde(borrow)]
+    campaign_id: Option<std::borrow::Cow<'a, str>>,
+    #[serde(borrow)]
+    tenant_id: std::borrow::Cow<'a, str>,
+    seq: Option<i64>,
+}
+
+impl Update {
+    fn read(payload: bytes::Bytes, resource: &Resource) -> Option<Self> {
+        if payload.len() > MAX_UPDATE || payload.first() != Some(&b'{') {
+            return None;
+        }
+        let text = Utf8Bytes::try_from(payload).ok()?;
+        let raw: Raw<'_> = serde_json::from_str(&text).ok()?;
+        let id = match resource.kind {
+            ResourceKind::Job => raw.job_id?,
+            ResourceKind::Campaign => raw.campaign_id?,
+        };
+        let is_progress = match raw.kind.strip_prefix(resource.kind.word())? {
+            "_progress" => true,
+            "_status" => false,
+            _ => return None,
+        };
+        let fits = id == resource.id.as_str() && raw.tenant_id == resource.tenant.as_str();
+        let seq = raw.seq;
+        fits.then_some(Self { seq, is_progress, text })
+    }
+
+    fn push(self) -> Push {
+        match self.is_progress {
+            true => Push::Progress { seq: self.seq, text: self.text },
+            false => Push::Status { seq: self.seq, text: self.text },
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! From a message on a reply channel to the recorded result: the message only names the command.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio_tungstenite::tungstenite::Utf8Bytes;
+
+use super::Hub;
+use super::channel::Channel;
+use crate::domain::CommandId;
+
+/// Lookups that travel to Redis together.
+const TOGETHER: usize = 256;
+/// Between two tries while Redis is away.
+const AGAIN: Duration = Duration::from_millis(100);
+
+/// Which command a reply is about: all that is taken from it.
+pub(super) fn command_of(payload: &[u8]) -> Option<CommandId> {
+    #[derive(serde::Deserialize)]
+    struct Raw<'a> {
+        command_id: &'a str,
+    }
+    serde_json::from_slice::<Raw<'_>>(payload).ok()?.command_id.parse().ok()
+}
+
+/// Looks results up in the order in which they were heard of, and hands them out. A command without a result
+/// in the record has none: the message was forged. While the record cannot be read, it is tried again.
+pub(super) async fn look_up(hub: Hub, mut waiting: mpsc::Receiver<(Arc<Channel>, CommandId)>) {
+    let mut batch = Vec::new();
+    while !batch.is_empty() || waiting.recv_many(&mut batch, TOGETHER).await > 0 {
+        let reads = batch.iter().map(|(channel, command)| hub.0.broker.result_of(&channel.resource, *command));
+        let found = futures_util::future::join_all(reads).await;
+        let mut unread = Vec::new();
+        for ((channel, command), found) in batch.drain(..).zip(found) {
+            match found {
+                Ok(Some(message)) => channel.give(command, &Utf8Bytes::from(message)),
+                Ok(None) => tracing::warn!(resource = %channel.resource, command_id = %command, "gateway.forged_reply"),
+                Err(_) => unread.push((channel, command)),
+            }
+        }
+        batch = unread;
+        if !batch.is_empty() {
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+}

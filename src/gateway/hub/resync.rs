@@ -1,0 +1,83 @@
+//! After a gap in the subscription: results that were missed are handed out, and where the state has moved
+//! on, it is said.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use tokio_tungstenite::tungstenite::Utf8Bytes;
+
+use super::channel::Channel;
+use super::{Hub, RECENT};
+use crate::gateway::outbox::Push;
+use crate::gateway::snapshot::{self, SnapshotError};
+
+/// Resources that are read at once.
+const TOGETHER: usize = 16;
+/// Between two tries while Redis or SQL is away.
+const AGAIN: Duration = Duration::from_millis(250);
+/// Longest time for one resource.
+const WITHIN: Duration = Duration::from_secs(5);
+/// How often a resource is read whose stream goes on while it is read.
+const TRIES: u32 = 5;
+
+/// Reads what is marked as stale, whenever something is.
+pub(super) async fn run(hub: Hub) {
+    loop {
+        hub.0.stale.notified().await;
+        loop {
+            let stale: Vec<Arc<Channel>> = {
+                let channels = hub.channels();
+                channels.values().map(|entry| &entry.channel).filter(|c| c.take_stale()).cloned().collect()
+            };
+            let failed = futures_util::stream::iter(stale)
+                .map(|channel| {
+                    let hub = hub.clone();
+                    async move {
+                        let read = tokio::time::timeout(WITHIN, resource(&hub, &channel)).await;
+                        let done = matches!(read, Ok(Ok(true)));
+                        if !done {
+                            channel.mark_stale();
+                        }
+                        !done
+                    }
+                })
+                .buffer_unordered(TOGETHER)
+                // All of them, even if one has failed.
+                .fold(false, |any, failed| async move { any | failed })
+                .await;
+            if !failed {
+                break;
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+}
+
+/// `false`: it goes on faster than it can be read, and has to be read once more a little later.
+async fn resource(hub: &Hub, channel: &Channel) -> Result<bool, SnapshotError> {
+    let broker = &hub.0.broker;
+    if !channel.opened.initialized() {
+        // Its first reader is about to read everything anyway.
+        return Ok(true);
+    }
+    for ended in broker.recent_results(&channel.resource, RECENT).await? {
+        channel.give(ended.command, &Utf8Bytes::from(ended.message));
+    }
+    for _ in 0..TRIES {
+        let before = channel.seq();
+        let Some(state) = snapshot::read(broker, &hub.0.store, &channel.resource).await? else { return Ok(true) };
+        let seq = state.seq();
+        if before == Some(seq) {
+            return Ok(true);
+        }
+        let pushes = [
+            Push::Status { seq: Some(seq), text: state.status_message().into() },
+            Push::Progress { seq: Some(seq), text: state.progress_message().into() },
+        ];
+        if channel.restate(before, seq, &pushes) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}

@@ -1,0 +1,161 @@
+//! The WebSocket under a session: reading, writing and closing by polling, so that one small task does all
+//! three and none waits for another.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use futures_util::{Sink, Stream};
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{Error as WsError, Message};
+
+use super::close::Close;
+use super::snapshot::MAX_SNAPSHOT;
+use crate::protocol::MAX_FRAME;
+
+/// Read buffer, and bytes gathered before they are written: the library's own are 128 KiB each, for every
+/// idle socket.
+const BUFFER: usize = 4 * 1024;
+/// Most that the library may hold back: one message at a time is given to it, a snapshot at the longest.
+const WRITE_LIMIT: usize = 2 * MAX_SNAPSHOT;
+/// What is taken in after a refused message, so that the close is not lost with the connection.
+const REFUSED: (usize, Duration) = (16 * 1024 * 1024, Duration::from_secs(5));
+
+/// One client's socket.
+pub struct Socket {
+    stream: WebSocketStream<Counted>,
+    /// Something was given to the library that may not be on its way yet.
+    unflushed: bool,
+    /// Reading ended with an error: the connection may still hold what was not understood.
+    broken: bool,
+}
+
+/// A connection that knows how many bytes it has taken: only that tells a slow client from a dead one.
+pub struct Counted {
+    inner: TcpStream,
+    written: u64,
+}
+
+impl Socket {
+    /// Takes over an upgraded connection; `None` if it is not one of this server's.
+    pub async fn take_over(upgraded: Upgraded) -> Option<Self> {
+        // The bare connection: hyper's wrapping costs memory for as long as the socket lives.
+        let parts = upgraded.downcast::<TokioIo<TcpStream>>().ok()?;
+        let inner = Counted { inner: parts.io.into_inner(), written: 0 };
+        let config = WebSocketConfig::default()
+            .read_buffer_size(BUFFER)
+            .write_buffer_size(BUFFER)
+            .max_write_buffer_size(WRITE_LIMIT)
+            .max_message_size(Some(MAX_FRAME))
+            .max_frame_size(Some(MAX_FRAME));
+        let read = parts.read_buf.to_vec();
+        let stream = WebSocketStream::from_partially_read(inner, read, Role::Server, Some(config)).await;
+        Some(Self { stream, unflushed: false, broken: false })
+    }
+
+    /// Writes what `next` gives, until it gives nothing; ready when all of it is on its way.
+    pub fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut next: impl FnMut() -> Option<Message>,
+    ) -> Poll<Result<(), WsError>> {
+        loop {
+            ready!(Pin::new(&mut self.stream).poll_ready(cx))?;
+            let Some(message) = next() else { break };
+            Pin::new(&mut self.stream).start_send(message)?;
+            self.unflushed = true;
+        }
+        if self.unflushed {
+            ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+            self.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// The next message; `None`: the connection has ended.
+    pub fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Message, WsError>>> {
+        let read = ready!(Pin::new(&mut self.stream).poll_next(cx));
+        match &read {
+            // The library has put an answer into its buffer.
+            Some(Ok(Message::Ping(_) | Message::Close(_))) => self.unflushed = true,
+            Some(Err(_)) => self.broken = true,
+            _ => {}
+        }
+        Poll::Ready(read)
+    }
+
+    /// Bytes the connection has taken so far.
+    pub fn written(&self) -> u64 {
+        self.stream.get_ref().written
+    }
+
+    /// Ends a conversation that the client has closed: its close is answered.
+    pub async fn answer_close(&mut self) {
+        let answering = std::future::poll_fn(|cx| self.poll_write(cx, || None));
+        let _ = tokio::time::timeout(Close::ANSWER, answering).await;
+    }
+
+    /// Closes with a code, and waits for the client's own close.
+    pub async fn close(&mut self, close: &Close) {
+        let closing = async {
+            let mut frame = Some(Message::Close(Some(close.frame())));
+            std::future::poll_fn(|cx| self.poll_write(cx, || frame.take())).await?;
+            if self.broken {
+                return Ok(());
+            }
+            while let Some(Ok(_)) = std::future::poll_fn(|cx| self.poll_read(cx)).await {}
+            Ok::<(), WsError>(())
+        };
+        let told = tokio::time::timeout(close.patience(), closing).await;
+        if self.broken && matches!(told, Ok(Ok(()))) {
+            self.take_in_the_rest().await;
+        }
+    }
+
+    /// A connection that is cut while bytes of the client wait in it is reset, and the reset takes the close
+    /// away from the client before it is read.
+    async fn take_in_the_rest(&mut self) {
+        let stream = &mut self.stream.get_mut().inner;
+        let taking = async {
+            stream.shutdown().await?;
+            let mut taken = 0;
+            let mut some = vec![0_u8; BUFFER];
+            while taken < REFUSED.0 {
+                match stream.read(&mut some).await? {
+                    0 => break,
+                    n => taken += n,
+                }
+            }
+            Ok::<(), io::Error>(())
+        };
+        let _ = tokio::time::timeout(REFUSED.1, taking).await;
+    }
+}
+
+impl AsyncRead for Counted {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Counted {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.inner).poll_write(cx, bytes))?;
+        self.written += written as u64;
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}

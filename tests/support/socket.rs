@@ -32,6 +32,21 @@ impl Socket {
         }
         let address = request.uri().authority().expect("authority").to_string();
         let tcp = TcpStream::connect(&address).await.expect("connect to the gateway");
+        Self::over(tcp, request).await
+    }
+
+    /// Opens one whose own receive buffer holds almost nothing, so that the gateway soon notices when it is
+    /// not read.
+    pub async fn open_with_small_buffer(url: &str) -> Self {
+        let request = url.into_client_request().expect("a URL");
+        let address = request.uri().authority().expect("authority").as_str().parse().expect("address");
+        let tcp = tokio::net::TcpSocket::new_v4().expect("socket");
+        tcp.set_recv_buffer_size(4096).expect("buffer");
+        let tcp = tcp.connect(address).await.expect("connect to the gateway");
+        Self::over(tcp, request).await.unwrap_or_else(|(status, body)| panic!("refused with {status}: {body}"))
+    }
+
+    async fn over(tcp: TcpStream, request: http::Request<()>) -> Result<Self, (u16, String)> {
         match client_async(request, tcp).await {
             Ok((stream, _)) => Ok(Self { stream }),
             Err(Error::Http(answer)) => {
@@ -50,6 +65,43 @@ impl Socket {
     /// Sends anything.
     pub async fn send_raw(&mut self, message: Message) {
         self.stream.send(message).await.expect("send");
+    }
+
+    /// Sends anything to a gateway that may have closed already.
+    pub async fn try_send(&mut self, message: Message) -> Result<(), Error> {
+        self.stream.send(message).await
+    }
+
+    /// The next text message, as it came and as a value.
+    pub async fn next_text(&mut self) -> (String, Value) {
+        let next = async {
+            loop {
+                match self.stream.next().await {
+                    Some(Ok(Message::Text(text))) => return text.to_string(),
+                    Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                    other => panic!("no text: {other:?}"),
+                }
+            }
+        };
+        let text = tokio::time::timeout(PATIENCE, next).await.expect("a message in time");
+        let value = serde_json::from_str(&text).expect("a JSON message");
+        (text, value)
+    }
+
+    /// What the connection itself still gives, up to its end, with nothing answered.
+    pub async fn rest_by_hand(self) -> Vec<u8> {
+        use tokio::io::AsyncReadExt;
+        let mut bytes = Vec::new();
+        let reading = self.stream.into_inner();
+        let mut reading = std::pin::pin!(reading);
+        let read = tokio::time::timeout(PATIENCE, reading.read_to_end(&mut bytes)).await.expect("an end in time");
+        read.expect("a clean end");
+        bytes
+    }
+
+    /// The next message if one comes within the time; pings are answered meanwhile.
+    pub async fn next_within(&mut self, time: Duration) -> Option<Value> {
+        tokio::time::timeout(time, self.next_forever()).await.ok()
     }
 
     /// The next text message, or the close code as `{"closed": CODE, "reason": …}`.
@@ -80,7 +132,7 @@ impl Socket {
     }
 
     /// The next message that fits; others are passed over. A close ends the wait with a panic.
-    pub async fn until_that(&mut self, fits: impl Fn(&Value) -> bool) -> Value {
+    pub async fn until_that(&mut self, mut fits: impl FnMut(&Value) -> bool) -> Value {
         let mut passed = Vec::new();
         let wait = async {
             loop {

@@ -1,0 +1,20 @@
+//! The sockets from outside: foreign WebSocket clients against gateways over a real Redis and SQLite.
+
+mod support;
+
+#[path = "gateway/bed.rs"]
+mod bed;
+#[path = "gateway/commands.rs"]
+mod commands;
+#[path = "gateway/faults.rs"]
+mod faults;
+#[path = "gateway/leaving.rs"]
+mod leaving;
+#[path = "gateway/messages.rs"]
+mod messages;
+#[path = "gateway/results.rs"]
+mod results;
+#[path = "gateway/updates.rs"]
+mod updates;
+#[path = "gateway/upgrade.rs"]
+mod upgrade;

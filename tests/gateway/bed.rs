@@ -1,0 +1,219 @@
+//! Gateways inside the test over one Redis and one database, and a worker played by the test.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use wheelhouse::auth::{Claims, sign};
+use wheelhouse::broker::Broker;
+use wheelhouse::broker::scripts::claim::{Claim, Claimed, Completed, End};
+use wheelhouse::broker::scripts::updates::Update;
+use wheelhouse::config::{self, Settings};
+use wheelhouse::domain::{Resource, WorkerId};
+use wheelhouse::gateway::{GatewayError, Tuning, serve_tuned};
+use wheelhouse::protocol::server;
+use wheelhouse::store::{NewCampaign, NewJob, Store};
+
+use crate::support::redis::RedisServer;
+use crate::support::socket::Socket;
+
+const SECRET: &str = "a-secret-for-tests-of-32-bytes-or-more";
+
+/// Redis, a database with the job `j1`, the campaign `c1` and the user `ann` of the tenant `acme`, who may
+/// do everything.
+pub struct Bed {
+    pub redis: RedisServer,
+    pub store: Store,
+    pub broker: Broker,
+    pub settings: Settings,
+    folder: tempfile::TempDir,
+}
+
+/// One gateway; it ends when dropped.
+pub struct Running {
+    pub address: SocketAddr,
+    pub stop: CancellationToken,
+    serving: JoinHandle<Result<(), GatewayError>>,
+}
+
+impl Running {
+    /// Tells it to leave, and waits until it has.
+    pub async fn leave(mut self) {
+        self.stop.cancel();
+        let left = tokio::time::timeout(Duration::from_secs(30), &mut self.serving).await.expect("it leaves");
+        left.expect("no panic").expect("no error");
+    }
+
+    /// Waits until one that was told to has left.
+    pub async fn left(mut self) {
+        let left = tokio::time::timeout(Duration::from_secs(30), &mut self.serving).await.expect("it leaves");
+        left.expect("no panic").expect("no error");
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+impl Bed {
+    /// With the usual settings.
+    pub async fn new() -> Self {
+        Self::with(&[]).await
+    }
+
+    /// With these beside them.
+    pub async fn with(settings: &[(&str, &str)]) -> Self {
+        let redis = RedisServer::start();
+        let folder = tempfile::tempdir().expect("folder");
+        let mut flags = vec![
+            ("server.listen".to_owned(), "127.0.0.1:0".to_owned()),
+            ("redis.url".to_owned(), redis.url()),
+            ("database.url".to_owned(), format!("sqlite://{}", folder.path().join("test.db").display())),
+            ("auth.hs256_secret".to_owned(), SECRET.to_owned()),
+        ];
+        flags.extend(settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
+        let settings = config::load_from(None, Vec::new(), flags).expect("settings");
+        let store = Store::open(&settings.database).await.expect("database");
+        store.migrate().await.expect("migrate");
+        let broker = Broker::connect(&settings.redis).await.expect("Redis");
+        let bed = Self { redis, store, broker, settings, folder };
+        bed.grant("ann", &["*"]).await;
+        bed.job("j1").await;
+        let campaign = NewCampaign {
+            id: "c1".parse().expect("id"),
+            tenant: "acme".parse().expect("id"),
+            name: Some("Spring".to_owned()),
+            created_by: None,
+            jobs: Vec::new(),
+        };
+        bed.store.create_campaign(&campaign).await.expect("campaign");
+        bed
+    }
+
+    /// A job of acme.
+    pub async fn job(&self, id: &str) {
+        let job = NewJob {
+            id: id.parse().expect("id"),
+            tenant: "acme".parse().expect("id"),
+            campaign: None,
+            job_type: "demo".to_owned(),
+            title: None,
+            parameters: Value::Null,
+            max_retries: 0,
+            created_by: None,
+        };
+        self.store.create_job(&job).await.expect("job");
+    }
+
+    pub async fn grant(&self, user: &str, permissions: &[&str]) {
+        let permissions: Vec<String> = permissions.iter().map(|p| (*p).to_owned()).collect();
+        self.store.grant(&user.parse().expect("user"), &permissions).await.expect("grant");
+    }
+
+    /// The database as another system would open it.
+    pub async fn sql(&self, statement: &'static str) {
+        let url = format!("sqlite://{}", self.folder.path().join("test.db").display());
+        let pool = sqlx::sqlite::SqlitePool::connect(&url).await.expect("open");
+        sqlx::query(statement).execute(&pool).await.expect("SQL");
+        pool.close().await;
+    }
+
+    pub async fn gateway(&self) -> Running {
+        self.gateway_tuned(Tuning::default()).await
+    }
+
+    pub async fn gateway_tuned(&self, tuning: Tuning) -> Running {
+        let stop = CancellationToken::new();
+        let (ready, listens) = tokio::sync::oneshot::channel();
+        let serving = tokio::spawn(serve_tuned(self.settings.clone(), tuning, Some(ready), stop.clone()));
+        let Ok(address) = listens.await else {
+            panic!("the gateway did not start: {:?}", serving.await);
+        };
+        Running { address, stop, serving }
+    }
+
+    pub fn token(&self, user: &str, tenant: &str) -> String {
+        self.token_for(user, tenant, 600, None)
+    }
+
+    pub fn token_for(&self, user: &str, tenant: &str, seconds: u64, permissions: Option<&[&str]>) -> String {
+        let claims = Claims {
+            user: user.parse().expect("user"),
+            tenant: tenant.parse().expect("tenant"),
+            ttl: Duration::from_secs(seconds),
+            permissions: permissions.map(|all| all.iter().map(|p| (*p).to_owned()).collect()),
+        };
+        sign(&self.settings.auth, &claims).expect("token")
+    }
+
+    /// Ann's address of a resource (`jobs/j1`).
+    pub fn url(&self, gateway: &Running, path: &str) -> String {
+        self.url_of(gateway, path, &self.token("ann", "acme"))
+    }
+
+    pub fn url_of(&self, gateway: &Running, path: &str, token: &str) -> String {
+        format!("ws://{}/api/v1/realtime/ws/{path}?token={token}", gateway.address)
+    }
+
+    /// Opens Ann's socket and reads up to the snapshot.
+    pub async fn socket(&self, gateway: &Running, path: &str) -> Socket {
+        self.socket_of(gateway, path, &self.token("ann", "acme")).await
+    }
+
+    pub async fn socket_of(&self, gateway: &Running, path: &str, token: &str) -> Socket {
+        let mut socket = Socket::open(&self.url_of(gateway, path, token)).await;
+        assert_eq!(socket.next().await["type"], "subscribed");
+        let snapshot = socket.next().await;
+        assert!(snapshot["type"].as_str().is_some_and(|t| t.ends_with("_snapshot")), "{snapshot}");
+        socket
+    }
+
+    /// Claims the next command of a resource, as a worker does.
+    pub async fn claim(&self, resource: &Resource) -> Claim {
+        match self.broker.claim(resource, &worker(), Duration::from_secs(30)).await.expect("claim") {
+            Claimed::Command(claim) => *claim,
+            other => panic!("nothing to claim: {other:?}"),
+        }
+    }
+
+    /// Answers it with success; gives the result message.
+    pub async fn succeed(&self, claim: &Claim) -> String {
+        let status = match claim.action.word() {
+            "cancel" => "cancelled",
+            "pause" => "paused",
+            _ => "running",
+        };
+        let request = claim.request_id.as_deref();
+        let message = server::succeeded(claim.action, &claim.resource, claim.command, status, request);
+        let done = self.broker.complete(claim, &worker(), End::Succeeded, &message).await.expect("complete");
+        assert!(matches!(done, Completed::Done { .. }));
+        message
+    }
+
+    /// Publishes a change of a job's state; gives its number.
+    pub async fn status(&self, job: &Resource, status: &str) -> i64 {
+        let status = wheelhouse::domain::JobStatus::from_word(status).expect("status");
+        let update =
+            Update { run: None, message: server::job_status(job, status, None), progress: None, desired: None };
+        self.broker.publish_update(job, &update).await.expect("publish").expect("number")
+    }
+
+    /// A plain GET of the gateway, its status and body.
+    pub async fn get(&self, gateway: &Running, path: &str) -> (u16, String) {
+        let (address, path) = (gateway.address.to_string(), path.to_owned());
+        let got = tokio::task::spawn_blocking(move || crate::support::fleet::http_get(&address, &path));
+        got.await.expect("no panic").expect("an answer")
+    }
+}
+
+pub fn worker() -> WorkerId {
+    "w-test".parse().expect("worker id")
+}
+
+pub fn job(id: &str) -> Resource {
+    Resource::parse(&format!("acme:job:{id}")).expect("resource")
+}

@@ -1,0 +1,152 @@
+//! How sockets end from the gateway's side: expiry, revocation, silence, drain.
+
+use std::time::Duration;
+
+use serde_json::json;
+use wheelhouse::gateway::Tuning;
+
+use crate::bed::{Bed, job};
+use crate::support::socket::Socket;
+
+async fn closed(socket: &mut Socket) -> serde_json::Value {
+    socket.until_that(|v| v.get("closed").is_some()).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_socket_ends_with_its_token_unless_it_is_refreshed() {
+    let bed = Bed::new().await;
+    let gateway = bed.gateway().await;
+    let soon = bed.token_for("ann", "acme", 4, None);
+    let mut ends = bed.socket_of(&gateway, "jobs/j1", &soon).await;
+    let mut stays = bed.socket_of(&gateway, "jobs/j1", &soon).await;
+    bed.grant("bob", &["*"]).await;
+    for bad in [bed.token("bob", "acme"), bed.token("ann", "globex"), "x.y.z".to_owned()] {
+        stays.send(json!({"type": "refresh_token", "token": bad})).await;
+        let error = stays.next().await;
+        assert_eq!((&error["type"], &error["error"]), (&json!("error"), &json!("invalid_message")), "{error}");
+        assert!(!error.to_string().contains(&bad), "a token in an error");
+    }
+    stays.send(json!({"type": "refresh_token", "token": bed.token("ann", "acme")})).await;
+    let (text, answer) = stays.next_text().await;
+    let expires = answer["expires_at"].as_i64().expect("time");
+    assert_eq!(text, format!(r#"{{"type":"token_refreshed","expires_at":{expires}}}"#));
+    assert_eq!(closed(&mut ends).await["closed"], 4401);
+    stays.send(json!({"type": "ping"})).await;
+    assert_eq!(stays.next().await["type"], "pong");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_may_no_longer_watch_is_shown_out_and_others_stay() {
+    let bed = Bed::new().await;
+    let (one, other) = (bed.gateway().await, bed.gateway().await);
+    bed.grant("bob", &["jobs.read", "jobs.pause"]).await;
+    bed.grant("cid", &["jobs.read"]).await;
+    let (bob, cid) = (bed.token("bob", "acme"), bed.token("cid", "acme"));
+    let mut bobs = [bed.socket_of(&one, "jobs/j1", &bob).await, bed.socket_of(&other, "jobs/j1", &bob).await];
+    let mut cids = bed.socket_of(&one, "jobs/j1", &cid).await;
+    let mut anns = bed.socket(&other, "jobs/j1").await;
+    // As `wheelhouse revoke` does it: SQL, then the cache and the word to every gateway.
+    let bob = "bob".parse().expect("user");
+    let version = bed.store.revoke(&bob, &["jobs.pause".to_owned()]).await.expect("revoke");
+    bed.broker.invalidate_permissions(&bob, version).await.expect("invalidate");
+    bobs[0].send(json!({"type": "pause_job"})).await;
+    assert_eq!(bobs[0].next().await["error"], "permission_denied", "in force before the call returned");
+    let version = bed.store.revoke(&bob, &["jobs.read".to_owned()]).await.expect("revoke");
+    bed.broker.invalidate_permissions(&bob, version).await.expect("invalidate");
+    for socket in &mut bobs {
+        assert_eq!(closed(socket).await["closed"], 4403);
+    }
+    // By plain SQL, as another program does it.
+    bed.sql("DELETE FROM user_permissions WHERE user_id = 'cid'").await;
+    assert_eq!(closed(&mut cids).await["closed"], 4403);
+    anns.send(json!({"type": "ping"})).await;
+    assert_eq!(anns.next().await["type"], "pong");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_permissions_from_the_token_a_refresh_without_them_ends_the_socket() {
+    let bed = Bed::with(&[("auth.permissions", "token")]).await;
+    let gateway = bed.gateway().await;
+    let mut socket = bed
+        .socket_of(&gateway, "jobs/j1", &bed.token_for("bob", "acme", 600, Some(&["jobs.read", "jobs.pause"])))
+        .await;
+    socket.send(json!({"type": "cancel_job"})).await;
+    assert_eq!(socket.next().await["error"], "permission_denied");
+    socket.send(json!({"type": "pause_job"})).await;
+    assert_eq!(socket.next().await["type"], "pause_requested");
+    let fewer = bed.token_for("bob", "acme", 600, Some(&["jobs.pause"]));
+    socket.send(json!({"type": "refresh_token", "token": fewer})).await;
+    assert_eq!(closed(&mut socket).await["closed"], 4403);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_socket_that_answers_no_ping_is_given_up_and_one_that_does_is_not() {
+    let bed = Bed::new().await;
+    let gateway = bed.gateway_tuned(Tuning { ping: Duration::from_millis(300) }).await;
+    // Half-open: the connection stands and nobody is there. The library answers pings only while it reads.
+    let silent = bed.socket(&gateway, "jobs/j1").await;
+    let mut alive = bed.socket(&gateway, "jobs/j1").await;
+    let reading = tokio::spawn(async move {
+        assert_eq!(alive.next_within(Duration::from_secs(4)).await, None, "only pings, answered");
+        alive
+    });
+    let mut alive = reading.await.expect("no panic");
+    alive.send(json!({"type": "ping"})).await;
+    assert_eq!(alive.next().await["type"], "pong");
+    let bytes = silent.rest_by_hand().await;
+    let told = bytes.windows(4).any(|w| w[0] == 0x88 && w[2..4] == 4408_u16.to_be_bytes());
+    assert!(told, "no close 4408 in {bytes:?}");
+    // Two pings, and a third that was due when it was given up.
+    assert_eq!(bytes.windows(2).filter(|w| *w == [0x89, 0x00]).count(), 2, "{bytes:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_answers_what_is_under_way_and_sends_everyone_away_with_a_pause() {
+    let bed = Bed::with(&[("server.drain_seconds", "5")]).await;
+    let (leaving, staying) = (bed.gateway().await, bed.gateway().await);
+    let address = leaving.address;
+    let mut sockets = Vec::new();
+    for _ in 0..40 {
+        sockets.push(bed.socket(&leaving, "jobs/j1").await);
+    }
+    let mut stays = bed.socket(&staying, "jobs/j1").await;
+    sockets[0].send(json!({"type": "pause_job"})).await;
+    leaving.stop.cancel();
+    let mut reasons = std::collections::BTreeSet::new();
+    for (n, socket) in sockets.iter_mut().enumerate() {
+        let mut acked = n != 0;
+        let end = loop {
+            let message = socket.next().await;
+            if message.get("closed").is_some() {
+                break message;
+            }
+            acked |= message["type"] == "pause_requested";
+        };
+        assert_eq!(end["closed"], 1012, "{end}");
+        let reason = end["reason"].as_str().expect("reason").to_owned();
+        let pause = reason.strip_prefix("reconnect in ").and_then(|r| r.strip_suffix(" ms"));
+        assert!(pause.is_some_and(|ms| ms.parse::<u64>().is_ok()), "{reason}");
+        reasons.insert(reason);
+        // Read before it was told to leave, or not at all: never accepted and left without an ack.
+        if n == 0 && !acked {
+            let claimed =
+                bed.broker.claim(&job("j1"), &crate::bed::worker(), Duration::from_secs(5)).await.expect("claim");
+            assert!(matches!(claimed, wheelhouse::broker::scripts::claim::Claimed::Nothing), "accepted without an ack");
+        }
+    }
+    assert!(reasons.len() > 5, "everyone would come back at once: {reasons:?}");
+    leaving.left().await;
+    assert!(tokio::net::TcpStream::connect(address).await.is_err(), "it still listens");
+    stays.send(json!({"type": "ping"})).await;
+    assert_eq!(stays.next().await["type"], "pong");
+    // Their places are free again.
+    assert_eq!(bed.redis.inline(&format!("ZCARD {}", bed.broker.keys().connections(&job("j1").tenant))), ":1");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_ends_in_its_time_though_a_client_never_reads() {
+    let bed = Bed::with(&[("server.drain_seconds", "1")]).await;
+    let gateway = bed.gateway().await;
+    let _deaf = bed.socket(&gateway, "jobs/j1").await;
+    gateway.leave().await;
+}

@@ -1,0 +1,117 @@
+//! A worker with a kind of job of its own: `checksum` takes the SHA-256 of every file in a folder.
+//!
+//! Copy this file into a program of yours, and replace what is inside `run`. To see it work beside
+//! `wheelhouse dev`, point it at the same Redis and database (`wheelhouse dev` prints both):
+//!
+//! ```text
+//! cargo run --example checksum_worker
+//! wheelhouse job submit checksum --title "What is in /usr/bin" --parameters '{"folder":"/usr/bin"}' --wait
+//! ```
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use tokio_util::sync::CancellationToken;
+use wheelhouse::domain::Progress;
+use wheelhouse::worker::{Job, JobContext, JobError, WorkerBuilder};
+
+/// The kind of job. It could hold what all its runs share: a client, a connection pool.
+struct Checksum;
+
+/// What a job of this kind is given.
+#[derive(Deserialize)]
+struct Parameters {
+    folder: PathBuf,
+}
+
+/// How far it is. Another worker that takes the job over goes on from the last one saved.
+#[derive(Default, Serialize, Deserialize)]
+struct Cursor {
+    done: usize,
+    unreadable: i64,
+    sums: Vec<(String, String)>,
+}
+
+impl Job for Checksum {
+    async fn run(&self, ctx: JobContext) -> Result<Value, JobError> {
+        // Wrong parameters fail the job for good: no retry can help.
+        let parameters: Parameters = ctx.parameters_as()?;
+        let mut cursor: Cursor = ctx.resume_point()?.unwrap_or_default();
+        let files = ctx.blocking(move |_| list(&parameters.folder)).await?;
+
+        while let Some(file) = files.get(cursor.done).cloned() {
+            // Here it waits while it is paused, and leaves when it is cancelled.
+            ctx.checkpoint().await?;
+            let name = file.display().to_string();
+            // Reading blocks: it gets a thread of its own, which stops for a pause as well.
+            match ctx.blocking(move |ctx| checksum(ctx, &file)).await {
+                Ok(sum) => cursor.sums.push((name.clone(), sum)),
+                // Not an error of the job: the next file may be readable.
+                Err(JobError::Failed(_)) => cursor.unreadable += 1,
+                Err(other) => return Err(other),
+            }
+            cursor.done += 1;
+            ctx.save(&cursor)?;
+            let (done, total) = (cursor.done as i64, files.len() as i64);
+            ctx.progress(Progress {
+                progress_percent: u8::try_from(done * 100 / total).unwrap_or(100),
+                items_total: Some(total),
+                items_processed: done,
+                items_succeeded: done - cursor.unreadable,
+                items_failed: cursor.unreadable,
+                current_item: Some(name),
+            });
+        }
+        Ok(json!({ "files": cursor.done, "unreadable": cursor.unreadable, "sums": cursor.sums }))
+    }
+}
+
+/// The files of a folder, always in the same order: the cursor counts on it.
+fn list(folder: &Path) -> Result<Vec<PathBuf>, JobError> {
+    let unreadable = |e: std::io::Error| JobError::Permanent(format!("Cannot read {}: {e}", folder.display()));
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(unreadable)? {
+        let path = entry.map_err(unreadable)?.path();
+        if path.is_file() {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn checksum(ctx: &JobContext, path: &Path) -> Result<String, JobError> {
+    let mut file = std::fs::File::open(path).map_err(JobError::failed)?;
+    let mut digest = Sha256::new();
+    let mut block = vec![0; 1 << 20];
+    loop {
+        // A large file takes a while: a pause must not wait for its end.
+        ctx.checkpoint_blocking()?;
+        let read = file.read(&mut block).map_err(JobError::failed)?;
+        if read == 0 {
+            return Ok(digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect());
+        }
+        digest.update(&block[..read]);
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    // The defaults, then the environment: WHEELHOUSE__REDIS__URL, WHEELHOUSE__DATABASE__URL, …
+    let settings = wheelhouse::config::load(None, Vec::new())?;
+    wheelhouse::telemetry::log::init(&settings.log);
+    let stop = CancellationToken::new();
+    let on_signal = stop.clone();
+    tokio::spawn(async move {
+        // Ctrl-C: jobs are handed back at their next checkpoint, and other workers go on with them.
+        if tokio::signal::ctrl_c().await.is_ok() {
+            on_signal.cancel();
+        }
+    });
+    // Kinds that this worker does not know are left to others, which do.
+    WorkerBuilder::new(settings).job("checksum", Checksum).build().run(stop).await?;
+    Ok(())
+}

@@ -7,8 +7,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio_util::task::TaskTracker;
 
+use super::child::{ChildProgram, Children};
+use super::core::Core;
 use super::gate::Gate;
 use super::job::{Cancelled, JobError};
+use super::process::Program;
 use super::report::Report;
 use crate::domain::{Job, Progress, Resource};
 use crate::store::{HostedJob, Store};
@@ -35,6 +38,7 @@ struct Inner {
     hosted: HostedJob,
     gate: Arc<Gate>,
     report: Arc<Report>,
+    children: Arc<Children>,
     store: Store,
     tracker: TaskTracker,
 }
@@ -44,10 +48,11 @@ impl JobContext {
         hosted: HostedJob,
         gate: Arc<Gate>,
         report: Arc<Report>,
-        store: Store,
-        tracker: TaskTracker,
+        children: Arc<Children>,
+        core: &Core,
     ) -> Self {
-        Self { inner: Arc::new(Inner { hosted, gate, report, store, tracker }) }
+        let (store, tracker) = (core.store.clone(), core.tracker.clone());
+        Self { inner: Arc::new(Inner { hosted, gate, report, children, store, tracker }) }
     }
 
     /// The job's row as it was when this run began.
@@ -141,6 +146,14 @@ impl JobContext {
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
             Err(error) => Err(JobError::failed(error)),
         }
+    }
+
+    /// Starts a program that belongs to the job: it stands still while the job is paused, and is gone
+    /// when the job is. A cancel asks it to end at once, also while a [`critical`](Self::critical) section
+    /// waits for it. [`Program::new`] says what to start, and what `main` must do for it.
+    pub async fn child(&self, program: Program) -> Result<ChildProgram, JobError> {
+        // A start that is broken off half-way would leave a program that nobody knows.
+        self.critical(self.inner.children.start(program)).await
     }
 
     /// SQL, for the job types that come with Wheelhouse.

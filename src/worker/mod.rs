@@ -7,7 +7,7 @@
 //! | `control` | hears that a resource has a command; polls, in case it did not; claims |
 //! | `execute`, `job_command`, `campaign_command`, `bring` | one claimed command, up to its one result |
 //! | `dispatch`, `runtime` | takes jobs that wait in SQL, and runs their code |
-//! | `gate`, `context`, `job` | what job code is written against |
+//! | `gate`, `context`, `job`, `child` | what job code is written against |
 //! | `hosts`, `tend`, `report` | the runs hosted here: renewals, progress, their recorded end |
 //! | `reaper` | heartbeats, and the jobs of workers that have none any more |
 //! | `news`, `audit` | campaign progress; audit entries on their way to SQL |
@@ -21,6 +21,7 @@ mod attached;
 mod audit;
 mod bring;
 mod campaign_command;
+mod child;
 mod context;
 mod control;
 mod core;
@@ -46,6 +47,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 pub use attached::{AttachedHost, Settled};
+pub use child::ChildProgram;
 pub use context::JobContext;
 pub use hosted::{Controlled, Reached};
 pub use job::{Cancelled, Job, JobError};

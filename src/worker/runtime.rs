@@ -1,10 +1,11 @@
 //! Runs job code: drives its future through the gate, takes its result or its panic, and has its end recorded.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, join_all};
 
+use super::child::Children;
 use super::context::JobContext;
 use super::core::{Core, Desired};
 use super::gate::{Ended, Gate, Standing, Wanted};
@@ -13,16 +14,6 @@ use super::hosts::Hosted;
 use super::job::{AnyJob, Cancelled, JobError};
 use super::report::Report;
 use crate::store::{HostedJob, RunEnd};
-
-/// Programs that job code has started: they stop, go on and end with it.
-#[derive(Default)]
-pub(crate) struct Children(Mutex<Vec<Arc<dyn Controlled>>>);
-
-impl Children {
-    pub(crate) fn all(&self) -> Vec<Arc<dyn Controlled>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
 
 /// Job code as commands see it.
 struct CodeWork {
@@ -38,23 +29,23 @@ impl Controlled for CodeWork {
                 return Reached::EndedItself;
             }
             // The code stands still, so none is added meanwhile.
-            join_all(self.children.all().iter().map(|child| child.pause())).await;
+            self.children.pause().await;
             Reached::Yes
         })
     }
 
     fn resume(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {
-            join_all(self.children.all().iter().map(|child| child.resume())).await;
+            self.children.resume().await;
             self.gate.want(Wanted::Go);
         })
     }
 
     fn cancel<'a>(&'a self, by: &'a str, reason: Option<&'a str>) -> BoxFuture<'a, Reached> {
         Box::pin(async move {
-            self.gate.want(Wanted::Cancel(Cancelled { by: by.to_owned(), reason: reason.map(str::to_owned) }));
-            let children = self.children.all();
-            join_all(children.iter().map(|child| child.cancel(by, reason))).await;
+            let cancelled = Cancelled { by: by.to_owned(), reason: reason.map(str::to_owned) };
+            self.gate.want(Wanted::Cancel(cancelled.clone()));
+            self.children.end(&cancelled).await;
             match ended(&self.gate).await {
                 Ended::Cancelled => Reached::Yes,
                 Ended::Itself | Ended::Left => Reached::EndedItself,
@@ -86,7 +77,7 @@ impl Core {
         let report = Arc::new(Report::starting_at(job.job.progress.clone()));
         let children = Arc::new(Children::default());
         let work = Arc::new(CodeWork { gate: gate.clone(), children: children.clone() });
-        let ctx = JobContext::new(job.clone(), gate.clone(), report.clone(), self.store.clone(), self.tracker.clone());
+        let ctx = JobContext::new(job.clone(), gate.clone(), report.clone(), children.clone(), self);
         tracing::info!(
             job_id = %job.run.job.id, tenant_id = %job.run.job.tenant, job_type = job.job.job_type, run = job.run.number,
             resumed = job.resume_point.is_some(), worker_id = %self.id, "worker.job_started"
@@ -148,7 +139,8 @@ async fn supervise(
         }
         Err(_) => return, // The runtime itself is ending.
     };
-    join_all(children.all().iter().map(|child| child.cancel("the worker", Some("the job has ended")))).await;
+    // None of its programs outlives it.
+    children.end(&Cancelled::over()).await;
     gate.threads_gone().await;
     let (how, end) = judge(&gate.wanted(), outcome);
     gate.ended(how);

@@ -7,8 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, BufReader};
 use wheelhouse::domain::{Action, JobStatus, Progress};
 use wheelhouse::store::NewJob;
+use wheelhouse::worker::process::Program;
 use wheelhouse::worker::{JobContext, JobError};
 
 use crate::world::{Code, Tape, World, blank};
@@ -157,6 +159,41 @@ async fn a_job_with_a_blocking_thread_is_paused_when_the_thread_is() {
     let turns = tape.count("turn");
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert_eq!(tape.count("turn"), turns);
+    worker.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_program_of_the_job_stops_goes_on_and_ends_with_it() {
+    let (world, tape) = (World::new().await, Tape::new());
+    let inside = tape.clone();
+    let code = Code(move |ctx: JobContext| {
+        let tape = inside.clone();
+        async move {
+            let script = "while :; do echo turn; sleep 0.02; done";
+            let keeper = env!("CARGO_BIN_EXE_wheelhouse").into();
+            let program = Program::kept_by(keeper, "sh", ["-c", script]).map_err(JobError::failed)?;
+            let mut child = ctx.child(program).await?;
+            tape.mark(format!("pid {}", child.pid()));
+            let mut lines = BufReader::new(child.stdout.take().expect("stdout")).lines();
+            while ctx.guard(lines.next_line()).await?.map_err(JobError::failed)?.is_some() {
+                tape.mark("turn");
+            }
+            Ok(json!(child.ended().await.how.to_string()))
+        }
+    });
+    let worker = world.coder("w1", code).await;
+    let job = world.job("j").await;
+    tape.until("turn", 3).await;
+    let pid: i32 = tape.named("pid ").parse().expect("a number");
+    let state = || std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    assert_eq!(world.command(Action::Pause, &job).await, "pause_succeeded");
+    assert!(state().contains(" T "), "not stopped: {}", state());
+    let turns = tape.count("turn");
+    assert_eq!(world.command(Action::Resume, &job).await, "resume_succeeded");
+    tape.until("turn", turns + 3).await;
+    assert_eq!(world.command(Action::Cancel, &job).await, "cancel_succeeded");
+    assert_eq!(state(), "", "the program is still there");
+    assert_eq!(world.row(&job).await.status, JobStatus::Cancelled);
     worker.drain().await;
 }
 

@@ -300,6 +300,12 @@ impl Tape {
         self.counts.borrow().get(what).copied().unwrap_or(0)
     }
 
+    /// The rest of the name of what begins like this.
+    pub fn named(&self, start: &str) -> String {
+        let counts = self.counts.borrow();
+        counts.keys().find_map(|name| name.strip_prefix(start)).expect("it happened").to_owned()
+    }
+
     /// Waits until it has happened so often.
     pub async fn until(&self, what: &str, times: usize) {
         let mut counts = self.counts.subscribe();

@@ -13,6 +13,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
@@ -24,9 +25,13 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::tree::Tree;
 use super::wire::{self, End, KEEP, Wanted, Word};
 
+/// Whether this program's `main` begins with [`keeper_entry`]: only then can it be its own keeper.
+pub(super) static ENTERED: AtomicBool = AtomicBool::new(false);
+
 /// Runs the keeper if this is how the binary was called: `wheelhouse keep-process GRACE_MS PROGRAM ARGS…`.
 /// Asked before anything else starts, so that the keeper stays a small process.
 pub fn keeper_entry() -> Option<ExitCode> {
+    ENTERED.store(true, Ordering::Relaxed);
     let mut arguments = std::env::args_os().skip(1);
     if arguments.next()? != KEEP {
         return None;

@@ -61,8 +61,39 @@ pub struct Program {
 }
 
 impl Program {
-    /// This very binary, also after a newer one has been installed in its place.
+    /// A program that reads nothing and has this binary as its keeper; ten seconds from SIGTERM to SIGKILL.
+    pub fn new<A: Into<OsString>>(
+        name: impl Into<OsString>,
+        arguments: impl IntoIterator<Item = A>,
+    ) -> io::Result<Self> {
+        Self::kept_by(Self::own_binary()?, name, arguments)
+    }
+
+    /// As [`Self::new`], with another binary as its keeper: one whose `main` begins with [`keeper_entry`].
+    pub fn kept_by<A: Into<OsString>>(
+        keeper: PathBuf,
+        name: impl Into<OsString>,
+        arguments: impl IntoIterator<Item = A>,
+    ) -> io::Result<Self> {
+        Ok(Self {
+            name: name.into(),
+            arguments: arguments.into_iter().map(Into::into).collect(),
+            set: Vec::new(),
+            unset: Vec::new(),
+            stdin: std::fs::File::open("/dev/null")?.into(),
+            grace: Duration::from_secs(10),
+            keeper,
+        })
+    }
+
+    /// This very binary, also after a newer one has been installed in its place. Its `main` must begin with
+    /// [`keeper_entry`]; without that it would be started as a second copy of itself, so this is an error.
     pub fn own_binary() -> io::Result<PathBuf> {
+        if !keeper::ENTERED.load(std::sync::atomic::Ordering::Relaxed) {
+            return Err(io::Error::other(
+                "a program that starts others under control must begin its main with wheelhouse::worker::process::keeper_entry()",
+            ));
+        }
         let proc = PathBuf::from("/proc/self/exe");
         if proc.exists() { Ok(proc) } else { std::env::current_exe() }
     }

@@ -45,8 +45,12 @@ impl Tree {
         self.ended.map_or((None, None), |status| (status.exit_status(), status.terminating_signal()))
     }
 
+    /// The group at once; whoever has left it is found and stopped by [`Self::stands_still`]. Reading the process
+    /// table takes longer than all the rest, so it is read once for both.
     pub(super) fn stop(&self) {
-        self.signal(Signal::STOP);
+        if !self.released {
+            let _ = kill_process_group(self.leader, Signal::STOP);
+        }
     }
 
     pub(super) fn resume(&self) {

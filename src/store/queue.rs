@@ -11,6 +11,11 @@ use crate::domain::{Resource, TenantId, WorkerId};
 
 /// A job that waits (`$1`: now, Unix ms). The indexes `jobs_waiting…` are made for these words.
 const WAITS: &str = "j.origin = 'queued' AND j.status = 'pending' AND (j.run_after IS NULL OR j.run_after <= $1)";
+/// The index for each kind of group. SQLite has to be told: it takes `jobs_of_campaign` otherwise, and walks past
+/// every job of a type that nobody asked for.
+const OF_ALL: &str = "jobs_waiting";
+const OF_TENANT: &str = "jobs_waiting_of_tenant";
+const OF_CAMPAIGN: &str = "jobs_waiting_of_campaign";
 /// Groups to try when others take the jobs at the same time.
 const GROUPS: usize = 16;
 
@@ -54,23 +59,26 @@ fn groups(now: i64, tenants: Option<&[TenantId]>, job_types: &[String]) -> (Stri
         };
         words.into_iter().map(&mut place).collect::<Vec<_>>().join(", ")
     };
-    let oldest = |of: &str| format!("(SELECT j.rowid FROM jobs j WHERE {WAITS} AND {of} ORDER BY j.rowid LIMIT 1)");
+    let oldest = |index: &str, of: &str| {
+        format!("(SELECT j.rowid FROM jobs j {{by:{index}}} WHERE {WAITS} AND {of} ORDER BY j.rowid LIMIT 1)")
+    };
     let mut with = format!("types (job_type) AS (VALUES {})", table(job_types.iter().map(String::as_str).collect()));
     let (alone, in_campaigns) = match tenants {
         None => {
-            let first = oldest("j.campaign_id IS NULL AND j.job_type = t.job_type");
+            let first = oldest(OF_ALL, "j.campaign_id IS NULL AND j.job_type = t.job_type");
             let alone = format!("SELECT CAST(NULL AS TEXT) AS tenant_id, {first} AS first, t.job_type FROM types t");
             (alone, "")
         }
         Some(tenants) => {
             let names = table(tenants.iter().map(TenantId::as_str).collect());
             with.push_str(&format!(", tenants (tenant_id) AS (VALUES {names})"));
-            let first = oldest("j.campaign_id IS NULL AND j.tenant_id = n.tenant_id AND j.job_type = t.job_type");
+            let first =
+                oldest(OF_TENANT, "j.campaign_id IS NULL AND j.tenant_id = n.tenant_id AND j.job_type = t.job_type");
             let alone = format!("SELECT n.tenant_id, {first} AS first, t.job_type FROM types t CROSS JOIN tenants n");
             (alone, "AND c.tenant_id IN (SELECT tenant_id FROM tenants)")
         }
     };
-    let first = oldest("j.tenant_id = c.tenant_id AND j.campaign_id = c.id AND j.job_type = t.job_type");
+    let first = oldest(OF_CAMPAIGN, "j.tenant_id = c.tenant_id AND j.campaign_id = c.id AND j.job_type = t.job_type");
     let text = format!(
         "WITH {with} SELECT g.tenant_id, g.campaign_id, g.job_type FROM (
            SELECT a.tenant_id, CAST(NULL AS TEXT) AS campaign_id, a.job_type, a.first FROM ({alone}) a
@@ -86,16 +94,19 @@ fn groups(now: i64, tenants: Option<&[TenantId]>, job_types: &[String]) -> (Stri
 async fn take(tx: &mut Tx, now: i64, group: &Row, host: &WorkerId) -> Result<Option<HostedJob>, StoreError> {
     let mut values: Vec<Value> = vec![now.into(), group.needed("job_type")?.into()];
     let mut only = format!("{WAITS} AND j.job_type = $2");
+    let mut index = OF_ALL;
     let campaign = group.text("campaign_id")?;
     if let Some(tenant) = group.text("tenant_id")? {
         values.push(tenant.into());
         only.push_str(" AND j.tenant_id = $3");
+        index = OF_TENANT;
     }
     match &campaign {
         None => only.push_str(" AND j.campaign_id IS NULL"),
         Some(id) => {
             values.push(id.as_str().into());
             only.push_str(" AND j.campaign_id = $4");
+            index = OF_CAMPAIGN;
             // Held until this commits: a pause that commits first is seen here, a later one waits. The campaign
             // before its jobs, as everywhere: two that wait for each other would both fail.
             let active = tx
@@ -109,7 +120,8 @@ async fn take(tx: &mut Tx, now: i64, group: &Row, host: &WorkerId) -> Result<Opt
             }
         }
     }
-    let text = format!("SELECT {} FROM jobs j WHERE {only} ORDER BY j.rowid LIMIT 1 {{skip}}", rows::JOB);
+    let text =
+        format!("SELECT {} FROM jobs j {{by:{index}}} WHERE {only} ORDER BY j.rowid LIMIT 1 {{skip}}", rows::JOB);
     let Some(row) = tx.row(&text, &values).await? else { return Ok(None) };
     let Some(job) = rows::readable(rows::job(&row)) else {
         // Only plain SQL can have put it there as queued. At the head of its group it would stop all behind it.

@@ -2,7 +2,7 @@
 //!
 //! Both take `$1` placeholders. Where their words differ, a text holds a mark that is replaced:
 //! `{now}`, `{json:$n}`, `{time:$n}`, `{lock}` (rows are locked), `{skip}` (and locked ones passed over),
-//! `{share}` (rows may not change until the transaction ends).
+//! `{share}` (rows may not change until the transaction ends), `{by:index}` (SQLite uses that index).
 
 use std::time::Duration;
 
@@ -276,19 +276,23 @@ fn postgres_values(values: &[Value]) -> Vec<Value> {
 
 fn sqlite_words(text: &str) -> String {
     let text = text.replace("{lock}", "").replace("{skip}", "").replace("{share}", "");
-    typed(&text.replace("{now}", "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')"), |value, _| value.to_owned())
+    let text = text.replace("{now}", "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')");
+    typed(&text, |value, kind| if kind == INDEX { format!("INDEXED BY {value}") } else { value.to_owned() })
 }
 
 fn postgres_words(text: &str) -> String {
     let text = text.replace("{lock}", "FOR UPDATE").replace("{skip}", "FOR UPDATE SKIP LOCKED");
     let text = text.replace("{share}", "FOR SHARE").replace("{now}", "now()");
-    typed(&text, |value, kind| format!("CAST({value} AS {kind})"))
+    typed(&text, |value, kind| if kind == INDEX { String::new() } else { format!("CAST({value} AS {kind})") })
 }
 
-/// Replaces `{json:…}` and `{time:…}`.
+/// What `{by:…}` names instead of a type.
+const INDEX: &str = "INDEX";
+
+/// Replaces `{json:…}`, `{time:…}` and `{by:…}`.
 fn typed(text: &str, write: impl Fn(&str, &str) -> String) -> String {
     let mut out = text.to_owned();
-    for (mark, kind) in [("{json:", "JSONB"), ("{time:", "TIMESTAMPTZ")] {
+    for (mark, kind) in [("{json:", "JSONB"), ("{time:", "TIMESTAMPTZ"), ("{by:", INDEX)] {
         while let Some(start) = out.find(mark) {
             let end = start + out[start..].find('}').unwrap_or(out.len() - start - 1);
             let value = write(&out[start + mark.len()..end], kind);

@@ -22,7 +22,6 @@ use wheelhouse::domain::{Action, CampaignStatus, CommandId, JobStatus, Progress,
 use wheelhouse::store::*;
 
 /// A store, and a way to speak plain SQL to it.
-
 struct Db {
     store: Store,
     url: String,

@@ -149,7 +149,9 @@ async fn when_the_sentinels_name_another_master_everything_goes_on_there() {
     subscriber.psubscribe(vec!["*:job:control".to_owned()]).await.expect("subscribe");
     let before = submission("j1", Action::Pause);
     accept(&broker, &before).await;
-    until("the replica has the command", async || old.inline("WAIT 1 100") == ":1").await;
+    // Not by WAIT: that speaks of the writes of its own connection.
+    let queued = format!("EXISTS {}", broker.keys().queue(&job("j1")));
+    until("the replica has the command", async || new.inline(&queued) == ":1").await;
     old.kill();
     let mut after = submission("j2", Action::Pause);
     until("a command is accepted by the new master", async || {

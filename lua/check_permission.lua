@@ -6,9 +6,6 @@
 -- Returns: 1 held | 0 not held | -1 unknown
 -- Safe to repeat: it reads.
 
-local cached = redis.call('HMGET', KEYS[1], '@version', ARGV[1], ARGV[2], ARGV[3])
-if not cached[1] then return -1 end
-local floor = redis.call('GET', KEYS[2])
-if floor and tonumber(cached[1]) < tonumber(floor) then return -1 end
-if cached[2] or cached[3] or cached[4] then return 1 end
-return 0
+local answer = held(KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3])
+if answer == nil then return -1 end
+return answer and 1 or 0

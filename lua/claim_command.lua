@@ -1,31 +1,33 @@
 #!lua
 -- Gives the oldest waiting command of one resource to one worker, with a fence and a lease.
 --
--- KEYS: 1 state, 2 queue, 3 commands, 4 ready, 5 workers, 6 tenant_workers
+-- KEYS: 1 state, 2 queue, 3 commands, 4 ready, 5 tenants, 6 workers, 7 tenant_workers
 -- ARGV: 1 worker, 2 lease (ms), 3 resource (tenant:kind:id)
--- Returns: {'command', id, accepted_ms, record, attempt, fence, now_ms} | {'nothing'} | {'later'} | {'hosted', worker}
+-- Returns: {'command', id, accepted_ms, record, attempt, fence, now_ms, a cancel that waits behind it ('' for none)}
+--          | {'nothing'} | {'later'} | {'hosted', worker}
 -- Safe to repeat: a second claim while the lease runs gives 'later', to the holder too; the lease's end frees it.
 
+local ready, tenants = KEYS[4], KEYS[5]
 local now = now_us()
 local now_ms = math.floor(now / 1000)
 local worker, lease, resource = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 
 local command = redis.call('LINDEX', KEYS[2], 0)
 if not command then
-  redis.call('ZREM', KEYS[4], resource)
+  redis.call('ZREM', ready, resource)
   return { 'nothing' }
 end
 
-local state = redis.call('HMGET', KEYS[1], 'command', 'until', 'attempts', 'fence', 'host', 'not_before')
+local state = redis.call('HMGET', KEYS[1], 'command', 'until', 'attempts', 'fence', 'host', 'not_before', 'cancel')
 if state[2] and tonumber(state[2]) > now_ms then return { 'later' } end
 if state[6] and tonumber(state[6]) > now_ms then return { 'later' } end
 
 local host = state[5]
 if host and host ~= worker then
-  local alive = redis.call('ZSCORE', KEYS[5], host) or redis.call('ZSCORE', KEYS[6], host)
+  local alive = redis.call('ZSCORE', KEYS[6], host) or redis.call('ZSCORE', KEYS[7], host)
   if alive and tonumber(alive) > now_ms then
     -- Its host hears the wake-up, or learns of the command when it renews its run.
-    redis.call('ZADD', KEYS[4], now_ms + 1000, resource)
+    ready_at(ready, tenants, resource, now_ms + 1000)
     return { 'hosted', host }
   end
 end
@@ -44,7 +46,8 @@ if state[1] == command then attempt = tonumber(state[3] or '0') + 1 end
 redis.call('HSET', KEYS[1], 'command', command, 'holder', worker, 'until', whole(now_ms + lease),
   'attempts', whole(attempt), 'fence', whole(fence))
 redis.call('HDEL', KEYS[1], 'not_before')
-redis.call('ZADD', KEYS[4], now_ms + lease, resource)
+ready_at(ready, tenants, resource, now_ms + lease)
 redis.call('EXPIRE', KEYS[1], 604800)
 local accepted, text = string.match(record, '^(%d+)|%d+|(.*)$')
-return { 'command', command, accepted, text, whole(attempt), whole(fence), whole(now_ms) }
+local cancel = state[7] and state[7] ~= command and state[7] or ''
+return { 'command', command, accepted, text, whole(attempt), whole(fence), whole(now_ms), cancel }

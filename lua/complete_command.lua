@@ -1,17 +1,14 @@
 #!lua
 -- Records the one result of a claimed command, tells everyone, and frees the resource for the next.
 --
--- KEYS: 1 state, 2 queue, 3 commands, 4 results, 5 finished, 6 ready, 7 backlog, 8 audit
+-- KEYS: 1-11 of the resource's commands (lib/command_keys.lua)
 -- ARGV: 1 command, 2 fence, 3 event (succeeded, failed, expired), 4 result message,
---       5 audit entry, open, 6 reply channel, 7 resource, 8 accepted_ms
+--       5 audit entry, open, 6 reply channel, 7 resource, 8 accepted_ms, 9 keep it among the failed (0/1)
 -- Returns: 'more' (another command waits) | 'done' | 'lost'
 -- Safe to repeat: a command that this same claim ended before is 'done' again, without a second message.
 
-local keys = {
-  state = KEYS[1], queue = KEYS[2], commands = KEYS[3], results = KEYS[4], finished = KEYS[5],
-  ready = KEYS[6], backlog = KEYS[7], audit = KEYS[8],
-}
-local command = ARGV[1]
+local keys = command_keys(1, 6)
+local command, resource = ARGV[1], ARGV[7]
 local state = redis.call('HMGET', keys.state, 'command', 'fence', 'ended', 'cancel', 'attempts')
 if state[3] == command .. '|' .. ARGV[2] then
   if redis.call('LLEN', keys.queue) > 0 then return 'more' end
@@ -23,14 +20,14 @@ if redis.call('HEXISTS', keys.commands, command) == 0 then return 'lost' end
 local now_ms = math.floor(now_us() / 1000)
 finish(keys, command, ARGV[3], ARGV[4],
   ARGV[5] .. ',"attempts":' .. (state[5] or '1') .. ',"latency_ms":' .. whole(now_ms - tonumber(ARGV[8])) .. '}',
-  ARGV[6], now_ms)
+  ARGV[6], now_ms, ARGV[9] == '1' and resource or nil)
 redis.call('HDEL', keys.state, 'command', 'holder', 'until', 'attempts', 'desired', 'not_before')
 redis.call('HSET', keys.state, 'ended', command .. '|' .. ARGV[2])
 if state[4] == command then redis.call('HDEL', keys.state, 'cancel') end
 redis.call('EXPIRE', keys.state, RESOURCE_SECONDS)
 if redis.call('LLEN', keys.queue) > 0 then
-  redis.call('ZADD', keys.ready, now_ms, ARGV[7])
+  ready_at(keys.ready, keys.tenants, resource, now_ms)
   return 'more'
 end
-redis.call('ZREM', keys.ready, ARGV[7])
+redis.call('ZREM', keys.ready, resource)
 return 'done'

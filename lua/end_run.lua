@@ -1,7 +1,7 @@
 #!lua
 -- A job has left its worker: anyone may claim its commands now.
 --
--- KEYS: 1 state, 2 queue, 3 ready
+-- KEYS: 1 state, 2 queue, 3 ready, 4 tenants
 -- ARGV: 1 run, 2 resource
 -- Returns: 1 | 0 (a newer run is known; nothing was done)
 -- Safe to repeat: the run's number decides.
@@ -14,5 +14,5 @@ redis.call('HSET', KEYS[1], 'run_ended', ARGV[1])
 redis.call('EXPIRE', KEYS[1], 604800)
 local now_ms = math.floor(now_us() / 1000)
 local held = (state[2] and tonumber(state[2]) > now_ms) or (state[3] and tonumber(state[3]) > now_ms)
-if not held and redis.call('LLEN', KEYS[2]) > 0 then redis.call('ZADD', KEYS[3], now_ms, ARGV[2]) end
+if not held and redis.call('LLEN', KEYS[2]) > 0 then ready_at(KEYS[3], KEYS[4], ARGV[2], now_ms) end
 return 1

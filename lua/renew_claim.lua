@@ -1,7 +1,7 @@
 #!lua
 -- Makes a claim last another lease, and tells whether a cancel waits behind it.
 --
--- KEYS: 1 state, 2 ready
+-- KEYS: 1 state, 2 ready, 3 tenants
 -- ARGV: 1 command, 2 fence, 3 lease (ms), 4 resource
 -- Returns: 'held' | 'cancel' (held, and a cancel waits) | 'lost'
 -- Safe to repeat: it only moves the end of the lease.
@@ -11,6 +11,6 @@ local state = redis.call('HMGET', KEYS[1], 'command', 'fence', 'cancel', 'not_be
 if state[1] ~= ARGV[1] or state[2] ~= ARGV[2] or state[4] then return 'lost' end
 local now_ms = math.floor(now_us() / 1000)
 redis.call('HSET', KEYS[1], 'until', whole(now_ms + tonumber(ARGV[3])))
-redis.call('ZADD', KEYS[2], now_ms + tonumber(ARGV[3]), ARGV[4])
+ready_at(KEYS[2], KEYS[3], ARGV[4], now_ms + tonumber(ARGV[3]))
 if state[3] and state[3] ~= ARGV[1] then return 'cancel' end
 return 'held'

@@ -3,16 +3,21 @@
 mod support;
 
 mod broker {
+    mod batches;
     mod claims;
+    mod failed;
     mod faults;
     mod limiter;
     mod permissions;
     mod redis_doc;
+    mod schedules;
+    mod tenants;
 }
 
 use std::time::{Duration, Instant};
 
 use support::redis::RedisServer;
+use wheelhouse::broker::scripts::batch::Batch;
 use wheelhouse::broker::scripts::claim::{Claim, Claimed, Completed, End, Renewed};
 use wheelhouse::broker::scripts::connections::{ConnectionLease, Opened};
 use wheelhouse::broker::scripts::permissions::{Filled, PermissionSet};
@@ -21,10 +26,11 @@ use wheelhouse::broker::scripts::submit::{Grant, Origin, Submission, SubmitLimit
 use wheelhouse::broker::scripts::updates::Update;
 use wheelhouse::broker::{Broker, BrokerError, Event, Subscriber};
 use wheelhouse::config;
-use wheelhouse::domain::{Action, CommandId, Permission, Resource, ResourceKind, UserId, WorkerId};
+use wheelhouse::domain::{Action, CommandId, Permission, Resource, ResourceKind, UserId, When, WorkerId};
 use wheelhouse::protocol::server;
 
-const LIMITS: SubmitLimits = SubmitLimits { commands_per_minute: 30, backlog_per_tenant: 1000 };
+const LIMITS: SubmitLimits =
+    SubmitLimits { commands_per_minute: 30, backlog_per_tenant: 1000, schedules_per_tenant: 100 };
 const LEASE: Duration = Duration::from_secs(5);
 
 fn settings(redis: &RedisServer) -> config::Redis {
@@ -62,6 +68,8 @@ fn submission(id: &str, action: Action) -> Submission {
         reason: None,
         origin: Origin::default(),
         grant: Grant::Token(true),
+        when: When::Now,
+        batch: None,
     }
 }
 
@@ -81,13 +89,33 @@ fn success(claim: &Claim, status: &str) -> String {
     server::succeeded(claim.action, &claim.resource, claim.command, status, claim.request_id.as_deref())
 }
 
+fn failure(claim: &Claim, words: &str) -> String {
+    server::failed(claim.action, &claim.resource, claim.command, words, claim.request_id.as_deref())
+}
+
+fn batch(ids: &[&str], action: Action, request: Option<&str>) -> Batch {
+    Batch {
+        id: CommandId::generate(),
+        tenant: job("j").tenant,
+        kind: ResourceKind::Job,
+        ids: ids.iter().map(|id| id.parse().expect("id")).collect(),
+        action,
+        user: "ann@example.com".parse().expect("user"),
+        request: request.map(|id| id.parse().expect("id")),
+        body: format!("{action:?} {ids:?}"),
+        reason: None,
+        origin: Origin::default(),
+        grant: Grant::Token(true),
+    }
+}
+
 #[tokio::test]
 async fn a_command_is_accepted_claimed_once_and_answered_once() {
     let redis = RedisServer::start();
     let broker = connect(&redis).await;
     let asked = submission("j1", Action::Pause);
     accept(&broker, &asked).await;
-    assert_eq!(broker.due(broker.keys().partition(&job("j1").tenant), 10).await.expect("due"), vec![job("j1")]);
+    assert_eq!(broker.due(&job("j1").tenant, 10, Duration::ZERO).await.expect("due"), vec![job("j1")]);
     let held = claim(&broker, "j1", "w1").await;
     assert_eq!((held.command, held.action, held.attempt), (asked.command, Action::Pause, 1));
     assert!(matches!(broker.claim(&job("j1"), &worker("w2"), LEASE).await, Ok(Claimed::Later)));

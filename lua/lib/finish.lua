@@ -1,21 +1,15 @@
 -- Ends a command for good: its result, its audit entry, its message to everyone who watches.
--- Keys of one resource, as in the scripts that use it.
+-- `keys` as command_keys gives them.
 
 local RESULTS_KEPT = 1000
 local RESULT_SECONDS = 86400
 local RESOURCE_SECONDS = 604800
+local FAILED_KEPT = 1000
+local FAILED_SECONDS = 604800
 
--- keys: state, queue, commands, results, finished, ready, backlog, audit
--- The command must be in the queue. Does not touch the lease: the caller knows whose it is.
-local function finish(keys, command, event, message, audit, reply_channel, now_ms)
-  local record = redis.call('HGET', keys.commands, command)
-  -- What its ack said travels along, for a sender who lost the ack and asks again.
-  local workers = record and string.match(record, '^%d+|(%d+)|') or '0'
-  redis.call('LREM', keys.queue, 1, command)
-  redis.call('HDEL', keys.commands, command)
-  if redis.call('DECR', keys.backlog) <= 0 then
-    redis.call('DEL', keys.backlog)
-  end
+-- The result message and its publication. `workers` is what the ack said: it travels along, for a sender who
+-- lost the ack and asks again.
+local function record_result(keys, command, workers, message, reply_channel, now_ms)
   redis.call('HSET', keys.results, command, whole(now_ms) .. '|' .. workers .. '|' .. message)
   redis.call('LPUSH', keys.finished, command)
   local old = redis.call('LRANGE', keys.finished, RESULTS_KEPT, -1)
@@ -25,6 +19,43 @@ local function finish(keys, command, event, message, audit, reply_channel, now_m
   end
   redis.call('EXPIRE', keys.results, RESULT_SECONDS)
   redis.call('EXPIRE', keys.finished, RESULT_SECONDS)
-  redis.call('XADD', keys.audit, '*', 'event', event, 'entry', audit)
   redis.call('PUBLISH', reply_channel, message)
+end
+
+-- What failed for good is kept for whoever wants to look at it and ask again.
+local function keep_failed(keys, command, event, resource, message, record, now_ms)
+  redis.call('HSET', keys.failed, command,
+    whole(now_ms) .. '|' .. event .. '|' .. resource .. '|' .. message .. '\n' .. record)
+  redis.call('ZADD', keys.failed_at, now_ms, command)
+  local old = redis.call('ZRANGE', keys.failed_at, 0, -FAILED_KEPT - 1)
+  if #old > 0 then
+    redis.call('HDEL', keys.failed, unpack(old))
+    redis.call('ZREM', keys.failed_at, unpack(old))
+  end
+  redis.call('EXPIRE', keys.failed, FAILED_SECONDS)
+  redis.call('EXPIRE', keys.failed_at, FAILED_SECONDS)
+end
+
+-- `…_failed` from a record of submit_command, with these words.
+local function failed_message(record, words)
+  local message = record.failed .. ',"error":"' .. words .. '"'
+  if record.request_id and record.request_id ~= cjson.null then
+    message = message .. ',"request_id":"' .. record.request_id .. '"'
+  end
+  return message .. '}'
+end
+
+-- The command must be in the queue. Does not touch the lease: the caller knows whose it is.
+-- `kept_for`: the resource, where a failure is to be kept; nil for one that nobody will want again.
+local function finish(keys, command, event, message, audit, reply_channel, now_ms, kept_for)
+  local record = redis.call('HGET', keys.commands, command)
+  local workers, text = string.match(record or '', '^%d+|(%d+)|(.*)$')
+  redis.call('LREM', keys.queue, 1, command)
+  redis.call('HDEL', keys.commands, command)
+  if redis.call('DECR', keys.backlog) <= 0 then
+    redis.call('DEL', keys.backlog)
+  end
+  if kept_for then keep_failed(keys, command, event, kept_for, message, text or '', now_ms) end
+  redis.call('XADD', keys.audit, '*', 'event', event, 'entry', audit)
+  record_result(keys, command, workers or '0', message, reply_channel, now_ms)
 end

@@ -4,7 +4,7 @@
 //! touch several of them on a Redis Cluster, and workers sweep a fixed number of partitions however
 //! many tenants there are. The number of partitions must never change while data is kept.
 
-use crate::domain::{Resource, ResourceKind, TenantId, UserId};
+use crate::domain::{Resource, ResourceKind, TenantId, UserId, fnv1a};
 
 /// Builds names for a fixed number of partitions.
 #[derive(Debug, Clone, Copy)]
@@ -50,9 +50,60 @@ impl Keys {
         format!("{}:{}:{}", self.tenant(&r.tenant), r.kind.word(), r.id)
     }
 
+    /// The eleven keys that every script about a resource's commands gets, in the order of
+    /// `lua/lib/command_keys.lua`: five of the resource, six of its tenant.
+    pub fn of_commands(self, r: &Resource) -> Vec<String> {
+        let mut keys = self.own_of_commands(r).to_vec();
+        keys.extend(self.shared_of_commands(&r.tenant));
+        keys
+    }
+
+    /// The first five of them: the resource's own.
+    pub fn own_of_commands(self, r: &Resource) -> [String; 5] {
+        [self.state(r), self.queue(r), self.commands(r), self.results(r), self.finished(r)]
+    }
+
+    /// The last six: the tenant's and its partition's.
+    pub fn shared_of_commands(self, tenant: &TenantId) -> [String; 6] {
+        let partition = self.partition(tenant);
+        [
+            self.ready(tenant),
+            self.waiting_tenants(partition),
+            self.backlog(tenant),
+            self.audit(partition),
+            self.failed(tenant),
+            self.failed_at(tenant),
+        ]
+    }
+
     /// Sorted set: member `tenant:kind:id`, score = Unix ms when its next command may be claimed.
-    pub fn ready(self, partition: Partition) -> String {
-        format!("wh:{partition}:ready")
+    pub fn ready(self, tenant: &TenantId) -> String {
+        format!("{}:ready", self.tenant(tenant))
+    }
+
+    /// Set: the tenants of a partition that have something in [`Self::ready`], or had until a moment ago.
+    pub fn waiting_tenants(self, partition: Partition) -> String {
+        format!("wh:{partition}:tenants")
+    }
+
+    /// Sorted set: member `tenant:kind:id|command`, score = Unix ms when it shall be submitted.
+    pub fn schedule(self, partition: Partition) -> String {
+        format!("wh:{partition}:schedule")
+    }
+
+    /// Hash: command id → what is to be submitted, for the tenant's commands in [`Self::schedule`].
+    pub fn schedules(self, tenant: &TenantId) -> String {
+        format!("{}:schedules", self.tenant(tenant))
+    }
+
+    /// Hash: command id → how it failed and what it was, for the tenant's newest commands that failed for good.
+    pub fn failed(self, tenant: &TenantId) -> String {
+        format!("{}:failed", self.tenant(tenant))
+    }
+
+    /// Sorted set: the ids in [`Self::failed`], score = Unix ms of their end.
+    pub fn failed_at(self, tenant: &TenantId) -> String {
+        format!("{}:failed_at", self.tenant(tenant))
     }
 
     /// Sorted set: worker id → Unix ms until which it counts as alive; workers of all tenants.
@@ -105,6 +156,11 @@ impl Keys {
         format!("{}:request:{}:{request}", self.resource(r), user.encoded())
     }
 
+    /// String: what is known of a batch, by its request id or its own, for repeats of it.
+    pub fn batch(self, tenant: &TenantId, user: &UserId, request: &str) -> String {
+        format!("{}:batch:{request}", self.user(tenant, user))
+    }
+
     /// List: Unix µs of the user's last commands, newest first.
     pub fn rate(self, tenant: &TenantId, user: &UserId) -> String {
         format!("{}:rate", self.user(tenant, user))
@@ -130,11 +186,6 @@ impl Keys {
     pub fn user_connections(self, tenant: &TenantId, user: &UserId) -> String {
         format!("{}:connections", self.user(tenant, user))
     }
-}
-
-/// FNV-1a, 64 bits: the same in every program and version.
-pub(crate) fn fnv1a(text: &str) -> u64 {
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// `{tenant}:job:control`: wakes workers.

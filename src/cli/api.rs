@@ -71,6 +71,10 @@ impl Api {
         self.ask(Method::POST, path, Some(body)).await
     }
 
+    pub(super) async fn delete(&self, path: &str) -> anyhow::Result<Answer> {
+        self.ask(Method::DELETE, path, None).await
+    }
+
     async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Answer> {
         let bytes = body.map(Value::to_string).unwrap_or_default();
         let request = Request::builder()

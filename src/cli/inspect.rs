@@ -8,6 +8,9 @@ use crate::broker::Broker;
 use crate::config::Settings;
 use crate::domain::{Resource, ResourceId, TenantId, UserId};
 
+/// Tenants of one partition that `queue` shows.
+const TENANTS_SHOWN: usize = 1_000;
+
 /// What to look at.
 #[derive(Debug, Subcommand)]
 pub(super) enum InspectCommand {
@@ -69,9 +72,15 @@ pub(super) async fn inspect(command: InspectCommand, settings: Settings) -> anyh
         InspectCommand::Queue => {
             let mut views = Vec::new();
             for partition in keys.partitions() {
+                for tenant in broker.waiting_tenants(partition, TENANTS_SHOWN).await? {
+                    views.push((
+                        "waiting (resource, ms when it may be claimed)",
+                        words(&["ZRANGE", &keys.ready(&tenant), "0", "-1", "WITHSCORES"]),
+                    ));
+                }
                 views.push((
-                    "waiting (resource, ms when it may be claimed)",
-                    words(&["ZRANGE", &keys.ready(partition), "0", "-1", "WITHSCORES"]),
+                    "scheduled (resource|command, ms when it shall run)",
+                    words(&["ZRANGE", &keys.schedule(partition), "0", "-1", "WITHSCORES"]),
                 ));
                 views.push(("audit entries on their way to SQL", words(&["XLEN", &keys.audit(partition)])));
             }

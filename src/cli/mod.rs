@@ -5,9 +5,11 @@ mod audit;
 mod dev;
 mod inspect;
 mod people;
+mod queue;
 mod resources;
 pub mod run;
 mod run_output;
+mod schedule;
 mod serve;
 mod watch;
 
@@ -17,6 +19,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::config::{self, Settings};
+use crate::domain::ResourceKind;
 
 /// Live control of long-running jobs and campaigns: pause, resume and cancel real work, and hear what happened.
 #[derive(Debug, Parser)]
@@ -60,6 +63,12 @@ enum Command {
     /// Create, list, watch and control campaigns through a gateway.
     #[command(subcommand)]
     Campaign(resources::CampaignCommand),
+    /// List and take back commands that are to run later.
+    #[command(subcommand)]
+    Schedule(schedule::ScheduleCommand),
+    /// Look at commands that failed for good, ask for them again, forget them.
+    #[command(subcommand)]
+    Queue(queue::QueueCommand),
     /// Show what Redis holds, with the redis-cli commands that show the same.
     #[command(subcommand)]
     Inspect(inspect::InspectCommand),
@@ -91,6 +100,19 @@ fn usage(text: impl Into<String>) -> anyhow::Error {
     Usage(text.into()).into()
 }
 
+/// The resource that an object of the API is about: `job` or `campaign`, and its id.
+fn resource_of(row: &serde_json::Value) -> (&'static str, &str) {
+    let find = |kind: ResourceKind| row[kind.id_field()].as_str().map(|id| (kind.word(), id));
+    ResourceKind::ALL.into_iter().find_map(find).unwrap_or_default()
+}
+
+/// An object's fields, a line each, but those that are null.
+fn print_fields(row: &serde_json::Value) {
+    for (name, value) in row.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null()) {
+        println!("{name:<17} {}", value.as_str().map_or_else(|| value.to_string(), str::to_owned));
+    }
+}
+
 async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     let mut overrides = config::Overrides::new();
     for one in &cli.set {
@@ -112,6 +134,8 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Run(args) => run::run(args, settings()?).await,
         Command::Job(command) => resources::job(command).await,
         Command::Campaign(command) => resources::campaign(command).await,
+        Command::Schedule(command) => schedule::schedule(command).await,
+        Command::Queue(command) => queue::queue(command).await,
         Command::Inspect(command) => inspect::inspect(command, settings()?).await,
         Command::Audit(args) => audit::audit(args, settings()?).await,
         Command::WatchChild(args) => watch::watch(args).await,

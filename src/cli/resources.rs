@@ -9,7 +9,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use super::api::{Api, ApiArgs};
-use super::usage;
+use super::people::duration;
+use super::{print_fields, usage};
 use crate::domain::{Action, JobStatus, RequestId, ResourceId, ResourceKind};
 
 /// What to do with jobs.
@@ -130,6 +131,12 @@ pub(super) struct ControlArgs {
     /// Your own name for this command: sending the same again is safe.
     #[arg(long)]
     request_id: Option<RequestId>,
+    /// Run it then: 2026-01-31T22:00:00Z, or with an offset as in 22:00:00+01:00.
+    #[arg(long, value_name = "TIME", conflicts_with_all = ["after", "wait"])]
+    at: Option<jiff::Timestamp>,
+    /// Run it after so long: 90s, 30m, 8h, 1d.
+    #[arg(long = "in", value_name = "TIME", value_parser = duration, conflicts_with = "wait")]
+    after: Option<Duration>,
     /// Wait for the result: exit code 0 if it succeeded, 1 if not.
     #[arg(long)]
     wait: bool,
@@ -250,10 +257,8 @@ async fn show(kind: ResourceKind, args: ShowArgs) -> anyhow::Result<ExitCode> {
     let row = api.get(&format!("/api/v1/{}/{}", kind.plural(), args.id)).await?.good()?;
     if args.api.json {
         println!("{row}");
-    } else if let Some(fields) = row.as_object() {
-        for (name, value) in fields.iter().filter(|(_, value)| !value.is_null()) {
-            println!("{name:<17} {}", value.as_str().map_or_else(|| value.to_string(), str::to_owned));
-        }
+    } else {
+        print_fields(&row);
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -300,6 +305,12 @@ async fn control(kind: ResourceKind, action: Action, args: ControlArgs) -> anyho
     if let Some(id) = &args.request_id {
         body["request_id"] = id.as_str().into();
     }
+    if let Some(at) = args.at {
+        body["run_at"] = at.to_string().into();
+    }
+    if let Some(after) = args.after {
+        body["delay_seconds"] = after.as_secs().into();
+    }
     let api = Api::new(&args.api)?;
     let path = format!("/api/v1/{}/{}", kind.plural(), args.id);
     let mut answer = api.post(&format!("{path}/{}", action.word()), &body).await?.good()?;
@@ -319,6 +330,14 @@ async fn control(kind: ResourceKind, action: Action, args: ControlArgs) -> anyho
         println!("{answer}");
     } else if answer["type"] == failed {
         println!("{} {}: {}", kind.word(), args.id, answer["error"].as_str().unwrap_or("it failed"));
+    } else if let Some(schedule) = answer["schedule_id"].as_str() {
+        let at = answer["run_at"].as_str().unwrap_or_default();
+        println!(
+            "{} of {} {} will run at {at}; take it back with: wheelhouse schedule rm {schedule}",
+            action.word(),
+            kind.word(),
+            args.id
+        );
     } else if let Some(status) = answer["status"].as_str() {
         println!("{} {} is {status}", kind.word(), args.id);
     } else {

@@ -63,6 +63,7 @@ pub fn load_from(
         limits: Limits {
             commands_per_minute: read.count("limits.commands_per_minute")?,
             backlog_per_tenant: read.count("limits.backlog_per_tenant")?,
+            schedules_per_tenant: read.count("limits.schedules_per_tenant")?,
             connections_per_tenant: read.count("limits.connections_per_tenant")?,
             connections_per_user: read.count("limits.connections_per_user")?,
             messages_per_second: read.count("limits.messages_per_second")?,

@@ -99,6 +99,8 @@ pub struct Limits {
     pub commands_per_minute: u32,
     /// Commands without a result, per tenant.
     pub backlog_per_tenant: u32,
+    /// Scheduled commands, per tenant.
+    pub schedules_per_tenant: u32,
     /// Open sockets of one tenant.
     pub connections_per_tenant: u32,
     /// Open sockets of one user in a tenant.

@@ -3,8 +3,9 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::fnv1a;
 use super::permission::Permission;
-use super::resource::ResourceKind;
+use super::resource::{Resource, ResourceKind};
 
 /// Cancel, pause or resume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -41,6 +42,20 @@ impl Action {
     }
 }
 
+/// When a command shall run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum When {
+    /// At once.
+    #[default]
+    Now,
+    /// At this time, Unix ms. One that has passed means at once.
+    At(i64),
+    /// So many seconds after it is taken in.
+    After(u32),
+    /// It was scheduled, and its time has come.
+    Due,
+}
+
 /// One accepted command: a UUID (version 7), made by the gateway before it submits, so that
 /// submitting the same one again after a lost answer is safe.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -50,6 +65,16 @@ impl CommandId {
     /// A new id.
     pub fn generate() -> Self {
         Self(uuid::Uuid::now_v7())
+    }
+
+    /// The id of the command that follows from this one for a resource (a campaign's cancel cancels its jobs, a
+    /// batch is a command for each of its resources): always the same, so that carrying the first out twice asks
+    /// each resource once.
+    pub fn following(self, resource: &Resource) -> Self {
+        let hash = fnv1a(&format!("{}:{resource}", self.0.simple()));
+        // Time and version as in the first; the variant's two bits, then the hash.
+        let high = u64::from_be_bytes(self.0.as_bytes()[..8].try_into().unwrap_or_default());
+        Self(uuid::Uuid::from_u64_pair(high, (hash & 0x3fff_ffff_ffff_ffff) | 0x8000_0000_0000_0000))
     }
 }
 
@@ -69,5 +94,21 @@ impl FromStr for CommandId {
     type Err = uuid::Error;
     fn from_str(text: &str) -> Result<Self, uuid::Error> {
         Ok(Self(text.parse()?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_that_follows_has_one_id_for_each_resource() {
+        let (one, other) = (CommandId::generate(), CommandId::generate());
+        let jobs: Vec<Resource> = (0..50).filter_map(|n| Resource::parse(&format!("t:job:j{n}"))).collect();
+        let ids: std::collections::HashSet<CommandId> = jobs.iter().map(|job| one.following(job)).collect();
+        assert_eq!(ids.len(), jobs.len());
+        assert_eq!(one.following(&jobs[0]), one.following(&jobs[0]));
+        assert_ne!(one.following(&jobs[0]), other.following(&jobs[0]));
+        assert!(!ids.contains(&one));
     }
 }

@@ -11,8 +11,13 @@ pub mod transition;
 
 pub use audit::AuditEntry;
 pub use campaign::{Campaign, CampaignStatus};
-pub use command::{Action, CommandId};
+pub use command::{Action, CommandId, When};
 pub use ids::{IdError, RequestId, ResourceId, TenantId, UserId, WorkerId};
 pub use job::{Job, JobStatus, Progress};
 pub use permission::{Permission, PermissionSet};
 pub use resource::{Resource, ResourceKind};
+
+/// FNV-1a, 64 bits: the same in every program, language and version.
+pub fn fnv1a(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
+}

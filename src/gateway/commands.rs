@@ -3,16 +3,19 @@
 use crate::auth::Caller;
 use crate::broker::BrokerError;
 use crate::broker::scripts::submit::{Origin, Submission, SubmitLimits, Submitted};
-use crate::domain::{CommandId, Resource, ResourceKind};
+use crate::domain::{CommandId, Resource, ResourceKind, TenantId, UserId, When};
+use crate::protocol::client::MAX_DELAY;
 use crate::protocol::frame::Frame;
 use crate::protocol::{CommandRequest, ErrorCode, server};
 use crate::telemetry::metrics;
 
 use super::Gateway;
-use super::reply::{Refusal, UNAVAILABLE};
+use super::reply::Refusal;
 
 /// Reads of SQL for one command whose cached permissions expire, or are invalidated, as fast as they are read.
-const PERMISSION_READS: u32 = 3;
+pub(super) const PERMISSION_READS: u32 = 3;
+/// So late a `run_at` may be, in ms: a clock that runs behind, a request that took its time.
+const PAST_MS: i64 = 60_000;
 
 /// What a command is answered with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +36,15 @@ pub enum CommandAnswer {
         /// Its result message, if it has one already, and when it ended (Unix ms by Redis's clock).
         result: Option<(String, i64)>,
     },
+    /// Kept for later, or was before by the same request.
+    Scheduled {
+        /// Its id.
+        command: CommandId,
+        /// When it will be submitted, Unix ms.
+        run_at: i64,
+        /// Its result message, if it has run and has one, and when it ended (Unix ms by Redis's clock).
+        result: Option<(String, i64)>,
+    },
     /// Not accepted. Nothing was done, unless the code is `outcome_unknown`.
     Refused(Refusal),
 }
@@ -44,6 +56,9 @@ impl CommandAnswer {
         match self {
             Self::Accepted { command, workers_online } | Self::Repeated { command, workers_online, .. } => {
                 server::requested(request.action, resource, *command, *workers_online, id)
+            }
+            Self::Scheduled { command, run_at, .. } => {
+                server::scheduled(request.action, resource, *command, *run_at, id)
             }
             Self::Refused(refusal) => match refusal.retry_after {
                 Some(seconds) => Frame::new("error")
@@ -57,8 +72,15 @@ impl CommandAnswer {
         }
     }
 
-    fn refused(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self::Refused(Refusal::new(code, message))
+    /// The command's id, and its result message where it is known already.
+    pub fn known(&self) -> Option<(CommandId, Option<&str>)> {
+        match self {
+            Self::Accepted { command, .. } => Some((*command, None)),
+            Self::Repeated { command, result, .. } | Self::Scheduled { command, result, .. } => {
+                Some((*command, result.as_ref().map(|(message, _)| message.as_str())))
+            }
+            Self::Refused(_) => None,
+        }
     }
 }
 
@@ -70,8 +92,20 @@ pub async fn submit(
     request: &CommandRequest,
     address: Option<&str>,
 ) -> CommandAnswer {
+    submit_as(CommandId::generate(), gateway, caller, resource, request, address).await
+}
+
+/// As [`submit`], under an id that the caller has made: the same again does nothing twice.
+pub async fn submit_as(
+    command: CommandId,
+    gateway: &Gateway,
+    caller: &Caller,
+    resource: &Resource,
+    request: &CommandRequest,
+    address: Option<&str>,
+) -> CommandAnswer {
     let submission = Submission {
-        command: CommandId::generate(),
+        command,
         resource: resource.clone(),
         action: request.action,
         user: caller.user.clone(),
@@ -79,6 +113,8 @@ pub async fn submit(
         reason: request.reason.clone(),
         origin: Origin { address: address.map(str::to_owned), token_id: caller.token_id.clone() },
         grant: gateway.policy().grant(caller, &request.action.permission(resource.kind)),
+        when: request.when,
+        batch: None,
     };
     metrics::command_received(resource.kind, request.action);
     let answer = decide(gateway, &submission).await;
@@ -93,66 +129,114 @@ pub async fn submit(
 }
 
 async fn decide(gateway: &Gateway, submission: &Submission) -> CommandAnswer {
-    let health = gateway.health();
-    if !health.redis() || !health.sql() {
-        return CommandAnswer::Refused(Refusal::unavailable());
+    if let Err(refusal) = check_time(gateway, submission.when) {
+        return CommandAnswer::Refused(refusal);
     }
-    let limits = SubmitLimits {
-        commands_per_minute: gateway.settings().limits.commands_per_minute,
-        backlog_per_tenant: gateway.settings().limits.backlog_per_tenant,
-    };
+    let refused = |code, message: &str| CommandAnswer::Refused(Refusal::new(code, message));
+    let kind = submission.resource.kind;
+    match deliver(gateway, submission).await {
+        Err(refusal) => CommandAnswer::Refused(refusal),
+        Ok(Submitted::Accepted { workers_online }) => {
+            CommandAnswer::Accepted { command: submission.command, workers_online }
+        }
+        // The first answer got lost on the way and the submission was sent again: to the client it is new.
+        Ok(Submitted::Repeated { command, workers_online, result: None }) if command == submission.command => {
+            CommandAnswer::Accepted { command, workers_online }
+        }
+        Ok(Submitted::Repeated { command, workers_online, result }) => {
+            CommandAnswer::Repeated { command, workers_online, result }
+        }
+        Ok(Submitted::Scheduled { command, run_at, result }) => CommandAnswer::Scheduled { command, run_at, result },
+        Ok(Submitted::Conflict) => refused(ErrorCode::RequestConflict, CONFLICT),
+        Ok(Submitted::Denied) => refused(ErrorCode::PermissionDenied, &server::denied_text(submission.action, kind)),
+        Ok(Submitted::RateLimited { retry_after }) => CommandAnswer::Refused(rate_limited(gateway, retry_after)),
+        Ok(Submitted::QueueFull) if submission.when != When::Now => refused(ErrorCode::QueueFull, SCHEDULES_FULL),
+        Ok(Submitted::QueueFull) => refused(ErrorCode::QueueFull, QUEUE_FULL),
+        Ok(Submitted::TooLate | Submitted::PermissionsUnknown | Submitted::Gone) => {
+            CommandAnswer::Refused(Refusal::unavailable())
+        }
+    }
+}
+
+/// Over the budget.
+pub(super) fn rate_limited(gateway: &Gateway, retry_after: i64) -> Refusal {
+    Refusal {
+        code: ErrorCode::RateLimitExceeded,
+        message: server::rate_limited_text(gateway.settings().limits.commands_per_minute),
+        retry_after: Some(retry_after),
+    }
+}
+
+/// A time that passed long ago, or lies further ahead than anybody plans, is a mistake.
+fn check_time(gateway: &Gateway, when: When) -> Result<(), Refusal> {
+    let When::At(at) = when else { return Ok(()) };
+    let ahead = at - gateway.broker().redis_now_ms();
+    if ahead < -PAST_MS {
+        let message = "run_at has passed; nothing was done. Leave it out to run the command at once";
+        return Err(Refusal::new(ErrorCode::InvalidMessage, message));
+    }
+    if ahead > i64::from(MAX_DELAY) * 1_000 {
+        return Err(Refusal::new(ErrorCode::InvalidMessage, "run_at may lie 366 days ahead at most; nothing was done"));
+    }
+    Ok(())
+}
+
+/// Submits, reading the user's permissions from SQL where the cache does not know them. An error says what a client
+/// may be told.
+pub(super) async fn deliver(gateway: &Gateway, submission: &Submission) -> Result<Submitted, Refusal> {
+    let (tenant, user) = (&submission.resource.tenant, &submission.user);
+    let limits = SubmitLimits::of(&gateway.settings().limits);
+    is_healthy(gateway)?;
     for _ in 0..=PERMISSION_READS {
-        let submitted = match gateway.broker().submit(submission, limits).await {
-            Ok(submitted) => submitted,
-            Err(BrokerError::Unavailable(_)) => return CommandAnswer::Refused(Refusal::unavailable()),
-            Err(BrokerError::Unknown(error)) => {
-                tracing::warn!(command_id = %submission.command, error, "websocket.command_outcome_unknown");
-                return CommandAnswer::refused(ErrorCode::OutcomeUnknown, OUTCOME_UNKNOWN);
-            }
-            Err(BrokerError::Refused(error)) => {
-                tracing::error!(command_id = %submission.command, error, "websocket.command_submit_failed");
-                return CommandAnswer::refused(ErrorCode::Internal, INTERNAL);
-            }
-        };
-        let kind = submission.resource.kind;
-        return match submitted {
-            Submitted::Accepted { workers_online } => {
-                CommandAnswer::Accepted { command: submission.command, workers_online }
-            }
-            // The first answer got lost on the way and the submission was sent again: to the client it is new.
-            Submitted::Repeated { command, workers_online, result: None } if command == submission.command => {
-                CommandAnswer::Accepted { command, workers_online }
-            }
-            Submitted::Repeated { command, workers_online, result } => {
-                CommandAnswer::Repeated { command, workers_online, result }
-            }
-            Submitted::Conflict => CommandAnswer::refused(ErrorCode::RequestConflict, CONFLICT),
-            Submitted::Denied => {
-                CommandAnswer::refused(ErrorCode::PermissionDenied, server::denied_text(submission.action, kind))
-            }
-            Submitted::RateLimited { retry_after } => CommandAnswer::Refused(Refusal {
-                code: ErrorCode::RateLimitExceeded,
-                message: server::rate_limited_text(limits.commands_per_minute),
-                retry_after: Some(retry_after),
-            }),
-            Submitted::QueueFull => CommandAnswer::refused(ErrorCode::QueueFull, QUEUE_FULL),
-            Submitted::TooLate => CommandAnswer::refused(ErrorCode::Unavailable, UNAVAILABLE),
-            Submitted::PermissionsUnknown => {
-                let (tenant, user) = (&submission.resource.tenant, &submission.user);
-                if let Err(error) = gateway.policy().ensure_cached(tenant, user).await {
-                    tracing::warn!(command_id = %submission.command, %error, "websocket.permissions_unknown");
-                    return CommandAnswer::Refused(Refusal::unavailable());
-                }
-                continue;
-            }
-        };
+        let submitted = gateway.broker().submit(submission, limits).await;
+        match submitted.map_err(|error| refusal_of(submission.command, error))? {
+            Submitted::PermissionsUnknown => learn_permissions(gateway, tenant, user, submission.command).await?,
+            submitted => return Ok(submitted),
+        }
     }
-    CommandAnswer::Refused(Refusal::unavailable())
+    Err(Refusal::unavailable())
+}
+
+/// A command needs both.
+pub(super) fn is_healthy(gateway: &Gateway) -> Result<(), Refusal> {
+    let health = gateway.health();
+    if health.redis() && health.sql() { Ok(()) } else { Err(Refusal::unavailable()) }
+}
+
+/// Reads a user's permissions into the cache.
+pub(super) async fn learn_permissions(
+    gateway: &Gateway,
+    tenant: &TenantId,
+    user: &UserId,
+    command_id: CommandId,
+) -> Result<(), Refusal> {
+    gateway.policy().ensure_cached(tenant, user).await.map_err(|error| {
+        tracing::warn!(%command_id, %error, "websocket.permissions_unknown");
+        Refusal::unavailable()
+    })
+}
+
+/// What a client may be told of an error of Redis.
+pub(super) fn refusal_of(command_id: CommandId, error: BrokerError) -> Refusal {
+    match error {
+        BrokerError::Unavailable(_) => Refusal::unavailable(),
+        BrokerError::Unknown(error) => {
+            tracing::warn!(%command_id, error, "websocket.command_outcome_unknown");
+            Refusal::new(ErrorCode::OutcomeUnknown, OUTCOME_UNKNOWN)
+        }
+        BrokerError::Refused(error) => {
+            tracing::error!(%command_id, error, "websocket.command_submit_failed");
+            Refusal::new(ErrorCode::Internal, INTERNAL)
+        }
+    }
 }
 
 const OUTCOME_UNKNOWN: &str = "Redis did not answer in time: the command may have been accepted or not. Send the same request_id again to find out";
-const CONFLICT: &str = "This request_id was used for another command before; nothing was done. Use a new one";
-const QUEUE_FULL: &str = "Too many commands of this tenant are waiting for workers; nothing was done. Try again later";
+pub(super) const CONFLICT: &str =
+    "This request_id was used for another command before; nothing was done. Use a new one";
+pub(super) const QUEUE_FULL: &str =
+    "Too many commands of this tenant are waiting for workers; nothing was done. Try again later";
+const SCHEDULES_FULL: &str = "Too many commands of this tenant are scheduled already; nothing was done. Withdraw some, or raise limits.schedules_per_tenant";
 const INTERNAL: &str = "Something is wrong on our side; nothing was done. The operators' log has the details";
 
 /// `websocket.job_cancel_requested` and its like: one line for each command, with the id that the worker's
@@ -162,6 +246,7 @@ fn log(caller: &Caller, submission: &Submission, answer: &CommandAnswer) {
     let (outcome, command) = match answer {
         CommandAnswer::Accepted { command, .. } => ("requested", Some(command)),
         CommandAnswer::Repeated { command, .. } => ("repeated", Some(command)),
+        CommandAnswer::Scheduled { command, .. } => ("scheduled", Some(command)),
         CommandAnswer::Refused(refusal) => (refusal.code.word(), None),
     };
     let command = command.map(tracing::field::display);

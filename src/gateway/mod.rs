@@ -4,13 +4,15 @@
 //!
 //! [`server`] accepts; [`upgrade`] lets clients in ([`handshake`] reads their headers) and [`session`] serves each
 //! [`socket`]; [`hub`] passes results and updates on to the [`outbox`] of each; [`rest`] answers plain requests;
-//! [`commands`] is the one way in for a command; [`limits`], [`flood`] and [`access`] say who may stay; [`drain`]
+//! [`commands`] is the one way in for a command, [`schedules`] brings in those that were to come later and [`expiry`] ends
+//! those that nobody took up; [`limits`], [`flood`] and [`access`] say who may stay; [`drain`]
 //! sends everyone away at the end, with the codes of [`close`].
 
 pub mod access;
 pub mod close;
 pub mod commands;
 pub mod drain;
+pub mod expiry;
 pub mod flood;
 pub mod handshake;
 pub mod health;
@@ -20,6 +22,7 @@ pub mod outbox;
 pub mod reply;
 pub mod rest;
 pub mod results;
+pub mod schedules;
 pub mod server;
 pub mod session;
 pub mod snapshot;
@@ -268,6 +271,8 @@ pub async fn serve_tuned(
     background.spawn(gateway.leases().clone().keep(background_stop.clone()));
     background.spawn(gateway.access().clone().watch(background_stop.clone()));
     background.spawn(follower.run(background_stop.clone()));
+    background.spawn(schedules::keep(gateway.clone(), background_stop.clone()));
+    background.spawn(expiry::run(gateway.clone(), background_stop.clone()));
     background.spawn(gateway.metrics().clone().upkeep(background_stop.clone()));
     tracing::info!(gateway_id = gateway.id(), %address, "gateway.started");
     if let Some(ready) = ready {

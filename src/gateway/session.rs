@@ -22,9 +22,10 @@ use super::flood::Budget;
 use super::hub::Seat;
 use super::limits::Lease;
 use super::outbox::{Outbox, Push};
+use super::schedules;
 use super::socket::Socket;
 use crate::auth::{AuthError, Caller};
-use crate::domain::{CommandId, Permission, Resource};
+use crate::domain::{CommandId, Permission, RequestId, Resource};
 use crate::protocol::client::Rejection;
 use crate::protocol::{ClientMessage, CommandRequest, ErrorCode, parse, server};
 use crate::telemetry::metrics;
@@ -139,6 +140,8 @@ enum Event {
 /// What was worked on for this socket.
 enum Finished {
     Command(CommandRequest, CommandAnswer),
+    /// The answer to a schedule that was to be taken back.
+    Withdrawal(String),
     Refresh(Result<Caller, AuthError>),
 }
 
@@ -268,6 +271,9 @@ impl Session<'_> {
         metrics::message_received();
         match parse(&text, self.resource.kind) {
             Ok(ClientMessage::Command(request)) => self.work = Some(self.submit(request)),
+            Ok(ClientMessage::CancelScheduled { schedule, request_id }) => {
+                self.work = Some(self.withdraw(schedule, request_id));
+            }
             Ok(ClientMessage::Ping) => self.answers.push_back(Utf8Bytes::from_static(server::PONG)),
             Ok(ClientMessage::RefreshToken(token)) => {
                 let verifier = self.gateway.verifier().clone();
@@ -290,11 +296,24 @@ impl Session<'_> {
         })
     }
 
+    fn withdraw(&self, schedule: CommandId, request_id: Option<RequestId>) -> BoxFuture<'static, Finished> {
+        let (gateway, caller) = (self.gateway.clone(), self.caller.clone());
+        let (resource, address) = (self.resource.clone(), self.address.clone());
+        Box::pin(async move {
+            let taken = schedules::withdraw(&gateway, &caller, schedule, Some(&resource), Some(&address)).await;
+            let request_id = request_id.as_ref().map(RequestId::as_str);
+            Finished::Withdrawal(match taken {
+                Ok(taken) => server::withdrawn(taken.action, &resource, schedule, request_id),
+                Err(refusal) => server::error(refusal.code, &refusal.message, request_id),
+            })
+        })
+    }
+
     fn finished(&mut self, finished: Finished) -> Option<Close> {
         match finished {
             Finished::Command(request, answer) => {
                 self.answers.push_back(answer.message(&self.resource, &request).into());
-                if let CommandAnswer::Repeated { command, result: Some((message, _)), .. } = answer
+                if let Some((command, Some(message))) = answer.known()
                     && !self.seat.was_given(command)
                     && !self.given.contains(&command)
                 {
@@ -305,6 +324,10 @@ impl Session<'_> {
                     }
                     self.given.push(command);
                 }
+                None
+            }
+            Finished::Withdrawal(message) => {
+                self.answers.push_back(message.into());
                 None
             }
             Finished::Refresh(Ok(new)) if (&new.user, &new.tenant) == (&self.caller.user, &self.caller.tenant) => {

@@ -3,18 +3,27 @@
 use serde::Deserialize;
 
 use super::error::ErrorCode;
-use crate::domain::{Action, RequestId, ResourceKind};
+use crate::domain::{Action, CommandId, RequestId, ResourceKind, When};
 
 /// Longest text frame (and longest message put together from fragments), in bytes.
 pub const MAX_FRAME: usize = 16 * 1024;
 /// Longest `reason`, in characters.
 pub const MAX_REASON: usize = 500;
+/// Furthest that a command can be scheduled ahead, in seconds: 366 days.
+pub const MAX_DELAY: u32 = 366 * 86_400;
 
 /// One message of a client.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ClientMessage {
     /// Cancel, pause or resume the socket's resource.
     Command(CommandRequest),
+    /// Take back a command that was scheduled.
+    CancelScheduled {
+        /// Which.
+        schedule: CommandId,
+        /// The client's name for this request.
+        request_id: Option<RequestId>,
+    },
     /// Answered with `pong`.
     Ping,
     /// A fresh token for the same user and tenant.
@@ -30,6 +39,8 @@ pub struct CommandRequest {
     pub request_id: Option<RequestId>,
     /// Why, for the audit trail.
     pub reason: Option<String>,
+    /// When it shall run.
+    pub when: When,
 }
 
 /// Why a message was not understood; nothing was done.
@@ -51,6 +62,7 @@ struct Raw {
     reason: Option<serde_json::Value>,
     run_at: Option<serde_json::Value>,
     delay_seconds: Option<serde_json::Value>,
+    schedule_id: Option<serde_json::Value>,
     token: Option<serde_json::Value>,
 }
 
@@ -82,13 +94,20 @@ pub fn parse(text: &str, kind: ResourceKind) -> Result<ClientMessage, Rejection>
                 _ => Err(invalid("refresh_token needs a \"token\"")),
             };
         }
+        "cancel_scheduled" => {
+            let id = raw.schedule_id.as_ref().and_then(serde_json::Value::as_str).and_then(|id| id.parse().ok());
+            return match id {
+                Some(schedule) => Ok(ClientMessage::CancelScheduled { schedule, request_id }),
+                None => Err(invalid("cancel_scheduled needs the \"schedule_id\" that the answer to the command named")),
+            };
+        }
         _ => {}
     }
     let Some((action, on)) = command_word(word) else {
         return Err(reject(
             ErrorCode::UnknownType,
             format!(
-                "Unknown type; this socket takes {0}_{1}, {2}_{1}, {3}_{1}, ping and refresh_token",
+                "Unknown type; this socket takes {0}_{1}, {2}_{1}, {3}_{1}, cancel_scheduled, ping and refresh_token",
                 "cancel",
                 kind.word(),
                 "pause",
@@ -110,11 +129,30 @@ pub fn parse(text: &str, kind: ResourceKind) -> Result<ClientMessage, Rejection>
         }
         Some(_) => return Err(invalid("reason must be a text")),
     };
-    if raw.run_at.is_some() || raw.delay_seconds.is_some() {
-        // Running it now would be the opposite of what was asked.
-        return Err(invalid("Scheduled commands (run_at, delay_seconds) are not available yet; nothing was done"));
+    let when = when(raw.run_at.as_ref(), raw.delay_seconds.as_ref()).map_err(invalid)?;
+    Ok(ClientMessage::Command(CommandRequest { action, request_id, reason, when }))
+}
+
+/// Reads `run_at` or `delay_seconds`.
+fn when(run_at: Option<&serde_json::Value>, delay: Option<&serde_json::Value>) -> Result<When, &'static str> {
+    let given = |value: Option<&serde_json::Value>| value.filter(|value| !value.is_null()).cloned();
+    match (given(run_at), given(delay)) {
+        (None, None) => Ok(When::Now),
+        (Some(_), Some(_)) => Err("Give run_at or delay_seconds, not both"),
+        (Some(at), None) => {
+            let at = at.as_str().and_then(|at| at.parse::<jiff::Timestamp>().ok());
+            at.map(|at| When::At(at.as_millisecond())).ok_or(
+                "run_at must be an RFC 3339 time with its zone, as in 2026-01-31T22:00:00Z or 2026-01-31T22:00:00+01:00",
+            )
+        }
+        (None, Some(delay)) => {
+            let seconds = delay.as_u64().and_then(|seconds| u32::try_from(seconds).ok());
+            seconds
+                .filter(|seconds| *seconds <= MAX_DELAY)
+                .map(When::After)
+                .ok_or("delay_seconds must be whole seconds, 31622400 (366 days) at most")
+        }
     }
-    Ok(ClientMessage::Command(CommandRequest { action, request_id, reason }))
 }
 
 fn command_word(word: &str) -> Option<(Action, ResourceKind)> {
@@ -133,8 +171,12 @@ mod tests {
             for action in Action::ALL {
                 let text =
                     format!(r#"{{"type": "{}_{}", "request_id":"r-1", "reason":"x"}}"#, action.word(), kind.word());
-                let expected =
-                    CommandRequest { action, request_id: Some("r-1".parse().expect("id")), reason: Some("x".into()) };
+                let expected = CommandRequest {
+                    action,
+                    request_id: Some("r-1".parse().expect("id")),
+                    reason: Some("x".into()),
+                    when: When::Now,
+                };
                 assert_eq!(parse(&text, kind), Ok(ClientMessage::Command(expected)));
             }
         }
@@ -158,7 +200,16 @@ mod tests {
             r#"{"type":"cancel_job","reason":7}"#,
             long_reason.as_str(),
             r#"{"type":"refresh_token"}"#,
-            r#"{"type":"cancel_job","delay_seconds":5}"#,
+            r#"{"type":"cancel_job","delay_seconds":-5}"#,
+            r#"{"type":"cancel_job","delay_seconds":1.5}"#,
+            r#"{"type":"cancel_job","delay_seconds":31622401}"#,
+            r#"{"type":"cancel_job","delay_seconds":"5"}"#,
+            r#"{"type":"cancel_job","run_at":"tomorrow"}"#,
+            r#"{"type":"cancel_job","run_at":"2026-01-31T22:00:00"}"#,
+            r#"{"type":"cancel_job","run_at":1760000000}"#,
+            r#"{"type":"cancel_job","run_at":"2026-01-31T22:00:00Z","delay_seconds":5}"#,
+            r#"{"type":"cancel_scheduled"}"#,
+            r#"{"type":"cancel_scheduled","schedule_id":"s1"}"#,
         ] {
             assert_eq!(code(text), ErrorCode::InvalidMessage, "{text}");
         }
@@ -167,5 +218,18 @@ mod tests {
         }
         let rejection = parse(r#"{"type":"cancel_job","request_id":"r1"}"#, Campaign).expect_err("rejected");
         assert_eq!(rejection.request_id.expect("echoed").as_str(), "r1");
+    }
+
+    #[test]
+    fn a_command_may_be_scheduled_and_taken_back() {
+        let when = |rest: &str| match parse(&format!(r#"{{"type":"cancel_job",{rest}}}"#), Job) {
+            Ok(ClientMessage::Command(request)) => request.when,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(when(r#""delay_seconds":0"#), When::After(0));
+        assert_eq!(when(r#""delay_seconds":90,"run_at":null"#), When::After(90));
+        assert_eq!(when(r#""run_at":"1970-01-01T01:00:01+01:00""#), When::At(1_000));
+        let text = r#"{"type":"cancel_scheduled","schedule_id":"0190f3c8-0000-7000-8000-000000000001"}"#;
+        assert!(matches!(parse(text, Job), Ok(ClientMessage::CancelScheduled { request_id: None, .. })));
     }
 }

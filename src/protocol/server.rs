@@ -4,6 +4,11 @@ use super::error::ErrorCode;
 use super::frame::Frame;
 use crate::domain::{Action, Campaign, CommandId, Job, JobStatus, Progress, Resource, ResourceKind};
 
+/// Why a command ended that no worker took up in time.
+pub const EXPIRED: &str = "Command expired before a worker could run it";
+/// Why a pause or resume ended that a cancel outranks.
+pub const SUPERSEDED: &str = "Superseded by cancel";
+
 /// The answer to `ping`.
 pub const PONG: &str = "{\"type\":\"pong\"}";
 
@@ -71,6 +76,38 @@ pub fn requested(
         .end()
 }
 
+/// The command was kept for later: at `run_at` (Unix ms) it will be submitted, under the id that it has as a schedule.
+pub fn scheduled(
+    action: Action,
+    resource: &Resource,
+    command: CommandId,
+    run_at: i64,
+    request_id: Option<&str>,
+) -> String {
+    Frame::new(&format!("{}_scheduled", action.word()))
+        .resource(resource)
+        .plain("command_id", &command.to_string())
+        .plain("schedule_id", &command.to_string())
+        .plain("run_at", &time(run_at))
+        .request(request_id)
+        .end()
+}
+
+/// A scheduled command was taken back.
+pub fn withdrawn(action: Action, resource: &Resource, schedule: CommandId, request_id: Option<&str>) -> String {
+    Frame::new("schedule_withdrawn")
+        .resource(resource)
+        .plain("action", action.word())
+        .plain("schedule_id", &schedule.to_string())
+        .request(request_id)
+        .end()
+}
+
+/// Unix ms as RFC 3339 in UTC.
+pub fn time(unix_ms: i64) -> String {
+    jiff::Timestamp::from_millisecond(unix_ms).unwrap_or_default().to_string()
+}
+
 /// The command was applied.
 pub fn succeeded(
     action: Action,
@@ -101,6 +138,11 @@ pub fn failed(
         .text("error", error)
         .request(request_id)
         .end()
+}
+
+/// Whether a result says that a cancel outranked the command.
+pub fn is_superseded(result: &str) -> bool {
+    result.contains(&format!(",\"error\":\"{SUPERSEDED}\""))
 }
 
 /// A job's progress, open: the script that publishes it appends `,"seq":N}`.
@@ -219,6 +261,14 @@ mod tests {
         assert_eq!(
             failed(Action::Cancel, &job(), command(), "Job not found or already completed", None),
             r#"{"type":"cancel_failed","job_id":"ID","tenant_id":"T","command_id":"0190f3c8-0000-7000-8000-000000000001","error":"Job not found or already completed"}"#
+        );
+        assert_eq!(
+            scheduled(Action::Cancel, &job(), command(), 1_000, Some("r1")),
+            r#"{"type":"cancel_scheduled","job_id":"ID","tenant_id":"T","command_id":"0190f3c8-0000-7000-8000-000000000001","schedule_id":"0190f3c8-0000-7000-8000-000000000001","run_at":"1970-01-01T00:00:01Z","request_id":"r1"}"#
+        );
+        assert_eq!(
+            withdrawn(Action::Cancel, &job(), command(), None),
+            r#"{"type":"schedule_withdrawn","job_id":"ID","tenant_id":"T","action":"cancel","schedule_id":"0190f3c8-0000-7000-8000-000000000001"}"#
         );
         assert_eq!(
             permission_denied(Action::Resume, ResourceKind::Campaign, None),

@@ -61,6 +61,7 @@ impl AttachedHost {
         core.host(&hosted, hear_flush).await;
         core.spawn(control::listen(core.clone(), events));
         core.spawn(control::poll(core.clone()));
+        core.spawn(control::seat(core.clone()));
         core.spawn(news::run(core.clone()));
         core.publish_status(&resource, status, Desired::Nothing).await;
         Ok(host)

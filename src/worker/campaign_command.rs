@@ -15,7 +15,7 @@ use crate::broker::BrokerError;
 use crate::broker::scripts::claim::Claim;
 use crate::broker::scripts::submit::{Grant, Origin, Submission, SubmitLimits};
 use crate::broker::scripts::updates::Update;
-use crate::domain::{Action, CampaignStatus, CommandId, JobStatus, Resource, ResourceKind};
+use crate::domain::{Action, CampaignStatus, JobStatus, Resource, ResourceKind, When};
 use crate::protocol::server;
 use crate::store::{Applied, JobFilter, StoreError};
 
@@ -122,7 +122,7 @@ impl Core {
 
     async fn ask_to_end(&self, claim: &Claim, job: &Resource) -> Result<(), BrokerError> {
         let submission = Submission {
-            command: follow_up(claim.command, job),
+            command: claim.command.following(job),
             resource: job.clone(),
             action: Action::Cancel,
             user: claim.user.clone(),
@@ -130,12 +130,10 @@ impl Core {
             reason: claim.reason.clone(),
             origin: Origin::default(),
             grant: Grant::Internal,
+            when: When::Now,
+            batch: None,
         };
-        let limits = SubmitLimits {
-            commands_per_minute: self.settings.limits.commands_per_minute,
-            backlog_per_tenant: self.settings.limits.backlog_per_tenant,
-        };
-        self.broker.submit(&submission, limits).await.map(|_| ())
+        self.broker.submit(&submission, SubmitLimits::of(&self.settings.limits)).await.map(|_| ())
     }
 
     /// Tells whoever watches one of the jobs that it is cancelled.
@@ -170,32 +168,5 @@ fn jobs_of(campaign: &Resource, status: JobStatus, after: Option<String>) -> Job
         job_type: None,
         after,
         limit: PAGE,
-    }
-}
-
-/// The id of the cancel that follows for one job: always the same, so that a campaign's cancel that is
-/// carried out twice asks each job once.
-fn follow_up(campaign: CommandId, job: &Resource) -> CommandId {
-    let text = campaign.to_string().replace('-', "");
-    let name = format!("{text}:{job}");
-    let hash = crate::broker::keys::fnv1a(&name);
-    // Time and version as in the campaign's command; the variant's two bits, then the hash.
-    let mixed = (hash & 0x3fff_ffff_ffff_ffff) | 0x8000_0000_0000_0000;
-    format!("{}{mixed:016x}", text.get(..16).unwrap_or_default()).parse().unwrap_or_else(|_| CommandId::generate())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_cancel_that_follows_has_one_id_for_each_job() {
-        let (one, other) = (CommandId::generate(), CommandId::generate());
-        let jobs: Vec<Resource> = (0..50).filter_map(|n| Resource::parse(&format!("t:job:j{n}"))).collect();
-        let ids: HashSet<CommandId> = jobs.iter().map(|job| follow_up(one, job)).collect();
-        assert_eq!(ids.len(), jobs.len());
-        assert_eq!(follow_up(one, &jobs[0]), follow_up(one, &jobs[0]));
-        assert_ne!(follow_up(one, &jobs[0]), follow_up(other, &jobs[0]));
-        assert!(!ids.contains(&one));
     }
 }

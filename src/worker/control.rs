@@ -6,9 +6,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc};
 
 use super::core::Core;
+use super::waiting::Turn;
 use crate::broker::keys::{DISPATCH_CHANNEL, control_pattern};
 use crate::broker::scripts::claim::Claimed;
 use crate::broker::{BrokerError, Event, Subscriber};
@@ -17,10 +19,10 @@ use crate::protocol::control;
 
 /// Between two polls: jitter, so that workers do not poll in step.
 const POLL_MS: std::ops::Range<u64> = 250..1_000;
-/// Resources asked for in one poll of a partition.
+/// Resources of one tenant asked for in one poll.
 const DUE: usize = 128;
-/// The most of them, where other tenants' resources stand in front.
-const DUE_MOST: usize = 16_384;
+/// Tenants of one partition asked about in one poll; other ones each time.
+const TENANTS: usize = 256;
 
 /// Resources being worked on here, one command at a time each.
 #[derive(Default)]
@@ -93,26 +95,22 @@ impl Core {
             return;
         }
         let Some(poke) = self.busy.take(&resource) else { return };
-        // Commands for work hosted here need no room: there are never more of them than jobs.
-        let permit = if self.hosts.contains(&resource) {
-            None
-        } else {
-            match self.room.clone().try_acquire_owned() {
-                Ok(permit) => Some(permit),
-                Err(_) => {
-                    self.busy.leave(&resource, true);
-                    return; // It stays in `ready`.
-                }
-            }
-        };
-        let core = self.clone();
-        self.spawn(async move {
-            core.work_on(&resource, &poke, permit).await;
-        });
+        if self.hosts.contains(&resource) {
+            // Commands for work hosted here need no room: there are never more of them than jobs.
+            self.work(Turn { resource, poke }, None);
+        } else if let Err(turn) = self.waiting.push(Turn { resource, poke }) {
+            self.busy.leave(&turn.resource, true); // It stays in `ready`.
+        }
     }
 
-    /// Carries out the commands of one resource until none is left for this worker.
-    async fn work_on(self: &Arc<Self>, resource: &Resource, poke: &Notify, mut permit: Option<OwnedSemaphorePermit>) {
+    fn work(self: &Arc<Self>, turn: Turn, permit: Option<OwnedSemaphorePermit>) {
+        let core = self.clone();
+        self.spawn(async move { core.work_on(turn, permit).await });
+    }
+
+    /// Carries out the commands of one resource until none is left for this worker, or others wait for its room.
+    async fn work_on(self: &Arc<Self>, turn: Turn, mut permit: Option<OwnedSemaphorePermit>) {
+        let Turn { resource, poke } = &turn;
         loop {
             let more = match self.broker.claim(resource, &self.id, self.settings.command.lease).await {
                 Ok(Claimed::Command(claim)) => self.execute(&claim, poke, &mut permit).await,
@@ -128,7 +126,30 @@ impl Core {
             if (stopping || !more) && self.busy.leave(resource, stopping) {
                 return;
             }
+            if !self.waiting.is_empty() && !self.hosts.contains(resource) {
+                self.waiting.push_back(turn);
+                return;
+            }
         }
+    }
+}
+
+/// Gives room to what waits for it, until told to stop.
+pub(crate) async fn seat(core: Arc<Core>) {
+    let seating = async {
+        loop {
+            let Ok(permit) = core.room.clone().acquire_owned().await else { return };
+            if core.waiting.is_empty() {
+                core.nothing_waits.notify_one();
+            }
+            let turn = core.waiting.next().await;
+            core.work(turn, Some(permit));
+        }
+    };
+    core.stop.run_until_cancelled(seating).await;
+    // What waits here still waits in Redis: others take it.
+    while let Some(turn) = core.waiting.take() {
+        core.busy.leave(&turn.resource, true);
     }
 }
 
@@ -171,34 +192,37 @@ pub(crate) async fn subscribe(subscriber: &Subscriber) -> Result<(), BrokerError
 /// Polls until told to stop.
 pub(crate) async fn poll(core: Arc<Core>) {
     loop {
-        sweep(&core).await;
+        let more = sweep(&core).await;
         tokio::select! {
             () = core.stop.cancelled() => return,
+            () = core.nothing_waits.notified(), if more => {}
             () = tokio::time::sleep(Duration::from_millis(fastrand::u64(POLL_MS))) => {}
         }
     }
 }
 
-/// Offers everything that is due, in all partitions at once.
-async fn sweep(core: &Arc<Core>) {
-    let partitions = core.broker.keys().partitions().map(|partition| async move {
-        let mut limit = DUE;
-        loop {
-            match core.broker.due(partition, limit).await {
-                Ok(due) => {
-                    let mut served = due.iter().filter(|resource| core.serves(&resource.tenant)).peekable();
-                    if served.peek().is_some() || due.len() < limit || limit >= DUE_MOST {
-                        served.for_each(|resource| core.offer(resource.clone()));
-                        return;
-                    }
-                    limit *= 4; // All of them are other tenants': look past them.
-                }
-                Err(error) => {
-                    tracing::debug!(%error, "worker.poll_failed");
-                    return;
-                }
-            }
+/// Offers everything that is due, of all tenants at once. `true`: there may be more than was asked for.
+async fn sweep(core: &Arc<Core>) -> bool {
+    let tenants = match &core.tenants {
+        Some(tenants) => tenants.clone(),
+        None => {
+            let partitions = core.broker.keys().partitions();
+            let asked = partitions.map(|partition| core.broker.waiting_tenants(partition, TENANTS));
+            join_all(asked).await.into_iter().flat_map(found).flatten().collect()
         }
-    });
-    futures_util::future::join_all(partitions).await;
+    };
+    let due = join_all(tenants.iter().map(|tenant| core.broker.due(tenant, DUE, Duration::ZERO))).await;
+    let mut more = false;
+    for resources in due.into_iter().flat_map(found) {
+        more |= resources.len() == DUE;
+        for resource in resources {
+            core.offer(resource);
+        }
+    }
+    more
+}
+
+/// An answer, or a line in the log: the next poll comes soon.
+fn found<T>(answer: Result<T, BrokerError>) -> Option<T> {
+    answer.inspect_err(|error| tracing::debug!(%error, "worker.poll_failed")).ok()
 }

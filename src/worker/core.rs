@@ -13,6 +13,7 @@ use super::hosts::{Gone, Hosted, Hosts, Phase};
 use super::live::LiveWorkers;
 use super::news::CampaignNews;
 use super::reaper::Deaths;
+use super::waiting::Waiting;
 use crate::broker::scripts::updates::Update;
 use crate::broker::{Broker, BrokerError};
 use crate::config::Settings;
@@ -20,8 +21,7 @@ use crate::domain::{Job, JobStatus, Resource, TenantId, WorkerId};
 use crate::protocol::server;
 use crate::store::Store;
 
-/// Commands carried out at once, beside those for jobs hosted here. A command that finds no room stays
-/// in `ready`, where the next poll of any worker finds it.
+/// Commands carried out at once, beside those for jobs hosted here. The others wait, each tenant for its turn.
 const COMMANDS_AT_ONCE: usize = 64;
 
 /// One worker, or the host of one attached job.
@@ -35,6 +35,10 @@ pub(crate) struct Core {
     pub(crate) hosts: Hosts,
     pub(crate) busy: Busy,
     pub(crate) room: Arc<Semaphore>,
+    /// What waits for room.
+    pub(crate) waiting: Waiting,
+    /// There is room, and nothing waits for it.
+    pub(crate) nothing_waits: Notify,
     pub(crate) live: LiveWorkers,
     pub(crate) deaths: Deaths,
     pub(crate) news: CampaignNews,
@@ -64,6 +68,8 @@ impl Core {
             hosts: Hosts::default(),
             busy: Busy::default(),
             room: Arc::new(Semaphore::new(COMMANDS_AT_ONCE)),
+            waiting: Waiting::default(),
+            nothing_waits: Notify::new(),
             live: LiveWorkers::default(),
             deaths: Deaths::default(),
             news: CampaignNews::default(),

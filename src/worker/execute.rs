@@ -90,7 +90,7 @@ impl Core {
             }
             Verdict::Failed(words) => (End::Failed, words.clone(), failed(&words), None),
             Verdict::Expired => {
-                let words = "Command expired before a worker could run it";
+                let words = server::EXPIRED;
                 (End::Expired, words.to_owned(), failed(words), None)
             }
             Verdict::Later(delay) => {

@@ -12,6 +12,7 @@ use super::hosted::Reached;
 use super::hosts::{Hosted, Phase};
 use crate::broker::scripts::claim::Claim;
 use crate::domain::{Action, JobStatus, ResourceKind, WorkerId};
+use crate::protocol::server;
 use crate::store::{Applied, Run, StoreError};
 
 /// Until the job's own host, which is alive, takes its command.
@@ -62,7 +63,7 @@ impl Core {
             Waited::Stopping => return Some(Verdict::Later(Duration::ZERO)),
             Waited::CancelWaits => {
                 self.undo_pause(hosted).await;
-                return Some(Verdict::Failed("Superseded by cancel".to_owned()));
+                return Some(Verdict::Failed(server::SUPERSEDED.to_owned()));
             }
             Waited::ClaimLost => {
                 self.undo_pause(hosted).await;
@@ -278,7 +279,7 @@ fn stands(hosted: &Hosted) -> bool {
 /// What an interrupted wait means for the command.
 pub(crate) fn interrupted<T>(waited: Waited<T>) -> Verdict {
     match waited {
-        Waited::CancelWaits => Verdict::Failed("Superseded by cancel".to_owned()),
+        Waited::CancelWaits => Verdict::Failed(server::SUPERSEDED.to_owned()),
         Waited::TooLong => Verdict::Failed("The job did not answer in time".to_owned()),
         Waited::Stopping => Verdict::Later(Duration::ZERO),
         Waited::ClaimLost | Waited::Done(_) => Verdict::Void,

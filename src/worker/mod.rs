@@ -4,7 +4,7 @@
 //!
 //! | file | what it does |
 //! |---|---|
-//! | `control` | hears that a resource has a command; polls, in case it did not; claims |
+//! | `control`, `waiting` | hears that a resource has a command; polls, in case it did not; claims, each tenant in its turn |
 //! | `execute`, `job_command`, `campaign_command`, `bring` | one claimed command, up to its one result |
 //! | `dispatch`, `runtime` | takes jobs that wait in SQL, and runs their code |
 //! | `gate`, `context`, `job`, `child` | what job code is written against |
@@ -40,6 +40,7 @@ mod reaper;
 mod report;
 mod runtime;
 mod tend;
+mod waiting;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -154,6 +155,7 @@ impl Worker {
         core.spawn(reaper::heartbeat(core.clone()));
         core.spawn(control::listen(core.clone(), events));
         core.spawn(control::poll(core.clone()));
+        core.spawn(control::seat(core.clone()));
         let dispatching = core.spawn(dispatch::run(core.clone(), self.kinds));
         core.spawn(reaper::run(core.clone()));
         core.spawn(audit::run(core.clone()));

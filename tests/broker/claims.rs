@@ -179,13 +179,13 @@ async fn eight_workers_at_once_answer_every_command_once_and_in_order() {
         expected.entry(id).or_default().push(asked.command);
     }
     let busy: &'static [AtomicBool; 6] = Box::leak(Box::default());
-    let partition = broker.keys().partition(&job("j0").tenant);
+    let tenant = job("j0").tenant;
     let workers = (0..8).map(|number| {
-        let broker = broker.clone();
+        let (broker, tenant) = (broker.clone(), tenant.clone());
         tokio::spawn(async move {
             let me = worker(&format!("w{number}"));
             loop {
-                let due = broker.due(partition, 100).await.expect("due");
+                let due = broker.due(&tenant, 100, Duration::ZERO).await.expect("due");
                 for resource in &due {
                     let Claimed::Command(held) = broker.claim(resource, &me, LEASE).await.expect("claim") else {
                         continue;
@@ -197,7 +197,7 @@ async fn eight_workers_at_once_answer_every_command_once_and_in_order() {
                     let done = broker.complete(&held, &me, End::Succeeded, &success(&held, "x")).await;
                     assert!(matches!(done, Ok(Completed::Done { .. })), "{done:?}");
                 }
-                if due.is_empty() && broker.due(partition, 1).await.expect("due").is_empty() {
+                if due.is_empty() && broker.due(&tenant, 1, Duration::ZERO).await.expect("due").is_empty() {
                     let mut left = false;
                     for place in 0..6 {
                         left |= !matches!(
@@ -251,7 +251,7 @@ async fn a_cancel_does_not_wait_for_a_pause_that_waits_to_be_tried_again() {
     let ended = broker.result_of(&job("j1"), pause.command).await.expect("result").expect("it has ended");
     assert!(ended.contains("\"pause_failed\"") && ended.contains("Superseded by cancel"), "{ended}");
     let partition = broker.keys().partition(&job("j1").tenant);
-    assert_eq!(broker.due(partition, 10).await.expect("due"), [job("j1")]);
+    assert_eq!(broker.due(&job("j1").tenant, 10, Duration::ZERO).await.expect("due"), [job("j1")]);
     assert_eq!(claim(&broker, "j1", "w2").await.command, cancel.command);
     let events: Vec<String> =
         broker.audit_after(partition, "0", 10).await.expect("audit").into_iter().map(|e| e.event).collect();
@@ -265,12 +265,11 @@ async fn what_was_accepted_waits_for_ever_and_what_is_answered_is_cleared_away()
     let (names, r) = (broker.keys(), job("j1"));
     accept(&broker, &submission("j1", Action::Pause)).await;
     let held = claim(&broker, "j1", "w1").await;
-    for key in [names.queue(&r), names.commands(&r), names.ready(names.partition(&r.tenant))] {
+    for key in [names.queue(&r), names.commands(&r), names.ready(&r.tenant)] {
         assert_eq!(redis.inline(&format!("TTL {key}")), ":-1", "{key} must not expire under a command");
     }
     broker.complete(&held, &worker("w1"), End::Succeeded, &success(&held, "paused")).await.expect("complete");
-    for key in [names.queue(&r), names.commands(&r), names.ready(names.partition(&r.tenant)), names.backlog(&r.tenant)]
-    {
+    for key in [names.queue(&r), names.commands(&r), names.ready(&r.tenant), names.backlog(&r.tenant)] {
         assert_eq!(redis.inline(&format!("EXISTS {key}")), ":0", "{key} is left behind");
     }
 }

@@ -50,21 +50,18 @@ impl Limiter {
         let command = CommandId::generate().to_string();
         let request = if call.request.is_empty() { &command } else { call.request };
         let mut run = self.script.prepare_invoke();
+        for key in keys.of_commands(&r) {
+            run.key(key);
+        }
         for key in [
-            keys.state(&r),
-            keys.queue(&r),
-            keys.commands(&r),
-            keys.results(&r),
-            keys.finished(&r),
-            keys.ready(partition),
-            keys.backlog(&r.tenant),
-            keys.audit(partition),
             keys.rate(&r.tenant, call.user),
             keys.permissions(&r.tenant, call.user),
             keys.permission_floor(partition, call.user),
             keys.workers(partition),
             keys.tenant_workers(&r.tenant),
             keys.request(&r, call.user, request),
+            keys.schedule(partition),
+            keys.schedules(&r.tenant),
         ] {
             run.key(key);
         }
@@ -89,6 +86,9 @@ impl Limiter {
             &resource,
             "pause",
             "reply",
+            "now",
+            "0",
+            "1000",
             &now,
         ] {
             run.arg(arg);

@@ -106,7 +106,11 @@ async fn play(broker: &Broker, steps: Vec<Step>) -> Result<(), TestCaseError> {
                 let stands = said == Some(true);
                 prop_assert!(may_stand || !stands, "a revoked right stands");
                 let asked = submission_of(&user, resource);
-                let limits = SubmitLimits { commands_per_minute: 100_000, backlog_per_tenant: 1_000_000 };
+                let limits = SubmitLimits {
+                    commands_per_minute: 100_000,
+                    backlog_per_tenant: 1_000_000,
+                    schedules_per_tenant: 1,
+                };
                 let outcome = broker.submit(&asked, limits).await.expect("submit");
                 match said {
                     None => prop_assert_eq!(outcome, Submitted::PermissionsUnknown),

@@ -6,14 +6,15 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::support::redis::RedisServer;
-use crate::{LEASE, LIMITS, accept, claim, connect, job, settings, submission, success, worker};
+use crate::{LEASE, LIMITS, accept, batch, claim, connect, failure, job, settings, submission, success, worker};
+use wheelhouse::broker::scripts::batch::BatchSubmitted;
 use wheelhouse::broker::scripts::claim::End;
 use wheelhouse::broker::scripts::connections::ConnectionLease;
 use wheelhouse::broker::scripts::permissions::PermissionSet;
-use wheelhouse::broker::scripts::submit::{Grant, Submitted};
+use wheelhouse::broker::scripts::submit::{Grant, Submission, Submitted};
 use wheelhouse::broker::scripts::updates::Update;
 use wheelhouse::broker::{Broker, Subscriber};
-use wheelhouse::domain::{Action, Progress};
+use wheelhouse::domain::{Action, Progress, When};
 
 const PAGE: &str = include_str!("../../docs/redis.md");
 
@@ -54,6 +55,13 @@ async fn fill(broker: &Broker) {
     let mut denied = submission("j1", Action::Cancel);
     denied.grant = Grant::Token(false);
     assert_eq!(broker.submit(&denied, LIMITS).await.expect("submit"), Submitted::Denied);
+    let later = Submission { when: When::After(600), ..submission("j1", Action::Resume) };
+    assert!(matches!(broker.submit(&later, LIMITS).await, Ok(Submitted::Scheduled { .. })));
+    accept(broker, &submission("j2", Action::Pause)).await;
+    let failed = claim(broker, "j2", "w1").await;
+    broker.complete(&failed, &worker("w1"), End::Failed, &failure(&failed, "No")).await.expect("complete");
+    let asked = batch(&["j3"], Action::Pause, Some("b1"));
+    assert!(matches!(broker.submit_batch(&asked, LIMITS).await, Ok(BatchSubmitted::Done { .. })));
     let update = Update {
         run: Some(1),
         message: "{\"type\":\"job_progress\"".to_owned(),
@@ -118,10 +126,16 @@ async fn every_key_and_every_field_that_exists_is_on_the_page() {
     assert!(all.len() >= 15, "{all:?}");
     for key in all {
         let kind: String = redis::cmd("TYPE").arg(&key).query(&mut connection).expect("type");
-        let mut name = key.replace(&tag, "{nn}").replace(":acme:job:j1:", ":R:");
+        let mut name = key.replace(&tag, "{nn}");
+        for id in ["j1", "j2", "j3"] {
+            name = name.replace(&format!(":acme:job:{id}:"), ":R:");
+        }
         name = name.replace(&format!(":acme:user:{user}:"), ":U:").replace(":acme:", ":{tenant}:");
         if let Some((front, _)) = name.split_once(":request:") {
             name = format!("{front}:request:{{user}}:{{request_id}}");
+        }
+        if let Some((front, _)) = name.split_once(":batch:") {
+            name = format!("{front}:batch:{{request_id}}");
         }
         name = name.replace(&user, "{user}");
         let row = PAGE.lines().find(|line| line.starts_with(&format!("| `{name}` |")));

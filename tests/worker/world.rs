@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 use wheelhouse::broker::scripts::submit::{Grant, Origin, Submission, SubmitLimits, Submitted};
 use wheelhouse::broker::{Broker, Event, Subscriber};
 use wheelhouse::config::{self, Settings};
-use wheelhouse::domain::{Action, CommandId, Job as Row, JobStatus, Resource, WorkerId};
+use wheelhouse::domain::{Action, CommandId, Job as Row, JobStatus, Resource, When, WorkerId};
 use wheelhouse::store::{NewCampaign, NewJob, Store};
 use wheelhouse::worker::{Job, JobContext, JobError, WorkerBuilder};
 
@@ -160,8 +160,10 @@ impl World {
             reason: Some("because".to_owned()),
             origin: Origin::default(),
             grant: Grant::Token(true),
+            when: When::Now,
+            batch: None,
         };
-        let limits = SubmitLimits { commands_per_minute: 1_000, backlog_per_tenant: 1_000 };
+        let limits = SubmitLimits { commands_per_minute: 1_000, backlog_per_tenant: 1_000, schedules_per_tenant: 100 };
         let outcome = self.broker.submit(&submission, limits).await.expect("submit");
         assert!(matches!(outcome, Submitted::Accepted { .. }), "{outcome:?}");
         command

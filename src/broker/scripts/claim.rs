@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::{bytes, lua, texts};
 use crate::broker::keys::reply_channel;
 use crate::broker::{Broker, BrokerError, Partition};
-use crate::domain::{Action, CommandId, Resource, UserId, WorkerId};
+use crate::domain::{Action, CommandId, Resource, TenantId, UserId, WorkerId};
+use crate::protocol::server;
 
 /// The right to carry out one command, until the lease ends.
 #[derive(Debug, Clone)]
@@ -32,6 +33,8 @@ pub struct Claim {
     /// Grows with every claim on the resource, even if Redis lost its data: Unix µs by Redis's clock, or
     /// one more than the last. Nothing with an older fence may change anything.
     pub fence: i64,
+    /// A cancel waits behind this pause or resume, and outranks it.
+    pub cancel_waits: bool,
     /// The audit entry so far, open.
     pub(crate) audit: String,
 }
@@ -114,7 +117,8 @@ impl Broker {
             names.state(resource),
             names.queue(resource),
             names.commands(resource),
-            names.ready(partition),
+            names.ready(&resource.tenant),
+            names.waiting_tenants(partition),
             names.workers(partition),
             names.tenant_workers(&resource.tenant),
         ];
@@ -125,7 +129,7 @@ impl Broker {
             Some("nothing") => Ok(Claimed::Nothing),
             Some("later") => Ok(Claimed::Later),
             Some("hosted") => Ok(Claimed::Hosted(answer.get(1).and_then(|host| host.parse().ok()).ok_or_else(odd)?)),
-            Some("command") if answer.len() == 7 => {
+            Some("command") if answer.len() == 8 => {
                 let record: Record = serde_json::from_str(&answer[3]).map_err(|_| odd())?;
                 let number = |i: usize| answer[i].parse::<i64>().map_err(|_| odd());
                 Ok(Claimed::Command(Box::new(Claim {
@@ -139,6 +143,7 @@ impl Broker {
                     claimed_at: number(6)?,
                     attempt: u32::try_from(number(4)?).map_err(|_| odd())?,
                     fence: number(5)?,
+                    cancel_waits: !answer[7].is_empty(),
                     audit: record.audit,
                 })))
             }
@@ -148,8 +153,7 @@ impl Broker {
 
     /// Makes the claim last another lease.
     pub async fn renew_claim(&self, claim: &Claim, lease: Duration) -> Result<Renewed, BrokerError> {
-        let names = self.keys();
-        let keys = [names.state(&claim.resource), names.ready(names.partition(&claim.resource.tenant))];
+        let keys = self.claim_keys(claim);
         let args = [
             claim.command.to_string(),
             claim.fence.to_string(),
@@ -174,19 +178,8 @@ impl Broker {
         end: End,
         message: &str,
     ) -> Result<Completed, BrokerError> {
-        let names = self.keys();
         let r = &claim.resource;
-        let partition = names.partition(&r.tenant);
-        let keys = [
-            names.state(r),
-            names.queue(r),
-            names.commands(r),
-            names.results(r),
-            names.finished(r),
-            names.ready(partition),
-            names.backlog(&r.tenant),
-            names.audit(partition),
-        ];
+        let keys = self.keys().of_commands(r);
         let event = match end {
             End::Succeeded => "succeeded",
             End::Failed => "failed",
@@ -201,6 +194,7 @@ impl Broker {
             reply_channel(r),
             r.to_string(),
             claim.accepted_at.to_string(),
+            u8::from(end != End::Succeeded && !server::is_superseded(message)).to_string(),
         ];
         let answer: String = self.link.script(&lua::COMPLETE, &texts(&keys), &bytes(&args)).await?;
         match answer.as_str() {
@@ -213,8 +207,7 @@ impl Broker {
 
     /// Gives the command back, to be claimed by anyone after the delay. `false`: the claim was lost.
     pub async fn retry_later(&self, claim: &Claim, delay: Duration) -> Result<bool, BrokerError> {
-        let names = self.keys();
-        let keys = [names.state(&claim.resource), names.ready(names.partition(&claim.resource.tenant))];
+        let keys = self.claim_keys(claim);
         let args = [
             claim.command.to_string(),
             claim.fence.to_string(),
@@ -224,11 +217,35 @@ impl Broker {
         self.link.script(&lua::RETRY, &texts(&keys), &bytes(&args)).await
     }
 
-    /// Resources of a partition whose next command may be claimed now, longest waiting first.
-    pub async fn due(&self, partition: Partition, limit: usize) -> Result<Vec<Resource>, BrokerError> {
-        let ready = self.keys().ready(partition);
-        let members: Vec<String> = self.link.script(&lua::DUE, &[&ready], &[limit.to_string().as_bytes()]).await?;
+    /// Tenants of a partition of whom something may wait: at most so many, other ones each time.
+    pub async fn waiting_tenants(&self, partition: Partition, limit: usize) -> Result<Vec<TenantId>, BrokerError> {
+        let set = self.keys().waiting_tenants(partition);
+        let tenants: Vec<String> = self.link.query(redis::cmd("SRANDMEMBER").arg(set).arg(limit)).await?;
+        Ok(tenants.iter().filter_map(|tenant| tenant.parse().ok()).collect())
+    }
+
+    /// Resources of a tenant whose next command may be claimed now, and could have been for so long; the longest
+    /// waiting first.
+    pub async fn due(&self, tenant: &TenantId, limit: usize, for_long: Duration) -> Result<Vec<Resource>, BrokerError> {
+        let names = self.keys();
+        let keys = [names.ready(tenant), names.waiting_tenants(names.partition(tenant))];
+        let args = [tenant.to_string(), limit.to_string(), for_long.as_millis().to_string()];
+        let members: Vec<String> = self.link.script(&lua::DUE, &texts(&keys), &bytes(&args)).await?;
         Ok(members.iter().filter_map(|member| Resource::parse(member)).collect())
+    }
+
+    /// Ends the commands of a resource that have waited longer than `ttl` and were never taken up; gives their ids.
+    pub async fn expire(&self, resource: &Resource, ttl: Duration) -> Result<Vec<CommandId>, BrokerError> {
+        let keys = self.keys().of_commands(resource);
+        let args =
+            [ttl.as_millis().to_string(), resource.to_string(), reply_channel(resource), server::EXPIRED.to_owned()];
+        let ended: Vec<String> = self.link.script(&lua::EXPIRE, &texts(&keys), &bytes(&args)).await?;
+        Ok(ended.iter().filter_map(|id| id.parse().ok()).collect())
+    }
+
+    fn claim_keys(&self, claim: &Claim) -> [String; 3] {
+        let (names, tenant) = (self.keys(), &claim.resource.tenant);
+        [names.state(&claim.resource), names.ready(tenant), names.waiting_tenants(names.partition(tenant))]
     }
 
     /// The result message of a recent command; `None` if it has none (yet).

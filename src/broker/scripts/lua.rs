@@ -58,7 +58,12 @@ impl LuaScript {
 }
 
 const CLOCK: &str = include_str!("../../../lua/lib/clock.lua");
+const COMMAND_KEYS: &str = include_str!("../../../lua/lib/command_keys.lua");
+const READY: &str = include_str!("../../../lua/lib/ready.lua");
 const FINISH: &str = include_str!("../../../lua/lib/finish.lua");
+const ACCEPT: &str = include_str!("../../../lua/lib/accept.lua");
+const PERMISSION: &str = include_str!("../../../lua/lib/permission.lua");
+const BUDGET: &str = include_str!("../../../lua/lib/budget.lua");
 
 macro_rules! scripts {
     ($($name:ident = $file:literal with [$($library:ident),*];)*) => {
@@ -72,20 +77,25 @@ macro_rules! scripts {
 }
 
 scripts! {
-    SUBMIT = "submit_command" with [CLOCK, FINISH];
-    CLAIM = "claim_command" with [CLOCK];
-    RENEW_CLAIM = "renew_claim" with [CLOCK];
-    COMPLETE = "complete_command" with [CLOCK, FINISH];
-    RETRY = "retry_command" with [CLOCK];
+    SUBMIT = "submit_command" with [CLOCK, COMMAND_KEYS, PERMISSION, BUDGET, READY, FINISH, ACCEPT];
+    SUBMIT_BATCH = "submit_batch" with [CLOCK, COMMAND_KEYS, PERMISSION, BUDGET, READY, FINISH, ACCEPT];
+    CLAIM = "claim_command" with [CLOCK, READY];
+    RENEW_CLAIM = "renew_claim" with [CLOCK, READY];
+    COMPLETE = "complete_command" with [CLOCK, COMMAND_KEYS, READY, FINISH];
+    EXPIRE = "expire_commands" with [CLOCK, COMMAND_KEYS, FINISH];
+    RETRY = "retry_command" with [CLOCK, READY];
     DUE = "due" with [CLOCK];
+    DUE_SCHEDULES = "due_schedules" with [CLOCK];
+    WITHDRAW_SCHEDULE = "withdraw_schedule" with [];
+    DROP_FAILED = "drop_failed" with [];
     FILL_PERMISSIONS = "fill_permissions" with [];
-    CHECK_PERMISSION = "check_permission" with [];
+    CHECK_PERMISSION = "check_permission" with [PERMISSION];
     RAISE_FLOOR = "raise_floor" with [CLOCK];
     OPEN_CONNECTION = "open_connection" with [CLOCK];
     RENEW_CONNECTIONS = "renew_connections" with [CLOCK];
     HEARTBEAT = "heartbeat" with [CLOCK];
     LIVE_WORKERS = "live_workers" with [CLOCK];
     RENEW_RUN = "renew_run" with [];
-    END_RUN = "end_run" with [CLOCK];
+    END_RUN = "end_run" with [CLOCK, READY];
     PUBLISH_UPDATE = "publish_update" with [];
 }

@@ -1,12 +1,16 @@
 //! One typed wrapper for each Lua script. No raw integers travel: every outcome is an enum.
 
 pub mod audit;
+pub mod batch;
 pub mod claim;
 pub mod connections;
+mod deliver;
+pub mod failed;
 pub mod lua;
 pub mod permissions;
 pub mod presence;
 pub mod runs;
+pub mod schedules;
 pub mod submit;
 pub mod updates;
 

@@ -29,7 +29,8 @@ impl Broker {
     /// The job has left this worker; does nothing if a newer run has begun. Waiting commands become anyone's.
     pub async fn end_run(&self, job: &Resource, run: i64) -> Result<(), BrokerError> {
         let names = self.keys();
-        let keys = [names.state(job), names.queue(job), names.ready(names.partition(&job.tenant))];
+        let tenants = names.waiting_tenants(names.partition(&job.tenant));
+        let keys = [names.state(job), names.queue(job), names.ready(&job.tenant), tenants];
         let args = [run.to_string(), job.to_string()];
         let _: i64 = self.link.script(&lua::END_RUN, &texts(&keys), &bytes(&args)).await?;
         Ok(())

@@ -1,11 +1,11 @@
 //! `lua/submit_command.lua`: the one round trip in which a command is accepted or refused.
 
-use std::time::{Duration, Instant};
-
+use super::deliver::{Delivery, Late};
 use super::lua;
 use crate::broker::keys::{control_channel, reply_channel};
 use crate::broker::{Broker, BrokerError};
-use crate::domain::{Action, CommandId, RequestId, Resource, UserId};
+use crate::config;
+use crate::domain::{Action, CommandId, RequestId, Resource, UserId, When, fnv1a};
 use crate::protocol::{control, server};
 
 /// A command on its way in.
@@ -27,6 +27,10 @@ pub struct Submission {
     pub origin: Origin,
     /// How the permission is known.
     pub grant: Grant,
+    /// When it shall run.
+    pub when: When,
+    /// The batch it is a part of.
+    pub batch: Option<CommandId>,
 }
 
 /// From where a command came.
@@ -56,6 +60,19 @@ pub struct SubmitLimits {
     pub commands_per_minute: u32,
     /// Commands without a result, per tenant.
     pub backlog_per_tenant: u32,
+    /// Scheduled commands, per tenant.
+    pub schedules_per_tenant: u32,
+}
+
+impl SubmitLimits {
+    /// Those of the settings.
+    pub fn of(limits: &config::Limits) -> Self {
+        Self {
+            commands_per_minute: limits.commands_per_minute,
+            backlog_per_tenant: limits.backlog_per_tenant,
+            schedules_per_tenant: limits.schedules_per_tenant,
+        }
+    }
 }
 
 /// What became of a submission.
@@ -75,6 +92,15 @@ pub enum Submitted {
         /// Its result message, if it has one, and when (Unix ms by Redis's clock).
         result: Option<(String, i64)>,
     },
+    /// Kept for later (or was before, by the same `request_id`).
+    Scheduled {
+        /// Its id, also as a command once its time has come.
+        command: CommandId,
+        /// When it will be submitted, Unix ms.
+        run_at: i64,
+        /// Its result message, if it has run and has one, and when (Unix ms by Redis's clock).
+        result: Option<(String, i64)>,
+    },
     /// The same `request_id` came with another body before; nothing was done.
     Conflict,
     /// Not permitted; also the answer to a repeat of a denied request. Uses budget the first time.
@@ -86,147 +112,121 @@ pub enum Submitted {
     },
     /// The cache holds nothing for this user: read SQL, fill, submit again.
     PermissionsUnknown,
-    /// The tenant has too many commands waiting; nothing was done.
+    /// The tenant has too many commands waiting (or scheduled); nothing was done.
     QueueFull,
+    /// A scheduled command that was withdrawn, or has run already; nothing was done.
+    Gone,
     /// It reached Redis after its deadline; nothing was done.
     TooLate,
 }
 
-/// Longest time that a submission may take, all tries together.
-const PATIENCE: Duration = Duration::from_millis(1_800);
-/// After this, by Redis's clock, it is not accepted any more: what was reported as not done never runs later.
-const DEADLINE_US: i64 = 1_500_000;
+impl Grant {
+    /// As the scripts read it.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Database => "database",
+            Self::Token(true) => "allowed",
+            Self::Token(false) => "denied",
+            Self::Internal => "internal",
+        }
+    }
+}
 
 impl Broker {
     /// Submits a command. Reads the clock of Redis; safe to call again with the same submission.
     /// Answers within about 1.8 s: reconnects and asks again where the first answer was lost.
     /// [`BrokerError::Unavailable`] and [`Submitted::TooLate`] mean that it was not accepted and never will be.
     pub async fn submit(&self, submission: &Submission, limits: SubmitLimits) -> Result<Submitted, BrokerError> {
-        let begun = Instant::now();
-        let mut prepared = Prepared::new(self, submission, limits);
-        let (mut sent, mut clock_corrected) = (false, false);
-        loop {
-            let left = PATIENCE.saturating_sub(begun.elapsed());
-            let outcome = match tokio::time::timeout(left, prepared.send(self)).await {
-                Ok(Ok(answer)) => match read(self, &answer)? {
-                    // Our idea of Redis's clock was wrong, and the answer brought the right one.
-                    Submitted::TooLate if !sent && !clock_corrected => {
-                        clock_corrected = true;
-                        prepared.set_deadline(self, begun);
-                        continue;
-                    }
-                    outcome => return Ok(outcome),
-                },
-                Ok(Err(error @ BrokerError::Refused(_))) if !sent => return Err(error),
-                Ok(Err(error)) => error,
-                Err(_) => BrokerError::Unknown("no answer in time".to_owned()),
-            };
-            sent |= matches!(outcome, BrokerError::Unknown(_));
-            // Nothing was ever sent: the caller may know at once. Else asking again finds out what became of it.
-            let left = PATIENCE.saturating_sub(begun.elapsed());
-            if !sent || left.is_zero() || !self.link.wait_up(left).await {
-                return Err(if sent { BrokerError::Unknown(outcome.to_string()) } else { outcome });
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        let prepared = prepare(self, submission, limits);
+        Ok(self.deliver(prepared, read).await?.unwrap_or(Submitted::TooLate))
     }
 }
 
-/// Everything that travels, made once: a repeat must be the same to the byte.
-struct Prepared {
-    keys: Vec<String>,
-    args: Vec<Vec<u8>>,
+fn prepare(broker: &Broker, s: &Submission, limits: SubmitLimits) -> Delivery {
+    let names = broker.keys();
+    let (r, user) = (&s.resource, &s.user);
+    let partition = names.partition(&r.tenant);
+    // Without a request id the command's own stands in: a denial whose answer was lost is not counted twice.
+    let request = match &s.request {
+        Some(id) => names.request(r, user, id.as_str()),
+        None => names.request(r, user, &s.command.to_string()),
+    };
+    let mut keys = names.of_commands(r);
+    keys.extend([
+        names.rate(&r.tenant, user),
+        names.permissions(&r.tenant, user),
+        names.permission_floor(partition, user),
+        names.workers(partition),
+        names.tenant_workers(&r.tenant),
+        request,
+        names.schedule(partition),
+        names.schedules(&r.tenant),
+    ]);
+    let permission = s.action.permission(r.kind).granted_by();
+    let [permission, area, all] = permission;
+    let (when, number) = match s.when {
+        When::Now => ("now", 0),
+        When::At(ms) => ("at", ms),
+        When::After(seconds) => ("in", i64::from(seconds) * 1_000),
+        When::Due => ("due", 0),
+    };
+    let args = [
+        String::new(), // The deadline, set on the way.
+        s.command.to_string(),
+        digest(s),
+        u8::from(s.request.is_some()).to_string(),
+        s.grant.word().to_owned(),
+        permission,
+        area,
+        all,
+        limits.commands_per_minute.to_string(),
+        limits.backlog_per_tenant.to_string(),
+        record(s),
+        audit_open(s),
+        control_channel(&r.tenant, r.kind),
+        control_message(s),
+        r.to_string(),
+        s.action.word().to_owned(),
+        reply_channel(r),
+        when.to_owned(),
+        number.to_string(),
+        limits.schedules_per_tenant.to_string(),
+    ];
+    Delivery::new(&lua::SUBMIT, keys, args.into())
 }
 
-impl Prepared {
-    fn new(broker: &Broker, s: &Submission, limits: SubmitLimits) -> Self {
-        let names = broker.keys();
-        let (r, user) = (&s.resource, &s.user);
-        let partition = names.partition(&r.tenant);
-        let state = names.state(r);
-        // Without a request id the command's own stands in: a denial whose answer was lost is not counted twice.
-        let request = match &s.request {
-            Some(id) => names.request(r, user, id.as_str()),
-            None => names.request(r, user, &s.command.to_string()),
-        };
-        let keys = vec![
-            state,
-            names.queue(r),
-            names.commands(r),
-            names.results(r),
-            names.finished(r),
-            names.ready(partition),
-            names.backlog(&r.tenant),
-            names.audit(partition),
-            names.rate(&r.tenant, user),
-            names.permissions(&r.tenant, user),
-            names.permission_floor(partition, user),
-            names.workers(partition),
-            names.tenant_workers(&r.tenant),
-            request,
-        ];
-        let permission = s.action.permission(r.kind).granted_by();
-        let issued_at = jiff::Timestamp::now().to_string();
-        let grant = match s.grant {
-            Grant::Database => "database",
-            Grant::Token(true) => "allowed",
-            Grant::Token(false) => "denied",
-            Grant::Internal => "internal",
-        };
-        let audit = audit_open(s);
-        let record = serde_json::json!({
-            "action": s.action.word(),
-            "user_id": user.as_str(),
-            "request_id": s.request.as_ref().map(|id| id.as_str()),
-            "reason": s.reason,
-            "failed": failed_open(s),
-            "audit": audit,
-        });
-        let [permission, area, all] = permission;
-        let digest =
-            format!("{}.{:016x}", s.action.word(), crate::broker::keys::fnv1a(s.reason.as_deref().unwrap_or("")));
-        let args = [
-            deadline(broker, Duration::ZERO),
-            s.command.to_string(),
-            digest,
-            u8::from(s.request.is_some()).to_string(),
-            grant.to_owned(),
-            permission,
-            area,
-            all,
-            limits.commands_per_minute.to_string(),
-            limits.backlog_per_tenant.to_string(),
-            record.to_string(),
-            audit,
-            control_channel(&r.tenant, r.kind),
-            control::message(s.action, r, user, s.command, &issued_at),
-            r.to_string(),
-            s.action.word().to_owned(),
-            reply_channel(r),
-        ];
-        Self { keys, args: args.into_iter().map(String::into_bytes).collect() }
-    }
-
-    fn set_deadline(&mut self, broker: &Broker, begun: Instant) {
-        self.args[0] = deadline(broker, begun.elapsed()).into_bytes();
-    }
-
-    async fn send(&self, broker: &Broker) -> Result<Vec<String>, BrokerError> {
-        let keys: Vec<&str> = self.keys.iter().map(String::as_str).collect();
-        let args: Vec<&[u8]> = self.args.iter().map(Vec::as_slice).collect();
-        broker.link.script(&lua::SUBMIT, &keys, &args).await
-    }
+/// What makes a repeat of a `request_id` the same request.
+fn digest(s: &Submission) -> String {
+    let reason = fnv1a(s.reason.as_deref().unwrap_or(""));
+    let when = match s.when {
+        When::Now | When::Due => String::new(),
+        When::At(ms) => format!(".at{ms}"),
+        When::After(seconds) => format!(".in{seconds}"),
+    };
+    format!("{}.{reason:016x}{when}", s.action.word())
 }
 
-/// Unix µs by Redis's clock.
-fn deadline(broker: &Broker, since_begun: Duration) -> String {
-    let spent = i64::try_from(since_begun.as_micros()).unwrap_or(DEADLINE_US);
-    (broker.link.redis_now_us() + DEADLINE_US - spent).to_string()
+/// What is kept of a command until it has its result.
+pub(super) fn record(s: &Submission) -> String {
+    serde_json::json!({
+        "action": s.action.word(),
+        "user_id": s.user.as_str(),
+        "request_id": s.request.as_ref().map(|id| id.as_str()),
+        "reason": s.reason,
+        "failed": failed_open(s),
+        "audit": audit_open(s),
+    })
+    .to_string()
+}
+
+/// What wakes the workers.
+pub(super) fn control_message(s: &Submission) -> String {
+    control::message(s.action, &s.resource, &s.user, s.command, &jiff::Timestamp::now().to_string())
 }
 
 /// The audit entry without its end: the scripts add what they alone know.
-fn audit_open(s: &Submission) -> String {
-    let entry = serde_json::json!({
+pub(super) fn audit_open(s: &Submission) -> String {
+    let mut entry = serde_json::json!({
         "tenant_id": s.resource.tenant.as_str(),
         "user_id": s.user.as_str(),
         "resource_kind": s.resource.kind.word(),
@@ -238,38 +238,40 @@ fn audit_open(s: &Submission) -> String {
         "address": s.origin.address,
         "token_id": s.origin.token_id,
     });
+    if let Some(batch) = s.batch {
+        entry["batch_id"] = batch.to_string().into();
+    }
     let mut text = entry.to_string();
     text.pop();
     text
 }
 
-/// `{"type":"pause_failed",…` up to the error, for the script that supersedes a waiting command.
+/// `{"type":"pause_failed",…` up to the error, for the scripts that end a command by themselves.
 fn failed_open(s: &Submission) -> String {
     let whole = server::failed(s.action, &s.resource, s.command, "", None);
     whole.strip_suffix(",\"error\":\"\"}").unwrap_or_default().to_owned()
 }
 
-fn read(broker: &Broker, answer: &[String]) -> Result<Submitted, BrokerError> {
+fn read(answer: &[String]) -> Result<Result<Submitted, Late>, BrokerError> {
     let odd = || BrokerError::Refused(format!("submit_command answered {answer:?}"));
     let number = |i: usize| answer.get(i).and_then(|n| n.parse::<i64>().ok()).ok_or_else(odd);
-    broker.link.learn_clock(number(answer.len().wrapping_sub(1))?);
-    Ok(match answer[0].as_str() {
+    let command = |i: usize| answer.get(i).and_then(|id| id.parse().ok()).ok_or_else(odd);
+    // When it ended, then the message; both empty where there is none.
+    let result = |i: usize| match answer.get(i + 1) {
+        Some(message) if !message.is_empty() => Ok(Some((message.clone(), number(i)?))),
+        _ => Ok(None),
+    };
+    Ok(Ok(match answer.first().map_or("", String::as_str) {
         "accepted" => Submitted::Accepted { workers_online: number(1)? },
-        "repeated" => {
-            let command = answer.get(1).and_then(|id| id.parse().ok()).ok_or_else(odd)?;
-            let result = answer.get(4).filter(|message| !message.is_empty() && answer.len() == 6);
-            let result = match result {
-                Some(message) => Some((message.clone(), number(3)?)),
-                None => None,
-            };
-            Submitted::Repeated { command, workers_online: number(2)?, result }
-        }
+        "repeated" => Submitted::Repeated { command: command(1)?, workers_online: number(2)?, result: result(3)? },
+        "scheduled" => Submitted::Scheduled { command: command(1)?, run_at: number(2)?, result: result(3)? },
         "denied" => Submitted::Denied,
         "conflict" => Submitted::Conflict,
         "limited" => Submitted::RateLimited { retry_after: number(1)? },
         "unknown" => Submitted::PermissionsUnknown,
         "full" => Submitted::QueueFull,
-        "late" => Submitted::TooLate,
+        "late" => return Ok(Err(Late)),
+        "gone" => Submitted::Gone,
         _ => return Err(odd()),
-    })
+    }))
 }

@@ -91,7 +91,12 @@ impl Failure {
         Self::new(ErrorCode::InvalidMessage, message)
     }
 
-    /// No such job or campaign in this tenant; the same words whether another tenant has one or not.
+    /// `what` completes "Insufficient permissions to …".
+    pub(super) fn forbidden(what: &str) -> Self {
+        Self::new(ErrorCode::PermissionDenied, format!("Insufficient permissions to {what}"))
+    }
+
+    /// A resource that is not there, or is another tenant's.
     pub(super) fn no_such(kind: ResourceKind) -> Self {
         Self::new(ErrorCode::NotFound, format!("No such {}", kind.word()))
     }

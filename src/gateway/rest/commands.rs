@@ -41,21 +41,23 @@ pub(super) async fn command(
     }
     let address = request.address();
     let answer = submit(&rest.gateway, &caller, &resource, &asked, address.as_deref()).await;
-    let (command, known) = match &answer {
-        CommandAnswer::Refused(refusal) => {
-            let request_id = asked.request_id.as_ref().map(|id| id.as_str().to_owned());
-            let failure = Failure::new(refusal.code, refusal.message.clone());
-            return Err(failure.retry_after(refusal.retry_after).request_id(request_id));
-        }
-        CommandAnswer::Accepted { command, .. } => (*command, None),
-        CommandAnswer::Repeated { command, result, .. } => {
-            (*command, result.as_ref().map(|(message, _)| message.clone()))
-        }
-    };
+    if let CommandAnswer::Refused(refusal) = &answer {
+        let request_id = asked.request_id.as_ref().map(|id| id.as_str().to_owned());
+        let failure = Failure::new(refusal.code, refusal.message.clone());
+        return Err(failure.retry_after(refusal.retry_after).request_id(request_id));
+    }
+    let message = answer.message(&resource, &asked);
+    let Some((command, known)) = answer.known() else { return Ok(Answer::message(StatusCode::ACCEPTED, message)) };
+    if let (CommandAnswer::Scheduled { .. }, None) = (&answer, known) {
+        // Nobody waits for a result that may be days away.
+        return Ok(
+            Answer::message(StatusCode::ACCEPTED, message).with(LOCATION, &format!("/api/v1/schedules/{command}"))
+        );
+    }
     let place = format!("/api/v1/{}/{}/commands/{command}", kind.plural(), resource.id);
     if let Some(wait) = wait {
         let result = match known {
-            Some(result) => Some(result),
+            Some(result) => Some(result.to_owned()),
             // It has been accepted: whatever goes wrong with waiting, the ack is the truth to tell.
             None => wait_for(rest, &resource, command, wait).await.unwrap_or(None),
         };
@@ -63,7 +65,7 @@ pub(super) async fn command(
             return Ok(Answer::message(StatusCode::OK, result));
         }
     }
-    Ok(Answer::message(StatusCode::ACCEPTED, answer.message(&resource, &asked)).with(LOCATION, &place))
+    Ok(Answer::message(StatusCode::ACCEPTED, message).with(LOCATION, &place))
 }
 
 /// `GET /api/v1/jobs/{job_id}/commands/{command_id}`.

@@ -291,7 +291,8 @@ mod tests {
             (r#"{"type":"cancel_job"}"#, "Unknown field"),
             (r#"{"request_id":"a b"}"#, "a request_id must be"),
             (r#"{"request_id":"r1","reason":7}"#, "request_id: Some(\"r1\")"),
-            (r#"{"delay_seconds":5}"#, "not available yet"),
+            (r#"{"delay_seconds":-5}"#, "delay_seconds must be"),
+            (r#"{"run_at":"tomorrow"}"#, "run_at must be"),
             ("[]", "does not fit"),
         ] {
             let words = words(read(text));

@@ -8,9 +8,11 @@ mod audit;
 mod commands;
 mod health;
 mod input;
+mod queue;
 mod request;
 mod resources;
 mod routes;
+mod schedules;
 
 use std::convert::Infallible;
 use std::ops::Deref;
@@ -104,6 +106,12 @@ async fn serve(rest: &Rest, endpoint: Endpoint, segments: &[&str], request: &mut
         Endpoint::Me => audit::me(rest, request).await,
         Endpoint::Workers => audit::workers(rest, request).await,
         Endpoint::Audit => audit::audit(rest, request).await,
+        Endpoint::Schedules => schedules::list(rest, request).await,
+        Endpoint::Withdraw => schedules::withdraw(rest, request, first).await,
+        Endpoint::Failed => queue::list(rest, request).await,
+        Endpoint::FailedCommand => queue::show(rest, request, first).await,
+        Endpoint::Requeue => queue::requeue(rest, request, first).await,
+        Endpoint::Forget => queue::forget(rest, request, first).await,
         Endpoint::List(kind) => resources::list(rest, request, kind).await,
         Endpoint::Create(kind) => resources::create(rest, request, kind).await,
         Endpoint::Show(kind) => resources::show(rest, request, kind, first).await,

@@ -96,7 +96,7 @@ impl Request {
         if rest.policy().check(&caller, permission).await? {
             return Ok(caller);
         }
-        Err(Failure::new(ErrorCode::PermissionDenied, format!("Insufficient permissions to {what}")))
+        Err(Failure::forbidden(what))
     }
 
     /// As [`Self::permitted`], to read resources of a kind.

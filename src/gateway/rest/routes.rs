@@ -20,6 +20,18 @@ pub(super) enum Endpoint {
     Workers,
     /// The audit trail.
     Audit,
+    /// Scheduled commands.
+    Schedules,
+    /// Take one of them back.
+    Withdraw,
+    /// Commands that failed for good.
+    Failed,
+    /// One of them.
+    FailedCommand,
+    /// Ask for it again.
+    Requeue,
+    /// Forget it.
+    Forget,
     /// Jobs or campaigns of the tenant.
     List(ResourceKind),
     /// A new one.
@@ -48,12 +60,17 @@ const fn post(pattern: &'static str, endpoint: Endpoint) -> Route {
     Route { method: "POST", pattern, endpoint }
 }
 
+const fn delete(pattern: &'static str, endpoint: Endpoint) -> Route {
+    Route { method: "DELETE", pattern, endpoint }
+}
+
 use Action::{Cancel, Pause, Resume};
-use Endpoint::{Audit, Command, Create, Health, List, Me, Metrics, OpenApi, Ready, Show, Workers};
+use Endpoint::{Audit, Command, Create, Failed, FailedCommand, Forget, Health, List, Me, Metrics, OpenApi, Ready};
+use Endpoint::{Requeue, Schedules, Show, Withdraw, Workers};
 use ResourceKind::{Campaign, Job};
 
 /// Every route.
-pub(super) const ROUTES: [Route; 21] = [
+pub(super) const ROUTES: [Route; 27] = [
     get("/healthz", Health),
     get("/readyz", Ready),
     get("/metrics", Metrics),
@@ -61,6 +78,12 @@ pub(super) const ROUTES: [Route; 21] = [
     get("/api/v1/me", Me),
     get("/api/v1/workers", Workers),
     get("/api/v1/audit", Audit),
+    get("/api/v1/schedules", Schedules),
+    delete("/api/v1/schedules/{schedule_id}", Withdraw),
+    get("/api/v1/queue/failed", Failed),
+    get("/api/v1/queue/failed/{command_id}", FailedCommand),
+    delete("/api/v1/queue/failed/{command_id}", Forget),
+    post("/api/v1/queue/failed/{command_id}/requeue", Requeue),
     get("/api/v1/jobs", List(Job)),
     post("/api/v1/jobs", Create(Job)),
     get("/api/v1/jobs/{job_id}", Show(Job)),

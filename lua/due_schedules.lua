@@ -1,0 +1,15 @@
+#!lua
+-- Scheduled commands of a partition whose time has come.
+--
+-- KEYS: 1 schedule
+-- ARGV: 1 limit
+-- Returns: members (tenant:kind:id|command), longest due first, then the time of the next one (Unix ms, '' for none)
+--          and the clock (Unix ms)
+-- Safe to repeat: it reads. Whoever brings one in (submit_command) takes it out.
+
+local now_ms = math.floor(now_us() / 1000)
+local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now_ms, 'LIMIT', 0, ARGV[1])
+local next = redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. whole(now_ms), '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
+due[#due + 1] = next[2] or ''
+due[#due + 1] = whole(now_ms)
+return due

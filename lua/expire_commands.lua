@@ -1,0 +1,36 @@
+#!lua
+-- Ends the oldest commands of a resource that no worker has taken up in time.
+--
+-- KEYS: 1-11 of the resource's commands (lib/command_keys.lua)
+-- ARGV: 1 how long a command may wait (ms), 2 resource, 3 reply channel, 4 the words of the result
+-- Returns: the ids of those that ended
+-- Safe to repeat: what has ended is not in the queue any more. One that was ever claimed is left to the workers:
+-- it may have been carried out already.
+
+-- In one call: others wait for Redis meanwhile.
+local MOST = 100
+
+local keys = command_keys(1, 6)
+local now_ms = math.floor(now_us() / 1000)
+local ended = {}
+while #ended < MOST do
+  local command = redis.call('LINDEX', keys.queue, 0)
+  if not command then
+    redis.call('ZREM', keys.ready, ARGV[2])
+    break
+  end
+  local state = redis.call('HMGET', keys.state, 'command', 'cancel')
+  if state[1] then break end
+  local record = redis.call('HGET', keys.commands, command)
+  local accepted, text = string.match(record or '', '^(%d+)|%d+|(.*)$')
+  if not accepted or tonumber(accepted) + tonumber(ARGV[1]) > now_ms then break end
+  local readable, waiting = pcall(cjson.decode, text)
+  if not readable or type(waiting) ~= 'table' then break end
+  finish(keys, command, 'expired', failed_message(waiting, ARGV[4]),
+    waiting.audit .. ',"outcome":"' .. ARGV[4] .. '","attempts":0,"latency_ms":'
+      .. whole(now_ms - tonumber(accepted)) .. '}',
+    ARGV[3], now_ms, ARGV[2])
+  if state[2] == command then redis.call('HDEL', keys.state, 'cancel') end
+  ended[#ended + 1] = command
+end
+return ended

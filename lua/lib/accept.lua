@@ -1,0 +1,43 @@
+-- Takes a command in for good: record, queue, audit entry, and a word to the workers.
+
+-- A cancel outranks the pauses and resumes that wait. One that is being carried out is told by `cancel`.
+local function supersede(keys, c, now_ms)
+  local held = redis.call('HMGET', keys.state, 'command', 'until')
+  local claimed = held[1] and held[2] and tonumber(held[2]) > now_ms and held[1] or nil
+  for _, id in ipairs(redis.call('LRANGE', keys.queue, 0, -1)) do
+    local record = id ~= claimed and redis.call('HGET', keys.commands, id)
+    local accepted, text = string.match(record or '', '^(%d+)|%d+|(.*)$')
+    local readable, waiting = pcall(cjson.decode, text or '')
+    if readable and type(waiting) == 'table' and waiting.action ~= 'cancel' then
+      finish(keys, id, 'failed', failed_message(waiting, 'Superseded by cancel'),
+        waiting.audit .. ',"outcome":"Superseded by cancel","attempts":0,"latency_ms":'
+          .. whole(now_ms - tonumber(accepted)) .. '}',
+        c.reply_channel, now_ms)
+      if id == held[1] then
+        -- It waited for a retry, or its worker died; the cancel need not wait.
+        redis.call('HDEL', keys.state, 'command', 'holder', 'until', 'attempts', 'not_before', 'desired')
+        ready_at(keys.ready, keys.tenants, c.resource, now_ms)
+      end
+    end
+  end
+  redis.call('HSET', keys.state, 'cancel', c.command)
+end
+
+-- c: command, action, resource, record (JSON), audit (JSON, open), control_channel, control_message, reply_channel
+-- workers: how many are online, as text
+local function accept(keys, c, workers, now_ms)
+  -- Neither list nor hash ever expires: an accepted command waits until it has a result. Both are gone when empty.
+  redis.call('HSET', keys.commands, c.command, whole(now_ms) .. '|' .. workers .. '|' .. c.record)
+  redis.call('RPUSH', keys.queue, c.command)
+  redis.call('INCR', keys.backlog)
+  ready_unless_known(keys.ready, keys.tenants, c.resource, now_ms)
+  redis.call('XADD', keys.audit, '*', 'event', 'accepted', 'entry', c.audit .. '}')
+  if c.action == 'cancel' then supersede(keys, c, now_ms) end
+  redis.call('EXPIRE', keys.state, RESOURCE_SECONDS)
+  redis.call('PUBLISH', c.control_channel, c.control_message)
+end
+
+-- Workers alive for a tenant, as text.
+local function workers_online(workers, tenant_workers, now_ms)
+  return whole(redis.call('ZCOUNT', workers, now_ms, '+inf') + redis.call('ZCOUNT', tenant_workers, now_ms, '+inf'))
+end

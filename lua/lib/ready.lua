@@ -1,0 +1,17 @@
+-- Which resources wait: one sorted set for each tenant, so that a busy tenant stands in nobody's way, and for each
+-- partition the set of the tenants that have one. A tenant leaves that set when somebody finds nothing of it
+-- (due.lua): what is busy need not be taken out and put in all the time.
+
+-- From `at` (Unix ms) on the resource's next command may be claimed.
+local function ready_at(ready, tenants, resource, at)
+  if redis.call('ZADD', ready, at, resource) == 1 then
+    redis.call('SADD', tenants, string.match(resource, '^[^:]+'))
+  end
+end
+
+-- The same, for a resource that may have a lease or a retry under way: that keeps its time.
+local function ready_unless_known(ready, tenants, resource, at)
+  if redis.call('ZADD', ready, 'NX', at, resource) == 1 then
+    redis.call('SADD', tenants, string.match(resource, '^[^:]+'))
+  end
+end

@@ -1,0 +1,96 @@
+#!lua
+-- Accepts or refuses one action on up to 100 resources of a tenant, in one round trip: a part of a batch.
+--
+-- KEYS: 1-6 of the tenant (lib/command_keys.lua, the second group), 7 rate, 8 permissions, 9 floor, 10 workers,
+--       11 tenant_workers, 12 batch (the request id's, or the batch's own), then 5 of each resource
+-- ARGV: 1 deadline (Unix µs, 0 for none), 2 batch id, 3 body digest, 4 seconds that the batch is remembered,
+--       5 grant: 'database', 'allowed', 'denied', 6-8 what grants it, 9 limit a minute, 10 backlog limit,
+--       11 budget units that the whole batch costs (0: an earlier part has paid), 12 action, 13 control channel,
+--       14 what else to remember of the batch, 15 audit entry of the whole (open), for one that is refused,
+--       then 5 for each resource: command id, resource, record, audit entry (open), control message
+-- Returns: {outcome, …} with 'done' workers, then 3 for each resource: 'accepted' '' '' | 'repeated' done_ms result |
+--       'full' '' '' — or for all of them 'known' batch (this request has that id: come again with it) | 'denied' |
+--       'conflict' | 'limited' seconds | 'unknown' | 'late'; the clock in µs last.
+-- Safe to repeat: a batch's commands have the same ids each time, each is looked for first, and the batch key says
+-- that the whole has been paid for. Every check of the whole comes before the first write.
+
+local shared, first_own, first_item = 1, 13, 16
+local rate, batch_key = KEYS[7], KEYS[12]
+local batch, digest, grant, action = ARGV[2], ARGV[3], ARGV[5], ARGV[12]
+local limit, cost = tonumber(ARGV[9]), tonumber(ARGV[11])
+local items = (#KEYS - first_own + 1) / 5
+local now = now_us()
+local now_ms = math.floor(now / 1000)
+
+local function answer(...)
+  local out = { ... }
+  out[#out + 1] = whole(now)
+  return out
+end
+
+local function item(n)
+  local at = first_item + (n - 1) * 5
+  return {
+    command = ARGV[at], resource = ARGV[at + 1], record = ARGV[at + 2], audit = ARGV[at + 3],
+    control_message = ARGV[at + 4], control_channel = ARGV[13], action = action,
+    reply_channel = ARGV[at + 1] .. ':reply',
+  }, command_keys(first_own + (n - 1) * 5, shared)
+end
+
+local function refuse(event)
+  redis.call('XADD', KEYS[shared + 3], '*', 'event', event, 'entry', ARGV[15] .. '}')
+end
+
+local paid = cost == 0
+local known = redis.call('GET', batch_key)
+if known then
+  local seen, outcome, id = string.match(known, '^([^|]*)|([^|]*)|([^|]*)|')
+  if seen ~= digest then return answer('conflict') end
+  if outcome == 'denied' then return answer('denied') end
+  if id ~= batch then return answer('known', id) end
+  paid = true
+end
+
+local deadline = tonumber(ARGV[1])
+if deadline > 0 and now > deadline then return answer('late') end
+
+if not paid then
+  local permitted = grant == 'allowed'
+  if grant == 'database' then
+    permitted = held(KEYS[8], KEYS[9], ARGV[6], ARGV[7], ARGV[8])
+    if permitted == nil then return answer('unknown') end
+  end
+  local seconds = budget_wait(rate, limit, cost, now)
+  if seconds then
+    refuse('rate_limited')
+    return answer('limited', whole(seconds))
+  end
+  use_budget(rate, limit, cost, now)
+  redis.call('SET', batch_key,
+    digest .. '|' .. (permitted and 'accepted' or 'denied') .. '|' .. batch .. '|' .. ARGV[14], 'EX', ARGV[4])
+  if not permitted then
+    refuse('denied')
+    return answer('denied')
+  end
+end
+
+local workers = workers_online(KEYS[10], KEYS[11], now_ms)
+local out = { 'done', workers }
+for n = 1, items do
+  local c, keys = item(n)
+  local result = redis.call('HGET', keys.results, c.command)
+  local outcome, done_ms, message = 'accepted', '', ''
+  if result then
+    outcome = 'repeated'
+    done_ms, message = string.match(result, '^(%d+)|%d+|(.*)$')
+  elseif redis.call('HEXISTS', keys.commands, c.command) == 1 then
+    outcome = 'repeated'
+  elseif tonumber(redis.call('GET', keys.backlog) or '0') >= tonumber(ARGV[10]) then
+    outcome = 'full'
+  else
+    accept(keys, c, workers, now_ms)
+  end
+  out[#out + 1], out[#out + 2], out[#out + 3] = outcome, done_ms, message
+end
+out[#out + 1] = whole(now)
+return out

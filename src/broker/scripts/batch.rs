@@ -1,0 +1,268 @@
+//! `lua/submit_batch.lua`: one action on many resources of a tenant, 100 to a round trip.
+
+use super::deliver::{Delivery, Late};
+use super::lua;
+use super::submit::{Grant, Origin, Submission, SubmitLimits, audit_open, control_message, record};
+use crate::broker::keys::control_channel;
+use crate::broker::{Broker, BrokerError};
+use crate::domain::{Action, CommandId, RequestId, Resource, ResourceId, ResourceKind, TenantId, UserId, When};
+
+/// Resources in one round trip, and in one unit of the budget.
+pub const PART: usize = 100;
+/// How long a batch with a `request_id` is remembered, in seconds.
+const REQUEST_SECONDS: u32 = 86_400;
+/// How long one without is, in seconds: its sender may ask again after a lost answer.
+const LOST_ANSWER_SECONDS: u32 = 10;
+
+/// One action on many resources.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    /// Made by the caller. The commands' ids follow from it, so that submitting the same again is safe.
+    pub id: CommandId,
+    /// Whose.
+    pub tenant: TenantId,
+    /// Jobs or campaigns.
+    pub kind: ResourceKind,
+    /// On which ones: each once.
+    pub ids: Vec<ResourceId>,
+    /// What to do.
+    pub action: Action,
+    /// Who asks.
+    pub user: UserId,
+    /// The client's name for the whole.
+    pub request: Option<RequestId>,
+    /// What the client asked for, as text: a repeat of the request with another one is a conflict.
+    pub body: String,
+    /// Why.
+    pub reason: Option<String>,
+    /// From where, for the audit trail.
+    pub origin: Origin,
+    /// How the permission is known; never [`Grant::Internal`].
+    pub grant: Grant,
+}
+
+/// What became of a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BatchSubmitted {
+    /// Each resource has its own outcome.
+    Done {
+        /// Workers alive for this tenant just now.
+        workers_online: i64,
+        /// In the order of the ids.
+        items: Vec<ItemSubmitted>,
+    },
+    /// The request was made before, as the batch of this id: submit with that one.
+    KnownAs(CommandId),
+    /// The same `request_id` came with another body before; nothing was done.
+    Conflict,
+    /// Not permitted. Uses budget the first time.
+    Denied,
+    /// The whole would be over the budget; nothing was done.
+    RateLimited {
+        /// Whole seconds until the whole would be accepted, 1 to 60.
+        retry_after: i64,
+    },
+    /// The cache holds nothing for this user: read SQL, fill, submit again.
+    PermissionsUnknown,
+    /// It reached Redis after its deadline; nothing was done.
+    TooLate,
+}
+
+/// What became of one resource of a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ItemSubmitted {
+    /// Recorded, queued, published.
+    Accepted,
+    /// An earlier try of the same batch did that.
+    Repeated {
+        /// Its result message, if it has one, and when (Unix ms by Redis's clock).
+        result: Option<(String, i64)>,
+    },
+    /// The tenant has too many commands waiting; nothing was done.
+    QueueFull,
+    /// Redis went away after an earlier part. `false`: nothing was done; `true`: nobody knows.
+    Unavailable {
+        /// Whether it may have been accepted.
+        perhaps_done: bool,
+    },
+}
+
+/// A batch that was asked for before under a request id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownBatch {
+    /// Its id.
+    pub id: CommandId,
+    /// What it was about.
+    pub ids: Vec<ResourceId>,
+}
+
+impl Batch {
+    /// Units of the budget: one for each 100 resources or part of 100.
+    pub fn cost(&self) -> usize {
+        self.ids.len().div_ceil(PART)
+    }
+
+    /// The command that this batch is for one of its resources.
+    pub fn command(&self, id: &ResourceId) -> CommandId {
+        self.id.following(&self.resource(id))
+    }
+
+    /// One of its resources.
+    pub fn resource(&self, id: &ResourceId) -> Resource {
+        Resource { tenant: self.tenant.clone(), kind: self.kind, id: id.clone() }
+    }
+
+    fn item(&self, id: &ResourceId) -> Submission {
+        Submission {
+            command: self.command(id),
+            resource: self.resource(id),
+            action: self.action,
+            user: self.user.clone(),
+            request: self.request.clone(),
+            reason: self.reason.clone(),
+            origin: self.origin.clone(),
+            grant: self.grant,
+            when: When::Now,
+            batch: Some(self.id),
+        }
+    }
+
+    /// The audit entry of the whole, open: for a batch that is refused as a whole.
+    fn audit(&self) -> String {
+        let mut whole = Submission {
+            resource: Resource { tenant: self.tenant.clone(), kind: self.kind, id: self.ids[0].clone() },
+            ..self.item(&self.ids[0])
+        };
+        whole.command = self.id;
+        let count = self.ids.len();
+        let words = format!("a batch of {count}, of which this is the first");
+        format!("{},\"outcome\":{}", audit_open(&whole), serde_json::Value::from(words))
+    }
+}
+
+impl Broker {
+    /// What was asked for before under this request id, if it was a batch. Its items may then be repeated exactly,
+    /// also where they came from a filter that would find other ones by now.
+    pub async fn known_batch(
+        &self,
+        tenant: &TenantId,
+        user: &UserId,
+        request: &RequestId,
+    ) -> Result<Option<KnownBatch>, BrokerError> {
+        let key = self.keys().batch(tenant, user, request.as_str());
+        let kept: Option<String> = self.link.query(redis::cmd("GET").arg(key)).await?;
+        Ok(kept.and_then(|kept| {
+            let mut parts = kept.split('|').skip(2);
+            let id = parts.next()?.parse().ok()?;
+            let ids = parts.next()?.split(',').map(str::parse).collect::<Result<_, _>>().ok()?;
+            Some(KnownBatch { id, ids })
+        }))
+    }
+
+    /// Submits a batch, part by part. The first part pays for all and decides on the whole; if a later one cannot
+    /// be delivered, its resources say so and the earlier ones stand. Safe to call again with the same batch.
+    pub async fn submit_batch(&self, batch: &Batch, limits: SubmitLimits) -> Result<BatchSubmitted, BrokerError> {
+        let mut all = Vec::with_capacity(batch.ids.len());
+        let mut online = 0;
+        for part in batch.ids.chunks(PART) {
+            let first = all.is_empty();
+            let delivery = prepare(self, batch, part, first, limits);
+            match self.deliver(delivery, |answer| read(answer, part.len())).await {
+                Ok(Ok(BatchSubmitted::Done { workers_online, items })) => {
+                    online = workers_online;
+                    all.extend(items);
+                }
+                Ok(Ok(refused)) if first => return Ok(refused),
+                Ok(Err(Late)) if first => return Ok(BatchSubmitted::TooLate),
+                Err(error) if first => return Err(error),
+                later => {
+                    let perhaps_done = matches!(later, Err(BrokerError::Unknown(_)));
+                    all.extend(part.iter().map(|_| ItemSubmitted::Unavailable { perhaps_done }));
+                }
+            }
+        }
+        Ok(BatchSubmitted::Done { workers_online: online, items: all })
+    }
+}
+
+fn prepare(broker: &Broker, batch: &Batch, part: &[ResourceId], first: bool, limits: SubmitLimits) -> Delivery {
+    let (names, tenant, user) = (broker.keys(), &batch.tenant, &batch.user);
+    let partition = names.partition(tenant);
+    let (name, seconds) = match &batch.request {
+        Some(request) => (request.to_string(), REQUEST_SECONDS),
+        None => (batch.id.to_string(), LOST_ANSWER_SECONDS),
+    };
+    let mut keys = names.shared_of_commands(tenant).to_vec();
+    keys.extend([
+        names.rate(tenant, user),
+        names.permissions(tenant, user),
+        names.permission_floor(partition, user),
+        names.workers(partition),
+        names.tenant_workers(tenant),
+        names.batch(tenant, user, &name),
+    ]);
+    let [permission, area, all] = batch.action.permission(batch.kind).granted_by();
+    let remembered = match &batch.request {
+        Some(_) if first => batch.ids.iter().map(ResourceId::as_str).collect::<Vec<_>>().join(","),
+        _ => String::new(),
+    };
+    let mut args = vec![
+        String::new(), // The deadline, set on the way.
+        batch.id.to_string(),
+        format!("{:016x}", crate::domain::fnv1a(&batch.body)),
+        seconds.to_string(),
+        batch.grant.word().to_owned(),
+        permission,
+        area,
+        all,
+        limits.commands_per_minute.to_string(),
+        limits.backlog_per_tenant.to_string(),
+        if first { batch.cost() } else { 0 }.to_string(),
+        batch.action.word().to_owned(),
+        control_channel(tenant, batch.kind),
+        remembered,
+        batch.audit(),
+    ];
+    for id in part {
+        let item = batch.item(id);
+        keys.extend(names.own_of_commands(&item.resource));
+        args.extend([
+            item.command.to_string(),
+            item.resource.to_string(),
+            record(&item),
+            audit_open(&item),
+            control_message(&item),
+        ]);
+    }
+    Delivery::new(&lua::SUBMIT_BATCH, keys, args)
+}
+
+fn read(answer: &[String], count: usize) -> Result<Result<BatchSubmitted, Late>, BrokerError> {
+    let odd = || BrokerError::Refused(format!("submit_batch answered {answer:?}"));
+    let number = |i: usize| answer.get(i).and_then(|n| n.parse::<i64>().ok()).ok_or_else(odd);
+    Ok(Ok(match answer.first().map_or("", String::as_str) {
+        "done" if answer.len() == 3 + 3 * count => {
+            let item = |n: usize| {
+                let at = 2 + 3 * n;
+                Ok(match answer[at].as_str() {
+                    "accepted" => ItemSubmitted::Accepted,
+                    "full" => ItemSubmitted::QueueFull,
+                    "repeated" if answer[at + 2].is_empty() => ItemSubmitted::Repeated { result: None },
+                    "repeated" => ItemSubmitted::Repeated { result: Some((answer[at + 2].clone(), number(at + 1)?)) },
+                    _ => return Err(odd()),
+                })
+            };
+            BatchSubmitted::Done {
+                workers_online: number(1)?,
+                items: (0..count).map(item).collect::<Result<_, BrokerError>>()?,
+            }
+        }
+        "known" => BatchSubmitted::KnownAs(answer.get(1).and_then(|id| id.parse().ok()).ok_or_else(odd)?),
+        "denied" => BatchSubmitted::Denied,
+        "conflict" => BatchSubmitted::Conflict,
+        "limited" => BatchSubmitted::RateLimited { retry_after: number(1)? },
+        "unknown" => BatchSubmitted::PermissionsUnknown,
+        "late" => return Ok(Err(Late)),
+        _ => return Err(odd()),
+    }))
+}

@@ -1,0 +1,82 @@
+//! Getting a submission to Redis once, although the answer may get lost on the way.
+//!
+//! The very same bytes are sent again after a lost answer: the ids in them make that safe. A deadline by Redis's
+//! clock travels along, so that what was reported as not done never runs later.
+
+use std::time::{Duration, Instant};
+
+use super::lua::LuaScript;
+use crate::broker::{Broker, BrokerError};
+
+/// Longest time that a submission may take, all tries together.
+const PATIENCE: Duration = Duration::from_millis(1_800);
+/// After this, by Redis's clock, it is not accepted any more.
+const DEADLINE_US: i64 = 1_500_000;
+
+/// It reached Redis after its deadline; nothing was done.
+pub(super) struct Late;
+
+/// Everything that travels, made once: a repeat must be the same to the byte. The first argument is the deadline,
+/// and the last text of each answer is Redis's clock in µs.
+pub(super) struct Delivery {
+    script: &'static LuaScript,
+    keys: Vec<String>,
+    args: Vec<String>,
+}
+
+impl Delivery {
+    pub(super) fn new(script: &'static LuaScript, keys: Vec<String>, args: Vec<String>) -> Self {
+        Self { script, keys, args }
+    }
+
+    fn set_deadline(&mut self, broker: &Broker, since_begun: Duration) {
+        let spent = i64::try_from(since_begun.as_micros()).unwrap_or(DEADLINE_US);
+        self.args[0] = (broker.link.redis_now_us() + DEADLINE_US - spent).to_string();
+    }
+
+    async fn send(&self, broker: &Broker) -> Result<Vec<String>, BrokerError> {
+        broker.link.script(self.script, &super::texts(&self.keys), &super::bytes(&self.args)).await
+    }
+}
+
+impl Broker {
+    /// Delivers it and reads the answer. Takes about 1.8 s at the longest.
+    pub(super) async fn deliver<T>(
+        &self,
+        mut delivery: Delivery,
+        read: impl Fn(&[String]) -> Result<Result<T, Late>, BrokerError>,
+    ) -> Result<Result<T, Late>, BrokerError> {
+        let begun = Instant::now();
+        delivery.set_deadline(self, Duration::ZERO);
+        let (mut sent, mut clock_corrected) = (false, false);
+        loop {
+            let left = PATIENCE.saturating_sub(begun.elapsed());
+            let outcome = match tokio::time::timeout(left, delivery.send(self)).await {
+                Ok(Ok(answer)) => {
+                    if let Some(now) = answer.last().and_then(|now| now.parse().ok()) {
+                        self.link.learn_clock(now);
+                    }
+                    match read(&answer)? {
+                        // Our idea of Redis's clock was wrong, and the answer brought the right one.
+                        Err(Late) if !sent && !clock_corrected => {
+                            clock_corrected = true;
+                            delivery.set_deadline(self, begun.elapsed());
+                            continue;
+                        }
+                        outcome => return Ok(outcome),
+                    }
+                }
+                Ok(Err(error @ BrokerError::Refused(_))) if !sent => return Err(error),
+                Ok(Err(error)) => error,
+                Err(_) => BrokerError::Unknown("no answer in time".to_owned()),
+            };
+            sent |= matches!(outcome, BrokerError::Unknown(_));
+            // Nothing was ever sent: the caller may know at once. Else asking again finds out what became of it.
+            let left = PATIENCE.saturating_sub(begun.elapsed());
+            if !sent || left.is_zero() || !self.link.wait_up(left).await {
+                return Err(if sent { BrokerError::Unknown(outcome.to_string()) } else { outcome });
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! `lua/due_schedules.lua`, `withdraw_schedule.lua`: commands that were scheduled for later. They are put there, and
+//! brought in when their time has come, by `submit_command`.
+
+use super::submit::{Grant, Origin, Submission, audit_open};
+use super::{bytes, lua, texts};
+use crate::broker::{Broker, BrokerError, Partition};
+use crate::domain::{Action, CommandId, Resource, TenantId, UserId, When};
+
+/// A command that waits for its time.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scheduled {
+    /// Its id, also as a command once its time has come.
+    pub command: CommandId,
+    /// What it is about.
+    pub resource: Resource,
+    /// What to do.
+    pub action: Action,
+    /// Who asked.
+    pub user: UserId,
+    /// The client's name for it.
+    pub request_id: Option<String>,
+    /// Why.
+    pub reason: Option<String>,
+    /// From where it was asked.
+    pub origin: Origin,
+    /// When it was asked, Unix ms by Redis's clock.
+    pub asked_at: i64,
+    /// When it will be submitted, Unix ms by Redis's clock.
+    pub run_at: i64,
+}
+
+/// What is due in a partition.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct DueSchedules {
+    /// Longest due first.
+    pub due: Vec<(Resource, CommandId)>,
+    /// Milliseconds until the next one after them.
+    pub next_in_ms: Option<i64>,
+}
+
+impl Scheduled {
+    fn read(command: CommandId, kept: &str) -> Option<Self> {
+        #[derive(serde::Deserialize)]
+        struct Record {
+            action: String,
+            user_id: UserId,
+            request_id: Option<String>,
+            reason: Option<String>,
+            audit: String,
+        }
+        #[derive(serde::Deserialize)]
+        struct Audit {
+            address: Option<String>,
+            token_id: Option<String>,
+        }
+        let mut parts = kept.splitn(4, '|');
+        let (run_at, asked_at) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+        let resource = Resource::parse(parts.next()?)?;
+        let record: Record = serde_json::from_str(parts.next()?).ok()?;
+        let audit: Audit = serde_json::from_str(&format!("{}}}", record.audit)).ok()?;
+        Some(Self {
+            command,
+            resource,
+            action: Action::from_word(&record.action)?,
+            user: record.user_id,
+            request_id: record.request_id,
+            reason: record.reason,
+            origin: Origin { address: audit.address, token_id: audit.token_id },
+            asked_at,
+            run_at,
+        })
+    }
+
+    /// What is submitted when its time has come: the very command that was asked for, by the same user.
+    pub fn submission(&self, grant: Grant) -> Submission {
+        Submission {
+            command: self.command,
+            resource: self.resource.clone(),
+            action: self.action,
+            user: self.user.clone(),
+            request: self.request_id.as_deref().and_then(|id| id.parse().ok()),
+            reason: self.reason.clone(),
+            origin: self.origin.clone(),
+            grant,
+            when: When::Due,
+            batch: None,
+        }
+    }
+}
+
+impl Broker {
+    /// Scheduled commands of a partition whose time has come.
+    pub async fn due_schedules(&self, partition: Partition, limit: usize) -> Result<DueSchedules, BrokerError> {
+        let schedule = self.keys().schedule(partition);
+        let mut answer: Vec<String> =
+            self.link.script(&lua::DUE_SCHEDULES, &[&schedule], &[limit.to_string().as_bytes()]).await?;
+        let odd = || BrokerError::Refused("due_schedules answered oddly".to_owned());
+        let now: i64 = answer.pop().and_then(|now| now.parse().ok()).ok_or_else(odd)?;
+        let next = answer.pop().ok_or_else(odd)?.parse::<i64>().ok();
+        let member = |member: &String| {
+            let (resource, command) = member.split_once('|')?;
+            Some((Resource::parse(resource)?, command.parse().ok()?))
+        };
+        Ok(DueSchedules { due: answer.iter().filter_map(member).collect(), next_in_ms: next.map(|at| at - now) })
+    }
+
+    /// A tenant's scheduled command; `None`: there is none by that id (any more).
+    pub async fn scheduled(&self, tenant: &TenantId, command: CommandId) -> Result<Option<Scheduled>, BrokerError> {
+        let kept: Option<String> =
+            self.link.query(redis::cmd("HGET").arg(self.keys().schedules(tenant)).arg(command.to_string())).await?;
+        Ok(kept.and_then(|kept| Scheduled::read(command, &kept)))
+    }
+
+    /// All of a tenant's scheduled commands, the next to run first. As many as `limits.schedules_per_tenant` at most.
+    pub async fn schedules(&self, tenant: &TenantId) -> Result<Vec<Scheduled>, BrokerError> {
+        let kept: std::collections::HashMap<String, String> =
+            self.link.query(redis::cmd("HGETALL").arg(self.keys().schedules(tenant))).await?;
+        let read = |(id, kept): (&String, &String)| Scheduled::read(id.parse().ok()?, kept);
+        let mut all: Vec<Scheduled> = kept.iter().filter_map(read).collect();
+        all.sort_by_key(|scheduled| (scheduled.run_at, scheduled.command));
+        Ok(all)
+    }
+
+    /// Takes a scheduled command back, in somebody's name. `false`: it is gone, or its time has come.
+    pub async fn withdraw(
+        &self,
+        scheduled: &Scheduled,
+        by: &UserId,
+        origin: &Origin,
+        reason: Option<&str>,
+    ) -> Result<bool, BrokerError> {
+        let (names, r) = (self.keys(), &scheduled.resource);
+        let partition = names.partition(&r.tenant);
+        let keys = [names.schedule(partition), names.schedules(&r.tenant), names.audit(partition)];
+        let entry = Submission {
+            user: by.clone(),
+            origin: origin.clone(),
+            reason: reason.map(str::to_owned),
+            ..scheduled.submission(Grant::Internal)
+        };
+        let args = [
+            scheduled.command.to_string(),
+            r.to_string(),
+            format!("{},\"run_at\":{}}}", audit_open(&entry), scheduled.run_at),
+        ];
+        self.link.script(&lua::WITHDRAW_SCHEDULE, &texts(&keys), &bytes(&args)).await
+    }
+}

@@ -1,0 +1,107 @@
+//! Commands that failed for good: looking at them, asking again, forgetting them.
+
+use hyper::StatusCode;
+use serde_json::{Value, json};
+
+use super::Rest;
+use super::answer::{Answer, Failure};
+use super::request::Request;
+use crate::auth::Caller;
+use crate::broker::scripts::failed::FailedCommand;
+use crate::domain::{CommandId, Permission, ResourceKind, When};
+use crate::gateway::commands::{CommandAnswer, submit_as};
+use crate::protocol::{CommandRequest, ErrorCode, server};
+
+/// `GET /api/v1/queue/failed`: of the resources that the caller may read, the newest first.
+pub(super) async fn list(rest: &Rest, request: &Request) -> Result<Answer, Failure> {
+    let query = request.query(&["limit", "after"])?;
+    let limit = query.limit()? as usize;
+    let offset: usize = query.after()?.and_then(|after| after.parse().ok()).unwrap_or(0);
+    let caller = request.caller(rest).await?;
+    let jobs = rest.policy().check(&caller, &Permission::read(ResourceKind::Job)).await?;
+    let campaigns = rest.policy().check(&caller, &Permission::read(ResourceKind::Campaign)).await?;
+    if !jobs && !campaigns {
+        return Err(Failure::forbidden("read failed commands"));
+    }
+    let page = rest.broker().failed(&caller.tenant, offset, limit).await?;
+    let next = (page.len() == limit).then(|| (offset + limit).to_string());
+    let readable = |one: &&FailedCommand| match one.resource.kind {
+        ResourceKind::Job => jobs,
+        ResourceKind::Campaign => campaigns,
+    };
+    let shown: Vec<Value> = page.iter().filter(readable).map(entry).collect();
+    Ok(Answer::json(StatusCode::OK, &json!({"failed": shown, "next": next})))
+}
+
+/// `GET /api/v1/queue/failed/{command_id}`.
+pub(super) async fn show(rest: &Rest, request: &Request, text: &str) -> Result<Answer, Failure> {
+    request.query(&[])?;
+    let caller = request.caller(rest).await?;
+    let found = find(rest, &caller, text).await?;
+    if !rest.policy().check(&caller, &Permission::read(found.resource.kind)).await? {
+        return Err(Failure::forbidden("read failed commands"));
+    }
+    Ok(Answer::json(StatusCode::OK, &entry(&found)))
+}
+
+/// `POST /api/v1/queue/failed/{command_id}/requeue`: the same action on the same resource, as a command of the
+/// caller's own, with the caller's permission and budget.
+pub(super) async fn requeue(rest: &Rest, request: &Request, text: &str) -> Result<Answer, Failure> {
+    request.query(&[])?;
+    let caller = request.caller(rest).await?;
+    let found = find(rest, &caller, text).await?;
+    let asked = CommandRequest {
+        action: found.action,
+        request_id: None,
+        reason: Some(match &found.reason {
+            Some(reason) => format!("again after {}: {reason}", found.command),
+            None => format!("again after {}", found.command),
+        }),
+        when: When::Now,
+    };
+    // One id whoever asks how often: two operators who requeue the same at once cause one command.
+    let again = found.command.following(&found.resource);
+    let address = request.address();
+    let answer = submit_as(again, &rest.gateway, &caller, &found.resource, &asked, address.as_deref()).await;
+    if let CommandAnswer::Refused(refusal) = &answer {
+        return Err(Failure::new(refusal.code, refusal.message.clone()).retry_after(refusal.retry_after));
+    }
+    rest.broker().drop_failed(&caller.tenant, found.command).await?;
+    Ok(Answer::message(StatusCode::ACCEPTED, answer.message(&found.resource, &asked)))
+}
+
+/// `DELETE /api/v1/queue/failed/{command_id}`.
+pub(super) async fn forget(rest: &Rest, request: &Request, text: &str) -> Result<Answer, Failure> {
+    request.query(&[])?;
+    let caller = request.caller(rest).await?;
+    let found = find(rest, &caller, text).await?;
+    let permission = found.action.permission(found.resource.kind);
+    if !rest.policy().check(&caller, &permission).await? {
+        return Err(Failure::new(ErrorCode::PermissionDenied, server::denied_text(found.action, found.resource.kind)));
+    }
+    rest.broker().drop_failed(&caller.tenant, found.command).await?;
+    Ok(Answer::json(StatusCode::OK, &json!({"dropped": found.command.to_string()})))
+}
+
+async fn find(rest: &Rest, caller: &Caller, text: &str) -> Result<FailedCommand, Failure> {
+    let command: CommandId = text.parse().map_err(|_| Failure::invalid("A command_id is a UUID"))?;
+    let found = rest.broker().failed_command(&caller.tenant, command).await?;
+    found.ok_or_else(|| {
+        let message = "There is no such failed command: it was requeued or dropped, or it is older than a week";
+        Failure::new(ErrorCode::NotFound, message)
+    })
+}
+
+fn entry(one: &FailedCommand) -> Value {
+    json!({
+        "command_id": one.command.to_string(),
+        one.resource.kind.id_field(): one.resource.id,
+        "tenant_id": one.resource.tenant,
+        "action": one.action.word(),
+        "event": one.event,
+        "error": one.error,
+        "failed_at": server::time(one.failed_at),
+        "user_id": one.user,
+        "reason": one.reason,
+    })
+}

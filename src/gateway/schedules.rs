@@ -1,0 +1,117 @@
+//! Scheduled commands: who may take one back, and bringing in those whose time has come.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio_util::sync::CancellationToken;
+
+use super::Gateway;
+use super::commands::deliver;
+use super::reply::Refusal;
+use crate::auth::Caller;
+use crate::broker::scripts::schedules::{DueSchedules, Scheduled};
+use crate::broker::scripts::submit::{Grant, Origin, Submitted};
+use crate::config::PermissionSource;
+use crate::domain::{CommandId, Resource};
+use crate::protocol::ErrorCode;
+
+/// Longest time between two looks: what another gateway scheduled is found by then.
+const LOOK: Duration = Duration::from_millis(500);
+/// Between two looks while something is due that cannot be brought in.
+const AGAIN: Duration = Duration::from_millis(100);
+/// Brought in at one look, of one partition.
+const AT_ONCE: usize = 128;
+
+/// Takes a scheduled command back in a caller's name: their own, or one that they may command. `on`: only one of that
+/// resource.
+pub async fn withdraw(
+    gateway: &Gateway,
+    caller: &Caller,
+    schedule: CommandId,
+    on: Option<&Resource>,
+    address: Option<&str>,
+) -> Result<Scheduled, Refusal> {
+    let broker = gateway.broker();
+    let found = broker.scheduled(&caller.tenant, schedule).await.map_err(|_| Refusal::unavailable())?;
+    let found = found.filter(|found| on.is_none_or(|resource| found.resource == *resource)).ok_or_else(gone)?;
+    if found.user != caller.user {
+        let permission = found.action.permission(found.resource.kind);
+        if !gateway.policy().check(caller, &permission).await.map_err(|_| Refusal::unavailable())? {
+            let message = format!("Insufficient permissions: {} is needed", permission.as_str());
+            return Err(Refusal::new(ErrorCode::PermissionDenied, message));
+        }
+    }
+    let origin = Origin { address: address.map(str::to_owned), token_id: caller.token_id.clone() };
+    let taken = broker.withdraw(&found, &caller.user, &origin, None).await.map_err(|_| Refusal::unavailable())?;
+    if !taken {
+        return Err(gone());
+    }
+    tracing::info!(
+        command_id = %schedule, resource = %found.resource, tenant_id = %caller.tenant, user_id = %caller.user,
+        "websocket.schedule_withdrawn"
+    );
+    Ok(found)
+}
+
+fn gone() -> Refusal {
+    let message = "There is no such scheduled command: it was withdrawn, or its time has come";
+    Refusal::new(ErrorCode::NotFound, message)
+}
+
+/// Brings in what is due until told to stop. Every gateway does this: whoever is first does it.
+pub async fn keep(gateway: Gateway, stop: CancellationToken) {
+    let keeping = async {
+        loop {
+            let pause = look(&gateway).await;
+            tokio::time::sleep(pause).await;
+        }
+    };
+    stop.run_until_cancelled(keeping).await;
+}
+
+/// One look at all partitions; gives the time until the next.
+async fn look(gateway: &Gateway) -> Duration {
+    let broker = gateway.broker();
+    let asked = broker.keys().partitions().map(|partition| broker.due_schedules(partition, AT_ONCE));
+    let mut pause = LOOK;
+    for found in join_all(asked).await {
+        let Ok(DueSchedules { due, next_in_ms }) = found else { continue };
+        let next = next_in_ms.and_then(|ms| u64::try_from(ms).ok()).map(Duration::from_millis);
+        pause = pause.min(next.unwrap_or(LOOK)).max(Duration::from_millis(1));
+        for (resource, command) in due {
+            if !bring_in(gateway, &resource, command).await {
+                pause = AGAIN;
+            }
+        }
+    }
+    pause
+}
+
+/// `false`: it has to be tried again.
+async fn bring_in(gateway: &Gateway, resource: &Resource, command: CommandId) -> bool {
+    let Ok(found) = gateway.broker().scheduled(&resource.tenant, command).await else { return false };
+    // Another gateway was first.
+    let Some(scheduled) = found else { return true };
+    let grant = match gateway.settings().auth.permissions {
+        PermissionSource::Database => Grant::Database,
+        // The token said so when it was asked; there is none to ask now.
+        PermissionSource::Token => Grant::Token(true),
+    };
+    let submission = scheduled.submission(grant);
+    let (user_id, tenant_id) = (&scheduled.user, &resource.tenant);
+    match deliver(gateway, &submission).await {
+        Ok(Submitted::Accepted { .. }) => {
+            tracing::info!(command_id = %command, %resource, %tenant_id, %user_id, "websocket.schedule_submitted");
+            let now = gateway.broker().redis_now_ms();
+            gateway.results().follow(resource, scheduled.action, command, now);
+            true
+        }
+        Ok(Submitted::Denied) => {
+            tracing::info!(command_id = %command, %resource, %tenant_id, %user_id, "websocket.schedule_denied");
+            true
+        }
+        // Full: the script has put it a second later.
+        Ok(Submitted::Gone | Submitted::QueueFull) => true,
+        Ok(_) | Err(_) => false,
+    }
+}

@@ -11,6 +11,8 @@ mod campaigns;
 mod code;
 #[path = "worker/commands.rs"]
 mod commands;
+#[path = "worker/fair.rs"]
+mod fair;
 #[path = "worker/faults.rs"]
 mod faults;
 #[path = "worker/handover.rs"]

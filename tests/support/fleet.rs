@@ -76,28 +76,37 @@ impl Fleet {
         command
     }
 
-    /// Starts a gateway and waits until it is ready.
+    /// Starts a gateway on a port of its own choice and waits until it is ready.
     pub fn gateway(&mut self) -> Handle {
-        for _ in 0..10 {
-            let address = format!("127.0.0.1:{}", super::free_port());
-            let mut command = self.command(&["gateway"]);
-            command.env("WHEELHOUSE__SERVER__LISTEN", &address);
-            let mut child = self.spawn(command);
-            let begun = Instant::now();
-            while begun.elapsed() < Duration::from_secs(30) {
-                if http_get(&address, "/readyz").is_some_and(|(status, _)| status == 200) {
-                    self.processes.push(Process { child, address });
-                    return Handle(self.processes.len() - 1);
-                }
-                if child.try_wait().expect("wait").is_some() {
-                    break; // The port was taken meanwhile.
-                }
-                std::thread::sleep(Duration::from_millis(20));
+        let before = self.started_gateways().len();
+        let mut command = self.command(&["gateway"]);
+        command.env("WHEELHOUSE__SERVER__LISTEN", "127.0.0.1:0");
+        let mut child = self.spawn(command);
+        let begun = Instant::now();
+        loop {
+            // Its own word says where it listens: a port chosen for it might be somebody else's by now.
+            if let Some(address) = self.started_gateways().get(before)
+                && http_get(address, "/readyz").is_some_and(|(status, _)| status == 200)
+            {
+                self.processes.push(Process { child, address: address.clone() });
+                return Handle(self.processes.len() - 1);
             }
-            let _ = child.kill();
-            let _ = child.wait();
+            let ended = child.try_wait().expect("wait").is_some();
+            if ended || begun.elapsed() > Duration::from_secs(30) {
+                let _ = child.kill();
+                let _ = child.wait();
+                panic!("no gateway became ready; its log:\n{}", self.log());
+            }
+            std::thread::sleep(Duration::from_millis(20));
         }
-        panic!("no gateway became ready; its log:\n{}", self.log());
+    }
+
+    /// Where each gateway that ever started here listens.
+    fn started_gateways(&self) -> Vec<String> {
+        let log = self.log();
+        let started = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        let started = started.filter(|line| line["message"] == "gateway.started");
+        started.filter_map(|line| line["address"].as_str().map(str::to_owned)).collect()
     }
 
     /// Starts a worker and waits until Redis knows one more.

@@ -90,8 +90,10 @@ async fn look(gateway: &Gateway) -> Duration {
 /// `false`: it has to be tried again.
 async fn bring_in(gateway: &Gateway, resource: &Resource, command: CommandId) -> bool {
     let Ok(found) = gateway.broker().scheduled(&resource.tenant, command).await else { return false };
-    // Another gateway was first.
-    let Some(scheduled) = found else { return true };
+    let Some(scheduled) = found else {
+        // Another gateway was first, or somebody has changed the record by hand.
+        return gateway.broker().forget_due(resource, command).await.is_ok();
+    };
     let grant = match gateway.settings().auth.permissions {
         PermissionSource::Database => Grant::Database,
         // The token said so when it was asked; there is none to ask now.

@@ -111,6 +111,13 @@ impl Broker {
         Ok(kept.and_then(|kept| Scheduled::read(command, &kept)))
     }
 
+    /// Takes one off the list of what is due of which nothing can be read: it would be found there for ever.
+    pub async fn forget_due(&self, resource: &Resource, command: CommandId) -> Result<(), BrokerError> {
+        let schedule = self.keys().schedule(self.keys().partition(&resource.tenant));
+        let member = format!("{resource}|{command}");
+        self.link.query::<i64>(redis::cmd("ZREM").arg(schedule).arg(member)).await.map(|_| ())
+    }
+
     /// All of a tenant's scheduled commands, the next to run first. As many as `limits.schedules_per_tenant` at most.
     pub async fn schedules(&self, tenant: &TenantId) -> Result<Vec<Scheduled>, BrokerError> {
         let kept: std::collections::HashMap<String, String> =

@@ -4,10 +4,13 @@ mod support;
 
 mod broker {
     mod claims;
+    mod cluster;
     mod faults;
+    mod leftovers;
     mod limiter;
     mod permissions;
     mod redis_doc;
+    mod tls;
 }
 
 use std::time::{Duration, Instant};
@@ -28,7 +31,7 @@ const LIMITS: SubmitLimits = SubmitLimits { commands_per_minute: 30, backlog_per
 const LEASE: Duration = Duration::from_secs(5);
 
 fn settings(redis: &RedisServer) -> config::Redis {
-    config::Redis { url: redis.url().into(), partitions: 16 }
+    config::Redis { url: redis.url().into(), ca_pem: None, partitions: 16 }
 }
 
 async fn connect(redis: &RedisServer) -> Broker {

@@ -2,6 +2,10 @@
 
 mod support;
 
+mod system {
+    mod redis_kinds;
+}
+
 use std::time::{Duration, Instant};
 
 use serde_json::json;

@@ -86,7 +86,7 @@ pub async fn submit(
         metrics::command_refused(resource.kind, request.action, refusal.code);
     }
     if let CommandAnswer::Accepted { command, .. } = &answer {
-        gateway.results().follow(resource, request.action, *command, gateway.broker().redis_now_ms());
+        gateway.results().follow(resource, request.action, *command, gateway.broker().redis_now_ms(&resource.tenant));
     }
     log(caller, &submission, &answer);
     answer

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
 
-use super::redis::RedisServer;
+use super::redis::{RedisServer, inline};
 use super::socket::Socket;
+use super::watchdog::Watchdog;
 
 /// The key that signs tokens in tests.
 pub const SECRET: &str = "a-secret-for-tests-of-32-bytes-or-more";
@@ -17,9 +18,13 @@ pub const SECRET: &str = "a-secret-for-tests-of-32-bytes-or-more";
 pub struct Fleet {
     /// The Redis they share.
     pub redis: RedisServer,
-    folder: tempfile::TempDir,
+    /// Port of the Redis that knows which workers live.
+    presence: u16,
     settings: Vec<(String, String)>,
     processes: Vec<Process>,
+    // Dropped in this order.
+    _watchdog: Watchdog,
+    folder: tempfile::TempDir,
 }
 
 /// One running gateway or worker.
@@ -37,11 +42,26 @@ impl Fleet {
     /// Redis and a migrated database; no processes yet.
     pub fn new() -> Self {
         let redis = RedisServer::start();
-        let fleet =
-            Self { redis, folder: tempfile::tempdir().expect("folder"), settings: Vec::new(), processes: Vec::new() };
+        let folder = tempfile::tempdir().expect("folder");
+        let fleet = Self {
+            presence: redis.port(),
+            redis,
+            settings: Vec::new(),
+            processes: Vec::new(),
+            _watchdog: Watchdog::over(folder.path()),
+            folder,
+        };
         let migrated = fleet.command(&["migrate"]).output().expect("run wheelhouse migrate");
         assert!(migrated.status.success(), "migrate: {}", String::from_utf8_lossy(&migrated.stderr));
         fleet
+    }
+
+    /// Processes started from now on use another Redis, at a URL. `presence`: the server, of those it stands for,
+    /// that has the keys of partition 00.
+    pub fn move_to(&mut self, url: &str, presence: &RedisServer) {
+        self.redis.kill();
+        self.presence = presence.port();
+        self.set("REDIS__URL", url);
     }
 
     /// A setting for processes started from now on: `("LIMITS__COMMANDS_PER_MINUTE", "5")`.
@@ -94,6 +114,7 @@ impl Fleet {
                 }
                 std::thread::sleep(Duration::from_millis(20));
             }
+            let _ = std::fs::remove_file(self.pid_file(&child));
             let _ = child.kill();
             let _ = child.wait();
         }
@@ -119,18 +140,21 @@ impl Fleet {
 
     fn workers_online(&self) -> i64 {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("clock").as_millis();
-        let answer = self.redis.inline(&format!("ZCOUNT wh:{{00}}:workers {now} +inf"));
+        let answer = inline(self.presence, &format!("ZCOUNT wh:{{00}}:workers {now} +inf"));
         answer.trim_start_matches(':').parse().unwrap_or(0)
     }
 
     fn spawn(&self, mut command: Command) -> Child {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_file()).expect("log file");
-        command
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("log"))
-            .stderr(log)
-            .spawn()
-            .expect("start wheelhouse")
+        let started = command.stdin(Stdio::null()).stdout(log.try_clone().expect("log")).stderr(log).spawn();
+        let child = started.expect("start wheelhouse");
+        std::fs::write(self.pid_file(&child), child.id().to_string()).expect("write the id");
+        child
+    }
+
+    /// For the watchdog, as long as the id is this child's.
+    fn pid_file(&self, child: &Child) -> PathBuf {
+        self.folder.path().join(format!("{}.pid", child.id()))
     }
 
     fn log_file(&self) -> PathBuf {
@@ -155,6 +179,7 @@ impl Fleet {
 
     /// SIGKILL, and gone.
     pub fn kill(&mut self, handle: Handle) {
+        let _ = std::fs::remove_file(self.pid_file(&self.processes[handle.0].child));
         let child = &mut self.processes[handle.0].child;
         let _ = child.kill();
         let _ = child.wait();
@@ -165,6 +190,7 @@ impl Fleet {
         let begun = Instant::now();
         loop {
             if let Some(status) = self.processes[handle.0].child.try_wait().expect("wait") {
+                let _ = std::fs::remove_file(self.pid_file(&self.processes[handle.0].child));
                 return status.code();
             }
             assert!(begun.elapsed() < Duration::from_secs(40), "the process did not end; its log:\n{}", self.log());

@@ -108,7 +108,7 @@ impl Broker {
         loop {
             let left = PATIENCE.saturating_sub(begun.elapsed());
             let outcome = match tokio::time::timeout(left, prepared.send(self)).await {
-                Ok(Ok(answer)) => match read(self, &answer)? {
+                Ok(Ok(answer)) => match read(self, &prepared.keys[0], &answer)? {
                     // Our idea of Redis's clock was wrong, and the answer brought the right one.
                     Submitted::TooLate if !sent && !clock_corrected => {
                         clock_corrected = true;
@@ -124,7 +124,7 @@ impl Broker {
             sent |= matches!(outcome, BrokerError::Unknown(_));
             // Nothing was ever sent: the caller may know at once. Else asking again finds out what became of it.
             let left = PATIENCE.saturating_sub(begun.elapsed());
-            if !sent || left.is_zero() || !self.link.wait_up(left).await {
+            if !sent || left.is_zero() || !self.link.wait_up(&prepared.keys[0], left).await {
                 return Err(if sent { BrokerError::Unknown(outcome.to_string()) } else { outcome });
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -186,7 +186,7 @@ impl Prepared {
         let digest =
             format!("{}.{:016x}", s.action.word(), crate::broker::keys::fnv1a(s.reason.as_deref().unwrap_or("")));
         let args = [
-            deadline(broker, Duration::ZERO),
+            deadline(broker, &keys[0], Duration::ZERO),
             s.command.to_string(),
             digest,
             u8::from(s.request.is_some()).to_string(),
@@ -208,7 +208,7 @@ impl Prepared {
     }
 
     fn set_deadline(&mut self, broker: &Broker, begun: Instant) {
-        self.args[0] = deadline(broker, begun.elapsed()).into_bytes();
+        self.args[0] = deadline(broker, &self.keys[0], begun.elapsed()).into_bytes();
     }
 
     async fn send(&self, broker: &Broker) -> Result<Vec<String>, BrokerError> {
@@ -218,10 +218,10 @@ impl Prepared {
     }
 }
 
-/// Unix µs by Redis's clock.
-fn deadline(broker: &Broker, since_begun: Duration) -> String {
+/// Unix µs by the clock of the Redis that has the key.
+fn deadline(broker: &Broker, key: &str, since_begun: Duration) -> String {
     let spent = i64::try_from(since_begun.as_micros()).unwrap_or(DEADLINE_US);
-    (broker.link.redis_now_us() + DEADLINE_US - spent).to_string()
+    (broker.link.now_us(key) + DEADLINE_US - spent).to_string()
 }
 
 /// The audit entry without its end: the scripts add what they alone know.
@@ -249,10 +249,10 @@ fn failed_open(s: &Submission) -> String {
     whole.strip_suffix(",\"error\":\"\"}").unwrap_or_default().to_owned()
 }
 
-fn read(broker: &Broker, answer: &[String]) -> Result<Submitted, BrokerError> {
+fn read(broker: &Broker, key: &str, answer: &[String]) -> Result<Submitted, BrokerError> {
     let odd = || BrokerError::Refused(format!("submit_command answered {answer:?}"));
     let number = |i: usize| answer.get(i).and_then(|n| n.parse::<i64>().ok()).ok_or_else(odd);
-    broker.link.learn_clock(number(answer.len().wrapping_sub(1))?);
+    broker.link.learn_clock(key, number(answer.len().wrapping_sub(1))?);
     Ok(match answer[0].as_str() {
         "accepted" => Submitted::Accepted { workers_online: number(1)? },
         "repeated" => {

@@ -80,7 +80,8 @@ async fn over_tls_the_nodes_of_a_cluster_are_used_by_their_own_names() {
     let bus = free_port().to_string();
     let (redis, port) = authority.server(&["--cluster-enabled", "yes", "--tls-cluster", "yes", "--cluster-port", &bus]);
     assert_eq!(redis.inline("CLUSTER ADDSLOTSRANGE 0 16383"), "+OK");
-    let settings = settings(format!("rediss+cluster://127.0.0.1:{port}"), Some(&authority));
+    assert_eq!(redis.inline("CONFIG SET requirepass hunter2"), "+OK");
+    let settings = settings(format!("rediss+cluster://:hunter2@127.0.0.1:{port}/"), Some(&authority));
     let broker = Broker::connect(&settings).await.expect("connect");
     until("the cluster is up", async || {
         matches!(broker.submit(&submission("j1", Action::Pause), LIMITS).await, Ok(Submitted::Accepted { .. }))

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
 
-use super::redis::{RedisServer, inline};
+use super::redis::RedisServer;
 use super::socket::Socket;
 use super::watchdog::Watchdog;
 
@@ -18,8 +18,6 @@ pub const SECRET: &str = "a-secret-for-tests-of-32-bytes-or-more";
 pub struct Fleet {
     /// The Redis they share.
     pub redis: RedisServer,
-    /// Port of the Redis that knows which workers live.
-    presence: u16,
     settings: Vec<(String, String)>,
     processes: Vec<Process>,
     // Dropped in this order.
@@ -44,7 +42,6 @@ impl Fleet {
         let redis = RedisServer::start();
         let folder = tempfile::tempdir().expect("folder");
         let fleet = Self {
-            presence: redis.port(),
             redis,
             settings: Vec::new(),
             processes: Vec::new(),
@@ -56,11 +53,9 @@ impl Fleet {
         fleet
     }
 
-    /// Processes started from now on use another Redis, at a URL. `presence`: the server, of those it stands for,
-    /// that has the keys of partition 00.
-    pub fn move_to(&mut self, url: &str, presence: &RedisServer) {
+    /// Processes started from now on use another Redis; this one's own ends.
+    pub fn move_to(&mut self, url: &str) {
         self.redis.kill();
-        self.presence = presence.port();
         self.set("REDIS__URL", url);
     }
 
@@ -121,13 +116,13 @@ impl Fleet {
         panic!("no gateway became ready; its log:\n{}", self.log());
     }
 
-    /// Starts a worker and waits until Redis knows one more.
+    /// Starts a worker and waits until it says that it works: its heartbeat and its subscriptions stand.
     pub fn worker(&mut self) -> Handle {
-        let before = self.workers_online();
         let child = self.spawn(self.command(&["worker"]));
+        let own = format!("\"worker_id\":\"worker-{}-", child.id());
         self.processes.push(Process { child, address: String::new() });
         let begun = Instant::now();
-        while self.workers_online() <= before {
+        while !self.log().lines().any(|line| line.contains("\"worker.started\"") && line.contains(&own)) {
             assert!(
                 begun.elapsed() < Duration::from_secs(30),
                 "the worker never came online; its log:\n{}",
@@ -136,12 +131,6 @@ impl Fleet {
             std::thread::sleep(Duration::from_millis(20));
         }
         Handle(self.processes.len() - 1)
-    }
-
-    fn workers_online(&self) -> i64 {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("clock").as_millis();
-        let answer = inline(self.presence, &format!("ZCOUNT wh:{{00}}:workers {now} +inf"));
-        answer.trim_start_matches(':').parse().unwrap_or(0)
     }
 
     fn spawn(&self, mut command: Command) -> Child {

@@ -77,7 +77,7 @@ impl RedisServer {
 
     /// Sends one inline command, as `redis-cli` would, and gives the first line of the answer.
     pub fn inline(&self, command: &str) -> String {
-        inline(self.port, command)
+        answer(self.port, command).0
     }
 
     /// As [`Self::inline`], for an answer that is a text: `INFO`, `CLUSTER MYID`.
@@ -122,11 +122,6 @@ impl Drop for RedisServer {
     fn drop(&mut self) {
         self.kill();
     }
-}
-
-/// As [`RedisServer::inline`], of whatever server is at the port.
-pub fn inline(port: u16, command: &str) -> String {
-    answer(port, command).0
 }
 
 /// The first line of the answer, and what comes after it.

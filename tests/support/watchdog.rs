@@ -13,7 +13,7 @@ impl Watchdog {
         let folder = folder.display();
         // A process that was starting just then gets a second to write its file.
         Self::then(&format!(
-            "sleep 1; for file in '{folder}'/*.pid; do kill -9 $(cat \"$file\"); done; rm -rf '{folder}'"
+            "sleep 1; for file in '{folder}'/*.pid; do kill -9 $(cat \"$file\"); done; sleep 1; rm -rf '{folder}'"
         ))
     }
 

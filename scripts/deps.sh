@@ -55,6 +55,7 @@ command -v redis-server >/dev/null 2>&1 || install_it redis-server redis-server 
 if [ "$purpose" = test ]; then
     # Fedora's package has the server apart from the client.
     has_postgres || install_it PostgreSQL postgresql postgresql-server postgresql postgresql
+    command -v openssl >/dev/null 2>&1 || install_it openssl openssl openssl openssl openssl
     command -v redis-cli >/dev/null 2>&1 || install_it redis-cli redis-tools redis redis redis
 fi
 

@@ -5,13 +5,16 @@ mod support;
 mod broker {
     mod batches;
     mod claims;
+    mod cluster;
     mod failed;
     mod faults;
+    mod leftovers;
     mod limiter;
     mod permissions;
     mod redis_doc;
     mod schedules;
     mod tenants;
+    mod tls;
 }
 
 use std::time::{Duration, Instant};
@@ -34,7 +37,7 @@ const LIMITS: SubmitLimits =
 const LEASE: Duration = Duration::from_secs(5);
 
 fn settings(redis: &RedisServer) -> config::Redis {
-    config::Redis { url: redis.url().into(), partitions: 16 }
+    config::Redis { url: redis.url().into(), ca_pem: None, partitions: 16 }
 }
 
 async fn connect(redis: &RedisServer) -> Broker {

@@ -4,6 +4,7 @@ mod support;
 
 mod system {
     mod queue;
+    mod redis_kinds;
 }
 
 use std::time::{Duration, Instant};

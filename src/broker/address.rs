@@ -4,8 +4,10 @@ use std::fmt;
 use std::time::Duration;
 
 use redis::io::tcp::TcpSettings;
-use redis::sentinel::{Sentinel, SentinelNodeConnectionInfo};
-use redis::{ConnectionInfo, IntoConnectionInfo, RedisResult};
+use redis::sentinel::{SentinelClientBuilder, SentinelServerType};
+use redis::{
+    ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisConnectionInfo, RedisResult, TlsCertificates, TlsMode,
+};
 use secrecy::ExposeSecret;
 
 use super::error::BrokerError;
@@ -13,39 +15,44 @@ use super::error::BrokerError;
 /// Longest time for asking the sentinels, all of them together.
 const LOOKUP: Duration = Duration::from_secs(3);
 
-/// One Redis, or the one that the sentinels name. Its `Display` never shows a password.
+/// One Redis, the one that the sentinels name, or a cluster. Its `Display` never shows a password.
 #[derive(Clone)]
 pub(super) enum Address {
     /// `redis://` or `rediss://`.
     Single(Box<ConnectionInfo>),
-    /// `redis+sentinel://[user:password@]host:port,host:port/master-name[/db]`: the user is Redis's own, not the
-    /// sentinels'.
+    /// `redis+sentinel://` or `rediss+sentinel://`, then `[user:password@]host:port,host:port/master-name[/db]`: the
+    /// user is Redis's own, not the sentinels'.
     Sentinel {
         /// Who to ask.
         sentinels: Vec<ConnectionInfo>,
         /// The name that the sentinels know the master by.
         name: String,
         /// User, password and database of the master.
-        node: Box<redis::RedisConnectionInfo>,
+        node: Box<RedisConnectionInfo>,
+        /// For the master and the sentinels, with `rediss+sentinel://`.
+        tls: Option<TlsCertificates>,
     },
+    /// `redis+cluster://` or `rediss+cluster://`, then `[user:password@]host:port,host:port`: some of its nodes, at
+    /// least one. All nodes have user, password and TLS in common.
+    Cluster(Vec<ConnectionInfo>),
 }
 
 impl Address {
     /// Reads `redis.url`. An error says what to write, and never shows the address: a password may stand in it.
     pub(super) fn of(settings: &crate::config::Redis) -> Result<Self, BrokerError> {
         let url = settings.url.expose_secret();
-        if let Some(rest) = url.strip_prefix("redis+sentinel://") {
-            return Self::sentinel(rest);
+        let (scheme, rest) = url.split_once("://").unwrap_or((url, ""));
+        let tls = scheme
+            .starts_with("rediss")
+            .then(|| TlsCertificates { client_tls: None, root_cert: settings.ca_pem.clone() });
+        match scheme {
+            "redis+sentinel" | "rediss+sentinel" => Self::sentinel(rest, tls),
+            "redis+cluster" | "rediss+cluster" => Self::cluster(rest, tls),
+            _ => Ok(Self::Single(Box::new(info(rest, &tls)?))),
         }
-        if url.starts_with("redis+cluster://") {
-            return Err(refused(
-                "redis+cluster:// is not supported yet; use redis://, rediss:// or redis+sentinel://host:port,host:port/master-name",
-            ));
-        }
-        Ok(Self::Single(Box::new(info(url)?)))
     }
 
-    fn sentinel(rest: &str) -> Result<Self, BrokerError> {
+    fn sentinel(rest: &str, tls: Option<TlsCertificates>) -> Result<Self, BrokerError> {
         let form = || refused("write redis+sentinel://[user:password@]host:port,host:port/master-name[/db]");
         let (authority, path) = rest.split_once('/').ok_or_else(form)?;
         let (user, hosts) = authority.rsplit_once('@').unwrap_or(("", authority));
@@ -54,30 +61,56 @@ impl Address {
             return Err(form());
         }
         // The library's own reading of an address decodes user, password and database for us.
-        let node = info(&format!("redis://{user}@sentinel/{db}"))?.redis_settings().clone();
+        let node = info(&format!("{user}@sentinel/{db}"), &None)?.redis_settings().clone();
         let sentinels = hosts
             .split(',')
-            .map(|host| {
-                info(&format!("redis://{}", if host.contains(':') { host.into() } else { format!("{host}:26379") }))
-            })
+            .map(|host| info(&if host.contains(':') { host.into() } else { format!("{host}:26379") }, &tls))
             .collect::<Result<_, _>>()?;
-        Ok(Self::Sentinel { sentinels, name: name.to_owned(), node: Box::new(node) })
+        Ok(Self::Sentinel { sentinels, name: name.to_owned(), node: Box::new(node), tls })
     }
 
-    /// The server to connect to now. The sentinels are asked each time: the master may be another one.
+    fn cluster(rest: &str, tls: Option<TlsCertificates>) -> Result<Self, BrokerError> {
+        let form = || refused("write redis+cluster://[user:password@]host:port,host:port, without a database");
+        let authority = rest.strip_suffix('/').unwrap_or(rest);
+        let (user, hosts) = authority.rsplit_once('@').unwrap_or(("", authority));
+        if hosts.contains('/') || hosts.split(',').any(str::is_empty) {
+            return Err(form());
+        }
+        let seeds = hosts.split(',').map(|host| info(&format!("{user}@{host}"), &tls));
+        Ok(Self::Cluster(seeds.collect::<Result<_, _>>()?))
+    }
+
+    /// The server to connect to now. The sentinels are asked each time: the master may be another one. Of a cluster,
+    /// one of the nodes that are named.
     pub(super) async fn resolve(&self) -> RedisResult<ConnectionInfo> {
         match self {
             Self::Single(info) => Ok(info.as_ref().clone()),
-            Self::Sentinel { sentinels, name, node } => {
-                let settings = SentinelNodeConnectionInfo::default()
-                    .set_redis_connection_info(node.as_ref().clone())
-                    .set_tcp_settings(tcp());
-                let mut asked = Sentinel::build(sentinels.clone())?;
-                // It also asks the named server whether it takes itself for the master.
-                let lookup = asked.async_master_for(name, Some(&settings));
+            Self::Sentinel { sentinels, name, node, tls } => {
+                let places = sentinels.iter().map(|sentinel| sentinel.addr().clone());
+                let mut builder = SentinelClientBuilder::new(places, name, SentinelServerType::Master)?
+                    .set_client_to_sentinel_tcp_settings(tcp())
+                    .set_client_to_redis_tcp_settings(tcp())
+                    .set_client_to_redis_db(node.db());
+                if let Some(user) = node.username() {
+                    builder = builder.set_client_to_redis_username(user);
+                }
+                if let Some(password) = node.password() {
+                    builder = builder.set_client_to_redis_password(password);
+                }
+                if let Some(certificates) = tls {
+                    builder = builder
+                        .set_client_to_redis_tls_mode(TlsMode::Secure)
+                        .set_client_to_redis_certificates(certificates.clone());
+                }
+                let mut asked = builder.build()?;
                 let late = || (redis::ErrorKind::Io, "the sentinels did not answer in time").into();
-                let client = tokio::time::timeout(LOOKUP, lookup).await.unwrap_or_else(|_| Err(late()))?;
-                Ok(client.get_connection_info().clone())
+                // It also asks the named server whether it takes itself for the master.
+                let lookup = tokio::time::timeout(LOOKUP, asked.async_get_client());
+                Ok(lookup.await.unwrap_or_else(|_| Err(late()))?.get_connection_info().clone())
+            }
+            Self::Cluster(seeds) => {
+                let none = || (redis::ErrorKind::InvalidClientConfig, "no node is named").into();
+                fastrand::choice(seeds).cloned().ok_or_else(none)
             }
         }
     }
@@ -85,13 +118,32 @@ impl Address {
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |all: &[ConnectionInfo]| all.iter().map(|i| i.addr().to_string()).collect::<Vec<_>>().join(", ");
         match self {
             Self::Single(info) => write!(f, "{}", info.addr()),
-            Self::Sentinel { sentinels, name, .. } => {
-                let all: Vec<String> = sentinels.iter().map(|s| s.addr().to_string()).collect();
-                write!(f, "{name} of the sentinels {}", all.join(", "))
-            }
+            Self::Sentinel { sentinels, name, .. } => write!(f, "{name} of the sentinels {}", list(sentinels)),
+            Self::Cluster(seeds) => write!(f, "the cluster of {}", list(seeds)),
         }
+    }
+}
+
+/// Another node of the same cluster.
+pub(super) fn at(one: &ConnectionInfo, host: &str, port: u16) -> ConnectionInfo {
+    let host = host.to_owned();
+    let there = match one.addr().clone() {
+        ConnectionAddr::TcpTls { insecure, tls_params, .. } => {
+            ConnectionAddr::TcpTls { host, port, insecure, tls_params }
+        }
+        _ => ConnectionAddr::Tcp(host, port),
+    };
+    one.clone().set_addr(there)
+}
+
+/// The name or number of the machine.
+pub(super) fn host(info: &ConnectionInfo) -> &str {
+    match info.addr() {
+        ConnectionAddr::Tcp(host, _) | ConnectionAddr::TcpTls { host, .. } => host,
+        _ => "",
     }
 }
 
@@ -99,9 +151,19 @@ fn tcp() -> TcpSettings {
     TcpSettings::default().set_nodelay(true)
 }
 
-fn info(url: &str) -> Result<ConnectionInfo, BrokerError> {
-    let info = url.into_connection_info().map_err(|_| refused("it is not an address like redis://host:6379"))?;
-    Ok(info.set_tcp_settings(tcp()))
+/// What stands behind the `://`, with the settings that all connections have in common.
+fn info(rest: &str, tls: &Option<TlsCertificates>) -> Result<ConnectionInfo, BrokerError> {
+    let unreadable = |_| refused("it is not an address like redis://host:6379");
+    let scheme = if tls.is_some() { "rediss" } else { "redis" };
+    let info = format!("{scheme}://{rest}").into_connection_info().map_err(unreadable)?.set_tcp_settings(tcp());
+    match tls {
+        None => Ok(info),
+        Some(certificates) => {
+            let client = redis::Client::build_with_tls(info, certificates.clone())
+                .map_err(|error| BrokerError::Refused(format!("redis.ca_file: {error}")))?;
+            Ok(client.get_connection_info().clone())
+        }
+    }
 }
 
 fn refused(problem: &str) -> BrokerError {
@@ -113,7 +175,7 @@ mod tests {
     use super::*;
 
     fn of(url: &str) -> Result<Address, BrokerError> {
-        Address::of(&crate::config::Redis { url: url.into(), partitions: 1 })
+        Address::of(&crate::config::Redis { url: url.into(), ca_pem: None, partitions: 1 })
     }
 
     #[test]
@@ -121,16 +183,42 @@ mod tests {
         assert_eq!(of("redis://:hunter2@h:1/3").expect("address").to_string(), "h:1");
         let address = of("redis+sentinel://ann:hunter%3A2@a:1,b/main/3").expect("address");
         assert_eq!(address.to_string(), "main of the sentinels a:1, b:26379");
-        let Address::Sentinel { node, .. } = address else { panic!("not a sentinel") };
+        let Address::Sentinel { node, tls: None, .. } = address else { panic!("not a sentinel, or with TLS") };
         assert_eq!((node.username(), node.password(), node.db()), (Some("ann"), Some("hunter:2"), 3));
+        let address = of("redis+cluster://ann:hunter2@a:1,b,[::1]:3/").expect("address");
+        assert_eq!(address.to_string(), "the cluster of a:1, b:6379, ::1:3");
+        let Address::Cluster(seeds) = address else { panic!("not a cluster") };
+        for seed in &seeds {
+            let settings = seed.redis_settings();
+            assert_eq!((settings.username(), settings.password()), (Some("ann"), Some("hunter2")));
+        }
         for bad in [
             "redis+sentinel://hunter2@a:1",
             "redis+sentinel://hunter2@/main",
-            "redis+cluster://:hunter2@a",
+            "redis+cluster://:hunter2@",
+            "redis+cluster://:hunter2@a,,b",
+            "redis+cluster://:hunter2@a/3",
             "redis://:hunter2@:x",
         ] {
             let error = of(bad).err().expect("refused").to_string();
             assert!(error.contains("redis.url") && !error.contains("hunter2"), "{error}");
         }
+    }
+
+    #[test]
+    fn an_s_in_the_scheme_means_tls_for_every_connection() {
+        let is_tls = |info: &ConnectionInfo| matches!(info.addr(), ConnectionAddr::TcpTls { insecure: false, .. });
+        let Ok(Address::Single(info)) = of("rediss://h:1") else { panic!() };
+        assert!(is_tls(&info));
+        let Ok(Address::Sentinel { sentinels, tls: Some(_), .. }) = of("rediss+sentinel://a,b/main") else { panic!() };
+        assert!(sentinels.iter().all(is_tls));
+        let Ok(Address::Cluster(seeds)) = of("rediss+cluster://a,b") else { panic!() };
+        assert!(seeds.iter().all(is_tls) && is_tls(&at(&seeds[0], "c", 7)));
+        assert!(!is_tls(&at(&info_of("redis://a"), "c", 7)));
+    }
+
+    fn info_of(url: &str) -> ConnectionInfo {
+        let Ok(Address::Single(info)) = of(url) else { panic!() };
+        *info
     }
 }

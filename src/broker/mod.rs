@@ -2,14 +2,18 @@
 //! under `lua/` has one typed wrapper under [`scripts`].
 
 mod address;
+mod cluster;
 mod error;
 pub mod keys;
 mod link;
+mod node;
 pub mod scripts;
+mod slots;
 pub mod subscriber;
 
 use std::time::Duration;
 
+use crate::domain::TenantId;
 pub use error::BrokerError;
 pub use keys::{Keys, Partition};
 pub use link::Link;
@@ -24,7 +28,7 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// Connects, and checks what the design relies on: Redis 7 or newer, `maxmemory-policy noeviction`
+    /// Connects, and checks what the design relies on, on every master: Redis 7 or newer, `maxmemory-policy noeviction`
     /// (eviction would reset limits and permission floors; another policy is an error that says so).
     pub async fn connect(settings: &crate::config::Redis) -> Result<Self, BrokerError> {
         Ok(Self { link: Link::connect(settings).await?, keys: Keys::new(settings.partitions) })
@@ -35,17 +39,22 @@ impl Broker {
         self.keys
     }
 
-    /// Whether the connection is believed to be up right now, without asking.
+    /// Whether the connection is believed to be up right now, without asking; in a cluster, to any master.
     pub fn is_up(&self) -> bool {
         self.link.is_up()
     }
 
-    /// This moment by Redis's clock as far as known, Unix ms.
-    pub fn redis_now_ms(&self) -> i64 {
-        self.link.redis_now_us() / 1_000
+    /// This moment by the clock of the Redis that has a tenant's keys, as far as known, Unix ms.
+    pub fn redis_now_ms(&self, tenant: &TenantId) -> i64 {
+        self.link.now_us(&self.keys.backlog(tenant)) / 1_000
     }
 
-    /// Any reading command, its answer as lines a person can read. For `wheelhouse inspect`.
+    /// Whether `redis.url` names a cluster.
+    pub fn is_cluster(&self) -> bool {
+        self.link.is_cluster()
+    }
+
+    /// Any reading command whose first argument is a key, its answer as lines a person can read. For `wheelhouse inspect`.
     pub async fn show(&self, words: &[String]) -> Result<Vec<String>, BrokerError> {
         let mut command = redis::Cmd::new();
         for word in words {
@@ -54,7 +63,7 @@ impl Broker {
         Ok(lines(&self.link.query(&command).await?))
     }
 
-    /// PING, within the time.
+    /// PING, within the time. In a cluster: whether any master is there and says that the cluster is up.
     pub async fn ping(&self, within: Duration) -> Result<(), BrokerError> {
         self.link.ping(within).await
     }

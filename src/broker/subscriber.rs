@@ -1,6 +1,9 @@
 //! One pub/sub connection, kept alive: subscriptions are confirmed, survive reconnection, and a gap is
 //! reported so that the receiver can look at the record.
 //!
+//! In a cluster it is a connection to any node: what is published at one is heard at all. A node that dies is left
+//! for another.
+//!
 //! One task owns the connection and the set of subscriptions. It also publishes to itself and waits to
 //! hear it: a connection that looks healthy and delivers nothing is cut and made anew.
 
@@ -150,7 +153,11 @@ struct Owner {
 impl Owner {
     async fn open(&self) -> redis::RedisResult<Connection> {
         let opening = async {
-            let client = redis::Client::open(self.address.resolve().await?)?;
+            let server = match self.link.any_server() {
+                Some(server) => server,
+                None => self.address.resolve().await?,
+            };
+            let client = redis::Client::open(server)?;
             let (mut sink, stream) = client.get_async_pubsub().await?.split();
             sink.subscribe(&self.probe).await?;
             for some in chunks(&self.channels) {

@@ -87,12 +87,14 @@ pub(super) async fn inspect(command: InspectCommand, settings: Settings) -> anyh
             views
         }
     };
+    // In a cluster redis-cli must be told to go where the key is.
+    let follow = if broker.is_cluster() { "-c " } else { "" };
     for (title, command) in views {
         let shown = broker.show(&command).await?;
         if shown.is_empty() {
             continue;
         }
-        println!("{title}\n  $ redis-cli {}", quoted(&command));
+        println!("{title}\n  $ redis-cli {follow}{}", quoted(&command));
         for line in shown {
             println!("  {line}");
         }

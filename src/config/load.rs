@@ -53,6 +53,7 @@ pub fn load_from(
         },
         redis: Redis {
             url: read.secret_url("redis.url", redis_url)?,
+            ca_pem: read.ca()?,
             partitions: read.number("redis.partitions", 1, 1024)? as u16,
         },
         database: Database {
@@ -174,6 +175,23 @@ impl Reader<'_> {
         }
     }
 
+    fn ca(&self) -> Result<Option<Vec<u8>>, SettingError> {
+        let key = "redis.ca_file";
+        let (path, entry) = self.text(key)?;
+        if path.is_empty() {
+            return Ok(None);
+        }
+        if !self.text("redis.url")?.0.starts_with("rediss") {
+            return self.wrong(key, entry, "is set, but redis.url asks for no TLS: write rediss:// there (or rediss+sentinel://, rediss+cluster://)");
+        }
+        let pem =
+            std::fs::read(path).or_else(|error| self.wrong(key, entry, format!("cannot read {path:?}: {error}")))?;
+        match authorities(&pem) {
+            Ok(()) => Ok(Some(pem)),
+            Err(problem) => self.wrong(key, entry, format!("{path:?} {problem}")),
+        }
+    }
+
     fn listen(&self) -> Result<SocketAddr, SettingError> {
         let (text, entry) = self.text("server.listen")?;
         text.parse().or_else(|_| {
@@ -261,7 +279,21 @@ fn origin(text: &str) -> Result<String, String> {
 }
 
 fn redis_url(text: &str) -> Result<(), String> {
-    has_scheme(text, &["redis", "rediss", "redis+sentinel", "redis+cluster"])
+    has_scheme(text, &["redis", "rediss", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster"])
+}
+
+/// At least one certificate, and nothing that cannot be read.
+fn authorities(pem: &[u8]) -> Result<(), String> {
+    let certificates = redis::TlsCertificates { client_tls: None, root_cert: Some(pem.to_vec()) };
+    // The client library's own reading, so that it finds nothing to object to later. It connects to nothing.
+    redis::Client::build_with_tls("rediss://localhost", certificates)
+        .map_err(|error| format!("is no PEM file of certificates: {error}"))?;
+    let begin = b"-----BEGIN CERTIFICATE-----";
+    if pem.windows(begin.len()).any(|some| some == begin) {
+        Ok(())
+    } else {
+        Err("holds no certificate in PEM".to_owned())
+    }
 }
 
 fn database_url(text: &str) -> Result<(), String> {

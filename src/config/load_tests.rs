@@ -97,7 +97,9 @@ fn a_key_that_does_not_exist_is_an_error_that_names_the_nearest() {
     );
     let error = from_file("redis = \"redis://x\"").expect_err("wrong").to_string();
     assert!(
-        error.contains("setting redis: is a section, not a setting; in it are redis.partitions, redis.url"),
+        error.contains(
+            "setting redis: is a section, not a setting; in it are redis.ca_file, redis.partitions, redis.url"
+        ),
         "{error}"
     );
 }
@@ -203,5 +205,32 @@ fn every_setting_in_the_defaults_is_read() {
         let error = from_file(&format!("[{section}]\n{name} = [1]")).err();
         let error = error.unwrap_or_else(|| panic!("{key} is in the defaults, and nobody looks at its value"));
         assert_eq!(error.key, key);
+    }
+}
+
+#[test]
+fn a_ca_file_is_read_at_once_and_what_is_wrong_with_it_is_said() {
+    let folder = tempfile::tempdir().expect("folder");
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).expect("write");
+        path.display().to_string()
+    };
+    let with = |url: &str, path: &str| {
+        from_environment(&[("WHEELHOUSE__REDIS__URL", url), ("WHEELHOUSE__REDIS__CA_FILE", path)])
+    };
+    assert!(with("rediss://h", "").expect("settings").redis.ca_pem.is_none());
+    let empty = file("empty.pem", "no certificate\n");
+    let broken = file("broken.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
+    let missing = folder.path().join("missing.pem").display().to_string();
+    for (url, path, problem) in [
+        ("rediss://h", &missing, "cannot read"),
+        ("rediss+cluster://h", &empty, "no certificate"),
+        ("rediss+sentinel://h/main", &broken, "certificate"),
+        ("redis://h", &empty, "asks for no TLS"),
+    ] {
+        let error = with(url, path).expect_err("wrong").to_string();
+        assert!(error.starts_with("setting redis.ca_file: ") && error.contains(problem), "{error}");
+        assert!(error.ends_with("(from the environment variable WHEELHOUSE__REDIS__CA_FILE)"), "{error}");
     }
 }

@@ -53,6 +53,8 @@ pub struct Server {
 pub struct Redis {
     /// With a password in it, perhaps: never printed.
     pub url: SecretString,
+    /// What `redis.ca_file` holds: certificates of the authorities that sign the servers', in PEM. `None`: the usual.
+    pub ca_pem: Option<Vec<u8>>,
     /// Hash slots that tenants share.
     pub partitions: u16,
 }

@@ -122,14 +122,14 @@ pub async fn submit_as(
         metrics::command_refused(resource.kind, request.action, refusal.code);
     }
     if let CommandAnswer::Accepted { command, .. } = &answer {
-        gateway.results().follow(resource, request.action, *command, gateway.broker().redis_now_ms());
+        gateway.results().follow(resource, request.action, *command, gateway.broker().redis_now_ms(&resource.tenant));
     }
     log(caller, &submission, &answer);
     answer
 }
 
 async fn decide(gateway: &Gateway, submission: &Submission) -> CommandAnswer {
-    if let Err(refusal) = check_time(gateway, submission.when) {
+    if let Err(refusal) = check_time(gateway, &submission.resource.tenant, submission.when) {
         return CommandAnswer::Refused(refusal);
     }
     let refused = |code, message: &str| CommandAnswer::Refused(Refusal::new(code, message));
@@ -168,9 +168,9 @@ pub(super) fn rate_limited(gateway: &Gateway, retry_after: i64) -> Refusal {
 }
 
 /// A time that passed long ago, or lies further ahead than anybody plans, is a mistake.
-fn check_time(gateway: &Gateway, when: When) -> Result<(), Refusal> {
+fn check_time(gateway: &Gateway, tenant: &TenantId, when: When) -> Result<(), Refusal> {
     let When::At(at) = when else { return Ok(()) };
-    let ahead = at - gateway.broker().redis_now_ms();
+    let ahead = at - gateway.broker().redis_now_ms(tenant);
     if ahead < -PAST_MS {
         let message = "run_at has passed; nothing was done. Leave it out to run the command at once";
         return Err(Refusal::new(ErrorCode::InvalidMessage, message));

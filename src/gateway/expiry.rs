@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Gateway;
 use crate::broker::BrokerError;
+use crate::domain::TenantId;
 
 /// Between two looks: jitter, so that gateways do not look in step.
 const LOOK_MS: std::ops::Range<u64> = 700..1_300;
@@ -20,24 +21,30 @@ pub async fn run(gateway: Gateway, stop: CancellationToken) {
     let looking = async {
         loop {
             tokio::time::sleep(Duration::from_millis(fastrand::u64(LOOK_MS))).await;
-            if let Err(error) = look(&gateway).await {
-                tracing::debug!(%error, "gateway.expiry_delayed");
-            }
+            look(&gateway).await;
         }
     };
     stop.run_until_cancelled(looking).await;
 }
 
-async fn look(gateway: &Gateway) -> Result<(), BrokerError> {
-    let (broker, ttl) = (gateway.broker(), gateway.settings().command.ttl);
-    let partitions = broker.keys().partitions();
-    for tenants in join_all(partitions.map(|partition| broker.waiting_tenants(partition, TENANTS))).await {
-        for tenant in tenants? {
-            for resource in broker.due(&tenant, RESOURCES, ttl).await? {
-                for command_id in broker.expire(&resource, ttl).await? {
-                    tracing::warn!(%command_id, %resource, tenant_id = %tenant, "gateway.command_expired");
-                }
+async fn look(gateway: &Gateway) {
+    let broker = gateway.broker();
+    let asked = broker.keys().partitions().map(|partition| broker.waiting_tenants(partition, TENANTS));
+    for tenants in join_all(asked).await {
+        for tenant in tenants.unwrap_or_default() {
+            // One server of a cluster that is away delays what it has, and nothing else.
+            if let Err(error) = look_at(gateway, &tenant).await {
+                tracing::debug!(%error, tenant_id = %tenant, "gateway.expiry_delayed");
             }
+        }
+    }
+}
+
+async fn look_at(gateway: &Gateway, tenant: &TenantId) -> Result<(), BrokerError> {
+    let (broker, ttl) = (gateway.broker(), gateway.settings().command.ttl);
+    for resource in broker.due(tenant, RESOURCES, ttl).await? {
+        for command_id in broker.expire(&resource, ttl).await? {
+            tracing::warn!(%command_id, %resource, tenant_id = %tenant, "gateway.command_expired");
         }
     }
     Ok(())

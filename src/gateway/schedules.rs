@@ -104,7 +104,7 @@ async fn bring_in(gateway: &Gateway, resource: &Resource, command: CommandId) ->
     match deliver(gateway, &submission).await {
         Ok(Submitted::Accepted { .. }) => {
             tracing::info!(command_id = %command, %resource, %tenant_id, %user_id, "websocket.schedule_submitted");
-            let now = gateway.broker().redis_now_ms();
+            let now = gateway.broker().redis_now_ms(tenant_id);
             gateway.results().follow(resource, scheduled.action, command, now);
             true
         }

@@ -26,16 +26,17 @@ enum AuditError {
 pub(crate) async fn run(core: Arc<Core>) {
     loop {
         tokio::time::sleep(Duration::from_millis(fastrand::u64(ROUND_MS))).await;
-        if let Err(error) = round(&core).await {
-            tracing::debug!(%error, "worker.audit_delayed");
+        for partition in core.broker.keys().partitions() {
+            // One that cannot be read, on a node of a cluster that is away, must not hold up the others.
+            if let Err(error) = move_all(&core, partition).await {
+                tracing::debug!(%partition, %error, "worker.audit_delayed");
+            }
         }
     }
 }
 
-async fn round(core: &Core) -> Result<(), AuditError> {
-    for partition in core.broker.keys().partitions() {
-        while move_some(core, partition).await? {}
-    }
+async fn move_all(core: &Core, partition: Partition) -> Result<(), AuditError> {
+    while move_some(core, partition).await? {}
     Ok(())
 }
 

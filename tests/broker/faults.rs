@@ -3,7 +3,7 @@
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::{free_port, redis::RedisServer};
+use crate::support::{free_port, redis::RedisServer, watchdog::Watchdog};
 use crate::{LEASE, LIMITS, accept, back_up, claim, connect, job, settings, submission, success, worker};
 use wheelhouse::broker::scripts::claim::{Claimed, End};
 use wheelhouse::broker::scripts::submit::Submitted;
@@ -73,7 +73,10 @@ async fn a_first_connection_that_fails_names_the_address_and_never_the_password(
         (format!("redis://:hunter2@127.0.0.1:{}", locked.port()), format!("127.0.0.1:{}", locked.port())),
         (format!("redis+sentinel://:hunter2@127.0.0.1:{nobody}/main"), format!("127.0.0.1:{nobody}")),
     ] {
-        let error = Broker::connect(&config::Redis { url: url.into(), partitions: 16 }).await.err().expect("refused");
+        let error = Broker::connect(&config::Redis { url: url.into(), ca_pem: None, partitions: 16 })
+            .await
+            .err()
+            .expect("refused");
         assert!(matches!(error, BrokerError::Unavailable(_)), "{error:?}");
         let text = format!("{error} {error:?}");
         assert!(text.contains(&names) && !text.contains("hunter2"), "{text}");
@@ -84,26 +87,33 @@ async fn a_first_connection_that_fails_names_the_address_and_never_the_password(
 }
 
 /// A `redis-sentinel` that watches one master under the name `main`.
-struct Sentinel {
-    port: u16,
+pub(super) struct Sentinel {
+    pub(super) port: u16,
     child: Child,
+    _watchdog: Watchdog,
     _folder: tempfile::TempDir,
 }
 
 impl Sentinel {
     fn watching(master: &RedisServer) -> Self {
+        Self::watching_at(master.port(), "")
+    }
+
+    /// With more lines of configuration, and the master at another of its ports.
+    pub(super) fn watching_at(master: u16, more: &str) -> Self {
         let (folder, port) = (tempfile::tempdir().expect("folder"), free_port());
         let file = folder.path().join("sentinel.conf");
         let text = format!(
-            "port {port}\nbind 127.0.0.1\ndir {}\nsentinel monitor main 127.0.0.1 {} 1\n\
-             sentinel down-after-milliseconds main 500\nsentinel failover-timeout main 3000\n",
-            folder.path().display(),
-            master.port()
+            "port {port}\nbind 127.0.0.1\ndir {folder}\npidfile {folder}/sentinel.pid\n\
+             sentinel monitor main 127.0.0.1 {master} 1\n\
+             sentinel down-after-milliseconds main 500\nsentinel failover-timeout main 3000\n{more}",
+            folder = folder.path().display(),
         );
         std::fs::write(&file, text).expect("write sentinel.conf");
+        let _watchdog = Watchdog::over(folder.path());
         let mut command = Command::new("redis-server");
         command.arg(&file).arg("--sentinel").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        Self { port, child: command.spawn().expect("redis-server --sentinel"), _folder: folder }
+        Self { port, child: command.spawn().expect("redis-server --sentinel"), _watchdog, _folder: folder }
     }
 
     fn knows_a_replica(&self) -> bool {
@@ -123,7 +133,7 @@ impl Drop for Sentinel {
 }
 
 /// Waits for something that happens by itself; the limit only ends a test that has failed.
-async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+pub(super) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let begun = Instant::now();
     while !holds().await {
         assert!(begun.elapsed() < Duration::from_secs(60), "never: {what}");
@@ -141,7 +151,7 @@ async fn when_the_sentinels_name_another_master_everything_goes_on_there() {
     let sentinel = Sentinel::watching(&old);
     until("the sentinel knows the replica", async || sentinel.knows_a_replica()).await;
     let url = format!("redis+sentinel://127.0.0.1:{}/main", sentinel.port);
-    let settings = config::Redis { url: url.into(), partitions: 16 };
+    let settings = config::Redis { url: url.into(), ca_pem: None, partitions: 16 };
     let broker = Broker::connect(&settings).await.expect("connect through the sentinel");
     let (tracker, stop) = (tokio_util::task::TaskTracker::new(), tokio_util::sync::CancellationToken::new());
     let (subscriber, mut events) =

@@ -9,6 +9,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
 
 use super::redis::RedisServer;
 use super::socket::Socket;
+use super::watchdog::Watchdog;
 
 /// The key that signs tokens in tests.
 pub const SECRET: &str = "a-secret-for-tests-of-32-bytes-or-more";
@@ -17,9 +18,11 @@ pub const SECRET: &str = "a-secret-for-tests-of-32-bytes-or-more";
 pub struct Fleet {
     /// The Redis they share.
     pub redis: RedisServer,
-    folder: tempfile::TempDir,
     settings: Vec<(String, String)>,
     processes: Vec<Process>,
+    // Dropped in this order.
+    _watchdog: Watchdog,
+    folder: tempfile::TempDir,
 }
 
 /// One running gateway or worker.
@@ -37,11 +40,23 @@ impl Fleet {
     /// Redis and a migrated database; no processes yet.
     pub fn new() -> Self {
         let redis = RedisServer::start();
-        let fleet =
-            Self { redis, folder: tempfile::tempdir().expect("folder"), settings: Vec::new(), processes: Vec::new() };
+        let folder = tempfile::tempdir().expect("folder");
+        let fleet = Self {
+            redis,
+            settings: Vec::new(),
+            processes: Vec::new(),
+            _watchdog: Watchdog::over(folder.path()),
+            folder,
+        };
         let migrated = fleet.command(&["migrate"]).output().expect("run wheelhouse migrate");
         assert!(migrated.status.success(), "migrate: {}", String::from_utf8_lossy(&migrated.stderr));
         fleet
+    }
+
+    /// Processes started from now on use another Redis; this one's own ends.
+    pub fn move_to(&mut self, url: &str) {
+        self.redis.kill();
+        self.set("REDIS__URL", url);
     }
 
     /// A setting for processes started from now on: `("LIMITS__COMMANDS_PER_MINUTE", "5")`.
@@ -93,6 +108,7 @@ impl Fleet {
             }
             let ended = child.try_wait().expect("wait").is_some();
             if ended || begun.elapsed() > Duration::from_secs(30) {
+                let _ = std::fs::remove_file(self.pid_file(&child));
                 let _ = child.kill();
                 let _ = child.wait();
                 panic!("no gateway became ready; its log:\n{}", self.log());
@@ -109,13 +125,13 @@ impl Fleet {
         started.filter_map(|line| line["address"].as_str().map(str::to_owned)).collect()
     }
 
-    /// Starts a worker and waits until Redis knows one more.
+    /// Starts a worker and waits until it says that it works: its heartbeat and its subscriptions stand.
     pub fn worker(&mut self) -> Handle {
-        let before = self.workers_online();
         let child = self.spawn(self.command(&["worker"]));
+        let own = format!("\"worker_id\":\"worker-{}-", child.id());
         self.processes.push(Process { child, address: String::new() });
         let begun = Instant::now();
-        while self.workers_online() <= before {
+        while !self.log().lines().any(|line| line.contains("\"worker.started\"") && line.contains(&own)) {
             assert!(
                 begun.elapsed() < Duration::from_secs(30),
                 "the worker never came online; its log:\n{}",
@@ -126,20 +142,17 @@ impl Fleet {
         Handle(self.processes.len() - 1)
     }
 
-    fn workers_online(&self) -> i64 {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("clock").as_millis();
-        let answer = self.redis.inline(&format!("ZCOUNT wh:{{00}}:workers {now} +inf"));
-        answer.trim_start_matches(':').parse().unwrap_or(0)
-    }
-
     fn spawn(&self, mut command: Command) -> Child {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_file()).expect("log file");
-        command
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("log"))
-            .stderr(log)
-            .spawn()
-            .expect("start wheelhouse")
+        let started = command.stdin(Stdio::null()).stdout(log.try_clone().expect("log")).stderr(log).spawn();
+        let child = started.expect("start wheelhouse");
+        std::fs::write(self.pid_file(&child), child.id().to_string()).expect("write the id");
+        child
+    }
+
+    /// For the watchdog, as long as the id is this child's.
+    fn pid_file(&self, child: &Child) -> PathBuf {
+        self.folder.path().join(format!("{}.pid", child.id()))
     }
 
     fn log_file(&self) -> PathBuf {
@@ -164,6 +177,7 @@ impl Fleet {
 
     /// SIGKILL, and gone.
     pub fn kill(&mut self, handle: Handle) {
+        let _ = std::fs::remove_file(self.pid_file(&self.processes[handle.0].child));
         let child = &mut self.processes[handle.0].child;
         let _ = child.kill();
         let _ = child.wait();
@@ -174,6 +188,7 @@ impl Fleet {
         let begun = Instant::now();
         loop {
             if let Some(status) = self.processes[handle.0].child.try_wait().expect("wait") {
+                let _ = std::fs::remove_file(self.pid_file(&self.processes[handle.0].child));
                 return status.code();
             }
             assert!(begun.elapsed() < Duration::from_secs(40), "the process did not end; its log:\n{}", self.log());

@@ -2,10 +2,13 @@
 #![allow(dead_code)]
 
 pub mod api;
+pub mod cluster;
 pub mod fleet;
 pub mod postgres;
 pub mod redis;
 pub mod socket;
+pub mod tls;
+pub mod watchdog;
 
 /// A port that is free now. Another program may take it before it is used: callers try again.
 pub fn free_port() -> u16 {

@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use super::watchdog::Watchdog;
 use sqlx::{AssertSqlSafe, Connection, Executor};
 
 struct Server {
@@ -54,6 +55,13 @@ fn start() -> Server {
         assert!(given.success(), "the user postgres is missing: install PostgreSQL with `make deps`");
     }
     let data = folder.path().join("data");
+    // However the test ends, the server ends with it.
+    let watchdog = Watchdog::then(&format!(
+        "{} -D '{}' -m immediate stop; rm -rf '{}'",
+        shell(&as_its_user(&binary("pg_ctl"))),
+        data.display(),
+        folder.path().display()
+    ));
     let made = as_its_user(&binary("initdb"))
         .args(["--auth=trust", "--username=postgres", "--encoding=UTF8", "--no-sync", "-D"])
         .arg(&data)
@@ -64,14 +72,6 @@ fn start() -> Server {
     assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
     for _ in 0..10 {
         let port = super::free_port();
-        // A shell that waits for this process's end of the pipe: however the test ends, the server ends with it.
-        let mut watch = Command::new("sh");
-        let stop = format!(
-            "read _; {} -D '{}' -m immediate stop; rm -rf '{}'",
-            shell(&as_its_user(&binary("pg_ctl"))),
-            data.display(),
-            folder.path().display()
-        );
         let options = format!(
             "-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off -c max_connections=200"
         );
@@ -88,17 +88,9 @@ fn start() -> Server {
             .status()
             .expect("run pg_ctl");
         if up.success() {
-            let watcher = watch
-                .args(["-c", &stop])
-                .current_dir("/")
-                .stdin(Stdio::piped())
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn()
-                .expect("start the watcher");
-            // Its pipe stays open until this process is gone.
-            std::mem::forget(watcher);
-            // Its watcher removes it, after the server has gone.
+            // For as long as this process lives.
+            std::mem::forget(watchdog);
+            // The watchdog removes it, after the server has gone.
             let _ = folder.keep();
             return Server { port };
         }

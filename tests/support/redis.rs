@@ -1,23 +1,34 @@
-//! A private `redis-server` with its append-only file on, killed when dropped.
+//! A private `redis-server` with its append-only file on, killed when dropped, and when the test process is gone.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use super::watchdog::Watchdog;
+
 /// One `redis-server` on a free port, with its data in a folder of its own.
 pub struct RedisServer {
     port: u16,
-    folder: tempfile::TempDir,
+    more: Vec<String>,
     child: Option<Child>,
+    // Dropped in this order.
+    _watchdog: Watchdog,
+    folder: tempfile::TempDir,
 }
 
 impl RedisServer {
     /// Starts one and waits until it answers.
     pub fn start() -> Self {
+        Self::start_with(Vec::new)
+    }
+
+    /// As [`Self::start`], with more arguments: made anew for each try, for there may be ports among them.
+    pub fn start_with(mut more: impl FnMut() -> Vec<String>) -> Self {
         for _ in 0..20 {
             let folder = tempfile::tempdir().expect("a folder for Redis");
-            let mut server = Self { port: super::free_port(), folder, child: None };
+            let _watchdog = Watchdog::over(folder.path());
+            let mut server = Self { port: super::free_port(), more: more(), child: None, _watchdog, folder };
             if server.try_up() {
                 return server;
             }
@@ -39,6 +50,8 @@ impl RedisServer {
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
+            // Before its id can be another's.
+            let _ = std::fs::remove_file(self.folder.path().join("redis.pid"));
             let _ = child.wait();
         }
     }
@@ -64,17 +77,24 @@ impl RedisServer {
 
     /// Sends one inline command, as `redis-cli` would, and gives the first line of the answer.
     pub fn inline(&self, command: &str) -> String {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("connect to Redis");
-        writeln!(stream, "{command}\r").expect("send");
-        let mut line = String::new();
-        BufReader::new(stream).read_line(&mut line).expect("answer");
-        line.trim_end().to_owned()
+        answer(self.port, command).0
+    }
+
+    /// As [`Self::inline`], for an answer that is a text: `INFO`, `CLUSTER MYID`.
+    pub fn text(&self, command: &str) -> String {
+        let (first, mut rest) = answer(self.port, command);
+        let length = first.strip_prefix('$').and_then(|n| n.parse().ok());
+        let mut text = vec![0; length.unwrap_or_else(|| panic!("{command}: {first}"))];
+        rest.read_exact(&mut text).expect("text");
+        String::from_utf8(text).expect("text")
     }
 
     fn try_up(&mut self) -> bool {
+        let folder = self.folder.path().display().to_string();
         let spawned = Command::new("redis-server")
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--appendonly", "yes", "--save", ""])
-            .args(["--dir", &self.folder.path().display().to_string()])
+            .args(["--dir", &folder, "--pidfile", &format!("{folder}/redis.pid")])
+            .args(&self.more)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -102,6 +122,15 @@ impl Drop for RedisServer {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// The first line of the answer, and what comes after it.
+fn answer(port: u16, command: &str) -> (String, BufReader<TcpStream>) {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("connect to Redis");
+    writeln!(stream, "{command}\r").expect("send");
+    let (mut line, mut stream) = (String::new(), BufReader::new(stream));
+    stream.read_line(&mut line).expect("answer");
+    (line.trim_end().to_owned(), stream)
 }
 
 fn answers(port: u16) -> bool {

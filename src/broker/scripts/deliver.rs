@@ -16,8 +16,8 @@ const DEADLINE_US: i64 = 1_500_000;
 /// It reached Redis after its deadline; nothing was done.
 pub(super) struct Late;
 
-/// Everything that travels, made once: a repeat must be the same to the byte. The first argument is the deadline,
-/// and the last text of each answer is Redis's clock in µs.
+/// Everything that travels, made once: a repeat must be the same to the byte. The first key says which Redis it goes
+/// to; the first argument is the deadline by that one's clock, in µs, as is the last text of each answer.
 pub(super) struct Delivery {
     script: &'static LuaScript,
     keys: Vec<String>,
@@ -31,7 +31,7 @@ impl Delivery {
 
     fn set_deadline(&mut self, broker: &Broker, since_begun: Duration) {
         let spent = i64::try_from(since_begun.as_micros()).unwrap_or(DEADLINE_US);
-        self.args[0] = (broker.link.redis_now_us() + DEADLINE_US - spent).to_string();
+        self.args[0] = (broker.link.now_us(&self.keys[0]) + DEADLINE_US - spent).to_string();
     }
 
     async fn send(&self, broker: &Broker) -> Result<Vec<String>, BrokerError> {
@@ -54,7 +54,7 @@ impl Broker {
             let outcome = match tokio::time::timeout(left, delivery.send(self)).await {
                 Ok(Ok(answer)) => {
                     if let Some(now) = answer.last().and_then(|now| now.parse().ok()) {
-                        self.link.learn_clock(now);
+                        self.link.learn_clock(&delivery.keys[0], now);
                     }
                     match read(&answer)? {
                         // Our idea of Redis's clock was wrong, and the answer brought the right one.
@@ -73,7 +73,7 @@ impl Broker {
             sent |= matches!(outcome, BrokerError::Unknown(_));
             // Nothing was ever sent: the caller may know at once. Else asking again finds out what became of it.
             let left = PATIENCE.saturating_sub(begun.elapsed());
-            if !sent || left.is_zero() || !self.link.wait_up(left).await {
+            if !sent || left.is_zero() || !self.link.wait_up(&delivery.keys[0], left).await {
                 return Err(if sent { BrokerError::Unknown(outcome.to_string()) } else { outcome });
             }
             tokio::time::sleep(Duration::from_millis(5)).await;

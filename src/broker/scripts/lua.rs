@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use redis::{ErrorKind, FromRedisValue, RedisError, ServerErrorKind, aio::MultiplexedConnection};
+use redis::Cmd;
 
 /// One script: its text and its hash.
 pub struct LuaScript {
@@ -23,38 +23,21 @@ impl LuaScript {
         &self.text
     }
 
-    /// Runs it by hash; where Redis does not know it, loads it first.
-    pub(crate) async fn run<T: FromRedisValue>(
-        &self,
-        connection: &mut MultiplexedConnection,
-        keys: &[&str],
-        args: &[&[u8]],
-    ) -> Result<T, RedisError> {
-        match self.call(connection, keys, args).await {
-            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                let () = redis::cmd("SCRIPT").arg("LOAD").arg(&self.text).query_async(connection).await?;
-                self.call(connection, keys, args).await
-            }
-            answer => answer,
-        }
+    /// The call for a server that knows it.
+    pub(crate) fn by_hash(&self, keys: &[&str], args: &[&[u8]]) -> Cmd {
+        call("EVALSHA", &self.hash, keys, args)
     }
 
-    async fn call<T: FromRedisValue>(
-        &self,
-        connection: &mut MultiplexedConnection,
-        keys: &[&str],
-        args: &[&[u8]],
-    ) -> Result<T, RedisError> {
-        let mut command = redis::cmd("EVALSHA");
-        command.arg(&self.hash).arg(keys.len());
-        for key in keys {
-            command.arg(key);
-        }
-        for arg in args {
-            command.arg(arg);
-        }
-        command.query_async(connection).await
+    /// The call for a server that does not, and will from then on.
+    pub(crate) fn in_full(&self, keys: &[&str], args: &[&[u8]]) -> Cmd {
+        call("EVAL", &self.text, keys, args)
     }
+}
+
+fn call(command: &str, script: &str, keys: &[&str], args: &[&[u8]]) -> Cmd {
+    let mut call = redis::cmd(command);
+    call.arg(script).arg(keys.len()).arg(keys).arg(args);
+    call
 }
 
 const CLOCK: &str = include_str!("../../../lua/lib/clock.lua");

@@ -36,10 +36,13 @@ impl Broker {
     /// In every partition: nothing older than `version` is believed any more; tells every gateway.
     pub async fn invalidate_permissions(&self, user: &UserId, version: i64) -> Result<(), BrokerError> {
         let version = version.to_string();
-        for partition in self.keys().partitions() {
-            let floor = self.keys().permission_floor(partition, user);
-            let _: String = self.link.script(&lua::RAISE_FLOOR, &[&floor], &[version.as_bytes()]).await?;
-        }
+        let floors: Vec<String> = self.keys().partitions().map(|p| self.keys().permission_floor(p, user)).collect();
+        let raised = floors.iter().map(|floor| {
+            let version = version.as_bytes();
+            async move { self.link.script::<String>(&lua::RAISE_FLOOR, &[floor], &[version]).await.map(drop) }
+        });
+        // All of them, even where one fails.
+        futures_util::future::join_all(raised).await.into_iter().collect::<Result<(), _>>()?;
         self.link.query(redis::cmd("PUBLISH").arg(PERMISSIONS_CHANNEL).arg(user.as_str())).await
     }
 

@@ -21,8 +21,9 @@ impl Broker {
             let args = &args;
             async move { self.link.script::<Vec<String>>(&lua::HEARTBEAT, &[set], args).await.map(|_| ()) }
         });
-        // Sent together on one connection: one round trip, whatever the number of partitions.
-        futures_util::future::try_join_all(beats).await.map(|_| ())
+        // Sent together: one round trip, whatever the number of partitions. All of them, even where one fails: it
+        // must not count as dead in the others.
+        futures_util::future::join_all(beats).await.into_iter().collect()
     }
 
     /// This worker is gone, at once.

@@ -257,9 +257,11 @@ fn read(answer: &[String]) -> Result<Result<Submitted, Late>, BrokerError> {
     let number = |i: usize| answer.get(i).and_then(|n| n.parse::<i64>().ok()).ok_or_else(odd);
     let command = |i: usize| answer.get(i).and_then(|id| id.parse().ok()).ok_or_else(odd);
     // When it ended, then the message; both empty where there is none.
-    let result = |i: usize| match answer.get(i + 1) {
-        Some(message) if !message.is_empty() => Ok(Some((message.clone(), number(i)?))),
-        _ => Ok(None),
+    let result = |i: usize| -> Result<Option<(String, i64)>, BrokerError> {
+        match answer.get(i + 1) {
+            Some(message) if !message.is_empty() => Ok(Some((message.clone(), number(i)?))),
+            _ => Ok(None),
+        }
     };
     Ok(Ok(match answer.first().map_or("", String::as_str) {
         "accepted" => Submitted::Accepted { workers_online: number(1)? },

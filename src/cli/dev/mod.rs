@@ -46,6 +46,7 @@ pub(super) async fn dev(args: DevArgs, config_file: Option<PathBuf>) -> anyhow::
     let mut settings = config::load(config_file.as_deref(), config::Overrides::new())?;
     settings.server.listen = ([127, 0, 0, 1], port).into();
     settings.redis.url = SecretString::from(format!("redis://127.0.0.1:{redis_port}"));
+    settings.redis.ca_pem = None;
     settings.database.url = SecretString::from(format!("sqlite://{}", folder.path("wheelhouse.db").display()));
     settings.auth.hs256_secret = Some(folder.secret()?);
     telemetry::log::init(&config::Log { level: "warn".to_owned(), ..settings.log.clone() });

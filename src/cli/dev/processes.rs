@@ -45,6 +45,8 @@ impl Processes {
             environment: vec![
                 ("WHEELHOUSE__SERVER__LISTEN", settings.server.listen.to_string()),
                 ("WHEELHOUSE__REDIS__URL", settings.redis.url.expose_secret().to_owned()),
+                // One that a file names is for another Redis.
+                ("WHEELHOUSE__REDIS__CA_FILE", String::new()),
                 ("WHEELHOUSE__DATABASE__URL", settings.database.url.expose_secret().to_owned()),
                 ("WHEELHOUSE__AUTH__HS256_SECRET", secret),
             ],

@@ -1,0 +1,290 @@
+//! The multiplexed connection to one server, and taking a new one when it dies.
+//!
+//! deadpool is the factory only: one connection is taken from it and cloned for every use, because
+//! checking one out for each command costs a PING and stops pipelining. A dead connection is known at
+//! once (the client library pushes `Disconnection`, or a command fails on it, or is not answered), so that
+//! from then on commands are refused without being sent, until a new connection stands.
+
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use redis::aio::{ConnectionLike, MultiplexedConnection};
+use redis::{AsyncConnectionConfig, Cmd, Pipeline, PushInfo, PushKind, RedisError, RedisResult, Value};
+use tokio::sync::watch;
+
+use super::address::Address;
+use super::error::BrokerError;
+
+/// Longest wait for one answer. One that takes longer means a hung server or a line that swallows everything:
+/// the connection is given up.
+const RESPONSE: Duration = Duration::from_millis(1_000);
+/// Longest wait for a connection.
+const CONNECT: Duration = Duration::from_millis(1_500);
+/// Wait before the second try to connect; it doubles up to [`LAST_WAIT`].
+const FIRST_WAIT: Duration = Duration::from_millis(20);
+const LAST_WAIT: Duration = Duration::from_millis(400);
+/// A connection that lasted less goes on with the waits of the one before.
+const LASTED: Duration = Duration::from_secs(2);
+
+/// A handle on the connection; cheap to clone. The connection is given up when the last one is dropped.
+#[derive(Clone)]
+pub(super) struct Node {
+    shared: Arc<Shared>,
+}
+
+#[derive(Clone)]
+struct Live {
+    connection: MultiplexedConnection,
+    generation: u64,
+}
+
+struct Shared {
+    /// The connection, `None` from the moment it is known dead.
+    current: watch::Sender<Option<Live>>,
+    /// Number of the newest connection tried.
+    generation: AtomicU64,
+    /// Number of the newest connection known dead: it may die before it is in `current`.
+    dead: AtomicU64,
+    /// The clock below counts from here: a monotonic one, which nobody sets.
+    origin: Instant,
+    /// The server's clock minus the time since `origin`, µs.
+    clock_offset: AtomicI64,
+}
+
+impl Shared {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            current: watch::Sender::new(None),
+            generation: AtomicU64::new(0),
+            dead: AtomicU64::new(0),
+            origin: Instant::now(),
+            clock_offset: AtomicI64::new(this_machine_us()),
+        })
+    }
+
+    fn died(&self, generation: u64) {
+        self.dead.fetch_max(generation, Ordering::SeqCst);
+        self.current.send_if_modified(|current| {
+            let it = current.as_ref().is_some_and(|live| live.generation <= generation);
+            if it {
+                *current = None;
+            }
+            it
+        });
+    }
+
+    fn stands(&self, live: Live) {
+        let generation = live.generation;
+        self.current.send_replace(Some(live));
+        if self.dead.load(Ordering::SeqCst) >= generation {
+            self.died(generation);
+        }
+    }
+
+    fn elapsed_us(&self) -> i64 {
+        i64::try_from(self.origin.elapsed().as_micros()).unwrap_or(i64::MAX)
+    }
+
+    fn learn_clock(&self, redis_us: i64) {
+        self.clock_offset.store(redis_us - self.elapsed_us(), Ordering::Relaxed);
+    }
+}
+
+impl Node {
+    /// Connects, and checks that the server is one that the design can rely on. Later connections are made by a
+    /// task that lives as long as a handle does.
+    pub(super) async fn connect(address: Address) -> Result<Self, BrokerError> {
+        let shared = Shared::new();
+        let mut live = open(&address, &shared)
+            .await
+            .map_err(|error| BrokerError::Unavailable(format!("{address}: {error}{}", advice(&error))))?;
+        unfit(&mut live)
+            .await
+            .map_err(|error| BrokerError::Unavailable(format!("{address}: {error}")))?
+            .map_or(Ok(()), |problem| Err(BrokerError::Refused(format!("{address}: {problem}"))))?;
+        shared.stands(live);
+        Ok(Self::kept(address, shared))
+    }
+
+    /// Connects by itself, as soon as the server can be reached.
+    pub(super) fn start(address: Address) -> Self {
+        Self::kept(address, Shared::new())
+    }
+
+    fn kept(address: Address, shared: Arc<Shared>) -> Self {
+        let node = Self { shared };
+        // Not in a TaskTracker: it ends by itself when the last handle is gone.
+        tokio::spawn(keep(address, Arc::downgrade(&node.shared), node.shared.current.subscribe()));
+        node
+    }
+
+    /// Whether the connection is believed to be up.
+    pub(super) fn is_up(&self) -> bool {
+        self.shared.current.borrow().is_some()
+    }
+
+    /// Waits until a connection stands, at most so long.
+    pub(super) async fn wait_up(&self, within: Duration) -> bool {
+        let mut current = self.shared.current.subscribe();
+        tokio::time::timeout(within, current.wait_for(Option::is_some)).await.is_ok_and(|r| r.is_ok())
+    }
+
+    /// Sends one command. `asking`: for a slot that is on its way to this node of a cluster.
+    pub(super) async fn send(&self, command: &Cmd, asking: bool) -> RedisResult<Value> {
+        let mut live = self.live()?;
+        let answer = if asking {
+            let mut pipeline = redis::pipe();
+            pipeline.cmd("ASKING").add_command(command.clone());
+            let answers = live.connection.req_packed_commands(&pipeline, 1, 1).await;
+            answers.and_then(|answers| answers.into_iter().next().unwrap_or(Value::Nil).extract_error())
+        } else {
+            command.query_async(&mut live.connection).await
+        };
+        answer.inspect_err(|error| self.note(live.generation, error))
+    }
+
+    /// Sends several commands in one go, and waits for all answers.
+    pub(super) async fn send_all(&self, pipeline: &Pipeline) -> RedisResult<()> {
+        let mut live = self.live()?;
+        let answer = pipeline.exec_async(&mut live.connection).await;
+        answer.inspect_err(|error| self.note(live.generation, error))
+    }
+
+    /// This moment by the server's clock as far as known, Unix µs.
+    pub(super) fn now_us(&self) -> i64 {
+        self.shared.elapsed_us() + self.shared.clock_offset.load(Ordering::Relaxed)
+    }
+
+    /// The server said what time it is.
+    pub(super) fn learn_clock(&self, redis_us: i64) {
+        self.shared.learn_clock(redis_us);
+    }
+
+    fn live(&self) -> RedisResult<Live> {
+        self.shared.current.borrow().clone().ok_or_else(not_connected)
+    }
+
+    /// Whether an error is the end of its connection.
+    fn note(&self, generation: u64, error: &RedisError) {
+        // READONLY: the server has become a replica, and the master is another.
+        if error.is_unrecoverable_error() || error.is_io_error() || error.code() == Some("READONLY") {
+            self.shared.died(generation);
+        }
+    }
+}
+
+/// Unix µs by this machine's clock: a guess, until the server has said what time it is.
+pub(super) fn this_machine_us() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_micros()).unwrap_or(i64::MAX)
+}
+
+/// Nothing was sent. Of the kind that a refused connection is, which means the same.
+pub(super) fn not_connected() -> RedisError {
+    std::io::Error::new(std::io::ErrorKind::ConnectionRefused, "no connection").into()
+}
+
+async fn open(address: &Address, shared: &Arc<Shared>) -> Result<Live, RedisError> {
+    let info = address.resolve().await?;
+    let generation = shared.generation.fetch_add(1, Ordering::Relaxed) + 1;
+    let watched = Arc::downgrade(shared);
+    let config = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(CONNECT))
+        .set_response_timeout(Some(RESPONSE))
+        .set_push_sender(move |push: PushInfo| {
+            if push.kind == PushKind::Disconnection
+                && let Some(shared) = watched.upgrade()
+            {
+                shared.died(generation);
+            }
+            Ok::<(), redis::aio::SendError>(())
+        });
+    let resp3 = info.redis_settings().clone().set_protocol(redis::ProtocolVersion::RESP3);
+    let manager = deadpool_redis::Manager::new_with_config(info.set_redis_settings(resp3), config)?;
+    let pool = deadpool_redis::Pool::builder(manager).max_size(1).build().map_err(|e| client_error(&e))?;
+    let taken = pool.get().await.map_err(|error| match error {
+        deadpool_redis::PoolError::Backend(error) => error,
+        other => client_error(&other),
+    })?;
+    let mut connection = deadpool_redis::Connection::take(taken);
+    let (seconds, micros): (i64, i64) = redis::cmd("TIME").query_async(&mut connection).await?;
+    shared.learn_clock(seconds * 1_000_000 + micros);
+    Ok(Live { connection, generation })
+}
+
+fn client_error(error: &dyn std::fmt::Display) -> RedisError {
+    RedisError::from((redis::ErrorKind::Client, "no connection", error.to_string()))
+}
+
+/// What to do about a first connection that failed, where the library's words do not say it.
+fn advice(error: &RedisError) -> &'static str {
+    let text = error.to_string();
+    if text.contains("UnknownIssuer") || text.contains("BadSignature") {
+        ". The server's certificate is not signed by an authority that is trusted here: name its CA's certificate in redis.ca_file"
+    } else if text.contains("not valid for name") {
+        ". The server's certificate is not for the host in redis.url: use a name that stands in it"
+    } else {
+        ""
+    }
+}
+
+/// Replaces dead connections, until nobody holds the node any more.
+async fn keep(address: Address, shared: Weak<Shared>, mut current: watch::Receiver<Option<Live>>) {
+    let (mut wait, mut since) = (FIRST_WAIT, Instant::now());
+    loop {
+        if current.wait_for(Option::is_none).await.is_err() {
+            return;
+        }
+        tracing::warn!(%address, "redis.disconnected");
+        if since.elapsed() > LASTED {
+            wait = FIRST_WAIT;
+        } else {
+            // A server that takes connections and drops them must not be asked as fast as it can refuse.
+            tokio::time::sleep(jittered(wait)).await;
+        }
+        loop {
+            let Some(shared) = shared.upgrade() else { return };
+            match open(&address, &shared).await {
+                Ok(mut live) => {
+                    tracing::info!(%address, "redis.connected");
+                    // Another server than at the start, perhaps. Better this one than none, but not in silence.
+                    if let Ok(Some(problem)) = unfit(&mut live).await {
+                        tracing::error!(%address, problem, "redis.unfit");
+                    }
+                    shared.stands(live);
+                    since = Instant::now();
+                    break;
+                }
+                Err(error) => tracing::debug!(%address, %error, "redis.reconnect_failed"),
+            }
+            drop(shared);
+            tokio::time::sleep(jittered(wait)).await;
+            wait = (wait * 2).min(LAST_WAIT);
+        }
+        wait = (wait * 2).min(LAST_WAIT);
+    }
+}
+
+fn jittered(wait: Duration) -> Duration {
+    wait.mul_f64(0.5 + fastrand::f64())
+}
+
+/// What the design relies on: scripts with `#!lua`, and nothing evicted. Gives the problem.
+async fn unfit(live: &mut Live) -> RedisResult<Option<String>> {
+    let (server, memory): (String, String) =
+        redis::pipe().cmd("INFO").arg("server").cmd("INFO").arg("memory").query_async(&mut live.connection).await?;
+    let field = |text: &str, name: &str| text.lines().find_map(|l| l.strip_prefix(name)).map(|v| v.trim().to_owned());
+    let version = field(&server, "redis_version:").unwrap_or_else(|| "0".to_owned());
+    let major: u32 = version.split('.').next().and_then(|m| m.parse().ok()).unwrap_or(0);
+    if major < 7 {
+        return Ok(Some(format!("Redis {version} is too old: 7.0 or newer is needed")));
+    }
+    let policy = field(&memory, "maxmemory_policy:").unwrap_or_default();
+    if policy != "noeviction" && !policy.is_empty() {
+        return Ok(Some(format!(
+            "maxmemory-policy is {policy}: eviction would forget limits and commands. Set it to noeviction (CONFIG SET maxmemory-policy noeviction)"
+        )));
+    }
+    Ok(None)
+}

@@ -1,0 +1,250 @@
+//! A real Redis Cluster: everything works on it, and goes on when slots move, a master hangs or dies.
+
+use std::time::{Duration, Instant};
+
+use super::faults::until;
+use crate::support::cluster::RedisCluster;
+use crate::support::redis::RedisServer;
+use crate::{LEASE, LIMITS, settings, submission, success, worker};
+use wheelhouse::broker::scripts::claim::{Claimed, Completed, End};
+use wheelhouse::broker::scripts::connections::{ConnectionLease, Opened};
+use wheelhouse::broker::scripts::permissions::PermissionSet;
+use wheelhouse::broker::scripts::submit::{Submission, Submitted};
+use wheelhouse::broker::scripts::updates::Update;
+use wheelhouse::broker::{Broker, BrokerError, Event, Subscriber};
+use wheelhouse::config;
+use wheelhouse::domain::{Action, Permission, Resource, ResourceKind, TenantId, UserId};
+
+/// A tenant whose keys the n-th master has at the start.
+fn tenant_on(cluster: &RedisCluster, broker: &Broker, master: usize) -> TenantId {
+    let tenants = (0..1000).map(|n| format!("tenant-{n}").parse::<TenantId>().expect("tenant"));
+    let mut fits = tenants.filter(|tenant| cluster.holder(&broker.keys().backlog(tenant)) == master);
+    fits.next().expect("a tenant")
+}
+
+fn pause(tenant: &TenantId, id: &str) -> Submission {
+    Submission { resource: job(tenant, id), ..submission(id, Action::Pause) }
+}
+
+fn job(tenant: &TenantId, id: &str) -> Resource {
+    Resource::parse(&format!("{tenant}:job:{id}")).expect("resource")
+}
+
+/// From acceptance to the result.
+async fn run_one(broker: &Broker, tenant: &TenantId, id: &str) {
+    let asked = pause(tenant, id);
+    let outcome = broker.submit(&asked, LIMITS).await;
+    assert!(matches!(outcome, Ok(Submitted::Accepted { .. })), "{outcome:?}");
+    finish(broker, &asked).await;
+}
+
+async fn finish(broker: &Broker, asked: &Submission) {
+    let claimed = broker.claim(&asked.resource, &worker("w1"), LEASE).await;
+    let Ok(Claimed::Command(held)) = claimed else { panic!("{claimed:?}") };
+    assert_eq!(held.command, asked.command);
+    let done = broker.complete(&held, &worker("w1"), End::Succeeded, &success(&held, "paused")).await;
+    assert_eq!(done.expect("complete"), Completed::Done { more: false });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_does_all_that_one_server_does_and_heals_from_what_happens_to_clusters() {
+    // Masters that are well go on while another is missing.
+    let cluster = tokio::task::spawn_blocking(|| RedisCluster::start(&["--cluster-require-full-coverage", "no"]));
+    let mut cluster = cluster.await.expect("start a cluster");
+    let redis = config::Redis { url: cluster.url().into(), ca_pem: None, partitions: 16 };
+    let broker = Broker::connect(&redis).await.expect("connect to the cluster");
+    let tenants: Vec<TenantId> = (0..3).map(|n| tenant_on(&cluster, &broker, n)).collect();
+
+    everything_works(&broker, &tenants).await;
+    scripts_are_loaded_where_they_are_missing(&cluster, &broker, &tenants).await;
+    a_slot_that_moves_is_followed(&cluster, &broker, &tenants).await;
+    a_master_that_hangs_holds_up_nobody_else(&cluster, &broker, &tenants).await;
+    the_subscribers_node_dies(&mut cluster, &redis, &broker, &tenants).await;
+}
+
+async fn everything_works(broker: &Broker, tenants: &[TenantId]) {
+    broker.ping(Duration::from_secs(5)).await.expect("ping");
+    broker.heartbeat(&worker("w1"), None, Duration::from_secs(60)).await.expect("heartbeat in every partition");
+    for tenant in tenants {
+        assert_eq!(broker.live_workers(tenant).await.expect("live"), [worker("w1")]);
+        run_one(broker, tenant, "j0").await;
+        let shown = broker.show(&["XLEN".into(), broker.keys().audit(broker.keys().partition(tenant))]).await;
+        assert_eq!(shown.expect("show"), ["2"]);
+        let entries = broker.audit_after(broker.keys().partition(tenant), "0", 10).await.expect("audit");
+        broker.audit_forget(broker.keys().partition(tenant), &entries[1].id).await.expect("forget");
+        assert!(broker.audit_after(broker.keys().partition(tenant), "0", 10).await.expect("audit").is_empty());
+    }
+    // In one go, on three nodes.
+    let lease = |tenant: &TenantId| ConnectionLease {
+        tenant: tenant.clone(),
+        user: "ann".parse().expect("user"),
+        id: "lease".to_owned(),
+    };
+    let leases: Vec<_> = tenants.iter().map(lease).collect();
+    for lease in &leases {
+        assert_eq!(broker.open_connection(lease, 1, 1, LEASE).await.expect("open"), Opened::Open);
+    }
+    broker.close_connections(&leases).await.expect("close");
+    let user: UserId = "ann".parse().expect("user");
+    let read = Permission::read(ResourceKind::Job);
+    for (lease, tenant) in leases.iter().zip(tenants) {
+        let again = ConnectionLease { id: "another".to_owned(), ..lease.clone() };
+        assert_eq!(broker.open_connection(&again, 1, 1, LEASE).await.expect("open"), Opened::Open);
+        let set = PermissionSet { version: 1, held: vec!["jobs.*".to_owned()] };
+        broker.fill_permissions(tenant, &user, &set, LEASE).await.expect("fill");
+        assert_eq!(broker.check_permission(tenant, &user, &read).await.expect("check"), Some(true));
+    }
+    broker.invalidate_permissions(&user, 2).await.expect("floors in every partition");
+    for tenant in tenants {
+        assert_eq!(broker.check_permission(tenant, &user, &read).await.expect("check"), None);
+    }
+    broker.leave(&worker("w1"), None).await.expect("leave every partition");
+    assert!(broker.all_live_workers().await.expect("live").is_empty());
+}
+
+async fn scripts_are_loaded_where_they_are_missing(cluster: &RedisCluster, broker: &Broker, tenants: &[TenantId]) {
+    assert_eq!(cluster.nodes[1].inline("SCRIPT FLUSH"), "+OK");
+    for tenant in tenants {
+        run_one(broker, tenant, "after-flush").await;
+    }
+}
+
+/// The tenant of the first master moves to the second.
+async fn a_slot_that_moves_is_followed(cluster: &RedisCluster, broker: &Broker, tenants: &[TenantId]) {
+    let (from, to, tenant) = (&cluster.nodes[0], &cluster.nodes[1], &tenants[0]);
+    let key = broker.keys().backlog(tenant);
+    let slot = from.inline(&format!("CLUSTER KEYSLOT {key}"))[1..].to_owned();
+    let (from_id, to_id) = (from.text("CLUSTER MYID"), to.text("CLUSTER MYID"));
+    let asked = pause(tenant, "moves");
+    assert!(matches!(broker.submit(&asked, LIMITS).await, Ok(Submitted::Accepted { .. })));
+    let update = Update { run: None, message: "{\"type\":\"job_status\"".into(), progress: None, desired: None };
+    assert_eq!(broker.publish_update(&asked.resource, &update).await.expect("update"), Some(1));
+    assert_eq!(to.inline(&format!("CLUSTER SETSLOT {slot} IMPORTING {from_id}")), "+OK");
+    assert_eq!(from.inline(&format!("CLUSTER SETSLOT {slot} MIGRATING {to_id}")), "+OK");
+    let state = broker.keys().state(&asked.resource);
+    let migrate = |key: &str| format!("MIGRATE 127.0.0.1 {} {key} 0 5000", to.port());
+    assert_eq!(from.inline(&migrate(&state)), "+OK");
+    // One key of the slot is here, another there: read where it is (ASK), and what needs both is refused.
+    assert_eq!(broker.live(&asked.resource).await.expect("read").seq, 1);
+    let outcome = broker.submit(&pause(tenant, "on-the-way"), LIMITS).await;
+    assert!(matches!(outcome, Err(BrokerError::Unavailable(_))), "{outcome:?}");
+    for key in keys_in(from, &slot) {
+        assert_eq!(from.inline(&migrate(&key)), "+OK");
+    }
+    for node in [to, from] {
+        assert_eq!(node.inline(&format!("CLUSTER SETSLOT {slot} NODE {to_id}")), "+OK");
+    }
+    // Nobody has told the program: MOVED does.
+    finish(broker, &asked).await;
+    run_one(broker, tenant, "moved").await;
+}
+
+fn keys_in(server: &RedisServer, slot: &str) -> Vec<String> {
+    let client = redis::Client::open(server.url()).expect("client");
+    let mut connection = client.get_connection().expect("connect");
+    redis::cmd("CLUSTER").arg("GETKEYSINSLOT").arg(slot).arg(1000).query(&mut connection).expect("keys")
+}
+
+/// The third master is stopped; its replica takes over.
+async fn a_master_that_hangs_holds_up_nobody_else(cluster: &RedisCluster, broker: &Broker, tenants: &[TenantId]) {
+    let before = pause(&tenants[2], "before");
+    assert!(matches!(broker.submit(&before, LIMITS).await, Ok(Submitted::Accepted { .. })));
+    cluster.replicated(2);
+    cluster.nodes[2].signal(rustix::process::Signal::STOP);
+    let lost = broker.submit(&pause(&tenants[2], "lost"), LIMITS).await;
+    assert!(matches!(lost, Err(BrokerError::Unknown(_))), "{lost:?}");
+    let mut rounds = 0;
+    let begun = Instant::now();
+    loop {
+        // The others' tenants notice nothing of it.
+        run_one(broker, &tenants[1], &format!("meanwhile-{rounds}")).await;
+        broker.ping(Duration::from_secs(5)).await.expect("ping");
+        let mut other = pause(&tenants[2], "after");
+        other.user = "bob".parse().expect("user");
+        match broker.submit(&other, LIMITS).await {
+            Ok(Submitted::Accepted { .. }) => break finish(broker, &other).await,
+            Err(BrokerError::Unavailable(_) | BrokerError::Unknown(_)) => {}
+            outcome => panic!("{outcome:?}"),
+        }
+        rounds += 1;
+        assert!(begun.elapsed() < Duration::from_secs(60), "the replica was never found");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(cluster.taken_over(2));
+    finish(broker, &before).await;
+    cluster.nodes[2].signal(rustix::process::Signal::CONT);
+    until("the old master follows the new one", async || {
+        cluster.nodes[2].text("INFO replication").contains("master_link_status:up")
+    })
+    .await;
+}
+
+/// The node that a subscriber listens to is killed, whichever it is.
+async fn the_subscribers_node_dies(
+    cluster: &mut RedisCluster,
+    redis: &config::Redis,
+    broker: &Broker,
+    tenants: &[TenantId],
+) {
+    let (tracker, stop) = (tokio_util::task::TaskTracker::new(), tokio_util::sync::CancellationToken::new());
+    let (subscriber, mut events) =
+        Subscriber::start(redis, broker, &tracker, stop.clone()).await.expect("subscribe to the cluster");
+    subscriber.psubscribe(vec!["*:job:control".to_owned()]).await.expect("subscribe");
+    // Whatever node the tenant is on.
+    for tenant in tenants {
+        run_one(broker, tenant, "heard").await;
+        let wanted = format!("{tenant}:job:control");
+        until(
+            "a message from every node is heard",
+            async || matches!(events.recv().await, Some(Event::Message { channel, .. }) if channel == wanted),
+        )
+        .await;
+    }
+    let listens = |node: &RedisServer| node.inline("PUBSUB NUMPAT") == ":1";
+    let at = cluster.nodes.iter().position(listens).expect("it listens somewhere");
+    cluster.nodes[at].kill();
+    until("the gap is told", async || matches!(events.recv().await, Some(Event::Gap))).await;
+    until("it delivers again", async || subscriber.delivers()).await;
+    for tenant in tenants {
+        let mut asked = pause(tenant, "again");
+        until("every tenant is served again", async || {
+            asked = pause(tenant, "again");
+            asked.user = "carl".parse().expect("user");
+            matches!(broker.submit(&asked, LIMITS).await, Ok(Submitted::Accepted { .. }))
+        })
+        .await;
+        finish(broker, &asked).await;
+        let wanted = format!("{tenant}:job:control");
+        until(
+            "and heard",
+            async || matches!(events.recv().await, Some(Event::Message { channel, .. }) if channel == wanted),
+        )
+        .await;
+    }
+    stop.cancel();
+    tracker.close();
+    tracker.wait().await;
+}
+
+#[tokio::test]
+async fn a_server_that_is_no_cluster_and_a_node_that_forgets_are_refused_with_what_to_do() {
+    let alone = RedisServer::start();
+    let url = alone.url().replacen("redis://", "redis+cluster://:hunter2@", 1);
+    let plain = url.replace(":hunter2@", "");
+    let error = Broker::connect(&config::Redis { url: plain.into(), ..settings(&alone) }).await.err().expect("refused");
+    assert!(matches!(&error, BrokerError::Refused(text) if text.contains("redis://")), "{error:?}");
+    let port = crate::support::free_port();
+    let nowhere = format!("redis+cluster://:hunter2@127.0.0.1:{port}");
+    let error =
+        Broker::connect(&config::Redis { url: nowhere.into(), ..settings(&alone) }).await.err().expect("refused");
+    let text = format!("{error} {error:?}");
+    assert!(text.contains(&port.to_string()) && !text.contains("hunter2"), "{text}");
+    let bus = crate::support::free_port().to_string();
+    let node =
+        RedisServer::start_with(|| ["--cluster-enabled", "yes", "--cluster-port", &bus].map(str::to_owned).to_vec());
+    assert_eq!(node.inline("CLUSTER ADDSLOTSRANGE 0 16383"), "+OK");
+    assert_eq!(node.inline("CONFIG SET maxmemory-policy allkeys-lru"), "+OK");
+    let url = node.url().replacen("redis://", "redis+cluster://", 1);
+    let error = Broker::connect(&config::Redis { url: url.into(), ..settings(&alone) }).await.err().expect("refused");
+    assert!(matches!(&error, BrokerError::Refused(text) if text.contains("noeviction")), "{error:?}");
+}

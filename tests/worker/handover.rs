@@ -118,7 +118,7 @@ async fn a_host_that_lost_its_job_stops_and_changes_nothing() {
     // As if it had slept while another worker declared it dead; it wakes and knows nothing of it.
     let run = world.store.hosted_runs().await.expect("runs").remove(0);
     let released = world.store.release_dead(&run, "gone").await.expect("release").expect("it was hosted");
-    assert_eq!(released.status, JobStatus::Pending);
+    assert_eq!(released.job.status, JobStatus::Pending);
     let paused = world.command(Action::Pause, &job).await;
     assert_eq!(paused, "pause_succeeded");
     assert_eq!(world.row(&job).await.status, JobStatus::Paused);

@@ -262,6 +262,7 @@ pub fn blank(id: &str) -> NewJob {
         title: None,
         parameters: serde_json::json!({}),
         max_retries: 0,
+        timeout_seconds: None,
         created_by: None,
     }
 }

@@ -28,6 +28,8 @@ pub(super) enum Endpoint {
     Show(ResourceKind),
     /// Cancel, pause or resume.
     Command(ResourceKind, Action),
+    /// What a job could not do.
+    FailedItems,
     /// What became of a command.
     Result(ResourceKind),
 }
@@ -49,11 +51,11 @@ const fn post(pattern: &'static str, endpoint: Endpoint) -> Route {
 }
 
 use Action::{Cancel, Pause, Resume};
-use Endpoint::{Audit, Command, Create, Health, List, Me, Metrics, OpenApi, Ready, Show, Workers};
+use Endpoint::{Audit, Command, Create, FailedItems, Health, List, Me, Metrics, OpenApi, Ready, Show, Workers};
 use ResourceKind::{Campaign, Job};
 
 /// Every route.
-pub(super) const ROUTES: [Route; 21] = [
+pub(super) const ROUTES: [Route; 22] = [
     get("/healthz", Health),
     get("/readyz", Ready),
     get("/metrics", Metrics),
@@ -67,6 +69,7 @@ pub(super) const ROUTES: [Route; 21] = [
     post("/api/v1/jobs/{job_id}/cancel", Command(Job, Cancel)),
     post("/api/v1/jobs/{job_id}/pause", Command(Job, Pause)),
     post("/api/v1/jobs/{job_id}/resume", Command(Job, Resume)),
+    get("/api/v1/jobs/{job_id}/failed_items", FailedItems),
     get("/api/v1/jobs/{job_id}/commands/{command_id}", Endpoint::Result(Job)),
     get("/api/v1/campaigns", List(Campaign)),
     post("/api/v1/campaigns", Create(Campaign)),

@@ -39,7 +39,7 @@ const FEW: usize = 200;
 /// Groups to try when others take the jobs at the same time.
 const GROUPS: usize = 16;
 
-/// The tenant behind which the next look begins; empty for the first of all.
+/// The tenant (in the database's own order) behind which the next look begins; empty for the first of all.
 #[derive(Default)]
 pub(super) struct Turn(Mutex<String>);
 
@@ -104,7 +104,9 @@ impl Store {
         let found = self.database.read().await?.rows(&text, &values).await?;
         let (mut groups, mut running) = (Vec::new(), HashMap::new());
         let (mut with_few, mut with_many): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
+        let mut last = None;
         for row in &found {
+            last = row.text("last")?;
             let (tenant, count) = (row.needed("tenant_id")?, row.int("running")?.unwrap_or(0));
             running.insert(tenant.clone(), count);
             match row.int("first")? {
@@ -114,8 +116,7 @@ impl Store {
             }
         }
         if tenants.is_none() {
-            let last = running.keys().max().filter(|_| running.len() >= TENANTS);
-            self.turn.next_after(last.cloned().unwrap_or_default());
+            self.turn.next_after(last.unwrap_or_default());
         }
         for (mut tenants, campaigns) in [(with_few, Campaigns::Active), (with_many, Campaigns::Waiting)] {
             tenants.dedup(); // It stands there once for each type.
@@ -148,13 +149,14 @@ fn table<'a>(values: &mut Vec<Value>, words: impl Iterator<Item = &'a str>) -> S
 }
 
 /// Each tenant and type with jobs that wait: how many of the tenant's run, and the oldest that can run among the
-/// first few (`first`; null: none of them can).
+/// first few (`first`; null: none of them can). `last`: behind this tenant there may be more.
 fn heads(now: i64, tenants: Option<&[TenantId]>, after: &str, job_types: &[String]) -> (String, Vec<Value>) {
     let mut values: Vec<Value> = vec![now.into()];
     let types = table(&mut values, job_types.iter().map(String::as_str));
     let turn = match tenants {
         Some(tenants) => {
-            format!("turn (tenant_id) AS (VALUES {})", table(&mut values, tenants.iter().map(TenantId::as_str)))
+            let names = table(&mut values, tenants.iter().map(TenantId::as_str));
+            format!("turn (tenant_id, place) AS (SELECT v.column1, 0 FROM (VALUES {names}) v)")
         }
         None => {
             // The next tenant with a job of any of the types: one look for each type.
@@ -190,7 +192,8 @@ fn heads(now: i64, tenants: Option<&[TenantId]>, after: &str, job_types: &[Strin
            (SELECT COUNT(*) FROM jobs j {{by:jobs_running_of_tenant}}
              WHERE j.origin = 'queued' AND j.status = 'running' AND j.tenant_id = h.tenant_id) AS running,
            CASE WHEN h.first IS NULL THEN (SELECT COUNT(*) FROM (
-             SELECT c.id FROM campaigns c WHERE c.tenant_id = h.tenant_id AND {ACTIVE} LIMIT {FEW}) a) END AS active
+             SELECT c.id FROM campaigns c WHERE c.tenant_id = h.tenant_id AND {ACTIVE} LIMIT {FEW}) a) END AS active,
+           (SELECT n.tenant_id FROM turn n WHERE n.place = {TENANTS}) AS last
          FROM heads h WHERE h.head IS NOT NULL"
     );
     (text, values)

@@ -7,57 +7,86 @@ use tokio::time::Instant;
 
 use crate::domain::{Job, JobStatus};
 
-/// The job's limit, and the words for a run that has used it up.
+/// The job's limit.
 pub(crate) fn limit(job: &Job) -> Option<Duration> {
     job.timeout_seconds.and_then(|seconds| u64::try_from(seconds).ok()).map(Duration::from_secs)
 }
 
-/// Why such a run has failed.
+/// Why a run that has used up its time has failed.
 pub(crate) fn words(limit: Duration) -> String {
     format!("timed out after {} s", limit.as_secs())
 }
 
-/// Returns when a job has been running for so long; the time that it stands paused does not count. Never, if there
-/// is no limit.
-pub(crate) async fn used_up(mut status: watch::Receiver<JobStatus>, limit: Option<Duration>) -> Duration {
-    let mut left = limit.unwrap_or(Duration::MAX);
-    while let Some(limit) = limit {
-        if status.wait_for(|status| *status == JobStatus::Running).await.is_err() {
-            break; // The run is gone.
+/// Running time that is left.
+struct Clock {
+    left: Duration,
+    running_since: Option<Instant>,
+}
+
+impl Clock {
+    fn new(limit: Duration) -> Self {
+        Self { left: limit, running_since: None }
+    }
+
+    /// It runs, or stands, from now on.
+    fn set(&mut self, running: bool, now: Instant) {
+        match (running, self.running_since) {
+            (true, None) => self.running_since = Some(now),
+            (false, Some(since)) => {
+                self.left = self.left.saturating_sub(now.duration_since(since));
+                self.running_since = None;
+            }
+            _ => {}
         }
-        let begun = Instant::now();
+    }
+
+    /// When the time is used up, if it runs on.
+    fn ends(&self) -> Option<Instant> {
+        self.running_since.and_then(|since| since.checked_add(self.left))
+    }
+}
+
+/// Returns when a job has been running for as long as it may; the time that it stands paused does not count.
+/// Never, if there is no limit.
+pub(crate) async fn used_up(mut status: watch::Receiver<JobStatus>, limit: Option<Duration>) -> Duration {
+    let Some(limit) = limit else { return std::future::pending().await };
+    let mut clock = Clock::new(limit);
+    loop {
+        clock.set(*status.borrow_and_update() == JobStatus::Running, Instant::now());
+        let time_is_up = async {
+            match clock.ends() {
+                Some(end) => tokio::time::sleep_until(end).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
-            () = tokio::time::sleep(left) => return limit,
-            changed = status.wait_for(|status| *status != JobStatus::Running) => {
+            () = time_is_up => return limit,
+            changed = status.changed() => {
                 if changed.is_err() {
-                    break;
+                    return std::future::pending().await; // The run is gone.
                 }
             }
         }
-        left = left.saturating_sub(begun.elapsed());
     }
-    std::future::pending().await
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn the_time_that_a_job_stands_paused_does_not_count() {
-        let status = watch::Sender::new(JobStatus::Running);
+    #[test]
+    fn the_time_that_a_job_stands_paused_does_not_count() {
         let begun = Instant::now();
-        let limit = Some(Duration::from_secs(10));
-        let running = tokio::spawn(used_up(status.subscribe(), limit));
-        for _ in 0..3 {
-            tokio::time::sleep(Duration::from_secs(2)).await;
-            status.send_replace(JobStatus::Paused);
-            tokio::time::sleep(Duration::from_secs(100)).await;
-            status.send_replace(JobStatus::Running);
-        }
-        assert_eq!(running.await.ok(), limit);
-        assert_eq!(begun.elapsed().as_secs(), 310);
-        let without = used_up(status.subscribe(), None);
-        assert!(tokio::time::timeout(Duration::from_secs(1_000_000), without).await.is_err());
+        let at = |seconds| begun + Duration::from_secs(seconds);
+        let mut clock = Clock::new(Duration::from_secs(10));
+        assert_eq!(clock.ends(), None, "it does not run yet");
+        clock.set(true, at(0));
+        clock.set(true, at(2));
+        assert_eq!(clock.ends(), Some(at(10)));
+        clock.set(false, at(4));
+        clock.set(false, at(50));
+        assert_eq!(clock.ends(), None, "it stands");
+        clock.set(true, at(100));
+        assert_eq!(clock.ends(), Some(at(106)));
     }
 }

@@ -278,7 +278,8 @@ async fn a_job_that_fails_twice_completes_at_its_third_try_and_says_what_it_coul
     let submit = ["job", "submit", "csv_import", "--id", "j1", "--parameters", &parameters];
     let (code, _) = cli(&[&submit[..], &["--max-retries", "50", "--timeout", "10m"]].concat());
     assert_eq!(code, Some(0));
-    let show = || -> serde_json::Value { serde_json::from_str(&cli(&["job", "show", "j1", "--json"]).1).expect("JSON") };
+    let show =
+        || -> serde_json::Value { serde_json::from_str(&cli(&["job", "show", "j1", "--json"]).1).expect("JSON") };
     let begun = Instant::now();
     let waiting = loop {
         let row = show();

@@ -153,7 +153,11 @@ async fn a_worker_serves_its_own_tenants_only() {
 }
 
 /// A pause, taken up by a worker that dies while its lease lasts, and a cancel that comes before the lease ends.
-async fn broken_off(world: &World, job: &Resource, die: impl AsyncFnOnce(&Claim)) -> (serde_json::Value, serde_json::Value) {
+async fn broken_off(
+    world: &World,
+    job: &Resource,
+    die: impl AsyncFnOnce(&Claim),
+) -> (serde_json::Value, serde_json::Value) {
     let pause = world.submit(Action::Pause, job).await;
     let doomed = "doomed".parse().expect("id");
     let claimed = world.broker.claim(job, &doomed, Duration::from_secs(5)).await.expect("claim");

@@ -63,7 +63,7 @@ impl Job for CsvImport {
                 break;
             }
             let read = batch.len() as u64;
-            let (good, bad) = sort(rows.header(), batch);
+            let Sorted { good, bad } = sort(rows.header(), batch);
             // The rows and the memory that they are there belong together.
             ctx.critical(async {
                 write(&ctx, &good).await?;
@@ -98,17 +98,23 @@ async fn count(ctx: &JobContext, parameters: &Parameters) -> Result<u64, JobErro
     .await
 }
 
-/// Good rows as JSON objects with the header's names, and what is wrong with the others.
-fn sort(header: &[String], batch: Vec<ReadRow>) -> (Vec<(i64, String)>, Vec<(u64, String)>) {
-    let mut good = Vec::with_capacity(batch.len());
-    let mut bad = Vec::new();
+/// A batch, sorted; each row with its number.
+struct Sorted {
+    /// JSON objects with the header's names.
+    good: Vec<(i64, String)>,
+    /// What is wrong with the others.
+    bad: Vec<(u64, String)>,
+}
+
+fn sort(header: &[String], batch: Vec<ReadRow>) -> Sorted {
+    let (mut good, mut bad) = (Vec::with_capacity(batch.len()), Vec::new());
     for (number, record) in batch {
         match record.and_then(|record| object(header, &record)) {
             Ok(text) => good.push((i64::try_from(number).unwrap_or(i64::MAX), text)),
             Err(problem) => bad.push((number, problem)),
         }
     }
-    (good, bad)
+    Sorted { good, bad }
 }
 
 fn object(header: &[String], record: &csv::ByteRecord) -> Result<String, String> {

@@ -478,3 +478,50 @@ async fn a_run_ends_as_its_program_does_and_hides_its_own_secrets_from_it() {
     assert_eq!(again.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&again.stderr).contains("there is a job three already"));
 }
+
+/// The job's row as `wheelhouse job show --json` would show it, without a gateway.
+async fn error_of(fleet: &Fleet, id: &str) -> String {
+    use sqlx::Row;
+    sqlx::query("SELECT error_message FROM jobs WHERE id = $1")
+        .bind(id)
+        .fetch_one(&fleet.sql().await)
+        .await
+        .expect("the job's row")
+        .get::<Option<String>, _>(0)
+        .unwrap_or_default()
+}
+
+#[tokio::test]
+async fn a_run_that_takes_longer_than_it_may_ends_its_program_and_has_failed() {
+    let fleet = Fleet::new();
+    let script = "trap 'echo tidied; exit 0' TERM; while :; do sleep 0.1; done";
+    let run = ["run", "--tenant", "acme", "--job-id", "slow", "--timeout", "1s", "--", "sh", "-c", script];
+    let done = fleet.command(&run).output().expect("wheelhouse run");
+    assert_eq!(done.status.code(), Some(124), "as timeout(1) says it");
+    assert_eq!(String::from_utf8_lossy(&done.stdout), "tidied\n");
+    assert_eq!(fleet.status("acme", "slow").await, "failed");
+    assert_eq!(error_of(&fleet, "slow").await, "timed out after 1 s");
+    let quick = fleet.command(&["run", "--tenant", "acme", "--timeout", "1h", "--", "true"]).output().expect("run");
+    assert_eq!(quick.status.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_paused_run_that_is_interrupted_ends_by_way_of_running() {
+    let mut fleet = Fleet::new();
+    fleet.permit("ann", "*").await;
+    let gateway = fleet.gateway();
+    let (run, pids) = run_family(&fleet).await;
+    let mut socket = fleet.socket(gateway, "ann", "acme", "jobs/family").await;
+    socket.send(json!({"type": "pause_job"})).await;
+    socket.until(&["pause_succeeded"]).await;
+    send(i32::try_from(run.id()).expect("pid"), Signal::INT);
+    assert_eq!(code_of(run).await, Some(130));
+    assert!(!pids.iter().any(|pid| lives(*pid)));
+    assert_eq!(fleet.status("acme", "family").await, "failed");
+    assert_eq!(error_of(&fleet, "family").await, "`wheelhouse run` was ended by SIGINT");
+    let mut steps = Vec::new();
+    while steps.last().is_none_or(|step| step != "failed") {
+        steps.push(socket.until(&["job_status"]).await["status"].as_str().expect("a status").to_owned());
+    }
+    assert_eq!(steps, ["running", "failed"], "nothing leads from paused to failed");
+}

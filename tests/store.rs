@@ -6,12 +6,18 @@ mod support;
 mod campaigns;
 #[path = "store/commands.rs"]
 mod commands;
+#[path = "store/failed_items.rs"]
+mod failed_items;
 #[path = "store/faults.rs"]
 mod faults;
+#[path = "store/queue.rs"]
+mod queue;
 #[path = "store/rows.rs"]
 mod rows;
 #[path = "store/runs.rs"]
 mod runs;
+#[path = "store/upkeep.rs"]
+mod upkeep;
 
 use std::time::Duration;
 
@@ -52,15 +58,29 @@ impl Db {
 
     /// Plain SQL, as another program would send it.
     async fn sql(&self, text: &str) -> Result<(), sqlx::Error> {
+        self.execute(text).await.map(|_| ())
+    }
+
+    /// How many rows plain SQL changed.
+    async fn changed(&self, text: &str) -> u64 {
+        self.execute(text).await.expect("plain SQL")
+    }
+
+    async fn execute(&self, text: &str) -> Result<u64, sqlx::Error> {
         use sqlx::{AssertSqlSafe, Connection, Executor};
         let text = AssertSqlSafe(text.to_owned());
-        if self.url.starts_with("sqlite") {
-            sqlx::SqliteConnection::connect(&self.url).await?.execute(text).await?;
+        Ok(if self.url.starts_with("sqlite") {
+            sqlx::SqliteConnection::connect(&self.url).await?.execute(text).await?.rows_affected()
         } else {
-            sqlx::PgConnection::connect(&self.url).await?.execute(text).await?;
-        }
-        Ok(())
+            sqlx::PgConnection::connect(&self.url).await?.execute(text).await?.rows_affected()
+        })
     }
+}
+
+/// How many there are.
+fn migrations() -> usize {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations/sqlite");
+    std::fs::read_dir(folder).expect("the migrations").count()
 }
 
 macro_rules! on_both {
@@ -92,6 +112,7 @@ fn new_job(id: &str, campaign: Option<&str>) -> NewJob {
         title: None,
         parameters: json!({"n": 1}),
         max_retries: 0,
+        timeout_seconds: None,
         created_by: None,
     }
 }
@@ -142,6 +163,17 @@ on_both! {
     runs::a_job_handed_back_goes_on_where_it_was_and_a_dead_hosts_too
     runs::an_attached_job_is_never_handed_to_another_worker
     runs::a_failure_is_tried_again_until_the_retries_are_used_up
+    runs::a_paused_attached_job_of_a_dead_host_is_resumed_and_has_failed
+    runs::a_job_in_the_wait_for_its_retry_can_be_paused_resumed_and_cancelled
+    queue::the_job_that_is_claimed_is_the_one_that_a_look_at_all_of_them_would_choose
+    queue::a_tenant_with_very_many_jobs_does_not_hold_up_the_others
+    queue::every_tenant_gets_its_turn_however_many_there_are
+    queue::a_job_behind_many_that_cannot_run_is_found_among_many_campaigns
+    failed_items::each_failed_item_is_one_row_with_its_newest_error_in_order
+    failed_items::no_more_than_ten_thousand_failed_items_of_a_job_are_kept
+    upkeep::a_turn_is_taken_by_one_and_comes_again
+    upkeep::campaigns_that_were_left_with_nothing_to_do_are_found
+    upkeep::what_commands_did_long_ago_is_forgotten_in_batches
     rows::rows_of_other_systems_are_read_and_never_started
     rows::odd_rows_are_read_or_left_out_and_hide_no_others
     rows::the_character_nul_is_kept_out_of_the_way

@@ -263,3 +263,54 @@ async fn the_specifications_wscat_session_pauses_a_job() {
     assert!(subscribed < ack && ack < result, "{output}");
     assert_eq!(fleet.status("tenant-123", "550e8400").await, "paused");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_fails_twice_completes_at_its_third_try_and_says_what_it_could_not_do() {
+    let mut fleet = Fleet::new();
+    fleet.permit("ann", "*").await;
+    let gateway = fleet.gateway();
+    fleet.worker();
+    let (url, token) = (format!("http://{}", fleet.process(gateway).address), fleet.token("ann", "acme"));
+    let cli = |args: &[&str]| {
+        let mut command = fleet.command(args);
+        let done = command.env("WHEELHOUSE_URL", &url).env("WHEELHOUSE_TOKEN", &token).output().expect("run the CLI");
+        (done.status.code(), String::from_utf8(done.stdout).expect("text"))
+    };
+    // A folder stands where the file should be: that may pass.
+    let file = fleet.folder().join("orders.csv");
+    std::os::unix::fs::symlink(fleet.folder(), &file).expect("link to a folder");
+    let parameters = json!({ "path": file }).to_string();
+    let submit = ["job", "submit", "csv_import", "--id", "j1", "--parameters", &parameters];
+    let (code, _) = cli(&[&submit[..], &["--max-retries", "50", "--timeout", "10m"]].concat());
+    assert_eq!(code, Some(0));
+    let show =
+        || -> serde_json::Value { serde_json::from_str(&cli(&["job", "show", "j1", "--json"]).1).expect("JSON") };
+    let begun = Instant::now();
+    let waiting = loop {
+        let row = show();
+        if row["retry_count"].as_i64() >= Some(2) && row["status"] == "pending" {
+            break row;
+        }
+        assert!(begun.elapsed() < PATIENCE, "it does not fail: {row}");
+    };
+    assert!(waiting["run_after"].as_str().is_some_and(|at| at.ends_with('Z')), "until when it waits: {waiting}");
+    assert!(waiting["error_message"].as_str().is_some_and(|e| e.starts_with("Cannot read")), "{waiting}");
+    assert_eq!(waiting["timeout_seconds"], 600);
+    // Put in its place in one step: a missing file would be for good.
+    let whole = fleet.folder().join("whole.csv");
+    std::fs::write(&whole, "id,name\n1,Ada\n2\n3,Ben\n").expect("write the file");
+    std::fs::rename(&whole, &file).expect("put it there");
+
+    let (code, said) = cli(&["job", "show", "j1", "--follow"]);
+    assert_eq!((code, said.as_str()), (Some(0), "job j1 completed\n"));
+    let row = show();
+    assert!(row["retry_count"].as_i64() >= Some(2), "{row}");
+    assert_eq!((&row["run_after"], &row["items_failed"]), (&json!(null), &json!(1)));
+    let (code, said) = cli(&["job", "failed-items", "j1"]);
+    assert_eq!(code, Some(0));
+    assert!(said.starts_with("row 2  ") && said.lines().count() == 1, "{said}");
+    let (_, said) = cli(&["job", "failed-items", "j1", "--json"]);
+    let page: serde_json::Value = serde_json::from_str(&said).expect("JSON");
+    assert_eq!((&page["failed_items"][0]["item"], &page["next"]), (&json!("row 2"), &json!(null)));
+    assert_eq!(cli(&["job", "failed-items", "none"]).0, Some(1));
+}

@@ -19,5 +19,7 @@ mod faults;
 mod handover;
 #[path = "worker/import.rs"]
 mod import;
+#[path = "worker/retries.rs"]
+mod retries;
 #[path = "worker/world.rs"]
 mod world;

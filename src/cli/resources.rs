@@ -25,6 +25,8 @@ pub(super) enum JobCommand {
     Ls(ListArgs),
     /// Show one job.
     Show(ShowArgs),
+    /// List what a job could not do, item by item, and why.
+    FailedItems(FailedItemsArgs),
     /// Cancel a job for good.
     Cancel(ControlArgs),
     /// Pause a job.
@@ -70,6 +72,9 @@ pub(super) struct SubmitArgs {
     /// How often it may be tried again after a failure.
     #[arg(long, default_value_t = 0)]
     max_retries: u32,
+    /// Longest running time of each try, without the time it stands paused: 90s, 15m, 2h; no limit where none is given.
+    #[arg(long, value_parser = duration)]
+    timeout: Option<Duration>,
     /// Wait until it has ended; exit code 0 if it completed.
     #[arg(long)]
     wait: bool,
@@ -120,6 +125,15 @@ pub(super) struct ShowArgs {
     api: ApiArgs,
 }
 
+/// Of which job.
+#[derive(Debug, Args)]
+pub(super) struct FailedItemsArgs {
+    /// The job's id.
+    id: ResourceId,
+    #[command(flatten)]
+    api: ApiArgs,
+}
+
 /// A command.
 #[derive(Debug, Args)]
 pub(super) struct ControlArgs {
@@ -150,6 +164,7 @@ pub(super) async fn job(command: JobCommand) -> anyhow::Result<ExitCode> {
         JobCommand::Submit(args) => submit(args).await,
         JobCommand::Ls(args) => list(kind, args).await,
         JobCommand::Show(args) => show(kind, args).await,
+        JobCommand::FailedItems(args) => failed_items(args).await,
         JobCommand::Cancel(args) => control(kind, Action::Cancel, args).await,
         JobCommand::Pause(args) => control(kind, Action::Pause, args).await,
         JobCommand::Resume(args) => control(kind, Action::Resume, args).await,
@@ -172,6 +187,9 @@ async fn submit(args: SubmitArgs) -> anyhow::Result<ExitCode> {
     let parameters: Value =
         serde_json::from_str(&args.parameters).map_err(|e| usage(format!("--parameters is not JSON: {e}")))?;
     let mut body = json!({"job_type": args.job_type, "parameters": parameters, "max_retries": args.max_retries});
+    if let Some(limit) = args.timeout {
+        body["timeout_seconds"] = limit.as_secs().into();
+    }
     if let Some(title) = &args.title {
         body["title"] = title.as_str().into();
     }
@@ -261,6 +279,25 @@ async fn show(kind: ResourceKind, args: ShowArgs) -> anyhow::Result<ExitCode> {
         print_fields(&row);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// All of them, page by page: with `--json` a page a line, as the API gives it.
+async fn failed_items(args: FailedItemsArgs) -> anyhow::Result<ExitCode> {
+    let api = Api::new(&args.api)?;
+    let path = format!("/api/v1/jobs/{}/failed_items?limit=1000", args.id);
+    let mut page = api.get(&path).await?.good()?;
+    loop {
+        if args.api.json {
+            println!("{page}");
+        } else {
+            for row in page["failed_items"].as_array().into_iter().flatten() {
+                let word = |name: &str| row[name].as_str().unwrap_or_default().replace(char::is_control, " ");
+                println!("{}  {}", word("item"), word("error"));
+            }
+        }
+        let Some(next) = page["next"].as_str() else { return Ok(ExitCode::SUCCESS) };
+        page = api.get(&format!("{path}&after={next}")).await?.good()?;
+    }
 }
 
 /// Between two looks.

@@ -20,7 +20,7 @@ use crate::broker::scripts::updates::Update;
 use crate::config::Settings;
 use crate::domain::{JobStatus, Progress, ResourceId, TenantId, UserId, WorkerId};
 use crate::protocol::server;
-use crate::store::{HostedJob, NewJob, Run, RunEnd, Store};
+use crate::store::{HostedJob, NewJob, Released, Run, RunEnd, Store};
 use crate::telemetry;
 use crate::worker::process::{Ended, How, Process, ProcessError, Program};
 use crate::worker::{AttachedHost, Settled};
@@ -36,7 +36,8 @@ progress. A program that finds no terminal may hold its output back: python -u, 
 It finds WHEELHOUSE_JOB_ID and WHEELHOUSE_TENANT_ID in its environment, and no setting of Wheelhouse's own. Standard \
 input is passed on unless it is a terminal. What it leaves running in the background when it ends is ended as well.
 
-Exit code: the program's; 128 and the signal's number if a signal ended it; 143 if the job was cancelled.
+Exit code: the program's; 128 and the signal's number if a signal ended it; 143 if the job was cancelled; 124 if \
+its time was used up.
 
 Examples:
   wheelhouse run --tenant acme -- rsync --info=progress2 -a photos/ backup/
@@ -57,11 +58,17 @@ pub struct RunArgs {
     /// Between asking it to end and killing it: 90s, 15m; worker.grace_seconds where none is given.
     #[arg(long, value_parser = duration)]
     grace: Option<Duration>,
+    /// Ends the program when it has been running for so long, and records it as failed; the time it stands paused
+    /// does not count: 90s, 15m, 2h.
+    #[arg(long, value_parser = duration)]
+    timeout: Option<Duration>,
     /// The program and its arguments, after `--`.
     #[arg(required = true, last = true, value_name = "CMD ARGS")]
     command: Vec<OsString>,
 }
 
+/// The exit code of timeout(1).
+const TIMED_OUT: u8 = 124;
 /// Longest wait for the rest of the output once nothing of the program is left.
 const REST_OF_OUTPUT: Duration = Duration::from_secs(2);
 /// Longest try to record the end of an interrupted job as usual; a paused one would wait for its resume.
@@ -112,21 +119,28 @@ pub async fn run(args: RunArgs, mut settings: Settings) -> anyhow::Result<ExitCo
     eprintln!("wheelhouse: from another shell: wheelhouse job pause {id} | resume {id} | cancel {id}");
 
     let mut output = Output::start(stdout, stderr, &id);
-    let (mut interrupted, mut lost) = (None, false);
-    let ended = loop {
-        tokio::select! {
-            ended = process.ended() => break ended,
-            () = host.lost(), if !lost => {
-                lost = true;
-                process.ask_to_end();
-            }
-            progress = output.progress() => host.progress(progress),
-            by = signals.next() => {
-                if interrupted.is_none() {
-                    interrupted = Some(by);
+    let (mut interrupted, mut lost, mut timed_out) = (None, false, None);
+    let ended = {
+        let mut time_is_up = std::pin::pin!(host.timed_out());
+        loop {
+            tokio::select! {
+                ended = process.ended() => break ended,
+                () = host.lost(), if !lost => {
+                    lost = true;
                     process.ask_to_end();
-                } else {
-                    process.kill();
+                }
+                words = &mut time_is_up, if timed_out.is_none() => {
+                    timed_out = Some(words);
+                    process.ask_to_end();
+                }
+                progress = output.progress() => host.progress(progress),
+                by = signals.next() => {
+                    if interrupted.is_none() {
+                        interrupted = Some(by);
+                        process.ask_to_end();
+                    } else {
+                        process.kill();
+                    }
                 }
             }
         }
@@ -136,7 +150,9 @@ pub async fn run(args: RunArgs, mut settings: Settings) -> anyhow::Result<ExitCo
         eprintln!("wheelhouse: ended {} processes that {name} had left running", ended.left_behind);
     }
 
-    let end = end_of(&ended, interrupted, output.last_error());
+    let timed_out = timed_out.filter(|_| ended.by_order); // It may have ended by itself just then.
+    let late = timed_out.is_some();
+    let end = end_of(&ended, interrupted, timed_out, output.last_error());
     let mut progress = output.latest();
     if matches!(end, RunEnd::Completed(_)) {
         progress.progress_percent = 100; // Most programs say nothing of the end but the end.
@@ -160,7 +176,8 @@ pub async fn run(args: RunArgs, mut settings: Settings) -> anyhow::Result<ExitCo
             if !words.is_empty() {
                 eprintln!("wheelhouse: job {id} failed: {words}");
             }
-            ExitCode::from(interrupted.map_or(ended.how.code(), |by| 128 + by.number))
+            let code = if late { TIMED_OUT } else { ended.how.code() };
+            ExitCode::from(interrupted.map_or(code, |by| 128 + by.number))
         }
         Some(Settled::Cancelled) => {
             eprintln!("wheelhouse: job {id} was cancelled");
@@ -188,6 +205,7 @@ fn new_job(args: &RunArgs) -> NewJob {
         title: Some(args.title.clone().unwrap_or_else(|| name.clone().into_owned())),
         parameters: json!({ "program": name }),
         max_retries: 0,
+        timeout_seconds: args.timeout.map(|limit| u32::try_from(limit.as_secs()).unwrap_or(u32::MAX)),
         created_by: args.user.clone(),
     }
 }
@@ -219,12 +237,13 @@ fn program(args: RunArgs, settings: &Settings, job: &NewJob) -> anyhow::Result<P
     })
 }
 
-fn end_of(ended: &Ended, interrupted: Option<Interrupt>, last_error: String) -> RunEnd {
-    let error = match (interrupted, ended.how) {
-        (Some(by), _) => format!("`wheelhouse run` was ended by {}", by.name),
-        (None, How::Exited(0)) => return RunEnd::Completed(json!({ "exit_code": 0 })),
-        (None, how) if last_error.is_empty() => how.to_string(),
-        (None, how) => format!("{how}: {last_error}"),
+fn end_of(ended: &Ended, interrupted: Option<Interrupt>, timed_out: Option<String>, last_error: String) -> RunEnd {
+    let error = match (interrupted, timed_out, ended.how) {
+        (Some(by), _, _) => format!("`wheelhouse run` was ended by {}", by.name),
+        (None, Some(words), _) => words,
+        (None, None, How::Exited(0)) => return RunEnd::Completed(json!({ "exit_code": 0 })),
+        (None, None, how) if last_error.is_empty() => how.to_string(),
+        (None, None, how) => format!("{how}: {last_error}"),
     };
     RunEnd::Failed { error, permanent: true }
 }
@@ -237,16 +256,17 @@ async fn not_started(store: &Store, hosted: &HostedJob, error: &str) {
     }
 }
 
-/// The program is gone while its job is paused: nobody will resume it, so it is recorded as what becomes of the
-/// jobs of a run that died.
+/// The program is gone while its job is paused: nobody will resume it, so it is resumed and has failed, in one
+/// transaction, as the jobs of a run that died.
 async fn record_interrupted(store: &Store, broker: &Broker, run: &Run, error: &str) -> Option<Settled> {
     let job = store.release_dead(run, error).await.ok()?;
-    let Some(job) = job else { return Some(Settled::Lost) };
-    let message = server::job_status(&run.job, JobStatus::Failed, None);
-    let update = Update { run: None, message, progress: None, desired: Some(None) };
-    let told = broker.publish_update(&run.job, &update).await;
-    if let Err(error) = told {
-        tracing::warn!(%error, "run.update_not_published");
+    let Some(Released { job, resumed }) = job else { return Some(Settled::Lost) };
+    for status in resumed.then_some(JobStatus::Running).into_iter().chain([job.status]) {
+        let message = server::job_status(&run.job, status, None);
+        let update = Update { run: None, message, progress: None, desired: Some(None) };
+        if let Err(error) = broker.publish_update(&run.job, &update).await {
+            tracing::warn!(%error, "run.update_not_published");
+        }
     }
     if let Err(error) = broker.end_run(&run.job, run.number).await {
         tracing::warn!(%error, "run.end_run_failed");

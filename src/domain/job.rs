@@ -67,6 +67,15 @@ pub struct Progress {
     pub current_item: Option<String>,
 }
 
+/// Something that a job could not do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailedItem {
+    /// Which: its name within the job.
+    pub item: String,
+    /// Why, in words.
+    pub error: String,
+}
+
 /// One job: the row of the table `jobs` (CONTRACT section 7).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Job {
@@ -95,6 +104,10 @@ pub struct Job {
     pub max_retries: i64,
     /// How often it has been.
     pub retry_count: i64,
+    /// When it may be tried again; null unless it waits for that.
+    pub run_after: Option<String>,
+    /// Longest running time of one run in seconds, without the time it stands paused; null: no limit.
+    pub timeout_seconds: Option<i64>,
     /// The user who made it.
     pub created_by: Option<String>,
     /// The user who cancelled it.

@@ -1,6 +1,7 @@
 //! The field's own terms: who, which resource, what may happen to it. Pure: no I/O of any kind.
 
 pub mod audit;
+pub mod backoff;
 pub mod campaign;
 pub mod command;
 pub mod ids;
@@ -10,10 +11,11 @@ pub mod resource;
 pub mod transition;
 
 pub use audit::AuditEntry;
+pub use backoff::backoff;
 pub use campaign::{Campaign, CampaignStatus};
 pub use command::{Action, CommandId, When};
 pub use ids::{IdError, RequestId, ResourceId, TenantId, UserId, WorkerId};
-pub use job::{Job, JobStatus, Progress};
+pub use job::{FailedItem, Job, JobStatus, Progress};
 pub use permission::{Permission, PermissionSet};
 pub use resource::{Resource, ResourceKind};
 

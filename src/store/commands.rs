@@ -3,7 +3,7 @@
 use super::sql::{Row, Tx, Value};
 use super::{Applied, Change, Run, Store, StoreError, rows};
 use crate::domain::transition::{self, Decision};
-use crate::domain::{Action, CampaignStatus, JobStatus, Resource, ResourceKind};
+use crate::domain::{Action, CampaignStatus, CommandId, JobStatus, Resource, ResourceKind};
 
 impl Store {
     /// Applies a command in one guarded transaction, once: the same command again gives the first outcome.
@@ -15,6 +15,12 @@ impl Store {
         let applied = apply_in(&mut tx, change).await?;
         tx.commit().await?;
         Ok(applied)
+    }
+
+    /// Whether a command's outcome is recorded: whatever becomes of it later, it has been applied.
+    pub async fn is_applied(&self, command: CommandId) -> Result<bool, StoreError> {
+        let text = "SELECT outcome FROM applied_commands WHERE command_id = $1";
+        Ok(self.database.read().await?.row(text, &[command.to_string().into()]).await?.is_some())
     }
 
     /// Jobs of a campaign that a worker still hosts (running, or paused inside it).
@@ -105,6 +111,7 @@ async fn apply_to_job(tx: &mut Tx, change: &Change, key: &[Value; 2], row: &Row)
             "UPDATE jobs SET status = $3, fence = $4, updated_at = {now},
                paused_from = CASE WHEN $3 = 'paused' THEN status ELSE NULL END,
                host = CASE WHEN $3 = 'cancelled' THEN NULL ELSE host END,
+               run_after = CASE WHEN $3 = 'cancelled' THEN NULL ELSE run_after END,
                cancelled_by = CASE WHEN $3 = 'cancelled' THEN $5 ELSE cancelled_by END,
                cancelled_at = CASE WHEN $3 = 'cancelled' THEN {now} ELSE cancelled_at END
              WHERE tenant_id = $1 AND id = $2 AND status = $6 AND fence <= $4",
@@ -175,7 +182,8 @@ async fn apply_to_campaign(tx: &mut Tx, change: &Change, key: &[Value; 2], row: 
     if to == CampaignStatus::Cancelled {
         // Those inside a worker are cancelled through it; nothing may start any more.
         tx.execute(
-            "UPDATE jobs SET status = 'cancelled', cancelled_by = $3, cancelled_at = {now}, updated_at = {now}, paused_from = NULL
+            "UPDATE jobs SET status = 'cancelled', cancelled_by = $3, cancelled_at = {now}, updated_at = {now}, paused_from = NULL,
+               run_after = NULL
              WHERE tenant_id = $1 AND campaign_id = $2 AND host IS NULL AND status IN ('pending', 'running', 'paused')",
             &[key[0].clone(), key[1].clone(), change.user.as_str().into()],
         )

@@ -123,8 +123,8 @@ async fn insert(tx: &mut Tx, job: &NewJob, host: Option<&WorkerId>) -> Result<()
     let (origin, status, run) = if host.is_some() { ("attached", "running", 1) } else { ("queued", "pending", 0) };
     tx.execute(
         "INSERT INTO jobs (id, tenant_id, campaign_id, job_type, title, parameters, max_retries, created_by,
-           origin, status, host, run, started_at)
-         VALUES ($1, $2, $3, $4, $5, {json:$6}, $7, $8, $9, $10, $11, $12, CASE WHEN $13 = 1 THEN {now} ELSE NULL END)",
+           origin, status, host, run, started_at, timeout_seconds)
+         VALUES ($1, $2, $3, $4, $5, {json:$6}, $7, $8, $9, $10, $11, $12, CASE WHEN $13 = 1 THEN {now} ELSE NULL END, $14)",
         &[
             job.id.as_str().into(),
             job.tenant.as_str().into(),
@@ -139,6 +139,7 @@ async fn insert(tx: &mut Tx, job: &NewJob, host: Option<&WorkerId>) -> Result<()
             host.map(ToString::to_string).into(),
             run.into(),
             run.into(),
+            job.timeout_seconds.map(i64::from).into(),
         ],
     )
     .await
@@ -161,7 +162,7 @@ pub(super) async fn read_campaign(tx: &mut Tx, campaign: &Resource) -> Result<Op
     found.map(|row| rows::campaign(&row)).transpose()
 }
 
-fn cursor(after: Option<&str>) -> Result<i64, StoreError> {
+pub(super) fn cursor(after: Option<&str>) -> Result<i64, StoreError> {
     let Some(after) = after else { return Ok(i64::MAX) };
     after
         .parse()
@@ -169,11 +170,11 @@ fn cursor(after: Option<&str>) -> Result<i64, StoreError> {
 }
 
 /// One more than asked for, to know whether there is a next page.
-fn page(limit: u32) -> u32 {
+pub(super) fn page(limit: u32) -> u32 {
     limit.clamp(1, 1_000) + 1
 }
 
-fn listed<T>(
+pub(super) fn listed<T>(
     found: &[super::sql::Row],
     limit: u32,
     read: impl Fn(&super::sql::Row) -> Result<T, StoreError>,

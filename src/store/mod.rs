@@ -2,13 +2,14 @@
 //!
 //! One file for each concern: `jobs` (rows and lists), `commands` (what a command changes) and `batch` (many of
 //! them to a transaction), `queue` (which job a worker gets), `runs` (what a worker that hosts a job writes),
-//! `permissions`, `audit`, `imports`, `migrations`; `database` connects, and `sql` hides which database it is.
+//! `failed_items`, `upkeep` (what one worker does for all), `permissions`, `audit`, `imports`, `migrations`; `database` connects, and `sql` hides which database it is.
 
 mod audit;
 mod batch;
 mod commands;
 mod database;
 mod error;
+mod failed_items;
 mod imports;
 mod jobs;
 mod migrations;
@@ -18,12 +19,15 @@ mod rows;
 mod runs;
 mod sql;
 pub mod types;
+mod upkeep;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use error::StoreError;
+pub use failed_items::FAILED_ITEMS_KEPT;
 pub use types::*;
+pub use upkeep::Upkeep;
 
 use batch::Batch;
 use database::Database;
@@ -34,6 +38,7 @@ pub struct Store {
     database: Database,
     /// SQLite only: there is one writer, so commands that arrive together are committed together.
     batch: Option<Arc<Batch>>,
+    turn: Arc<queue::Turn>,
 }
 
 impl Store {
@@ -41,7 +46,7 @@ impl Store {
     pub async fn open(settings: &crate::config::Database) -> Result<Self, StoreError> {
         let database = Database::open(settings).await?;
         let batch = matches!(database, Database::Sqlite { .. }).then(|| Arc::new(Batch::start(database.clone())));
-        Ok(Self { database, batch })
+        Ok(Self { database, batch, turn: Arc::default() })
     }
 
     /// A read and (SQLite) a look at the file, within the time.

@@ -1,26 +1,71 @@
-//! Which job a worker gets: the oldest that waits, whatever else stands in the queue before it.
+//! Which job a worker gets: of the tenants with a job that can run, the one with the fewest running; of its jobs
+//! the oldest that can run, whatever else stands in the queue before it.
 //!
-//! A paused campaign may have 100,000 jobs in front of the one that can run, or they may be of a type that this
-//! worker does not know. So nobody walks along the queue: one look into an index for each campaign and type gives
-//! the oldest job of that group, and the oldest of those is taken. Idle workers only read.
+//! A tenant may have thousands of campaigns, a paused one may have 100,000 jobs in front of the one that can run,
+//! or they may be of a type that this worker does not know. So nobody walks along the queue:
+//!
+//! 1. One statement jumps from tenant to tenant along the index of what waits, counts what each has running, and
+//!    looks at no more than its oldest [`HEAD`] jobs of each type. Where nothing waits, that is all.
+//! 2. Tenants whose oldest jobs can all not run are looked at more closely: one look for each of their campaigns,
+//!    for the active ones where those are few, else for the ones with jobs that wait.
+//! 3. The best group (tenant, campaign, type) is held, and its oldest job taken.
+//!
+//! Idle workers only read.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
 
 use super::jobs::read;
 use super::sql::{Row, Tx, Value};
 use super::{HostedJob, Run, Store, StoreError, rows};
 use crate::domain::{Resource, TenantId, WorkerId};
 
-/// A job that waits (`$1`: now, Unix ms). The indexes `jobs_waiting…` are made for these words.
-const WAITS: &str = "j.origin = 'queued' AND j.status = 'pending' AND (j.run_after IS NULL OR j.run_after <= $1)";
-/// The index for each kind of group. SQLite has to be told: it takes `jobs_of_campaign` otherwise, and walks past
-/// every job of a type that nobody asked for.
-const OF_ALL: &str = "jobs_waiting";
-const OF_TENANT: &str = "jobs_waiting_of_tenant";
-const OF_CAMPAIGN: &str = "jobs_waiting_of_campaign";
+/// A job that waits, for looks by type and for looks by campaign. The indexes are made for these words, and both
+/// databases have to be told which one to take: SQLite by its name, PostgreSQL by the condition that is always true.
+const BY_TYPE: &str = "j.origin = 'queued' AND j.status = 'pending' AND j.run >= 0";
+const BY_CAMPAIGN: &str = "j.origin = 'queued' AND j.status = 'pending' AND j.fence >= 0";
+const OF_TYPE: &str = "jobs_queue";
+const OF_CAMPAIGN: &str = "jobs_queue_of_campaign";
+/// Its time has come (`$1`: now, Unix ms).
+const DUE: &str = "(j.run_after IS NULL OR j.run_after <= $1)";
+/// A campaign that lets its jobs start.
+const ACTIVE: &str = "c.is_active AND c.status = 'active'";
+/// A tenant's oldest jobs that the first statement looks at.
+const HEAD: u32 = 32;
+/// Tenants of one look. Where more have jobs that wait, the next look goes on behind them.
+const TENANTS: usize = 500;
+/// So many active campaigns are few.
+const FEW: usize = 200;
 /// Groups to try when others take the jobs at the same time.
 const GROUPS: usize = 16;
 
+/// The tenant (in the database's own order) behind which the next look begins; empty for the first of all.
+#[derive(Default)]
+pub(super) struct Turn(Mutex<String>);
+
+impl Turn {
+    fn begins_after(&self) -> String {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn next_after(&self, tenant: String) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = tenant;
+    }
+}
+
+/// Jobs of one tenant, campaign and type, with at least one that can run.
+struct Group {
+    tenant: String,
+    campaign: Option<String>,
+    job_type: String,
+    /// Its oldest job that can run: rows are numbered in the order of their making.
+    first: i64,
+    /// Jobs of the tenant that run.
+    running: i64,
+}
+
 impl Store {
-    /// Takes the oldest job that waits for a worker: its campaign, if any, is active, its type is known.
+    /// Takes a job that waits for a worker: its campaign, if any, is active, its type is known.
     pub async fn claim_job(
         &self,
         host: &WorkerId,
@@ -31,13 +76,13 @@ impl Store {
             return Ok(None);
         }
         let now = jiff::Timestamp::now().as_millisecond();
-        let (text, values) = groups(now, tenants, job_types);
-        let groups = self.database.read().await?.rows(&text, &values).await?;
+        let mut groups = self.groups(now, tenants, job_types).await?;
         if groups.is_empty() {
             return Ok(None);
         }
+        groups.sort_by_key(|group| (group.running, group.first));
         let mut tx = self.database.write().await?;
-        for group in &groups {
+        for group in groups.iter().take(GROUPS) {
             if let Some(taken) = take(&mut tx, now, group, host).await? {
                 tx.commit().await?;
                 return Ok(Some(taken));
@@ -47,81 +92,191 @@ impl Store {
         tx.commit().await?;
         Ok(None)
     }
+
+    /// The groups with a job that can run: of each tenant that was looked at, at least the one with its oldest.
+    async fn groups(
+        &self,
+        now: i64,
+        tenants: Option<&[TenantId]>,
+        job_types: &[String],
+    ) -> Result<Vec<Group>, StoreError> {
+        let (text, values) = heads(now, tenants, &self.turn.begins_after(), job_types);
+        let found = self.database.read().await?.rows(&text, &values).await?;
+        let (mut groups, mut running) = (Vec::new(), HashMap::new());
+        let (mut with_few, mut with_many): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
+        let mut last = None;
+        for row in &found {
+            last = row.text("last")?;
+            let (tenant, count) = (row.needed("tenant_id")?, row.int("running")?.unwrap_or(0));
+            running.insert(tenant.clone(), count);
+            match row.int("first")? {
+                Some(first) => groups.push(group(row, first, count)?),
+                None if row.int("active")?.is_some_and(|active| active < FEW as i64) => with_few.push(tenant),
+                None => with_many.push(tenant),
+            }
+        }
+        if tenants.is_none() {
+            self.turn.next_after(last.unwrap_or_default());
+        }
+        for (mut tenants, campaigns) in [(with_few, Campaigns::Active), (with_many, Campaigns::Waiting)] {
+            tenants.dedup(); // It stands there once for each type.
+            if tenants.is_empty() {
+                continue;
+            }
+            let (text, values) = behind(now, &tenants, campaigns, job_types);
+            for row in &self.database.read().await?.rows(&text, &values).await? {
+                let Some(first) = row.int("first")? else { continue };
+                let count = running.get(&row.needed("tenant_id")?).copied().unwrap_or(0);
+                groups.push(group(row, first, count)?);
+            }
+        }
+        Ok(groups)
+    }
 }
 
-/// The groups with jobs that wait, the one with the oldest job first.
-fn groups(now: i64, tenants: Option<&[TenantId]>, job_types: &[String]) -> (String, Vec<Value>) {
+fn group(row: &Row, first: i64, running: i64) -> Result<Group, StoreError> {
+    let (tenant, campaign, job_type) = (row.needed("tenant_id")?, row.text("campaign_id")?, row.needed("job_type")?);
+    Ok(Group { tenant, campaign, job_type, first, running })
+}
+
+/// Words as the rows of a table, in an SQL text.
+fn table<'a>(values: &mut Vec<Value>, words: impl Iterator<Item = &'a str>) -> String {
+    let mut place = |word: &str| {
+        values.push(word.into());
+        format!("(CAST(${} AS TEXT))", values.len())
+    };
+    words.map(&mut place).collect::<Vec<_>>().join(", ")
+}
+
+/// Each tenant and type with jobs that wait: how many of the tenant's run, and the oldest that can run among the
+/// first few (`first`; null: none of them can). `last`: behind this tenant there may be more.
+fn heads(now: i64, tenants: Option<&[TenantId]>, after: &str, job_types: &[String]) -> (String, Vec<Value>) {
     let mut values: Vec<Value> = vec![now.into()];
-    let mut table = |words: Vec<&str>| {
-        let mut place = |word: &str| {
-            values.push(word.into());
-            format!("(CAST(${} AS TEXT))", values.len())
-        };
-        words.into_iter().map(&mut place).collect::<Vec<_>>().join(", ")
-    };
-    let oldest = |index: &str, of: &str| {
-        format!("(SELECT j.rowid FROM jobs j {{by:{index}}} WHERE {WAITS} AND {of} ORDER BY j.rowid LIMIT 1)")
-    };
-    let mut with = format!("types (job_type) AS (VALUES {})", table(job_types.iter().map(String::as_str).collect()));
-    let (alone, in_campaigns) = match tenants {
-        None => {
-            let first = oldest(OF_ALL, "j.campaign_id IS NULL AND j.job_type = t.job_type");
-            let alone = format!("SELECT CAST(NULL AS TEXT) AS tenant_id, {first} AS first, t.job_type FROM types t");
-            (alone, "")
-        }
+    let types = table(&mut values, job_types.iter().map(String::as_str));
+    let turn = match tenants {
         Some(tenants) => {
-            let names = table(tenants.iter().map(TenantId::as_str).collect());
-            with.push_str(&format!(", tenants (tenant_id) AS (VALUES {names})"));
-            let first =
-                oldest(OF_TENANT, "j.campaign_id IS NULL AND j.tenant_id = n.tenant_id AND j.job_type = t.job_type");
-            let alone = format!("SELECT n.tenant_id, {first} AS first, t.job_type FROM types t CROSS JOIN tenants n");
-            (alone, "AND c.tenant_id IN (SELECT tenant_id FROM tenants)")
+            let names = table(&mut values, tenants.iter().map(TenantId::as_str));
+            format!("turn (tenant_id, place) AS (SELECT v.column1, 0 FROM (VALUES {names}) v)")
+        }
+        None => {
+            // The next tenant with a job of any of the types: one look for each type.
+            let next = |after: &str| {
+                format!(
+                    "(SELECT MIN(h.tenant_id) FROM (SELECT (SELECT j.tenant_id FROM jobs j {{by:{OF_TYPE}}}
+                       WHERE {BY_TYPE} AND j.job_type = t.job_type AND j.tenant_id > {after}
+                       ORDER BY j.tenant_id LIMIT 1) AS tenant_id FROM types t) h)"
+                )
+            };
+            values.push(after.into());
+            let (first, others) = (next(&format!("CAST(${} AS TEXT)", values.len())), next("n.tenant_id"));
+            format!(
+                "turn (tenant_id, place) AS (SELECT {first}, 1 UNION ALL
+                   SELECT {others}, n.place + 1 FROM turn n WHERE n.tenant_id IS NOT NULL AND n.place < {TENANTS})"
+            )
         }
     };
-    let first = oldest(OF_CAMPAIGN, "j.tenant_id = c.tenant_id AND j.campaign_id = c.id AND j.job_type = t.job_type");
+    let of_both = format!("{BY_TYPE} AND j.job_type = t.job_type AND j.tenant_id = n.tenant_id ORDER BY j.rowid");
     let text = format!(
-        "WITH {with} SELECT g.tenant_id, g.campaign_id, g.job_type FROM (
-           SELECT a.tenant_id, CAST(NULL AS TEXT) AS campaign_id, a.job_type, a.first FROM ({alone}) a
+        "WITH RECURSIVE types (job_type) AS (VALUES {types}), {turn},
+         heads (tenant_id, job_type, head, first) AS MATERIALIZED (
+           SELECT n.tenant_id, t.job_type, (SELECT j.rowid FROM jobs j {{by:{OF_TYPE}}} WHERE {of_both} LIMIT 1),
+             (SELECT w.row_id FROM (SELECT j.rowid AS row_id, j.campaign_id, j.run_after FROM jobs j {{by:{OF_TYPE}}}
+                 WHERE {of_both} LIMIT {HEAD}) w
+               WHERE (w.run_after IS NULL OR w.run_after <= $1) AND (w.campaign_id IS NULL OR EXISTS (
+                 SELECT 1 FROM campaigns c WHERE c.tenant_id = n.tenant_id AND c.id = w.campaign_id AND {ACTIVE}))
+               ORDER BY w.row_id LIMIT 1)
+           FROM turn n CROSS JOIN types t WHERE n.tenant_id IS NOT NULL)
+         SELECT h.tenant_id, h.job_type, h.first,
+           (SELECT j.campaign_id FROM jobs j
+             WHERE {BY_TYPE} AND j.job_type = h.job_type AND j.tenant_id = h.tenant_id AND j.rowid = h.first) AS campaign_id,
+           (SELECT COUNT(*) FROM jobs j {{by:jobs_running_of_tenant}}
+             WHERE j.origin = 'queued' AND j.status = 'running' AND j.tenant_id = h.tenant_id) AS running,
+           CASE WHEN h.first IS NULL THEN (SELECT COUNT(*) FROM (
+             SELECT c.id FROM campaigns c WHERE c.tenant_id = h.tenant_id AND {ACTIVE} LIMIT {FEW}) a) END AS active,
+           (SELECT n.tenant_id FROM turn n WHERE n.place = {TENANTS}) AS last
+         FROM heads h WHERE h.head IS NOT NULL"
+    );
+    (text, values)
+}
+
+/// Which campaigns of a tenant are looked at, one by one.
+#[derive(Clone, Copy)]
+enum Campaigns {
+    /// The active ones.
+    Active,
+    /// The ones with jobs that wait, jumping from one to the next along the index.
+    Waiting,
+}
+
+/// The groups of some tenants with a job that can run, however many that cannot stand before it.
+fn behind(now: i64, tenants: &[String], campaigns: Campaigns, job_types: &[String]) -> (String, Vec<Value>) {
+    let mut values: Vec<Value> = vec![now.into()];
+    let types = table(&mut values, job_types.iter().map(String::as_str));
+    let tenants = table(&mut values, tenants.iter().map(String::as_str));
+    // The next campaign of a tenant with a job that waits.
+    let next = |from: &str, after: &str| {
+        format!(
+            "(SELECT j.campaign_id FROM jobs j {{by:{OF_CAMPAIGN}}} WHERE {BY_CAMPAIGN} AND j.tenant_id = {from}.tenant_id
+               AND j.campaign_id > {after} ORDER BY j.campaign_id LIMIT 1)"
+        )
+    };
+    let first = |tenant: &str, campaign: &str| {
+        format!(
+            "(SELECT j.rowid FROM jobs j {{by:{OF_CAMPAIGN}}} WHERE {BY_CAMPAIGN} AND {DUE} AND j.tenant_id = {tenant}
+               AND j.campaign_id {campaign} AND j.job_type = t.job_type ORDER BY j.rowid LIMIT 1)"
+        )
+    };
+    let found = match campaigns {
+        Campaigns::Active => {
+            format!(
+                "SELECT n.tenant_id, c.id FROM tenants n JOIN campaigns c ON c.tenant_id = n.tenant_id AND {ACTIVE}"
+            )
+        }
+        Campaigns::Waiting => format!(
+            "SELECT n.tenant_id, {} FROM tenants n
+             UNION ALL SELECT f.tenant_id, {} FROM found f WHERE f.campaign_id IS NOT NULL",
+            next("n", "''"),
+            next("f", "f.campaign_id")
+        ),
+    };
+    let text = format!(
+        "WITH RECURSIVE types (job_type) AS (VALUES {types}), tenants (tenant_id) AS (VALUES {tenants}),
+         found (tenant_id, campaign_id) AS ({found}),
+         groups (tenant_id, campaign_id, job_type, first) AS MATERIALIZED (
+           SELECT n.tenant_id, CAST(NULL AS TEXT), t.job_type, {alone} FROM tenants n CROSS JOIN types t
            UNION ALL
-           SELECT c.tenant_id, c.id, t.job_type, {first} FROM campaigns c CROSS JOIN types t
-             WHERE c.is_active AND c.status = 'active' {in_campaigns}) g
-         WHERE g.first IS NOT NULL ORDER BY g.first LIMIT {GROUPS}"
+           SELECT f.tenant_id, f.campaign_id, t.job_type, {of_campaign} FROM found f CROSS JOIN types t
+             WHERE f.campaign_id IS NOT NULL AND (
+               SELECT COUNT(*) FROM campaigns c WHERE c.tenant_id = f.tenant_id AND c.id = f.campaign_id AND {ACTIVE}) = 1)
+         SELECT g.tenant_id, g.campaign_id, g.job_type, g.first FROM groups g WHERE g.first IS NOT NULL",
+        alone = first("n.tenant_id", "IS NULL"),
+        of_campaign = first("f.tenant_id", "= f.campaign_id"),
     );
     (text, values)
 }
 
 /// Takes the oldest job of a group that nobody else is taking right now.
-async fn take(tx: &mut Tx, now: i64, group: &Row, host: &WorkerId) -> Result<Option<HostedJob>, StoreError> {
-    let mut values: Vec<Value> = vec![now.into(), group.needed("job_type")?.into()];
-    let mut only = format!("{WAITS} AND j.job_type = $2");
-    let mut index = OF_ALL;
-    let campaign = group.text("campaign_id")?;
-    if let Some(tenant) = group.text("tenant_id")? {
-        values.push(tenant.into());
-        only.push_str(" AND j.tenant_id = $3");
-        index = OF_TENANT;
-    }
-    match &campaign {
-        None => only.push_str(" AND j.campaign_id IS NULL"),
+async fn take(tx: &mut Tx, now: i64, group: &Group, host: &WorkerId) -> Result<Option<HostedJob>, StoreError> {
+    let mut values: Vec<Value> = vec![now.into(), group.job_type.as_str().into(), group.tenant.as_str().into()];
+    let of_campaign = match &group.campaign {
+        None => "IS NULL",
         Some(id) => {
             values.push(id.as_str().into());
-            only.push_str(" AND j.campaign_id = $4");
-            index = OF_CAMPAIGN;
             // Held until this commits: a pause that commits first is seen here, a later one waits. The campaign
             // before its jobs, as everywhere: two that wait for each other would both fail.
-            let active = tx
-                .row(
-                    "SELECT id FROM campaigns WHERE tenant_id = $1 AND id = $2 AND is_active AND status = 'active' {share}",
-                    &values[2..],
-                )
-                .await?;
-            if active.is_none() {
+            let text =
+                format!("SELECT c.id FROM campaigns c WHERE c.tenant_id = $1 AND c.id = $2 AND {ACTIVE} {{share}}");
+            if tx.row(&text, &values[2..]).await?.is_none() {
                 return Ok(None);
             }
+            "= $4"
         }
-    }
-    let text =
-        format!("SELECT {} FROM jobs j {{by:{index}}} WHERE {only} ORDER BY j.rowid LIMIT 1 {{skip}}", rows::JOB);
+    };
+    let text = format!(
+        "SELECT {} FROM jobs j {{by:{OF_CAMPAIGN}}} WHERE {BY_CAMPAIGN} AND {DUE} AND j.job_type = $2 AND j.tenant_id = $3
+           AND j.campaign_id {of_campaign} ORDER BY j.rowid LIMIT 1 {{skip}}",
+        rows::JOB
+    );
     let Some(row) = tx.row(&text, &values).await? else { return Ok(None) };
     let Some(job) = rows::readable(rows::job(&row)) else {
         // Only plain SQL can have put it there as queued. At the head of its group it would stop all behind it.

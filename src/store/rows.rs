@@ -11,7 +11,7 @@ pub(super) const JOB: &str = "id, tenant_id, campaign_id, job_type, title, statu
   CAST(items_processed AS BIGINT) AS items_processed, CAST(items_succeeded AS BIGINT) AS items_succeeded,
   CAST(items_failed AS BIGINT) AS items_failed, current_item, CAST(parameters AS TEXT) AS parameters,
   CAST(result AS TEXT) AS result, error_message, CAST(max_retries AS BIGINT) AS max_retries,
-  CAST(retry_count AS BIGINT) AS retry_count, created_by, cancelled_by, CAST(created_at AS TEXT) AS created_at,
+  CAST(retry_count AS BIGINT) AS retry_count, run_after, timeout_seconds, created_by, cancelled_by, CAST(created_at AS TEXT) AS created_at,
   CAST(started_at AS TEXT) AS started_at, CAST(completed_at AS TEXT) AS completed_at,
   CAST(cancelled_at AS TEXT) AS cancelled_at, CAST(updated_at AS TEXT) AS updated_at,
   origin, host, run, fence, paused_from, resume_point, rowid AS row_id";
@@ -57,6 +57,11 @@ pub(super) fn job(row: &Row) -> Result<Job, StoreError> {
         error_message: row.text("error_message")?,
         max_retries: row.int("max_retries")?.unwrap_or(0),
         retry_count: row.int("retry_count")?.unwrap_or(0),
+        run_after: row
+            .int("run_after")?
+            .and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok())
+            .map(|t| t.to_string()),
+        timeout_seconds: row.int("timeout_seconds")?,
         created_by: row.text("created_by")?,
         cancelled_by: row.text("cancelled_by")?,
         created_at: time(row.text("created_at")?),
@@ -115,6 +120,13 @@ pub(super) fn job_resource(row: &Row) -> Result<Resource, StoreError> {
     let id = row.needed("id")?;
     let id: ResourceId = id.parse().map_err(|_| odd("an id that is none", &id))?;
     Ok(Resource::job(tenant(row)?, id))
+}
+
+/// The campaign that a row of `campaigns` is about.
+pub(super) fn campaign_resource(row: &Row) -> Result<Resource, StoreError> {
+    let id = row.needed("id")?;
+    let id: ResourceId = id.parse().map_err(|_| odd("an id that is none", &id))?;
+    Ok(Resource::campaign(tenant(row)?, id))
 }
 
 /// What is not JSON (a text put there by hand) is given as a JSON text.

@@ -1,9 +1,11 @@
 //! What a worker that hosts a job writes. Every statement names the run: one that is over changes nothing.
 
+use std::time::Duration;
+
 use super::jobs::{read, read_campaign};
 use super::sql::{Tx, Value};
-use super::{Finished, Run, RunEnd, Store, StoreError, rows};
-use crate::domain::{Campaign, Job, Progress, Resource};
+use super::{Account, Finished, Released, Run, RunEnd, Store, StoreError, failed_items, rows};
+use crate::domain::{Campaign, Progress, Resource, backoff};
 
 /// The row is still this run's.
 const MINE: &str = "tenant_id = $1 AND id = $2 AND host = $3 AND run = $4";
@@ -54,21 +56,23 @@ async fn end_with_campaign(tx: &mut Tx, job: &Resource) -> Result<(), StoreError
 }
 
 impl Store {
-    /// Writes progress and, where given, the resume point. `false`: the job is no longer this run's.
-    pub async fn save_progress(
-        &self,
-        run: &Run,
-        progress: &Progress,
-        resume_point: Option<&serde_json::Value>,
-    ) -> Result<bool, StoreError> {
+    /// Writes what a run has to say, all of it or nothing: a resume point that is in SQL has every item before it
+    /// accounted for. `false`: the job is no longer this run's.
+    pub async fn save(&self, run: &Run, account: &Account) -> Result<bool, StoreError> {
         let mut values = mine(run);
-        progress_values(&mut values, progress);
-        values.push(resume_point.map(ToString::to_string).into());
+        progress_values(&mut values, &account.progress);
+        values.push(account.resume_point.as_ref().map(ToString::to_string).into());
         let text = format!(
             "UPDATE jobs SET {PROGRESS}, resume_point = COALESCE($11, resume_point), updated_at = {{now}}
              WHERE {MINE} AND status IN ('running', 'paused')"
         );
-        self.change(&text, &values).await
+        let mut tx = self.database.write().await?;
+        let ours = tx.execute(&text, &values).await? > 0;
+        if ours {
+            failed_items::add(&mut tx, run, &account.failed_items).await?;
+        }
+        tx.commit().await?;
+        Ok(ours)
     }
 
     /// The work has ended. A failure goes back to `pending` while retries are left.
@@ -87,7 +91,7 @@ impl Store {
             RunEnd::Failed { error, .. } if again => ("pending", Value::Text(None), Some(error.clone())),
             RunEnd::Failed { error, .. } => ("failed", Value::Text(None), Some(error.clone())),
         };
-        let run_after = again.then(|| jiff::Timestamp::now().as_millisecond() + backoff_ms(job.retry_count));
+        let run_after = again.then(|| jiff::Timestamp::now().as_millisecond() + until_retry_ms(job.retry_count));
         values.extend([status.into(), result, error.into(), run_after.into(), i64::from(again).into()]);
         let text = format!(
             "UPDATE jobs SET {PROGRESS}, status = $11, result = {{json:$12}}, error_message = $13, run_after = $14,
@@ -140,12 +144,17 @@ impl Store {
         Ok(found.iter().filter_map(|row| rows::readable(run(row))).collect())
     }
 
-    /// The host died: a queued job waits for another worker (or stays paused), an attached one has failed.
-    /// `None`: it had moved on.
-    pub async fn release_dead(&self, run: &Run, error: &str) -> Result<Option<Job>, StoreError> {
+    /// The host died: a queued job waits for another worker (or stays paused), an attached one has failed; a paused
+    /// one by way of `running`, since nothing else leads there. `None`: it had moved on.
+    pub async fn release_dead(&self, run: &Run, error: &str) -> Result<Option<Released>, StoreError> {
         let mut tx = self.database.write().await?;
         hold_campaign(&mut tx, &run.job).await?;
         let mut values = mine(run);
+        let text = format!(
+            "UPDATE jobs SET status = 'running', paused_from = NULL, updated_at = {{now}}
+             WHERE {MINE} AND origin = 'attached' AND status = 'paused'"
+        );
+        let resumed = tx.execute(&text, &values).await? > 0;
         values.push(error.into());
         let text = format!(
             "UPDATE jobs SET host = NULL, updated_at = {{now}}, {LET_GO},
@@ -161,7 +170,7 @@ impl Store {
         end_with_campaign(&mut tx, &run.job).await?;
         let job = read(&mut tx, &run.job).await?;
         tx.commit().await?;
-        Ok(job)
+        Ok(job.map(|job| Released { job, resumed }))
     }
 
     /// Marks a campaign completed if it is active and all its jobs have ended (and there is at least one).
@@ -190,7 +199,7 @@ impl Store {
     }
 
     /// One statement in its own transaction; whether it changed a row.
-    async fn change(&self, text: &str, values: &[Value]) -> Result<bool, StoreError> {
+    pub(super) async fn change(&self, text: &str, values: &[Value]) -> Result<bool, StoreError> {
         let mut tx = self.database.write().await?;
         let changed = tx.execute(text, values).await?;
         tx.commit().await?;
@@ -198,8 +207,12 @@ impl Store {
     }
 }
 
-/// Exponential with full jitter, at most a minute.
-fn backoff_ms(retries: i64) -> i64 {
-    let most = 1_000_i64 << retries.clamp(0, 6);
-    fastrand::i64(0..=most.min(60_000))
+/// First wait for a retry at its longest; doubled each time.
+const RETRY: Duration = Duration::from_secs(1);
+/// The longest of them.
+const RETRY_MOST: Duration = Duration::from_secs(60);
+
+fn until_retry_ms(retries: i64) -> i64 {
+    let wait = backoff(RETRY, RETRY_MOST, u32::try_from(retries).unwrap_or(0), fastrand::f64());
+    i64::try_from(wait.as_millis()).unwrap_or(0)
 }

@@ -1,6 +1,8 @@
 //! What goes into SQL and comes out of it, beyond the domain's own rows.
 
-use crate::domain::{Action, CommandId, Job, JobStatus, Resource, ResourceId, TenantId, UserId, WorkerId};
+use crate::domain::{
+    Action, CommandId, FailedItem, Job, JobStatus, Progress, Resource, ResourceId, TenantId, UserId, WorkerId,
+};
 
 /// A job to be made.
 #[derive(Debug, Clone)]
@@ -19,6 +21,8 @@ pub struct NewJob {
     pub parameters: serde_json::Value,
     /// How often it may be tried again after a failure.
     pub max_retries: u32,
+    /// Longest running time of one run in seconds, without the time it stands paused; `None`: no limit.
+    pub timeout_seconds: Option<u32>,
     /// Who makes it.
     pub created_by: Option<UserId>,
 }
@@ -100,6 +104,49 @@ pub enum RunEnd {
         /// Trying again cannot help.
         permanent: bool,
     },
+}
+
+/// What a run has to say beside how it ended.
+#[derive(Debug, Clone, Default)]
+pub struct Account {
+    /// How far it is.
+    pub progress: Progress,
+    /// Where it could go on; `None`: as the row says.
+    pub resume_point: Option<serde_json::Value>,
+    /// What failed since the last time it was asked.
+    pub failed_items: Vec<FailedItem>,
+}
+
+/// A job whose host is dead, released.
+#[derive(Debug, Clone)]
+pub struct Released {
+    /// The row as it is now.
+    pub job: Job,
+    /// It was paused, and went through `running` to its end: nothing else leads there.
+    pub resumed: bool,
+}
+
+/// Which failed items to list.
+#[derive(Debug, Clone)]
+pub struct FailedItemFilter {
+    /// Whose.
+    pub job: Resource,
+    /// From the last page.
+    pub after: Option<String>,
+    /// At most so many (1 to 1,000).
+    pub limit: u32,
+}
+
+/// One row of `failed_items`.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct FailedItemRow {
+    /// Which, and why.
+    #[serde(flatten)]
+    pub failed: FailedItem,
+    /// In which run of the job it failed last.
+    pub run: i64,
+    /// When: RFC 3339.
+    pub at: Option<String>,
 }
 
 /// What ending a run gave.

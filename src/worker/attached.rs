@@ -8,7 +8,7 @@ use super::core::{Core, Desired};
 use super::hosted::Controlled;
 use super::hosts::{Gone, Hosted, Phase};
 use super::report::Report;
-use super::{WorkerError, control, news, reaper};
+use super::{WorkerError, control, news, reaper, timeout};
 use crate::broker::{Broker, Subscriber};
 use crate::config::Settings;
 use crate::domain::{Job, Progress};
@@ -70,6 +70,13 @@ impl AttachedHost {
     /// Tells everyone who watches how far the work is: at most four times a second, the last one always.
     pub fn progress(&self, progress: Progress) {
         self.hosted.report.progress(progress);
+    }
+
+    /// Returns, with the words for it, when the job has been running for as long as it may; the time that it stands
+    /// paused does not count. End the work then, and report that as a failure. Never, if there is no limit.
+    pub async fn timed_out(&self) -> String {
+        let limit = timeout::limit(&self.hosted.job.job);
+        timeout::words(timeout::used_up(self.hosted.status.subscribe(), limit).await)
     }
 
     /// Returns if another run has taken the job, or another system has ended its row: the work is being

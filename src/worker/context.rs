@@ -25,7 +25,9 @@ use crate::store::{HostedJob, Store};
 /// then, and not before: put checkpoints as close together as you want pauses to be quick.
 ///
 /// **When it is cancelled,** these return [`Cancelled`]: pass it on with `?`. Code that does not come
-/// to one of them within `worker.grace_seconds` is dropped where it awaits.
+/// to one of them within `worker.grace_seconds` is dropped where it awaits. The same happens when it has
+/// run for longer than its `timeout_seconds` (the time it stood paused does not count); that is a failure,
+/// tried again while retries are left.
 ///
 /// **When its worker leaves,** the future is dropped at a checkpoint, and another worker calls
 /// [`Job::run`](super::Job::run) again, with what was [saved](Self::save).
@@ -99,6 +101,15 @@ impl JobContext {
     /// second are sent, and always the last one.
     pub fn progress(&self, progress: Progress) {
         self.inner.report.progress(progress);
+    }
+
+    /// Keeps one item that could not be done, and why, for whoever looks at the job: its name within the job (a row
+    /// number, an address), and words. The first 10,000 of a job are kept; count all of them in
+    /// [`Progress::items_failed`]. An item that fails again, in this run or a later one, stays one row with its
+    /// newest error. Written together with the resume point: say it before you [`save`](Self::save) a point
+    /// that lies behind the item, and no kill can lose it.
+    pub fn failed_item(&self, item: impl AsRef<str>, error: impl std::fmt::Display) {
+        self.inner.report.failed_item(item.as_ref(), &error.to_string());
     }
 
     /// Remembers where the job could go on. Written to SQL within a second, and whenever the job pauses,

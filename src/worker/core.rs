@@ -186,7 +186,7 @@ where
     }
 }
 
-/// Exponential with full jitter: `base` doubled for each earlier try, at most `most`.
+/// A wait before the next try: see [`domain::backoff`](crate::domain::backoff).
 pub(crate) fn backoff(base: Duration, most: Duration, tries: u32) -> Duration {
-    base.saturating_mul(1_u32 << tries.min(16)).min(most).mul_f64(fastrand::f64())
+    crate::domain::backoff(base, most, tries, fastrand::f64())
 }

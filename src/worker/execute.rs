@@ -13,7 +13,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit};
 use super::core::{Core, backoff, insist};
 use super::hosts::{Gone, Hosted};
 use crate::broker::scripts::claim::{Claim, Completed, End};
-use crate::domain::ResourceKind;
+use crate::domain::{Action, ResourceKind};
 use crate::protocol::server;
 use crate::store::{Applied, Change, Run, StoreError};
 use crate::telemetry::metrics;
@@ -63,15 +63,32 @@ impl Core {
             command_id = %claim.command, tenant_id = %claim.resource.tenant, resource = %claim.resource, action = claim.action.word(),
             user_id = %claim.user, attempt = claim.attempt, worker_id = %self.id, "worker.command_claimed"
         );
-        let verdict = if self.is_expired(claim) {
-            Verdict::Expired
-        } else {
-            match claim.resource.kind {
+        let early = if self.is_expired(claim) { Some(Verdict::Expired) } else { self.gives_way(claim).await };
+        let verdict = match early {
+            Some(verdict) => verdict,
+            None => match claim.resource.kind {
                 ResourceKind::Job => self.job_command(claim, poke, room).await,
                 ResourceKind::Campaign => self.campaign_command(claim, poke, room).await,
-            }
+            },
         };
         self.conclude(claim, claimed, verdict).await
+    }
+
+    /// A pause or resume whose first try broke off, with a cancel that came meanwhile: it had not been claimed by
+    /// anyone who could hear of that cancel. It gives way, unless SQL says that it has been applied.
+    async fn gives_way(&self, claim: &Claim) -> Option<Verdict> {
+        if claim.action == Action::Cancel || !claim.cancel_waits {
+            return None;
+        }
+        match self.store.is_applied(claim.command).await {
+            Ok(true) => return None,
+            Ok(false) => {}
+            Err(error) => return Some(self.after_error(claim, &error)),
+        }
+        if let Some(hosted) = self.hosts.get(&claim.resource) {
+            self.undo_pause(&hosted).await; // An earlier try of this worker may have stopped it.
+        }
+        Some(Verdict::Failed(server::SUPERSEDED.to_owned()))
     }
 
     /// Only at the first try: a command that was taken up in time may have been applied already.

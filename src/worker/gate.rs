@@ -29,8 +29,21 @@ pub(crate) enum Wanted {
     Pause,
     /// To stand still and be dropped: another worker goes on from the resume point.
     Leave,
+    /// To end: it has run for longer than it may, and counts as failed.
+    TimedOut(Cancelled),
     /// To end.
     Cancel(Cancelled),
+}
+
+impl Wanted {
+    /// A wish to end gives way to a stronger one only.
+    fn strength(&self) -> u8 {
+        match self {
+            Self::Go | Self::Pause => 0,
+            Self::Leave | Self::TimedOut(_) => 1,
+            Self::Cancel(_) => 2,
+        }
+    }
 }
 
 /// What the code does.
@@ -122,8 +135,7 @@ impl Gate {
     pub(crate) fn want(&self, wish: Wanted) {
         let inner = self.lock();
         let changed = self.wanted.send_if_modified(|now| {
-            let keep =
-                matches!(now, Wanted::Cancel(_)) || (*now == Wanted::Leave && !matches!(wish, Wanted::Cancel(_)));
+            let keep = now.strength() > 0 && wish.strength() <= now.strength();
             if keep || *now == wish {
                 return false;
             }
@@ -131,7 +143,7 @@ impl Gate {
             true
         });
         if changed {
-            if matches!(*self.wanted.borrow(), Wanted::Go | Wanted::Cancel(_)) {
+            if matches!(*self.wanted.borrow(), Wanted::Go | Wanted::TimedOut(_) | Wanted::Cancel(_)) {
                 self.set_standing(Standing::Going);
             }
             wake(&inner);
@@ -243,7 +255,7 @@ impl Gate {
     /// `None`: wait.
     fn may_go(&self, wanted: &Wanted) -> Option<Result<(), Cancelled>> {
         match wanted {
-            Wanted::Cancel(cancelled) => Some(Err(cancelled.clone())),
+            Wanted::Cancel(cancelled) | Wanted::TimedOut(cancelled) => Some(Err(cancelled.clone())),
             Wanted::Go if self.is_confirmed() => Some(Ok(())),
             Wanted::Go | Wanted::Pause | Wanted::Leave => None,
         }

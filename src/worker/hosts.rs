@@ -42,6 +42,9 @@ pub(crate) enum Gone {
     Elsewhere,
 }
 
+/// Asks the writer to pass everything on; it answers whether that is done (or never will be).
+pub(crate) type Flush = oneshot::Sender<bool>;
+
 /// One run inside this process.
 pub(crate) struct Hosted {
     pub(crate) job: HostedJob,
@@ -54,7 +57,7 @@ pub(crate) struct Hosted {
     pub(crate) status: watch::Sender<JobStatus>,
     pub(crate) last_renewed: watch::Sender<Instant>,
     /// Asks the writer to pass everything on now. A few callers at most: a command and the end.
-    flush: mpsc::Sender<oneshot::Sender<()>>,
+    flush: mpsc::Sender<Flush>,
 }
 
 impl Hosted {
@@ -63,7 +66,7 @@ impl Hosted {
         work: Arc<dyn Controlled>,
         report: Arc<Report>,
         gate: Option<Arc<Gate>>,
-    ) -> (Arc<Self>, mpsc::Receiver<oneshot::Sender<()>>) {
+    ) -> (Arc<Self>, mpsc::Receiver<Flush>) {
         let (flush, hear_flush) = mpsc::channel(8);
         let hosted = Self {
             status: watch::Sender::new(job.job.status),
@@ -121,12 +124,11 @@ impl Hosted {
         }
     }
 
-    /// Passes progress and resume point on, and returns when that was tried.
-    pub(crate) async fn flush(&self) {
+    /// Passes on what the work has said. `false`: SQL did not take it, and may later.
+    pub(crate) async fn flush(&self) -> bool {
         let (done, wait) = oneshot::channel();
-        if self.flush.send(done).await.is_ok() {
-            let _ = wait.await;
-        }
+        // Without a writer the run is gone, and nothing more of it is to be written.
+        self.flush.send(done).await.is_err() || wait.await.unwrap_or(true)
     }
 }
 

@@ -94,7 +94,8 @@ pub enum JobError {
     /// It did not work, and never will.
     #[error("{0}")]
     Permanent(String),
-    /// An operator cancelled it: what `?` after a checkpoint makes of it. Not a failure.
+    /// An operator cancelled it, or it has run for longer than its `timeout_seconds` (that counts as a failure
+    /// that may pass): what `?` after a checkpoint makes of it.
     #[error(transparent)]
     Cancelled(#[from] Cancelled),
 }
@@ -115,7 +116,7 @@ impl JobError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("cancelled by {by}")]
 pub struct Cancelled {
-    /// The user who asked.
+    /// The user who asked; "the worker" where the time is used up or the job is no longer this worker's.
     pub by: String,
     /// Why, in the user's words.
     pub reason: Option<String>,
@@ -125,6 +126,11 @@ impl Cancelled {
     /// What a blocking thread hears when its worker leaves: the job goes on elsewhere from its resume point.
     pub(crate) fn leaving() -> Self {
         Self { by: "the worker".to_owned(), reason: Some("the worker is leaving".to_owned()) }
+    }
+
+    /// The run has used up its time.
+    pub(crate) fn timed_out(words: String) -> Self {
+        Self { by: "the worker".to_owned(), reason: Some(words) }
     }
 
     /// The job has ended: so do its programs.

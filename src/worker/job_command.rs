@@ -13,7 +13,7 @@ use super::hosts::{Hosted, Phase};
 use crate::broker::scripts::claim::Claim;
 use crate::domain::{Action, JobStatus, ResourceKind, WorkerId};
 use crate::protocol::server;
-use crate::store::{Applied, Run, StoreError};
+use crate::store::{Applied, Released, Run, StoreError};
 
 /// Until the job's own host, which is alive, takes its command.
 const HOST_SOON: Duration = Duration::from_millis(250);
@@ -94,7 +94,7 @@ impl Core {
     }
 
     /// Lets the work go on, unless the row says that it is paused.
-    async fn undo_pause(&self, hosted: &Hosted) {
+    pub(crate) async fn undo_pause(&self, hosted: &Hosted) {
         let status = *hosted.status.borrow();
         if status != JobStatus::Paused {
             hosted.work.resume().await;
@@ -137,8 +137,12 @@ impl Core {
             Err(Phase::Cancelled) => {}
             Err(_) => return None,
         }
-        hosted.flush().await;
-        match self.apply(claim, Some(hosted.run())).await {
+        let applied = if hosted.flush().await {
+            self.apply(claim, Some(hosted.run())).await
+        } else {
+            Err(StoreError::Unavailable("what the work said last could not be written".to_owned()))
+        };
+        match applied {
             Ok(Applied::Succeeded { status, .. }) => {
                 hosted.status.send_replace(JobStatus::Cancelled);
                 self.publish_status(hosted.resource(), JobStatus::Cancelled, Desired::Nothing).await;
@@ -263,7 +267,10 @@ impl Core {
 
     /// Takes a job from a host that is dead.
     pub(crate) async fn release(self: &Arc<Self>, run: &Run) -> Result<(), StoreError> {
-        if let Some(job) = self.store.release_dead(run, HOST_DIED).await? {
+        if let Some(Released { job, resumed }) = self.store.release_dead(run, HOST_DIED).await? {
+            if resumed {
+                self.publish_status(&run.job, JobStatus::Running, Desired::Nothing).await;
+            }
             tracing::warn!(job_id = %run.job.id, tenant_id = %run.job.tenant, host = %run.host, run = run.number, status = job.status.word(), "worker.job_released");
             self.announce_left(&job, run.number).await;
         }

@@ -8,9 +8,9 @@
 //! | `execute`, `job_command`, `campaign_command`, `bring` | one claimed command, up to its one result |
 //! | `dispatch`, `runtime` | takes jobs that wait in SQL, and runs their code |
 //! | `gate`, `context`, `job`, `child` | what job code is written against |
-//! | `hosts`, `tend`, `report` | the runs hosted here: renewals, progress, their recorded end |
+//! | `hosts`, `tend`, `report`, `timeout` | the runs hosted here: renewals, progress, their recorded end |
 //! | `reaper` | heartbeats, and the jobs of workers that have none any more |
-//! | `news`, `audit` | campaign progress; audit entries on their way to SQL |
+//! | `news`, `audit`, `upkeep` | campaign progress; audit entries on their way to SQL; what one worker does for all |
 //! | `attached` | all of that for the one job of `wheelhouse run` |
 //! | `process` | programs as work: stopped, continued and ended with all that belongs to them |
 //! | `jobs` | the kinds of job that come with Wheelhouse |
@@ -40,6 +40,8 @@ mod reaper;
 mod report;
 mod runtime;
 mod tend;
+mod timeout;
+mod upkeep;
 mod waiting;
 
 use std::sync::Arc;
@@ -160,6 +162,7 @@ impl Worker {
         core.spawn(reaper::run(core.clone()));
         core.spawn(audit::run(core.clone()));
         core.spawn(news::run(core.clone()));
+        core.spawn(upkeep::run(core.clone()));
         tracing::info!(worker_id = %core.id, concurrency = core.settings.worker.concurrency, "worker.started");
 
         stop.cancelled().await;

@@ -13,6 +13,7 @@ use super::hosted::{Controlled, Reached};
 use super::hosts::Hosted;
 use super::job::{AnyJob, Cancelled, JobError};
 use super::report::Report;
+use super::timeout;
 use crate::store::{HostedJob, RunEnd};
 
 /// Job code as commands see it.
@@ -121,6 +122,7 @@ async fn supervise(
     let in_time = tokio::select! {
         outcome = &mut running => Some(outcome),
         () = overdue(&gate, core.settings.worker.grace) => None,
+        () = end_in_time(&hosted, &gate, &children) => None,
     };
     let outcome = match in_time {
         Some(outcome) => outcome,
@@ -164,10 +166,21 @@ impl Drop for AbortOnDrop {
     }
 }
 
+/// Asks a run that has used up its time to end, as a cancel does. Does not return.
+async fn end_in_time(hosted: &Hosted, gate: &Gate, children: &Children) {
+    let limit = timeout::used_up(hosted.status.subscribe(), timeout::limit(&hosted.job.job)).await;
+    let why = Cancelled::timed_out(timeout::words(limit));
+    tracing::warn!(job_id = %hosted.resource().id, tenant_id = %hosted.resource().tenant, run = hosted.run().number, limit_s = limit.as_secs(), "worker.job_timed_out");
+    gate.want(Wanted::TimedOut(why.clone()));
+    children.end(&why).await;
+    std::future::pending::<()>().await;
+}
+
 /// Returns when the end has been wanted for the whole grace.
 async fn overdue(gate: &Gate, grace: Duration) {
     let mut wanted = gate.watch_wanted();
-    let _ = wanted.wait_for(|wanted| matches!(wanted, Wanted::Cancel(_) | Wanted::Leave)).await;
+    let ends = |wanted: &Wanted| matches!(wanted, Wanted::Cancel(_) | Wanted::TimedOut(_) | Wanted::Leave);
+    let _ = wanted.wait_for(ends).await;
     tokio::time::sleep(grace).await;
 }
 
@@ -178,6 +191,7 @@ fn judge(wanted: &Wanted, outcome: Option<Outcome>) -> (Ended, Option<RunEnd>) {
         // Whatever was wanted: the work is done.
         (_, Some(Ok(result))) => (Ended::Itself, Some(RunEnd::Completed(result))),
         (Wanted::Cancel(_), _) => (Ended::Cancelled, None),
+        (Wanted::TimedOut(why), _) => failed(why.reason.clone().unwrap_or_default(), false),
         (Wanted::Leave, None | Some(Err(JobError::Cancelled(_)))) => (Ended::Left, None),
         (_, Some(Err(JobError::Failed(error)))) => failed(error, false),
         (_, Some(Err(JobError::Permanent(error)))) => failed(error, true),

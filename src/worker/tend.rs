@@ -3,16 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::core::{Core, backoff};
-use super::hosts::{Gone, Hosted, Phase};
+use super::hosts::{Flush, Gone, Hosted, Phase};
+use super::report::Latest;
 use crate::broker::scripts::runs::RunState;
 use crate::broker::scripts::updates::Update;
 use crate::domain::{Job, JobStatus};
 use crate::protocol::server;
-use crate::store::{Finished, RunEnd, StoreError};
+use crate::store::{Account, Finished, RunEnd, StoreError};
 
 /// Between two renewals: the longest that a lost wake-up of a hosted job's command can last.
 const RENEW: Duration = Duration::from_secs(1);
@@ -23,7 +24,7 @@ const SAVE: Duration = Duration::from_secs(1);
 
 impl Core {
     /// Takes a run into the table and looks after it until it is gone.
-    pub(crate) async fn host(self: &Arc<Self>, hosted: &Arc<Hosted>, hear_flush: mpsc::Receiver<oneshot::Sender<()>>) {
+    pub(crate) async fn host(self: &Arc<Self>, hosted: &Arc<Hosted>, hear_flush: mpsc::Receiver<Flush>) {
         self.hosts.insert(hosted.clone());
         // Before anything else: from now on its commands are for this worker alone.
         self.renew(hosted).await;
@@ -61,7 +62,6 @@ impl Core {
                 }
                 continue;
             }
-            hosted.flush().await;
             match self.record(hosted, &end, &mut tries).await {
                 Recorded::As(job) => {
                     self.announce_left(&job, hosted.run().number).await;
@@ -94,11 +94,17 @@ impl Core {
 
     async fn record(&self, hosted: &Hosted, end: &RunEnd, tries: &mut u32) -> Recorded {
         loop {
+            // What the work said last first: once its end is in SQL, nothing more of it can be written.
+            if !hosted.flush().await {
+                tokio::time::sleep(backoff(Duration::from_millis(200), Duration::from_secs(5), *tries)).await;
+                *tries = tries.saturating_add(1);
+                continue;
+            }
             let progress = hosted.report.latest().progress;
             let answer = match self.store.finish(hosted.run(), &progress, end).await {
                 Ok(Finished::Done(job)) => return Recorded::As(job),
                 // Not running, or not ours any more: a write that only needs it to be ours tells which.
-                Ok(Finished::Lost) => self.store.save_progress(hosted.run(), &progress, None).await,
+                Ok(Finished::Lost) => self.store.save(hosted.run(), &Account { progress, ..Account::default() }).await,
                 Err(error) => Err(error),
             };
             match answer {
@@ -118,17 +124,16 @@ impl Core {
         if hosted.advance(&[Phase::Open, Phase::Cancelled, Phase::EndedPaused], Phase::Closing).is_err() {
             return;
         }
-        hosted.flush().await;
         let mut tries = 0;
         loop {
-            match self.store.hand_back(hosted.run()).await {
-                Ok(_) => break,
-                Err(error) => {
-                    self.complain(hosted, &error, "worker.hand_back_delayed");
-                    tokio::time::sleep(backoff(Duration::from_millis(100), Duration::from_secs(1), tries)).await;
-                    tries += 1;
+            if hosted.flush().await {
+                match self.store.hand_back(hosted.run()).await {
+                    Ok(_) => break,
+                    Err(error) => self.complain(hosted, &error, "worker.hand_back_delayed"),
                 }
             }
+            tokio::time::sleep(backoff(Duration::from_millis(100), Duration::from_secs(1), tries)).await;
+            tries += 1;
         }
         match self.store.job(hosted.resource()).await {
             Ok(Some(job)) => self.announce_left(&job, hosted.run().number).await,
@@ -164,20 +169,20 @@ async fn renewer(core: Arc<Core>, hosted: Arc<Hosted>) {
 }
 
 /// The only one who writes a run's progress, so that an older one never follows a newer one.
-async fn writer(core: Arc<Core>, hosted: Arc<Hosted>, mut hear_flush: mpsc::Receiver<oneshot::Sender<()>>) {
+async fn writer(core: Arc<Core>, hosted: Arc<Hosted>, mut hear_flush: mpsc::Receiver<Flush>) {
     let mut written = Written::default();
     let (mut publish_at, mut save_at) = (Instant::now(), Instant::now() + SAVE);
     loop {
         let latest = hosted.report.latest();
         let to_publish = latest.progress_version != written.published;
-        let to_save = latest.progress_version != written.saved || latest.resume_version != written.resume;
+        let to_save = !written.has_saved(&latest);
         tokio::select! {
             () = hosted.gone() => return,
             Some(done) = hear_flush.recv() => {
                 written.publish(&core, &hosted).await;
-                written.save(&core, &hosted).await;
+                let saved = written.save(&core, &hosted).await;
                 (publish_at, save_at) = (Instant::now() + PUBLISH, Instant::now() + SAVE);
-                let _ = done.send(());
+                let _ = done.send(saved);
             }
             () = hosted.report.changed.notified() => {}
             () = tokio::time::sleep_until(publish_at), if to_publish => {
@@ -198,9 +203,15 @@ struct Written {
     published: u64,
     saved: u64,
     resume: u64,
+    failed: u64,
 }
 
 impl Written {
+    fn has_saved(&self, latest: &Latest) -> bool {
+        (latest.progress_version, latest.resume_version, latest.failed_version)
+            == (self.saved, self.resume, self.failed)
+    }
+
     async fn publish(&mut self, core: &Core, hosted: &Hosted) {
         let latest = hosted.report.latest();
         if latest.progress_version == self.published {
@@ -219,18 +230,28 @@ impl Written {
         }
     }
 
-    async fn save(&mut self, core: &Arc<Core>, hosted: &Arc<Hosted>) {
-        let latest = hosted.report.latest();
-        let point = latest.resume_point.as_ref().filter(|_| latest.resume_version != self.resume);
-        if point.is_none() && latest.progress_version == self.saved {
-            return;
+    /// `false`: SQL did not take it, and may later.
+    async fn save(&mut self, core: &Arc<Core>, hosted: &Arc<Hosted>) -> bool {
+        if self.has_saved(&hosted.report.latest()) {
+            return true;
         }
-        match core.store.save_progress(hosted.run(), &latest.progress, point).await {
-            Ok(true) => (self.saved, self.resume) = (latest.progress_version, latest.resume_version),
+        let (latest, failed_items) = hosted.report.everything();
+        let resume_point = latest.resume_point.filter(|_| latest.resume_version != self.resume);
+        let account = Account { progress: latest.progress, resume_point, failed_items };
+        match core.store.save(hosted.run(), &account).await {
+            Ok(true) => {
+                (self.saved, self.resume, self.failed) =
+                    (latest.progress_version, latest.resume_version, latest.failed_version);
+                hosted.report.stored(latest.failed_version);
+            }
             // While a command or the end is being recorded, the row may have left this run on purpose.
             Ok(false) if hosted.phase() == Phase::Open => core.abandon(hosted),
             Ok(false) => {}
-            Err(error) => tracing::warn!(job = %hosted.resource(), %error, "worker.progress_not_saved"),
+            Err(error) => {
+                tracing::warn!(job = %hosted.resource(), %error, "worker.progress_not_saved");
+                return !error.is_transient();
+            }
         }
+        true
     }
 }

@@ -104,6 +104,7 @@ impl Bed {
             title: None,
             parameters: Value::Null,
             max_retries: 0,
+            timeout_seconds: None,
             created_by: None,
         };
         self.store.create_job(&job).await.expect("job");

@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 use wheelhouse::broker::scripts::updates::Update;
-use wheelhouse::domain::Resource;
+use wheelhouse::domain::{FailedItem, Resource};
+use wheelhouse::store::Account;
 
 use crate::support::api::Api;
 
@@ -150,4 +151,53 @@ async fn jobs_are_made_also_while_redis_is_away() {
     api.redis.restart();
     let shown = async || api.get(&ann, "/api/v1/jobs/j1").await.status == 200;
     crate::support::api::until("Redis is found again", shown).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_has_a_time_limit_where_it_was_given_one() {
+    let api = Api::start(&[]).await;
+    let ann = api.user("ann", "acme", &["*"]).await;
+    for (id, limit) in [("with", json!(90)), ("without", json!(null))] {
+        let made = api.post(&ann, "/api/v1/jobs", &json!({"job_type":"demo","id":id,"timeout_seconds":limit})).await;
+        assert_eq!(made.expect(201)["timeout_seconds"], limit);
+        let shown = api.get(&ann, &format!("/api/v1/jobs/{id}")).await.expect(200);
+        assert_eq!((&shown["timeout_seconds"], &shown["run_after"]), (&limit, &json!(null)));
+    }
+    let none = api.post(&ann, "/api/v1/jobs", &json!({"job_type":"demo","timeout_seconds":0})).await;
+    assert!(none.error(400, "invalid_message").contains("timeout_seconds must be"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_failed_items_of_a_job_come_in_pages_for_those_who_may_read_it() {
+    let api = Api::start(&[]).await;
+    let ann = api.user("ann", "acme", &["jobs.*"]).await;
+    let (bob, stranger) = (api.user("bob", "acme", &["campaigns.read"]).await, api.user("eve", "globex", &["*"]).await);
+    api.post(&ann, "/api/v1/jobs", &json!({"job_type":"demo","id":"j1"})).await.expect(201);
+    let path = "/api/v1/jobs/j1/failed_items";
+    assert_eq!(api.get(&ann, path).await.expect(200), json!({"failed_items": [], "next": null}));
+    let host = "w".parse().expect("worker");
+    let hosted = api.store.claim_job(&host, None, &["demo".to_owned()]).await.expect("claim").expect("the job");
+    let failed_items =
+        (0..5).map(|n| FailedItem { item: format!("row {n}"), error: "no \"quotes\"".to_owned() }).collect();
+    api.store.save(&hosted.run, &Account { failed_items, ..Account::default() }).await.expect("save");
+
+    let (mut items, mut after) = (Vec::new(), String::new());
+    loop {
+        let page = api.get(&ann, &format!("{path}?limit=2&after={after}")).await.expect(200);
+        let rows = page["failed_items"].as_array().expect("rows").clone();
+        assert!(rows.len() <= 2);
+        items.extend(rows);
+        let Some(next) = page["next"].as_str() else { break };
+        after = next.to_owned();
+    }
+    let names: Vec<&Value> = items.iter().map(|row| &row["item"]).collect();
+    assert_eq!(json!(names), json!(["row 0", "row 1", "row 2", "row 3", "row 4"]));
+    assert_eq!((&items[0]["error"], &items[0]["run"]), (&json!("no \"quotes\""), &json!(1)));
+    assert!(items[0]["at"].as_str().is_some_and(|at| at.ends_with('Z')), "{items:?}");
+
+    api.get(&bob, path).await.error(403, "permission_denied");
+    api.get(&stranger, path).await.error(404, "not_found");
+    api.get(&ann, "/api/v1/jobs/none/failed_items").await.error(404, "not_found");
+    api.get(&ann, &format!("{path}?limit=0")).await.error(400, "invalid_message");
+    api.get(&ann, &format!("{path}?after=x")).await.error(400, "invalid_message");
 }

@@ -79,12 +79,14 @@ pub async fn a_run_that_is_over_changes_nothing(db: Db) {
     assert_eq!((row.status, row.retry_count), (JobStatus::Pending, 1));
     let completed = RunEnd::Completed(json!({"rows": 2}));
     assert!(matches!(db.store.finish(&first.run, &Progress::default(), &completed).await, Ok(Finished::Lost)));
-    assert!(!db.store.save_progress(&first.run, &Progress::default(), None).await.expect("save"));
+    assert!(!db.store.save(&first.run, &Account::default()).await.expect("save"));
     db.sql("UPDATE jobs SET run_after = NULL").await.expect("update");
     let second = claim(&db, "w2").await.expect("claimed");
     assert_eq!(second.run.number, 2);
     let progress = Progress { progress_percent: 50, items_total: Some(4), ..Progress::default() };
-    assert!(db.store.save_progress(&second.run, &progress, None).await.expect("save"));
+    assert!(
+        db.store.save(&second.run, &Account { progress: progress.clone(), ..Account::default() }).await.expect("save")
+    );
     let mine = Change { run: Some(second.run.clone()), ..change(job("j"), Action::Pause, 2) };
     assert!(matches!(db.store.apply(&mine).await, Ok(Applied::Succeeded { changed: true, .. })));
     assert!(matches!(db.store.finish(&second.run, &progress, &completed).await, Ok(Finished::Lost)), "it is paused");
@@ -97,18 +99,21 @@ pub async fn a_run_that_is_over_changes_nothing(db: Db) {
 pub async fn a_job_handed_back_goes_on_where_it_was_and_a_dead_hosts_too(db: Db) {
     db.store.create_job(&new_job("j", None)).await.expect("create");
     let first = claim(&db, "w1").await.expect("claimed");
-    db.store.save_progress(&first.run, &Progress::default(), Some(&json!({"row": 7}))).await.expect("save");
+    db.store
+        .save(&first.run, &Account { resume_point: Some(json!({"row": 7})), ..Account::default() })
+        .await
+        .expect("save");
     assert!(db.store.hand_back(&first.run).await.expect("hand back"));
     let second = claim(&db, "w2").await.expect("claimed");
     assert_eq!(second.resume_point, Some(json!({"row": 7})));
     assert_eq!(db.store.hosted_runs().await.expect("runs"), vec![second.run.clone()]);
     assert!(db.store.release_dead(&first.run, "died").await.expect("release").is_none());
     let released = db.store.release_dead(&second.run, "died").await.expect("release").expect("it was its");
-    assert_eq!(released.status, JobStatus::Pending);
+    assert_eq!(released.job.status, JobStatus::Pending);
     let attached = db.store.create_attached_job(&new_job("a", None), &worker("w3")).await.expect("create");
     assert_eq!(attached.job.status, JobStatus::Running);
     let released = db.store.release_dead(&attached.run, "died").await.expect("release").expect("it was its");
-    assert_eq!((released.status, released.error_message.as_deref()), (JobStatus::Failed, Some("died")));
+    assert_eq!((released.job.status, released.job.error_message.as_deref()), (JobStatus::Failed, Some("died")));
 }
 
 pub async fn an_attached_job_is_never_handed_to_another_worker(db: Db) {
@@ -141,4 +146,51 @@ pub async fn a_failure_is_tried_again_until_the_retries_are_used_up(db: Db) {
     let end = RunEnd::Failed { error: "never".into(), permanent: true };
     let Ok(Finished::Done(row)) = db.store.finish(&taken.run, &Progress::default(), &end).await else { panic!("lost") };
     assert_eq!((row.status, row.retry_count), (JobStatus::Failed, 0));
+}
+
+pub async fn a_paused_attached_job_of_a_dead_host_is_resumed_and_has_failed(db: Db) {
+    let attached = db.store.create_attached_job(&new_job("a", None), &worker("w1")).await.expect("create");
+    let mine = Change { run: Some(attached.run.clone()), ..change(job("a"), Action::Pause, 1) };
+    assert!(matches!(db.store.apply(&mine).await, Ok(Applied::Succeeded { status, .. }) if status == "paused"));
+    // Every change of the row, as another system would see it.
+    db.sql("CREATE TABLE steps (was TEXT, is_now TEXT)").await.expect("create");
+    if db.url.starts_with("sqlite") {
+        db.sql("CREATE TRIGGER step AFTER UPDATE ON jobs BEGIN INSERT INTO steps VALUES (OLD.status, NEW.status); END")
+            .await
+    } else {
+        let function = "CREATE FUNCTION step() RETURNS trigger LANGUAGE plpgsql AS $$
+             BEGIN INSERT INTO steps VALUES (OLD.status, NEW.status); RETURN NULL; END $$";
+        db.sql(function).await.expect("create");
+        db.sql("CREATE TRIGGER step AFTER UPDATE ON jobs FOR EACH ROW EXECUTE FUNCTION step()").await
+    }
+    .expect("create");
+    let released = db.store.release_dead(&attached.run, "died").await.expect("release").expect("it was its");
+    assert!(released.resumed);
+    assert_eq!((released.job.status, released.job.error_message.as_deref()), (JobStatus::Failed, Some("died")));
+    let odd = "INSERT INTO steps SELECT was, is_now FROM steps WHERE (was, is_now) NOT IN
+               (VALUES ('paused', 'running'), ('running', 'failed'))";
+    assert_eq!(db.changed(odd).await, 0, "a step that the contract does not have");
+    assert_eq!(db.changed("DELETE FROM steps").await, 2);
+}
+
+pub async fn a_job_in_the_wait_for_its_retry_can_be_paused_resumed_and_cancelled(db: Db) {
+    db.store.create_job(&NewJob { max_retries: 3, ..new_job("j", None) }).await.expect("create");
+    let run = claim(&db, "w").await.expect("claimed").run;
+    db.store.finish(&run, &Progress::default(), &failed("no luck")).await.expect("finish");
+    let ahead = jiff::Timestamp::now().as_millisecond() + 3_600_000;
+    db.sql(&format!("UPDATE jobs SET run_after = {ahead}")).await.expect("update");
+    let row = db.store.job(&job("j")).await.expect("read").expect("row");
+    let until: jiff::Timestamp = row.run_after.expect("the wait shows").parse().expect("a time");
+    assert_eq!(until.as_millisecond(), ahead);
+    db.store.apply(&change(job("j"), Action::Pause, 1)).await.expect("apply");
+    db.sql("UPDATE jobs SET run_after = 1").await.expect("update");
+    assert!(claim(&db, "w").await.is_none(), "it is paused");
+    db.store.apply(&change(job("j"), Action::Resume, 2)).await.expect("apply");
+    db.sql(&format!("UPDATE jobs SET run_after = {ahead}")).await.expect("update");
+    assert_eq!(status(&db, "j").await, JobStatus::Pending);
+    assert!(claim(&db, "w").await.is_none(), "its time has not come");
+    db.store.apply(&change(job("j"), Action::Cancel, 3)).await.expect("apply");
+    let row = db.store.job(&job("j")).await.expect("read").expect("row");
+    assert_eq!((row.status, row.run_after, row.retry_count), (JobStatus::Cancelled, None, 1));
+    assert!(claim(&db, "w").await.is_none(), "cancelled is never tried again");
 }

@@ -116,3 +116,16 @@ async fn a_campaign_whose_last_job_is_cancelled_is_completed() {
     assert_eq!(tape.count("begun"), 0);
     controller.drain().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_campaign_whose_last_worker_died_before_it_could_complete_it_is_completed_by_another() {
+    let world = World::new().await;
+    let campaign = world.campaign(2).await;
+    // As a worker leaves it that dies between the last job's end and the campaign's.
+    world.sql("UPDATE jobs SET status = 'completed'").await;
+    let other = world.worker("other", |builder| builder).await;
+    world.until_heard(&campaign, |m| m["type"] == "campaign_status" && m["status"] == "completed").await;
+    let row = world.store.campaign(&campaign).await.expect("read").expect("row");
+    assert_eq!(row.status, CampaignStatus::Completed);
+    other.drain().await;
+}

@@ -6,6 +6,9 @@ use serde_json::json;
 use wheelhouse::domain::{Action, JobStatus, Progress, Resource};
 use wheelhouse::worker::JobContext;
 
+use wheelhouse::broker::scripts::claim::{Claim, Claimed};
+use wheelhouse::store::{Applied, Change};
+
 use crate::code::Outcome;
 use crate::world::{Code, Tape, World, eventually};
 
@@ -118,7 +121,7 @@ async fn a_host_that_lost_its_job_stops_and_changes_nothing() {
     // As if it had slept while another worker declared it dead; it wakes and knows nothing of it.
     let run = world.store.hosted_runs().await.expect("runs").remove(0);
     let released = world.store.release_dead(&run, "gone").await.expect("release").expect("it was hosted");
-    assert_eq!(released.status, JobStatus::Pending);
+    assert_eq!(released.job.status, JobStatus::Pending);
     let paused = world.command(Action::Pause, &job).await;
     assert_eq!(paused, "pause_succeeded");
     assert_eq!(world.row(&job).await.status, JobStatus::Paused);
@@ -147,4 +150,49 @@ async fn a_worker_serves_its_own_tenants_only() {
     assert_eq!(world.broker.result_of(&ours, command).await.expect("asked"), None);
     assert_eq!((world.row(&ours).await.status, tape.count("run")), (JobStatus::Pending, 0));
     worker.drain().await;
+}
+
+/// A pause, taken up by a worker that dies while its lease lasts, and a cancel that comes before the lease ends.
+async fn broken_off(
+    world: &World,
+    job: &Resource,
+    die: impl AsyncFnOnce(&Claim),
+) -> (serde_json::Value, serde_json::Value) {
+    let pause = world.submit(Action::Pause, job).await;
+    let doomed = "doomed".parse().expect("id");
+    let claimed = world.broker.claim(job, &doomed, Duration::from_secs(5)).await.expect("claim");
+    let Claimed::Command(claim) = claimed else { panic!("{claimed:?}") };
+    die(&claim).await;
+    let cancel = world.submit(Action::Cancel, job).await;
+    let heir = world.worker("heir", |builder| builder).await;
+    let results = (world.result(job, pause).await, world.result(job, cancel).await);
+    heir.drain().await;
+    results
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pause_whose_worker_died_gives_way_to_a_cancel_that_came_after_it() {
+    let world = World::new().await;
+    let job = world.job("j").await;
+    let (pause, cancel) = broken_off(&world, &job, async |_| {}).await;
+    assert_eq!((&pause["type"], &pause["error"]), (&json!("pause_failed"), &json!("Superseded by cancel")));
+    assert_eq!(cancel["type"], "cancel_succeeded");
+    let messages = world.messages(&job);
+    assert!(!messages.iter().any(|m| m["status"] == "paused"), "it never stood paused: {messages:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pause_that_was_applied_before_its_worker_died_has_succeeded_whatever_came_after_it() {
+    let world = World::new().await;
+    let job = world.job("j").await;
+    let (pause, cancel) = broken_off(&world, &job, async |claim| {
+        let (user, action) = (claim.user.clone(), claim.action);
+        let (command, resource, fence) = (claim.command, claim.resource.clone(), claim.fence);
+        let change = Change { command, resource, action, user, fence, run: None };
+        let applied = world.store.apply(&change).await.expect("apply");
+        assert!(matches!(applied, Applied::Succeeded { changed: true, .. }), "{applied:?}");
+    })
+    .await;
+    assert_eq!((&pause["type"], &pause["status"]), (&json!("pause_succeeded"), &json!("paused")));
+    assert_eq!(cancel["type"], "cancel_succeeded");
 }

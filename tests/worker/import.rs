@@ -2,9 +2,9 @@
 
 use serde_json::json;
 use wheelhouse::domain::{Action, JobStatus};
-use wheelhouse::store::NewJob;
+use wheelhouse::store::{FailedItemFilter, NewJob};
 use wheelhouse::worker::WorkerBuilder;
-use wheelhouse::worker::jobs::generate_csv;
+use wheelhouse::worker::jobs::{generate_csv, row_starts};
 
 use crate::world::{World, blank, eventually};
 
@@ -64,6 +64,13 @@ async fn rows_that_cannot_be_read_are_counted_and_the_others_come_in() {
     assert_eq!(row.result, json!({ "rows": 6, "imported": 3, "failed": 3 }));
     assert_eq!((row.progress.items_succeeded, row.progress.items_failed), (3, 3));
     assert_eq!(world.store.imported(&job).await.expect("count"), 3);
+    let filter = FailedItemFilter { job: job.clone(), after: None, limit: 10 };
+    let rows = world.store.failed_items(&filter).await.expect("read").items;
+    let told: Vec<&str> = rows.iter().map(|row| row.failed.item.as_str()).collect();
+    assert_eq!(told, ["row 2", "row 4", "row 5"]);
+    for (row, words) in rows.iter().zip(["1 field", "3 fields", "column name is not UTF-8"]) {
+        assert!(row.failed.error.contains(words), "{row:?}");
+    }
 
     for (id, parameters, words) in [
         ("missing", json!({ "path": "/nowhere/at/all.csv" }), "There is no file"),
@@ -93,5 +100,13 @@ async fn the_steps_of_a_campaign_read_their_share_of_the_file() {
         fingerprints.insert(row.result["sha256"].to_string());
     }
     assert_eq!(fingerprints.len(), 3);
+    // Told where its share begins, it finds the same without reading what comes before.
+    for (n, first_byte) in row_starts(&path, 200).expect("read the file").into_iter().enumerate() {
+        let (first_row, rows) = (n * 200 + 1, if n < 2 { 200 } else { 100 });
+        let parameters = json!({ "path": path, "first_row": first_row, "first_byte": first_byte, "rows": rows });
+        let step = NewJob { job_type: "demo_step".to_owned(), parameters, ..blank(&format!("direct-{n}")) };
+        let row = world.until_status(&world.make(step).await, JobStatus::Completed).await;
+        assert!(fingerprints.remove(&row.result["sha256"].to_string()), "share {n}: {:?}", row.result);
+    }
     worker.drain().await;
 }

@@ -88,6 +88,20 @@ impl World {
         self.folder.path()
     }
 
+    /// Another program's connection to the database.
+    pub async fn connection(&self) -> sqlx::SqliteConnection {
+        let options = sqlx::sqlite::SqliteConnectOptions::new()
+            .filename(self.folder.path().join("wheelhouse.db"))
+            .busy_timeout(PATIENCE);
+        sqlx::ConnectOptions::connect(&options).await.expect("open the file")
+    }
+
+    /// Plain SQL, as another program would send it.
+    pub async fn sql(&self, text: &str) {
+        let text = sqlx::AssertSqlSafe(text.to_owned());
+        sqlx::query(text).execute(&mut self.connection().await).await.expect("plain SQL");
+    }
+
     /// Starts a worker, and waits until others see it.
     pub async fn worker(&self, id: &str, teach: impl FnOnce(WorkerBuilder) -> WorkerBuilder) -> Running {
         let running = self.start(id, teach);
@@ -264,6 +278,7 @@ pub fn blank(id: &str) -> NewJob {
         title: None,
         parameters: serde_json::json!({}),
         max_retries: 0,
+        timeout_seconds: None,
         created_by: None,
     }
 }

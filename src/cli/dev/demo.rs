@@ -107,6 +107,7 @@ fn new_job(tenant: &TenantId, job_type: &str, title: String, parameters: serde_j
         title: Some(title),
         parameters,
         max_retries: 2,
+        timeout_seconds: None,
         created_by: None,
     }
 }
@@ -114,9 +115,13 @@ fn new_job(tenant: &TenantId, job_type: &str, title: String, parameters: serde_j
 async fn make_campaign(store: &Store, tenant: &TenantId, file: &std::path::Path) -> anyhow::Result<ResourceId> {
     let id = ResourceId::generate();
     let per_job = ROWS / JOBS as u64;
-    let jobs = (0..JOBS).map(|n| {
+    let from = file.to_owned();
+    let starts = tokio::task::spawn_blocking(move || jobs::row_starts(&from, per_job as usize)).await??;
+    let jobs = starts.into_iter().take(JOBS).enumerate().map(|(n, first_byte)| {
         let first = n as u64 * per_job;
-        let parameters = json!({"path": file, "first_row": first + 1, "rows": per_job, "rows_per_second": 150});
+        let parameters = json!({
+            "path": file, "first_row": first + 1, "first_byte": first_byte, "rows": per_job, "rows_per_second": 150
+        });
         let job =
             new_job(tenant, "demo_step", format!("Digest of rows {} to {}", first + 1, first + per_job), parameters);
         NewJob { campaign: Some(id.clone()), ..job }

@@ -18,6 +18,8 @@ const MAX_WAIT: u64 = 60;
 const MAX_TITLE: usize = 500;
 /// Most retries of a job.
 const MAX_RETRIES: u32 = 1000;
+/// Longest time limit of a job, in seconds: a year.
+const MAX_TIMEOUT: u32 = 31_536_000;
 /// Longest page of a list.
 const MAX_PAGE: u32 = 1000;
 /// A page without `limit`.
@@ -114,6 +116,7 @@ struct JobBody {
     campaign_id: Option<ResourceId>,
     #[serde(default)]
     max_retries: u32,
+    timeout_seconds: Option<u32>,
 }
 
 #[derive(Deserialize)]
@@ -142,6 +145,9 @@ fn new_job(body: JobBody, owner: &Owner<'_>) -> Result<NewJob, Failure> {
     if body.max_retries > MAX_RETRIES {
         return Err(Failure::invalid(format!("max_retries may be {MAX_RETRIES} at most")));
     }
+    if body.timeout_seconds.is_some_and(|seconds| !(1..=MAX_TIMEOUT).contains(&seconds)) {
+        return Err(Failure::invalid(format!("timeout_seconds must be whole seconds from 1 to {MAX_TIMEOUT}")));
+    }
     Ok(NewJob {
         id: body.id.unwrap_or_else(ResourceId::generate),
         tenant: owner.tenant.clone(),
@@ -150,6 +156,7 @@ fn new_job(body: JobBody, owner: &Owner<'_>) -> Result<NewJob, Failure> {
         title: body.title,
         parameters: body.parameters,
         max_retries: body.max_retries,
+        timeout_seconds: body.timeout_seconds,
         created_by: Some(owner.user.clone()),
     })
 }
@@ -237,9 +244,10 @@ mod tests {
     fn a_job_is_made_from_its_type_alone_or_from_all_its_fields() {
         let least = owned(|o| job(br#"{"job_type":"demo"}"#, o)).expect("job");
         assert_eq!((least.job_type.as_str(), least.parameters, least.max_retries), ("demo", serde_json::json!({}), 0));
-        let text = br#"{"job_type":"csv","id":"j1","title":"T","parameters":[1],"campaign_id":"c1","max_retries":3}"#;
+        let text = br#"{"job_type":"csv","id":"j1","title":"T","parameters":[1],"campaign_id":"c1","max_retries":3,"timeout_seconds":60}"#;
         let all = owned(|o| job(text, o)).expect("job");
         assert_eq!((all.id.as_str(), all.campaign.expect("some").as_str(), all.max_retries), ("j1", "c1", 3));
+        assert_eq!((least.timeout_seconds, all.timeout_seconds), (None, Some(60)));
         assert_eq!(all.created_by.expect("some").as_str(), "ann");
         assert_eq!(all.tenant.as_str(), "acme");
     }
@@ -256,6 +264,9 @@ mod tests {
             (r#"{"job_type":"x","title":"\u0000"}"#, "NUL"),
             (r#"{"job_type":"x","max_retries":-1}"#, "invalid value"),
             (r#"{"job_type":"x","max_retries":1001}"#, "max_retries"),
+            (r#"{"job_type":"x","timeout_seconds":0}"#, "timeout_seconds must be"),
+            (r#"{"job_type":"x","timeout_seconds":31536001}"#, "timeout_seconds must be"),
+            (r#"{"job_type":"x","timeout_seconds":1.5}"#, "invalid type"),
             (r#"{"job_type":"x","tenant_id":"globex"}"#, "unknown field `tenant_id`"),
             (r#"{"job_type":"x""#, "EOF"),
             ("[]", "does not fit"),

@@ -115,6 +115,7 @@ async fn serve(rest: &Rest, endpoint: Endpoint, segments: &[&str], request: &mut
         Endpoint::List(kind) => resources::list(rest, request, kind).await,
         Endpoint::Create(kind) => resources::create(rest, request, kind).await,
         Endpoint::Show(kind) => resources::show(rest, request, kind, first).await,
+        Endpoint::FailedItems => resources::failed_items(rest, request, first).await,
         Endpoint::Command(kind, action) => commands::command(rest, request, kind, action, first).await,
         Endpoint::Result(kind) => commands::result(rest, request, kind, first, second).await,
     }

@@ -14,7 +14,7 @@ use crate::auth::Caller;
 use crate::domain::{JobStatus, Permission, Resource, ResourceId, ResourceKind};
 use crate::gateway::snapshot::{self, SnapshotError};
 use crate::protocol::ErrorCode;
-use crate::store::{CampaignFilter, JobFilter, StoreError};
+use crate::store::{CampaignFilter, FailedItemFilter, JobFilter, StoreError};
 
 /// Largest body that makes a job.
 const JOB_BODY: usize = 1024 * 1024;
@@ -119,6 +119,17 @@ pub(super) async fn show(rest: &Rest, request: &Request, kind: ResourceKind, tex
     // What a socket would be told, but for the type.
     let head = format!("\"type\":\"{}_snapshot\",", kind.word());
     Ok(Answer::message(StatusCode::OK, snapshot.message().replacen(&head, "", 1)))
+}
+
+/// `GET /api/v1/jobs/{id}/failed_items`, in the order in which they failed.
+pub(super) async fn failed_items(rest: &Rest, request: &Request, text: &str) -> Result<Answer, Failure> {
+    let query = request.query(&["limit", "after"])?;
+    let (after, limit) = (query.after()?, query.limit()?);
+    let caller = request.reader(rest, ResourceKind::Job).await?;
+    let job = Resource::job(caller.tenant, id(text)?);
+    exists(rest, &job).await?;
+    let page = timely(rest.store().failed_items(&FailedItemFilter { job, after, limit })).await?;
+    Ok(Answer::json(StatusCode::OK, &json!({ "failed_items": page.items, "next": page.next })))
 }
 
 /// Whether there is such a resource in the tenant.

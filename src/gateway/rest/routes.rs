@@ -40,6 +40,8 @@ pub(super) enum Endpoint {
     Show(ResourceKind),
     /// Cancel, pause or resume.
     Command(ResourceKind, Action),
+    /// What a job could not do.
+    FailedItems,
     /// What became of a command.
     Result(ResourceKind),
 }
@@ -65,12 +67,14 @@ const fn delete(pattern: &'static str, endpoint: Endpoint) -> Route {
 }
 
 use Action::{Cancel, Pause, Resume};
-use Endpoint::{Audit, Command, Create, Failed, FailedCommand, Forget, Health, List, Me, Metrics, OpenApi, Ready};
+use Endpoint::{
+    Audit, Command, Create, Failed, FailedCommand, FailedItems, Forget, Health, List, Me, Metrics, OpenApi, Ready,
+};
 use Endpoint::{Requeue, Schedules, Show, Withdraw, Workers};
 use ResourceKind::{Campaign, Job};
 
 /// Every route.
-pub(super) const ROUTES: [Route; 27] = [
+pub(super) const ROUTES: [Route; 28] = [
     get("/healthz", Health),
     get("/readyz", Ready),
     get("/metrics", Metrics),
@@ -90,6 +94,7 @@ pub(super) const ROUTES: [Route; 27] = [
     post("/api/v1/jobs/{job_id}/cancel", Command(Job, Cancel)),
     post("/api/v1/jobs/{job_id}/pause", Command(Job, Pause)),
     post("/api/v1/jobs/{job_id}/resume", Command(Job, Resume)),
+    get("/api/v1/jobs/{job_id}/failed_items", FailedItems),
     get("/api/v1/jobs/{job_id}/commands/{command_id}", Endpoint::Result(Job)),
     get("/api/v1/campaigns", List(Campaign)),
     post("/api/v1/campaigns", Create(Campaign)),

@@ -19,7 +19,8 @@ const BATCH_ROWS_MOST: usize = 10_000;
 const BATCH_TRIES: u32 = 6;
 
 /// The kind of job `csv_import`. Parameters: `path` (a CSV file with a header), `batch_rows` (500),
-/// `rows_per_second` (no limit). Rows that cannot be read are counted as failed, and the import goes on.
+/// `rows_per_second` (no limit). Rows that cannot be read are counted and kept as failed items (`row 17`, and what
+/// is wrong with it), and the import goes on.
 pub struct CsvImport;
 
 #[derive(Debug, Clone, Deserialize)]
@@ -57,22 +58,20 @@ impl Job for CsvImport {
         loop {
             ctx.checkpoint().await?;
             let batch;
-            (rows, batch) = ctx
-                .blocking(move |_| {
-                    let batch = rows.read(most)?;
-                    Ok((rows, batch))
-                })
-                .await?;
+            (rows, batch) = rows.next(&ctx, most).await?;
             if batch.is_empty() {
                 break;
             }
             let read = batch.len() as u64;
-            let (good, bad) = sort(&ctx, rows.header(), batch);
+            let Sorted { good, bad } = sort(rows.header(), batch);
             // The rows and the memory that they are there belong together.
             ctx.critical(async {
                 write(&ctx, &good).await?;
+                for (number, problem) in &bad {
+                    ctx.failed_item(format!("row {number}"), problem);
+                }
                 cursor.place = rows.place();
-                cursor.failed += bad;
+                cursor.failed += bad.len() as u64;
                 ctx.save(&cursor)
             })
             .await?;
@@ -99,20 +98,23 @@ async fn count(ctx: &JobContext, parameters: &Parameters) -> Result<u64, JobErro
     .await
 }
 
-/// Good rows as JSON objects with the header's names, and how many are bad.
-fn sort(ctx: &JobContext, header: &[String], batch: Vec<ReadRow>) -> (Vec<(i64, String)>, u64) {
-    let mut good = Vec::with_capacity(batch.len());
-    let mut bad = 0;
+/// A batch, sorted; each row with its number.
+struct Sorted {
+    /// JSON objects with the header's names.
+    good: Vec<(i64, String)>,
+    /// What is wrong with the others.
+    bad: Vec<(u64, String)>,
+}
+
+fn sort(header: &[String], batch: Vec<ReadRow>) -> Sorted {
+    let (mut good, mut bad) = (Vec::with_capacity(batch.len()), Vec::new());
     for (number, record) in batch {
         match record.and_then(|record| object(header, &record)) {
             Ok(text) => good.push((i64::try_from(number).unwrap_or(i64::MAX), text)),
-            Err(problem) => {
-                bad += 1;
-                tracing::debug!(job_id = %ctx.resource().id, row = number, problem, "csv_import.bad_row");
-            }
+            Err(problem) => bad.push((number, problem)),
         }
     }
-    (good, bad)
+    Sorted { good, bad }
 }
 
 fn object(header: &[String], record: &csv::ByteRecord) -> Result<String, String> {

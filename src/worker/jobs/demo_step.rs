@@ -15,8 +15,8 @@ use crate::domain::Progress;
 /// Rows between two checkpoints.
 const CHUNK: usize = 100;
 
-/// The kind of job `demo_step`. Parameters: `path`, `first_row` (1 is the first), `rows`, `rows_per_second`
-/// (no limit). It starts anew when it is interrupted: its share is small.
+/// The kind of job `demo_step`. Parameters: `path`, `first_row` (1 is the first), `rows`, `first_byte` (where that
+/// row begins: without it the file is read up to there), `rows_per_second` (no limit). It starts anew when it is interrupted: its share is small.
 pub struct DemoStep;
 
 #[derive(Debug, Clone, Deserialize)]
@@ -25,6 +25,7 @@ struct Parameters {
     path: PathBuf,
     first_row: u64,
     rows: u64,
+    first_byte: Option<u64>,
     rows_per_second: Option<u32>,
 }
 
@@ -32,19 +33,17 @@ impl Job for DemoStep {
     async fn run(&self, ctx: JobContext) -> Result<Value, JobError> {
         let parameters: Parameters = ctx.parameters_as()?;
         let (path, before) = (parameters.path.clone(), parameters.first_row.saturating_sub(1));
-        let mut rows = ctx.blocking(move |ctx| skip(ctx, Rows::open(&path, Place::default())?, before)).await?;
+        // A step reads nothing of the file but its share, where it is told where that begins.
+        let place =
+            parameters.first_byte.map_or_else(Place::default, |byte| Place { byte, line: before + 2, row: before });
+        let mut rows = ctx.blocking(move |ctx| skip(ctx, Rows::open(&path, place)?, before)).await?;
         let mut pace = Pace::new(parameters.rows_per_second);
         let (mut done, mut words, mut fingerprint) = (0_u64, 0_u64, Sha256::new());
         while done < parameters.rows {
             ctx.checkpoint().await?;
             let most = CHUNK.min(usize::try_from(parameters.rows - done).unwrap_or(CHUNK));
             let batch;
-            (rows, batch) = ctx
-                .blocking(move |_| {
-                    let batch = rows.read(most)?;
-                    Ok((rows, batch))
-                })
-                .await?;
+            (rows, batch) = rows.next(&ctx, most).await?;
             if batch.is_empty() {
                 break;
             }

@@ -8,4 +8,4 @@ mod sample;
 
 pub use csv_import::CsvImport;
 pub use demo_step::DemoStep;
-pub use sample::generate_csv;
+pub use sample::{generate_csv, row_starts};

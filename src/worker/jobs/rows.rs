@@ -6,7 +6,7 @@ use std::path::Path;
 use csv::{ByteRecord, Position, Reader, ReaderBuilder};
 use serde::{Deserialize, Serialize};
 
-use super::super::JobError;
+use super::super::{JobContext, JobError};
 
 /// Where the next row begins.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,6 +73,15 @@ impl Rows {
     /// The file's length.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// As [`Self::read`], for job code: on a thread that may block, to which the file goes and from which it comes back.
+    pub(super) async fn next(mut self, ctx: &JobContext, most: usize) -> Result<(Self, Vec<ReadRow>), JobError> {
+        ctx.blocking(move |_| {
+            let batch = self.read(most)?;
+            Ok((self, batch))
+        })
+        .await
     }
 
     /// The next rows, at most so many; none at the end. A row that is wrong does not end the reading.

@@ -1,8 +1,11 @@
-//! Makes the CSV file of the demo: orders of a shop that does not exist.
+//! The CSV file of the demo: orders of a shop that does not exist.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
+
+use super::super::JobError;
+use super::rows::{Place, Rows};
 
 const FIRST: [&str; 12] =
     ["Ada", "Ben", "Chloe", "Dmitri", "Emre", "Fatima", "Grace", "Hiro", "Ines", "Jonas", "Kaya", "Lena"];
@@ -35,4 +38,39 @@ pub fn generate_csv(path: &Path, rows: u64) -> std::io::Result<()> {
     file.flush()?;
     file.into_inner().map_err(|e| std::io::Error::other(e.to_string()))?.sync_all()?;
     std::fs::rename(unfinished, path)
+}
+
+/// Where in a CSV file with a header row 1 begins, and every `each`-th after it, in bytes from the file's start.
+pub fn row_starts(path: &Path, each: usize) -> Result<Vec<u64>, JobError> {
+    let mut rows = Rows::open(path, Place::default())?;
+    let mut starts = Vec::new();
+    loop {
+        let start = rows.place().byte;
+        if rows.read(each.max(1))?.is_empty() {
+            return Ok(starts);
+        }
+        starts.push(start);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_read_from_the_start_of_any_row_gives_that_row() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("orders.csv");
+        generate_csv(&path, 25).expect("write");
+        let starts = row_starts(&path, 10).expect("read");
+        assert_eq!(starts.len(), 3);
+        for (n, byte) in starts.into_iter().enumerate() {
+            let row = n as u64 * 10;
+            let mut rows = Rows::open(&path, Place { byte, line: row + 2, row }).expect("open");
+            let batch = rows.read(1).expect("read");
+            let (number, record) = batch.first().expect("a row");
+            assert_eq!(*number, row + 1);
+            assert_eq!(record.as_ref().expect("fields").get(0), Some(format!("{:07}", row + 1).as_bytes()));
+        }
+    }
 }

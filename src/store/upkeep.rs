@@ -1,0 +1,82 @@
+//! What any one worker does now and then for all of them.
+
+use std::time::Duration;
+
+use super::sql::Value;
+use super::{Store, StoreError, rows};
+use crate::domain::Resource;
+
+/// Something to be done for all workers, by one at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Upkeep {
+    /// Campaigns whose jobs have all ended are completed.
+    Campaigns,
+    /// What old commands did is forgotten.
+    Commands,
+}
+
+impl Upkeep {
+    /// As in the table `upkeep`.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Campaigns => "campaigns",
+            Self::Commands => "commands",
+        }
+    }
+}
+
+/// Rows deleted in one transaction: other writers get their turn after that.
+const FORGET: u32 = 1_000;
+
+impl Store {
+    /// Takes the turn at a task if it is due; nobody else gets it before `every` has passed. Only reads while
+    /// it is not due. Whoever dies in its turn costs one `every`.
+    pub async fn take_turn(&self, task: Upkeep, every: Duration) -> Result<bool, StoreError> {
+        let now = jiff::Timestamp::now().as_millisecond();
+        let every = i64::try_from(every.as_millis()).unwrap_or(i64::MAX / 4);
+        // A time far ahead is from a clock that was wrong: it must not stop everyone.
+        let due = "task = $1 AND (due <= $2 OR due > $3)";
+        let values: [Value; 3] = [task.word().into(), now.into(), (now + 2 * every).into()];
+        let text = format!("SELECT task FROM upkeep WHERE {due}");
+        if self.database.read().await?.row(&text, &values).await?.is_none() {
+            return Ok(false);
+        }
+        let text = format!("UPDATE upkeep SET due = $4 WHERE {due}");
+        let values = [&values[..], &[(now + every).into()]].concat();
+        self.change(&text, &values).await
+    }
+
+    /// Active campaigns with submitted jobs that have all ended, some of them: their worker died before it
+    /// could say so. Campaigns of other systems are left to those.
+    pub async fn campaigns_to_complete(&self, limit: u32) -> Result<Vec<Resource>, StoreError> {
+        // One look into an index for each active campaign; as EXISTS, PostgreSQL may walk along all jobs instead.
+        let one = |only: &str| {
+            format!(
+                "(SELECT j.id FROM jobs j WHERE j.tenant_id = c.tenant_id AND j.campaign_id = c.id AND {only} LIMIT 1)"
+            )
+        };
+        let text = format!(
+            "SELECT c.id, c.tenant_id FROM campaigns c WHERE c.is_active AND c.status = 'active'
+               AND {} IS NULL AND {} IS NOT NULL LIMIT {limit}",
+            one("j.status IN ('pending', 'running', 'paused')"),
+            one("j.status IN ('completed', 'failed', 'cancelled') AND j.origin = 'queued'"),
+        );
+        let found = self.database.read().await?.rows(&text, &[]).await?;
+        Ok(found.iter().filter_map(|row| rows::readable(rows::campaign_resource(row))).collect())
+    }
+
+    /// Forgets what commands did that were applied longer ago than `age`; some of them. How many.
+    pub async fn forget_applied(&self, age: Duration) -> Result<u64, StoreError> {
+        let age = jiff::SignedDuration::try_from(age).unwrap_or(jiff::SignedDuration::MAX);
+        let Ok(before) = jiff::Timestamp::now().checked_sub(age) else { return Ok(0) };
+        let text = format!(
+            "DELETE FROM applied_commands WHERE command_id IN
+               (SELECT command_id FROM applied_commands WHERE at < {{time:$1}} ORDER BY at LIMIT {FORGET})"
+        );
+        let mut tx = self.database.write().await?;
+        // Three digits, as SQLite writes them: there it is a comparison of texts.
+        let forgotten = tx.execute(&text, &[format!("{before:.3}").into()]).await?;
+        tx.commit().await?;
+        Ok(forgotten)
+    }
+}

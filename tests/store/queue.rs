@@ -1,0 +1,148 @@
+//! Which of many waiting jobs a worker gets.
+
+use super::*;
+
+/// A waiting job as the test knows it: in the order of their making.
+#[derive(Debug, Clone, PartialEq)]
+struct Waiting {
+    id: String,
+    tenant: String,
+    campaign: Option<String>,
+    job_type: &'static str,
+    due: bool,
+}
+
+/// Tenants with paused and active campaigns, more jobs in front than one look takes in, of several types, some of
+/// them waiting for a retry.
+async fn crowd(db: &Db, seed: u64) -> (Vec<Waiting>, Vec<String>) {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let (mut campaigns, mut active, mut waiting) = (Vec::new(), Vec::new(), Vec::new());
+    for tenant in ["a", "b", "c", "d"] {
+        for n in 0..3 {
+            let is_active = random.bool();
+            campaigns
+                .push(format!("('{n}', '{tenant}', {is_active}, '{}')", if is_active { "active" } else { "paused" }));
+            if is_active {
+                active.push(format!("{tenant}/{n}"));
+            }
+        }
+    }
+    let mut rows = Vec::new();
+    while waiting.len() < 250 {
+        let tenant = ["a", "b", "c", "d"][random.usize(0..4)];
+        let campaign = random.bool().then(|| random.usize(0..3).to_string());
+        let (job_type, due) = (["work", "more", "unknown"][random.usize(0..3)], random.u8(0..5) > 0);
+        // Many alike in a row: what stands in front of others.
+        for _ in 0..random.usize(1..50) {
+            let id = format!("j{}", waiting.len());
+            let after = if due { "NULL".to_owned() } else { i64::MAX.to_string() };
+            let of = campaign.as_ref().map_or("NULL".to_owned(), |c| format!("'{c}'"));
+            rows.push(format!("('{id}', '{tenant}', {of}, '{job_type}', 'queued', {after})"));
+            waiting.push(Waiting { id, tenant: tenant.into(), campaign: campaign.clone(), job_type, due });
+        }
+    }
+    let (campaigns, rows) = (campaigns.join(", "), rows.join(", "));
+    db.sql(&format!("INSERT INTO campaigns (id, tenant_id, is_active, status) VALUES {campaigns}"))
+        .await
+        .expect("insert");
+    db.sql(&format!("INSERT INTO jobs (id, tenant_id, campaign_id, job_type, origin, run_after) VALUES {rows}"))
+        .await
+        .expect("insert");
+    (waiting, active)
+}
+
+pub async fn the_job_that_is_claimed_is_the_one_that_a_look_at_all_of_them_would_choose(db: Db) {
+    let seed = fastrand::u64(..);
+    let (mut waiting, active) = crowd(&db, seed).await;
+    let mine = ["b", "c"].map(|t| t.parse::<wheelhouse::domain::TenantId>().expect("tenant"));
+    let mut running: std::collections::HashMap<String, usize> = std::collections::HashMap::new();
+    for turn in 0.. {
+        let (tenants, types) =
+            if turn % 3 == 0 { (Some(&mine[..]), vec!["more"]) } else { (None, vec!["work", "more"]) };
+        let can_run = |job: &&Waiting| {
+            job.due
+                && types.contains(&job.job_type)
+                && tenants.is_none_or(|tenants| tenants.iter().any(|t| t.as_str() == job.tenant))
+                && job.campaign.as_ref().is_none_or(|c| active.contains(&format!("{}/{c}", job.tenant)))
+        };
+        // Of equally good ones the first: the oldest.
+        let best =
+            waiting.iter().filter(can_run).min_by_key(|job| running.get(&job.tenant).copied().unwrap_or(0)).cloned();
+        let words: Vec<String> = types.iter().map(|t| (*t).to_owned()).collect();
+        let found = db.store.claim_job(&worker("w"), tenants, &words).await.expect("claim");
+        let found = found.map(|hosted| hosted.job.id.to_string());
+        assert_eq!(found, best.as_ref().map(|job| job.id.clone()), "seed {seed}, turn {turn}");
+        match best {
+            Some(job) => {
+                waiting.retain(|other| *other != job);
+                *running.entry(job.tenant).or_default() += 1;
+            }
+            None if turn % 3 == 0 => {}
+            None => break,
+        }
+    }
+    assert!(!waiting.is_empty(), "some can never run");
+}
+
+pub async fn a_tenant_with_very_many_jobs_does_not_hold_up_the_others(db: Db) {
+    let rows: Vec<String> = (0..3_000).map(|n| format!("('h{n}', 'hot', 'work', 'queued')")).collect();
+    let text = format!("INSERT INTO jobs (id, tenant_id, job_type, origin) VALUES {}", rows.join(", "));
+    db.sql(&text).await.expect("insert");
+    let mut held = Vec::new();
+    for _ in 0..8 {
+        held.push(claim(&db, "w").await.expect("claimed"));
+    }
+    for tenant in ["cold", "cool"] {
+        for n in 0..4 {
+            let job = NewJob { tenant: tenant.parse().expect("tenant"), ..new_job(&format!("{tenant}{n}"), None) };
+            db.store.create_job(&job).await.expect("create");
+        }
+    }
+    let mut taken = Vec::new();
+    for _ in 0..9 {
+        taken.push(claim(&db, "w").await.expect("claimed").job.id.to_string());
+    }
+    assert_eq!(taken, ["cold0", "cool0", "cold1", "cool1", "cold2", "cool2", "cold3", "cool3", "h8"]);
+    // What has ended no longer counts.
+    for hosted in &held {
+        let done = RunEnd::Completed(json!(null));
+        db.store.finish(&hosted.run, &Progress::default(), &done).await.expect("finish");
+    }
+    let late = NewJob { tenant: "cold".parse().expect("tenant"), ..new_job("late", None) };
+    db.store.create_job(&late).await.expect("create");
+    assert_eq!(claim(&db, "w").await.expect("claimed").job.id.as_str(), "h9", "cold has four running, hot one");
+}
+
+pub async fn every_tenant_gets_its_turn_however_many_there_are(db: Db) {
+    let rows: Vec<String> = (0..1_203).map(|n| format!("('j', 't{n:04}', 'work', 'queued')")).collect();
+    let text = format!("INSERT INTO jobs (id, tenant_id, job_type, origin) VALUES {}", rows.join(", "));
+    db.sql(&text).await.expect("insert");
+    // The last one is found although more stand before it than one look takes in.
+    db.sql("UPDATE jobs SET run_after = 9000000000000000 WHERE tenant_id < 't1202'").await.expect("update");
+    let mut looks = 0;
+    let found = loop {
+        looks += 1;
+        if let Some(found) = claim(&db, "w").await {
+            break found;
+        }
+        assert!(looks < 5, "not found");
+    };
+    assert_eq!(found.job.tenant_id.as_str(), "t1202");
+    assert!(looks > 1, "one look takes in all: this test shows nothing");
+}
+
+pub async fn a_job_behind_many_that_cannot_run_is_found_among_many_campaigns(db: Db) {
+    let campaigns: Vec<String> = (0..300).map(|n| format!("('c{n}', 'acme', true, 'active')")).collect();
+    let text = "INSERT INTO campaigns (id, tenant_id, is_active, status) VALUES ('paused', 'acme', false, 'paused')";
+    db.sql(&format!("{text}, {}", campaigns.join(", "))).await.expect("insert");
+    let blocked: Vec<String> = (0..100).map(|n| format!("('p{n}', 'acme', 'paused', 'work', 'queued')")).collect();
+    let text = "INSERT INTO jobs (id, tenant_id, campaign_id, job_type, origin) VALUES";
+    db.sql(&format!("{text} {}", blocked.join(", "))).await.expect("insert");
+    assert!(claim(&db, "w").await.is_none());
+    let free = "('one', 'acme', 'c7', 'work', 'queued'), ('alone', 'acme', NULL, 'work', 'queued'), ('two', 'acme', 'c299', 'work', 'queued')";
+    db.sql(&format!("{text} {free}")).await.expect("insert");
+    for expected in ["one", "alone", "two"] {
+        assert_eq!(claim(&db, "w").await.expect("claimed").job.id.as_str(), expected);
+    }
+    assert!(claim(&db, "w").await.is_none());
+}

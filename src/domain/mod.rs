@@ -9,7 +9,7 @@ pub mod permission;
 pub mod resource;
 pub mod transition;
 
-pub use audit::AuditEntry;
+pub use audit::{AuditEntry, AuditEvent, ChainLink};
 pub use campaign::{Campaign, CampaignStatus};
 pub use command::{Action, CommandId};
 pub use ids::{IdError, RequestId, ResourceId, TenantId, UserId, WorkerId};

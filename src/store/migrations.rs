@@ -58,14 +58,20 @@ impl Store {
     }
 
     fn migrator(&self) -> Migrator {
-        let first = match &self.database {
-            Database::Sqlite { .. } => include_str!("../../migrations/sqlite/0001_first.sql"),
-            Database::Postgres { .. } => include_str!("../../migrations/postgres/0001_first.sql"),
+        let (first, audit) = match &self.database {
+            Database::Sqlite { .. } => (
+                include_str!("../../migrations/sqlite/0001_first.sql"),
+                include_str!("../../migrations/sqlite/0003_audit.sql"),
+            ),
+            Database::Postgres { .. } => (
+                include_str!("../../migrations/postgres/0001_first.sql"),
+                include_str!("../../migrations/postgres/0003_audit.sql"),
+            ),
         };
         let migration = |version, name: &'static str, text: &'static str| {
             Migration::new(version, Cow::Borrowed(name), MigrationType::Simple, text.into_sql_str(), false)
         };
-        let mut migrator = Migrator::with_migrations(vec![migration(1, "first", first)]);
+        let mut migrator = Migrator::with_migrations(vec![migration(1, "first", first), migration(3, "audit", audit)]);
         migrator.set_locking(false);
         migrator
     }

@@ -157,6 +157,7 @@ impl Worker {
         let dispatching = core.spawn(dispatch::run(core.clone(), self.kinds));
         core.spawn(reaper::run(core.clone()));
         core.spawn(audit::run(core.clone()));
+        core.spawn(audit::prune(core.clone()));
         core.spawn(news::run(core.clone()));
         tracing::info!(worker_id = %core.id, concurrency = core.settings.worker.concurrency, "worker.started");
 

@@ -101,6 +101,7 @@ fn entry(id: &str, tenant: &str, resource: &str) -> AuditEntry {
         worker_id: None,
         attempts: None,
         latency_ms: None,
+        run_at: None,
     }
 }
 
@@ -108,7 +109,7 @@ fn entry(id: &str, tenant: &str, resource: &str) -> AuditEntry {
 async fn the_audit_trail_shows_the_own_tenant_only_in_pages() {
     let api = Api::start(&[]).await;
     let entries = [entry("1-0", "acme", "j1"), entry("2-0", "globex", "j1"), entry("3-0", "acme", "j2")];
-    assert!(api.store.append_audit("wh:{00}:audit", "0", &entries).await.expect("append"));
+    assert!(api.store.append_audit("audit:{00}", &entries).await.expect("append") == 3);
     let auditor = api.user("auditor", "acme", &["audit.read"]).await;
     let all = api.get(&auditor, "/api/v1/audit").await.expect(200);
     let resources: Vec<&str> =

@@ -2,6 +2,9 @@
 
 mod support;
 
+#[path = "system/audit.rs"]
+mod audit;
+
 use std::time::{Duration, Instant};
 
 use serde_json::json;

@@ -3,7 +3,8 @@
 //! Both take `$1` placeholders. Where their words differ, a text holds a mark that is replaced:
 //! `{now}`, `{json:$n}`, `{time:$n}`, `{lock}` (rows are locked), `{skip}` (and locked ones passed over),
 //! `{share}` (rows may not change until the transaction ends), `{by:index}` (SQLite uses that index),
-//! `{ms:column}` (a time to compare with `{time:$n}`; SQLite's are texts: with as many digits as [`time_text`]'s).
+//! `{ms:column}` (a time to compare with `{time:$n}`; SQLite's are texts: with as many digits as [`time_text`]'s),
+//! `{ms:+column}` (the same, and SQLite does not use an index on it).
 
 use std::time::Duration;
 
@@ -290,7 +291,7 @@ fn postgres_words(text: &str) -> String {
     let text = text.replace("{share}", "FOR SHARE").replace("{now}", "now()");
     typed(&text, |value, kind| match kind {
         INDEX => String::new(),
-        MS => value.to_owned(),
+        MS => value.trim_start_matches('+').to_owned(),
         _ => format!("CAST({value} AS {kind})"),
     })
 }
@@ -339,6 +340,8 @@ mod tests {
             "UPDATE t SET a = CAST($1 AS JSONB), b = CAST($2 AS TIMESTAMPTZ), c = now() WHERE d = $3 FOR UPDATE"
         );
         assert_eq!(sqlite_words("{ms:at} < {time:$1}"), "strftime('%Y-%m-%dT%H:%M:%fZ', at) < $1");
+        assert_eq!(sqlite_words("{ms:+at}"), "strftime('%Y-%m-%dT%H:%M:%fZ', +at)");
+        assert_eq!(postgres_words("{ms:+at} < {time:$1}"), "at < CAST($1 AS TIMESTAMPTZ)");
         assert_eq!(postgres_words("{ms:at} < {time:$1}"), "at < CAST($1 AS TIMESTAMPTZ)");
         assert_eq!(time_text(1_767_225_600_000), "2026-01-01T00:00:00.000Z");
     }

@@ -17,7 +17,7 @@ const BATCH: usize = 500;
 /// So many entries of one partition waiting for SQL are worth a warning: about 10 MB in Redis.
 const BACKLOG: u64 = 10_000;
 /// Between two looks at how many wait, and between two complaints about the same.
-const COMPLAIN: Duration = Duration::from_secs(15);
+const COMPLAIN: Duration = Duration::from_secs(10);
 /// Before the first look for rows that are too old, and between two.
 const FIRST_PRUNE_MS: std::ops::Range<u64> = 1_000..5_000;
 const PRUNE_MS: std::ops::Range<u64> = 300_000..900_000;

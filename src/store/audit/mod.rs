@@ -75,7 +75,8 @@ impl Store {
         if let (None, Some(since)) = (&filter.after, filter.since) {
             // Rows lie in the order in which they reached SQL, nearly that of their times: instead of reading
             // through everything older, begin at the first that can be meant.
-            let text = "SELECT MIN(id) AS first FROM command_audit WHERE {ms:at} >= {time:$1}";
+            // "+id": else both databases would look for it by reading on from the first row.
+            let text = "SELECT MIN(+id) AS first FROM command_audit WHERE {ms:at} >= {time:$1}";
             let row = self.database.read().await?.row(text, &[time_text(since).into()]).await?;
             let Some(first) = row.map(|row| row.int("first")).transpose()?.flatten() else {
                 return Ok(Page { items: Vec::new(), next: None });
@@ -129,10 +130,10 @@ fn conditions(after: i64, filter: &AuditFilter) -> (String, Vec<Value>) {
         and("event = ?", event.word().into());
     }
     if let Some(since) = filter.since {
-        and("{ms:at} >= {time:?}", time_text(since).into());
+        and("{ms:+at} >= {time:?}", time_text(since).into());
     }
     if let Some(until) = filter.until {
-        and("{ms:at} < {time:?}", time_text(until).into());
+        and("{ms:+at} < {time:?}", time_text(until).into());
     }
     (wheres, values)
 }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use sqlx::Row;
 use sqlx::sqlite::SqlitePool;
 
-use crate::support::fleet::{Fleet, http};
+use crate::support::fleet::{Fleet, Handle, http};
 use crate::support::socket::PATIENCE;
 
 /// What a program printed, and its exit code.
@@ -46,8 +46,8 @@ async fn until(what: &str, fleet: &Fleet, mut so: impl AsyncFnMut() -> bool) {
     }
 }
 
-/// Someone who pauses and resumes one job over and over until told to stop. Gives what was accepted (ids) and how
-/// many were refused.
+/// Someone who pauses and resumes one job over and over until told to stop, and asks again (under the same
+/// `request_id`) where Redis did not answer in time. Gives what was accepted (ids) and how many were refused.
 fn flow(
     address: String,
     token: String,
@@ -56,26 +56,63 @@ fn flow(
 ) -> std::thread::JoinHandle<(Vec<String>, usize)> {
     std::thread::spawn(move || {
         let bearer = format!("Bearer {token}");
-        let (mut accepted, mut denied) = (Vec::new(), 0);
-        for n in 0.. {
-            if stop.load(Ordering::SeqCst) {
-                break;
-            }
+        let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
+        let (mut accepted, mut denied, mut n) = (Vec::new(), 0, 0);
+        while !stop.load(Ordering::SeqCst) {
             let path = format!("/api/v1/jobs/{job}/{}", if n % 2 == 0 { "pause" } else { "resume" });
-            let answer = http(&address, "POST", &path, &[("authorization", &bearer)], "");
-            let (status, body) = answer.expect("the gateway answers");
-            match status {
-                202 => {
-                    let ack: Value = serde_json::from_str(&body).expect("JSON");
-                    accepted.push(ack["command_id"].as_str().expect("an id").to_owned());
+            let body = json!({"request_id": format!("{job}-{n}")}).to_string();
+            let begun = Instant::now();
+            loop {
+                match http(&address, "POST", &path, &headers, &body).expect("the gateway answers") {
+                    (202, ack) => {
+                        let ack: Value = serde_json::from_str(&ack).expect("JSON");
+                        accepted.push(ack["command_id"].as_str().expect("an id").to_owned());
+                        break;
+                    }
+                    // Done already: the answer to what was asked before.
+                    (200, result) => {
+                        let result: Value = serde_json::from_str(&result).expect("JSON");
+                        accepted.push(result["command_id"].as_str().expect("an id").to_owned());
+                        break;
+                    }
+                    (403, _) => {
+                        denied += 1;
+                        break;
+                    }
+                    (503 | 504, _) if begun.elapsed() < PATIENCE => {}
+                    (other, said) => panic!("{other}: {said}"),
                 }
-                403 => denied += 1,
-                other => panic!("{other}: {body}"),
             }
+            n += 1;
             std::thread::sleep(Duration::from_millis(fastrand::u64(5..40)));
         }
         (accepted, denied)
     })
+}
+
+/// Waits until rows show in SQL that were not there before, at most so long.
+async fn grew(sql: &SqlitePool, by: i64, within: Duration) -> bool {
+    const NEWEST: &str = "SELECT last_id FROM audit_head";
+    let before = number(sql, NEWEST).await;
+    let begun = Instant::now();
+    while number(sql, NEWEST).await < before + by {
+        if begun.elapsed() > within {
+            return false;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    true
+}
+
+/// Kills them when they have written rows to SQL and could not forget the entries: Redis did not let them.
+async fn kill_between_sql_and_redis(fleet: &mut Fleet, workers: Vec<Handle>, sql: &SqlitePool) {
+    fleet.redis.inline("ACL SETUSER default -xdel");
+    assert!(grew(sql, 1, PATIENCE).await, "nothing was written; log:\n{}", fleet.log());
+    for worker in workers {
+        fleet.kill(worker);
+    }
+    assert!(entries_in_redis(fleet) > 0, "what they wrote is still there");
+    fleet.redis.inline("ACL SETUSER default +xdel");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -102,15 +139,12 @@ async fn every_attempt_is_in_the_trail_once_although_workers_are_killed_all_the_
     let sql = fleet.sql().await;
     let mut workers = vec![fleet.worker_soon(), fleet.worker_soon()];
     for death in 0..DEATHS {
-        let before = number(&sql, "SELECT last_id FROM audit_head").await;
-        // The moment in which rows show in SQL, and their writer has perhaps not yet told Redis.
-        let begun = Instant::now();
-        while number(&sql, "SELECT last_id FROM audit_head").await <= before + i64::from(fastrand::u8(0..30)) {
-            assert!(begun.elapsed() < PATIENCE * 2, "nothing was written before death {death}; log:\n{}", fleet.log());
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-        for worker in workers.drain(..) {
-            fleet.kill(worker);
+        let doomed = std::mem::take(&mut workers);
+        if death % 2 == 0 {
+            kill_between_sql_and_redis(&mut fleet, doomed, &sql).await;
+        } else {
+            assert!(grew(&sql, fastrand::i64(1..30), PATIENCE * 2).await, "nothing was written; log:\n{}", fleet.log());
+            doomed.into_iter().for_each(|worker| fleet.kill(worker));
         }
         workers = vec![fleet.worker_soon(), fleet.worker_soon()];
     }

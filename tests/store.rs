@@ -163,11 +163,13 @@ on_both! {
     audit_verify::every_change_by_hand_is_found_and_named
     audit_verify::a_row_put_in_or_changed_with_hashes_that_fit_is_found_too
     audit_verify::a_trail_written_anew_from_end_to_end_is_found_by_a_hash_kept_elsewhere
+    audit_verify::a_row_put_in_behind_the_last_one_stops_the_trail_and_nothing_is_lost
     audit_verify::it_is_intact_while_rows_are_added_and_old_ones_removed
     audit_kept::old_rows_go_in_order_and_the_rest_can_still_be_verified
     audit_kept::nothing_is_deleted_by_hand_and_the_horizon_moves_only_over_old_rows
     audit_kept::a_broken_row_stays_however_old_it_is
     audit_kept::rows_put_in_behind_the_horizon_are_found
+    audit_kept::the_horizon_can_be_moved_over_old_rows_by_hand
     rows::any_number_of_programs_may_migrate_at_once
     rows::ping_answers_and_says_what_is_missing
 }

@@ -14,7 +14,7 @@ use crate::store::StoreError;
 const ROUND_MS: std::ops::Range<u64> = 250..750;
 /// Entries of one transaction.
 const BATCH: usize = 500;
-/// So many entries of one partition waiting for SQL are worth a warning: about 10 MB in Redis.
+/// So many entries of one partition waiting for SQL are worth a warning: about 5 MB in Redis.
 const BACKLOG: u64 = 10_000;
 /// Between two looks at how many wait, and between two complaints about the same.
 const COMPLAIN: Duration = Duration::from_secs(10);

@@ -121,3 +121,22 @@ pub async fn rows_put_in_behind_the_horizon_are_found(db: Db) {
     let found = breaks(&db, None).await;
     assert_eq!((found.len(), found[0].0, found[0].1, found[0].2), (1, AuditBreakKind::Inserted, 3, 3), "{found:?}");
 }
+
+/// What docs/operations.md says for a row that is broken: the horizon is moved over it by hand.
+pub async fn the_horizon_can_be_moved_over_old_rows_by_hand(db: Db) {
+    let entries: Vec<_> = (1..=5).map(|n| hours_ago(n, 72)).collect();
+    db.store.append_audit("s", &entries).await.expect("append");
+    let older = hours_ago(0, 60).at;
+    let older = if db.url.starts_with("sqlite") {
+        format!("strftime('%Y-%m-%dT%H:%M:%fZ', {older} / 1000, 'unixepoch')")
+    } else {
+        format!("to_timestamp({older} / 1000)")
+    };
+    let text = format!(
+        "UPDATE audit_horizon SET older_than = {older}, last_id = 3, hash = (SELECT hash FROM command_audit WHERE id = 3);
+         DELETE FROM command_audit WHERE id <= 3"
+    );
+    db.sql(&text).await.expect("move the horizon");
+    assert!(db.sql("DELETE FROM command_audit WHERE id = 4").await.is_err());
+    assert_eq!((ids(&db).await, breaks(&db, None).await), (vec![4, 5], vec![]));
+}

@@ -18,6 +18,9 @@ pub async fn without_triggers(db: &Db) {
     db.sql(text).await.expect("drop the triggers");
 }
 
+/// Kind of what is wrong, first and last row.
+type Place = (AuditBreakKind, i64, i64);
+
 /// Everything that is wrong: kind, first and last row, words.
 pub async fn breaks(db: &Db, expected: Option<&ChainLink>) -> Vec<(AuditBreakKind, i64, i64, String)> {
     let mut found = Vec::new();
@@ -27,7 +30,7 @@ pub async fn breaks(db: &Db, expected: Option<&ChainLink>) -> Vec<(AuditBreakKin
     found
 }
 
-async fn places(db: &Db) -> Vec<(AuditBreakKind, i64, i64)> {
+async fn places(db: &Db) -> Vec<Place> {
     breaks(db, None).await.into_iter().map(|(kind, first, last, _)| (kind, first, last)).collect()
 }
 
@@ -89,7 +92,7 @@ pub async fn every_change_by_hand_is_found_and_named(db: Db) {
     } else {
         "UPDATE command_audit SET at = at + INTERVAL '1 microsecond' WHERE id = 4"
     };
-    let cases: Vec<(String, Vec<(AuditBreakKind, i64, i64)>, &str)> = vec![
+    let cases: Vec<(String, Vec<Place>, &str)> = vec![
         // Changed.
         ("UPDATE command_audit SET user_id = 'eve' WHERE id = 4".into(), vec![(Changed, 4, 4)], "by \"eve\""),
         ("UPDATE command_audit SET user_id = 'eve' WHERE id = 1".into(), vec![(Changed, 1, 1)], "row 1 is not as it was"),
@@ -198,8 +201,33 @@ pub async fn a_trail_written_anew_from_end_to_end_is_found_by_a_hash_kept_elsewh
     assert_eq!(breaks(&db, None).await, [], "every hash fits");
     let found = breaks(&db, Some(&kept)).await;
     assert_eq!((found.len(), found[0].0, found[0].1), (1, NotAsExpected, 5), "{found:#?}");
-    let later = ChainLink { id: 9, ..kept };
+    let later = ChainLink { id: 9, ..kept.clone() };
     assert!(breaks(&db, Some(&later)).await[0].3.contains("row 9 is not there"));
+    // Cut off, with a head that fits.
+    db.sql("DELETE FROM command_audit WHERE id > 4; UPDATE audit_head SET last_id = 4, hash = (SELECT hash FROM command_audit WHERE id = 4)")
+        .await
+        .expect("cut");
+    assert_eq!(breaks(&db, None).await, []);
+    assert!(breaks(&db, Some(&kept)).await[0].3.contains("row 5 is not there"));
+}
+
+pub async fn a_row_put_in_behind_the_last_one_stops_the_trail_and_nothing_is_lost(db: Db) {
+    written(&db, 1..=3).await;
+    db.sql(
+        "INSERT INTO command_audit (id, at, tenant_id, user_id, resource_kind, resource_id, action, event, stream_id, previous_hash, hash)
+         SELECT 5, at, tenant_id, 'eve', resource_kind, resource_id, action, event, stream_id, hash, 'made up' FROM command_audit WHERE id = 3",
+    )
+    .await
+    .expect("insert");
+    let refused = db.store.append_audit("s", &[entry(4), entry(5)]).await.expect_err("the id is taken");
+    assert!(!refused.is_transient(), "it does not pass by itself");
+    let words = refused.to_string();
+    assert!(words.contains("it exists already") || words.contains("command_audit is append-only"), "{words}");
+    assert_eq!(places(&db).await, [(Inserted, 5, 5)]);
+    without_triggers(&db).await;
+    db.sql("DELETE FROM command_audit WHERE id = 5").await.expect("delete");
+    assert_eq!(db.store.append_audit("s", &[entry(4), entry(5)]).await.expect("append"), 2);
+    assert_eq!(breaks(&db, None).await, []);
 }
 
 pub async fn it_is_intact_while_rows_are_added_and_old_ones_removed(db: Db) {

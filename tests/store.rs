@@ -2,6 +2,12 @@
 
 mod support;
 
+#[path = "store/audit.rs"]
+mod audit;
+#[path = "store/audit_kept.rs"]
+mod audit_kept;
+#[path = "store/audit_verify.rs"]
+mod audit_verify;
 #[path = "store/campaigns.rs"]
 mod campaigns;
 #[path = "store/commands.rs"]
@@ -179,8 +185,23 @@ on_both! {
     rows::the_character_nul_is_kept_out_of_the_way
     rows::lists_are_paged_and_keep_to_the_tenant
     rows::permissions_come_directly_and_by_role_with_a_version_that_plain_sql_raises
-    rows::the_audit_trail_is_written_once_chained_and_append_only
-    rows::a_changed_audit_row_is_noticed
+    audit::the_trail_is_written_once_chained_and_append_only
+    audit::a_hash_is_made_of_what_it_always_was
+    audit::an_entry_that_comes_again_is_written_once_and_a_new_one_with_an_older_number_is_written
+    audit::whoever_reads_on_from_the_last_row_misses_none_of_several_writers
+    audit::rows_are_found_by_each_filter_and_by_all_together
+    audit::texts_that_a_database_cannot_hold_do_not_stop_the_trail
+    audit_verify::an_untouched_trail_is_intact_however_long
+    audit_verify::every_change_by_hand_is_found_and_named
+    audit_verify::a_row_put_in_or_changed_with_hashes_that_fit_is_found_too
+    audit_verify::a_trail_written_anew_from_end_to_end_is_found_by_a_hash_kept_elsewhere
+    audit_verify::a_row_put_in_behind_the_last_one_stops_the_trail_and_nothing_is_lost
+    audit_verify::it_is_intact_while_rows_are_added_and_old_ones_removed
+    audit_kept::old_rows_go_in_order_and_the_rest_can_still_be_verified
+    audit_kept::nothing_is_deleted_by_hand_and_the_horizon_moves_only_over_old_rows
+    audit_kept::a_broken_row_stays_however_old_it_is
+    audit_kept::rows_put_in_behind_the_horizon_are_found
+    audit_kept::the_horizon_can_be_moved_over_old_rows_by_hand
     rows::any_number_of_programs_may_migrate_at_once
     rows::ping_answers_and_says_what_is_missing
 }

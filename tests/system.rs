@@ -3,6 +3,7 @@
 mod support;
 
 mod system {
+    mod audit;
     mod queue;
     mod redis_kinds;
 }

@@ -5,6 +5,8 @@ mod support;
 
 #[path = "worker/attached.rs"]
 mod attached;
+#[path = "worker/audit.rs"]
+mod audit;
 #[path = "worker/campaigns.rs"]
 mod campaigns;
 #[path = "worker/code.rs"]

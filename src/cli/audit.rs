@@ -1,49 +1,140 @@
 //! `wheelhouse audit`: who asked for what, and what became of it.
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, Subcommand, ValueEnum};
 
+use super::{audit_verify, usage};
 use crate::config::Settings;
-use crate::domain::{ResourceId, TenantId};
-use crate::store::{AuditFilter, AuditRow, Store};
+use crate::domain::audit::moment;
+use crate::domain::{Action, AuditEvent, ResourceId, TenantId, UserId};
+use crate::store::audit::export;
+use crate::store::{AuditFilter, AuditRow, Page, Store, StoreError};
 
-/// Which rows.
+/// Which rows, or a check of them all.
 #[derive(Debug, Args)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "Examples: wheelhouse audit --tenant acme --since 24h
+          wheelhouse audit --event denied --format csv > denied.csv
+          wheelhouse audit verify"
+)]
 pub(super) struct AuditArgs {
+    #[command(subcommand)]
+    command: Option<AuditCommand>,
+    #[command(flatten)]
+    show: ShowArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum AuditCommand {
+    /// Check the whole trail: every row changed, missing or put in by hand. Exit code 0 intact, 1 broken, 3 not checked.
+    Verify(audit_verify::VerifyArgs),
+}
+
+/// Which rows, and how they are written.
+#[derive(Debug, Args)]
+struct ShowArgs {
     /// Only this tenant's.
     #[arg(long)]
     tenant: Option<TenantId>,
     /// Only this job's or campaign's.
     #[arg(long, value_name = "ID")]
     resource: Option<ResourceId>,
+    /// Only this user's.
+    #[arg(long)]
+    user: Option<UserId>,
+    /// Only this: cancel, pause or resume.
+    #[arg(long, value_parser = action)]
+    action: Option<Action>,
+    /// Only this: accepted, denied, rate_limited, scheduled, withdrawn, succeeded, failed or expired.
+    #[arg(long)]
+    event: Option<AuditEvent>,
+    /// Not before: 2026-01-31T12:00:00Z, or how long ago: 90s, 15m, 24h, 7d.
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+    /// Before: the same.
+    #[arg(long, value_name = "TIME", conflicts_with = "follow")]
+    until: Option<String>,
     /// Wait for more.
     #[arg(long)]
     follow: bool,
-    /// One JSON object a line.
-    #[arg(long)]
+    /// How rows are written.
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+    /// The same as --format jsonl.
+    #[arg(long, conflicts_with = "format")]
     json: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// One line a row, for people.
+    Table,
+    /// With a header; a text that a spreadsheet would take for a formula gets a ' in front.
+    Csv,
+    /// One JSON object a line.
+    Jsonl,
+}
+
+fn action(text: &str) -> Result<Action, String> {
+    Action::from_word(text).ok_or_else(|| "an action is one of cancel, pause, resume".to_owned())
 }
 
 /// Between two looks with --follow.
 const LOOK: Duration = Duration::from_millis(500);
 
 pub(super) async fn audit(args: AuditArgs, settings: Settings) -> anyhow::Result<ExitCode> {
-    let store = Store::open(&settings.database).await?;
-    let mut filter = AuditFilter { tenant: args.tenant, resource: args.resource, after: None, limit: 1_000 };
-    loop {
-        let page = store.audit(&filter).await?;
-        for row in &page.items {
-            if args.json {
-                println!("{}", serde_json::to_string(row)?);
-            } else {
-                println!("{}", line(row));
+    match args.command {
+        Some(AuditCommand::Verify(verify)) => audit_verify::verify(verify, settings).await,
+        None => match show(args.show, settings).await {
+            // Whoever reads has seen enough: `wheelhouse audit | head`.
+            Err(error) if error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe) => {
+                Ok(ExitCode::SUCCESS)
             }
+            shown => shown,
+        },
+    }
+}
+
+async fn show(args: ShowArgs, settings: Settings) -> anyhow::Result<ExitCode> {
+    let now = jiff::Timestamp::now().as_millisecond();
+    let time = |name: &str, text: Option<String>| {
+        text.map(|text| moment(&text, now).map_err(|problem| usage(format!("{name} {text:?}: {problem}")))).transpose()
+    };
+    let mut filter = AuditFilter {
+        tenant: args.tenant,
+        resource: args.resource,
+        user: args.user,
+        action: args.action,
+        event: args.event,
+        since: time("--since", args.since)?,
+        until: time("--until", args.until)?,
+        after: None,
+        limit: 1_000,
+    };
+    let format = if args.json { Format::Jsonl } else { args.format };
+    let store = Store::open(&settings.database).await?;
+    if format == Format::Csv {
+        write(&export::csv_header())?;
+    }
+    loop {
+        let (page, seen) = match next(&store, &filter).await {
+            Err(error) if args.follow && error.is_transient() => {
+                eprintln!("wheelhouse: {error}; trying again");
+                tokio::time::sleep(LOOK).await;
+                continue;
+            }
+            read => read?,
+        };
+        match format {
+            Format::Table => write(&page.items.iter().map(line).collect::<String>())?,
+            Format::Csv => write(&export::csv(&page.items))?,
+            Format::Jsonl => write(&export::jsonl(&page.items))?,
         }
-        if let Some(last) = page.items.last() {
-            filter.after = Some(last.id.to_string());
-        }
+        filter.after = Some(page.next.clone().unwrap_or_else(|| seen.to_string()));
         if page.next.is_some() {
             continue;
         }
@@ -52,6 +143,22 @@ pub(super) async fn audit(args: AuditArgs, settings: Settings) -> anyhow::Result
         }
         tokio::time::sleep(LOOK).await;
     }
+}
+
+/// The next page, and up to which row everything has been seen once that was the last one: the next look need not
+/// go through all the rows again that were not asked for.
+async fn next(store: &Store, filter: &AuditFilter) -> Result<(Page<AuditRow>, i64), StoreError> {
+    let newest = store.audit_newest().await?;
+    let page = store.audit(filter).await?;
+    let last = page.items.last().map_or(0, |row| row.id);
+    let after = filter.after.as_deref().and_then(|after| after.parse().ok()).unwrap_or(0);
+    Ok((page, newest.max(last).max(after)))
+}
+
+fn write(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
 }
 
 fn line(row: &AuditRow) -> String {
@@ -63,11 +170,21 @@ fn line(row: &AuditRow) -> String {
     if let Some(outcome) = &e.outcome {
         text.push_str(&format!(": {outcome}"));
     }
+    if let Some(run_at) = e.run_at.and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok()) {
+        text.push_str(&format!(", to run at {run_at}"));
+    }
     if let Some(latency) = e.latency_ms {
         text.push_str(&format!(" after {latency} ms"));
+    }
+    if let Some(worker) = &e.worker_id {
+        text.push_str(&format!(" on {worker}"));
+    }
+    if let Some(address) = &e.address {
+        text.push_str(&format!(" from {address}"));
     }
     if let Some(reason) = &e.reason {
         text.push_str(&format!(" (reason: {reason:?})"));
     }
-    text
+    // Nothing that somebody sent may do things to the terminal of whoever reads this.
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).chain(['\n']).collect()
 }

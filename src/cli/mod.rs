@@ -2,6 +2,7 @@
 
 mod api;
 mod audit;
+mod audit_verify;
 mod dev;
 mod inspect;
 mod people;
@@ -72,7 +73,7 @@ enum Command {
     /// Show what Redis holds, with the redis-cli commands that show the same.
     #[command(subcommand)]
     Inspect(inspect::InspectCommand),
-    /// Show the audit trail of commands.
+    /// Show, export or check the audit trail of commands.
     Audit(audit::AuditArgs),
     /// Run a program that ends when this process's parent does.
     #[command(hide = true)]

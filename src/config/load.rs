@@ -9,7 +9,9 @@ use ::config::ValueKind;
 use secrecy::SecretString;
 
 use super::layers::{Entry, Layers};
-use super::{Auth, Command, Database, Limits, Log, LogFormat, PermissionSource, Redis, Server, Settings, Worker};
+use super::{
+    Audit, Auth, Command, Database, Limits, Log, LogFormat, PermissionSource, Redis, Server, Settings, Worker,
+};
 use crate::domain::TenantId;
 
 /// What flags set, above everything else: `("server.listen", "127.0.0.1:0")`.
@@ -80,6 +82,7 @@ pub fn load_from(
             lease: read.seconds("command.lease_seconds", 1, 600)?,
             max_attempts: read.number("command.max_attempts", 1, 1000)? as u32,
         },
+        audit: Audit { keep: read.days("audit.keep_days", 36_500)? },
         log: Log { format: read.word("log.format", &LOG_FORMATS)?, level: read.level()? },
     };
     Ok(settings)
@@ -135,6 +138,12 @@ impl Reader<'_> {
 
     fn seconds(&self, key: &str, least: u64, most: u64) -> Result<Duration, SettingError> {
         Ok(Duration::from_secs(self.number(key, least, most)?))
+    }
+
+    /// Days; 0 stands for no end.
+    fn days(&self, key: &str, most: u64) -> Result<Option<Duration>, SettingError> {
+        let days = self.number(key, 0, most)?;
+        Ok((days > 0).then(|| Duration::from_secs(days * DAY)))
     }
 
     fn word<T: Copy>(&self, key: &str, words: &[(&str, T)]) -> Result<T, SettingError> {

@@ -40,6 +40,9 @@ fn the_defaults_are_those_of_the_contract() {
     assert!(settings.auth.hs256_secret.is_none() && settings.auth.jwks_url.is_none());
     assert!(settings.worker.tenants.is_none() && settings.server.public_origins.is_empty());
     assert_eq!(settings.log.format, LogFormat::Pretty);
+    assert_eq!(settings.audit.keep, Some(Duration::from_secs(365 * 24 * 60 * 60)));
+    let for_ever = from_environment(&[("WHEELHOUSE__AUDIT__KEEP_DAYS", "0")]).expect("settings");
+    assert_eq!(for_ever.audit.keep, None);
 }
 
 #[test]
@@ -125,6 +128,7 @@ fn every_wrong_value_is_one_line_with_key_problem_and_source() {
         ("WHEELHOUSE__AUTH__PERMISSIONS", "sql", "must be \"database\" or \"token\", not \"sql\""),
         ("WHEELHOUSE__AUTH__JWKS_URL", "ftp://x", "https://… or http://…"),
         ("WHEELHOUSE__AUTH__JWKS_URL", "https://:1/x", "is not a web address"),
+        ("WHEELHOUSE__AUDIT__KEEP_DAYS", "-1", "whole number from 0 to 36500"),
         ("WHEELHOUSE__LOG__FORMAT", "text", "must be \"pretty\" or \"json\""),
         ("WHEELHOUSE__LOG__LEVEL", "verbose", "\"verbose\" is not a level"),
         ("WHEELHOUSE__LOG__LEVEL", "wheelhouse=loud", "is not a filter"),

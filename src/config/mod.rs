@@ -33,6 +33,8 @@ pub struct Settings {
     pub worker: Worker,
     /// `[command]`
     pub command: Command,
+    /// `[audit]`
+    pub audit: Audit,
     /// `[log]`
     pub log: Log,
 }
@@ -133,6 +135,13 @@ pub struct Command {
     pub lease: Duration,
     /// Tries of one command.
     pub max_attempts: u32,
+}
+
+/// The audit trail.
+#[derive(Debug, Clone)]
+pub struct Audit {
+    /// How long its rows are kept. `None`: for ever.
+    pub keep: Option<Duration>,
 }
 
 /// Logs.

@@ -10,7 +10,7 @@ pub mod permission;
 pub mod resource;
 pub mod transition;
 
-pub use audit::AuditEntry;
+pub use audit::{AuditEntry, AuditEvent, ChainLink};
 pub use backoff::backoff;
 pub use campaign::{Campaign, CampaignStatus};
 pub use command::{Action, CommandId, When};

@@ -9,6 +9,7 @@
 //! sends everyone away at the end, with the codes of [`close`].
 
 pub mod access;
+mod backlog;
 pub mod close;
 pub mod commands;
 pub mod drain;
@@ -269,6 +270,7 @@ pub async fn serve_tuned(
     }));
     background.spawn(gateway.health().clone().watch(background_stop.clone()));
     background.spawn(gateway.leases().clone().keep(background_stop.clone()));
+    background.spawn(backlog::watch(gateway.broker().clone(), background_stop.clone()));
     background.spawn(gateway.access().clone().watch(background_stop.clone()));
     background.spawn(follower.run(background_stop.clone()));
     background.spawn(schedules::keep(gateway.clone(), background_stop.clone()));

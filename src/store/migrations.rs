@@ -58,20 +58,26 @@ impl Store {
     }
 
     fn migrator(&self) -> Migrator {
-        let (first, jobs) = match &self.database {
+        let (first, jobs, audit) = match &self.database {
             Database::Sqlite { .. } => (
                 include_str!("../../migrations/sqlite/0001_first.sql"),
                 include_str!("../../migrations/sqlite/0002_jobs.sql"),
+                include_str!("../../migrations/sqlite/0003_audit.sql"),
             ),
             Database::Postgres { .. } => (
                 include_str!("../../migrations/postgres/0001_first.sql"),
                 include_str!("../../migrations/postgres/0002_jobs.sql"),
+                include_str!("../../migrations/postgres/0003_audit.sql"),
             ),
         };
         let migration = |version, name: &'static str, text: &'static str| {
             Migration::new(version, Cow::Borrowed(name), MigrationType::Simple, text.into_sql_str(), false)
         };
-        let mut migrator = Migrator::with_migrations(vec![migration(1, "first", first), migration(2, "jobs", jobs)]);
+        let mut migrator = Migrator::with_migrations(vec![
+            migration(1, "first", first),
+            migration(2, "jobs", jobs),
+            migration(3, "audit", audit),
+        ]);
         migrator.set_locking(false);
         migrator
     }

@@ -4,7 +4,7 @@
 //! them to a transaction), `queue` (which job a worker gets), `runs` (what a worker that hosts a job writes),
 //! `failed_items`, `upkeep` (what one worker does for all), `permissions`, `audit`, `imports`, `migrations`; `database` connects, and `sql` hides which database it is.
 
-mod audit;
+pub mod audit;
 mod batch;
 mod commands;
 mod database;

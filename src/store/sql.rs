@@ -2,7 +2,9 @@
 //!
 //! Both take `$1` placeholders. Where their words differ, a text holds a mark that is replaced:
 //! `{now}`, `{json:$n}`, `{time:$n}`, `{lock}` (rows are locked), `{skip}` (and locked ones passed over),
-//! `{share}` (rows may not change until the transaction ends), `{by:index}` (SQLite uses that index).
+//! `{share}` (rows may not change until the transaction ends), `{by:index}` (SQLite uses that index),
+//! `{ms:column}` (a time to compare with `{time:$n}`; SQLite's are texts: with as many digits as [`time_text`]'s),
+//! `{ms:+column}` (the same, and SQLite does not use an index on it).
 
 use std::time::Duration;
 
@@ -277,22 +279,42 @@ fn postgres_values(values: &[Value]) -> Vec<Value> {
 fn sqlite_words(text: &str) -> String {
     let text = text.replace("{lock}", "").replace("{skip}", "").replace("{share}", "");
     let text = text.replace("{now}", "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')");
-    typed(&text, |value, kind| if kind == INDEX { format!("INDEXED BY {value}") } else { value.to_owned() })
+    typed(&text, |value, kind| match kind {
+        INDEX => format!("INDEXED BY {value}"),
+        MS => format!("strftime('%Y-%m-%dT%H:%M:%fZ', {value})"),
+        _ => value.to_owned(),
+    })
 }
 
 fn postgres_words(text: &str) -> String {
     let text = text.replace("{lock}", "FOR UPDATE").replace("{skip}", "FOR UPDATE SKIP LOCKED");
     let text = text.replace("{share}", "FOR SHARE").replace("{now}", "now()");
-    typed(&text, |value, kind| if kind == INDEX { String::new() } else { format!("CAST({value} AS {kind})") })
+    typed(&text, |value, kind| match kind {
+        INDEX => String::new(),
+        MS => value.trim_start_matches('+').to_owned(),
+        _ => format!("CAST({value} AS {kind})"),
+    })
 }
 
 /// What `{by:…}` names instead of a type.
 const INDEX: &str = "INDEX";
+/// What `{ms:…}` names instead of a type.
+const MS: &str = "MS";
 
-/// Replaces `{json:…}`, `{time:…}` and `{by:…}`.
+/// A time to compare with `{ms:column}`: RFC 3339 with three decimals, always.
+pub(super) fn time_text(ms: i64) -> String {
+    let time = jiff::Timestamp::from_millisecond(ms).unwrap_or(if ms < 0 {
+        jiff::Timestamp::UNIX_EPOCH
+    } else {
+        jiff::Timestamp::MAX
+    });
+    format!("{time:.3}")
+}
+
+/// Replaces `{json:…}`, `{time:…}`, `{by:…}` and `{ms:…}`.
 fn typed(text: &str, write: impl Fn(&str, &str) -> String) -> String {
     let mut out = text.to_owned();
-    for (mark, kind) in [("{json:", "JSONB"), ("{time:", "TIMESTAMPTZ"), ("{by:", INDEX)] {
+    for (mark, kind) in [("{json:", "JSONB"), ("{time:", "TIMESTAMPTZ"), ("{by:", INDEX), ("{ms:", MS)] {
         while let Some(start) = out.find(mark) {
             let end = start + out[start..].find('}').unwrap_or(out.len() - start - 1);
             let value = write(&out[start + mark.len()..end], kind);
@@ -317,5 +339,10 @@ mod tests {
             postgres_words(text),
             "UPDATE t SET a = CAST($1 AS JSONB), b = CAST($2 AS TIMESTAMPTZ), c = now() WHERE d = $3 FOR UPDATE"
         );
+        assert_eq!(sqlite_words("{ms:at} < {time:$1}"), "strftime('%Y-%m-%dT%H:%M:%fZ', at) < $1");
+        assert_eq!(sqlite_words("{ms:+at}"), "strftime('%Y-%m-%dT%H:%M:%fZ', +at)");
+        assert_eq!(postgres_words("{ms:+at} < {time:$1}"), "at < CAST($1 AS TIMESTAMPTZ)");
+        assert_eq!(postgres_words("{ms:at} < {time:$1}"), "at < CAST($1 AS TIMESTAMPTZ)");
+        assert_eq!(time_text(1_767_225_600_000), "2026-01-01T00:00:00.000Z");
     }
 }

@@ -1,7 +1,8 @@
 //! What goes into SQL and comes out of it, beyond the domain's own rows.
 
 use crate::domain::{
-    Action, CommandId, FailedItem, Job, JobStatus, Progress, Resource, ResourceId, TenantId, UserId, WorkerId,
+    Action, AuditEntry, AuditEvent, ChainLink, CommandId, FailedItem, Job, JobStatus, Progress, Resource, ResourceId,
+    TenantId, UserId, WorkerId,
 };
 
 /// A job to be made.
@@ -200,25 +201,97 @@ pub struct AuditFilter {
     pub tenant: Option<TenantId>,
     /// Only that resource's id.
     pub resource: Option<ResourceId>,
+    /// Only that user's.
+    pub user: Option<UserId>,
+    /// Only that action's.
+    pub action: Option<Action>,
+    /// Only that event.
+    pub event: Option<AuditEvent>,
+    /// Not before, Unix ms.
+    pub since: Option<i64>,
+    /// Before, Unix ms.
+    pub until: Option<i64>,
     /// From the last page.
     pub after: Option<String>,
     /// At most so many (1 to 1,000).
     pub limit: u32,
 }
 
-/// One row of `command_audit`.
-#[derive(Debug, Clone, serde::Serialize)]
+/// One row of `command_audit`. It is written (as JSON, as CSV) with the names of the columns.
+#[derive(Debug, Clone)]
 pub struct AuditRow {
     /// Grows by one.
-    #[serde(rename = "row")]
     pub id: i64,
     /// RFC 3339.
     pub time: String,
     /// The event.
-    #[serde(flatten)]
-    pub entry: crate::domain::AuditEntry,
+    pub entry: AuditEntry,
     /// Of the row before, hex.
     pub previous_hash: String,
     /// Of this row, hex.
     pub hash: String,
+    /// Every value has the form in which the store writes it. Columns can hold more than the fields above show:
+    /// microseconds, or in SQLite a text in place of a number.
+    pub(super) exact: bool,
+}
+
+/// What a walk over the whole audit trail found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditVerified {
+    /// Rows looked at.
+    pub rows: u64,
+    /// The last of them.
+    pub end: ChainLink,
+    /// The last row that is gone because it was older than the time for which rows are kept.
+    pub pruned: Option<ChainLink>,
+    /// How many things are wrong: none, if nobody has touched it.
+    pub breaks: u64,
+}
+
+/// One thing that is wrong with the audit trail.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct AuditBreak {
+    /// What kind of thing.
+    pub kind: AuditBreakKind,
+    /// The first row it is about.
+    pub first: i64,
+    /// The last row it is about.
+    pub last: i64,
+    /// In words.
+    pub says: String,
+}
+
+/// What can be wrong with the audit trail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AuditBreakKind {
+    /// A row does not say what was written.
+    Changed,
+    /// Rows are not there.
+    Missing,
+    /// Rows are there that do not belong to the chain.
+    Inserted,
+    /// A row follows another one than the row that stands before it.
+    Replaced,
+    /// The ids jump, and the hashes do not.
+    Renumbered,
+    /// `audit_head` knows of more rows.
+    CutOff,
+    /// `audit_head` is missing, or says something else than the last row.
+    HeadChanged,
+    /// `audit_horizon` is missing.
+    HorizonChanged,
+    /// The row that was asked for is not the one that was kept elsewhere.
+    NotAsExpected,
+}
+
+/// What removing old audit rows did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct AuditPruned {
+    /// Rows removed.
+    pub rows: u64,
+    /// There may be more.
+    pub more: bool,
+    /// This row breaks the chain: nothing from it on is removed, however old.
+    pub broken: Option<i64>,
 }

@@ -54,6 +54,8 @@ pub const REDIS_UP: &str = "wheelhouse_redis_up";
 pub const SQL_UP: &str = "wheelhouse_sql_up";
 /// Whether the subscription really delivers: 1 or 0.
 pub const SUBSCRIPTION_UP: &str = "wheelhouse_subscription_up";
+/// Audit entries that are in Redis and not yet in SQL.
+pub const AUDIT_BACKLOG: &str = "wheelhouse_audit_backlog";
 
 /// From a command on the same machine to one that waited for its worker to come back.
 const LATENCY_BUCKETS: [f64; 16] =
@@ -131,6 +133,7 @@ fn describe() {
     describe_histogram!(HTTP_LATENCY, "Seconds an HTTP request took, by route");
     describe_gauge!(REDIS_UP, "Whether Redis answers");
     describe_gauge!(SQL_UP, "Whether SQL answers");
+    describe_gauge!(AUDIT_BACKLOG, "Audit entries that are in Redis and not yet in SQL");
     describe_gauge!(SUBSCRIPTION_UP, "Whether the subscription to Redis really delivers");
 }
 
@@ -220,6 +223,12 @@ pub fn readiness(redis: bool, sql: bool, subscription: bool) {
     for (name, up) in [(REDIS_UP, redis), (SQL_UP, sql), (SUBSCRIPTION_UP, subscription)] {
         gauge!(name).set(if up { 1.0 } else { 0.0 });
     }
+}
+
+/// How many audit entries wait for SQL.
+pub fn audit_backlog(entries: u64) {
+    // Exact up to 2^53 entries.
+    gauge!(AUDIT_BACKLOG).set(entries as f64);
 }
 
 #[cfg(test)]

@@ -161,6 +161,7 @@ impl Worker {
         let dispatching = core.spawn(dispatch::run(core.clone(), self.kinds));
         core.spawn(reaper::run(core.clone()));
         core.spawn(audit::run(core.clone()));
+        core.spawn(audit::prune(core.clone()));
         core.spawn(news::run(core.clone()));
         core.spawn(upkeep::run(core.clone()));
         tracing::info!(worker_id = %core.id, concurrency = core.settings.worker.concurrency, "worker.started");

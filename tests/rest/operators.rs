@@ -101,6 +101,8 @@ fn entry(id: &str, tenant: &str, resource: &str) -> AuditEntry {
         worker_id: None,
         attempts: None,
         latency_ms: None,
+        run_at: None,
+        batch_id: None,
     }
 }
 
@@ -108,7 +110,7 @@ fn entry(id: &str, tenant: &str, resource: &str) -> AuditEntry {
 async fn the_audit_trail_shows_the_own_tenant_only_in_pages() {
     let api = Api::start(&[]).await;
     let entries = [entry("1-0", "acme", "j1"), entry("2-0", "globex", "j1"), entry("3-0", "acme", "j2")];
-    assert!(api.store.append_audit("wh:{00}:audit", "0", &entries).await.expect("append"));
+    assert!(api.store.append_audit("audit:{00}", &entries).await.expect("append") == 3);
     let auditor = api.user("auditor", "acme", &["audit.read"]).await;
     let all = api.get(&auditor, "/api/v1/audit").await.expect(200);
     let resources: Vec<&str> =
@@ -125,4 +127,84 @@ async fn the_audit_trail_shows_the_own_tenant_only_in_pages() {
     let rest = api.get(&auditor, &format!("/api/v1/audit?after={next}")).await.expect(200);
     assert_eq!(rest["entries"][0]["resource_id"], "j2");
     assert_eq!(rest["next"], json!(null));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_audit_trail_is_searched_and_exported_within_the_own_tenant() {
+    let api = Api::start(&[]).await;
+    let make = |n: i64, tenant: &str, user: &str, action: &str, event: &str| AuditEntry {
+        at: n * 1_000,
+        user_id: user.to_owned(),
+        action: action.to_owned(),
+        event: event.to_owned(),
+        reason: Some("=1+1".to_owned()),
+        ..entry(&format!("{n}-0"), tenant, "j1")
+    };
+    let entries = [
+        make(1, "acme", "ann", "pause", "accepted"),
+        make(2, "globex", "ann", "pause", "accepted"),
+        make(3, "acme", "bob", "cancel", "denied"),
+        make(4, "acme", "ann", "pause", "succeeded"),
+    ];
+    api.store.append_audit("audit:{00}", &entries).await.expect("append");
+    let auditor = api.user("auditor", "acme", &["audit.read"]).await;
+    let found = async |query: &str| -> Vec<i64> {
+        let all = api.get(&auditor, &format!("/api/v1/audit?{query}")).await.expect(200);
+        all["entries"].as_array().expect("entries").iter().filter_map(|entry| entry["id"].as_i64()).collect()
+    };
+    assert_eq!(found("").await, [1, 3, 4]);
+    assert_eq!(found("user=ann").await, [1, 4], "ann's in another tenant are not shown");
+    assert_eq!(found("action=cancel").await, [3]);
+    assert_eq!(found("event=succeeded&user=ann&resource=j1").await, [4]);
+    assert_eq!(found("since=1970-01-01T00:00:03Z").await, [3, 4]);
+    assert_eq!(found("until=1970-01-01T00:00:03Z").await, [1]);
+    assert_eq!(found("since=24h").await, [0_i64; 0]);
+    assert_eq!(found("until=24h").await, [1, 3, 4]);
+    for wrong in ["action=stop", "event=done", "since=yesterday", "user=a%20b", "format=xml", "tenant=globex"] {
+        api.get(&auditor, &format!("/api/v1/audit?{wrong}")).await.error(400, "invalid_message");
+    }
+    let stranger = api.user("stranger", "acme", &["jobs.*"]).await;
+    api.get(&stranger, "/api/v1/audit?format=csv").await.error(403, "permission_denied");
+
+    // Page after page makes one file.
+    let mut files = Vec::new();
+    for format in ["csv", "jsonl"] {
+        let (mut file, mut after) = (String::new(), String::new());
+        loop {
+            let page = api.get(&auditor, &format!("/api/v1/audit?format={format}&limit=2{after}")).await;
+            assert_eq!(page.status, 200);
+            assert!(page.header("content-disposition").contains(&format!("audit.{format}")));
+            file.push_str(&page.text);
+            if page.header("x-next").is_empty() {
+                break;
+            }
+            after = format!("&after={}", page.header("x-next"));
+        }
+        files.push(file);
+    }
+    let lines: Vec<&str> = files[0].lines().collect();
+    assert_eq!(lines.len(), 4, "{}", files[0]);
+    assert!(lines[0].starts_with("id,at,event,tenant_id,user_id,"));
+    assert!(
+        lines[2].starts_with("3,1970-01-01T00:00:03Z,denied,acme,bob,cancel,job,j1,") && lines[2].contains(",'=1+1,")
+    );
+    let objects: Vec<serde_json::Value> =
+        files[1].lines().map(|line| serde_json::from_str(line).expect("an object a line")).collect();
+    assert_eq!(objects.len(), 3);
+    assert_eq!((&objects[1]["user_id"], &objects[1]["reason"]), (&json!("bob"), &json!("=1+1")));
+    let whole = api.get(&auditor, "/api/v1/audit").await.expect(200);
+    assert_eq!(whole["entries"], json!(objects), "the same in every format");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_metrics_show_how_many_audit_entries_wait() {
+    let api = Api::start(&[]).await;
+    for _ in 0..3 {
+        api.redis.inline("XADD wh:{03}:audit * event accepted entry {}");
+    }
+    api.redis.inline("XADD wh:{07}:audit * event accepted entry {}");
+    until("the gauge shows it", || async {
+        api.send("GET", "/metrics", &[], "").await.text.lines().any(|line| line == "wheelhouse_audit_backlog 4")
+    })
+    .await;
 }

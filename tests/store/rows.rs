@@ -1,4 +1,4 @@
-//! Rows and lists, those of other systems too; permissions, audit, migrations.
+//! Rows and lists, those of other systems too; permissions, migrations.
 
 use super::*;
 
@@ -140,64 +140,6 @@ pub async fn permissions_come_directly_and_by_role_with_a_version_that_plain_sql
     assert!(revoked > granted);
     db.sql("DELETE FROM user_roles").await.expect("delete");
     assert_eq!(db.store.permissions_of(&user).await.expect("read").held, ["jobs.read"]);
-}
-
-pub async fn the_audit_trail_is_written_once_chained_and_append_only(db: Db) {
-    let entry = |n: i64| AuditEntry {
-        id: format!("{n}-0"),
-        at: n,
-        event: "accepted".into(),
-        tenant_id: "acme".into(),
-        user_id: "ann".into(),
-        resource_kind: "job".into(),
-        resource_id: "j".into(),
-        action: "pause".into(),
-        command_id: None,
-        request_id: None,
-        reason: Some("why \"not\"".into()),
-        address: None,
-        token_id: None,
-        outcome: None,
-        worker_id: None,
-        attempts: None,
-        latency_ms: Some(n),
-    };
-    let store = &db.store;
-    assert_eq!(store.audit_position("s").await.expect("position"), "0");
-    let entries = [entry(1), entry(2)];
-    let (a, b) = tokio::join!(store.append_audit("s", "0", &entries), store.append_audit("s", "0", &entries));
-    assert!(a.expect("append") ^ b.expect("append"), "exactly one of two writers may write");
-    assert_eq!(store.audit_position("s").await.expect("position"), "2-0");
-    assert!(store.append_audit("s", "2-0", &[entry(3)]).await.expect("append"));
-    let filter = AuditFilter { limit: 2, ..AuditFilter::default() };
-    let first = store.audit(&filter).await.expect("read");
-    let second = store.audit(&AuditFilter { after: first.next.clone(), ..filter }).await.expect("read");
-    let rows: Vec<_> = first.items.iter().chain(&second.items).collect();
-    assert_eq!(rows.iter().map(|r| r.entry.clone()).collect::<Vec<_>>(), [entry(1), entry(2), entry(3)]);
-    for pair in rows.windows(2) {
-        assert_eq!(pair[1].previous_hash, pair[0].hash);
-    }
-    assert!(rows.iter().all(|r| r.is_intact()));
-    assert!(second.next.is_none(), "that was the end");
-    assert!(db.sql("UPDATE command_audit SET user_id = 'bob'").await.is_err());
-    assert!(db.sql("DELETE FROM command_audit").await.is_err());
-}
-
-pub async fn a_changed_audit_row_is_noticed(db: Db) {
-    let text = "INSERT INTO command_audit (id, at, tenant_id, user_id, resource_kind, resource_id, action, event, stream_id, previous_hash, hash)
-      VALUES (1, '2026-01-01T00:00:00Z', 'acme', 'eve', 'job', 'j', 'cancel', 'accepted', '1-0', '', 'made up')";
-    db.sql(text).await.expect("insert");
-    let rows = db.store.audit(&AuditFilter { limit: 10, ..AuditFilter::default() }).await.expect("read").items;
-    assert!(!rows[0].is_intact());
-    let over = if db.url.starts_with("sqlite") {
-        text.replace("INSERT INTO", "INSERT OR REPLACE INTO")
-    } else {
-        format!("{text} ON CONFLICT (id) DO UPDATE SET user_id = 'bob'")
-    };
-    assert!(db.sql(&over).await.is_err(), "a row may not be replaced either");
-    if !db.url.starts_with("sqlite") {
-        assert!(db.sql("TRUNCATE command_audit").await.is_err());
-    }
 }
 
 pub async fn any_number_of_programs_may_migrate_at_once(db: Db) {

@@ -28,7 +28,12 @@ fn stepping(tape: &Tape) -> Code<impl Fn(JobContext) -> Outcome + Send + Sync + 
 
 /// The audit rows of a resource: event, action, outcome, attempts.
 async fn trail(world: &World, resource: &Resource) -> Vec<(String, String, Option<String>, Option<i64>)> {
-    let filter = AuditFilter { tenant: Some(tenant()), resource: Some(resource.id.clone()), after: None, limit: 1_000 };
+    let filter = AuditFilter {
+        tenant: Some(tenant()),
+        resource: Some(resource.id.clone()),
+        limit: 1_000,
+        ..AuditFilter::default()
+    };
     let page = world.store.audit(&filter).await.expect("audit");
     page.items
         .into_iter()

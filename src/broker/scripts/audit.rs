@@ -2,6 +2,7 @@
 
 use crate::broker::{Broker, BrokerError, Partition};
 pub use crate::domain::AuditEntry;
+use crate::domain::AuditEvent;
 
 /// What one entry of the stream looks like to the client library.
 type Raw = (String, Vec<(String, String)>);
@@ -21,19 +22,34 @@ impl Broker {
         Ok(raw.into_iter().map(entry).collect())
     }
 
-    /// Forgets entries up to and including an id: they are in SQL.
-    pub async fn audit_forget(&self, partition: Partition, upto: &str) -> Result<(), BrokerError> {
-        let stream = self.keys().audit(partition);
-        let mut pipeline = redis::pipe();
-        pipeline.cmd("XTRIM").arg(&stream).arg("MINID").arg(upto).ignore();
-        pipeline.cmd("XDEL").arg(&stream).arg(upto).ignore();
-        self.link.pipeline(&pipeline).await
+    /// Forgets these entries: they are in SQL. By their ids, and never "up to" one: after a failover there may be
+    /// others before it that nobody has read.
+    pub async fn audit_forget(&self, partition: Partition, entries: &[AuditEntry]) -> Result<(), BrokerError> {
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let mut command = redis::cmd("XDEL");
+        command.arg(self.keys().audit(partition));
+        for entry in entries {
+            command.arg(&entry.id);
+        }
+        self.link.query::<i64>(&command).await.map(|_| ())
+    }
+
+    /// How many entries wait in each partition.
+    pub async fn audit_backlog(&self) -> Result<Vec<(Partition, u64)>, BrokerError> {
+        let mut waiting = Vec::new();
+        for partition in self.keys().partitions() {
+            let length = self.link.query(redis::cmd("XLEN").arg(self.keys().audit(partition))).await?;
+            waiting.push((partition, length));
+        }
+        Ok(waiting)
     }
 }
 
 fn entry((id, fields): Raw) -> AuditEntry {
     let field = |name: &str| fields.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone()).unwrap_or_default();
-    let (event, text) = (field("event"), field("entry"));
+    let (event, text, kept) = (field("event"), field("entry"), field("kept") == "1");
     let at = id.split('-').next().and_then(|ms| ms.parse().ok()).unwrap_or(0);
     let mut value: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
     if let Some(object) = value.as_object_mut() {
@@ -59,10 +75,48 @@ fn entry((id, fields): Raw) -> AuditEntry {
         worker_id: None,
         attempts: None,
         latency_ms: None,
+        run_at: None,
+        batch_id: None,
     });
-    if matches!(entry.event.as_str(), "denied" | "rate_limited") {
-        // An id was made for it, but no such command was ever accepted.
+    // An id was made for it, but no such command was ever accepted; unless it was scheduled, and denied when it
+    // was to run: `kept` says so.
+    let (denied, limited) = (AuditEvent::Denied.word(), AuditEvent::RateLimited.word());
+    if entry.event == limited || (entry.event == denied && !kept) {
         entry.command_id = None;
     }
     entry
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(fields: &[(&str, &str)]) -> AuditEntry {
+        let common = r#"{"tenant_id":"acme","user_id":"ann","resource_kind":"job","resource_id":"j","action":"pause","command_id":"c""#;
+        let whole = |(name, value): &(&str, &str)| match *name {
+            "entry" => ("entry".to_owned(), format!("{common}{value}}}")),
+            name => (name.to_owned(), (*value).to_owned()),
+        };
+        entry(("1767225600000-3".to_owned(), fields.iter().map(whole).collect()))
+    }
+
+    #[test]
+    fn what_was_recorded_keeps_its_command_and_what_was_refused_has_none() {
+        let command = |fields: &[(&str, &str)]| read(fields).command_id;
+        for event in ["accepted", "scheduled", "withdrawn", "succeeded", "failed", "expired"] {
+            assert_eq!(command(&[("event", event), ("entry", "")]).as_deref(), Some("c"), "{event}");
+        }
+        assert_eq!(command(&[("event", "denied"), ("entry", "")]), None);
+        assert_eq!(command(&[("event", "rate_limited"), ("entry", "")]), None);
+        assert_eq!(command(&[("event", "denied"), ("entry", ""), ("kept", "1")]).as_deref(), Some("c"));
+        let scheduled = read(&[("event", "scheduled"), ("entry", ",\"run_at\":1767225660000")]);
+        assert_eq!((scheduled.at, scheduled.run_at), (1_767_225_600_000, Some(1_767_225_660_000)));
+    }
+
+    #[test]
+    fn an_entry_that_cannot_be_read_is_shown_and_not_dropped() {
+        let odd = entry(("5-0".to_owned(), vec![("event".to_owned(), "accepted".to_owned())]));
+        assert_eq!((odd.id.as_str(), odd.at, odd.event.as_str()), ("5-0", 5, "accepted"));
+        assert!(odd.outcome.is_some_and(|text| text.starts_with("unreadable entry")));
+    }
 }

@@ -1,13 +1,16 @@
 //! Who, what, when: the caller, the live workers, the audit trail.
 
 use hyper::StatusCode;
+use hyper::header::{CONTENT_DISPOSITION, HeaderName};
 use serde_json::{Value, json};
 
 use super::Rest;
 use super::answer::{Answer, Failure};
 use super::request::{Request, id};
-use crate::domain::{Permission, ResourceKind};
-use crate::store::{AuditFilter, AuditRow};
+use crate::domain::audit::moment;
+use crate::domain::{Action, AuditEvent, Permission, ResourceKind};
+use crate::store::AuditFilter;
+use crate::store::audit::export;
 
 /// `GET /api/v1/me`.
 pub(super) async fn me(rest: &Rest, request: &Request) -> Result<Answer, Failure> {
@@ -32,27 +35,56 @@ pub(super) async fn workers(rest: &Rest, request: &Request) -> Result<Answer, Fa
     Ok(Answer::json(StatusCode::OK, &json!({"workers": workers})))
 }
 
+/// What `GET /api/v1/audit` takes.
+const QUERY: [&str; 9] = ["resource", "user", "action", "event", "since", "until", "format", "limit", "after"];
+
 /// `GET /api/v1/audit`: the caller's tenant only, whatever is asked.
 pub(super) async fn audit(rest: &Rest, request: &Request) -> Result<Answer, Failure> {
-    let query = request.query(&["resource", "limit", "after"])?;
+    let query = request.query(&QUERY)?;
     let caller = request.permitted(rest, &Permission::read_audit(), "read the audit trail").await?;
+    let now = jiff::Timestamp::now().as_millisecond();
+    let time = |name: &str| -> Result<Option<i64>, Failure> {
+        let read = query.get(name).map(|text| moment(text, now)).transpose();
+        read.map_err(|problem| Failure::invalid(format!("{name:?}: {problem}")))
+    };
+    let action = query.get("action").map(|word| {
+        Action::from_word(word).ok_or_else(|| Failure::invalid("\"action\" must be cancel, pause or resume"))
+    });
+    let event = query.get("event").map(|word| word.parse::<AuditEvent>().map_err(Failure::invalid));
     let filter = AuditFilter {
         tenant: Some(caller.tenant),
         resource: query.get("resource").map(id).transpose()?,
+        user: query.get("user").map(str::parse).transpose()?,
+        action: action.transpose()?,
+        event: event.transpose()?,
+        since: time("since")?,
+        until: time("until")?,
         after: query.after()?,
         limit: query.limit()?,
     };
+    let format = query.get("format").unwrap_or("json");
+    if !["json", "csv", "jsonl"].contains(&format) {
+        return Err(Failure::invalid("\"format\" must be json, csv or jsonl"));
+    }
     let page = rest.store().audit(&filter).await?;
-    let entries: Vec<Value> = page.items.iter().map(entry).collect();
-    Ok(Answer::json(StatusCode::OK, &json!({"entries": entries, "next": page.next})))
+    let answer = match format {
+        // The header once only, so that pages put together make one file.
+        "csv" if filter.after.is_none() => file(CSV, export::csv_header() + &export::csv(&page.items)),
+        "csv" => file(CSV, export::csv(&page.items)),
+        "jsonl" => file(JSON_LINES, export::jsonl(&page.items)),
+        _ => return Ok(Answer::json(StatusCode::OK, &json!({"entries": page.items, "next": page.next}))),
+    };
+    Ok(match page.next {
+        Some(next) => answer.with(NEXT, &next),
+        None => answer,
+    })
 }
 
-/// One row. Row and entry both have an id and a time: the row's own go out, the stream's id stays inside.
-fn entry(row: &AuditRow) -> Value {
-    let mut value = serde_json::to_value(&row.entry).unwrap_or_default();
-    value["id"] = row.id.into();
-    value["at"] = row.time.clone().into();
-    value["previous_hash"] = row.previous_hash.clone().into();
-    value["hash"] = row.hash.clone().into();
-    value
+const CSV: (&str, &str) = ("text/csv; charset=utf-8", "attachment; filename=\"audit.csv\"");
+const JSON_LINES: (&str, &str) = ("application/x-ndjson", "attachment; filename=\"audit.jsonl\"");
+/// Where these two have no place for `next`.
+const NEXT: HeaderName = HeaderName::from_static("x-next");
+
+fn file((content_type, disposition): (&'static str, &str), body: String) -> Answer {
+    Answer::text(content_type, body).with(CONTENT_DISPOSITION, disposition)
 }

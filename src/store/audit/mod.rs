@@ -1,0 +1,246 @@
+//! The audit trail: append-only, each row with the hash of the row before it.
+//!
+//! Here: rows are appended and read. [`verify`] walks the whole chain, [`prune`] removes what is older than the
+//! time for which rows are kept, [`export`] writes rows for other programs.
+
+pub mod export;
+mod prune;
+mod verify;
+
+use sha2::{Digest, Sha256};
+
+use super::sql::{Row, Tx, Value, time_text, without_nul};
+use super::{AuditFilter, AuditRow, Page, Store, StoreError};
+use crate::domain::AuditEntry;
+
+/// Every column of a row. Numbers as texts: SQLite would read a text in a column of numbers as some number.
+const COLUMNS: &str = "id, CAST(at AS TEXT) AS at, tenant_id, user_id, resource_kind, resource_id, action, command_id,
+  request_id, event, reason, outcome, worker_id, CAST(attempts AS TEXT) AS attempts,
+  CAST(latency_ms AS TEXT) AS latency_ms, CAST(run_at AS TEXT) AS run_at, batch_id, address, token_id, stream_id, previous_hash, hash";
+
+/// Longest word of an entry that an index holds, in characters: PostgreSQL refuses a row with more than 2,704
+/// bytes in one. No id that comes in through a gateway is as long.
+const LONGEST: usize = 300;
+
+impl Store {
+    /// Appends those entries of a stream (oldest first) that are not there yet; how many those were. Any number of
+    /// writers may bring the same ones: each is written once. When it returns they may be forgotten.
+    pub async fn append_audit(&self, stream: &str, entries: &[AuditEntry]) -> Result<usize, StoreError> {
+        let Some(newest) = entries.last().map(|entry| entry.id.clone()) else { return Ok(0) };
+        let entries = entries.iter().map(storable).collect();
+        let mut tx = self.database.write().await?;
+        // The head is the lock of the chain: whoever holds it writes the next rows, and nobody sees a row before
+        // those with smaller ids. A reader that goes on after the last id it saw misses none.
+        let head = tx.row("SELECT last_id, hash FROM audit_head WHERE id = 1 {lock}", &[]).await?;
+        let head = head.ok_or_else(|| StoreError::Refused("audit_head is empty".to_owned()))?;
+        let position = tx.row("SELECT last FROM audit_position WHERE stream = $1", &[stream.into()]).await?;
+        let position: String = position.map_or(Ok("0".to_owned()), |row| row.needed("last"))?;
+        let new = not_there_yet(&mut tx, &position, entries).await?;
+        if new.is_empty() {
+            tx.rollback().await?;
+            return Ok(0);
+        }
+        let (mut id, mut hash) = (head.int("last_id")?.unwrap_or(0), head.needed("hash")?);
+        for entry in &new {
+            id += 1;
+            let next = chained(&hash, entry);
+            tx.execute(
+                "INSERT INTO command_audit (id, at, tenant_id, user_id, resource_kind, resource_id, action, command_id,
+                   request_id, event, reason, outcome, worker_id, attempts, latency_ms, address, token_id, stream_id,
+                   previous_hash, hash, run_at, batch_id)
+                 VALUES ($1, {time:$2}, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19,
+                   $20, $21, $22)",
+                &values(id, entry, &hash, &next),
+            )
+            .await?;
+            hash = next;
+        }
+        tx.execute("UPDATE audit_head SET last_id = $1, hash = $2 WHERE id = 1", &[id.into(), hash.into()]).await?;
+        if order(&newest) > order(&position) {
+            tx.execute(
+                "INSERT INTO audit_position (stream, last) VALUES ($1, $2)
+                 ON CONFLICT (stream) DO UPDATE SET last = excluded.last",
+                &[stream.into(), newest.into()],
+            )
+            .await?;
+        }
+        tx.commit().await?;
+        Ok(new.len())
+    }
+
+    /// Rows of the audit trail, oldest first after the cursor.
+    pub async fn audit(&self, filter: &AuditFilter) -> Result<Page<AuditRow>, StoreError> {
+        let after = filter.after.as_deref().unwrap_or("0").parse::<i64>();
+        let mut after = after.map_err(|_| StoreError::Conflict("\"after\" is not a cursor".to_owned()))?;
+        if let (None, Some(since)) = (&filter.after, filter.since) {
+            // Rows lie in the order in which they reached SQL, nearly that of their times: instead of reading
+            // through everything older, begin at the first that can be meant.
+            // "+id": else both databases would look for it by reading on from the first row.
+            let text = "SELECT MIN(+id) AS first FROM command_audit WHERE {ms:at} >= {time:$1}";
+            let row = self.database.read().await?.row(text, &[time_text(since).into()]).await?;
+            let Some(first) = row.map(|row| row.int("first")).transpose()?.flatten() else {
+                return Ok(Page { items: Vec::new(), next: None });
+            };
+            after = first - 1;
+        }
+        let (wheres, values) = conditions(after, filter);
+        let limit = filter.limit.clamp(1, 1_000) as usize;
+        let text = format!("SELECT {COLUMNS} FROM command_audit WHERE {wheres} ORDER BY id LIMIT {}", limit + 1);
+        let found = self.database.read().await?.rows(&text, &values).await?;
+        let items = found.iter().take(limit).map(audit_row).collect::<Result<Vec<_>, _>>()?;
+        let next = items.last().filter(|_| found.len() > limit).map(|row| row.id.to_string());
+        Ok(Page { items, next })
+    }
+
+    /// The id of the newest row: all up to it can be seen.
+    pub async fn audit_newest(&self) -> Result<i64, StoreError> {
+        let row = self.database.read().await?.row("SELECT last_id FROM audit_head WHERE id = 1", &[]).await?;
+        Ok(row.map(|row| row.int("last_id")).transpose()?.flatten().unwrap_or(0))
+    }
+}
+
+impl AuditRow {
+    /// Whether the row is as it was written: its hash is the one of what it says and of the row before it.
+    pub fn is_intact(&self) -> bool {
+        self.exact && self.hash == chained(&self.previous_hash, &self.entry)
+    }
+}
+
+fn conditions(after: i64, filter: &AuditFilter) -> (String, Vec<Value>) {
+    let mut values: Vec<Value> = vec![after.into()];
+    let mut wheres = "id > $1".to_owned();
+    let mut and = |condition: &str, value: Value| {
+        values.push(value);
+        wheres.push_str(" AND ");
+        wheres.push_str(&condition.replace('?', &format!("${}", values.len())));
+    };
+    if let Some(tenant) = &filter.tenant {
+        and("tenant_id = ?", tenant.as_str().into());
+    }
+    if let Some(resource) = &filter.resource {
+        and("resource_id = ?", resource.as_str().into());
+    }
+    if let Some(user) = &filter.user {
+        and("user_id = ?", user.as_str().into());
+    }
+    if let Some(action) = filter.action {
+        and("action = ?", action.word().into());
+    }
+    if let Some(event) = filter.event {
+        and("event = ?", event.word().into());
+    }
+    if let Some(since) = filter.since {
+        and("{ms:+at} >= {time:?}", time_text(since).into());
+    }
+    if let Some(until) = filter.until {
+        and("{ms:+at} < {time:?}", time_text(until).into());
+    }
+    (wheres, values)
+}
+
+/// Leaves out what has been written before. Beyond the position nothing has. Up to it nearly everything has: its
+/// writer died before it could forget it. Yet not all, if Redis was replaced by a replica with a slower clock or
+/// with older data: the numbers of its stream then begin again below the position. So it is looked at.
+async fn not_there_yet(tx: &mut Tx, position: &str, entries: Vec<AuditEntry>) -> Result<Vec<AuditEntry>, StoreError> {
+    let position = order(position);
+    let (behind, mut new): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| order(&entry.id) <= position);
+    if behind.is_empty() {
+        return Ok(new);
+    }
+    let mut times: Vec<i64> = behind.iter().map(|entry| entry.at).collect();
+    times.dedup();
+    let marks: Vec<String> = (1..=times.len()).map(|n| format!("{{time:${n}}}")).collect();
+    let times: Vec<Value> = times.into_iter().map(|at| time_text(at).into()).collect();
+    let text = format!("SELECT {COLUMNS} FROM command_audit WHERE {{ms:at}} IN ({})", marks.join(", "));
+    let there: Vec<AuditEntry> =
+        tx.rows(&text, &times).await?.iter().filter_map(|row| audit_row(row).ok()).map(|row| row.entry).collect();
+    let mut all: Vec<AuditEntry> = behind.into_iter().filter(|entry| !there.contains(entry)).collect();
+    all.append(&mut new);
+    Ok(all)
+}
+
+/// A stream's id, `ms-n`, as it sorts.
+fn order(stream_id: &str) -> (u64, u64) {
+    let (ms, n) = stream_id.split_once('-').unwrap_or((stream_id, "0"));
+    (ms.parse().unwrap_or(0), n.parse().unwrap_or(0))
+}
+
+/// The entry as both databases can hold it, so that what is read back gives the same hash.
+fn storable(entry: &AuditEntry) -> AuditEntry {
+    let clean = || serde_json::from_value(without_nul(&serde_json::to_value(entry).ok()?)).ok();
+    let mut entry: AuditEntry = clean().unwrap_or_else(|| entry.clone());
+    if jiff::Timestamp::from_millisecond(entry.at).is_err() {
+        entry.at = 0;
+    }
+    for indexed in [&mut entry.tenant_id, &mut entry.user_id, &mut entry.resource_id, &mut entry.event] {
+        if let Some((end, _)) = indexed.char_indices().nth(LONGEST) {
+            indexed.truncate(end);
+        }
+    }
+    entry
+}
+
+/// SHA-256 over the hash before and the entry as JSON, hex.
+fn chained(previous: &str, entry: &AuditEntry) -> String {
+    let mut hasher = Sha256::new();
+    hasher.update(previous.as_bytes());
+    hasher.update(b"\n");
+    hasher.update(serde_json::to_string(entry).unwrap_or_default().as_bytes());
+    hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn values(id: i64, entry: &AuditEntry, previous: &str, hash: &str) -> Vec<Value> {
+    let at = jiff::Timestamp::from_millisecond(entry.at).unwrap_or_default().to_string();
+    let texts: [Value; 5] = [&entry.tenant_id, &entry.user_id, &entry.resource_kind, &entry.resource_id, &entry.action]
+        .map(|t| t.as_str().into());
+    let mut values: Vec<Value> = vec![id.into(), at.into()];
+    values.extend(texts);
+    values.extend([entry.command_id.clone().into(), entry.request_id.clone().into(), entry.event.as_str().into()]);
+    values.extend([entry.reason.clone().into(), entry.outcome.clone().into(), entry.worker_id.clone().into()]);
+    values.extend([entry.attempts.into(), entry.latency_ms.into()]);
+    values.extend([entry.address.clone().into(), entry.token_id.clone().into(), entry.id.as_str().into()]);
+    values.extend([previous.into(), hash.into(), entry.run_at.into(), entry.batch_id.clone().into()]);
+    values
+}
+
+fn audit_row(row: &Row) -> Result<AuditRow, StoreError> {
+    let mut exact = true;
+    let mut whole = |column: &str| -> Result<Option<i64>, StoreError> {
+        let text = row.text(column)?;
+        let number = text.as_ref().and_then(|text| text.parse::<i64>().ok());
+        exact &= text == number.map(|n| n.to_string());
+        Ok(number)
+    };
+    let (attempts, latency_ms, run_at) = (whole("attempts")?, whole("latency_ms")?, whole("run_at")?);
+    let time = super::rows::time(row.text("at")?).unwrap_or_default();
+    let parsed = time.parse::<jiff::Timestamp>().ok();
+    exact &= parsed.is_some_and(|t| t.as_nanosecond() % 1_000_000 == 0);
+    Ok(AuditRow {
+        id: row.int("id")?.unwrap_or(0),
+        time,
+        entry: AuditEntry {
+            id: row.needed("stream_id")?,
+            at: parsed.map_or(0, |t| t.as_millisecond()),
+            event: row.needed("event")?,
+            tenant_id: row.needed("tenant_id")?,
+            user_id: row.needed("user_id")?,
+            resource_kind: row.needed("resource_kind")?,
+            resource_id: row.needed("resource_id")?,
+            action: row.needed("action")?,
+            command_id: row.text("command_id")?,
+            request_id: row.text("request_id")?,
+            reason: row.text("reason")?,
+            address: row.text("address")?,
+            token_id: row.text("token_id")?,
+            outcome: row.text("outcome")?,
+            worker_id: row.text("worker_id")?,
+            attempts,
+            latency_ms,
+            run_at,
+            batch_id: row.text("batch_id")?,
+        },
+        previous_hash: row.needed("previous_hash")?,
+        hash: row.needed("hash")?,
+        exact,
+    })
+}

@@ -1,0 +1,63 @@
+//! Removes rows that are older than the time for which they are kept.
+//!
+//! The triggers of `command_audit` let a row go only if it lies behind `audit_horizon`, and the horizon moves
+//! forward only, over rows that are there and old enough. The hash at the horizon is where the rest of the chain
+//! hangs, so that it can still be verified.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::{COLUMNS, audit_row};
+use crate::store::sql::time_text;
+use crate::store::{AuditPruned, Store, StoreError};
+
+/// Rows removed in one transaction.
+const BATCH: usize = 1_000;
+
+impl Store {
+    /// Removes the oldest rows, as far as all of them are older than `keep` (a day at least), one batch of them.
+    /// Where a row breaks the chain it stops: what is wrong must not disappear because it is old.
+    pub async fn prune_audit(&self, keep: Duration) -> Result<AuditPruned, StoreError> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let cutoff = i64::try_from(now.saturating_sub(keep).as_millis()).unwrap_or(0);
+        let mut tx = self.database.write().await?;
+        let horizon = tx.row("SELECT last_id, hash FROM audit_horizon WHERE id = 1 {skip}", &[]).await?;
+        let Some(horizon) = horizon else {
+            // Another worker is at it.
+            tx.rollback().await?;
+            return Ok(AuditPruned::default());
+        };
+        let (from, mut hash) = (horizon.int("last_id")?.unwrap_or(0), horizon.needed("hash")?);
+        let text = format!(
+            "SELECT {COLUMNS} FROM command_audit
+             WHERE id > $1 AND id <= (SELECT last_id FROM audit_head WHERE id = 1) ORDER BY id LIMIT {BATCH}"
+        );
+        let rows = tx.rows(&text, &[from.into()]).await?;
+        let (mut upto, mut broken) = (from, None);
+        for row in &rows {
+            let id = row.int("id")?.unwrap_or(0);
+            let read = audit_row(row).ok();
+            let good = |r: &&crate::store::AuditRow| id == upto + 1 && r.previous_hash == hash && r.is_intact();
+            let Some(read) = read.as_ref().filter(good) else {
+                broken = Some(id);
+                break;
+            };
+            if read.entry.at >= cutoff {
+                break;
+            }
+            (upto, hash) = (id, read.hash.clone());
+        }
+        if upto == from {
+            tx.rollback().await?;
+            return Ok(AuditPruned { broken, ..AuditPruned::default() });
+        }
+        tx.execute(
+            "UPDATE audit_horizon SET last_id = $1, hash = $2, older_than = {time:$3} WHERE id = 1",
+            &[upto.into(), hash.into(), time_text(cutoff).into()],
+        )
+        .await?;
+        let gone =
+            tx.execute("DELETE FROM command_audit WHERE id > $1 AND id <= $2", &[from.into(), upto.into()]).await?;
+        tx.commit().await?;
+        Ok(AuditPruned { rows: gone, more: gone == BATCH as u64, broken })
+    }
+}

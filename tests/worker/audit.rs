@@ -1,0 +1,92 @@
+//! Audit entries on their way from Redis to SQL, and how long they stay there.
+
+use wheelhouse::domain::{Action, CommandId, Resource};
+use wheelhouse::store::{AuditFilter, AuditRow};
+
+use crate::world::{World, eventually, tenant};
+
+async fn rows(world: &World) -> Vec<AuditRow> {
+    let filter = AuditFilter { limit: 1_000, ..AuditFilter::default() };
+    world.store.audit(&filter).await.expect("audit").items
+}
+
+async fn until_moved(world: &World) {
+    eventually("no entry is left in Redis", || async {
+        world.broker.audit_backlog().await.is_ok_and(|all| all.iter().all(|(_, entries)| *entries == 0))
+    })
+    .await;
+}
+
+fn times(rows: &[AuditRow], command: CommandId, event: &str) -> usize {
+    let id = Some(command.to_string());
+    rows.iter().filter(|row| row.entry.command_id == id && row.entry.event == event).count()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn entries_whose_writer_died_before_it_could_forget_them_are_not_written_again() {
+    let world = World::new().await;
+    let job = Resource::parse("acme:job:j").expect("resource");
+    let partition = world.broker.keys().partition(&tenant());
+    let (first, second) = (world.submit(Action::Pause, &job).await, world.submit(Action::Resume, &job).await);
+    let entries = world.broker.audit_after(partition, "0", 10).await.expect("entries");
+    assert_eq!(entries.len(), 2);
+    // What that writer had done when it died.
+    world.store.append_audit(&format!("audit:{partition}"), &entries).await.expect("append");
+    let third = world.submit(Action::Pause, &job).await;
+    let worker = world.worker("w1", |builder| builder).await;
+    for command in [first, second, third] {
+        world.result(&job, command).await;
+    }
+    until_moved(&world).await;
+    let rows = rows(&world).await;
+    for command in [first, second, third] {
+        assert_eq!((times(&rows, command, "accepted"), times(&rows, command, "failed")), (1, 1), "{rows:#?}");
+    }
+    assert_eq!(world.store.verify_audit(None, |b| panic!("{b:?}")).await.expect("verify").rows, 6);
+    worker.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_numbers_its_entries_from_an_earlier_time_loses_none() {
+    let world = World::new().await;
+    let job = Resource::parse("acme:job:j").expect("resource");
+    let stream = world.broker.keys().audit(world.broker.keys().partition(&tenant()));
+    let worker = world.worker("w1", |builder| builder).await;
+    world.command(Action::Pause, &job).await;
+    until_moved(&world).await;
+    let before = rows(&world).await.len();
+    // A replica with a slower clock has taken over: its numbers are below those that SQL has seen.
+    let entry = r#"{"tenant_id":"acme","user_id":"ann","resource_kind":"job","resource_id":"j","action":"pause","command_id":"c"}"#;
+    world.redis.inline(&format!("DEL {stream}"));
+    for n in 0..3 {
+        assert!(world.redis.inline(&format!("XADD {stream} 5-{n} event accepted entry '{entry}'")).starts_with('$'));
+    }
+    until_moved(&world).await;
+    let rows = rows(&world).await;
+    assert_eq!(rows.iter().filter(|row| row.entry.at == 5).count(), 3, "{rows:#?}");
+    assert_eq!(rows.len(), before + 3);
+    worker.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_removes_rows_that_are_older_than_they_are_to_be_kept() {
+    let world = World::with(&[("audit.keep_days", "1")]).await;
+    let job = Resource::parse("acme:job:j").expect("resource");
+    let old: Vec<_> = (1..=3)
+        .map(|n| {
+            let text = format!(
+                r#"{{"id":"{n}-0","at":{n},"event":"denied","tenant_id":"acme","user_id":"ann","resource_kind":"job","resource_id":"j","action":"pause"}}"#
+            );
+            serde_json::from_str(&text).expect("an entry")
+        })
+        .collect();
+    world.store.append_audit("audit:{00}", &old).await.expect("append");
+    let worker = world.worker("w1", |builder| builder).await;
+    world.command(Action::Pause, &job).await;
+    until_moved(&world).await;
+    eventually("the old rows are gone", || async { rows(&world).await.iter().all(|row| row.id > 3) }).await;
+    assert_eq!(rows(&world).await.len(), 2, "what was done today is there");
+    let verified = world.store.verify_audit(None, |b| panic!("{b:?}")).await.expect("verify");
+    assert_eq!((verified.rows, verified.pruned.map(|p| p.id)), (2, Some(3)));
+    worker.drain().await;
+}

@@ -3,7 +3,8 @@
 --
 -- KEYS: 1 state, 2 queue, 3 commands, 4 ready, 5 workers, 6 tenant_workers
 -- ARGV: 1 worker, 2 lease (ms), 3 resource (tenant:kind:id)
--- Returns: {'command', id, accepted_ms, record, attempt, fence, now_ms} | {'nothing'} | {'later'} | {'hosted', worker}
+-- Returns: {'command', id, accepted_ms, record, attempt, fence, now_ms} | {'nothing'} | {'later'} | {'hosted', worker} |
+--   {'spoilt', id} its record is gone or unreadable: it has been taken out of the queue
 -- Safe to repeat: a second claim while the lease runs gives 'later', to the holder too; the lease's end frees it.
 
 local now = now_us()
@@ -30,21 +31,31 @@ if host and host ~= worker then
   end
 end
 
+local attempt = 1
+if state[1] == command then attempt = tonumber(state[3] or '0') + 1 end
 local record = redis.call('HGET', KEYS[3], command)
-if not record then
-  -- Records and queue are written together: somebody else removed this one, and nobody can answer it.
+local accepted, text = string.match(record or '', '^(%d+)|%d+|(.*)$')
+
+-- Whoever claimed it before could not even read it. Not looked into at the first try, for that costs.
+local function is_spoilt()
+  local readable, read = pcall(cjson.decode, text)
+  return not readable or type(read) ~= 'table' or type(read.user_id) ~= 'string' or type(read.audit) ~= 'string'
+    or not ({ cancel = true, pause = true, resume = true })[read.action]
+end
+
+-- Records and queue are written together: somebody else removed this one or wrote over it, and nobody can answer it.
+-- Those behind it must not wait for it for ever.
+if not text or (attempt > 1 and is_spoilt()) then
   redis.call('LPOP', KEYS[2])
-  return { 'later' }
+  redis.call('HDEL', KEYS[3], command)
+  return { 'spoilt', command }
 end
 
 -- µs of the clock, so that it grows even if Redis lost its data and the rows in SQL remember an older one.
 local fence = math.max(tonumber(state[4] or '0') + 1, now)
-local attempt = 1
-if state[1] == command then attempt = tonumber(state[3] or '0') + 1 end
 redis.call('HSET', KEYS[1], 'command', command, 'holder', worker, 'until', whole(now_ms + lease),
   'attempts', whole(attempt), 'fence', whole(fence))
 redis.call('HDEL', KEYS[1], 'not_before')
 redis.call('ZADD', KEYS[4], now_ms + lease, resource)
 redis.call('EXPIRE', KEYS[1], 604800)
-local accepted, text = string.match(record, '^(%d+)|%d+|(.*)$')
 return { 'command', command, accepted, text, whole(attempt), whole(fence), whole(now_ms) }

@@ -124,6 +124,11 @@ impl Broker {
         match answer.first().map(String::as_str) {
             Some("nothing") => Ok(Claimed::Nothing),
             Some("later") => Ok(Claimed::Later),
+            Some("spoilt") => {
+                let command_id = answer.get(1).map(String::as_str).unwrap_or_default();
+                tracing::error!(%resource, command_id, "broker.command_record_spoilt");
+                Ok(Claimed::Later)
+            }
             Some("hosted") => Ok(Claimed::Hosted(answer.get(1).and_then(|host| host.parse().ok()).ok_or_else(odd)?)),
             Some("command") if answer.len() == 7 => {
                 let record: Record = serde_json::from_str(&answer[3]).map_err(|_| odd())?;

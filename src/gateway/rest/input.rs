@@ -72,8 +72,11 @@ impl Query {
 
     /// `after`: the last page's `next`.
     pub(super) fn after(&self) -> Result<Option<String>, Failure> {
-        let cursor: Option<u64> = self.parsed("after", "the \"next\" of the last page")?;
-        Ok(cursor.map(|cursor| cursor.to_string()))
+        let form = "the \"next\" of the last page";
+        match self.parsed::<i64>("after", form)? {
+            Some(cursor) if cursor < 0 => Err(Failure::invalid(format!("\"after\" must be {form}"))),
+            cursor => Ok(cursor.map(|cursor| cursor.to_string())),
+        }
     }
 
     /// `wait`: seconds to wait for a result.

@@ -248,6 +248,16 @@ mod tests {
     }
 
     #[test]
+    fn a_cursor_that_cannot_be_one_is_a_wrong_message_and_no_conflict() {
+        let after = |text: &str| Query::parse(Some(&format!("after={text}")), &["after"]).and_then(|q| q.after());
+        assert_eq!(after("17").expect("a cursor").as_deref(), Some("17"));
+        assert_eq!(after("").expect("none"), None);
+        for wrong in ["-1", "x", "1.5", "9223372036854775808"] {
+            assert!(words(after(wrong)).contains("last page"), "{wrong}");
+        }
+    }
+
+    #[test]
     fn what_does_not_fit_is_refused_with_its_name() {
         for (text, part) in [
             (r#"{"job_type":"x","titel":"T"}"#, "unknown field `titel`"),

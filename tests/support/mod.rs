@@ -2,6 +2,7 @@
 #![allow(dead_code)]
 
 pub mod api;
+pub mod base;
 pub mod fleet;
 pub mod postgres;
 pub mod redis;

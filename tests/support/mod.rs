@@ -3,6 +3,7 @@
 
 pub mod api;
 pub mod base;
+pub mod browser;
 pub mod fleet;
 pub mod postgres;
 pub mod redis;

@@ -30,7 +30,7 @@ pub(super) struct AuditArgs {
 const LOOK: Duration = Duration::from_millis(500);
 
 pub(super) async fn audit(args: AuditArgs, settings: Settings) -> anyhow::Result<ExitCode> {
-    let store = Store::open(&settings.database).await?;
+    let store = Store::open_migrated(&settings.database).await?;
     let mut filter = AuditFilter { tenant: args.tenant, resource: args.resource, after: None, limit: 1_000 };
     loop {
         let page = store.audit(&filter).await?;

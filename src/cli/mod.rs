@@ -11,7 +11,7 @@ mod run_output;
 mod serve;
 mod watch;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -70,6 +70,24 @@ enum Command {
     WatchChild(watch::WatchArgs),
 }
 
+impl Command {
+    /// Whether it works on Redis or SQL for a person at a shell. A gateway or a worker is told where these are.
+    fn takes_dev(&self) -> bool {
+        matches!(
+            self,
+            Self::Token(_) | Self::Grant(_) | Self::Revoke(_) | Self::Run(_) | Self::Inspect(_) | Self::Audit(_)
+        )
+    }
+}
+
+/// Whether flags or the environment name a Redis, a database or a key of their own.
+fn is_told_where(overrides: &config::Overrides) -> bool {
+    ["redis.url", "database.url", "auth.hs256_secret"].iter().any(|key| {
+        let variable = format!("WHEELHOUSE__{}", key.to_ascii_uppercase().replace('.', "__"));
+        overrides.iter().any(|(set, _)| set == key) || std::env::var_os(variable).is_some()
+    })
+}
+
 /// Does what the command line says.
 pub async fn run(cli: Cli) -> ExitCode {
     let done = match dispatch(cli).await {
@@ -100,9 +118,12 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     if let Command::Gateway(args) = &cli.command {
         overrides.extend(args.overrides());
     }
-    let settings = || -> anyhow::Result<Settings> { Ok(config::load(cli.config.as_deref(), overrides)?) };
+    // Beside a `wheelhouse dev` in this folder, what is to work on its Redis and database finds them by itself.
+    let beside_dev = cli.config.is_none() && cli.command.takes_dev() && !is_told_where(&overrides);
+    let file = if beside_dev { dev::running(Path::new(dev::FOLDER)) } else { cli.config };
+    let settings = || -> anyhow::Result<Settings> { Ok(config::load(file.as_deref(), overrides.clone())?) };
     match cli.command {
-        Command::Dev(args) => dev::dev(args, cli.config).await,
+        Command::Dev(args) => dev::dev(args, file, overrides).await,
         Command::Gateway(_) => serve::gateway(settings()?).await,
         Command::Worker => serve::worker(settings()?).await,
         Command::Migrate => serve::migrate(settings()?).await,

@@ -2,6 +2,9 @@
 
 mod support;
 
+#[path = "system/shell.rs"]
+mod shell;
+
 use std::time::{Duration, Instant};
 
 use serde_json::json;

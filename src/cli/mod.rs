@@ -3,6 +3,7 @@
 mod api;
 mod audit;
 mod dev;
+mod follow;
 mod inspect;
 mod people;
 mod resources;

@@ -74,7 +74,8 @@ fn said(folder: &Path, args: &[&str]) -> String {
 #[test]
 fn beside_dev_every_command_works_without_settings_and_dev_goes_on_where_it_was() {
     let folder = tempfile::tempdir().expect("folder");
-    let here = folder.path();
+    let here = &folder.path().join("100% my work");
+    std::fs::create_dir(here).expect("a folder with a name as people give them");
     let (dev, address) = Running::dev(here, &["--set", "limits.commands_per_minute=3"]);
     let import = said(here, &["job", "ls", "--limit", "1000"]);
     let import = import.lines().find(|line| line.contains("Import of orders.csv")).expect("the import").to_owned();

@@ -2,10 +2,12 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use secrecy::SecretString;
 
 use crate::cli::usage;
@@ -62,6 +64,13 @@ impl Folder {
 
     pub(super) fn path(&self, name: &str) -> PathBuf {
         self.root.join(name)
+    }
+
+    /// The database's address. A folder may have any name; an address has no spaces and no bare `%` or `?`.
+    pub(super) fn database_url(&self) -> String {
+        const SAFE: AsciiSet = NON_ALPHANUMERIC.remove(b'/').remove(b'.').remove(b'-').remove(b'_');
+        let path = self.path("wheelhouse.db");
+        format!("sqlite://{}", percent_encode(path.as_os_str().as_bytes(), &SAFE))
     }
 
     /// The key that signs this folder's tokens, made at the first start and readable by its owner alone.

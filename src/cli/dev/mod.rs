@@ -60,7 +60,7 @@ pub(super) async fn dev(
     let mut settings = config::load(config_file.as_deref(), overrides.clone())?;
     settings.server.listen = ([127, 0, 0, 1], port).into();
     settings.redis.url = SecretString::from(format!("redis://127.0.0.1:{redis_port}"));
-    settings.database.url = SecretString::from(format!("sqlite://{}", folder.path("wheelhouse.db").display()));
+    settings.database.url = SecretString::from(folder.database_url());
     settings.auth.hs256_secret = Some(folder.secret()?);
     telemetry::log::init(&config::Log { level: "warn".to_owned(), ..settings.log.clone() });
 

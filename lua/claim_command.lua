@@ -1,10 +1,11 @@
 #!lua
 -- Gives the oldest waiting command of one resource to one worker, with a fence and a lease.
 --
--- KEYS: 1 state, 2 queue, 3 commands, 4 ready, 5 tenants, 6 workers, 7 tenant_workers
+-- KEYS: 1 state, 2 queue, 3 commands, 4 ready, 5 tenants, 6 workers, 7 tenant_workers, 8 backlog
 -- ARGV: 1 worker, 2 lease (ms), 3 resource (tenant:kind:id)
 -- Returns: {'command', id, accepted_ms, record, attempt, fence, now_ms, a cancel that waits behind it ('' for none)}
 --          | {'nothing'} | {'later'} | {'hosted', worker}
+--          | {'spoilt', id} (its record is gone or unreadable: it has been taken out of the queue)
 -- Safe to repeat: a second claim while the lease runs gives 'later', to the holder too; the lease's end frees it.
 
 local ready, tenants = KEYS[4], KEYS[5]
@@ -32,22 +33,33 @@ if host and host ~= worker then
   end
 end
 
+local attempt = 1
+if state[1] == command then attempt = tonumber(state[3] or '0') + 1 end
 local record = redis.call('HGET', KEYS[3], command)
-if not record then
-  -- Records and queue are written together: somebody else removed this one, and nobody can answer it.
+local accepted, text = string.match(record or '', '^(%d+)|%d+|(.*)$')
+
+-- Whoever claimed it before could not even read it. Not looked into at the first try, for that costs.
+local function is_spoilt()
+  local readable, read = pcall(cjson.decode, text)
+  return not readable or type(read) ~= 'table' or type(read.user_id) ~= 'string' or type(read.audit) ~= 'string'
+    or not ({ cancel = true, pause = true, resume = true })[read.action]
+end
+
+-- Records and queue are written together: somebody else removed this one or wrote over it, and nobody can answer it.
+-- Those behind it must not wait for it for ever.
+if not text or (attempt > 1 and is_spoilt()) then
   redis.call('LPOP', KEYS[2])
-  return { 'later' }
+  redis.call('HDEL', KEYS[3], command)
+  if redis.call('DECR', KEYS[8]) <= 0 then redis.call('DEL', KEYS[8]) end
+  return { 'spoilt', command }
 end
 
 -- µs of the clock, so that it grows even if Redis lost its data and the rows in SQL remember an older one.
 local fence = math.max(tonumber(state[4] or '0') + 1, now)
-local attempt = 1
-if state[1] == command then attempt = tonumber(state[3] or '0') + 1 end
 redis.call('HSET', KEYS[1], 'command', command, 'holder', worker, 'until', whole(now_ms + lease),
   'attempts', whole(attempt), 'fence', whole(fence))
 redis.call('HDEL', KEYS[1], 'not_before')
 ready_at(ready, tenants, resource, now_ms + lease)
 redis.call('EXPIRE', KEYS[1], 604800)
-local accepted, text = string.match(record, '^(%d+)|%d+|(.*)$')
 local cancel = state[7] and state[7] ~= command and state[7] or ''
 return { 'command', command, accepted, text, whole(attempt), whole(fence), whole(now_ms), cancel }

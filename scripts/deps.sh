@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what `make demo` (redis-server) or `make test` (also PostgreSQL, node, wscat) needs and this machine
+# Installs what `make demo` (redis-server) or `make test` (also PostgreSQL, node, wscat, Chromium) needs and this machine
 # lacks. Says what it does before it does it. Uses sudo only when not root.
 set -eu
 
@@ -22,6 +22,13 @@ has_postgres() {
         || ls /opt/homebrew/opt/postgresql*/bin/initdb >/dev/null 2>&1
 }
 
+has_browser() {
+    for name in chromium chromium-browser google-chrome google-chrome-stable; do
+        command -v "$name" >/dev/null 2>&1 && return 0
+    done
+    [ -d /Applications/Chromium.app ] || [ -d "/Applications/Google Chrome.app" ]
+}
+
 # A tool's name, and what it is called by apt, dnf, pacman and brew.
 install_it() {
     say "$1 is missing; installing it"
@@ -37,7 +44,8 @@ install_it() {
         as_root pacman -S --noconfirm --needed "$4"
     elif command -v brew >/dev/null 2>&1; then
         say "  running: brew install $5"
-        brew install "$5"
+        # shellcheck disable=SC2086  # it may begin with an option
+        brew install $5
     else
         say "No apt-get, dnf, pacman or brew here: install $1 yourself, then try again."
         exit 1
@@ -56,6 +64,7 @@ if [ "$purpose" = test ]; then
     # Fedora's package has the server apart from the client.
     has_postgres || install_it PostgreSQL postgresql postgresql-server postgresql postgresql
     command -v openssl >/dev/null 2>&1 || install_it openssl openssl openssl openssl openssl
+    has_browser || install_it Chromium chromium chromium chromium "--cask chromium"
     command -v redis-cli >/dev/null 2>&1 || install_it redis-cli redis-tools redis redis redis
 fi
 

@@ -1,5 +1,7 @@
 //! The operator's page as a browser gets it: what is served, with which headers, and that the files fit together.
 
+mod support;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -9,6 +11,9 @@ use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use warp::Filter;
 use wheelhouse::console;
+
+use support::browser::Browser;
+use support::fleet::Fleet;
 
 /// A server with the console and one route of somebody else's behind it.
 struct Served {
@@ -236,4 +241,48 @@ fn nothing_is_inline_nothing_comes_from_elsewhere_and_no_text_becomes_markup() {
             assert!(!attribute.starts_with("on"), "inline handler: {attribute}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operator_sees_the_jobs_in_a_browser_presses_pause_and_reads_the_result() {
+    let mut fleet = Fleet::new();
+    fleet.permit("ann", "*").await;
+    fleet.external_job("acme", "j1").await;
+    fleet.external_job("acme", "j2").await;
+    let hostile = "<img src=x onerror=\"document.title='owned'\">";
+    let name = sqlx::query("UPDATE jobs SET title = $1 WHERE id = 'j2'").bind(hostile);
+    name.execute(&fleet.sql().await).await.expect("name the job");
+    let gateway = fleet.gateway();
+    fleet.worker();
+    let token = fleet.token("ann", "acme");
+    let address = fleet.process(gateway).address.clone();
+    let mut browser = Browser::open(&format!("http://{address}/?token={token}")).await;
+
+    let row =
+        |id: &str| format!("[...document.querySelectorAll('.row')].find((row) => row.innerText.includes('{id}'))");
+    let says = |id: &str, text: &str| format!("Boolean({}?.innerText.includes({text:?}))", row(id));
+    let press = |id: &str, button: &str| {
+        format!(
+            "(() => {{ const button = [...({}?.querySelectorAll('button') ?? [])].find((b) => b.innerText === '{button}' \
+             && !b.disabled); button?.click(); return Boolean(button); }})()",
+            row(id)
+        )
+    };
+    browser.until("the job is listed as running", &says("j1", "Running")).await;
+    browser.until("a hostile title is only text", &says("j2", hostile)).await;
+    assert_eq!(browser.eval("document.querySelectorAll('.row img').length").await, 0);
+    assert_eq!(browser.eval("document.title.includes('owned')").await, false);
+    assert_eq!(browser.eval("location.href").await, format!("http://{address}/"), "the token is out of the address");
+    browser.until("every row is live", "document.getElementById('connection').innerText.trim() === 'Live'").await;
+
+    browser.until("there is a button to pause", &press("j1", "Pause")).await;
+    browser.until("it is paused", &says("j1", "Paused")).await;
+    assert_eq!(fleet.status("acme", "j1").await, "paused");
+    let activity = "document.getElementById('activity').innerText";
+    browser.until("the result is told", &format!("{activity}.includes('Paused')")).await;
+
+    browser.until("there is a button to resume", &press("j1", "Resume")).await;
+    browser.until("it runs again", &says("j1", "Running")).await;
+    assert_eq!(fleet.status("acme", "j1").await, "running");
+    assert_eq!(fleet.status("acme", "j2").await, "running", "nobody touched the other");
 }

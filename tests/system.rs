@@ -6,6 +6,7 @@ mod system {
     mod audit;
     mod queue;
     mod redis_kinds;
+    mod shell;
 }
 
 use std::time::{Duration, Instant};

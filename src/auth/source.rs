@@ -51,7 +51,7 @@ pub fn present(query: Option<&str>, headers: &HeaderMap) -> Option<Presented> {
 /// Whether the client offers the protocol `wheelhouse`, which must then be answered: a browser drops a
 /// socket whose server picked none of the offered ones, wherever the token was.
 pub fn offers_protocol(headers: &HeaderMap) -> bool {
-    listed(headers, &SEC_WEBSOCKET_PROTOCOL).any(|p| p == WEBSOCKET_PROTOCOL)
+    members(headers, &SEC_WEBSOCKET_PROTOCOL).any(|p| p == WEBSOCKET_PROTOCOL)
 }
 
 fn from_query(query: &str) -> Option<String> {
@@ -80,11 +80,11 @@ fn from_protocol(headers: &HeaderMap) -> Option<String> {
     if !offers_protocol(headers) {
         return None;
     }
-    listed(headers, &SEC_WEBSOCKET_PROTOCOL).find_map(|p| p.strip_prefix("bearer.")).map(str::to_owned)
+    members(headers, &SEC_WEBSOCKET_PROTOCOL).find_map(|p| p.strip_prefix("bearer.")).map(str::to_owned)
 }
 
 /// The members of a header that is a list with commas, over all its lines.
-fn listed<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+pub fn members<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
     headers.get_all(name).iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(',')).map(str::trim)
 }
 

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Subcommand;
+use secrecy::ExposeSecret;
 
 use crate::broker::Broker;
 use crate::config::Settings;
@@ -58,7 +59,7 @@ pub(super) async fn inspect(command: InspectCommand, settings: Settings) -> anyh
                 ("cached permissions", words(&["HGETALL", &keys.permissions(&tenant, &user)])),
                 ("lowest version believed", words(&["GET", &floor])),
                 (
-                    "open sockets (id, ms until the lease ends)",
+                    "open sockets (id, Unix ms at which the lease ends)",
                     words(&["ZRANGE", &keys.user_connections(&tenant, &user), "0", "-1", "WITHSCORES"]),
                 ),
             ]
@@ -67,19 +68,22 @@ pub(super) async fn inspect(command: InspectCommand, settings: Settings) -> anyh
         InspectCommand::Campaign { id, tenant } => resource(&broker, &Resource::campaign(tenant, id)),
         InspectCommand::Workers => {
             let first = keys.partitions().next().map(|p| keys.workers(p)).unwrap_or_default();
-            vec![("workers (id, ms until they count as gone)", words(&["ZRANGE", &first, "0", "-1", "WITHSCORES"]))]
+            vec![(
+                "workers (id, Unix ms from which they count as gone)",
+                words(&["ZRANGE", &first, "0", "-1", "WITHSCORES"]),
+            )]
         }
         InspectCommand::Queue => {
             let mut views = Vec::new();
             for partition in keys.partitions() {
                 for tenant in broker.waiting_tenants(partition, TENANTS_SHOWN).await? {
                     views.push((
-                        "waiting (resource, ms when it may be claimed)",
+                        "waiting (resource, Unix ms from which it may be claimed)",
                         words(&["ZRANGE", &keys.ready(&tenant), "0", "-1", "WITHSCORES"]),
                     ));
                 }
                 views.push((
-                    "scheduled (resource|command, ms when it shall run)",
+                    "scheduled (resource|command, Unix ms when it shall run)",
                     words(&["ZRANGE", &keys.schedule(partition), "0", "-1", "WITHSCORES"]),
                 ));
                 views.push(("audit entries on their way to SQL", words(&["XLEN", &keys.audit(partition)])));
@@ -87,19 +91,50 @@ pub(super) async fn inspect(command: InspectCommand, settings: Settings) -> anyh
             views
         }
     };
-    // In a cluster redis-cli must be told to go where the key is.
-    let follow = if broker.is_cluster() { "-c " } else { "" };
+    let redis_cli = redis_cli(settings.redis.url.expose_secret());
+    let mut is_empty = true;
     for (title, command) in views {
         let shown = broker.show(&command).await?;
         if shown.is_empty() {
             continue;
         }
-        println!("{title}\n  $ redis-cli {follow}{}", quoted(&command));
+        is_empty = false;
+        println!("{title}\n  $ {redis_cli} {}", quoted(&command));
         for line in shown {
             println!("  {line}");
         }
     }
+    if is_empty {
+        println!("Redis holds nothing of it.");
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// `redis-cli` and where to, so that the line can be pasted. No user and no password: they would end up on a screen.
+fn redis_cli(url: &str) -> String {
+    let plain = "redis-cli".to_owned();
+    let (Some((scheme, _)), Ok(uri)) = (url.split_once("://"), url.parse::<hyper::Uri>()) else { return plain };
+    if scheme.ends_with("+cluster") {
+        return "redis-cli -c".to_owned(); // It goes where the key is, from any node.
+    }
+    if !matches!(scheme, "redis" | "rediss") {
+        return plain; // Who the master is changes.
+    }
+    let mut line = plain;
+    match uri.host() {
+        None | Some("127.0.0.1" | "localhost") => {}
+        Some(host) => line.push_str(&format!(" -h {host}")),
+    }
+    if let Some(port) = uri.port_u16().filter(|port| *port != 6379) {
+        line.push_str(&format!(" -p {port}"));
+    }
+    if let Some(number) = uri.path().strip_prefix('/').filter(|number| !number.is_empty() && *number != "0") {
+        line.push_str(&format!(" -n {number}"));
+    }
+    if scheme == "rediss" {
+        line.push_str(" --tls");
+    }
+    line
 }
 
 fn resource(broker: &Broker, r: &Resource) -> Vec<(&'static str, Vec<String>)> {
@@ -120,4 +155,23 @@ fn words(parts: &[&str]) -> Vec<String> {
 fn quoted(command: &[String]) -> String {
     let quote = |word: &String| if word.contains(['{', '%', '*']) { format!("'{word}'") } else { word.clone() };
     command.iter().map(quote).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_goes_to_the_same_redis_and_holds_no_password() {
+        for (url, line) in [
+            ("redis://127.0.0.1:6379", "redis-cli"),
+            ("redis://localhost", "redis-cli"),
+            ("redis://127.0.0.1:41499", "redis-cli -p 41499"),
+            ("redis://ann:secret@10.0.0.5:6380/3", "redis-cli -h 10.0.0.5 -p 6380 -n 3"),
+            ("rediss://:secret@redis.example.com", "redis-cli -h redis.example.com --tls"),
+            ("redis+sentinel://:secret@a:26379,b:26379/main", "redis-cli"),
+        ] {
+            assert_eq!(redis_cli(url), line);
+        }
+    }
 }

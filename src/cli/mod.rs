@@ -4,6 +4,7 @@ mod api;
 mod audit;
 mod audit_verify;
 mod dev;
+mod follow;
 mod inspect;
 mod people;
 mod queue;
@@ -14,7 +15,7 @@ mod schedule;
 mod serve;
 mod watch;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -80,6 +81,24 @@ enum Command {
     WatchChild(watch::WatchArgs),
 }
 
+impl Command {
+    /// Whether it works on Redis or SQL for a person at a shell. A gateway or a worker is told where these are.
+    fn takes_dev(&self) -> bool {
+        matches!(
+            self,
+            Self::Token(_) | Self::Grant(_) | Self::Revoke(_) | Self::Run(_) | Self::Inspect(_) | Self::Audit(_)
+        )
+    }
+}
+
+/// Whether flags or the environment name a Redis, a database or a key of their own.
+fn is_told_where(overrides: &config::Overrides) -> bool {
+    ["redis.url", "database.url", "auth.hs256_secret"].iter().any(|key| {
+        let variable = format!("WHEELHOUSE__{}", key.to_ascii_uppercase().replace('.', "__"));
+        overrides.iter().any(|(set, _)| set == key) || std::env::var_os(variable).is_some()
+    })
+}
+
 /// Does what the command line says.
 pub async fn run(cli: Cli) -> ExitCode {
     let done = match dispatch(cli).await {
@@ -107,10 +126,14 @@ fn resource_of(row: &serde_json::Value) -> (&'static str, &str) {
     ResourceKind::ALL.into_iter().find_map(find).unwrap_or_default()
 }
 
-/// An object's fields, a line each, but those that are null.
-fn print_fields(row: &serde_json::Value) {
-    for (name, value) in row.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null()) {
-        println!("{name:<17} {}", value.as_str().map_or_else(|| value.to_string(), str::to_owned));
+/// An object's fields, a line each, but those that are null: these first, then the rest.
+fn print_fields(row: &serde_json::Value, first: &[&str]) {
+    let Some(fields) = row.as_object() else { return };
+    let rest = fields.keys().map(String::as_str).filter(|name| !first.contains(name));
+    for name in first.iter().copied().chain(rest) {
+        if let Some(value) = fields.get(name).filter(|value| !value.is_null()) {
+            println!("{name:<17} {}", value.as_str().map_or_else(|| value.to_string(), str::to_owned));
+        }
     }
 }
 
@@ -123,9 +146,12 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     if let Command::Gateway(args) = &cli.command {
         overrides.extend(args.overrides());
     }
-    let settings = || -> anyhow::Result<Settings> { Ok(config::load(cli.config.as_deref(), overrides)?) };
+    // Beside a `wheelhouse dev` in this folder, what is to work on its Redis and database finds them by itself.
+    let beside_dev = cli.config.is_none() && cli.command.takes_dev() && !is_told_where(&overrides);
+    let file = if beside_dev { dev::running(Path::new(dev::FOLDER)) } else { cli.config };
+    let settings = || -> anyhow::Result<Settings> { Ok(config::load(file.as_deref(), overrides.clone())?) };
     match cli.command {
-        Command::Dev(args) => dev::dev(args, cli.config).await,
+        Command::Dev(args) => dev::dev(args, file, overrides).await,
         Command::Gateway(_) => serve::gateway(settings()?).await,
         Command::Worker => serve::worker(settings()?).await,
         Command::Migrate => serve::migrate(settings()?).await,

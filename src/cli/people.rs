@@ -87,7 +87,7 @@ async fn change(args: PermissionArgs, settings: Settings, grant: bool) -> anyhow
             "{odd:?} is no permission: write area.verb like jobs.cancel, a pattern like 'jobs.*', or '*'"
         )));
     }
-    let (store, broker) = (Store::open(&settings.database).await?, Broker::connect(&settings.redis).await?);
+    let (store, broker) = (Store::open_migrated(&settings.database).await?, Broker::connect(&settings.redis).await?);
     let version = if grant {
         store.grant(&args.user, &args.permissions).await?
     } else {

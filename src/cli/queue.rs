@@ -48,7 +48,7 @@ pub(super) async fn queue(command: QueueCommand) -> anyhow::Result<ExitCode> {
             if api.json {
                 println!("{row}");
             } else {
-                super::print_fields(&row);
+                super::print_fields(&row, &[]);
             }
         }
         QueueCommand::Failed(args) => {

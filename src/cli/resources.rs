@@ -5,10 +5,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
-use super::api::{Api, ApiArgs};
+use super::api::{Answer, Api, ApiArgs};
+use super::follow::{Patience, follow};
 use super::people::duration;
 use super::{print_fields, usage};
 use crate::domain::{Action, JobStatus, RequestId, ResourceId, ResourceKind};
@@ -41,7 +42,7 @@ pub(super) enum CampaignCommand {
     /// Create a campaign with its jobs, from a JSON file: [{"job_type":"…","parameters":{…}}, …]
     Create(CreateArgs),
     /// List campaigns, newest first.
-    Ls(ListArgs),
+    Ls(ListCampaignsArgs),
     /// Show one campaign.
     Show(ShowArgs),
     /// Cancel a campaign for good, with every job of it that has not ended.
@@ -97,7 +98,7 @@ pub(super) struct CreateArgs {
     api: ApiArgs,
 }
 
-/// Which ones.
+/// Which jobs.
 #[derive(Debug, Args)]
 pub(super) struct ListArgs {
     /// Only jobs in this status.
@@ -106,6 +107,16 @@ pub(super) struct ListArgs {
     /// Only this campaign's jobs.
     #[arg(long, value_name = "ID")]
     campaign: Option<ResourceId>,
+    /// At most so many.
+    #[arg(long, default_value_t = 50)]
+    limit: u32,
+    #[command(flatten)]
+    api: ApiArgs,
+}
+
+/// Which campaigns.
+#[derive(Debug, Args)]
+pub(super) struct ListCampaignsArgs {
     /// At most so many.
     #[arg(long, default_value_t = 50)]
     limit: u32,
@@ -162,7 +173,7 @@ pub(super) async fn job(command: JobCommand) -> anyhow::Result<ExitCode> {
     let kind = ResourceKind::Job;
     match command {
         JobCommand::Submit(args) => submit(args).await,
-        JobCommand::Ls(args) => list(kind, args).await,
+        JobCommand::Ls(args) => list_jobs(args).await,
         JobCommand::Show(args) => show(kind, args).await,
         JobCommand::FailedItems(args) => failed_items(args).await,
         JobCommand::Cancel(args) => control(kind, Action::Cancel, args).await,
@@ -175,7 +186,7 @@ pub(super) async fn campaign(command: CampaignCommand) -> anyhow::Result<ExitCod
     let kind = ResourceKind::Campaign;
     match command {
         CampaignCommand::Create(args) => create(args).await,
-        CampaignCommand::Ls(args) => list(kind, args).await,
+        CampaignCommand::Ls(args) => list(kind, &format!("limit={}", args.limit), &args.api).await,
         CampaignCommand::Show(args) => show(kind, args).await,
         CampaignCommand::Cancel(args) => control(kind, Action::Cancel, args).await,
         CampaignCommand::Pause(args) => control(kind, Action::Pause, args).await,
@@ -233,21 +244,25 @@ async fn create(args: CreateArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn list(kind: ResourceKind, args: ListArgs) -> anyhow::Result<ExitCode> {
-    let mut path = format!("/api/v1/{}?limit={}", kind.plural(), args.limit);
+async fn list_jobs(args: ListArgs) -> anyhow::Result<ExitCode> {
+    let mut query = format!("limit={}", args.limit);
     if let Some(status) = &args.status {
         if JobStatus::from_word(status).is_none() {
             return Err(usage(format!(
                 "--status {status}: one of pending, running, paused, completed, failed, cancelled"
             )));
         }
-        path.push_str(&format!("&status={status}"));
+        query.push_str(&format!("&status={status}"));
     }
     if let Some(campaign) = &args.campaign {
-        path.push_str(&format!("&campaign_id={campaign}"));
+        query.push_str(&format!("&campaign_id={campaign}"));
     }
-    let body = Api::new(&args.api)?.get(&path).await?.good()?;
-    if args.api.json {
+    list(ResourceKind::Job, &query, &args.api).await
+}
+
+async fn list(kind: ResourceKind, query: &str, api: &ApiArgs) -> anyhow::Result<ExitCode> {
+    let body = Api::new(api)?.get(&format!("/api/v1/{}?{query}", kind.plural())).await?.good()?;
+    if api.json {
         println!("{body}");
         return Ok(ExitCode::SUCCESS);
     }
@@ -272,15 +287,32 @@ async fn show(kind: ResourceKind, args: ShowArgs) -> anyhow::Result<ExitCode> {
     if args.follow {
         return follow(&api, kind, &args.id, args.api.json).await;
     }
-    let row = api.get(&format!("/api/v1/{}/{}", kind.plural(), args.id)).await?.good()?;
+    let mut row = api.get(&format!("/api/v1/{}/{}", kind.plural(), args.id)).await?.good()?;
     if args.api.json {
         println!("{row}");
     } else {
-        print_fields(&row);
+        // A job's id once more, and the number on the stream, say nothing.
+        if let Some(fields) = row.as_object_mut() {
+            fields.retain(|name, _| name != "job_id" && name != "seq");
+        }
+        print_fields(&row, &FIRST);
     }
     Ok(ExitCode::SUCCESS)
 }
 
+/// What a reader of one resource looks for first.
+const FIRST: [&str; 10] = [
+    "id",
+    "title",
+    "name",
+    "status",
+    "desired",
+    "error_message",
+    "progress_percent",
+    "current_item",
+    "result",
+    "job_type",
+];
 /// All of them, page by page: with `--json` a page a line, as the API gives it.
 async fn failed_items(args: FailedItemsArgs) -> anyhow::Result<ExitCode> {
     let api = Api::new(&args.api)?;
@@ -297,40 +329,6 @@ async fn failed_items(args: FailedItemsArgs) -> anyhow::Result<ExitCode> {
         }
         let Some(next) = page["next"].as_str() else { return Ok(ExitCode::SUCCESS) };
         page = api.get(&format!("{path}&after={next}")).await?.good()?;
-    }
-}
-
-/// Between two looks.
-const LOOK: Duration = Duration::from_millis(250);
-
-/// A bar until the resource has ended; 0 if it completed.
-async fn follow(api: &Api, kind: ResourceKind, id: &ResourceId, as_json: bool) -> anyhow::Result<ExitCode> {
-    let bar = if std::io::stderr().is_terminal() { ProgressBar::new(100) } else { ProgressBar::hidden() };
-    bar.set_style(
-        ProgressStyle::with_template("{bar:40} {pos:>3}%  {msg}").unwrap_or_else(|_| ProgressStyle::default_bar()),
-    );
-    let mut last = Value::Null;
-    loop {
-        let row = api.get(&format!("/api/v1/{}/{id}", kind.plural())).await?.good()?;
-        let status = row["status"].as_str().unwrap_or_default().to_owned();
-        bar.set_position(row["progress_percent"].as_u64().unwrap_or(0));
-        let item = row["current_item"].as_str().unwrap_or_default();
-        let desired = row["desired"].as_str().map(|d| format!(" (to be {d})")).unwrap_or_default();
-        bar.set_message(format!("{status}{desired}  {item}"));
-        let now = json!([status, row["progress_percent"], row["desired"]]);
-        if as_json && now != last {
-            println!("{row}");
-        }
-        last = now;
-        if matches!(status.as_str(), "completed" | "failed" | "cancelled") {
-            bar.finish_and_clear();
-            if !as_json {
-                let why = row["error_message"].as_str().map(|e| format!(": {e}")).unwrap_or_default();
-                println!("{} {id} {status}{why}", kind.word());
-            }
-            return Ok(if status == "completed" { ExitCode::SUCCESS } else { ExitCode::FAILURE });
-        }
-        tokio::time::sleep(LOOK).await;
     }
 }
 
@@ -357,9 +355,16 @@ async fn control(kind: ResourceKind, action: Action, args: ControlArgs) -> anyho
         let spinner = if std::io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
         spinner.enable_steady_tick(Duration::from_millis(100));
         spinner.set_message(format!("waiting until {} {} is {}", kind.word(), args.id, done_word(action)));
+        let mut patience = Patience::default();
         // Asked again and again, each time for as long as the gateway is willing to hold the answer.
         while answer["type"] != failed && answer["type"] != format!("{}_succeeded", action.word()) {
-            answer = api.get(&format!("{path}/commands/{command}?wait=30")).await?.good()?;
+            match api.get(&format!("{path}/commands/{command}?wait=30")).await.and_then(Answer::good) {
+                Ok(said) => {
+                    patience.renew();
+                    answer = said;
+                }
+                Err(error) => patience.bear(error).await?,
+            }
         }
         spinner.finish_and_clear();
     }

@@ -80,10 +80,7 @@ pub async fn run(args: RunArgs, mut settings: Settings) -> anyhow::Result<ExitCo
         settings.log.level = "warn".to_owned(); // Standard error is the program's.
     }
     telemetry::log::init(&settings.log);
-    let store = Store::open(&settings.database).await?;
-    if !store.is_migrated().await? {
-        anyhow::bail!("the database is not up to date: run `wheelhouse migrate` first");
-    }
+    let store = Store::open_migrated(&settings.database).await?;
     let broker = Broker::connect(&settings.redis).await?;
     let mut signals = Signals::new()?;
     let job = new_job(&args);
@@ -147,7 +144,8 @@ pub async fn run(args: RunArgs, mut settings: Settings) -> anyhow::Result<ExitCo
     };
     output.finish(REST_OF_OUTPUT).await;
     if ended.left_behind > 0 {
-        eprintln!("wheelhouse: ended {} processes that {name} had left running", ended.left_behind);
+        let processes = if ended.left_behind == 1 { "process" } else { "processes" };
+        eprintln!("wheelhouse: ended {} {processes} that {name} had left running", ended.left_behind);
     }
 
     let timed_out = timed_out.filter(|_| ended.by_order); // It may have ended by itself just then.

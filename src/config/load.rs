@@ -318,7 +318,10 @@ fn keys_url(text: &str) -> Result<(), String> {
 /// The problem never shows the address: a password may stand in it.
 fn has_scheme(text: &str, schemes: &[&str]) -> Result<(), String> {
     let fits = text.split_once("://").is_some_and(|(scheme, rest)| schemes.contains(&scheme) && !rest.is_empty());
-    if fits && !text.contains(char::is_whitespace) {
+    if fits && text.contains(char::is_whitespace) {
+        return Err("contains a space: write it as %20".to_owned());
+    }
+    if fits {
         return Ok(());
     }
     let all: Vec<String> = schemes.iter().map(|scheme| format!("{scheme}://…")).collect();

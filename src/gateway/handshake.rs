@@ -1,13 +1,13 @@
 //! The headers of a WebSocket request (RFC 6455, section 4.2), and whether its origin may open sockets.
 
-use hyper::header::{CONNECTION, HOST, HeaderName, HeaderValue, ORIGIN, UPGRADE};
+use hyper::header::{CONNECTION, HOST, HeaderValue, ORIGIN, UPGRADE};
 use hyper::header::{SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION};
 use hyper::{HeaderMap, StatusCode};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use warp::reply::{Reply, Response};
 
 use super::reply::Refusal;
-use crate::auth::{WEBSOCKET_PROTOCOL, offers_protocol};
+use crate::auth::{WEBSOCKET_PROTOCOL, members, offers_protocol};
 use crate::protocol::ErrorCode;
 
 /// Why a request cannot become a socket.
@@ -23,7 +23,8 @@ pub enum Unfit {
 
 /// Checks everything and gives the key to accept with.
 pub fn check(headers: &HeaderMap) -> Result<HeaderValue, Unfit> {
-    if !lists(headers, &UPGRADE, "websocket") || !lists(headers, &CONNECTION, "upgrade") {
+    let lists = |name, member: &str| members(headers, name).any(|m| m.eq_ignore_ascii_case(member));
+    if !lists(&UPGRADE, "websocket") || !lists(&CONNECTION, "upgrade") {
         return Err(Unfit::NotAnUpgrade);
     }
     if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|v| v.as_bytes() != b"13") {
@@ -72,12 +73,6 @@ pub fn switching(headers: &HeaderMap, accept: HeaderValue) -> Response {
         answer.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(WEBSOCKET_PROTOCOL));
     }
     response
-}
-
-/// Whether a header that is a list has this member, in any case, on any of its lines.
-fn lists(headers: &HeaderMap, name: &HeaderName, member: &str) -> bool {
-    let lines = headers.get_all(name).iter().filter_map(|line| line.to_str().ok());
-    lines.flat_map(|line| line.split(',')).any(|m| m.trim().eq_ignore_ascii_case(member))
 }
 
 /// 16 bytes in base64.
@@ -137,6 +132,8 @@ impl<'a> Place<'a> {
 
 #[cfg(test)]
 mod tests {
+    use hyper::header::HeaderName;
+
     use super::*;
 
     fn headers(pairs: &[(&str, &str)]) -> HeaderMap {

@@ -101,7 +101,10 @@ pub async fn run(gateway: Gateway, mut socket: Socket, admitted: Admitted) {
         End::Left(code) => *code,
         End::Closed(close) => close.code(),
     };
-    open.closed(code);
+    // A client may leave with any of thousands of codes, and with those that mean something here: they are no
+    // labels.
+    let own = matches!(end, End::Left(3_000..));
+    open.closed((!own).then_some(code));
     tracing::debug!(%resource, code, "websocket.closed");
     let farewell = async {
         match end {
@@ -406,16 +409,16 @@ fn is_over(expires_at: i64) -> bool {
 
 /// Counts an open socket, also when its task panics.
 struct Open {
-    code: u16,
+    code: Option<u16>,
 }
 
 impl Open {
     fn new(resource: &Resource) -> Self {
         metrics::connection_opened(resource.kind);
-        Self { code: 1011 }
+        Self { code: Some(1011) }
     }
 
-    fn closed(mut self, code: u16) {
+    fn closed(mut self, code: Option<u16>) {
         self.code = code;
     }
 }

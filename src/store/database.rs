@@ -68,6 +68,13 @@ async fn in_time<T>(connected: impl Future<Output = Result<T, StoreError>>) -> R
     tokio::time::timeout(BEGIN, connected).await.map_err(late)?
 }
 
+/// Whether the address names a SQLite file that is not there.
+pub(super) fn is_missing_file(settings: &crate::config::Database) -> bool {
+    let url = settings.url.expose_secret();
+    url.starts_with("sqlite:")
+        && SqliteConnectOptions::from_str(url).is_ok_and(|options| !options.get_filename().exists())
+}
+
 async fn sqlite(url: &str, connections: u32) -> Result<Database, StoreError> {
     if url.contains(":memory:") || url.contains("mode=memory") {
         let why =

@@ -9,6 +9,9 @@ pub enum StoreError {
     /// The row is there already.
     #[error("{0}")]
     Conflict(String),
+    /// There is none, or an older one.
+    #[error("the database is not up to date: run `wheelhouse migrate` first")]
+    NotMigrated,
     /// It can never work like this: a missing table, a value of the wrong form.
     #[error("the database refused: {0}")]
     Refused(String),

@@ -49,6 +49,16 @@ impl Store {
         Ok(Self { database, batch, turn: Arc::default() })
     }
 
+    /// As [`Self::open`], for programs that can do nothing with a database that is missing or not migrated: they
+    /// are told so, and no empty file is left behind.
+    pub async fn open_migrated(settings: &crate::config::Database) -> Result<Self, StoreError> {
+        if database::is_missing_file(settings) {
+            return Err(StoreError::NotMigrated);
+        }
+        let store = Self::open(settings).await?;
+        if store.is_migrated().await? { Ok(store) } else { Err(StoreError::NotMigrated) }
+    }
+
     /// A read and (SQLite) a look at the file, within the time.
     pub async fn ping(&self, within: Duration) -> Result<(), StoreError> {
         let asked = async {

@@ -191,10 +191,11 @@ pub fn connection_opened(kind: ResourceKind) {
     counter!(CONNECTIONS_OPENED, "resource" => kind.word()).increment(1);
 }
 
-/// A socket was closed with this code (1005: the client left without one).
-pub fn connection_closed(code: u16) {
+/// A socket was closed with this code (1005: the client left without one; `None`: with one of its own making).
+pub fn connection_closed(code: Option<u16>) {
     gauge!(CONNECTIONS).decrement(1.0);
-    counter!(CONNECTIONS_CLOSED, "code" => code.to_string()).increment(1);
+    let code = code.map_or_else(|| "other".to_owned(), |code| code.to_string());
+    counter!(CONNECTIONS_CLOSED, "code" => code).increment(1);
 }
 
 /// A request for a socket was refused.

@@ -117,7 +117,11 @@ impl Core {
                 Ok(Claimed::Nothing | Claimed::Later | Claimed::Hosted(_)) => false,
                 Err(error) => {
                     // The poll comes back to it; with Redis away there is nothing to be done now.
-                    tracing::debug!(%resource, %error, "worker.claim_failed");
+                    match error {
+                        // Keys that somebody has changed by hand: nobody but a person can mend them.
+                        BrokerError::Refused(_) => tracing::warn!(%resource, %error, "worker.claim_failed"),
+                        _ => tracing::debug!(%resource, %error, "worker.claim_failed"),
+                    }
                     self.busy.leave(resource, true);
                     return;
                 }

@@ -11,7 +11,7 @@ use super::execute::{Room, Verdict};
 use super::hosted::Reached;
 use super::hosts::{Hosted, Phase};
 use crate::broker::scripts::claim::Claim;
-use crate::domain::{Action, JobStatus, ResourceKind, WorkerId};
+use crate::domain::{Action, JobStatus, ResourceKind};
 use crate::protocol::server;
 use crate::store::{Applied, Released, Run, StoreError};
 
@@ -19,6 +19,8 @@ use crate::store::{Applied, Released, Run, StoreError};
 const HOST_SOON: Duration = Duration::from_millis(250);
 /// Between two looks at a host that seems dead.
 const LOOK: Duration = Duration::from_millis(200);
+/// At every how-manieth look the rows are read, too.
+const ROW_LOOK: u32 = 3;
 /// The longest such look; after it the command goes back to the queue.
 const LOOK_MOST: Duration = Duration::from_secs(15);
 
@@ -239,7 +241,7 @@ impl Core {
             return Err(Verdict::Later(HOST_SOON));
         }
         room.take();
-        match self.keeping(claim, poke, self.find_out(claim, &run.host)).await {
+        match self.keeping(claim, poke, self.find_out(claim, run)).await {
             Waited::Done(true) => {}
             Waited::Done(false) => return Err(Verdict::Later(HOST_SOON)),
             other => return Err(interrupted(other)),
@@ -250,19 +252,28 @@ impl Core {
         }
     }
 
-    /// Whether a host is dead; takes its time, for a host may only be cut off for a moment.
-    async fn find_out(&self, claim: &Claim, host: &WorkerId) -> bool {
+    /// Whether a run is over or its host dead; takes its time, for a host may only be cut off for a moment.
+    async fn find_out(&self, claim: &Claim, run: &Run) -> bool {
         let begun = tokio::time::Instant::now();
-        loop {
-            if self.deaths.is_dead(host) {
+        for look in 1_u32.. {
+            if self.deaths.is_dead(&run.host) {
+                return true;
+            }
+            // Another worker may have released the job, or even started it again: then nobody counts this host as
+            // dead any more.
+            if look.is_multiple_of(ROW_LOOK)
+                && let Ok(runs) = self.store.hosted_runs().await
+                && !runs.contains(run)
+            {
                 return true;
             }
             match self.broker.live_workers(&claim.resource.tenant).await {
-                Ok(live) if live.contains(host) => return false,
+                Ok(live) if live.contains(&run.host) => return false,
                 _ if begun.elapsed() > LOOK_MOST => return false,
                 _ => tokio::time::sleep(LOOK).await,
             }
         }
+        false
     }
 
     /// Takes a job from a host that is dead.

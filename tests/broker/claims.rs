@@ -286,3 +286,31 @@ async fn a_denial_whose_answer_was_lost_uses_budget_once() {
     let rate = broker.keys().rate(&asked.resource.tenant, &asked.user);
     assert_eq!(redis.inline(&format!("LLEN {rate}")), ":1");
 }
+
+#[tokio::test]
+async fn a_record_that_somebody_spoilt_is_passed_over_and_those_behind_it_are_carried_out() {
+    let server = RedisServer::start();
+    let broker = connect(&server).await;
+    let spoilt = ["nonsense", "1|1|{\"action\":\"pause\"", "1|1|null", "1|1|{\"action\":\"explode\"}"];
+    for (n, record) in spoilt.into_iter().enumerate() {
+        let job = job(&format!("j{n}"));
+        let (first, second) =
+            (submission(&job.id.to_string(), Action::Pause), submission(&job.id.to_string(), Action::Resume));
+        accept(&broker, &first).await;
+        accept(&broker, &second).await;
+        let (key, first) = (broker.keys().commands(&job), first.command);
+        // In quotes, as redis-cli takes it.
+        assert_eq!(server.inline(&format!("HSET {key} {first} \"{}\"", record.replace('"', "\\\""))), ":0");
+        // The first to look at it may get no more than an error; nobody must be stopped by it.
+        let found = async {
+            loop {
+                if let Ok(Claimed::Command(claim)) = broker.claim(&job, &worker("w"), Duration::from_millis(20)).await {
+                    return claim;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let claim = tokio::time::timeout(Duration::from_secs(20), found).await.expect("the next command");
+        assert_eq!(claim.command, second.command, "{record}");
+    }
+}

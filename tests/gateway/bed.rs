@@ -6,29 +6,33 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use wheelhouse::auth::{Claims, sign};
-use wheelhouse::broker::Broker;
 use wheelhouse::broker::scripts::claim::{Claim, Claimed, Completed, End};
 use wheelhouse::broker::scripts::updates::Update;
-use wheelhouse::config::{self, Settings};
 use wheelhouse::domain::{Resource, WorkerId};
 use wheelhouse::gateway::{GatewayError, Tuning, serve_tuned};
 use wheelhouse::protocol::server;
-use wheelhouse::store::{NewCampaign, NewJob, Store};
+use wheelhouse::store::{NewCampaign, NewJob};
 
-use crate::support::redis::RedisServer;
+use crate::support::base::Base;
 use crate::support::socket::Socket;
-
-const SECRET: &str = "a-secret-for-tests-of-32-bytes-or-more";
 
 /// Redis, a database with the job `j1`, the campaign `c1` and the user `ann` of the tenant `acme`, who may
 /// do everything.
 pub struct Bed {
-    pub redis: RedisServer,
-    pub store: Store,
-    pub broker: Broker,
-    pub settings: Settings,
-    folder: tempfile::TempDir,
+    base: Base,
+}
+
+impl std::ops::Deref for Bed {
+    type Target = Base;
+    fn deref(&self) -> &Base {
+        &self.base
+    }
+}
+
+impl std::ops::DerefMut for Bed {
+    fn deref_mut(&mut self) -> &mut Base {
+        &mut self.base
+    }
 }
 
 /// One gateway; it ends when dropped.
@@ -67,20 +71,7 @@ impl Bed {
 
     /// With these beside them.
     pub async fn with(settings: &[(&str, &str)]) -> Self {
-        let redis = RedisServer::start();
-        let folder = tempfile::tempdir().expect("folder");
-        let mut flags = vec![
-            ("server.listen".to_owned(), "127.0.0.1:0".to_owned()),
-            ("redis.url".to_owned(), redis.url()),
-            ("database.url".to_owned(), format!("sqlite://{}", folder.path().join("test.db").display())),
-            ("auth.hs256_secret".to_owned(), SECRET.to_owned()),
-        ];
-        flags.extend(settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
-        let settings = config::load_from(None, Vec::new(), flags).expect("settings");
-        let store = Store::open(&settings.database).await.expect("database");
-        store.migrate().await.expect("migrate");
-        let broker = Broker::connect(&settings.redis).await.expect("Redis");
-        let bed = Self { redis, store, broker, settings, folder };
+        let bed = Self { base: Base::start(settings).await };
         bed.grant("ann", &["*"]).await;
         bed.job("j1").await;
         let campaign = NewCampaign {
@@ -110,19 +101,6 @@ impl Bed {
         self.store.create_job(&job).await.expect("job");
     }
 
-    pub async fn grant(&self, user: &str, permissions: &[&str]) {
-        let permissions: Vec<String> = permissions.iter().map(|p| (*p).to_owned()).collect();
-        self.store.grant(&user.parse().expect("user"), &permissions).await.expect("grant");
-    }
-
-    /// The database as another system would open it.
-    pub async fn sql(&self, statement: &'static str) {
-        let url = format!("sqlite://{}", self.folder.path().join("test.db").display());
-        let pool = sqlx::sqlite::SqlitePool::connect(&url).await.expect("open");
-        sqlx::query(statement).execute(&pool).await.expect("SQL");
-        pool.close().await;
-    }
-
     pub async fn gateway(&self) -> Running {
         self.gateway_tuned(Tuning::default()).await
     }
@@ -139,16 +117,6 @@ impl Bed {
 
     pub fn token(&self, user: &str, tenant: &str) -> String {
         self.token_for(user, tenant, 600, None)
-    }
-
-    pub fn token_for(&self, user: &str, tenant: &str, seconds: u64, permissions: Option<&[&str]>) -> String {
-        let claims = Claims {
-            user: user.parse().expect("user"),
-            tenant: tenant.parse().expect("tenant"),
-            ttl: Duration::from_secs(seconds),
-            permissions: permissions.map(|all| all.iter().map(|p| (*p).to_owned()).collect()),
-        };
-        sign(&self.settings.auth, &claims).expect("token")
     }
 
     /// Ann's address of a resource (`jobs/j1`).

@@ -150,3 +150,22 @@ async fn a_drain_ends_in_its_time_though_a_client_never_reads() {
     let _deaf = bed.socket(&gateway, "jobs/j1").await;
     gateway.leave().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_code_that_a_client_makes_up_is_no_label_of_a_metric() {
+    use tokio_tungstenite::tungstenite::Message;
+    use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+
+    let bed = Bed::new().await;
+    let gateway = bed.gateway().await;
+    for code in [4876_u16, 3999] {
+        let mut socket = bed.socket(&gateway, "jobs/j1").await;
+        let frame = CloseFrame { code: code.into(), reason: "".into() };
+        socket.send_raw(Message::Close(Some(frame))).await;
+        assert_eq!(closed(&mut socket).await["closed"], code, "it is answered as it came");
+    }
+    let (status, metrics) = bed.get(&gateway, "/metrics").await;
+    assert_eq!(status, 200);
+    assert!(metrics.contains(r#"websocket_connections_closed_total{code="other"}"#), "{metrics}");
+    assert!(!metrics.contains("4876") && !metrics.contains("3999"), "{metrics}");
+}

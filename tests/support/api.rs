@@ -11,26 +11,28 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
 use tokio_util::sync::{CancellationToken, DropGuard};
-use wheelhouse::auth::{Claims, sign};
-use wheelhouse::broker::Broker;
-use wheelhouse::config::{self, Settings};
-use wheelhouse::store::Store;
 
-use super::redis::RedisServer;
-
-/// The key that signs tokens here.
-const SECRET: &str = "a-secret-for-tests-of-32-bytes-or-more";
+use super::base::Base;
 
 /// One gateway with all it needs, gone when dropped.
 pub struct Api {
-    pub redis: RedisServer,
-    pub settings: Settings,
-    pub store: Store,
-    pub broker: Broker,
+    base: Base,
     pub address: SocketAddr,
     client: Client<HttpConnector, Full<Bytes>>,
-    _folder: tempfile::TempDir,
     _stop: DropGuard,
+}
+
+impl std::ops::Deref for Api {
+    type Target = Base;
+    fn deref(&self) -> &Base {
+        &self.base
+    }
+}
+
+impl std::ops::DerefMut for Api {
+    fn deref_mut(&mut self) -> &mut Base {
+        &mut self.base
+    }
 }
 
 /// What came back.
@@ -69,45 +71,26 @@ impl Reply {
 impl Api {
     /// With these settings beside the usual ones.
     pub async fn start(settings: &[(&str, &str)]) -> Self {
-        let redis = RedisServer::start();
-        let folder = tempfile::tempdir().expect("folder");
-        let mut flags = vec![
-            ("server.listen".to_owned(), "127.0.0.1:0".to_owned()),
-            ("redis.url".to_owned(), redis.url()),
-            ("database.url".to_owned(), format!("sqlite://{}", folder.path().join("test.db").display())),
-            ("auth.hs256_secret".to_owned(), SECRET.to_owned()),
-        ];
-        flags.extend(settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
-        let settings = config::load_from(None, Vec::new(), flags).expect("settings");
-        let store = Store::open(&settings.database).await.expect("database");
-        store.migrate().await.expect("migrate");
-        let broker = Broker::connect(&settings.redis).await.expect("Redis");
+        let base = Base::start(settings).await;
         let stop = CancellationToken::new();
         let (ready, listens) = tokio::sync::oneshot::channel();
-        tokio::spawn(wheelhouse::gateway::serve(settings.clone(), Some(ready), stop.clone()));
+        tokio::spawn(wheelhouse::gateway::serve(base.settings.clone(), Some(ready), stop.clone()));
         let address = listens.await.expect("the gateway started");
         let client = Client::builder(TokioExecutor::new()).build_http();
-        Self { redis, settings, store, broker, address, client, _folder: folder, _stop: stop.drop_guard() }
+        Self { base, address, client, _stop: stop.drop_guard() }
     }
 
     /// A token of this user, who holds these permissions in SQL.
     pub async fn user(&self, user: &str, tenant: &str, permissions: &[&str]) -> String {
         if !permissions.is_empty() {
-            let permissions: Vec<String> = permissions.iter().map(|p| (*p).to_owned()).collect();
-            self.store.grant(&user.parse().expect("user"), &permissions).await.expect("grant");
+            self.grant(user, permissions).await;
         }
         self.token(user, tenant, None)
     }
 
     /// A token with these permissions in it.
     pub fn token(&self, user: &str, tenant: &str, permissions: Option<&[&str]>) -> String {
-        let claims = Claims {
-            user: user.parse().expect("user"),
-            tenant: tenant.parse().expect("tenant"),
-            ttl: Duration::from_secs(600),
-            permissions: permissions.map(|all| all.iter().map(|p| (*p).to_owned()).collect()),
-        };
-        sign(&self.settings.auth, &claims).expect("token")
+        self.token_for(user, tenant, 600, permissions)
     }
 
     /// Any request.

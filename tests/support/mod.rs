@@ -2,6 +2,8 @@
 #![allow(dead_code)]
 
 pub mod api;
+pub mod base;
+pub mod browser;
 pub mod cluster;
 pub mod fleet;
 pub mod postgres;

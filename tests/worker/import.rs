@@ -72,7 +72,18 @@ async fn rows_that_cannot_be_read_are_counted_and_the_others_come_in() {
         assert!(row.failed.error.contains(words), "{row:?}");
     }
 
+    let pipe = world.folder().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().expect("mkfifo").success());
+    let endless = world.folder().join("endless.csv");
+    std::fs::write(&endless, [b"id,name\n1,".as_slice(), &vec![b'x'; 9 * 1024 * 1024]].concat()).expect("write");
+    let headless = world.folder().join("headless.csv");
+    std::fs::write(&headless, vec![0; 9 * 1024 * 1024]).expect("write");
     for (id, parameters, words) in [
+        ("pipe", json!({ "path": pipe }), "is not a file"),
+        ("device", json!({ "path": "/dev/zero" }), "is not a file"),
+        ("folder", json!({ "path": world.folder() }), "is not a file"),
+        ("endless", json!({ "path": endless }), "Row 1: it is longer than 8 MiB"),
+        ("headless", json!({ "path": headless }), "it is longer than 8 MiB; is this a CSV file?"),
         ("missing", json!({ "path": "/nowhere/at/all.csv" }), "There is no file"),
         ("wrong", json!({ "file": "x" }), "The parameters are wrong"),
     ] {

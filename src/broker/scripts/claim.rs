@@ -121,6 +121,7 @@ impl Broker {
             names.waiting_tenants(partition),
             names.workers(partition),
             names.tenant_workers(&resource.tenant),
+            names.backlog(&resource.tenant),
         ];
         let args = [worker.to_string(), lease.as_millis().to_string(), resource.to_string()];
         let answer: Vec<String> = self.link.script(&lua::CLAIM, &texts(&keys), &bytes(&args)).await?;
@@ -128,6 +129,11 @@ impl Broker {
         match answer.first().map(String::as_str) {
             Some("nothing") => Ok(Claimed::Nothing),
             Some("later") => Ok(Claimed::Later),
+            Some("spoilt") => {
+                let command_id = answer.get(1).map(String::as_str).unwrap_or_default();
+                tracing::error!(%resource, command_id, "broker.command_record_spoilt");
+                Ok(Claimed::Later)
+            }
             Some("hosted") => Ok(Claimed::Hosted(answer.get(1).and_then(|host| host.parse().ok()).ok_or_else(odd)?)),
             Some("command") if answer.len() == 8 => {
                 let record: Record = serde_json::from_str(&answer[3]).map_err(|_| odd())?;

@@ -143,7 +143,7 @@ fn program(file: &std::path::Path) -> Program {
         "n=0; while [ $n -lt 100 ]; do n=$((n+1)); \
          awk -F, -v n=$n 'NR > 1 && NR % 100 == n - 1 {{ seen[$4]++ }} END {{ for (c in seen) print c, seen[c] }}' '{}' > /dev/null; \
          echo \"{{\\\"progress\\\":$n}}\"; sleep 2; done",
-        file.display()
+        file.display().to_string().replace('\'', "'\\''")
     );
     Program {
         id: ResourceId::generate(),

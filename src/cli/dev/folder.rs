@@ -2,13 +2,18 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use secrecy::SecretString;
 
 use crate::cli::usage;
+
+/// Where a running `dev` says how its Redis, its database and its tokens are reached.
+pub(super) const SETTINGS: &str = "settings.toml";
 
 /// The folder, locked against a second `dev`.
 pub(super) struct Folder {
@@ -35,6 +40,7 @@ impl Folder {
                 "secret",
                 "token",
                 "url",
+                SETTINGS,
                 "orders.csv",
                 "wheelhouse.db",
                 "wheelhouse.db-wal",
@@ -58,6 +64,13 @@ impl Folder {
 
     pub(super) fn path(&self, name: &str) -> PathBuf {
         self.root.join(name)
+    }
+
+    /// The database's address. A folder may have any name; an address has no spaces and no bare `%` or `?`.
+    pub(super) fn database_url(&self) -> String {
+        const SAFE: AsciiSet = NON_ALPHANUMERIC.remove(b'/').remove(b'.').remove(b'-').remove(b'_');
+        let path = self.path("wheelhouse.db");
+        format!("sqlite://{}", percent_encode(path.as_os_str().as_bytes(), &SAFE))
     }
 
     /// The key that signs this folder's tokens, made at the first start and readable by its owner alone.
@@ -84,10 +97,28 @@ impl Folder {
         write_private(&self.path("token"), token)
     }
 
-    pub(super) fn forget_address(&self) {
-        let _ = fs::remove_file(self.path("url"));
-        let _ = fs::remove_file(self.path("token"));
+    /// For `wheelhouse run`, `audit` and the like in another shell.
+    pub(super) fn keep_settings(&self, settings: &[(&str, String)]) -> anyhow::Result<()> {
+        let line = |(key, value): &(&str, String)| format!("{key} = {}", serde_json::Value::from(value.as_str()));
+        let lines: Vec<String> = settings.iter().map(line).collect();
+        write_private(
+            &self.path(SETTINGS),
+            &format!("# Of the `wheelhouse dev` that runs just now; gone when it ends.\n{}", lines.join("\n")),
+        )
     }
+
+    pub(super) fn forget_address(&self) {
+        for name in ["url", "token", SETTINGS] {
+            let _ = fs::remove_file(self.path(name));
+        }
+    }
+}
+
+/// The settings of the `dev` that runs on a folder, if one does: a killed one leaves its file behind.
+pub(crate) fn running(root: &Path) -> Option<PathBuf> {
+    let is_locked = File::open(root.join("lock")).is_ok_and(|lock| lock.try_lock().is_err());
+    let file = root.join(SETTINGS);
+    (is_locked && file.exists()).then_some(file)
 }
 
 fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {

@@ -19,7 +19,11 @@ use crate::config::{self, Settings};
 use crate::store::Store;
 use crate::telemetry;
 use folder::Folder;
+pub(super) use folder::running;
 use processes::Processes;
+
+/// Where everything is kept, where nothing else is said.
+pub(super) const FOLDER: &str = ".wheelhouse";
 
 /// What runs, and where.
 #[derive(Debug, Args)]
@@ -28,7 +32,7 @@ pub(super) struct DevArgs {
     #[arg(long)]
     port: Option<u16>,
     /// Where everything is kept.
-    #[arg(long, default_value = ".wheelhouse", value_name = "DIR")]
+    #[arg(long, default_value = FOLDER, value_name = "DIR")]
     data_dir: PathBuf,
     /// How many workers.
     #[arg(long, default_value_t = 2)]
@@ -38,20 +42,30 @@ pub(super) struct DevArgs {
     fresh: bool,
 }
 
-pub(super) async fn dev(args: DevArgs, config_file: Option<PathBuf>) -> anyhow::Result<ExitCode> {
+pub(super) async fn dev(
+    args: DevArgs,
+    config_file: Option<PathBuf>,
+    overrides: config::Overrides,
+) -> anyhow::Result<ExitCode> {
+    const ITS_OWN: [&str; 4] = ["server.listen", "redis.url", "database.url", "auth.hs256_secret"];
+    if let Some((key, _)) = overrides.iter().find(|(key, _)| ITS_OWN.contains(&key.as_str())) {
+        return Err(super::usage(format!(
+            "--set {key}: `wheelhouse dev` chooses that by itself (see --port, --data-dir)"
+        )));
+    }
     let stop = stop_signals()?;
     let folder = Folder::open(&args.data_dir, args.fresh)?;
     let port = choose_port(args.port)?;
     let redis_port = folder.redis_port()?;
-    let mut settings = config::load(config_file.as_deref(), config::Overrides::new())?;
+    let mut settings = config::load(config_file.as_deref(), overrides.clone())?;
     settings.server.listen = ([127, 0, 0, 1], port).into();
     settings.redis.url = SecretString::from(format!("redis://127.0.0.1:{redis_port}"));
     settings.redis.ca_pem = None;
-    settings.database.url = SecretString::from(format!("sqlite://{}", folder.path("wheelhouse.db").display()));
+    settings.database.url = SecretString::from(folder.database_url());
     settings.auth.hs256_secret = Some(folder.secret()?);
     telemetry::log::init(&config::Log { level: "warn".to_owned(), ..settings.log.clone() });
 
-    let mut processes = Processes::new(&folder, &settings, config_file)?;
+    let mut processes = Processes::new(&folder, &settings, config_file, &overrides)?;
     let address = format!("http://localhost:{port}");
     let started = tokio::select! {
         started = start(&args, &folder, &settings, &mut processes, redis_port, &address) => started,
@@ -97,19 +111,31 @@ async fn start(
     };
     let token = auth::sign(&settings.auth, &claims)?;
     folder.keep_address(address, &token)?;
+    folder.keep_settings(&processes.own_settings())?;
     let work = demo::work(&store, &people.tenant, folder).await?;
     if let Some(program) = &work.program {
         processes.demo_program(&people.tenant, program)?;
     }
     let socket = address.replacen("http", "ws", 1);
+    let me = std::env::args().next().unwrap_or_else(|| "wheelhouse".to_owned());
+    let (at, with) = match args.data_dir.to_str() {
+        Some(FOLDER) => (String::new(), String::new()),
+        _ => {
+            let at = args.data_dir.display();
+            (format!(" --data-dir {at}"), format!(" --config {}", args.data_dir.join(folder::SETTINGS).display()))
+        }
+    };
     println!(
         "\nConsole:\n  {address}/?token={token}\n\n\
          A job (a CSV file of 200,000 rows being imported):\n  wscat -c \"{socket}/api/v1/realtime/ws/jobs/{}?token={token}\"\n\n\
-         A campaign (300 jobs, one after the other):\n  wscat -c \"{socket}/api/v1/realtime/ws/campaigns/{}?token={token}\"\n\n\
+         A campaign (300 jobs, a few at a time):\n  wscat -c \"{socket}/api/v1/realtime/ws/campaigns/{}?token={token}\"\n\n\
          In wscat type {{\"type\":\"pause_job\"}} or {{\"type\":\"pause_campaign\"}}, then resume_… or cancel_….\n\
-         From another shell in this folder: wheelhouse job ls\n\
+         From another shell in this folder:\n  \
+         {me} job ls{at}\n  \
+         {me} run{with} --tenant {} -- ping -c 100 localhost\n  \
+         {me} audit{with} --follow\n\
          Ctrl-C ends everything.",
-        work.import, work.campaign
+        work.import, work.campaign, people.tenant
     );
     Ok(())
 }

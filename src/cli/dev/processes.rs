@@ -13,7 +13,7 @@ use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
 use super::folder::Folder;
-use crate::config::Settings;
+use crate::config::{Overrides, Settings};
 use crate::domain::TenantId;
 
 /// One process and how to start it again.
@@ -32,11 +32,18 @@ pub(super) struct Processes {
     redis_data: PathBuf,
     environment: Vec<(&'static str, String)>,
     config_file: Option<PathBuf>,
+    /// `--set` and its value, as they were given.
+    flags: Vec<String>,
     running: Vec<Process>,
 }
 
 impl Processes {
-    pub(super) fn new(folder: &Folder, settings: &Settings, config_file: Option<PathBuf>) -> anyhow::Result<Self> {
+    pub(super) fn new(
+        folder: &Folder,
+        settings: &Settings,
+        config_file: Option<PathBuf>,
+        overrides: &Overrides,
+    ) -> anyhow::Result<Self> {
         let secret = settings.auth.hs256_secret.as_ref().map(|s| s.expose_secret().to_owned()).unwrap_or_default();
         Ok(Self {
             program: std::env::current_exe().context("cannot find its own program")?,
@@ -51,8 +58,15 @@ impl Processes {
                 ("WHEELHOUSE__AUTH__HS256_SECRET", secret),
             ],
             config_file,
+            flags: overrides.iter().flat_map(|(key, value)| ["--set".to_owned(), format!("{key}={value}")]).collect(),
             running: Vec::new(),
         })
+    }
+
+    /// What these processes are told, as settings.
+    pub(super) fn own_settings(&self) -> Vec<(&'static str, String)> {
+        let keys = ["server.listen", "redis.url", "database.url", "auth.hs256_secret"];
+        keys.into_iter().zip(self.environment.iter().map(|(_, value)| value.clone())).collect()
     }
 
     pub(super) async fn redis(&mut self, port: u16) -> anyhow::Result<()> {
@@ -62,8 +76,8 @@ impl Processes {
         let more = ["--appendonly", "yes", "--save", "", "--maxmemory-policy", "noeviction"];
         let command = words.iter().chain(&more).map(|word| (*word).to_owned()).collect();
         self.start("redis", command, true)?;
-        for _ in 0..200 {
-            if tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
+        for _ in 0..1_200 {
+            if is_redis_up(port).await {
                 return Ok(());
             }
             if let Some(process) = self.running.last_mut()
@@ -76,7 +90,7 @@ impl Processes {
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        bail!("redis-server did not answer within 10 s; its log: {}", self.logs.join("redis.log").display())
+        bail!("redis-server did not answer within a minute; its log: {}", self.logs.join("redis.log").display())
     }
 
     pub(super) async fn gateway(&mut self) -> anyhow::Result<()> {
@@ -100,6 +114,7 @@ impl Processes {
         if let Some(file) = &self.config_file {
             command.extend(["--config".to_owned(), file.display().to_string()]);
         }
+        command.extend(self.flags.iter().cloned());
         command.extend(words.iter().map(|word| (*word).to_owned()));
         command
     }
@@ -175,6 +190,18 @@ impl Processes {
             futures_util::future::join_all(ends).await;
         }
     }
+}
+
+/// Whether it answers. One that reads its data in accepts connections already, and refuses all commands.
+async fn is_redis_up(port: u16) -> bool {
+    let ask = async {
+        let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await?;
+        stream.write_all(b"PING\r\n").await?;
+        let mut answer = [0_u8; 5];
+        stream.read_exact(&mut answer).await?;
+        Ok::<_, std::io::Error>(&answer == b"+PONG")
+    };
+    matches!(tokio::time::timeout(Duration::from_secs(1), ask).await, Ok(Ok(true)))
 }
 
 /// The status of a plain GET.

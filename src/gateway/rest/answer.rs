@@ -205,7 +205,7 @@ impl From<StoreError> for Failure {
                 tracing::warn!(%error, "http.sql_unavailable");
                 Self::unavailable()
             }
-            StoreError::Refused(_) => {
+            StoreError::Refused(_) | StoreError::NotMigrated => {
                 tracing::error!(%error, "http.sql_refused");
                 Self::new(ErrorCode::Internal, "Something went wrong here; the log has the details")
             }

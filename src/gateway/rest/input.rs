@@ -74,8 +74,11 @@ impl Query {
 
     /// `after`: the last page's `next`.
     pub(super) fn after(&self) -> Result<Option<String>, Failure> {
-        let cursor: Option<u64> = self.parsed("after", "the \"next\" of the last page")?;
-        Ok(cursor.map(|cursor| cursor.to_string()))
+        let form = "the \"next\" of the last page";
+        match self.parsed::<i64>("after", form)? {
+            Some(cursor) if cursor < 0 => Err(Failure::invalid(format!("\"after\" must be {form}"))),
+            cursor => Ok(cursor.map(|cursor| cursor.to_string())),
+        }
     }
 
     /// `wait`: seconds to wait for a result.
@@ -250,6 +253,16 @@ mod tests {
         assert_eq!((least.timeout_seconds, all.timeout_seconds), (None, Some(60)));
         assert_eq!(all.created_by.expect("some").as_str(), "ann");
         assert_eq!(all.tenant.as_str(), "acme");
+    }
+
+    #[test]
+    fn a_cursor_that_cannot_be_one_is_a_wrong_message_and_no_conflict() {
+        let after = |text: &str| Query::parse(Some(&format!("after={text}")), &["after"]).and_then(|q| q.after());
+        assert_eq!(after("17").expect("a cursor").as_deref(), Some("17"));
+        assert_eq!(after("").expect("none"), None);
+        for wrong in ["-1", "x", "1.5", "9223372036854775808"] {
+            assert!(words(after(wrong)).contains("last page"), "{wrong}");
+        }
     }
 
     #[test]

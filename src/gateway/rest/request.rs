@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
-use hyper::header::{CONTENT_LENGTH, HOST, ORIGIN};
+use hyper::header::{CONTENT_LENGTH, ORIGIN};
 use hyper::{HeaderMap, Method};
 use warp::Filter;
 
@@ -17,6 +17,7 @@ use super::input::Query;
 use crate::auth::{self, AuthError, Caller, TokenPlace};
 use crate::domain::{Permission, ResourceId, ResourceKind};
 use crate::gateway::Peer;
+use crate::gateway::handshake::origin_allowed;
 use crate::protocol::ErrorCode;
 
 /// How long a body may take to arrive.
@@ -105,14 +106,11 @@ impl Request {
     }
 
     fn is_from_here(&self, rest: &Rest) -> bool {
-        let header = |name| self.headers.get(name).and_then(|value| value.to_str().ok());
-        let Some(origin) = header(ORIGIN.as_str()) else {
-            // Every browser of the last years sends one of the two with a POST.
-            return header("sec-fetch-site") == Some("same-origin");
-        };
-        let own = origin.split_once("://").map(|(_, authority)| authority);
-        (own.is_some() && own == header(HOST.as_str()))
-            || rest.settings().server.public_origins.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin))
+        // Every browser of the last years sends one of the two with a POST.
+        if self.headers.contains_key(ORIGIN) {
+            return origin_allowed(&self.headers, &rest.settings().server.public_origins);
+        }
+        self.headers.get("sec-fetch-site").is_some_and(|site| site == "same-origin")
     }
 
     /// Where it comes from, for the audit trail.

@@ -1,12 +1,20 @@
 //! Reads a CSV file in batches, from any row on. Blocking: for threads that may.
 
 use std::fs::File;
+use std::io::{self, Read};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use csv::{ByteRecord, Position, Reader, ReaderBuilder};
 use serde::{Deserialize, Serialize};
 
 use super::super::{JobContext, JobError};
+
+/// Longest row, in bytes: what is no CSV at all must not fill the memory while its first line is looked for.
+const ROW: u64 = 8 * 1024 * 1024;
+/// A batch ends with the row that passes this many bytes, however many rows were asked for.
+const BATCH: u64 = 8 * 1024 * 1024;
 
 /// Where the next row begins.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,7 +32,8 @@ pub(super) type ReadRow = (u64, Result<ByteRecord, String>);
 
 /// An open file.
 pub(super) struct Rows {
-    reader: Reader<File>,
+    reader: Reader<Rationed>,
+    ration: Arc<AtomicU64>,
     header: Vec<String>,
     place: Place,
     bytes: u64,
@@ -34,13 +43,22 @@ impl Rows {
     /// Opens a file with a header, and goes to a place in it.
     pub(super) fn open(path: &Path, place: Place) -> Result<Self, JobError> {
         let unreadable = |e: &dyn std::fmt::Display| JobError::Failed(format!("Cannot read {}: {e}", path.display()));
-        let file = File::open(path).map_err(|e| match e.kind() {
-            std::io::ErrorKind::NotFound => JobError::Permanent(format!("There is no file {}", path.display())),
+        let missing = |e: io::Error| match e.kind() {
+            io::ErrorKind::NotFound => JobError::Permanent(format!("There is no file {}", path.display())),
+            _ => unreadable(&e),
+        };
+        // Before it is opened: opening a pipe waits for its other end, and nobody could cancel that.
+        if !path.metadata().map_err(missing)?.is_file() {
+            return Err(JobError::Permanent(format!("{} is not a file", path.display())));
+        }
+        let file = File::open(path).map_err(missing)?;
+        let bytes = file.metadata().map_err(|e| unreadable(&e))?.len();
+        let ration = Arc::new(AtomicU64::new(ROW));
+        let mut reader = ReaderBuilder::new().from_reader(Rationed { file, left: ration.clone() });
+        let header = reader.byte_headers().map_err(|e| match ration.load(Ordering::Relaxed) {
+            0 => JobError::Permanent(format!("The header of {}: {e}", path.display())),
             _ => unreadable(&e),
         })?;
-        let bytes = file.metadata().map_err(|e| unreadable(&e))?.len();
-        let mut reader = ReaderBuilder::new().from_reader(file);
-        let header = reader.byte_headers().map_err(|e| unreadable(&e))?;
         let header = header.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect();
         if place.byte > bytes {
             return Err(JobError::Permanent(format!("{} has become shorter since the import began", path.display())));
@@ -50,7 +68,7 @@ impl Rows {
             position.set_byte(place.byte).set_line(place.line).set_record(place.row + 1);
             reader.seek(position).map_err(|e| unreadable(&e))?;
         }
-        let mut rows = Self { reader, header, place, bytes };
+        let mut rows = Self { reader, ration, header, place, bytes };
         rows.place = rows.here(place.row);
         Ok(rows)
     }
@@ -87,11 +105,16 @@ impl Rows {
     /// The next rows, at most so many; none at the end. A row that is wrong does not end the reading.
     pub(super) fn read(&mut self, most: usize) -> Result<Vec<ReadRow>, JobError> {
         let mut batch = Vec::new();
-        while batch.len() < most {
+        let begin = self.place.byte;
+        while batch.len() < most && self.place.byte - begin < BATCH {
             let mut record = ByteRecord::new();
+            self.ration.store(ROW, Ordering::Relaxed);
             let read = match self.reader.read_byte_record(&mut record) {
                 Ok(false) => break,
                 Ok(true) => Ok(record),
+                Err(error) if self.ration.load(Ordering::Relaxed) == 0 => {
+                    return Err(JobError::Permanent(format!("Row {}: {error}", self.place.row + 1)));
+                }
                 Err(error) if error.is_io_error() => return Err(JobError::failed(format!("Cannot read on: {error}"))),
                 Err(error) => Err(error.to_string()),
             };
@@ -100,5 +123,30 @@ impl Rows {
             batch.push((row, read));
         }
         Ok(batch)
+    }
+}
+
+/// A file of which only so many bytes can be read until more are allowed.
+struct Rationed {
+    file: File,
+    left: Arc<AtomicU64>,
+}
+
+impl Read for Rationed {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = self.left.load(Ordering::Relaxed);
+        if left == 0 {
+            return Err(io::Error::other(format!("it is longer than {} MiB; is this a CSV file?", ROW / 1024 / 1024)));
+        }
+        let most = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+        let read = self.file.read(&mut buffer[..most])?;
+        self.left.store(left - read as u64, Ordering::Relaxed);
+        Ok(read)
+    }
+}
+
+impl io::Seek for Rationed {
+    fn seek(&mut self, to: io::SeekFrom) -> io::Result<u64> {
+        self.file.seek(to)
     }
 }

@@ -1,0 +1,153 @@
+//! What a person at a shell gets: `wheelhouse dev`, and the commands beside it.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::support::fleet::{Fleet, http_get};
+
+/// A process; killed when dropped. What a `wheelhouse dev` has started notices that it is gone.
+struct Running(Child);
+
+impl Running {
+    /// Starts a `dev` in a folder; gives the console's address once it is printed.
+    fn dev(folder: &Path, flags: &[&str]) -> (Self, String) {
+        let mut command = wheelhouse(folder, &["dev", "--port", "0", "--workers", "1"]);
+        let mut dev = Self(command.args(flags).stdout(Stdio::piped()).spawn().expect("start"));
+        let out = BufReader::new(dev.0.stdout.take().expect("its output"));
+        // The pipe stays open as long as it is read: the rest is read as well.
+        let (tell, told) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            for line in out.lines().map_while(Result::ok) {
+                if let Some((address, _)) = line.trim().split_once("/?token=") {
+                    let _ = tell.send(address.to_owned());
+                }
+            }
+        });
+        let address = told.recv_timeout(Duration::from_secs(60)).expect("the console's address");
+        (dev, address)
+    }
+
+    /// Ctrl-C, and gone.
+    fn interrupt(mut self) {
+        let pid = Pid::from_raw(self.0.id() as i32).expect("pid");
+        kill_process(pid, Signal::INT).expect("signal");
+        let begun = Instant::now();
+        while self.0.try_wait().expect("wait").is_none() {
+            assert!(begun.elapsed() < Duration::from_secs(60), "it does not end");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// `wheelhouse ARGS` in a folder, with no setting from anywhere else.
+fn wheelhouse(folder: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_wheelhouse"));
+    command.args(args).current_dir(folder).stdin(Stdio::null());
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("WHEELHOUSE")) {
+        command.env_remove(name);
+    }
+    command
+}
+
+fn output(folder: &Path, args: &[&str]) -> Output {
+    wheelhouse(folder, args).output().expect("run wheelhouse")
+}
+
+/// What it prints; it must succeed.
+fn said(folder: &Path, args: &[&str]) -> String {
+    let output = output(folder, args);
+    assert!(output.status.success(), "{args:?}: {output:?}");
+    String::from_utf8(output.stdout).expect("text")
+}
+
+#[test]
+fn beside_dev_every_command_works_without_settings_and_dev_goes_on_where_it_was() {
+    let folder = tempfile::tempdir().expect("folder");
+    let here = &folder.path().join("100% my work");
+    std::fs::create_dir(here).expect("a folder with a name as people give them");
+    let (dev, address) = Running::dev(here, &["--set", "limits.commands_per_minute=3"]);
+    let import = said(here, &["job", "ls", "--limit", "1000"]);
+    let import = import.lines().find(|line| line.contains("Import of orders.csv")).expect("the import").to_owned();
+    let id = import.split(' ').next().expect("its id").to_owned();
+    assert_eq!(said(here, &["run", "--tenant", "acme", "--job-id", "greeting", "--", "echo", "hello"]), "hello\n");
+    assert!(said(here, &["job", "show", "greeting", "--follow"]).contains("job greeting completed"));
+    assert!(said(here, &["inspect", "workers"]).contains("worker-"));
+    assert!(said(here, &["inspect", "user", "nobody", "--tenant", "acme"]).contains("Redis holds nothing of it"));
+    assert!(said(here, &["grant", "--user", "ann", "jobs.pause"]).contains("Granted to ann"));
+    assert_eq!(said(here, &["token", "--user", "ann", "--tenant", "acme"]).split('.').count(), 3);
+    assert!(said(here, &["campaign", "ls"]).contains("300 parts"));
+    for _ in 0..3 {
+        assert!(said(here, &["job", "pause", &id, "--wait"]).contains("is paused"));
+    }
+    let refused = output(here, &["job", "pause", &id, "--wait"]);
+    let words = String::from_utf8_lossy(&refused.stderr);
+    assert!(words.contains("3/3 commands per minute") && words.contains("try again in"), "--set reached it: {words}");
+    let begun = Instant::now();
+    while !said(here, &["audit", "--resource", &id]).contains("succeeded     pause job") {
+        assert!(begun.elapsed() < Duration::from_secs(30), "the audit trail stays empty");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    dev.interrupt();
+    assert!(http_get(address.trim_start_matches("http://localhost").trim_start_matches(':'), "/healthz").is_none());
+    let kept = here.join(".wheelhouse");
+    for name in ["settings.toml", "url", "token"] {
+        assert!(!kept.join(name).exists(), "{name} says where nobody is any more");
+    }
+
+    let (dev, _) = Running::dev(here, &[]);
+    assert!(said(here, &["job", "show", &id]).contains("paused"), "it goes on where it was");
+    dev.interrupt();
+}
+
+#[test]
+fn without_a_database_commands_say_what_to_do_and_leave_nothing_behind() {
+    let folder = tempfile::tempdir().expect("folder");
+    for args in [&["audit"][..], &["run", "--tenant", "acme", "--", "true"]] {
+        let output = output(folder.path(), args);
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains("run `wheelhouse migrate` first"), "{output:?}");
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).expect("read").count(), 0, "an empty database was left behind");
+    let chosen = output(folder.path(), &["dev", "--set", "redis.url=redis://127.0.0.1:1"]);
+    assert_eq!(chosen.status.code(), Some(2), "{chosen:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_follows_a_job_is_not_put_off_by_a_gateway_that_is_started_again() {
+    let mut fleet = Fleet::new();
+    fleet.permit("ann", "*").await;
+    fleet.external_job("acme", "j1").await;
+    let first = fleet.gateway();
+    let address = fleet.process(first).address.clone();
+    let (url, token) = (format!("http://{address}"), fleet.token("ann", "acme"));
+    let mut follow = fleet.command(&["job", "show", "j1", "--follow", "--json", "--url", &url, "--token", &token]);
+    let mut follow = Running(follow.stdout(Stdio::piped()).spawn().expect("start"));
+    let mut lines = BufReader::new(follow.0.stdout.take().expect("its output")).lines();
+    let mut next = move || -> serde_json::Value {
+        serde_json::from_str(&lines.next().expect("a line").expect("text")).expect("JSON")
+    };
+    let row = next();
+    assert_eq!((&row["id"], &row["status"]), (&"j1".into(), &"running".into()), "{row}");
+    fleet.kill(first);
+    let _second = Running(fleet.command(&["gateway", "--listen", &address]).spawn().expect("start a gateway"));
+    fleet.worker();
+    let pool = fleet.sql().await;
+    sqlx::query("UPDATE jobs SET status = 'failed', error_message = 'no more rows' WHERE id = 'j1'")
+        .execute(&pool)
+        .await
+        .expect("end the job");
+    let row = tokio::task::spawn_blocking(next).await.expect("no panic");
+    assert_eq!((&row["status"], &row["error_message"]), (&"failed".into(), &"no more rows".into()), "{row}");
+    assert_eq!(follow.0.wait().expect("wait").code(), Some(1), "a job that failed");
+}

@@ -116,7 +116,7 @@ async fn show(args: ShowArgs, settings: Settings) -> anyhow::Result<ExitCode> {
         limit: 1_000,
     };
     let format = if args.json { Format::Jsonl } else { args.format };
-    let store = Store::open(&settings.database).await?;
+    let store = Store::open_migrated(&settings.database).await?;
     if format == Format::Csv {
         write(&export::csv_header())?;
     }

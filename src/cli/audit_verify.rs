@@ -44,7 +44,7 @@ pub(super) async fn verify(args: VerifyArgs, settings: Settings) -> anyhow::Resu
 }
 
 async fn check(args: &VerifyArgs, settings: &Settings) -> Result<AuditVerified, StoreError> {
-    let store = Store::open(&settings.database).await?;
+    let store = Store::open_migrated(&settings.database).await?;
     let tell = |found: AuditBreak| {
         if args.json {
             println!("{}", serde_json::to_string(&found).unwrap_or_default());

@@ -113,10 +113,11 @@ pub(super) async fn inspect(command: InspectCommand, settings: Settings) -> anyh
 /// `redis-cli` and where to, so that the line can be pasted. No user and no password: they would end up on a screen.
 fn redis_cli(url: &str) -> String {
     let plain = "redis-cli".to_owned();
-    let (Some((scheme, _)), Ok(uri)) = (url.split_once("://"), url.parse::<hyper::Uri>()) else { return plain };
+    let Some((scheme, _)) = url.split_once("://") else { return plain };
     if scheme.ends_with("+cluster") {
         return "redis-cli -c".to_owned(); // It goes where the key is, from any node.
     }
+    let Ok(uri) = url.parse::<hyper::Uri>() else { return plain };
     if !matches!(scheme, "redis" | "rediss") {
         return plain; // Who the master is changes.
     }

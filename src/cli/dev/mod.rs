@@ -111,7 +111,7 @@ async fn start(
     };
     let token = auth::sign(&settings.auth, &claims)?;
     folder.keep_address(address, &token)?;
-    folder.keep_settings(&processes.own_settings())?;
+    folder.keep_settings(processes.own_settings())?;
     let work = demo::work(&store, &people.tenant, folder).await?;
     if let Some(program) = &work.program {
         processes.demo_program(&people.tenant, program)?;

@@ -30,11 +30,17 @@ pub(super) struct Processes {
     program: PathBuf,
     logs: PathBuf,
     redis_data: PathBuf,
-    environment: Vec<(&'static str, String)>,
+    /// What they are told, over everything else.
+    own: Vec<(&'static str, String)>,
     config_file: Option<PathBuf>,
     /// `--set` and its value, as they were given.
     flags: Vec<String>,
     running: Vec<Process>,
+}
+
+/// The environment variable of a setting.
+fn variable(key: &str) -> String {
+    format!("WHEELHOUSE__{}", key.to_uppercase().replace('.', "__"))
 }
 
 impl Processes {
@@ -49,13 +55,13 @@ impl Processes {
             program: std::env::current_exe().context("cannot find its own program")?,
             logs: folder.path("logs"),
             redis_data: folder.path("redis"),
-            environment: vec![
-                ("WHEELHOUSE__SERVER__LISTEN", settings.server.listen.to_string()),
-                ("WHEELHOUSE__REDIS__URL", settings.redis.url.expose_secret().to_owned()),
+            own: vec![
+                ("server.listen", settings.server.listen.to_string()),
+                ("redis.url", settings.redis.url.expose_secret().to_owned()),
                 // One that a file names is for another Redis.
-                ("WHEELHOUSE__REDIS__CA_FILE", String::new()),
-                ("WHEELHOUSE__DATABASE__URL", settings.database.url.expose_secret().to_owned()),
-                ("WHEELHOUSE__AUTH__HS256_SECRET", secret),
+                ("redis.ca_file", String::new()),
+                ("database.url", settings.database.url.expose_secret().to_owned()),
+                ("auth.hs256_secret", secret),
             ],
             config_file,
             flags: overrides.iter().flat_map(|(key, value)| ["--set".to_owned(), format!("{key}={value}")]).collect(),
@@ -64,9 +70,8 @@ impl Processes {
     }
 
     /// What these processes are told, as settings.
-    pub(super) fn own_settings(&self) -> Vec<(&'static str, String)> {
-        let keys = ["server.listen", "redis.url", "database.url", "auth.hs256_secret"];
-        keys.into_iter().zip(self.environment.iter().map(|(_, value)| value.clone())).collect()
+    pub(super) fn own_settings(&self) -> &[(&'static str, String)] {
+        &self.own
     }
 
     pub(super) async fn redis(&mut self, port: u16) -> anyhow::Result<()> {
@@ -135,7 +140,7 @@ impl Processes {
         let child = Command::new(&self.program)
             .args(["watch-child", "--"])
             .args(arguments)
-            .envs(self.environment.iter().map(|(key, value)| (key, value)))
+            .envs(self.own.iter().map(|(key, value)| (variable(key), value)))
             // Its own group: Ctrl-C reaches `dev` alone, which ends the others in order.
             .process_group(0)
             // Held open until `dev` is gone.

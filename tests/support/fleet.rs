@@ -36,7 +36,11 @@ pub struct Handle(usize);
 impl Fleet {
     /// Redis and a migrated database; no processes yet.
     pub fn new() -> Self {
-        let redis = RedisServer::start();
+        Self::on(RedisServer::start())
+    }
+
+    /// As [`Self::new`], on this Redis.
+    pub fn on(redis: RedisServer) -> Self {
         let fleet =
             Self { redis, folder: tempfile::tempdir().expect("folder"), settings: Vec::new(), processes: Vec::new() };
         let migrated = fleet.command(&["migrate"]).output().expect("run wheelhouse migrate");

@@ -9,15 +9,22 @@ use std::time::Duration;
 pub struct RedisServer {
     port: u16,
     folder: tempfile::TempDir,
+    options: Vec<String>,
     child: Option<Child>,
 }
 
 impl RedisServer {
     /// Starts one and waits until it answers.
     pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// As [`Self::start`], with these options beside the usual ones: `["--appendfsync", "always"]`.
+    pub fn start_with(options: &[&str]) -> Self {
         for _ in 0..20 {
             let folder = tempfile::tempdir().expect("a folder for Redis");
-            let mut server = Self { port: super::free_port(), folder, child: None };
+            let options = options.iter().map(|option| (*option).to_owned()).collect();
+            let mut server = Self { port: super::free_port(), folder, options, child: None };
             if server.try_up() {
                 return server;
             }
@@ -75,6 +82,7 @@ impl RedisServer {
         let spawned = Command::new("redis-server")
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--appendonly", "yes", "--save", ""])
             .args(["--dir", &self.folder.path().display().to_string()])
+            .args(&self.options)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())

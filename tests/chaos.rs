@@ -8,5 +8,40 @@ mod support;
 
 #[path = "chaos/check/mod.rs"]
 mod check;
+#[path = "chaos/client.rs"]
+mod client;
+#[path = "chaos/cluster.rs"]
+mod cluster;
 #[path = "chaos/history.rs"]
 mod history;
+#[path = "chaos/plan.rs"]
+mod plan;
+#[path = "chaos/proxy.rs"]
+mod proxy;
+#[path = "chaos/reader.rs"]
+mod reader;
+#[path = "chaos/report.rs"]
+mod report;
+#[path = "chaos/run.rs"]
+mod run;
+#[path = "chaos/sql.rs"]
+mod sql;
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// A number from the environment.
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_promises_of_commands_hold_under_faults() {
+    // Without a seed every run looks somewhere else.
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("clock").as_secs();
+    let first = number("CHAOS_SEED").unwrap_or(now % 1_000_000);
+    let load = Duration::from_secs(number("CHAOS_SECONDS").unwrap_or(40));
+    for seed in first..first + number("CHAOS_SEEDS").unwrap_or(1) {
+        run::play(&plan::Plan::new(seed, load)).await;
+    }
+}

@@ -16,6 +16,8 @@ mod cluster;
 mod history;
 #[path = "chaos/plan.rs"]
 mod plan;
+#[path = "chaos/proof.rs"]
+mod proof;
 #[path = "chaos/proxy.rs"]
 mod proxy;
 #[path = "chaos/reader.rs"]

@@ -85,7 +85,7 @@ impl Client {
             let Some((socket, number)) = over.run_until_cancelled(connecting).await else { return };
             if let Some(pending) = &mut self.pending {
                 // Asked on a socket that is gone: ask again at once.
-                (pending.sent, pending.until) = (false, Instant::now());
+                (pending.sent, pending.until, pending.insist) = (false, Instant::now(), true);
             }
             match self.serve(socket, number).await {
                 End::Over => return,
@@ -218,7 +218,8 @@ impl Client {
                 _ => false,
             };
             if again {
-                (pending.sent, pending.until) = (false, Instant::now() + AGAIN);
+                // Once the outcome is unknown, nothing but an answer ends the asking.
+                (pending.sent, pending.until, pending.insist) = (false, Instant::now() + AGAIN, true);
             } else {
                 if let Some(last) = &mut self.last
                     && last.request == pending.request

@@ -28,6 +28,8 @@ pub struct Cluster {
     doors: Vec<Proxy>,
     lock: Option<Lock>,
     redis_is_up: bool,
+    /// `WHEELHOUSE_TEST_FAULTS` of every process: a guard that is off.
+    switch: Option<&'static str>,
 }
 
 /// One process of the program.
@@ -53,10 +55,9 @@ impl Process {
 }
 
 impl Cluster {
-    /// Redis, a migrated database with the plan's rows, and every process named by the plan. `settings` as in
-    /// [`Fleet::set`].
-    pub async fn start(plan: &Plan, settings: &[(&str, &str)]) -> Self {
-        let mut cluster = Self::without_processes(plan, settings).await;
+    /// Redis, a migrated database with the plan's rows, and every process.
+    pub async fn start(plan: &Plan) -> Self {
+        let mut cluster = Self::without_processes(plan, None).await;
         for n in 0..GATEWAYS {
             cluster.add(Process::Gateway(n), &["gateway"]).await;
         }
@@ -72,27 +73,24 @@ impl Cluster {
         cluster
     }
 
-    /// As [`Self::start`], but for the processes.
-    pub async fn without_processes(plan: &Plan, settings: &[(&str, &str)]) -> Self {
+    /// As [`Self::start`], but for the processes. `switch`: see `src/faults.rs`.
+    pub async fn without_processes(plan: &Plan, switch: Option<&'static str>) -> Self {
         // Whatever Redis has answered is on the disk.
         let mut fleet = Fleet::on(RedisServer::start_with(&["--appendfsync", "always"]));
         fleet.set("COMMAND__LEASE_SECONDS", "2");
-        for (key, value) in settings {
-            fleet.set(key, value);
-        }
         let mut database_url = format!("sqlite://{}", fleet.database().display());
         let sql = match plan.database {
             Database::Sqlite => Sql::sqlite(&fleet.database()).await,
             Database::Postgres => {
                 database_url = postgres::database().await;
                 fleet.set("DATABASE__URL", &database_url);
-                let migrated = fleet.command(&["migrate"]).status().expect("run wheelhouse migrate");
-                assert!(migrated.success(), "migrate");
+                let migrated = fleet.command(&["migrate"]).output().expect("run wheelhouse migrate");
+                assert!(migrated.status.success(), "migrate: {}", String::from_utf8_lossy(&migrated.stderr));
                 Sql::postgres(&database_url).await
             }
         };
-        let cluster =
-            Self { fleet, sql, database_url, nodes: Vec::new(), doors: Vec::new(), lock: None, redis_is_up: true };
+        let (nodes, doors) = (Vec::new(), Vec::new());
+        let cluster = Self { fleet, sql, database_url, nodes, doors, lock: None, redis_is_up: true, switch };
         cluster.fill(plan).await;
         cluster.sql.log_effects().await;
         cluster
@@ -156,6 +154,7 @@ impl Cluster {
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("log"))
             .stderr(log);
+        command.envs(self.switch.map(|switch| ("WHEELHOUSE_TEST_FAULTS", switch)));
         if let Some(port) = node.port {
             command.env("WHEELHOUSE__SERVER__LISTEN", format!("127.0.0.1:{port}"));
         }

@@ -180,7 +180,7 @@ fn rights() -> BTreeMap<String, Vec<String>> {
 fn clients(rng: &mut Rng, load: Duration, subjects: &[Subject]) -> Vec<Client> {
     let mut clients = Vec::new();
     let mut add = |rng: &mut Rng, user: &str, resource: &str, through_proxy: bool, every_ms: Option<(u64, u64)>| {
-        let steps = every_ms.map_or_else(Vec::new, |every| steps(rng, load, every));
+        let steps = every_ms.map_or_else(Vec::new, |every| steps(rng, load, resource, every));
         let (name, user, resource) = (format!("{user}-{}", clients.len()), user.to_owned(), resource.to_owned());
         let gateway = rng.usize(..GATEWAYS);
         clients.push(Client { name, user, resource, gateway, through_proxy, steps });
@@ -204,12 +204,14 @@ fn clients(rng: &mut Rng, load: Duration, subjects: &[Subject]) -> Vec<Client> {
     clients
 }
 
-fn steps(rng: &mut Rng, load: Duration, (least, most): (u64, u64)) -> Vec<Step> {
+fn steps(rng: &mut Rng, load: Duration, resource: &str, (least, most): (u64, u64)) -> Vec<Step> {
     let mut at = Duration::from_millis(rng.u64(500..2_000));
     let mut steps = Vec::new();
     while at < load {
         let late = at.as_secs_f64() / load.as_secs_f64() > CANCELS_FROM;
-        steps.push(Step { at, operation: operation(rng, late) });
+        // A campaign takes its jobs along.
+        let cancels = if late { 10 } else { u8::from(resource.starts_with("job:")) };
+        steps.push(Step { at, operation: operation(rng, cancels) });
         // Now and then several in a row, so that commands wait behind each other.
         let pause = if rng.u8(..100) < 25 { rng.u64(0..100) } else { rng.u64(least..most) };
         at += Duration::from_millis(pause);
@@ -217,8 +219,8 @@ fn steps(rng: &mut Rng, load: Duration, (least, most): (u64, u64)) -> Vec<Step> 
     steps
 }
 
-fn operation(rng: &mut Rng, late: bool) -> Operation {
-    let cancels = if late { 10 } else { 1 };
+/// `cancels`: in a hundred.
+fn operation(rng: &mut Rng, cancels: u8) -> Operation {
     match rng.u8(..100) {
         n if n < cancels => Operation::Command { action: Action::Cancel, insist: true },
         n if n < 80 => {

@@ -28,9 +28,10 @@ const LEAST_ACCEPTED: usize = 20;
 pub async fn play(plan: &Plan) {
     println!("chaos: seed {} on {:?}, {} s of load", plan.seed, plan.database, plan.load.as_secs());
     let begun = Instant::now();
-    let mut cluster = Cluster::start(plan, &[]).await;
+    let mut cluster = Cluster::start(plan).await;
     let (shared, mut clients) = start_clients(plan, &cluster);
-    for (at, act) in &plan.faults {
+    // What would be mended later is mended together with everything else.
+    for (at, act) in plan.faults.iter().take_while(|(at, _)| *at < plan.load) {
         supervised_until(&mut cluster, shared.log.moment(*at)).await;
         shared.log.note(What::Fault { act: format!("{act:?}") });
         cluster.act(*act).await;
@@ -38,15 +39,15 @@ pub async fn play(plan: &Plan) {
     supervised_until(&mut cluster, shared.log.moment(plan.load)).await;
     cluster.mend().await;
     shared.log.note(What::Fault { act: "none from here on".to_owned() });
-    let (history, mut violations) = settled(plan, &mut cluster, &shared).await;
+    let (history, mut violations) = settled(plan, &mut cluster, &shared, SETTLE).await;
     shared.over.cancel();
     while clients.join_next().await.is_some() {}
     let panics = cluster.panics().into_iter().map(|line| Violation::general("a process panicked", line));
     violations.extend(panics);
     let summary = report::summary(&history);
     println!("chaos: seed {} took {} s: {summary}", plan.seed, begun.elapsed().as_secs());
+    let file = report::write(plan, &history, &violations);
     if !violations.is_empty() {
-        let file = report::write(plan, &history, &violations);
         let again = format!(
             "CHAOS_SEED={} CHAOS_SECONDS={} cargo test --test chaos promises",
             plan.seed,
@@ -85,9 +86,14 @@ async fn supervised_until(cluster: &mut Cluster, moment: tokio::time::Instant) {
 
 /// Waits until nothing is under way and no promise is broken, and looks once more after a quiet while; at the latest
 /// when the time is up. Gives what it saw last.
-pub async fn settled(plan: &Plan, cluster: &mut Cluster, shared: &Shared) -> (History, Vec<Violation>) {
+pub async fn settled(
+    plan: &Plan,
+    cluster: &mut Cluster,
+    shared: &Shared,
+    within: Duration,
+) -> (History, Vec<Violation>) {
     let reader = Reader::new(&cluster.settings()).await;
-    let deadline = Instant::now() + SETTLE;
+    let deadline = Instant::now() + within;
     let mut clean_before = false;
     loop {
         tokio::time::sleep(if clean_before { QUIET } else { LOOK }).await;

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::Value;
 
-use super::{Index, Violation, is_ack, result_of};
+use super::{Index, Violation, is_ack, is_answer, result_of};
 use crate::history::{History, What};
 
 pub fn check(history: &History, index: &Index<'_>) -> Vec<Violation> {
@@ -80,8 +80,8 @@ fn on_sockets(history: &History, index: &Index<'_>) -> Vec<Violation> {
         .map(|(command, message)| (command.as_str(), serde_json::from_str(message).unwrap_or_default()))
         .collect();
     let (mut found, mut seen) = (Vec::new(), HashSet::new());
-    // On which socket a request was first sent, if nothing of it had been sent before: its ack comes first there.
-    let (mut first_on, mut acked) = (HashMap::new(), HashSet::new());
+    // On which socket a request was first sent: there its ack comes first, or the word that its outcome is unknown.
+    let (mut first_on, mut answered) = (HashMap::new(), HashSet::new());
     for event in &history.events {
         match &event.what {
             What::Sent { socket, request, try_no: 1, .. } => {
@@ -90,8 +90,10 @@ fn on_sockets(history: &History, index: &Index<'_>) -> Vec<Violation> {
             What::Saw { socket, message } => {
                 let resource = index.sockets.get(socket).copied().unwrap_or_default();
                 let request = message["request_id"].as_str().unwrap_or_default();
+                if is_answer(message) {
+                    answered.insert((*socket, request));
+                }
                 if is_ack(message) {
-                    acked.insert((*socket, request));
                     let command = message["command_id"].as_str().unwrap_or_default();
                     if !index.accepted.contains_key(command) {
                         found.push(Violation::new("acknowledged, never accepted", resource, command));
@@ -106,7 +108,7 @@ fn on_sockets(history: &History, index: &Index<'_>) -> Vec<Violation> {
                     let what = format!("socket {socket} saw {message}, recorded is {:?}", recorded.get(command));
                     found.push(Violation::new("results differ", resource, what));
                 }
-                if first_on.get(request) == Some(socket) && !acked.contains(&(*socket, request)) {
+                if first_on.get(request) == Some(socket) && !answered.contains(&(*socket, request)) {
                     let what = format!("{command} on socket {socket}");
                     found.push(Violation::new("result before ack", resource, what));
                 }

@@ -36,7 +36,8 @@ impl Store {
 /// Applies a command inside a transaction that the caller commits.
 pub(super) async fn apply_in(tx: &mut Tx, change: &Change) -> Result<Applied, StoreError> {
     #[cfg(feature = "test-faults")]
-    let change = &if crate::faults::fence_is_off() { Change { fence: i64::MAX, ..change.clone() } } else { change.clone() };
+    let change =
+        &if crate::faults::fence_is_off() { Change { fence: i64::MAX, ..change.clone() } } else { change.clone() };
     let key: [Value; 2] = [change.resource.tenant.as_str().into(), change.resource.id.as_str().into()];
     let text = match change.resource.kind {
         ResourceKind::Job => {

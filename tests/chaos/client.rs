@@ -159,7 +159,10 @@ impl Client {
             Some(pending) => pending,
             None => match self.steps.pop_front().and_then(|step| self.begin(step.operation)) {
                 Some(pending) => pending,
-                None => return Ok(self.rest()),
+                None => {
+                    self.rest();
+                    return Ok(());
+                }
             },
         };
         pending.tries += 1;

@@ -271,7 +271,8 @@ impl Cluster {
         loop {
             self.supervise();
             let ready = self.nodes.iter().all(|node| {
-                let answer = |port: u16| tokio::task::block_in_place(|| http_get(&format!("127.0.0.1:{port}"), "/readyz"));
+                let answer =
+                    |port: u16| tokio::task::block_in_place(|| http_get(&format!("127.0.0.1:{port}"), "/readyz"));
                 match node.process {
                     Process::Run(_) => self.log(node.process).contains("runs as job"),
                     _ => node.port.is_none_or(|port| answer(port).is_some_and(|(status, _)| status == 200)),

@@ -119,12 +119,13 @@ impl Plan {
     pub fn new(seed: u64, load: Duration) -> Self {
         let mut rng = Rng::with_seed(seed);
         let (subjects, rights) = (subjects(), rights());
+        let database = if seed.is_multiple_of(2) { Database::Sqlite } else { Database::Postgres };
         Self {
             seed,
             load,
-            database: if seed % 2 == 0 { Database::Sqlite } else { Database::Postgres },
+            database,
             clients: clients(&mut rng, load, &subjects),
-            faults: faults(&mut rng, load),
+            faults: faults(&mut rng, load, database),
             subjects,
             rights,
         }
@@ -159,7 +160,7 @@ fn subjects() -> Vec<Subject> {
     ]
 }
 
-const OPERATORS: usize = 8;
+const OPERATORS: usize = 12;
 
 fn rights() -> BTreeMap<String, Vec<String>> {
     let all = ["jobs.*", "campaigns.*"];
@@ -233,7 +234,7 @@ fn operation(rng: &mut Rng, cancels: u8) -> Operation {
     }
 }
 
-fn faults(rng: &mut Rng, load: Duration) -> Vec<(Duration, Act)> {
+fn faults(rng: &mut Rng, load: Duration, database: Database) -> Vec<(Duration, Act)> {
     let mut acts = Vec::new();
     let mut at = CALM;
     // The first round has one of each kind, in some order; after it they come as they come.
@@ -241,10 +242,10 @@ fn faults(rng: &mut Rng, load: Duration) -> Vec<(Duration, Act)> {
     rng.shuffle(&mut kinds);
     loop {
         let kind = kinds.pop().unwrap_or_else(|| rng.u8(..KINDS));
-        let Some((broken, mended, lasts)) = fault(rng, kind) else { break };
         if at >= load {
             break;
         }
+        let (broken, mended, lasts) = fault(rng, kind, database);
         acts.push((at, broken));
         acts.extend(mended.map(|mended| (at + lasts, mended)));
         at += Duration::from_millis(rng.u64(1_000..4_000));
@@ -256,7 +257,7 @@ fn faults(rng: &mut Rng, load: Duration) -> Vec<(Duration, Act)> {
 const KINDS: u8 = 11;
 
 /// One fault: what breaks, what mends it, after how long.
-fn fault(rng: &mut Rng, kind: u8) -> Option<(Act, Option<Act>, Duration)> {
+fn fault(rng: &mut Rng, kind: u8, database: Database) -> (Act, Option<Act>, Duration) {
     let worker = Process::Worker(rng.usize(..WORKERS));
     let gateway = Process::Gateway(rng.usize(..GATEWAYS));
     // A lease lasts 2 s here, a heartbeat 4, and a host is given up after 3.5 more.
@@ -268,20 +269,20 @@ fn fault(rng: &mut Rng, kind: u8) -> Option<(Act, Option<Act>, Duration)> {
         4..=8 => worker,
         _ => Process::Run(rng.usize(..2)),
     };
+    let program = if rng.u8(..4) == 0 { Process::Run(rng.usize(..2)) } else { worker };
     let some_gateway = rng.usize(..GATEWAYS);
-    Some(match kind {
+    match kind {
         0 => (Act::Kill(worker), Some(Act::Start(worker)), moment),
         1 => (Act::Kill(gateway), Some(Act::Start(gateway)), moment),
         2 | 3 => (Act::Stop(worker), Some(Act::Continue(worker)), past_lease),
-        4 => (Act::Stop(worker), Some(Act::Continue(worker)), past_life),
+        4 => (Act::Stop(program), Some(Act::Continue(program)), past_life),
         5 => (Act::Stop(gateway), Some(Act::Continue(gateway)), any),
         6 => (Act::ToRedis(process, line), Some(Act::ToRedis(process, Line::Pass)), any),
         7 => (Act::ToGateway(some_gateway, line), Some(Act::ToGateway(some_gateway, Line::Pass)), any),
         8 => (Act::RedisDown, Some(Act::RedisUp), moment),
-        9 => (Act::LockSql, Some(Act::UnlockSql), any + moment + moment),
-        10 => (Act::EndSqlConnections, None, Duration::ZERO),
-        _ => return None,
-    })
+        9 if database == Database::Postgres => (Act::EndSqlConnections, None, Duration::ZERO),
+        _ => (Act::LockSql, Some(Act::UnlockSql), any + moment + moment),
+    }
 }
 
 #[cfg(test)]

@@ -44,9 +44,9 @@ fn plan() -> Plan {
         database: Database::Sqlite,
         clients: vec![client("ann", steps), client("bob", Vec::new())],
         faults: Vec::new(),
-        rights: BTreeMap::from([("ann", "jobs.*"), ("bob", "jobs.read")].map(|(user, right)| {
-            (user.to_owned(), vec![right.to_owned()])
-        })),
+        rights: BTreeMap::from(
+            [("ann", "jobs.*"), ("bob", "jobs.read")].map(|(user, right)| (user.to_owned(), vec![right.to_owned()])),
+        ),
         subjects: vec![subject],
     }
 }

@@ -122,7 +122,9 @@ pub fn timeline(history: &History, resource: &str) -> String {
     for effect in &history.record.effects {
         let at = effect.at - history.began;
         match &effect.change {
-            Change::Row { resource: of, status } if of == resource => lines.push((at, format!("SQL       row is {status}"))),
+            Change::Row { resource: of, status } if of == resource => {
+                lines.push((at, format!("SQL       row is {status}")))
+            }
             Change::Applied { command, outcome }
                 if index.accepted.get(command.as_str()).is_some_and(|(_, row)| row.resource == resource) =>
             {

@@ -48,11 +48,8 @@ pub async fn play(plan: &Plan) {
     println!("chaos: seed {} took {} s: {summary}", plan.seed, begun.elapsed().as_secs());
     let file = report::write(plan, &history, &violations);
     if !violations.is_empty() {
-        let again = format!(
-            "CHAOS_SEED={} CHAOS_SECONDS={} cargo test --test chaos promises",
-            plan.seed,
-            plan.load.as_secs()
-        );
+        let again =
+            format!("CHAOS_SEED={} CHAOS_SECONDS={} cargo test --test chaos promises", plan.seed, plan.load.as_secs());
         panic!("{}", report::failure(&history, &violations, &again, &file));
     }
     assert!(summary.accepted >= LEAST_ACCEPTED, "hardly any command was accepted: {summary}");

@@ -20,8 +20,7 @@ fn refused(history: &History, index: &Index<'_>) -> Vec<Violation> {
     };
     let (accepted, denied, limited) = (events("accepted"), events("denied"), events("rate_limited"));
     for (id, request) in &index.requests {
-        let errors: HashSet<&str> =
-            request.answers.iter().filter_map(|(_, answer)| answer["error"].as_str()).collect();
+        let errors: HashSet<&str> = request.answers.iter().filter_map(|(_, answer)| answer["error"].as_str()).collect();
         // A try without an answer may have been accepted, and so may one whose outcome is unknown.
         let certain = request.answers.len() == request.tries as usize
             && !request.answers.iter().any(|(_, answer)| is_ack(answer))

@@ -46,9 +46,9 @@ mod tests {
 
     fn without_bobs_last_result() -> crate::history::History {
         let mut history = story::sound();
-        history.events.retain(|event| {
-            !matches!(&event.what, What::Saw { socket: 1, message } if message["type"] == "cancel_succeeded")
-        });
+        history.events.retain(
+            |event| !matches!(&event.what, What::Saw { socket: 1, message } if message["type"] == "cancel_succeeded"),
+        );
         history
     }
 

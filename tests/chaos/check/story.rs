@@ -51,7 +51,8 @@ fn command(history: &mut History, n: usize, action: &str, status: &str) {
     let (id, request) = (format!("c{n}"), format!("r{n}"));
     let sent = json!({"type": format!("{action}_job"), "request_id": request}).to_string();
     let ack = json!({"type": format!("{action}_requested"), "command_id": id, "request_id": request});
-    let result = json!({"type": format!("{action}_succeeded"), "command_id": id, "status": status, "request_id": request});
+    let result =
+        json!({"type": format!("{action}_succeeded"), "command_id": id, "status": status, "request_id": request});
     let mut happened = |after: u64, what| history.events.push(Event { at: at + after, what });
     happened(0, What::Sent { socket: 0, request: request.clone(), text: sent, try_no: 1 });
     happened(10, What::Saw { socket: 0, message: ack });
@@ -101,9 +102,7 @@ pub fn effects_of(history: &History, command: &str) -> (usize, usize) {
 
 /// A command's result is another, wherever it stands.
 pub fn rename_result(history: &mut History, command: &str, kind: &str, error: &str) {
-    let failed = |request: &serde_json::Value| {
-        json!({"type": kind, "command_id": command, "error": error, "request_id": request})
-    };
+    let failed = |request: &serde_json::Value| json!({"type": kind, "command_id": command, "error": error, "request_id": request});
     for event in &mut history.events {
         if let What::Saw { message, .. } = &mut event.what
             && result_of(message) == Some(command)

@@ -39,6 +39,7 @@ struct Node {
     /// Where a gateway listens.
     port: Option<u16>,
     to_redis: Proxy,
+    to_postgres: Option<Proxy>,
     child: Option<Child>,
     /// It is to run, and is started again should it end; `wheelhouse run` is not: its job ended with it.
     wanted: bool,
@@ -139,8 +140,17 @@ impl Cluster {
         }
         let args = args.iter().map(|arg| (*arg).to_owned()).collect();
         let to_redis = Proxy::to(self.fleet.redis.port()).await;
-        self.nodes.push(Node { process, args, port, to_redis, child: None, wanted: true });
+        let to_postgres = match self.postgres_port() {
+            Some(port) => Some(Proxy::to(port).await),
+            None => None,
+        };
+        self.nodes.push(Node { process, args, port, to_redis, to_postgres, child: None, wanted: true });
         self.spawn(self.nodes.len() - 1);
+    }
+
+    fn postgres_port(&self) -> Option<u16> {
+        let address = self.database_url.strip_prefix("postgres://postgres@127.0.0.1:")?;
+        address.split('/').next()?.parse().ok()
     }
 
     fn spawn(&mut self, at: usize) {
@@ -154,6 +164,10 @@ impl Cluster {
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("log"))
             .stderr(log);
+        if let (Some(port), Some(proxy)) = (self.postgres_port(), &node.to_postgres) {
+            let url = self.database_url.replace(&format!(":{port}/"), &format!(":{}/", proxy.port()));
+            command.env("WHEELHOUSE__DATABASE__URL", url);
+        }
         command.envs(self.switch.map(|switch| ("WHEELHOUSE_TEST_FAULTS", switch)));
         if let Some(port) = node.port {
             command.env("WHEELHOUSE__SERVER__LISTEN", format!("127.0.0.1:{port}"));
@@ -215,6 +229,10 @@ impl Cluster {
                     self.nodes[at].to_redis.set(line);
                 }
             }
+            Act::ToSql(process, line) => {
+                let proxy = self.find(process).and_then(|at| self.nodes[at].to_postgres.as_ref());
+                proxy.inspect(|proxy| proxy.set(line));
+            }
             Act::ToGateway(n, line) => self.doors[n].set(line),
             Act::RedisDown => {
                 self.fleet.redis.kill();
@@ -226,6 +244,9 @@ impl Cluster {
                     self.redis_is_up = true;
                 }
             }
+            Act::RedisHangs | Act::RedisGoesOn if !self.redis_is_up => {}
+            Act::RedisHangs => self.fleet.redis.signal(Signal::STOP),
+            Act::RedisGoesOn => self.fleet.redis.signal(Signal::CONT),
             Act::LockSql => {
                 if self.lock.is_none() {
                     self.lock = self.sql.lock().await.ok();
@@ -256,8 +277,10 @@ impl Cluster {
         use crate::plan::Line::Pass;
         self.act(Act::UnlockSql).await;
         self.act(Act::RedisUp).await;
+        self.act(Act::RedisGoesOn).await;
         for process in self.nodes.iter().map(|node| node.process).collect::<Vec<_>>() {
             self.act(Act::ToRedis(process, Pass)).await;
+            self.act(Act::ToSql(process, Pass)).await;
             self.act(Act::Continue(process)).await;
             self.act(Act::Start(process)).await;
         }

@@ -82,12 +82,18 @@ pub enum Act {
     Continue(Process),
     /// What lies between this process and Redis.
     ToRedis(Process, Line),
+    /// What lies between this process and PostgreSQL; SQLite is a file.
+    ToSql(Process, Line),
     /// What lies between clients and this gateway.
     ToGateway(usize, Line),
     /// SIGKILL to redis-server.
     RedisDown,
     /// Started from its append-only file.
     RedisUp,
+    /// SIGSTOP to redis-server.
+    RedisHangs,
+    /// SIGCONT to redis-server.
+    RedisGoesOn,
     /// Nobody can write to SQL.
     LockSql,
     UnlockSql,
@@ -254,7 +260,7 @@ fn faults(rng: &mut Rng, load: Duration, database: Database) -> Vec<(Duration, A
     acts
 }
 
-const KINDS: u8 = 11;
+const KINDS: u8 = 13;
 
 /// One fault: what breaks, what mends it, after how long.
 fn fault(rng: &mut Rng, kind: u8, database: Database) -> (Act, Option<Act>, Duration) {
@@ -280,7 +286,9 @@ fn fault(rng: &mut Rng, kind: u8, database: Database) -> (Act, Option<Act>, Dura
         6 => (Act::ToRedis(process, line), Some(Act::ToRedis(process, Line::Pass)), any),
         7 => (Act::ToGateway(some_gateway, line), Some(Act::ToGateway(some_gateway, Line::Pass)), any),
         8 => (Act::RedisDown, Some(Act::RedisUp), moment),
-        9 if database == Database::Postgres => (Act::EndSqlConnections, None, Duration::ZERO),
+        9 => (Act::RedisHangs, Some(Act::RedisGoesOn), any),
+        10 if database == Database::Postgres => (Act::EndSqlConnections, None, Duration::ZERO),
+        11 if database == Database::Postgres => (Act::ToSql(process, line), Some(Act::ToSql(process, Line::Pass)), any),
         _ => (Act::LockSql, Some(Act::UnlockSql), any + moment + moment),
     }
 }

@@ -44,6 +44,8 @@ pub struct Audit {
     pub command: Option<String>,
     pub request: Option<String>,
     pub outcome: Option<String>,
+    /// Of an end: how often the command was claimed.
+    pub attempts: Option<i64>,
     /// Nothing has been changed in this row since it was written.
     pub intact: bool,
 }

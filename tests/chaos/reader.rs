@@ -86,6 +86,7 @@ impl Reader {
                     command: entry.command_id,
                     request: entry.request_id,
                     outcome: entry.outcome,
+                    attempts: entry.attempts,
                     intact,
                 });
             }

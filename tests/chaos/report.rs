@@ -31,6 +31,7 @@ pub fn summary(history: &History) -> Summary {
     let audit = &history.record.audit;
     let count = |event: &str| audit.iter().filter(|row| row.event == event).count();
     let superseded = audit.iter().filter(|row| row.outcome.as_deref() == Some(crate::check::order::SUPERSEDED)).count();
+    let again = audit.iter().filter(|row| row.attempts.is_some_and(|attempts| attempts > 1)).count();
     let events = &history.events;
     let happened = |is: fn(&What) -> bool| events.iter().filter(|event| is(&event.what)).count();
     let error = |word: &str| {
@@ -40,7 +41,7 @@ pub fn summary(history: &History) -> Summary {
     let index = Index::of(history);
     let tries: u32 = index.requests.values().map(|request| request.tries.saturating_sub(1)).sum();
     let words = format!(
-        "{} accepted ({} succeeded, {} failed, {superseded} of them superseded), {} denied, {} over the budget, {} \
+        "{} accepted ({} succeeded, {} failed, {superseded} of them superseded; {again} claimed more than once), {} denied, {} over the budget, {} \
          unavailable, {} unknown, {} conflicts; {} requests, {tries} repeats, {} results seen on {} sockets, {} acts of chaos",
         count("accepted"),
         count("succeeded"),
@@ -135,4 +136,25 @@ pub fn timeline(history: &History, resource: &str) -> String {
     }
     lines.sort_by_key(|(at, _)| *at);
     lines.iter().map(|(at, what)| format!("{at:>7}  {what}\n")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::story;
+
+    #[test]
+    fn a_timeline_has_what_everybody_saw_of_one_resource_in_order() {
+        let text = timeline(&story::sound(), "job:j0");
+        let lines: Vec<&str> = text.lines().collect();
+        let at = |words: &str| {
+            let found = lines.iter().position(|line| line.contains(words));
+            found.unwrap_or_else(|| panic!("{words} is not in\n{text}"))
+        };
+        assert!(at("> {\"request_id\":\"r1\"") < at("audit     accepted pause c1"));
+        assert!(at("audit     accepted pause c1") < at("SQL       row is paused"));
+        assert!(at("SQL       c1 applied: paused") < at("audit     succeeded pause c1"));
+        assert!(at("audit     succeeded pause c1") < at("pause_succeeded"));
+        assert_eq!(timeline(&story::sound(), "job:j1"), "");
+    }
 }

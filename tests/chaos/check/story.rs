@@ -68,6 +68,7 @@ fn command(history: &mut History, n: usize, action: &str, status: &str) {
             command: Some(id.clone()),
             request: Some(request.clone()),
             outcome: outcome.map(str::to_owned),
+            attempts: outcome.map(|_| 1),
             intact: true,
         });
     }

@@ -12,6 +12,8 @@ mod check;
 mod client;
 #[path = "chaos/cluster.rs"]
 mod cluster;
+#[path = "chaos/faults.rs"]
+mod faults;
 #[path = "chaos/history.rs"]
 mod history;
 #[path = "chaos/plan.rs"]

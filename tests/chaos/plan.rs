@@ -7,13 +7,12 @@ use std::time::Duration;
 use fastrand::Rng;
 use wheelhouse::domain::Action;
 
+use crate::faults;
 use crate::history::{Nature, Subject};
 
 pub const TENANT: &str = "acme";
 pub const GATEWAYS: usize = 2;
 pub const WORKERS: usize = 3;
-/// Time at the start without faults, so that everyone is there.
-const CALM: Duration = Duration::from_secs(2);
 /// Cancels are rare before this share of the load, so that there is something to pause for most of the time.
 const CANCELS_FROM: f64 = 0.7;
 
@@ -131,7 +130,7 @@ impl Plan {
             load,
             database,
             clients: clients(&mut rng, load, &subjects),
-            faults: faults(&mut rng, load, database),
+            faults: faults::draw(&mut rng, load, database),
             subjects,
             rights,
         }
@@ -240,59 +239,6 @@ fn operation(rng: &mut Rng, cancels: u8) -> Operation {
     }
 }
 
-fn faults(rng: &mut Rng, load: Duration, database: Database) -> Vec<(Duration, Act)> {
-    let mut acts = Vec::new();
-    let mut at = CALM;
-    // The first round has one of each kind, in some order; after it they come as they come.
-    let mut kinds: Vec<u8> = (0..KINDS).collect();
-    rng.shuffle(&mut kinds);
-    loop {
-        let kind = kinds.pop().unwrap_or_else(|| rng.u8(..KINDS));
-        if at >= load {
-            break;
-        }
-        let (broken, mended, lasts) = fault(rng, kind, database);
-        acts.push((at, broken));
-        acts.extend(mended.map(|mended| (at + lasts, mended)));
-        at += Duration::from_millis(rng.u64(1_000..4_000));
-    }
-    acts.sort_by_key(|(at, _)| *at);
-    acts
-}
-
-const KINDS: u8 = 13;
-
-/// One fault: what breaks, what mends it, after how long.
-fn fault(rng: &mut Rng, kind: u8, database: Database) -> (Act, Option<Act>, Duration) {
-    let worker = Process::Worker(rng.usize(..WORKERS));
-    let gateway = Process::Gateway(rng.usize(..GATEWAYS));
-    // A lease lasts 2 s here, a heartbeat 4, and a host is given up after 3.5 more.
-    let mut ms = |from: u64, to: u64| Duration::from_millis(rng.u64(from..to));
-    let (moment, past_lease, past_life, any) = (ms(0, 1_500), ms(2_200, 6_000), ms(7_500, 11_000), ms(200, 4_000));
-    let line = [Line::Hold, Line::Swallow, Line::Cut][rng.usize(..3)];
-    let process = match rng.u8(..10) {
-        0..=3 => Process::Gateway(rng.usize(..GATEWAYS)),
-        4..=8 => worker,
-        _ => Process::Run(rng.usize(..2)),
-    };
-    let program = if rng.u8(..4) == 0 { Process::Run(rng.usize(..2)) } else { worker };
-    let some_gateway = rng.usize(..GATEWAYS);
-    match kind {
-        0 => (Act::Kill(worker), Some(Act::Start(worker)), moment),
-        1 => (Act::Kill(gateway), Some(Act::Start(gateway)), moment),
-        2 | 3 => (Act::Stop(worker), Some(Act::Continue(worker)), past_lease),
-        4 => (Act::Stop(program), Some(Act::Continue(program)), past_life),
-        5 => (Act::Stop(gateway), Some(Act::Continue(gateway)), any),
-        6 => (Act::ToRedis(process, line), Some(Act::ToRedis(process, Line::Pass)), any),
-        7 => (Act::ToGateway(some_gateway, line), Some(Act::ToGateway(some_gateway, Line::Pass)), any),
-        8 => (Act::RedisDown, Some(Act::RedisUp), moment),
-        9 => (Act::RedisHangs, Some(Act::RedisGoesOn), any),
-        10 if database == Database::Postgres => (Act::EndSqlConnections, None, Duration::ZERO),
-        11 if database == Database::Postgres => (Act::ToSql(process, line), Some(Act::ToSql(process, Line::Pass)), any),
-        _ => (Act::LockSql, Some(Act::UnlockSql), any + moment + moment),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -309,12 +255,12 @@ mod tests {
         for seed in 0..20 {
             let plan = Plan::new(seed, Duration::from_secs(40));
             let has = |is: fn(&Act) -> bool| plan.faults.iter().any(|(_, act)| is(act));
-            assert!(has(|act| matches!(act, Act::Kill(Process::Worker(_)))), "{plan:?}");
-            assert!(has(|act| matches!(act, Act::Kill(Process::Gateway(_)))), "{plan:?}");
-            assert!(has(|act| matches!(act, Act::Stop(Process::Worker(_)))), "{plan:?}");
-            assert!(has(|act| matches!(act, Act::ToRedis(..))), "{plan:?}");
-            assert!(has(|act| matches!(act, Act::ToGateway(..))), "{plan:?}");
-            assert!(has(|act| *act == Act::RedisDown) && has(|act| *act == Act::LockSql), "{plan:?}");
+            assert!(has(|act| matches!(act, Act::Kill(Process::Worker(_)))), "{:?}", plan.faults);
+            assert!(has(|act| matches!(act, Act::Kill(Process::Gateway(_)))), "{:?}", plan.faults);
+            assert!(has(|act| matches!(act, Act::Stop(Process::Worker(_)))), "{:?}", plan.faults);
+            assert!(has(|act| matches!(act, Act::ToRedis(..))), "{:?}", plan.faults);
+            assert!(has(|act| matches!(act, Act::ToGateway(..))), "{:?}", plan.faults);
+            assert!(has(|act| *act == Act::RedisDown) && has(|act| *act == Act::LockSql), "{:?}", plan.faults);
             let count = |is: fn(&Act) -> bool| plan.faults.iter().filter(|(_, act)| is(act)).count();
             assert_eq!(count(|act| matches!(act, Act::Kill(_))), count(|act| matches!(act, Act::Start(_))));
             assert_eq!(count(|act| matches!(act, Act::Stop(_))), count(|act| matches!(act, Act::Continue(_))));

@@ -21,6 +21,8 @@ pub mod cli;
 pub mod config;
 pub mod console;
 pub mod domain;
+#[cfg(feature = "test-faults")]
+pub mod faults;
 pub mod gateway;
 pub mod protocol;
 pub mod store;

@@ -153,6 +153,7 @@ on_both! {
     commands::every_command_moves_a_row_as_the_table_says
     commands::the_same_command_again_gives_the_first_outcome_and_an_older_fence_changes_nothing
     commands::a_command_that_changes_nothing_still_makes_older_claims_void
+    commands::a_refused_command_still_makes_older_claims_void
     commands::the_same_command_twice_at_once_has_one_outcome
     commands::many_commands_at_once_each_succeed_or_fail_alone
     commands::a_resumed_job_without_a_host_waits_for_one

@@ -41,6 +41,9 @@ impl Store {
 
 /// Applies a command inside a transaction that the caller commits.
 pub(super) async fn apply_in(tx: &mut Tx, change: &Change) -> Result<Applied, StoreError> {
+    #[cfg(feature = "test-faults")]
+    let change =
+        &if crate::faults::fence_is_off() { Change { fence: i64::MAX, ..change.clone() } } else { change.clone() };
     let key: [Value; 2] = [change.resource.tenant.as_str().into(), change.resource.id.as_str().into()];
     let text = match change.resource.kind {
         ResourceKind::Job => {
@@ -75,7 +78,7 @@ pub(super) async fn apply_in(tx: &mut Tx, change: &Change) -> Result<Applied, St
     Ok(applied)
 }
 
-/// A command that changes nothing still makes older claims void.
+/// A command that changes nothing, and one that is refused, still makes older claims void.
 async fn raise_fence(tx: &mut Tx, table: &str, key: &[Value; 2], fence: i64) -> Result<(), StoreError> {
     let text = format!("UPDATE {table} SET fence = $3 WHERE tenant_id = $1 AND id = $2 AND fence < $3");
     tx.execute(&text, &[key[0].clone(), key[1].clone(), fence.into()]).await.map(|_| ())
@@ -98,7 +101,10 @@ async fn apply_to_job(tx: &mut Tx, change: &Change, key: &[Value; 2], row: &Row)
         return Ok(host.map_or(Applied::Refused, Applied::Hosted));
     }
     let to = match transition::job(status, change.action, before_pause(row, host.is_some())?) {
-        Decision::Refuse => return Ok(Applied::Refused),
+        Decision::Refuse => {
+            raise_fence(tx, "jobs", key, change.fence).await?;
+            return Ok(Applied::Refused);
+        }
         Decision::Unchanged => {
             raise_fence(tx, "jobs", key, change.fence).await?;
             return Ok(Applied::Succeeded { status: status.word().to_owned(), changed: false });
@@ -158,7 +164,10 @@ async fn apply_to_campaign(tx: &mut Tx, change: &Change, key: &[Value; 2], row: 
     }
     let status = rows::campaign_status(row)?;
     let to = match transition::campaign(status, change.action) {
-        Decision::Refuse => return Ok(Applied::Refused),
+        Decision::Refuse => {
+            raise_fence(tx, "campaigns", key, change.fence).await?;
+            return Ok(Applied::Refused);
+        }
         Decision::Move(to) => to,
         // A row put there by hand may say active and is_active = false: the command makes it one.
         Decision::Unchanged if (row.int("is_active")? == Some(1)) != (change.action == Action::Resume) => status,

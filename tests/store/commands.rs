@@ -63,6 +63,18 @@ pub async fn a_command_that_changes_nothing_still_makes_older_claims_void(db: Db
     assert_eq!(db.store.apply(&change(resource, Action::Pause, 9)).await.expect("apply"), Applied::Stale);
 }
 
+/// A worker that slept while its command was superseded must not leave a trace behind the cancel that was refused.
+pub async fn a_refused_command_still_makes_older_claims_void(db: Db) {
+    db.sql("INSERT INTO jobs (id, tenant_id, status) VALUES ('j', 'acme', 'completed')").await.expect("insert");
+    let ended = campaign_of(&db, "c", 0).await;
+    db.sql("UPDATE campaigns SET status = 'cancelled' WHERE id = 'c'").await.expect("end the campaign");
+    for resource in [job("j"), ended] {
+        let refused = db.store.apply(&change(resource.clone(), Action::Cancel, 10)).await.expect("apply");
+        assert_eq!(refused, Applied::Refused);
+        assert_eq!(db.store.apply(&change(resource, Action::Pause, 9)).await.expect("apply"), Applied::Stale);
+    }
+}
+
 pub async fn the_same_command_twice_at_once_has_one_outcome(db: Db) {
     for n in 0..20 {
         db.sql(&format!("INSERT INTO jobs (id, tenant_id, status) VALUES ('j{n}', 'acme', 'running')"))

@@ -39,7 +39,11 @@ pub struct Handle(usize);
 impl Fleet {
     /// Redis and a migrated database; no processes yet.
     pub fn new() -> Self {
-        let redis = RedisServer::start();
+        Self::on(RedisServer::start())
+    }
+
+    /// As [`Self::new`], on this Redis.
+    pub fn on(redis: RedisServer) -> Self {
         let folder = tempfile::tempdir().expect("folder");
         let fleet = Self {
             redis,

@@ -12,7 +12,13 @@ pub mod socket;
 pub mod tls;
 pub mod watchdog;
 
-/// A port that is free now. Another program may take it before it is used: callers try again.
+/// A port that is free now. Another program may take it before it is used: callers try again. It lies below those that
+/// the system gives to outgoing connections, so that a server that is killed and started again finds its port free.
 pub fn free_port() -> u16 {
-    std::net::TcpListener::bind(("127.0.0.1", 0)).expect("bind a free port").local_addr().expect("address").port()
+    loop {
+        let port = fastrand::u16(20_000..32_000);
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }

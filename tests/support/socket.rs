@@ -46,6 +46,31 @@ impl Socket {
         Self::over(tcp, request).await.unwrap_or_else(|(status, body)| panic!("refused with {status}: {body}"))
     }
 
+    /// Opens one through a gateway that may be away, silent or unwilling: then the words say which.
+    pub async fn connect(url: &str) -> Result<Self, String> {
+        let request = url.into_client_request().map_err(|error| error.to_string())?;
+        let address = request.uri().authority().map(ToString::to_string).unwrap_or_default();
+        let connecting = async {
+            let tcp = TcpStream::connect(&address).await.map_err(|error| error.to_string())?;
+            let (stream, _) = client_async(request, tcp).await.map_err(|error| error.to_string())?;
+            Ok(Self { stream })
+        };
+        tokio::time::timeout(Duration::from_secs(5), connecting).await.unwrap_or_else(|_| Err("silence".to_owned()))
+    }
+
+    /// The next text as it came, however long that takes; or how the connection ended. Safe to drop and to call again.
+    pub async fn receive(&mut self) -> Result<String, String> {
+        loop {
+            match self.stream.next().await {
+                Some(Ok(Message::Text(text))) => return Ok(text.to_string()),
+                Some(Ok(Message::Close(Some(frame)))) => return Err(format!("{} {}", frame.code, frame.reason)),
+                Some(Ok(Message::Close(None))) | None => return Err("closed".to_owned()),
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Err(error.to_string()),
+            }
+        }
+    }
+
     async fn over(tcp: TcpStream, request: http::Request<()>) -> Result<Self, (u16, String)> {
         match client_async(request, tcp).await {
             Ok((stream, _)) => Ok(Self { stream }),

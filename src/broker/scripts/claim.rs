@@ -202,6 +202,10 @@ impl Broker {
             claim.accepted_at.to_string(),
             u8::from(end != End::Succeeded && !server::is_superseded(message)).to_string(),
         ];
+        #[cfg(feature = "test-faults")]
+        if crate::faults::fence_is_off() {
+            self.forget_that_it_was_lost(claim).await?;
+        }
         let answer: String = self.link.script(&lua::COMPLETE, &texts(&keys), &bytes(&args)).await?;
         match answer.as_str() {
             "more" => Ok(Completed::Done { more: true }),
@@ -209,6 +213,18 @@ impl Broker {
             "lost" => Ok(Completed::Lost),
             _ => Err(BrokerError::Refused(format!("complete_command answered {answer:?}"))),
         }
+    }
+
+    /// Puts the claim back into Redis as it was when it was made, so that the script cannot see that it was lost.
+    #[cfg(feature = "test-faults")]
+    async fn forget_that_it_was_lost(&self, claim: &Claim) -> Result<(), BrokerError> {
+        let (names, command) = (self.keys(), claim.command.to_string());
+        let mut pipeline = redis::pipe();
+        let state = pipeline.cmd("HSET").arg(names.state(&claim.resource));
+        state.arg("command").arg(&command).arg("fence").arg(claim.fence).ignore();
+        let record = pipeline.cmd("HSETNX").arg(names.commands(&claim.resource)).arg(&command);
+        record.arg(format!("{}|0|{{}}", claim.accepted_at)).ignore();
+        self.link.pipeline(&pipeline).await
     }
 
     /// Gives the command back, to be claimed by anyone after the delay. `false`: the claim was lost.

@@ -1,0 +1,56 @@
+//! The promises of commands, under faults: real processes are killed, stopped and cut off while clients issue
+//! commands, and a checker reads what everybody saw. `docs/testing-faults.md` describes the parts.
+//!
+//! `CHAOS_SEED=7 cargo test --test chaos` plays one seed again; `CHAOS_SECONDS` sets how long the load lasts,
+//! `CHAOS_SEEDS` how many seeds are played, one after the other.
+
+mod support;
+
+#[path = "chaos/check/mod.rs"]
+mod check;
+#[path = "chaos/client.rs"]
+mod client;
+#[path = "chaos/cluster.rs"]
+mod cluster;
+#[path = "chaos/faults.rs"]
+mod faults;
+#[path = "chaos/history.rs"]
+mod history;
+#[path = "chaos/plan.rs"]
+mod plan;
+#[path = "chaos/proof.rs"]
+mod proof;
+#[path = "chaos/proxy.rs"]
+mod proxy;
+#[path = "chaos/reader.rs"]
+mod reader;
+#[path = "chaos/report.rs"]
+mod report;
+#[path = "chaos/run.rs"]
+mod run;
+#[path = "chaos/sql.rs"]
+mod sql;
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// The seed of `cargo test`.
+const USUAL: u64 = 2;
+
+/// A number from the environment.
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_promises_of_commands_hold_under_faults() {
+    let seeds = number("CHAOS_SEEDS");
+    // Among the other tests always the same plan, so that a failure speaks of a change; whoever asks for a number of
+    // seeds looks somewhere else each time.
+    let somewhere = || SystemTime::now().duration_since(UNIX_EPOCH).expect("clock").as_secs() % 1_000_000;
+    let first = number("CHAOS_SEED").unwrap_or_else(|| if seeds.is_some() { somewhere() } else { USUAL });
+    let load = Duration::from_secs(number("CHAOS_SECONDS").unwrap_or(40));
+    for seed in first..first + seeds.unwrap_or(1) {
+        run::play(&plan::Plan::new(seed, load)).await;
+    }
+}

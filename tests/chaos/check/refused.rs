@@ -1,0 +1,124 @@
+//! Nothing refused ever ran, and nothing ran that nobody asked for or had no right to.
+
+use std::collections::HashSet;
+
+use super::{Index, Violation, is_ack};
+use crate::history::{Change, History};
+
+pub fn check(history: &History, index: &Index<'_>) -> Vec<Violation> {
+    let mut found = refused(history, index);
+    found.extend(unasked(history, index));
+    found
+}
+
+/// Requests to which every try was answered with a refusal.
+fn refused(history: &History, index: &Index<'_>) -> Vec<Violation> {
+    let mut found = Vec::new();
+    let events = |event: &str| -> HashSet<&str> {
+        let rows = history.record.audit.iter().filter(|row| row.event == event);
+        rows.filter_map(|row| row.request.as_deref()).collect()
+    };
+    let (accepted, denied, limited) = (events("accepted"), events("denied"), events("rate_limited"));
+    for (id, request) in &index.requests {
+        let errors: HashSet<&str> = request.answers.iter().filter_map(|(_, answer)| answer["error"].as_str()).collect();
+        // A try without an answer may have been accepted, and so may one whose outcome is unknown.
+        let certain = request.answers.len() == request.tries as usize
+            && !request.answers.iter().any(|(_, answer)| is_ack(answer))
+            && !errors.contains("outcome_unknown");
+        if certain && accepted.contains(id.as_str()) {
+            let what = format!("request {id} of {} was refused ({errors:?}) and accepted", request.user);
+            found.push(Violation::new("refused and ran", request.resource, what));
+        }
+        for (error, rows) in [("permission_denied", &denied), ("rate_limit_exceeded", &limited)] {
+            if errors.contains(error) && !rows.contains(id.as_str()) {
+                let what = format!("request {id} was answered {error}, and the trail does not have it");
+                found.push(Violation::new("audit", request.resource, what));
+            }
+        }
+        if denied.contains(id.as_str()) && accepted.contains(id.as_str()) {
+            found.push(Violation::new("refused and ran", request.resource, format!("request {id} was denied")));
+        }
+    }
+    found
+}
+
+fn unasked(history: &History, index: &Index<'_>) -> Vec<Violation> {
+    let mut found = Vec::new();
+    for (command, (_, row)) in &index.accepted {
+        let Some(request) = row.request.as_deref() else {
+            // What follows from a campaign's cancel; every client of the test gives its requests an id.
+            if row.action != "cancel" {
+                found.push(Violation::new("nobody asked", &row.resource, format!("{command} has no request_id")));
+            }
+            continue;
+        };
+        let asked = index.requests.get(request).is_some_and(|request| {
+            let kind = row.resource.split(':').next().unwrap_or_default();
+            request.user == row.user
+                && request.resource == row.resource
+                && request.asked.contains(&format!("{}_{kind}", row.action))
+        });
+        if !asked {
+            found.push(Violation::new("nobody asked", &row.resource, format!("{command}, request {request}")));
+        }
+        if !may(history, &row.user, &row.resource, &row.action) {
+            let what = format!("{} had no right to {command} ({})", row.user, row.action);
+            found.push(Violation::new("refused and ran", &row.resource, what));
+        }
+    }
+    for effect in &history.record.effects {
+        if let Change::Applied { command, .. } = &effect.change
+            && !index.accepted.contains_key(command.as_str())
+        {
+            found.push(Violation::general("refused and ran", format!("{command} was applied, and never accepted")));
+        }
+    }
+    found
+}
+
+fn may(history: &History, user: &str, resource: &str, action: &str) -> bool {
+    let area = resource.split(':').next().unwrap_or_default();
+    let held = history.rights.get(user).map(Vec::as_slice).unwrap_or_default();
+    held.iter().any(|right| *right == format!("{area}s.{action}") || *right == format!("{area}s.*"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::story;
+    use crate::history::{Change, Effect, What};
+
+    #[test]
+    fn a_refused_command_that_ran_is_reported() {
+        for error in ["unavailable", "permission_denied", "rate_limit_exceeded", "queue_full"] {
+            let mut history = story::sound();
+            for event in &mut history.events {
+                if let What::Saw { message, .. } = &mut event.what
+                    && message["type"] == "pause_requested"
+                {
+                    *message = json!({"type": "error", "error": error, "request_id": "r1"});
+                }
+            }
+            story::reports(&history, "refused and ran");
+        }
+    }
+
+    #[test]
+    fn a_command_without_the_right_to_it_is_reported() {
+        let mut history = story::sound();
+        history.rights.insert("ann".to_owned(), vec!["jobs.read".to_owned(), "jobs.pause".to_owned()]);
+        story::reports(&history, "refused and ran");
+    }
+
+    #[test]
+    fn a_command_that_nobody_sent_is_reported() {
+        let mut history = story::sound();
+        history.events.retain(|event| !matches!(&event.what, What::Sent { request, .. } if request == "r2"));
+        story::reports(&history, "nobody asked");
+        let mut history = story::sound();
+        let change = Change::Applied { command: "c9".to_owned(), outcome: "refused".to_owned() };
+        history.record.effects.push(Effect { at: story::BEGAN, change });
+        story::reports(&history, "refused and ran");
+    }
+}

@@ -1,0 +1,78 @@
+//! Which fault happens when.
+
+use std::time::Duration;
+
+use fastrand::Rng;
+
+use crate::plan::{Act, Database, GATEWAYS, Line, Process, WORKERS};
+
+/// Time at the start without faults, so that everyone is there.
+const CALM: Duration = Duration::from_secs(2);
+
+/// What breaks and what mends it, by time.
+pub fn draw(rng: &mut Rng, load: Duration, database: Database) -> Vec<(Duration, Act)> {
+    let mut acts = Vec::new();
+    let mut at = CALM;
+    // The first round has one of each kind, in some order; after it they come as they come.
+    let mut kinds: Vec<u8> = (0..KINDS).collect();
+    rng.shuffle(&mut kinds);
+    while at < load {
+        let kind = kinds.pop().unwrap_or_else(|| rng.u8(..KINDS));
+        acts.extend(fault(rng, kind, database).into_iter().map(|(after, act)| (at + after, act)));
+        // Dense enough that the first round is over within 40 s.
+        at += Duration::from_millis(rng.u64(1_000..2_500));
+    }
+    acts.sort_by_key(|(at, _)| *at);
+    acts
+}
+
+const KINDS: u8 = 15;
+
+/// One fault: what happens how long after its beginning.
+fn fault(rng: &mut Rng, kind: u8, database: Database) -> Vec<(Duration, Act)> {
+    let worker = Process::Worker(rng.usize(..WORKERS));
+    let gateway = Process::Gateway(rng.usize(..GATEWAYS));
+    let run = Process::Run(rng.usize(..2));
+    let mut ms = |from: u64, to: u64| Duration::from_millis(rng.u64(from..to));
+    let (moment, any, caught) = (ms(0, 1_500), ms(200, 4_000), ms(200, 800));
+    // A lease lasts 2 s here, a heartbeat 4, and a host is given up after 3.5 more.
+    let (past_lease, past_life, unlocked) = (ms(2_200, 6_000), ms(7_500, 11_000), ms(2_000, 4_000));
+    let line = [Line::Hold, Line::Swallow, Line::Cut][rng.usize(..3)];
+    let program = if rng.u8(..4) == 0 { run } else { worker };
+    let process = match rng.u8(..10) {
+        0..=3 => gateway,
+        4..=8 => worker,
+        _ => run,
+    };
+    let n = rng.usize(..GATEWAYS);
+    let lasting = |lasts, broken, mended| vec![(Duration::ZERO, broken), (lasts, mended)];
+    match kind {
+        0 => lasting(moment, Act::Kill(worker), Act::Start(worker)),
+        1 => lasting(moment, Act::Kill(gateway), Act::Start(gateway)),
+        2 => lasting(past_lease, Act::Stop(worker), Act::Continue(worker)),
+        3 => lasting(past_life, Act::Stop(program), Act::Continue(program)),
+        4 => lasting(any, Act::Stop(gateway), Act::Continue(gateway)),
+        5 => lasting(any, Act::ToRedis(process, line), Act::ToRedis(process, Line::Pass)),
+        6 => lasting(any, Act::ToGateway(n, line), Act::ToGateway(n, Line::Pass)),
+        7 => lasting(moment, Act::RedisDown, Act::RedisUp),
+        8 => lasting(any, Act::RedisHangs, Act::RedisGoesOn),
+        // Workers hold commands that they cannot write: then one of them dies, or sleeps while others take over.
+        9 => vec![
+            (Duration::ZERO, Act::LockSql),
+            (caught, Act::Kill(worker)),
+            (caught + moment, Act::Start(worker)),
+            (unlocked, Act::UnlockSql),
+        ],
+        10 | 11 => vec![
+            (Duration::ZERO, Act::LockSql),
+            (caught, Act::Stop(worker)),
+            (unlocked, Act::UnlockSql),
+            (unlocked + past_lease, Act::Continue(worker)),
+        ],
+        12 if database == Database::Postgres => vec![(Duration::ZERO, Act::EndSqlConnections)],
+        13 if database == Database::Postgres => {
+            lasting(any, Act::ToSql(process, line), Act::ToSql(process, Line::Pass))
+        }
+        _ => lasting(any + moment + moment, Act::LockSql, Act::UnlockSql),
+    }
+}

@@ -1,0 +1,270 @@
+//! What happens when, all of it from one seed: nothing else in these tests is left to chance, except what the
+//! machine and the processes themselves make of it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use fastrand::Rng;
+use wheelhouse::domain::Action;
+
+use crate::faults;
+use crate::history::{Nature, Subject};
+
+pub const TENANT: &str = "acme";
+pub const GATEWAYS: usize = 2;
+pub const WORKERS: usize = 3;
+/// Cancels are rare before this share of the load, so that there is something to pause for most of the time.
+const CANCELS_FROM: f64 = 0.7;
+
+#[derive(Debug, Clone)]
+pub struct Plan {
+    pub seed: u64,
+    /// How long clients issue commands and faults happen.
+    pub load: Duration,
+    pub database: Database,
+    pub subjects: Vec<Subject>,
+    pub rights: BTreeMap<String, Vec<String>>,
+    pub clients: Vec<Client>,
+    /// By time.
+    pub faults: Vec<(Duration, Act)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Database {
+    Sqlite,
+    Postgres,
+}
+
+/// One client: a socket on one resource, opened again whenever it is lost.
+#[derive(Debug, Clone)]
+pub struct Client {
+    pub name: String,
+    pub user: String,
+    /// `job:j1`
+    pub resource: String,
+    pub gateway: usize,
+    /// Whether its connection goes through the proxy, which cuts it now and then.
+    pub through_proxy: bool,
+    pub steps: Vec<Step>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// Since the start; later if the step before has no answer yet.
+    pub at: Duration,
+    pub operation: Operation,
+}
+
+/// What a client does. A new kind of command is a new variant, and a line each in [`operation`] and in the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    /// A command. `insist`: also after `unavailable` the same request is sent again.
+    Command { action: Action, insist: bool },
+    /// The request before once more: answered with the first answer.
+    Repeat,
+    /// The `request_id` before with another command: a conflict, or refused as the first was.
+    Conflict,
+    /// A message that no gateway knows.
+    Nonsense,
+}
+
+/// Something broken or mended. Each is safe at any time: what is broken already stays so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Act {
+    /// SIGKILL.
+    Kill(Process),
+    /// Started again.
+    Start(Process),
+    /// SIGSTOP.
+    Stop(Process),
+    /// SIGCONT.
+    Continue(Process),
+    /// What lies between this process and Redis.
+    ToRedis(Process, Line),
+    /// What lies between this process and PostgreSQL; SQLite is a file.
+    ToSql(Process, Line),
+    /// What lies between clients and this gateway.
+    ToGateway(usize, Line),
+    /// SIGKILL to redis-server.
+    RedisDown,
+    /// Started from its append-only file.
+    RedisUp,
+    /// SIGSTOP to redis-server.
+    RedisHangs,
+    /// SIGCONT to redis-server.
+    RedisGoesOn,
+    /// Nobody can write to SQL.
+    LockSql,
+    UnlockSql,
+    /// PostgreSQL ends all connections; SQLite has none to end.
+    EndSqlConnections,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Process {
+    Gateway(usize),
+    Worker(usize),
+    /// `wheelhouse run`, by its place among the attached jobs.
+    Run(usize),
+}
+
+/// What a proxy does with a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Line {
+    Pass,
+    /// Bytes wait, and arrive late.
+    Hold,
+    /// Bytes vanish, and nobody is told; the connection ends with this state.
+    Swallow,
+    /// Connections end, and none is made.
+    Cut,
+}
+
+impl Plan {
+    pub fn new(seed: u64, load: Duration) -> Self {
+        let mut rng = Rng::with_seed(seed);
+        let (subjects, rights) = (subjects(), rights());
+        let database = if seed.is_multiple_of(2) { Database::Sqlite } else { Database::Postgres };
+        Self {
+            seed,
+            load,
+            database,
+            clients: clients(&mut rng, load, &subjects),
+            faults: faults::draw(&mut rng, load, database),
+            subjects,
+            rights,
+        }
+    }
+
+    /// Names of the attached jobs: `wheelhouse run` is started for each.
+    pub fn attached(&self) -> impl Iterator<Item = &str> {
+        let attached = self.subjects.iter().filter(|subject| subject.nature == Nature::Attached);
+        attached.filter_map(|subject| subject.name.strip_prefix("job:"))
+    }
+}
+
+/// Few enough that commands collide.
+fn subjects() -> Vec<Subject> {
+    let subject = |name: &str, nature, campaign: Option<&str>, status: &str| Subject {
+        name: name.to_owned(),
+        nature,
+        campaign: campaign.map(str::to_owned),
+        status: status.to_owned(),
+    };
+    vec![
+        subject("job:ext0", Nature::External, None, "running"),
+        subject("job:ext1", Nature::External, None, "pending"),
+        subject("job:ext2", Nature::External, Some("campaign:c1"), "running"),
+        subject("job:queued0", Nature::Queued, None, "pending"),
+        subject("job:queued1", Nature::Queued, None, "pending"),
+        subject("job:queued2", Nature::Queued, Some("campaign:c0"), "pending"),
+        subject("job:run0", Nature::Attached, None, "running"),
+        subject("job:run1", Nature::Attached, None, "running"),
+        subject("campaign:c0", Nature::Campaign, None, "active"),
+        subject("campaign:c1", Nature::Campaign, None, "active"),
+    ]
+}
+
+const OPERATORS: usize = 12;
+
+fn rights() -> BTreeMap<String, Vec<String>> {
+    let all = ["jobs.*", "campaigns.*"];
+    let mut rights = BTreeMap::new();
+    let mut user = |name: &str, held: &[&str]| {
+        rights.insert(name.to_owned(), held.iter().map(|right| (*right).to_owned()).collect());
+    };
+    for n in 0..OPERATORS {
+        user(&format!("operator{n}"), &all);
+    }
+    user("hasty", &all);
+    user("reader", &["jobs.read", "campaigns.read"]);
+    user("pauser", &["jobs.read", "campaigns.read", "jobs.pause", "campaigns.pause"]);
+    user("watcher", &["jobs.read", "campaigns.read"]);
+    rights
+}
+
+fn clients(rng: &mut Rng, load: Duration, subjects: &[Subject]) -> Vec<Client> {
+    let mut clients = Vec::new();
+    let mut add = |rng: &mut Rng, user: &str, resource: &str, through_proxy: bool, every_ms: Option<(u64, u64)>| {
+        let steps = every_ms.map_or_else(Vec::new, |every| steps(rng, load, resource, every));
+        let (name, user, resource) = (format!("{user}-{}", clients.len()), user.to_owned(), resource.to_owned());
+        let gateway = rng.usize(..GATEWAYS);
+        clients.push(Client { name, user, resource, gateway, through_proxy, steps });
+    };
+    for (n, subject) in subjects.iter().enumerate() {
+        // Somebody commands each of them, and somebody watches on a connection that nobody cuts.
+        add(rng, &format!("operator{}", n % OPERATORS), &subject.name, true, Some((1_500, 6_000)));
+        add(rng, "watcher", &subject.name, false, None);
+    }
+    let any = |rng: &mut Rng| subjects[rng.usize(..subjects.len())].name.clone();
+    for n in subjects.len()..2 * OPERATORS {
+        let resource = any(rng);
+        add(rng, &format!("operator{}", n % OPERATORS), &resource, true, Some((1_500, 6_000)));
+    }
+    for (user, every) in [("hasty", (300, 900)), ("reader", (2_000, 6_000)), ("pauser", (1_500, 5_000))] {
+        for _ in 0..2 {
+            let resource = any(rng);
+            add(rng, user, &resource, true, Some(every));
+        }
+    }
+    clients
+}
+
+fn steps(rng: &mut Rng, load: Duration, resource: &str, (least, most): (u64, u64)) -> Vec<Step> {
+    let mut at = Duration::from_millis(rng.u64(500..2_000));
+    let mut steps = Vec::new();
+    while at < load {
+        let late = at.as_secs_f64() / load.as_secs_f64() > CANCELS_FROM;
+        // A campaign takes its jobs along.
+        let cancels = if late { 10 } else { u8::from(resource.starts_with("job:")) };
+        steps.push(Step { at, operation: operation(rng, cancels) });
+        // Now and then several in a row, so that commands wait behind each other.
+        let pause = if rng.u8(..100) < 25 { rng.u64(0..100) } else { rng.u64(least..most) };
+        at += Duration::from_millis(pause);
+    }
+    steps
+}
+
+/// `cancels`: in a hundred.
+fn operation(rng: &mut Rng, cancels: u8) -> Operation {
+    match rng.u8(..100) {
+        n if n < cancels => Operation::Command { action: Action::Cancel, insist: true },
+        n if n < 80 => {
+            let action = if rng.bool() { Action::Pause } else { Action::Resume };
+            Operation::Command { action, insist: rng.bool() }
+        }
+        n if n < 90 => Operation::Repeat,
+        n if n < 96 => Operation::Conflict,
+        _ => Operation::Nonsense,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_seed_is_one_plan_and_another_seed_another() {
+        let plan = |seed| format!("{:?}", Plan::new(seed, Duration::from_secs(40)));
+        assert_eq!(plan(7), plan(7));
+        assert_ne!(plan(7), plan(9));
+    }
+
+    #[test]
+    fn every_kind_of_fault_is_in_a_plan_of_a_minute_and_what_breaks_is_mended() {
+        for seed in 0..20 {
+            let plan = Plan::new(seed, Duration::from_secs(40));
+            let has = |is: fn(&Act) -> bool| plan.faults.iter().any(|(_, act)| is(act));
+            assert!(has(|act| matches!(act, Act::Kill(Process::Worker(_)))), "{:?}", plan.faults);
+            assert!(has(|act| matches!(act, Act::Kill(Process::Gateway(_)))), "{:?}", plan.faults);
+            assert!(has(|act| matches!(act, Act::Stop(Process::Worker(_)))), "{:?}", plan.faults);
+            assert!(has(|act| matches!(act, Act::ToRedis(..))), "{:?}", plan.faults);
+            assert!(has(|act| matches!(act, Act::ToGateway(..))), "{:?}", plan.faults);
+            assert!(has(|act| *act == Act::RedisDown) && has(|act| *act == Act::LockSql), "{:?}", plan.faults);
+            let count = |is: fn(&Act) -> bool| plan.faults.iter().filter(|(_, act)| is(act)).count();
+            assert_eq!(count(|act| matches!(act, Act::Kill(_))), count(|act| matches!(act, Act::Start(_))));
+            assert_eq!(count(|act| matches!(act, Act::Stop(_))), count(|act| matches!(act, Act::Continue(_))));
+            assert!(plan.faults.is_sorted_by_key(|(at, _)| *at));
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! Reads the record: what Redis, SQL and the audit trail hold.
+
+use wheelhouse::broker::Broker;
+use wheelhouse::domain::{Resource, ResourceKind};
+use wheelhouse::store::{AuditFilter, Store};
+
+use crate::history::{Audit, Change, Effect, Record, Subject};
+use crate::plan::TENANT;
+use crate::sql::Sql;
+
+/// Results that Redis keeps of one resource.
+const KEPT: usize = 1_000;
+
+pub struct Reader {
+    broker: Broker,
+    store: Store,
+}
+
+impl Reader {
+    pub async fn new(settings: &wheelhouse::config::Settings) -> Self {
+        let broker = Broker::connect(&settings.redis).await.expect("connect to Redis");
+        Self { broker, store: Store::open(&settings.database).await.expect("open the database") }
+    }
+
+    /// Everything as it is now; an error where Redis or SQL does not answer just now.
+    pub async fn read(&self, subjects: &[Subject], sql: &Sql) -> Result<Record, Box<dyn std::error::Error>> {
+        let mut record = Record::default();
+        let tenant = TENANT.parse()?;
+        let keys = self.broker.keys();
+        for subject in subjects {
+            let resource = Resource::parse(&format!("{TENANT}:{}", subject.name)).expect("a resource");
+            let ended = self.broker.recent_results(&resource, KEPT).await?;
+            let ended = ended.into_iter().map(|ended| (ended.command.to_string(), ended.message));
+            record.results.insert(subject.name.clone(), ended.collect());
+            for line in self.show(&["LRANGE", &keys.queue(&resource), "0", "-1"]).await? {
+                record.left.push(format!("queue of {}: {line}", subject.name));
+            }
+            let status = match resource.kind {
+                ResourceKind::Job => self.store.job(&resource).await?.map(|job| job.status.word().to_owned()),
+                ResourceKind::Campaign => self.store.campaign(&resource).await?.map(|campaign| {
+                    let fits = campaign.is_active == (campaign.status.word() == "active");
+                    let word = campaign.status.word();
+                    if fits { word.to_owned() } else { format!("{word} ({})", campaign.is_active) }
+                }),
+            };
+            record.rows.extend(status.map(|status| (subject.name.clone(), status)));
+        }
+        let partition = keys.partition(&tenant);
+        for (what, command) in [
+            ("backlog", ["GET", &keys.backlog(&tenant)]),
+            ("entries of the audit stream", ["XLEN", &keys.audit(partition)]),
+        ] {
+            record.left.extend(self.show(&command).await?.into_iter().map(|left| format!("{what}: {left}")));
+        }
+        record.audit = self.audit().await?;
+        for (at, resource, status, command) in sql.effects().await? {
+            let change = match (resource, command) {
+                (Some(resource), _) => Change::Row { resource, status },
+                (None, command) => Change::Applied { command: command.unwrap_or_default(), outcome: status },
+            };
+            record.effects.push(Effect { at, change });
+        }
+        Ok(record)
+    }
+
+    async fn show(&self, words: &[&str]) -> Result<Vec<String>, wheelhouse::broker::BrokerError> {
+        let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+        self.broker.show(&words).await
+    }
+
+    async fn audit(&self) -> Result<Vec<Audit>, wheelhouse::store::StoreError> {
+        let mut filter = AuditFilter { limit: 1_000, ..AuditFilter::default() };
+        let (mut rows, mut previous) = (Vec::new(), None);
+        loop {
+            let page = self.store.audit(&filter).await?;
+            for row in page.items {
+                let chained = previous.replace(row.hash.clone()).is_none_or(|hash| hash == row.previous_hash);
+                let intact = chained && row.is_intact();
+                let entry = row.entry;
+                rows.push(Audit {
+                    at: entry.at,
+                    event: entry.event,
+                    user: entry.user_id,
+                    resource: format!("{}:{}", entry.resource_kind, entry.resource_id),
+                    action: entry.action,
+                    command: entry.command_id,
+                    request: entry.request_id,
+                    outcome: entry.outcome,
+                    attempts: entry.attempts,
+                    intact,
+                });
+            }
+            filter.after = page.next;
+            if filter.after.is_none() {
+                // One tenant, one partition, one stream: the rows are in its order.
+                return Ok(rows);
+            }
+        }
+    }
+}

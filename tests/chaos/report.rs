@@ -1,0 +1,160 @@
+//! What a run tells: a line of figures, and, where a promise was broken, the whole history in a file and the
+//! resource's own as a timeline.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use crate::check::{Index, Violation, is_ack, result_of};
+use crate::history::{Change, History, What};
+use crate::plan::Plan;
+
+/// Violations that are printed; the file has all.
+const PRINTED: usize = 20;
+
+/// How much a run has tried.
+pub struct Summary {
+    pub accepted: usize,
+    words: String,
+}
+
+impl std::fmt::Display for Summary {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.words)
+    }
+}
+
+pub fn summary(history: &History) -> Summary {
+    let audit = &history.record.audit;
+    let count = |event: &str| audit.iter().filter(|row| row.event == event).count();
+    let superseded = audit.iter().filter(|row| row.outcome.as_deref() == Some(crate::check::order::SUPERSEDED)).count();
+    let again = audit.iter().filter(|row| row.attempts.is_some_and(|attempts| attempts > 1)).count();
+    let events = &history.events;
+    let happened = |is: fn(&What) -> bool| events.iter().filter(|event| is(&event.what)).count();
+    let error = |word: &str| {
+        let saw = |what: &What| matches!(what, What::Saw { message, .. } if message["error"] == word);
+        events.iter().filter(|event| saw(&event.what)).count()
+    };
+    let index = Index::of(history);
+    let tries: u32 = index.requests.values().map(|request| request.tries.saturating_sub(1)).sum();
+    let words = format!(
+        "{} accepted ({} succeeded, {} failed, {superseded} of them superseded; {again} claimed more than once), {} denied, {} over the budget, {} \
+         unavailable, {} unknown, {} conflicts; {} requests, {tries} repeats, {} results seen on {} sockets, {} acts of chaos",
+        count("accepted"),
+        count("succeeded"),
+        count("failed"),
+        count("denied"),
+        count("rate_limited"),
+        error("unavailable"),
+        error("outcome_unknown"),
+        error("request_conflict"),
+        index.requests.len(),
+        happened(|what| matches!(what, What::Saw { message, .. } if result_of(message).is_some())),
+        index.sockets.len(),
+        happened(|what| matches!(what, What::Fault { .. })),
+    );
+    Summary { accepted: count("accepted"), words }
+}
+
+/// Writes everything to `target/chaos/SEED.jsonl`.
+pub fn write(plan: &Plan, history: &History, violations: &[Violation]) -> PathBuf {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/chaos");
+    std::fs::create_dir_all(&folder).expect("make target/chaos");
+    let file = folder.join(format!("{}.jsonl", plan.seed));
+    let mut out = std::io::BufWriter::new(std::fs::File::create(&file).expect("make the history's file"));
+    let record = &history.record;
+    let mut lines = vec![json!({"seed": plan.seed, "began": history.began, "plan": format!("{plan:?}")})];
+    lines.extend(violations.iter().map(|violation| json!({"violation": violation})));
+    lines.extend(history.events.iter().map(|event| json!({"event": event})));
+    lines.extend(record.audit.iter().map(|row| json!({"audit": row})));
+    lines.extend(record.effects.iter().map(|effect| json!({"effect": effect})));
+    lines.push(json!({"results": record.results, "rows": record.rows, "left": record.left}));
+    for line in lines {
+        writeln!(out, "{line}").expect("write the history");
+    }
+    file
+}
+
+/// What the test panics with.
+pub fn failure(history: &History, violations: &[Violation], again: &str, file: &std::path::Path) -> String {
+    let mut out = format!("{} broken promises. Again: {again}. Everything: {}\n", violations.len(), file.display());
+    for violation in violations.iter().take(PRINTED) {
+        let _ = writeln!(out, "  {violation}");
+    }
+    let about: BTreeSet<&str> = violations.iter().filter_map(|violation| violation.resource.as_deref()).collect();
+    for resource in about.into_iter().take(2) {
+        let _ = writeln!(out, "\n{resource}, ms since the start:\n{}", timeline(history, resource));
+    }
+    out
+}
+
+/// One resource's history from all sources, by time. The trail's and SQL's clocks are brought to the test's.
+pub fn timeline(history: &History, resource: &str) -> String {
+    let index = Index::of(history);
+    let mut lines: Vec<(i64, String)> = Vec::new();
+    for event in &history.events {
+        let at = event.at as i64;
+        let on = |socket: &usize| index.sockets.get(socket) == Some(&resource);
+        match &event.what {
+            What::Opened { socket, client, gateway, .. } if on(socket) => {
+                lines.push((at, format!("socket {socket}  opened by {client} at {gateway}")));
+            }
+            What::Sent { socket, text, try_no, .. } if on(socket) => {
+                lines.push((at, format!("socket {socket}  > {text} (try {try_no})")));
+            }
+            What::Saw { socket, message } if on(socket) => {
+                let told = is_ack(message) || result_of(message).is_some() || message["type"] == "error";
+                lines.extend(told.then(|| (at, format!("socket {socket}  < {message}"))));
+            }
+            What::Closed { socket, how } if on(socket) => lines.push((at, format!("socket {socket}  closed: {how}"))),
+            What::Fault { act } => lines.push((at, format!("---- {act}"))),
+            _ => {}
+        }
+    }
+    for row in history.record.audit.iter().filter(|row| row.resource == resource) {
+        let (command, outcome) = (row.command.as_deref().unwrap_or("-"), row.outcome.as_deref().unwrap_or(""));
+        let request = row.request.as_deref().unwrap_or("-");
+        let what = format!("audit     {} {} {command} of {} ({request}) {outcome}", row.event, row.action, row.user);
+        lines.push((row.at - history.began, what));
+    }
+    for effect in &history.record.effects {
+        let at = effect.at - history.began;
+        match &effect.change {
+            Change::Row { resource: of, status } if of == resource => {
+                lines.push((at, format!("SQL       row is {status}")))
+            }
+            Change::Applied { command, outcome }
+                if index.accepted.get(command.as_str()).is_some_and(|(_, row)| row.resource == resource) =>
+            {
+                lines.push((at, format!("SQL       {command} applied: {outcome}")));
+            }
+            _ => {}
+        }
+    }
+    lines.sort_by_key(|(at, _)| *at);
+    lines.iter().map(|(at, what)| format!("{at:>7}  {what}\n")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::story;
+
+    #[test]
+    fn a_timeline_has_what_everybody_saw_of_one_resource_in_order() {
+        let text = timeline(&story::sound(), "job:j0");
+        let lines: Vec<&str> = text.lines().collect();
+        let at = |words: &str| {
+            let found = lines.iter().position(|line| line.contains(words));
+            found.unwrap_or_else(|| panic!("{words} is not in\n{text}"))
+        };
+        assert!(at("> {\"request_id\":\"r1\"") < at("audit     accepted pause c1"));
+        assert!(at("audit     accepted pause c1") < at("SQL       row is paused"));
+        assert!(at("SQL       c1 applied: paused") < at("audit     succeeded pause c1"));
+        assert!(at("audit     succeeded pause c1") < at("pause_succeeded"));
+        assert_eq!(timeline(&story::sound(), "job:j1"), "");
+    }
+}

@@ -1,0 +1,125 @@
+//! One seed from the first process to the verdict.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::check::{self, Violation};
+use crate::client::{Client, Shared};
+use crate::cluster::Cluster;
+use crate::history::{History, Log, What};
+use crate::plan::Plan;
+use crate::reader::Reader;
+use crate::report;
+
+/// Within this after the last fault everything has settled. Generous: this is no measurement.
+const SETTLE: Duration = Duration::from_secs(90);
+/// For so long nothing more may happen once everything looks settled.
+const QUIET: Duration = Duration::from_secs(2);
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(500);
+/// A run in which fewer commands were accepted has tested nothing.
+const LEAST_ACCEPTED: usize = 20;
+
+/// Plays the plan; panics with a timeline if a promise was broken.
+pub async fn play(plan: &Plan) {
+    println!("chaos: seed {} on {:?}, {} s of load", plan.seed, plan.database, plan.load.as_secs());
+    let begun = Instant::now();
+    let mut cluster = Cluster::start(plan).await;
+    let (shared, mut clients) = start_clients(plan, &cluster);
+    // What would be mended later is mended together with everything else.
+    for (at, act) in plan.faults.iter().take_while(|(at, _)| *at < plan.load) {
+        supervised_until(&mut cluster, shared.log.moment(*at)).await;
+        shared.log.note(What::Fault { act: format!("{act:?}") });
+        cluster.act(*act).await;
+    }
+    supervised_until(&mut cluster, shared.log.moment(plan.load)).await;
+    cluster.mend().await;
+    shared.log.note(What::Fault { act: "none from here on".to_owned() });
+    let (history, mut violations) = settled(plan, &mut cluster, &shared, SETTLE).await;
+    shared.over.cancel();
+    while clients.join_next().await.is_some() {}
+    let panics = cluster.panics().into_iter().map(|line| Violation::general("a process panicked", line));
+    violations.extend(panics);
+    let summary = report::summary(&history);
+    println!("chaos: seed {} took {} s: {summary}", plan.seed, begun.elapsed().as_secs());
+    let file = report::write(plan, &history, &violations);
+    if !violations.is_empty() {
+        let again =
+            format!("CHAOS_SEED={} CHAOS_SECONDS={} cargo test --test chaos promises", plan.seed, plan.load.as_secs());
+        panic!("{}", report::failure(&history, &violations, &again, &file));
+    }
+    assert!(summary.accepted >= LEAST_ACCEPTED, "hardly any command was accepted: {summary}");
+}
+
+pub fn start_clients(plan: &Plan, cluster: &Cluster) -> (Arc<Shared>, JoinSet<()>) {
+    let tokens: std::collections::HashMap<&String, String> =
+        plan.rights.keys().map(|user| (user, cluster.token(user))).collect();
+    let shared = Arc::new(Shared {
+        log: Log::start(),
+        over: CancellationToken::new(),
+        sockets: AtomicUsize::new(0),
+        unanswered: std::sync::Mutex::default(),
+        busy: AtomicUsize::new(0),
+    });
+    let mut clients = JoinSet::new();
+    for client in &plan.clients {
+        let url = cluster.url(client.gateway, client.through_proxy, &client.resource, &tokens[&client.user]);
+        clients.spawn(Client::new(client.clone(), url, shared.clone()).run());
+    }
+    (shared, clients)
+}
+
+/// Waits, and meanwhile starts again what ends by itself.
+async fn supervised_until(cluster: &mut Cluster, moment: tokio::time::Instant) {
+    while tokio::time::Instant::now() < moment {
+        cluster.supervise();
+        tokio::time::sleep_until(moment.min(tokio::time::Instant::now() + Duration::from_millis(300))).await;
+    }
+}
+
+/// Waits until nothing is under way and no promise is broken, and looks once more after a quiet while; at the latest
+/// when the time is up. Gives what it saw last.
+pub async fn settled(
+    plan: &Plan,
+    cluster: &mut Cluster,
+    shared: &Shared,
+    within: Duration,
+) -> (History, Vec<Violation>) {
+    let reader = Reader::new(&cluster.settings()).await;
+    let deadline = Instant::now() + within;
+    let mut clean_before = false;
+    loop {
+        tokio::time::sleep(if clean_before { QUIET } else { LOOK }).await;
+        cluster.supervise();
+        let late = Instant::now() > deadline;
+        let unanswered: Vec<String> = shared.unanswered.lock().expect("requests").values().cloned().collect();
+        let busy = shared.busy.load(Ordering::SeqCst);
+        if !late && (busy > 0 || !unanswered.is_empty()) {
+            clean_before = false;
+            continue;
+        }
+        let record = match reader.read(&plan.subjects, &cluster.sql).await {
+            Ok(record) => record,
+            Err(error) if late => panic!("seed {}: the record cannot be read: {error}", plan.seed),
+            Err(_) => continue,
+        };
+        let history = History {
+            // After the record: what a socket has seen only now is in it.
+            events: shared.log.events(),
+            record,
+            subjects: plan.subjects.clone(),
+            rights: plan.rights.clone(),
+            began: shared.log.began_unix(),
+            unanswered,
+        };
+        let violations = check::all(&history);
+        if late || (violations.is_empty() && clean_before) {
+            return (history, violations);
+        }
+        clean_before = violations.is_empty();
+    }
+}

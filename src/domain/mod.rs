@@ -13,7 +13,7 @@ pub use audit::AuditEntry;
 pub use campaign::{Campaign, CampaignStatus};
 pub use command::{Action, CommandId, When};
 pub use ids::{IdError, RequestId, ResourceId, TenantId, UserId, WorkerId};
-pub use job::{Job, JobStatus, Progress};
+pub use job::{Job, JobFacts, JobStatus, Progress};
 pub use permission::{Permission, PermissionSet};
 pub use resource::{Resource, ResourceKind};
 

@@ -260,6 +260,23 @@ impl Broker {
         Ok(kept.and_then(kept_result).map(|(at, message)| Ended { command, at, message }))
     }
 
+    /// As [`Self::ended`], of many commands, 100 to a round trip; in their order.
+    pub async fn ended_of(&self, commands: &[(Resource, CommandId)]) -> Result<Vec<Option<Ended>>, BrokerError> {
+        let mut all = Vec::with_capacity(commands.len());
+        for some in commands.chunks(100) {
+            let mut pipeline = redis::pipe();
+            for (resource, command) in some {
+                pipeline.hget(self.keys().results(resource), command.to_string());
+            }
+            let kept: Vec<Option<String>> = self.link.pipeline(&pipeline).await?;
+            all.extend(some.iter().zip(kept).map(|((_, command), kept)| {
+                let (at, message) = kept_result(kept?)?;
+                Some(Ended { command: *command, at, message })
+            }));
+        }
+        Ok(all)
+    }
+
     /// The newest results of a resource, oldest first: for a gateway that was cut off for a while.
     pub async fn recent_results(&self, resource: &Resource, limit: usize) -> Result<Vec<Ended>, BrokerError> {
         let names = self.keys();

@@ -12,6 +12,8 @@ mod faults;
 mod rows;
 #[path = "store/runs.rs"]
 mod runs;
+#[path = "store/selection.rs"]
+mod selection;
 
 use std::time::Duration;
 
@@ -151,4 +153,6 @@ on_both! {
     rows::a_changed_audit_row_is_noticed
     rows::any_number_of_programs_may_migrate_at_once
     rows::ping_answers_and_says_what_is_missing
+    selection::those_of_many_that_are_there_are_found_in_one_question
+    selection::a_filter_takes_the_newest_that_have_not_ended
 }

@@ -303,6 +303,14 @@ async fn two_hundred_and_fifty_jobs_under_way_are_cancelled_in_one_batch_with_ev
     assert_eq!((code, &answer["failed"], &answer["refused"]), (Some(1), &json!(2), &json!(1)), "{answer}");
     let (code, answer, _) = cli(b, &["batch", "cancel", "--status", "running,pending", "--dry-run"]);
     assert_eq!((code, &answer["total"]), (Some(0), &json!(0)), "{answer}");
+    let listed = fleet.folder().join("ids.txt");
+    std::fs::write(&listed, "j1\nj2, j3\n\nj1\n").expect("write");
+    let mut from_input = fleet.command(&["batch", "resume", "--jobs", "-", "--dry-run", "--token", &token]);
+    from_input.args(["--url", &format!("http://{}", fleet.process(b).address)]);
+    from_input.stdin(std::fs::File::open(&listed).expect("open"));
+    let ran = from_input.output().expect("run");
+    let out = String::from_utf8_lossy(&ran.stdout).into_owned();
+    assert_eq!(out, "job j1\njob j2\njob j3\nresume would hit 3 of 3, for 1 of your budget\n", "{ran:?}");
     for (args, part) in [
         (vec!["batch", "cancel"], "which ones?"),
         (vec!["batch", "cancel", "--jobs", "a:b"], "an id must be"),

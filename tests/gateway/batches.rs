@@ -180,9 +180,9 @@ async fn a_batch_runs_on_when_its_socket_is_gone_and_a_repeat_elsewhere_gets_ack
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_batch_is_refused_as_a_whole_with_the_reason() {
-    let bed = Bed::with(&[("limits.commands_per_minute", "1")]).await;
+    let bed = Bed::with(&[("limits.commands_per_minute", "2")]).await;
     let gateway = bed.gateway().await;
-    let ids = jobs(&bed, 101).await;
+    let ids = jobs(&bed, 201).await;
     let mut socket = bed.tenant_socket(&gateway).await;
     let mut refused = async |message: Value| {
         socket.send(message).await;
@@ -190,10 +190,12 @@ async fn a_batch_is_refused_as_a_whole_with_the_reason() {
         assert_eq!((&answer["type"], &answer["request_id"]), (&json!("error"), &json!("r")), "{answer}");
         answer
     };
-    let limited = refused(json!({"type": "cancel_jobs", "job_ids": ids, "request_id": "r"})).await;
-    assert_eq!((&limited["error"], &limited["retry_after"]), (&json!("rate_limit_exceeded"), &json!(60)));
     let many: Vec<String> = (0..1_001).map(|n| format!("x{n}")).collect();
     for (message, words) in [
+        (
+            json!({"type": "cancel_jobs", "job_ids": ids, "request_id": "r"}),
+            "201 uses 3 commands of the budget, which has 2",
+        ),
         (json!({"type": "cancel_jobs", "job_ids": many, "request_id": "r"}), "1000 at most, and names 1001"),
         (json!({"type": "cancel_jobs", "job_ids": [], "request_id": "r"}), "job_ids is empty"),
         (json!({"type": "cancel_jobs", "job_ids": ["a"], "filter": {}, "request_id": "r"}), "not both"),
@@ -219,6 +221,12 @@ async fn a_batch_is_refused_as_a_whole_with_the_reason() {
     }
     socket.send(json!({"type": "cancel_jobs", "job_ids": ids[..100]})).await;
     assert_eq!(socket.next().await["accepted"], 100);
+    // Of the two that it would use one is left.
+    socket.send(json!({"type": "cancel_jobs", "job_ids": ids[100..], "request_id": "r3"})).await;
+    let limited = socket.next().await;
+    assert_eq!((&limited["error"], &limited["request_id"]), (&json!("rate_limit_exceeded"), &json!("r3")), "{limited}");
+    assert!(limited["retry_after"].as_i64().is_some_and(|seconds| (1..=60).contains(&seconds)), "{limited}");
+    assert_eq!(budget_used(&bed), ":1");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -357,4 +365,41 @@ async fn a_thousand_long_ids_fit_into_a_frame_here_and_nothing_larger() {
     let _ = socket.try_send(Message::text(" ".repeat(193 * 1024))).await;
     let closed = socket.next().await;
     assert_eq!((&closed["closed"], &closed["reason"]), (&json!(1009), &json!("a message may have 192 KiB")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_outlives_redis_and_its_results_and_summary_come_when_it_is_back() {
+    let mut bed = Bed::new().await;
+    // On a busy disk the usual `everysec` may keep a write in memory, and a killed server loses it.
+    bed.redis.inline("CONFIG SET appendfsync always");
+    let gateway = bed.gateway().await;
+    let ids = jobs(&bed, 3).await;
+    let mut socket = bed.tenant_socket(&gateway).await;
+    socket.send(json!({"type": "pause_jobs", "job_ids": ids, "request_id": "r1"})).await;
+    let ack = socket.next().await;
+    assert_eq!(ack["accepted"], 3);
+    bed.redis.kill();
+    socket.send(json!({"type": "cancel_jobs", "job_ids": ids, "request_id": "r2"})).await;
+    let refused = socket.until(&["error"]).await;
+    assert!(matches!(refused["error"].as_str(), Some("unavailable" | "outcome_unknown")), "{refused}");
+    bed.redis.restart();
+    let back = async {
+        while bed.broker.ping(Duration::from_secs(1)).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(crate::support::socket::PATIENCE, back).await.expect("Redis is back");
+    for id in &ids {
+        let claim = bed.claim(&job(id)).await;
+        bed.succeed(&claim).await;
+    }
+    let mut told = Vec::new();
+    let summary = loop {
+        match socket.until(&["pause_succeeded", "batch_completed"]).await {
+            summary if summary["type"] == "batch_completed" => break summary,
+            result => told.push(text(&result, "job_id")),
+        }
+    };
+    told.sort();
+    assert_eq!((told, &summary["succeeded"], &summary["batch_id"]), (ids, &json!(3), &ack["batch_id"]));
 }

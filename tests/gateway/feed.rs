@@ -196,6 +196,25 @@ async fn only_what_may_be_read_is_told_and_whoever_may_read_nothing_is_shown_out
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_permissions_from_the_token_a_refresh_narrows_what_is_told_and_without_any_ends_the_socket() {
+    let bed = Bed::with(&[("auth.permissions", "token")]).await;
+    let gateway = bed.gateway().await;
+    let token = |permissions: &[&str]| bed.token_for("bob", "acme", 600, Some(permissions));
+    let mut socket = bed.tenant_socket_of(&gateway, &token(&["jobs.read", "campaigns.read"])).await;
+    let mut refresh = async |socket: &mut Socket, permissions: &[&str]| {
+        socket.send(json!({"type": "refresh_token", "token": token(permissions)})).await;
+    };
+    refresh(&mut socket, &["campaigns.read"]).await;
+    assert_eq!(socket.next().await["type"], "token_refreshed");
+    tell(&bed, "job", "j1", "running", 1).await;
+    tell(&bed, "campaign", "c1", "active", 1).await;
+    assert_eq!(heard_up_to(&mut socket, "c1 active").await, ["c1 active"]);
+    refresh(&mut socket, &["jobs.cancel"]).await;
+    let closed = socket.until_that(|v| v.get("closed").is_some()).await;
+    assert_eq!(closed["closed"], 4403);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_a_gap_a_client_is_told_to_list_again_and_the_feed_goes_on() {
     let bed = Bed::new().await;
     let gateway = bed.gateway().await;

@@ -76,22 +76,22 @@ impl Accepted {
 pub async fn ask(gateway: &Gateway, caller: &Arc<Caller>, request: BatchRequest, address: Option<&str>) -> BatchAnswer {
     let (of_task, caller, address) = (gateway.clone(), caller.clone(), address.map(str::to_owned));
     let task = gateway.tracker().spawn(async move {
-        let answer = match request.dry_run {
-            true => preview(&of_task, &caller, &request).await.map(BatchAnswer::Preview),
-            false => submit(&of_task, &caller, &request, address).await.map(BatchAnswer::Accepted),
+        let work = async {
+            match request.dry_run {
+                true => preview(&of_task, &caller, &request).await.map(BatchAnswer::Preview),
+                false => submit(&of_task, &caller, &request, address).await.map(BatchAnswer::Accepted),
+            }
         };
+        let cut = || Err(Refusal::new(ErrorCode::OutcomeUnknown, CUT));
+        let answer = of_task.killed().run_until_cancelled(work).await.unwrap_or_else(cut);
         let answer = answer.unwrap_or_else(BatchAnswer::Refused);
         log(&caller, &request, &answer);
         answer
     });
-    let lost = |_| {
-        BatchAnswer::Refused(Refusal::new(
-            ErrorCode::Internal,
-            "Something is wrong on our side; send the same request_id again to find out what was done",
-        ))
-    };
-    task.await.unwrap_or_else(lost)
+    task.await.unwrap_or_else(|_| BatchAnswer::Refused(Refusal::new(ErrorCode::OutcomeUnknown, CUT)))
 }
+
+const CUT: &str = "This gateway could not see it through: the batch may have been accepted, in parts or not at all. Send it again with the same request_id to find out";
 
 /// What it would hit. Uses no budget, and takes the right to see the resources beside the right to command them.
 async fn preview(gateway: &Gateway, caller: &Caller, request: &BatchRequest) -> Result<String, Refusal> {
@@ -155,6 +155,15 @@ async fn submit(
             origin: origin.clone(),
             grant: gateway.policy().grant(caller, &request.action.permission(request.kind)),
         };
+        let a_minute = gateway.settings().limits.commands_per_minute;
+        if batch.cost() > a_minute as usize {
+            let message = format!(
+                "A batch of {} uses {} commands of the budget, which has {a_minute} a minute; nothing was done. Send smaller ones",
+                batch.ids.len(),
+                batch.cost()
+            );
+            return Err(Refusal::new(ErrorCode::InvalidMessage, message));
+        }
         match deliver(gateway, &batch).await? {
             BatchSubmitted::Done { workers_online, items } => {
                 follow(gateway, &batch, &items);

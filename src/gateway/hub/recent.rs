@@ -52,7 +52,7 @@ mod tests {
     #[test]
     fn the_last_ones_are_remembered_and_the_memory_is_bounded() {
         let mut recent = Recent::new(10);
-        for n in 0..1_000 {
+        for n in 0..1_000_u32 {
             recent.put(n, n * 2);
             assert!((n.saturating_sub(9)..=n).all(|m| recent.get(&m) == Some(&(m * 2))), "{n}");
             assert!(recent.young.len() + recent.old.len() <= 20);

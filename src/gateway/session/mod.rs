@@ -6,6 +6,7 @@
 //!
 //! What a socket is about is its [`Subject`]: one resource ([`one`]) or everything of a tenant ([`whole`]).
 
+mod count;
 pub mod one;
 mod subject;
 mod time;
@@ -17,12 +18,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::time::{Instant, Sleep};
 use tokio_tungstenite::tungstenite::{Error as WsError, Message, Utf8Bytes};
 
 pub use self::subject::{Asked, Asker, Subject};
 
+use self::count::Open;
 use self::time::{deadline, is_over};
 use super::Gateway;
 use super::access::{Place, Watching};
@@ -285,10 +288,7 @@ impl<S: Subject> Session<'_, S> {
         metrics::message_received();
         let asker = Asker { gateway: self.gateway, caller: &self.caller, address: &self.address };
         match self.subject.ask(&text, &asker) {
-            Ok(Asked::Work(work)) => {
-                use futures_util::FutureExt;
-                self.work = Some(work.map(Finished::Asked).boxed());
-            }
+            Ok(Asked::Work(work)) => self.work = Some(work.map(Finished::Asked).boxed()),
             Ok(Asked::Done) => {}
             Ok(Asked::Common(Common::CancelScheduled { schedule, request_id })) => {
                 self.work = Some(self.withdraw(schedule, request_id));
@@ -388,27 +388,5 @@ impl<S: Subject> Session<'_, S> {
             self.next_ping = now + self.gateway.tuning().ping;
         }
         None
-    }
-}
-
-/// Counts an open socket, also when its task panics.
-struct Open {
-    code: u16,
-}
-
-impl Open {
-    fn new(resource: &'static str) -> Self {
-        metrics::connection_opened(resource);
-        Self { code: 1011 }
-    }
-
-    fn closed(mut self, code: u16) {
-        self.code = code;
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        metrics::connection_closed(self.code);
     }
 }

@@ -24,8 +24,7 @@ pub(super) enum BatchCommand {
     Resume(BatchArgs),
 }
 
-/// Which ones: by name, or by what they are. A batch has 1,000 at most, and uses one command of your budget for each
-/// 100 or part of 100.
+/// Which ones: by name, or by what they are.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   wheelhouse batch cancel --jobs j1,j2,j3 --reason 'wrong file'
@@ -34,7 +33,10 @@ pub(super) enum BatchCommand {
   wheelhouse batch resume --campaigns c1,c2
   grep failed list.txt | wheelhouse batch cancel --jobs -             ids from standard input
 
-A filter takes the newest 1,000 jobs that fit and have not ended, and says so if there are more: run it again.
+A batch has 1,000 at most, and uses one command of your budget for each 100 or part of 100. A filter takes the newest
+1,000 jobs that fit and have not ended, and says so if there are more: run it again, with a --status that the first ones
+have left.
+
 Exit code: 0 if all were accepted (with --wait: carried out), 1 if some were not, 2 for a wrong command line.")]
 pub(super) struct BatchArgs {
     /// These jobs, separated by commas; - reads them from standard input, separated by commas, spaces or lines.
@@ -194,6 +196,6 @@ fn print(answer: &Value, action: Action) {
         }
     }
     if answer["more"] == true {
-        println!("There are more that fit: run it again.");
+        println!("There are more that fit: run it again, with a --status that these have left.");
     }
 }

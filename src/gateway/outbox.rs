@@ -46,7 +46,7 @@ pub enum Push {
     },
     /// A word of the gateway that has its place among the others.
     Notice(Utf8Bytes),
-    /// Messages were missed. One that waits says it for all.
+    /// Messages were missed. One that waits behind everything says it for all.
     Missed(Utf8Bytes),
 }
 
@@ -181,8 +181,12 @@ impl State {
                     return false;
                 }
             }
-            Push::Missed(_) if self.queue.iter().flatten().any(|waiting| matches!(waiting, Push::Missed(_))) => {
-                return true;
+            Push::Missed(_) => {
+                // To the end as well: what the client reads when it is told must be newer than all that waits.
+                let waiting = |place: &Option<Push>| matches!(place, Some(Push::Missed(_)));
+                if let Some(index) = self.queue.iter().position(waiting) {
+                    self.take(index);
+                }
             }
             _ if self.queue.len() - self.holes - self.progress.len() >= limit => return false,
             _ => {}
@@ -300,13 +304,13 @@ mod tests {
     }
 
     #[test]
-    fn what_was_missed_is_said_once() {
-        let outbox = Outbox::new(2);
+    fn what_was_missed_is_said_once_after_everything_that_is_older() {
+        let outbox = Outbox::new(3);
         let missed = Push::Missed("m".into());
-        for push in [status(1), missed.clone(), missed.clone(), missed.clone()] {
+        for push in [status(1), missed.clone(), missed.clone(), status(2), missed.clone()] {
             outbox.push(push);
         }
-        assert_eq!(all(&outbox), [status(1), missed.clone()]);
+        assert_eq!(all(&outbox), [status(1), status(2), missed.clone()]);
         outbox.push(missed.clone());
         assert_eq!(all(&outbox), [missed]);
     }

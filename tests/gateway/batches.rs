@@ -332,7 +332,7 @@ async fn results_that_were_lost_on_the_way_are_found_in_the_record() {
     bed.redis.inline("CLIENT KILL TYPE pubsub");
     let claim = bed.claim(&job("b0")).await;
     let cut = bed.succeed(&claim).await;
-    let mut told = vec![socket.next().await, socket.next().await];
+    let mut told = [socket.next().await, socket.next().await];
     told.sort_by_key(|message| message["type"].to_string());
     assert_eq!(told[0], serde_json::from_str::<Value>(&cut).expect("JSON"));
     assert_eq!(told[1], json!({"type": "resynchronize", "tenant_id": "acme"}));

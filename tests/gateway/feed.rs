@@ -201,7 +201,7 @@ async fn with_permissions_from_the_token_a_refresh_narrows_what_is_told_and_with
     let gateway = bed.gateway().await;
     let token = |permissions: &[&str]| bed.token_for("bob", "acme", 600, Some(permissions));
     let mut socket = bed.tenant_socket_of(&gateway, &token(&["jobs.read", "campaigns.read"])).await;
-    let mut refresh = async |socket: &mut Socket, permissions: &[&str]| {
+    let refresh = async |socket: &mut Socket, permissions: &[&str]| {
         socket.send(json!({"type": "refresh_token", "token": token(permissions)})).await;
     };
     refresh(&mut socket, &["campaigns.read"]).await;

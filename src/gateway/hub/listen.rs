@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
@@ -22,19 +22,22 @@ use crate::protocol::tenant::resynchronize;
 const TOGETHER: usize = 256;
 /// Between two tries while Redis is away.
 const AGAIN: Duration = Duration::from_millis(100);
-/// Longest wait for SQL.
-const SQL_WITHIN: Duration = Duration::from_secs(2);
+/// Longest wait for SQL: everyone's messages wait with those that need it.
+const SQL_WITHIN: Duration = Duration::from_millis(500);
+/// After SQL failed it is not asked for so long, for the same reason.
+const SQL_REST: Duration = Duration::from_secs(2);
 
 /// Hands out until the hub is gone.
 pub(super) async fn run(hub: Hub, mut queue: mpsc::Receiver<Heard>) {
     let mut some = Vec::new();
+    let mut sql_rests_until = Instant::now();
     loop {
         tokio::select! {
             biased;
             () = hub.0.feeds.until_missed() => tell_missed(&hub, &mut queue),
             count = queue.recv_many(&mut some, TOGETHER) => match count {
                 0 => return,
-                _ => hand_out(&hub, std::mem::take(&mut some)).await,
+                _ => hand_out(&hub, std::mem::take(&mut some), &mut sql_rests_until).await,
             }
         }
     }
@@ -50,9 +53,9 @@ fn tell_missed(hub: &Hub, queue: &mut mpsc::Receiver<Heard>) {
     }
 }
 
-async fn hand_out(hub: &Hub, some: Vec<Heard>) {
+async fn hand_out(hub: &Hub, some: Vec<Heard>, sql_rests_until: &mut Instant) {
     let mut results = results_of(hub, &some).await;
-    let unserved = learn_facts(hub, &some).await;
+    let unserved = learn_facts(hub, &some, sql_rests_until).await;
     for Heard { feed, resource, what } in some {
         if unserved.contains(&resource) {
             let text: Utf8Bytes = resynchronize(&feed.tenant).into();
@@ -106,7 +109,7 @@ async fn results_of(hub: &Hub, some: &[Heard]) -> HashMap<(Resource, CommandId),
 }
 
 /// Reads the facts that filters need, once for each job. Gives the jobs of which they cannot be had just now.
-async fn learn_facts(hub: &Hub, some: &[Heard]) -> HashSet<Resource> {
+async fn learn_facts(hub: &Hub, some: &[Heard], sql_rests_until: &mut Instant) -> HashSet<Resource> {
     let mut lacking: HashMap<TenantId, (Arc<Feed>, HashSet<ResourceId>)> = HashMap::new();
     for Heard { feed, resource, .. } in some {
         if resource.kind == ResourceKind::Job && feed.lacks_facts(resource) {
@@ -117,10 +120,14 @@ async fn learn_facts(hub: &Hub, some: &[Heard]) -> HashSet<Resource> {
     let mut unserved = HashSet::new();
     for (tenant, (feed, ids)) in lacking {
         let ids: Vec<ResourceId> = ids.into_iter().collect();
-        match tokio::time::timeout(SQL_WITHIN, hub.0.store.job_facts(&tenant, &ids)).await {
-            Ok(Ok(found)) => found.into_iter().for_each(|(id, facts)| feed.learn_facts(id, facts)),
-            _ => unserved.extend(ids.into_iter().map(|id| Resource::job(tenant.clone(), id))),
+        if *sql_rests_until <= Instant::now() {
+            if let Ok(Ok(found)) = tokio::time::timeout(SQL_WITHIN, hub.0.store.job_facts(&tenant, &ids)).await {
+                found.into_iter().for_each(|(id, facts)| feed.learn_facts(id, facts));
+                continue;
+            }
+            *sql_rests_until = Instant::now() + SQL_REST;
         }
+        unserved.extend(ids.into_iter().map(|id| Resource::job(tenant.clone(), id)));
     }
     unserved
 }

@@ -403,3 +403,48 @@ async fn a_batch_outlives_redis_and_its_results_and_summary_come_when_it_is_back
     told.sort();
     assert_eq!((told, &summary["succeeded"], &summary["batch_id"]), (ids, &json!(3), &ack["batch_id"]));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_may_command_jobs_and_not_read_them_gets_the_results_of_their_own_commands_alone() {
+    let bed = Bed::new().await;
+    let gateway = bed.gateway().await;
+    bed.grant("bob", &["jobs.cancel", "campaigns.read"]).await;
+    let mut bob = bed.tenant_socket_of(&gateway, &bed.token("bob", "acme")).await;
+    let ids = jobs(&bed, 2).await;
+    bob.send(json!({"type": "cancel_jobs", "job_ids": [ids[0]]})).await;
+    assert_eq!(bob.next().await["accepted"], 1);
+    let mut ann = bed.tenant_socket(&gateway).await;
+    ann.send(json!({"type": "cancel_job", "job_id": ids[1]})).await;
+    assert_eq!(ann.next().await["type"], "cancel_requested");
+    bed.status(&job(&ids[0]), "running").await;
+    let anns = bed.claim(&job(&ids[1])).await;
+    bed.succeed(&anns).await;
+    let bobs = bed.claim(&job(&ids[0])).await;
+    let result = bed.succeed(&bobs).await;
+    assert_eq!(bob.next_text().await.0, result);
+    assert_eq!(bob.next().await["type"], "batch_completed");
+    is_quiet(&mut bob).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tenant_wide_socket_counts_against_the_limits_and_is_answered_before_a_drain_sends_it_away() {
+    let bed = Bed::with(&[("limits.connections_per_user", "1")]).await;
+    let gateway = bed.gateway().await;
+    let ids = jobs(&bed, 100).await;
+    let mut socket = bed.tenant_socket(&gateway).await;
+    let second = Socket::try_open(&bed.tenant_url(&gateway, &bed.token("ann", "acme")), &[]).await;
+    let Err((status, body)) = second else { panic!("one more than may be") };
+    assert!(status == 429 && body.contains("too_many_connections"), "{status} {body}");
+    socket.send(json!({"type": "cancel_jobs", "job_ids": ids, "request_id": "r1"})).await;
+    gateway.stop.cancel();
+    let closed =
+        socket.until_that(|message| message.get("closed").is_some() || message["type"] == "batch_requested").await;
+    if closed["type"] == "batch_requested" {
+        let closed = socket.until_that(|message| message.get("closed").is_some()).await;
+        assert_eq!(closed["closed"], 1012, "{closed}");
+    } else {
+        assert_eq!(closed["closed"], 1012, "it was sent away before it was read: {closed}");
+    }
+    drop(socket);
+    gateway.left().await;
+}

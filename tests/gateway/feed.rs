@@ -264,3 +264,39 @@ async fn a_slow_reader_gets_the_newest_progress_of_each_job_and_is_closed_when_t
     let closed = slow.until_that(|v| v.get("closed").is_some()).await;
     assert_eq!(closed["closed"], 4413, "{closed}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_burst_reaches_the_client_whole_or_it_is_told_to_list_again() {
+    const COUNT: i64 = 20_000;
+    let bed = Bed::with(&[("limits.outbox_messages", "65536")]).await;
+    let gateway = bed.gateway().await;
+    let mut socket = bed.tenant_socket(&gateway).await;
+    let client = redis::Client::open(bed.redis.url()).expect("client");
+    let mut connection = client.get_multiplexed_async_connection().await.expect("connect");
+    let publishing = tokio::spawn(async move {
+        for first in (1..=COUNT).step_by(1_000) {
+            let mut burst = redis::pipe();
+            for seq in first..first + 1_000 {
+                burst.cmd("PUBLISH").arg("acme:job:j1").arg(status("job", "j1", "running", seq)).ignore();
+            }
+            let () = burst.query_async(&mut connection).await.expect("publish");
+        }
+    });
+    // Nothing comes twice or in another order, and whatever is left out, the word of it comes after it.
+    let (mut last, mut missing, mut told) = (0, false, false);
+    while missing || !(last == COUNT || (told && publishing.is_finished())) {
+        let next = socket.next().await;
+        match next["seq"].as_i64() {
+            Some(seq) => {
+                assert!(seq > last, "{last}, then {next}");
+                missing |= seq != last + 1 && !told;
+                (last, told) = (seq, false);
+            }
+            None => {
+                assert_eq!(next["type"], "resynchronize", "{next}");
+                (missing, told) = (false, true);
+            }
+        }
+    }
+    publishing.await.expect("no panic");
+}

@@ -105,6 +105,7 @@ fn batch(ids: &[&str], action: Action, request: Option<&str>) -> Batch {
         action,
         user: "ann@example.com".parse().expect("user"),
         request: request.map(|id| id.parse().expect("id")),
+        more: false,
         body: format!("{action:?} {ids:?}"),
         reason: None,
         origin: Origin::default(),
@@ -387,9 +388,25 @@ async fn a_subscriber_hears_what_it_subscribed_to_and_is_told_of_a_gap() {
     let update = Update { run: None, message: "{\"type\":\"job_status\"".into(), progress: None, desired: None };
     assert_eq!(broker.publish_update(&job("j1"), &update).await.expect("update"), Some(1));
     let heard = events.recv().await.expect("event");
-    let expected =
-        Event::Message { channel: "acme:job:j1".into(), payload: "{\"type\":\"job_status\",\"seq\":1}".into() };
-    assert_eq!(heard, expected);
+    let message = |by_pattern| Event::Message {
+        channel: "acme:job:j1".into(),
+        payload: "{\"type\":\"job_status\",\"seq\":1}".into(),
+        by_pattern,
+    };
+    assert_eq!(heard, message(false));
+    // Where a pattern fits too it comes twice, and says which way; until the pattern is given up.
+    subscriber.psubscribe(vec!["acme:job:*".into()]).await.expect("subscribe");
+    let publish = async || {
+        let words = ["PUBLISH", "acme:job:j1", "{\"type\":\"job_status\",\"seq\":1}"].map(str::to_owned);
+        broker.show(&words).await.expect("publish");
+    };
+    publish().await;
+    let both = [events.recv().await, events.recv().await];
+    assert!(both.contains(&Some(message(false))) && both.contains(&Some(message(true))), "{both:?}");
+    assert!(subscriber.punsubscribe(vec!["acme:job:*".into()]));
+    subscriber.subscribe(vec!["acme:job:later".into()]).await.expect("after it");
+    publish().await;
+    assert_eq!(events.recv().await, Some(message(false)));
     redis.restart();
     assert_eq!(events.recv().await, Some(Event::Gap));
     back_up(&broker).await;

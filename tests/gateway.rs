@@ -2,12 +2,16 @@
 
 mod support;
 
+#[path = "gateway/batches.rs"]
+mod batches;
 #[path = "gateway/bed.rs"]
 mod bed;
 #[path = "gateway/commands.rs"]
 mod commands;
 #[path = "gateway/faults.rs"]
 mod faults;
+#[path = "gateway/feed.rs"]
+mod feed;
 #[path = "gateway/leaving.rs"]
 mod leaving;
 #[path = "gateway/messages.rs"]

@@ -4,6 +4,8 @@ mod support;
 
 #[path = "rest/access.rs"]
 mod access;
+#[path = "rest/batches.rs"]
+mod batches;
 #[path = "rest/commands.rs"]
 mod commands;
 #[path = "rest/operators.rs"]

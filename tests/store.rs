@@ -22,6 +22,8 @@ mod queue;
 mod rows;
 #[path = "store/runs.rs"]
 mod runs;
+#[path = "store/selection.rs"]
+mod selection;
 #[path = "store/upkeep.rs"]
 mod upkeep;
 
@@ -205,4 +207,6 @@ on_both! {
     audit_kept::the_horizon_can_be_moved_over_old_rows_by_hand
     rows::any_number_of_programs_may_migrate_at_once
     rows::ping_answers_and_says_what_is_missing
+    selection::those_of_many_that_are_there_are_found_in_one_question
+    selection::a_filter_takes_the_newest_that_have_not_ended
 }

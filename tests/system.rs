@@ -214,6 +214,121 @@ async fn processes_told_to_stop_end_by_themselves_and_sockets_hear_of_it() {
     assert_eq!(fleet.wait(gateway), Some(0));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn two_hundred_and_fifty_jobs_under_way_are_cancelled_in_one_batch_with_every_result_and_one_summary() {
+    let mut fleet = Fleet::new();
+    let (a, b) = (fleet.gateway(), fleet.gateway());
+    for _ in 0..2 {
+        fleet.worker();
+    }
+    operator(&fleet, "ann").await;
+    fleet.permit("ann", "campaigns.*").await;
+    let rows: String = (0..100).map(|n| format!("{n},some words\n")).collect();
+    let file = fleet.folder().join("rows.csv");
+    std::fs::write(&file, rows).expect("write");
+    // Each would take minutes: some run when the batch comes, and the others wait for a place.
+    let parameters = json!({"path": file, "first_row": 1, "rows": 99, "rows_per_second": 1});
+    let jobs: Vec<_> =
+        (0..250).map(|n| json!({"id": format!("j{n}"), "job_type": "demo_step", "parameters": parameters})).collect();
+    std::fs::write(fleet.folder().join("jobs.json"), json!(jobs).to_string()).expect("write");
+    let token = fleet.token("ann", "acme");
+    let cli = |gateway, args: &[&str]| {
+        let url = format!("http://{}", fleet.process(gateway).address);
+        let ran = fleet.command(args).args(["--url", &url, "--token", &token, "--json"]).output().expect("run");
+        let (out, err) =
+            (String::from_utf8_lossy(&ran.stdout).into_owned(), String::from_utf8_lossy(&ran.stderr).into_owned());
+        (ran.status.code(), serde_json::from_str::<serde_json::Value>(&out).unwrap_or_default(), err)
+    };
+    let (code, _, err) = cli(a, &["campaign", "create", "Spring", "--id", "c1", "--jobs", "jobs.json"]);
+    assert_eq!(code, Some(0), "{err}");
+    let sql = fleet.sql().await;
+    let begun = Instant::now();
+    loop {
+        let running: i64 = sqlx::query_scalar("SELECT count(*) FROM jobs WHERE status = 'running'")
+            .fetch_one(&sql)
+            .await
+            .expect("count");
+        if running == 8 {
+            break;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{running} jobs run; log:\n{}", fleet.log());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let open = async |gateway| {
+        let url = format!("ws://{}/api/v1/realtime/ws?token={token}", fleet.process(gateway).address);
+        let mut socket = support::socket::Socket::open(&url).await;
+        assert_eq!(socket.next().await["type"], "subscribed");
+        socket
+    };
+    let (mut asking, mut beside) = (open(a).await, open(b).await);
+    asking
+        .send(
+            json!({"type": "cancel_jobs", "filter": {"campaign_id": "c1"}, "request_id": "r1", "reason": "wrong file"}),
+        )
+        .await;
+    let (mut results, mut ack) = (std::collections::HashSet::new(), serde_json::Value::Null);
+    let summary = loop {
+        let message = asking.next().await;
+        match message["type"].as_str().expect("type") {
+            "batch_requested" => ack = message,
+            "cancel_succeeded" => {
+                assert_eq!(ack["accepted"], 250, "a result before the ack: {message}");
+                assert!(results.insert(message["command_id"].to_string()), "twice: {message}");
+            }
+            "batch_completed" => break message,
+            "job_status" | "job_progress" | "campaign_status" | "campaign_progress" => {}
+            _ => panic!("{message}"),
+        }
+    };
+    assert_eq!((&summary["succeeded"], &summary["failed"], &summary["refused"]), (&json!(250), &json!(0), &json!(0)));
+    assert_eq!(summary["batch_id"], ack["batch_id"]);
+    let expected = ack["items"].as_array().expect("items").iter().map(|item| item["command_id"].to_string());
+    assert_eq!(results, expected.collect());
+    let cancelled: i64 = sqlx::query_scalar("SELECT count(*) FROM jobs WHERE status = 'cancelled'")
+        .fetch_one(&sql)
+        .await
+        .expect("count");
+    assert_eq!(cancelled, 250);
+    // On the other gateway everyone hears of each, once; the summary is for who asked.
+    let mut heard = std::collections::HashSet::new();
+    while heard.len() < 250 {
+        let message = beside.until(&["cancel_succeeded", "batch_completed"]).await;
+        assert_eq!(message["type"], "cancel_succeeded", "{message}");
+        assert!(heard.insert(message["command_id"].to_string()), "twice: {message}");
+    }
+    assert_eq!(heard, results);
+
+    // From a shell, through the other gateway: the same request is the same batch.
+    let (code, answer, err) =
+        cli(b, &["batch", "cancel", "--campaign", "c1", "--request-id", "r1", "--reason", "wrong file", "--wait"]);
+    assert_eq!(
+        (code, &answer["type"], &answer["succeeded"]),
+        (Some(0), &json!("batch_completed"), &json!(250)),
+        "{err}"
+    );
+    let (code, answer, _) = cli(b, &["batch", "pause", "--jobs", "j1,j2,none", "--wait"]);
+    assert_eq!((code, &answer["failed"], &answer["refused"]), (Some(1), &json!(2), &json!(1)), "{answer}");
+    let (code, answer, _) = cli(b, &["batch", "cancel", "--status", "running,pending", "--dry-run"]);
+    assert_eq!((code, &answer["total"]), (Some(0), &json!(0)), "{answer}");
+    let listed = fleet.folder().join("ids.txt");
+    std::fs::write(&listed, "j1\nj2, j3\n\nj1\n").expect("write");
+    let mut from_input = fleet.command(&["batch", "resume", "--jobs", "-", "--dry-run", "--token", &token]);
+    from_input.args(["--url", &format!("http://{}", fleet.process(b).address)]);
+    from_input.stdin(std::fs::File::open(&listed).expect("open"));
+    let ran = from_input.output().expect("run");
+    let out = String::from_utf8_lossy(&ran.stdout).into_owned();
+    assert_eq!(out, "job j1\njob j2\njob j3\nresume would hit 3 of 3, for 1 of your budget\n", "{ran:?}");
+    for (args, part) in [
+        (vec!["batch", "cancel"], "which ones?"),
+        (vec!["batch", "cancel", "--jobs", "a:b"], "an id must be"),
+        (vec!["batch", "cancel", "--jobs", "a", "--status", "running"], "cannot be used with"),
+    ] {
+        let (code, _, err) = cli(b, &args);
+        assert_eq!(code, Some(2), "{args:?}: {err}");
+        assert!(err.contains(part), "{args:?}: {err}");
+    }
+}
+
 /// Waits until `/readyz` answers so.
 async fn wait_for_ready(address: &str, status: u16) {
     let begun = Instant::now();

@@ -203,6 +203,11 @@ pub fn updates_channel(r: &Resource) -> String {
     r.to_string()
 }
 
+/// `{tenant}:job:*`: updates and results of every job of a tenant (and what wakes workers).
+pub fn tenant_pattern(tenant: &TenantId, kind: ResourceKind) -> String {
+    format!("{tenant}:{}:*", kind.word())
+}
+
 /// `{tenant}:job:{id}:reply`: results.
 pub fn reply_channel(r: &Resource) -> String {
     format!("{r}:reply")

@@ -44,6 +44,9 @@ pub enum Event {
         channel: String,
         /// What was published; never anything but a wake-up.
         payload: bytes::Bytes,
+        /// It came by a pattern. Where both a pattern and the channel itself are subscribed, it comes twice, once by
+        /// each.
+        by_pattern: bool,
     },
     /// Messages were lost, and every subscription stands (again).
     Gap,
@@ -51,7 +54,7 @@ pub enum Event {
 
 enum Request {
     Subscribe { channels: Vec<String>, patterns: bool, done: oneshot::Sender<()> },
-    Unsubscribe { channels: Vec<String> },
+    Unsubscribe { channels: Vec<String>, patterns: bool },
 }
 
 /// One command to Redis.
@@ -59,6 +62,7 @@ enum Step {
     Subscribe(Vec<String>),
     SubscribePatterns(Vec<String>),
     Unsubscribe(Vec<String>),
+    UnsubscribePatterns(Vec<String>),
 }
 
 /// A handle on the connection; cheap to clone.
@@ -123,7 +127,12 @@ impl Subscriber {
 
     /// Unsubscribes after everything that was asked before. `false`: there is no room to ask just now.
     pub fn unsubscribe(&self, channels: Vec<String>) -> bool {
-        self.requests.try_send(Request::Unsubscribe { channels }).is_ok()
+        self.requests.try_send(Request::Unsubscribe { channels, patterns: false }).is_ok()
+    }
+
+    /// As [`Self::unsubscribe`], for patterns.
+    pub fn punsubscribe(&self, patterns: Vec<String>) -> bool {
+        self.requests.try_send(Request::Unsubscribe { channels: patterns, patterns: true }).is_ok()
     }
 
     /// Whether a message published to itself was heard in the last few seconds: the truth behind `/readyz`.
@@ -221,7 +230,8 @@ impl Owner {
                         continue;
                     }
                     let payload = bytes::Bytes::copy_from_slice(message.get_payload_bytes());
-                    let event = Event::Message { channel: channel.to_owned(), payload };
+                    let by_pattern = message.from_pattern();
+                    let event = Event::Message { channel: channel.to_owned(), payload, by_pattern };
                     if self.events.try_send(event).is_err() {
                         self.lagging = true;
                     }
@@ -257,6 +267,7 @@ impl Owner {
                     Step::Subscribe(names) => sink.subscribe(names).await?,
                     Step::SubscribePatterns(names) => sink.psubscribe(names).await?,
                     Step::Unsubscribe(names) => sink.unsubscribe(names).await?,
+                    Step::UnsubscribePatterns(names) => sink.punsubscribe(names).await?,
                 }
             }
             Ok(())
@@ -287,11 +298,14 @@ impl Owner {
                         _ => steps.push(Step::Subscribe(new)),
                     }
                 }
-                Request::Unsubscribe { channels } => {
-                    let gone: Vec<String> = channels.into_iter().filter(|name| self.channels.remove(name)).collect();
+                Request::Unsubscribe { channels, patterns } => {
+                    let known = if patterns { &mut self.patterns } else { &mut self.channels };
+                    let gone: Vec<String> = channels.into_iter().filter(|name| known.remove(name)).collect();
                     match steps.last_mut() {
                         _ if gone.is_empty() => {}
-                        Some(Step::Unsubscribe(names)) => names.extend(gone),
+                        Some(Step::UnsubscribePatterns(names)) if patterns => names.extend(gone),
+                        Some(Step::Unsubscribe(names)) if !patterns => names.extend(gone),
+                        _ if patterns => steps.push(Step::UnsubscribePatterns(gone)),
                         _ => steps.push(Step::Unsubscribe(gone)),
                     }
                 }

@@ -3,6 +3,7 @@
 mod api;
 mod audit;
 mod audit_verify;
+mod batch;
 mod dev;
 mod follow;
 mod inspect;
@@ -65,6 +66,9 @@ enum Command {
     /// Create, list, watch and control campaigns through a gateway.
     #[command(subcommand)]
     Campaign(resources::CampaignCommand),
+    /// Cancel, pause or resume many jobs or campaigns at once.
+    #[command(subcommand)]
+    Batch(batch::BatchCommand),
     /// List and take back commands that are to run later.
     #[command(subcommand)]
     Schedule(schedule::ScheduleCommand),
@@ -161,6 +165,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Run(args) => run::run(args, settings()?).await,
         Command::Job(command) => resources::job(command).await,
         Command::Campaign(command) => resources::campaign(command).await,
+        Command::Batch(command) => batch::batch(command).await,
         Command::Schedule(command) => schedule::schedule(command).await,
         Command::Queue(command) => queue::queue(command).await,
         Command::Inspect(command) => inspect::inspect(command, settings()?).await,

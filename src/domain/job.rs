@@ -123,3 +123,12 @@ pub struct Job {
     /// When the row last changed.
     pub updated_at: Option<String>,
 }
+
+/// What a job's messages do not say of it, and what never changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobFacts {
+    /// The campaign it belongs to, if any.
+    pub campaign_id: Option<ResourceId>,
+    /// Which code runs it.
+    pub job_type: String,
+}

@@ -15,7 +15,7 @@ pub use backoff::backoff;
 pub use campaign::{Campaign, CampaignStatus};
 pub use command::{Action, CommandId, When};
 pub use ids::{IdError, RequestId, ResourceId, TenantId, UserId, WorkerId};
-pub use job::{FailedItem, Job, JobStatus, Progress};
+pub use job::{FailedItem, Job, JobFacts, JobStatus, Progress};
 pub use permission::{Permission, PermissionSet};
 pub use resource::{Resource, ResourceKind};
 

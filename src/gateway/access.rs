@@ -4,6 +4,7 @@
 //! permissions, asked for once a second, one question for the whole gateway.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -52,8 +53,68 @@ struct State {
 
 struct Watched {
     caller: Arc<Caller>,
-    kind: ResourceKind,
+    watching: Watching,
     outbox: Arc<Outbox>,
+}
+
+/// What a socket shows, and so which rights it takes.
+#[derive(Clone)]
+pub enum Watching {
+    /// One resource of this kind: without the right to read it the socket closes.
+    One(ResourceKind),
+    /// Everything that may be read: without one of the rights it shows less, without any it closes.
+    All(Arc<Readable>),
+}
+
+/// Which kinds of resources the caller of a tenant-wide socket may read just now.
+#[derive(Debug, Default)]
+pub struct Readable {
+    jobs: AtomicBool,
+    campaigns: AtomicBool,
+}
+
+impl Readable {
+    fn of(&self, kind: ResourceKind) -> &AtomicBool {
+        match kind {
+            ResourceKind::Job => &self.jobs,
+            ResourceKind::Campaign => &self.campaigns,
+        }
+    }
+
+    /// Whether resources of a kind may be read.
+    pub fn may(&self, kind: ResourceKind) -> bool {
+        self.of(kind).load(Ordering::Relaxed)
+    }
+
+    /// The right was given or taken.
+    pub fn set(&self, kind: ResourceKind, may: bool) {
+        self.of(kind).store(may, Ordering::Relaxed);
+    }
+
+    /// Whether anything may be read.
+    pub fn any(&self) -> bool {
+        ResourceKind::ALL.into_iter().any(|kind| self.may(kind))
+    }
+}
+
+impl Watched {
+    fn kinds(&self) -> Vec<ResourceKind> {
+        match &self.watching {
+            Watching::One(kind) => vec![*kind],
+            Watching::All(_) => ResourceKind::ALL.to_vec(),
+        }
+    }
+
+    /// What is known now of the right to read one kind. `true`: it has nothing left to show.
+    fn learn(&self, kind: ResourceKind, may: bool) -> bool {
+        match &self.watching {
+            Watching::One(own) => *own == kind && !may,
+            Watching::All(readable) => {
+                readable.set(kind, may);
+                !readable.any()
+            }
+        }
+    }
 }
 
 /// A socket's place; leaves when dropped.
@@ -71,12 +132,12 @@ impl Access {
         Self(Arc::new(Shared { policy, store, source, state: Mutex::default(), wake: Notify::new() }))
     }
 
-    /// A socket that may stay only while its caller may read resources of this kind.
-    pub fn enter(&self, caller: Arc<Caller>, kind: ResourceKind, outbox: Arc<Outbox>) -> Place {
+    /// A socket that may stay only while its caller may read what it shows.
+    pub fn enter(&self, caller: Arc<Caller>, watching: Watching, outbox: Arc<Outbox>) -> Place {
         let mut state = self.lock();
         state.next += 1;
         let number = state.next;
-        state.open.insert(number, Watched { caller, kind, outbox });
+        state.open.insert(number, Watched { caller, watching, outbox });
         Place { access: self.clone(), number }
     }
 
@@ -143,10 +204,13 @@ impl Access {
             let mut state = self.lock();
             let (everyone, changed) = (std::mem::take(&mut state.everyone), std::mem::take(&mut state.changed));
             let mut rights: HashMap<Right, Arc<Caller>> = HashMap::new();
-            for Watched { caller, kind, .. } in state.open.values() {
+            for watched in state.open.values() {
+                let caller = &watched.caller;
                 if everyone || changed.contains(&caller.user) {
-                    let right = (caller.tenant.clone(), caller.user.clone(), *kind);
-                    rights.entry(right).or_insert_with(|| caller.clone());
+                    for kind in watched.kinds() {
+                        let right = (caller.tenant.clone(), caller.user.clone(), kind);
+                        rights.entry(right).or_insert_with(|| caller.clone());
+                    }
                 }
             }
             (rights, everyone)
@@ -163,14 +227,13 @@ impl Access {
         let mut state = self.lock();
         for (right, holds) in answers {
             match holds {
-                Ok(true) => {}
-                Ok(false) => {
-                    let theirs = state
-                        .open
-                        .values()
-                        .filter(|w| (&w.caller.tenant, &w.caller.user, w.kind) == (&right.0, &right.1, right.2));
-                    theirs.for_each(|watched| watched.outbox.close(Close::revoked()));
-                    tracing::info!(tenant_id = %right.0, user_id = %right.1, "websocket.access_revoked");
+                Ok(may) => {
+                    let theirs =
+                        state.open.values().filter(|w| (&w.caller.tenant, &w.caller.user) == (&right.0, &right.1));
+                    for watched in theirs.filter(|watched| watched.learn(right.2, may)) {
+                        watched.outbox.close(Close::revoked());
+                        tracing::info!(tenant_id = %right.0, user_id = %right.1, "websocket.access_revoked");
+                    }
                 }
                 // Redis or SQL is away. Nothing is revoked on a guess, and nothing is forgotten.
                 Err(_) => {

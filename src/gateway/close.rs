@@ -67,8 +67,8 @@ impl Close {
     /// What to say to a client whose bytes could not be read as messages; `None`: the connection itself is gone.
     pub fn for_error(error: &WsError) -> Option<Self> {
         match error {
-            WsError::Capacity(CapacityError::MessageTooLong { .. }) => {
-                Some(Self::of(1009, "a message may have 16 KiB"))
+            WsError::Capacity(CapacityError::MessageTooLong { max_size, .. }) => {
+                Some(Self { code: 1009, reason: format!("a message may have {} KiB", max_size / 1024).into() })
             }
             WsError::Utf8(_) => Some(Self::of(1007, "text must be UTF-8")),
             WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake) => None,
@@ -112,8 +112,9 @@ mod tests {
 
     #[test]
     fn an_unreadable_message_gets_the_code_of_its_kind() {
-        let long = WsError::Capacity(CapacityError::MessageTooLong { size: 2, max_size: 1 });
-        assert_eq!(Close::for_error(&long).map(|c| c.code()), Some(1009));
+        let long = WsError::Capacity(CapacityError::MessageTooLong { size: 20_000, max_size: 16 * 1024 });
+        let close = Close::for_error(&long).expect("a code");
+        assert_eq!((close.code(), close.frame().reason.as_str()), (1009, "a message may have 16 KiB"));
         let masked = WsError::Protocol(ProtocolError::UnmaskedFrameFromClient);
         assert_eq!(Close::for_error(&masked).map(|c| c.code()), Some(1002));
         let reset = WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake);

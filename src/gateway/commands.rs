@@ -1,11 +1,13 @@
 //! The one way in for a command, whichever way it came: permission, submission, answer, log and metrics.
 
+use std::time::Duration;
+
 use crate::auth::Caller;
 use crate::broker::BrokerError;
 use crate::broker::scripts::submit::{Origin, Submission, SubmitLimits, Submitted};
 use crate::domain::{CommandId, Resource, ResourceKind, TenantId, UserId, When};
 use crate::protocol::client::MAX_DELAY;
-use crate::protocol::frame::Frame;
+use crate::protocol::tenant::no_such;
 use crate::protocol::{CommandRequest, ErrorCode, server};
 use crate::telemetry::metrics;
 
@@ -14,6 +16,8 @@ use super::reply::Refusal;
 
 /// Reads of SQL for one command whose cached permissions expire, or are invalidated, as fast as they are read.
 pub(super) const PERMISSION_READS: u32 = 3;
+/// Longest wait for SQL to say whether a resource is there.
+const EXISTS: Duration = Duration::from_secs(2);
 /// So late a `run_at` may be, in ms: a clock that runs behind, a request that took its time.
 const PAST_MS: i64 = 60_000;
 
@@ -60,15 +64,7 @@ impl CommandAnswer {
             Self::Scheduled { command, run_at, .. } => {
                 server::scheduled(request.action, resource, *command, *run_at, id)
             }
-            Self::Refused(refusal) => match refusal.retry_after {
-                Some(seconds) => Frame::new("error")
-                    .plain("error", refusal.code.word())
-                    .text("message", &refusal.message)
-                    .number("retry_after", seconds)
-                    .request(id)
-                    .end(),
-                None => server::error(refusal.code, &refusal.message, id),
-            },
+            Self::Refused(refusal) => refusal.message_for(id),
         }
     }
 
@@ -93,6 +89,27 @@ pub async fn submit(
     address: Option<&str>,
 ) -> CommandAnswer {
     submit_as(CommandId::generate(), gateway, caller, resource, request, address).await
+}
+
+/// Whether a command cannot be submitted because its resource is not there. Whoever may not command it learns that, and
+/// not what exists: the submission says so, and counts it.
+pub async fn missing(
+    gateway: &Gateway,
+    caller: &Caller,
+    resource: &Resource,
+    request: &CommandRequest,
+) -> Option<Refusal> {
+    let ids = [resource.id.clone()];
+    let read = gateway.store().existing(&resource.tenant, resource.kind, &ids);
+    let Ok(Ok(found)) = tokio::time::timeout(EXISTS, read).await else { return Some(Refusal::unavailable()) };
+    if !found.is_empty() {
+        return None;
+    }
+    match gateway.policy().check(caller, &request.action.permission(resource.kind)).await {
+        Ok(true) => Some(Refusal::new(ErrorCode::NotFound, no_such(resource))),
+        Ok(false) => None,
+        Err(_) => Some(Refusal::unavailable()),
+    }
 }
 
 /// As [`submit`], under an id that the caller has made: the same again does nothing twice.

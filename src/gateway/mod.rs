@@ -4,12 +4,13 @@
 //!
 //! [`server`] accepts; [`upgrade`] lets clients in ([`handshake`] reads their headers) and [`session`] serves each
 //! [`socket`]; [`hub`] passes results and updates on to the [`outbox`] of each; [`rest`] answers plain requests;
-//! [`commands`] is the one way in for a command, [`schedules`] brings in those that were to come later and [`expiry`] ends
-//! those that nobody took up; [`limits`], [`flood`] and [`access`] say who may stay; [`drain`]
-//! sends everyone away at the end, with the codes of [`close`].
+//! [`commands`] is the one way in for a command and [`batch`] for many at once, [`schedules`] brings in those that were
+//! to come later and [`expiry`] ends those that nobody took up; [`limits`], [`flood`] and [`access`] say who may stay;
+//! [`drain`] sends everyone away at the end, with the codes of [`close`].
 
 pub mod access;
 mod backlog;
+pub mod batch;
 pub mod close;
 pub mod commands;
 pub mod drain;

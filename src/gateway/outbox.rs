@@ -1,9 +1,9 @@
-//! What waits for one socket: bounded, with progress folded to the newest.
+//! What waits for one socket: bounded, with progress folded to the newest of each resource.
 //!
 //! Results and changes of state are never dropped. A socket that leaves more of them waiting than the limit
 //! is closed with 4413 instead, and finds the truth in the snapshot when it comes back.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
@@ -12,14 +12,19 @@ use metrics::counter;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::close::Close;
-use crate::domain::CommandId;
+use crate::domain::{CommandId, Resource};
 use crate::telemetry::metrics::MESSAGES_FOLDED;
 
-/// One message for everybody on a resource; the text is shared by all of them.
+/// Places left empty in the middle of the queue before it is closed up.
+const HOLES: usize = 32;
+
+/// One message for everybody who watches; the text is shared by all of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Push {
-    /// How far the work is: of several that wait only the newest is of any use.
+    /// How far the work is: of several that wait only the newest of each resource is of any use.
     Progress {
+        /// Whose.
+        resource: Resource,
         /// Its number on the resource's stream, where it has one.
         seq: Option<i64>,
         /// The message.
@@ -39,13 +44,17 @@ pub enum Push {
         /// The message.
         text: Utf8Bytes,
     },
+    /// A word of the gateway that has its place among the others.
+    Notice(Utf8Bytes),
+    /// Messages were missed. One that waits behind everything says it for all.
+    Missed(Utf8Bytes),
 }
 
 impl Push {
     fn seq(&self) -> Option<i64> {
         match self {
             Self::Progress { seq, .. } | Self::Status { seq, .. } => *seq,
-            Self::Result { .. } => None,
+            Self::Result { .. } | Self::Notice(_) | Self::Missed(_) => None,
         }
     }
 }
@@ -58,18 +67,29 @@ pub struct Outbox {
 }
 
 struct State {
-    queue: VecDeque<Push>,
-    /// Whether one of the queue is progress; there is never a second.
-    progress: bool,
+    /// A place whose message was taken out of the middle is empty.
+    queue: VecDeque<Option<Push>>,
+    /// The number of the first place.
+    first: u64,
+    holes: usize,
+    /// Where the progress of each resource waits; there is never a second.
+    progress: HashMap<Resource, u64>,
     /// Updates up to this number are in the snapshot already.
     floor: i64,
     close: Option<Close>,
 }
 
 impl Outbox {
-    /// Empty; `limit` messages may wait, progress not counted.
+    /// Empty; `limit` messages may wait, and as many of progress, each of another resource.
     pub fn new(limit: usize) -> Self {
-        let state = State { queue: VecDeque::new(), progress: false, floor: i64::MIN, close: None };
+        let state = State {
+            queue: VecDeque::new(),
+            first: 0,
+            holes: 0,
+            progress: HashMap::new(),
+            floor: i64::MIN,
+            close: None,
+        };
         Self { state: Mutex::new(state), wake: AtomicWaker::new(), limit: limit.max(1) }
     }
 
@@ -80,20 +100,9 @@ impl Outbox {
             if state.close.is_some() || push.seq().is_some_and(|seq| seq <= state.floor) {
                 return;
             }
-            if matches!(push, Push::Progress { .. }) {
-                if state.progress {
-                    // Taken out and put at the end: it must not overtake a change of state.
-                    state.queue.retain(|waiting| !matches!(waiting, Push::Progress { .. }));
-                    counter!(MESSAGES_FOLDED).increment(1);
-                }
-                state.progress = true;
-            } else if state.queue.len() - usize::from(state.progress) >= self.limit {
+            if !state.add(push, self.limit) {
                 state.close_with(Close::too_slow());
-                drop(state);
-                self.wake.wake();
-                return;
             }
-            state.queue.push_back(push);
         }
         self.wake.wake();
     }
@@ -101,19 +110,18 @@ impl Outbox {
     /// The next message. `hold_results`: a command's answer is still to come, and must come before its result.
     pub fn pop(&self, hold_results: bool) -> Option<Push> {
         let mut state = self.lock();
-        let index = match hold_results {
-            false => 0,
-            true => state.queue.iter().position(|waiting| !matches!(waiting, Push::Result { .. }))?,
-        };
-        let push = state.queue.remove(index)?;
-        if matches!(push, Push::Progress { .. }) {
-            state.progress = false;
+        let may_go = |push: &Push| !hold_results || !matches!(push, Push::Result { .. });
+        let index = state.queue.iter().position(|place| place.as_ref().is_some_and(may_go))?;
+        let push = state.take(index);
+        if let Some(Push::Progress { resource, .. }) = &push {
+            state.progress.remove(resource);
         }
         if state.queue.is_empty() {
             // Most sockets are idle most of the time.
             state.queue.shrink_to(4);
+            state.progress.shrink_to(1);
         }
-        Some(push)
+        push
     }
 
     /// Whether nothing waits.
@@ -125,8 +133,10 @@ impl Outbox {
     pub fn set_floor(&self, seq: i64) {
         let mut state = self.lock();
         state.floor = seq;
-        state.queue.retain(|waiting| waiting.seq().is_none_or(|n| n > seq));
-        state.progress = state.queue.iter().any(|waiting| matches!(waiting, Push::Progress { .. }));
+        let waiting = state.clear();
+        for push in waiting.into_iter().filter(|push| push.seq().is_none_or(|n| n > seq)) {
+            state.put(push);
+        }
     }
 
     /// The numbers have begun anew (Redis lost its data): a floor above them would hide everything.
@@ -159,13 +169,71 @@ impl Outbox {
 }
 
 impl State {
+    /// `false`: there is no room.
+    fn add(&mut self, push: Push, limit: usize) -> bool {
+        match &push {
+            Push::Progress { resource, .. } => {
+                // Taken out and put at the end: it must not overtake a change of state.
+                if let Some(number) = self.progress.remove(resource) {
+                    self.take(usize::try_from(number - self.first).unwrap_or(usize::MAX));
+                    counter!(MESSAGES_FOLDED).increment(1);
+                } else if self.progress.len() >= limit {
+                    return false;
+                }
+            }
+            Push::Missed(_) => {
+                // To the end as well: what the client reads when it is told must be newer than all that waits.
+                let waiting = |place: &Option<Push>| matches!(place, Some(Push::Missed(_)));
+                if let Some(index) = self.queue.iter().position(waiting) {
+                    self.take(index);
+                }
+            }
+            _ if self.queue.len() - self.holes - self.progress.len() >= limit => return false,
+            _ => {}
+        }
+        self.put(push);
+        true
+    }
+
+    fn put(&mut self, push: Push) {
+        if let Push::Progress { resource, .. } = &push {
+            self.progress.insert(resource.clone(), self.first + self.queue.len() as u64);
+        }
+        self.queue.push_back(Some(push));
+    }
+
+    /// Takes the message out of a place.
+    fn take(&mut self, index: usize) -> Option<Push> {
+        let push = self.queue.get_mut(index)?.take();
+        self.holes += usize::from(push.is_some());
+        while matches!(self.queue.front(), Some(None)) {
+            self.queue.pop_front();
+            self.first += 1;
+            self.holes -= 1;
+        }
+        if self.holes > HOLES && self.holes > self.queue.len() / 2 {
+            for push in self.clear() {
+                self.put(push);
+            }
+        }
+        push
+    }
+
+    /// Empties the queue; gives what waited, in its order.
+    fn clear(&mut self) -> Vec<Push> {
+        self.first += self.queue.len() as u64;
+        self.holes = 0;
+        self.progress.clear();
+        self.queue.drain(..).flatten().collect()
+    }
+
     fn close_with(&mut self, close: Close) {
         if self.close.is_some() {
             return;
         }
         if !close.delivers_first() {
-            self.queue = VecDeque::new();
-            self.progress = false;
+            self.clear();
+            (self.queue, self.progress) = (VecDeque::new(), HashMap::new());
         }
         self.close = Some(close);
     }
@@ -175,8 +243,13 @@ impl State {
 mod tests {
     use super::*;
 
+    fn progress_of(id: &str, seq: i64) -> Push {
+        let resource = Resource::parse(&format!("t:job:{id}")).expect("resource");
+        Push::Progress { resource, seq: Some(seq), text: format!("{id}{seq}").into() }
+    }
+
     fn progress(seq: i64) -> Push {
-        Push::Progress { seq: Some(seq), text: format!("p{seq}").into() }
+        progress_of("p", seq)
     }
 
     fn status(seq: i64) -> Push {
@@ -200,6 +273,46 @@ mod tests {
         assert_eq!(all(&outbox), [status(3), progress(5), status(6)]);
         outbox.push(progress(7));
         assert_eq!(all(&outbox), [progress(7)]);
+    }
+
+    #[test]
+    fn progress_of_each_resource_is_folded_by_itself_however_much_of_it_comes() {
+        let outbox = Outbox::new(10);
+        for seq in 1..=1_000 {
+            for id in ["a", "b", "c"] {
+                outbox.push(progress_of(id, seq));
+            }
+            if seq == 500 {
+                outbox.push(status(500));
+            }
+        }
+        assert!(outbox.lock().queue.len() < 100, "folded messages leave no places behind for ever");
+        let newest = ["a", "b", "c"].map(|id| progress_of(id, 1_000));
+        assert_eq!(all(&outbox), [vec![status(500)], newest.to_vec()].concat());
+        assert_eq!(outbox.lock().holes, 0);
+    }
+
+    #[test]
+    fn as_many_resources_as_messages_may_wait() {
+        let outbox = Outbox::new(3);
+        for id in ["a", "b", "c", "a"] {
+            outbox.push(progress_of(id, 1));
+        }
+        assert_eq!(outbox.closing(), None);
+        outbox.push(progress_of("d", 1));
+        assert_eq!(outbox.closing(), Some(Close::too_slow()));
+    }
+
+    #[test]
+    fn what_was_missed_is_said_once_after_everything_that_is_older() {
+        let outbox = Outbox::new(3);
+        let missed = Push::Missed("m".into());
+        for push in [status(1), missed.clone(), missed.clone(), status(2), missed.clone()] {
+            outbox.push(push);
+        }
+        assert_eq!(all(&outbox), [status(1), status(2), missed.clone()]);
+        outbox.push(missed.clone());
+        assert_eq!(all(&outbox), [missed]);
     }
 
     #[test]
@@ -230,6 +343,7 @@ mod tests {
         assert_eq!(outbox.pop(true), Some(progress(2)));
         assert_eq!(outbox.pop(true), None);
         assert_eq!(outbox.pop(false), Some(result(command)));
+        assert_eq!(outbox.pop(false), None);
     }
 
     #[test]

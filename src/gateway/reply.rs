@@ -5,7 +5,8 @@ use hyper::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use warp::reply::{Reply, Response};
 
 use crate::auth::AuthError;
-use crate::protocol::ErrorCode;
+use crate::protocol::frame::Frame;
+use crate::protocol::{ErrorCode, server};
 
 /// A refusal, in words for the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +28,19 @@ impl Refusal {
     /// Redis or SQL is away.
     pub fn unavailable() -> Self {
         Self::new(ErrorCode::Unavailable, UNAVAILABLE)
+    }
+
+    /// As a message on a socket.
+    pub fn message_for(&self, request_id: Option<&str>) -> String {
+        match self.retry_after {
+            Some(seconds) => Frame::new("error")
+                .plain("error", self.code.word())
+                .text("message", &self.message)
+                .number("retry_after", seconds)
+                .request(request_id)
+                .end(),
+            None => server::error(self.code, &self.message, request_id),
+        }
     }
 
     /// As an HTTP answer.

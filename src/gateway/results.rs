@@ -17,7 +17,7 @@ use crate::domain::{Action, CommandId, Resource};
 use crate::telemetry::metrics;
 
 /// Accepted commands that may wait to be taken in. When it is full the next ones are not followed, and counted.
-const INBOX: usize = 1_024;
+const INBOX: usize = 8_192;
 /// Commands followed at once; the same beyond that. About 300 bytes each.
 const FOLLOWED: usize = 20_000;
 /// Commands asked about in one go: they share the round trip.

@@ -17,7 +17,6 @@ use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 
 use super::close::Close;
 use super::snapshot::MAX_SNAPSHOT;
-use crate::protocol::MAX_FRAME;
 
 /// Read buffer, and bytes gathered before they are written: the library's own are 128 KiB each, for every
 /// idle socket.
@@ -44,7 +43,8 @@ pub struct Counted {
 
 impl Socket {
     /// Takes over an upgraded connection; `None` if it is not one of this server's.
-    pub async fn take_over(upgraded: Upgraded) -> Option<Self> {
+    /// `longest`: bytes of one message of the client.
+    pub async fn take_over(upgraded: Upgraded, longest: usize) -> Option<Self> {
         // The bare connection: hyper's wrapping costs memory for as long as the socket lives.
         let parts = upgraded.downcast::<TokioIo<TcpStream>>().ok()?;
         let inner = Counted { inner: parts.io.into_inner(), written: 0 };
@@ -52,8 +52,8 @@ impl Socket {
             .read_buffer_size(BUFFER)
             .write_buffer_size(BUFFER)
             .max_write_buffer_size(WRITE_LIMIT)
-            .max_message_size(Some(MAX_FRAME))
-            .max_frame_size(Some(MAX_FRAME));
+            .max_message_size(Some(longest))
+            .max_frame_size(Some(longest));
         let read = parts.read_buf.to_vec();
         let stream = WebSocketStream::from_partially_read(inner, read, Role::Server, Some(config)).await;
         Some(Self { stream, unflushed: false, broken: false })

@@ -1,6 +1,7 @@
-//! The two socket endpoints: every check before the upgrade (CONTRACT section 3), and the upgrade, by hand,
+//! The socket endpoints: every check before the upgrade (CONTRACT section 3), and the upgrade, by hand,
 //! because the ready-made one keeps 128 KiB of buffer for every idle socket.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,58 +10,75 @@ use hyper::upgrade::OnUpgrade;
 use warp::Filter;
 use warp::reply::Response;
 
+use super::access::{Readable, Watching};
 use super::handshake::{self, Unfit};
+use super::hub::Member;
+use super::limits::Lease;
 use super::outbox::Outbox;
 use super::reply::Refusal;
-use super::session::{self, Admitted};
+use super::session::one::One;
+use super::session::whole::Whole;
+use super::session::{self, Admitted, Subject};
 use super::socket::Socket;
 use super::{Gateway, Peer, Routes, snapshot};
 use crate::auth::{self, Caller};
 use crate::broker::scripts::connections::Opened;
-use crate::domain::{Permission, Resource, ResourceKind};
-use crate::protocol::ErrorCode;
+use crate::domain::{Permission, Resource, ResourceId, ResourceKind};
+use crate::protocol::{ErrorCode, MAX_BATCH_FRAME, MAX_FRAME, server, tenant};
 use crate::telemetry::metrics;
 
 /// Longest wait for a resource's state.
 const READ: Duration = Duration::from_secs(2);
+/// A socket for everything of a tenant may leave so many times as much waiting as one of a single resource, but no
+/// more than the second number.
+const TENANT_OUTBOX: (usize, usize) = (16, 65_536);
 
-/// `/api/v1/realtime/ws/jobs/{id}` and `/api/v1/realtime/ws/campaigns/{id}`.
+/// `/api/v1/realtime/ws/jobs/{id}`, `/api/v1/realtime/ws/campaigns/{id}` and `/api/v1/realtime/ws`.
 pub fn routes(gateway: &Gateway) -> Routes {
-    endpoint(gateway, ResourceKind::Job).or(endpoint(gateway, ResourceKind::Campaign)).unify().boxed()
+    let one = endpoint(gateway, ResourceKind::Job).or(endpoint(gateway, ResourceKind::Campaign)).unify();
+    one.or(tenant_endpoint(gateway)).unify().boxed()
 }
 
 fn endpoint(gateway: &Gateway, kind: ResourceKind) -> Routes {
     let gateway = gateway.clone();
-    let query = warp::query::raw().or(warp::any().map(String::new)).unify();
     warp::path!("api" / "v1" / "realtime" / "ws" / String / String)
         .and_then(move |plural: String, id: String| async move {
             if plural == kind.plural() { Ok(id) } else { Err(warp::reject::not_found()) }
         })
-        .and(warp::get())
-        .and(query)
-        .and(warp::header::headers_cloned())
-        .and(warp::ext::get::<Peer>())
-        .and(warp::ext::optional::<OnUpgrade>())
-        .then(move |id: String, query: String, headers: HeaderMap, peer: Peer, upgrade: Option<OnUpgrade>| {
+        .and(request())
+        .then(move |id: String, request: Request| {
             let gateway = gateway.clone();
-            async move {
-                let request = Request { kind, id, query, headers, peer, upgrade };
-                match admit(&gateway, request).await {
-                    Ok(response) => response,
-                    Err(why) => refused(why),
-                }
-            }
+            async move { admit_to_one(&gateway, request, kind, &id).await.unwrap_or_else(refused) }
+        })
+        .boxed()
+}
+
+fn tenant_endpoint(gateway: &Gateway) -> Routes {
+    let gateway = gateway.clone();
+    warp::path!("api" / "v1" / "realtime" / "ws")
+        .and(request())
+        .then(move |request: Request| {
+            let gateway = gateway.clone();
+            async move { admit_to_all(&gateway, request).await.unwrap_or_else(refused) }
         })
         .boxed()
 }
 
 struct Request {
-    kind: ResourceKind,
-    id: String,
     query: String,
     headers: HeaderMap,
     peer: Peer,
     upgrade: Option<OnUpgrade>,
+}
+
+fn request() -> impl Filter<Extract = (Request,), Error = warp::Rejection> + Clone + Send + Sync + 'static {
+    let query = warp::query::raw().or(warp::any().map(String::new)).unify();
+    warp::get()
+        .and(query)
+        .and(warp::header::headers_cloned())
+        .and(warp::ext::get::<Peer>())
+        .and(warp::ext::optional::<OnUpgrade>())
+        .map(|query, headers, peer, upgrade| Request { query, headers, peer, upgrade })
 }
 
 /// Why a request does not become a socket.
@@ -90,23 +108,15 @@ fn refused(refused: Refused) -> Response {
     }
 }
 
-async fn admit(gateway: &Gateway, request: Request) -> Result<Response, Refused> {
-    let presented = auth::present(Some(&request.query), &request.headers);
-    let token = presented.as_ref().map_or("", |p| p.token.as_str());
-    let caller = gateway.verifier().verify(token).await?;
-    let resource = resource_of(&caller, request.kind, &request.id)?;
-    if !handshake::origin_allowed(&request.headers, &gateway.settings().server.public_origins) {
-        let message = "Pages of this origin may not open sockets here: add it to server.public_origins";
-        return Err(Refusal::new(ErrorCode::Forbidden, message).into());
-    }
-    let health = gateway.health();
-    if gateway.stopping().is_cancelled() || !health.redis() || !health.sql() {
-        return Err(Refusal::unavailable().into());
-    }
-    let read = Permission::read(request.kind);
-    if !gateway.policy().check(&caller, &read).await.map_err(|_| Refusal::unavailable())? {
-        let message = format!("Insufficient permissions: {} is needed", read.as_str());
-        return Err(Refusal::new(ErrorCode::PermissionDenied, message).into());
+async fn admit_to_one(gateway: &Gateway, request: Request, kind: ResourceKind, id: &str) -> Result<Response, Refused> {
+    let caller = caller(gateway, &request).await?;
+    // The same answer as for a resource that is not there: an id that is none cannot be anyone's.
+    let id: ResourceId = id.parse().map_err(|_| not_found(kind))?;
+    let resource = Resource { tenant: caller.tenant.clone(), kind, id };
+    check_place(gateway, &request)?;
+    let read = Permission::read(kind);
+    if !may(gateway, &caller, &read).await? {
+        return Err(denied(read.as_str()).into());
     }
     // Subscribed before the row is read: nothing that happens from here on is missed, and all that can fail
     // has been done before the client is told that it is in.
@@ -114,36 +124,100 @@ async fn admit(gateway: &Gateway, request: Request) -> Result<Response, Refused>
     let seat = gateway.hub().join(&resource, outbox.clone()).await.map_err(|_| Refusal::unavailable())?;
     let reading = snapshot::read(gateway.broker(), gateway.store(), &resource);
     let Ok(Ok(state)) = tokio::time::timeout(READ, reading).await else { return Err(Refusal::unavailable().into()) };
-    let Some(state) = state else { return Err(not_found(request.kind).into()) };
+    let Some(state) = state else { return Err(not_found(kind).into()) };
     outbox.set_floor(state.seq());
+    let greeting = VecDeque::from([server::subscribed(&resource).into(), state.socket_message().into()]);
+    admit(gateway, request, caller, MAX_FRAME, |caller, address, lease| Admitted {
+        caller,
+        subject: One::new(resource, seat),
+        watching: Watching::One(kind),
+        address,
+        outbox,
+        lease,
+        greeting,
+    })
+    .await
+}
+
+async fn admit_to_all(gateway: &Gateway, request: Request) -> Result<Response, Refused> {
+    let caller = caller(gateway, &request).await?;
+    check_place(gateway, &request)?;
+    let readable = Arc::new(Readable::default());
+    for kind in ResourceKind::ALL {
+        readable.set(kind, may(gateway, &caller, &Permission::read(kind)).await?);
+    }
+    if !readable.any() {
+        return Err(denied("jobs.read or campaigns.read").into());
+    }
+    let (times, most) = TENANT_OUTBOX;
+    let outbox = Arc::new(Outbox::new((gateway.settings().limits.outbox_messages * times).min(most)));
+    let member = Arc::new(Member::new(outbox.clone(), readable.clone()));
+    let tenant = caller.tenant.clone();
+    let seat = gateway.hub().join_tenant(&tenant, member.clone()).await.map_err(|_| Refusal::unavailable())?;
+    let greeting = VecDeque::from([tenant::subscribed(&tenant).into()]);
+    let (broker, ttl) = (gateway.broker().clone(), gateway.settings().command.ttl);
+    admit(gateway, request, caller, MAX_BATCH_FRAME, |caller, address, lease| Admitted {
+        caller,
+        subject: Whole::new(tenant, member, seat, broker, ttl),
+        watching: Watching::All(readable),
+        address,
+        outbox,
+        lease,
+        greeting,
+    })
+    .await
+}
+
+/// Whose token it is.
+async fn caller(gateway: &Gateway, request: &Request) -> Result<Caller, Refused> {
+    let presented = auth::present(Some(&request.query), &request.headers);
+    let token = presented.as_ref().map_or("", |p| p.token.as_str());
+    Ok(gateway.verifier().verify(token).await?)
+}
+
+/// Whether the page may be here at all, and the gateway can serve anyone.
+fn check_place(gateway: &Gateway, request: &Request) -> Result<(), Refusal> {
+    if !handshake::origin_allowed(&request.headers, &gateway.settings().server.public_origins) {
+        let message = "Pages of this origin may not open sockets here: add it to server.public_origins";
+        return Err(Refusal::new(ErrorCode::Forbidden, message));
+    }
+    let health = gateway.health();
+    if gateway.stopping().is_cancelled() || !health.redis() || !health.sql() {
+        return Err(Refusal::unavailable());
+    }
+    Ok(())
+}
+
+async fn may(gateway: &Gateway, caller: &Caller, permission: &Permission) -> Result<bool, Refusal> {
+    gateway.policy().check(caller, permission).await.map_err(|_| Refusal::unavailable())
+}
+
+fn denied(needed: &str) -> Refusal {
+    Refusal::new(ErrorCode::PermissionDenied, format!("Insufficient permissions: {needed} is needed"))
+}
+
+/// The last checks, and the upgrade. `longest`: bytes of one message of the client.
+async fn admit<S: Subject>(
+    gateway: &Gateway,
+    request: Request,
+    caller: Caller,
+    longest: usize,
+    with: impl FnOnce(Arc<Caller>, Box<str>, Lease) -> Admitted<S>,
+) -> Result<Response, Refused> {
     let accept = handshake::check(&request.headers).map_err(Refused::Unfit)?;
     let Some(upgrade) = request.upgrade else { return Err(Refused::Unfit(Unfit::NotAnUpgrade)) };
     let opened = gateway.leases().open(&caller, &gateway.settings().limits).await;
     let lease = opened.map_err(|_| Refusal::unavailable())?.map_err(too_many)?;
-    let admitted = Admitted {
-        caller: Arc::new(caller),
-        resource,
-        address: request.peer.0.ip().to_string().into(),
-        outbox,
-        seat,
-        lease,
-        snapshot: state.socket_message(),
-    };
-    gateway.tracker().spawn(run(gateway.clone(), upgrade, admitted));
+    let admitted = with(Arc::new(caller), request.peer.0.ip().to_string().into(), lease);
+    gateway.tracker().spawn(run(gateway.clone(), upgrade, longest, admitted));
     Ok(handshake::switching(&request.headers, accept))
 }
 
 /// After the 101 is out; if the client is gone by then, what it was given is given back.
-async fn run(gateway: Gateway, upgrade: OnUpgrade, admitted: Admitted) {
+async fn run<S: Subject>(gateway: Gateway, upgrade: OnUpgrade, longest: usize, admitted: Admitted<S>) {
     let Ok(upgraded) = upgrade.await else { return };
-    let Some(socket) = Socket::take_over(upgraded).await else { return };
+    let Some(socket) = Socket::take_over(upgraded, longest).await else { return };
     session::run(gateway, socket, admitted).await;
-}
-
-fn resource_of(caller: &Caller, kind: ResourceKind, id: &str) -> Result<Resource, Refusal> {
-    // The same answer as for a resource that is not there: an id that is none cannot be anyone's.
-    let id = id.parse().map_err(|_| not_found(kind))?;
-    Ok(Resource { tenant: caller.tenant.clone(), kind, id })
 }
 
 fn not_found(kind: ResourceKind) -> Refusal {

@@ -7,16 +7,25 @@ use crate::domain::{Action, CommandId, RequestId, ResourceKind, When};
 
 /// Longest text frame (and longest message put together from fragments), in bytes.
 pub const MAX_FRAME: usize = 16 * 1024;
+/// The same on the tenant-wide socket, and the longest body of a batch: a thousand ids of 128 characters fit.
+pub const MAX_BATCH_FRAME: usize = 192 * 1024;
 /// Longest `reason`, in characters.
 pub const MAX_REASON: usize = 500;
 /// Furthest that a command can be scheduled ahead, in seconds: 366 days.
 pub const MAX_DELAY: u32 = 366 * 86_400;
 
-/// One message of a client.
+/// One message of a client on the socket of a resource.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ClientMessage {
     /// Cancel, pause or resume the socket's resource.
     Command(CommandRequest),
+    /// What every socket takes.
+    Common(Common),
+}
+
+/// A message that every socket takes.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Common {
     /// Take back a command that was scheduled.
     CancelScheduled {
         /// Which.
@@ -54,8 +63,35 @@ pub struct Rejection {
     pub request_id: Option<RequestId>,
 }
 
+/// Reads one text frame on a socket of the given kind.
+pub fn parse(text: &str, kind: ResourceKind) -> Result<ClientMessage, Rejection> {
+    let opened = Opened::read(text)?;
+    if let Some(common) = opened.common()? {
+        return Ok(ClientMessage::Common(common));
+    }
+    let unknown = |message: String| opened.reject(ErrorCode::UnknownType, message);
+    let Some((action, on)) = command_word(&opened.word) else {
+        let word = kind.word();
+        return Err(unknown(format!(
+            "Unknown type; this socket takes cancel_{word}, pause_{word}, resume_{word}, cancel_scheduled, ping and refresh_token"
+        )));
+    };
+    if on != kind {
+        let (word, action) = (kind.word(), action.word());
+        return Err(unknown(format!("This is a {word}'s socket: send {action}_{word} here")));
+    }
+    Ok(ClientMessage::Command(opened.command(action)?))
+}
+
+/// A message with its type and its `request_id` read, on the way to be understood.
+pub(super) struct Opened {
+    pub(super) word: String,
+    pub(super) request_id: Option<RequestId>,
+    pub(super) raw: Raw,
+}
+
 #[derive(Deserialize)]
-struct Raw {
+pub(super) struct Raw {
     #[serde(rename = "type")]
     kind: Option<serde_json::Value>,
     request_id: Option<serde_json::Value>,
@@ -64,73 +100,79 @@ struct Raw {
     delay_seconds: Option<serde_json::Value>,
     schedule_id: Option<serde_json::Value>,
     token: Option<serde_json::Value>,
+    pub(super) job_id: Option<serde_json::Value>,
+    pub(super) campaign_id: Option<serde_json::Value>,
 }
 
-/// Reads one text frame on a socket of the given kind.
-pub fn parse(text: &str, kind: ResourceKind) -> Result<ClientMessage, Rejection> {
-    let invalid = |message: String| Rejection { code: ErrorCode::InvalidMessage, message, request_id: None };
-    if !text.trim_start().starts_with('{') {
-        return Err(invalid("Send one JSON object with a \"type\"".to_owned()));
-    }
-    let raw: Raw =
-        serde_json::from_str(text).map_err(|e| invalid(format!("Not a JSON object with a \"type\": {e}")))?;
-    let request_id = match raw.request_id {
-        None | Some(serde_json::Value::Null) => None,
-        Some(serde_json::Value::String(id)) => Some(id.parse::<RequestId>().map_err(|e| invalid(e.to_string()))?),
-        Some(_) => return Err(invalid("request_id must be a text".to_owned())),
-    };
-    let reject = |code, message: String| Rejection { code, message, request_id: request_id.clone() };
-    let invalid = |message: &str| reject(ErrorCode::InvalidMessage, message.to_owned());
-    let word = match &raw.kind {
-        Some(serde_json::Value::String(word)) => word.as_str(),
-        Some(_) => return Err(invalid("\"type\" must be a text")),
-        None => return Err(invalid("\"type\" is missing")),
-    };
-    match word {
-        "ping" => return Ok(ClientMessage::Ping),
-        "refresh_token" => {
-            return match raw.token {
-                Some(serde_json::Value::String(token)) => Ok(ClientMessage::RefreshToken(token)),
-                _ => Err(invalid("refresh_token needs a \"token\"")),
-            };
+impl Opened {
+    /// One JSON object with a type.
+    pub(super) fn read(text: &str) -> Result<Self, Rejection> {
+        let invalid = |message: String| Rejection { code: ErrorCode::InvalidMessage, message, request_id: None };
+        if !text.trim_start().starts_with('{') {
+            return Err(invalid("Send one JSON object with a \"type\"".to_owned()));
         }
-        "cancel_scheduled" => {
-            let id = raw.schedule_id.as_ref().and_then(serde_json::Value::as_str).and_then(|id| id.parse().ok());
-            return match id {
-                Some(schedule) => Ok(ClientMessage::CancelScheduled { schedule, request_id }),
-                None => Err(invalid("cancel_scheduled needs the \"schedule_id\" that the answer to the command named")),
-            };
-        }
-        _ => {}
+        let raw: Raw =
+            serde_json::from_str(text).map_err(|e| invalid(format!("Not a JSON object with a \"type\": {e}")))?;
+        let request_id = match &raw.request_id {
+            None | Some(serde_json::Value::Null) => None,
+            Some(serde_json::Value::String(id)) => Some(id.parse::<RequestId>().map_err(|e| invalid(e.to_string()))?),
+            Some(_) => return Err(invalid("request_id must be a text".to_owned())),
+        };
+        let mut opened = Self { word: String::new(), request_id, raw };
+        opened.word = match &opened.raw.kind {
+            Some(serde_json::Value::String(word)) => word.clone(),
+            Some(_) => return Err(opened.invalid("\"type\" must be a text")),
+            None => return Err(opened.invalid("\"type\" is missing")),
+        };
+        Ok(opened)
     }
-    let Some((action, on)) = command_word(word) else {
-        return Err(reject(
-            ErrorCode::UnknownType,
-            format!(
-                "Unknown type; this socket takes {0}_{1}, {2}_{1}, {3}_{1}, cancel_scheduled, ping and refresh_token",
-                "cancel",
-                kind.word(),
-                "pause",
-                "resume"
-            ),
-        ));
-    };
-    if on != kind {
-        return Err(reject(
-            ErrorCode::UnknownType,
-            format!("This is a {}'s socket: send {}_{} here", kind.word(), action.word(), kind.word()),
-        ));
+
+    pub(super) fn reject(&self, code: ErrorCode, message: String) -> Rejection {
+        Rejection { code, message, request_id: self.request_id.clone() }
     }
-    let reason = match raw.reason {
-        None | Some(serde_json::Value::Null) => None,
-        Some(serde_json::Value::String(reason)) if reason.chars().count() <= MAX_REASON => Some(reason),
-        Some(serde_json::Value::String(_)) => {
-            return Err(invalid("reason may have 500 characters at most"));
-        }
-        Some(_) => return Err(invalid("reason must be a text")),
-    };
-    let when = when(raw.run_at.as_ref(), raw.delay_seconds.as_ref()).map_err(invalid)?;
-    Ok(ClientMessage::Command(CommandRequest { action, request_id, reason, when }))
+
+    pub(super) fn invalid(&self, message: impl Into<String>) -> Rejection {
+        self.reject(ErrorCode::InvalidMessage, message.into())
+    }
+
+    /// As what every socket takes; `None`: it is something else.
+    pub(super) fn common(&self) -> Result<Option<Common>, Rejection> {
+        let text = |value: &Option<serde_json::Value>| value.as_ref()?.as_str().map(str::to_owned);
+        Ok(Some(match self.word.as_str() {
+            "ping" => Common::Ping,
+            "refresh_token" => {
+                let token = text(&self.raw.token);
+                Common::RefreshToken(token.ok_or_else(|| self.invalid("refresh_token needs a \"token\""))?)
+            }
+            "cancel_scheduled" => {
+                let schedule = text(&self.raw.schedule_id).and_then(|id| id.parse().ok());
+                let needed = "cancel_scheduled needs the \"schedule_id\" that the answer to the command named";
+                let schedule = schedule.ok_or_else(|| self.invalid(needed))?;
+                Common::CancelScheduled { schedule, request_id: self.request_id.clone() }
+            }
+            _ => return Ok(None),
+        }))
+    }
+
+    /// What a command may carry.
+    pub(super) fn command(&self, action: Action) -> Result<CommandRequest, Rejection> {
+        let reason = match &self.raw.reason {
+            None | Some(serde_json::Value::Null) => None,
+            Some(serde_json::Value::String(reason)) => Some(reason.clone()),
+            Some(_) => return Err(self.invalid("reason must be a text")),
+        };
+        short_reason(reason.as_deref()).map_err(|words| self.invalid(words))?;
+        let when = when(self.raw.run_at.as_ref(), self.raw.delay_seconds.as_ref()).map_err(|e| self.invalid(e))?;
+        Ok(CommandRequest { action, request_id: self.request_id.clone(), reason, when })
+    }
+}
+
+/// Whether a reason is short enough.
+pub(super) fn short_reason(reason: Option<&str>) -> Result<(), &'static str> {
+    match reason {
+        Some(reason) if reason.chars().count() > MAX_REASON => Err("reason may have 500 characters at most"),
+        _ => Ok(()),
+    }
 }
 
 /// Reads `run_at` or `delay_seconds`.
@@ -155,7 +197,7 @@ fn when(run_at: Option<&serde_json::Value>, delay: Option<&serde_json::Value>) -
     }
 }
 
-fn command_word(word: &str) -> Option<(Action, ResourceKind)> {
+pub(super) fn command_word(word: &str) -> Option<(Action, ResourceKind)> {
     let (action, kind) = word.split_once('_')?;
     Some((Action::from_word(action)?, ResourceKind::from_word(kind)?))
 }
@@ -230,6 +272,9 @@ mod tests {
         assert_eq!(when(r#""delay_seconds":90,"run_at":null"#), When::After(90));
         assert_eq!(when(r#""run_at":"1970-01-01T01:00:01+01:00""#), When::At(1_000));
         let text = r#"{"type":"cancel_scheduled","schedule_id":"0190f3c8-0000-7000-8000-000000000001"}"#;
-        assert!(matches!(parse(text, Job), Ok(ClientMessage::CancelScheduled { request_id: None, .. })));
+        assert!(matches!(
+            parse(text, Job),
+            Ok(ClientMessage::Common(Common::CancelScheduled { request_id: None, .. }))
+        ));
     }
 }

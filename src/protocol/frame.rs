@@ -40,6 +40,12 @@ impl Frame {
         self
     }
 
+    /// A value that is written as JSON already.
+    pub fn raw(mut self, name: &str, json: &str) -> Self {
+        let _ = write!(self.0, ",\"{name}\":{json}");
+        self
+    }
+
     /// Any value.
     pub fn json(mut self, name: &str, value: &impl serde::Serialize) -> Self {
         // Serializing into a String fails only for maps with keys that are not text; there are none here.

@@ -1,11 +1,18 @@
 //! The bytes that programs outside rely on: WebSocket messages and the control message on Redis.
 //! Pure: parsing and writing, no I/O.
 
+pub mod batch;
+pub mod batch_answer;
 pub mod client;
 pub mod control;
 pub mod error;
+pub mod feed;
 pub mod frame;
 pub mod server;
+pub mod tenant;
 
-pub use client::{ClientMessage, CommandRequest, MAX_FRAME, parse};
+pub use batch::BatchRequest;
+pub use client::{ClientMessage, CommandRequest, Common, MAX_BATCH_FRAME, MAX_FRAME, parse};
 pub use error::ErrorCode;
+pub use feed::FeedFilter;
+pub use tenant::{TenantMessage, parse_tenant};

@@ -1,6 +1,6 @@
 //! Everything that talks to SQL: SQLite (WAL, one writer) and PostgreSQL behind one type.
 //!
-//! One file for each concern: `jobs` (rows and lists), `commands` (what a command changes) and `batch` (many of
+//! One file for each concern: `jobs` (rows and lists), `selection` (which of many are there, or fit), `commands` (what a command changes) and `batch` (many of
 //! them to a transaction), `queue` (which job a worker gets), `runs` (what a worker that hosts a job writes),
 //! `failed_items`, `upkeep` (what one worker does for all), `permissions`, `audit`, `imports`, `migrations`; `database` connects, and `sql` hides which database it is.
 
@@ -17,6 +17,7 @@ mod permissions;
 mod queue;
 mod rows;
 mod runs;
+mod selection;
 mod sql;
 pub mod types;
 mod upkeep;

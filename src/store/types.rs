@@ -2,7 +2,7 @@
 
 use crate::domain::{
     Action, AuditEntry, AuditEvent, ChainLink, CommandId, FailedItem, Job, JobStatus, Progress, Resource, ResourceId,
-    TenantId, UserId, WorkerId,
+    ResourceKind, TenantId, UserId, WorkerId,
 };
 
 /// A job to be made.
@@ -69,6 +69,21 @@ pub struct CampaignFilter {
     pub after: Option<String>,
     /// At most so many (1 to 1,000).
     pub limit: u32,
+}
+
+/// Which resources to take for a batch: those that have not ended, and fit.
+#[derive(Debug, Clone)]
+pub struct Chosen {
+    /// Whose.
+    pub tenant: TenantId,
+    /// Jobs or campaigns.
+    pub kind: ResourceKind,
+    /// Only in one of these statuses; none given: in any that is not an end.
+    pub status: Vec<&'static str>,
+    /// Only that campaign's jobs.
+    pub campaign: Option<ResourceId>,
+    /// Only jobs of that type.
+    pub job_type: Option<String>,
 }
 
 /// One run of one job inside one worker: the right to write about it.

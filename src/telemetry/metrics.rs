@@ -185,10 +185,10 @@ pub fn command_ended(kind: ResourceKind, action: Action, succeeded: bool, latenc
     histogram!(WORKER_LATENCY, "resource" => kind.word(), "action" => action.word()).record(latency.as_secs_f64());
 }
 
-/// A socket was opened on a resource of this kind.
-pub fn connection_opened(kind: ResourceKind) {
+/// A socket was opened on a `job`, a `campaign` or a `tenant`.
+pub fn connection_opened(resource: &'static str) {
     gauge!(CONNECTIONS).increment(1.0);
-    counter!(CONNECTIONS_OPENED, "resource" => kind.word()).increment(1);
+    counter!(CONNECTIONS_OPENED, "resource" => resource).increment(1);
 }
 
 /// A socket was closed with this code (1005: the client left without one; `None`: with one of its own making).

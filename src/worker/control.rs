@@ -167,7 +167,7 @@ pub(crate) async fn listen(core: Arc<Core>, mut events: mpsc::Receiver<Event>) {
         match event {
             None => return,
             Some(Event::Message { channel, .. }) if channel == DISPATCH_CHANNEL => core.dispatch.notify_one(),
-            Some(Event::Message { channel, payload }) => {
+            Some(Event::Message { channel, payload, .. }) => {
                 let text = std::str::from_utf8(&payload).unwrap_or_default();
                 let Some(resource) = control::resource_of(&channel, text) else { continue };
                 if !core.serves(&resource.tenant) {

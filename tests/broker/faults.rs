@@ -215,7 +215,8 @@ async fn subscriptions_keep_their_order_and_outlive_their_handle_and_a_restart()
         assert_eq!(heard, if i % 2 == 0 { ":1" } else { ":0" }, "{i}");
     }
     for i in (0..200_usize).step_by(2) {
-        let expected = Event::Message { channel: format!("acme:job:j{i}"), payload: i.to_string().into() };
+        let expected =
+            Event::Message { channel: format!("acme:job:j{i}"), payload: i.to_string().into(), by_pattern: false };
         assert_eq!(events.recv().await, Some(expected));
     }
     stop.cancel();

@@ -141,6 +141,28 @@ impl Bed {
         socket
     }
 
+    /// Opens Ann's tenant-wide socket.
+    pub async fn tenant_socket(&self, gateway: &Running) -> Socket {
+        self.tenant_socket_of(gateway, &self.token("ann", "acme")).await
+    }
+
+    pub async fn tenant_socket_of(&self, gateway: &Running, token: &str) -> Socket {
+        let mut socket = Socket::open(&self.tenant_url(gateway, token)).await;
+        let first = socket.next().await;
+        assert_eq!((&first["type"], &first["channel"]), (&"subscribed".into(), &first["tenant_id"]), "{first}");
+        socket
+    }
+
+    pub fn tenant_url(&self, gateway: &Running, token: &str) -> String {
+        format!("ws://{}/api/v1/realtime/ws?token={token}", gateway.address)
+    }
+
+    /// Publishes anything, as somebody with access to Redis can.
+    pub async fn publish(&self, channel: &str, message: &str) {
+        let words = ["PUBLISH", channel, message].map(str::to_owned);
+        self.broker.show(&words).await.expect("publish");
+    }
+
     /// Claims the next command of a resource, as a worker does.
     pub async fn claim(&self, resource: &Resource) -> Claim {
         match self.broker.claim(resource, &worker(), Duration::from_secs(30)).await.expect("claim") {

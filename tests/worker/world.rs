@@ -246,7 +246,7 @@ impl Drop for World {
 
 async fn listen(mut events: mpsc::Receiver<Event>, told: watch::Sender<Vec<(String, Value)>>, _alive: Subscriber) {
     while let Some(event) = events.recv().await {
-        if let Event::Message { channel, payload } = event
+        if let Event::Message { channel, payload, .. } = event
             && let Ok(message) = serde_json::from_slice(&payload)
         {
             told.send_modify(|all| all.push((channel, message)));

@@ -31,6 +31,8 @@ pub struct Batch {
     pub user: UserId,
     /// The client's name for the whole.
     pub request: Option<RequestId>,
+    /// Whether there were others that it left out: remembered with it.
+    pub more: bool,
     /// What the client asked for, as text: a repeat of the request with another one is a conflict.
     pub body: String,
     /// Why.
@@ -94,6 +96,8 @@ pub struct KnownBatch {
     pub id: CommandId,
     /// What it was about.
     pub ids: Vec<ResourceId>,
+    /// Whether there were others that it left out.
+    pub more: bool,
 }
 
 impl Batch {
@@ -155,7 +159,7 @@ impl Broker {
             let mut parts = kept.split('|').skip(2);
             let id = parts.next()?.parse().ok()?;
             let ids = parts.next()?.split(',').map(str::parse).collect::<Result<_, _>>().ok()?;
-            Some(KnownBatch { id, ids })
+            Some(KnownBatch { id, ids, more: parts.next() == Some("more") })
         }))
     }
 
@@ -203,7 +207,10 @@ fn prepare(broker: &Broker, batch: &Batch, part: &[ResourceId], first: bool, lim
     ]);
     let [permission, area, all] = batch.action.permission(batch.kind).granted_by();
     let remembered = match &batch.request {
-        Some(_) if first => batch.ids.iter().map(ResourceId::as_str).collect::<Vec<_>>().join(","),
+        Some(_) if first => {
+            let ids = batch.ids.iter().map(ResourceId::as_str).collect::<Vec<_>>().join(",");
+            format!("{ids}|{}", if batch.more { "more" } else { "all" })
+        }
         _ => String::new(),
     };
     let mut args = vec![

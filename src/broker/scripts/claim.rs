@@ -282,6 +282,17 @@ impl Broker {
         Ok(kept.and_then(kept_result).map(|(at, message)| Ended { command, at, message }))
     }
 
+    /// As [`Self::ended`], of many commands, 100 to a round trip; in their order.
+    pub async fn ended_of(&self, commands: &[(Resource, CommandId)]) -> Result<Vec<Option<Ended>>, BrokerError> {
+        let mut all = Vec::with_capacity(commands.len());
+        for some in commands.chunks(100) {
+            // Sent together on one connection to each server.
+            let asked = some.iter().map(|(resource, command)| self.ended(resource, *command));
+            all.extend(futures_util::future::try_join_all(asked).await?);
+        }
+        Ok(all)
+    }
+
     /// The newest results of a resource, oldest first: for a gateway that was cut off for a while.
     pub async fn recent_results(&self, resource: &Resource, limit: usize) -> Result<Vec<Ended>, BrokerError> {
         let names = self.keys();

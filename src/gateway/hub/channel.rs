@@ -6,13 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::OnceCell;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
-use crate::domain::{CommandId, Resource, ResourceKind};
+use super::update::Update;
+use crate::domain::{CommandId, Resource};
 use crate::gateway::outbox::{Outbox, Push};
 
 /// Commands whose results are remembered as handed out; more than are read back after a gap.
 const REMEMBERED: usize = 2 * super::RECENT;
-/// Longest update that is passed on, in bytes: somebody else's mistake must not fill every outbox.
-const MAX_UPDATE: usize = 64 * 1024;
 
 /// What became of an update.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,7 +99,7 @@ impl Channel {
             return if seq < last { Heard::Backwards } else { Heard::Done };
         }
         state.seq = update.seq.or(state.seq);
-        let push = update.push();
+        let push = update.push(&self.resource);
         for member in &state.members {
             member.push(push.clone());
         }
@@ -154,54 +153,5 @@ impl State {
         }
         self.given.push_back(command);
         true
-    }
-}
-
-/// A message of the updates channel.
-struct Update {
-    seq: Option<i64>,
-    is_progress: bool,
-    text: Utf8Bytes,
-}
-
-#[derive(serde::Deserialize)]
-struct Raw<'a> {
-    #[serde(rename = "type", borrow)]
-    kind: std::borrow::Cow<'a, str>,
-    #[serde(borrow)]
-    job_id: Option<std::borrow::Cow<'a, str>>,
-    #[serde(borrow)]
-    campaign_id: Option<std::borrow::Cow<'a, str>>,
-    #[serde(borrow)]
-    tenant_id: std::borrow::Cow<'a, str>,
-    seq: Option<i64>,
-}
-
-impl Update {
-    fn read(payload: bytes::Bytes, resource: &Resource) -> Option<Self> {
-        if payload.len() > MAX_UPDATE || payload.first() != Some(&b'{') {
-            return None;
-        }
-        let text = Utf8Bytes::try_from(payload).ok()?;
-        let raw: Raw<'_> = serde_json::from_str(&text).ok()?;
-        let id = match resource.kind {
-            ResourceKind::Job => raw.job_id?,
-            ResourceKind::Campaign => raw.campaign_id?,
-        };
-        let is_progress = match raw.kind.strip_prefix(resource.kind.word())? {
-            "_progress" => true,
-            "_status" => false,
-            _ => return None,
-        };
-        let fits = id == resource.id.as_str() && raw.tenant_id == resource.tenant.as_str();
-        let seq = raw.seq;
-        fits.then_some(Self { seq, is_progress, text })
-    }
-
-    fn push(self) -> Push {
-        match self.is_progress {
-            true => Push::Progress { seq: self.seq, text: self.text },
-            false => Push::Status { seq: self.seq, text: self.text },
-        }
     }
 }

@@ -3,10 +3,18 @@
 //! Channels are counted by reference. What comes on them only wakes: a result is looked up in the record and
 //! the recorded bytes are handed out, once for each command ([`results`]); after a gap every watched resource
 //! is read again ([`resync`]). [`channel`] holds what is known of one resource.
+//!
+//! A tenant-wide socket hears everything of its tenant by a pattern instead: [`feeds`] has one subscription for each
+//! tenant, [`listen`] takes what comes in order and looks up what it needs, and [`feed`] hands it to those who want it.
 
 mod channel;
+mod feed;
+mod feeds;
+mod listen;
+mod recent;
 mod results;
 mod resync;
+mod update;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,12 +25,17 @@ use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use self::feed::Member;
+pub use self::feeds::FeedSeat;
+pub use self::recent::Recent;
+
 use self::channel::Channel;
+use self::feeds::Feeds;
 use super::access::Access;
 use super::outbox::Outbox;
 use crate::broker::keys::{PERMISSIONS_CHANNEL, reply_channel, updates_channel};
 use crate::broker::{Broker, BrokerError, Event, Subscriber};
-use crate::domain::{CommandId, Resource};
+use crate::domain::{CommandId, Resource, TenantId};
 use crate::store::Store;
 use crate::telemetry::metrics::SUBSCRIPTION_GAPS;
 
@@ -46,6 +59,7 @@ struct Inner {
     /// Some channel has to be read again.
     stale: Notify,
     lookups: mpsc::Sender<(Arc<Channel>, CommandId)>,
+    feeds: Feeds,
 }
 
 struct Entry {
@@ -66,6 +80,7 @@ impl Hub {
         stop: &CancellationToken,
     ) -> Self {
         let (lookups, waiting) = mpsc::channel(LOOKUPS);
+        let (feeds, heard) = Feeds::new();
         let hub = Self(Arc::new(Inner {
             broker,
             store,
@@ -74,6 +89,7 @@ impl Hub {
             channels: Mutex::new(HashMap::new()),
             stale: Notify::new(),
             lookups,
+            feeds,
         }));
         let run = |task: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
             tracker.spawn(stop.clone().run_until_cancelled_owned(task));
@@ -81,6 +97,7 @@ impl Hub {
         run(Box::pin(hub.clone().hear(events)));
         run(Box::pin(results::look_up(hub.clone(), waiting)));
         run(Box::pin(resync::run(hub.clone())));
+        run(Box::pin(listen::run(hub.clone(), heard)));
         run(Box::pin(hub.clone().sweep()));
         hub
     }
@@ -94,6 +111,11 @@ impl Hub {
         seat.first = seat.channel.add(outbox.clone());
         seat.outbox = Some(outbox);
         Ok(seat)
+    }
+
+    /// As [`Self::join`], for everything of a tenant that the member wants.
+    pub async fn join_tenant(&self, tenant: &TenantId, member: Arc<Member>) -> Result<FeedSeat, BrokerError> {
+        self.0.feeds.join(&self.0.broker, &self.0.subscriber, tenant, member).await
     }
 
     fn take_reference(&self, resource: &Resource) -> Arc<Channel> {
@@ -121,17 +143,19 @@ impl Hub {
     async fn hear(self, mut events: mpsc::Receiver<Event>) {
         while let Some(event) = events.recv().await {
             match event {
-                Event::Message { channel, payload } if channel == PERMISSIONS_CHANNEL => {
+                Event::Message { channel, payload, by_pattern: true } => self.0.feeds.heard(&channel, payload),
+                Event::Message { channel, payload, .. } if channel == PERMISSIONS_CHANNEL => {
                     match std::str::from_utf8(&payload).ok().and_then(|user| user.parse().ok()) {
                         Some(user) => self.0.access.user_changed(user),
                         None => self.0.access.everyone_changed(),
                     }
                 }
-                Event::Message { channel, payload } => self.message(&channel, payload),
+                Event::Message { channel, payload, .. } => self.message(&channel, payload),
                 Event::Gap => {
                     counter!(SUBSCRIPTION_GAPS).increment(1);
                     tracing::info!("gateway.subscription_gap");
                     self.resync_all();
+                    self.0.feeds.missed();
                     self.0.access.everyone_changed();
                 }
             }
@@ -167,6 +191,7 @@ impl Hub {
     async fn sweep(self) {
         loop {
             tokio::time::sleep(LINGER / 2).await;
+            self.0.feeds.sweep(&self.0.subscriber);
             let mut channels = self.channels();
             channels.retain(|resource, entry| {
                 if entry.references > 0 || entry.idle.elapsed() < LINGER {

@@ -73,7 +73,11 @@ async fn resource(hub: &Hub, channel: &Channel) -> Result<bool, SnapshotError> {
         }
         let pushes = [
             Push::Status { seq: Some(seq), text: state.status_message().into() },
-            Push::Progress { seq: Some(seq), text: state.progress_message().into() },
+            Push::Progress {
+                resource: channel.resource.clone(),
+                seq: Some(seq),
+                text: state.progress_message().into(),
+            },
         ];
         if channel.restate(before, seq, &pushes) {
             return Ok(true);

@@ -5,6 +5,7 @@
 
 mod answer;
 mod audit;
+mod batch;
 mod commands;
 mod health;
 mod input;
@@ -54,7 +55,7 @@ impl Deref for Rest {
 /// Whether a path is this module's: the rest of `/api/v1` but the sockets, and the operators' three.
 fn is_ours(path: &str) -> bool {
     matches!(path, "/healthz" | "/readyz" | "/metrics")
-        || (path.starts_with("/api/") && !path.starts_with("/api/v1/realtime/ws/"))
+        || (path.starts_with("/api/") && !path.starts_with("/api/v1/realtime/ws"))
 }
 
 /// Answers every request whose path is this module's, in JSON also where there is no such path or method;
@@ -106,6 +107,7 @@ async fn serve(rest: &Rest, endpoint: Endpoint, segments: &[&str], request: &mut
         Endpoint::Me => audit::me(rest, request).await,
         Endpoint::Workers => audit::workers(rest, request).await,
         Endpoint::Audit => audit::audit(rest, request).await,
+        Endpoint::Batch => batch::batch(rest, request).await,
         Endpoint::Schedules => schedules::list(rest, request).await,
         Endpoint::Withdraw => schedules::withdraw(rest, request, first).await,
         Endpoint::Failed => queue::list(rest, request).await,

@@ -20,6 +20,8 @@ pub(super) enum Endpoint {
     Workers,
     /// The audit trail.
     Audit,
+    /// Many commands at once.
+    Batch,
     /// Scheduled commands.
     Schedules,
     /// Take one of them back.
@@ -68,13 +70,14 @@ const fn delete(pattern: &'static str, endpoint: Endpoint) -> Route {
 
 use Action::{Cancel, Pause, Resume};
 use Endpoint::{
-    Audit, Command, Create, Failed, FailedCommand, FailedItems, Forget, Health, List, Me, Metrics, OpenApi, Ready,
+    Audit, Batch, Command, Create, Failed, FailedCommand, FailedItems, Forget, Health, List, Me, Metrics, OpenApi,
+    Ready,
 };
 use Endpoint::{Requeue, Schedules, Show, Withdraw, Workers};
 use ResourceKind::{Campaign, Job};
 
 /// Every route.
-pub(super) const ROUTES: [Route; 28] = [
+pub(super) const ROUTES: [Route; 29] = [
     get("/healthz", Health),
     get("/readyz", Ready),
     get("/metrics", Metrics),
@@ -82,6 +85,7 @@ pub(super) const ROUTES: [Route; 28] = [
     get("/api/v1/me", Me),
     get("/api/v1/workers", Workers),
     get("/api/v1/audit", Audit),
+    post("/api/v1/batch", Batch),
     get("/api/v1/schedules", Schedules),
     delete("/api/v1/schedules/{schedule_id}", Withdraw),
     get("/api/v1/queue/failed", Failed),

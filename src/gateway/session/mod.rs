@@ -3,6 +3,14 @@
 //! A command is submitted one at a time, and nothing is read meanwhile: acks come in the order in which
 //! commands were sent, and a client that does not take its answers is not read any further. What others cause
 //! (results, updates) goes on all the time, except that results wait while an answer is on its way.
+//!
+//! What a socket is about is its [`Subject`]: one resource ([`one`]) or everything of a tenant ([`whole`]).
+
+mod count;
+pub mod one;
+mod subject;
+mod time;
+pub mod whole;
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -10,67 +18,65 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::time::{Instant, Sleep};
 use tokio_tungstenite::tungstenite::{Error as WsError, Message, Utf8Bytes};
 
+pub use self::subject::{Asked, Asker, Subject};
+
+use self::count::Open;
+use self::time::{deadline, is_over};
 use super::Gateway;
-use super::access::Place;
+use super::access::{Place, Watching};
 use super::close::Close;
-use super::commands::{self, CommandAnswer};
 use super::flood::Budget;
-use super::hub::Seat;
 use super::limits::Lease;
 use super::outbox::{Outbox, Push};
 use super::schedules;
 use super::socket::Socket;
 use crate::auth::{AuthError, Caller};
-use crate::domain::{CommandId, Permission, RequestId, Resource};
+use crate::domain::{CommandId, RequestId};
 use crate::protocol::client::Rejection;
-use crate::protocol::{ClientMessage, CommandRequest, ErrorCode, parse, server};
+use crate::protocol::{Common, ErrorCode, server};
 use crate::telemetry::metrics;
 
 /// Pings without a pong after which the socket is given up.
 const MISSED: u8 = 2;
 /// A connection that takes not one byte for so long, while something waits, has a client too slow to read.
 const STUCK: Duration = Duration::from_secs(10);
-/// Furthest that a timer is set; a token may live for years.
-const FAR: Duration = Duration::from_secs(86_400);
-/// Results given after an ack before the channel told of them, to be told once.
-const GIVEN: usize = 32;
 
 /// A client that has passed every check, with everything its socket holds while it is open.
-pub struct Admitted {
+pub struct Admitted<S> {
     /// Who.
     pub caller: Arc<Caller>,
     /// What is watched.
-    pub resource: Resource,
+    pub subject: S,
+    /// Which rights that takes.
+    pub watching: Watching,
     /// From where.
     pub address: Box<str>,
     /// What is to be sent.
     pub outbox: Arc<Outbox>,
-    /// The place in the fan-out.
-    pub seat: Seat,
     /// Counts against the limits.
     pub lease: Lease,
-    /// The second message.
-    pub snapshot: String,
+    /// The first messages.
+    pub greeting: VecDeque<Utf8Bytes>,
 }
 
 /// Serves the socket until it ends.
-pub async fn run(gateway: Gateway, mut socket: Socket, admitted: Admitted) {
-    let Admitted { caller, resource, address, outbox, seat, lease, snapshot } = admitted;
-    let place = gateway.access().enter(caller.clone(), resource.kind, outbox.clone());
+pub async fn run<S: Subject>(gateway: Gateway, mut socket: Socket, admitted: Admitted<S>) {
+    let Admitted { caller, subject, watching, address, outbox, lease, greeting } = admitted;
+    let place = gateway.access().enter(caller.clone(), watching, outbox.clone());
     // From here on either this or the drain sees the other.
     if gateway.stopping().is_cancelled() {
         outbox.close(Close::drain());
     }
-    let open = Open::new(&resource);
+    let open = Open::new(subject.label());
     let ping = gateway.tuning().ping;
     let mut session = Session {
-        answers: VecDeque::from([server::subscribed(&resource).into(), snapshot.into()]),
+        answers: greeting,
         work: None,
-        given: Vec::new(),
         budget: Budget::new(gateway.settings().limits.messages_per_second),
         expires: deadline(caller.expires_at),
         // Spread over the interval, so that sockets that came together are not pinged together.
@@ -81,10 +87,9 @@ pub async fn run(gateway: Gateway, mut socket: Socket, admitted: Admitted) {
         timer: Box::pin(tokio::time::sleep(ping)),
         gateway: &gateway,
         caller,
-        resource,
+        subject,
         address,
         outbox,
-        seat,
         _place: place,
     };
     let end = tokio::select! {
@@ -92,7 +97,7 @@ pub async fn run(gateway: Gateway, mut socket: Socket, admitted: Admitted) {
         end = session.serve(&mut socket) => end,
         () = gateway.killed().cancelled() => End::Closed(Close::drain()),
     };
-    let resource = session.resource.clone();
+    let about = session.subject.name();
     // The place is free and nothing more is gathered, before the client has taken note.
     drop(session);
     drop(lease);
@@ -105,7 +110,7 @@ pub async fn run(gateway: Gateway, mut socket: Socket, admitted: Admitted) {
     // labels.
     let own = matches!(end, End::Left(3_000..));
     open.closed((!own).then_some(code));
-    tracing::debug!(%resource, code, "websocket.closed");
+    tracing::debug!(about, code, "websocket.closed");
     let farewell = async {
         match end {
             End::Gone => {}
@@ -132,36 +137,37 @@ enum End {
 }
 
 /// What a session waits for.
-enum Event {
+enum Event<D> {
     Received(Option<Result<Message, WsError>>),
-    Finished(Finished),
+    Finished(Finished<D>),
+    /// The subject had something to say.
+    Told,
     Close(Close),
     Time,
     Lost,
 }
 
 /// What was worked on for this socket.
-enum Finished {
-    Command(CommandRequest, CommandAnswer),
+enum Finished<D> {
+    /// What the subject asked for.
+    Asked(D),
     /// The answer to a schedule that was to be taken back.
     Withdrawal(String),
     Refresh(Result<Caller, AuthError>),
 }
 
-struct Session<'a> {
+struct Session<'a, S: Subject> {
     gateway: &'a Gateway,
     caller: Arc<Caller>,
-    resource: Resource,
+    subject: S,
     address: Box<str>,
     outbox: Arc<Outbox>,
-    seat: Seat,
     _place: Place,
-    /// Answers to this client alone, sent before anything of the outbox. Nothing is read while one waits, so
-    /// there are two or three at most.
+    /// Answers to this client alone, sent before anything of the outbox. Nothing is read, and the subject is not asked
+    /// for more, while one waits: there are two or three at most, or those to one batch.
     answers: VecDeque<Utf8Bytes>,
     /// The command or the token that is being dealt with.
-    work: Option<BoxFuture<'static, Finished>>,
-    given: Vec<CommandId>,
+    work: Option<BoxFuture<'static, Finished<S::Done>>>,
     budget: Budget,
     expires: Instant,
     next_ping: Instant,
@@ -172,7 +178,7 @@ struct Session<'a> {
     timer: Pin<Box<Sleep>>,
 }
 
-impl Session<'_> {
+impl<S: Subject> Session<'_, S> {
     async fn serve(&mut self, socket: &mut Socket) -> End {
         loop {
             match std::future::poll_fn(|cx| self.poll(socket, cx)).await {
@@ -187,6 +193,7 @@ impl Session<'_> {
                         return End::Closed(close);
                     }
                 }
+                Event::Told => {}
                 Event::Close(close) => return End::Closed(close),
                 Event::Time => {
                     if let Some(close) = self.time(socket.written()) {
@@ -197,7 +204,7 @@ impl Session<'_> {
         }
     }
 
-    fn poll(&mut self, socket: &mut Socket, cx: &mut Context<'_>) -> Poll<Event> {
+    fn poll(&mut self, socket: &mut Socket, cx: &mut Context<'_>) -> Poll<Event<S::Done>> {
         // Before looking: what is added later wakes this task again.
         self.outbox.register(cx.waker());
         let closing = self.outbox.closing();
@@ -226,10 +233,13 @@ impl Session<'_> {
         } else if let Some(close) = closing {
             // Everything that was asked for has its answer; the answers are on their way or stuck for good.
             return Poll::Ready(Event::Close(close));
-        } else if self.answers.is_empty()
-            && let Poll::Ready(received) = socket.poll_read(cx)
-        {
-            return Poll::Ready(Event::Received(received));
+        } else if self.answers.is_empty() {
+            if self.subject.poll(cx, &mut self.answers).is_ready() {
+                return Poll::Ready(Event::Told);
+            }
+            if let Poll::Ready(received) = socket.poll_read(cx) {
+                return Poll::Ready(Event::Received(received));
+            }
         }
         let deadline = self.deadline();
         if self.timer.deadline() != deadline {
@@ -247,9 +257,16 @@ impl Session<'_> {
             Some(text) => text,
             None => loop {
                 match self.outbox.pop(self.work.is_some())? {
-                    Push::Progress { text, .. } | Push::Status { text, .. } => break text,
-                    Push::Result { command, .. } if self.given.contains(&command) => {}
-                    Push::Result { text, .. } => break text,
+                    Push::Progress { text, .. } | Push::Status { text, .. } | Push::Notice(text) => break text,
+                    Push::Missed(text) => {
+                        self.subject.missed();
+                        break text;
+                    }
+                    Push::Result { command, text } => {
+                        if self.subject.tells(command, &text, &mut self.answers) {
+                            break text;
+                        }
+                    }
                 }
             },
         };
@@ -272,13 +289,15 @@ impl Session<'_> {
         }
         let Some(text) = text else { return Ok(()) };
         metrics::message_received();
-        match parse(&text, self.resource.kind) {
-            Ok(ClientMessage::Command(request)) => self.work = Some(self.submit(request)),
-            Ok(ClientMessage::CancelScheduled { schedule, request_id }) => {
+        let asker = Asker { gateway: self.gateway, caller: &self.caller, address: &self.address };
+        match self.subject.ask(&text, &asker) {
+            Ok(Asked::Work(work)) => self.work = Some(work.map(Finished::Asked).boxed()),
+            Ok(Asked::Done) => {}
+            Ok(Asked::Common(Common::CancelScheduled { schedule, request_id })) => {
                 self.work = Some(self.withdraw(schedule, request_id));
             }
-            Ok(ClientMessage::Ping) => self.answers.push_back(Utf8Bytes::from_static(server::PONG)),
-            Ok(ClientMessage::RefreshToken(token)) => {
+            Ok(Asked::Common(Common::Ping)) => self.answers.push_back(Utf8Bytes::from_static(server::PONG)),
+            Ok(Asked::Common(Common::RefreshToken(token))) => {
                 let verifier = self.gateway.verifier().clone();
                 self.work = Some(Box::pin(async move { Finished::Refresh(verifier.verify(&token).await) }));
             }
@@ -290,43 +309,23 @@ impl Session<'_> {
         Ok(())
     }
 
-    fn submit(&self, request: CommandRequest) -> BoxFuture<'static, Finished> {
+    fn withdraw(&self, schedule: CommandId, request_id: Option<RequestId>) -> BoxFuture<'static, Finished<S::Done>> {
         let (gateway, caller) = (self.gateway.clone(), self.caller.clone());
-        let (resource, address) = (self.resource.clone(), self.address.clone());
+        let (only, address) = (self.subject.resource().cloned(), self.address.clone());
         Box::pin(async move {
-            let answer = commands::submit(&gateway, &caller, &resource, &request, Some(&address)).await;
-            Finished::Command(request, answer)
-        })
-    }
-
-    fn withdraw(&self, schedule: CommandId, request_id: Option<RequestId>) -> BoxFuture<'static, Finished> {
-        let (gateway, caller) = (self.gateway.clone(), self.caller.clone());
-        let (resource, address) = (self.resource.clone(), self.address.clone());
-        Box::pin(async move {
-            let taken = schedules::withdraw(&gateway, &caller, schedule, Some(&resource), Some(&address)).await;
+            let taken = schedules::withdraw(&gateway, &caller, schedule, only.as_ref(), Some(&address)).await;
             let request_id = request_id.as_ref().map(RequestId::as_str);
             Finished::Withdrawal(match taken {
-                Ok(taken) => server::withdrawn(taken.action, &resource, schedule, request_id),
+                Ok(taken) => server::withdrawn(taken.action, &taken.resource, schedule, request_id),
                 Err(refusal) => server::error(refusal.code, &refusal.message, request_id),
             })
         })
     }
 
-    fn finished(&mut self, finished: Finished) -> Option<Close> {
+    fn finished(&mut self, finished: Finished<S::Done>) -> Option<Close> {
         match finished {
-            Finished::Command(request, answer) => {
-                self.answers.push_back(answer.message(&self.resource, &request).into());
-                if let Some((command, Some(message))) = answer.known()
-                    && !self.seat.was_given(command)
-                    && !self.given.contains(&command)
-                {
-                    // It ended before this socket was there to hear of it, or the news is still on its way.
-                    self.answers.push_back(message.into());
-                    if self.given.len() >= GIVEN {
-                        self.given.remove(0);
-                    }
-                    self.given.push(command);
-                }
+            Finished::Asked(done) => {
+                self.subject.answer(done, &mut self.answers);
                 None
             }
             Finished::Withdrawal(message) => {
@@ -337,9 +336,7 @@ impl Session<'_> {
                 self.expires = deadline(new.expires_at);
                 self.answers.push_back(server::token_refreshed(new.expires_at).into());
                 self.caller = Arc::new(new);
-                let read = Permission::read(self.resource.kind);
-                let grant = self.gateway.policy().grant(&self.caller, &read);
-                (grant == crate::broker::scripts::submit::Grant::Token(false)).then(Close::revoked)
+                (!self.subject.may_stay(self.gateway, &self.caller)).then(Close::revoked)
             }
             Finished::Refresh(Ok(_)) => {
                 let message = "The token is another user's or tenant's: this socket keeps the one it has";
@@ -359,7 +356,10 @@ impl Session<'_> {
 
     /// When something has to be looked at even if nothing happens.
     fn deadline(&self) -> Instant {
-        let next = self.next_ping.min(self.expires);
+        let mut next = self.next_ping.min(self.expires);
+        if self.work.is_none() && self.answers.is_empty() {
+            next = self.subject.next_look().map_or(next, |look| next.min(look));
+        }
         self.stuck.map_or(next, |(since, _)| next.min(since + STUCK))
     }
 
@@ -391,40 +391,5 @@ impl Session<'_> {
             self.next_ping = now + self.gateway.tuning().ping;
         }
         None
-    }
-}
-
-/// Unix seconds as a moment of this process, at most [`FAR`] ahead.
-fn deadline(expires_at: i64) -> Instant {
-    let left = expires_at.saturating_mul(1_000).saturating_sub(jiff::Timestamp::now().as_millisecond());
-    // A millisecond more than nothing: a clock that runs slow must not make this spin.
-    let left = Duration::from_millis(u64::try_from(left).unwrap_or(0).max(1));
-    Instant::now() + left.min(FAR)
-}
-
-/// Whether these Unix seconds have passed.
-fn is_over(expires_at: i64) -> bool {
-    jiff::Timestamp::now().as_millisecond() >= expires_at.saturating_mul(1_000)
-}
-
-/// Counts an open socket, also when its task panics.
-struct Open {
-    code: Option<u16>,
-}
-
-impl Open {
-    fn new(resource: &Resource) -> Self {
-        metrics::connection_opened(resource.kind);
-        Self { code: Some(1011) }
-    }
-
-    fn closed(mut self, code: Option<u16>) {
-        self.code = code;
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        metrics::connection_closed(self.code);
     }
 }

@@ -1,0 +1,264 @@
+//! The results that one tenant-wide socket waits for, and the batches they belong to.
+//!
+//! A result comes over the tenant's feed; what was lost on the way is found by reading the record: when something new
+//! is waited for, after a gap, and now and then.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_tungstenite::tungstenite::Utf8Bytes;
+
+use super::Accepted;
+use crate::domain::{CommandId, Resource};
+use crate::gateway::hub::{Member, Recent};
+use crate::protocol::batch_answer::{self, BatchHead, Tally};
+
+/// Results that one socket may wait for.
+pub const MOST: usize = 10_000;
+/// Shortest and longest time between two looks at the record.
+const LOOKS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(15));
+/// How much longer than the command itself may live its result is waited for.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Results that were told and not taken from the feed, to be told once.
+const TOLD: usize = 4_096;
+
+/// What a socket waits for.
+pub struct Following {
+    member: Arc<Member>,
+    /// Longest time until a result is given up.
+    give_up: Duration,
+    awaited: HashMap<CommandId, Awaited>,
+    batches: HashMap<CommandId, Underway>,
+    told: Recent<CommandId, ()>,
+    /// When the newest of them was begun, and when the record is looked at next.
+    since: Instant,
+    next: Instant,
+}
+
+struct Awaited {
+    resource: Resource,
+    batch: Option<CommandId>,
+    until: Instant,
+}
+
+struct Underway {
+    head: BatchHead,
+    waiting: usize,
+    tally: Tally,
+}
+
+/// Whether, and with what after it, a result is told.
+pub enum Told {
+    /// The client has it already.
+    Already,
+    /// It is told; then this summary, if it was the last of a batch.
+    Now(Option<String>),
+}
+
+impl Following {
+    /// Nothing yet. `ttl`: how long a command may wait for a worker.
+    pub fn new(member: Arc<Member>, ttl: Duration) -> Self {
+        let now = Instant::now();
+        Self {
+            member,
+            give_up: ttl + PATIENCE,
+            awaited: HashMap::new(),
+            batches: HashMap::new(),
+            told: Recent::new(TOLD),
+            since: now,
+            next: now,
+        }
+    }
+
+    /// Whether so many more may be waited for.
+    pub fn has_room(&self, more: usize) -> bool {
+        self.awaited.len() + more <= MOST
+    }
+
+    /// The ack of one command is told; its result shall be. `known`: it is there already.
+    pub fn one(&mut self, resource: Resource, command: CommandId, known: Option<&str>, out: &mut VecDeque<Utf8Bytes>) {
+        self.expect(std::iter::once((resource, command)), None);
+        if let Some(text) = known {
+            self.found(command, text, out);
+        }
+    }
+
+    /// The ack of a batch is told; its results and its summary shall be.
+    pub fn batch(&mut self, accepted: &Accepted, out: &mut VecDeque<Utf8Bytes>) {
+        let batch = accepted.head.batch;
+        let commands: Vec<(Resource, CommandId)> = accepted.commands().collect();
+        let underway = Underway { head: accepted.head.clone(), waiting: commands.len(), tally: Tally::default() };
+        if commands.is_empty() {
+            out.push_back(underway.summary().into());
+            return;
+        }
+        self.batches.insert(batch, underway);
+        self.expect(commands.into_iter(), Some(batch));
+        for (command, text) in &accepted.results {
+            self.found(*command, text, out);
+        }
+    }
+
+    fn expect(&mut self, commands: impl Iterator<Item = (Resource, CommandId)>, batch: Option<CommandId>) {
+        self.since = Instant::now();
+        // At once: they may have ended before the feed knew that they are waited for.
+        self.next = self.since;
+        let until = self.since + self.give_up;
+        let commands: Vec<(Resource, CommandId)> = commands.collect();
+        self.member.expect(commands.iter().map(|(_, command)| *command));
+        self.awaited
+            .extend(commands.into_iter().map(|(resource, command)| (command, Awaited { resource, batch, until })));
+    }
+
+    /// A result comes out of the feed.
+    pub fn heard(&mut self, command: CommandId, text: &str) -> Told {
+        if self.told.contains(&command) {
+            return Told::Already;
+        }
+        Told::Now(self.ended(command, text))
+    }
+
+    /// A result was found otherwise.
+    pub fn found(&mut self, command: CommandId, text: &str, out: &mut VecDeque<Utf8Bytes>) {
+        if !self.awaited.contains_key(&command) {
+            return;
+        }
+        // The feed may still bring it.
+        self.told.put(command, ());
+        out.push_back(text.into());
+        let summary = self.ended(command, text);
+        out.extend(summary.map(Utf8Bytes::from));
+    }
+
+    fn ended(&mut self, command: CommandId, text: &str) -> Option<String> {
+        let batch = self.awaited.remove(&command)?.batch;
+        self.member.forget(command);
+        let underway = self.batches.get_mut(&batch?)?;
+        match batch_answer::succeeded(underway.head.action, text) {
+            true => underway.tally.succeeded += 1,
+            false => underway.tally.failed += 1,
+        }
+        self.one_less(batch?)
+    }
+
+    fn one_less(&mut self, batch: CommandId) -> Option<String> {
+        let underway = self.batches.get_mut(&batch)?;
+        underway.waiting = underway.waiting.saturating_sub(1);
+        if underway.waiting > 0 {
+            return None;
+        }
+        self.batches.remove(&batch).map(|ended| ended.summary())
+    }
+
+    /// Messages were missed: the record is looked at as soon as can be.
+    pub fn look_soon(&mut self) {
+        self.next = Instant::now();
+    }
+
+    /// When the record is to be looked at.
+    pub fn next_look(&self) -> Option<Instant> {
+        (!self.awaited.is_empty()).then_some(self.next)
+    }
+
+    /// What to look for now. Those whose results will not come any more are given up.
+    pub fn look(&mut self, out: &mut VecDeque<Utf8Bytes>) -> Vec<(Resource, CommandId)> {
+        let now = Instant::now();
+        let late: Vec<CommandId> =
+            self.awaited.iter().filter(|(_, awaited)| awaited.until <= now).map(|(command, _)| *command).collect();
+        for command in late {
+            let batch = self.awaited.remove(&command).and_then(|awaited| awaited.batch);
+            self.member.forget(command);
+            let Some(batch) = batch else { continue };
+            if let Some(underway) = self.batches.get_mut(&batch) {
+                underway.tally.unknown += 1;
+            }
+            let summary = self.one_less(batch);
+            out.extend(summary.map(Utf8Bytes::from));
+        }
+        self.next = now + ((now - self.since) / 4).clamp(LOOKS.0, LOOKS.1);
+        self.awaited.iter().map(|(command, awaited)| (awaited.resource.clone(), *command)).collect()
+    }
+}
+
+impl Underway {
+    fn summary(&self) -> String {
+        batch_answer::completed(&self.head, self.tally, None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{Action, ResourceKind};
+    use crate::gateway::access::Readable;
+    use crate::gateway::outbox::Outbox;
+    use crate::protocol::ErrorCode;
+    use crate::protocol::batch_answer::{BatchItem, ItemState};
+
+    fn following(ttl: Duration) -> Following {
+        let member = Member::new(Arc::new(Outbox::new(8)), Arc::new(Readable::default()));
+        Following::new(Arc::new(member), ttl)
+    }
+
+    fn accepted(commands: &[CommandId], results: Vec<(CommandId, String)>) -> Accepted {
+        let item = |n: usize, state| BatchItem { id: format!("j{n}").parse().expect("id"), state };
+        let mut items: Vec<BatchItem> =
+            commands.iter().enumerate().map(|(n, command)| item(n, ItemState::Accepted(*command))).collect();
+        items.push(item(99, ItemState::Refused(ErrorCode::NotFound, String::new())));
+        let head = BatchHead {
+            batch: CommandId::generate(),
+            tenant: "t".parse().expect("tenant"),
+            kind: ResourceKind::Job,
+            action: Action::Cancel,
+            total: items.len(),
+            refused: 1,
+            request_id: None,
+        };
+        Accepted { head, workers_online: 1, items, more: false, results }
+    }
+
+    const DONE: &str = r#"{"type":"cancel_succeeded"}"#;
+    const FAILED: &str = r#"{"type":"cancel_failed"}"#;
+
+    #[test]
+    fn the_summary_follows_the_last_result_whichever_way_the_results_come() {
+        let commands: Vec<CommandId> = (0..4).map(|_| CommandId::generate()).collect();
+        let mut out = VecDeque::new();
+        let mut following = following(Duration::from_secs(60));
+        following.batch(&accepted(&commands, vec![(commands[0], DONE.to_owned())]), &mut out);
+        assert_eq!(out.drain(..).collect::<Vec<_>>(), [DONE]);
+        assert!(matches!(following.heard(commands[0], DONE), Told::Already));
+        assert!(matches!(following.heard(commands[1], FAILED), Told::Now(None)));
+        assert!(matches!(following.heard(CommandId::generate(), DONE), Told::Now(None)), "somebody else's");
+        following.found(commands[2], DONE, &mut out);
+        following.found(commands[2], DONE, &mut out);
+        assert_eq!(out.drain(..).collect::<Vec<_>>(), [DONE]);
+        assert_eq!(following.look(&mut out).len(), 1);
+        let Told::Now(Some(summary)) = following.heard(commands[3], DONE) else { panic!("no summary") };
+        assert!(summary.contains(r#""total":5,"succeeded":3,"failed":1,"refused":1"#), "{summary}");
+        assert!(following.next_look().is_none() && out.is_empty());
+    }
+
+    #[test]
+    fn a_batch_without_commands_is_over_at_once() {
+        let mut out = VecDeque::new();
+        following(Duration::ZERO).batch(&accepted(&[], Vec::new()), &mut out);
+        assert!(out[0].contains(r#""total":1,"succeeded":0,"failed":0,"refused":1"#), "{out:?}");
+    }
+
+    #[test]
+    fn results_that_never_come_do_not_hold_the_summary_for_ever() {
+        let commands: Vec<CommandId> = (0..2).map(|_| CommandId::generate()).collect();
+        let mut out = VecDeque::new();
+        let mut following = following(Duration::from_secs(60));
+        following.batch(&accepted(&commands, Vec::new()), &mut out);
+        following.heard(commands[0], DONE);
+        assert_eq!(following.look(&mut out).len(), 1);
+        assert!(out.is_empty());
+        following.awaited.values_mut().for_each(|awaited| awaited.until = Instant::now());
+        assert!(following.look(&mut out).is_empty());
+        assert!(out[0].contains(r#""succeeded":1,"failed":0,"refused":1,"unknown":1"#), "{out:?}");
+    }
+}

@@ -1,0 +1,299 @@
+//! One action on many resources, whichever way it was asked for: who exists ([`find`]), submission, answer.
+//! [`following`] brings a socket the results; [`waiting`] an HTTP request.
+
+mod find;
+pub mod following;
+pub mod waiting;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use self::find::{Found, find};
+use super::Gateway;
+use super::commands::{
+    CONFLICT, PERMISSION_READS, QUEUE_FULL, is_healthy, learn_permissions, rate_limited, refusal_of,
+};
+use super::reply::{Refusal, UNAVAILABLE};
+use crate::auth::Caller;
+use crate::broker::scripts::batch::{Batch, BatchSubmitted, ItemSubmitted, PART};
+use crate::broker::scripts::submit::{Origin, SubmitLimits};
+use crate::domain::{CommandId, Permission, Resource, ResourceId};
+use crate::protocol::batch_answer::{self, BatchHead, BatchItem, ItemState};
+use crate::protocol::tenant::no_such;
+use crate::protocol::{BatchRequest, ErrorCode, server};
+use crate::telemetry::metrics;
+
+/// How often a request is taken up again that another gateway took in at the same moment.
+const TRIES: u32 = 3;
+
+/// What a batch is answered with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BatchAnswer {
+    /// Each resource has its own outcome; results follow.
+    Accepted(Accepted),
+    /// A dry run: the message that says what it would hit.
+    Preview(String),
+    /// Not accepted as a whole. Nothing was done, unless the code is `outcome_unknown`.
+    Refused(Refusal),
+}
+
+/// A batch that was accepted, now or before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Accepted {
+    /// What all of its answers say.
+    pub head: BatchHead,
+    /// Workers alive for the tenant.
+    pub workers_online: i64,
+    /// In the order in which they were named or found.
+    pub items: Vec<BatchItem>,
+    /// Whether the filter would have found others.
+    pub more: bool,
+    /// Results that are there already.
+    pub results: Vec<(CommandId, String)>,
+}
+
+impl Accepted {
+    /// The first answer.
+    pub fn message(&self) -> String {
+        batch_answer::requested(&self.head, self.workers_online, &self.items, self.more)
+    }
+
+    /// Every command of it.
+    pub fn commands(&self) -> impl Iterator<Item = (Resource, CommandId)> + '_ {
+        self.items.iter().filter_map(|item| match item.state {
+            ItemState::Accepted(command) => Some((self.resource(&item.id), command)),
+            _ => None,
+        })
+    }
+
+    fn resource(&self, id: &ResourceId) -> Resource {
+        Resource { tenant: self.head.tenant.clone(), kind: self.head.kind, id: id.clone() }
+    }
+}
+
+/// Carries a request out in a caller's name. `address` is the client's, for the audit trail. Goes on to its end even
+/// if nobody waits any more: a batch is not left half submitted because a socket closed.
+pub async fn ask(gateway: &Gateway, caller: &Arc<Caller>, request: BatchRequest, address: Option<&str>) -> BatchAnswer {
+    let (of_task, caller, address) = (gateway.clone(), caller.clone(), address.map(str::to_owned));
+    let task = gateway.tracker().spawn(async move {
+        let work = async {
+            match request.dry_run {
+                true => preview(&of_task, &caller, &request).await.map(BatchAnswer::Preview),
+                false => submit(&of_task, &caller, &request, address).await.map(BatchAnswer::Accepted),
+            }
+        };
+        let cut = || Err(Refusal::new(ErrorCode::OutcomeUnknown, CUT));
+        let answer = of_task.killed().run_until_cancelled(work).await.unwrap_or_else(cut);
+        let answer = answer.unwrap_or_else(BatchAnswer::Refused);
+        log(&caller, &request, &answer);
+        answer
+    });
+    task.await.unwrap_or_else(|_| BatchAnswer::Refused(Refusal::new(ErrorCode::OutcomeUnknown, CUT)))
+}
+
+const CUT: &str = "This gateway could not see it through: the batch may have been accepted, in parts or not at all. Send it again with the same request_id to find out";
+
+/// What it would hit. Uses no budget, and takes the right to see the resources beside the right to command them.
+async fn preview(gateway: &Gateway, caller: &Caller, request: &BatchRequest) -> Result<String, Refusal> {
+    let (action, kind) = (request.action, request.kind);
+    if !may(gateway, caller, &action.permission(kind)).await? {
+        return Err(Refusal::new(ErrorCode::PermissionDenied, server::denied_text(action, kind)));
+    }
+    if !may(gateway, caller, &Permission::read(kind)).await? {
+        let message = format!("Insufficient permissions to read {}", kind.word());
+        return Err(Refusal::new(ErrorCode::PermissionDenied, message));
+    }
+    let found = find(gateway, caller, request, None).await?;
+    let there: HashSet<&ResourceId> = found.there.iter().collect();
+    let items = found.asked.iter().map(|id| match there.contains(id) {
+        true => BatchItem { id: id.clone(), state: ItemState::Hit },
+        false => missing(caller, request, id),
+    });
+    let items: Vec<BatchItem> = items.collect();
+    let head = head(caller, request, CommandId::generate(), &items);
+    Ok(batch_answer::preview(&head, found.there.len().div_ceil(PART), &items, found.more))
+}
+
+async fn submit(
+    gateway: &Gateway,
+    caller: &Caller,
+    request: &BatchRequest,
+    address: Option<String>,
+) -> Result<Accepted, Refusal> {
+    is_healthy(gateway)?;
+    let origin = Origin { address, token_id: caller.token_id.clone() };
+    for _ in 0..TRIES {
+        let known = match &request.request_id {
+            Some(id) => gateway.broker().known_batch(&caller.tenant, &caller.user, id).await,
+            None => Ok(None),
+        };
+        let known = known.map_err(|_| Refusal::unavailable())?;
+        let id = known.as_ref().map_or_else(CommandId::generate, |known| known.id);
+        let mut found = find(gateway, caller, request, known).await?;
+        if found.there.is_empty() {
+            if may(gateway, caller, &request.action.permission(request.kind)).await? {
+                return Ok(accepted(caller, request, id, &found, 0, &[]));
+            }
+            if found.asked.is_empty() {
+                let words = server::denied_text(request.action, request.kind);
+                return Err(Refusal::new(ErrorCode::PermissionDenied, words));
+            }
+            // Whoever may not do this learns that, and not what exists: the submission says so, and counts it.
+            found.there.clone_from(&found.asked);
+        }
+        let batch = Batch {
+            id,
+            tenant: caller.tenant.clone(),
+            kind: request.kind,
+            ids: found.there.clone(),
+            action: request.action,
+            user: caller.user.clone(),
+            request: request.request_id.clone(),
+            more: found.more,
+            body: request.body(),
+            reason: request.reason.clone(),
+            origin: origin.clone(),
+            grant: gateway.policy().grant(caller, &request.action.permission(request.kind)),
+        };
+        let a_minute = gateway.settings().limits.commands_per_minute;
+        if batch.cost() > a_minute as usize {
+            let message = format!(
+                "A batch of {} uses {} commands of the budget, which has {a_minute} a minute; nothing was done. Send smaller ones",
+                batch.ids.len(),
+                batch.cost()
+            );
+            return Err(Refusal::new(ErrorCode::InvalidMessage, message));
+        }
+        match deliver(gateway, &batch).await? {
+            BatchSubmitted::Done { workers_online, items } => {
+                follow(gateway, &batch, &items);
+                return Ok(accepted(caller, request, id, &found, workers_online, &items));
+            }
+            // Another gateway took the same request in meanwhile, perhaps with other resources.
+            BatchSubmitted::KnownAs(_) => {}
+            BatchSubmitted::Conflict => return Err(Refusal::new(ErrorCode::RequestConflict, CONFLICT)),
+            BatchSubmitted::Denied => {
+                let words = server::denied_text(request.action, request.kind);
+                return Err(Refusal::new(ErrorCode::PermissionDenied, words));
+            }
+            BatchSubmitted::RateLimited { retry_after } => return Err(rate_limited(gateway, retry_after)),
+            BatchSubmitted::TooLate | BatchSubmitted::PermissionsUnknown => break,
+        }
+    }
+    Err(Refusal::unavailable())
+}
+
+/// Submits, reading the user's permissions from SQL where the cache does not know them.
+async fn deliver(gateway: &Gateway, batch: &Batch) -> Result<BatchSubmitted, Refusal> {
+    let limits = SubmitLimits::of(&gateway.settings().limits);
+    for _ in 0..=PERMISSION_READS {
+        match gateway.broker().submit_batch(batch, limits).await.map_err(|error| refusal_of(batch.id, error))? {
+            BatchSubmitted::PermissionsUnknown => {
+                learn_permissions(gateway, &batch.tenant, &batch.user, batch.id).await?;
+            }
+            submitted => return Ok(submitted),
+        }
+    }
+    Err(Refusal::unavailable())
+}
+
+async fn may(gateway: &Gateway, caller: &Caller, permission: &Permission) -> Result<bool, Refusal> {
+    gateway.policy().check(caller, permission).await.map_err(|_| Refusal::unavailable())
+}
+
+fn head(caller: &Caller, request: &BatchRequest, batch: CommandId, items: &[BatchItem]) -> BatchHead {
+    BatchHead {
+        batch,
+        tenant: caller.tenant.clone(),
+        kind: request.kind,
+        action: request.action,
+        total: items.len(),
+        refused: items.iter().filter(|item| matches!(item.state, ItemState::Refused(..))).count(),
+        request_id: request.request_id.as_ref().map(ToString::to_string),
+    }
+}
+
+/// `submitted`: what became of those that are there, in their order.
+fn accepted(
+    caller: &Caller,
+    request: &BatchRequest,
+    id: CommandId,
+    found: &Found,
+    workers_online: i64,
+    submitted: &[ItemSubmitted],
+) -> Accepted {
+    let (mut items, mut results) = (Vec::with_capacity(found.asked.len()), Vec::new());
+    let mut there = found.there.iter().zip(submitted).peekable();
+    for asked in &found.asked {
+        // Both are in the same order.
+        let Some((_, item)) = there.next_if(|(id, _)| *id == asked) else {
+            items.push(missing(caller, request, asked));
+            continue;
+        };
+        let resource = Resource { tenant: caller.tenant.clone(), kind: request.kind, id: asked.clone() };
+        let command = id.following(&resource);
+        if let ItemSubmitted::Repeated { result: Some((text, _)) } = item {
+            results.push((command, text.clone()));
+        }
+        items.push(BatchItem { id: asked.clone(), state: state(command, item) });
+    }
+    Accepted { head: head(caller, request, id, &items), workers_online, items, more: found.more, results }
+}
+
+fn state(command: CommandId, item: &ItemSubmitted) -> ItemState {
+    let refused = |code, message: &str| ItemState::Refused(code, message.to_owned());
+    match item {
+        ItemSubmitted::Accepted | ItemSubmitted::Repeated { .. } => ItemState::Accepted(command),
+        ItemSubmitted::QueueFull => refused(ErrorCode::QueueFull, QUEUE_FULL),
+        ItemSubmitted::Unavailable { perhaps_done: false } => refused(ErrorCode::Unavailable, UNAVAILABLE),
+        ItemSubmitted::Unavailable { perhaps_done: true } => refused(ErrorCode::OutcomeUnknown, PERHAPS),
+    }
+}
+
+const PERHAPS: &str = "Redis did not answer in time: the command may have been accepted or not. Send the same batch with the same request_id again to find out";
+
+fn missing(caller: &Caller, request: &BatchRequest, id: &ResourceId) -> BatchItem {
+    let resource = Resource { tenant: caller.tenant.clone(), kind: request.kind, id: id.clone() };
+    BatchItem { id: id.clone(), state: ItemState::Refused(ErrorCode::NotFound, no_such(&resource)) }
+}
+
+/// For the metrics.
+fn follow(gateway: &Gateway, batch: &Batch, items: &[ItemSubmitted]) {
+    let now = gateway.broker().redis_now_ms(&batch.tenant);
+    for (id, item) in batch.ids.iter().zip(items) {
+        metrics::command_received(batch.kind, batch.action);
+        match item {
+            ItemSubmitted::Accepted => {
+                let resource = batch.resource(id);
+                gateway.results().follow(&resource, batch.action, batch.command(id), now);
+                tracing::debug!(%resource, batch_id = %batch.id, command_id = %batch.command(id), "websocket.batch_item");
+            }
+            ItemSubmitted::Repeated { .. } => {}
+            other => {
+                if let ItemState::Refused(code, _) = state(batch.id, other) {
+                    metrics::command_refused(batch.kind, batch.action, code);
+                }
+            }
+        }
+    }
+}
+
+/// One line for each batch. Its commands' ids follow from its own, and the audit trail has both.
+fn log(caller: &Caller, request: &BatchRequest, answer: &BatchAnswer) {
+    let (outcome, head) = match answer {
+        BatchAnswer::Accepted(accepted) => ("requested", Some(&accepted.head)),
+        BatchAnswer::Preview(_) => ("previewed", None),
+        BatchAnswer::Refused(refusal) => {
+            metrics::command_received(request.kind, request.action);
+            metrics::command_refused(request.kind, request.action, refusal.code);
+            (refusal.code.word(), None)
+        }
+    };
+    let batch = head.map(|head| tracing::field::display(head.batch));
+    let request_id = request.request_id.as_ref().map(tracing::field::display);
+    tracing::info!(
+        batch_id = batch, tenant_id = %caller.tenant, user_id = %caller.user, request_id, resource = request.kind.word(),
+        total = head.map(|head| head.total), refused = head.map(|head| head.refused),
+        "websocket.batch_{}_{outcome}", request.action.word()
+    );
+}

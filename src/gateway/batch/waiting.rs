@@ -1,0 +1,59 @@
+//! Waiting for the results of a batch without a socket: the record is asked until all are there.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Accepted;
+use crate::domain::{CommandId, Resource};
+use crate::gateway::Gateway;
+use crate::protocol::batch_answer::{self, BatchItem, ItemState, Tally};
+
+/// First and longest pause between two looks.
+const LOOKS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
+
+/// The summary with what became of each resource; `None`: the time is up, or the gateway leaves.
+pub async fn completed(gateway: &Gateway, accepted: &Accepted, wait: Duration) -> Option<String> {
+    let until = Instant::now() + wait;
+    let mut pause = LOOKS.0;
+    let mut results: HashMap<CommandId, String> = accepted.results.iter().cloned().collect();
+    loop {
+        let missing: Vec<(Resource, CommandId)> =
+            accepted.commands().filter(|(_, command)| !results.contains_key(command)).collect();
+        // What cannot be read just now is read the next time.
+        let found = gateway.broker().ended_of(&missing).await.unwrap_or_default();
+        results.extend(found.into_iter().flatten().map(|ended| (ended.command, ended.message)));
+        if missing.iter().all(|(_, command)| results.contains_key(command)) {
+            return Some(summary(accepted, &results));
+        }
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return None;
+        }
+        tokio::select! {
+            () = gateway.stopping().cancelled() => return None,
+            () = tokio::time::sleep(pause.min(left)) => {}
+        }
+        pause = (pause * 2).min(LOOKS.1);
+    }
+}
+
+fn summary(accepted: &Accepted, results: &HashMap<CommandId, String>) -> String {
+    let action = accepted.head.action;
+    let items = accepted.items.iter().map(|item| match &item.state {
+        ItemState::Accepted(command) => {
+            let text = results.get(command).map_or("", String::as_str);
+            BatchItem { id: item.id.clone(), state: batch_answer::ended(*command, action, text) }
+        }
+        _ => item.clone(),
+    });
+    let items: Vec<BatchItem> = items.collect();
+    let count = |fits: fn(&ItemState) -> bool| items.iter().filter(|item| fits(&item.state)).count();
+    let tally = Tally {
+        succeeded: count(|state| matches!(state, ItemState::Succeeded(..))),
+        failed: count(|state| matches!(state, ItemState::Failed(..))),
+        unknown: 0,
+    };
+    batch_answer::completed(&accepted.head, tally, Some((&items, accepted.more)))
+}

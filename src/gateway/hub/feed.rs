@@ -1,0 +1,219 @@
+//! Everything of one tenant, handed to those who want it.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::OnceCell;
+use tokio_tungstenite::tungstenite::Utf8Bytes;
+
+use super::recent::Recent;
+use super::update::Update;
+use crate::broker::scripts::claim::Ended;
+use crate::domain::{CommandId, JobFacts, Resource, ResourceId, TenantId};
+use crate::gateway::access::Readable;
+use crate::gateway::outbox::{Outbox, Push};
+use crate::protocol::FeedFilter;
+
+/// Results that are remembered as handed out, numbers of streams, and facts of jobs, each.
+const REMEMBERED: usize = 8_192;
+/// A result that ended longer ago, in ms, is no news: somebody repeats an old message. It was missed by nobody,
+/// because whoever may have missed something was told so.
+const NEWS_MS: i64 = 60_000;
+/// How far this process's idea of Redis's clock may be off, in ms.
+const CLOCK_MS: i64 = 2_000;
+
+/// One tenant-wide socket: what it wants, and where that goes.
+pub struct Member {
+    outbox: Arc<Outbox>,
+    readable: Arc<Readable>,
+    wants: Mutex<Wants>,
+}
+
+#[derive(Default)]
+struct Wants {
+    filter: FeedFilter,
+    /// Results of its own commands, whatever the filter says.
+    awaited: HashSet<CommandId>,
+}
+
+/// What a message is about, for [`Member::offer`].
+struct About<'a> {
+    resource: &'a Resource,
+    status: Option<&'a str>,
+    facts: Option<&'a JobFacts>,
+    /// Nobody but who awaits this command's result.
+    only_for: Option<CommandId>,
+}
+
+impl Member {
+    /// Wants everything that may be read.
+    pub fn new(outbox: Arc<Outbox>, readable: Arc<Readable>) -> Self {
+        Self { outbox, readable, wants: Mutex::default() }
+    }
+
+    /// Wants what the filter says from here on: `answer` stands in the outbox where it begins.
+    pub fn subscribe(&self, filter: FeedFilter, answer: Utf8Bytes) {
+        let mut wants = self.lock();
+        wants.filter = filter;
+        self.outbox.push(Push::Notice(answer));
+    }
+
+    /// Wants the results of these commands.
+    pub fn expect(&self, commands: impl Iterator<Item = CommandId>) {
+        self.lock().awaited.extend(commands);
+    }
+
+    /// No longer wants the result of this one.
+    pub fn forget(&self, command: CommandId) {
+        let mut wants = self.lock();
+        wants.awaited.remove(&command);
+        if wants.awaited.is_empty() {
+            wants.awaited.shrink_to(0);
+        }
+    }
+
+    /// What it may read.
+    pub fn readable(&self) -> &Readable {
+        &self.readable
+    }
+
+    fn needs_facts(&self, resource: &Resource) -> bool {
+        self.readable.may(resource.kind) && self.lock().filter.needs_facts(resource.kind, &resource.id)
+    }
+
+    fn offer(&self, about: &About<'_>, push: &Push) {
+        let wants = self.lock();
+        let awaited = matches!(push, Push::Result { command, .. } if wants.awaited.contains(command));
+        let resource = about.resource;
+        let wanted = about.only_for.is_none()
+            && self.readable.may(resource.kind)
+            && wants.filter.wants(resource.kind, &resource.id, about.status, about.facts);
+        if awaited || wanted {
+            // Under the lock: an answer to `subscribe` must not come between.
+            self.outbox.push(push.clone());
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Wants> {
+        self.wants.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What is known of one watched tenant.
+pub(super) struct Feed {
+    pub(super) tenant: TenantId,
+    /// The subscription stands, since this time (Unix ms by Redis's clock).
+    pub(super) opened: OnceCell<i64>,
+    state: Mutex<State>,
+}
+
+struct State {
+    members: Vec<Arc<Member>>,
+    given: Recent<CommandId, ()>,
+    /// Highest number of each resource's stream so far.
+    numbers: Recent<Resource, i64>,
+    facts: Recent<ResourceId, JobFacts>,
+}
+
+impl Feed {
+    pub(super) fn new(tenant: TenantId) -> Self {
+        let state = State {
+            members: Vec::new(),
+            given: Recent::new(REMEMBERED),
+            numbers: Recent::new(REMEMBERED),
+            facts: Recent::new(REMEMBERED),
+        };
+        Self { tenant, opened: OnceCell::new(), state: Mutex::new(state) }
+    }
+
+    pub(super) fn add(&self, member: Arc<Member>) {
+        self.lock().members.push(member);
+    }
+
+    pub(super) fn remove(&self, member: &Arc<Member>) {
+        let mut state = self.lock();
+        if let Some(at) = state.members.iter().position(|other| Arc::ptr_eq(other, member)) {
+            state.members.swap_remove(at);
+        }
+    }
+
+    /// Whether the command's result was handed out already.
+    pub(super) fn knows(&self, command: CommandId) -> bool {
+        self.lock().given.contains(&command)
+    }
+
+    /// Whether some member cannot be served without the facts of this job, which are not known yet.
+    pub(super) fn lacks_facts(&self, resource: &Resource) -> bool {
+        let mut state = self.lock();
+        state.members.iter().any(|member| member.needs_facts(resource)) && state.facts.refresh(&resource.id).is_none()
+    }
+
+    pub(super) fn learn_facts(&self, id: ResourceId, facts: JobFacts) {
+        self.lock().facts.put(id, facts);
+    }
+
+    /// The last number before an update that has a lower one: an old message again, or the numbers have begun anew.
+    pub(super) fn backwards_from(&self, resource: &Resource, update: &Update) -> Option<i64> {
+        let last = *self.lock().numbers.get(resource)?;
+        update.seq.is_some_and(|seq| seq < last).then_some(last)
+    }
+
+    /// The numbers of a resource's stream have begun anew.
+    pub(super) fn begin_anew(&self, resource: &Resource) {
+        self.lock().numbers.put(resource.clone(), i64::MIN);
+    }
+
+    /// Hands an update out, once.
+    pub(super) fn update(&self, resource: &Resource, update: Update) {
+        let mut state = self.lock();
+        if let Some(seq) = update.seq {
+            if state.numbers.refresh(resource).is_some_and(|last| seq <= *last) {
+                return;
+            }
+            state.numbers.put(resource.clone(), seq);
+        }
+        let status = update.status.clone();
+        let push = update.push(resource);
+        state.hand_out(resource, status.as_deref(), None, &push);
+    }
+
+    /// Hands a result out as it is recorded, once. `now`: Unix ms by Redis's clock.
+    pub(super) fn result(&self, resource: &Resource, ended: Ended, now: i64) {
+        let mut state = self.lock();
+        if state.given.contains(&ended.command) {
+            return;
+        }
+        state.given.put(ended.command, ());
+        let since = self.opened.get().map_or(i64::MAX, |opened| opened - CLOCK_MS);
+        let is_news = ended.at >= since.max(now - NEWS_MS);
+        let push = Push::Result { command: ended.command, text: ended.message.into() };
+        state.hand_out(resource, None, (!is_news).then_some(ended.command), &push);
+    }
+
+    /// Tells everyone that messages were missed.
+    pub(super) fn tell_missed(&self, text: &Utf8Bytes) {
+        for member in &self.lock().members {
+            member.outbox.push(Push::Missed(text.clone()));
+        }
+    }
+
+    /// Tells those who could not be served because the facts of this job cannot be had.
+    pub(super) fn tell_unserved(&self, resource: &Resource, text: &Utf8Bytes) {
+        for member in self.lock().members.iter().filter(|member| member.needs_facts(resource)) {
+            member.outbox.push(Push::Missed(text.clone()));
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn hand_out(&mut self, resource: &Resource, status: Option<&str>, only_for: Option<CommandId>, push: &Push) {
+        let about = About { resource, status, facts: self.facts.get(&resource.id), only_for };
+        for member in &self.members {
+            member.offer(&about, push);
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Which tenants are watched as a whole: one pair of patterns for each, counted by reference.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use tokio::sync::{Notify, mpsc};
+
+use super::LINGER;
+use super::feed::{Feed, Member};
+use super::results::command_of;
+use super::update::Update;
+use crate::broker::keys::tenant_pattern;
+use crate::broker::{Broker, BrokerError, Subscriber};
+use crate::domain::{CommandId, Resource, ResourceKind, TenantId};
+
+/// Messages of all watched tenants that may wait to be handed out. When it is full, all that wait are given up, and
+/// everyone is told that messages were missed.
+const HEARD: usize = 8_192;
+
+/// The watched tenants of a gateway; cheap to clone.
+#[derive(Clone)]
+pub(super) struct Feeds(Arc<Inner>);
+
+struct Inner {
+    open: Mutex<HashMap<TenantId, Entry>>,
+    heard: mpsc::Sender<Heard>,
+    missed: Notify,
+}
+
+struct Entry {
+    feed: Arc<Feed>,
+    references: usize,
+    /// Since when there are none.
+    idle: Instant,
+}
+
+/// One message, in the order in which they came.
+pub(super) struct Heard {
+    pub(super) feed: Arc<Feed>,
+    pub(super) resource: Resource,
+    pub(super) what: What,
+}
+
+pub(super) enum What {
+    Update(Update),
+    /// Of this command: all that is taken from the message.
+    Result(CommandId),
+}
+
+impl Feeds {
+    pub(super) fn new() -> (Self, mpsc::Receiver<Heard>) {
+        let (heard, queue) = mpsc::channel(HEARD);
+        (Self(Arc::new(Inner { open: Mutex::default(), heard, missed: Notify::new() })), queue)
+    }
+
+    /// When this returns, everything published from now on reaches the member.
+    pub(super) async fn join(
+        &self,
+        broker: &Broker,
+        subscriber: &Subscriber,
+        tenant: &TenantId,
+        member: Arc<Member>,
+    ) -> Result<FeedSeat, BrokerError> {
+        let mut seat = FeedSeat { feeds: self.clone(), feed: self.take_reference(tenant), member: None };
+        let open = async {
+            let since = broker.redis_now_ms(tenant);
+            subscriber.psubscribe(patterns(tenant)).await?;
+            Ok::<i64, BrokerError>(since)
+        };
+        // One of those who come at once subscribes; the others wait for it.
+        seat.feed.opened.get_or_try_init(|| open).await?;
+        seat.feed.add(member.clone());
+        seat.member = Some(member);
+        Ok(seat)
+    }
+
+    fn take_reference(&self, tenant: &TenantId) -> Arc<Feed> {
+        let mut open = self.open();
+        let entry = open.entry(tenant.clone()).or_insert_with(|| Entry {
+            feed: Arc::new(Feed::new(tenant.clone())),
+            references: 0,
+            idle: Instant::now(),
+        });
+        entry.references += 1;
+        Arc::clone(&entry.feed)
+    }
+
+    /// A message that came by a pattern. What wakes workers passes here too, and is not an update.
+    pub(super) fn heard(&self, name: &str, payload: bytes::Bytes) {
+        let (name, is_reply) = match name.strip_suffix(":reply") {
+            Some(resource) => (resource, true),
+            None => (name, false),
+        };
+        let Some(resource) = Resource::parse(name) else { return };
+        let feed = self.open().get(&resource.tenant).map(|entry| Arc::clone(&entry.feed));
+        let Some(feed) = feed else { return };
+        let what = match is_reply {
+            true => command_of(&payload).map(What::Result),
+            false => Update::read(payload, &resource).map(What::Update),
+        };
+        let Some(what) = what else { return };
+        if self.0.heard.try_send(Heard { feed, resource, what }).is_err() {
+            self.missed();
+        }
+    }
+
+    /// Messages may have been lost.
+    pub(super) fn missed(&self) {
+        self.0.missed.notify_one();
+    }
+
+    /// Waits for that.
+    pub(super) async fn until_missed(&self) {
+        self.0.missed.notified().await;
+    }
+
+    /// Every watched tenant.
+    pub(super) fn all(&self) -> Vec<Arc<Feed>> {
+        self.open().values().map(|entry| Arc::clone(&entry.feed)).collect()
+    }
+
+    /// Gives up tenants that nobody has watched for a while.
+    pub(super) fn sweep(&self, subscriber: &Subscriber) {
+        let mut open = self.open();
+        open.retain(|tenant, entry| {
+            if entry.references > 0 || entry.idle.elapsed() < LINGER {
+                return true;
+            }
+            // Asked under the lock: whoever comes next subscribes after it. Without room to ask, it is kept.
+            !subscriber.punsubscribe(patterns(tenant))
+        });
+        open.shrink_to(16);
+    }
+
+    fn open(&self) -> MutexGuard<'_, HashMap<TenantId, Entry>> {
+        self.0.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn patterns(tenant: &TenantId) -> Vec<String> {
+    ResourceKind::ALL.into_iter().map(|kind| tenant_pattern(tenant, kind)).collect()
+}
+
+/// A place on a tenant's feed, given up when dropped.
+pub struct FeedSeat {
+    feeds: Feeds,
+    feed: Arc<Feed>,
+    member: Option<Arc<Member>>,
+}
+
+impl Drop for FeedSeat {
+    fn drop(&mut self) {
+        if let Some(member) = &self.member {
+            self.feed.remove(member);
+        }
+        if let Some(entry) = self.feeds.open().get_mut(&self.feed.tenant) {
+            entry.references = entry.references.saturating_sub(1);
+            entry.idle = Instant::now();
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! The socket of one job or one campaign.
+
+use std::collections::VecDeque;
+
+use tokio_tungstenite::tungstenite::Utf8Bytes;
+
+use super::subject::{Asked, Asker, Subject};
+use crate::auth::Caller;
+use crate::broker::scripts::submit::Grant;
+use crate::domain::{CommandId, Permission, Resource};
+use crate::gateway::Gateway;
+use crate::gateway::commands::{self, CommandAnswer};
+use crate::gateway::hub::Seat;
+use crate::protocol::client::Rejection;
+use crate::protocol::{ClientMessage, CommandRequest, parse};
+
+/// Results given after an ack before the channel told of them, to be told once.
+const GIVEN: usize = 32;
+
+/// One watched resource.
+pub struct One {
+    resource: Resource,
+    /// The place in the fan-out.
+    seat: Seat,
+    given: Vec<CommandId>,
+}
+
+impl One {
+    /// Watched from this place.
+    pub fn new(resource: Resource, seat: Seat) -> Self {
+        Self { resource, seat, given: Vec::new() }
+    }
+}
+
+impl Subject for One {
+    type Done = (CommandRequest, CommandAnswer);
+
+    fn label(&self) -> &'static str {
+        self.resource.kind.word()
+    }
+
+    fn name(&self) -> String {
+        self.resource.to_string()
+    }
+
+    fn resource(&self) -> Option<&Resource> {
+        Some(&self.resource)
+    }
+
+    fn ask(&mut self, text: &str, asker: &Asker<'_>) -> Result<Asked<Self::Done>, Rejection> {
+        let request = match parse(text, self.resource.kind)? {
+            ClientMessage::Common(common) => return Ok(Asked::Common(common)),
+            ClientMessage::Command(request) => request,
+        };
+        let (gateway, caller) = (asker.gateway.clone(), asker.caller.clone());
+        let (resource, address) = (self.resource.clone(), asker.address.to_owned());
+        Ok(Asked::Work(Box::pin(async move {
+            let answer = commands::submit(&gateway, &caller, &resource, &request, Some(&address)).await;
+            (request, answer)
+        })))
+    }
+
+    fn answer(&mut self, (request, answer): Self::Done, out: &mut VecDeque<Utf8Bytes>) {
+        out.push_back(answer.message(&self.resource, &request).into());
+        if let Some((command, Some(message))) = answer.known()
+            && !self.seat.was_given(command)
+            && !self.given.contains(&command)
+        {
+            // It ended before this socket was there to hear of it, or the news is still on its way.
+            out.push_back(message.into());
+            if self.given.len() >= GIVEN {
+                self.given.remove(0);
+            }
+            self.given.push(command);
+        }
+    }
+
+    fn tells(&mut self, command: CommandId, _text: &str, _out: &mut VecDeque<Utf8Bytes>) -> bool {
+        !self.given.contains(&command)
+    }
+
+    fn may_stay(&self, gateway: &Gateway, caller: &Caller) -> bool {
+        gateway.policy().grant(caller, &Permission::read(self.resource.kind)) != Grant::Token(false)
+    }
+}

@@ -1,0 +1,194 @@
+//! The tenant-wide socket: commands on any resource, batches, and a feed of everything the user may read.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use tokio::time::Instant;
+use tokio_tungstenite::tungstenite::Utf8Bytes;
+
+use super::subject::{Asked, Asker, Subject};
+use crate::auth::Caller;
+use crate::broker::scripts::claim::Ended;
+use crate::broker::scripts::submit::Grant;
+use crate::broker::{Broker, BrokerError};
+use crate::domain::{CommandId, Permission, RequestId, Resource, ResourceKind, TenantId};
+use crate::gateway::Gateway;
+use crate::gateway::batch::following::{Following, MOST, Told};
+use crate::gateway::batch::{self, BatchAnswer};
+use crate::gateway::commands::{self, CommandAnswer};
+use crate::gateway::hub::{FeedSeat, Member};
+use crate::protocol::batch::{MAX_BATCH, Target};
+use crate::protocol::client::Rejection;
+use crate::protocol::tenant::subscription;
+use crate::protocol::{BatchRequest, CommandRequest, ErrorCode, TenantMessage, parse_tenant};
+
+/// Everything of one tenant.
+pub struct Whole {
+    tenant: TenantId,
+    member: Arc<Member>,
+    /// The place in the fan-out.
+    _seat: FeedSeat,
+    broker: Broker,
+    following: Following,
+    /// A look at the record that is under way.
+    looking: Option<BoxFuture<'static, Result<Vec<Option<Ended>>, BrokerError>>>,
+}
+
+/// What came of a message.
+pub enum Done {
+    /// A command on one resource.
+    Command(Resource, CommandRequest, CommandAnswer),
+    /// A batch.
+    Batch(Option<RequestId>, BatchAnswer),
+}
+
+impl Whole {
+    /// Watched from this place. `ttl`: how long a command may wait for a worker.
+    pub fn new(tenant: TenantId, member: Arc<Member>, seat: FeedSeat, broker: Broker, ttl: Duration) -> Self {
+        let following = Following::new(member.clone(), ttl);
+        Self { tenant, member, _seat: seat, broker, following, looking: None }
+    }
+
+    /// Whether so many more results can be waited for.
+    fn check_room(&self, more: usize, request_id: Option<&RequestId>) -> Result<(), Rejection> {
+        if self.following.has_room(more) {
+            return Ok(());
+        }
+        let message =
+            format!("This socket waits for {MOST} results at most; nothing was done. Wait for some, or open another");
+        Err(Rejection { code: ErrorCode::QueueFull, message, request_id: request_id.cloned() })
+    }
+
+    fn command(&self, resource: Resource, request: CommandRequest, asker: &Asker<'_>) -> BoxFuture<'static, Done> {
+        let (gateway, caller) = (asker.gateway.clone(), asker.caller.clone());
+        let address = asker.address.to_owned();
+        Box::pin(async move {
+            let answer = match commands::missing(&gateway, &caller, &resource, &request).await {
+                Some(refusal) => CommandAnswer::Refused(refusal),
+                None => commands::submit(&gateway, &caller, &resource, &request, Some(&address)).await,
+            };
+            Done::Command(resource, request, answer)
+        })
+    }
+
+    fn batch(request: BatchRequest, asker: &Asker<'_>) -> BoxFuture<'static, Done> {
+        let (gateway, caller) = (asker.gateway.clone(), asker.caller.clone());
+        let address = asker.address.to_owned();
+        Box::pin(async move {
+            let request_id = request.request_id.clone();
+            Done::Batch(request_id, batch::ask(&gateway, &caller, request, Some(&address)).await)
+        })
+    }
+}
+
+impl Subject for Whole {
+    type Done = Done;
+
+    fn label(&self) -> &'static str {
+        "tenant"
+    }
+
+    fn name(&self) -> String {
+        self.tenant.to_string()
+    }
+
+    fn resource(&self) -> Option<&Resource> {
+        None
+    }
+
+    fn ask(&mut self, text: &str, asker: &Asker<'_>) -> Result<Asked<Done>, Rejection> {
+        Ok(match parse_tenant(text)? {
+            TenantMessage::Common(common) => Asked::Common(common),
+            TenantMessage::Subscribe { filter, request_id } => {
+                let answer = subscription(&filter, request_id.as_ref().map(RequestId::as_str));
+                self.member.subscribe(filter, answer.into());
+                Asked::Done
+            }
+            TenantMessage::Command(kind, id, request) => {
+                self.check_room(1, request.request_id.as_ref())?;
+                let resource = Resource { tenant: self.tenant.clone(), kind, id };
+                Asked::Work(self.command(resource, request, asker))
+            }
+            TenantMessage::Batch(request) => {
+                let count = match &request.target {
+                    _ if request.dry_run => 0,
+                    Target::Ids(ids) => ids.len(),
+                    Target::Filter(_) => MAX_BATCH,
+                };
+                self.check_room(count, request.request_id.as_ref())?;
+                Asked::Work(Self::batch(request, asker))
+            }
+        })
+    }
+
+    fn answer(&mut self, done: Done, out: &mut VecDeque<Utf8Bytes>) {
+        match done {
+            Done::Command(resource, request, answer) => {
+                out.push_back(answer.message(&resource, &request).into());
+                match (answer.known(), &answer) {
+                    // Perhaps days away: the feed tells of it.
+                    (Some((_, None)), CommandAnswer::Scheduled { .. }) | (None, _) => {}
+                    (Some((command, result)), _) => self.following.one(resource, command, result, out),
+                }
+            }
+            Done::Batch(_, BatchAnswer::Accepted(accepted)) => {
+                out.push_back(accepted.message().into());
+                self.following.batch(&accepted, out);
+            }
+            Done::Batch(_, BatchAnswer::Preview(message)) => out.push_back(message.into()),
+            Done::Batch(request_id, BatchAnswer::Refused(refusal)) => {
+                out.push_back(refusal.message_for(request_id.as_ref().map(RequestId::as_str)).into());
+            }
+        }
+    }
+
+    fn tells(&mut self, command: CommandId, text: &str, out: &mut VecDeque<Utf8Bytes>) -> bool {
+        match self.following.heard(command, text) {
+            Told::Already => false,
+            Told::Now(summary) => {
+                out.extend(summary.map(Utf8Bytes::from));
+                true
+            }
+        }
+    }
+
+    fn may_stay(&self, gateway: &Gateway, caller: &Caller) -> bool {
+        let readable = self.member.readable();
+        for kind in ResourceKind::ALL {
+            // Where SQL decides, whoever watches over everyone's access has said so already.
+            if let Grant::Token(may) = gateway.policy().grant(caller, &Permission::read(kind)) {
+                readable.set(kind, may);
+            }
+        }
+        readable.any()
+    }
+
+    fn missed(&mut self) {
+        self.following.look_soon();
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, out: &mut VecDeque<Utf8Bytes>) -> Poll<()> {
+        if self.looking.is_none() && self.following.next_look().is_some_and(|at| at <= Instant::now()) {
+            let (broker, wanted) = (self.broker.clone(), self.following.look(out));
+            self.looking = Some(Box::pin(async move { broker.ended_of(&wanted).await }));
+        }
+        if let Some(looking) = &mut self.looking
+            && let Poll::Ready(found) = looking.as_mut().poll(cx)
+        {
+            self.looking = None;
+            // What cannot be read just now is read the next time.
+            for ended in found.into_iter().flatten().flatten() {
+                self.following.found(ended.command, &ended.message, out);
+            }
+        }
+        if out.is_empty() { Poll::Pending } else { Poll::Ready(()) }
+    }
+
+    fn next_look(&self) -> Option<Instant> {
+        // One that is under way wakes the task by itself.
+        if self.looking.is_some() { None } else { self.following.next_look() }
+    }
+}

@@ -1,0 +1,210 @@
+//! What a batch is answered with: what became of each resource, and the summary at the end.
+
+use super::error::ErrorCode;
+use super::frame::Frame;
+use crate::domain::{Action, CommandId, ResourceId, ResourceKind, TenantId};
+
+/// What every answer to a batch says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BatchHead {
+    /// Its id.
+    pub batch: CommandId,
+    /// Whose.
+    pub tenant: TenantId,
+    /// Jobs or campaigns.
+    pub kind: ResourceKind,
+    /// What to do.
+    pub action: Action,
+    /// Resources named, or found by the filter.
+    pub total: usize,
+    /// Those of which no command was made.
+    pub refused: usize,
+    /// The client's name for it.
+    pub request_id: Option<String>,
+}
+
+/// One resource of a batch, as the answers show it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BatchItem {
+    /// Which one.
+    pub id: ResourceId,
+    /// What became of it.
+    pub state: ItemState,
+}
+
+/// What became of one resource.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ItemState {
+    /// A dry run: it would be hit.
+    Hit,
+    /// Its command was accepted.
+    Accepted(CommandId),
+    /// Its command was carried out; the status it has reached.
+    Succeeded(CommandId, String),
+    /// Its command failed, for this reason.
+    Failed(CommandId, String),
+    /// No command was made.
+    Refused(ErrorCode, String),
+}
+
+/// How a batch ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Commands carried out.
+    pub succeeded: usize,
+    /// Commands that failed.
+    pub failed: usize,
+    /// Commands whose result could not be found.
+    pub unknown: usize,
+}
+
+fn count(n: usize) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+/// Accepted: the first answer. Results and the summary follow.
+pub fn requested(head: &BatchHead, workers_online: i64, items: &[BatchItem], more: bool) -> String {
+    Frame::new("batch_requested")
+        .plain("batch_id", &head.batch.to_string())
+        .plain("action", head.action.word())
+        .plain("kind", head.kind.word())
+        .plain("tenant_id", head.tenant.as_str())
+        .number("total", count(head.total))
+        .number("accepted", count(head.total - head.refused))
+        .number("refused", count(head.refused))
+        .number("workers_online", workers_online)
+        .raw("items", &written(items, head.kind))
+        .json("more", &more)
+        .request(head.request_id.as_deref())
+        .end()
+}
+
+/// The answer to a dry run; `cost`: commands of the budget that the real one would use.
+pub fn preview(head: &BatchHead, cost: usize, items: &[BatchItem], more: bool) -> String {
+    Frame::new("batch_preview")
+        .plain("action", head.action.word())
+        .plain("kind", head.kind.word())
+        .plain("tenant_id", head.tenant.as_str())
+        .number("total", count(head.total))
+        .number("accepted", count(head.total - head.refused))
+        .number("refused", count(head.refused))
+        .number("cost", count(cost))
+        .raw("items", &written(items, head.kind))
+        .json("more", &more)
+        .request(head.request_id.as_deref())
+        .end()
+}
+
+/// The last word on a batch. `items`, and whether there were more: over HTTP, where nothing came before it.
+pub fn completed(head: &BatchHead, tally: Tally, items: Option<(&[BatchItem], bool)>) -> String {
+    let frame = Frame::new("batch_completed")
+        .plain("batch_id", &head.batch.to_string())
+        .plain("tenant_id", head.tenant.as_str())
+        .plain("action", head.action.word())
+        .number("total", count(head.total))
+        .number("succeeded", count(tally.succeeded))
+        .number("failed", count(tally.failed))
+        .number("refused", count(head.refused));
+    let frame = if tally.unknown > 0 { frame.number("unknown", count(tally.unknown)) } else { frame };
+    let frame = match items {
+        Some((items, more)) => frame.raw("items", &written(items, head.kind)).json("more", &more),
+        None => frame,
+    };
+    frame.request(head.request_id.as_deref()).end()
+}
+
+/// The result message of a command, as what became of its resource.
+pub fn ended(command: CommandId, action: Action, result: &str) -> ItemState {
+    let value: serde_json::Value = serde_json::from_str(result).unwrap_or_default();
+    let text = |name: &str| value[name].as_str().unwrap_or_default().to_owned();
+    match succeeded(action, result) {
+        true => ItemState::Succeeded(command, text("status")),
+        false => ItemState::Failed(command, text("error")),
+    }
+}
+
+/// Whether a result message says that its command was carried out.
+pub fn succeeded(action: Action, result: &str) -> bool {
+    let rest = result.strip_prefix("{\"type\":\"").and_then(|rest| rest.strip_prefix(action.word()));
+    rest.is_some_and(|rest| rest.starts_with("_succeeded\""))
+}
+
+/// Each an object, its fields in this order: the resource, its command, what became of it.
+fn written(items: &[BatchItem], kind: ResourceKind) -> String {
+    let mut text = String::with_capacity(items.len() * 96 + 2);
+    for item in items {
+        text.push(if text.is_empty() { '[' } else { ',' });
+        // The first field of a frame is its type; an item has none.
+        let frame = Frame::new("").plain(kind.id_field(), item.id.as_str());
+        let frame = match &item.state {
+            ItemState::Hit => frame,
+            ItemState::Accepted(command) => frame.plain("command_id", &command.to_string()),
+            ItemState::Succeeded(command, status) => {
+                frame.plain("command_id", &command.to_string()).text("status", status)
+            }
+            ItemState::Failed(command, error) => frame.plain("command_id", &command.to_string()).text("error", error),
+            ItemState::Refused(code, message) => frame.plain("error", code.word()).text("message", message),
+        };
+        text.push_str(&frame.end().replacen("\"type\":\"\",", "", 1));
+    }
+    if text.is_empty() {
+        text.push('[');
+    }
+    text.push(']');
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head() -> BatchHead {
+        BatchHead {
+            batch: "0190f3c8-0000-7000-8000-000000000001".parse().expect("id"),
+            tenant: "T".parse().expect("tenant"),
+            kind: ResourceKind::Job,
+            action: Action::Cancel,
+            total: 2,
+            refused: 1,
+            request_id: Some("r1".to_owned()),
+        }
+    }
+
+    fn items(first: ItemState) -> Vec<BatchItem> {
+        let refused = ItemState::Refused(ErrorCode::NotFound, "No \"b\"".to_owned());
+        vec![
+            BatchItem { id: "a".parse().expect("id"), state: first },
+            BatchItem { id: "b".parse().expect("id"), state: refused },
+        ]
+    }
+
+    #[test]
+    fn the_answers_stand_byte_for_byte_as_documented() {
+        let command = head().batch;
+        assert_eq!(
+            requested(&head(), 3, &items(ItemState::Accepted(command)), false),
+            r#"{"type":"batch_requested","batch_id":"0190f3c8-0000-7000-8000-000000000001","action":"cancel","kind":"job","tenant_id":"T","total":2,"accepted":1,"refused":1,"workers_online":3,"items":[{"job_id":"a","command_id":"0190f3c8-0000-7000-8000-000000000001"},{"job_id":"b","error":"not_found","message":"No \"b\""}],"more":false,"request_id":"r1"}"#
+        );
+        assert_eq!(
+            preview(&BatchHead { request_id: None, ..head() }, 1, &items(ItemState::Hit), true),
+            r#"{"type":"batch_preview","action":"cancel","kind":"job","tenant_id":"T","total":2,"accepted":1,"refused":1,"cost":1,"items":[{"job_id":"a"},{"job_id":"b","error":"not_found","message":"No \"b\""}],"more":true}"#
+        );
+        let tally = Tally { succeeded: 1, failed: 0, unknown: 0 };
+        assert_eq!(
+            completed(&head(), tally, None),
+            r#"{"type":"batch_completed","batch_id":"0190f3c8-0000-7000-8000-000000000001","tenant_id":"T","action":"cancel","total":2,"succeeded":1,"failed":0,"refused":1,"request_id":"r1"}"#
+        );
+        let text = completed(&head(), Tally { unknown: 1, ..Tally::default() }, Some((&[], true)));
+        assert!(text.contains(r#""refused":1,"unknown":1,"items":[],"more":true,"#), "{text}");
+    }
+
+    #[test]
+    fn a_result_says_what_became_of_its_resource() {
+        let command = head().batch;
+        let done = r#"{"type":"cancel_succeeded","job_id":"a","status":"cancelled"}"#;
+        assert_eq!(ended(command, Action::Cancel, done), ItemState::Succeeded(command, "cancelled".to_owned()));
+        let failed = r#"{"type":"cancel_failed","job_id":"a","error":"Gone"}"#;
+        assert_eq!(ended(command, Action::Cancel, failed), ItemState::Failed(command, "Gone".to_owned()));
+        assert!(!succeeded(Action::Pause, done));
+    }
+}

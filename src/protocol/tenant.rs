@@ -1,0 +1,150 @@
+//! What a client may send on the tenant-wide socket.
+
+use serde::Deserialize;
+
+use super::batch::{self, BatchRequest};
+use super::client::{CommandRequest, Common, Opened, Rejection, command_word};
+use super::error::ErrorCode;
+use super::feed::FeedFilter;
+use crate::domain::{RequestId, Resource, ResourceId, ResourceKind, TenantId};
+
+/// One message of a client.
+#[derive(Debug, Clone, PartialEq)]
+pub enum TenantMessage {
+    /// Cancel, pause or resume one resource.
+    Command(ResourceKind, ResourceId, CommandRequest),
+    /// The same with many.
+    Batch(BatchRequest),
+    /// Which messages are wanted from now on.
+    Subscribe {
+        /// As understood.
+        filter: FeedFilter,
+        /// The client's name for this request.
+        request_id: Option<RequestId>,
+    },
+    /// What every socket takes.
+    Common(Common),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Subscribe {
+    #[serde(rename = "type")]
+    _type: String,
+    filter: Option<serde_json::Value>,
+    #[serde(rename = "request_id")]
+    _request_id: Option<String>,
+}
+
+/// Reads one text frame.
+pub fn parse_tenant(text: &str) -> Result<TenantMessage, Rejection> {
+    let opened = Opened::read(text)?;
+    if let Some(common) = opened.common()? {
+        return Ok(TenantMessage::Common(common));
+    }
+    if opened.word == "subscribe" {
+        let raw: Subscribe =
+            serde_json::from_str(text).map_err(|error| opened.invalid(format!("subscribe: {error}")))?;
+        let filter = FeedFilter::read(raw.filter.as_ref()).map_err(|words| opened.invalid(words))?;
+        return Ok(TenantMessage::Subscribe { filter, request_id: opened.request_id });
+    }
+    if let Some((action, kind)) = batch::batch_word(&opened.word) {
+        return Ok(TenantMessage::Batch(batch::read(&opened, text, action, kind)?));
+    }
+    let Some((action, kind)) = command_word(&opened.word) else {
+        return Err(opened.reject(ErrorCode::UnknownType, UNKNOWN.to_owned()));
+    };
+    let field = kind.id_field();
+    let given = match kind {
+        ResourceKind::Job => &opened.raw.job_id,
+        ResourceKind::Campaign => &opened.raw.campaign_id,
+    };
+    let Some(serde_json::Value::String(id)) = given else {
+        return Err(opened.invalid(format!("{} needs a {field:?} on this socket", opened.word)));
+    };
+    let id = id.parse().map_err(|error| opened.invalid(format!("{field}: {error}")))?;
+    Ok(TenantMessage::Command(kind, id, opened.command(action)?))
+}
+
+/// Reads the body of `POST /api/v1/batch`: a batch as it is sent on the socket.
+pub fn parse_batch(text: &str) -> Result<BatchRequest, Rejection> {
+    let opened = Opened::read(text)?;
+    match batch::batch_word(&opened.word) {
+        Some((action, kind)) => batch::read(&opened, text, action, kind),
+        None => Err(opened.reject(ErrorCode::UnknownType, format!("Unknown type; this path takes {BATCHES}"))),
+    }
+}
+
+const BATCHES: &str = "cancel_jobs, pause_jobs, resume_jobs, cancel_campaigns, pause_campaigns and resume_campaigns";
+const UNKNOWN: &str = "Unknown type; this socket takes cancel_jobs, pause_jobs, resume_jobs (with job_ids or a filter), cancel_job, pause_job, resume_job (with a job_id), the same of campaigns, subscribe, cancel_scheduled, ping and refresh_token";
+
+/// First message on the socket.
+pub fn subscribed(tenant: &TenantId) -> String {
+    super::frame::Frame::new("subscribed").plain("channel", tenant.as_str()).plain("tenant_id", tenant.as_str()).end()
+}
+
+/// The answer to `subscribe`: what comes after it is as the filter says.
+pub fn subscription(filter: &FeedFilter, request_id: Option<&str>) -> String {
+    super::frame::Frame::new("subscription").json("filter", &filter.to_json()).request(request_id).end()
+}
+
+/// Messages were missed: list again what you show.
+pub fn resynchronize(tenant: &TenantId) -> String {
+    super::frame::Frame::new("resynchronize").plain("tenant_id", tenant.as_str()).end()
+}
+
+/// No such resource, in the answer to a command or an item of a batch.
+pub fn no_such(resource: &Resource) -> String {
+    format!("There is no {} {} in your tenant", resource.kind.word(), resource.id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{Action, When};
+
+    #[test]
+    fn single_commands_name_their_resource() {
+        let text = r#"{"type":"pause_job","job_id":"j1","request_id":"r","delay_seconds":5}"#;
+        let Ok(TenantMessage::Command(kind, id, command)) = parse_tenant(text) else { panic!("not a command") };
+        assert_eq!((kind, id.as_str(), command.action), (ResourceKind::Job, "j1", Action::Pause));
+        assert_eq!(command.when, When::After(5));
+        assert!(matches!(
+            parse_tenant(r#"{"type":"cancel_campaign","campaign_id":"c"}"#),
+            Ok(TenantMessage::Command(ResourceKind::Campaign, ..))
+        ));
+        for (text, part) in [
+            (r#"{"type":"cancel_job"}"#, "needs a \"job_id\""),
+            (r#"{"type":"cancel_job","campaign_id":"c"}"#, "needs a \"job_id\""),
+            (r#"{"type":"cancel_job","job_id":"a*"}"#, "job_id: an id must be"),
+        ] {
+            let words = parse_tenant(text).expect_err("refused").message;
+            assert!(words.contains(part), "{text}: {words}");
+        }
+    }
+
+    #[test]
+    fn a_subscription_is_answered_as_it_was_understood() {
+        let text = r#"{"type":"subscribe","filter":{"campaign_id":"c1","status":["running"]},"request_id":"r"}"#;
+        let Ok(TenantMessage::Subscribe { filter, request_id }) = parse_tenant(text) else { panic!("refused") };
+        assert_eq!(
+            subscription(&filter, request_id.as_ref().map(RequestId::as_str)),
+            r#"{"type":"subscription","filter":{"campaign_id":"c1","kinds":["job"],"status":["running"]},"request_id":"r"}"#
+        );
+        assert!(matches!(parse_tenant(r#"{"type":"subscribe"}"#), Ok(TenantMessage::Subscribe { .. })));
+        let words = parse_tenant(r#"{"type":"subscribe","job_ids":["a"]}"#).expect_err("refused").message;
+        assert!(words.contains("unknown field `job_ids`"), "{words}");
+    }
+
+    #[test]
+    fn what_no_socket_of_this_kind_takes_is_an_unknown_type() {
+        for text in [r#"{"type":"cancel"}"#, r#"{"type":"stop_jobs"}"#, r#"{"type":"cancel_things"}"#] {
+            assert_eq!(parse_tenant(text).expect_err("refused").code, ErrorCode::UnknownType, "{text}");
+        }
+        assert_eq!(parse_tenant(r#"{"type":"ping"}"#), Ok(TenantMessage::Common(Common::Ping)));
+        assert_eq!(parse_batch(r#"{"type":"ping"}"#).expect_err("refused").code, ErrorCode::UnknownType);
+        let t = "T".parse().expect("tenant");
+        assert_eq!(subscribed(&t), r#"{"type":"subscribed","channel":"T","tenant_id":"T"}"#);
+        assert_eq!(resynchronize(&t), r#"{"type":"resynchronize","tenant_id":"T"}"#);
+    }
+}

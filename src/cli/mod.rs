@@ -2,6 +2,8 @@
 
 mod api;
 mod audit;
+mod bench;
+mod descriptors;
 mod dev;
 mod inspect;
 mod people;
@@ -74,6 +76,9 @@ enum Command {
     Inspect(inspect::InspectCommand),
     /// Show the audit trail of commands.
     Audit(audit::AuditArgs),
+    /// Measure how much a deployment can carry.
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
     /// Run a program that ends when this process's parent does.
     #[command(hide = true)]
     WatchChild(watch::WatchArgs),
@@ -138,6 +143,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Queue(command) => queue::queue(command).await,
         Command::Inspect(command) => inspect::inspect(command, settings()?).await,
         Command::Audit(args) => audit::audit(args, settings()?).await,
+        Command::Bench(command) => bench::bench(command, settings).await,
         Command::WatchChild(args) => watch::watch(args).await,
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! One file for each concern: `jobs` (rows and lists), `commands` (what a command changes) and `batch` (many of
 //! them to a transaction), `queue` (which job a worker gets), `runs` (what a worker that hosts a job writes),
-//! `permissions`, `audit`, `imports`, `migrations`; `database` connects, and `sql` hides which database it is.
+//! `permissions`, `audit`, `imports`, `migrations`, `rehearsal` (rows for `wheelhouse bench`); `database` connects, and `sql` hides which database it is.
 
 mod audit;
 mod batch;
@@ -14,6 +14,7 @@ mod jobs;
 mod migrations;
 mod permissions;
 mod queue;
+mod rehearsal;
 mod rows;
 mod runs;
 mod sql;

@@ -23,6 +23,11 @@ impl LuaScript {
         &self.text
     }
 
+    /// The name by which Redis knows it.
+    pub fn hash(&self) -> &str {
+        &self.hash
+    }
+
     /// Runs it by hash; where Redis does not know it, loads it first.
     pub(crate) async fn run<T: FromRedisValue>(
         &self,

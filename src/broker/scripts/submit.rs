@@ -142,6 +142,12 @@ impl Broker {
     }
 }
 
+/// The very words that [`Broker::submit`] sends, with no deadline: for the yardstick of `wheelhouse bench`, which lets
+/// `redis-benchmark` send them.
+pub fn words(broker: &Broker, submission: &Submission, limits: SubmitLimits) -> Vec<String> {
+    prepare(broker, submission, limits).words()
+}
+
 fn prepare(broker: &Broker, s: &Submission, limits: SubmitLimits) -> Delivery {
     let names = broker.keys();
     let (r, user) = (&s.resource, &s.user);

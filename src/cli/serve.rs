@@ -41,6 +41,7 @@ pub(super) fn stop_signals() -> anyhow::Result<CancellationToken> {
                 tracing::info!("process.stopping");
                 cancel.cancel();
             } else {
+                telemetry::log::flush();
                 std::process::exit(130);
             }
         }

@@ -244,11 +244,12 @@ pub async fn serve_tuned(
     let address = listener.local_addr().map_err(|error| GatewayError::Listen { address, error })?;
 
     let id = format!("g-{}", uuid::Uuid::now_v7().simple());
-    let (results, follower) = Results::new(broker.clone(), settings.command.ttl);
+    let results = Results::new(broker.clone(), settings.command.ttl);
     let policy = Policy::new(settings.auth.permissions, broker.clone(), store.clone());
     let access = Access::new(policy.clone(), store.clone(), settings.auth.permissions);
     let heard = (subscriber.clone(), events);
-    let hub = Hub::start(broker.clone(), store.clone(), heard, access.clone(), &background, &background_stop);
+    let told = (access.clone(), results.clone());
+    let hub = Hub::start(broker.clone(), store.clone(), heard, told, &background, &background_stop);
     let gateway = Gateway(Arc::new(Inner {
         access,
         leases: Leases::new(broker.clone(), id.clone()),
@@ -270,7 +271,7 @@ pub async fn serve_tuned(
     background.spawn(gateway.health().clone().watch(background_stop.clone()));
     background.spawn(gateway.leases().clone().keep(background_stop.clone()));
     background.spawn(gateway.access().clone().watch(background_stop.clone()));
-    background.spawn(follower.run(background_stop.clone()));
+    background.spawn(gateway.results().clone().run(background_stop.clone()));
     background.spawn(schedules::keep(gateway.clone(), background_stop.clone()));
     background.spawn(expiry::run(gateway.clone(), background_stop.clone()));
     background.spawn(gateway.metrics().clone().upkeep(background_stop.clone()));

@@ -8,12 +8,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
 use futures_util::task::AtomicWaker;
-use metrics::counter;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::close::Close;
 use crate::domain::CommandId;
-use crate::telemetry::metrics::MESSAGES_FOLDED;
+use crate::telemetry::metrics;
 
 /// One message for everybody on a resource; the text is shared by all of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,7 +83,7 @@ impl Outbox {
                 if state.progress {
                     // Taken out and put at the end: it must not overtake a change of state.
                     state.queue.retain(|waiting| !matches!(waiting, Push::Progress { .. }));
-                    counter!(MESSAGES_FOLDED).increment(1);
+                    metrics::message_folded();
                 }
                 state.progress = true;
             } else if state.queue.len() - usize::from(state.progress) >= self.limit {

@@ -35,22 +35,24 @@ impl LuaScript {
         keys: &[&str],
         args: &[&[u8]],
     ) -> Result<T, RedisError> {
-        match self.call(connection, keys, args).await {
+        let command = self.command(keys, args);
+        match command.query_async(connection).await {
             Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                let () = redis::cmd("SCRIPT").arg("LOAD").arg(&self.text).query_async(connection).await?;
-                self.call(connection, keys, args).await
+                // Boxed: what hardly ever happens must not take up room in the future of every command.
+                Box::pin(async {
+                    let () = redis::cmd("SCRIPT").arg("LOAD").arg(&self.text).query_async(connection).await?;
+                    command.query_async(connection).await
+                })
+                .await
             }
             answer => answer,
         }
     }
 
-    async fn call<T: FromRedisValue>(
-        &self,
-        connection: &mut MultiplexedConnection,
-        keys: &[&str],
-        args: &[&[u8]],
-    ) -> Result<T, RedisError> {
-        let mut command = redis::cmd("EVALSHA");
+    fn command(&self, keys: &[&str], args: &[&[u8]]) -> redis::Cmd {
+        let bytes = keys.iter().map(|key| key.len()).sum::<usize>() + args.iter().map(|arg| arg.len()).sum::<usize>();
+        let mut command = redis::Cmd::with_capacity(keys.len() + args.len() + 3, bytes + 64);
+        command.arg("EVALSHA");
         command.arg(&self.hash).arg(keys.len());
         for key in keys {
             command.arg(key);
@@ -58,7 +60,7 @@ impl LuaScript {
         for arg in args {
             command.arg(arg);
         }
-        command.query_async(connection).await
+        command
     }
 }
 

@@ -176,6 +176,7 @@ fn prepare(broker: &Broker, s: &Submission, limits: SubmitLimits) -> Delivery {
         When::After(seconds) => ("in", i64::from(seconds) * 1_000),
         When::Due => ("due", 0),
     };
+    let audit = audit_open(s);
     let args = [
         String::new(), // The deadline, set on the way.
         s.command.to_string(),
@@ -187,8 +188,8 @@ fn prepare(broker: &Broker, s: &Submission, limits: SubmitLimits) -> Delivery {
         all,
         limits.commands_per_minute.to_string(),
         limits.backlog_per_tenant.to_string(),
-        record(s),
-        audit_open(s),
+        record(s, &audit),
+        audit,
         control_channel(&r.tenant, r.kind),
         control_message(s),
         r.to_string(),
@@ -212,17 +213,32 @@ fn digest(s: &Submission) -> String {
     format!("{}.{reason:016x}{when}", s.action.word())
 }
 
-/// What is kept of a command until it has its result.
-pub(super) fn record(s: &Submission) -> String {
-    serde_json::json!({
-        "action": s.action.word(),
-        "user_id": s.user.as_str(),
-        "request_id": s.request.as_ref().map(|id| id.as_str()),
-        "reason": s.reason,
-        "failed": failed_open(s),
-        "audit": audit_open(s),
+/// What is kept of a command until it has its result. `audit` is [`audit_open`] of the same.
+pub(super) fn record(s: &Submission, audit: &str) -> String {
+    #[derive(serde::Serialize)]
+    struct Record<'a> {
+        action: &'a str,
+        user_id: &'a str,
+        request_id: Option<&'a str>,
+        reason: Option<&'a str>,
+        failed: &'a str,
+        audit: &'a str,
+    }
+    json(&Record {
+        action: s.action.word(),
+        user_id: s.user.as_str(),
+        request_id: s.request.as_ref().map(RequestId::as_str),
+        reason: s.reason.as_deref(),
+        failed: &failed_open(s),
+        audit,
     })
-    .to_string()
+}
+
+/// An object of texts; nothing in it can fail to be written.
+fn json(object: &impl serde::Serialize) -> String {
+    let mut bytes = Vec::with_capacity(768);
+    let _ = serde_json::to_writer(&mut bytes, object);
+    String::from_utf8(bytes).unwrap_or_default()
 }
 
 /// What wakes the workers.
@@ -232,22 +248,34 @@ pub(super) fn control_message(s: &Submission) -> String {
 
 /// The audit entry without its end: the scripts add what they alone know.
 pub(super) fn audit_open(s: &Submission) -> String {
-    let mut entry = serde_json::json!({
-        "tenant_id": s.resource.tenant.as_str(),
-        "user_id": s.user.as_str(),
-        "resource_kind": s.resource.kind.word(),
-        "resource_id": s.resource.id.as_str(),
-        "action": s.action.word(),
-        "command_id": s.command.to_string(),
-        "request_id": s.request.as_ref().map(|id| id.as_str()),
-        "reason": s.reason,
-        "address": s.origin.address,
-        "token_id": s.origin.token_id,
-    });
-    if let Some(batch) = s.batch {
-        entry["batch_id"] = batch.to_string().into();
+    #[derive(serde::Serialize)]
+    struct Entry<'a> {
+        tenant_id: &'a str,
+        user_id: &'a str,
+        resource_kind: &'a str,
+        resource_id: &'a str,
+        action: &'a str,
+        command_id: &'a str,
+        request_id: Option<&'a str>,
+        reason: Option<&'a str>,
+        address: Option<&'a str>,
+        token_id: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        batch_id: Option<String>,
     }
-    let mut text = entry.to_string();
+    let mut text = json(&Entry {
+        tenant_id: s.resource.tenant.as_str(),
+        user_id: s.user.as_str(),
+        resource_kind: s.resource.kind.word(),
+        resource_id: s.resource.id.as_str(),
+        action: s.action.word(),
+        command_id: &s.command.to_string(),
+        request_id: s.request.as_ref().map(RequestId::as_str),
+        reason: s.reason.as_deref(),
+        address: s.origin.address.as_deref(),
+        token_id: s.origin.token_id.as_deref(),
+        batch_id: s.batch.map(|batch| batch.to_string()),
+    });
     text.pop();
     text
 }

@@ -24,7 +24,7 @@ many --users, or raise the limit of the gateway for the time of the bench.
 Examples:
   wheelhouse bench load --sockets 200 --users 200                       as fast as it goes: acks
   wheelhouse bench load --sockets 1000 --rate 500 --results             500 commands a second up to their results")]
-pub(super) struct LoadArgs {
+pub(in crate::cli) struct LoadArgs {
     /// Address of the gateway.
     #[arg(long, default_value = "127.0.0.1:8000", value_name = "HOST:PORT")]
     gateway: String,

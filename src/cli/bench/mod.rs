@@ -25,7 +25,7 @@ use crate::config::Settings;
 
 /// What to measure.
 #[derive(Debug, Subcommand)]
-pub(super) enum BenchCommand {
+pub(in crate::cli) enum BenchCommand {
     /// Put load on a gateway that runs: acks, results, latencies, and what they cost.
     Load(load::LoadArgs),
     /// Start a private Redis, gateways and workers, and measure everything. About five minutes.

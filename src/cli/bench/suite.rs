@@ -12,7 +12,7 @@ use crate::cli::descriptors;
 
 /// What to measure, and where to write it.
 #[derive(Debug, Args)]
-pub(super) struct SuiteArgs {
+pub(in crate::cli) struct SuiteArgs {
     /// Only these, with commas: acks, results, burst, postgres, process, fanout, idle, storm, cold, limited, workers, growth.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,

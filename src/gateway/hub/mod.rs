@@ -20,6 +20,7 @@ use tokio_util::task::TaskTracker;
 use self::channel::Channel;
 use super::access::Access;
 use super::outbox::Outbox;
+use super::results::Results;
 use crate::broker::keys::{PERMISSIONS_CHANNEL, reply_channel, updates_channel};
 use crate::broker::{Broker, BrokerError, Event, Subscriber};
 use crate::domain::{CommandId, Resource};
@@ -42,6 +43,7 @@ struct Inner {
     store: Store,
     subscriber: Subscriber,
     access: Access,
+    results: Results,
     channels: Mutex<HashMap<Resource, Entry>>,
     /// Some channel has to be read again.
     stale: Notify,
@@ -61,7 +63,7 @@ impl Hub {
         broker: Broker,
         store: Store,
         (subscriber, events): (Subscriber, mpsc::Receiver<Event>),
-        access: Access,
+        (access, results): (Access, Results),
         tracker: &TaskTracker,
         stop: &CancellationToken,
     ) -> Self {
@@ -71,6 +73,7 @@ impl Hub {
             store,
             subscriber,
             access,
+            results,
             channels: Mutex::new(HashMap::new()),
             stale: Notify::new(),
             lookups,

@@ -102,18 +102,18 @@ pub(super) async fn storm(bench: &mut Bench) -> anyhow::Result<()> {
     let asking = opened.into_iter().flatten().map(|mut client| async move {
         client.send(&frame(r#"{"type":"pause_job","request_id":"storm"}"#)).await.ok()?;
         let answered = async {
-            let mut acked = false;
-            loop {
+            // The result may have been on its way already when this socket came back.
+            let (mut acked, mut ended) = (false, false);
+            while !(acked && ended) {
                 let place = client.next().await.ok()?;
                 match heard(client.text(place)) {
                     Heard::Ack { .. } => acked = true,
-                    Heard::Result { succeeded: true, .. } if acked => return Some(()),
-                    // Its result was on its way when this socket came back.
-                    Heard::Result { .. } => {}
+                    Heard::Result { succeeded, .. } => ended = succeeded,
                     Heard::Error { .. } => return None,
                     _ => {}
                 }
             }
+            Some(())
         };
         tokio::time::timeout(Duration::from_secs(10), answered).await.ok().flatten()
     });

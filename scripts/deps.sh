@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs what `make demo` (redis-server) or `make test` (also PostgreSQL, node, wscat) needs and this machine
-# lacks. Says what it does before it does it. Uses sudo only when not root.
+# Installs what `make demo` (redis-server), `make test` and `make bench` (also PostgreSQL, node, wscat) or
+# `make bench-guard` (valgrind) needs and this machine lacks. Says what it does before it does it. Uses sudo only when not root.
 set -eu
 
 purpose="${1:-test}"
@@ -56,6 +56,10 @@ if [ "$purpose" = test ]; then
     # Fedora's package has the server apart from the client.
     has_postgres || install_it PostgreSQL postgresql postgresql-server postgresql postgresql
     command -v redis-cli >/dev/null 2>&1 || install_it redis-cli redis-tools redis redis redis
+fi
+
+if [ "$purpose" = guard ]; then
+    command -v valgrind >/dev/null 2>&1 || install_it valgrind valgrind valgrind valgrind valgrind
 fi
 
 # The clients that tests and benchmarks use from npm go into target/, never into the machine.

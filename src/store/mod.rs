@@ -2,7 +2,7 @@
 //!
 //! One file for each concern: `jobs` (rows and lists), `commands` (what a command changes) and `batch` (many of
 //! them to a transaction), `queue` (which job a worker gets), `runs` (what a worker that hosts a job writes),
-//! `permissions`, `audit`, `imports`, `migrations`, `rehearsal` (rows for `wheelhouse bench`); `database` connects, and `sql` hides which database it is.
+//! `permissions`, `audit`, `imports`, `migrations`, `rehearsal` (rows for `wheelhouse bench`); `database` connects, `turn` orders SQLite's writers, and `sql` hides which database it is.
 
 mod audit;
 mod batch;
@@ -18,6 +18,7 @@ mod rehearsal;
 mod rows;
 mod runs;
 mod sql;
+mod turn;
 pub mod types;
 
 use std::sync::Arc;

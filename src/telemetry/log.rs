@@ -1,7 +1,7 @@
 //! Logs on stderr: lines for people or one JSON object a line for machines. Panics are logged as well.
 
 use std::io::{self, IsTerminal, Write};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tracing::{Level, Metadata};
@@ -31,6 +31,7 @@ pub fn init(settings: &Log) {
         // Lives as long as the process does.
         let writing = std::thread::Builder::new().name("log".to_owned()).spawn(|| {
             loop {
+                drop(FILLED.wait_while(gathered(), |lines| lines.is_empty()));
                 std::thread::sleep(GATHER);
                 flush();
             }
@@ -47,6 +48,8 @@ pub fn flush() {
 }
 
 static GATHERING: Mutex<Vec<u8>> = Mutex::new(Vec::new());
+/// The first line was put in.
+static FILLED: Condvar = Condvar::new();
 
 fn gathered() -> MutexGuard<'static, Vec<u8>> {
     GATHERING.lock().unwrap_or_else(PoisonError::into_inner)
@@ -85,9 +88,12 @@ impl<'a> MakeWriter<'a> for Lines {
 impl Write for Line {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let mut lines = gathered();
+        let first = lines.is_empty();
         lines.extend_from_slice(line);
         if self.at_once || lines.len() > GATHERED {
             write_out(&mut lines);
+        } else if first {
+            FILLED.notify_one();
         }
         Ok(line.len())
     }

@@ -3,7 +3,7 @@
 use super::deliver::{Delivery, Late};
 use super::lua;
 use crate::broker::keys::{control_channel, reply_channel};
-use crate::broker::{Broker, BrokerError};
+use crate::broker::{Broker, BrokerError, Keys};
 use crate::config;
 use crate::domain::{Action, CommandId, RequestId, Resource, UserId, When, fnv1a};
 use crate::protocol::{control, server};
@@ -137,19 +137,18 @@ impl Broker {
     /// Answers within about 1.8 s: reconnects and asks again where the first answer was lost.
     /// [`BrokerError::Unavailable`] and [`Submitted::TooLate`] mean that it was not accepted and never will be.
     pub async fn submit(&self, submission: &Submission, limits: SubmitLimits) -> Result<Submitted, BrokerError> {
-        let prepared = prepare(self, submission, limits);
+        let prepared = prepare(self.keys(), submission, limits);
         Ok(self.deliver(prepared, read).await?.unwrap_or(Submitted::TooLate))
     }
 }
 
 /// The very words that [`Broker::submit`] sends, with no deadline: for the yardstick of `wheelhouse bench`, which lets
 /// `redis-benchmark` send them.
-pub fn words(broker: &Broker, submission: &Submission, limits: SubmitLimits) -> Vec<String> {
-    prepare(broker, submission, limits).words()
+pub fn words(names: Keys, submission: &Submission, limits: SubmitLimits) -> Vec<String> {
+    prepare(names, submission, limits).words()
 }
 
-fn prepare(broker: &Broker, s: &Submission, limits: SubmitLimits) -> Delivery {
-    let names = broker.keys();
+fn prepare(names: Keys, s: &Submission, limits: SubmitLimits) -> Delivery {
     let (r, user) = (&s.resource, &s.user);
     let partition = names.partition(&r.tenant);
     // Without a request id the command's own stands in: a denial whose answer was lost is not counted twice.

@@ -91,7 +91,7 @@ pub(super) async fn submits(place: &Place, port: u16, user: &UserId, job: &Resou
     let id = submission.command.to_string();
     let free = format!("{}{RANDOM}", &id[..id.len() - RANDOM.len()]);
     let words: Vec<String> =
-        words(&place.broker, &submission, limits).into_iter().map(|word| word.replace(&id, &free)).collect();
+        words(place.broker.keys(), &submission, limits).into_iter().map(|word| word.replace(&id, &free)).collect();
     benchmark(port, count, &words).await
 }
 

@@ -76,6 +76,11 @@ impl Report {
         self.left_out.push(text);
     }
 
+    /// The value of a row of this run.
+    pub(super) fn value(&self, scenario: &str, what: &str) -> Option<f64> {
+        self.rows.iter().rev().find(|row| row.scenario == scenario && row.what == what).map(|row| row.value)
+    }
+
     pub(super) fn print(&self) {
         for line in &self.about {
             println!("{line}");

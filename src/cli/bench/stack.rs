@@ -34,7 +34,7 @@ pub(super) struct Process {
 }
 
 impl Process {
-    fn start(mut command: Command, log: &Path) -> anyhow::Result<Self> {
+    pub(super) fn start(mut command: Command, log: &Path) -> anyhow::Result<Self> {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(log)?;
         let child = command
             .stdin(Stdio::null())

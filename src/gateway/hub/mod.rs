@@ -4,7 +4,7 @@
 //! the recorded bytes are handed out, once for each command ([`results`]); after a gap every watched resource
 //! is read again ([`resync`]). [`channel`] holds what is known of one resource.
 
-mod channel;
+pub mod channel;
 mod results;
 mod resync;
 

@@ -27,13 +27,14 @@ pub(super) async fn idle(bench: &mut Bench) -> anyhow::Result<()> {
         let (jobs, users) = place.fill(count, count).await?;
         let gateway = bench.stack.gateway(&settings).await?;
         let pid = gateway.process.pid;
+        let workers = bench.stack.workers(&place, 1).await?;
         let mut probe = Crowd::open(&place, &[gateway.address], &jobs, &users, 10).await?;
         let before = resident_bytes(pid).context("this system does not tell what a process holds")?;
         let begun = Instant::now();
         let mut crowd = Crowd::open(&place, &[gateway.address], &jobs, &users, count).await?;
         let opened = begun.elapsed();
-        // A command and its ack on each.
-        let once = Load { most: count as i64, ..Load::closed(Duration::from_secs(20)) };
+        // A command, its ack and its result on each.
+        let once = Load { results: true, most: count as i64, ..Load::closed(Duration::from_secs(20)) };
         let outcome = crowd.run(once).await?;
         tokio::time::sleep(Duration::from_secs(2)).await;
         let bytes = (resident_bytes(pid).unwrap_or_default() - before) / count as f64;
@@ -42,7 +43,7 @@ pub(super) async fn idle(bench: &mut Bench) -> anyhow::Result<()> {
         let percent = spent.seconds() / LOOK.as_secs_f64() * 100.0;
         let name = format!("idle, {} sockets", number(count as f64));
         let most = count > 1_000;
-        let beside = format!("each on its own job, after a command; {} before any", number(before / 1024.0 / 1024.0) + " MiB");
+        let beside = format!("each on its own job, after a command and its result; {} before any", number(before / 1024.0 / 1024.0) + " MiB");
         let report = &mut bench.report;
         report.add(&name, "memory a socket", bytes / 1024.0, "KiB", most.then_some(Target::AtMost(8.0)), beside);
         report.add(&name, "CPU of one core", percent, "%", most.then_some(Target::AtMost(1.0)), "pings among it".to_owned());
@@ -58,6 +59,9 @@ pub(super) async fn idle(bench: &mut Bench) -> anyhow::Result<()> {
             let _ = tokio::task::spawn_blocking(move || leaving.join()).await;
             let beside = format!("p99 {} ms", number(outcome.acks.ms(0.99)));
             report.add(&name, "worst ack while all leave at once", outcome.acks.max_ms(), "ms", Some(Target::AtMost(50.0)), beside);
+        }
+        for worker in workers {
+            worker.stop().await;
         }
         gateway.process.stop().await;
         bench.stack.flush(&place).await?;

@@ -33,7 +33,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use warp::Filter;
@@ -55,6 +55,9 @@ pub use health::Health;
 pub use reply::Refusal;
 pub use results::Results;
 pub use server::Peer;
+
+/// Sockets that are taken down at the same time.
+const LEAVING_AT_ONCE: usize = 32;
 
 /// A set of routes: each answers, or passes the request on to the next.
 pub type Routes = BoxedFilter<(Response,)>;
@@ -115,6 +118,8 @@ struct Inner {
     access: Access,
     metrics: Metrics,
     results: Results,
+    /// Turns of the sockets that end.
+    leaving: Semaphore,
     /// Connections and sockets.
     tracker: TaskTracker,
     /// Take nothing new, finish what is under way.
@@ -194,6 +199,11 @@ impl Gateway {
         &self.0.tracker
     }
 
+    /// Turns of the sockets that end: taking one down costs more than noticing that it is gone.
+    pub fn leaving(&self) -> &Semaphore {
+        &self.0.leaving
+    }
+
     /// Cancelled when the gateway begins to leave: take nothing new, finish what is under way.
     pub fn stopping(&self) -> &CancellationToken {
         &self.0.stopping
@@ -262,6 +272,7 @@ pub async fn serve_tuned(
         verifier,
         broker,
         store,
+        leaving: Semaphore::new(LEAVING_AT_ONCE),
         tracker: TaskTracker::new(),
         stopping: stop,
         killed: CancellationToken::new(),

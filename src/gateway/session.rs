@@ -92,10 +92,13 @@ pub async fn run(gateway: Gateway, mut socket: Socket, admitted: Admitted) {
         end = session.serve(&mut socket) => end,
         () = gateway.killed().cancelled() => End::Closed(Close::drain()),
     };
+    // Ten thousand that leave together must not all stand before the others in the runtime's queue.
+    let turn = gateway.leaving().acquire().await;
     let resource = session.resource.clone();
     // The place is free and nothing more is gathered, before the client has taken note.
     drop(session);
     drop(lease);
+    drop(turn);
     let code = match &end {
         End::Gone => 1006,
         End::Left(code) => *code,

@@ -21,7 +21,7 @@ use crate::protocol::MAX_FRAME;
 
 /// Read buffer, kept for every idle socket: the library's own has 128 KiB. Most messages of a client are shorter; a
 /// longer one is read in pieces.
-const READ_BUFFER: usize = 1024;
+const READ_BUFFER: usize = 512;
 /// Bytes gathered before they are written, where several messages wait.
 const BUFFER: usize = 4 * 1024;
 /// Most that the library may hold back: one message at a time is given to it, a snapshot at the longest.

@@ -2,11 +2,13 @@
 //!
 //! No command waits for company: a transaction takes what has gathered while the one before it was committed.
 
+use std::collections::HashSet;
+
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use super::commands::{NOTE, NOTED, applied_before, apply_in, change_in, note, outcome_of, recorded};
+use super::commands::{NOTE, NOTED, applied_before, apply_in, change_in, job_rows, note, outcome_of, recorded};
 use super::database::Database;
 use super::sql::Tx;
 use super::{Applied, Change, StoreError};
@@ -102,13 +104,16 @@ async fn together(database: &Database, waiting: &[Waiting]) -> Result<Vec<Answer
 async fn at_once(tx: &mut Tx, waiting: &[Waiting]) -> Result<Vec<Applied>, StoreError> {
     let commands: Vec<CommandId> = waiting.iter().map(|w| w.change.command).collect();
     let mut known = applied_before(tx, &commands).await?;
+    let rows = job_rows(tx, waiting.iter().map(|w| &w.change.resource)).await?;
+    let mut changed = HashSet::new();
     let mut answers = Vec::with_capacity(waiting.len());
     let mut notes = Vec::with_capacity(waiting.len());
     for w in waiting {
         let command = w.change.command;
         let answer = match known.get(&command) {
             Some(outcome) => recorded(outcome),
-            None => change_in(tx, &w.change).await?,
+            // A row that was changed just now is read again.
+            None => change_in(tx, &w.change, changed.insert(&w.change.resource).then_some(&rows)).await?,
         };
         // The writer's lock is held, so nobody else can have applied it meanwhile; the same one may stand here twice.
         if let Some(outcome) = outcome_of(&answer)

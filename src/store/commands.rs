@@ -69,7 +69,7 @@ pub(super) async fn applied_before(
     commands: &[CommandId],
 ) -> Result<HashMap<CommandId, String>, StoreError> {
     let values: Vec<Value> = commands.iter().map(|command| command.to_string().into()).collect();
-    let places: Vec<String> = (1..=values.len()).map(|n| format!("${n}")).collect();
+    let places: Vec<_> = (1..=values.len()).map(|n| tx.place(n)).collect();
     let text =
         format!("SELECT command_id, outcome FROM applied_commands WHERE command_id IN ({})", places.join(", "));
     let mut known = HashMap::new();
@@ -88,43 +88,77 @@ pub(super) async fn apply_in(tx: &mut Tx, change: &Change) -> Result<Applied, St
     if let Some(outcome) = applied_before(tx, &[change.command]).await?.get(&change.command) {
         return Ok(recorded(outcome));
     }
-    let applied = change_row(tx, change, row).await?;
+    let applied = change_row(tx, change, row.as_ref()).await?;
     if let Some(outcome) = outcome_of(&applied) {
         tx.insert_many(NOTE, NOTED, &[note(change.command, outcome)]).await?;
     }
     Ok(applied)
 }
 
-/// As [`apply_in`], for a command that is known not to have been applied; the caller notes it.
-pub(super) async fn change_in(tx: &mut Tx, change: &Change) -> Result<Applied, StoreError> {
-    let row = row_of(tx, &change.resource).await?;
-    change_row(tx, change, row).await
+/// As [`apply_in`], for a command that is known not to have been applied; the caller notes it. `rows` as
+/// [`job_rows`] gives them, in the same transaction, where nothing has changed the row since.
+pub(super) async fn change_in(
+    tx: &mut Tx,
+    change: &Change,
+    rows: Option<&HashMap<Resource, Row>>,
+) -> Result<Applied, StoreError> {
+    match rows {
+        Some(rows) if change.resource.kind == ResourceKind::Job => {
+            change_row(tx, change, rows.get(&change.resource)).await
+        }
+        _ => {
+            let row = row_of(tx, &change.resource).await?;
+            change_row(tx, change, row.as_ref()).await
+        }
+    }
 }
+
+/// The rows of these commands' jobs, in one statement.
+pub(super) async fn job_rows<'a>(
+    tx: &mut Tx,
+    resources: impl Iterator<Item = &'a Resource>,
+) -> Result<HashMap<Resource, Row>, StoreError> {
+    let jobs = resources.filter(|resource| resource.kind == ResourceKind::Job);
+    let values: Vec<Value> = jobs.flat_map(key_of).collect();
+    if values.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let places: Vec<String> = (1..values.len()).step_by(2).map(|n| format!("({}, {})", tx.place(n), tx.place(n + 1))).collect();
+    let text = format!(
+        "SELECT tenant_id, id, {JOB_ROW} FROM jobs WHERE (tenant_id, id) IN (VALUES {})",
+        places.join(", ")
+    );
+    let mut found = HashMap::new();
+    for row in tx.rows(&text, &values).await? {
+        found.insert(rows::job_resource(&row)?, row);
+    }
+    Ok(found)
+}
+
+/// What a command looks at in a job's row.
+const JOB_ROW: &str = "status, origin, host, run, fence, paused_from, CAST(started_at AS TEXT) AS started_at";
 
 fn key_of(resource: &Resource) -> [Value; 2] {
     [resource.tenant.as_str().into(), resource.id.as_str().into()]
 }
 
 async fn row_of(tx: &mut Tx, resource: &Resource) -> Result<Option<Row>, StoreError> {
-    let text = match resource.kind {
-        ResourceKind::Job => {
-            "SELECT status, origin, host, run, fence, paused_from, CAST(started_at AS TEXT) AS started_at
-             FROM jobs WHERE tenant_id = $1 AND id = $2 {lock}"
-        }
+    let (table, columns) = match resource.kind {
+        ResourceKind::Job => ("jobs", JOB_ROW),
         ResourceKind::Campaign => {
-            "SELECT status, fence, CAST(CASE WHEN is_active THEN 1 ELSE 0 END AS BIGINT) AS is_active
-             FROM campaigns WHERE tenant_id = $1 AND id = $2 {lock}"
+            ("campaigns", "status, fence, CAST(CASE WHEN is_active THEN 1 ELSE 0 END AS BIGINT) AS is_active")
         }
     };
-    tx.row(text, &key_of(resource)).await
+    let text = format!("SELECT {columns} FROM {table} WHERE tenant_id = $1 AND id = $2 {{lock}}");
+    tx.row(&text, &key_of(resource)).await
 }
 
-async fn change_row(tx: &mut Tx, change: &Change, row: Option<Row>) -> Result<Applied, StoreError> {
+async fn change_row(tx: &mut Tx, change: &Change, row: Option<&Row>) -> Result<Applied, StoreError> {
     let key = key_of(&change.resource);
     match (row, change.resource.kind) {
         (None, _) => Ok(Applied::Refused),
-        (Some(row), ResourceKind::Job) => apply_to_job(tx, change, &key, &row).await,
-        (Some(row), ResourceKind::Campaign) => apply_to_campaign(tx, change, &key, &row).await,
+        (Some(row), ResourceKind::Job) => apply_to_job(tx, change, &key, row).await,
+        (Some(row), ResourceKind::Campaign) => apply_to_campaign(tx, change, &key, row).await,
     }
 }
 

@@ -4,6 +4,7 @@
 //! `{now}`, `{json:$n}`, `{time:$n}`, `{lock}` (rows are locked), `{skip}` (and locked ones passed over),
 //! `{share}` (rows may not change until the transaction ends), `{by:index}` (SQLite uses that index).
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use sqlx::pool::PoolConnection;
@@ -251,7 +252,7 @@ impl Tx {
                 for (at, part) in row.split('?').enumerate() {
                     if at > 0 {
                         number += 1;
-                        text.push_str(&format!("${number}"));
+                        text.push_str(&self.place(number));
                     }
                     text.push_str(part);
                 }
@@ -259,6 +260,15 @@ impl Tx {
             self.execute(&text, &some.concat()).await?;
         }
         Ok(())
+    }
+
+    /// The place of the n-th value, for texts with many values in their order. SQLite looks a numbered one up among
+    /// all before it; one without a number it just takes.
+    pub fn place(&self, number: usize) -> Cow<'static, str> {
+        match self {
+            Self::Sqlite(..) => "?".into(),
+            Self::Postgres(_) => format!("${number}").into(),
+        }
     }
 
     /// How many rows it changed.

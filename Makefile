@@ -1,5 +1,5 @@
 # Two commands do everything: `make demo` and `make test`. What they need, they install.
-.PHONY: demo test chaos chaos-proof lint deps
+.PHONY: demo test chaos chaos-proof lint deps bench bench-peers bench-guard
 
 # Passed on to `wheelhouse dev`: make demo ARGS="--port 9000 --fresh"
 ARGS ?=
@@ -29,6 +29,25 @@ chaos-proof:
 lint:
 	cargo fmt --check
 	cargo clippy --all-targets --all-features -- -D warnings
+
+# Every scenario beside its yardsticks, in one table and in bench/latest.json: about five minutes. A machine with
+# nothing else to do gives figures that mean something. make bench ARGS="--only acks,idle"
+bench:
+	@sh scripts/deps.sh test
+	cargo build --release --bin wheelhouse
+	./target/release/wheelhouse bench suite $(ARGS)
+
+# The same, beside what one would use instead: a Node server, BullMQ, Celery, RQ, from npm and PyPI.
+bench-peers:
+	@sh scripts/deps.sh test
+	@sh scripts/bench-peers.sh
+	cargo build --release --bin wheelhouse
+	./target/release/wheelhouse bench suite --only acks,results,process,peers --peers target/bench-peers $(ARGS)
+
+# Instructions of the hot paths against bench/guard.json.
+bench-guard:
+	@sh scripts/deps.sh guard
+	@sh scripts/bench-guard.sh
 
 # Only installs what `make demo` and `make test` need.
 deps:

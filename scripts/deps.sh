@@ -1,6 +1,7 @@
 #!/bin/sh
-# Installs what `make demo` (redis-server) or `make test` (also PostgreSQL, node, wscat, Chromium) needs and this machine
-# lacks. Says what it does before it does it. Uses sudo only when not root.
+# Installs what `make demo` (redis-server), `make test` and `make bench` (also PostgreSQL, node, wscat, Chromium, openssl) or
+# `make bench-guard` (valgrind) needs and this machine lacks. Says what it does before it does it. Uses sudo only when
+# not root.
 set -eu
 
 purpose="${1:-test}"
@@ -66,6 +67,10 @@ if [ "$purpose" = test ]; then
     command -v openssl >/dev/null 2>&1 || install_it openssl openssl openssl openssl openssl
     has_browser || install_it Chromium chromium chromium chromium "--cask chromium"
     command -v redis-cli >/dev/null 2>&1 || install_it redis-cli redis-tools redis redis redis
+fi
+
+if [ "$purpose" = guard ]; then
+    command -v valgrind >/dev/null 2>&1 || install_it valgrind valgrind valgrind valgrind valgrind
 fi
 
 # The clients that tests and benchmarks use from npm go into target/, never into the machine.

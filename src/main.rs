@@ -4,6 +4,10 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+/// A third of a gateway's time went into the system's allocator.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     // Before anything else, so that the process between `wheelhouse run` and its program stays small.
     if let Some(code) = wheelhouse::worker::process::keeper_entry() {
@@ -20,5 +24,6 @@ fn main() -> ExitCode {
     let code = runtime.block_on(wheelhouse::cli::run(arguments));
     // A task stuck in a blocking call must not hold the exit up.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    wheelhouse::telemetry::log::flush();
     code
 }

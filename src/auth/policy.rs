@@ -7,6 +7,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
+
 use super::Caller;
 use super::flight::Flights;
 use crate::broker::scripts::permissions::{Filled, PermissionSet};
@@ -20,6 +22,10 @@ use crate::store::Store;
 const CACHE_TTL: Duration = Duration::from_secs(3);
 /// Longest wait for SQL.
 const SQL_TIMEOUT: Duration = Duration::from_secs(1);
+/// Reads of SQL at once: thousands of users may come at the same moment, after a restart of Redis for one.
+const READS_AT_ONCE: usize = 4;
+/// Longest wait for a turn among those.
+const TURN_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often a fill is tried that comes too late, because permissions were changed meanwhile.
 const FILL_ATTEMPTS: u32 = 5;
 /// How often the cache is asked again that was just filled and holds nothing (it expired, or was invalidated).
@@ -44,6 +50,9 @@ struct Inner {
     source: PermissionSource,
     broker: Broker,
     store: Store,
+    /// Room for reads of SQL: more of them would only wait inside the database's pool, where waiting too long is
+    /// an error, and leave no connection to anyone else.
+    room: Semaphore,
     fills: Flights<(TenantId, UserId), Result<(), PolicyError>>,
     reads: Flights<UserId, Result<PermissionSet, PolicyError>>,
 }
@@ -51,7 +60,8 @@ struct Inner {
 impl Policy {
     /// By the settings.
     pub fn new(source: PermissionSource, broker: Broker, store: Store) -> Self {
-        Self(Arc::new(Inner { source, broker, store, fills: Flights::new(), reads: Flights::new() }))
+        let room = Semaphore::new(READS_AT_ONCE);
+        Self(Arc::new(Inner { source, broker, store, room, fills: Flights::new(), reads: Flights::new() }))
     }
 
     /// Whether the caller holds the permission.
@@ -118,6 +128,8 @@ impl Policy {
     }
 
     async fn read(&self, user: &UserId) -> Result<PermissionSet, PolicyError> {
+        let turn = tokio::time::timeout(TURN_TIMEOUT, self.0.room.acquire()).await;
+        let _turn = turn.map_err(|_| PolicyError("too many wait for the database".to_owned()))?;
         tokio::time::timeout(SQL_TIMEOUT, self.0.store.permissions_of(user))
             .await
             .map_err(|_| PolicyError("the database did not answer within a second".to_owned()))?

@@ -6,6 +6,9 @@
 
 use crate::domain::{Resource, ResourceKind, TenantId, UserId, fnv1a};
 
+/// Room for most names.
+const ROOM: usize = 96;
+
 /// Builds names for a fixed number of partitions.
 #[derive(Debug, Clone, Copy)]
 pub struct Keys {
@@ -20,6 +23,15 @@ impl std::fmt::Display for Partition {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{{{:02}}}", self.0)
     }
+}
+
+/// Names are put together from parts without the formatting machinery: each command has nineteen of them.
+macro_rules! name {
+    ($keys:expr, $tenant:expr $(, $part:expr)*) => {{
+        let mut name = $keys.tenant($tenant);
+        $(name.push_str($part);)*
+        name
+    }};
 }
 
 impl Keys {
@@ -39,15 +51,36 @@ impl Keys {
     }
 
     fn tenant(self, tenant: &TenantId) -> String {
-        format!("wh:{}:{tenant}", self.partition(tenant))
+        let Partition(number) = self.partition(tenant);
+        let mut name = String::with_capacity(ROOM);
+        name.push_str("wh:{");
+        if number < 10 {
+            name.push('0');
+        }
+        name.push_str(&number.to_string());
+        name.push_str("}:");
+        name.push_str(tenant.as_str());
+        name
     }
 
     fn user(self, tenant: &TenantId, user: &UserId) -> String {
-        format!("{}:user:{}", self.tenant(tenant), user.encoded())
+        name!(self, tenant, ":user:", &user.encoded())
     }
 
     fn resource(self, r: &Resource) -> String {
-        format!("{}:{}:{}", self.tenant(&r.tenant), r.kind.word(), r.id)
+        name!(self, &r.tenant, ":", r.kind.word(), ":", r.id.as_str())
+    }
+
+    fn of_user(self, tenant: &TenantId, user: &UserId, what: &str) -> String {
+        let mut name = self.user(tenant, user);
+        name.push_str(what);
+        name
+    }
+
+    fn of_resource(self, r: &Resource, what: &str) -> String {
+        let mut name = self.resource(r);
+        name.push_str(what);
+        name
     }
 
     /// The eleven keys that every script about a resource's commands gets, in the order of
@@ -78,7 +111,7 @@ impl Keys {
 
     /// Sorted set: member `tenant:kind:id`, score = Unix ms when its next command may be claimed.
     pub fn ready(self, tenant: &TenantId) -> String {
-        format!("{}:ready", self.tenant(tenant))
+        name!(self, tenant, ":ready")
     }
 
     /// Set: the tenants of a partition that have something in [`Self::ready`], or had until a moment ago.
@@ -93,17 +126,17 @@ impl Keys {
 
     /// Hash: command id → what is to be submitted, for the tenant's commands in [`Self::schedule`].
     pub fn schedules(self, tenant: &TenantId) -> String {
-        format!("{}:schedules", self.tenant(tenant))
+        name!(self, tenant, ":schedules")
     }
 
     /// Hash: command id → how it failed and what it was, for the tenant's newest commands that failed for good.
     pub fn failed(self, tenant: &TenantId) -> String {
-        format!("{}:failed", self.tenant(tenant))
+        name!(self, tenant, ":failed")
     }
 
     /// Sorted set: the ids in [`Self::failed`], score = Unix ms of their end.
     pub fn failed_at(self, tenant: &TenantId) -> String {
-        format!("{}:failed_at", self.tenant(tenant))
+        name!(self, tenant, ":failed_at")
     }
 
     /// Sorted set: worker id → Unix ms until which it counts as alive; workers of all tenants.
@@ -113,7 +146,7 @@ impl Keys {
 
     /// Sorted set: as [`Self::workers`], for workers that serve only named tenants.
     pub fn tenant_workers(self, tenant: &TenantId) -> String {
-        format!("{}:workers", self.tenant(tenant))
+        name!(self, tenant, ":workers")
     }
 
     /// Stream: audit entries on their way to SQL.
@@ -123,37 +156,41 @@ impl Keys {
 
     /// Number: the tenant's commands that have no result yet.
     pub fn backlog(self, tenant: &TenantId) -> String {
-        format!("{}:backlog", self.tenant(tenant))
+        name!(self, tenant, ":backlog")
     }
 
     /// Hash: a resource's fence, lease, host, seq and live progress.
     pub fn state(self, r: &Resource) -> String {
-        format!("{}:state", self.resource(r))
+        self.of_resource(r, ":state")
     }
 
     /// List: ids of the resource's commands without a result, oldest first.
     pub fn queue(self, r: &Resource) -> String {
-        format!("{}:queue", self.resource(r))
+        self.of_resource(r, ":queue")
     }
 
     /// Hash: command id → record, for the ids in the queue.
     pub fn commands(self, r: &Resource) -> String {
-        format!("{}:commands", self.resource(r))
+        self.of_resource(r, ":commands")
     }
 
     /// Hash: command id → result message, for recent commands.
     pub fn results(self, r: &Resource) -> String {
-        format!("{}:results", self.resource(r))
+        self.of_resource(r, ":results")
     }
 
     /// List: the ids in [`Self::results`], newest first, so that the hash stays small.
     pub fn finished(self, r: &Resource) -> String {
-        format!("{}:finished", self.resource(r))
+        self.of_resource(r, ":finished")
     }
 
     /// String: the first answer to a `request_id`, kept 24 h; or to a denied command without one, kept 10 s.
     pub fn request(self, r: &Resource, user: &UserId, request: &str) -> String {
-        format!("{}:request:{}:{request}", self.resource(r), user.encoded())
+        let mut name = self.of_resource(r, ":request:");
+        name.push_str(&user.encoded());
+        name.push(':');
+        name.push_str(request);
+        name
     }
 
     /// String: what is known of a batch, by its request id or its own, for repeats of it.
@@ -163,12 +200,12 @@ impl Keys {
 
     /// List: Unix µs of the user's last commands, newest first.
     pub fn rate(self, tenant: &TenantId, user: &UserId) -> String {
-        format!("{}:rate", self.user(tenant, user))
+        self.of_user(tenant, user, ":rate")
     }
 
     /// Hash: the user's permissions as last read from SQL, with their version; lives a few seconds.
     pub fn permissions(self, tenant: &TenantId, user: &UserId) -> String {
-        format!("{}:permissions", self.user(tenant, user))
+        self.of_user(tenant, user, ":permissions")
     }
 
     /// String: the lowest version of the user's permissions that may still be believed.
@@ -179,12 +216,12 @@ impl Keys {
 
     /// Sorted set: open sockets of a tenant, member = lease id, score = Unix ms of its end.
     pub fn connections(self, tenant: &TenantId) -> String {
-        format!("{}:connections", self.tenant(tenant))
+        name!(self, tenant, ":connections")
     }
 
     /// Sorted set: open sockets of one user.
     pub fn user_connections(self, tenant: &TenantId, user: &UserId) -> String {
-        format!("{}:connections", self.user(tenant, user))
+        self.of_user(tenant, user, ":connections")
     }
 }
 

@@ -81,7 +81,7 @@ fn lines(value: &redis::Value) -> Vec<String> {
         Value::Int(number) => vec![number.to_string()],
         Value::Double(number) => vec![number.to_string()],
         Value::BulkString(bytes) => vec![String::from_utf8_lossy(bytes).into_owned()],
-        Value::SimpleString(text) => vec![text.clone()],
+        Value::SimpleString(text) | Value::VerbatimString { text, .. } => vec![text.clone()],
         other => vec![format!("{other:?}")],
     }
 }

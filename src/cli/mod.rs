@@ -4,6 +4,8 @@ mod api;
 mod audit;
 mod audit_verify;
 mod batch;
+mod bench;
+mod descriptors;
 mod dev;
 mod follow;
 mod inspect;
@@ -80,6 +82,9 @@ enum Command {
     Inspect(inspect::InspectCommand),
     /// Show, export or check the audit trail of commands.
     Audit(audit::AuditArgs),
+    /// Measure how much a deployment can carry.
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
     /// Run a program that ends when this process's parent does.
     #[command(hide = true)]
     WatchChild(watch::WatchArgs),
@@ -170,6 +175,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Queue(command) => queue::queue(command).await,
         Command::Inspect(command) => inspect::inspect(command, settings()?).await,
         Command::Audit(args) => audit::audit(args, settings()?).await,
+        Command::Bench(command) => bench::bench(command, settings).await,
         Command::WatchChild(args) => watch::watch(args).await,
     }
 }

@@ -41,6 +41,7 @@ pub(super) fn stop_signals() -> anyhow::Result<CancellationToken> {
                 tracing::info!("process.stopping");
                 cancel.cancel();
             } else {
+                telemetry::log::flush();
                 std::process::exit(130);
             }
         }
@@ -50,6 +51,11 @@ pub(super) fn stop_signals() -> anyhow::Result<CancellationToken> {
 
 pub(super) async fn gateway(settings: Settings) -> anyhow::Result<ExitCode> {
     telemetry::log::init(&settings.log);
+    let descriptors = super::descriptors::raise();
+    let sockets = settings.limits.connections_per_tenant as usize;
+    if descriptors < sockets as u64 + 100 {
+        tracing::warn!("{}", super::descriptors::too_few(descriptors, sockets));
+    }
     role::serve(settings, None, stop_signals()?).await.context("the gateway ended")?;
     Ok(ExitCode::SUCCESS)
 }

@@ -207,7 +207,10 @@ pub(super) async fn deliver(gateway: &Gateway, submission: &Submission) -> Resul
     for _ in 0..=PERMISSION_READS {
         let submitted = gateway.broker().submit(submission, limits).await;
         match submitted.map_err(|error| refusal_of(submission.command, error))? {
-            Submitted::PermissionsUnknown => learn_permissions(gateway, tenant, user, submission.command).await?,
+            // Boxed: the room for it would be taken for each command, and hardly any needs it.
+            Submitted::PermissionsUnknown => {
+                Box::pin(learn_permissions(gateway, tenant, user, submission.command)).await?;
+            }
             submitted => return Ok(submitted),
         }
     }

@@ -35,7 +35,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use warp::Filter;
@@ -57,6 +57,9 @@ pub use health::Health;
 pub use reply::Refusal;
 pub use results::Results;
 pub use server::Peer;
+
+/// Sockets that are taken down at the same time.
+const LEAVING_AT_ONCE: usize = 32;
 
 /// A set of routes: each answers, or passes the request on to the next.
 pub type Routes = BoxedFilter<(Response,)>;
@@ -117,6 +120,8 @@ struct Inner {
     access: Access,
     metrics: Metrics,
     results: Results,
+    /// Turns of the sockets that end.
+    leaving: Semaphore,
     /// Connections and sockets.
     tracker: TaskTracker,
     /// Take nothing new, finish what is under way.
@@ -196,6 +201,11 @@ impl Gateway {
         &self.0.tracker
     }
 
+    /// Turns of the sockets that end: taking one down costs more than noticing that it is gone.
+    pub fn leaving(&self) -> &Semaphore {
+        &self.0.leaving
+    }
+
     /// Cancelled when the gateway begins to leave: take nothing new, finish what is under way.
     pub fn stopping(&self) -> &CancellationToken {
         &self.0.stopping
@@ -246,11 +256,12 @@ pub async fn serve_tuned(
     let address = listener.local_addr().map_err(|error| GatewayError::Listen { address, error })?;
 
     let id = format!("g-{}", uuid::Uuid::now_v7().simple());
-    let (results, follower) = Results::new(broker.clone(), settings.command.ttl);
+    let results = Results::new(broker.clone(), settings.command.ttl);
     let policy = Policy::new(settings.auth.permissions, broker.clone(), store.clone());
     let access = Access::new(policy.clone(), store.clone(), settings.auth.permissions);
     let heard = (subscriber.clone(), events);
-    let hub = Hub::start(broker.clone(), store.clone(), heard, access.clone(), &background, &background_stop);
+    let told = (access.clone(), results.clone());
+    let hub = Hub::start(broker.clone(), store.clone(), heard, told, &background, &background_stop);
     let gateway = Gateway(Arc::new(Inner {
         access,
         leases: Leases::new(broker.clone(), id.clone()),
@@ -263,6 +274,7 @@ pub async fn serve_tuned(
         verifier,
         broker,
         store,
+        leaving: Semaphore::new(LEAVING_AT_ONCE),
         tracker: TaskTracker::new(),
         stopping: stop,
         killed: CancellationToken::new(),
@@ -273,7 +285,7 @@ pub async fn serve_tuned(
     background.spawn(gateway.leases().clone().keep(background_stop.clone()));
     background.spawn(backlog::watch(gateway.broker().clone(), background_stop.clone()));
     background.spawn(gateway.access().clone().watch(background_stop.clone()));
-    background.spawn(follower.run(background_stop.clone()));
+    background.spawn(gateway.results().clone().run(background_stop.clone()));
     background.spawn(schedules::keep(gateway.clone(), background_stop.clone()));
     background.spawn(expiry::run(gateway.clone(), background_stop.clone()));
     background.spawn(gateway.metrics().clone().upkeep(background_stop.clone()));

@@ -8,12 +8,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
 use futures_util::task::AtomicWaker;
-use metrics::counter;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::close::Close;
 use crate::domain::{CommandId, Resource};
-use crate::telemetry::metrics::MESSAGES_FOLDED;
+use crate::telemetry::metrics;
 
 /// Places left empty in the middle of the queue before it is closed up.
 const HOLES: usize = 32;
@@ -176,7 +175,7 @@ impl State {
                 // Taken out and put at the end: it must not overtake a change of state.
                 if let Some(number) = self.progress.remove(resource) {
                     self.take(usize::try_from(number - self.first).unwrap_or(usize::MAX));
-                    counter!(MESSAGES_FOLDED).increment(1);
+                    metrics::message_folded();
                 } else if self.progress.len() >= limit {
                     return false;
                 }

@@ -18,8 +18,10 @@ use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 use super::close::Close;
 use super::snapshot::MAX_SNAPSHOT;
 
-/// Read buffer, and bytes gathered before they are written: the library's own are 128 KiB each, for every
-/// idle socket.
+/// Read buffer, kept for every idle socket: the library's own has 128 KiB. Most messages of a client are shorter; a
+/// longer one is read in pieces.
+const READ_BUFFER: usize = 512;
+/// Bytes gathered before they are written, where several messages wait.
 const BUFFER: usize = 4 * 1024;
 /// Most that the library may hold back: one message at a time is given to it, a snapshot at the longest.
 const WRITE_LIMIT: usize = 2 * MAX_SNAPSHOT;
@@ -49,7 +51,7 @@ impl Socket {
         let parts = upgraded.downcast::<TokioIo<TcpStream>>().ok()?;
         let inner = Counted { inner: parts.io.into_inner(), written: 0 };
         let config = WebSocketConfig::default()
-            .read_buffer_size(BUFFER)
+            .read_buffer_size(READ_BUFFER)
             .write_buffer_size(BUFFER)
             .max_write_buffer_size(WRITE_LIMIT)
             .max_message_size(Some(longest))

@@ -6,16 +6,13 @@ use crate::domain::{Action, CommandId, Resource, ResourceKind, UserId};
 
 /// The control message of one command; `issued_at` in RFC 3339.
 pub fn message(action: Action, resource: &Resource, user: &UserId, command: CommandId, issued_at: &str) -> String {
-    let text = Frame::new("")
-        .plain("action", action.word())
+    Frame::bare("action", action.word())
         .resource(resource)
         .text("user_id", user.as_str())
         .plain("command_id", &command.to_string())
         .plain("reply_to", &format!("{resource}:reply"))
         .plain("issued_at", issued_at)
-        .end();
-    // A control message has no type.
-    text.replacen("\"type\":\"\",", "", 1)
+        .end()
 }
 
 /// Which resource a control message is about: all that a worker takes from it. `channel` must fit.

@@ -68,7 +68,7 @@ pub fn requested(
     workers_online: i64,
     request_id: Option<&str>,
 ) -> String {
-    Frame::new(&format!("{}_requested", action.word()))
+    Frame::of(&[action.word(), "_requested"])
         .resource(resource)
         .plain("command_id", &command.to_string())
         .number("workers_online", workers_online)
@@ -84,7 +84,7 @@ pub fn scheduled(
     run_at: i64,
     request_id: Option<&str>,
 ) -> String {
-    Frame::new(&format!("{}_scheduled", action.word()))
+    Frame::of(&[action.word(), "_scheduled"])
         .resource(resource)
         .plain("command_id", &command.to_string())
         .plain("schedule_id", &command.to_string())
@@ -116,7 +116,7 @@ pub fn succeeded(
     status: &str,
     request_id: Option<&str>,
 ) -> String {
-    Frame::new(&format!("{}_succeeded", action.word()))
+    Frame::of(&[action.word(), "_succeeded"])
         .resource(resource)
         .plain("command_id", &command.to_string())
         .plain("status", status)
@@ -132,7 +132,7 @@ pub fn failed(
     error: &str,
     request_id: Option<&str>,
 ) -> String {
-    Frame::new(&format!("{}_failed", action.word()))
+    Frame::of(&[action.word(), "_failed"])
         .resource(resource)
         .plain("command_id", &command.to_string())
         .text("error", error)

@@ -2,14 +2,17 @@
 //!
 //! No command waits for company: a transaction takes what has gathered while the one before it was committed.
 
+use std::collections::HashSet;
+
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use super::commands::apply_in;
+use super::commands::{NOTE, NOTED, applied_before, apply_in, change_in, job_rows, note, outcome_of, recorded};
 use super::database::Database;
 use super::sql::Tx;
 use super::{Applied, Change, StoreError};
+use crate::domain::CommandId;
 
 /// Most changes in one transaction: other writers get their turn after that.
 const MOST: usize = 256;
@@ -78,15 +81,49 @@ async fn together(database: &Database, waiting: &[Waiting]) -> Result<Vec<Answer
         return Ok(Vec::new());
     }
     let mut tx = database.write().await?;
-    let mut answers = Vec::with_capacity(waiting.len());
-    if let [only] = waiting {
-        answers.push(Ok(apply_in(&mut tx, &only.change).await?));
-    } else {
-        for w in waiting {
-            answers.push(apart(&mut tx, &w.change).await?);
+    match at_once(&mut tx, waiting).await {
+        Ok(answers) => {
+            tx.commit().await?;
+            return Ok(answers.into_iter().map(Ok).collect());
         }
+        Err(error) if waiting.len() == 1 => return Err(error),
+        Err(_) => tx.rollback().await?,
+    }
+    // One of them failed: again, so that it fails alone.
+    let mut tx = database.write().await?;
+    let mut answers = Vec::with_capacity(waiting.len());
+    for w in waiting {
+        answers.push(apart(&mut tx, &w.change).await?);
     }
     tx.commit().await?;
+    Ok(answers)
+}
+
+/// All of them, or an error. What was applied before is looked up, and what is applied now noted, in one statement for
+/// all: each statement is a trip to SQLite's thread and back.
+async fn at_once(tx: &mut Tx, waiting: &[Waiting]) -> Result<Vec<Applied>, StoreError> {
+    let commands: Vec<CommandId> = waiting.iter().map(|w| w.change.command).collect();
+    let mut known = applied_before(tx, &commands).await?;
+    let rows = job_rows(tx, waiting.iter().map(|w| &w.change.resource)).await?;
+    let mut changed = HashSet::new();
+    let mut answers = Vec::with_capacity(waiting.len());
+    let mut notes = Vec::with_capacity(waiting.len());
+    for w in waiting {
+        let command = w.change.command;
+        let answer = match known.get(&command) {
+            Some(outcome) => recorded(outcome),
+            // A row that was changed just now is read again.
+            None => change_in(tx, &w.change, changed.insert(&w.change.resource).then_some(&rows)).await?,
+        };
+        // The writer's lock is held, so nobody else can have applied it meanwhile; the same one may stand here twice.
+        if let Some(outcome) = outcome_of(&answer)
+            && known.insert(command, outcome.to_owned()).is_none()
+        {
+            notes.push(note(command, outcome));
+        }
+        answers.push(answer);
+    }
+    tx.insert_many(NOTE, NOTED, &notes).await?;
     Ok(answers)
 }
 

@@ -1,5 +1,7 @@
 //! What a command changes: one guarded statement, once per command.
 
+use std::collections::HashMap;
+
 use super::sql::{Row, Tx, Value};
 use super::{Applied, Change, Run, Store, StoreError, rows};
 use crate::domain::transition::{self, Decision};
@@ -39,56 +41,138 @@ impl Store {
     }
 }
 
+/// Where what a command did is noted, and one row of it for [`Tx::insert_many`].
+pub(super) const NOTE: &str = "INSERT INTO applied_commands (command_id, outcome)";
+pub(super) const NOTED: &str = "(?, ?)";
+
+/// One row of [`NOTE`].
+pub(super) fn note(command: CommandId, outcome: &str) -> Vec<Value> {
+    vec![command.to_string().into(), outcome.into()]
+}
+
+/// What is noted of a command; `None`: it was not applied, and may be yet.
+pub(super) fn outcome_of(applied: &Applied) -> Option<&str> {
+    match applied {
+        Applied::Succeeded { status, .. } => Some(status),
+        Applied::Refused => Some(REFUSED),
+        Applied::Hosted(_) | Applied::Stale => None,
+    }
+}
+
+/// The inverse of [`outcome_of`], for a repeat.
+pub(super) fn recorded(outcome: &str) -> Applied {
+    match outcome {
+        REFUSED => Applied::Refused,
+        status => Applied::Succeeded { status: status.to_owned(), changed: false },
+    }
+}
+
+const REFUSED: &str = "refused";
+
+/// Those of these commands that were applied before, with what was noted.
+pub(super) async fn applied_before(
+    tx: &mut Tx,
+    commands: &[CommandId],
+) -> Result<HashMap<CommandId, String>, StoreError> {
+    let values: Vec<Value> = commands.iter().map(|command| command.to_string().into()).collect();
+    let places: Vec<_> = (1..=values.len()).map(|n| tx.place(n)).collect();
+    let text = format!("SELECT command_id, outcome FROM applied_commands WHERE command_id IN ({})", places.join(", "));
+    let mut known = HashMap::new();
+    for row in tx.rows(&text, &values).await? {
+        if let Ok(command) = row.needed("command_id")?.parse() {
+            known.insert(command, row.needed("outcome")?);
+        }
+    }
+    Ok(known)
+}
+
 /// Applies a command inside a transaction that the caller commits.
 pub(super) async fn apply_in(tx: &mut Tx, change: &Change) -> Result<Applied, StoreError> {
+    // The row first: while it is held nobody else can be applying the same command, so the look after it is sure.
+    let row = row_of(tx, &change.resource).await?;
+    if let Some(outcome) = applied_before(tx, &[change.command]).await?.get(&change.command) {
+        return Ok(recorded(outcome));
+    }
+    let applied = change_row(tx, change, row.as_ref()).await?;
+    if let Some(outcome) = outcome_of(&applied) {
+        tx.insert_many(NOTE, NOTED, &[note(change.command, outcome)]).await?;
+    }
+    Ok(applied)
+}
+
+/// As [`apply_in`], for a command that is known not to have been applied; the caller notes it. `rows` as
+/// [`job_rows`] gives them, in the same transaction, where nothing has changed the row since.
+pub(super) async fn change_in(
+    tx: &mut Tx,
+    change: &Change,
+    rows: Option<&HashMap<Resource, Row>>,
+) -> Result<Applied, StoreError> {
+    match rows {
+        Some(rows) if change.resource.kind == ResourceKind::Job => {
+            change_row(tx, change, rows.get(&change.resource)).await
+        }
+        _ => {
+            let row = row_of(tx, &change.resource).await?;
+            change_row(tx, change, row.as_ref()).await
+        }
+    }
+}
+
+/// The rows of these commands' jobs, in one statement.
+pub(super) async fn job_rows<'a>(
+    tx: &mut Tx,
+    resources: impl Iterator<Item = &'a Resource>,
+) -> Result<HashMap<Resource, Row>, StoreError> {
+    let jobs = resources.filter(|resource| resource.kind == ResourceKind::Job);
+    let values: Vec<Value> = jobs.flat_map(key_of).collect();
+    if values.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let places: Vec<String> =
+        (1..values.len()).step_by(2).map(|n| format!("({}, {})", tx.place(n), tx.place(n + 1))).collect();
+    let text =
+        format!("SELECT tenant_id, id, {JOB_ROW} FROM jobs WHERE (tenant_id, id) IN (VALUES {})", places.join(", "));
+    let mut found = HashMap::new();
+    for row in tx.rows(&text, &values).await? {
+        found.insert(rows::job_resource(&row)?, row);
+    }
+    Ok(found)
+}
+
+/// What a command looks at in a job's row.
+const JOB_ROW: &str = "status, origin, host, run, fence, paused_from, CAST(started_at AS TEXT) AS started_at";
+
+fn key_of(resource: &Resource) -> [Value; 2] {
+    [resource.tenant.as_str().into(), resource.id.as_str().into()]
+}
+
+async fn row_of(tx: &mut Tx, resource: &Resource) -> Result<Option<Row>, StoreError> {
+    let (table, columns) = match resource.kind {
+        ResourceKind::Job => ("jobs", JOB_ROW),
+        ResourceKind::Campaign => {
+            ("campaigns", "status, fence, CAST(CASE WHEN is_active THEN 1 ELSE 0 END AS BIGINT) AS is_active")
+        }
+    };
+    let text = format!("SELECT {columns} FROM {table} WHERE tenant_id = $1 AND id = $2 {{lock}}");
+    tx.row(&text, &key_of(resource)).await
+}
+
+async fn change_row(tx: &mut Tx, change: &Change, row: Option<&Row>) -> Result<Applied, StoreError> {
     #[cfg(feature = "test-faults")]
     let change =
         &if crate::faults::fence_is_off() { Change { fence: i64::MAX, ..change.clone() } } else { change.clone() };
-    let key: [Value; 2] = [change.resource.tenant.as_str().into(), change.resource.id.as_str().into()];
-    let text = match change.resource.kind {
-        ResourceKind::Job => {
-            "SELECT status, origin, host, run, fence, paused_from, CAST(started_at AS TEXT) AS started_at
-             FROM jobs WHERE tenant_id = $1 AND id = $2 {lock}"
-        }
-        ResourceKind::Campaign => {
-            "SELECT status, fence, CAST(CASE WHEN is_active THEN 1 ELSE 0 END AS BIGINT) AS is_active
-             FROM campaigns WHERE tenant_id = $1 AND id = $2 {lock}"
-        }
-    };
-    // The row first: while it is held nobody else can be applying the same command, so the look after it is sure.
-    let row = tx.row(text, &key).await?;
-    let command: Value = change.command.to_string().into();
-    let done =
-        tx.row("SELECT outcome FROM applied_commands WHERE command_id = $1", std::slice::from_ref(&command)).await?;
-    if let Some(done) = done {
-        return recorded(&done);
+    let key = key_of(&change.resource);
+    match (row, change.resource.kind) {
+        (None, _) => Ok(Applied::Refused),
+        (Some(row), ResourceKind::Job) => apply_to_job(tx, change, &key, row).await,
+        (Some(row), ResourceKind::Campaign) => apply_to_campaign(tx, change, &key, row).await,
     }
-    let applied = match (row, change.resource.kind) {
-        (None, _) => Applied::Refused,
-        (Some(row), ResourceKind::Job) => apply_to_job(tx, change, &key, &row).await?,
-        (Some(row), ResourceKind::Campaign) => apply_to_campaign(tx, change, &key, &row).await?,
-    };
-    let outcome = match &applied {
-        Applied::Succeeded { status, .. } => status.as_str(),
-        Applied::Refused => "refused",
-        Applied::Hosted(_) | Applied::Stale => return Ok(applied),
-    };
-    let text = "INSERT INTO applied_commands (command_id, outcome) VALUES ($1, $2)";
-    tx.execute(text, &[command, outcome.into()]).await?;
-    Ok(applied)
 }
 
 /// A command that changes nothing, and one that is refused, still makes older claims void.
 async fn raise_fence(tx: &mut Tx, table: &str, key: &[Value; 2], fence: i64) -> Result<(), StoreError> {
     let text = format!("UPDATE {table} SET fence = $3 WHERE tenant_id = $1 AND id = $2 AND fence < $3");
     tx.execute(&text, &[key[0].clone(), key[1].clone(), fence.into()]).await.map(|_| ())
-}
-
-fn recorded(row: &Row) -> Result<Applied, StoreError> {
-    Ok(match row.needed("outcome")?.as_str() {
-        "refused" => Applied::Refused,
-        status => Applied::Succeeded { status: status.to_owned(), changed: false },
-    })
 }
 
 async fn apply_to_job(tx: &mut Tx, change: &Change, key: &[Value; 2], row: &Row) -> Result<Applied, StoreError> {

@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 use secrecy::ExposeSecret;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{SqlSafeStr, Transaction};
 
 use super::StoreError;
 use super::sql::{PgTx, Tx};
+use super::turn::Turns;
 
 /// Longest wait for a connection.
 const ACQUIRE: Duration = Duration::from_millis(1_000);
@@ -31,6 +33,7 @@ pub(super) enum Database {
         writer: SqlitePool,
         readers: SqlitePool,
         file: PathBuf,
+        turns: Turns,
     },
     Postgres {
         pool: PgPool,
@@ -46,7 +49,12 @@ impl Database {
     /// A transaction that may write. SQLite takes the file's write lock at once: a lock taken later could fail.
     pub async fn write(&self) -> Result<Tx, StoreError> {
         match self {
-            Self::Sqlite { writer, .. } => Ok(Tx::Sqlite(writer.begin_with("BEGIN IMMEDIATE").await?)),
+            Self::Sqlite { writer, turns, .. } => {
+                // The connection first: there is one, so that nobody here holds a turn and waits for it.
+                let connection = writer.acquire().await?;
+                let turn = turns.wait().await;
+                Ok(Tx::Sqlite(Transaction::begin(connection, Some("BEGIN IMMEDIATE".into_sql_str())).await?, turn))
+            }
             Self::Postgres { pool } => {
                 in_time(async { Ok(Tx::Postgres(PgTx::single(pool.acquire().await?).begin().await?)) }).await
             }
@@ -57,7 +65,7 @@ impl Database {
     /// statement would see a moment of its own.
     pub async fn read(&self) -> Result<Tx, StoreError> {
         match self {
-            Self::Sqlite { readers, .. } => Ok(Tx::Sqlite(readers.begin().await?)),
+            Self::Sqlite { readers, .. } => Ok(Tx::Sqlite(readers.begin().await?, None)),
             Self::Postgres { pool } => in_time(async { Ok(Tx::Postgres(PgTx::single(pool.acquire().await?))) }).await,
         }
     }
@@ -106,7 +114,8 @@ async fn sqlite(url: &str, connections: u32) -> Result<Database, StoreError> {
     };
     let readers = pool().max_connections(connections).acquire_timeout(ACQUIRE);
     let readers = readers.connect_lazy_with(options.read_only(true));
-    Ok(Database::Sqlite { writer, readers, file })
+    let turns = Turns::beside(&file);
+    Ok(Database::Sqlite { writer, readers, file, turns })
 }
 
 async fn postgres(settings: &crate::config::Database) -> Result<Database, StoreError> {

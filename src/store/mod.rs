@@ -2,7 +2,8 @@
 //!
 //! One file for each concern: `jobs` (rows and lists), `selection` (which of many are there, or fit), `commands` (what a command changes) and `batch` (many of
 //! them to a transaction), `queue` (which job a worker gets), `runs` (what a worker that hosts a job writes),
-//! `failed_items`, `upkeep` (what one worker does for all), `permissions`, `audit`, `imports`, `migrations`; `database` connects, and `sql` hides which database it is.
+//! `failed_items`, `upkeep` (what one worker does for all), `permissions`, `audit`, `imports`, `migrations`, `rehearsal`
+//! (rows for `wheelhouse bench`); `database` connects, `turn` orders SQLite's writers, and `sql` hides which database it is.
 
 pub mod audit;
 mod batch;
@@ -15,10 +16,12 @@ mod jobs;
 mod migrations;
 mod permissions;
 mod queue;
+mod rehearsal;
 mod rows;
 mod runs;
 mod selection;
 mod sql;
+mod turn;
 pub mod types;
 mod upkeep;
 

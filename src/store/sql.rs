@@ -6,6 +6,7 @@
 //! `{ms:column}` (a time to compare with `{time:$n}`; SQLite's are texts: with as many digits as [`time_text`]'s),
 //! `{ms:+column}` (the same, and SQLite does not use an index on it).
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use sqlx::pool::PoolConnection;
@@ -14,10 +15,14 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{AssertSqlSafe, Postgres, Row as _, Sqlite, Transaction};
 
 use super::StoreError;
+use super::turn::WriteTurn;
 
 /// Longest wait for the answer to one statement. The server gives up first (`database::STATEMENT`); this is for
 /// a server that does not answer at all.
 const ANSWER: Duration = Duration::from_secs(11);
+
+/// Rows of one INSERT.
+const ROWS_AT_ONCE: usize = 32;
 
 /// A value on its way in.
 #[derive(Debug, Clone)]
@@ -115,7 +120,7 @@ impl Row {
 
 /// A transaction; rolled back when dropped.
 pub(super) enum Tx {
-    Sqlite(Transaction<'static, Sqlite>),
+    Sqlite(Transaction<'static, Sqlite>, Option<WriteTurn>),
     Postgres(PgTx),
 }
 
@@ -222,7 +227,7 @@ fn late() -> StoreError {
 impl Tx {
     pub async fn rows(&mut self, text: &str, values: &[Value]) -> Result<Vec<Row>, StoreError> {
         Ok(match self {
-            Self::Sqlite(tx) => {
+            Self::Sqlite(tx, _) => {
                 let rows = bound!(sqlite_words(text), values).fetch_all(&mut **tx).await?;
                 rows.into_iter().map(Row::Sqlite).collect()
             }
@@ -238,10 +243,40 @@ impl Tx {
         Ok(self.rows(text, values).await?.into_iter().next())
     }
 
+    /// Inserts many rows, some to a statement: each statement is a trip to the server, or to SQLite's thread.
+    /// `row` is `(?, {time:?}, …)`, with a question mark for each value.
+    pub async fn insert_many(&mut self, into: &str, row: &str, rows: &[Vec<Value>]) -> Result<(), StoreError> {
+        for some in rows.chunks(ROWS_AT_ONCE) {
+            let mut text = format!("{into} VALUES ");
+            let mut number = 0;
+            for n in 0..some.len() {
+                text.push_str(if n > 0 { ", " } else { "" });
+                for (at, part) in row.split('?').enumerate() {
+                    if at > 0 {
+                        number += 1;
+                        text.push_str(&self.place(number));
+                    }
+                    text.push_str(part);
+                }
+            }
+            self.execute(&text, &some.concat()).await?;
+        }
+        Ok(())
+    }
+
+    /// The place of the n-th value, for texts with many values in their order. SQLite looks a numbered one up among
+    /// all before it; one without a number it just takes.
+    pub fn place(&self, number: usize) -> Cow<'static, str> {
+        match self {
+            Self::Sqlite(..) => "?".into(),
+            Self::Postgres(_) => format!("${number}").into(),
+        }
+    }
+
     /// How many rows it changed.
     pub async fn execute(&mut self, text: &str, values: &[Value]) -> Result<u64, StoreError> {
         Ok(match self {
-            Self::Sqlite(tx) => bound!(sqlite_words(text), values).execute(&mut **tx).await?.rows_affected(),
+            Self::Sqlite(tx, _) => bound!(sqlite_words(text), values).execute(&mut **tx).await?.rows_affected(),
             Self::Postgres(tx) => {
                 let values = postgres_values(values);
                 asked!(tx, bound!(postgres_words(text), &values), execute)?.rows_affected()
@@ -251,7 +286,8 @@ impl Tx {
 
     pub async fn commit(self) -> Result<(), StoreError> {
         match self {
-            Self::Sqlite(tx) => tx.commit().await?,
+            // The turn ends after the commit.
+            Self::Sqlite(tx, _turn) => tx.commit().await?,
             Self::Postgres(tx) => tx.end("COMMIT").await?,
         }
         Ok(())
@@ -260,7 +296,7 @@ impl Tx {
     /// The same as dropping it, but a PostgreSQL connection can be used again: for ways that are usual.
     pub async fn rollback(self) -> Result<(), StoreError> {
         match self {
-            Self::Sqlite(tx) => tx.rollback().await?,
+            Self::Sqlite(tx, _turn) => tx.rollback().await?,
             Self::Postgres(tx) => tx.end("ROLLBACK").await?,
         }
         Ok(())

@@ -5,7 +5,9 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics::{
+    Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -137,26 +139,74 @@ fn describe() {
     describe_gauge!(SUBSCRIPTION_UP, "Whether the subscription to Redis really delivers");
 }
 
+/// What is counted for every command and every message, looked up once: a look-up by name and labels each time takes
+/// longer than the counting.
+struct Handles {
+    commands: PerCommand<Counter>,
+    succeeded: PerCommand<Counter>,
+    failed: PerCommand<Counter>,
+    latency: PerCommand<Histogram>,
+    connections: Gauge,
+    received: Counter,
+    sent: Counter,
+    folded: Counter,
+}
+
+/// One for each kind of resource and action.
+struct PerCommand<T>([[T; 3]; 2]);
+
+impl<T> PerCommand<T> {
+    fn new(make: impl Fn(&'static str, &'static str) -> T) -> Self {
+        Self(ResourceKind::ALL.map(|kind| Action::ALL.map(|action| make(kind.word(), action.word()))))
+    }
+
+    fn of(&self, kind: ResourceKind, action: Action) -> &T {
+        &self.0[kind as usize][action as usize]
+    }
+}
+
+static HANDLES: OnceLock<Handles> = OnceLock::new();
+
 /// Makes the counters show from the start as 0: a rate of something that never was is no data, and an alarm
 /// on it would never ring.
 fn touch() {
-    for kind in ResourceKind::ALL {
-        for action in Action::ALL {
-            for name in [COMMANDS, COMMANDS_SUCCESS, COMMANDS_FAILED] {
-                counter!(name, "resource" => kind.word(), "action" => action.word()).increment(0);
-            }
-            let _ = histogram!(LATENCY, "resource" => kind.word(), "action" => action.word());
-        }
+    let counters = |name: &'static str| {
+        PerCommand::new(|kind, action| {
+            let counter = counter!(name, "resource" => kind, "action" => action);
+            counter.increment(0);
+            counter
+        })
+    };
+    let made = Handles {
+        commands: counters(COMMANDS),
+        succeeded: counters(COMMANDS_SUCCESS),
+        failed: counters(COMMANDS_FAILED),
+        latency: PerCommand::new(|kind, action| histogram!(LATENCY, "resource" => kind, "action" => action)),
+        connections: gauge!(CONNECTIONS),
+        received: counter!(MESSAGES_RECEIVED),
+        sent: counter!(MESSAGES_SENT),
+        folded: counter!(MESSAGES_FOLDED),
+    };
+    for counter in [&made.received, &made.sent, &made.folded] {
+        counter.increment(0);
     }
-    for name in [COMMANDS_UNFOLLOWED, MESSAGES_RECEIVED, MESSAGES_SENT, MESSAGES_FOLDED, SUBSCRIPTION_GAPS] {
+    for name in [COMMANDS_UNFOLLOWED, SUBSCRIPTION_GAPS] {
         counter!(name).increment(0);
     }
-    gauge!(CONNECTIONS).increment(0.0);
+    made.connections.increment(0.0);
+    let _ = HANDLES.set(made);
+}
+
+/// Counts, where [`Metrics::install`] has been called: a gateway does so at its start.
+fn count(count: impl FnOnce(&Handles)) {
+    if let Some(handles) = HANDLES.get() {
+        count(handles);
+    }
 }
 
 /// A command came in.
 pub fn command_received(kind: ResourceKind, action: Action) {
-    counter!(COMMANDS, "resource" => kind.word(), "action" => action.word()).increment(1);
+    count(|handles| handles.commands.of(kind, action).increment(1));
 }
 
 /// A command was not accepted.
@@ -167,9 +217,11 @@ pub fn command_refused(kind: ResourceKind, action: Action, error: ErrorCode) {
 
 /// The result of a command that this gateway accepted is known; it ended this long after it was accepted.
 pub fn command_result(kind: ResourceKind, action: Action, succeeded: bool, latency: Duration) {
-    let name = if succeeded { COMMANDS_SUCCESS } else { COMMANDS_FAILED };
-    counter!(name, "resource" => kind.word(), "action" => action.word()).increment(1);
-    histogram!(LATENCY, "resource" => kind.word(), "action" => action.word()).record(latency.as_secs_f64());
+    count(|handles| {
+        let ended = if succeeded { &handles.succeeded } else { &handles.failed };
+        ended.of(kind, action).increment(1);
+        handles.latency.of(kind, action).record(latency.as_secs_f64());
+    });
 }
 
 /// What became of a command that this gateway accepted will not be in its metrics.
@@ -187,13 +239,13 @@ pub fn command_ended(kind: ResourceKind, action: Action, succeeded: bool, latenc
 
 /// A socket was opened on a `job`, a `campaign` or a `tenant`.
 pub fn connection_opened(resource: &'static str) {
-    gauge!(CONNECTIONS).increment(1.0);
+    count(|handles| handles.connections.increment(1.0));
     counter!(CONNECTIONS_OPENED, "resource" => resource).increment(1);
 }
 
 /// A socket was closed with this code (1005: the client left without one; `None`: with one of its own making).
 pub fn connection_closed(code: Option<u16>) {
-    gauge!(CONNECTIONS).decrement(1.0);
+    count(|handles| handles.connections.decrement(1.0));
     let code = code.map_or_else(|| "other".to_owned(), |code| code.to_string());
     counter!(CONNECTIONS_CLOSED, "code" => code).increment(1);
 }
@@ -205,12 +257,17 @@ pub fn connection_refused(error: ErrorCode) {
 
 /// A message came in on a socket.
 pub fn message_received() {
-    counter!(MESSAGES_RECEIVED).increment(1);
+    count(|handles| handles.received.increment(1));
 }
 
 /// A message went out on a socket.
 pub fn message_sent() {
-    counter!(MESSAGES_SENT).increment(1);
+    count(|handles| handles.sent.increment(1));
+}
+
+/// A progress message was replaced by a newer one.
+pub fn message_folded() {
+    count(|handles| handles.folded.increment(1));
 }
 
 /// A request was answered. `route` is the pattern, never the path: ids come without end.

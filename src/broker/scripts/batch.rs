@@ -233,11 +233,12 @@ fn prepare(broker: &Broker, batch: &Batch, part: &[ResourceId], first: bool, lim
     for id in part {
         let item = batch.item(id);
         keys.extend(names.own_of_commands(&item.resource));
+        let audit = audit_open(&item);
         args.extend([
             item.command.to_string(),
             item.resource.to_string(),
-            record(&item),
-            audit_open(&item),
+            record(&item, &audit),
+            audit,
             control_message(&item),
         ]);
     }

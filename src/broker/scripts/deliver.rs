@@ -29,6 +29,15 @@ impl Delivery {
         Self { script, keys, args }
     }
 
+    /// `EVALSHA …`, without a deadline. The script must have been run before.
+    pub(super) fn words(mut self) -> Vec<String> {
+        self.args[0] = "0".to_owned();
+        let mut words = vec!["EVALSHA".to_owned(), self.script.hash().to_owned(), self.keys.len().to_string()];
+        words.append(&mut self.keys);
+        words.append(&mut self.args);
+        words
+    }
+
     fn set_deadline(&mut self, broker: &Broker, since_begun: Duration) {
         let spent = i64::try_from(since_begun.as_micros()).unwrap_or(DEADLINE_US);
         self.args[0] = (broker.link.now_us(&self.keys[0]) + DEADLINE_US - spent).to_string();

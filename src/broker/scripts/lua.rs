@@ -23,6 +23,11 @@ impl LuaScript {
         &self.text
     }
 
+    /// The name by which Redis knows it.
+    pub fn hash(&self) -> &str {
+        &self.hash
+    }
+
     /// The call for a server that knows it.
     pub(crate) fn by_hash(&self, keys: &[&str], args: &[&[u8]]) -> Cmd {
         call("EVALSHA", &self.hash, keys, args)
@@ -35,8 +40,9 @@ impl LuaScript {
 }
 
 fn call(command: &str, script: &str, keys: &[&str], args: &[&[u8]]) -> Cmd {
-    let mut call = redis::cmd(command);
-    call.arg(script).arg(keys.len()).arg(keys).arg(args);
+    let bytes = keys.iter().map(|key| key.len()).sum::<usize>() + args.iter().map(|arg| arg.len()).sum::<usize>();
+    let mut call = Cmd::with_capacity(keys.len() + args.len() + 3, bytes + script.len() + 32);
+    call.arg(command).arg(script).arg(keys.len()).arg(keys).arg(args);
     call
 }
 

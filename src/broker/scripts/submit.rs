@@ -3,7 +3,7 @@
 use super::deliver::{Delivery, Late};
 use super::lua;
 use crate::broker::keys::{control_channel, reply_channel};
-use crate::broker::{Broker, BrokerError};
+use crate::broker::{Broker, BrokerError, Keys};
 use crate::config;
 use crate::domain::{Action, CommandId, RequestId, Resource, UserId, When, fnv1a};
 use crate::protocol::{control, server};
@@ -137,13 +137,18 @@ impl Broker {
     /// Answers within about 1.8 s: reconnects and asks again where the first answer was lost.
     /// [`BrokerError::Unavailable`] and [`Submitted::TooLate`] mean that it was not accepted and never will be.
     pub async fn submit(&self, submission: &Submission, limits: SubmitLimits) -> Result<Submitted, BrokerError> {
-        let prepared = prepare(self, submission, limits);
+        let prepared = prepare(self.keys(), submission, limits);
         Ok(self.deliver(prepared, read).await?.unwrap_or(Submitted::TooLate))
     }
 }
 
-fn prepare(broker: &Broker, s: &Submission, limits: SubmitLimits) -> Delivery {
-    let names = broker.keys();
+/// The very words that [`Broker::submit`] sends, with no deadline: for the yardstick of `wheelhouse bench`, which lets
+/// `redis-benchmark` send them.
+pub fn words(names: Keys, submission: &Submission, limits: SubmitLimits) -> Vec<String> {
+    prepare(names, submission, limits).words()
+}
+
+fn prepare(names: Keys, s: &Submission, limits: SubmitLimits) -> Delivery {
     let (r, user) = (&s.resource, &s.user);
     let partition = names.partition(&r.tenant);
     // Without a request id the command's own stands in: a denial whose answer was lost is not counted twice.
@@ -170,6 +175,7 @@ fn prepare(broker: &Broker, s: &Submission, limits: SubmitLimits) -> Delivery {
         When::After(seconds) => ("in", i64::from(seconds) * 1_000),
         When::Due => ("due", 0),
     };
+    let audit = audit_open(s);
     let args = [
         String::new(), // The deadline, set on the way.
         s.command.to_string(),
@@ -181,8 +187,8 @@ fn prepare(broker: &Broker, s: &Submission, limits: SubmitLimits) -> Delivery {
         all,
         limits.commands_per_minute.to_string(),
         limits.backlog_per_tenant.to_string(),
-        record(s),
-        audit_open(s),
+        record(s, &audit),
+        audit,
         control_channel(&r.tenant, r.kind),
         control_message(s),
         r.to_string(),
@@ -206,17 +212,32 @@ fn digest(s: &Submission) -> String {
     format!("{}.{reason:016x}{when}", s.action.word())
 }
 
-/// What is kept of a command until it has its result.
-pub(super) fn record(s: &Submission) -> String {
-    serde_json::json!({
-        "action": s.action.word(),
-        "user_id": s.user.as_str(),
-        "request_id": s.request.as_ref().map(|id| id.as_str()),
-        "reason": s.reason,
-        "failed": failed_open(s),
-        "audit": audit_open(s),
+/// What is kept of a command until it has its result. `audit` is [`audit_open`] of the same.
+pub(super) fn record(s: &Submission, audit: &str) -> String {
+    #[derive(serde::Serialize)]
+    struct Record<'a> {
+        action: &'a str,
+        user_id: &'a str,
+        request_id: Option<&'a str>,
+        reason: Option<&'a str>,
+        failed: &'a str,
+        audit: &'a str,
+    }
+    json(&Record {
+        action: s.action.word(),
+        user_id: s.user.as_str(),
+        request_id: s.request.as_ref().map(RequestId::as_str),
+        reason: s.reason.as_deref(),
+        failed: &failed_open(s),
+        audit,
     })
-    .to_string()
+}
+
+/// An object of texts; nothing in it can fail to be written.
+fn json(object: &impl serde::Serialize) -> String {
+    let mut bytes = Vec::with_capacity(768);
+    let _ = serde_json::to_writer(&mut bytes, object);
+    String::from_utf8(bytes).unwrap_or_default()
 }
 
 /// What wakes the workers.
@@ -226,22 +247,34 @@ pub(super) fn control_message(s: &Submission) -> String {
 
 /// The audit entry without its end: the scripts add what they alone know.
 pub(super) fn audit_open(s: &Submission) -> String {
-    let mut entry = serde_json::json!({
-        "tenant_id": s.resource.tenant.as_str(),
-        "user_id": s.user.as_str(),
-        "resource_kind": s.resource.kind.word(),
-        "resource_id": s.resource.id.as_str(),
-        "action": s.action.word(),
-        "command_id": s.command.to_string(),
-        "request_id": s.request.as_ref().map(|id| id.as_str()),
-        "reason": s.reason,
-        "address": s.origin.address,
-        "token_id": s.origin.token_id,
-    });
-    if let Some(batch) = s.batch {
-        entry["batch_id"] = batch.to_string().into();
+    #[derive(serde::Serialize)]
+    struct Entry<'a> {
+        tenant_id: &'a str,
+        user_id: &'a str,
+        resource_kind: &'a str,
+        resource_id: &'a str,
+        action: &'a str,
+        command_id: &'a str,
+        request_id: Option<&'a str>,
+        reason: Option<&'a str>,
+        address: Option<&'a str>,
+        token_id: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        batch_id: Option<String>,
     }
-    let mut text = entry.to_string();
+    let mut text = json(&Entry {
+        tenant_id: s.resource.tenant.as_str(),
+        user_id: s.user.as_str(),
+        resource_kind: s.resource.kind.word(),
+        resource_id: s.resource.id.as_str(),
+        action: s.action.word(),
+        command_id: &s.command.to_string(),
+        request_id: s.request.as_ref().map(RequestId::as_str),
+        reason: s.reason.as_deref(),
+        address: s.origin.address.as_deref(),
+        token_id: s.origin.token_id.as_deref(),
+        batch_id: s.batch.map(|batch| batch.to_string()),
+    });
     text.pop();
     text
 }

@@ -3,7 +3,7 @@
 
 mod demo;
 mod folder;
-mod processes;
+pub(super) mod processes;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

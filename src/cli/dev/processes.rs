@@ -210,7 +210,7 @@ async fn is_redis_up(port: u16) -> bool {
 }
 
 /// The status of a plain GET.
-pub(super) async fn get_status(address: SocketAddr, path: &str) -> anyhow::Result<u16> {
+pub(in crate::cli) async fn get_status(address: SocketAddr, path: &str) -> anyhow::Result<u16> {
     let ask = async {
         let mut stream = tokio::net::TcpStream::connect(address).await?;
         stream

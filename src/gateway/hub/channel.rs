@@ -15,14 +15,15 @@ const REMEMBERED: usize = 2 * super::RECENT;
 
 /// What became of an update.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Heard {
+pub enum Heard {
     /// Handed out, or known already, or not an update.
     Done,
     /// Its number is lower than one before: an old message again, or the numbers have begun anew.
     Backwards,
 }
 
-pub(super) struct Channel {
+/// A watched resource and its sockets.
+pub struct Channel {
     pub(super) resource: Resource,
     /// The subscription stands.
     pub(super) opened: OnceCell<()>,
@@ -41,12 +42,13 @@ struct State {
 }
 
 impl Channel {
-    pub(super) fn new(resource: Resource) -> Self {
+    /// Nobody watches yet, and nothing is subscribed.
+    pub fn new(resource: Resource) -> Self {
         Self { resource, opened: OnceCell::new(), state: Mutex::default() }
     }
 
     /// Adds a member; gives the number of the first result it will get.
-    pub(super) fn add(&self, outbox: Arc<Outbox>) -> u64 {
+    pub fn add(&self, outbox: Arc<Outbox>) -> u64 {
         let mut state = self.lock();
         state.members.push(outbox);
         state.first + state.given.len() as u64
@@ -90,7 +92,7 @@ impl Channel {
     }
 
     /// Hands an update out. Only an object about this very resource, of one of the two types, is one.
-    pub(super) fn update(&self, payload: bytes::Bytes) -> Heard {
+    pub fn update(&self, payload: bytes::Bytes) -> Heard {
         let Some(update) = Update::read(payload, &self.resource) else { return Heard::Done };
         let mut state = self.lock();
         if let (Some(seq), Some(last)) = (update.seq, state.seq)

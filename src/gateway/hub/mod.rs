@@ -7,7 +7,7 @@
 //! A tenant-wide socket hears everything of its tenant by a pattern instead: [`feeds`] has one subscription for each
 //! tenant, [`listen`] takes what comes in order and looks up what it needs, and [`feed`] hands it to those who want it.
 
-mod channel;
+pub mod channel;
 mod feed;
 mod feeds;
 mod listen;
@@ -33,6 +33,7 @@ use self::channel::Channel;
 use self::feeds::Feeds;
 use super::access::Access;
 use super::outbox::Outbox;
+use super::results::Results;
 use crate::broker::keys::{PERMISSIONS_CHANNEL, reply_channel, updates_channel};
 use crate::broker::{Broker, BrokerError, Event, Subscriber};
 use crate::domain::{CommandId, Resource, TenantId};
@@ -55,6 +56,7 @@ struct Inner {
     store: Store,
     subscriber: Subscriber,
     access: Access,
+    results: Results,
     channels: Mutex<HashMap<Resource, Entry>>,
     /// Some channel has to be read again.
     stale: Notify,
@@ -75,7 +77,7 @@ impl Hub {
         broker: Broker,
         store: Store,
         (subscriber, events): (Subscriber, mpsc::Receiver<Event>),
-        access: Access,
+        (access, results): (Access, Results),
         tracker: &TaskTracker,
         stop: &CancellationToken,
     ) -> Self {
@@ -86,6 +88,7 @@ impl Hub {
             store,
             subscriber,
             access,
+            results,
             channels: Mutex::new(HashMap::new()),
             stale: Notify::new(),
             lookups,

@@ -29,12 +29,15 @@ pub(super) fn command_of(payload: &[u8]) -> Option<CommandId> {
 pub(super) async fn look_up(hub: Hub, mut waiting: mpsc::Receiver<(Arc<Channel>, CommandId)>) {
     let mut batch = Vec::new();
     while !batch.is_empty() || waiting.recv_many(&mut batch, TOGETHER).await > 0 {
-        let reads = batch.iter().map(|(channel, command)| hub.0.broker.result_of(&channel.resource, *command));
+        let reads = batch.iter().map(|(channel, command)| hub.0.broker.ended(&channel.resource, *command));
         let found = futures_util::future::join_all(reads).await;
         let mut unread = Vec::new();
         for ((channel, command), found) in batch.drain(..).zip(found) {
             match found {
-                Ok(Some(message)) => channel.give(command, &Utf8Bytes::from(message)),
+                Ok(Some(ended)) => {
+                    hub.0.results.heard(&ended);
+                    channel.give(command, &Utf8Bytes::from(ended.message));
+                }
                 Ok(None) => tracing::warn!(resource = %channel.resource, command_id = %command, "gateway.forged_reply"),
                 Err(_) => unread.push((channel, command)),
             }

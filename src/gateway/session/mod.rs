@@ -98,9 +98,12 @@ pub async fn run<S: Subject>(gateway: Gateway, mut socket: Socket, admitted: Adm
         () = gateway.killed().cancelled() => End::Closed(Close::drain()),
     };
     let about = session.subject.name();
+    // Ten thousand that leave together must not all stand before the others in the runtime's queue.
+    let turn = gateway.leaving().acquire().await;
     // The place is free and nothing more is gathered, before the client has taken note.
     drop(session);
     drop(lease);
+    drop(turn);
     let code = match &end {
         End::Gone => 1006,
         End::Left(code) => *code,

@@ -41,20 +41,21 @@ impl Store {
             return Ok(0);
         }
         let (mut id, mut hash) = (head.int("last_id")?.unwrap_or(0), head.needed("hash")?);
+        let mut rows = Vec::with_capacity(new.len());
         for entry in &new {
             id += 1;
             let next = chained(&hash, entry);
-            tx.execute(
-                "INSERT INTO command_audit (id, at, tenant_id, user_id, resource_kind, resource_id, action, command_id,
-                   request_id, event, reason, outcome, worker_id, attempts, latency_ms, address, token_id, stream_id,
-                   previous_hash, hash, run_at, batch_id)
-                 VALUES ($1, {time:$2}, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19,
-                   $20, $21, $22)",
-                &values(id, entry, &hash, &next),
-            )
-            .await?;
+            rows.push(values(id, entry, &hash, &next));
             hash = next;
         }
+        tx.insert_many(
+            "INSERT INTO command_audit (id, at, tenant_id, user_id, resource_kind, resource_id, action, command_id,
+               request_id, event, reason, outcome, worker_id, attempts, latency_ms, address, token_id, stream_id,
+               previous_hash, hash, run_at, batch_id)",
+            "(?, {time:?}, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            &rows,
+        )
+        .await?;
         tx.execute("UPDATE audit_head SET last_id = $1, hash = $2 WHERE id = 1", &[id.into(), hash.into()]).await?;
         if order(&newest) > order(&position) {
             tx.execute(

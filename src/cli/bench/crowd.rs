@@ -1,0 +1,297 @@
+//! Many sockets under load: each in a task that reads, all on one thread.
+//!
+//! Closed loop: a socket sends its next command when the last one is answered. Open loop: commands are sent at a
+//! fixed rate by a thread that sleeps exactly (the timers of the runtime are a millisecond coarse), and a latency
+//! counts from the moment at which it was to be sent, so that a stall cannot hide the commands it held up.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use futures_util::StreamExt;
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::place::Place;
+use super::stats::Times;
+use super::wire::{Client, Heard, frame, heard};
+use crate::domain::{ResourceId, UserId};
+
+/// Sockets opened at once.
+const AT_ONCE: usize = 64;
+/// Longest wait for what is still to come when nothing more is sent.
+const REST: Duration = Duration::from_secs(10);
+
+/// Open sockets.
+pub(super) struct Crowd {
+    pub(super) clients: Vec<Client>,
+}
+
+/// What to do with them.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Load {
+    pub(super) duration: Duration,
+    /// Commands per second of all sockets together; `None`: closed loop.
+    pub(super) rate: Option<f64>,
+    /// Whether a command is over with its result, not with its ack.
+    pub(super) results: bool,
+    /// Commands in all, closed loop: stops earlier when they are sent.
+    pub(super) most: i64,
+}
+
+impl Load {
+    pub(super) fn closed(duration: Duration) -> Self {
+        Self { duration, rate: None, results: false, most: i64::MAX }
+    }
+}
+
+/// What came of it.
+pub(super) struct Outcome {
+    pub(super) acks: Times,
+    pub(super) results: Times,
+    pub(super) errors: BTreeMap<String, u64>,
+    pub(super) took: Duration,
+    /// Commands that got no answer (or no result, where one was waited for).
+    pub(super) missing: i64,
+    /// The longest time by which a command was sent too late by the load generator itself.
+    pub(super) late: Duration,
+}
+
+impl Outcome {
+    pub(super) fn acks_per_second(&self) -> f64 {
+        self.acks.len() as f64 / self.took.as_secs_f64()
+    }
+
+    pub(super) fn results_per_second(&self) -> f64 {
+        self.results.len() as f64 / self.took.as_secs_f64()
+    }
+
+    pub(super) fn faults(&self) -> f64 {
+        self.errors.values().sum::<u64>() as f64 + self.missing as f64
+    }
+}
+
+/// What the tasks of one run share.
+struct Shared {
+    load: Load,
+    begin: Instant,
+    frames: [Vec<u8>; 2],
+    tally: Mutex<Tally>,
+    outstanding: AtomicI64,
+    left: AtomicI64,
+    /// Nothing more is sent.
+    sent: AtomicBool,
+    done: CancellationToken,
+}
+
+struct Tally {
+    acks: Times,
+    results: Times,
+    errors: BTreeMap<String, u64>,
+    last: Instant,
+}
+
+/// When the commands of one socket that are not acked yet were to be sent, oldest first.
+type Intended = Arc<Mutex<VecDeque<Instant>>>;
+
+impl Crowd {
+    /// Opens so many sockets, spread over addresses, jobs and users, and waits until each has its snapshot.
+    pub(super) async fn open(
+        place: &Place,
+        addresses: &[SocketAddr],
+        jobs: &[ResourceId],
+        users: &[UserId],
+        count: usize,
+    ) -> anyhow::Result<Self> {
+        let opening = (0..count).map(|n| {
+            let token = place.token(&users[n % users.len()]);
+            let (address, job) = (addresses[n % addresses.len()], jobs[n % jobs.len()].clone());
+            async move {
+                let opening = async {
+                    let mut client = Client::open(address, job.as_str(), &token?).await?;
+                    loop {
+                        let place = client.next().await?;
+                        if heard(client.text(place)) == Heard::Snapshot {
+                            return anyhow::Ok(client);
+                        }
+                    }
+                };
+                tokio::time::timeout(REST, opening).await.context("a socket was not opened in time")?
+            }
+        });
+        let mut opened = futures_util::stream::iter(opening).buffer_unordered(AT_ONCE);
+        let mut clients = Vec::with_capacity(count);
+        while let Some(client) = opened.next().await {
+            clients.push(client.context("cannot open a socket")?);
+        }
+        Ok(Self { clients })
+    }
+
+    /// Runs the load. Each socket sends pause and resume in turn.
+    pub(super) async fn run(&mut self, load: Load) -> anyhow::Result<Outcome> {
+        let begin = Instant::now();
+        let shared = Arc::new(Shared {
+            load,
+            begin,
+            frames: [frame(r#"{"type":"pause_job"}"#), frame(r#"{"type":"resume_job"}"#)],
+            tally: Mutex::new(Tally {
+                acks: Times::new(),
+                results: Times::new(),
+                errors: BTreeMap::new(),
+                last: begin,
+            }),
+            outstanding: AtomicI64::new(0),
+            left: AtomicI64::new(load.most),
+            sent: AtomicBool::new(false),
+            done: CancellationToken::new(),
+        });
+        let mut tasks = JoinSet::new();
+        let mut senders = Vec::new();
+        for client in self.clients.drain(..) {
+            let intended = Intended::default();
+            senders.push((client.sender(), intended.clone()));
+            tasks.spawn(serve(client, intended, shared.clone()));
+        }
+        let pacing = load.rate.map(|rate| {
+            let shared = shared.clone();
+            tokio::task::spawn_blocking(move || pace(&shared, &senders, rate))
+        });
+        let late = match pacing {
+            Some(pacing) => pacing.await.context("the sender ended early")?,
+            None => Duration::ZERO,
+        };
+        shared.sent.store(true, Ordering::Relaxed);
+        let until = begin + load.duration + REST;
+        while shared.outstanding.load(Ordering::Relaxed) > 0 || (load.rate.is_none() && !shared.over()) {
+            if Instant::now() > until {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        shared.done.cancel();
+        while let Some(client) = tasks.join_next().await {
+            self.clients.extend(client.context("a socket's task failed")?);
+        }
+        let missing = shared.outstanding.load(Ordering::Relaxed);
+        let tally = Arc::into_inner(shared).context("a task goes on")?.tally;
+        let tally = tally.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let took = tally.last.duration_since(begin);
+        Ok(Outcome { acks: tally.acks, results: tally.results, errors: tally.errors, took, missing, late })
+    }
+}
+
+impl Shared {
+    fn tally(&self) -> MutexGuard<'_, Tally> {
+        self.tally.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Closed loop: whether nothing more is to be sent.
+    fn over(&self) -> bool {
+        self.begin.elapsed() >= self.load.duration || self.left.load(Ordering::Relaxed) <= 0
+    }
+
+    /// Closed loop: whether one more may be sent.
+    fn take_one(&self) -> bool {
+        self.load.rate.is_none() && !self.over() && self.left.fetch_sub(1, Ordering::Relaxed) > 0
+    }
+}
+
+/// One socket. `None`: it was lost.
+async fn serve(mut client: Client, intended: Intended, shared: Arc<Shared>) -> Option<Client> {
+    let mut turn = 0;
+    let mut waiting: HashMap<String, Instant> = HashMap::new();
+    let mut done = std::pin::pin!(shared.done.cancelled());
+    let mut next = shared.take_one();
+    loop {
+        if std::mem::take(&mut next) {
+            lock(&intended).push_back(Instant::now());
+            shared.outstanding.fetch_add(1, Ordering::Relaxed);
+            turn ^= 1;
+            client.send(&shared.frames[turn ^ 1]).await.ok()?;
+        }
+        let message = tokio::select! {
+            biased;
+            message = client.next() => message,
+            () = &mut done => return Some(client),
+        };
+        let place = match message {
+            Ok(place) => place,
+            Err(error) => {
+                *shared.tally().errors.entry(format!("socket lost: {error}")).or_default() += 1;
+                return None;
+            }
+        };
+        let over = match heard(client.text(place)) {
+            Heard::Ack { command } => {
+                let at = lock(&intended).pop_front().unwrap_or(shared.begin);
+                let now = Instant::now();
+                let mut tally = shared.tally();
+                tally.acks.record(now - at);
+                tally.last = now;
+                drop(tally);
+                if shared.load.results {
+                    waiting.insert(command.to_owned(), at);
+                }
+                !shared.load.results
+            }
+            Heard::Result { command, succeeded } => match waiting.remove(command) {
+                Some(at) => {
+                    let now = Instant::now();
+                    let mut tally = shared.tally();
+                    tally.results.record(now - at);
+                    tally.last = now;
+                    if !succeeded {
+                        *tally.errors.entry("command failed".to_owned()).or_default() += 1;
+                    }
+                    true
+                }
+                None => false,
+            },
+            Heard::Error { code } => {
+                lock(&intended).pop_front();
+                let mut tally = shared.tally();
+                *tally.errors.entry(code.to_owned()).or_default() += 1;
+                tally.last = Instant::now();
+                true
+            }
+            Heard::Update | Heard::Snapshot | Heard::Pong | Heard::Other => false,
+        };
+        if over {
+            shared.outstanding.fetch_sub(1, Ordering::Relaxed);
+            next = shared.take_one();
+        }
+    }
+}
+
+/// Sends at a fixed rate, one socket after the other; gives by how much it was late at worst.
+fn pace(shared: &Shared, senders: &[(Arc<TcpStream>, Intended)], rate: f64) -> Duration {
+    let mut worst = Duration::ZERO;
+    for n in 0.. {
+        let at = Duration::from_secs_f64(f64::from(n) / rate);
+        if at >= shared.load.duration {
+            break;
+        }
+        let at = shared.begin + at;
+        let now = Instant::now();
+        if let Some(wait) = at.checked_duration_since(now) {
+            std::thread::sleep(wait);
+        }
+        worst = worst.max(at.elapsed());
+        let index = n as usize % senders.len();
+        let (stream, intended) = &senders[index];
+        lock(intended).push_back(at);
+        shared.outstanding.fetch_add(1, Ordering::Relaxed);
+        let frame = &shared.frames[(n as usize / senders.len()) % 2];
+        // A frame of twenty bytes fits, unless the other side has not read for very long: then it counts as missing.
+        let _ = stream.try_write(frame);
+    }
+    worst
+}
+
+fn lock(intended: &Intended) -> MutexGuard<'_, VecDeque<Instant>> {
+    intended.lock().unwrap_or_else(PoisonError::into_inner)
+}

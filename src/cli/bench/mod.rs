@@ -1,0 +1,58 @@
+//! `wheelhouse bench`: how much a deployment can carry, and how big one must be.
+//!
+//! - [`load`] puts load on a gateway that runs, with the settings of its deployment.
+//! - [`suite`] starts everything itself, measures every scenario beside its yardsticks, and prints one table.
+//! - [`crowd`] is the load generator: many light sockets ([`wire`]), closed or open loop ([`stats`] keeps the times).
+//! - [`redis`] has the yardsticks, [`place`] the tenant it all happens in, [`stack`] the processes of the suite.
+
+mod crowd;
+mod load;
+mod place;
+mod redis;
+mod report;
+mod scenarios;
+mod stack;
+mod stats;
+mod suite;
+mod wire;
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Subcommand;
+
+use crate::config::Settings;
+
+/// What to measure.
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum BenchCommand {
+    /// Put load on a gateway that runs: acks, results, latencies, and what they cost.
+    Load(load::LoadArgs),
+    /// Start a private Redis, gateways and workers, and measure everything. About five minutes.
+    Suite(suite::SuiteArgs),
+}
+
+/// Runs it on one thread: the load generator is to take little from what it measures.
+pub(super) async fn bench(
+    command: BenchCommand,
+    settings: impl FnOnce() -> anyhow::Result<Settings>,
+) -> anyhow::Result<ExitCode> {
+    let settings = match &command {
+        BenchCommand::Load(_) => Some(settings()?),
+        BenchCommand::Suite(_) => None,
+    };
+    let stop = super::serve::stop_signals()?;
+    let measuring = tokio::task::spawn_blocking(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let measured = runtime.block_on(stop.run_until_cancelled_owned(async {
+            match (command, settings) {
+                (BenchCommand::Load(args), Some(settings)) => load::load(args, settings).await,
+                (BenchCommand::Suite(args), _) => suite::suite(args).await,
+                (BenchCommand::Load(_), None) => unreachable!("its settings were read"),
+            }
+        }));
+        measured.unwrap_or_else(|| anyhow::bail!("interrupted"))
+    });
+    measuring.await.context("the bench broke off")??;
+    Ok(ExitCode::SUCCESS)
+}

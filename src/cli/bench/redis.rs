@@ -1,0 +1,122 @@
+//! What Redis says of itself, and what it can do at best: the yardsticks of the same run.
+
+use std::collections::HashMap;
+
+use anyhow::{Context, bail};
+use tokio::process::Command;
+
+use super::place::Place;
+use crate::broker::Broker;
+use crate::broker::scripts::submit::{Grant, Origin, Submission, SubmitLimits, words};
+use crate::domain::{Action, CommandId, PermissionSet, Resource, UserId, When};
+
+/// What `redis-benchmark -r` puts a random number of twelve digits in the place of: as long as the last group of a
+/// command's id.
+const RANDOM: &str = "__rand_int__";
+/// How many different numbers: the most that the tool takes.
+const RANGE: &str = "2000000000";
+
+/// Counters of Redis at one moment.
+pub(super) struct Counters {
+    /// Seconds of CPU.
+    pub(super) cpu: f64,
+    /// Calls and µs of each command.
+    calls: HashMap<String, (f64, f64)>,
+}
+
+impl Counters {
+    pub(super) async fn read(broker: &Broker) -> anyhow::Result<Self> {
+        let text = |section: &str| {
+            let words = ["INFO".to_owned(), section.to_owned()];
+            async move { Ok::<_, anyhow::Error>(broker.show(&words).await?.join("\n")) }
+        };
+        let cpu = text("cpu").await?;
+        let field = |name: &str| cpu.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<f64>().ok());
+        let seconds = field("used_cpu_sys:").unwrap_or_default() + field("used_cpu_user:").unwrap_or_default();
+        let mut calls = HashMap::new();
+        for line in text("commandstats").await?.lines() {
+            let Some((name, fields)) = line.strip_prefix("cmdstat_").and_then(|rest| rest.split_once(':')) else {
+                continue;
+            };
+            let number = |key: &str| {
+                fields.split(',').find_map(|f| f.strip_prefix(key)?.trim().parse::<f64>().ok()).unwrap_or_default()
+            };
+            calls.insert(name.to_owned(), (number("calls="), number("usec=")));
+        }
+        Ok(Self { cpu: seconds, calls })
+    }
+
+    /// Calls of a command since `before`.
+    pub(super) fn calls_since(&self, before: &Self, command: &str) -> f64 {
+        let calls = |counters: &Self| counters.calls.get(command).map_or(0.0, |(calls, _)| *calls);
+        calls(self) - calls(before)
+    }
+
+    /// µs inside a command since `before`.
+    pub(super) fn micros_since(&self, before: &Self, command: &str) -> f64 {
+        let micros = |counters: &Self| counters.calls.get(command).map_or(0.0, |(_, micros)| *micros);
+        micros(self) - micros(before)
+    }
+}
+
+/// `return 1` a second, sixteen to a packet.
+pub(super) async fn nothing(port: u16, count: u32) -> anyhow::Result<f64> {
+    benchmark(port, count, &["EVAL".to_owned(), "return 1".to_owned(), "0".to_owned()]).await
+}
+
+/// `submit_command` itself a second, with the keys and arguments of a real command, sixteen to a packet.
+pub(super) async fn submits(
+    place: &Place,
+    port: u16,
+    user: &UserId,
+    job: &Resource,
+    count: u32,
+) -> anyhow::Result<f64> {
+    let limits = SubmitLimits {
+        commands_per_minute: 1_000_000_000,
+        backlog_per_tenant: 1_000_000_000,
+        schedules_per_tenant: 1_000,
+    };
+    let submission = Submission {
+        command: CommandId::generate(),
+        resource: job.clone(),
+        action: Action::Pause,
+        user: user.clone(),
+        request: None,
+        reason: None,
+        origin: Origin { address: Some("127.0.0.1".to_owned()), token_id: Some(CommandId::generate().to_string()) },
+        grant: Grant::Database,
+        when: When::Now,
+        batch: None,
+    };
+    // Once by the usual way: Redis knows the script then. The permissions last as long as this takes.
+    let held = PermissionSet { version: place.store.permission_version().await?, held: vec!["jobs.*".to_owned()] };
+    let hour = std::time::Duration::from_secs(3_600);
+    place.broker.fill_permissions(&job.tenant, user, &held, hour).await?;
+    place.broker.submit(&submission, limits).await?;
+    let id = submission.command.to_string();
+    let free = format!("{}{RANDOM}", &id[..id.len() - RANDOM.len()]);
+    let words: Vec<String> =
+        words(place.broker.keys(), &submission, limits).into_iter().map(|word| word.replace(&id, &free)).collect();
+    benchmark(port, count, &words).await
+}
+
+/// Requests a second.
+async fn benchmark(port: u16, count: u32, words: &[String]) -> anyhow::Result<f64> {
+    let (port, count) = (port.to_string(), count.to_string());
+    let output = Command::new("redis-benchmark")
+        .args(["-p", &port, "-P", "16", "-n", &count, "-r", RANGE, "--csv"])
+        .args(words)
+        .kill_on_drop(true)
+        .output()
+        .await
+        .context("redis-benchmark is missing: `make deps` installs it")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    // The name of the test stands first and may hold anything; then come requests per second and six latencies.
+    let fields: Vec<&str> = text.trim_end().rsplitn(8, "\",\"").collect();
+    let rate = fields.get(6).and_then(|rate| rate.parse::<f64>().ok());
+    match rate {
+        Some(rate) if output.status.success() => Ok(rate),
+        _ => bail!("redis-benchmark said: {text} {}", String::from_utf8_lossy(&output.stderr)),
+    }
+}

@@ -1,0 +1,43 @@
+//! The scenarios of the suite. Each starts what it needs and leaves nothing running.
+
+mod acks;
+mod fanout;
+mod growth;
+mod peers;
+mod process;
+mod results;
+mod sockets;
+
+use std::path::PathBuf;
+
+use futures_util::future::LocalBoxFuture;
+
+use super::report::Report;
+use super::stack::Stack;
+
+/// What all scenarios share.
+pub(super) struct Bench {
+    pub(super) stack: Stack,
+    pub(super) report: Report,
+    /// Sockets of the scenarios that open many.
+    pub(super) sockets: usize,
+    pub(super) peers: Option<PathBuf>,
+}
+
+type Scenario = for<'a> fn(&'a mut Bench) -> LocalBoxFuture<'a, anyhow::Result<()>>;
+
+/// In the order in which they run.
+pub(super) const ALL: [(&str, Scenario); 12] = [
+    ("acks", |bench| Box::pin(acks::acks(bench))),
+    ("limited", |bench| Box::pin(acks::limited(bench))),
+    ("results", |bench| Box::pin(results::sqlite(bench))),
+    ("postgres", |bench| Box::pin(results::postgres(bench))),
+    ("process", |bench| Box::pin(process::process(bench))),
+    ("fanout", |bench| Box::pin(fanout::fanout(bench))),
+    ("idle", |bench| Box::pin(sockets::idle(bench))),
+    ("storm", |bench| Box::pin(sockets::storm(bench))),
+    ("cold", |bench| Box::pin(sockets::cold(bench))),
+    ("workers", |bench| Box::pin(growth::many_workers(bench))),
+    ("growth", |bench| Box::pin(growth::growth(bench))),
+    ("peers", |bench| Box::pin(peers::peers(bench))),
+];

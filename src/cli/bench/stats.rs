@@ -1,0 +1,73 @@
+//! Times, and what a process has used up.
+
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+
+/// Longest time that is told apart from longer ones, in µs.
+const LONGEST: u64 = 600_000_000;
+
+/// Many times, kept to three digits.
+pub(super) struct Times(Histogram<u64>);
+
+impl Times {
+    pub(super) fn new() -> Self {
+        // These bounds are good ones: the lower is at least 1, the upper at least twice that.
+        Self(Histogram::new_with_bounds(1, LONGEST, 3).unwrap_or_else(|_| unreachable!("good bounds")))
+    }
+
+    pub(super) fn record(&mut self, time: Duration) {
+        let micros = u64::try_from(time.as_micros()).unwrap_or(LONGEST);
+        self.0.saturating_record(micros);
+    }
+
+    /// The time below which this part of all lies (0.5 is the median), in ms.
+    pub(super) fn ms(&self, part: f64) -> f64 {
+        self.0.value_at_quantile(part) as f64 / 1_000.0
+    }
+
+    pub(super) fn max_ms(&self) -> f64 {
+        self.0.max() as f64 / 1_000.0
+    }
+
+    pub(super) fn len(&self) -> u64 {
+        self.0.len()
+    }
+}
+
+/// Seconds of CPU that a process has used so far; `None` where the system does not tell.
+pub(super) fn cpu_seconds(pid: u32) -> Option<f64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name stands in brackets and may hold anything; fields 14 and 15 are user and system time.
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let ticks: u64 = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
+    Some(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
+}
+
+/// Bytes of memory that a process holds.
+pub(super) fn resident_bytes(pid: u32) -> Option<f64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<f64>().ok()? * 1024.0)
+}
+
+/// CPU of several processes between two moments.
+pub(super) struct Spent {
+    pids: Vec<u32>,
+    before: f64,
+}
+
+impl Spent {
+    pub(super) fn begin(pids: &[u32]) -> Self {
+        Self { pids: pids.to_vec(), before: total(pids) }
+    }
+
+    /// Seconds since then.
+    pub(super) fn seconds(&self) -> f64 {
+        total(&self.pids) - self.before
+    }
+}
+
+fn total(pids: &[u32]) -> f64 {
+    pids.iter().filter_map(|pid| cpu_seconds(*pid)).sum()
+}

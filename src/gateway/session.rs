@@ -244,7 +244,10 @@ impl Session<'_> {
             return Some(Message::Ping(bytes::Bytes::new()));
         }
         let text = match self.answers.pop_front() {
-            Some(text) => text,
+            Some(text) => {
+                self.answers.shrink_to(1);
+                text
+            }
             None => loop {
                 match self.outbox.pop(self.work.is_some())? {
                     Push::Progress { text, .. } | Push::Status { text, .. } => break text,

@@ -117,7 +117,7 @@ impl Outbox {
         }
         if state.queue.is_empty() {
             // Most sockets are idle most of the time.
-            state.queue.shrink_to(4);
+            state.queue.shrink_to(1);
             state.progress.shrink_to(1);
         }
         push

@@ -171,8 +171,10 @@ impl Stack {
     /// So many workers; returns when all of them count as alive.
     pub(super) async fn workers(&mut self, place: &Place, count: usize) -> anyhow::Result<Vec<Process>> {
         let mut workers = Vec::new();
+        // Fifty of them must not take up all connections of PostgreSQL.
+        let set: &[&str] = if count > 10 { &["database.connections=3"] } else { &[] };
         for _ in 0..count {
-            workers.push(self.own(&place.settings, &["worker"], &[])?);
+            workers.push(self.own(&place.settings, &["worker"], set)?);
         }
         let alive = async {
             loop {

@@ -45,6 +45,7 @@ impl Folder {
                 "wheelhouse.db",
                 "wheelhouse.db-wal",
                 "wheelhouse.db-shm",
+                "wheelhouse.db-turns",
             ] {
                 let path = folder.path(name);
                 let gone = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };

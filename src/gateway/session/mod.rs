@@ -257,7 +257,10 @@ impl<S: Subject> Session<'_, S> {
             return Some(Message::Ping(bytes::Bytes::new()));
         }
         let text = match self.answers.pop_front() {
-            Some(text) => text,
+            Some(text) => {
+                self.answers.shrink_to(1);
+                text
+            }
             None => loop {
                 match self.outbox.pop(self.work.is_some())? {
                     Push::Progress { text, .. } | Push::Status { text, .. } | Push::Notice(text) => break text,

@@ -36,6 +36,18 @@ fn working(bed: &Arc<Bed>, ids: &[String]) -> tokio::task::JoinHandle<()> {
     })
 }
 
+/// Sends a message and gives its answer. On a machine with much else to do a database may be slow to answer once:
+/// `unavailable` says that nothing was done, and it is sent again.
+async fn asked(socket: &mut Socket, message: Value) -> Value {
+    loop {
+        socket.send(message.clone()).await;
+        let answer = socket.next().await;
+        if answer["error"] != "unavailable" {
+            return answer;
+        }
+    }
+}
+
 async fn is_quiet(socket: &mut Socket) {
     socket.send(json!({"type": "ping"})).await;
     assert_eq!(socket.next().await, json!({"type": "pong"}));
@@ -219,11 +231,9 @@ async fn a_batch_is_refused_as_a_whole_with_the_reason() {
             assert_eq!(answer["error"], "request_conflict");
         }
     }
-    socket.send(json!({"type": "cancel_jobs", "job_ids": ids[..100]})).await;
-    assert_eq!(socket.next().await["accepted"], 100);
+    assert_eq!(asked(&mut socket, json!({"type": "cancel_jobs", "job_ids": ids[..100]})).await["accepted"], 100);
     // Of the two that it would use one is left.
-    socket.send(json!({"type": "cancel_jobs", "job_ids": ids[100..], "request_id": "r3"})).await;
-    let limited = socket.next().await;
+    let limited = asked(&mut socket, json!({"type": "cancel_jobs", "job_ids": ids[100..], "request_id": "r3"})).await;
     assert_eq!((&limited["error"], &limited["request_id"]), (&json!("rate_limit_exceeded"), &json!("r3")), "{limited}");
     assert!(limited["retry_after"].as_i64().is_some_and(|seconds| (1..=60).contains(&seconds)), "{limited}");
     assert_eq!(budget_used(&bed), ":1");

@@ -45,6 +45,7 @@ async fn asked(socket: &mut Socket, message: Value) -> Value {
         if answer["error"] != "unavailable" {
             return answer;
         }
+        tokio::time::sleep(Duration::from_millis(250)).await;
     }
 }
 

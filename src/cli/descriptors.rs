@@ -14,5 +14,7 @@ pub(super) fn raise() -> u64 {
 
 /// What to tell somebody who has too few.
 pub(super) fn too_few(have: u64, sockets: usize) -> String {
-    format!("{sockets} sockets need as many file descriptors and some more, and this process may have {have}: raise it with `ulimit -n`, or LimitNOFILE of its systemd unit")
+    format!(
+        "{sockets} sockets need as many file descriptors and some more, and this process may have {have}: raise it with `ulimit -n`, or LimitNOFILE of its systemd unit"
+    )
 }

@@ -70,8 +70,7 @@ pub(super) async fn applied_before(
 ) -> Result<HashMap<CommandId, String>, StoreError> {
     let values: Vec<Value> = commands.iter().map(|command| command.to_string().into()).collect();
     let places: Vec<_> = (1..=values.len()).map(|n| tx.place(n)).collect();
-    let text =
-        format!("SELECT command_id, outcome FROM applied_commands WHERE command_id IN ({})", places.join(", "));
+    let text = format!("SELECT command_id, outcome FROM applied_commands WHERE command_id IN ({})", places.join(", "));
     let mut known = HashMap::new();
     for row in tx.rows(&text, &values).await? {
         if let Ok(command) = row.needed("command_id")?.parse() {
@@ -123,11 +122,10 @@ pub(super) async fn job_rows<'a>(
     if values.is_empty() {
         return Ok(HashMap::new());
     }
-    let places: Vec<String> = (1..values.len()).step_by(2).map(|n| format!("({}, {})", tx.place(n), tx.place(n + 1))).collect();
-    let text = format!(
-        "SELECT tenant_id, id, {JOB_ROW} FROM jobs WHERE (tenant_id, id) IN (VALUES {})",
-        places.join(", ")
-    );
+    let places: Vec<String> =
+        (1..values.len()).step_by(2).map(|n| format!("({}, {})", tx.place(n), tx.place(n + 1))).collect();
+    let text =
+        format!("SELECT tenant_id, id, {JOB_ROW} FROM jobs WHERE (tenant_id, id) IN (VALUES {})", places.join(", "));
     let mut found = HashMap::new();
     for row in tx.rows(&text, &values).await? {
         found.insert(rows::job_resource(&row)?, row);

@@ -67,11 +67,7 @@ pub(super) async fn load(args: LoadArgs, settings: Settings) -> anyhow::Result<(
         println!("{} sockets open in {:.2} s", args.sockets, begun.elapsed().as_secs_f64());
         let before = Counters::read(&place.broker).await?;
         let spent = Spent::begin(args.gateway_pid.as_slice());
-        let load = Load {
-            rate: args.rate,
-            results: args.results,
-            ..Load::closed(Duration::from_secs(args.seconds))
-        };
+        let load = Load { rate: args.rate, results: args.results, ..Load::closed(Duration::from_secs(args.seconds)) };
         let outcome = crowd.run(load).await?;
         let after = Counters::read(&place.broker).await?;
         print(&args, &outcome, after.cpu - before.cpu, spent.seconds());
@@ -108,8 +104,16 @@ fn print(args: &LoadArgs, outcome: &Outcome, redis: f64, gateway: f64) {
         println!("the load generator was late by {} ms at worst", number(outcome.late.as_secs_f64() * 1_000.0));
     }
     let commands = outcome.acks.len().max(1) as f64;
-    println!("Redis    {} µs of CPU a command: one core carries {}/s", number(redis * 1e6 / commands), number(commands / redis.max(1e-9)));
+    println!(
+        "Redis    {} µs of CPU a command: one core carries {}/s",
+        number(redis * 1e6 / commands),
+        number(commands / redis.max(1e-9))
+    );
     if args.gateway_pid.is_some() {
-        println!("gateway  {} µs of CPU a command: one core carries {}/s", number(gateway * 1e6 / commands), number(commands / gateway.max(1e-9)));
+        println!(
+            "gateway  {} µs of CPU a command: one core carries {}/s",
+            number(gateway * 1e6 / commands),
+            number(commands / gateway.max(1e-9))
+        );
     }
 }

@@ -65,7 +65,13 @@ pub(super) async fn nothing(port: u16, count: u32) -> anyhow::Result<f64> {
 }
 
 /// `submit_command` itself a second, with the keys and arguments of a real command, sixteen to a packet.
-pub(super) async fn submits(place: &Place, port: u16, user: &UserId, job: &Resource, count: u32) -> anyhow::Result<f64> {
+pub(super) async fn submits(
+    place: &Place,
+    port: u16,
+    user: &UserId,
+    job: &Resource,
+    count: u32,
+) -> anyhow::Result<f64> {
     let limits = SubmitLimits {
         commands_per_minute: 1_000_000_000,
         backlog_per_tenant: 1_000_000_000,

@@ -63,8 +63,7 @@ impl Report {
             Some(Target::AtLeast(least)) => (Some(format!("≥ {}", number(least))), Some(value >= least)),
             Some(Target::AtMost(most)) => (Some(format!("≤ {}", number(most))), Some(value <= most)),
         };
-        let row =
-            Row { scenario: scenario.to_owned(), what: what.to_owned(), value, unit, target: words, met, beside };
+        let row = Row { scenario: scenario.to_owned(), what: what.to_owned(), value, unit, target: words, met, beside };
         eprintln!("  {}", line(&row));
         self.rows.push(row);
     }

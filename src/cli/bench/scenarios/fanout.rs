@@ -170,7 +170,8 @@ pub(super) async fn fanout(bench: &mut Bench) -> anyhow::Result<()> {
     let times = heard.times.lock().unwrap_or_else(PoisonError::into_inner);
     let name = "fan-out, 1,000 jobs × 1 × 10/s";
     let part = heard.count() as f64 / (step * 100) as f64 * 100.0;
-    let beside = format!("p50 {} ms; {} % delivered; gateway {} µs each", number(times.ms(0.5)), number(part), number(cpu));
+    let beside =
+        format!("p50 {} ms; {} % delivered; gateway {} µs each", number(times.ms(0.5)), number(part), number(cpu));
     bench.report.add(name, "p99", times.ms(0.99), "ms", None, beside);
     drop(times);
     drop(crowd);

@@ -54,7 +54,7 @@ pub(super) async fn many_workers(bench: &mut Bench) -> anyhow::Result<()> {
         };
         cpu_of_one = cpu;
         bench.report.add(&name, "Redis CPU a command, beyond idle", cpu, "µs", None, beside);
-        bench.report.aim(&name, "errors and lost", outcome.faults(), "", Target::AtMost(0.0));
+        bench.report.add(&name, "errors and lost", outcome.faults(), "", Some(Target::AtMost(0.0)), outcome.wrong());
         drop(crowd);
         for worker in workers {
             worker.stop().await;
@@ -72,9 +72,11 @@ pub(super) async fn growth(bench: &mut Bench) -> anyhow::Result<()> {
     let (jobs, users) = place.fill(10_000, SOCKETS).await?;
     let gateway = bench.stack.gateway(&settings).await?;
     let pids = [gateway.process.pid];
-    for (what, tenants, waiting_jobs, deep) in
-        [("10 × tenants (100)", 100, 1_000, 1), ("10 × jobs (10,000)", 10, 10_000, 1), ("10 × queue (100 each)", 10, SOCKETS, 100)]
-    {
+    for (what, tenants, waiting_jobs, deep) in [
+        ("10 × tenants (100)", 100, 1_000, 1),
+        ("10 × jobs (10,000)", 10, 10_000, 1),
+        ("10 × queue (100 each)", 10, SOCKETS, 100),
+    ] {
         let mut costs = Vec::new();
         for grown in [false, true, false, true] {
             bench.stack.flush(&place).await?;
@@ -110,11 +112,8 @@ pub(super) async fn growth(bench: &mut Bench) -> anyhow::Result<()> {
 
 /// So many commands waiting on each of these jobs.
 async fn fill(place: &Place, jobs: &[ResourceId], user: &UserId, deep: usize) -> anyhow::Result<()> {
-    let limits = SubmitLimits {
-        commands_per_minute: 1_000_000_000,
-        backlog_per_tenant: 1_000_000_000,
-        schedules_per_tenant: 1,
-    };
+    let limits =
+        SubmitLimits { commands_per_minute: 1_000_000_000, backlog_per_tenant: 1_000_000_000, schedules_per_tenant: 1 };
     let submitting = (0..jobs.len() * deep).map(|n| {
         let submission = Submission {
             command: CommandId::generate(),

@@ -65,7 +65,8 @@ async fn node(bench: &mut Bench, folder: &Path) -> anyhow::Result<()> {
     let gateway = bench.stack.gateway(&settings).await?;
     let mut ours = Crowd::open(&place, &[gateway.address], &jobs, &users, 200).await?;
     // In turns, so that whatever else this machine does meets both.
-    let (mut their_rates, mut our_rates, mut their_p50, mut our_p50, mut their_cpu) = (vec![], vec![], vec![], vec![], vec![]);
+    let (mut their_rates, mut our_rates, mut their_p50, mut our_p50, mut their_cpu) =
+        (vec![], vec![], vec![], vec![], vec![]);
     for _ in 0..3 {
         let cost = acks::measure(&place, &[server.pid], &mut theirs, LONG / 2).await?;
         their_rates.push(cost.outcome.acks_per_second());
@@ -77,10 +78,18 @@ async fn node(bench: &mut Bench, folder: &Path) -> anyhow::Result<()> {
     }
     let (theirs_s, ours_s) = (median(&mut their_rates), median(&mut our_rates));
     let report = &mut bench.report;
-    let beside = format!("p50 {} ms, {} µs of its CPU each", number(median(&mut their_p50)), number(median(&mut their_cpu)));
+    let beside =
+        format!("p50 {} ms, {} µs of its CPU each", number(median(&mut their_p50)), number(median(&mut their_cpu)));
     report.add("Node server, 200 sockets", "acks", theirs_s, "/s", None, beside);
     let beside = format!("ours {}/s, p50 {} ms, in turns with it", number(ours_s), number(median(&mut our_p50)));
-    report.add("Node server, 200 sockets", "our acks for one of its", ours_s / theirs_s, "×", Some(Target::AtLeast(1.5)), beside);
+    report.add(
+        "Node server, 200 sockets",
+        "our acks for one of its",
+        ours_s / theirs_s,
+        "×",
+        Some(Target::AtLeast(1.5)),
+        beside,
+    );
     drop(theirs);
     drop(ours);
     server.stop().await;
@@ -125,7 +134,10 @@ async fn rq(bench: &mut Bench, folder: &Path) -> anyhow::Result<()> {
 }
 
 fn ours_beside(value: Option<f64>, unit: &str) -> String {
-    value.map_or_else(|| "ours was not measured in this run".to_owned(), |value| format!("ours {} {unit}", number(value)))
+    value.map_or_else(
+        || "ours was not measured in this run".to_owned(),
+        |value| format!("ours {} {unit}", number(value)),
+    )
 }
 
 fn median(values: &mut [f64]) -> f64 {
@@ -149,7 +161,8 @@ async fn run(
         .env("PEER_FOLDER", bench.stack.file(""))
         .kill_on_drop(true)
         .output();
-    let output = tokio::time::timeout(PATIENCE, running).await.with_context(|| format!("{script} takes too long"))??;
+    let output =
+        tokio::time::timeout(PATIENCE, running).await.with_context(|| format!("{script} takes too long"))??;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let numbers: serde_json::Value = match text.trim().lines().last().map(serde_json::from_str) {
         Some(Ok(numbers)) => numbers,

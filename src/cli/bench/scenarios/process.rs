@@ -49,7 +49,12 @@ pub(super) async fn process(bench: &mut Bench) -> anyhow::Result<()> {
     let [paused, stopped, cancelled, gone] = &times;
     for (what, answer, seen) in [("pause", paused, stopped), ("cancel", cancelled, gone)] {
         let name = format!("process, {what}");
-        let beside = format!("{} times; result to the client p50 {} ms, p99 {} ms", seen.len(), number(answer.ms(0.5)), number(answer.ms(0.99)));
+        let beside = format!(
+            "{} times; result to the client p50 {} ms, p99 {} ms",
+            seen.len(),
+            number(answer.ms(0.5)),
+            number(answer.ms(0.99))
+        );
         bench.report.add(&name, "p50 to a stop seen in /proc", seen.ms(0.5), "ms", Some(Target::AtMost(3.0)), beside);
         bench.report.aim(&name, "p99 to a stop seen in /proc", seen.ms(0.99), "ms", Target::AtMost(15.0));
     }

@@ -43,12 +43,22 @@ pub(super) async fn idle(bench: &mut Bench) -> anyhow::Result<()> {
         let percent = spent.seconds() / LOOK.as_secs_f64() * 100.0;
         let name = format!("idle, {} sockets", number(count as f64));
         let most = count > 1_000;
-        let beside = format!("each on its own job, after a command and its result; {} before any", number(before / 1024.0 / 1024.0) + " MiB");
+        let beside = format!(
+            "each on its own job, after a command and its result; {} before any",
+            number(before / 1024.0 / 1024.0) + " MiB"
+        );
         let report = &mut bench.report;
         report.add(&name, "memory a socket", bytes / 1024.0, "KiB", most.then_some(Target::AtMost(8.0)), beside);
-        report.add(&name, "CPU of one core", percent, "%", most.then_some(Target::AtMost(1.0)), "pings among it".to_owned());
+        report.add(
+            &name,
+            "CPU of one core",
+            percent,
+            "%",
+            most.then_some(Target::AtMost(1.0)),
+            "pings among it".to_owned(),
+        );
         report.note(&name, "opened", count as f64 / opened.as_secs_f64(), "/s");
-        report.aim(&name, "errors", outcome.faults(), "", Target::AtMost(0.0));
+        report.add(&name, "errors", outcome.faults(), "", Some(Target::AtMost(0.0)), outcome.wrong());
         if most {
             // All of them leave at once, from a thread of their own, while others go on.
             let leaving = std::thread::spawn(move || {
@@ -58,7 +68,14 @@ pub(super) async fn idle(bench: &mut Bench) -> anyhow::Result<()> {
             let outcome = probe.run(Load { rate: Some(200.0), ..Load::closed(Duration::from_secs(4)) }).await?;
             let _ = tokio::task::spawn_blocking(move || leaving.join()).await;
             let beside = format!("p99 {} ms", number(outcome.acks.ms(0.99)));
-            report.add(&name, "worst ack while all leave at once", outcome.acks.max_ms(), "ms", Some(Target::AtMost(50.0)), beside);
+            report.add(
+                &name,
+                "worst ack while all leave at once",
+                outcome.acks.max_ms(),
+                "ms",
+                Some(Target::AtMost(50.0)),
+                beside,
+            );
         }
         for worker in workers {
             worker.stop().await;

@@ -3,10 +3,8 @@
 //! No command waits for company: a transaction takes what has gathered while the one before it was committed.
 
 use std::collections::HashSet;
-use std::sync::Arc;
-use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
@@ -21,9 +19,6 @@ const MOST: usize = 256;
 /// Changes that may wait. When it is full, callers wait for a place: each of them is a claimed command whose
 /// worker has nothing better to do, and the number of those is bounded by the workers' own limits.
 const QUEUE: usize = 1_024;
-
-/// Between a write and the folding of the log.
-const FOLD: Duration = Duration::from_millis(500);
 
 type Answer = Result<Applied, StoreError>;
 
@@ -44,9 +39,7 @@ impl Batch {
     pub fn start(database: Database) -> Self {
         let (queue, waiting) = mpsc::channel(QUEUE);
         let (task, stop) = (TaskTracker::new(), CancellationToken::new());
-        let written = Arc::new(Notify::new());
-        task.spawn(stop.clone().run_until_cancelled_owned(fold(database.clone(), written.clone())));
-        task.spawn(work(database, waiting, written, stop.clone()));
+        task.spawn(work(database, waiting, stop.clone()));
         task.close();
         Self { queue, _task: task, _stop: stop.drop_guard() }
     }
@@ -59,16 +52,7 @@ impl Batch {
     }
 }
 
-/// Folds SQLite's log while there are writes, so that commits seldom have to.
-async fn fold(database: Database, written: Arc<Notify>) {
-    loop {
-        written.notified().await;
-        tokio::time::sleep(FOLD).await;
-        database.fold().await;
-    }
-}
-
-async fn work(database: Database, mut queue: mpsc::Receiver<Waiting>, written: Arc<Notify>, stop: CancellationToken) {
+async fn work(database: Database, mut queue: mpsc::Receiver<Waiting>, stop: CancellationToken) {
     let mut waiting = Vec::new();
     loop {
         let taken = tokio::select! {
@@ -81,7 +65,7 @@ async fn work(database: Database, mut queue: mpsc::Receiver<Waiting>, written: A
         // Whoever has stopped waiting will come again (a command is delivered until it is answered).
         waiting.retain(|w| !w.answer.is_closed());
         let answers = together(&database, &waiting).await;
-        written.notify_one();
+
         for (n, w) in waiting.drain(..).enumerate() {
             // Somebody who no longer listens learns it when the command is delivered again: it is recorded.
             let _ = w.answer.send(match &answers {

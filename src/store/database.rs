@@ -19,10 +19,6 @@ const ACQUIRE: Duration = Duration::from_millis(1_000);
 const BEGIN: Duration = Duration::from_millis(1_300);
 /// Longest that SQLite waits for another process's write, and a writer for the other writers of its process.
 const BUSY: Duration = Duration::from_secs(5);
-/// Pages of SQLite's log at which a commit folds it back into the file by itself (64 MiB). Usually `fold` has done most
-/// of that before, beside the commits: at SQLite's own 1,000 pages a busy worker's commits would wait for the disk
-/// several times a second.
-const LOG_PAGES: &str = "16000";
 /// PostgreSQL ends a statement after so many ms. Long enough to cancel a campaign of 100,000 jobs.
 const STATEMENT: &str = "10000";
 /// PostgreSQL waits so many ms for a row that somebody else holds: then it is worth trying again later.
@@ -35,8 +31,6 @@ pub(super) enum Database {
     /// tasks queue fairly in memory instead of fighting for the file's lock.
     Sqlite {
         writer: SqlitePool,
-        /// Folds the log back into the file, beside the writer.
-        folder: SqlitePool,
         readers: SqlitePool,
         file: PathBuf,
         turns: Turns,
@@ -67,19 +61,11 @@ impl Database {
         }
     }
 
-    /// SQLite: folds the log back into the file as far as nobody is in the way, while others read and write.
-    pub async fn fold(&self) {
-        if let Self::Sqlite { folder, .. } = self {
-            // What it could not do is done the next time, or by a commit.
-            let _ = sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").execute(folder).await;
-        }
-    }
-
     /// For one statement that reads, which sees one moment on both databases. On PostgreSQL each further
     /// statement would see a moment of its own.
     pub async fn read(&self) -> Result<Tx, StoreError> {
         match self {
-            Self::Sqlite { readers, .. } => Ok(Tx::Sqlite(readers.begin().await?, None)),
+            Self::Sqlite { readers, .. } => Ok(Tx::SqliteReader(readers.acquire().await?)),
             Self::Postgres { pool } => in_time(async { Ok(Tx::Postgres(PgTx::single(pool.acquire().await?))) }).await,
         }
     }
@@ -111,11 +97,11 @@ async fn sqlite(url: &str, connections: u32) -> Result<Database, StoreError> {
         // Every commit reaches the disk: once an operator has been told "cancelled", not even a power cut may
         // bring the job back. The cost is shared: waiting commands are committed together (`batch`).
         .synchronous(SqliteSynchronous::Full)
-        .pragma("wal_autocheckpoint", LOG_PAGES)
         .busy_timeout(BUSY);
     let file = options.get_filename().to_owned();
     // Connections that stay: the last one to close would fold the log back into the file, for nothing.
-    let pool = || SqlitePoolOptions::new().idle_timeout(None).max_lifetime(None);
+    // And none is asked whether it still lives before each use: it is a file, not a line that could break.
+    let pool = || SqlitePoolOptions::new().idle_timeout(None).max_lifetime(None).test_before_acquire(false);
     let started = Instant::now();
     let writer = loop {
         // SQLite does not wait for its lock while it turns a new file to WAL: programs started together try again.
@@ -127,11 +113,10 @@ async fn sqlite(url: &str, connections: u32) -> Result<Database, StoreError> {
             opened => break opened?,
         }
     };
-    let folder = pool().max_connections(1).connect_lazy_with(options.clone());
     let readers = pool().max_connections(connections).acquire_timeout(ACQUIRE);
     let readers = readers.connect_lazy_with(options.read_only(true));
     let turns = Turns::beside(&file);
-    Ok(Database::Sqlite { writer, folder, readers, file, turns })
+    Ok(Database::Sqlite { writer, readers, file, turns })
 }
 
 async fn postgres(settings: &crate::config::Database) -> Result<Database, StoreError> {

@@ -121,6 +121,8 @@ impl Row {
 /// A transaction; rolled back when dropped.
 pub(super) enum Tx {
     Sqlite(Transaction<'static, Sqlite>, Option<WriteTurn>),
+    /// For one statement that reads: beginning and ending a transaction would be two more trips to SQLite's thread.
+    SqliteReader(PoolConnection<Sqlite>),
     Postgres(PgTx),
 }
 
@@ -231,6 +233,10 @@ impl Tx {
                 let rows = bound!(sqlite_words(text), values).fetch_all(&mut **tx).await?;
                 rows.into_iter().map(Row::Sqlite).collect()
             }
+            Self::SqliteReader(connection) => {
+                let rows = bound!(sqlite_words(text), values).fetch_all(&mut **connection).await?;
+                rows.into_iter().map(Row::Sqlite).collect()
+            }
             Self::Postgres(tx) => {
                 let values = postgres_values(values);
                 let rows = asked!(tx, bound!(postgres_words(text), &values), fetch_all)?;
@@ -268,7 +274,7 @@ impl Tx {
     /// all before it; one without a number it just takes.
     pub fn place(&self, number: usize) -> Cow<'static, str> {
         match self {
-            Self::Sqlite(..) => "?".into(),
+            Self::Sqlite(..) | Self::SqliteReader(_) => "?".into(),
             Self::Postgres(_) => format!("${number}").into(),
         }
     }
@@ -277,6 +283,9 @@ impl Tx {
     pub async fn execute(&mut self, text: &str, values: &[Value]) -> Result<u64, StoreError> {
         Ok(match self {
             Self::Sqlite(tx, _) => bound!(sqlite_words(text), values).execute(&mut **tx).await?.rows_affected(),
+            Self::SqliteReader(connection) => {
+                bound!(sqlite_words(text), values).execute(&mut **connection).await?.rows_affected()
+            }
             Self::Postgres(tx) => {
                 let values = postgres_values(values);
                 asked!(tx, bound!(postgres_words(text), &values), execute)?.rows_affected()
@@ -288,6 +297,7 @@ impl Tx {
         match self {
             // The turn ends after the commit.
             Self::Sqlite(tx, _turn) => tx.commit().await?,
+            Self::SqliteReader(_) => {}
             Self::Postgres(tx) => tx.end("COMMIT").await?,
         }
         Ok(())
@@ -297,6 +307,7 @@ impl Tx {
     pub async fn rollback(self) -> Result<(), StoreError> {
         match self {
             Self::Sqlite(tx, _turn) => tx.rollback().await?,
+            Self::SqliteReader(_) => {}
             Self::Postgres(tx) => tx.end("ROLLBACK").await?,
         }
         Ok(())

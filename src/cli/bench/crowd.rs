@@ -70,6 +70,15 @@ impl Outcome {
         self.results.len() as f64 / self.took.as_secs_f64()
     }
 
+    /// What went wrong, in words.
+    pub(super) fn wrong(&self) -> String {
+        let mut words: Vec<String> = self.errors.iter().map(|(error, count)| format!("{count} × {error}")).collect();
+        if self.missing > 0 {
+            words.push(format!("{} without an answer", self.missing));
+        }
+        words.join(", ")
+    }
+
     pub(super) fn faults(&self) -> f64 {
         self.errors.values().sum::<u64>() as f64 + self.missing as f64
     }

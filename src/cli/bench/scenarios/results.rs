@@ -58,7 +58,7 @@ async fn measure(bench: &mut Bench, settings: &Settings, database: &str, workers
         String::new(),
     );
     report.add(&name, "p99 at 1,000/s, open loop", outcome.results.ms(0.99), "ms", aims(Target::AtMost(10.0)), beside);
-    report.aim(&name, "errors and lost", outcome.faults(), "", Target::AtMost(0.0));
+    report.add(&name, "errors and lost", outcome.faults(), "", Some(Target::AtMost(0.0)), outcome.wrong());
 
     let mut bursts = Vec::new();
     for _ in 0..3 {
@@ -105,7 +105,14 @@ async fn measure(bench: &mut Bench, settings: &Settings, database: &str, workers
         beside,
     );
     if outcome.faults() > 0.0 {
-        bench.report.aim(&name, "errors when sustained", outcome.faults(), "", Target::AtMost(0.0));
+        bench.report.add(
+            &name,
+            "errors when sustained",
+            outcome.faults(),
+            "",
+            Some(Target::AtMost(0.0)),
+            outcome.wrong(),
+        );
     }
     drop(crowd);
     for worker in workers_running {

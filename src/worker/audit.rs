@@ -10,8 +10,8 @@ use crate::store::StoreError;
 
 /// Between two rounds over all partitions: jitter, so that workers seldom meet.
 const ROUND_MS: std::ops::Range<u64> = 250..750;
-/// Entries of one transaction.
-const BATCH: usize = 500;
+/// Entries of one transaction: on SQLite commands wait for its end, so it is to last a few ms.
+const BATCH: usize = 100;
 
 /// Why a round broke off; the next begins where SQL says.
 #[derive(Debug, thiserror::Error)]

@@ -12,8 +12,8 @@ use crate::store::StoreError;
 
 /// Between two rounds over all partitions: jitter, so that workers seldom meet.
 const ROUND_MS: std::ops::Range<u64> = 250..750;
-/// Entries of one transaction.
-const BATCH: usize = 500;
+/// Entries of one transaction: on SQLite commands wait for its end, so it is to last a few ms.
+const BATCH: usize = 100;
 /// So many entries of one partition waiting for SQL are worth a warning: about 5 MB in Redis.
 const BACKLOG: u64 = 10_000;
 /// Between two looks at how many wait, and between two complaints about the same.

@@ -47,7 +47,7 @@ fn requests(history: &History, index: &Index<'_>) -> Vec<Violation> {
                 found.push(Violation::new("answers differ", WHOLE, format!("{id} is batch {batch:?}, was told {ack}")));
             }
         }
-        let Some(last) = acks().last() else { continue };
+        let Some(last) = acks().next_back() else { continue };
         let told: HashSet<&str> = commands_of(last).into_iter().map(|(_, command)| command).collect();
         if let Some(hidden) = commands.get(id.as_str()).and_then(|all| all.iter().find(|one| !told.contains(*one))) {
             let what = format!("{id} was told {last}, and {hidden} was accepted");

@@ -16,6 +16,8 @@ mod cluster;
 mod faults;
 #[path = "chaos/history.rs"]
 mod history;
+#[path = "chaos/http.rs"]
+mod http;
 #[path = "chaos/plan.rs"]
 mod plan;
 #[path = "chaos/proof.rs"]

@@ -1,4 +1,5 @@
-//! A client: one socket on one resource, opened again whenever it is lost. It writes down what it sends and sees,
+//! A client: one socket on one resource or the whole tenant, opened again whenever it is lost, and now and then a
+//! request over HTTP, which is written down as a socket that closes after its answer. It writes down what it sends and sees,
 //! and after an unknown outcome asks again with the same `request_id` until it is answered.
 
 use std::sync::Arc;
@@ -12,7 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::check::is_answer;
 use crate::history::{Log, What};
-use crate::plan::{self, Operation, Step};
+use crate::http;
+use crate::plan::{self, Operation, Step, WHOLE, Way};
 use crate::support::socket::Socket;
 
 /// Without an answer for so long the client gives the socket up and asks on another.
@@ -40,6 +42,8 @@ pub struct Client {
     steps: std::collections::VecDeque<Step>,
     pending: Option<Pending>,
     last: Option<Pending>,
+    /// What it has scheduled last, until it takes it back.
+    schedule: Option<String>,
     requests: usize,
 }
 
@@ -47,8 +51,9 @@ pub struct Client {
 #[derive(Clone)]
 struct Pending {
     request: String,
-    /// The message's `type`.
-    kind: String,
+    /// The message, but for the `request_id`.
+    body: Value,
+    way: Way,
     insist: bool,
     tries: u32,
     /// Whether it was sent on this socket and is waited for, until then; or is to be sent, then.
@@ -68,7 +73,7 @@ impl Client {
         if !plan.steps.is_empty() {
             shared.busy.fetch_add(1, Ordering::SeqCst);
         }
-        Self { plan, url, shared, steps, pending: None, last: None, requests: 0 }
+        Self { plan, url, shared, steps, pending: None, last: None, schedule: None, requests: 0 }
     }
 
     pub async fn run(mut self) {
@@ -101,22 +106,29 @@ impl Client {
             loop {
                 let text = socket.receive().await.ok()?;
                 let message: Value = serde_json::from_str(&text).ok()?;
-                if message["type"].as_str().is_some_and(|kind| kind.ends_with("_snapshot")) {
+                let first = if self.plan.resource == WHOLE { "subscribed" } else { "_snapshot" };
+                if message["type"].as_str().is_some_and(|kind| kind.ends_with(first)) {
                     return Some(());
                 }
             }
         };
         tokio::time::timeout(ANSWER, snapshot).await.ok()??;
+        Some((socket, self.opened("")))
+    }
+
+    /// The number of a new connection, which is written down.
+    fn opened(&self, how: &str) -> usize {
         let number = self.shared.sockets.fetch_add(1, Ordering::SeqCst);
         let plan = &self.plan;
+        let proxy = if plan.through_proxy { " through the proxy" } else { "" };
         self.shared.log.note(What::Opened {
             socket: number,
             client: plan.name.clone(),
             user: plan.user.clone(),
             resource: plan.resource.clone(),
-            gateway: format!("gateway-{}{}", plan.gateway, if plan.through_proxy { " through the proxy" } else { "" }),
+            gateway: format!("gateway-{}{proxy}{how}", plan.gateway),
         });
-        Some((socket, number))
+        number
     }
 
     async fn serve(&mut self, mut socket: Socket, number: usize) -> End {
@@ -167,7 +179,11 @@ impl Client {
         };
         pending.tries += 1;
         (pending.sent, pending.until) = (true, Instant::now() + ANSWER);
-        let text = json!({"type": pending.kind, "request_id": pending.request}).to_string();
+        let mut message = pending.body.clone();
+        message["request_id"] = pending.request.as_str().into();
+        let text = message.to_string();
+        let way = pending.way;
+        let number = if way == Way::Socket { number } else { self.opened(" over HTTP") };
         let waits = format!("{} of {} on {}", pending.request, self.plan.name, self.plan.resource);
         self.shared.unanswered.lock().expect("requests").insert(self.plan.name.clone(), waits);
         self.shared.log.note(What::Sent {
@@ -177,32 +193,76 @@ impl Client {
             try_no: pending.tries,
         });
         self.pending = Some(pending);
+        if way != Way::Socket {
+            self.over_http(number, way, &message).await;
+            return Ok(());
+        }
         let sending = socket.try_send(Message::text(text));
         let sent = tokio::time::timeout(ANSWER, sending).await.map_err(|_| "could not send in time".to_owned())?;
         sent.map_err(|error| error.to_string())
     }
 
+    /// Asks over HTTP. Without an answer it asks again, as after a lost socket.
+    async fn over_http(&mut self, number: usize, way: Way, message: &Value) {
+        let path = http::path_of(&self.plan.resource, message, way == Way::Waiting);
+        let asking = http::post(&self.url, &path, message);
+        let answer = match tokio::time::timeout(ANSWER, asking).await {
+            Ok(answer) => answer,
+            Err(_) => Err("no answer in time".to_owned()),
+        };
+        let how = match answer {
+            Ok(answer) => {
+                self.saw(number, &http::as_on_a_socket(&answer, message).to_string());
+                "answered".to_owned()
+            }
+            Err(how) => {
+                if let Some(pending) = &mut self.pending {
+                    (pending.sent, pending.until, pending.insist) = (false, Instant::now() + AGAIN, true);
+                }
+                how
+            }
+        };
+        self.shared.log.note(What::Closed { socket: number, how });
+    }
+
     /// What an operation sends. `None`: nothing (there is no request to repeat yet).
     fn begin(&mut self, operation: Operation) -> Option<Pending> {
         let area = self.plan.resource.split(':').next().unwrap_or_default();
-        let mut request = |kind: String, insist| {
+        let mut request = |body: Value, insist, way| {
             self.requests += 1;
             let request = format!("{}-{}", self.plan.name, self.requests);
-            Pending { request, kind, insist, tries: 0, sent: false, until: Instant::now() }
+            Pending { request, body, way, insist, tries: 0, sent: false, until: Instant::now() }
         };
         let pending = match operation {
-            Operation::Command { action, insist } => request(format!("{}_{area}", action.word()), insist),
-            Operation::Nonsense => request(format!("explode_{area}"), false),
-            Operation::Repeat => self.last.clone()?,
+            Operation::Command { action, insist, way } => {
+                request(json!({"type": format!("{}_{area}", action.word())}), insist, way)
+            }
+            Operation::Later { action, seconds, insist } => {
+                let kind = format!("{}_{area}", action.word());
+                request(json!({"type": kind, "delay_seconds": seconds}), insist, Way::Socket)
+            }
+            Operation::Withdraw { insist } => {
+                let body = json!({"type": "cancel_scheduled", "schedule_id": self.schedule.take()?});
+                return Some(request(body, insist, Way::Socket));
+            }
+            Operation::Batch { action, jobs, insist, way } => {
+                let all = self.plan.jobs.iter().enumerate();
+                let ids: Vec<&str> = all.filter(|(n, _)| jobs >> n & 1 == 1).map(|(_, id)| id.as_str()).collect();
+                request(json!({"type": format!("{}_jobs", action.word()), "job_ids": ids}), insist, way)
+            }
+            Operation::Nonsense => {
+                return Some(request(json!({"type": format!("explode_{area}")}), false, Way::Socket));
+            }
+            Operation::Repeat => return self.last.clone(),
             Operation::Conflict => {
-                let last = self.last.clone()?;
-                let other = if last.kind.starts_with("pause") { "resume" } else { "pause" };
-                Pending { kind: format!("{other}_{area}"), insist: false, ..last }
+                let mut last = self.last.clone()?;
+                let (action, rest) = last.body["type"].as_str()?.split_once('_')?;
+                let other = if action == "pause" { "resume" } else { "pause" };
+                last.body["type"] = format!("{other}_{rest}").into();
+                return Some(Pending { insist: false, ..last });
             }
         };
-        if matches!(operation, Operation::Command { .. }) {
-            self.last = Some(pending.clone());
-        }
+        self.last = Some(pending.clone());
         Some(pending)
     }
 
@@ -220,6 +280,9 @@ impl Client {
                 Some("unavailable") => pending.insist,
                 _ => false,
             };
+            if message["type"].as_str().is_some_and(|kind| kind.ends_with("_scheduled")) {
+                self.schedule = message["schedule_id"].as_str().map(str::to_owned);
+            }
             if again {
                 // Once the outcome is unknown, nothing but an answer ends the asking.
                 (pending.sent, pending.until, pending.insist) = (false, Instant::now() + AGAIN, true);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use wheelhouse::config::{self, Settings};
 
-use crate::plan::{Act, Database, GATEWAYS, Plan, Process, TENANT, WORKERS};
+use crate::plan::{Act, COMES_AND_GOES, Database, GATEWAYS, Plan, Process, TENANT, WAVERING, WHOLE, WORKERS};
 use crate::proxy::Proxy;
 use crate::sql::{Lock, Sql};
 use crate::support::fleet::{Fleet, SECRET, http_get};
@@ -258,7 +258,29 @@ impl Cluster {
                 }
             }
             Act::EndSqlConnections => self.sql.end_connections().await,
+            Act::Rights { held } => drop(self.set_rights(held).await),
         }
+    }
+
+    /// Takes the wavering user's right, or gives it back. `false`: the test itself has locked SQL just now, and
+    /// nothing was done.
+    pub async fn set_rights(&mut self, held: bool) -> bool {
+        if self.lock.is_some() {
+            return false;
+        }
+        let delete =
+            format!("DELETE FROM user_permissions WHERE user_id = '{WAVERING}' AND permission = '{COMES_AND_GOES}';");
+        let insert = format!(
+            "INSERT INTO user_permissions (user_id, permission) VALUES ('{WAVERING}', '{COMES_AND_GOES}')
+             ON CONFLICT DO NOTHING;"
+        );
+        let statement = if held { &insert } else { &delete };
+        for _ in 0..3 {
+            if self.sql.run(statement).await.is_ok() {
+                return true;
+            }
+        }
+        false
     }
 
     /// Processes that ended although they are wanted are started again, as any service manager does.
@@ -313,8 +335,12 @@ impl Cluster {
     pub fn url(&self, gateway: usize, through_proxy: bool, resource: &str, token: &str) -> String {
         let direct = self.find(Process::Gateway(gateway)).and_then(|at| self.nodes[at].port).expect("a gateway");
         let port = if through_proxy { self.doors[gateway].port() } else { direct };
-        let (kind, id) = resource.split_once(':').expect("a name");
-        format!("ws://127.0.0.1:{port}/api/v1/realtime/ws/{kind}s/{id}?token={token}")
+        let path = match resource.split_once(':') {
+            Some((kind, id)) => format!("/{kind}s/{id}"),
+            None if resource == WHOLE => String::new(),
+            None => panic!("{resource} is no resource"),
+        };
+        format!("ws://127.0.0.1:{port}/api/v1/realtime/ws{path}?token={token}")
     }
 
     pub fn token(&self, user: &str) -> String {

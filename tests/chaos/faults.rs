@@ -22,7 +22,21 @@ pub fn draw(rng: &mut Rng, load: Duration, database: Database) -> Vec<(Duration,
         // Dense enough that the first round is over within 40 s.
         at += Duration::from_millis(rng.u64(1_000..2_500));
     }
+    acts.extend(rights(rng, load));
     acts.sort_by_key(|(at, _)| *at);
+    acts
+}
+
+/// One user's right goes and comes back, about as often as a scheduled command waits.
+fn rights(rng: &mut Rng, load: Duration) -> Vec<(Duration, Act)> {
+    let (mut acts, mut at, mut held) = (Vec::new(), Duration::from_millis(rng.u64(4_000..8_000)), false);
+    while at < load {
+        acts.push((at, Act::Rights { held }));
+        held = !held;
+        // Every third time long enough that nothing of before may count any more.
+        let long = acts.len() % 3 == 0;
+        at += Duration::from_millis(if long { rng.u64(17_000..20_000) } else { rng.u64(4_000..8_000) });
+    }
     acts
 }
 

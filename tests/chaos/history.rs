@@ -20,7 +20,8 @@ pub struct Event {
 #[derive(Debug, Clone, Serialize)]
 #[serde(tag = "what", rename_all = "snake_case")]
 pub enum What {
-    /// A socket is open, and its snapshot is there: what happens from now on, it must be told.
+    /// A socket is open, and its snapshot is there (on the tenant-wide socket, whose resource is `tenant`, its first
+    /// message): what happens from now on, it must be told. An HTTP request is a socket that closes after its answer.
     Opened { socket: usize, client: String, user: String, resource: String, gateway: String },
     /// Written to the socket. `try_no` counts the tries of this request, over all sockets.
     Sent { socket: usize, request: String, text: String, try_no: u32 },
@@ -30,6 +31,8 @@ pub enum What {
     Closed { socket: usize, how: String },
     /// Something was broken or mended.
     Fault { act: String },
+    /// A user has lost or got back the rights that come and go, in SQL.
+    Rights { user: String, held: bool },
 }
 
 /// One row of the audit trail; the rows are in the order of the partition's stream.
@@ -46,6 +49,10 @@ pub struct Audit {
     pub outcome: Option<String>,
     /// Of an end: how often the command was claimed.
     pub attempts: Option<i64>,
+    /// Of a scheduled command: when it is to run, Unix ms by Redis's clock.
+    pub run_at: Option<i64>,
+    /// The batch that it is a part of.
+    pub batch: Option<String>,
     /// Nothing has been changed in this row since it was written.
     pub intact: bool,
 }
@@ -56,7 +63,13 @@ impl Audit {
     }
 
     pub fn is_end(&self) -> bool {
-        matches!(self.event.as_str(), "succeeded" | "failed" | "expired" | "withdrawn")
+        matches!(self.event.as_str(), "succeeded" | "failed" | "expired")
+    }
+
+    /// A scheduled command whose permission was gone when it was to run; what was denied when it was asked for has no
+    /// command.
+    pub fn is_denied_late(&self) -> bool {
+        self.event == "denied" && self.command.is_some()
     }
 }
 

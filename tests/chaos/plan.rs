@@ -11,6 +11,11 @@ use crate::faults;
 use crate::history::{Nature, Subject};
 
 pub const TENANT: &str = "acme";
+/// Instead of a resource: the tenant-wide socket.
+pub const WHOLE: &str = "tenant";
+/// The user who holds [`COMES_AND_GOES`] at times.
+pub const WAVERING: &str = "wavering";
+pub const COMES_AND_GOES: &str = "jobs.*";
 pub const GATEWAYS: usize = 2;
 pub const WORKERS: usize = 3;
 /// Cancels are rare before this share of the load, so that there is something to pause for most of the time.
@@ -40,11 +45,13 @@ pub enum Database {
 pub struct Client {
     pub name: String,
     pub user: String,
-    /// `job:j1`
+    /// `job:j1`, or [`WHOLE`]
     pub resource: String,
     pub gateway: usize,
     /// Whether its connection goes through the proxy, which cuts it now and then.
     pub through_proxy: bool,
+    /// Ids of the jobs that its batches choose from.
+    pub jobs: Vec<String>,
     pub steps: Vec<Step>,
 }
 
@@ -59,13 +66,28 @@ pub struct Step {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
     /// A command. `insist`: also after `unavailable` the same request is sent again.
-    Command { action: Action, insist: bool },
+    Command { action: Action, insist: bool, way: Way },
+    /// A command that is to run so many seconds later.
+    Later { action: Action, seconds: u8, insist: bool },
+    /// The command scheduled last is taken back.
+    Withdraw { insist: bool },
+    /// One action on several of the jobs: those whose bits are set.
+    Batch { action: Action, jobs: u8, insist: bool, way: Way },
     /// The request before once more: answered with the first answer.
     Repeat,
     /// The `request_id` before with another command: a conflict, or refused as the first was.
     Conflict,
     /// A message that no gateway knows.
     Nonsense,
+}
+
+/// How a request gets to a gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    Socket,
+    Http,
+    /// Over HTTP, and the answer may wait for the results.
+    Waiting,
 }
 
 /// Something broken or mended. Each is safe at any time: what is broken already stays so.
@@ -98,6 +120,10 @@ pub enum Act {
     UnlockSql,
     /// PostgreSQL ends all connections; SQLite has none to end.
     EndSqlConnections,
+    /// [`WAVERING`] has its right, or has it no more.
+    Rights {
+        held: bool,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -180,16 +206,22 @@ fn rights() -> BTreeMap<String, Vec<String>> {
     user("reader", &["jobs.read", "campaigns.read"]);
     user("pauser", &["jobs.read", "campaigns.read", "jobs.pause", "campaigns.pause"]);
     user("watcher", &["jobs.read", "campaigns.read"]);
+    user("whole0", &all);
+    user("whole1", &all);
+    user(WAVERING, &["jobs.read", "campaigns.read", COMES_AND_GOES]);
     rights
 }
 
 fn clients(rng: &mut Rng, load: Duration, subjects: &[Subject]) -> Vec<Client> {
     let mut clients = Vec::new();
+    let ids: Vec<String> =
+        subjects.iter().filter_map(|subject| subject.name.strip_prefix("job:")).map(str::to_owned).collect();
     let mut add = |rng: &mut Rng, user: &str, resource: &str, through_proxy: bool, every_ms: Option<(u64, u64)>| {
         let steps = every_ms.map_or_else(Vec::new, |every| steps(rng, load, resource, every));
         let (name, user, resource) = (format!("{user}-{}", clients.len()), user.to_owned(), resource.to_owned());
         let gateway = rng.usize(..GATEWAYS);
-        clients.push(Client { name, user, resource, gateway, through_proxy, steps });
+        let jobs = ids.clone();
+        clients.push(Client { name, user, resource, gateway, through_proxy, jobs, steps });
     };
     for (n, subject) in subjects.iter().enumerate() {
         // Somebody commands each of them, and somebody watches on a connection that nobody cuts.
@@ -207,6 +239,15 @@ fn clients(rng: &mut Rng, load: Duration, subjects: &[Subject]) -> Vec<Client> {
             add(rng, user, &resource, true, Some(every));
         }
     }
+    let jobs: Vec<&Subject> = subjects.iter().filter(|subject| subject.nature != Nature::Campaign).collect();
+    for _ in 0..2 {
+        let job = jobs[rng.usize(..jobs.len())].name.clone();
+        add(rng, WAVERING, &job, true, Some((1_000, 3_000)));
+    }
+    for user in ["whole0", "whole1"] {
+        add(rng, user, WHOLE, true, Some((2_500, 6_000)));
+    }
+    add(rng, "watcher", WHOLE, false, None);
     clients
 }
 
@@ -217,7 +258,17 @@ fn steps(rng: &mut Rng, load: Duration, resource: &str, (least, most): (u64, u64
         let late = at.as_secs_f64() / load.as_secs_f64() > CANCELS_FROM;
         // A campaign takes its jobs along.
         let cancels = if late { 10 } else { u8::from(resource.starts_with("job:")) };
-        steps.push(Step { at, operation: operation(rng, cancels) });
+        let operation = if resource == WHOLE { batch(rng, cancels) } else { operation(rng, cancels) };
+        steps.push(Step { at, operation });
+        if let Operation::Later { seconds, .. } = operation
+            && rng.bool()
+        {
+            // Some of them just when its time has come.
+            let due = u64::from(seconds) * 1_000;
+            let after = if rng.bool() { rng.u64(100..due) } else { rng.u64(due - 100..due + 200) };
+            at += Duration::from_millis(after);
+            steps.push(Step { at, operation: Operation::Withdraw { insist: rng.bool() } });
+        }
         // Now and then several in a row, so that commands wait behind each other.
         let pause = if rng.u8(..100) < 25 { rng.u64(0..100) } else { rng.u64(least..most) };
         at += Duration::from_millis(pause);
@@ -228,14 +279,41 @@ fn steps(rng: &mut Rng, load: Duration, resource: &str, (least, most): (u64, u64
 /// `cancels`: in a hundred.
 fn operation(rng: &mut Rng, cancels: u8) -> Operation {
     match rng.u8(..100) {
-        n if n < cancels => Operation::Command { action: Action::Cancel, insist: true },
-        n if n < 80 => {
-            let action = if rng.bool() { Action::Pause } else { Action::Resume };
-            Operation::Command { action, insist: rng.bool() }
+        n if n < cancels => {
+            let later = Operation::Later { action: Action::Cancel, seconds: rng.u8(1..=5), insist: true };
+            let now = Operation::Command { action: Action::Cancel, insist: true, way: Way::Socket };
+            if rng.u8(..4) == 0 { later } else { now }
         }
+        n if n < 68 => {
+            let way = if rng.u8(..6) == 0 { Way::Http } else { Way::Socket };
+            Operation::Command { action: pause_or_resume(rng), insist: rng.bool(), way }
+        }
+        n if n < 80 => Operation::Later { action: pause_or_resume(rng), seconds: rng.u8(1..=5), insist: rng.bool() },
         n if n < 90 => Operation::Repeat,
         n if n < 96 => Operation::Conflict,
         _ => Operation::Nonsense,
+    }
+}
+
+fn pause_or_resume(rng: &mut Rng) -> Action {
+    if rng.bool() { Action::Pause } else { Action::Resume }
+}
+
+/// What a client on the tenant-wide socket does.
+fn batch(rng: &mut Rng, cancels: u8) -> Operation {
+    match rng.u8(..100) {
+        n if n < 80 => {
+            let mut jobs = 0_u8;
+            while jobs.count_ones() < 2 {
+                jobs = rng.u8(..);
+            }
+            // One cancels several jobs at once, for good.
+            let action = if n < cancels / 2 { Action::Cancel } else { pause_or_resume(rng) };
+            let way = [Way::Socket, Way::Socket, Way::Http, Way::Waiting][rng.usize(..4)];
+            Operation::Batch { action, jobs, insist: rng.bool(), way }
+        }
+        n if n < 93 => Operation::Repeat,
+        _ => Operation::Conflict,
     }
 }
 

@@ -9,7 +9,7 @@ use wheelhouse::domain::Action;
 use crate::check::Violation;
 use crate::cluster::Cluster;
 use crate::history::{Nature, Subject, What};
-use crate::plan::{Act, Client, Database, Operation, Plan, Process, Step};
+use crate::plan::{Act, Client, Database, Operation, Plan, Process, Step, Way};
 use crate::reader::Reader;
 use crate::run;
 
@@ -31,10 +31,11 @@ fn plan() -> Plan {
         resource: subject.name.clone(),
         gateway: 0,
         through_proxy: false,
+        jobs: Vec::new(),
         steps,
     };
     let step = |ms, action| {
-        let operation = Operation::Command { action, insist: true };
+        let operation = Operation::Command { action, insist: true, way: Way::Socket };
         Step { at: Duration::from_millis(ms), operation }
     };
     let steps = vec![step(500, Action::Pause), step(500, Action::Resume)];

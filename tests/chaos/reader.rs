@@ -47,10 +47,13 @@ impl Reader {
         }
         let partition = keys.partition(&tenant);
         for (what, command) in [
-            ("backlog", ["GET", &keys.backlog(&tenant)]),
-            ("entries of the audit stream", ["XLEN", &keys.audit(partition)]),
+            ("backlog", &["GET", &keys.backlog(&tenant)][..]),
+            ("entries of the audit stream", &["XLEN", &keys.audit(partition)]),
+            // The longest delay of a plan is far shorter than the wait for everything to settle.
+            ("what is to run later", &["ZRANGE", &keys.schedule(partition), "0", "-1"]),
+            ("scheduled", &["HKEYS", &keys.schedules(&tenant)]),
         ] {
-            record.left.extend(self.show(&command).await?.into_iter().map(|left| format!("{what}: {left}")));
+            record.left.extend(self.show(command).await?.into_iter().map(|left| format!("{what}: {left}")));
         }
         record.audit = self.audit().await?;
         for (at, resource, status, command) in sql.effects().await? {
@@ -87,6 +90,8 @@ impl Reader {
                     request: entry.request_id,
                     outcome: entry.outcome,
                     attempts: entry.attempts,
+                    run_at: entry.run_at,
+                    batch: entry.batch_id,
                     intact,
                 });
             }

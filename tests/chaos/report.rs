@@ -8,9 +8,9 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
-use crate::check::{Index, Violation, is_ack, result_of};
+use crate::check::{Index, Violation, is_answer, is_summary, result_of};
 use crate::history::{Change, History, What};
-use crate::plan::Plan;
+use crate::plan::{Plan, WHOLE};
 
 /// Violations that are printed; the file has all.
 const PRINTED: usize = 20;
@@ -41,12 +41,17 @@ pub fn summary(history: &History) -> Summary {
     let index = Index::of(history);
     let tries: u32 = index.requests.values().map(|request| request.tries.saturating_sub(1)).sum();
     let words = format!(
-        "{} accepted ({} succeeded, {} failed, {superseded} of them superseded; {again} claimed more than once), {} denied, {} over the budget, {} \
+        "{} accepted ({} of {} batches; {} succeeded, {} failed, {superseded} of them superseded; {again} claimed more than once), {} scheduled ({} withdrawn, {} denied when they were to run), {} denied, {} over the budget, {} \
          unavailable, {} unknown, {} conflicts; {} requests, {tries} repeats, {} results seen on {} sockets, {} acts of chaos",
         count("accepted"),
+        audit.iter().filter(|row| row.is_accepted() && row.batch.is_some()).count(),
+        audit.iter().filter_map(|row| row.batch.as_deref()).collect::<BTreeSet<_>>().len(),
         count("succeeded"),
         count("failed"),
-        count("denied"),
+        count("scheduled"),
+        count("withdrawn"),
+        index.denied_late.len(),
+        count("denied") - index.denied_late.len(),
         count("rate_limited"),
         error("unavailable"),
         error("outcome_unknown"),
@@ -98,19 +103,26 @@ pub fn timeline(history: &History, resource: &str) -> String {
     for event in &history.events {
         let at = event.at as i64;
         let on = |socket: &usize| index.sockets.get(socket) == Some(&resource);
+        let id = resource.split_once(':').map_or(resource, |(_, id)| id);
+        let names = |socket: &usize, text: &str| {
+            on(socket) || (index.sockets.get(socket) == Some(&WHOLE) && text.contains(&format!("\"{id}\"")))
+        };
         match &event.what {
             What::Opened { socket, client, gateway, .. } if on(socket) => {
                 lines.push((at, format!("socket {socket}  opened by {client} at {gateway}")));
             }
-            What::Sent { socket, text, try_no, .. } if on(socket) => {
+            What::Sent { socket, text, try_no, .. } if names(socket, text) => {
                 lines.push((at, format!("socket {socket}  > {text} (try {try_no})")));
             }
-            What::Saw { socket, message } if on(socket) => {
-                let told = is_ack(message) || result_of(message).is_some() || message["type"] == "error";
+            What::Saw { socket, message } if names(socket, &message.to_string()) => {
+                let told = is_answer(message) || is_summary(message) || result_of(message).is_some();
                 lines.extend(told.then(|| (at, format!("socket {socket}  < {message}"))));
             }
             What::Closed { socket, how } if on(socket) => lines.push((at, format!("socket {socket}  closed: {how}"))),
             What::Fault { act } => lines.push((at, format!("---- {act}"))),
+            What::Rights { user, held } => {
+                lines.push((at, format!("---- {user} has {} right", if *held { "its" } else { "no" })));
+            }
             _ => {}
         }
     }

@@ -11,7 +11,7 @@ use crate::check::{self, Violation};
 use crate::client::{Client, Shared};
 use crate::cluster::Cluster;
 use crate::history::{History, Log, What};
-use crate::plan::Plan;
+use crate::plan::{Act, Plan, WAVERING};
 use crate::reader::Reader;
 use crate::report;
 
@@ -33,6 +33,12 @@ pub async fn play(plan: &Plan) {
     // What would be mended later is mended together with everything else.
     for (at, act) in plan.faults.iter().take_while(|(at, _)| *at < plan.load) {
         supervised_until(&mut cluster, shared.log.moment(*at)).await;
+        if let Act::Rights { held } = *act {
+            if cluster.set_rights(held).await {
+                shared.log.note(What::Rights { user: WAVERING.to_owned(), held });
+            }
+            continue;
+        }
         shared.log.note(What::Fault { act: format!("{act:?}") });
         cluster.act(*act).await;
     }

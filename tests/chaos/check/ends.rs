@@ -4,8 +4,9 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::Value;
 
-use super::{Index, Violation, is_ack, is_answer, result_of};
+use super::{Index, Violation, commands_of, is_ack, is_answer, result_of};
 use crate::history::{History, What};
+use crate::plan::WHOLE;
 
 pub fn check(history: &History, index: &Index<'_>) -> Vec<Violation> {
     let mut found = in_the_trail(history, index);
@@ -52,12 +53,12 @@ fn in_redis(history: &History, index: &Index<'_>) -> Vec<Violation> {
     for (resource, results) in &history.record.results {
         for (command, _) in results {
             *kept.entry(command).or_default() += 1;
-            if !index.accepted.contains_key(command.as_str()) {
+            if !index.has_result(command) {
                 found.push(Violation::new("result of nothing", resource, command));
             }
         }
     }
-    for (command, (_, row)) in &index.accepted {
+    for (command, row) in index.with_result() {
         match kept.get(command) {
             Some(1) => {}
             None => found.push(Violation::new("lost result", &row.resource, format!("Redis has none for {command}"))),
@@ -70,7 +71,8 @@ fn in_redis(history: &History, index: &Index<'_>) -> Vec<Violation> {
     found
 }
 
-/// What sockets were given is what is recorded, once, and after the ack.
+/// What sockets were given is what is recorded, once, and after the ack. The tenant-wide socket tells a result once more
+/// to whoever asks again.
 fn on_sockets(history: &History, index: &Index<'_>) -> Vec<Violation> {
     let recorded: HashMap<&str, Value> = history
         .record
@@ -79,7 +81,7 @@ fn on_sockets(history: &History, index: &Index<'_>) -> Vec<Violation> {
         .flatten()
         .map(|(command, message)| (command.as_str(), serde_json::from_str(message).unwrap_or_default()))
         .collect();
-    let (mut found, mut seen) = (Vec::new(), HashSet::new());
+    let (mut found, mut seen, mut again) = (Vec::new(), HashSet::new(), HashSet::new());
     // On which socket a request was first sent: there its ack comes first, or the word that its outcome is unknown.
     let (mut first_on, mut answered) = (HashMap::new(), HashSet::new());
     for event in &history.events {
@@ -94,16 +96,21 @@ fn on_sockets(history: &History, index: &Index<'_>) -> Vec<Violation> {
                     answered.insert((*socket, request));
                 }
                 if is_ack(message) {
-                    let command = message["command_id"].as_str().unwrap_or_default();
-                    if !index.accepted.contains_key(command) {
-                        found.push(Violation::new("acknowledged, never accepted", resource, command));
+                    for (_, command) in commands_of(message) {
+                        if !index.accepted.contains_key(command) && !index.scheduled.contains_key(command) {
+                            found.push(Violation::new("acknowledged, never accepted", resource, command));
+                        }
+                        if resource == WHOLE {
+                            again.insert((*socket, command));
+                        }
                     }
                 }
                 let Some(command) = result_of(message) else { continue };
-                if !seen.insert((*socket, command)) {
+                if !seen.insert((*socket, command)) && !again.contains(&(*socket, command)) {
                     let what = format!("socket {socket} was told of {command} twice");
                     found.push(Violation::new("doubled result", resource, what));
                 }
+                again.remove(&(*socket, command));
                 if recorded.get(command) != Some(message) {
                     let what = format!("socket {socket} saw {message}, recorded is {:?}", recorded.get(command));
                     found.push(Violation::new("results differ", resource, what));
@@ -119,21 +126,28 @@ fn on_sockets(history: &History, index: &Index<'_>) -> Vec<Violation> {
     found
 }
 
-/// One request is one command, whatever happened between its tries.
+/// One request is one command (one for each resource of a batch), whatever happened between its tries.
 fn of_requests(history: &History, index: &Index<'_>) -> Vec<Violation> {
-    let (mut found, mut commands) = (Vec::new(), HashMap::<&str, &str>::new());
-    for row in history.record.audit.iter().filter(|row| row.is_accepted()) {
+    let (mut found, mut commands) = (Vec::new(), HashMap::<(&str, &str), &str>::new());
+    for row in history.record.audit.iter().filter(|row| row.is_accepted() || row.event == "scheduled") {
         let (Some(request), Some(command)) = (row.request.as_deref(), row.command.as_deref()) else { continue };
-        if let Some(before) = commands.insert(request, command) {
+        // What was scheduled is accepted later, under the same id.
+        if let Some(before) = commands.insert((request, &row.resource), command)
+            && (before != command || !index.scheduled.contains_key(command))
+        {
             let what = format!("request {request} is {before} and {command}");
             found.push(Violation::new("request ran twice", &row.resource, what));
         }
     }
     for (id, request) in &index.requests {
         for (_, answer) in request.answers.iter().filter(|(_, answer)| is_ack(answer)) {
-            if commands.get(id.as_str()).copied() != answer["command_id"].as_str() {
-                let what = format!("request {id} was answered {answer}, accepted was {:?}", commands.get(id.as_str()));
-                found.push(Violation::new("answers differ", request.resource, what));
+            for (resource, command) in commands_of(answer) {
+                let resource = resource.as_deref().unwrap_or(request.resource);
+                let accepted = commands.get(&(id.as_str(), resource)).copied();
+                if accepted != Some(command) {
+                    let what = format!("request {id} was answered {answer}, accepted was {accepted:?}");
+                    found.push(Violation::new("answers differ", resource, what));
+                }
             }
         }
     }

@@ -1,10 +1,12 @@
 //! The promises, as pure functions over a history. Each gives what contradicts it.
 
+pub mod batches;
 pub mod budget;
 pub mod ends;
 pub mod model;
 pub mod order;
 pub mod refused;
+pub mod scheduled;
 pub mod seen;
 #[cfg(test)]
 pub mod story;
@@ -49,7 +51,16 @@ impl std::fmt::Display for Violation {
 /// Every check.
 pub fn all(history: &History) -> Vec<Violation> {
     let index = Index::of(history);
-    let checks = [ends::check, seen::check, order::check, model::check, refused::check, budget::check];
+    let checks = [
+        ends::check,
+        seen::check,
+        order::check,
+        model::check,
+        refused::check,
+        budget::check,
+        scheduled::check,
+        batches::check,
+    ];
     checks.iter().flat_map(|check| check(history, &index)).collect()
 }
 
@@ -60,6 +71,8 @@ pub struct Request<'a> {
     pub resource: &'a str,
     /// Types of the messages sent: `pause_job`. More than one: the test asked for a conflict.
     pub asked: Vec<String>,
+    /// What the first of them is about: the socket's resource, or the jobs of a batch.
+    pub targets: Vec<String>,
     /// When it was first sent.
     pub first: u64,
     /// How often it was sent.
@@ -74,7 +87,11 @@ pub struct Index<'a> {
     pub requests: BTreeMap<String, Request<'a>>,
     /// Acceptances by command, with their place in the trail.
     pub accepted: HashMap<&'a str, (usize, &'a Audit)>,
-    /// Socket → its resource.
+    /// What was kept for later, by command.
+    pub scheduled: HashMap<&'a str, &'a Audit>,
+    /// Scheduled commands whose permission was gone when their time had come.
+    pub denied_late: HashMap<&'a str, &'a Audit>,
+    /// Socket → its resource, or `tenant`.
     pub sockets: HashMap<usize, &'a str>,
 }
 
@@ -97,6 +114,13 @@ impl<'a> Index<'a> {
                     });
                     entry.tries += 1;
                     let sent: Value = serde_json::from_str(text).unwrap_or_default();
+                    if entry.targets.is_empty() {
+                        let job = |id: &Value| format!("job:{}", id.as_str().unwrap_or_default());
+                        entry.targets = match sent["job_ids"].as_array() {
+                            Some(ids) => ids.iter().map(job).collect(),
+                            None => vec![entry.resource.to_owned()],
+                        };
+                    }
                     let kind = sent["type"].as_str().unwrap_or_default().to_owned();
                     if !entry.asked.contains(&kind) {
                         entry.asked.push(kind);
@@ -110,22 +134,54 @@ impl<'a> Index<'a> {
                 _ => {}
             }
         }
-        let trail = history.record.audit.iter().enumerate();
-        let accepted = trail
-            .filter(|(_, row)| row.is_accepted())
-            .filter_map(|(at, row)| Some((row.command.as_deref()?, (at, row))))
-            .collect();
-        Self { requests, accepted, sockets }
+        let (mut accepted, mut scheduled, mut denied_late) = (HashMap::new(), HashMap::new(), HashMap::new());
+        for (at, row) in history.record.audit.iter().enumerate() {
+            let Some(command) = row.command.as_deref() else { continue };
+            match row.event.as_str() {
+                "accepted" => drop(accepted.insert(command, (at, row))),
+                "scheduled" => drop(scheduled.insert(command, row)),
+                "denied" => drop(denied_late.insert(command, row)),
+                _ => {}
+            }
+        }
+        Self { requests, accepted, scheduled, denied_late, sockets }
+    }
+
+    /// Every command that has a result, and its row: of its acceptance, or of its denial when it was to run.
+    pub fn with_result(&self) -> impl Iterator<Item = (&'a str, &'a Audit)> + '_ {
+        let accepted = self.accepted.iter().map(|(command, (_, row))| (*command, *row));
+        accepted.chain(self.denied_late.iter().map(|(command, row)| (*command, *row)))
+    }
+
+    pub fn has_result(&self, command: &str) -> bool {
+        self.accepted.contains_key(command) || self.denied_late.contains_key(command)
     }
 }
 
 /// An ack, or an error: what a request is answered with.
 pub fn is_answer(message: &Value) -> bool {
-    is_ack(message) || message["type"] == "error"
+    is_ack(message) || message["type"] == "error" || message["type"] == "schedule_withdrawn"
 }
 
+/// What says that something was accepted or scheduled. Over HTTP that is also the summary of a batch that was waited
+/// for, which names its commands; on a socket it does not.
 pub fn is_ack(message: &Value) -> bool {
-    message["type"].as_str().is_some_and(|kind| kind.ends_with("_requested"))
+    let kind = message["type"].as_str().unwrap_or_default();
+    kind.ends_with("_requested") || kind.ends_with("_scheduled") || (is_summary(message) && message["items"].is_array())
+}
+
+/// The summary of a batch.
+pub fn is_summary(message: &Value) -> bool {
+    message["type"] == "batch_completed"
+}
+
+/// The commands that an ack is about, each with its resource where the ack says it: those of a batch.
+pub fn commands_of(ack: &Value) -> Vec<(Option<String>, &str)> {
+    let Some(items) = ack["items"].as_array() else {
+        return ack["command_id"].as_str().map(|command| (None, command)).into_iter().collect();
+    };
+    let item = |item: &'_ Value| item["job_id"].as_str().map(|id| format!("job:{id}"));
+    items.iter().filter_map(|one| Some((item(one), one["command_id"].as_str()?))).collect()
 }
 
 /// The command, if the message is its result.

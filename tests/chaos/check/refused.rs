@@ -15,17 +15,19 @@ pub fn check(history: &History, index: &Index<'_>) -> Vec<Violation> {
 fn refused(history: &History, index: &Index<'_>) -> Vec<Violation> {
     let mut found = Vec::new();
     let events = |event: &str| -> HashSet<&str> {
-        let rows = history.record.audit.iter().filter(|row| row.event == event);
+        // What was denied when its time had come had been asked for with success.
+        let rows = history.record.audit.iter().filter(|row| row.event == event && !row.is_denied_late());
         rows.filter_map(|row| row.request.as_deref()).collect()
     };
     let (accepted, denied, limited) = (events("accepted"), events("denied"), events("rate_limited"));
+    let scheduled = events("scheduled");
     for (id, request) in &index.requests {
         let errors: HashSet<&str> = request.answers.iter().filter_map(|(_, answer)| answer["error"].as_str()).collect();
         // A try without an answer may have been accepted, and so may one whose outcome is unknown.
         let certain = request.answers.len() == request.tries as usize
             && !request.answers.iter().any(|(_, answer)| is_ack(answer))
             && !errors.contains("outcome_unknown");
-        if certain && accepted.contains(id.as_str()) {
+        if certain && (accepted.contains(id.as_str()) || scheduled.contains(id.as_str())) {
             let what = format!("request {id} of {} was refused ({errors:?}) and accepted", request.user);
             found.push(Violation::new("refused and ran", request.resource, what));
         }
@@ -35,7 +37,7 @@ fn refused(history: &History, index: &Index<'_>) -> Vec<Violation> {
                 found.push(Violation::new("audit", request.resource, what));
             }
         }
-        if denied.contains(id.as_str()) && accepted.contains(id.as_str()) {
+        if denied.contains(id.as_str()) && (accepted.contains(id.as_str()) || scheduled.contains(id.as_str())) {
             found.push(Violation::new("refused and ran", request.resource, format!("request {id} was denied")));
         }
     }
@@ -55,8 +57,12 @@ fn unasked(history: &History, index: &Index<'_>) -> Vec<Violation> {
         let asked = index.requests.get(request).is_some_and(|request| {
             let kind = row.resource.split(':').next().unwrap_or_default();
             request.user == row.user
-                && request.resource == row.resource
-                && request.asked.contains(&format!("{}_{kind}", row.action))
+                && request.targets.contains(&row.resource)
+                && request.asked.contains(&format!(
+                    "{}_{kind}{}",
+                    row.action,
+                    if row.batch.is_some() { "s" } else { "" }
+                ))
         });
         if !asked {
             found.push(Violation::new("nobody asked", &row.resource, format!("{command}, request {request}")));
@@ -76,7 +82,7 @@ fn unasked(history: &History, index: &Index<'_>) -> Vec<Violation> {
     found
 }
 
-fn may(history: &History, user: &str, resource: &str, action: &str) -> bool {
+pub fn may(history: &History, user: &str, resource: &str, action: &str) -> bool {
     let area = resource.split(':').next().unwrap_or_default();
     let held = history.rights.get(user).map(Vec::as_slice).unwrap_or_default();
     held.iter().any(|right| *right == format!("{area}s.{action}") || *right == format!("{area}s.*"))

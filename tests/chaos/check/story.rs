@@ -69,6 +69,8 @@ fn command(history: &mut History, n: usize, action: &str, status: &str) {
             request: Some(request.clone()),
             outcome: outcome.map(str::to_owned),
             attempts: outcome.map(|_| 1),
+            run_at: None,
+            batch: None,
             intact: true,
         });
     }
@@ -78,6 +80,107 @@ fn command(history: &mut History, n: usize, action: &str, status: &str) {
     ];
     history.record.effects.extend(changes.map(|change| Effect { at: BEGAN + at as i64 + 12, change }));
     history.record.results.entry("job:j0".to_owned()).or_default().push((id, result.to_string()));
+}
+
+/// What a command on a job that has ended is answered with.
+pub const ENDED: &str = "Job not found or already completed";
+
+/// After all that Ann asks for a resume a second later, as `c4`; it finds the job cancelled.
+pub fn scheduled() -> History {
+    let mut history = sound();
+    let request = json!("r4");
+    let ack = json!({
+        "type": "resume_scheduled", "command_id": "c4", "schedule_id": "c4", "run_at": "soon", "request_id": request,
+    });
+    let text = json!({"type": "resume_job", "delay_seconds": 1, "request_id": request}).to_string();
+    let sent = What::Sent { socket: 0, request: "r4".to_owned(), text, try_no: 1 };
+    history.events.push(Event { at: 400, what: sent });
+    history.events.push(Event { at: 410, what: What::Saw { socket: 0, message: ack } });
+    let row = Audit {
+        at: BEGAN + 405,
+        event: "scheduled".to_owned(),
+        action: "resume".to_owned(),
+        command: Some("c4".to_owned()),
+        request: Some("r4".to_owned()),
+        run_at: Some(BEGAN + 1_405),
+        ..history.record.audit[0].clone()
+    };
+    let accepted = Audit { event: "accepted".to_owned(), at: BEGAN + 1_406, run_at: None, ..row.clone() };
+    history.record.audit.extend([row, accepted.clone()]);
+    refused(&mut history, accepted, &[0, 1]);
+    history
+}
+
+/// Nothing came of `c4`.
+pub fn forget_run(history: &mut History) {
+    let record = &mut history.record;
+    record.audit.retain(|row| row.command.as_deref() != Some("c4") || row.event == "scheduled");
+    record.effects.pop();
+    record.results.get_mut("job:j0").expect("results").pop();
+    history
+        .events
+        .retain(|event| !matches!(&event.what, What::Saw { message, .. } if result_of(message) == Some("c4")));
+}
+
+/// After all that Ann pauses both jobs in one batch, on the tenant-wide socket 2: j0, which has ended, as `c5`, and j1
+/// as `c6`.
+pub fn batch() -> History {
+    let mut history = sound();
+    let (user, resource) = ("ann".to_owned(), "tenant".to_owned());
+    let opened = What::Opened { socket: 2, client: user.clone(), user, resource, gateway: "gateway-0".to_owned() };
+    let text = json!({"type": "pause_jobs", "job_ids": ["j0", "j1"], "request_id": "r6"}).to_string();
+    let sent = What::Sent { socket: 2, request: "r6".to_owned(), text, try_no: 1 };
+    let items = json!([{"job_id": "j0", "command_id": "c5"}, {"job_id": "j1", "command_id": "c6"}]);
+    let ack = json!({"type": "batch_requested", "batch_id": "B1", "total": 2, "items": items, "request_id": "r6"});
+    let saw = |message| What::Saw { socket: 2, message };
+    history.events.extend([(500, opened), (600, sent), (610, saw(ack))].map(|(at, what)| Event { at, what }));
+    let row = |command: &str, resource: &str, event: &str, of: &History| Audit {
+        at: BEGAN + 605,
+        event: event.to_owned(),
+        resource: resource.to_owned(),
+        command: Some(command.to_owned()),
+        request: Some("r6".to_owned()),
+        batch: Some("B1".to_owned()),
+        ..of.record.audit[0].clone()
+    };
+    let (one, other) = (row("c5", "job:j0", "accepted", &history), row("c6", "job:j1", "accepted", &history));
+    history.record.audit.extend([one.clone(), other]);
+    refused(&mut history, one, &[0, 1, 2]);
+    let ended = row("c6", "job:j1", "succeeded", &history);
+    history.record.audit.push(Audit { outcome: Some("paused".to_owned()), batch: None, ..ended });
+    let changes = [
+        Change::Row { resource: "job:j1".to_owned(), status: "paused".to_owned() },
+        Change::Applied { command: "c6".to_owned(), outcome: "paused".to_owned() },
+    ];
+    history.record.effects.extend(changes.map(|change| Effect { at: BEGAN + 612, change }));
+    history.record.rows.insert("job:j1".to_owned(), "paused".to_owned());
+    let result = json!({"type": "pause_succeeded", "command_id": "c6", "status": "paused", "request_id": "r6"});
+    history.record.results.insert("job:j1".to_owned(), vec![("c6".to_owned(), result.to_string())]);
+    let summary = json!({
+        "type": "batch_completed", "batch_id": "B1", "total": 2, "succeeded": 1, "failed": 1, "refused": 0,
+        "request_id": "r6",
+    });
+    history.events.extend([saw(result), saw(summary)].map(|what| Event { at: 630, what }));
+    history
+}
+
+/// The accepted command ends: the job has ended before.
+fn refused(history: &mut History, accepted: Audit, sockets: &[usize]) {
+    let command = accepted.command.clone().expect("a command");
+    let result = json!({
+        "type": format!("{}_failed", accepted.action), "command_id": command, "error": ENDED,
+        "request_id": accepted.request,
+    });
+    let change = Change::Applied { command: command.clone(), outcome: "refused".to_owned() };
+    history.record.effects.push(Effect { at: accepted.at + 6, change });
+    for socket in sockets {
+        let what = What::Saw { socket: *socket, message: result.clone() };
+        history.events.push(Event { at: (accepted.at - BEGAN) as u64 + 14, what });
+    }
+    let results = history.record.results.entry(accepted.resource.clone()).or_default();
+    results.push((command, result.to_string()));
+    let (event, outcome) = ("failed".to_owned(), Some(ENDED.to_owned()));
+    history.record.audit.push(Audit { event, outcome, at: accepted.at + 9, ..accepted });
 }
 
 /// The checks report this rule.

@@ -9,6 +9,7 @@ use super::Gateway;
 use super::commands::deliver;
 use super::reply::Refusal;
 use crate::auth::Caller;
+use crate::broker::BrokerError;
 use crate::broker::scripts::schedules::{DueSchedules, Scheduled};
 use crate::broker::scripts::submit::{Grant, Origin, Submitted};
 use crate::config::PermissionSource;
@@ -42,7 +43,11 @@ pub async fn withdraw(
         }
     }
     let origin = Origin { address: address.map(str::to_owned), token_id: caller.token_id.clone() };
-    let taken = broker.withdraw(&found, &caller.user, &origin, None).await.map_err(|_| Refusal::unavailable())?;
+    let taken = broker.withdraw(&found, &caller.user, &origin, None).await.map_err(|error| match error {
+        // It was sent, and may have been done.
+        BrokerError::Unknown(_) => Refusal::new(ErrorCode::OutcomeUnknown, PERHAPS_WITHDRAWN),
+        _ => Refusal::unavailable(),
+    })?;
     if !taken {
         return Err(gone());
     }
@@ -52,6 +57,9 @@ pub async fn withdraw(
     );
     Ok(found)
 }
+
+const PERHAPS_WITHDRAWN: &str =
+    "Redis did not answer in time: the command may have been taken back or not. Ask again, or list what is scheduled";
 
 fn gone() -> Refusal {
     let message = "There is no such scheduled command: it was withdrawn, or its time has come";

@@ -127,10 +127,10 @@ impl UserId {
     }
 
     /// The id as it stands inside a key name: everything but letters, digits, `.`, `_`, `-` as `%XX`.
-    pub fn encoded(&self) -> std::borrow::Cow<'_, str> {
+    pub fn encoded(&self) -> String {
         use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
         const KEEP: &AsciiSet = &NON_ALPHANUMERIC.remove(b'.').remove(b'_').remove(b'-');
-        utf8_percent_encode(&self.0, KEEP).into()
+        utf8_percent_encode(&self.0, KEEP).to_string()
     }
 }
 

@@ -114,7 +114,8 @@ async fn sqlite(url: &str, connections: u32) -> Result<Database, StoreError> {
         }
     };
     let readers = pool().max_connections(connections).acquire_timeout(ACQUIRE);
-    let readers = readers.connect_lazy_with(options.read_only(true));
+    // They look single rows up, which the system keeps in memory once for all; eight caches of 2 MiB would be for nothing.
+    let readers = readers.connect_lazy_with(options.read_only(true).pragma("cache_size", "-512"));
     let turns = Turns::beside(&file);
     Ok(Database::Sqlite { writer, readers, file, turns })
 }

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::broker::Broker;
-use crate::domain::{Resource, TenantId, WorkerId};
+use crate::domain::{Resource, TenantId, WorkerId, fnv1a};
 
 /// How long a list of live workers is believed. An old one costs a poll's delay, nothing else.
 const FRESH: Duration = Duration::from_secs(1);
@@ -15,7 +15,7 @@ const TENANTS: usize = 4_096;
 /// The live workers of each tenant, as last seen.
 #[derive(Default)]
 pub(crate) struct LiveWorkers {
-    seen: Mutex<HashMap<TenantId, (Instant, Vec<WorkerId>)>>,
+    seen: Mutex<HashMap<TenantId, (Instant, Vec<Candidate>)>>,
 }
 
 impl LiveWorkers {
@@ -33,6 +33,7 @@ impl LiveWorkers {
         let Ok(workers) = broker.live_workers(&resource.tenant).await else {
             return true; // Claiming decides; better twice than not at all.
         };
+        let workers: Vec<Candidate> = workers.into_iter().map(Candidate::new).collect();
         let chosen = pick(&workers, resource).is_none_or(|worker| worker == me);
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if seen.len() >= TENANTS {
@@ -43,18 +44,29 @@ impl LiveWorkers {
     }
 }
 
-/// Rendezvous hashing: the worker with the highest score for this resource. When one comes or goes, only
-/// the resources it had or gets change hands.
-fn pick<'a>(workers: &'a [WorkerId], resource: &Resource) -> Option<&'a WorkerId> {
-    let name = resource.to_string();
-    workers.iter().max_by_key(|worker| score(worker.as_str(), &name))
+/// A live worker, with the hash of its name: every worker scores all of them for every command that it hears of.
+struct Candidate {
+    id: WorkerId,
+    hash: u64,
 }
 
-/// FNV-1a over both, then mixed: FNV alone hardly stirs the high bits with its last bytes.
-fn score(worker: &str, resource: &str) -> u64 {
-    let bytes = worker.bytes().chain([0]).chain(resource.bytes());
-    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
+impl Candidate {
+    fn new(id: WorkerId) -> Self {
+        Self { hash: mixed(fnv1a(id.as_str())), id }
+    }
+}
+
+/// Rendezvous hashing: the worker with the highest score for this resource. When one comes or goes, only
+/// the resources it had or gets change hands.
+fn pick<'a>(workers: &'a [Candidate], resource: &Resource) -> Option<&'a WorkerId> {
+    let hash = fnv1a(&resource.to_string());
+    workers.iter().max_by_key(|worker| mixed(worker.hash ^ hash)).map(|worker| &worker.id)
+}
+
+/// FNV alone hardly stirs the high bits with its last bytes.
+fn mixed(hash: u64) -> u64 {
     let hash = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    let hash = (hash ^ (hash >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
     hash ^ (hash >> 33)
 }
 
@@ -68,15 +80,16 @@ mod tests {
 
     #[test]
     fn work_is_shared_evenly_and_only_a_lost_workers_share_moves() {
-        let three: Vec<WorkerId> = ["w1", "w2", "w3"].iter().map(|id| id.parse().expect("id")).collect();
+        let three: Vec<Candidate> =
+            ["w1", "w2", "w3"].iter().map(|id| Candidate::new(id.parse().expect("id"))).collect();
         for worker in &three {
-            let share = resources().filter(|r| pick(&three, r) == Some(worker)).count();
-            assert!((200..400).contains(&share), "{worker} got {share} of 900");
+            let share = resources().filter(|r| pick(&three, r) == Some(&worker.id)).count();
+            assert!((200..400).contains(&share), "{} got {share} of 900", worker.id);
         }
         let two = &three[..2];
         for resource in resources() {
             let before = pick(&three, &resource).expect("someone");
-            if before != &three[2] {
+            if before != &three[2].id {
                 assert_eq!(pick(two, &resource), Some(before));
             }
         }

@@ -119,10 +119,19 @@ impl Stack {
         Place::open(settings.clone(), name).await
     }
 
-    /// Redis as it was at the start.
+    /// Redis as it was at the start, its append-only file too: gigabytes on their way to the disk would be in the
+    /// way of whatever comes next.
     pub(super) async fn flush(&self, place: &Place) -> anyhow::Result<()> {
         place.broker.show(&["FLUSHALL".to_owned(), "SYNC".to_owned()]).await?;
-        Ok(())
+        place.broker.show(&["BGREWRITEAOF".to_owned()]).await?;
+        for _ in 0..200 {
+            let info = place.broker.show(&["INFO".to_owned(), "persistence".to_owned()]).await?.join("\n");
+            if info.contains("aof_rewrite_in_progress:0") && info.contains("aof_rewrite_scheduled:0") {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        bail!("Redis did not rewrite its append-only file")
     }
 
     fn own(&mut self, settings: &Settings, words: &[&str], set: &[&str]) -> anyhow::Result<Process> {

@@ -78,7 +78,7 @@ fn shell(line: &str, redis: &RedisServer, broker: &Broker) -> Command {
     let mut shell = Command::new("sh");
     shell.args(["-c", line]).stdin(Stdio::null());
     shell.env("PORT", redis.port().to_string()).env("TENANT", "acme").env("JOB", "j1");
-    shell.env("USER_ID", submission("j1", Action::Pause).user.encoded().into_owned());
+    shell.env("USER_ID", submission("j1", Action::Pause).user.encoded());
     shell.env("TAG", broker.keys().partition(&job("j1").tenant).to_string());
     shell
 }
@@ -121,7 +121,7 @@ async fn every_key_and_every_field_that_exists_is_on_the_page() {
     fill(&broker).await;
     let mut connection = redis::Client::open(redis.url()).expect("address").get_connection().expect("connect");
     let tag = broker.keys().partition(&job("j1").tenant).to_string();
-    let user = submission("j1", Action::Pause).user.encoded().into_owned();
+    let user = submission("j1", Action::Pause).user.encoded();
     let all: Vec<String> = redis::cmd("KEYS").arg(format!("wh:{tag}:*")).query(&mut connection).expect("keys");
     assert!(all.len() >= 15, "{all:?}");
     for key in all {

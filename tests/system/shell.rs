@@ -151,3 +151,14 @@ async fn whoever_follows_a_job_is_not_put_off_by_a_gateway_that_is_started_again
     assert_eq!((&row["status"], &row["error_message"]), (&"failed".into(), &"no more rows".into()), "{row}");
     assert_eq!(follow.0.wait().expect("wait").code(), Some(1), "a job that failed");
 }
+
+#[test]
+fn whoever_has_read_enough_is_not_told_of_a_panic() {
+    let folder = tempfile::tempdir().expect("folder");
+    let (reader, writer) = std::io::pipe().expect("pipe");
+    drop(reader);
+    let mut command = wheelhouse(folder.path(), &["token", "--user", "ann", "--tenant", "acme"]);
+    command.env("WHEELHOUSE__AUTH__HS256_SECRET", "a-secret-for-tests-of-32-bytes-or-more").stdout(writer);
+    let ended = command.stderr(Stdio::piped()).output().expect("run wheelhouse");
+    assert!(ended.status.success() && ended.stderr.is_empty(), "{ended:?}");
+}

@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::domain::{Progress, ResourceId};
 use crate::worker::process::output::{Sink, pass_through};
-use crate::worker::process::progress::ProgressReader;
+use crate::worker::process::progress::{ProgressReader, without_colours};
 
 /// Longest last line of standard error in a job's error, in characters.
 const LAST_ERROR: usize = 300;
@@ -102,9 +102,10 @@ impl Output {
     }
 }
 
-/// Without control characters, which could do things to the terminal of whoever reads the job.
+/// Without colours and control characters, which could do things to the terminal of whoever reads the job.
 fn printable(line: &[u8]) -> String {
-    String::from_utf8_lossy(line).trim().chars().filter(|c| !c.is_control()).take(LAST_ERROR).collect()
+    let line = without_colours(line);
+    String::from_utf8_lossy(&line).trim().chars().filter(|c| !c.is_control()).take(LAST_ERROR).collect()
 }
 
 /// Only where both streams are a terminal: anything else wants the program's bytes and nothing else.

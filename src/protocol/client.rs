@@ -181,12 +181,9 @@ fn when(run_at: Option<&serde_json::Value>, delay: Option<&serde_json::Value>) -
     match (given(run_at), given(delay)) {
         (None, None) => Ok(When::Now),
         (Some(_), Some(_)) => Err("Give run_at or delay_seconds, not both"),
-        (Some(at), None) => {
-            let at = at.as_str().and_then(|at| at.parse::<jiff::Timestamp>().ok());
-            at.map(|at| When::At(at.as_millisecond())).ok_or(
-                "run_at must be an RFC 3339 time with its zone, as in 2026-01-31T22:00:00Z or 2026-01-31T22:00:00+01:00",
-            )
-        }
+        (Some(at), None) => at.as_str().and_then(time).map(|at| When::At(at.as_millisecond())).ok_or(
+            "run_at must be an RFC 3339 time with its zone, as in 2026-01-31T22:00:00Z or 2026-01-31T22:00:00+01:00",
+        ),
         (None, Some(delay)) => {
             let seconds = delay.as_u64().and_then(|seconds| u32::try_from(seconds).ok());
             seconds
@@ -195,6 +192,28 @@ fn when(run_at: Option<&serde_json::Value>, delay: Option<&serde_json::Value>) -
                 .ok_or("delay_seconds must be whole seconds, 31622400 (366 days) at most")
         }
     }
+}
+
+/// An RFC 3339 time. The library reads more than that (`20260131T22Z`, zones a day away from UTC, names of zones), but
+/// what is written so is more likely a mistake, and a command at the wrong hour is worse than none.
+fn time(text: &str) -> Option<jiff::Timestamp> {
+    let is_zone = |zone: &[u8]| match zone {
+        b"Z" | b"z" => true,
+        [b'+' | b'-', hour @ .., b':', _, _] => hour.len() == 2 && hour < b"24".as_slice(),
+        _ => false,
+    };
+    let (seconds, rest) = text.as_bytes().split_at_checked("2026-01-31T22:00:00".len())?;
+    let whole = seconds.iter().enumerate().all(|(at, byte)| match at {
+        4 | 7 => *byte == b'-',
+        10 => matches!(byte, b'T' | b't' | b' '),
+        13 | 16 => *byte == b':',
+        _ => byte.is_ascii_digit(),
+    });
+    let zone_at = match rest.strip_prefix(b".") {
+        Some(fraction) => 1 + fraction.iter().take_while(|byte| byte.is_ascii_digit()).count(),
+        None => 0,
+    };
+    (whole && is_zone(&rest[zone_at..])).then(|| text.parse().ok())?
 }
 
 pub(super) fn command_word(word: &str) -> Option<(Action, ResourceKind)> {
@@ -249,6 +268,16 @@ mod tests {
             r#"{"type":"cancel_job","run_at":"tomorrow"}"#,
             r#"{"type":"cancel_job","run_at":"2026-01-31T22:00:00"}"#,
             r#"{"type":"cancel_job","run_at":1760000000}"#,
+            r#"{"type":"cancel_job","run_at":""}"#,
+            r#"{"type":"cancel_job","run_at":"20260131T220000Z"}"#,
+            r#"{"type":"cancel_job","run_at":"2026-01-31T22:00Z"}"#,
+            r#"{"type":"cancel_job","run_at":"2026-02-30T22:00:00Z"}"#,
+            r#"{"type":"cancel_job","run_at":"2026-01-31T24:00:00Z"}"#,
+            r#"{"type":"cancel_job","run_at":"2026-01-31T22:00:00+25:00"}"#,
+            r#"{"type":"cancel_job","run_at":"2026-01-31T22:00:00+01"}"#,
+            r#"{"type":"cancel_job","run_at":"2026-01-31T22:00:00.Z"}"#,
+            r#"{"type":"cancel_job","run_at":"2026-01-31T22:00:00+01:00[Europe/Berlin]"}"#,
+            r#"{"type":"cancel_job","run_at":"-002026-01-31T22:00:00Z"}"#,
             r#"{"type":"cancel_job","run_at":"2026-01-31T22:00:00Z","delay_seconds":5}"#,
             r#"{"type":"cancel_scheduled"}"#,
             r#"{"type":"cancel_scheduled","schedule_id":"s1"}"#,
@@ -270,7 +299,15 @@ mod tests {
         };
         assert_eq!(when(r#""delay_seconds":0"#), When::After(0));
         assert_eq!(when(r#""delay_seconds":90,"run_at":null"#), When::After(90));
-        assert_eq!(when(r#""run_at":"1970-01-01T01:00:01+01:00""#), When::At(1_000));
+        for time in [
+            "1970-01-01T01:00:01+01:00",
+            "1970-01-01T00:00:01Z",
+            "1970-01-01t00:00:01.000z",
+            "1970-01-01 00:00:01.000999999-00:00",
+            "1969-12-31T10:00:01-14:00",
+        ] {
+            assert_eq!(when(&format!(r#""run_at":"{time}""#)), When::At(1_000), "{time}");
+        }
         let text = r#"{"type":"cancel_scheduled","schedule_id":"0190f3c8-0000-7000-8000-000000000001"}"#;
         assert!(matches!(
             parse(text, Job),

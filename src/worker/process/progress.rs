@@ -1,5 +1,7 @@
 //! Progress out of a program's own words: lines `{"progress":42}` or `42%`.
 
+use std::borrow::Cow;
+
 use serde::Deserialize;
 
 use crate::domain::Progress;
@@ -70,6 +72,7 @@ struct Spoken {
 impl ProgressReader {
     /// What the line says about progress, if it says something new.
     pub fn read(&mut self, line: &[u8]) -> Option<Progress> {
+        let line = without_colours(line);
         let line = line.trim_ascii();
         let mut next = self.latest.clone();
         if line.first() == Some(&b'{') {
@@ -92,6 +95,26 @@ impl ProgressReader {
     pub fn latest(&self) -> &Progress {
         &self.latest
     }
+}
+
+/// The line without what only a terminal understands (`ESC [ 32 m`): its numbers are none of the program's.
+pub fn without_colours(line: &[u8]) -> Cow<'_, [u8]> {
+    const ESCAPE: u8 = 0x1b;
+    if !line.contains(&ESCAPE) {
+        return Cow::Borrowed(line);
+    }
+    let mut plain = Vec::with_capacity(line.len());
+    let mut rest = line;
+    while let Some(at) = rest.windows(2).position(|pair| pair == [ESCAPE, b'[']) {
+        plain.extend_from_slice(&rest[..at]);
+        let sequence = &rest[at + 2..];
+        // Parameters, then one byte that ends it; anything else is no sequence, and left as it is.
+        let end = sequence.iter().position(|b| !(0x20..=0x3f).contains(b)).unwrap_or(sequence.len());
+        let ends = sequence.get(end).is_none_or(|b| (0x40..=0x7e).contains(b));
+        rest = &sequence[(end + usize::from(ends)).min(sequence.len())..];
+    }
+    plain.extend_from_slice(rest);
+    Cow::Owned(plain)
 }
 
 /// `None` when the line is JSON about something else.
@@ -168,6 +191,12 @@ mod tests {
             assert_eq!(percent(line), expected, "{line:?}");
         }
         assert_eq!(percent("\u{1b}[2K 12%"), Some(12));
+        for line in
+            ["\u{1b}[32m42%\u{1b}[0m", "\u{1b}[1;32m 42\u{1b}[0m%", "\u{1b}[1m{\"progress\":42}\u{1b}[0m", "42%\u{1b}["]
+        {
+            assert_eq!(percent(line), Some(42), "{line:?}");
+        }
+        assert_eq!(percent("\u{1b}[42m%\u{1b}[0m"), None, "a colour is no number");
         assert_eq!(ProgressReader::default().read(b"\xff\xfe 9%").map(|p| p.progress_percent), Some(9));
     }
 

@@ -257,7 +257,7 @@ async fn not_started(store: &Store, hosted: &HostedJob, error: &str) {
 /// The program is gone while its job is paused: nobody will resume it, so it is resumed and has failed, in one
 /// transaction, as the jobs of a run that died.
 async fn record_interrupted(store: &Store, broker: &Broker, run: &Run, error: &str) -> Option<Settled> {
-    let job = store.release_dead(run, error).await.ok()?;
+    let job = store.release_dead(run, error, 1).await.ok()?;
     let Some(Released { job, resumed }) = job else { return Some(Settled::Lost) };
     for status in resumed.then_some(JobStatus::Running).into_iter().chain([job.status]) {
         let message = server::job_status(&run.job, status, None);

@@ -58,16 +58,18 @@ impl Store {
     }
 
     fn migrator(&self) -> Migrator {
-        let (first, jobs, audit) = match &self.database {
+        let (first, jobs, audit, unended) = match &self.database {
             Database::Sqlite { .. } => (
                 include_str!("../../migrations/sqlite/0001_first.sql"),
                 include_str!("../../migrations/sqlite/0002_jobs.sql"),
                 include_str!("../../migrations/sqlite/0003_audit.sql"),
+                include_str!("../../migrations/sqlite/0004_unended.sql"),
             ),
             Database::Postgres { .. } => (
                 include_str!("../../migrations/postgres/0001_first.sql"),
                 include_str!("../../migrations/postgres/0002_jobs.sql"),
                 include_str!("../../migrations/postgres/0003_audit.sql"),
+                include_str!("../../migrations/postgres/0004_unended.sql"),
             ),
         };
         let migration = |version, name: &'static str, text: &'static str| {
@@ -77,6 +79,7 @@ impl Store {
             migration(1, "first", first),
             migration(2, "jobs", jobs),
             migration(3, "audit", audit),
+            migration(4, "unended", unended),
         ]);
         migrator.set_locking(false);
         migrator

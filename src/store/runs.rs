@@ -63,7 +63,8 @@ impl Store {
         progress_values(&mut values, &account.progress);
         values.push(account.resume_point.as_ref().map(ToString::to_string).into());
         let text = format!(
-            "UPDATE jobs SET {PROGRESS}, resume_point = COALESCE($11, resume_point), updated_at = {{now}}
+            "UPDATE jobs SET {PROGRESS}, deaths = CASE WHEN $11 <> COALESCE(resume_point, '') THEN 0 ELSE deaths END,
+               resume_point = COALESCE($11, resume_point), updated_at = {{now}}
              WHERE {MINE} AND status IN ('running', 'paused')"
         );
         let mut tx = self.database.write().await?;
@@ -145,8 +146,9 @@ impl Store {
     }
 
     /// The host died: a queued job waits for another worker (or stays paused), an attached one has failed; a paused
-    /// one by way of `running`, since nothing else leads there. `None`: it had moved on.
-    pub async fn release_dead(&self, run: &Run, error: &str) -> Result<Option<Released>, StoreError> {
+    /// one by way of `running`, since nothing else leads there. So has a queued one in which the `deaths`-th worker
+    /// died without its getting further: it may be what kills them. `None`: it had moved on.
+    pub async fn release_dead(&self, run: &Run, error: &str, deaths: u32) -> Result<Option<Released>, StoreError> {
         let mut tx = self.database.write().await?;
         hold_campaign(&mut tx, &run.job).await?;
         let mut values = mine(run);
@@ -155,12 +157,16 @@ impl Store {
              WHERE {MINE} AND origin = 'attached' AND status = 'paused'"
         );
         let resumed = tx.execute(&text, &values).await? > 0;
-        values.push(error.into());
+        values.extend([error.into(), i64::from(deaths).into(), many_deaths(deaths).into()]);
+        // What stands paused does nothing that could kill anyone.
+        let poison = "origin = 'queued' AND status = 'running' AND deaths + 1 >= $6";
         let text = format!(
             "UPDATE jobs SET host = NULL, updated_at = {{now}}, {LET_GO},
-               status = CASE WHEN origin = 'attached' THEN 'failed' WHEN status = 'running' THEN 'pending' ELSE status END,
-               error_message = CASE WHEN origin = 'attached' THEN $5 ELSE error_message END,
-               completed_at = CASE WHEN origin = 'attached' THEN {{now}} ELSE completed_at END
+               deaths = CASE WHEN status = 'running' THEN deaths + 1 ELSE deaths END,
+               status = CASE WHEN origin = 'attached' OR ({poison}) THEN 'failed' WHEN status = 'running' THEN 'pending'
+                 ELSE status END,
+               error_message = CASE WHEN origin = 'attached' THEN $5 WHEN {poison} THEN $7 ELSE error_message END,
+               completed_at = CASE WHEN origin = 'attached' OR ({poison}) THEN {{now}} ELSE completed_at END
              WHERE {MINE} AND status IN ('pending', 'running', 'paused')"
         );
         if tx.execute(&text, &values).await? == 0 {
@@ -205,6 +211,11 @@ impl Store {
         tx.commit().await?;
         Ok(changed > 0)
     }
+}
+
+fn many_deaths(deaths: u32) -> String {
+    let workers = if deaths == 1 { "A worker".to_owned() } else { format!("{deaths} workers") };
+    format!("{workers} died while running this job. Look at their machines' logs (memory?) before you submit it again")
 }
 
 /// First wait for a retry at its longest; doubled each time.

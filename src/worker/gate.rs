@@ -252,6 +252,25 @@ impl Gate {
         }
     }
 
+    /// Before the code begins: commands wait for the job, and the code of one that is to be cancelled need not start.
+    /// Stands at the gate until one of them wants something, none waits any more, or `most` is over.
+    pub(crate) async fn before_begin(
+        &self,
+        mut commands: watch::Receiver<i64>,
+        most: Duration,
+    ) -> Result<(), Cancelled> {
+        if *commands.borrow() > 0 {
+            let mut wanted = self.wanted.subscribe();
+            let _parked = Parked::place(self);
+            tokio::select! {
+                _ = wanted.wait_for(|wanted| *wanted != Wanted::Go) => {}
+                _ = commands.wait_for(|waiting| *waiting == 0) => {}
+                () = tokio::time::sleep(most) => {}
+            }
+        }
+        self.checkpoint().await
+    }
+
     /// `None`: wait.
     fn may_go(&self, wanted: &Wanted) -> Option<Result<(), Cancelled>> {
         match wanted {

@@ -56,6 +56,8 @@ pub(crate) struct Hosted {
     /// As in the row, as far as this process knows.
     pub(crate) status: watch::Sender<JobStatus>,
     pub(crate) last_renewed: watch::Sender<Instant>,
+    /// Commands that waited for it at the last renewal.
+    pub(crate) commands: watch::Sender<i64>,
     /// Asks the writer to pass everything on now. A few callers at most: a command and the end.
     flush: mpsc::Sender<Flush>,
 }
@@ -76,6 +78,7 @@ impl Hosted {
             gate,
             phase: watch::Sender::new(Phase::Open),
             last_renewed: watch::Sender::new(Instant::now()),
+            commands: watch::Sender::new(0),
             flush,
         };
         (Arc::new(hosted), hear_flush)

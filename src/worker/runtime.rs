@@ -116,8 +116,15 @@ async fn supervise(
     code: BoxFuture<'static, Outcome>,
 ) {
     let driver = gate.clone();
+    // A dead host's claim on a command lasts no longer than the lease.
+    let (commands, most) = (hosted.commands.subscribe(), core.settings.command.lease + Duration::from_secs(1));
+    let begin = async move {
+        driver.before_begin(commands, most).await.map_err(JobError::Cancelled)?;
+        code.await
+    };
     // A task of its own: a panic in it is caught, and nothing it does holds up renewals.
-    let mut running = core.tracker.spawn(async move { driver.drive(code).await });
+    let driver = gate.clone();
+    let mut running = core.tracker.spawn(async move { driver.drive(begin).await });
     let abort = AbortOnDrop(running.abort_handle());
     let in_time = tokio::select! {
         outcome = &mut running => Some(outcome),

@@ -36,6 +36,7 @@ impl Core {
         match self.broker.renew_run(hosted.resource(), &self.id, hosted.run().number).await {
             Ok(RunState::Held { waiting }) => {
                 hosted.confirm();
+                hosted.commands.send_replace(waiting);
                 if waiting > 0 {
                     self.offer(hosted.resource().clone());
                 }

@@ -107,13 +107,42 @@ pub async fn a_job_handed_back_goes_on_where_it_was_and_a_dead_hosts_too(db: Db)
     let second = claim(&db, "w2").await.expect("claimed");
     assert_eq!(second.resume_point, Some(json!({"row": 7})));
     assert_eq!(db.store.hosted_runs().await.expect("runs"), vec![second.run.clone()]);
-    assert!(db.store.release_dead(&first.run, "died").await.expect("release").is_none());
-    let released = db.store.release_dead(&second.run, "died").await.expect("release").expect("it was its");
+    assert!(db.store.release_dead(&first.run, "died", 5).await.expect("release").is_none());
+    let released = db.store.release_dead(&second.run, "died", 5).await.expect("release").expect("it was its");
     assert_eq!(released.job.status, JobStatus::Pending);
     let attached = db.store.create_attached_job(&new_job("a", None), &worker("w3")).await.expect("create");
     assert_eq!(attached.job.status, JobStatus::Running);
-    let released = db.store.release_dead(&attached.run, "died").await.expect("release").expect("it was its");
+    let released = db.store.release_dead(&attached.run, "died", 5).await.expect("release").expect("it was its");
     assert_eq!((released.job.status, released.job.error_message.as_deref()), (JobStatus::Failed, Some("died")));
+}
+
+pub async fn a_job_in_which_worker_after_worker_dies_has_failed_unless_it_gets_further(db: Db) {
+    db.store.create_job(&new_job("j", None)).await.expect("create");
+    let dies = async |point: Option<i64>| {
+        let taken = claim(&db, "w").await.expect("claimed");
+        if let Some(row) = point {
+            let account = Account { resume_point: Some(json!({ "row": row })), ..Account::default() };
+            assert!(db.store.save(&taken.run, &account).await.expect("save"));
+        }
+        db.store.release_dead(&taken.run, "died", 3).await.expect("release").expect("it was its").job
+    };
+    for point in [None, Some(7), Some(8), Some(8)] {
+        assert_eq!(dies(point).await.status, JobStatus::Pending, "{point:?}");
+    }
+    // One that leaves in good order is none of them, nor is one in which the job stood paused.
+    let taken = claim(&db, "w").await.expect("claimed");
+    assert!(db.store.hand_back(&taken.run).await.expect("hand back"));
+    let taken = claim(&db, "w").await.expect("claimed");
+    let pause = Change { run: Some(taken.run.clone()), ..change(job("j"), Action::Pause, 1) };
+    db.store.apply(&pause).await.expect("apply");
+    let released = db.store.release_dead(&taken.run, "died", 3).await.expect("release").expect("it was its");
+    assert_eq!(released.job.status, JobStatus::Paused);
+    db.store.apply(&change(job("j"), Action::Resume, 2)).await.expect("apply");
+    let row = dies(Some(8)).await;
+    assert_eq!((row.status, row.retry_count), (JobStatus::Failed, 0));
+    let words = row.error_message.expect("words");
+    assert!(words.starts_with("3 workers died while running this job"), "{words}");
+    assert!(row.completed_at.is_some() && claim(&db, "w").await.is_none());
 }
 
 pub async fn an_attached_job_is_never_handed_to_another_worker(db: Db) {
@@ -164,7 +193,7 @@ pub async fn a_paused_attached_job_of_a_dead_host_is_resumed_and_has_failed(db: 
         db.sql("CREATE TRIGGER step AFTER UPDATE ON jobs FOR EACH ROW EXECUTE FUNCTION step()").await
     }
     .expect("create");
-    let released = db.store.release_dead(&attached.run, "died").await.expect("release").expect("it was its");
+    let released = db.store.release_dead(&attached.run, "died", 5).await.expect("release").expect("it was its");
     assert!(released.resumed);
     assert_eq!((released.job.status, released.job.error_message.as_deref()), (JobStatus::Failed, Some("died")));
     let odd = "INSERT INTO steps SELECT was, is_now FROM steps WHERE (was, is_now) NOT IN

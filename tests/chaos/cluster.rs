@@ -79,6 +79,8 @@ impl Cluster {
         // Whatever Redis has answered is on the disk.
         let mut fleet = Fleet::on(RedisServer::start_with(|| ["--appendfsync", "always"].map(str::to_owned).to_vec()));
         fleet.set("COMMAND__LEASE_SECONDS", "2");
+        // Workers die of the plan here, and not of the jobs that they run.
+        fleet.set("WORKER__DEATHS_PER_JOB", "1000000");
         let mut database_url = format!("sqlite://{}", fleet.database().display());
         let sql = match plan.database {
             Database::Sqlite => Sql::sqlite(&fleet.database()).await,

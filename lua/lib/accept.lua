@@ -1,9 +1,10 @@
 -- Takes a command in for good: record, queue, audit entry, and a word to the workers.
 
--- A cancel outranks the pauses and resumes that wait. One that is being carried out is told by `cancel`.
+-- A cancel outranks the pauses and resumes that wait. One that was ever claimed is left to the workers, told by
+-- `cancel`: it is being carried out, or its worker died or put it back, and it may be in SQL already.
 local function supersede(keys, c, now_ms)
   local held = redis.call('HMGET', keys.state, 'command', 'until')
-  local claimed = held[1] and held[2] and tonumber(held[2]) > now_ms and held[1] or nil
+  local claimed = held[1]
   for _, id in ipairs(redis.call('LRANGE', keys.queue, 0, -1)) do
     local record = id ~= claimed and redis.call('HGET', keys.commands, id)
     local accepted, text = string.match(record or '', '^(%d+)|%d+|(.*)$')
@@ -13,12 +14,12 @@ local function supersede(keys, c, now_ms)
         waiting.audit .. ',"outcome":"Superseded by cancel","attempts":0,"latency_ms":'
           .. whole(now_ms - tonumber(accepted)) .. '}',
         c.reply_channel, now_ms)
-      if id == held[1] then
-        -- It waited for a retry, or its worker died; the cancel need not wait.
-        redis.call('HDEL', keys.state, 'command', 'holder', 'until', 'attempts', 'not_before', 'desired')
-        ready_at(keys.ready, keys.tenants, c.resource, now_ms)
-      end
     end
+  end
+  if claimed and not (held[2] and tonumber(held[2]) > now_ms) then
+    -- Nobody has it now: it need not wait for its next try to give way.
+    redis.call('HDEL', keys.state, 'not_before')
+    ready_at(keys.ready, keys.tenants, c.resource, now_ms)
   end
   redis.call('HSET', keys.state, 'cancel', c.command)
 end

@@ -149,7 +149,13 @@ pub(super) fn once_each(ids: Vec<ResourceId>, field: &str) -> Result<Vec<Resourc
     }
 }
 
+/// A list would be read as well, field after field, and `[null,null,null]` is everything.
+pub(super) fn object(filter: &serde_json::Value) -> Result<(), String> {
+    if filter.is_object() { Ok(()) } else { Err(r#"filter must be an object, as in {"status":"running"}"#.to_owned()) }
+}
+
 fn selection(filter: serde_json::Value, kind: ResourceKind) -> Result<Selection, String> {
+    object(&filter)?;
     let odd = |error: serde_json::Error| format!("filter: {error}");
     Ok(match kind {
         ResourceKind::Job => {
@@ -269,6 +275,8 @@ mod tests {
             (r#"{"type":"cancel_jobs","job_ids":["a:b"]}"#, "an id must be"),
             (r#"{"type":"cancel_jobs","job_ids":"a"}"#, "a sequence"),
             (r#"{"type":"cancel_jobs","job_ids":["a"],"dry-run":true}"#, "unknown field `dry-run`"),
+            (r#"{"type":"cancel_jobs","filter":[null,null,null]}"#, "must be an object"),
+            (r#"{"type":"cancel_campaigns","filter":"active"}"#, "must be an object"),
             (r#"{"type":"cancel_jobs","filter":{"stat":"running"}}"#, "unknown field `stat`"),
             (r#"{"type":"cancel_campaigns","filter":{"campaign_id":"c"}}"#, "unknown field `campaign_id`"),
             (r#"{"type":"cancel_jobs","filter":{"status":"walking"}}"#, "pending, running, paused"),

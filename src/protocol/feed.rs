@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::batch::{Words, job_type, known_statuses, once_each};
+use super::batch::{Words, job_type, known_statuses, object, once_each};
 use crate::domain::{JobFacts, ResourceId, ResourceKind};
 
 /// A filter, as understood. The default wants everything.
@@ -41,7 +41,10 @@ impl FeedFilter {
     pub fn read(value: Option<&Value>) -> Result<Self, String> {
         let raw: Raw = match value {
             None | Some(Value::Null) => Raw::default(),
-            Some(value) => Raw::deserialize(value).map_err(|error| format!("filter: {error}"))?,
+            Some(value) => {
+                object(value)?;
+                Raw::deserialize(value).map_err(|error| format!("filter: {error}"))?
+            }
         };
         let ids = |ids: Option<Vec<ResourceId>>, field| {
             ids.map(|ids| once_each(ids, field).map(HashSet::from_iter)).transpose()
@@ -226,6 +229,7 @@ mod tests {
             (json!({"kinds": []}), "kinds is empty"),
             (json!({"job_ids": []}), "job_ids is empty"),
             (json!({"job_ids": ["a b"]}), "an id must be"),
+            (json!([null, null]), "must be an object"),
             (json!({"status": ["walking"]}), "active, cancelled"),
             (json!([]), "filter"),
             (json!("x"), "filter"),

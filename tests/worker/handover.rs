@@ -172,17 +172,20 @@ async fn a_worker_serves_its_own_tenants_only() {
     worker.drain().await;
 }
 
-/// A pause, taken up by a worker that dies while its lease lasts, and a cancel that comes before the lease ends.
+/// A pause, taken up by a worker that dies with it, and a cancel that comes before or after its lease ends.
 async fn broken_off(
     world: &World,
     job: &Resource,
+    in_time: bool,
     die: impl AsyncFnOnce(&Claim),
 ) -> (serde_json::Value, serde_json::Value) {
     let pause = world.submit(Action::Pause, job).await;
     let doomed = "doomed".parse().expect("id");
-    let claimed = world.broker.claim(job, &doomed, Duration::from_secs(5)).await.expect("claim");
+    let lease = if in_time { Duration::from_secs(5) } else { Duration::from_millis(1) };
+    let claimed = world.broker.claim(job, &doomed, lease).await.expect("claim");
     let Claimed::Command(claim) = claimed else { panic!("{claimed:?}") };
     die(&claim).await;
+    tokio::time::sleep(Duration::from_millis(2)).await;
     let cancel = world.submit(Action::Cancel, job).await;
     let heir = world.worker("heir", |builder| builder).await;
     let results = (world.result(job, pause).await, world.result(job, cancel).await);
@@ -192,27 +195,31 @@ async fn broken_off(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pause_whose_worker_died_gives_way_to_a_cancel_that_came_after_it() {
-    let world = World::new().await;
-    let job = world.job("j").await;
-    let (pause, cancel) = broken_off(&world, &job, async |_| {}).await;
-    assert_eq!((&pause["type"], &pause["error"]), (&json!("pause_failed"), &json!("Superseded by cancel")));
-    assert_eq!(cancel["type"], "cancel_succeeded");
-    let messages = world.messages(&job);
-    assert!(!messages.iter().any(|m| m["status"] == "paused"), "it never stood paused: {messages:#?}");
+    for in_time in [true, false] {
+        let world = World::new().await;
+        let job = world.job("j").await;
+        let (pause, cancel) = broken_off(&world, &job, in_time, async |_| {}).await;
+        assert_eq!((&pause["type"], &pause["error"]), (&json!("pause_failed"), &json!("Superseded by cancel")));
+        assert_eq!(cancel["type"], "cancel_succeeded");
+        let messages = world.messages(&job);
+        assert!(!messages.iter().any(|m| m["status"] == "paused"), "it never stood paused: {messages:#?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pause_that_was_applied_before_its_worker_died_has_succeeded_whatever_came_after_it() {
-    let world = World::new().await;
-    let job = world.job("j").await;
-    let (pause, cancel) = broken_off(&world, &job, async |claim| {
-        let (user, action) = (claim.user.clone(), claim.action);
-        let (command, resource, fence) = (claim.command, claim.resource.clone(), claim.fence);
-        let change = Change { command, resource, action, user, fence, run: None };
-        let applied = world.store.apply(&change).await.expect("apply");
-        assert!(matches!(applied, Applied::Succeeded { changed: true, .. }), "{applied:?}");
-    })
-    .await;
-    assert_eq!((&pause["type"], &pause["status"]), (&json!("pause_succeeded"), &json!("paused")));
-    assert_eq!(cancel["type"], "cancel_succeeded");
+    for in_time in [true, false] {
+        let world = World::new().await;
+        let job = world.job("j").await;
+        let (pause, cancel) = broken_off(&world, &job, in_time, async |claim| {
+            let (user, action) = (claim.user.clone(), claim.action);
+            let (command, resource, fence) = (claim.command, claim.resource.clone(), claim.fence);
+            let change = Change { command, resource, action, user, fence, run: None };
+            let applied = world.store.apply(&change).await.expect("apply");
+            assert!(matches!(applied, Applied::Succeeded { changed: true, .. }), "{applied:?}");
+        })
+        .await;
+        assert_eq!((&pause["type"], &pause["status"]), (&json!("pause_succeeded"), &json!("paused")));
+        assert_eq!(cancel["type"], "cancel_succeeded");
+    }
 }

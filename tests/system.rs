@@ -431,3 +431,27 @@ async fn a_job_that_fails_twice_completes_at_its_third_try_and_says_what_it_coul
     assert_eq!((&page["failed_items"][0]["item"], &page["next"]), (&json!("row 2"), &json!(null)));
     assert_eq!(cli(&["job", "failed-items", "none"]).0, Some(1));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bench_puts_load_on_a_running_gateway_and_takes_its_rows_away() {
+    let mut fleet = Fleet::new();
+    let gateway = fleet.gateway();
+    fleet.worker();
+    let address = fleet.process(gateway).address.clone();
+    let words =
+        ["bench", "load", "--gateway", &address, "--sockets", "8", "--seconds", "1", "--rate", "40", "--results"];
+    let output = fleet.command(&words).output().expect("run the bench");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    let count = |name: &str| -> Option<u64> {
+        text.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse().ok())
+    };
+    assert_eq!((count("acks"), count("results")), (Some(40), Some(40)), "{text}");
+    assert!(!text.contains("error"), "{text}");
+    let left: (i64, i64) =
+        sqlx::query_as("SELECT (SELECT COUNT(*) FROM jobs), (SELECT COUNT(*) FROM user_permissions)")
+            .fetch_one(&fleet.sql().await)
+            .await
+            .expect("count");
+    assert_eq!(left, (0, 0));
+}

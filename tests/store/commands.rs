@@ -139,6 +139,20 @@ pub async fn many_commands_at_once_each_succeed_or_fail_alone(db: Db) {
     }
 }
 
+pub async fn commands_on_one_job_at_once_each_see_what_the_one_before_has_done(db: Db) {
+    for n in 0..10 {
+        let id = format!("together-{n}");
+        db.sql(&format!("INSERT INTO jobs (id, tenant_id, status) VALUES ('{id}', 'acme', 'running')"))
+            .await
+            .expect("insert");
+        let (pause, resume) = (change(job(&id), Action::Pause, 1), change(job(&id), Action::Resume, 2));
+        let (_, resumed) = tokio::join!(db.store.apply(&pause), db.store.apply(&resume));
+        assert!(matches!(resumed, Ok(Applied::Succeeded { status, .. }) if status == "running"));
+        let row = db.store.job(&job(&id)).await.expect("read").expect("row");
+        assert_eq!(row.status, JobStatus::Running, "the later command stands");
+    }
+}
+
 pub async fn a_resumed_job_without_a_host_waits_for_one(db: Db) {
     db.store.create_job(&new_job("j", None)).await.expect("create");
     db.store.apply(&change(job("j"), Action::Pause, 1)).await.expect("apply");

@@ -1,7 +1,7 @@
 //! What is written down: everything clients sent and saw and every fault, with one monotonic clock, and what
 //! Redis, SQL and the audit trail hold at the end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -127,6 +127,16 @@ pub struct Record {
     pub left: Vec<String>,
     /// The status in SQL. A campaign's is `active (false)` where `is_active` does not fit.
     pub rows: BTreeMap<String, String>,
+}
+
+impl Record {
+    /// Command → the result that is recorded for it.
+    pub fn messages(&self) -> HashMap<&str, Value> {
+        let results = self.results.values().flatten();
+        results
+            .map(|(command, message)| (command.as_str(), serde_json::from_str(message).unwrap_or_default()))
+            .collect()
+    }
 }
 
 /// Everything the checks look at.

@@ -65,13 +65,7 @@ struct Asked<'a> {
 }
 
 fn summaries(history: &History, index: &Index<'_>) -> Vec<Violation> {
-    let recorded: HashMap<&str, Value> = history
-        .record
-        .results
-        .values()
-        .flatten()
-        .map(|(command, message)| (command.as_str(), serde_json::from_str(message).unwrap_or_default()))
-        .collect();
+    let recorded = history.record.messages();
     let mut found = Vec::new();
     let mut asked = BTreeMap::<(usize, &str), Asked<'_>>::new();
     let (mut told, mut closed) = (HashSet::new(), HashSet::new());

@@ -2,8 +2,6 @@
 
 use std::collections::{HashMap, HashSet};
 
-use serde_json::Value;
-
 use super::{Index, Violation, commands_of, is_ack, is_answer, result_of};
 use crate::history::{History, What};
 use crate::plan::WHOLE;
@@ -74,13 +72,7 @@ fn in_redis(history: &History, index: &Index<'_>) -> Vec<Violation> {
 /// What sockets were given is what is recorded, once, and after the ack. The tenant-wide socket tells a result once more
 /// to whoever asks again.
 fn on_sockets(history: &History, index: &Index<'_>) -> Vec<Violation> {
-    let recorded: HashMap<&str, Value> = history
-        .record
-        .results
-        .values()
-        .flatten()
-        .map(|(command, message)| (command.as_str(), serde_json::from_str(message).unwrap_or_default()))
-        .collect();
+    let recorded = history.record.messages();
     let (mut found, mut seen, mut again) = (Vec::new(), HashSet::new(), HashSet::new());
     // On which socket a request was first sent: there its ack comes first, or the word that its outcome is unknown.
     let (mut first_on, mut answered) = (HashMap::new(), HashSet::new());

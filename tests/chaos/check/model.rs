@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 
-use serde_json::Value;
 use wheelhouse::domain::transition::{self, Decision};
 use wheelhouse::domain::{Action, CampaignStatus, JobStatus};
 
@@ -172,13 +171,7 @@ fn results(history: &History, index: &Index<'_>) -> Vec<Violation> {
             applied.insert(command, outcome);
         }
     }
-    let messages: HashMap<&str, Value> = history
-        .record
-        .results
-        .values()
-        .flatten()
-        .map(|(command, message)| (command.as_str(), serde_json::from_str(message).unwrap_or_default()))
-        .collect();
+    let messages = history.record.messages();
     let mut found = Vec::new();
     for row in history.record.audit.iter().filter(|row| row.is_end()) {
         let Some(command) = row.command.as_deref() else { continue };

@@ -80,13 +80,7 @@ fn fates(history: &History, index: &Index<'_>) -> Vec<Violation> {
 /// Denied when it was to run: only who had lost the right; and not accepted from who had lost it long before.
 fn denials(history: &History, index: &Index<'_>) -> Vec<Violation> {
     let mut found = Vec::new();
-    let messages: HashMap<&str, Value> = history
-        .record
-        .results
-        .values()
-        .flatten()
-        .map(|(command, message)| (command.as_str(), serde_json::from_str(message).unwrap_or_default()))
-        .collect();
+    let messages = history.record.messages();
     for (command, row) in &index.denied_late {
         if right(history, row) == Some(true) {
             let what = format!("{command} of {}, who had the right all the time", row.user);

@@ -1,28 +1,47 @@
 //! Failures: the wait for the next try, the time limit of a run, and what is kept of items that failed.
 
+use std::future::Future;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use wheelhouse::domain::{Action, JobStatus, Resource};
 use wheelhouse::store::{FailedItemFilter, NewJob};
 use wheelhouse::worker::process::Program;
 use wheelhouse::worker::{JobContext, JobError};
 
-use crate::code::Outcome;
-use crate::world::{Code, Tape, World, blank, eventually};
+use crate::world::{Code, Running, Tape, World, blank, eventually};
+
+/// Job code that writes on this tape.
+fn on_tape<R>(
+    tape: &Tape,
+    code: impl Fn(JobContext, Tape) -> R + Send + Sync + 'static,
+) -> Code<impl Fn(JobContext) -> R + Send + Sync + 'static> {
+    let tape = tape.clone();
+    Code(move |ctx| code(ctx, tape.clone()))
+}
+
+/// A world with one worker, whose jobs of the kind `code` run this.
+async fn world_of<R>(
+    settings: &[(&str, &str)],
+    code: impl Fn(JobContext, Tape) -> R + Send + Sync + 'static,
+) -> (World, Tape, Running)
+where
+    R: Future<Output = Result<Value, JobError>> + Send + 'static,
+{
+    let (world, tape) = (World::with(settings).await, Tape::new());
+    let worker = world.coder("w1", on_tape(&tape, code)).await;
+    (world, tape, worker)
+}
 
 /// Fails each time, having said so.
-fn failing(tape: &Tape) -> Code<impl Fn(JobContext) -> Outcome + Send + Sync + 'static> {
-    let tape = tape.clone();
-    Code(move |ctx: JobContext| -> Outcome {
-        tape.mark(format!("try of {}", ctx.job().id));
-        Box::pin(async { Err(JobError::Failed("no luck".to_owned())) })
-    })
+async fn failing(ctx: JobContext, tape: Tape) -> Result<Value, JobError> {
+    tape.mark(format!("try of {}", ctx.job().id));
+    Err(JobError::Failed("no luck".to_owned()))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_that_waits_for_its_next_try_obeys_and_once_cancelled_is_never_tried_again() {
-    let (world, tape) = (World::new().await, Tape::new());
+    let (world, tape, worker) = world_of(&[], failing).await;
     // Every wait is an hour: no try comes between the commands.
     let ahead = jiff::Timestamp::now().as_millisecond() + 3_600_000;
     world
@@ -31,7 +50,6 @@ async fn a_job_that_waits_for_its_next_try_obeys_and_once_cancelled_is_never_tri
              BEGIN UPDATE jobs SET run_after = {ahead} WHERE rowid = NEW.rowid; END"
         ))
         .await;
-    let worker = world.coder("w1", failing(&tape)).await;
     let job = world.make(NewJob { max_retries: 9, ..blank("j") }).await;
     world.until_heard(&job, |m| m["type"] == "job_status" && m["status"] == "pending").await;
     let row = world.row(&job).await;
@@ -55,18 +73,13 @@ async fn a_job_that_waits_for_its_next_try_obeys_and_once_cancelled_is_never_tri
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_run_that_takes_too_long_is_ended_tried_again_and_has_failed_in_the_end() {
-    let (world, tape) = (World::new().await, Tape::new());
-    let inside = tape.clone();
-    let code = Code(move |ctx: JobContext| {
-        let tape = inside.clone();
-        async move {
-            tape.mark("try");
-            let cancelled = ctx.guard(std::future::pending::<()>()).await.expect_err("it is ended");
-            tape.mark(format!("{} by {}", cancelled.reason.clone().unwrap_or_default(), cancelled.by));
-            Err(cancelled.into())
-        }
-    });
-    let worker = world.coder("w1", code).await;
+    let code = |ctx: JobContext, tape: Tape| async move {
+        tape.mark("try");
+        let cancelled = ctx.guard(std::future::pending::<()>()).await.expect_err("it is ended");
+        tape.mark(format!("{} by {}", cancelled.reason.clone().unwrap_or_default(), cancelled.by));
+        Err(cancelled.into())
+    };
+    let (world, tape, worker) = world_of(&[], code).await;
     let job = world.make(NewJob { max_retries: 1, timeout_seconds: Some(1), ..blank("j") }).await;
     let row = world.until_status(&job, JobStatus::Failed).await;
     assert_eq!((row.error_message.as_deref(), row.retry_count), (Some("timed out after 1 s"), 1));
@@ -79,17 +92,12 @@ async fn a_run_that_takes_too_long_is_ended_tried_again_and_has_failed_in_the_en
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_time_that_a_job_stands_paused_is_not_running_time() {
-    let (world, tape) = (World::new().await, Tape::new());
-    let inside = tape.clone();
-    let code = Code(move |ctx: JobContext| {
-        let tape = inside.clone();
-        async move {
-            tape.mark("try");
-            ctx.guard(tape.wait("end")).await?;
-            Ok(json!(null))
-        }
-    });
-    let worker = world.coder("w1", code).await;
+    let code = |ctx: JobContext, tape: Tape| async move {
+        tape.mark("try");
+        ctx.guard(tape.wait("end")).await?;
+        Ok(json!(null))
+    };
+    let (world, tape, worker) = world_of(&[], code).await;
     let job = world.make(NewJob { timeout_seconds: Some(6), ..blank("j") }).await;
     tape.until("try", 1).await;
     assert_eq!(world.command(Action::Pause, &job).await, "pause_succeeded");
@@ -103,22 +111,17 @@ async fn the_time_that_a_job_stands_paused_is_not_running_time() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn code_that_does_not_listen_is_dropped_after_the_grace_and_its_programs_are_ended() {
-    let (world, tape) = (World::with(&[("worker.grace_seconds", "1")]).await, Tape::new());
-    let inside = tape.clone();
-    let code = Code(move |ctx: JobContext| {
-        let tape = inside.clone();
-        async move {
-            let keeper = env!("CARGO_BIN_EXE_wheelhouse").into();
-            let program = Program::kept_by(keeper, "sleep", ["1000"]).map_err(JobError::failed)?;
-            let child = ctx.child(program).await?;
-            tape.mark("child");
-            child.ended().await;
-            tape.mark("child ended");
-            std::future::pending::<()>().await;
-            Ok(json!(null))
-        }
-    });
-    let worker = world.coder("w1", code).await;
+    let code = |ctx: JobContext, tape: Tape| async move {
+        let keeper = env!("CARGO_BIN_EXE_wheelhouse").into();
+        let program = Program::kept_by(keeper, "sleep", ["1000"]).map_err(JobError::failed)?;
+        let child = ctx.child(program).await?;
+        tape.mark("child");
+        child.ended().await;
+        tape.mark("child ended");
+        std::future::pending::<()>().await;
+        Ok(json!(null))
+    };
+    let (world, tape, worker) = world_of(&[("worker.grace_seconds", "1")], code).await;
     let job = world.make(NewJob { timeout_seconds: Some(2), ..blank("j") }).await;
     let row = world.until_status(&job, JobStatus::Failed).await;
     assert_eq!(row.error_message.as_deref(), Some("timed out after 2 s"));
@@ -127,22 +130,16 @@ async fn code_that_does_not_listen_is_dropped_after_the_grace_and_its_programs_a
 }
 
 /// Goes through 1,000 items of which every third fails; each waits for the test.
-fn sieve(tape: &Tape) -> Code<impl Fn(JobContext) -> Outcome + Send + Sync + 'static> {
-    let tape = tape.clone();
-    Code(move |ctx: JobContext| -> Outcome {
-        let tape = tape.clone();
-        Box::pin(async move {
-            for n in ctx.resume_point::<u32>()?.unwrap_or(0)..1_000 {
-                ctx.guard(tape.wait("item")).await?;
-                if n % 3 == 0 {
-                    ctx.failed_item(format!("item {n}"), "divisible");
-                }
-                ctx.save(&(n + 1))?;
-                tape.mark("items");
-            }
-            Ok(json!(null))
-        })
-    })
+async fn sieve(ctx: JobContext, tape: Tape) -> Result<Value, JobError> {
+    for n in ctx.resume_point::<u32>()?.unwrap_or(0)..1_000 {
+        ctx.guard(tape.wait("item")).await?;
+        if n % 3 == 0 {
+            ctx.failed_item(format!("item {n}"), "divisible");
+        }
+        ctx.save(&(n + 1))?;
+        tape.mark("items");
+    }
+    Ok(json!(null))
 }
 
 async fn failed_items(world: &World, job: &Resource) -> Vec<String> {
@@ -153,13 +150,12 @@ async fn failed_items(world: &World, job: &Resource) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn failed_items_are_kept_however_a_job_moves_and_none_is_there_twice() {
-    let (world, tape) = (World::new().await, Tape::new());
+    let (world, tape, first) = world_of(&[], sieve).await;
     let expected = |to: u32| (0..to).filter(|n| n % 3 == 0).map(|n| format!("item {n}")).collect::<Vec<_>>();
     let go = async |done: usize, more: usize| {
         (0..more).for_each(|_| tape.open("item"));
         tape.until("items", done + more).await;
     };
-    let first = world.coder("w1", sieve(&tape)).await;
     let job = world.job("j").await;
     go(0, 10).await;
     assert_eq!(world.command(Action::Pause, &job).await, "pause_succeeded");
@@ -169,11 +165,11 @@ async fn failed_items_are_kept_however_a_job_moves_and_none_is_there_twice() {
     first.drain().await;
     assert_eq!(failed_items(&world, &job).await, expected(15), "nor does a worker that leaves");
 
-    let second = world.coder("w2", sieve(&tape)).await;
+    let second = world.coder("w2", on_tape(&tape, sieve)).await;
     go(15, 15).await;
     // Killed at once: what it did since its last write is done again.
     second.crash().await;
-    let third = world.coder("w3", sieve(&tape)).await;
+    let third = world.coder("w3", on_tape(&tape, sieve)).await;
     eventually("the third has done what was left", || async {
         tape.open("item");
         failed_items(&world, &job).await.len() >= 12
@@ -187,20 +183,15 @@ async fn failed_items_are_kept_however_a_job_moves_and_none_is_there_twice() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_job_says_last_is_kept_although_sql_is_away_when_it_ends() {
-    let (world, tape) = (World::new().await, Tape::new());
-    let inside = tape.clone();
-    let code = Code(move |ctx: JobContext| {
-        let tape = inside.clone();
-        async move {
-            tape.mark("begun");
-            ctx.critical(tape.wait("end")).await;
-            ctx.failed_item("the last", "bad luck");
-            ctx.save(&7)?;
-            tape.mark("said");
-            Err(JobError::Failed("no luck".to_owned()))
-        }
-    });
-    let worker = world.coder("w1", code).await;
+    let code = |ctx: JobContext, tape: Tape| async move {
+        tape.mark("begun");
+        ctx.critical(tape.wait("end")).await;
+        ctx.failed_item("the last", "bad luck");
+        ctx.save(&7)?;
+        tape.mark("said");
+        Err(JobError::Failed("no luck".to_owned()))
+    };
+    let (world, tape, worker) = world_of(&[], code).await;
     let job = world.job("j").await;
     tape.until("begun", 1).await;
     let mut other = world.connection().await;

@@ -4,9 +4,11 @@
 //! commands were sent, and a client that does not take its answers is not read any further. What others cause
 //! (results, updates) goes on all the time, except that results wait while an answer is on its way.
 //!
+//! What the client says, and what it is answered, is in [`messages`]; here is the life of the socket around that.
 //! What a socket is about is its [`Subject`]: one resource ([`one`]) or everything of a tenant ([`whole`]).
 
 mod count;
+mod messages;
 pub mod one;
 mod subject;
 mod time;
@@ -18,7 +20,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::time::{Instant, Sleep};
 use tokio_tungstenite::tungstenite::{Error as WsError, Message, Utf8Bytes};
@@ -26,6 +27,7 @@ use tokio_tungstenite::tungstenite::{Error as WsError, Message, Utf8Bytes};
 pub use self::subject::{Asked, Asker, Subject};
 
 use self::count::Open;
+use self::messages::Finished;
 use self::time::{deadline, is_over};
 use super::Gateway;
 use super::access::{Place, Watching};
@@ -33,12 +35,8 @@ use super::close::Close;
 use super::flood::Budget;
 use super::limits::Lease;
 use super::outbox::{Outbox, Push};
-use super::schedules;
 use super::socket::Socket;
-use crate::auth::{AuthError, Caller};
-use crate::domain::{CommandId, RequestId};
-use crate::protocol::client::Rejection;
-use crate::protocol::{Common, ErrorCode, server};
+use crate::auth::Caller;
 use crate::telemetry::metrics;
 
 /// Pings without a pong after which the socket is given up.
@@ -148,15 +146,6 @@ enum Event<D> {
     Close(Close),
     Time,
     Lost,
-}
-
-/// What was worked on for this socket.
-enum Finished<D> {
-    /// What the subject asked for.
-    Asked(D),
-    /// The answer to a schedule that was to be taken back.
-    Withdrawal(String),
-    Refresh(Result<Caller, AuthError>),
 }
 
 struct Session<'a, S: Subject> {
@@ -278,86 +267,6 @@ impl<S: Subject> Session<'_, S> {
         };
         metrics::message_sent();
         Some(Message::Text(text))
-    }
-
-    fn received(&mut self, message: Message) -> Result<(), End> {
-        // Whatever comes proves that somebody is there.
-        self.unanswered = 0;
-        let text = match message {
-            Message::Close(frame) => return Err(End::Left(frame.map_or(1005, |frame| frame.code.into()))),
-            Message::Binary(_) => return Err(End::Closed(Close::binary())),
-            Message::Text(text) => Some(text),
-            // Pings are answered by the library.
-            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => None,
-        };
-        if !self.budget.take(Instant::now()) {
-            return Err(End::Closed(Close::flood()));
-        }
-        let Some(text) = text else { return Ok(()) };
-        metrics::message_received();
-        let asker = Asker { gateway: self.gateway, caller: &self.caller, address: &self.address };
-        match self.subject.ask(&text, &asker) {
-            Ok(Asked::Work(work)) => self.work = Some(work.map(Finished::Asked).boxed()),
-            Ok(Asked::Done) => {}
-            Ok(Asked::Common(Common::CancelScheduled { schedule, request_id })) => {
-                self.work = Some(self.withdraw(schedule, request_id));
-            }
-            Ok(Asked::Common(Common::Ping)) => self.answers.push_back(Utf8Bytes::from_static(server::PONG)),
-            Ok(Asked::Common(Common::RefreshToken(token))) => {
-                let verifier = self.gateway.verifier().clone();
-                self.work = Some(Box::pin(async move { Finished::Refresh(verifier.verify(&token).await) }));
-            }
-            Err(Rejection { code, message, request_id }) => {
-                let request_id = request_id.as_ref().map(|id| id.as_str());
-                self.answers.push_back(server::error(code, &message, request_id).into());
-            }
-        }
-        Ok(())
-    }
-
-    fn withdraw(&self, schedule: CommandId, request_id: Option<RequestId>) -> BoxFuture<'static, Finished<S::Done>> {
-        let (gateway, caller) = (self.gateway.clone(), self.caller.clone());
-        let (only, address) = (self.subject.resource().cloned(), self.address.clone());
-        Box::pin(async move {
-            let taken = schedules::withdraw(&gateway, &caller, schedule, only.as_ref(), Some(&address)).await;
-            let request_id = request_id.as_ref().map(RequestId::as_str);
-            Finished::Withdrawal(match taken {
-                Ok(taken) => server::withdrawn(taken.action, &taken.resource, schedule, request_id),
-                Err(refusal) => server::error(refusal.code, &refusal.message, request_id),
-            })
-        })
-    }
-
-    fn finished(&mut self, finished: Finished<S::Done>) -> Option<Close> {
-        match finished {
-            Finished::Asked(done) => {
-                self.subject.answer(done, &mut self.answers);
-                None
-            }
-            Finished::Withdrawal(message) => {
-                self.answers.push_back(message.into());
-                None
-            }
-            Finished::Refresh(Ok(new)) if (&new.user, &new.tenant) == (&self.caller.user, &self.caller.tenant) => {
-                self.expires = deadline(new.expires_at);
-                self.answers.push_back(server::token_refreshed(new.expires_at).into());
-                self.caller = Arc::new(new);
-                (!self.subject.may_stay(self.gateway, &self.caller)).then(Close::revoked)
-            }
-            Finished::Refresh(Ok(_)) => {
-                let message = "The token is another user's or tenant's: this socket keeps the one it has";
-                self.answers.push_back(server::error(ErrorCode::InvalidMessage, message, None).into());
-                None
-            }
-            Finished::Refresh(Err(error)) => {
-                let code = match error {
-                    AuthError::Unavailable => ErrorCode::Unavailable,
-                    _ => ErrorCode::InvalidMessage,
-                };
-                self.answers.push_back(server::error(code, &error.to_string(), None).into());
-                None
-            }
-        }
     }
 
     /// When something has to be looked at even if nothing happens.

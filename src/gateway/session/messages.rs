@@ -1,0 +1,110 @@
+//! What the client of a socket says, and what it is answered.
+
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::time::Instant;
+use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
+
+use super::subject::{Asked, Asker, Subject};
+use super::time::deadline;
+use super::{End, Session};
+use crate::auth::{AuthError, Caller};
+use crate::domain::{CommandId, RequestId};
+use crate::gateway::close::Close;
+use crate::gateway::schedules;
+use crate::protocol::client::Rejection;
+use crate::protocol::{Common, ErrorCode, server};
+use crate::telemetry::metrics;
+
+/// What was worked on for this socket.
+pub(super) enum Finished<D> {
+    /// What the subject asked for.
+    Asked(D),
+    /// The answer to a schedule that was to be taken back.
+    Withdrawal(String),
+    Refresh(Result<Caller, AuthError>),
+}
+
+impl<S: Subject> Session<'_, S> {
+    pub(super) fn received(&mut self, message: Message) -> Result<(), End> {
+        // Whatever comes proves that somebody is there.
+        self.unanswered = 0;
+        let text = match message {
+            Message::Close(frame) => return Err(End::Left(frame.map_or(1005, |frame| frame.code.into()))),
+            Message::Binary(_) => return Err(End::Closed(Close::binary())),
+            Message::Text(text) => Some(text),
+            // Pings are answered by the library.
+            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => None,
+        };
+        if !self.budget.take(Instant::now()) {
+            return Err(End::Closed(Close::flood()));
+        }
+        let Some(text) = text else { return Ok(()) };
+        metrics::message_received();
+        let asker = Asker { gateway: self.gateway, caller: &self.caller, address: &self.address };
+        match self.subject.ask(&text, &asker) {
+            Ok(Asked::Work(work)) => self.work = Some(work.map(Finished::Asked).boxed()),
+            Ok(Asked::Done) => {}
+            Ok(Asked::Common(Common::CancelScheduled { schedule, request_id })) => {
+                self.work = Some(self.withdraw(schedule, request_id));
+            }
+            Ok(Asked::Common(Common::Ping)) => self.answers.push_back(Utf8Bytes::from_static(server::PONG)),
+            Ok(Asked::Common(Common::RefreshToken(token))) => {
+                let verifier = self.gateway.verifier().clone();
+                self.work = Some(Box::pin(async move { Finished::Refresh(verifier.verify(&token).await) }));
+            }
+            Err(Rejection { code, message, request_id }) => {
+                let request_id = request_id.as_ref().map(|id| id.as_str());
+                self.answers.push_back(server::error(code, &message, request_id).into());
+            }
+        }
+        Ok(())
+    }
+
+    fn withdraw(&self, schedule: CommandId, request_id: Option<RequestId>) -> BoxFuture<'static, Finished<S::Done>> {
+        let (gateway, caller) = (self.gateway.clone(), self.caller.clone());
+        let (only, address) = (self.subject.resource().cloned(), self.address.clone());
+        Box::pin(async move {
+            let taken = schedules::withdraw(&gateway, &caller, schedule, only.as_ref(), Some(&address)).await;
+            let request_id = request_id.as_ref().map(RequestId::as_str);
+            Finished::Withdrawal(match taken {
+                Ok(taken) => server::withdrawn(taken.action, &taken.resource, schedule, request_id),
+                Err(refusal) => server::error(refusal.code, &refusal.message, request_id),
+            })
+        })
+    }
+
+    pub(super) fn finished(&mut self, finished: Finished<S::Done>) -> Option<Close> {
+        match finished {
+            Finished::Asked(done) => {
+                self.subject.answer(done, &mut self.answers);
+                None
+            }
+            Finished::Withdrawal(message) => {
+                self.answers.push_back(message.into());
+                None
+            }
+            Finished::Refresh(Ok(new)) if (&new.user, &new.tenant) == (&self.caller.user, &self.caller.tenant) => {
+                self.expires = deadline(new.expires_at);
+                self.answers.push_back(server::token_refreshed(new.expires_at).into());
+                self.caller = Arc::new(new);
+                (!self.subject.may_stay(self.gateway, &self.caller)).then(Close::revoked)
+            }
+            Finished::Refresh(Ok(_)) => {
+                let message = "The token is another user's or tenant's: this socket keeps the one it has";
+                self.answers.push_back(server::error(ErrorCode::InvalidMessage, message, None).into());
+                None
+            }
+            Finished::Refresh(Err(error)) => {
+                let code = match error {
+                    AuthError::Unavailable => ErrorCode::Unavailable,
+                    _ => ErrorCode::InvalidMessage,
+                };
+                self.answers.push_back(server::error(code, &error.to_string(), None).into());
+                None
+            }
+        }
+    }
+}

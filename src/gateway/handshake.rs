@@ -132,17 +132,8 @@ impl<'a> Place<'a> {
 
 #[cfg(test)]
 mod tests {
-    use hyper::header::HeaderName;
-
     use super::*;
-
-    fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
-        let mut map = HeaderMap::new();
-        for (name, value) in pairs {
-            map.append(HeaderName::from_bytes(name.as_bytes()).expect("name"), value.parse().expect("value"));
-        }
-        map
-    }
+    use crate::auth::source::tests::headers;
 
     /// The request of RFC 6455, section 1.3, with one header replaced, or left out where the value is empty.
     fn request(replace: (&str, &str)) -> HeaderMap {

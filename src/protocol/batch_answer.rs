@@ -62,16 +62,20 @@ fn count(n: usize) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
 }
 
-/// Accepted: the first answer. Results and the summary follow.
-pub fn requested(head: &BatchHead, workers_online: i64, items: &[BatchItem], more: bool) -> String {
-    Frame::new("batch_requested")
-        .plain("batch_id", &head.batch.to_string())
+/// What a batch is about, and how many of its items are taken.
+fn counted(frame: Frame, head: &BatchHead) -> Frame {
+    frame
         .plain("action", head.action.word())
         .plain("kind", head.kind.word())
         .plain("tenant_id", head.tenant.as_str())
         .number("total", count(head.total))
         .number("accepted", count(head.total - head.refused))
         .number("refused", count(head.refused))
+}
+
+/// Accepted: the first answer. Results and the summary follow.
+pub fn requested(head: &BatchHead, workers_online: i64, items: &[BatchItem], more: bool) -> String {
+    counted(Frame::new("batch_requested").plain("batch_id", &head.batch.to_string()), head)
         .number("workers_online", workers_online)
         .raw("items", &written(items, head.kind))
         .json("more", &more)
@@ -81,13 +85,7 @@ pub fn requested(head: &BatchHead, workers_online: i64, items: &[BatchItem], mor
 
 /// The answer to a dry run; `cost`: commands of the budget that the real one would use.
 pub fn preview(head: &BatchHead, cost: usize, items: &[BatchItem], more: bool) -> String {
-    Frame::new("batch_preview")
-        .plain("action", head.action.word())
-        .plain("kind", head.kind.word())
-        .plain("tenant_id", head.tenant.as_str())
-        .number("total", count(head.total))
-        .number("accepted", count(head.total - head.refused))
-        .number("refused", count(head.refused))
+    counted(Frame::new("batch_preview"), head)
         .number("cost", count(cost))
         .raw("items", &written(items, head.kind))
         .json("more", &more)

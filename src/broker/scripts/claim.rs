@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::submit::Kept;
 use super::{bytes, lua, texts};
 use crate::broker::keys::reply_channel;
 use crate::broker::{Broker, BrokerError, Partition};
@@ -87,16 +88,6 @@ pub enum Completed {
     Lost,
 }
 
-/// The record that `submit_command` keeps.
-#[derive(serde::Deserialize)]
-struct Record {
-    action: String,
-    user_id: UserId,
-    request_id: Option<String>,
-    reason: Option<String>,
-    audit: String,
-}
-
 /// A command that has its result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ended {
@@ -136,7 +127,7 @@ impl Broker {
             }
             Some("hosted") => Ok(Claimed::Hosted(answer.get(1).and_then(|host| host.parse().ok()).ok_or_else(odd)?)),
             Some("command") if answer.len() == 8 => {
-                let record: Record = serde_json::from_str(&answer[3]).map_err(|_| odd())?;
+                let record: Kept = serde_json::from_str(&answer[3]).map_err(|_| odd())?;
                 let number = |i: usize| answer[i].parse::<i64>().map_err(|_| odd());
                 Ok(Claimed::Command(Box::new(Claim {
                     resource: resource.clone(),

@@ -1,6 +1,7 @@
 //! Commands that failed for good, kept for a week (the newest 1,000 of each tenant) so that somebody can look at them
 //! and ask again. `complete_command` and `expire_commands` put them there; `lua/drop_failed.lua` takes them out.
 
+use super::submit::Kept;
 use super::{bytes, lua, texts};
 use crate::broker::{Broker, BrokerError};
 use crate::domain::{Action, CommandId, Resource, TenantId, UserId};
@@ -33,19 +34,13 @@ impl FailedCommand {
         struct Message {
             error: String,
         }
-        #[derive(serde::Deserialize)]
-        struct Record {
-            action: String,
-            user_id: UserId,
-            reason: Option<String>,
-        }
         let (head, record) = kept.split_once('\n')?;
         let mut parts = head.splitn(4, '|');
         let failed_at = parts.next()?.parse().ok()?;
         let event = parts.next()?.to_owned();
         let resource = Resource::parse(parts.next()?)?;
         let message: Message = serde_json::from_str(parts.next()?).ok()?;
-        let record: Record = serde_json::from_str(record).ok()?;
+        let record: Kept = serde_json::from_str(record).ok()?;
         Some(Self {
             command,
             resource,

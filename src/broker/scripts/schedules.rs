@@ -1,7 +1,7 @@
 //! `lua/due_schedules.lua`, `withdraw_schedule.lua`: commands that were scheduled for later. They are put there, and
 //! brought in when their time has come, by `submit_command`.
 
-use super::submit::{Grant, Origin, Submission, audit_open};
+use super::submit::{Grant, Kept, Origin, Submission, audit_open};
 use super::{bytes, lua, texts};
 use crate::broker::{Broker, BrokerError, Partition};
 use crate::domain::{Action, CommandId, Resource, TenantId, UserId, When};
@@ -41,14 +41,6 @@ pub struct DueSchedules {
 impl Scheduled {
     fn read(command: CommandId, kept: &str) -> Option<Self> {
         #[derive(serde::Deserialize)]
-        struct Record {
-            action: String,
-            user_id: UserId,
-            request_id: Option<String>,
-            reason: Option<String>,
-            audit: String,
-        }
-        #[derive(serde::Deserialize)]
         struct Audit {
             address: Option<String>,
             token_id: Option<String>,
@@ -56,7 +48,7 @@ impl Scheduled {
         let mut parts = kept.splitn(4, '|');
         let (run_at, asked_at) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
         let resource = Resource::parse(parts.next()?)?;
-        let record: Record = serde_json::from_str(parts.next()?).ok()?;
+        let record: Kept = serde_json::from_str(parts.next()?).ok()?;
         let audit: Audit = serde_json::from_str(&format!("{}}}", record.audit)).ok()?;
         Some(Self {
             command,

@@ -233,6 +233,16 @@ pub(super) fn record(s: &Submission, audit: &str) -> String {
     })
 }
 
+/// What [`record`] wrote, as it is read again.
+#[derive(serde::Deserialize)]
+pub(super) struct Kept {
+    pub(super) action: String,
+    pub(super) user_id: UserId,
+    pub(super) request_id: Option<String>,
+    pub(super) reason: Option<String>,
+    pub(super) audit: String,
+}
+
 /// An object of texts; nothing in it can fail to be written.
 fn json(object: &impl serde::Serialize) -> String {
     let mut bytes = Vec::with_capacity(768);

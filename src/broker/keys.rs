@@ -4,7 +4,7 @@
 //! touch several of them on a Redis Cluster, and workers sweep a fixed number of partitions however
 //! many tenants there are. The number of partitions must never change while data is kept.
 
-use crate::domain::{Resource, ResourceKind, TenantId, UserId, fnv1a};
+use crate::domain::{CommandId, Resource, ResourceKind, TenantId, UserId, fnv1a};
 
 /// Room for most names.
 const ROOM: usize = 96;
@@ -127,6 +127,11 @@ impl Keys {
     /// Hash: command id → what is to be submitted, for the tenant's commands in [`Self::schedule`].
     pub fn schedules(self, tenant: &TenantId) -> String {
         name!(self, tenant, ":schedules")
+    }
+
+    /// String: which withdrawal took a scheduled command back, for the repeat of one whose answer was lost; 10 s.
+    pub fn withdrawn(self, tenant: &TenantId, command: CommandId) -> String {
+        name!(self, tenant, ":withdrawn:", &command.to_string())
     }
 
     /// Hash: command id → how it failed and what it was, for the tenant's newest commands that failed for good.

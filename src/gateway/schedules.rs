@@ -10,7 +10,7 @@ use super::commands::deliver;
 use super::reply::Refusal;
 use crate::auth::Caller;
 use crate::broker::BrokerError;
-use crate::broker::scripts::schedules::{DueSchedules, Scheduled};
+use crate::broker::scripts::schedules::{DueSchedules, Scheduled, Withdrawn};
 use crate::broker::scripts::submit::{Grant, Origin, Submitted};
 use crate::config::PermissionSource;
 use crate::domain::{CommandId, Resource};
@@ -48,7 +48,7 @@ pub async fn withdraw(
         BrokerError::Unknown(_) => Refusal::new(ErrorCode::OutcomeUnknown, PERHAPS_WITHDRAWN),
         _ => Refusal::unavailable(),
     })?;
-    if !taken {
+    if taken == Withdrawn::Gone {
         return Err(gone());
     }
     tracing::info!(

@@ -57,6 +57,10 @@ async fn fill(broker: &Broker) {
     assert_eq!(broker.submit(&denied, LIMITS).await.expect("submit"), Submitted::Denied);
     let later = Submission { when: When::After(600), ..submission("j1", Action::Resume) };
     assert!(matches!(broker.submit(&later, LIMITS).await, Ok(Submitted::Scheduled { .. })));
+    let taken_back = Submission { when: When::After(600), ..submission("j1", Action::Pause) };
+    assert!(matches!(broker.submit(&taken_back, LIMITS).await, Ok(Submitted::Scheduled { .. })));
+    let kept = broker.scheduled(&tenant, taken_back.command).await.expect("read").expect("it is kept");
+    broker.withdraw(&kept, &user, &taken_back.origin, None).await.expect("withdraw");
     accept(broker, &submission("j2", Action::Pause)).await;
     let failed = claim(broker, "j2", "w1").await;
     broker.complete(&failed, &worker("w1"), End::Failed, &failure(&failed, "No")).await.expect("complete");
@@ -136,6 +140,9 @@ async fn every_key_and_every_field_that_exists_is_on_the_page() {
         }
         if let Some((front, _)) = name.split_once(":batch:") {
             name = format!("{front}:batch:{{request_id}}");
+        }
+        if let Some((front, _)) = name.split_once(":withdrawn:") {
+            name = format!("{front}:withdrawn:{{command_id}}");
         }
         name = name.replace(&user, "{user}");
         let row = PAGE.lines().find(|line| line.starts_with(&format!("| `{name}` |")));

@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 
 use crate::support::redis::RedisServer;
 use crate::{LIMITS, accept, claim, connect, job, submission, worker};
-use wheelhouse::broker::Broker;
 use wheelhouse::broker::scripts::claim::Claimed;
 use wheelhouse::broker::scripts::permissions::PermissionSet;
-use wheelhouse::broker::scripts::schedules::Scheduled;
+use wheelhouse::broker::scripts::schedules::{Scheduled, Withdrawn};
 use wheelhouse::broker::scripts::submit::{Grant, Origin, Submission, SubmitLimits, Submitted};
+use wheelhouse::broker::{Broker, BrokerError};
 use wheelhouse::domain::{Action, CommandId, Resource, When};
 
 fn later(action: Action, when: When) -> Submission {
@@ -24,6 +24,11 @@ async fn schedule(broker: &Broker, asked: &Submission) -> i64 {
 
 async fn kept(broker: &Broker, command: CommandId) -> Scheduled {
     broker.scheduled(&job("j1").tenant, command).await.expect("read").expect("it is kept")
+}
+
+/// Takes it back in Bob's name.
+async fn withdraw(broker: &Broker, scheduled: &Scheduled) -> Result<Withdrawn, BrokerError> {
+    broker.withdraw(scheduled, &"bob".parse().expect("user"), &Origin::default(), None).await
 }
 
 /// Until something is due.
@@ -80,9 +85,8 @@ async fn a_scheduled_command_that_was_taken_back_never_runs() {
     schedule(&broker, &second).await;
     let all = broker.schedules(&job("j1").tenant).await.expect("list");
     assert_eq!(all.iter().map(|one| one.command).collect::<Vec<_>>(), [second.command, first.command]);
-    let bob = "bob".parse().expect("user");
-    assert!(broker.withdraw(&all[0], &bob, &Origin::default(), None).await.expect("withdraw"));
-    assert!(!broker.withdraw(&all[0], &bob, &Origin::default(), None).await.expect("withdraw"));
+    assert_eq!(withdraw(&broker, &all[0]).await.expect("withdraw"), Withdrawn::Done);
+    assert_eq!(withdraw(&broker, &all[0]).await.expect("withdraw"), Withdrawn::Gone);
     let brought = broker.submit(&all[0].submission(Grant::Token(true)), LIMITS).await.expect("submit");
     assert_eq!(brought, Submitted::Gone);
     let partition = broker.keys().partition(&job("j1").tenant);
@@ -90,6 +94,46 @@ async fn a_scheduled_command_that_was_taken_back_never_runs() {
     let last = entries.last().expect("an entry");
     assert_eq!((last.event.as_str(), last.user_id.as_str()), ("withdrawn", "bob"));
     assert_eq!(last.command_id, Some(second.command.to_string()));
+}
+
+#[tokio::test]
+async fn a_withdrawal_that_redis_reads_too_late_takes_nothing_back() {
+    let redis = RedisServer::start();
+    let broker = connect(&redis).await;
+    let (first, asked) = (later(Action::Pause, When::After(600)), later(Action::Pause, When::After(600)));
+    schedule(&broker, &first).await;
+    schedule(&broker, &asked).await;
+    withdraw(&broker, &kept(&broker, first.command).await).await.expect("withdraw"); // The script is loaded.
+    let scheduled = kept(&broker, asked.command).await;
+    redis.signal(rustix::process::Signal::STOP);
+    let outcome = withdraw(&broker, &scheduled).await;
+    assert!(matches!(outcome, Err(BrokerError::Unknown(_))), "{outcome:?}");
+    redis.signal(rustix::process::Signal::CONT);
+    crate::back_up(&broker).await;
+    assert_eq!(kept(&broker, asked.command).await, scheduled);
+    assert_eq!(events(&broker).await, ["scheduled", "scheduled", "withdrawn"]);
+    assert_eq!(withdraw(&broker, &scheduled).await.expect("withdraw"), Withdrawn::Done);
+}
+
+#[tokio::test]
+async fn a_withdrawal_whose_answer_was_lost_is_done_once_and_its_sender_learns_of_it() {
+    let redis = RedisServer::start();
+    let broker = connect(&redis).await;
+    let (first, second) = (later(Action::Pause, When::After(600)), later(Action::Pause, When::After(600)));
+    schedule(&broker, &first).await;
+    schedule(&broker, &second).await;
+    withdraw(&broker, &kept(&broker, first.command).await).await.expect("withdraw"); // The script is loaded.
+    let scheduled = kept(&broker, second.command).await;
+    // Longer than one answer may take, shorter than all tries together.
+    assert_eq!(redis.inline("CLIENT PAUSE 1200 WRITE"), "+OK");
+    let outcome = withdraw(&broker, &scheduled).await;
+    // Unknown on a machine so slow that the time was over; never that there was nothing to take back.
+    assert!(matches!(outcome, Ok(Withdrawn::Done) | Err(BrokerError::Unknown(_))), "{outcome:?}");
+    crate::back_up(&broker).await;
+    if outcome.is_ok() {
+        assert_eq!(broker.schedules(&job("j1").tenant).await.expect("list"), []);
+        assert_eq!(events(&broker).await, ["scheduled", "scheduled", "withdrawn", "withdrawn"]);
+    }
 }
 
 #[tokio::test]

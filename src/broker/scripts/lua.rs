@@ -75,7 +75,7 @@ scripts! {
     RETRY = "retry_command" with [CLOCK, READY];
     DUE = "due" with [CLOCK];
     DUE_SCHEDULES = "due_schedules" with [CLOCK];
-    WITHDRAW_SCHEDULE = "withdraw_schedule" with [];
+    WITHDRAW_SCHEDULE = "withdraw_schedule" with [CLOCK];
     DROP_FAILED = "drop_failed" with [];
     FILL_PERMISSIONS = "fill_permissions" with [];
     CHECK_PERMISSION = "check_permission" with [PERMISSION];

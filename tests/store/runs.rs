@@ -84,6 +84,11 @@ pub async fn a_run_that_is_over_changes_nothing(db: Db) {
     let second = claim(&db, "w2").await.expect("claimed");
     assert_eq!(second.run.number, 2);
     let progress = Progress { progress_percent: 50, items_total: Some(4), ..Progress::default() };
+    // A command that the first run's worker gave up, and that reaches SQL only now.
+    let late = Change { run: Some(first.run.clone()), ..change(job("j"), Action::Cancel, 9) };
+    assert_eq!(db.store.apply(&late).await.expect("apply"), Applied::Hosted(second.run.clone()));
+    assert!(!db.store.hand_back(&first.run).await.expect("hand back"));
+    assert_eq!(db.store.hosted_runs().await.expect("runs"), vec![second.run.clone()]);
     assert!(
         db.store.save(&second.run, &Account { progress: progress.clone(), ..Account::default() }).await.expect("save")
     );

@@ -6,7 +6,7 @@ use crate::auth::Caller;
 use crate::broker::BrokerError;
 use crate::broker::scripts::submit::{Origin, Submission, SubmitLimits, Submitted};
 use crate::domain::{CommandId, Resource, ResourceKind, TenantId, UserId, When};
-use crate::protocol::client::MAX_DELAY;
+use crate::protocol::client::{MAX_DELAY, TOO_FAR_AHEAD};
 use crate::protocol::tenant::no_such;
 use crate::protocol::{CommandRequest, ErrorCode, server};
 use crate::telemetry::metrics;
@@ -193,7 +193,7 @@ fn check_time(gateway: &Gateway, tenant: &TenantId, when: When) -> Result<(), Re
         return Err(Refusal::new(ErrorCode::InvalidMessage, message));
     }
     if ahead > i64::from(MAX_DELAY) * 1_000 {
-        return Err(Refusal::new(ErrorCode::InvalidMessage, "run_at may lie 366 days ahead at most; nothing was done"));
+        return Err(Refusal::new(ErrorCode::InvalidMessage, TOO_FAR_AHEAD));
     }
     Ok(())
 }

@@ -181,28 +181,36 @@ fn when(run_at: Option<&serde_json::Value>, delay: Option<&serde_json::Value>) -
     match (given(run_at), given(delay)) {
         (None, None) => Ok(When::Now),
         (Some(_), Some(_)) => Err("Give run_at or delay_seconds, not both"),
-        (Some(at), None) => at.as_str().and_then(time).map(|at| When::At(at.as_millisecond())).ok_or(
-            "run_at must be an RFC 3339 time with its zone, as in 2026-01-31T22:00:00Z or 2026-01-31T22:00:00+01:00",
-        ),
-        (None, Some(delay)) => {
-            let seconds = delay.as_u64().and_then(|seconds| u32::try_from(seconds).ok());
-            seconds
-                .filter(|seconds| *seconds <= MAX_DELAY)
-                .map(When::After)
-                .ok_or("delay_seconds must be whole seconds, 31622400 (366 days) at most")
-        }
+        (Some(at), None) => at.as_str().ok_or(NO_TIME).and_then(time).map(|at| When::At(at.as_millisecond())),
+        (None, Some(delay)) => whole(&delay)
+            .filter(|seconds| *seconds <= MAX_DELAY)
+            .map(When::After)
+            .ok_or("delay_seconds must be whole seconds, 31622400 (366 days) at most"),
     }
 }
 
+/// A number without a fraction, also where it is written with one (`5.0`, `1e3`): JSON knows one kind of numbers.
+fn whole(number: &serde_json::Value) -> Option<u32> {
+    let number = number.as_f64().filter(|number| number.fract() == 0.0)?;
+    // Every u32 is an f64, exactly.
+    (0.0..=f64::from(u32::MAX)).contains(&number).then_some(number as u32)
+}
+
+const NO_TIME: &str =
+    "run_at must be an RFC 3339 time with its zone, as in 2026-01-31T22:00:00Z or 2026-01-31T22:00:00+01:00";
+
+/// What is said of a time that lies further ahead than anybody plans.
+pub const TOO_FAR_AHEAD: &str = "run_at may lie 366 days ahead at most; nothing was done";
+
 /// An RFC 3339 time. The library reads more than that (`20260131T22Z`, zones a day away from UTC, names of zones), but
 /// what is written so is more likely a mistake, and a command at the wrong hour is worse than none.
-fn time(text: &str) -> Option<jiff::Timestamp> {
+fn time(text: &str) -> Result<jiff::Timestamp, &'static str> {
     let is_zone = |zone: &[u8]| match zone {
         b"Z" | b"z" => true,
         [b'+' | b'-', hour @ .., b':', _, _] => hour.len() == 2 && hour < b"24".as_slice(),
         _ => false,
     };
-    let (seconds, rest) = text.as_bytes().split_at_checked("2026-01-31T22:00:00".len())?;
+    let (seconds, rest) = text.as_bytes().split_at_checked("2026-01-31T22:00:00".len()).ok_or(NO_TIME)?;
     let whole = seconds.iter().enumerate().all(|(at, byte)| match at {
         4 | 7 => *byte == b'-',
         10 => matches!(byte, b'T' | b't' | b' '),
@@ -213,7 +221,14 @@ fn time(text: &str) -> Option<jiff::Timestamp> {
         Some(fraction) => 1 + fraction.iter().take_while(|byte| byte.is_ascii_digit()).count(),
         None => 0,
     };
-    (whole && is_zone(&rest[zone_at..])).then(|| text.parse().ok())?
+    if !whole || !is_zone(&rest[zone_at..]) {
+        return Err(NO_TIME);
+    }
+    text.parse().map_err(|_| match text.strip_prefix("9999") {
+        // Its last moments are too much for the library; in another year they are a time like any other.
+        Some(rest) if format!("1999{rest}").parse::<jiff::Timestamp>().is_ok() => TOO_FAR_AHEAD,
+        _ => NO_TIME,
+    })
 }
 
 pub(super) fn command_word(word: &str) -> Option<(Action, ResourceKind)> {
@@ -263,6 +278,8 @@ mod tests {
             r#"{"type":"refresh_token"}"#,
             r#"{"type":"cancel_job","delay_seconds":-5}"#,
             r#"{"type":"cancel_job","delay_seconds":1.5}"#,
+            r#"{"type":"cancel_job","delay_seconds":-1.0}"#,
+            r#"{"type":"cancel_job","delay_seconds":1e300}"#,
             r#"{"type":"cancel_job","delay_seconds":31622401}"#,
             r#"{"type":"cancel_job","delay_seconds":"5"}"#,
             r#"{"type":"cancel_job","run_at":"tomorrow"}"#,
@@ -292,6 +309,20 @@ mod tests {
     }
 
     #[test]
+    fn a_time_that_cannot_be_is_told_from_one_that_lies_too_far_ahead() {
+        let words = |time: &str| {
+            let text = format!(r#"{{"type":"cancel_job","run_at":"{time}"}}"#);
+            parse(&text, Job).expect_err("rejected").message.to_string()
+        };
+        for time in ["9999-12-31T23:59:59Z", "9999-12-31T23:59:59.999+00:00", "9999-12-31T23:59:59-12:00"] {
+            assert_eq!(words(time), TOO_FAR_AHEAD, "{time}");
+        }
+        for time in ["9999-12-32T23:59:59Z", "9999-02-29T00:00:00Z", "9999-12-31T23:59:59+01:99", "9999-12-31"] {
+            assert_eq!(words(time), NO_TIME, "{time}");
+        }
+    }
+
+    #[test]
     fn a_command_may_be_scheduled_and_taken_back() {
         let when = |rest: &str| match parse(&format!(r#"{{"type":"cancel_job",{rest}}}"#), Job) {
             Ok(ClientMessage::Command(request)) => request.when,
@@ -299,6 +330,9 @@ mod tests {
         };
         assert_eq!(when(r#""delay_seconds":0"#), When::After(0));
         assert_eq!(when(r#""delay_seconds":90,"run_at":null"#), When::After(90));
+        for whole in ["1000.0", "1e3", "1000"] {
+            assert_eq!(when(&format!(r#""delay_seconds":{whole}"#)), When::After(1_000));
+        }
         for time in [
             "1970-01-01T01:00:01+01:00",
             "1970-01-01T00:00:01Z",

@@ -307,6 +307,22 @@ async fn a_filter_takes_the_first_thousand_and_says_that_there_are_more() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_filter_that_fits_nothing_is_answered_with_an_empty_batch_and_the_workers_that_are_online() {
+    let bed = Bed::new().await;
+    let gateway = bed.gateway().await;
+    for worker in ["w1", "w2"] {
+        let worker = worker.parse().expect("id");
+        bed.broker.heartbeat(&worker, None, Duration::from_secs(60)).await.expect("heartbeat");
+    }
+    let mut socket = bed.tenant_socket(&gateway).await;
+    socket.send(json!({"type": "pause_jobs", "filter": {"job_type": "none"}})).await;
+    let ack = socket.next().await;
+    assert_eq!((&ack["type"], &ack["total"]), (&json!("batch_requested"), &json!(0)), "{ack}");
+    assert_eq!((&ack["workers_online"], &ack["items"]), (&json!(2), &json!([])), "{ack}");
+    assert_eq!(socket.next().await["type"], "batch_completed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn single_commands_name_their_resource_and_their_results_come_whatever_is_subscribed() {
     let bed = Bed::new().await;
     let gateway = bed.gateway().await;

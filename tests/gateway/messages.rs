@@ -66,6 +66,18 @@ async fn what_is_not_understood_is_answered_and_the_socket_stays() {
         let error = socket.next().await;
         assert_eq!((&error["type"], &error["error"]), (&json!("error"), &json!(code)), "{text}");
     }
+    for (when, words) in [
+        (r#""run_at":"9999-12-31T23:59:59Z""#, "run_at may lie 366 days ahead at most"),
+        (r#""run_at":"2999-12-31T23:59:59Z""#, "run_at may lie 366 days ahead at most"),
+        (r#""run_at":"9999-12-32T23:59:59Z""#, "run_at must be an RFC 3339 time"),
+        (r#""delay_seconds":1.5"#, "delay_seconds must be whole seconds"),
+    ] {
+        socket.send_raw(Message::text(format!(r#"{{"type":"cancel_job",{when}}}"#))).await;
+        let error = socket.next().await;
+        assert!(error["message"].as_str().is_some_and(|said| said.starts_with(words)), "{when}: {error}");
+    }
+    socket.send_raw(Message::text(r#"{"type":"cancel_job","delay_seconds":1000.0}"#)).await;
+    assert_eq!(socket.next().await["type"], "cancel_scheduled");
     socket.send(json!({"type": "stop_job", "request_id": "r-7"})).await;
     assert_eq!(socket.next().await["request_id"], "r-7");
     // In pieces, with a ping between them, as the RFC allows.

@@ -132,7 +132,9 @@ async fn submit(
         let mut found = find(gateway, caller, request, known).await?;
         if found.there.is_empty() {
             if may(gateway, caller, &request.action.permission(request.kind)).await? {
-                return Ok(accepted(caller, request, id, &found, 0, &[]));
+                let online = gateway.broker().live_workers(&caller.tenant).await.map_err(|_| Refusal::unavailable())?;
+                let online = i64::try_from(online.len()).unwrap_or(i64::MAX);
+                return Ok(accepted(caller, request, id, &found, online, &[]));
             }
             if found.asked.is_empty() {
                 let words = server::denied_text(request.action, request.kind);

@@ -1,24 +1,31 @@
-//! Commands for SQLite, many to a transaction: each commit waits for the disk, and there is one writer.
+//! Commands, many to a transaction: each commit waits for the disk, and SQLite has one writer.
 //!
-//! No command waits for company: a transaction takes what has gathered while the one before it was committed.
+//! No command waits for company: a transaction takes what has gathered while the one before it was committed. Nor for
+//! a row that somebody else holds: on PostgreSQL such a command is applied by itself, beside the others.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
-use tokio::sync::{mpsc, oneshot};
+use futures_util::future::join_all;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use super::commands::{NOTE, NOTED, applied_before, apply_in, change_in, job_rows, note, outcome_of, recorded};
+use super::commands::{
+    NOTE, NOTED, Write, applied_before, apply_in, change_in, decide, job_rows, note, outcome_of, recorded, write_jobs,
+};
 use super::database::Database;
 use super::sql::Tx;
 use super::{Applied, Change, StoreError};
-use crate::domain::CommandId;
+use crate::domain::{CommandId, ResourceKind};
 
 /// Most changes in one transaction: other writers get their turn after that.
 const MOST: usize = 256;
 /// Changes that may wait. When it is full, callers wait for a place: each of them is a claimed command whose
 /// worker has nothing better to do, and the number of those is bounded by the workers' own limits.
 const QUEUE: usize = 1_024;
+/// Transactions at once on PostgreSQL: one is put together while the other waits for the disk.
+const LANES: usize = 2;
 
 type Answer = Result<Applied, StoreError>;
 
@@ -27,21 +34,21 @@ struct Waiting {
     answer: oneshot::Sender<Answer>,
 }
 
-/// The way to the one task that applies them.
+/// The way to the task that applies them.
 pub(super) struct Batch {
     queue: mpsc::Sender<Waiting>,
-    _task: TaskTracker,
-    /// The last clone of the store stops the task; nobody can be waiting for it then.
+    _tasks: TaskTracker,
+    /// The last clone of the store stops the first of them; nobody can be waiting for it then.
     _stop: DropGuard,
 }
 
 impl Batch {
     pub fn start(database: Database) -> Self {
         let (queue, waiting) = mpsc::channel(QUEUE);
-        let (task, stop) = (TaskTracker::new(), CancellationToken::new());
-        task.spawn(work(database, waiting, stop.clone()));
-        task.close();
-        Self { queue, _task: task, _stop: stop.drop_guard() }
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        tasks.spawn(work(database, waiting, tasks.clone(), stop.clone()));
+        tasks.close();
+        Self { queue, _tasks: tasks, _stop: stop.drop_guard() }
     }
 
     pub async fn apply(&self, change: &Change) -> Answer {
@@ -52,9 +59,15 @@ impl Batch {
     }
 }
 
-async fn work(database: Database, mut queue: mpsc::Receiver<Waiting>, stop: CancellationToken) {
-    let mut waiting = Vec::new();
+async fn work(database: Database, mut queue: mpsc::Receiver<Waiting>, tasks: TaskTracker, stop: CancellationToken) {
+    let lanes = Arc::new(Semaphore::new(match database {
+        Database::Sqlite { .. } => 1,
+        Database::Postgres { .. } => LANES,
+    }));
     loop {
+        // What comes while all of them are busy gathers in the queue.
+        let Ok(lane) = lanes.clone().acquire_owned().await else { return };
+        let mut waiting = Vec::new();
         let taken = tokio::select! {
             () = stop.cancelled() => return,
             taken = queue.recv_many(&mut waiting, MOST) => taken,
@@ -62,22 +75,31 @@ async fn work(database: Database, mut queue: mpsc::Receiver<Waiting>, stop: Canc
         if taken == 0 {
             return;
         }
-        // Whoever has stopped waiting will come again (a command is delivered until it is answered).
-        waiting.retain(|w| !w.answer.is_closed());
-        let answers = together(&database, &waiting).await;
-
-        for (n, w) in waiting.drain(..).enumerate() {
-            // Somebody who no longer listens learns it when the command is delivered again: it is recorded.
-            let _ = w.answer.send(match &answers {
-                Ok(each) => each[n].clone(),
-                Err(error) => Err(error.clone()),
-            });
-        }
+        tasks.spawn(answer(database.clone(), waiting, lane));
     }
 }
 
-/// One answer for each, or one error for all: then nothing of it has been kept.
-async fn together(database: &Database, waiting: &[Waiting]) -> Result<Vec<Answer>, StoreError> {
+async fn answer(database: Database, mut waiting: Vec<Waiting>, lane: OwnedSemaphorePermit) {
+    // Whoever has stopped waiting will come again (a command is delivered until it is answered).
+    waiting.retain(|w| !w.answer.is_closed());
+    let answers = together(&database, &waiting).await;
+    drop(lane);
+    let mut rest = Vec::new();
+    for (n, w) in waiting.into_iter().enumerate() {
+        // Somebody who no longer listens learns it when the command is delivered again: it is recorded.
+        match &answers {
+            Ok(each) => match &each[n] {
+                Some(answer) => drop(w.answer.send(answer.clone())),
+                None => rest.push(w),
+            },
+            Err(error) => drop(w.answer.send(Err(error.clone()))),
+        }
+    }
+    join_all(rest.into_iter().map(async |w| drop(w.answer.send(alone(&database, &w.change).await)))).await;
+}
+
+/// One answer for each, or one error for all: then nothing of it has been kept. `None`: it has to be applied by itself.
+async fn together(database: &Database, waiting: &[Waiting]) -> Result<Vec<Option<Answer>>, StoreError> {
     if waiting.is_empty() {
         return Ok(Vec::new());
     }
@@ -85,45 +107,72 @@ async fn together(database: &Database, waiting: &[Waiting]) -> Result<Vec<Answer
     match at_once(&mut tx, waiting).await {
         Ok(answers) => {
             tx.commit().await?;
-            return Ok(answers.into_iter().map(Ok).collect());
+            return Ok(answers.into_iter().map(|answer| answer.map(Ok)).collect());
         }
         Err(error) if waiting.len() == 1 => return Err(error),
+        // One of them failed: again, so that it fails alone.
+        Err(_) if matches!(database, Database::Postgres { .. }) => return Ok(waiting.iter().map(|_| None).collect()),
         Err(_) => tx.rollback().await?,
     }
-    // One of them failed: again, so that it fails alone.
     let mut tx = database.write().await?;
     let mut answers = Vec::with_capacity(waiting.len());
     for w in waiting {
-        answers.push(apart(&mut tx, &w.change).await?);
+        answers.push(Some(apart(&mut tx, &w.change).await?));
     }
     tx.commit().await?;
     Ok(answers)
 }
 
-/// All of them, or an error. What was applied before is looked up, and what is applied now noted, in one statement for
-/// all: each statement is a trip to SQLite's thread and back.
-async fn at_once(tx: &mut Tx, waiting: &[Waiting]) -> Result<Vec<Applied>, StoreError> {
+/// In a transaction of its own.
+async fn alone(database: &Database, change: &Change) -> Answer {
+    let mut tx = database.write().await?;
+    let applied = apply_in(&mut tx, change).await?;
+    tx.commit().await?;
+    Ok(applied)
+}
+
+/// All of them, or an error. What was applied before is looked up, what is decided now written, and then noted, in one
+/// statement for all: each statement is a trip to SQLite's thread and back.
+///
+/// `None`: on PostgreSQL somebody else holds the row, or there is none, or it is a campaign.
+async fn at_once(tx: &mut Tx, waiting: &[Waiting]) -> Result<Vec<Option<Applied>>, StoreError> {
+    // The rows first: while they are held nobody else can be applying these commands, so the look after it is sure.
+    let rows = job_rows(tx, waiting.iter().map(|w| &w.change.resource)).await?;
     let commands: Vec<CommandId> = waiting.iter().map(|w| w.change.command).collect();
     let mut known = applied_before(tx, &commands).await?;
-    let rows = job_rows(tx, waiting.iter().map(|w| &w.change.resource)).await?;
-    let mut changed = HashSet::new();
+    let all_held = matches!(tx, Tx::Sqlite(..));
+    let mut decided: Vec<(&Change, Write)> = Vec::new();
+    let mut seen = HashSet::new();
     let mut answers = Vec::with_capacity(waiting.len());
     let mut notes = Vec::with_capacity(waiting.len());
     for w in waiting {
-        let command = w.change.command;
+        let (command, resource) = (w.change.command, &w.change.resource);
+        if !all_held && !rows.contains_key(resource) {
+            answers.push(None);
+            continue;
+        }
         let answer = match known.get(&command) {
             Some(outcome) => recorded(outcome),
-            // A row that was changed just now is read again.
-            None => change_in(tx, &w.change, changed.insert(&w.change.resource).then_some(&rows)).await?,
+            None if resource.kind == ResourceKind::Job && seen.insert(resource) => {
+                let (answer, write) = decide(&w.change, rows.get(resource))?;
+                decided.push((&w.change, write));
+                answer
+            }
+            // A campaign, or a job that was decided on just now: its row is read again.
+            None => {
+                write_jobs(tx, &std::mem::take(&mut decided)).await?;
+                change_in(tx, &w.change).await?
+            }
         };
-        // The writer's lock is held, so nobody else can have applied it meanwhile; the same one may stand here twice.
+        // The same one may stand here twice.
         if let Some(outcome) = outcome_of(&answer)
             && known.insert(command, outcome.to_owned()).is_none()
         {
             notes.push(note(command, outcome));
         }
-        answers.push(answer);
+        answers.push(Some(answer));
     }
+    write_jobs(tx, &decided).await?;
     tx.insert_many(NOTE, NOTED, &notes).await?;
     Ok(answers)
 }

@@ -10,13 +10,7 @@ use crate::domain::{Action, CampaignStatus, CommandId, JobStatus, Resource, Reso
 impl Store {
     /// Applies a command in one guarded transaction, once: the same command again gives the first outcome.
     pub async fn apply(&self, change: &Change) -> Result<Applied, StoreError> {
-        if let Some(batch) = &self.batch {
-            return batch.apply(change).await;
-        }
-        let mut tx = self.database.write().await?;
-        let applied = apply_in(&mut tx, change).await?;
-        tx.commit().await?;
-        Ok(applied)
+        self.batch.apply(change).await
     }
 
     /// Whether a command's outcome is recorded: whatever becomes of it later, it has been applied.
@@ -100,25 +94,13 @@ pub(super) async fn apply_in(tx: &mut Tx, change: &Change) -> Result<Applied, St
     Ok(applied)
 }
 
-/// As [`apply_in`], for a command that is known not to have been applied; the caller notes it. `rows` as
-/// [`job_rows`] gives them, in the same transaction, where nothing has changed the row since.
-pub(super) async fn change_in(
-    tx: &mut Tx,
-    change: &Change,
-    rows: Option<&HashMap<Resource, Row>>,
-) -> Result<Applied, StoreError> {
-    match rows {
-        Some(rows) if change.resource.kind == ResourceKind::Job => {
-            change_row(tx, change, rows.get(&change.resource)).await
-        }
-        _ => {
-            let row = row_of(tx, &change.resource).await?;
-            change_row(tx, change, row.as_ref()).await
-        }
-    }
+/// As [`apply_in`], for a command that is known not to have been applied; the caller notes it.
+pub(super) async fn change_in(tx: &mut Tx, change: &Change) -> Result<Applied, StoreError> {
+    let row = row_of(tx, &change.resource).await?;
+    change_row(tx, change, row.as_ref()).await
 }
 
-/// The rows of these commands' jobs, in one statement.
+/// The rows of these commands' jobs, in one statement; on PostgreSQL locked, without those that somebody else has locked.
 pub(super) async fn job_rows<'a>(
     tx: &mut Tx,
     resources: impl Iterator<Item = &'a Resource>,
@@ -130,8 +112,10 @@ pub(super) async fn job_rows<'a>(
     }
     let places: Vec<String> =
         (1..values.len()).step_by(2).map(|n| format!("({}, {})", tx.place(n), tx.place(n + 1))).collect();
-    let text =
-        format!("SELECT tenant_id, id, {JOB_ROW} FROM jobs WHERE (tenant_id, id) IN (VALUES {})", places.join(", "));
+    let text = format!(
+        "SELECT tenant_id, id, {JOB_ROW} FROM jobs WHERE (tenant_id, id) IN (VALUES {}) {{skip}}",
+        places.join(", ")
+    );
     let mut found = HashMap::new();
     for row in tx.rows(&text, &values).await? {
         found.insert(rows::job_resource(&row)?, row);
@@ -158,67 +142,105 @@ async fn row_of(tx: &mut Tx, resource: &Resource) -> Result<Option<Row>, StoreEr
 }
 
 async fn change_row(tx: &mut Tx, change: &Change, row: Option<&Row>) -> Result<Applied, StoreError> {
-    #[cfg(feature = "test-faults")]
-    let change =
-        &if crate::faults::fence_is_off() { Change { fence: i64::MAX, ..change.clone() } } else { change.clone() };
-    let key = key_of(&change.resource);
     match (row, change.resource.kind) {
         (None, _) => Ok(Applied::Refused),
-        (Some(row), ResourceKind::Job) => apply_to_job(tx, change, &key, row).await,
-        (Some(row), ResourceKind::Campaign) => apply_to_campaign(tx, change, &key, row).await,
+        (Some(row), ResourceKind::Campaign) => apply_to_campaign(tx, change, row).await,
+        (row, ResourceKind::Job) => {
+            let (applied, write) = decide(change, row)?;
+            write_jobs(tx, &[(change, write)]).await?;
+            Ok(applied)
+        }
     }
 }
 
-/// A command that changes nothing, and one that is refused, still makes older claims void.
-async fn raise_fence(tx: &mut Tx, table: &str, key: &[Value; 2], fence: i64) -> Result<(), StoreError> {
-    let text = format!("UPDATE {table} SET fence = $3 WHERE tenant_id = $1 AND id = $2 AND fence < $3");
-    tx.execute(&text, &[key[0].clone(), key[1].clone(), fence.into()]).await.map(|_| ())
+/// What a command writes into a job's row.
+#[derive(Clone, Copy)]
+pub(super) enum Write {
+    /// Nothing: the row is not the command's.
+    Nothing,
+    /// A command that changes nothing, and one that is refused, still makes older claims void.
+    Fence,
+    Move {
+        from: JobStatus,
+        to: JobStatus,
+    },
 }
 
-async fn apply_to_job(tx: &mut Tx, change: &Change, key: &[Value; 2], row: &Row) -> Result<Applied, StoreError> {
-    if row.int("fence")?.unwrap_or(0) > change.fence {
-        return Ok(Applied::Stale);
+/// What a command does to a job, as its row stands.
+pub(super) fn decide(change: &Change, row: Option<&Row>) -> Result<(Applied, Write), StoreError> {
+    let Some(row) = row else { return Ok((Applied::Refused, Write::Nothing)) };
+    if row.int("fence")?.unwrap_or(0) > fence_of(change) {
+        return Ok((Applied::Stale, Write::Nothing));
     }
     let status = rows::job_status(row)?;
     let host = host_of(row, &change.resource)?;
-    if !status.is_final() && host.is_some() && host != change.run {
-        return Ok(host.map_or(Applied::Refused, Applied::Hosted));
+    if !status.is_final()
+        && host != change.run
+        && let Some(host) = &host
+    {
+        return Ok((Applied::Hosted(host.clone()), Write::Nothing));
     }
-    let to = match transition::job(status, change.action, before_pause(row, host.is_some())?) {
-        Decision::Refuse => {
-            raise_fence(tx, "jobs", key, change.fence).await?;
-            return Ok(Applied::Refused);
+    Ok(match transition::job(status, change.action, before_pause(row, host.is_some())?) {
+        Decision::Refuse => (Applied::Refused, Write::Fence),
+        Decision::Unchanged => (Applied::Succeeded { status: status.word().to_owned(), changed: false }, Write::Fence),
+        Decision::Move(to) => {
+            (Applied::Succeeded { status: to.word().to_owned(), changed: true }, Write::Move { from: status, to })
         }
-        Decision::Unchanged => {
-            raise_fence(tx, "jobs", key, change.fence).await?;
-            return Ok(Applied::Succeeded { status: status.word().to_owned(), changed: false });
+    })
+}
+
+/// Writes what was decided for jobs, each of them here once, in two statements for all.
+pub(super) async fn write_jobs(tx: &mut Tx, decided: &[(&Change, Write)]) -> Result<(), StoreError> {
+    let mut fences = Vec::new();
+    let mut moves = Vec::new();
+    for (change, write) in decided {
+        let [tenant, id] = key_of(&change.resource);
+        let fence = Value::from(fence_of(change));
+        match write {
+            Write::Nothing => {}
+            Write::Fence => fences.push(vec![tenant, id, fence]),
+            Write::Move { from, to } => {
+                let user = change.user.as_str().into();
+                moves.push(vec![tenant, id, to.word().into(), fence, user, from.word().into()]);
+            }
         }
-        Decision::Move(to) => to,
-    };
-    // The WHERE repeats what was read: whoever changed the row in between, this writes nothing over it.
+    }
+    tx.execute_many(
+        "UPDATE jobs SET fence = given.column3 FROM (VALUES ",
+        "(?, ?, ?)",
+        ") AS given WHERE tenant_id = given.column1 AND id = given.column2 AND fence < given.column3",
+        &fences,
+    )
+    .await?;
+    // The WHERE repeats what was read: whoever changed a row in between, this writes nothing over it.
     let changed = tx
-        .execute(
-            "UPDATE jobs SET status = $3, fence = $4, updated_at = {now},
-               paused_from = CASE WHEN $3 = 'paused' THEN status ELSE NULL END,
-               host = CASE WHEN $3 = 'cancelled' THEN NULL ELSE host END,
-               run_after = CASE WHEN $3 = 'cancelled' THEN NULL ELSE run_after END,
-               cancelled_by = CASE WHEN $3 = 'cancelled' THEN $5 ELSE cancelled_by END,
-               cancelled_at = CASE WHEN $3 = 'cancelled' THEN {now} ELSE cancelled_at END
-             WHERE tenant_id = $1 AND id = $2 AND status = $6 AND fence <= $4",
-            &[
-                key[0].clone(),
-                key[1].clone(),
-                to.word().into(),
-                change.fence.into(),
-                change.user.as_str().into(),
-                status.word().into(),
-            ],
+        .execute_many(
+            "UPDATE jobs SET status = given.column3, fence = given.column4, updated_at = {now},
+               paused_from = CASE WHEN given.column3 = 'paused' THEN status ELSE NULL END,
+               host = CASE WHEN given.column3 = 'cancelled' THEN NULL ELSE host END,
+               run_after = CASE WHEN given.column3 = 'cancelled' THEN NULL ELSE run_after END,
+               cancelled_by = CASE WHEN given.column3 = 'cancelled' THEN given.column5 ELSE cancelled_by END,
+               cancelled_at = CASE WHEN given.column3 = 'cancelled' THEN {now} ELSE cancelled_at END
+             FROM (VALUES ",
+            "(?, ?, ?, ?, ?, ?)",
+            ") AS given WHERE tenant_id = given.column1 AND id = given.column2 AND status = given.column6
+               AND fence <= given.column4",
+            &moves,
         )
         .await?;
-    if changed == 0 {
+    if changed < moves.len() as u64 {
         return Err(StoreError::Unavailable("the row changed meanwhile".to_owned()));
     }
-    Ok(Applied::Succeeded { status: to.word().to_owned(), changed: true })
+    Ok(())
+}
+
+/// The fence that a change brings.
+fn fence_of(change: &Change) -> i64 {
+    #[cfg(feature = "test-faults")]
+    if crate::faults::fence_is_off() {
+        return i64::MAX;
+    }
+    change.fence
 }
 
 fn host_of(row: &Row, job: &Resource) -> Result<Option<Run>, StoreError> {
@@ -242,21 +264,22 @@ fn before_pause(row: &Row, hosted: bool) -> Result<JobStatus, StoreError> {
     }
 }
 
-async fn apply_to_campaign(tx: &mut Tx, change: &Change, key: &[Value; 2], row: &Row) -> Result<Applied, StoreError> {
-    if row.int("fence")?.unwrap_or(0) > change.fence {
+async fn apply_to_campaign(tx: &mut Tx, change: &Change, row: &Row) -> Result<Applied, StoreError> {
+    let (key, fence) = (key_of(&change.resource), fence_of(change));
+    if row.int("fence")?.unwrap_or(0) > fence {
         return Ok(Applied::Stale);
     }
     let status = rows::campaign_status(row)?;
     let to = match transition::campaign(status, change.action) {
         Decision::Refuse => {
-            raise_fence(tx, "campaigns", key, change.fence).await?;
+            raise_fence(tx, &key, fence).await?;
             return Ok(Applied::Refused);
         }
         Decision::Move(to) => to,
         // A row put there by hand may say active and is_active = false: the command makes it one.
         Decision::Unchanged if (row.int("is_active")? == Some(1)) != (change.action == Action::Resume) => status,
         Decision::Unchanged => {
-            raise_fence(tx, "campaigns", key, change.fence).await?;
+            raise_fence(tx, &key, fence).await?;
             return Ok(Applied::Succeeded { status: status.word().to_owned(), changed: false });
         }
     };
@@ -267,11 +290,8 @@ async fn apply_to_campaign(tx: &mut Tx, change: &Change, key: &[Value; 2], row: 
            cancelled_at = CASE WHEN $3 = 'cancelled' THEN {{now}} ELSE cancelled_at END
          WHERE tenant_id = $1 AND id = $2 AND fence <= $4"
     );
-    tx.execute(
-        &text,
-        &[key[0].clone(), key[1].clone(), to.word().into(), change.fence.into(), change.user.as_str().into()],
-    )
-    .await?;
+    tx.execute(&text, &[key[0].clone(), key[1].clone(), to.word().into(), fence.into(), change.user.as_str().into()])
+        .await?;
     if to == CampaignStatus::Cancelled {
         // Those inside a worker are cancelled through it; nothing may start any more.
         tx.execute(
@@ -283,4 +303,9 @@ async fn apply_to_campaign(tx: &mut Tx, change: &Change, key: &[Value; 2], row: 
         .await?;
     }
     Ok(Applied::Succeeded { status: to.word().to_owned(), changed: true })
+}
+
+async fn raise_fence(tx: &mut Tx, key: &[Value; 2], fence: i64) -> Result<(), StoreError> {
+    let text = "UPDATE campaigns SET fence = $3 WHERE tenant_id = $1 AND id = $2 AND fence < $3";
+    tx.execute(text, &[key[0].clone(), key[1].clone(), fence.into()]).await.map(|_| ())
 }

@@ -40,8 +40,8 @@ use database::Database;
 #[derive(Clone)]
 pub struct Store {
     database: Database,
-    /// SQLite only: there is one writer, so commands that arrive together are committed together.
-    batch: Option<Arc<Batch>>,
+    /// Commands that arrive together are committed together.
+    batch: Arc<Batch>,
     turn: Arc<queue::Turn>,
 }
 
@@ -49,7 +49,7 @@ impl Store {
     /// Connects (SQLite: creates the file where it is missing). Does not migrate.
     pub async fn open(settings: &crate::config::Database) -> Result<Self, StoreError> {
         let database = Database::open(settings).await?;
-        let batch = matches!(database, Database::Sqlite { .. }).then(|| Arc::new(Batch::start(database.clone())));
+        let batch = Arc::new(Batch::start(database.clone()));
         Ok(Self { database, batch, turn: Arc::default() })
     }
 

@@ -252,8 +252,21 @@ impl Tx {
     /// Inserts many rows, some to a statement: each statement is a trip to the server, or to SQLite's thread.
     /// `row` is `(?, {time:?}, …)`, with a question mark for each value.
     pub async fn insert_many(&mut self, into: &str, row: &str, rows: &[Vec<Value>]) -> Result<(), StoreError> {
+        self.execute_many(&format!("{into} VALUES "), row, "", rows).await.map(|_| ())
+    }
+
+    /// One statement for many rows of values, `before (…), (…) after`; some more where there are very many. `row`: the
+    /// places of one, `?` each. How many rows it changed.
+    pub async fn execute_many(
+        &mut self,
+        before: &str,
+        row: &str,
+        after: &str,
+        rows: &[Vec<Value>],
+    ) -> Result<u64, StoreError> {
+        let mut changed = 0;
         for some in rows.chunks(ROWS_AT_ONCE) {
-            let mut text = format!("{into} VALUES ");
+            let mut text = before.to_owned();
             let mut number = 0;
             for n in 0..some.len() {
                 text.push_str(if n > 0 { ", " } else { "" });
@@ -265,9 +278,10 @@ impl Tx {
                     text.push_str(part);
                 }
             }
-            self.execute(&text, &some.concat()).await?;
+            text.push_str(after);
+            changed += self.execute(&text, &some.concat()).await?;
         }
-        Ok(())
+        Ok(changed)
     }
 
     /// The place of the n-th value, for texts with many values in their order. SQLite looks a numbered one up among

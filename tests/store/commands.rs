@@ -1,5 +1,7 @@
 //! What commands change: every cell of the table, fences, repeats, company, races.
 
+use sqlx::Connection;
+
 use super::*;
 
 pub async fn every_command_moves_a_row_as_the_table_says(db: Db) {
@@ -94,7 +96,7 @@ pub async fn the_same_command_twice_at_once_has_one_outcome(db: Db) {
     }
 }
 
-/// On SQLite these share transactions: what one of them meets is no other's business.
+/// These share transactions: what one of them meets is no other's business.
 pub async fn many_commands_at_once_each_succeed_or_fail_alone(db: Db) {
     for n in 0..120 {
         // Every third row makes its command fail half way: the row moves, then its outcome cannot be written.
@@ -181,4 +183,33 @@ pub async fn a_resumed_job_without_a_host_waits_for_one(db: Db) {
     assert!(matches!(db.store.finish(&last.run, &Progress::default(), &completed).await, Ok(Finished::Lost)));
     assert!(!db.store.hand_back(&last.run).await.expect("hand back"));
     assert_eq!(status(&db, "j").await, JobStatus::Cancelled);
+}
+
+/// PostgreSQL alone: SQLite locks no single rows.
+#[tokio::test]
+async fn a_row_that_another_program_holds_keeps_no_other_command_waiting() {
+    let db = Db::postgres().await;
+    for n in 0..40 {
+        db.sql(&format!("INSERT INTO jobs (id, tenant_id, status) VALUES ('j{n}', 'acme', 'running')"))
+            .await
+            .expect("insert");
+    }
+    let mut other = sqlx::PgConnection::connect(&db.url).await.expect("connect");
+    let mut held = other.begin().await.expect("begin");
+    sqlx::query("UPDATE jobs SET title = 'mine' WHERE id = 'j0'").execute(&mut *held).await.expect("hold");
+
+    let changes: Vec<Change> = (0..40).map(|n| change(job(&format!("j{n}")), Action::Pause, 5)).collect();
+    let first = db.store.apply(&changes[0]);
+    let others = futures_util::future::join_all(changes[1..].iter().map(|c| db.store.apply(c)));
+    // The held one waits at the database until it is let go, or until the database has waited long enough.
+    let (first, ()) = tokio::join!(first, async {
+        for answer in others.await {
+            assert_eq!(answer.expect("apply"), Applied::Succeeded { status: "paused".into(), changed: true });
+        }
+        held.rollback().await.expect("let go");
+    });
+    match first {
+        Ok(answer) => assert_eq!(answer, Applied::Succeeded { status: "paused".into(), changed: true }),
+        Err(error) => assert!(error.is_transient(), "{error}"),
+    }
 }

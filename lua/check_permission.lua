@@ -6,6 +6,6 @@
 -- Returns: 1 held | 0 not held | -1 unknown
 -- Safe to repeat: it reads.
 
-local answer = held(KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3])
+local answer = held(KEYS[1], redis.call('GET', KEYS[2]), ARGV[1], ARGV[2], ARGV[3])
 if answer == nil then return -1 end
 return answer and 1 or 0

@@ -13,7 +13,7 @@ local now = now_us()
 local now_ms = math.floor(now / 1000)
 local worker, lease, resource = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 
-local command = redis.call('LINDEX', KEYS[2], 0)
+local command = redis.call('LINDEX', KEYS[2], '0')
 if not command then
   redis.call('ZREM', ready, resource)
   return { 'nothing' }
@@ -38,16 +38,10 @@ if state[1] == command then attempt = tonumber(state[3] or '0') + 1 end
 local record = redis.call('HGET', KEYS[3], command)
 local accepted, text = string.match(record or '', '^(%d+)|%d+|(.*)$')
 
--- Whoever claimed it before could not even read it. Not looked into at the first try, for that costs.
-local function is_spoilt()
-  local readable, read = pcall(cjson.decode, text)
-  return not readable or type(read) ~= 'table' or type(read.user_id) ~= 'string' or type(read.audit) ~= 'string'
-    or not ({ cancel = true, pause = true, resume = true })[read.action]
-end
-
 -- Records and queue are written together: somebody else removed this one or wrote over it, and nobody can answer it.
--- Those behind it must not wait for it for ever.
-if not text or (attempt > 1 and is_spoilt()) then
+-- Those behind it must not wait for it for ever. Not looked into at the first try, for that costs: whoever cannot
+-- read it leaves it to a second one.
+if not text or (attempt > 1 and not read_record(text)) then
   redis.call('LPOP', KEYS[2])
   redis.call('HDEL', KEYS[3], command)
   if redis.call('DECR', KEYS[8]) <= 0 then redis.call('DEL', KEYS[8]) end
@@ -60,6 +54,6 @@ redis.call('HSET', KEYS[1], 'command', command, 'holder', worker, 'until', whole
   'attempts', whole(attempt), 'fence', whole(fence))
 redis.call('HDEL', KEYS[1], 'not_before')
 ready_at(ready, tenants, resource, now_ms + lease)
-redis.call('EXPIRE', KEYS[1], 604800)
+redis.call('EXPIRE', KEYS[1], '604800')
 local cancel = state[7] and state[7] ~= command and state[7] or ''
 return { 'command', command, accepted, text, whole(attempt), whole(fence), whole(now_ms), cancel }

@@ -3,7 +3,8 @@
 --
 -- KEYS: 1-11 of the resource's commands (lib/command_keys.lua)
 -- ARGV: 1 command, 2 fence, 3 event (succeeded, failed, expired), 4 result message,
---       5 audit entry, open, 6 reply channel, 7 resource, 8 accepted_ms, 9 keep it among the failed (0/1)
+--       5 audit entry, open, 6 reply channel, 7 resource, 8 accepted_ms, 9 keep it among the failed (0/1),
+--       10 channel and 11 message (open) of an update that is to be heard before the result, '' and '' for none
 -- Returns: 'more' (another command waits) | 'done' | 'lost'
 -- Safe to repeat: a command that this same claim ended before is 'done' again, without a second message.
 
@@ -18,13 +19,13 @@ if state[1] ~= command or state[2] ~= ARGV[2] then return 'lost' end
 if redis.call('HEXISTS', keys.commands, command) == 0 then return 'lost' end
 
 local now_ms = math.floor(now_us() / 1000)
+if ARGV[11] ~= '' then publish_update(keys.state, ARGV[10], ARGV[11]) end
 finish(keys, command, ARGV[3], ARGV[4],
   ARGV[5] .. ',"attempts":' .. (state[5] or '1') .. ',"latency_ms":' .. whole(now_ms - tonumber(ARGV[8])) .. '}',
   ARGV[6], now_ms, ARGV[9] == '1' and resource or nil)
 redis.call('HDEL', keys.state, 'command', 'holder', 'until', 'attempts', 'desired', 'not_before')
 redis.call('HSET', keys.state, 'ended', command .. '|' .. ARGV[2])
 if state[4] == command then redis.call('HDEL', keys.state, 'cancel') end
-redis.call('EXPIRE', keys.state, RESOURCE_SECONDS)
 if redis.call('LLEN', keys.queue) > 0 then
   ready_at(keys.ready, keys.tenants, resource, now_ms)
   return 'more'

@@ -11,7 +11,7 @@ local run = tonumber(ARGV[1])
 if state[1] and tonumber(state[1]) > run then return 0 end
 redis.call('HDEL', KEYS[1], 'host', 'live')
 redis.call('HSET', KEYS[1], 'run_ended', ARGV[1])
-redis.call('EXPIRE', KEYS[1], 604800)
+redis.call('EXPIRE', KEYS[1], '604800')
 local now_ms = math.floor(now_us() / 1000)
 local held = (state[2] and tonumber(state[2]) > now_ms) or (state[3] and tonumber(state[3]) > now_ms)
 if not held and redis.call('LLEN', KEYS[2]) > 0 then ready_at(KEYS[3], KEYS[4], ARGV[2], now_ms) end

@@ -24,11 +24,9 @@ while #ended < MOST do
   local record = redis.call('HGET', keys.commands, command)
   local accepted, text = string.match(record or '', '^(%d+)|%d+|(.*)$')
   if not accepted or tonumber(accepted) + tonumber(ARGV[1]) > now_ms then break end
-  local readable, waiting = pcall(cjson.decode, text)
-  if not readable or type(waiting) ~= 'table' then break end
-  finish(keys, command, 'expired', failed_message(waiting, ARGV[4]),
-    waiting.audit .. ',"outcome":"' .. ARGV[4] .. '","attempts":0,"latency_ms":'
-      .. whole(now_ms - tonumber(accepted)) .. '}',
+  local waiting = read_record(text)
+  if not waiting then break end
+  finish(keys, command, 'expired', failed_message(waiting, ARGV[4]), outcome_entry(text, ARGV[4], accepted, now_ms),
     ARGV[3], now_ms, ARGV[2])
   if state[2] == command then redis.call('HDEL', keys.state, 'cancel') end
   ended[#ended + 1] = command

@@ -13,13 +13,11 @@ if ARGV[1] ~= '' then
   if state[1] and tonumber(state[1]) > run then return -1 end
   if state[2] and tonumber(state[2]) >= run then return -1 end
 end
-local seq = redis.call('HINCRBY', KEYS[1], 'seq', 1)
 if ARGV[4] ~= '' then redis.call('HSET', KEYS[1], 'live', ARGV[4]) end
 if ARGV[5] == '-' then
   redis.call('HDEL', KEYS[1], 'desired')
 elseif ARGV[5] ~= '' then
   redis.call('HSET', KEYS[1], 'desired', ARGV[5])
 end
-redis.call('EXPIRE', KEYS[1], 604800)
-redis.call('PUBLISH', ARGV[2], ARGV[3] .. ',"seq":' .. seq .. '}')
-return seq
+redis.call('EXPIRE', KEYS[1], '604800')
+return publish_update(KEYS[1], ARGV[2], ARGV[3])

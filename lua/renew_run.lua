@@ -15,5 +15,5 @@ if state[1] ~= ARGV[1] or state[2] ~= ARGV[2] then
   redis.call('HDEL', KEYS[1], 'live')
   redis.call('HSET', KEYS[1], 'host', ARGV[1], 'run', ARGV[2])
 end
-redis.call('EXPIRE', KEYS[1], 604800)
+redis.call('EXPIRE', KEYS[1], '604800')
 return redis.call('LLEN', KEYS[2])

@@ -6,8 +6,8 @@
 -- ARGV: 1 deadline (Unix µs, 0 for none), 2 batch id, 3 body digest, 4 seconds that the batch is remembered,
 --       5 grant: 'database', 'allowed', 'denied', 6-8 what grants it, 9 limit a minute, 10 backlog limit,
 --       11 budget units that the whole batch costs (0: an earlier part has paid), 12 action, 13 control channel,
---       14 what else to remember of the batch, 15 audit entry of the whole (open), for one that is refused,
---       then 5 for each resource: command id, resource, record, audit entry (open), control message
+--       14 what else to remember of the batch, 15 record of the whole (open), for one that is refused,
+--       then 4 for each resource: command id, resource, record (JSON), control message
 -- Returns: {outcome, …} with 'done' workers, then 3 for each resource: 'accepted' '' '' | 'repeated' done_ms result |
 --       'full' '' '' — or for all of them 'known' batch (this request has that id: come again with it) | 'denied' |
 --       'conflict' | 'limited' seconds | 'unknown' | 'late'; the clock in µs last.
@@ -23,16 +23,14 @@ local now = now_us()
 local now_ms = math.floor(now / 1000)
 
 local function answer(...)
-  local out = { ... }
-  out[#out + 1] = whole(now)
-  return out
+  return with_clock(now, ...)
 end
 
 local function item(n)
-  local at = first_item + (n - 1) * 5
+  local at = first_item + (n - 1) * 4
   return {
-    command = ARGV[at], resource = ARGV[at + 1], record = ARGV[at + 2], audit = ARGV[at + 3],
-    control_message = ARGV[at + 4], control_channel = ARGV[13], action = action,
+    command = ARGV[at], resource = ARGV[at + 1], record = ARGV[at + 2],
+    control_message = ARGV[at + 3], control_channel = ARGV[13], action = action,
     reply_channel = ARGV[at + 1] .. ':reply',
   }, command_keys(first_own + (n - 1) * 5, shared)
 end
@@ -57,7 +55,7 @@ if deadline > 0 and now > deadline then return answer('late') end
 if not paid then
   local permitted = grant == 'allowed'
   if grant == 'database' then
-    permitted = held(KEYS[8], KEYS[9], ARGV[6], ARGV[7], ARGV[8])
+    permitted = held(KEYS[8], redis.call('GET', KEYS[9]), ARGV[6], ARGV[7], ARGV[8])
     if permitted == nil then return answer('unknown') end
   end
   local seconds = budget_wait(rate, limit, cost, now)
@@ -92,5 +90,4 @@ for n = 1, items do
   end
   out[#out + 1], out[#out + 2], out[#out + 3] = outcome, done_ms, message
 end
-out[#out + 1] = whole(now)
-return out
+return answer(unpack(out))

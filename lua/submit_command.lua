@@ -7,38 +7,36 @@
 -- ARGV: 1 deadline (Unix µs, 0 for none), 2 command id, 3 body digest, 4 has a request id (0/1),
 --       5 grant: 'database', 'allowed', 'denied', 'internal',
 --       6-8 what grants it (the permission and its two patterns), 9 limit a minute, 10 backlog limit,
---       11 record (JSON), 12 audit entry without its end (JSON, open), 13 control channel, 14 control message,
---       15 resource (tenant:kind:id), 16 action, 17 reply channel,
---       18 when: 'now', 'at' (Unix ms), 'in' (ms from now), 'due' (was kept, and its time has come), 19 that number,
---       20 limit of schedules
+--       11 record (JSON, open: what is kept of the command, and what each of its audit entries begins with),
+--       12 control channel, 13 control message, 14 resource (tenant:kind:id), 15 action, 16 reply channel,
+--       17 when: 'now', 'at' (Unix ms), 'in' (ms from now), 'due' (was kept, and its time has come), 18 that number,
+--       19 limit of schedules
 -- Returns: {outcome, …} with outcome 'accepted' workers | 'repeated' command workers done_ms result |
 --       'scheduled' command run_at done_ms result | 'denied' | 'conflict' | 'limited' seconds | 'unknown' | 'full' |
 --       'late' | 'gone' (was withdrawn, or brought in already); the clock in µs last.
 -- Safe to repeat: the command id is looked for first, and every check comes before the first write.
 
-local REQUEST_SECONDS = 86400
+local REQUEST_SECONDS = '86400'
 -- A denial without a request id is remembered for as long as its sender may ask again after a lost answer.
-local LOST_ANSWER_SECONDS = 10
+local LOST_ANSWER_SECONDS = '10'
 -- A schedule that found the backlog full comes again after this.
 local AGAIN_MS = 1000
 
 local keys = command_keys(1, 6)
 local rate, request, schedule, schedules = KEYS[12], KEYS[17], KEYS[18], KEYS[19]
 local command, digest, has_request, grant = ARGV[2], ARGV[3], ARGV[4] == '1', ARGV[5]
-local resource, action, when = ARGV[15], ARGV[16], ARGV[18]
+local record, resource, action, when = ARGV[11], ARGV[14], ARGV[15], ARGV[17]
 local due = when == 'due'
 local member = resource .. '|' .. command
 local now = now_us()
 local now_ms = math.floor(now / 1000)
 
 local function answer(...)
-  local out = { ... }
-  out[#out + 1] = whole(now)
-  return out
+  return with_clock(now, ...)
 end
 
 local function audit_entry(event, rest)
-  redis.call('XADD', keys.audit, '*', 'event', event, 'entry', ARGV[12] .. (rest or '') .. '}')
+  redis.call('XADD', keys.audit, '*', 'event', event, 'entry', record .. (rest or '') .. '}')
 end
 
 -- A command that was accepted before: what its ack said, when it ended and how.
@@ -62,8 +60,12 @@ local function repeated_schedule(id, run_at)
   return answer('scheduled', id, run_at, done_ms or '', message or '')
 end
 
+-- Also for an id that was made a moment ago: a second sending may arrive before the first.
 local before = repeated(command)
 if before and not due then return before end
+
+-- What is known of the request, the lowest version of permissions that counts, the commands that wait.
+local first, floor, backlog = unpack(redis.call('MGET', request, KEYS[14], keys.backlog))
 
 if due then
   if before or redis.call('HEXISTS', schedules, command) == 0 then
@@ -73,7 +75,6 @@ if due then
 else
   local kept = when ~= 'now' and redis.call('HGET', schedules, command)
   if kept then return repeated_schedule(command, string.match(kept, '^(%d+)|')) end
-  local first = redis.call('GET', request)
   if first then
     local seen_digest, outcome, id, said = string.match(first, '^([^|]*)|([^|]*)|([^|]*)|([^|]*)$')
     if seen_digest ~= digest then return answer('conflict') end
@@ -89,17 +90,17 @@ if deadline > 0 and now > deadline then return answer('late') end
 
 local permitted = grant == 'allowed' or grant == 'internal'
 if grant == 'database' then
-  permitted = held(KEYS[13], KEYS[14], ARGV[6], ARGV[7], ARGV[8])
+  permitted = held(KEYS[13], floor, ARGV[6], ARGV[7], ARGV[8])
   if permitted == nil then return answer('unknown') end
 end
 
 local run_at = now_ms
-if when == 'at' then run_at = tonumber(ARGV[19]) elseif when == 'in' then run_at = now_ms + tonumber(ARGV[19]) end
+if when == 'at' then run_at = tonumber(ARGV[18]) elseif when == 'in' then run_at = now_ms + tonumber(ARGV[18]) end
 local later = run_at > now_ms
 
 local function is_full()
-  if later then return redis.call('HLEN', schedules) >= tonumber(ARGV[20]) end
-  return tonumber(redis.call('GET', keys.backlog) or '0') >= tonumber(ARGV[10])
+  if later then return redis.call('HLEN', schedules) >= tonumber(ARGV[19]) end
+  return tonumber(backlog or '0') >= tonumber(ARGV[10])
 end
 
 if due then
@@ -109,8 +110,8 @@ if due then
     redis.call('HDEL', schedules, command)
     local words = 'Insufficient permissions to ' .. action .. ' ' .. string.match(resource, '^[^:]+:([^:]+)')
     redis.call('XADD', keys.audit, '*', 'event', 'denied', 'kept', '1',
-      'entry', ARGV[12] .. ',"outcome":"' .. words .. '"}')
-    record_result(keys, command, '0', failed_message(cjson.decode(ARGV[11]), words), ARGV[17], now_ms)
+      'entry', record .. ',"outcome":"' .. words .. '"}')
+    record_result(keys, command, '0', failed_message(cjson.decode(record .. '}'), words), ARGV[16], now_ms)
     return answer('denied')
   end
   if is_full() then
@@ -138,12 +139,12 @@ elseif grant ~= 'internal' then
 end
 
 if later then
-  redis.call('HSET', schedules, command, whole(run_at) .. '|' .. whole(now_ms) .. '|' .. resource .. '|' .. ARGV[11])
+  redis.call('HSET', schedules, command, whole(run_at) .. '|' .. whole(now_ms) .. '|' .. resource .. '|' .. record .. '}')
   redis.call('ZADD', schedule, run_at, member)
   if has_request then
     -- As long as it waits, and a day more.
     redis.call('SET', request, digest .. '|scheduled|' .. command .. '|' .. whole(run_at),
-      'PX', REQUEST_SECONDS * 1000 + run_at - now_ms)
+      'PX', whole(REQUEST_SECONDS * 1000 + run_at - now_ms))
   end
   audit_entry('scheduled', ',"run_at":' .. whole(run_at))
   return answer('scheduled', command, whole(run_at), '', '')
@@ -154,7 +155,7 @@ if has_request and not due then
   redis.call('SET', request, digest .. '|accepted|' .. command .. '|' .. workers, 'EX', REQUEST_SECONDS)
 end
 accept(keys, {
-  command = command, action = action, resource = resource, record = ARGV[11], audit = ARGV[12],
-  control_channel = ARGV[13], control_message = ARGV[14], reply_channel = ARGV[17],
+  command = command, action = action, resource = resource, record = record .. '}',
+  control_channel = ARGV[12], control_message = ARGV[13], reply_channel = ARGV[16],
 }, workers, now_ms)
 return answer('accepted', workers)

@@ -13,7 +13,7 @@ local LOST_ANSWER_SECONDS = 10
 local now = now_us()
 
 local function answer(outcome)
-  return { outcome, whole(now) }
+  return with_clock(now, outcome)
 end
 
 if redis.call('GET', KEYS[4]) == ARGV[5] then return answer('withdrawn') end

@@ -125,7 +125,7 @@ async fn a_command_is_accepted_claimed_once_and_answered_once() {
     assert!(matches!(broker.claim(&job("j1"), &worker("w2"), LEASE).await, Ok(Claimed::Later)));
     let message = success(&held, "paused");
     for _ in 0..2 {
-        let done = broker.complete(&held, &worker("w1"), End::Succeeded, &message).await.expect("complete");
+        let done = broker.complete(&held, &worker("w1"), End::Succeeded, &message, None).await.expect("complete");
         assert_eq!(done, Completed::Done { more: false });
     }
     assert_eq!(broker.result_of(&job("j1"), asked.command).await.expect("result"), Some(message.clone()));
@@ -152,7 +152,8 @@ async fn commands_of_one_resource_come_in_the_order_of_acceptance() {
     for (i, one) in asked.iter().enumerate() {
         let held = claim(&broker, "j1", "w1").await;
         assert_eq!(held.command, one.command);
-        let done = broker.complete(&held, &worker("w1"), End::Succeeded, &success(&held, "x")).await.expect("complete");
+        let done =
+            broker.complete(&held, &worker("w1"), End::Succeeded, &success(&held, "x"), None).await.expect("complete");
         assert_eq!(done, Completed::Done { more: i < 2 });
     }
 }
@@ -175,10 +176,10 @@ async fn a_claim_whose_lease_ended_is_void_and_the_command_goes_to_another() {
     assert!(new.fence > old.fence);
     assert_eq!(new.attempt, 2);
     assert_eq!(broker.renew_claim(&old, LEASE).await.expect("renew"), Renewed::Lost);
-    let void = broker.complete(&old, &worker("w1"), End::Succeeded, &success(&old, "cancelled")).await;
+    let void = broker.complete(&old, &worker("w1"), End::Succeeded, &success(&old, "cancelled"), None).await;
     assert_eq!(void.expect("complete"), Completed::Lost);
     assert!(!broker.retry_later(&old, LEASE).await.expect("retry"));
-    let done = broker.complete(&new, &worker("w2"), End::Succeeded, &success(&new, "cancelled")).await;
+    let done = broker.complete(&new, &worker("w2"), End::Succeeded, &success(&new, "cancelled"), None).await;
     assert_eq!(done.expect("complete"), Completed::Done { more: false });
 }
 
@@ -207,7 +208,7 @@ async fn a_cancel_ends_waiting_pauses_and_tells_the_one_under_way() {
     let superseded = broker.result_of(&job("j1"), second.command).await.expect("result").expect("it has ended");
     let expected = server::failed(Action::Resume, &job("j1"), second.command, "Superseded by cancel", None);
     assert_eq!(superseded, expected);
-    let more = broker.complete(&held, &worker("w1"), End::Failed, &expected).await.expect("complete");
+    let more = broker.complete(&held, &worker("w1"), End::Failed, &expected, None).await.expect("complete");
     assert_eq!(more, Completed::Done { more: true });
     assert_eq!(claim(&broker, "j1", "w1").await.command, cancel.command);
 }
@@ -231,7 +232,7 @@ async fn the_same_request_id_runs_once_and_another_body_is_a_conflict() {
     }
     let held = claim(&broker, "j1", "w1").await;
     let message = success(&held, "paused");
-    broker.complete(&held, &worker("w1"), End::Succeeded, &message).await.expect("complete");
+    broker.complete(&held, &worker("w1"), End::Succeeded, &message, None).await.expect("complete");
     let outcome = broker.submit(&again, LIMITS).await.expect("submit");
     assert!(matches!(outcome, Submitted::Repeated { result: Some((m, at)), .. } if m == message && at > 0));
     assert!(matches!(broker.claim(&job("j1"), &worker("w1"), LEASE).await, Ok(Claimed::Nothing)));

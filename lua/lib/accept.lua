@@ -5,14 +5,13 @@
 local function supersede(keys, c, now_ms)
   local held = redis.call('HMGET', keys.state, 'command', 'until')
   local claimed = held[1]
-  for _, id in ipairs(redis.call('LRANGE', keys.queue, 0, -1)) do
+  for _, id in ipairs(redis.call('LRANGE', keys.queue, '0', '-1')) do
     local record = id ~= claimed and redis.call('HGET', keys.commands, id)
     local accepted, text = string.match(record or '', '^(%d+)|%d+|(.*)$')
-    local readable, waiting = pcall(cjson.decode, text or '')
-    if readable and type(waiting) == 'table' and waiting.action ~= 'cancel' then
-      finish(keys, id, 'failed', failed_message(waiting, 'Superseded by cancel'),
-        waiting.audit .. ',"outcome":"Superseded by cancel","attempts":0,"latency_ms":'
-          .. whole(now_ms - tonumber(accepted)) .. '}',
+    local waiting = read_record(text)
+    if waiting and waiting.action ~= 'cancel' then
+      local words = 'Superseded by cancel'
+      finish(keys, id, 'failed', failed_message(waiting, words), outcome_entry(text, words, accepted, now_ms),
         c.reply_channel, now_ms)
     end
   end
@@ -22,9 +21,10 @@ local function supersede(keys, c, now_ms)
     ready_at(keys.ready, keys.tenants, c.resource, now_ms)
   end
   redis.call('HSET', keys.state, 'cancel', c.command)
+  redis.call('EXPIRE', keys.state, RESOURCE_SECONDS)
 end
 
--- c: command, action, resource, record (JSON), audit (JSON, open), control_channel, control_message, reply_channel
+-- c: command, action, resource, record (JSON), control_channel, control_message, reply_channel
 -- workers: how many are online, as text
 local function accept(keys, c, workers, now_ms)
   -- Neither list nor hash ever expires: an accepted command waits until it has a result. Both are gone when empty.
@@ -32,13 +32,13 @@ local function accept(keys, c, workers, now_ms)
   redis.call('RPUSH', keys.queue, c.command)
   redis.call('INCR', keys.backlog)
   ready_unless_known(keys.ready, keys.tenants, c.resource, now_ms)
-  redis.call('XADD', keys.audit, '*', 'event', 'accepted', 'entry', c.audit .. '}')
+  redis.call('XADD', keys.audit, '*', 'event', 'accepted', 'entry', c.record)
   if c.action == 'cancel' then supersede(keys, c, now_ms) end
-  redis.call('EXPIRE', keys.state, RESOURCE_SECONDS)
   redis.call('PUBLISH', c.control_channel, c.control_message)
 end
 
 -- Workers alive for a tenant, as text.
 local function workers_online(workers, tenant_workers, now_ms)
-  return whole(redis.call('ZCOUNT', workers, now_ms, '+inf') + redis.call('ZCOUNT', tenant_workers, now_ms, '+inf'))
+  local from = whole(now_ms)
+  return whole(redis.call('ZCOUNT', workers, from, '+inf') + redis.call('ZCOUNT', tenant_workers, from, '+inf'))
 end

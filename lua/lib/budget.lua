@@ -5,15 +5,16 @@ local WINDOW_US = 60000000
 -- Whole seconds until so many more commands would be accepted; nil: they are now.
 local function budget_wait(rate, limit, cost, now)
   if cost > limit then return 60 end
-  local oldest = redis.call('LINDEX', rate, limit - cost)
+  local oldest = redis.call('LINDEX', rate, whole(limit - cost))
   local left = oldest and tonumber(oldest) + WINDOW_US - now or 0
   if left <= 0 then return nil end
   return math.max(1, math.min(60, math.ceil(left / 1000000)))
 end
 
 local function use_budget(rate, limit, cost, now)
-  for _ = 1, cost do redis.call('LPUSH', rate, whole(now)) end
-  redis.call('LTRIM', rate, 0, limit - 1)
+  local at, known = whole(now), 0
+  for _ = 1, cost do known = redis.call('LPUSH', rate, at) end
+  if known > limit then redis.call('LTRIM', rate, '0', whole(limit - 1)) end
   -- A second more than the window: a list that went a moment early would let too many through too soon.
-  redis.call('PEXPIRE', rate, WINDOW_US / 1000 + 1000)
+  redis.call('PEXPIRE', rate, '61000')
 end

@@ -6,7 +6,16 @@ local function now_us()
   return tonumber(t[1]) * 1000000 + tonumber(t[2])
 end
 
--- A whole number as text: tostring would write large ones as 1.79e+15.
+-- A whole number as text: tostring would write large ones as 1.79e+15. What Redis gets as a number it writes out by
+-- itself, with all the care that fractions need: that takes ten times as long, so the hot scripts give it text.
 local function whole(n)
-  return string.format('%.0f', n)
+  return string.format('%d', n)
+end
+
+-- What a script that is sent again after a lost answer returns: its answer, and the clock last, so that the sender
+-- can set the next deadline by it.
+local function with_clock(now, ...)
+  local out = { ... }
+  out[#out + 1] = whole(now)
+  return out
 end

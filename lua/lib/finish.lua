@@ -2,8 +2,8 @@
 -- `keys` as command_keys gives them.
 
 local RESULTS_KEPT = 1000
-local RESULT_SECONDS = 86400
-local RESOURCE_SECONDS = 604800
+local RESULT_SECONDS = '86400'
+local RESOURCE_SECONDS = '604800'
 local FAILED_KEPT = 1000
 local FAILED_SECONDS = 604800
 
@@ -11,10 +11,8 @@ local FAILED_SECONDS = 604800
 -- lost the ack and asks again.
 local function record_result(keys, command, workers, message, reply_channel, now_ms)
   redis.call('HSET', keys.results, command, whole(now_ms) .. '|' .. workers .. '|' .. message)
-  redis.call('LPUSH', keys.finished, command)
-  local old = redis.call('LRANGE', keys.finished, RESULTS_KEPT, -1)
-  if #old > 0 then
-    redis.call('HDEL', keys.results, unpack(old))
+  if redis.call('LPUSH', keys.finished, command) > RESULTS_KEPT then
+    redis.call('HDEL', keys.results, unpack(redis.call('LRANGE', keys.finished, RESULTS_KEPT, -1)))
     redis.call('LTRIM', keys.finished, 0, RESULTS_KEPT - 1)
   end
   redis.call('EXPIRE', keys.results, RESULT_SECONDS)
@@ -36,21 +34,12 @@ local function keep_failed(keys, command, event, resource, message, record, now_
   redis.call('EXPIRE', keys.failed_at, FAILED_SECONDS)
 end
 
--- `…_failed` from a record of submit_command, with these words.
-local function failed_message(record, words)
-  local message = record.failed .. ',"error":"' .. words .. '"'
-  if record.request_id and record.request_id ~= cjson.null then
-    message = message .. ',"request_id":"' .. record.request_id .. '"'
-  end
-  return message .. '}'
-end
-
 -- The command must be in the queue. Does not touch the lease: the caller knows whose it is.
 -- `kept_for`: the resource, where a failure is to be kept; nil for one that nobody will want again.
 local function finish(keys, command, event, message, audit, reply_channel, now_ms, kept_for)
   local record = redis.call('HGET', keys.commands, command)
   local workers, text = string.match(record or '', '^%d+|(%d+)|(.*)$')
-  redis.call('LREM', keys.queue, 1, command)
+  redis.call('LREM', keys.queue, '1', command)
   redis.call('HDEL', keys.commands, command)
   if redis.call('DECR', keys.backlog) <= 0 then
     redis.call('DEL', keys.backlog)

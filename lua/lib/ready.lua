@@ -4,14 +4,14 @@
 
 -- From `at` (Unix ms) on the resource's next command may be claimed.
 local function ready_at(ready, tenants, resource, at)
-  if redis.call('ZADD', ready, at, resource) == 1 then
+  if redis.call('ZADD', ready, whole(at), resource) == 1 then
     redis.call('SADD', tenants, string.match(resource, '^[^:]+'))
   end
 end
 
 -- The same, for a resource that may have a lease or a retry under way: that keeps its time.
 local function ready_unless_known(ready, tenants, resource, at)
-  if redis.call('ZADD', ready, 'NX', at, resource) == 1 then
+  if redis.call('ZADD', ready, 'NX', whole(at), resource) == 1 then
     redis.call('SADD', tenants, string.match(resource, '^[^:]+'))
   end
 end

@@ -52,7 +52,7 @@ impl Core {
                 self.spawn(async move { core.tell_cancelled(campaign).await });
             }
         }
-        Verdict::succeeded(status)
+        Verdict::succeeded(status, None)
     }
 
     async fn tell_campaign(&self, claim: &Claim, desired: Desired<'_>) {

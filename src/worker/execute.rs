@@ -1,7 +1,7 @@
 //! One claimed command, from the claim to its one result.
 //!
-//! The order is: the work is where the command wants it, SQL commits, watchers are told the status, the
-//! result is recorded and sent. So nobody hears of a success that is not true, and a socket sees the new
+//! The order is: the work is where the command wants it, SQL commits, the result is recorded and sent, with the new
+//! status right before it. So nobody hears of a success that is not true, and a socket sees the new
 //! status before the result. Whatever breaks off in between is done again by the next claim, and
 //! `Store::apply` gives a repeated command its first outcome.
 
@@ -13,7 +13,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit};
 use super::core::{Core, backoff, insist};
 use super::hosts::{Gone, Hosted};
 use crate::broker::scripts::claim::{Claim, Completed, End};
-use crate::domain::{Action, ResourceKind};
+use crate::domain::{Action, JobStatus, ResourceKind};
 use crate::protocol::server;
 use crate::store::{Applied, Change, Run, StoreError};
 use crate::telemetry::metrics;
@@ -28,8 +28,15 @@ pub(crate) type Room = Option<OwnedSemaphorePermit>;
 
 /// What is to become of a command.
 pub(crate) enum Verdict {
-    /// It is applied; the status as a word, and what ended with it.
-    Succeeded { status: String, ended: Option<Arc<Hosted>> },
+    /// It is applied.
+    Succeeded {
+        /// The status as a word.
+        status: String,
+        /// A job's status that whoever watches it is to be told.
+        shown: Option<JobStatus>,
+        /// What ended with it.
+        ended: Option<Arc<Hosted>>,
+    },
     /// It is refused or given up, in words.
     Failed(String),
     /// Nobody came to it in time.
@@ -42,8 +49,8 @@ pub(crate) enum Verdict {
 
 impl Verdict {
     /// Applied, and nothing ended with it.
-    pub(crate) fn succeeded(status: String) -> Self {
-        Self::Succeeded { status, ended: None }
+    pub(crate) fn succeeded(status: String, shown: Option<JobStatus>) -> Self {
+        Self::Succeeded { status, shown, ended: None }
     }
 
     /// There is nothing (left) to command.
@@ -100,15 +107,15 @@ impl Core {
     async fn conclude(self: &Arc<Self>, claim: &Claim, claimed: Instant, verdict: Verdict) -> bool {
         let (action, resource, request) = (claim.action, &claim.resource, claim.request_id.as_deref());
         let failed = |words: &str| server::failed(action, resource, claim.command, words, request);
-        let (end, words, message, ended) = match verdict {
-            Verdict::Succeeded { status, ended } => {
+        let (end, words, message, shown, ended) = match verdict {
+            Verdict::Succeeded { status, shown, ended } => {
                 let message = server::succeeded(action, resource, claim.command, &status, request);
-                (End::Succeeded, status, message, ended)
+                (End::Succeeded, status, message, shown, ended)
             }
-            Verdict::Failed(words) => (End::Failed, words.clone(), failed(&words), None),
+            Verdict::Failed(words) => (End::Failed, words.clone(), failed(&words), None, None),
             Verdict::Expired => {
                 let words = server::EXPIRED;
-                (End::Expired, words.to_owned(), failed(words), None)
+                (End::Expired, words.to_owned(), failed(words), None, None)
             }
             Verdict::Later(delay) => {
                 tracing::info!(command_id = %claim.command, %resource, delay_ms = delay.as_millis(), "worker.command_put_back");
@@ -123,7 +130,8 @@ impl Core {
                 return false;
             }
         };
-        let completed = insist(|| self.broker.complete(claim, &self.id, end, &message)).await;
+        let shown = shown.map(|status| server::job_status(resource, status, None));
+        let completed = insist(|| self.broker.complete(claim, &self.id, end, &message, shown.as_deref())).await;
         if let Some(hosted) = ended {
             self.end_run(resource, hosted.run().number).await;
             self.hosts.close(&hosted, Gone::Cancelled);

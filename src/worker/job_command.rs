@@ -81,8 +81,7 @@ impl Core {
             Ok(Applied::Succeeded { status, .. }) => {
                 hosted.status.send_replace(JobStatus::Paused);
                 self.dispatch.notify_one(); // Its slot is free.
-                self.publish_status(hosted.resource(), JobStatus::Paused, Desired::Nothing).await;
-                Some(Verdict::succeeded(status))
+                Some(Verdict::succeeded(status, Some(JobStatus::Paused)))
             }
             Err(error) => {
                 let verdict = self.after_error(claim, &error);
@@ -110,8 +109,7 @@ impl Core {
             Ok(Applied::Succeeded { status, .. }) => {
                 hosted.status.send_replace(JobStatus::Running);
                 hosted.work.resume().await;
-                self.publish_status(hosted.resource(), JobStatus::Running, Desired::Nothing).await;
-                Some(Verdict::succeeded(status))
+                Some(Verdict::succeeded(status, Some(JobStatus::Running)))
             }
             Err(error) => Some(self.after_error(claim, &error)),
             Ok(other) => Some(self.not_ours(hosted, other)),
@@ -147,8 +145,7 @@ impl Core {
         match applied {
             Ok(Applied::Succeeded { status, .. }) => {
                 hosted.status.send_replace(JobStatus::Cancelled);
-                self.publish_status(hosted.resource(), JobStatus::Cancelled, Desired::Nothing).await;
-                Some(Verdict::Succeeded { status, ended: Some(hosted.clone()) })
+                Some(Verdict::Succeeded { status, shown: Some(JobStatus::Cancelled), ended: Some(hosted.clone()) })
             }
             Err(error) => {
                 let verdict = self.after_error(claim, &error);
@@ -212,20 +209,16 @@ impl Core {
 
     async fn applied_unhosted(&self, claim: &Claim, status: String, changed: bool) -> Verdict {
         // At a second try the first may have broken off between the row and the message.
-        if (changed || claim.attempt > 1)
-            && let Some(word) = JobStatus::from_word(&status)
-        {
-            self.publish_status(&claim.resource, word, Desired::Nothing).await;
-            if claim.action == Action::Resume && word == JobStatus::Pending {
-                self.wake_dispatch().await;
-            }
-            if word == JobStatus::Cancelled
-                && let Ok(Some(job)) = self.store.job(&claim.resource).await
-            {
-                self.job_moved(&job);
-            }
+        let shown = JobStatus::from_word(&status).filter(|_| changed || claim.attempt > 1);
+        if shown == Some(JobStatus::Pending) && claim.action == Action::Resume {
+            self.wake_dispatch().await;
         }
-        Verdict::succeeded(status)
+        if shown == Some(JobStatus::Cancelled)
+            && let Ok(Some(job)) = self.store.job(&claim.resource).await
+        {
+            self.job_moved(&job);
+        }
+        Verdict::succeeded(status, shown)
     }
 
     /// The row says that a worker runs the job. `Ok`: it does not any more.

@@ -58,7 +58,7 @@ async fn a_batch_asked_for_again_does_nothing_twice_and_tells_what_became_of_it(
     done(&broker, &asked).await;
     let held = claim(&broker, "j7", "w1").await;
     let message = success(&held, "paused");
-    broker.complete(&held, &worker("w1"), End::Succeeded, &message).await.expect("complete");
+    broker.complete(&held, &worker("w1"), End::Succeeded, &message, None).await.expect("complete");
     let again = done(&broker, &asked).await;
     for (n, item) in again.iter().enumerate() {
         let ItemSubmitted::Repeated { result } = item else { panic!("{item:?}") };

@@ -42,7 +42,7 @@ async fn finish(broker: &Broker, asked: &Submission) {
     let claimed = broker.claim(&asked.resource, &worker("w1"), LEASE).await;
     let Ok(Claimed::Command(held)) = claimed else { panic!("{claimed:?}") };
     assert_eq!(held.command, asked.command);
-    let done = broker.complete(&held, &worker("w1"), End::Succeeded, &success(&held, "paused")).await;
+    let done = broker.complete(&held, &worker("w1"), End::Succeeded, &success(&held, "paused"), None).await;
     assert_eq!(done.expect("complete"), Completed::Done { more: false });
 }
 

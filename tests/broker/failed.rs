@@ -60,13 +60,13 @@ async fn failures_are_kept_newest_first_and_successes_and_the_outranked_are_not(
         accept(&broker, &submission(&id, Action::Pause)).await;
         let held = claim(&broker, &id, "w1").await;
         let message = failure(&held, "It \"broke\" | once\nmore");
-        broker.complete(&held, &worker("w1"), End::Failed, &message).await.expect("complete");
+        broker.complete(&held, &worker("w1"), End::Failed, &message, None).await.expect("complete");
         failed.insert(0, held.command);
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     accept(&broker, &submission("j9", Action::Pause)).await;
     let held = claim(&broker, "j9", "w1").await;
-    broker.complete(&held, &worker("w1"), End::Succeeded, &success(&held, "paused")).await.expect("complete");
+    broker.complete(&held, &worker("w1"), End::Succeeded, &success(&held, "paused"), None).await.expect("complete");
     accept(&broker, &submission("j9", Action::Resume)).await;
     accept(&broker, &submission("j9", Action::Cancel)).await;
     let tenant = job("j").tenant;

@@ -31,7 +31,10 @@ async fn a_command_whose_answer_was_lost_is_accepted_once_and_its_sender_learns_
     match broker.claim(&job("j1"), &worker("w1"), LEASE).await.expect("claim") {
         Claimed::Command(held) => {
             assert_eq!(held.command, asked.command);
-            broker.complete(&held, &worker("w1"), End::Succeeded, &success(&held, "paused")).await.expect("complete");
+            broker
+                .complete(&held, &worker("w1"), End::Succeeded, &success(&held, "paused"), None)
+                .await
+                .expect("complete");
             assert!(matches!(broker.claim(&job("j1"), &worker("w1"), LEASE).await, Ok(Claimed::Nothing)));
         }
         other => assert!(!known && matches!(other, Claimed::Nothing), "{other:?}"),
@@ -54,7 +57,7 @@ async fn after_a_restart_with_its_file_redis_still_knows_what_it_accepted() {
     assert_eq!(broker.submit(&asked, LIMITS).await.expect("submit"), repeated(None));
     let held = claim(&broker, "j1", "w1").await;
     let message = success(&held, "paused");
-    broker.complete(&held, &worker("w1"), End::Succeeded, &message).await.expect("complete");
+    broker.complete(&held, &worker("w1"), End::Succeeded, &message, None).await.expect("complete");
     let Ok(Submitted::Repeated { command, workers_online: 1, result: Some((said, _)) }) =
         broker.submit(&asked, LIMITS).await
     else {

@@ -47,7 +47,7 @@ async fn fill(broker: &Broker) {
     asked.request = Some("r1".parse().expect("id"));
     accept(broker, &asked).await;
     let first = claim(broker, "j1", "w1").await;
-    broker.complete(&first, &worker("w1"), End::Succeeded, &success(&first, "paused")).await.expect("complete");
+    broker.complete(&first, &worker("w1"), End::Succeeded, &success(&first, "paused"), None).await.expect("complete");
     accept(broker, &submission("j1", Action::Resume)).await;
     broker.renew_run(&job("j1"), &worker("w1"), 1).await.expect("run");
     claim(broker, "j1", "w1").await;
@@ -63,7 +63,7 @@ async fn fill(broker: &Broker) {
     broker.withdraw(&kept, &user, &taken_back.origin, None).await.expect("withdraw");
     accept(broker, &submission("j2", Action::Pause)).await;
     let failed = claim(broker, "j2", "w1").await;
-    broker.complete(&failed, &worker("w1"), End::Failed, &failure(&failed, "No")).await.expect("complete");
+    broker.complete(&failed, &worker("w1"), End::Failed, &failure(&failed, "No"), None).await.expect("complete");
     let asked = batch(&["j3"], Action::Pause, Some("b1"));
     assert!(matches!(broker.submit_batch(&asked, LIMITS).await, Ok(BatchSubmitted::Done { .. })));
     let update = Update {

@@ -57,7 +57,7 @@ async fn a_tenant_of_whom_nothing_waits_is_not_asked_about_any_more_and_comes_ba
         };
         assert_eq!(broker.due(&acme, 10, Duration::ZERO).await.expect("due"), [], "it is being carried out");
         assert_eq!(broker.waiting_tenants(partition, 10).await.expect("tenants"), only_acme);
-        broker.complete(&held, &worker("w1"), End::Succeeded, &success(&held, "paused")).await.expect("complete");
+        broker.complete(&held, &worker("w1"), End::Succeeded, &success(&held, "paused"), None).await.expect("complete");
         assert_eq!(broker.due(&acme, 10, Duration::ZERO).await.expect("due"), []);
         assert_eq!(broker.waiting_tenants(partition, 10).await.expect("tenants"), []);
     }

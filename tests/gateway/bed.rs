@@ -180,7 +180,7 @@ impl Bed {
         };
         let request = claim.request_id.as_deref();
         let message = server::succeeded(claim.action, &claim.resource, claim.command, status, request);
-        let done = self.broker.complete(claim, &worker(), End::Succeeded, &message).await.expect("complete");
+        let done = self.broker.complete(claim, &worker(), End::Succeeded, &message, None).await.expect("complete");
         assert!(matches!(done, Completed::Done { .. }));
         message
     }

@@ -29,7 +29,7 @@ async fn carry_out(broker: &Broker, id: &str, well: bool) {
                 true => (End::Succeeded, server::succeeded(claim.action, &job, claim.command, "paused", None)),
                 false => (End::Failed, server::failed(claim.action, &job, claim.command, "Gone", None)),
             };
-            broker.complete(&claim, &worker, end, &message).await.expect("complete");
+            broker.complete(&claim, &worker, end, &message, None).await.expect("complete");
             return;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;

@@ -21,7 +21,7 @@ async fn carry_out(broker: &Broker, resource: &Resource) {
         {
             let message =
                 server::succeeded(claim.action, resource, claim.command, "cancelled", claim.request_id.as_deref());
-            broker.complete(&claim, &worker(), End::Succeeded, &message).await.expect("complete");
+            broker.complete(&claim, &worker(), End::Succeeded, &message, None).await.expect("complete");
             return;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;

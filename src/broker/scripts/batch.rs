@@ -2,7 +2,8 @@
 
 use super::deliver::{Delivery, Late};
 use super::lua;
-use super::submit::{Grant, Origin, Submission, SubmitLimits, audit_open, control_message, record};
+use super::record::record;
+use super::submit::{Grant, Origin, Submission, SubmitLimits, control_message};
 use crate::broker::keys::control_channel;
 use crate::broker::{Broker, BrokerError};
 use crate::domain::{Action, CommandId, RequestId, Resource, ResourceId, ResourceKind, TenantId, UserId, When};
@@ -140,7 +141,7 @@ impl Batch {
         whole.command = self.id;
         let count = self.ids.len();
         let words = format!("a batch of {count}, of which this is the first");
-        format!("{},\"outcome\":{}", audit_open(&whole), serde_json::Value::from(words))
+        format!("{},\"outcome\":{}", record(&whole), serde_json::Value::from(words))
     }
 }
 
@@ -233,12 +234,10 @@ fn prepare(broker: &Broker, batch: &Batch, part: &[ResourceId], first: bool, lim
     for id in part {
         let item = batch.item(id);
         keys.extend(names.own_of_commands(&item.resource));
-        let audit = audit_open(&item);
         args.extend([
             item.command.to_string(),
             item.resource.to_string(),
-            record(&item, &audit),
-            audit,
+            format!("{}}}", record(&item)),
             control_message(&item),
         ]);
     }

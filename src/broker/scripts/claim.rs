@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use super::submit::Kept;
+use super::record::Kept;
 use super::{bytes, lua, texts};
-use crate::broker::keys::reply_channel;
+use crate::broker::keys::{reply_channel, updates_channel};
 use crate::broker::{Broker, BrokerError, Partition};
 use crate::domain::{Action, CommandId, Resource, TenantId, UserId, WorkerId};
 use crate::protocol::server;
@@ -36,8 +36,8 @@ pub struct Claim {
     pub fence: i64,
     /// A cancel waits behind this pause or resume, and outranks it.
     pub cancel_waits: bool,
-    /// The audit entry so far, open.
-    pub(crate) audit: String,
+    /// The record, open: what its audit entry begins with.
+    pub(crate) record: String,
 }
 
 /// What a claim on a resource gave.
@@ -141,7 +141,7 @@ impl Broker {
                     attempt: u32::try_from(number(4)?).map_err(|_| odd())?,
                     fence: number(5)?,
                     cancel_waits: !answer[7].is_empty(),
-                    audit: record.audit,
+                    record: answer[3].strip_suffix('}').ok_or_else(odd)?.to_owned(),
                 })))
             }
             _ => Err(odd()),
@@ -167,13 +167,15 @@ impl Broker {
         }
     }
 
-    /// Records the result (a message of `protocol::server`), publishes it, and frees the resource.
+    /// Records the result (a message of `protocol::server`), publishes it, and frees the resource. `update`: a message
+    /// without its end, as in [`Update`](super::updates::Update), that everyone hears before the result.
     pub async fn complete(
         &self,
         claim: &Claim,
         worker: &WorkerId,
         end: End,
         message: &str,
+        update: Option<&str>,
     ) -> Result<Completed, BrokerError> {
         let r = &claim.resource;
         let keys = self.keys().of_commands(r);
@@ -187,11 +189,13 @@ impl Broker {
             claim.fence.to_string(),
             event.to_owned(),
             message.to_owned(),
-            format!("{},\"outcome\":{},\"worker_id\":\"{worker}\"", claim.audit, outcome_of(message)),
+            format!("{},\"outcome\":{},\"worker_id\":\"{worker}\"", claim.record, outcome_of(message)),
             reply_channel(r),
             r.to_string(),
             claim.accepted_at.to_string(),
             u8::from(end != End::Succeeded && !server::is_superseded(message)).to_string(),
+            update.map(|_| updates_channel(r)).unwrap_or_default(),
+            update.unwrap_or_default().to_owned(),
         ];
         #[cfg(feature = "test-faults")]
         if crate::faults::fence_is_off() {

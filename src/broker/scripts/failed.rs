@@ -1,7 +1,7 @@
 //! Commands that failed for good, kept for a week (the newest 1,000 of each tenant) so that somebody can look at them
 //! and ask again. `complete_command` and `expire_commands` put them there; `lua/drop_failed.lua` takes them out.
 
-use super::submit::Kept;
+use super::record::Kept;
 use super::{bytes, lua, texts};
 use crate::broker::{Broker, BrokerError};
 use crate::domain::{Action, CommandId, Resource, TenantId, UserId};

@@ -49,6 +49,8 @@ fn call(command: &str, script: &str, keys: &[&str], args: &[&[u8]]) -> Cmd {
 const CLOCK: &str = include_str!("../../../lua/lib/clock.lua");
 const COMMAND_KEYS: &str = include_str!("../../../lua/lib/command_keys.lua");
 const READY: &str = include_str!("../../../lua/lib/ready.lua");
+const UPDATE: &str = include_str!("../../../lua/lib/update.lua");
+const RECORD: &str = include_str!("../../../lua/lib/record.lua");
 const FINISH: &str = include_str!("../../../lua/lib/finish.lua");
 const ACCEPT: &str = include_str!("../../../lua/lib/accept.lua");
 const PERMISSION: &str = include_str!("../../../lua/lib/permission.lua");
@@ -66,12 +68,12 @@ macro_rules! scripts {
 }
 
 scripts! {
-    SUBMIT = "submit_command" with [CLOCK, COMMAND_KEYS, PERMISSION, BUDGET, READY, FINISH, ACCEPT];
-    SUBMIT_BATCH = "submit_batch" with [CLOCK, COMMAND_KEYS, PERMISSION, BUDGET, READY, FINISH, ACCEPT];
-    CLAIM = "claim_command" with [CLOCK, READY];
+    SUBMIT = "submit_command" with [CLOCK, COMMAND_KEYS, PERMISSION, BUDGET, READY, RECORD, FINISH, ACCEPT];
+    SUBMIT_BATCH = "submit_batch" with [CLOCK, COMMAND_KEYS, PERMISSION, BUDGET, READY, RECORD, FINISH, ACCEPT];
+    CLAIM = "claim_command" with [CLOCK, READY, RECORD];
     RENEW_CLAIM = "renew_claim" with [CLOCK, READY];
-    COMPLETE = "complete_command" with [CLOCK, COMMAND_KEYS, READY, FINISH];
-    EXPIRE = "expire_commands" with [CLOCK, COMMAND_KEYS, FINISH];
+    COMPLETE = "complete_command" with [CLOCK, COMMAND_KEYS, READY, UPDATE, FINISH];
+    EXPIRE = "expire_commands" with [CLOCK, COMMAND_KEYS, RECORD, FINISH];
     RETRY = "retry_command" with [CLOCK, READY];
     DUE = "due" with [CLOCK];
     DUE_SCHEDULES = "due_schedules" with [CLOCK];
@@ -86,5 +88,5 @@ scripts! {
     LIVE_WORKERS = "live_workers" with [CLOCK];
     RENEW_RUN = "renew_run" with [];
     END_RUN = "end_run" with [CLOCK, READY];
-    PUBLISH_UPDATE = "publish_update" with [];
+    PUBLISH_UPDATE = "publish_update" with [CLOCK, UPDATE];
 }

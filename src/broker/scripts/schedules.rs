@@ -3,7 +3,8 @@
 
 use super::deliver::{Delivery, Late};
 use super::lua;
-use super::submit::{Grant, Kept, Origin, Submission, audit_open};
+use super::record::{Kept, record};
+use super::submit::{Grant, Origin, Submission};
 use crate::broker::{Broker, BrokerError, Partition};
 use crate::domain::{Action, CommandId, Resource, TenantId, UserId, When};
 
@@ -50,16 +51,10 @@ pub enum Withdrawn {
 
 impl Scheduled {
     fn read(command: CommandId, kept: &str) -> Option<Self> {
-        #[derive(serde::Deserialize)]
-        struct Audit {
-            address: Option<String>,
-            token_id: Option<String>,
-        }
         let mut parts = kept.splitn(4, '|');
         let (run_at, asked_at) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
         let resource = Resource::parse(parts.next()?)?;
         let record: Kept = serde_json::from_str(parts.next()?).ok()?;
-        let audit: Audit = serde_json::from_str(&format!("{}}}", record.audit)).ok()?;
         Some(Self {
             command,
             resource,
@@ -67,7 +62,7 @@ impl Scheduled {
             user: record.user_id,
             request_id: record.request_id,
             reason: record.reason,
-            origin: Origin { address: audit.address, token_id: audit.token_id },
+            origin: Origin { address: record.address, token_id: record.token_id },
             asked_at,
             run_at,
         })
@@ -157,7 +152,7 @@ impl Broker {
             String::new(), // The deadline, set on the way.
             scheduled.command.to_string(),
             r.to_string(),
-            format!("{},\"run_at\":{}}}", audit_open(&entry), scheduled.run_at),
+            format!("{},\"run_at\":{}}}", record(&entry), scheduled.run_at),
             CommandId::generate().to_string(),
         ];
         let delivery = Delivery::new(&lua::WITHDRAW_SCHEDULE, keys.into(), args.into());

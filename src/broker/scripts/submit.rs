@@ -2,11 +2,12 @@
 
 use super::deliver::{Delivery, Late};
 use super::lua;
+use super::record::record;
 use crate::broker::keys::{control_channel, reply_channel};
 use crate::broker::{Broker, BrokerError, Keys};
 use crate::config;
 use crate::domain::{Action, CommandId, RequestId, Resource, UserId, When, fnv1a};
-use crate::protocol::{control, server};
+use crate::protocol::control;
 
 /// A command on its way in.
 #[derive(Debug, Clone)]
@@ -175,7 +176,6 @@ fn prepare(names: Keys, s: &Submission, limits: SubmitLimits) -> Delivery {
         When::After(seconds) => ("in", i64::from(seconds) * 1_000),
         When::Due => ("due", 0),
     };
-    let audit = audit_open(s);
     let args = [
         String::new(), // The deadline, set on the way.
         s.command.to_string(),
@@ -187,8 +187,7 @@ fn prepare(names: Keys, s: &Submission, limits: SubmitLimits) -> Delivery {
         all,
         limits.commands_per_minute.to_string(),
         limits.backlog_per_tenant.to_string(),
-        record(s, &audit),
-        audit,
+        record(s),
         control_channel(&r.tenant, r.kind),
         control_message(s),
         r.to_string(),
@@ -212,87 +211,9 @@ fn digest(s: &Submission) -> String {
     format!("{}.{reason:016x}{when}", s.action.word())
 }
 
-/// What is kept of a command until it has its result. `audit` is [`audit_open`] of the same.
-pub(super) fn record(s: &Submission, audit: &str) -> String {
-    #[derive(serde::Serialize)]
-    struct Record<'a> {
-        action: &'a str,
-        user_id: &'a str,
-        request_id: Option<&'a str>,
-        reason: Option<&'a str>,
-        failed: &'a str,
-        audit: &'a str,
-    }
-    json(&Record {
-        action: s.action.word(),
-        user_id: s.user.as_str(),
-        request_id: s.request.as_ref().map(RequestId::as_str),
-        reason: s.reason.as_deref(),
-        failed: &failed_open(s),
-        audit,
-    })
-}
-
-/// What [`record`] wrote, as it is read again.
-#[derive(serde::Deserialize)]
-pub(super) struct Kept {
-    pub(super) action: String,
-    pub(super) user_id: UserId,
-    pub(super) request_id: Option<String>,
-    pub(super) reason: Option<String>,
-    pub(super) audit: String,
-}
-
-/// An object of texts; nothing in it can fail to be written.
-fn json(object: &impl serde::Serialize) -> String {
-    let mut bytes = Vec::with_capacity(768);
-    let _ = serde_json::to_writer(&mut bytes, object);
-    String::from_utf8(bytes).unwrap_or_default()
-}
-
 /// What wakes the workers.
 pub(super) fn control_message(s: &Submission) -> String {
     control::message(s.action, &s.resource, &s.user, s.command, &jiff::Timestamp::now().to_string())
-}
-
-/// The audit entry without its end: the scripts add what they alone know.
-pub(super) fn audit_open(s: &Submission) -> String {
-    #[derive(serde::Serialize)]
-    struct Entry<'a> {
-        tenant_id: &'a str,
-        user_id: &'a str,
-        resource_kind: &'a str,
-        resource_id: &'a str,
-        action: &'a str,
-        command_id: &'a str,
-        request_id: Option<&'a str>,
-        reason: Option<&'a str>,
-        address: Option<&'a str>,
-        token_id: Option<&'a str>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        batch_id: Option<String>,
-    }
-    let mut text = json(&Entry {
-        tenant_id: s.resource.tenant.as_str(),
-        user_id: s.user.as_str(),
-        resource_kind: s.resource.kind.word(),
-        resource_id: s.resource.id.as_str(),
-        action: s.action.word(),
-        command_id: &s.command.to_string(),
-        request_id: s.request.as_ref().map(RequestId::as_str),
-        reason: s.reason.as_deref(),
-        address: s.origin.address.as_deref(),
-        token_id: s.origin.token_id.as_deref(),
-        batch_id: s.batch.map(|batch| batch.to_string()),
-    });
-    text.pop();
-    text
-}
-
-/// `{"type":"pause_failed",…` up to the error, for the scripts that end a command by themselves.
-fn failed_open(s: &Submission) -> String {
-    let whole = server::failed(s.action, &s.resource, s.command, "", None);
-    whole.strip_suffix(",\"error\":\"\"}").unwrap_or_default().to_owned()
 }
 
 fn read(answer: &[String]) -> Result<Result<Submitted, Late>, BrokerError> {

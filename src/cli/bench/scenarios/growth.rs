@@ -31,13 +31,15 @@ pub(super) async fn many_workers(bench: &mut Bench) -> anyhow::Result<()> {
         let gateway = bench.stack.gateway(&settings).await?;
         let workers = bench.stack.workers(&place, count).await?;
         let mut crowd = Crowd::open(&place, &[gateway.address], &jobs, &users, SOCKETS).await?;
+        // A fleet that has been running for a while: each worker has its connections to the database.
+        let load = Load { rate: Some(RATE), results: true, ..Load::closed(Duration::from_secs(4)) };
+        crowd.run(load).await?;
         // They also poll and beat when nothing happens: that is not a command's cost.
         tokio::time::sleep(Duration::from_secs(1)).await;
         let before = Counters::read(&place.broker).await?;
         tokio::time::sleep(Duration::from_secs(2)).await;
         let idle = (Counters::read(&place.broker).await?.cpu - before.cpu) / 2.0;
         let before = Counters::read(&place.broker).await?;
-        let load = Load { rate: Some(RATE), results: true, ..Load::closed(Duration::from_secs(4)) };
         let outcome = crowd.run(load).await?;
         let after = Counters::read(&place.broker).await?;
         let commands = outcome.acks.len().max(1) as f64;

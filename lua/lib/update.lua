@@ -1,0 +1,8 @@
+-- What everyone who watches a resource is told of it, numbered without a gap.
+
+-- message: open; gives its number.
+local function publish_update(state, channel, message)
+  local seq = redis.call('HINCRBY', state, 'seq', '1')
+  redis.call('PUBLISH', channel, message .. ',"seq":' .. whole(seq) .. '}')
+  return seq
+end

@@ -1,0 +1,53 @@
+//! What Redis keeps of a command until it has its result: JSON, and what each of its audit entries begins with.
+//! `lua/lib/record.lua` reads it, too.
+
+use super::submit::Submission;
+use crate::domain::{RequestId, UserId};
+
+/// Open: the scripts add what they alone know, or close it.
+pub(super) fn record(s: &Submission) -> String {
+    #[derive(serde::Serialize)]
+    struct Record<'a> {
+        tenant_id: &'a str,
+        user_id: &'a str,
+        resource_kind: &'a str,
+        resource_id: &'a str,
+        action: &'a str,
+        command_id: &'a str,
+        request_id: Option<&'a str>,
+        reason: Option<&'a str>,
+        address: Option<&'a str>,
+        token_id: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        batch_id: Option<String>,
+    }
+    let record = Record {
+        tenant_id: s.resource.tenant.as_str(),
+        user_id: s.user.as_str(),
+        resource_kind: s.resource.kind.word(),
+        resource_id: s.resource.id.as_str(),
+        action: s.action.word(),
+        command_id: &s.command.to_string(),
+        request_id: s.request.as_ref().map(RequestId::as_str),
+        reason: s.reason.as_deref(),
+        address: s.origin.address.as_deref(),
+        token_id: s.origin.token_id.as_deref(),
+        batch_id: s.batch.map(|batch| batch.to_string()),
+    };
+    let mut bytes = Vec::with_capacity(512);
+    // Texts only: nothing in it can fail to be written.
+    let _ = serde_json::to_writer(&mut bytes, &record);
+    bytes.pop();
+    String::from_utf8(bytes).unwrap_or_default()
+}
+
+/// What [`record`] wrote, as it is read again.
+#[derive(serde::Deserialize)]
+pub(super) struct Kept {
+    pub(super) action: String,
+    pub(super) user_id: UserId,
+    pub(super) request_id: Option<String>,
+    pub(super) reason: Option<String>,
+    pub(super) address: Option<String>,
+    pub(super) token_id: Option<String>,
+}

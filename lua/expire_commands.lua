@@ -13,6 +13,14 @@ local MOST = 100
 local keys = command_keys(1, 6)
 local now_ms = math.floor(now_us() / 1000)
 local ended = {}
+
+-- What cannot end yet goes behind those that can: gateways look at the longest due only, and it would stand before the
+-- others for ever. What is not due (a lease, a retry) keeps its time.
+local function stays(at)
+  local due = redis.call('ZSCORE', keys.ready, ARGV[2])
+  if due and tonumber(due) < at then ready_at(keys.ready, keys.tenants, ARGV[2], at) end
+end
+
 while #ended < MOST do
   local command = redis.call('LINDEX', keys.queue, 0)
   if not command then
@@ -20,12 +28,21 @@ while #ended < MOST do
     break
   end
   local state = redis.call('HMGET', keys.state, 'command', 'cancel')
-  if state[1] then break end
+  if state[1] then
+    stays(now_ms)
+    break
+  end
   local record = redis.call('HGET', keys.commands, command)
   local accepted, text = string.match(record or '', '^(%d+)|%d+|(.*)$')
-  if not accepted or tonumber(accepted) + tonumber(ARGV[1]) > now_ms then break end
   local waiting = read_record(text)
-  if not waiting then break end
+  if not waiting then
+    stays(now_ms) -- A worker takes out what cannot be read.
+    break
+  end
+  if tonumber(accepted) + tonumber(ARGV[1]) > now_ms then
+    stays(tonumber(accepted)) -- The older ones of this resource have ended.
+    break
+  end
   finish(keys, command, 'expired', failed_message(waiting, ARGV[4]), outcome_entry(text, ARGV[4], accepted, now_ms),
     ARGV[3], now_ms, ARGV[2])
   if state[2] == command then redis.call('HDEL', keys.state, 'cancel') end

@@ -51,6 +51,39 @@ async fn a_command_that_was_ever_taken_up_is_left_to_the_workers() {
 }
 
 #[tokio::test]
+async fn what_cannot_expire_yet_does_not_stand_before_what_can() {
+    let redis = RedisServer::start();
+    let broker = connect(&redis).await;
+    let tenant = job("j1").tenant;
+    let longest = async |ms| broker.due(&tenant, 1, Duration::from_millis(ms)).await.expect("due");
+    // Taken up once, put back, and then there was no worker any more.
+    accept(&broker, &submission("taken", Action::Pause)).await;
+    let held = claim(&broker, "taken", "w1").await;
+    assert!(broker.retry_later(&held, Duration::ZERO).await.expect("retry"));
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    // An older command of this resource has ended, a younger one has not waited for so long.
+    let older = submission("young", Action::Pause);
+    accept(&broker, &older).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    accept(&broker, &submission("young", Action::Resume)).await;
+    accept(&broker, &submission("last", Action::Pause)).await;
+
+    assert_eq!(longest(200).await, [job("taken")]);
+    assert_eq!(broker.expire(&job("taken"), Duration::from_millis(200)).await.expect("expire"), []);
+    assert_eq!(longest(200).await, [job("young")]);
+    assert_eq!(broker.expire(&job("young"), Duration::from_millis(200)).await.expect("expire"), [older.command]);
+    let waiting = async || broker.due(&tenant, 10, Duration::ZERO).await.expect("due");
+    assert_eq!(waiting().await.last(), Some(&job("taken")), "it waits, behind the others");
+    assert_eq!(waiting().await.len(), 3);
+
+    // A lease keeps its time.
+    let held = claim(&broker, "taken", "w2").await;
+    let leased = redis.inline(&format!("ZSCORE {} acme:job:taken", broker.keys().ready(&tenant)));
+    assert_eq!(broker.expire(&held.resource, Duration::from_millis(1)).await.expect("expire"), []);
+    assert_eq!(redis.inline(&format!("ZSCORE {} acme:job:taken", broker.keys().ready(&tenant))), leased);
+}
+
+#[tokio::test]
 async fn failures_are_kept_newest_first_and_successes_and_the_outranked_are_not() {
     let redis = RedisServer::start();
     let broker = connect(&redis).await;

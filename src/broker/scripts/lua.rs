@@ -73,7 +73,7 @@ scripts! {
     CLAIM = "claim_command" with [CLOCK, READY, RECORD];
     RENEW_CLAIM = "renew_claim" with [CLOCK, READY];
     COMPLETE = "complete_command" with [CLOCK, COMMAND_KEYS, READY, UPDATE, FINISH];
-    EXPIRE = "expire_commands" with [CLOCK, COMMAND_KEYS, RECORD, FINISH];
+    EXPIRE = "expire_commands" with [CLOCK, COMMAND_KEYS, READY, RECORD, FINISH];
     RETRY = "retry_command" with [CLOCK, READY];
     DUE = "due" with [CLOCK];
     DUE_SCHEDULES = "due_schedules" with [CLOCK];

@@ -20,6 +20,8 @@ use crate::protocol::ErrorCode;
 const LOOK: Duration = Duration::from_millis(500);
 /// Between two looks while something is due that cannot be brought in.
 const AGAIN: Duration = Duration::from_millis(100);
+/// Shortest time between two looks.
+const AT_LEAST: Duration = Duration::from_millis(1);
 /// Brought in at one look, of one partition.
 const AT_ONCE: usize = 128;
 
@@ -83,16 +85,26 @@ async fn look(gateway: &Gateway) -> Duration {
     let asked = broker.keys().partitions().map(|partition| broker.due_schedules(partition, AT_ONCE));
     let mut pause = LOOK;
     for found in join_all(asked).await {
-        let Ok(DueSchedules { due, next_in_ms }) = found else { continue };
-        let next = next_in_ms.and_then(|ms| u64::try_from(ms).ok()).map(Duration::from_millis);
-        pause = pause.min(next.unwrap_or(LOOK)).max(Duration::from_millis(1));
-        for (resource, command) in due {
-            if !bring_in(gateway, &resource, command).await {
-                pause = AGAIN;
-            }
+        let Ok(found) = found else { continue };
+        let mut stuck = false;
+        for (resource, command) in &found.due {
+            stuck |= !bring_in(gateway, resource, *command).await;
         }
+        pause = pause.min(pause_after(&found, stuck));
     }
     pause
+}
+
+/// From a look at one partition to the next. `stuck`: something of it could not be brought in.
+fn pause_after(found: &DueSchedules, stuck: bool) -> Duration {
+    if stuck {
+        return AGAIN;
+    }
+    if found.due.len() >= AT_ONCE {
+        return AT_LEAST; // More are due by now.
+    }
+    let next = found.next_in_ms.and_then(|ms| u64::try_from(ms).ok()).map(Duration::from_millis);
+    next.unwrap_or(LOOK).clamp(AT_LEAST, LOOK)
 }
 
 /// `false`: it has to be tried again.
@@ -123,5 +135,30 @@ async fn bring_in(gateway: &Gateway, resource: &Resource, command: CommandId) ->
         // Full: the script has put it a second later.
         Ok(Submitted::Gone | Submitted::QueueFull) => true,
         Ok(_) | Err(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(due: usize, next_in_ms: Option<i64>) -> DueSchedules {
+        let one = (Resource::parse("acme:job:j1").expect("resource"), CommandId::generate());
+        DueSchedules { due: vec![one; due], next_in_ms }
+    }
+
+    #[test]
+    fn a_look_that_found_as_many_as_it_may_is_followed_by_the_next_at_once() {
+        assert_eq!(pause_after(&found(AT_ONCE, Some(60_000)), false), AT_LEAST);
+        assert_eq!(pause_after(&found(AT_ONCE - 1, Some(60_000)), false), LOOK);
+        assert_eq!(pause_after(&found(0, None), false), LOOK);
+        assert_eq!(pause_after(&found(1, Some(120)), false), Duration::from_millis(120));
+        assert_eq!(pause_after(&found(1, Some(0)), false), AT_LEAST);
+    }
+
+    #[test]
+    fn what_cannot_be_brought_in_is_not_asked_about_without_a_pause() {
+        assert_eq!(pause_after(&found(AT_ONCE, None), true), AGAIN);
+        assert_eq!(pause_after(&found(1, Some(1)), true), AGAIN);
     }
 }

@@ -86,33 +86,44 @@ async fn look(gateway: &Gateway) -> Duration {
     let mut pause = LOOK;
     for found in join_all(asked).await {
         let Ok(found) = found else { continue };
-        let mut stuck = false;
+        let mut worst = Brought::In;
         for (resource, command) in &found.due {
-            stuck |= !bring_in(gateway, resource, *command).await;
+            worst = worst.max(bring_in(gateway, resource, *command).await);
         }
-        pause = pause.min(pause_after(&found, stuck));
+        pause = pause.min(pause_after(&found, worst));
     }
     pause
 }
 
-/// From a look at one partition to the next. `stuck`: something of it could not be brought in.
-fn pause_after(found: &DueSchedules, stuck: bool) -> Duration {
-    if stuck {
-        return AGAIN;
-    }
-    if found.due.len() >= AT_ONCE {
-        return AT_LEAST; // More are due by now.
+/// What became of a schedule that was due, the worst last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Brought {
+    /// It is a command now, or over.
+    In,
+    /// Too many commands of its tenant wait: the script has put it a second later.
+    Full,
+    /// It has to be tried again.
+    Not,
+}
+
+/// From a look at one partition to the next.
+fn pause_after(found: &DueSchedules, worst: Brought) -> Duration {
+    match worst {
+        Brought::Not => return AGAIN,
+        // More are due by now. Not where a tenant is full: its thousand would be asked about over and over.
+        Brought::In if found.due.len() >= AT_ONCE => return AT_LEAST,
+        Brought::In | Brought::Full => {}
     }
     let next = found.next_in_ms.and_then(|ms| u64::try_from(ms).ok()).map(Duration::from_millis);
     next.unwrap_or(LOOK).clamp(AT_LEAST, LOOK)
 }
 
-/// `false`: it has to be tried again.
-async fn bring_in(gateway: &Gateway, resource: &Resource, command: CommandId) -> bool {
-    let Ok(found) = gateway.broker().scheduled(&resource.tenant, command).await else { return false };
+async fn bring_in(gateway: &Gateway, resource: &Resource, command: CommandId) -> Brought {
+    let Ok(found) = gateway.broker().scheduled(&resource.tenant, command).await else { return Brought::Not };
     let Some(scheduled) = found else {
         // Another gateway was first, or somebody has changed the record by hand.
-        return gateway.broker().forget_due(resource, command).await.is_ok();
+        let forgotten = gateway.broker().forget_due(resource, command).await;
+        return if forgotten.is_ok() { Brought::In } else { Brought::Not };
     };
     let grant = match gateway.settings().auth.permissions {
         PermissionSource::Database => Grant::Database,
@@ -126,15 +137,15 @@ async fn bring_in(gateway: &Gateway, resource: &Resource, command: CommandId) ->
             tracing::info!(command_id = %command, %resource, %tenant_id, %user_id, "websocket.schedule_submitted");
             let now = gateway.broker().redis_now_ms(tenant_id);
             gateway.results().follow(resource, scheduled.action, command, now);
-            true
+            Brought::In
         }
         Ok(Submitted::Denied) => {
             tracing::info!(command_id = %command, %resource, %tenant_id, %user_id, "websocket.schedule_denied");
-            true
+            Brought::In
         }
-        // Full: the script has put it a second later.
-        Ok(Submitted::Gone | Submitted::QueueFull) => true,
-        Ok(_) | Err(_) => false,
+        Ok(Submitted::Gone) => Brought::In,
+        Ok(Submitted::QueueFull) => Brought::Full,
+        Ok(_) | Err(_) => Brought::Not,
     }
 }
 
@@ -149,16 +160,17 @@ mod tests {
 
     #[test]
     fn a_look_that_found_as_many_as_it_may_is_followed_by_the_next_at_once() {
-        assert_eq!(pause_after(&found(AT_ONCE, Some(60_000)), false), AT_LEAST);
-        assert_eq!(pause_after(&found(AT_ONCE - 1, Some(60_000)), false), LOOK);
-        assert_eq!(pause_after(&found(0, None), false), LOOK);
-        assert_eq!(pause_after(&found(1, Some(120)), false), Duration::from_millis(120));
-        assert_eq!(pause_after(&found(1, Some(0)), false), AT_LEAST);
+        assert_eq!(pause_after(&found(AT_ONCE, Some(60_000)), Brought::In), AT_LEAST);
+        assert_eq!(pause_after(&found(AT_ONCE - 1, Some(60_000)), Brought::In), LOOK);
+        assert_eq!(pause_after(&found(0, None), Brought::In), LOOK);
+        assert_eq!(pause_after(&found(1, Some(120)), Brought::In), Duration::from_millis(120));
+        assert_eq!(pause_after(&found(1, Some(0)), Brought::In), AT_LEAST);
     }
 
     #[test]
     fn what_cannot_be_brought_in_is_not_asked_about_without_a_pause() {
-        assert_eq!(pause_after(&found(AT_ONCE, None), true), AGAIN);
-        assert_eq!(pause_after(&found(1, Some(1)), true), AGAIN);
+        assert_eq!(pause_after(&found(AT_ONCE, None), Brought::Full), LOOK);
+        assert_eq!(pause_after(&found(AT_ONCE, None), Brought::Not), AGAIN);
+        assert_eq!(pause_after(&found(1, Some(1)), Brought::Not), AGAIN);
     }
 }

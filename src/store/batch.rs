@@ -1,10 +1,12 @@
 //! Commands, many to a transaction: each commit waits for the disk, and SQLite has one writer.
 //!
 //! No command waits for company: a transaction takes what has gathered while the one before it was committed. Nor for
-//! a row that somebody else holds: on PostgreSQL such a command is applied by itself, beside the others.
+//! a row that somebody else holds: on PostgreSQL such a command is applied by itself, beside the others, and however
+//! many there are, they leave connections to the others.
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -26,6 +28,8 @@ const MOST: usize = 256;
 const QUEUE: usize = 1_024;
 /// Transactions at once on PostgreSQL: one is put together while the other waits for the disk.
 const LANES: usize = 2;
+/// Longest that a command to be applied by itself waits for others like it; then it is worth trying again later.
+const ALONE: Duration = Duration::from_millis(1_000);
 
 type Answer = Result<Applied, StoreError>;
 
@@ -64,6 +68,8 @@ async fn work(database: Database, mut queue: mpsc::Receiver<Waiting>, tasks: Tas
         Database::Sqlite { .. } => 1,
         Database::Postgres { .. } => LANES,
     }));
+    // Each may wait for a held row as long as the database lets it, on a connection of its own: half are for others.
+    let few = Arc::new(Semaphore::new((database.connections() as usize / 2).max(1)));
     loop {
         // What comes while all of them are busy gathers in the queue.
         let Ok(lane) = lanes.clone().acquire_owned().await else { return };
@@ -75,11 +81,11 @@ async fn work(database: Database, mut queue: mpsc::Receiver<Waiting>, tasks: Tas
         if taken == 0 {
             return;
         }
-        tasks.spawn(answer(database.clone(), waiting, lane));
+        tasks.spawn(answer(database.clone(), waiting, lane, few.clone()));
     }
 }
 
-async fn answer(database: Database, mut waiting: Vec<Waiting>, lane: OwnedSemaphorePermit) {
+async fn answer(database: Database, mut waiting: Vec<Waiting>, lane: OwnedSemaphorePermit, few: Arc<Semaphore>) {
     // Whoever has stopped waiting will come again (a command is delivered until it is answered).
     waiting.retain(|w| !w.answer.is_closed());
     let answers = together(&database, &waiting).await;
@@ -95,7 +101,7 @@ async fn answer(database: Database, mut waiting: Vec<Waiting>, lane: OwnedSemaph
             Err(error) => drop(w.answer.send(Err(error.clone()))),
         }
     }
-    join_all(rest.into_iter().map(async |w| drop(w.answer.send(alone(&database, &w.change).await)))).await;
+    join_all(rest.into_iter().map(async |w| drop(w.answer.send(alone(&database, &few, &w.change).await)))).await;
 }
 
 /// One answer for each, or one error for all: then nothing of it has been kept. `None`: it has to be applied by itself.
@@ -123,8 +129,10 @@ async fn together(database: &Database, waiting: &[Waiting]) -> Result<Vec<Option
     Ok(answers)
 }
 
-/// In a transaction of its own.
-async fn alone(database: &Database, change: &Change) -> Answer {
+/// In a transaction of its own, a `few` at once.
+async fn alone(database: &Database, few: &Semaphore, change: &Change) -> Answer {
+    let late = |_| StoreError::Unavailable("too many rows are held by others".to_owned());
+    let _one = tokio::time::timeout(ALONE, few.acquire()).await.map_err(late)?;
     let mut tx = database.write().await?;
     let applied = apply_in(&mut tx, change).await?;
     tx.commit().await?;

@@ -46,6 +46,14 @@ impl Database {
         if url.starts_with("sqlite:") { sqlite(url, settings.connections).await } else { postgres(settings).await }
     }
 
+    /// Most connections at once that may write.
+    pub fn connections(&self) -> u32 {
+        match self {
+            Self::Sqlite { writer, .. } => writer.options().get_max_connections(),
+            Self::Postgres { pool } => pool.options().get_max_connections(),
+        }
+    }
+
     /// A transaction that may write. SQLite takes the file's write lock at once: a lock taken later could fail.
     pub async fn write(&self) -> Result<Tx, StoreError> {
         match self {

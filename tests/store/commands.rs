@@ -213,3 +213,38 @@ async fn a_row_that_another_program_holds_keeps_no_other_command_waiting() {
         Err(error) => assert!(error.is_transient(), "{error}"),
     }
 }
+
+/// PostgreSQL alone, as above. The store has four connections: held rows must not take them all.
+#[tokio::test]
+async fn many_rows_that_another_program_holds_leave_connections_to_everyone_else() {
+    let db = Db::postgres().await;
+    db.sql("INSERT INTO jobs (id, tenant_id, status) SELECT 'j' || n, 'acme', 'running' FROM generate_series(0, 39) n")
+        .await
+        .expect("insert");
+    let mut other = sqlx::PgConnection::connect(&db.url).await.expect("connect");
+    let mut held = other.begin().await.expect("begin");
+    sqlx::query("UPDATE jobs SET title = 'mine' WHERE id <> 'j39'").execute(&mut *held).await.expect("hold");
+
+    let changes: Vec<Change> = (0..40).map(|n| change(job(&format!("j{n}")), Action::Pause, 5)).collect();
+    let mut waiting = std::pin::pin!(futures_util::future::join_all(changes[..39].iter().map(|c| db.store.apply(c))));
+    let sees = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
+    let (mut most, mut free) = (0, None);
+    let answers = loop {
+        tokio::select! {
+            answers = &mut waiting => break answers,
+            waits = db.changed(sees) => most = most.max(waits),
+        }
+        // While they wait, what nobody holds is done.
+        if most > 0 && free.is_none() {
+            let (store, change) = (db.store.clone(), changes[39].clone());
+            free = Some(tokio::spawn(async move { store.apply(&change).await }));
+        }
+    };
+    assert!((1..=2).contains(&most), "{most} of four connections waited for held rows");
+    let free = free.expect("they waited").await.expect("task").expect("the row that nobody holds");
+    assert_eq!(free, Applied::Succeeded { status: "paused".into(), changed: true });
+    for answer in answers {
+        assert!(answer.expect_err("a held row").is_transient());
+    }
+    held.rollback().await.expect("let go");
+}

@@ -55,6 +55,8 @@ async fn a_command_is_acknowledged_and_its_result_is_found_under_its_id() {
         (pending.status, pending.text),
         (200, format!(r#"{{"type":"pending","job_id":"j1","tenant_id":"acme","command_id":"{id}"}}"#))
     );
+    let unknown = format!("/api/v1/jobs/j1/commands/{}?wait=60", wheelhouse::domain::CommandId::generate());
+    api.get(&ann, &unknown).await.error(404, "not_found");
     carry_out(&api.broker, &job).await;
     let result = format!(
         r#"{{"type":"cancel_succeeded","job_id":"j1","tenant_id":"acme","command_id":"{id}","status":"cancelled","request_id":"r1"}}"#

@@ -277,6 +277,17 @@ impl Broker {
         Ok(kept.and_then(kept_result).map(|(at, message)| Ended { command, at, message }))
     }
 
+    /// Whether a command waits for a worker or for its time, or is being carried out.
+    pub async fn waits(&self, resource: &Resource, command: CommandId) -> Result<bool, BrokerError> {
+        let (names, command) = (self.keys(), command.to_string());
+        for key in [names.commands(resource), names.schedules(&resource.tenant)] {
+            if self.link.query(redis::cmd("HEXISTS").arg(key).arg(&command)).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// As [`Self::ended`], of many commands, 100 to a round trip; in their order.
     pub async fn ended_of(&self, commands: &[(Resource, CommandId)]) -> Result<Vec<Option<Ended>>, BrokerError> {
         let mut all = Vec::with_capacity(commands.len());

@@ -13,6 +13,7 @@ use super::request::{Request, id};
 use super::resources;
 use crate::domain::{Action, CommandId, Resource, ResourceKind};
 use crate::gateway::commands::{CommandAnswer, submit};
+use crate::protocol::ErrorCode;
 use crate::protocol::client::MAX_FRAME;
 use crate::protocol::frame::Frame;
 
@@ -68,6 +69,9 @@ pub(super) async fn command(
     Ok(Answer::message(StatusCode::ACCEPTED, message).with(LOCATION, &place))
 }
 
+const UNKNOWN: &str =
+    "There is no such command: this job or campaign was not given it, or its result is not kept any more (a day)";
+
 /// `GET /api/v1/jobs/{job_id}/commands/{command_id}`.
 pub(super) async fn result(
     rest: &Rest,
@@ -81,10 +85,14 @@ pub(super) async fn result(
     let resource = Resource { tenant: caller.tenant, kind, id: id(text)? };
     let command: CommandId = command.parse().map_err(|_| Failure::invalid("A command_id is a UUID"))?;
     resources::exists(rest, &resource).await?;
-    let result = wait_for(rest, &resource, command, wait.unwrap_or_default()).await?;
-    let message = result
-        .unwrap_or_else(|| Frame::new("pending").resource(&resource).plain("command_id", &command.to_string()).end());
-    Ok(Answer::message(StatusCode::OK, message))
+    let found = if rest.broker().waits(&resource, command).await? {
+        let pending = || Frame::new("pending").resource(&resource).plain("command_id", &command.to_string()).end();
+        wait_for(rest, &resource, command, wait.unwrap_or_default()).await?.unwrap_or_else(pending)
+    } else {
+        let result = rest.broker().result_of(&resource, command).await?;
+        result.ok_or_else(|| Failure::new(ErrorCode::NotFound, UNKNOWN))?
+    };
+    Ok(Answer::message(StatusCode::OK, found))
 }
 
 /// Looks for a result until it is there, the time is up, or the gateway leaves.

@@ -79,17 +79,21 @@ pub(super) async fn forget(rest: &Rest, request: &Request, text: &str) -> Result
     if !rest.policy().check(&caller, &permission).await? {
         return Err(Failure::new(ErrorCode::PermissionDenied, server::denied_text(found.action, found.resource.kind)));
     }
-    rest.broker().drop_failed(&caller.tenant, found.command).await?;
+    if !rest.broker().drop_failed(&caller.tenant, found.command).await? {
+        return Err(gone()); // Somebody else was faster.
+    }
     Ok(Answer::json(StatusCode::OK, &json!({"dropped": found.command.to_string()})))
 }
 
 async fn find(rest: &Rest, caller: &Caller, text: &str) -> Result<FailedCommand, Failure> {
     let command: CommandId = text.parse().map_err(|_| Failure::invalid("A command_id is a UUID"))?;
     let found = rest.broker().failed_command(&caller.tenant, command).await?;
-    found.ok_or_else(|| {
-        let message = "There is no such failed command: it was requeued or dropped, or it is older than a week";
-        Failure::new(ErrorCode::NotFound, message)
-    })
+    found.ok_or_else(gone)
+}
+
+fn gone() -> Failure {
+    let message = "There is no such failed command: it was requeued or dropped, or it is older than a week";
+    Failure::new(ErrorCode::NotFound, message)
 }
 
 fn entry(one: &FailedCommand) -> Value {

@@ -101,7 +101,14 @@ async fn answer(database: Database, mut waiting: Vec<Waiting>, lane: OwnedSemaph
             Err(error) => drop(w.answer.send(Err(error.clone()))),
         }
     }
-    join_all(rest.into_iter().map(async |w| drop(w.answer.send(alone(&database, &few, &w.change).await)))).await;
+    join_all(rest.into_iter().map(async |Waiting { change, mut answer }| {
+        tokio::select! {
+            applied = alone(&database, &few, &change) => drop(answer.send(applied)),
+            // It waits for a row or a server; the connection is of more use to others.
+            () = answer.closed() => {}
+        }
+    }))
+    .await;
 }
 
 /// One answer for each, or one error for all: then nothing of it has been kept. `None`: it has to be applied by itself.

@@ -8,6 +8,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::audit::AuditShares;
 use super::control::Busy;
 use super::hosts::{Gone, Hosted, Hosts, Phase};
 use super::live::LiveWorkers;
@@ -42,6 +43,8 @@ pub(crate) struct Core {
     pub(crate) live: LiveWorkers,
     pub(crate) deaths: Deaths,
     pub(crate) news: CampaignNews,
+    /// Whose audit entries this worker moves.
+    pub(crate) audit_shares: AuditShares,
     /// A job may be waiting in SQL.
     pub(crate) dispatch: Notify,
     pub(crate) tracker: TaskTracker,
@@ -73,6 +76,7 @@ impl Core {
             live: LiveWorkers::default(),
             deaths: Deaths::default(),
             news: CampaignNews::default(),
+            audit_shares: AuditShares::default(),
             dispatch: Notify::new(),
             tracker: TaskTracker::new(),
             stop: CancellationToken::new(),

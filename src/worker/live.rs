@@ -63,6 +63,12 @@ fn pick<'a>(workers: &'a [Candidate], resource: &Resource) -> Option<&'a WorkerI
     workers.iter().max_by_key(|worker| mixed(worker.hash ^ hash)).map(|worker| &worker.id)
 }
 
+/// Whether a worker is the one of these for something, by the same hashing.
+pub(crate) fn is_for(me: &WorkerId, workers: &[WorkerId], what: &str) -> bool {
+    let hash = fnv1a(what);
+    workers.iter().max_by_key(|worker| mixed(mixed(fnv1a(worker.as_str())) ^ hash)) == Some(me)
+}
+
 /// FNV alone hardly stirs the high bits with its last bytes.
 fn mixed(hash: u64) -> u64 {
     let hash = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);

@@ -87,7 +87,11 @@ pub(crate) async fn heartbeat(core: Arc<Core>) {
 
 /// One heartbeat.
 pub(crate) async fn beat(core: &Core) -> Result<(), BrokerError> {
-    core.broker.heartbeat(&core.id, core.tenants.as_deref(), BEAT_LASTS).await
+    let alive = core.broker.heartbeat(&core.id, core.tenants.as_deref(), BEAT_LASTS).await?;
+    if core.tenants.is_none() {
+        core.audit_shares.share_out(&core.id, core.broker.keys().partitions().zip(alive));
+    }
+    Ok(())
 }
 
 /// Releases the jobs of dead hosts until told to stop.

@@ -2,8 +2,10 @@
 
 use wheelhouse::domain::{Action, CommandId, Resource};
 use wheelhouse::store::{AuditFilter, AuditRow};
+use wheelhouse::worker::JobContext;
 
-use crate::world::{World, eventually, tenant};
+use crate::code::Outcome;
+use crate::world::{Code, World, eventually, tenant};
 
 async fn rows(world: &World) -> Vec<AuditRow> {
     let filter = AuditFilter { limit: 1_000, ..AuditFilter::default() };
@@ -15,6 +17,10 @@ async fn until_moved(world: &World) {
         world.broker.audit_backlog().await.is_ok_and(|all| all.iter().all(|(_, entries)| *entries == 0))
     })
     .await;
+}
+
+fn idle(_: JobContext) -> Outcome {
+    Box::pin(async { Ok(serde_json::Value::Null) })
 }
 
 fn times(rows: &[AuditRow], command: CommandId, event: &str) -> usize {
@@ -88,5 +94,17 @@ async fn a_worker_removes_rows_that_are_older_than_they_are_to_be_kept() {
     assert_eq!(rows(&world).await.len(), 2, "what was done today is there");
     let verified = world.store.verify_audit(None, |b| panic!("{b:?}")).await.expect("verify");
     assert_eq!((verified.rows, verified.pruned.map(|p| p.id)), (2, Some(3)));
+    worker.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_nobody_has_as_a_share_is_moved_all_the_same() {
+    // Shares are those of workers for all tenants; here is none.
+    let world = World::with(&[("worker.tenants", "acme")]).await;
+    let job = Resource::parse("acme:job:j").expect("resource");
+    let worker = world.worker_of_tenants("w1", Code(idle), "acme").await;
+    world.command(Action::Pause, &job).await;
+    until_moved(&world).await;
+    assert_eq!(rows(&world).await.len(), 2);
     worker.drain().await;
 }

@@ -7,19 +7,20 @@ use crate::broker::{Broker, BrokerError};
 use crate::domain::{TenantId, WorkerId};
 
 impl Broker {
-    /// This worker counts as alive for `ttl` more, in every partition (or for those tenants).
+    /// This worker counts as alive for `ttl` more, in every partition (or for those tenants). The workers that do, of
+    /// each partition (or tenant) in its order, this one among them.
     pub async fn heartbeat(
         &self,
         worker: &WorkerId,
         tenants: Option<&[TenantId]>,
         ttl: Duration,
-    ) -> Result<(), BrokerError> {
+    ) -> Result<Vec<Vec<WorkerId>>, BrokerError> {
         let args = [worker.to_string(), ttl.as_millis().to_string()];
         let args = bytes(&args);
         let sets = self.presence_sets(tenants);
         let beats = sets.iter().map(|set| {
             let args = &args;
-            async move { self.link.script::<Vec<String>>(&lua::HEARTBEAT, &[set], args).await.map(|_| ()) }
+            async move { self.link.script::<Vec<String>>(&lua::HEARTBEAT, &[set], args).await.map(sorted) }
         });
         // Sent together: one round trip, whatever the number of partitions. All of them, even where one fails: it
         // must not count as dead in the others.

@@ -3,7 +3,7 @@
 -- A cancel outranks the pauses and resumes that wait. One that was ever claimed is left to the workers, told by
 -- `cancel`: it is being carried out, or its worker died or put it back, and it may be in SQL already.
 local function supersede(keys, c, now_ms)
-  local held = redis.call('HMGET', keys.state, 'command', 'until')
+  local held = redis.call('HMGET', keys.state, 'command', 'until', 'not_before')
   local claimed = held[1]
   for _, id in ipairs(redis.call('LRANGE', keys.queue, '0', '-1')) do
     local record = id ~= claimed and redis.call('HGET', keys.commands, id)
@@ -16,8 +16,9 @@ local function supersede(keys, c, now_ms)
     end
   end
   if claimed and not (held[2] and tonumber(held[2]) > now_ms) then
-    -- Nobody has it now: it need not wait for its next try to give way.
-    redis.call('HDEL', keys.state, 'not_before')
+    -- Nobody has it now: it need not wait for its next try to give way. The mark stays: whoever put it back must not
+    -- take it again by a late renewal.
+    if held[3] then redis.call('HSET', keys.state, 'not_before', whole(now_ms)) end
     ready_at(keys.ready, keys.tenants, c.resource, now_ms)
   end
   redis.call('HSET', keys.state, 'cancel', c.command)

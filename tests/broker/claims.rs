@@ -245,6 +245,7 @@ async fn a_pause_that_waits_to_be_tried_again_gives_way_at_once_but_to_a_worker_
     let cancel = submission("j1", Action::Cancel);
     accept(&broker, &cancel).await;
     assert_eq!(broker.result_of(&job("j1"), pause.command).await.expect("result"), None, "it may be applied already");
+    assert_eq!(broker.renew_claim(&held, LEASE).await.expect("renew"), Renewed::Lost, "it was given back");
     let partition = broker.keys().partition(&job("j1").tenant);
     assert_eq!(broker.due(&job("j1").tenant, 10, Duration::ZERO).await.expect("due"), [job("j1")]);
     let again = claim(&broker, "j1", "w2").await;

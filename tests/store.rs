@@ -156,6 +156,7 @@ on_both! {
     commands::the_same_command_again_gives_the_first_outcome_and_an_older_fence_changes_nothing
     commands::a_command_that_changes_nothing_still_makes_older_claims_void
     commands::a_refused_command_still_makes_older_claims_void
+    commands::a_command_that_was_given_up_is_applied_by_no_older_claim
     commands::the_same_command_twice_at_once_has_one_outcome
     commands::many_commands_at_once_each_succeed_or_fail_alone
     commands::commands_on_one_job_at_once_each_see_what_the_one_before_has_done

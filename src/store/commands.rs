@@ -13,10 +13,22 @@ impl Store {
         self.batch.apply(change).await
     }
 
-    /// Whether a command's outcome is recorded: whatever becomes of it later, it has been applied.
-    pub async fn is_applied(&self, command: CommandId) -> Result<bool, StoreError> {
-        let text = "SELECT outcome FROM applied_commands WHERE command_id = $1";
-        Ok(self.database.read().await?.row(text, &[command.to_string().into()]).await?.is_some())
+    /// Gives a command up, unless it has been applied (`true`): from now on no older claim of it can apply it any more.
+    /// A look would not do: what a worker sent before it lost its claim may still be waiting for its turn.
+    pub async fn give_up(&self, change: &Change) -> Result<bool, StoreError> {
+        let mut tx = self.database.write().await?;
+        let row = row_of(&mut tx, &change.resource).await?;
+        let applied = applied_before(&mut tx, &[change.command]).await?.contains_key(&change.command);
+        if row.is_some() && !applied {
+            match change.resource.kind {
+                ResourceKind::Job => write_jobs(&mut tx, &[(change, Write::Fence)]).await?,
+                ResourceKind::Campaign => {
+                    raise_fence(&mut tx, &key_of(&change.resource), fence_of(change)).await?;
+                }
+            }
+        }
+        tx.commit().await?;
+        Ok(applied)
     }
 
     /// Jobs of a campaign that a worker still hosts (running, or paused inside it).

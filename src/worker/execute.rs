@@ -39,6 +39,8 @@ pub(crate) enum Verdict {
     },
     /// It is refused or given up, in words.
     Failed(String),
+    /// A cancel waits behind it.
+    GivesWay,
     /// Nobody came to it in time.
     Expired,
     /// Someone is to try again after the delay.
@@ -70,30 +72,43 @@ impl Core {
             command_id = %claim.command, tenant_id = %claim.resource.tenant, resource = %claim.resource, action = claim.action.word(),
             user_id = %claim.user, attempt = claim.attempt, worker_id = %self.id, "worker.command_claimed"
         );
-        let early = if self.is_expired(claim) { Some(Verdict::Expired) } else { self.gives_way(claim).await };
-        let verdict = match early {
+        let early = if self.is_expired(claim) {
+            Some(Verdict::Expired)
+        } else if claim.action != Action::Cancel && claim.cancel_waits {
+            // Nobody who could hear of that cancel had claimed it when it came.
+            let verdict = self.give_way(claim).await;
+            if matches!(verdict, Some(Verdict::Failed(_)))
+                && let Some(hosted) = self.hosts.get(&claim.resource)
+            {
+                self.undo_pause(&hosted).await; // An earlier try of this worker may have stopped it.
+            }
+            verdict
+        } else {
+            None
+        };
+        let mut verdict = match early {
             Some(verdict) => verdict,
             None => match claim.resource.kind {
                 ResourceKind::Job => self.job_command(claim, poke, room).await,
                 ResourceKind::Campaign => self.campaign_command(claim, poke, room).await,
             },
         };
+        if matches!(verdict, Verdict::GivesWay) {
+            // Applied after all: the next claim finds that out, and answers so.
+            verdict = self.give_way(claim).await.unwrap_or(Verdict::Later(Duration::ZERO));
+        }
         self.conclude(claim, claimed, verdict).await
     }
 
-    /// A pause or resume whose first try broke off, with a cancel that came meanwhile: it had not been claimed by
-    /// anyone who could hear of that cancel. It gives way, unless SQL says that it has been applied.
-    async fn gives_way(&self, claim: &Claim) -> Option<Verdict> {
-        if claim.action == Action::Cancel || !claim.cancel_waits {
-            return None;
-        }
-        match self.store.is_applied(claim.command).await {
-            Ok(true) => return None,
-            Ok(false) => {}
-            Err(error) => return Some(self.after_error(claim, &error)),
-        }
-        if let Some(hosted) = self.hosts.get(&claim.resource) {
-            self.undo_pause(&hosted).await; // An earlier try of this worker may have stopped it.
+    /// A pause or resume behind which a cancel waits. It gives way, unless SQL says that an earlier try has applied it
+    /// (`None`); and what that try may still write is void from then on.
+    async fn give_way(&self, claim: &Claim) -> Option<Verdict> {
+        if claim.attempt > 1 || claim.cancel_waits {
+            match self.store.give_up(&change_of(claim, None)).await {
+                Ok(true) => return None,
+                Ok(false) => {}
+                Err(error) => return Some(self.after_error(claim, &error)),
+            }
         }
         Some(Verdict::Failed(server::SUPERSEDED.to_owned()))
     }
@@ -125,7 +140,8 @@ impl Core {
                 }
                 return false;
             }
-            Verdict::Void => {
+            // `execute` has turned the first of them into one of the others.
+            Verdict::GivesWay | Verdict::Void => {
                 tracing::info!(command_id = %claim.command, %resource, "worker.claim_lost");
                 return false;
             }
@@ -176,15 +192,7 @@ impl Core {
 
     /// The command's change in SQL.
     pub(crate) async fn apply(&self, claim: &Claim, run: Option<&Run>) -> Result<Applied, StoreError> {
-        let change = Change {
-            command: claim.command,
-            resource: claim.resource.clone(),
-            action: claim.action,
-            user: claim.user.clone(),
-            fence: claim.fence,
-            run: run.cloned(),
-        };
-        self.store.apply(&change).await
+        self.store.apply(&change_of(claim, run)).await
     }
 
     /// What SQL's failure means for a command.
@@ -203,5 +211,16 @@ impl Core {
             );
         }
         Verdict::Later(backoff(RETRY, RETRY_MOST, claim.attempt - 1))
+    }
+}
+
+fn change_of(claim: &Claim, run: Option<&Run>) -> Change {
+    Change {
+        command: claim.command,
+        resource: claim.resource.clone(),
+        action: claim.action,
+        user: claim.user.clone(),
+        fence: claim.fence,
+        run: run.cloned(),
     }
 }

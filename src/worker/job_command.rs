@@ -12,7 +12,6 @@ use super::hosted::Reached;
 use super::hosts::{Hosted, Phase};
 use crate::broker::scripts::claim::Claim;
 use crate::domain::{Action, JobStatus, ResourceKind};
-use crate::protocol::server;
 use crate::store::{Applied, Released, Run, StoreError};
 
 /// Until the job's own host, which is alive, takes its command.
@@ -65,7 +64,7 @@ impl Core {
             Waited::Stopping => return Some(Verdict::Later(Duration::ZERO)),
             Waited::CancelWaits => {
                 self.undo_pause(hosted).await;
-                return Some(Verdict::Failed(server::SUPERSEDED.to_owned()));
+                return Some(Verdict::GivesWay);
             }
             Waited::ClaimLost => {
                 self.undo_pause(hosted).await;
@@ -292,7 +291,7 @@ fn stands(hosted: &Hosted) -> bool {
 /// What an interrupted wait means for the command.
 pub(crate) fn interrupted<T>(waited: Waited<T>) -> Verdict {
     match waited {
-        Waited::CancelWaits => Verdict::Failed(server::SUPERSEDED.to_owned()),
+        Waited::CancelWaits => Verdict::GivesWay,
         Waited::TooLong => Verdict::Failed("The job did not answer in time".to_owned()),
         Waited::Stopping => Verdict::Later(Duration::ZERO),
         Waited::ClaimLost | Waited::Done(_) => Verdict::Void,

@@ -77,6 +77,21 @@ pub async fn a_refused_command_still_makes_older_claims_void(db: Db) {
     }
 }
 
+pub async fn a_command_that_was_given_up_is_applied_by_no_older_claim(db: Db) {
+    db.sql("INSERT INTO jobs (id, tenant_id, status) VALUES ('j', 'acme', 'running')").await.expect("insert");
+    for resource in [job("j"), campaign_of(&db, "c", 0).await] {
+        let older = change(resource.clone(), Action::Pause, 10);
+        let newer = Change { fence: 11, ..older.clone() };
+        assert!(!db.store.give_up(&newer).await.expect("give up"));
+        assert_eq!(db.store.apply(&older).await.expect("apply"), Applied::Stale);
+        // The next command on it is not held up, and what has been applied is not given up.
+        let next = change(resource, Action::Cancel, 12);
+        assert!(matches!(db.store.apply(&next).await.expect("apply"), Applied::Succeeded { changed: true, .. }));
+        assert!(db.store.give_up(&Change { fence: 13, ..next }).await.expect("give up"));
+    }
+    assert!(!db.store.give_up(&change(job("gone"), Action::Pause, 1)).await.expect("no such row"));
+}
+
 pub async fn the_same_command_twice_at_once_has_one_outcome(db: Db) {
     for n in 0..20 {
         db.sql(&format!("INSERT INTO jobs (id, tenant_id, status) VALUES ('j{n}', 'acme', 'running')"))

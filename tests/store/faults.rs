@@ -108,8 +108,8 @@ async fn statements_that_fall_silent_half_way_do_not_use_up_the_connections() {
     use sqlx::{Connection, Executor};
     let mut holder = sqlx::PgConnection::connect(&direct.url).await.expect("connect");
     holder.execute("BEGIN; SELECT * FROM jobs FOR UPDATE").await.expect("hold");
-    let pauses: Vec<Change> = (0..2).map(|n| change(job("j"), Action::Pause, n)).collect();
-    let under_way = futures_util::future::join_all(pauses.iter().map(|c| store.apply(c)));
+    let pause = change(job("j"), Action::Pause, 1);
+    let under_way = async { tokio::join!(store.apply(&pause), store.give_up(&pause)) };
     let silence = async {
         let waiting = "SELECT 1 FROM pg_locks WHERE NOT granted";
         while sqlx::query(waiting).fetch_all(&mut holder).await.expect("look").len() < 2 {}

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use wheelhouse::domain::{Action, JobStatus, Progress, Resource};
+use wheelhouse::domain::{Action, JobStatus, Progress, Resource, WorkerId};
 use wheelhouse::worker::JobContext;
 
 use wheelhouse::broker::scripts::claim::{Claim, Claimed};
@@ -212,14 +212,70 @@ async fn a_pause_that_was_applied_before_its_worker_died_has_succeeded_whatever_
         let world = World::new().await;
         let job = world.job("j").await;
         let (pause, cancel) = broken_off(&world, &job, in_time, async |claim| {
-            let (user, action) = (claim.user.clone(), claim.action);
-            let (command, resource, fence) = (claim.command, claim.resource.clone(), claim.fence);
-            let change = Change { command, resource, action, user, fence, run: None };
-            let applied = world.store.apply(&change).await.expect("apply");
+            let applied = world.store.apply(&change_of(claim)).await.expect("apply");
             assert!(matches!(applied, Applied::Succeeded { changed: true, .. }), "{applied:?}");
         })
         .await;
         assert_eq!((&pause["type"], &pause["status"]), (&json!("pause_succeeded"), &json!("paused")));
         assert_eq!(cancel["type"], "cancel_succeeded");
     }
+}
+
+/// The write of a worker that is not dead but late: it waited for the database while its lease ran out.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pause_that_gave_way_is_not_applied_by_the_worker_that_had_it_before() {
+    let world = World::new().await;
+    let job = world.job("j").await;
+    // The cancel must not be what makes the older claim void.
+    world
+        .sql(
+            "CREATE TRIGGER no_cancel BEFORE UPDATE ON jobs WHEN NEW.status = 'cancelled'
+               BEGIN SELECT RAISE(ABORT, 'not in this test'); END",
+        )
+        .await;
+    let mut late = None;
+    let (pause, cancel) = broken_off(&world, &job, false, async |claim| late = Some(change_of(claim))).await;
+    assert_eq!((&pause["type"], &pause["error"]), (&json!("pause_failed"), &json!("Superseded by cancel")));
+    assert_eq!(cancel["type"], "cancel_failed");
+    let applied = world.store.apply(&late.expect("claimed")).await.expect("apply");
+    assert_eq!((applied, world.row(&job).await.status), (Applied::Stale, JobStatus::Pending));
+}
+
+/// As before; here the cancel comes while its heir waits for the worker that ran the job.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pause_that_gave_way_while_it_waited_is_not_applied_by_the_worker_that_had_it_before() {
+    let world = World::new().await;
+    let job = world.job("j").await;
+    world
+        .sql(
+            "CREATE TRIGGER no_cancel BEFORE UPDATE ON jobs WHEN NEW.status = 'cancelled'
+               BEGIN SELECT RAISE(ABORT, 'not in this test'); END",
+        )
+        .await;
+    let silent: WorkerId = "silent".parse().expect("id");
+    let row = world.row(&job).await;
+    let hosted = world.store.claim_job(&silent, None, &[row.job_type]).await.expect("claim").expect("a job");
+    let pause = world.submit(Action::Pause, &job).await;
+    let moment = Duration::from_millis(1);
+    let claimed = world.broker.claim(&job, &silent, moment).await.expect("claim");
+    let Claimed::Command(claim) = claimed else { panic!("{claimed:?}") };
+    let late = Change { run: Some(hosted.run), ..change_of(&claim) };
+    tokio::time::sleep(2 * moment).await;
+    let heir = world.worker("heir", |builder| builder).await;
+    // Until the heir has it.
+    while !matches!(world.broker.claim(&job, &silent, moment).await.expect("claim"), Claimed::Later) {
+        tokio::time::sleep(20 * moment).await;
+    }
+    let cancel = world.submit(Action::Cancel, &job).await;
+    let result = world.result(&job, pause).await;
+    assert_eq!((&result["type"], &result["error"]), (&json!("pause_failed"), &json!("Superseded by cancel")));
+    assert_eq!(world.store.apply(&late).await.expect("apply"), Applied::Stale);
+    assert_eq!(world.result(&job, cancel).await["type"], "cancel_failed");
+    heir.drain().await;
+}
+
+fn change_of(claim: &Claim) -> Change {
+    let (user, action) = (claim.user.clone(), claim.action);
+    let (command, resource, fence) = (claim.command, claim.resource.clone(), claim.fence);
+    Change { command, resource, action, user, fence, run: None }
 }

@@ -28,7 +28,7 @@ const MOST: usize = 256;
 const QUEUE: usize = 1_024;
 /// Transactions at once on PostgreSQL: one is put together while the other waits for the disk.
 const LANES: usize = 2;
-/// Longest that a command to be applied by itself waits for others like it; then it is worth trying again later.
+/// Longest that a job's command to be applied by itself waits for others like it; then it is worth trying again later.
 const ALONE: Duration = Duration::from_millis(1_000);
 
 type Answer = Result<Applied, StoreError>;
@@ -136,10 +136,15 @@ async fn together(database: &Database, waiting: &[Waiting]) -> Result<Vec<Option
     Ok(answers)
 }
 
-/// In a transaction of its own, a `few` at once.
+/// In a transaction of its own; a `few` jobs at once, whose rows others hold. A campaign is just large.
 async fn alone(database: &Database, few: &Semaphore, change: &Change) -> Answer {
-    let late = |_| StoreError::Unavailable("too many rows are held by others".to_owned());
-    let _one = tokio::time::timeout(ALONE, few.acquire()).await.map_err(late)?;
+    let _one = match change.resource.kind {
+        ResourceKind::Campaign => None,
+        ResourceKind::Job => {
+            let late = |_| StoreError::Unavailable("too many rows are held by others".to_owned());
+            Some(tokio::time::timeout(ALONE, few.acquire()).await.map_err(late)?)
+        }
+    };
     let mut tx = database.write().await?;
     let applied = apply_in(&mut tx, change).await?;
     tx.commit().await?;

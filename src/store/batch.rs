@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, mpsc, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
@@ -41,6 +41,7 @@ struct Waiting {
 /// The way to the task that applies them.
 pub(super) struct Batch {
     queue: mpsc::Sender<Waiting>,
+    few: Few,
     _tasks: TaskTracker,
     /// The last clone of the store stops the first of them; nobody can be waiting for it then.
     _stop: DropGuard,
@@ -50,9 +51,15 @@ impl Batch {
     pub fn start(database: Database) -> Self {
         let (queue, waiting) = mpsc::channel(QUEUE);
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        tasks.spawn(work(database, waiting, tasks.clone(), stop.clone()));
+        let few = Few(Arc::new(Semaphore::new((database.connections() as usize / 2).max(1))));
+        tasks.spawn(work(database, waiting, few.clone(), tasks.clone(), stop.clone()));
         tasks.close();
-        Self { queue, _tasks: tasks, _stop: stop.drop_guard() }
+        Self { queue, few, _tasks: tasks, _stop: stop.drop_guard() }
+    }
+
+    /// For whoever else is to wait for the row of a command.
+    pub fn few(&self) -> &Few {
+        &self.few
     }
 
     pub async fn apply(&self, change: &Change) -> Answer {
@@ -63,13 +70,33 @@ impl Batch {
     }
 }
 
-async fn work(database: Database, mut queue: mpsc::Receiver<Waiting>, tasks: TaskTracker, stop: CancellationToken) {
+/// Those that may wait for held rows at once: each does as long as the database lets it, on a connection of its own.
+/// Half of the connections are for others.
+#[derive(Clone)]
+pub(super) struct Few(Arc<Semaphore>);
+
+impl Few {
+    /// A campaign is not counted: it is by itself because it is large.
+    pub async fn one_of(&self, change: &Change) -> Result<Option<SemaphorePermit<'_>>, StoreError> {
+        if change.resource.kind == ResourceKind::Campaign {
+            return Ok(None);
+        }
+        let late = |_| StoreError::Unavailable("too many rows are held by others".to_owned());
+        Ok(tokio::time::timeout(ALONE, self.0.acquire()).await.map_err(late)?.ok())
+    }
+}
+
+async fn work(
+    database: Database,
+    mut queue: mpsc::Receiver<Waiting>,
+    few: Few,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+) {
     let lanes = Arc::new(Semaphore::new(match database {
         Database::Sqlite { .. } => 1,
         Database::Postgres { .. } => LANES,
     }));
-    // Each may wait for a held row as long as the database lets it, on a connection of its own: half are for others.
-    let few = Arc::new(Semaphore::new((database.connections() as usize / 2).max(1)));
     loop {
         // What comes while all of them are busy gathers in the queue.
         let Ok(lane) = lanes.clone().acquire_owned().await else { return };
@@ -85,7 +112,7 @@ async fn work(database: Database, mut queue: mpsc::Receiver<Waiting>, tasks: Tas
     }
 }
 
-async fn answer(database: Database, mut waiting: Vec<Waiting>, lane: OwnedSemaphorePermit, few: Arc<Semaphore>) {
+async fn answer(database: Database, mut waiting: Vec<Waiting>, lane: OwnedSemaphorePermit, few: Few) {
     // Whoever has stopped waiting will come again (a command is delivered until it is answered).
     waiting.retain(|w| !w.answer.is_closed());
     let answers = together(&database, &waiting).await;
@@ -136,15 +163,9 @@ async fn together(database: &Database, waiting: &[Waiting]) -> Result<Vec<Option
     Ok(answers)
 }
 
-/// In a transaction of its own; a `few` jobs at once, whose rows others hold. A campaign is just large.
-async fn alone(database: &Database, few: &Semaphore, change: &Change) -> Answer {
-    let _one = match change.resource.kind {
-        ResourceKind::Campaign => None,
-        ResourceKind::Job => {
-            let late = |_| StoreError::Unavailable("too many rows are held by others".to_owned());
-            Some(tokio::time::timeout(ALONE, few.acquire()).await.map_err(late)?)
-        }
-    };
+/// In a transaction of its own.
+async fn alone(database: &Database, few: &Few, change: &Change) -> Answer {
+    let _one = few.one_of(change).await?;
     let mut tx = database.write().await?;
     let applied = apply_in(&mut tx, change).await?;
     tx.commit().await?;

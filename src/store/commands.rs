@@ -16,6 +16,7 @@ impl Store {
     /// Gives a command up, unless it has been applied (`true`): from now on no older claim of it can apply it any more.
     /// A look would not do: what a worker sent before it lost its claim may still be waiting for its turn.
     pub async fn give_up(&self, change: &Change) -> Result<bool, StoreError> {
+        let _one = self.batch.few().one_of(change).await?;
         let mut tx = self.database.write().await?;
         let row = row_of(&mut tx, &change.resource).await?;
         let applied = applied_before(&mut tx, &[change.command]).await?.contains_key(&change.command);

@@ -241,7 +241,9 @@ async fn many_rows_that_another_program_holds_leave_connections_to_everyone_else
     sqlx::query("UPDATE jobs SET title = 'mine' WHERE id <> 'j39'").execute(&mut *held).await.expect("hold");
 
     let changes: Vec<Change> = (0..40).map(|n| change(job(&format!("j{n}")), Action::Pause, 5)).collect();
-    let mut waiting = std::pin::pin!(futures_util::future::join_all(changes[..39].iter().map(|c| db.store.apply(c))));
+    let mut waiting = std::pin::pin!(futures_util::future::join_all(
+        changes[..39].iter().map(async |c| { tokio::join!(db.store.apply(c), db.store.give_up(c)) })
+    ));
     let sees = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
     let (mut most, mut free) = (0, None);
     let answers = loop {
@@ -258,8 +260,8 @@ async fn many_rows_that_another_program_holds_leave_connections_to_everyone_else
     assert!((1..=2).contains(&most), "{most} of four connections waited for held rows");
     let free = free.expect("they waited").await.expect("task").expect("the row that nobody holds");
     assert_eq!(free, Applied::Succeeded { status: "paused".into(), changed: true });
-    for answer in answers {
-        assert!(answer.expect_err("a held row").is_transient());
+    for (applied, given_up) in answers {
+        assert!(applied.expect_err("a held row").is_transient() && given_up.expect_err("a held row").is_transient());
     }
     held.rollback().await.expect("let go");
 }

@@ -104,12 +104,14 @@ async fn statements_that_fall_silent_half_way_do_not_use_up_the_connections() {
     let url = format!("postgres://postgres@127.0.0.1:{}/{name}", way.port);
     let store = Store::open(&config::Database { url: url.into(), connections: 2 }).await.expect("open");
     store.create_job(&new_job("j", None)).await.expect("create");
+    let hosted = store.claim_job(&worker("w"), None, &["work".into()]).await.expect("claim").expect("a job");
     // The row is held, so that both statements are under way when the silence begins.
     use sqlx::{Connection, Executor};
     let mut holder = sqlx::PgConnection::connect(&direct.url).await.expect("connect");
     holder.execute("BEGIN; SELECT * FROM jobs FOR UPDATE").await.expect("hold");
     let pause = change(job("j"), Action::Pause, 1);
-    let under_way = async { tokio::join!(store.apply(&pause), store.give_up(&pause)) };
+    let account = Account::default();
+    let under_way = async { tokio::join!(store.apply(&pause), store.save(&hosted.run, &account)) };
     let silence = async {
         let waiting = "SELECT 1 FROM pg_locks WHERE NOT granted";
         while sqlx::query(waiting).fetch_all(&mut holder).await.expect("look").len() < 2 {}

@@ -134,25 +134,29 @@ fn withdrawals(history: &History, index: &Index<'_>) -> Vec<Violation> {
             asked.insert((request.clone(), schedule.to_owned()));
         }
     }
+    // Who may have done it: who was told so, and whose try had no answer or an unknown outcome.
+    let mut may_have = BTreeSet::new();
     for (id, schedule) in &asked {
         let Some(request) = index.requests.get(id) else { continue };
-        let was = withdrawn.contains_key(schedule.as_str());
         let mut answers = request.answers.iter().map(|(_, answer)| *answer);
-        if !was && answers.clone().any(|answer| answer["type"] == "schedule_withdrawn") {
+        if !withdrawn.contains_key(schedule.as_str())
+            && answers.clone().any(|answer| answer["type"] == "schedule_withdrawn")
+        {
             let what = format!("{id} was told that {schedule} is withdrawn, and it is not");
             found.push(Violation::new("not withdrawn", request.resource, what));
         }
-        // A try without an answer, or with an unknown outcome, may have done it.
-        let certain = request.answers.len() == request.tries as usize
+        let refused = request.answers.len() == request.tries as usize
             && answers.all(|answer| answer["type"] == "error" && answer["error"] != "outcome_unknown");
-        if was && certain {
-            let what = format!("{id} was refused ({:?}), and {schedule} is withdrawn", request.answers);
-            found.push(Violation::new("refused and ran", request.resource, what));
+        if !refused {
+            may_have.insert(schedule.as_str());
         }
     }
     for (command, rows) in &withdrawn {
         if !asked.iter().any(|(_, schedule)| schedule == command) {
             found.push(Violation::new("nobody asked", &rows[0].resource, format!("{command} was withdrawn")));
+        } else if !may_have.contains(command) {
+            let what = format!("{command} is withdrawn, and whoever asked for that was refused");
+            found.push(Violation::new("refused and ran", &rows[0].resource, what));
         }
     }
     found
@@ -278,6 +282,14 @@ mod tests {
         let refused = json!({"type": "error", "error": "unavailable", "request_id": "r5"});
         history.events[last].what = What::Saw { socket: 0, message: refused };
         story::reports(&history, "refused and ran");
+        // Refused, because she had withdrawn it before.
+        let mut history = withdrawn();
+        let again = json!({"type": "cancel_scheduled", "schedule_id": "c4", "request_id": "r6"}).to_string();
+        let sent = What::Sent { socket: 0, request: "r6".to_owned(), text: again, try_no: 1 };
+        history.events.push(Event { at: 470, what: sent });
+        let refused = json!({"type": "error", "error": "not_found", "request_id": "r6"});
+        history.events.push(Event { at: 480, what: What::Saw { socket: 0, message: refused } });
+        assert_eq!(all(&history), []);
     }
 
     #[test]

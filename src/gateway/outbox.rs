@@ -3,8 +3,8 @@
 //! Results and changes of state are never dropped. A socket that leaves more of them waiting than the limit
 //! is closed with 4413 instead, and finds the truth in the snapshot when it comes back.
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
 use futures_util::task::AtomicWaker;
@@ -22,8 +22,8 @@ const HOLES: usize = 32;
 pub enum Push {
     /// How far the work is: of several that wait only the newest of each resource is of any use.
     Progress {
-        /// Whose.
-        resource: Resource,
+        /// Whose; shared, as the text is: there may be thousands of sockets.
+        resource: Arc<Resource>,
         /// Its number on the resource's stream, where it has one.
         seq: Option<i64>,
         /// The message.
@@ -71,8 +71,8 @@ struct State {
     /// The number of the first place.
     first: u64,
     holes: usize,
-    /// Where the progress of each resource waits; there is never a second.
-    progress: HashMap<Resource, u64>,
+    /// Where the progress of each resource waits; there is never a second. Mostly none or one: looked through.
+    progress: Vec<(Arc<Resource>, u64)>,
     /// Updates up to this number are in the snapshot already.
     floor: i64,
     close: Option<Close>,
@@ -81,14 +81,8 @@ struct State {
 impl Outbox {
     /// Empty; `limit` messages may wait, and as many of progress, each of another resource.
     pub fn new(limit: usize) -> Self {
-        let state = State {
-            queue: VecDeque::new(),
-            first: 0,
-            holes: 0,
-            progress: HashMap::new(),
-            floor: i64::MIN,
-            close: None,
-        };
+        let state =
+            State { queue: VecDeque::new(), first: 0, holes: 0, progress: Vec::new(), floor: i64::MIN, close: None };
         Self { state: Mutex::new(state), wake: AtomicWaker::new(), limit: limit.max(1) }
     }
 
@@ -113,12 +107,12 @@ impl Outbox {
         let index = state.queue.iter().position(|place| place.as_ref().is_some_and(may_go))?;
         let push = state.take(index);
         if let Some(Push::Progress { resource, .. }) = &push {
-            state.progress.remove(resource);
+            state.forget_progress(resource);
         }
         if state.queue.is_empty() {
             // Most sockets are idle most of the time.
             state.queue.shrink_to(1);
-            state.progress.shrink_to(1);
+            state.progress.shrink_to(4);
         }
         push
     }
@@ -173,7 +167,7 @@ impl State {
         match &push {
             Push::Progress { resource, .. } => {
                 // Taken out and put at the end: it must not overtake a change of state.
-                if let Some(number) = self.progress.remove(resource) {
+                if let Some(number) = self.forget_progress(resource) {
                     self.take(usize::try_from(number - self.first).unwrap_or(usize::MAX));
                     metrics::message_folded();
                 } else if self.progress.len() >= limit {
@@ -194,9 +188,17 @@ impl State {
         true
     }
 
+    /// Where a resource's progress waited.
+    fn forget_progress(&mut self, resource: &Arc<Resource>) -> Option<u64> {
+        // Mostly the very same; each update of a tenant's feed has a resource of its own.
+        let same = |other: &Arc<Resource>| Arc::ptr_eq(other, resource) || other == resource;
+        let at = self.progress.iter().position(|(other, _)| same(other))?;
+        Some(self.progress.swap_remove(at).1)
+    }
+
     fn put(&mut self, push: Push) {
         if let Push::Progress { resource, .. } = &push {
-            self.progress.insert(resource.clone(), self.first + self.queue.len() as u64);
+            self.progress.push((resource.clone(), self.first + self.queue.len() as u64));
         }
         self.queue.push_back(Some(push));
     }
@@ -232,7 +234,7 @@ impl State {
         }
         if !close.delivers_first() {
             self.clear();
-            (self.queue, self.progress) = (VecDeque::new(), HashMap::new());
+            (self.queue, self.progress) = (VecDeque::new(), Vec::new());
         }
         self.close = Some(close);
     }
@@ -244,7 +246,7 @@ mod tests {
 
     fn progress_of(id: &str, seq: i64) -> Push {
         let resource = Resource::parse(&format!("t:job:{id}")).expect("resource");
-        Push::Progress { resource, seq: Some(seq), text: format!("{id}{seq}").into() }
+        Push::Progress { resource: resource.into(), seq: Some(seq), text: format!("{id}{seq}").into() }
     }
 
     fn progress(seq: i64) -> Push {

@@ -24,7 +24,7 @@ pub enum Heard {
 
 /// A watched resource and its sockets.
 pub struct Channel {
-    pub(super) resource: Resource,
+    pub(super) resource: Arc<Resource>,
     /// The subscription stands.
     pub(super) opened: OnceCell<()>,
     state: Mutex<State>,
@@ -44,7 +44,7 @@ struct State {
 impl Channel {
     /// Nobody watches yet, and nothing is subscribed.
     pub fn new(resource: Resource) -> Self {
-        Self { resource, opened: OnceCell::new(), state: Mutex::default() }
+        Self { resource: resource.into(), opened: OnceCell::new(), state: Mutex::default() }
     }
 
     /// Adds a member; gives the number of the first result it will get.

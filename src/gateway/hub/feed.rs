@@ -173,7 +173,7 @@ impl Feed {
             state.numbers.put(resource.clone(), seq);
         }
         let status = update.status.clone();
-        let push = update.push(resource);
+        let push = update.push(&Arc::new(resource.clone()));
         state.hand_out(resource, status.as_deref(), None, &push);
     }
 

@@ -1,5 +1,7 @@
 //! A message of an updates channel, read.
 
+use std::sync::Arc;
+
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use crate::domain::{Resource, ResourceKind};
@@ -53,7 +55,7 @@ impl Update {
         fits.then_some(Self { seq, status, is_progress, text })
     }
 
-    pub(super) fn push(self, resource: &Resource) -> Push {
+    pub(super) fn push(self, resource: &Arc<Resource>) -> Push {
         match self.is_progress {
             true => Push::Progress { resource: resource.clone(), seq: self.seq, text: self.text },
             false => Push::Status { seq: self.seq, text: self.text },

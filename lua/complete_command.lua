@@ -16,11 +16,12 @@ if state[3] == command .. '|' .. ARGV[2] then
   return 'done'
 end
 if state[1] ~= command or state[2] ~= ARGV[2] then return 'lost' end
-if redis.call('HEXISTS', keys.commands, command) == 0 then return 'lost' end
+local record = redis.call('HGET', keys.commands, command)
+if not record then return 'lost' end
 
 local now_ms = math.floor(now_us() / 1000)
 if ARGV[11] ~= '' then publish_update(keys.state, ARGV[10], ARGV[11]) end
-finish(keys, command, ARGV[3], ARGV[4],
+finish(keys, command, record, ARGV[3], ARGV[4],
   ARGV[5] .. ',"attempts":' .. (state[5] or '1') .. ',"latency_ms":' .. whole(now_ms - tonumber(ARGV[8])) .. '}',
   ARGV[6], now_ms, ARGV[9] == '1' and resource or nil)
 redis.call('HDEL', keys.state, 'command', 'holder', 'until', 'attempts', 'desired', 'not_before')

@@ -43,8 +43,8 @@ while #ended < MOST do
     stays(tonumber(accepted)) -- The older ones of this resource have ended.
     break
   end
-  finish(keys, command, 'expired', failed_message(waiting, ARGV[4]), outcome_entry(text, ARGV[4], accepted, now_ms),
-    ARGV[3], now_ms, ARGV[2])
+  finish(keys, command, record, 'expired', failed_message(waiting, ARGV[4]),
+    outcome_entry(text, ARGV[4], accepted, now_ms), ARGV[3], now_ms, ARGV[2])
   if state[2] == command then redis.call('HDEL', keys.state, 'cancel') end
   ended[#ended + 1] = command
 end

@@ -17,8 +17,6 @@
 -- Safe to repeat: the command id is looked for first, and every check comes before the first write.
 
 local REQUEST_SECONDS = '86400'
--- A denial without a request id is remembered for as long as its sender may ask again after a lost answer.
-local LOST_ANSWER_SECONDS = '10'
 -- A schedule that found the backlog full comes again after this.
 local AGAIN_MS = 1000
 
@@ -130,6 +128,7 @@ elseif grant ~= 'internal' then
   end
   if not permitted then
     use_budget(rate, limit, 1, now)
+    -- Without a request id it is remembered for as long as its sender may ask again.
     redis.call('SET', request, digest .. '|denied||', 'EX', has_request and REQUEST_SECONDS or LOST_ANSWER_SECONDS)
     audit_entry('denied')
     return answer('denied')

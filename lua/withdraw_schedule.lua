@@ -7,9 +7,6 @@
 --       the clock in µs last.
 -- Safe to repeat: the same withdrawal again is answered as the first time, and every check comes before the first write.
 
--- As long as its sender may ask again after a lost answer.
-local LOST_ANSWER_SECONDS = 10
-
 local now = now_us()
 
 local function answer(outcome)

@@ -11,8 +11,8 @@ local function supersede(keys, c, now_ms)
     local waiting = read_record(text)
     if waiting and waiting.action ~= 'cancel' then
       local words = 'Superseded by cancel'
-      finish(keys, id, 'failed', failed_message(waiting, words), outcome_entry(text, words, accepted, now_ms),
-        c.reply_channel, now_ms)
+      finish(keys, id, record, 'failed', failed_message(waiting, words),
+        outcome_entry(text, words, accepted, now_ms), c.reply_channel, now_ms)
     end
   end
   if claimed and not (held[2] and tonumber(held[2]) > now_ms) then

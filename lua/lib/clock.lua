@@ -12,6 +12,9 @@ local function whole(n)
   return string.format('%d', n)
 end
 
+-- For so long a sender may ask again after a lost answer.
+local LOST_ANSWER_SECONDS = '10'
+
 -- What a script that is sent again after a lost answer returns: its answer, and the clock last, so that the sender
 -- can set the next deadline by it.
 local function with_clock(now, ...)

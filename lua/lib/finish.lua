@@ -35,10 +35,9 @@ local function keep_failed(keys, command, event, resource, message, record, now_
 end
 
 -- The command must be in the queue. Does not touch the lease: the caller knows whose it is.
--- `kept_for`: the resource, where a failure is to be kept; nil for one that nobody will want again.
-local function finish(keys, command, event, message, audit, reply_channel, now_ms, kept_for)
-  local record = redis.call('HGET', keys.commands, command)
-  local workers, text = string.match(record or '', '^%d+|(%d+)|(.*)$')
+-- `record`: as it stands among the commands. `kept_for`: the resource, where a failure is to be kept; nil for one that nobody will want again.
+local function finish(keys, command, record, event, message, audit, reply_channel, now_ms, kept_for)
+  local workers, text = string.match(record, '^%d+|(%d+)|(.*)$')
   redis.call('LREM', keys.queue, '1', command)
   redis.call('HDEL', keys.commands, command)
   if redis.call('DECR', keys.backlog) <= 0 then

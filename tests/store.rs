@@ -74,6 +74,14 @@ impl Db {
         self.execute(text).await.expect("plain SQL")
     }
 
+    /// Another program that holds rows of PostgreSQL, as this statement does, until it says `ROLLBACK`.
+    async fn holder(&self, statement: &str) -> sqlx::PgConnection {
+        use sqlx::{AssertSqlSafe, Connection, Executor};
+        let mut holder = sqlx::PgConnection::connect(&self.url).await.expect("connect");
+        holder.execute(AssertSqlSafe(format!("BEGIN; {statement}"))).await.expect("hold");
+        holder
+    }
+
     async fn execute(&self, text: &str) -> Result<u64, sqlx::Error> {
         use sqlx::{AssertSqlSafe, Connection, Executor};
         let text = AssertSqlSafe(text.to_owned());

@@ -18,15 +18,11 @@ impl Store {
     pub async fn give_up(&self, change: &Change) -> Result<bool, StoreError> {
         let _one = self.batch.few().one_of(change).await?;
         let mut tx = self.database.write().await?;
-        let row = row_of(&mut tx, &change.resource).await?;
+        // The row first, as in `apply_in`.
+        row_of(&mut tx, &change.resource).await?;
         let applied = applied_before(&mut tx, &[change.command]).await?.contains_key(&change.command);
-        if row.is_some() && !applied {
-            match change.resource.kind {
-                ResourceKind::Job => write_jobs(&mut tx, &[(change, Write::Fence)]).await?,
-                ResourceKind::Campaign => {
-                    raise_fence(&mut tx, &key_of(&change.resource), fence_of(change)).await?;
-                }
-            }
+        if !applied {
+            raise_fences(&mut tx, change.resource.kind, &[change]).await?;
         }
         tx.commit().await?;
         Ok(applied)
@@ -155,14 +151,14 @@ async fn row_of(tx: &mut Tx, resource: &Resource) -> Result<Option<Row>, StoreEr
 }
 
 async fn change_row(tx: &mut Tx, change: &Change, row: Option<&Row>) -> Result<Applied, StoreError> {
-    match (row, change.resource.kind) {
-        (None, _) => Ok(Applied::Refused),
-        (Some(row), ResourceKind::Campaign) => apply_to_campaign(tx, change, row).await,
-        (row, ResourceKind::Job) => {
+    match (change.resource.kind, row) {
+        (ResourceKind::Job, row) => {
             let (applied, write) = decide(change, row)?;
             write_jobs(tx, &[(change, write)]).await?;
             Ok(applied)
         }
+        (ResourceKind::Campaign, Some(row)) => apply_to_campaign(tx, change, row).await,
+        (ResourceKind::Campaign, None) => Ok(Applied::Refused),
     }
 }
 
@@ -207,24 +203,17 @@ pub(super) async fn write_jobs(tx: &mut Tx, decided: &[(&Change, Write)]) -> Res
     let mut fences = Vec::new();
     let mut moves = Vec::new();
     for (change, write) in decided {
-        let [tenant, id] = key_of(&change.resource);
-        let fence = Value::from(fence_of(change));
         match write {
             Write::Nothing => {}
-            Write::Fence => fences.push(vec![tenant, id, fence]),
+            Write::Fence => fences.push(*change),
             Write::Move { from, to } => {
-                let user = change.user.as_str().into();
+                let [tenant, id] = key_of(&change.resource);
+                let (fence, user) = (fence_of(change).into(), change.user.as_str().into());
                 moves.push(vec![tenant, id, to.word().into(), fence, user, from.word().into()]);
             }
         }
     }
-    tx.execute_many(
-        "UPDATE jobs SET fence = given.column3 FROM (VALUES ",
-        "(?, ?, ?)",
-        ") AS given WHERE tenant_id = given.column1 AND id = given.column2 AND fence < given.column3",
-        &fences,
-    )
-    .await?;
+    raise_fences(tx, ResourceKind::Job, &fences).await?;
     // The WHERE repeats what was read: whoever changed a row in between, this writes nothing over it.
     let changed = tx
         .execute_many(
@@ -245,6 +234,26 @@ pub(super) async fn write_jobs(tx: &mut Tx, decided: &[(&Change, Write)]) -> Res
         return Err(StoreError::Unavailable("the row changed meanwhile".to_owned()));
     }
     Ok(())
+}
+
+/// Makes older claims on these rows of one table void.
+async fn raise_fences(tx: &mut Tx, kind: ResourceKind, changes: &[&Change]) -> Result<(), StoreError> {
+    let table = match kind {
+        ResourceKind::Job => "jobs",
+        ResourceKind::Campaign => "campaigns",
+    };
+    let row = |change: &&Change| {
+        let [tenant, id] = key_of(&change.resource);
+        vec![tenant, id, fence_of(change).into()]
+    };
+    tx.execute_many(
+        &format!("UPDATE {table} SET fence = given.column3 FROM (VALUES "),
+        "(?, ?, ?)",
+        ") AS given WHERE tenant_id = given.column1 AND id = given.column2 AND fence < given.column3",
+        &changes.iter().map(row).collect::<Vec<_>>(),
+    )
+    .await
+    .map(|_| ())
 }
 
 /// The fence that a change brings.
@@ -285,14 +294,14 @@ async fn apply_to_campaign(tx: &mut Tx, change: &Change, row: &Row) -> Result<Ap
     let status = rows::campaign_status(row)?;
     let to = match transition::campaign(status, change.action) {
         Decision::Refuse => {
-            raise_fence(tx, &key, fence).await?;
+            raise_fences(tx, ResourceKind::Campaign, &[change]).await?;
             return Ok(Applied::Refused);
         }
         Decision::Move(to) => to,
         // A row put there by hand may say active and is_active = false: the command makes it one.
         Decision::Unchanged if (row.int("is_active")? == Some(1)) != (change.action == Action::Resume) => status,
         Decision::Unchanged => {
-            raise_fence(tx, &key, fence).await?;
+            raise_fences(tx, ResourceKind::Campaign, &[change]).await?;
             return Ok(Applied::Succeeded { status: status.word().to_owned(), changed: false });
         }
     };
@@ -316,9 +325,4 @@ async fn apply_to_campaign(tx: &mut Tx, change: &Change, row: &Row) -> Result<Ap
         .await?;
     }
     Ok(Applied::Succeeded { status: to.word().to_owned(), changed: true })
-}
-
-async fn raise_fence(tx: &mut Tx, key: &[Value; 2], fence: i64) -> Result<(), StoreError> {
-    let text = "UPDATE campaigns SET fence = $3 WHERE tenant_id = $1 AND id = $2 AND fence < $3";
-    tx.execute(text, &[key[0].clone(), key[1].clone(), fence.into()]).await.map(|_| ())
 }

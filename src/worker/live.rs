@@ -52,21 +52,29 @@ struct Candidate {
 
 impl Candidate {
     fn new(id: WorkerId) -> Self {
-        Self { hash: mixed(fnv1a(id.as_str())), id }
+        Self { hash: hash_of(&id), id }
     }
+}
+
+fn hash_of(worker: &WorkerId) -> u64 {
+    mixed(fnv1a(worker.as_str()))
 }
 
 /// Rendezvous hashing: the worker with the highest score for this resource. When one comes or goes, only
 /// the resources it had or gets change hands.
 fn pick<'a>(workers: &'a [Candidate], resource: &Resource) -> Option<&'a WorkerId> {
     let hash = fnv1a(&resource.to_string());
-    workers.iter().max_by_key(|worker| mixed(worker.hash ^ hash)).map(|worker| &worker.id)
+    workers.iter().max_by_key(|worker| score(worker.hash, hash)).map(|worker| &worker.id)
 }
 
 /// Whether a worker is the one of these for something, by the same hashing.
 pub(crate) fn is_for(me: &WorkerId, workers: &[WorkerId], what: &str) -> bool {
     let hash = fnv1a(what);
-    workers.iter().max_by_key(|worker| mixed(mixed(fnv1a(worker.as_str())) ^ hash)) == Some(me)
+    workers.iter().max_by_key(|worker| score(hash_of(worker), hash)) == Some(me)
+}
+
+fn score(worker: u64, what: u64) -> u64 {
+    mixed(worker ^ what)
 }
 
 /// FNV alone hardly stirs the high bits with its last bytes.

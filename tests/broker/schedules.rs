@@ -96,21 +96,26 @@ async fn a_scheduled_command_that_was_taken_back_never_runs() {
     assert_eq!(last.command_id, Some(second.command.to_string()));
 }
 
+/// Two are scheduled and the first is taken back, so that Redis knows the script; this is the second.
+async fn second_of_two(broker: &Broker) -> Scheduled {
+    let (first, second) = (later(Action::Pause, When::After(600)), later(Action::Pause, When::After(600)));
+    schedule(broker, &first).await;
+    schedule(broker, &second).await;
+    withdraw(broker, &kept(broker, first.command).await).await.expect("withdraw");
+    kept(broker, second.command).await
+}
+
 #[tokio::test]
 async fn a_withdrawal_that_redis_reads_too_late_takes_nothing_back() {
     let redis = RedisServer::start();
     let broker = connect(&redis).await;
-    let (first, asked) = (later(Action::Pause, When::After(600)), later(Action::Pause, When::After(600)));
-    schedule(&broker, &first).await;
-    schedule(&broker, &asked).await;
-    withdraw(&broker, &kept(&broker, first.command).await).await.expect("withdraw"); // The script is loaded.
-    let scheduled = kept(&broker, asked.command).await;
+    let scheduled = second_of_two(&broker).await;
     redis.signal(rustix::process::Signal::STOP);
     let outcome = withdraw(&broker, &scheduled).await;
     assert!(matches!(outcome, Err(BrokerError::Unknown(_))), "{outcome:?}");
     redis.signal(rustix::process::Signal::CONT);
     crate::back_up(&broker).await;
-    assert_eq!(kept(&broker, asked.command).await, scheduled);
+    assert_eq!(kept(&broker, scheduled.command).await, scheduled);
     assert_eq!(events(&broker).await, ["scheduled", "scheduled", "withdrawn"]);
     assert_eq!(withdraw(&broker, &scheduled).await.expect("withdraw"), Withdrawn::Done);
 }
@@ -119,11 +124,7 @@ async fn a_withdrawal_that_redis_reads_too_late_takes_nothing_back() {
 async fn a_withdrawal_whose_answer_was_lost_is_done_once_and_its_sender_learns_of_it() {
     let redis = RedisServer::start();
     let broker = connect(&redis).await;
-    let (first, second) = (later(Action::Pause, When::After(600)), later(Action::Pause, When::After(600)));
-    schedule(&broker, &first).await;
-    schedule(&broker, &second).await;
-    withdraw(&broker, &kept(&broker, first.command).await).await.expect("withdraw"); // The script is loaded.
-    let scheduled = kept(&broker, second.command).await;
+    let scheduled = second_of_two(&broker).await;
     // Longer than one answer may take, shorter than all tries together.
     assert_eq!(redis.inline("CLIENT PAUSE 1200 WRITE"), "+OK");
     let outcome = withdraw(&broker, &scheduled).await;

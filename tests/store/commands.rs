@@ -1,6 +1,6 @@
 //! What commands change: every cell of the table, fences, repeats, company, races.
 
-use sqlx::Connection;
+use sqlx::Executor;
 
 use super::*;
 
@@ -209,9 +209,7 @@ async fn a_row_that_another_program_holds_keeps_no_other_command_waiting() {
             .await
             .expect("insert");
     }
-    let mut other = sqlx::PgConnection::connect(&db.url).await.expect("connect");
-    let mut held = other.begin().await.expect("begin");
-    sqlx::query("UPDATE jobs SET title = 'mine' WHERE id = 'j0'").execute(&mut *held).await.expect("hold");
+    let mut holder = db.holder("UPDATE jobs SET title = 'mine' WHERE id = 'j0'").await;
 
     let changes: Vec<Change> = (0..40).map(|n| change(job(&format!("j{n}")), Action::Pause, 5)).collect();
     let first = db.store.apply(&changes[0]);
@@ -221,7 +219,7 @@ async fn a_row_that_another_program_holds_keeps_no_other_command_waiting() {
         for answer in others.await {
             assert_eq!(answer.expect("apply"), Applied::Succeeded { status: "paused".into(), changed: true });
         }
-        held.rollback().await.expect("let go");
+        holder.execute("ROLLBACK").await.expect("let go");
     });
     match first {
         Ok(answer) => assert_eq!(answer, Applied::Succeeded { status: "paused".into(), changed: true }),
@@ -236,9 +234,7 @@ async fn many_rows_that_another_program_holds_leave_connections_to_everyone_else
     db.sql("INSERT INTO jobs (id, tenant_id, status) SELECT 'j' || n, 'acme', 'running' FROM generate_series(0, 39) n")
         .await
         .expect("insert");
-    let mut other = sqlx::PgConnection::connect(&db.url).await.expect("connect");
-    let mut held = other.begin().await.expect("begin");
-    sqlx::query("UPDATE jobs SET title = 'mine' WHERE id <> 'j39'").execute(&mut *held).await.expect("hold");
+    let mut holder = db.holder("UPDATE jobs SET title = 'mine' WHERE id <> 'j39'").await;
 
     let changes: Vec<Change> = (0..40).map(|n| change(job(&format!("j{n}")), Action::Pause, 5)).collect();
     let mut waiting = std::pin::pin!(futures_util::future::join_all(
@@ -263,5 +259,5 @@ async fn many_rows_that_another_program_holds_leave_connections_to_everyone_else
     for (applied, given_up) in answers {
         assert!(applied.expect_err("a held row").is_transient() && given_up.expect_err("a held row").is_transient());
     }
-    held.rollback().await.expect("let go");
+    holder.execute("ROLLBACK").await.expect("let go");
 }

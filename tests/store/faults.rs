@@ -106,9 +106,8 @@ async fn statements_that_fall_silent_half_way_do_not_use_up_the_connections() {
     store.create_job(&new_job("j", None)).await.expect("create");
     let hosted = store.claim_job(&worker("w"), None, &["work".into()]).await.expect("claim").expect("a job");
     // The row is held, so that both statements are under way when the silence begins.
-    use sqlx::{Connection, Executor};
-    let mut holder = sqlx::PgConnection::connect(&direct.url).await.expect("connect");
-    holder.execute("BEGIN; SELECT * FROM jobs FOR UPDATE").await.expect("hold");
+    use sqlx::Executor;
+    let mut holder = direct.holder("SELECT * FROM jobs FOR UPDATE").await;
     let pause = change(job("j"), Action::Pause, 1);
     let account = Account::default();
     let under_way = async { tokio::join!(store.apply(&pause), store.save(&hosted.run, &account)) };
@@ -132,9 +131,8 @@ async fn statements_that_fall_silent_half_way_do_not_use_up_the_connections() {
 async fn a_row_that_somebody_holds_is_said_to_be_busy_and_later_changed() {
     let db = Db::postgres().await;
     db.sql("INSERT INTO jobs (id, tenant_id, status) VALUES ('j', 'acme', 'running')").await.expect("insert");
-    use sqlx::{Connection, Executor};
-    let mut holder = sqlx::PgConnection::connect(&db.url).await.expect("connect");
-    holder.execute("BEGIN; SELECT * FROM jobs FOR UPDATE").await.expect("hold");
+    use sqlx::Executor;
+    let mut holder = db.holder("SELECT * FROM jobs FOR UPDATE").await;
     let pause = change(job("j"), Action::Pause, 1);
     let answer = soon(db.store.apply(&pause)).await;
     assert!(matches!(answer, Err(StoreError::Unavailable(_))), "{answer:?}");

@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::place::Place;
+use super::report::{Report, Target};
 use super::stats::Times;
 use super::wire::{Client, Heard, frame, heard};
 use crate::domain::{ResourceId, UserId};
@@ -70,8 +71,13 @@ impl Outcome {
         self.results.len() as f64 / self.took.as_secs_f64()
     }
 
+    /// None are allowed; what went wrong stands beside.
+    pub(super) fn report_faults(&self, report: &mut Report, name: &str, what: &str) {
+        report.add(name, what, self.faults(), "", Some(Target::AtMost(0.0)), self.wrong());
+    }
+
     /// What went wrong, in words.
-    pub(super) fn wrong(&self) -> String {
+    fn wrong(&self) -> String {
         let mut words: Vec<String> = self.errors.iter().map(|(error, count)| format!("{count} × {error}")).collect();
         if self.missing > 0 {
             words.push(format!("{} without an answer", self.missing));

@@ -66,7 +66,7 @@ pub(super) async fn acks(bench: &mut Bench) -> anyhow::Result<()> {
         let beside = format!("Redis {} µs, of it scripts {} µs", number(cost.redis), number(cost.script));
         report.add(&name, "gateway CPU a command", cost.gateway, "µs", target, beside);
         if outcome.faults() > 0.0 {
-            report.add(&name, "errors", outcome.faults(), "", Some(Target::AtMost(0.0)), outcome.wrong());
+            outcome.report_faults(report, &name, "errors");
         }
         if sockets == 200 {
             at_200 = Some(outcome.acks_per_second());

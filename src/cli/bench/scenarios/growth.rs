@@ -56,7 +56,7 @@ pub(super) async fn many_workers(bench: &mut Bench) -> anyhow::Result<()> {
         };
         cpu_of_one = cpu;
         bench.report.add(&name, "Redis CPU a command, beyond idle", cpu, "µs", None, beside);
-        bench.report.add(&name, "errors and lost", outcome.faults(), "", Some(Target::AtMost(0.0)), outcome.wrong());
+        outcome.report_faults(&mut bench.report, &name, "errors and lost");
         drop(crowd);
         for worker in workers {
             worker.stop().await;

@@ -58,7 +58,7 @@ async fn measure(bench: &mut Bench, settings: &Settings, database: &str, workers
         String::new(),
     );
     report.add(&name, "p99 at 1,000/s, open loop", outcome.results.ms(0.99), "ms", aims(Target::AtMost(10.0)), beside);
-    report.add(&name, "errors and lost", outcome.faults(), "", Some(Target::AtMost(0.0)), outcome.wrong());
+    outcome.report_faults(report, &name, "errors and lost");
 
     let mut bursts = Vec::new();
     for _ in 0..3 {
@@ -105,14 +105,7 @@ async fn measure(bench: &mut Bench, settings: &Settings, database: &str, workers
         beside,
     );
     if outcome.faults() > 0.0 {
-        bench.report.add(
-            &name,
-            "errors when sustained",
-            outcome.faults(),
-            "",
-            Some(Target::AtMost(0.0)),
-            outcome.wrong(),
-        );
+        outcome.report_faults(&mut bench.report, &name, "errors when sustained");
     }
     drop(crowd);
     for worker in workers_running {

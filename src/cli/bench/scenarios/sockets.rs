@@ -59,7 +59,7 @@ pub(super) async fn idle(bench: &mut Bench) -> anyhow::Result<()> {
             "pings among it".to_owned(),
         );
         report.note(&name, "opened", count as f64 / opened.as_secs_f64(), "/s");
-        report.add(&name, "errors", outcome.faults(), "", Some(Target::AtMost(0.0)), outcome.wrong());
+        outcome.report_faults(report, &name, "errors");
         if most {
             // All of them leave at once, from a thread of their own, while others go on.
             let leaving = std::thread::spawn(move || {

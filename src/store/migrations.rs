@@ -13,6 +13,24 @@ const TABLE: &str = "_sqlx_migrations";
 /// PostgreSQL's lock for it: an arbitrary number that no other program is likely to use.
 const LOCK: &str = "SELECT pg_advisory_xact_lock(7748390125561)";
 
+macro_rules! texts {
+    ($file:literal) => {
+        [
+            include_str!(concat!("../../migrations/sqlite/", $file, ".sql")),
+            include_str!(concat!("../../migrations/postgres/", $file, ".sql")),
+        ]
+    };
+}
+
+/// In their order, for SQLite and PostgreSQL.
+const MIGRATIONS: [(&str, [&str; 2]); 5] = [
+    ("first", texts!("0001_first")),
+    ("jobs", texts!("0002_jobs")),
+    ("audit", texts!("0003_audit")),
+    ("unended", texts!("0004_unended")),
+    ("lean", texts!("0005_lean")),
+];
+
 impl Store {
     /// Applies the migrations that are missing; several programs may do it at once. Returns how many it applied.
     pub async fn migrate(&self) -> Result<usize, StoreError> {
@@ -58,29 +76,15 @@ impl Store {
     }
 
     fn migrator(&self) -> Migrator {
-        let (first, jobs, audit, unended) = match &self.database {
-            Database::Sqlite { .. } => (
-                include_str!("../../migrations/sqlite/0001_first.sql"),
-                include_str!("../../migrations/sqlite/0002_jobs.sql"),
-                include_str!("../../migrations/sqlite/0003_audit.sql"),
-                include_str!("../../migrations/sqlite/0004_unended.sql"),
-            ),
-            Database::Postgres { .. } => (
-                include_str!("../../migrations/postgres/0001_first.sql"),
-                include_str!("../../migrations/postgres/0002_jobs.sql"),
-                include_str!("../../migrations/postgres/0003_audit.sql"),
-                include_str!("../../migrations/postgres/0004_unended.sql"),
-            ),
+        let which = match &self.database {
+            Database::Sqlite { .. } => 0,
+            Database::Postgres { .. } => 1,
         };
-        let migration = |version, name: &'static str, text: &'static str| {
-            Migration::new(version, Cow::Borrowed(name), MigrationType::Simple, text.into_sql_str(), false)
-        };
-        let mut migrator = Migrator::with_migrations(vec![
-            migration(1, "first", first),
-            migration(2, "jobs", jobs),
-            migration(3, "audit", audit),
-            migration(4, "unended", unended),
-        ]);
+        let migrations = MIGRATIONS.iter().zip(1..).map(|((name, texts), version)| {
+            let text = texts[which].into_sql_str();
+            Migration::new(version, Cow::Borrowed(*name), MigrationType::Simple, text, false)
+        });
+        let mut migrator = Migrator::with_migrations(migrations.collect());
         migrator.set_locking(false);
         migrator
     }

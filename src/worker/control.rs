@@ -143,8 +143,8 @@ pub(crate) async fn seat(core: Arc<Core>) {
     let seating = async {
         loop {
             let Ok(permit) = core.room.clone().acquire_owned().await else { return };
-            if core.waiting.is_empty() {
-                core.nothing_waits.notify_one();
+            if core.waiting.wants_more() {
+                core.look_again.notify_one();
             }
             let turn = core.waiting.next().await;
             core.work(turn, Some(permit));
@@ -196,17 +196,17 @@ pub(crate) async fn subscribe(subscriber: &Subscriber) -> Result<(), BrokerError
 /// Polls until told to stop.
 pub(crate) async fn poll(core: Arc<Core>) {
     loop {
-        let more = sweep(&core).await;
+        sweep(&core).await;
         tokio::select! {
             () = core.stop.cancelled() => return,
-            () = core.nothing_waits.notified(), if more => {}
+            () = core.look_again.notified() => {}
             () = tokio::time::sleep(Duration::from_millis(fastrand::u64(POLL_MS))) => {}
         }
     }
 }
 
-/// Offers everything that is due, of all tenants at once. `true`: there may be more than was asked for.
-async fn sweep(core: &Arc<Core>) -> bool {
+/// Offers what is due, of all tenants at once.
+async fn sweep(core: &Arc<Core>) {
     let tenants = match &core.tenants {
         Some(tenants) => tenants.clone(),
         None => {
@@ -216,14 +216,14 @@ async fn sweep(core: &Arc<Core>) -> bool {
         }
     };
     let due = join_all(tenants.iter().map(|tenant| core.broker.due(tenant, DUE, Duration::ZERO))).await;
-    let mut more = false;
     for resources in due.into_iter().flat_map(found) {
-        more |= resources.len() == DUE;
+        if resources.len() == DUE {
+            core.waiting.more_are_due();
+        }
         for resource in resources {
             core.offer(resource);
         }
     }
-    more
 }
 
 /// An answer, or a line in the log: the next poll comes soon.

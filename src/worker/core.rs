@@ -38,8 +38,8 @@ pub(crate) struct Core {
     pub(crate) room: Arc<Semaphore>,
     /// What waits for room.
     pub(crate) waiting: Waiting,
-    /// There is room, and nothing waits for it.
-    pub(crate) nothing_waits: Notify,
+    /// There is room again for what was left in Redis.
+    pub(crate) look_again: Notify,
     pub(crate) live: LiveWorkers,
     pub(crate) deaths: Deaths,
     pub(crate) news: CampaignNews,
@@ -72,7 +72,7 @@ impl Core {
             busy: Busy::default(),
             room: Arc::new(Semaphore::new(COMMANDS_AT_ONCE)),
             waiting: Waiting::default(),
-            nothing_waits: Notify::new(),
+            look_again: Notify::new(),
             live: LiveWorkers::default(),
             deaths: Deaths::default(),
             news: CampaignNews::default(),

@@ -1,6 +1,7 @@
 //! Resources that wait for room in this worker, tenant by tenant: each tenant has its turn, however many others wait.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
@@ -23,6 +24,8 @@ pub(crate) struct Turn {
 pub(crate) struct Waiting {
     state: Mutex<State>,
     filled: Notify,
+    /// More are due in Redis than have found room here.
+    more: AtomicBool,
 }
 
 #[derive(Default)]
@@ -39,6 +42,7 @@ impl Waiting {
         let mut state = self.lock();
         let tenant = turn.resource.tenant.clone();
         if state.len >= MOST || state.of.get(&tenant).is_some_and(|queue| queue.len() >= OF_ONE_TENANT) {
+            self.more_are_due();
             return Err(turn);
         }
         state.put(tenant, turn);
@@ -83,6 +87,16 @@ impl Waiting {
         self.lock().len == 0
     }
 
+    /// Some had to be left in Redis.
+    pub(crate) fn more_are_due(&self) {
+        self.more.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it is time to look for those that were left: none waits here any more. Says so once.
+    pub(crate) fn wants_more(&self) -> bool {
+        self.is_empty() && self.more.swap(false, Ordering::Relaxed)
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -123,9 +137,13 @@ mod tests {
         let waiting = Waiting::default();
         let taken = (0..2 * OF_ONE_TENANT).filter(|n| waiting.push(turn(&format!("a:job:{n}"))).is_ok()).count();
         assert_eq!(taken, OF_ONE_TENANT);
+        assert!(!waiting.wants_more());
         assert!(waiting.push(turn("b:job:1")).is_ok());
         waiting.push_back(turn("a:job:again"));
         let second = std::iter::from_fn(|| waiting.take()).nth(1).expect("a second");
         assert_eq!(second.resource.to_string(), "b:job:1");
+        while waiting.take().is_some() {}
+        assert!(waiting.wants_more(), "those turned away are looked for");
+        assert!(!waiting.wants_more());
     }
 }

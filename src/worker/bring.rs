@@ -83,7 +83,8 @@ impl Core {
                 () = telling => Reached::EndedItself,
             }
         };
-        self.keeping(claim, poke, goal).await
+        // In a box, for the sake of commands on what is not hosted here: it is most of what a command's future would be.
+        Box::pin(self.keeping(claim, poke, goal)).await
     }
 
     /// Waits until the end that is being recorded just now is.

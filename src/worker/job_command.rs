@@ -197,7 +197,7 @@ impl Core {
                 }
                 Ok(Applied::Refused) => return Verdict::refused(ResourceKind::Job),
                 Ok(Applied::Stale) => return Verdict::Void,
-                Ok(Applied::Hosted(run)) => match self.another_host(claim, poke, room, &run).await {
+                Ok(Applied::Hosted(run)) => match Box::pin(self.another_host(claim, poke, room, &run)).await {
                     Ok(()) => {}
                     Err(verdict) => return verdict,
                 },

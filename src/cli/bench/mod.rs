@@ -46,8 +46,8 @@ pub(super) async fn bench(
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let measured = runtime.block_on(stop.run_until_cancelled_owned(async {
             match (command, settings) {
-                (BenchCommand::Load(args), Some(settings)) => load::load(args, settings).await,
-                (BenchCommand::Suite(args), _) => suite::suite(args).await,
+                (BenchCommand::Load(args), Some(settings)) => Box::pin(load::load(args, settings)).await,
+                (BenchCommand::Suite(args), _) => Box::pin(suite::suite(args)).await,
                 (BenchCommand::Load(_), None) => unreachable!("its settings were read"),
             }
         }));

@@ -168,6 +168,7 @@ on_both! {
     commands::the_same_command_twice_at_once_has_one_outcome
     commands::many_commands_at_once_each_succeed_or_fail_alone
     commands::commands_on_one_job_at_once_each_see_what_the_one_before_has_done
+    commands::commands_of_two_programs_on_the_same_jobs_leave_what_the_later_claims_want
     commands::a_resumed_job_without_a_host_waits_for_one
     campaigns::a_pause_that_comes_first_lets_no_other_job_start
     campaigns::a_cancelled_campaign_ends_what_waits_and_names_what_runs

@@ -64,11 +64,15 @@ impl FromStr for AuditEvent {
 /// One event, as the scripts recorded it. The hash of its row is made over these fields, in this order.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct AuditEntry {
-    /// The stream's id, `ms-n`: sorts by time within the partition.
+    /// The stream's id, `ms-n`: sorts by time within the partition. It, the time and the event stand beside the entry
+    /// in the stream, not inside.
+    #[serde(default)]
     pub id: String,
     /// Unix ms by Redis's clock.
+    #[serde(default)]
     pub at: i64,
     /// One of [`AuditEvent`]'s words. A text, so that a row of another version can be read and checked all the same.
+    #[serde(default)]
     pub event: String,
     /// Whose.
     pub tenant_id: String,

@@ -1,5 +1,8 @@
 //! Commands, many to a transaction: each commit waits for the disk, and SQLite has one writer.
 //!
+//! What commands need to know is read first, on SQLite beside whoever writes; what they write says what it has seen, and
+//! where that is no longer so, they are applied again one by one.
+//!
 //! No command waits for company: a transaction takes what has gathered while the one before it was committed. Nor for
 //! a row that somebody else holds: on PostgreSQL such a command is applied by itself, beside the others, and however
 //! many there are, they leave connections to the others.
@@ -13,11 +16,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, mpsc, onesho
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use super::commands::{
-    NOTE, NOTED, Write, applied_before, apply_in, change_in, decide, job_rows, note, outcome_of, recorded, write_jobs,
-};
+use super::commands::{Writes, applied_before, apply_in, decide, job_rows, recorded};
 use super::database::Database;
-use super::sql::Tx;
+use super::sql::{Row, Tx};
 use super::{Applied, Change, StoreError};
 use crate::domain::{CommandId, ResourceKind};
 
@@ -140,27 +141,48 @@ async fn answer(database: Database, mut waiting: Vec<Waiting>, lane: OwnedSemaph
 
 /// One answer for each, or one error for all: then nothing of it has been kept. `None`: it has to be applied by itself.
 async fn together(database: &Database, waiting: &[Waiting]) -> Result<Vec<Option<Answer>>, StoreError> {
-    if waiting.is_empty() {
-        return Ok(Vec::new());
+    match database {
+        _ if waiting.is_empty() => Ok(Vec::new()),
+        Database::Sqlite { .. } => together_on_sqlite(database, waiting).await,
+        Database::Postgres { .. } => together_on_postgres(database, waiting).await,
+    }
+}
+
+async fn together_on_sqlite(database: &Database, waiting: &[Waiting]) -> Result<Vec<Option<Answer>>, StoreError> {
+    // Read beside the other writers: only who writes has to wait for them.
+    let plan = Plan::of(waiting, &mut database.read().await?).await?;
+    if plan.writes.is_empty() && plan.answers.iter().all(Option::is_some) {
+        return Ok(plan.answers());
     }
     let mut tx = database.write().await?;
-    match at_once(&mut tx, waiting).await {
-        Ok(answers) => {
-            tx.commit().await?;
-            return Ok(answers.into_iter().map(|answer| answer.map(Ok)).collect());
+    let mut answers = match plan.carry_out(&mut tx).await {
+        Ok(Some(answers)) => answers,
+        Err(error) if waiting.len() == 1 || error.is_transient() => return Err(error),
+        // One of them failed, or a row has changed since it was read: again, each for itself.
+        Ok(None) | Err(_) => {
+            tx.rollback().await?;
+            tx = database.write().await?;
+            waiting.iter().map(|_| None).collect()
         }
-        Err(error) if waiting.len() == 1 => return Err(error),
-        // One of them failed: again, so that it fails alone.
-        Err(_) if matches!(database, Database::Postgres { .. }) => return Ok(waiting.iter().map(|_| None).collect()),
-        Err(_) => tx.rollback().await?,
-    }
-    let mut tx = database.write().await?;
-    let mut answers = Vec::with_capacity(waiting.len());
-    for w in waiting {
-        answers.push(Some(apart(&mut tx, &w.change).await?));
+    };
+    for (w, answer) in waiting.iter().zip(&mut answers).filter(|(_, answer)| answer.is_none()) {
+        *answer = Some(apart(&mut tx, &w.change).await?);
     }
     tx.commit().await?;
     Ok(answers)
+}
+
+async fn together_on_postgres(database: &Database, waiting: &[Waiting]) -> Result<Vec<Option<Answer>>, StoreError> {
+    let mut tx = database.write().await?;
+    match Plan::of(waiting, &mut tx).await?.carry_out(&mut tx).await {
+        Ok(Some(answers)) => {
+            tx.commit().await?;
+            Ok(answers)
+        }
+        Err(error) if waiting.len() == 1 => Err(error),
+        // One of them failed: again, so that it fails alone.
+        Ok(None) | Err(_) => Ok(waiting.iter().map(|_| None).collect()),
+    }
 }
 
 /// In a transaction of its own.
@@ -172,50 +194,56 @@ async fn alone(database: &Database, few: &Few, change: &Change) -> Answer {
     Ok(applied)
 }
 
-/// All of them, or an error. What was applied before is looked up, what is decided now written, and then noted, in one
-/// statement for all: each statement is a trip to SQLite's thread and back.
-///
-/// `None`: on PostgreSQL somebody else holds the row, or there is none, or it is a campaign.
-async fn at_once(tx: &mut Tx, waiting: &[Waiting]) -> Result<Vec<Option<Applied>>, StoreError> {
-    // The rows first: while they are held nobody else can be applying these commands, so the look after it is sure.
-    let rows = job_rows(tx, waiting.iter().map(|w| &w.change.resource)).await?;
-    let commands: Vec<CommandId> = waiting.iter().map(|w| w.change.command).collect();
-    let mut known = applied_before(tx, &commands).await?;
-    let all_held = matches!(tx, Tx::Sqlite(..));
-    let mut decided: Vec<(&Change, Write)> = Vec::new();
-    let mut seen = HashSet::new();
-    let mut answers = Vec::with_capacity(waiting.len());
-    let mut notes = Vec::with_capacity(waiting.len());
-    for w in waiting {
-        let (command, resource) = (w.change.command, &w.change.resource);
-        if !all_held && !rows.contains_key(resource) {
-            answers.push(None);
-            continue;
+/// What is to be written, and then answered.
+#[derive(Default)]
+struct Plan {
+    writes: Writes,
+    /// `None`: not planned, it has to be applied by itself.
+    answers: Vec<Option<Applied>>,
+}
+
+impl Plan {
+    /// Reads what all of them need to know, and decides. By itself goes whatever is no single row that is free and can
+    /// be read: a campaign, a second command for a job, and on PostgreSQL a row that somebody else holds, or that is
+    /// not there.
+    async fn of(waiting: &[Waiting], tx: &mut Tx) -> Result<Self, StoreError> {
+        // The rows first: where they are locked, nobody else can be applying these commands, and the look after it is
+        // sure.
+        let rows = job_rows(tx, waiting.iter().map(|w| &w.change.resource)).await?;
+        let commands: Vec<CommandId> = waiting.iter().map(|w| w.change.command).collect();
+        let known = applied_before(tx, &commands).await?;
+        let may_be_held = matches!(tx, Tx::Postgres(_));
+        let mut seen = HashSet::new();
+        let mut plan = Self::default();
+        for Waiting { change, .. } in waiting {
+            let row = rows.get(&change.resource);
+            let is_campaign = change.resource.kind == ResourceKind::Campaign;
+            let alone = is_campaign || (may_be_held && row.is_none()) || !seen.insert(&change.resource);
+            let answer = match known.get(&change.command) {
+                _ if alone => None,
+                Some(outcome) => Some(recorded(outcome)),
+                None => plan.add(change, row),
+            };
+            plan.answers.push(answer);
         }
-        let answer = match known.get(&command) {
-            Some(outcome) => recorded(outcome),
-            None if resource.kind == ResourceKind::Job && seen.insert(resource) => {
-                let (answer, write) = decide(&w.change, rows.get(resource))?;
-                decided.push((&w.change, write));
-                answer
-            }
-            // A campaign, or a job that was decided on just now: its row is read again.
-            None => {
-                write_jobs(tx, &std::mem::take(&mut decided)).await?;
-                change_in(tx, &w.change).await?
-            }
-        };
-        // The same one may stand here twice.
-        if let Some(outcome) = outcome_of(&answer)
-            && known.insert(command, outcome.to_owned()).is_none()
-        {
-            notes.push(note(command, outcome));
-        }
-        answers.push(Some(answer));
+        Ok(plan)
     }
-    write_jobs(tx, &decided).await?;
-    tx.insert_many(NOTE, NOTED, &notes).await?;
-    Ok(answers)
+
+    fn add(&mut self, change: &Change, row: Option<&Row>) -> Option<Applied> {
+        let (answer, write) = decide(change, row).ok()?;
+        self.writes.add(change, write);
+        self.writes.note(change.command, &answer);
+        Some(answer)
+    }
+
+    fn answers(self) -> Vec<Option<Answer>> {
+        self.answers.into_iter().map(|answer| answer.map(Ok)).collect()
+    }
+
+    /// `None`: something is not as it was read; what has been written so far is to be taken back.
+    async fn carry_out(self, tx: &mut Tx) -> Result<Option<Vec<Option<Answer>>>, StoreError> {
+        Ok(self.writes.write(tx).await?.then(|| self.answers()))
+    }
 }
 
 /// Applies one change so that its failure takes back its own writes and nobody else's. The outer error is of the

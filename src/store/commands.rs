@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::sql::{Row, Tx, Value};
+use super::sql::{Many, Row, Tx, Value};
 use super::{Applied, Change, Run, Store, StoreError, rows};
 use crate::domain::transition::{self, Decision};
 use crate::domain::{Action, CampaignStatus, CommandId, JobStatus, Resource, ResourceKind};
@@ -19,10 +19,19 @@ impl Store {
         let _one = self.batch.few().one_of(change).await?;
         let mut tx = self.database.write().await?;
         // The row first, as in `apply_in`.
-        row_of(&mut tx, &change.resource).await?;
+        let row = row_of(&mut tx, &change.resource).await?;
         let applied = applied_before(&mut tx, &[change.command]).await?.contains_key(&change.command);
-        if !applied {
-            raise_fences(&mut tx, change.resource.kind, &[change]).await?;
+        if let Some(row) = row.filter(|_| !applied)
+            && row.int("fence")?.unwrap_or(0) < change.fence
+        {
+            match change.resource.kind {
+                ResourceKind::Job => {
+                    let mut writes = Writes::default();
+                    writes.add(change, Write::Fence(row.needed("seen")?));
+                    writes.write(&mut tx).await?;
+                }
+                ResourceKind::Campaign => raise_fence(&mut tx, change).await?,
+            }
         }
         tx.commit().await?;
         Ok(applied)
@@ -42,15 +51,6 @@ impl Store {
             .await?;
         Ok(found.iter().filter_map(|row| rows::readable(rows::job_resource(row))).collect())
     }
-}
-
-/// Where what a command did is noted, and one row of it for [`Tx::insert_many`].
-pub(super) const NOTE: &str = "INSERT INTO applied_commands (command_id, outcome)";
-pub(super) const NOTED: &str = "(?, ?)";
-
-/// One row of [`NOTE`].
-pub(super) fn note(command: CommandId, outcome: &str) -> Vec<Value> {
-    vec![command.to_string().into(), outcome.into()]
 }
 
 /// What is noted of a command; `None`: it was not applied, and may be yet.
@@ -96,17 +96,21 @@ pub(super) async fn apply_in(tx: &mut Tx, change: &Change) -> Result<Applied, St
     if let Some(outcome) = applied_before(tx, &[change.command]).await?.get(&change.command) {
         return Ok(recorded(outcome));
     }
-    let applied = change_row(tx, change, row.as_ref()).await?;
-    if let Some(outcome) = outcome_of(&applied) {
-        tx.insert_many(NOTE, NOTED, &[note(change.command, outcome)]).await?;
+    let mut writes = Writes::default();
+    let applied = match (change.resource.kind, row) {
+        (ResourceKind::Job, row) => {
+            let (applied, write) = decide(change, row.as_ref())?;
+            writes.add(change, write);
+            applied
+        }
+        (ResourceKind::Campaign, Some(row)) => apply_to_campaign(tx, change, &row).await?,
+        (ResourceKind::Campaign, None) => Applied::Refused,
+    };
+    writes.note(change.command, &applied);
+    if !writes.write(tx).await? {
+        return Err(StoreError::Unavailable("the row changed meanwhile".to_owned()));
     }
     Ok(applied)
-}
-
-/// As [`apply_in`], for a command that is known not to have been applied; the caller notes it.
-pub(super) async fn change_in(tx: &mut Tx, change: &Change) -> Result<Applied, StoreError> {
-    let row = row_of(tx, &change.resource).await?;
-    change_row(tx, change, row.as_ref()).await
 }
 
 /// The rows of these commands' jobs, in one statement; on PostgreSQL locked, without those that somebody else has locked.
@@ -122,7 +126,7 @@ pub(super) async fn job_rows<'a>(
     let places: Vec<String> =
         (1..values.len()).step_by(2).map(|n| format!("({}, {})", tx.place(n), tx.place(n + 1))).collect();
     let text = format!(
-        "SELECT tenant_id, id, {JOB_ROW} FROM jobs WHERE (tenant_id, id) IN (VALUES {}) {{skip}}",
+        "SELECT tenant_id, id, {JOB_ROW}, {SEEN} AS seen FROM jobs WHERE (tenant_id, id) IN (VALUES {}) {{skip}}",
         places.join(", ")
     );
     let mut found = HashMap::new();
@@ -134,6 +138,9 @@ pub(super) async fn job_rows<'a>(
 
 /// What a command looks at in a job's row.
 const JOB_ROW: &str = "status, origin, host, run, fence, paused_from, CAST(started_at AS TEXT) AS started_at";
+/// The same as one text. Whoever writes says what it has seen, and nothing is written over what has changed since.
+const SEEN: &str = "status || '|' || origin || '|' || COALESCE(host, '') || '|' || run || '|' || fence || '|'
+  || COALESCE(paused_from, '') || '|' || COALESCE(CAST(started_at AS TEXT), '')";
 
 fn key_of(resource: &Resource) -> [Value; 2] {
     [resource.tenant.as_str().into(), resource.id.as_str().into()]
@@ -141,38 +148,23 @@ fn key_of(resource: &Resource) -> [Value; 2] {
 
 async fn row_of(tx: &mut Tx, resource: &Resource) -> Result<Option<Row>, StoreError> {
     let (table, columns) = match resource.kind {
-        ResourceKind::Job => ("jobs", JOB_ROW),
-        ResourceKind::Campaign => {
-            ("campaigns", "status, fence, CAST(CASE WHEN is_active THEN 1 ELSE 0 END AS BIGINT) AS is_active")
-        }
+        ResourceKind::Job => ("jobs", format!("{JOB_ROW}, {SEEN} AS seen")),
+        ResourceKind::Campaign => (
+            "campaigns",
+            "status, fence, CAST(CASE WHEN is_active THEN 1 ELSE 0 END AS BIGINT) AS is_active".to_owned(),
+        ),
     };
     let text = format!("SELECT {columns} FROM {table} WHERE tenant_id = $1 AND id = $2 {{lock}}");
     tx.row(&text, &key_of(resource)).await
 }
 
-async fn change_row(tx: &mut Tx, change: &Change, row: Option<&Row>) -> Result<Applied, StoreError> {
-    match (change.resource.kind, row) {
-        (ResourceKind::Job, row) => {
-            let (applied, write) = decide(change, row)?;
-            write_jobs(tx, &[(change, write)]).await?;
-            Ok(applied)
-        }
-        (ResourceKind::Campaign, Some(row)) => apply_to_campaign(tx, change, row).await,
-        (ResourceKind::Campaign, None) => Ok(Applied::Refused),
-    }
-}
-
-/// What a command writes into a job's row.
-#[derive(Clone, Copy)]
+/// What a command writes into a job's row, and what it has seen there.
 pub(super) enum Write {
     /// Nothing: the row is not the command's.
     Nothing,
     /// A command that changes nothing, and one that is refused, still makes older claims void.
-    Fence,
-    Move {
-        from: JobStatus,
-        to: JobStatus,
-    },
+    Fence(String),
+    Move(JobStatus, String),
 }
 
 /// What a command does to a job, as its row stands.
@@ -189,71 +181,87 @@ pub(super) fn decide(change: &Change, row: Option<&Row>) -> Result<(Applied, Wri
     {
         return Ok((Applied::Hosted(host.clone()), Write::Nothing));
     }
+    let seen = row.needed("seen")?;
+    let succeeded = |status: JobStatus, changed| Applied::Succeeded { status: status.word().to_owned(), changed };
     Ok(match transition::job(status, change.action, before_pause(row, host.is_some())?) {
-        Decision::Refuse => (Applied::Refused, Write::Fence),
-        Decision::Unchanged => (Applied::Succeeded { status: status.word().to_owned(), changed: false }, Write::Fence),
-        Decision::Move(to) => {
-            (Applied::Succeeded { status: to.word().to_owned(), changed: true }, Write::Move { from: status, to })
-        }
+        Decision::Refuse => (Applied::Refused, Write::Fence(seen)),
+        Decision::Unchanged => (succeeded(status, false), Write::Fence(seen)),
+        Decision::Move(to) => (succeeded(to, true), Write::Move(to, seen)),
     })
 }
 
-/// Writes what was decided for jobs, each of them here once, in two statements for all.
-pub(super) async fn write_jobs(tx: &mut Tx, decided: &[(&Change, Write)]) -> Result<(), StoreError> {
-    let mut fences = Vec::new();
-    let mut moves = Vec::new();
-    for (change, write) in decided {
+/// What was decided for jobs, each of them here once, and what is to be noted of commands.
+#[derive(Default)]
+pub(super) struct Writes {
+    fences: Vec<Vec<Value>>,
+    moves: Vec<Vec<Value>>,
+    notes: Vec<Vec<Value>>,
+}
+
+impl Writes {
+    /// What was decided for a job.
+    pub fn add(&mut self, change: &Change, write: Write) {
+        let [tenant, id] = key_of(&change.resource);
+        let fence = fence_of(change).into();
         match write {
             Write::Nothing => {}
-            Write::Fence => fences.push(*change),
-            Write::Move { from, to } => {
-                let [tenant, id] = key_of(&change.resource);
-                let (fence, user) = (fence_of(change).into(), change.user.as_str().into());
-                moves.push(vec![tenant, id, to.word().into(), fence, user, from.word().into()]);
+            Write::Fence(seen) => self.fences.push(vec![tenant, id, seen.into(), fence]),
+            Write::Move(to, seen) => {
+                self.moves.push(vec![tenant, id, seen.into(), fence, to.word().into(), change.user.as_str().into()]);
             }
         }
     }
-    raise_fences(tx, ResourceKind::Job, &fences).await?;
-    // The WHERE repeats what was read: whoever changed a row in between, this writes nothing over it.
-    let changed = tx
-        .execute_many(
-            "UPDATE jobs SET status = given.column3, fence = given.column4, updated_at = {now},
-               paused_from = CASE WHEN given.column3 = 'paused' THEN status ELSE NULL END,
-               host = CASE WHEN given.column3 = 'cancelled' THEN NULL ELSE host END,
-               run_after = CASE WHEN given.column3 = 'cancelled' THEN NULL ELSE run_after END,
-               cancelled_by = CASE WHEN given.column3 = 'cancelled' THEN given.column5 ELSE cancelled_by END,
-               cancelled_at = CASE WHEN given.column3 = 'cancelled' THEN {now} ELSE cancelled_at END
-             FROM (VALUES ",
-            "(?, ?, ?, ?, ?, ?)",
-            ") AS given WHERE tenant_id = given.column1 AND id = given.column2 AND status = given.column6
-               AND fence <= given.column4",
-            &moves,
-        )
-        .await?;
-    if changed < moves.len() as u64 {
-        return Err(StoreError::Unavailable("the row changed meanwhile".to_owned()));
+
+    /// What a command did, if that is for good.
+    pub fn note(&mut self, command: CommandId, applied: &Applied) {
+        self.notes.extend(outcome_of(applied).map(|outcome| vec![command.to_string().into(), outcome.into()]));
     }
-    Ok(())
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn len(&self) -> usize {
+        self.fences.len() + self.moves.len() + self.notes.len()
+    }
+
+    /// `false`: a row is not as it was seen, or a command has been noted before; the caller takes back what was written.
+    pub async fn write(&self, tx: &mut Tx) -> Result<bool, StoreError> {
+        let as_seen =
+            format!(") AS given WHERE tenant_id = given.column1 AND id = given.column2 AND {SEEN} = given.column3");
+        let fence = Many {
+            before: "UPDATE jobs SET fence = given.column4 FROM (VALUES ",
+            row: "(?, ?, ?, ?)",
+            after: &as_seen,
+            rows: &self.fences,
+        };
+        let change = Many {
+            before: "UPDATE jobs SET status = given.column5, fence = given.column4, updated_at = {now},
+               paused_from = CASE WHEN given.column5 = 'paused' THEN status ELSE NULL END,
+               host = CASE WHEN given.column5 = 'cancelled' THEN NULL ELSE host END,
+               run_after = CASE WHEN given.column5 = 'cancelled' THEN NULL ELSE run_after END,
+               cancelled_by = CASE WHEN given.column5 = 'cancelled' THEN given.column6 ELSE cancelled_by END,
+               cancelled_at = CASE WHEN given.column5 = 'cancelled' THEN {now} ELSE cancelled_at END
+             FROM (VALUES ",
+            row: "(?, ?, ?, ?, ?, ?)",
+            after: &as_seen,
+            rows: &self.moves,
+        };
+        let note = Many {
+            before: "INSERT INTO applied_commands (command_id, outcome) VALUES ",
+            row: "(?, ?)",
+            after: " ON CONFLICT (command_id) DO NOTHING",
+            rows: &self.notes,
+        };
+        Ok(tx.execute_many(&[fence, change, note]).await? == self.len() as u64)
+    }
 }
 
-/// Makes older claims on these rows of one table void.
-async fn raise_fences(tx: &mut Tx, kind: ResourceKind, changes: &[&Change]) -> Result<(), StoreError> {
-    let table = match kind {
-        ResourceKind::Job => "jobs",
-        ResourceKind::Campaign => "campaigns",
-    };
-    let row = |change: &&Change| {
-        let [tenant, id] = key_of(&change.resource);
-        vec![tenant, id, fence_of(change).into()]
-    };
-    tx.execute_many(
-        &format!("UPDATE {table} SET fence = given.column3 FROM (VALUES "),
-        "(?, ?, ?)",
-        ") AS given WHERE tenant_id = given.column1 AND id = given.column2 AND fence < given.column3",
-        &changes.iter().map(row).collect::<Vec<_>>(),
-    )
-    .await
-    .map(|_| ())
+/// Makes older claims on a campaign void.
+async fn raise_fence(tx: &mut Tx, change: &Change) -> Result<(), StoreError> {
+    let [tenant, id] = key_of(&change.resource);
+    let text = "UPDATE campaigns SET fence = $3 WHERE tenant_id = $1 AND id = $2 AND fence < $3";
+    tx.execute(text, &[tenant, id, fence_of(change).into()]).await.map(drop)
 }
 
 /// The fence that a change brings.
@@ -294,14 +302,14 @@ async fn apply_to_campaign(tx: &mut Tx, change: &Change, row: &Row) -> Result<Ap
     let status = rows::campaign_status(row)?;
     let to = match transition::campaign(status, change.action) {
         Decision::Refuse => {
-            raise_fences(tx, ResourceKind::Campaign, &[change]).await?;
+            raise_fence(tx, change).await?;
             return Ok(Applied::Refused);
         }
         Decision::Move(to) => to,
         // A row put there by hand may say active and is_active = false: the command makes it one.
         Decision::Unchanged if (row.int("is_active")? == Some(1)) != (change.action == Action::Resume) => status,
         Decision::Unchanged => {
-            raise_fences(tx, ResourceKind::Campaign, &[change]).await?;
+            raise_fence(tx, change).await?;
             return Ok(Applied::Succeeded { status: status.word().to_owned(), changed: false });
         }
     };

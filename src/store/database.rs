@@ -5,12 +5,12 @@ use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use secrecy::ExposeSecret;
+use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{SqlSafeStr, Transaction};
 
 use super::StoreError;
-use super::sql::{PgTx, Tx};
+use super::sql::{PgTx, SqliteTx, Tx};
 use super::turn::Turns;
 
 /// Longest wait for a connection.
@@ -54,17 +54,17 @@ impl Database {
         }
     }
 
-    /// A transaction that may write. SQLite takes the file's write lock at once: a lock taken later could fail.
+    /// A transaction that may write.
     pub async fn write(&self) -> Result<Tx, StoreError> {
         match self {
             Self::Sqlite { writer, turns, .. } => {
                 // The connection first: there is one, so that nobody here holds a turn and waits for it.
-                let connection = writer.acquire().await?;
+                let connection = acquire(writer).await?;
                 let turn = turns.wait().await;
-                Ok(Tx::Sqlite(Transaction::begin(connection, Some("BEGIN IMMEDIATE".into_sql_str())).await?, turn))
+                Ok(Tx::Sqlite(SqliteTx::writing(connection, turn)))
             }
             Self::Postgres { pool } => {
-                in_time(async { Ok(Tx::Postgres(PgTx::single(pool.acquire().await?).begin().await?)) }).await
+                in_time(async { Ok(Tx::Postgres(PgTx::single(acquire(pool).await?).begin().await?)) }).await
             }
         }
     }
@@ -73,10 +73,16 @@ impl Database {
     /// statement would see a moment of its own.
     pub async fn read(&self) -> Result<Tx, StoreError> {
         match self {
-            Self::Sqlite { readers, .. } => Ok(Tx::SqliteReader(readers.acquire().await?)),
-            Self::Postgres { pool } => in_time(async { Ok(Tx::Postgres(PgTx::single(pool.acquire().await?))) }).await,
+            Self::Sqlite { readers, .. } => Ok(Tx::Sqlite(SqliteTx::reading(acquire(readers).await?))),
+            Self::Postgres { pool } => in_time(async { Ok(Tx::Postgres(PgTx::single(acquire(pool).await?))) }).await,
         }
     }
+}
+
+/// A connection of the pool. In a box: what it takes to make a new one is 30 KB large, and would be so in every future
+/// of the program that may come to wait for SQL.
+async fn acquire<DB: sqlx::Database>(pool: &sqlx::Pool<DB>) -> Result<PoolConnection<DB>, StoreError> {
+    Ok(Box::pin(pool.acquire()).await?)
 }
 
 async fn in_time<T>(connected: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
@@ -107,13 +113,21 @@ async fn sqlite(url: &str, connections: u32) -> Result<Database, StoreError> {
         .synchronous(SqliteSynchronous::Full)
         .busy_timeout(BUSY);
     let file = options.get_filename().to_owned();
+    let writing = options
+        .clone()
+        // What a statement would take back if it failed half-way is kept in memory: beyond 64 KiB, a few dozen rows,
+        // SQLite would write it to a temporary file, for each statement anew.
+        .pragma("temp_store", "MEMORY")
+        // The log is folded into the file every 16 MiB instead of every 4: pages that change again and again are
+        // written back less often.
+        .pragma("wal_autocheckpoint", "4000");
     // Connections that stay: the last one to close would fold the log back into the file, for nothing.
     // And none is asked whether it still lives before each use: it is a file, not a line that could break.
     let pool = || SqlitePoolOptions::new().idle_timeout(None).max_lifetime(None).test_before_acquire(false);
     let started = Instant::now();
     let writer = loop {
         // SQLite does not wait for its lock while it turns a new file to WAL: programs started together try again.
-        let opened = pool().max_connections(1).acquire_timeout(BUSY).connect_with(options.clone()).await;
+        let opened = pool().max_connections(1).acquire_timeout(BUSY).connect_with(writing.clone()).await;
         match opened.map_err(StoreError::from) {
             Err(error) if error.is_transient() && file.exists() && started.elapsed() < BUSY => {
                 tokio::time::sleep(Duration::from_millis(fastrand::u64(5..50))).await;
@@ -140,5 +154,5 @@ async fn postgres(settings: &crate::config::Database) -> Result<Database, StoreE
             ("idle_in_transaction_session_timeout", "15000"),
         ]);
     let pool = PgPoolOptions::new().max_connections(settings.connections).acquire_timeout(ACQUIRE);
-    Ok(Database::Postgres { pool: in_time(async { Ok(pool.connect_with(options).await?) }).await? })
+    Ok(Database::Postgres { pool: Box::pin(in_time(async { Ok(pool.connect_with(options).await?) })).await? })
 }

@@ -36,7 +36,7 @@ pub fn hash_of(previous: &str, entry: &AuditEntry) -> String {
 }
 
 fn sha256(text: &str) -> String {
-    Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(Sha256::digest(text))
 }
 
 pub async fn rows(db: &Db) -> Vec<AuditRow> {

@@ -170,6 +170,44 @@ pub async fn commands_on_one_job_at_once_each_see_what_the_one_before_has_done(d
     }
 }
 
+/// Each program reads before it may write: what the other wrote in between must not be written over.
+pub async fn commands_of_two_programs_on_the_same_jobs_leave_what_the_later_claims_want(db: Db) {
+    let settings = config::Database { url: db.url.clone().into(), connections: 4 };
+    let other = Store::open(&settings).await.expect("open");
+    let jobs: Vec<Resource> = (0..60).map(|n| job(&format!("shared-{n}"))).collect();
+    for resource in &jobs {
+        let insert = format!("INSERT INTO jobs (id, tenant_id, status) VALUES ('{}', 'acme', 'running')", resource.id);
+        db.sql(&insert).await.expect("insert");
+    }
+    for round in 0..15 {
+        let ask = async |store: &Store, action, fence| {
+            let changes: Vec<Change> = jobs.iter().map(|resource| change(resource.clone(), action, fence)).collect();
+            let asked = changes.iter().map(|change| async {
+                loop {
+                    match store.apply(change).await {
+                        Err(error) if error.is_transient() => {}
+                        answer => return answer.expect("apply"),
+                    }
+                }
+            });
+            futures_util::future::join_all(asked).await
+        };
+        let (pauses, resumes) =
+            tokio::join!(ask(&other, Action::Pause, 2 * round + 1), ask(&db.store, Action::Resume, 2 * round + 2));
+        for (resource, (paused, resumed)) in jobs.iter().zip(pauses.into_iter().zip(resumes)) {
+            let is =
+                |answer: &Applied, word: &str| matches!(answer, Applied::Succeeded { status, .. } if status == word);
+            assert!(is(&resumed, "running"), "{resumed:?}");
+            assert!(is(&paused, "paused") || paused == Applied::Stale, "{paused:?}");
+            assert_eq!(
+                status(&db, resource.id.as_str()).await,
+                JobStatus::Running,
+                "{resource}: the later claim stands"
+            );
+        }
+    }
+}
+
 pub async fn a_resumed_job_without_a_host_waits_for_one(db: Db) {
     db.store.create_job(&new_job("j", None)).await.expect("create");
     db.store.apply(&change(job("j"), Action::Pause, 1)).await.expect("apply");

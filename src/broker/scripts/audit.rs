@@ -51,13 +51,13 @@ fn entry((id, fields): Raw) -> AuditEntry {
     let field = |name: &str| fields.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone()).unwrap_or_default();
     let (event, text, kept) = (field("event"), field("entry"), field("kept") == "1");
     let at = id.split('-').next().and_then(|ms| ms.parse().ok()).unwrap_or(0);
-    let mut value: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
-    if let Some(object) = value.as_object_mut() {
-        object.insert("id".to_owned(), id.clone().into());
-        object.insert("at".to_owned(), at.into());
-        object.insert("event".to_owned(), event.clone().into());
-    }
-    let mut entry = serde_json::from_value(value).unwrap_or_else(|_| AuditEntry {
+    let read = serde_json::from_str::<AuditEntry>(&text).map(|read| AuditEntry {
+        id: id.clone(),
+        at,
+        event: event.clone(),
+        ..read
+    });
+    let mut entry = read.unwrap_or_else(|_| AuditEntry {
         id,
         at,
         event,

@@ -82,7 +82,7 @@ impl Folder {
         }
         let mut random = [0_u8; 32];
         File::open("/dev/urandom")?.read_exact(&mut random)?;
-        let secret: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+        let secret = hex::encode(random);
         write_private(&path, &secret)?;
         Ok(SecretString::from(secret))
     }

@@ -9,7 +9,7 @@ mod verify;
 
 use sha2::{Digest, Sha256};
 
-use super::sql::{Row, Tx, Value, time_text, without_nul};
+use super::sql::{Many, Row, Tx, Value, time_text, without_nul};
 use super::{AuditFilter, AuditRow, Page, Store, StoreError};
 use crate::domain::AuditEntry;
 
@@ -26,47 +26,40 @@ impl Store {
     /// Appends those entries of a stream (oldest first) that are not there yet; how many those were. Any number of
     /// writers may bring the same ones: each is written once. When it returns they may be forgotten.
     pub async fn append_audit(&self, stream: &str, entries: &[AuditEntry]) -> Result<usize, StoreError> {
-        let Some(newest) = entries.last().map(|entry| entry.id.clone()) else { return Ok(0) };
-        let entries = entries.iter().map(storable).collect();
-        let mut tx = self.database.write().await?;
-        // The head is the lock of the chain: whoever holds it writes the next rows, and nobody sees a row before
-        // those with smaller ids. A reader that goes on after the last id it saw misses none.
-        let head = tx.row("SELECT last_id, hash FROM audit_head WHERE id = 1 {lock}", &[]).await?;
-        let head = head.ok_or_else(|| StoreError::Refused("audit_head is empty".to_owned()))?;
-        let position = tx.row("SELECT last FROM audit_position WHERE stream = $1", &[stream.into()]).await?;
-        let position: String = position.map_or(Ok("0".to_owned()), |row| row.needed("last"))?;
-        let new = not_there_yet(&mut tx, &position, entries).await?;
-        if new.is_empty() {
-            tx.rollback().await?;
+        let entries: Vec<Storable> = entries.iter().map(Storable::of).collect();
+        // Worked out beside the other writers, as if nobody else appended: only who writes has to wait for them.
+        let mut links = Links::after_head(&mut self.database.read().await?, stream, &entries, "").await?;
+        if links.rows.is_empty() {
             return Ok(0);
         }
-        let (mut id, mut hash) = (head.int("last_id")?.unwrap_or(0), head.needed("hash")?);
-        let mut rows = Vec::with_capacity(new.len());
-        for entry in &new {
-            id += 1;
-            let next = chained(&hash, entry);
-            rows.push(values(id, entry, &hash, &next));
-            hash = next;
+        let mut tx = self.database.write().await?;
+        if !links.move_head(&mut tx).await? {
+            links = Links::after_head(&mut tx, stream, &entries, "{lock}").await?;
+            if links.rows.is_empty() {
+                tx.rollback().await?;
+                return Ok(0);
+            }
+            if !links.move_head(&mut tx).await? {
+                return Err(StoreError::Unavailable("audit_head changed while it was locked".to_owned()));
+            }
         }
-        tx.insert_many(
-            "INSERT INTO command_audit (id, at, tenant_id, user_id, resource_kind, resource_id, action, command_id,
+        let rows = Many {
+            before:
+                "INSERT INTO command_audit (id, at, tenant_id, user_id, resource_kind, resource_id, action, command_id,
                request_id, event, reason, outcome, worker_id, attempts, latency_ms, address, token_id, stream_id,
-               previous_hash, hash, run_at, batch_id)",
-            "(?, {time:?}, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            &rows,
-        )
-        .await?;
-        tx.execute("UPDATE audit_head SET last_id = $1, hash = $2 WHERE id = 1", &[id.into(), hash.into()]).await?;
-        if order(&newest) > order(&position) {
-            tx.execute(
-                "INSERT INTO audit_position (stream, last) VALUES ($1, $2)
-                 ON CONFLICT (stream) DO UPDATE SET last = excluded.last",
-                &[stream.into(), newest.into()],
-            )
-            .await?;
-        }
-        tx.commit().await?;
-        Ok(new.len())
+               previous_hash, hash, run_at, batch_id) VALUES ",
+            row: "(?, {time:?}, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            after: "",
+            rows: &links.rows,
+        };
+        let position = Many {
+            before: "INSERT INTO audit_position (stream, last) VALUES ",
+            row: "(?, ?)",
+            after: " ON CONFLICT (stream) DO UPDATE SET last = excluded.last",
+            rows: links.position.as_slice(),
+        };
+        tx.commit_many(&[rows, position]).await?;
+        Ok(links.rows.len())
     }
 
     /// Rows of the audit trail, oldest first after the cursor.
@@ -103,7 +96,7 @@ impl Store {
 impl AuditRow {
     /// Whether the row is as it was written: its hash is the one of what it says and of the row before it.
     pub fn is_intact(&self) -> bool {
-        self.exact && self.hash == chained(&self.previous_hash, &self.entry)
+        self.exact && self.hash == chained(&self.previous_hash, &text_of(&self.entry))
     }
 }
 
@@ -139,23 +132,70 @@ fn conditions(after: i64, filter: &AuditFilter) -> (String, Vec<Value>) {
     (wheres, values)
 }
 
+/// The rows that come next, each with the hash of the one before it.
+struct Links {
+    /// After which row.
+    head: (i64, String),
+    rows: Vec<Vec<Value>>,
+    last: (i64, String),
+    /// How far the stream has been written then, for `audit_position`; `None`: no further than before.
+    position: Option<Vec<Value>>,
+}
+
+impl Links {
+    /// For those of these entries that are not there yet. `lock`: `{lock}` where nobody else may append meanwhile.
+    async fn after_head(tx: &mut Tx, stream: &str, entries: &[Storable], lock: &str) -> Result<Self, StoreError> {
+        let head = tx.row(&format!("SELECT last_id, hash FROM audit_head WHERE id = 1 {lock}"), &[]).await?;
+        let head = head.ok_or_else(|| StoreError::Refused("audit_head is empty".to_owned()))?;
+        let head = (head.int("last_id")?.unwrap_or(0), head.needed("hash")?);
+        let position = tx.row("SELECT last FROM audit_position WHERE stream = $1", &[stream.into()]).await?;
+        let position: String = position.map_or(Ok("0".to_owned()), |row| row.needed("last"))?;
+        let new = not_there_yet(tx, &position, entries).await?;
+        let mut last = head.clone();
+        let mut rows = Vec::with_capacity(new.len());
+        for entry in new {
+            let hash = chained(&last.1, &entry.text);
+            rows.push(values(last.0 + 1, &entry.entry, &last.1, &hash));
+            last = (last.0 + 1, hash);
+        }
+        let newest = entries.last().map(|entry| entry.entry.id.clone());
+        let position = newest.filter(|newest| order(newest) > order(&position));
+        let position = position.map(|newest| vec![stream.into(), newest.into()]);
+        Ok(Self { head, rows, last, position })
+    }
+
+    /// The head is the lock of the chain: whoever moves it writes the next rows, and nobody sees a row before those
+    /// with smaller ids. A reader that goes on after the last id it saw misses none. `false`: somebody else has moved
+    /// it since it was read.
+    async fn move_head(&self, tx: &mut Tx) -> Result<bool, StoreError> {
+        let text = "UPDATE audit_head SET last_id = $1, hash = $2 WHERE id = 1 AND last_id = $3 AND hash = $4";
+        let ((from, from_hash), (to, hash)) = (&self.head, &self.last);
+        let values = [(*to).into(), hash.as_str().into(), (*from).into(), from_hash.as_str().into()];
+        Ok(tx.execute(text, &values).await? == 1)
+    }
+}
+
 /// Leaves out what has been written before. Beyond the position nothing has. Up to it nearly everything has: its
 /// writer died before it could forget it. Yet not all, if Redis was replaced by a replica with a slower clock or
 /// with older data: the numbers of its stream then begin again below the position. So it is looked at.
-async fn not_there_yet(tx: &mut Tx, position: &str, entries: Vec<AuditEntry>) -> Result<Vec<AuditEntry>, StoreError> {
+async fn not_there_yet<'a>(
+    tx: &mut Tx,
+    position: &str,
+    entries: &'a [Storable],
+) -> Result<Vec<&'a Storable>, StoreError> {
     let position = order(position);
-    let (behind, mut new): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| order(&entry.id) <= position);
+    let (behind, mut new): (Vec<_>, Vec<_>) = entries.iter().partition(|e| order(&e.entry.id) <= position);
     if behind.is_empty() {
         return Ok(new);
     }
-    let mut times: Vec<i64> = behind.iter().map(|entry| entry.at).collect();
+    let mut times: Vec<i64> = behind.iter().map(|e| e.entry.at).collect();
     times.dedup();
     let marks: Vec<String> = (1..=times.len()).map(|n| format!("{{time:${n}}}")).collect();
     let times: Vec<Value> = times.into_iter().map(|at| time_text(at).into()).collect();
     let text = format!("SELECT {COLUMNS} FROM command_audit WHERE {{ms:at}} IN ({})", marks.join(", "));
     let there: Vec<AuditEntry> =
         tx.rows(&text, &times).await?.iter().filter_map(|row| audit_row(row).ok()).map(|row| row.entry).collect();
-    let mut all: Vec<AuditEntry> = behind.into_iter().filter(|entry| !there.contains(entry)).collect();
+    let mut all: Vec<&Storable> = behind.into_iter().filter(|e| !there.contains(&e.entry)).collect();
     all.append(&mut new);
     Ok(all)
 }
@@ -166,28 +206,56 @@ fn order(stream_id: &str) -> (u64, u64) {
     (ms.parse().unwrap_or(0), n.parse().unwrap_or(0))
 }
 
-/// The entry as both databases can hold it, so that what is read back gives the same hash.
-fn storable(entry: &AuditEntry) -> AuditEntry {
-    let clean = || serde_json::from_value(without_nul(&serde_json::to_value(entry).ok()?)).ok();
-    let mut entry: AuditEntry = clean().unwrap_or_else(|| entry.clone());
-    if jiff::Timestamp::from_millisecond(entry.at).is_err() {
-        entry.at = 0;
-    }
-    for indexed in [&mut entry.tenant_id, &mut entry.user_id, &mut entry.resource_id, &mut entry.event] {
-        if let Some((end, _)) = indexed.char_indices().nth(LONGEST) {
-            indexed.truncate(end);
+/// An entry as both databases can hold it, so that what is read back gives the same hash.
+struct Storable {
+    entry: AuditEntry,
+    /// What the hash is made over; made before anybody has to wait for the head of the chain.
+    text: String,
+}
+
+impl Storable {
+    fn of(given: &AuditEntry) -> Self {
+        let mut entry = given.clone();
+        let mut text = text_of(&entry);
+        let mut changed = false;
+        if text.contains("\\u0000")
+            && let Ok(value) = serde_json::to_value(&entry)
+            && let Ok(clean) = serde_json::from_value(without_nul(&value))
+        {
+            entry = clean;
+            changed = true;
         }
+        if jiff::Timestamp::from_millisecond(entry.at).is_err() {
+            entry.at = 0;
+            changed = true;
+        }
+        for indexed in [&mut entry.tenant_id, &mut entry.user_id, &mut entry.resource_id, &mut entry.event] {
+            if indexed.len() > LONGEST
+                && let Some((end, _)) = indexed.char_indices().nth(LONGEST)
+            {
+                indexed.truncate(end);
+                changed = true;
+            }
+        }
+        if changed {
+            text = text_of(&entry);
+        }
+        Self { entry, text }
     }
-    entry
+}
+
+/// The entry as its hash sees it.
+fn text_of(entry: &AuditEntry) -> String {
+    serde_json::to_string(entry).unwrap_or_default()
 }
 
 /// SHA-256 over the hash before and the entry as JSON, hex.
-fn chained(previous: &str, entry: &AuditEntry) -> String {
+fn chained(previous: &str, text: &str) -> String {
     let mut hasher = Sha256::new();
     hasher.update(previous.as_bytes());
     hasher.update(b"\n");
-    hasher.update(serde_json::to_string(entry).unwrap_or_default().as_bytes());
-    hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    hasher.update(text.as_bytes());
+    hex::encode(hasher.finalize())
 }
 
 fn values(id: i64, entry: &AuditEntry, previous: &str, hash: &str) -> Vec<Value> {

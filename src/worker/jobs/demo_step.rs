@@ -63,7 +63,7 @@ impl Job for DemoStep {
             });
             pace.keep(&ctx, batch.len() as u64).await?;
         }
-        let fingerprint: String = fingerprint.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        let fingerprint = hex::encode(fingerprint.finalize());
         Ok(json!({ "rows": done, "words": words, "sha256": fingerprint }))
     }
 }

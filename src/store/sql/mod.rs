@@ -1,0 +1,264 @@
+//! One way to talk to both databases: a text of SQL, values, rows.
+//!
+//! Both take `$1` placeholders. Where their words differ, a text holds a mark that is replaced:
+//! `{now}`, `{json:$n}`, `{time:$n}`, `{lock}` (rows are locked), `{skip}` (and locked ones passed over),
+//! `{share}` (rows may not change until the transaction ends), `{by:index}` (SQLite uses that index),
+//! `{ms:column}` (a time to compare with `{time:$n}`; SQLite's are texts: with as many digits as [`time_text`]'s),
+//! `{ms:+column}` (the same, and SQLite does not use an index on it).
+
+mod postgres;
+mod sqlite;
+mod words;
+
+use std::borrow::Cow;
+
+use sqlx::Row as _;
+use sqlx::postgres::PgRow;
+use sqlx::sqlite::SqliteRow;
+
+use super::StoreError;
+pub(super) use postgres::PgTx;
+pub(super) use sqlite::SqliteTx;
+pub(super) use words::time_text;
+
+/// Rows of one statement.
+const ROWS_AT_ONCE: usize = 128;
+
+/// A value on its way in.
+#[derive(Debug, Clone)]
+pub(super) enum Value {
+    Text(Option<String>),
+    Int(Option<i64>),
+    Real(f64),
+}
+
+impl Value {
+    /// A JSON value. JSONB cannot hold the character NUL: it is written as U+FFFD, on both databases alike, so
+    /// that a result with one is kept instead of refused for ever.
+    pub fn json(value: &serde_json::Value) -> Self {
+        let text = value.to_string();
+        if text.contains("\\u0000") { without_nul(value).to_string().into() } else { text.into() }
+    }
+}
+
+/// The value with U+FFFD for every NUL in its texts and names.
+pub(super) fn without_nul(value: &serde_json::Value) -> serde_json::Value {
+    use serde_json::Value::{Array, Object, String};
+    match value {
+        String(text) => String(text.replace('\0', "\u{fffd}")),
+        Array(items) => Array(items.iter().map(without_nul).collect()),
+        Object(fields) => {
+            Object(fields.iter().map(|(name, v)| (name.replace('\0', "\u{fffd}"), without_nul(v))).collect())
+        }
+        other => other.clone(),
+    }
+}
+
+impl From<&str> for Value {
+    fn from(text: &str) -> Self {
+        Self::Text(Some(text.to_owned()))
+    }
+}
+
+impl From<String> for Value {
+    fn from(text: String) -> Self {
+        Self::Text(Some(text))
+    }
+}
+
+impl From<Option<String>> for Value {
+    fn from(text: Option<String>) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl From<i64> for Value {
+    fn from(number: i64) -> Self {
+        Self::Int(Some(number))
+    }
+}
+
+impl From<Option<i64>> for Value {
+    fn from(number: Option<i64>) -> Self {
+        Self::Int(number)
+    }
+}
+
+/// One row of an answer.
+pub(super) enum Row {
+    Sqlite(SqliteRow),
+    Postgres(PgRow),
+}
+
+impl Row {
+    pub fn text(&self, column: &str) -> Result<Option<String>, StoreError> {
+        match self {
+            // Unchecked: SQLite's columns hold what was put there, whatever their type says.
+            Self::Sqlite(row) => row.try_get_unchecked(column).map_err(StoreError::from),
+            Self::Postgres(row) => row.try_get(column).map_err(StoreError::from),
+        }
+    }
+
+    pub fn needed(&self, column: &str) -> Result<String, StoreError> {
+        self.text(column)?.ok_or_else(|| StoreError::Refused(format!("column {column} is null")))
+    }
+
+    pub fn int(&self, column: &str) -> Result<Option<i64>, StoreError> {
+        match self {
+            Self::Sqlite(row) => row.try_get_unchecked(column).map_err(StoreError::from),
+            Self::Postgres(row) => row.try_get(column).map_err(StoreError::from),
+        }
+    }
+
+    pub fn real(&self, column: &str) -> Result<Option<f64>, StoreError> {
+        match self {
+            Self::Sqlite(row) => row.try_get_unchecked(column).map_err(StoreError::from),
+            Self::Postgres(row) => row.try_get(column).map_err(StoreError::from),
+        }
+    }
+}
+
+/// A transaction; rolled back when dropped.
+pub(super) enum Tx {
+    Sqlite(SqliteTx),
+    Postgres(PgTx),
+}
+
+/// A statement for many rows of values: `before (…), (…) after`.
+pub(super) struct Many<'a> {
+    pub before: &'a str,
+    /// The places of one row, `(?, {time:?}, …)`, with a question mark for each value.
+    pub row: &'a str,
+    pub after: &'a str,
+    pub rows: &'a [Vec<Value>],
+}
+
+/// The query with its values.
+macro_rules! bound {
+    ($sql:expr, $values:expr) => {{
+        let mut query = sqlx::query(sqlx::AssertSqlSafe($sql));
+        for value in $values {
+            query = match value {
+                Value::Text(text) => query.bind(text.as_deref()),
+                Value::Int(number) => query.bind(*number),
+                Value::Real(number) => query.bind(*number),
+            };
+        }
+        query
+    }};
+}
+use bound;
+
+impl Tx {
+    pub async fn rows(&mut self, text: &str, values: &[Value]) -> Result<Vec<Row>, StoreError> {
+        let text = self.words(text);
+        let values = &Vec::from_iter(values);
+        Ok(match self {
+            Self::Sqlite(tx) => tx.rows(text, values).await?.into_iter().map(Row::Sqlite).collect(),
+            Self::Postgres(tx) => tx.rows(text, values).await?.into_iter().map(Row::Postgres).collect(),
+        })
+    }
+
+    pub async fn row(&mut self, text: &str, values: &[Value]) -> Result<Option<Row>, StoreError> {
+        Ok(self.rows(text, values).await?.into_iter().next())
+    }
+
+    /// How many rows it changed.
+    pub async fn execute(&mut self, text: &str, values: &[Value]) -> Result<u64, StoreError> {
+        let text = self.words(text);
+        let values = &Vec::from_iter(values);
+        match self {
+            Self::Sqlite(tx) => tx.execute(text, values, false).await,
+            Self::Postgres(tx) => tx.execute(text, values).await,
+        }
+    }
+
+    /// One statement after another, to SQLite in one trip to its thread; those without rows are left out. How many rows
+    /// they changed in all.
+    pub async fn execute_many(&mut self, statements: &[Many<'_>]) -> Result<u64, StoreError> {
+        self.send_many(statements, false).await
+    }
+
+    /// As [`Tx::execute_many`], and commits.
+    pub async fn commit_many(mut self, statements: &[Many<'_>]) -> Result<u64, StoreError> {
+        let changed = self.send_many(statements, true).await?;
+        if let Self::Postgres(tx) = self {
+            tx.end("COMMIT").await?;
+        }
+        Ok(changed)
+    }
+
+    async fn send_many(&mut self, statements: &[Many<'_>], commit: bool) -> Result<u64, StoreError> {
+        // A statement gets no more values than both databases take.
+        let mut parts: Vec<(String, Vec<&Value>)> = Vec::new();
+        for many in statements {
+            for rows in many.rows.chunks(ROWS_AT_ONCE) {
+                parts.push((self.text_of(many, rows.len()), rows.iter().flatten().collect()));
+            }
+        }
+        match self {
+            Self::Sqlite(_) if parts.is_empty() && !commit => Ok(0),
+            Self::Sqlite(tx) => {
+                let (texts, values): (Vec<String>, Vec<_>) = parts.into_iter().unzip();
+                tx.execute(texts.join("; "), &values.concat(), commit).await
+            }
+            Self::Postgres(tx) => {
+                let mut changed = 0;
+                for (text, values) in parts {
+                    changed += tx.execute(text, &values).await?;
+                }
+                Ok(changed)
+            }
+        }
+    }
+
+    fn text_of(&self, many: &Many<'_>, rows: usize) -> String {
+        let [mut text, row, after] = [many.before, many.row, many.after].map(|text| self.words(text));
+        let mut number = 0;
+        for n in 0..rows {
+            text.push_str(if n > 0 { ", " } else { "" });
+            for (at, part) in row.split('?').enumerate() {
+                if at > 0 {
+                    number += 1;
+                    text.push_str(&self.place(number));
+                }
+                text.push_str(part);
+            }
+        }
+        text.push_str(&after);
+        text
+    }
+
+    /// The text in the words of this database.
+    fn words(&self, text: &str) -> String {
+        match self {
+            Self::Sqlite(_) => words::sqlite_words(text),
+            Self::Postgres(_) => words::postgres_words(text),
+        }
+    }
+
+    /// The place of the n-th value, for texts with many values in their order. SQLite looks a numbered one up among
+    /// all before it; one without a number it just takes.
+    pub fn place(&self, number: usize) -> Cow<'static, str> {
+        match self {
+            Self::Sqlite(_) => "?".into(),
+            Self::Postgres(_) => format!("${number}").into(),
+        }
+    }
+
+    pub async fn commit(self) -> Result<(), StoreError> {
+        match self {
+            Self::Sqlite(tx) => tx.commit().await,
+            Self::Postgres(tx) => tx.end("COMMIT").await,
+        }
+    }
+
+    /// The same as dropping it, but the connection can be used again: for ways that are usual.
+    pub async fn rollback(self) -> Result<(), StoreError> {
+        match self {
+            Self::Sqlite(tx) => tx.rollback().await,
+            Self::Postgres(tx) => tx.end("ROLLBACK").await?,
+        }
+        Ok(())
+    }
+}

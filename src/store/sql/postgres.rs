@@ -1,0 +1,118 @@
+//! A transaction on PostgreSQL.
+
+use std::time::Duration;
+
+use sqlx::Postgres;
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::PgRow;
+
+use super::{Value, bound};
+use crate::store::StoreError;
+
+/// Longest wait for the answer to one statement. The server gives up first (`database::STATEMENT`); this is for
+/// a server that does not answer at all.
+const ANSWER: Duration = Duration::from_secs(11);
+
+/// A PostgreSQL connection, taken from the pool for one transaction (or for one statement without).
+pub(in crate::store) struct PgTx {
+    connection: PoolConnection<Postgres>,
+    state: State,
+    /// A statement is on its way. A connection dropped like this would be probed by the pool before it is used
+    /// again, for as long as the server is silent, and its place would be lost: it is closed instead.
+    busy: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Each statement for itself.
+    Single,
+    /// Inside a transaction.
+    Open,
+    /// The transaction has ended.
+    Over,
+}
+
+impl Drop for PgTx {
+    fn drop(&mut self) {
+        if self.busy || self.state == State::Open {
+            self.connection.close_on_drop();
+        }
+    }
+}
+
+/// Sends one statement to PostgreSQL and waits for the answer, not for ever.
+macro_rules! asked {
+    ($tx:expr, $query:expr, $how:ident) => {{
+        if $tx.state == State::Over {
+            return Err(StoreError::Refused("the transaction is over".to_owned()));
+        }
+        $tx.busy = true;
+        match tokio::time::timeout(ANSWER, $query.$how(&mut *$tx.connection)).await {
+            Ok(Ok(answer)) => {
+                $tx.busy = false;
+                Ok(answer)
+            }
+            Ok(Err(error)) => {
+                $tx.failed(&error).await;
+                Err(StoreError::from(error))
+            }
+            Err(_) => Err(late()),
+        }
+    }};
+}
+
+impl PgTx {
+    /// Each statement for itself.
+    pub fn single(connection: PoolConnection<Postgres>) -> Self {
+        Self { connection, state: State::Single, busy: false }
+    }
+
+    pub async fn rows(&mut self, text: String, values: &[&Value]) -> Result<Vec<PgRow>, StoreError> {
+        asked!(self, bound!(text, &clean(values)), fetch_all)
+    }
+
+    pub async fn execute(&mut self, text: String, values: &[&Value]) -> Result<u64, StoreError> {
+        Ok(asked!(self, bound!(text, &clean(values)), execute)?.rows_affected())
+    }
+
+    pub async fn begin(mut self) -> Result<Self, StoreError> {
+        asked!(self, sqlx::query("BEGIN"), execute)?;
+        self.state = State::Open;
+        Ok(self)
+    }
+
+    /// An error that the server itself reports ends the transaction there: it is ended here too, and the
+    /// connection stays good. After any other error nobody knows what it is worth: it will be closed.
+    async fn failed(&mut self, error: &sqlx::Error) {
+        if !matches!(error, sqlx::Error::Database(_)) {
+            return;
+        }
+        if self.state == State::Open {
+            let undone = tokio::time::timeout(ANSWER, sqlx::query("ROLLBACK").execute(&mut *self.connection)).await;
+            if !matches!(undone, Ok(Ok(_))) {
+                return;
+            }
+            self.state = State::Over;
+        }
+        self.busy = false;
+    }
+
+    pub async fn end(mut self, how: &'static str) -> Result<(), StoreError> {
+        asked!(self, sqlx::query(how), execute)?;
+        self.state = State::Over;
+        Ok(())
+    }
+}
+
+fn late() -> StoreError {
+    StoreError::Unavailable("no answer in time".to_owned())
+}
+
+/// PostgreSQL's TEXT cannot hold the character NUL; SQLite's can.
+fn clean(values: &[&Value]) -> Vec<Value> {
+    let clean = |value: &&Value| match value {
+        Value::Text(Some(text)) if text.contains('\0') => text.replace('\0', "\u{fffd}").into(),
+        other => (*other).clone(),
+    };
+    values.iter().map(clean).collect()
+}

@@ -1,0 +1,130 @@
+//! A transaction on SQLite.
+//!
+//! Each text is a trip to SQLite's thread and back, and while it is on its way nobody else can write; on a busy machine
+//! each costs more than what it does. So the first one brings `BEGIN` along, and the last may bring `COMMIT`.
+
+use futures_util::TryStreamExt;
+use sqlx::pool::PoolConnection;
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Either, Executor, Sqlite};
+
+use super::{Value, bound};
+use crate::store::StoreError;
+use crate::store::turn::WriteTurn;
+
+/// A connection, taken from the pool for one transaction (or for single statements that read).
+pub(in crate::store) struct SqliteTx {
+    connection: PoolConnection<Sqlite>,
+    _turn: Option<WriteTurn>,
+    state: State,
+    /// A statement is on its way.
+    busy: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Each statement for itself.
+    Single,
+    /// The next statement begins the transaction. It takes the file's write lock at once: taken later it could fail.
+    Due,
+    /// Inside the transaction.
+    Open,
+    /// The transaction has ended.
+    Over,
+}
+
+/// What came back from one trip.
+#[derive(Default)]
+struct Answer {
+    rows: Vec<SqliteRow>,
+    /// Rows changed, statement by statement.
+    changed: Vec<u64>,
+}
+
+impl Drop for SqliteTx {
+    fn drop(&mut self) {
+        // Nobody is left to end the transaction: it ends with its connection.
+        if self.state == State::Open || (self.state == State::Due && self.busy) {
+            self.connection.close_on_drop();
+        }
+    }
+}
+
+impl SqliteTx {
+    pub fn reading(connection: PoolConnection<Sqlite>) -> Self {
+        Self { connection, _turn: None, state: State::Single, busy: false }
+    }
+
+    pub fn writing(connection: PoolConnection<Sqlite>, turn: Option<WriteTurn>) -> Self {
+        Self { connection, _turn: turn, state: State::Due, busy: false }
+    }
+
+    pub async fn rows(&mut self, text: String, values: &[&Value]) -> Result<Vec<SqliteRow>, StoreError> {
+        Ok(self.send(text, values, false).await?.rows)
+    }
+
+    /// One statement, or several one after another (`;`). How many rows they changed in all. `commit`: and commits.
+    pub async fn execute(&mut self, text: String, values: &[&Value], commit: bool) -> Result<u64, StoreError> {
+        Ok(self.send(text, values, commit).await?.changed.iter().sum())
+    }
+
+    pub async fn commit(mut self) -> Result<(), StoreError> {
+        if self.state == State::Open {
+            self.end("COMMIT").await?;
+        }
+        Ok(())
+    }
+
+    /// Takes back what was written; where SQLite cannot, its connection is closed, which does the same.
+    pub async fn rollback(mut self) {
+        if self.state == State::Open {
+            let _ = self.end("ROLLBACK").await;
+        }
+    }
+
+    async fn end(&mut self, how: &str) -> Result<(), StoreError> {
+        self.send(how.to_owned(), &[], false).await?;
+        self.state = State::Over;
+        Ok(())
+    }
+
+    async fn send(&mut self, mut text: String, values: &[&Value], commit: bool) -> Result<Answer, StoreError> {
+        if self.state == State::Over {
+            return Err(StoreError::Refused("the transaction is over".to_owned()));
+        }
+        let mut begins = self.state == State::Due;
+        if begins {
+            text.insert_str(0, "BEGIN IMMEDIATE; ");
+        }
+        if commit {
+            text.push_str("; COMMIT");
+        }
+        self.busy = true;
+        let mut answer = Answer::default();
+        let mut failed = None;
+        let mut results = (&mut *self.connection).fetch_many(bound!(text, values));
+        loop {
+            match results.try_next().await {
+                // Neither BEGIN nor COMMIT changes rows, but SQLite says again what the statement before them did.
+                Ok(Some(Either::Left(_))) if begins => (begins, self.state) = (false, State::Open),
+                Ok(Some(Either::Left(done))) => answer.changed.push(done.rows_affected()),
+                Ok(Some(Either::Right(row))) => answer.rows.push(row),
+                Ok(None) => break,
+                Err(error) => {
+                    failed = Some(error);
+                    break;
+                }
+            }
+        }
+        drop(results);
+        self.busy = false;
+        if let Some(error) = failed {
+            return Err(error.into());
+        }
+        if commit {
+            answer.changed.pop();
+            self.state = State::Over;
+        }
+        Ok(answer)
+    }
+}

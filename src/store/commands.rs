@@ -54,7 +54,7 @@ impl Store {
 }
 
 /// What is noted of a command; `None`: it was not applied, and may be yet.
-pub(super) fn outcome_of(applied: &Applied) -> Option<&str> {
+fn outcome_of(applied: &Applied) -> Option<&str> {
     match applied {
         Applied::Succeeded { status, .. } => Some(status),
         Applied::Refused => Some(REFUSED),
@@ -126,7 +126,8 @@ pub(super) async fn job_rows<'a>(
     let places: Vec<String> =
         (1..values.len()).step_by(2).map(|n| format!("({}, {})", tx.place(n), tx.place(n + 1))).collect();
     let text = format!(
-        "SELECT tenant_id, id, {JOB_ROW}, {SEEN} AS seen FROM jobs WHERE (tenant_id, id) IN (VALUES {}) {{skip}}",
+        "SELECT tenant_id, id, {} FROM jobs WHERE (tenant_id, id) IN (VALUES {}) {{skip}}",
+        job_row(),
         places.join(", ")
     );
     let mut found = HashMap::new();
@@ -136,9 +137,13 @@ pub(super) async fn job_rows<'a>(
     Ok(found)
 }
 
-/// What a command looks at in a job's row.
-const JOB_ROW: &str = "status, origin, host, run, fence, paused_from, CAST(started_at AS TEXT) AS started_at";
-/// The same as one text. Whoever writes says what it has seen, and nothing is written over what has changed since.
+/// What a command looks at in a job's row, as columns and (`seen`) as one text.
+fn job_row() -> String {
+    format!("status, origin, host, run, fence, paused_from, CAST(started_at AS TEXT) AS started_at, {SEEN} AS seen")
+}
+
+/// What a command looks at in a job's row, as one text. Whoever writes says what it has seen, and nothing is written
+/// over what has changed since.
 const SEEN: &str = "status || '|' || origin || '|' || COALESCE(host, '') || '|' || run || '|' || fence || '|'
   || COALESCE(paused_from, '') || '|' || COALESCE(CAST(started_at AS TEXT), '')";
 
@@ -148,7 +153,7 @@ fn key_of(resource: &Resource) -> [Value; 2] {
 
 async fn row_of(tx: &mut Tx, resource: &Resource) -> Result<Option<Row>, StoreError> {
     let (table, columns) = match resource.kind {
-        ResourceKind::Job => ("jobs", format!("{JOB_ROW}, {SEEN} AS seen")),
+        ResourceKind::Job => ("jobs", job_row()),
         ResourceKind::Campaign => (
             "campaigns",
             "status, fence, CAST(CASE WHEN is_active THEN 1 ELSE 0 END AS BIGINT) AS is_active".to_owned(),

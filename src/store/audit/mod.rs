@@ -216,30 +216,24 @@ struct Storable {
 impl Storable {
     fn of(given: &AuditEntry) -> Self {
         let mut entry = given.clone();
-        let mut text = text_of(&entry);
-        let mut changed = false;
+        let text = text_of(&entry);
         if text.contains("\\u0000")
             && let Ok(value) = serde_json::to_value(&entry)
             && let Ok(clean) = serde_json::from_value(without_nul(&value))
         {
             entry = clean;
-            changed = true;
         }
         if jiff::Timestamp::from_millisecond(entry.at).is_err() {
             entry.at = 0;
-            changed = true;
         }
         for indexed in [&mut entry.tenant_id, &mut entry.user_id, &mut entry.resource_id, &mut entry.event] {
             if indexed.len() > LONGEST
                 && let Some((end, _)) = indexed.char_indices().nth(LONGEST)
             {
                 indexed.truncate(end);
-                changed = true;
             }
         }
-        if changed {
-            text = text_of(&entry);
-        }
+        let text = if entry == *given { text } else { text_of(&entry) };
         Self { entry, text }
     }
 }

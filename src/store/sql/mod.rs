@@ -179,13 +179,11 @@ impl Tx {
         self.send_many(statements, false).await
     }
 
-    /// As [`Tx::execute_many`], and commits.
-    pub async fn commit_many(mut self, statements: &[Many<'_>]) -> Result<u64, StoreError> {
-        let changed = self.send_many(statements, true).await?;
-        if let Self::Postgres(tx) = self {
-            tx.end("COMMIT").await?;
-        }
-        Ok(changed)
+    /// Sends them as [`Tx::execute_many`] does, and commits.
+    pub async fn commit_many(mut self, statements: &[Many<'_>]) -> Result<(), StoreError> {
+        self.send_many(statements, true).await?;
+        // On SQLite that is done: it came along with the statements.
+        self.commit().await
     }
 
     async fn send_many(&mut self, statements: &[Many<'_>], commit: bool) -> Result<u64, StoreError> {

@@ -101,26 +101,20 @@ impl SqliteTx {
         }
         self.busy = true;
         let mut answer = Answer::default();
-        let mut failed = None;
         let mut results = (&mut *self.connection).fetch_many(bound!(text, values));
-        loop {
+        let ended = loop {
             match results.try_next().await {
                 // Neither BEGIN nor COMMIT changes rows, but SQLite says again what the statement before them did.
                 Ok(Some(Either::Left(_))) if begins => (begins, self.state) = (false, State::Open),
                 Ok(Some(Either::Left(done))) => answer.changed.push(done.rows_affected()),
                 Ok(Some(Either::Right(row))) => answer.rows.push(row),
-                Ok(None) => break,
-                Err(error) => {
-                    failed = Some(error);
-                    break;
-                }
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error),
             }
-        }
+        };
         drop(results);
         self.busy = false;
-        if let Some(error) = failed {
-            return Err(error.into());
-        }
+        ended?;
         if commit {
             answer.changed.pop();
             self.state = State::Over;

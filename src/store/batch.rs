@@ -166,7 +166,12 @@ async fn together_on_sqlite(database: &Database, waiting: &[Waiting]) -> Result<
         }
     };
     for (w, answer) in waiting.iter().zip(&mut answers).filter(|(_, answer)| answer.is_none()) {
-        *answer = Some(apart(&mut tx, &w.change).await?);
+        match apart(&mut tx, &w.change).await {
+            Ok(applied) => *answer = Some(applied),
+            Err(error) if error.is_transient() => return Err(error),
+            // It took the whole transaction back (a trigger may say ROLLBACK), and theirs with it: each in one of its own.
+            Err(_) => return Ok(waiting.iter().map(|_| None).collect()),
+        }
     }
     tx.commit().await?;
     Ok(answers)

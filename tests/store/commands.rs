@@ -170,6 +170,31 @@ pub async fn commands_on_one_job_at_once_each_see_what_the_one_before_has_done(d
     }
 }
 
+/// SQLite lets a trigger take back the whole transaction, with what others have in it.
+#[tokio::test]
+async fn a_row_that_takes_the_transaction_back_fails_alone() {
+    let db = Db::sqlite().await;
+    let jobs: Vec<Resource> = (0..20).map(|n| job(&format!("j-{n}"))).collect();
+    for resource in &jobs {
+        let insert = format!("INSERT INTO jobs (id, tenant_id, status) VALUES ('{}', 'acme', 'running')", resource.id);
+        db.sql(&insert).await.expect("insert");
+    }
+    let raises = "CREATE TRIGGER raises BEFORE UPDATE ON jobs WHEN OLD.id = 'j-7'
+                  BEGIN SELECT RAISE(ROLLBACK, 'not this one'); END";
+    db.sql(raises).await.expect("a trigger");
+    let changes: Vec<Change> = jobs.iter().map(|resource| change(resource.clone(), Action::Pause, 1)).collect();
+    let answers = futures_util::future::join_all(changes.iter().map(|change| db.store.apply(change))).await;
+    for (resource, answer) in jobs.iter().zip(answers) {
+        if resource.id.as_str() == "j-7" {
+            assert!(matches!(&answer, Err(StoreError::Refused(why)) if why.contains("not this one")), "{answer:?}");
+            assert_eq!(status(&db, "j-7").await, JobStatus::Running);
+        } else {
+            assert!(matches!(&answer, Ok(Applied::Succeeded { changed: true, .. })), "{resource}: {answer:?}");
+            assert_eq!(status(&db, resource.id.as_str()).await, JobStatus::Paused);
+        }
+    }
+}
+
 /// Each program reads before it may write: what the other wrote in between must not be written over.
 pub async fn commands_of_two_programs_on_the_same_jobs_leave_what_the_later_claims_want(db: Db) {
     let settings = config::Database { url: db.url.clone().into(), connections: 4 };

@@ -7,15 +7,26 @@
 
 use std::fs::{File, TryLockError};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use tokio::sync::oneshot;
 
 /// Longest wait for a turn; after it SQLite's own lock is tried without.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// The lock file beside the database.
+/// The turns of one database.
 #[derive(Clone)]
-pub(super) struct Turns(Option<Arc<File>>);
+pub(super) struct Turns(Option<Queue>);
+
+#[derive(Clone)]
+struct Queue {
+    /// The lock file beside the database.
+    file: Arc<File>,
+    /// A thread of this program waits for the file's lock. Whoever holds this decides alone what becomes of that lock,
+    /// which everybody here has in common.
+    waits: Arc<Mutex<bool>>,
+}
 
 /// A turn; ends when dropped.
 pub(super) struct WriteTurn(Arc<File>);
@@ -25,25 +36,82 @@ impl Turns {
     pub fn beside(database: &Path) -> Self {
         let mut name = database.as_os_str().to_owned();
         name.push("-turns");
-        Self(File::options().create(true).append(true).open(name).ok().map(Arc::new))
+        let file = File::options().create(true).append(true).open(name).ok();
+        Self(file.map(|file| Queue { file: Arc::new(file), waits: Arc::default() }))
     }
 
-    /// Waits for a turn. `None`: there is none to be had; writing without one is only slower.
+    /// Waits for a turn; for one caller at a time. `None`: there is none to be had; writing without one is only slower.
     pub async fn wait(&self) -> Option<WriteTurn> {
-        let file = self.0.clone()?;
-        match file.try_lock() {
-            Ok(()) => return Some(WriteTurn(file)),
-            Err(TryLockError::WouldBlock) => {}
-            Err(TryLockError::Error(_)) => return None,
+        let queue = self.0.as_ref()?;
+        let turn = {
+            let mut waits = queue.waits();
+            if *waits {
+                // For the one before, in vain: somebody keeps his turn (a program that was stopped?). Nobody else here
+                // waits for that.
+                return None;
+            }
+            match queue.file.try_lock() {
+                Ok(()) => return Some(WriteTurn(queue.file.clone())),
+                Err(TryLockError::WouldBlock) => {}
+                Err(TryLockError::Error(_)) => return None,
+            }
+            let (give, turn) = oneshot::channel();
+            let queue = queue.clone();
+            tokio::task::spawn_blocking(move || queue.wait_and(give));
+            *waits = true;
+            turn
+        };
+        tokio::time::timeout(PATIENCE, turn).await.ok()?.ok()
+    }
+}
+
+impl Queue {
+    fn waits(&self) -> MutexGuard<'_, bool> {
+        self.waits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Blocks until it is this program's turn, and gives it to who asked.
+    fn wait_and(self, give: oneshot::Sender<WriteTurn>) {
+        let locked = self.file.lock().is_ok();
+        let mut waits = self.waits();
+        *waits = false;
+        if locked {
+            // Where nobody takes it any more it ends here, before anybody else looks at the lock.
+            drop(give.send(WriteTurn(self.file.clone())));
         }
-        // Given up, it still ends: its turn is dropped with its answer.
-        let waiting = tokio::task::spawn_blocking(move || file.lock().is_ok().then(|| WriteTurn(file)));
-        tokio::time::timeout(PATIENCE, waiting).await.ok()?.ok()?
     }
 }
 
 impl Drop for WriteTurn {
     fn drop(&mut self) {
         let _ = self.0.unlock();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn until_none_waits(turns: &Turns) {
+        while *turns.0.as_ref().expect("a file").waits() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn who_waited_in_vain_takes_nobodys_turn_away_later() {
+        let folder = tempfile::tempdir().expect("folder");
+        let [here, there] = [(); 2].map(|()| Turns::beside(&folder.path().join("db")));
+        let theirs = there.wait().await.expect("a turn");
+        for _ in 0..100 {
+            assert!(here.wait().await.is_none(), "it is theirs"); // Only the first of these waits for it.
+        }
+        drop(theirs);
+        until_none_waits(&here).await;
+        let ours = here.wait().await.expect("a turn");
+        assert!(there.wait().await.is_none(), "it is ours");
+        drop(ours);
+        until_none_waits(&there).await;
+        assert!(there.wait().await.is_some());
     }
 }

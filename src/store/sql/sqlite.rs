@@ -14,8 +14,9 @@ use crate::store::turn::WriteTurn;
 
 /// A connection, taken from the pool for one transaction (or for single statements that read).
 pub(in crate::store) struct SqliteTx {
-    connection: PoolConnection<Sqlite>,
+    /// Ends before the connection is free for the next one here, who must not find its own turn ended with this one.
     _turn: Option<WriteTurn>,
+    connection: PoolConnection<Sqlite>,
     state: State,
     /// A statement is on its way.
     busy: bool,

@@ -1,6 +1,5 @@
 //! Connecting to SQLite or PostgreSQL, and how long anything may wait for them.
 
-use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
@@ -10,6 +9,7 @@ use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 
 use super::StoreError;
+use super::files::OpenFiles;
 use super::sql::{PgTx, SqliteTx, Tx};
 use super::turn::Turns;
 
@@ -32,7 +32,7 @@ pub(super) enum Database {
     Sqlite {
         writer: SqlitePool,
         readers: SqlitePool,
-        file: PathBuf,
+        files: OpenFiles,
         turns: Turns,
     },
     Postgres {
@@ -57,9 +57,15 @@ impl Database {
     /// A transaction that may write.
     pub async fn write(&self) -> Result<Tx, StoreError> {
         match self {
-            Self::Sqlite { writer, turns, .. } => {
+            Self::Sqlite { writer, files, turns, .. } => {
                 // The connection first: there is one, so that nobody here holds a turn and waits for it.
-                let connection = acquire(writer).await?;
+                let mut connection = acquire(writer).await?;
+                if let Err(error) = files.check() {
+                    // What was committed before may lie in a log that no other program will find: this one can still
+                    // fold it back.
+                    let _ = sqlx::query("PRAGMA wal_checkpoint").execute(&mut *connection).await;
+                    return Err(error);
+                }
                 let turn = turns.wait().await;
                 Ok(Tx::Sqlite(SqliteTx::writing(connection, turn)))
             }
@@ -113,6 +119,7 @@ async fn sqlite(url: &str, connections: u32) -> Result<Database, StoreError> {
         .synchronous(SqliteSynchronous::Full)
         .busy_timeout(BUSY);
     let file = options.get_filename().to_owned();
+    let files = OpenFiles::of(file.clone());
     let writing = options
         .clone()
         // What a statement would take back if it failed half-way is kept in memory: beyond 64 KiB, a few dozen rows,
@@ -127,7 +134,20 @@ async fn sqlite(url: &str, connections: u32) -> Result<Database, StoreError> {
     let started = Instant::now();
     let writer = loop {
         // SQLite does not wait for its lock while it turns a new file to WAL: programs started together try again.
-        let opened = pool().max_connections(1).acquire_timeout(BUSY).connect_with(writing.clone()).await;
+        let noted = files.clone();
+        let opened = pool()
+            .max_connections(1)
+            .acquire_timeout(BUSY)
+            .after_connect(move |connection, _| {
+                let noted = noted.clone();
+                Box::pin(async move {
+                    sqlx::query("SELECT 1 FROM sqlite_schema LIMIT 1").execute(connection).await?;
+                    noted.note();
+                    Ok(())
+                })
+            })
+            .connect_with(writing.clone())
+            .await;
         match opened.map_err(StoreError::from) {
             Err(error) if error.is_transient() && file.exists() && started.elapsed() < BUSY => {
                 tokio::time::sleep(Duration::from_millis(fastrand::u64(5..50))).await;
@@ -139,7 +159,7 @@ async fn sqlite(url: &str, connections: u32) -> Result<Database, StoreError> {
     // They look single rows up, which the system keeps in memory once for all; eight caches of 2 MiB would be for nothing.
     let readers = readers.connect_lazy_with(options.read_only(true).pragma("cache_size", "-512"));
     let turns = Turns::beside(&file);
-    Ok(Database::Sqlite { writer, readers, file, turns })
+    Ok(Database::Sqlite { writer, readers, files, turns })
 }
 
 async fn postgres(settings: &crate::config::Database) -> Result<Database, StoreError> {

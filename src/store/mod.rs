@@ -11,6 +11,7 @@ mod commands;
 mod database;
 mod error;
 mod failed_items;
+mod files;
 mod imports;
 mod jobs;
 mod migrations;
@@ -63,14 +64,11 @@ impl Store {
         if store.is_migrated().await? { Ok(store) } else { Err(StoreError::NotMigrated) }
     }
 
-    /// A read and (SQLite) a look at the file, within the time.
+    /// A read and (SQLite) a look at the files, within the time.
     pub async fn ping(&self, within: Duration) -> Result<(), StoreError> {
         let asked = async {
-            if let Database::Sqlite { file, .. } = &self.database
-                && tokio::fs::metadata(file).await.is_err()
-            {
-                // Open connections would go on writing to a file that nobody can find any more.
-                return Err(StoreError::Unavailable(format!("the file {} is gone", file.display())));
+            if let Database::Sqlite { files, .. } = &self.database {
+                files.check()?;
             }
             let mut tx = self.database.read().await?;
             tx.rows("SELECT version FROM permission_version", &[]).await.map(|_| ())

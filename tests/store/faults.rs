@@ -182,3 +182,37 @@ async fn a_database_without_tables_is_refused_not_waited_for() {
     assert_eq!(store.migrate().await.expect("migrate"), migrations());
     assert_eq!(store.migrate().await.expect("again"), 0);
 }
+
+#[tokio::test]
+async fn nothing_is_written_to_a_sqlite_file_that_other_programs_do_not_see() {
+    for (gone, what) in [("", "database"), ("-wal", "log")] {
+        let db = Db::sqlite().await;
+        db.store.create_job(&new_job("j", None)).await.expect("create");
+        let path = db.url.trim_start_matches("sqlite://").to_owned();
+        let place = format!("{path}{gone}");
+        let holds_the_job = || {
+            let text = std::fs::read(&path).expect("the database");
+            text.windows(5).any(|words| words == b"acmej")
+        };
+        let soon_known = async || {
+            let pause = db.store.apply(&change(job("j"), Action::Pause, 1)).await;
+            let ping = db.store.ping(Duration::from_secs(1)).await;
+            for asked in [pause.map(|_| ()), ping] {
+                let Err(StoreError::Unavailable(why)) = asked else { panic!("the {what} is another: {asked:?}") };
+                assert!(why.contains(&place) && why.contains("stop all programs"), "{why}");
+            }
+        };
+        assert!(!holds_the_job(), "it is in the log alone");
+        std::fs::rename(&place, format!("{path}.aside")).expect("removed");
+        soon_known().await;
+        std::fs::write(&place, "").expect("put another there");
+        soon_known().await;
+        if gone.is_empty() {
+            std::fs::rename(format!("{path}.aside"), &place).expect("put back");
+            db.store.ping(Duration::from_secs(1)).await.expect("the same file as before");
+            db.store.apply(&change(job("j"), Action::Pause, 1)).await.expect("apply");
+        } else {
+            assert!(holds_the_job(), "what was in the log that is gone is in the database");
+        }
+    }
+}

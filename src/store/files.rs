@@ -1,0 +1,74 @@
+//! The files of a SQLite database, as this program has them open.
+//!
+//! A file that somebody removes or puts another in the place of stays open here, under no name: everything would go on
+//! and say that it succeeded, and no other program would ever see it. So each write looks at the names first.
+
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::StoreError;
+
+/// Device and inode: a file that is open keeps them, whatever becomes of its name.
+type FileId = (u64, u64);
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub(super) struct OpenFiles {
+    database: PathBuf,
+    opened: Arc<Mutex<Option<Opened>>>,
+}
+
+struct Opened {
+    database: FileId,
+    /// Beside the real file, where the database's name is a link.
+    log: Option<(PathBuf, FileId)>,
+}
+
+impl OpenFiles {
+    /// Of the database with this name.
+    pub fn of(database: PathBuf) -> Self {
+        Self { database, opened: Arc::default() }
+    }
+
+    /// The writing connection has just been made and has read: it has them open, so that no other program takes the log
+    /// away by right. It may be another than the last time: while no program has the database open there is none.
+    pub fn note(&self) {
+        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(database) = opened.as_ref().map(|first| first.database).or_else(|| id(&self.database).ok()) else {
+            return;
+        };
+        let log = self.database.canonicalize().ok().map(|file| {
+            let mut log = file.into_os_string();
+            log.push("-wal");
+            PathBuf::from(log)
+        });
+        let log = log.and_then(|log| id(&log).ok().map(|id| (log, id)));
+        *opened = Some(Opened { database, log });
+    }
+
+    /// Whether they still have their names. Two looks at a folder: some µs.
+    pub fn check(&self) -> Result<(), StoreError> {
+        let opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(opened) = opened.as_ref() else { return Ok(()) };
+        let log = opened.log.iter().map(|(path, known)| (path, known));
+        for (path, known) in std::iter::once((&self.database, &opened.database)).chain(log) {
+            let what = match id(path) {
+                Ok(found) if found == *known => continue,
+                Ok(_) => "is not the file that this program has open",
+                Err(_) => "is gone",
+            };
+            return Err(StoreError::Unavailable(format!(
+                "{} {what}: stop all programs that use this database, then start them again (docs/operations.md, \"Database\")",
+                path.display()
+            )));
+        }
+        Ok(())
+    }
+}
+
+fn id(path: &Path) -> io::Result<FileId> {
+    let found = std::fs::metadata(path)?;
+    Ok((found.dev(), found.ino()))
+}

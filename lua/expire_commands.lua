@@ -3,7 +3,7 @@
 --
 -- KEYS: 1-11 of the resource's commands (lib/command_keys.lua)
 -- ARGV: 1 how long a command may wait (ms), 2 resource, 3 reply channel, 4 the words of the result
--- Returns: the ids of those that ended
+-- Returns: the ids of those that ended | an error: its keys hold what they should not; it is set aside for half a minute
 -- Safe to repeat: what has ended is not in the queue any more. One that was ever claimed is left to the workers:
 -- it may have been carried out already.
 
@@ -21,31 +21,35 @@ local function stays(at)
   if due and tonumber(due) < at then ready_at(keys.ready, keys.tenants, ARGV[2], at) end
 end
 
-while #ended < MOST do
-  local command = redis.call('LINDEX', keys.queue, 0)
-  if not command then
-    redis.call('ZREM', keys.ready, ARGV[2])
-    break
+local function expire()
+  while #ended < MOST do
+    local command = redis.call('LINDEX', keys.queue, 0)
+    if not command then
+      redis.call('ZREM', keys.ready, ARGV[2])
+      break
+    end
+    local state = redis.call('HMGET', keys.state, 'command', 'cancel')
+    if state[1] then
+      stays(now_ms)
+      break
+    end
+    local record = redis.call('HGET', keys.commands, command)
+    local accepted, text = string.match(record or '', '^(%d+)|%d+|(.*)$')
+    local waiting = read_record(text)
+    if not waiting then
+      stays(now_ms) -- A worker takes out what cannot be read.
+      break
+    end
+    if tonumber(accepted) + tonumber(ARGV[1]) > now_ms then
+      stays(tonumber(accepted)) -- The older ones of this resource have ended.
+      break
+    end
+    finish(keys, command, record, 'expired', failed_message(waiting, ARGV[4]),
+      outcome_entry(text, ARGV[4], accepted, now_ms), ARGV[3], now_ms, ARGV[2])
+    if state[2] == command then redis.call('HDEL', keys.state, 'cancel') end
+    ended[#ended + 1] = command
   end
-  local state = redis.call('HMGET', keys.state, 'command', 'cancel')
-  if state[1] then
-    stays(now_ms)
-    break
-  end
-  local record = redis.call('HGET', keys.commands, command)
-  local accepted, text = string.match(record or '', '^(%d+)|%d+|(.*)$')
-  local waiting = read_record(text)
-  if not waiting then
-    stays(now_ms) -- A worker takes out what cannot be read.
-    break
-  end
-  if tonumber(accepted) + tonumber(ARGV[1]) > now_ms then
-    stays(tonumber(accepted)) -- The older ones of this resource have ended.
-    break
-  end
-  finish(keys, command, record, 'expired', failed_message(waiting, ARGV[4]),
-    outcome_entry(text, ARGV[4], accepted, now_ms), ARGV[3], now_ms, ARGV[2])
-  if state[2] == command then redis.call('HDEL', keys.state, 'cancel') end
-  ended[#ended + 1] = command
+  return ended
 end
-return ended
+
+return or_set_aside(keys.ready, keys.tenants, ARGV[2], expire)

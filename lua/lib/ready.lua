@@ -15,3 +15,13 @@ local function ready_unless_known(ready, tenants, resource, at)
     redis.call('SADD', tenants, string.match(resource, '^[^:]+'))
   end
 end
+
+-- What `work` answers. Where it fails (keys that somebody has changed by hand, which only a person can mend), the
+-- resource goes behind the others for a while: they are asked about in this order, and must not wait behind it for ever.
+local function or_set_aside(ready, tenants, resource, work)
+  local done, answer = pcall(work)
+  if done then return answer end
+  ready_at(ready, tenants, resource, math.floor(now_us() / 1000) + 30000)
+  if type(answer) == 'table' and answer.err then return redis.error_reply(answer.err) end
+  return redis.error_reply('ERR ' .. tostring(answer))
+end

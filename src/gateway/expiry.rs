@@ -43,8 +43,15 @@ async fn look(gateway: &Gateway) {
 async fn look_at(gateway: &Gateway, tenant: &TenantId) -> Result<(), BrokerError> {
     let (broker, ttl) = (gateway.broker(), gateway.settings().command.ttl);
     for resource in broker.due(tenant, RESOURCES, ttl).await? {
-        for command_id in broker.expire(&resource, ttl).await? {
-            tracing::warn!(%command_id, %resource, tenant_id = %tenant, "gateway.command_expired");
+        match broker.expire(&resource, ttl).await {
+            Ok(ended) => {
+                for command_id in ended {
+                    tracing::warn!(%command_id, %resource, tenant_id = %tenant, "gateway.command_expired");
+                }
+            }
+            // Keys that somebody has changed by hand: the others must not wait for the person who mends them.
+            Err(error @ BrokerError::Refused(_)) => tracing::warn!(%resource, %error, "gateway.expiry_failed"),
+            Err(error) => return Err(error),
         }
     }
     Ok(())

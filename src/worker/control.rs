@@ -113,7 +113,10 @@ impl Core {
         let Turn { resource, poke } = &turn;
         loop {
             let more = match self.broker.claim(resource, &self.id, self.settings.command.lease).await {
-                Ok(Claimed::Command(claim)) => self.execute(&claim, poke, &mut permit).await,
+                Ok(Claimed::Command(claim)) => {
+                    self.waiting.claimed_one();
+                    self.execute(&claim, poke, &mut permit).await
+                }
                 Ok(Claimed::Nothing | Claimed::Later | Claimed::Hosted(_)) => false,
                 Err(error) => {
                     // The poll comes back to it; with Redis away there is nothing to be done now.

@@ -26,6 +26,8 @@ pub(crate) struct Waiting {
     filled: Notify,
     /// More are due in Redis than have found room here.
     more: AtomicBool,
+    /// Some command was taken up since those were last looked for.
+    claimed: AtomicBool,
 }
 
 #[derive(Default)]
@@ -92,9 +94,19 @@ impl Waiting {
         self.more.store(true, Ordering::Relaxed);
     }
 
-    /// Whether it is time to look for those that were left: none waits here any more. Says so once.
+    /// A command was taken up: the next look will not find the same ones again.
+    pub(crate) fn claimed_one(&self) {
+        self.claimed.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it is time to look for those that were left: none waits here any more. Says so once, and not at all
+    /// where no command could be taken up: looking would find the same ones, over and over (the next poll is soon
+    /// enough).
     pub(crate) fn wants_more(&self) -> bool {
-        self.is_empty() && self.more.swap(false, Ordering::Relaxed)
+        self.more.load(Ordering::Relaxed)
+            && self.is_empty()
+            && self.claimed.swap(false, Ordering::Relaxed)
+            && self.more.swap(false, Ordering::Relaxed)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -137,13 +149,27 @@ mod tests {
         let waiting = Waiting::default();
         let taken = (0..2 * OF_ONE_TENANT).filter(|n| waiting.push(turn(&format!("a:job:{n}"))).is_ok()).count();
         assert_eq!(taken, OF_ONE_TENANT);
-        assert!(!waiting.wants_more());
+        waiting.claimed_one();
+        assert!(!waiting.wants_more(), "not while some wait here");
         assert!(waiting.push(turn("b:job:1")).is_ok());
         waiting.push_back(turn("a:job:again"));
         let second = std::iter::from_fn(|| waiting.take()).nth(1).expect("a second");
         assert_eq!(second.resource.to_string(), "b:job:1");
         while waiting.take().is_some() {}
         assert!(waiting.wants_more(), "those turned away are looked for");
+        assert!(!waiting.wants_more(), "once");
+    }
+
+    #[test]
+    fn where_none_could_be_taken_up_no_more_are_looked_for_at_once() {
+        let waiting = Waiting::default();
+        waiting.claimed_one();
+        assert!(!waiting.wants_more(), "none were left");
+        waiting.more_are_due();
+        assert!(waiting.wants_more());
+        waiting.more_are_due();
         assert!(!waiting.wants_more());
+        waiting.claimed_one();
+        assert!(waiting.wants_more());
     }
 }

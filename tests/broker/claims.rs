@@ -8,9 +8,9 @@ use proptest::prelude::*;
 
 use crate::support::redis::RedisServer;
 use crate::{LEASE, LIMITS, accept, claim, connect, job, submission, success, worker};
-use wheelhouse::broker::Broker;
 use wheelhouse::broker::scripts::claim::{Claim, Claimed, Completed, End, Renewed};
 use wheelhouse::broker::scripts::submit::{Grant, Submitted};
+use wheelhouse::broker::{Broker, BrokerError};
 use wheelhouse::domain::{Action, CommandId, Resource};
 
 #[derive(Debug, Clone, Copy)]
@@ -286,6 +286,43 @@ async fn a_denial_whose_answer_was_lost_uses_budget_once() {
     }
     let rate = broker.keys().rate(&asked.resource.tenant, &asked.user);
     assert_eq!(redis.inline(&format!("LLEN {rate}")), ":1");
+}
+
+#[tokio::test]
+async fn a_resource_whose_keys_somebody_damaged_is_set_aside_so_that_others_come_before_it() {
+    let server = RedisServer::start();
+    let broker = connect(&server).await;
+    let (tenant, good) = ("acme".parse().expect("tenant"), job("good"));
+    let mut commands = Vec::new();
+    for n in 0..4 {
+        let bad = job(&format!("bad-{n}"));
+        let asked = submission(bad.id.as_str(), Action::Pause);
+        accept(&broker, &asked).await;
+        commands.push(asked.command);
+        let damaged = [broker.keys().queue(&bad), broker.keys().state(&bad)];
+        assert_eq!(server.inline(&format!("SET {} x", damaged[n % 2])), "+OK");
+    }
+    accept(&broker, &submission("good", Action::Pause)).await;
+    let due = broker.due(&tenant, 10, Duration::ZERO).await.expect("due");
+    assert_eq!((due.len(), due.last()), (5, Some(&good)));
+    for (n, bad) in due[..4].iter().enumerate() {
+        let error = if n < 2 {
+            broker.claim(bad, &worker("w"), Duration::from_secs(1)).await.map(drop).expect_err("damaged")
+        } else {
+            // Where no worker is left, gateways end what has waited for too long.
+            broker.expire(bad, Duration::ZERO).await.map(drop).expect_err("damaged")
+        };
+        assert!(matches!(&error, BrokerError::Refused(why) if why.contains("WRONGTYPE")), "{error}");
+    }
+    assert_eq!(broker.due(&tenant, 10, Duration::ZERO).await.expect("due"), [good]);
+    // Mended as docs/redis.md says, they go on.
+    let (queue, state) = (broker.keys().queue(&due[0]), broker.keys().state(&due[1]));
+    for mend in [format!("DEL {queue}"), format!("RPUSH {queue} {}", commands[0]), format!("DEL {state}")] {
+        assert_eq!(server.inline(&mend), ":1");
+    }
+    for mended in &due[..2] {
+        claim(&broker, mended.id.as_str(), "w").await;
+    }
 }
 
 #[tokio::test]

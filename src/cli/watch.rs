@@ -1,17 +1,22 @@
 //! `wheelhouse watch-child`, hidden: runs a program, passes SIGTERM on, and ends it when standard input closes:
-//! that is, when whoever started it is gone, however it went. So nothing outlives `wheelhouse dev`.
+//! that is, when whoever started it is gone, however it went. So nothing outlives `wheelhouse dev`. Nor does the program
+//! outlive this process (on Linux): killed, it could not pass anything on any more.
 
+use std::os::unix::process::CommandExt;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, getpid, kill_process};
 use tokio::io::AsyncReadExt;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// What to run.
 #[derive(Debug, Args)]
 pub(super) struct WatchArgs {
+    /// Turn into it, to end with this process, the parent.
+    #[arg(long, value_name = "PID")]
+    child_of: Option<i32>,
     #[arg(required = true, trailing_var_arg = true)]
     command: Vec<String>,
 }
@@ -20,15 +25,17 @@ pub(super) struct WatchArgs {
 const GRACE: Duration = Duration::from_secs(20);
 
 pub(super) async fn watch(args: WatchArgs) -> anyhow::Result<ExitCode> {
-    let (program, rest) = args.command.split_first().ok_or_else(|| super::usage("nothing to run"))?;
+    if let Some(parent) = args.child_of {
+        return turn_into(&args.command, parent);
+    }
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut child = tokio::process::Command::new(program)
-        .args(rest)
+    let mut child = tokio::process::Command::new(std::env::current_exe()?)
+        .args(["watch-child", "--child-of", &getpid().as_raw_nonzero().to_string(), "--"])
+        .args(args.command)
         .stdin(std::process::Stdio::null())
         .kill_on_drop(true)
-        .spawn()
-        .map_err(|error| anyhow::anyhow!("cannot start {program}: {error}"))?;
+        .spawn()?;
     let mut input = tokio::io::stdin();
     let mut byte = [0_u8; 1];
     tokio::select! {
@@ -46,6 +53,19 @@ pub(super) async fn watch(args: WatchArgs) -> anyhow::Result<ExitCode> {
     }
     child.kill().await?;
     Ok(ExitCode::FAILURE)
+}
+
+/// Asks the system for SIGTERM at the parent's end, and becomes the program: that only the process itself can ask for.
+fn turn_into(command: &[String], parent: i32) -> anyhow::Result<ExitCode> {
+    let (program, rest) = command.split_first().ok_or_else(|| super::usage("nothing to run"))?;
+    #[cfg(target_os = "linux")]
+    rustix::process::set_parent_process_death_signal(Some(Signal::TERM))?;
+    // It may have ended before that.
+    if rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get()) != Some(parent) {
+        return Ok(ExitCode::FAILURE);
+    }
+    let error = std::process::Command::new(program).args(rest).exec();
+    Err(anyhow::anyhow!("cannot start {program}: {error}"))
 }
 
 fn code_of(ended: std::process::ExitStatus) -> ExitCode {

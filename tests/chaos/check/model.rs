@@ -183,7 +183,8 @@ fn results(history: &History, index: &Index<'_>) -> Vec<Violation> {
         let so = match event {
             "succeeded" => applied == Some(outcome) && outcome != "refused",
             "failed" if outcome.ends_with(REFUSED) => applied == Some("refused"),
-            "failed" => outcome == SUPERSEDED || outcome.starts_with(GIVEN_UP),
+            "failed" if outcome == SUPERSEDED => applied.is_none(),
+            "failed" => outcome.starts_with(GIVEN_UP),
             _ => applied.is_none(),
         };
         if !so {
@@ -205,6 +206,7 @@ fn results(history: &History, index: &Index<'_>) -> Vec<Violation> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::order::SUPERSEDED;
     use super::super::{all, story};
     use crate::history::{Change, Effect, History};
 
@@ -249,6 +251,16 @@ mod tests {
         let (row, line) = story::effects_of(&history, "c3");
         history.record.effects.drain(row..=line);
         history.record.rows.insert("job:j0".to_owned(), "running".to_owned());
+        story::reports(&history, "result and effect differ");
+    }
+
+    #[test]
+    fn one_that_was_applied_and_is_called_superseded_is_reported() {
+        let mut history = story::sound();
+        let end = history.record.audit.iter_mut().find(|row| row.is_end() && row.command.as_deref() == Some("c2"));
+        let end = end.expect("its end");
+        (end.event, end.outcome) = ("failed".to_owned(), Some(SUPERSEDED.to_owned()));
+        story::rename_result(&mut history, "c2", "resume_failed", SUPERSEDED);
         story::reports(&history, "result and effect differ");
     }
 

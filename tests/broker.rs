@@ -34,7 +34,8 @@ use wheelhouse::protocol::server;
 
 const LIMITS: SubmitLimits =
     SubmitLimits { commands_per_minute: 30, backlog_per_tenant: 1000, schedules_per_tenant: 100 };
-const LEASE: Duration = Duration::from_secs(5);
+/// Longer than any test may be held up between two of its calls. None waits for its end.
+const LEASE: Duration = Duration::from_secs(60);
 
 fn settings(redis: &RedisServer) -> config::Redis {
     config::Redis { url: redis.url().into(), ca_pem: None, partitions: 16 }

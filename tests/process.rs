@@ -223,11 +223,13 @@ async fn who_does_not_listen_is_killed_after_the_grace() {
     let script = "
         ( trap '' TERM; echo $(exec sh -c 'echo $PPID') >> $D/pids; while :; do sleep 0.1; done ) &
         echo $$ >> $D/pids; wait";
-    let rig = Rig::with_grace(script, Duration::from_millis(400)).await;
+    // Time enough for the program itself to have its turn and obey.
+    let grace = Duration::from_secs(3);
+    let rig = Rig::with_grace(script, grace).await;
     let pids = rig.numbers("pids", 2).await;
     let begun = Instant::now();
     assert_eq!(rig.process.cancel("ann", None).await, Reached::Yes);
-    assert!(begun.elapsed() >= Duration::from_millis(400), "not before the grace is over");
+    assert!(begun.elapsed() >= grace, "not before the grace is over");
     assert!(!pids.iter().any(|pid| lives(*pid)), "cancelled means that nothing is left");
     assert_eq!(rig.process.ended().await.how, How::Signalled(15), "the program itself obeyed");
 }
@@ -291,10 +293,16 @@ async fn what_a_program_leaves_running_ends_with_it() {
     let ended = rig.process.ended().await;
     assert_eq!((ended.how, ended.by_order, ended.left_behind), (How::Exited(0), false, 1));
     assert!(!lives(pids[0]));
-    // What ends by itself within a moment is let be: it may have something left to write.
-    let rig = Rig::script("( sleep 0.2; echo last words ) & exit 0").await;
-    assert_eq!(rig.process.ended().await.left_behind, 0);
-    assert_eq!(rig.all_printed().await, b"last words\n");
+    // What ends by itself within a moment is let be: it may have something left to write. On a busy machine it may miss
+    // that moment, but not each time.
+    for _ in 0..10 {
+        let rig = Rig::script("( sleep 0.2; echo last words ) & exit 0").await;
+        if rig.process.ended().await.left_behind == 0 {
+            assert_eq!(rig.all_printed().await, b"last words\n");
+            return;
+        }
+    }
+    panic!("it is never let be");
 }
 
 #[tokio::test]
@@ -331,8 +339,8 @@ async fn a_host_that_is_killed_leaves_nothing_behind() {
     };
     until("the family", || pids().len() == 3).await;
     assert!(pids().iter().all(|pid| lives(*pid)));
-    let leader = pids()[2];
-    let keeper = parent(leader);
+    // The parent of the one whose parent is not of the family: they have written in any order.
+    let keeper = pids().into_iter().map(parent).find(|parent| !pids().contains(parent)).expect("a keeper");
     host.kill().expect("kill the host");
     host.wait().expect("wait");
     until("all to be gone", || !pids().iter().any(|pid| lives(*pid))).await;
@@ -494,13 +502,21 @@ async fn error_of(fleet: &Fleet, id: &str) -> String {
 #[tokio::test]
 async fn a_run_that_takes_longer_than_it_may_ends_its_program_and_has_failed() {
     let fleet = Fleet::new();
-    let script = "trap 'echo tidied; exit 0' TERM; while :; do sleep 0.1; done";
-    let run = ["run", "--tenant", "acme", "--job-id", "slow", "--timeout", "1s", "--", "sh", "-c", script];
-    let done = fleet.command(&run).output().expect("wheelhouse run");
-    assert_eq!(done.status.code(), Some(124), "as timeout(1) says it");
-    assert_eq!(String::from_utf8_lossy(&done.stdout), "tidied\n");
-    assert_eq!(fleet.status("acme", "slow").await, "failed");
-    assert_eq!(error_of(&fleet, "slow").await, "timed out after 1 s");
+    let script = "trap 'echo tidied; exit 0' TERM; echo > $D/$WHEELHOUSE_JOB_ID; while :; do sleep 0.1; done";
+    // On a machine that needs longer to start it, it has no time to say how it wants to end: then once more.
+    for seconds in [1, 4, 16, 64] {
+        let (id, timeout) = (format!("slow-{seconds}"), format!("{seconds}s"));
+        let run = ["run", "--tenant", "acme", "--job-id", &id, "--timeout", &timeout, "--", "sh", "-c", script];
+        let done = fleet.command(&run).env("D", fleet.folder()).output().expect("wheelhouse run");
+        assert_eq!(done.status.code(), Some(124), "as timeout(1) says it");
+        assert_eq!(fleet.status("acme", &id).await, "failed");
+        assert_eq!(error_of(&fleet, &id).await, format!("timed out after {seconds} s"));
+        if fleet.folder().join(id).exists() {
+            assert_eq!(String::from_utf8_lossy(&done.stdout), "tidied\n");
+            break;
+        }
+        assert!(seconds < 64, "it was never started");
+    }
     let quick = fleet.command(&["run", "--tenant", "acme", "--timeout", "1h", "--", "true"]).output().expect("run");
     assert_eq!(quick.status.code(), Some(0));
 }

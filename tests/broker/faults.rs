@@ -109,7 +109,7 @@ impl Sentinel {
         let text = format!(
             "port {port}\nbind 127.0.0.1\ndir {folder}\npidfile {folder}/sentinel.pid\n\
              sentinel monitor main 127.0.0.1 {master} 1\n\
-             sentinel down-after-milliseconds main 500\nsentinel failover-timeout main 3000\n{more}",
+             sentinel down-after-milliseconds main 60000\nsentinel failover-timeout main 3000\n{more}",
             folder = folder.path().display(),
         );
         std::fs::write(&file, text).expect("write sentinel.conf");
@@ -120,11 +120,18 @@ impl Sentinel {
     }
 
     fn knows_a_replica(&self) -> bool {
-        let asked = redis::Client::open(format!("redis://127.0.0.1:{}", self.port)).and_then(|client| {
-            let mut connection = client.get_connection()?;
-            redis::cmd("SENTINEL").arg("REPLICAS").arg("main").query::<Vec<redis::Value>>(&mut connection)
-        });
-        asked.is_ok_and(|replicas| !replicas.is_empty())
+        let replicas = self.ask::<Vec<redis::Value>>(&["REPLICAS", "main"]);
+        replicas.is_ok_and(|replicas| !replicas.is_empty())
+    }
+
+    /// From now on a short silence of the master is its death. Before, a busy machine must not look like one.
+    fn loses_patience(&self) {
+        self.ask::<()>(&["SET", "main", "down-after-milliseconds", "500"]).expect("SENTINEL SET");
+    }
+
+    fn ask<T: redis::FromRedisValue>(&self, words: &[&str]) -> redis::RedisResult<T> {
+        let client = redis::Client::open(format!("redis://127.0.0.1:{}", self.port))?;
+        redis::cmd("SENTINEL").arg(words).query(&mut client.get_connection()?)
     }
 }
 
@@ -166,6 +173,7 @@ async fn when_the_sentinels_name_another_master_everything_goes_on_there() {
     let queued = format!("EXISTS {}", broker.keys().queue(&job("j1")));
     until("the replica has the command", async || new.inline(&queued) == ":1").await;
     old.kill();
+    sentinel.loses_patience();
     let mut after = submission("j2", Action::Pause);
     until("a command is accepted by the new master", async || {
         after = submission("j2", Action::Pause);

@@ -56,12 +56,14 @@ async fn events(broker: &Broker) -> Vec<String> {
 async fn a_scheduled_command_waits_for_its_time_and_is_brought_in_once() {
     let redis = RedisServer::start();
     let broker = connect(&redis).await;
-    let asked = later(Action::Cancel, When::After(1));
-    schedule(&broker, &asked).await;
+    let far = later(Action::Pause, When::After(600));
+    schedule(&broker, &far).await;
     assert!(matches!(broker.claim(&job("j1"), &worker("w1"), crate::LEASE).await, Ok(Claimed::Nothing)));
     let partition = broker.keys().partition(&job("j1").tenant);
     let next = broker.due_schedules(partition, 10).await.expect("due");
-    assert!(next.due.is_empty() && next.next_in_ms.is_some_and(|ms| (1..=1_000).contains(&ms)), "{next:?}");
+    assert!(next.due.is_empty() && next.next_in_ms.is_some_and(|ms| (1..=600_000).contains(&ms)), "{next:?}");
+    let asked = later(Action::Cancel, When::After(1));
+    schedule(&broker, &asked).await;
     assert_eq!(due(&broker).await, [(job("j1"), asked.command)]);
     let scheduled = kept(&broker, asked.command).await;
     assert_eq!((scheduled.action, scheduled.reason.as_deref()), (Action::Cancel, Some("tonight")));
@@ -72,8 +74,8 @@ async fn a_scheduled_command_waits_for_its_time_and_is_brought_in_once() {
         assert_eq!(again, Submitted::Gone);
     }
     assert_eq!(claim(&broker, "j1", "w1").await.command, asked.command);
-    assert_eq!(broker.schedules(&job("j1").tenant).await.expect("list"), []);
-    assert_eq!(events(&broker).await, ["scheduled", "accepted"]);
+    assert_eq!(broker.schedules(&job("j1").tenant).await.expect("list"), [kept(&broker, far.command).await]);
+    assert_eq!(events(&broker).await, ["scheduled", "scheduled", "accepted"]);
 }
 
 #[tokio::test]

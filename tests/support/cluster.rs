@@ -6,8 +6,10 @@ use std::time::{Duration, Instant};
 use super::redis::RedisServer;
 
 const MASTERS: usize = 3;
-/// After how many ms of silence a node counts as gone.
-const NODE_TIMEOUT: &str = "1500";
+/// After how many ms of silence a node counts as gone: so long that a busy machine is not taken for a dead node…
+const NODE_TIMEOUT: &str = "30000";
+/// …and while one is to be missed.
+const MISSED: &str = "1500";
 
 /// Six `redis-server`s that know each other.
 pub struct RedisCluster {
@@ -81,6 +83,20 @@ impl RedisCluster {
         until("the replica has it too", || {
             number(&self.nodes[MASTERS + master].text("INFO replication"), "slave_repl_offset:") >= Some(wanted)
         });
+    }
+
+    /// From now on a node that is silent is missed soon: before one is taken away, and as short as can be.
+    pub fn misses_nodes_soon(&self) {
+        self.node_timeout(MISSED);
+    }
+
+    /// Again as at the start.
+    pub fn is_patient(&self) {
+        self.node_timeout(NODE_TIMEOUT);
+    }
+
+    fn node_timeout(&self, ms: &str) {
+        assert!(self.all(|node| node.inline(&format!("CONFIG SET cluster-node-timeout {ms}")) == "+OK"));
     }
 
     /// Whether the replica of a master has taken its place.

@@ -97,9 +97,15 @@ impl Fleet {
 
     /// Starts a gateway on a port of its own choice and waits until it is ready.
     pub fn gateway(&mut self) -> Handle {
+        self.gateway_at("127.0.0.1:0")
+    }
+
+    /// As [`Self::gateway`], at this address: of [`super::free_port`] where it is to be started again there, for the
+    /// system may give a port of its own choice to somebody else as soon as it is free.
+    pub fn gateway_at(&mut self, address: &str) -> Handle {
         let before = self.started_gateways().len();
         let mut command = self.command(&["gateway"]);
-        command.env("WHEELHOUSE__SERVER__LISTEN", "127.0.0.1:0");
+        command.env("WHEELHOUSE__SERVER__LISTEN", address);
         let mut child = self.spawn(command);
         let begun = Instant::now();
         loop {

@@ -109,7 +109,7 @@ impl RedisServer {
             if child.try_wait().expect("wait for redis-server").is_some() {
                 return false;
             }
-            if answers(self.port) {
+            if answers(self.port, child.id()) {
                 self.child = Some(child);
                 return true;
             }
@@ -136,9 +136,13 @@ fn answer(port: u16, command: &str) -> (String, BufReader<TcpStream>) {
     (line.trim_end().to_owned(), stream)
 }
 
-fn answers(port: u16) -> bool {
+/// Whether this very process answers there: the port may have become another program's meanwhile.
+fn answers(port: u16, process: u32) -> bool {
     let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else { return false };
     let _ = stream.set_read_timeout(Some(Duration::from_secs(2)));
-    let mut answer = [0_u8; 5];
-    stream.write_all(b"PING\r\n").is_ok() && stream.read_exact(&mut answer).is_ok() && &answer == b"+PONG"
+    if stream.write_all(b"PING\r\nINFO server\r\nQUIT\r\n").is_err() {
+        return false;
+    }
+    let lines: Vec<String> = BufReader::new(stream).lines().map_while(Result::ok).collect();
+    lines.first().is_some_and(|line| line == "+PONG") && lines.contains(&format!("process_id:{process}"))
 }

@@ -113,17 +113,6 @@ impl Socket {
         (text, value)
     }
 
-    /// What the connection itself still gives, up to its end, with nothing answered.
-    pub async fn rest_by_hand(self) -> Vec<u8> {
-        use tokio::io::AsyncReadExt;
-        let mut bytes = Vec::new();
-        let reading = self.stream.into_inner();
-        let mut reading = std::pin::pin!(reading);
-        let read = tokio::time::timeout(PATIENCE, reading.read_to_end(&mut bytes)).await.expect("an end in time");
-        read.expect("a clean end");
-        bytes
-    }
-
     /// The next message if one comes within the time; pings are answered meanwhile.
     pub async fn next_within(&mut self, time: Duration) -> Option<Value> {
         tokio::time::timeout(time, self.next_forever()).await.ok()

@@ -51,6 +51,11 @@ async fn a_command_that_no_worker_takes_up_expires_is_kept_and_can_be_asked_for_
     assert_eq!((&failed["job_id"], &failed["action"]), (&json!("j1"), &json!("pause")));
     let id = ack["command_id"].as_str().expect("id");
 
+    // Whoever is there from now on gives commands all the time they need.
+    fleet.kill(gateway);
+    fleet.set("COMMAND__TTL", "3600");
+    let gateway = fleet.gateway();
+    let mut socket = fleet.socket(gateway, "ann", "acme", "jobs/j1").await;
     fleet.worker();
     let (code, again) = wheelhouse(&fleet, gateway, "ann", &["queue", "requeue", id]).await;
     assert_eq!((code, &again["type"]), (Some(0), &json!("pause_requested")), "{again}");
@@ -153,6 +158,16 @@ async fn a_scheduled_command_can_be_taken_back_from_a_socket_a_shell_and_over_ht
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_slept_past_its_lease_can_neither_apply_nor_answer() {
+    for _ in 0..10 {
+        if a_worker_sleeps_past_its_lease().await {
+            return;
+        }
+    }
+    panic!("this machine is too slow");
+}
+
+/// Whether it was stopped in the middle of its first try: between two of them it has no claim that it could lose.
+async fn a_worker_sleeps_past_its_lease() -> bool {
     let mut fleet = Fleet::new();
     fleet.set("COMMAND__LEASE_SECONDS", "1");
     let gateway = fleet.gateway();
@@ -165,10 +180,15 @@ async fn a_worker_that_slept_past_its_lease_can_neither_apply_nor_answer() {
     let sql = fleet.sql().await;
     let mut lock = sql.acquire().await.expect("connection");
     sqlx::query("BEGIN IMMEDIATE").execute(&mut *lock).await.expect("lock the database");
+    let begun = Instant::now();
     socket.send(json!({"type": "pause_job"})).await;
     let pause = socket.until(&["pause_requested"]).await;
     until("the pause is claimed", &fleet, async || fleet.log().contains("worker.command_claimed")).await;
     fleet.signal(sleeper, rustix::process::Signal::STOP);
+    // Less than SQLite waits for another writer.
+    if begun.elapsed() > Duration::from_secs(4) {
+        return false;
+    }
     sqlx::query("ROLLBACK").execute(&mut *lock).await.expect("unlock the database");
     drop(lock);
 
@@ -185,4 +205,5 @@ async fn a_worker_that_slept_past_its_lease_can_neither_apply_nor_answer() {
     socket.send(json!({"type": "ping"})).await;
     let next = socket.until_that(|v| v["type"] != "job_status").await;
     assert_eq!(next["type"], "pong", "the late pause was answered");
+    true
 }

@@ -75,6 +75,7 @@ async fn on_a_redis_cluster_jobs_are_controlled_and_a_killed_master_costs_no_com
     assert_eq!(ack["type"], "cancel_requested", "{ack}");
     // Replication is asynchronous: what the replica does not have yet would be lost.
     cluster.replicated(0);
+    cluster.misses_nodes_soon();
     cluster.nodes[0].kill();
     // The gateway and its sockets stay as they are.
     let begun = std::time::Instant::now();

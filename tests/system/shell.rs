@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::fleet::{Fleet, http_get};
+use crate::support::free_port;
+use crate::support::socket::PATIENCE;
 
 /// A process; killed when dropped. What a `wheelhouse dev` has started notices that it is gone.
 struct Running(Child);
@@ -110,6 +112,23 @@ fn beside_dev_every_command_works_without_settings_and_dev_goes_on_where_it_was(
     dev.interrupt();
 }
 
+/// `wheelhouse dev` runs each of its processes under one of these.
+#[cfg(target_os = "linux")]
+#[test]
+fn who_watches_over_a_process_takes_it_along_however_it_ends() {
+    let folder = tempfile::tempdir().expect("folder");
+    let ways: [fn(&mut Running); 2] = [|watch| drop(watch.0.stdin.take()), |watch| watch.0.kill().expect("SIGKILL")];
+    for end in ways {
+        let mut command = wheelhouse(folder.path(), &["watch-child", "--", "sh", "-c", "echo up; exec sleep 1000"]);
+        let mut watch = Running(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("start"));
+        let mut lines = BufReader::new(watch.0.stdout.take().expect("its output")).lines();
+        assert_eq!(lines.next().expect("a line").expect("text"), "up");
+        end(&mut watch);
+        // It had the same output open.
+        assert!(lines.next().is_none(), "nobody is left");
+    }
+}
+
 #[test]
 fn without_a_database_commands_say_what_to_do_and_leave_nothing_behind() {
     let folder = tempfile::tempdir().expect("folder");
@@ -128,8 +147,8 @@ async fn whoever_follows_a_job_is_not_put_off_by_a_gateway_that_is_started_again
     let mut fleet = Fleet::new();
     fleet.permit("ann", "*").await;
     fleet.external_job("acme", "j1").await;
-    let first = fleet.gateway();
-    let address = fleet.process(first).address.clone();
+    let address = format!("127.0.0.1:{}", free_port());
+    let first = fleet.gateway_at(&address);
     let (url, token) = (format!("http://{address}"), fleet.token("ann", "acme"));
     let mut follow = fleet.command(&["job", "show", "j1", "--follow", "--json", "--url", &url, "--token", &token]);
     let mut follow = Running(follow.stdout(Stdio::piped()).spawn().expect("start"));
@@ -140,14 +159,15 @@ async fn whoever_follows_a_job_is_not_put_off_by_a_gateway_that_is_started_again
     let row = next();
     assert_eq!((&row["id"], &row["status"]), (&"j1".into(), &"running".into()), "{row}");
     fleet.kill(first);
-    let _second = Running(fleet.command(&["gateway", "--listen", &address]).spawn().expect("start a gateway"));
-    fleet.worker();
+    // While no gateway is there: whoever was back before it would not be told of what plain SQL does to a row.
     let pool = fleet.sql().await;
     sqlx::query("UPDATE jobs SET status = 'failed', error_message = 'no more rows' WHERE id = 'j1'")
         .execute(&pool)
         .await
         .expect("end the job");
-    let row = tokio::task::spawn_blocking(next).await.expect("no panic");
+    fleet.gateway_at(&address);
+    let row = tokio::time::timeout(PATIENCE, tokio::task::spawn_blocking(next)).await;
+    let row = row.expect("a row in time").expect("no panic");
     assert_eq!((&row["status"], &row["error_message"]), (&"failed".into(), &"no more rows".into()), "{row}");
     assert_eq!(follow.0.wait().expect("wait").code(), Some(1), "a job that failed");
 }

@@ -12,7 +12,7 @@ async fn rows(world: &World) -> Vec<AuditRow> {
     world.store.audit(&filter).await.expect("audit").items
 }
 
-async fn until_moved(world: &World) {
+pub async fn until_moved(world: &World) {
     eventually("no entry is left in Redis", || async {
         world.broker.audit_backlog().await.is_ok_and(|all| all.iter().all(|(_, entries)| *entries == 0))
     })

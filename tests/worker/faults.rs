@@ -109,8 +109,13 @@ async fn a_locked_database_delays_commands_and_the_audit_trail_tells_of_it() {
     let mut other = sqlx::ConnectOptions::connect(&options).await.expect("open the file");
     sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.expect("lock");
     let command = world.submit(Action::Pause, &job).await;
-    // Longer than SQLite itself waits for another writer.
-    tokio::time::sleep(Duration::from_secs(7)).await;
+    // Longer than SQLite itself waits for another writer: until the command has been taken up once more.
+    let attempts = ["HGET".to_owned(), world.broker.keys().state(&job), "attempts".to_owned()];
+    eventually("it is tried again", || async {
+        let shown = world.broker.show(&attempts).await.expect("attempts");
+        shown.first().and_then(|tries| tries.parse::<u32>().ok()).is_some_and(|tries| tries >= 2)
+    })
+    .await;
     assert_eq!(world.broker.result_of(&job, command).await.expect("asked"), None);
     sqlx::query("ROLLBACK").execute(&mut other).await.expect("unlock");
     let result = world.result(&job, command).await;

@@ -16,7 +16,8 @@ async fn an_import_that_is_paused_and_interrupted_brings_in_each_row_once() {
     let path = world.folder().join("orders.csv");
     generate_csv(&path, ROWS).expect("write the file");
     let first = world.worker("w1", WorkerBuilder::built_in_jobs).await;
-    let parameters = json!({ "path": path, "batch_rows": 1_000 });
+    // Slow enough to be met in the middle of it: at full speed it could be through before this test looks again.
+    let parameters = json!({ "path": path, "batch_rows": 1_000, "rows_per_second": 20_000 });
     let import = NewJob { job_type: "csv_import".to_owned(), parameters, ..blank("import") };
     let job = world.make(import).await;
     let at = |rows: i64| {

@@ -1,14 +1,18 @@
 //! The files of a SQLite database, as this program has them open.
 //!
 //! A file that somebody removes or puts another in the place of stays open here, under no name: everything would go on
-//! and say that it succeeded, and no other program would ever see it. So each write looks at the names first.
+//! and say that it succeeded, and no other program would ever see it. So whoever writes looks at the names first.
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::StoreError;
+
+/// A look that found all as it was counts for so long: one for each write would cost a twentieth of all of them.
+const COUNTS: Duration = Duration::from_millis(20);
 
 /// Device and inode: a file that is open keeps them, whatever becomes of its name.
 type FileId = (u64, u64);
@@ -24,6 +28,8 @@ struct Opened {
     database: FileId,
     /// Beside the real file, where the database's name is a link.
     log: Option<(PathBuf, FileId)>,
+    /// When all was last found as it was.
+    looked: Option<Instant>,
 }
 
 impl OpenFiles {
@@ -45,13 +51,16 @@ impl OpenFiles {
             PathBuf::from(log)
         });
         let log = log.and_then(|log| id(&log).ok().map(|id| (log, id)));
-        *opened = Some(Opened { database, log });
+        *opened = Some(Opened { database, log, looked: None });
     }
 
-    /// Whether they still have their names. Two looks at a folder: some µs.
+    /// Whether they still had their names a moment ago.
     pub fn check(&self) -> Result<(), StoreError> {
-        let opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(opened) = opened.as_ref() else { return Ok(()) };
+        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(opened) = opened.as_mut() else { return Ok(()) };
+        if opened.looked.is_some_and(|looked| looked.elapsed() < COUNTS) {
+            return Ok(());
+        }
         let log = opened.log.iter().map(|(path, known)| (path, known));
         for (path, known) in std::iter::once((&self.database, &opened.database)).chain(log) {
             let what = match id(path) {
@@ -64,6 +73,7 @@ impl OpenFiles {
                 path.display()
             )));
         }
+        opened.looked = Some(Instant::now());
         Ok(())
     }
 }

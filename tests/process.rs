@@ -125,6 +125,12 @@ fn lives(pid: i32) -> bool {
     state(pid).is_some_and(|state| state != 'Z')
 }
 
+/// What has been paused stands still: stopped, or still waiting for the disk (then it has been seen to wait for long) and
+/// stopped before it does anything else.
+async fn all_stand_still(pids: &[i32]) {
+    until(&format!("{pids:?} to be stopped"), || pids.iter().all(|pid| state(*pid) == Some('T'))).await;
+}
+
 fn parent(pid: i32) -> i32 {
     let asked = std::process::Command::new("ps").args(["-o", "ppid=", "-p", &pid.to_string()]).output();
     String::from_utf8(asked.expect("ps").stdout).expect("text").trim().parse().expect("a parent")
@@ -152,8 +158,9 @@ async fn a_pause_stops_the_whole_family_and_a_resume_sets_it_going_again() {
     let files = ["parent", "child", "grandchild"].map(|name| rig.file(name));
     for _ in 0..20 {
         assert_eq!(rig.process.pause().await, Reached::Yes);
+        all_stand_still(&pids).await;
         let before = files.each_ref().map(|file| size(file));
-        assert!(pids.iter().all(|pid| state(*pid) == Some('T')), "all stopped: {pids:?}");
+        all_stand_still(&pids).await;
         assert_eq!(files.each_ref().map(|file| size(file)), before, "nothing is written any more");
         rig.process.resume().await;
         until("all to write again", || files.iter().zip(before).all(|(file, before)| size(file) > before)).await;
@@ -246,8 +253,9 @@ async fn a_child_that_leaves_the_group_is_not_lost() {
     let pids = rig.numbers("pids", 3).await;
     until("it to write", || size(&rig.file("away")) > 0).await;
     assert_eq!(rig.process.pause().await, Reached::Yes);
+    all_stand_still(&pids).await;
     let before = size(&rig.file("away"));
-    assert!(pids.iter().all(|pid| state(*pid) == Some('T')), "all stopped: {pids:?}");
+    all_stand_still(&pids).await;
     assert_eq!(size(&rig.file("away")), before);
     rig.process.resume().await;
     until("it to write again", || size(&rig.file("away")) > before).await;
@@ -427,7 +435,7 @@ async fn an_operator_pauses_resumes_and_cancels_a_program_from_a_socket() {
     for _ in 0..3 {
         socket.send(json!({"type": "pause_job"})).await;
         socket.until(&["pause_succeeded"]).await;
-        assert!(pids.iter().all(|pid| state(*pid) == Some('T')), "paused means that all stand still");
+        all_stand_still(&pids).await;
         socket.send(json!({"type": "resume_job"})).await;
         socket.until(&["resume_succeeded"]).await;
         assert!(!pids.iter().any(|pid| state(*pid) == Some('T')), "resumed means that none does");

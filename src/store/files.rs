@@ -6,7 +6,7 @@
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::StoreError;
@@ -41,7 +41,7 @@ impl OpenFiles {
     /// The writing connection has just been made and has read: it has them open, so that no other program takes the log
     /// away by right. It may be another than the last time: while no program has the database open there is none.
     pub fn note(&self) {
-        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut opened = self.lock();
         let Some(database) = opened.as_ref().map(|first| first.database).or_else(|| id(&self.database).ok()) else {
             return;
         };
@@ -56,11 +56,23 @@ impl OpenFiles {
 
     /// Whether they still had their names a moment ago.
     pub fn check(&self) -> Result<(), StoreError> {
-        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(opened) = opened.as_mut() else { return Ok(()) };
-        if opened.looked.is_some_and(|looked| looked.elapsed() < COUNTS) {
-            return Ok(());
+        match self.lock().as_mut() {
+            Some(opened) if opened.looked.is_none_or(|looked| looked.elapsed() >= COUNTS) => self.look_at(opened),
+            _ => Ok(()),
         }
+    }
+
+    /// Whether they have their names now.
+    pub fn look(&self) -> Result<(), StoreError> {
+        self.lock().as_mut().map_or(Ok(()), |opened| self.look_at(opened))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Opened>> {
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn look_at(&self, opened: &mut Opened) -> Result<(), StoreError> {
+        opened.looked = None;
         let log = opened.log.iter().map(|(path, known)| (path, known));
         for (path, known) in std::iter::once((&self.database, &opened.database)).chain(log) {
             let what = match id(path) {

@@ -68,7 +68,7 @@ impl Store {
     pub async fn ping(&self, within: Duration) -> Result<(), StoreError> {
         let asked = async {
             if let Database::Sqlite { files, .. } = &self.database {
-                files.check()?;
+                files.look()?;
             }
             let mut tx = self.database.read().await?;
             tx.rows("SELECT version FROM permission_version", &[]).await.map(|_| ())

@@ -4,9 +4,11 @@
 //! `wheelhouse dev`, point it at the same Redis and database (`wheelhouse dev` prints both):
 //!
 //! ```text
-//! cargo run --example checksum_worker
-//! wheelhouse job submit checksum --title "What is in /usr/bin" --parameters '{"folder":"/usr/bin"}' --wait
+//! WHEELHOUSE__WORKER__FILES_ROOT=/usr cargo run --example checksum_worker
+//! wheelhouse job submit checksum --title "What is in /usr/bin" --parameters '{"folder":"bin"}' --wait
 //! ```
+//!
+//! Whoever may create jobs chooses the folder, so it is read beneath `worker.files_root` alone.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -40,7 +42,8 @@ impl Job for Checksum {
         // Wrong parameters fail the job for good: no retry can help.
         let parameters: Parameters = ctx.parameters_as()?;
         let mut cursor: Cursor = ctx.resume_point()?.unwrap_or_default();
-        let files = ctx.blocking(move |_| list(&parameters.folder)).await?;
+        // Always in the same order: the cursor counts on it.
+        let files = ctx.blocking(move |ctx| ctx.list_files(&parameters.folder)).await?;
 
         while let Some(file) = files.get(cursor.done).cloned() {
             // Here it waits while it is paused, and leaves when it is cancelled.
@@ -69,22 +72,8 @@ impl Job for Checksum {
     }
 }
 
-/// The files of a folder, always in the same order: the cursor counts on it.
-fn list(folder: &Path) -> Result<Vec<PathBuf>, JobError> {
-    let unreadable = |e: std::io::Error| JobError::Permanent(format!("Cannot read {}: {e}", folder.display()));
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(unreadable)? {
-        let path = entry.map_err(unreadable)?.path();
-        if path.is_file() {
-            files.push(path);
-        }
-    }
-    files.sort();
-    Ok(files)
-}
-
 fn checksum(ctx: &JobContext, path: &Path) -> Result<String, JobError> {
-    let mut file = std::fs::File::open(path).map_err(JobError::failed)?;
+    let mut file = ctx.open_file(path)?;
     let mut digest = Sha256::new();
     let mut block = vec![0; 1 << 20];
     loop {

@@ -221,15 +221,14 @@ async fn two_hundred_and_fifty_jobs_under_way_are_cancelled_in_one_batch_with_ev
     let mut fleet = Fleet::new();
     let (a, b) = (fleet.gateway(), fleet.gateway());
     for _ in 0..2 {
-        fleet.worker();
+        fleet.demo_worker();
     }
     operator(&fleet, "ann").await;
     fleet.permit("ann", "campaigns.*").await;
     let rows: String = (0..100).map(|n| format!("{n},some words\n")).collect();
-    let file = fleet.folder().join("rows.csv");
-    std::fs::write(&file, rows).expect("write");
+    std::fs::write(fleet.folder().join("rows.csv"), rows).expect("write");
     // Each would take minutes: some run when the batch comes, and the others wait for a place.
-    let parameters = json!({"path": file, "first_row": 1, "rows": 99, "rows_per_second": 1});
+    let parameters = json!({"path": "rows.csv", "first_row": 1, "rows": 99, "rows_per_second": 1});
     let jobs: Vec<_> =
         (0..250).map(|n| json!({"id": format!("j{n}"), "job_type": "demo_step", "parameters": parameters})).collect();
     std::fs::write(fleet.folder().join("jobs.json"), json!(jobs).to_string()).expect("write");
@@ -397,7 +396,7 @@ async fn a_job_that_fails_twice_completes_at_its_third_try_and_says_what_it_coul
     let mut fleet = Fleet::new();
     fleet.permit("ann", "*").await;
     let gateway = fleet.gateway();
-    fleet.worker();
+    fleet.demo_worker();
     let (url, token) = (format!("http://{}", fleet.process(gateway).address), fleet.token("ann", "acme"));
     let cli = |args: &[&str]| {
         let mut command = fleet.command(args);
@@ -406,8 +405,8 @@ async fn a_job_that_fails_twice_completes_at_its_third_try_and_says_what_it_coul
     };
     // A link that leads to itself stands where the file should be: that may pass.
     let file = fleet.folder().join("orders.csv");
-    std::os::unix::fs::symlink(&file, &file).expect("link");
-    let parameters = json!({ "path": file }).to_string();
+    std::os::unix::fs::symlink("orders.csv", &file).expect("link");
+    let parameters = json!({ "path": "orders.csv" }).to_string();
     let submit = ["job", "submit", "csv_import", "--id", "j1", "--parameters", &parameters];
     let (code, _) = cli(&[&submit[..], &["--max-retries", "50", "--timeout", "10m"]].concat());
     assert_eq!(code, Some(0));
@@ -465,4 +464,38 @@ async fn a_bench_puts_load_on_a_running_gateway_and_takes_its_rows_away() {
             .await
             .expect("count");
     assert_eq!(left, (0, 0));
+}
+
+/// Whoever may create jobs must find no kind in production that nobody meant to offer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_production_worker_knows_none_of_the_demos_kinds_and_leaves_such_jobs_alone() {
+    let mut fleet = Fleet::new();
+    fleet.permit("ann", "*").await;
+    let gateway = fleet.gateway();
+    // Also where it is given a folder of files, for job code of somebody's own.
+    fleet.set("WORKER__FILES_ROOT", &fleet.folder().display().to_string());
+    let plain = fleet.worker();
+    std::fs::write(fleet.folder().join("rows.csv"), "id\n1\n").expect("write the file");
+    let (url, token) = (format!("http://{}", fleet.process(gateway).address), fleet.token("ann", "acme"));
+    let cli = |fleet: &Fleet, args: &[&str]| {
+        let mut command = fleet.command(args);
+        let done = command.env("WHEELHOUSE_URL", &url).env("WHEELHOUSE_TOKEN", &token).output().expect("run the CLI");
+        assert!(done.status.success(), "{args:?}: {}", String::from_utf8_lossy(&done.stderr));
+    };
+    cli(&fleet, &["job", "submit", "csv_import", "--id", "i1", "--parameters", r#"{"path":"rows.csv"}"#]);
+    cli(
+        &fleet,
+        &["job", "submit", "demo_step", "--id", "s1", "--parameters", r#"{"path":"rows.csv","first_row":1,"rows":1}"#],
+    );
+    // By the time that another worker has started, the first has looked for jobs more than once.
+    let demo = fleet.demo_worker();
+    for id in ["i1", "s1"] {
+        cli(&fleet, &["job", "show", id, "--follow"]);
+        assert_eq!(fleet.status("acme", id).await, "completed");
+    }
+    let log = fleet.log();
+    let started: Vec<&str> = log.lines().filter(|line| line.contains("\"worker.job_started\"")).collect();
+    let of = |handle| format!("\"worker_id\":\"worker-{}-", fleet.process(handle).id());
+    assert_eq!(started.len(), 2, "{started:#?}");
+    assert!(started.iter().all(|line| line.contains(&of(demo)) && !line.contains(&of(plain))), "{started:#?}");
 }

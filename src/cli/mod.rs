@@ -85,6 +85,9 @@ enum Command {
     /// Measure how much a deployment can carry.
     #[command(subcommand)]
     Bench(bench::BenchCommand),
+    /// Run a worker that knows the kinds of job of the demo: what `wheelhouse dev` starts.
+    #[command(hide = true)]
+    DemoWorker(serve::DemoWorkerArgs),
     /// Run a program that ends when this process's parent does.
     #[command(hide = true)]
     WatchChild(watch::WatchArgs),
@@ -155,6 +158,9 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     if let Command::Gateway(args) = &cli.command {
         overrides.extend(args.overrides());
     }
+    if let Command::DemoWorker(args) = &cli.command {
+        overrides.extend(args.overrides());
+    }
     // Beside a `wheelhouse dev` in this folder, what is to work on its Redis and database finds them by itself.
     let beside_dev = cli.config.is_none() && cli.command.takes_dev() && !is_told_where(&overrides);
     let file = if beside_dev { dev::running(Path::new(dev::FOLDER)) } else { cli.config };
@@ -176,6 +182,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Inspect(command) => inspect::inspect(command, settings()?).await,
         Command::Audit(args) => audit::audit(args, settings()?).await,
         Command::Bench(command) => bench::bench(command, settings).await,
+        Command::DemoWorker(_) => serve::demo_worker(settings()?).await,
         Command::WatchChild(args) => watch::watch(args).await,
     }
 }

@@ -19,7 +19,7 @@ use crate::domain::{Action, JobStatus, RequestId, ResourceId, ResourceKind};
 pub(super) enum JobCommand {
     /// Submit a job for workers to run.
     #[command(
-        after_help = "Example: wheelhouse job submit csv_import --title Customers --parameters '{\"path\":\"customers.csv\"}' --wait"
+        after_help = "Example: wheelhouse job submit letters --title Spring --parameters '{\"recipients\":[\"ann@example.com\"]}' --wait"
     )]
     Submit(SubmitArgs),
     /// List jobs, newest first.

@@ -60,14 +60,35 @@ pub(super) async fn gateway(settings: Settings) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// A worker that carries out commands and knows no kind of job: whoever may create jobs must not find any there that
+/// nobody meant to offer. Kinds are taught in a program of one's own, with `WorkerBuilder::job`.
 pub(super) async fn worker(settings: Settings) -> anyhow::Result<ExitCode> {
     telemetry::log::init(&settings.log);
-    work::WorkerBuilder::new(settings)
-        .built_in_jobs()
-        .build()
-        .run(stop_signals()?)
-        .await
-        .context("the worker ended")?;
+    run_worker(work::WorkerBuilder::new(settings)).await
+}
+
+/// The folder of the demo's files.
+#[derive(Debug, Args)]
+pub(super) struct DemoWorkerArgs {
+    /// The only folder that its jobs may read.
+    #[arg(long, value_name = "DIR")]
+    files_root: String,
+}
+
+impl DemoWorkerArgs {
+    pub(super) fn overrides(&self) -> Overrides {
+        vec![("worker.files_root".to_owned(), self.files_root.clone())]
+    }
+}
+
+/// A worker of `wheelhouse dev`: it knows the kinds of the demo, too.
+pub(super) async fn demo_worker(settings: Settings) -> anyhow::Result<ExitCode> {
+    telemetry::log::init(&settings.log);
+    run_worker(work::WorkerBuilder::new(settings).demo_jobs()).await
+}
+
+async fn run_worker(builder: work::WorkerBuilder) -> anyhow::Result<ExitCode> {
+    builder.build().run(stop_signals()?).await.context("the worker ended")?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -76,6 +76,7 @@ pub fn load_from(
             tenants: read.tenants()?,
             concurrency: read.number("worker.concurrency", 1, 10_000)? as usize,
             grace: read.seconds("worker.grace_seconds", 0, DAY)?,
+            files_root: read.optional("worker.files_root")?.map(PathBuf::from),
             deaths_per_job: read.number("worker.deaths_per_job", 1, 1_000_000)? as u32,
         },
         command: Command {

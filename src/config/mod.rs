@@ -124,6 +124,8 @@ pub struct Worker {
     pub concurrency: usize,
     /// Between asking a program to end and killing it.
     pub grace: Duration,
+    /// The folder beneath which job code may read files that its parameters name. `None`: none at all.
+    pub files_root: Option<PathBuf>,
     /// Workers that may die in one job, without its getting further, before it has failed.
     pub deaths_per_job: u32,
 }

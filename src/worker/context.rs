@@ -1,6 +1,8 @@
 //! What job code has in its hands while it runs.
 
+use std::fs::File;
 use std::future::Future;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -9,6 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use super::child::{ChildProgram, Children};
 use super::core::Core;
+use super::files::Files;
 use super::gate::Gate;
 use super::job::{Cancelled, JobError};
 use super::process::Program;
@@ -41,6 +44,7 @@ struct Inner {
     gate: Arc<Gate>,
     report: Arc<Report>,
     children: Arc<Children>,
+    files: Files,
     store: Store,
     tracker: TaskTracker,
 }
@@ -54,7 +58,8 @@ impl JobContext {
         core: &Core,
     ) -> Self {
         let (store, tracker) = (core.store.clone(), core.tracker.clone());
-        Self { inner: Arc::new(Inner { hosted, gate, report, children, store, tracker }) }
+        let files = Files::new(core.settings.worker.files_root.clone());
+        Self { inner: Arc::new(Inner { hosted, gate, report, children, files, store, tracker }) }
     }
 
     /// The job's row as it was when this run began.
@@ -130,7 +135,14 @@ impl JobContext {
             .as_ref()
             .map(|point| T::deserialize(point))
             .transpose()
-            .map_err(|e| JobError::Permanent(format!("The resume point of an earlier run cannot be read: {e}")))
+            .map_err(|error| {
+                // The error quotes values, and whoever may read the job reads its error: only the log gets it.
+                tracing::error!(job_id = %self.resource().id, tenant_id = %self.resource().tenant, %error, "worker.resume_point_unreadable");
+                JobError::Permanent(
+                    "The resume point that an earlier run saved is not of the form that this code reads (the worker's log has the details)"
+                        .to_owned(),
+                )
+            })
     }
 
     /// As [`checkpoint`](Self::checkpoint), for code on a thread of [`blocking`](Self::blocking). It also
@@ -157,6 +169,22 @@ impl JobContext {
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
             Err(error) => Err(JobError::failed(error)),
         }
+    }
+
+    /// Opens a regular file whose path comes from the job's parameters, beneath the folder that the worker's setting
+    /// `worker.files_root` names. Whoever may create jobs chooses that path, so nothing leads out of the folder: no
+    /// absolute path, no `..`, no link; pipes and devices are refused, and so is every file where the setting names no
+    /// folder. Blocks: call it inside [`blocking`](Self::blocking).
+    ///
+    /// Errors are shown to everybody who may read the job: say in them where a file is wrong, and not what it contains.
+    pub fn open_file(&self, path: impl AsRef<Path>) -> Result<File, JobError> {
+        self.inner.files.open(path.as_ref())
+    }
+
+    /// The regular files in a folder beneath `worker.files_root`, sorted, each as [`open_file`](Self::open_file) takes
+    /// it; `.` is that folder itself. Links and folders in it are left out. Blocks, as `open_file` does.
+    pub fn list_files(&self, folder: impl AsRef<Path>) -> Result<Vec<PathBuf>, JobError> {
+        self.inner.files.list(folder.as_ref())
     }
 
     /// Starts a program that belongs to the job: it stands still while the job is paused, and is gone

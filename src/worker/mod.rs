@@ -7,13 +7,13 @@
 //! | `control`, `waiting` | hears that a resource has a command; polls, in case it did not; claims, each tenant in its turn |
 //! | `execute`, `job_command`, `campaign_command`, `bring` | one claimed command, up to its one result |
 //! | `dispatch`, `runtime` | takes jobs that wait in SQL, and runs their code |
-//! | `gate`, `context`, `job`, `child` | what job code is written against |
+//! | `gate`, `context`, `job`, `child`, `files` | what job code is written against |
 //! | `hosts`, `tend`, `report`, `timeout` | the runs hosted here: renewals, progress, their recorded end |
 //! | `reaper` | heartbeats, and the jobs of workers that have none any more |
 //! | `news`, `audit`, `upkeep` | campaign progress; audit entries on their way to SQL; what one worker does for all |
 //! | `attached` | all of that for the one job of `wheelhouse run` |
 //! | `process` | programs as work: stopped, continued and ended with all that belongs to them |
-//! | `jobs` | the kinds of job that come with Wheelhouse |
+//! | `jobs` | the kinds of job of the demo |
 //!
 //! Start with [`Job`] to write a kind of job of your own.
 
@@ -27,6 +27,7 @@ mod control;
 mod core;
 mod dispatch;
 mod execute;
+mod files;
 mod gate;
 mod hosted;
 mod hosts;
@@ -44,6 +45,7 @@ mod timeout;
 mod upkeep;
 mod waiting;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,6 +58,7 @@ pub use hosted::{Controlled, Reached};
 pub use job::{Cancelled, Job, JobError};
 
 use self::core::Core;
+use self::files::Files;
 use crate::broker::{Broker, BrokerError, Subscriber};
 use crate::config::Settings;
 use crate::domain::WorkerId;
@@ -78,6 +81,9 @@ pub enum WorkerError {
     /// The tables are missing or old.
     #[error("the database is not up to date: run `wheelhouse migrate` first")]
     NotMigrated,
+    /// The folder of the setting `worker.files_root` cannot be opened.
+    #[error("setting worker.files_root: cannot open the folder {}: {}", .0.display(), .1)]
+    FilesRoot(PathBuf, std::io::Error),
 }
 
 /// Puts a worker together.
@@ -105,8 +111,9 @@ impl WorkerBuilder {
         self
     }
 
-    /// The kinds that come with Wheelhouse: `csv_import` and `demo_step`.
-    pub fn built_in_jobs(self) -> Self {
+    /// The kinds of the demo, `csv_import` and `demo_step`, which read files beneath `worker.files_root`. Only
+    /// `wheelhouse dev` starts workers that know them.
+    pub fn demo_jobs(self) -> Self {
         self.job("csv_import", jobs::CsvImport).job("demo_step", jobs::DemoStep)
     }
 
@@ -140,6 +147,10 @@ impl Worker {
     /// Works until `stop` is cancelled; then takes up nothing new, hands its jobs back at their next
     /// checkpoint (within `worker.grace_seconds`), finishes the commands under way, and returns.
     pub async fn run(self, stop: CancellationToken) -> Result<(), WorkerError> {
+        if let Some(root) = &self.settings.worker.files_root {
+            let files = Files::new(Some(root.clone()));
+            files.check().map_err(|error| WorkerError::FilesRoot(root.clone(), error))?;
+        }
         let store = Store::open(&self.settings.database).await?;
         if !store.is_migrated().await? {
             return Err(WorkerError::NotMigrated);

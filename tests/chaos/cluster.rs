@@ -63,7 +63,7 @@ impl Cluster {
             cluster.add(Process::Gateway(n), &["gateway"]).await;
         }
         for n in 0..WORKERS {
-            cluster.add(Process::Worker(n), &["worker"]).await;
+            cluster.add_worker(Process::Worker(n)).await;
         }
         for (n, job) in plan.attached().enumerate() {
             let endless = "while :; do sleep 0.3; done";
@@ -101,10 +101,10 @@ impl Cluster {
 
     /// The plan's users and rows, put there by plain SQL.
     async fn fill(&self, plan: &Plan) {
-        let file = self.fleet.folder().join("rows.csv");
-        std::fs::write(&file, "one,two\n".repeat(ROWS as usize)).expect("write the file of the queued jobs");
+        std::fs::write(self.fleet.folder().join("rows.csv"), "one,two\n".repeat(ROWS as usize))
+            .expect("write the file of the queued jobs");
         let parameters = serde_json::json!({
-            "path": file, "first_row": 1, "rows": ROWS, "rows_per_second": ROWS_PER_SECOND,
+            "path": "rows.csv", "first_row": 1, "rows": ROWS, "rows_per_second": ROWS_PER_SECOND,
         });
         let mut text = String::new();
         for (user, rights) in &plan.rights {
@@ -132,6 +132,12 @@ impl Cluster {
             };
         }
         self.sql.run(&text).await.expect("insert the rows of the plan");
+    }
+
+    /// Starts one more worker, which knows the kind of the queued jobs.
+    pub async fn add_worker(&mut self, process: Process) {
+        let files = self.fleet.folder().display().to_string();
+        self.add(process, &["demo-worker", "--files-root", &files]).await;
     }
 
     /// Starts one more process.

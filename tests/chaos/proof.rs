@@ -67,7 +67,7 @@ async fn a_worker_sleeps_in_its_first_try(switch: Option<&'static str>) -> Optio
     let plan = plan();
     let mut cluster = Cluster::without_processes(&plan, switch).await;
     cluster.add(Process::Gateway(0), &["gateway"]).await;
-    cluster.add(SLEEPER, &["worker"]).await;
+    cluster.add_worker(SLEEPER).await;
     cluster.all_up().await;
     until("the first worker is there", async || cluster.log(SLEEPER).contains("worker.started")).await;
     // It claims the command and cannot write the row: that is where it falls asleep.
@@ -83,7 +83,7 @@ async fn a_worker_sleeps_in_its_first_try(switch: Option<&'static str>) -> Optio
         while clients.join_next().await.is_some() {}
         return None;
     }
-    cluster.add(HEIR, &["worker"]).await;
+    cluster.add_worker(HEIR).await;
     until("the lease ends and another claims", async || cluster.log(HEIR).contains("worker.command_claimed")).await;
     cluster.act(Act::UnlockSql).await;
     let reader = Reader::new(&cluster.settings()).await;

@@ -32,6 +32,13 @@ pub struct Process {
     pub address: String,
 }
 
+impl Process {
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+}
+
 /// Which process of a fleet.
 #[derive(Debug, Clone, Copy)]
 pub struct Handle(usize);
@@ -138,6 +145,19 @@ impl Fleet {
     /// Starts a worker and waits until it says that it works: its heartbeat and its subscriptions stand.
     pub fn worker(&mut self) -> Handle {
         let worker = self.worker_soon();
+        self.until_started(worker)
+    }
+
+    /// As [`Self::worker`], one that knows the kinds of job of the demo, and reads files beneath the fleet's folder.
+    pub fn demo_worker(&mut self) -> Handle {
+        let root = self.folder().display().to_string();
+        let child = self.spawn(self.command(&["demo-worker", "--files-root", &root]));
+        self.processes.push(Process { child, address: String::new() });
+        self.until_started(Handle(self.processes.len() - 1))
+    }
+
+    /// Waits until a worker says that it works.
+    fn until_started(&self, worker: Handle) -> Handle {
         let own = format!("\"worker_id\":\"worker-{}-", self.process(worker).child.id());
         let begun = Instant::now();
         while !self.log().lines().any(|line| line.contains("\"worker.started\"") && line.contains(&own)) {

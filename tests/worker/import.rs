@@ -1,4 +1,4 @@
-//! The built-in kinds of job, on real files.
+//! The kinds of job of the demo, on real files.
 
 use serde_json::json;
 use wheelhouse::domain::{Action, JobStatus};
@@ -15,9 +15,9 @@ async fn an_import_that_is_paused_and_interrupted_brings_in_each_row_once() {
     let world = World::new().await;
     let path = world.folder().join("orders.csv");
     generate_csv(&path, ROWS).expect("write the file");
-    let first = world.worker("w1", WorkerBuilder::built_in_jobs).await;
+    let first = world.worker("w1", WorkerBuilder::demo_jobs).await;
     // Slow enough to be met in the middle of it: at full speed it could be through before this test looks again.
-    let parameters = json!({ "path": path, "batch_rows": 1_000, "rows_per_second": 20_000 });
+    let parameters = json!({ "path": "orders.csv", "batch_rows": 1_000, "rows_per_second": 20_000 });
     let import = NewJob { job_type: "csv_import".to_owned(), parameters, ..blank("import") };
     let job = world.make(import).await;
     let at = |rows: i64| {
@@ -39,11 +39,11 @@ async fn an_import_that_is_paused_and_interrupted_brings_in_each_row_once() {
     at(paused + 20_000).await;
     // Dies without a word: what it did in its last second is done again, and changes nothing.
     first.crash().await;
-    let second = world.worker("w2", WorkerBuilder::built_in_jobs).await;
+    let second = world.worker("w2", WorkerBuilder::demo_jobs).await;
     at(paused + 60_000).await;
     second.drain().await;
     assert_eq!(world.row(&job).await.status, JobStatus::Pending);
-    let third = world.worker("w3", WorkerBuilder::built_in_jobs).await;
+    let third = world.worker("w3", WorkerBuilder::demo_jobs).await;
     let row = world.until_status(&job, JobStatus::Completed).await;
     assert_eq!(row.result, json!({ "rows": ROWS, "imported": ROWS, "failed": 0 }));
     assert_eq!(world.store.imported(&job).await.expect("count"), ROWS as i64);
@@ -58,9 +58,9 @@ async fn rows_that_cannot_be_read_are_counted_and_the_others_come_in() {
     let mut text = b"id,name\n1,Ada\n2\n3,\"a,\nb\"\n4,x,y\n".to_vec();
     text.extend(b"5,\xff\xfe\n6,last");
     std::fs::write(&path, text).expect("write the file");
-    let worker = world.worker("w1", WorkerBuilder::built_in_jobs).await;
+    let worker = world.worker("w1", WorkerBuilder::demo_jobs).await;
     let import = |id: &str, parameters| NewJob { job_type: "csv_import".to_owned(), parameters, ..blank(id) };
-    let job = world.make(import("mixed", json!({ "path": path, "batch_rows": 2 }))).await;
+    let job = world.make(import("mixed", json!({ "path": "mixed.csv", "batch_rows": 2 }))).await;
     let row = world.until_status(&job, JobStatus::Completed).await;
     assert_eq!(row.result, json!({ "rows": 6, "imported": 3, "failed": 3 }));
     assert_eq!((row.progress.items_succeeded, row.progress.items_failed), (3, 3));
@@ -69,7 +69,7 @@ async fn rows_that_cannot_be_read_are_counted_and_the_others_come_in() {
     let rows = world.store.failed_items(&filter).await.expect("read").items;
     let told: Vec<&str> = rows.iter().map(|row| row.failed.item.as_str()).collect();
     assert_eq!(told, ["row 2", "row 4", "row 5"]);
-    for (row, words) in rows.iter().zip(["1 field", "3 fields", "column name is not UTF-8"]) {
+    for (row, words) in rows.iter().zip(["1 field", "3 fields", "column 2 is not UTF-8"]) {
         assert!(row.failed.error.contains(words), "{row:?}");
     }
 
@@ -80,12 +80,11 @@ async fn rows_that_cannot_be_read_are_counted_and_the_others_come_in() {
     let headless = world.folder().join("headless.csv");
     std::fs::write(&headless, vec![0; 9 * 1024 * 1024]).expect("write");
     for (id, parameters, words) in [
-        ("pipe", json!({ "path": pipe }), "is not a file"),
-        ("device", json!({ "path": "/dev/zero" }), "is not a file"),
-        ("folder", json!({ "path": world.folder() }), "is not a file"),
-        ("endless", json!({ "path": endless }), "Row 1: it is longer than 8 MiB"),
-        ("headless", json!({ "path": headless }), "it is longer than 8 MiB; is this a CSV file?"),
-        ("missing", json!({ "path": "/nowhere/at/all.csv" }), "There is no file"),
+        ("pipe", json!({ "path": "pipe" }), "is not a file"),
+        ("folder", json!({ "path": "." }), "is not a file"),
+        ("endless", json!({ "path": "endless.csv" }), "Row 1: it is longer than 8 MiB"),
+        ("headless", json!({ "path": "headless.csv" }), "it is longer than 8 MiB; is this a CSV file?"),
+        ("missing", json!({ "path": "nowhere/at/all.csv" }), "There is no file"),
         ("wrong", json!({ "file": "x" }), "The parameters are wrong"),
     ] {
         let job = world.make(import(id, parameters)).await;
@@ -96,14 +95,96 @@ async fn rows_that_cannot_be_read_are_counted_and_the_others_come_in() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_path_of_a_job_leads_out_of_the_folder_and_no_error_tells_what_a_file_contains() {
+    use std::os::unix::fs::symlink;
+    let outside = tempfile::tempdir().expect("folder");
+    let secret = outside.path().join("secret.csv");
+    std::fs::write(&secret, "SECRET_HEADER\nSECRET_ROW\n").expect("write the file");
+    let root = tempfile::tempdir().expect("folder");
+    let world = World::with(&[("worker.files_root", &root.path().display().to_string())]).await;
+    std::fs::create_dir(root.path().join("in")).expect("folder");
+    for (link, target) in [
+        ("link.csv", secret.as_path()),
+        ("folder", outside.path()),
+        ("environment", std::path::Path::new("/proc/self/environ")),
+        ("in/up", std::path::Path::new("../..")),
+        ("zeros", std::path::Path::new("/dev/zero")),
+    ] {
+        symlink(target, root.path().join(link)).expect("link");
+    }
+    let climb = format!("in/up/{}/secret.csv", outside.path().file_name().expect("name").display());
+    let up = format!("../{}/secret.csv", outside.path().file_name().expect("name").display());
+    // Also what is no secret at all: a link inside the folder leads where it says.
+    std::fs::write(root.path().join("in/plain.csv"), "id\n1\n").expect("write the file");
+    symlink("in/plain.csv", root.path().join("inner.csv")).expect("link");
+    // Contents that are wrong in every way, row by row.
+    let mut text = b"SECRET_HEADER,SECRET_COLUMN\nSECRET_ROW\nSECRET_ROW,SECRET,SECRET\n".to_vec();
+    text.extend(b"SECRET_ROW,SECRET\xff\nSECRET_ROW,SECRET\0\n");
+    std::fs::write(root.path().join("wrong.csv"), text).expect("write the file");
+
+    let worker = world.worker("w1", WorkerBuilder::demo_jobs).await;
+    let paths = [&secret.display().to_string(), &climb, &up, "link.csv", "folder/secret.csv", "environment", "zeros"];
+    let kinds = [("csv_import", json!({})), ("demo_step", json!({ "first_row": 1, "rows": 5 }))];
+    for (kind, parameters) in &kinds {
+        for (n, path) in paths.iter().enumerate() {
+            let mut parameters = parameters.clone();
+            parameters["path"] = json!(path);
+            let id = format!("{}-{n}", kind.replace('_', "-"));
+            let job = world.make(NewJob { job_type: (*kind).to_owned(), parameters, ..blank(&id) }).await;
+            let row = world.until_status(&job, JobStatus::Failed).await;
+            let error = row.error_message.unwrap_or_default();
+            assert!(error.contains("is not beneath the worker's folder of files"), "{path}: {error}");
+            assert_eq!(world.store.imported(&job).await.expect("count"), 0, "{path}");
+        }
+    }
+    let import = |id: &str, path: &str| NewJob {
+        job_type: "csv_import".to_owned(),
+        parameters: json!({ "path": path }),
+        ..blank(id)
+    };
+    let job = world.make(import("inner", "inner.csv")).await;
+    world.until_status(&job, JobStatus::Completed).await;
+    let job = world.make(import("wrong", "wrong.csv")).await;
+    let row = world.until_status(&job, JobStatus::Completed).await;
+    assert_eq!(row.result, json!({ "rows": 4, "imported": 0, "failed": 4 }));
+    let filter = FailedItemFilter { job, after: None, limit: 10 };
+    let told: Vec<_> = world.store.failed_items(&filter).await.expect("read").items;
+    let words: Vec<&str> = told.iter().map(|told| told.failed.error.as_str()).collect();
+    let expected = [
+        "has 1 field, and the header has 2",
+        "has 3 fields, and the header has 2",
+        "column 2 is not UTF-8",
+        "column 2 contains a zero byte",
+    ];
+    assert_eq!(words, expected);
+    worker.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_whose_settings_name_no_folder_reads_no_file() {
+    let world = World::with(&[("worker.files_root", "")]).await;
+    std::fs::write(world.folder().join("rows.csv"), "id\n1\n").expect("write the file");
+    let worker = world.worker("w1", WorkerBuilder::demo_jobs).await;
+    for path in ["rows.csv".to_owned(), world.folder().join("rows.csv").display().to_string()] {
+        let parameters = json!({ "path": path });
+        let id = format!("import-{}", path.len());
+        let job = world.make(NewJob { job_type: "csv_import".to_owned(), parameters, ..blank(&id) }).await;
+        let row = world.until_status(&job, JobStatus::Failed).await;
+        assert!(row.error_message.is_some_and(|error| error.contains("worker.files_root names no folder")));
+    }
+    worker.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_steps_of_a_campaign_read_their_share_of_the_file() {
     let world = World::new().await;
     let path = world.folder().join("orders.csv");
     generate_csv(&path, 500).expect("write the file");
-    let worker = world.worker("w1", WorkerBuilder::built_in_jobs).await;
+    let worker = world.worker("w1", WorkerBuilder::demo_jobs).await;
     let mut fingerprints = std::collections::HashSet::new();
     for (n, (first_row, rows)) in [(1, 200), (201, 200), (401, 100)].into_iter().enumerate() {
-        let parameters = json!({ "path": path, "first_row": first_row, "rows": rows, "rows_per_second": 2_000 });
+        let parameters =
+            json!({ "path": "orders.csv", "first_row": first_row, "rows": rows, "rows_per_second": 2_000 });
         let step = NewJob { job_type: "demo_step".to_owned(), parameters, ..blank(&format!("step-{n}")) };
         let job = world.make(step).await;
         let row = world.until_status(&job, JobStatus::Completed).await;
@@ -115,7 +196,8 @@ async fn the_steps_of_a_campaign_read_their_share_of_the_file() {
     // Told where its share begins, it finds the same without reading what comes before.
     for (n, first_byte) in row_starts(&path, 200).expect("read the file").into_iter().enumerate() {
         let (first_row, rows) = (n * 200 + 1, if n < 2 { 200 } else { 100 });
-        let parameters = json!({ "path": path, "first_row": first_row, "first_byte": first_byte, "rows": rows });
+        let parameters =
+            json!({ "path": "orders.csv", "first_row": first_row, "first_byte": first_byte, "rows": rows });
         let step = NewJob { job_type: "demo_step".to_owned(), parameters, ..blank(&format!("direct-{n}")) };
         let row = world.until_status(&world.make(step).await, JobStatus::Completed).await;
         assert!(fingerprints.remove(&row.result["sha256"].to_string()), "share {n}: {:?}", row.result);

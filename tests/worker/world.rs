@@ -69,6 +69,7 @@ impl World {
             ("redis.url".to_owned(), redis.url()),
             ("database.url".to_owned(), format!("sqlite://{}", folder.path().join("wheelhouse.db").display())),
             ("worker.grace_seconds".to_owned(), "5".to_owned()),
+            ("worker.files_root".to_owned(), folder.path().display().to_string()),
         ];
         all.extend(overrides.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
         let settings = config::load_from(None, std::iter::empty(), all).expect("settings");

@@ -8,7 +8,9 @@ use crate::domain::{JobStatus, ResourceId, TenantId, UserId};
 use crate::store::{CampaignFilter, JobFilter, NewCampaign, NewJob, Store};
 use crate::worker::jobs;
 
-/// Rows of the file to import.
+/// The file to import, in the folder that the demo's jobs may read.
+const ORDERS: &str = "orders.csv";
+/// Rows of it.
 const ROWS: u64 = 200_000;
 /// Jobs of the campaign.
 const JOBS: usize = 300;
@@ -41,7 +43,7 @@ pub(super) async fn people(store: &Store) -> anyhow::Result<People> {
 
 /// What an earlier run left unfinished goes on; what is missing is made.
 pub(super) async fn work(store: &Store, tenant: &TenantId, folder: &Folder) -> anyhow::Result<Work> {
-    let file = folder.path("orders.csv");
+    let file = folder.files().join(ORDERS);
     if !file.exists() {
         println!("Writing {} with {ROWS} rows", file.display());
         let to = file.clone();
@@ -53,7 +55,7 @@ pub(super) async fn work(store: &Store, tenant: &TenantId, folder: &Folder) -> a
     let import = match unfinished(store, tenant, "csv_import").await? {
         Some(id) => id,
         None => {
-            let parameters = json!({"path": file, "rows_per_second": 1_000});
+            let parameters = json!({"path": ORDERS, "rows_per_second": 1_000});
             make_job(store, tenant, "csv_import", "Import of orders.csv", parameters).await?
         }
     };
@@ -120,7 +122,7 @@ async fn make_campaign(store: &Store, tenant: &TenantId, file: &std::path::Path)
     let jobs = starts.into_iter().take(JOBS).enumerate().map(|(n, first_byte)| {
         let first = n as u64 * per_job;
         let parameters = json!({
-            "path": file, "first_row": first + 1, "first_byte": first_byte, "rows": per_job, "rows_per_second": 150
+            "path": ORDERS, "first_row": first + 1, "first_byte": first_byte, "rows": per_job, "rows_per_second": 150
         });
         let job =
             new_job(tenant, "demo_step", format!("Digest of rows {} to {}", first + 1, first + per_job), parameters);

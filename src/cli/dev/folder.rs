@@ -15,6 +15,9 @@ use crate::cli::usage;
 /// Where a running `dev` says how its Redis, its database and its tokens are reached.
 pub(super) const SETTINGS: &str = "settings.toml";
 
+/// What the demo's jobs may read, and nothing else: the folder above it holds the key that signs tokens.
+const FILES: &str = "files";
+
 /// The folder, locked against a second `dev`.
 pub(super) struct Folder {
     root: PathBuf,
@@ -37,6 +40,7 @@ impl Folder {
             for name in [
                 "redis",
                 "logs",
+                FILES,
                 "secret",
                 "token",
                 "url",
@@ -57,7 +61,7 @@ impl Folder {
                 }
             }
         }
-        for name in ["redis", "logs"] {
+        for name in ["redis", "logs", FILES] {
             fs::create_dir_all(folder.path(name))?;
         }
         Ok(folder)
@@ -65,6 +69,11 @@ impl Folder {
 
     pub(super) fn path(&self, name: &str) -> PathBuf {
         self.root.join(name)
+    }
+
+    /// The only folder that the demo's jobs may read.
+    pub(super) fn files(&self) -> PathBuf {
+        self.path(FILES)
     }
 
     /// The database's address. A folder may have any name; an address has no spaces and no bare `%` or `?`.

@@ -47,7 +47,7 @@ pub(super) async fn dev(
     config_file: Option<PathBuf>,
     overrides: config::Overrides,
 ) -> anyhow::Result<ExitCode> {
-    const ITS_OWN: [&str; 4] = ["server.listen", "redis.url", "database.url", "auth.hs256_secret"];
+    const ITS_OWN: [&str; 5] = ["server.listen", "redis.url", "database.url", "auth.hs256_secret", "worker.files_root"];
     if let Some((key, _)) = overrides.iter().find(|(key, _)| ITS_OWN.contains(&key.as_str())) {
         return Err(super::usage(format!(
             "--set {key}: `wheelhouse dev` chooses that by itself (see --port, --data-dir)"

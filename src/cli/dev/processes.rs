@@ -30,6 +30,7 @@ pub(super) struct Processes {
     program: PathBuf,
     logs: PathBuf,
     redis_data: PathBuf,
+    files: PathBuf,
     /// What they are told, over everything else.
     own: Vec<(&'static str, String)>,
     config_file: Option<PathBuf>,
@@ -55,6 +56,7 @@ impl Processes {
             program: std::env::current_exe().context("cannot find its own program")?,
             logs: folder.path("logs"),
             redis_data: folder.path("redis"),
+            files: folder.files(),
             own: vec![
                 ("server.listen", settings.server.listen.to_string()),
                 ("redis.url", settings.redis.url.expose_secret().to_owned()),
@@ -103,7 +105,8 @@ impl Processes {
     }
 
     pub(super) fn worker(&mut self, number: usize) -> anyhow::Result<()> {
-        self.start(&format!("worker-{number}"), self.own(&["worker"]), true)
+        let files = self.files.display().to_string();
+        self.start(&format!("worker-{number}"), self.own(&["demo-worker", "--files-root", &files]), true)
     }
 
     /// The outside program of the demo, run through `wheelhouse run`.

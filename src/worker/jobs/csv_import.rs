@@ -18,9 +18,9 @@ const BATCH_ROWS_MOST: usize = 10_000;
 /// Tries of one batch while SQL is busy.
 const BATCH_TRIES: u32 = 6;
 
-/// The kind of job `csv_import`. Parameters: `path` (a CSV file with a header), `batch_rows` (500),
-/// `rows_per_second` (no limit). Rows that cannot be read are counted and kept as failed items (`row 17`, and what
-/// is wrong with it), and the import goes on.
+/// The kind of job `csv_import`. Parameters: `path` (a CSV file with a header, beneath `worker.files_root`),
+/// `batch_rows` (500), `rows_per_second` (no limit). Rows that cannot be read are counted and kept as failed items
+/// (`row 17`, and which kind of mistake it is, without a word of the row), and the import goes on.
 pub struct CsvImport;
 
 #[derive(Debug, Clone, Deserialize)]
@@ -53,7 +53,7 @@ impl Job for CsvImport {
             None => Cursor { total: count(&ctx, &parameters).await?, ..Cursor::default() },
         };
         let (path, place) = (parameters.path.clone(), cursor.place);
-        let mut rows = ctx.blocking(move |_| Rows::open(&path, place)).await?;
+        let mut rows = ctx.blocking(move |ctx| Rows::of(ctx.open_file(&path)?, &path, place)).await?;
         let mut pace = Pace::new(parameters.rows_per_second);
         loop {
             ctx.checkpoint().await?;
@@ -87,7 +87,7 @@ impl Job for CsvImport {
 async fn count(ctx: &JobContext, parameters: &Parameters) -> Result<u64, JobError> {
     let path = parameters.path.clone();
     ctx.blocking(move |ctx| {
-        let mut rows = Rows::open(&path, Place::default())?;
+        let mut rows = Rows::of(ctx.open_file(&path)?, &path, Place::default())?;
         loop {
             ctx.checkpoint_blocking()?;
             if rows.read(BATCH_ROWS_MOST)?.is_empty() {
@@ -119,11 +119,12 @@ fn sort(header: &[String], batch: Vec<ReadRow>) -> Sorted {
 
 fn object(header: &[String], record: &csv::ByteRecord) -> Result<String, String> {
     let mut fields = Map::with_capacity(header.len());
-    for (name, field) in header.iter().zip(record) {
-        let text = std::str::from_utf8(field).map_err(|_| format!("column {name} is not UTF-8"))?;
+    // A column is named by its number: the header is a part of the file's contents too.
+    for (number, (name, field)) in (1..).zip(header.iter().zip(record)) {
+        let text = std::str::from_utf8(field).map_err(|_| format!("column {number} is not UTF-8"))?;
         // PostgreSQL cannot store it.
         if text.contains('\0') {
-            return Err(format!("column {name} contains a zero byte"));
+            return Err(format!("column {number} contains a zero byte"));
         }
         fields.insert(name.clone(), text.into());
     }

@@ -15,7 +15,7 @@ use crate::domain::Progress;
 /// Rows between two checkpoints.
 const CHUNK: usize = 100;
 
-/// The kind of job `demo_step`. Parameters: `path`, `first_row` (1 is the first), `rows`, `first_byte` (where that
+/// The kind of job `demo_step`. Parameters: `path` (beneath `worker.files_root`), `first_row` (1 is the first), `rows`, `first_byte` (where that
 /// row begins: without it the file is read up to there), `rows_per_second` (no limit). It starts anew when it is interrupted: its share is small.
 pub struct DemoStep;
 
@@ -36,7 +36,8 @@ impl Job for DemoStep {
         // A step reads nothing of the file but its share, where it is told where that begins.
         let place =
             parameters.first_byte.map_or_else(Place::default, |byte| Place { byte, line: before + 2, row: before });
-        let mut rows = ctx.blocking(move |ctx| skip(ctx, Rows::open(&path, place)?, before)).await?;
+        let open = move |ctx: &JobContext| Rows::of(ctx.open_file(&path)?, &path, place);
+        let mut rows = ctx.blocking(move |ctx| skip(ctx, open(ctx)?, before)).await?;
         let mut pace = Pace::new(parameters.rows_per_second);
         let (mut done, mut words, mut fingerprint) = (0_u64, 0_u64, Sha256::new());
         while done < parameters.rows {

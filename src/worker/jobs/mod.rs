@@ -1,4 +1,5 @@
-//! The kinds of job that come with Wheelhouse: real work, and examples of how job code is written.
+//! The kinds of job of `wheelhouse dev`'s demo: real work, and examples of how job code is written. No other worker knows
+//! them.
 
 mod csv_import;
 mod demo_step;

@@ -40,28 +40,21 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    /// Opens a file with a header, and goes to a place in it.
-    pub(super) fn open(path: &Path, place: Place) -> Result<Self, JobError> {
-        let unreadable = |e: &dyn std::fmt::Display| JobError::Failed(format!("Cannot read {}: {e}", path.display()));
-        let missing = |e: io::Error| match e.kind() {
-            io::ErrorKind::NotFound => JobError::Permanent(format!("There is no file {}", path.display())),
-            _ => unreadable(&e),
-        };
-        // Before it is opened: opening a pipe waits for its other end, and nobody could cancel that.
-        if !path.metadata().map_err(missing)?.is_file() {
-            return Err(JobError::Permanent(format!("{} is not a file", path.display())));
-        }
-        let file = File::open(path).map_err(missing)?;
+    /// Goes to a place in an open file with a header; `name` is what errors call it. Errors say where a file is wrong
+    /// and never what it contains: whoever may read the job reads them.
+    pub(super) fn of(file: File, name: &Path, place: Place) -> Result<Self, JobError> {
+        let name = name.display();
+        let unreadable = |e: &dyn std::fmt::Display| JobError::Failed(format!("Cannot read {name}: {e}"));
         let bytes = file.metadata().map_err(|e| unreadable(&e))?.len();
         let ration = Arc::new(AtomicU64::new(ROW));
         let mut reader = ReaderBuilder::new().from_reader(Rationed { file, left: ration.clone() });
         let header = reader.byte_headers().map_err(|e| match ration.load(Ordering::Relaxed) {
-            0 => JobError::Permanent(format!("The header of {}: {e}", path.display())),
+            0 => JobError::Permanent(format!("The header of {name}: {e}")),
             _ => unreadable(&e),
         })?;
         let header = header.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect();
         if place.byte > bytes {
-            return Err(JobError::Permanent(format!("{} has become shorter since the import began", path.display())));
+            return Err(JobError::Permanent(format!("{name} has become shorter since the import began")));
         }
         if place.byte > 0 {
             let mut position = Position::new();
@@ -116,7 +109,7 @@ impl Rows {
                     return Err(JobError::Permanent(format!("Row {}: {error}", self.place.row + 1)));
                 }
                 Err(error) if error.is_io_error() => return Err(JobError::failed(format!("Cannot read on: {error}"))),
-                Err(error) => Err(error.to_string()),
+                Err(error) => Err(mistake(&error)),
             };
             let row = self.place.row + 1;
             self.place = self.here(row);
@@ -124,6 +117,21 @@ impl Rows {
         }
         Ok(batch)
     }
+}
+
+/// What is wrong with a row, in numbers alone.
+fn mistake(error: &csv::Error) -> String {
+    match error.kind() {
+        csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
+            format!("has {}, and the header has {expected_len}", counted(*len, "field"))
+        }
+        csv::ErrorKind::Utf8 { err, .. } => format!("column {} is not UTF-8", err.field() + 1),
+        _ => "cannot be read".to_owned(),
+    }
+}
+
+fn counted(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 /// A file of which only so many bytes can be read until more are allowed.

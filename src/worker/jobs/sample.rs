@@ -42,7 +42,8 @@ pub fn generate_csv(path: &Path, rows: u64) -> std::io::Result<()> {
 
 /// Where in a CSV file with a header row 1 begins, and every `each`-th after it, in bytes from the file's start.
 pub fn row_starts(path: &Path, each: usize) -> Result<Vec<u64>, JobError> {
-    let mut rows = Rows::open(path, Place::default())?;
+    let file = File::open(path).map_err(JobError::failed)?;
+    let mut rows = Rows::of(file, path, Place::default())?;
     let mut starts = Vec::new();
     loop {
         let start = rows.place().byte;
@@ -66,7 +67,8 @@ mod tests {
         assert_eq!(starts.len(), 3);
         for (n, byte) in starts.into_iter().enumerate() {
             let row = n as u64 * 10;
-            let mut rows = Rows::open(&path, Place { byte, line: row + 2, row }).expect("open");
+            let file = File::open(&path).expect("open");
+            let mut rows = Rows::of(file, &path, Place { byte, line: row + 2, row }).expect("read");
             let batch = rows.read(1).expect("read");
             let (number, record) = batch.first().expect("a row");
             assert_eq!(*number, row + 1);

@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Args;
 use serde_json::json;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::SignalKind;
 
 use super::people::duration;
 use super::run_output::Output;
@@ -23,6 +23,7 @@ use crate::protocol::server;
 use crate::store::{HostedJob, NewJob, Released, Run, RunEnd, Store};
 use crate::telemetry;
 use crate::worker::process::{Ended, How, Process, ProcessError, Program};
+use crate::worker::signals::Signals;
 use crate::worker::{AttachedHost, Settled};
 
 /// What to run.
@@ -82,7 +83,7 @@ pub async fn run(args: RunArgs, mut settings: Settings) -> anyhow::Result<ExitCo
     telemetry::log::init(&settings.log);
     let store = Store::open_migrated(&settings.database).await?;
     let broker = Broker::connect(&settings.redis).await?;
-    let mut signals = Signals::new()?;
+    let mut signals = Interrupts::new()?;
     let job = new_job(&args);
     let program = program(args, &settings, &job)?;
     let name = program.name.to_string_lossy().into_owned();
@@ -279,36 +280,31 @@ struct Interrupt {
     number: u8,
 }
 
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-    hangup: Signal,
-    suspend: Signal,
-}
+/// The signals that mean this, and the one of Ctrl-Z. Those that were ignored at the start stay ignored: under `nohup`
+/// the end of the terminal ends nothing, and Ctrl-C does not reach what a script has put into the background.
+struct Interrupts(Signals);
 
-impl Signals {
+/// The signal of Ctrl-Z.
+const SUSPEND: SignalKind = SignalKind::from_raw(rustix::process::Signal::TSTP.as_raw());
+
+impl Interrupts {
     fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-            hangup: signal(SignalKind::hangup())?,
-            suspend: signal(SignalKind::from_raw(rustix::process::Signal::TSTP.as_raw()))?,
-        })
+        let ends = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
+        Ok(Self(Signals::of(&[&ends[..], &[SUSPEND]].concat())?))
     }
 
     /// The next that is to end the program.
     async fn next(&mut self) -> Interrupt {
         loop {
-            return tokio::select! {
-                _ = self.interrupt.recv() => Interrupt { name: "SIGINT", number: 2 },
-                _ = self.terminate.recv() => Interrupt { name: "SIGTERM", number: 15 },
-                _ = self.hangup.recv() => Interrupt { name: "SIGHUP", number: 1 },
-                _ = self.suspend.recv() => {
-                    // Stopped, this process would count as dead within seconds.
-                    eprintln!("wheelhouse: to pause the program, use `wheelhouse job pause`");
-                    continue;
-                }
-            };
+            let kind = self.0.next().await;
+            if kind == SUSPEND {
+                // Stopped, this process would count as dead within seconds.
+                eprintln!("wheelhouse: to pause the program, use `wheelhouse job pause`");
+                continue;
+            }
+            let names = [(SignalKind::interrupt(), "SIGINT"), (SignalKind::hangup(), "SIGHUP")];
+            let name = names.into_iter().find(|(of, _)| *of == kind).map_or("SIGTERM", |(_, name)| name);
+            return Interrupt { name, number: u8::try_from(kind.as_raw_value()).unwrap_or(15) };
         }
     }
 }

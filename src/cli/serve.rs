@@ -4,11 +4,10 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Args;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
 
 use crate::config::{Overrides, Settings};
 use crate::store::Store;
+use crate::worker::signals::stop_signals;
 use crate::{gateway as role, telemetry, worker as work};
 
 /// Where a gateway listens.
@@ -23,30 +22,6 @@ impl GatewayArgs {
     pub(super) fn overrides(&self) -> Overrides {
         self.listen.iter().map(|listen| ("server.listen".to_owned(), listen.clone())).collect()
     }
-}
-
-/// Cancelled by SIGTERM or SIGINT. A second one ends the process at once, as an impatient operator expects.
-pub(super) fn stop_signals() -> anyhow::Result<CancellationToken> {
-    let stop = CancellationToken::new();
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let cancel = stop.clone();
-    // Lives as long as the process does.
-    tokio::spawn(async move {
-        for first in [true, false] {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-            if first {
-                tracing::info!("process.stopping");
-                cancel.cancel();
-            } else {
-                telemetry::log::flush();
-                std::process::exit(130);
-            }
-        }
-    });
-    Ok(stop)
 }
 
 pub(super) async fn gateway(settings: Settings) -> anyhow::Result<ExitCode> {

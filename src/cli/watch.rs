@@ -9,7 +9,9 @@ use std::time::Duration;
 use clap::Args;
 use rustix::process::{Pid, Signal, getpid, kill_process};
 use tokio::io::AsyncReadExt;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::SignalKind;
+
+use crate::worker::signals::Signals;
 
 /// What to run.
 #[derive(Debug, Args)]
@@ -28,8 +30,7 @@ pub(super) async fn watch(args: WatchArgs) -> anyhow::Result<ExitCode> {
     if let Some(parent) = args.child_of {
         return turn_into(&args.command, parent);
     }
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut signals = Signals::of(&[SignalKind::terminate(), SignalKind::interrupt()])?;
     let mut child = tokio::process::Command::new(std::env::current_exe()?)
         .args(["watch-child", "--child-of", &getpid().as_raw_nonzero().to_string(), "--"])
         .args(args.command)
@@ -41,8 +42,7 @@ pub(super) async fn watch(args: WatchArgs) -> anyhow::Result<ExitCode> {
     tokio::select! {
         ended = child.wait() => return Ok(code_of(ended?)),
         _ = input.read(&mut byte) => {}
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+        _ = signals.next() => {}
     }
     if let Some(pid) = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)) {
         // Not reaped yet, so the id is still this child's.

@@ -13,6 +13,7 @@
 //! | `news`, `audit`, `upkeep` | campaign progress; audit entries on their way to SQL; what one worker does for all |
 //! | `attached` | all of that for the one job of `wheelhouse run` |
 //! | `process` | programs as work: stopped, continued and ended with all that belongs to them |
+//! | `signals` | what asks the program to leave |
 //! | `jobs` | the kinds of job of the demo |
 //!
 //! Start with [`Job`] to write a kind of job of your own.
@@ -40,6 +41,7 @@ pub mod process;
 mod reaper;
 mod report;
 mod runtime;
+pub mod signals;
 mod tend;
 mod timeout;
 mod upkeep;

@@ -41,7 +41,7 @@ pub(super) async fn bench(
         BenchCommand::Load(_) => Some(settings()?),
         BenchCommand::Suite(_) => None,
     };
-    let stop = super::serve::stop_signals()?;
+    let stop = crate::worker::signals::stop_signals()?;
     let measuring = tokio::task::spawn_blocking(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let measured = runtime.block_on(stop.run_until_cancelled_owned(async {

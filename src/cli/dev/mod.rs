@@ -13,11 +13,11 @@ use anyhow::{Context, bail};
 use clap::Args;
 use secrecy::SecretString;
 
-use super::serve::stop_signals;
 use crate::auth::{self, Claims};
 use crate::config::{self, Settings};
 use crate::store::Store;
 use crate::telemetry;
+use crate::worker::signals::stop_signals;
 use folder::Folder;
 pub(super) use folder::running;
 use processes::Processes;

@@ -20,8 +20,9 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg}
 use rustix::process::Pid;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::{SignalKind, signal};
 
+use super::super::signals::Signals;
 use super::tree::Tree;
 use super::wire::{self, End, KEEP, Wanted, Word};
 
@@ -62,12 +63,9 @@ async fn keep(grace: Duration, program: &OsString, arguments: Vec<OsString>) -> 
     host.set_nonblocking(true)?;
     let host = UnixStream::from_std(host)?;
     // Heard before there is a child: none of its news is missed. Ctrl-C and the like are the host's business,
-    // but whoever ends the keeper means the program.
+    // but whoever ends the keeper means the program. What was ignored at the start stays ignored in the program too.
     let mut child_news = signal(SignalKind::child())?;
-    let mut end_signals = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()]
-        .map(signal)
-        .into_iter()
-        .collect::<io::Result<Vec<Signal>>>()?;
+    let mut end_signals = Signals::of(&[SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()])?;
     #[cfg(target_os = "linux")]
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
 
@@ -95,7 +93,7 @@ async fn keep(grace: Duration, program: &OsString, arguments: Vec<OsString>) -> 
         tokio::select! {
             order = orders.next_line() => keeper.hear(order),
             _ = child_news.recv() => {}
-            () = any(&mut end_signals) => keeper.end(End::Ask),
+            _ = end_signals.next() => keeper.end(End::Ask),
             () = tokio::time::sleep(wait) => {}
         }
     }
@@ -117,10 +115,6 @@ fn receive_stdin(host: &StdUnixStream) -> io::Result<OwnedFd> {
         _ => None,
     });
     received.ok_or_else(|| io::Error::new(io::ErrorKind::UnexpectedEof, "the host is gone"))
-}
-
-async fn any(signals: &mut [Signal]) {
-    futures_util::future::select_all(signals.iter_mut().map(|signal| Box::pin(signal.recv()))).await;
 }
 
 /// When to look again.

@@ -2,7 +2,7 @@
 -- Accepts or refuses one action on up to 100 resources of a tenant, in one round trip: a part of a batch.
 --
 -- KEYS: 1-6 of the tenant (lib/command_keys.lua, the second group), 7 rate, 8 permissions, 9 floor, 10 workers,
---       11 tenant_workers, 12 batch (the request id's, or the batch's own), then 5 of each resource
+--       11 tenant_workers, 12 batch (of the request id; without one: unnamed_batch), then 5 of each resource
 -- ARGV: 1 deadline (Unix µs, 0 for none), 2 batch id, 3 body digest, 4 seconds that the batch is remembered,
 --       5 grant: 'database', 'allowed', 'denied', 6-8 what grants it, 9 limit a minute, 10 backlog limit,
 --       11 budget units that the whole batch costs (0: an earlier part has paid), 12 action, 13 control channel,

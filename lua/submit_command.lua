@@ -2,7 +2,7 @@
 -- Accepts or refuses one command, in one round trip; or keeps it for later, or brings in one that was kept.
 --
 -- KEYS: 1-11 of the resource's commands (lib/command_keys.lua), 12 rate, 13 permissions, 14 floor, 15 workers,
---       16 tenant_workers, 17 request (of the command id, where the client gave no request id),
+--       16 tenant_workers, 17 request (where the client gave no request id: denied, of the command),
 --       18 schedule, 19 schedules
 -- ARGV: 1 deadline (Unix µs, 0 for none), 2 command id, 3 body digest, 4 has a request id (0/1),
 --       5 grant: 'database', 'allowed', 'denied', 'internal',

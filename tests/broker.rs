@@ -10,6 +10,7 @@ mod broker {
     mod faults;
     mod leftovers;
     mod limiter;
+    mod names;
     mod permissions;
     mod redis_doc;
     mod schedules;

@@ -16,6 +16,8 @@ mod feed;
 mod leaving;
 #[path = "gateway/messages.rs"]
 mod messages;
+#[path = "gateway/names.rs"]
+mod names;
 #[path = "gateway/results.rs"]
 mod results;
 #[path = "gateway/updates.rs"]

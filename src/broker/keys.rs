@@ -3,6 +3,12 @@
 //! All keys of a tenant carry the hash tag of its partition, `wh:{07}:acme:…`, so that one script may
 //! touch several of them on a Redis Cluster, and workers sweep a fixed number of partitions however
 //! many tenants there are. The number of partitions must never change while data is kept.
+//!
+//! No id can be read as another part of a name. A name is a sequence of parts with `:` between them, and no part holds a
+//! `:`: tenant, resource, worker and request ids cannot, and user ids are percent-encoded. So the number of parts and the
+//! words at fixed places say what a key is, whatever the ids in it are. Where one of our own words stands in the place
+//! of a tenant and something follows it, the word begins with `@`, which no tenant id does. `keys_tests.rs` shows that
+//! each name can be read back to the one fact that it was built from.
 
 use crate::domain::{CommandId, Resource, ResourceKind, TenantId, UserId, fnv1a};
 
@@ -189,7 +195,7 @@ impl Keys {
         self.of_resource(r, ":finished")
     }
 
-    /// String: the first answer to a `request_id`, kept 24 h; or to a denied command without one, kept 10 s.
+    /// String: the first answer to a `request_id`, kept 24 h.
     pub fn request(self, r: &Resource, user: &UserId, request: &str) -> String {
         let mut name = self.of_resource(r, ":request:");
         name.push_str(&user.encoded());
@@ -198,9 +204,22 @@ impl Keys {
         name
     }
 
-    /// String: what is known of a batch, by its request id or its own, for repeats of it.
+    /// String: the same for a command without a `request_id` that was denied, kept 10 s. Apart from the requests: a
+    /// client may choose any id for its request, also that of somebody's command.
+    pub fn denied(self, r: &Resource, command: CommandId) -> String {
+        let mut name = self.of_resource(r, ":denied:");
+        name.push_str(&command.to_string());
+        name
+    }
+
+    /// String: what is known of a batch that was asked for under a `request_id`, kept 24 h.
     pub fn batch(self, tenant: &TenantId, user: &UserId, request: &str) -> String {
         format!("{}:batch:{request}", self.user(tenant, user))
+    }
+
+    /// String: the same for a batch without a `request_id`, by the batch's own id, kept 10 s.
+    pub fn unnamed_batch(self, tenant: &TenantId, user: &UserId, batch: CommandId) -> String {
+        format!("{}:unnamed_batch:{batch}", self.user(tenant, user))
     }
 
     /// List: Unix µs of the user's last commands, newest first.
@@ -216,7 +235,17 @@ impl Keys {
     /// String: the lowest version of the user's permissions that may still be believed.
     /// In every partition, because a user's rights do not belong to one tenant.
     pub fn permission_floor(self, partition: Partition, user: &UserId) -> String {
-        format!("wh:{partition}:floor:{}", user.encoded())
+        format!("wh:{partition}:@floor:{}", user.encoded())
+    }
+
+    /// Where version 0.1 looks for [`Self::permission_floor`]. It is raised too, so that gateways of that version which
+    /// still run during a rolling upgrade believe no right that has been revoked. `None` for a user whose id is one
+    /// of the words below: there this name is a key of the tenant `floor`, and writing to it would spoil that.
+    pub fn former_permission_floor(self, partition: Partition, user: &UserId) -> Option<String> {
+        const OF_A_TENANT: [&str; 7] =
+            ["ready", "schedules", "failed", "failed_at", "workers", "backlog", "connections"];
+        let user = user.encoded();
+        (!OF_A_TENANT.contains(&user.as_str())).then(|| format!("wh:{partition}:floor:{user}"))
     }
 
     /// Sorted set: open sockets of a tenant, member = lease id, score = Unix ms of its end.
@@ -230,7 +259,42 @@ impl Keys {
     }
 }
 
-/// `{tenant}:job:control`: wakes workers.
+/// A member of [`Keys::schedule`]: `tenant:kind:id|command`.
+pub fn schedule_member(r: &Resource, command: CommandId) -> String {
+    format!("{r}|{command}")
+}
+
+/// The inverse of [`schedule_member`].
+pub fn read_schedule_member(member: &str) -> Option<(Resource, CommandId)> {
+    let (resource, command) = member.split_once('|')?;
+    Some((Resource::parse(resource)?, command.parse().ok()?))
+}
+
+/// What a message on a channel of a resource may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Carries {
+    /// Progress and status.
+    Updates,
+    /// Results.
+    Replies,
+}
+
+/// Reads the name of a channel of one resource, [`updates_channel`] or [`reply_channel`].
+///
+/// One name means two things, and the contract fixes both: `{tenant}:job:control` wakes workers, and is also where the
+/// updates of a job with the id `control` go. Their messages tell them apart: what wakes has an `action`, an update has a
+/// `type`; `protocol::control` and the gateway's hub each take only their own kind.
+pub fn read_resource_channel(name: &str) -> Option<(Resource, Carries)> {
+    // By the number of parts. The last word alone would not do: a job may have the id `reply`.
+    let mut colons = name.match_indices(':').skip(2).map(|(at, _)| at);
+    match (colons.next(), colons.next()) {
+        (None, _) => Some((Resource::parse(name)?, Carries::Updates)),
+        (Some(at), None) if &name[at..] == ":reply" => Some((Resource::parse(&name[..at])?, Carries::Replies)),
+        _ => None,
+    }
+}
+
+/// `{tenant}:job:control`: wakes workers. Also the updates of a job with the id `control`: [`read_resource_channel`].
 pub fn control_channel(tenant: &TenantId, kind: ResourceKind) -> String {
     format!("{tenant}:{}:control", kind.word())
 }
@@ -267,20 +331,5 @@ pub fn probe_channel(subscriber: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn all_keys_of_a_tenant_share_one_hash_tag_and_no_user_id_can_forge_another_key() {
-        let keys = Keys::new(16);
-        let job = Resource::parse("acme:job:j1").expect("resource");
-        let user: UserId = "x:{00}:y*".parse().expect("user");
-        let tag = keys.partition(&job.tenant).to_string();
-        for key in [keys.state(&job), keys.queue(&job), keys.rate(&job.tenant, &user), keys.request(&job, &user, "r")] {
-            assert!(key.starts_with(&format!("wh:{tag}:acme:")), "{key}");
-            assert_eq!(key.matches('{').count(), 1, "{key}");
-            assert!(!key.contains('*'), "{key}");
-        }
-        assert_eq!(keys.partitions().count(), 16);
-    }
-}
+#[path = "keys_tests.rs"]
+mod tests;

@@ -15,16 +15,19 @@ pub fn message(action: Action, resource: &Resource, user: &UserId, command: Comm
         .end()
 }
 
-/// Which resource a control message is about: all that a worker takes from it. `channel` must fit.
+/// Which resource a control message is about: all that a worker takes from it. `channel` must fit. A message without an
+/// `action` is none: the updates of a job with the id `control` come on the same channel.
 pub fn resource_of(channel: &str, payload: &str) -> Option<Resource> {
     #[derive(serde::Deserialize)]
     struct Raw {
+        action: String,
         job_id: Option<String>,
         campaign_id: Option<String>,
     }
     let (tenant, rest) = channel.split_once(':')?;
     let kind = ResourceKind::from_word(rest.strip_suffix(":control")?)?;
     let raw: Raw = serde_json::from_str(payload).ok()?;
+    Action::from_word(&raw.action)?;
     let id = match kind {
         ResourceKind::Job => raw.job_id?,
         ResourceKind::Campaign => raw.campaign_id?,
@@ -52,6 +55,8 @@ mod tests {
             ("T:job:control", "x"),
             ("a*:job:control", &text),
             ("T:campaign:control", &text),
+            ("T:job:control", r#"{"type":"job_status","job_id":"control","tenant_id":"T","status":"running","seq":1}"#),
+            ("T:job:control", r#"{"action":"fly","job_id":"ID"}"#),
         ] {
             assert_eq!(resource_of(channel, payload), None, "{channel} {payload}");
         }

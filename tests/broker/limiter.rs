@@ -47,8 +47,10 @@ impl Limiter {
     fn submit(&mut self, call: &Call) -> (String, u64) {
         let (keys, r) = (Keys::new(16), job(&format!("j{}", call.resource)));
         let partition = keys.partition(&r.tenant);
-        let command = CommandId::generate().to_string();
-        let request = if call.request.is_empty() { &command } else { call.request };
+        let id = CommandId::generate();
+        let command = id.to_string();
+        let request =
+            if call.request.is_empty() { keys.denied(&r, id) } else { keys.request(&r, call.user, call.request) };
         let mut run = self.script.prepare_invoke();
         for key in keys.of_commands(&r) {
             run.key(key);
@@ -59,7 +61,7 @@ impl Limiter {
             keys.permission_floor(partition, call.user),
             keys.workers(partition),
             keys.tenant_workers(&r.tenant),
-            keys.request(&r, call.user, request),
+            request,
             keys.schedule(partition),
             keys.schedules(&r.tenant),
         ] {

@@ -64,8 +64,10 @@ async fn fill(broker: &Broker) {
     accept(broker, &submission("j2", Action::Pause)).await;
     let failed = claim(broker, "j2", "w1").await;
     broker.complete(&failed, &worker("w1"), End::Failed, &failure(&failed, "No"), None).await.expect("complete");
-    let asked = batch(&["j3"], Action::Pause, Some("b1"));
-    assert!(matches!(broker.submit_batch(&asked, LIMITS).await, Ok(BatchSubmitted::Done { .. })));
+    for request in [Some("b1"), None] {
+        let asked = batch(&["j3"], Action::Pause, request);
+        assert!(matches!(broker.submit_batch(&asked, LIMITS).await, Ok(BatchSubmitted::Done { .. })));
+    }
     let update = Update {
         run: Some(1),
         message: "{\"type\":\"job_progress\"".to_owned(),
@@ -140,6 +142,12 @@ async fn every_key_and_every_field_that_exists_is_on_the_page() {
         }
         if let Some((front, _)) = name.split_once(":batch:") {
             name = format!("{front}:batch:{{request_id}}");
+        }
+        if let Some((front, _)) = name.split_once(":denied:") {
+            name = format!("{front}:denied:{{command_id}}");
+        }
+        if let Some((front, _)) = name.split_once(":unnamed_batch:") {
+            name = format!("{front}:unnamed_batch:{{batch_id}}");
         }
         if let Some((front, _)) = name.split_once(":withdrawn:") {
             name = format!("{front}:withdrawn:{{command_id}}");

@@ -193,9 +193,9 @@ impl Broker {
 fn prepare(broker: &Broker, batch: &Batch, part: &[ResourceId], first: bool, limits: SubmitLimits) -> Delivery {
     let (names, tenant, user) = (broker.keys(), &batch.tenant, &batch.user);
     let partition = names.partition(tenant);
-    let (name, seconds) = match &batch.request {
-        Some(request) => (request.to_string(), REQUEST_SECONDS),
-        None => (batch.id.to_string(), LOST_ANSWER_SECONDS),
+    let (known, seconds) = match &batch.request {
+        Some(request) => (names.batch(tenant, user, request.as_str()), REQUEST_SECONDS),
+        None => (names.unnamed_batch(tenant, user, batch.id), LOST_ANSWER_SECONDS),
     };
     let mut keys = names.shared_of_commands(tenant).to_vec();
     keys.extend([
@@ -204,7 +204,7 @@ fn prepare(broker: &Broker, batch: &Batch, part: &[ResourceId], first: bool, lim
         names.permission_floor(partition, user),
         names.workers(partition),
         names.tenant_workers(tenant),
-        names.batch(tenant, user, &name),
+        known,
     ]);
     let [permission, area, all] = batch.action.permission(batch.kind).granted_by();
     let remembered = match &batch.request {

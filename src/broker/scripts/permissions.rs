@@ -36,7 +36,9 @@ impl Broker {
     /// In every partition: nothing older than `version` is believed any more; tells every gateway.
     pub async fn invalidate_permissions(&self, user: &UserId, version: i64) -> Result<(), BrokerError> {
         let version = version.to_string();
-        let floors: Vec<String> = self.keys().partitions().map(|p| self.keys().permission_floor(p, user)).collect();
+        let names = self.keys();
+        let of = |p| std::iter::once(names.permission_floor(p, user)).chain(names.former_permission_floor(p, user));
+        let floors: Vec<String> = names.partitions().flat_map(of).collect();
         let raised = floors.iter().map(|floor| {
             let version = version.as_bytes();
             async move { self.link.script::<String>(&lua::RAISE_FLOOR, &[floor], &[version]).await.map(drop) }

@@ -5,6 +5,7 @@ use super::deliver::{Delivery, Late};
 use super::lua;
 use super::record::{Kept, record};
 use super::submit::{Grant, Origin, Submission};
+use crate::broker::keys::{read_schedule_member, schedule_member};
 use crate::broker::{Broker, BrokerError, Partition};
 use crate::domain::{Action, CommandId, Resource, TenantId, UserId, When};
 
@@ -94,11 +95,8 @@ impl Broker {
         let odd = || BrokerError::Refused("due_schedules answered oddly".to_owned());
         let now: i64 = answer.pop().and_then(|now| now.parse().ok()).ok_or_else(odd)?;
         let next = answer.pop().ok_or_else(odd)?.parse::<i64>().ok();
-        let member = |member: &String| {
-            let (resource, command) = member.split_once('|')?;
-            Some((Resource::parse(resource)?, command.parse().ok()?))
-        };
-        Ok(DueSchedules { due: answer.iter().filter_map(member).collect(), next_in_ms: next.map(|at| at - now) })
+        let due = answer.iter().filter_map(|member| read_schedule_member(member)).collect();
+        Ok(DueSchedules { due, next_in_ms: next.map(|at| at - now) })
     }
 
     /// A tenant's scheduled command; `None`: there is none by that id (any more).
@@ -111,7 +109,7 @@ impl Broker {
     /// Takes one off the list of what is due of which nothing can be read: it would be found there for ever.
     pub async fn forget_due(&self, resource: &Resource, command: CommandId) -> Result<(), BrokerError> {
         let schedule = self.keys().schedule(self.keys().partition(&resource.tenant));
-        let member = format!("{resource}|{command}");
+        let member = schedule_member(resource, command);
         self.link.query::<i64>(redis::cmd("ZREM").arg(schedule).arg(member)).await.map(|_| ())
     }
 

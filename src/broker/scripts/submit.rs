@@ -152,10 +152,10 @@ pub fn words(names: Keys, submission: &Submission, limits: SubmitLimits) -> Vec<
 fn prepare(names: Keys, s: &Submission, limits: SubmitLimits) -> Delivery {
     let (r, user) = (&s.resource, &s.user);
     let partition = names.partition(&r.tenant);
-    // Without a request id the command's own stands in: a denial whose answer was lost is not counted twice.
+    // Without a request id a denial is remembered by the command's own: one whose answer was lost is not counted twice.
     let request = match &s.request {
         Some(id) => names.request(r, user, id.as_str()),
-        None => names.request(r, user, &s.command.to_string()),
+        None => names.denied(r, s.command),
     };
     let mut keys = names.of_commands(r);
     keys.extend([

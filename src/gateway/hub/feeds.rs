@@ -10,7 +10,7 @@ use super::LINGER;
 use super::feed::{Feed, Member};
 use super::results::command_of;
 use super::update::Update;
-use crate::broker::keys::tenant_pattern;
+use crate::broker::keys::{Carries, read_resource_channel, tenant_pattern};
 use crate::broker::{Broker, BrokerError, Subscriber};
 use crate::domain::{CommandId, Resource, ResourceKind, TenantId};
 
@@ -88,16 +88,12 @@ impl Feeds {
 
     /// A message that came by a pattern. What wakes workers passes here too, and is not an update.
     pub(super) fn heard(&self, name: &str, payload: bytes::Bytes) {
-        let (name, is_reply) = match name.strip_suffix(":reply") {
-            Some(resource) => (resource, true),
-            None => (name, false),
-        };
-        let Some(resource) = Resource::parse(name) else { return };
+        let Some((resource, carries)) = read_resource_channel(name) else { return };
         let feed = self.open().get(&resource.tenant).map(|entry| Arc::clone(&entry.feed));
         let Some(feed) = feed else { return };
-        let what = match is_reply {
-            true => command_of(&payload).map(What::Result),
-            false => Update::read(payload, &resource).map(What::Update),
+        let what = match carries {
+            Carries::Replies => command_of(&payload).map(What::Result),
+            Carries::Updates => Update::read(payload, &resource).map(What::Update),
         };
         let Some(what) = what else { return };
         if self.0.heard.try_send(Heard { feed, resource, what }).is_err() {

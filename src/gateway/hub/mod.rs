@@ -34,7 +34,7 @@ use self::feeds::Feeds;
 use super::access::Access;
 use super::outbox::Outbox;
 use super::results::Results;
-use crate::broker::keys::{PERMISSIONS_CHANNEL, reply_channel, updates_channel};
+use crate::broker::keys::{Carries, PERMISSIONS_CHANNEL, read_resource_channel, reply_channel, updates_channel};
 use crate::broker::{Broker, BrokerError, Event, Subscriber};
 use crate::domain::{CommandId, Resource, TenantId};
 use crate::store::Store;
@@ -166,13 +166,9 @@ impl Hub {
     }
 
     fn message(&self, name: &str, payload: bytes::Bytes) {
-        let (name, is_reply) = match name.strip_suffix(":reply") {
-            Some(resource) => (resource, true),
-            None => (name, false),
-        };
-        let Some(resource) = Resource::parse(name) else { return };
+        let Some((resource, carries)) = read_resource_channel(name) else { return };
         let Some(channel) = self.channels().get(&resource).map(|entry| Arc::clone(&entry.channel)) else { return };
-        if is_reply {
+        if carries == Carries::Replies {
             let Some(command) = results::command_of(&payload) else { return };
             if !channel.knows(command) && self.0.lookups.try_send((channel, command)).is_err() {
                 self.resync_all();

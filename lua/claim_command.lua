@@ -8,6 +8,14 @@
 --          | {'spoilt', id} (its record is gone or unreadable: it has been taken out of the queue)
 --          | an error: its keys hold what they should not; it is set aside for half a minute
 -- Safe to repeat: a second claim while the lease runs gives 'later', to the holder too; the lease's end frees it.
+-- When the clock is set forwards: leases and retries end early, and a claim may be given to another worker while the
+-- first still works; its fence is older then, so nothing that it writes counts. Backwards: a lease that ends further
+-- ahead than it is long lasts one lease from now on (a live holder renews it within that time), a retry further ahead
+-- than any delay is due, a host's heartbeat further ahead than any lasts says nothing, and a command accepted later than
+-- now counts as accepted now. The fence is the greater of the clock and one more than the last: it never goes back.
+
+-- The longest that `command.lease_seconds` may be: for a claim by a version that did not keep the length of its lease.
+local UNKNOWN_LEASE_MS = '600000'
 
 local ready, tenants = KEYS[4], KEYS[5]
 
@@ -22,14 +30,22 @@ local function claim()
     return { 'nothing' }
   end
 
-  local state = redis.call('HMGET', KEYS[1], 'command', 'until', 'attempts', 'fence', 'host', 'not_before', 'cancel')
-  if state[2] and tonumber(state[2]) > now_ms then return { 'later' } end
-  if state[6] and tonumber(state[6]) > now_ms then return { 'later' } end
+  local state = redis.call('HMGET', KEYS[1], 'command', 'until', 'attempts', 'fence', 'host', 'not_before', 'cancel', 'lease')
+  local held_until, not_before = tonumber(state[2] or '0'), tonumber(state[6] or '0')
+  if held_until > now_ms then
+    local longest = now_ms + tonumber(state[8] or UNKNOWN_LEASE_MS)
+    if held_until > longest then
+      redis.call('HSET', KEYS[1], 'until', whole(longest))
+      ready_at(ready, tenants, resource, longest)
+    end
+    return { 'later' }
+  end
+  if not_before > now_ms and not_before <= now_ms + LONGEST_MS then return { 'later' } end
 
   local host = state[5]
   if host and host ~= worker then
     local alive = redis.call('ZSCORE', KEYS[6], host) or redis.call('ZSCORE', KEYS[7], host)
-    if alive and tonumber(alive) > now_ms then
+    if alive and tonumber(alive) > now_ms and tonumber(alive) <= now_ms + LONGEST_MS then
       -- Its host hears the wake-up, or learns of the command when it renews its run.
       ready_at(ready, tenants, resource, now_ms + 1000)
       return { 'hosted', host }
@@ -53,12 +69,13 @@ local function claim()
 
   -- µs of the clock, so that it grows even if Redis lost its data and the rows in SQL remember an older one.
   local fence = math.max(tonumber(state[4] or '0') + 1, now)
-  redis.call('HSET', KEYS[1], 'command', command, 'holder', worker, 'until', whole(now_ms + lease),
+  redis.call('HSET', KEYS[1], 'command', command, 'holder', worker, 'until', whole(now_ms + lease), 'lease', ARGV[2],
     'attempts', whole(attempt), 'fence', whole(fence))
   redis.call('HDEL', KEYS[1], 'not_before')
   ready_at(ready, tenants, resource, now_ms + lease)
   redis.call('EXPIRE', KEYS[1], '604800')
   local cancel = state[7] and state[7] ~= command and state[7] or ''
+  if tonumber(accepted) > now_ms then accepted = whole(now_ms) end
   return { 'command', command, accepted, text, whole(attempt), whole(fence), whole(now_ms), cancel }
 end
 

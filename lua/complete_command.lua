@@ -7,6 +7,8 @@
 --       10 channel and 11 message (open) of an update that is to be heard before the result, '' and '' for none
 -- Returns: 'more' (another command waits) | 'done' | 'lost'
 -- Safe to repeat: a command that this same claim ended before is 'done' again, without a second message.
+-- When the clock is set: nothing here compares times; who holds the claim is decided by its fence, which only grows. The
+-- latency in the audit entry is wrong by a step forwards, and 0 instead of a negative number after one backwards.
 
 local keys = command_keys(1, 6)
 local command, resource = ARGV[1], ARGV[7]
@@ -22,9 +24,9 @@ if not record then return 'lost' end
 local now_ms = math.floor(now_us() / 1000)
 if ARGV[11] ~= '' then publish_update(keys.state, ARGV[10], ARGV[11]) end
 finish(keys, command, record, ARGV[3], ARGV[4],
-  ARGV[5] .. ',"attempts":' .. (state[5] or '1') .. ',"latency_ms":' .. whole(now_ms - tonumber(ARGV[8])) .. '}',
+  ARGV[5] .. ',"attempts":' .. (state[5] or '1') .. ',"latency_ms":' .. whole(math.max(0, now_ms - tonumber(ARGV[8]))) .. '}',
   ARGV[6], now_ms, ARGV[9] == '1' and resource or nil)
-redis.call('HDEL', keys.state, 'command', 'holder', 'until', 'attempts', 'desired', 'not_before')
+redis.call('HDEL', keys.state, 'command', 'holder', 'until', 'lease', 'attempts', 'desired', 'not_before')
 redis.call('HSET', keys.state, 'ended', command .. '|' .. ARGV[2])
 if state[4] == command then redis.call('HDEL', keys.state, 'cancel') end
 if redis.call('LLEN', keys.queue) > 0 then

@@ -4,11 +4,22 @@
 -- KEYS: 1 ready, 2 tenants
 -- ARGV: 1 tenant, 2 limit, 3 for how long (ms, 0: from now on)
 -- Returns: resources, longest waiting first
+-- When the clock is set forwards: what waits for a lease or a retry is due early; claim_command looks at its own times.
+-- Backwards: a resource that stands further ahead than any time that is written for it would be found only when the
+-- clock has caught up. It is given, after those that are due, and claim_command or expire_commands puts its time right.
 -- Safe to repeat: it reads; a tenant of whom nothing waits is taken out of the set of those to ask about.
 
 if redis.call('EXISTS', KEYS[1]) == 0 then
   redis.call('SREM', KEYS[2], ARGV[1])
   return {}
 end
-local until_ms = math.floor(now_us() / 1000) - tonumber(ARGV[3])
-return redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', until_ms, 'LIMIT', 0, ARGV[2])
+local now_ms = math.floor(now_us() / 1000)
+local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now_ms - tonumber(ARGV[3]), 'LIMIT', 0, ARGV[2])
+local room = tonumber(ARGV[2]) - #due
+if room > 0 then
+  local ahead = '(' .. whole(now_ms + LONGEST_MS)
+  for _, resource in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], ahead, '+inf', 'LIMIT', 0, room)) do
+    due[#due + 1] = resource
+  end
+end
+return due

@@ -5,6 +5,8 @@
 -- ARGV: 1 limit
 -- Returns: members (tenant:kind:id|command), longest due first, then the time of the next one (Unix ms, '' for none)
 --          and the clock (Unix ms)
+-- When the clock is set: a schedule is a time of the clock that its ack named, also where it was asked for as a delay.
+-- Forwards it is due early, backwards late, by the step.
 -- Safe to repeat: it reads. Whoever brings one in (submit_command) takes it out.
 
 local now_ms = math.floor(now_us() / 1000)

@@ -6,6 +6,9 @@
 -- Returns: the ids of those that ended | an error: its keys hold what they should not; it is set aside for half a minute
 -- Safe to repeat: what has ended is not in the queue any more. One that was ever claimed is left to the workers:
 -- it may have been carried out already.
+-- When the clock is set forwards: commands look older than they are, and end early by the step: those who call this add
+-- the step to how long a command may wait (`broker/clock_steps.rs`). Backwards: how long a command has waited that was
+-- accepted later than now is not known; it counts from now on.
 
 -- In one call: others wait for Redis meanwhile.
 local MOST = 100
@@ -38,6 +41,11 @@ local function expire()
     local waiting = read_record(text)
     if not waiting then
       stays(now_ms) -- A worker takes out what cannot be read.
+      break
+    end
+    if tonumber(accepted) > now_ms then
+      redis.call('HSET', keys.commands, command, whole(now_ms) .. string.match(record, '^%d+(.*)$'))
+      ready_at(keys.ready, keys.tenants, ARGV[2], now_ms)
       break
     end
     if tonumber(accepted) + tonumber(ARGV[1]) > now_ms then

@@ -6,6 +6,8 @@
 -- Returns: 1 stored | 0 stale
 -- Safe to repeat: compare-and-set by version. Deleting on revoke would not do: a reader that was slow
 -- could put the old rights back. The floor says what may no longer be believed.
+-- When the clock is set forwards: the entry expires early, and SQL is read again. Backwards: whoever reads the entry sees
+-- in '@filled' that it is from a later time than now, and has it filled again.
 
 local version = tonumber(ARGV[1])
 local floor = tonumber(redis.call('GET', KEYS[2]) or '0')
@@ -14,6 +16,6 @@ if version < floor or version < cached then return 0 end
 redis.call('DEL', KEYS[1])
 for i = 3, #ARGV do redis.call('HSET', KEYS[1], ARGV[i], '1') end
 -- Last, so that a row in SQL that bears this name cannot stand in its place.
-redis.call('HSET', KEYS[1], '@version', ARGV[1])
+redis.call('HSET', KEYS[1], '@version', ARGV[1], '@filled', whole(math.floor(now_us() / 1000)))
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 return 1

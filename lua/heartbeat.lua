@@ -3,11 +3,21 @@
 --
 -- KEYS: 1 workers or tenant_workers
 -- ARGV: 1 worker, 2 ttl (ms)
--- Returns: the workers alive in this set
+-- Returns: the workers alive in this set, then the clock (Unix ms)
 -- Safe to repeat: it only moves the end. Workers long gone are swept out here.
+-- When the clock is set forwards: all others count as dead until their next heartbeat, a second later at the most.
+-- Nobody is buried for that: whoever looks after dead workers wants to miss one for some seconds of its own clock.
+-- Backwards: an entry further ahead than a heartbeat lasts gets one heartbeat from now on. A live worker renews it
+-- within that time, and a dead one is dead after it, instead of after the whole step.
 
 local now_ms = math.floor(now_us() / 1000)
-redis.call('ZADD', KEYS[1], now_ms + tonumber(ARGV[2]), ARGV[1])
+local lasts = now_ms + tonumber(ARGV[2])
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. whole(lasts), '+inf')) do
+  redis.call('ZADD', KEYS[1], lasts, id)
+end
+redis.call('ZADD', KEYS[1], lasts, ARGV[1])
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now_ms - 60000)
 redis.call('PEXPIRE', KEYS[1], 120000)
-return redis.call('ZRANGEBYSCORE', KEYS[1], now_ms, '+inf')
+local alive = redis.call('ZRANGEBYSCORE', KEYS[1], now_ms, '+inf')
+alive[#alive + 1] = whole(now_ms)
+return alive

@@ -5,8 +5,11 @@
 -- ARGV: none
 -- Returns: their ids
 -- Safe to repeat: it reads.
+-- When the clock is set forwards: nobody is alive until the next heartbeat. Backwards: an entry further ahead than any
+-- heartbeat lasts is from before the step, and counts as dead until it is renewed.
 
 local now_ms = math.floor(now_us() / 1000)
-local alive = redis.call('ZRANGEBYSCORE', KEYS[1], now_ms, '+inf')
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], now_ms, '+inf')) do alive[#alive + 1] = id end
+local last = now_ms + LONGEST_MS
+local alive = redis.call('ZRANGEBYSCORE', KEYS[1], now_ms, last)
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], now_ms, last)) do alive[#alive + 1] = id end
 return alive

@@ -5,19 +5,26 @@
 -- ARGV: 1 lease id, 2 limit of the tenant, 3 limit of the user, 4 ttl (ms)
 -- Returns: 'open' | 'tenant' | 'user' (which limit is full)
 -- Safe to repeat: the same id is one lease. Leases of a gateway that crashed end by themselves.
+-- When the clock is set forwards: leases end early, and the limits count too few until gateways have renewed theirs
+-- (20 s). Backwards: a lease further ahead than any lasts gets one lease's time from now on; those of open sockets are
+-- renewed within it, and those of a gateway that crashed do not fill the limits for as long as the step.
 
 local now_ms = math.floor(now_us() / 1000)
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now_ms)
-redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now_ms)
+local ends = now_ms + tonumber(ARGV[4])
+for i = 1, 2 do
+  redis.call('ZREMRANGEBYSCORE', KEYS[i], '-inf', now_ms)
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[i], '(' .. whole(now_ms + LONGEST_MS), '+inf')) do
+    redis.call('ZADD', KEYS[i], ends, id)
+  end
+end
 if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then
   if redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[2]) then return 'tenant' end
   if redis.call('ZCARD', KEYS[2]) >= tonumber(ARGV[3]) then return 'user' end
 end
-local ends = now_ms + tonumber(ARGV[4])
 redis.call('ZADD', KEYS[1], ends, ARGV[1])
 redis.call('ZADD', KEYS[2], ends, ARGV[1])
 for i = 1, 2 do
   -- The set lives as long as its longest lease.
-  redis.call('PEXPIRE', KEYS[i], math.max(tonumber(ARGV[4]), redis.call('PTTL', KEYS[i])))
+  redis.call('PEXPIRE', KEYS[i], math.max(tonumber(ARGV[4]), math.min(redis.call('PTTL', KEYS[i]), LONGEST_MS)))
 end
 return 'open'

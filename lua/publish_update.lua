@@ -6,6 +6,8 @@
 --       5 desired ('' keeps, '-' forgets)
 -- Returns: its number | -1 (the run is over; nothing was done)
 -- Safe to repeat: a repeat is a second update with a higher number and the same content.
+-- When the clock is set: updates are numbered, not timed. A step forwards of a week lets Redis forget the state and the
+-- number begins again; whoever watches reads the snapshot anew then, as after any loss of data.
 
 if ARGV[1] ~= '' then
   local state = redis.call('HMGET', KEYS[1], 'run', 'run_ended')

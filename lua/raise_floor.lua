@@ -6,6 +6,9 @@
 -- Returns: the floor
 -- Safe to repeat: it only rises. It need outlive no more than the slowest reader of SQL, who gives up
 -- after a second.
+-- When the clock is set forwards by a minute or more: the floor goes at once, and so do the cached entries that it
+-- forbids; a reader who read SQL before the change and fills the cache after the step is believed for the few seconds
+-- that an entry lasts. Backwards: the floor stays longer, which costs nothing.
 
 local floor = math.max(tonumber(ARGV[1]), tonumber(redis.call('GET', KEYS[1]) or '0'))
 redis.call('SET', KEYS[1], whole(floor), 'EX', 60)

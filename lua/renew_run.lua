@@ -5,6 +5,8 @@
 -- ARGV: 1 worker, 2 run
 -- Returns: how many commands wait | -1 a newer run is known, or this one was ended
 -- Safe to repeat: the run's number decides; a run that Redis forgot is taken up again.
+-- When the clock is set: the run's number decides, not a time. A step forwards of a week lets Redis forget the state
+-- (the next renewal brings host and run back); a step backwards lets it remember longer.
 
 local state = redis.call('HMGET', KEYS[1], 'host', 'run', 'run_ended')
 local run = tonumber(ARGV[2])

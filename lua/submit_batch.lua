@@ -13,6 +13,7 @@
 --       'conflict' | 'limited' seconds | 'unknown' | 'late'; the clock in µs last.
 -- Safe to repeat: a batch's commands have the same ids each time, each is looked for first, and the batch key says
 -- that the whole has been paid for. Every check of the whole comes before the first write.
+-- When the clock is set: as for submit_command.
 
 local shared, first_own, first_item = 1, 13, 16
 local rate, batch_key = KEYS[7], KEYS[12]
@@ -36,13 +37,15 @@ local function item(n)
 end
 
 local function refuse(event)
-  redis.call('XADD', KEYS[shared + 3], '*', 'event', event, 'entry', ARGV[15] .. '}')
+  redis.call('XADD', KEYS[shared + 3], '*', 'event', event, 'at', whole(now_ms), 'entry', ARGV[15] .. '}')
 end
 
 local paid = cost == 0
 local known = redis.call('GET', batch_key)
 if known then
   local seen, outcome, id = string.match(known, '^([^|]*)|([^|]*)|([^|]*)|')
+  -- Remembered for longer than ever: by a clock that has been set back since.
+  if redis.call('PTTL', batch_key) > tonumber(ARGV[4]) * 1000 then redis.call('EXPIRE', batch_key, ARGV[4]) end
   if seen ~= digest then return answer('conflict') end
   if outcome == 'denied' then return answer('denied') end
   if id ~= batch then return answer('known', id) end
@@ -55,7 +58,7 @@ if deadline > 0 and now > deadline then return answer('late') end
 if not paid then
   local permitted = grant == 'allowed'
   if grant == 'database' then
-    permitted = held(KEYS[8], redis.call('GET', KEYS[9]), ARGV[6], ARGV[7], ARGV[8])
+    permitted = held(KEYS[8], redis.call('GET', KEYS[9]), ARGV[6], ARGV[7], ARGV[8], now_ms)
     if permitted == nil then return answer('unknown') end
   end
   local seconds = budget_wait(rate, limit, cost, now)

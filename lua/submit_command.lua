@@ -15,6 +15,11 @@
 --       'scheduled' command run_at done_ms result | 'denied' | 'conflict' | 'limited' seconds | 'unknown' | 'full' |
 --       'late' | 'gone' (was withdrawn, or brought in already); the clock in µs last.
 -- Safe to repeat: the command id is looked for first, and every check comes before the first write.
+-- When the clock is set forwards: every user has a new window, a request id is forgotten early (by a step of a day, at
+-- once: sent again it is a new command), the deadline may be over (the sender sets a new one by the clock in the answer),
+-- and a delay begins at the new time. Backwards: uses of the window that lie ahead count as of now (lib/budget.lua), a
+-- request id that would be remembered for longer than a day from now is remembered for a day, permissions filled later
+-- than now are unknown (lib/permission.lua), and workers further ahead than a heartbeat lasts are not counted.
 
 local REQUEST_SECONDS = '86400'
 -- A schedule that found the backlog full comes again after this.
@@ -34,7 +39,7 @@ local function answer(...)
 end
 
 local function audit_entry(event, rest)
-  redis.call('XADD', keys.audit, '*', 'event', event, 'entry', record .. (rest or '') .. '}')
+  redis.call('XADD', keys.audit, '*', 'event', event, 'at', whole(now_ms), 'entry', record .. (rest or '') .. '}')
 end
 
 -- A command that was accepted before: what its ack said, when it ended and how.
@@ -75,6 +80,8 @@ else
   if kept then return repeated_schedule(command, string.match(kept, '^(%d+)|')) end
   if first then
     local seen_digest, outcome, id, said = string.match(first, '^([^|]*)|([^|]*)|([^|]*)|([^|]*)$')
+    local longest = REQUEST_SECONDS * 1000 + (outcome == 'scheduled' and math.max(0, tonumber(said) - now_ms) or 0)
+    if redis.call('PTTL', request) > longest then redis.call('PEXPIRE', request, whole(longest)) end
     if seen_digest ~= digest then return answer('conflict') end
     if outcome == 'denied' then return answer('denied') end
     if outcome == 'scheduled' then return repeated_schedule(id, said) end
@@ -88,7 +95,7 @@ if deadline > 0 and now > deadline then return answer('late') end
 
 local permitted = grant == 'allowed' or grant == 'internal'
 if grant == 'database' then
-  permitted = held(KEYS[13], floor, ARGV[6], ARGV[7], ARGV[8])
+  permitted = held(KEYS[13], floor, ARGV[6], ARGV[7], ARGV[8], now_ms)
   if permitted == nil then return answer('unknown') end
 end
 
@@ -107,7 +114,7 @@ if due then
     redis.call('ZREM', schedule, member)
     redis.call('HDEL', schedules, command)
     local words = 'Insufficient permissions to ' .. action .. ' ' .. string.match(resource, '^[^:]+:([^:]+)')
-    redis.call('XADD', keys.audit, '*', 'event', 'denied', 'kept', '1',
+    redis.call('XADD', keys.audit, '*', 'event', 'denied', 'kept', '1', 'at', whole(now_ms),
       'entry', record .. ',"outcome":"' .. words .. '"}')
     record_result(keys, command, '0', failed_message(cjson.decode(record .. '}'), words), ARGV[16], now_ms)
     return answer('denied')

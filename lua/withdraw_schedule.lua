@@ -6,6 +6,8 @@
 -- Returns: {outcome} 'withdrawn' | 'gone' (it was withdrawn by somebody else, or its time has come) | 'late';
 --       the clock in µs last.
 -- Safe to repeat: the same withdrawal again is answered as the first time, and every check comes before the first write.
+-- When the clock is set forwards on the way: the deadline is over, and the sender sets a new one by the clock in the
+-- answer. Backwards: the deadline is over that much later.
 
 local now = now_us()
 
@@ -19,6 +21,6 @@ if now > tonumber(ARGV[1]) then return answer('late') end
 
 redis.call('HDEL', KEYS[2], ARGV[2])
 redis.call('ZREM', KEYS[1], ARGV[3] .. '|' .. ARGV[2])
-redis.call('XADD', KEYS[3], '*', 'event', 'withdrawn', 'entry', ARGV[4])
+redis.call('XADD', KEYS[3], '*', 'event', 'withdrawn', 'at', whole(math.floor(now / 1000)), 'entry', ARGV[4])
 redis.call('SET', KEYS[4], ARGV[5], 'EX', LOST_ANSWER_SECONDS)
 return answer('withdrawn')

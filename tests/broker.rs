@@ -5,6 +5,7 @@ mod support;
 mod broker {
     mod batches;
     mod claims;
+    mod clock;
     mod cluster;
     mod failed;
     mod faults;

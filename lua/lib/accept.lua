@@ -33,13 +33,14 @@ local function accept(keys, c, workers, now_ms)
   redis.call('RPUSH', keys.queue, c.command)
   redis.call('INCR', keys.backlog)
   ready_unless_known(keys.ready, keys.tenants, c.resource, now_ms)
-  redis.call('XADD', keys.audit, '*', 'event', 'accepted', 'entry', c.record)
+  redis.call('XADD', keys.audit, '*', 'event', 'accepted', 'at', whole(now_ms), 'entry', c.record)
   if c.action == 'cancel' then supersede(keys, c, now_ms) end
   redis.call('PUBLISH', c.control_channel, c.control_message)
 end
 
--- Workers alive for a tenant, as text.
+-- Workers alive for a tenant, as text. An entry further ahead than a heartbeat can be was written by a clock that has been
+-- set back since.
 local function workers_online(workers, tenant_workers, now_ms)
-  local from = whole(now_ms)
-  return whole(redis.call('ZCOUNT', workers, from, '+inf') + redis.call('ZCOUNT', tenant_workers, from, '+inf'))
+  local from, to = whole(now_ms), whole(now_ms + LONGEST_MS)
+  return whole(redis.call('ZCOUNT', workers, from, to) + redis.call('ZCOUNT', tenant_workers, from, to))
 end

@@ -5,8 +5,18 @@ local WINDOW_US = 60000000
 local KEPT_MS = '61000'
 
 -- Whole seconds until so many more commands would be accepted; nil: they are now.
+-- A time ahead of now is from before the clock was set back. When that command really came is not known, so it counts
+-- as if it came now: the user waits for one window at the most, and never gets more than the limit through in one.
 local function budget_wait(rate, limit, cost, now)
   if cost > limit then return 60 end
+  local newest = redis.call('LINDEX', rate, '0')
+  if newest and tonumber(newest) > now then
+    for i, at in ipairs(redis.call('LRANGE', rate, '0', '-1')) do
+      if tonumber(at) <= now then break end
+      redis.call('LSET', rate, whole(i - 1), whole(now))
+    end
+    redis.call('PEXPIRE', rate, KEPT_MS)
+  end
   local oldest = redis.call('LINDEX', rate, whole(limit - cost))
   local left = oldest and tonumber(oldest) + WINDOW_US - now or 0
   if left <= 0 then return nil end

@@ -1,5 +1,14 @@
 -- The clock of every limit and lease is Redis's own, so that gateways and workers need not agree on one.
 
+-- That clock may be set: an administrator or NTP steps it, or a replica with another clock takes over. A step forwards
+-- ends everything that has a time early, as if that much time had passed. A step backwards would make what was written
+-- before it last longer by the whole step, so every script treats a stored time that lies further ahead than this
+-- program ever writes as one that a wrong clock wrote. The header of each script says what that means there.
+
+-- Nothing that is written here lies further ahead of the clock than this, except the lease of a claimed command (its
+-- length is kept beside it) and the time of a schedule (which a person chose).
+local LONGEST_MS = 60000
+
 -- Unix time in µs.
 local function now_us()
   local t = redis.call('TIME')

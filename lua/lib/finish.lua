@@ -1,4 +1,7 @@
 -- Ends a command for good: its result, its audit entry, its message to everyone who watches.
+-- The audit entry has its own time: while the clock is behind the stream's newest id (it was set back), Redis goes on
+-- from that id, and the ids of all entries would show the time before the step.
+-- Failures that were kept before the clock was set back count as the newest until it has caught up.
 -- `keys` as command_keys gives them.
 
 local RESULTS_KEPT = 1000
@@ -44,6 +47,6 @@ local function finish(keys, command, record, event, message, audit, reply_channe
     redis.call('DEL', keys.backlog)
   end
   if kept_for then keep_failed(keys, command, event, kept_for, message, text or '', now_ms) end
-  redis.call('XADD', keys.audit, '*', 'event', event, 'entry', audit)
+  redis.call('XADD', keys.audit, '*', 'event', event, 'at', whole(now_ms), 'entry', audit)
   record_result(keys, command, workers or '0', message, reply_channel, now_ms)
 end

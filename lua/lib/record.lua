@@ -25,5 +25,5 @@ end
 -- The audit entry of a command that no worker ended: its record, and these words.
 local function outcome_entry(text, words, accepted_ms, now_ms)
   return string.sub(text, 1, -2) .. ',"outcome":"' .. words .. '","attempts":0,"latency_ms":'
-    .. whole(now_ms - tonumber(accepted_ms)) .. '}'
+    .. whole(math.max(0, now_ms - tonumber(accepted_ms))) .. '}'
 end

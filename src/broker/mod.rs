@@ -2,6 +2,7 @@
 //! under `lua/` has one typed wrapper under [`scripts`].
 
 mod address;
+mod clock_steps;
 mod cluster;
 mod error;
 pub mod keys;
@@ -11,9 +12,11 @@ pub mod scripts;
 mod slots;
 pub mod subscriber;
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::domain::TenantId;
+use clock_steps::ClockSteps;
 pub use error::BrokerError;
 pub use keys::{Keys, Partition};
 pub use link::Link;
@@ -25,13 +28,15 @@ pub use subscriber::{Event, Subscriber};
 pub struct Broker {
     pub(crate) link: Link,
     keys: Keys,
+    clock_steps: Arc<ClockSteps>,
 }
 
 impl Broker {
     /// Connects, and checks what the design relies on, on every master: Redis 7 or newer, `maxmemory-policy noeviction`
     /// (eviction would reset limits and permission floors; another policy is an error that says so).
     pub async fn connect(settings: &crate::config::Redis) -> Result<Self, BrokerError> {
-        Ok(Self { link: Link::connect(settings).await?, keys: Keys::new(settings.partitions) })
+        let link = Link::connect(settings).await?;
+        Ok(Self { link, keys: Keys::new(settings.partitions), clock_steps: Arc::default() })
     }
 
     /// The names of keys.
@@ -47,6 +52,17 @@ impl Broker {
     /// This moment by the clock of the Redis that has a tenant's keys, as far as known, Unix ms.
     pub fn redis_now_ms(&self, tenant: &TenantId) -> i64 {
         self.link.now_us(&self.keys.backlog(tenant)) / 1_000
+    }
+
+    /// A command's longest wait, `ttl`, by the clock of the Redis that has this partition: longer by what that clock was
+    /// set forwards within the time. See [`clock_steps`].
+    pub fn ttl_by_its_clock(&self, partition: Partition, ttl: Duration) -> Duration {
+        ttl + self.clock_steps.within(partition, ttl)
+    }
+
+    /// The Redis that has this partition said what time it is (Unix ms), to a call that began at `asked`.
+    fn saw_clock(&self, partition: Partition, asked: Instant, redis_ms: i64) {
+        self.clock_steps.saw(partition, asked, redis_ms);
     }
 
     /// Whether `redis.url` names a cluster.

@@ -29,7 +29,11 @@ pub async fn run(gateway: Gateway, stop: CancellationToken) {
 
 async fn look(gateway: &Gateway) {
     let broker = gateway.broker();
-    let asked = broker.keys().partitions().map(|partition| broker.waiting_tenants(partition, TENANTS));
+    // The clock first: had it just been set forwards, everything would seem to have waited long enough.
+    let asked = broker.keys().partitions().map(async |partition| {
+        broker.look_at_clock(partition).await?;
+        broker.waiting_tenants(partition, TENANTS).await
+    });
     for tenants in join_all(asked).await {
         for tenant in tenants.unwrap_or_default() {
             // One server of a cluster that is away delays what it has, and nothing else.
@@ -41,7 +45,9 @@ async fn look(gateway: &Gateway) {
 }
 
 async fn look_at(gateway: &Gateway, tenant: &TenantId) -> Result<(), BrokerError> {
-    let (broker, ttl) = (gateway.broker(), gateway.settings().command.ttl);
+    let broker = gateway.broker();
+    let partition = broker.keys().partition(tenant);
+    let ttl = broker.ttl_by_its_clock(partition, gateway.settings().command.ttl);
     for resource in broker.due(tenant, RESOURCES, ttl).await? {
         match broker.expire(&resource, ttl).await {
             Ok(ended) => {

@@ -115,8 +115,10 @@ impl Core {
 
     /// Only at the first try: a command that was taken up in time may have been applied already.
     fn is_expired(&self, claim: &Claim) -> bool {
+        let partition = self.broker.keys().partition(&claim.resource.tenant);
+        let ttl = self.broker.ttl_by_its_clock(partition, self.settings.command.ttl);
         let waited = claim.claimed_at.saturating_sub(claim.accepted_at);
-        claim.attempt == 1 && u128::try_from(waited).is_ok_and(|ms| ms > self.settings.command.ttl.as_millis())
+        claim.attempt == 1 && u128::try_from(waited).is_ok_and(|ms| ms > ttl.as_millis())
     }
 
     async fn conclude(self: &Arc<Self>, claim: &Claim, claimed: Instant, verdict: Verdict) -> bool {

@@ -4,6 +4,7 @@
 pub mod api;
 pub mod base;
 pub mod browser;
+pub mod clock;
 pub mod cluster;
 pub mod fleet;
 pub mod postgres;

@@ -2,15 +2,18 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use super::clock::Clock;
 use super::watchdog::Watchdog;
 
 /// One `redis-server` on a free port, with its data in a folder of its own.
 pub struct RedisServer {
     port: u16,
     more: Vec<String>,
+    env: Vec<(String, PathBuf)>,
     child: Option<Child>,
     // Dropped in this order.
     _watchdog: Watchdog,
@@ -23,12 +26,22 @@ impl RedisServer {
         Self::start_with(Vec::new)
     }
 
+    /// As [`Self::start`], on a clock that the test sets.
+    pub fn start_on(clock: &Clock) -> Self {
+        Self::start_with_env(Vec::new, clock.env())
+    }
+
     /// As [`Self::start`], with more arguments: made anew for each try, for there may be ports among them.
-    pub fn start_with(mut more: impl FnMut() -> Vec<String>) -> Self {
+    pub fn start_with(more: impl FnMut() -> Vec<String>) -> Self {
+        Self::start_with_env(more, Vec::new())
+    }
+
+    fn start_with_env(mut more: impl FnMut() -> Vec<String>, env: Vec<(String, PathBuf)>) -> Self {
         for _ in 0..20 {
             let folder = tempfile::tempdir().expect("a folder for Redis");
             let _watchdog = Watchdog::over(folder.path());
-            let mut server = Self { port: super::free_port(), more: more(), child: None, _watchdog, folder };
+            let mut server =
+                Self { port: super::free_port(), more: more(), env: env.clone(), child: None, _watchdog, folder };
             if server.try_up() {
                 return server;
             }
@@ -98,6 +111,7 @@ impl RedisServer {
             .args(["--appendfsync", "no"])
             .args(["--dir", &folder, "--pidfile", &format!("{folder}/redis.pid")])
             .args(&self.more)
+            .envs(self.env.iter().cloned())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())

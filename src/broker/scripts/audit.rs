@@ -50,7 +50,10 @@ impl Broker {
 fn entry((id, fields): Raw) -> AuditEntry {
     let field = |name: &str| fields.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone()).unwrap_or_default();
     let (event, text, kept) = (field("event"), field("entry"), field("kept") == "1");
-    let at = id.split('-').next().and_then(|ms| ms.parse().ok()).unwrap_or(0);
+    // The stream's ids never go back, its entries' own times do where Redis's clock was set back. Entries of a version
+    // that did not write the time have the id alone.
+    let of_id = || id.split('-').next().and_then(|ms| ms.parse().ok());
+    let at = field("at").parse().ok().or_else(of_id).unwrap_or(0);
     let read = serde_json::from_str::<AuditEntry>(&text).map(|read| AuditEntry {
         id: id.clone(),
         at,

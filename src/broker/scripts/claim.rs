@@ -1,7 +1,7 @@
 //! `lua/claim_command.lua`, `renew_claim.lua`, `complete_command.lua`, `retry_command.lua`: from a
 //! waiting command to its one result, fenced.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::record::Kept;
 use super::{bytes, lua, texts};
@@ -115,6 +115,7 @@ impl Broker {
             names.backlog(&resource.tenant),
         ];
         let args = [worker.to_string(), lease.as_millis().to_string(), resource.to_string()];
+        let asked = Instant::now();
         let answer: Vec<String> = self.link.script(&lua::CLAIM, &texts(&keys), &bytes(&args)).await?;
         let odd = || BrokerError::Refused(format!("claim_command answered {answer:?}"));
         match answer.first().map(String::as_str) {
@@ -129,6 +130,7 @@ impl Broker {
             Some("command") if answer.len() == 8 => {
                 let record: Kept = serde_json::from_str(&answer[3]).map_err(|_| odd())?;
                 let number = |i: usize| answer[i].parse::<i64>().map_err(|_| odd());
+                self.saw_clock(partition, asked, number(6)?);
                 Ok(Claimed::Command(Box::new(Claim {
                     resource: resource.clone(),
                     command: answer[1].parse().map_err(|_| odd())?,

@@ -79,8 +79,8 @@ scripts! {
     DUE_SCHEDULES = "due_schedules" with [CLOCK];
     WITHDRAW_SCHEDULE = "withdraw_schedule" with [CLOCK];
     DROP_FAILED = "drop_failed" with [];
-    FILL_PERMISSIONS = "fill_permissions" with [];
-    CHECK_PERMISSION = "check_permission" with [PERMISSION];
+    FILL_PERMISSIONS = "fill_permissions" with [CLOCK];
+    CHECK_PERMISSION = "check_permission" with [CLOCK, PERMISSION];
     RAISE_FLOOR = "raise_floor" with [CLOCK];
     OPEN_CONNECTION = "open_connection" with [CLOCK];
     RENEW_CONNECTIONS = "renew_connections" with [CLOCK];

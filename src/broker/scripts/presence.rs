@@ -1,9 +1,9 @@
 //! `lua/heartbeat.lua`: which workers are alive.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{bytes, lua, texts};
-use crate::broker::{Broker, BrokerError};
+use crate::broker::{Broker, BrokerError, Partition};
 use crate::domain::{TenantId, WorkerId};
 
 impl Broker {
@@ -18,9 +18,17 @@ impl Broker {
         let args = [worker.to_string(), ttl.as_millis().to_string()];
         let args = bytes(&args);
         let sets = self.presence_sets(tenants);
-        let beats = sets.iter().map(|set| {
+        let beats = sets.iter().map(|(partition, set)| {
+            let partition = *partition;
             let args = &args;
-            async move { self.link.script::<Vec<String>>(&lua::HEARTBEAT, &[set], args).await.map(sorted) }
+            async move {
+                let asked = Instant::now();
+                let mut answer: Vec<String> = self.link.script(&lua::HEARTBEAT, &[set], args).await?;
+                let now = answer.pop().and_then(|now| now.parse().ok());
+                let now = now.ok_or_else(|| BrokerError::Refused("heartbeat answered oddly".to_owned()))?;
+                self.saw_clock(partition, asked, now);
+                Ok(sorted(answer))
+            }
         });
         // Sent together: one round trip, whatever the number of partitions. All of them, even where one fails: it
         // must not count as dead in the others.
@@ -30,7 +38,7 @@ impl Broker {
     /// This worker is gone, at once.
     pub async fn leave(&self, worker: &WorkerId, tenants: Option<&[TenantId]>) -> Result<(), BrokerError> {
         let mut pipeline = redis::pipe();
-        for set in self.presence_sets(tenants) {
+        for (_, set) in self.presence_sets(tenants) {
             pipeline.zrem(set, worker.as_str()).ignore();
         }
         self.link.pipeline(&pipeline).await
@@ -54,11 +62,11 @@ impl Broker {
         Ok(sorted(ids))
     }
 
-    fn presence_sets(&self, tenants: Option<&[TenantId]>) -> Vec<String> {
+    fn presence_sets(&self, tenants: Option<&[TenantId]>) -> Vec<(Partition, String)> {
         let names = self.keys();
         match tenants {
-            None => names.partitions().map(|p| names.workers(p)).collect(),
-            Some(tenants) => tenants.iter().map(|t| names.tenant_workers(t)).collect(),
+            None => names.partitions().map(|p| (p, names.workers(p))).collect(),
+            Some(tenants) => tenants.iter().map(|t| (names.partition(t), names.tenant_workers(t))).collect(),
         }
     }
 }

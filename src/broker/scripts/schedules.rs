@@ -1,6 +1,8 @@
 //! `lua/due_schedules.lua`, `withdraw_schedule.lua`: commands that were scheduled for later. They are put there, and
 //! brought in when their time has come, by `submit_command`.
 
+use std::time::Instant;
+
 use super::deliver::{Delivery, Late};
 use super::lua;
 use super::record::{Kept, record};
@@ -89,14 +91,21 @@ impl Scheduled {
 impl Broker {
     /// Scheduled commands of a partition whose time has come.
     pub async fn due_schedules(&self, partition: Partition, limit: usize) -> Result<DueSchedules, BrokerError> {
-        let schedule = self.keys().schedule(partition);
+        let (schedule, asked) = (self.keys().schedule(partition), Instant::now());
         let mut answer: Vec<String> =
             self.link.script(&lua::DUE_SCHEDULES, &[&schedule], &[limit.to_string().as_bytes()]).await?;
         let odd = || BrokerError::Refused("due_schedules answered oddly".to_owned());
         let now: i64 = answer.pop().and_then(|now| now.parse().ok()).ok_or_else(odd)?;
+        self.saw_clock(partition, asked, now);
         let next = answer.pop().ok_or_else(odd)?.parse::<i64>().ok();
         let due = answer.iter().filter_map(|member| read_schedule_member(member)).collect();
         Ok(DueSchedules { due, next_in_ms: next.map(|at| at - now) })
+    }
+
+    /// Asks what time it is where this partition is, so that a step of that clock is noticed
+    /// ([`Broker::ttl_by_its_clock`]).
+    pub async fn look_at_clock(&self, partition: Partition) -> Result<(), BrokerError> {
+        self.due_schedules(partition, 0).await.map(|_| ())
     }
 
     /// A tenant's scheduled command; `None`: there is none by that id (any more).

@@ -1,0 +1,46 @@
+//! A wall clock that a test sets, for programs that it starts: `redis-server` or the program itself.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+/// One clock, shared by all programs that were started with [`Self::env`].
+pub struct Clock {
+    folder: tempfile::TempDir,
+}
+
+impl Clock {
+    /// A clock that goes right.
+    pub fn new() -> Self {
+        let clock = Self { folder: tempfile::tempdir().expect("a folder for the clock") };
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/clock.c");
+        let mut compiler = Command::new("cc");
+        compiler.args(["-O1", "-shared", "-fPIC", "-o"]).arg(clock.library()).arg(source);
+        let compiled = compiler.output().unwrap_or_else(|error| {
+            panic!("cannot start cc ({error}): install it with `make deps` (Debian: apt-get install build-essential)")
+        });
+        assert!(compiled.status.success(), "cc: {}", String::from_utf8_lossy(&compiled.stderr));
+        clock.set(0);
+        clock
+    }
+
+    /// From now on it is so many seconds ahead of (or, below 0, behind) this machine's clock.
+    pub fn set(&self, seconds: i64) {
+        // Written beside it and moved there: nobody reads half a number.
+        let new = self.folder.path().join("new");
+        std::fs::write(&new, seconds.to_string()).expect("write the offset");
+        std::fs::rename(new, self.offset()).expect("move the offset");
+    }
+
+    /// What a program needs to be started with.
+    pub fn env(&self) -> Vec<(String, PathBuf)> {
+        vec![("LD_PRELOAD".to_owned(), self.library()), ("CLOCK_OFFSET_FILE".to_owned(), self.offset())]
+    }
+
+    fn library(&self) -> PathBuf {
+        self.folder.path().join("clock.so")
+    }
+
+    fn offset(&self) -> PathBuf {
+        self.folder.path().join("offset")
+    }
+}

@@ -2,6 +2,9 @@
 
 mod support;
 
+#[path = "process/output.rs"]
+mod output;
+
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};

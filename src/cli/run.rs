@@ -14,7 +14,7 @@ use serde_json::json;
 use tokio::signal::unix::SignalKind;
 
 use super::people::duration;
-use super::run_output::Output;
+use super::run_output::{Ours, Output, say};
 use crate::broker::Broker;
 use crate::broker::scripts::updates::Update;
 use crate::config::Settings;
@@ -38,7 +38,10 @@ It finds WHEELHOUSE_JOB_ID and WHEELHOUSE_TENANT_ID in its environment, and no s
 input is passed on unless it is a terminal. What it leaves running in the background when it ends is ended as well.
 
 Exit code: the program's; 128 and the signal's number if a signal ended it; 143 if the job was cancelled; 124 if \
-its time was used up.
+its time was used up; 1 if its output could not be written (a full disk).
+
+What was ignored when this started (SIGHUP under nohup, SIGINT for what a script puts into the background) stays \
+ignored, here and in the program.
 
 Examples:
   wheelhouse run --tenant acme -- rsync --info=progress2 -a photos/ backup/
@@ -84,6 +87,9 @@ pub async fn run(args: RunArgs, mut settings: Settings) -> anyhow::Result<ExitCo
     let store = Store::open_migrated(&settings.database).await?;
     let broker = Broker::connect(&settings.redis).await?;
     let mut signals = Interrupts::new()?;
+    // Heard, so that it does not end this process: a file that may not grow (`ulimit -f`) is an error of the write.
+    let _too_large = Signals::of(&[TOO_LARGE])?;
+    let ours = Ours::open()?;
     let job = new_job(&args);
     let program = program(args, &settings, &job)?;
     let name = program.name.to_string_lossy().into_owned();
@@ -97,7 +103,7 @@ pub async fn run(args: RunArgs, mut settings: Settings) -> anyhow::Result<ExitCo
                 ProcessError::NotStarted { missing, .. } => *missing,
                 ProcessError::Keeper(_) => return Err(error.into()),
             };
-            eprintln!("wheelhouse: {error}");
+            say(format_args!("{error}"));
             return Ok(ExitCode::from(if missing { 127 } else { 126 })); // As a shell says it.
         }
     };
@@ -113,10 +119,10 @@ pub async fn run(args: RunArgs, mut settings: Settings) -> anyhow::Result<ExitCo
             return Err(error).context("cannot put the program under control, so it was ended");
         }
     };
-    eprintln!("wheelhouse: {name} runs as job {id} of tenant {} (process {})", job.tenant, process.pid());
-    eprintln!("wheelhouse: from another shell: wheelhouse job pause {id} | resume {id} | cancel {id}");
+    say(format_args!("{name} runs as job {id} of tenant {} (process {})", job.tenant, process.pid()));
+    say(format_args!("from another shell: wheelhouse job pause {id} | resume {id} | cancel {id}"));
 
-    let mut output = Output::start(stdout, stderr, &id);
+    let mut output = Output::start(ours, stdout, stderr, &id);
     let (mut interrupted, mut lost, mut timed_out) = (None, false, None);
     let ended = {
         let mut time_is_up = std::pin::pin!(host.timed_out());
@@ -146,12 +152,14 @@ pub async fn run(args: RunArgs, mut settings: Settings) -> anyhow::Result<ExitCo
     output.finish(REST_OF_OUTPUT).await;
     if ended.left_behind > 0 {
         let processes = if ended.left_behind == 1 { "process" } else { "processes" };
-        eprintln!("wheelhouse: ended {} {processes} that {name} had left running", ended.left_behind);
+        say(format_args!("ended {} {processes} that {name} had left running", ended.left_behind));
     }
 
     let timed_out = timed_out.filter(|_| ended.by_order); // It may have ended by itself just then.
     let late = timed_out.is_some();
-    let end = end_of(&ended, interrupted, timed_out, output.last_error());
+    let lost = output.lost();
+    let is_short = !lost.is_empty() && ended.how.code() == 0;
+    let end = end_of(&ended, interrupted, timed_out, output.last_error(), lost);
     let mut progress = output.latest();
     if matches!(end, RunEnd::Completed(_)) {
         progress.progress_percent = 100; // Most programs say nothing of the end but the end.
@@ -173,21 +181,21 @@ pub async fn run(args: RunArgs, mut settings: Settings) -> anyhow::Result<ExitCo
     Ok(match settled {
         Some(Settled::Recorded(_)) => {
             if !words.is_empty() {
-                eprintln!("wheelhouse: job {id} failed: {words}");
+                say(format_args!("job {id} failed: {words}"));
             }
-            let code = if late { TIMED_OUT } else { ended.how.code() };
+            let code = if late { TIMED_OUT } else { ended.how.code().max(u8::from(is_short)) };
             ExitCode::from(interrupted.map_or(code, |by| 128 + by.number))
         }
         Some(Settled::Cancelled) => {
-            eprintln!("wheelhouse: job {id} was cancelled");
+            say(format_args!("job {id} was cancelled"));
             ExitCode::from(143)
         }
         Some(Settled::Lost) => {
-            eprintln!("wheelhouse: job {id} was ended or taken over by another system; its end here is not recorded");
+            say(format_args!("job {id} was ended or taken over by another system; its end here is not recorded"));
             ExitCode::FAILURE
         }
         None => {
-            eprintln!("wheelhouse: the end of job {id} could not be recorded: {words}");
+            say(format_args!("the end of job {id} could not be recorded: {words}"));
             ExitCode::FAILURE
         }
     })
@@ -236,10 +244,19 @@ fn program(args: RunArgs, settings: &Settings, job: &NewJob) -> anyhow::Result<P
     })
 }
 
-fn end_of(ended: &Ended, interrupted: Option<Interrupt>, timed_out: Option<String>, last_error: String) -> RunEnd {
+/// `lost`: what of its output could not be written, in words; empty if nothing.
+fn end_of(
+    ended: &Ended,
+    interrupted: Option<Interrupt>,
+    timed_out: Option<String>,
+    last_error: String,
+    lost: String,
+) -> RunEnd {
     let error = match (interrupted, timed_out, ended.how) {
         (Some(by), _, _) => format!("`wheelhouse run` was ended by {}", by.name),
         (None, Some(words), _) => words,
+        // More than the last words of the program: it may have none, or none that say why.
+        (None, None, how) if !lost.is_empty() => format!("{how}, but {lost}"),
         (None, None, How::Exited(0)) => return RunEnd::Completed(json!({ "exit_code": 0 })),
         (None, None, how) if last_error.is_empty() => how.to_string(),
         (None, None, how) => format!("{how}: {last_error}"),
@@ -284,6 +301,8 @@ struct Interrupt {
 /// the end of the terminal ends nothing, and Ctrl-C does not reach what a script has put into the background.
 struct Interrupts(Signals);
 
+/// The signal for whoever writes more to a file than it may hold.
+const TOO_LARGE: SignalKind = SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw());
 /// The signal of Ctrl-Z.
 const SUSPEND: SignalKind = SignalKind::from_raw(rustix::process::Signal::TSTP.as_raw());
 
@@ -299,7 +318,7 @@ impl Interrupts {
             let kind = self.0.next().await;
             if kind == SUSPEND {
                 // Stopped, this process would count as dead within seconds.
-                eprintln!("wheelhouse: to pause the program, use `wheelhouse job pause`");
+                say(format_args!("to pause the program, use `wheelhouse job pause`"));
                 continue;
             }
             let names = [(SignalKind::interrupt(), "SIGINT"), (SignalKind::hangup(), "SIGHUP")];

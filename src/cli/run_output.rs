@@ -1,12 +1,15 @@
 //! What `wheelhouse run` does with the program's output: passes it on, reads progress out of it, remembers its
 //! last words on standard error, and draws a progress bar beneath it where a person watches.
 
+use std::fs::File;
 use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use rustix::event::{PollFd, PollFlags, poll};
+use tokio::io::AsyncRead;
 use tokio::process::{ChildStderr, ChildStdout};
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
@@ -22,7 +25,31 @@ pub(super) struct Output {
     bar: Option<ProgressBar>,
     progress: watch::Receiver<Progress>,
     last_error: Arc<Mutex<String>>,
+    lost: Lost,
     passing: TaskTracker,
+}
+
+/// This program's own two streams: descriptors without a buffer, so that whatever has been written is there, and
+/// whatever cannot be is known.
+pub(super) struct Ours {
+    out: File,
+    err: File,
+}
+
+impl Ours {
+    pub(super) fn open() -> io::Result<Self> {
+        let (out, err) = (io::stdout().as_fd().try_clone_to_owned()?, io::stderr().as_fd().try_clone_to_owned()?);
+        Ok(Self { out: out.into(), err: err.into() })
+    }
+}
+
+/// What of the program's output could not be written, and why, in words; empty if nothing.
+type Lost = Arc<Mutex<Vec<String>>>;
+
+/// Says something to the person at the terminal. Where standard error cannot be written to, nobody is there to hear it,
+/// and that is no reason to end: `eprintln!` would panic.
+pub(super) fn say(words: std::fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr(), "wheelhouse: {words}");
 }
 
 /// Which of ours the program's goes to.
@@ -34,13 +61,13 @@ enum Stream {
 
 impl Output {
     /// Begins to pass it on. The two tasks end with the program's output, and are left alone after `finish`.
-    pub(super) fn start(stdout: ChildStdout, stderr: ChildStderr, id: &ResourceId) -> Self {
+    pub(super) fn start(ours: Ours, stdout: ChildStdout, stderr: ChildStderr, id: &ResourceId) -> Self {
         let (tell, progress) = watch::channel(Progress::default());
         let reader = Arc::new(Mutex::new(ProgressReader::default()));
         let last_error = Arc::new(Mutex::new(String::new()));
-        let output = Self { bar: bar(id), progress, last_error, passing: TaskTracker::new() };
-        output.pass(Stream::Out, stdout, reader.clone(), tell.clone());
-        output.pass(Stream::Err, stderr, reader, tell);
+        let output = Self { bar: bar(id), progress, last_error, lost: Lost::default(), passing: TaskTracker::new() };
+        output.pass(Stream::Out, ours.out, stdout, reader.clone(), tell.clone());
+        output.pass(Stream::Err, ours.err, stderr, reader, tell);
         output.passing.close();
         output
     }
@@ -48,6 +75,7 @@ impl Output {
     fn pass(
         &self,
         stream: Stream,
+        to: File,
         from: impl AsyncRead + Unpin + Send + 'static,
         reader: Arc<Mutex<ProgressReader>>,
         tell: watch::Sender<Progress>,
@@ -63,10 +91,14 @@ impl Output {
             }
         };
         match self.bar.clone() {
-            None => drop(self.passing.spawn(pass_through(from, Plain(stream), see))),
+            None => {
+                let sink = Complains { sink: Plain(Arc::new(to)), stream, lost: self.lost.clone(), gone: false };
+                drop(self.passing.spawn(pass_through(from, sink, see)));
+            }
             Some(bar) => {
-                let above = AboveBar { stream, bar, partial: Vec::new() };
-                drop(self.passing.spawn(pass_through(from, above, see)));
+                let sink = AboveBar { to, bar, partial: Vec::new() };
+                let sink = Complains { sink, stream, lost: self.lost.clone(), gone: false };
+                drop(self.passing.spawn(pass_through(from, sink, see)));
             }
         }
     }
@@ -91,6 +123,11 @@ impl Output {
     /// The last line on standard error.
     pub(super) fn last_error(&self) -> String {
         self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What of the output could not be written, and why, in words; empty if nothing.
+    pub(super) fn lost(&self) -> String {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner).join("; ")
     }
 
     /// Waits for the rest of the output, but no longer than that: someone else may hold the pipe.
@@ -120,26 +157,93 @@ fn bar(id: &ResourceId) -> Option<ProgressBar> {
     Some(bar)
 }
 
-/// Bytes as they come.
-struct Plain(Stream);
+impl Stream {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Out => "standard output",
+            Self::Err => "standard error",
+        }
+    }
 
-impl Sink for Plain {
-    async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        match self.0 {
-            Stream::Out => whole(tokio::io::stdout(), bytes).await,
-            Stream::Err => whole(tokio::io::stderr(), bytes).await,
+    fn is_terminal(self) -> bool {
+        match self {
+            Self::Out => io::stdout().is_terminal(),
+            Self::Err => io::stderr().is_terminal(),
         }
     }
 }
 
-async fn whole(mut to: impl AsyncWrite + Unpin, bytes: &[u8]) -> io::Result<()> {
-    to.write_all(bytes).await?;
-    to.flush().await
+/// Writes to another sink, and says so when that fails: a full disk, a quota, a file that may not grow.
+///
+/// Only a reader that has gone ends the passing on, and so reaches the program as a broken pipe, which most programs
+/// take for what it is. Any other failure would look the same to the program, and end it for a reason that is not true.
+/// So it goes on; what it writes from then on is dropped, for a file with a hole in it is worse than one that ends too
+/// early; and its job has failed, because what it was to deliver is not there.
+struct Complains<S> {
+    sink: S,
+    stream: Stream,
+    lost: Lost,
+    gone: bool,
 }
 
-/// Whole lines, with the bar taken away while they are written: it would overwrite half a line.
+impl<S: Sink> Sink for Complains<S> {
+    async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.gone {
+            return Ok(());
+        }
+        let error = match self.sink.write(bytes).await {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => error,
+            done => return done,
+        };
+        self.gone = true;
+        // A terminal that is gone (EIO): nobody is left who could read it, and nothing is lost that was to be kept.
+        if !self.stream.is_terminal() {
+            let words = format!("its {} could not be written: {error}", self.stream.name());
+            say(format_args!(
+                "{words}. The program goes on, the rest of that output is dropped, and the job will have failed"
+            ));
+            self.lost.lock().unwrap_or_else(PoisonError::into_inner).push(words);
+        }
+        Ok(())
+    }
+
+    async fn end(&mut self) {
+        if !self.gone {
+            self.sink.end().await;
+        }
+    }
+}
+
+/// Bytes as they come.
+struct Plain(Arc<File>);
+
+impl Sink for Plain {
+    async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let (to, bytes) = (self.0.clone(), bytes.to_vec());
+        tokio::task::spawn_blocking(move || write_all(&to, &bytes)).await.unwrap_or_else(|e| Err(io::Error::other(e)))
+    }
+}
+
+fn write_all(mut to: &File, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match to.write(bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => bytes = &bytes[written..],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // Another program that shares this pipe or terminal has made it non-blocking for everybody.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let _ = poll(&mut [PollFd::new(&to, PollFlags::OUT)], None);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Whole lines, with the bar taken away while they are written: it would overwrite half a line. The line that has
+/// begun stands beside the bar until its end comes.
 struct AboveBar {
-    stream: Stream,
+    to: File,
     bar: ProgressBar,
     partial: Vec<u8>,
 }
@@ -150,10 +254,7 @@ const LONG_LINE: usize = 64 * 1024;
 impl AboveBar {
     fn show(&mut self, up_to: usize) -> io::Result<()> {
         let bytes = &self.partial[..up_to];
-        self.bar.suspend(|| match self.stream {
-            Stream::Out => io::stdout().write_all(bytes).and_then(|()| io::stdout().flush()),
-            Stream::Err => io::stderr().write_all(bytes),
-        })?;
+        self.bar.suspend(|| write_all(&self.to, bytes))?;
         self.partial.drain(..up_to);
         Ok(())
     }
@@ -162,11 +263,20 @@ impl AboveBar {
 impl Sink for AboveBar {
     async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.partial.extend_from_slice(bytes);
-        match self.partial.iter().rposition(|b| *b == b'\n') {
-            Some(last) => self.show(last + 1),
-            None if self.partial.len() > LONG_LINE => self.show(self.partial.len()),
-            None => Ok(()),
+        if let Some(last) = self.partial.iter().rposition(|b| *b == b'\n') {
+            self.show(last + 1)?;
         }
+        // What stands before a carriage return is overwritten by what follows it, once something does.
+        let returns = self.partial.iter().rev().skip(1).position(|b| *b == b'\r');
+        if let Some(from_end) = returns {
+            self.partial.drain(..self.partial.len() - from_end - 2);
+        }
+        if self.partial.len() > LONG_LINE {
+            self.show(self.partial.len())?;
+        } else if !self.partial.is_empty() {
+            self.bar.set_message(printable(&self.partial));
+        }
+        Ok(())
     }
 
     async fn end(&mut self) {

@@ -1,6 +1,7 @@
 //! Passes a program's output through, byte for byte, and reads its lines on the way.
 
 use std::io;
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 
@@ -8,6 +9,12 @@ use super::progress::Lines;
 
 /// Read at once.
 const CHUNK: usize = 64 * 1024;
+
+/// After so long without more, a line without its end is read as far as it has come: `\r 42%` and nothing else is how
+/// progress bars are drawn, and the next carriage return may be minutes away.
+const SILENCE_OF_BAR: Duration = Duration::from_millis(50);
+/// The same for a line that overwrites nothing: its end is likely to come soon, and it may say more until then.
+const SILENCE: Duration = Duration::from_millis(250);
 
 /// Where a program's output goes.
 pub trait Sink: Send {
@@ -20,7 +27,8 @@ pub trait Sink: Send {
     }
 }
 
-/// Copies `from` to `sink` until it ends, and hands each line to `see`. When writing fails (the reader of the
+/// Copies `from` to `sink` until it ends, and hands each line to `see`; one whose end does not come is handed over as
+/// it stands, and again when it is whole. When writing fails (the reader of the
 /// host's output has gone), reading ends too: the program then gets its broken pipe, as it would have by itself.
 pub async fn pass_through(
     mut from: impl AsyncRead + Unpin + Send,
@@ -29,12 +37,24 @@ pub async fn pass_through(
 ) {
     let mut lines = Lines::default();
     let mut chunk = vec![0_u8; CHUNK];
-    while let Ok(read) = from.read(&mut chunk).await {
+    // The line that has begun has not been handed over as it stands now.
+    let mut unread = false;
+    loop {
+        let silence = if lines.overwrites() { SILENCE_OF_BAR } else { SILENCE };
+        let read = tokio::select! {
+            read = from.read(&mut chunk) => read.unwrap_or(0),
+            () = tokio::time::sleep(silence), if unread => {
+                see(lines.rest());
+                unread = false;
+                continue;
+            }
+        };
         if read == 0 {
             break;
         }
         // Lines first: progress and errors are known even where the writing fails.
         lines.feed(&chunk[..read], &mut see);
+        unread = !lines.rest().is_empty();
         if sink.write(&chunk[..read]).await.is_err() {
             break;
         }

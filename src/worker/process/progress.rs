@@ -1,4 +1,4 @@
-//! Progress out of a program's own words: lines `{"progress":42}` or `42%`.
+//! Progress out of a program's own words: lines `{"progress":42}`, `42%`, `33,9 %`.
 
 use std::borrow::Cow;
 
@@ -16,16 +16,19 @@ const ITEM: usize = 200;
 pub struct Lines {
     partial: Vec<u8>,
     too_long: bool,
+    /// The line before ended in a carriage return alone: this one is drawn over it.
+    overwrites: bool,
 }
 
 impl Lines {
     /// Hands each line that ends in `bytes` to `see`. A carriage return ends one as well: progress bars use it.
     pub fn feed(&mut self, bytes: &[u8], mut see: impl FnMut(&[u8])) {
         for part in bytes.split_inclusive(|b| matches!(b, b'\n' | b'\r')) {
-            let (text, ends) = match part.split_last() {
-                Some((b'\n' | b'\r', text)) => (text, true),
-                _ => (part, false),
+            let (text, end) = match part.split_last() {
+                Some((end @ (b'\n' | b'\r'), text)) => (text, Some(*end)),
+                _ => (part, None),
             };
+            let ends = end.is_some();
             self.too_long |= self.partial.len() + text.len() > LONGEST;
             if self.too_long {
                 self.partial.clear();
@@ -39,14 +42,19 @@ impl Lines {
             }
             if ends {
                 self.partial.clear();
-                self.too_long = false;
+                (self.too_long, self.overwrites) = (false, end == Some(b'\r'));
             }
         }
     }
 
-    /// The last line, which no line end followed.
+    /// The last line, as far as it has come: no line end has followed yet. Empty where it is too long to be kept.
     pub fn rest(&self) -> &[u8] {
         &self.partial
+    }
+
+    /// Whether that line begins with a carriage return: a progress bar, of which nothing more may come for long.
+    pub fn overwrites(&self) -> bool {
+        self.overwrites
     }
 }
 
@@ -82,7 +90,7 @@ impl ProgressReader {
         } else if self.speaks_json {
             return None;
         } else {
-            next.progress_percent = percent_in(line)?;
+            next.progress_percent = whole_percent(percent_in(line)?)?;
         }
         if next == self.latest {
             return None;
@@ -147,25 +155,66 @@ fn whole_percent(percent: f64) -> Option<u8> {
     percent.is_finite().then(|| percent.clamp(0.0, 100.0) as u8)
 }
 
-/// The last `42%` or `42.5%` of a line; a number above 100 is no progress.
-fn percent_in(line: &[u8]) -> Option<u8> {
+/// The last `42%`, `42.5%`, `42,5%` or `42 %` of a line; a number above 100 is no progress.
+fn percent_in(line: &[u8]) -> Option<f64> {
     let mut end = line.len();
     while let Some(sign) = line[..end].iter().rposition(|b| *b == b'%') {
-        let before = &line[..sign];
-        let start = before.iter().rposition(|b| !b.is_ascii_digit() && *b != b'.').map_or(0, |at| at + 1);
-        // Part of a word or a negative number: `x5%`, `-5%`.
-        let own = start == 0 || !(line[start - 1].is_ascii_alphanumeric() || line[start - 1] == b'-');
-        let number = std::str::from_utf8(&before[start..]).ok().and_then(|text| text.parse::<f64>().ok());
-        if let Some(number) = number.filter(|number| own && (0.0..=100.0).contains(number)) {
-            return whole_percent(number);
+        if let Some(number) = number_before(&line[..sign], &line[sign + 1..]) {
+            return Some(number);
         }
         end = sign;
     }
     None
 }
 
+/// What may stand between a number and its sign, once: a space or a tab, and in UTF-8 the spaces that do not break
+/// (as French and German are set) and the thin one.
+const SPACES: [&str; 5] = [" ", "\t", "\u{a0}", "\u{202f}", "\u{2009}"];
+/// In UTF-8: some programs print a real minus.
+const MINUS: &str = "\u{2212}";
+
+/// The number, 0 to 100, that a percent sign belongs to. `after`: what follows the sign.
+fn number_before(before: &[u8], after: &[u8]) -> Option<f64> {
+    let close = SPACES.iter().find_map(|space| before.strip_suffix(space.as_bytes()));
+    // In `7 %d` and `PID 7 %CPU` the sign belongs to the word behind it.
+    if close.is_some() && after.first().is_some_and(u8::is_ascii_alphanumeric) {
+        return None;
+    }
+    let (head, digits) = digits_at_end(close.unwrap_or(before));
+    if digits.is_empty() {
+        return None;
+    }
+    // A point or a comma is a decimal one where a digit stands before it. Otherwise it ends the words before
+    // (`Loading...42%`, `done,42%`), but for a single point that begins the number: `.5%`.
+    let (head, number) = match head.split_last() {
+        Some((b'.' | b',', rest)) if rest.last().is_some_and(u8::is_ascii_digit) => {
+            let (head, whole) = digits_at_end(rest);
+            // `1.2.3%`, `1,234,567%`: nothing that can be a percentage.
+            if matches!(head, [.., digit, b'.' | b','] if digit.is_ascii_digit()) {
+                return None;
+            }
+            (head, [whole, b".", digits].concat())
+        }
+        Some((b'.', rest)) if rest.last().is_none_or(u8::is_ascii_whitespace) => (rest, [b"0.", digits].concat()),
+        _ => (head, digits.to_vec()),
+    };
+    // Part of a word or a negative number: `x5%`, `-5%`.
+    if head.last().is_some_and(|b| b.is_ascii_alphanumeric() || *b == b'-') || head.ends_with(MINUS.as_bytes()) {
+        return None;
+    }
+    let number: f64 = std::str::from_utf8(&number).ok()?.parse().ok()?;
+    (0.0..=100.0).contains(&number).then_some(number)
+}
+
+/// What stands before the ASCII digits at the end, and these.
+fn digits_at_end(text: &[u8]) -> (&[u8], &[u8]) {
+    text.split_at(text.iter().rposition(|b| !b.is_ascii_digit()).map_or(0, |at| at + 1))
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::strategy::Strategy;
+
     use super::*;
 
     fn percent(line: &str) -> Option<u8> {
@@ -198,6 +247,85 @@ mod tests {
         }
         assert_eq!(percent("\u{1b}[42m%\u{1b}[0m"), None, "a colour is no number");
         assert_eq!(ProgressReader::default().read(b"\xff\xfe 9%").map(|p| p.progress_percent), Some(9));
+    }
+
+    #[test]
+    fn a_percentage_may_have_a_point_or_a_comma_and_a_space_before_its_sign() {
+        for (line, expected) in [
+            ("33.9%", Some(33.9)),
+            ("33,9%", Some(33.9)),
+            ("10,5%", Some(10.5)),
+            ("0,5 %", Some(0.5)),
+            ("100,0%", Some(100.0)),
+            ("100,1%", None),
+            ("42 %", Some(42.0)),
+            ("42\t%", Some(42.0)),
+            ("42\u{a0}% erledigt", Some(42.0)),
+            ("33,9\u{202f}% effectu\u{e9}s", Some(33.9)),
+            ("7\u{2009}%", Some(7.0)),
+            ("42  %", None),
+            ("42\n%", None),
+            ("Loading...42%", Some(42.0)),
+            ("done,42%", Some(42.0)),
+            ("done.42%", Some(42.0)),
+            ("10, 20%", Some(20.0)),
+            ("(42%)", Some(42.0)),
+            ("~42%", Some(42.0)),
+            (".5%", Some(0.5)),
+            ("is .5 %", Some(0.5)),
+            ("..5%", Some(5.0)),
+            ("5.%", None),
+            ("1,2,3%", None),
+            ("1.234,5%", None),
+            ("1,234,567%", None),
+            ("-33,9%", None),
+            ("-33,9 %", None),
+            ("\u{2212}5%", None),
+            ("x5 %", None),
+            ("7 %d", None),
+            ("7 %CPU", None),
+            ("%CPU 12 %MEM, 12 %", Some(12.0)),
+            ("10% of 250,5%", Some(10.0)),
+            ("00042%", Some(42.0)),
+            (" %", None),
+            (",%", None),
+            ("%%%", None),
+        ] {
+            assert_eq!(percent_in(line.as_bytes()), expected, "{line:?}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_a_program_prints_is_no_progress_or_one_from_0_to_100(
+            pieces in proptest::collection::vec(proptest::prop_oneof![
+                proptest::collection::vec(proptest::prelude::any::<u8>(), 0..40),
+                // Mostly what comes near a percentage.
+                "[0-9.,%\\- \r\n\u{a0}\u{202f}x]{0,20}".prop_map(String::into_bytes),
+                "\\{\"(progress|items_total|items_processed)\": ?-?[0-9]{1,20}(\\.[0-9]{1,4})?(e[0-9]{1,3})?\\}[\r\n]?".prop_map(String::into_bytes),
+            ], 0..12)
+        ) {
+            let (mut lines, mut reader) = (Lines::default(), ProgressReader::default());
+            for piece in &pieces {
+                let mut read = Vec::new();
+                lines.feed(piece, |line| read.extend(reader.read(line)));
+                read.extend(reader.read(lines.rest()));
+                for progress in read {
+                    proptest::prop_assert!(progress.progress_percent <= 100);
+                    proptest::prop_assert!(progress.items_processed >= 0);
+                }
+                let number = percent_in(piece);
+                proptest::prop_assert!(number.is_none_or(|number| (0.0..=100.0).contains(&number)));
+            }
+        }
+
+        #[test]
+        fn every_percentage_is_read_as_it_was_printed(tenths in 0_u32..=1_000, comma: bool, space: bool, word: bool) {
+            let (point, space) = (if comma { ',' } else { '.' }, if space { " " } else { "" });
+            let (before, after) = if word { ("at: ", " of it") } else { ("", "") };
+            let line = format!("{before}{}{point}{}{space}%{after}", tenths / 10, tenths % 10);
+            proptest::prop_assert_eq!(percent_in(line.as_bytes()), Some(f64::from(tenths) / 10.0));
+        }
     }
 
     #[test]
@@ -245,6 +373,8 @@ mod tests {
         }
         feed(b"\nfour\nrest");
         assert_eq!(seen, ["one", "two", "three", "four"]);
-        assert_eq!(lines.rest(), b"rest");
+        assert_eq!((lines.rest(), lines.overwrites()), (&b"rest"[..], false));
+        lines.feed(b"\r 42%", |_| {});
+        assert_eq!((lines.rest(), lines.overwrites()), (&b" 42%"[..], true));
     }
 }

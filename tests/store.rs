@@ -2,6 +2,8 @@
 
 mod support;
 
+#[path = "store/announcements.rs"]
+mod announcements;
 #[path = "store/audit.rs"]
 mod audit;
 #[path = "store/audit_kept.rs"]
@@ -32,7 +34,9 @@ use std::time::Duration;
 use serde_json::json;
 use wheelhouse::broker::scripts::audit::AuditEntry;
 use wheelhouse::config;
-use wheelhouse::domain::{Action, CampaignStatus, CommandId, JobStatus, Progress, Resource, UserId, WorkerId};
+use wheelhouse::domain::{
+    Action, CampaignStatus, CommandId, JobCounts, JobStatus, Progress, Resource, UserId, WorkerId,
+};
 use wheelhouse::store::*;
 
 /// A store, and a way to speak plain SQL to it.
@@ -176,6 +180,11 @@ on_both! {
     campaigns::no_campaign_is_completed_with_a_job_that_waits
     campaigns::cancelling_a_campaign_and_claiming_its_jobs_do_not_hinder_each_other
     campaigns::a_campaign_is_completed_once_all_its_jobs_have_ended
+    campaigns::an_open_campaign_is_completed_only_after_it_was_closed
+    announcements::what_a_row_says_that_nobody_was_told_is_owed_until_it_is_said
+    rows::lists_leave_out_what_a_job_holds_and_cut_down_what_is_long
+    rows::a_page_with_contents_ends_before_they_are_too_many_bytes
+    runs::a_long_error_is_cut_down_and_kept_whole_beside
     runs::each_waiting_job_is_claimed_once_and_none_of_a_paused_campaign
     runs::what_cannot_run_does_not_hold_up_what_can
     runs::a_row_that_cannot_be_read_does_not_stop_the_queue

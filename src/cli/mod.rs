@@ -5,6 +5,7 @@ mod audit;
 mod audit_verify;
 mod batch;
 mod bench;
+mod campaign_jobs;
 mod descriptors;
 mod dev;
 mod follow;
@@ -16,6 +17,7 @@ pub mod run;
 mod run_output;
 mod schedule;
 mod serve;
+mod standing;
 mod watch;
 
 use std::path::{Path, PathBuf};

@@ -9,8 +9,10 @@ use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
 use super::api::{Answer, Api, ApiArgs};
+use super::campaign_jobs;
 use super::follow::{Patience, follow};
 use super::people::duration;
+use super::standing::standing;
 use super::{print_fields, usage};
 use crate::domain::{Action, JobStatus, RequestId, ResourceId, ResourceKind};
 
@@ -39,8 +41,12 @@ pub(super) enum JobCommand {
 /// What to do with campaigns.
 #[derive(Debug, Subcommand)]
 pub(super) enum CampaignCommand {
-    /// Create a campaign with its jobs, from a JSON file: [{"job_type":"…","parameters":{…}}, …]
+    /// Create a campaign with its jobs, from a JSON file: [{"job_type":"…","parameters":{…}}, …]; without, it stays open.
     Create(CreateArgs),
+    /// Add jobs to a campaign, from a file: a JSON array, or a JSON object a line.
+    Add(campaign_jobs::AddArgs),
+    /// No more jobs are added: the campaign is completed when those it has have ended.
+    Close(campaign_jobs::CloseArgs),
     /// List campaigns, newest first.
     Ls(ListCampaignsArgs),
     /// Show one campaign.
@@ -88,9 +94,9 @@ pub(super) struct SubmitArgs {
 pub(super) struct CreateArgs {
     /// For people.
     name: String,
-    /// The file with its jobs; - for standard input.
+    /// The file with its jobs; - for standard input. Without, the campaign stays open until `campaign close`.
     #[arg(long, value_name = "FILE")]
-    jobs: String,
+    jobs: Option<String>,
     /// Its id; made up where none is given.
     #[arg(long)]
     id: Option<ResourceId>,
@@ -186,6 +192,8 @@ pub(super) async fn campaign(command: CampaignCommand) -> anyhow::Result<ExitCod
     let kind = ResourceKind::Campaign;
     match command {
         CampaignCommand::Create(args) => create(args).await,
+        CampaignCommand::Add(args) => campaign_jobs::add(args).await,
+        CampaignCommand::Close(args) => campaign_jobs::close(args).await,
         CampaignCommand::Ls(args) => list(kind, &format!("limit={}", args.limit), &args.api).await,
         CampaignCommand::Show(args) => show(kind, args).await,
         CampaignCommand::Cancel(args) => control(kind, Action::Cancel, args).await,
@@ -225,12 +233,7 @@ async fn submit(args: SubmitArgs) -> anyhow::Result<ExitCode> {
 }
 
 async fn create(args: CreateArgs) -> anyhow::Result<ExitCode> {
-    let text = if args.jobs == "-" {
-        std::io::read_to_string(std::io::stdin())?
-    } else {
-        std::fs::read_to_string(&args.jobs).map_err(|e| usage(format!("cannot read {}: {e}", args.jobs)))?
-    };
-    let jobs: Value = serde_json::from_str(&text).map_err(|e| usage(format!("{} is not JSON: {e}", args.jobs)))?;
+    let jobs = args.jobs.as_deref().map(campaign_jobs::jobs_of).transpose()?.unwrap_or_default();
     let mut body = json!({"name": args.name, "jobs": jobs});
     if let Some(id) = &args.id {
         body["id"] = id.as_str().into();
@@ -275,11 +278,7 @@ async fn list(kind: ResourceKind, query: &str, api: &ApiArgs) -> anyhow::Result<
 fn one_line(row: &Value) -> String {
     let name = row["title"].as_str().or(row["name"].as_str()).or(row["job_type"].as_str()).unwrap_or_default();
     let percent = row["progress_percent"].as_i64().unwrap_or(0);
-    format!(
-        "{}  {:<9}  {percent:>3}%  {name}",
-        row["id"].as_str().unwrap_or_default(),
-        row["status"].as_str().unwrap_or_default()
-    )
+    format!("{}  {:<9}  {percent:>3}%  {name}", row["id"].as_str().unwrap_or_default(), standing(row))
 }
 
 async fn show(kind: ResourceKind, args: ShowArgs) -> anyhow::Result<ExitCode> {

@@ -54,6 +54,9 @@ pub struct Campaign {
     pub name: Option<String>,
     /// Whether its jobs are dispatched.
     pub is_active: bool,
+    /// Whether jobs are still being added: an open campaign is not completed, whatever its jobs do, until it is closed.
+    #[serde(default)]
+    pub is_open: bool,
     /// Where it stands.
     pub status: CampaignStatus,
     /// 0 to 100: ended jobs of all jobs.
@@ -66,16 +69,51 @@ pub struct Campaign {
     pub items_succeeded: i64,
     /// How many failed or were cancelled.
     pub items_failed: i64,
+    /// The same in full: a completed campaign may have failed jobs.
+    #[serde(default)]
+    pub jobs_by_status: JobCounts,
     /// The user who made it.
     pub created_by: Option<String>,
     /// The user who cancelled it.
     pub cancelled_by: Option<String>,
     /// RFC 3339, UTC, like every time here.
     pub created_at: Option<String>,
+    /// When it was told to close; null where it was not.
+    #[serde(default)]
+    pub closed_at: Option<String>,
     /// When every job had ended.
     pub completed_at: Option<String>,
     /// When it was cancelled.
     pub cancelled_at: Option<String>,
     /// When the row last changed.
     pub updated_at: Option<String>,
+}
+
+/// How many jobs of a campaign are in each status.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobCounts {
+    /// Wait for a worker.
+    pub pending: i64,
+    /// Run.
+    pub running: i64,
+    /// Stand until resumed.
+    pub paused: i64,
+    /// Ended well.
+    pub completed: i64,
+    /// Ended badly.
+    pub failed: i64,
+    /// Were ended by an operator.
+    pub cancelled: i64,
+}
+
+impl JobCounts {
+    /// All of them.
+    pub fn total(&self) -> i64 {
+        self.pending + self.running + self.paused + self.ended()
+    }
+
+    /// Those that have ended, one way or another.
+    pub fn ended(&self) -> i64 {
+        self.completed + self.failed + self.cancelled
+    }
 }

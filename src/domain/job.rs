@@ -98,7 +98,7 @@ pub struct Job {
     pub parameters: serde_json::Value,
     /// What it produced: a JSON value, null until completed.
     pub result: serde_json::Value,
-    /// Why it failed, in words.
+    /// Why it failed, in words; of a very long text the beginning and the end.
     pub error_message: Option<String>,
     /// How often it may be tried again after a failure.
     pub max_retries: i64,
@@ -122,6 +122,13 @@ pub struct Job {
     pub cancelled_at: Option<String>,
     /// When the row last changed.
     pub updated_at: Option<String>,
+    /// What a pending job lacks, in words; absent where nothing is known to be missing. Not in SQL: whoever shows the job
+    /// finds out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting_for: Option<String>,
+    /// Whether it was submitted for workers to run, and not put there by another system. Not shown.
+    #[serde(skip)]
+    pub is_queued: bool,
 }
 
 /// What a job's messages do not say of it, and what never changes.

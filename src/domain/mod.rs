@@ -8,11 +8,12 @@ pub mod ids;
 pub mod job;
 pub mod permission;
 pub mod resource;
+pub mod text;
 pub mod transition;
 
 pub use audit::{AuditEntry, AuditEvent, ChainLink};
 pub use backoff::backoff;
-pub use campaign::{Campaign, CampaignStatus};
+pub use campaign::{Campaign, CampaignStatus, JobCounts};
 pub use command::{Action, CommandId, When};
 pub use ids::{IdError, RequestId, ResourceId, TenantId, UserId, WorkerId};
 pub use job::{FailedItem, Job, JobFacts, JobStatus, Progress};

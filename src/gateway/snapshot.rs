@@ -37,9 +37,31 @@ enum Row {
 /// Reads the live part first: SQL commits before an update is numbered, so the row, read after it, is at
 /// least as new as the number. `None`: there is no such resource in the tenant.
 pub async fn read(broker: &Broker, store: &Store, resource: &Resource) -> Result<Option<State>, SnapshotError> {
+    read_with(broker, store, resource, true).await
+}
+
+/// As [`read`], for [`State::status_message`] and [`State::progress_message`] alone: a job's parameters and its result,
+/// which may have megabytes each, are not read.
+pub async fn read_standing(
+    broker: &Broker,
+    store: &Store,
+    resource: &Resource,
+) -> Result<Option<State>, SnapshotError> {
+    read_with(broker, store, resource, false).await
+}
+
+async fn read_with(
+    broker: &Broker,
+    store: &Store,
+    resource: &Resource,
+    whole: bool,
+) -> Result<Option<State>, SnapshotError> {
     let live = broker.live(resource).await?;
     let row = match resource.kind {
-        ResourceKind::Job => store.job(resource).await?.map(|job| Row::Job(Box::new(job))),
+        ResourceKind::Job => {
+            let job = if whole { store.job(resource).await? } else { store.job_without_contents(resource).await? };
+            job.map(|job| Row::Job(Box::new(job)))
+        }
         ResourceKind::Campaign => store.campaign(resource).await?.map(|campaign| Row::Campaign(Box::new(campaign))),
     };
     Ok(row.map(|row| State::new(row, live)))

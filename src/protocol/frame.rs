@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use crate::domain::Resource;
+use crate::domain::text::{LONG_TEXT, excerpt};
 
 /// Room for most messages, so that they are not moved while they grow.
 const ROOM: usize = 256;
@@ -59,9 +60,10 @@ impl Frame {
         self.0.push_str("\":");
     }
 
-    /// A text of anyone's.
+    /// A text of anyone's; of a very long one its beginning and its end, since clients cut connections on which a
+    /// message is longer than they expect.
     pub fn text(self, name: &str, value: &str) -> Self {
-        self.json(name, &value)
+        self.json(name, &excerpt(value, LONG_TEXT))
     }
 
     /// A whole number.

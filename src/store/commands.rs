@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::announcements::{About, owe};
 use super::sql::{Many, Row, Tx, Value};
 use super::{Applied, Change, Run, Store, StoreError, rows};
 use crate::domain::transition::{self, Decision};
@@ -49,6 +50,16 @@ impl Store {
                 &[campaign.tenant.as_str().into(), campaign.id.as_str().into()],
             )
             .await?;
+        Ok(found.iter().filter_map(|row| rows::readable(rows::job_resource(row))).collect())
+    }
+
+    /// Jobs of a campaign that have not ended, wherever they are: their ids alone, so many at most.
+    pub async fn unended_jobs(&self, campaign: &Resource, limit: u32) -> Result<Vec<Resource>, StoreError> {
+        let text = format!(
+            "SELECT id, tenant_id FROM jobs WHERE tenant_id = $1 AND campaign_id = $2
+               AND status IN ('pending', 'running', 'paused') LIMIT {limit}"
+        );
+        let found = self.database.read().await?.rows(&text, &key_of(campaign)).await?;
         Ok(found.iter().filter_map(|row| rows::readable(rows::job_resource(row))).collect())
     }
 }
@@ -328,7 +339,9 @@ async fn apply_to_campaign(tx: &mut Tx, change: &Change, row: &Row) -> Result<Ap
     tx.execute(&text, &[key[0].clone(), key[1].clone(), to.word().into(), fence.into(), change.user.as_str().into()])
         .await?;
     if to == CampaignStatus::Cancelled {
-        // Those inside a worker are cancelled through it; nothing may start any more.
+        // Those inside a worker are cancelled through it; nothing may start any more. That the others are cancelled is
+        // said to those who watch them by whoever gets to it, however many they are: it is owed from here on.
+        owe(tx, &change.resource, About::Jobs, 0).await?;
         tx.execute(
             "UPDATE jobs SET status = 'cancelled', cancelled_by = $3, cancelled_at = {now}, updated_at = {now}, paused_from = NULL,
                run_after = NULL

@@ -1,8 +1,11 @@
-//! Making, reading and listing jobs and campaigns.
+//! Making, reading and listing jobs.
 
-use super::sql::{Tx, Value};
-use super::{CampaignFilter, HostedJob, JobFilter, NewCampaign, NewJob, Page, Run, Store, StoreError, rows};
-use crate::domain::{Campaign, Job, Resource, WorkerId};
+use std::collections::HashSet;
+
+use super::campaigns::accepts_jobs;
+use super::sql::{Row, Tx, Value};
+use super::{HostedJob, JobFilter, NewJob, Page, Run, Store, StoreError, rows};
+use crate::domain::{Job, Resource, ResourceId, TenantId, WorkerId};
 
 impl Store {
     /// Inserts a job as `pending`, for workers to run. `Conflict` if the tenant has a job with this id.
@@ -10,9 +13,26 @@ impl Store {
         let mut tx = self.database.write().await?;
         accepts_jobs(&mut tx, job).await?;
         insert(&mut tx, job, None).await?;
-        let made = read(&mut tx, &Resource::job(job.tenant.clone(), job.id.clone())).await?;
+        let made = read_whole(&mut tx, &Resource::job(job.tenant.clone(), job.id.clone())).await?;
         tx.commit().await?;
         made.ok_or_else(|| StoreError::Refused("the job vanished while it was made".to_owned()))
+    }
+
+    /// Inserts many jobs as `pending`, all or none of them.
+    pub async fn create_jobs(&self, jobs: &[NewJob]) -> Result<(), StoreError> {
+        let mut tx = self.database.write().await?;
+        let mut accepted: HashSet<(&TenantId, &ResourceId)> = HashSet::new();
+        for job in jobs {
+            if let Some(campaign) = &job.campaign
+                && accepted.insert((&job.tenant, campaign))
+            {
+                accepts_jobs(&mut tx, job).await?;
+            }
+        }
+        for job in jobs {
+            insert(&mut tx, job, None).await?;
+        }
+        tx.commit().await
     }
 
     /// Inserts a job that already runs inside this worker (`wheelhouse run`), never to be started by another.
@@ -21,19 +41,65 @@ impl Store {
         let mut tx = self.database.write().await?;
         accepts_jobs(&mut tx, job).await?;
         insert(&mut tx, job, Some(host)).await?;
-        let made = read(&mut tx, &resource).await?;
+        let made = read_whole(&mut tx, &resource).await?;
         tx.commit().await?;
         let made = made.ok_or_else(|| StoreError::Refused("the job vanished while it was made".to_owned()))?;
         Ok(HostedJob { job: made, run: Run { job: resource, host: host.clone(), number: 1 }, resume_point: None })
     }
 
-    /// One job.
+    /// One job, with everything that it holds.
     pub async fn job(&self, job: &Resource) -> Result<Option<Job>, StoreError> {
+        read_whole(&mut self.database.read().await?, job).await
+    }
+
+    /// As [`Self::job`], without its parameters and its result.
+    pub async fn job_without_contents(&self, job: &Resource) -> Result<Option<Job>, StoreError> {
         read(&mut self.database.read().await?, job).await
     }
 
-    /// Jobs of a tenant, newest first, with a cursor. Rows that cannot be read are left out and logged.
+    /// The whole text of a job's error, which its row shows in part where it is long. The outer `None`: no such job.
+    pub async fn job_error(&self, job: &Resource) -> Result<Option<Option<String>>, StoreError> {
+        let text = "SELECT COALESCE(error_detail, error_message) AS error FROM jobs WHERE tenant_id = $1 AND id = $2";
+        let values = [job.tenant.as_str().into(), job.id.as_str().into()];
+        let found = self.database.read().await?.row(text, &values).await?;
+        found.map(|row| row.text("error")).transpose()
+    }
+
+    /// Jobs of a tenant, newest first, with a cursor; without parameters and results, however long the list is. Rows that
+    /// cannot be read are left out and logged.
     pub async fn jobs(&self, filter: &JobFilter) -> Result<Page<Job>, StoreError> {
+        let found = self.job_rows(filter).await?;
+        listed(&found, filter.limit, rows::job)
+    }
+
+    /// As [`Self::jobs`], with parameters and results: a page ends before they are longer than `most` bytes together, but
+    /// not before its first row.
+    pub async fn whole_jobs(&self, filter: &JobFilter, most: usize) -> Result<Page<Job>, StoreError> {
+        let found = self.job_rows(filter).await?;
+        let shown = &found[..found.len().min(limit_of(filter.limit))];
+        let (mut items, mut bytes, mut last) = (Vec::new(), 0, None);
+        let mut tx = self.database.read().await?;
+        for row in shown {
+            // One by one: nobody knows how long the next one is.
+            let text = "SELECT CAST(parameters AS TEXT) AS parameters, CAST(result AS TEXT) AS result
+                        FROM jobs WHERE tenant_id = $1 AND rowid = $2";
+            let row_id = row.int("row_id")?;
+            let contents = tx.row(text, &[filter.tenant.as_str().into(), row_id.into()]).await?;
+            let read = |column| contents.as_ref().map_or(Ok(None), |contents| contents.text(column));
+            let (parameters, result) = (read("parameters")?, read("result")?);
+            bytes += [&parameters, &result].into_iter().flatten().map(String::len).sum::<usize>();
+            if bytes > most && last.is_some() {
+                return Ok(Page { items, next: last });
+            }
+            last = row_id.map(|id| id.to_string());
+            if let Some(job) = rows::readable(rows::job(row)) {
+                items.push(Job { parameters: rows::json(parameters), result: rows::json(result), ..job });
+            }
+        }
+        Ok(Page { items, next: last.filter(|_| found.len() > shown.len()) })
+    }
+
+    async fn job_rows(&self, filter: &JobFilter) -> Result<Vec<Row>, StoreError> {
         let mut wheres = "tenant_id = $1".to_owned();
         let mut values: Vec<Value> = vec![filter.tenant.as_str().into()];
         let mut only = |condition: &str, value: Value| {
@@ -51,75 +117,13 @@ impl Store {
         }
         only("rowid <", cursor(filter.after.as_deref())?.into());
         let text =
-            format!("SELECT {} FROM jobs WHERE {wheres} ORDER BY rowid DESC LIMIT {}", rows::JOB, page(filter.limit));
-        let found = self.database.read().await?.rows(&text, &values).await?;
-        listed(&found, filter.limit, rows::job)
-    }
-
-    /// Inserts a campaign and its jobs, all or nothing.
-    pub async fn create_campaign(&self, campaign: &NewCampaign) -> Result<Campaign, StoreError> {
-        let mut tx = self.database.write().await?;
-        tx.execute(
-            "INSERT INTO campaigns (id, tenant_id, name, created_by) VALUES ($1, $2, $3, $4)",
-            &[
-                campaign.id.as_str().into(),
-                campaign.tenant.as_str().into(),
-                campaign.name.clone().into(),
-                campaign.created_by.as_ref().map(ToString::to_string).into(),
-            ],
-        )
-        .await
-        .map_err(|error| match error {
-            StoreError::Conflict(_) => StoreError::Conflict(format!("there is a campaign {} already", campaign.id)),
-            other => other,
-        })?;
-        for job in &campaign.jobs {
-            // Its jobs, whatever they say themselves.
-            let (tenant, id) = (campaign.tenant.clone(), Some(campaign.id.clone()));
-            insert(&mut tx, &NewJob { tenant, campaign: id, ..job.clone() }, None).await?;
-        }
-        let made = read_campaign(&mut tx, &Resource::campaign(campaign.tenant.clone(), campaign.id.clone())).await?;
-        tx.commit().await?;
-        made.ok_or_else(|| StoreError::Refused("the campaign vanished while it was made".to_owned()))
-    }
-
-    /// One campaign, with its counts.
-    pub async fn campaign(&self, campaign: &Resource) -> Result<Option<Campaign>, StoreError> {
-        read_campaign(&mut self.database.read().await?, campaign).await
-    }
-
-    /// Campaigns of a tenant, newest first, with a cursor.
-    pub async fn campaigns(&self, filter: &CampaignFilter) -> Result<Page<Campaign>, StoreError> {
-        let text = format!(
-            "SELECT {} FROM campaigns c WHERE c.tenant_id = $1 AND c.rowid < $2 ORDER BY c.rowid DESC LIMIT {}",
-            rows::CAMPAIGN,
-            page(filter.limit)
-        );
-        let values = [filter.tenant.as_str().into(), cursor(filter.after.as_deref())?.into()];
-        let found = self.database.read().await?.rows(&text, &values).await?;
-        listed(&found, filter.limit, rows::campaign)
+            format!("SELECT {} FROM jobs WHERE {wheres} ORDER BY rowid DESC LIMIT {}", *rows::JOB, page(filter.limit));
+        self.database.read().await?.rows(&text, &values).await
     }
 }
 
-/// Whether a job's campaign, if it names one, is there and has not ended. It is held until the transaction ends.
-async fn accepts_jobs(tx: &mut Tx, job: &NewJob) -> Result<(), StoreError> {
-    let Some(campaign) = &job.campaign else { return Ok(()) };
-    let found = tx
-        .row(
-            "SELECT status FROM campaigns WHERE tenant_id = $1 AND id = $2 {share}",
-            &[job.tenant.as_str().into(), campaign.as_str().into()],
-        )
-        .await?;
-    match found.map(|row| rows::campaign_status(&row)).transpose()? {
-        None => Err(StoreError::Conflict(format!("there is no campaign {campaign}"))),
-        Some(status) if status.is_final() => {
-            Err(StoreError::Conflict(format!("campaign {campaign} is {}", status.word())))
-        }
-        Some(_) => Ok(()),
-    }
-}
-
-async fn insert(tx: &mut Tx, job: &NewJob, host: Option<&WorkerId>) -> Result<(), StoreError> {
+/// Inserts one job.
+pub(super) async fn insert(tx: &mut Tx, job: &NewJob, host: Option<&WorkerId>) -> Result<(), StoreError> {
     let (origin, status, run) = if host.is_some() { ("attached", "running", 1) } else { ("queued", "pending", 0) };
     tx.execute(
         "INSERT INTO jobs (id, tenant_id, campaign_id, job_type, title, parameters, max_retries, created_by,
@@ -150,16 +154,20 @@ async fn insert(tx: &mut Tx, job: &NewJob, host: Option<&WorkerId>) -> Result<()
     Ok(())
 }
 
+/// A job without its parameters and its result.
 pub(super) async fn read(tx: &mut Tx, job: &Resource) -> Result<Option<Job>, StoreError> {
-    let text = format!("SELECT {} FROM jobs WHERE tenant_id = $1 AND id = $2", rows::JOB);
-    let found = tx.row(&text, &[job.tenant.as_str().into(), job.id.as_str().into()]).await?;
-    found.map(|row| rows::job(&row)).transpose()
+    read_columns(tx, job, &rows::JOB).await
 }
 
-pub(super) async fn read_campaign(tx: &mut Tx, campaign: &Resource) -> Result<Option<Campaign>, StoreError> {
-    let text = format!("SELECT {} FROM campaigns c WHERE c.tenant_id = $1 AND c.id = $2", rows::CAMPAIGN);
-    let found = tx.row(&text, &[campaign.tenant.as_str().into(), campaign.id.as_str().into()]).await?;
-    found.map(|row| rows::campaign(&row)).transpose()
+/// A job with everything that it holds.
+pub(super) async fn read_whole(tx: &mut Tx, job: &Resource) -> Result<Option<Job>, StoreError> {
+    read_columns(tx, job, &rows::WHOLE_JOB).await
+}
+
+async fn read_columns(tx: &mut Tx, job: &Resource, columns: &str) -> Result<Option<Job>, StoreError> {
+    let text = format!("SELECT {columns} FROM jobs WHERE tenant_id = $1 AND id = $2");
+    let found = tx.row(&text, &[job.tenant.as_str().into(), job.id.as_str().into()]).await?;
+    found.map(|row| rows::job(&row)).transpose()
 }
 
 pub(super) fn cursor(after: Option<&str>) -> Result<i64, StoreError> {
@@ -174,12 +182,16 @@ pub(super) fn page(limit: u32) -> u32 {
     limit.clamp(1, 1_000) + 1
 }
 
+fn limit_of(limit: u32) -> usize {
+    limit.clamp(1, 1_000) as usize
+}
+
 pub(super) fn listed<T>(
     found: &[super::sql::Row],
     limit: u32,
     read: impl Fn(&super::sql::Row) -> Result<T, StoreError>,
 ) -> Result<Page<T>, StoreError> {
-    let limit = limit.clamp(1, 1_000) as usize;
+    let limit = limit_of(limit);
     let shown = &found[..found.len().min(limit)];
     let next = match shown.last() {
         Some(last) if found.len() > limit => last.int("row_id")?.map(|id| id.to_string()),

@@ -23,12 +23,13 @@ macro_rules! texts {
 }
 
 /// In their order, for SQLite and PostgreSQL.
-const MIGRATIONS: [(&str, [&str; 2]); 5] = [
+const MIGRATIONS: [(&str, [&str; 2]); 6] = [
     ("first", texts!("0001_first")),
     ("jobs", texts!("0002_jobs")),
     ("audit", texts!("0003_audit")),
     ("unended", texts!("0004_unended")),
     ("lean", texts!("0005_lean")),
+    ("jobs_kept", texts!("0006_jobs")),
 ];
 
 impl Store {

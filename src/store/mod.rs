@@ -1,12 +1,14 @@
 //! Everything that talks to SQL: SQLite (WAL, one writer) and PostgreSQL behind one type.
 //!
-//! One file for each concern: `jobs` (rows and lists), `selection` (which of many are there, or fit), `commands` (what a command changes) and `batch` (many of
+//! One file for each concern: `jobs` and `campaigns` (rows and lists), `selection` (which of many are there, or fit), `commands` (what a command changes) and `batch` (many of
 //! them to a transaction), `queue` (which job a worker gets), `runs` (what a worker that hosts a job writes),
-//! `failed_items`, `upkeep` (what one worker does for all), `permissions`, `audit`, `imports`, `migrations`, `rehearsal`
+//! `announcements` (status messages that are owed), `failed_items`, `upkeep` (what one worker does for all), `permissions`, `audit`, `imports`, `migrations`, `rehearsal`
 //! (rows for `wheelhouse bench`); `database` connects, `turn` orders SQLite's writers, and `sql` hides which database it is.
 
+pub mod announcements;
 pub mod audit;
 mod batch;
+mod campaigns;
 mod commands;
 mod database;
 mod error;
@@ -29,6 +31,8 @@ mod upkeep;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use announcements::{About, Announcement};
+pub use campaigns::Closed;
 pub use error::StoreError;
 pub use failed_items::FAILED_ITEMS_KEPT;
 pub use types::*;

@@ -15,7 +15,7 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use super::jobs::read;
+use super::jobs::read_whole;
 use super::sql::{Row, Tx, Value};
 use super::{HostedJob, Run, Store, StoreError, rows};
 use crate::domain::{Resource, TenantId, WorkerId};
@@ -273,9 +273,9 @@ async fn take(tx: &mut Tx, now: i64, group: &Group, host: &WorkerId) -> Result<O
         }
     };
     let text = format!(
-        "SELECT {} FROM jobs j {{by:{OF_CAMPAIGN}}} WHERE {BY_CAMPAIGN} AND {DUE} AND j.job_type = $2 AND j.tenant_id = $3
+        "SELECT {}, resume_point FROM jobs j {{by:{OF_CAMPAIGN}}} WHERE {BY_CAMPAIGN} AND {DUE} AND j.job_type = $2 AND j.tenant_id = $3
            AND j.campaign_id {of_campaign} ORDER BY j.rowid LIMIT 1 {{skip}}",
-        rows::JOB
+        *rows::JOB
     );
     let Some(row) = tx.row(&text, &values).await? else { return Ok(None) };
     let Some(job) = rows::readable(rows::job(&row)) else {
@@ -293,7 +293,7 @@ async fn take(tx: &mut Tx, now: i64, group: &Group, host: &WorkerId) -> Result<O
     let taken = tx
         .execute(
             "UPDATE jobs SET status = 'running', host = $3, run = $4, started_at = COALESCE(started_at, {now}),
-               run_after = NULL, error_message = NULL, updated_at = {now}
+               run_after = NULL, error_message = NULL, error_detail = NULL, updated_at = {now}
              WHERE tenant_id = $1 AND id = $2 AND status = 'pending' AND host IS NULL",
             &[resource.tenant.as_str().into(), resource.id.as_str().into(), host.as_str().into(), number.into()],
         )
@@ -302,7 +302,7 @@ async fn take(tx: &mut Tx, now: i64, group: &Group, host: &WorkerId) -> Result<O
         return Ok(None);
     }
     let resume_point = row.text("resume_point")?.and_then(|text| serde_json::from_str(&text).ok());
-    let claimed = read(tx, &resource).await?;
+    let claimed = read_whole(tx, &resource).await?;
     let run = Run { job: resource, host: host.clone(), number };
     Ok(claimed.map(|job| HostedJob { job, run, resume_point }))
 }

@@ -1,29 +1,68 @@
 //! Rows of SQL in the domain's terms. Rows that other systems put there may hold surprises: what cannot be
 //! read is an error that names the row.
 
+use std::borrow::Cow;
+use std::sync::LazyLock;
+
 use super::StoreError;
 use super::sql::Row;
-use crate::domain::{Campaign, CampaignStatus, Job, JobStatus, Progress, Resource, ResourceId, TenantId};
+use crate::domain::text::{LONG_TEXT, SHORT_TEXT, excerpt, half_of};
+use crate::domain::{Campaign, CampaignStatus, Job, JobCounts, JobStatus, Progress, Resource, ResourceId, TenantId};
 
-/// Every column of a job, in types that both databases give alike.
-pub(super) const JOB: &str = "id, tenant_id, campaign_id, job_type, title, status,
-  CAST(progress_percent AS DOUBLE PRECISION) AS progress_percent, CAST(items_total AS BIGINT) AS items_total,
-  CAST(items_processed AS BIGINT) AS items_processed, CAST(items_succeeded AS BIGINT) AS items_succeeded,
-  CAST(items_failed AS BIGINT) AS items_failed, current_item, CAST(parameters AS TEXT) AS parameters,
-  CAST(result AS TEXT) AS result, error_message, CAST(max_retries AS BIGINT) AS max_retries,
-  CAST(retry_count AS BIGINT) AS retry_count, run_after, timeout_seconds, created_by, cancelled_by, CAST(created_at AS TEXT) AS created_at,
-  CAST(started_at AS TEXT) AS started_at, CAST(completed_at AS TEXT) AS completed_at,
-  CAST(cancelled_at AS TEXT) AS cancelled_at, CAST(updated_at AS TEXT) AS updated_at,
-  origin, host, run, fence, paused_from, resume_point, rowid AS row_id";
+/// The columns of a job but its parameters and its result, which may have megabytes each: for lists, and for whoever only
+/// wants to know how a job stands. In types that both databases give alike; texts of any length cut down by the database.
+pub(super) static JOB: LazyLock<String> = LazyLock::new(|| job_columns("CAST(NULL AS TEXT)", "CAST(NULL AS TEXT)"));
+
+/// Every column of a job.
+pub(super) static WHOLE_JOB: LazyLock<String> =
+    LazyLock::new(|| job_columns("CAST(parameters AS TEXT)", "CAST(result AS TEXT)"));
+
+fn job_columns(parameters: &str, result: &str) -> String {
+    let [job_type, title, item] = ["job_type", "title", "current_item"].map(|column| cut(column, SHORT_TEXT));
+    let error = cut("error_message", LONG_TEXT);
+    format!(
+        "id, tenant_id, campaign_id, {job_type} AS job_type, {title} AS title, status,
+         CAST(progress_percent AS DOUBLE PRECISION) AS progress_percent, CAST(items_total AS BIGINT) AS items_total,
+         CAST(items_processed AS BIGINT) AS items_processed, CAST(items_succeeded AS BIGINT) AS items_succeeded,
+         CAST(items_failed AS BIGINT) AS items_failed, {item} AS current_item, {parameters} AS parameters,
+         {result} AS result, {error} AS error_message, CAST(max_retries AS BIGINT) AS max_retries,
+         CAST(retry_count AS BIGINT) AS retry_count, run_after, timeout_seconds, created_by, cancelled_by,
+         CAST(created_at AS TEXT) AS created_at, CAST(started_at AS TEXT) AS started_at,
+         CAST(completed_at AS TEXT) AS completed_at, CAST(cancelled_at AS TEXT) AS cancelled_at,
+         CAST(updated_at AS TEXT) AS updated_at, origin, host, run, fence, paused_from, rowid AS row_id"
+    )
+}
+
+/// A column as [`excerpt`] would cut its text down, so that a long one does not even leave the database.
+pub(super) fn cut(column: &str, longest: usize) -> String {
+    let half = half_of(longest);
+    format!(
+        "CASE WHEN LENGTH({column}) <= {longest} THEN {column} ELSE SUBSTR({column}, 1, {half}) || ' … ['
+           || CAST(LENGTH({column}) - {} AS TEXT) || ' characters left out] … '
+           || SUBSTR({column}, LENGTH({column}) - {}) END",
+        2 * half,
+        half - 1
+    )
+}
 
 /// Every column of a campaign, with the counts of its jobs.
-pub(super) const CAMPAIGN: &str = "c.id, c.tenant_id, c.name, CAST(CASE WHEN c.is_active THEN 1 ELSE 0 END AS BIGINT) AS is_active,
-  c.status, c.created_by, c.cancelled_by, CAST(c.created_at AS TEXT) AS created_at,
-  CAST(c.completed_at AS TEXT) AS completed_at, CAST(c.cancelled_at AS TEXT) AS cancelled_at,
-  CAST(c.updated_at AS TEXT) AS updated_at, c.fence, c.rowid AS row_id,
-  (SELECT COUNT(*) FROM jobs j WHERE j.tenant_id = c.tenant_id AND j.campaign_id = c.id) AS items_total,
-  (SELECT COUNT(*) FROM jobs j WHERE j.tenant_id = c.tenant_id AND j.campaign_id = c.id AND j.status = 'completed') AS items_succeeded,
-  (SELECT COUNT(*) FROM jobs j WHERE j.tenant_id = c.tenant_id AND j.campaign_id = c.id AND j.status IN ('failed', 'cancelled')) AS items_failed";
+pub(super) static CAMPAIGN: LazyLock<String> = LazyLock::new(|| {
+    let counts = JobStatus::ALL.map(JobStatus::word).map(|status| {
+        format!(
+            "(SELECT COUNT(*) FROM jobs j WHERE j.tenant_id = c.tenant_id AND j.campaign_id = c.id
+               AND j.status = '{status}') AS jobs_{status}"
+        )
+    });
+    format!(
+        "c.id, c.tenant_id, {} AS name, CAST(CASE WHEN c.is_active THEN 1 ELSE 0 END AS BIGINT) AS is_active,
+         CAST(CASE WHEN c.is_open THEN 1 ELSE 0 END AS BIGINT) AS is_open, c.status, c.created_by, c.cancelled_by,
+         CAST(c.created_at AS TEXT) AS created_at, CAST(c.closed_at AS TEXT) AS closed_at,
+         CAST(c.completed_at AS TEXT) AS completed_at, CAST(c.cancelled_at AS TEXT) AS cancelled_at,
+         CAST(c.updated_at AS TEXT) AS updated_at, c.fence, c.rowid AS row_id, {}",
+        cut("c.name", SHORT_TEXT),
+        counts.join(", ")
+    )
+});
 
 fn odd(what: &str, id: &str) -> StoreError {
     StoreError::Refused(format!("row {id:?} has {what}"))
@@ -40,8 +79,8 @@ pub(super) fn job(row: &Row) -> Result<Job, StoreError> {
     Ok(Job {
         tenant_id: tenant(row)?,
         campaign_id: row.text("campaign_id")?.and_then(|c| c.parse().ok()),
-        job_type: row.text("job_type")?.unwrap_or_default(),
-        title: row.text("title")?,
+        job_type: short(row, "job_type", SHORT_TEXT)?.unwrap_or_default(),
+        title: short(row, "title", SHORT_TEXT)?,
         status: job_status(row)?,
         progress: Progress {
             // Clamped above: the cast only drops the fraction.
@@ -50,11 +89,11 @@ pub(super) fn job(row: &Row) -> Result<Job, StoreError> {
             items_processed: row.int("items_processed")?.unwrap_or(0),
             items_succeeded: row.int("items_succeeded")?.unwrap_or(0),
             items_failed: row.int("items_failed")?.unwrap_or(0),
-            current_item: row.text("current_item")?,
+            current_item: short(row, "current_item", SHORT_TEXT)?,
         },
         parameters: json(row.text("parameters")?),
         result: json(row.text("result")?),
-        error_message: row.text("error_message")?,
+        error_message: short(row, "error_message", LONG_TEXT)?,
         max_retries: row.int("max_retries")?.unwrap_or(0),
         retry_count: row.int("retry_count")?.unwrap_or(0),
         run_after: row
@@ -69,8 +108,18 @@ pub(super) fn job(row: &Row) -> Result<Job, StoreError> {
         completed_at: time(row.text("completed_at")?),
         cancelled_at: time(row.text("cancelled_at")?),
         updated_at: time(row.text("updated_at")?),
+        is_queued: row.text("origin")?.as_deref() == Some("queued"),
+        waiting_for: None,
         id: id.parse().map_err(|_| odd("an id that is none", &id))?,
     })
+}
+
+/// A text of the row. The database has cut it down already, but SQLite counts characters only up to a NUL.
+pub(super) fn short(row: &Row, column: &str, longest: usize) -> Result<Option<String>, StoreError> {
+    Ok(row.text(column)?.map(|text| match excerpt(&text, longest) {
+        Cow::Borrowed(_) => text,
+        Cow::Owned(short) => short,
+    }))
 }
 
 pub(super) fn job_status(row: &Row) -> Result<JobStatus, StoreError> {
@@ -85,24 +134,35 @@ pub(super) fn campaign_status(row: &Row) -> Result<CampaignStatus, StoreError> {
 
 pub(super) fn campaign(row: &Row) -> Result<Campaign, StoreError> {
     let id = row.needed("id")?;
-    let total = row.int("items_total")?.unwrap_or(0);
-    let succeeded = row.int("items_succeeded")?.unwrap_or(0);
-    let failed = row.int("items_failed")?.unwrap_or(0);
-    let processed = succeeded + failed;
+    let count = |status: JobStatus| -> Result<i64, StoreError> {
+        Ok(row.int(&format!("jobs_{}", status.word()))?.unwrap_or(0))
+    };
+    let jobs = JobCounts {
+        pending: count(JobStatus::Pending)?,
+        running: count(JobStatus::Running)?,
+        paused: count(JobStatus::Paused)?,
+        completed: count(JobStatus::Completed)?,
+        failed: count(JobStatus::Failed)?,
+        cancelled: count(JobStatus::Cancelled)?,
+    };
+    let (total, processed) = (jobs.total(), jobs.ended());
     let percent = if total > 0 { processed * 100 / total } else { 0 };
     Ok(Campaign {
         tenant_id: tenant(row)?,
-        name: row.text("name")?,
+        name: short(row, "name", SHORT_TEXT)?,
         is_active: row.int("is_active")? == Some(1),
+        is_open: row.int("is_open")? == Some(1),
         status: campaign_status(row)?,
         progress_percent: u8::try_from(percent.clamp(0, 100)).unwrap_or(100),
         items_total: total,
         items_processed: processed,
-        items_succeeded: succeeded,
-        items_failed: failed,
+        items_succeeded: jobs.completed,
+        items_failed: jobs.failed + jobs.cancelled,
+        jobs_by_status: jobs,
         created_by: row.text("created_by")?,
         cancelled_by: row.text("cancelled_by")?,
         created_at: time(row.text("created_at")?),
+        closed_at: time(row.text("closed_at")?),
         completed_at: time(row.text("completed_at")?),
         cancelled_at: time(row.text("cancelled_at")?),
         updated_at: time(row.text("updated_at")?),

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use super::jobs::{read, read_campaign};
-use super::sql::{Tx, Value};
+use super::announcements::{About, owe};
+use super::jobs::read;
+use super::sql::{Tx, Value, without_nul};
 use super::{Account, Finished, Released, Run, RunEnd, Store, StoreError, failed_items, rows};
-use crate::domain::{Campaign, Progress, Resource, backoff};
+use crate::domain::text::{LONG_TEXT, excerpt};
+use crate::domain::{Progress, Resource, backoff};
 
 /// The row is still this run's.
 const MINE: &str = "tenant_id = $1 AND id = $2 AND host = $3 AND run = $4";
@@ -89,14 +91,24 @@ impl Store {
         let again = matches!(end, RunEnd::Failed { permanent: false, .. }) && job.retry_count < job.max_retries;
         let (status, result, error) = match end {
             RunEnd::Completed(result) => ("completed", Value::json(result), None),
-            RunEnd::Failed { error, .. } if again => ("pending", Value::Text(None), Some(error.clone())),
-            RunEnd::Failed { error, .. } => ("failed", Value::Text(None), Some(error.clone())),
+            RunEnd::Failed { error, .. } if again => ("pending", Value::Text(None), Some(error)),
+            RunEnd::Failed { error, .. } => ("failed", Value::Text(None), Some(error)),
         };
+        // Every message and every list carries the error: what is too long for them stands in a column of its own.
+        let message = error.map(|error| excerpt(error, LONG_TEXT).into_owned());
+        let detail = error.filter(|error| message.as_ref() != Some(*error)).cloned();
         let run_after = again.then(|| jiff::Timestamp::now().as_millisecond() + until_retry_ms(job.retry_count));
-        values.extend([status.into(), result, error.into(), run_after.into(), i64::from(again).into()]);
+        values.extend([
+            status.into(),
+            result,
+            message.into(),
+            run_after.into(),
+            i64::from(again).into(),
+            detail.into(),
+        ]);
         let text = format!(
             "UPDATE jobs SET {PROGRESS}, status = $11, result = {{json:$12}}, error_message = $13, run_after = $14,
-               retry_count = retry_count + $15, host = NULL, updated_at = {{now}},
+               error_detail = $16, retry_count = retry_count + $15, host = NULL, updated_at = {{now}},
                completed_at = CASE WHEN $15 = 0 THEN {{now}} ELSE NULL END
              WHERE {MINE} AND status = 'running'"
         );
@@ -105,9 +117,16 @@ impl Store {
             return Ok(Finished::Lost);
         }
         end_with_campaign(&mut tx, &run.job).await?;
+        owe(&mut tx, &run.job, About::Status, run.number).await?;
         let ended = read(&mut tx, &run.job).await?;
         tx.commit().await?;
-        Ok(ended.map_or(Finished::Lost, |job| Finished::Done(Box::new(job))))
+        Ok(ended.map_or(Finished::Lost, |mut job| {
+            if let RunEnd::Completed(result) = end {
+                // Known here: it need not come back from the database.
+                job.result = without_nul(result);
+            }
+            Finished::Done(Box::new(job))
+        }))
     }
 
     /// The worker is leaving: the job waits for another (or stays paused), from its resume point. `false`: it is
@@ -122,6 +141,9 @@ impl Store {
         );
         let given = tx.execute(&text, &mine(run)).await? > 0;
         end_with_campaign(&mut tx, &run.job).await?;
+        if given {
+            owe(&mut tx, &run.job, About::Status, run.number).await?;
+        }
         tx.commit().await?;
         Ok(given)
     }
@@ -174,34 +196,10 @@ impl Store {
             return Ok(None);
         }
         end_with_campaign(&mut tx, &run.job).await?;
+        owe(&mut tx, &run.job, About::Status, run.number).await?;
         let job = read(&mut tx, &run.job).await?;
         tx.commit().await?;
         Ok(job.map(|job| Released { job, resumed }))
-    }
-
-    /// Marks a campaign completed if it is active and all its jobs have ended (and there is at least one).
-    pub async fn complete_campaign(&self, campaign: &Resource) -> Result<Option<Campaign>, StoreError> {
-        let mut tx = self.database.write().await?;
-        let key: [Value; 2] = [campaign.tenant.as_str().into(), campaign.id.as_str().into()];
-        // Held first, in a statement of its own: the one after it sees every job that was added before.
-        tx.row("SELECT id FROM campaigns WHERE tenant_id = $1 AND id = $2 {lock}", &key).await?;
-        let changed = tx
-            .execute(
-                "UPDATE campaigns SET status = 'completed', is_active = FALSE, completed_at = {now}, updated_at = {now}
-                 WHERE tenant_id = $1 AND id = $2 AND status = 'active' AND is_active
-                   AND EXISTS (SELECT 1 FROM jobs j WHERE j.tenant_id = $1 AND j.campaign_id = $2)
-                   AND NOT EXISTS (SELECT 1 FROM jobs j WHERE j.tenant_id = $1 AND j.campaign_id = $2
-                     AND j.status IN ('pending', 'running', 'paused'))",
-                &key,
-            )
-            .await?;
-        if changed == 0 {
-            tx.rollback().await?;
-            return Ok(None);
-        }
-        let completed = read_campaign(&mut tx, campaign).await?;
-        tx.commit().await?;
-        Ok(completed)
     }
 
     /// One statement in its own transaction; whether it changed a row.

@@ -46,7 +46,7 @@ impl Store {
         self.change(&text, &values).await
     }
 
-    /// Active campaigns with submitted jobs that have all ended, some of them: their worker died before it
+    /// Active campaigns that are not open, with submitted jobs that have all ended, some of them: their worker died before it
     /// could say so. Campaigns of other systems are left to those.
     pub async fn campaigns_to_complete(&self, limit: u32) -> Result<Vec<Resource>, StoreError> {
         // One look into an index for each active campaign; as EXISTS, PostgreSQL may walk along all jobs instead.
@@ -56,7 +56,7 @@ impl Store {
             )
         };
         let text = format!(
-            "SELECT c.id, c.tenant_id FROM campaigns c WHERE c.is_active AND c.status = 'active'
+            "SELECT c.id, c.tenant_id FROM campaigns c WHERE c.is_active AND c.status = 'active' AND NOT c.is_open
                AND {} IS NULL AND {} IS NOT NULL LIMIT {limit}",
             one("j.status IN ('pending', 'running', 'paused')"),
             one("j.status IN ('completed', 'failed', 'cancelled') AND j.origin = 'queued'"),

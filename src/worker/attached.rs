@@ -8,7 +8,7 @@ use super::core::{Core, Desired};
 use super::hosted::Controlled;
 use super::hosts::{Gone, Hosted, Phase};
 use super::report::Report;
-use super::{WorkerError, control, news, reaper, timeout};
+use super::{WorkerError, announce, control, news, reaper, timeout};
 use crate::broker::{Broker, Subscriber};
 use crate::config::Settings;
 use crate::domain::{Job, Progress};
@@ -63,6 +63,7 @@ impl AttachedHost {
         core.spawn(control::poll(core.clone()));
         core.spawn(control::seat(core.clone()));
         core.spawn(news::run(core.clone()));
+        core.spawn(announce::run(core.clone()));
         core.publish_status(&resource, status, Desired::Nothing).await;
         Ok(host)
     }
@@ -96,6 +97,7 @@ impl AttachedHost {
         self.core.stop.cancel();
         self.core.commands_done(LAST_COMMAND).await;
         news::tell(&self.core).await;
+        self.core.announced(LAST_COMMAND).await;
         if let Err(error) = self.core.broker.leave(&self.core.id, self.core.tenants.as_deref()).await {
             tracing::debug!(%error, "worker.leave_failed"); // It counts as alive for a few seconds more.
         }

@@ -15,16 +15,14 @@ use crate::broker::BrokerError;
 use crate::broker::scripts::claim::Claim;
 use crate::broker::scripts::submit::{Grant, Origin, Submission, SubmitLimits};
 use crate::broker::scripts::updates::Update;
-use crate::domain::{Action, CampaignStatus, JobStatus, Resource, ResourceKind, When};
+use crate::domain::{Action, CampaignStatus, Resource, ResourceKind, When};
 use crate::protocol::server;
-use crate::store::{Applied, JobFilter, StoreError};
+use crate::store::{About, Announcement, Applied, StoreError};
 
 /// Between two looks at the jobs that are still to end.
 const LOOK: Duration = Duration::from_millis(150);
-/// Rows of one page.
+/// Unended jobs of one look.
 const PAGE: u32 = 500;
-/// Cancelled jobs that are told to whoever watches them; beyond it snapshots tell.
-const TOLD: usize = 5_000;
 
 impl Core {
     pub(crate) async fn campaign_command(self: &Arc<Self>, claim: &Claim, poke: &Notify, room: &mut Room) -> Verdict {
@@ -43,13 +41,12 @@ impl Core {
                 self.news.mark(claim.resource.clone());
             }
             Action::Cancel => {
+                self.tell_cancelled(&claim.resource);
                 if let Some(verdict) = self.end_jobs(claim, poke, room).await {
                     return verdict;
                 }
                 self.tell_campaign(claim, Desired::Nothing).await;
                 self.news.mark(claim.resource.clone());
-                let (core, campaign) = (self.clone(), claim.resource.clone());
-                self.spawn(async move { core.tell_cancelled(campaign).await });
             }
         }
         Verdict::succeeded(status, None)
@@ -111,10 +108,7 @@ impl Core {
     /// Jobs inside workers, and those that fell back into the queue when their worker died or they failed.
     async fn jobs_left(&self, campaign: &Resource) -> Result<Vec<Resource>, StoreError> {
         let mut left = self.store.hosted_jobs(campaign).await?;
-        for status in [JobStatus::Pending, JobStatus::Paused, JobStatus::Running] {
-            let page = self.store.jobs(&jobs_of(campaign, status, None)).await?;
-            left.extend(page.items.into_iter().map(|job| Resource::job(job.tenant_id, job.id)));
-        }
+        left.extend(self.store.unended_jobs(campaign, PAGE).await?);
         left.sort();
         left.dedup();
         Ok(left)
@@ -136,37 +130,12 @@ impl Core {
         self.broker.submit(&submission, SubmitLimits::of(&self.settings.limits)).await.map(|_| ())
     }
 
-    /// Tells whoever watches one of the jobs that it is cancelled.
-    async fn tell_cancelled(self: Arc<Self>, campaign: Resource) {
-        let (mut after, mut told) = (None, 0);
-        while told < TOLD {
-            let page = match self.store.jobs(&jobs_of(&campaign, JobStatus::Cancelled, after)).await {
-                Ok(page) => page,
-                Err(error) => {
-                    tracing::warn!(%campaign, %error, "worker.update_not_published");
-                    return;
-                }
-            };
-            for job in &page.items {
-                let resource = Resource::job(job.tenant_id.clone(), job.id.clone());
-                self.publish_status(&resource, job.status, Desired::Nothing).await;
-            }
-            told += page.items.len();
-            after = page.next;
-            if after.is_none() {
-                return;
-            }
-        }
-    }
-}
-
-fn jobs_of(campaign: &Resource, status: JobStatus, after: Option<String>) -> JobFilter {
-    JobFilter {
-        tenant: campaign.tenant.clone(),
-        status: Some(status),
-        campaign: Some(campaign.id.clone()),
-        job_type: None,
-        after,
-        limit: PAGE,
+    /// Tells whoever watches one of the jobs that it is cancelled. SQL has noted that this is owed, so it does not matter
+    /// how far this gets; those inside workers are told of when they have stopped.
+    fn tell_cancelled(self: &Arc<Self>, campaign: &Resource) {
+        let owed = Announcement { resource: campaign.clone(), about: About::Jobs, run: 0 };
+        let core = self.clone();
+        let telling = self.announcing.track_future(async move { core.announce(&owed).await });
+        self.spawn(telling);
     }
 }

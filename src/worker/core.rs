@@ -8,6 +8,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::announce::Announcements;
 use super::audit::AuditShares;
 use super::control::Busy;
 use super::hosts::{Gone, Hosted, Hosts, Phase};
@@ -43,6 +44,9 @@ pub(crate) struct Core {
     pub(crate) live: LiveWorkers,
     pub(crate) deaths: Deaths,
     pub(crate) news: CampaignNews,
+    pub(crate) announcements: Announcements,
+    /// Those who publish what is owed: a worker that leaves lets them finish.
+    pub(crate) announcing: TaskTracker,
     /// Whose audit entries this worker moves.
     pub(crate) audit_shares: AuditShares,
     /// A job may be waiting in SQL.
@@ -76,6 +80,8 @@ impl Core {
             live: LiveWorkers::default(),
             deaths: Deaths::default(),
             news: CampaignNews::default(),
+            announcements: Announcements::default(),
+            announcing: TaskTracker::new(),
             audit_shares: AuditShares::default(),
             dispatch: Notify::new(),
             tracker: TaskTracker::new(),
@@ -99,27 +105,30 @@ impl Core {
         })
     }
 
-    /// Tells everyone who watches a job where it stands. SQL has it already, so a message that cannot be
-    /// sent is logged and left: snapshots are right.
-    pub(crate) async fn publish_status(&self, job: &Resource, status: JobStatus, desired: Desired<'_>) {
+    /// Tells everyone who watches a job where it stands; whether that worked. SQL has it already, so a message that
+    /// cannot be sent is logged and left: snapshots are right.
+    pub(crate) async fn publish_status(&self, job: &Resource, status: JobStatus, desired: Desired<'_>) -> bool {
         let (shown, kept) = match desired {
             Desired::Nothing => (None, Some(None)),
             Desired::Is(word) => (Some(word), Some(Some(word.to_owned()))),
         };
         let message = server::job_status(job, status, shown);
-        self.publish(job, &Update { run: None, message, progress: None, desired: kept }).await;
+        self.publish(job, &Update { run: None, message, progress: None, desired: kept }).await
     }
 
-    pub(crate) async fn publish(&self, resource: &Resource, update: &Update) {
-        if let Err(error) = self.broker.publish_update(resource, update).await {
+    /// Whether it could be published.
+    pub(crate) async fn publish(&self, resource: &Resource, update: &Update) -> bool {
+        let published = self.broker.publish_update(resource, update).await;
+        if let Err(error) = &published {
             tracing::warn!(%resource, %error, "worker.update_not_published");
         }
+        published.is_ok()
     }
 
     /// A job has left a worker (this one, or a dead one) and its row says where it stands now.
     pub(crate) async fn announce_left(&self, job: &Job, run: i64) {
         let resource = Resource::job(job.tenant_id.clone(), job.id.clone());
-        self.publish_status(&resource, job.status, Desired::Nothing).await;
+        self.announce_end_of_run(&resource, job.status, run).await;
         self.end_run(&resource, run).await;
         self.job_moved(job);
         if job.status == JobStatus::Pending {

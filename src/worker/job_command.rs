@@ -213,7 +213,7 @@ impl Core {
             self.wake_dispatch().await;
         }
         if shown == Some(JobStatus::Cancelled)
-            && let Ok(Some(job)) = self.store.job(&claim.resource).await
+            && let Ok(Some(job)) = self.store.job_without_contents(&claim.resource).await
         {
             self.job_moved(&job);
         }

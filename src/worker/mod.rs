@@ -10,7 +10,7 @@
 //! | `gate`, `context`, `job`, `child`, `files` | what job code is written against |
 //! | `hosts`, `tend`, `report`, `timeout` | the runs hosted here: renewals, progress, their recorded end |
 //! | `reaper` | heartbeats, and the jobs of workers that have none any more |
-//! | `news`, `audit`, `upkeep` | campaign progress; audit entries on their way to SQL; what one worker does for all |
+//! | `news`, `announce`, `audit`, `upkeep` | campaign progress; status messages that are owed; audit entries on their way to SQL; what one worker does for all |
 //! | `attached` | all of that for the one job of `wheelhouse run` |
 //! | `process` | programs as work: stopped, continued and ended with all that belongs to them |
 //! | `signals` | what asks the program to leave |
@@ -18,6 +18,7 @@
 //!
 //! Start with [`Job`] to write a kind of job of your own.
 
+mod announce;
 mod attached;
 mod audit;
 mod bring;
@@ -176,6 +177,7 @@ impl Worker {
         core.spawn(audit::run(core.clone()));
         core.spawn(audit::prune(core.clone()));
         core.spawn(news::run(core.clone()));
+        core.spawn(announce::run(core.clone()));
         core.spawn(upkeep::run(core.clone()));
         tracing::info!(worker_id = %core.id, concurrency = core.settings.worker.concurrency, "worker.started");
 
@@ -188,6 +190,7 @@ impl Worker {
         core.leave_jobs(grace * 2).await;
         core.commands_done(grace).await;
         news::tell(&core).await;
+        core.announced(grace).await;
         if let Err(error) = core.broker.leave(&core.id, core.tenants.as_deref()).await {
             tracing::debug!(%error, "worker.leave_failed"); // It counts as alive for a few seconds more.
         }
@@ -198,6 +201,13 @@ impl Worker {
 }
 
 impl Core {
+    /// Lets those finish who are telling of cancelled jobs, and crosses off what has been said. What is left others find.
+    pub(crate) async fn announced(&self, within: Duration) {
+        self.announcing.close();
+        let _ = tokio::time::timeout(within, self.announcing.wait()).await;
+        announce::cross_off(self).await;
+    }
+
     /// Ends every task and waits for them a moment.
     pub(crate) async fn close(&self) {
         self.end.cancel();

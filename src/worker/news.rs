@@ -11,6 +11,7 @@ use super::core::Core;
 use crate::broker::scripts::updates::Update;
 use crate::domain::Resource;
 use crate::protocol::server;
+use crate::store::{About, Announcement};
 
 /// Between two looks at the campaigns that moved.
 const FOLD: Duration = Duration::from_millis(250);
@@ -59,12 +60,15 @@ async fn tell_one(core: &Arc<Core>, campaign: &Resource) -> Result<(), crate::st
     let Some(row) = core.store.campaign(campaign).await? else { return Ok(()) };
     let message = server::campaign_progress(&row);
     core.publish(campaign, &Update { run: None, message, progress: None, desired: None }).await;
-    if row.items_processed >= row.items_total
+    if !row.is_open
+        && row.items_processed >= row.items_total
         && let Some(completed) = core.store.complete_campaign(campaign).await?
     {
         tracing::info!(campaign_id = %campaign.id, tenant_id = %campaign.tenant, "worker.campaign_completed");
         let message = server::campaign_status(&completed, None);
-        core.publish(campaign, &Update { run: None, message, progress: None, desired: None }).await;
+        if core.publish(campaign, &Update { run: None, message, progress: None, desired: None }).await {
+            core.announcements.said(Announcement { resource: campaign.clone(), about: About::Status, run: 0 });
+        }
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
+use crate::domain::text::{SHORT_TEXT, excerpt};
 use crate::domain::{FailedItem, Progress};
 use crate::store::FAILED_ITEMS_KEPT;
 
@@ -51,6 +52,8 @@ impl Report {
 
     pub(crate) fn progress(&self, mut progress: Progress) {
         progress.progress_percent = progress.progress_percent.min(100);
+        // It travels in every message about the job: one that is too long for those would never be heard of.
+        progress.current_item = progress.current_item.map(|item| excerpt(&item, SHORT_TEXT).into_owned());
         let latest = &mut self.lock().latest;
         if latest.progress != progress {
             latest.progress = progress;

@@ -136,7 +136,7 @@ impl Core {
             tokio::time::sleep(backoff(Duration::from_millis(100), Duration::from_secs(1), tries)).await;
             tries += 1;
         }
-        match self.store.job(hosted.resource()).await {
+        match self.store.job_without_contents(hosted.resource()).await {
             Ok(Some(job)) => self.announce_left(&job, hosted.run().number).await,
             Ok(None) | Err(_) => self.end_run(hosted.resource(), hosted.run().number).await,
         }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::announce;
 use super::core::Core;
 use crate::store::{StoreError, Upkeep};
 
@@ -23,12 +24,13 @@ const BREATH: Duration = Duration::from_millis(50);
 
 /// Looks until told to stop.
 pub(crate) async fn run(core: Arc<Core>) {
+    let mut owed = announce::LastLook::new();
     loop {
         tokio::select! {
             () = core.stop.cancelled() => return,
             () = tokio::time::sleep(Duration::from_millis(fastrand::u64(LOOK_MS))) => {}
         }
-        for done in [campaigns(&core).await, commands(&core).await] {
+        for done in [announce::look(&core, &mut owed).await, campaigns(&core).await, commands(&core).await] {
             if let Err(error) = done {
                 tracing::debug!(%error, "worker.upkeep_delayed");
             }

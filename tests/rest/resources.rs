@@ -201,3 +201,69 @@ async fn the_failed_items_of_a_job_come_in_pages_for_those_who_may_read_it() {
     api.get(&ann, &format!("{path}?limit=0")).await.error(400, "invalid_message");
     api.get(&ann, &format!("{path}?after=x")).await.error(400, "invalid_message");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_list_has_parameters_and_results_only_where_they_are_asked_for() {
+    let api = Api::start(&[]).await;
+    let ann = api.user("ann", "acme", &["*"]).await;
+    api.post(&ann, "/api/v1/jobs", &json!({"job_type":"demo","id":"j1","parameters":{"a":1}})).await.expect(201);
+    let first =
+        async |query: &str| api.get(&ann, &format!("/api/v1/jobs?{query}")).await.expect(200)["jobs"][0].clone();
+    let usual = first("").await;
+    assert_eq!((usual.get("parameters"), usual.get("result"), &usual["title"]), (None, None, &Value::Null));
+    assert_eq!(first("fields=parameters,status").await, json!({"id":"j1","status":"pending","parameters":{"a":1}}));
+    let words = api.get(&ann, "/api/v1/jobs?fields=params").await.error(400, "invalid_message");
+    assert!(words.contains("\"params\"") && words.contains("parameters, result"), "{words}");
+    assert_eq!(api.get(&ann, "/api/v1/jobs/j1").await.expect(200)["parameters"], json!({"a":1}));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_long_error_is_shown_in_part_and_can_be_had_whole() {
+    let api = Api::start(&[]).await;
+    let ann = api.user("ann", "acme", &["*"]).await;
+    let stranger = api.user("eve", "globex", &["*"]).await;
+    api.post(&ann, "/api/v1/jobs", &json!({"job_type":"demo","id":"j1"})).await.expect(201);
+    assert_eq!(api.get(&ann, "/api/v1/jobs/j1/error").await.expect(200)["error_message"], Value::Null);
+    api.sql("UPDATE jobs SET status = 'failed', error_message = 'begin' || hex(zeroblob(1500000)) || 'end'").await;
+    let shown = api.get(&ann, "/api/v1/jobs/j1").await.expect(200);
+    let shown = shown["error_message"].as_str().expect("text").to_owned();
+    assert!(shown.len() < 4_100 && shown.starts_with("begin") && shown.ends_with("end"), "{shown}");
+    let whole = api.get(&ann, "/api/v1/jobs/j1/error").await.expect(200);
+    assert_eq!(whole["error_message"].as_str().map(str::len), Some(3_000_008));
+    api.get(&stranger, "/api/v1/jobs/j1/error").await.error(404, "not_found");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn jobs_are_added_to_an_open_campaign_many_at_a_time_until_it_is_closed() {
+    let api = Api::start(&[]).await;
+    let ann = api.user("ann", "acme", &["*"]).await;
+    let viewer = api.user("vic", "acme", &["campaigns.read", "jobs.read"]).await;
+    let made = api.post(&ann, "/api/v1/campaigns", &json!({"id":"c1"})).await.expect(201);
+    assert_eq!((&made["is_open"], &made["status"]), (&json!(true), &json!("active")));
+    let array = json!([{"job_type":"demo","id":"a1"},{"job_type":"demo","id":"a2"}]);
+    let many = api.post(&ann, "/api/v1/campaigns/c1/jobs", &array).await.expect(201);
+    assert_eq!((&many["jobs"][1]["id"], &many["jobs"][1]["campaign_id"]), (&json!("a2"), &json!("c1")));
+    let lines = "{\"job_type\":\"demo\",\"id\":\"l1\"}\n{\"job_type\":\"demo\",\"id\":\"l2\",\"campaign_id\":\"c1\"}\n";
+    let bearer = format!("Bearer {ann}");
+    let headers = [("authorization", bearer.as_str()), ("content-type", "application/x-ndjson")];
+    api.send("POST", "/api/v1/jobs", &headers, lines).await.expect(201);
+    let one = api.post(&ann, "/api/v1/campaigns/c1/jobs", &json!({"job_type":"demo","id":"o1"})).await;
+    assert_eq!((&one.expect(201)["campaign_id"], one.header("location")), (&json!("c1"), "/api/v1/jobs/o1"));
+    let clash = json!([{"job_type":"demo","id":"new"},{"job_type":"demo","id":"a1"}]);
+    api.post(&ann, "/api/v1/campaigns/c1/jobs", &clash).await.error(409, "conflict");
+    api.get(&ann, "/api/v1/jobs/new").await.error(404, "not_found");
+    api.post(&ann, "/api/v1/campaigns/none/jobs", &array).await.error(404, "not_found");
+    api.post(&viewer, "/api/v1/campaigns/c1/jobs", &array).await.error(403, "permission_denied");
+    api.post(&viewer, "/api/v1/campaigns/c1/close", &json!({})).await.error(403, "permission_denied");
+    // The first of the lines named no campaign.
+    let row = api.get(&ann, "/api/v1/campaigns/c1").await.expect(200);
+    assert_eq!((&row["items_total"], &row["jobs_by_status"]["pending"]), (&json!(4), &json!(4)));
+    let closed = api.post(&ann, "/api/v1/campaigns/c1/close", &json!({})).await.expect(200);
+    assert_eq!((&closed["is_open"], &closed["status"]), (&json!(false), &json!("active")));
+    let words = api.post(&ann, "/api/v1/campaigns/c1/jobs", &json!({"job_type":"demo"})).await.error(409, "conflict");
+    assert!(words.contains("closed"), "{words}");
+    api.post(&ann, "/api/v1/campaigns", &json!({"id":"c2"})).await.expect(201);
+    let empty = api.post(&ann, "/api/v1/campaigns/c2/close", &json!({})).await.expect(200);
+    assert_eq!(empty["status"], "completed");
+    api.post(&ann, "/api/v1/campaigns/c3/close", &json!({})).await.error(404, "not_found");
+}

@@ -115,3 +115,38 @@ pub async fn a_campaign_is_completed_once_all_its_jobs_have_ended(db: Db) {
     assert!(db.store.complete_campaign(&resource).await.expect("complete").is_none(), "once");
     assert_eq!(db.store.apply(&change(resource, Action::Cancel, 3)).await.expect("apply"), Applied::Refused);
 }
+
+pub async fn an_open_campaign_is_completed_only_after_it_was_closed(db: Db) {
+    let resource = campaign_of(&db, "open", 0).await;
+    assert!(db.store.campaign(&resource).await.expect("read").expect("row").is_open);
+    for n in 0..3 {
+        db.store.create_job(&new_job(&format!("j{n}"), Some("open"))).await.expect("it takes jobs");
+        db.sql(&format!("UPDATE jobs SET status = 'completed' WHERE id = 'j{n}'")).await.expect("update");
+        assert!(db.store.complete_campaign(&resource).await.expect("complete").is_none(), "it is open");
+        assert!(db.store.campaigns_to_complete(10).await.expect("read").is_empty());
+    }
+    let waits = [new_job("j3", Some("open")), new_job("j4", Some("open"))];
+    db.store.create_jobs(&waits).await.expect("many at once");
+    let clash = [new_job("j5", Some("open")), new_job("j3", Some("open"))];
+    assert!(matches!(db.store.create_jobs(&clash).await, Err(StoreError::Conflict(_))));
+    assert!(db.store.job(&job("j5")).await.expect("read").is_none(), "all or none");
+    let closed = db.store.close_campaign(&resource).await.expect("close").expect("it is there");
+    assert!(!closed.has_completed && !closed.campaign.is_open && closed.campaign.closed_at.is_some());
+    assert_eq!(closed.campaign.jobs_by_status, JobCounts { completed: 3, pending: 2, ..JobCounts::default() });
+    let late = db.store.create_job(&new_job("j5", Some("open"))).await;
+    assert!(matches!(late, Err(StoreError::Conflict(words)) if words.contains("closed")));
+    db.sql("UPDATE jobs SET status = 'completed' WHERE id IN ('j3', 'j4')").await.expect("update");
+    let row = db.store.complete_campaign(&resource).await.expect("complete").expect("completed");
+    assert_eq!((row.status, row.items_total), (CampaignStatus::Completed, 5));
+    let again = db.store.close_campaign(&resource).await.expect("close").expect("it is there");
+    assert_eq!((again.has_completed, again.campaign), (false, row));
+    // One that never had any, and one whose jobs have ended before.
+    let empty = campaign_of(&db, "empty", 0).await;
+    let closed = db.store.close_campaign(&empty).await.expect("close").expect("it is there");
+    assert_eq!((closed.has_completed, closed.campaign.status), (true, CampaignStatus::Completed));
+    assert!(db.store.close_campaign(&campaign("none")).await.expect("close").is_none());
+    // One that was made with its jobs takes more as long as it is active, as ever.
+    let usual = campaign_of(&db, "usual", 1).await;
+    db.store.create_job(&new_job("more", Some("usual"))).await.expect("it takes jobs");
+    assert!(!db.store.campaign(&usual).await.expect("read").expect("row").is_open);
+}

@@ -171,3 +171,59 @@ pub async fn ping_answers_and_says_what_is_missing(db: Db) {
         assert!(matches!(db.store.ping(within).await, Err(StoreError::Unavailable(_))));
     }
 }
+
+fn all_jobs() -> JobFilter {
+    JobFilter { tenant: job("j").tenant, status: None, campaign: None, job_type: None, after: None, limit: 100 }
+}
+
+pub async fn lists_leave_out_what_a_job_holds_and_cut_down_what_is_long(db: Db) {
+    let long = |what: &str| format!("begin{}end", what.repeat(30_000));
+    db.store.create_job(&NewJob { parameters: json!({"a": long("p")}), ..new_job("j", None) }).await.expect("create");
+    let text = format!(
+        "UPDATE jobs SET result = '\"x\"', title = '{}', current_item = '{}', error_message = '{}', job_type = '{}'",
+        long("t"),
+        long("ü"),
+        long("e"),
+        long("k")
+    );
+    db.sql(&text).await.expect("update");
+    let listed = db.store.jobs(&all_jobs()).await.expect("list").items.remove(0);
+    assert_eq!((&listed.parameters, &listed.result), (&json!(null), &json!(null)));
+    let whole = db.store.job(&job("j")).await.expect("read").expect("row");
+    assert_eq!((&whole.parameters, &whole.result), (&json!({"a": long("p")}), &json!("x")));
+    for row in [listed, whole] {
+        for (text, longest) in [
+            (row.title.expect("title"), 500),
+            (row.progress.current_item.expect("item"), 500),
+            (row.error_message.expect("error"), 4_000),
+            (row.job_type, 500),
+        ] {
+            assert!(text.starts_with("begin") && text.ends_with("end"), "{text}");
+            assert!(text.contains("characters left out") && text.chars().count() <= longest, "{}", text.len());
+        }
+    }
+    assert_eq!(db.store.job_error(&job("j")).await.expect("read"), Some(Some(long("e"))));
+    assert_eq!(db.store.job_error(&job("none")).await.expect("read"), None);
+}
+
+pub async fn a_page_with_contents_ends_before_they_are_too_many_bytes(db: Db) {
+    for n in 0..5 {
+        let parameters = json!("x".repeat(1_000));
+        db.store.create_job(&NewJob { parameters, ..new_job(&format!("j{n}"), None) }).await.expect("create");
+    }
+    let (mut filter, mut pages) = (all_jobs(), Vec::new());
+    loop {
+        let page = db.store.whole_jobs(&filter, 2_500).await.expect("list");
+        assert!(page.items.iter().all(|job| job.parameters == json!("x".repeat(1_000))));
+        pages.push(page.items.iter().map(|job| job.id.to_string()).collect::<Vec<_>>());
+        filter.after = page.next;
+        if filter.after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(pages, [vec!["j4", "j3"], vec!["j2", "j1"], vec!["j0"]]);
+    let one = db.store.whole_jobs(&all_jobs(), 10).await.expect("list");
+    assert_eq!((one.items.len(), one.next.is_some()), (1, true), "one at least, however long");
+    let short = JobFilter { limit: 2, ..all_jobs() };
+    assert_eq!(db.store.whole_jobs(&short, 1_000_000).await.expect("list").items.len(), 2);
+}

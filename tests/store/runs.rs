@@ -228,3 +228,27 @@ pub async fn a_job_in_the_wait_for_its_retry_can_be_paused_resumed_and_cancelled
     assert_eq!((row.status, row.run_after, row.retry_count), (JobStatus::Cancelled, None, 1));
     assert!(claim(&db, "w").await.is_none(), "cancelled is never tried again");
 }
+
+pub async fn a_long_error_is_cut_down_and_kept_whole_beside(db: Db) {
+    let whole = format!("Traceback: {} ZeroDivisionError", "frame ".repeat(100_000));
+    db.store.create_job(&NewJob { max_retries: 1, ..new_job("j", None) }).await.expect("create");
+    for n in 1..=2 {
+        let taken = claim(&db, "w").await.expect("claimed");
+        assert_eq!(taken.job.error_message, None);
+        let failed = RunEnd::Failed { error: whole.clone(), permanent: false };
+        let ended = db.store.finish(&taken.run, &Progress::default(), &failed).await.expect("finish");
+        let Finished::Done(row) = ended else { panic!("lost") };
+        let shown = row.error_message.expect("an error");
+        assert!(shown.starts_with("Traceback: frame") && shown.ends_with("frame  ZeroDivisionError"), "{shown}");
+        assert!(shown.len() <= 4_100, "{}", shown.len());
+        assert_eq!(db.store.job_error(&job("j")).await.expect("read"), Some(Some(whole.clone())), "try {n}");
+        db.sql("UPDATE jobs SET run_after = NULL").await.expect("update");
+    }
+    // A short one has nothing beside it.
+    db.store.create_job(&new_job("k", None)).await.expect("create");
+    let taken = claim(&db, "w").await.expect("claimed");
+    let failed = RunEnd::Failed { error: "no luck".into(), permanent: true };
+    db.store.finish(&taken.run, &Progress::default(), &failed).await.expect("finish");
+    let kept = db.changed("UPDATE jobs SET title = title WHERE error_detail IS NOT NULL").await;
+    assert_eq!((kept, db.store.job_error(&job("k")).await.expect("read")), (1, Some(Some("no luck".to_owned()))));
+}

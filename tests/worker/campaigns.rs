@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use serde_json::json;
-use wheelhouse::domain::{Action, CampaignStatus, JobStatus, Resource};
-use wheelhouse::store::JobFilter;
+use wheelhouse::domain::{Action, CampaignStatus, CommandId, JobStatus, Progress, Resource};
+use wheelhouse::store::{Change, JobFilter, NewJob, RunEnd};
 use wheelhouse::worker::JobContext;
 
 use crate::code::Outcome;
-use crate::world::{Code, Tape, World, eventually, tenant};
+use crate::world::{Code, Tape, World, blank, eventually, tenant};
 
 /// Waits for the test, then is done.
 fn step(tape: &Tape) -> Code<impl Fn(JobContext) -> Outcome + Send + Sync + 'static> {
@@ -128,4 +128,81 @@ async fn a_campaign_whose_last_worker_died_before_it_could_complete_it_is_comple
     let row = world.store.campaign(&campaign).await.expect("read").expect("row");
     assert_eq!(row.status, CampaignStatus::Completed);
     other.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_job_of_a_cancelled_campaign_is_told_of_however_many_they_are() {
+    let world = World::new().await;
+    let campaign = world.campaign(5_600).await;
+    let worker = world.worker("w1", |builder| builder).await;
+    assert_eq!(world.command(Action::Cancel, &campaign).await, "cancel_succeeded");
+    // It leaves at once: what it owes by then it says before it is gone, or another one does.
+    worker.drain().await;
+    let other = world.worker("other", |builder| builder).await;
+    for n in [0, 1, 599, 600, 2_800, 5_598, 5_599] {
+        let job = Resource::parse(&format!("acme:job:c-{n}")).expect("resource");
+        world.until_heard(&job, |m| m["type"] == "job_status" && m["status"] == "cancelled").await;
+    }
+    eventually("nothing is owed any more", || async {
+        world.store.announcements(10).await.is_ok_and(|owed| owed.is_empty())
+    })
+    .await;
+    other.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_dead_worker_did_not_say_another_one_says() {
+    let world = World::new().await;
+    let campaign = world.campaign(30).await;
+    let ended = world.job("alone").await;
+    // As workers leave it that die right after they have written: one had cancelled a campaign, one had completed a job.
+    let change = Change {
+        command: CommandId::generate(),
+        resource: campaign.clone(),
+        action: Action::Cancel,
+        user: "ann".parse().expect("user"),
+        fence: 1,
+        run: None,
+    };
+    world.store.apply(&change).await.expect("apply");
+    let taken = world.store.claim_job(&"dead".parse().expect("id"), None, &["code".to_owned()]).await;
+    let taken = taken.expect("asked").expect("the job");
+    let done = RunEnd::Completed(json!(null));
+    world.store.finish(&taken.run, &Progress::default(), &done).await.expect("finish");
+    let other = world.worker("other", |builder| builder).await;
+    world.until_heard(&ended, |m| m["type"] == "job_status" && m["status"] == "completed").await;
+    for n in 0..30 {
+        let job = Resource::parse(&format!("acme:job:c-{n}")).expect("resource");
+        world.until_heard(&job, |m| m["type"] == "job_status" && m["status"] == "cancelled").await;
+    }
+    eventually("nothing is owed any more", || async {
+        world.store.announcements(10).await.is_ok_and(|owed| owed.is_empty())
+    })
+    .await;
+    other.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_open_campaign_outlasts_its_jobs_until_it_is_closed() {
+    let (world, tape) = (World::new().await, Tape::new());
+    let worker = world.coder("w1", step(&tape)).await;
+    let campaign = world.campaign(0).await;
+    for n in 0..3 {
+        // One after another, each when the one before has ended.
+        let job = NewJob { campaign: Some(campaign.id.clone()), ..blank(&format!("step-{n}")) };
+        let job = world.make(job).await;
+        tape.open("end");
+        world.until_status(&job, JobStatus::Completed).await;
+    }
+    world.until_heard(&campaign, |m| m["type"] == "campaign_progress" && m["items_processed"] == 3).await;
+    let row = world.store.campaign(&campaign).await.expect("read").expect("row");
+    assert_eq!((row.status, row.is_open), (CampaignStatus::Active, true));
+    let last = world.make(NewJob { campaign: Some(campaign.id.clone()), ..blank("step-3") }).await;
+    tape.until("begun", 4).await;
+    let closed = world.store.close_campaign(&campaign).await.expect("close").expect("it is there");
+    assert!(!closed.has_completed);
+    tape.open("end");
+    world.until_status(&last, JobStatus::Completed).await;
+    world.until_heard(&campaign, |m| m["type"] == "campaign_status" && m["status"] == "completed").await;
+    worker.drain().await;
 }

@@ -66,7 +66,9 @@ async fn resource(hub: &Hub, channel: &Channel) -> Result<bool, SnapshotError> {
     }
     for _ in 0..TRIES {
         let before = channel.seq();
-        let Some(state) = snapshot::read(broker, &hub.0.store, &channel.resource).await? else { return Ok(true) };
+        let Some(state) = snapshot::read_standing(broker, &hub.0.store, &channel.resource).await? else {
+            return Ok(true);
+        };
         let seq = state.seq();
         if before == Some(seq) {
             return Ok(true);

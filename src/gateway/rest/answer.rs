@@ -128,6 +128,12 @@ impl Failure {
         Self::new(ErrorCode::Unavailable, "The service cannot reach its database or Redis: try again shortly")
     }
 
+    /// With words in front of its own: where in a long body it is.
+    pub(super) fn in_front(mut self, words: &str) -> Self {
+        self.message.insert_str(0, words);
+        self
+    }
+
     /// When to come again, in whole seconds.
     pub(super) fn retry_after(mut self, seconds: Option<i64>) -> Self {
         self.retry_after = seconds;

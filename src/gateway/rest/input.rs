@@ -135,11 +135,6 @@ fn empty_object() -> serde_json::Value {
     serde_json::Value::Object(serde_json::Map::new())
 }
 
-/// The body of `POST /jobs`.
-pub(super) fn job(body: &[u8], owner: &Owner<'_>) -> Result<NewJob, Failure> {
-    new_job(object(body)?, owner)
-}
-
 fn new_job(body: JobBody, owner: &Owner<'_>) -> Result<NewJob, Failure> {
     short("title", body.title.as_deref())?;
     if has_nul(&body.parameters) {
@@ -164,27 +159,84 @@ fn new_job(body: JobBody, owner: &Owner<'_>) -> Result<NewJob, Failure> {
     })
 }
 
+/// What a body that makes jobs holds.
+pub(super) enum Jobs {
+    /// One object: one job, which is answered with its row.
+    One(Box<NewJob>),
+    /// An array, or an object a line: all of them or none.
+    Many(Vec<NewJob>),
+}
+
+/// The body of `POST /jobs` and of `POST /campaigns/{id}/jobs`: one job, an array of them, or one a line (`lines`: the
+/// client says so; more than one object is understood without that).
+pub(super) fn jobs(
+    body: &[u8],
+    lines: bool,
+    campaign: Option<&ResourceId>,
+    owner: &Owner<'_>,
+) -> Result<Jobs, Failure> {
+    let first = body.iter().find(|byte| !byte.is_ascii_whitespace());
+    if first == Some(&b'[') {
+        return many(object(body)?, campaign, owner);
+    }
+    if !lines && let Ok(one) = serde_json::from_slice::<JobBody>(body) {
+        return new_jobs(vec![one], campaign, owner).map(|mut jobs| Jobs::One(Box::new(jobs.remove(0))));
+    }
+    let mut bodies = Vec::new();
+    for one in serde_json::Deserializer::from_slice(body).into_iter::<JobBody>() {
+        // What is wrong with a single object is said without a number.
+        let place = if bodies.is_empty() && !lines { String::new() } else { format!("jobs[{}]: ", bodies.len()) };
+        bodies.push(one.map_err(|error| Failure::invalid(format!("The body does not fit: {place}{error}")))?);
+        if bodies.len() > MAX_CAMPAIGN_JOBS {
+            break;
+        }
+    }
+    if bodies.is_empty() && !lines {
+        object::<JobBody>(body)?;
+    }
+    many(bodies, campaign, owner)
+}
+
+fn many(bodies: Vec<JobBody>, campaign: Option<&ResourceId>, owner: &Owner<'_>) -> Result<Jobs, Failure> {
+    if bodies.is_empty() {
+        return Err(Failure::invalid("The body does not fit: it holds no job"));
+    }
+    new_jobs(bodies, campaign, owner).map(Jobs::Many)
+}
+
+/// Checks many bodies. `campaign`: whose jobs they are, whatever they say themselves or leave out.
+fn new_jobs(bodies: Vec<JobBody>, campaign: Option<&ResourceId>, owner: &Owner<'_>) -> Result<Vec<NewJob>, Failure> {
+    if bodies.len() > MAX_CAMPAIGN_JOBS {
+        return Err(Failure::invalid(format!("One request may make {MAX_CAMPAIGN_JOBS} jobs at most")));
+    }
+    let only = bodies.len() == 1;
+    let mut ids = std::collections::HashSet::new();
+    let mut jobs = Vec::with_capacity(bodies.len());
+    for (number, body) in bodies.into_iter().enumerate() {
+        if let Some(campaign) = campaign
+            && body.campaign_id.as_ref().is_some_and(|other| other != campaign)
+        {
+            return Err(Failure::invalid(format!("jobs[{number}].campaign_id names another campaign")));
+        }
+        let mut job = new_job(body, owner).map_err(|failure| match only {
+            true => failure,
+            false => failure.in_front(&format!("jobs[{number}]: ")),
+        })?;
+        if !ids.insert(job.id.clone()) {
+            return Err(Failure::invalid(format!("jobs[{number}].id is there twice")));
+        }
+        job.campaign = campaign.cloned().or(job.campaign);
+        jobs.push(job);
+    }
+    Ok(jobs)
+}
+
 /// The body of `POST /campaigns`.
 pub(super) fn campaign(body: &[u8], owner: &Owner<'_>) -> Result<NewCampaign, Failure> {
     let body: CampaignBody = object(body)?;
     short("name", body.name.as_deref())?;
-    if body.jobs.len() > MAX_CAMPAIGN_JOBS {
-        return Err(Failure::invalid(format!("A campaign may be made with {MAX_CAMPAIGN_JOBS} jobs at most")));
-    }
     let id = body.id.unwrap_or_else(ResourceId::generate);
-    let mut ids = std::collections::HashSet::new();
-    let mut jobs = Vec::with_capacity(body.jobs.len());
-    for (number, job) in body.jobs.into_iter().enumerate() {
-        if job.campaign_id.as_ref().is_some_and(|other| *other != id) {
-            return Err(Failure::invalid(format!("jobs[{number}].campaign_id names another campaign")));
-        }
-        let mut job = new_job(job, owner)?;
-        if !ids.insert(job.id.clone()) {
-            return Err(Failure::invalid(format!("jobs[{number}].id is there twice")));
-        }
-        job.campaign = Some(id.clone());
-        jobs.push(job);
-    }
+    let jobs = new_jobs(body.jobs, Some(&id), owner)?;
     Ok(NewCampaign { id, tenant: owner.tenant.clone(), name: body.name, created_by: Some(owner.user.clone()), jobs })
 }
 
@@ -239,6 +291,13 @@ mod tests {
         }
     }
 
+    fn job(body: &[u8], owner: &Owner<'_>) -> Result<NewJob, Failure> {
+        jobs(body, false, None, owner).map(|jobs| match jobs {
+            Jobs::One(job) => *job,
+            Jobs::Many(_) => panic!("many jobs"),
+        })
+    }
+
     fn owned<T>(read: impl Fn(&Owner<'_>) -> T) -> T {
         read(&Owner { tenant: &"acme".parse().expect("tenant"), user: &"ann".parse().expect("user") })
     }
@@ -282,7 +341,6 @@ mod tests {
             (r#"{"job_type":"x","timeout_seconds":1.5}"#, "invalid type"),
             (r#"{"job_type":"x","tenant_id":"globex"}"#, "unknown field `tenant_id`"),
             (r#"{"job_type":"x""#, "EOF"),
-            ("[]", "does not fit"),
             ("", "EOF"),
         ] {
             let words = words(owned(|o| job(text.as_bytes(), o)));
@@ -303,6 +361,33 @@ mod tests {
         assert!(words(owned(|o| campaign(other, o))).contains("jobs[0].campaign_id"));
         let many = format!(r#"{{"jobs":[{}]}}"#, vec![r#"{"job_type":"a"}"#; MAX_CAMPAIGN_JOBS + 1].join(","));
         assert!(words(owned(|o| campaign(many.as_bytes(), o))).contains("10000 jobs at most"));
+    }
+
+    #[test]
+    fn many_jobs_come_as_an_array_or_a_line_each() {
+        let campaign: ResourceId = "c".parse().expect("id");
+        let made = |text: &str, lines| {
+            owned(|o| jobs(text.as_bytes(), lines, Some(&campaign), o)).map(|jobs| match jobs {
+                Jobs::Many(jobs) => jobs.into_iter().map(|job| (job.job_type, job.campaign)).collect(),
+                Jobs::One(_) => Vec::new(),
+            })
+        };
+        let of =
+            |kinds: &[&str]| -> Vec<_> { kinds.iter().map(|k| ((*k).to_owned(), Some(campaign.clone()))).collect() };
+        assert_eq!(made(r#" [{"job_type":"a"},{"job_type":"b"}]"#, false).expect("jobs"), of(&["a", "b"]));
+        assert_eq!(made("{\"job_type\":\"a\"}\n{\"job_type\":\"b\"}\n", false).expect("jobs"), of(&["a", "b"]));
+        assert_eq!(made("{\"job_type\":\"a\"}\n", true).expect("jobs"), of(&["a"]));
+        for (text, part) in [
+            ("[]", "it holds no job"),
+            (r#"[{"job_type":"a"},{"job_type":"b","titel":1}]"#, "unknown field `titel`"),
+            (r#"[{"job_type":"a"},{"job_type":"b","max_retries":9999}]"#, "jobs[1]: max_retries"),
+            (r#"[{"job_type":"a","id":"j"},{"job_type":"a","id":"j"}]"#, "jobs[1].id is there twice"),
+            (r#"[{"job_type":"a","campaign_id":"other"}]"#, "jobs[0].campaign_id"),
+            ("{\"job_type\":\"a\"}\n{\"job_type\":", "jobs[1]: EOF"),
+        ] {
+            let words = words(made(text, false));
+            assert!(words.contains(part), "{text}: {words}");
+        }
     }
 
     #[test]

@@ -7,6 +7,8 @@ mod answer;
 mod audit;
 mod batch;
 mod commands;
+mod creation;
+mod fields;
 mod health;
 mod input;
 mod queue;
@@ -35,7 +37,7 @@ use crate::telemetry::metrics;
 /// The description of this API.
 pub const OPENAPI: &str = include_str!("openapi.json");
 
-/// Campaigns that are read and made at once: each holds its body of up to 16 MiB and its jobs in memory.
+/// Campaigns, and lists of jobs, that are read and made at once: each holds its body of up to 16 MiB and its jobs in memory.
 /// More of them wait their turn; their bodies wait in the network.
 const LARGE_BODIES: usize = 4;
 
@@ -115,8 +117,11 @@ async fn serve(rest: &Rest, endpoint: Endpoint, segments: &[&str], request: &mut
         Endpoint::Requeue => queue::requeue(rest, request, first).await,
         Endpoint::Forget => queue::forget(rest, request, first).await,
         Endpoint::List(kind) => resources::list(rest, request, kind).await,
-        Endpoint::Create(kind) => resources::create(rest, request, kind).await,
+        Endpoint::Create(kind) => creation::create(rest, request, kind).await,
+        Endpoint::AddJobs => creation::add_jobs(rest, request, first).await,
+        Endpoint::Close => creation::close(rest, request, first).await,
         Endpoint::Show(kind) => resources::show(rest, request, kind, first).await,
+        Endpoint::JobError => resources::error(rest, request, first).await,
         Endpoint::FailedItems => resources::failed_items(rest, request, first).await,
         Endpoint::Command(kind, action) => commands::command(rest, request, kind, action, first).await,
         Endpoint::Result(kind) => commands::result(rest, request, kind, first, second).await,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
-use hyper::header::{CONTENT_LENGTH, ORIGIN};
+use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, ORIGIN};
 use hyper::{HeaderMap, Method};
 use warp::Filter;
 
@@ -118,10 +118,26 @@ impl Request {
         self.peer.map(|peer| peer.0.ip().to_string())
     }
 
+    /// Whether the body is a JSON value a line, by its own word.
+    pub(super) fn is_json_lines(&self) -> bool {
+        let kind = self.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        ["application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines"]
+            .contains(&kind.as_str())
+    }
+
+    /// Whether the client says that its body has so many bytes at most; one that says nothing may be larger.
+    pub(super) fn announces_at_most(&self, bytes: usize) -> bool {
+        self.announced().is_some_and(|length| length <= bytes)
+    }
+
+    fn announced(&self) -> Option<usize> {
+        self.headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok())
+    }
+
     /// The body, which may have so many bytes.
     pub(super) async fn body(&mut self, limit: usize) -> Result<Bytes, Failure> {
-        let announced = self.headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
-        if announced.is_some_and(|length: usize| length > limit) {
+        if self.announced().is_some_and(|length| length > limit) {
             return Err(Failure::too_large(limit));
         }
         let parts = self.rest_of_body();

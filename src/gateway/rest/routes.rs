@@ -44,6 +44,12 @@ pub(super) enum Endpoint {
     Command(ResourceKind, Action),
     /// What a job could not do.
     FailedItems,
+    /// The whole text of a job's error.
+    JobError,
+    /// Jobs for a campaign that is there.
+    AddJobs,
+    /// A campaign gets no more jobs.
+    Close,
     /// What became of a command.
     Result(ResourceKind),
 }
@@ -70,14 +76,14 @@ const fn delete(pattern: &'static str, endpoint: Endpoint) -> Route {
 
 use Action::{Cancel, Pause, Resume};
 use Endpoint::{
-    Audit, Batch, Command, Create, Failed, FailedCommand, FailedItems, Forget, Health, List, Me, Metrics, OpenApi,
-    Ready,
+    AddJobs, Audit, Batch, Close, Command, Create, Failed, FailedCommand, FailedItems, Forget, Health, JobError, List,
+    Me, Metrics, OpenApi, Ready,
 };
 use Endpoint::{Requeue, Schedules, Show, Withdraw, Workers};
 use ResourceKind::{Campaign, Job};
 
 /// Every route.
-pub(super) const ROUTES: [Route; 29] = [
+pub(super) const ROUTES: [Route; 32] = [
     get("/healthz", Health),
     get("/readyz", Ready),
     get("/metrics", Metrics),
@@ -99,10 +105,13 @@ pub(super) const ROUTES: [Route; 29] = [
     post("/api/v1/jobs/{job_id}/pause", Command(Job, Pause)),
     post("/api/v1/jobs/{job_id}/resume", Command(Job, Resume)),
     get("/api/v1/jobs/{job_id}/failed_items", FailedItems),
+    get("/api/v1/jobs/{job_id}/error", JobError),
     get("/api/v1/jobs/{job_id}/commands/{command_id}", Endpoint::Result(Job)),
     get("/api/v1/campaigns", List(Campaign)),
     post("/api/v1/campaigns", Create(Campaign)),
     get("/api/v1/campaigns/{campaign_id}", Show(Campaign)),
+    post("/api/v1/campaigns/{campaign_id}/jobs", AddJobs),
+    post("/api/v1/campaigns/{campaign_id}/close", Close),
     post("/api/v1/campaigns/{campaign_id}/cancel", Command(Campaign, Cancel)),
     post("/api/v1/campaigns/{campaign_id}/pause", Command(Campaign, Pause)),
     post("/api/v1/campaigns/{campaign_id}/resume", Command(Campaign, Resume)),

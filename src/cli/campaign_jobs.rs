@@ -1,0 +1,70 @@
+//! `wheelhouse campaign add` and `close`: a campaign that is made without its jobs.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::api::{Api, ApiArgs};
+use super::standing::standing;
+use super::usage;
+use crate::domain::ResourceId;
+
+/// More jobs of a campaign.
+#[derive(Debug, Args)]
+pub(super) struct AddArgs {
+    /// The campaign's id.
+    id: ResourceId,
+    /// The file with the jobs; - for standard input.
+    #[arg(long, value_name = "FILE")]
+    jobs: String,
+    #[command(flatten)]
+    api: ApiArgs,
+}
+
+/// Which campaign.
+#[derive(Debug, Args)]
+pub(super) struct CloseArgs {
+    /// The id.
+    id: ResourceId,
+    #[command(flatten)]
+    api: ApiArgs,
+}
+
+/// What a file, or standard input, says of jobs: a JSON array, or an object a line.
+pub(super) fn jobs_of(file: &str) -> anyhow::Result<Vec<Value>> {
+    let text = if file == "-" {
+        std::io::read_to_string(std::io::stdin())?
+    } else {
+        std::fs::read_to_string(file).map_err(|e| usage(format!("cannot read {file}: {e}")))?
+    };
+    let values: Result<Vec<Value>, _> = serde_json::Deserializer::from_str(&text).into_iter().collect();
+    let mut values = values.map_err(|e| usage(format!("{file} is not JSON: {e}")))?;
+    if let [Value::Array(jobs)] = values.as_mut_slice() {
+        return Ok(std::mem::take(jobs));
+    }
+    Ok(values)
+}
+
+pub(super) async fn add(args: AddArgs) -> anyhow::Result<ExitCode> {
+    let jobs = Value::Array(jobs_of(&args.jobs)?);
+    let made = Api::new(&args.api)?.post(&format!("/api/v1/campaigns/{}/jobs", args.id), &jobs).await?.good()?;
+    if args.api.json {
+        println!("{made}")
+    } else {
+        println!("{} jobs added to campaign {}", made["jobs"].as_array().map_or(0, Vec::len), args.id)
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) async fn close(args: CloseArgs) -> anyhow::Result<ExitCode> {
+    let row = Api::new(&args.api)?.post(&format!("/api/v1/campaigns/{}/close", args.id), &json!({})).await?.good()?;
+    if args.api.json {
+        println!("{row}")
+    } else if row["status"] == "active" || row["status"] == "paused" {
+        println!("campaign {} is closed: it is completed when its jobs have ended", args.id)
+    } else {
+        println!("campaign {} is {}", args.id, standing(&row))
+    }
+    Ok(ExitCode::SUCCESS)
+}

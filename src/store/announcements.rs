@@ -1,0 +1,137 @@
+//! Status messages that are owed: written in the transaction that changed the row, deleted by whoever has published
+//! them. So what a worker has changed and not said before it died is said by another one. Saying it twice does no harm:
+//! each says how the row stands then.
+
+use super::sql::{Row, Tx};
+use super::{Store, StoreError, rows};
+use crate::domain::{Resource, ResourceId, ResourceKind, TenantId};
+
+/// What is to be said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum About {
+    /// The status of the resource itself.
+    Status,
+    /// The status of each cancelled job of the campaign.
+    Jobs,
+}
+
+impl About {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Status => "status",
+            Self::Jobs => "jobs",
+        }
+    }
+}
+
+/// One announcement that is owed.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Announcement {
+    /// About which.
+    pub resource: Resource,
+    /// What.
+    pub about: About,
+    /// The run of the job after which it stands so; 0 for campaigns.
+    pub run: i64,
+}
+
+/// Notes an announcement, in the transaction that makes it necessary.
+pub(super) async fn owe(tx: &mut Tx, resource: &Resource, about: About, run: i64) -> Result<(), StoreError> {
+    tx.execute(
+        "INSERT INTO announcements (tenant_id, resource_kind, resource_id, about, run) VALUES ($1, $2, $3, $4, $5)
+         ON CONFLICT (tenant_id, resource_kind, resource_id, about, run) DO NOTHING",
+        &[
+            resource.tenant.as_str().into(),
+            resource.kind.word().into(),
+            resource.id.as_str().into(),
+            about.word().into(),
+            run.into(),
+        ],
+    )
+    .await
+    .map(drop)
+}
+
+/// One of them, as `$1` to `$5`.
+const ONE: &str = "tenant_id = $1 AND resource_kind = $2 AND resource_id = $3 AND about = $4 AND run = $5";
+
+fn one(owed: &Announcement) -> Vec<super::sql::Value> {
+    vec![
+        owed.resource.tenant.as_str().into(),
+        owed.resource.kind.word().into(),
+        owed.resource.id.as_str().into(),
+        owed.about.word().into(),
+        owed.run.into(),
+    ]
+}
+
+impl Store {
+    /// What is owed, each with how far it has been said (see [`Self::announced_to`]); so many at most.
+    pub async fn announcements(&self, limit: u32) -> Result<Vec<(Announcement, i64)>, StoreError> {
+        let text = format!(
+            "SELECT tenant_id, resource_kind, resource_id AS id, about, run, told_to FROM announcements LIMIT {limit}"
+        );
+        let found = self.database.read().await?.rows(&text, &[]).await?;
+        Ok(found.iter().filter_map(|row| rows::readable(announcement(row))).collect())
+    }
+
+    /// How far this one has been said; `None`: it is owed no longer.
+    pub async fn announced_so_far(&self, owed: &Announcement) -> Result<Option<i64>, StoreError> {
+        let text = format!("SELECT told_to FROM announcements WHERE {ONE}");
+        let found = self.database.read().await?.row(&text, &one(owed)).await?;
+        found.map(|row| Ok(row.int("told_to")?.unwrap_or(0))).transpose()
+    }
+
+    /// The jobs up to this row have been told of. Whoever goes on begins behind it, and others see that somebody does.
+    pub async fn announced_to(&self, owed: &Announcement, row: i64) -> Result<(), StoreError> {
+        let mut values = one(owed);
+        values.push(row.into());
+        self.change(&format!("UPDATE announcements SET told_to = $6 WHERE {ONE} AND told_to < $6"), &values).await?;
+        Ok(())
+    }
+
+    /// These have been said.
+    pub async fn announced(&self, said: &[Announcement]) -> Result<(), StoreError> {
+        if said.is_empty() {
+            return Ok(());
+        }
+        let mut tx = self.database.write().await?;
+        let text = format!("DELETE FROM announcements WHERE {ONE}");
+        for owed in said {
+            tx.execute(&text, &one(owed)).await?;
+        }
+        tx.commit().await
+    }
+
+    /// Cancelled jobs of a campaign in the order of their making, from behind that row: their ids alone, and the last
+    /// row that was looked at; `None` where there are no more.
+    pub async fn cancelled_jobs(
+        &self,
+        campaign: &Resource,
+        after: i64,
+        limit: u32,
+    ) -> Result<(Vec<Resource>, Option<i64>), StoreError> {
+        let text = format!(
+            "SELECT id, tenant_id, rowid AS row_id FROM jobs
+             WHERE tenant_id = $1 AND campaign_id = $2 AND status = 'cancelled' AND rowid > $3
+             ORDER BY rowid LIMIT {limit}"
+        );
+        let values = [campaign.tenant.as_str().into(), campaign.id.as_str().into(), after.into()];
+        let found = self.database.read().await?.rows(&text, &values).await?;
+        let last = found.last().map_or(Ok(None), |row| row.int("row_id"))?;
+        Ok((found.iter().filter_map(|row| rows::readable(rows::job_resource(row))).collect(), last))
+    }
+}
+
+fn announcement(row: &Row) -> Result<(Announcement, i64), StoreError> {
+    let odd = |what: &str| StoreError::Refused(format!("a row of announcements has an unreadable {what}"));
+    let tenant: TenantId = row.needed("tenant_id")?.parse().map_err(|_| odd("tenant_id"))?;
+    let id: ResourceId = row.needed("id")?.parse().map_err(|_| odd("resource_id"))?;
+    let kind = match row.needed("resource_kind")?.as_str() {
+        "job" => ResourceKind::Job,
+        _ => ResourceKind::Campaign,
+    };
+    let about = if row.needed("about")? == About::Jobs.word() { About::Jobs } else { About::Status };
+    let owed = Announcement { resource: Resource { tenant, kind, id }, about, run: row.int("run")?.unwrap_or(0) };
+    Ok((owed, row.int("told_to")?.unwrap_or(0)))
+}

@@ -1,0 +1,150 @@
+//! Making, reading, closing and completing campaigns.
+
+use super::announcements::{self, owe};
+use super::jobs::{cursor, insert, listed, page};
+use super::sql::{Tx, Value};
+use super::{CampaignFilter, NewCampaign, NewJob, Page, Store, StoreError, rows};
+use crate::domain::{Campaign, CampaignStatus, Resource};
+
+/// All jobs of the campaign `$1`, `$2` have ended.
+const ALL_ENDED: &str = "NOT EXISTS (SELECT 1 FROM jobs j WHERE j.tenant_id = $1 AND j.campaign_id = $2
+  AND j.status IN ('pending', 'running', 'paused'))";
+
+fn key_of(campaign: &Resource) -> [Value; 2] {
+    [campaign.tenant.as_str().into(), campaign.id.as_str().into()]
+}
+
+impl Store {
+    /// Inserts a campaign and its jobs, all or nothing. Without any it stays open: jobs are added later, and it is
+    /// completed only after it was told to close.
+    pub async fn create_campaign(&self, campaign: &NewCampaign) -> Result<Campaign, StoreError> {
+        let mut tx = self.database.write().await?;
+        let is_open = if campaign.jobs.is_empty() { "TRUE" } else { "FALSE" };
+        tx.execute(
+            &format!(
+                "INSERT INTO campaigns (id, tenant_id, name, created_by, is_open) VALUES ($1, $2, $3, $4, {is_open})"
+            ),
+            &[
+                campaign.id.as_str().into(),
+                campaign.tenant.as_str().into(),
+                campaign.name.clone().into(),
+                campaign.created_by.as_ref().map(ToString::to_string).into(),
+            ],
+        )
+        .await
+        .map_err(|error| match error {
+            StoreError::Conflict(_) => StoreError::Conflict(format!("there is a campaign {} already", campaign.id)),
+            other => other,
+        })?;
+        for job in &campaign.jobs {
+            // Its jobs, whatever they say themselves.
+            let (tenant, id) = (campaign.tenant.clone(), Some(campaign.id.clone()));
+            insert(&mut tx, &NewJob { tenant, campaign: id, ..job.clone() }, None).await?;
+        }
+        let made = read_campaign(&mut tx, &Resource::campaign(campaign.tenant.clone(), campaign.id.clone())).await?;
+        tx.commit().await?;
+        made.ok_or_else(|| StoreError::Refused("the campaign vanished while it was made".to_owned()))
+    }
+
+    /// One campaign, with its counts.
+    pub async fn campaign(&self, campaign: &Resource) -> Result<Option<Campaign>, StoreError> {
+        read_campaign(&mut self.database.read().await?, campaign).await
+    }
+
+    /// Campaigns of a tenant, newest first, with a cursor.
+    pub async fn campaigns(&self, filter: &CampaignFilter) -> Result<Page<Campaign>, StoreError> {
+        let text = format!(
+            "SELECT {} FROM campaigns c WHERE c.tenant_id = $1 AND c.rowid < $2 ORDER BY c.rowid DESC LIMIT {}",
+            *rows::CAMPAIGN,
+            page(filter.limit)
+        );
+        let values = [filter.tenant.as_str().into(), cursor(filter.after.as_deref())?.into()];
+        let found = self.database.read().await?.rows(&text, &values).await?;
+        listed(&found, filter.limit, rows::campaign)
+    }
+
+    /// No more jobs are added. Completes the campaign at once if it is active and all its jobs have ended, also if it
+    /// never had any. Closing it again changes nothing. `None`: no such campaign.
+    pub async fn close_campaign(&self, campaign: &Resource) -> Result<Option<Closed>, StoreError> {
+        let mut tx = self.database.write().await?;
+        let key = key_of(campaign);
+        // Held first, in a statement of its own: the next one sees every job that was added before.
+        tx.row("SELECT id FROM campaigns WHERE tenant_id = $1 AND id = $2 {lock}", &key).await?;
+        tx.execute(
+            "UPDATE campaigns SET is_open = FALSE, closed_at = {now}, updated_at = {now}
+             WHERE tenant_id = $1 AND id = $2 AND closed_at IS NULL AND status IN ('active', 'paused')",
+            &key,
+        )
+        .await?;
+        let has_completed = complete(&mut tx, campaign, "closed_at IS NOT NULL").await?;
+        let row = read_campaign(&mut tx, campaign).await?;
+        tx.commit().await?;
+        Ok(row.map(|campaign| Closed { campaign, has_completed }))
+    }
+
+    /// Marks a campaign completed if it is active, not open, and all its jobs have ended (and there is at least one).
+    /// That it is completed is owed to those who watch it: see [`announcements`].
+    pub async fn complete_campaign(&self, campaign: &Resource) -> Result<Option<Campaign>, StoreError> {
+        let mut tx = self.database.write().await?;
+        // Held first, in a statement of its own: the one after it sees every job that was added before.
+        tx.row("SELECT id FROM campaigns WHERE tenant_id = $1 AND id = $2 {lock}", &key_of(campaign)).await?;
+        let has_jobs = "EXISTS (SELECT 1 FROM jobs j WHERE j.tenant_id = $1 AND j.campaign_id = $2)";
+        if !complete(&mut tx, campaign, has_jobs).await? {
+            tx.rollback().await?;
+            return Ok(None);
+        }
+        let completed = read_campaign(&mut tx, campaign).await?;
+        tx.commit().await?;
+        Ok(completed)
+    }
+}
+
+/// What closing a campaign did.
+#[derive(Debug, Clone)]
+pub struct Closed {
+    /// The row as it is now.
+    pub campaign: Campaign,
+    /// Nothing was left to wait for: it is completed with this, and those who watch it are to be told.
+    pub has_completed: bool,
+}
+
+/// Completes a campaign that the transaction holds, if it is active and not open, all its jobs have ended, and `only`.
+async fn complete(tx: &mut Tx, campaign: &Resource, only: &str) -> Result<bool, StoreError> {
+    let text = format!(
+        "UPDATE campaigns SET status = 'completed', is_active = FALSE, completed_at = {{now}}, updated_at = {{now}}
+         WHERE tenant_id = $1 AND id = $2 AND status = 'active' AND is_active AND NOT is_open AND {only} AND {ALL_ENDED}"
+    );
+    let changed = tx.execute(&text, &key_of(campaign)).await? > 0;
+    if changed {
+        owe(tx, campaign, announcements::About::Status, 0).await?;
+    }
+    Ok(changed)
+}
+
+/// Whether a job's campaign, if it names one, is there and takes jobs. It is held until the transaction ends.
+pub(super) async fn accepts_jobs(tx: &mut Tx, job: &NewJob) -> Result<(), StoreError> {
+    let Some(campaign) = &job.campaign else { return Ok(()) };
+    let found = tx
+        .row(
+            "SELECT status, CAST(closed_at AS TEXT) AS closed_at FROM campaigns WHERE tenant_id = $1 AND id = $2 {share}",
+            &[job.tenant.as_str().into(), campaign.as_str().into()],
+        )
+        .await?;
+    let Some(row) = found else { return Err(StoreError::Conflict(format!("there is no campaign {campaign}"))) };
+    match rows::campaign_status(&row)? {
+        CampaignStatus::Completed => Err(StoreError::Conflict(format!(
+            "campaign {campaign} is completed: one that is made without jobs takes them until it is closed"
+        ))),
+        CampaignStatus::Cancelled => Err(StoreError::Conflict(format!("campaign {campaign} is cancelled"))),
+        _ if row.text("closed_at")?.is_some() => {
+            Err(StoreError::Conflict(format!("campaign {campaign} is closed: it takes no more jobs")))
+        }
+        CampaignStatus::Active | CampaignStatus::Paused => Ok(()),
+    }
+}
+
+pub(super) async fn read_campaign(tx: &mut Tx, campaign: &Resource) -> Result<Option<Campaign>, StoreError> {
+    let text = format!("SELECT {} FROM campaigns c WHERE c.tenant_id = $1 AND c.id = $2", *rows::CAMPAIGN);
+    let found = tx.row(&text, &key_of(campaign)).await?;
+    found.map(|row| rows::campaign(&row)).transpose()
+}

@@ -1,6 +1,16 @@
 //! Programs under control: real trees of processes, stopped, continued and ended to the last one.
 
+#[path = "process/job_control.rs"]
+mod job_control;
+#[cfg(target_os = "linux")]
+#[path = "process/kills.rs"]
+mod kills;
+#[cfg(target_os = "linux")]
+#[path = "process/other_users.rs"]
+mod other_users;
 mod support;
+#[path = "process/terminal.rs"]
+mod terminal;
 
 #[path = "process/output.rs"]
 mod output;

@@ -155,6 +155,9 @@ pub async fn run(args: RunArgs, mut settings: Settings) -> anyhow::Result<ExitCo
         say(format_args!("ended {} {processes} that {name} had left running", ended.left_behind));
     }
 
+    if let Some(words) = ended.cannot_end() {
+        eprintln!("wheelhouse: part of {name} {words}");
+    }
     let timed_out = timed_out.filter(|_| ended.by_order); // It may have ended by itself just then.
     let late = timed_out.is_some();
     let lost = output.lost();
@@ -260,6 +263,10 @@ fn end_of(
         (None, None, How::Exited(0)) => return RunEnd::Completed(json!({ "exit_code": 0 })),
         (None, None, how) if last_error.is_empty() => how.to_string(),
         (None, None, how) => format!("{how}: {last_error}"),
+    };
+    let error = match ended.cannot_end() {
+        Some(words) => format!("{error}; part of the program {words}"),
+        None => error,
     };
     RunEnd::Failed { error, permanent: true }
 }

@@ -4,6 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+
 use super::core::{Core, Desired};
 use super::hosted::Controlled;
 use super::hosts::{Gone, Hosted, Phase};
@@ -11,7 +14,7 @@ use super::report::Report;
 use super::{WorkerError, announce, control, news, reaper, timeout};
 use crate::broker::{Broker, Subscriber};
 use crate::config::Settings;
-use crate::domain::{Job, Progress};
+use crate::domain::{Job, Progress, Resource};
 use crate::store::{HostedJob, RunEnd, Store};
 
 /// Longest wait for a command under way when the work is over.
@@ -63,6 +66,7 @@ impl AttachedHost {
         core.spawn(control::poll(core.clone()));
         core.spawn(control::seat(core.clone()));
         core.spawn(news::run(core.clone()));
+        core.spawn(show_hindrances(hosted.work.hindrance(), 0, hosted.report.clone(), resource.clone()));
         core.spawn(announce::run(core.clone()));
         core.publish_status(&resource, status, Desired::Nothing).await;
         Ok(host)
@@ -93,6 +97,7 @@ impl AttachedHost {
     /// The work has ended by itself, or because a command cancelled it: this finds out which, records it,
     /// and says goodbye. Keeps trying while SQL is away; waits for the resume of a job that ended while paused.
     pub async fn finish(self, end: RunEnd) -> Settled {
+        self.hosted.report.hindrance(0, None);
         let (gone, row) = self.core.settle(&self.hosted, end).await;
         self.core.stop.cancel();
         self.core.commands_done(LAST_COMMAND).await;
@@ -108,6 +113,26 @@ impl AttachedHost {
             (Gone::Recorded | Gone::Elsewhere, _) => Settled::Lost,
         }
     }
+}
+
+/// Shows in the log and in the job's progress what keeps work from going on though nobody has paused it. Ends with the
+/// work. `program` tells several programs of one job apart.
+pub(crate) async fn show_hindrances(
+    mut changes: BoxStream<'static, Option<String>>,
+    program: i32,
+    report: Arc<Report>,
+    job: Resource,
+) {
+    while let Some(hindrance) = changes.next().await {
+        match &hindrance {
+            Some(words) => {
+                tracing::warn!(job_id = %job.id, tenant_id = %job.tenant, hindrance = words, "worker.program_stopped");
+            }
+            None => tracing::info!(job_id = %job.id, tenant_id = %job.tenant, "worker.program_goes_on"),
+        }
+        report.hindrance(program, hindrance);
+    }
+    report.hindrance(program, None);
 }
 
 impl Drop for AttachedHost {

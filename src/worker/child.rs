@@ -3,11 +3,12 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::FutureExt;
+use futures_util::stream::BoxStream;
 use tokio::process::{ChildStderr, ChildStdout};
 
-use super::hosted::Controlled;
+use super::JobError;
+use super::hosted::{Controlled, Reached};
 use super::process::{Ended, Process, Program};
-use super::{Cancelled, JobError};
 
 /// A program that belongs to one run of a job. Dropped, it is killed, with all that it started.
 #[derive(Debug)]
@@ -28,6 +29,10 @@ impl ChildProgram {
     /// Its process id, which is its group's as well.
     pub fn pid(&self) -> i32 {
         self.process.pid()
+    }
+
+    pub(crate) fn hindrances(&self) -> BoxStream<'static, Option<String>> {
+        self.process.hindrance()
     }
 }
 
@@ -56,18 +61,33 @@ impl Children {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(crate) async fn pause(&self) {
-        futures_util::future::join_all(self.all().iter().map(|child| child.pause())).await;
+    /// `Err`: one of them cannot be paused. The others may stand: resume them all.
+    pub(crate) async fn pause(&self) -> Result<(), String> {
+        let all = self.all();
+        let pauses = futures_util::future::join_all(all.iter().map(|child| child.pause())).await;
+        pauses.into_iter().try_for_each(|reached| match reached {
+            Reached::Refused(why) => Err(why),
+            Reached::Yes | Reached::EndedItself => Ok(()),
+        })
+    }
+
+    /// Whether each can be ended, with all that belongs to it. Nothing is done to them.
+    pub(crate) async fn can_end(&self) -> Result<(), String> {
+        let all = self.all();
+        futures_util::future::join_all(all.iter().map(|child| child.can_end())).await.into_iter().collect()
     }
 
     pub(crate) async fn resume(&self) {
         futures_util::future::join_all(self.all().iter().map(|child| child.resume())).await;
     }
 
-    /// Asks each to end, and waits until nothing of them is left.
-    pub(crate) async fn end(&self, why: &Cancelled) {
+    /// Asks each to end, and waits until nothing of them is left. `Err`: what could not be ended, in words.
+    pub(crate) async fn end(&self) -> Result<(), String> {
         let all = self.all();
-        let ends = all.iter().map(|child| child.cancel(&why.by, why.reason.as_deref()));
-        futures_util::future::join_all(ends).await;
+        let ends = all.iter().map(|child| async {
+            child.ask_to_end();
+            child.ended().await.cannot_end().map_or(Ok(()), Err)
+        });
+        futures_util::future::join_all(ends).await.into_iter().collect()
     }
 }

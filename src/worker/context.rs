@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio_util::task::TaskTracker;
 
+use super::attached::show_hindrances;
 use super::child::{ChildProgram, Children};
 use super::core::Core;
 use super::files::Files;
@@ -192,7 +193,10 @@ impl JobContext {
     /// waits for it. [`Program::new`] says what to start, and what `main` must do for it.
     pub async fn child(&self, program: Program) -> Result<ChildProgram, JobError> {
         // A start that is broken off half-way would leave a program that nobody knows.
-        self.critical(self.inner.children.start(program)).await
+        let child = self.critical(self.inner.children.start(program)).await?;
+        let (hindrances, report) = (child.hindrances(), self.inner.report.clone());
+        self.inner.tracker.spawn(show_hindrances(hindrances, child.pid(), report, self.resource().clone()));
+        Ok(child)
     }
 
     /// SQL, for the job types that come with Wheelhouse.

@@ -168,6 +168,10 @@ impl Core {
         let hosted = hosted.clone();
         self.spawn(async move {
             let reason = super::job::Cancelled::lost();
+            // Job code ends also where a program of it cannot be ended: a command would be refused then.
+            if let Some(gate) = &hosted.gate {
+                gate.want(super::gate::Wanted::Cancel(reason.clone()));
+            }
             hosted.work.cancel(&reason.by, reason.reason.as_deref()).await;
         });
     }

@@ -2,12 +2,16 @@
 //! process group) is paused, resumed and cancelled through [`Controlled`].
 
 use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
 
 /// Where bringing work to a stop or to its end got to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reached {
     /// It is there: it stands still, or it is gone because of this call.
     Yes,
+    /// It cannot be brought there, and goes on as before. In words for whoever sent the command: what hinders it, and
+    /// what has been done. The command fails with them.
+    Refused(String),
     /// It ended by itself before the call reached it. How it ended is reported the usual way
     /// ([`AttachedHost::finish`](super::AttachedHost::finish)), and the command is refused.
     EndedItself,
@@ -27,4 +31,10 @@ pub trait Controlled: Send + Sync + 'static {
 
     /// Ends it for good, and returns when nothing of it is left. `by` is the user who asked.
     fn cancel<'a>(&'a self, by: &'a str, reason: Option<&'a str>) -> BoxFuture<'a, Reached>;
+
+    /// What keeps the work from going on although no command has paused it, in words, each time that changes; `None`
+    /// when that is over. Ends with the work.
+    fn hindrance(&self) -> BoxStream<'static, Option<String>> {
+        Box::pin(futures_util::stream::empty())
+    }
 }

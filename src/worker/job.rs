@@ -133,11 +133,6 @@ impl Cancelled {
         Self { by: "the worker".to_owned(), reason: Some(words) }
     }
 
-    /// The job has ended: so do its programs.
-    pub(crate) fn over() -> Self {
-        Self { by: "the worker".to_owned(), reason: Some("the job has ended".to_owned()) }
-    }
-
     /// The job is no longer this worker's.
     pub(crate) fn lost() -> Self {
         Self { by: "the worker".to_owned(), reason: Some("another worker has the job now".to_owned()) }

@@ -61,6 +61,10 @@ impl Core {
             // A program may die while it is stopped; the job is paused all the same.
             Waited::Done(Reached::EndedItself) if stood && !hosted.is_gone() => {}
             Waited::Done(Reached::EndedItself) => return self.ended_itself(claim, poke, hosted).await,
+            Waited::Done(Reached::Refused(why)) => {
+                self.undo_pause(hosted).await;
+                return Some(Verdict::Failed(why));
+            }
             Waited::Stopping => return Some(Verdict::Later(Duration::ZERO)),
             Waited::CancelWaits => {
                 self.undo_pause(hosted).await;
@@ -126,7 +130,13 @@ impl Core {
                         let _ = hosted.advance(&[Phase::Cancelling], Phase::Open);
                         return self.ended_itself(claim, poke, hosted).await;
                     }
-                    Waited::Done(_) => {
+                    Waited::Done(Reached::Refused(why)) => {
+                        let _ = hosted.advance(&[Phase::Cancelling], Phase::Open);
+                        let status = *hosted.status.borrow();
+                        self.publish_status(hosted.resource(), status, Desired::Nothing).await;
+                        return Some(Verdict::Failed(why));
+                    }
+                    Waited::Done(Reached::Yes | Reached::EndedItself) => {
                         let _ = hosted.advance(&[Phase::Cancelling], Phase::Cancelled);
                     }
                     other => return Some(interrupted(other)),

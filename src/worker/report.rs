@@ -1,7 +1,7 @@
 //! What a piece of work says about itself, until the writer passes it on: of progress and resume point only the
 //! newest counts, of failed items each.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
@@ -26,6 +26,10 @@ pub(crate) struct Report {
 #[derive(Default)]
 struct Inner {
     latest: Latest,
+    /// What the work itself says it is at.
+    current_item: Option<String>,
+    /// What keeps parts of it from going on, each under its process id: shown in place of that.
+    hindrances: BTreeMap<i32, String>,
     /// By name: when it failed (as a version), and why.
     failed: HashMap<String, (u64, String)>,
 }
@@ -42,8 +46,9 @@ pub(crate) struct Latest {
 
 impl Report {
     pub(crate) fn starting_at(progress: Progress) -> Self {
+        let current_item = progress.current_item.clone();
         let latest = Latest { progress, ..Latest::default() };
-        Self { inner: Mutex::new(Inner { latest, failed: HashMap::new() }), changed: Notify::new() }
+        Self { inner: Mutex::new(Inner { latest, current_item, ..Inner::default() }), changed: Notify::new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -54,10 +59,28 @@ impl Report {
         progress.progress_percent = progress.progress_percent.min(100);
         // It travels in every message about the job: one that is too long for those would never be heard of.
         progress.current_item = progress.current_item.map(|item| excerpt(&item, SHORT_TEXT).into_owned());
-        let latest = &mut self.lock().latest;
-        if latest.progress != progress {
-            latest.progress = progress;
-            latest.progress_version += 1;
+        let inner = &mut *self.lock();
+        inner.current_item.clone_from(&progress.current_item);
+        self.show(inner, progress);
+    }
+
+    /// What keeps a program of the work from going on, in words; `None` when that is over, or the program is.
+    pub(crate) fn hindrance(&self, program: i32, words: Option<String>) {
+        let inner = &mut *self.lock();
+        match words {
+            Some(words) => inner.hindrances.insert(program, bounded(&words, LONGEST_ITEM)),
+            None => inner.hindrances.remove(&program),
+        };
+        let progress = inner.latest.progress.clone();
+        self.show(inner, progress);
+    }
+
+    fn show(&self, inner: &mut Inner, mut progress: Progress) {
+        let hindrance = inner.hindrances.values().next().cloned();
+        progress.current_item = hindrance.or_else(|| inner.current_item.clone());
+        if inner.latest.progress != progress {
+            inner.latest.progress = progress;
+            inner.latest.progress_version += 1;
             self.changed.notify_one();
         }
     }
@@ -123,6 +146,22 @@ mod tests {
         let (second, failed) = report.everything();
         assert_eq!((failed.len(), failed[0].error.as_str()), (1, "four"));
         assert!(second.failed_version > first.failed_version);
+    }
+
+    #[test]
+    fn what_hinders_the_work_is_shown_in_place_of_what_it_is_at() {
+        let report = Report::default();
+        let at = |item: &str| Progress { current_item: Some(item.to_owned()), ..Progress::default() };
+        let shown = || report.latest().progress.current_item;
+        report.progress(at("row 1"));
+        report.hindrance(7, Some("Stopped".to_owned()));
+        report.hindrance(8, Some("Stopped, too".to_owned()));
+        report.progress(at("row 2"));
+        assert_eq!(shown().as_deref(), Some("Stopped"));
+        report.hindrance(7, None);
+        assert_eq!(shown().as_deref(), Some("Stopped, too"));
+        report.hindrance(8, None);
+        assert_eq!(shown().as_deref(), Some("row 2"));
     }
 
     #[test]

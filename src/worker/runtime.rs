@@ -30,8 +30,13 @@ impl Controlled for CodeWork {
                 return Reached::EndedItself;
             }
             // The code stands still, so none is added meanwhile.
-            self.children.pause().await;
-            Reached::Yes
+            match self.children.pause().await {
+                Ok(()) => Reached::Yes,
+                Err(why) => {
+                    self.resume().await;
+                    Reached::Refused(why)
+                }
+            }
         })
     }
 
@@ -44,9 +49,13 @@ impl Controlled for CodeWork {
 
     fn cancel<'a>(&'a self, by: &'a str, reason: Option<&'a str>) -> BoxFuture<'a, Reached> {
         Box::pin(async move {
-            let cancelled = Cancelled { by: by.to_owned(), reason: reason.map(str::to_owned) };
-            self.gate.want(Wanted::Cancel(cancelled.clone()));
-            self.children.end(&cancelled).await;
+            // Asked first: once the code has been told, there is no way back.
+            if let Err(why) = self.children.can_end().await {
+                return Reached::Refused(why);
+            }
+            self.gate.want(Wanted::Cancel(Cancelled { by: by.to_owned(), reason: reason.map(str::to_owned) }));
+            // What could not be ended after all, the end of the run tells.
+            let _ = self.children.end().await;
             match ended(&self.gate).await {
                 Ended::Cancelled => Reached::Yes,
                 Ended::Itself | Ended::Left => Reached::EndedItself,
@@ -149,9 +158,13 @@ async fn supervise(
         Err(_) => return, // The runtime itself is ending.
     };
     // None of its programs outlives it.
-    children.end(&Cancelled::over()).await;
+    let left_running = children.end().await.err();
     gate.threads_gone().await;
     let (how, end) = judge(&gate.wanted(), outcome);
+    let (how, end) = match left_running {
+        None => (how, end),
+        Some(words) => with_what_runs_on(end, &words),
+    };
     gate.ended(how);
     match (how, end) {
         (Ended::Itself, Some(end)) => {
@@ -178,8 +191,8 @@ async fn end_in_time(hosted: &Hosted, gate: &Gate, children: &Children) {
     let limit = timeout::used_up(hosted.status.subscribe(), timeout::limit(&hosted.job.job)).await;
     let why = Cancelled::timed_out(timeout::words(limit));
     tracing::warn!(job_id = %hosted.resource().id, tenant_id = %hosted.resource().tenant, run = hosted.run().number, limit_s = limit.as_secs(), "worker.job_timed_out");
-    gate.want(Wanted::TimedOut(why.clone()));
-    children.end(&why).await;
+    gate.want(Wanted::TimedOut(why));
+    let _ = children.end().await; // What could not be ended, the end of the run tells.
     std::future::pending::<()>().await;
 }
 
@@ -207,6 +220,16 @@ fn judge(wanted: &Wanted, outcome: Option<Outcome>) -> (Ended, Option<RunEnd>) {
         }
         (_, None) => failed("The job's code was dropped".to_owned(), false),
     }
+}
+
+/// A program of the job cannot be ended. So the job is neither cancelled nor completed nor handed to another worker,
+/// where a second program like it would run beside the first: it has failed, and says what runs on.
+fn with_what_runs_on(end: Option<RunEnd>, words: &str) -> (Ended, Option<RunEnd>) {
+    let error = match end {
+        Some(RunEnd::Failed { error, .. }) => format!("{error}; a program of the job {words}"),
+        Some(RunEnd::Completed(_)) | None => format!("A program of the job {words}"),
+    };
+    (Ended::Itself, Some(RunEnd::Failed { error, permanent: true }))
 }
 
 fn panic_words(payload: &(dyn std::any::Any + Send)) -> &str {

@@ -30,7 +30,7 @@ impl Controlled for Notes {
 
     fn cancel<'a>(&'a self, by: &'a str, _reason: Option<&'a str>) -> BoxFuture<'a, Reached> {
         self.tape.mark(format!("cancel by {by}"));
-        async { self.cancel_finds }.boxed()
+        async { self.cancel_finds.clone() }.boxed()
     }
 }
 

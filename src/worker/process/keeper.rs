@@ -3,8 +3,12 @@
 //! It is the program's parent, and on Linux the foster parent of everything that comes from it (a "child
 //! subreaper"): a grandchild that leaves the group or outlives its parent is found all the same. As only a
 //! parent can, it keeps the program's id from being given to another process until nothing of the program is
-//! left: so a signal can never hit a stranger. And it lives in a group of its own: when the host is gone,
-//! however it went, the keeper's socket closes, and it kills what it keeps.
+//! left: so a signal can never hit a stranger. When the host is gone, however it went, the keeper's socket
+//! closes, and it kills what it keeps. When the keeper itself is killed, its own parent does ([`super::guard`]).
+//!
+//! The session that both live in has no terminal, and so neither has the program: one that asks on `/dev/tty` (as
+//! `ssh` and `git` do) is told at once that there is none. With the host's terminal it would be stopped by the system
+//! for reading from the background, and never go on.
 
 use std::ffi::OsString;
 use std::io::{self, IoSliceMut};
@@ -14,7 +18,7 @@ use std::os::unix::net::UnixStream as StdUnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use rustix::process::Pid;
@@ -23,18 +27,24 @@ use tokio::net::UnixStream;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::super::signals::Signals;
+use super::guard;
+use super::steps::{Keeper, Next};
 use super::tree::Tree;
-use super::wire::{self, End, KEEP, Wanted, Word};
+use super::wire::{self, End, GUARD, KEEP, Word};
 
 /// Whether this program's `main` begins with [`keeper_entry`]: only then can it be its own keeper.
 pub(super) static ENTERED: AtomicBool = AtomicBool::new(false);
 
-/// Runs the keeper if this is how the binary was called: `wheelhouse keep-process GRACE_MS PROGRAM ARGS…`.
-/// Asked before anything else starts, so that the keeper stays a small process.
+/// Runs the keeper, or the guard above it, if this is how the binary was called: `wheelhouse guard-process GRACE_MS
+/// PROGRAM ARGS…`. Asked before anything else starts, so that both stay small processes.
 pub fn keeper_entry() -> Option<ExitCode> {
     ENTERED.store(true, Ordering::Relaxed);
     let mut arguments = std::env::args_os().skip(1);
-    if arguments.next()? != KEEP {
+    let called = arguments.next()?;
+    if called == GUARD {
+        return Some(guard::run(arguments).unwrap_or_else(|error| failed(&error)));
+    }
+    if called != KEEP {
         return None;
     }
     let grace = arguments.next().and_then(|text| text.to_str()?.parse().ok()).map(Duration::from_millis);
@@ -67,7 +77,10 @@ async fn keep(grace: Duration, program: &OsString, arguments: Vec<OsString>) -> 
     let mut child_news = signal(SignalKind::child())?;
     let mut end_signals = Signals::of(&[SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()])?;
     #[cfg(target_os = "linux")]
-    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
+    {
+        rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
+        guard::hear_of_its_end()?;
+    }
 
     let (reading, mut writing) = host.into_split();
     let mut orders = BufReader::new(reading).lines();
@@ -84,6 +97,11 @@ async fn keep(grace: Duration, program: &OsString, arguments: Vec<OsString>) -> 
     let mut keeper = Keeper::new(Tree::new(leader), grace);
     let mut words = vec![Word::Started { pid: leader.as_raw_nonzero().get() }];
     loop {
+        // Its signal does not come where SIGTERM was ignored at the start.
+        #[cfg(target_os = "linux")]
+        if guard::is_gone() {
+            keeper.end(End::Ask);
+        }
         let next = keeper.step(&mut words);
         for word in words.drain(..) {
             // A host that is gone is noticed where its orders are read.
@@ -91,7 +109,7 @@ async fn keep(grace: Duration, program: &OsString, arguments: Vec<OsString>) -> 
         }
         let Next::In(wait) = next else { return Ok(()) };
         tokio::select! {
-            order = orders.next_line() => keeper.hear(order),
+            order = orders.next_line() => keeper.hear(order.ok().flatten().as_deref()),
             _ = child_news.recv() => {}
             _ = end_signals.next() => keeper.end(End::Ask),
             () = tokio::time::sleep(wait) => {}
@@ -115,124 +133,4 @@ fn receive_stdin(host: &StdUnixStream) -> io::Result<OwnedFd> {
         _ => None,
     });
     received.ok_or_else(|| io::Error::new(io::ErrorKind::UnexpectedEof, "the host is gone"))
-}
-
-/// When to look again.
-enum Next {
-    In(Duration),
-    Gone,
-}
-
-/// Long, because whatever matters comes as news.
-const IDLE: Duration = Duration::from_secs(3_600);
-/// While paused: someone else may send SIGCONT to a grandchild, of which no news comes.
-const WATCH_PAUSED: Duration = Duration::from_secs(1);
-/// What a program leaves running gets this long to end by itself: `foo > >(tee log)` in a shell does.
-const LINGER: Duration = Duration::from_secs(1);
-/// Between the first SIGKILLs, for processes that were being made while the last one was sent; then ever
-/// longer: what does not die is not the keeper's to kill (another user's), or waits in the kernel.
-const KILL_AGAIN: Duration = Duration::from_millis(10);
-/// While waiting for the end of processes whose parent is not the keeper.
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
-
-/// Brings the program to what is wanted of it. Every step looks at what is there and does what is missing,
-/// so it does not matter why it is called or how often.
-struct Keeper {
-    tree: Tree,
-    grace: Duration,
-    wanted: Wanted,
-    /// The number whose signal has been sent, and when.
-    acted: u64,
-    acted_at: Instant,
-    /// The number that the host was told it is reached.
-    told: u64,
-    /// How often the program was looked at, and was not there yet.
-    tries: u32,
-    ending: Option<Ending>,
-}
-
-struct Ending {
-    by_order: bool,
-    began: Instant,
-    left_behind: usize,
-    asked_at: Option<Instant>,
-}
-
-impl Keeper {
-    fn new(tree: Tree, grace: Duration) -> Self {
-        let acted_at = Instant::now();
-        Self { tree, grace, wanted: Wanted::default(), acted: 0, acted_at, told: 0, tries: 0, ending: None }
-    }
-
-    fn hear(&mut self, order: io::Result<Option<String>>) {
-        match order.ok().flatten().map(|line| serde_json::from_str::<Wanted>(&line)) {
-            Some(Ok(wanted)) => self.wanted = Wanted { end: wanted.end.max(self.wanted.end), ..wanted },
-            // The host is gone, or no host of this version.
-            Some(Err(_)) | None => self.end(End::Kill),
-        }
-    }
-
-    fn end(&mut self, how: End) {
-        self.wanted.end = self.wanted.end.max(how);
-    }
-
-    fn step(&mut self, words: &mut Vec<Word>) -> Next {
-        self.tree.look_at_leader();
-        if self.ending.is_none() && (self.tree.has_ended() || self.wanted.end != End::No) {
-            let by_order = !self.tree.has_ended();
-            self.ending = Some(Ending { by_order, began: Instant::now(), left_behind: 0, asked_at: None });
-        }
-        if self.ending.is_some() { self.step_to_end(words) } else { self.step_to_wanted(words) }
-    }
-
-    fn step_to_wanted(&mut self, words: &mut Vec<Word>) -> Next {
-        let number = self.wanted.number;
-        if self.acted != number {
-            (self.acted, self.acted_at, self.tries) = (number, Instant::now(), 0);
-            if self.wanted.paused {
-                self.tree.stop();
-            } else {
-                self.tree.resume();
-                self.told = number;
-                words.push(Word::Reached { number });
-            }
-        }
-        if !self.wanted.paused {
-            self.tree.reap();
-            return Next::In(IDLE);
-        }
-        if !self.tree.stands_still(self.acted_at) {
-            self.tries += 1;
-            // The leader's stop comes as news; this is for the others, which mostly stop within microseconds.
-            return Next::In(Duration::from_millis(u64::from(self.tries.min(20))));
-        }
-        if self.told != number {
-            self.told = number;
-            words.push(Word::Reached { number });
-        }
-        Next::In(WATCH_PAUSED)
-    }
-
-    fn step_to_end(&mut self, words: &mut Vec<Word>) -> Next {
-        let others = self.tree.others();
-        let Some(ending) = &mut self.ending else { return Next::In(IDLE) };
-        if self.tree.has_ended() && others == 0 && self.tree.release() {
-            let (code, signal) = self.tree.how_it_ended();
-            words.push(Word::Ended { code, signal, by_order: ending.by_order, left_behind: ending.left_behind });
-            return Next::Gone;
-        }
-        let now = Instant::now();
-        if self.wanted.end == End::Kill || ending.asked_at.is_some_and(|at| now >= at + self.grace) {
-            self.tree.kill();
-            self.tries = self.tries.saturating_add(1);
-            return Next::In(KILL_AGAIN * self.tries.min(100));
-        }
-        let lingers = !ending.by_order && self.wanted.end == End::No && now < ending.began + LINGER;
-        if ending.asked_at.is_none() && !lingers {
-            (ending.asked_at, self.tries) = (Some(now), 0);
-            ending.left_behind = if ending.by_order { 0 } else { others };
-            self.tree.ask_to_end();
-        }
-        Next::In(LOOK_AGAIN)
-    }
 }

@@ -10,6 +10,7 @@ pub(super) struct Entry {
     pub(super) pid: i32,
     pub(super) parent: i32,
     pub(super) group: i32,
+    pub(super) session: i32,
     /// The letter of `ps`: R, S, D, T, Z…
     pub(super) state: u8,
     threads: u32,
@@ -18,14 +19,64 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    /// Ended, and only waiting for its parent to ask how.
+    /// Ended, and only waiting for its parent to ask how. A process whose first thread has ended while others go on
+    /// has the same letter, but is not dead.
     pub(super) fn is_dead(&self) -> bool {
-        matches!(self.state, b'Z' | b'X' | b'x')
+        has_ended(self.state) && self.threads <= 1
     }
 
     /// None of its threads runs: stopped (or held by a debugger), or dead.
     pub(super) fn stands_still(&self) -> bool {
-        self.is_dead() || (is_stopped(self.state) && (self.threads <= 1 || threads_stand_still(self.pid)))
+        self.is_dead() || self.states().into_iter().all(|state| is_stopped(state) || has_ended(state))
+    }
+
+    /// At least one of its threads waits in the kernel and cannot be interrupted, the others stand still, and the stop
+    /// signal has arrived: none of them runs an instruction of the program before it stops. Without the signal such a
+    /// process goes on as soon as its wait is over, so the letter D alone proves nothing.
+    pub(super) fn is_held(&self) -> bool {
+        let states = self.states();
+        let waits = |state: &u8| *state == b'D';
+        states.iter().any(waits)
+            && states.iter().all(|state| waits(state) || is_stopped(*state) || has_ended(*state))
+            // One thread takes the signal, and with that all of them are to stop: then it is not pending any more.
+            && (states.iter().any(|state| is_stopped(*state)) || is_pending(self.pid, SIGSTOP))
+    }
+
+    /// Stopped by a signal, whoever sent it. A process held by a debugger is the debugger's business.
+    pub(super) fn is_stopped_by_signal(&self) -> bool {
+        self.state == b'T'
+    }
+
+    /// It waits for something to happen.
+    pub(super) fn sleeps(&self) -> bool {
+        self.state == b'S'
+    }
+
+    /// It has not taken notice yet of what has become of a child.
+    pub(super) fn has_news_of_a_child(&self) -> bool {
+        is_pending(self.pid, SIGCHLD)
+    }
+
+    /// This very process, as it is now; `None` if it is gone.
+    pub(super) fn now(&self) -> Option<Self> {
+        entry(self.pid).filter(|now| now.started == self.started)
+    }
+
+    /// For tests: a process that sleeps.
+    #[cfg(test)]
+    pub(super) fn of(pid: i32, parent: i32) -> Self {
+        Self { pid, parent, group: pid, session: pid, state: b'S', threads: 1, started: 1 }
+    }
+
+    /// One letter for each thread: a process stops thread by thread, and its own letter is only that of the first.
+    fn states(&self) -> Vec<u8> {
+        if self.threads <= 1 {
+            return vec![self.state];
+        }
+        let Ok(threads) = std::fs::read_dir(format!("/proc/{}/task", self.pid)) else { return vec![self.state] };
+        // A thread that has ended meanwhile is missing in the answer.
+        let stats = threads.flatten().filter_map(|thread| std::fs::read(thread.path().join("stat")).ok());
+        stats.filter_map(|stat| parse_stat(&stat)).map(|entry| entry.state).collect()
     }
 }
 
@@ -33,11 +84,32 @@ fn is_stopped(state: u8) -> bool {
     matches!(state, b'T' | b't')
 }
 
-/// Every process that comes from `ancestor` (not itself), and every one in the group of `leader`.
+fn has_ended(state: u8) -> bool {
+    matches!(state, b'Z' | b'X' | b'x')
+}
+
+const SIGCHLD: i32 = rustix::process::Signal::CHILD.as_raw();
+const SIGSTOP: i32 = rustix::process::Signal::STOP.as_raw();
+
+/// Whether the signal has been sent to the process and not been taken by any of its threads. False where the system
+/// does not tell (macOS).
+fn is_pending(pid: i32, signal: i32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    pending_in(&status).any(|set| set >> (signal - 1) & 1 == 1)
+}
+
+/// The sets of pending signals in a `status` file: the thread's own, and those of the whole process.
+fn pending_in(status: &str) -> impl Iterator<Item = u64> {
+    let sets = status.lines().filter_map(|line| line.strip_prefix("SigPnd:").or(line.strip_prefix("ShdPnd:")));
+    sets.filter_map(|set| u64::from_str_radix(set.trim(), 16).ok())
+}
+
+/// Every process that comes from `ancestor` (not itself), and every one in that group or that session. Each may be -1:
+/// none.
 ///
 /// A process that forks while the list is read may be missing in it; once all that are listed stand still, the
 /// next list is complete.
-pub(super) fn members(ancestor: i32, leader: i32) -> io::Result<Vec<Entry>> {
+pub(super) fn members(ancestor: i32, group: i32, session: i32) -> io::Result<Vec<Entry>> {
     let all = all()?;
     let mut family = HashSet::from([ancestor]);
     loop {
@@ -47,7 +119,8 @@ pub(super) fn members(ancestor: i32, leader: i32) -> io::Result<Vec<Entry>> {
             break;
         }
     }
-    let belongs = |e: &Entry| e.pid != ancestor && (family.contains(&e.pid) || e.group == leader);
+    let belongs =
+        |e: &Entry| e.pid != ancestor && (family.contains(&e.pid) || e.group == group || e.session == session);
     Ok(all.into_iter().filter(belongs).collect())
 }
 
@@ -60,6 +133,10 @@ pub(super) fn entry(pid: i32) -> Option<Entry> {
     }
 }
 
+const ENFILE: i32 = rustix::io::Errno::NFILE.raw_os_error();
+const EMFILE: i32 = rustix::io::Errno::MFILE.raw_os_error();
+const ENOMEM: i32 = rustix::io::Errno::NOMEM.raw_os_error();
+
 fn has_proc() -> bool {
     Path::new("/proc/self/stat").exists()
 }
@@ -71,9 +148,13 @@ fn all() -> io::Result<Vec<Entry>> {
     let mut found = Vec::new();
     for item in std::fs::read_dir("/proc")? {
         let name = item?.file_name();
-        if let Some(pid) = name.to_str().and_then(|name| name.parse::<i32>().ok()) {
-            // Gone meanwhile: not in the list.
-            found.extend(std::fs::read(format!("/proc/{pid}/stat")).ok().and_then(|stat| parse_stat(&stat)));
+        let Some(pid) = name.to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        match std::fs::read(format!("/proc/{pid}/stat")) {
+            Ok(stat) => found.extend(parse_stat(&stat)),
+            // A list that lacks a process because no file can be opened any more would say that it stands still.
+            Err(error) if matches!(error.raw_os_error(), Some(ENFILE | EMFILE | ENOMEM)) => return Err(error),
+            // Gone meanwhile, or hidden (`hidepid`): not in the list.
+            Err(_) => {}
         }
     }
     Ok(found)
@@ -90,17 +171,9 @@ fn parse_stat(stat: &[u8]) -> Option<Entry> {
         state: *fields.first()?.as_bytes().first()?,
         parent: fields.get(1)?.parse().ok()?,
         group: fields.get(2)?.parse().ok()?,
+        session: fields.get(3)?.parse().ok()?,
         threads: fields.get(17)?.parse().ok()?,
         started: fields.get(19)?.parse().ok()?,
-    })
-}
-
-/// A process stops thread by thread; its own state is only that of the first.
-fn threads_stand_still(pid: i32) -> bool {
-    let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return true };
-    threads.flatten().all(|thread| {
-        let stat = std::fs::read(thread.path().join("stat")).ok();
-        stat.and_then(|stat| parse_stat(&stat)).is_none_or(|e| is_stopped(e.state) || e.is_dead())
     })
 }
 
@@ -121,7 +194,8 @@ fn parse_ps(line: &str) -> Option<Entry> {
     let fields: Vec<&str> = line.split_ascii_whitespace().collect();
     let number = |at: usize| fields.get(at).and_then(|text| text.parse().ok());
     let state = *fields.get(3)?.as_bytes().first()?;
-    Some(Entry { pid: number(0)?, parent: number(1)?, group: number(2)?, state, threads: 1, started: 0 })
+    let group = number(2)?;
+    Some(Entry { pid: number(0)?, parent: number(1)?, group, session: 0, state, threads: 1, started: 0 })
 }
 
 #[cfg(test)]
@@ -132,9 +206,31 @@ mod tests {
     fn a_name_with_brackets_and_spaces_does_not_shift_the_fields() {
         let stat = b"71 (a) b) (c) T 70 71 70 0 -1 4194560 95 0 0 0 0 0 0 0 20 0 3 0 8123 2519040 188 1844";
         let entry = parse_stat(stat).expect("read");
-        assert_eq!(entry, Entry { pid: 71, parent: 70, group: 71, state: b'T', threads: 3, started: 8123 });
+        let whole = Entry { pid: 71, parent: 70, group: 71, session: 70, state: b'T', threads: 3, started: 8123 };
+        assert_eq!(entry, whole);
         assert_eq!(parse_stat(b"71 (short) T 70"), None);
         assert_eq!(parse_stat(b""), None);
+    }
+
+    #[test]
+    fn a_first_thread_that_has_ended_does_not_mean_that_the_process_has() {
+        let stat = |threads| format!("71 (java) Z 70 71 70 0 -1 4194560 95 0 0 0 0 0 0 0 20 0 {threads} 0 8123 25 188");
+        assert!(parse_stat(stat(1).as_bytes()).expect("read").is_dead());
+        assert!(!parse_stat(stat(3).as_bytes()).expect("read").is_dead());
+    }
+
+    #[test]
+    fn a_process_that_waits_in_the_kernel_is_not_held_without_a_stop_signal() {
+        let own = entry(i32::try_from(std::process::id()).expect("pid")).expect("this process");
+        let waits = Entry { state: b'D', threads: 1, ..own };
+        assert!(!waits.is_held() && !waits.stands_still(), "no SIGSTOP has been sent to this process");
+    }
+
+    #[test]
+    fn pending_signals_are_read_from_both_sets() {
+        let status = "Name:\tcp\nState:\tD (disk sleep)\nSigPnd:\t0000000000000000\nShdPnd:\t0000000000040000\n";
+        let sets: Vec<u64> = pending_in(status).collect();
+        assert_eq!(sets, [0, 1 << 18], "SIGSTOP is the nineteenth");
     }
 
     #[test]
@@ -150,7 +246,7 @@ mod tests {
         let mut child = std::process::Command::new("sleep").arg("30").spawn().expect("sleep");
         let pid = i32::try_from(child.id()).expect("pid");
         let ours = i32::try_from(std::process::id()).expect("pid");
-        let found = members(ours, -1).expect("list");
+        let found = members(ours, -1, -1).expect("list");
         child.kill().expect("kill");
         child.wait().expect("wait");
         assert!(found.iter().any(|e| e.pid == pid && e.parent == ours), "{found:?}");

@@ -5,7 +5,9 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The word on the command line that makes this binary a keeper.
+/// The word on the command line that makes this binary a guard, which starts a keeper.
+pub(super) const GUARD: &str = "guard-process";
+/// The word that makes it a keeper.
 pub(super) const KEEP: &str = "keep-process";
 
 /// How far the program is to be ended.
@@ -24,10 +26,12 @@ pub(super) enum End {
 /// What the host wants of the program.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Wanted {
-    /// Grows with each change between paused and running, and comes back in [`Word::Reached`].
+    /// Grows with each change between paused and running, and comes back in [`Word::Reached`] or [`Word::NotPaused`].
     pub(super) number: u64,
     /// Stand still, or run.
     pub(super) paused: bool,
+    /// Grows with each question whether all of the program can be ended, and comes back in [`Word::Probed`].
+    pub(super) probe: u64,
     /// Cannot be taken back.
     pub(super) end: End,
 }
@@ -53,7 +57,26 @@ pub(super) enum Word {
         /// Of [`Wanted`].
         number: u64,
     },
-    /// Nothing is left of it; the last word.
+    /// It could not be paused. What had been stopped runs again.
+    NotPaused {
+        /// Of [`Wanted`].
+        number: u64,
+        /// Why, in words for people.
+        error: String,
+    },
+    /// Whether all of it can be ended.
+    Probed {
+        /// Of [`Wanted::probe`].
+        number: u64,
+        /// Why not, in words for people.
+        hindered: Option<String>,
+    },
+    /// Something of the program does not run although it should: somebody else has stopped it.
+    Notice {
+        /// In words for people; `None` when that is over.
+        text: Option<String>,
+    },
+    /// Nothing is left of it but what cannot be ended; the last word.
     Ended {
         /// Its exit code, if it exited.
         code: Option<i32>,
@@ -63,6 +86,8 @@ pub(super) enum Word {
         by_order: bool,
         /// Processes that it had left behind and that had to be ended.
         left_behind: usize,
+        /// Processes that could not be ended, in words.
+        left_running: Vec<String>,
     },
 }
 

@@ -1,0 +1,299 @@
+//! The host's side: starts a program's keeper, tells it what is wanted, and hears what has become of it.
+
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::process::Stdio;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::process::{Child, ChildStderr, ChildStdout, Command};
+use tokio::sync::watch;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::wire::{self, End, Wanted, Word};
+use super::{Ended, How, ProcessError, Program, table, tree};
+use crate::worker::hosted::{Controlled, Reached};
+
+/// Longest wait for the guard to kill what a killed keeper has left.
+const GUARD_KILLS: Duration = Duration::from_secs(10);
+
+/// A running program under control. Dropped, it is killed, with all that belongs to it.
+#[derive(Debug)]
+pub struct Process {
+    wanted: watch::Sender<Wanted>,
+    told: watch::Receiver<Told>,
+    pid: i32,
+    _end: DropGuard,
+}
+
+/// What the keeper has said so far.
+#[derive(Debug, Clone, Default)]
+struct Told {
+    reached: u64,
+    not_paused: Option<(u64, String)>,
+    /// Whether all of it can be ended, and if not, why.
+    probed: (u64, Option<String>),
+    /// What hinders the program, though nobody has paused it.
+    notice: Option<String>,
+    ended: Option<Ended>,
+}
+
+impl Process {
+    /// Starts it. Its output must be read: a program whose pipe is full stands still.
+    pub async fn start(program: Program) -> Result<(Self, ChildStdout, ChildStderr), ProcessError> {
+        let (ours, theirs) = StdUnixStream::pair()?;
+        send_stdin(&ours, &program.stdin)?;
+        ours.set_nonblocking(true)?;
+        let mut command = Command::new(&program.keeper);
+        command
+            .arg0("wheelhouse")
+            .arg(wire::GUARD)
+            .arg(program.grace.as_millis().to_string())
+            .arg(&program.name)
+            .args(&program.arguments)
+            .envs(program.set)
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        for name in &program.unset {
+            command.env_remove(name);
+        }
+        let mut keeper = command.spawn()?; // Its guard, to be exact, which starts it.
+        drop(command); // It holds the keeper's end of the socket: open here, its closing would not be seen.
+        let (Some(stdout), Some(stderr)) = (keeper.stdout.take(), keeper.stderr.take()) else {
+            return Err(io::Error::other("no pipes").into());
+        };
+        let (reading, writing) = UnixStream::from_std(ours)?.into_split();
+        let mut words = BufReader::new(reading).lines();
+        let pid = match words.next_line().await?.map(|line| serde_json::from_str(&line)) {
+            Some(Ok(Word::Started { pid })) => pid,
+            Some(Ok(Word::NotStarted { error, missing })) => {
+                let _ = keeper.wait().await;
+                return Err(ProcessError::NotStarted { program: program.name, error, missing });
+            }
+            _ => return Err(io::Error::other("the keeper ended before it had started the program").into()),
+        };
+        let (wanted, hear_wanted) = watch::channel(Wanted::default());
+        let (tell, told) = watch::channel(Told::default());
+        let end = CancellationToken::new();
+        let started = table::entry(pid).map(|entry| entry.started);
+        let session = keeper.id().and_then(|id| i32::try_from(id).ok()).unwrap_or(-1);
+        let host = Host { guard: keeper, session, words, writing, wanted: hear_wanted, tell, pid, started };
+        // Not in a TaskTracker: it ends with the program, or when this handle is dropped, whichever is first.
+        tokio::spawn(host.talk(end.clone()));
+        Ok((Self { wanted, told, pid, _end: end.drop_guard() }, stdout, stderr))
+    }
+
+    /// Its process id, which is its group's as well.
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// Returns when nothing of it is left.
+    pub async fn ended(&self) -> Ended {
+        let mut told = self.told.clone();
+        match told.wait_for(|told| told.ended.is_some()).await {
+            Ok(told) => told.ended.clone().unwrap_or_else(Ended::unkept),
+            Err(_) => Ended::unkept(),
+        }
+    }
+
+    /// SIGTERM (after SIGKILL's grace, that) to all of it; returns at once.
+    pub fn ask_to_end(&self) {
+        self.end(End::Ask);
+    }
+
+    /// SIGKILL to all of it; returns at once.
+    pub fn kill(&self) {
+        self.end(End::Kill);
+    }
+
+    fn end(&self, how: End) {
+        self.wanted.send_if_modified(|wanted| {
+            let stronger = how > wanted.end;
+            wanted.end = wanted.end.max(how);
+            stronger
+        });
+    }
+
+    /// Wants it paused or running, and gives the number under which the keeper will say that it is.
+    fn want(&self, paused: bool) -> u64 {
+        // Somebody else has stopped something of it: a resume, or a pause and a resume, continues that as well.
+        let hindered = self.told.borrow().notice.is_some();
+        self.wanted.send_if_modified(|wanted| {
+            let changes = wanted.paused != paused || (hindered && !paused);
+            if changes {
+                (wanted.paused, wanted.number) = (paused, wanted.number + 1);
+            }
+            changes
+        });
+        self.wanted.borrow().number
+    }
+
+    /// Waits until it is as `number` wanted it, or cannot be, or has ended.
+    async fn reached(&self, number: u64) -> Reached {
+        let mut told = self.told.clone();
+        let refused = |told: &Told| told.not_paused.clone().filter(|(refused, _)| *refused == number);
+        let there = |told: &Told| told.ended.is_some() || told.reached == number || refused(told).is_some();
+        match told.wait_for(there).await {
+            Ok(told) if told.ended.is_none() => match refused(&told) {
+                Some((_, error)) => Reached::Refused(error),
+                None => Reached::Yes,
+            },
+            _ => Reached::EndedItself,
+        }
+    }
+
+    /// Whether all of it can be ended; `Err` says in words what hinders that. Nothing is done to it.
+    pub(crate) async fn can_end(&self) -> Result<(), String> {
+        self.wanted.send_modify(|wanted| wanted.probe += 1);
+        let number = self.wanted.borrow().probe;
+        let mut told = self.told.clone();
+        match told.wait_for(|told| told.ended.is_some() || told.probed.0 >= number).await.as_deref() {
+            Ok(Told { ended: None, probed: (_, Some(why)), .. }) => {
+                Err(format!("Not cancelled: {why}. Nothing of the program was ended, it runs on"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A pause that was refused is not wanted any more: the next one is another.
+    fn unwant(&self, number: u64) {
+        self.wanted.send_if_modified(|wanted| {
+            let still = wanted.paused && wanted.number == number;
+            if still {
+                (wanted.paused, wanted.number) = (false, number + 1);
+            }
+            still
+        });
+    }
+}
+
+impl Controlled for Process {
+    fn pause(&self) -> BoxFuture<'_, Reached> {
+        Box::pin(async move {
+            let number = self.want(true);
+            let reached = self.reached(number).await;
+            if matches!(reached, Reached::Refused(_)) {
+                self.unwant(number);
+            }
+            reached
+        })
+    }
+
+    fn resume(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            self.reached(self.want(false)).await;
+        })
+    }
+
+    fn cancel<'a>(&'a self, _by: &'a str, _reason: Option<&'a str>) -> BoxFuture<'a, Reached> {
+        Box::pin(async move {
+            if let Err(error) = self.can_end().await {
+                return Reached::Refused(error);
+            }
+            self.ask_to_end();
+            let ended = self.ended().await;
+            // What could not be ended after all is told with the end of the work.
+            if ended.by_order && ended.left_running.is_empty() { Reached::Yes } else { Reached::EndedItself }
+        })
+    }
+
+    fn hindrance(&self) -> BoxStream<'static, Option<String>> {
+        let changes = futures_util::stream::unfold((self.told.clone(), None), |(mut told, before)| async move {
+            let now = told.wait_for(|told| told.ended.is_some() || told.notice != before).await.ok()?.clone();
+            now.ended.is_none().then_some((now.notice.clone(), (told, now.notice)))
+        });
+        Box::pin(changes)
+    }
+}
+
+/// The host's end of the talk with the keeper.
+struct Host {
+    guard: Child,
+    /// The session of guard, keeper and program.
+    session: i32,
+    words: Lines<BufReader<OwnedReadHalf>>,
+    writing: OwnedWriteHalf,
+    wanted: watch::Receiver<Wanted>,
+    tell: watch::Sender<Told>,
+    pid: i32,
+    /// When the program was started, which together with its id names it for good.
+    started: Option<u64>,
+}
+
+impl Host {
+    async fn talk(mut self, end: CancellationToken) {
+        let ended = loop {
+            tokio::select! {
+                biased;
+                // The socket closes, and so the keeper kills what it keeps.
+                () = end.cancelled() => return,
+                Ok(()) = self.wanted.changed() => {
+                    let wanted = *self.wanted.borrow_and_update();
+                    // A keeper that is gone is noticed where its words are read.
+                    let _ = self.writing.write_all(wire::line(&wanted).as_bytes()).await;
+                }
+                line = self.words.next_line() => match line.ok().flatten().map(|line| serde_json::from_str(&line)) {
+                    Some(Ok(Word::Reached { number })) => self.tell.send_modify(|told| told.reached = number),
+                    Some(Ok(Word::NotPaused { number, error })) => {
+                        self.tell.send_modify(|told| told.not_paused = Some((number, error)));
+                    }
+                    Some(Ok(Word::Probed { number, hindered })) => {
+                        self.tell.send_modify(|told| told.probed = (number, hindered));
+                    }
+                    Some(Ok(Word::Notice { text })) => self.tell.send_modify(|told| told.notice = text),
+                    Some(Ok(Word::Ended { code, signal, by_order, left_behind, left_running })) => {
+                        let how = signal.map(How::Signalled).or(code.map(How::Exited)).unwrap_or(How::RunsOn);
+                        break Ended { how, by_order, left_behind, left_running };
+                    }
+                    Some(Ok(Word::Started { .. } | Word::NotStarted { .. })) => {}
+                    Some(Err(_)) | None => {
+                        self.kill_unkept().await;
+                        break Ended::unkept();
+                    }
+                }
+            }
+        };
+        self.tell.send_modify(|told| told.ended = Some(ended));
+        let _ = self.guard.wait().await;
+    }
+
+    /// The keeper was killed. Its guard kills what it kept; if the guard was killed as well, the program's group and
+    /// session still are, if any of them live. Others may have these numbers only if they were started later.
+    async fn kill_unkept(&mut self) {
+        if tokio::time::timeout(GUARD_KILLS, self.guard.wait()).await.is_err() {
+            let _ = self.guard.start_kill();
+            let _ = self.guard.wait().await;
+        }
+        for _ in 0..100 {
+            let mut members = table::members(-1, self.pid, self.session).unwrap_or_default();
+            members.retain(|entry| !entry.is_dead() && Some(entry.started) >= self.started);
+            let stranger = members.iter().any(|e| e.pid == self.pid && Some(e.started) != self.started);
+            if stranger || members.is_empty() {
+                return;
+            }
+            for entry in &members {
+                tree::kill_one(entry);
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+/// Puts the program's standard input into the socket: the keeper's own standard input is the socket.
+fn send_stdin(host: &StdUnixStream, stdin: &OwnedFd) -> io::Result<()> {
+    let descriptors = [stdin.as_fd()];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
+    sendmsg(host, &[IoSlice::new(b"\n")], &mut ancillary, SendFlags::empty())?;
+    Ok(())
+}

@@ -1,0 +1,69 @@
+//! Whoever is killed of those who look after a program: nothing of it is left.
+
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use super::support::fleet::Fleet;
+use super::{How, Rig, lives, parent, send, until};
+
+/// A program with a child that has a session of its own and does not listen, and one that was left by its parent.
+const AWAY: &str = "
+    setsid sh -c 'trap \"\" TERM HUP; echo $$ >> $D/pids; while :; do sleep 0.05; done' &
+    setsid sh -c '(trap \"\" TERM HUP; echo $(exec sh -c \"echo \\$PPID\") >> $D/pids; while :; do sleep 0.05; done) & exit'
+    echo $$ >> $D/pids
+    while :; do sleep 1; done";
+
+#[tokio::test]
+async fn a_keeper_that_is_killed_takes_along_what_has_left_the_session() {
+    let rig = Rig::script(AWAY).await;
+    let pids = rig.numbers("pids", 3).await;
+    send(parent(rig.process.pid()), Signal::KILL);
+    let ended = rig.process.ended().await;
+    assert_eq!((ended.how, ended.by_order), (How::Unkept, false));
+    assert!(!pids.iter().any(|pid| lives(*pid)), "nothing is left: {pids:?}");
+}
+
+#[tokio::test]
+async fn a_guard_that_is_killed_lets_the_keeper_end_the_program() {
+    let rig = Rig::with_grace(AWAY, Duration::from_millis(300)).await;
+    let pids = rig.numbers("pids", 3).await;
+    send(parent(parent(rig.process.pid())), Signal::KILL);
+    let ended = rig.process.ended().await;
+    assert_eq!(ended.left_running, Vec::<String>::new());
+    assert!(!pids.iter().any(|pid| lives(*pid)), "nothing is left: {pids:?}");
+}
+
+#[tokio::test]
+async fn each_kill_of_one_of_them_ends_a_job_with_all_its_processes() {
+    for victim in ["run", "guard", "keeper"] {
+        let fleet = Fleet::new();
+        let mut run = fleet
+            .command(&["run", "--tenant", "acme", "--job-id", "away", "--grace", "1s", "--", "sh", "-c", AWAY])
+            .env("D", fleet.folder())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .expect("wheelhouse run");
+        let pids = || -> Vec<i32> {
+            let text = std::fs::read_to_string(fleet.folder().join("pids")).unwrap_or_default();
+            text.lines().filter_map(|line| line.parse().ok()).collect()
+        };
+        until("the three", || pids().len() == 3).await;
+        // Only the leader's parent has a parent whose parent is `wheelhouse run`.
+        let host = i32::try_from(run.id()).expect("pid");
+        let keeper = pids().into_iter().map(parent).find(|pid| *pid > 1 && parent(parent(*pid)) == host);
+        let keeper = keeper.expect("a keeper");
+        let killed = match victim {
+            "run" => host,
+            "guard" => parent(keeper),
+            _ => keeper,
+        };
+        send(killed, Signal::KILL);
+        until("all to be gone", || !pids().iter().any(|pid| lives(*pid))).await;
+        let code = run.wait().expect("wait").code();
+        if victim != "run" {
+            assert!(code.is_some_and(|code| code != 0), "{victim}: {code:?}");
+            assert_eq!(fleet.status("acme", "away").await, "failed", "{victim}");
+        }
+    }
+}

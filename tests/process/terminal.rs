@@ -1,0 +1,46 @@
+//! The program has no terminal, wherever `wheelhouse run` itself was started.
+
+use std::process::Stdio;
+
+use super::support::fleet::Fleet;
+use super::{How, Rig, lives, until};
+
+#[tokio::test]
+async fn a_program_that_asks_on_the_terminal_is_told_at_once_that_there_is_none() {
+    let fleet = Fleet::new();
+    // `script` gives `wheelhouse run` a terminal of its own.
+    let asks = "(read answer </dev/tty); echo asked; exit 3";
+    let run = fleet.command(&["run", "--tenant", "acme", "--job-id", "asks", "--", "sh", "-c", asks]);
+    let mut line = vec![run.get_program().to_owned()];
+    line.extend(run.get_args().map(ToOwned::to_owned));
+    let quoted: Vec<String> = line.iter().map(|word| format!("'{}'", word.to_string_lossy())).collect();
+    let mut script = std::process::Command::new("script");
+    script.args(["-qec", &quoted.join(" "), "/dev/null"]).stdin(Stdio::null());
+    for (name, value) in run.get_envs() {
+        if let Some(value) = value {
+            script.env(name, value);
+        }
+    }
+    let done = script.output().expect("script: install bsdutils");
+    let told = String::from_utf8_lossy(&done.stdout).into_owned();
+    assert!(told.contains("asked"), "{told}");
+    assert_eq!(done.status.code(), Some(3), "{told}");
+    assert_eq!(fleet.status("acme", "asks").await, "failed");
+}
+
+#[tokio::test]
+async fn a_program_is_not_in_the_session_of_its_host_and_its_group_is_its_own() {
+    let rig = Rig::script(
+        "echo $$ >> $D/pids; ps -o sid= -o pgid= -p $$ | tr -s ' ' '\\n' | grep . >> $D/pids; exec sleep 1000",
+    )
+    .await;
+    let ids = rig.numbers("pids", 3).await;
+    let (pid, session, group) = (ids[0], ids[1], ids[2]);
+    assert_eq!((pid, group), (rig.process.pid(), rig.process.pid()));
+    let own = rustix::process::getsid(None).expect("session").as_raw_nonzero().get();
+    assert_ne!(session, own);
+    assert_ne!(session, pid, "one that leads its session would get a terminal by opening one");
+    rig.process.kill();
+    assert_eq!(rig.process.ended().await.how, How::Signalled(9));
+    until("it to be gone", || !lives(pid)).await;
+}

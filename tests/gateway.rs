@@ -18,8 +18,12 @@ mod leaving;
 mod messages;
 #[path = "gateway/names.rs"]
 mod names;
+#[path = "gateway/raw.rs"]
+mod raw;
 #[path = "gateway/results.rs"]
 mod results;
+#[path = "gateway/transport.rs"]
+mod transport;
 #[path = "gateway/updates.rs"]
 mod updates;
 #[path = "gateway/upgrade.rs"]

@@ -4,6 +4,7 @@ mod support;
 
 mod system {
     mod audit;
+    mod crowd;
     mod queue;
     mod redis_kinds;
     mod shell;

@@ -23,7 +23,7 @@ pub use verifier::{SetupError, Verifier};
 /// Longest token that is looked at, in bytes.
 pub const MAX_TOKEN: usize = 8 * 1024;
 /// How far clocks may differ, in seconds.
-pub const LEEWAY: u64 = 5;
+pub const LEEWAY: i64 = 5;
 
 /// Whoever presented a valid token.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +38,14 @@ pub struct Caller {
     pub expires_at: i64,
     /// The claim `permissions`, where the token has one. Believed only where the settings say so.
     pub permissions: Option<Vec<String>>,
+}
+
+impl Caller {
+    /// The moment from which on the token is good for nothing, in Unix milliseconds: the same for a request and for a
+    /// socket that is open.
+    pub fn ends_ms(&self) -> i64 {
+        self.expires_at.saturating_add(LEEWAY).saturating_mul(1_000)
+    }
 }
 
 /// Why a token was not accepted. The words are for the client and say what to do.

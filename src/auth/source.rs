@@ -51,28 +51,25 @@ pub fn present(query: Option<&str>, headers: &HeaderMap) -> Option<Presented> {
 /// Whether the client offers the protocol `wheelhouse`, which must then be answered: a browser drops a
 /// socket whose server picked none of the offered ones, wherever the token was.
 pub fn offers_protocol(headers: &HeaderMap) -> bool {
-    members(headers, &SEC_WEBSOCKET_PROTOCOL).any(|p| p == WEBSOCKET_PROTOCOL)
+    members(headers, &SEC_WEBSOCKET_PROTOCOL).any(|p| p == WEBSOCKET_PROTOCOL.as_bytes())
 }
 
 fn from_query(query: &str) -> Option<String> {
-    let value = query.split('&').find_map(|pair| pair.strip_prefix("token="))?;
-    percent_encoding::percent_decode_str(value).decode_utf8().ok().map(|v| v.into_owned())
+    let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+    let decoded = |text| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
+    pairs.into_iter().find(|(name, _)| decoded(name) == "token").map(|(_, value)| decoded(value))
 }
 
 fn from_authorization(headers: &HeaderMap) -> Option<String> {
-    let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
-    let (scheme, token) = value.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().to_owned())
+    let value = headers.get(AUTHORIZATION)?.as_bytes();
+    let space = value.iter().position(|byte| *byte == b' ')?;
+    value[..space].eq_ignore_ascii_case(b"bearer").then(|| text(&value[space..]))
 }
 
 fn from_cookie(headers: &HeaderMap) -> Option<String> {
-    headers
-        .get_all(COOKIE)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(';'))
-        .find_map(|pair| pair.trim().strip_prefix("access_token="))
-        .map(|token| token.trim_matches('"').to_owned())
+    let cookies = headers.get_all(COOKIE).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b';'));
+    let token = cookies.map(<[u8]>::trim_ascii).find_map(|pair| pair.strip_prefix(b"access_token="))?;
+    Some(text(token).trim_matches('"').to_owned())
 }
 
 fn from_protocol(headers: &HeaderMap) -> Option<String> {
@@ -80,12 +77,19 @@ fn from_protocol(headers: &HeaderMap) -> Option<String> {
     if !offers_protocol(headers) {
         return None;
     }
-    members(headers, &SEC_WEBSOCKET_PROTOCOL).find_map(|p| p.strip_prefix("bearer.")).map(str::to_owned)
+    members(headers, &SEC_WEBSOCKET_PROTOCOL).find_map(|p| p.strip_prefix(b"bearer.")).map(text)
 }
 
-/// The members of a header that is a list with commas, over all its lines.
-pub fn members<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
-    headers.get_all(name).iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(',')).map(str::trim)
+/// The members of a header that is a list with commas, over all its lines. They are bytes: what one of them, or
+/// another part of the same line, is made of is no reason not to see the others.
+pub fn members<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
+    let lines = headers.get_all(name).iter();
+    lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
+}
+
+/// Bytes that are to be a token. Whatever is no text makes one that no key fits: it is invalid, and not absent.
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).trim().to_owned()
 }
 
 #[cfg(test)]
@@ -137,6 +141,32 @@ pub(crate) mod tests {
         assert_eq!(found(None, &[("authorization", "Bearer")]), None);
         assert_eq!(found(None, &[("cookie", "my_access_token=c")]), None);
         assert_eq!(found(None, &[("sec-websocket-protocol", "bearer.p")]), None);
+    }
+
+    #[test]
+    fn bytes_of_others_beside_a_token_do_not_hide_it() {
+        let raw = |pairs: &[(&'static str, &[u8])]| {
+            let mut map = HeaderMap::new();
+            for (name, value) in pairs {
+                map.append(*name, hyper::header::HeaderValue::from_bytes(value).expect("value"));
+            }
+            present(None, &map).map(|p| (p.token, p.place))
+        };
+        let is = |token: &str, place| Some((token.to_owned(), place));
+        for others in
+            [&b"name=J\xc3\xb6rg; access_token=c"[..], b"access_token=c; name=J\xf6rg", b"\xff\xfe;access_token=c"]
+        {
+            assert_eq!(raw(&[("cookie", others)]), is("c", TokenPlace::Cookie));
+            assert_eq!(raw(&[("cookie", b"x=\xff"), ("cookie", others)]), is("c", TokenPlace::Cookie));
+        }
+        let protocols = b"\xc3\xb6, wheelhouse, bearer.p";
+        assert_eq!(raw(&[("sec-websocket-protocol", protocols)]), is("p", TokenPlace::Protocol));
+        // A place that has something has a token, even if it is none that is good for anything.
+        let both = raw(&[("authorization", b"Bearer J\xf6rg"), ("cookie", b"access_token=c")]).expect("one");
+        assert_eq!(both.1, TokenPlace::Header);
+        assert_eq!(found(Some("x=%ff&token=q"), &[]), is("q", TokenPlace::Query));
+        assert_eq!(found(Some("%74oken=q"), &[]), is("q", TokenPlace::Query));
+        assert_eq!(found(Some("token=%ff"), &[("cookie", "access_token=c")]).expect("one").1, TokenPlace::Query);
     }
 
     #[test]

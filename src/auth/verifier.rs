@@ -160,13 +160,19 @@ impl Verifier {
         let user = text(sub.as_ref()).and_then(|text| text.parse().ok());
         let tenant = text(tenant_id.as_ref()).and_then(|text| text.parse().ok());
         let exp = exp.as_ref().and_then(Value::as_f64).filter(|exp| (0.0..=LAST_SECOND).contains(exp));
-        Ok(Caller {
+        let caller = Caller {
             user: user.ok_or(AuthError::Invalid("its sub is not a user id"))?,
             tenant: tenant.ok_or(AuthError::Invalid("its tenant_id is missing or not a tenant id"))?,
             token_id: text(jti.as_ref()).map(|jti| jti.chars().take(MAX_TOKEN_ID).collect()),
             expires_at: exp.ok_or(AuthError::Invalid("its exp is not a time"))? as i64,
             permissions: self.permissions(permissions)?,
-        })
+        };
+        // The library compares whole seconds. A socket ends at the millisecond, and one that is let in must not end
+        // at once.
+        if jiff::Timestamp::now().as_millisecond() >= caller.ends_ms() {
+            return Err(AuthError::Expired);
+        }
+        Ok(caller)
     }
 
     /// A claim of another form is an error only where it is believed: other issuers use the name otherwise.
@@ -196,7 +202,7 @@ fn text(value: Option<&Value>) -> Option<&str> {
 fn rules(settings: &config::Auth) -> Validation {
     let mut rules = Validation::new(Algorithm::HS256);
     rules.algorithms = Vec::new();
-    rules.leeway = LEEWAY;
+    rules.leeway = LEEWAY.unsigned_abs();
     rules.validate_exp = true;
     rules.validate_nbf = true;
     let mut required = vec!["exp", "sub"];

@@ -28,7 +28,8 @@ pub(super) async fn gateway(settings: Settings) -> anyhow::Result<ExitCode> {
     telemetry::log::init(&settings.log);
     let descriptors = super::descriptors::raise();
     let sockets = settings.limits.connections_per_tenant as usize;
-    if descriptors < sockets as u64 + 100 {
+    // What is kept back for Redis and SQL is not there for sockets.
+    if descriptors < sockets as u64 + role::descriptors::reserve(&settings) {
         tracing::warn!("{}", super::descriptors::too_few(descriptors, sockets));
     }
     role::serve(settings, None, stop_signals()?).await.context("the gateway ended")?;

@@ -9,6 +9,7 @@ use ::config::ValueKind;
 use secrecy::SecretString;
 
 use super::layers::{Entry, Layers};
+use super::proxies;
 use super::{
     Audit, Auth, Command, Database, Limits, Log, LogFormat, PermissionSource, Redis, Server, Settings, Worker,
 };
@@ -51,7 +52,12 @@ pub fn load_from(
         server: Server {
             listen: read.listen()?,
             public_origins: read.items("server.public_origins", origin)?,
+            drain_notice: read.seconds("server.drain_notice_seconds", 0, 3600)?,
             drain: read.seconds("server.drain_seconds", 0, 3600)?,
+            keep_alive: read.seconds("server.keep_alive_seconds", 1, 3600)?,
+            trusted_proxies: read.items("server.trusted_proxies", proxies::network)?,
+            forwarded_headers: read.items("server.forwarded_headers", proxies::header)?,
+            proxy_protocol: read.proxy_protocol()?,
         },
         redis: Redis {
             url: read.secret_url("redis.url", redis_url)?,
@@ -209,6 +215,17 @@ impl Reader<'_> {
             let problem = format!("must be an IP address and a port, as in \"127.0.0.1:8000\", not {text:?}");
             self.wrong("server.listen", entry, problem)
         })
+    }
+
+    fn proxy_protocol(&self) -> Result<bool, SettingError> {
+        let key = "server.proxy_protocol";
+        let is_on = self.word(key, &[("off", false), ("on", true)])?;
+        if is_on && self.items("server.trusted_proxies", proxies::network)?.is_empty() {
+            let problem = "is \"on\", but server.trusted_proxies names nobody whose header would be believed: \
+                           list the proxies' networks there";
+            return self.wrong(key, self.layers.get(key)?, problem);
+        }
+        Ok(is_on)
     }
 
     fn tenants(&self) -> Result<Option<Vec<TenantId>>, SettingError> {

@@ -5,16 +5,19 @@
 
 mod layers;
 mod load;
+mod proxies;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use secrecy::SecretString;
 
 use crate::domain::TenantId;
 
 pub use load::{MIN_SECRET, Overrides, SettingError, load, load_from};
+pub(crate) use proxies::holds_all_ipv4;
 
 /// Everything that can be set.
 #[derive(Debug, Clone)]
@@ -46,8 +49,27 @@ pub struct Server {
     pub listen: SocketAddr,
     /// Origins whose pages may open sockets, beside the gateway's own.
     pub public_origins: Vec<String>,
-    /// How long SIGTERM gives open sockets to leave.
+    /// How long `/readyz` says that the gateway is leaving, before it takes nothing new.
+    pub drain_notice: Duration,
+    /// How long open sockets then have to leave.
     pub drain: Duration,
+    /// How long an HTTP connection may be idle between two requests.
+    pub keep_alive: Duration,
+    /// Networks of the proxies that are believed about the client's address.
+    pub trusted_proxies: Vec<IpNet>,
+    /// In which headers they name it.
+    pub forwarded_headers: Vec<ForwardedHeader>,
+    /// Whether their connections begin with a PROXY protocol header.
+    pub proxy_protocol: bool,
+}
+
+/// A header in which proxies name the client's address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ForwardedHeader {
+    /// `Forwarded` (RFC 7239).
+    Forwarded,
+    /// `X-Forwarded-For`.
+    XForwardedFor,
 }
 
 /// Redis.

@@ -10,7 +10,7 @@ use hyper::header::{
     ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH, REFERRER_POLICY,
     X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
-use hyper::{Method, StatusCode};
+use hyper::{HeaderMap, Method, StatusCode};
 use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::path::FullPath;
@@ -86,9 +86,11 @@ pub fn routes() -> BoxedFilter<(Response,)> {
     let query = warp::query::raw().map(|_| true).or(warp::any().map(|| false)).unify();
     ours.and(warp::method())
         .and(query)
-        .and(warp::header::optional::<String>(IF_NONE_MATCH.as_str()))
-        .map(|path: FullPath, method: Method, query: bool, known: Option<String>| {
-            answer(path.as_str(), &method, query, known.as_deref())
+        .and(warp::header::headers_cloned())
+        .map(|path: FullPath, method: Method, query: bool, headers: HeaderMap| {
+            // What is no text is no tag of ours: the page is sent.
+            let known = headers.get(IF_NONE_MATCH).and_then(|value| value.to_str().ok());
+            answer(path.as_str(), &method, query, known)
         })
         .boxed()
 }

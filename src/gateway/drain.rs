@@ -1,6 +1,9 @@
-//! The end of a gateway: every socket is sent away, in batches, each with a pause of its own.
+//! The end of a gateway: first it says so and goes on serving, so that load balancers send nobody any more; then it
+//! listens no longer, and every socket is sent away, in batches, each with a pause of its own.
 
 use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
 
 use super::Gateway;
 use super::close::Close;
@@ -13,6 +16,17 @@ const SPREAD: f64 = 0.4;
 const LONGEST: Duration = Duration::from_secs(5);
 /// Sockets that make a batch worth a pause.
 const SMALLEST: usize = 25;
+
+/// Waits until the gateway is told to stop; then says so for `server.drain_notice_seconds`, while everything is still
+/// served, and only then takes nothing new.
+pub async fn announce(gateway: &Gateway, stop: &CancellationToken) {
+    stop.cancelled().await;
+    gateway.health().start_draining();
+    let notice = gateway.settings().server.drain_notice;
+    tracing::info!(gateway_id = gateway.id(), notice_seconds = notice.as_secs(), "gateway.draining");
+    tokio::time::sleep(notice).await;
+    gateway.stopping().cancel();
+}
 
 /// Asks every socket to close; a command under way is answered first.
 pub async fn send_away(gateway: &Gateway) {

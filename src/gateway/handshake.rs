@@ -23,7 +23,7 @@ pub enum Unfit {
 
 /// Checks everything and gives the key to accept with.
 pub fn check(headers: &HeaderMap) -> Result<HeaderValue, Unfit> {
-    let lists = |name, member: &str| members(headers, name).any(|m| m.eq_ignore_ascii_case(member));
+    let lists = |name, member: &str| members(headers, name).any(|m| m.eq_ignore_ascii_case(member.as_bytes()));
     if !lists(&UPGRADE, "websocket") || !lists(&CONNECTION, "upgrade") {
         return Err(Unfit::NotAnUpgrade);
     }

@@ -2,7 +2,8 @@
 //!
 //! A gateway keeps nothing of its own. Any number of them share Redis, and a socket may come back to any.
 //!
-//! [`server`] accepts; [`upgrade`] lets clients in ([`handshake`] reads their headers) and [`session`] serves each
+//! [`server`] accepts ([`descriptors`] says for how many there is room, [`client_address`] who is behind a proxy);
+//! [`upgrade`] lets clients in ([`handshake`] reads their headers) and [`session`] serves each
 //! [`socket`]; [`hub`] passes results and updates on to the [`outbox`] of each; [`rest`] answers plain requests;
 //! [`commands`] is the one way in for a command and [`batch`] for many at once, [`schedules`] brings in those that were
 //! to come later and [`expiry`] ends those that nobody took up; [`limits`], [`flood`] and [`access`] say who may stay;
@@ -11,16 +12,21 @@
 pub mod access;
 mod backlog;
 pub mod batch;
+pub mod client_address;
+pub mod clock;
 pub mod close;
 pub mod commands;
+pub mod descriptors;
 pub mod drain;
 pub mod expiry;
 pub mod flood;
+mod frames;
 pub mod handshake;
 pub mod health;
 pub mod hub;
 pub mod limits;
 pub mod outbox;
+mod proxy_protocol;
 pub mod reply;
 pub mod rest;
 pub mod results;
@@ -30,9 +36,11 @@ pub mod session;
 pub mod snapshot;
 pub mod socket;
 pub mod upgrade;
+mod wire;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, oneshot};
@@ -50,13 +58,14 @@ use crate::store::{Store, StoreError};
 use crate::telemetry::metrics::Metrics;
 
 use access::Access;
+use clock::Clock;
 use hub::Hub;
 use limits::Leases;
 
+pub use client_address::ClientAddress;
 pub use health::Health;
 pub use reply::Refusal;
 pub use results::Results;
-pub use server::Peer;
 
 /// Sockets that are taken down at the same time.
 const LEAVING_AT_ONCE: usize = 32;
@@ -94,11 +103,13 @@ pub enum GatewayError {
 pub struct Tuning {
     /// Between two WebSocket pings.
     pub ping: Duration,
+    /// Milliseconds by which the wall clock is off, where a test moves it.
+    pub clock_off: Option<&'static AtomicI64>,
 }
 
 impl Default for Tuning {
     fn default() -> Self {
-        Self { ping: Duration::from_secs(30) }
+        Self { ping: Duration::from_secs(30), clock_off: None }
     }
 }
 
@@ -115,6 +126,7 @@ struct Inner {
     verifier: Verifier,
     policy: Policy,
     health: Health,
+    clock: Clock,
     hub: Hub,
     leases: Leases,
     access: Access,
@@ -169,6 +181,11 @@ impl Gateway {
     /// What works just now.
     pub fn health(&self) -> &Health {
         &self.0.health
+    }
+
+    /// The wall clock, by which tokens end.
+    pub fn clock(&self) -> &Clock {
+        &self.0.clock
     }
 
     /// What `/metrics` shows.
@@ -269,6 +286,7 @@ pub async fn serve_tuned(
         policy,
         hub,
         health: Health::new(broker.clone(), store.clone(), subscriber.clone()),
+        clock: Clock::new(tuning.clock_off),
         metrics: Metrics::install(),
         results,
         verifier,
@@ -276,7 +294,7 @@ pub async fn serve_tuned(
         store,
         leaving: Semaphore::new(LEAVING_AT_ONCE),
         tracker: TaskTracker::new(),
-        stopping: stop,
+        stopping: CancellationToken::new(),
         killed: CancellationToken::new(),
         settings,
         tuning,
@@ -294,9 +312,12 @@ pub async fn serve_tuned(
         // Nobody waits any more: no reason not to serve.
         let _ = ready.send(address);
     }
-    server::accept(&gateway, listener, routes(&gateway)).await;
-
-    gateway.health().start_draining();
+    background.spawn({
+        let (gateway, stop) = (gateway.clone(), background_stop.clone());
+        async move { gateway.clock().watch(gateway.access(), stop).await }
+    });
+    tokio::join!(server::accept(&gateway, listener, routes(&gateway)), drain::announce(&gateway, &stop));
+    // The listener is closed: whoever comes now is refused by the system and goes to another gateway.
     gateway.tracker().close();
     let leaving = async { tokio::join!(drain::send_away(&gateway), gateway.tracker().wait()) };
     if tokio::time::timeout(gateway.settings().server.drain, leaving).await.is_err() {

@@ -151,6 +151,11 @@ impl Outbox {
         self.lock().close.clone()
     }
 
+    /// Wakes the socket's task though nothing was added: something else has to be looked at.
+    pub fn wake(&self) {
+        self.wake.wake();
+    }
+
     /// The task to wake when something is added. Register first, then look.
     pub fn register(&self, waker: &Waker) {
         self.wake.register(waker);

@@ -16,7 +16,9 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 
 use super::close::Close;
+use super::frames::Frames;
 use super::snapshot::MAX_SNAPSHOT;
+use super::wire::Wire;
 
 /// Read buffer, kept for every idle socket: the library's own has 128 KiB. Most messages of a client are shorter; a
 /// longer one is read in pieces.
@@ -25,6 +27,8 @@ const READ_BUFFER: usize = 512;
 const BUFFER: usize = 4 * 1024;
 /// Most that the library may hold back: one message at a time is given to it, a snapshot at the longest.
 const WRITE_LIMIT: usize = 2 * MAX_SNAPSHOT;
+/// Pieces of messages that carry next to nothing, read before whoever counts them has a look.
+const SCRAPS: u32 = 64;
 /// What is taken in after a refused message, so that the close is not lost with the connection.
 const REFUSED: (usize, Duration) = (16 * 1024 * 1024, Duration::from_secs(5));
 
@@ -35,12 +39,20 @@ pub struct Socket {
     unflushed: bool,
     /// Reading ended with an error: the connection may still hold what was not understood.
     broken: bool,
+    /// A ping was given to the library, and nothing else goes before it has left.
+    ping: bool,
+    /// Pings that have left since this was last asked for.
+    pings_left: u32,
 }
 
-/// A connection that knows how many bytes it has taken: only that tells a slow client from a dead one.
+/// A connection that knows how many bytes it has taken, which alone tells a slow client from a dead one, and how many
+/// frames have come.
 pub struct Counted {
     inner: TcpStream,
     written: u64,
+    /// The next write asks the system itself, whatever the runtime believes.
+    probe: bool,
+    frames: Frames,
 }
 
 impl Socket {
@@ -48,17 +60,20 @@ impl Socket {
     /// `longest`: bytes of one message of the client.
     pub async fn take_over(upgraded: Upgraded, longest: usize) -> Option<Self> {
         // The bare connection: hyper's wrapping costs memory for as long as the socket lives.
-        let parts = upgraded.downcast::<TokioIo<TcpStream>>().ok()?;
-        let inner = Counted { inner: parts.io.into_inner(), written: 0 };
+        let parts = upgraded.downcast::<TokioIo<Wire>>().ok()?;
+        let (stream, before) = parts.io.into_inner().into_parts();
+        let read = [&parts.read_buf[..], &before[..]].concat();
+        let mut frames = Frames::default();
+        frames.feed(&read);
+        let inner = Counted { inner: stream, written: 0, probe: false, frames };
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER)
             .write_buffer_size(BUFFER)
             .max_write_buffer_size(WRITE_LIMIT)
             .max_message_size(Some(longest))
             .max_frame_size(Some(longest));
-        let read = parts.read_buf.to_vec();
         let stream = WebSocketStream::from_partially_read(inner, read, Role::Server, Some(config)).await;
-        Some(Self { stream, unflushed: false, broken: false })
+        Some(Self { stream, unflushed: false, broken: false, ping: false, pings_left: 0 })
     }
 
     /// Writes what `next` gives, until it gives nothing; ready when all of it is on its way.
@@ -68,8 +83,15 @@ impl Socket {
         mut next: impl FnMut() -> Option<Message>,
     ) -> Poll<Result<(), WsError>> {
         loop {
+            if self.ping {
+                // By itself, so that the moment is known in which it leaves: from then on the client's answer is due.
+                ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+                (self.ping, self.unflushed) = (false, false);
+                self.pings_left += 1;
+            }
             ready!(Pin::new(&mut self.stream).poll_ready(cx))?;
             let Some(message) = next() else { break };
+            self.ping = matches!(message, Message::Ping(_));
             Pin::new(&mut self.stream).start_send(message)?;
             self.unflushed = true;
         }
@@ -97,6 +119,22 @@ impl Socket {
         self.stream.get_ref().written
     }
 
+    /// Makes the next write ask the system itself whether there is room: the runtime learns of it only when there is
+    /// much, and a client that takes a little at a time is not one that takes nothing.
+    pub fn probe(&mut self) {
+        self.stream.get_mut().probe = true;
+    }
+
+    /// How many pings have left since the last call.
+    pub fn take_pings_left(&mut self) -> u32 {
+        std::mem::take(&mut self.pings_left)
+    }
+
+    /// How many pieces of messages that carry next to nothing came since the last call.
+    pub fn take_scraps(&mut self) -> u32 {
+        self.stream.get_mut().frames.take_scraps()
+    }
+
     /// Ends a conversation that the client has closed: its close is answered.
     pub async fn answer_close(&mut self) {
         let answering = std::future::poll_fn(|cx| self.poll_write(cx, || None));
@@ -111,7 +149,13 @@ impl Socket {
             if self.broken {
                 return Ok(());
             }
-            while let Some(Ok(_)) = std::future::poll_fn(|cx| self.poll_read(cx)).await {}
+            let read = |cx: &mut Context<'_>| {
+                // Nobody counts them any more, and they must not hold up the client's own close.
+                self.take_scraps();
+                self.poll_read(cx)
+            };
+            let mut read = read;
+            while let Some(Ok(_)) = std::future::poll_fn(&mut read).await {}
             Ok::<(), WsError>(())
         };
         let told = tokio::time::timeout(close.patience(), closing).await;
@@ -142,13 +186,31 @@ impl Socket {
 
 impl AsyncRead for Counted {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_read(cx, buf)
+        if self.frames.scraps() >= SCRAPS {
+            // The library goes on reading as long as there is no whole message. Whoever counts has its turn first.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let filled = buf.filled().len();
+        let read = Pin::new(&mut self.inner).poll_read(cx, buf);
+        self.frames.feed(&buf.filled()[filled..]);
+        read
     }
 }
 
 impl AsyncWrite for Counted {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.inner).poll_write(cx, bytes))?;
+        let mut outcome = Pin::new(&mut self.inner).poll_write(cx, bytes);
+        if outcome.is_pending() && std::mem::take(&mut self.probe) {
+            let flags = rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL;
+            match rustix::net::send(&self.inner, bytes, flags) {
+                // The runtime's waker is set all the same: should it be late, the next look finds the rest.
+                Ok(written) => outcome = Poll::Ready(Ok(written)),
+                Err(error) if error == rustix::io::Errno::AGAIN => {}
+                Err(error) => outcome = Poll::Ready(Err(error.into())),
+            }
+        }
+        let written = ready!(outcome)?;
         self.written += written as u64;
         Poll::Ready(Ok(written))
     }

@@ -20,7 +20,7 @@ use super::session::one::One;
 use super::session::whole::Whole;
 use super::session::{self, Admitted, Subject};
 use super::socket::Socket;
-use super::{Gateway, Peer, Routes, snapshot};
+use super::{ClientAddress, Gateway, Routes, snapshot};
 use crate::auth::{self, Caller};
 use crate::broker::scripts::connections::Opened;
 use crate::domain::{Permission, Resource, ResourceId, ResourceKind};
@@ -67,7 +67,7 @@ fn tenant_endpoint(gateway: &Gateway) -> Routes {
 struct Request {
     query: String,
     headers: HeaderMap,
-    peer: Peer,
+    client: ClientAddress,
     upgrade: Option<OnUpgrade>,
 }
 
@@ -76,9 +76,9 @@ fn request() -> impl Filter<Extract = (Request,), Error = warp::Rejection> + Clo
     warp::get()
         .and(query)
         .and(warp::header::headers_cloned())
-        .and(warp::ext::get::<Peer>())
+        .and(warp::ext::get::<ClientAddress>())
         .and(warp::ext::optional::<OnUpgrade>())
-        .map(|query, headers, peer, upgrade| Request { query, headers, peer, upgrade })
+        .map(|query, headers, client, upgrade| Request { query, headers, client, upgrade })
 }
 
 /// Why a request does not become a socket.
@@ -208,7 +208,7 @@ async fn admit<S: Subject>(
     let Some(upgrade) = request.upgrade else { return Err(Refused::Unfit(Unfit::NotAnUpgrade)) };
     let opened = gateway.leases().open(&caller, &gateway.settings().limits).await;
     let lease = opened.map_err(|_| Refusal::unavailable())?.map_err(too_many)?;
-    let admitted = with(Arc::new(caller), request.peer.0.ip().to_string().into(), lease);
+    let admitted = with(Arc::new(caller), request.client.0.to_string().into(), lease);
     gateway.tracker().spawn(run(gateway.clone(), upgrade, longest, admitted));
     Ok(handshake::switching(&request.headers, accept))
 }

@@ -111,7 +111,7 @@ async fn a_socket_that_answers_no_ping_is_given_up_and_one_that_does_is_not() {
 async fn a_socket_that_answers_stays(bed: &Bed) {
     // A client that is held up for two pings looks like one that is gone: then once more with more time.
     for ping in [300, 3_000, 30_000].map(Duration::from_millis) {
-        let gateway = bed.gateway_tuned(Tuning { ping }).await;
+        let gateway = bed.gateway_tuned(Tuning { ping, ..Tuning::default() }).await;
         let mut alive = bed.socket(&gateway, "jobs/j1").await;
         // Only pings, answered.
         let mut came = alive.next_within(ping * 12).await;
@@ -129,7 +129,7 @@ async fn a_socket_that_answers_stays(bed: &Bed) {
 }
 
 async fn a_silent_socket_is_given_up(bed: &Bed) {
-    let gateway = bed.gateway_tuned(Tuning { ping: Duration::from_millis(300) }).await;
+    let gateway = bed.gateway_tuned(Tuning { ping: Duration::from_millis(300), ..Tuning::default() }).await;
     // Half-open: the connection stands and nobody is there. By hand, for the library answers pings while it reads.
     let mut stream = TcpStream::connect(gateway.address).await.expect("connect");
     let request = format!(

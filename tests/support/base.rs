@@ -29,6 +29,7 @@ impl Base {
             ("redis.url".to_owned(), redis.url()),
             ("database.url".to_owned(), format!("sqlite://{}", folder.path().join("test.db").display())),
             ("auth.hs256_secret".to_owned(), SECRET.to_owned()),
+            ("server.drain_notice_seconds".to_owned(), "0".to_owned()),
         ];
         flags.extend(settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
         let settings = config::load_from(None, Vec::new(), flags).expect("settings");

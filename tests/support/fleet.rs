@@ -95,7 +95,8 @@ impl Fleet {
             .env("WHEELHOUSE__DATABASE__URL", format!("sqlite://{}", self.database().display()))
             .env("WHEELHOUSE__AUTH__HS256_SECRET", SECRET)
             .env("WHEELHOUSE__LOG__FORMAT", "json")
-            .env("WHEELHOUSE__LOG__LEVEL", "info");
+            .env("WHEELHOUSE__LOG__LEVEL", "info")
+            .env("WHEELHOUSE__SERVER__DRAIN_NOTICE_SECONDS", "0");
         for (key, value) in &self.settings {
             command.env(format!("WHEELHOUSE__{key}"), value);
         }
@@ -110,9 +111,24 @@ impl Fleet {
     /// As [`Self::gateway`], at this address: of [`super::free_port`] where it is to be started again there, for the
     /// system may give a port of its own choice to somebody else as soon as it is free.
     pub fn gateway_at(&mut self, address: &str) -> Handle {
-        let before = self.started_gateways().len();
         let mut command = self.command(&["gateway"]);
         command.env("WHEELHOUSE__SERVER__LISTEN", address);
+        self.gateway_of(command)
+    }
+
+    /// As [`Self::gateway`], with so many file descriptors.
+    pub fn gateway_with_descriptors(&mut self, count: u32) -> Handle {
+        let own = self.command(&["gateway"]);
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("ulimit -n {count} && exec \"$@\""), "sh"]).arg(own.get_program());
+        command.args(own.get_args()).current_dir(self.folder.path());
+        command.envs(own.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command.env("WHEELHOUSE__SERVER__LISTEN", "127.0.0.1:0");
+        self.gateway_of(command)
+    }
+
+    fn gateway_of(&mut self, command: Command) -> Handle {
+        let before = self.started_gateways().len();
         let mut child = self.spawn(command);
         let begun = Instant::now();
         loop {

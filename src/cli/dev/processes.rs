@@ -101,7 +101,10 @@ impl Processes {
     }
 
     pub(super) async fn gateway(&mut self) -> anyhow::Result<()> {
-        self.start("gateway", self.own(&["gateway"]), true)
+        // No load balancer stands in front: Ctrl-C need not wait until one has noticed.
+        let mut command = self.own(&["gateway"]);
+        command.splice(1..1, ["--set".to_owned(), "server.drain_notice_seconds=0".to_owned()]);
+        self.start("gateway", command, true)
     }
 
     pub(super) fn worker(&mut self, number: usize) -> anyhow::Result<()> {

@@ -16,7 +16,7 @@ use super::answer::Failure;
 use super::input::Query;
 use crate::auth::{self, AuthError, Caller, TokenPlace};
 use crate::domain::{Permission, ResourceId, ResourceKind};
-use crate::gateway::Peer;
+use crate::gateway::ClientAddress;
 use crate::gateway::handshake::origin_allowed;
 use crate::protocol::ErrorCode;
 
@@ -34,7 +34,7 @@ pub(super) struct Request {
     method: Method,
     query: Option<String>,
     headers: HeaderMap,
-    peer: Option<Peer>,
+    client: Option<ClientAddress>,
     /// The lock is never waited for: it makes the request `Sync`, which a stream is not.
     body: Mutex<Body>,
 }
@@ -46,11 +46,14 @@ pub(super) fn filter() -> impl Filter<Extract = (Request,), Error = warp::Reject
         let stream: Pin<Box<dyn Stream<Item = _> + Send>> = Box::pin(stream);
         Box::pin(stream.map(|part: Result<_, warp::Error>| part.map(flat)))
     });
-    warp::method().and(query).and(warp::header::headers_cloned()).and(warp::ext::optional::<Peer>()).and(body).and_then(
-        async |method, query, headers, peer, body| {
-            Ok::<_, Infallible>(Request { method, query, headers, peer, body: Mutex::new(body) })
-        },
-    )
+    warp::method()
+        .and(query)
+        .and(warp::header::headers_cloned())
+        .and(warp::ext::optional::<ClientAddress>())
+        .and(body)
+        .and_then(async |method, query, headers, client, body| {
+            Ok::<_, Infallible>(Request { method, query, headers, client, body: Mutex::new(body) })
+        })
 }
 
 fn flat(mut part: impl Buf) -> Bytes {
@@ -115,7 +118,7 @@ impl Request {
 
     /// Where it comes from, for the audit trail.
     pub(super) fn address(&self) -> Option<String> {
-        self.peer.map(|peer| peer.0.ip().to_string())
+        self.client.map(|client| client.0.to_string())
     }
 
     /// Whether the body is a JSON value a line, by its own word.

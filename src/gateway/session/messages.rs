@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
 use super::subject::{Asked, Asker, Subject};
-use super::time::deadline;
+use super::time::TokenTime;
 use super::{End, Session};
 use crate::auth::{AuthError, Caller};
 use crate::domain::{CommandId, RequestId};
@@ -30,7 +30,7 @@ pub(super) enum Finished<D> {
 impl<S: Subject> Session<'_, S> {
     pub(super) fn received(&mut self, message: Message) -> Result<(), End> {
         // Whatever comes proves that somebody is there.
-        self.unanswered = 0;
+        self.pings.somebody_is_there();
         let text = match message {
             Message::Close(frame) => return Err(End::Left(frame.map_or(1005, |frame| frame.code.into()))),
             Message::Binary(_) => return Err(End::Closed(Close::binary())),
@@ -87,7 +87,7 @@ impl<S: Subject> Session<'_, S> {
                 None
             }
             Finished::Refresh(Ok(new)) if (&new.user, &new.tenant) == (&self.caller.user, &self.caller.tenant) => {
-                self.expires = deadline(new.expires_at);
+                self.token = TokenTime::new(&new, self.gateway.clock());
                 self.answers.push_back(server::token_refreshed(new.expires_at).into());
                 self.caller = Arc::new(new);
                 (!self.subject.may_stay(self.gateway, &self.caller)).then(Close::revoked)

@@ -8,6 +8,7 @@
 //! What a socket is about is its [`Subject`]: one resource ([`one`]) or everything of a tenant ([`whole`]).
 
 mod count;
+mod life;
 mod messages;
 pub mod one;
 mod subject;
@@ -18,7 +19,6 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::time::{Instant, Sleep};
@@ -27,8 +27,9 @@ use tokio_tungstenite::tungstenite::{Error as WsError, Message, Utf8Bytes};
 pub use self::subject::{Asked, Asker, Subject};
 
 use self::count::Open;
+use self::life::{Look, Pings, Writing};
 use self::messages::Finished;
-use self::time::{deadline, is_over};
+use self::time::TokenTime;
 use super::Gateway;
 use super::access::{Place, Watching};
 use super::close::Close;
@@ -38,11 +39,6 @@ use super::outbox::{Outbox, Push};
 use super::socket::Socket;
 use crate::auth::Caller;
 use crate::telemetry::metrics;
-
-/// Pings without a pong after which the socket is given up.
-const MISSED: u8 = 2;
-/// A connection that takes not one byte for so long, while something waits, has a client too slow to read.
-const STUCK: Duration = Duration::from_secs(10);
 
 /// A client that has passed every check, with everything its socket holds while it is open.
 pub struct Admitted<S> {
@@ -71,18 +67,16 @@ pub async fn run<S: Subject>(gateway: Gateway, mut socket: Socket, admitted: Adm
         outbox.close(Close::drain());
     }
     let open = Open::new(subject.label());
-    let ping = gateway.tuning().ping;
+    let pings = Pings::new(gateway.tuning().ping);
     let mut session = Session {
         answers: greeting,
         work: None,
         budget: Budget::new(gateway.settings().limits.messages_per_second),
-        expires: deadline(caller.expires_at),
-        // Spread over the interval, so that sockets that came together are not pinged together.
-        next_ping: Instant::now() + ping.mul_f64(0.5 + fastrand::f64() / 2.0),
-        unanswered: 0,
-        ping_due: false,
-        stuck: None,
-        timer: Box::pin(tokio::time::sleep(ping)),
+        token: TokenTime::new(&caller, gateway.clock()),
+        jumps: gateway.clock().jumps(),
+        timer: Box::pin(tokio::time::sleep_until(pings.next())),
+        pings,
+        writing: Writing::default(),
         gateway: &gateway,
         caller,
         subject,
@@ -145,6 +139,8 @@ enum Event<D> {
     Told,
     Close(Close),
     Time,
+    /// More frames than allowed.
+    Flood,
     Lost,
 }
 
@@ -161,12 +157,11 @@ struct Session<'a, S: Subject> {
     /// The command or the token that is being dealt with.
     work: Option<BoxFuture<'static, Finished<S::Done>>>,
     budget: Budget,
-    expires: Instant,
-    next_ping: Instant,
-    unanswered: u8,
-    ping_due: bool,
-    /// Since when, and at how many bytes, writing has been stuck.
-    stuck: Option<(Instant, u64)>,
+    token: TokenTime,
+    /// Jumps of the wall clock up to which the token's time has been looked at.
+    jumps: u64,
+    pings: Pings,
+    writing: Writing,
     timer: Pin<Box<Sleep>>,
 }
 
@@ -188,10 +183,11 @@ impl<S: Subject> Session<'_, S> {
                 Event::Told => {}
                 Event::Close(close) => return End::Closed(close),
                 Event::Time => {
-                    if let Some(close) = self.time(socket.written()) {
+                    if let Some(close) = self.time(socket) {
                         return End::Closed(close);
                     }
                 }
+                Event::Flood => return End::Closed(Close::flood()),
             }
         }
     }
@@ -206,16 +202,20 @@ impl<S: Subject> Session<'_, S> {
         {
             return Poll::Ready(Event::Close(close));
         }
+        if self.jumps != self.gateway.clock().jumps() {
+            self.jumps = self.gateway.clock().jumps();
+            return Poll::Ready(Event::Time);
+        }
         let written = socket.poll_write(cx, || self.next_message());
-        match written {
-            Poll::Ready(Err(_)) => return Poll::Ready(Event::Lost),
-            Poll::Ready(Ok(())) => self.stuck = None,
-            Poll::Pending => {
-                let bytes = socket.written();
-                if self.stuck.is_none_or(|(_, before)| before != bytes) {
-                    self.stuck = Some((Instant::now(), bytes));
-                }
-            }
+        let now = Instant::now();
+        if self.writing.note(written.is_pending(), socket.written(), now) {
+            self.pings.somebody_is_there();
+        }
+        for _ in 0..socket.take_pings_left() {
+            self.pings.left(now);
+        }
+        if let Poll::Ready(Err(_)) = written {
+            return Poll::Ready(Event::Lost);
         }
         if let Some(work) = &mut self.work {
             if let Poll::Ready(finished) = work.as_mut().poll(cx) {
@@ -229,7 +229,13 @@ impl<S: Subject> Session<'_, S> {
             if self.subject.poll(cx, &mut self.answers).is_ready() {
                 return Poll::Ready(Event::Told);
             }
-            if let Poll::Ready(received) = socket.poll_read(cx) {
+            let received = socket.poll_read(cx);
+            for _ in 0..socket.take_scraps() {
+                if !self.budget.take(now) {
+                    return Poll::Ready(Event::Flood);
+                }
+            }
+            if let Poll::Ready(received) = received {
                 return Poll::Ready(Event::Received(received));
             }
         }
@@ -242,7 +248,7 @@ impl<S: Subject> Session<'_, S> {
 
     /// What is sent next: answers before everything else, results only when no answer is on its way.
     fn next_message(&mut self) -> Option<Message> {
-        if std::mem::take(&mut self.ping_due) {
+        if self.pings.take_due() {
             return Some(Message::Ping(bytes::Bytes::new()));
         }
         let text = match self.answers.pop_front() {
@@ -271,40 +277,23 @@ impl<S: Subject> Session<'_, S> {
 
     /// When something has to be looked at even if nothing happens.
     fn deadline(&self) -> Instant {
-        let mut next = self.next_ping.min(self.expires);
+        let mut next = self.pings.next().min(self.token.next_look());
         if self.work.is_none() && self.answers.is_empty() {
             next = self.subject.next_look().map_or(next, |look| next.min(look));
         }
-        self.stuck.map_or(next, |(since, _)| next.min(since + STUCK))
+        self.writing.next_look().map_or(next, |look| next.min(look))
     }
 
-    fn time(&mut self, written: u64) -> Option<Close> {
+    fn time(&mut self, socket: &mut Socket) -> Option<Close> {
         let now = Instant::now();
-        if now >= self.expires {
-            // The clock of this machine may have been set, and a far end is come upon in steps.
-            if is_over(self.caller.expires_at) {
-                return Some(Close::expired());
-            }
-            self.expires = deadline(self.caller.expires_at);
+        if self.token.is_over(self.gateway.clock().now_ms(), now) {
+            return Some(Close::expired());
         }
-        if let Some((since, before)) = self.stuck {
-            if before != written {
-                self.stuck = Some((now, written));
-            } else if now >= since + STUCK {
-                if !self.answers.is_empty() || !self.outbox.is_empty() {
-                    return Some(Close::too_slow());
-                }
-                self.stuck = Some((now, written));
-            }
+        match self.writing.look(now) {
+            Look::Fine => {}
+            Look::Probe => socket.probe(),
+            Look::TooSlow => return Some(Close::too_slow()),
         }
-        if now >= self.next_ping {
-            if self.unanswered >= MISSED {
-                return Some(Close::no_pong());
-            }
-            self.unanswered += 1;
-            self.ping_due = true;
-            self.next_ping = now + self.gateway.tuning().ping;
-        }
-        None
+        if self.pings.look(now) { None } else { Some(Close::no_pong()) }
     }
 }

@@ -7,6 +7,7 @@ pub mod command;
 pub mod ids;
 pub mod job;
 pub mod permission;
+pub mod printable;
 pub mod resource;
 pub mod text;
 pub mod transition;
@@ -18,6 +19,7 @@ pub use command::{Action, CommandId, When};
 pub use ids::{IdError, RequestId, ResourceId, TenantId, UserId, WorkerId};
 pub use job::{FailedItem, Job, JobFacts, JobStatus, Progress};
 pub use permission::{Permission, PermissionSet};
+pub use printable::{printable, printable_json};
 pub use resource::{Resource, ResourceKind};
 
 /// FNV-1a, 64 bits: the same in every program, language and version.

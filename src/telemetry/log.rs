@@ -1,14 +1,22 @@
 //! Logs on stderr: lines for people or one JSON object a line for machines. Panics are logged as well.
+//!
+//! Errors and names in a log were often written by others, and whoever reads a log does it on a terminal: what would do
+//! something there, or begin a line that nobody logged, is written as an escape.
 
+use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tracing::field::Field;
 use tracing::{Level, Metadata};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::field::MakeExt;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::{Writer, debug_fn};
 
 use crate::config::{Log, LogFormat};
+use crate::domain::{printable, printable_json};
 
 /// Lines are gathered for so long before they are written together: a call to the system for each line of a busy
 /// gateway would cost more than making the line. Warnings and errors are written at once, with all before them.
@@ -21,9 +29,13 @@ const GATHERED: usize = 64 * 1024;
 pub fn init(settings: &Log) {
     let filter = EnvFilter::builder().parse(&settings.level).unwrap_or_else(|_| EnvFilter::new("info"));
     let terminal = io::stderr().is_terminal();
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(Lines { gathers: !terminal });
+    let lines = Lines { gathers: !terminal, json: settings.format == LogFormat::Json };
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(lines);
     let started = match settings.format {
-        LogFormat::Pretty => builder.with_ansi(terminal && std::env::var_os("NO_COLOR").is_none()).try_init(),
+        LogFormat::Pretty => {
+            let fields = debug_fn(for_people).delimited(" ");
+            builder.with_ansi(terminal && std::env::var_os("NO_COLOR").is_none()).fmt_fields(fields).try_init()
+        }
         LogFormat::Json => builder.json().flatten_event(true).with_current_span(false).try_init(),
     };
     if started.is_ok() {
@@ -38,6 +50,26 @@ pub fn init(settings: &Log) {
         });
         if let Err(error) = writing {
             tracing::error!(%error, "log.thread_not_started");
+        }
+    }
+}
+
+/// One field of a line for people: the message alone, anything else with its name.
+fn for_people(out: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
+    let value = format!("{value:?}");
+    // A stack trace has lines of its own. Each is set in, so that none can pass for a line of the log.
+    let value = value.lines().map(printable).collect::<Vec<_>>().join("\n    ");
+    match field.name() {
+        "message" => out.write_str(&value),
+        // Of the crate `log`: where its line comes from.
+        name if name.starts_with("log.") => Ok(()),
+        name => {
+            let name = name.strip_prefix("r#").unwrap_or(name);
+            if out.has_ansi_escapes() {
+                write!(out, "\x1b[3m{name}\x1b[0m\x1b[2m=\x1b[0m{value}")
+            } else {
+                write!(out, "{name}={value}")
+            }
         }
     }
 }
@@ -66,22 +98,24 @@ fn write_out(lines: &mut Vec<u8>) {
 /// Where lines go.
 struct Lines {
     gathers: bool,
+    json: bool,
 }
 
 /// One line on its way; the subscriber writes it in one piece.
 struct Line {
     at_once: bool,
+    json: bool,
 }
 
 impl<'a> MakeWriter<'a> for Lines {
     type Writer = Line;
 
     fn make_writer(&'a self) -> Line {
-        Line { at_once: !self.gathers }
+        Line { at_once: !self.gathers, json: self.json }
     }
 
     fn make_writer_for(&'a self, event: &Metadata<'_>) -> Line {
-        Line { at_once: !self.gathers || *event.level() <= Level::WARN }
+        Line { at_once: !self.gathers || *event.level() <= Level::WARN, json: self.json }
     }
 }
 
@@ -89,7 +123,11 @@ impl Write for Line {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let mut lines = gathered();
         let first = lines.is_empty();
-        lines.extend_from_slice(line);
+        match std::str::from_utf8(line) {
+            // What a writer of JSON leaves as it is can still do something to a terminal.
+            Ok(text) if self.json => lines.extend_from_slice(printable_json(text).as_bytes()),
+            _ => lines.extend_from_slice(line),
+        }
         if self.at_once || lines.len() > GATHERED {
             write_out(&mut lines);
         } else if first {
@@ -133,6 +171,53 @@ fn words(payload: &(dyn std::any::Any + Send)) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What a log with this text in a field, an error and the message looks like.
+    fn logged(foreign: &str, json: bool) -> String {
+        use std::sync::Arc;
+
+        #[derive(Clone, Default)]
+        struct Kept(Arc<Mutex<Vec<u8>>>);
+        impl Write for Kept {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.0.lock().expect("lock").extend_from_slice(bytes);
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let kept = Kept::default();
+        let into = kept.clone();
+        let builder = tracing_subscriber::fmt().with_ansi(false).with_writer(move || into.clone());
+        let log = || tracing::info!(error = %foreign, r#type = foreign, number = 7, "words {foreign}");
+        if json {
+            tracing::subscriber::with_default(builder.json().flatten_event(true).finish(), log);
+        } else {
+            tracing::subscriber::with_default(builder.fmt_fields(debug_fn(for_people).delimited(" ")).finish(), log);
+        }
+        let bytes = kept.0.lock().expect("lock").clone();
+        String::from_utf8(bytes).expect("text")
+    }
+
+    #[test]
+    fn foreign_text_neither_acts_on_a_terminal_nor_begins_a_line() {
+        let foreign = "x\u{1b}]52;c;eA==\u{7}\u{9b}2J\u{202e}\u{200b}\n2026-01-01T00:00:00Z  INFO forged";
+        let text = logged(foreign, false);
+        assert_eq!(text.lines().filter(|line| !line.starts_with("    ")).count(), 1, "{text}");
+        let odd = |c: char| c != '\n' && printable(c.encode_utf8(&mut [0; 4])) != c.to_string();
+        assert!(!text.contains(odd), "{text:?}");
+        assert!(
+            text.contains("error=x\\u{1b}]52") && text.contains(" type=\"x") && text.contains("number=7"),
+            "{text}"
+        );
+        // JSON passes through the writer.
+        let line = logged(foreign, true);
+        let written = printable_json(&line);
+        assert!(!written.contains(odd) && written.lines().count() == 1, "{written:?}");
+        let value: serde_json::Value = serde_json::from_str(&written).expect("JSON");
+        assert_eq!((&value["error"], &value["number"]), (&foreign.into(), &7.into()));
+    }
 
     #[test]
     fn the_words_of_a_panic_are_found_in_both_forms() {

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::out::{self, tell};
 use super::{audit_verify, usage};
 use crate::config::Settings;
 use crate::domain::audit::moment;
-use crate::domain::{Action, AuditEvent, ResourceId, TenantId, UserId};
+use crate::domain::{Action, AuditEvent, ResourceId, TenantId, UserId, printable, printable_json};
 use crate::store::audit::export;
 use crate::store::{AuditFilter, AuditRow, Page, Store, StoreError};
 
@@ -58,7 +59,7 @@ struct ShowArgs {
     /// Before: the same.
     #[arg(long, value_name = "TIME", conflicts_with = "follow")]
     until: Option<String>,
-    /// Wait for more.
+    /// Show what comes from now on; with --since first what has come since then.
     #[arg(long)]
     follow: bool,
     /// How rows are written.
@@ -117,13 +118,17 @@ async fn show(args: ShowArgs, settings: Settings) -> anyhow::Result<ExitCode> {
     };
     let format = if args.json { Format::Jsonl } else { args.format };
     let store = Store::open_migrated(&settings.database).await?;
+    if args.follow && filter.since.is_none() {
+        filter.after = Some(store.audit_newest().await?.to_string());
+        tell!("showing what comes from now on (--since 1h: also what came in the last hour)");
+    }
     if format == Format::Csv {
         write(&export::csv_header())?;
     }
     loop {
         let (page, seen) = match next(&store, &filter).await {
             Err(error) if args.follow && error.is_transient() => {
-                eprintln!("wheelhouse: {error}; trying again");
+                tell!("{error}; trying again");
                 tokio::time::sleep(LOOK).await;
                 continue;
             }
@@ -131,8 +136,11 @@ async fn show(args: ShowArgs, settings: Settings) -> anyhow::Result<ExitCode> {
         };
         match format {
             Format::Table => write(&page.items.iter().map(line).collect::<String>())?,
-            Format::Csv => write(&export::csv(&page.items))?,
-            Format::Jsonl => write(&export::jsonl(&page.items))?,
+            Format::Csv => out::export(&export::csv(&page.items), || shown_csv(&page.items))?,
+            Format::Jsonl => {
+                let text = export::jsonl(&page.items);
+                out::export(&text, || printable_json(&text).into_owned())?;
+            }
         }
         filter.after = Some(page.next.clone().unwrap_or_else(|| seen.to_string()));
         if page.next.is_some() {
@@ -165,13 +173,19 @@ fn line(row: &AuditRow) -> String {
     let e = &row.entry;
     let mut text = format!(
         "{}  {:<12}  {} {} {} by {} in {}",
-        row.time, e.event, e.action, e.resource_kind, e.resource_id, e.user_id, e.tenant_id
+        out::time(&row.time),
+        e.event,
+        e.action,
+        e.resource_kind,
+        e.resource_id,
+        e.user_id,
+        e.tenant_id
     );
     if let Some(outcome) = &e.outcome {
         text.push_str(&format!(": {outcome}"));
     }
     if let Some(run_at) = e.run_at.and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok()) {
-        text.push_str(&format!(", to run at {run_at}"));
+        text.push_str(&format!(", to run at {run_at:.3}"));
     }
     if let Some(latency) = e.latency_ms {
         text.push_str(&format!(" after {latency} ms"));
@@ -186,5 +200,11 @@ fn line(row: &AuditRow) -> String {
         text.push_str(&format!(" (reason: {reason:?})"));
     }
     // Nothing that somebody sent may do things to the terminal of whoever reads this.
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).chain(['\n']).collect()
+    printable(&text).into_owned() + "\n"
+}
+
+/// Rows as CSV for a terminal: a row a line.
+fn shown_csv(rows: &[AuditRow]) -> String {
+    let lines = rows.iter().map(|row| export::csv(std::slice::from_ref(row)));
+    lines.map(|line| printable(line.trim_end_matches('\n')).into_owned() + "\n").collect()
 }

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use super::out::{self, say, tell};
 use crate::config::Settings;
 use crate::domain::ChainLink;
 use crate::store::{AuditBreak, AuditVerified, Store, StoreError};
@@ -31,7 +32,7 @@ pub(super) async fn verify(args: VerifyArgs, settings: Settings) -> anyhow::Resu
     let verified = match checked {
         Ok(verified) => verified,
         Err(error) => {
-            eprintln!("wheelhouse: the audit trail could not be checked to its end: {error}");
+            tell!("the audit trail could not be checked to its end: {error}");
             return Ok(ExitCode::from(NOT_CHECKED));
         }
     };
@@ -47,9 +48,9 @@ async fn check(args: &VerifyArgs, settings: &Settings) -> Result<AuditVerified, 
     let store = Store::open_migrated(&settings.database).await?;
     let tell = |found: AuditBreak| {
         if args.json {
-            println!("{}", serde_json::to_string(&found).unwrap_or_default());
+            out::json(&serde_json::to_value(&found).unwrap_or_default());
         } else {
-            println!("{}", found.says);
+            say!("{}", found.says);
         }
     };
     store.verify_audit(args.expect.as_ref(), tell).await
@@ -57,12 +58,15 @@ async fn check(args: &VerifyArgs, settings: &Settings) -> Result<AuditVerified, 
 
 fn print(v: &AuditVerified) {
     if let Some(pruned) = &v.pruned {
-        println!("rows up to {} were removed because of their age", pruned.id);
+        say!("rows up to {} were removed because of their age", pruned.id);
     }
     match v.breaks {
-        0 => println!("intact: {} rows\nlast row {}", v.rows, v.end),
-        1 => println!("broken: 1 thing is wrong in {} rows", v.rows),
-        n => println!("broken: {n} things are wrong in {} rows", v.rows),
+        0 => {
+            say!("intact: {} rows", v.rows);
+            say!("last row {}", v.end);
+        }
+        1 => say!("broken: 1 thing is wrong in {} rows", v.rows),
+        n => say!("broken: {n} things are wrong in {} rows", v.rows),
     }
 }
 
@@ -74,5 +78,5 @@ fn print_json(v: &AuditVerified) {
         "last": v.end,
         "pruned": v.pruned,
     });
-    println!("{whole}");
+    out::json(&whole);
 }

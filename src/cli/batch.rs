@@ -8,8 +8,10 @@ use clap::{Args, Subcommand};
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
-use super::api::{Api, ApiArgs};
-use super::{resource_of, usage};
+use super::api::rows::{Batch, BatchState};
+use super::api::{Api, ApiArgs, HOLD, Place, Told};
+use super::out::{self, say, tell};
+use super::usage;
 use crate::domain::{Action, RequestId, ResourceId, ResourceKind};
 use crate::protocol::batch::MAX_BATCH;
 
@@ -60,6 +62,9 @@ pub(super) struct BatchArgs {
     /// Only say what it would hit. Uses no budget.
     #[arg(long, conflicts_with = "wait")]
     dry_run: bool,
+    /// Do not ask before a filter cancels. Where nobody sits at a terminal, nobody is asked.
+    #[arg(long, short)]
+    yes: bool,
     /// Why, for the audit trail.
     #[arg(long)]
     reason: Option<String>,
@@ -73,23 +78,65 @@ pub(super) struct BatchArgs {
     api: ApiArgs,
 }
 
-pub(super) async fn batch(command: BatchCommand) -> anyhow::Result<ExitCode> {
+pub(super) async fn batch(command: BatchCommand, place: &Place) -> anyhow::Result<ExitCode> {
     let (action, args) = match command {
         BatchCommand::Cancel(args) => (Action::Cancel, args),
         BatchCommand::Pause(args) => (Action::Pause, args),
         BatchCommand::Resume(args) => (Action::Resume, args),
     };
     let body = body(action, &args)?;
-    let api = Api::new(&args.api)?;
-    let answer = if args.wait { wait(&api, &body).await? } else { api.post("/api/v1/batch", &body).await?.good()? };
-    if args.api.json {
-        println!("{answer}");
-    } else {
-        print(&answer, action);
+    let api = Api::new(&args.api, place)?;
+    if is_to_be_asked(action, &args) && !ask(&api, &body, action).await? {
+        tell!("nothing was done");
+        return Ok(ExitCode::FAILURE);
     }
-    let none = |name: &str| answer[name].as_u64().unwrap_or(0) == 0;
-    let all_well = none("failed") && none("refused");
-    Ok(if all_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let said = if args.wait { wait(&api, &body, action).await? } else { send(&api, "", &body, action).await? };
+    if args.dry_run != matches!(said.is.state, BatchState::Preview { .. }) {
+        return Err(api.no_gateway("it took a batch for a dry run, or the reverse"));
+    }
+    if args.api.json {
+        out::json(&said.json);
+    } else {
+        print(&said.is, action);
+    }
+    let failed = if let BatchState::Completed { failed, .. } = said.is.state { failed } else { 0 };
+    Ok(if failed == 0 && said.is.refused == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// A cancel is for good, and a filter may hit more than whoever typed it thinks of: a person is asked first.
+fn is_to_be_asked(action: Action, args: &BatchArgs) -> bool {
+    let by_filter = args.jobs.is_none() && args.campaigns.is_none();
+    let person = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
+    action == Action::Cancel && by_filter && !args.yes && !args.dry_run && person
+}
+
+/// Says how many it would hit, and asks.
+async fn ask(api: &Api, body: &Value, action: Action) -> anyhow::Result<bool> {
+    let mut preview = body.clone();
+    preview["dry_run"] = true.into();
+    let said = send(api, "", &preview, action).await?;
+    let BatchState::Preview { accepted, .. } = said.is.state else {
+        return Err(api.no_gateway("it took a dry run for a batch"));
+    };
+    let more = if said.is.more { " (and there are more that fit)" } else { "" };
+    let jobs = if accepted == 1 { "job" } else { "jobs" };
+    // The line stays open for the answer.
+    #[allow(clippy::print_stderr)]
+    {
+        eprint!("{} {accepted} {jobs}{more} for good? [y/N] ", action.word());
+    }
+    // Reading a line blocks; nothing else runs here.
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer)?;
+    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+}
+
+async fn send(api: &Api, query: &str, body: &Value, action: Action) -> anyhow::Result<Told<Batch>> {
+    let answer = api.post(&format!("/api/v1/batch{query}"), body).await?;
+    answer.told_that(|batch: &Batch| match batch.action == action.word() {
+        true => Ok(()),
+        false => Err(format!("an answer about {:?}", batch.action)),
+    })
 }
 
 fn body(action: Action, args: &BatchArgs) -> anyhow::Result<Value> {
@@ -151,51 +198,50 @@ fn ids(flag: &str, text: &str) -> anyhow::Result<Vec<String>> {
 }
 
 /// Asks the same again until every result is there: the same request is the same batch, and uses no more budget.
-async fn wait(api: &Api, body: &Value) -> anyhow::Result<Value> {
+async fn wait(api: &Api, body: &Value, action: Action) -> anyhow::Result<Told<Batch>> {
     let spinner = if std::io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
     spinner.enable_steady_tick(Duration::from_millis(100));
     spinner.set_message("waiting for all results");
     loop {
-        let answer = api.post("/api/v1/batch?wait=30", body).await?.good()?;
-        if answer["type"] == "batch_completed" {
-            spinner.finish_and_clear();
-            return Ok(answer);
-        }
-        if answer["workers_online"] == 0 {
-            spinner.set_message("waiting for a worker: none is online");
+        let said = send(api, &format!("?wait={}", HOLD.as_secs()), body, action).await?;
+        match said.is.state {
+            BatchState::Requested { workers_online, .. } => {
+                if workers_online == 0 {
+                    spinner.set_message("waiting for a worker: none is online");
+                }
+            }
+            _ => {
+                spinner.finish_and_clear();
+                return Ok(said);
+            }
         }
     }
 }
 
-fn print(answer: &Value, action: Action) {
-    let number = |name: &str| answer[name].as_u64().unwrap_or(0);
-    for item in answer["items"].as_array().into_iter().flatten() {
-        let (kind, id) = resource_of(item);
-        let text = |name: &str| item[name].as_str();
-        match (text("message").or(text("error")), text("status")) {
-            (Some(why), _) => println!("{kind} {id}: {why}"),
-            (None, Some(status)) => println!("{kind} {id} is {status}"),
-            (None, None) => println!("{kind} {id}"),
+fn print(said: &Batch, action: Action) {
+    for item in &said.items {
+        match (item.message.as_ref().or(item.error.as_ref()), &item.status) {
+            (Some(why), _) => say!("{}: {why}", item.subject),
+            (None, Some(status)) => say!("{} is {status}", item.subject),
+            (None, None) => say!("{}", item.subject),
         }
     }
-    let (word, total) = (action.word(), number("total"));
-    match answer["type"].as_str() {
-        Some("batch_preview") => {
-            println!("{word} would hit {} of {total}, for {} of your budget", number("accepted"), number("cost"));
+    let (word, total, refused) = (action.word(), said.total, said.refused);
+    match said.state {
+        BatchState::Preview { accepted, cost } => {
+            say!("{word} would hit {accepted} of {total}, for {cost} of your budget");
         }
-        Some("batch_completed") => {
-            let (succeeded, failed, refused) = (number("succeeded"), number("failed"), number("refused"));
-            println!("{word} of {total}: {succeeded} succeeded, {failed} failed, {refused} refused");
+        BatchState::Completed { succeeded, failed } => {
+            say!("{word} of {total}: {succeeded} succeeded, {failed} failed, {refused} refused");
         }
-        _ => {
-            let batch = answer["batch_id"].as_str().unwrap_or_default();
-            println!("{word} of {total}: {} accepted, {} refused, as {batch}", number("accepted"), number("refused"));
-            if answer["workers_online"] == 0 {
-                println!("No worker is online: the commands wait for one.");
+        BatchState::Requested { batch_id, accepted, workers_online } => {
+            say!("{word} of {total}: {accepted} accepted, {refused} refused, as {batch_id}");
+            if workers_online == 0 {
+                say!("No worker is online: the commands wait for one.");
             }
         }
     }
-    if answer["more"] == true {
-        println!("There are more that fit: run it again, with a --status that these have left.");
+    if said.more {
+        say!("There are more that fit: run it again, with a --status that these have left.");
     }
 }

@@ -5,7 +5,10 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::api::{Api, ApiArgs};
+use super::api::rows::{Added, Row};
+use super::api::{Api, ApiArgs, Place};
+use super::out::{self, say};
+use super::resources::is_of;
 use super::standing::standing;
 use super::usage;
 use crate::domain::ResourceId;
@@ -46,25 +49,33 @@ pub(super) fn jobs_of(file: &str) -> anyhow::Result<Vec<Value>> {
     Ok(values)
 }
 
-pub(super) async fn add(args: AddArgs) -> anyhow::Result<ExitCode> {
-    let jobs = Value::Array(jobs_of(&args.jobs)?);
-    let made = Api::new(&args.api)?.post(&format!("/api/v1/campaigns/{}/jobs", args.id), &jobs).await?.good()?;
+pub(super) async fn add(args: AddArgs, place: &Place) -> anyhow::Result<ExitCode> {
+    let jobs = jobs_of(&args.jobs)?;
+    let asked = jobs.len();
+    let api = Api::new(&args.api, place)?;
+    let answer = api.post(&format!("/api/v1/campaigns/{}/jobs", args.id), &Value::Array(jobs)).await?;
+    let made = answer.told_that(|made: &Added| match made.jobs.len() {
+        count if count == asked => Ok(()),
+        count => Err(format!("{count} jobs for {asked} that were sent")),
+    })?;
     if args.api.json {
-        println!("{made}")
+        out::json(&made.json)
     } else {
-        println!("{} jobs added to campaign {}", made["jobs"].as_array().map_or(0, Vec::len), args.id)
+        let jobs = if asked == 1 { "job" } else { "jobs" };
+        say!("{asked} {jobs} added to campaign {}", args.id)
     }
     Ok(ExitCode::SUCCESS)
 }
 
-pub(super) async fn close(args: CloseArgs) -> anyhow::Result<ExitCode> {
-    let row = Api::new(&args.api)?.post(&format!("/api/v1/campaigns/{}/close", args.id), &json!({})).await?.good()?;
+pub(super) async fn close(args: CloseArgs, place: &Place) -> anyhow::Result<ExitCode> {
+    let answer = Api::new(&args.api, place)?.post(&format!("/api/v1/campaigns/{}/close", args.id), &json!({})).await?;
+    let row = answer.told_that(|row: &Row| is_of(row, &args.id))?.json;
     if args.api.json {
-        println!("{row}")
+        out::json(&row)
     } else if row["status"] == "active" || row["status"] == "paused" {
-        println!("campaign {} is closed: it is completed when its jobs have ended", args.id)
+        say!("campaign {} is closed: it is completed when its jobs have ended", args.id)
     } else {
-        println!("campaign {} is {}", args.id, standing(&row))
+        say!("campaign {} is {}", args.id, standing(&row))
     }
     Ok(ExitCode::SUCCESS)
 }

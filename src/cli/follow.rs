@@ -9,20 +9,32 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
+use super::api::rows::Row;
 use super::api::{Api, Away};
-use crate::domain::{ResourceId, ResourceKind};
+use super::out::{self, say, tell};
+use super::resources::is_of;
+use crate::domain::{ResourceId, ResourceKind, printable};
 
 /// How long a gateway may be away: longer than a rolling restart takes, or a proxy to find another.
 const AWAY: Duration = Duration::from_secs(30);
 /// Between two tries to reach one.
 const AGAIN: Duration = Duration::from_millis(500);
 
+/// Longest silence on a socket: a gateway sends a ping every 30 s.
+const SILENCE: Duration = Duration::from_secs(75);
+
 /// Shows how far it is until it has ended; 0 if it completed.
-pub(super) async fn follow(api: &Api, kind: ResourceKind, id: &ResourceId, as_json: bool) -> anyhow::Result<ExitCode> {
-    let (mut shown, mut patience) = (Shown::new(as_json), Patience::default());
+pub(super) async fn follow(
+    api: &Api,
+    kind: ResourceKind,
+    id: &ResourceId,
+    as_json: bool,
+    mut patience: Patience,
+) -> anyhow::Result<ExitCode> {
+    let mut shown = Shown::new(kind, id, as_json);
     loop {
         match watch(api, kind, id, &mut shown, &mut patience).await {
-            Ok(row) => return Ok(shown.end(kind, id, &row)),
+            Ok(row) => return Ok(shown.end(&row)),
             Err(error) => {
                 shown.waits();
                 patience.bear(error).await?;
@@ -33,18 +45,28 @@ pub(super) async fn follow(api: &Api, kind: ResourceKind, id: &ResourceId, as_js
 
 /// With gateways that are away for a moment, while somebody waits.
 #[derive(Debug, Default)]
-pub(super) struct Patience(Option<Instant>);
+pub(super) struct Patience {
+    /// Since when none answers.
+    away: Option<Instant>,
+    /// None has ever answered: what is wrong then will not pass.
+    untried: bool,
+}
 
 impl Patience {
+    /// Where nothing was asked before.
+    pub(super) fn untried() -> Self {
+        Self { away: None, untried: true }
+    }
+
     /// One has answered.
     pub(super) fn renew(&mut self) {
-        self.0 = None;
+        *self = Self::default();
     }
 
     /// Waits before another try; gives the error back where trying again is no use, or has been for too long.
     pub(super) async fn bear(&mut self, error: anyhow::Error) -> anyhow::Result<()> {
-        let since = *self.0.get_or_insert_with(Instant::now);
-        if !error.is::<Away>() || since.elapsed() > AWAY {
+        let since = *self.away.get_or_insert_with(Instant::now);
+        if self.untried || !error.is::<Away>() || since.elapsed() > AWAY {
             return Err(error);
         }
         tokio::time::sleep(AGAIN).await;
@@ -57,20 +79,45 @@ async fn watch(
     api: &Api,
     kind: ResourceKind,
     id: &ResourceId,
-    shown: &mut Shown,
+    shown: &mut Shown<'_>,
     patience: &mut Patience,
 ) -> anyhow::Result<Value> {
     let (plural, word) = (kind.plural(), kind.word());
+    let path = format!("/api/v1/{plural}/{id}");
     let mut socket = api.socket(&format!("/api/v1/realtime/ws/{plural}/{id}")).await?;
     let mut row = Value::Null;
-    while let Some(Ok(message)) = socket.next().await {
-        let Message::Text(text) = message else { continue };
-        let Ok(message) = serde_json::from_str::<Value>(&text) else { continue };
-        let told = message["type"].as_str().and_then(|kind| kind.strip_prefix(word)).unwrap_or_default();
-        match told {
+    loop {
+        let longest = if row.is_null() { api.answer_timeout() } else { SILENCE };
+        let text = match tokio::time::timeout(longest, socket.next()).await {
+            Ok(Some(Ok(Message::Text(text)))) => text,
+            Ok(Some(Ok(Message::Binary(_)))) => return Err(api.no_gateway("it sends binary messages on its socket")),
+            Ok(Some(Ok(_))) => continue,
+            Ok(Some(Err(_)) | None) => break,
+            Err(_) if row.is_null() => {
+                let seconds = longest.as_secs();
+                return Err(api.no_gateway(&format!("it opened a WebSocket and told no state for {seconds} s")));
+            }
+            Err(_) => break,
+        };
+        let message = serde_json::from_str::<Value>(&text).unwrap_or_default();
+        let said = message["type"].as_str().unwrap_or_default();
+        match said.strip_prefix(word).unwrap_or_default() {
             "_snapshot" => {
+                let problem = match serde_json::from_value::<Row>(message.clone()) {
+                    Ok(read) => is_of(&read, id).err(),
+                    Err(error) => Some(error.to_string()),
+                };
+                if let Some(problem) = problem {
+                    return Err(api.no_gateway(&format!("the snapshot on its socket is none ({problem})")));
+                }
                 patience.renew();
                 row = message;
+            }
+            // A gateway says nothing else before the snapshot.
+            _ if row.is_null() && said == "subscribed" => continue,
+            _ if row.is_null() => {
+                let beginning: String = text.chars().take(80).collect();
+                return Err(api.no_gateway(&format!("on its socket it said {beginning}")));
             }
             // Only said while it is so.
             "_status" => {
@@ -82,13 +129,13 @@ async fn watch(
         }
         if matches!(row["status"].as_str(), Some("completed" | "failed" | "cancelled")) {
             // How it ended does not travel on the socket.
-            return api.get(&format!("/api/v1/{plural}/{id}")).await?.good();
+            return Ok(api.get(&path).await?.told_that(|row: &Row| is_of(row, id))?.json);
         }
         shown.update(&row);
     }
     // Closed: over plain HTTP it is said why, if there is more to it than a gateway that leaves.
-    api.get(&format!("/api/v1/{plural}/{id}")).await?.good()?;
-    Err(Away::closed().into())
+    api.get(&path).await?.told_that(|row: &Row| is_of(row, id))?;
+    Err(Away::closed())
 }
 
 fn merge(row: &mut Value, message: Value) {
@@ -99,55 +146,82 @@ fn merge(row: &mut Value, message: Value) {
 }
 
 /// What the user sees of it.
-struct Shown {
-    bar: ProgressBar,
+struct Shown<'a> {
+    kind: ResourceKind,
+    id: &'a ResourceId,
+    /// On a terminal.
+    bar: Option<ProgressBar>,
     as_json: bool,
     last: Value,
+    is_away: bool,
 }
 
-impl Shown {
-    fn new(as_json: bool) -> Self {
-        let bar = if std::io::stderr().is_terminal() { ProgressBar::new(100) } else { ProgressBar::hidden() };
-        bar.set_style(
-            ProgressStyle::with_template("{bar:40} {pos:>3}%  {msg}").unwrap_or_else(|_| ProgressStyle::default_bar()),
-        );
-        Self { bar, as_json, last: Value::Null }
+impl<'a> Shown<'a> {
+    fn new(kind: ResourceKind, id: &'a ResourceId, as_json: bool) -> Self {
+        let bar = std::io::stderr().is_terminal().then(|| ProgressBar::new(100));
+        if let Some(bar) = &bar {
+            let style = ProgressStyle::with_template("{bar:40} {pos:>3}%  {msg}");
+            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        }
+        Self { kind, id, bar, as_json, last: Value::Null, is_away: false }
     }
 
-    fn waits(&self) {
-        self.bar.set_message("no gateway answers; trying again");
+    fn waits(&mut self) {
+        match &self.bar {
+            Some(bar) => bar.set_message("no gateway answers; trying again"),
+            None if !self.is_away && !self.last.is_null() => tell!("no gateway answers; trying again"),
+            None => {}
+        }
+        self.is_away = true;
     }
 
     fn update(&mut self, row: &Value) {
-        self.bar.set_position(row["progress_percent"].as_u64().unwrap_or(0));
-        let (status, item) =
-            (row["status"].as_str().unwrap_or_default(), row["current_item"].as_str().unwrap_or_default());
+        self.is_away = false;
+        let text = |name: &str| row[name].as_str().unwrap_or_default();
+        let percent = row["progress_percent"].as_u64().unwrap_or(0);
         let desired = row["desired"].as_str().map(|d| format!(" (to be {d})")).unwrap_or_default();
-        self.bar.set_message(format!("{status}{desired}  {item}"));
+        if let Some(bar) = &self.bar {
+            bar.set_position(percent);
+            let words = format!("{}{desired}  {}", text("status"), text("current_item"));
+            bar.set_message(printable(&words).into_owned());
+        } else if !self.as_json && self.is_news(row) {
+            // On standard error: standard output has how it ended, and nothing else.
+            tell!("{} {} is {}{desired}, {percent}%", self.kind.word(), self.id, text("status"));
+        }
         self.print(row);
     }
 
+    fn is_news(&self, row: &Value) -> bool {
+        Self::essence(row) != self.last
+    }
+
+    /// What a change is a change of.
+    fn essence(row: &Value) -> Value {
+        json!([row["status"], row["progress_percent"], row["desired"]])
+    }
+
     fn print(&mut self, row: &Value) {
-        let now = json!([row["status"], row["progress_percent"], row["desired"]]);
-        if self.as_json && now != self.last {
+        if self.as_json && self.is_news(row) {
             let mut row = row.clone();
             // As `job show --json` prints it.
             if let Some(fields) = row.as_object_mut() {
                 fields.remove("type");
                 fields.retain(|name, value| name != "desired" || !value.is_null());
             }
-            println!("{row}");
+            out::json(&row);
         }
-        self.last = now;
+        self.last = Self::essence(row);
     }
 
-    fn end(&mut self, kind: ResourceKind, id: &ResourceId, row: &Value) -> ExitCode {
-        self.bar.finish_and_clear();
+    fn end(&mut self, row: &Value) -> ExitCode {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
         let status = row["status"].as_str().unwrap_or_default();
         self.print(row);
         if !self.as_json {
             let why = row["error_message"].as_str().map(|e| format!(": {e}")).unwrap_or_default();
-            println!("{} {id} {status}{why}", kind.word());
+            say!("{} {} {status}{why}", self.kind.word(), self.id);
         }
         if status == "completed" { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Subcommand;
 use secrecy::ExposeSecret;
 
+use super::out::say;
 use crate::broker::Broker;
 use crate::config::Settings;
 use crate::domain::{Resource, ResourceId, TenantId, UserId};
@@ -99,13 +100,14 @@ pub(super) async fn inspect(command: InspectCommand, settings: Settings) -> anyh
             continue;
         }
         is_empty = false;
-        println!("{title}\n  $ {redis_cli} {}", quoted(&command));
+        say!("{title}");
+        say!("  $ {redis_cli} {}", quoted(&command));
         for line in shown {
-            println!("  {line}");
+            say!("  {line}");
         }
     }
     if is_empty {
-        println!("Redis holds nothing of it.");
+        say!("Redis holds nothing of it.");
     }
     Ok(ExitCode::SUCCESS)
 }

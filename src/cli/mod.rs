@@ -1,19 +1,30 @@
-//! The command line: one file for each subcommand.
+//! The command line: one file for each subcommand. What they print goes through [`out`].
+
+#![warn(clippy::print_stdout, clippy::print_stderr)]
 
 mod api;
 mod audit;
 mod audit_verify;
 mod batch;
+// Its tables have no foreign text in them.
+#[allow(clippy::print_stdout, clippy::print_stderr)]
 mod bench;
 mod campaign_jobs;
+mod control;
 mod descriptors;
 mod dev;
 mod follow;
 mod inspect;
+mod lists;
+#[allow(clippy::print_stdout, clippy::print_stderr)]
+mod out;
 mod people;
 mod queue;
 mod resources;
+// The output of the program that it runs passes through as it is.
+#[allow(clippy::print_stdout, clippy::print_stderr)]
 pub mod run;
+#[allow(clippy::print_stdout, clippy::print_stderr)]
 mod run_output;
 mod schedule;
 mod serve;
@@ -23,10 +34,13 @@ mod watch;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use api::Place;
+use dev::Kept;
+use out::tell;
+
 use clap::{Parser, Subcommand};
 
 use crate::config::{self, Settings};
-use crate::domain::ResourceKind;
 
 /// Live control of long-running jobs and campaigns: pause, resume and cancel real work, and hear what happened.
 #[derive(Debug, Parser)]
@@ -39,6 +53,10 @@ pub struct Cli {
     /// A file of settings (TOML), over the defaults. See config/default.toml for every key.
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// The folder of a `wheelhouse dev`: where it keeps everything, and which one other commands work with. .wheelhouse
+    /// where none is given.
+    #[arg(long, global = true, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
     /// One setting, over everything else: --set limits.commands_per_minute=60
     #[arg(long = "set", global = true, value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -59,9 +77,11 @@ enum Command {
     /// Print a signed token.
     Token(people::TokenArgs),
     /// Give a user permissions; in force everywhere when it returns.
-    Grant(people::PermissionArgs),
+    Grant(people::GrantArgs),
+    /// List who holds which permissions.
+    Grants(people::GrantsArgs),
     /// Take permissions from a user; in force everywhere when it returns.
-    Revoke(people::PermissionArgs),
+    Revoke(people::RevokeArgs),
     /// Run any program as a job under live control.
     Run(run::RunArgs),
     /// Submit, list, watch and control jobs through a gateway.
@@ -100,8 +120,19 @@ impl Command {
     fn takes_dev(&self) -> bool {
         matches!(
             self,
-            Self::Token(_) | Self::Grant(_) | Self::Revoke(_) | Self::Run(_) | Self::Inspect(_) | Self::Audit(_)
+            Self::Token(_)
+                | Self::Grant(_)
+                | Self::Grants(_)
+                | Self::Revoke(_)
+                | Self::Run(_)
+                | Self::Inspect(_)
+                | Self::Audit(_)
         )
+    }
+
+    /// Whether it asks a gateway, and so finds its way by itself.
+    fn asks_gateway(&self) -> bool {
+        matches!(self, Self::Job(_) | Self::Campaign(_) | Self::Batch(_) | Self::Schedule(_) | Self::Queue(_))
     }
 }
 
@@ -120,7 +151,7 @@ pub async fn run(cli: Cli) -> ExitCode {
         Err(error) => error,
     };
     // One line, whatever the depth of the error.
-    eprintln!("wheelhouse: {done:#}");
+    tell!("{done:#}");
     if done.is::<Usage>() || done.is::<config::SettingError>() { ExitCode::from(2) } else { ExitCode::FAILURE }
 }
 
@@ -134,22 +165,28 @@ fn usage(text: impl Into<String>) -> anyhow::Error {
     Usage(text.into()).into()
 }
 
-/// The resource that an object of the API is about: `job` or `campaign`, and its id.
-fn resource_of(row: &serde_json::Value) -> (&'static str, &str) {
-    let find = |kind: ResourceKind| row[kind.id_field()].as_str().map(|id| (kind.word(), id));
-    ResourceKind::ALL.into_iter().find_map(find).unwrap_or_default()
-}
-
-/// An object's fields, a line each, but those that are null: these first, then the rest.
-fn print_fields(row: &serde_json::Value, first: &[&str]) {
-    let Some(fields) = row.as_object() else { return };
-    let rest = fields.keys().map(String::as_str).filter(|name| !first.contains(name));
-    for name in first.iter().copied().chain(rest) {
-        if let Some(value) = fields.get(name).filter(|value| !value.is_null()) {
-            println!("{name:<17} {}", value.as_str().map_or_else(|| value.to_string(), str::to_owned));
-        }
+/// The file of settings to take: the one that is named, else that of a `wheelhouse dev` which runs.
+fn settings_file(cli: &Cli, overrides: &config::Overrides) -> anyhow::Result<Option<PathBuf>> {
+    let is_dev = matches!(cli.command, Command::Dev(_));
+    if cli.config.is_some() && cli.data_dir.is_some() && !is_dev {
+        return Err(usage("--config and --data-dir each say what to work with: give one of them"));
+    }
+    let beside_dev = cli.command.takes_dev() && !is_told_where(overrides);
+    if cli.config.is_some() || is_dev || cli.command.asks_gateway() || !(beside_dev || cli.data_dir.is_some()) {
+        return Ok(cli.config.clone());
+    }
+    let folder = cli.data_dir.as_deref().unwrap_or(Path::new(dev::FOLDER));
+    match (dev::running(folder), dev::kept(folder)) {
+        (Some(file), _) => Ok(Some(file)),
+        (None, Kept::Stopped | Kept::Never) if cli.data_dir.is_some() => Err(dev::not_running(folder)),
+        // A database of one's own in this folder is what is meant then.
+        (None, Kept::Stopped) if !Path::new(OWN_DATABASE).exists() => Err(dev::not_running(folder)),
+        _ => Ok(None),
     }
 }
+
+/// Where `database.url` leads by default.
+const OWN_DATABASE: &str = "wheelhouse.db";
 
 async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     let mut overrides = config::Overrides::new();
@@ -164,23 +201,24 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         overrides.extend(args.overrides());
     }
     // Beside a `wheelhouse dev` in this folder, what is to work on its Redis and database finds them by itself.
-    let beside_dev = cli.config.is_none() && cli.command.takes_dev() && !is_told_where(&overrides);
-    let file = if beside_dev { dev::running(Path::new(dev::FOLDER)) } else { cli.config };
+    let file = settings_file(&cli, &overrides)?;
+    let place = Place { config: cli.config, data_dir: cli.data_dir, overrides: overrides.clone() };
     let settings = || -> anyhow::Result<Settings> { Ok(config::load(file.as_deref(), overrides.clone())?) };
     match cli.command {
-        Command::Dev(args) => dev::dev(args, file, overrides).await,
+        Command::Dev(args) => dev::dev(args, place.folder(), file, overrides).await,
         Command::Gateway(_) => serve::gateway(settings()?).await,
         Command::Worker => serve::worker(settings()?).await,
         Command::Migrate => serve::migrate(settings()?).await,
         Command::Token(args) => people::token(&args, &settings()?),
-        Command::Grant(args) => people::grant(args, settings()?).await,
+        Command::Grant(args) => people::grant(args, settings).await,
+        Command::Grants(args) => people::grants(args, settings()?).await,
         Command::Revoke(args) => people::revoke(args, settings()?).await,
         Command::Run(args) => run::run(args, settings()?).await,
-        Command::Job(command) => resources::job(command).await,
-        Command::Campaign(command) => resources::campaign(command).await,
-        Command::Batch(command) => batch::batch(command).await,
-        Command::Schedule(command) => schedule::schedule(command).await,
-        Command::Queue(command) => queue::queue(command).await,
+        Command::Job(command) => resources::job(command, &place).await,
+        Command::Campaign(command) => resources::campaign(command, &place).await,
+        Command::Batch(command) => batch::batch(command, &place).await,
+        Command::Schedule(command) => schedule::schedule(command, &place).await,
+        Command::Queue(command) => queue::queue(command, &place).await,
         Command::Inspect(command) => inspect::inspect(command, settings()?).await,
         Command::Audit(args) => audit::audit(args, settings()?).await,
         Command::Bench(command) => bench::bench(command, settings).await,

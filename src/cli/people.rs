@@ -1,17 +1,18 @@
-//! `wheelhouse token`, `grant`, `revoke`: who may come in, and what they may do.
+//! `wheelhouse token`, `grant`, `grants`, `revoke`: who may come in, and what they may do.
 
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
+use serde_json::json;
 
+use super::out::{self, say, tell};
 use super::usage;
 use crate::auth::{self, Claims};
 use crate::broker::Broker;
 use crate::config::Settings;
-use crate::domain::permission::is_grantable;
-use crate::domain::{TenantId, UserId};
-use crate::store::Store;
+use crate::domain::{TenantId, UserId, permission};
+use crate::store::{Granted, Store};
 
 /// What the token says.
 #[derive(Debug, Args)]
@@ -31,18 +32,41 @@ pub(super) struct TokenArgs {
     permissions: Option<Vec<String>>,
 }
 
-/// Whose permissions.
+/// What is granted to whom.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Permissions: jobs.read, jobs.create, jobs.cancel, jobs.pause, jobs.resume, campaigns.…, audit.read, or patterns: 'jobs.*', '*'"
-)]
-pub(super) struct PermissionArgs {
+#[command(after_help = "Example: wheelhouse grant --user ann@example.com jobs.read 'campaigns.*'")]
+pub(super) struct GrantArgs {
+    /// Print every permission and pattern that there is, and change nothing.
+    #[arg(long, conflicts_with_all = ["user", "permissions"])]
+    list: bool,
+    /// The user.
+    #[arg(long, required_unless_present = "list")]
+    user: Option<UserId>,
+    /// One or more permissions or patterns (quote the star); `grant --list` prints them all.
+    #[arg(required_unless_present = "list", value_name = "PERMISSION")]
+    permissions: Vec<String>,
+}
+
+/// What is taken from whom.
+#[derive(Debug, Args)]
+pub(super) struct RevokeArgs {
     /// The user.
     #[arg(long)]
     user: UserId,
-    /// One or more permissions or patterns (quote the star).
+    /// One or more permissions or patterns, as `wheelhouse grants` prints them (quote the star).
     #[arg(required = true, value_name = "PERMISSION")]
     permissions: Vec<String>,
+}
+
+/// Whose permissions are listed.
+#[derive(Debug, Args)]
+pub(super) struct GrantsArgs {
+    /// Only this user's.
+    #[arg(long)]
+    user: Option<UserId>,
+    /// One JSON object a line, for scripts.
+    #[arg(long)]
+    json: bool,
 }
 
 /// `90s`, `15m`, `1h`, `7d`; a bare number is seconds.
@@ -63,41 +87,87 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 }
 
 pub(super) fn token(args: &TokenArgs, settings: &Settings) -> anyhow::Result<ExitCode> {
+    known_only(args.permissions.iter().flatten())?;
     let claims = Claims {
         user: args.user.clone(),
         tenant: args.tenant.clone(),
         ttl: args.ttl,
         permissions: args.permissions.clone(),
     };
-    println!("{}", auth::sign(&settings.auth, &claims)?);
+    say!("{}", auth::sign(&settings.auth, &claims)?);
     Ok(ExitCode::SUCCESS)
 }
 
-pub(super) async fn grant(args: PermissionArgs, settings: Settings) -> anyhow::Result<ExitCode> {
-    change(args, settings, true).await
+pub(super) async fn grant(
+    args: GrantArgs,
+    settings: impl FnOnce() -> anyhow::Result<Settings>,
+) -> anyhow::Result<ExitCode> {
+    let Some(user) = args.user.filter(|_| !args.list) else {
+        for permission in permission::known() {
+            say!("{permission}");
+        }
+        return Ok(ExitCode::SUCCESS);
+    };
+    known_only(&args.permissions)?;
+    let (store, broker) = open(&settings()?).await?;
+    let version = store.grant(&user, &args.permissions).await?;
+    invalidate(&broker, &user, version).await?;
+    say!("Granted to {user}: {}", args.permissions.join(", "));
+    Ok(ExitCode::SUCCESS)
 }
 
-pub(super) async fn revoke(args: PermissionArgs, settings: Settings) -> anyhow::Result<ExitCode> {
-    change(args, settings, false).await
-}
-
-async fn change(args: PermissionArgs, settings: Settings, grant: bool) -> anyhow::Result<ExitCode> {
-    if let Some(odd) = args.permissions.iter().find(|p| !is_grantable(p)) {
+/// Also what is not known here: an older version may have granted it.
+pub(super) async fn revoke(args: RevokeArgs, settings: Settings) -> anyhow::Result<ExitCode> {
+    if let Some(odd) = args.permissions.iter().find(|p| !permission::is_well_formed(p)) {
         return Err(usage(format!(
-            "{odd:?} is no permission: write area.verb like jobs.cancel, a pattern like 'jobs.*', or '*'"
+            "{odd:?} is no permission: `wheelhouse grants --user {}` prints what is held",
+            args.user
         )));
     }
-    let (store, broker) = (Store::open_migrated(&settings.database).await?, Broker::connect(&settings.redis).await?);
-    let version = if grant {
-        store.grant(&args.user, &args.permissions).await?
-    } else {
-        store.revoke(&args.user, &args.permissions).await?
-    };
-    // Before returning: from here on no gateway believes what it read earlier.
-    broker.invalidate_permissions(&args.user, version).await?;
-    let done = if grant { "Granted to" } else { "Revoked from" };
-    println!("{done} {}: {}", args.user, args.permissions.join(", "));
+    let (store, broker) = open(&settings).await?;
+    let version = store.revoke(&args.user, &args.permissions).await?;
+    invalidate(&broker, &args.user, version).await?;
+    say!("Revoked from {}: {}", args.user, args.permissions.join(", "));
     Ok(ExitCode::SUCCESS)
+}
+
+pub(super) async fn grants(args: GrantsArgs, settings: Settings) -> anyhow::Result<ExitCode> {
+    let store = Store::open_migrated(&settings.database).await?;
+    let granted = store.grants(args.user.as_ref()).await?;
+    if args.json {
+        for Granted { user, permission, role } in granted {
+            out::json(&json!({ "user_id": user, "permission": permission, "role": role }));
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    if granted.is_empty() {
+        tell!("nobody asked for holds any permission");
+    }
+    let known = permission::known();
+    for Granted { user, permission, role } in granted {
+        let by = role.map(|role| format!("  by role {role}")).unwrap_or_default();
+        let odd = if known.contains(&permission) { "" } else { "  (unknown: it grants nothing)" };
+        say!("{user}  {permission}{by}{odd}");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A misspelt permission would be kept, and would allow nothing.
+fn known_only<'a>(permissions: impl IntoIterator<Item = &'a String>) -> anyhow::Result<()> {
+    let known = permission::known();
+    match permissions.into_iter().find(|permission| !known.contains(permission)) {
+        Some(odd) => Err(usage(format!("{odd:?} is no permission; there are {}", known.join(", ")))),
+        None => Ok(()),
+    }
+}
+
+async fn open(settings: &Settings) -> anyhow::Result<(Store, Broker)> {
+    Ok((Store::open_migrated(&settings.database).await?, Broker::connect(&settings.redis).await?))
+}
+
+/// Before returning: from here on no gateway believes what it read earlier.
+async fn invalidate(broker: &Broker, user: &UserId, version: i64) -> anyhow::Result<()> {
+    Ok(broker.invalidate_permissions(user, version).await?)
 }
 
 #[cfg(test)]

@@ -5,9 +5,11 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::api::{Api, ApiArgs};
-use super::resource_of;
-use crate::domain::CommandId;
+use super::api::rows::{Commanded, Dropped, FailedRow};
+use super::api::{Api, ApiArgs, Place};
+use super::lists::List;
+use super::out::{self, say};
+use crate::domain::{Action, CommandId};
 
 /// What to do with them. The newest 1,000 of the last week are kept.
 #[derive(Debug, Subcommand)]
@@ -25,9 +27,9 @@ pub(super) enum QueueCommand {
 pub(super) struct FailedArgs {
     /// Only this one, with all there is to know.
     id: Option<CommandId>,
-    /// At most so many.
-    #[arg(long, default_value_t = 50)]
-    limit: u32,
+    /// At most so many; all where none is given, but with --json the first 50 (`next` in it leads to the others).
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    limit: Option<u32>,
     #[command(flatten)]
     api: ApiArgs,
 }
@@ -41,51 +43,54 @@ pub(super) struct OneArgs {
     api: ApiArgs,
 }
 
-pub(super) async fn queue(command: QueueCommand) -> anyhow::Result<ExitCode> {
+pub(super) async fn queue(command: QueueCommand, place: &Place) -> anyhow::Result<ExitCode> {
     match command {
         QueueCommand::Failed(FailedArgs { id: Some(id), api, .. }) => {
-            let row = Api::new(&api)?.get(&format!("/api/v1/queue/failed/{id}")).await?.good()?;
+            let answer = Api::new(&api, place)?.get(&format!("/api/v1/queue/failed/{id}")).await?;
+            let row = answer.told_that(|row: &FailedRow| is_of(row.command_id, id))?.json;
             if api.json {
-                println!("{row}");
+                out::json(&row);
             } else {
-                super::print_fields(&row, &[]);
+                out::fields(&row, &[]);
             }
         }
         QueueCommand::Failed(args) => {
-            let body = Api::new(&args.api)?.get(&format!("/api/v1/queue/failed?limit={}", args.limit)).await?.good()?;
-            if args.api.json {
-                println!("{body}");
-                return Ok(ExitCode::SUCCESS);
-            }
-            for row in body["failed"].as_array().into_iter().flatten() {
-                let word = |name: &str| row[name].as_str().unwrap_or_default();
-                let (kind, id) = resource_of(row);
-                println!(
-                    "{}  {}  {:<6}  {kind} {id}  by {}: {}",
-                    word("command_id"),
-                    word("failed_at"),
-                    word("action"),
-                    word("user_id"),
-                    word("error")
-                );
-            }
+            let list = List { path: "/api/v1/queue/failed", name: "failed", limit: args.limit };
+            let header = ["COMMAND", "FAILED", "ACTION", "OF", "WHY"];
+            let api = Api::new(&args.api, place)?;
+            return list
+                .print(&api, &args.api, &header, |row: &FailedRow, _| {
+                    let (at, why) = (out::time(&row.failed_at), format!("by {}: {}", row.user_id, row.error));
+                    vec![row.command_id.to_string(), at, format!("{:<6}", row.action), row.subject.to_string(), why]
+                })
+                .await;
         }
         QueueCommand::Requeue(OneArgs { id, api }) => {
-            let body = Api::new(&api)?.post(&format!("/api/v1/queue/failed/{id}/requeue"), &json!({})).await?.good()?;
+            let answer = Api::new(&api, place)?.post(&format!("/api/v1/queue/failed/{id}/requeue"), &json!({})).await?;
+            let said = answer.told_that(|said: &Commanded| {
+                let known = Action::ALL.into_iter().any(|action| said.step(action).is_ok());
+                if known { Ok(()) } else { Err(format!("an answer of type {:?}", said.kind)) }
+            })?;
             if api.json {
-                println!("{body}");
+                out::json(&said.json);
             } else {
-                println!("accepted again as {}", body["command_id"].as_str().unwrap_or_default());
+                say!("accepted again as {}", said.is.command_id);
             }
         }
         QueueCommand::Drop(OneArgs { id, api }) => {
-            let body = Api::new(&api)?.delete(&format!("/api/v1/queue/failed/{id}")).await?.good()?;
+            let answer = Api::new(&api, place)?.delete(&format!("/api/v1/queue/failed/{id}")).await?;
+            let gone = answer.told_that(|gone: &Dropped| is_of(gone.dropped, id))?;
             if api.json {
-                println!("{body}");
+                out::json(&gone.json);
             } else {
-                println!("{id} is forgotten");
+                say!("{id} is forgotten");
             }
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether an answer is about the command that was asked for.
+fn is_of(answered: CommandId, asked: CommandId) -> Result<(), String> {
+    if answered == asked { Ok(()) } else { Err(format!("an answer about {answered}")) }
 }

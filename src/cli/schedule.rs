@@ -3,9 +3,11 @@
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
+use serde_json::Value;
 
-use super::api::{Api, ApiArgs};
-use super::resource_of;
+use super::api::rows::{self, ScheduleRow, Withdrawn};
+use super::api::{Api, ApiArgs, Place};
+use super::out::{self, say};
 use crate::domain::CommandId;
 
 /// What to do with them. `wheelhouse job cancel ID --in 8h` makes one.
@@ -33,34 +35,34 @@ pub(super) struct RmArgs {
     api: ApiArgs,
 }
 
-pub(super) async fn schedule(command: ScheduleCommand) -> anyhow::Result<ExitCode> {
+pub(super) async fn schedule(command: ScheduleCommand, place: &Place) -> anyhow::Result<ExitCode> {
     match command {
         ScheduleCommand::Ls(args) => {
-            let body = Api::new(&args.api)?.get("/api/v1/schedules").await?.good()?;
+            let answer = Api::new(&args.api, place)?.get("/api/v1/schedules").await?;
+            let mut page = None;
+            let told = answer.told_that(|json: &Value| {
+                rows::page::<ScheduleRow>(json, "schedules", false).map(|read| page = Some(read))
+            })?;
             if args.api.json {
-                println!("{body}");
+                out::json(&told.json);
                 return Ok(ExitCode::SUCCESS);
             }
-            for row in body["schedules"].as_array().into_iter().flatten() {
-                let word = |name: &str| row[name].as_str().unwrap_or_default();
-                let why = row["reason"].as_str().map(|reason| format!("  ({reason})")).unwrap_or_default();
-                let (kind, id) = resource_of(row);
-                println!(
-                    "{}  {}  {:<6}  {kind} {id}  by {}{why}",
-                    word("schedule_id"),
-                    word("run_at"),
-                    word("action"),
-                    word("user_id")
-                );
+            for (row, _) in page.into_iter().flat_map(|page| page.rows) {
+                let why = row.reason.map(|reason| format!("  ({reason})")).unwrap_or_default();
+                let (id, at) = (row.schedule_id, out::time(&row.run_at));
+                say!("{id}  {at}  {:<6}  {}  by {}{why}", row.action, row.subject, row.user_id);
             }
         }
         ScheduleCommand::Rm(args) => {
-            let body = Api::new(&args.api)?.delete(&format!("/api/v1/schedules/{}", args.id)).await?.good()?;
+            let answer = Api::new(&args.api, place)?.delete(&format!("/api/v1/schedules/{}", args.id)).await?;
+            let taken = answer.told_that(|taken: &Withdrawn| match taken.kind.as_str() {
+                "schedule_withdrawn" if taken.schedule_id == args.id => Ok(()),
+                other => Err(format!("an answer of type {other:?} about {}", taken.schedule_id)),
+            })?;
             if args.api.json {
-                println!("{body}");
+                out::json(&taken.json);
             } else {
-                let (kind, id) = resource_of(&body);
-                println!("{} of {kind} {id} will not run", body["action"].as_str().unwrap_or_default());
+                say!("{} of {} will not run", taken.is.action, taken.is.subject);
             }
         }
     }

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Args;
 
+use super::out::say;
 use crate::config::{Overrides, Settings};
 use crate::store::Store;
 use crate::worker::signals::stop_signals;
@@ -71,9 +72,9 @@ async fn run_worker(builder: work::WorkerBuilder) -> anyhow::Result<ExitCode> {
 pub(super) async fn migrate(settings: Settings) -> anyhow::Result<ExitCode> {
     let store = Store::open(&settings.database).await?;
     match store.migrate().await? {
-        0 => println!("The database is up to date."),
-        1 => println!("Applied 1 migration."),
-        many => println!("Applied {many} migrations."),
+        0 => say!("The database is up to date."),
+        1 => say!("Applied 1 migration."),
+        many => say!("Applied {many} migrations."),
     }
     Ok(ExitCode::SUCCESS)
 }

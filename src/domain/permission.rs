@@ -9,6 +9,7 @@ pub struct Permission(String);
 impl Permission {
     /// `jobs.cancel`, `campaigns.read`, …
     pub fn of(kind: ResourceKind, verb: &str) -> Self {
+        debug_assert!(VERBS.contains(&verb), "nobody could be granted {verb}: it belongs into VERBS");
         Self(format!("{}.{verb}", kind.plural()))
     }
 
@@ -54,8 +55,26 @@ pub struct PermissionSet {
     pub held: Vec<String>,
 }
 
-/// Whether a text can be granted: `area.verb`, `area.*` or `*`, lower-case letters, digits and `_`.
-pub fn is_grantable(text: &str) -> bool {
+/// What may be done to jobs and to campaigns.
+const VERBS: [&str; 5] = ["read", "create", "cancel", "pause", "resume"];
+
+/// Everything that can be granted and means something: each permission, each area's pattern, and `*`.
+pub fn known() -> Vec<String> {
+    let mut all = Vec::new();
+    for kind in ResourceKind::ALL {
+        all.extend(VERBS.iter().map(|verb| Permission::of(kind, verb).0));
+    }
+    all.push(Permission::read_audit().0);
+    let mut areas: Vec<String> = all.iter().filter_map(|one| Some(format!("{}.*", one.split_once('.')?.0))).collect();
+    areas.dedup();
+    all.extend(areas);
+    all.push("*".to_owned());
+    all
+}
+
+/// Whether a text has the form of a permission or a pattern: `area.verb`, `area.*` or `*`, lower-case letters, digits and
+/// `_`. Another version, or plain SQL, may have granted one that is not [`known`] here.
+pub fn is_well_formed(text: &str) -> bool {
     let word = |w: &str| {
         !w.is_empty() && w.len() <= 64 && w.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
     };
@@ -80,12 +99,32 @@ mod tests {
     }
 
     #[test]
-    fn only_permissions_and_patterns_can_be_granted() {
-        for good in ["*", "jobs.*", "jobs.cancel", "campaigns.read"] {
-            assert!(is_grantable(good), "{good}");
+    fn only_permissions_and_patterns_are_well_formed() {
+        for good in ["*", "jobs.*", "jobs.cancel", "campaigns.read", "jobs.fly"] {
+            assert!(is_well_formed(good), "{good}");
         }
         for bad in ["", "jobs", "jobs.", ".read", "*.read", "Jobs.read", "jobs.re ad", "jobs.a.b"] {
-            assert!(!is_grantable(bad), "{bad}");
+            assert!(!is_well_formed(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn every_permission_that_anything_needs_is_known() {
+        let known = known();
+        let kinds = ResourceKind::ALL.into_iter();
+        let mut needed: Vec<Permission> =
+            kinds.flat_map(|kind| super::super::Action::ALL.map(|action| action.permission(kind))).collect();
+        needed.extend(ResourceKind::ALL.map(Permission::read));
+        needed.extend(ResourceKind::ALL.map(Permission::create));
+        needed.push(Permission::read_audit());
+        for permission in &needed {
+            for grant in permission.granted_by() {
+                assert!(known.contains(&grant), "{grant} cannot be granted");
+            }
+        }
+        for grant in &known {
+            assert!(is_well_formed(grant), "{grant}");
+            assert!(needed.iter().any(|permission| permission.granted_by().contains(grant)), "{grant} grants nothing");
         }
     }
 }

@@ -35,6 +35,7 @@ pub use announcements::{About, Announcement};
 pub use campaigns::Closed;
 pub use error::StoreError;
 pub use failed_items::FAILED_ITEMS_KEPT;
+pub use permissions::Granted;
 pub use types::*;
 pub use upkeep::Upkeep;
 

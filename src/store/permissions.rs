@@ -1,8 +1,20 @@
 //! Who may do what: direct permissions and roles, with a version that grows with every change.
 
+use super::sql::Row;
 use super::{Store, StoreError};
 use crate::domain::PermissionSet;
 use crate::domain::UserId;
+
+/// One permission or pattern that a user holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Granted {
+    /// Who.
+    pub user: String,
+    /// What.
+    pub permission: String,
+    /// The role through which; none if directly.
+    pub role: Option<String>,
+}
 
 impl Store {
     /// A user's permissions and patterns, direct and by role, with the version, in one snapshot.
@@ -26,6 +38,26 @@ impl Store {
             set.held.extend(row.text("permission")?);
         }
         Ok(set)
+    }
+
+    /// Who holds what and through which role, by user; of one user where one is named.
+    pub async fn grants(&self, user: Option<&UserId>) -> Result<Vec<Granted>, StoreError> {
+        let (only, values) = match user {
+            Some(user) => ("WHERE user_id = $1", vec![user.as_str().into()]),
+            None => ("", Vec::new()),
+        };
+        let text = format!(
+            "SELECT user_id, permission, role FROM (
+               SELECT user_id, permission, NULL AS role FROM user_permissions
+               UNION ALL SELECT ur.user_id, rp.permission, ur.role_id AS role
+                 FROM user_roles ur JOIN role_permissions rp ON rp.role_id = ur.role_id) held
+             {only} ORDER BY user_id, permission, role"
+        );
+        let found = self.database.read().await?.rows(&text, &values).await?;
+        let granted = |row: &Row| {
+            Ok(Granted { user: row.needed("user_id")?, permission: row.needed("permission")?, role: row.text("role")? })
+        };
+        found.iter().map(granted).collect()
     }
 
     /// The version: grows with every change of any permission, also by plain SQL.

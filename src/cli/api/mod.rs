@@ -1,12 +1,23 @@
 //! A gateway's HTTP API, from a shell.
+//!
+//! - [`place`] finds the gateway's address and the token for it.
+//! - [`tls`] decides which certificates are believed, and says in words why a connection failed.
+//! - [`answer`] decides whether an answer is a gateway's at all.
+//! - [`rows`] has the shape that each answer must have.
+
+mod answer;
+mod place;
+pub(super) mod rows;
+mod tls;
 
 use std::fmt;
-use std::path::Path;
+use std::path::PathBuf;
+use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use bytes::Bytes;
 use clap::Args;
-use http_body_util::{BodyExt, Full};
+use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::upgrade::Upgraded;
 use hyper::{Method, Request, Response, StatusCode, header, http};
@@ -20,7 +31,10 @@ use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
-use super::usage;
+pub(super) use answer::{Answer, Told};
+pub(super) use place::Place;
+
+use super::people::duration;
 
 /// Which gateway, and as whom. Where neither is given, a `wheelhouse dev` in this folder is taken.
 #[derive(Debug, Clone, Args)]
@@ -31,43 +45,45 @@ pub(super) struct ApiArgs {
     /// The token, as `wheelhouse token` prints it.
     #[arg(long, env = "WHEELHOUSE_TOKEN", hide_env_values = true)]
     token: Option<String>,
-    /// The data folder of the `wheelhouse dev` to use.
-    #[arg(long, default_value = ".wheelhouse", value_name = "DIR")]
-    data_dir: String,
+    /// A PEM file: the authority that signed the gateway's certificate, or a self-signed certificate itself. Without it
+    /// SSL_CERT_FILE and SSL_CERT_DIR are taken, else the public authorities.
+    #[arg(long, env = "WHEELHOUSE_CA_FILE", value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+    /// Longest wait for an answer of the gateway: 15s, 2m.
+    #[arg(long, env = "WHEELHOUSE_ANSWER_TIMEOUT", value_name = "TIME", default_value = "40s", value_parser = duration)]
+    answer_timeout: Duration,
     /// Print JSON, for scripts.
     #[arg(long)]
     pub json: bool,
 }
+
+/// How long a gateway is asked to hold an answer until a result is there.
+pub(super) const HOLD: Duration = Duration::from_secs(30);
+/// Longest wait for a connection.
+const CONNECT: Duration = Duration::from_secs(10);
 
 /// A gateway's HTTP API.
 pub(super) struct Api {
     base: String,
     token: String,
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
-}
-
-/// What a gateway answered.
-pub(super) struct Answer {
-    pub status: StatusCode,
-    pub body: Value,
+    answer_timeout: Duration,
 }
 
 impl Api {
-    pub(super) fn new(args: &ApiArgs) -> anyhow::Result<Self> {
-        let kept = |name: &str| -> Option<String> {
-            let text = std::fs::read_to_string(Path::new(&args.data_dir).join(name)).ok()?;
-            Some(text.trim().to_owned())
-        };
-        let base = args.url.clone().or_else(|| kept("url")).unwrap_or_else(|| "http://127.0.0.1:8000".to_owned());
-        let token = args.token.clone().or_else(|| kept("token")).ok_or_else(|| {
-            usage("no token: pass --token or set WHEELHOUSE_TOKEN (wheelhouse token --user U --tenant T prints one)")
-        })?;
-        if !base.starts_with("http://") && !base.starts_with("https://") {
-            return Err(usage(format!("--url {base}: write it as http://HOST:PORT or https://HOST")));
-        }
-        let connector = HttpsConnectorBuilder::new().with_webpki_roots().https_or_http().enable_http1().build();
+    pub(super) fn new(args: &ApiArgs, place: &Place) -> anyhow::Result<Self> {
+        let (base, token) = place.gateway(args.url.as_deref(), args.token.as_deref())?;
+        let is_tls = base.starts_with("https://");
+        let mut http = HttpConnector::new();
+        http.enforce_http(false);
+        http.set_connect_timeout(Some(CONNECT));
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(tls::config(args.ca_file.as_deref(), is_tls)?)
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(http);
         let client = Client::builder(TokioExecutor::new()).build(connector);
-        Ok(Self { base: base.trim_end_matches('/').to_owned(), token, client })
+        Ok(Self { base, token, client, answer_timeout: args.answer_timeout })
     }
 
     pub(super) async fn get(&self, path: &str) -> anyhow::Result<Answer> {
@@ -82,6 +98,11 @@ impl Api {
         self.ask(Method::DELETE, path, None).await
     }
 
+    /// Longest wait for what a gateway sends unasked at once, as the first messages on a socket.
+    pub(super) fn answer_timeout(&self) -> Duration {
+        self.answer_timeout
+    }
+
     /// Opens a socket; a refusal is an error in the gateway's words.
     pub(super) async fn socket(&self, path: &str) -> anyhow::Result<WebSocketStream<TokioIo<Upgraded>>> {
         let key = generate_key();
@@ -91,23 +112,32 @@ impl Api {
             .header(header::CONNECTION, "Upgrade")
             .header(header::SEC_WEBSOCKET_VERSION, "13")
             .header(header::SEC_WEBSOCKET_KEY, &key);
-        let answer = self.send(request, Bytes::new()).await?;
+        let answer = self.send(request, Bytes::new(), self.answer_timeout).await?;
         if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
-            Answer::read(answer).await?.good()?;
-            bail!("what answers at {} is no gateway", self.base);
+            let answer = Answer::read(answer, &self.base, self.answer_timeout).await?;
+            let problem = answer.is_no_gateway("it opened no WebSocket");
+            answer.good()?;
+            return Err(problem);
         }
         let accepted = answer.headers().get(header::SEC_WEBSOCKET_ACCEPT).map(|value| value.as_bytes().to_owned());
         if accepted.as_deref() != Some(derive_accept_key(key.as_bytes()).as_bytes()) {
-            bail!("what answers at {} is no gateway", self.base);
+            return Err(self.no_gateway("it opened a WebSocket with a wrong Sec-WebSocket-Accept"));
         }
         let connection = hyper::upgrade::on(answer).await.context("the connection broke off")?;
         Ok(WebSocketStream::from_raw_socket(TokioIo::new(connection), Role::Client, None).await)
     }
 
+    /// What answers behaved as no gateway does.
+    pub(super) fn no_gateway(&self, what_it_did: &str) -> anyhow::Error {
+        answer::no_gateway(&self.base, what_it_did)
+    }
+
     async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Answer> {
         let bytes = Bytes::from(body.map(Value::to_string).unwrap_or_default());
         let request = self.request(method, path).header(header::CONTENT_TYPE, "application/json");
-        Answer::read(self.send(request, bytes).await?).await
+        // Where the gateway is asked to hold the answer, that is no fault of its.
+        let patience = self.answer_timeout + if path.contains("wait=") { HOLD } else { Duration::ZERO };
+        Answer::read(self.send(request, bytes, patience).await?, &self.base, patience).await
     }
 
     fn request(&self, method: Method, path: &str) -> http::request::Builder {
@@ -117,12 +147,17 @@ impl Api {
             .header(header::AUTHORIZATION, format!("Bearer {}", self.token))
     }
 
-    async fn send(&self, request: http::request::Builder, body: Bytes) -> anyhow::Result<Response<Incoming>> {
-        let request = request.body(Full::new(body)).context("the address is not a valid URL")?;
-        self.client.request(request).await.map_err(|_| {
-            let words = format!("no gateway answers at {}: is it running?", self.base);
-            Away(words).into()
-        })
+    async fn send(
+        &self,
+        request: http::request::Builder,
+        body: Bytes,
+        patience: Duration,
+    ) -> anyhow::Result<Response<Incoming>> {
+        let request = request.body(Full::new(body)).context("the address or the token cannot stand in a request")?;
+        match tokio::time::timeout(patience, self.client.request(request)).await {
+            Ok(sent) => sent.map_err(|error| tls::in_words(&error, &self.base)),
+            Err(_) => Err(Away::silent(&self.base, patience)),
+        }
     }
 }
 
@@ -131,9 +166,23 @@ impl Api {
 pub(super) struct Away(String);
 
 impl Away {
+    /// In these words.
+    fn error(words: impl Into<String>) -> anyhow::Error {
+        Self(words.into()).into()
+    }
+
     /// A socket that was closed.
-    pub(super) fn closed() -> Self {
-        Self("the gateway closed the connection".to_owned())
+    pub(super) fn closed() -> anyhow::Error {
+        Self::error("the gateway closed the connection")
+    }
+
+    /// Connected, and nothing came. What was asked may be done all the same.
+    pub(super) fn silent(base: &str, patience: Duration) -> anyhow::Error {
+        Self::error(format!(
+            "what listens at {base} did not answer within {} s: is it a gateway, and does it reach its Redis and \
+             database? What was asked of it may have been done",
+            patience.as_secs()
+        ))
     }
 }
 
@@ -144,36 +193,3 @@ impl fmt::Display for Away {
 }
 
 impl std::error::Error for Away {}
-
-impl Answer {
-    async fn read(answer: Response<Incoming>) -> anyhow::Result<Self> {
-        let status = answer.status();
-        let broke_off = |_| anyhow::Error::from(Away("the answer broke off".to_owned()));
-        let bytes = answer.into_body().collect().await.map_err(broke_off)?.to_bytes();
-        let body =
-            serde_json::from_slice(&bytes).unwrap_or_else(|_| String::from_utf8_lossy(&bytes).into_owned().into());
-        Ok(Self { status, body })
-    }
-
-    /// The body, or the gateway's error in one line.
-    pub(super) fn good(self) -> anyhow::Result<Value> {
-        if self.status.is_success() {
-            return Ok(self.body);
-        }
-        let words = match (self.body["error"].as_str(), self.body["message"].as_str()) {
-            (Some(code), Some(message)) => match self.body["retry_after"].as_u64() {
-                Some(seconds) => format!("{message}; try again in {seconds} s ({code})"),
-                None => format!("{message} ({code})"),
-            },
-            _ => format!("the gateway answered {}: {}", self.status, self.body),
-        };
-        let away = matches!(
-            self.status,
-            StatusCode::TOO_MANY_REQUESTS
-                | StatusCode::BAD_GATEWAY
-                | StatusCode::SERVICE_UNAVAILABLE
-                | StatusCode::GATEWAY_TIMEOUT
-        );
-        if away { Err(Away(words).into()) } else { Err(anyhow::Error::msg(words)) }
-    }
-}

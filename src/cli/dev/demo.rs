@@ -1,19 +1,33 @@
-//! What the demo has: a tenant, two people, a real file to import, a real program, a campaign of 300 jobs.
+//! What the demo has: a tenant, two people, a real file to import, a real program, a campaign of 300 jobs. Each takes some
+//! twenty minutes, so that there is something to control for whoever looks around first; then another one begins.
+
+use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Context;
 use serde_json::json;
 
 use super::folder::Folder;
-use crate::domain::{JobStatus, ResourceId, TenantId, UserId};
+use crate::cli::out::{say, tell};
+use crate::domain::{JobStatus, Resource, ResourceId, TenantId, UserId};
 use crate::store::{CampaignFilter, JobFilter, NewCampaign, NewJob, Store};
 use crate::worker::jobs;
 
 /// The file to import, in the folder that the demo's jobs may read.
 const ORDERS: &str = "orders.csv";
-/// Rows of it.
+/// Its rows.
 const ROWS: u64 = 200_000;
+/// Rows that the import takes in a second: 24 minutes for all of them.
+const IMPORTED_PER_SECOND: u64 = 140;
 /// Jobs of the campaign.
 const JOBS: usize = 300;
+/// Rows that each of them takes in a second. Seven run beside the import on the two workers of a usual `dev`, which
+/// makes 21 minutes for all.
+const DIGESTED_PER_SECOND: u64 = 23;
+/// Steps of the program, of two seconds each: 22 minutes.
+const STEPS: u32 = 650;
+/// Between two looks whether something has ended.
+const LOOK: Duration = Duration::from_secs(3);
 
 pub(super) struct People {
     pub(super) tenant: TenantId,
@@ -22,7 +36,6 @@ pub(super) struct People {
 
 /// A program run through `wheelhouse run`.
 pub(super) struct Program {
-    pub(super) id: ResourceId,
     pub(super) title: &'static str,
     pub(super) command: Vec<String>,
 }
@@ -30,7 +43,63 @@ pub(super) struct Program {
 pub(super) struct Work {
     pub(super) import: ResourceId,
     pub(super) campaign: ResourceId,
-    pub(super) program: Option<Program>,
+    pub(super) program: Program,
+}
+
+/// Prints how to watch what runs.
+pub(super) struct Shown {
+    pub(super) socket: String,
+    pub(super) token: String,
+}
+
+impl Shown {
+    pub(super) fn import(&self, id: &ResourceId) {
+        say!("A job (a CSV file of 200,000 rows being imported):");
+        say!("  wscat -c \"{}/api/v1/realtime/ws/jobs/{id}?token={}\"", self.socket, self.token);
+        say!("");
+    }
+
+    pub(super) fn campaign(&self, id: &ResourceId) {
+        say!("A campaign (300 jobs, a few at a time):");
+        say!("  wscat -c \"{}/api/v1/realtime/ws/campaigns/{id}?token={}\"", self.socket, self.token);
+        say!("");
+    }
+}
+
+/// Begins the work anew when it has ended, or was cancelled.
+pub(super) struct Rounds {
+    pub(super) store: Store,
+    pub(super) tenant: TenantId,
+    pub(super) work: Work,
+    pub(super) shown: Shown,
+}
+
+impl Rounds {
+    /// Until it is dropped.
+    pub(super) async fn go_on(&mut self, folder: &Folder) {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            if let Err(error) = self.look(folder).await {
+                tell!("cannot look whether the demo's work has ended: {error:#}");
+            }
+        }
+    }
+
+    async fn look(&mut self, folder: &Folder) -> anyhow::Result<()> {
+        let import = Resource::job(self.tenant.clone(), self.work.import.clone());
+        if self.store.job(&import).await?.is_none_or(|job| job.status.is_final()) {
+            self.work.import = make_import(&self.store, &self.tenant).await?;
+            say!("The import has ended; another one begins.");
+            self.shown.import(&self.work.import);
+        }
+        let campaign = Resource::campaign(self.tenant.clone(), self.work.campaign.clone());
+        if self.store.campaign(&campaign).await?.is_none_or(|campaign| campaign.status.is_final()) {
+            self.work.campaign = make_campaign(&self.store, &self.tenant, &folder.files().join(ORDERS)).await?;
+            say!("The campaign has ended; another one begins.");
+            self.shown.campaign(&self.work.campaign);
+        }
+        Ok(())
+    }
 }
 
 /// `operator` may do everything; `viewer` may look.
@@ -45,7 +114,7 @@ pub(super) async fn people(store: &Store) -> anyhow::Result<People> {
 pub(super) async fn work(store: &Store, tenant: &TenantId, folder: &Folder) -> anyhow::Result<Work> {
     let file = folder.files().join(ORDERS);
     if !file.exists() {
-        println!("Writing {} with {ROWS} rows", file.display());
+        say!("Writing {} with {ROWS} rows", file.display());
         let to = file.clone();
         tokio::task::spawn_blocking(move || jobs::generate_csv(&to, ROWS))
             .await?
@@ -54,16 +123,13 @@ pub(super) async fn work(store: &Store, tenant: &TenantId, folder: &Folder) -> a
     // Before the campaign, whose 300 jobs it would otherwise wait for.
     let import = match unfinished(store, tenant, "csv_import").await? {
         Some(id) => id,
-        None => {
-            let parameters = json!({"path": ORDERS, "rows_per_second": 1_000});
-            make_job(store, tenant, "csv_import", "Import of orders.csv", parameters).await?
-        }
+        None => make_import(store, tenant).await?,
     };
     let campaign = match open_campaign(store, tenant).await? {
         Some(id) => id,
         None => make_campaign(store, tenant, &file).await?,
     };
-    Ok(Work { import, campaign, program: Some(program(&file)) })
+    Ok(Work { import, campaign, program: program(&file) })
 }
 
 async fn unfinished(store: &Store, tenant: &TenantId, job_type: &str) -> anyhow::Result<Option<ResourceId>> {
@@ -89,14 +155,9 @@ async fn open_campaign(store: &Store, tenant: &TenantId) -> anyhow::Result<Optio
     Ok(page.items.into_iter().find(|campaign| !campaign.status.is_final()).map(|campaign| campaign.id))
 }
 
-async fn make_job(
-    store: &Store,
-    tenant: &TenantId,
-    job_type: &str,
-    title: &str,
-    parameters: serde_json::Value,
-) -> anyhow::Result<ResourceId> {
-    let job = new_job(tenant, job_type, title.to_owned(), parameters);
+async fn make_import(store: &Store, tenant: &TenantId) -> anyhow::Result<ResourceId> {
+    let parameters = json!({"path": ORDERS, "rows_per_second": IMPORTED_PER_SECOND});
+    let job = new_job(tenant, "csv_import", "Import of orders.csv".to_owned(), parameters);
     Ok(store.create_job(&job).await?.id)
 }
 
@@ -114,7 +175,7 @@ fn new_job(tenant: &TenantId, job_type: &str, title: String, parameters: serde_j
     }
 }
 
-async fn make_campaign(store: &Store, tenant: &TenantId, file: &std::path::Path) -> anyhow::Result<ResourceId> {
+async fn make_campaign(store: &Store, tenant: &TenantId, file: &Path) -> anyhow::Result<ResourceId> {
     let id = ResourceId::generate();
     let per_job = ROWS / JOBS as u64;
     let from = file.to_owned();
@@ -122,7 +183,8 @@ async fn make_campaign(store: &Store, tenant: &TenantId, file: &std::path::Path)
     let jobs = starts.into_iter().take(JOBS).enumerate().map(|(n, first_byte)| {
         let first = n as u64 * per_job;
         let parameters = json!({
-            "path": ORDERS, "first_row": first + 1, "first_byte": first_byte, "rows": per_job, "rows_per_second": 150
+            "path": ORDERS, "first_row": first + 1, "first_byte": first_byte, "rows": per_job,
+            "rows_per_second": DIGESTED_PER_SECOND
         });
         let job =
             new_job(tenant, "demo_step", format!("Digest of rows {} to {}", first + 1, first + per_job), parameters);
@@ -140,15 +202,14 @@ async fn make_campaign(store: &Store, tenant: &TenantId, file: &std::path::Path)
 }
 
 /// Counts orders by city with nothing but awk, slowly enough to be watched.
-fn program(file: &std::path::Path) -> Program {
+fn program(file: &Path) -> Program {
     let script = format!(
-        "n=0; while [ $n -lt 100 ]; do n=$((n+1)); \
-         awk -F, -v n=$n 'NR > 1 && NR % 100 == n - 1 {{ seen[$4]++ }} END {{ for (c in seen) print c, seen[c] }}' '{}' > /dev/null; \
-         echo \"{{\\\"progress\\\":$n}}\"; sleep 2; done",
+        "n=0; while [ $n -lt {STEPS} ]; do n=$((n+1)); \
+         awk -F, -v n=$n 'NR > 1 && NR % {STEPS} == n - 1 {{ seen[$4]++ }} END {{ for (c in seen) print c, seen[c] }}' '{}' > /dev/null; \
+         echo \"{{\\\"progress\\\":$((n*100/{STEPS})),\\\"items_total\\\":{STEPS},\\\"items_processed\\\":$n}}\"; sleep 2; done",
         file.display().to_string().replace('\'', "'\\''")
     );
     Program {
-        id: ResourceId::generate(),
         title: "An outside program: orders by city, with awk",
         command: vec!["sh".to_owned(), "-c".to_owned(), script],
     }

@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
@@ -18,6 +19,10 @@ pub(super) const SETTINGS: &str = "settings.toml";
 /// What the demo's jobs may read, and nothing else: the folder above it holds the key that signs tokens.
 const FILES: &str = "files";
 
+/// How often, and with which pause, the lock is tried.
+const LOCK_TRIES: u32 = 5;
+const LOCK_PAUSE: Duration = Duration::from_millis(100);
+
 /// The folder, locked against a second `dev`.
 pub(super) struct Folder {
     root: PathBuf,
@@ -29,7 +34,13 @@ impl Folder {
         fs::create_dir_all(root).with_context(|| format!("cannot make {}", root.display()))?;
         let root = root.canonicalize()?;
         let lock = File::create(root.join("lock"))?;
-        if lock.try_lock().is_err() {
+        // Commands beside it look for a moment whether it is held.
+        let mut tries = LOCK_TRIES;
+        while tries > 0 && lock.try_lock().is_err() {
+            std::thread::sleep(LOCK_PAUSE);
+            tries -= 1;
+        }
+        if tries == 0 {
             return Err(usage(format!(
                 "another `wheelhouse dev` uses {}: choose another folder with --data-dir",
                 root.display()
@@ -124,11 +135,54 @@ impl Folder {
     }
 }
 
-/// The settings of the `dev` that runs on a folder, if one does: a killed one leaves its file behind.
+/// What a folder says of a `dev`.
+#[derive(Debug)]
+pub(crate) enum Kept {
+    /// One runs there, or somebody has put an address and a token there.
+    Running {
+        /// Its gateway's address; none while it starts.
+        url: Option<String>,
+        /// A token for that gateway.
+        token: Option<String>,
+    },
+    /// One ran there, and does not now. A killed one leaves address and token behind: they lead nowhere.
+    Stopped,
+    /// None ever did.
+    Never,
+}
+
+/// Looks whether a `dev` runs on a folder: it holds the lock as long as it lives.
+pub(crate) fn kept(root: &Path) -> Kept {
+    let read = |name: &str| Some(fs::read_to_string(root.join(name)).ok()?.trim().to_owned());
+    let running = || Kept::Running { url: read("url"), token: read("token") };
+    match File::open(root.join("lock")) {
+        // Shared, so that two commands that look at the same time do not take each other for a `dev`.
+        Ok(lock) if lock.try_lock_shared().is_ok() => Kept::Stopped,
+        Ok(_) => running(),
+        Err(_) if ["url", "token"].iter().any(|name| root.join(name).exists()) => running(),
+        Err(_) => Kept::Never,
+    }
+}
+
+/// The settings of the `dev` that runs on a folder, if one does.
 pub(crate) fn running(root: &Path) -> Option<PathBuf> {
-    let is_locked = File::open(root.join("lock")).is_ok_and(|lock| lock.try_lock().is_err());
     let file = root.join(SETTINGS);
-    (is_locked && file.exists()).then_some(file)
+    (matches!(kept(root), Kept::Running { .. }) && file.exists()).then_some(file)
+}
+
+/// Whether a file of settings is the one that a `dev` keeps in this folder.
+pub(crate) fn is_settings_of_dev(file: &Path) -> bool {
+    file.file_name().is_some_and(|name| name == SETTINGS) && file.with_file_name("lock").exists()
+}
+
+/// What every command says that needs a `dev` which does not run.
+pub(crate) fn not_running(root: &Path) -> anyhow::Error {
+    let start = if root == Path::new(super::FOLDER) {
+        "`make demo` or `wheelhouse dev`".to_owned()
+    } else {
+        format!("`wheelhouse dev --data-dir {}`", root.display())
+    };
+    anyhow::anyhow!("no `wheelhouse dev` runs on {}: start it with {start}", root.display())
 }
 
 fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {

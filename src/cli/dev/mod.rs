@@ -5,7 +5,7 @@ mod demo;
 mod folder;
 pub(super) mod processes;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -13,13 +13,15 @@ use anyhow::{Context, bail};
 use clap::Args;
 use secrecy::SecretString;
 
+use super::out::{say, tell};
 use crate::auth::{self, Claims};
 use crate::config::{self, Settings};
 use crate::store::Store;
 use crate::telemetry;
 use crate::worker::signals::stop_signals;
+use demo::Rounds;
 use folder::Folder;
-pub(super) use folder::running;
+pub(super) use folder::{Kept, is_settings_of_dev, kept, not_running, running};
 use processes::Processes;
 
 /// Where everything is kept, where nothing else is said.
@@ -31,9 +33,6 @@ pub(super) struct DevArgs {
     /// The gateway's port; 0 takes a free one. Without this, 8000, or a free one if 8000 is taken.
     #[arg(long)]
     port: Option<u16>,
-    /// Where everything is kept.
-    #[arg(long, default_value = FOLDER, value_name = "DIR")]
-    data_dir: PathBuf,
     /// How many workers.
     #[arg(long, default_value_t = 2)]
     workers: usize,
@@ -44,6 +43,7 @@ pub(super) struct DevArgs {
 
 pub(super) async fn dev(
     args: DevArgs,
+    data_dir: &Path,
     config_file: Option<PathBuf>,
     overrides: config::Overrides,
 ) -> anyhow::Result<ExitCode> {
@@ -54,7 +54,7 @@ pub(super) async fn dev(
         )));
     }
     let stop = stop_signals()?;
-    let folder = Folder::open(&args.data_dir, args.fresh)?;
+    let folder = Folder::open(data_dir, args.fresh)?;
     let port = choose_port(args.port)?;
     let redis_port = folder.redis_port()?;
     let mut settings = config::load(config_file.as_deref(), overrides.clone())?;
@@ -68,13 +68,20 @@ pub(super) async fn dev(
     let mut processes = Processes::new(&folder, &settings, config_file, &overrides)?;
     let address = format!("http://localhost:{port}");
     let started = tokio::select! {
-        started = start(&args, &folder, &settings, &mut processes, redis_port, &address) => started,
-        () = stop.cancelled() => Ok(()),
+        started = start(&args, data_dir, &folder, &settings, &mut processes, redis_port, &address) => started.map(Some),
+        () = stop.cancelled() => Ok(None),
     };
-    if started.is_ok() && !stop.is_cancelled() {
-        processes.keep_alive(&stop).await;
-    }
-    eprintln!("Stopping; the work is handed back and goes on with the next `wheelhouse dev`.");
+    let started = match started {
+        Ok(Some(mut rounds)) => {
+            tokio::select! {
+                () = processes.keep_alive(&stop) => {}
+                () = rounds.go_on(&folder) => {}
+            }
+            Ok(())
+        }
+        other => other.map(drop),
+    };
+    tell!("stopping; the work is handed back and goes on with the next `wheelhouse dev`.");
     processes.stop().await;
     folder.forget_address();
     started.map(|()| ExitCode::SUCCESS)
@@ -82,18 +89,19 @@ pub(super) async fn dev(
 
 async fn start(
     args: &DevArgs,
+    data_dir: &Path,
     folder: &Folder,
     settings: &Settings,
     processes: &mut Processes,
     redis_port: u16,
     address: &str,
-) -> anyhow::Result<()> {
-    println!("Starting a private Redis on port {redis_port}, with its data in {}", folder.path("redis").display());
+) -> anyhow::Result<Rounds> {
+    say!("Starting a private Redis on port {redis_port}, with its data in {}", folder.path("redis").display());
     processes.redis(redis_port).await?;
     let store = Store::open(&settings.database).await?;
     store.migrate().await?;
     let people = demo::people(&store).await?;
-    println!(
+    say!(
         "Starting the gateway on {address} and {} workers; their logs are in {}",
         args.workers,
         folder.path("logs").display()
@@ -113,31 +121,31 @@ async fn start(
     folder.keep_address(address, &token)?;
     folder.keep_settings(processes.own_settings())?;
     let work = demo::work(&store, &people.tenant, folder).await?;
-    if let Some(program) = &work.program {
-        processes.demo_program(&people.tenant, program)?;
-    }
-    let socket = address.replacen("http", "ws", 1);
+    processes.demo_program(&people.tenant, &work.program)?;
     let me = std::env::args().next().unwrap_or_else(|| "wheelhouse".to_owned());
-    let (at, with) = match args.data_dir.to_str() {
-        Some(FOLDER) => (String::new(), String::new()),
-        _ => {
-            let at = args.data_dir.display();
-            (format!(" --data-dir {at}"), format!(" --config {}", args.data_dir.join(folder::SETTINGS).display()))
-        }
-    };
-    println!(
-        "\nConsole:\n  {address}/?token={token}\n\n\
-         A job (a CSV file of 200,000 rows being imported):\n  wscat -c \"{socket}/api/v1/realtime/ws/jobs/{}?token={token}\"\n\n\
-         A campaign (300 jobs, a few at a time):\n  wscat -c \"{socket}/api/v1/realtime/ws/campaigns/{}?token={token}\"\n\n\
-         In wscat type {{\"type\":\"pause_job\"}} or {{\"type\":\"pause_campaign\"}}, then resume_… or cancel_….\n\
-         From another shell in this folder:\n  \
-         {me} job ls{at}\n  \
-         {me} run{with} --tenant {} -- ping -c 100 localhost\n  \
-         {me} audit{with} --follow\n\
-         Ctrl-C ends everything.",
-        work.import, work.campaign, people.tenant
-    );
-    Ok(())
+    let at = if data_dir == Path::new(FOLDER) { String::new() } else { format!(" --data-dir {}", quoted(data_dir)) };
+    say!("");
+    say!("Console:");
+    say!("  {address}/?token={token}");
+    say!("");
+    let shown = demo::Shown { socket: address.replacen("http", "ws", 1), token };
+    shown.import(&work.import);
+    shown.campaign(&work.campaign);
+    say!("In wscat type {{\"type\":\"pause_job\"}} or {{\"type\":\"pause_campaign\"}}, then resume_… or cancel_….");
+    say!("Each is over after some twenty minutes; then another begins, and its line is printed here.");
+    say!("From another shell in this folder:");
+    say!("  {me} job ls{at}");
+    say!("  {me} run{at} --tenant {} -- ping -c 100 localhost", people.tenant);
+    say!("  {me} audit{at} --follow");
+    say!("Ctrl-C ends everything.");
+    Ok(Rounds { store, tenant: people.tenant, work, shown })
+}
+
+/// As a shell reads it as one word.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let is_plain = text.chars().all(|c| c.is_alphanumeric() || "/._-+~".contains(c));
+    if is_plain { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
 }
 
 async fn wait_ready(settings: &Settings) -> anyhow::Result<()> {
@@ -162,7 +170,7 @@ fn choose_port(asked: Option<u16>) -> anyhow::Result<u16> {
         }),
         None => free(8000).or_else(|_| {
             let port = free(0)?;
-            println!("Port 8000 is taken; the gateway takes {port}.");
+            say!("Port 8000 is taken; the gateway takes {port}.");
             anyhow::Ok(port)
         }),
     }

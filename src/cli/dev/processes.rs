@@ -13,6 +13,7 @@ use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
 use super::folder::Folder;
+use crate::cli::out::tell;
 use crate::config::{Overrides, Settings};
 use crate::domain::TenantId;
 
@@ -20,8 +21,8 @@ use crate::domain::TenantId;
 struct Process {
     name: String,
     arguments: Vec<String>,
-    /// Starts again when it ends by itself.
-    again: bool,
+    /// It is to be there always, so its end is worth a word; else it is work that has an end, and begins anew.
+    always: bool,
     child: Child,
     started: Instant,
 }
@@ -114,8 +115,7 @@ impl Processes {
 
     /// The outside program of the demo, run through `wheelhouse run`.
     pub(super) fn demo_program(&mut self, tenant: &TenantId, program: &super::demo::Program) -> anyhow::Result<()> {
-        let mut words =
-            vec!["run", "--tenant", tenant.as_str(), "--job-id", program.id.as_str(), "--title", program.title, "--"];
+        let mut words = vec!["run", "--tenant", tenant.as_str(), "--title", program.title, "--"];
         words.extend(program.command.iter().map(String::as_str));
         self.start("program", self.own(&words), false)
     }
@@ -130,9 +130,9 @@ impl Processes {
         command
     }
 
-    fn start(&mut self, name: &str, arguments: Vec<String>, again: bool) -> anyhow::Result<()> {
+    fn start(&mut self, name: &str, arguments: Vec<String>, always: bool) -> anyhow::Result<()> {
         let child = self.spawn(name, &arguments)?;
-        self.running.push(Process { name: name.to_owned(), arguments, again, child, started: Instant::now() });
+        self.running.push(Process { name: name.to_owned(), arguments, always, child, started: Instant::now() });
         Ok(())
     }
 
@@ -167,23 +167,23 @@ impl Processes {
             for at in 0..self.running.len() {
                 let process = &mut self.running[at];
                 // One that ends right after its start is not started again in a tight loop.
-                if !process.again
-                    || !matches!(process.child.try_wait(), Ok(Some(_)))
-                    || process.started.elapsed() < Duration::from_secs(1)
-                {
+                let least = if process.always { Duration::from_secs(1) } else { Duration::from_secs(60) };
+                if !matches!(process.child.try_wait(), Ok(Some(_))) || process.started.elapsed() < least {
                     continue;
                 }
                 let (name, arguments) = (process.name.clone(), process.arguments.clone());
-                eprintln!(
-                    "{name} ended by itself; starting it again (its log: {})",
-                    self.logs.join(format!("{name}.log")).display()
-                );
+                if process.always {
+                    tell!(
+                        "{name} ended by itself; starting it again (its log: {})",
+                        self.logs.join(format!("{name}.log")).display()
+                    );
+                }
                 match self.spawn(&name, &arguments) {
                     Ok(child) => {
                         self.running[at].child = child;
                         self.running[at].started = Instant::now();
                     }
-                    Err(error) => eprintln!("{error:#}"),
+                    Err(error) => tell!("{error:#}"),
                 }
             }
         }

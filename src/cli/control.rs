@@ -1,0 +1,133 @@
+//! `cancel`, `pause`, `resume` of one job or campaign.
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use indicatif::ProgressBar;
+use serde_json::json;
+
+use super::api::rows::{Commanded, Step};
+use super::api::{Api, ApiArgs, HOLD, Place};
+use super::follow::Patience;
+use super::out::{self, say, tell};
+use super::people::duration;
+use crate::domain::{Action, RequestId, ResourceId, ResourceKind};
+
+/// A command.
+#[derive(Debug, Args)]
+pub(super) struct ControlArgs {
+    /// The id.
+    id: ResourceId,
+    /// Why, for the audit trail.
+    #[arg(long)]
+    reason: Option<String>,
+    /// Your own name for this command: sending the same again is safe.
+    #[arg(long)]
+    request_id: Option<RequestId>,
+    /// Run it then: 2026-01-31T22:00:00Z, or with an offset as in 22:00:00+01:00.
+    #[arg(long, value_name = "TIME", conflicts_with_all = ["after", "wait"])]
+    at: Option<jiff::Timestamp>,
+    /// Run it after so long: 90s, 30m, 8h, 1d.
+    #[arg(long = "in", value_name = "TIME", value_parser = duration, conflicts_with = "wait")]
+    after: Option<Duration>,
+    /// Wait for the result: exit code 0 if it succeeded, 1 if not.
+    #[arg(long)]
+    wait: bool,
+    #[command(flatten)]
+    api: ApiArgs,
+}
+
+pub(super) async fn control(
+    kind: ResourceKind,
+    action: Action,
+    args: ControlArgs,
+    place: &Place,
+) -> anyhow::Result<ExitCode> {
+    let mut body = json!({});
+    if let Some(reason) = &args.reason {
+        body["reason"] = reason.as_str().into();
+    }
+    if let Some(id) = &args.request_id {
+        body["request_id"] = id.as_str().into();
+    }
+    if let Some(at) = args.at {
+        body["run_at"] = at.to_string().into();
+    }
+    if let Some(after) = args.after {
+        body["delay_seconds"] = after.as_secs().into();
+    }
+    let api = Api::new(&args.api, place)?;
+    let path = format!("/api/v1/{}/{}", kind.plural(), args.id);
+    let is_about = |said: &Commanded| said.is_about(action, kind, &args.id);
+    let mut said = api.post(&format!("{path}/{}", action.word()), &body).await?.told_that(is_about)?;
+    let command = said.is.command_id;
+    let is_ended = |said: &Commanded| matches!(said.step(action), Ok(Step::Succeeded | Step::Failed));
+    if args.wait && !is_ended(&said.is) {
+        let spinner = if std::io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
+        spinner.enable_steady_tick(Duration::from_millis(100));
+        spinner.set_message(format!("waiting until {} {} is {}", kind.word(), args.id, done_word(action)));
+        if said.is.workers_online == Some(0) {
+            spinner.suspend(|| tell!("no worker is online: the command waits for one"));
+        }
+        let mut patience = Patience::default();
+        // Asked again and again, each time for as long as the gateway is willing to hold the answer.
+        while !is_ended(&said.is) {
+            let asked = api.get(&format!("{path}/commands/{command}?wait={}", HOLD.as_secs())).await;
+            let is_its = |said: &Commanded| match said.command_id == command {
+                true => is_about(said),
+                false => Err(format!("an answer about the command {}", said.command_id)),
+            };
+            match asked.and_then(|answer| answer.told_that(is_its)) {
+                Ok(answer) => {
+                    patience.renew();
+                    said = answer;
+                }
+                Err(error) => patience.bear(error).await?,
+            }
+        }
+        spinner.finish_and_clear();
+    }
+    let step = said.is.step(action).unwrap_or(Step::Waits);
+    if args.api.json {
+        out::json(&said.json);
+    } else {
+        print(kind, action, &args.id, step, &said.is);
+    }
+    Ok(if step == Step::Failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn print(kind: ResourceKind, action: Action, id: &ResourceId, step: Step, said: &Commanded) {
+    let text = |field: &Option<String>| field.clone().unwrap_or_default();
+    let (kind, command) = (kind.word(), said.command_id);
+    match step {
+        Step::Failed => say!("{kind} {id}: {}", text(&said.error)),
+        Step::Succeeded => say!("{kind} {id} is {}", text(&said.status)),
+        Step::Scheduled => {
+            let at = out::time(&text(&said.run_at));
+            say!(
+                "{} of {kind} {id} will run at {at}; take it back with: wheelhouse schedule rm {command}",
+                action.word()
+            );
+        }
+        Step::Accepted | Step::Waits => {
+            say!("{} of {kind} {id} accepted as {command}", action.word());
+            if said.workers_online == Some(0) {
+                say!("No worker is online: the command waits for one.");
+            }
+        }
+    }
+    if said.control.as_deref() == Some("row") {
+        let done = if step == Step::Succeeded { "was" } else { "is" };
+        say!("No worker hosts it: its row alone {done} changed, and whatever runs it goes on unless it looks there.");
+    }
+}
+
+fn done_word(action: Action) -> &'static str {
+    match action {
+        Action::Cancel => "cancelled",
+        Action::Pause => "paused",
+        Action::Resume => "resumed",
+    }
+}

@@ -1,0 +1,94 @@
+//! Everything that the command line prints goes through here. Titles, reasons, names and errors were written by others,
+//! so each line is made safe for a terminal as a whole: no caller has to remember which part of it is foreign.
+
+use std::fmt::Arguments;
+use std::io::{self, IsTerminal, Write};
+
+use serde_json::Value;
+
+use crate::domain::{printable, printable_json};
+
+/// Prints one line on standard output, as `println!` does.
+macro_rules! say {
+    ($($words:tt)*) => { $crate::cli::out::line(format_args!($($words)*)) };
+}
+/// Prints one line on standard error, after the program's name, as its messages are.
+macro_rules! tell {
+    ($($words:tt)*) => { $crate::cli::out::warning(format_args!($($words)*)) };
+}
+pub(in crate::cli) use {say, tell};
+
+/// See [`say`].
+pub(in crate::cli) fn line(words: Arguments<'_>) {
+    println!("{}", printable(&words.to_string()));
+}
+
+/// See [`tell`].
+pub(in crate::cli) fn warning(words: Arguments<'_>) {
+    eprintln!("wheelhouse: {}", printable(&words.to_string()));
+}
+
+/// A JSON value on a line of its own. A program that reads it gets the bytes as they always were; on a terminal the
+/// characters that would do something there are written as escapes of JSON, which mean the same.
+pub(in crate::cli) fn json(value: &Value) {
+    let text = value.to_string();
+    if io::stdout().is_terminal() {
+        println!("{}", printable_json(&text));
+    } else {
+        println!("{text}");
+    }
+}
+
+/// Text of several lines for another program, or, on a terminal, `shown`. An error is that of writing.
+pub(in crate::cli) fn export(text: &str, shown: impl FnOnce() -> String) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    if out.is_terminal() {
+        out.write_all(shown().as_bytes())?;
+    } else {
+        out.write_all(text.as_bytes())?;
+    }
+    out.flush()
+}
+
+/// A time of the API in RFC 3339, always with three digits of a second, so that columns stand under one another.
+pub(in crate::cli) fn time(text: &str) -> String {
+    text.parse::<jiff::Timestamp>().map_or_else(|_| text.to_owned(), |time| format!("{time:.3}"))
+}
+
+/// Whether a person looks at what is printed.
+pub(in crate::cli) fn is_for_people() -> bool {
+    io::stdout().is_terminal()
+}
+
+/// An object's fields, a line each, but those that are null: these first, then the rest.
+pub(in crate::cli) fn fields(row: &Value, first: &[&str]) {
+    let Some(fields) = row.as_object() else { return };
+    let rest = fields.keys().map(String::as_str).filter(|name| !first.contains(name));
+    for name in first.iter().copied().chain(rest) {
+        let Some(value) = fields.get(name).filter(|value| !value.is_null()) else { continue };
+        let is_time = name.ends_with("_at") || name == "run_after";
+        match value.as_str() {
+            Some(text) if is_time => say!("{name:<17} {}", time(text)),
+            Some(text) => say!("{name:<17} {text}"),
+            None => say!("{name:<17} {value}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_one_width() {
+        for (text, shown) in [
+            ("2026-01-31T12:00:00Z", "2026-01-31T12:00:00.000Z"),
+            ("2026-01-31T12:00:00.12Z", "2026-01-31T12:00:00.120Z"),
+            ("2026-01-31T12:00:00.123Z", "2026-01-31T12:00:00.123Z"),
+            ("2026-01-31T13:00:00.5+01:00", "2026-01-31T12:00:00.500Z"),
+            ("soon", "soon"),
+        ] {
+            assert_eq!(time(text), shown);
+        }
+    }
+}

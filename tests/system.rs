@@ -5,6 +5,7 @@ mod support;
 mod system {
     mod audit;
     mod crowd;
+    mod no_gateway;
     mod queue;
     mod redis_kinds;
     mod shell;

@@ -202,20 +202,16 @@ async fn wait(api: &Api, body: &Value, action: Action) -> anyhow::Result<Told<Ba
     let spinner = if std::io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
     spinner.enable_steady_tick(Duration::from_millis(100));
     spinner.set_message("waiting for all results");
-    loop {
-        let said = send(api, &format!("?wait={}", HOLD.as_secs()), body, action).await?;
-        match said.is.state {
-            BatchState::Requested { workers_online, .. } => {
-                if workers_online == 0 {
-                    spinner.set_message("waiting for a worker: none is online");
-                }
-            }
-            _ => {
-                spinner.finish_and_clear();
-                return Ok(said);
-            }
+    // At first without waiting: whether a gateway is there at all is known at once.
+    let mut said = send(api, "", body, action).await?;
+    while let BatchState::Requested { workers_online, .. } = said.is.state {
+        if workers_online == 0 {
+            spinner.set_message("waiting for a worker: none is online");
         }
+        said = send(api, &format!("?wait={}", HOLD.as_secs()), body, action).await?;
     }
+    spinner.finish_and_clear();
+    Ok(said)
 }
 
 fn print(said: &Batch, action: Action) {

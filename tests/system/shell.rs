@@ -53,7 +53,7 @@ impl Drop for Running {
 }
 
 /// `wheelhouse ARGS` in a folder, with no setting from anywhere else.
-fn wheelhouse(folder: &Path, args: &[&str]) -> Command {
+pub fn wheelhouse(folder: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_wheelhouse"));
     command.args(args).current_dir(folder).stdin(Stdio::null());
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("WHEELHOUSE")) {
@@ -62,12 +62,12 @@ fn wheelhouse(folder: &Path, args: &[&str]) -> Command {
     command
 }
 
-fn output(folder: &Path, args: &[&str]) -> Output {
+pub fn output(folder: &Path, args: &[&str]) -> Output {
     wheelhouse(folder, args).output().expect("run wheelhouse")
 }
 
 /// What it prints; it must succeed.
-fn said(folder: &Path, args: &[&str]) -> String {
+pub fn said(folder: &Path, args: &[&str]) -> String {
     let output = output(folder, args);
     assert!(output.status.success(), "{args:?}: {output:?}");
     String::from_utf8(output.stdout).expect("text")

@@ -156,7 +156,8 @@ async fn open_campaign(store: &Store, tenant: &TenantId) -> anyhow::Result<Optio
 }
 
 async fn make_import(store: &Store, tenant: &TenantId) -> anyhow::Result<ResourceId> {
-    let parameters = json!({"path": ORDERS, "rows_per_second": IMPORTED_PER_SECOND});
+    let parameters =
+        json!({"path": ORDERS, "batch_rows": IMPORTED_PER_SECOND / 2, "rows_per_second": IMPORTED_PER_SECOND});
     let job = new_job(tenant, "csv_import", "Import of orders.csv".to_owned(), parameters);
     Ok(store.create_job(&job).await?.id)
 }

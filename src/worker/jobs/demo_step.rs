@@ -12,7 +12,7 @@ use super::pace::Pace;
 use super::rows::{Place, Rows};
 use crate::domain::Progress;
 
-/// Rows between two checkpoints.
+/// Most rows between two checkpoints.
 const CHUNK: usize = 100;
 
 /// The kind of job `demo_step`. Parameters: `path` (beneath `worker.files_root`), `first_row` (1 is the first), `rows`, `first_byte` (where that
@@ -39,10 +39,12 @@ impl Job for DemoStep {
         let open = move |ctx: &JobContext| Rows::of(ctx.open_file(&path)?, &path, place);
         let mut rows = ctx.blocking(move |ctx| skip(ctx, open(ctx)?, before)).await?;
         let mut pace = Pace::new(parameters.rows_per_second);
+        // A slow one shows twice a second how far it is.
+        let chunk = parameters.rows_per_second.map_or(CHUNK, |rows| CHUNK.min(rows.div_ceil(2).max(1) as usize));
         let (mut done, mut words, mut fingerprint) = (0_u64, 0_u64, Sha256::new());
         while done < parameters.rows {
             ctx.checkpoint().await?;
-            let most = CHUNK.min(usize::try_from(parameters.rows - done).unwrap_or(CHUNK));
+            let most = chunk.min(usize::try_from(parameters.rows - done).unwrap_or(chunk));
             let batch;
             (rows, batch) = rows.next(&ctx, most).await?;
             if batch.is_empty() {

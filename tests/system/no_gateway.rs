@@ -25,6 +25,8 @@ const COMMANDS: &[&[&str]] = &[
     &["job", "pause", "j1", "--wait"],
     &["job", "resume", "j1", "--in", "1h"],
     &["campaign", "create", "Many", "--jobs", "jobs.json"],
+    &["campaign", "add", "c1", "--jobs", "jobs.json"],
+    &["campaign", "close", "c1"],
     &["campaign", "ls"],
     &["campaign", "show", "c1"],
     &["campaign", "show", "c1", "--follow"],
@@ -105,7 +107,7 @@ fn assert_no_success(name: &str, args: &[&str], output: &Output, part: &str) {
 
 fn folder() -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("folder");
-    std::fs::write(folder.path().join("jobs.json"), "[]").expect("write");
+    std::fs::write(folder.path().join("jobs.json"), "[{\"job_type\":\"x\"}]").expect("write");
     folder
 }
 

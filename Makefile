@@ -6,8 +6,7 @@ ARGS ?=
 
 demo:
 	@sh scripts/deps.sh demo
-	cargo build --release --bin wheelhouse
-	@exec ./target/release/wheelhouse dev $(ARGS)
+	@program="$$(sh scripts/build.sh --bin wheelhouse)" && exec "$$program" dev $(ARGS)
 
 test:
 	@sh scripts/deps.sh test
@@ -29,20 +28,20 @@ chaos-proof:
 lint:
 	cargo fmt --check
 	cargo clippy --all-targets --all-features -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
 
 # Every scenario beside its yardsticks, in one table and in bench/latest.json: about five minutes. A machine with
 # nothing else to do gives figures that mean something. make bench ARGS="--only acks,idle"
 bench:
 	@sh scripts/deps.sh test
-	cargo build --release --bin wheelhouse
-	./target/release/wheelhouse bench suite $(ARGS)
+	@program="$$(sh scripts/build.sh --bin wheelhouse)" && exec "$$program" bench suite $(ARGS)
 
 # The same, beside what one would use instead: a Node server, BullMQ, Celery, RQ, from npm and PyPI.
 bench-peers:
 	@sh scripts/deps.sh test
 	@sh scripts/bench-peers.sh
-	cargo build --release --bin wheelhouse
-	./target/release/wheelhouse bench suite --only acks,results,process,peers --peers target/bench-peers $(ARGS)
+	@program="$$(sh scripts/build.sh --bin wheelhouse)" && \
+		exec "$$program" bench suite --only acks,results,process,peers --peers target/bench-peers $(ARGS)
 
 # Instructions of the hot paths against bench/guard.json.
 bench-guard:

@@ -6,10 +6,10 @@ root="$(cd "$(dirname "$0")/.." && pwd)"
 cd "$root"
 guard=bench/guard.json
 command -v valgrind >/dev/null 2>&1 || { echo "valgrind is missing: sh scripts/deps.sh guard" >&2; exit 1; }
-cargo build --release --example hot_paths
+program="$(sh scripts/build.sh --example hot_paths)"
 
 count() {
-    valgrind --tool=callgrind --callgrind-out-file=/dev/null target/release/examples/hot_paths "$1" "$2" 2>&1 |
+    valgrind --tool=callgrind --callgrind-out-file=/dev/null "$program" "$1" "$2" 2>&1 |
         awk '/Collected/ { print $NF }'
 }
 

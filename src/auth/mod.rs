@@ -1,7 +1,7 @@
 //! Who is calling, and what they may do.
 //!
 //! [`source`] finds the token in a request, [`verifier`] checks it and makes a [`Caller`] of it,
-//! [`policy`] answers whether that caller holds a permission, [`sign`] makes tokens (`wheelhouse token`).
+//! [`policy`] answers whether that caller holds a permission, [`sign()`] makes tokens (`wheelhouse token`).
 //! A token's text never leaves these modules: no error, log line or metric holds it.
 
 mod flight;

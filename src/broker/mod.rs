@@ -55,7 +55,7 @@ impl Broker {
     }
 
     /// A command's longest wait, `ttl`, by the clock of the Redis that has this partition: longer by what that clock was
-    /// set forwards within the time. See [`clock_steps`].
+    /// set forwards within the time. See `clock_steps`.
     pub fn ttl_by_its_clock(&self, partition: Partition, ttl: Duration) -> Duration {
         ttl + self.clock_steps.within(partition, ttl)
     }

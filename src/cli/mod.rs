@@ -1,4 +1,4 @@
-//! The command line: one file for each subcommand. What they print goes through [`out`].
+//! The command line: one file for each subcommand. What they print goes through `out`.
 
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 

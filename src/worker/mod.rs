@@ -1,6 +1,6 @@
 //! Workers: they carry out commands, and run jobs.
 //!
-//! A worker is a handful of loops around one [`core`]:
+//! A worker is a handful of loops around one `core`:
 //!
 //! | file | what it does |
 //! |---|---|

@@ -1,4 +1,4 @@
-//! One action on many resources, whichever way it was asked for: who exists ([`find`]), submission, answer.
+//! One action on many resources, whichever way it was asked for: who exists (`find`), submission, answer.
 //! [`following`] brings a socket the results; [`waiting`] an HTTP request.
 
 mod find;

@@ -1,11 +1,11 @@
 //! Fan-out: one subscription of the gateway for each watched resource, shared by every socket on it.
 //!
 //! Channels are counted by reference. What comes on them only wakes: a result is looked up in the record and
-//! the recorded bytes are handed out, once for each command ([`results`]); after a gap every watched resource
-//! is read again ([`resync`]). [`channel`] holds what is known of one resource.
+//! the recorded bytes are handed out, once for each command (`results`); after a gap every watched resource
+//! is read again (`resync`). [`channel`] holds what is known of one resource.
 //!
-//! A tenant-wide socket hears everything of its tenant by a pattern instead: [`feeds`] has one subscription for each
-//! tenant, [`listen`] takes what comes in order and looks up what it needs, and [`feed`] hands it to those who want it.
+//! A tenant-wide socket hears everything of its tenant by a pattern instead: `feeds` has one subscription for each
+//! tenant, `listen` takes what comes in order and looks up what it needs, and `feed` hands it to those who want it.
 
 pub mod channel;
 mod feed;

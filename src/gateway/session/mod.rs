@@ -4,7 +4,7 @@
 //! commands were sent, and a client that does not take its answers is not read any further. What others cause
 //! (results, updates) goes on all the time, except that results wait while an answer is on its way.
 //!
-//! What the client says, and what it is answered, is in [`messages`]; here is the life of the socket around that.
+//! What the client says, and what it is answered, is in `messages`; here is the life of the socket around that.
 //! What a socket is about is its [`Subject`]: one resource ([`one`]) or everything of a tenant ([`whole`]).
 
 mod count;

@@ -1,6 +1,6 @@
 //! The audit trail: append-only, each row with the hash of the row before it.
 //!
-//! Here: rows are appended and read. [`verify`] walks the whole chain, [`prune`] removes what is older than the
+//! Here: rows are appended and read. `verify` walks the whole chain, `prune` removes what is older than the
 //! time for which rows are kept, [`export`] writes rows for other programs.
 
 pub mod export;

@@ -226,6 +226,9 @@ on_both! {
     audit_kept::a_broken_row_stays_however_old_it_is
     audit_kept::rows_put_in_behind_the_horizon_are_found
     audit_kept::the_horizon_can_be_moved_over_old_rows_by_hand
+    audit_kept::what_was_removed_is_on_record_with_who_when_and_by_which_clocks
+    audit_kept::of_two_clocks_the_one_that_is_behind_says_what_is_old
+    audit_kept::what_was_removed_by_clocks_that_were_ahead_is_found
     rows::any_number_of_programs_may_migrate_at_once
     rows::ping_answers_and_says_what_is_missing
     selection::those_of_many_that_are_there_are_found_in_one_question

@@ -4,6 +4,7 @@ mod support;
 
 mod system {
     mod audit;
+    mod clocks;
     mod crowd;
     mod no_gateway;
     mod queue;

@@ -7,7 +7,7 @@ use clap::Args;
 use super::out::{self, say, tell};
 use crate::config::Settings;
 use crate::domain::ChainLink;
-use crate::store::{AuditBreak, AuditVerified, Store, StoreError};
+use crate::store::{AuditBreak, AuditVerified, Pruning, Store, StoreError};
 
 /// How to check.
 #[derive(Debug, Args)]
@@ -58,7 +58,14 @@ async fn check(args: &VerifyArgs, settings: &Settings) -> Result<AuditVerified, 
 
 fn print(v: &AuditVerified) {
     if let Some(pruned) = &v.pruned {
-        say!("rows up to {} were removed because of their age", pruned.id);
+        say!("{} rows, up to row {}, were removed because of their age", v.pruned_rows, pruned.id);
+        match &v.last_pruning {
+            Some(last) => say!("{}", last_removal(last)),
+            None => say!("  when and by whom is not on record"),
+        }
+        if v.last_pruning.is_some() && v.recorded_rows < v.pruned_rows {
+            say!("  of {} of them it is not on record when and by whom", v.pruned_rows - v.recorded_rows);
+        }
     }
     match v.breaks {
         0 => {
@@ -68,6 +75,23 @@ fn print(v: &AuditVerified) {
         1 => say!("broken: 1 thing is wrong in {} rows", v.rows),
         n => say!("broken: {n} things are wrong in {} rows", v.rows),
     }
+    if let Some((id, time)) = &v.oldest {
+        say!("the oldest row that is kept is row {id} of {time}");
+    }
+}
+
+fn last_removal(last: &Pruning) -> String {
+    format!(
+        "  last rows {} to {}, of {} to {} and so older than {}: by worker {} when its clock said {} and Redis's {}",
+        last.first_id,
+        last.last_id,
+        last.oldest,
+        last.newest,
+        last.older_than,
+        last.worker_id,
+        last.worker_clock,
+        last.redis_clock
+    )
 }
 
 fn print_json(v: &AuditVerified) {
@@ -77,6 +101,10 @@ fn print_json(v: &AuditVerified) {
         "rows": v.rows,
         "last": v.end,
         "pruned": v.pruned,
+        "pruned_rows": v.pruned_rows,
+        "recorded_rows": v.recorded_rows,
+        "last_pruning": v.last_pruning,
+        "oldest": v.oldest.as_ref().map(|(id, at)| serde_json::json!({"id": id, "at": at})),
     });
     out::json(&whole);
 }

@@ -155,7 +155,7 @@ mod tests {
 
     fn found(due: usize, next_in_ms: Option<i64>) -> DueSchedules {
         let one = (Resource::parse("acme:job:j1").expect("resource"), CommandId::generate());
-        DueSchedules { due: vec![one; due], next_in_ms }
+        DueSchedules { due: vec![one; due], next_in_ms, now: 0 }
     }
 
     #[test]

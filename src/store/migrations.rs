@@ -22,14 +22,15 @@ macro_rules! texts {
     };
 }
 
-/// In their order, for SQLite and PostgreSQL.
-const MIGRATIONS: [(&str, [&str; 2]); 6] = [
-    ("first", texts!("0001_first")),
-    ("jobs", texts!("0002_jobs")),
-    ("audit", texts!("0003_audit")),
-    ("unended", texts!("0004_unended")),
-    ("lean", texts!("0005_lean")),
-    ("jobs_kept", texts!("0006_jobs")),
+/// In their order, for SQLite and PostgreSQL: the number by which a database remembers each, its name, its texts.
+const MIGRATIONS: [(i64, &str, [&str; 2]); 7] = [
+    (1, "first", texts!("0001_first")),
+    (2, "jobs", texts!("0002_jobs")),
+    (3, "audit", texts!("0003_audit")),
+    (4, "unended", texts!("0004_unended")),
+    (5, "lean", texts!("0005_lean")),
+    (6, "jobs_kept", texts!("0006_jobs")),
+    (11, "prunings", texts!("0011_prunings")),
 ];
 
 impl Store {
@@ -81,9 +82,9 @@ impl Store {
             Database::Sqlite { .. } => 0,
             Database::Postgres { .. } => 1,
         };
-        let migrations = MIGRATIONS.iter().zip(1..).map(|((name, texts), version)| {
+        let migrations = MIGRATIONS.iter().map(|(version, name, texts)| {
             let text = texts[which].into_sql_str();
-            Migration::new(version, Cow::Borrowed(*name), MigrationType::Simple, text, false)
+            Migration::new(*version, Cow::Borrowed(*name), MigrationType::Simple, text, false)
         });
         let mut migrator = Migrator::with_migrations(migrations.collect());
         migrator.set_locking(false);

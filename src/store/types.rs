@@ -259,6 +259,15 @@ pub struct AuditVerified {
     pub end: ChainLink,
     /// The last row that is gone because it was older than the time for which rows are kept.
     pub pruned: Option<ChainLink>,
+    /// How many rows are gone for that reason: ids have no gaps.
+    pub pruned_rows: u64,
+    /// How many of them are on record in `audit_prunings`. The others were removed by hand, or by a version before that
+    /// table.
+    pub recorded_rows: u64,
+    /// The newest such removal on record.
+    pub last_pruning: Option<Pruning>,
+    /// The oldest row that is kept: its id and its time.
+    pub oldest: Option<(i64, String)>,
     /// How many things are wrong: none, if nobody has touched it.
     pub breaks: u64,
 }
@@ -296,8 +305,49 @@ pub enum AuditBreakKind {
     HeadChanged,
     /// `audit_horizon` is missing.
     HorizonChanged,
+    /// Rows were removed because of their age by a clock that was wrong.
+    PrunedTooEarly,
     /// The row that was asked for is not the one that was kept elsewhere.
     NotAsExpected,
+}
+
+/// One removal of old rows of the audit trail, as `audit_prunings` has it. Times are RFC 3339.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Pruning {
+    /// The first row removed.
+    pub first_id: i64,
+    /// The last row removed.
+    pub last_id: i64,
+    /// The time of the first row.
+    pub oldest: String,
+    /// The time of the last row.
+    pub newest: String,
+    /// All of them were older than this.
+    pub older_than: String,
+    /// The worker that removed them.
+    pub worker_id: String,
+    /// What the worker's clock said.
+    pub worker_clock: String,
+    /// What Redis's clock said.
+    pub redis_clock: String,
+}
+
+/// Who removes old rows, and what the clocks say: two that agree, for one alone may be wrong.
+#[derive(Debug, Clone)]
+pub struct PrunedBy {
+    /// The worker.
+    pub worker: WorkerId,
+    /// Its clock, Unix ms.
+    pub worker_clock: i64,
+    /// Redis's clock, Unix ms.
+    pub redis_clock: i64,
+}
+
+impl PrunedBy {
+    /// This moment by the clock that is behind: what is old by it is old by the other too.
+    pub fn now(&self) -> i64 {
+        self.worker_clock.min(self.redis_clock)
+    }
 }
 
 /// What removing old audit rows did.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::sql::Value;
+use super::sql::{Value, time_text};
 use super::{Store, StoreError, rows};
 use crate::domain::Resource;
 
@@ -46,6 +46,15 @@ impl Store {
         self.change(&text, &values).await
     }
 
+    /// What time it is by the database's own clock, Unix ms. SQLite has none but that of this program.
+    pub async fn clock(&self) -> Result<i64, StoreError> {
+        let row = self.database.read().await?.row("SELECT CAST({now} AS TEXT) AS now", &[]).await?;
+        let text = row.map(|row| row.text("now")).transpose()?.flatten();
+        let time = rows::time(text).and_then(|text| text.parse::<jiff::Timestamp>().ok());
+        time.map(|time| time.as_millisecond())
+            .ok_or_else(|| StoreError::Refused("the database tells no time".to_owned()))
+    }
+
     /// Active campaigns that are not open, with submitted jobs that have all ended, some of them: their worker died before it
     /// could say so. Campaigns of other systems are left to those.
     pub async fn campaigns_to_complete(&self, limit: u32) -> Result<Vec<Resource>, StoreError> {
@@ -65,17 +74,17 @@ impl Store {
         Ok(found.iter().filter_map(|row| rows::readable(rows::campaign_resource(row))).collect())
     }
 
-    /// Forgets what commands did that were applied longer ago than `age`; some of them. How many.
-    pub async fn forget_applied(&self, age: Duration) -> Result<u64, StoreError> {
-        let age = jiff::SignedDuration::try_from(age).unwrap_or(jiff::SignedDuration::MAX);
-        let Ok(before) = jiff::Timestamp::now().checked_sub(age) else { return Ok(0) };
+    /// Forgets what commands did that were applied longer ago than `age`, as of `now` (Unix ms, of a clock that others
+    /// agree with); some of them. How many.
+    pub async fn forget_applied(&self, age: Duration, now: i64) -> Result<u64, StoreError> {
+        let before = now.saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
         let text = format!(
             "DELETE FROM applied_commands WHERE command_id IN
                (SELECT command_id FROM applied_commands WHERE at < {{time:$1}} ORDER BY at LIMIT {FORGET})"
         );
         let mut tx = self.database.write().await?;
         // Three digits, as SQLite writes them: there it is a comparison of texts.
-        let forgotten = tx.execute(&text, &[format!("{before:.3}").into()]).await?;
+        let forgotten = tx.execute(&text, &[time_text(before).into()]).await?;
         tx.commit().await?;
         Ok(forgotten)
     }

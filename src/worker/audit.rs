@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::clocks;
 use super::core::Core;
 use super::live;
 use crate::broker::{BrokerError, Partition};
@@ -28,6 +29,9 @@ const COMPLAIN: Duration = Duration::from_secs(10);
 /// Before the first look for rows that are too old, and between two.
 const FIRST_PRUNE_MS: std::ops::Range<u64> = 1_000..5_000;
 const PRUNE_MS: std::ops::Range<u64> = 300_000..900_000;
+/// Before the next look where the clocks do not agree, and between two warnings of it.
+const DOUBT: Duration = Duration::from_secs(5);
+const WARN_AGAIN: Duration = Duration::from_secs(3_600);
 /// Between two batches of them: others want to write too.
 const BREATH: Duration = Duration::from_millis(100);
 
@@ -149,13 +153,29 @@ async fn look(core: &Core) {
 pub(crate) async fn prune(core: Arc<Core>) {
     let Some(keep) = core.settings.audit.keep else { return };
     let mut wait = Duration::from_millis(fastrand::u64(FIRST_PRUNE_MS));
+    let mut warned: Option<Instant> = None;
     loop {
         tokio::select! {
             () = core.stop.cancelled() => return,
             () = tokio::time::sleep(wait) => {}
         }
         wait = Duration::from_millis(fastrand::u64(PRUNE_MS));
-        match core.store.prune_audit(keep).await {
+        let keep_ms = i64::try_from(keep.as_millis()).unwrap_or(i64::MAX);
+        let clocks = match clocks::read_for_audit(&core, keep_ms).await {
+            Ok(Some(clocks)) => clocks,
+            Ok(None) => continue,
+            Err(doubt) => {
+                // Looked at again soon, and told of once in a while: where it is the trail that is quiet, the next
+                // command ends the doubt.
+                wait = DOUBT;
+                if warned.is_none_or(|at| at.elapsed() >= WARN_AGAIN) {
+                    tracing::warn!(%doubt, "worker.audit_not_pruned");
+                    warned = Some(Instant::now());
+                }
+                continue;
+            }
+        };
+        match core.store.prune_audit(keep, &clocks).await {
             Ok(pruned) => {
                 if pruned.rows > 0 {
                     tracing::info!(rows = pruned.rows, "worker.audit_pruned");

@@ -24,6 +24,7 @@ mod audit;
 mod bring;
 mod campaign_command;
 mod child;
+mod clocks;
 mod context;
 mod control;
 mod core;

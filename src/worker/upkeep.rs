@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::announce;
+use super::clocks;
 use super::core::Core;
 use crate::store::{StoreError, Upkeep};
 
@@ -55,7 +56,15 @@ async fn commands(core: &Core) -> Result<(), StoreError> {
     let age = REMEMBERED.max(core.settings.command.ttl * 2);
     let mut all = 0;
     while !core.stop.is_cancelled() {
-        match core.store.forget_applied(age).await? {
+        // Forgotten too early, a command that comes again would be carried out again.
+        let now = match clocks::read(core).await {
+            Ok(clocks) => clocks.now(),
+            Err(doubt) => {
+                tracing::warn!(%doubt, "worker.commands_not_forgotten");
+                break;
+            }
+        };
+        match core.store.forget_applied(age, now).await? {
             0 => break,
             some => all += some,
         }

@@ -43,10 +43,11 @@ pub async fn what_commands_did_long_ago_is_forgotten_in_batches(db: Db) {
     db.store.create_job(&new_job("j", None)).await.expect("create");
     let new = change(job("j"), Action::Pause, 1);
     db.store.apply(&new).await.expect("apply");
+    let now = jiff::Timestamp::now().as_millisecond();
     let week = Duration::from_secs(7 * 24 * 3_600);
-    assert_eq!(db.store.forget_applied(week).await.expect("forget"), 1_000);
-    assert_eq!(db.store.forget_applied(week).await.expect("forget"), 500);
-    assert_eq!(db.store.forget_applied(week).await.expect("forget"), 0);
+    assert_eq!(db.store.forget_applied(week, now).await.expect("forget"), 1_000);
+    assert_eq!(db.store.forget_applied(week, now).await.expect("forget"), 500);
+    assert_eq!(db.store.forget_applied(week, now).await.expect("forget"), 0);
     assert!(db.store.give_up(&new).await.expect("read"));
     let again = db.store.apply(&new).await.expect("apply");
     assert_eq!(again, Applied::Succeeded { status: "paused".into(), changed: false });

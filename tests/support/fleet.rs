@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
 
+use super::clock::Clock;
 use super::redis::RedisServer;
 use super::socket::Socket;
 use super::watchdog::Watchdog;
@@ -158,9 +159,22 @@ impl Fleet {
         started.filter_map(|line| line["address"].as_str().map(str::to_owned)).collect()
     }
 
+    /// As [`Self::worker`], on a clock that the test sets.
+    pub fn worker_on(&mut self, clock: &Clock) -> Handle {
+        let mut command = self.command(&["worker"]);
+        command.envs(clock.env());
+        let child = self.spawn(command);
+        self.processes.push(Process { child, address: String::new() });
+        self.started(Handle(self.processes.len() - 1))
+    }
+
     /// Starts a worker and waits until it says that it works: its heartbeat and its subscriptions stand.
     pub fn worker(&mut self) -> Handle {
         let worker = self.worker_soon();
+        self.started(worker)
+    }
+
+    fn started(&self, worker: Handle) -> Handle {
         self.until_started(worker)
     }
 

@@ -41,6 +41,8 @@ pub struct DueSchedules {
     pub due: Vec<(Resource, CommandId)>,
     /// Milliseconds until the next one after them.
     pub next_in_ms: Option<i64>,
+    /// What time it is there, Unix ms.
+    pub now: i64,
 }
 
 /// What taking one back gave.
@@ -99,13 +101,14 @@ impl Broker {
         self.saw_clock(partition, asked, now);
         let next = answer.pop().ok_or_else(odd)?.parse::<i64>().ok();
         let due = answer.iter().filter_map(|member| read_schedule_member(member)).collect();
-        Ok(DueSchedules { due, next_in_ms: next.map(|at| at - now) })
+        Ok(DueSchedules { due, next_in_ms: next.map(|at| at - now), now })
     }
 
     /// Asks what time it is where this partition is, so that a step of that clock is noticed
     /// ([`Broker::ttl_by_its_clock`]).
-    pub async fn look_at_clock(&self, partition: Partition) -> Result<(), BrokerError> {
-        self.due_schedules(partition, 0).await.map(|_| ())
+    /// Unix ms.
+    pub async fn look_at_clock(&self, partition: Partition) -> Result<i64, BrokerError> {
+        Ok(self.due_schedules(partition, 0).await?.now)
     }
 
     /// A tenant's scheduled command; `None`: there is none by that id (any more).

@@ -93,6 +93,20 @@ impl Store {
     }
 }
 
+impl Store {
+    /// The times of the oldest row and of the one that was written last, Unix ms; `None`: there is no row.
+    pub async fn audit_span(&self) -> Result<Option<(i64, i64)>, StoreError> {
+        let text = "SELECT (SELECT CAST(at AS TEXT) FROM command_audit ORDER BY id LIMIT 1) AS oldest,
+            (SELECT CAST(at AS TEXT) FROM command_audit ORDER BY id DESC LIMIT 1) AS newest";
+        let Some(row) = self.database.read().await?.row(text, &[]).await? else { return Ok(None) };
+        let time = |column: &str| {
+            let time = super::rows::time(row.text(column)?).and_then(|text| text.parse::<jiff::Timestamp>().ok());
+            Ok::<_, StoreError>(time.map(|time| time.as_millisecond()))
+        };
+        Ok(time("oldest")?.zip(time("newest")?))
+    }
+}
+
 impl AuditRow {
     /// Whether the row is as it was written: its hash is the one of what it says and of the row before it.
     pub fn is_intact(&self) -> bool {

@@ -2,13 +2,13 @@
 //!
 //! The triggers of `command_audit` let a row go only if it lies behind `audit_horizon`, and the horizon moves
 //! forward only, over rows that are there and old enough. The hash at the horizon is where the rest of the chain
-//! hangs, so that it can still be verified.
+//! hangs, so that it can still be verified. `audit_prunings` says who removed what, when, and by which clocks.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use super::{COLUMNS, audit_row};
-use crate::store::sql::time_text;
-use crate::store::{AuditPruned, Store, StoreError};
+use crate::store::sql::{Value, time_text};
+use crate::store::{AuditPruned, PrunedBy, Store, StoreError};
 
 /// Rows removed in one transaction.
 const BATCH: usize = 1_000;
@@ -16,9 +16,10 @@ const BATCH: usize = 1_000;
 impl Store {
     /// Removes the oldest rows, as far as all of them are older than `keep` (a day at least), one batch of them.
     /// Where a row breaks the chain it stops: what is wrong must not disappear because it is old.
-    pub async fn prune_audit(&self, keep: Duration) -> Result<AuditPruned, StoreError> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let cutoff = i64::try_from(now.saturating_sub(keep).as_millis()).unwrap_or(0);
+    /// The caller has made sure that the clocks agree, and does so again before each batch.
+    pub async fn prune_audit(&self, keep: Duration, by: &PrunedBy) -> Result<AuditPruned, StoreError> {
+        let keep = i64::try_from(keep.as_millis()).unwrap_or(i64::MAX);
+        let cutoff = by.now().saturating_sub(keep);
         let mut tx = self.database.write().await?;
         let horizon = tx.row("SELECT last_id, hash FROM audit_horizon WHERE id = 1 {skip}", &[]).await?;
         let Some(horizon) = horizon else {
@@ -32,7 +33,7 @@ impl Store {
              WHERE id > $1 AND id <= (SELECT last_id FROM audit_head WHERE id = 1) ORDER BY id LIMIT {BATCH}"
         );
         let rows = tx.rows(&text, &[from.into()]).await?;
-        let (mut upto, mut broken) = (from, None);
+        let (mut upto, mut broken, mut times) = (from, None, None::<(i64, i64)>);
         for row in &rows {
             let id = row.int("id")?.unwrap_or(0);
             let read = audit_row(row).ok();
@@ -45,14 +46,26 @@ impl Store {
                 break;
             }
             (upto, hash) = (id, read.hash.clone());
+            let oldest = times.map_or(read.entry.at, |(oldest, _)| oldest);
+            times = Some((oldest, read.entry.at));
         }
-        if upto == from {
+        let Some((oldest, newest)) = times else {
             tx.rollback().await?;
             return Ok(AuditPruned { broken, ..AuditPruned::default() });
-        }
+        };
         tx.execute(
             "UPDATE audit_horizon SET last_id = $1, hash = $2, older_than = {time:$3} WHERE id = 1",
             &[upto.into(), hash.into(), time_text(cutoff).into()],
+        )
+        .await?;
+        let mut record: Vec<Value> = vec![upto.into(), (from + 1).into(), by.worker.as_str().into()];
+        let clocks = [oldest, newest, cutoff, by.worker_clock, by.redis_clock];
+        record.extend(clocks.map(|at| Value::from(time_text(at))));
+        tx.execute(
+            "INSERT INTO audit_prunings
+               (last_id, first_id, worker_id, oldest, newest, older_than, worker_clock, redis_clock)
+             VALUES ($1, $2, $3, {time:$4}, {time:$5}, {time:$6}, {time:$7}, {time:$8})",
+            &record,
         )
         .await?;
         let gone =

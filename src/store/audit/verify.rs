@@ -5,18 +5,25 @@ use std::collections::VecDeque;
 
 use super::{COLUMNS, audit_row};
 use crate::domain::ChainLink;
-use crate::store::sql::Row;
-use crate::store::{AuditBreak, AuditBreakKind as Kind, AuditVerified, Store, StoreError};
+use crate::store::sql::{Row, time_text};
+use crate::store::{AuditBreak, AuditBreakKind as Kind, AuditVerified, Pruning, Store, StoreError, rows};
 
 /// Rows of one page.
 const PAGE: usize = 1_000;
 /// Hashes remembered, to find the row that one out of order follows.
 const REMEMBERED: usize = 1_000;
 
+/// Clocks of two machines may differ by so much, in ms.
+const CLOCKS_DIFFER_MS: i64 = 5 * 60 * 1_000;
+
 /// Where the chain begins and ends, all read in one moment.
 struct Ends {
     head: Option<ChainLink>,
     horizon: Option<ChainLink>,
+    /// The time than which all were older that were removed.
+    older_than: Option<String>,
+    /// Rows on record as removed at a time that has not come yet: the first and the last.
+    early: Option<(i64, i64)>,
     /// The highest id there is.
     newest: i64,
     /// Rows at or below the horizon, and the first and last of them: there should be none.
@@ -56,18 +63,53 @@ impl Store {
                 walk.next(link);
             }
         }
-        Ok(walk.end())
+        let mut verified = walk.end();
+        verified.oldest = self.oldest_audit_row().await?;
+        (verified.recorded_rows, verified.last_pruning) = self.prunings().await?;
+        Ok(verified)
+    }
+
+    async fn oldest_audit_row(&self) -> Result<Option<(i64, String)>, StoreError> {
+        let text = "SELECT id, CAST(at AS TEXT) AS at FROM command_audit ORDER BY id LIMIT 1";
+        let Some(row) = self.database.read().await?.row(text, &[]).await? else { return Ok(None) };
+        Ok(row.int("id")?.zip(rows::time(row.text("at")?)))
+    }
+
+    /// How many rows `audit_prunings` has on record as removed because of their age, and the newest entry of it.
+    async fn prunings(&self) -> Result<(u64, Option<Pruning>), StoreError> {
+        let text = "SELECT (SELECT CAST(SUM(last_id - first_id + 1) AS BIGINT) FROM audit_prunings) AS rows_gone,
+              first_id, last_id, worker_id, CAST(oldest AS TEXT) AS oldest, CAST(newest AS TEXT) AS newest,
+              CAST(older_than AS TEXT) AS older_than, CAST(worker_clock AS TEXT) AS worker_clock,
+              CAST(redis_clock AS TEXT) AS redis_clock
+            FROM audit_prunings ORDER BY last_id DESC LIMIT 1";
+        let Some(row) = self.database.read().await?.row(text, &[]).await? else { return Ok((0, None)) };
+        let time = |column: &str| Ok::<_, StoreError>(rows::time(row.text(column)?).unwrap_or_default());
+        let pruning = Pruning {
+            first_id: row.int("first_id")?.unwrap_or(0),
+            last_id: row.int("last_id")?.unwrap_or(0),
+            oldest: time("oldest")?,
+            newest: time("newest")?,
+            older_than: time("older_than")?,
+            worker_id: row.needed("worker_id")?,
+            worker_clock: time("worker_clock")?,
+            redis_clock: time("redis_clock")?,
+        };
+        Ok((row.int("rows_gone")?.and_then(|n| u64::try_from(n).ok()).unwrap_or(0), Some(pruning)))
     }
 
     async fn audit_ends(&self) -> Result<Ends, StoreError> {
+        let ahead = time_text(now_ms() + CLOCKS_DIFFER_MS);
         let text = "SELECT (SELECT last_id FROM audit_head WHERE id = 1) AS head_id,
             (SELECT hash FROM audit_head WHERE id = 1) AS head_hash,
             (SELECT last_id FROM audit_horizon WHERE id = 1) AS horizon_id,
             (SELECT hash FROM audit_horizon WHERE id = 1) AS horizon_hash,
+            (SELECT CAST(older_than AS TEXT) FROM audit_horizon WHERE id = 1) AS older_than,
+            (SELECT MIN(first_id) FROM audit_prunings WHERE {ms:worker_clock} > {time:$1}) AS early_first,
+            (SELECT MAX(last_id) FROM audit_prunings WHERE {ms:worker_clock} > {time:$1}) AS early_last,
             (SELECT MAX(id) FROM command_audit) AS newest,
             (SELECT MIN(id) FROM command_audit WHERE id <= (SELECT last_id FROM audit_horizon WHERE id = 1)) AS below_first,
             (SELECT MAX(id) FROM command_audit WHERE id <= (SELECT last_id FROM audit_horizon WHERE id = 1)) AS below_last";
-        let row = self.database.read().await?.row(text, &[]).await?;
+        let row = self.database.read().await?.row(text, &[ahead.into()]).await?;
         let row = row.ok_or_else(|| StoreError::Refused("no answer".to_owned()))?;
         let place = |id: &str, hash: &str| -> Result<Option<ChainLink>, StoreError> {
             Ok(row.int(id)?.zip(row.text(hash)?).map(|(id, hash)| ChainLink { id, hash }))
@@ -75,6 +117,8 @@ impl Store {
         Ok(Ends {
             head: place("head_id", "head_hash")?,
             horizon: place("horizon_id", "horizon_hash")?,
+            older_than: rows::time(row.text("older_than")?),
+            early: row.int("early_first")?.zip(row.int("early_last")?),
             newest: row.int("newest")?.unwrap_or(0),
             below: row.int("below_first")?.zip(row.int("below_last")?),
         })
@@ -154,6 +198,22 @@ impl<'a, F: FnMut(AuditBreak)> Walk<'a, F> {
                 (0, 0),
                 "audit_horizon has no row: where the chain begins is not known".to_owned(),
             );
+        }
+        if let Some((first, last)) = ends.early {
+            let says = format!(
+                "{} removed because of their age at a time that lies ahead of this machine's clock: one of the clocks was wrong, and perhaps rows went that were to be kept",
+                were(first, last)
+            );
+            walk.tell(Kind::PrunedTooEarly, (first, last), says);
+        } else if let (Some(horizon), Some(older_than)) = (&ends.horizon, &ends.older_than)
+            && horizon.id > 0
+            && older_than.parse::<jiff::Timestamp>().is_ok_and(|at| at.as_millisecond() > now_ms() + CLOCKS_DIFFER_MS)
+        {
+            let says = format!(
+                "rows 1 to {} were removed because they were older than {older_than}, which lies ahead of this machine's clock: one of the clocks was wrong, and rows went that were to be kept",
+                horizon.id
+            );
+            walk.tell(Kind::PrunedTooEarly, (1, horizon.id), says);
         }
         if let Some((first, last)) = ends.below {
             let says = format!(
@@ -304,8 +364,21 @@ impl<'a, F: FnMut(AuditBreak)> Walk<'a, F> {
             };
             self.tell(Kind::NotAsExpected, (expected.id, expected.id), says);
         }
-        AuditVerified { rows: self.rows, end, pruned: self.pruned, breaks: self.breaks }
+        AuditVerified {
+            rows: self.rows,
+            end,
+            pruned_rows: self.pruned.as_ref().and_then(|pruned| u64::try_from(pruned.id).ok()).unwrap_or(0),
+            pruned: self.pruned,
+            recorded_rows: 0,
+            last_pruning: None,
+            oldest: None,
+            breaks: self.breaks,
+        }
     }
+}
+
+fn now_ms() -> i64 {
+    jiff::Timestamp::now().as_millisecond()
 }
 
 fn are(first: i64, last: i64) -> String {

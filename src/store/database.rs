@@ -1,14 +1,17 @@
 //! Connecting to SQLite or PostgreSQL, and how long anything may wait for them.
 
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use secrecy::ExposeSecret;
+use sqlx::Connection;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 
 use super::StoreError;
+use super::error::NO_CONNECTION;
 use super::files::OpenFiles;
 use super::sql::{PgTx, SqliteTx, Tx};
 use super::turn::Turns;
@@ -34,9 +37,15 @@ pub(super) enum Database {
         readers: SqlitePool,
         files: OpenFiles,
         turns: Turns,
+        /// The file, for errors.
+        place: Arc<str>,
     },
     Postgres {
         pool: PgPool,
+        /// How a connection is made, for the question why none can be.
+        options: Box<PgConnectOptions>,
+        /// The server and its database, for errors.
+        place: Arc<str>,
     },
 }
 
@@ -50,16 +59,16 @@ impl Database {
     pub fn connections(&self) -> u32 {
         match self {
             Self::Sqlite { writer, .. } => writer.options().get_max_connections(),
-            Self::Postgres { pool } => pool.options().get_max_connections(),
+            Self::Postgres { pool, .. } => pool.options().get_max_connections(),
         }
     }
 
     /// A transaction that may write.
     pub async fn write(&self) -> Result<Tx, StoreError> {
         match self {
-            Self::Sqlite { writer, files, turns, .. } => {
+            Self::Sqlite { writer, files, turns, place, .. } => {
                 // The connection first: there is one, so that nobody here holds a turn and waits for it.
-                let mut connection = acquire(writer).await?;
+                let mut connection = acquire(writer).await.map_err(|error| error.at(place))?;
                 if let Err(error) = files.check() {
                     // What was committed before may lie in a log that no other program will find: this one can still
                     // fold it back.
@@ -67,10 +76,11 @@ impl Database {
                     return Err(error);
                 }
                 let turn = turns.wait().await;
-                Ok(Tx::Sqlite(SqliteTx::writing(connection, turn)))
+                Ok(Tx::Sqlite(SqliteTx::writing(connection, turn, place.clone())))
             }
-            Self::Postgres { pool } => {
-                in_time(async { Ok(Tx::Postgres(PgTx::single(acquire(pool).await?).begin().await?)) }).await
+            Self::Postgres { pool, place, .. } => {
+                let begun = async { PgTx::single(acquire(pool).await?, place.clone()).begin().await };
+                in_time(begun).await.map(Tx::Postgres).map_err(|error| error.at(place))
             }
         }
     }
@@ -79,8 +89,26 @@ impl Database {
     /// statement would see a moment of its own.
     pub async fn read(&self) -> Result<Tx, StoreError> {
         match self {
-            Self::Sqlite { readers, .. } => Ok(Tx::Sqlite(SqliteTx::reading(acquire(readers).await?))),
-            Self::Postgres { pool } => in_time(async { Ok(Tx::Postgres(PgTx::single(acquire(pool).await?))) }).await,
+            Self::Sqlite { readers, place, .. } => {
+                let connection = acquire(readers).await.map_err(|error| error.at(place))?;
+                Ok(Tx::Sqlite(SqliteTx::reading(connection, place.clone())))
+            }
+            Self::Postgres { pool, place, .. } => {
+                let taken = async { Ok(Tx::Postgres(PgTx::single(acquire(pool).await?, place.clone()))) };
+                in_time(taken).await.map_err(|error| error.at(place))
+            }
+        }
+    }
+
+    /// The pool says only that it has no connection. Where one cannot be made, this says why, with the address;
+    /// otherwise all were in use, and `error` stands.
+    pub async fn explain(&self, error: StoreError) -> StoreError {
+        match self {
+            Self::Postgres { options, place, .. } if error.is_contention() => match connect(options, place).await {
+                Ok(()) => error,
+                Err(cause) => cause,
+            },
+            _ => error,
         }
     }
 }
@@ -92,7 +120,7 @@ async fn acquire<DB: sqlx::Database>(pool: &sqlx::Pool<DB>) -> Result<PoolConnec
 }
 
 async fn in_time<T>(connected: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-    let late = |_| StoreError::Unavailable("no connection in time".to_owned());
+    let late = |_| StoreError::Unavailable(NO_CONNECTION.to_owned());
     tokio::time::timeout(BEGIN, connected).await.map_err(late)?
 }
 
@@ -119,6 +147,7 @@ async fn sqlite(url: &str, connections: u32) -> Result<Database, StoreError> {
         .synchronous(SqliteSynchronous::Full)
         .busy_timeout(BUSY);
     let file = options.get_filename().to_owned();
+    let place: Arc<str> = file.display().to_string().into();
     let files = OpenFiles::of(file.clone());
     let writing = options
         .clone()
@@ -152,14 +181,14 @@ async fn sqlite(url: &str, connections: u32) -> Result<Database, StoreError> {
             Err(error) if error.is_transient() && file.exists() && started.elapsed() < BUSY => {
                 tokio::time::sleep(Duration::from_millis(fastrand::u64(5..50))).await;
             }
-            opened => break opened?,
+            opened => break opened.map_err(|error| error.at(&place))?,
         }
     };
     let readers = pool().max_connections(connections).acquire_timeout(ACQUIRE);
     // They look single rows up, which the system keeps in memory once for all; eight caches of 2 MiB would be for nothing.
     let readers = readers.connect_lazy_with(options.read_only(true).pragma("cache_size", "-512"));
     let turns = Turns::beside(&file);
-    Ok(Database::Sqlite { writer, readers, files, turns })
+    Ok(Database::Sqlite { writer, readers, files, turns, place })
 }
 
 async fn postgres(settings: &crate::config::Database) -> Result<Database, StoreError> {
@@ -173,6 +202,34 @@ async fn postgres(settings: &crate::config::Database) -> Result<Database, StoreE
             ("lock_timeout", LOCK),
             ("idle_in_transaction_session_timeout", "15000"),
         ]);
+    let place: Arc<str> = place_of(&options).into();
+    // Once without the pool, which tries again and again and then says only that its time was over.
+    connect(&options, &place).await?;
     let pool = PgPoolOptions::new().max_connections(settings.connections).acquire_timeout(ACQUIRE);
-    Ok(Database::Postgres { pool: Box::pin(in_time(async { Ok(pool.connect_with(options).await?) })).await? })
+    let pool = Box::pin(in_time(async { Ok(pool.connect_with(options.clone()).await?) })).await;
+    let pool = pool.map_err(|error| error.at(&place))?;
+    Ok(Database::Postgres { pool, options: Box::new(options), place })
+}
+
+/// One connection, and its end. An error has the address and the cause, and no password.
+async fn connect(options: &PgConnectOptions, place: &str) -> Result<(), StoreError> {
+    let connecting = Box::pin(async {
+        let connection = sqlx::PgConnection::connect_with(options).await?;
+        connection.close().await
+    });
+    let late =
+        || StoreError::Unavailable(format!("{place}: no answer to a connection within {} ms", BEGIN.as_millis()));
+    let connected = tokio::time::timeout(BEGIN, connecting).await.map_err(|_| late())?;
+    connected.map_err(|error| StoreError::from(error).at(place))
+}
+
+/// `PostgreSQL at host:port/database`.
+fn place_of(options: &PgConnectOptions) -> String {
+    let (host, port) = (options.get_host(), options.get_port());
+    let host = match options.get_socket() {
+        Some(socket) => socket.display().to_string(),
+        None if host.contains(':') => format!("[{host}]:{port}"),
+        None => format!("{host}:{port}"),
+    };
+    format!("PostgreSQL at {host}/{}", options.get_database().unwrap_or(options.get_username()))
 }

@@ -18,20 +18,41 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// The same, and which database it is about: the file, or the server's address.
+    pub(super) fn at(self, place: &str) -> Self {
+        let with = |text: String| if text.contains(place) { text } else { format!("{place}: {text}") };
+        match self {
+            Self::Unavailable(text) => Self::Unavailable(with(text)),
+            Self::Refused(text) => Self::Refused(with(text)),
+            other => other,
+        }
+    }
+
+    /// Somebody else is writing, or every connection is in use: it says nothing of whether the database can be written.
+    pub(super) fn is_contention(&self) -> bool {
+        let Self::Unavailable(text) = self else { return false };
+        ["database is locked", "database table is locked", NO_CONNECTION, "no answer in time"]
+            .iter()
+            .any(|busy| text.contains(busy))
+    }
+
     /// Whether trying again can help.
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Unavailable(_))
     }
 }
 
+/// Every connection was in use, or none could be made.
+pub(super) const NO_CONNECTION: &str = "no connection in time";
+
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         use sqlx::Error;
         let text = error.to_string();
         match &error {
+            Error::PoolTimedOut => Self::Unavailable(NO_CONNECTION.to_owned()),
             Error::Io(_)
             | Error::Tls(_)
-            | Error::PoolTimedOut
             | Error::PoolClosed
             | Error::WorkerCrashed
             | Error::BeginFailed

@@ -46,7 +46,7 @@ impl Store {
                 tx.commit().await?;
                 Ok(done)
             }
-            Database::Postgres { pool } => {
+            Database::Postgres { pool, .. } => {
                 let mut connection = pool.acquire().await?;
                 let mut tx = connection.begin().await?;
                 // A change of a large table may take long, and the other program's has to be waited for.

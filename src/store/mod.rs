@@ -79,7 +79,46 @@ impl Store {
             tx.rows("SELECT version FROM permission_version", &[]).await.map(|_| ())
         };
         let late = || StoreError::Unavailable("no answer in time".to_owned());
-        tokio::time::timeout(within, asked).await.map_err(|_| late())?
+        match tokio::time::timeout(within, asked).await.unwrap_or_else(|_| Err(late())) {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.database.explain(error).await),
+        }
+    }
+
+    /// Whether what a gateway writes could be written: a row of `jobs`. Writes nothing, and takes the way of a write: a
+    /// standby, a read-only file system and a missing right all show. `None`: it could not be found out within the time,
+    /// because others were writing.
+    pub async fn prove_inserts(&self, within: Duration) -> Option<Result<(), StoreError>> {
+        self.prove(
+            within,
+            &["INSERT INTO jobs (id, tenant_id, status) SELECT id, tenant_id, status FROM jobs WHERE 1 = 0"],
+        )
+        .await
+    }
+
+    /// As [`Self::prove_inserts`], for what a worker writes when it carries out a command.
+    pub async fn prove_updates(&self, within: Duration) -> Option<Result<(), StoreError>> {
+        let statements = [
+            "UPDATE jobs SET status = status WHERE 1 = 0",
+            "UPDATE campaigns SET status = status WHERE 1 = 0",
+            "DELETE FROM applied_commands WHERE 1 = 0",
+        ];
+        self.prove(within, &statements).await
+    }
+
+    async fn prove(&self, within: Duration, statements: &[&str]) -> Option<Result<(), StoreError>> {
+        let tried = async {
+            let mut tx = self.database.write().await?;
+            for statement in statements {
+                tx.execute(statement, &[]).await?;
+            }
+            tx.rollback().await
+        };
+        match tokio::time::timeout(within, tried).await {
+            Ok(Err(error)) if error.is_contention() => None,
+            Ok(tried) => Some(tried),
+            Err(_) => None,
+        }
     }
 }
 

@@ -217,3 +217,58 @@ async fn nothing_is_written_to_a_sqlite_file_that_other_programs_do_not_see() {
         }
     }
 }
+
+#[tokio::test]
+async fn whether_it_can_be_written_is_found_out_without_writing_and_names_the_database() {
+    for db in [Db::sqlite().await, Db::postgres().await] {
+        let second = Duration::from_secs(5);
+        assert!(matches!(db.store.prove_inserts(second).await, Some(Ok(()))));
+        assert!(matches!(db.store.prove_updates(second).await, Some(Ok(()))));
+        db.sql("ALTER TABLE jobs RENAME TO jobs_elsewhere").await.expect("SQL");
+        for proof in [db.store.prove_inserts(second).await, db.store.prove_updates(second).await] {
+            let Some(Err(error)) = proof else { panic!("{proof:?}") };
+            let place = db.url.rsplit(['/', '@']).next().expect("a name");
+            assert!(error.to_string().contains(place), "{error}");
+        }
+        db.sql("ALTER TABLE jobs_elsewhere RENAME TO jobs").await.expect("SQL");
+        assert!(matches!(db.store.prove_updates(second).await, Some(Ok(()))));
+    }
+}
+
+#[tokio::test]
+async fn a_postgresql_that_only_reads_is_read_and_cannot_be_written() {
+    let db = Db::postgres().await;
+    let name = db.url.rsplit('/').next().expect("a name").to_owned();
+    db.sql(&format!("ALTER DATABASE \"{name}\" SET default_transaction_read_only = on")).await.expect("SQL");
+    let settings = config::Database { url: db.url.clone().into(), connections: 2 };
+    let store = Store::open(&settings).await.expect("open");
+    store.ping(Duration::from_secs(5)).await.expect("it can be read");
+    let Some(Err(error)) = store.prove_inserts(Duration::from_secs(5)).await else { panic!("it cannot be written") };
+    assert!(error.to_string().contains("read-only") && error.to_string().contains(&name), "{error}");
+}
+
+#[tokio::test]
+async fn while_others_write_nobody_says_that_it_cannot_be_written() {
+    let db = Db::sqlite().await;
+    let options = db.url.parse::<sqlx::sqlite::SqliteConnectOptions>().expect("address");
+    let mut other = sqlx::ConnectOptions::connect(&options).await.expect("connect");
+    sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.expect("begin");
+    let proof = db.store.prove_inserts(Duration::from_millis(200)).await;
+    assert!(proof.is_none(), "{proof:?}");
+    sqlx::query("ROLLBACK").execute(&mut other).await.expect("rollback");
+    assert!(matches!(db.store.prove_inserts(Duration::from_secs(20)).await, Some(Ok(()))));
+}
+
+#[tokio::test]
+async fn a_postgresql_that_goes_away_later_is_named_with_the_cause_too() {
+    let db = Db::postgres().await;
+    let server = db.url.rsplit([':', '/']).nth(1).and_then(|port| port.parse().ok()).expect("port");
+    let name = db.url.rsplit('/').next().expect("a name");
+    let way = Way::to(server).await;
+    let settings =
+        config::Database { url: format!("postgres://postgres@127.0.0.1:{}/{name}", way.port).into(), connections: 2 };
+    let store = Store::open(&settings).await.expect("open");
+    way.silent.store(true, Ordering::SeqCst);
+    let error = soon(store.ping(Duration::from_secs(2))).await.expect_err("silent");
+    assert!(error.to_string().contains(&format!("PostgreSQL at 127.0.0.1:{}/{name}", way.port)), "{error}");
+}

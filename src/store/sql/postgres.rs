@@ -1,5 +1,6 @@
 //! A transaction on PostgreSQL.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::Postgres;
@@ -20,6 +21,8 @@ pub(in crate::store) struct PgTx {
     /// A statement is on its way. A connection dropped like this would be probed by the pool before it is used
     /// again, for as long as the server is silent, and its place would be lost: it is closed instead.
     busy: bool,
+    /// The server and its database, for errors.
+    place: Arc<str>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -54,17 +57,17 @@ macro_rules! asked {
             }
             Ok(Err(error)) => {
                 $tx.failed(&error).await;
-                Err(StoreError::from(error))
+                Err(StoreError::from(error).at(&$tx.place))
             }
-            Err(_) => Err(late()),
+            Err(_) => Err(late().at(&$tx.place)),
         }
     }};
 }
 
 impl PgTx {
     /// Each statement for itself.
-    pub fn single(connection: PoolConnection<Postgres>) -> Self {
-        Self { connection, state: State::Single, busy: false }
+    pub fn single(connection: PoolConnection<Postgres>, place: Arc<str>) -> Self {
+        Self { connection, state: State::Single, busy: false, place }
     }
 
     pub async fn rows(&mut self, text: String, values: &[&Value]) -> Result<Vec<PgRow>, StoreError> {

@@ -3,6 +3,8 @@
 //! Each text is a trip to SQLite's thread and back, and while it is on its way nobody else can write; on a busy machine
 //! each costs more than what it does. So the first one brings `BEGIN` along, and the last may bring `COMMIT`.
 
+use std::sync::Arc;
+
 use futures_util::TryStreamExt;
 use sqlx::pool::PoolConnection;
 use sqlx::sqlite::SqliteRow;
@@ -20,6 +22,8 @@ pub(in crate::store) struct SqliteTx {
     state: State,
     /// A statement is on its way.
     busy: bool,
+    /// The file, for errors.
+    place: Arc<str>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -52,12 +56,12 @@ impl Drop for SqliteTx {
 }
 
 impl SqliteTx {
-    pub fn reading(connection: PoolConnection<Sqlite>) -> Self {
-        Self { connection, _turn: None, state: State::Single, busy: false }
+    pub fn reading(connection: PoolConnection<Sqlite>, place: Arc<str>) -> Self {
+        Self { connection, _turn: None, state: State::Single, busy: false, place }
     }
 
-    pub fn writing(connection: PoolConnection<Sqlite>, turn: Option<WriteTurn>) -> Self {
-        Self { connection, _turn: turn, state: State::Due, busy: false }
+    pub fn writing(connection: PoolConnection<Sqlite>, turn: Option<WriteTurn>, place: Arc<str>) -> Self {
+        Self { connection, _turn: turn, state: State::Due, busy: false, place }
     }
 
     pub async fn rows(&mut self, text: String, values: &[&Value]) -> Result<Vec<SqliteRow>, StoreError> {
@@ -115,7 +119,7 @@ impl SqliteTx {
         };
         drop(results);
         self.busy = false;
-        ended?;
+        ended.map_err(|error| StoreError::from(error).at(&self.place))?;
         if commit {
             answer.changed.pop();
             self.state = State::Over;

@@ -131,9 +131,6 @@ fn redis_cli(url: &str) -> String {
     if let Some(port) = uri.port_u16().filter(|port| *port != 6379) {
         line.push_str(&format!(" -p {port}"));
     }
-    if let Some(number) = uri.path().strip_prefix('/').filter(|number| !number.is_empty() && *number != "0") {
-        line.push_str(&format!(" -n {number}"));
-    }
     if scheme == "rediss" {
         line.push_str(" --tls");
     }
@@ -170,7 +167,7 @@ mod tests {
             ("redis://127.0.0.1:6379", "redis-cli"),
             ("redis://localhost", "redis-cli"),
             ("redis://127.0.0.1:41499", "redis-cli -p 41499"),
-            ("redis://ann:secret@10.0.0.5:6380/3", "redis-cli -h 10.0.0.5 -p 6380 -n 3"),
+            ("redis://ann:secret@10.0.0.5:6380/0", "redis-cli -h 10.0.0.5 -p 6380"),
             ("rediss://:secret@redis.example.com", "redis-cli -h redis.example.com --tls"),
             ("redis+sentinel://:secret@a:26379,b:26379/main", "redis-cli"),
         ] {

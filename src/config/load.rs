@@ -10,6 +10,7 @@ use secrecy::SecretString;
 
 use super::layers::{Entry, Layers};
 use super::proxies;
+use super::redis_url::one_database;
 use super::{
     Audit, Auth, Command, Database, Limits, Log, LogFormat, PermissionSource, Redis, Server, Settings, Worker,
 };
@@ -307,7 +308,8 @@ fn origin(text: &str) -> Result<String, String> {
 }
 
 fn redis_url(text: &str) -> Result<(), String> {
-    has_scheme(text, &["redis", "rediss", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster"])
+    has_scheme(text, &["redis", "rediss", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster"])?;
+    one_database(text)
 }
 
 /// At least one certificate, and nothing that cannot be read.

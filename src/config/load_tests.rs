@@ -202,6 +202,28 @@ fn every_scheme_of_the_contract_is_taken() {
 }
 
 #[test]
+fn a_database_number_is_refused_in_every_form_of_the_address_with_the_reason_and_without_the_password() {
+    for url in [
+        "redis://h/1",
+        "redis://h:6379/15?protocol=resp3",
+        "rediss://ann:hunter2@h/3",
+        "redis+sentinel://:hunter2@a:1,b:2/main/2",
+        "rediss+sentinel://a/main/1",
+        "redis+cluster://:hunter2@a:1,b:2/4",
+    ] {
+        let error = from_environment(&[("WHEELHOUSE__REDIS__URL", url)]).expect_err(url).to_string();
+        assert!(error.starts_with("setting redis.url: names database "), "{error}");
+        assert!(error.contains("pub/sub ignores") && error.contains("WHEELHOUSE__REDIS__URL"), "{error}");
+        assert!(!error.contains("hunter2"), "{error}");
+    }
+    for url in
+        ["redis://h/", "redis://h/0", "redis://h/0?protocol=resp3", "redis+sentinel://a/1", "redis+sentinel://a/main/0"]
+    {
+        assert!(from_environment(&[("WHEELHOUSE__REDIS__URL", url)]).is_ok(), "{url}");
+    }
+}
+
+#[test]
 fn every_setting_in_the_defaults_is_read() {
     let layers = Layers::read(None, environment(&[]), Overrides::new()).expect("defaults");
     for key in layers.keys() {

@@ -6,6 +6,7 @@
 mod layers;
 mod load;
 mod proxies;
+mod redis_url;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -18,6 +19,7 @@ use crate::domain::TenantId;
 
 pub use load::{MIN_SECRET, Overrides, SettingError, load, load_from};
 pub(crate) use proxies::holds_all_ipv4;
+pub(crate) use redis_url::one_database;
 
 /// Everything that can be set.
 #[derive(Debug, Clone)]

@@ -15,6 +15,7 @@ mod broker {
     mod permissions;
     mod redis_doc;
     mod schedules;
+    mod serving;
     mod tenants;
     mod tls;
 }

@@ -20,6 +20,8 @@ mod messages;
 mod names;
 #[path = "gateway/raw.rs"]
 mod raw;
+#[path = "gateway/readiness.rs"]
+mod readiness;
 #[path = "gateway/results.rs"]
 mod results;
 #[path = "gateway/transport.rs"]

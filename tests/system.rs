@@ -10,6 +10,7 @@ mod system {
     mod queue;
     mod redis_kinds;
     mod shell;
+    mod start;
 }
 
 use std::time::{Duration, Instant};

@@ -11,6 +11,7 @@ use redis::{
 use secrecy::ExposeSecret;
 
 use super::error::BrokerError;
+use crate::config;
 
 /// Longest time for asking the sentinels, all of them together.
 const LOOKUP: Duration = Duration::from_secs(3);
@@ -20,14 +21,14 @@ const LOOKUP: Duration = Duration::from_secs(3);
 pub(super) enum Address {
     /// `redis://` or `rediss://`.
     Single(Box<ConnectionInfo>),
-    /// `redis+sentinel://` or `rediss+sentinel://`, then `[user:password@]host:port,host:port/master-name[/db]`: the
+    /// `redis+sentinel://` or `rediss+sentinel://`, then `[user:password@]host:port,host:port/master-name`: the
     /// user is Redis's own, not the sentinels'.
     Sentinel {
         /// Who to ask.
         sentinels: Vec<ConnectionInfo>,
         /// The name that the sentinels know the master by.
         name: String,
-        /// User, password and database of the master.
+        /// User and password of the master.
         node: Box<RedisConnectionInfo>,
         /// For the master and the sentinels, with `rediss+sentinel://`.
         tls: Option<TlsCertificates>,
@@ -39,8 +40,9 @@ pub(super) enum Address {
 
 impl Address {
     /// Reads `redis.url`. An error says what to write, and never shows the address: a password may stand in it.
-    pub(super) fn of(settings: &crate::config::Redis) -> Result<Self, BrokerError> {
+    pub(super) fn of(settings: &config::Redis) -> Result<Self, BrokerError> {
         let url = settings.url.expose_secret();
+        config::one_database(url).map_err(|problem| refused(&problem))?;
         let (scheme, rest) = url.split_once("://").unwrap_or((url, ""));
         let tls = scheme
             .starts_with("rediss")
@@ -56,12 +58,12 @@ impl Address {
         let form = || refused("write redis+sentinel://[user:password@]host:port,host:port/master-name[/db]");
         let (authority, path) = rest.split_once('/').ok_or_else(form)?;
         let (user, hosts) = authority.rsplit_once('@').unwrap_or(("", authority));
-        let (name, db) = path.split_once('/').unwrap_or((path, "0"));
+        let (name, _) = path.split_once('/').unwrap_or((path, ""));
         if name.is_empty() || hosts.is_empty() {
             return Err(form());
         }
-        // The library's own reading of an address decodes user, password and database for us.
-        let node = info(&format!("{user}@sentinel/{db}"), &None)?.redis_settings().clone();
+        // The library's own reading of an address decodes user and password for us.
+        let node = info(&format!("{user}@sentinel"), &None)?.redis_settings().clone();
         let sentinels = hosts
             .split(',')
             .map(|host| info(&if host.contains(':') { host.into() } else { format!("{host}:26379") }, &tls))
@@ -89,8 +91,7 @@ impl Address {
                 let places = sentinels.iter().map(|sentinel| sentinel.addr().clone());
                 let mut builder = SentinelClientBuilder::new(places, name, SentinelServerType::Master)?
                     .set_client_to_sentinel_tcp_settings(tcp())
-                    .set_client_to_redis_tcp_settings(tcp())
-                    .set_client_to_redis_db(node.db());
+                    .set_client_to_redis_tcp_settings(tcp());
                 if let Some(user) = node.username() {
                     builder = builder.set_client_to_redis_username(user);
                 }
@@ -160,14 +161,14 @@ fn info(rest: &str, tls: &Option<TlsCertificates>) -> Result<ConnectionInfo, Bro
         None => Ok(info),
         Some(certificates) => {
             let client = redis::Client::build_with_tls(info, certificates.clone())
-                .map_err(|error| BrokerError::Refused(format!("redis.ca_file: {error}")))?;
+                .map_err(|error| BrokerError::Setting(format!("redis.ca_file: {error}")))?;
             Ok(client.get_connection_info().clone())
         }
     }
 }
 
 fn refused(problem: &str) -> BrokerError {
-    BrokerError::Refused(format!("redis.url: {problem}"))
+    BrokerError::Setting(format!("redis.url: {problem}"))
 }
 
 #[cfg(test)]
@@ -175,16 +176,16 @@ mod tests {
     use super::*;
 
     fn of(url: &str) -> Result<Address, BrokerError> {
-        Address::of(&crate::config::Redis { url: url.into(), ca_pem: None, partitions: 1 })
+        Address::of(&config::Redis { url: url.into(), ca_pem: None, partitions: 1 })
     }
 
     #[test]
     fn addresses_are_read_and_never_show_the_password() {
-        assert_eq!(of("redis://:hunter2@h:1/3").expect("address").to_string(), "h:1");
-        let address = of("redis+sentinel://ann:hunter%3A2@a:1,b/main/3").expect("address");
+        assert_eq!(of("redis://:hunter2@h:1/0").expect("address").to_string(), "h:1");
+        let address = of("redis+sentinel://ann:hunter%3A2@a:1,b/main/0").expect("address");
         assert_eq!(address.to_string(), "main of the sentinels a:1, b:26379");
         let Address::Sentinel { node, tls: None, .. } = address else { panic!("not a sentinel, or with TLS") };
-        assert_eq!((node.username(), node.password(), node.db()), (Some("ann"), Some("hunter:2"), 3));
+        assert_eq!((node.username(), node.password()), (Some("ann"), Some("hunter:2")));
         let address = of("redis+cluster://ann:hunter2@a:1,b,[::1]:3/").expect("address");
         assert_eq!(address.to_string(), "the cluster of a:1, b:6379, ::1:3");
         let Address::Cluster(seeds) = address else { panic!("not a cluster") };
@@ -199,6 +200,9 @@ mod tests {
             "redis+cluster://:hunter2@a,,b",
             "redis+cluster://:hunter2@a/3",
             "redis://:hunter2@:x",
+            "redis://:hunter2@h/3",
+            "rediss://ann:hunter2@h:1/15",
+            "redis+sentinel://:hunter2@a/main/2",
         ] {
             let error = of(bad).err().expect("refused").to_string();
             assert!(error.contains("redis.url") && !error.contains("hunter2"), "{error}");

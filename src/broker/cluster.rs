@@ -110,7 +110,7 @@ impl Cluster {
         }
         match select_ok(asked).await? {
             (true, _) => Ok(()),
-            (false, _) => Err(BrokerError::Unavailable("the cluster says that it is down (CLUSTER INFO)".to_owned())),
+            (false, _) => Err(BrokerError::NotServing("CLUSTERDOWN the cluster says that it is down".to_owned())),
         }
     }
 
@@ -175,6 +175,12 @@ impl Cluster {
     /// The master of a key, where one is known.
     pub(super) fn node(&self, key: &str) -> Option<Node> {
         self.shared.map.borrow().of(slots::of_key(key.as_bytes())).map(|(_, node)| node)
+    }
+
+    /// Masters that are up and have no append-only file.
+    pub(super) fn without_append_only_file(&self) -> Vec<String> {
+        let up = self.shared.map.borrow().up();
+        up.iter().filter_map(|(_, node)| node.without_append_only_file()).collect()
     }
 
     /// Any master that is up.
@@ -242,7 +248,7 @@ async fn ask_seeds(seeds: &[ConnectionInfo]) -> Result<Vec<Range>, BrokerError> 
                     "{} is not a node of a cluster: write redis:// in redis.url, not redis+cluster://",
                     seed.addr()
                 )),
-                text => BrokerError::Unavailable(format!("{}: {text}", seed.addr())),
+                _ => BrokerError::of_connecting(seed.addr(), &error),
             })
         };
         match asked.await {

@@ -248,6 +248,12 @@ impl Keys {
         (!OF_A_TENANT.contains(&user.as_str())).then(|| format!("wh:{partition}:floor:{user}"))
     }
 
+    /// One of each type, on which [`Broker::prove_writes`](crate::broker::Broker::prove_writes) does what all scripts do;
+    /// nothing of them remains.
+    pub fn proof(self, partition: Partition) -> [String; 6] {
+        ["hash", "list", "sorted", "set", "stream", "string"].map(|kind| format!("wh:{partition}:@proof:{kind}"))
+    }
+
     /// Sorted set: open sockets of a tenant, member = lease id, score = Unix ms of its end.
     pub fn connections(self, tenant: &TenantId) -> String {
         name!(self, tenant, ":connections")
@@ -328,6 +334,17 @@ pub const DISPATCH_CHANNEL: &str = "wh:dispatch";
 /// Each subscriber publishes to itself here, to know that delivery works.
 pub fn probe_channel(subscriber: &str) -> String {
     format!("wh:probe:{subscriber}")
+}
+
+/// And here, by a script: a channel of the form of a job's, so that a right that is missing for those is missing for this.
+/// No tenant's id begins with `@`.
+pub fn resource_probe_channel(subscriber: &str) -> String {
+    format!("@probe:job:{subscriber}")
+}
+
+/// By which a gateway's subscriber hears [`resource_probe_channel`], as it hears a whole tenant by [`tenant_pattern`].
+pub fn resource_probe_pattern(subscriber: &str) -> String {
+    format!("@probe:job:{subscriber}*")
 }
 
 #[cfg(test)]

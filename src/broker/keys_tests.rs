@@ -54,6 +54,8 @@ enum Fact {
     /// Of a partition: `tenants`, `schedule`, `workers`, `audit`.
     OfPartition(Partition, &'static str),
     Floor(Partition, UserId),
+    /// Which of the six.
+    Proof(Partition, usize),
     /// Of a tenant: one of [`OF_TENANT`].
     OfTenant(TenantId, &'static str),
     Withdrawn(TenantId, CommandId),
@@ -80,6 +82,7 @@ fn key(fact: &Fact) -> String {
         Fact::OfPartition(partition, "workers") => keys.workers(*partition),
         Fact::OfPartition(partition, _) => keys.audit(*partition),
         Fact::Floor(partition, user) => keys.permission_floor(*partition, user),
+        Fact::Proof(partition, which) => keys.proof(*partition)[*which].clone(),
         Fact::OfTenant(tenant, "ready") => keys.ready(tenant),
         Fact::OfTenant(tenant, "schedules") => keys.schedules(tenant),
         Fact::OfTenant(tenant, "failed") => keys.failed(tenant),
@@ -113,6 +116,10 @@ fn read(key: &str) -> Option<Fact> {
     let one_of = |words: &[&'static str], word: &str| words.iter().copied().find(|known| *known == word);
     let fact = match rest {
         [word] => Fact::OfPartition(partition, one_of(&OF_PARTITION, word)?),
+        ["@proof", kind] => {
+            let kinds = ["hash", "list", "sorted", "set", "stream", "string"];
+            Fact::Proof(partition, kinds.iter().position(|known| known == kind)?)
+        }
         ["@floor", name] => Fact::Floor(partition, user(name)?),
         [tenant, word] => Fact::OfTenant(tenant.parse().ok()?, one_of(&OF_TENANT, word)?),
         [tenant, "withdrawn", command] => Fact::Withdrawn(tenant.parse().ok()?, command.parse().ok()?),
@@ -134,7 +141,7 @@ fn read(key: &str) -> Option<Fact> {
     };
     let keys = Keys::new(PARTITIONS);
     let of = match &fact {
-        Fact::OfPartition(..) | Fact::Floor(..) => partition,
+        Fact::OfPartition(..) | Fact::Floor(..) | Fact::Proof(..) => partition,
         Fact::OfTenant(tenant, _)
         | Fact::Withdrawn(tenant, _)
         | Fact::OfUser(tenant, ..)
@@ -187,6 +194,7 @@ fn fact() -> impl Strategy<Value = Fact> {
     prop_oneof![
         (partition(), word(&OF_PARTITION)).prop_map(|(p, word)| Fact::OfPartition(p, word)),
         (partition(), user()).prop_map(|(p, user)| Fact::Floor(p, user)),
+        (partition(), 0..6_usize).prop_map(|(p, which)| Fact::Proof(p, which)),
         (tenant(), word(&OF_TENANT)).prop_map(|(tenant, word)| Fact::OfTenant(tenant, word)),
         (tenant(), command()).prop_map(|(tenant, command)| Fact::Withdrawn(tenant, command)),
         (tenant(), user(), word(&OF_USER)).prop_map(|(tenant, user, word)| Fact::OfUser(tenant, user, word)),
@@ -207,6 +215,7 @@ enum Use {
     Permissions,
     Dispatch,
     Probe(String),
+    ResourceProbe(String),
 }
 
 fn channel(of: &Use) -> String {
@@ -217,6 +226,7 @@ fn channel(of: &Use) -> String {
         Use::Permissions => PERMISSIONS_CHANNEL.to_owned(),
         Use::Dispatch => DISPATCH_CHANNEL.to_owned(),
         Use::Probe(subscriber) => probe_channel(subscriber),
+        Use::ResourceProbe(subscriber) => resource_probe_channel(subscriber),
     }
 }
 
@@ -228,6 +238,7 @@ fn channel_use() -> impl Strategy<Value = Use> {
         1 => Just(Use::Permissions),
         1 => Just(Use::Dispatch),
         1 => id().prop_map(Use::Probe),
+        1 => id().prop_map(Use::ResourceProbe),
     ]
 }
 

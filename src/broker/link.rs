@@ -122,6 +122,14 @@ impl Link {
         }
     }
 
+    /// The servers that are up and have no append-only file.
+    pub(super) fn without_append_only_file(&self) -> Vec<String> {
+        match &self.0 {
+            Kind::One(node) => node.without_append_only_file().into_iter().collect(),
+            Kind::Cluster(cluster) => cluster.without_append_only_file(),
+        }
+    }
+
     /// A server that is up, for pub/sub: in a cluster any of them hears everything. `None` where that is no
     /// choice, or none is known to be up.
     pub(super) fn any_server(&self) -> Option<ConnectionInfo> {

@@ -8,6 +8,7 @@ mod error;
 pub mod keys;
 mod link;
 mod node;
+mod proof;
 pub mod scripts;
 mod slots;
 pub mod subscriber;
@@ -20,6 +21,7 @@ use clock_steps::ClockSteps;
 pub use error::BrokerError;
 pub use keys::{Keys, Partition};
 pub use link::Link;
+pub use proof::Proof;
 pub use subscriber::{Event, Subscriber};
 
 /// Redis, as the rest of the program sees it: cheap to clone, one set of multiplexed connections.
@@ -77,6 +79,17 @@ impl Broker {
             command.arg(word);
         }
         Ok(lines(&self.link.query(&command).await?))
+    }
+
+    /// Says in the log where an accepted command may be lost: on a server without an append-only file. For those who
+    /// accept and carry out commands, at their start.
+    pub fn warn_of_loss(&self) {
+        for address in self.link.without_append_only_file() {
+            tracing::warn!(
+                %address,
+                "redis.not_durable: this Redis has no append-only file, so accepted commands, their results, schedules and audit entries on their way to SQL are lost when it restarts. Set `appendonly yes` in redis.conf, or run CONFIG SET appendonly yes"
+            );
+        }
     }
 
     /// PING, within the time. In a cluster: whether any master is there and says that the cluster is up.

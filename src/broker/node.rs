@@ -5,8 +5,8 @@
 //! once (the client library pushes `Disconnection`, or a command fails on it, or is not answered), so that
 //! from then on commands are refused without being sent, until a new connection stands.
 
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use redis::aio::{ConnectionLike, MultiplexedConnection};
@@ -50,16 +50,25 @@ struct Shared {
     origin: Instant,
     /// The server's clock minus the time since `origin`, µs.
     clock_offset: AtomicI64,
+    /// Why there is no connection, as it was last found.
+    trouble: Mutex<Option<String>>,
+    /// The server has no append-only file.
+    forgets: AtomicBool,
+    /// Where it is, for people.
+    address: String,
 }
 
 impl Shared {
-    fn new() -> Arc<Self> {
+    fn new(address: &Address) -> Arc<Self> {
         Arc::new(Self {
             current: watch::Sender::new(None),
             generation: AtomicU64::new(0),
             dead: AtomicU64::new(0),
             origin: Instant::now(),
             clock_offset: AtomicI64::new(this_machine_us()),
+            trouble: Mutex::default(),
+            forgets: AtomicBool::new(false),
+            address: address.to_string(),
         })
     }
 
@@ -82,6 +91,14 @@ impl Shared {
         }
     }
 
+    /// Notes why there is no connection; whether that is new.
+    fn is_new_trouble(&self, trouble: Option<String>) -> bool {
+        let mut known = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = *known != trouble;
+        *known = trouble;
+        new
+    }
+
     fn elapsed_us(&self) -> i64 {
         i64::try_from(self.origin.elapsed().as_micros()).unwrap_or(i64::MAX)
     }
@@ -95,13 +112,14 @@ impl Node {
     /// Connects, and checks that the server is one that the design can rely on. Later connections are made by a
     /// task that lives as long as a handle does.
     pub(super) async fn connect(address: Address) -> Result<Self, BrokerError> {
-        let shared = Shared::new();
-        let mut live = open(&address, &shared)
+        let shared = Shared::new(&address);
+        let mut live = open(&address, &shared).await.map_err(|error| match advice(&error) {
+            "" => BrokerError::of_connecting(&address, &error),
+            advice => BrokerError::Unavailable(format!("{address}: {error}{advice}")),
+        })?;
+        unfit(&mut live, &shared)
             .await
-            .map_err(|error| BrokerError::Unavailable(format!("{address}: {error}{}", advice(&error))))?;
-        unfit(&mut live)
-            .await
-            .map_err(|error| BrokerError::Unavailable(format!("{address}: {error}")))?
+            .map_err(|error| BrokerError::of_connecting(&address, &error))?
             .map_or(Ok(()), |problem| Err(BrokerError::Refused(format!("{address}: {problem}"))))?;
         shared.stands(live);
         Ok(Self::kept(address, shared))
@@ -109,7 +127,8 @@ impl Node {
 
     /// Connects by itself, as soon as the server can be reached.
     pub(super) fn start(address: Address) -> Self {
-        Self::kept(address, Shared::new())
+        let shared = Shared::new(&address);
+        Self::kept(address, shared)
     }
 
     fn kept(address: Address, shared: Arc<Shared>) -> Self {
@@ -162,7 +181,15 @@ impl Node {
     }
 
     fn live(&self) -> RedisResult<Live> {
-        self.shared.current.borrow().clone().ok_or_else(not_connected)
+        self.shared.current.borrow().clone().ok_or_else(|| {
+            let trouble = self.shared.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+            trouble.as_deref().map_or_else(not_connected, not_connected_because)
+        })
+    }
+
+    /// Where it is, if it is up and has no append-only file.
+    pub(super) fn without_append_only_file(&self) -> Option<String> {
+        (self.is_up() && self.shared.forgets.load(Ordering::Relaxed)).then(|| self.shared.address.clone())
     }
 
     /// Whether an error is the end of its connection.
@@ -182,7 +209,11 @@ pub(super) fn this_machine_us() -> i64 {
 
 /// Nothing was sent. Of the kind that a refused connection is, which means the same.
 pub(super) fn not_connected() -> RedisError {
-    std::io::Error::new(std::io::ErrorKind::ConnectionRefused, "no connection").into()
+    not_connected_because("no connection")
+}
+
+fn not_connected_because(trouble: &str) -> RedisError {
+    std::io::Error::new(std::io::ErrorKind::ConnectionRefused, trouble).into()
 }
 
 async fn open(address: &Address, shared: &Arc<Shared>) -> Result<Live, RedisError> {
@@ -248,15 +279,28 @@ async fn keep(address: Address, shared: Weak<Shared>, mut current: watch::Receiv
             match open(&address, &shared).await {
                 Ok(mut live) => {
                     tracing::info!(%address, "redis.connected");
+                    shared.is_new_trouble(None);
                     // Another server than at the start, perhaps. Better this one than none, but not in silence.
-                    if let Ok(Some(problem)) = unfit(&mut live).await {
+                    if let Ok(Some(problem)) = unfit(&mut live, &shared).await {
                         tracing::error!(%address, problem, "redis.unfit");
                     }
                     shared.stands(live);
                     since = Instant::now();
                     break;
                 }
-                Err(error) => tracing::debug!(%address, %error, "redis.reconnect_failed"),
+                Err(error) => {
+                    let error = BrokerError::of_connecting(&address, &error);
+                    let words = match &error {
+                        BrokerError::Unavailable(words) | BrokerError::NotServing(words) => words.clone(),
+                        other => other.to_string(),
+                    };
+                    // Once for each reason, and not for each of many tries.
+                    if shared.is_new_trouble(Some(words)) {
+                        tracing::warn!(%error, "redis.reconnect_failed");
+                    } else {
+                        tracing::debug!(%error, "redis.reconnect_failed");
+                    }
+                }
             }
             drop(shared);
             tokio::time::sleep(jittered(wait)).await;
@@ -270,11 +314,14 @@ fn jittered(wait: Duration) -> Duration {
     wait.mul_f64(0.5 + fastrand::f64())
 }
 
-/// What the design relies on: scripts with `#!lua`, and nothing evicted. Gives the problem.
-async fn unfit(live: &mut Live) -> RedisResult<Option<String>> {
-    let (server, memory): (String, String) =
-        redis::pipe().cmd("INFO").arg("server").cmd("INFO").arg("memory").query_async(&mut live.connection).await?;
+/// What the design relies on: scripts with `#!lua`, and nothing evicted. Gives the problem. Notes whether the server
+/// has an append-only file.
+async fn unfit(live: &mut Live, shared: &Shared) -> RedisResult<Option<String>> {
+    let mut asked = redis::pipe();
+    asked.cmd("INFO").arg("server").cmd("INFO").arg("memory").cmd("INFO").arg("persistence");
+    let (server, memory, persistence): (String, String, String) = asked.query_async(&mut live.connection).await?;
     let field = |text: &str, name: &str| text.lines().find_map(|l| l.strip_prefix(name)).map(|v| v.trim().to_owned());
+    shared.forgets.store(field(&persistence, "aof_enabled:").as_deref() == Some("0"), Ordering::Relaxed);
     let version = field(&server, "redis_version:").unwrap_or_else(|| "0".to_owned());
     let major: u32 = version.split('.').next().and_then(|m| m.parse().ok()).unwrap_or(0);
     if major < 7 {

@@ -8,8 +8,8 @@
 //! hear it: a connection that looks healthy and delivers nothing is cut and made anew.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
@@ -20,8 +20,8 @@ use tokio_util::task::TaskTracker;
 
 use super::address::Address;
 use super::error::BrokerError;
-use super::keys::probe_channel;
-use super::{Broker, Link};
+use super::keys::{probe_channel, resource_probe_channel, resource_probe_pattern};
+use super::{Broker, Link, Proof};
 
 /// Events that may wait for the receiver. A receiver that falls further behind loses messages and is told
 /// of a gap, which it repairs from the record.
@@ -52,8 +52,11 @@ pub enum Event {
     Gap,
 }
 
+/// Hears that it stands, or why it does not.
+type Done = oneshot::Sender<Result<(), BrokerError>>;
+
 enum Request {
-    Subscribe { channels: Vec<String>, patterns: bool, done: oneshot::Sender<()> },
+    Subscribe { channels: Vec<String>, patterns: bool, done: Done },
     Unsubscribe { channels: Vec<String>, patterns: bool },
 }
 
@@ -70,10 +73,17 @@ enum Step {
 pub struct Subscriber {
     requests: mpsc::Sender<Request>,
     delivers: Arc<AtomicBool>,
+    trouble: Trouble,
+    proof: Proof,
+    name: Arc<str>,
 }
 
+/// Why the connection cannot be made just now, in words for the operator.
+type Trouble = Arc<Mutex<Option<BrokerError>>>;
+
 impl Subscriber {
-    /// Connects and stays connected until the token is cancelled. Events come out of the receiver.
+    /// Connects and stays connected until the token is cancelled. Events come out of the receiver. Also begins to
+    /// look whether Redis does what commands need ([`Self::proof`]): a right that is missing is an error at once.
     pub async fn start(
         settings: &crate::config::Redis,
         broker: &Broker,
@@ -84,11 +94,15 @@ impl Subscriber {
         let (requests, hear_requests) = mpsc::channel(REQUESTS);
         let (events, hear_events) = mpsc::channel(EVENTS);
         let delivers = Arc::new(AtomicBool::new(false));
+        let trouble = Trouble::default();
+        let name: Arc<str> = uuid::Uuid::now_v7().simple().to_string().into();
         let owner = Owner {
             address,
             link: broker.link.clone(),
             tracker: tracker.clone(),
-            probe: probe_channel(&uuid::Uuid::now_v7().simple().to_string()),
+            probe: probe_channel(&name),
+            resource_probe: resource_probe_channel(&name),
+            resource_pattern: resource_probe_pattern(&name),
             channels: BTreeSet::new(),
             patterns: BTreeSet::new(),
             requests: hear_requests,
@@ -96,11 +110,29 @@ impl Subscriber {
             events,
             lagging: false,
             delivers: delivers.clone(),
+            trouble: trouble.clone(),
         };
         let first = owner.open().await;
-        let first = first.map_err(|error| BrokerError::Unavailable(format!("{}: {error}", owner.address)))?;
-        tracker.spawn(owner.run(first, stop));
-        Ok((Self { requests, delivers }, hear_events))
+        let first = first.map_err(|error| BrokerError::of_connecting(&owner.address, &error))?;
+        tracker.spawn(owner.run(first, stop.clone()));
+        let proof = Proof::start(broker.clone(), resource_probe_channel(&name), tracker, stop).await?;
+        Ok((Self { requests, delivers, trouble, proof, name }, hear_events))
+    }
+
+    /// Whether Redis does what commands need.
+    pub fn proof(&self) -> &Proof {
+        &self.proof
+    }
+
+    /// From now on [`Self::delivers`] is also about what is heard by a pattern, on a channel of the form of a resource's
+    /// to which a script publishes: for those who serve whole tenants. Confirmed when it returns.
+    pub async fn probe_by_pattern(&self) -> Result<(), BrokerError> {
+        self.psubscribe(vec![resource_probe_pattern(&self.name)]).await
+    }
+
+    /// Why it cannot connect just now.
+    pub fn trouble(&self) -> Option<BrokerError> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Subscribes and returns when Redis has confirmed. Many callers at once share one round trip.
@@ -119,9 +151,12 @@ impl Subscriber {
         let (done, wait) = oneshot::channel();
         let ask = async {
             self.requests.send(Request::Subscribe { channels, patterns, done }).await.map_err(|_| gone())?;
-            wait.await.map_err(|_| gone())
+            wait.await.map_err(|_| gone())?
         };
-        let late = || BrokerError::Unavailable("subscription not confirmed in time".to_owned());
+        let late = || {
+            let late = BrokerError::Unavailable("subscription not confirmed in time".to_owned());
+            self.trouble().unwrap_or(late)
+        };
         tokio::time::timeout(ANSWER, ask).await.map_err(|_| late())?
     }
 
@@ -148,15 +183,18 @@ struct Owner {
     link: Link,
     tracker: TaskTracker,
     probe: String,
+    resource_probe: String,
+    resource_pattern: String,
     channels: BTreeSet<String>,
     patterns: BTreeSet<String>,
     requests: mpsc::Receiver<Request>,
     /// Callers whose subscriptions are noted and not confirmed yet: no more than one batch.
-    waiting: Vec<oneshot::Sender<()>>,
+    waiting: Vec<Done>,
     events: mpsc::Sender<Event>,
     /// The receiver has missed something and has not been told.
     lagging: bool,
     delivers: Arc<AtomicBool>,
+    trouble: Trouble,
 }
 
 impl Owner {
@@ -195,7 +233,7 @@ impl Owner {
                     () = stop.cancelled() => return,
                     opened = self.open() => match opened {
                         Ok(opened) => break opened,
-                        Err(error) => tracing::debug!(%error, "redis.subscriber_reconnect_failed"),
+                        Err(error) => self.note_trouble(BrokerError::of_connecting(&self.address, &error)),
                     }
                 }
                 tokio::select! {
@@ -205,10 +243,20 @@ impl Owner {
                 wait = (wait * 2).min(Duration::from_millis(400));
             };
             tracing::info!("redis.subscriber_connected");
+            *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
             self.confirm();
             self.lagging = true;
             self.tell_gap();
         }
+    }
+
+    /// Said once for each reason, and not for each of many tries.
+    fn note_trouble(&self, error: BrokerError) {
+        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        if trouble.as_ref().is_none_or(|known| known.to_string() != error.to_string()) {
+            tracing::warn!(%error, "redis.subscriber_reconnect_failed");
+        }
+        *trouble = Some(error);
     }
 
     /// Until the connection is lost.
@@ -216,6 +264,8 @@ impl Owner {
         let mut tick = tokio::time::interval(PROBE);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut heard = Instant::now();
+        // By the pattern; nothing yet on this connection.
+        let mut heard_by_pattern: Option<Instant> = None;
         let mut batch = Vec::new();
         let mut asked = true;
         loop {
@@ -223,9 +273,15 @@ impl Owner {
                 message = stream.next() => {
                     let Some(message) = message else { return };
                     let channel = message.get_channel_name();
+                    if channel == self.resource_probe {
+                        heard_by_pattern = Some(Instant::now());
+                        continue;
+                    }
                     if channel == self.probe {
                         heard = Instant::now();
-                        self.delivers.store(true, Ordering::Relaxed);
+                        let by_pattern = heard_by_pattern.is_some_and(|heard| heard.elapsed() < SILENCE);
+                        let delivers = by_pattern || !self.patterns.contains(&self.resource_pattern);
+                        self.delivers.store(delivers, Ordering::Relaxed);
                         self.tell_gap();
                         continue;
                     }
@@ -261,19 +317,42 @@ impl Owner {
     /// way, the next one begins with what was noted, and its callers are told then.
     async fn answer(&mut self, sink: &mut PubSubSink, batch: &mut Vec<Request>) -> redis::RedisResult<()> {
         let steps = self.note(batch);
+        let mut denied = None;
         let sending = async {
             for step in &steps {
-                match step {
-                    Step::Subscribe(names) => sink.subscribe(names).await?,
-                    Step::SubscribePatterns(names) => sink.psubscribe(names).await?,
-                    Step::Unsubscribe(names) => sink.unsubscribe(names).await?,
-                    Step::UnsubscribePatterns(names) => sink.punsubscribe(names).await?,
+                let sent = match step {
+                    Step::Subscribe(names) => sink.subscribe(names).await,
+                    Step::SubscribePatterns(names) => sink.psubscribe(names).await,
+                    Step::Unsubscribe(names) => sink.unsubscribe(names).await,
+                    Step::UnsubscribePatterns(names) => sink.punsubscribe(names).await,
+                };
+                match (sent, step) {
+                    (Ok(()), _) => {}
+                    // Redis answered, and the connection is well. What it does not permit is forgotten: asked for
+                    // again with each new connection it would keep everything else from being heard for ever.
+                    (Err(error), Step::Subscribe(names)) if is_answer(&error) => {
+                        self.channels.retain(|known| !names.contains(known));
+                        denied = Some(error);
+                    }
+                    (Err(error), Step::SubscribePatterns(names)) if is_answer(&error) => {
+                        self.patterns.retain(|known| !names.contains(known));
+                        denied = Some(error);
+                    }
+                    (Err(error), _) => return Err(error),
                 }
             }
             Ok(())
         };
         tokio::time::timeout(ANSWER, sending).await.unwrap_or_else(|_| Err(late()))?;
-        self.confirm();
+        match denied.map(BrokerError::from) {
+            None => self.confirm(),
+            Some(error) => {
+                tracing::warn!(%error, "redis.subscription_denied");
+                for done in self.waiting.drain(..) {
+                    let _ = done.send(Err(error.clone())); // A caller that gave up meanwhile need not know.
+                }
+            }
+        }
         Ok(())
     }
 
@@ -317,7 +396,7 @@ impl Owner {
     /// Everything noted stands at Redis.
     fn confirm(&mut self) {
         for done in self.waiting.drain(..) {
-            let _ = done.send(()); // A caller that gave up meanwhile need not know.
+            let _ = done.send(Ok(())); // A caller that gave up meanwhile need not know.
         }
     }
 
@@ -326,6 +405,11 @@ impl Owner {
             self.lagging = false;
         }
     }
+}
+
+/// Whether the server said it, and not the line.
+fn is_answer(error: &redis::RedisError) -> bool {
+    !error.is_io_error() && !error.is_unrecoverable_error()
 }
 
 fn late() -> redis::RedisError {

@@ -219,8 +219,7 @@ pub(super) async fn deliver(gateway: &Gateway, submission: &Submission) -> Resul
 
 /// A command needs both.
 pub(super) fn is_healthy(gateway: &Gateway) -> Result<(), Refusal> {
-    let health = gateway.health();
-    if health.redis() && health.sql() { Ok(()) } else { Err(Refusal::unavailable()) }
+    gateway.health().refusal().map_or(Ok(()), Err)
 }
 
 /// Reads a user's permissions into the cache.
@@ -239,13 +238,16 @@ pub(super) async fn learn_permissions(
 /// What a client may be told of an error of Redis.
 pub(super) fn refusal_of(command_id: CommandId, error: BrokerError) -> Refusal {
     match error {
-        BrokerError::Unavailable(_) => Refusal::unavailable(),
+        BrokerError::Unavailable(_) | BrokerError::NotServing(_) => {
+            tracing::warn!(%command_id, %error, "websocket.command_not_taken");
+            Refusal::of_redis(&error)
+        }
         BrokerError::Unknown(error) => {
             tracing::warn!(%command_id, error, "websocket.command_outcome_unknown");
             Refusal::new(ErrorCode::OutcomeUnknown, OUTCOME_UNKNOWN)
         }
-        BrokerError::Refused(error) => {
-            tracing::error!(%command_id, error, "websocket.command_submit_failed");
+        BrokerError::Refused(_) | BrokerError::Setting(_) => {
+            tracing::error!(%command_id, %error, "websocket.command_submit_failed");
             Refusal::new(ErrorCode::Internal, INTERNAL)
         }
     }

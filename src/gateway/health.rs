@@ -7,11 +7,14 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::broker::{Broker, Subscriber};
+use super::reply::Refusal;
+use crate::broker::{Broker, BrokerError, Subscriber};
 use crate::store::Store;
 
 /// Between two looks.
 const EVERY: Duration = Duration::from_secs(1);
+/// Every so many looks a write is tried: on SQLite it waits for its turn among all who write.
+const WRITES_EVERY: u64 = 5;
 /// Longest wait for an answer.
 const WITHIN: Duration = Duration::from_secs(1);
 
@@ -23,26 +26,44 @@ struct Inner {
     broker: Broker,
     store: Store,
     subscriber: Subscriber,
-    redis: AtomicBool,
     sql: AtomicBool,
+    sql_writes: AtomicBool,
     draining: AtomicBool,
 }
 
 impl Health {
-    /// Both are believed to work until seen otherwise: the start has just used them.
+    /// SQL is believed to work until seen otherwise: the start has just used it.
     pub fn new(broker: Broker, store: Store, subscriber: Subscriber) -> Self {
-        let (redis, sql, draining) = (AtomicBool::new(true), AtomicBool::new(true), AtomicBool::new(false));
-        Self(Arc::new(Inner { broker, store, subscriber, redis, sql, draining }))
+        let (sql, sql_writes, draining) = (AtomicBool::new(true), AtomicBool::new(true), AtomicBool::new(false));
+        Self(Arc::new(Inner { broker, store, subscriber, sql, sql_writes, draining }))
     }
 
-    /// Redis answers.
+    /// Redis does what commands need.
     pub fn redis(&self) -> bool {
-        self.0.broker.is_up() && self.0.redis.load(Ordering::Relaxed)
+        self.0.broker.is_up() && self.0.subscriber.proof().problem().is_none()
     }
 
-    /// SQL answers.
+    /// Why it does not.
+    pub fn redis_problem(&self) -> Option<BrokerError> {
+        let unreachable = || (!self.0.broker.is_up()).then(|| BrokerError::Unavailable("no connection".to_owned()));
+        self.0.subscriber.proof().problem().or_else(unreachable)
+    }
+
+    /// The word by which Redis names why, or why nothing is delivered: `NOPERM`, `OOM`. `unreachable`: it says nothing.
+    /// `None`: all is well.
+    pub fn redis_reason(&self) -> Option<&'static str> {
+        let problem = self.redis_problem().or_else(|| self.0.subscriber.trouble())?;
+        Some(problem.code().unwrap_or("unreachable"))
+    }
+
+    /// SQL answers a question: what commands need here.
     pub fn sql(&self) -> bool {
         self.0.sql.load(Ordering::Relaxed)
+    }
+
+    /// SQL takes what a gateway writes. Commands go on without: they wait in Redis for a worker that can write.
+    pub fn sql_writes(&self) -> bool {
+        self.0.sql_writes.load(Ordering::Relaxed)
     }
 
     /// What is published is heard.
@@ -57,7 +78,7 @@ impl Health {
 
     /// Everything works: the truth of `/readyz`.
     pub fn ready(&self) -> bool {
-        self.redis() && self.sql() && self.subscription() && !self.draining()
+        self.redis() && self.sql() && self.sql_writes() && self.subscription() && !self.draining()
     }
 
     /// From now on not ready, for good.
@@ -65,18 +86,34 @@ impl Health {
         self.0.draining.store(true, Ordering::Relaxed);
     }
 
-    /// Looks until told to stop. Redis and SQL are looked at beside each other: one that hangs hides nothing.
+    /// Why a command or a socket cannot be served just now, if so.
+    pub fn refusal(&self) -> Option<Refusal> {
+        if let Some(problem) = self.redis_problem() {
+            return Some(Refusal::of_redis(&problem));
+        }
+        (!self.sql()).then(Refusal::without_sql)
+    }
+
+    /// Looks at SQL until told to stop. The subscriber looks at Redis, beside it: one that hangs hides nothing.
     pub async fn watch(self, stop: CancellationToken) {
         let mut tick = tokio::time::interval(EVERY);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
+        for look in 0_u64.. {
             tokio::select! {
                 () = stop.cancelled() => return,
                 _ = tick.tick() => {}
             }
-            let (redis, sql) = tokio::join!(self.0.broker.ping(WITHIN), self.0.store.ping(WITHIN));
-            note("redis", &self.0.redis, redis.map_err(|e| e.to_string()));
-            note("sql", &self.0.sql, sql.map_err(|e| e.to_string()));
+            let read = self.0.store.ping(WITHIN).await;
+            let readable = read.is_ok();
+            note("sql", &self.0.sql, read.map_err(|e| e.to_string()));
+            // Where it cannot even be read, that has been said.
+            let due = look.is_multiple_of(WRITES_EVERY) || !self.sql_writes();
+            if readable
+                && due
+                && let Some(written) = self.0.store.prove_inserts(WITHIN).await
+            {
+                note("sql_writes", &self.0.sql_writes, written.map_err(|e| e.to_string()));
+            }
         }
     }
 }

@@ -267,6 +267,8 @@ pub async fn serve_tuned(
     let (subscriber, events) =
         Subscriber::start(&settings.redis, &broker, &background, background_stop.clone()).await?;
     subscriber.subscribe(vec![PERMISSIONS_CHANNEL.to_owned()]).await?;
+    subscriber.probe_by_pattern().await?;
+    broker.warn_of_loss();
     let verifier = Verifier::new(&settings.auth, &background, background_stop.clone()).await?;
     let address = settings.server.listen;
     let listener = server::listen(address).map_err(|error| GatewayError::Listen { address, error })?;

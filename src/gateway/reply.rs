@@ -5,6 +5,7 @@ use hyper::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use warp::reply::{Reply, Response};
 
 use crate::auth::AuthError;
+use crate::broker::BrokerError;
 use crate::protocol::frame::Frame;
 use crate::protocol::{ErrorCode, server};
 
@@ -25,9 +26,31 @@ impl Refusal {
         Self { code, message: message.into(), retry_after: None }
     }
 
-    /// Redis or SQL is away.
+    /// Redis or SQL does not serve, and it is not known here which and why.
     pub fn unavailable() -> Self {
         Self::new(ErrorCode::Unavailable, UNAVAILABLE)
+    }
+
+    /// What a client may be told of an error of Redis that left nothing done: Redis's own one word for it. What else it
+    /// said holds names of users, keys and servers, and is for the log.
+    pub fn of_redis(problem: &BrokerError) -> Self {
+        match (problem, problem.code()) {
+            (BrokerError::NotServing(_), Some(code)) => Self::new(
+                ErrorCode::Unavailable,
+                format!("Redis refuses commands just now ({code}); nothing was done. The operators' log says why"),
+            ),
+            (BrokerError::Unavailable(_), _) => Self::new(
+                ErrorCode::Unavailable,
+                "Redis cannot be reached just now; nothing was done. Try again shortly",
+            ),
+            _ => Self::unavailable(),
+        }
+    }
+
+    /// SQL does not answer.
+    pub fn without_sql() -> Self {
+        let message = "The database does not answer just now; nothing was done. Try again shortly";
+        Self::new(ErrorCode::Unavailable, message)
     }
 
     /// As a message on a socket.
@@ -62,7 +85,15 @@ impl Refusal {
 }
 
 /// The words of `unavailable`.
-pub const UNAVAILABLE: &str = "Redis or the database cannot be reached just now; nothing was done. Try again shortly";
+pub const UNAVAILABLE: &str = "Redis or the database does not serve this just now; nothing was done. Try again shortly";
+
+/// On a socket's or a batch's way in, where a failed question to Redis has left nothing done.
+impl From<BrokerError> for Refusal {
+    fn from(error: BrokerError) -> Self {
+        tracing::warn!(%error, "gateway.redis_failed");
+        Self::of_redis(&error)
+    }
+}
 
 impl From<AuthError> for Refusal {
     fn from(error: AuthError) -> Self {

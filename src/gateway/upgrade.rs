@@ -121,7 +121,7 @@ async fn admit_to_one(gateway: &Gateway, request: Request, kind: ResourceKind, i
     // Subscribed before the row is read: nothing that happens from here on is missed, and all that can fail
     // has been done before the client is told that it is in.
     let outbox = Arc::new(Outbox::new(gateway.settings().limits.outbox_messages));
-    let seat = gateway.hub().join(&resource, outbox.clone()).await.map_err(|_| Refusal::unavailable())?;
+    let seat = gateway.hub().join(&resource, outbox.clone()).await.map_err(Refusal::from)?;
     let reading = snapshot::read(gateway.broker(), gateway.store(), &resource);
     let Ok(Ok(state)) = tokio::time::timeout(READ, reading).await else { return Err(Refusal::unavailable().into()) };
     let Some(state) = state else { return Err(not_found(kind).into()) };
@@ -153,7 +153,7 @@ async fn admit_to_all(gateway: &Gateway, request: Request) -> Result<Response, R
     let outbox = Arc::new(Outbox::new((gateway.settings().limits.outbox_messages * times).min(most)));
     let member = Arc::new(Member::new(outbox.clone(), readable.clone()));
     let tenant = caller.tenant.clone();
-    let seat = gateway.hub().join_tenant(&tenant, member.clone()).await.map_err(|_| Refusal::unavailable())?;
+    let seat = gateway.hub().join_tenant(&tenant, member.clone()).await.map_err(Refusal::from)?;
     let greeting = VecDeque::from([tenant::subscribed(&tenant).into()]);
     let (broker, ttl) = (gateway.broker().clone(), gateway.settings().command.ttl);
     admit(gateway, request, caller, MAX_BATCH_FRAME, |caller, address, lease| Admitted {
@@ -181,11 +181,10 @@ fn check_place(gateway: &Gateway, request: &Request) -> Result<(), Refusal> {
         let message = "Pages of this origin may not open sockets here: add it to server.public_origins";
         return Err(Refusal::new(ErrorCode::Forbidden, message));
     }
-    let health = gateway.health();
-    if gateway.stopping().is_cancelled() || !health.redis() || !health.sql() {
+    if gateway.stopping().is_cancelled() {
         return Err(Refusal::unavailable());
     }
-    Ok(())
+    gateway.health().refusal().map_or(Ok(()), Err)
 }
 
 async fn may(gateway: &Gateway, caller: &Caller, permission: &Permission) -> Result<bool, Refusal> {
@@ -207,7 +206,7 @@ async fn admit<S: Subject>(
     let accept = handshake::check(&request.headers).map_err(Refused::Unfit)?;
     let Some(upgrade) = request.upgrade else { return Err(Refused::Unfit(Unfit::NotAnUpgrade)) };
     let opened = gateway.leases().open(&caller, &gateway.settings().limits).await;
-    let lease = opened.map_err(|_| Refusal::unavailable())?.map_err(too_many)?;
+    let lease = opened.map_err(Refusal::from)?.map_err(too_many)?;
     let admitted = with(Arc::new(caller), request.client.0.to_string().into(), lease);
     gateway.tracker().spawn(run(gateway.clone(), upgrade, longest, admitted));
     Ok(handshake::switching(&request.headers, accept))

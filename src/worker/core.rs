@@ -194,7 +194,9 @@ where
     let mut wait = Duration::from_millis(50);
     loop {
         match call().await {
-            Err(BrokerError::Unavailable(_) | BrokerError::Unknown(_)) if wait < Duration::from_secs(1) => {
+            Err(BrokerError::Unavailable(_) | BrokerError::NotServing(_) | BrokerError::Unknown(_))
+                if wait < Duration::from_secs(1) =>
+            {
                 tokio::time::sleep(wait.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
                 wait *= 2;
             }

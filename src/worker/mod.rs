@@ -70,6 +70,8 @@ use crate::store::{Store, StoreError};
 
 /// What a worker that leaves gives its jobs at least: writing down where they are takes a moment.
 const LEAST_GRACE: Duration = Duration::from_secs(1);
+/// Longest wait, at the start, for the answer whether SQL can be written.
+const WRITABLE_WITHIN: Duration = Duration::from_secs(2);
 /// Longest wait for tasks that were told to end.
 const LAST_TASKS: Duration = Duration::from_secs(2);
 
@@ -159,7 +161,14 @@ impl Worker {
         if !store.is_migrated().await? {
             return Err(WorkerError::NotMigrated);
         }
+        match store.prove_updates(WRITABLE_WITHIN).await {
+            // A standby that is about to be the master, a full disk: it may pass, and each command is tried again.
+            Some(Err(error)) if error.is_transient() => tracing::warn!(%error, "worker.sql_not_writable"),
+            Some(Err(error)) => return Err(error.into()),
+            Some(Ok(())) | None => {}
+        }
         let broker = Broker::connect(&self.settings.redis).await?;
+        broker.warn_of_loss();
         let grace = self.settings.worker.grace.max(LEAST_GRACE);
         let core = Core::new(self.id, self.settings.worker.tenants.clone(), self.settings, store, broker);
         // Whatever way this ends, also by being dropped, no task of it goes on.

@@ -130,7 +130,7 @@ async fn a_slot_that_moves_is_followed(cluster: &RedisCluster, broker: &Broker, 
     // One key of the slot is here, another there: read where it is (ASK), and what needs both is refused.
     assert_eq!(broker.live(&asked.resource).await.expect("read").seq, 1);
     let outcome = broker.submit(&pause(tenant, "on-the-way"), LIMITS).await;
-    assert!(matches!(outcome, Err(BrokerError::Unavailable(_))), "{outcome:?}");
+    assert!(matches!(outcome, Err(BrokerError::NotServing(_))), "{outcome:?}");
     for key in keys_in(from, &slot) {
         assert_eq!(from.inline(&migrate(&key)), "+OK");
     }
@@ -167,7 +167,7 @@ async fn a_master_that_hangs_holds_up_nobody_else(cluster: &RedisCluster, broker
         let other = pause(&tenants[2], &format!("after-{rounds}"));
         match broker.submit(&other, LIMITS).await {
             Ok(Submitted::Accepted { .. }) => break finish(broker, &other).await,
-            Err(BrokerError::Unavailable(_) | BrokerError::Unknown(_)) => {}
+            Err(BrokerError::Unavailable(_) | BrokerError::NotServing(_) | BrokerError::Unknown(_)) => {}
             outcome => panic!("{outcome:?}"),
         }
         rounds += 1;

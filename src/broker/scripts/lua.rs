@@ -88,5 +88,6 @@ scripts! {
     LIVE_WORKERS = "live_workers" with [CLOCK];
     RENEW_RUN = "renew_run" with [];
     END_RUN = "end_run" with [CLOCK, READY];
+    PROVE_WRITES = "prove_writes" with [];
     PUBLISH_UPDATE = "publish_update" with [CLOCK, UPDATE];
 }

@@ -9,6 +9,7 @@ pub mod failed;
 pub mod lua;
 pub mod permissions;
 pub mod presence;
+mod proof;
 mod record;
 pub mod runs;
 pub mod schedules;

@@ -10,6 +10,7 @@ use warp::reply::Response;
 use crate::auth::{AuthError, PolicyError};
 use crate::broker::BrokerError;
 use crate::domain::{IdError, ResourceKind};
+use crate::gateway::reply::{Refusal, UNAVAILABLE};
 use crate::protocol::ErrorCode;
 use crate::protocol::frame::Frame;
 use crate::store::StoreError;
@@ -125,7 +126,7 @@ impl Failure {
 
     /// Redis or SQL is away. What exactly happened is in the log, not in the answer.
     pub(super) fn unavailable() -> Self {
-        Self::new(ErrorCode::Unavailable, "The service cannot reach its database or Redis: try again shortly")
+        Self::new(ErrorCode::Unavailable, UNAVAILABLE)
     }
 
     /// With words in front of its own: where in a long body it is.
@@ -195,8 +196,12 @@ impl From<BrokerError> for Failure {
     fn from(error: BrokerError) -> Self {
         tracing::warn!(%error, "http.redis_unavailable");
         match error {
-            BrokerError::Unavailable(_) | BrokerError::Unknown(_) => Self::unavailable(),
-            BrokerError::Refused(_) => {
+            BrokerError::Unavailable(_) | BrokerError::NotServing(_) => {
+                let refusal = Refusal::of_redis(&error);
+                Self::new(refusal.code, refusal.message)
+            }
+            BrokerError::Unknown(_) => Self::unavailable(),
+            BrokerError::Refused(_) | BrokerError::Setting(_) => {
                 Self::new(ErrorCode::Internal, "Something went wrong here; the log has the details")
             }
         }
@@ -248,6 +253,7 @@ mod tests {
         for failure in [
             Failure::from(BrokerError::Refused("redis://:hunter2@host".into())),
             Failure::from(BrokerError::Unavailable("redis://:hunter2@host".into())),
+            Failure::from(BrokerError::NotServing("NOPERM User hunter2 has no permissions".into())),
             Failure::from(StoreError::Refused("postgres://u:hunter2@host".into())),
             Failure::from(StoreError::Unavailable("postgres://u:hunter2@host".into())),
             Failure::from(PolicyError("hunter2".into())),

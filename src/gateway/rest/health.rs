@@ -13,6 +13,12 @@ struct Ready {
     sql: bool,
     subscription: bool,
     draining: bool,
+    /// Why Redis or the subscription does not serve, by Redis's own word: `OOM`, `NOPERM`; the log has all it said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    redis_reason: Option<&'static str>,
+    /// `not_writable`: SQL answers, and takes nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sql_reason: Option<&'static str>,
 }
 
 /// Whether this gateway can do its work now, by what its watch saw within the last second: asking Redis and
@@ -21,9 +27,11 @@ pub(super) fn ready(rest: &Rest) -> Answer {
     let health = rest.health();
     let ready = Ready {
         redis: health.redis(),
-        sql: health.sql(),
+        sql: health.sql() && health.sql_writes(),
         subscription: health.subscription(),
         draining: health.draining(),
+        redis_reason: health.redis_reason(),
+        sql_reason: (health.sql() && !health.sql_writes()).then_some("not_writable"),
     };
     metrics::readiness(ready.redis, ready.sql, ready.subscription);
     let good = ready.redis && ready.sql && ready.subscription && !ready.draining;

@@ -1,0 +1,83 @@
+//! A start that cannot succeed: one line, in the words of the server that refuses, with its address and without secrets.
+
+use crate::support::fleet::Fleet;
+use crate::support::redis::RedisServer;
+
+async fn refused(fleet: &Fleet, args: &[&str]) -> String {
+    let mut command = fleet.command(args);
+    let ran = tokio::task::spawn_blocking(move || command.output()).await.expect("run").expect("run wheelhouse");
+    let said = String::from_utf8_lossy(&ran.stderr).into_owned();
+    assert_ne!(ran.status.code(), Some(0), "{args:?}: {said}");
+    assert!(!said.contains("hunter2"), "{args:?}: {said}");
+    assert!(!said.contains("not reachable"), "{args:?}: {said}");
+    said
+}
+
+/// Every program that goes to Redis by itself.
+const PROGRAMS: [&[&str]; 5] = [
+    &["gateway"],
+    &["worker"],
+    &["inspect", "workers"],
+    &["grant", "--user", "ann", "jobs.pause"],
+    &["run", "--tenant", "acme", "--", "true"],
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_redis_does_not_permit_is_said_in_its_words_and_not_called_unreachable() {
+    let redis = RedisServer::start();
+    redis.inline("ACL SETUSER wheel on >hunter2 ~wh:* &* +@all -@scripting");
+    let address = format!("127.0.0.1:{}", redis.port());
+    let mut fleet = Fleet::new();
+    fleet.move_to(&format!("redis://wheel:hunter2x@{address}"));
+    for program in PROGRAMS {
+        let said = refused(&fleet, program).await;
+        assert!(said.contains("WRONGPASS") && said.contains(&address), "{program:?}: {said}");
+    }
+    fleet.move_to(&format!("redis://wheel:hunter2@{address}"));
+    for program in [&["gateway"][..], &["worker"], &["run", "--tenant", "acme", "--", "true"]] {
+        let said = refused(&fleet, program).await;
+        assert!(said.contains("NOPERM") && said.contains("evalsha"), "{program:?}: {said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_number_is_refused_by_every_program_with_the_reason() {
+    let redis = RedisServer::start();
+    let mut fleet = Fleet::new();
+    fleet.move_to(&format!("redis://127.0.0.1:{}/1", redis.port()));
+    for program in PROGRAMS {
+        let said = refused(&fleet, program).await;
+        assert!(said.contains("redis.url: names database 1") && said.contains("pub/sub"), "{program:?}: {said}");
+        assert!(said.contains("WHEELHOUSE__REDIS__URL"), "{program:?}: {said}");
+    }
+    assert_eq!(redis.inline("DBSIZE"), ":0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_postgresql_that_is_away_is_named_with_the_cause_and_a_sqlite_file_with_its_name() {
+    let redis = RedisServer::start();
+    let mut fleet = Fleet::new();
+    fleet.move_to(&redis.url());
+    let port = crate::support::free_port();
+    fleet.set("DATABASE__URL", &format!("postgres://ann:hunter2@127.0.0.1:{port}/wheel"));
+    for program in [&["gateway"][..], &["worker"], &["migrate"]] {
+        let said = refused(&fleet, program).await;
+        assert!(said.contains(&format!("PostgreSQL at 127.0.0.1:{port}/wheel")), "{program:?}: {said}");
+        assert!(said.contains("refused") && !said.contains("pool"), "{program:?}: {said}");
+    }
+    let folder = tempfile::tempdir().expect("folder");
+    let file = folder.path().join("nowhere").join("wheel.db");
+    fleet.set("DATABASE__URL", &format!("sqlite://{}", file.display()));
+    for program in [&["gateway"][..], &["worker"], &["migrate"]] {
+        let said = refused(&fleet, program).await;
+        assert!(said.contains(&file.display().to_string()), "{program:?}: {said}");
+    }
+    // Something that is no database.
+    std::fs::create_dir(folder.path().join("nowhere")).expect("folder");
+    std::fs::write(&file, "a text that is long enough to be read as the header of a database".repeat(40))
+        .expect("write");
+    for program in [&["gateway"][..], &["worker"], &["migrate"]] {
+        let said = refused(&fleet, program).await;
+        assert!(said.contains(&file.display().to_string()), "{program:?}: {said}");
+    }
+}

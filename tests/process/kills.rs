@@ -67,3 +67,62 @@ async fn each_kill_of_one_of_them_ends_a_job_with_all_its_processes() {
         }
     }
 }
+
+/// Kills keeper and guard in such a way that neither can do anything about the other's end.
+fn kill_both(keeper: i32) {
+    let guard = parent(keeper);
+    send(guard, Signal::STOP);
+    send(keeper, Signal::KILL);
+    send(guard, Signal::KILL);
+}
+
+/// Whether a control group could be made for it: as root, mostly, and not in every container.
+fn has_cgroup(pid: i32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("its groups").contains("/wheelhouse-")
+}
+
+#[tokio::test]
+async fn when_keeper_and_guard_are_killed_the_host_ends_what_it_can_reach() {
+    let rig = Rig::script(AWAY).await;
+    let (pids, own) = (rig.numbers("pids", 3).await, rig.process.pid());
+    let all = has_cgroup(own);
+    kill_both(parent(own));
+    assert_eq!(rig.process.ended().await.how, How::Unkept);
+    for pid in pids {
+        if all || pid == own {
+            assert!(!lives(pid), "{pid}, of control group: {all}");
+        } else {
+            send(pid, Signal::KILL); // What has left the session is out of reach without a control group.
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_belongs_to_nobody_ends_when_the_next_program_starts() {
+    let fleet = Fleet::new();
+    let mut run = fleet
+        .command(&["run", "--tenant", "acme", "--job-id", "lost", "--", "sh", "-c", AWAY])
+        .env("D", fleet.folder())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("wheelhouse run");
+    let pids = || -> Vec<i32> {
+        let text = std::fs::read_to_string(fleet.folder().join("pids")).unwrap_or_default();
+        text.lines().filter_map(|line| line.parse().ok()).collect()
+    };
+    until("the three", || pids().len() == 3).await;
+    let host = i32::try_from(run.id()).expect("pid");
+    let keeper = pids().into_iter().map(parent).find(|pid| *pid > 1 && parent(parent(*pid)) == host);
+    let all = has_cgroup(pids()[0]);
+    let keeper = keeper.expect("a keeper");
+    send(keeper, Signal::STOP); // Else it would end the program as soon as its host is gone.
+    run.kill().expect("kill");
+    run.wait().expect("wait");
+    kill_both(keeper);
+    let next = fleet.command(&["run", "--tenant", "acme", "--", "true"]).output().expect("wheelhouse run");
+    assert_eq!(next.status.code(), Some(0));
+    if all {
+        until("all to be gone", || !pids().iter().any(|pid| lives(*pid))).await;
+    }
+    pids().into_iter().filter(|pid| lives(*pid)).for_each(|pid| send(pid, Signal::KILL));
+}

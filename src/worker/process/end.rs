@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::names;
 use super::steps::{Keeper, Next};
 use super::table::Entry;
 use super::wire::{End, Word};
+use super::{cgroup, names};
 
 /// What a program leaves running gets this long to end by itself: `foo > >(tee log)` in a shell does.
 const LINGER: Duration = Duration::from_secs(1);
@@ -46,6 +46,10 @@ impl Keeper {
         let now = Instant::now();
         if self.wanted.end == End::Kill || ending.asked_at.is_some_and(|at| now >= at + self.grace) {
             let refused = self.tree.kill();
+            if let Some(cgroup) = &self.cgroup {
+                // This asks for no right to signal each of them.
+                let _ = cgroup::kill(cgroup);
+            }
             let since = *ending.killed_at.get_or_insert(now);
             ending.kills = ending.kills.saturating_add(1);
             let again = KILL_AGAIN * ending.kills.min(100);

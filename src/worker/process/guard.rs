@@ -3,8 +3,8 @@
 //! If the keeper is killed (by hand, or for want of memory), whatever came from the program becomes the guard's child,
 //! also what has left its group and its session; and the guard kills it. If the guard is killed, the keeper is told
 //! (its "parent death signal" is SIGTERM) and ends the program properly. So no single kill leaves anything running. If
-//! both are killed at once, the host still kills what is in the program's group and session; what has left those by
-//! `setsid` is then out of reach.
+//! both are killed at once, the host still kills what is in the program's control group ([`super::cgroup`]), or, where
+//! none can be made, in its process group and session.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Pid;
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
+use super::cgroup::Cgroup;
 use super::tree::Tree;
 use super::wire::KEEP;
 
@@ -30,7 +31,9 @@ pub(super) fn run(arguments: impl Iterator<Item = OsString>) -> io::Result<ExitC
     rustix::process::setsid()?;
     #[cfg(target_os = "linux")]
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
-    let mut keeper = Command::new(own_binary()?).arg0("wheelhouse").arg(KEEP).args(arguments).spawn()?;
+    let cgroup = cgroup();
+    let path = cgroup.as_ref().map(|group| group.path().as_os_str().to_owned()).unwrap_or_default();
+    let mut keeper = Command::new(own_binary()?).arg0("wheelhouse").arg(KEEP).arg(path).args(arguments).spawn()?;
     // The keeper's socket and the program's output: open here, their closing would not be seen.
     let nothing = File::options().read(true).write(true).open("/dev/null")?;
     dup2_stdin(&nothing)?;
@@ -42,7 +45,20 @@ pub(super) fn run(arguments: impl Iterator<Item = OsString>) -> io::Result<ExitC
     {
         kill_all_below(&Tree::below(pid));
     }
+    if let Some(cgroup) = cgroup {
+        super::cgroup::end(cgroup.path());
+    }
     Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
+}
+
+#[cfg(target_os = "linux")]
+fn cgroup() -> Option<Cgroup> {
+    Cgroup::make()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn cgroup() -> Option<Cgroup> {
+    None
 }
 
 fn kill_all_below(tree: &Tree) {

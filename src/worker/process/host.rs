@@ -4,6 +4,7 @@ use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::wire::{self, End, Wanted, Word};
-use super::{Ended, How, ProcessError, Program, table, tree};
+use super::{Ended, How, ProcessError, Program, cgroup, table, tree};
 use crate::worker::hosted::{Controlled, Reached};
 
 /// Longest wait for the guard to kill what a killed keeper has left.
@@ -72,8 +73,8 @@ impl Process {
         };
         let (reading, writing) = UnixStream::from_std(ours)?.into_split();
         let mut words = BufReader::new(reading).lines();
-        let pid = match words.next_line().await?.map(|line| serde_json::from_str(&line)) {
-            Some(Ok(Word::Started { pid })) => pid,
+        let (pid, cgroup) = match words.next_line().await?.map(|line| serde_json::from_str(&line)) {
+            Some(Ok(Word::Started { pid, cgroup })) => (pid, cgroup),
             Some(Ok(Word::NotStarted { error, missing })) => {
                 let _ = keeper.wait().await;
                 return Err(ProcessError::NotStarted { program: program.name, error, missing });
@@ -85,7 +86,7 @@ impl Process {
         let end = CancellationToken::new();
         let started = table::entry(pid).map(|entry| entry.started);
         let session = keeper.id().and_then(|id| i32::try_from(id).ok()).unwrap_or(-1);
-        let host = Host { guard: keeper, session, words, writing, wanted: hear_wanted, tell, pid, started };
+        let host = Host { guard: keeper, session, words, writing, wanted: hear_wanted, tell, pid, cgroup, started };
         // Not in a TaskTracker: it ends with the program, or when this handle is dropped, whichever is first.
         tokio::spawn(host.talk(end.clone()));
         Ok((Self { wanted, told, pid, _end: end.drop_guard() }, stdout, stderr))
@@ -225,6 +226,8 @@ struct Host {
     wanted: watch::Receiver<Wanted>,
     tell: watch::Sender<Told>,
     pid: i32,
+    /// The folder of the program's control group.
+    cgroup: Option<PathBuf>,
     /// When the program was started, which together with its id names it for good.
     started: Option<u64>,
 }
@@ -266,12 +269,16 @@ impl Host {
         let _ = self.guard.wait().await;
     }
 
-    /// The keeper was killed. Its guard kills what it kept; if the guard was killed as well, the program's group and
-    /// session still are, if any of them live. Others may have these numbers only if they were started later.
+    /// The keeper was killed. Its guard kills what it kept. If the guard was killed as well, this kills what is in the
+    /// program's control group, process group and session. Others may have the numbers of the last two only if they
+    /// were started later.
     async fn kill_unkept(&mut self) {
         if tokio::time::timeout(GUARD_KILLS, self.guard.wait()).await.is_err() {
             let _ = self.guard.start_kill();
             let _ = self.guard.wait().await;
+        }
+        if let Some(cgroup) = self.cgroup.take() {
+            let _ = tokio::task::spawn_blocking(move || cgroup::end(&cgroup)).await;
         }
         for _ in 0..100 {
             let mut members = table::members(-1, self.pid, self.session).unwrap_or_default();

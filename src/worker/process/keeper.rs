@@ -16,6 +16,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -27,6 +28,7 @@ use tokio::net::UnixStream;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::super::signals::Signals;
+use super::cgroup::Cgroup;
 use super::guard;
 use super::steps::{Keeper, Next};
 use super::tree::Tree;
@@ -47,6 +49,8 @@ pub fn keeper_entry() -> Option<ExitCode> {
     if called != KEEP {
         return None;
     }
+    // Empty, where no control group could be made.
+    let cgroup = arguments.next().map(PathBuf::from).and_then(Cgroup::hold);
     let grace = arguments.next().and_then(|text| text.to_str()?.parse().ok()).map(Duration::from_millis);
     let (Some(grace), Some(program)) = (grace, arguments.next()) else {
         eprintln!("wheelhouse: {KEEP} is for `wheelhouse run` only");
@@ -56,7 +60,7 @@ pub fn keeper_entry() -> Option<ExitCode> {
         Ok(runtime) => runtime,
         Err(error) => return Some(failed(&error)),
     };
-    Some(match runtime.block_on(keep(grace, &program, arguments.collect())) {
+    Some(match runtime.block_on(keep(grace, cgroup, &program, arguments.collect())) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(&error),
     })
@@ -67,7 +71,7 @@ fn failed(error: &io::Error) -> ExitCode {
     ExitCode::FAILURE
 }
 
-async fn keep(grace: Duration, program: &OsString, arguments: Vec<OsString>) -> io::Result<()> {
+async fn keep(grace: Duration, cgroup: Option<Cgroup>, program: &OsString, arguments: Vec<OsString>) -> io::Result<()> {
     let host = StdUnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     let stdin = receive_stdin(&host)?;
     host.set_nonblocking(true)?;
@@ -84,7 +88,13 @@ async fn keep(grace: Duration, program: &OsString, arguments: Vec<OsString>) -> 
 
     let (reading, mut writing) = host.into_split();
     let mut orders = BufReader::new(reading).lines();
-    let spawned = Command::new(program).args(arguments).stdin(Stdio::from(stdin)).process_group(0).spawn();
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::from(stdin)).process_group(0);
+    let spawned = match &cgroup {
+        Some(cgroup) => cgroup.within(|| command.spawn()),
+        None => command.spawn(),
+    };
+    drop(command); // It holds the program's standard input, which is the program's alone.
     let child = match spawned {
         Ok(child) => child,
         Err(error) => {
@@ -94,8 +104,9 @@ async fn keep(grace: Duration, program: &OsString, arguments: Vec<OsString>) -> 
         }
     };
     let leader = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidData)?;
-    let mut keeper = Keeper::new(Tree::new(leader), grace);
-    let mut words = vec![Word::Started { pid: leader.as_raw_nonzero().get() }];
+    let cgroup_path = cgroup.as_ref().map(|cgroup| cgroup.path().to_owned());
+    let mut keeper = Keeper::new(Tree::new(leader), cgroup_path.clone(), grace);
+    let mut words = vec![Word::Started { pid: leader.as_raw_nonzero().get(), cgroup: cgroup_path }];
     loop {
         // Its signal does not come where SIGTERM was ignored at the start.
         #[cfg(target_os = "linux")]

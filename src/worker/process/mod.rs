@@ -3,7 +3,8 @@
 //! - `host` starts the keeper and talks with it; [`Process`] is the handle of that.
 //! - `keeper` is the process between: parent of the program, and the one who ends it when the host is gone. What it
 //!   does with the program is in `steps` and, for its end, in `end`.
-//! - `guard` is the keeper's parent, and the one who ends the program when the keeper is gone.
+//! - `guard` is the keeper's parent, and the one who ends the program when the keeper is gone. `cgroup` is what ends it
+//!   when both are.
 //! - `tree` signals all that belongs to the program, and sees whether all of it stands still.
 //! - `table` reads the process table; `names` puts processes into words.
 //! - `wire` is what host and keeper say to each other.
@@ -19,6 +20,7 @@
 //! a cancel is refused, in words that name it. They must be visible for that: where `/proc` is mounted with `hidepid`,
 //! they are not.
 
+mod cgroup;
 mod end;
 mod guard;
 mod host;

@@ -1,5 +1,6 @@
 //! What the keeper does with the program, step by step.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::table::Entry;
@@ -57,6 +58,8 @@ enum Going {
 /// so it does not matter why it is called or how often.
 pub(super) struct Keeper {
     pub(super) tree: Tree,
+    /// The folder of its control group, where one could be made.
+    pub(super) cgroup: Option<PathBuf>,
     pub(super) grace: Duration,
     pub(super) wanted: Wanted,
     pub(super) ending: Option<end::Ending>,
@@ -78,9 +81,10 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    pub(super) fn new(tree: Tree, grace: Duration) -> Self {
+    pub(super) fn new(tree: Tree, cgroup: Option<PathBuf>, grace: Duration) -> Self {
         Self {
             tree,
+            cgroup,
             grace,
             wanted: Wanted::default(),
             ending: None,

@@ -3,6 +3,8 @@
 //! The host always says the whole of what it wants, never a step: a newer line replaces an older one, so
 //! nothing has to be queued and nothing is out of date.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 /// The word on the command line that makes this binary a guard, which starts a keeper.
@@ -44,6 +46,8 @@ pub(super) enum Word {
     Started {
         /// The program's process id, which is its group's as well.
         pid: i32,
+        /// The folder of its control group, where one could be made.
+        cgroup: Option<PathBuf>,
     },
     /// It could not be started; the first and last word.
     NotStarted {

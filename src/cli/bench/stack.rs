@@ -144,6 +144,8 @@ impl Stack {
         }
         command.env("WHEELHOUSE__REDIS__URL", settings.redis.url.expose_secret());
         command.env("WHEELHOUSE__DATABASE__URL", settings.database.url.expose_secret());
+        // No load balancer stands in front that would have to notice.
+        command.env("WHEELHOUSE__SERVER__DRAIN_NOTICE_SECONDS", "0");
         if let Some(secret) = &settings.auth.hs256_secret {
             command.env("WHEELHOUSE__AUTH__HS256_SECRET", secret.expose_secret());
         }

@@ -8,14 +8,15 @@ use tokio::time::Instant;
 const MISSED: u8 = 2;
 /// A connection that takes not one byte for so long, while something waits, has a client too slow to read.
 const STUCK: Duration = Duration::from_secs(10);
-/// The same where it had just taken a gulp: the client's system makes room for more only when its program has read most
-/// of that, and until then a slow one cannot be told from one that reads nothing. Enough for 6 KB/s and a receive buffer
-/// of the usual size, which takes about 120 KB.
-const STUCK_AFTER_A_GULP: Duration = Duration::from_secs(25);
-/// More than this, within this time, is a gulp.
-const GULP: (u64, Duration) = (48 * 1024, Duration::from_secs(1));
-/// Between two questions to the system whether there is room again.
-const PROBE: Duration = Duration::from_secs(1);
+/// Bytes a second of the slowest client that is told from one that reads nothing. A client's system makes room for more
+/// only when its program has read most of what it holds; until then nothing shows whether it reads. So whoever took
+/// much is given the time in which such a client reads it, where that is longer than [`STUCK`].
+const SLOWEST: f64 = 5.0 * 1024.0;
+/// What a client's system is believed to hold, at most: as much as with a receive buffer of the usual size. It makes
+/// 26 s.
+const HELD: f64 = 128.0 * 1024.0;
+/// After the runtime's word that there is no room, and then between two questions to the system whether there is.
+const PROBE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 /// How long after the last of them its answer is due.
 const ANSWER: Duration = Duration::from_millis(100);
 /// No time that matters.
@@ -86,8 +87,8 @@ pub(super) enum Look {
 pub(super) struct Writing {
     /// Taken so far.
     bytes: u64,
-    /// Since when bytes have been taken without a pause, and how many there were before.
-    gulp: (Instant, u64),
+    /// How many of them the slowest client would not have read yet when the last were taken, and when that was.
+    unread: (f64, Instant),
     stuck: Option<Stuck>,
 }
 
@@ -100,8 +101,8 @@ struct Stuck {
 
 impl Writing {
     /// Nothing has been written yet.
-    pub(super) fn new() -> Self {
-        Self { bytes: 0, gulp: (Instant::now(), 0), stuck: None }
+    pub(super) fn new(now: Instant) -> Self {
+        Self { bytes: 0, unread: (0.0, now), stuck: None }
     }
 
     /// After an attempt to write: whether something still waits, and how many bytes have been taken altogether.
@@ -109,24 +110,24 @@ impl Writing {
     /// `true`: bytes were taken by a connection that had been full, so whoever is there has made room. Of one that was
     /// not full this says nothing, for the system takes bytes for somebody who is gone, too.
     pub(super) fn note(&mut self, is_waiting: bool, bytes: u64, now: Instant) -> bool {
-        let took = self.bytes != bytes;
-        if took {
-            if now.duration_since(self.gulp.0) > GULP.1 {
-                self.gulp = (now, self.bytes);
-            }
+        let took = bytes.saturating_sub(self.bytes);
+        if took > 0 {
+            let (unread, at) = self.unread;
+            let read = now.saturating_duration_since(at).as_secs_f64() * SLOWEST;
+            self.unread = (((unread - read).max(0.0) + took as f64).min(HELD), now);
             self.bytes = bytes;
         }
         let was_stuck = self.stuck.is_some();
         if !is_waiting {
             self.stuck = None;
-        } else if took || !was_stuck {
-            self.stuck = Some(Stuck { since: now, next_look: now + PROBE, is_last: false });
+        } else if took > 0 || !was_stuck {
+            self.stuck = Some(Stuck { since: now, next_look: now + PROBE.0, is_last: false });
         }
-        took && was_stuck
+        took > 0 && was_stuck
     }
 
     fn patience(&self) -> Duration {
-        if self.bytes - self.gulp.1 > GULP.0 { STUCK_AFTER_A_GULP } else { STUCK }
+        STUCK.max(Duration::from_secs_f64(self.unread.0 / SLOWEST))
     }
 
     /// When to look again.
@@ -144,8 +145,9 @@ impl Writing {
         if stuck.is_last {
             return Look::TooSlow;
         }
-        stuck.is_last = now >= stuck.since + patience;
-        stuck.next_look = now + if stuck.is_last { ANSWER } else { PROBE };
+        let end = stuck.since + patience;
+        stuck.is_last = now >= end;
+        stuck.next_look = if stuck.is_last { now + ANSWER } else { end.min(now + PROBE.1) };
         Look::Probe
     }
 }
@@ -189,7 +191,7 @@ mod tests {
     fn a_byte_taken_in_ten_seconds_is_life_and_none_is_not() {
         let start = Instant::now();
         let after = |seconds| start + Duration::from_secs(seconds);
-        let mut writing = Writing { bytes: 0, gulp: (start, 0), stuck: None };
+        let mut writing = Writing::new(start);
         assert!(!writing.note(true, 20_000, start));
         for second in 1..=9 {
             assert_eq!((writing.look(after(second)), writing.look(after(second))), (Look::Probe, Look::Fine));
@@ -202,15 +204,19 @@ mod tests {
     }
 
     #[test]
-    fn a_gulp_takes_longer_to_read() {
+    fn much_takes_longer_to_read_but_not_for_ever() {
         let start = Instant::now();
-        let mut writing = Writing { bytes: 0, gulp: (start, 0), stuck: None };
-        assert!(!writing.note(true, 60_000, start));
-        let soon = start + Duration::from_millis(500);
-        assert!(writing.note(true, 120_000, soon));
-        assert_eq!(patience(&mut writing, 120_000, soon), 25);
+        let mut writing = Writing::new(start);
+        assert!(!writing.note(true, 50 * 1024, start));
+        let soon = start + Duration::from_secs(2);
+        assert!(writing.note(true, 110 * 1024, soon));
+        // 110 KiB less the ten that were read in two seconds, at five a second.
+        assert_eq!(patience(&mut writing, 110 * 1024, soon), 20);
         let later = soon + Duration::from_secs(40);
-        assert!(writing.note(true, 128_000, later));
-        assert_eq!(patience(&mut writing, 128_000, later), 10);
+        assert!(writing.note(true, 118 * 1024, later));
+        assert_eq!(patience(&mut writing, 118 * 1024, later), 10);
+        let mut writing = Writing::new(start);
+        assert!(!writing.note(true, 10_000_000, start));
+        assert_eq!(patience(&mut writing, 10_000_000, start), 25);
     }
 }

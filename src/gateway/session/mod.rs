@@ -76,7 +76,7 @@ pub async fn run<S: Subject>(gateway: Gateway, mut socket: Socket, admitted: Adm
         jumps: gateway.clock().jumps(),
         timer: Box::pin(tokio::time::sleep_until(pings.next())),
         pings,
-        writing: Writing::new(),
+        writing: Writing::new(Instant::now()),
         gateway: &gateway,
         caller,
         subject,

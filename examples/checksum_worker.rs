@@ -16,7 +16,6 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use tokio_util::sync::CancellationToken;
 use wheelhouse::domain::Progress;
 use wheelhouse::worker::{Job, JobContext, JobError, WorkerBuilder};
 
@@ -92,15 +91,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     // The defaults, then the environment: WHEELHOUSE__REDIS__URL, WHEELHOUSE__DATABASE__URL, …
     let settings = wheelhouse::config::load(None, Vec::new())?;
     wheelhouse::telemetry::log::init(&settings.log);
-    let stop = CancellationToken::new();
-    let on_signal = stop.clone();
-    tokio::spawn(async move {
-        // Ctrl-C: jobs are handed back at their next checkpoint, and other workers go on with them.
-        if tokio::signal::ctrl_c().await.is_ok() {
-            on_signal.cancel();
-        }
-    });
-    // Kinds that this worker does not know are left to others, which do.
-    WorkerBuilder::new(settings).job("checksum", Checksum).build().run(stop).await?;
+    // Kinds that this worker does not know are left to others, which do. At SIGTERM or Ctrl-C its jobs are handed back at
+    // their next checkpoint, other workers go on with them, and this returns.
+    WorkerBuilder::new(settings).job("checksum", Checksum).build().run().await?;
     Ok(())
 }

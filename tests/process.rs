@@ -12,6 +12,8 @@ mod support;
 #[path = "process/terminal.rs"]
 mod terminal;
 
+#[path = "process/contact.rs"]
+mod contact;
 #[path = "process/output.rs"]
 mod output;
 

@@ -198,6 +198,10 @@ on_both! {
     queue::the_job_that_is_claimed_is_the_one_that_a_look_at_all_of_them_would_choose
     queue::a_tenant_with_very_many_jobs_does_not_hold_up_the_others
     queue::every_tenant_gets_its_turn_however_many_there_are
+    queue::a_retry_that_a_clock_a_day_ahead_has_written_waits_no_longer_than_retries_do
+    queue::a_job_in_which_workers_died_is_for_a_worker_that_runs_nothing_else
+    runs::a_worker_that_said_that_it_leaves_has_not_died_in_its_jobs
+    runs::an_attached_job_says_since_when_its_host_has_not_been_heard_of
     queue::a_job_behind_many_that_cannot_run_is_found_among_many_campaigns
     failed_items::each_failed_item_is_one_row_with_its_newest_error_in_order
     failed_items::no_more_than_ten_thousand_failed_items_of_a_job_are_kept

@@ -115,6 +115,15 @@ impl Link {
         }
     }
 
+    /// Asks the server that has this key what time it is, and remembers the answer.
+    pub(crate) async fn ask_clock(&self, key: &str) -> Result<(), BrokerError> {
+        // A server of a cluster that is not there is found by whatever else is sent.
+        let Some(node) = self.node(key) else { return Ok(()) };
+        let (seconds, micros): (i64, i64) = read(node.send(&redis::cmd("TIME"), false).await?)?;
+        node.learn_clock(seconds * 1_000_000 + micros);
+        Ok(())
+    }
+
     fn node(&self, key: &str) -> Option<Node> {
         match &self.0 {
             Kind::One(node) => Some(node.clone()),

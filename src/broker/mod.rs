@@ -67,6 +67,21 @@ impl Broker {
         self.clock_steps.saw(partition, asked, redis_ms);
     }
 
+    /// This moment by Redis's clock as far as known, Unix ms: the one clock of all programs, for times that one writes
+    /// and another compares. In a cluster always the same node's, as long as it is there.
+    pub fn now_ms(&self) -> i64 {
+        self.link.now_us(&self.clock_key()) / 1_000
+    }
+
+    /// Asks Redis what time it is, so that [`Self::now_ms`] follows it also where its clock is set.
+    pub async fn learn_now(&self) -> Result<(), BrokerError> {
+        self.link.ask_clock(&self.clock_key()).await
+    }
+
+    fn clock_key(&self) -> String {
+        self.keys.partitions().next().map(|first| self.keys.workers(first)).unwrap_or_default()
+    }
+
     /// Whether `redis.url` names a cluster.
     pub fn is_cluster(&self) -> bool {
         self.link.is_cluster()

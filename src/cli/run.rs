@@ -71,6 +71,12 @@ pub struct RunArgs {
     command: Vec<OsString>,
 }
 
+/// What is said when Redis cannot be reached any more.
+const CONTACT_LOST: &str =
+    "no contact with Redis; the program goes on, but cannot be paused or cancelled until it is back";
+/// What is said when it can be reached again.
+const CONTACT_BACK: &str = "contact with Redis is back";
+
 /// The exit code of timeout(1).
 const TIMED_OUT: u8 = 124;
 /// Longest wait for the rest of the output once nothing of the program is left.
@@ -123,7 +129,7 @@ pub async fn run(args: RunArgs, mut settings: Settings) -> anyhow::Result<ExitCo
     say(format_args!("from another shell: wheelhouse job pause {id} | resume {id} | cancel {id}"));
 
     let mut output = Output::start(ours, stdout, stderr, &id);
-    let (mut interrupted, mut lost, mut timed_out) = (None, false, None);
+    let (mut interrupted, mut lost, mut timed_out, mut contact) = (None, false, None, true);
     let ended = {
         let mut time_is_up = std::pin::pin!(host.timed_out());
         loop {
@@ -136,6 +142,10 @@ pub async fn run(args: RunArgs, mut settings: Settings) -> anyhow::Result<ExitCo
                 words = &mut time_is_up, if timed_out.is_none() => {
                     timed_out = Some(words);
                     process.ask_to_end();
+                }
+                has = host.contact(contact) => {
+                    contact = has;
+                    say(format_args!("{}", if has { CONTACT_BACK } else { CONTACT_LOST }));
                 }
                 progress = output.progress() => host.progress(progress),
                 by = signals.next() => {

@@ -65,7 +65,7 @@ pub(super) async fn demo_worker(settings: Settings) -> anyhow::Result<ExitCode> 
 }
 
 async fn run_worker(builder: work::WorkerBuilder) -> anyhow::Result<ExitCode> {
-    builder.build().run(stop_signals()?).await.context("the worker ended")?;
+    builder.build().run().await.context("the worker ended")?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -84,6 +84,7 @@ pub fn load_from(
             concurrency: read.number("worker.concurrency", 1, 10_000)? as usize,
             grace: read.seconds("worker.grace_seconds", 0, DAY)?,
             files_root: read.optional("worker.files_root")?.map(PathBuf::from),
+            attached_lost: read.seconds("worker.attached_lost_seconds", 1, 30 * DAY)?,
             deaths_per_job: read.number("worker.deaths_per_job", 1, 1_000_000)? as u32,
         },
         command: Command {

@@ -150,6 +150,8 @@ pub struct Worker {
     pub grace: Duration,
     /// The folder beneath which job code may read files that its parameters name. `None`: none at all.
     pub files_root: Option<PathBuf>,
+    /// How long nothing may be heard of the program that hosts an attached job before the job has failed.
+    pub attached_lost: Duration,
     /// Workers that may die in one job, without its getting further, before it has failed.
     pub deaths_per_job: u32,
 }

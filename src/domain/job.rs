@@ -108,6 +108,9 @@ pub struct Job {
     pub run_after: Option<String>,
     /// Longest running time of one run in seconds, without the time it stands paused; null: no limit.
     pub timeout_seconds: Option<i64>,
+    /// Since when the program that hosts it has not been heard of; its work probably goes on. Left out where that is not so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contact_lost_at: Option<String>,
     /// The user who made it.
     pub created_by: Option<String>,
     /// The user who cancelled it.

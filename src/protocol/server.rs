@@ -186,6 +186,12 @@ pub fn job_status(resource: &Resource, status: JobStatus, desired: Option<&str>)
     .open()
 }
 
+/// The program that hosts a job has not been heard of since then, or is heard of again (`None`). Open.
+pub fn job_contact(resource: &Resource, status: JobStatus, lost_at: Option<&str>) -> String {
+    let frame = Frame::new("job_status").resource(resource).plain("status", status.word());
+    frame.json("contact_lost_at", &lost_at).open()
+}
+
 /// A change of a campaign's state, open.
 pub fn campaign_status(campaign: &Campaign, desired: Option<&str>) -> String {
     let resource = Resource::campaign(campaign.tenant_id.clone(), campaign.id.clone());

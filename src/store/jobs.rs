@@ -44,7 +44,12 @@ impl Store {
         let made = read_whole(&mut tx, &resource).await?;
         tx.commit().await?;
         let made = made.ok_or_else(|| StoreError::Refused("the job vanished while it was made".to_owned()))?;
-        Ok(HostedJob { job: made, run: Run { job: resource, host: host.clone(), number: 1 }, resume_point: None })
+        Ok(HostedJob {
+            job: made,
+            run: Run { job: resource, host: host.clone(), number: 1 },
+            resume_point: None,
+            deaths: 0,
+        })
     }
 
     /// One job, with everything that it holds.

@@ -23,13 +23,14 @@ macro_rules! texts {
 }
 
 /// In their order, for SQLite and PostgreSQL: the number by which a database remembers each, its name, its texts.
-const MIGRATIONS: [(i64, &str, [&str; 2]); 7] = [
+const MIGRATIONS: [(i64, &str, [&str; 2]); 8] = [
     (1, "first", texts!("0001_first")),
     (2, "jobs", texts!("0002_jobs")),
     (3, "audit", texts!("0003_audit")),
     (4, "unended", texts!("0004_unended")),
     (5, "lean", texts!("0005_lean")),
     (6, "jobs_kept", texts!("0006_jobs")),
+    (7, "leaving", texts!("0007_leaving")),
     (11, "prunings", texts!("0011_prunings")),
 ];
 

@@ -49,14 +49,28 @@ pub struct Store {
     /// Commands that arrive together are committed together.
     batch: Arc<Batch>,
     turn: Arc<queue::Turn>,
+    clock: Clock,
 }
+
+/// Tells this moment in Unix ms.
+type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
 
 impl Store {
     /// Connects (SQLite: creates the file where it is missing). Does not migrate.
     pub async fn open(settings: &crate::config::Database) -> Result<Self, StoreError> {
         let database = Database::open(settings).await?;
         let batch = Arc::new(Batch::start(database.clone()));
-        Ok(Self { database, batch, turn: Arc::default() })
+        Ok(Self { database, batch, turn: Arc::default(), clock: Arc::new(|| jiff::Timestamp::now().as_millisecond()) })
+    }
+
+    /// The same store, going by another clock for the times of retries. Workers go by Redis's: what one has written
+    /// another compares, and the clocks of their machines may be a day apart.
+    pub fn by_clock(self, clock: impl Fn() -> i64 + Send + Sync + 'static) -> Self {
+        Self { clock: Arc::new(clock), ..self }
+    }
+
+    fn now_ms(&self) -> i64 {
+        (self.clock)()
     }
 
     /// As [`Self::open`], for programs that can do nothing with a database that is missing or not migrated: they

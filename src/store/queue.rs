@@ -14,10 +14,11 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use super::jobs::read_whole;
 use super::sql::{Row, Tx, Value};
-use super::{HostedJob, Run, Store, StoreError, rows};
+use super::{Company, HostedJob, Run, Store, StoreError, rows, runs};
 use crate::domain::{Resource, TenantId, WorkerId};
 
 /// A job that waits, for looks by type and for looks by campaign. The indexes are made for these words, and both
@@ -26,8 +27,25 @@ const BY_TYPE: &str = "j.origin = 'queued' AND j.status = 'pending' AND j.run >=
 const BY_CAMPAIGN: &str = "j.origin = 'queued' AND j.status = 'pending' AND j.fence >= 0";
 const OF_TYPE: &str = "jobs_queue";
 const OF_CAMPAIGN: &str = "jobs_queue_of_campaign";
-/// Its time has come (`$1`: now, Unix ms).
-const DUE: &str = "(j.run_after IS NULL OR j.run_after <= $1)";
+/// Its time has come (`$1`: now, Unix ms). No retry waits longer than the longest wait: a time that lies further ahead
+/// was written by a clock that was wrong, and would hold the job up for as long as that clock was ahead.
+fn due(of: &str) -> String {
+    let far = i64::try_from((runs::RETRY_MOST + CLOCKS_APART).as_millis()).unwrap_or(i64::MAX);
+    format!("({of}.run_after IS NULL OR {of}.run_after <= $1 OR {of}.run_after > $1 + {far})")
+}
+
+/// How far clocks that are right may be apart.
+const CLOCKS_APART: Duration = Duration::from_secs(5);
+
+/// A worker with this company may take it.
+fn fits(of: &str, company: Company) -> String {
+    match company {
+        Company::None => String::new(),
+        Company::Others(deaths) => format!(" AND {of}.deaths < {deaths}"),
+        Company::Awaited(deaths) => format!(" AND {of}.deaths >= {deaths}"),
+    }
+}
+
 /// A campaign that lets its jobs start.
 const ACTIVE: &str = "c.is_active AND c.status = 'active'";
 /// A tenant's oldest jobs that the first statement looks at.
@@ -36,6 +54,8 @@ const HEAD: u32 = 32;
 const TENANTS: usize = 500;
 /// So many active campaigns are few.
 const FEW: usize = 200;
+/// Jobs that must run alone that one look sees.
+const SUSPECTS: usize = 32;
 /// Groups to try when others take the jobs at the same time.
 const GROUPS: usize = 16;
 
@@ -72,18 +92,29 @@ impl Store {
         tenants: Option<&[TenantId]>,
         job_types: &[String],
     ) -> Result<Option<HostedJob>, StoreError> {
+        self.claim_job_beside(host, tenants, job_types, Company::None).await
+    }
+
+    /// As [`Self::claim_job`], for a worker with this company for it.
+    pub async fn claim_job_beside(
+        &self,
+        host: &WorkerId,
+        tenants: Option<&[TenantId]>,
+        job_types: &[String],
+        company: Company,
+    ) -> Result<Option<HostedJob>, StoreError> {
         if job_types.is_empty() || tenants.is_some_and(<[TenantId]>::is_empty) {
             return Ok(None);
         }
-        let now = jiff::Timestamp::now().as_millisecond();
-        let mut groups = self.groups(now, tenants, job_types).await?;
+        let now = self.now_ms();
+        let mut groups = self.groups(now, tenants, job_types, company).await?;
         if groups.is_empty() {
             return Ok(None);
         }
         groups.sort_by_key(|group| (group.running, group.first));
         let mut tx = self.database.write().await?;
         for group in groups.iter().take(GROUPS) {
-            if let Some(taken) = take(&mut tx, now, group, host).await? {
+            if let Some(taken) = take(&mut tx, now, group, host, company).await? {
                 tx.commit().await?;
                 return Ok(Some(taken));
             }
@@ -93,14 +124,62 @@ impl Store {
         Ok(None)
     }
 
+    /// Jobs that could run now and must run alone, because at least so many workers have died in them: oldest first,
+    /// each with the worker that makes room for it, if any.
+    pub async fn suspects(
+        &self,
+        tenants: Option<&[TenantId]>,
+        job_types: &[String],
+        deaths: i64,
+    ) -> Result<Vec<(Resource, Option<WorkerId>)>, StoreError> {
+        let mut values: Vec<Value> = vec![self.now_ms().into(), deaths.into()];
+        let types = table(&mut values, job_types.iter().map(String::as_str));
+        let of_tenants = match tenants {
+            Some(tenants) => {
+                let names = table(&mut values, tenants.iter().map(TenantId::as_str));
+                format!("AND j.tenant_id IN (SELECT t.column1 FROM (VALUES {names}) t)")
+            }
+            None => String::new(),
+        };
+        let text = format!(
+            "SELECT j.id, j.tenant_id, j.alone_in FROM jobs j
+             WHERE j.origin = 'queued' AND j.status = 'pending' AND j.deaths > 0 AND j.deaths >= $2 AND {}
+               AND j.job_type IN (SELECT v.column1 FROM (VALUES {types}) v) {of_tenants}
+               AND (j.campaign_id IS NULL OR EXISTS (
+                 SELECT 1 FROM campaigns c WHERE c.tenant_id = j.tenant_id AND c.id = j.campaign_id AND {ACTIVE}))
+             ORDER BY j.rowid LIMIT {SUSPECTS}",
+            due("j")
+        );
+        let found = self.database.read().await?.rows(&text, &values).await?;
+        let suspect = |row: &Row| -> Result<_, StoreError> {
+            Ok((rows::job_resource(row)?, row.text("alone_in")?.and_then(|id| id.parse().ok())))
+        };
+        Ok(found.iter().filter_map(|row| rows::readable(suspect(row))).collect())
+    }
+
+    /// This worker makes room for a job that must run alone, in place of `before`. `false`: another was first.
+    pub async fn make_room(
+        &self,
+        job: &Resource,
+        host: &WorkerId,
+        before: Option<&WorkerId>,
+    ) -> Result<bool, StoreError> {
+        let text = "UPDATE jobs SET alone_in = $3 WHERE tenant_id = $1 AND id = $2 AND status = 'pending'
+                      AND COALESCE(alone_in, '') = $4";
+        let before = before.map_or("", WorkerId::as_str);
+        let key = [job.tenant.as_str(), job.id.as_str(), host.as_str(), before].map(Value::from);
+        self.change(text, &key).await
+    }
+
     /// The groups with a job that can run: of each tenant that was looked at, at least the one with its oldest.
     async fn groups(
         &self,
         now: i64,
         tenants: Option<&[TenantId]>,
         job_types: &[String],
+        company: Company,
     ) -> Result<Vec<Group>, StoreError> {
-        let (text, values) = heads(now, tenants, &self.turn.begins_after(), job_types);
+        let (text, values) = heads(now, tenants, &self.turn.begins_after(), job_types, company);
         let found = self.database.read().await?.rows(&text, &values).await?;
         let (mut groups, mut running) = (Vec::new(), HashMap::new());
         let (mut with_few, mut with_many): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
@@ -123,7 +202,7 @@ impl Store {
             if tenants.is_empty() {
                 continue;
             }
-            let (text, values) = behind(now, &tenants, campaigns, job_types);
+            let (text, values) = behind(now, &tenants, campaigns, job_types, company);
             for row in &self.database.read().await?.rows(&text, &values).await? {
                 let Some(first) = row.int("first")? else { continue };
                 let count = running.get(&row.needed("tenant_id")?).copied().unwrap_or(0);
@@ -150,7 +229,14 @@ fn table<'a>(values: &mut Vec<Value>, words: impl Iterator<Item = &'a str>) -> S
 
 /// Each tenant and type with jobs that wait: how many of the tenant's run, and the oldest that can run among the
 /// first few (`first`; null: none of them can). `last`: behind this tenant there may be more.
-fn heads(now: i64, tenants: Option<&[TenantId]>, after: &str, job_types: &[String]) -> (String, Vec<Value>) {
+fn heads(
+    now: i64,
+    tenants: Option<&[TenantId]>,
+    after: &str,
+    job_types: &[String],
+    company: Company,
+) -> (String, Vec<Value>) {
+    let fits = format!("{}{}", due("w"), fits("w", company));
     let mut values: Vec<Value> = vec![now.into()];
     let types = table(&mut values, job_types.iter().map(String::as_str));
     let turn = match tenants {
@@ -180,9 +266,9 @@ fn heads(now: i64, tenants: Option<&[TenantId]>, after: &str, job_types: &[Strin
         "WITH RECURSIVE types (job_type) AS (VALUES {types}), {turn},
          heads (tenant_id, job_type, head, first) AS MATERIALIZED (
            SELECT n.tenant_id, t.job_type, (SELECT j.rowid FROM jobs j {{by:{OF_TYPE}}} WHERE {of_both} LIMIT 1),
-             (SELECT w.row_id FROM (SELECT j.rowid AS row_id, j.campaign_id, j.run_after FROM jobs j {{by:{OF_TYPE}}}
+             (SELECT w.row_id FROM (SELECT j.rowid AS row_id, j.campaign_id, j.run_after, j.deaths FROM jobs j {{by:{OF_TYPE}}}
                  WHERE {of_both} LIMIT {HEAD}) w
-               WHERE (w.run_after IS NULL OR w.run_after <= $1) AND (w.campaign_id IS NULL OR EXISTS (
+               WHERE {fits} AND (w.campaign_id IS NULL OR EXISTS (
                  SELECT 1 FROM campaigns c WHERE c.tenant_id = n.tenant_id AND c.id = w.campaign_id AND {ACTIVE}))
                ORDER BY w.row_id LIMIT 1)
            FROM turn n CROSS JOIN types t WHERE n.tenant_id IS NOT NULL)
@@ -209,7 +295,14 @@ enum Campaigns {
 }
 
 /// The groups of some tenants with a job that can run, however many that cannot stand before it.
-fn behind(now: i64, tenants: &[String], campaigns: Campaigns, job_types: &[String]) -> (String, Vec<Value>) {
+fn behind(
+    now: i64,
+    tenants: &[String],
+    campaigns: Campaigns,
+    job_types: &[String],
+    company: Company,
+) -> (String, Vec<Value>) {
+    let fits = format!("{}{}", due("j"), fits("j", company));
     let mut values: Vec<Value> = vec![now.into()];
     let types = table(&mut values, job_types.iter().map(String::as_str));
     let tenants = table(&mut values, tenants.iter().map(String::as_str));
@@ -222,7 +315,7 @@ fn behind(now: i64, tenants: &[String], campaigns: Campaigns, job_types: &[Strin
     };
     let first = |tenant: &str, campaign: &str| {
         format!(
-            "(SELECT j.rowid FROM jobs j {{by:{OF_CAMPAIGN}}} WHERE {BY_CAMPAIGN} AND {DUE} AND j.tenant_id = {tenant}
+            "(SELECT j.rowid FROM jobs j {{by:{OF_CAMPAIGN}}} WHERE {BY_CAMPAIGN} AND {fits} AND j.tenant_id = {tenant}
                AND j.campaign_id {campaign} AND j.job_type = t.job_type ORDER BY j.rowid LIMIT 1)"
         )
     };
@@ -256,7 +349,13 @@ fn behind(now: i64, tenants: &[String], campaigns: Campaigns, job_types: &[Strin
 }
 
 /// Takes the oldest job of a group that nobody else is taking right now.
-async fn take(tx: &mut Tx, now: i64, group: &Group, host: &WorkerId) -> Result<Option<HostedJob>, StoreError> {
+async fn take(
+    tx: &mut Tx,
+    now: i64,
+    group: &Group,
+    host: &WorkerId,
+    company: Company,
+) -> Result<Option<HostedJob>, StoreError> {
     let mut values: Vec<Value> = vec![now.into(), group.job_type.as_str().into(), group.tenant.as_str().into()];
     let of_campaign = match &group.campaign {
         None => "IS NULL",
@@ -273,9 +372,11 @@ async fn take(tx: &mut Tx, now: i64, group: &Group, host: &WorkerId) -> Result<O
         }
     };
     let text = format!(
-        "SELECT {}, resume_point FROM jobs j {{by:{OF_CAMPAIGN}}} WHERE {BY_CAMPAIGN} AND {DUE} AND j.job_type = $2 AND j.tenant_id = $3
+        "SELECT {}, resume_point FROM jobs j {{by:{OF_CAMPAIGN}}} WHERE {BY_CAMPAIGN} AND {}{} AND j.job_type = $2 AND j.tenant_id = $3
            AND j.campaign_id {of_campaign} ORDER BY j.rowid LIMIT 1 {{skip}}",
-        *rows::JOB
+        *rows::JOB,
+        due("j"),
+        fits("j", company)
     );
     let Some(row) = tx.row(&text, &values).await? else { return Ok(None) };
     let Some(job) = rows::readable(rows::job(&row)) else {
@@ -293,7 +394,7 @@ async fn take(tx: &mut Tx, now: i64, group: &Group, host: &WorkerId) -> Result<O
     let taken = tx
         .execute(
             "UPDATE jobs SET status = 'running', host = $3, run = $4, started_at = COALESCE(started_at, {now}),
-               run_after = NULL, error_message = NULL, error_detail = NULL, updated_at = {now}
+               run_after = NULL, error_message = NULL, error_detail = NULL, alone_in = NULL, updated_at = {now}
              WHERE tenant_id = $1 AND id = $2 AND status = 'pending' AND host IS NULL",
             &[resource.tenant.as_str().into(), resource.id.as_str().into(), host.as_str().into(), number.into()],
         )
@@ -304,5 +405,6 @@ async fn take(tx: &mut Tx, now: i64, group: &Group, host: &WorkerId) -> Result<O
     let resume_point = row.text("resume_point")?.and_then(|text| serde_json::from_str(&text).ok());
     let claimed = read_whole(tx, &resource).await?;
     let run = Run { job: resource, host: host.clone(), number };
-    Ok(claimed.map(|job| HostedJob { job, run, resume_point }))
+    let deaths = row.int("deaths")?.unwrap_or(0);
+    Ok(claimed.map(|job| HostedJob { job, run, resume_point, deaths }))
 }

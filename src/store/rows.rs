@@ -26,10 +26,12 @@ fn job_columns(parameters: &str, result: &str) -> String {
          CAST(items_processed AS BIGINT) AS items_processed, CAST(items_succeeded AS BIGINT) AS items_succeeded,
          CAST(items_failed AS BIGINT) AS items_failed, {item} AS current_item, {parameters} AS parameters,
          {result} AS result, {error} AS error_message, CAST(max_retries AS BIGINT) AS max_retries,
-         CAST(retry_count AS BIGINT) AS retry_count, run_after, timeout_seconds, created_by, cancelled_by,
+         CAST(retry_count AS BIGINT) AS retry_count, run_after, timeout_seconds,
+         CAST(contact_lost_at AS TEXT) AS contact_lost_at, created_by, cancelled_by,
          CAST(created_at AS TEXT) AS created_at, CAST(started_at AS TEXT) AS started_at,
          CAST(completed_at AS TEXT) AS completed_at, CAST(cancelled_at AS TEXT) AS cancelled_at,
-         CAST(updated_at AS TEXT) AS updated_at, origin, host, run, fence, paused_from, rowid AS row_id"
+         CAST(updated_at AS TEXT) AS updated_at, origin, host, run, fence,
+         CAST(deaths AS BIGINT) AS deaths, paused_from, rowid AS row_id"
     )
 }
 
@@ -101,6 +103,7 @@ pub(super) fn job(row: &Row) -> Result<Job, StoreError> {
             .and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok())
             .map(|t| t.to_string()),
         timeout_seconds: row.int("timeout_seconds")?,
+        contact_lost_at: time(row.text("contact_lost_at")?),
         created_by: row.text("created_by")?,
         cancelled_by: row.text("cancelled_by")?,
         created_at: time(row.text("created_at")?),

@@ -5,9 +5,9 @@ use std::time::Duration;
 use super::announcements::{About, owe};
 use super::jobs::read;
 use super::sql::{Tx, Value, without_nul};
-use super::{Account, Finished, Released, Run, RunEnd, Store, StoreError, failed_items, rows};
+use super::{Account, Finished, Hosting, Released, Run, RunEnd, Store, StoreError, failed_items, rows};
 use crate::domain::text::{LONG_TEXT, excerpt};
-use crate::domain::{Progress, Resource, backoff};
+use crate::domain::{Job, Progress, Resource, WorkerId, backoff};
 
 /// The row is still this run's.
 const MINE: &str = "tenant_id = $1 AND id = $2 AND host = $3 AND run = $4";
@@ -97,7 +97,7 @@ impl Store {
         // Every message and every list carries the error: what is too long for them stands in a column of its own.
         let message = error.map(|error| excerpt(error, LONG_TEXT).into_owned());
         let detail = error.filter(|error| message.as_ref() != Some(*error)).cloned();
-        let run_after = again.then(|| jiff::Timestamp::now().as_millisecond() + until_retry_ms(job.retry_count));
+        let run_after = again.then(|| self.now_ms() + until_retry_ms(job.retry_count));
         values.extend([
             status.into(),
             result,
@@ -108,7 +108,7 @@ impl Store {
         ]);
         let text = format!(
             "UPDATE jobs SET {PROGRESS}, status = $11, result = {{json:$12}}, error_message = $13, run_after = $14,
-               error_detail = $16, retry_count = retry_count + $15, host = NULL, updated_at = {{now}},
+               error_detail = $16, retry_count = retry_count + $15, host = NULL, contact_lost_at = NULL, updated_at = {{now}},
                completed_at = CASE WHEN $15 = 0 THEN {{now}} ELSE NULL END
              WHERE {MINE} AND status = 'running'"
         );
@@ -148,28 +148,67 @@ impl Store {
         Ok(given)
     }
 
-    /// Runs of jobs that have not ended, of every host: the reaper looks whether the hosts live.
+    /// A worker leaves on purpose: whatever becomes of it before it has handed its jobs back, it has not died in them.
+    pub async fn leave_runs(&self, host: &WorkerId) -> Result<(), StoreError> {
+        let text = "UPDATE jobs SET left_run = run WHERE host = $1 AND status IN ('pending', 'running', 'paused')";
+        self.change(text, &[host.as_str().into()]).await.map(|_| ())
+    }
+
+    /// Nobody has heard of the program that hosts an attached job for a while. Its row says so until it is heard of
+    /// again; its work probably goes on, and nobody else can do it. `None`: nothing changed.
+    pub async fn lose_contact(&self, run: &Run) -> Result<Option<Job>, StoreError> {
+        self.set_contact(run, "{now}", "contact_lost_at IS NULL").await
+    }
+
+    /// That program has been heard of again. `None`: nothing changed.
+    pub async fn regain_contact(&self, run: &Run) -> Result<Option<Job>, StoreError> {
+        self.set_contact(run, "NULL", "contact_lost_at IS NOT NULL").await
+    }
+
+    async fn set_contact(&self, run: &Run, to: &str, while_it_is: &str) -> Result<Option<Job>, StoreError> {
+        let text = format!(
+            "UPDATE jobs SET contact_lost_at = {to}, updated_at = {{now}}
+             WHERE {MINE} AND origin = 'attached' AND status IN ('running', 'paused') AND {while_it_is}"
+        );
+        if self.change(&text, &mine(run)).await? { self.job(&run.job).await } else { Ok(None) }
+    }
+
+    /// Whether this run's work belongs to the program that hosts it.
+    pub async fn is_attached(&self, run: &Run) -> Result<bool, StoreError> {
+        let text = format!("SELECT id FROM jobs WHERE {MINE} AND origin = 'attached'");
+        Ok(self.database.read().await?.row(&text, &mine(run)).await?.is_some())
+    }
+
+    /// Runs of jobs that have not ended, of every host.
     pub async fn hosted_runs(&self) -> Result<Vec<Run>, StoreError> {
+        Ok(self.hostings().await?.into_iter().map(|hosting| hosting.run).collect())
+    }
+
+    /// The same, with what the reaper needs to know, who looks whether the hosts live.
+    pub async fn hostings(&self) -> Result<Vec<Hosting>, StoreError> {
         let found = self
             .database
             .read()
             .await?
             .rows(
-                "SELECT id, tenant_id, host, run FROM jobs WHERE host IS NOT NULL AND status IN ('pending', 'running', 'paused')",
+                "SELECT id, tenant_id, host, run, origin, CAST(CASE WHEN contact_lost_at IS NULL THEN 0 ELSE 1 END AS BIGINT) AS lost
+                 FROM jobs WHERE host IS NOT NULL AND status IN ('pending', 'running', 'paused')",
                 &[],
             )
             .await?;
-        let run = |row: &super::sql::Row| -> Result<Run, StoreError> {
+        let hosting = |row: &super::sql::Row| -> Result<Hosting, StoreError> {
             let host = row.needed("host")?;
             let host = host.parse().map_err(|_| StoreError::Refused(format!("{host:?} is no worker id")))?;
-            Ok(Run { job: rows::job_resource(row)?, host, number: row.int("run")?.unwrap_or(0) })
+            let run = Run { job: rows::job_resource(row)?, host, number: row.int("run")?.unwrap_or(0) };
+            let is_attached = row.needed("origin")? == "attached";
+            Ok(Hosting { run, is_attached, is_contact_lost: row.int("lost")? == Some(1) })
         };
-        Ok(found.iter().filter_map(|row| rows::readable(run(row))).collect())
+        Ok(found.iter().filter_map(|row| rows::readable(hosting(row))).collect())
     }
 
     /// The host died: a queued job waits for another worker (or stays paused), an attached one has failed; a paused
     /// one by way of `running`, since nothing else leads there. So has a queued one in which the `deaths`-th worker
-    /// died without its getting further: it may be what kills them. `None`: it had moved on.
+    /// died without its getting further: it may be what kills them. One that was leaving has not died in it. `None`: it had moved on.
     pub async fn release_dead(&self, run: &Run, error: &str, deaths: u32) -> Result<Option<Released>, StoreError> {
         let mut tx = self.database.write().await?;
         hold_campaign(&mut tx, &run.job).await?;
@@ -181,10 +220,11 @@ impl Store {
         let resumed = tx.execute(&text, &values).await? > 0;
         values.extend([error.into(), i64::from(deaths).into(), many_deaths(deaths).into()]);
         // What stands paused does nothing that could kill anyone.
-        let poison = "origin = 'queued' AND status = 'running' AND deaths + 1 >= $6";
+        let died = "status = 'running' AND (left_run IS NULL OR left_run <> run)";
+        let poison = format!("origin = 'queued' AND {died} AND deaths + 1 >= $6");
         let text = format!(
             "UPDATE jobs SET host = NULL, updated_at = {{now}}, {LET_GO},
-               deaths = CASE WHEN status = 'running' THEN deaths + 1 ELSE deaths END,
+               deaths = CASE WHEN {died} THEN deaths + 1 ELSE deaths END, contact_lost_at = NULL,
                status = CASE WHEN origin = 'attached' OR ({poison}) THEN 'failed' WHEN status = 'running' THEN 'pending'
                  ELSE status END,
                error_message = CASE WHEN origin = 'attached' THEN $5 WHEN {poison} THEN $7 ELSE error_message END,
@@ -219,7 +259,7 @@ fn many_deaths(deaths: u32) -> String {
 /// First wait for a retry at its longest; doubled each time.
 const RETRY: Duration = Duration::from_secs(1);
 /// The longest of them.
-const RETRY_MOST: Duration = Duration::from_secs(60);
+pub(super) const RETRY_MOST: Duration = Duration::from_secs(60);
 
 fn until_retry_ms(retries: i64) -> i64 {
     let wait = backoff(RETRY, RETRY_MOST, u32::try_from(retries).unwrap_or(0), fastrand::f64());

@@ -106,6 +106,30 @@ pub struct HostedJob {
     pub run: Run,
     /// Where an earlier run got to.
     pub resume_point: Option<serde_json::Value>,
+    /// Workers that died in it since it last got further.
+    pub deaths: i64,
+}
+
+/// A run of a job that has not ended, as the reaper sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hosting {
+    /// Which run, and where.
+    pub run: Run,
+    /// Its work belongs to the program that hosts it: no other can go on with it.
+    pub is_attached: bool,
+    /// The row says that the host has not been heard of.
+    pub is_contact_lost: bool,
+}
+
+/// Which of the jobs that wait a worker may take, by how many workers have died in them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Company {
+    /// It runs nothing: any of them.
+    None,
+    /// It runs others: only jobs in which fewer workers than this have died.
+    Others(i64),
+    /// It runs nothing, and has made room for a job in which at least so many have died.
+    Awaited(i64),
 }
 
 /// How the work of a run ended (a cancel is not here: it is a command, see `Store::apply`).

@@ -8,6 +8,7 @@ use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 
 use super::core::{Core, Desired};
+use super::gate::CONFIRMED_FOR;
 use super::hosted::Controlled;
 use super::hosts::{Gone, Hosted, Phase};
 use super::report::Report;
@@ -19,6 +20,9 @@ use crate::store::{HostedJob, RunEnd, Store};
 
 /// Longest wait for a command under way when the work is over.
 const LAST_COMMAND: Duration = Duration::from_secs(5);
+
+/// Between two looks whether there is contact.
+const CONTACT_LOOK: Duration = Duration::from_millis(500);
 
 /// How the end of attached work was recorded.
 #[derive(Debug)]
@@ -91,6 +95,18 @@ impl AttachedHost {
         let gone = phase.wait_for(|phase| *phase == Phase::Gone(Gone::Elsewhere)).await;
         if gone.is_err() {
             std::future::pending::<()>().await;
+        }
+    }
+
+    /// Returns when contact with Redis is lost or back, where the caller knows it as `had` (at the start: there). The
+    /// work goes on without: nobody else can take it over.
+    pub async fn contact(&self, had: bool) -> bool {
+        loop {
+            let has = self.hosted.last_renewed.borrow().elapsed() <= CONFIRMED_FOR;
+            if has != had {
+                return has;
+            }
+            tokio::time::sleep(CONTACT_LOOK).await;
         }
     }
 

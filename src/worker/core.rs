@@ -66,6 +66,8 @@ impl Core {
         store: Store,
         broker: Broker,
     ) -> Arc<Self> {
+        let clock = broker.clone();
+        let store = store.by_clock(move || clock.now_ms());
         Arc::new(Self {
             id,
             tenants,
@@ -123,6 +125,13 @@ impl Core {
             tracing::warn!(%resource, %error, "worker.update_not_published");
         }
         published.is_ok()
+    }
+
+    /// Tells everyone who watches a job whether its host is heard of.
+    pub(crate) async fn publish_contact(&self, job: &Job) {
+        let resource = Resource::job(job.tenant_id.clone(), job.id.clone());
+        let message = server::job_contact(&resource, job.status, job.contact_lost_at.as_deref());
+        self.publish(&resource, &Update { run: None, message, progress: None, desired: None }).await;
     }
 
     /// A job has left a worker (this one, or a dead one) and its row says where it stands now.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::core::Core;
 use super::job::AnyJob;
+use crate::store::{Company, HostedJob, StoreError};
 
 /// The kinds of job that this worker knows.
 pub(crate) type Kinds = HashMap<String, Arc<dyn AnyJob>>;
@@ -33,11 +34,20 @@ pub(crate) async fn run(core: Arc<Core>, kinds: Kinds) {
 
 /// Takes jobs until there is no room, or none waits.
 async fn fill(core: &Arc<Core>, kinds: &Kinds, names: &[String]) {
+    let deaths = suspected_after(core.settings.worker.deaths_per_job);
+    let makes_room = core.settings.worker.concurrency > 1 && core.makes_room(names, deaths).await;
     while !core.stop.is_cancelled()
         && core.hosts.running() < core.settings.worker.concurrency
         && core.hosts.len() < HELD_MOST
     {
-        match core.store.claim_job(&core.id, core.tenants.as_deref(), names).await {
+        let companies: &[Company] = match (core.hosts.running(), makes_room) {
+            _ if core.hosts.runs_suspect(deaths) => return,
+            (0, true) => &[Company::Awaited(deaths), Company::None],
+            (0, false) => &[Company::None],
+            (_, true) => return,
+            (_, false) => &[Company::Others(deaths)],
+        };
+        match core.claim_beside(names, companies).await {
             Ok(Some(job)) => match kinds.get(&job.job.job_type) {
                 Some(code) => core.start_job(job, code.clone()).await,
                 None => return, // SQL was asked for known kinds only; the reaper gives it back.
@@ -48,5 +58,51 @@ async fn fill(core: &Arc<Core>, kinds: &Kinds, names: &[String]) {
                 return;
             }
         }
+    }
+}
+
+/// A job in which so many workers have died runs alone: whatever kills them is then known, and no other job is taken
+/// along and counted out in the end. One death tells little (a machine goes, a neighbour was it); from the second on it
+/// counts. Where fewer deaths than that end a job, the first must be enough, so that the last one is a lonely one.
+fn suspected_after(deaths_per_job: u32) -> i64 {
+    (i64::from(deaths_per_job) - 1).clamp(1, 2)
+}
+
+impl Core {
+    async fn claim_beside(&self, names: &[String], companies: &[Company]) -> Result<Option<HostedJob>, StoreError> {
+        for company in companies {
+            let taken = self.store.claim_job_beside(&self.id, self.tenants.as_deref(), names, *company).await?;
+            if taken.is_some() {
+                return Ok(taken);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether this worker makes room for a job that must run alone: it takes nothing new until it runs nothing, and
+    /// then that job. Otherwise such a job would wait for ever where every worker is always busy. One worker makes room
+    /// for one such job, and any other that happens to run nothing may be first.
+    async fn makes_room(&self, names: &[String], deaths: i64) -> bool {
+        let suspects = match self.store.suspects(self.tenants.as_deref(), names, deaths).await {
+            Ok(suspects) => suspects,
+            Err(error) => {
+                tracing::debug!(%error, "worker.suspects_not_read");
+                return false;
+            }
+        };
+        if suspects.iter().any(|(_, by)| by.as_ref() == Some(&self.id)) {
+            return true;
+        }
+        for (job, by) in &suspects {
+            let is_taken = match by {
+                // One that is gone makes room for nobody any more.
+                Some(by) => self.broker.live_workers(&job.tenant).await.is_ok_and(|live| live.contains(by)),
+                None => false,
+            };
+            if !is_taken && matches!(self.store.make_room(job, &self.id, by.as_ref()).await, Ok(true)) {
+                return true;
+            }
+        }
+        false
     }
 }

@@ -2,6 +2,7 @@
 //! until its end is recorded. Commands and the work's own end meet here, and exactly one of them wins.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -56,6 +57,8 @@ pub(crate) struct Hosted {
     /// As in the row, as far as this process knows.
     pub(crate) status: watch::Sender<JobStatus>,
     pub(crate) last_renewed: watch::Sender<Instant>,
+    /// It has saved a resume point that no run before had: whatever workers died in it, it gets further.
+    pub(crate) got_further: AtomicBool,
     /// Commands that waited for it at the last renewal.
     pub(crate) commands: watch::Sender<i64>,
     /// Asks the writer to pass everything on now. A few callers at most: a command and the end.
@@ -78,6 +81,7 @@ impl Hosted {
             gate,
             phase: watch::Sender::new(Phase::Open),
             last_renewed: watch::Sender::new(Instant::now()),
+            got_further: AtomicBool::new(false),
             commands: watch::Sender::new(0),
             flush,
         };
@@ -189,6 +193,15 @@ impl Hosts {
     /// How many use a slot: a paused job keeps its worker but no slot.
     pub(crate) fn running(&self) -> usize {
         self.lock().values().filter(|hosted| *hosted.status.borrow() == JobStatus::Running).count()
+    }
+
+    /// Whether a job runs here in which so many workers have died since it last got further: nothing is to run beside it.
+    pub(crate) fn runs_suspect(&self, deaths: i64) -> bool {
+        let is_suspect = |hosted: &Hosted| {
+            let runs = *hosted.status.borrow() == JobStatus::Running;
+            runs && hosted.job.deaths >= deaths && !hosted.got_further.load(Ordering::Relaxed)
+        };
+        self.lock().values().any(|hosted| is_suspect(hosted))
     }
 
     pub(crate) fn len(&self) -> usize {

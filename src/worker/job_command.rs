@@ -258,7 +258,7 @@ impl Core {
     async fn find_out(&self, claim: &Claim, run: &Run) -> bool {
         let begun = tokio::time::Instant::now();
         for look in 1_u32.. {
-            if self.deaths.is_dead(&run.host) {
+            if self.is_given_up(run).await {
                 return true;
             }
             // Another worker may have released the job, or even started it again: then nobody counts this host as

@@ -72,6 +72,8 @@ use crate::store::{Store, StoreError};
 const LEAST_GRACE: Duration = Duration::from_secs(1);
 /// Longest wait, at the start, for the answer whether SQL can be written.
 const WRITABLE_WITHIN: Duration = Duration::from_secs(2);
+/// Until it is tried again to write down that a worker leaves.
+const LEAVING_AGAIN: Duration = Duration::from_millis(200);
 /// Longest wait for tasks that were told to end.
 const LAST_TASKS: Duration = Duration::from_secs(2);
 
@@ -84,6 +86,9 @@ pub enum WorkerError {
     /// SQL.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The system lets it hear no signals.
+    #[error("cannot listen for signals: {0}")]
+    Signals(std::io::Error),
     /// The tables are missing or old.
     #[error("the database is not up to date: run `wheelhouse migrate` first")]
     NotMigrated,
@@ -150,9 +155,20 @@ impl Worker {
         &self.id
     }
 
-    /// Works until `stop` is cancelled; then takes up nothing new, hands its jobs back at their next
-    /// checkpoint (within `worker.grace_seconds`), finishes the commands under way, and returns.
-    pub async fn run(self, stop: CancellationToken) -> Result<(), WorkerError> {
+    /// Works until this program is asked to leave: by SIGTERM (a deployment), SIGINT (Ctrl-C) or SIGHUP (its terminal
+    /// has gone). Then it takes up nothing new, hands its jobs back at their next checkpoint (within
+    /// `worker.grace_seconds`), finishes the commands under way, and returns. None of that counts as a death in its
+    /// jobs, whatever happens before it is done. A second SIGTERM or SIGINT ends the process at once. Signals that were
+    /// ignored when the program started stay ignored.
+    pub async fn run(self) -> Result<(), WorkerError> {
+        let stop = signals::stop_signals().map_err(WorkerError::Signals)?;
+        // Boxed, so that the program that awaits this need not compile its whole depth.
+        Box::pin(self.run_until(stop)).await
+    }
+
+    /// As [`Self::run`], for a program that has other work beside and decides by itself when the worker leaves: when
+    /// `stop` is cancelled. Signals are then its own business, and [`signals::stop_signals`] gives a fitting token.
+    pub async fn run_until(self, stop: CancellationToken) -> Result<(), WorkerError> {
         if let Some(root) = &self.settings.worker.files_root {
             let files = Files::new(Some(root.clone()));
             files.check().map_err(|error| WorkerError::FilesRoot(root.clone(), error))?;
@@ -194,8 +210,10 @@ impl Worker {
         stop.cancelled().await;
         tracing::info!(worker_id = %core.id, jobs = core.hosts.len(), "worker.draining");
         core.stop.cancel();
+        core.spawn(leaving(core.clone()));
         // A job that SQL is just giving to this worker must be in the table before that is emptied.
         let _ = tokio::time::timeout(grace, dispatching).await;
+        core.spawn(leaving(core.clone())); // Once more, for that job.
         // Two graces: the first may be used up by job code, the second by SQL.
         core.leave_jobs(grace * 2).await;
         core.commands_done(grace).await;
@@ -207,6 +225,15 @@ impl Worker {
         core.close().await;
         tracing::info!(worker_id = %core.id, "worker.stopped");
         Ok(())
+    }
+}
+
+/// Writes down that this worker leaves its runs on purpose, before anything else: its process manager may not give it
+/// the time to hand all of them back.
+async fn leaving(core: Arc<Core>) {
+    while let Err(error) = core.store.leave_runs(&core.id).await {
+        tracing::debug!(%error, "worker.leaving_not_recorded");
+        tokio::time::sleep(LEAVING_AGAIN).await;
     }
 }
 

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::core::Core;
 use crate::broker::BrokerError;
 use crate::domain::{Resource, WorkerId};
-use crate::store::Run;
+use crate::store::{Hosting, Run, StoreError};
 
 /// Between two heartbeats.
 const BEAT: Duration = Duration::from_secs(1);
@@ -54,8 +54,13 @@ impl Deaths {
     }
 
     fn is_missing(&self, what: &Missing) -> bool {
+        self.missing_for(what).is_some_and(|for_long| for_long >= MISSING)
+    }
+
+    /// How long it has been missing; `None`: it was there at the last look.
+    fn missing_for(&self, what: &Missing) -> Option<Duration> {
         let missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
-        missing.get(what).is_some_and(|absence| absence.for_long >= MISSING)
+        missing.get(what).map(|absence| absence.for_long)
     }
 
     /// One look: these are missing now, all others are not.
@@ -87,6 +92,7 @@ pub(crate) async fn heartbeat(core: Arc<Core>) {
 
 /// One heartbeat.
 pub(crate) async fn beat(core: &Core) -> Result<(), BrokerError> {
+    core.broker.learn_now().await?;
     let alive = core.broker.heartbeat(&core.id, core.tenants.as_deref(), BEAT_LASTS).await?;
     if core.tenants.is_none() {
         core.audit_shares.share_out(&core.id, core.broker.keys().partitions().zip(alive));
@@ -101,14 +107,14 @@ pub(crate) async fn run(core: Arc<Core>) {
             () = core.stop.cancelled() => return,
             () = tokio::time::sleep(Duration::from_millis(fastrand::u64(LOOK_MS))) => {}
         }
-        let runs = match core.store.hosted_runs().await {
-            Ok(runs) => runs,
+        let hostings = match core.store.hostings().await {
+            Ok(hostings) => hostings,
             Err(error) => {
                 tracing::debug!(%error, "worker.reaper_delayed");
                 continue;
             }
         };
-        match missing(&core, &runs).await {
+        match missing(&core, &hostings).await {
             Ok(gone) => core.deaths.look(&gone, Instant::now()),
             Err(error) => {
                 tracing::debug!(%error, "worker.reaper_delayed");
@@ -116,26 +122,65 @@ pub(crate) async fn run(core: Arc<Core>) {
                 continue;
             }
         }
-        for run in &runs {
-            let dead = if run.host == core.id { Missing::orphan(run) } else { Missing::Host(run.host.clone()) };
-            if core.deaths.is_missing(&dead)
-                && !core.hosts.holds(run)
-                && let Err(error) = core.release(run).await
+        for hosting in &hostings {
+            if !core.hosts.holds(&hosting.run)
+                && let Err(error) = core.look_after(hosting).await
             {
-                tracing::warn!(job = %run.job, %error, "worker.release_delayed");
+                tracing::warn!(job = %hosting.run.job, %error, "worker.release_delayed");
             }
         }
     }
 }
 
+impl Core {
+    /// Does what is due for a run of a host that is missing, or that is back.
+    async fn look_after(self: &Arc<Self>, hosting: &Hosting) -> Result<(), StoreError> {
+        let run = &hosting.run;
+        if run.host == self.id {
+            return if self.deaths.is_missing(&Missing::orphan(run)) { self.release(run).await } else { Ok(()) };
+        }
+        let missing_for = self.deaths.missing_for(&Missing::Host(run.host.clone()));
+        let changed = match missing_for {
+            Some(for_long) if for_long >= self.given_up_after(hosting.is_attached) => return self.release(run).await,
+            Some(for_long) if hosting.is_attached && for_long >= MISSING => self.store.lose_contact(run).await?,
+            None if hosting.is_contact_lost => self.store.regain_contact(run).await?,
+            _ => None,
+        };
+        if let Some(job) = changed {
+            let event = if job.contact_lost_at.is_some() { "worker.contact_lost" } else { "worker.contact_regained" };
+            tracing::warn!(job_id = %job.id, tenant_id = %job.tenant_id, host = %run.host, "{event}");
+            self.publish_contact(&job).await;
+        }
+        Ok(())
+    }
+
+    /// How long a host must have been missing before a run of it is released. Another worker can go on with a job of
+    /// the queue, so that is soon. With an attached one nobody else can: its program probably runs on, and all that
+    /// releasing it early would do is to end work that is well as soon as its host is back.
+    fn given_up_after(&self, is_attached: bool) -> Duration {
+        if is_attached { self.settings.worker.attached_lost.max(MISSING) } else { MISSING }
+    }
+
+    /// Whether a run's host has been missing for long enough to release the run.
+    pub(crate) async fn is_given_up(&self, run: &Run) -> bool {
+        if !self.deaths.is_dead(&run.host) {
+            return false;
+        }
+        // Asked only about hosts that are missing; where SQL does not tell, nothing is released.
+        let Ok(is_attached) = self.store.is_attached(run).await else { return false };
+        let missing_for = self.deaths.missing_for(&Missing::Host(run.host.clone()));
+        missing_for.is_some_and(|for_long| for_long >= self.given_up_after(is_attached))
+    }
+}
+
 /// What is missing of these runs' hosts.
-async fn missing(core: &Core, runs: &[Run]) -> Result<Vec<Missing>, BrokerError> {
-    if runs.is_empty() {
+async fn missing(core: &Core, hostings: &[Hosting]) -> Result<Vec<Missing>, BrokerError> {
+    if hostings.is_empty() {
         return Ok(Vec::new());
     }
     let live = core.broker.all_live_workers().await?;
     let mut gone: Vec<Missing> = Vec::new();
-    for run in runs {
+    for run in hostings.iter().map(|hosting| &hosting.run) {
         if run.host == core.id {
             if !core.hosts.holds(run) {
                 gone.push(Missing::orphan(run));

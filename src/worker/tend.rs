@@ -1,12 +1,14 @@
 //! What goes on beside every hosted run: renewing it, passing its progress on, recording its end.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::core::{Core, backoff};
+use super::gate::CONFIRMED_FOR;
 use super::hosts::{Flush, Gone, Hosted, Phase};
 use super::report::Latest;
 use crate::broker::scripts::runs::RunState;
@@ -35,7 +37,11 @@ impl Core {
     async fn renew(self: &Arc<Self>, hosted: &Arc<Hosted>) {
         match self.broker.renew_run(hosted.resource(), &self.id, hosted.run().number).await {
             Ok(RunState::Held { waiting }) => {
+                let silent = hosted.last_renewed.borrow().elapsed();
                 hosted.confirm();
+                if silent > CONFIRMED_FOR && hosted.gate.is_none() {
+                    self.spawn(back_in_contact(self.clone(), hosted.clone()));
+                }
                 hosted.commands.send_replace(waiting);
                 if waiting > 0 {
                     self.offer(hosted.resource().clone());
@@ -153,6 +159,16 @@ impl Core {
     }
 }
 
+/// Others may have written into the row that they have lost contact with this host. They see that it is back, but
+/// there may be none of them any more.
+async fn back_in_contact(core: Arc<Core>, hosted: Arc<Hosted>) {
+    match core.store.regain_contact(hosted.run()).await {
+        Ok(Some(job)) => core.publish_contact(&job).await,
+        Ok(None) => {}
+        Err(error) => tracing::debug!(job = %hosted.resource(), %error, "worker.contact_not_recorded"),
+    }
+}
+
 /// What the row says about an end.
 enum Recorded {
     As(Box<Job>),
@@ -173,10 +189,17 @@ async fn renewer(core: Arc<Core>, hosted: Arc<Hosted>) {
 async fn writer(core: Arc<Core>, hosted: Arc<Hosted>, mut hear_flush: mpsc::Receiver<Flush>) {
     let mut written = Written::default();
     let (mut publish_at, mut save_at) = (Instant::now(), Instant::now() + SAVE);
+    let mut tried_first_point = false;
     loop {
         let latest = hosted.report.latest();
         let to_publish = latest.progress_version != written.published;
         let to_save = !written.has_saved(&latest);
+        // The first resume point is written at once: a job that takes its worker along within a second has then still
+        // got further, if it has.
+        let first_point = latest.resume_version > 0 && written.resume == 0 && !tried_first_point;
+        if first_point {
+            save_at = Instant::now();
+        }
         tokio::select! {
             () = hosted.gone() => return,
             Some(done) = hear_flush.recv() => {
@@ -191,6 +214,7 @@ async fn writer(core: Arc<Core>, hosted: Arc<Hosted>, mut hear_flush: mpsc::Rece
                 publish_at = Instant::now() + PUBLISH;
             }
             () = tokio::time::sleep_until(save_at), if to_save => {
+                tried_first_point |= first_point;
                 written.save(&core, &hosted).await;
                 save_at = Instant::now() + SAVE;
             }
@@ -238,12 +262,16 @@ impl Written {
         }
         let (latest, failed_items) = hosted.report.everything();
         let resume_point = latest.resume_point.filter(|_| latest.resume_version != self.resume);
+        let is_new_point = resume_point.is_some() && resume_point != hosted.job.resume_point;
         let account = Account { progress: latest.progress, resume_point, failed_items };
         match core.store.save(hosted.run(), &account).await {
             Ok(true) => {
                 (self.saved, self.resume, self.failed) =
                     (latest.progress_version, latest.resume_version, latest.failed_version);
                 hosted.report.stored(latest.failed_version);
+                if is_new_point {
+                    hosted.got_further.store(true, Ordering::Relaxed);
+                }
             }
             // While a command or the end is being recorded, the row may have left this run on purpose.
             Ok(false) if hosted.phase() == Phase::Open => core.abandon(hosted),

@@ -2,6 +2,9 @@
 
 use super::*;
 
+/// The clock of these tests stands still: what lies ahead stays there, however long they take.
+const NOW: i64 = 1_800_000_000_000;
+
 /// A waiting job as the test knows it: in the order of their making.
 #[derive(Debug, Clone, PartialEq)]
 struct Waiting {
@@ -35,7 +38,7 @@ async fn crowd(db: &Db, seed: u64) -> (Vec<Waiting>, Vec<String>) {
         // Many alike in a row: what stands in front of others.
         for _ in 0..random.usize(1..50) {
             let id = format!("j{}", waiting.len());
-            let after = if due { "NULL".to_owned() } else { i64::MAX.to_string() };
+            let after = if due { "NULL".to_owned() } else { (NOW + 60_000).to_string() };
             let of = campaign.as_ref().map_or("NULL".to_owned(), |c| format!("'{c}'"));
             rows.push(format!("('{id}', '{tenant}', {of}, '{job_type}', 'queued', {after})"));
             waiting.push(Waiting { id, tenant: tenant.into(), campaign: campaign.clone(), job_type, due });
@@ -54,6 +57,7 @@ async fn crowd(db: &Db, seed: u64) -> (Vec<Waiting>, Vec<String>) {
 pub async fn the_job_that_is_claimed_is_the_one_that_a_look_at_all_of_them_would_choose(db: Db) {
     let seed = fastrand::u64(..);
     let (mut waiting, active) = crowd(&db, seed).await;
+    let store = db.store.clone().by_clock(|| NOW);
     let mine = ["b", "c"].map(|t| t.parse::<wheelhouse::domain::TenantId>().expect("tenant"));
     let mut running: std::collections::HashMap<String, usize> = std::collections::HashMap::new();
     for turn in 0.. {
@@ -69,7 +73,7 @@ pub async fn the_job_that_is_claimed_is_the_one_that_a_look_at_all_of_them_would
         let best =
             waiting.iter().filter(can_run).min_by_key(|job| running.get(&job.tenant).copied().unwrap_or(0)).cloned();
         let words: Vec<String> = types.iter().map(|t| (*t).to_owned()).collect();
-        let found = db.store.claim_job(&worker("w"), tenants, &words).await.expect("claim");
+        let found = store.claim_job(&worker("w"), tenants, &words).await.expect("claim");
         let found = found.map(|hosted| hosted.job.id.to_string());
         assert_eq!(found, best.as_ref().map(|job| job.id.clone()), "seed {seed}, turn {turn}");
         match best {
@@ -113,12 +117,14 @@ pub async fn a_tenant_with_very_many_jobs_does_not_hold_up_the_others(db: Db) {
     assert_eq!(claim(&db, "w").await.expect("claimed").job.id.as_str(), "h9", "cold has four running, hot one");
 }
 
-pub async fn every_tenant_gets_its_turn_however_many_there_are(db: Db) {
+pub async fn every_tenant_gets_its_turn_however_many_there_are(mut db: Db) {
+    db.store = db.store.clone().by_clock(|| NOW);
     let rows: Vec<String> = (0..1_203).map(|n| format!("('j', 't{n:04}', 'work', 'queued')")).collect();
     let text = format!("INSERT INTO jobs (id, tenant_id, job_type, origin) VALUES {}", rows.join(", "));
     db.sql(&text).await.expect("insert");
     // The last one is found although more stand before it than one look takes in.
-    db.sql("UPDATE jobs SET run_after = 9000000000000000 WHERE tenant_id < 't1202'").await.expect("update");
+    let later = NOW + 60_000;
+    db.sql(&format!("UPDATE jobs SET run_after = {later} WHERE tenant_id < 't1202'")).await.expect("update");
     let mut looks = 0;
     let found = loop {
         looks += 1;
@@ -145,4 +151,55 @@ pub async fn a_job_behind_many_that_cannot_run_is_found_among_many_campaigns(db:
         assert_eq!(claim(&db, "w").await.expect("claimed").job.id.as_str(), expected);
     }
     assert!(claim(&db, "w").await.is_none());
+}
+
+pub async fn a_retry_that_a_clock_a_day_ahead_has_written_waits_no_longer_than_retries_do(db: Db) {
+    const DAY: i64 = 24 * 3_600_000;
+    let right = db.store.clone().by_clock(|| NOW);
+    for (wrong, error) in [(NOW + DAY, "a day ahead"), (NOW - DAY, "a day behind")] {
+        db.sql("DELETE FROM jobs").await.expect("delete");
+        let wrong = db.store.clone().by_clock(move || wrong);
+        wrong.create_job(&NewJob { max_retries: 9, ..new_job("j", None) }).await.expect("create");
+        let taken = wrong.claim_job(&worker("w"), None, &["work".into()]).await.expect("claim").expect("it waits");
+        wrong.finish(&taken.run, &Progress::default(), &failed(error)).await.expect("finish");
+        let again = right.claim_job(&worker("w"), None, &["work".into()]).await.expect("claim");
+        let again = again.unwrap_or_else(|| panic!("{error}: it waits for a day"));
+        // By the right clock a retry waits until its time, and not longer.
+        right.finish(&again.run, &Progress::default(), &failed("no luck")).await.expect("finish");
+        db.sql(&format!("UPDATE jobs SET run_after = {}", NOW + 60_000)).await.expect("update");
+        assert!(right.claim_job(&worker("w"), None, &["work".into()]).await.expect("claim").is_none());
+        let later = db.store.clone().by_clock(|| NOW + 60_000);
+        assert!(later.claim_job(&worker("w"), None, &["work".into()]).await.expect("claim").is_some());
+    }
+}
+
+pub async fn a_job_in_which_workers_died_is_for_a_worker_that_runs_nothing_else(db: Db) {
+    for id in ["suspect", "innocent"] {
+        db.store.create_job(&new_job(id, None)).await.expect("create");
+    }
+    db.sql("UPDATE jobs SET deaths = 2 WHERE id = 'suspect'").await.expect("update");
+    let types = ["work".to_owned()];
+    let (a, b, gone) = (worker("a"), worker("b"), worker("gone"));
+    let suspects = async || db.store.suspects(None, &types, 2).await.expect("read");
+    assert_eq!(suspects().await, [(job("suspect"), None)]);
+    let none: &[wheelhouse::domain::TenantId] = &["globex".parse().expect("tenant")];
+    assert!(db.store.suspects(Some(none), &types, 2).await.expect("read").is_empty());
+    // One makes room for it; who comes second is told.
+    assert!(db.store.make_room(&job("suspect"), &gone, None).await.expect("write"));
+    assert!(!db.store.make_room(&job("suspect"), &b, None).await.expect("write"));
+    assert_eq!(suspects().await, [(job("suspect"), Some(gone.clone()))]);
+    assert!(db.store.make_room(&job("suspect"), &a, Some(&gone)).await.expect("write"));
+
+    let take = async |company| {
+        let taken = db.store.claim_job_beside(&a, None, &types, company).await.expect("claim");
+        taken.map(|taken| (taken.job.id.to_string(), taken.deaths))
+    };
+    assert_eq!(take(Company::Others(2)).await, Some(("innocent".to_owned(), 0)), "it stands behind the other");
+    assert_eq!(take(Company::Others(2)).await, None);
+    assert_eq!(take(Company::Awaited(3)).await, None);
+    assert_eq!(take(Company::Awaited(2)).await, Some(("suspect".to_owned(), 2)));
+    assert!(suspects().await.is_empty());
+    db.sql("UPDATE jobs SET host = NULL, status = 'pending'").await.expect("update");
+    assert_eq!(suspects().await, [(job("suspect"), None)], "whoever took it makes no more room for it");
+    assert_eq!(take(Company::None).await, Some(("suspect".to_owned(), 2)), "the oldest");
 }

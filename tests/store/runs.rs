@@ -252,3 +252,48 @@ pub async fn a_long_error_is_cut_down_and_kept_whole_beside(db: Db) {
     let kept = db.changed("UPDATE jobs SET title = title WHERE error_detail IS NOT NULL").await;
     assert_eq!((kept, db.store.job_error(&job("k")).await.expect("read")), (1, Some(Some("no luck".to_owned()))));
 }
+
+pub async fn a_worker_that_said_that_it_leaves_has_not_died_in_its_jobs(db: Db) {
+    db.store.create_job(&new_job("j", None)).await.expect("create");
+    for _ in 0..5 {
+        let taken = claim(&db, "leaving").await.expect("claimed");
+        db.store.leave_runs(&worker("another")).await.expect("leave");
+        db.store.leave_runs(&worker("leaving")).await.expect("leave");
+        let released = db.store.release_dead(&taken.run, "died", 1).await.expect("release").expect("it was its");
+        assert_eq!(released.job.status, JobStatus::Pending);
+    }
+    // It is the run that was left, not the job: the next worker may die in it.
+    let taken = claim(&db, "leaving").await.expect("claimed");
+    assert_eq!(taken.deaths, 0);
+    let released = db.store.release_dead(&taken.run, "died", 1).await.expect("release").expect("it was its");
+    assert_eq!(released.job.status, JobStatus::Failed);
+}
+
+pub async fn an_attached_job_says_since_when_its_host_has_not_been_heard_of(db: Db) {
+    let hosted = db.store.create_attached_job(&new_job("a", None), &worker("run")).await.expect("create");
+    let hosting = async || db.store.hostings().await.expect("read").remove(0);
+    assert_eq!((hosting().await.is_attached, hosting().await.is_contact_lost), (true, false));
+    assert!(db.store.is_attached(&hosted.run).await.expect("read"));
+    assert!(db.store.regain_contact(&hosted.run).await.expect("write").is_none());
+    let row = db.store.lose_contact(&hosted.run).await.expect("write").expect("changed");
+    let since = row.contact_lost_at.expect("since when");
+    assert!(since.parse::<jiff::Timestamp>().is_ok(), "{since}");
+    assert!(hosting().await.is_contact_lost);
+    assert!(db.store.lose_contact(&hosted.run).await.expect("write").is_none(), "the first look counts");
+    let row = db.store.regain_contact(&hosted.run).await.expect("write").expect("changed");
+    assert_eq!((row.contact_lost_at, row.status), (None, JobStatus::Running));
+    // Only of this run, and never of a job that another worker can go on with.
+    let other = Run { number: 2, ..hosted.run.clone() };
+    assert!(db.store.lose_contact(&other).await.expect("write").is_none());
+    db.store.create_job(&new_job("q", None)).await.expect("create");
+    let queued = claim(&db, "w").await.expect("claimed");
+    assert!(db.store.lose_contact(&queued.run).await.expect("write").is_none());
+    assert!(!db.store.is_attached(&queued.run).await.expect("read"));
+    // Its end is no loss of contact.
+    db.store.lose_contact(&hosted.run).await.expect("write").expect("changed");
+    let end = RunEnd::Completed(json!(null));
+    let Ok(Finished::Done(row)) = db.store.finish(&hosted.run, &Progress::default(), &end).await else {
+        panic!("lost")
+    };
+    assert_eq!(row.contact_lost_at, None);
+}

@@ -110,11 +110,14 @@ async fn work_that_dies_while_paused_is_recorded_when_it_is_resumed() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn attached_work_whose_program_died_has_failed() {
-    let (world, tape) = (World::new().await, Tape::new());
+    let (world, tape) = (World::with(&[("worker.attached_lost_seconds", "4")]).await, Tape::new());
     let (host, job) = attach(&world, &tape, "a", Reached::Yes).await;
     let worker = world.worker("w1", |builder| builder).await;
     drop(host);
+    // First it is only not heard of, which may be due to its way to Redis.
+    world.until_heard(&job, |m| m["type"] == "job_status" && m["contact_lost_at"].is_string()).await;
     let row = world.until_status(&job, JobStatus::Failed).await;
+    assert_eq!(row.contact_lost_at, None);
     assert_eq!(row.error_message.as_deref(), Some("The worker that ran this job is gone"));
     worker.drain().await;
 }

@@ -131,7 +131,7 @@ impl World {
         let worker = teach(WorkerBuilder::new(self.settings.clone()).id(id)).build();
         let stop = CancellationToken::new();
         let told = stop.clone();
-        let task = tokio::spawn(async move { worker.run(told).await.expect("the worker runs") });
+        let task = tokio::spawn(async move { worker.run_until(told).await.expect("the worker runs") });
         Running { stop, task }
     }
 

@@ -29,8 +29,9 @@ use crate::worker::{AttachedHost, Settled};
 /// What to run.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The program runs in a process group of its own. Pause stops all of it (SIGSTOP), resume lets it go on, cancel asks \
-it to end (SIGTERM) and kills what is left after the grace. Its output passes through; lines like {\"progress\":42} \
+The program runs in a session of its own, without a terminal. Pause stops all of it (SIGSTOP), resume lets it go on, \
+cancel asks it to end (SIGTERM) and kills what is left after the grace. Pause and cancel fail if one of its processes \
+may not be signalled (another user's). Its output passes through; lines like {\"progress\":42} \
 (also items_total, items_processed, items_succeeded, items_failed, current_item) or 42% in it become the job's \
 progress. A program that finds no terminal may hold its output back: python -u, stdbuf -oL.
 

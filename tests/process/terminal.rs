@@ -2,8 +2,11 @@
 
 use std::process::Stdio;
 
+use rustix::process::Signal;
+use serde_json::json;
+
 use super::support::fleet::Fleet;
-use super::{How, Rig, lives, until};
+use super::{How, Rig, code_of, lives, run_family, send, state, until};
 
 #[tokio::test]
 async fn a_program_that_asks_on_the_terminal_is_told_at_once_that_there_is_none() {
@@ -43,4 +46,23 @@ async fn a_program_is_not_in_the_session_of_its_host_and_its_group_is_its_own() 
     rig.process.kill();
     assert_eq!(rig.process.ended().await.how, How::Signalled(9));
     until("it to be gone", || !lives(pid)).await;
+}
+
+#[tokio::test]
+async fn a_job_whose_program_somebody_has_stopped_says_so_until_it_is_resumed() {
+    let mut fleet = Fleet::new();
+    fleet.permit("ann", "*").await;
+    let gateway = fleet.gateway();
+    let (run, pids) = run_family(&fleet).await;
+    let mut socket = fleet.socket(gateway, "ann", "acme", "jobs/family").await;
+    send(pids[0], Signal::STOP);
+    let shown = socket.until(&["job_progress"]).await;
+    assert_eq!(shown["status"], "running");
+    let item = shown["current_item"].as_str().expect("what hinders it");
+    assert!(item.contains(&format!("process {} (sh)", pids[0])), "{item}");
+    socket.send(json!({"type": "resume_job"})).await;
+    socket.until(&["resume_succeeded"]).await;
+    assert_ne!(state(pids[0]), Some('T'));
+    send(i32::try_from(run.id()).expect("pid"), Signal::TERM);
+    assert_eq!(code_of(run).await, Some(143));
 }

@@ -66,9 +66,9 @@ impl Process {
         for name in &program.unset {
             command.env_remove(name);
         }
-        let mut keeper = command.spawn()?; // Its guard, to be exact, which starts it.
+        let mut guard = command.spawn()?; // It starts the keeper, which starts the program.
         drop(command); // It holds the keeper's end of the socket: open here, its closing would not be seen.
-        let (Some(stdout), Some(stderr)) = (keeper.stdout.take(), keeper.stderr.take()) else {
+        let (Some(stdout), Some(stderr)) = (guard.stdout.take(), guard.stderr.take()) else {
             return Err(io::Error::other("no pipes").into());
         };
         let (reading, writing) = UnixStream::from_std(ours)?.into_split();
@@ -76,7 +76,7 @@ impl Process {
         let (pid, cgroup) = match words.next_line().await?.map(|line| serde_json::from_str(&line)) {
             Some(Ok(Word::Started { pid, cgroup })) => (pid, cgroup),
             Some(Ok(Word::NotStarted { error, missing })) => {
-                let _ = keeper.wait().await;
+                let _ = guard.wait().await;
                 return Err(ProcessError::NotStarted { program: program.name, error, missing });
             }
             _ => return Err(io::Error::other("the keeper ended before it had started the program").into()),
@@ -85,8 +85,8 @@ impl Process {
         let (tell, told) = watch::channel(Told::default());
         let end = CancellationToken::new();
         let started = table::entry(pid).map(|entry| entry.started);
-        let session = keeper.id().and_then(|id| i32::try_from(id).ok()).unwrap_or(-1);
-        let host = Host { guard: keeper, session, words, writing, wanted: hear_wanted, tell, pid, cgroup, started };
+        let session = guard.id().and_then(|id| i32::try_from(id).ok()).unwrap_or(-1);
+        let host = Host { guard, session, words, writing, wanted: hear_wanted, tell, pid, cgroup, started };
         // Not in a TaskTracker: it ends with the program, or when this handle is dropped, whichever is first.
         tokio::spawn(host.talk(end.clone()));
         Ok((Self { wanted, told, pid, _end: end.drop_guard() }, stdout, stderr))

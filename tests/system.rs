@@ -11,6 +11,8 @@ mod system {
     mod redis_kinds;
     mod shell;
     mod start;
+    mod terminal;
+    mod trust;
 }
 
 use std::time::{Duration, Instant};

@@ -107,8 +107,75 @@ fn beside_dev_every_command_works_without_settings_and_dev_goes_on_where_it_was(
         assert!(!kept.join(name).exists(), "{name} says where nobody is any more");
     }
 
+    // With the demo stopped all commands say the same.
+    for args in BESIDE_DEV {
+        let stopped = output(here, args);
+        assert_eq!(stopped.status.code(), Some(1), "{args:?}: {stopped:?}");
+        let words = String::from_utf8_lossy(&stopped.stderr);
+        let expected =
+            "wheelhouse: no `wheelhouse dev` runs on .wheelhouse: start it with `make demo` or `wheelhouse dev`\n";
+        assert_eq!(words, expected, "{args:?}");
+    }
+
     let (dev, _) = Running::dev(here, &[]);
     assert!(said(here, &["job", "show", &id]).contains("paused"), "it goes on where it was");
+    // The work goes round: when the import is over, by a cancel for instance, there is another one.
+    said(here, &["job", "cancel", &id, "--wait"]);
+    let begun = Instant::now();
+    let imports = || said(here, &["job", "ls"]).lines().filter(|line| line.contains("Import of orders.csv")).count();
+    while imports() < 2 {
+        assert!(begun.elapsed() < PATIENCE, "no other import begins");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    dev.interrupt();
+}
+
+/// One of each kind of command that finds a `dev` by itself.
+const BESIDE_DEV: [&[&str]; 12] = [
+    &["job", "ls"],
+    &["job", "show", "j1", "--follow"],
+    &["campaign", "ls"],
+    &["batch", "pause", "--all"],
+    &["schedule", "ls"],
+    &["queue", "failed"],
+    &["audit"],
+    &["inspect", "workers"],
+    &["grants"],
+    &["grant", "--user", "bob", "jobs.read"],
+    &["token", "--user", "ann", "--tenant", "acme"],
+    &["run", "--tenant", "acme", "--", "true"],
+];
+
+#[test]
+fn a_dev_elsewhere_is_found_by_its_folder_or_its_settings_with_every_command() {
+    let folder = tempfile::tempdir().expect("folder");
+    let (home, here) = (folder.path().join("its home"), folder.path().join("here"));
+    std::fs::create_dir(&here).expect("a folder");
+    let home_text = home.display().to_string();
+    for args in BESIDE_DEV {
+        let none = output(&here, &[&["--data-dir", &home_text][..], args].concat());
+        let words = String::from_utf8_lossy(&none.stderr);
+        assert_eq!(none.status.code(), Some(1), "{args:?}: {words}");
+        assert!(words.contains(&format!("no `wheelhouse dev` runs on {home_text}: start it")), "{args:?}: {words}");
+    }
+    let (dev, _) = Running::dev(&here, &["--data-dir", &home_text]);
+    assert!(
+        said(&here, &["run", "--data-dir", &home_text, "--tenant", "acme", "--job-id", "j1", "--", "true"]).is_empty()
+    );
+    let settings = home.join("settings.toml").display().to_string();
+    for place in [["--data-dir", &home_text], ["--config", &settings]] {
+        for args in BESIDE_DEV {
+            // The program comes last, after its own flags.
+            let args = match args.iter().position(|word| *word == "--") {
+                Some(at) => [&args[..at], &place, &args[at..]].concat(),
+                None => [args, &place[..]].concat(),
+            };
+            said(&here, &args);
+        }
+    }
+    let both = output(&here, &["job", "ls", "--data-dir", &home_text, "--config", &settings]);
+    assert_eq!(both.status.code(), Some(2), "{both:?}");
+    assert_eq!(std::fs::read_dir(&here).expect("read").count(), 0, "nothing was left behind where nobody works");
     dev.interrupt();
 }
 

@@ -215,3 +215,17 @@ fn program(file: &Path) -> Program {
         command: vec!["sh".to_owned(), "-c".to_owned(), script],
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_takes_twenty_minutes_or_more() {
+        let least = 20 * 60;
+        assert!(ROWS / IMPORTED_PER_SECOND >= least);
+        // At once run four jobs on each of the two workers.
+        assert!(ROWS / (DIGESTED_PER_SECOND * 8) >= least * 9 / 10);
+        assert!(u64::from(STEPS) * 2 >= least);
+    }
+}

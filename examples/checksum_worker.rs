@@ -1,10 +1,10 @@
 //! A worker with a kind of job of its own: `checksum` takes the SHA-256 of every file in a folder.
 //!
 //! Copy this file into a program of yours, and replace what is inside `run`. To see it work beside
-//! `wheelhouse dev`, point it at the same Redis and database (`wheelhouse dev` prints both):
+//! `wheelhouse dev`, give it the settings that this `dev` keeps in its folder as long as it runs:
 //!
 //! ```text
-//! WHEELHOUSE__WORKER__FILES_ROOT=/usr cargo run --example checksum_worker
+//! WHEELHOUSE__WORKER__FILES_ROOT=/usr cargo run --example checksum_worker .wheelhouse/settings.toml
 //! wheelhouse job submit checksum --title "What is in /usr/bin" --parameters '{"folder":"bin"}' --wait
 //! ```
 //!
@@ -88,8 +88,9 @@ fn checksum(ctx: &JobContext, path: &Path) -> Result<String, JobError> {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    // The defaults, then the environment: WHEELHOUSE__REDIS__URL, WHEELHOUSE__DATABASE__URL, …
-    let settings = wheelhouse::config::load(None, Vec::new())?;
+    // The defaults, then a file if one is named, then the environment: WHEELHOUSE__REDIS__URL, …
+    let file = std::env::args_os().nth(1).map(PathBuf::from);
+    let settings = wheelhouse::config::load(file.as_deref(), Vec::new())?;
     wheelhouse::telemetry::log::init(&settings.log);
     // Kinds that this worker does not know are left to others, which do. At SIGTERM or Ctrl-C its jobs are handed back at
     // their next checkpoint, other workers go on with them, and this returns.

@@ -9,6 +9,7 @@ mod system {
     mod no_gateway;
     mod queue;
     mod redis_kinds;
+    mod scripts;
     mod shell;
     mod start;
     mod terminal;

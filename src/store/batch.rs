@@ -151,7 +151,9 @@ async fn together(database: &Database, waiting: &[Waiting]) -> Result<Vec<Option
 async fn together_on_sqlite(database: &Database, waiting: &[Waiting]) -> Result<Vec<Option<Answer>>, StoreError> {
     // Read beside the other writers: only who writes has to wait for them.
     let plan = Plan::of(waiting, &mut database.read().await?).await?;
-    if plan.writes.is_empty() && plan.answers.iter().all(Option::is_some) {
+    // A campaign has a transaction of its own: a savepoint would keep in memory all that its jobs held before.
+    let is_campaign = |w: &Waiting| w.change.resource.kind == ResourceKind::Campaign;
+    if plan.writes.is_empty() && waiting.iter().zip(&plan.answers).all(|(w, known)| known.is_some() || is_campaign(w)) {
         return Ok(plan.answers());
     }
     let mut tx = database.write().await?;
@@ -165,7 +167,8 @@ async fn together_on_sqlite(database: &Database, waiting: &[Waiting]) -> Result<
             waiting.iter().map(|_| None).collect()
         }
     };
-    for (w, answer) in waiting.iter().zip(&mut answers).filter(|(_, answer)| answer.is_none()) {
+    let others = waiting.iter().zip(&mut answers).filter(|(w, answer)| answer.is_none() && !is_campaign(w));
+    for (w, answer) in others {
         match apart(&mut tx, &w.change).await {
             Ok(applied) => *answer = Some(applied),
             Err(error) if error.is_transient() => return Err(error),

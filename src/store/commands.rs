@@ -342,13 +342,29 @@ async fn apply_to_campaign(tx: &mut Tx, change: &Change, row: &Row) -> Result<Ap
         // Those inside a worker are cancelled through it; nothing may start any more. That the others are cancelled is
         // said to those who watch them by whoever gets to it, however many they are: it is owed from here on.
         owe(tx, &change.resource, About::Jobs, 0).await?;
-        tx.execute(
-            "UPDATE jobs SET status = 'cancelled', cancelled_by = $3, cancelled_at = {now}, updated_at = {now}, paused_from = NULL,
-               run_after = NULL
-             WHERE tenant_id = $1 AND campaign_id = $2 AND host IS NULL AND status IN ('pending', 'running', 'paused')",
-            &[key[0].clone(), key[1].clone(), change.user.as_str().into()],
-        )
-        .await?;
+        cancel_jobs(tx, &change.resource, change.user.as_str()).await?;
     }
     Ok(Applied::Succeeded { status: to.word().to_owned(), changed: true })
+}
+
+/// Rows of one statement of [`cancel_jobs`] on SQLite.
+const CANCELLED_TOGETHER: u64 = 50;
+
+/// Cancels the jobs of a campaign that no worker hosts.
+async fn cancel_jobs(tx: &mut Tx, campaign: &Resource, user: &str) -> Result<(), StoreError> {
+    let waiting = "tenant_id = $1 AND campaign_id = $2 AND host IS NULL AND status IN ('pending', 'running', 'paused')";
+    // SQLite keeps in memory what a statement has overwritten until the statement ends, and a job may hold megabytes.
+    let step = match tx {
+        Tx::Sqlite(_) => format!("rowid IN (SELECT rowid FROM jobs WHERE {waiting} LIMIT {CANCELLED_TOGETHER})"),
+        Tx::Postgres(_) => waiting.to_owned(),
+    };
+    let text = format!(
+        "UPDATE jobs SET status = 'cancelled', cancelled_by = $3, cancelled_at = {{now}}, updated_at = {{now}},
+           paused_from = NULL, run_after = NULL
+         WHERE {step}"
+    );
+    let [tenant, id] = key_of(campaign);
+    let values = [tenant, id, user.into()];
+    while tx.execute(&text, &values).await? == CANCELLED_TOGETHER && matches!(tx, Tx::Sqlite(_)) {}
+    Ok(())
 }

@@ -18,6 +18,8 @@ mod commands;
 mod failed_items;
 #[path = "store/faults.rs"]
 mod faults;
+#[path = "store/prune.rs"]
+mod prune;
 #[path = "store/queue.rs"]
 mod queue;
 #[path = "store/rows.rs"]
@@ -182,6 +184,8 @@ on_both! {
     campaigns::a_campaign_is_completed_once_all_its_jobs_have_ended
     campaigns::an_open_campaign_is_completed_only_after_it_was_closed
     announcements::what_a_row_says_that_nobody_was_told_is_owed_until_it_is_said
+    prune::old_jobs_go_with_what_belongs_to_them_and_others_stay
+    prune::many_old_jobs_of_one_moment_are_looked_at_step_by_step
     rows::lists_leave_out_what_a_job_holds_and_cut_down_what_is_long
     rows::a_page_with_contents_ends_before_they_are_too_many_bytes
     runs::a_long_error_is_cut_down_and_kept_whole_beside

@@ -6,6 +6,7 @@ mod system {
     mod audit;
     mod clocks;
     mod crowd;
+    mod jobs;
     mod no_gateway;
     mod queue;
     mod redis_kinds;

@@ -10,7 +10,7 @@
 //! of a tenant and something follows it, the word begins with `@`, which no tenant id does. `keys_tests.rs` shows that
 //! each name can be read back to the one fact that it was built from.
 
-use crate::domain::{CommandId, Resource, ResourceKind, TenantId, UserId, fnv1a};
+use crate::domain::{CommandId, Resource, ResourceKind, TenantId, UserId, WorkerId, fnv1a};
 
 /// Room for most names.
 const ROOM: usize = 96;
@@ -158,6 +158,11 @@ impl Keys {
     /// Sorted set: as [`Self::workers`], for workers that serve only named tenants.
     pub fn tenant_workers(self, tenant: &TenantId) -> String {
         name!(self, tenant, ":workers")
+    }
+
+    /// String: the types of job that a worker knows, a JSON array; lives as long as the worker renews it.
+    pub fn job_types(self, worker: &WorkerId) -> String {
+        format!("wh:types:{worker}")
     }
 
     /// Stream: audit entries on their way to SQL.

@@ -19,6 +19,7 @@ mod lists;
 #[allow(clippy::print_stdout, clippy::print_stderr)]
 mod out;
 mod people;
+mod prune;
 mod queue;
 mod resources;
 // The output of the program that it runs passes through as it is.
@@ -125,6 +126,7 @@ impl Command {
                 | Self::Grants(_)
                 | Self::Revoke(_)
                 | Self::Run(_)
+                | Self::Job(resources::JobCommand::Prune(_))
                 | Self::Inspect(_)
                 | Self::Audit(_)
         )
@@ -214,7 +216,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Grants(args) => people::grants(args, settings()?).await,
         Command::Revoke(args) => people::revoke(args, settings()?).await,
         Command::Run(args) => run::run(args, settings()?).await,
-        Command::Job(command) => resources::job(command, &place).await,
+        Command::Job(command) => resources::job(command, &place, settings).await,
         Command::Campaign(command) => resources::campaign(command, &place).await,
         Command::Batch(command) => batch::batch(command, &place).await,
         Command::Schedule(command) => schedule::schedule(command, &place).await,

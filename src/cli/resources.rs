@@ -13,7 +13,9 @@ use super::control::{ControlArgs, control};
 use super::follow::{Patience, follow};
 use super::out::{self, say};
 use super::people::duration;
+use super::prune;
 use super::{lists, usage};
+use crate::config::Settings;
 use crate::domain::{Action, JobStatus, ResourceId, ResourceKind};
 
 /// What to do with jobs.
@@ -36,6 +38,8 @@ pub(super) enum JobCommand {
     Pause(ControlArgs),
     /// Let a paused job go on.
     Resume(ControlArgs),
+    /// Delete jobs that ended long ago, with failed items and outputs.
+    Prune(prune::PruneArgs),
 }
 
 /// What to do with campaigns.
@@ -151,7 +155,11 @@ pub(super) struct FailedItemsArgs {
     api: ApiArgs,
 }
 
-pub(super) async fn job(command: JobCommand, place: &Place) -> anyhow::Result<ExitCode> {
+pub(super) async fn job(
+    command: JobCommand,
+    place: &Place,
+    settings: impl FnOnce() -> anyhow::Result<Settings>,
+) -> anyhow::Result<ExitCode> {
     let kind = ResourceKind::Job;
     match command {
         JobCommand::Submit(args) => submit(args, place).await,
@@ -161,6 +169,7 @@ pub(super) async fn job(command: JobCommand, place: &Place) -> anyhow::Result<Ex
         JobCommand::Cancel(args) => control(kind, Action::Cancel, args, place).await,
         JobCommand::Pause(args) => control(kind, Action::Pause, args, place).await,
         JobCommand::Resume(args) => control(kind, Action::Resume, args, place).await,
+        JobCommand::Prune(args) => prune::prune(args, settings()?).await,
     }
 }
 

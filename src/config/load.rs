@@ -12,7 +12,7 @@ use super::layers::{Entry, Layers};
 use super::proxies;
 use super::redis_url::one_database;
 use super::{
-    Audit, Auth, Command, Database, Limits, Log, LogFormat, PermissionSource, Redis, Server, Settings, Worker,
+    Audit, Auth, Command, Database, Jobs, Limits, Log, LogFormat, PermissionSource, Redis, Server, Settings, Worker,
 };
 use crate::domain::TenantId;
 
@@ -93,6 +93,7 @@ pub fn load_from(
             max_attempts: read.number("command.max_attempts", 1, 1000)? as u32,
         },
         audit: Audit { keep: read.days("audit.keep_days", 36_500)? },
+        jobs: Jobs { keep: read.days("jobs.keep_days", 36_500)? },
         log: Log { format: read.word("log.format", &LOG_FORMATS)?, level: read.level()? },
     };
     Ok(settings)

@@ -40,6 +40,8 @@ pub struct Settings {
     pub command: Command,
     /// `[audit]`
     pub audit: Audit,
+    /// How long jobs are kept.
+    pub jobs: Jobs,
     /// `[log]`
     pub log: Log,
 }
@@ -165,6 +167,13 @@ pub struct Command {
     pub lease: Duration,
     /// Tries of one command.
     pub max_attempts: u32,
+}
+
+/// Jobs.
+#[derive(Debug, Clone)]
+pub struct Jobs {
+    /// How long jobs and campaigns are kept after their end. `None`: for ever.
+    pub keep: Option<Duration>,
 }
 
 /// The audit trail.

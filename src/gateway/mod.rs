@@ -24,6 +24,7 @@ mod frames;
 pub mod handshake;
 pub mod health;
 pub mod hub;
+pub mod job_types;
 pub mod limits;
 pub mod outbox;
 mod proxy_protocol;
@@ -60,6 +61,7 @@ use crate::telemetry::metrics::Metrics;
 use access::Access;
 use clock::Clock;
 use hub::Hub;
+use job_types::JobTypes;
 use limits::Leases;
 
 pub use client_address::ClientAddress;
@@ -132,6 +134,7 @@ struct Inner {
     access: Access,
     metrics: Metrics,
     results: Results,
+    job_types: JobTypes,
     /// Turns of the sockets that end.
     leaving: Semaphore,
     /// Connections and sockets.
@@ -196,6 +199,11 @@ impl Gateway {
     /// Follows accepted commands to their results.
     pub fn results(&self) -> &Results {
         &self.0.results
+    }
+
+    /// Which types of job live workers know.
+    pub fn job_types(&self) -> &JobTypes {
+        &self.0.job_types
     }
 
     /// Fan-out.
@@ -294,6 +302,7 @@ pub async fn serve_tuned(
         verifier,
         broker,
         store,
+        job_types: JobTypes::default(),
         leaving: Semaphore::new(LEAVING_AT_ONCE),
         tracker: TaskTracker::new(),
         stopping: CancellationToken::new(),

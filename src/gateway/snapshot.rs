@@ -3,6 +3,7 @@
 use crate::broker::scripts::updates::Live;
 use crate::broker::{Broker, BrokerError};
 use crate::domain::{Campaign, Job, JobStatus, Progress, Resource, ResourceKind};
+use crate::gateway::job_types::JobTypes;
 use crate::protocol::server;
 use crate::store::{Store, StoreError};
 
@@ -76,6 +77,15 @@ impl State {
             job.progress = progress.clone();
         }
         Self { row, live }
+    }
+
+    /// With what a job waits for that no live worker can run.
+    pub async fn explained(mut self, types: &JobTypes, broker: &Broker) -> Self {
+        if let Row::Job(job) = &mut self.row {
+            let tenant = job.tenant_id.clone();
+            types.explain(broker, &tenant, std::slice::from_mut(&mut **job)).await;
+        }
+        self
     }
 
     /// What comes later on the stream has a higher number.

@@ -125,6 +125,7 @@ async fn admit_to_one(gateway: &Gateway, request: Request, kind: ResourceKind, i
     let reading = snapshot::read(gateway.broker(), gateway.store(), &resource);
     let Ok(Ok(state)) = tokio::time::timeout(READ, reading).await else { return Err(Refusal::unavailable().into()) };
     let Some(state) = state else { return Err(not_found(kind).into()) };
+    let state = state.explained(gateway.job_types(), gateway.broker()).await;
     outbox.set_floor(state.seq());
     let greeting = VecDeque::from([server::subscribed(&resource).into(), state.socket_message().into()]);
     admit(gateway, request, caller, MAX_FRAME, |caller, address, lease| Admitted {

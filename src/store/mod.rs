@@ -2,7 +2,7 @@
 //!
 //! One file for each concern: `jobs` and `campaigns` (rows and lists), `selection` (which of many are there, or fit), `commands` (what a command changes) and `batch` (many of
 //! them to a transaction), `queue` (which job a worker gets), `runs` (what a worker that hosts a job writes),
-//! `announcements` (status messages that are owed), `failed_items`, `upkeep` (what one worker does for all), `permissions`, `audit`, `imports`, `migrations`, `rehearsal`
+//! `announcements` (status messages that are owed), `failed_items`, `upkeep` (what one worker does for all), `prune` (old jobs), `permissions`, `audit`, `imports`, `migrations`, `rehearsal`
 //! (rows for `wheelhouse bench`); `database` connects, `turn` orders SQLite's writers, and `sql` hides which database it is.
 
 pub mod announcements;
@@ -18,6 +18,7 @@ mod imports;
 mod jobs;
 mod migrations;
 mod permissions;
+mod prune;
 mod queue;
 mod rehearsal;
 mod rows;
@@ -36,6 +37,7 @@ pub use campaigns::Closed;
 pub use error::StoreError;
 pub use failed_items::FAILED_ITEMS_KEPT;
 pub use permissions::Granted;
+pub use prune::PrunedJobs;
 pub use types::*;
 pub use upkeep::Upkeep;
 

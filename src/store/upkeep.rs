@@ -13,6 +13,8 @@ pub enum Upkeep {
     Campaigns,
     /// What old commands did is forgotten.
     Commands,
+    /// Jobs that ended long ago are deleted.
+    Jobs,
 }
 
 impl Upkeep {
@@ -21,6 +23,7 @@ impl Upkeep {
         match self {
             Self::Campaigns => "campaigns",
             Self::Commands => "commands",
+            Self::Jobs => "jobs",
         }
     }
 }

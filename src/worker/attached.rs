@@ -12,7 +12,7 @@ use super::gate::CONFIRMED_FOR;
 use super::hosted::Controlled;
 use super::hosts::{Gone, Hosted, Phase};
 use super::report::Report;
-use super::{WorkerError, announce, control, news, reaper, timeout};
+use super::{WorkerError, announce, control, job_types, news, reaper, timeout};
 use crate::broker::{Broker, Subscriber};
 use crate::config::Settings;
 use crate::domain::{Job, Progress, Resource};
@@ -60,7 +60,10 @@ impl AttachedHost {
         let (resource, status) = (hosted.run.job.clone(), hosted.job.status);
         let (hosted, hear_flush) = Hosted::new(hosted, work, report, None);
         let host = Self { core: core.clone(), hosted: hosted.clone() };
+        // It takes no other job, of whatever type.
+        job_types::announce(&core, &[]).await;
         reaper::beat(&core).await?;
+        core.spawn(job_types::run(core.clone(), Vec::new()));
         let (subscriber, events) =
             Subscriber::start(&settings.redis, &core.broker, &core.tracker, core.end.clone()).await?;
         control::subscribe(&subscriber).await?;

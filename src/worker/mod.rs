@@ -8,6 +8,7 @@
 //! | `execute`, `job_command`, `campaign_command`, `bring` | one claimed command, up to its one result |
 //! | `dispatch`, `runtime` | takes jobs that wait in SQL, and runs their code |
 //! | `gate`, `context`, `job`, `child`, `files` | what job code is written against |
+//! | `job_types` | says which types of job this worker knows |
 //! | `hosts`, `tend`, `report`, `timeout` | the runs hosted here: renewals, progress, their recorded end |
 //! | `reaper` | heartbeats, and the jobs of workers that have none any more |
 //! | `news`, `announce`, `audit`, `upkeep` | campaign progress; status messages that are owed; audit entries on their way to SQL; what one worker does for all |
@@ -36,6 +37,7 @@ mod hosted;
 mod hosts;
 mod job;
 mod job_command;
+mod job_types;
 pub mod jobs;
 mod live;
 mod news;
@@ -190,7 +192,12 @@ impl Worker {
         // Whatever way this ends, also by being dropped, no task of it goes on.
         let _end = core.end.clone().drop_guard();
 
+        let mut types: Vec<String> = self.kinds.keys().cloned().collect();
+        types.sort();
+        // Before it counts as alive: a live worker that has not said what it knows might know anything.
+        job_types::announce(&core, &types).await;
         reaper::beat(&core).await?;
+        core.spawn(job_types::run(core.clone(), types));
         let (subscriber, events) =
             Subscriber::start(&core.settings.redis, &core.broker, &core.tracker, core.end.clone()).await?;
         control::subscribe(&subscriber).await?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::announce;
 use super::clocks;
 use super::core::Core;
-use crate::store::{StoreError, Upkeep};
+use crate::store::{PrunedJobs, StoreError, Upkeep};
 
 /// Between two looks whether something is due: jitter, so that workers do not look in step.
 const LOOK_MS: std::ops::Range<u64> = 3_000..5_000;
@@ -20,6 +20,8 @@ const COMMANDS: Duration = Duration::from_secs(600);
 /// as long as any worker lives that is a lease's length. If none lives for a week, Redis forgets that it was ever
 /// taken up (`RESOURCE_SECONDS`), and then it comes as a new one: older than `command.ttl`, it expires. Twice that.
 const REMEMBERED: Duration = Duration::from_secs(14 * 24 * 3600);
+/// Between two looks for jobs that ended long ago.
+const JOBS: Duration = Duration::from_secs(600);
 /// Between two batches, so that other writers get their turn.
 const BREATH: Duration = Duration::from_millis(50);
 
@@ -31,7 +33,9 @@ pub(crate) async fn run(core: Arc<Core>) {
             () = core.stop.cancelled() => return,
             () = tokio::time::sleep(Duration::from_millis(fastrand::u64(LOOK_MS))) => {}
         }
-        for done in [announce::look(&core, &mut owed).await, campaigns(&core).await, commands(&core).await] {
+        for done in
+            [announce::look(&core, &mut owed).await, campaigns(&core).await, commands(&core).await, jobs(&core).await]
+        {
             if let Err(error) = done {
                 tracing::debug!(%error, "worker.upkeep_delayed");
             }
@@ -72,6 +76,23 @@ async fn commands(core: &Core) -> Result<(), StoreError> {
     }
     if all > 0 {
         tracing::info!(commands = all, "worker.commands_forgotten");
+    }
+    Ok(())
+}
+
+/// Deletes jobs that ended longer ago than `jobs.keep_days`, if that is set.
+async fn jobs(core: &Core) -> Result<(), StoreError> {
+    let Some(keep) = core.settings.jobs.keep else { return Ok(()) };
+    if !core.store.take_turn(Upkeep::Jobs, JOBS).await? {
+        return Ok(());
+    }
+    // Of three clocks (this machine's, Redis's, the database's) the one that shows least: one that runs ahead must not
+    // delete what is young.
+    let now = jiff::Timestamp::now().as_millisecond().min(core.broker.earliest_now_ms());
+    let before = core.store.ended_before(now, keep).await?;
+    let pruned = core.store.prune_jobs(before, || core.stop.is_cancelled()).await?;
+    if pruned != PrunedJobs::default() {
+        tracing::info!(jobs = pruned.jobs, campaigns = pruned.campaigns, "worker.jobs_pruned");
     }
     Ok(())
 }

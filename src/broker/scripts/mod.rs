@@ -6,6 +6,7 @@ pub mod claim;
 pub mod connections;
 mod deliver;
 pub mod failed;
+pub mod job_types;
 pub mod lua;
 pub mod permissions;
 pub mod presence;

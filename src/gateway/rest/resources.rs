@@ -40,10 +40,11 @@ pub(super) async fn list(rest: &Rest, request: &Request, kind: ResourceKind) -> 
                 limit,
             };
             let fields = Fields::asked(query.get("fields"))?;
-            let page = match fields.with_contents() {
+            let mut page = match fields.with_contents() {
                 true => timely(rest.store().whole_jobs(&filter, CONTENTS)).await?,
                 false => timely(rest.store().jobs(&filter)).await?,
             };
+            rest.job_types().explain(rest.broker(), &filter.tenant, &mut page.items).await;
             (fields.rows(&page.items), page.next)
         }
         ResourceKind::Campaign => {
@@ -75,6 +76,7 @@ pub(super) async fn show(rest: &Rest, request: &Request, kind: ResourceKind, tex
         Ok(Err(SnapshotError::Store(error))) => return Err(error.into()),
         Err(_) => return Err(Failure::unavailable()),
     };
+    let snapshot = snapshot.explained(rest.job_types(), rest.broker()).await;
     // What a socket would be told, but for the type.
     let head = format!("\"type\":\"{}_snapshot\",", kind.word());
     Ok(Answer::message(StatusCode::OK, snapshot.message().replacen(&head, "", 1)))

@@ -1,0 +1,35 @@
+//! Which types of job the live workers know.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use crate::broker::{Broker, BrokerError};
+use crate::domain::{TenantId, WorkerId};
+
+impl Broker {
+    /// This worker knows these types of job, for `ttl` from now on.
+    pub async fn announce_job_types(
+        &self,
+        worker: &WorkerId,
+        types: &[String],
+        ttl: Duration,
+    ) -> Result<(), BrokerError> {
+        let mut command = redis::cmd("SET");
+        // Texts are always written.
+        let types = serde_json::to_string(types).unwrap_or_else(|_| "[]".to_owned());
+        command.arg(self.keys().job_types(worker)).arg(types).arg("PX").arg(ttl.as_millis() as u64);
+        self.link.query(&command).await
+    }
+
+    /// The types of job that any live worker of this tenant knows. `None`: not every one of them has said (one of an
+    /// older version does not), so a type that is missing says nothing.
+    pub async fn known_job_types(&self, tenant: &TenantId) -> Result<Option<HashSet<String>>, BrokerError> {
+        // One by one, not MGET: on a cluster they lie on different nodes.
+        let said = self.live_workers(tenant).await?.into_iter().map(|worker| async move {
+            let said: Option<String> = self.link.query(redis::cmd("GET").arg(self.keys().job_types(&worker))).await?;
+            Ok::<_, BrokerError>(said.and_then(|types| serde_json::from_str::<Vec<String>>(&types).ok()))
+        });
+        let said = futures_util::future::try_join_all(said).await?;
+        Ok(said.into_iter().collect::<Option<Vec<_>>>().map(|types| types.into_iter().flatten().collect()))
+    }
+}

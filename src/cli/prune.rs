@@ -1,0 +1,50 @@
+//! `wheelhouse job prune`: deletes jobs that ended long ago.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::out::{self, say};
+use super::people::duration;
+use super::usage;
+use crate::config::Settings;
+use crate::store::Store;
+
+/// How old.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Works on the database itself, for all tenants. Campaigns go with the last of their jobs; the audit trail stays.\n\
+                  Example: wheelhouse job prune --older-than 30d --dry-run"
+)]
+pub(super) struct PruneArgs {
+    /// Delete what ended longer ago than this: 90d, 12h; jobs.keep_days where it is not given.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    older_than: Option<Duration>,
+    /// Only say what would be deleted.
+    #[arg(long)]
+    dry_run: bool,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn prune(args: PruneArgs, settings: Settings) -> anyhow::Result<ExitCode> {
+    let Some(keep) = args.older_than.or(settings.jobs.keep) else {
+        return Err(usage("say how old with --older-than 30d: jobs.keep_days is not set, so jobs are kept for ever"));
+    };
+    let store = Store::open_migrated(&settings.database).await?;
+    let before = store.ended_before(jiff::Timestamp::now().as_millisecond(), keep).await?;
+    let pruned =
+        if args.dry_run { store.prunable_jobs(before).await? } else { store.prune_jobs(before, || false).await? };
+    let time = jiff::Timestamp::from_millisecond(before).unwrap_or_default();
+    if args.json {
+        out::json(&serde_json::json!({
+            "jobs": pruned.jobs, "campaigns": pruned.campaigns, "ended_before": time.to_string(), "dry_run": args.dry_run
+        }));
+    } else {
+        let done = if args.dry_run { "would be deleted" } else { "deleted" };
+        say!("{} jobs and {} campaigns that ended before {time} {done}", pruned.jobs, pruned.campaigns);
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,56 @@
+//! Whether any live worker knows the type of a job that waits.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::broker::Broker;
+use crate::domain::{Job, JobStatus, TenantId};
+
+/// How long it is believed.
+const FRESH: Duration = Duration::from_secs(1);
+/// Longest wait for Redis: a list must not wait for what it can do without.
+const WITHIN: Duration = Duration::from_millis(500);
+/// Tenants remembered; beyond it the memory starts anew.
+const TENANTS: usize = 4_096;
+
+/// `None`: not known.
+type Known = Option<Arc<HashSet<String>>>;
+
+/// The types of job that live workers know, by tenant, as last seen.
+#[derive(Default)]
+pub struct JobTypes {
+    seen: Mutex<HashMap<TenantId, (Instant, Known)>>,
+}
+
+impl JobTypes {
+    /// Writes into those of the jobs of this tenant that wait for a worker nobody has, what they wait for.
+    pub async fn explain(&self, broker: &Broker, tenant: &TenantId, jobs: &mut [Job]) {
+        let waits = |job: &Job| job.is_queued && job.status == JobStatus::Pending;
+        if !jobs.iter().any(waits) {
+            return;
+        }
+        let Some(known) = self.known(broker, tenant).await else { return };
+        for job in jobs.iter_mut().filter(|job| waits(job) && !known.contains(&job.job_type)) {
+            job.waiting_for = Some(format!("a worker for {}", job.job_type));
+        }
+    }
+
+    async fn known(&self, broker: &Broker, tenant: &TenantId) -> Known {
+        let fresh = {
+            let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            seen.get(tenant).filter(|(at, _)| at.elapsed() < FRESH).map(|(_, known)| known.clone())
+        };
+        if let Some(known) = fresh {
+            return known;
+        }
+        let asked = tokio::time::timeout(WITHIN, broker.known_job_types(tenant)).await;
+        let known = asked.ok().and_then(Result::ok).flatten().map(Arc::new);
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.len() >= TENANTS {
+            seen.clear();
+        }
+        seen.insert(tenant.clone(), (Instant::now(), known.clone()));
+        known
+    }
+}

@@ -75,7 +75,7 @@ use super::context::JobContext;
 ///     true
 /// }
 ///
-/// // A worker that knows this kind of job; `worker.run(stop).await` serves until `stop` is cancelled.
+/// // A worker that knows this kind of job; `worker.run().await` serves until SIGTERM or Ctrl-C.
 /// fn worker(settings: wheelhouse::config::Settings) -> wheelhouse::worker::Worker {
 ///     wheelhouse::worker::WorkerBuilder::new(settings).job("letters", Letters).build()
 /// }

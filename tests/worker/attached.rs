@@ -110,7 +110,7 @@ async fn work_that_dies_while_paused_is_recorded_when_it_is_resumed() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn attached_work_whose_program_died_has_failed() {
-    let (world, tape) = (World::with(&[("worker.attached_lost_seconds", "4")]).await, Tape::new());
+    let (world, tape) = (World::with(&[("worker.attached_lost_seconds", "10")]).await, Tape::new());
     let (host, job) = attach(&world, &tape, "a", Reached::Yes).await;
     let worker = world.worker("w1", |builder| builder).await;
     drop(host);

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use wheelhouse::broker::Keys;
 use wheelhouse::broker::scripts::submit::{Grant, Origin, Submission, SubmitLimits, words};
-use wheelhouse::domain::{CommandId, Resource, ResourceKind, UserId};
+use wheelhouse::domain::{CommandId, Control, Resource, ResourceKind, UserId};
 use wheelhouse::gateway::commands::CommandAnswer;
 use wheelhouse::gateway::hub::channel::Channel;
 use wheelhouse::gateway::outbox::Outbox;
@@ -59,7 +59,7 @@ fn commands(times: usize) {
             batch: None,
         };
         black_box(words(names, &submission, limits));
-        let answer = CommandAnswer::Accepted { command, workers_online: 4 };
+        let answer = CommandAnswer::Accepted { command, workers_online: 4, control: Some(Control::Row) };
         black_box(answer.message(&resource, &request));
     }
 }

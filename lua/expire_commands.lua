@@ -1,7 +1,7 @@
 #!lua
 -- Ends the oldest commands of a resource that no worker has taken up in time.
 --
--- KEYS: 1-11 of the resource's commands (lib/command_keys.lua)
+-- KEYS: 1-11 of the resource's commands (lib/command_keys.lua), 12 workers, 13 tenant_workers
 -- ARGV: 1 how long a command may wait (ms), 2 resource, 3 reply channel, 4 the words of the result
 -- Returns: the ids of those that ended | an error: its keys hold what they should not; it is set aside for half a minute
 -- Safe to repeat: what has ended is not in the queue any more. One that was ever claimed is left to the workers:
@@ -52,7 +52,8 @@ local function expire()
       stays(tonumber(accepted)) -- The older ones of this resource have ended.
       break
     end
-    finish(keys, command, record, 'expired', failed_message(waiting, ARGV[4]),
+    local control = control_of(keys.state, KEYS[12], KEYS[13], ARGV[2], now_ms)
+    finish(keys, command, record, 'expired', failed_message(waiting, ARGV[4], control),
       outcome_entry(text, ARGV[4], accepted, now_ms), ARGV[3], now_ms, ARGV[2])
     if state[2] == command then redis.call('HDEL', keys.state, 'cancel') end
     ended[#ended + 1] = command

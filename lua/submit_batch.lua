@@ -8,8 +8,8 @@
 --       11 budget units that the whole batch costs (0: an earlier part has paid), 12 action, 13 control channel,
 --       14 what else to remember of the batch, 15 record of the whole (open), for one that is refused,
 --       then 4 for each resource: command id, resource, record (JSON), control message
--- Returns: {outcome, …} with 'done' workers, then 3 for each resource: 'accepted' '' '' | 'repeated' done_ms result |
---       'full' '' '' — or for all of them 'known' batch (this request has that id: come again with it) | 'denied' |
+-- Returns: {outcome, …} with 'done' workers, then 4 for each resource: 'accepted' control '' '' |
+--       'repeated' control done_ms result | 'full' '' '' '' (control: as control_of gives it) — or for all of them 'known' batch (this request has that id: come again with it) | 'denied' |
 --       'conflict' | 'limited' seconds | 'unknown' | 'late'; the clock in µs last.
 -- Safe to repeat: a batch's commands have the same ids each time, each is looked for first, and the batch key says
 -- that the whole has been paid for. Every check of the whole comes before the first write.
@@ -81,16 +81,19 @@ for n = 1, items do
   local c, keys = item(n)
   local result = redis.call('HGET', keys.results, c.command)
   local outcome, done_ms, message = 'accepted', '', ''
+  local control = control_of(keys.state, KEYS[10], KEYS[11], c.resource, now_ms)
   if result then
     outcome = 'repeated'
     done_ms, message = string.match(result, '^(%d+)|%d+|(.*)$')
+    control = string.match(message, ',"control":"(%l+)"') or control
   elseif redis.call('HEXISTS', keys.commands, c.command) == 1 then
     outcome = 'repeated'
   elseif tonumber(redis.call('GET', keys.backlog) or '0') >= tonumber(ARGV[10]) then
-    outcome = 'full'
+    outcome, control = 'full', ''
   else
+    c.control = control
     accept(keys, c, workers, now_ms)
   end
-  out[#out + 1], out[#out + 2], out[#out + 3] = outcome, done_ms, message
+  out[#out + 1], out[#out + 2], out[#out + 3], out[#out + 4] = outcome, control, done_ms, message
 end
 return answer(unpack(out))

@@ -11,9 +11,9 @@
 --       12 control channel, 13 control message, 14 resource (tenant:kind:id), 15 action, 16 reply channel,
 --       17 when: 'now', 'at' (Unix ms), 'in' (ms from now), 'due' (was kept, and its time has come), 18 that number,
 --       19 limit of schedules
--- Returns: {outcome, …} with outcome 'accepted' workers | 'repeated' command workers done_ms result |
+-- Returns: {outcome, …} with outcome 'accepted' workers control | 'repeated' command workers control done_ms result |
 --       'scheduled' command run_at done_ms result | 'denied' | 'conflict' | 'limited' seconds | 'unknown' | 'full' |
---       'late' | 'gone' (was withdrawn, or brought in already); the clock in µs last.
+--       'late' | 'gone' (was withdrawn, or brought in already); the clock in µs last. control: as control_of gives it.
 -- Safe to repeat: the command id is looked for first, and every check comes before the first write.
 -- When the clock is set forwards: every user has a new window, a request id is forgotten early (by a step of a day, at
 -- once: sent again it is a new command), the deadline may be over (the sender sets a new one by the clock in the answer),
@@ -48,13 +48,21 @@ local function result_of(id)
   if result then return string.match(result, '^(%d+)|(%d+)|(.*)$') end
 end
 
--- What a command accepted before is answered with; `workers` is what its ack said. Nil: there is none.
-local function repeated(id, workers)
+-- Who hosts the job just now.
+local function control_now()
+  return control_of(keys.state, KEYS[15], KEYS[16], resource, now_ms)
+end
+
+-- What a command accepted before is answered with; `workers` and `control` are what its ack said. Without a request id
+-- nobody has kept the latter, but then its sender asks again within moments. Nil: there is none.
+local function repeated(id, workers, control)
   local done_ms, said, message = result_of(id)
-  if done_ms then return answer('repeated', id, said, done_ms, message) end
+  if done_ms then
+    return answer('repeated', id, said, control or string.match(message, ',"control":"(%l+)"') or '', done_ms, message)
+  end
   local record = redis.call('HGET', keys.commands, id)
   workers = record and string.match(record, '^%d+|(%d+)|') or workers
-  if workers then return answer('repeated', id, workers, '', '') end
+  if workers then return answer('repeated', id, workers, control or control_now(), '', '') end
 end
 
 -- The same for one that was scheduled.
@@ -85,7 +93,8 @@ else
     if seen_digest ~= digest then return answer('conflict') end
     if outcome == 'denied' then return answer('denied') end
     if outcome == 'scheduled' then return repeated_schedule(id, said) end
-    return repeated(id, said)
+    -- 'accepted' alone: of a campaign's command, or written by a version that knew no more.
+    return repeated(id, said, string.match(outcome, '^accepted_(%l+)$'))
   end
 end
 
@@ -116,7 +125,7 @@ if due then
     local words = 'Insufficient permissions to ' .. action .. ' ' .. string.match(resource, '^[^:]+:([^:]+)')
     redis.call('XADD', keys.audit, '*', 'event', 'denied', 'kept', '1', 'at', whole(now_ms),
       'entry', record .. ',"outcome":"' .. words .. '"}')
-    record_result(keys, command, '0', failed_message(cjson.decode(record .. '}'), words), ARGV[16], now_ms)
+    record_result(keys, command, '0', failed_message(cjson.decode(record .. '}'), words, control_now()), ARGV[16], now_ms)
     return answer('denied')
   end
   if is_full() then
@@ -156,12 +165,13 @@ if later then
   return answer('scheduled', command, whole(run_at), '', '')
 end
 
-local workers = workers_online(KEYS[15], KEYS[16], now_ms)
+local workers, control = workers_online(KEYS[15], KEYS[16], now_ms), control_now()
 if has_request and not due then
-  redis.call('SET', request, digest .. '|accepted|' .. command .. '|' .. workers, 'EX', REQUEST_SECONDS)
+  local accepted = control == '' and 'accepted' or 'accepted_' .. control
+  redis.call('SET', request, digest .. '|' .. accepted .. '|' .. command .. '|' .. workers, 'EX', REQUEST_SECONDS)
 end
 accept(keys, {
-  command = command, action = action, resource = resource, record = record .. '}',
+  command = command, action = action, resource = resource, record = record .. '}', control = control,
   control_channel = ARGV[12], control_message = ARGV[13], reply_channel = ARGV[16],
 }, workers, now_ms)
-return answer('accepted', workers)
+return answer('accepted', workers, control)

@@ -32,7 +32,7 @@ use wheelhouse::broker::scripts::submit::{Grant, Origin, Submission, SubmitLimit
 use wheelhouse::broker::scripts::updates::Update;
 use wheelhouse::broker::{Broker, BrokerError, Event, Subscriber};
 use wheelhouse::config;
-use wheelhouse::domain::{Action, CommandId, Permission, Resource, ResourceKind, UserId, When, WorkerId};
+use wheelhouse::domain::{Action, CommandId, Control, Permission, Resource, ResourceKind, UserId, When, WorkerId};
 use wheelhouse::protocol::server;
 
 const LIMITS: SubmitLimits =
@@ -93,11 +93,18 @@ async fn claim(broker: &Broker, id: &str, by: &str) -> Claim {
 }
 
 fn success(claim: &Claim, status: &str) -> String {
-    server::succeeded(claim.action, &claim.resource, claim.command, status, claim.request_id.as_deref())
+    server::succeeded(
+        claim.action,
+        &claim.resource,
+        claim.command,
+        status,
+        Some(Control::Row),
+        claim.request_id.as_deref(),
+    )
 }
 
 fn failure(claim: &Claim, words: &str) -> String {
-    server::failed(claim.action, &claim.resource, claim.command, words, claim.request_id.as_deref())
+    server::failed(claim.action, &claim.resource, claim.command, words, Some(Control::Row), claim.request_id.as_deref())
 }
 
 fn batch(ids: &[&str], action: Action, request: Option<&str>) -> Batch {
@@ -210,7 +217,8 @@ async fn a_cancel_ends_waiting_pauses_and_tells_the_one_under_way() {
     accept(&broker, &cancel).await;
     assert_eq!(broker.renew_claim(&held, LEASE).await.expect("renew"), Renewed::Held { cancel_waiting: true });
     let superseded = broker.result_of(&job("j1"), second.command).await.expect("result").expect("it has ended");
-    let expected = server::failed(Action::Resume, &job("j1"), second.command, "Superseded by cancel", None);
+    let expected =
+        server::failed(Action::Resume, &job("j1"), second.command, "Superseded by cancel", Some(Control::Row), None);
     assert_eq!(superseded, expected);
     let more = broker.complete(&held, &worker("w1"), End::Failed, &expected, None).await.expect("complete");
     assert_eq!(more, Completed::Done { more: true });
@@ -225,7 +233,8 @@ async fn the_same_request_id_runs_once_and_another_body_is_a_conflict() {
     first.request = Some("r1".parse().expect("id"));
     accept(&broker, &first).await;
     let again = Submission { command: CommandId::generate(), ..first.clone() };
-    let repeated = Submitted::Repeated { command: first.command, workers_online: 0, result: None };
+    let repeated =
+        Submitted::Repeated { command: first.command, workers_online: 0, control: Some(Control::Row), result: None };
     assert_eq!(broker.submit(&again, LIMITS).await.expect("submit"), repeated);
     assert_eq!(broker.submit(&first, LIMITS).await.expect("submit"), repeated);
     for other in [

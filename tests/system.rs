@@ -5,6 +5,7 @@ mod support;
 mod system {
     mod audit;
     mod clocks;
+    mod control;
     mod crowd;
     mod jobs;
     mod no_gateway;
@@ -48,7 +49,7 @@ async fn a_command_on_one_gateway_is_applied_once_and_answered_on_every_gateway(
     assert_eq!(ack["workers_online"], 3);
     let expected = json!({
         "type": "pause_succeeded", "job_id": "j1", "tenant_id": "acme",
-        "command_id": ack["command_id"], "status": "paused",
+        "command_id": ack["command_id"], "status": "paused", "control": "row",
     });
     assert_eq!(ann.until(&["pause_succeeded", "pause_failed"]).await, expected);
     assert_eq!(bob.until(&["pause_succeeded", "pause_failed"]).await, expected);

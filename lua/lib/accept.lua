@@ -11,7 +11,7 @@ local function supersede(keys, c, now_ms)
     local waiting = read_record(text)
     if waiting and waiting.action ~= 'cancel' then
       local words = 'Superseded by cancel'
-      finish(keys, id, record, 'failed', failed_message(waiting, words),
+      finish(keys, id, record, 'failed', failed_message(waiting, words, c.control),
         outcome_entry(text, words, accepted, now_ms), c.reply_channel, now_ms)
     end
   end
@@ -25,7 +25,8 @@ local function supersede(keys, c, now_ms)
   redis.call('EXPIRE', keys.state, RESOURCE_SECONDS)
 end
 
--- c: command, action, resource, record (JSON), control_channel, control_message, reply_channel
+-- c: command, action, resource, record (JSON), control (as control_of gives it), control_channel, control_message,
+--    reply_channel
 -- workers: how many are online, as text
 local function accept(keys, c, workers, now_ms)
   -- Neither list nor hash ever expires: an accepted command waits until it has a result. Both are gone when empty.

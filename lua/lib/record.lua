@@ -11,11 +11,12 @@ local function read_record(text)
 end
 
 -- The `…_failed` of a decoded record, as protocol/server.rs writes it. Nothing in it needs to be escaped: ids cannot
--- hold what would, and the words are this program's own.
-local function failed_message(record, words)
+-- hold what would, and the words are this program's own. `control`: as control_of gives it.
+local function failed_message(record, words, control)
   local message = '{"type":"' .. record.action .. '_failed","' .. record.resource_kind .. '_id":"'
     .. record.resource_id .. '","tenant_id":"' .. record.tenant_id .. '","command_id":"' .. record.command_id
     .. '","error":"' .. words .. '"'
+  if control ~= '' then message = message .. ',"control":"' .. control .. '"' end
   if record.request_id and record.request_id ~= cjson.null then
     message = message .. ',"request_id":"' .. record.request_id .. '"'
   end

@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
-use super::api::rows::{Batch, BatchState};
+use super::api::rows::{Batch, BatchItem, BatchState};
 use super::api::{Api, ApiArgs, HOLD, Place, Told};
 use super::out::{self, say, tell};
 use super::usage;
@@ -214,10 +214,15 @@ async fn wait(api: &Api, body: &Value, action: Action) -> anyhow::Result<Told<Ba
     Ok(said)
 }
 
+fn on_row(item: &BatchItem) -> bool {
+    item.control.as_deref() == Some("row")
+}
+
 fn print(said: &Batch, action: Action) {
     for item in &said.items {
         match (item.message.as_ref().or(item.error.as_ref()), &item.status) {
             (Some(why), _) => say!("{}: {why}", item.subject),
+            (None, Some(status)) if on_row(item) => say!("{} is {status}, in its row alone", item.subject),
             (None, Some(status)) => say!("{} is {status}", item.subject),
             (None, None) => say!("{}", item.subject),
         }
@@ -236,6 +241,10 @@ fn print(said: &Batch, action: Action) {
                 say!("No worker is online: the commands wait for one.");
             }
         }
+    }
+    let rows = said.items.iter().filter(|item| on_row(item)).count();
+    if rows > 0 {
+        say!("No worker hosts {rows} of these jobs: of those the rows alone change, and whatever runs them goes on.");
     }
     if said.more {
         say!("There are more that fit: run it again, with a --status that these have left.");

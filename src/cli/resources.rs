@@ -270,6 +270,14 @@ async fn show(kind: ResourceKind, args: ShowArgs, place: &Place) -> anyhow::Resu
         // A job's id once more, and the number on the stream, say nothing.
         if let Some(fields) = row.as_object_mut() {
             fields.retain(|name, _| name != "job_id" && name != "seq");
+            let is_over = matches!(fields["status"].as_str(), Some("completed" | "failed" | "cancelled"));
+            match fields.get("control").and_then(Value::as_str) {
+                Some(_) if is_over => drop(fields.remove("control")),
+                Some("row") => {
+                    fields["control"] = "row: no worker hosts it, and a command changes its row alone".into()
+                }
+                _ => {}
+            }
         }
         out::fields(&row, &FIRST);
     }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::ids::{ResourceId, TenantId};
+use super::resource::ResourceKind;
 
 /// Where a job stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -47,6 +48,41 @@ impl JobStatus {
     /// Nothing leaves a final status.
     pub fn is_final(self) -> bool {
         matches!(self, Self::Completed | Self::Failed | Self::Cancelled)
+    }
+}
+
+/// What a command on a job reaches.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Control {
+    /// A worker hosts the job: the work itself is stopped, continued or ended.
+    Live,
+    /// No worker does: only the row is changed, and what works on it elsewhere hears nothing of it.
+    #[default]
+    Row,
+}
+
+impl Control {
+    /// Of a resource of this kind; campaigns have none of their own.
+    pub fn of(kind: ResourceKind, hosted: bool) -> Option<Self> {
+        match (kind, hosted) {
+            (ResourceKind::Campaign, _) => None,
+            (ResourceKind::Job, true) => Some(Self::Live),
+            (ResourceKind::Job, false) => Some(Self::Row),
+        }
+    }
+
+    /// As it stands in messages.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Row => "row",
+        }
+    }
+
+    /// The inverse of [`Self::word`].
+    pub fn from_word(word: &str) -> Option<Self> {
+        [Self::Live, Self::Row].into_iter().find(|control| control.word() == word)
     }
 }
 
@@ -125,6 +161,9 @@ pub struct Job {
     pub cancelled_at: Option<String>,
     /// When the row last changed.
     pub updated_at: Option<String>,
+    /// What a command on it would reach.
+    #[serde(default)]
+    pub control: Control,
     /// What a pending job lacks, in words; absent where nothing is known to be missing. Not in SQL: whoever shows the job
     /// finds out.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -17,7 +17,7 @@ pub use backoff::backoff;
 pub use campaign::{Campaign, CampaignStatus, JobCounts};
 pub use command::{Action, CommandId, When};
 pub use ids::{IdError, RequestId, ResourceId, TenantId, UserId, WorkerId};
-pub use job::{FailedItem, Job, JobFacts, JobStatus, Progress};
+pub use job::{Control, FailedItem, Job, JobFacts, JobStatus, Progress};
 pub use permission::{Permission, PermissionSet};
 pub use printable::{printable, printable_json};
 pub use resource::{Resource, ResourceKind};

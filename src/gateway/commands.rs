@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::auth::Caller;
 use crate::broker::BrokerError;
 use crate::broker::scripts::submit::{Origin, Submission, SubmitLimits, Submitted};
-use crate::domain::{CommandId, Resource, ResourceKind, TenantId, UserId, When};
+use crate::domain::{CommandId, Control, Resource, ResourceKind, TenantId, UserId, When};
 use crate::protocol::client::{MAX_DELAY, TOO_FAR_AHEAD};
 use crate::protocol::tenant::no_such;
 use crate::protocol::{CommandRequest, ErrorCode, server};
@@ -30,6 +30,8 @@ pub enum CommandAnswer {
         command: CommandId,
         /// Workers alive for the tenant.
         workers_online: i64,
+        /// Of a job: what the command reaches.
+        control: Option<Control>,
     },
     /// The same request was accepted before: answered as it was then.
     Repeated {
@@ -37,6 +39,8 @@ pub enum CommandAnswer {
         command: CommandId,
         /// As it was then.
         workers_online: i64,
+        /// As it was then, where that is known.
+        control: Option<Control>,
         /// Its result message, if it has one already, and when it ended (Unix ms by Redis's clock).
         result: Option<(String, i64)>,
     },
@@ -58,8 +62,9 @@ impl CommandAnswer {
     pub fn message(&self, resource: &Resource, request: &CommandRequest) -> String {
         let id = request.request_id.as_ref().map(|id| id.as_str());
         match self {
-            Self::Accepted { command, workers_online } | Self::Repeated { command, workers_online, .. } => {
-                server::requested(request.action, resource, *command, *workers_online, id)
+            Self::Accepted { command, workers_online, control }
+            | Self::Repeated { command, workers_online, control, .. } => {
+                server::requested(request.action, resource, *command, *workers_online, *control, id)
             }
             Self::Scheduled { command, run_at, .. } => {
                 server::scheduled(request.action, resource, *command, *run_at, id)
@@ -153,15 +158,15 @@ async fn decide(gateway: &Gateway, submission: &Submission) -> CommandAnswer {
     let kind = submission.resource.kind;
     match deliver(gateway, submission).await {
         Err(refusal) => CommandAnswer::Refused(refusal),
-        Ok(Submitted::Accepted { workers_online }) => {
-            CommandAnswer::Accepted { command: submission.command, workers_online }
+        Ok(Submitted::Accepted { workers_online, control }) => {
+            CommandAnswer::Accepted { command: submission.command, workers_online, control }
         }
         // The first answer got lost on the way and the submission was sent again: to the client it is new.
-        Ok(Submitted::Repeated { command, workers_online, result: None }) if command == submission.command => {
-            CommandAnswer::Accepted { command, workers_online }
+        Ok(Submitted::Repeated { command, workers_online, control, result: None }) if command == submission.command => {
+            CommandAnswer::Accepted { command, workers_online, control }
         }
-        Ok(Submitted::Repeated { command, workers_online, result }) => {
-            CommandAnswer::Repeated { command, workers_online, result }
+        Ok(Submitted::Repeated { command, workers_online, control, result }) => {
+            CommandAnswer::Repeated { command, workers_online, control, result }
         }
         Ok(Submitted::Scheduled { command, run_at, result }) => CommandAnswer::Scheduled { command, run_at, result },
         Ok(Submitted::Conflict) => refused(ErrorCode::RequestConflict, CONFLICT),

@@ -2,7 +2,7 @@
 
 use super::error::ErrorCode;
 use super::frame::Frame;
-use crate::domain::{Action, CommandId, ResourceId, ResourceKind, TenantId};
+use crate::domain::{Action, CommandId, Control, ResourceId, ResourceKind, TenantId};
 
 /// What every answer to a batch says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,12 +37,12 @@ pub struct BatchItem {
 pub enum ItemState {
     /// A dry run: it would be hit.
     Hit,
-    /// Its command was accepted.
-    Accepted(CommandId),
-    /// Its command was carried out; the status it has reached.
-    Succeeded(CommandId, String),
+    /// Its command was accepted; what it reaches, of a job.
+    Accepted(CommandId, Option<Control>),
+    /// Its command was carried out; the status it has reached, and what was reached, of a job.
+    Succeeded(CommandId, String, Option<Control>),
     /// Its command failed, for this reason.
-    Failed(CommandId, String),
+    Failed(CommandId, String, Option<Control>),
     /// No command was made.
     Refused(ErrorCode, String),
 }
@@ -115,9 +115,10 @@ pub fn completed(head: &BatchHead, tally: Tally, items: Option<(&[BatchItem], bo
 pub fn ended(command: CommandId, action: Action, result: &str) -> ItemState {
     let value: serde_json::Value = serde_json::from_str(result).unwrap_or_default();
     let text = |name: &str| value[name].as_str().unwrap_or_default().to_owned();
+    let control = value["control"].as_str().and_then(Control::from_word);
     match succeeded(action, result) {
-        true => ItemState::Succeeded(command, text("status")),
-        false => ItemState::Failed(command, text("error")),
+        true => ItemState::Succeeded(command, text("status"), control),
+        false => ItemState::Failed(command, text("error"), control),
     }
 }
 
@@ -136,11 +137,13 @@ fn written(items: &[BatchItem], kind: ResourceKind) -> String {
         let frame = Frame::new("").plain(kind.id_field(), item.id.as_str());
         let frame = match &item.state {
             ItemState::Hit => frame,
-            ItemState::Accepted(command) => frame.plain("command_id", &command.to_string()),
-            ItemState::Succeeded(command, status) => {
-                frame.plain("command_id", &command.to_string()).text("status", status)
+            ItemState::Accepted(command, control) => frame.plain("command_id", &command.to_string()).control(*control),
+            ItemState::Succeeded(command, status, control) => {
+                frame.plain("command_id", &command.to_string()).text("status", status).control(*control)
             }
-            ItemState::Failed(command, error) => frame.plain("command_id", &command.to_string()).text("error", error),
+            ItemState::Failed(command, error, control) => {
+                frame.plain("command_id", &command.to_string()).text("error", error).control(*control)
+            }
             ItemState::Refused(code, message) => frame.plain("error", code.word()).text("message", message),
         };
         text.push_str(&frame.end().replacen("\"type\":\"\",", "", 1));
@@ -180,8 +183,8 @@ mod tests {
     fn the_answers_stand_byte_for_byte_as_documented() {
         let command = head().batch;
         assert_eq!(
-            requested(&head(), 3, &items(ItemState::Accepted(command)), false),
-            r#"{"type":"batch_requested","batch_id":"0190f3c8-0000-7000-8000-000000000001","action":"cancel","kind":"job","tenant_id":"T","total":2,"accepted":1,"refused":1,"workers_online":3,"items":[{"job_id":"a","command_id":"0190f3c8-0000-7000-8000-000000000001"},{"job_id":"b","error":"not_found","message":"No \"b\""}],"more":false,"request_id":"r1"}"#
+            requested(&head(), 3, &items(ItemState::Accepted(command, Some(Control::Live))), false),
+            r#"{"type":"batch_requested","batch_id":"0190f3c8-0000-7000-8000-000000000001","action":"cancel","kind":"job","tenant_id":"T","total":2,"accepted":1,"refused":1,"workers_online":3,"items":[{"job_id":"a","command_id":"0190f3c8-0000-7000-8000-000000000001","control":"live"},{"job_id":"b","error":"not_found","message":"No \"b\""}],"more":false,"request_id":"r1"}"#
         );
         assert_eq!(
             preview(&BatchHead { request_id: None, ..head() }, 1, &items(ItemState::Hit), true),
@@ -199,10 +202,13 @@ mod tests {
     #[test]
     fn a_result_says_what_became_of_its_resource() {
         let command = head().batch;
-        let done = r#"{"type":"cancel_succeeded","job_id":"a","status":"cancelled"}"#;
-        assert_eq!(ended(command, Action::Cancel, done), ItemState::Succeeded(command, "cancelled".to_owned()));
+        let done = r#"{"type":"cancel_succeeded","job_id":"a","status":"cancelled","control":"row"}"#;
+        assert_eq!(
+            ended(command, Action::Cancel, done),
+            ItemState::Succeeded(command, "cancelled".to_owned(), Some(Control::Row))
+        );
         let failed = r#"{"type":"cancel_failed","job_id":"a","error":"Gone"}"#;
-        assert_eq!(ended(command, Action::Cancel, failed), ItemState::Failed(command, "Gone".to_owned()));
+        assert_eq!(ended(command, Action::Cancel, failed), ItemState::Failed(command, "Gone".to_owned(), None));
         assert!(!succeeded(Action::Pause, done));
     }
 }

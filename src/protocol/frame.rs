@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-use crate::domain::Resource;
 use crate::domain::text::{LONG_TEXT, excerpt};
+use crate::domain::{Control, Resource};
 
 /// Room for most messages, so that they are not moved while they grow.
 const ROOM: usize = 256;
@@ -86,6 +86,14 @@ impl Frame {
         self.name(name);
         self.0.push_str(&value);
         self
+    }
+
+    /// `"control":"live"` or `"row"`, of a job.
+    pub fn control(self, control: Option<Control>) -> Self {
+        match control {
+            Some(control) => self.plain("control", control.word()),
+            None => self,
+        }
     }
 
     /// `"request_id":"…"` where the client gave one.

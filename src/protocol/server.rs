@@ -2,7 +2,7 @@
 
 use super::error::ErrorCode;
 use super::frame::Frame;
-use crate::domain::{Action, Campaign, CommandId, Job, JobStatus, Progress, Resource, ResourceKind};
+use crate::domain::{Action, Campaign, CommandId, Control, Job, JobStatus, Progress, Resource, ResourceKind};
 
 /// Why a command ended that no worker took up in time.
 pub const EXPIRED: &str = "Command expired before a worker could run it";
@@ -60,18 +60,20 @@ fn strip_braces(object: &str) -> &str {
     object.strip_prefix('{').and_then(|o| o.strip_suffix('}')).unwrap_or_default()
 }
 
-/// The command was accepted: recorded in Redis, on its way to a worker.
+/// The command was accepted: recorded in Redis, on its way to a worker. `control`: of a job, what the command reaches.
 pub fn requested(
     action: Action,
     resource: &Resource,
     command: CommandId,
     workers_online: i64,
+    control: Option<Control>,
     request_id: Option<&str>,
 ) -> String {
     Frame::of(&[action.word(), "_requested"])
         .resource(resource)
         .plain("command_id", &command.to_string())
         .number("workers_online", workers_online)
+        .control(control)
         .request(request_id)
         .end()
 }
@@ -108,18 +110,20 @@ pub fn time(unix_ms: i64) -> String {
     jiff::Timestamp::from_millisecond(unix_ms).unwrap_or_default().to_string()
 }
 
-/// The command was applied.
+/// The command was applied; `control`: of a job, to its work or to its row alone.
 pub fn succeeded(
     action: Action,
     resource: &Resource,
     command: CommandId,
     status: &str,
+    control: Option<Control>,
     request_id: Option<&str>,
 ) -> String {
     Frame::of(&[action.word(), "_succeeded"])
         .resource(resource)
         .plain("command_id", &command.to_string())
         .plain("status", status)
+        .control(control)
         .request(request_id)
         .end()
 }
@@ -130,12 +134,14 @@ pub fn failed(
     resource: &Resource,
     command: CommandId,
     error: &str,
+    control: Option<Control>,
     request_id: Option<&str>,
 ) -> String {
     Frame::of(&[action.word(), "_failed"])
         .resource(resource)
         .plain("command_id", &command.to_string())
         .text("error", error)
+        .control(control)
         .request(request_id)
         .end()
 }
@@ -257,16 +263,16 @@ mod tests {
     fn messages_stand_byte_for_byte_as_in_the_contract() {
         assert_eq!(subscribed(&job()), r#"{"type":"subscribed","channel":"T:job:ID","tenant_id":"T","job_id":"ID"}"#);
         assert_eq!(
-            requested(Action::Cancel, &job(), command(), 3, None),
-            r#"{"type":"cancel_requested","job_id":"ID","tenant_id":"T","command_id":"0190f3c8-0000-7000-8000-000000000001","workers_online":3}"#
+            requested(Action::Cancel, &job(), command(), 3, Some(Control::Live), None),
+            r#"{"type":"cancel_requested","job_id":"ID","tenant_id":"T","command_id":"0190f3c8-0000-7000-8000-000000000001","workers_online":3,"control":"live"}"#
         );
         assert_eq!(
-            succeeded(Action::Cancel, &job(), command(), "cancelled", Some("r1")),
-            r#"{"type":"cancel_succeeded","job_id":"ID","tenant_id":"T","command_id":"0190f3c8-0000-7000-8000-000000000001","status":"cancelled","request_id":"r1"}"#
+            succeeded(Action::Cancel, &job(), command(), "cancelled", Some(Control::Row), Some("r1")),
+            r#"{"type":"cancel_succeeded","job_id":"ID","tenant_id":"T","command_id":"0190f3c8-0000-7000-8000-000000000001","status":"cancelled","control":"row","request_id":"r1"}"#
         );
         assert_eq!(
-            failed(Action::Cancel, &job(), command(), "Job not found or already completed", None),
-            r#"{"type":"cancel_failed","job_id":"ID","tenant_id":"T","command_id":"0190f3c8-0000-7000-8000-000000000001","error":"Job not found or already completed"}"#
+            failed(Action::Cancel, &job(), command(), "Job not found or already completed", Some(Control::Row), None),
+            r#"{"type":"cancel_failed","job_id":"ID","tenant_id":"T","command_id":"0190f3c8-0000-7000-8000-000000000001","error":"Job not found or already completed","control":"row"}"#
         );
         assert_eq!(
             scheduled(Action::Cancel, &job(), command(), 1_000, Some("r1")),

@@ -16,7 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, mpsc, onesho
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use super::commands::{Writes, applied_before, apply_in, decide, job_rows, recorded};
+use super::commands::{Writes, applied_before, apply_in, decide, job_rows};
 use super::database::Database;
 use super::sql::{Row, Tx};
 use super::{Applied, Change, StoreError};
@@ -229,7 +229,7 @@ impl Plan {
             let alone = is_campaign || (may_be_held && row.is_none()) || !seen.insert(&change.resource);
             let answer = match known.get(&change.command) {
                 _ if alone => None,
-                Some(outcome) => Some(recorded(outcome)),
+                Some(noted) => Some(noted.applied()),
                 None => plan.add(change, row),
             };
             plan.answers.push(answer);

@@ -6,7 +6,7 @@ use super::announcements::{About, owe};
 use super::sql::{Many, Row, Tx, Value};
 use super::{Applied, Change, Run, Store, StoreError, rows};
 use crate::domain::transition::{self, Decision};
-use crate::domain::{Action, CampaignStatus, CommandId, JobStatus, Resource, ResourceKind};
+use crate::domain::{Action, CampaignStatus, CommandId, Control, JobStatus, Resource, ResourceKind};
 
 impl Store {
     /// Applies a command in one guarded transaction, once: the same command again gives the first outcome.
@@ -65,19 +65,27 @@ impl Store {
 }
 
 /// What is noted of a command; `None`: it was not applied, and may be yet.
-fn outcome_of(applied: &Applied) -> Option<&str> {
+fn outcome_of(applied: &Applied) -> Option<(&str, Option<Control>)> {
     match applied {
-        Applied::Succeeded { status, .. } => Some(status),
-        Applied::Refused => Some(REFUSED),
+        Applied::Succeeded { status, control, .. } => Some((status, *control)),
+        Applied::Refused => Some((REFUSED, None)),
         Applied::Hosted(_) | Applied::Stale => None,
     }
 }
 
-/// The inverse of [`outcome_of`], for a repeat.
-pub(super) fn recorded(outcome: &str) -> Applied {
-    match outcome {
-        REFUSED => Applied::Refused,
-        status => Applied::Succeeded { status: status.to_owned(), changed: false },
+/// What is noted of a command that was applied before.
+pub(super) struct Noted {
+    outcome: String,
+    control: Option<Control>,
+}
+
+impl Noted {
+    /// The inverse of [`outcome_of`], for a repeat.
+    pub fn applied(&self) -> Applied {
+        match self.outcome.as_str() {
+            REFUSED => Applied::Refused,
+            status => Applied::Succeeded { status: status.to_owned(), changed: false, control: self.control },
+        }
     }
 }
 
@@ -87,14 +95,18 @@ const REFUSED: &str = "refused";
 pub(super) async fn applied_before(
     tx: &mut Tx,
     commands: &[CommandId],
-) -> Result<HashMap<CommandId, String>, StoreError> {
+) -> Result<HashMap<CommandId, Noted>, StoreError> {
     let values: Vec<Value> = commands.iter().map(|command| command.to_string().into()).collect();
     let places: Vec<_> = (1..=values.len()).map(|n| tx.place(n)).collect();
-    let text = format!("SELECT command_id, outcome FROM applied_commands WHERE command_id IN ({})", places.join(", "));
+    let text = format!(
+        "SELECT command_id, outcome, control FROM applied_commands WHERE command_id IN ({})",
+        places.join(", ")
+    );
     let mut known = HashMap::new();
     for row in tx.rows(&text, &values).await? {
         if let Ok(command) = row.needed("command_id")?.parse() {
-            known.insert(command, row.needed("outcome")?);
+            let control = row.text("control")?.and_then(|word| Control::from_word(&word));
+            known.insert(command, Noted { outcome: row.needed("outcome")?, control });
         }
     }
     Ok(known)
@@ -104,8 +116,8 @@ pub(super) async fn applied_before(
 pub(super) async fn apply_in(tx: &mut Tx, change: &Change) -> Result<Applied, StoreError> {
     // The row first: while it is held nobody else can be applying the same command, so the look after it is sure.
     let row = row_of(tx, &change.resource).await?;
-    if let Some(outcome) = applied_before(tx, &[change.command]).await?.get(&change.command) {
-        return Ok(recorded(outcome));
+    if let Some(noted) = applied_before(tx, &[change.command]).await?.get(&change.command) {
+        return Ok(noted.applied());
     }
     let mut writes = Writes::default();
     let applied = match (change.resource.kind, row) {
@@ -198,7 +210,10 @@ pub(super) fn decide(change: &Change, row: Option<&Row>) -> Result<(Applied, Wri
         return Ok((Applied::Hosted(host.clone()), Write::Nothing));
     }
     let seen = row.needed("seen")?;
-    let succeeded = |status: JobStatus, changed| Applied::Succeeded { status: status.word().to_owned(), changed };
+    // A host's own command gets this far, and any command on a job without one.
+    let control = Control::of(ResourceKind::Job, host.is_some());
+    let succeeded =
+        |status: JobStatus, changed| Applied::Succeeded { status: status.word().to_owned(), changed, control };
     Ok(match transition::job(status, change.action, before_pause(row, host.is_some())?) {
         Decision::Refuse => (Applied::Refused, Write::Fence(seen)),
         Decision::Unchanged => (succeeded(status, false), Write::Fence(seen)),
@@ -230,7 +245,9 @@ impl Writes {
 
     /// What a command did, if that is for good.
     pub fn note(&mut self, command: CommandId, applied: &Applied) {
-        self.notes.extend(outcome_of(applied).map(|outcome| vec![command.to_string().into(), outcome.into()]));
+        self.notes.extend(outcome_of(applied).map(|(outcome, control)| {
+            vec![command.to_string().into(), outcome.into(), control.map(|control| control.word().to_owned()).into()]
+        }));
     }
 
     pub fn is_empty(&self) -> bool {
@@ -264,8 +281,8 @@ impl Writes {
             rows: &self.moves,
         };
         let note = Many {
-            before: "INSERT INTO applied_commands (command_id, outcome) VALUES ",
-            row: "(?, ?)",
+            before: "INSERT INTO applied_commands (command_id, outcome, control) VALUES ",
+            row: "(?, ?, ?)",
             after: " ON CONFLICT (command_id) DO NOTHING",
             rows: &self.notes,
         };
@@ -326,7 +343,7 @@ async fn apply_to_campaign(tx: &mut Tx, change: &Change, row: &Row) -> Result<Ap
         Decision::Unchanged if (row.int("is_active")? == Some(1)) != (change.action == Action::Resume) => status,
         Decision::Unchanged => {
             raise_fence(tx, change).await?;
-            return Ok(Applied::Succeeded { status: status.word().to_owned(), changed: false });
+            return Ok(Applied::Succeeded { status: status.word().to_owned(), changed: false, control: None });
         }
     };
     let active = if to == CampaignStatus::Active { "TRUE" } else { "FALSE" };
@@ -344,7 +361,7 @@ async fn apply_to_campaign(tx: &mut Tx, change: &Change, row: &Row) -> Result<Ap
         owe(tx, &change.resource, About::Jobs, 0).await?;
         cancel_jobs(tx, &change.resource, change.user.as_str()).await?;
     }
-    Ok(Applied::Succeeded { status: to.word().to_owned(), changed: true })
+    Ok(Applied::Succeeded { status: to.word().to_owned(), changed: true, control: None })
 }
 
 /// Rows of one statement of [`cancel_jobs`] on SQLite.

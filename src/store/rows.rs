@@ -7,7 +7,9 @@ use std::sync::LazyLock;
 use super::StoreError;
 use super::sql::Row;
 use crate::domain::text::{LONG_TEXT, SHORT_TEXT, excerpt, half_of};
-use crate::domain::{Campaign, CampaignStatus, Job, JobCounts, JobStatus, Progress, Resource, ResourceId, TenantId};
+use crate::domain::{
+    Campaign, CampaignStatus, Control, Job, JobCounts, JobStatus, Progress, Resource, ResourceId, TenantId,
+};
 
 /// The columns of a job but its parameters and its result, which may have megabytes each: for lists, and for whoever only
 /// wants to know how a job stands. In types that both databases give alike; texts of any length cut down by the database.
@@ -113,6 +115,7 @@ pub(super) fn job(row: &Row) -> Result<Job, StoreError> {
         updated_at: time(row.text("updated_at")?),
         is_queued: row.text("origin")?.as_deref() == Some("queued"),
         waiting_for: None,
+        control: if row.text("host")?.is_some() { Control::Live } else { Control::Row },
         id: id.parse().map_err(|_| odd("an id that is none", &id))?,
     })
 }

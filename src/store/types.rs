@@ -1,8 +1,8 @@
 //! What goes into SQL and comes out of it, beyond the domain's own rows.
 
 use crate::domain::{
-    Action, AuditEntry, AuditEvent, ChainLink, CommandId, FailedItem, Job, JobStatus, Progress, Resource, ResourceId,
-    ResourceKind, TenantId, UserId, WorkerId,
+    Action, AuditEntry, AuditEvent, ChainLink, CommandId, Control, FailedItem, Job, JobStatus, Progress, Resource,
+    ResourceId, ResourceKind, TenantId, UserId, WorkerId,
 };
 
 /// A job to be made.
@@ -224,6 +224,8 @@ pub enum Applied {
         status: String,
         /// Whether this changed it (a repeat of the same command says what the first time said).
         changed: bool,
+        /// Of a job: what was reached when it was applied. `None` also where a version noted it that did not know.
+        control: Option<Control>,
     },
     /// No such row in the tenant, or it has ended.
     Refused,

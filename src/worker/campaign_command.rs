@@ -49,7 +49,7 @@ impl Core {
                 self.news.mark(claim.resource.clone());
             }
         }
-        Verdict::succeeded(status, None)
+        Verdict::succeeded(status, None, None)
     }
 
     async fn tell_campaign(&self, claim: &Claim, desired: Desired<'_>) {

@@ -13,7 +13,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit};
 use super::core::{Core, backoff, insist};
 use super::hosts::{Gone, Hosted};
 use crate::broker::scripts::claim::{Claim, Completed, End};
-use crate::domain::{Action, JobStatus, ResourceKind};
+use crate::domain::{Action, Control, JobStatus, ResourceKind};
 use crate::protocol::server;
 use crate::store::{Applied, Change, Run, StoreError};
 use crate::telemetry::metrics;
@@ -36,6 +36,8 @@ pub(crate) enum Verdict {
         shown: Option<JobStatus>,
         /// What ended with it.
         ended: Option<Arc<Hosted>>,
+        /// Of a job: what was reached when it was applied.
+        control: Option<Control>,
     },
     /// It is refused or given up, in words.
     Failed(String),
@@ -51,8 +53,8 @@ pub(crate) enum Verdict {
 
 impl Verdict {
     /// Applied, and nothing ended with it.
-    pub(crate) fn succeeded(status: String, shown: Option<JobStatus>) -> Self {
-        Self::Succeeded { status, shown, ended: None }
+    pub(crate) fn succeeded(status: String, shown: Option<JobStatus>, control: Option<Control>) -> Self {
+        Self::Succeeded { status, shown, ended: None, control }
     }
 
     /// There is nothing (left) to command.
@@ -123,10 +125,12 @@ impl Core {
 
     async fn conclude(self: &Arc<Self>, claim: &Claim, claimed: Instant, verdict: Verdict) -> bool {
         let (action, resource, request) = (claim.action, &claim.resource, claim.request_id.as_deref());
-        let failed = |words: &str| server::failed(action, resource, claim.command, words, request);
+        // Of a command that was not applied: whether it would have reached the work.
+        let here = Control::of(resource.kind, self.hosts.get(resource).is_some());
+        let failed = |words: &str| server::failed(action, resource, claim.command, words, here, request);
         let (end, words, message, shown, ended) = match verdict {
-            Verdict::Succeeded { status, shown, ended } => {
-                let message = server::succeeded(action, resource, claim.command, &status, request);
+            Verdict::Succeeded { status, shown, ended, control } => {
+                let message = server::succeeded(action, resource, claim.command, &status, control.or(here), request);
                 (End::Succeeded, status, message, shown, ended)
             }
             Verdict::Failed(words) => (End::Failed, words.clone(), failed(&words), None, None),

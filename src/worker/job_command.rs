@@ -11,7 +11,7 @@ use super::execute::{Room, Verdict};
 use super::hosted::Reached;
 use super::hosts::{Hosted, Phase};
 use crate::broker::scripts::claim::Claim;
-use crate::domain::{Action, JobStatus, ResourceKind};
+use crate::domain::{Action, Control, JobStatus, ResourceKind};
 use crate::store::{Applied, Released, Run, StoreError};
 
 /// Until the job's own host, which is alive, takes its command.
@@ -81,10 +81,10 @@ impl Core {
         }
         hosted.flush().await;
         match self.apply(claim, Some(hosted.run())).await {
-            Ok(Applied::Succeeded { status, .. }) => {
+            Ok(Applied::Succeeded { status, control, .. }) => {
                 hosted.status.send_replace(JobStatus::Paused);
                 self.dispatch.notify_one(); // Its slot is free.
-                Some(Verdict::succeeded(status, Some(JobStatus::Paused)))
+                Some(Verdict::succeeded(status, Some(JobStatus::Paused), control))
             }
             Err(error) => {
                 let verdict = self.after_error(claim, &error);
@@ -109,10 +109,10 @@ impl Core {
     async fn resume(self: &Arc<Self>, claim: &Claim, hosted: &Arc<Hosted>) -> Option<Verdict> {
         // SQL first: only what SQL calls running may complete.
         match self.apply(claim, Some(hosted.run())).await {
-            Ok(Applied::Succeeded { status, .. }) => {
+            Ok(Applied::Succeeded { status, control, .. }) => {
                 hosted.status.send_replace(JobStatus::Running);
                 hosted.work.resume().await;
-                Some(Verdict::succeeded(status, Some(JobStatus::Running)))
+                Some(Verdict::succeeded(status, Some(JobStatus::Running), control))
             }
             Err(error) => Some(self.after_error(claim, &error)),
             Ok(other) => Some(self.not_ours(hosted, other)),
@@ -152,9 +152,10 @@ impl Core {
             Err(StoreError::Unavailable("what the work said last could not be written".to_owned()))
         };
         match applied {
-            Ok(Applied::Succeeded { status, .. }) => {
+            Ok(Applied::Succeeded { status, control, .. }) => {
                 hosted.status.send_replace(JobStatus::Cancelled);
-                Some(Verdict::Succeeded { status, shown: Some(JobStatus::Cancelled), ended: Some(hosted.clone()) })
+                let (shown, ended) = (Some(JobStatus::Cancelled), Some(hosted.clone()));
+                Some(Verdict::Succeeded { status, shown, ended, control })
             }
             Err(error) => {
                 let verdict = self.after_error(claim, &error);
@@ -202,8 +203,8 @@ impl Core {
     async fn unhosted(self: &Arc<Self>, claim: &Claim, poke: &Notify, room: &mut Room) -> Verdict {
         loop {
             match self.apply(claim, None).await {
-                Ok(Applied::Succeeded { status, changed }) => {
-                    return self.applied_unhosted(claim, status, changed).await;
+                Ok(Applied::Succeeded { status, changed, control }) => {
+                    return self.applied_unhosted(claim, status, changed, control).await;
                 }
                 Ok(Applied::Refused) => return Verdict::refused(ResourceKind::Job),
                 Ok(Applied::Stale) => return Verdict::Void,
@@ -216,7 +217,13 @@ impl Core {
         }
     }
 
-    async fn applied_unhosted(&self, claim: &Claim, status: String, changed: bool) -> Verdict {
+    async fn applied_unhosted(
+        &self,
+        claim: &Claim,
+        status: String,
+        changed: bool,
+        control: Option<Control>,
+    ) -> Verdict {
         // At a second try the first may have broken off between the row and the message.
         let shown = JobStatus::from_word(&status).filter(|_| changed || claim.attempt > 1);
         if shown == Some(JobStatus::Pending) && claim.action == Action::Resume {
@@ -227,7 +234,7 @@ impl Core {
         {
             self.job_moved(&job);
         }
-        Verdict::succeeded(status, shown)
+        Verdict::succeeded(status, shown, control)
     }
 
     /// The row says that a worker runs the job. `Ok`: it does not any more.

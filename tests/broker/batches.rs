@@ -9,7 +9,7 @@ use wheelhouse::broker::scripts::claim::{Claimed, End};
 use wheelhouse::broker::scripts::permissions::PermissionSet;
 use wheelhouse::broker::scripts::submit::{Grant, SubmitLimits, Submitted};
 use wheelhouse::broker::{Broker, Event, Subscriber};
-use wheelhouse::domain::{Action, CommandId};
+use wheelhouse::domain::{Action, CommandId, Control};
 
 fn names(count: usize) -> Vec<String> {
     (0..count).map(|n| format!("j{n}")).collect()
@@ -41,7 +41,7 @@ async fn a_batch_is_a_command_for_each_resource_and_costs_one_of_the_budget_for_
     let redis = RedisServer::start();
     let broker = connect(&redis).await;
     let asked = many(250, Action::Pause, None);
-    assert_eq!(done(&broker, &asked).await, vec![ItemSubmitted::Accepted; 250]);
+    assert_eq!(done(&broker, &asked).await, vec![ItemSubmitted::Accepted { control: Some(Control::Row) }; 250]);
     assert_eq!(budget_used(&redis, &broker, &asked), ":3");
     for id in &asked.ids {
         let held = claim(&broker, id.as_str(), "w1").await;
@@ -61,7 +61,7 @@ async fn a_batch_asked_for_again_does_nothing_twice_and_tells_what_became_of_it(
     broker.complete(&held, &worker("w1"), End::Succeeded, &message, None).await.expect("complete");
     let again = done(&broker, &asked).await;
     for (n, item) in again.iter().enumerate() {
-        let ItemSubmitted::Repeated { result } = item else { panic!("{item:?}") };
+        let ItemSubmitted::Repeated { result, .. } = item else { panic!("{item:?}") };
         assert_eq!(result.as_ref().map(|(text, _)| text), (n == 7).then_some(&message));
     }
     // Another gateway, which does not know the id of the first time.
@@ -119,7 +119,7 @@ async fn what_finds_no_room_in_the_backlog_says_so_and_the_rest_is_accepted() {
     let limits = SubmitLimits { backlog_per_tenant: 5, ..LIMITS };
     let submitted = broker.submit_batch(&many(8, Action::Pause, None), limits).await.expect("submit");
     let BatchSubmitted::Done { items, .. } = submitted else { panic!("{submitted:?}") };
-    let accepted = items.iter().filter(|item| **item == ItemSubmitted::Accepted).count();
+    let accepted = items.iter().filter(|item| matches!(item, ItemSubmitted::Accepted { .. })).count();
     assert_eq!((accepted, items.iter().filter(|item| **item == ItemSubmitted::QueueFull).count()), (5, 3));
 }
 

@@ -12,7 +12,7 @@ use wheelhouse::broker::scripts::connections::{ConnectionLease, Opened};
 use wheelhouse::broker::scripts::permissions::PermissionSet;
 use wheelhouse::broker::scripts::runs::RunState;
 use wheelhouse::broker::scripts::submit::Submitted;
-use wheelhouse::domain::{Action, CommandId, Permission, Resource, ResourceKind};
+use wheelhouse::domain::{Action, CommandId, Control, Permission, Resource, ResourceKind};
 
 const HOUR: i64 = 3_600;
 const DAY: i64 = 24 * HOUR;
@@ -67,7 +67,7 @@ async fn a_worker_that_died_before_the_clock_went_back_is_dead_and_its_job_is_an
         broker.heartbeat(one, None, lasts).await.expect("heartbeat");
     }
     assert_eq!(broker.renew_run(&job("j1"), &dead, 1).await.expect("run"), RunState::Held { waiting: 0 });
-    let Ok(Submitted::Accepted { workers_online }) = broker.submit(&submission("j1", Action::Cancel), LIMITS).await
+    let Ok(Submitted::Accepted { workers_online, .. }) = broker.submit(&submission("j1", Action::Cancel), LIMITS).await
     else {
         panic!("not accepted")
     };
@@ -93,7 +93,7 @@ async fn a_host_whose_heartbeat_lies_ahead_and_that_nobody_renews_keeps_no_comma
     broker.renew_run(&job("j1"), &worker("dead"), 1).await.expect("run");
     clock.set(0);
     let outcome = broker.submit(&submission("j1", Action::Cancel), LIMITS).await.expect("submit");
-    assert_eq!(outcome, Submitted::Accepted { workers_online: 0 });
+    assert_eq!(outcome, Submitted::Accepted { workers_online: 0, control: Some(Control::Row) });
     claim(&broker, "j1", "w2").await;
 }
 

@@ -10,6 +10,7 @@ use wheelhouse::broker::scripts::submit::Submitted;
 use wheelhouse::broker::{Broker, BrokerError, Event, Subscriber};
 use wheelhouse::config;
 use wheelhouse::domain::Action;
+use wheelhouse::domain::Control;
 
 #[tokio::test]
 async fn a_command_whose_answer_was_lost_is_accepted_once_and_its_sender_learns_of_it() {
@@ -47,18 +48,22 @@ async fn after_a_restart_with_its_file_redis_still_knows_what_it_accepted() {
     let broker = connect(&redis).await;
     broker.heartbeat(&worker("w1"), None, Duration::from_secs(60)).await.expect("heartbeat");
     let asked = submission("j1", Action::Pause);
-    assert_eq!(broker.submit(&asked, LIMITS).await.expect("submit"), Submitted::Accepted { workers_online: 1 });
+    assert_eq!(
+        broker.submit(&asked, LIMITS).await.expect("submit"),
+        Submitted::Accepted { workers_online: 1, control: Some(Control::Row) }
+    );
     broker.leave(&worker("w1"), None).await.expect("leave");
     // Waits until it is in the file, as a crash of the machine would ask for; a crash of the process does not.
     assert_eq!(redis.inline("CONFIG SET appendfsync always"), "+OK");
     redis.restart();
     back_up(&broker).await;
-    let repeated = |result| Submitted::Repeated { command: asked.command, workers_online: 1, result };
+    let repeated =
+        |result| Submitted::Repeated { command: asked.command, workers_online: 1, control: Some(Control::Row), result };
     assert_eq!(broker.submit(&asked, LIMITS).await.expect("submit"), repeated(None));
     let held = claim(&broker, "j1", "w1").await;
     let message = success(&held, "paused");
     broker.complete(&held, &worker("w1"), End::Succeeded, &message, None).await.expect("complete");
-    let Ok(Submitted::Repeated { command, workers_online: 1, result: Some((said, _)) }) =
+    let Ok(Submitted::Repeated { command, workers_online: 1, result: Some((said, _)), .. }) =
         broker.submit(&asked, LIMITS).await
     else {
         panic!("the ack's number of workers or the result is forgotten")

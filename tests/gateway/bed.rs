@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use wheelhouse::broker::scripts::claim::{Claim, Claimed, Completed, End};
 use wheelhouse::broker::scripts::updates::Update;
-use wheelhouse::domain::{Resource, WorkerId};
+use wheelhouse::domain::{Control, Resource, WorkerId};
 use wheelhouse::gateway::{GatewayError, Tuning, serve_tuned};
 use wheelhouse::protocol::server;
 use wheelhouse::store::{NewCampaign, NewJob};
@@ -179,7 +179,14 @@ impl Bed {
             _ => "running",
         };
         let request = claim.request_id.as_deref();
-        let message = server::succeeded(claim.action, &claim.resource, claim.command, status, request);
+        let message = server::succeeded(
+            claim.action,
+            &claim.resource,
+            claim.command,
+            status,
+            Control::of(claim.resource.kind, false),
+            request,
+        );
         let done = self.broker.complete(claim, &worker(), End::Succeeded, &message, None).await.expect("complete");
         assert!(matches!(done, Completed::Done { .. }));
         message

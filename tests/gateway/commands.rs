@@ -17,7 +17,7 @@ async fn an_accepted_command_is_acked_as_the_contract_says_and_then_answered() {
     let (text, ack) = socket.next_text().await;
     let command = ack["command_id"].as_str().expect("id").to_owned();
     let expected = format!(
-        r#"{{"type":"pause_requested","job_id":"j1","tenant_id":"acme","command_id":"{command}","workers_online":1,"request_id":"r1"}}"#
+        r#"{{"type":"pause_requested","job_id":"j1","tenant_id":"acme","command_id":"{command}","workers_online":1,"control":"row","request_id":"r1"}}"#
     );
     assert_eq!(text, expected);
     let claim = bed.claim(&job("j1")).await;
@@ -29,7 +29,7 @@ async fn an_accepted_command_is_acked_as_the_contract_says_and_then_answered() {
     let (text, ack) = socket.next_text().await;
     let command = ack["command_id"].as_str().expect("id");
     let expected = format!(
-        r#"{{"type":"cancel_requested","job_id":"j1","tenant_id":"acme","command_id":"{command}","workers_online":1}}"#
+        r#"{{"type":"cancel_requested","job_id":"j1","tenant_id":"acme","command_id":"{command}","workers_online":1,"control":"row"}}"#
     );
     assert_eq!(text, expected);
 

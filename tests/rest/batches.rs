@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use wheelhouse::broker::Broker;
 use wheelhouse::broker::scripts::claim::{Claimed, End};
-use wheelhouse::domain::{Resource, WorkerId};
+use wheelhouse::domain::{Control, Resource, WorkerId};
 use wheelhouse::protocol::server;
 
 use crate::support::api::Api;
@@ -26,8 +26,13 @@ async fn carry_out(broker: &Broker, id: &str, well: bool) {
     loop {
         if let Claimed::Command(claim) = broker.claim(&job, &worker, Duration::from_secs(5)).await.expect("claim") {
             let (end, message) = match well {
-                true => (End::Succeeded, server::succeeded(claim.action, &job, claim.command, "paused", None)),
-                false => (End::Failed, server::failed(claim.action, &job, claim.command, "Gone", None)),
+                true => (
+                    End::Succeeded,
+                    server::succeeded(claim.action, &job, claim.command, "paused", Some(Control::Row), None),
+                ),
+                false => {
+                    (End::Failed, server::failed(claim.action, &job, claim.command, "Gone", Some(Control::Row), None))
+                }
             };
             broker.complete(&claim, &worker, end, &message, None).await.expect("complete");
             return;
@@ -53,7 +58,7 @@ async fn a_batch_is_acknowledged_and_waiting_gives_every_result() {
     assert_eq!(
         reply.text,
         format!(
-            r#"{{"type":"batch_completed","batch_id":{},"tenant_id":"acme","action":"pause","total":3,"succeeded":1,"failed":1,"refused":1,"items":[{{"job_id":"j0","command_id":"{}","status":"paused"}},{{"job_id":"none","error":"not_found","message":"There is no job none in your tenant"}},{{"job_id":"j1","command_id":"{}","error":"Gone"}}],"more":false,"request_id":"r1"}}"#,
+            r#"{{"type":"batch_completed","batch_id":{},"tenant_id":"acme","action":"pause","total":3,"succeeded":1,"failed":1,"refused":1,"items":[{{"job_id":"j0","command_id":"{}","status":"paused","control":"row"}},{{"job_id":"none","error":"not_found","message":"There is no job none in your tenant"}},{{"job_id":"j1","command_id":"{}","error":"Gone","control":"row"}}],"more":false,"request_id":"r1"}}"#,
             ack["batch_id"],
             command(0),
             command(2)

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use wheelhouse::broker::Broker;
 use wheelhouse::broker::scripts::claim::{Claimed, End};
-use wheelhouse::domain::{Resource, WorkerId};
+use wheelhouse::domain::{Control, Resource, WorkerId};
 use wheelhouse::protocol::server;
 
 use crate::support::api::{Api, until};
@@ -19,8 +19,14 @@ async fn carry_out(broker: &Broker, resource: &Resource) {
     loop {
         if let Claimed::Command(claim) = broker.claim(resource, &worker(), Duration::from_secs(5)).await.expect("claim")
         {
-            let message =
-                server::succeeded(claim.action, resource, claim.command, "cancelled", claim.request_id.as_deref());
+            let message = server::succeeded(
+                claim.action,
+                resource,
+                claim.command,
+                "cancelled",
+                Some(Control::Row),
+                claim.request_id.as_deref(),
+            );
             broker.complete(&claim, &worker(), End::Succeeded, &message, None).await.expect("complete");
             return;
         }
@@ -45,7 +51,7 @@ async fn a_command_is_acknowledged_and_its_result_is_found_under_its_id() {
     assert_eq!(
         reply.text,
         format!(
-            r#"{{"type":"cancel_requested","job_id":"j1","tenant_id":"acme","command_id":"{id}","workers_online":1,"request_id":"r1"}}"#
+            r#"{{"type":"cancel_requested","job_id":"j1","tenant_id":"acme","command_id":"{id}","workers_online":1,"control":"row","request_id":"r1"}}"#
         )
     );
     let place = reply.header("location").to_owned();
@@ -59,7 +65,7 @@ async fn a_command_is_acknowledged_and_its_result_is_found_under_its_id() {
     api.get(&ann, &unknown).await.error(404, "not_found");
     carry_out(&api.broker, &job).await;
     let result = format!(
-        r#"{{"type":"cancel_succeeded","job_id":"j1","tenant_id":"acme","command_id":"{id}","status":"cancelled","request_id":"r1"}}"#
+        r#"{{"type":"cancel_succeeded","job_id":"j1","tenant_id":"acme","command_id":"{id}","status":"cancelled","control":"row","request_id":"r1"}}"#
     );
     assert_eq!(api.get(&ann, &place).await.text, result);
     // The same request again is the same command, and with `wait` its result at once.

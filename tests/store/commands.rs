@@ -3,6 +3,7 @@
 use sqlx::Executor;
 
 use super::*;
+use wheelhouse::domain::Control;
 
 pub async fn every_command_moves_a_row_as_the_table_says(db: Db) {
     let mut fence = 0;
@@ -19,11 +20,21 @@ pub async fn every_command_moves_a_row_as_the_table_says(db: Db) {
             use wheelhouse::domain::transition::Decision;
             match expected {
                 Decision::Move(to) => {
-                    assert_eq!(applied, Applied::Succeeded { status: to.word().to_owned(), changed: true });
+                    assert_eq!(
+                        applied,
+                        Applied::Succeeded { status: to.word().to_owned(), changed: true, control: Some(Control::Row) }
+                    );
                     assert_eq!(now, to);
                 }
                 Decision::Unchanged => {
-                    assert_eq!(applied, Applied::Succeeded { status: status.word().to_owned(), changed: false });
+                    assert_eq!(
+                        applied,
+                        Applied::Succeeded {
+                            status: status.word().to_owned(),
+                            changed: false,
+                            control: Some(Control::Row)
+                        }
+                    );
                     assert_eq!(now, status);
                 }
                 Decision::Refuse => {
@@ -47,10 +58,10 @@ pub async fn the_same_command_again_gives_the_first_outcome_and_an_older_fence_c
     db.sql("INSERT INTO jobs (id, tenant_id, status) VALUES ('j', 'acme', 'running')").await.expect("insert");
     let pause = change(job("j"), Action::Pause, 10);
     let first = db.store.apply(&pause).await.expect("apply");
-    assert_eq!(first, Applied::Succeeded { status: "paused".into(), changed: true });
+    assert_eq!(first, Applied::Succeeded { status: "paused".into(), changed: true, control: Some(Control::Row) });
     db.store.apply(&change(job("j"), Action::Resume, 11)).await.expect("apply");
     let again = db.store.apply(&pause).await.expect("apply");
-    assert_eq!(again, Applied::Succeeded { status: "paused".into(), changed: false });
+    assert_eq!(again, Applied::Succeeded { status: "paused".into(), changed: false, control: Some(Control::Row) });
     assert_eq!(db.store.apply(&change(job("j"), Action::Cancel, 9)).await.expect("apply"), Applied::Stale);
     assert_eq!(db.store.job(&job("j")).await.expect("read").expect("row").status, JobStatus::Running);
 }
@@ -102,7 +113,7 @@ pub async fn the_same_command_twice_at_once_has_one_outcome(db: Db) {
         let mut changed: Vec<bool> = [a, b]
             .into_iter()
             .map(|applied| match applied.expect("apply") {
-                Applied::Succeeded { status, changed } if status == "paused" => changed,
+                Applied::Succeeded { status, changed, .. } if status == "paused" => changed,
                 other => panic!("{other:?}"),
             })
             .collect();
@@ -150,7 +161,10 @@ pub async fn many_commands_at_once_each_succeed_or_fail_alone(db: Db) {
             assert!(matches!(answer, Err(StoreError::Refused(_))), "{n}: {answer:?}");
             assert_eq!(now, JobStatus::Running, "{n}: nothing of a failed command may stay");
         } else {
-            assert_eq!(answer.expect("apply"), Applied::Succeeded { status: "paused".into(), changed: true });
+            assert_eq!(
+                answer.expect("apply"),
+                Applied::Succeeded { status: "paused".into(), changed: true, control: Some(Control::Row) }
+            );
             assert_eq!(now, JobStatus::Paused, "{n}");
         }
     }
@@ -251,7 +265,10 @@ pub async fn a_resumed_job_without_a_host_waits_for_one(db: Db) {
         }
         assert_eq!(status(&db, "j").await, JobStatus::Paused);
         let resumed = db.store.apply(&change(job("j"), Action::Resume, fence + 1)).await.expect("apply");
-        assert_eq!(resumed, Applied::Succeeded { status: "pending".into(), changed: true });
+        assert_eq!(
+            resumed,
+            Applied::Succeeded { status: "pending".into(), changed: true, control: Some(Control::Row) }
+        );
     }
     let last = claim(&db, "w").await.expect("claimed");
     let cancel = Change { run: Some(last.run.clone()), ..change(job("j"), Action::Cancel, 30) };
@@ -280,12 +297,18 @@ async fn a_row_that_another_program_holds_keeps_no_other_command_waiting() {
     // The held one waits at the database until it is let go, or until the database has waited long enough.
     let (first, ()) = tokio::join!(first, async {
         for answer in others.await {
-            assert_eq!(answer.expect("apply"), Applied::Succeeded { status: "paused".into(), changed: true });
+            assert_eq!(
+                answer.expect("apply"),
+                Applied::Succeeded { status: "paused".into(), changed: true, control: Some(Control::Row) }
+            );
         }
         holder.execute("ROLLBACK").await.expect("let go");
     });
     match first {
-        Ok(answer) => assert_eq!(answer, Applied::Succeeded { status: "paused".into(), changed: true }),
+        Ok(answer) => assert_eq!(
+            answer,
+            Applied::Succeeded { status: "paused".into(), changed: true, control: Some(Control::Row) }
+        ),
         Err(error) => assert!(error.is_transient(), "{error}"),
     }
 }
@@ -318,7 +341,7 @@ async fn many_rows_that_another_program_holds_leave_connections_to_everyone_else
     };
     assert!((1..=2).contains(&most), "{most} of four connections waited for held rows");
     let free = free.expect("they waited").await.expect("task").expect("the row that nobody holds");
-    assert_eq!(free, Applied::Succeeded { status: "paused".into(), changed: true });
+    assert_eq!(free, Applied::Succeeded { status: "paused".into(), changed: true, control: Some(Control::Row) });
     for (applied, given_up) in answers {
         assert!(applied.expect_err("a held row").is_transient() && given_up.expect_err("a held row").is_transient());
     }

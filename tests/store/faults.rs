@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
+use wheelhouse::domain::Control;
 
 /// Longer than the store takes to give up on a connection, shorter than it takes to give up on a statement.
 const SOON: Duration = Duration::from_secs(9);
@@ -91,7 +92,10 @@ async fn a_silent_database_is_given_up_on_in_time_and_its_connections_are_not_lo
     way.silent.store(false, Ordering::SeqCst);
     soon(async { while store.job(&job("j")).await.is_err() {} }).await;
     let (a, b) = tokio::join!(store.apply(&pause), store.permission_version());
-    assert_eq!(a.expect("apply"), Applied::Succeeded { status: "paused".into(), changed: true });
+    assert_eq!(
+        a.expect("apply"),
+        Applied::Succeeded { status: "paused".into(), changed: true, control: Some(Control::Row) }
+    );
     b.expect("a second connection");
 }
 
@@ -140,7 +144,7 @@ async fn a_row_that_somebody_holds_is_said_to_be_busy_and_later_changed() {
     holder.execute("ROLLBACK").await.expect("let go");
     assert_eq!(
         db.store.apply(&pause).await.expect("apply"),
-        Applied::Succeeded { status: "paused".into(), changed: true }
+        Applied::Succeeded { status: "paused".into(), changed: true, control: Some(Control::Row) }
     );
 }
 
@@ -165,7 +169,10 @@ async fn a_file_that_another_program_writes_to_is_waited_for_then_said_to_be_bus
         tokio::task::yield_now().await;
         holder.execute("ROLLBACK").await.expect("let go");
     });
-    assert_eq!(applied.expect("apply"), Applied::Succeeded { status: "paused".into(), changed: true });
+    assert_eq!(
+        applied.expect("apply"),
+        Applied::Succeeded { status: "paused".into(), changed: true, control: Some(Control::Row) }
+    );
 }
 
 #[tokio::test]

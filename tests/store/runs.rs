@@ -1,6 +1,7 @@
 //! Which job a worker gets, and what it may write about it.
 
 use super::*;
+use wheelhouse::domain::Control;
 
 pub async fn each_waiting_job_is_claimed_once_and_none_of_a_paused_campaign(db: Db) {
     let jobs = (0..12).map(|n| new_job(&format!("j{n}"), Some("c"))).collect();
@@ -97,7 +98,14 @@ pub async fn a_run_that_is_over_changes_nothing(db: Db) {
     assert!(matches!(db.store.finish(&second.run, &progress, &completed).await, Ok(Finished::Lost)), "it is paused");
     let mine = Change { run: Some(second.run.clone()), ..change(job("j"), Action::Resume, 3) };
     assert!(matches!(db.store.apply(&mine).await, Ok(Applied::Succeeded { status, .. }) if status == "running"));
+    // What was reached is noted with the command: whoever answers it later, for a worker that died, can no longer see it.
+    let reached = |applied| match applied {
+        Ok(Applied::Succeeded { control, changed: false, .. }) => control,
+        other => panic!("{other:?}"),
+    };
     let Ok(Finished::Done(row)) = db.store.finish(&second.run, &progress, &completed).await else { panic!("lost") };
+    assert_eq!(reached(db.store.apply(&Change { run: None, ..mine }).await), Some(Control::Live));
+    assert_eq!(row.control, Control::Row, "it has ended");
     assert_eq!((row.status, row.result, row.progress), (JobStatus::Completed, json!({"rows": 2}), progress));
 }
 

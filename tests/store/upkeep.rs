@@ -1,6 +1,7 @@
 //! What one worker does for all.
 
 use super::*;
+use wheelhouse::domain::Control;
 
 pub async fn a_turn_is_taken_by_one_and_comes_again(db: Db) {
     let turns = || (0..8).map(|_| db.store.take_turn(Upkeep::Campaigns, Duration::from_secs(3_600)));
@@ -50,5 +51,5 @@ pub async fn what_commands_did_long_ago_is_forgotten_in_batches(db: Db) {
     assert_eq!(db.store.forget_applied(week, now).await.expect("forget"), 0);
     assert!(db.store.give_up(&new).await.expect("read"));
     let again = db.store.apply(&new).await.expect("apply");
-    assert_eq!(again, Applied::Succeeded { status: "paused".into(), changed: false });
+    assert_eq!(again, Applied::Succeeded { status: "paused".into(), changed: false, control: Some(Control::Row) });
 }

@@ -6,7 +6,9 @@ use super::record::record;
 use super::submit::{Grant, Origin, Submission, SubmitLimits, control_message};
 use crate::broker::keys::control_channel;
 use crate::broker::{Broker, BrokerError};
-use crate::domain::{Action, CommandId, RequestId, Resource, ResourceId, ResourceKind, TenantId, UserId, When};
+use crate::domain::{
+    Action, CommandId, Control, RequestId, Resource, ResourceId, ResourceKind, TenantId, UserId, When,
+};
 
 /// Resources in one round trip, and in one unit of the budget.
 pub const PART: usize = 100;
@@ -75,9 +77,14 @@ pub enum BatchSubmitted {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ItemSubmitted {
     /// Recorded, queued, published.
-    Accepted,
+    Accepted {
+        /// What a command on this job reaches just now; `None` for a campaign.
+        control: Option<Control>,
+    },
     /// An earlier try of the same batch did that.
     Repeated {
+        /// What it reached, or would reach now where it has no result yet.
+        control: Option<Control>,
         /// Its result message, if it has one, and when (Unix ms by Redis's clock).
         result: Option<(String, i64)>,
     },
@@ -248,14 +255,18 @@ fn read(answer: &[String], count: usize) -> Result<Result<BatchSubmitted, Late>,
     let odd = || BrokerError::Refused(format!("submit_batch answered {answer:?}"));
     let number = |i: usize| answer.get(i).and_then(|n| n.parse::<i64>().ok()).ok_or_else(odd);
     Ok(Ok(match answer.first().map_or("", String::as_str) {
-        "done" if answer.len() == 3 + 3 * count => {
+        "done" if answer.len() == 3 + 4 * count => {
             let item = |n: usize| {
-                let at = 2 + 3 * n;
+                let at = 2 + 4 * n;
+                let control = Control::from_word(&answer[at + 1]);
                 Ok(match answer[at].as_str() {
-                    "accepted" => ItemSubmitted::Accepted,
+                    "accepted" => ItemSubmitted::Accepted { control },
                     "full" => ItemSubmitted::QueueFull,
-                    "repeated" if answer[at + 2].is_empty() => ItemSubmitted::Repeated { result: None },
-                    "repeated" => ItemSubmitted::Repeated { result: Some((answer[at + 2].clone(), number(at + 1)?)) },
+                    "repeated" if answer[at + 3].is_empty() => ItemSubmitted::Repeated { control, result: None },
+                    "repeated" => {
+                        let result = Some((answer[at + 3].clone(), number(at + 2)?));
+                        ItemSubmitted::Repeated { control, result }
+                    }
                     _ => return Err(odd()),
                 })
             };

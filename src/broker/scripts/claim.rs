@@ -255,7 +255,9 @@ impl Broker {
 
     /// Ends the commands of a resource that have waited longer than `ttl` and were never taken up; gives their ids.
     pub async fn expire(&self, resource: &Resource, ttl: Duration) -> Result<Vec<CommandId>, BrokerError> {
-        let keys = self.keys().of_commands(resource);
+        let names = self.keys();
+        let mut keys = names.of_commands(resource);
+        keys.extend([names.workers(names.partition(&resource.tenant)), names.tenant_workers(&resource.tenant)]);
         let args =
             [ttl.as_millis().to_string(), resource.to_string(), reply_channel(resource), server::EXPIRED.to_owned()];
         let ended: Vec<String> = self.link.script(&lua::EXPIRE, &texts(&keys), &bytes(&args)).await?;

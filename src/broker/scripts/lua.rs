@@ -51,6 +51,7 @@ const COMMAND_KEYS: &str = include_str!("../../../lua/lib/command_keys.lua");
 const READY: &str = include_str!("../../../lua/lib/ready.lua");
 const UPDATE: &str = include_str!("../../../lua/lib/update.lua");
 const RECORD: &str = include_str!("../../../lua/lib/record.lua");
+const HOSTS: &str = include_str!("../../../lua/lib/hosts.lua");
 const FINISH: &str = include_str!("../../../lua/lib/finish.lua");
 const ACCEPT: &str = include_str!("../../../lua/lib/accept.lua");
 const PERMISSION: &str = include_str!("../../../lua/lib/permission.lua");
@@ -68,12 +69,12 @@ macro_rules! scripts {
 }
 
 scripts! {
-    SUBMIT = "submit_command" with [CLOCK, COMMAND_KEYS, PERMISSION, BUDGET, READY, RECORD, FINISH, ACCEPT];
-    SUBMIT_BATCH = "submit_batch" with [CLOCK, COMMAND_KEYS, PERMISSION, BUDGET, READY, RECORD, FINISH, ACCEPT];
+    SUBMIT = "submit_command" with [CLOCK, COMMAND_KEYS, PERMISSION, BUDGET, READY, HOSTS, RECORD, FINISH, ACCEPT];
+    SUBMIT_BATCH = "submit_batch" with [CLOCK, COMMAND_KEYS, PERMISSION, BUDGET, READY, HOSTS, RECORD, FINISH, ACCEPT];
     CLAIM = "claim_command" with [CLOCK, READY, RECORD];
     RENEW_CLAIM = "renew_claim" with [CLOCK, READY];
     COMPLETE = "complete_command" with [CLOCK, COMMAND_KEYS, READY, UPDATE, FINISH];
-    EXPIRE = "expire_commands" with [CLOCK, COMMAND_KEYS, READY, RECORD, FINISH];
+    EXPIRE = "expire_commands" with [CLOCK, COMMAND_KEYS, READY, HOSTS, RECORD, FINISH];
     RETRY = "retry_command" with [CLOCK, READY];
     DUE = "due" with [CLOCK];
     DUE_SCHEDULES = "due_schedules" with [CLOCK];

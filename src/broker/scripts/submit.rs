@@ -6,7 +6,7 @@ use super::record::record;
 use crate::broker::keys::{control_channel, reply_channel};
 use crate::broker::{Broker, BrokerError, Keys};
 use crate::config;
-use crate::domain::{Action, CommandId, RequestId, Resource, UserId, When, fnv1a};
+use crate::domain::{Action, CommandId, Control, RequestId, Resource, UserId, When, fnv1a};
 use crate::protocol::control;
 
 /// A command on its way in.
@@ -83,6 +83,8 @@ pub enum Submitted {
     Accepted {
         /// Workers alive for this tenant just now.
         workers_online: i64,
+        /// What a command on this job reaches just now; `None` for a campaign.
+        control: Option<Control>,
     },
     /// The same `request_id` (or the same command id) was accepted before; nothing was done now.
     Repeated {
@@ -90,6 +92,8 @@ pub enum Submitted {
         command: CommandId,
         /// Workers alive when it was first accepted.
         workers_online: i64,
+        /// What it reached when it was first accepted, where that is known.
+        control: Option<Control>,
         /// Its result message, if it has one, and when (Unix ms by Redis's clock).
         result: Option<(String, i64)>,
     },
@@ -220,6 +224,7 @@ fn read(answer: &[String]) -> Result<Result<Submitted, Late>, BrokerError> {
     let odd = || BrokerError::Refused(format!("submit_command answered {answer:?}"));
     let number = |i: usize| answer.get(i).and_then(|n| n.parse::<i64>().ok()).ok_or_else(odd);
     let command = |i: usize| answer.get(i).and_then(|id| id.parse().ok()).ok_or_else(odd);
+    let control = |i: usize| answer.get(i).and_then(|word| Control::from_word(word));
     // When it ended, then the message; both empty where there is none.
     let result = |i: usize| -> Result<Option<(String, i64)>, BrokerError> {
         match answer.get(i + 1) {
@@ -228,8 +233,13 @@ fn read(answer: &[String]) -> Result<Result<Submitted, Late>, BrokerError> {
         }
     };
     Ok(Ok(match answer.first().map_or("", String::as_str) {
-        "accepted" => Submitted::Accepted { workers_online: number(1)? },
-        "repeated" => Submitted::Repeated { command: command(1)?, workers_online: number(2)?, result: result(3)? },
+        "accepted" => Submitted::Accepted { workers_online: number(1)?, control: control(2) },
+        "repeated" => Submitted::Repeated {
+            command: command(1)?,
+            workers_online: number(2)?,
+            control: control(3),
+            result: result(4)?,
+        },
         "scheduled" => Submitted::Scheduled { command: command(1)?, run_at: number(2)?, result: result(3)? },
         "denied" => Submitted::Denied,
         "conflict" => Submitted::Conflict,

@@ -234,6 +234,8 @@ pub(in crate::cli) struct BatchItem {
     pub(in crate::cli) message: Option<String>,
     pub(in crate::cli) error: Option<String>,
     pub(in crate::cli) status: Option<String>,
+    /// Of a job: `live` or `row`.
+    pub(in crate::cli) control: Option<String>,
 }
 
 /// A page of a list, under the list's name.

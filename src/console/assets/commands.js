@@ -134,6 +134,8 @@ export class Commands {
     const [, action, outcome] = parts;
     const request = this.pending.get(message.request_id)
       ?? item.requests.find((one) => one.command !== null && one.command === message.command_id);
+    // The newest word on it; the row has its own, from when it was read.
+    if (message.control) item.row = { ...item.row, control: message.control };
     if (outcome === "requested") {
       if (request) this.accept(request, message);
       return true;
@@ -142,9 +144,11 @@ export class Commands {
     if (message.command_id) this.shown.add(message.command_id);
     if (request) this.forget(request);
     const good = outcome === "succeeded";
-    const text = good ? words.done(action, Boolean(request)) : words.couldNot(action, message.error);
-    this.note(item, good ? "good" : request ? "bad" : "warn", text);
-    this.on.report(item, good ? "good" : "bad", text);
+    const text = good ? words.done(action, Boolean(request), message.control) : words.couldNot(action, message.error);
+    // Work may go on behind a row: nobody should take that for an end.
+    const tone = good && message.control === "row" ? "warn" : good ? "good" : "bad";
+    this.note(item, tone === "bad" && !request ? "warn" : tone, text);
+    this.on.report(item, tone, text);
     this.on.settled(item);
     return true;
   }

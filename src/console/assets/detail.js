@@ -1,7 +1,7 @@
 // What an open row shows: everything that is known, in words, and the same view for a shell.
 
 import { copyButton, el, setAttribute, setText } from "./dom.js";
-import { count, duration, moment, age } from "./words.js";
+import { FINAL, controlWords, count, duration, moment, age } from "./words.js";
 
 const json = (value) => (value === null || value === undefined ? "" : JSON.stringify(value, null, 2));
 const isEmpty = (value) => value === null || value === undefined
@@ -22,6 +22,7 @@ function ranWords(row) {
 // Label, text of the row, and whether it is fixed-width. An empty text hides the line.
 const JOB = [
   ["Type", (row) => row.job_type],
+  ["Control", (row) => (FINAL.has(row.status) ? "" : controlWords(row.control))],
   ["Current item", (row) => row.current_item],
   ["Error", (row) => row.error_message],
   ["Processed", (row) => amounts(row)],

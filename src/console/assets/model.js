@@ -87,6 +87,8 @@ export class Model {
       if (FINAL.has(was) && message.status !== was) return { news: false, ended: false };
       const next = { ...item.row };
       for (const field of LIVE) if (field in message) next[field] = message[field];
+      // A worker may have come or gone: not known until the row is read again.
+      if (next.status !== was) delete next.control;
       item.row = next;
       if (what === "status") item.desired = message.desired ?? null;
     }

@@ -136,7 +136,7 @@ export class Row {
 
     this.updateActions(name);
     const shown = this.confirming
-      ? { tone: "warn", text: "This ends it for good. It cannot be undone." }
+      ? { tone: "warn", text: ends(item) }
       : note ?? standing(item);
     setText(this.noteText, shown?.text ?? "");
     setAttribute(this.note, "data-tone", shown?.tone);
@@ -183,6 +183,13 @@ function whenWords(row) {
     default:
       return words.age(row.created_at);
   }
+}
+
+// What a cancel would do.
+function ends({ kind, row }) {
+  return kind === "job" && row.control === "row" && row.status !== "pending"
+    ? "This ends its row for good: no worker hosts this job, and its program goes on."
+    : "This ends it for good. It cannot be undone.";
 }
 
 // What is worth saying about a row while nothing else is.

@@ -66,6 +66,19 @@ export function nameOf(item) {
 
 // ---- commands ---------------------------------------------------------------------------------------
 
+// What a command on a job reaches: "live" its work, in the worker that hosts it; "row" what the database says of it.
+export function controlWords(control) {
+  if (control === "live") return "A worker hosts this job: a command stops, continues or ends the work itself";
+  if (control === "row") return "No worker hosts this job: a command changes its row only, and a program that works on it elsewhere hears nothing";
+  return "";
+}
+
+const ROW_ONLY = {
+  pause: "only its row was changed: no worker hosts this job, and a program that works on it was not stopped",
+  cancel: "only its row was changed: no worker hosts this job, and a program that works on it was not stopped",
+  resume: "only its row was changed: no worker hosts this job, and a program that works on it was told nothing",
+};
+
 export const accepted = (action, workers) =>
   workers === 0 ? "No worker is online: the command waits" : ACTIONS[action].doing;
 
@@ -77,7 +90,8 @@ export function waiting(action, seconds, workers, status) {
   return `${ACTIONS[action].doing.slice(0, -1)}: the work has not stopped yet (${seconds} s)`;
 }
 
-export const done = (action, mine) => `${ACTIONS[action].done} by ${mine ? "you" : "another operator"}`;
+export const done = (action, mine, control) =>
+  `${ACTIONS[action].done} by ${mine ? "you" : "another operator"}${control === "row" ? `; ${ROW_ONLY[action]}` : ""}`;
 
 export const couldNot = (action, error) => `Could not ${action}: ${error || "no reason was given"}`;
 

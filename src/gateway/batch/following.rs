@@ -205,7 +205,7 @@ mod tests {
     fn accepted(commands: &[CommandId], results: Vec<(CommandId, String)>) -> Accepted {
         let item = |n: usize, state| BatchItem { id: format!("j{n}").parse().expect("id"), state };
         let mut items: Vec<BatchItem> =
-            commands.iter().enumerate().map(|(n, command)| item(n, ItemState::Accepted(*command))).collect();
+            commands.iter().enumerate().map(|(n, command)| item(n, ItemState::Accepted(*command, None))).collect();
         items.push(item(99, ItemState::Refused(ErrorCode::NotFound, String::new())));
         let head = BatchHead {
             batch: CommandId::generate(),

@@ -61,7 +61,7 @@ impl Accepted {
     /// Every command of it.
     pub fn commands(&self) -> impl Iterator<Item = (Resource, CommandId)> + '_ {
         self.items.iter().filter_map(|item| match item.state {
-            ItemState::Accepted(command) => Some((self.resource(&item.id), command)),
+            ItemState::Accepted(command, _) => Some((self.resource(&item.id), command)),
             _ => None,
         })
     }
@@ -234,7 +234,7 @@ fn accepted(
         };
         let resource = Resource { tenant: caller.tenant.clone(), kind: request.kind, id: asked.clone() };
         let command = id.following(&resource);
-        if let ItemSubmitted::Repeated { result: Some((text, _)) } = item {
+        if let ItemSubmitted::Repeated { result: Some((text, _)), .. } = item {
             results.push((command, text.clone()));
         }
         items.push(BatchItem { id: asked.clone(), state: state(command, item) });
@@ -245,7 +245,9 @@ fn accepted(
 fn state(command: CommandId, item: &ItemSubmitted) -> ItemState {
     let refused = |code, message: &str| ItemState::Refused(code, message.to_owned());
     match item {
-        ItemSubmitted::Accepted | ItemSubmitted::Repeated { .. } => ItemState::Accepted(command),
+        ItemSubmitted::Accepted { control } | ItemSubmitted::Repeated { control, .. } => {
+            ItemState::Accepted(command, *control)
+        }
         ItemSubmitted::QueueFull => refused(ErrorCode::QueueFull, QUEUE_FULL),
         ItemSubmitted::Unavailable { perhaps_done: false } => refused(ErrorCode::Unavailable, UNAVAILABLE),
         ItemSubmitted::Unavailable { perhaps_done: true } => refused(ErrorCode::OutcomeUnknown, PERHAPS),
@@ -265,7 +267,7 @@ fn follow(gateway: &Gateway, batch: &Batch, items: &[ItemSubmitted]) {
     for (id, item) in batch.ids.iter().zip(items) {
         metrics::command_received(batch.kind, batch.action);
         match item {
-            ItemSubmitted::Accepted => {
+            ItemSubmitted::Accepted { .. } => {
                 let resource = batch.resource(id);
                 gateway.results().follow(&resource, batch.action, batch.command(id), now);
                 tracing::debug!(%resource, batch_id = %batch.id, command_id = %batch.command(id), "websocket.batch_item");

@@ -42,7 +42,7 @@ pub async fn completed(gateway: &Gateway, accepted: &Accepted, wait: Duration) -
 fn summary(accepted: &Accepted, results: &HashMap<CommandId, String>) -> String {
     let action = accepted.head.action;
     let items = accepted.items.iter().map(|item| match &item.state {
-        ItemState::Accepted(command) => {
+        ItemState::Accepted(command, _) => {
             let text = results.get(command).map_or("", String::as_str);
             BatchItem { id: item.id.clone(), state: batch_answer::ended(*command, action, text) }
         }

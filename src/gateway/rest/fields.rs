@@ -4,7 +4,7 @@ use super::answer::Failure;
 use crate::domain::Job;
 
 /// Of every job in a list where nothing else is asked for: all of the row but its contents.
-const USUAL: [&str; 25] = [
+const USUAL: [&str; 26] = [
     "id",
     "tenant_id",
     "campaign_id",
@@ -30,6 +30,7 @@ const USUAL: [&str; 25] = [
     "completed_at",
     "cancelled_at",
     "updated_at",
+    "control",
 ];
 /// What a job was given and what it produced: megabytes each, perhaps, so a list has them only where they are asked for.
 const CONTENTS: [&str; 2] = ["parameters", "result"];

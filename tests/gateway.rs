@@ -12,6 +12,8 @@ mod commands;
 mod faults;
 #[path = "gateway/feed.rs"]
 mod feed;
+#[path = "gateway/fleet.rs"]
+mod fleet;
 #[path = "gateway/leaving.rs"]
 mod leaving;
 #[path = "gateway/messages.rs"]

@@ -165,6 +165,12 @@ impl Keys {
         format!("wh:types:{worker}")
     }
 
+    /// Sorted set: as [`Self::workers`], for every worker, whichever tenants it serves. One for all partitions, in the
+    /// first.
+    pub fn fleet(self) -> String {
+        format!("wh:{}:@workers", Partition(0))
+    }
+
     /// Stream: audit entries on their way to SQL.
     pub fn audit(self, partition: Partition) -> String {
         format!("wh:{partition}:audit")

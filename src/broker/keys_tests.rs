@@ -53,6 +53,8 @@ const PARTITIONS: u16 = 16;
 enum Fact {
     /// Of a partition: `tenants`, `schedule`, `workers`, `audit`.
     OfPartition(Partition, &'static str),
+    Fleet,
+    JobTypes(WorkerId),
     Floor(Partition, UserId),
     /// Which of the six.
     Proof(Partition, usize),
@@ -81,6 +83,8 @@ fn key(fact: &Fact) -> String {
         Fact::OfPartition(partition, "schedule") => keys.schedule(*partition),
         Fact::OfPartition(partition, "workers") => keys.workers(*partition),
         Fact::OfPartition(partition, _) => keys.audit(*partition),
+        Fact::Fleet => keys.fleet(),
+        Fact::JobTypes(worker) => keys.job_types(worker),
         Fact::Floor(partition, user) => keys.permission_floor(*partition, user),
         Fact::Proof(partition, which) => keys.proof(*partition)[*which].clone(),
         Fact::OfTenant(tenant, "ready") => keys.ready(tenant),
@@ -109,12 +113,16 @@ fn key(fact: &Fact) -> String {
 /// What a key is about, by its text alone.
 fn read(key: &str) -> Option<Fact> {
     let parts: Vec<&str> = key.split(':').collect();
+    if let ["wh", "types", worker] = parts.as_slice() {
+        return Some(Fact::JobTypes(worker.parse().ok()?));
+    }
     let ["wh", tag, rest @ ..] = parts.as_slice() else { return None };
     let partition = Partition(tag.strip_prefix('{')?.strip_suffix('}')?.parse().ok()?);
     let user =
         |text: &str| -> Option<UserId> { percent_encoding::percent_decode_str(text).decode_utf8().ok()?.parse().ok() };
     let one_of = |words: &[&'static str], word: &str| words.iter().copied().find(|known| *known == word);
     let fact = match rest {
+        ["@workers"] => Fact::Fleet,
         [word] => Fact::OfPartition(partition, one_of(&OF_PARTITION, word)?),
         ["@proof", kind] => {
             let kinds = ["hash", "list", "sorted", "set", "stream", "string"];
@@ -141,6 +149,8 @@ fn read(key: &str) -> Option<Fact> {
     };
     let keys = Keys::new(PARTITIONS);
     let of = match &fact {
+        Fact::Fleet => Partition(0),
+        Fact::JobTypes(_) => partition,
         Fact::OfPartition(..) | Fact::Floor(..) | Fact::Proof(..) => partition,
         Fact::OfTenant(tenant, _)
         | Fact::Withdrawn(tenant, _)
@@ -192,6 +202,8 @@ fn fact() -> impl Strategy<Value = Fact> {
     let partition = || (0..PARTITIONS).prop_map(Partition);
     let word = |words: &'static [&'static str]| prop::sample::select(words);
     prop_oneof![
+        Just(Fact::Fleet),
+        id().prop_map(|id| Fact::JobTypes(id.parse().expect("a worker"))),
         (partition(), word(&OF_PARTITION)).prop_map(|(p, word)| Fact::OfPartition(p, word)),
         (partition(), user()).prop_map(|(p, user)| Fact::Floor(p, user)),
         (partition(), 0..6_usize).prop_map(|(p, which)| Fact::Proof(p, which)),

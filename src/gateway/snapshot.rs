@@ -102,8 +102,18 @@ impl State {
         }
     }
 
-    /// The second message on a socket.
-    pub fn socket_message(&self) -> String {
+    /// The second message on a socket; with the number of workers alive for the tenant, where that is known.
+    pub fn greeting(&self, workers_online: Option<usize>) -> String {
+        let mut text = self.socket_message();
+        if let Some(workers) = workers_online
+            && text.pop() == Some('}')
+        {
+            text.push_str(&format!(",\"workers_online\":{workers}}}"));
+        }
+        text
+    }
+
+    fn socket_message(&self) -> String {
         let whole = self.message();
         match &self.row {
             Row::Job(job) if whole.len() > MAX_SNAPSHOT => {

@@ -123,11 +123,16 @@ async fn admit_to_one(gateway: &Gateway, request: Request, kind: ResourceKind, i
     let outbox = Arc::new(Outbox::new(gateway.settings().limits.outbox_messages));
     let seat = gateway.hub().join(&resource, outbox.clone()).await.map_err(Refusal::from)?;
     let reading = snapshot::read(gateway.broker(), gateway.store(), &resource);
-    let Ok(Ok(state)) = tokio::time::timeout(READ, reading).await else { return Err(Refusal::unavailable().into()) };
+    let counting = gateway.broker().live_workers(&resource.tenant);
+    let both = async { tokio::join!(reading, counting) };
+    let Ok((Ok(state), workers)) = tokio::time::timeout(READ, both).await else {
+        return Err(Refusal::unavailable().into());
+    };
+    let workers_online = workers.ok().map(|alive| alive.len());
     let Some(state) = state else { return Err(not_found(kind).into()) };
     let state = state.explained(gateway.job_types(), gateway.broker()).await;
     outbox.set_floor(state.seq());
-    let greeting = VecDeque::from([server::subscribed(&resource).into(), state.socket_message().into()]);
+    let greeting = VecDeque::from([server::subscribed(&resource).into(), state.greeting(workers_online).into()]);
     admit(gateway, request, caller, MAX_FRAME, |caller, address, lease| Admitted {
         caller,
         subject: One::new(resource, seat),

@@ -50,12 +50,14 @@ pub const SUBSCRIPTION_GAPS: &str = "websocket_subscription_gaps_total";
 pub const HTTP_REQUESTS: &str = "http_requests_total";
 /// Seconds an HTTP request took. Label `route`.
 pub const HTTP_LATENCY: &str = "http_request_duration_seconds";
-/// Whether Redis answers: 1 or 0.
+/// Whether Redis does what commands need: 1 or 0.
 pub const REDIS_UP: &str = "wheelhouse_redis_up";
-/// Whether SQL answers: 1 or 0.
+/// Whether SQL can be read and written: 1 or 0.
 pub const SQL_UP: &str = "wheelhouse_sql_up";
 /// Whether the subscription really delivers: 1 or 0.
 pub const SUBSCRIPTION_UP: &str = "wheelhouse_subscription_up";
+/// Workers alive, whichever tenants they serve; also programs under `wheelhouse run`.
+pub const WORKERS_ALIVE: &str = "wheelhouse_workers_alive";
 /// Audit entries that are in Redis and not yet in SQL.
 pub const AUDIT_BACKLOG: &str = "wheelhouse_audit_backlog";
 
@@ -133,8 +135,9 @@ fn describe() {
     describe_counter!(SUBSCRIPTION_GAPS, "Subscriptions to Redis that were lost and made again");
     describe_counter!(HTTP_REQUESTS, "HTTP requests, by method, route and status");
     describe_histogram!(HTTP_LATENCY, "Seconds an HTTP request took, by route");
-    describe_gauge!(REDIS_UP, "Whether Redis answers");
-    describe_gauge!(SQL_UP, "Whether SQL answers");
+    describe_gauge!(REDIS_UP, "Whether Redis does what commands need");
+    describe_gauge!(SQL_UP, "Whether SQL can be read and written");
+    describe_gauge!(WORKERS_ALIVE, "Workers alive, whichever tenants they serve");
     describe_gauge!(AUDIT_BACKLOG, "Audit entries that are in Redis and not yet in SQL");
     describe_gauge!(SUBSCRIPTION_UP, "Whether the subscription to Redis really delivers");
 }
@@ -281,6 +284,11 @@ pub fn readiness(redis: bool, sql: bool, subscription: bool) {
     for (name, up) in [(REDIS_UP, redis), (SQL_UP, sql), (SUBSCRIPTION_UP, subscription)] {
         gauge!(name).set(if up { 1.0 } else { 0.0 });
     }
+}
+
+/// How many workers are alive.
+pub fn workers_alive(alive: usize) {
+    gauge!(WORKERS_ALIVE).set(alive as f64);
 }
 
 /// How many audit entries wait for SQL.

@@ -32,7 +32,13 @@ impl Broker {
         });
         // Sent together: one round trip, whatever the number of partitions. All of them, even where one fails: it
         // must not count as dead in the others.
-        futures_util::future::join_all(beats).await.into_iter().collect()
+        let fleet = self.keys().fleet();
+        let in_fleet = async { self.link.script::<Vec<String>>(&lua::HEARTBEAT, &[&fleet], &args).await };
+        let (beats, in_fleet) = tokio::join!(futures_util::future::join_all(beats), in_fleet);
+        if let Err(error) = in_fleet {
+            tracing::debug!(%error, "redis.fleet_not_told"); // It only says how many there are.
+        }
+        beats.into_iter().collect()
     }
 
     /// This worker is gone, at once.
@@ -41,6 +47,7 @@ impl Broker {
         for (_, set) in self.presence_sets(tenants) {
             pipeline.zrem(set, worker.as_str()).ignore();
         }
+        pipeline.zrem(self.keys().fleet(), worker.as_str()).ignore();
         self.link.pipeline(&pipeline).await
     }
 
@@ -50,6 +57,15 @@ impl Broker {
         let keys = [names.workers(names.partition(tenant)), names.tenant_workers(tenant)];
         let ids: Vec<String> = self.link.script(&lua::LIVE_WORKERS, &texts(&keys), &[]).await?;
         Ok(sorted(ids))
+    }
+
+    /// How many workers are alive, whichever tenants they serve.
+    pub async fn workers_alive(&self) -> Result<usize, BrokerError> {
+        let names = self.keys();
+        // Workers of a version before this set are in the other, where they serve all tenants.
+        let first = names.partitions().next().map_or_else(|| names.fleet(), |partition| names.workers(partition));
+        let ids: Vec<String> = self.link.script(&lua::LIVE_WORKERS, &[&first, &names.fleet()], &[]).await?;
+        Ok(sorted(ids).len())
     }
 
     /// Every live worker that serves all tenants, sorted, each once.

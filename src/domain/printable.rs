@@ -115,7 +115,7 @@ mod tests {
         let value = serde_json::json!({"title": "a\u{9b}b\u{202e}\u{7f}\n\u{e0041}é", "\u{200b}": 1});
         let text = value.to_string();
         let shown = printable_json(&text);
-        assert!(shown.chars().all(|c| is_printable(c)), "{shown}");
+        assert!(shown.chars().all(is_printable), "{shown}");
         assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).expect("JSON"), value);
         assert_eq!(printable_json("{\"a\":\"é\"}\n"), "{\"a\":\"é\"}\n");
     }

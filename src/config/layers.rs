@@ -10,7 +10,10 @@ use std::path::Path;
 
 use config::{File, FileFormat, Source, Value, ValueKind};
 
-use super::load::{Overrides, SettingError};
+use super::error::SettingError;
+
+/// What flags set, above everything else: `("server.listen", "127.0.0.1:0")`.
+pub type Overrides = Vec<(String, String)>;
 
 /// `config/default.toml`: also the list of every setting there is.
 const DEFAULTS: &str = include_str!("../../config/default.toml");

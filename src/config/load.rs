@@ -8,7 +8,8 @@ use std::time::Duration;
 use ::config::ValueKind;
 use secrecy::SecretString;
 
-use super::layers::{Entry, Layers};
+use super::error::SettingError;
+use super::layers::{Entry, Layers, Overrides};
 use super::proxies;
 use super::redis_url::one_database;
 use super::{
@@ -16,25 +17,10 @@ use super::{
 };
 use crate::domain::TenantId;
 
-/// What flags set, above everything else: `("server.listen", "127.0.0.1:0")`.
-pub type Overrides = Vec<(String, String)>;
-
 /// Shortest symmetric key, in bytes: as long as the hash of HS256.
 pub const MIN_SECRET: usize = 32;
 
 const DAY: u64 = 24 * 60 * 60;
-
-/// One wrong setting: the key, the value's problem, the source it came from.
-#[derive(Debug, thiserror::Error)]
-#[error("setting {key}: {problem} (from {source_name})")]
-pub struct SettingError {
-    /// `redis.url`
-    pub key: String,
-    /// In words, without the value where it is a secret.
-    pub problem: String,
-    /// `the defaults`, `the file PATH`, `the environment variable NAME`, `the flag that sets KEY`.
-    pub source_name: String,
-}
 
 /// Puts the layers together, with the environment of this process.
 pub fn load(file: Option<&Path>, overrides: Overrides) -> Result<Settings, SettingError> {

@@ -3,6 +3,7 @@
 //! `config/default.toml` (built in), then the file named by `--config`, then the environment
 //! `WHEELHOUSE__SECTION__KEY`, then flags. `load` is in this folder's `load.rs`.
 
+mod error;
 mod layers;
 mod load;
 mod proxies;
@@ -17,7 +18,9 @@ use secrecy::SecretString;
 
 use crate::domain::TenantId;
 
-pub use load::{MIN_SECRET, Overrides, SettingError, load, load_from};
+pub use error::SettingError;
+pub use layers::Overrides;
+pub use load::{MIN_SECRET, load, load_from};
 pub(crate) use proxies::holds_all_ipv4;
 pub(crate) use redis_url::one_database;
 

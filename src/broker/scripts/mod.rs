@@ -14,6 +14,7 @@ mod proof;
 mod record;
 pub mod runs;
 pub mod schedules;
+mod submission;
 pub mod submit;
 pub mod updates;
 

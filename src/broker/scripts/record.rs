@@ -1,7 +1,7 @@
 //! What Redis keeps of a command until it has its result: JSON, and what each of its audit entries begins with.
 //! `lua/lib/record.lua` reads it, too.
 
-use super::submit::Submission;
+use super::submission::Submission;
 use crate::domain::{RequestId, UserId};
 
 /// Open: the scripts add what they alone know, or close it.

@@ -3,56 +3,12 @@
 use super::deliver::{Delivery, Late};
 use super::lua;
 use super::record::record;
+pub use super::submission::{Grant, Origin, Submission};
 use crate::broker::keys::{control_channel, reply_channel};
 use crate::broker::{Broker, BrokerError, Keys};
 use crate::config;
-use crate::domain::{Action, CommandId, Control, RequestId, Resource, UserId, When, fnv1a};
+use crate::domain::{CommandId, Control, When, fnv1a};
 use crate::protocol::control;
-
-/// A command on its way in.
-#[derive(Debug, Clone)]
-pub struct Submission {
-    /// Made by the caller, so that submitting the same again after a lost answer is safe.
-    pub command: CommandId,
-    /// What it is about.
-    pub resource: Resource,
-    /// What to do.
-    pub action: Action,
-    /// Who asks.
-    pub user: UserId,
-    /// The client's name for it.
-    pub request: Option<RequestId>,
-    /// Why.
-    pub reason: Option<String>,
-    /// From where, for the audit trail.
-    pub origin: Origin,
-    /// How the permission is known.
-    pub grant: Grant,
-    /// When it shall run.
-    pub when: When,
-    /// The batch it is a part of.
-    pub batch: Option<CommandId>,
-}
-
-/// From where a command came.
-#[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
-pub struct Origin {
-    /// The client's address.
-    pub address: Option<String>,
-    /// The token's `jti`.
-    pub token_id: Option<String>,
-}
-
-/// How the permission for a command is known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Grant {
-    /// By the cached rows of SQL.
-    Database,
-    /// By the token: allowed or not.
-    Token(bool),
-    /// Follows from another command (a cancelled campaign cancels its running jobs): no check, no budget.
-    Internal,
-}
 
 /// The limits in force.
 #[derive(Debug, Clone, Copy)]
@@ -123,18 +79,6 @@ pub enum Submitted {
     Gone,
     /// It reached Redis after its deadline; nothing was done.
     TooLate,
-}
-
-impl Grant {
-    /// As the scripts read it.
-    pub(super) fn word(self) -> &'static str {
-        match self {
-            Self::Database => "database",
-            Self::Token(true) => "allowed",
-            Self::Token(false) => "denied",
-            Self::Internal => "internal",
-        }
-    }
 }
 
 impl Broker {

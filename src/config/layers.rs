@@ -10,6 +10,7 @@ use std::path::Path;
 
 use config::{File, FileFormat, Source, Value, ValueKind};
 
+use super::RenamedSetting;
 use super::error::SettingError;
 
 /// What flags set, above everything else: `("server.listen", "127.0.0.1:0")`.
@@ -19,6 +20,9 @@ pub type Overrides = Vec<(String, String)>;
 const DEFAULTS: &str = include_str!("../../config/default.toml");
 /// What the names of environment variables begin with.
 const PREFIX: &str = "WHEELHOUSE__";
+
+/// Settings that have another name now: the old one and the new one. The old one is still read, with a warning.
+const RENAMED: [(&str, &str); 1] = [("worker.deaths_per_job", "worker.max_worker_crashes")];
 
 /// Where a value came from, in words.
 #[derive(Debug, Clone)]
@@ -31,6 +35,7 @@ pub(super) struct Entry {
 #[derive(Debug)]
 pub(super) struct Layers {
     entries: BTreeMap<String, Entry>,
+    renamed: Vec<RenamedSetting>,
 }
 
 impl Layers {
@@ -40,7 +45,7 @@ impl Layers {
         environment: impl IntoIterator<Item = (OsString, OsString)>,
         overrides: Overrides,
     ) -> Result<Self, SettingError> {
-        let mut layers = Self { entries: BTreeMap::new() };
+        let mut layers = Self { entries: BTreeMap::new(), renamed: Vec::new() };
         for (key, value) in toml(File::from_str(DEFAULTS, FileFormat::Toml), "the defaults")? {
             layers.entries.insert(key, Entry { value, source: "the defaults".to_owned() });
         }
@@ -51,17 +56,15 @@ impl Layers {
                 problem: format!("the file cannot be read: {error}"),
                 source_name: source.clone(),
             })?;
-            for (key, value) in toml(File::from_str(&text, FileFormat::Toml), &source)? {
-                layers.put(key, value, source.clone())?;
-            }
+            let values = toml(File::from_str(&text, FileFormat::Toml), &source)?;
+            layers.put_all(values.into_iter().map(|(key, value)| (key, value, source.clone())).collect())?;
         }
-        for (key, value, source) in variables(environment)? {
-            layers.put(key, ValueKind::String(value), source)?;
-        }
-        for (key, value) in overrides {
+        layers.put_all(variables(environment)?)?;
+        let flag = |(key, value)| {
             let source = format!("the flag that sets {key}");
-            layers.put(key, ValueKind::String(value), source)?;
-        }
+            (key, ValueKind::String(value), source)
+        };
+        layers.put_all(overrides.into_iter().map(flag).collect())?;
         Ok(layers)
     }
 
@@ -78,6 +81,25 @@ impl Layers {
     #[cfg(test)]
     pub(super) fn keys(&self) -> impl Iterator<Item = &str> {
         self.entries.keys().map(String::as_str)
+    }
+
+    /// The settings that were given by an old name.
+    pub(super) fn into_renamed(self) -> Vec<RenamedSetting> {
+        self.renamed
+    }
+
+    /// One layer: key, value, source. Where it has a setting by its old and by its new name, the new one counts.
+    fn put_all(&mut self, values: Vec<(String, ValueKind, String)>) -> Result<(), SettingError> {
+        let (old, new): (Vec<_>, Vec<_>) = values.into_iter().partition(|(key, ..)| new_name(key).is_some());
+        for (key, value, source) in old.into_iter().chain(new) {
+            let Some(new_key) = new_name(&key) else {
+                self.put(key, value, source)?;
+                continue;
+            };
+            self.put(new_key.to_owned(), value, format!("{source}, by the old name {key}"))?;
+            self.renamed.push(RenamedSetting { old: key, new: new_key, source });
+        }
+        Ok(())
     }
 
     fn put(&mut self, key: String, value: ValueKind, source: String) -> Result<(), SettingError> {
@@ -109,6 +131,11 @@ impl Layers {
             None => "there is no such setting".to_owned(),
         }
     }
+}
+
+/// What a setting is called now that once had another name.
+fn new_name(key: &str) -> Option<&'static str> {
+    RENAMED.iter().find(|(old, _)| *old == key).map(|(_, new)| *new)
 }
 
 /// A TOML text as `section.key` → value.
@@ -151,7 +178,7 @@ fn flatten(key: String, value: Value, into: &mut Vec<(String, ValueKind)>) {
 /// The variables that are settings: key, value, source. Their names count in any case of letters.
 fn variables(
     environment: impl IntoIterator<Item = (OsString, OsString)>,
-) -> Result<Vec<(String, String, String)>, SettingError> {
+) -> Result<Vec<(String, ValueKind, String)>, SettingError> {
     let mut found = Vec::new();
     for (name, value) in environment {
         let Some(name) = name.to_str() else { continue };
@@ -164,7 +191,7 @@ fn variables(
             problem: "the value is not valid UTF-8".to_owned(),
             source_name: source.clone(),
         })?;
-        found.push((key, value, source));
+        found.push((key, ValueKind::String(value), source));
     }
     Ok(found)
 }

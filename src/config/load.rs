@@ -71,7 +71,7 @@ pub fn load_from(
             grace: read.seconds("worker.grace_seconds", 0, DAY)?,
             files_root: read.optional("worker.files_root")?.map(PathBuf::from),
             attached_lost: read.seconds("worker.attached_lost_seconds", 1, 30 * DAY)?,
-            deaths_per_job: read.number("worker.deaths_per_job", 1, 1_000_000)? as u32,
+            max_worker_crashes: read.number("worker.max_worker_crashes", 1, 1_000_000)? as u32,
         },
         command: Command {
             ttl: read.seconds("command.ttl", 1, 30 * DAY)?,
@@ -80,9 +80,9 @@ pub fn load_from(
         },
         audit: Audit { keep: read.days("audit.keep_days", 36_500)? },
         jobs: Jobs { keep: read.days("jobs.keep_days", 36_500)? },
-        log: Log { format: read.word("log.format", &LOG_FORMATS)?, level: read.level()? },
+        log: Log { format: read.word("log.format", &LOG_FORMATS)?, level: read.level()?, renamed: Vec::new() },
     };
-    Ok(settings)
+    Ok(Settings { log: Log { renamed: layers.into_renamed(), ..settings.log }, ..settings })
 }
 
 const LOG_FORMATS: [(&str, LogFormat); 2] = [("pretty", LogFormat::Pretty), ("json", LogFormat::Json)];

@@ -265,3 +265,35 @@ fn a_ca_file_is_read_at_once_and_what_is_wrong_with_it_is_said() {
         assert!(error.ends_with("(from the environment variable WHEELHOUSE__REDIS__CA_FILE)"), "{error}");
     }
 }
+
+#[test]
+fn a_setting_by_its_old_name_is_read_and_reported_with_its_new_name() {
+    let old = "WHEELHOUSE__WORKER__DEATHS_PER_JOB";
+    let settings = from_environment(&[(old, "7")]).expect("settings");
+    assert_eq!(settings.worker.max_worker_crashes, 7);
+    let renamed = &settings.log.renamed;
+    assert_eq!(renamed.len(), 1);
+    assert_eq!((renamed[0].old.as_str(), renamed[0].new), ("worker.deaths_per_job", "worker.max_worker_crashes"));
+    assert_eq!(renamed[0].source, format!("the environment variable {old}"));
+
+    let settings = from_file("[worker]\nmax_worker_crashes = 3\ndeaths_per_job = 7").expect("settings");
+    assert_eq!(settings.worker.max_worker_crashes, 3, "in one layer the new name counts");
+    assert_eq!(settings.log.renamed.len(), 1);
+
+    let settings = from_file("[worker]\nmax_worker_crashes = 3").expect("settings");
+    assert_eq!(settings.log.renamed, []);
+
+    let error = from_environment(&[(old, "0")]).expect_err("wrong").to_string();
+    assert!(error.contains("worker.max_worker_crashes: must be a whole number from 1"), "{error}");
+    assert!(error.contains(&format!("{old}, by the old name worker.deaths_per_job")), "{error}");
+}
+
+#[test]
+fn a_later_layer_counts_also_where_it_has_the_old_name() {
+    let folder = tempfile::tempdir().expect("folder");
+    let path = folder.path().join("my.toml");
+    std::fs::write(&path, "[worker]\nmax_worker_crashes = 3").expect("write");
+    let flags = vec![("worker.deaths_per_job".to_owned(), "4".to_owned())];
+    let settings = load_from(Some(&path), environment(&[]), flags).expect("settings");
+    assert_eq!(settings.worker.max_worker_crashes, 4);
+}

@@ -157,8 +157,8 @@ pub struct Worker {
     pub files_root: Option<PathBuf>,
     /// How long nothing may be heard of the program that hosts an attached job before the job has failed.
     pub attached_lost: Duration,
-    /// Workers that may die in one job, without its getting further, before it has failed.
-    pub deaths_per_job: u32,
+    /// So many workers may crash while they run one job, without a new resume point of it, before it has failed.
+    pub max_worker_crashes: u32,
 }
 
 /// Commands.
@@ -193,6 +193,19 @@ pub struct Log {
     pub format: LogFormat,
     /// Filter of tracing-subscriber.
     pub level: String,
+    /// Settings that were given by an old name: to be warned of as soon as there is a log.
+    pub renamed: Vec<RenamedSetting>,
+}
+
+/// A setting that was given by a name that it had in an earlier version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RenamedSetting {
+    /// The name that was given.
+    pub old: String,
+    /// The name that it has now.
+    pub new: &'static str,
+    /// `the file PATH`, `the environment variable NAME`, `the flag that sets KEY`.
+    pub source: String,
 }
 
 /// For people or for machines.

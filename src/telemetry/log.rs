@@ -51,6 +51,10 @@ pub fn init(settings: &Log) {
         if let Err(error) = writing {
             tracing::error!(%error, "log.thread_not_started");
         }
+        for setting in &settings.renamed {
+            let (old, new, source) = (&setting.old, setting.new, &setting.source);
+            tracing::warn!(old, new, source, "settings.old_name_used");
+        }
     }
 }
 

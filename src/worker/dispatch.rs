@@ -34,7 +34,7 @@ pub(crate) async fn run(core: Arc<Core>, kinds: Kinds) {
 
 /// Takes jobs until there is no room, or none waits.
 async fn fill(core: &Arc<Core>, kinds: &Kinds, names: &[String]) {
-    let deaths = suspected_after(core.settings.worker.deaths_per_job);
+    let deaths = suspected_after(core.settings.worker.max_worker_crashes);
     let makes_room = core.settings.worker.concurrency > 1 && core.makes_room(names, deaths).await;
     while !core.stop.is_cancelled()
         && core.hosts.running() < core.settings.worker.concurrency
@@ -64,8 +64,8 @@ async fn fill(core: &Arc<Core>, kinds: &Kinds, names: &[String]) {
 /// A job in which so many workers have died runs alone: whatever kills them is then known, and no other job is taken
 /// along and counted out in the end. One death tells little (a machine goes, a neighbour was it); from the second on it
 /// counts. Where fewer deaths than that end a job, the first must be enough, so that the last one is a lonely one.
-fn suspected_after(deaths_per_job: u32) -> i64 {
-    (i64::from(deaths_per_job) - 1).clamp(1, 2)
+fn suspected_after(max_worker_crashes: u32) -> i64 {
+    (i64::from(max_worker_crashes) - 1).clamp(1, 2)
 }
 
 impl Core {

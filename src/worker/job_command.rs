@@ -288,7 +288,7 @@ impl Core {
     /// Takes a job from a host that is dead.
     pub(crate) async fn release(self: &Arc<Self>, run: &Run) -> Result<(), StoreError> {
         if let Some(Released { job, resumed }) =
-            self.store.release_dead(run, HOST_DIED, self.settings.worker.deaths_per_job).await?
+            self.store.release_dead(run, HOST_DIED, self.settings.worker.max_worker_crashes).await?
         {
             if resumed {
                 self.publish_status(&run.job, JobStatus::Running, Desired::Nothing).await;

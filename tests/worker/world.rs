@@ -61,7 +61,11 @@ impl World {
     pub async fn with(overrides: &[(&str, &str)]) -> Self {
         // `WORKER_TEST_LOG=wheelhouse=debug` shows what the workers of a failing test did.
         if let Ok(level) = std::env::var("WORKER_TEST_LOG") {
-            wheelhouse::telemetry::log::init(&config::Log { format: config::LogFormat::Pretty, level });
+            wheelhouse::telemetry::log::init(&config::Log {
+                format: config::LogFormat::Pretty,
+                level,
+                renamed: Vec::new(),
+            });
         }
         let redis = RedisServer::start();
         let folder = tempfile::tempdir().expect("folder");

@@ -1,7 +1,7 @@
 //! A database that is away, silent, or held by somebody else: said in time, and no lasting harm.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio::net::{TcpListener, TcpStream};
 
@@ -19,6 +19,8 @@ async fn soon<T>(asked: impl Future<Output = T>) -> T {
 struct Way {
     port: u16,
     silent: Arc<AtomicBool>,
+    /// Connections that are still passed on.
+    open: Arc<AtomicUsize>,
 }
 
 impl Way {
@@ -26,10 +28,12 @@ impl Way {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("listen");
         let port = listener.local_addr().expect("address").port();
         let silent = Arc::new(AtomicBool::new(false));
-        let quiet = Arc::clone(&silent);
+        let open = Arc::new(AtomicUsize::new(0));
+        let (quiet, passed_on) = (Arc::clone(&silent), Arc::clone(&open));
         tokio::spawn(async move {
             while let Ok((mut inside, _)) = listener.accept().await {
-                let quiet = Arc::clone(&quiet);
+                let (quiet, passed_on) = (Arc::clone(&quiet), Arc::clone(&passed_on));
+                passed_on.fetch_add(1, Ordering::SeqCst);
                 tokio::spawn(async move {
                     // One that was silent once stays so, as a connection through a broken network does.
                     if !quiet.load(Ordering::SeqCst) {
@@ -40,15 +44,27 @@ impl Way {
                             }
                         };
                         tokio::select! {
-                            _ = tokio::io::copy_bidirectional(&mut inside, &mut outside) => return,
+                            _ = tokio::io::copy_bidirectional(&mut inside, &mut outside) => {
+                                passed_on.fetch_sub(1, Ordering::SeqCst);
+                                return;
+                            }
                             () = stopped => {}
                         }
                     }
+                    passed_on.fetch_sub(1, Ordering::SeqCst);
                     std::future::pending::<()>().await;
                 });
             }
         });
-        Self { port, silent }
+        Self { port, silent, open }
+    }
+
+    /// Returns when no connection passes anything on any more.
+    async fn fall_silent(&self) {
+        self.silent.store(true, Ordering::SeqCst);
+        while self.open.load(Ordering::SeqCst) > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 }
 
@@ -76,7 +92,7 @@ async fn a_silent_database_is_given_up_on_in_time_and_its_connections_are_not_lo
     let store = Store::open(&config::Database { url: url.into(), connections: 2 }).await.expect("open");
     store.create_job(&new_job("j", None)).await.expect("create");
     let pause = change(job("j"), Action::Pause, 1);
-    way.silent.store(true, Ordering::SeqCst);
+    way.fall_silent().await;
     // More often than there are connections: none of them may be lost to waiting for an answer.
     for _ in 0..3 {
         assert!(matches!(soon(store.apply(&pause)).await, Err(StoreError::Unavailable(_))));
@@ -118,7 +134,7 @@ async fn statements_that_fall_silent_half_way_do_not_use_up_the_connections() {
     let silence = async {
         let waiting = "SELECT 1 FROM pg_locks WHERE NOT granted";
         while sqlx::query(waiting).fetch_all(&mut holder).await.expect("look").len() < 2 {}
-        way.silent.store(true, Ordering::SeqCst);
+        way.fall_silent().await;
     };
     // Both are dropped with their statements unanswered.
     tokio::select! {
@@ -275,7 +291,7 @@ async fn a_postgresql_that_goes_away_later_is_named_with_the_cause_too() {
     let settings =
         config::Database { url: format!("postgres://postgres@127.0.0.1:{}/{name}", way.port).into(), connections: 2 };
     let store = Store::open(&settings).await.expect("open");
-    way.silent.store(true, Ordering::SeqCst);
+    way.fall_silent().await;
     let error = soon(store.ping(Duration::from_secs(2))).await.expect_err("silent");
     assert!(error.to_string().contains(&format!("PostgreSQL at 127.0.0.1:{}/{name}", way.port)), "{error}");
 }

@@ -165,16 +165,12 @@ impl Fleet {
         command.envs(clock.env());
         let child = self.spawn(command);
         self.processes.push(Process { child, address: String::new() });
-        self.started(Handle(self.processes.len() - 1))
+        self.until_started(Handle(self.processes.len() - 1))
     }
 
     /// Starts a worker and waits until it says that it works: its heartbeat and its subscriptions stand.
     pub fn worker(&mut self) -> Handle {
         let worker = self.worker_soon();
-        self.started(worker)
-    }
-
-    fn started(&self, worker: Handle) -> Handle {
         self.until_started(worker)
     }
 
@@ -187,7 +183,7 @@ impl Fleet {
     }
 
     /// Waits until a worker says that it works.
-    fn until_started(&self, worker: Handle) -> Handle {
+    pub fn until_started(&self, worker: Handle) -> Handle {
         let own = format!("\"worker_id\":\"worker-{}-", self.process(worker).child.id());
         let begun = Instant::now();
         while !self.log().lines().any(|line| line.contains("\"worker.started\"") && line.contains(&own)) {

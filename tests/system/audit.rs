@@ -106,6 +106,10 @@ async fn grew(sql: &SqlitePool, by: i64, within: Duration) -> bool {
 
 /// Kills them when they have written rows to SQL and could not forget the entries: Redis did not let them.
 async fn kill_between_sql_and_redis(fleet: &mut Fleet, workers: Vec<Handle>, sql: &SqlitePool) {
+    // A worker that lacks a right at its start does not start at all.
+    for worker in &workers {
+        fleet.until_started(*worker);
+    }
     fleet.redis.inline("ACL SETUSER default -xdel");
     assert!(grew(sql, 1, PATIENCE).await, "nothing was written; log:\n{}", fleet.log());
     for worker in workers {

@@ -38,6 +38,7 @@ async fn a_cancel_is_answered_although_the_jobs_worker_died_an_hour_ahead_of_the
     let clock = Clock::new();
     clock.set(HOUR);
     let mut fleet = Fleet::on(RedisServer::start_on(&clock));
+    fleet.set("WORKER__ATTACHED_LOST_SECONDS", "10");
     let gateway = fleet.gateway();
     fleet.worker();
     crate::operator(&fleet, "ann").await;

@@ -41,7 +41,7 @@ async fn a_command_that_no_worker_takes_up_expires_is_kept_and_can_be_asked_for_
     assert_eq!(ack["workers_online"], 0);
     let expected = json!({
         "type": "pause_failed", "job_id": "j1", "tenant_id": "acme", "command_id": ack["command_id"],
-        "error": "Command expired before a worker could run it",
+        "control": "row", "error": "Command expired before a worker could run it",
     });
     assert_eq!(socket.until(&["pause_failed", "pause_succeeded"]).await, expected);
 

@@ -56,12 +56,6 @@ impl Broker {
         self.link.now_us(&self.keys.backlog(tenant)) / 1_000
     }
 
-    /// This moment by the clock of Redis, as far as known, Unix ms; in a cluster by the one that shows least.
-    pub fn earliest_now_ms(&self) -> i64 {
-        let clocks = self.keys.partitions().map(|partition| self.link.now_us(&self.keys.audit(partition)) / 1_000);
-        clocks.min().unwrap_or(i64::MAX)
-    }
-
     /// A command's longest wait, `ttl`, by the clock of the Redis that has this partition: longer by what that clock was
     /// set forwards within the time. See `clock_steps`.
     pub fn ttl_by_its_clock(&self, partition: Partition, ttl: Duration) -> Duration {

@@ -16,16 +16,39 @@ macro_rules! say {
 macro_rules! tell {
     ($($words:tt)*) => { $crate::cli::out::warning(format_args!($($words)*)) };
 }
-pub(in crate::cli) use {say, tell};
+/// Prints one line of a measurement on standard output. Where that cannot be written, the measurement goes on: it takes
+/// its rows out of the database at its end.
+macro_rules! report {
+    ($($words:tt)*) => {{ use std::io::Write as _; let _ = writeln!(std::io::stdout(), $($words)*); }};
+}
+/// The same on standard error.
+macro_rules! remark {
+    ($($words:tt)*) => {{ use std::io::Write as _; let _ = writeln!(std::io::stderr(), $($words)*); }};
+}
+pub(in crate::cli) use {remark, report, say, tell};
 
 /// See [`say`].
 pub(in crate::cli) fn line(words: Arguments<'_>) {
-    println!("{}", printable(&words.to_string()));
+    write_line(&printable(&words.to_string()));
 }
 
 /// See [`tell`].
 pub(in crate::cli) fn warning(words: Arguments<'_>) {
-    eprintln!("wheelhouse: {}", printable(&words.to_string()));
+    // Where standard error cannot be written to, nobody is there to hear it, and the exit code still says how it went:
+    // `eprintln!` would panic.
+    let _ = writeln!(io::stderr(), "wheelhouse: {}", printable(&words.to_string()));
+}
+
+/// Writes one line to standard output. Where that fails the program ends, as other tools do: whoever closed the pipe has
+/// seen enough (`wheelhouse job ls | head -1`), which is no fault; a full disk is one, since what was asked for is lost.
+fn write_line(line: &str) {
+    let mut out = io::stdout().lock();
+    let Err(error) = writeln!(out, "{line}") else { return };
+    if error.kind() == io::ErrorKind::BrokenPipe {
+        std::process::exit(0);
+    }
+    warning(format_args!("cannot write to standard output: {error}"));
+    std::process::exit(1);
 }
 
 /// A JSON value on a line of its own. A program that reads it gets the bytes as they always were; on a terminal the
@@ -33,9 +56,9 @@ pub(in crate::cli) fn warning(words: Arguments<'_>) {
 pub(in crate::cli) fn json(value: &Value) {
     let text = value.to_string();
     if io::stdout().is_terminal() {
-        println!("{}", printable_json(&text));
+        write_line(&printable_json(&text));
     } else {
-        println!("{text}");
+        write_line(&text);
     }
 }
 

@@ -3,18 +3,21 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anyhow::Context;
 use clap::Args;
 
 use super::out::{self, say};
 use super::people::duration;
 use super::usage;
+use crate::broker::Broker;
 use crate::config::Settings;
 use crate::store::Store;
+use crate::worker::clocks;
 
 /// How old.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Works on the database itself, for all tenants. Campaigns go with the last of their jobs; the audit trail stays.\n\
+    after_help = "Works on the database itself, for all tenants, and asks Redis for the time. Campaigns go with the last of their jobs; the audit trail stays.\n\
                   Example: wheelhouse job prune --older-than 30d --dry-run"
 )]
 pub(super) struct PruneArgs {
@@ -34,7 +37,11 @@ pub(super) async fn prune(args: PruneArgs, settings: Settings) -> anyhow::Result
         return Err(usage("say how old with --older-than 30d: jobs.keep_days is not set, so jobs are kept for ever"));
     };
     let store = Store::open_migrated(&settings.database).await?;
-    let before = store.ended_before(jiff::Timestamp::now().as_millisecond(), keep).await?;
+    // A clock that runs ahead must not delete what is young, and SQLite has none of its own to compare with.
+    let broker =
+        Broker::connect(&settings.redis).await.context("Redis is asked what time it is: nothing was deleted")?;
+    let (here, redis) = clocks::agreed(&broker, &store).await?;
+    let before = store.ended_before(here.min(redis), keep).await?;
     let pruned =
         if args.dry_run { store.prunable_jobs(before).await? } else { store.prune_jobs(before, || false).await? };
     let time = jiff::Timestamp::from_millisecond(before).unwrap_or_default();

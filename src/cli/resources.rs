@@ -270,9 +270,14 @@ async fn show(kind: ResourceKind, args: ShowArgs, place: &Place) -> anyhow::Resu
         // A job's id once more, and the number on the stream, say nothing.
         if let Some(fields) = row.as_object_mut() {
             fields.retain(|name, _| name != "job_id" && name != "seq");
+            let is_lost = fields.get("contact_lost_at").is_some_and(|at| !at.is_null());
             let is_over = matches!(fields["status"].as_str(), Some("completed" | "failed" | "cancelled"));
             match fields.get("control").and_then(Value::as_str) {
                 Some(_) if is_over => drop(fields.remove("control")),
+                Some("row") if is_lost => {
+                    fields["control"] =
+                        "row: nothing is heard of its program, and a command waits until it is back or given up".into();
+                }
                 Some("row") => {
                     fields["control"] = "row: no worker hosts it, and a command changes its row alone".into()
                 }

@@ -167,7 +167,7 @@ pub async fn run(args: RunArgs, mut settings: Settings) -> anyhow::Result<ExitCo
     }
 
     if let Some(words) = ended.cannot_end() {
-        eprintln!("wheelhouse: part of {name} {words}");
+        say(format_args!("part of {name} {words}"));
     }
     let timed_out = timed_out.filter(|_| ended.by_order); // It may have ended by itself just then.
     let late = timed_out.is_some();

@@ -115,7 +115,11 @@ pub(super) fn job(row: &Row) -> Result<Job, StoreError> {
         updated_at: time(row.text("updated_at")?),
         is_queued: row.text("origin")?.as_deref() == Some("queued"),
         waiting_for: None,
-        control: if row.text("host")?.is_some() { Control::Live } else { Control::Row },
+        // A host of which nothing is heard carries out no command, and Redis says the same in the ack.
+        control: match row.text("host")? {
+            Some(_) if row.text("contact_lost_at")?.is_none() => Control::Live,
+            _ => Control::Row,
+        },
         id: id.parse().map_err(|_| odd("an id that is none", &id))?,
     })
 }

@@ -6,8 +6,8 @@
 use futures_util::future::try_join_all;
 
 use super::core::Core;
-use crate::broker::BrokerError;
-use crate::store::{PrunedBy, StoreError};
+use crate::broker::{Broker, BrokerError};
+use crate::store::{PrunedBy, Store, StoreError};
 
 /// Clocks that are further apart than this do not agree, in ms.
 const APART_MS: i64 = 5 * 60 * 1_000;
@@ -36,8 +36,15 @@ pub(crate) enum Doubt {
 
 /// What this machine, Redis and the database say, where they agree.
 pub(crate) async fn read(core: &Core) -> Result<PrunedBy, Doubt> {
-    let asked = core.broker.keys().partitions().map(|partition| core.broker.look_at_clock(partition));
-    let (redis, database) = (try_join_all(asked).await?, core.store.clock().await?);
+    let (worker_clock, redis_clock) = agreed(&core.broker, &core.store).await?;
+    Ok(PrunedBy { worker: core.id.clone(), worker_clock, redis_clock })
+}
+
+/// This moment by this machine's clock and by that of Redis which shows least, Unix ms, where these and the database's
+/// agree.
+pub(crate) async fn agreed(broker: &Broker, store: &Store) -> Result<(i64, i64), Doubt> {
+    let asked = broker.keys().partitions().map(|partition| broker.look_at_clock(partition));
+    let (redis, database) = (try_join_all(asked).await?, store.clock().await?);
     let here = jiff::Timestamp::now().as_millisecond();
     let apart = |whose, there: i64| Doubt::Apart { here: stamp(here), whose, there: stamp(there) };
     let far = |there: &i64| there.abs_diff(here) > APART_MS.unsigned_abs();
@@ -47,8 +54,7 @@ pub(crate) async fn read(core: &Core) -> Result<PrunedBy, Doubt> {
     if far(&database) {
         return Err(apart("the database", database));
     }
-    let redis_clock = redis.into_iter().min().unwrap_or(here);
-    Ok(PrunedBy { worker: core.id.clone(), worker_clock: here, redis_clock })
+    Ok((here, redis.into_iter().min().unwrap_or(here)))
 }
 
 /// The same for rows of the audit trail that are older than `keep_ms`. `None`: there are none.

@@ -25,7 +25,7 @@ mod audit;
 mod bring;
 mod campaign_command;
 mod child;
-mod clocks;
+pub(crate) mod clocks;
 mod context;
 mod control;
 mod core;

@@ -86,9 +86,14 @@ async fn jobs(core: &Core) -> Result<(), StoreError> {
     if !core.store.take_turn(Upkeep::Jobs, JOBS).await? {
         return Ok(());
     }
-    // Of three clocks (this machine's, Redis's, the database's) the one that shows least: one that runs ahead must not
-    // delete what is young.
-    let now = jiff::Timestamp::now().as_millisecond().min(core.broker.earliest_now_ms());
+    // A clock that runs ahead must not delete what is young.
+    let now = match clocks::read(core).await {
+        Ok(clocks) => clocks.now(),
+        Err(doubt) => {
+            tracing::warn!(%doubt, "worker.jobs_not_pruned");
+            return Ok(());
+        }
+    };
     let before = core.store.ended_before(now, keep).await?;
     let pruned = core.store.prune_jobs(before, || core.stop.is_cancelled()).await?;
     if pruned != PrunedJobs::default() {

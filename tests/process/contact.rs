@@ -45,15 +45,17 @@ async fn a_run_that_stood_still_for_a_while_is_lost_and_comes_back_with_its_prog
     assert!(told["contact_lost_at"].is_string() && told["status"] == "running", "{told}");
     let (status, body) = show(&fleet, gateway);
     assert!(status == 200 && body.contains("\"contact_lost_at\":\"2"), "{body}");
+    assert!(body.contains("\"control\":\"row\""), "nobody carries out a command just now: {body}");
     // Nobody else can carry this out, and nobody says that it has been.
     socket.send(json!({"type": "pause_job"})).await;
-    socket.until(&["pause_requested"]).await;
+    assert_eq!(socket.until(&["pause_requested"]).await["control"], "row", "as the row says");
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!(fleet.status("acme", "family").await, "running");
     assert!(pids.iter().all(|pid| lives(*pid)), "its program runs on");
     send(own, Signal::CONT);
-    socket.until(&["pause_succeeded"]).await;
+    assert_eq!(socket.until(&["pause_succeeded"]).await["control"], "live", "its work was reached after all");
     until_lost(&fleet, false).await;
+    assert!(show(&fleet, gateway).1.contains("\"control\":\"live\""));
     socket.send(json!({"type": "cancel_job"})).await;
     socket.until(&["cancel_succeeded"]).await;
     assert_eq!(code_of(run).await, Some(143));

@@ -124,3 +124,40 @@ async fn old_jobs_are_pruned_from_the_shell_and_by_workers_where_that_is_set() {
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_is_a_year_ahead_prunes_no_job_neither_in_a_worker_nor_from_the_shell() {
+    let mut fleet = Fleet::new();
+    let (sql, clock) = (fleet.sql().await, crate::support::clock::Clock::new());
+    let ended = jiff::Timestamp::now().to_string();
+    sqlx::query("INSERT INTO jobs (id, tenant_id, status, completed_at) VALUES ('young', 'acme', 'completed', $1)")
+        .bind(ended)
+        .execute(&sql)
+        .await
+        .expect("insert");
+    let left = async || sqlx::query("SELECT id FROM jobs").fetch_all(&sql).await.expect("read").len();
+    clock.set(400 * 24 * 3_600);
+    fleet.set("JOBS__KEEP_DAYS", "30");
+    fleet.worker_on(&clock);
+    let begun = std::time::Instant::now();
+    while !fleet.log().contains("worker.jobs_not_pruned") {
+        assert!(begun.elapsed() < crate::support::socket::PATIENCE, "it does not say why; the log:\n{}", fleet.log());
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    let said = fleet.log();
+    let warning = said.lines().find(|line| line.contains("worker.jobs_not_pruned")).expect("a line");
+    assert!(warning.contains("that of Redis") && warning.contains("set the wrong one right"), "{warning}");
+    assert_eq!(left().await, 1);
+
+    for more in [&["--dry-run"][..], &[]] {
+        let mut command = fleet.command(&[&["job", "prune", "--older-than", "30d"], more].concat());
+        let ran = command.envs(clock.env()).output().expect("job prune");
+        let words = String::from_utf8_lossy(&ran.stderr).into_owned();
+        assert!(ran.status.code() == Some(1) && words.contains("that of Redis"), "{words}");
+        assert_eq!(left().await, 1);
+    }
+    fleet.redis = crate::support::redis::RedisServer::start_on(&clock);
+    let ran = fleet.command(&["job", "prune", "--older-than", "30d"]).output().expect("job prune");
+    assert_eq!(ran.status.code(), Some(1), "its own clock is right, that of Redis is not");
+    assert_eq!(left().await, 1);
+}

@@ -249,3 +249,27 @@ fn whoever_has_read_enough_is_not_told_of_a_panic() {
     let ended = command.stderr(Stdio::piped()).output().expect("run wheelhouse");
     assert!(ended.status.success() && ended.stderr.is_empty(), "{ended:?}");
 }
+
+#[test]
+fn a_full_disk_under_the_output_is_said_in_one_line_and_a_reader_who_leaves_is_no_fault() {
+    let folder = tempfile::tempdir().expect("folder");
+    let full =
+        || std::fs::File::options().write(true).open("/dev/full").expect("/dev/full: a disk that is always full");
+    let token: &[&str] = &["token", "--user", "ann", "--tenant", "acme", "--set"];
+    let key = "auth.hs256_secret=0123456789abcdef0123456789abcdef";
+    for args in [&["grant", "--list"][..], &[token, &[key]].concat()] {
+        let ran = wheelhouse(folder.path(), args).stdout(full()).output().expect("run wheelhouse");
+        let words = String::from_utf8(ran.stderr).expect("text");
+        assert_eq!(ran.status.code(), Some(1), "{args:?}: {words}");
+        assert!(words.starts_with("wheelhouse: cannot write to standard output: No space left"), "{words}");
+        assert_eq!(words.lines().count(), 1, "{words}");
+
+        let (theirs, ours) = std::io::pipe().expect("pipe");
+        drop(theirs);
+        let ran = wheelhouse(folder.path(), args).stdout(ours).output().expect("run wheelhouse");
+        assert_eq!((ran.status.code(), ran.stderr), (Some(0), Vec::new()), "{args:?}");
+    }
+    // With nowhere to complain the exit code still says how it went.
+    let ran = wheelhouse(folder.path(), &["grant", "jobs.fly"]).stderr(full()).status().expect("run wheelhouse");
+    assert_eq!(ran.code(), Some(2));
+}

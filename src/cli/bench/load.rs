@@ -11,6 +11,7 @@ use super::place::Place;
 use super::redis::Counters;
 use super::report::number;
 use super::stats::Spent;
+use crate::cli::out::report;
 use crate::config::Settings;
 
 /// How much load.
@@ -64,7 +65,7 @@ pub(super) async fn load(args: LoadArgs, settings: Settings) -> anyhow::Result<(
     let measured = async {
         let begun = std::time::Instant::now();
         let mut crowd = Crowd::open(&place, &[address], &jobs, &users, args.sockets).await?;
-        println!("{} sockets open in {:.2} s", args.sockets, begun.elapsed().as_secs_f64());
+        report!("{} sockets open in {:.2} s", args.sockets, begun.elapsed().as_secs_f64());
         let before = Counters::read(&place.broker).await?;
         let spent = Spent::begin(args.gateway_pid.as_slice());
         let load = Load { rate: args.rate, results: args.results, ..Load::closed(Duration::from_secs(args.seconds)) };
@@ -81,7 +82,7 @@ pub(super) async fn load(args: LoadArgs, settings: Settings) -> anyhow::Result<(
 fn print(args: &LoadArgs, outcome: &Outcome, redis: f64, gateway: f64) {
     let times = |name: &str, times: &super::stats::Times, rate: f64| {
         if times.len() > 0 {
-            println!(
+            report!(
                 "{name:<8} {:>9}  {:>9}/s   p50 {} ms   p99 {} ms   p99.9 {} ms   max {} ms",
                 times.len(),
                 number(rate),
@@ -95,22 +96,22 @@ fn print(args: &LoadArgs, outcome: &Outcome, redis: f64, gateway: f64) {
     times("acks", &outcome.acks, outcome.acks_per_second());
     times("results", &outcome.results, outcome.results_per_second());
     for (error, count) in &outcome.errors {
-        println!("error    {count:>9}  {error}");
+        report!("error    {count:>9}  {error}");
     }
     if outcome.missing > 0 {
-        println!("{} commands got no answer in time", outcome.missing);
+        report!("{} commands got no answer in time", outcome.missing);
     }
     if args.rate.is_some() {
-        println!("the load generator was late by {} ms at worst", number(outcome.late.as_secs_f64() * 1_000.0));
+        report!("the load generator was late by {} ms at worst", number(outcome.late.as_secs_f64() * 1_000.0));
     }
     let commands = outcome.acks.len().max(1) as f64;
-    println!(
+    report!(
         "Redis    {} µs of CPU a command: one core carries {}/s",
         number(redis * 1e6 / commands),
         number(commands / redis.max(1e-9))
     );
     if args.gateway_pid.is_some() {
-        println!(
+        report!(
             "gateway  {} µs of CPU a command: one core carries {}/s",
             number(gateway * 1e6 / commands),
             number(commands / gateway.max(1e-9))

@@ -4,6 +4,8 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use crate::cli::out::{remark, report};
+
 /// One figure.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Row {
@@ -64,14 +66,14 @@ impl Report {
             Some(Target::AtMost(most)) => (Some(format!("≤ {}", number(most))), Some(value <= most)),
         };
         let row = Row { scenario: scenario.to_owned(), what: what.to_owned(), value, unit, target: words, met, beside };
-        eprintln!("  {}", line(&row));
+        remark!("  {}", line(&row));
         self.rows.push(row);
     }
 
     /// Something could not be measured.
     pub(super) fn leave_out(&mut self, scenario: &str, why: &anyhow::Error) {
         let text = format!("{scenario}: {why:#}");
-        eprintln!("  left out: {text}");
+        remark!("  left out: {text}");
         self.left_out.push(text);
     }
 
@@ -82,20 +84,20 @@ impl Report {
 
     pub(super) fn print(&self) {
         for line in &self.about {
-            println!("{line}");
+            report!("{line}");
         }
-        println!();
+        report!();
         for row in &self.rows {
-            println!("{}", line(row));
+            report!("{}", line(row));
         }
         let missed: Vec<&Row> = self.rows.iter().filter(|row| row.met == Some(false)).collect();
         let aimed = self.rows.iter().filter(|row| row.met.is_some()).count();
-        println!("\n{} of {aimed} targets met.", aimed - missed.len());
+        report!("\n{} of {aimed} targets met.", aimed - missed.len());
         for row in missed {
-            println!("  missed: {}", line(row));
+            report!("  missed: {}", line(row));
         }
         for text in &self.left_out {
-            println!("  left out: {text}");
+            report!("  left out: {text}");
         }
     }
 

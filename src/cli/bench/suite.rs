@@ -9,6 +9,7 @@ use super::report::Report;
 use super::scenarios::{self, Bench};
 use super::stack::Stack;
 use crate::cli::descriptors;
+use crate::cli::out::remark;
 
 /// What to measure, and where to write it.
 #[derive(Debug, Args)]
@@ -32,7 +33,7 @@ pub(super) async fn suite(args: SuiteArgs) -> anyhow::Result<()> {
     let descriptors = descriptors::raise();
     let room = usize::try_from(descriptors).unwrap_or(usize::MAX).saturating_sub(500);
     if room < args.sockets {
-        eprintln!("{}; going on with {room}", descriptors::too_few(descriptors, args.sockets));
+        remark!("{}; going on with {room}", descriptors::too_few(descriptors, args.sockets));
     }
     let mut bench = Bench {
         stack: Stack::start().await?,
@@ -44,7 +45,7 @@ pub(super) async fn suite(args: SuiteArgs) -> anyhow::Result<()> {
         if !args.only.is_empty() && !args.only.iter().any(|only| only == name) {
             continue;
         }
-        eprintln!("{name} ({:.0} s, load average {})", begun.elapsed().as_secs_f64(), load_average());
+        remark!("{name} ({:.0} s, load average {})", begun.elapsed().as_secs_f64(), load_average());
         if let Err(error) = scenario(&mut bench).await {
             bench.report.leave_out(name, &error);
         }
@@ -56,7 +57,7 @@ pub(super) async fn suite(args: SuiteArgs) -> anyhow::Result<()> {
     ));
     bench.report.print();
     bench.report.write(&args.json)?;
-    eprintln!("\nwritten to {}", args.json.display());
+    remark!("\nwritten to {}", args.json.display());
     Ok(())
 }
 

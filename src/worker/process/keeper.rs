@@ -11,7 +11,7 @@
 //! for reading from the background, and never go on.
 
 use std::ffi::OsString;
-use std::io::{self, IoSliceMut};
+use std::io::{self, IoSliceMut, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
@@ -53,7 +53,7 @@ pub fn keeper_entry() -> Option<ExitCode> {
     let cgroup = arguments.next().map(PathBuf::from).and_then(Cgroup::hold);
     let grace = arguments.next().and_then(|text| text.to_str()?.parse().ok()).map(Duration::from_millis);
     let (Some(grace), Some(program)) = (grace, arguments.next()) else {
-        eprintln!("wheelhouse: {KEEP} is for `wheelhouse run` only");
+        let _ = writeln!(io::stderr(), "wheelhouse: {KEEP} is for `wheelhouse run` only");
         return Some(ExitCode::from(2));
     };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
@@ -67,7 +67,8 @@ pub fn keeper_entry() -> Option<ExitCode> {
 }
 
 fn failed(error: &io::Error) -> ExitCode {
-    eprintln!("wheelhouse: cannot look after the program: {error}");
+    // Whoever looks at the exit code hears of it also where standard error is a full disk: `eprintln!` would panic.
+    let _ = writeln!(io::stderr(), "wheelhouse: cannot look after the program: {error}");
     ExitCode::FAILURE
 }
 

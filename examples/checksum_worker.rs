@@ -37,6 +37,8 @@ struct Cursor {
 }
 
 impl Job for Checksum {
+    const TYPE: &'static str = "checksum";
+
     async fn run(&self, ctx: JobContext) -> Result<Value, JobError> {
         // Wrong parameters fail the job for good: no retry can help.
         let parameters: Parameters = ctx.parameters_as()?;
@@ -94,6 +96,6 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     wheelhouse::telemetry::log::init(&settings.log);
     // Kinds that this worker does not know are left to others, which do. At SIGTERM or Ctrl-C its jobs are handed back at
     // their next checkpoint, other workers go on with them, and this returns.
-    WorkerBuilder::new(settings).job("checksum", Checksum).build().run().await?;
+    WorkerBuilder::new(settings).job(Checksum).build().run().await?;
     Ok(())
 }

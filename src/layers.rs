@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 /// Each layer, and what it may use beside itself.
-const ARROWS: [(&str, &[&str]); 11] = [
+const ARROWS: [(&str, &[&str]); 12] = [
     ("domain", &[]),
     ("protocol", &["domain"]),
     ("config", &["domain"]),
@@ -15,7 +15,8 @@ const ARROWS: [(&str, &[&str]); 11] = [
     ("console", &["config"]),
     ("gateway", &["auth", "broker", "store", "config", "console", "domain", "protocol", "telemetry"]),
     ("worker", &["broker", "store", "config", "domain", "protocol", "telemetry"]),
-    ("cli", &["gateway", "worker", "auth", "broker", "store", "config", "domain", "protocol", "telemetry"]),
+    ("demo", &["worker", "store", "domain"]),
+    ("cli", &["gateway", "worker", "demo", "auth", "broker", "store", "config", "domain", "protocol", "telemetry"]),
 ];
 
 /// The layers named after `crate::` in a text, comments included: those name real paths too.

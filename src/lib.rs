@@ -3,6 +3,7 @@
 //! # The map
 //! Arrows go one way: `cli → gateway | worker | console → broker | store | auth → domain | protocol`.
 //!
+//! - [`demo`]: the jobs of `wheelhouse dev`, written against the worker SDK.
 //! - [`domain`]: ids, statuses, actions, the transition table. Pure.
 //! - [`protocol`]: the bytes that programs outside rely on. Pure.
 //! - [`auth`]: token sources, token verification, permissions.
@@ -20,6 +21,7 @@ pub mod broker;
 pub mod cli;
 pub mod config;
 pub mod console;
+pub mod demo;
 pub mod domain;
 #[cfg(feature = "test-faults")]
 pub mod faults;

@@ -61,7 +61,8 @@ impl DemoWorkerArgs {
 /// A worker of `wheelhouse dev`: it knows the kinds of the demo, too.
 pub(super) async fn demo_worker(settings: Settings) -> anyhow::Result<ExitCode> {
     telemetry::log::init(&settings.log);
-    run_worker(work::WorkerBuilder::new(settings).demo_jobs()).await
+    let store = Store::open(&settings.database).await?;
+    run_worker(crate::demo::teach(work::WorkerBuilder::new(settings), store)).await
 }
 
 async fn run_worker(builder: work::WorkerBuilder) -> anyhow::Result<ExitCode> {

@@ -11,14 +11,13 @@ use tokio_util::task::TaskTracker;
 
 use super::attached::show_hindrances;
 use super::child::{ChildProgram, Children};
-use super::core::Core;
 use super::files::Files;
 use super::gate::Gate;
 use super::job::{Cancelled, JobError};
 use super::process::Program;
 use super::report::Report;
 use crate::domain::{Job, Progress, Resource};
-use crate::store::{HostedJob, Store};
+use crate::store::HostedJob;
 
 /// One run of one job, as its code sees it. Cheap to clone; clones are about the same run.
 ///
@@ -46,7 +45,6 @@ struct Inner {
     report: Arc<Report>,
     children: Arc<Children>,
     files: Files,
-    store: Store,
     tracker: TaskTracker,
 }
 
@@ -56,11 +54,10 @@ impl JobContext {
         gate: Arc<Gate>,
         report: Arc<Report>,
         children: Arc<Children>,
-        core: &Core,
+        files: Files,
+        tracker: TaskTracker,
     ) -> Self {
-        let (store, tracker) = (core.store.clone(), core.tracker.clone());
-        let files = Files::new(core.settings.worker.files_root.clone());
-        Self { inner: Arc::new(Inner { hosted, gate, report, children, files, store, tracker }) }
+        Self { inner: Arc::new(Inner { hosted, gate, report, children, files, tracker }) }
     }
 
     /// The job's row as it was when this run began.
@@ -80,7 +77,7 @@ impl JobContext {
 
     /// The parameters in a type of your own. Wrong ones fail the job for good, in words.
     pub fn parameters_as<T: DeserializeOwned>(&self) -> Result<T, JobError> {
-        T::deserialize(self.parameters()).map_err(|e| JobError::Permanent(format!("The parameters are wrong: {e}")))
+        T::deserialize(self.parameters()).map_err(|e| JobError::permanent(format!("The parameters are wrong: {e}")))
     }
 
     /// Waits here while the job is paused. `Err`: it is cancelled, return now. Costs next to nothing
@@ -123,7 +120,7 @@ impl JobContext {
     /// second's work again must do no harm.
     pub fn save<T: Serialize>(&self, cursor: &T) -> Result<(), JobError> {
         let point = serde_json::to_value(cursor)
-            .map_err(|e| JobError::Permanent(format!("The resume point cannot be written as JSON: {e}")))?;
+            .map_err(|e| JobError::permanent(format!("The resume point cannot be written as JSON: {e}")))?;
         self.inner.report.save(point);
         Ok(())
     }
@@ -139,9 +136,8 @@ impl JobContext {
             .map_err(|error| {
                 // The error quotes values, and whoever may read the job reads its error: only the log gets it.
                 tracing::error!(job_id = %self.resource().id, tenant_id = %self.resource().tenant, %error, "worker.resume_point_unreadable");
-                JobError::Permanent(
-                    "The resume point that an earlier run saved is not of the form that this code reads (the worker's log has the details)"
-                        .to_owned(),
+                JobError::permanent(
+                    "The resume point that an earlier run saved is not of the form that this code reads (the worker's log has the details)",
                 )
             })
     }
@@ -197,10 +193,5 @@ impl JobContext {
         let (hindrances, report) = (child.hindrances(), self.inner.report.clone());
         self.inner.tracker.spawn(show_hindrances(hindrances, child.pid(), report, self.resource().clone()));
         Ok(child)
-    }
-
-    /// SQL, for the job types that come with Wheelhouse.
-    pub(crate) fn store(&self) -> &Store {
-        &self.inner.store
     }
 }

@@ -72,9 +72,9 @@ impl Files {
 
     /// The kernel itself follows the path, so that no link leads out of the folder, however it changes meanwhile.
     fn beneath(&self, path: &Path, how: OFlags) -> Result<OwnedFd, JobError> {
-        let Some(root) = &self.root else { return Err(JobError::Permanent(NO_ROOT.to_owned())) };
+        let Some(root) = &self.root else { return Err(JobError::permanent(NO_ROOT)) };
         let root = open_root(root)
-            .map_err(|error| JobError::Failed(format!("The folder of worker.files_root cannot be opened: {error}")))?;
+            .map_err(|error| JobError::failed(format!("The folder of worker.files_root cannot be opened: {error}")))?;
         let inside = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
         let mut tries = 0;
         loop {
@@ -96,7 +96,7 @@ fn regular(path: &Path, file: &OwnedFd) -> Result<(), JobError> {
     let found = rustix::fs::fstat(file).map_err(|error| refusal(path, error))?;
     match FileType::from_raw_mode(found.st_mode) {
         FileType::RegularFile => Ok(()),
-        _ => Err(JobError::Permanent(format!("{} is not a file", path.display()))),
+        _ => Err(JobError::permanent(format!("{} is not a file", path.display()))),
     }
 }
 
@@ -104,14 +104,14 @@ fn regular(path: &Path, file: &OwnedFd) -> Result<(), JobError> {
 fn refusal(path: &Path, error: Errno) -> JobError {
     let path = path.display();
     match error {
-        Errno::XDEV => JobError::Permanent(format!(
+        Errno::XDEV => JobError::permanent(format!(
             "{path} is not beneath the worker's folder of files: name it relative to that folder, without a link or `..` that leads out of it"
         )),
-        Errno::NOENT | Errno::NOTDIR => JobError::Permanent(format!("There is no file {path}")),
-        Errno::NOSYS => JobError::Permanent(
-            "This worker's system cannot open files safely beneath a folder: Linux 5.6 or newer is needed".to_owned(),
+        Errno::NOENT | Errno::NOTDIR => JobError::permanent(format!("There is no file {path}")),
+        Errno::NOSYS => JobError::permanent(
+            "This worker's system cannot open files safely beneath a folder: Linux 5.6 or newer is needed",
         ),
-        error => JobError::Failed(format!("Cannot read {path}: {}", io::Error::from(error))),
+        error => JobError::failed(format!("Cannot read {path}: {}", io::Error::from(error))),
     }
 }
 

@@ -1,4 +1,4 @@
-//! What a kind of job is: a name and code that runs against a [`JobContext`].
+//! What a kind of job is: a name, and code that runs against a [`JobContext`].
 
 use std::future::Future;
 use std::sync::Arc;
@@ -34,6 +34,8 @@ use super::context::JobContext;
 /// }
 ///
 /// impl Job for Letters {
+///     const TYPE: &'static str = "letters";
+///
 ///     async fn run(&self, ctx: JobContext) -> Result<serde_json::Value, JobError> {
 ///         // A wrong parameter stays wrong however often it is tried.
 ///         let parameters: Parameters = ctx.parameters_as()?;
@@ -77,23 +79,33 @@ use super::context::JobContext;
 ///
 /// // A worker that knows this kind of job; `worker.run().await` serves until SIGTERM or Ctrl-C.
 /// fn worker(settings: wheelhouse::config::Settings) -> wheelhouse::worker::Worker {
-///     wheelhouse::worker::WorkerBuilder::new(settings).job("letters", Letters).build()
+///     wheelhouse::worker::WorkerBuilder::new(settings).job(Letters).build()
 /// }
 /// ```
 pub trait Job: Send + Sync + 'static {
+    /// The name of this kind of job, as `jobs.job_type` has it. Workers take the jobs whose names they know.
+    const TYPE: &'static str;
+
     /// Does the work, from the resume point where there is one.
     fn run(&self, ctx: JobContext) -> impl Future<Output = Result<serde_json::Value, JobError>> + Send;
 }
 
+/// Any error that can be sent between threads.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
 /// Why job code ended without a result.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+///
+/// The error's text becomes the job's `error`, which everybody who may read the job reads. The error itself is kept as
+/// the [source](std::error::Error::source), so that code which calls yours, and its tests, can ask what it was.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum JobError {
     /// It did not work; trying again may help (up to the job's `max_retries`).
     #[error("{0}")]
-    Failed(String),
+    Failed(#[source] BoxError),
     /// It did not work, and never will.
     #[error("{0}")]
-    Permanent(String),
+    Permanent(#[source] BoxError),
     /// An operator cancelled it, or it has run for longer than its `timeout_seconds` (that counts as a failure
     /// that may pass): what `?` after a checkpoint makes of it.
     #[error(transparent)]
@@ -101,18 +113,19 @@ pub enum JobError {
 }
 
 impl JobError {
-    /// A failure that may pass, from any error.
-    pub fn failed(error: impl std::fmt::Display) -> Self {
-        Self::Failed(error.to_string())
+    /// A failure that may pass, from any error or text.
+    pub fn failed(error: impl Into<BoxError>) -> Self {
+        Self::Failed(error.into())
     }
 
-    /// A failure that will not pass, from any error.
-    pub fn permanent(error: impl std::fmt::Display) -> Self {
-        Self::Permanent(error.to_string())
+    /// A failure that will not pass, from any error or text.
+    pub fn permanent(error: impl Into<BoxError>) -> Self {
+        Self::Permanent(error.into())
     }
 }
 
 /// The job is to end now: tidy up and return this.
+#[non_exhaustive]
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("cancelled by {by}")]
 pub struct Cancelled {
@@ -123,6 +136,11 @@ pub struct Cancelled {
 }
 
 impl Cancelled {
+    /// For tests of code that is given one. Job code passes on those that its checkpoints return.
+    pub fn new(by: impl Into<String>, reason: Option<String>) -> Self {
+        Self { by: by.into(), reason }
+    }
+
     /// What a blocking thread hears when its worker leaves: the job goes on elsewhere from its resume point.
     pub(crate) fn leaving() -> Self {
         Self { by: "the worker".to_owned(), reason: Some("the worker is leaving".to_owned()) }

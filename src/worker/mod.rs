@@ -15,7 +15,6 @@
 //! | `attached` | all of that for the one job of `wheelhouse run` |
 //! | `process` | programs as work: stopped, continued and ended with all that belongs to them |
 //! | `signals` | what asks the program to leave |
-//! | `jobs` | the kinds of job of the demo |
 //!
 //! Start with [`Job`] to write a kind of job of your own.
 
@@ -38,7 +37,6 @@ mod hosts;
 mod job;
 mod job_command;
 mod job_types;
-pub mod jobs;
 mod live;
 mod news;
 pub mod process;
@@ -61,7 +59,7 @@ pub use attached::{AttachedHost, Settled};
 pub use child::ChildProgram;
 pub use context::JobContext;
 pub use hosted::{Controlled, Reached};
-pub use job::{Cancelled, Job, JobError};
+pub use job::{BoxError, Cancelled, Job, JobError};
 
 use self::core::Core;
 use self::files::Files;
@@ -118,16 +116,10 @@ impl WorkerBuilder {
         self
     }
 
-    /// Teaches it a kind of job: `job_type` is what `jobs.job_type` holds.
-    pub fn job(mut self, job_type: &str, code: impl Job) -> Self {
-        self.kinds.insert(job_type.to_owned(), Arc::new(code));
+    /// Teaches it a kind of job. Of two with the same [`Job::TYPE`] the later one counts.
+    pub fn job<J: Job>(mut self, code: J) -> Self {
+        self.kinds.insert(J::TYPE.to_owned(), Arc::new(code));
         self
-    }
-
-    /// The kinds of the demo, `csv_import` and `demo_step`, which read files beneath `worker.files_root`. Only
-    /// `wheelhouse dev` starts workers that know them.
-    pub fn demo_jobs(self) -> Self {
-        self.job("csv_import", jobs::CsvImport).job("demo_step", jobs::DemoStep)
     }
 
     /// The worker.

@@ -8,6 +8,7 @@ use futures_util::future::{BoxFuture, join_all};
 use super::child::Children;
 use super::context::JobContext;
 use super::core::{Core, Desired};
+use super::files::Files;
 use super::gate::{Ended, Gate, Standing, Wanted};
 use super::hosted::{Controlled, Reached};
 use super::hosts::Hosted;
@@ -87,7 +88,9 @@ impl Core {
         let report = Arc::new(Report::starting_at(job.job.progress.clone()));
         let children = Arc::new(Children::default());
         let work = Arc::new(CodeWork { gate: gate.clone(), children: children.clone() });
-        let ctx = JobContext::new(job.clone(), gate.clone(), report.clone(), children.clone(), self);
+        let files = Files::new(self.settings.worker.files_root.clone());
+        let ctx =
+            JobContext::new(job.clone(), gate.clone(), report.clone(), children.clone(), files, self.tracker.clone());
         tracing::info!(
             job_id = %job.run.job.id, tenant_id = %job.run.job.tenant, job_type = job.job.job_type, run = job.run.number,
             resumed = job.resume_point.is_some(), worker_id = %self.id, "worker.job_started"
@@ -153,7 +156,7 @@ async fn supervise(
         Err(error) if error.is_panic() => {
             let words = format!("The job's code panicked: {}", panic_words(&*error.into_panic()));
             tracing::error!(job_id = %hosted.resource().id, tenant_id = %hosted.resource().tenant, error = words, "worker.job_panicked");
-            Some(Err(JobError::Failed(words)))
+            Some(Err(JobError::failed(words)))
         }
         Err(_) => return, // The runtime itself is ending.
     };
@@ -213,8 +216,8 @@ fn judge(wanted: &Wanted, outcome: Option<Outcome>) -> (Ended, Option<RunEnd>) {
         (Wanted::Cancel(_), _) => (Ended::Cancelled, None),
         (Wanted::TimedOut(why), _) => failed(why.reason.clone().unwrap_or_default(), false),
         (Wanted::Leave, None | Some(Err(JobError::Cancelled(_)))) => (Ended::Left, None),
-        (_, Some(Err(JobError::Failed(error)))) => failed(error, false),
-        (_, Some(Err(JobError::Permanent(error)))) => failed(error, true),
+        (_, Some(Err(JobError::Failed(error)))) => failed(error.to_string(), false),
+        (_, Some(Err(JobError::Permanent(error)))) => failed(error.to_string(), true),
         (_, Some(Err(JobError::Cancelled(_)))) => {
             failed("The job's code said it was cancelled, but nobody cancelled it".to_owned(), false)
         }

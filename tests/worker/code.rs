@@ -262,8 +262,8 @@ async fn a_panic_fails_its_job_in_words_and_nothing_else() {
         match ctx.parameters()["do"].as_str() {
             Some("panic") => panic!("boom {}", 7),
             Some("panic on a thread") => ctx.blocking(|_| -> Result<Value, JobError> { panic!("thread boom") }).await,
-            Some("say cancelled") => Err(wheelhouse::worker::Cancelled { by: "me".to_owned(), reason: None }.into()),
-            Some("fail for good") => Err(JobError::Permanent("never".to_owned())),
+            Some("say cancelled") => Err(wheelhouse::worker::Cancelled::new("me", None).into()),
+            Some("fail for good") => Err(JobError::permanent("never")),
             Some("count") => ctx.parameters_as::<u64>().map(|n| json!(n)),
             _ => Ok(json!("fine")),
         }
@@ -296,9 +296,9 @@ async fn a_failed_job_is_tried_again_from_its_resume_point_while_retries_are_lef
             tape.mark(format!("try {tries}"));
             ctx.save(&tries)?;
             if ctx.parameters()["permanent"] == true {
-                return Err(JobError::Permanent("no use".to_owned()));
+                return Err(JobError::permanent("no use"));
             }
-            if tries < 3 { Err(JobError::Failed(format!("try {tries}"))) } else { Ok(json!(tries)) }
+            if tries < 3 { Err(JobError::failed(format!("try {tries}"))) } else { Ok(json!(tries)) }
         }
     });
     let worker = world.coder("w1", code).await;

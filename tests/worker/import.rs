@@ -1,10 +1,9 @@
 //! The kinds of job of the demo, on real files.
 
 use serde_json::json;
+use wheelhouse::demo::{self, generate_csv, row_starts};
 use wheelhouse::domain::{Action, JobStatus};
 use wheelhouse::store::{FailedItemFilter, NewJob};
-use wheelhouse::worker::WorkerBuilder;
-use wheelhouse::worker::jobs::{generate_csv, row_starts};
 
 use crate::world::{World, blank, eventually};
 
@@ -15,7 +14,7 @@ async fn an_import_that_is_paused_and_interrupted_brings_in_each_row_once() {
     let world = World::new().await;
     let path = world.folder().join("orders.csv");
     generate_csv(&path, ROWS).expect("write the file");
-    let first = world.worker("w1", WorkerBuilder::demo_jobs).await;
+    let first = world.worker("w1", |builder| demo::teach(builder, world.store.clone())).await;
     // Slow enough to be met in the middle of it: at full speed it could be through before this test looks again.
     let parameters = json!({ "path": "orders.csv", "batch_rows": 1_000, "rows_per_second": 20_000 });
     let import = NewJob { job_type: "csv_import".to_owned(), parameters, ..blank("import") };
@@ -39,11 +38,11 @@ async fn an_import_that_is_paused_and_interrupted_brings_in_each_row_once() {
     at(paused + 20_000).await;
     // Dies without a word: what it did in its last second is done again, and changes nothing.
     first.crash().await;
-    let second = world.worker("w2", WorkerBuilder::demo_jobs).await;
+    let second = world.worker("w2", |builder| demo::teach(builder, world.store.clone())).await;
     at(paused + 60_000).await;
     second.drain().await;
     assert_eq!(world.row(&job).await.status, JobStatus::Pending);
-    let third = world.worker("w3", WorkerBuilder::demo_jobs).await;
+    let third = world.worker("w3", |builder| demo::teach(builder, world.store.clone())).await;
     let row = world.until_status(&job, JobStatus::Completed).await;
     assert_eq!(row.result, json!({ "rows": ROWS, "imported": ROWS, "failed": 0 }));
     assert_eq!(world.store.imported(&job).await.expect("count"), ROWS as i64);
@@ -58,7 +57,7 @@ async fn rows_that_cannot_be_read_are_counted_and_the_others_come_in() {
     let mut text = b"id,name\n1,Ada\n2\n3,\"a,\nb\"\n4,x,y\n".to_vec();
     text.extend(b"5,\xff\xfe\n6,last");
     std::fs::write(&path, text).expect("write the file");
-    let worker = world.worker("w1", WorkerBuilder::demo_jobs).await;
+    let worker = world.worker("w1", |builder| demo::teach(builder, world.store.clone())).await;
     let import = |id: &str, parameters| NewJob { job_type: "csv_import".to_owned(), parameters, ..blank(id) };
     let job = world.make(import("mixed", json!({ "path": "mixed.csv", "batch_rows": 2 }))).await;
     let row = world.until_status(&job, JobStatus::Completed).await;
@@ -122,7 +121,7 @@ async fn no_path_of_a_job_leads_out_of_the_folder_and_no_error_tells_what_a_file
     text.extend(b"SECRET_ROW,SECRET\xff\nSECRET_ROW,SECRET\0\n");
     std::fs::write(root.path().join("wrong.csv"), text).expect("write the file");
 
-    let worker = world.worker("w1", WorkerBuilder::demo_jobs).await;
+    let worker = world.worker("w1", |builder| demo::teach(builder, world.store.clone())).await;
     let paths = [&secret.display().to_string(), &climb, &up, "link.csv", "folder/secret.csv", "environment", "zeros"];
     let kinds = [("csv_import", json!({})), ("demo_step", json!({ "first_row": 1, "rows": 5 }))];
     for (kind, parameters) in &kinds {
@@ -164,7 +163,7 @@ async fn no_path_of_a_job_leads_out_of_the_folder_and_no_error_tells_what_a_file
 async fn a_worker_whose_settings_name_no_folder_reads_no_file() {
     let world = World::with(&[("worker.files_root", "")]).await;
     std::fs::write(world.folder().join("rows.csv"), "id\n1\n").expect("write the file");
-    let worker = world.worker("w1", WorkerBuilder::demo_jobs).await;
+    let worker = world.worker("w1", |builder| demo::teach(builder, world.store.clone())).await;
     for path in ["rows.csv".to_owned(), world.folder().join("rows.csv").display().to_string()] {
         let parameters = json!({ "path": path });
         let id = format!("import-{}", path.len());
@@ -180,7 +179,7 @@ async fn the_steps_of_a_campaign_read_their_share_of_the_file() {
     let world = World::new().await;
     let path = world.folder().join("orders.csv");
     generate_csv(&path, 500).expect("write the file");
-    let worker = world.worker("w1", WorkerBuilder::demo_jobs).await;
+    let worker = world.worker("w1", |builder| demo::teach(builder, world.store.clone())).await;
     let mut fingerprints = std::collections::HashSet::new();
     for (n, (first_row, rows)) in [(1, 200), (201, 200), (401, 100)].into_iter().enumerate() {
         let parameters =

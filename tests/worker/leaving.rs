@@ -36,7 +36,7 @@ async fn endless(ctx: JobContext) -> Result<Value, JobError> {
 async fn is_a_worker() {
     if std::env::var_os(ROLE).is_some() {
         let settings = config::load(None, Vec::new()).expect("settings from the environment");
-        WorkerBuilder::new(settings).job("code", Code(endless)).build().run().await.expect("the worker runs");
+        WorkerBuilder::new(settings).job(Code(endless)).build().run().await.expect("the worker runs");
     }
 }
 

@@ -36,7 +36,7 @@ where
 /// Fails each time, having said so.
 async fn failing(ctx: JobContext, tape: Tape) -> Result<Value, JobError> {
     tape.mark(format!("try of {}", ctx.job().id));
-    Err(JobError::Failed("no luck".to_owned()))
+    Err(JobError::failed("no luck"))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -203,7 +203,7 @@ async fn what_a_job_says_last_is_kept_although_sql_is_away_when_it_ends() {
         ctx.failed_item("the last", "bad luck");
         ctx.save(&7)?;
         tape.mark("said");
-        Err(JobError::Failed("no luck".to_owned()))
+        Err(JobError::failed("no luck"))
     };
     let (world, tape, worker) = world_of(&[], code).await;
     let job = world.job("j").await;

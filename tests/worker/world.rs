@@ -120,7 +120,7 @@ impl World {
 
     /// As [`Self::coder`], for a worker that serves some tenants only (set by the overrides).
     pub async fn worker_of_tenants(&self, id: &str, code: impl Job, tenant: &str) -> Running {
-        let running = self.start(id, |builder| builder.job("code", code));
+        let running = self.start(id, |builder| builder.job(code));
         let tenant = tenant.parse().expect("tenant");
         let id: WorkerId = id.parse().expect("id");
         eventually("the worker shows", || async {
@@ -141,7 +141,7 @@ impl World {
 
     /// A worker that knows one kind of job, `code`.
     pub async fn coder(&self, id: &str, code: impl Job) -> Running {
-        self.worker(id, |builder| builder.job("code", code)).await
+        self.worker(id, |builder| builder.job(code)).await
     }
 
     /// A job of the kind `code`.
@@ -296,6 +296,8 @@ where
     F: Fn(JobContext) -> R + Send + Sync + 'static,
     R: Future<Output = Result<Value, JobError>> + Send + 'static,
 {
+    const TYPE: &'static str = "code";
+
     fn run(&self, ctx: JobContext) -> impl Future<Output = Result<Value, JobError>> + Send {
         (self.0)(ctx)
     }

@@ -9,9 +9,9 @@ use serde_json::json;
 
 use super::folder::Folder;
 use crate::cli::out::{say, tell};
+use crate::demo::{generate_csv, row_starts};
 use crate::domain::{JobStatus, Resource, ResourceId, TenantId, UserId};
 use crate::store::{CampaignFilter, JobFilter, NewCampaign, NewJob, Store};
-use crate::worker::jobs;
 
 /// The file to import, in the folder that the demo's jobs may read.
 const ORDERS: &str = "orders.csv";
@@ -116,9 +116,7 @@ pub(super) async fn work(store: &Store, tenant: &TenantId, folder: &Folder) -> a
     if !file.exists() {
         say!("Writing {} with {ROWS} rows", file.display());
         let to = file.clone();
-        tokio::task::spawn_blocking(move || jobs::generate_csv(&to, ROWS))
-            .await?
-            .context("cannot write the CSV file")?;
+        tokio::task::spawn_blocking(move || generate_csv(&to, ROWS)).await?.context("cannot write the CSV file")?;
     }
     // Before the campaign, whose 300 jobs it would otherwise wait for.
     let import = match unfinished(store, tenant, "csv_import").await? {
@@ -180,7 +178,7 @@ async fn make_campaign(store: &Store, tenant: &TenantId, file: &Path) -> anyhow:
     let id = ResourceId::generate();
     let per_job = ROWS / JOBS as u64;
     let from = file.to_owned();
-    let starts = tokio::task::spawn_blocking(move || jobs::row_starts(&from, per_job as usize)).await??;
+    let starts = tokio::task::spawn_blocking(move || row_starts(&from, per_job as usize)).await??;
     let jobs = starts.into_iter().take(JOBS).enumerate().map(|(n, first_byte)| {
         let first = n as u64 * per_job;
         let parameters = json!({

@@ -4,8 +4,8 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
-use super::super::JobError;
 use super::rows::{Place, Rows};
+use crate::worker::JobError;
 
 const FIRST: [&str; 12] =
     ["Ada", "Ben", "Chloe", "Dmitri", "Emre", "Fatima", "Grace", "Hiro", "Ines", "Jonas", "Kaya", "Lena"];

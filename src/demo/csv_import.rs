@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::super::{Job, JobContext, JobError};
 use super::pace::Pace;
 use super::rows::{Place, ReadRow, Rows};
 use crate::domain::Progress;
+use crate::store::Store;
+use crate::worker::{Job, JobContext, JobError};
 
 /// Rows of one transaction, where the parameters say nothing.
 const BATCH_ROWS: usize = 500;
@@ -21,7 +22,32 @@ const BATCH_TRIES: u32 = 6;
 /// The kind of job `csv_import`. Parameters: `path` (a CSV file with a header, beneath `worker.files_root`),
 /// `batch_rows` (500), `rows_per_second` (no limit). Rows that cannot be read are counted and kept as failed items
 /// (`row 17`, and which kind of mistake it is, without a word of the row), and the import goes on.
-pub struct CsvImport;
+pub struct CsvImport {
+    store: Store,
+}
+
+impl CsvImport {
+    /// Imports into the table `imported_rows` of this database.
+    pub fn new(store: Store) -> Self {
+        Self { store }
+    }
+
+    /// Writes a batch; again while SQL is busy: rows that are there already stay as they are.
+    async fn write(&self, ctx: &JobContext, rows: &[(i64, String)]) -> Result<(), JobError> {
+        let mut tries = 1;
+        loop {
+            match self.store.import_rows(ctx.resource(), rows).await {
+                Ok(()) => return Ok(()),
+                Err(error) if error.is_transient() && tries < BATCH_TRIES => {
+                    tokio::time::sleep(std::time::Duration::from_millis(100 << tries)).await;
+                    tries += 1;
+                }
+                Err(error) if error.is_transient() => return Err(JobError::failed(error)),
+                Err(error) => return Err(JobError::permanent(error)),
+            }
+        }
+    }
+}
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -45,6 +71,8 @@ struct Cursor {
 }
 
 impl Job for CsvImport {
+    const TYPE: &'static str = "csv_import";
+
     async fn run(&self, ctx: JobContext) -> Result<Value, JobError> {
         let parameters: Parameters = ctx.parameters_as()?;
         let most = parameters.batch_rows.clamp(1, BATCH_ROWS_MOST);
@@ -66,7 +94,7 @@ impl Job for CsvImport {
             let Sorted { good, bad } = sort(rows.header(), batch);
             // The rows and the memory that they are there belong together.
             ctx.critical(async {
-                write(&ctx, &good).await?;
+                self.write(&ctx, &good).await?;
                 for (number, problem) in &bad {
                     ctx.failed_item(format!("row {number}"), problem);
                 }
@@ -129,22 +157,6 @@ fn object(header: &[String], record: &csv::ByteRecord) -> Result<String, String>
         fields.insert(name.clone(), text.into());
     }
     Ok(Value::Object(fields).to_string())
-}
-
-/// Writes a batch; again while SQL is busy: rows that are there already stay as they are.
-async fn write(ctx: &JobContext, rows: &[(i64, String)]) -> Result<(), JobError> {
-    let mut tries = 1;
-    loop {
-        match ctx.store().import_rows(ctx.resource(), rows).await {
-            Ok(()) => return Ok(()),
-            Err(error) if error.is_transient() && tries < BATCH_TRIES => {
-                tokio::time::sleep(std::time::Duration::from_millis(100 << tries)).await;
-                tries += 1;
-            }
-            Err(error) if error.is_transient() => return Err(JobError::failed(error)),
-            Err(error) => return Err(JobError::permanent(error)),
-        }
-    }
 }
 
 fn progress(cursor: &Cursor, bytes: u64, most: usize) -> Progress {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::super::{Cancelled, JobContext};
+use crate::worker::{Cancelled, JobContext};
 
 /// Rows handled since a moment, against the rows allowed since then.
 pub(super) struct Pace {

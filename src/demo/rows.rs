@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use csv::{ByteRecord, Position, Reader, ReaderBuilder};
 use serde::{Deserialize, Serialize};
 
-use super::super::{JobContext, JobError};
+use crate::worker::{JobContext, JobError};
 
 /// Longest row, in bytes: what is no CSV at all must not fill the memory while its first line is looked for.
 const ROW: u64 = 8 * 1024 * 1024;
@@ -44,17 +44,17 @@ impl Rows {
     /// and never what it contains: whoever may read the job reads them.
     pub(super) fn of(file: File, name: &Path, place: Place) -> Result<Self, JobError> {
         let name = name.display();
-        let unreadable = |e: &dyn std::fmt::Display| JobError::Failed(format!("Cannot read {name}: {e}"));
+        let unreadable = |e: &dyn std::fmt::Display| JobError::failed(format!("Cannot read {name}: {e}"));
         let bytes = file.metadata().map_err(|e| unreadable(&e))?.len();
         let ration = Arc::new(AtomicU64::new(ROW));
         let mut reader = ReaderBuilder::new().from_reader(Rationed { file, left: ration.clone() });
         let header = reader.byte_headers().map_err(|e| match ration.load(Ordering::Relaxed) {
-            0 => JobError::Permanent(format!("The header of {name}: {e}")),
+            0 => JobError::permanent(format!("The header of {name}: {e}")),
             _ => unreadable(&e),
         })?;
         let header = header.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect();
         if place.byte > bytes {
-            return Err(JobError::Permanent(format!("{name} has become shorter since the import began")));
+            return Err(JobError::permanent(format!("{name} has become shorter since the import began")));
         }
         if place.byte > 0 {
             let mut position = Position::new();
@@ -106,7 +106,7 @@ impl Rows {
                 Ok(false) => break,
                 Ok(true) => Ok(record),
                 Err(error) if self.ration.load(Ordering::Relaxed) == 0 => {
-                    return Err(JobError::Permanent(format!("Row {}: {error}", self.place.row + 1)));
+                    return Err(JobError::permanent(format!("Row {}: {error}", self.place.row + 1)));
                 }
                 Err(error) if error.is_io_error() => return Err(JobError::failed(format!("Cannot read on: {error}"))),
                 Err(error) => Err(mistake(&error)),

@@ -7,10 +7,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::super::{Job, JobContext, JobError};
 use super::pace::Pace;
 use super::rows::{Place, Rows};
 use crate::domain::Progress;
+use crate::worker::{Job, JobContext, JobError};
 
 /// Most rows between two checkpoints.
 const CHUNK: usize = 100;
@@ -30,6 +30,8 @@ struct Parameters {
 }
 
 impl Job for DemoStep {
+    const TYPE: &'static str = "demo_step";
+
     async fn run(&self, ctx: JobContext) -> Result<Value, JobError> {
         let parameters: Parameters = ctx.parameters_as()?;
         let (path, before) = (parameters.path.clone(), parameters.first_row.saturating_sub(1));
@@ -76,7 +78,7 @@ fn skip(ctx: &JobContext, mut rows: Rows, before: u64) -> Result<Rows, JobError>
         ctx.checkpoint_blocking()?;
         let most = usize::try_from(before - rows.place().row).unwrap_or(usize::MAX).min(10_000);
         if rows.read(most)?.is_empty() {
-            return Err(JobError::Permanent(format!("The file has fewer than {before} rows")));
+            return Err(JobError::permanent(format!("The file has fewer than {before} rows")));
         }
     }
     Ok(rows)

@@ -7,6 +7,7 @@
 --       5 grant: 'database', 'allowed', 'denied', 6-8 what grants it, 9 limit a minute, 10 backlog limit,
 --       11 budget units that the whole batch costs (0: an earlier part has paid), 12 action, 13 control channel,
 --       14 what else to remember of the batch, 15 record of the whole (open), for one that is refused,
+--       16 body digest as versions before stored it,
 --       then 4 for each resource: command id, resource, record (JSON), control message
 -- Returns: {outcome, …} with 'done' workers, then 4 for each resource: 'accepted' control '' '' |
 --       'repeated' control done_ms result | 'full' '' '' '' (control: as control_of gives it) — or for all of them 'known' batch (this request has that id: come again with it) | 'denied' |
@@ -15,7 +16,7 @@
 -- that the whole has been paid for. Every check of the whole comes before the first write.
 -- When the clock is set: as for submit_command.
 
-local shared, first_own, first_item = 1, 13, 16
+local shared, first_own, first_item = 1, 13, 17
 local rate, batch_key = KEYS[7], KEYS[12]
 local batch, digest, grant, action = ARGV[2], ARGV[3], ARGV[5], ARGV[12]
 local limit, cost = tonumber(ARGV[9]), tonumber(ARGV[11])
@@ -46,7 +47,7 @@ if known then
   local seen, outcome, id = string.match(known, '^([^|]*)|([^|]*)|([^|]*)|')
   -- Remembered for longer than ever: by a clock that has been set back since.
   if redis.call('PTTL', batch_key) > tonumber(ARGV[4]) * 1000 then redis.call('EXPIRE', batch_key, ARGV[4]) end
-  if seen ~= digest then return answer('conflict') end
+  if seen ~= digest and seen ~= ARGV[16] then return answer('conflict') end
   if outcome == 'denied' then return answer('denied') end
   if id ~= batch then return answer('known', id) end
   paid = true

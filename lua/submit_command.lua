@@ -10,7 +10,7 @@
 --       11 record (JSON, open: what is kept of the command, and what each of its audit entries begins with),
 --       12 control channel, 13 control message, 14 resource (tenant:kind:id), 15 action, 16 reply channel,
 --       17 when: 'now', 'at' (Unix ms), 'in' (ms from now), 'due' (was kept, and its time has come), 18 that number,
---       19 limit of schedules
+--       19 limit of schedules, 20 body digest as versions before stored it
 -- Returns: {outcome, …} with outcome 'accepted' workers control | 'repeated' command workers control done_ms result |
 --       'scheduled' command run_at done_ms result | 'denied' | 'conflict' | 'limited' seconds | 'unknown' | 'full' |
 --       'late' | 'gone' (was withdrawn, or brought in already); the clock in µs last. control: as control_of gives it.
@@ -28,6 +28,7 @@ local AGAIN_MS = 1000
 local keys = command_keys(1, 6)
 local rate, request, schedule, schedules = KEYS[12], KEYS[17], KEYS[18], KEYS[19]
 local command, digest, has_request, grant = ARGV[2], ARGV[3], ARGV[4] == '1', ARGV[5]
+local former_digest = ARGV[20]
 local record, resource, action, when = ARGV[11], ARGV[14], ARGV[15], ARGV[17]
 local due = when == 'due'
 local member = resource .. '|' .. command
@@ -90,7 +91,7 @@ else
     local seen_digest, outcome, id, said = string.match(first, '^([^|]*)|([^|]*)|([^|]*)|([^|]*)$')
     local longest = REQUEST_SECONDS * 1000 + (outcome == 'scheduled' and math.max(0, tonumber(said) - now_ms) or 0)
     if redis.call('PTTL', request) > longest then redis.call('PEXPIRE', request, whole(longest)) end
-    if seen_digest ~= digest then return answer('conflict') end
+    if seen_digest ~= digest and seen_digest ~= former_digest then return answer('conflict') end
     if outcome == 'denied' then return answer('denied') end
     if outcome == 'scheduled' then return repeated_schedule(id, said) end
     -- 'accepted' alone: of a campaign's command, or written by a version that knew no more.

@@ -18,6 +18,7 @@ mod broker {
     mod serving;
     mod tenants;
     mod tls;
+    mod upgrade;
 }
 
 use std::time::{Duration, Instant};
@@ -32,7 +33,9 @@ use wheelhouse::broker::scripts::submit::{Grant, Origin, Submission, SubmitLimit
 use wheelhouse::broker::scripts::updates::Update;
 use wheelhouse::broker::{Broker, BrokerError, Event, Subscriber};
 use wheelhouse::config;
-use wheelhouse::domain::{Action, CommandId, Control, Permission, Resource, ResourceKind, UserId, When, WorkerId};
+use wheelhouse::domain::{
+    Action, CommandId, Control, IdDerivation, Permission, Resource, ResourceKind, UserId, When, WorkerId,
+};
 use wheelhouse::protocol::server;
 
 const LIMITS: SubmitLimits =
@@ -110,6 +113,7 @@ fn failure(claim: &Claim, words: &str) -> String {
 fn batch(ids: &[&str], action: Action, request: Option<&str>) -> Batch {
     Batch {
         id: CommandId::generate(),
+        derivation: IdDerivation::Uuid5,
         tenant: job("j").tenant,
         kind: ResourceKind::Job,
         ids: ids.iter().map(|id| id.parse().expect("id")).collect(),

@@ -69,13 +69,34 @@ impl CommandId {
 
     /// The id of the command that follows from this one for a resource (a campaign's cancel cancels its jobs, a
     /// batch is a command for each of its resources): always the same, so that carrying the first out twice asks
-    /// each resource once.
-    pub fn following(self, resource: &Resource) -> Self {
-        let hash = fnv1a(&format!("{}:{resource}", self.0.simple()));
-        // Time and version as in the first; the variant's two bits, then the hash.
-        let high = u64::from_be_bytes(self.0.as_bytes()[..8].try_into().unwrap_or_default());
-        Self(uuid::Uuid::from_u64_pair(high, (hash & 0x3fff_ffff_ffff_ffff) | 0x8000_0000_0000_0000))
+    /// each resource once. A UUID of version 5.
+    pub fn derive_for(self, resource: &Resource) -> Self {
+        Self(uuid::Uuid::new_v5(&self.0, resource.to_string().as_bytes()))
     }
+
+    /// The same, in the way in which it was done when the first one was submitted.
+    pub fn derive_as(self, derivation: IdDerivation, resource: &Resource) -> Self {
+        match derivation {
+            IdDerivation::Uuid5 => self.derive_for(resource),
+            IdDerivation::Fnv => {
+                let hash = fnv1a(&format!("{}:{resource}", self.0.simple()));
+                // Time and version as in the first; the variant's two bits, then the hash.
+                let high = u64::from_be_bytes(self.0.as_bytes()[..8].try_into().unwrap_or_default());
+                Self(uuid::Uuid::from_u64_pair(high, (hash & 0x3fff_ffff_ffff_ffff) | 0x8000_0000_0000_0000))
+            }
+        }
+    }
+}
+
+/// How the ids of commands follow from that of another one. What a version before began must go on under the ids that it
+/// gave, or a resource would be asked twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum IdDerivation {
+    /// UUIDs of version 5.
+    #[default]
+    Uuid5,
+    /// 62 bits of FNV, as versions before did. Nothing new is begun so.
+    Fnv,
 }
 
 impl fmt::Display for CommandId {
@@ -105,10 +126,20 @@ mod tests {
     fn the_command_that_follows_has_one_id_for_each_resource() {
         let (one, other) = (CommandId::generate(), CommandId::generate());
         let jobs: Vec<Resource> = (0..50).filter_map(|n| Resource::parse(&format!("t:job:j{n}"))).collect();
-        let ids: std::collections::HashSet<CommandId> = jobs.iter().map(|job| one.following(job)).collect();
+        let ids: std::collections::HashSet<CommandId> = jobs.iter().map(|job| one.derive_for(job)).collect();
         assert_eq!(ids.len(), jobs.len());
-        assert_eq!(one.following(&jobs[0]), one.following(&jobs[0]));
-        assert_ne!(one.following(&jobs[0]), other.following(&jobs[0]));
+        assert_eq!(one.derive_for(&jobs[0]), one.derive_for(&jobs[0]));
+        assert_ne!(one.derive_for(&jobs[0]), other.derive_for(&jobs[0]));
         assert!(!ids.contains(&one));
+    }
+
+    #[test]
+    fn ids_that_follow_are_the_same_in_every_version_that_derives_them_so() {
+        let first: CommandId = "01890a5d-ac96-774b-bcce-b302099a8057".parse().expect("id");
+        let job = Resource::parse("acme:job:j1").expect("resource");
+        let (now, before) = (first.derive_for(&job), first.derive_as(IdDerivation::Fnv, &job));
+        assert_eq!(now, first.derive_as(IdDerivation::Uuid5, &job));
+        assert_eq!(now.to_string(), "d71b5128-653c-5896-9289-4dbf5e0c380e");
+        assert_eq!(before.to_string(), "01890a5d-ac96-774b-a88c-5885c787586b");
     }
 }

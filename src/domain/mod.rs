@@ -15,14 +15,21 @@ pub mod transition;
 pub use audit::{AuditEntry, AuditEvent, ChainLink};
 pub use backoff::backoff;
 pub use campaign::{Campaign, CampaignStatus, JobCounts};
-pub use command::{Action, CommandId, When};
+pub use command::{Action, CommandId, IdDerivation, When};
 pub use ids::{IdError, RequestId, ResourceId, TenantId, UserId, WorkerId};
 pub use job::{Control, FailedItem, Job, JobFacts, JobStatus, Progress};
 pub use permission::{Permission, PermissionSet};
 pub use printable::{printable, printable_json};
 pub use resource::{Resource, ResourceKind};
 
-/// FNV-1a, 64 bits: the same in every program, language and version.
+/// SHA-256 of a text, as 64 hexadecimal digits: two texts with the same one are the same text.
+pub fn sha256_hex(text: &str) -> String {
+    use sha2::Digest;
+    hex::encode(sha2::Sha256::digest(text))
+}
+
+/// FNV-1a, 64 bits: the same in every program, language and version. It spreads what nobody has chosen in order to make two
+/// texts collide; whether two texts are the same is a question for [`sha256_hex`].
 pub fn fnv1a(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
 }

@@ -115,8 +115,13 @@ impl Core {
     }
 
     async fn ask_to_end(&self, claim: &Claim, job: &Resource) -> Result<(), BrokerError> {
+        // The worker that began may have been of a version before.
+        let command = match claim.attempt {
+            ..=1 => claim.command.derive_for(job),
+            _ => self.broker.derived_command(claim.command, job).await?,
+        };
         let submission = Submission {
-            command: claim.command.following(job),
+            command,
             resource: job.clone(),
             action: Action::Cancel,
             user: claim.user.clone(),

@@ -9,7 +9,7 @@ use wheelhouse::broker::scripts::claim::{Claimed, End};
 use wheelhouse::broker::scripts::permissions::PermissionSet;
 use wheelhouse::broker::scripts::submit::{Grant, SubmitLimits, Submitted};
 use wheelhouse::broker::{Broker, Event, Subscriber};
-use wheelhouse::domain::{Action, CommandId, Control};
+use wheelhouse::domain::{Action, CommandId, Control, IdDerivation};
 
 fn names(count: usize) -> Vec<String> {
     (0..count).map(|n| format!("j{n}")).collect()
@@ -69,7 +69,10 @@ async fn a_batch_asked_for_again_does_nothing_twice_and_tells_what_became_of_it(
     let known = broker.submit_batch(&other, LIMITS).await.expect("submit");
     assert_eq!(known, BatchSubmitted::KnownAs(asked.id));
     let known = broker.known_batch(&asked.tenant, &asked.user, asked.request.as_ref().expect("given")).await;
-    assert_eq!(known.expect("read"), Some(KnownBatch { id: asked.id, ids: asked.ids.clone(), more: false }));
+    assert_eq!(
+        known.expect("read"),
+        Some(KnownBatch { id: asked.id, derivation: IdDerivation::Uuid5, ids: asked.ids.clone(), more: false })
+    );
     let different = Batch { body: "something else".to_owned(), ..asked.clone() };
     assert_eq!(broker.submit_batch(&different, LIMITS).await.expect("submit"), BatchSubmitted::Conflict);
     assert_eq!(budget_used(&redis, &broker, &asked), ":2");

@@ -82,7 +82,6 @@ impl Limiter {
             &limit,
             "1000000",
             record,
-            "{\"a\":1",
             "control",
             "{}",
             &resource,
@@ -91,6 +90,7 @@ impl Limiter {
             "now",
             "0",
             "1000",
+            "former digest",
             &now,
         ] {
             run.arg(arg);

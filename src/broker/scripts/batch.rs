@@ -7,7 +7,8 @@ use super::submit::{Grant, Origin, Submission, SubmitLimits, control_message};
 use crate::broker::keys::control_channel;
 use crate::broker::{Broker, BrokerError};
 use crate::domain::{
-    Action, CommandId, Control, RequestId, Resource, ResourceId, ResourceKind, TenantId, UserId, When,
+    Action, CommandId, Control, IdDerivation, RequestId, Resource, ResourceId, ResourceKind, TenantId, UserId, When,
+    fnv1a, sha256_hex,
 };
 
 /// Resources in one round trip, and in one unit of the budget.
@@ -17,11 +18,16 @@ const REQUEST_SECONDS: u32 = 86_400;
 /// How long one without is, in seconds: its sender may ask again after a lost answer.
 const LOST_ANSWER_SECONDS: u32 = 10;
 
+/// Length of the digest that versions before stored: 64 bits of FNV. Today's has 64 hexadecimal digits.
+const FORMER_DIGEST_LENGTH: usize = 16;
+
 /// One action on many resources.
 #[derive(Debug, Clone)]
 pub struct Batch {
     /// Made by the caller. The commands' ids follow from it, so that submitting the same again is safe.
     pub id: CommandId,
+    /// How they follow from it: as for the first time, where the request was made before.
+    pub derivation: IdDerivation,
     /// Whose.
     pub tenant: TenantId,
     /// Jobs or campaigns.
@@ -102,6 +108,8 @@ pub enum ItemSubmitted {
 pub struct KnownBatch {
     /// Its id.
     pub id: CommandId,
+    /// How the ids of its commands follow from that.
+    pub derivation: IdDerivation,
     /// What it was about.
     pub ids: Vec<ResourceId>,
     /// Whether there were others that it left out.
@@ -116,7 +124,7 @@ impl Batch {
 
     /// The command that this batch is for one of its resources.
     pub fn command(&self, id: &ResourceId) -> CommandId {
-        self.id.following(&self.resource(id))
+        self.id.derive_as(self.derivation, &self.resource(id))
     }
 
     /// One of its resources.
@@ -164,10 +172,15 @@ impl Broker {
         let key = self.keys().batch(tenant, user, request.as_str());
         let kept: Option<String> = self.link.query(redis::cmd("GET").arg(key)).await?;
         Ok(kept.and_then(|kept| {
-            let mut parts = kept.split('|').skip(2);
-            let id = parts.next()?.parse().ok()?;
+            let mut parts = kept.split('|');
+            // A version that stored the digest in its former form gave the ids in the former way.
+            let derivation = match parts.next()?.len() {
+                FORMER_DIGEST_LENGTH => IdDerivation::Fnv,
+                _ => IdDerivation::Uuid5,
+            };
+            let id = parts.nth(1)?.parse().ok()?;
             let ids = parts.next()?.split(',').map(str::parse).collect::<Result<_, _>>().ok()?;
-            Some(KnownBatch { id, ids, more: parts.next() == Some("more") })
+            Some(KnownBatch { id, derivation, ids, more: parts.next() == Some("more") })
         }))
     }
 
@@ -224,7 +237,7 @@ fn prepare(broker: &Broker, batch: &Batch, part: &[ResourceId], first: bool, lim
     let mut args = vec![
         String::new(), // The deadline, set on the way.
         batch.id.to_string(),
-        format!("{:016x}", crate::domain::fnv1a(&batch.body)),
+        sha256_hex(&batch.body),
         seconds.to_string(),
         batch.grant.word().to_owned(),
         permission,
@@ -237,6 +250,7 @@ fn prepare(broker: &Broker, batch: &Batch, part: &[ResourceId], first: bool, lim
         control_channel(tenant, batch.kind),
         remembered,
         batch.audit(),
+        format!("{:016x}", fnv1a(&batch.body)),
     ];
     for id in part {
         let item = batch.item(id);

@@ -7,7 +7,7 @@ use super::record::Kept;
 use super::{bytes, lua, texts};
 use crate::broker::keys::{reply_channel, updates_channel};
 use crate::broker::{Broker, BrokerError, Partition};
-use crate::domain::{Action, CommandId, Resource, TenantId, UserId, WorkerId};
+use crate::domain::{Action, CommandId, IdDerivation, Resource, TenantId, UserId, WorkerId};
 use crate::protocol::server;
 
 /// The right to carry out one command, until the lease ends.
@@ -290,6 +290,14 @@ impl Broker {
             }
         }
         Ok(false)
+    }
+
+    /// The id of the command that follows from another one for a resource, where a version before may have submitted it
+    /// already: that one's, if so, and today's otherwise.
+    pub async fn derived_command(&self, first: CommandId, resource: &Resource) -> Result<CommandId, BrokerError> {
+        let former = first.derive_as(IdDerivation::Fnv, resource);
+        let is_known = self.waits(resource, former).await? || self.ended(resource, former).await?.is_some();
+        Ok(if is_known { former } else { first.derive_for(resource) })
     }
 
     /// As [`Self::ended`], of many commands, 100 to a round trip; in their order.

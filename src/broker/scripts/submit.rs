@@ -7,7 +7,7 @@ pub use super::submission::{Grant, Origin, Submission};
 use crate::broker::keys::{control_channel, reply_channel};
 use crate::broker::{Broker, BrokerError, Keys};
 use crate::config;
-use crate::domain::{CommandId, Control, When, fnv1a};
+use crate::domain::{CommandId, Control, When, fnv1a, sha256_hex};
 use crate::protocol::control;
 
 /// The limits in force.
@@ -144,19 +144,33 @@ fn prepare(names: Keys, s: &Submission, limits: SubmitLimits) -> Delivery {
         when.to_owned(),
         number.to_string(),
         limits.schedules_per_tenant.to_string(),
+        former_digest(s),
     ];
     Delivery::new(&lua::SUBMIT, keys, args.into())
 }
 
 /// What makes a repeat of a `request_id` the same request.
 fn digest(s: &Submission) -> String {
-    let reason = fnv1a(s.reason.as_deref().unwrap_or(""));
+    let reason = match s.reason.as_deref().unwrap_or("") {
+        "" => "-".to_owned(),
+        reason => sha256_hex(reason),
+    };
+    digest_with(s, &reason)
+}
+
+/// The same as a version before stored it, and as it is found in Redis for a day after an upgrade: with 16 hexadecimal
+/// digits of FNV, so that no digest of one form equals one of the other.
+fn former_digest(s: &Submission) -> String {
+    digest_with(s, &format!("{:016x}", fnv1a(s.reason.as_deref().unwrap_or(""))))
+}
+
+fn digest_with(s: &Submission, reason: &str) -> String {
     let when = match s.when {
         When::Now | When::Due => String::new(),
         When::At(ms) => format!(".at{ms}"),
         When::After(seconds) => format!(".in{seconds}"),
     };
-    format!("{}.{reason:016x}{when}", s.action.word())
+    format!("{}.{reason}{when}", s.action.word())
 }
 
 /// What wakes the workers.

@@ -17,7 +17,7 @@ use super::reply::{Refusal, UNAVAILABLE};
 use crate::auth::Caller;
 use crate::broker::scripts::batch::{Batch, BatchSubmitted, ItemSubmitted, PART};
 use crate::broker::scripts::submit::{Origin, SubmitLimits};
-use crate::domain::{CommandId, Permission, Resource, ResourceId};
+use crate::domain::{CommandId, IdDerivation, Permission, Resource, ResourceId};
 use crate::protocol::batch_answer::{self, BatchHead, BatchItem, ItemState};
 use crate::protocol::tenant::no_such;
 use crate::protocol::{BatchRequest, ErrorCode, server};
@@ -129,12 +129,13 @@ async fn submit(
         };
         let known = known.map_err(|_| Refusal::unavailable())?;
         let id = known.as_ref().map_or_else(CommandId::generate, |known| known.id);
+        let derivation = known.as_ref().map(|known| known.derivation).unwrap_or_default();
         let mut found = find(gateway, caller, request, known).await?;
         if found.there.is_empty() {
             if may(gateway, caller, &request.action.permission(request.kind)).await? {
                 let online = gateway.broker().live_workers(&caller.tenant).await.map_err(|_| Refusal::unavailable())?;
                 let online = i64::try_from(online.len()).unwrap_or(i64::MAX);
-                return Ok(accepted(caller, request, id, &found, online, &[]));
+                return Ok(accepted(caller, request, (id, derivation), &found, online, &[]));
             }
             if found.asked.is_empty() {
                 let words = server::denied_text(request.action, request.kind);
@@ -145,6 +146,7 @@ async fn submit(
         }
         let batch = Batch {
             id,
+            derivation,
             tenant: caller.tenant.clone(),
             kind: request.kind,
             ids: found.there.clone(),
@@ -169,7 +171,7 @@ async fn submit(
         match deliver(gateway, &batch).await? {
             BatchSubmitted::Done { workers_online, items } => {
                 follow(gateway, &batch, &items);
-                return Ok(accepted(caller, request, id, &found, workers_online, &items));
+                return Ok(accepted(caller, request, (id, derivation), &found, workers_online, &items));
             }
             // Another gateway took the same request in meanwhile, perhaps with other resources.
             BatchSubmitted::KnownAs(_) => {}
@@ -219,7 +221,7 @@ fn head(caller: &Caller, request: &BatchRequest, batch: CommandId, items: &[Batc
 fn accepted(
     caller: &Caller,
     request: &BatchRequest,
-    id: CommandId,
+    (id, derivation): (CommandId, IdDerivation),
     found: &Found,
     workers_online: i64,
     submitted: &[ItemSubmitted],
@@ -233,7 +235,7 @@ fn accepted(
             continue;
         };
         let resource = Resource { tenant: caller.tenant.clone(), kind: request.kind, id: asked.clone() };
-        let command = id.following(&resource);
+        let command = id.derive_as(derivation, &resource);
         if let ItemSubmitted::Repeated { result: Some((text, _)), .. } = item {
             results.push((command, text.clone()));
         }

@@ -60,7 +60,7 @@ pub(super) async fn requeue(rest: &Rest, request: &Request, text: &str) -> Resul
         when: When::Now,
     };
     // One id whoever asks how often: two operators who requeue the same at once cause one command.
-    let again = found.command.following(&found.resource);
+    let again = rest.broker().derived_command(found.command, &found.resource).await?;
     let address = request.address();
     let answer = submit_as(again, &rest.gateway, &caller, &found.resource, &asked, address.as_deref()).await;
     if let CommandAnswer::Refused(refusal) = &answer {

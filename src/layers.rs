@@ -33,7 +33,7 @@ fn used(text: &str) -> Vec<String> {
     found
 }
 
-fn files(folder: &Path, out: &mut Vec<std::path::PathBuf>) {
+pub(crate) fn files(folder: &Path, out: &mut Vec<std::path::PathBuf>) {
     for entry in fs::read_dir(folder).expect("a folder of the source").flatten() {
         let path = entry.path();
         if path.is_dir() {

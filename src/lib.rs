@@ -32,4 +32,6 @@ pub mod telemetry;
 pub mod worker;
 
 #[cfg(test)]
+mod circles;
+#[cfg(test)]
 mod layers;

@@ -29,7 +29,7 @@ use tokio::task::JoinHandle;
 use wheelhouse::worker::process::output::{Sink, pass_through};
 use wheelhouse::worker::process::progress::ProgressReader;
 use wheelhouse::worker::process::{How, Process, ProcessError, Program};
-use wheelhouse::worker::{Controlled, Reached};
+use wheelhouse::worker::{ControlOutcome, Controlled};
 
 /// One program, its folder, and what it has printed.
 struct Rig {
@@ -172,7 +172,7 @@ async fn a_pause_stops_the_whole_family_and_a_resume_sets_it_going_again() {
     let pids = rig.numbers("pids", 3).await;
     let files = ["parent", "child", "grandchild"].map(|name| rig.file(name));
     for _ in 0..20 {
-        assert_eq!(rig.process.pause().await, Reached::Yes);
+        assert_eq!(rig.process.pause().await, ControlOutcome::Done);
         all_stand_still(&pids).await;
         let before = files.each_ref().map(|file| size(file));
         all_stand_still(&pids).await;
@@ -180,7 +180,7 @@ async fn a_pause_stops_the_whole_family_and_a_resume_sets_it_going_again() {
         rig.process.resume().await;
         until("all to write again", || files.iter().zip(before).all(|(file, before)| size(file) > before)).await;
     }
-    assert_eq!(rig.process.cancel("ann", None).await, Reached::Yes);
+    assert_eq!(rig.process.cancel("ann", None).await, ControlOutcome::Done);
     assert!(!pids.iter().any(|pid| lives(*pid)), "nothing is left");
 }
 
@@ -191,7 +191,7 @@ async fn a_program_that_starts_programs_all_the_time_can_be_paused_at_any_moment
     for _ in 0..60 {
         let before = size(&turns);
         until("a turn", || size(&turns) > before).await;
-        assert_eq!(rig.process.pause().await, Reached::Yes);
+        assert_eq!(rig.process.pause().await, ControlOutcome::Done);
         let before = size(&turns);
         assert_eq!(state(rig.process.pid()).map(|state| "TD".contains(state)), Some(true));
         assert_eq!(size(&turns), before);
@@ -203,8 +203,8 @@ async fn a_program_that_starts_programs_all_the_time_can_be_paused_at_any_moment
 async fn paused_again_or_resumed_again_it_stays_as_it_is() {
     let rig = Rig::script("while :; do echo x >> $D/turns; done").await;
     rig.process.resume().await;
-    assert_eq!(rig.process.pause().await, Reached::Yes);
-    assert_eq!(rig.process.pause().await, Reached::Yes);
+    assert_eq!(rig.process.pause().await, ControlOutcome::Done);
+    assert_eq!(rig.process.pause().await, ControlOutcome::Done);
     // A pause that is given up before it is there, and taken back.
     rig.process.resume().await;
     drop(rig.process.pause());
@@ -217,7 +217,7 @@ async fn paused_again_or_resumed_again_it_stays_as_it_is() {
 #[tokio::test]
 async fn who_wakes_a_paused_program_from_outside_does_not_get_far() {
     let rig = Rig::script("while :; do echo x >> $D/turns; done").await;
-    assert_eq!(rig.process.pause().await, Reached::Yes);
+    assert_eq!(rig.process.pause().await, ControlOutcome::Done);
     for _ in 0..5 {
         send(rig.process.pid(), Signal::CONT);
         until("it to be stopped again", || state(rig.process.pid()) == Some('T')).await;
@@ -230,9 +230,9 @@ async fn a_cancelled_program_may_tidy_up_also_when_it_was_paused() {
         let rig = Rig::script("trap 'echo tidy; exit 0' TERM; echo 1 >> $D/ready; while :; do sleep 0.01; done").await;
         rig.numbers("ready", 1).await;
         if paused {
-            assert_eq!(rig.process.pause().await, Reached::Yes);
+            assert_eq!(rig.process.pause().await, ControlOutcome::Done);
         }
-        assert_eq!(rig.process.cancel("ann", Some("enough")).await, Reached::Yes);
+        assert_eq!(rig.process.cancel("ann", Some("enough")).await, ControlOutcome::Done);
         let ended = rig.process.ended().await;
         assert_eq!((ended.how, ended.by_order), (How::Exited(0), true));
         let printed = String::from_utf8_lossy(&rig.all_printed().await).into_owned();
@@ -250,7 +250,7 @@ async fn who_does_not_listen_is_killed_after_the_grace() {
     let rig = Rig::with_grace(script, grace).await;
     let pids = rig.numbers("pids", 2).await;
     let begun = Instant::now();
-    assert_eq!(rig.process.cancel("ann", None).await, Reached::Yes);
+    assert_eq!(rig.process.cancel("ann", None).await, ControlOutcome::Done);
     assert!(begun.elapsed() >= grace, "not before the grace is over");
     assert!(!pids.iter().any(|pid| lives(*pid)), "cancelled means that nothing is left");
     assert_eq!(rig.process.ended().await.how, How::Signalled(15), "the program itself obeyed");
@@ -267,14 +267,14 @@ async fn a_child_that_leaves_the_group_is_not_lost() {
     let rig = Rig::with_grace(script, Duration::from_millis(300)).await;
     let pids = rig.numbers("pids", 3).await;
     until("it to write", || size(&rig.file("away")) > 0).await;
-    assert_eq!(rig.process.pause().await, Reached::Yes);
+    assert_eq!(rig.process.pause().await, ControlOutcome::Done);
     all_stand_still(&pids).await;
     let before = size(&rig.file("away"));
     all_stand_still(&pids).await;
     assert_eq!(size(&rig.file("away")), before);
     rig.process.resume().await;
     until("it to write again", || size(&rig.file("away")) > before).await;
-    assert_eq!(rig.process.cancel("ann", None).await, Reached::Yes);
+    assert_eq!(rig.process.cancel("ann", None).await, ControlOutcome::Done);
     assert!(!pids.iter().any(|pid| lives(*pid)), "nothing is left: {pids:?}");
 }
 
@@ -291,8 +291,8 @@ async fn the_end_of_a_program_is_told_as_it_was() {
         assert_eq!((ended.how, ended.by_order, ended.left_behind), (how, false, 0), "{script}");
         assert_eq!(ended.how.code(), code);
         // What comes too late changes nothing.
-        assert_eq!(rig.process.pause().await, Reached::EndedItself);
-        assert_eq!(rig.process.cancel("ann", None).await, Reached::EndedItself);
+        assert_eq!(rig.process.pause().await, ControlOutcome::EndedItself);
+        assert_eq!(rig.process.cancel("ann", None).await, ControlOutcome::EndedItself);
         rig.process.resume().await;
         assert_eq!(rig.process.ended().await, ended);
     }
@@ -332,7 +332,7 @@ async fn what_a_program_leaves_running_ends_with_it() {
 async fn a_host_that_lets_go_of_a_program_ends_it() {
     let rig = Rig::script(FAMILY).await;
     let pids = rig.numbers("pids", 3).await;
-    assert_eq!(rig.process.pause().await, Reached::Yes);
+    assert_eq!(rig.process.pause().await, ControlOutcome::Done);
     drop(rig);
     until("all to be gone", || !pids.iter().any(|pid| lives(*pid))).await;
 }

@@ -24,7 +24,7 @@ use crate::store::{HostedJob, NewJob, Released, Run, RunEnd, Store};
 use crate::telemetry;
 use crate::worker::process::{Ended, How, Process, ProcessError, Program};
 use crate::worker::signals::Signals;
-use crate::worker::{AttachedHost, Settled};
+use crate::worker::{AttachedEnd, AttachedHost};
 
 /// What to run.
 #[derive(Debug, Args)]
@@ -193,18 +193,18 @@ pub async fn run(args: RunArgs, mut settings: Settings) -> anyhow::Result<ExitCo
         _ = signals.next() => None,
     };
     Ok(match settled {
-        Some(Settled::Recorded(_)) => {
+        Some(AttachedEnd::Recorded(_)) => {
             if !words.is_empty() {
                 say(format_args!("job {id} failed: {words}"));
             }
             let code = if late { TIMED_OUT } else { ended.how.code().max(u8::from(is_short)) };
             ExitCode::from(interrupted.map_or(code, |by| 128 + by.number))
         }
-        Some(Settled::Cancelled) => {
+        Some(AttachedEnd::Cancelled) => {
             say(format_args!("job {id} was cancelled"));
             ExitCode::from(143)
         }
-        Some(Settled::Lost) => {
+        Some(AttachedEnd::Lost) => {
             say(format_args!("job {id} was ended or taken over by another system; its end here is not recorded"));
             ExitCode::FAILURE
         }
@@ -292,9 +292,9 @@ async fn not_started(store: &Store, hosted: &HostedJob, error: &str) {
 
 /// The program is gone while its job is paused: nobody will resume it, so it is resumed and has failed, in one
 /// transaction, as the jobs of a run that died.
-async fn record_interrupted(store: &Store, broker: &Broker, run: &Run, error: &str) -> Option<Settled> {
+async fn record_interrupted(store: &Store, broker: &Broker, run: &Run, error: &str) -> Option<AttachedEnd> {
     let job = store.release_dead(run, error, 1).await.ok()?;
-    let Some(Released { job, resumed }) = job else { return Some(Settled::Lost) };
+    let Some(Released { job, resumed }) = job else { return Some(AttachedEnd::Lost) };
     for status in resumed.then_some(JobStatus::Running).into_iter().chain([job.status]) {
         let message = server::job_status(&run.job, status, None);
         let update = Update { run: None, message, progress: None, desired: Some(None) };
@@ -305,7 +305,7 @@ async fn record_interrupted(store: &Store, broker: &Broker, run: &Run, error: &s
     if let Err(error) = broker.end_run(&run.job, run.number).await {
         tracing::warn!(%error, "run.end_run_failed");
     }
-    Some(Settled::Recorded(Box::new(job)))
+    Some(AttachedEnd::Recorded(Box::new(job)))
 }
 
 /// A signal that means: end the program, and then yourself.

@@ -1,32 +1,32 @@
-//! One job whose work belongs to this very program (`wheelhouse run`): the same control loop as in a
-//! worker, for a single piece of work.
+//! One job whose work belongs to this very program (`wheelhouse run`): the same parts as in a worker, for a single piece of
+//! work.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt;
-use futures_util::stream::BoxStream;
-
-use super::core::{Core, Desired};
-use super::gate::CONFIRMED_FOR;
-use super::hosted::Controlled;
-use super::hosts::{Gone, Hosted, Phase};
-use super::report::Report;
-use super::{WorkerError, announce, control, job_types, news, reaper, timeout};
-use crate::broker::{Broker, Subscriber};
+use super::context::WorkerContext;
+use super::error::WorkerError;
+use super::notify::updates::{Desired, publish_status};
+use super::parts::WorkerParts;
+use super::run::active_run::{ActiveRun, ExitReason, Phase};
+use super::run::control::Controlled;
+use super::run::control_problem::report_control_problems;
+use super::run::pause_gate::CONFIRMATION_TTL;
+use super::run::run_progress::RunProgress;
+use super::run::timeout;
+use crate::broker::Broker;
 use crate::config::Settings;
-use crate::domain::{Job, Progress, Resource};
+use crate::domain::{Job, Progress};
 use crate::store::{HostedJob, RunEnd, Store};
 
 /// Longest wait for a command under way when the work is over.
-const LAST_COMMAND: Duration = Duration::from_secs(5);
+const FINAL_COMMAND_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Between two looks whether there is contact.
-const CONTACT_LOOK: Duration = Duration::from_millis(500);
+const CONTACT_POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// How the end of attached work was recorded.
 #[derive(Debug)]
-pub enum Settled {
+pub enum AttachedEnd {
     /// As it ended: the row is completed or failed.
     Recorded(Box<Job>),
     /// A cancel command ended it, and has been answered.
@@ -41,8 +41,8 @@ pub enum Settled {
 /// Start the work before (or right after) the host; report its end with [`finish`](Self::finish).
 /// While it lives, this program also carries out commands on other jobs of the tenant, as any worker does.
 pub struct AttachedHost {
-    core: Arc<Core>,
-    hosted: Arc<Hosted>,
+    parts: WorkerParts,
+    run: Arc<ActiveRun>,
 }
 
 impl AttachedHost {
@@ -55,48 +55,41 @@ impl AttachedHost {
         work: Arc<dyn Controlled>,
     ) -> Result<Self, WorkerError> {
         let tenant = hosted.run.job.tenant.clone();
-        let core = Core::new(hosted.run.host.clone(), Some(vec![tenant]), settings.clone(), store, broker);
-        let report = Arc::new(Report::starting_at(hosted.job.progress.clone()));
+        let ctx = WorkerContext::new(hosted.run.host.clone(), Some(vec![tenant]), settings.clone(), store, broker);
+        let progress = Arc::new(RunProgress::starting_at(hosted.job.progress.clone()));
         let (resource, status) = (hosted.run.job.clone(), hosted.job.status);
-        let (hosted, hear_flush) = Hosted::new(hosted, work, report, None);
-        let host = Self { core: core.clone(), hosted: hosted.clone() };
+        let (run, flush_requests) = ActiveRun::new(hosted, work, progress.clone(), None);
+        let (parts, commands_found) = WorkerParts::new(ctx.clone());
+        let host = Self { parts, run: run.clone() };
+        let parts = &host.parts;
         // It takes no other job, of whatever type.
-        job_types::announce(&core, &[]).await;
-        reaper::beat(&core).await?;
-        core.spawn(job_types::run(core.clone(), Vec::new()));
-        let (subscriber, events) =
-            Subscriber::start(&settings.redis, &core.broker, &core.tracker, core.end.clone()).await?;
-        control::subscribe(&subscriber).await?;
-        core.spawn(reaper::heartbeat(core.clone()));
-        core.host(&hosted, hear_flush).await;
-        core.spawn(control::listen(core.clone(), events));
-        core.spawn(control::poll(core.clone()));
-        core.spawn(control::seat(core.clone()));
-        core.spawn(news::run(core.clone()));
-        core.spawn(show_hindrances(hosted.work.hindrance(), 0, hosted.report.clone(), resource.clone()));
-        core.spawn(announce::run(core.clone()));
-        core.publish_status(&resource, status, Desired::Nothing).await;
+        let events = parts.register(Vec::new()).await?;
+        parts.lifecycle.start(&run, flush_requests).await;
+        parts.scheduler.start(events, commands_found);
+        ctx.spawn(report_control_problems(run.work.control_problem(), 0, progress, resource.clone()));
+        parts.start_notifying();
+        publish_status(&ctx.broker, &resource, status, Desired::Nothing).await;
         Ok(host)
     }
 
     /// Tells everyone who watches how far the work is: at most four times a second, the last one always.
     pub fn progress(&self, progress: Progress) {
-        self.hosted.report.progress(progress);
+        self.run.progress.progress(progress);
     }
 
-    /// Returns, with the words for it, when the job has been running for as long as it may; the time that it stands
+    /// Returns, with the words for it, when the job has been running for as long as it may; the time that it is
     /// paused does not count. End the work then, and report that as a failure. Never, if there is no limit.
     pub async fn timed_out(&self) -> String {
-        let limit = timeout::limit(&self.hosted.job.job);
-        timeout::words(timeout::used_up(self.hosted.status.subscribe(), limit).await)
+        let limit = timeout::limit(&self.run.job.job);
+        timeout::message(timeout::expired(self.run.status.subscribe(), limit).await)
     }
 
     /// Returns if another run has taken the job, or another system has ended its row: the work is being
     /// cancelled, and nothing of it is written any more.
     pub async fn lost(&self) {
-        let mut phase = self.hosted.phase.subscribe();
-        let gone = phase.wait_for(|phase| *phase == Phase::Gone(Gone::Elsewhere)).await;
-        if gone.is_err() {
+        let mut phase = self.run.phase.subscribe();
+        let exited = phase.wait_for(|phase| *phase == Phase::Exited(ExitReason::Elsewhere)).await;
+        if exited.is_err() {
             std::future::pending::<()>().await;
         }
     }
@@ -105,59 +98,36 @@ impl AttachedHost {
     /// work goes on without: nobody else can take it over.
     pub async fn contact(&self, had: bool) -> bool {
         loop {
-            let has = self.hosted.last_renewed.borrow().elapsed() <= CONFIRMED_FOR;
+            let has = self.run.last_renewed.borrow().elapsed() <= CONFIRMATION_TTL;
             if has != had {
                 return has;
             }
-            tokio::time::sleep(CONTACT_LOOK).await;
+            tokio::time::sleep(CONTACT_POLL_INTERVAL).await;
         }
     }
 
     /// The work has ended by itself, or because a command cancelled it: this finds out which, records it,
     /// and says goodbye. Keeps trying while SQL is away; waits for the resume of a job that ended while paused.
-    pub async fn finish(self, end: RunEnd) -> Settled {
-        self.hosted.report.hindrance(0, None);
-        let (gone, row) = self.core.settle(&self.hosted, end).await;
-        self.core.stop.cancel();
-        self.core.commands_done(LAST_COMMAND).await;
-        news::tell(&self.core).await;
-        self.core.announced(LAST_COMMAND).await;
-        if let Err(error) = self.core.broker.leave(&self.core.id, self.core.tenants.as_deref()).await {
-            tracing::debug!(%error, "worker.leave_failed"); // It counts as alive for a few seconds more.
-        }
-        self.core.close().await;
-        match (gone, row) {
-            (Gone::Recorded, Some(row)) => Settled::Recorded(row),
-            (Gone::Cancelled, _) => Settled::Cancelled,
-            (Gone::Recorded | Gone::Elsewhere, _) => Settled::Lost,
+    pub async fn finish(self, end: RunEnd) -> AttachedEnd {
+        self.run.progress.control_problem(0, None);
+        let (reason, row) = self.parts.lifecycle.record_end(&self.run, end).await;
+        self.parts.ctx.stop.cancel();
+        self.parts.scheduler.drained(FINAL_COMMAND_TIMEOUT).await;
+        self.parts.campaigns.publish_pending().await;
+        self.parts.announcer.finish(FINAL_COMMAND_TIMEOUT).await;
+        self.parts.ctx.leave().await;
+        match (reason, row) {
+            (ExitReason::Recorded, Some(row)) => AttachedEnd::Recorded(row),
+            (ExitReason::Cancelled, _) => AttachedEnd::Cancelled,
+            (ExitReason::Recorded | ExitReason::Elsewhere, _) => AttachedEnd::Lost,
         }
     }
-}
-
-/// Shows in the log and in the job's progress what keeps work from going on though nobody has paused it. Ends with the
-/// work. `program` tells several programs of one job apart.
-pub(crate) async fn show_hindrances(
-    mut changes: BoxStream<'static, Option<String>>,
-    program: i32,
-    report: Arc<Report>,
-    job: Resource,
-) {
-    while let Some(hindrance) = changes.next().await {
-        match &hindrance {
-            Some(words) => {
-                tracing::warn!(job_id = %job.id, tenant_id = %job.tenant, hindrance = words, "worker.program_stopped");
-            }
-            None => tracing::info!(job_id = %job.id, tenant_id = %job.tenant, "worker.program_goes_on"),
-        }
-        report.hindrance(program, hindrance);
-    }
-    report.hindrance(program, None);
 }
 
 impl Drop for AttachedHost {
     fn drop(&mut self) {
         // Dropped without `finish`: as after a crash, others find out by the missing heartbeat.
-        self.core.stop.cancel();
-        self.core.end.cancel();
+        self.parts.ctx.stop.cancel();
+        self.parts.ctx.end.cancel();
     }
 }

@@ -1,197 +1,106 @@
-//! What job code has in its hands while it runs.
+//! What every part of a worker uses: who the worker is, its settings, its ways to SQL and to Redis, and the tasks that end
+//! with it. This file knows none of the parts.
 
-use std::fs::File;
-use std::future::Future;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::attached::show_hindrances;
-use super::child::{ChildProgram, Children};
-use super::files::Files;
-use super::gate::Gate;
-use super::job::{Cancelled, JobError};
-use super::process::Program;
-use super::report::Report;
-use crate::domain::{Job, Progress, Resource};
-use crate::store::HostedJob;
+use crate::broker::{Broker, BrokerError};
+use crate::config::Settings;
+use crate::domain::{TenantId, WorkerId};
+use crate::store::Store;
 
-/// One run of one job, as its code sees it. Cheap to clone; clones are about the same run.
-///
-/// **Where it stops.** Only at [`checkpoint`](Self::checkpoint), inside [`guard`](Self::guard), and at
-/// [`checkpoint_blocking`](Self::checkpoint_blocking). As soon as one of them waits (and no
-/// [`critical`](Self::critical) section is open, and every thread of [`blocking`](Self::blocking)
-/// waits too), nothing of the job's future is polled until it is resumed. `pause_succeeded` goes out
-/// then, and not before: put checkpoints as close together as you want pauses to be quick.
-///
-/// **When it is cancelled,** these return [`Cancelled`]: pass it on with `?`. Code that does not come
-/// to one of them within `worker.grace_seconds` is dropped where it awaits. The same happens when it has
-/// run for longer than its `timeout_seconds` (the time it stood paused does not count); that is a failure,
-/// tried again while retries are left.
-///
-/// **When its worker leaves,** the future is dropped at a checkpoint, and another worker calls
-/// [`Job::run`](super::Job::run) again, with what was [saved](Self::save).
-#[derive(Clone)]
-pub struct JobContext {
-    inner: Arc<Inner>,
+/// How long tasks that were told to end are waited for.
+const FINAL_TASKS_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// One worker, or the host of one attached job.
+pub(crate) struct WorkerContext {
+    pub(crate) id: WorkerId,
+    /// The tenants that this worker serves; `None` stands for all of them.
+    pub(crate) tenants: Option<Vec<TenantId>>,
+    pub(crate) settings: Settings,
+    pub(crate) store: Store,
+    pub(crate) broker: Broker,
+    pub(crate) tracker: TaskTracker,
+    /// Cancelled when the worker is to take up nothing new.
+    pub(crate) stop: CancellationToken,
+    /// Cancelled when every task is to end at once.
+    pub(crate) end: CancellationToken,
 }
 
-struct Inner {
-    hosted: HostedJob,
-    gate: Arc<Gate>,
-    report: Arc<Report>,
-    children: Arc<Children>,
-    files: Files,
-    tracker: TaskTracker,
-}
-
-impl JobContext {
+impl WorkerContext {
     pub(crate) fn new(
-        hosted: HostedJob,
-        gate: Arc<Gate>,
-        report: Arc<Report>,
-        children: Arc<Children>,
-        files: Files,
-        tracker: TaskTracker,
-    ) -> Self {
-        Self { inner: Arc::new(Inner { hosted, gate, report, children, files, tracker }) }
+        id: WorkerId,
+        tenants: Option<Vec<TenantId>>,
+        settings: Settings,
+        store: Store,
+        broker: Broker,
+    ) -> Arc<Self> {
+        let clock = broker.clone();
+        let store = store.by_clock(move || clock.now_ms());
+        Arc::new(Self {
+            id,
+            tenants,
+            settings,
+            store,
+            broker,
+            tracker: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            end: CancellationToken::new(),
+        })
     }
 
-    /// The job's row as it was when this run began.
-    pub fn job(&self) -> &Job {
-        &self.inner.hosted.job
+    pub(crate) fn serves(&self, tenant: &TenantId) -> bool {
+        self.tenants.as_ref().is_none_or(|tenants| tenants.contains(tenant))
     }
 
-    /// Which job this is.
-    pub fn resource(&self) -> &Resource {
-        &self.inner.hosted.run.job
+    /// Spawns a task that belongs to this worker and ends with it.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+        let end = self.end.clone();
+        self.tracker.spawn(async move {
+            tokio::select! {
+                () = end.cancelled() => {}
+                () = task => {}
+            }
+        })
     }
 
-    /// What the job was given: a JSON value.
-    pub fn parameters(&self) -> &serde_json::Value {
-        &self.inner.hosted.job.parameters
-    }
-
-    /// The parameters in a type of your own. Wrong ones fail the job for good, in words.
-    pub fn parameters_as<T: DeserializeOwned>(&self) -> Result<T, JobError> {
-        T::deserialize(self.parameters()).map_err(|e| JobError::permanent(format!("The parameters are wrong: {e}")))
-    }
-
-    /// Waits here while the job is paused. `Err`: it is cancelled, return now. Costs next to nothing
-    /// when neither is the case, and lets other tasks have their turn.
-    pub async fn checkpoint(&self) -> Result<(), Cancelled> {
-        tokio::task::coop::consume_budget().await;
-        self.inner.gate.checkpoint().await
-    }
-
-    /// Runs a future that may be held at any of its awaits for as long as a pause lasts, and is dropped
-    /// at once when the job is cancelled. Not for one that holds a connection or a lock: the other side
-    /// would wait too, and may give up.
-    pub async fn guard<F: Future>(&self, future: F) -> Result<F::Output, Cancelled> {
-        self.inner.gate.guard(future).await
-    }
-
-    /// Runs a future to its end, whatever is wanted meanwhile: neither pause nor cancel counts as done
-    /// before. Checkpoints inside it do not stop. Keep it short.
-    pub async fn critical<F: Future>(&self, future: F) -> F::Output {
-        self.inner.gate.critical(future).await
-    }
-
-    /// Says how far the job is, for everyone who watches. Call it as often as you like: at most four a
-    /// second are sent, and always the last one.
-    pub fn progress(&self, progress: Progress) {
-        self.inner.report.progress(progress);
-    }
-
-    /// Keeps one item that could not be done, and why, for whoever looks at the job: its name within the job (a row
-    /// number, an address), and words. The first 10,000 of a job are kept; count all of them in
-    /// [`Progress::items_failed`]. An item that fails again, in this run or a later one, stays one row with its
-    /// newest error. Written together with the resume point: say it before you [`save`](Self::save) a point
-    /// that lies behind the item, and no kill can lose it.
-    pub fn failed_item(&self, item: impl AsRef<str>, error: impl std::fmt::Display) {
-        self.inner.report.failed_item(item.as_ref(), &error.to_string());
-    }
-
-    /// Remembers where the job could go on. Written to SQL within a second, and whenever the job pauses,
-    /// ends, or moves to another worker. A worker that is killed loses the last second: doing that
-    /// second's work again must do no harm.
-    pub fn save<T: Serialize>(&self, cursor: &T) -> Result<(), JobError> {
-        let point = serde_json::to_value(cursor)
-            .map_err(|e| JobError::permanent(format!("The resume point cannot be written as JSON: {e}")))?;
-        self.inner.report.save(point);
-        Ok(())
-    }
-
-    /// What an earlier run of this job saved; `None` at the first.
-    pub fn resume_point<T: DeserializeOwned>(&self) -> Result<Option<T>, JobError> {
-        self.inner
-            .hosted
-            .resume_point
-            .as_ref()
-            .map(|point| T::deserialize(point))
-            .transpose()
-            .map_err(|error| {
-                // The error quotes values, and whoever may read the job reads its error: only the log gets it.
-                tracing::error!(job_id = %self.resource().id, tenant_id = %self.resource().tenant, %error, "worker.resume_point_unreadable");
-                JobError::permanent(
-                    "The resume point that an earlier run saved is not of the form that this code reads (the worker's log has the details)",
-                )
-            })
-    }
-
-    /// As [`checkpoint`](Self::checkpoint), for code on a thread of [`blocking`](Self::blocking). It also
-    /// ends with `Err` when the worker leaves (a thread cannot be dropped): return, as for a cancel.
-    pub fn checkpoint_blocking(&self) -> Result<(), Cancelled> {
-        self.inner.gate.checkpoint_blocking()
-    }
-
-    /// Runs code that blocks on a thread of its own. The job counts as paused, cancelled or ended only
-    /// when this thread waits at [`checkpoint_blocking`](Self::checkpoint_blocking) or is done.
-    pub async fn blocking<T, F>(&self, code: F) -> Result<T, JobError>
-    where
-        T: Send + 'static,
-        F: FnOnce(&Self) -> Result<T, JobError> + Send + 'static,
-    {
-        let thread = self.inner.gate.open_thread();
-        let ctx = self.clone();
-        let running = self.inner.tracker.spawn_blocking(move || {
-            let _thread = thread;
-            code(&ctx)
-        });
-        match running.await {
-            Ok(result) => result,
-            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            Err(error) => Err(JobError::failed(error)),
+    /// Tells the other workers that this one has left, ends every task, and waits a moment for the tasks.
+    pub(crate) async fn leave(&self) {
+        if let Err(error) = self.broker.leave(&self.id, self.tenants.as_deref()).await {
+            tracing::debug!(%error, "worker.leave_failed"); // It counts as alive for a few seconds more.
+        }
+        self.end.cancel();
+        self.tracker.close();
+        if tokio::time::timeout(FINAL_TASKS_TIMEOUT, self.tracker.wait()).await.is_err() {
+            tracing::warn!(worker_id = %self.id, "worker.tasks_left_behind");
         }
     }
+}
 
-    /// Opens a regular file whose path comes from the job's parameters, beneath the folder that the worker's setting
-    /// `worker.files_root` names. Whoever may create jobs chooses that path, so nothing leads out of the folder: no
-    /// absolute path, no `..`, no link; pipes and devices are refused, and so is every file where the setting names no
-    /// folder. Blocks: call it inside [`blocking`](Self::blocking).
-    ///
-    /// Errors are shown to everybody who may read the job: say in them where a file is wrong, and not what it contains.
-    pub fn open_file(&self, path: impl AsRef<Path>) -> Result<File, JobError> {
-        self.inner.files.open(path.as_ref())
+/// Makes a call to Redis that is safe to repeat, a few times within about two seconds.
+pub(crate) async fn retry_idempotent<T, F>(mut call: impl FnMut() -> F) -> Result<T, BrokerError>
+where
+    F: Future<Output = Result<T, BrokerError>>,
+{
+    let mut wait = Duration::from_millis(50);
+    loop {
+        match call().await {
+            Err(BrokerError::Unavailable(_) | BrokerError::NotServing(_) | BrokerError::Unknown(_))
+                if wait < Duration::from_secs(1) =>
+            {
+                tokio::time::sleep(wait.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+                wait *= 2;
+            }
+            answer => return answer,
+        }
     }
+}
 
-    /// The regular files in a folder beneath `worker.files_root`, sorted, each as [`open_file`](Self::open_file) takes
-    /// it; `.` is that folder itself. Links and folders in it are left out. Blocks, as `open_file` does.
-    pub fn list_files(&self, folder: impl AsRef<Path>) -> Result<Vec<PathBuf>, JobError> {
-        self.inner.files.list(folder.as_ref())
-    }
-
-    /// Starts a program that belongs to the job: it stands still while the job is paused, and is gone
-    /// when the job is. A cancel asks it to end at once, also while a [`critical`](Self::critical) section
-    /// waits for it. [`Program::new`] says what to start, and what `main` must do for it.
-    pub async fn child(&self, program: Program) -> Result<ChildProgram, JobError> {
-        // A start that is broken off half-way would leave a program that nobody knows.
-        let child = self.critical(self.inner.children.start(program)).await?;
-        let (hindrances, report) = (child.hindrances(), self.inner.report.clone());
-        self.inner.tracker.spawn(show_hindrances(hindrances, child.pid(), report, self.resource().clone()));
-        Ok(child)
-    }
+/// The wait before the next attempt: see [`domain::backoff`](crate::domain::backoff).
+pub(crate) fn backoff(base: Duration, longest: Duration, attempts: u32) -> Duration {
+    crate::domain::backoff(base, longest, attempts, fastrand::f64())
 }

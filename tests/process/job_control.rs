@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use wheelhouse::worker::process::How;
-use wheelhouse::worker::{Controlled, Reached};
+use wheelhouse::worker::{ControlOutcome, Controlled};
 
 use super::{Rig, all_stand_still, program, send, size, state, until};
 
@@ -21,7 +21,7 @@ async fn paused_and_resumed(script: &str) -> (How, String) {
     let steps = rig.file("steps");
     for at in [2, 5, 8] {
         rig.numbers("steps", at).await;
-        assert_eq!(rig.process.pause().await, Reached::Yes, "{script}");
+        assert_eq!(rig.process.pause().await, ControlOutcome::Done, "{script}");
         let before = size(&steps);
         // Longer than a step: nothing shows that nothing happens but time.
         tokio::time::sleep(Duration::from_millis(500)).await;
@@ -98,7 +98,7 @@ async fn resumed_means_that_every_process_has_been_seen_to_run() {
     .await;
     let pids = rig.numbers("pids", 3).await;
     for _ in 0..10 {
-        assert_eq!(rig.process.pause().await, Reached::Yes);
+        assert_eq!(rig.process.pause().await, ControlOutcome::Done);
         all_stand_still(&pids).await;
         rig.process.resume().await;
         assert!(!pids.iter().any(|pid| state(*pid) == Some('T')), "{pids:?}");
@@ -112,7 +112,7 @@ async fn a_stop_by_somebody_else_is_told_and_a_resume_ends_it() {
     use futures_util::StreamExt;
     let rig = Rig::script("sh -c 'echo $$ >> $D/pids; while :; do echo x >> $D/turns; done' & wait").await;
     let pids = rig.numbers("pids", 1).await;
-    let mut hindrances = rig.process.hindrance();
+    let mut hindrances = rig.process.control_problem();
     for by_hand in [true, false] {
         send(pids[0], rustix::process::Signal::STOP);
         let words = hindrances.next().await.expect("it runs").expect("it is hindered");

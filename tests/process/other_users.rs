@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::json;
-use wheelhouse::worker::{Controlled, Reached};
+use wheelhouse::worker::{ControlOutcome, Controlled};
 
 use super::support::fleet::Fleet;
 use super::{How, Rig, code_of, error_of, lives, program, send, size, state, until};
@@ -50,9 +50,9 @@ async fn kept_by_nobody(script: &str) -> Rig {
     Rig::start(program, folder).await
 }
 
-fn words(reached: Reached) -> String {
+fn words(reached: ControlOutcome) -> String {
     match reached {
-        Reached::Refused(words) => words,
+        ControlOutcome::Refused(words) => words,
         other => panic!("it was not refused: {other:?}"),
     }
 }
@@ -84,10 +84,10 @@ async fn it_can_be_paused_and_cancelled_when_that_process_has_ended() {
     let (own, theirs) = (rig.numbers("own", 1).await[0], rig.numbers("theirs", 1).await[0]);
     words(rig.process.pause().await);
     send(theirs, Signal::KILL);
-    assert_eq!(rig.process.pause().await, Reached::Yes);
+    assert_eq!(rig.process.pause().await, ControlOutcome::Done);
     until("it to be stopped", || state(own) == Some('T')).await;
     rig.process.resume().await;
-    assert_eq!(rig.process.cancel("ann", None).await, Reached::Yes);
+    assert_eq!(rig.process.cancel("ann", None).await, ControlOutcome::Done);
 }
 
 #[tokio::test]
@@ -98,7 +98,7 @@ async fn a_short_command_of_another_user_is_waited_for() {
     .await;
     for turns in [1, 3, 5] {
         rig.numbers("turns", turns).await;
-        assert_eq!(rig.process.pause().await, Reached::Yes);
+        assert_eq!(rig.process.pause().await, ControlOutcome::Done);
         let before = size(&rig.file("turns"));
         until("it to be stopped", || state(rig.process.pid()) == Some('T')).await;
         assert_eq!(size(&rig.file("turns")), before);

@@ -7,20 +7,20 @@ use futures_util::future::BoxFuture;
 use serde_json::json;
 use wheelhouse::domain::{Action, JobStatus, Progress, Resource};
 use wheelhouse::store::{HostedJob, NewJob, RunEnd};
-use wheelhouse::worker::{AttachedHost, Controlled, Reached, Settled};
+use wheelhouse::worker::{AttachedEnd, AttachedHost, ControlOutcome, Controlled};
 
 use crate::world::{Tape, World, blank, eventually};
 
 /// Work that only takes notes.
 struct Notes {
     tape: Tape,
-    cancel_finds: Reached,
+    cancel_finds: ControlOutcome,
 }
 
 impl Controlled for Notes {
-    fn pause(&self) -> BoxFuture<'_, Reached> {
+    fn pause(&self) -> BoxFuture<'_, ControlOutcome> {
         self.tape.mark("pause");
-        async { Reached::Yes }.boxed()
+        async { ControlOutcome::Done }.boxed()
     }
 
     fn resume(&self) -> BoxFuture<'_, ()> {
@@ -28,13 +28,13 @@ impl Controlled for Notes {
         async {}.boxed()
     }
 
-    fn cancel<'a>(&'a self, by: &'a str, _reason: Option<&'a str>) -> BoxFuture<'a, Reached> {
+    fn cancel<'a>(&'a self, by: &'a str, _reason: Option<&'a str>) -> BoxFuture<'a, ControlOutcome> {
         self.tape.mark(format!("cancel by {by}"));
         async { self.cancel_finds.clone() }.boxed()
     }
 }
 
-async fn attach(world: &World, tape: &Tape, id: &str, cancel_finds: Reached) -> (AttachedHost, Resource) {
+async fn attach(world: &World, tape: &Tape, id: &str, cancel_finds: ControlOutcome) -> (AttachedHost, Resource) {
     let host = format!("run-{id}").parse().expect("id");
     let new = NewJob { job_type: "process".to_owned(), ..blank(id) };
     let hosted: HostedJob = world.store.create_attached_job(&new, &host).await.expect("create");
@@ -54,14 +54,14 @@ fn exit(code: i32) -> RunEnd {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn attached_work_obeys_and_its_own_end_is_recorded() {
     let (world, tape) = (World::new().await, Tape::new());
-    let (host, job) = attach(&world, &tape, "a", Reached::Yes).await;
+    let (host, job) = attach(&world, &tape, "a", ControlOutcome::Done).await;
     assert_eq!(world.command(Action::Pause, &job).await, "pause_succeeded");
     assert_eq!(world.row(&job).await.status, JobStatus::Paused);
     assert_eq!(world.command(Action::Resume, &job).await, "resume_succeeded");
     assert_eq!((tape.count("pause"), tape.count("resume")), (1, 1));
     host.progress(Progress { progress_percent: 42, ..Progress::default() });
     world.until_heard(&job, |m| m["type"] == "job_progress" && m["progress_percent"] == 42).await;
-    let Settled::Recorded(row) = host.finish(exit(0)).await else { panic!("not recorded") };
+    let AttachedEnd::Recorded(row) = host.finish(exit(0)).await else { panic!("not recorded") };
     assert_eq!((row.status, row.result["exit_code"].as_i64()), (JobStatus::Completed, Some(0)));
     world.until_heard(&job, |m| m["type"] == "job_status" && m["status"] == "completed").await;
     assert!(world.broker.live_workers(&job.tenant).await.expect("asked").is_empty());
@@ -70,17 +70,17 @@ async fn attached_work_obeys_and_its_own_end_is_recorded() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cancel_decides_between_its_own_doing_and_an_end_that_was_first() {
     let (world, tape) = (World::new().await, Tape::new());
-    let (host, job) = attach(&world, &tape, "killed", Reached::Yes).await;
+    let (host, job) = attach(&world, &tape, "killed", ControlOutcome::Done).await;
     let cancel = world.submit(Action::Cancel, &job).await;
     tape.until("cancel by ann", 1).await;
-    assert!(matches!(host.finish(exit(-15)).await, Settled::Cancelled));
+    assert!(matches!(host.finish(exit(-15)).await, AttachedEnd::Cancelled));
     assert_eq!(world.result(&job, cancel).await["type"], "cancel_succeeded");
     assert_eq!(world.row(&job).await.status, JobStatus::Cancelled);
 
-    let (host, job) = attach(&world, &tape, "done", Reached::EndedItself).await;
+    let (host, job) = attach(&world, &tape, "done", ControlOutcome::EndedItself).await;
     let cancel = world.submit(Action::Cancel, &job).await;
     tape.until("cancel by ann", 2).await;
-    assert!(matches!(host.finish(exit(0)).await, Settled::Recorded(_)));
+    assert!(matches!(host.finish(exit(0)).await, AttachedEnd::Recorded(_)));
     // The host is gone with its work; any worker finds that the job is completed.
     let worker = world.worker("w1", |builder| builder).await;
     assert_eq!(world.result(&job, cancel).await["type"], "cancel_failed");
@@ -91,27 +91,27 @@ async fn a_cancel_decides_between_its_own_doing_and_an_end_that_was_first() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn work_that_dies_while_paused_is_recorded_when_it_is_resumed() {
     let (world, tape) = (World::new().await, Tape::new());
-    let (host, job) = attach(&world, &tape, "a", Reached::EndedItself).await;
+    let (host, job) = attach(&world, &tape, "a", ControlOutcome::EndedItself).await;
     assert_eq!(world.command(Action::Pause, &job).await, "pause_succeeded");
     let finishing = tokio::spawn(host.finish(exit(9)));
     tokio::time::sleep(std::time::Duration::from_millis(300)).await;
     assert_eq!(world.row(&job).await.status, JobStatus::Paused, "nothing leads from paused to failed");
     assert_eq!(world.command(Action::Resume, &job).await, "resume_succeeded");
-    let Settled::Recorded(row) = finishing.await.expect("finish") else { panic!("not recorded") };
+    let AttachedEnd::Recorded(row) = finishing.await.expect("finish") else { panic!("not recorded") };
     assert_eq!((row.status, row.error_message.as_deref()), (JobStatus::Failed, Some("exit code 9")));
 
-    let (host, job) = attach(&world, &tape, "b", Reached::EndedItself).await;
+    let (host, job) = attach(&world, &tape, "b", ControlOutcome::EndedItself).await;
     assert_eq!(world.command(Action::Pause, &job).await, "pause_succeeded");
     let finishing = tokio::spawn(host.finish(exit(9)));
     assert_eq!(world.command(Action::Cancel, &job).await, "cancel_succeeded");
-    assert!(matches!(finishing.await.expect("finish"), Settled::Cancelled));
+    assert!(matches!(finishing.await.expect("finish"), AttachedEnd::Cancelled));
     assert_eq!(world.row(&job).await.status, JobStatus::Cancelled);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn attached_work_whose_program_died_has_failed() {
     let (world, tape) = (World::with(&[("worker.attached_lost_seconds", "10")]).await, Tape::new());
-    let (host, job) = attach(&world, &tape, "a", Reached::Yes).await;
+    let (host, job) = attach(&world, &tape, "a", ControlOutcome::Done).await;
     let worker = world.worker("w1", |builder| builder).await;
     drop(host);
     // First it is only not heard of, which may be due to its way to Redis.
@@ -125,13 +125,13 @@ async fn attached_work_whose_program_died_has_failed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn attached_work_whose_row_another_system_ended_is_told() {
     let (world, tape) = (World::new().await, Tape::new());
-    let (host, job) = attach(&world, &tape, "a", Reached::Yes).await;
+    let (host, job) = attach(&world, &tape, "a", ControlOutcome::Done).await;
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(world.folder().join("wheelhouse.db"));
     let mut other = sqlx::ConnectOptions::connect(&options).await.expect("open the file");
     sqlx::query("UPDATE jobs SET status = 'cancelled' WHERE id = 'a'").execute(&mut other).await.expect("update");
     host.progress(Progress { progress_percent: 1, ..Progress::default() });
     host.lost().await;
     eventually("the work is ended", || async { tape.count("cancel by the worker") == 1 }).await;
-    assert!(matches!(host.finish(exit(1)).await, Settled::Lost));
+    assert!(matches!(host.finish(exit(1)).await, AttachedEnd::Lost));
     assert_eq!(world.row(&job).await.status, JobStatus::Cancelled);
 }

@@ -20,7 +20,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::wire::{self, End, Wanted, Word};
 use super::{Ended, How, ProcessError, Program, cgroup, table, tree};
-use crate::worker::hosted::{Controlled, Reached};
+use crate::worker::run::control::{ControlOutcome, Controlled};
 
 /// Longest wait for the guard to kill what a killed keeper has left.
 const GUARD_KILLS: Duration = Duration::from_secs(10);
@@ -139,21 +139,21 @@ impl Process {
     }
 
     /// Waits until it is as `number` wanted it, or cannot be, or has ended.
-    async fn reached(&self, number: u64) -> Reached {
+    async fn reached(&self, number: u64) -> ControlOutcome {
         let mut told = self.told.clone();
         let refused = |told: &Told| told.not_paused.clone().filter(|(refused, _)| *refused == number);
         let there = |told: &Told| told.ended.is_some() || told.reached == number || refused(told).is_some();
         match told.wait_for(there).await {
             Ok(told) if told.ended.is_none() => match refused(&told) {
-                Some((_, error)) => Reached::Refused(error),
-                None => Reached::Yes,
+                Some((_, error)) => ControlOutcome::Refused(error),
+                None => ControlOutcome::Done,
             },
-            _ => Reached::EndedItself,
+            _ => ControlOutcome::EndedItself,
         }
     }
 
     /// Whether all of it can be ended; `Err` says in words what hinders that. Nothing is done to it.
-    pub(crate) async fn can_end(&self) -> Result<(), String> {
+    pub(crate) async fn check_can_end(&self) -> Result<(), String> {
         self.wanted.send_modify(|wanted| wanted.probe += 1);
         let number = self.wanted.borrow().probe;
         let mut told = self.told.clone();
@@ -178,11 +178,11 @@ impl Process {
 }
 
 impl Controlled for Process {
-    fn pause(&self) -> BoxFuture<'_, Reached> {
+    fn pause(&self) -> BoxFuture<'_, ControlOutcome> {
         Box::pin(async move {
             let number = self.want(true);
             let reached = self.reached(number).await;
-            if matches!(reached, Reached::Refused(_)) {
+            if matches!(reached, ControlOutcome::Refused(_)) {
                 self.unwant(number);
             }
             reached
@@ -195,19 +195,23 @@ impl Controlled for Process {
         })
     }
 
-    fn cancel<'a>(&'a self, _by: &'a str, _reason: Option<&'a str>) -> BoxFuture<'a, Reached> {
+    fn cancel<'a>(&'a self, _by: &'a str, _reason: Option<&'a str>) -> BoxFuture<'a, ControlOutcome> {
         Box::pin(async move {
-            if let Err(error) = self.can_end().await {
-                return Reached::Refused(error);
+            if let Err(error) = self.check_can_end().await {
+                return ControlOutcome::Refused(error);
             }
             self.ask_to_end();
             let ended = self.ended().await;
             // What could not be ended after all is told with the end of the work.
-            if ended.by_order && ended.left_running.is_empty() { Reached::Yes } else { Reached::EndedItself }
+            if ended.by_order && ended.left_running.is_empty() {
+                ControlOutcome::Done
+            } else {
+                ControlOutcome::EndedItself
+            }
         })
     }
 
-    fn hindrance(&self) -> BoxStream<'static, Option<String>> {
+    fn control_problem(&self) -> BoxStream<'static, Option<String>> {
         let changes = futures_util::stream::unfold((self.told.clone(), None), |(mut told, before)| async move {
             let now = told.wait_for(|told| told.ended.is_some() || told.notice != before).await.ok()?.clone();
             now.ended.is_none().then_some((now.notice.clone(), (told, now.notice)))
@@ -245,7 +249,7 @@ impl Host {
                     let _ = self.writing.write_all(wire::line(&wanted).as_bytes()).await;
                 }
                 line = self.words.next_line() => match line.ok().flatten().map(|line| serde_json::from_str(&line)) {
-                    Some(Ok(Word::Reached { number })) => self.tell.send_modify(|told| told.reached = number),
+                    Some(Ok(Word::ControlOutcome { number })) => self.tell.send_modify(|told| told.reached = number),
                     Some(Ok(Word::NotPaused { number, error })) => {
                         self.tell.send_modify(|told| told.not_paused = Some((number, error)));
                     }

@@ -29,8 +29,9 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::super::signals::Signals;
 use super::cgroup::Cgroup;
+use super::end::Next;
 use super::guard;
-use super::steps::{Keeper, Next};
+use super::steps::Keeper;
 use super::tree::Tree;
 use super::wire::{self, End, GUARD, KEEP, Word};
 

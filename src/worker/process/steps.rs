@@ -3,16 +3,11 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use super::end::{Ending, Next};
+use super::names;
 use super::table::Entry;
 use super::tree::{Stop, Tree};
 use super::wire::{End, Wanted, Word};
-use super::{end, names};
-
-/// When to look again.
-pub(super) enum Next {
-    In(Duration),
-    Gone,
-}
 
 /// While paused: someone else may send SIGCONT to a grandchild, of which no news comes.
 const WATCH_PAUSED: Duration = Duration::from_secs(1);
@@ -57,12 +52,12 @@ enum Going {
 /// Brings the program to what is wanted of it. Every step looks at what is there and does what is missing,
 /// so it does not matter why it is called or how often.
 pub(super) struct Keeper {
-    pub(super) tree: Tree,
+    tree: Tree,
     /// The folder of its control group, where one could be made.
-    pub(super) cgroup: Option<PathBuf>,
-    pub(super) grace: Duration,
-    pub(super) wanted: Wanted,
-    pub(super) ending: Option<end::Ending>,
+    cgroup: Option<PathBuf>,
+    grace: Duration,
+    wanted: Wanted,
+    ending: Option<Ending>,
     going: Going,
     /// The number of what is being done, and since when.
     acted: u64,
@@ -121,9 +116,12 @@ impl Keeper {
             return wait;
         }
         if self.ending.is_none() && (self.tree.has_ended() || self.wanted.end != End::No) {
-            self.ending = Some(end::Ending::new(!self.tree.has_ended()));
+            self.ending = Some(Ending::new(!self.tree.has_ended()));
         }
-        if self.ending.is_some() { self.step_to_end(words) } else { self.step_to_wanted(words) }
+        match &mut self.ending {
+            Some(ending) => ending.step(&mut self.tree, self.cgroup.as_deref(), self.wanted.end, self.grace, words),
+            None => self.step_to_wanted(words),
+        }
     }
 
     /// Whether all of it can be ended. A cancel is refused as a whole when one process may not be signalled: half a
@@ -190,7 +188,7 @@ impl Keeper {
         let why = match look {
             Ok(Stop::Still) => {
                 self.going = Going::Stopped;
-                words.push(Word::Reached { number: self.acted });
+                words.push(Word::ControlOutcome { number: self.acted });
                 self.tell(None, words);
                 return Next::In(WATCH_PAUSED);
             }
@@ -244,7 +242,7 @@ impl Keeper {
         let number = self.acted;
         words.push(match failed.take() {
             Some(error) => Word::NotPaused { number, error },
-            None => Word::Reached { number },
+            None => Word::ControlOutcome { number },
         });
         self.going = Going::Running;
         self.resumed = Some((Instant::now(), Vec::new()));

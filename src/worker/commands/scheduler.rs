@@ -1,0 +1,250 @@
+//! The scheduler: it hears that a resource has a command, and sees to it that this worker carries the command out where it
+//! should. Messages only wake it up. The record in Redis is what counts, so polling finds whatever was missed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
+
+use super::execute::CommandExecutor;
+use super::fair_queue::{FairQueue, QueuedResource};
+use super::in_flight::InFlight;
+use crate::broker::keys::{DISPATCH_CHANNEL, control_pattern};
+use crate::broker::scripts::claim::Claimed;
+use crate::broker::{BrokerError, Event, Subscriber};
+use crate::domain::{Resource, ResourceKind};
+use crate::protocol::control;
+use crate::worker::context::WorkerContext;
+use crate::worker::maintenance::live_workers::LiveWorkers;
+use crate::worker::notify::job_notifier::JobNotifier;
+use crate::worker::run::registry::RunRegistry;
+
+/// Commands carried out at once, beside those for jobs that run here. The others wait in the fair queue.
+const MAX_CONCURRENT: usize = 64;
+/// Between two polls: jitter, so that workers do not poll in step.
+const POLL_INTERVAL_MS: std::ops::Range<u64> = 250..1_000;
+/// Resources of one tenant asked for in one poll.
+const READY_PER_POLL: usize = 128;
+/// Tenants of one partition asked about in one poll; other ones each time.
+const TENANTS_PER_POLL: usize = 256;
+
+pub(crate) struct Scheduler {
+    ctx: Arc<WorkerContext>,
+    runs: Arc<RunRegistry>,
+    notifier: Arc<JobNotifier>,
+    executor: CommandExecutor,
+    in_flight: InFlight,
+    /// What waits for a permit.
+    queue: FairQueue,
+    permits: Arc<Semaphore>,
+    /// Notified when there is room again for what was left in Redis.
+    poll_again: Notify,
+    live_workers: LiveWorkers,
+}
+
+impl Scheduler {
+    pub(crate) fn new(
+        ctx: Arc<WorkerContext>,
+        runs: Arc<RunRegistry>,
+        notifier: Arc<JobNotifier>,
+        executor: CommandExecutor,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            ctx,
+            runs,
+            notifier,
+            executor,
+            in_flight: InFlight::default(),
+            queue: FairQueue::default(),
+            permits: Arc::new(Semaphore::new(MAX_CONCURRENT)),
+            poll_again: Notify::new(),
+            live_workers: LiveWorkers::default(),
+        })
+    }
+
+    /// Starts everything that takes up commands. `commands_found` has the jobs of this worker whose renewal found some.
+    pub(crate) fn start(self: &Arc<Self>, events: mpsc::Receiver<Event>, commands_found: mpsc::Receiver<Resource>) {
+        let scheduler = self.clone();
+        self.ctx.spawn(async move { scheduler.listen(events).await });
+        let scheduler = self.clone();
+        self.ctx.spawn(async move { scheduler.enqueue_found(commands_found).await });
+        let scheduler = self.clone();
+        self.ctx.spawn(async move { scheduler.poll().await });
+        let scheduler = self.clone();
+        self.ctx.spawn(async move { scheduler.start_queued().await });
+    }
+
+    /// Waits until no command is being carried out here, at most so long.
+    pub(crate) async fn drained(&self, within: Duration) {
+        let idle = async {
+            while !self.in_flight.is_empty() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        if tokio::time::timeout(within, idle).await.is_err() {
+            tracing::warn!("worker.commands_left_behind"); // Their leases end, and others carry them out.
+        }
+    }
+
+    /// A resource may have a command for this worker. Returns at once.
+    fn enqueue(self: &Arc<Self>, resource: Resource) {
+        if self.ctx.stop.is_cancelled() || !self.ctx.serves(&resource.tenant) {
+            return;
+        }
+        let Some(notify) = self.in_flight.begin(&resource) else { return };
+        if self.runs.contains(&resource) {
+            // Commands for jobs that run here need no permit: there are never more of them than such jobs.
+            self.run_resource(QueuedResource { resource, notify }, None);
+        } else if let Err(queued) = self.queue.push(QueuedResource { resource, notify }) {
+            self.in_flight.give_up(&queued.resource); // It stays ready in Redis.
+        }
+    }
+
+    fn run_resource(self: &Arc<Self>, queued: QueuedResource, permit: Option<OwnedSemaphorePermit>) {
+        let scheduler = self.clone();
+        self.ctx.spawn(async move { scheduler.run_commands(queued, permit).await });
+    }
+
+    /// Carries out the commands of one resource until none is left for this worker, or others wait for its permit.
+    async fn run_commands(&self, queued: QueuedResource, mut permit: Option<OwnedSemaphorePermit>) {
+        let QueuedResource { resource, notify } = &queued;
+        loop {
+            let more = match self.ctx.broker.claim(resource, &self.ctx.id, self.ctx.settings.command.lease).await {
+                Ok(Claimed::Command(claim)) => {
+                    self.queue.mark_claimed();
+                    self.executor.execute(&claim, notify, &mut permit).await
+                }
+                Ok(Claimed::Nothing | Claimed::Later | Claimed::Hosted(_)) => false,
+                Err(error) => {
+                    // The next poll finds it again; with Redis away there is nothing to be done now.
+                    match error {
+                        // Keys that somebody has changed by hand: nobody but a person can mend them.
+                        BrokerError::Refused(_) => tracing::warn!(%resource, %error, "worker.claim_failed"),
+                        _ => tracing::debug!(%resource, %error, "worker.claim_failed"),
+                    }
+                    self.in_flight.give_up(resource);
+                    return;
+                }
+            };
+            if self.ctx.stop.is_cancelled() {
+                self.in_flight.give_up(resource);
+                return;
+            }
+            if !more && self.in_flight.finish(resource) {
+                return;
+            }
+            if !self.queue.is_empty() && !self.runs.contains(resource) {
+                self.queue.push_back(queued);
+                return;
+            }
+        }
+    }
+
+    /// Gives permits to what waits in the queue, until told to stop.
+    async fn start_queued(self: &Arc<Self>) {
+        let starting = async {
+            loop {
+                let Ok(permit) = self.permits.clone().acquire_owned().await else { return };
+                if self.queue.takes_more() {
+                    self.poll_again.notify_one();
+                }
+                let queued = self.queue.next().await;
+                self.run_resource(queued, Some(permit));
+            }
+        };
+        self.ctx.stop.run_until_cancelled(starting).await;
+        // What waits in the queue still waits in Redis: other workers take it.
+        while let Some(queued) = self.queue.take() {
+            self.in_flight.give_up(&queued.resource);
+        }
+    }
+
+    /// Enqueues the jobs of this worker whose renewal found commands, until told to stop.
+    async fn enqueue_found(self: &Arc<Self>, mut commands_found: mpsc::Receiver<Resource>) {
+        let enqueuing = async {
+            while let Some(resource) = commands_found.recv().await {
+                self.enqueue(resource);
+            }
+        };
+        self.ctx.stop.run_until_cancelled(enqueuing).await;
+    }
+
+    /// Listens for messages until told to stop.
+    async fn listen(self: &Arc<Self>, mut events: mpsc::Receiver<Event>) {
+        let WorkerContext { id, broker, stop, .. } = &*self.ctx;
+        loop {
+            let event = tokio::select! {
+                () = stop.cancelled() => return,
+                event = events.recv() => event,
+            };
+            match event {
+                None => return,
+                Some(Event::Message { channel, .. }) if channel == DISPATCH_CHANNEL => {
+                    self.notifier.job_available.notify_one();
+                }
+                Some(Event::Message { channel, payload, .. }) => {
+                    let text = std::str::from_utf8(&payload).unwrap_or_default();
+                    let Some(resource) = control::resource_of(&channel, text) else { continue };
+                    if !self.ctx.serves(&resource.tenant) {
+                        continue;
+                    }
+                    let runs_here = self.runs.contains(&resource);
+                    if runs_here || self.live_workers.is_chosen(broker, id, &resource).await {
+                        self.enqueue(resource);
+                    }
+                }
+                Some(Event::Gap) => {
+                    tracing::info!("worker.subscription_gap");
+                    self.poll_ready().await;
+                    self.notifier.job_available.notify_one();
+                }
+            }
+        }
+    }
+
+    /// Polls until told to stop.
+    async fn poll(self: &Arc<Self>) {
+        loop {
+            self.poll_ready().await;
+            tokio::select! {
+                () = self.ctx.stop.cancelled() => return,
+                () = self.poll_again.notified() => {}
+                () = tokio::time::sleep(Duration::from_millis(fastrand::u64(POLL_INTERVAL_MS))) => {}
+            }
+        }
+    }
+
+    /// Enqueues the resources that are ready, those of all tenants at once.
+    async fn poll_ready(self: &Arc<Self>) {
+        let WorkerContext { tenants, broker, .. } = &*self.ctx;
+        let tenants = match tenants {
+            Some(tenants) => tenants.clone(),
+            None => {
+                let partitions = broker.keys().partitions();
+                let asked = partitions.map(|partition| broker.waiting_tenants(partition, TENANTS_PER_POLL));
+                join_all(asked).await.into_iter().flat_map(log_poll_error).flatten().collect()
+            }
+        };
+        let asked = tenants.iter().map(|tenant| broker.due(tenant, READY_PER_POLL, Duration::ZERO));
+        for resources in join_all(asked).await.into_iter().flat_map(log_poll_error) {
+            if resources.len() == READY_PER_POLL {
+                self.queue.mark_more_ready();
+            }
+            for resource in resources {
+                self.enqueue(resource);
+            }
+        }
+    }
+}
+
+/// Subscribes to everything that a worker listens to; Redis has confirmed it when this returns.
+pub(crate) async fn subscribe(subscriber: &Subscriber) -> Result<(), BrokerError> {
+    subscriber.psubscribe(ResourceKind::ALL.map(control_pattern).to_vec()).await?;
+    subscriber.subscribe(vec![DISPATCH_CHANNEL.to_owned()]).await
+}
+
+/// The answer, or a line in the log: the next poll comes soon.
+fn log_poll_error<T>(answer: Result<T, BrokerError>) -> Option<T> {
+    answer.inspect_err(|error| tracing::debug!(%error, "worker.poll_failed")).ok()
+}

@@ -1,0 +1,26 @@
+//! Why a worker could not start.
+
+use std::path::PathBuf;
+
+use crate::broker::BrokerError;
+use crate::store::StoreError;
+
+/// Why a worker could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// Redis did not answer, or refused.
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+    /// SQL did not answer, or refused.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The system does not let it listen for signals.
+    #[error("cannot listen for signals: {0}")]
+    Signals(std::io::Error),
+    /// The tables are missing or old.
+    #[error("the database is not up to date: run `wheelhouse migrate` first")]
+    NotMigrated,
+    /// The folder of the setting `worker.files_root` cannot be opened.
+    #[error("setting worker.files_root: cannot open the folder {}: {}", .0.display(), .1)]
+    FilesRoot(PathBuf, std::io::Error),
+}

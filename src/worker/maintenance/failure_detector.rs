@@ -1,0 +1,103 @@
+//! Finds hosts of unended jobs that have no heartbeat any more.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::domain::{Resource, WorkerId};
+use crate::store::Run;
+
+/// A host counts as dead when it had no heartbeat for so long while Redis answered all the time: a Redis that was away or
+/// came back empty proves no death, and a live host needs two heartbeats to show again.
+pub(crate) const SUSPECT_AFTER: Duration = Duration::from_millis(3_500);
+/// The time between two observations counts up to this: a worker that was stopped meanwhile has observed nothing.
+const MAX_OBSERVED_GAP: Duration = Duration::from_millis(1_500);
+
+/// What this worker has observed of the hosts of unended jobs.
+#[derive(Default)]
+pub(crate) struct FailureDetector {
+    suspects: Mutex<HashMap<Suspect, SuspectTime>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Suspect {
+    /// A worker without a heartbeat.
+    Host(WorkerId),
+    /// A run that names this worker as its host and is not in its registry: SQL gave it to this worker in an answer that
+    /// was lost.
+    Orphan(Resource, i64),
+}
+
+impl Suspect {
+    pub(crate) fn orphan(run: &Run) -> Self {
+        Self::Orphan(run.job.clone(), run.number)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct SuspectTime {
+    total: Duration,
+    observed_at: Instant,
+}
+
+impl FailureDetector {
+    pub(crate) fn is_dead(&self, host: &WorkerId) -> bool {
+        self.is_gone(&Suspect::Host(host.clone()))
+    }
+
+    pub(crate) fn is_gone(&self, suspect: &Suspect) -> bool {
+        self.suspected_for(suspect).is_some_and(|total| total >= SUSPECT_AFTER)
+    }
+
+    /// How long it has been missing; `None` if it was there at the last observation.
+    pub(crate) fn suspected_for(&self, suspect: &Suspect) -> Option<Duration> {
+        let suspects = self.suspects.lock().unwrap_or_else(PoisonError::into_inner);
+        suspects.get(suspect).map(|time| time.total)
+    }
+
+    /// Takes one observation: these are missing now, and all others are not.
+    pub(crate) fn observe(&self, missing: &[Suspect], now: Instant) {
+        let mut suspects = self.suspects.lock().unwrap_or_else(PoisonError::into_inner);
+        suspects.retain(|suspect, _| missing.contains(suspect));
+        for suspect in missing {
+            let first = SuspectTime { total: Duration::ZERO, observed_at: now };
+            let time = suspects.entry(suspect.clone()).or_insert(first);
+            time.total += now.duration_since(time.observed_at).min(MAX_OBSERVED_GAP);
+            time.observed_at = now;
+        }
+    }
+
+    /// Redis did not answer: that may have been the reason for whatever was observed before.
+    pub(crate) fn reset(&self) {
+        self.suspects.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn worker(id: &str) -> WorkerId {
+        id.parse().expect("id")
+    }
+
+    #[test]
+    fn a_host_is_dead_after_being_missing_long_enough_in_many_observations_only() {
+        let (detector, a, b) = (FailureDetector::default(), worker("a"), worker("b"));
+        let missing = |hosts: &[&WorkerId]| hosts.iter().map(|host| Suspect::Host((*host).clone())).collect::<Vec<_>>();
+        let begun = Instant::now();
+        let at = |ms| begun + Duration::from_millis(ms);
+        detector.observe(&missing(&[&a, &b]), at(0));
+        // One observation after a long sleep proves little.
+        detector.observe(&missing(&[&a, &b]), at(60_000));
+        assert!(!detector.is_dead(&a));
+        detector.observe(&missing(&[&a]), at(61_000));
+        detector.observe(&missing(&[&a, &b]), at(62_000));
+        assert!(detector.is_dead(&a));
+        assert!(!detector.is_dead(&b), "it was there in between");
+        detector.reset();
+        assert!(!detector.is_dead(&a));
+    }
+}

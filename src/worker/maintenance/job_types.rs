@@ -1,0 +1,28 @@
+//! Says which types of job this worker knows, so that a job of a type that nobody knows can be told from one that only
+//! waits for room.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::worker::context::WorkerContext;
+
+const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(3);
+/// How long one announcement holds: the next one may fail a few times before gateways find that a live worker has not said
+/// what it knows.
+const ANNOUNCEMENT_TTL: Duration = Duration::from_secs(15);
+
+/// Announces them once.
+pub(crate) async fn announce(ctx: &WorkerContext, types: &[String]) {
+    if let Err(error) = ctx.broker.announce_job_types(&ctx.id, types, ANNOUNCEMENT_TTL).await {
+        tracing::debug!(%error, "worker.job_types_not_announced");
+    }
+}
+
+/// Announces them again and again, until the worker ends. A worker that has left is not alive, and what it announced counts
+/// for nothing.
+pub(crate) async fn run(ctx: Arc<WorkerContext>, types: Vec<String>) {
+    loop {
+        tokio::time::sleep(ANNOUNCE_INTERVAL).await;
+        announce(&ctx, &types).await;
+    }
+}

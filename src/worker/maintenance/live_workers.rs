@@ -1,0 +1,112 @@
+//! Which worker takes up a command: all of them hear of it, and each finds out by itself which one is chosen.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::broker::Broker;
+use crate::domain::{Resource, TenantId, WorkerId, fnv1a};
+
+/// How long a list of live workers is believed. An old one costs a poll's delay, nothing else.
+const CACHE_TTL: Duration = Duration::from_secs(1);
+/// Tenants remembered; beyond it the memory starts anew.
+const CACHE_CAPACITY: usize = 4_096;
+
+/// The live workers of each tenant, as last seen.
+#[derive(Default)]
+pub(crate) struct LiveWorkers {
+    seen: Mutex<HashMap<TenantId, (Instant, Vec<Candidate>)>>,
+}
+
+impl LiveWorkers {
+    /// Whether this worker is the one to claim a resource at once.
+    pub(crate) async fn is_chosen(&self, broker: &Broker, me: &WorkerId, resource: &Resource) -> bool {
+        let known = {
+            let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            seen.get(&resource.tenant)
+                .filter(|(at, _)| at.elapsed() < CACHE_TTL)
+                .map(|(_, workers)| rendezvous_pick(workers, resource) == Some(me))
+        };
+        if let Some(is_chosen) = known {
+            return is_chosen;
+        }
+        let Ok(workers) = broker.live_workers(&resource.tenant).await else {
+            return true; // Claiming decides; better twice than not at all.
+        };
+        let workers: Vec<Candidate> = workers.into_iter().map(Candidate::new).collect();
+        let is_chosen = rendezvous_pick(&workers, resource).is_none_or(|worker| worker == me);
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.len() >= CACHE_CAPACITY {
+            seen.clear();
+        }
+        seen.insert(resource.tenant.clone(), (Instant::now(), workers));
+        is_chosen
+    }
+}
+
+/// A live worker, with the hash of its name: every worker scores all of them for every command that it hears of.
+struct Candidate {
+    id: WorkerId,
+    hash: u64,
+}
+
+impl Candidate {
+    fn new(id: WorkerId) -> Self {
+        Self { hash: hash_of(&id), id }
+    }
+}
+
+fn hash_of(worker: &WorkerId) -> u64 {
+    mixed(fnv1a(worker.as_str()))
+}
+
+/// Rendezvous hashing: the worker with the highest score for this resource. When one comes or goes, only
+/// the resources it had or gets change hands.
+fn rendezvous_pick<'a>(workers: &'a [Candidate], resource: &Resource) -> Option<&'a WorkerId> {
+    let hash = fnv1a(&resource.to_string());
+    workers.iter().max_by_key(|worker| score(worker.hash, hash)).map(|worker| &worker.id)
+}
+
+/// Whether a worker is the one of these for something, by the same hashing.
+pub(crate) fn is_owner(me: &WorkerId, workers: &[WorkerId], what: &str) -> bool {
+    let hash = fnv1a(what);
+    workers.iter().max_by_key(|worker| score(hash_of(worker), hash)) == Some(me)
+}
+
+fn score(worker: u64, what: u64) -> u64 {
+    mixed(worker ^ what)
+}
+
+/// FNV alone hardly stirs the high bits with its last bytes.
+fn mixed(hash: u64) -> u64 {
+    let hash = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    let hash = (hash ^ (hash >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    hash ^ (hash >> 33)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resources() -> impl Iterator<Item = Resource> {
+        (0..900).filter_map(|n| Resource::parse(&format!("t:job:j{n}")))
+    }
+
+    #[test]
+    fn work_is_shared_evenly_and_only_a_lost_workers_share_moves() {
+        let three: Vec<Candidate> =
+            ["w1", "w2", "w3"].iter().map(|id| Candidate::new(id.parse().expect("id"))).collect();
+        for worker in &three {
+            let share = resources().filter(|r| rendezvous_pick(&three, r) == Some(&worker.id)).count();
+            assert!((200..400).contains(&share), "{} got {share} of 900", worker.id);
+        }
+        let two = &three[..2];
+        for resource in resources() {
+            let before = rendezvous_pick(&three, &resource).expect("someone");
+            if before != &three[2].id {
+                assert_eq!(rendezvous_pick(two, &resource), Some(before));
+            }
+        }
+        assert_eq!(rendezvous_pick(&[], &resources().next().expect("one")), None);
+    }
+}

@@ -1,0 +1,121 @@
+//! What one worker does now and then for all of them: a lease in SQL says which worker.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::clocks;
+use crate::store::{PrunedJobs, StoreError, Upkeep};
+use crate::worker::context::WorkerContext;
+use crate::worker::notify::announcer::{Announcer, LastPoll};
+use crate::worker::notify::campaign_progress::CampaignProgress;
+
+/// Between two polls: jitter, so that workers do not poll in step.
+const POLL_INTERVAL_MS: std::ops::Range<u64> = 3_000..5_000;
+/// Between two looks for campaigns whose last job's worker died before it could complete them.
+const CAMPAIGNS_INTERVAL: Duration = Duration::from_secs(10);
+/// Campaigns of one such look.
+const MAX_CAMPAIGNS: u32 = 100;
+/// Between two looks for applied commands that may be deleted.
+const COMMANDS_INTERVAL: Duration = Duration::from_secs(600);
+/// How long SQL keeps at least what a command did. A command can come again only while it has no result, and
+/// as long as any worker lives that is a lease's length. If none lives for a week, Redis forgets that it was ever
+/// taken up (`RESOURCE_SECONDS`), and then it comes as a new one: older than `command.ttl`, it expires. Twice that.
+const APPLIED_COMMANDS_TTL: Duration = Duration::from_secs(14 * 24 * 3600);
+/// Between two looks for jobs that ended long ago.
+const JOBS_INTERVAL: Duration = Duration::from_secs(600);
+/// Between two batches, so that other writers get their turn.
+const BATCH_PAUSE: Duration = Duration::from_millis(50);
+
+pub(crate) struct PeriodicTasks {
+    ctx: Arc<WorkerContext>,
+    announcer: Arc<Announcer>,
+    campaigns: Arc<CampaignProgress>,
+}
+
+impl PeriodicTasks {
+    pub(crate) fn new(ctx: Arc<WorkerContext>, announcer: Arc<Announcer>, campaigns: Arc<CampaignProgress>) -> Self {
+        Self { ctx, announcer, campaigns }
+    }
+
+    /// Polls until told to stop.
+    pub(crate) async fn run(&self) {
+        let mut last = LastPoll::new();
+        loop {
+            tokio::select! {
+                () = self.ctx.stop.cancelled() => return,
+                () = tokio::time::sleep(Duration::from_millis(fastrand::u64(POLL_INTERVAL_MS))) => {}
+            }
+            for done in [
+                self.announcer.poll(&mut last).await,
+                self.complete_campaigns().await,
+                self.prune_applied_commands().await,
+                self.prune_jobs().await,
+            ] {
+                if let Err(error) = done {
+                    tracing::debug!(%error, "worker.upkeep_delayed");
+                }
+            }
+        }
+    }
+
+    async fn complete_campaigns(&self) -> Result<(), StoreError> {
+        if self.ctx.store.take_turn(Upkeep::Campaigns, CAMPAIGNS_INTERVAL).await? {
+            for campaign in self.ctx.store.campaigns_to_complete(MAX_CAMPAIGNS).await? {
+                self.campaigns.mark_dirty(campaign);
+            }
+        }
+        Ok(())
+    }
+
+    async fn prune_applied_commands(&self) -> Result<(), StoreError> {
+        let WorkerContext { settings, store, stop, .. } = &*self.ctx;
+        if !store.take_turn(Upkeep::Commands, COMMANDS_INTERVAL).await? {
+            return Ok(());
+        }
+        // A ttl of weeks: a command may be that old at its first try, and be tried again after that.
+        let age = APPLIED_COMMANDS_TTL.max(settings.command.ttl * 2);
+        let mut all = 0;
+        while !stop.is_cancelled() {
+            // If it were deleted too early, a command that comes again would be carried out again.
+            let now = match clocks::read_agreed(&self.ctx).await {
+                Ok(clocks) => clocks.now(),
+                Err(disagreement) => {
+                    tracing::warn!(doubt = %disagreement, "worker.commands_not_forgotten");
+                    break;
+                }
+            };
+            match store.forget_applied(age, now).await? {
+                0 => break,
+                some => all += some,
+            }
+            tokio::time::sleep(BATCH_PAUSE).await;
+        }
+        if all > 0 {
+            tracing::info!(commands = all, "worker.commands_forgotten");
+        }
+        Ok(())
+    }
+
+    /// Deletes jobs that ended longer ago than `jobs.keep_days`, if that is set.
+    async fn prune_jobs(&self) -> Result<(), StoreError> {
+        let WorkerContext { settings, store, stop, .. } = &*self.ctx;
+        let Some(keep) = settings.jobs.keep else { return Ok(()) };
+        if !store.take_turn(Upkeep::Jobs, JOBS_INTERVAL).await? {
+            return Ok(());
+        }
+        // A clock that runs ahead must not delete what is young.
+        let now = match clocks::read_agreed(&self.ctx).await {
+            Ok(clocks) => clocks.now(),
+            Err(disagreement) => {
+                tracing::warn!(doubt = %disagreement, "worker.jobs_not_pruned");
+                return Ok(());
+            }
+        };
+        let before = store.ended_before(now, keep).await?;
+        let pruned = store.prune_jobs(before, || stop.is_cancelled()).await?;
+        if pruned != PrunedJobs::default() {
+            tracing::info!(jobs = pruned.jobs, campaigns = pruned.campaigns, "worker.jobs_pruned");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,145 @@
+//! Releases the runs of dead workers, so that other workers can take the jobs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::failure_detector::{FailureDetector, SUSPECT_AFTER, Suspect};
+use crate::broker::BrokerError;
+use crate::domain::JobStatus;
+use crate::store::{Hosting, Released, Run, StoreError};
+use crate::worker::context::WorkerContext;
+use crate::worker::notify::job_notifier::JobNotifier;
+use crate::worker::notify::updates::{Desired, publish_contact, publish_status};
+use crate::worker::run::registry::RunRegistry;
+
+/// Between two polls: jitter, so that workers do not poll in step.
+const POLL_INTERVAL_MS: std::ops::Range<u64> = 400..600;
+
+/// Why a job was released.
+const HOST_DIED: &str = "The worker that ran this job is gone";
+
+pub(crate) struct Rescuer {
+    ctx: Arc<WorkerContext>,
+    runs: Arc<RunRegistry>,
+    notifier: Arc<JobNotifier>,
+    detector: FailureDetector,
+}
+
+impl Rescuer {
+    pub(crate) fn new(ctx: Arc<WorkerContext>, runs: Arc<RunRegistry>, notifier: Arc<JobNotifier>) -> Self {
+        Self { ctx, runs, notifier, detector: FailureDetector::default() }
+    }
+
+    /// Releases the runs of dead hosts until told to stop.
+    pub(crate) async fn run(&self) {
+        loop {
+            tokio::select! {
+                () = self.ctx.stop.cancelled() => return,
+                () = tokio::time::sleep(Duration::from_millis(fastrand::u64(POLL_INTERVAL_MS))) => {}
+            }
+            let hostings = match self.ctx.store.hostings().await {
+                Ok(hostings) => hostings,
+                Err(error) => {
+                    tracing::debug!(%error, "worker.reaper_delayed");
+                    continue;
+                }
+            };
+            match self.find_missing(&hostings).await {
+                Ok(missing) => self.detector.observe(&missing, Instant::now()),
+                Err(error) => {
+                    tracing::debug!(%error, "worker.reaper_delayed");
+                    self.detector.reset();
+                    continue;
+                }
+            }
+            for hosting in &hostings {
+                if !self.runs.contains_run(&hosting.run)
+                    && let Err(error) = self.rescue(hosting).await
+                {
+                    tracing::warn!(job = %hosting.run.job, %error, "worker.release_delayed");
+                }
+            }
+        }
+    }
+
+    /// Does what is due for a run whose host is missing, or is back.
+    async fn rescue(&self, hosting: &Hosting) -> Result<(), StoreError> {
+        let WorkerContext { id, store, broker, .. } = &*self.ctx;
+        let run = &hosting.run;
+        if run.host == *id {
+            return if self.detector.is_gone(&Suspect::orphan(run)) { self.release(run).await } else { Ok(()) };
+        }
+        let suspected_for = self.detector.suspected_for(&Suspect::Host(run.host.clone()));
+        let changed = match suspected_for {
+            Some(total) if total >= self.released_after(hosting.is_attached) => return self.release(run).await,
+            Some(total) if hosting.is_attached && total >= SUSPECT_AFTER => store.lose_contact(run).await?,
+            None if hosting.is_contact_lost => store.regain_contact(run).await?,
+            _ => None,
+        };
+        if let Some(job) = changed {
+            let event = if job.contact_lost_at.is_some() { "worker.contact_lost" } else { "worker.contact_regained" };
+            tracing::warn!(job_id = %job.id, tenant_id = %job.tenant_id, host = %run.host, "{event}");
+            publish_contact(broker, &job).await;
+        }
+        Ok(())
+    }
+
+    /// How long a host must have been missing before a run of it is released. Another worker can go on with a job of
+    /// the queue, so that is soon. With an attached one nobody else can: its program probably runs on, and all that
+    /// releasing it early would do is to end work that is well as soon as its host is back.
+    fn released_after(&self, is_attached: bool) -> Duration {
+        if is_attached { self.ctx.settings.worker.attached_lost.max(SUSPECT_AFTER) } else { SUSPECT_AFTER }
+    }
+
+    /// Whether a run's host has been missing for long enough to release the run.
+    pub(crate) async fn may_release(&self, run: &Run) -> bool {
+        if !self.detector.is_dead(&run.host) {
+            return false;
+        }
+        // Asked only about hosts that are missing; where SQL does not tell, nothing is released.
+        let Ok(is_attached) = self.ctx.store.is_attached(run).await else { return false };
+        let suspected_for = self.detector.suspected_for(&Suspect::Host(run.host.clone()));
+        suspected_for.is_some_and(|total| total >= self.released_after(is_attached))
+    }
+
+    /// Takes a job from a host that is dead.
+    pub(crate) async fn release(&self, run: &Run) -> Result<(), StoreError> {
+        let WorkerContext { settings, store, broker, .. } = &*self.ctx;
+        if let Some(Released { job, resumed }) =
+            store.release_dead(run, HOST_DIED, settings.worker.max_worker_crashes).await?
+        {
+            if resumed {
+                publish_status(broker, &run.job, JobStatus::Running, Desired::Nothing).await;
+            }
+            tracing::warn!(job_id = %run.job.id, tenant_id = %run.job.tenant, host = %run.host, run = run.number, status = job.status.word(), "worker.job_released");
+            self.notifier.run_left(&job, run.number).await;
+        }
+        Ok(())
+    }
+
+    /// Which hosts of these runs are missing, and which runs of this worker are orphans.
+    async fn find_missing(&self, hostings: &[Hosting]) -> Result<Vec<Suspect>, BrokerError> {
+        if hostings.is_empty() {
+            return Ok(Vec::new());
+        }
+        let broker = &self.ctx.broker;
+        let live = broker.all_live_workers().await?;
+        let mut missing: Vec<Suspect> = Vec::new();
+        for run in hostings.iter().map(|hosting| &hosting.run) {
+            if run.host == self.ctx.id {
+                if !self.runs.contains_run(run) {
+                    missing.push(Suspect::orphan(run));
+                }
+                continue;
+            }
+            let host = Suspect::Host(run.host.clone());
+            let is_known = live.contains(&run.host) || missing.contains(&host);
+            if !is_known && !broker.live_workers(&run.job.tenant).await?.contains(&run.host) {
+                missing.push(host);
+            }
+        }
+        Ok(missing)
+    }
+}

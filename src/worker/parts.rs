@@ -1,0 +1,98 @@
+//! Puts the parts of a worker together, each with what it uses.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use super::commands::campaign_command::CampaignCommands;
+use super::commands::execute::CommandExecutor;
+use super::commands::job_command::JobCommands;
+use super::commands::scheduler::{self, Scheduler};
+use super::context::WorkerContext;
+use super::error::WorkerError;
+use super::maintenance::audit_shipper::PartitionAssignment;
+use super::maintenance::heartbeat::Heartbeat;
+use super::maintenance::job_types;
+use super::maintenance::rescuer::Rescuer;
+use super::notify::announcements::Announcements;
+use super::notify::announcer::Announcer;
+use super::notify::campaign_progress::CampaignProgress;
+use super::notify::job_notifier::JobNotifier;
+use super::run::lifecycle::RunLifecycle;
+use super::run::registry::RunRegistry;
+use crate::broker::{Event, Subscriber};
+use crate::domain::Resource;
+
+/// Jobs whose renewal has found commands that the scheduler has not seen yet: about as many as one worker holds.
+const COMMANDS_FOUND_CAPACITY: usize = 1_024;
+
+/// The parts that a worker and the host of an attached job have in common.
+pub(crate) struct WorkerParts {
+    pub(crate) ctx: Arc<WorkerContext>,
+    pub(crate) runs: Arc<RunRegistry>,
+    pub(crate) lifecycle: Arc<RunLifecycle>,
+    pub(crate) rescuer: Arc<Rescuer>,
+    pub(crate) scheduler: Arc<Scheduler>,
+    pub(crate) notifier: Arc<JobNotifier>,
+    pub(crate) campaigns: Arc<CampaignProgress>,
+    pub(crate) announcer: Arc<Announcer>,
+    pub(crate) audit_partitions: Arc<PartitionAssignment>,
+    announcements: Arc<Announcements>,
+}
+
+impl WorkerParts {
+    /// The parts, and where the scheduler hears of commands that renewals have found.
+    pub(crate) fn new(ctx: Arc<WorkerContext>) -> (Self, mpsc::Receiver<Resource>) {
+        let runs = Arc::new(RunRegistry::default());
+        let announcements = Arc::new(Announcements::default());
+        let campaigns = Arc::new(CampaignProgress::new(ctx.clone(), announcements.clone()));
+        let announcer = Arc::new(Announcer::new(ctx.clone(), announcements.clone(), campaigns.clone()));
+        let notifier = Arc::new(JobNotifier::new(ctx.clone(), announcements.clone(), campaigns.clone()));
+        let (commands_found, found_receiver) = mpsc::channel(COMMANDS_FOUND_CAPACITY);
+        let lifecycle = Arc::new(RunLifecycle::new(ctx.clone(), runs.clone(), notifier.clone(), commands_found));
+        let rescuer = Arc::new(Rescuer::new(ctx.clone(), runs.clone(), notifier.clone()));
+        let job_commands =
+            JobCommands::new(ctx.clone(), runs.clone(), lifecycle.clone(), rescuer.clone(), notifier.clone());
+        let campaign_commands = CampaignCommands::new(ctx.clone(), notifier.clone(), announcer.clone());
+        let executor =
+            CommandExecutor::new(ctx.clone(), runs.clone(), notifier.clone(), job_commands, campaign_commands);
+        let scheduler = Scheduler::new(ctx.clone(), runs.clone(), notifier.clone(), executor);
+        let audit_partitions = Arc::new(PartitionAssignment::default());
+        let parts = Self {
+            ctx,
+            runs,
+            lifecycle,
+            rescuer,
+            scheduler,
+            notifier,
+            campaigns,
+            announcer,
+            audit_partitions,
+            announcements,
+        };
+        (parts, found_receiver)
+    }
+
+    /// Makes this worker known to others, with the types of job that it takes, and starts to receive messages.
+    pub(crate) async fn register(&self, types: Vec<String>) -> Result<mpsc::Receiver<Event>, WorkerError> {
+        let ctx = &self.ctx;
+        // Before it counts as alive: a live worker that has not said what it knows might know anything.
+        job_types::announce(ctx, &types).await;
+        let heartbeat = Heartbeat::new(ctx.clone(), self.audit_partitions.clone());
+        heartbeat.send().await?;
+        ctx.spawn(job_types::run(ctx.clone(), types));
+        let (subscriber, events) =
+            Subscriber::start(&ctx.settings.redis, &ctx.broker, &ctx.tracker, ctx.end.clone()).await?;
+        scheduler::subscribe(&subscriber).await?;
+        ctx.spawn(async move { heartbeat.run().await });
+        Ok(events)
+    }
+
+    /// Starts what publishes the progress of campaigns, and what deletes announcements that have been published.
+    pub(crate) fn start_notifying(&self) {
+        let campaigns = self.campaigns.clone();
+        self.ctx.spawn(async move { campaigns.run().await });
+        let (announcements, store) = (self.announcements.clone(), self.ctx.store.clone());
+        self.ctx.spawn(async move { announcements.run(&store).await });
+    }
+}

@@ -1,0 +1,130 @@
+//! Takes jobs that wait in SQL, as long as this worker has room for them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::registry::RunRegistry;
+use super::runner::JobRunner;
+use crate::store::{Company, HostedJob, StoreError};
+use crate::worker::context::WorkerContext;
+use crate::worker::notify::job_notifier::JobNotifier;
+use crate::worker::sdk::job::AnyJob;
+
+/// The types of job that a worker knows, and the code of each.
+pub(crate) type JobTypes = HashMap<String, Arc<dyn AnyJob>>;
+
+/// Between two polls without being notified: jitter, so that workers do not poll in step.
+const POLL_INTERVAL_MS: std::ops::Range<u64> = 700..1_300;
+/// Jobs held at once, paused ones included; each costs memory even while it is paused.
+const MAX_HELD: usize = 1_000;
+
+pub(crate) struct JobQueue {
+    ctx: Arc<WorkerContext>,
+    runs: Arc<RunRegistry>,
+    notifier: Arc<JobNotifier>,
+    runner: Arc<JobRunner>,
+    types: JobTypes,
+    type_names: Vec<String>,
+}
+
+impl JobQueue {
+    pub(crate) fn new(
+        ctx: Arc<WorkerContext>,
+        runs: Arc<RunRegistry>,
+        notifier: Arc<JobNotifier>,
+        runner: Arc<JobRunner>,
+        types: JobTypes,
+    ) -> Self {
+        let type_names = types.keys().cloned().collect();
+        Self { ctx, runs, notifier, runner, types, type_names }
+    }
+
+    /// Starts jobs until told to stop.
+    pub(crate) async fn run(&self) {
+        if self.types.is_empty() {
+            return;
+        }
+        loop {
+            self.claim_jobs().await;
+            tokio::select! {
+                () = self.ctx.stop.cancelled() => return,
+                () = self.notifier.job_available.notified() => {}
+                () = tokio::time::sleep(Duration::from_millis(fastrand::u64(POLL_INTERVAL_MS))) => {}
+            }
+        }
+    }
+
+    /// Takes jobs until there is no room, or none waits.
+    async fn claim_jobs(&self) {
+        let concurrency = self.ctx.settings.worker.concurrency;
+        let crashes = suspected_after(self.ctx.settings.worker.max_worker_crashes);
+        let makes_room = concurrency > 1 && self.makes_room(crashes).await;
+        while !self.ctx.stop.is_cancelled() && self.runs.running() < concurrency && self.runs.len() < MAX_HELD {
+            let companies: &[Company] = match (self.runs.running(), makes_room) {
+                _ if self.runs.runs_suspect(crashes) => return,
+                (0, true) => &[Company::Awaited(crashes), Company::None],
+                (0, false) => &[Company::None],
+                (_, true) => return,
+                (_, false) => &[Company::Others(crashes)],
+            };
+            match self.claim_beside(companies).await {
+                Ok(Some(job)) => match self.types.get(&job.job.job_type) {
+                    Some(code) => self.runner.start_job(job, code.clone()).await,
+                    None => return, // SQL was asked for known types only; the rescuer releases it.
+                },
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::warn!(%error, "worker.dispatch_delayed");
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn claim_beside(&self, companies: &[Company]) -> Result<Option<HostedJob>, StoreError> {
+        for company in companies {
+            let WorkerContext { id, tenants, store, .. } = &*self.ctx;
+            let taken = store.claim_job_beside(id, tenants.as_deref(), &self.type_names, *company).await?;
+            if taken.is_some() {
+                return Ok(taken);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether this worker makes room for a job that must run alone: it takes nothing new until it runs nothing, and
+    /// then that job. Otherwise such a job would wait for ever where every worker is always busy. One worker makes room
+    /// for one such job, and any other that happens to run nothing may be first.
+    async fn makes_room(&self, crashes: i64) -> bool {
+        let WorkerContext { id, tenants, store, broker, .. } = &*self.ctx;
+        let suspects = match store.suspects(tenants.as_deref(), &self.type_names, crashes).await {
+            Ok(suspects) => suspects,
+            Err(error) => {
+                tracing::debug!(%error, "worker.suspects_not_read");
+                return false;
+            }
+        };
+        if suspects.iter().any(|(_, by)| by.as_ref() == Some(id)) {
+            return true;
+        }
+        for (job, by) in &suspects {
+            let is_taken = match by {
+                // A worker that is dead makes room for nobody any more.
+                Some(by) => broker.live_workers(&job.tenant).await.is_ok_and(|live| live.contains(by)),
+                None => false,
+            };
+            if !is_taken && matches!(store.make_room(job, id, by.as_ref()).await, Ok(true)) {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+/// A job during which so many workers have crashed runs alone: then it is known which job makes workers crash, and no other
+/// job fails with it. One crash proves little (a machine was lost, or another job did it), so the second one counts. Where
+/// a job fails after fewer crashes than that, the first one counts, so that the job runs alone at its last try.
+fn suspected_after(max_worker_crashes: u32) -> i64 {
+    (i64::from(max_worker_crashes) - 1).clamp(1, 2)
+}

@@ -1,0 +1,202 @@
+//! The lifecycle of a run in this worker: it is renewed, its progress is written, and its end is recorded or it is released.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::active_run::{ActiveRun, ExitReason, FlushRequest, Phase};
+use super::pause_gate::CONFIRMATION_TTL;
+use super::progress_writer;
+use super::registry::RunRegistry;
+use crate::broker::scripts::runs::RunState;
+use crate::domain::{Job, JobStatus, Resource};
+use crate::store::{Account, Finished, RunEnd, StoreError};
+use crate::worker::context::{WorkerContext, backoff};
+use crate::worker::notify::job_notifier::JobNotifier;
+use crate::worker::notify::updates::publish_contact;
+
+/// Between two renewals: the longest that a lost wake-up of a hosted job's command can last.
+const RENEW_INTERVAL: Duration = Duration::from_secs(1);
+/// Until it is looked again whether a job that was paused by plain SQL runs again.
+const PAUSED_ROW_INTERVAL: Duration = Duration::from_secs(1);
+
+pub(crate) struct RunLifecycle {
+    ctx: Arc<WorkerContext>,
+    runs: Arc<RunRegistry>,
+    notifier: Arc<JobNotifier>,
+    /// Jobs whose renewal has found commands. When the queue is full a job is left out: its next renewal finds them again.
+    commands_found: mpsc::Sender<Resource>,
+}
+
+impl RunLifecycle {
+    pub(crate) fn new(
+        ctx: Arc<WorkerContext>,
+        runs: Arc<RunRegistry>,
+        notifier: Arc<JobNotifier>,
+        commands_found: mpsc::Sender<Resource>,
+    ) -> Self {
+        Self { ctx, runs, notifier, commands_found }
+    }
+
+    /// Registers a run and looks after it until it has exited.
+    pub(crate) async fn start(self: &Arc<Self>, run: &Arc<ActiveRun>, flush_requests: mpsc::Receiver<FlushRequest>) {
+        self.runs.insert(run.clone());
+        // Before anything else: from now on its commands are for this worker alone.
+        self.renew(run).await;
+        let (lifecycle, renewed) = (self.clone(), run.clone());
+        self.ctx.spawn(async move { lifecycle.run_renewal(&renewed).await });
+        self.ctx.spawn(progress_writer::run(self.ctx.clone(), self.runs.clone(), run.clone(), flush_requests));
+    }
+
+    async fn run_renewal(&self, run: &Arc<ActiveRun>) {
+        loop {
+            tokio::select! {
+                () = run.exited() => return,
+                () = tokio::time::sleep(RENEW_INTERVAL) => self.renew(run).await,
+            }
+        }
+    }
+
+    async fn renew(&self, run: &Arc<ActiveRun>) {
+        match self.ctx.broker.renew_run(run.resource(), &self.ctx.id, run.run().number).await {
+            Ok(RunState::Held { waiting }) => {
+                let silent_for = run.last_renewed.borrow().elapsed();
+                run.confirm();
+                if silent_for > CONFIRMATION_TTL && run.gate.is_none() {
+                    self.ctx.spawn(regain_contact(self.ctx.clone(), run.clone()));
+                }
+                run.commands.send_replace(waiting);
+                if waiting > 0 {
+                    let _ = self.commands_found.try_send(run.resource().clone());
+                }
+            }
+            Ok(RunState::Lost) => self.runs.drop_run(&self.ctx, run),
+            Err(error) => tracing::debug!(job = %run.resource(), %error, "worker.renewal_delayed"),
+        }
+    }
+
+    /// Records how work ended that no command has ended; waits for SQL as long as it takes. Returns why the run has exited,
+    /// and the row if this call has written the end into it.
+    pub(crate) async fn record_end(&self, run: &Arc<ActiveRun>, end: RunEnd) -> (ExitReason, Option<Box<Job>>) {
+        let mut phase = run.phase.subscribe();
+        let mut status = run.status.subscribe();
+        let mut attempts = 0;
+        loop {
+            if let Err(now) = run.advance(&[Phase::Open, Phase::EndedPaused], Phase::Closing) {
+                // A command is ending the work as well: that command finds out which came first.
+                if let Phase::Exited(reason) = now {
+                    return (reason, None);
+                }
+                if phase.changed().await.is_err() {
+                    return (ExitReason::Elsewhere, None);
+                }
+                continue;
+            }
+            match self.try_record(run, &end, &mut attempts).await {
+                RecordOutcome::Recorded(job) => {
+                    self.notifier.run_left(&job, run.run().number).await;
+                    self.runs.remove(run, ExitReason::Recorded);
+                    self.notifier.job_available.notify_one();
+                    return (ExitReason::Recorded, Some(job));
+                }
+                RecordOutcome::NotOurs => {
+                    self.notifier.end_run(run.resource(), run.run().number).await;
+                    self.runs.remove(run, ExitReason::Elsewhere);
+                    return (ExitReason::Elsewhere, None);
+                }
+                RecordOutcome::Paused => {
+                    if run.advance(&[Phase::Closing], Phase::EndedPaused).is_err() {
+                        continue;
+                    }
+                    if *status.borrow() == JobStatus::Running {
+                        // Paused by plain SQL: nobody tells this worker when that ends.
+                        tokio::time::sleep(PAUSED_ROW_INTERVAL).await;
+                        continue;
+                    }
+                    tokio::select! {
+                        _ = status.wait_for(|status| *status == JobStatus::Running) => {}
+                        _ = phase.wait_for(|phase| !matches!(phase, Phase::EndedPaused)) => {}
+                    }
+                }
+            }
+        }
+    }
+
+    async fn try_record(&self, run: &ActiveRun, end: &RunEnd, attempts: &mut u32) -> RecordOutcome {
+        let store = &self.ctx.store;
+        loop {
+            // The last reports of the work go first: once its end is in SQL, nothing more of it can be written.
+            if !run.flush().await {
+                tokio::time::sleep(backoff(Duration::from_millis(200), Duration::from_secs(5), *attempts)).await;
+                *attempts = attempts.saturating_add(1);
+                continue;
+            }
+            let progress = run.progress.latest().progress;
+            let answer = match store.finish(run.run(), &progress, end).await {
+                Ok(Finished::Done(job)) => return RecordOutcome::Recorded(job),
+                // Not running, or not ours any more: a write that only needs it to be ours tells which.
+                Ok(Finished::Lost) => store.save(run.run(), &Account { progress, ..Account::default() }).await,
+                Err(error) => Err(error),
+            };
+            match answer {
+                Ok(true) => return RecordOutcome::Paused,
+                Ok(false) => return RecordOutcome::NotOurs,
+                Err(error) => {
+                    log_store_error(run, &error, "worker.end_not_recorded");
+                    tokio::time::sleep(backoff(Duration::from_millis(200), Duration::from_secs(5), *attempts)).await;
+                    *attempts = attempts.saturating_add(1);
+                }
+            }
+        }
+    }
+
+    /// Releases a run whose work has stopped and was dropped: another worker may take the job.
+    pub(crate) async fn release_run(&self, run: &Arc<ActiveRun>) {
+        if run.advance(&[Phase::Open, Phase::Cancelled, Phase::EndedPaused], Phase::Closing).is_err() {
+            return;
+        }
+        let mut attempts = 0;
+        loop {
+            if run.flush().await {
+                match self.ctx.store.hand_back(run.run()).await {
+                    Ok(_) => break,
+                    Err(error) => log_store_error(run, &error, "worker.hand_back_delayed"),
+                }
+            }
+            tokio::time::sleep(backoff(Duration::from_millis(100), Duration::from_secs(1), attempts)).await;
+            attempts += 1;
+        }
+        match self.ctx.store.job_without_contents(run.resource()).await {
+            Ok(Some(job)) => self.notifier.run_left(&job, run.run().number).await,
+            Ok(None) | Err(_) => self.notifier.end_run(run.resource(), run.run().number).await,
+        }
+        tracing::info!(job_id = %run.resource().id, tenant_id = %run.resource().tenant, run = run.run().number, "worker.job_handed_back");
+        self.runs.remove(run, ExitReason::Elsewhere);
+    }
+}
+
+/// What the row says when an end is to be recorded.
+enum RecordOutcome {
+    Recorded(Box<Job>),
+    Paused,
+    NotOurs,
+}
+
+fn log_store_error(run: &ActiveRun, error: &StoreError, event: &'static str) {
+    if error.is_transient() {
+        tracing::warn!(job = %run.resource(), %error, "{event}");
+    } else {
+        tracing::error!(job = %run.resource(), %error, "{event}");
+    }
+}
+
+/// Other workers may have written into the row that they have lost contact with this host. They see that it is back, but
+/// there may be none of them any more.
+async fn regain_contact(ctx: Arc<WorkerContext>, run: Arc<ActiveRun>) {
+    match ctx.store.regain_contact(run.run()).await {
+        Ok(Some(job)) => publish_contact(&ctx.broker, &job).await,
+        Ok(None) => {}
+        Err(error) => tracing::debug!(job = %run.resource(), %error, "worker.contact_not_recorded"),
+    }
+}

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use wheelhouse::broker::Keys;
-use wheelhouse::broker::scripts::submit::{Grant, Origin, Submission, SubmitLimits, words};
+use wheelhouse::broker::scripts::submit::{ClientOrigin, Grant, Submission, SubmitLimits, words};
 use wheelhouse::domain::{CommandId, Control, Resource, ResourceKind, UserId};
 use wheelhouse::gateway::commands::CommandAnswer;
 use wheelhouse::gateway::hub::channel::Channel;
@@ -53,7 +53,7 @@ fn commands(times: usize) {
             user: user.clone(),
             request: request.request_id.clone(),
             reason: request.reason.clone(),
-            origin: Origin { address: Some("10.0.0.7".to_owned()), token_id: Some("jti-1".to_owned()) },
+            origin: ClientOrigin { address: Some("10.0.0.7".to_owned()), token_id: Some("jti-1".to_owned()) },
             grant: Grant::Database,
             when: request.when,
             batch: None,

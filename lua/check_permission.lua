@@ -1,13 +1,13 @@
 #!lua
 -- What the cache says of one permission.
 --
--- KEYS: 1 permissions, 2 floor
+-- KEYS: 1 permissions, 2 min_permission_version
 -- ARGV: 1-3 what grants it (the permission and its two patterns)
 -- Returns: 1 held | 0 not held | -1 unknown
 -- Safe to repeat: it reads.
 -- When the clock is set forwards: the cached entry expires, and SQL is read again. Backwards: an entry that was filled
 -- at a later time than now is unknown.
 
-local answer = held(KEYS[1], redis.call('GET', KEYS[2]), ARGV[1], ARGV[2], ARGV[3], math.floor(now_us() / 1000))
+local answer = is_permitted(KEYS[1], redis.call('GET', KEYS[2]), ARGV[1], ARGV[2], ARGV[3], math.floor(now_us() / 1000))
 if answer == nil then return -1 end
 return answer and 1 or 0

@@ -4,10 +4,10 @@
 -- KEYS: 1 state, 2 queue, 3 commands, 4 ready, 5 tenants, 6 workers, 7 tenant_workers, 8 backlog
 -- ARGV: 1 worker, 2 lease (ms), 3 resource (tenant:kind:id)
 -- Returns: {'command', id, accepted_ms, record, attempt, fence, now_ms, a cancel that waits behind it ('' for none)}
---          | {'nothing'} | {'later'} | {'hosted', worker}
---          | {'spoilt', id} (its record is gone or unreadable: it has been taken out of the queue)
---          | an error: its keys hold what they should not; it is set aside for half a minute
--- Safe to repeat: a second claim while the lease runs gives 'later', to the holder too; the lease's end frees it.
+--          | {'nothing'} | {'not_ready'} | {'hosted', worker}
+--          | {'corrupt', id} (its record is gone or unreadable: it has been taken out of the queue)
+--          | an error: its keys hold what they should not; it is quarantined for half a minute
+-- Safe to repeat: a second claim while the lease runs gives 'not_ready', to the holder too; the lease's end frees it.
 -- When the clock is set forwards: leases and retries end early, and a claim may be given to another worker while the
 -- first still works; its fence is older then, so nothing that it writes counts. Backwards: a lease that ends further
 -- ahead than it is long lasts one lease from now on (a live holder renews it within that time), a retry further ahead
@@ -35,17 +35,17 @@ local function claim()
   if held_until > now_ms then
     local longest = now_ms + tonumber(state[8] or UNKNOWN_LEASE_MS)
     if held_until > longest then
-      redis.call('HSET', KEYS[1], 'until', whole(longest))
+      redis.call('HSET', KEYS[1], 'until', int_to_string(longest))
       ready_at(ready, tenants, resource, longest)
     end
-    return { 'later' }
+    return { 'not_ready' }
   end
-  if not_before > now_ms and not_before <= now_ms + LONGEST_MS then return { 'later' } end
+  if not_before > now_ms and not_before <= now_ms + MAX_AHEAD_MS then return { 'not_ready' } end
 
   local host = state[5]
   if host and host ~= worker then
     local alive = redis.call('ZSCORE', KEYS[6], host) or redis.call('ZSCORE', KEYS[7], host)
-    if alive and tonumber(alive) > now_ms and tonumber(alive) <= now_ms + LONGEST_MS then
+    if alive and tonumber(alive) > now_ms and tonumber(alive) <= now_ms + MAX_AHEAD_MS then
       -- Its host hears the wake-up, or learns of the command when it renews its run.
       ready_at(ready, tenants, resource, now_ms + 1000)
       return { 'hosted', host }
@@ -60,23 +60,23 @@ local function claim()
   -- Records and queue are written together: somebody else removed this one or wrote over it, and nobody can answer it.
   -- Those behind it must not wait for it for ever. Not looked into at the first try, for that costs: whoever cannot
   -- read it leaves it to a second one.
-  if not text or (attempt > 1 and not read_record(text)) then
+  if not text or (attempt > 1 and not decode_stored_command(text)) then
     redis.call('LPOP', KEYS[2])
     redis.call('HDEL', KEYS[3], command)
     if redis.call('DECR', KEYS[8]) <= 0 then redis.call('DEL', KEYS[8]) end
-    return { 'spoilt', command }
+    return { 'corrupt', command }
   end
 
   -- µs of the clock, so that it grows even if Redis lost its data and the rows in SQL remember an older one.
   local fence = math.max(tonumber(state[4] or '0') + 1, now)
-  redis.call('HSET', KEYS[1], 'command', command, 'holder', worker, 'until', whole(now_ms + lease), 'lease', ARGV[2],
-    'attempts', whole(attempt), 'fence', whole(fence))
+  redis.call('HSET', KEYS[1], 'command', command, 'holder', worker, 'until', int_to_string(now_ms + lease), 'lease', ARGV[2],
+    'attempts', int_to_string(attempt), 'fence', int_to_string(fence))
   redis.call('HDEL', KEYS[1], 'not_before')
   ready_at(ready, tenants, resource, now_ms + lease)
   redis.call('EXPIRE', KEYS[1], '604800')
   local cancel = state[7] and state[7] ~= command and state[7] or ''
-  if tonumber(accepted) > now_ms then accepted = whole(now_ms) end
-  return { 'command', command, accepted, text, whole(attempt), whole(fence), whole(now_ms), cancel }
+  if tonumber(accepted) > now_ms then accepted = int_to_string(now_ms) end
+  return { 'command', command, accepted, text, int_to_string(attempt), int_to_string(fence), int_to_string(now_ms), cancel }
 end
 
-return or_set_aside(ready, tenants, ARGV[3], claim)
+return or_quarantine(ready, tenants, ARGV[3], claim)

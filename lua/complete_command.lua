@@ -23,8 +23,8 @@ if not record then return 'lost' end
 
 local now_ms = math.floor(now_us() / 1000)
 if ARGV[11] ~= '' then publish_update(keys.state, ARGV[10], ARGV[11]) end
-finish(keys, command, record, ARGV[3], ARGV[4],
-  ARGV[5] .. ',"attempts":' .. (state[5] or '1') .. ',"latency_ms":' .. whole(math.max(0, now_ms - tonumber(ARGV[8]))) .. '}',
+end_command(keys, command, record, ARGV[3], ARGV[4],
+  ARGV[5] .. ',"attempts":' .. (state[5] or '1') .. ',"latency_ms":' .. int_to_string(math.max(0, now_ms - tonumber(ARGV[8]))) .. '}',
   ARGV[6], now_ms, ARGV[9] == '1' and resource or nil)
 redis.call('HDEL', keys.state, 'command', 'holder', 'until', 'lease', 'attempts', 'desired', 'not_before')
 redis.call('HSET', keys.state, 'ended', command .. '|' .. ARGV[2])

@@ -11,7 +11,7 @@
 
 local now_ms = math.floor(now_us() / 1000)
 local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now_ms, 'LIMIT', 0, ARGV[1])
-local next = redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. whole(now_ms), '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
+local next = redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. int_to_string(now_ms), '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
 due[#due + 1] = next[2] or ''
-due[#due + 1] = whole(now_ms)
+due[#due + 1] = int_to_string(now_ms)
 return due

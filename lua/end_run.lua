@@ -5,7 +5,7 @@
 -- ARGV: 1 run, 2 resource
 -- Returns: 1 | 0 (a newer run is known; nothing was done)
 -- Safe to repeat: the run's number decides.
--- When the clock is set back: a lease or a retry from before the step counts as under way here; due.lua finds it all the
+-- When the clock is set back: a lease or a retry from before the step counts as under way here; ready_resources.lua finds it all the
 -- same, and claim_command puts its time right. Forwards: it is over, and the next command may be claimed at once.
 
 local state = redis.call('HMGET', KEYS[1], 'run', 'until', 'not_before')

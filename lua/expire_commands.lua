@@ -3,7 +3,7 @@
 --
 -- KEYS: 1-11 of the resource's commands (lib/command_keys.lua), 12 workers, 13 tenant_workers
 -- ARGV: 1 how long a command may wait (ms), 2 resource, 3 reply channel, 4 the words of the result
--- Returns: the ids of those that ended | an error: its keys hold what they should not; it is set aside for half a minute
+-- Returns: the ids of those that ended | an error: its keys hold what they should not; it is quarantined for half a minute
 -- Safe to repeat: what has ended is not in the queue any more. One that was ever claimed is left to the workers:
 -- it may have been carried out already.
 -- When the clock is set forwards: commands look older than they are, and end early by the step: those who call this add
@@ -11,7 +11,7 @@
 -- accepted later than now is not known; it counts from now on.
 
 -- In one call: others wait for Redis meanwhile.
-local MOST = 100
+local MAX_PER_CALL = 100
 
 local keys = command_keys(1, 6)
 local now_ms = math.floor(now_us() / 1000)
@@ -19,13 +19,13 @@ local ended = {}
 
 -- What cannot end yet goes behind those that can: gateways look at the longest due only, and it would stand before the
 -- others for ever. What is not due (a lease, a retry) keeps its time.
-local function stays(at)
+local function postpone(at)
   local due = redis.call('ZSCORE', keys.ready, ARGV[2])
   if due and tonumber(due) < at then ready_at(keys.ready, keys.tenants, ARGV[2], at) end
 end
 
 local function expire()
-  while #ended < MOST do
+  while #ended < MAX_PER_CALL do
     local command = redis.call('LINDEX', keys.queue, 0)
     if not command then
       redis.call('ZREM', keys.ready, ARGV[2])
@@ -33,27 +33,27 @@ local function expire()
     end
     local state = redis.call('HMGET', keys.state, 'command', 'cancel')
     if state[1] then
-      stays(now_ms)
+      postpone(now_ms)
       break
     end
     local record = redis.call('HGET', keys.commands, command)
     local accepted, text = string.match(record or '', '^(%d+)|%d+|(.*)$')
-    local waiting = read_record(text)
+    local waiting = decode_stored_command(text)
     if not waiting then
-      stays(now_ms) -- A worker takes out what cannot be read.
+      postpone(now_ms) -- A worker takes out what cannot be read.
       break
     end
     if tonumber(accepted) > now_ms then
-      redis.call('HSET', keys.commands, command, whole(now_ms) .. string.match(record, '^%d+(.*)$'))
+      redis.call('HSET', keys.commands, command, int_to_string(now_ms) .. string.match(record, '^%d+(.*)$'))
       ready_at(keys.ready, keys.tenants, ARGV[2], now_ms)
       break
     end
     if tonumber(accepted) + tonumber(ARGV[1]) > now_ms then
-      stays(tonumber(accepted)) -- The older ones of this resource have ended.
+      postpone(tonumber(accepted)) -- The older ones of this resource have ended.
       break
     end
     local control = control_of(keys.state, KEYS[12], KEYS[13], ARGV[2], now_ms)
-    finish(keys, command, record, 'expired', failed_message(waiting, ARGV[4], control),
+    end_command(keys, command, record, 'expired', failed_message(waiting, ARGV[4], control),
       outcome_entry(text, ARGV[4], accepted, now_ms), ARGV[3], now_ms, ARGV[2])
     if state[2] == command then redis.call('HDEL', keys.state, 'cancel') end
     ended[#ended + 1] = command
@@ -61,4 +61,4 @@ local function expire()
   return ended
 end
 
-return or_set_aside(keys.ready, keys.tenants, ARGV[2], expire)
+return or_quarantine(keys.ready, keys.tenants, ARGV[2], expire)

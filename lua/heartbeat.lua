@@ -12,12 +12,12 @@
 
 local now_ms = math.floor(now_us() / 1000)
 local lasts = now_ms + tonumber(ARGV[2])
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. whole(lasts), '+inf')) do
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. int_to_string(lasts), '+inf')) do
   redis.call('ZADD', KEYS[1], lasts, id)
 end
 redis.call('ZADD', KEYS[1], lasts, ARGV[1])
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now_ms - 60000)
 redis.call('PEXPIRE', KEYS[1], 120000)
 local alive = redis.call('ZRANGEBYSCORE', KEYS[1], now_ms, '+inf')
-alive[#alive + 1] = whole(now_ms)
+alive[#alive + 1] = int_to_string(now_ms)
 return alive

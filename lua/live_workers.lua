@@ -9,7 +9,7 @@
 -- heartbeat lasts is from before the step, and counts as dead until it is renewed.
 
 local now_ms = math.floor(now_us() / 1000)
-local last = now_ms + LONGEST_MS
+local last = now_ms + MAX_AHEAD_MS
 local alive = redis.call('ZRANGEBYSCORE', KEYS[1], now_ms, last)
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], now_ms, last)) do alive[#alive + 1] = id end
 return alive

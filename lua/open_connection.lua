@@ -13,7 +13,7 @@ local now_ms = math.floor(now_us() / 1000)
 local ends = now_ms + tonumber(ARGV[4])
 for i = 1, 2 do
   redis.call('ZREMRANGEBYSCORE', KEYS[i], '-inf', now_ms)
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[i], '(' .. whole(now_ms + LONGEST_MS), '+inf')) do
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[i], '(' .. int_to_string(now_ms + MAX_AHEAD_MS), '+inf')) do
     redis.call('ZADD', KEYS[i], ends, id)
   end
 end
@@ -25,6 +25,6 @@ redis.call('ZADD', KEYS[1], ends, ARGV[1])
 redis.call('ZADD', KEYS[2], ends, ARGV[1])
 for i = 1, 2 do
   -- The set lives as long as its longest lease.
-  redis.call('PEXPIRE', KEYS[i], math.max(tonumber(ARGV[4]), math.min(redis.call('PTTL', KEYS[i]), LONGEST_MS)))
+  redis.call('PEXPIRE', KEYS[i], math.max(tonumber(ARGV[4]), math.min(redis.call('PTTL', KEYS[i]), MAX_AHEAD_MS)))
 end
 return 'open'

@@ -12,7 +12,7 @@ local state = redis.call('HMGET', KEYS[1], 'command', 'fence', 'cancel', 'not_be
 -- A renewal that was under way when the claim was given back must not take it again.
 if state[1] ~= ARGV[1] or state[2] ~= ARGV[2] or state[4] then return 'lost' end
 local now_ms = math.floor(now_us() / 1000)
-redis.call('HSET', KEYS[1], 'until', whole(now_ms + tonumber(ARGV[3])), 'lease', ARGV[3])
+redis.call('HSET', KEYS[1], 'until', int_to_string(now_ms + tonumber(ARGV[3])), 'lease', ARGV[3])
 ready_at(KEYS[2], KEYS[3], ARGV[4], now_ms + tonumber(ARGV[3]))
 if state[3] and state[3] ~= ARGV[1] then return 'cancel' end
 return 'held'

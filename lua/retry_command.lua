@@ -12,6 +12,6 @@ local state = redis.call('HMGET', KEYS[1], 'command', 'fence')
 if state[1] ~= ARGV[1] or state[2] ~= ARGV[2] then return 0 end
 local at = math.floor(now_us() / 1000) + tonumber(ARGV[3])
 redis.call('HDEL', KEYS[1], 'until', 'lease', 'holder')
-redis.call('HSET', KEYS[1], 'not_before', whole(at))
+redis.call('HSET', KEYS[1], 'not_before', int_to_string(at))
 ready_at(KEYS[2], KEYS[3], ARGV[4], at)
 return 1

@@ -1,7 +1,7 @@
 #!lua
 -- Accepts or refuses one action on up to 100 resources of a tenant, in one round trip: a part of a batch.
 --
--- KEYS: 1-6 of the tenant (lib/command_keys.lua, the second group), 7 rate, 8 permissions, 9 floor, 10 workers,
+-- KEYS: 1-6 of the tenant (lib/command_keys.lua, the second group), 7 rate, 8 permissions, 9 min_permission_version, 10 workers,
 --       11 tenant_workers, 12 batch (of the request id; without one: unnamed_batch), then 5 of each resource
 -- ARGV: 1 deadline (Unix µs, 0 for none), 2 batch id, 3 body digest, 4 seconds that the batch is remembered,
 --       5 grant: 'database', 'allowed', 'denied', 6-8 what grants it, 9 limit a minute, 10 backlog limit,
@@ -38,7 +38,7 @@ local function item(n)
 end
 
 local function refuse(event)
-  redis.call('XADD', KEYS[shared + 3], '*', 'event', event, 'at', whole(now_ms), 'entry', ARGV[15] .. '}')
+  redis.call('XADD', KEYS[shared + 3], '*', 'event', event, 'at', int_to_string(now_ms), 'entry', ARGV[15] .. '}')
 end
 
 local paid = cost == 0
@@ -59,13 +59,13 @@ if deadline > 0 and now > deadline then return answer('late') end
 if not paid then
   local permitted = grant == 'allowed'
   if grant == 'database' then
-    permitted = held(KEYS[8], redis.call('GET', KEYS[9]), ARGV[6], ARGV[7], ARGV[8], now_ms)
+    permitted = is_permitted(KEYS[8], redis.call('GET', KEYS[9]), ARGV[6], ARGV[7], ARGV[8], now_ms)
     if permitted == nil then return answer('unknown') end
   end
   local seconds = budget_wait(rate, limit, cost, now)
   if seconds then
     refuse('rate_limited')
-    return answer('limited', whole(seconds))
+    return answer('limited', int_to_string(seconds))
   end
   use_budget(rate, limit, cost, now)
   redis.call('SET', batch_key,

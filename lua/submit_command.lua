@@ -1,7 +1,7 @@
 #!lua
 -- Accepts or refuses one command, in one round trip; or keeps it for later, or brings in one that was kept.
 --
--- KEYS: 1-11 of the resource's commands (lib/command_keys.lua), 12 rate, 13 permissions, 14 floor, 15 workers,
+-- KEYS: 1-11 of the resource's commands (lib/command_keys.lua), 12 rate, 13 permissions, 14 min_permission_version, 15 workers,
 --       16 tenant_workers, 17 request (where the client gave no request id: denied, of the command),
 --       18 schedule, 19 schedules
 -- ARGV: 1 deadline (Unix µs, 0 for none), 2 command id, 3 body digest, 4 has a request id (0/1),
@@ -40,7 +40,7 @@ local function answer(...)
 end
 
 local function audit_entry(event, rest)
-  redis.call('XADD', keys.audit, '*', 'event', event, 'at', whole(now_ms), 'entry', record .. (rest or '') .. '}')
+  redis.call('XADD', keys.audit, '*', 'event', event, 'at', int_to_string(now_ms), 'entry', record .. (rest or '') .. '}')
 end
 
 -- A command that was accepted before: what its ack said, when it ended and how.
@@ -77,7 +77,7 @@ local before = repeated(command)
 if before and not due then return before end
 
 -- What is known of the request, the lowest version of permissions that counts, the commands that wait.
-local first, floor, backlog = unpack(redis.call('MGET', request, KEYS[14], keys.backlog))
+local first, min_version, backlog = unpack(redis.call('MGET', request, KEYS[14], keys.backlog))
 
 if due then
   if before or redis.call('HEXISTS', schedules, command) == 0 then
@@ -90,7 +90,7 @@ else
   if first then
     local seen_digest, outcome, id, said = string.match(first, '^([^|]*)|([^|]*)|([^|]*)|([^|]*)$')
     local longest = REQUEST_SECONDS * 1000 + (outcome == 'scheduled' and math.max(0, tonumber(said) - now_ms) or 0)
-    if redis.call('PTTL', request) > longest then redis.call('PEXPIRE', request, whole(longest)) end
+    if redis.call('PTTL', request) > longest then redis.call('PEXPIRE', request, int_to_string(longest)) end
     if seen_digest ~= digest and seen_digest ~= former_digest then return answer('conflict') end
     if outcome == 'denied' then return answer('denied') end
     if outcome == 'scheduled' then return repeated_schedule(id, said) end
@@ -105,7 +105,7 @@ if deadline > 0 and now > deadline then return answer('late') end
 
 local permitted = grant == 'allowed' or grant == 'internal'
 if grant == 'database' then
-  permitted = held(KEYS[13], floor, ARGV[6], ARGV[7], ARGV[8], now_ms)
+  permitted = is_permitted(KEYS[13], min_version, ARGV[6], ARGV[7], ARGV[8], now_ms)
   if permitted == nil then return answer('unknown') end
 end
 
@@ -124,7 +124,7 @@ if due then
     redis.call('ZREM', schedule, member)
     redis.call('HDEL', schedules, command)
     local words = 'Insufficient permissions to ' .. action .. ' ' .. string.match(resource, '^[^:]+:([^:]+)')
-    redis.call('XADD', keys.audit, '*', 'event', 'denied', 'kept', '1', 'at', whole(now_ms),
+    redis.call('XADD', keys.audit, '*', 'event', 'denied', 'kept', '1', 'at', int_to_string(now_ms),
       'entry', record .. ',"outcome":"' .. words .. '"}')
     record_result(keys, command, '0', failed_message(cjson.decode(record .. '}'), words, control_now()), ARGV[16], now_ms)
     return answer('denied')
@@ -141,7 +141,7 @@ elseif grant ~= 'internal' then
   local seconds = budget_wait(rate, limit, 1, now)
   if seconds then
     audit_entry('rate_limited')
-    return answer('limited', whole(seconds))
+    return answer('limited', int_to_string(seconds))
   end
   if not permitted then
     use_budget(rate, limit, 1, now)
@@ -155,15 +155,15 @@ elseif grant ~= 'internal' then
 end
 
 if later then
-  redis.call('HSET', schedules, command, whole(run_at) .. '|' .. whole(now_ms) .. '|' .. resource .. '|' .. record .. '}')
+  redis.call('HSET', schedules, command, int_to_string(run_at) .. '|' .. int_to_string(now_ms) .. '|' .. resource .. '|' .. record .. '}')
   redis.call('ZADD', schedule, run_at, member)
   if has_request then
     -- As long as it waits, and a day more.
-    redis.call('SET', request, digest .. '|scheduled|' .. command .. '|' .. whole(run_at),
-      'PX', whole(REQUEST_SECONDS * 1000 + run_at - now_ms))
+    redis.call('SET', request, digest .. '|scheduled|' .. command .. '|' .. int_to_string(run_at),
+      'PX', int_to_string(REQUEST_SECONDS * 1000 + run_at - now_ms))
   end
-  audit_entry('scheduled', ',"run_at":' .. whole(run_at))
-  return answer('scheduled', command, whole(run_at), '', '')
+  audit_entry('scheduled', ',"run_at":' .. int_to_string(run_at))
+  return answer('scheduled', command, int_to_string(run_at), '', '')
 end
 
 local workers, control = workers_online(KEYS[15], KEYS[16], now_ms), control_now()

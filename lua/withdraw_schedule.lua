@@ -21,6 +21,6 @@ if now > tonumber(ARGV[1]) then return answer('late') end
 
 redis.call('HDEL', KEYS[2], ARGV[2])
 redis.call('ZREM', KEYS[1], ARGV[3] .. '|' .. ARGV[2])
-redis.call('XADD', KEYS[3], '*', 'event', 'withdrawn', 'at', whole(math.floor(now / 1000)), 'entry', ARGV[4])
+redis.call('XADD', KEYS[3], '*', 'event', 'withdrawn', 'at', int_to_string(math.floor(now / 1000)), 'entry', ARGV[4])
 redis.call('SET', KEYS[4], ARGV[5], 'EX', LOST_ANSWER_SECONDS)
 return answer('withdrawn')

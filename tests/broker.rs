@@ -25,11 +25,11 @@ use std::time::{Duration, Instant};
 
 use support::redis::RedisServer;
 use wheelhouse::broker::scripts::batch::Batch;
-use wheelhouse::broker::scripts::claim::{Claim, Claimed, Completed, End, Renewed};
-use wheelhouse::broker::scripts::connections::{ConnectionLease, Opened};
-use wheelhouse::broker::scripts::permissions::{Filled, PermissionSet};
+use wheelhouse::broker::scripts::claim::{Claim, ClaimOutcome, CompleteOutcome, RenewOutcome, ResultKind};
+use wheelhouse::broker::scripts::connections::{ConnectionLease, OpenOutcome};
+use wheelhouse::broker::scripts::permissions::{FillOutcome, PermissionSet};
 use wheelhouse::broker::scripts::runs::RunState;
-use wheelhouse::broker::scripts::submit::{Grant, Origin, Submission, SubmitLimits, Submitted};
+use wheelhouse::broker::scripts::submit::{ClientOrigin, Grant, Submission, SubmitLimits, SubmitOutcome};
 use wheelhouse::broker::scripts::updates::Update;
 use wheelhouse::broker::{Broker, BrokerError, Event, Subscriber};
 use wheelhouse::config;
@@ -76,7 +76,7 @@ fn submission(id: &str, action: Action) -> Submission {
         user: "ann@example.com".parse().expect("user"),
         request: None,
         reason: None,
-        origin: Origin::default(),
+        origin: ClientOrigin::default(),
         grant: Grant::Token(true),
         when: When::Now,
         batch: None,
@@ -85,12 +85,12 @@ fn submission(id: &str, action: Action) -> Submission {
 
 async fn accept(broker: &Broker, submission: &Submission) {
     let outcome = broker.submit(submission, LIMITS).await.expect("submit");
-    assert!(matches!(outcome, Submitted::Accepted { .. }), "{outcome:?}");
+    assert!(matches!(outcome, SubmitOutcome::Accepted { .. }), "{outcome:?}");
 }
 
 async fn claim(broker: &Broker, id: &str, by: &str) -> Claim {
     match broker.claim(&job(id), &worker(by), LEASE).await.expect("claim") {
-        Claimed::Command(claim) => *claim,
+        ClaimOutcome::Command(claim) => *claim,
         other => panic!("nothing to claim: {other:?}"),
     }
 }
@@ -123,7 +123,7 @@ fn batch(ids: &[&str], action: Action, request: Option<&str>) -> Batch {
         more: false,
         body: format!("{action:?} {ids:?}"),
         reason: None,
-        origin: Origin::default(),
+        origin: ClientOrigin::default(),
         grant: Grant::Token(true),
     }
 }
@@ -134,19 +134,20 @@ async fn a_command_is_accepted_claimed_once_and_answered_once() {
     let broker = connect(&redis).await;
     let asked = submission("j1", Action::Pause);
     accept(&broker, &asked).await;
-    assert_eq!(broker.due(&job("j1").tenant, 10, Duration::ZERO).await.expect("due"), vec![job("j1")]);
+    assert_eq!(broker.ready_resources(&job("j1").tenant, 10, Duration::ZERO).await.expect("due"), vec![job("j1")]);
     let held = claim(&broker, "j1", "w1").await;
     assert_eq!((held.command, held.action, held.attempt), (asked.command, Action::Pause, 1));
-    assert!(matches!(broker.claim(&job("j1"), &worker("w2"), LEASE).await, Ok(Claimed::Later)));
+    assert!(matches!(broker.claim(&job("j1"), &worker("w2"), LEASE).await, Ok(ClaimOutcome::Later)));
     let message = success(&held, "paused");
     for _ in 0..2 {
-        let done = broker.complete(&held, &worker("w1"), End::Succeeded, &message, None).await.expect("complete");
-        assert_eq!(done, Completed::Done { more: false });
+        let done =
+            broker.complete(&held, &worker("w1"), ResultKind::Succeeded, &message, None).await.expect("complete");
+        assert_eq!(done, CompleteOutcome::Done { more: false });
     }
     assert_eq!(broker.result_of(&job("j1"), asked.command).await.expect("result"), Some(message.clone()));
     let recent = broker.recent_results(&job("j1"), 10).await.expect("results");
     assert_eq!(recent.into_iter().map(|e| (e.command, e.message)).collect::<Vec<_>>(), [(asked.command, message)]);
-    assert!(matches!(broker.claim(&job("j1"), &worker("w2"), LEASE).await, Ok(Claimed::Nothing)));
+    assert!(matches!(broker.claim(&job("j1"), &worker("w2"), LEASE).await, Ok(ClaimOutcome::Nothing)));
     let partition = broker.keys().partition(&job("j1").tenant);
     let entries = broker.audit_after(partition, "0", 10).await.expect("audit");
     let events: Vec<_> = entries.iter().map(|e| (e.event.as_str(), e.outcome.as_deref())).collect();
@@ -167,9 +168,11 @@ async fn commands_of_one_resource_come_in_the_order_of_acceptance() {
     for (i, one) in asked.iter().enumerate() {
         let held = claim(&broker, "j1", "w1").await;
         assert_eq!(held.command, one.command);
-        let done =
-            broker.complete(&held, &worker("w1"), End::Succeeded, &success(&held, "x"), None).await.expect("complete");
-        assert_eq!(done, Completed::Done { more: i < 2 });
+        let done = broker
+            .complete(&held, &worker("w1"), ResultKind::Succeeded, &success(&held, "x"), None)
+            .await
+            .expect("complete");
+        assert_eq!(done, CompleteOutcome::Done { more: i < 2 });
     }
 }
 
@@ -178,24 +181,24 @@ async fn a_claim_whose_lease_ended_is_void_and_the_command_goes_to_another() {
     let redis = RedisServer::start();
     let broker = connect(&redis).await;
     accept(&broker, &submission("j1", Action::Cancel)).await;
-    let Ok(Claimed::Command(old)) = broker.claim(&job("j1"), &worker("w1"), Duration::from_millis(1)).await else {
+    let Ok(ClaimOutcome::Command(old)) = broker.claim(&job("j1"), &worker("w1"), Duration::from_millis(1)).await else {
         panic!("not claimed")
     };
     let new = loop {
         match broker.claim(&job("j1"), &worker("w2"), LEASE).await.expect("claim") {
-            Claimed::Command(new) => break *new,
-            Claimed::Later => {}
+            ClaimOutcome::Command(new) => break *new,
+            ClaimOutcome::Later => {}
             other => panic!("{other:?}"),
         }
     };
     assert!(new.fence > old.fence);
     assert_eq!(new.attempt, 2);
-    assert_eq!(broker.renew_claim(&old, LEASE).await.expect("renew"), Renewed::Lost);
-    let void = broker.complete(&old, &worker("w1"), End::Succeeded, &success(&old, "cancelled"), None).await;
-    assert_eq!(void.expect("complete"), Completed::Lost);
+    assert_eq!(broker.renew_claim(&old, LEASE).await.expect("renew"), RenewOutcome::Lost);
+    let void = broker.complete(&old, &worker("w1"), ResultKind::Succeeded, &success(&old, "cancelled"), None).await;
+    assert_eq!(void.expect("complete"), CompleteOutcome::Lost);
     assert!(!broker.retry_later(&old, LEASE).await.expect("retry"));
-    let done = broker.complete(&new, &worker("w2"), End::Succeeded, &success(&new, "cancelled"), None).await;
-    assert_eq!(done.expect("complete"), Completed::Done { more: false });
+    let done = broker.complete(&new, &worker("w2"), ResultKind::Succeeded, &success(&new, "cancelled"), None).await;
+    assert_eq!(done.expect("complete"), CompleteOutcome::Done { more: false });
 }
 
 #[tokio::test]
@@ -205,7 +208,7 @@ async fn a_command_given_back_waits_and_is_then_anyones() {
     accept(&broker, &submission("j1", Action::Cancel)).await;
     let held = claim(&broker, "j1", "w1").await;
     assert!(broker.retry_later(&held, Duration::from_secs(60)).await.expect("retry"));
-    assert!(matches!(broker.claim(&job("j1"), &worker("w2"), LEASE).await, Ok(Claimed::Later)));
+    assert!(matches!(broker.claim(&job("j1"), &worker("w2"), LEASE).await, Ok(ClaimOutcome::Later)));
 }
 
 #[tokio::test]
@@ -216,16 +219,16 @@ async fn a_cancel_ends_waiting_pauses_and_tells_the_one_under_way() {
     accept(&broker, &first).await;
     let held = claim(&broker, "j1", "w1").await;
     accept(&broker, &second).await;
-    assert_eq!(broker.renew_claim(&held, LEASE).await.expect("renew"), Renewed::Held { cancel_waiting: false });
+    assert_eq!(broker.renew_claim(&held, LEASE).await.expect("renew"), RenewOutcome::Held { cancel_waiting: false });
     let cancel = submission("j1", Action::Cancel);
     accept(&broker, &cancel).await;
-    assert_eq!(broker.renew_claim(&held, LEASE).await.expect("renew"), Renewed::Held { cancel_waiting: true });
+    assert_eq!(broker.renew_claim(&held, LEASE).await.expect("renew"), RenewOutcome::Held { cancel_waiting: true });
     let superseded = broker.result_of(&job("j1"), second.command).await.expect("result").expect("it has ended");
     let expected =
         server::failed(Action::Resume, &job("j1"), second.command, "Superseded by cancel", Some(Control::Row), None);
     assert_eq!(superseded, expected);
-    let more = broker.complete(&held, &worker("w1"), End::Failed, &expected, None).await.expect("complete");
-    assert_eq!(more, Completed::Done { more: true });
+    let more = broker.complete(&held, &worker("w1"), ResultKind::Failed, &expected, None).await.expect("complete");
+    assert_eq!(more, CompleteOutcome::Done { more: true });
     assert_eq!(claim(&broker, "j1", "w1").await.command, cancel.command);
 }
 
@@ -237,22 +240,26 @@ async fn the_same_request_id_runs_once_and_another_body_is_a_conflict() {
     first.request = Some("r1".parse().expect("id"));
     accept(&broker, &first).await;
     let again = Submission { command: CommandId::generate(), ..first.clone() };
-    let repeated =
-        Submitted::Repeated { command: first.command, workers_online: 0, control: Some(Control::Row), result: None };
+    let repeated = SubmitOutcome::Repeated {
+        command: first.command,
+        workers_online: 0,
+        control: Some(Control::Row),
+        result: None,
+    };
     assert_eq!(broker.submit(&again, LIMITS).await.expect("submit"), repeated);
     assert_eq!(broker.submit(&first, LIMITS).await.expect("submit"), repeated);
     for other in [
         Submission { action: Action::Cancel, ..again.clone() },
         Submission { reason: Some("why".to_owned()), ..again.clone() },
     ] {
-        assert_eq!(broker.submit(&other, LIMITS).await.expect("submit"), Submitted::Conflict);
+        assert_eq!(broker.submit(&other, LIMITS).await.expect("submit"), SubmitOutcome::Conflict);
     }
     let held = claim(&broker, "j1", "w1").await;
     let message = success(&held, "paused");
-    broker.complete(&held, &worker("w1"), End::Succeeded, &message, None).await.expect("complete");
+    broker.complete(&held, &worker("w1"), ResultKind::Succeeded, &message, None).await.expect("complete");
     let outcome = broker.submit(&again, LIMITS).await.expect("submit");
-    assert!(matches!(outcome, Submitted::Repeated { result: Some((m, at)), .. } if m == message && at > 0));
-    assert!(matches!(broker.claim(&job("j1"), &worker("w1"), LEASE).await, Ok(Claimed::Nothing)));
+    assert!(matches!(outcome, SubmitOutcome::Repeated { result: Some((m, at)), .. } if m == message && at > 0));
+    assert!(matches!(broker.claim(&job("j1"), &worker("w1"), LEASE).await, Ok(ClaimOutcome::Nothing)));
 }
 
 #[tokio::test]
@@ -263,16 +270,16 @@ async fn thirty_commands_are_accepted_or_denied_and_the_next_is_limited() {
         let mut one = submission(&format!("j{i}"), Action::Pause);
         one.grant = Grant::Token(i % 3 != 0);
         let outcome = broker.submit(&one, LIMITS).await.expect("submit");
-        assert_eq!(outcome == Submitted::Denied, i % 3 == 0, "{outcome:?}");
+        assert_eq!(outcome == SubmitOutcome::Denied, i % 3 == 0, "{outcome:?}");
     }
     let outcome = broker.submit(&submission("j99", Action::Pause), LIMITS).await.expect("submit");
-    assert!(matches!(outcome, Submitted::RateLimited { retry_after: 1..=60 }), "{outcome:?}");
+    assert!(matches!(outcome, SubmitOutcome::RateLimited { retry_after: 1..=60 }), "{outcome:?}");
     let mut other = submission("j99", Action::Pause);
     other.user = "bob".parse().expect("user");
     accept(&broker, &other).await;
     let full = SubmitLimits { backlog_per_tenant: 21, ..LIMITS };
     other.command = CommandId::generate();
-    assert_eq!(broker.submit(&other, full).await.expect("submit"), Submitted::QueueFull);
+    assert_eq!(broker.submit(&other, full).await.expect("submit"), SubmitOutcome::QueueFull);
 }
 
 #[tokio::test]
@@ -281,7 +288,7 @@ async fn permissions_are_unknown_until_filled_and_a_revoked_one_is_never_believe
     let broker = connect(&redis).await;
     let mut one = submission("j1", Action::Pause);
     one.grant = Grant::Database;
-    assert_eq!(broker.submit(&one, LIMITS).await.expect("submit"), Submitted::PermissionsUnknown);
+    assert_eq!(broker.submit(&one, LIMITS).await.expect("submit"), SubmitOutcome::PermissionsUnknown);
     let (tenant, user): (_, UserId) = (job("j1").tenant, one.user.clone());
     let set = |version, held: &[&str]| PermissionSet { version, held: held.iter().map(|h| (*h).to_owned()).collect() };
     let ttl = Duration::from_secs(60);
@@ -289,19 +296,19 @@ async fn permissions_are_unknown_until_filled_and_a_revoked_one_is_never_believe
         let (broker, tenant, user) = (broker.clone(), tenant.clone(), user.clone());
         async move { broker.fill_permissions(&tenant, &user, &set, ttl).await.expect("fill") }
     };
-    assert_eq!(fill(set(5, &["jobs.*"])).await, Filled::Stored);
+    assert_eq!(fill(set(5, &["jobs.*"])).await, FillOutcome::Stored);
     accept(&broker, &one).await;
     let read = Permission::read(ResourceKind::Campaign);
     assert_eq!(broker.check_permission(&tenant, &user, &read).await.expect("check"), Some(false));
     broker.invalidate_permissions(&user, 6).await.expect("invalidate");
     assert_eq!(broker.check_permission(&tenant, &user, &read).await.expect("check"), None);
-    assert_eq!(fill(set(5, &["jobs.*"])).await, Filled::Stale);
+    assert_eq!(fill(set(5, &["jobs.*"])).await, FillOutcome::Stale);
     let mut two = submission("j1", Action::Resume);
     two.grant = Grant::Database;
-    assert_eq!(broker.submit(&two, LIMITS).await.expect("submit"), Submitted::PermissionsUnknown);
-    assert_eq!(fill(set(6, &[])).await, Filled::Stored);
-    assert_eq!(fill(set(5, &["*"])).await, Filled::Stale);
-    assert_eq!(broker.submit(&two, LIMITS).await.expect("submit"), Submitted::Denied);
+    assert_eq!(broker.submit(&two, LIMITS).await.expect("submit"), SubmitOutcome::PermissionsUnknown);
+    assert_eq!(fill(set(6, &[])).await, FillOutcome::Stored);
+    assert_eq!(fill(set(5, &["*"])).await, FillOutcome::Stale);
+    assert_eq!(broker.submit(&two, LIMITS).await.expect("submit"), SubmitOutcome::Denied);
 }
 
 #[tokio::test]
@@ -315,7 +322,7 @@ async fn only_a_live_host_may_claim_and_a_dead_ones_commands_are_anyones() {
     accept(&broker, &submission("j1", Action::Pause)).await;
     assert_eq!(broker.renew_run(&job("j1"), &host, 1).await.expect("run"), RunState::Held { waiting: 1 });
     let hosted = broker.claim(&job("j1"), &worker("w2"), LEASE).await.expect("claim");
-    assert!(matches!(hosted, Claimed::Hosted(h) if h == host));
+    assert!(matches!(hosted, ClaimOutcome::Hosted(h) if h == host));
     broker.leave(&host, None).await.expect("leave");
     claim(&broker, "j1", "w2").await;
     assert_eq!(broker.renew_run(&job("j1"), &worker("w2"), 2).await.expect("run"), RunState::Held { waiting: 1 });
@@ -338,20 +345,20 @@ async fn connection_leases_are_counted_for_tenant_and_user_and_end_by_themselves
     let long = Duration::from_secs(60);
     let open =
         async |user: &str, id: &str, ttl| broker.open_connection(&lease(user, id), 3, 2, ttl).await.expect("open");
-    assert_eq!(open("a", "1", long).await, Opened::Open);
-    assert_eq!(open("a", "2", long).await, Opened::Open);
-    assert_eq!(open("a", "2", long).await, Opened::Open);
-    assert_eq!(open("a", "3", long).await, Opened::UserFull);
-    assert_eq!(open("b", "4", Duration::from_millis(50)).await, Opened::Open);
+    assert_eq!(open("a", "1", long).await, OpenOutcome::Open);
+    assert_eq!(open("a", "2", long).await, OpenOutcome::Open);
+    assert_eq!(open("a", "2", long).await, OpenOutcome::Open);
+    assert_eq!(open("a", "3", long).await, OpenOutcome::UserFull);
+    assert_eq!(open("b", "4", Duration::from_millis(50)).await, OpenOutcome::Open);
     let begun = Instant::now();
-    while open("c", "5", long).await != Opened::Open {
+    while open("c", "5", long).await != OpenOutcome::Open {
         assert!(begun.elapsed() < Duration::from_secs(20), "the lease of a crashed gateway never ended");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    assert_eq!(open("d", "6", long).await, Opened::TenantFull);
+    assert_eq!(open("d", "6", long).await, OpenOutcome::TenantFull);
     broker.close_connections(&[lease("a", "1")]).await.expect("close");
     broker.renew_connections(&[lease("a", "2"), lease("c", "5")], long).await.expect("renew");
-    assert_eq!(open("d", "6", long).await, Opened::Open);
+    assert_eq!(open("d", "6", long).await, OpenOutcome::Open);
 }
 
 #[tokio::test]
@@ -372,7 +379,7 @@ async fn while_redis_is_away_nothing_is_sent_and_it_goes_on_by_itself() {
     redis.restart();
     back_up(&broker).await;
     claim(&broker, "j1", "w1").await;
-    assert!(matches!(broker.claim(&job("j2"), &worker("w1"), LEASE).await, Ok(Claimed::Nothing)));
+    assert!(matches!(broker.claim(&job("j2"), &worker("w1"), LEASE).await, Ok(ClaimOutcome::Nothing)));
 }
 
 #[tokio::test]
@@ -389,7 +396,7 @@ async fn what_a_hung_redis_reads_too_late_is_not_carried_out() {
     redis.signal(rustix::process::Signal::CONT);
     back_up(&broker).await;
     for id in ["j2", "j3"] {
-        assert!(matches!(broker.claim(&job(id), &worker("w1"), LEASE).await, Ok(Claimed::Nothing)));
+        assert!(matches!(broker.claim(&job(id), &worker("w1"), LEASE).await, Ok(ClaimOutcome::Nothing)));
     }
 }
 

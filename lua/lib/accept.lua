@@ -8,17 +8,17 @@ local function supersede(keys, c, now_ms)
   for _, id in ipairs(redis.call('LRANGE', keys.queue, '0', '-1')) do
     local record = id ~= claimed and redis.call('HGET', keys.commands, id)
     local accepted, text = string.match(record or '', '^(%d+)|%d+|(.*)$')
-    local waiting = read_record(text)
+    local waiting = decode_stored_command(text)
     if waiting and waiting.action ~= 'cancel' then
       local words = 'Superseded by cancel'
-      finish(keys, id, record, 'failed', failed_message(waiting, words, c.control),
+      end_command(keys, id, record, 'failed', failed_message(waiting, words, c.control),
         outcome_entry(text, words, accepted, now_ms), c.reply_channel, now_ms)
     end
   end
   if claimed and not (held[2] and tonumber(held[2]) > now_ms) then
     -- Nobody has it now: it need not wait for its next try to give way. The mark stays: whoever put it back must not
     -- take it again by a late renewal.
-    if held[3] then redis.call('HSET', keys.state, 'not_before', whole(now_ms)) end
+    if held[3] then redis.call('HSET', keys.state, 'not_before', int_to_string(now_ms)) end
     ready_at(keys.ready, keys.tenants, c.resource, now_ms)
   end
   redis.call('HSET', keys.state, 'cancel', c.command)
@@ -30,11 +30,11 @@ end
 -- workers: how many are online, as text
 local function accept(keys, c, workers, now_ms)
   -- Neither list nor hash ever expires: an accepted command waits until it has a result. Both are gone when empty.
-  redis.call('HSET', keys.commands, c.command, whole(now_ms) .. '|' .. workers .. '|' .. c.record)
+  redis.call('HSET', keys.commands, c.command, int_to_string(now_ms) .. '|' .. workers .. '|' .. c.record)
   redis.call('RPUSH', keys.queue, c.command)
   redis.call('INCR', keys.backlog)
-  ready_unless_known(keys.ready, keys.tenants, c.resource, now_ms)
-  redis.call('XADD', keys.audit, '*', 'event', 'accepted', 'at', whole(now_ms), 'entry', c.record)
+  ready_if_absent(keys.ready, keys.tenants, c.resource, now_ms)
+  redis.call('XADD', keys.audit, '*', 'event', 'accepted', 'at', int_to_string(now_ms), 'entry', c.record)
   if c.action == 'cancel' then supersede(keys, c, now_ms) end
   redis.call('PUBLISH', c.control_channel, c.control_message)
 end
@@ -42,6 +42,6 @@ end
 -- Workers alive for a tenant, as text. An entry further ahead than a heartbeat can be was written by a clock that has been
 -- set back since.
 local function workers_online(workers, tenant_workers, now_ms)
-  local from, to = whole(now_ms), whole(now_ms + LONGEST_MS)
-  return whole(redis.call('ZCOUNT', workers, from, to) + redis.call('ZCOUNT', tenant_workers, from, to))
+  local from, to = int_to_string(now_ms), int_to_string(now_ms + MAX_AHEAD_MS)
+  return int_to_string(redis.call('ZCOUNT', workers, from, to) + redis.call('ZCOUNT', tenant_workers, from, to))
 end

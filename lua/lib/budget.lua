@@ -2,7 +2,7 @@
 
 local WINDOW_US = 60000000
 -- A second more than the window, in ms: a list that went a moment early would let too many through too soon.
-local KEPT_MS = '61000'
+local KEY_TTL_MS = '61000'
 
 -- Whole seconds until so many more commands would be accepted; nil: they are now.
 -- A time ahead of now is from before the clock was set back. When that command really came is not known, so it counts
@@ -13,19 +13,19 @@ local function budget_wait(rate, limit, cost, now)
   if newest and tonumber(newest) > now then
     for i, at in ipairs(redis.call('LRANGE', rate, '0', '-1')) do
       if tonumber(at) <= now then break end
-      redis.call('LSET', rate, whole(i - 1), whole(now))
+      redis.call('LSET', rate, int_to_string(i - 1), int_to_string(now))
     end
-    redis.call('PEXPIRE', rate, KEPT_MS)
+    redis.call('PEXPIRE', rate, KEY_TTL_MS)
   end
-  local oldest = redis.call('LINDEX', rate, whole(limit - cost))
+  local oldest = redis.call('LINDEX', rate, int_to_string(limit - cost))
   local left = oldest and tonumber(oldest) + WINDOW_US - now or 0
   if left <= 0 then return nil end
   return math.max(1, math.min(60, math.ceil(left / 1000000)))
 end
 
 local function use_budget(rate, limit, cost, now)
-  local at, known = whole(now), 0
+  local at, known = int_to_string(now), 0
   for _ = 1, cost do known = redis.call('LPUSH', rate, at) end
-  if known > limit then redis.call('LTRIM', rate, '0', whole(limit - 1)) end
-  redis.call('PEXPIRE', rate, KEPT_MS)
+  if known > limit then redis.call('LTRIM', rate, '0', int_to_string(limit - 1)) end
+  redis.call('PEXPIRE', rate, KEY_TTL_MS)
 end

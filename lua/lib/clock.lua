@@ -7,7 +7,7 @@
 
 -- Nothing that is written here lies further ahead of the clock than this, except the lease of a claimed command (its
 -- length is kept beside it) and the time of a schedule (which a person chose).
-local LONGEST_MS = 60000
+local MAX_AHEAD_MS = 60000
 
 -- Unix time in µs.
 local function now_us()
@@ -17,7 +17,7 @@ end
 
 -- A whole number as text: tostring would write large ones as 1.79e+15. What Redis gets as a number it writes out by
 -- itself, with all the care that fractions need: that takes ten times as long, so the hot scripts give it text.
-local function whole(n)
+local function int_to_string(n)
   return string.format('%d', n)
 end
 
@@ -28,6 +28,6 @@ local LOST_ANSWER_SECONDS = '10'
 -- can set the next deadline by it.
 local function with_clock(now, ...)
   local out = { ... }
-  out[#out + 1] = whole(now)
+  out[#out + 1] = int_to_string(now)
   return out
 end

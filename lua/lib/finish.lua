@@ -4,19 +4,19 @@
 -- Failures that were kept before the clock was set back count as the newest until it has caught up.
 -- `keys` as command_keys gives them.
 
-local RESULTS_KEPT = 1000
+local MAX_RESULTS = 1000
 local RESULT_SECONDS = '86400'
 local RESOURCE_SECONDS = '604800'
-local FAILED_KEPT = 1000
+local MAX_FAILED = 1000
 local FAILED_SECONDS = 604800
 
 -- The result message and its publication. `workers` is what the ack said: it travels along, for a sender who
 -- lost the ack and asks again.
 local function record_result(keys, command, workers, message, reply_channel, now_ms)
-  redis.call('HSET', keys.results, command, whole(now_ms) .. '|' .. workers .. '|' .. message)
-  if redis.call('LPUSH', keys.finished, command) > RESULTS_KEPT then
-    redis.call('HDEL', keys.results, unpack(redis.call('LRANGE', keys.finished, RESULTS_KEPT, -1)))
-    redis.call('LTRIM', keys.finished, 0, RESULTS_KEPT - 1)
+  redis.call('HSET', keys.results, command, int_to_string(now_ms) .. '|' .. workers .. '|' .. message)
+  if redis.call('LPUSH', keys.finished, command) > MAX_RESULTS then
+    redis.call('HDEL', keys.results, unpack(redis.call('LRANGE', keys.finished, MAX_RESULTS, -1)))
+    redis.call('LTRIM', keys.finished, 0, MAX_RESULTS - 1)
   end
   redis.call('EXPIRE', keys.results, RESULT_SECONDS)
   redis.call('EXPIRE', keys.finished, RESULT_SECONDS)
@@ -24,11 +24,11 @@ local function record_result(keys, command, workers, message, reply_channel, now
 end
 
 -- What failed for good is kept for whoever wants to look at it and ask again.
-local function keep_failed(keys, command, event, resource, message, record, now_ms)
+local function store_failed(keys, command, event, resource, message, record, now_ms)
   redis.call('HSET', keys.failed, command,
-    whole(now_ms) .. '|' .. event .. '|' .. resource .. '|' .. message .. '\n' .. record)
+    int_to_string(now_ms) .. '|' .. event .. '|' .. resource .. '|' .. message .. '\n' .. record)
   redis.call('ZADD', keys.failed_at, now_ms, command)
-  local old = redis.call('ZRANGE', keys.failed_at, 0, -FAILED_KEPT - 1)
+  local old = redis.call('ZRANGE', keys.failed_at, 0, -MAX_FAILED - 1)
   if #old > 0 then
     redis.call('HDEL', keys.failed, unpack(old))
     redis.call('ZREM', keys.failed_at, unpack(old))
@@ -38,15 +38,15 @@ local function keep_failed(keys, command, event, resource, message, record, now_
 end
 
 -- The command must be in the queue. Does not touch the lease: the caller knows whose it is.
--- `record`: as it stands among the commands. `kept_for`: the resource, where a failure is to be kept; nil for one that nobody will want again.
-local function finish(keys, command, record, event, message, audit, reply_channel, now_ms, kept_for)
+-- `record`: as it stands among the commands. `resource_if_stored`: the resource, where a failure is to be kept; nil for one that nobody will want again.
+local function end_command(keys, command, record, event, message, audit, reply_channel, now_ms, resource_if_stored)
   local workers, text = string.match(record, '^%d+|(%d+)|(.*)$')
   redis.call('LREM', keys.queue, '1', command)
   redis.call('HDEL', keys.commands, command)
   if redis.call('DECR', keys.backlog) <= 0 then
     redis.call('DEL', keys.backlog)
   end
-  if kept_for then keep_failed(keys, command, event, kept_for, message, text or '', now_ms) end
-  redis.call('XADD', keys.audit, '*', 'event', event, 'at', whole(now_ms), 'entry', audit)
+  if resource_if_stored then store_failed(keys, command, event, resource_if_stored, message, text or '', now_ms) end
+  redis.call('XADD', keys.audit, '*', 'event', event, 'at', int_to_string(now_ms), 'entry', audit)
   record_result(keys, command, workers or '0', message, reply_channel, now_ms)
 end

@@ -8,5 +8,5 @@ local function control_of(state, workers, tenant_workers, resource, now_ms)
   if not host then return 'row' end
   local alive = redis.call('ZSCORE', workers, host) or redis.call('ZSCORE', tenant_workers, host)
   local at = tonumber(alive or '0')
-  return at > now_ms and at <= now_ms + LONGEST_MS and 'live' or 'row'
+  return at > now_ms and at <= now_ms + MAX_AHEAD_MS and 'live' or 'row'
 end

@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 
 use super::Caller;
 use super::flight::Flights;
-use crate::broker::scripts::permissions::{Filled, PermissionSet};
+use crate::broker::scripts::permissions::{FillOutcome, PermissionSet};
 use crate::broker::scripts::submit::Grant;
 use crate::broker::{Broker, BrokerError};
 use crate::config::PermissionSource;
@@ -116,9 +116,9 @@ impl Policy {
         for attempt in 0..FILL_ATTEMPTS {
             let set = self.read(user).await?;
             match self.0.broker.fill_permissions(tenant, user, &set, CACHE_TTL).await? {
-                Filled::Stored => return Ok(()),
+                FillOutcome::Stored => return Ok(()),
                 // Somebody changed permissions while this was read: read again, after a moment that grows.
-                Filled::Stale => {
+                FillOutcome::Stale => {
                     let most = 20 << attempt;
                     tokio::time::sleep(Duration::from_millis(fastrand::u64(1..=most))).await;
                 }

@@ -2,7 +2,7 @@
 //!
 //! A command waits by Redis's clock. When somebody sets that clock an hour forwards, every waiting command seems an hour
 //! older, and all of them would be ended as expired. Whoever ends commands because of their age adds what
-//! [`ClockSteps::within`] says to the time for which they may wait.
+//! [`ClockSteps::total_within`] says to the time for which they may wait.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
@@ -18,10 +18,10 @@ const REMEMBERED: usize = 16;
 /// What is known of the clock of each partition's server.
 #[derive(Default)]
 pub(super) struct ClockSteps {
-    partitions: Mutex<HashMap<Partition, Readings>>,
+    partitions: Mutex<HashMap<Partition, ClockReadings>>,
 }
 
-struct Readings {
+struct ClockReadings {
     /// When the newest reading was asked for, and what it said (Unix ms).
     newest: (Instant, i64),
     /// When a step was noticed, and how far it went.
@@ -30,15 +30,15 @@ struct Readings {
 
 impl ClockSteps {
     /// The server that has this partition said `redis_ms` (Unix ms) to whoever asked it at `asked`.
-    pub(super) fn saw(&self, partition: Partition, asked: Instant, redis_ms: i64) {
-        self.saw_at(partition, asked, Instant::now(), redis_ms);
+    pub(super) fn observe(&self, partition: Partition, asked: Instant, redis_ms: i64) {
+        self.observe_at(partition, asked, Instant::now(), redis_ms);
     }
 
-    fn saw_at(&self, partition: Partition, asked: Instant, answered: Instant, redis_ms: i64) {
+    fn observe_at(&self, partition: Partition, asked: Instant, answered: Instant, redis_ms: i64) {
         let mut partitions = self.partitions.lock().unwrap_or_else(PoisonError::into_inner);
         let readings = partitions
             .entry(partition)
-            .or_insert_with(|| Readings { newest: (asked, redis_ms), steps: VecDeque::new() });
+            .or_insert_with(|| ClockReadings { newest: (asked, redis_ms), steps: VecDeque::new() });
         let (before, said) = readings.newest;
         if asked < before {
             return; // Two calls overtook each other.
@@ -57,8 +57,8 @@ impl ClockSteps {
         readings.newest = (asked, redis_ms);
     }
 
-    /// How far the clock was set forwards within this time, all steps together.
-    pub(super) fn within(&self, partition: Partition, time: Duration) -> Duration {
+    /// How far the clock was set forwards total_within this time, all steps together.
+    pub(super) fn total_within(&self, partition: Partition, time: Duration) -> Duration {
         let partitions = self.partitions.lock().unwrap_or_else(PoisonError::into_inner);
         let steps = partitions.get(&partition).into_iter().flat_map(|readings| &readings.steps);
         steps.filter(|(at, _)| at.elapsed() <= time).map(|(_, step)| *step).sum()
@@ -75,17 +75,17 @@ mod tests {
         let (steps, partition) = (ClockSteps::default(), Keys::new(2).partitions().next().expect("one"));
         let begun = Instant::now();
         let at = |ms| begun + Duration::from_millis(ms);
-        let within = || steps.within(partition, Duration::from_secs(3_600));
-        steps.saw_at(partition, at(0), at(10), 1_000_000);
-        steps.saw_at(partition, at(1_000), at(1_010), 1_001_000);
+        let total_within = || steps.total_within(partition, Duration::from_secs(3_600));
+        steps.observe_at(partition, at(0), at(10), 1_000_000);
+        steps.observe_at(partition, at(1_000), at(1_010), 1_001_000);
         // The answer took ten seconds, and was read at their end.
-        steps.saw_at(partition, at(2_000), at(12_000), 1_012_000);
+        steps.observe_at(partition, at(2_000), at(12_000), 1_012_000);
         // Backwards is no step forwards.
-        steps.saw_at(partition, at(13_000), at(13_010), 500_000);
-        assert_eq!(within(), Duration::ZERO);
-        steps.saw_at(partition, at(14_000), at(14_000), 4_101_000);
-        assert_eq!(within(), Duration::from_secs(3_600));
+        steps.observe_at(partition, at(13_000), at(13_010), 500_000);
+        assert_eq!(total_within(), Duration::ZERO);
+        steps.observe_at(partition, at(14_000), at(14_000), 4_101_000);
+        assert_eq!(total_within(), Duration::from_secs(3_600));
         let other = Keys::new(2).partitions().nth(1).expect("two");
-        assert_eq!(steps.within(other, Duration::from_secs(3_600)), Duration::ZERO);
+        assert_eq!(steps.total_within(other, Duration::from_secs(3_600)), Duration::ZERO);
     }
 }

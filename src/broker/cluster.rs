@@ -1,4 +1,4 @@
-//! A Redis Cluster: one [`Node`] for each master, and which of them has which slot.
+//! A Redis Cluster: one [`Connection`] for each master, and which of them has which slot.
 //!
 //! Not the client library's own cluster connection: that answers commands which are already under way with the
 //! failure of a look at the slots, stops for all nodes while it tries to reach one, and does not say whether a
@@ -13,49 +13,49 @@ use futures_util::future::{join_all, select_ok};
 use redis::{Cmd, ConnectionInfo, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
 use tokio::sync::{Notify, watch};
 
-use super::address::{self, Address};
+use super::connection::{Connection, not_connected};
+use super::discovery::{self, Discovery};
 use super::error::BrokerError;
-use super::node::{Node, not_connected};
-use super::slots::{self, Place, Range};
+use super::slots::{self, SlotOwner, SlotRange};
 
 /// How long a command is sent after its slot (MOVED, ASK), or waits for one that is on its way (TRYAGAIN) or for
 /// the cluster to come to its senses (CLUSTERDOWN).
-const FOLLOW: Duration = Duration::from_millis(500);
+const REDIRECT_TIMEOUT: Duration = Duration::from_millis(500);
 /// Between two looks at the slots while all is well, and while something is amiss.
-const LOOK: Duration = Duration::from_secs(1);
-const LOOK_AGAIN: Duration = Duration::from_millis(100);
+const SLOTS_INTERVAL: Duration = Duration::from_secs(1);
+const SLOTS_RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// A handle; cheap to clone.
 #[derive(Clone)]
 pub(super) struct Cluster {
-    shared: Arc<Shared>,
+    shared: Arc<ClusterShared>,
 }
 
-struct Shared {
+struct ClusterShared {
     /// The nodes in `redis.url`: for the start, and for when no other is left.
     seeds: Vec<ConnectionInfo>,
-    map: watch::Sender<Map>,
+    map: watch::Sender<SlotMap>,
     /// Something was seen that the map does not say.
     stale: Arc<Notify>,
 }
 
 /// Which slots are where. Never without a master.
 #[derive(Clone, Default)]
-struct Map {
-    masters: HashMap<Place, Node>,
-    ranges: Vec<Range>,
+struct SlotMap {
+    masters: HashMap<SlotOwner, Connection>,
+    ranges: Vec<SlotRange>,
     /// What MOVED told since the last look.
-    moved: BTreeMap<u16, Place>,
+    moved: BTreeMap<u16, SlotOwner>,
 }
 
-impl Map {
-    fn of(&self, slot: u16) -> Option<(Place, Node)> {
+impl SlotMap {
+    fn of(&self, slot: u16) -> Option<(SlotOwner, Connection)> {
         let range = || self.ranges.iter().find(|range| range.slots.contains(&slot)).map(|range| &range.master);
         let place = self.moved.get(&slot).or_else(range)?;
         self.masters.get_key_value(place).map(|(place, node)| (place.clone(), node.clone()))
     }
 
-    fn up(&self) -> Vec<(Place, Node)> {
+    fn up(&self) -> Vec<(SlotOwner, Connection)> {
         let mut up: Vec<_> =
             self.masters.iter().filter(|(_, node)| node.is_up()).map(|(p, n)| (p.clone(), n.clone())).collect();
         fastrand::shuffle(&mut up);
@@ -66,29 +66,30 @@ impl Map {
 impl Cluster {
     /// Asks the seeds (at least one) for the slots, connects to every master, and checks each.
     pub(super) async fn connect(seeds: Vec<ConnectionInfo>) -> Result<Self, BrokerError> {
-        let ranges = ask_seeds(&seeds).await?;
-        let shared = Shared { seeds, map: watch::Sender::new(Map::default()), stale: Arc::new(Notify::new()) };
-        let places: BTreeSet<&Place> = ranges.iter().map(|range| &range.master).collect();
+        let ranges = fetch_slots_from_seeds(&seeds).await?;
+        let shared =
+            ClusterShared { seeds, map: watch::Sender::new(SlotMap::default()), stale: Arc::new(Notify::new()) };
+        let places: BTreeSet<&SlotOwner> = ranges.iter().map(|range| &range.master).collect();
         let connected = join_all(places.into_iter().map(async |place| {
-            let node = Node::connect(Address::Single(Box::new(shared.at(place)))).await?;
+            let node = Connection::connect(Discovery::Single(Box::new(shared.at(place)))).await?;
             Ok::<_, BrokerError>((place.clone(), node))
         }));
         let masters = connected.await.into_iter().collect::<Result<_, _>>()?;
-        shared.map.send_replace(Map { masters, ranges, moved: BTreeMap::new() });
+        shared.map.send_replace(SlotMap { masters, ranges, moved: BTreeMap::new() });
         let shared = Arc::new(shared);
         // Not in a TaskTracker: it ends by itself soon after the last handle is gone.
-        tokio::spawn(keep(Arc::downgrade(&shared), shared.stale.clone()));
+        tokio::spawn(run_slot_refresh(Arc::downgrade(&shared), shared.stale.clone()));
         Ok(Self { shared })
     }
 
     /// Whether any master is believed to be up.
     pub(super) fn is_up(&self) -> bool {
-        self.shared.map.borrow().masters.values().any(Node::is_up)
+        self.shared.map.borrow().masters.values().any(Connection::is_up)
     }
 
     /// Waits until the master that has this key is connected, at most so long.
     pub(super) async fn wait_up(&self, key: &str, within: Duration) -> bool {
-        let (slot, mut map) = (slots::of_key(key.as_bytes()), self.shared.map.subscribe());
+        let (slot, mut map) = (slots::slot_of_key(key.as_bytes()), self.shared.map.subscribe());
         let wait = async {
             loop {
                 let master = map.borrow_and_update().of(slot);
@@ -117,7 +118,7 @@ impl Cluster {
     /// Sends a command to the master of its first key, and follows it where that has gone. One without a key goes
     /// to any master.
     pub(super) async fn send(&self, command: &Cmd) -> RedisResult<Value> {
-        let Some(slot) = slots::of_command(command) else {
+        let Some(slot) = slots::slot_of_command(command) else {
             let any = self.shared.map.borrow().up().into_iter().next();
             return match any {
                 Some((_, node)) => node.send(command, false).await,
@@ -136,33 +137,33 @@ impl Cluster {
                 Err(error) => error,
             };
             self.shared.stale.notify_one();
-            let left = FOLLOW.saturating_sub(begun.elapsed());
+            let left = REDIRECT_TIMEOUT.saturating_sub(begun.elapsed());
             let pause = tokio::time::sleep(Duration::from_millis(fastrand::u64(20..60)));
-            match (error.kind(), named(&error, &place)) {
+            match (error.kind(), node_at(&error, &place)) {
                 (ErrorKind::Server(ServerErrorKind::Moved), Some(to)) => {
                     // Two that send it to each other must not be asked as fast as they can answer.
                     if redirected {
                         pause.await;
                     }
                     redirected = true;
-                    self.adopt(&to, Some(slot)).wait_up(left).await;
+                    self.apply_slots(&to, Some(slot)).wait_up(left).await;
                 }
                 (ErrorKind::Server(ServerErrorKind::Ask), Some(to)) => {
-                    let node = self.adopt(&to, None);
+                    let node = self.apply_slots(&to, None);
                     node.wait_up(left).await;
                     asking = Some((to, node));
                 }
                 (ErrorKind::Server(ServerErrorKind::TryAgain | ServerErrorKind::ClusterDown), _) => pause.await,
                 _ => return Err(error),
             }
-            if begun.elapsed() >= FOLLOW {
+            if begun.elapsed() >= REDIRECT_TIMEOUT {
                 return Err(error);
             }
         }
     }
 
     /// The node that another one named; with the slot that has moved there.
-    fn adopt(&self, place: &Place, moved: Option<u16>) -> Node {
+    fn apply_slots(&self, place: &SlotOwner, moved: Option<u16>) -> Connection {
         let known = self.shared.map.borrow().masters.get(place).cloned();
         let node = known.unwrap_or_else(|| self.shared.start(place));
         self.shared.map.send_modify(|map| {
@@ -173,8 +174,8 @@ impl Cluster {
     }
 
     /// The master of a key, where one is known.
-    pub(super) fn node(&self, key: &str) -> Option<Node> {
-        self.shared.map.borrow().of(slots::of_key(key.as_bytes())).map(|(_, node)| node)
+    pub(super) fn node(&self, key: &str) -> Option<Connection> {
+        self.shared.map.borrow().of(slots::slot_of_key(key.as_bytes())).map(|(_, node)| node)
     }
 
     /// Masters that are up and have no append-only file.
@@ -190,31 +191,31 @@ impl Cluster {
     }
 }
 
-impl Shared {
+impl ClusterShared {
     /// All nodes have user, password and TLS in common.
-    fn at(&self, place: &Place) -> ConnectionInfo {
-        address::at(&self.seeds[0], &place.host, place.port)
+    fn at(&self, place: &SlotOwner) -> ConnectionInfo {
+        discovery::at(&self.seeds[0], &place.host, place.port)
     }
 
-    fn start(&self, place: &Place) -> Node {
-        Node::start(Address::Single(Box::new(self.at(place))))
+    fn start(&self, place: &SlotOwner) -> Connection {
+        Connection::start(Discovery::Single(Box::new(self.at(place))))
     }
 
     /// Takes over what a look at the slots has found. Connections to masters that are still there stay.
-    fn learned(&self, ranges: Vec<Range>) {
+    fn slots_changed(&self, ranges: Vec<SlotRange>) {
         self.map.send_modify(|map| {
             let mut masters = HashMap::new();
             for range in &ranges {
                 let known = || map.masters.get(&range.master).cloned().unwrap_or_else(|| self.start(&range.master));
                 masters.entry(range.master.clone()).or_insert_with(known);
             }
-            *map = Map { masters, ranges, moved: BTreeMap::new() };
+            *map = SlotMap { masters, ranges, moved: BTreeMap::new() };
         });
     }
 
     /// Asks the masters that are up, and the seeds where none is. A master that is cut off from the others
     /// believes what was true once, so one that says that its cluster is up goes before.
-    async fn look(&self) -> Result<Vec<Range>, BrokerError> {
+    async fn fetch_slots(&self) -> Result<Vec<SlotRange>, BrokerError> {
         let up = self.map.borrow().up();
         let mut doubtful = None;
         for (place, node) in up {
@@ -229,20 +230,20 @@ impl Shared {
         }
         match doubtful {
             Some(ranges) => Ok(ranges),
-            None => ask_seeds(&self.seeds).await,
+            None => fetch_slots_from_seeds(&self.seeds).await,
         }
     }
 }
 
 /// Asks one node after the other for the slots.
-async fn ask_seeds(seeds: &[ConnectionInfo]) -> Result<Vec<Range>, BrokerError> {
+async fn fetch_slots_from_seeds(seeds: &[ConnectionInfo]) -> Result<Vec<SlotRange>, BrokerError> {
     let mut order: Vec<&ConnectionInfo> = seeds.iter().collect();
     fastrand::shuffle(&mut order);
     let mut last = BrokerError::Unavailable("no node to ask".to_owned());
     for seed in order {
         let asked = async {
-            let node = Node::connect(Address::Single(Box::new(seed.clone()))).await?;
-            let host = address::host(seed);
+            let node = Connection::connect(Discovery::Single(Box::new(seed.clone()))).await?;
+            let host = discovery::host(seed);
             slots::ask(&node, host).await.map_err(|error| match error.to_string() {
                 text if text.contains("cluster support disabled") => BrokerError::Refused(format!(
                     "{} is not a node of a cluster: write redis:// in redis.url, not redis+cluster://",
@@ -260,27 +261,27 @@ async fn ask_seeds(seeds: &[ConnectionInfo]) -> Result<Vec<Range>, BrokerError> 
 }
 
 /// Keeps the map true, until nobody holds the cluster any more.
-async fn keep(shared: Weak<Shared>, stale: Arc<Notify>) {
+async fn run_slot_refresh(shared: Weak<ClusterShared>, stale: Arc<Notify>) {
     loop {
         let Some(held) = shared.upgrade() else { return };
-        let all_up = held.map.borrow().masters.values().all(Node::is_up);
+        let all_up = held.map.borrow().masters.values().all(Connection::is_up);
         drop(held);
         // However much is amiss, no more often than this.
-        tokio::time::sleep(LOOK_AGAIN).await;
+        tokio::time::sleep(SLOTS_RETRY_DELAY).await;
         if all_up {
-            let _ = tokio::time::timeout(LOOK, stale.notified()).await;
+            let _ = tokio::time::timeout(SLOTS_INTERVAL, stale.notified()).await;
         }
         let Some(held) = shared.upgrade() else { return };
-        match held.look().await {
-            Ok(ranges) => held.learned(ranges),
+        match held.fetch_slots().await {
+            Ok(ranges) => held.slots_changed(ranges),
             Err(error) => tracing::debug!(%error, "redis.cluster_not_seen"),
         }
     }
 }
 
 /// The node that MOVED or ASK names, in the words of the node at `from`.
-fn named(error: &RedisError, from: &Place) -> Option<Place> {
+fn node_at(error: &RedisError, from: &SlotOwner) -> Option<SlotOwner> {
     let (place, _) = error.redirect_node()?;
     let (host, port) = place.rsplit_once(':')?;
-    Some(Place { host: slots::host_or(host, &from.host), port: port.parse().ok()? })
+    Some(SlotOwner { host: slots::host_or_default(host, &from.host), port: port.parse().ok()? })
 }

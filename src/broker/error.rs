@@ -3,14 +3,14 @@
 use redis::{ErrorKind, RedisError};
 
 /// Server errors after which nothing was done, and which pass: the caller may come again.
-const PASSING: [&str; 9] =
+const TRANSIENT_CODES: [&str; 9] =
     ["READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "MISCONF", "OOM", "NOREPLICAS", "BUSY"];
 
 /// Server errors after which nothing was done, and which last until an operator changes a password or a right.
-const DENYING: [&str; 3] = ["NOPERM", "WRONGPASS", "NOAUTH"];
+const ACCESS_CODES: [&str; 3] = ["NOPERM", "WRONGPASS", "NOAUTH"];
 
 /// Nothing was done; they name another node, which could not be reached either.
-const ELSEWHERE: [&str; 2] = ["MOVED", "ASK"];
+const REDIRECT_CODES: [&str; 2] = ["MOVED", "ASK"];
 
 /// How Redis begins to say that a command inside a script is not permitted: it gives no code of its own for that.
 const DENIED_IN_SCRIPT: &str = "The user executing the script";
@@ -41,12 +41,12 @@ impl BrokerError {
     pub fn code(&self) -> Option<&'static str> {
         let Self::NotServing(words) = self else { return None };
         let known = |code: &&&'static str| words.split([' ', ':', ',', '.']).any(|word| word == **code);
-        PASSING.iter().chain(&DENYING).find(known).copied()
+        TRANSIENT_CODES.iter().chain(&ACCESS_CODES).find(known).copied()
     }
 
     /// Whether only an operator can mend it: a password or a right.
     pub fn is_denied(&self) -> bool {
-        self.code().is_some_and(|code| DENYING.contains(&code))
+        self.code().is_some_and(|code| ACCESS_CODES.contains(&code))
     }
 
     /// What an error of a connection that could not be made, or a question that changes nothing, means: a server that
@@ -65,13 +65,14 @@ impl From<RedisError> for BrokerError {
         if let Some(words) = serves_not(&error) {
             return Self::NotServing(words);
         }
-        if error.code().is_some_and(|code| ELSEWHERE.contains(&code)) {
+        if error.code().is_some_and(|code| REDIRECT_CODES.contains(&code)) {
             return Self::Unavailable(words_of(&error));
         }
         if error.is_connection_refusal() {
             // Why the connection could not be made: perhaps a server that was reached and refused the password.
             let words = words_of(&error);
-            let code = words.split([' ', ':']).find(|word| PASSING.contains(word) || DENYING.contains(word));
+            let code =
+                words.split([' ', ':']).find(|word| TRANSIENT_CODES.contains(word) || ACCESS_CODES.contains(word));
             return if code.is_some() { Self::NotServing(words) } else { Self::Unavailable(words) };
         }
         if error.is_io_error() || error.is_unrecoverable_error() {
@@ -88,13 +89,13 @@ fn serves_not(error: &RedisError) -> Option<String> {
     if detail.contains(DENIED_IN_SCRIPT) {
         return Some(format!("NOPERM {detail}"));
     }
-    if DENYING.into_iter().chain(["DB index is out of range"]).any(|denied| words.contains(denied)) {
+    if ACCESS_CODES.into_iter().chain(["DB index is out of range"]).any(|denied| words.contains(denied)) {
         return Some(words);
     }
     if error.kind() == ErrorKind::AuthenticationFailed {
         return Some(format!("WRONGPASS {words}"));
     }
-    error.code().is_some_and(|code| PASSING.contains(&code)).then_some(words)
+    error.code().is_some_and(|code| TRANSIENT_CODES.contains(&code)).then_some(words)
 }
 
 /// As Redis wrote it, where it did: the client library writes the names of the codes that it knows in its own way.

@@ -13,7 +13,7 @@
 use crate::domain::{CommandId, Resource, ResourceKind, TenantId, UserId, WorkerId, fnv1a};
 
 /// Room for most names.
-const ROOM: usize = 96;
+const INITIAL_CAPACITY: usize = 96;
 
 /// Builds names for a fixed number of partitions.
 #[derive(Debug, Clone, Copy)]
@@ -58,7 +58,7 @@ impl Keys {
 
     fn tenant(self, tenant: &TenantId) -> String {
         let Partition(number) = self.partition(tenant);
-        let mut name = String::with_capacity(ROOM);
+        let mut name = String::with_capacity(INITIAL_CAPACITY);
         name.push_str("wh:{");
         if number < 10 {
             name.push('0');
@@ -77,13 +77,13 @@ impl Keys {
         name!(self, &r.tenant, ":", r.kind.word(), ":", r.id.as_str())
     }
 
-    fn of_user(self, tenant: &TenantId, user: &UserId, what: &str) -> String {
+    fn user_key(self, tenant: &TenantId, user: &UserId, what: &str) -> String {
         let mut name = self.user(tenant, user);
         name.push_str(what);
         name
     }
 
-    fn of_resource(self, r: &Resource, what: &str) -> String {
+    fn resource_key(self, r: &Resource, what: &str) -> String {
         let mut name = self.resource(r);
         name.push_str(what);
         name
@@ -91,27 +91,27 @@ impl Keys {
 
     /// The eleven keys that every script about a resource's commands gets, in the order of
     /// `lua/lib/command_keys.lua`: five of the resource, six of its tenant.
-    pub fn of_commands(self, r: &Resource) -> Vec<String> {
-        let mut keys = self.own_of_commands(r).to_vec();
-        keys.extend(self.shared_of_commands(&r.tenant));
+    pub fn command_keys(self, r: &Resource) -> Vec<String> {
+        let mut keys = self.resource_command_keys(r).to_vec();
+        keys.extend(self.tenant_command_keys(&r.tenant));
         keys
     }
 
     /// The first five of them: the resource's own.
-    pub fn own_of_commands(self, r: &Resource) -> [String; 5] {
+    pub fn resource_command_keys(self, r: &Resource) -> [String; 5] {
         [self.state(r), self.queue(r), self.commands(r), self.results(r), self.finished(r)]
     }
 
     /// The last six: the tenant's and its partition's.
-    pub fn shared_of_commands(self, tenant: &TenantId) -> [String; 6] {
+    pub fn tenant_command_keys(self, tenant: &TenantId) -> [String; 6] {
         let partition = self.partition(tenant);
         [
             self.ready(tenant),
-            self.waiting_tenants(partition),
+            self.tenants_with_ready(partition),
             self.backlog(tenant),
             self.audit(partition),
             self.failed(tenant),
-            self.failed_at(tenant),
+            self.failed_by_time(tenant),
         ]
     }
 
@@ -121,7 +121,7 @@ impl Keys {
     }
 
     /// Set: the tenants of a partition that have something in [`Self::ready`], or had until a moment ago.
-    pub fn waiting_tenants(self, partition: Partition) -> String {
+    pub fn tenants_with_ready(self, partition: Partition) -> String {
         format!("wh:{partition}:tenants")
     }
 
@@ -146,7 +146,7 @@ impl Keys {
     }
 
     /// Sorted set: the ids in [`Self::failed`], score = Unix ms of their end.
-    pub fn failed_at(self, tenant: &TenantId) -> String {
+    pub fn failed_by_time(self, tenant: &TenantId) -> String {
         name!(self, tenant, ":failed_at")
     }
 
@@ -183,32 +183,32 @@ impl Keys {
 
     /// Hash: a resource's fence, lease, host, seq and live progress.
     pub fn state(self, r: &Resource) -> String {
-        self.of_resource(r, ":state")
+        self.resource_key(r, ":state")
     }
 
     /// List: ids of the resource's commands without a result, oldest first.
     pub fn queue(self, r: &Resource) -> String {
-        self.of_resource(r, ":queue")
+        self.resource_key(r, ":queue")
     }
 
     /// Hash: command id → record, for the ids in the queue.
     pub fn commands(self, r: &Resource) -> String {
-        self.of_resource(r, ":commands")
+        self.resource_key(r, ":commands")
     }
 
     /// Hash: command id → result message, for recent commands.
     pub fn results(self, r: &Resource) -> String {
-        self.of_resource(r, ":results")
+        self.resource_key(r, ":results")
     }
 
     /// List: the ids in [`Self::results`], newest first, so that the hash stays small.
     pub fn finished(self, r: &Resource) -> String {
-        self.of_resource(r, ":finished")
+        self.resource_key(r, ":finished")
     }
 
     /// String: the first answer to a `request_id`, kept 24 h.
     pub fn request(self, r: &Resource, user: &UserId, request: &str) -> String {
-        let mut name = self.of_resource(r, ":request:");
+        let mut name = self.resource_key(r, ":request:");
         name.push_str(&user.encoded());
         name.push(':');
         name.push_str(request);
@@ -217,8 +217,8 @@ impl Keys {
 
     /// String: the same for a command without a `request_id` that was denied, kept 10 s. Apart from the requests: a
     /// client may choose any id for its request, also that of somebody's command.
-    pub fn denied(self, r: &Resource, command: CommandId) -> String {
-        let mut name = self.of_resource(r, ":denied:");
+    pub fn denial(self, r: &Resource, command: CommandId) -> String {
+        let mut name = self.resource_key(r, ":denied:");
         name.push_str(&command.to_string());
         name
     }
@@ -229,34 +229,34 @@ impl Keys {
     }
 
     /// String: the same for a batch without a `request_id`, by the batch's own id, kept 10 s.
-    pub fn unnamed_batch(self, tenant: &TenantId, user: &UserId, batch: CommandId) -> String {
-        format!("{}:unnamed_batch:{batch}", self.user(tenant, user))
+    pub fn batch_by_id(self, tenant: &TenantId, user: &UserId, batch: CommandId) -> String {
+        format!("{}:batch_by_id:{batch}", self.user(tenant, user))
     }
 
     /// List: Unix µs of the user's last commands, newest first.
     pub fn rate(self, tenant: &TenantId, user: &UserId) -> String {
-        self.of_user(tenant, user, ":rate")
+        self.user_key(tenant, user, ":rate")
     }
 
     /// Hash: the user's permissions as last read from SQL, with their version; lives a few seconds.
     pub fn permissions(self, tenant: &TenantId, user: &UserId) -> String {
-        self.of_user(tenant, user, ":permissions")
+        self.user_key(tenant, user, ":permissions")
     }
 
     /// String: the lowest version of the user's permissions that may still be believed.
     /// In every partition, because a user's rights do not belong to one tenant.
-    pub fn permission_floor(self, partition: Partition, user: &UserId) -> String {
+    pub fn min_permission_version(self, partition: Partition, user: &UserId) -> String {
         format!("wh:{partition}:@floor:{}", user.encoded())
     }
 
-    /// Where version 0.1 looks for [`Self::permission_floor`]. It is raised too, so that gateways of that version which
+    /// Where version 0.1 looks for [`Self::min_permission_version`]. It is raised too, so that gateways of that version which
     /// still run during a rolling upgrade believe no right that has been revoked. `None` for a user whose id is one
     /// of the words below: there this name is a key of the tenant `floor`, and writing to it would spoil that.
-    pub fn former_permission_floor(self, partition: Partition, user: &UserId) -> Option<String> {
-        const OF_A_TENANT: [&str; 7] =
+    pub fn former_min_permission_version(self, partition: Partition, user: &UserId) -> Option<String> {
+        const TENANT_KEY_MARK: [&str; 7] =
             ["ready", "schedules", "failed", "failed_at", "workers", "backlog", "connections"];
         let user = user.encoded();
-        (!OF_A_TENANT.contains(&user.as_str())).then(|| format!("wh:{partition}:floor:{user}"))
+        (!TENANT_KEY_MARK.contains(&user.as_str())).then(|| format!("wh:{partition}:floor:{user}"))
     }
 
     /// One of each type, on which [`Broker::prove_writes`](crate::broker::Broker::prove_writes) does what all scripts do;
@@ -272,7 +272,7 @@ impl Keys {
 
     /// Sorted set: open sockets of one user.
     pub fn user_connections(self, tenant: &TenantId, user: &UserId) -> String {
-        self.of_user(tenant, user, ":connections")
+        self.user_key(tenant, user, ":connections")
     }
 }
 
@@ -289,7 +289,7 @@ pub fn read_schedule_member(member: &str) -> Option<(Resource, CommandId)> {
 
 /// What a message on a channel of a resource may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Carries {
+pub enum ChannelContent {
     /// Progress and status.
     Updates,
     /// Results.
@@ -301,12 +301,12 @@ pub enum Carries {
 /// One name means two things, and the contract fixes both: `{tenant}:job:control` wakes workers, and is also where the
 /// updates of a job with the id `control` go. Their messages tell them apart: what wakes has an `action`, an update has a
 /// `type`; `protocol::control` and the gateway's hub each take only their own kind.
-pub fn read_resource_channel(name: &str) -> Option<(Resource, Carries)> {
+pub fn read_resource_channel(name: &str) -> Option<(Resource, ChannelContent)> {
     // By the number of parts. The last word alone would not do: a job may have the id `reply`.
     let mut colons = name.match_indices(':').skip(2).map(|(at, _)| at);
     match (colons.next(), colons.next()) {
-        (None, _) => Some((Resource::parse(name)?, Carries::Updates)),
-        (Some(at), None) if &name[at..] == ":reply" => Some((Resource::parse(&name[..at])?, Carries::Replies)),
+        (None, _) => Some((Resource::parse(name)?, ChannelContent::Updates)),
+        (Some(at), None) if &name[at..] == ":reply" => Some((Resource::parse(&name[..at])?, ChannelContent::Replies)),
         _ => None,
     }
 }

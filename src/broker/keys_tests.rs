@@ -20,7 +20,7 @@ const WORDS: [&str; 38] = [
     "request",
     "denied",
     "batch",
-    "unnamed_batch",
+    "batch_by_id",
     "rate",
     "permissions",
     "connections",
@@ -50,7 +50,7 @@ const PARTITIONS: u16 = 16;
 
 /// What a key is about.
 #[derive(Debug, Clone, PartialEq)]
-enum Fact {
+enum NamePart {
     /// Of a partition: `tenants`, `schedule`, `workers`, `audit`.
     OfPartition(Partition, &'static str),
     Fleet,
@@ -76,45 +76,45 @@ const OF_TENANT: [&str; 7] = ["ready", "schedules", "failed", "failed_at", "work
 const OF_USER: [&str; 3] = ["rate", "permissions", "connections"];
 const OF_RESOURCE: [&str; 5] = ["state", "queue", "commands", "results", "finished"];
 
-fn key(fact: &Fact) -> String {
+fn key(fact: &NamePart) -> String {
     let keys = Keys::new(PARTITIONS);
     match fact {
-        Fact::OfPartition(partition, "tenants") => keys.waiting_tenants(*partition),
-        Fact::OfPartition(partition, "schedule") => keys.schedule(*partition),
-        Fact::OfPartition(partition, "workers") => keys.workers(*partition),
-        Fact::OfPartition(partition, _) => keys.audit(*partition),
-        Fact::Fleet => keys.fleet(),
-        Fact::JobTypes(worker) => keys.job_types(worker),
-        Fact::Floor(partition, user) => keys.permission_floor(*partition, user),
-        Fact::Proof(partition, which) => keys.proof(*partition)[*which].clone(),
-        Fact::OfTenant(tenant, "ready") => keys.ready(tenant),
-        Fact::OfTenant(tenant, "schedules") => keys.schedules(tenant),
-        Fact::OfTenant(tenant, "failed") => keys.failed(tenant),
-        Fact::OfTenant(tenant, "failed_at") => keys.failed_at(tenant),
-        Fact::OfTenant(tenant, "workers") => keys.tenant_workers(tenant),
-        Fact::OfTenant(tenant, "backlog") => keys.backlog(tenant),
-        Fact::OfTenant(tenant, _) => keys.connections(tenant),
-        Fact::Withdrawn(tenant, command) => keys.withdrawn(tenant, *command),
-        Fact::OfUser(tenant, user, "rate") => keys.rate(tenant, user),
-        Fact::OfUser(tenant, user, "permissions") => keys.permissions(tenant, user),
-        Fact::OfUser(tenant, user, _) => keys.user_connections(tenant, user),
-        Fact::Batch(tenant, user, request) => keys.batch(tenant, user, request),
-        Fact::UnnamedBatch(tenant, user, batch) => keys.unnamed_batch(tenant, user, *batch),
-        Fact::OfResource(r, "state") => keys.state(r),
-        Fact::OfResource(r, "queue") => keys.queue(r),
-        Fact::OfResource(r, "commands") => keys.commands(r),
-        Fact::OfResource(r, "results") => keys.results(r),
-        Fact::OfResource(r, _) => keys.finished(r),
-        Fact::Request(r, user, request) => keys.request(r, user, request),
-        Fact::Denied(r, command) => keys.denied(r, *command),
+        NamePart::OfPartition(partition, "tenants") => keys.tenants_with_ready(*partition),
+        NamePart::OfPartition(partition, "schedule") => keys.schedule(*partition),
+        NamePart::OfPartition(partition, "workers") => keys.workers(*partition),
+        NamePart::OfPartition(partition, _) => keys.audit(*partition),
+        NamePart::Fleet => keys.fleet(),
+        NamePart::JobTypes(worker) => keys.job_types(worker),
+        NamePart::Floor(partition, user) => keys.min_permission_version(*partition, user),
+        NamePart::Proof(partition, which) => keys.proof(*partition)[*which].clone(),
+        NamePart::OfTenant(tenant, "ready") => keys.ready(tenant),
+        NamePart::OfTenant(tenant, "schedules") => keys.schedules(tenant),
+        NamePart::OfTenant(tenant, "failed") => keys.failed(tenant),
+        NamePart::OfTenant(tenant, "failed_at") => keys.failed_by_time(tenant),
+        NamePart::OfTenant(tenant, "workers") => keys.tenant_workers(tenant),
+        NamePart::OfTenant(tenant, "backlog") => keys.backlog(tenant),
+        NamePart::OfTenant(tenant, _) => keys.connections(tenant),
+        NamePart::Withdrawn(tenant, command) => keys.withdrawn(tenant, *command),
+        NamePart::OfUser(tenant, user, "rate") => keys.rate(tenant, user),
+        NamePart::OfUser(tenant, user, "permissions") => keys.permissions(tenant, user),
+        NamePart::OfUser(tenant, user, _) => keys.user_connections(tenant, user),
+        NamePart::Batch(tenant, user, request) => keys.batch(tenant, user, request),
+        NamePart::UnnamedBatch(tenant, user, batch) => keys.batch_by_id(tenant, user, *batch),
+        NamePart::OfResource(r, "state") => keys.state(r),
+        NamePart::OfResource(r, "queue") => keys.queue(r),
+        NamePart::OfResource(r, "commands") => keys.commands(r),
+        NamePart::OfResource(r, "results") => keys.results(r),
+        NamePart::OfResource(r, _) => keys.finished(r),
+        NamePart::Request(r, user, request) => keys.request(r, user, request),
+        NamePart::Denied(r, command) => keys.denial(r, *command),
     }
 }
 
 /// What a key is about, by its text alone.
-fn read(key: &str) -> Option<Fact> {
+fn read(key: &str) -> Option<NamePart> {
     let parts: Vec<&str> = key.split(':').collect();
     if let ["wh", "types", worker] = parts.as_slice() {
-        return Some(Fact::JobTypes(worker.parse().ok()?));
+        return Some(NamePart::JobTypes(worker.parse().ok()?));
     }
     let ["wh", tag, rest @ ..] = parts.as_slice() else { return None };
     let partition = Partition(tag.strip_prefix('{')?.strip_suffix('}')?.parse().ok()?);
@@ -122,26 +122,26 @@ fn read(key: &str) -> Option<Fact> {
         |text: &str| -> Option<UserId> { percent_encoding::percent_decode_str(text).decode_utf8().ok()?.parse().ok() };
     let one_of = |words: &[&'static str], word: &str| words.iter().copied().find(|known| *known == word);
     let fact = match rest {
-        ["@workers"] => Fact::Fleet,
-        [word] => Fact::OfPartition(partition, one_of(&OF_PARTITION, word)?),
+        ["@workers"] => NamePart::Fleet,
+        [word] => NamePart::OfPartition(partition, one_of(&OF_PARTITION, word)?),
         ["@proof", kind] => {
             let kinds = ["hash", "list", "sorted", "set", "stream", "string"];
-            Fact::Proof(partition, kinds.iter().position(|known| known == kind)?)
+            NamePart::Proof(partition, kinds.iter().position(|known| known == kind)?)
         }
-        ["@floor", name] => Fact::Floor(partition, user(name)?),
-        [tenant, word] => Fact::OfTenant(tenant.parse().ok()?, one_of(&OF_TENANT, word)?),
-        [tenant, "withdrawn", command] => Fact::Withdrawn(tenant.parse().ok()?, command.parse().ok()?),
-        [tenant, "user", name, word] => Fact::OfUser(tenant.parse().ok()?, user(name)?, one_of(&OF_USER, word)?),
-        [tenant, "user", name, "batch", id] => Fact::Batch(tenant.parse().ok()?, user(name)?, (*id).to_owned()),
-        [tenant, "user", name, "unnamed_batch", id] => {
-            Fact::UnnamedBatch(tenant.parse().ok()?, user(name)?, id.parse().ok()?)
+        ["@floor", name] => NamePart::Floor(partition, user(name)?),
+        [tenant, word] => NamePart::OfTenant(tenant.parse().ok()?, one_of(&OF_TENANT, word)?),
+        [tenant, "withdrawn", command] => NamePart::Withdrawn(tenant.parse().ok()?, command.parse().ok()?),
+        [tenant, "user", name, word] => NamePart::OfUser(tenant.parse().ok()?, user(name)?, one_of(&OF_USER, word)?),
+        [tenant, "user", name, "batch", id] => NamePart::Batch(tenant.parse().ok()?, user(name)?, (*id).to_owned()),
+        [tenant, "user", name, "batch_by_id", id] => {
+            NamePart::UnnamedBatch(tenant.parse().ok()?, user(name)?, id.parse().ok()?)
         }
         [tenant, kind, id, rest @ ..] => {
             let r = Resource::parse(&format!("{tenant}:{kind}:{id}"))?;
             match rest {
-                [word] => Fact::OfResource(r, one_of(&OF_RESOURCE, word)?),
-                ["request", name, request] => Fact::Request(r, user(name)?, (*request).to_owned()),
-                ["denied", command] => Fact::Denied(r, command.parse().ok()?),
+                [word] => NamePart::OfResource(r, one_of(&OF_RESOURCE, word)?),
+                ["request", name, request] => NamePart::Request(r, user(name)?, (*request).to_owned()),
+                ["denied", command] => NamePart::Denied(r, command.parse().ok()?),
                 _ => return None,
             }
         }
@@ -149,15 +149,15 @@ fn read(key: &str) -> Option<Fact> {
     };
     let keys = Keys::new(PARTITIONS);
     let of = match &fact {
-        Fact::Fleet => Partition(0),
-        Fact::JobTypes(_) => partition,
-        Fact::OfPartition(..) | Fact::Floor(..) | Fact::Proof(..) => partition,
-        Fact::OfTenant(tenant, _)
-        | Fact::Withdrawn(tenant, _)
-        | Fact::OfUser(tenant, ..)
-        | Fact::Batch(tenant, ..)
-        | Fact::UnnamedBatch(tenant, ..) => keys.partition(tenant),
-        Fact::OfResource(r, _) | Fact::Request(r, ..) | Fact::Denied(r, _) => keys.partition(&r.tenant),
+        NamePart::Fleet => Partition(0),
+        NamePart::JobTypes(_) => partition,
+        NamePart::OfPartition(..) | NamePart::Floor(..) | NamePart::Proof(..) => partition,
+        NamePart::OfTenant(tenant, _)
+        | NamePart::Withdrawn(tenant, _)
+        | NamePart::OfUser(tenant, ..)
+        | NamePart::Batch(tenant, ..)
+        | NamePart::UnnamedBatch(tenant, ..) => keys.partition(tenant),
+        NamePart::OfResource(r, _) | NamePart::Request(r, ..) | NamePart::Denied(r, _) => keys.partition(&r.tenant),
     };
     (of == partition).then_some(fact)
 }
@@ -181,10 +181,11 @@ fn tenant() -> impl Strategy<Value = TenantId> {
 
 /// Also what only users may have in their ids: our own separators, and what encoding makes of them.
 fn user() -> impl Strategy<Value = UserId> {
-    const ODD: [&str; 10] = ["@floor", "a:b", "%3A", "%253A", "x:{00}:y*", "auth0|5f7c", "job:control", "é", ":", "."];
+    const HOSTILE_IDS: [&str; 10] =
+        ["@floor", "a:b", "%3A", "%253A", "x:{00}:y*", "auth0|5f7c", "job:control", "é", ":", "."];
     prop_oneof![
         3 => id(),
-        2 => prop::sample::select(ODD.as_slice()).prop_map(str::to_owned),
+        2 => prop::sample::select(HOSTILE_IDS.as_slice()).prop_map(str::to_owned),
         1 => "[!-~]{1,8}",
     ]
     .prop_map(|id| id.parse().expect("a user"))
@@ -198,29 +199,29 @@ fn resource() -> impl Strategy<Value = Resource> {
     })
 }
 
-fn fact() -> impl Strategy<Value = Fact> {
+fn fact() -> impl Strategy<Value = NamePart> {
     let partition = || (0..PARTITIONS).prop_map(Partition);
     let word = |words: &'static [&'static str]| prop::sample::select(words);
     prop_oneof![
-        Just(Fact::Fleet),
-        id().prop_map(|id| Fact::JobTypes(id.parse().expect("a worker"))),
-        (partition(), word(&OF_PARTITION)).prop_map(|(p, word)| Fact::OfPartition(p, word)),
-        (partition(), user()).prop_map(|(p, user)| Fact::Floor(p, user)),
-        (partition(), 0..6_usize).prop_map(|(p, which)| Fact::Proof(p, which)),
-        (tenant(), word(&OF_TENANT)).prop_map(|(tenant, word)| Fact::OfTenant(tenant, word)),
-        (tenant(), command()).prop_map(|(tenant, command)| Fact::Withdrawn(tenant, command)),
-        (tenant(), user(), word(&OF_USER)).prop_map(|(tenant, user, word)| Fact::OfUser(tenant, user, word)),
-        (tenant(), user(), id()).prop_map(|(tenant, user, id)| Fact::Batch(tenant, user, id)),
-        (tenant(), user(), command()).prop_map(|(tenant, user, id)| Fact::UnnamedBatch(tenant, user, id)),
-        (resource(), word(&OF_RESOURCE)).prop_map(|(r, word)| Fact::OfResource(r, word)),
-        (resource(), user(), id()).prop_map(|(r, user, id)| Fact::Request(r, user, id)),
-        (resource(), command()).prop_map(|(r, command)| Fact::Denied(r, command)),
+        Just(NamePart::Fleet),
+        id().prop_map(|id| NamePart::JobTypes(id.parse().expect("a worker"))),
+        (partition(), word(&OF_PARTITION)).prop_map(|(p, word)| NamePart::OfPartition(p, word)),
+        (partition(), user()).prop_map(|(p, user)| NamePart::Floor(p, user)),
+        (partition(), 0..6_usize).prop_map(|(p, which)| NamePart::Proof(p, which)),
+        (tenant(), word(&OF_TENANT)).prop_map(|(tenant, word)| NamePart::OfTenant(tenant, word)),
+        (tenant(), command()).prop_map(|(tenant, command)| NamePart::Withdrawn(tenant, command)),
+        (tenant(), user(), word(&OF_USER)).prop_map(|(tenant, user, word)| NamePart::OfUser(tenant, user, word)),
+        (tenant(), user(), id()).prop_map(|(tenant, user, id)| NamePart::Batch(tenant, user, id)),
+        (tenant(), user(), command()).prop_map(|(tenant, user, id)| NamePart::UnnamedBatch(tenant, user, id)),
+        (resource(), word(&OF_RESOURCE)).prop_map(|(r, word)| NamePart::OfResource(r, word)),
+        (resource(), user(), id()).prop_map(|(r, user, id)| NamePart::Request(r, user, id)),
+        (resource(), command()).prop_map(|(r, command)| NamePart::Denied(r, command)),
     ]
 }
 
 /// What a channel is for.
 #[derive(Debug, Clone, PartialEq)]
-enum Use {
+enum ChannelUse {
     Wakes(TenantId, ResourceKind),
     Updates(Resource),
     Replies(Resource),
@@ -230,34 +231,35 @@ enum Use {
     ResourceProbe(String),
 }
 
-fn channel(of: &Use) -> String {
+fn channel(of: &ChannelUse) -> String {
     match of {
-        Use::Wakes(tenant, kind) => control_channel(tenant, *kind),
-        Use::Updates(r) => updates_channel(r),
-        Use::Replies(r) => reply_channel(r),
-        Use::Permissions => PERMISSIONS_CHANNEL.to_owned(),
-        Use::Dispatch => DISPATCH_CHANNEL.to_owned(),
-        Use::Probe(subscriber) => probe_channel(subscriber),
-        Use::ResourceProbe(subscriber) => resource_probe_channel(subscriber),
+        ChannelUse::Wakes(tenant, kind) => control_channel(tenant, *kind),
+        ChannelUse::Updates(r) => updates_channel(r),
+        ChannelUse::Replies(r) => reply_channel(r),
+        ChannelUse::Permissions => PERMISSIONS_CHANNEL.to_owned(),
+        ChannelUse::Dispatch => DISPATCH_CHANNEL.to_owned(),
+        ChannelUse::Probe(subscriber) => probe_channel(subscriber),
+        ChannelUse::ResourceProbe(subscriber) => resource_probe_channel(subscriber),
     }
 }
 
-fn channel_use() -> impl Strategy<Value = Use> {
+fn channel_use() -> impl Strategy<Value = ChannelUse> {
     prop_oneof![
-        2 => (tenant(), prop::sample::select(ResourceKind::ALL.as_slice())).prop_map(|(t, kind)| Use::Wakes(t, kind)),
-        4 => resource().prop_map(Use::Updates),
-        4 => resource().prop_map(Use::Replies),
-        1 => Just(Use::Permissions),
-        1 => Just(Use::Dispatch),
-        1 => id().prop_map(Use::Probe),
-        1 => id().prop_map(Use::ResourceProbe),
+        2 => (tenant(), prop::sample::select(ResourceKind::ALL.as_slice())).prop_map(|(t, kind)| ChannelUse::Wakes(t, kind)),
+        4 => resource().prop_map(ChannelUse::Updates),
+        4 => resource().prop_map(ChannelUse::Replies),
+        1 => Just(ChannelUse::Permissions),
+        1 => Just(ChannelUse::Dispatch),
+        1 => id().prop_map(ChannelUse::Probe),
+        1 => id().prop_map(ChannelUse::ResourceProbe),
     ]
 }
 
 /// The one name that has two uses, by the contract. Their messages tell them apart.
-fn share_a_name(one: &Use, other: &Use) -> bool {
+fn share_a_name(one: &ChannelUse, other: &ChannelUse) -> bool {
     match (one, other) {
-        (Use::Wakes(tenant, kind), Use::Updates(r)) | (Use::Updates(r), Use::Wakes(tenant, kind)) => {
+        (ChannelUse::Wakes(tenant, kind), ChannelUse::Updates(r))
+        | (ChannelUse::Updates(r), ChannelUse::Wakes(tenant, kind)) => {
             r.tenant == *tenant && r.kind == *kind && r.id.as_str() == "control"
         }
         _ => false,
@@ -277,7 +279,7 @@ proptest! {
     fn where_the_former_floor_is_raised_it_is_no_other_key(user in user(), fact in fact()) {
         let keys = Keys::new(PARTITIONS);
         for partition in keys.partitions() {
-            if let Some(former) = keys.former_permission_floor(partition, &user) {
+            if let Some(former) = keys.former_min_permission_version(partition, &user) {
                 prop_assert_ne!(&former, &key(&fact));
                 prop_assert_eq!(read(&former), None);
             }
@@ -292,8 +294,8 @@ proptest! {
 
     #[test]
     fn a_channel_of_a_resource_is_read_back(r in resource()) {
-        prop_assert_eq!(read_resource_channel(&updates_channel(&r)), Some((r.clone(), Carries::Updates)));
-        prop_assert_eq!(read_resource_channel(&reply_channel(&r)), Some((r.clone(), Carries::Replies)));
+        prop_assert_eq!(read_resource_channel(&updates_channel(&r)), Some((r.clone(), ChannelContent::Updates)));
+        prop_assert_eq!(read_resource_channel(&reply_channel(&r)), Some((r.clone(), ChannelContent::Replies)));
     }
 
     /// `resource|command` and the like, which scripts and wrappers put together and take apart.

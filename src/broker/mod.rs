@@ -1,44 +1,44 @@
 //! Everything that talks to Redis. Names of keys are built in [`keys`] and nowhere else; each file
 //! under `lua/` has one typed wrapper under [`scripts`].
 
-mod address;
+mod client;
 mod clock_steps;
 mod cluster;
+mod connection;
+mod discovery;
 mod error;
 pub mod keys;
-mod link;
-mod node;
-mod proof;
 pub mod scripts;
 mod slots;
 pub mod subscriber;
+mod write_check;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::domain::TenantId;
+pub use client::Client;
 use clock_steps::ClockSteps;
 pub use error::BrokerError;
 pub use keys::{Keys, Partition};
-pub use link::Link;
-pub use proof::Proof;
 pub use subscriber::{Event, Subscriber};
+pub use write_check::WriteCheck;
 
 /// Redis, as the rest of the program sees it: cheap to clone, one set of multiplexed connections.
 /// The operations are in [`scripts`], one file for each Lua script.
 #[derive(Clone)]
 pub struct Broker {
-    pub(crate) link: Link,
+    pub(crate) client: Client,
     keys: Keys,
     clock_steps: Arc<ClockSteps>,
 }
 
 impl Broker {
     /// Connects, and checks what the design relies on, on every master: Redis 7 or newer, `maxmemory-policy noeviction`
-    /// (eviction would reset limits and permission floors; another policy is an error that says so).
+    /// (eviction would reset limits and minimum permission versions; another policy is an error that says so).
     pub async fn connect(settings: &crate::config::Redis) -> Result<Self, BrokerError> {
-        let link = Link::connect(settings).await?;
-        Ok(Self { link, keys: Keys::new(settings.partitions), clock_steps: Arc::default() })
+        let client = Client::connect(settings).await?;
+        Ok(Self { client, keys: Keys::new(settings.partitions), clock_steps: Arc::default() })
     }
 
     /// The names of keys.
@@ -48,34 +48,34 @@ impl Broker {
 
     /// Whether the connection is believed to be up right now, without asking; in a cluster, to any master.
     pub fn is_up(&self) -> bool {
-        self.link.is_up()
+        self.client.is_up()
     }
 
     /// This moment by the clock of the Redis that has a tenant's keys, as far as known, Unix ms.
-    pub fn redis_now_ms(&self, tenant: &TenantId) -> i64 {
-        self.link.now_us(&self.keys.backlog(tenant)) / 1_000
+    pub fn tenant_now_ms(&self, tenant: &TenantId) -> i64 {
+        self.client.now_us(&self.keys.backlog(tenant)) / 1_000
     }
 
     /// A command's longest wait, `ttl`, by the clock of the Redis that has this partition: longer by what that clock was
     /// set forwards within the time. See `clock_steps`.
-    pub fn ttl_by_its_clock(&self, partition: Partition, ttl: Duration) -> Duration {
-        ttl + self.clock_steps.within(partition, ttl)
+    pub fn ttl_adjusted_for_clock_steps(&self, partition: Partition, ttl: Duration) -> Duration {
+        ttl + self.clock_steps.total_within(partition, ttl)
     }
 
     /// The Redis that has this partition said what time it is (Unix ms), to a call that began at `asked`.
-    fn saw_clock(&self, partition: Partition, asked: Instant, redis_ms: i64) {
-        self.clock_steps.saw(partition, asked, redis_ms);
+    fn observe_clock(&self, partition: Partition, asked: Instant, redis_ms: i64) {
+        self.clock_steps.observe(partition, asked, redis_ms);
     }
 
     /// This moment by Redis's clock as far as known, Unix ms: the one clock of all programs, for times that one writes
     /// and another compares. In a cluster always the same node's, as long as it is there.
     pub fn now_ms(&self) -> i64 {
-        self.link.now_us(&self.clock_key()) / 1_000
+        self.client.now_us(&self.clock_key()) / 1_000
     }
 
     /// Asks Redis what time it is, so that [`Self::now_ms`] follows it also where its clock is set.
     pub async fn learn_now(&self) -> Result<(), BrokerError> {
-        self.link.ask_clock(&self.clock_key()).await
+        self.client.ask_clock(&self.clock_key()).await
     }
 
     fn clock_key(&self) -> String {
@@ -84,7 +84,7 @@ impl Broker {
 
     /// Whether `redis.url` names a cluster.
     pub fn is_cluster(&self) -> bool {
-        self.link.is_cluster()
+        self.client.is_cluster()
     }
 
     /// Any reading command whose first argument is a key, its answer as lines a person can read. For `wheelhouse inspect`.
@@ -93,13 +93,13 @@ impl Broker {
         for word in words {
             command.arg(word);
         }
-        Ok(lines(&self.link.query(&command).await?))
+        Ok(lines(&self.client.query(&command).await?))
     }
 
     /// Says in the log where an accepted command may be lost: on a server without an append-only file. For those who
     /// accept and carry out commands, at their start.
     pub fn warn_of_loss(&self) {
-        for address in self.link.without_append_only_file() {
+        for address in self.client.without_append_only_file() {
             tracing::warn!(
                 %address,
                 "redis.not_durable: this Redis has no append-only file, so accepted commands, their results, schedules and audit entries on their way to SQL are lost when it restarts. Set `appendonly yes` in redis.conf, or run CONFIG SET appendonly yes"
@@ -109,7 +109,7 @@ impl Broker {
 
     /// PING, within the time. In a cluster: whether any master is there and says that the cluster is up.
     pub async fn ping(&self, within: Duration) -> Result<(), BrokerError> {
-        self.link.ping(within).await
+        self.client.ping(within).await
     }
 }
 

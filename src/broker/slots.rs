@@ -4,26 +4,26 @@ use std::ops::RangeInclusive;
 
 use redis::{Arg, Cmd, ErrorKind, RedisError, RedisResult, Value};
 
-use super::node::Node;
+use super::connection::Connection;
 
 const SLOTS: u16 = 16_384;
 
 /// Where a node is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct Place {
+pub(super) struct SlotOwner {
     pub(super) host: String,
     pub(super) port: u16,
 }
 
 /// Slots side by side, and their master.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Range {
+pub(super) struct SlotRange {
     pub(super) slots: RangeInclusive<u16>,
-    pub(super) master: Place,
+    pub(super) master: SlotOwner,
 }
 
 /// The slot of a key: of what stands between its first `{` and the `}` after it, if anything does.
-pub(super) fn of_key(key: &[u8]) -> u16 {
+pub(super) fn slot_of_key(key: &[u8]) -> u16 {
     let tag = key.iter().position(|b| *b == b'{').and_then(|open| {
         let rest = &key[open + 1..];
         let close = rest.iter().position(|b| *b == b'}')?;
@@ -34,7 +34,7 @@ pub(super) fn of_key(key: &[u8]) -> u16 {
 
 /// The slot of a command's first key; `None` for one that has none. Knows the commands of this program, and those
 /// whose key is their first argument.
-pub(super) fn of_command(command: &Cmd) -> Option<u16> {
+pub(super) fn slot_of_command(command: &Cmd) -> Option<u16> {
     let mut words = command.args_iter().map(|word| match word {
         Arg::Simple(bytes) => bytes,
         _ => b"",
@@ -45,7 +45,7 @@ pub(super) fn of_command(command: &Cmd) -> Option<u16> {
         b"EVAL" | b"EVALSHA" => words.nth(2),
         _ => words.next(),
     };
-    key.map(of_key)
+    key.map(slot_of_key)
 }
 
 /// CRC-16/XMODEM.
@@ -59,22 +59,22 @@ fn crc16(bytes: &[u8]) -> u16 {
 }
 
 /// Whether a node takes its cluster for up: one that is cut off from most others, or misses a master, does not.
-pub(super) async fn cluster_is_up(node: &Node) -> RedisResult<bool> {
+pub(super) async fn cluster_is_up(node: &Connection) -> RedisResult<bool> {
     let answer = node.send(redis::cmd("CLUSTER").arg("INFO"), false).await?;
     let text: String = redis::from_redis_value(answer)?;
     Ok(text.lines().any(|line| line.trim() == "cluster_state:ok"))
 }
 
 /// Asks a node at `host` which master has which slots: never none at all.
-pub(super) async fn ask(node: &Node, host: &str) -> RedisResult<Vec<Range>> {
+pub(super) async fn ask(node: &Connection, host: &str) -> RedisResult<Vec<SlotRange>> {
     let answer = node.send(redis::cmd("CLUSTER").arg("SLOTS"), false).await?;
     let Value::Array(rows) = answer else { return Err(odd("CLUSTER SLOTS has no rows")) };
-    let ranges: Vec<Range> = rows.iter().filter_map(|row| range(row, host)).collect();
+    let ranges: Vec<SlotRange> = rows.iter().filter_map(|row| range(row, host)).collect();
     if ranges.is_empty() { Err(odd("no node of this cluster has any slots")) } else { Ok(ranges) }
 }
 
 /// `[first, last, [host, port, …], replicas…]`
-fn range(row: &Value, asked: &str) -> Option<Range> {
+fn range(row: &Value, asked: &str) -> Option<SlotRange> {
     let Value::Array(parts) = row else { return None };
     let [Value::Int(first), Value::Int(last), Value::Array(master), ..] = parts.as_slice() else { return None };
     let [host, Value::Int(port), ..] = master.as_slice() else { return None };
@@ -83,11 +83,14 @@ fn range(row: &Value, asked: &str) -> Option<Range> {
         _ => String::new(),
     };
     let slots = u16::try_from(*first).ok()?..=u16::try_from(*last).ok()?;
-    Some(Range { slots, master: Place { host: host_or(&host, asked), port: u16::try_from(*port).ok()? } })
+    Some(SlotRange {
+        slots,
+        master: SlotOwner { host: host_or_default(&host, asked), port: u16::try_from(*port).ok()? },
+    })
 }
 
 /// A node that does not know its own name is where it was asked.
-pub(super) fn host_or(named: &str, asked: &str) -> String {
+pub(super) fn host_or_default(named: &str, asked: &str) -> String {
     let named = named.trim_start_matches('[').trim_end_matches(']');
     if named.is_empty() || named == "?" { asked.to_owned() } else { named.to_owned() }
 }
@@ -104,17 +107,17 @@ mod tests {
     fn a_key_is_in_the_slot_that_redis_says() {
         // By CLUSTER KEYSLOT.
         for (key, slot) in [("123456789", 12739), ("wh:{07}:ready", 801), ("{}x", 10595), ("a{b}{c}", 3300)] {
-            assert_eq!(of_key(key.as_bytes()), slot, "{key}");
+            assert_eq!(slot_of_key(key.as_bytes()), slot, "{key}");
         }
     }
 
     #[test]
     fn a_command_goes_where_its_first_key_is() {
-        let slot = Some(of_key(b"k"));
-        assert_eq!(of_command(redis::cmd("HGET").arg("k").arg("x")), slot);
-        assert_eq!(of_command(redis::cmd("evalsha").arg("hash").arg(2).arg("k").arg("y").arg("z")), slot);
-        assert_eq!(of_command(redis::cmd("PUBLISH").arg("k").arg("x")), None);
-        assert_eq!(of_command(&redis::cmd("PING")), None);
+        let slot = Some(slot_of_key(b"k"));
+        assert_eq!(slot_of_command(redis::cmd("HGET").arg("k").arg("x")), slot);
+        assert_eq!(slot_of_command(redis::cmd("evalsha").arg("hash").arg(2).arg("k").arg("y").arg("z")), slot);
+        assert_eq!(slot_of_command(redis::cmd("PUBLISH").arg("k").arg("x")), None);
+        assert_eq!(slot_of_command(&redis::cmd("PING")), None);
     }
 
     #[test]
@@ -123,7 +126,8 @@ mod tests {
             let master = Value::Array(vec![host, Value::Int(7000), Value::BulkString(b"id".to_vec())]);
             Value::Array(vec![Value::Int(0), Value::Int(5), master])
         };
-        let place = |host: &str| Some(Range { slots: 0..=5, master: Place { host: host.to_owned(), port: 7000 } });
+        let place =
+            |host: &str| Some(SlotRange { slots: 0..=5, master: SlotOwner { host: host.to_owned(), port: 7000 } });
         assert_eq!(range(&row(Value::BulkString(b"10.0.0.1".to_vec())), "seed"), place("10.0.0.1"));
         assert_eq!(range(&row(Value::Nil), "seed"), place("seed"));
         assert_eq!(range(&row(Value::BulkString(b"?".to_vec())), "seed"), place("seed"));

@@ -18,20 +18,20 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::address::Address;
+use super::discovery::Discovery;
 use super::error::BrokerError;
 use super::keys::{probe_channel, resource_probe_channel, resource_probe_pattern};
-use super::{Broker, Link, Proof};
+use super::{Broker, Client, WriteCheck};
 
 /// Events that may wait for the receiver. A receiver that falls further behind loses messages and is told
 /// of a gap, which it repairs from the record.
-const EVENTS: usize = 8_192;
+const EVENT_QUEUE: usize = 8_192;
 /// Requests that may wait for the owner; more callers wait for room.
-const REQUESTS: usize = 4_096;
+const REQUEST_QUEUE: usize = 4_096;
 /// Between two probes.
 const PROBE: Duration = Duration::from_millis(1_500);
 /// Silence after which the connection is taken for dead.
-const SILENCE: Duration = Duration::from_secs(5);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest wait for a connection or a confirmation.
 const ANSWER: Duration = Duration::from_secs(3);
 
@@ -61,7 +61,7 @@ enum Request {
 }
 
 /// One command to Redis.
-enum Step {
+enum LoopStep {
     Subscribe(Vec<String>),
     SubscribePatterns(Vec<String>),
     Unsubscribe(Vec<String>),
@@ -73,13 +73,13 @@ enum Step {
 pub struct Subscriber {
     requests: mpsc::Sender<Request>,
     delivers: Arc<AtomicBool>,
-    trouble: Trouble,
-    proof: Proof,
+    trouble: LastError,
+    proof: WriteCheck,
     name: Arc<str>,
 }
 
 /// Why the connection cannot be made just now, in words for the operator.
-type Trouble = Arc<Mutex<Option<BrokerError>>>;
+type LastError = Arc<Mutex<Option<BrokerError>>>;
 
 impl Subscriber {
     /// Connects and stays connected until the token is cancelled. Events come out of the receiver. Also begins to
@@ -90,15 +90,15 @@ impl Subscriber {
         tracker: &TaskTracker,
         stop: CancellationToken,
     ) -> Result<(Self, mpsc::Receiver<Event>), BrokerError> {
-        let address = Address::of(settings)?;
-        let (requests, hear_requests) = mpsc::channel(REQUESTS);
-        let (events, hear_events) = mpsc::channel(EVENTS);
+        let address = Discovery::of(settings)?;
+        let (requests, hear_requests) = mpsc::channel(REQUEST_QUEUE);
+        let (events, hear_events) = mpsc::channel(EVENT_QUEUE);
         let delivers = Arc::new(AtomicBool::new(false));
-        let trouble = Trouble::default();
+        let trouble = LastError::default();
         let name: Arc<str> = uuid::Uuid::now_v7().simple().to_string().into();
-        let owner = Owner {
+        let owner = SubscriberTask {
             address,
-            link: broker.link.clone(),
+            client: broker.client.clone(),
             tracker: tracker.clone(),
             probe: probe_channel(&name),
             resource_probe: resource_probe_channel(&name),
@@ -115,12 +115,12 @@ impl Subscriber {
         let first = owner.open().await;
         let first = first.map_err(|error| BrokerError::of_connecting(&owner.address, &error))?;
         tracker.spawn(owner.run(first, stop.clone()));
-        let proof = Proof::start(broker.clone(), resource_probe_channel(&name), tracker, stop).await?;
+        let proof = WriteCheck::start(broker.clone(), resource_probe_channel(&name), tracker, stop).await?;
         Ok((Self { requests, delivers, trouble, proof, name }, hear_events))
     }
 
     /// Whether Redis does what commands need.
-    pub fn proof(&self) -> &Proof {
+    pub fn proof(&self) -> &WriteCheck {
         &self.proof
     }
 
@@ -171,16 +171,16 @@ impl Subscriber {
     }
 
     /// Whether a message published to itself was heard in the last few seconds: the truth behind `/readyz`.
-    pub fn delivers(&self) -> bool {
+    pub fn is_delivering(&self) -> bool {
         self.delivers.load(Ordering::Relaxed)
     }
 }
 
 type Connection = (PubSubSink, PubSubStream);
 
-struct Owner {
-    address: Address,
-    link: Link,
+struct SubscriberTask {
+    address: Discovery,
+    client: Client,
     tracker: TaskTracker,
     probe: String,
     resource_probe: String,
@@ -194,13 +194,13 @@ struct Owner {
     /// The receiver has missed something and has not been told.
     lagging: bool,
     delivers: Arc<AtomicBool>,
-    trouble: Trouble,
+    trouble: LastError,
 }
 
-impl Owner {
+impl SubscriberTask {
     async fn open(&self) -> redis::RedisResult<Connection> {
         let opening = async {
-            let server = match self.link.any_server() {
+            let server = match self.client.any_server() {
                 Some(server) => server,
                 None => self.address.resolve().await?,
             };
@@ -246,7 +246,7 @@ impl Owner {
             *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
             self.confirm();
             self.lagging = true;
-            self.tell_gap();
+            self.report_gap();
         }
     }
 
@@ -279,10 +279,10 @@ impl Owner {
                     }
                     if channel == self.probe {
                         heard = Instant::now();
-                        let by_pattern = heard_by_pattern.is_some_and(|heard| heard.elapsed() < SILENCE);
+                        let by_pattern = heard_by_pattern.is_some_and(|heard| heard.elapsed() < PROBE_TIMEOUT);
                         let delivers = by_pattern || !self.patterns.contains(&self.resource_pattern);
                         self.delivers.store(delivers, Ordering::Relaxed);
-                        self.tell_gap();
+                        self.report_gap();
                         continue;
                     }
                     let payload = bytes::Bytes::copy_from_slice(message.get_payload_bytes());
@@ -300,13 +300,13 @@ impl Owner {
                     }
                 }
                 _ = tick.tick() => {
-                    if heard.elapsed() > SILENCE {
+                    if heard.elapsed() > PROBE_TIMEOUT {
                         return;
                     }
-                    let (link, probe) = (self.link.clone(), self.probe.clone());
-                    // Beside this loop, which must keep reading; it ends within the link's time for an answer.
+                    let (client, probe) = (self.client.clone(), self.probe.clone());
+                    // Beside this loop, which must keep reading; it ends within the client's time for an answer.
                     self.tracker.spawn(async move {
-                        let _: Result<i64, _> = link.query(redis::cmd("PUBLISH").arg(probe).arg("")).await;
+                        let _: Result<i64, _> = client.query(redis::cmd("PUBLISH").arg(probe).arg("")).await;
                     });
                 }
             }
@@ -321,20 +321,20 @@ impl Owner {
         let sending = async {
             for step in &steps {
                 let sent = match step {
-                    Step::Subscribe(names) => sink.subscribe(names).await,
-                    Step::SubscribePatterns(names) => sink.psubscribe(names).await,
-                    Step::Unsubscribe(names) => sink.unsubscribe(names).await,
-                    Step::UnsubscribePatterns(names) => sink.punsubscribe(names).await,
+                    LoopStep::Subscribe(names) => sink.subscribe(names).await,
+                    LoopStep::SubscribePatterns(names) => sink.psubscribe(names).await,
+                    LoopStep::Unsubscribe(names) => sink.unsubscribe(names).await,
+                    LoopStep::UnsubscribePatterns(names) => sink.punsubscribe(names).await,
                 };
                 match (sent, step) {
                     (Ok(()), _) => {}
                     // Redis answered, and the connection is well. What it does not permit is forgotten: asked for
                     // again with each new connection it would keep everything else from being heard for ever.
-                    (Err(error), Step::Subscribe(names)) if is_answer(&error) => {
+                    (Err(error), LoopStep::Subscribe(names)) if is_answer(&error) => {
                         self.channels.retain(|known| !names.contains(known));
                         denied = Some(error);
                     }
-                    (Err(error), Step::SubscribePatterns(names)) if is_answer(&error) => {
+                    (Err(error), LoopStep::SubscribePatterns(names)) if is_answer(&error) => {
                         self.patterns.retain(|known| !names.contains(known));
                         denied = Some(error);
                     }
@@ -358,8 +358,8 @@ impl Owner {
 
     /// Brings the sets up to date; gives the commands that bring the connection up to date, neighbours of one
     /// kind as one.
-    fn note(&mut self, batch: &mut Vec<Request>) -> Vec<Step> {
-        let mut steps: Vec<Step> = Vec::new();
+    fn note(&mut self, batch: &mut Vec<Request>) -> Vec<LoopStep> {
+        let mut steps: Vec<LoopStep> = Vec::new();
         for request in batch.drain(..) {
             match request {
                 // Its caller has given up, and was told that nothing is subscribed.
@@ -371,10 +371,10 @@ impl Owner {
                     let new: Vec<String> = new.collect();
                     match steps.last_mut() {
                         _ if new.is_empty() => {}
-                        Some(Step::SubscribePatterns(names)) if patterns => names.extend(new),
-                        Some(Step::Subscribe(names)) if !patterns => names.extend(new),
-                        _ if patterns => steps.push(Step::SubscribePatterns(new)),
-                        _ => steps.push(Step::Subscribe(new)),
+                        Some(LoopStep::SubscribePatterns(names)) if patterns => names.extend(new),
+                        Some(LoopStep::Subscribe(names)) if !patterns => names.extend(new),
+                        _ if patterns => steps.push(LoopStep::SubscribePatterns(new)),
+                        _ => steps.push(LoopStep::Subscribe(new)),
                     }
                 }
                 Request::Unsubscribe { channels, patterns } => {
@@ -382,10 +382,10 @@ impl Owner {
                     let gone: Vec<String> = channels.into_iter().filter(|name| known.remove(name)).collect();
                     match steps.last_mut() {
                         _ if gone.is_empty() => {}
-                        Some(Step::UnsubscribePatterns(names)) if patterns => names.extend(gone),
-                        Some(Step::Unsubscribe(names)) if !patterns => names.extend(gone),
-                        _ if patterns => steps.push(Step::UnsubscribePatterns(gone)),
-                        _ => steps.push(Step::Unsubscribe(gone)),
+                        Some(LoopStep::UnsubscribePatterns(names)) if patterns => names.extend(gone),
+                        Some(LoopStep::Unsubscribe(names)) if !patterns => names.extend(gone),
+                        _ if patterns => steps.push(LoopStep::UnsubscribePatterns(gone)),
+                        _ => steps.push(LoopStep::Unsubscribe(gone)),
                     }
                 }
             }
@@ -400,7 +400,7 @@ impl Owner {
         }
     }
 
-    fn tell_gap(&mut self) {
+    fn report_gap(&mut self) {
         if self.lagging && self.events.try_send(Event::Gap).is_ok() {
             self.lagging = false;
         }

@@ -51,7 +51,7 @@ pub(super) async fn inspect(command: InspectCommand, settings: Settings) -> anyh
     let keys = broker.keys();
     let views: Vec<(&str, Vec<String>)> = match command {
         InspectCommand::User { user, tenant } => {
-            let floor = keys.permission_floor(keys.partition(&tenant), &user);
+            let floor = keys.min_permission_version(keys.partition(&tenant), &user);
             vec![
                 (
                     "commands in the last minute (µs, newest first)",
@@ -77,7 +77,7 @@ pub(super) async fn inspect(command: InspectCommand, settings: Settings) -> anyh
         InspectCommand::Queue => {
             let mut views = Vec::new();
             for partition in keys.partitions() {
-                for tenant in broker.waiting_tenants(partition, TENANTS_SHOWN).await? {
+                for tenant in broker.tenants_with_ready(partition, TENANTS_SHOWN).await? {
                     views.push((
                         "waiting (resource, Unix ms from which it may be claimed)",
                         words(&["ZRANGE", &keys.ready(&tenant), "0", "-1", "WITHSCORES"]),

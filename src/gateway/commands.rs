@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::auth::Caller;
 use crate::broker::BrokerError;
-use crate::broker::scripts::submit::{Origin, Submission, SubmitLimits, Submitted};
+use crate::broker::scripts::submit::{ClientOrigin, Submission, SubmitLimits, SubmitOutcome};
 use crate::domain::{CommandId, Control, Resource, ResourceKind, TenantId, UserId, When};
 use crate::protocol::client::{MAX_DELAY, TOO_FAR_AHEAD};
 use crate::protocol::tenant::no_such;
@@ -133,7 +133,7 @@ pub async fn submit_as(
         user: caller.user.clone(),
         request: request.request_id.clone(),
         reason: request.reason.clone(),
-        origin: Origin { address: address.map(str::to_owned), token_id: caller.token_id.clone() },
+        origin: ClientOrigin { address: address.map(str::to_owned), token_id: caller.token_id.clone() },
         grant: gateway.policy().grant(caller, &request.action.permission(resource.kind)),
         when: request.when,
         batch: None,
@@ -144,7 +144,7 @@ pub async fn submit_as(
         metrics::command_refused(resource.kind, request.action, refusal.code);
     }
     if let CommandAnswer::Accepted { command, .. } = &answer {
-        gateway.results().follow(resource, request.action, *command, gateway.broker().redis_now_ms(&resource.tenant));
+        gateway.results().follow(resource, request.action, *command, gateway.broker().tenant_now_ms(&resource.tenant));
     }
     log(caller, &submission, &answer);
     answer
@@ -158,23 +158,29 @@ async fn decide(gateway: &Gateway, submission: &Submission) -> CommandAnswer {
     let kind = submission.resource.kind;
     match deliver(gateway, submission).await {
         Err(refusal) => CommandAnswer::Refused(refusal),
-        Ok(Submitted::Accepted { workers_online, control }) => {
+        Ok(SubmitOutcome::Accepted { workers_online, control }) => {
             CommandAnswer::Accepted { command: submission.command, workers_online, control }
         }
         // The first answer got lost on the way and the submission was sent again: to the client it is new.
-        Ok(Submitted::Repeated { command, workers_online, control, result: None }) if command == submission.command => {
+        Ok(SubmitOutcome::Repeated { command, workers_online, control, result: None })
+            if command == submission.command =>
+        {
             CommandAnswer::Accepted { command, workers_online, control }
         }
-        Ok(Submitted::Repeated { command, workers_online, control, result }) => {
+        Ok(SubmitOutcome::Repeated { command, workers_online, control, result }) => {
             CommandAnswer::Repeated { command, workers_online, control, result }
         }
-        Ok(Submitted::Scheduled { command, run_at, result }) => CommandAnswer::Scheduled { command, run_at, result },
-        Ok(Submitted::Conflict) => refused(ErrorCode::RequestConflict, CONFLICT),
-        Ok(Submitted::Denied) => refused(ErrorCode::PermissionDenied, &server::denied_text(submission.action, kind)),
-        Ok(Submitted::RateLimited { retry_after }) => CommandAnswer::Refused(rate_limited(gateway, retry_after)),
-        Ok(Submitted::QueueFull) if submission.when != When::Now => refused(ErrorCode::QueueFull, SCHEDULES_FULL),
-        Ok(Submitted::QueueFull) => refused(ErrorCode::QueueFull, QUEUE_FULL),
-        Ok(Submitted::TooLate | Submitted::PermissionsUnknown | Submitted::Gone) => {
+        Ok(SubmitOutcome::Scheduled { command, run_at, result }) => {
+            CommandAnswer::Scheduled { command, run_at, result }
+        }
+        Ok(SubmitOutcome::Conflict) => refused(ErrorCode::RequestConflict, CONFLICT),
+        Ok(SubmitOutcome::Denied) => {
+            refused(ErrorCode::PermissionDenied, &server::denied_text(submission.action, kind))
+        }
+        Ok(SubmitOutcome::RateLimited { retry_after }) => CommandAnswer::Refused(rate_limited(gateway, retry_after)),
+        Ok(SubmitOutcome::QueueFull) if submission.when != When::Now => refused(ErrorCode::QueueFull, SCHEDULES_FULL),
+        Ok(SubmitOutcome::QueueFull) => refused(ErrorCode::QueueFull, QUEUE_FULL),
+        Ok(SubmitOutcome::TooLate | SubmitOutcome::PermissionsUnknown | SubmitOutcome::Gone) => {
             CommandAnswer::Refused(Refusal::unavailable())
         }
     }
@@ -192,7 +198,7 @@ pub(super) fn rate_limited(gateway: &Gateway, retry_after: i64) -> Refusal {
 /// A time that passed long ago, or lies further ahead than anybody plans, is a mistake.
 fn check_time(gateway: &Gateway, tenant: &TenantId, when: When) -> Result<(), Refusal> {
     let When::At(at) = when else { return Ok(()) };
-    let ahead = at - gateway.broker().redis_now_ms(tenant);
+    let ahead = at - gateway.broker().tenant_now_ms(tenant);
     if ahead < -PAST_MS {
         let message = "run_at has passed; nothing was done. Leave it out to run the command at once";
         return Err(Refusal::new(ErrorCode::InvalidMessage, message));
@@ -205,7 +211,7 @@ fn check_time(gateway: &Gateway, tenant: &TenantId, when: When) -> Result<(), Re
 
 /// Submits, reading the user's permissions from SQL where the cache does not know them. An error says what a client
 /// may be told.
-pub(super) async fn deliver(gateway: &Gateway, submission: &Submission) -> Result<Submitted, Refusal> {
+pub(super) async fn deliver(gateway: &Gateway, submission: &Submission) -> Result<SubmitOutcome, Refusal> {
     let (tenant, user) = (&submission.resource.tenant, &submission.user);
     let limits = SubmitLimits::of(&gateway.settings().limits);
     is_healthy(gateway)?;
@@ -213,7 +219,7 @@ pub(super) async fn deliver(gateway: &Gateway, submission: &Submission) -> Resul
         let submitted = gateway.broker().submit(submission, limits).await;
         match submitted.map_err(|error| refusal_of(submission.command, error))? {
             // Boxed: the room for it would be taken for each command, and hardly any needs it.
-            Submitted::PermissionsUnknown => {
+            SubmitOutcome::PermissionsUnknown => {
                 Box::pin(learn_permissions(gateway, tenant, user, submission.command)).await?;
             }
             submitted => return Ok(submitted),

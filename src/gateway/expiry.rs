@@ -31,8 +31,8 @@ async fn look(gateway: &Gateway) {
     let broker = gateway.broker();
     // The clock first: had it just been set forwards, everything would seem to have waited long enough.
     let asked = broker.keys().partitions().map(async |partition| {
-        broker.look_at_clock(partition).await?;
-        broker.waiting_tenants(partition, TENANTS).await
+        broker.read_clock(partition).await?;
+        broker.tenants_with_ready(partition, TENANTS).await
     });
     for tenants in join_all(asked).await {
         for tenant in tenants.unwrap_or_default() {
@@ -47,8 +47,8 @@ async fn look(gateway: &Gateway) {
 async fn look_at(gateway: &Gateway, tenant: &TenantId) -> Result<(), BrokerError> {
     let broker = gateway.broker();
     let partition = broker.keys().partition(tenant);
-    let ttl = broker.ttl_by_its_clock(partition, gateway.settings().command.ttl);
-    for resource in broker.due(tenant, RESOURCES, ttl).await? {
+    let ttl = broker.ttl_adjusted_for_clock_steps(partition, gateway.settings().command.ttl);
+    for resource in broker.ready_resources(tenant, RESOURCES, ttl).await? {
         match broker.expire(&resource, ttl).await {
             Ok(ended) => {
                 for command_id in ended {

@@ -68,7 +68,7 @@ impl Health {
 
     /// What is published is heard.
     pub fn subscription(&self) -> bool {
-        self.0.subscriber.delivers()
+        self.0.subscriber.is_delivering()
     }
 
     /// The gateway is leaving and takes nothing new.

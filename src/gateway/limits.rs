@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::Caller;
-use crate::broker::scripts::connections::{ConnectionLease, Opened};
+use crate::broker::scripts::connections::{ConnectionLease, OpenOutcome};
 use crate::broker::{Broker, BrokerError};
 use crate::config::Limits;
 
@@ -52,7 +52,7 @@ impl Leases {
     }
 
     /// Takes a lease for a caller, or says which limit is full.
-    pub async fn open(&self, caller: &Caller, limits: &Limits) -> Result<Result<Lease, Opened>, BrokerError> {
+    pub async fn open(&self, caller: &Caller, limits: &Limits) -> Result<Result<Lease, OpenOutcome>, BrokerError> {
         let (lease, guard) = {
             let mut state = self.lock();
             state.next += 1;
@@ -65,7 +65,7 @@ impl Leases {
         };
         let (tenant, user) = (limits.connections_per_tenant, limits.connections_per_user);
         Ok(match self.0.broker.open_connection(&lease, tenant, user, LEASE).await? {
-            Opened::Open => Ok(guard),
+            OpenOutcome::Open => Ok(guard),
             full => Err(full),
         })
     }

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::Broker;
-use crate::broker::scripts::claim::Ended;
+use crate::broker::scripts::claim::CommandResult;
 use crate::domain::{Action, CommandId, Resource};
 use crate::telemetry::metrics;
 
@@ -74,7 +74,7 @@ impl Results {
     }
 
     /// A result was read from the record, perhaps of a command of another gateway.
-    pub fn heard(&self, ended: &Ended) {
+    pub fn heard(&self, ended: &CommandResult) {
         let followed = self.lock().waiting.remove(&ended.command);
         if let Some(followed) = followed {
             count(&followed, ended);
@@ -107,7 +107,7 @@ impl Results {
     }
 
     async fn look(&self, due: Vec<(CommandId, Followed)>) {
-        let asked = due.iter().map(|(command, followed)| self.0.broker.ended(&followed.resource, *command));
+        let asked = due.iter().map(|(command, followed)| self.0.broker.command_result(&followed.resource, *command));
         for ((command, followed), result) in due.iter().zip(join_all(asked).await) {
             match result {
                 Ok(Some(ended)) => self.heard(&ended),
@@ -129,7 +129,7 @@ impl Results {
     }
 }
 
-fn count(followed: &Followed, ended: &Ended) {
+fn count(followed: &Followed, ended: &CommandResult) {
     let word = followed.action.word();
     let kind = ended.message.strip_prefix("{\"type\":\"").and_then(|rest| rest.strip_prefix(word));
     let succeeded = kind.is_some_and(|rest| rest.starts_with("_succeeded\""));

@@ -10,8 +10,8 @@ use super::commands::deliver;
 use super::reply::Refusal;
 use crate::auth::Caller;
 use crate::broker::BrokerError;
-use crate::broker::scripts::schedules::{DueSchedules, Scheduled, Withdrawn};
-use crate::broker::scripts::submit::{Grant, Origin, Submitted};
+use crate::broker::scripts::schedules::{DueSchedules, Scheduled, WithdrawOutcome};
+use crate::broker::scripts::submit::{ClientOrigin, Grant, SubmitOutcome};
 use crate::config::PermissionSource;
 use crate::domain::{CommandId, Resource};
 use crate::protocol::ErrorCode;
@@ -44,13 +44,13 @@ pub async fn withdraw(
             return Err(Refusal::new(ErrorCode::PermissionDenied, message));
         }
     }
-    let origin = Origin { address: address.map(str::to_owned), token_id: caller.token_id.clone() };
+    let origin = ClientOrigin { address: address.map(str::to_owned), token_id: caller.token_id.clone() };
     let taken = broker.withdraw(&found, &caller.user, &origin, None).await.map_err(|error| match error {
         // It was sent, and may have been done.
         BrokerError::Unknown(_) => Refusal::new(ErrorCode::OutcomeUnknown, PERHAPS_WITHDRAWN),
         _ => Refusal::unavailable(),
     })?;
-    if taken == Withdrawn::Gone {
+    if taken == WithdrawOutcome::Gone {
         return Err(gone());
     }
     tracing::info!(
@@ -122,7 +122,7 @@ async fn bring_in(gateway: &Gateway, resource: &Resource, command: CommandId) ->
     let Ok(found) = gateway.broker().scheduled(&resource.tenant, command).await else { return Brought::Not };
     let Some(scheduled) = found else {
         // Another gateway was first, or somebody has changed the record by hand.
-        let forgotten = gateway.broker().forget_due(resource, command).await;
+        let forgotten = gateway.broker().remove_unreadable_schedule(resource, command).await;
         return if forgotten.is_ok() { Brought::In } else { Brought::Not };
     };
     let grant = match gateway.settings().auth.permissions {
@@ -133,18 +133,18 @@ async fn bring_in(gateway: &Gateway, resource: &Resource, command: CommandId) ->
     let submission = scheduled.submission(grant);
     let (user_id, tenant_id) = (&scheduled.user, &resource.tenant);
     match deliver(gateway, &submission).await {
-        Ok(Submitted::Accepted { .. }) => {
+        Ok(SubmitOutcome::Accepted { .. }) => {
             tracing::info!(command_id = %command, %resource, %tenant_id, %user_id, "websocket.schedule_submitted");
-            let now = gateway.broker().redis_now_ms(tenant_id);
+            let now = gateway.broker().tenant_now_ms(tenant_id);
             gateway.results().follow(resource, scheduled.action, command, now);
             Brought::In
         }
-        Ok(Submitted::Denied) => {
+        Ok(SubmitOutcome::Denied) => {
             tracing::info!(command_id = %command, %resource, %tenant_id, %user_id, "websocket.schedule_denied");
             Brought::In
         }
-        Ok(Submitted::Gone) => Brought::In,
-        Ok(Submitted::QueueFull) => Brought::Full,
+        Ok(SubmitOutcome::Gone) => Brought::In,
+        Ok(SubmitOutcome::QueueFull) => Brought::Full,
         Ok(_) | Err(_) => Brought::Not,
     }
 }

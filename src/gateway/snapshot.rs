@@ -1,6 +1,6 @@
 //! The state of a resource at a number of its stream: the row, with what Redis knows beyond it.
 
-use crate::broker::scripts::updates::Live;
+use crate::broker::scripts::updates::LiveProgress;
 use crate::broker::{Broker, BrokerError};
 use crate::domain::{Campaign, Job, JobStatus, Progress, Resource, ResourceKind};
 use crate::gateway::job_types::JobTypes;
@@ -26,7 +26,7 @@ pub enum SnapshotError {
 #[derive(Debug, Clone)]
 pub struct State {
     row: Row,
-    live: Live,
+    live: LiveProgress,
 }
 
 #[derive(Debug, Clone)]
@@ -69,7 +69,7 @@ async fn read_with(
 }
 
 impl State {
-    fn new(mut row: Row, live: Live) -> Self {
+    fn new(mut row: Row, live: LiveProgress) -> Self {
         if let (Row::Job(job), Some(progress)) = (&mut row, &live.progress)
             && matches!(job.status, JobStatus::Running | JobStatus::Paused)
             && is_further(progress, &job.progress)
@@ -172,17 +172,17 @@ mod tests {
         .expect("job")
     }
 
-    fn live(processed: i64) -> Live {
+    fn live(processed: i64) -> LiveProgress {
         let progress = Progress {
             progress_percent: 20,
             items_processed: processed,
             items_total: Some(100),
             ..Progress::default()
         };
-        Live { seq: 7, progress: Some(progress), desired: Some("paused".to_owned()) }
+        LiveProgress { seq: 7, progress: Some(progress), desired: Some("paused".to_owned()) }
     }
 
-    fn snapshot(job: Job, live: Live) -> serde_json::Value {
+    fn snapshot(job: Job, live: LiveProgress) -> serde_json::Value {
         let state = State::new(Row::Job(Box::new(job)), live);
         serde_json::from_str(&state.socket_message()).expect("JSON")
     }

@@ -22,7 +22,7 @@ use super::session::{self, Admitted, Subject};
 use super::socket::Socket;
 use super::{ClientAddress, Gateway, Routes, snapshot};
 use crate::auth::{self, Caller};
-use crate::broker::scripts::connections::Opened;
+use crate::broker::scripts::connections::OpenOutcome;
 use crate::domain::{Permission, Resource, ResourceId, ResourceKind};
 use crate::protocol::{ErrorCode, MAX_BATCH_FRAME, MAX_FRAME, server, tenant};
 use crate::telemetry::metrics;
@@ -229,8 +229,8 @@ fn not_found(kind: ResourceKind) -> Refusal {
     Refusal::new(ErrorCode::NotFound, format!("There is no such {} in your tenant", kind.word()))
 }
 
-fn too_many(full: Opened) -> Refusal {
-    let whose = if full == Opened::TenantFull { "your tenant" } else { "you" };
+fn too_many(full: OpenOutcome) -> Refusal {
+    let whose = if full == OpenOutcome::TenantFull { "your tenant" } else { "you" };
     let mut refusal = Refusal::new(
         ErrorCode::TooManyConnections,
         format!("Too many sockets are open for {whose}: close some and try again"),

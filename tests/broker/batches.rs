@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use crate::support::redis::RedisServer;
 use crate::{LIMITS, accept, batch, claim, connect, job, submission, success, worker};
-use wheelhouse::broker::scripts::batch::{Batch, BatchSubmitted, ItemSubmitted, KnownBatch};
-use wheelhouse::broker::scripts::claim::{Claimed, End};
+use wheelhouse::broker::scripts::batch::{Batch, BatchSubmitted, ItemSubmitted, StoredBatch};
+use wheelhouse::broker::scripts::claim::{ClaimOutcome, ResultKind};
 use wheelhouse::broker::scripts::permissions::PermissionSet;
-use wheelhouse::broker::scripts::submit::{Grant, SubmitLimits, Submitted};
+use wheelhouse::broker::scripts::submit::{Grant, SubmitLimits, SubmitOutcome};
 use wheelhouse::broker::{Broker, Event, Subscriber};
 use wheelhouse::domain::{Action, CommandId, Control, IdDerivation};
 
@@ -58,7 +58,7 @@ async fn a_batch_asked_for_again_does_nothing_twice_and_tells_what_became_of_it(
     done(&broker, &asked).await;
     let held = claim(&broker, "j7", "w1").await;
     let message = success(&held, "paused");
-    broker.complete(&held, &worker("w1"), End::Succeeded, &message, None).await.expect("complete");
+    broker.complete(&held, &worker("w1"), ResultKind::Succeeded, &message, None).await.expect("complete");
     let again = done(&broker, &asked).await;
     for (n, item) in again.iter().enumerate() {
         let ItemSubmitted::Repeated { result, .. } = item else { panic!("{item:?}") };
@@ -71,7 +71,7 @@ async fn a_batch_asked_for_again_does_nothing_twice_and_tells_what_became_of_it(
     let known = broker.known_batch(&asked.tenant, &asked.user, asked.request.as_ref().expect("given")).await;
     assert_eq!(
         known.expect("read"),
-        Some(KnownBatch { id: asked.id, derivation: IdDerivation::Uuid5, ids: asked.ids.clone(), more: false })
+        Some(StoredBatch { id: asked.id, derivation: IdDerivation::Uuid5, ids: asked.ids.clone(), more: false })
     );
     let different = Batch { body: "something else".to_owned(), ..asked.clone() };
     assert_eq!(broker.submit_batch(&different, LIMITS).await.expect("submit"), BatchSubmitted::Conflict);
@@ -93,7 +93,7 @@ async fn a_batch_over_the_budget_is_refused_as_a_whole() {
     done(&broker, &many(200, Action::Pause, None)).await;
     assert_eq!(budget_used(&redis, &broker, &asked), ":30");
     let single = broker.submit(&submission("j1", Action::Pause), LIMITS).await.expect("submit");
-    assert!(matches!(single, Submitted::RateLimited { .. }), "{single:?}");
+    assert!(matches!(single, SubmitOutcome::RateLimited { .. }), "{single:?}");
 }
 
 #[tokio::test]
@@ -109,7 +109,7 @@ async fn a_batch_is_permitted_or_denied_as_a_whole_and_a_denied_one_uses_budget(
         assert_eq!(broker.submit_batch(&asked, LIMITS).await.expect("submit"), BatchSubmitted::Denied);
     }
     assert_eq!(budget_used(&redis, &broker, &asked), ":2");
-    assert!(matches!(broker.claim(&job("j1"), &worker("w1"), crate::LEASE).await, Ok(Claimed::Nothing)));
+    assert!(matches!(broker.claim(&job("j1"), &worker("w1"), crate::LEASE).await, Ok(ClaimOutcome::Nothing)));
     let partition = broker.keys().partition(&asked.tenant);
     let entries = broker.audit_after(partition, "0", 10).await.expect("audit");
     assert_eq!(entries.iter().map(|e| e.event.as_str()).collect::<Vec<_>>(), ["denied"]);

@@ -8,8 +8,8 @@ use proptest::prelude::*;
 
 use crate::support::redis::RedisServer;
 use crate::{LEASE, LIMITS, accept, claim, connect, job, submission, success, worker};
-use wheelhouse::broker::scripts::claim::{Claim, Claimed, Completed, End, Renewed};
-use wheelhouse::broker::scripts::submit::{Grant, Submitted};
+use wheelhouse::broker::scripts::claim::{Claim, ClaimOutcome, CompleteOutcome, RenewOutcome, ResultKind};
+use wheelhouse::broker::scripts::submit::{Grant, SubmitOutcome};
 use wheelhouse::broker::{Broker, BrokerError};
 use wheelhouse::domain::{Action, CommandId, Resource};
 
@@ -87,7 +87,7 @@ async fn play(broker: &Broker, resource: &Resource, steps: Vec<Step>) -> Result<
                 let lease = if short { Duration::from_millis(1) } else { LEASE };
                 let name = worker(&format!("w{who}"));
                 match broker.claim(resource, &name, lease).await.expect("claim") {
-                    Claimed::Command(new) => {
+                    ClaimOutcome::Command(new) => {
                         let held_fast = model.held.is_some_and(|(_, _, long, back)| long && !back);
                         prop_assert!(!held_fast, "two workers hold one resource");
                         prop_assert_eq!(Some(new.command), model.waiting.first().map(|(id, _)| *id), "out of order");
@@ -96,26 +96,28 @@ async fn play(broker: &Broker, resource: &Resource, steps: Vec<Step>) -> Result<
                         model.held = Some((new.command, new.fence, !short, false));
                         claims[who] = Some(*new);
                     }
-                    Claimed::Nothing => prop_assert!(model.waiting.is_empty()),
-                    Claimed::Later => prop_assert!(model.held.is_some(), "nobody holds it"),
-                    Claimed::Hosted(host) => prop_assert!(false, "hosted by {}", host),
+                    ClaimOutcome::Nothing => prop_assert!(model.waiting.is_empty()),
+                    ClaimOutcome::Later => prop_assert!(model.held.is_some(), "nobody holds it"),
+                    ClaimOutcome::Hosted(host) => prop_assert!(false, "hosted by {}", host),
                 }
             }
             Step::Complete { worker: who } => {
                 let Some(old) = &claims[who] else { continue };
                 let name = worker(&format!("w{who}"));
-                let done =
-                    broker.complete(old, &name, End::Succeeded, &success(old, "x"), None).await.expect("complete");
+                let done = broker
+                    .complete(old, &name, ResultKind::Succeeded, &success(old, "x"), None)
+                    .await
+                    .expect("complete");
                 let mine = (old.command, old.fence);
                 if model.held.is_some_and(|(id, fence, ..)| (id, fence) == mine) {
                     model.waiting.retain(|(id, _)| *id != old.command);
                     model.results += 1;
                     (model.held, model.ended) = (None, Some(mine));
-                    prop_assert_eq!(done, Completed::Done { more: !model.waiting.is_empty() });
+                    prop_assert_eq!(done, CompleteOutcome::Done { more: !model.waiting.is_empty() });
                 } else if model.ended == Some(mine) {
-                    prop_assert_eq!(done, Completed::Done { more: !model.waiting.is_empty() });
+                    prop_assert_eq!(done, CompleteOutcome::Done { more: !model.waiting.is_empty() });
                 } else {
-                    prop_assert_eq!(done, Completed::Lost);
+                    prop_assert_eq!(done, CompleteOutcome::Lost);
                 }
             }
             Step::Renew { worker: who } => {
@@ -126,9 +128,9 @@ async fn play(broker: &Broker, resource: &Resource, steps: Vec<Step>) -> Result<
                         *long = true;
                         let outranked = old.action != Action::Cancel;
                         let cancel = model.waiting.iter().any(|(_, action)| *action == Action::Cancel);
-                        prop_assert_eq!(renewed, Renewed::Held { cancel_waiting: outranked && cancel });
+                        prop_assert_eq!(renewed, RenewOutcome::Held { cancel_waiting: outranked && cancel });
                     }
-                    _ => prop_assert_eq!(renewed, Renewed::Lost),
+                    _ => prop_assert_eq!(renewed, RenewOutcome::Lost),
                 }
             }
             Step::GiveBack { worker: who } => {
@@ -181,24 +183,24 @@ async fn eight_workers_at_once_answer_every_command_once_and_in_order() {
         tokio::spawn(async move {
             let me = worker(&format!("w{number}"));
             loop {
-                let due = broker.due(&tenant, 100, Duration::ZERO).await.expect("due");
+                let due = broker.ready_resources(&tenant, 100, Duration::ZERO).await.expect("due");
                 for resource in &due {
-                    let Claimed::Command(held) = broker.claim(resource, &me, LEASE).await.expect("claim") else {
+                    let ClaimOutcome::Command(held) = broker.claim(resource, &me, LEASE).await.expect("claim") else {
                         continue;
                     };
                     let place: usize = resource.id.as_str()[1..].parse().expect("number");
                     assert!(!busy[place].swap(true, Ordering::SeqCst), "two workers hold {resource}");
                     tokio::task::yield_now().await;
                     assert!(busy[place].swap(false, Ordering::SeqCst));
-                    let done = broker.complete(&held, &me, End::Succeeded, &success(&held, "x"), None).await;
-                    assert!(matches!(done, Ok(Completed::Done { .. })), "{done:?}");
+                    let done = broker.complete(&held, &me, ResultKind::Succeeded, &success(&held, "x"), None).await;
+                    assert!(matches!(done, Ok(CompleteOutcome::Done { .. })), "{done:?}");
                 }
-                if due.is_empty() && broker.due(&tenant, 1, Duration::ZERO).await.expect("due").is_empty() {
+                if due.is_empty() && broker.ready_resources(&tenant, 1, Duration::ZERO).await.expect("due").is_empty() {
                     let mut left = false;
                     for place in 0..6 {
                         left |= !matches!(
                             broker.claim(&job(&format!("j{place}")), &me, Duration::from_millis(1)).await,
-                            Ok(Claimed::Nothing)
+                            Ok(ClaimOutcome::Nothing)
                         );
                     }
                     if !left {
@@ -224,10 +226,10 @@ async fn a_claim_given_back_cannot_be_taken_again_by_a_renewal_under_way() {
     accept(&broker, &submission("j1", Action::Pause)).await;
     let held = claim(&broker, "j1", "w1").await;
     assert!(broker.retry_later(&held, Duration::ZERO).await.expect("retry"));
-    assert_eq!(broker.renew_claim(&held, LEASE).await.expect("renew"), Renewed::Lost);
+    assert_eq!(broker.renew_claim(&held, LEASE).await.expect("renew"), RenewOutcome::Lost);
     let again = loop {
         // The delay of nothing is over as soon as Redis's clock shows the next millisecond.
-        if let Claimed::Command(again) = broker.claim(&job("j1"), &worker("w2"), LEASE).await.expect("claim") {
+        if let ClaimOutcome::Command(again) = broker.claim(&job("j1"), &worker("w2"), LEASE).await.expect("claim") {
             break again;
         }
     };
@@ -245,14 +247,16 @@ async fn a_pause_that_waits_to_be_tried_again_gives_way_at_once_but_to_a_worker_
     let cancel = submission("j1", Action::Cancel);
     accept(&broker, &cancel).await;
     assert_eq!(broker.result_of(&job("j1"), pause.command).await.expect("result"), None, "it may be applied already");
-    assert_eq!(broker.renew_claim(&held, LEASE).await.expect("renew"), Renewed::Lost, "it was given back");
+    assert_eq!(broker.renew_claim(&held, LEASE).await.expect("renew"), RenewOutcome::Lost, "it was given back");
     let partition = broker.keys().partition(&job("j1").tenant);
-    assert_eq!(broker.due(&job("j1").tenant, 10, Duration::ZERO).await.expect("due"), [job("j1")]);
+    assert_eq!(broker.ready_resources(&job("j1").tenant, 10, Duration::ZERO).await.expect("due"), [job("j1")]);
     let again = claim(&broker, "j1", "w2").await;
     assert_eq!((again.command, again.attempt, again.cancel_waits), (pause.command, 2, true));
-    let done =
-        broker.complete(&again, &worker("w2"), End::Failed, &success(&again, "x"), None).await.expect("complete");
-    assert_eq!(done, Completed::Done { more: true });
+    let done = broker
+        .complete(&again, &worker("w2"), ResultKind::Failed, &success(&again, "x"), None)
+        .await
+        .expect("complete");
+    assert_eq!(done, CompleteOutcome::Done { more: true });
     assert_eq!(claim(&broker, "j1", "w2").await.command, cancel.command);
     let events: Vec<String> =
         broker.audit_after(partition, "0", 10).await.expect("audit").into_iter().map(|e| e.event).collect();
@@ -269,7 +273,10 @@ async fn what_was_accepted_waits_for_ever_and_what_is_answered_is_cleared_away()
     for key in [names.queue(&r), names.commands(&r), names.ready(&r.tenant)] {
         assert_eq!(redis.inline(&format!("TTL {key}")), ":-1", "{key} must not expire under a command");
     }
-    broker.complete(&held, &worker("w1"), End::Succeeded, &success(&held, "paused"), None).await.expect("complete");
+    broker
+        .complete(&held, &worker("w1"), ResultKind::Succeeded, &success(&held, "paused"), None)
+        .await
+        .expect("complete");
     for key in [names.queue(&r), names.commands(&r), names.ready(&r.tenant), names.backlog(&r.tenant)] {
         assert_eq!(redis.inline(&format!("EXISTS {key}")), ":0", "{key} is left behind");
     }
@@ -282,7 +289,7 @@ async fn a_denial_whose_answer_was_lost_uses_budget_once() {
     let mut asked = submission("j1", Action::Pause);
     asked.grant = Grant::Token(false);
     for _ in 0..3 {
-        assert_eq!(broker.submit(&asked, LIMITS).await.expect("submit"), Submitted::Denied);
+        assert_eq!(broker.submit(&asked, LIMITS).await.expect("submit"), SubmitOutcome::Denied);
     }
     let rate = broker.keys().rate(&asked.resource.tenant, &asked.user);
     assert_eq!(redis.inline(&format!("LLEN {rate}")), ":1");
@@ -303,7 +310,7 @@ async fn a_resource_whose_keys_somebody_damaged_is_set_aside_so_that_others_come
         assert_eq!(server.inline(&format!("SET {} x", damaged[n % 2])), "+OK");
     }
     accept(&broker, &submission("good", Action::Pause)).await;
-    let due = broker.due(&tenant, 10, Duration::ZERO).await.expect("due");
+    let due = broker.ready_resources(&tenant, 10, Duration::ZERO).await.expect("due");
     assert_eq!((due.len(), due.last()), (5, Some(&good)));
     for (n, bad) in due[..4].iter().enumerate() {
         let error = if n < 2 {
@@ -314,7 +321,7 @@ async fn a_resource_whose_keys_somebody_damaged_is_set_aside_so_that_others_come
         };
         assert!(matches!(&error, BrokerError::Refused(why) if why.contains("WRONGTYPE")), "{error}");
     }
-    assert_eq!(broker.due(&tenant, 10, Duration::ZERO).await.expect("due"), [good]);
+    assert_eq!(broker.ready_resources(&tenant, 10, Duration::ZERO).await.expect("due"), [good]);
     // Mended as docs/redis.md says, they go on.
     let (queue, state) = (broker.keys().queue(&due[0]), broker.keys().state(&due[1]));
     for mend in [format!("DEL {queue}"), format!("RPUSH {queue} {}", commands[0]), format!("DEL {state}")] {
@@ -342,7 +349,9 @@ async fn a_record_that_somebody_spoilt_is_passed_over_and_those_behind_it_are_ca
         // The first to look at it may get no more than an error; nobody must be stopped by it.
         let found = async {
             loop {
-                if let Ok(Claimed::Command(claim)) = broker.claim(&job, &worker("w"), Duration::from_millis(20)).await {
+                if let Ok(ClaimOutcome::Command(claim)) =
+                    broker.claim(&job, &worker("w"), Duration::from_millis(20)).await
+                {
                     return claim;
                 }
                 tokio::time::sleep(Duration::from_millis(10)).await;

@@ -7,11 +7,11 @@ use crate::support::redis::RedisServer;
 use crate::{LIMITS, accept, batch, claim, connect, job, submission, worker};
 use wheelhouse::broker::Broker;
 use wheelhouse::broker::scripts::batch::BatchSubmitted;
-use wheelhouse::broker::scripts::claim::{Claimed, Renewed};
-use wheelhouse::broker::scripts::connections::{ConnectionLease, Opened};
+use wheelhouse::broker::scripts::claim::{ClaimOutcome, RenewOutcome};
+use wheelhouse::broker::scripts::connections::{ConnectionLease, OpenOutcome};
 use wheelhouse::broker::scripts::permissions::PermissionSet;
 use wheelhouse::broker::scripts::runs::RunState;
-use wheelhouse::broker::scripts::submit::Submitted;
+use wheelhouse::broker::scripts::submit::SubmitOutcome;
 use wheelhouse::domain::{Action, CommandId, Control, Permission, Resource, ResourceKind};
 
 const HOUR: i64 = 3_600;
@@ -27,7 +27,7 @@ async fn on_a_clock() -> (Clock, RedisServer, Broker) {
 }
 
 async fn due(broker: &Broker, for_long: Duration) -> Vec<Resource> {
-    broker.due(&job("x").tenant, 10, for_long).await.expect("due")
+    broker.ready_resources(&job("x").tenant, 10, for_long).await.expect("due")
 }
 
 fn number(answer: &str) -> i64 {
@@ -40,22 +40,22 @@ async fn commands_of_before_the_clock_went_back_lock_a_user_out_for_one_window_a
     let submit = async || broker.submit(&submission("j1", Action::Pause), LIMITS).await.expect("submit");
     clock.set(HOUR);
     for _ in 0..20 {
-        assert!(matches!(submit().await, Submitted::Accepted { .. }));
+        assert!(matches!(submit().await, SubmitOutcome::Accepted { .. }));
     }
     clock.set(0);
     for n in 0..10 {
-        assert!(matches!(submit().await, Submitted::Accepted { .. }), "the {n}th of the ten that are left");
+        assert!(matches!(submit().await, SubmitOutcome::Accepted { .. }), "the {n}th of the ten that are left");
     }
-    let Submitted::RateLimited { retry_after } = submit().await else { panic!("31 within a minute") };
+    let SubmitOutcome::RateLimited { retry_after } = submit().await else { panic!("31 within a minute") };
     assert!((1..=60).contains(&retry_after), "{retry_after}");
     let user = &submission("j1", Action::Pause).user;
     let kept = number(&redis.inline(&format!("PTTL {}", broker.keys().rate(&job("j1").tenant, user))));
     assert!(kept <= 61_000, "the list is kept for {kept} ms");
     clock.set(61);
     for _ in 0..30 {
-        assert!(matches!(submit().await, Submitted::Accepted { .. }), "a minute later all of them are free again");
+        assert!(matches!(submit().await, SubmitOutcome::Accepted { .. }), "a minute later all of them are free again");
     }
-    assert!(matches!(submit().await, Submitted::RateLimited { .. }));
+    assert!(matches!(submit().await, SubmitOutcome::RateLimited { .. }));
 }
 
 #[tokio::test]
@@ -67,17 +67,18 @@ async fn a_worker_that_died_before_the_clock_went_back_is_dead_and_its_job_is_an
         broker.heartbeat(one, None, lasts).await.expect("heartbeat");
     }
     assert_eq!(broker.renew_run(&job("j1"), &dead, 1).await.expect("run"), RunState::Held { waiting: 0 });
-    let Ok(Submitted::Accepted { workers_online, .. }) = broker.submit(&submission("j1", Action::Cancel), LIMITS).await
+    let Ok(SubmitOutcome::Accepted { workers_online, .. }) =
+        broker.submit(&submission("j1", Action::Cancel), LIMITS).await
     else {
         panic!("not accepted")
     };
     assert_eq!(workers_online, 2);
-    assert!(matches!(broker.claim(&job("j1"), &alive, LEASE).await, Ok(Claimed::Hosted(host)) if host == dead));
+    assert!(matches!(broker.claim(&job("j1"), &alive, LEASE).await, Ok(ClaimOutcome::Hosted(host)) if host == dead));
     clock.set(0);
     assert!(broker.all_live_workers().await.expect("live").is_empty(), "nobody has renewed since");
     // Whoever lives says so; the other has one heartbeat's length to do the same, so that none is buried too early.
     broker.heartbeat(&alive, None, lasts).await.expect("heartbeat");
-    assert!(matches!(broker.claim(&job("j1"), &alive, LEASE).await, Ok(Claimed::Hosted(host)) if host == dead));
+    assert!(matches!(broker.claim(&job("j1"), &alive, LEASE).await, Ok(ClaimOutcome::Hosted(host)) if host == dead));
     clock.set(5);
     broker.heartbeat(&alive, None, lasts).await.expect("heartbeat");
     assert_eq!(broker.live_workers(&job("j1").tenant).await.expect("live"), [alive]);
@@ -93,7 +94,7 @@ async fn a_host_whose_heartbeat_lies_ahead_and_that_nobody_renews_keeps_no_comma
     broker.renew_run(&job("j1"), &worker("dead"), 1).await.expect("run");
     clock.set(0);
     let outcome = broker.submit(&submission("j1", Action::Cancel), LIMITS).await.expect("submit");
-    assert_eq!(outcome, Submitted::Accepted { workers_online: 0, control: Some(Control::Row) });
+    assert_eq!(outcome, SubmitOutcome::Accepted { workers_online: 0, control: Some(Control::Row) });
     claim(&broker, "j1", "w2").await;
 }
 
@@ -108,15 +109,15 @@ async fn a_lease_of_before_the_clock_went_back_ends_one_lease_later_and_a_live_h
     clock.set(0);
     assert_eq!(due(&broker, Duration::ZERO).await, [job("j1"), job("j2")], "their times are looked at");
     for id in ["j1", "j2"] {
-        assert!(matches!(broker.claim(&job(id), &worker("w2"), LEASE).await, Ok(Claimed::Later)), "{id}");
+        assert!(matches!(broker.claim(&job(id), &worker("w2"), LEASE).await, Ok(ClaimOutcome::Later)), "{id}");
     }
     assert_eq!(due(&broker, Duration::ZERO).await, [], "and put right");
     clock.set(30);
-    assert!(!matches!(broker.renew_claim(&lives, LEASE).await, Ok(Renewed::Lost)));
+    assert!(!matches!(broker.renew_claim(&lives, LEASE).await, Ok(RenewOutcome::Lost)));
     clock.set(62);
     assert_eq!(due(&broker, Duration::ZERO).await, [job("j1")]);
     assert_eq!(claim(&broker, "j1", "w2").await.attempt, 2);
-    assert!(matches!(broker.claim(&job("j2"), &worker("w2"), LEASE).await, Ok(Claimed::Later)));
+    assert!(matches!(broker.claim(&job("j2"), &worker("w2"), LEASE).await, Ok(ClaimOutcome::Later)));
 }
 
 #[tokio::test]
@@ -156,11 +157,11 @@ async fn how_long_a_command_may_wait_counts_from_when_the_clock_went_back() {
 async fn a_clock_that_is_set_forwards_ends_no_command_early() {
     let (clock, _redis, broker) = on_a_clock().await;
     let (ttl, partition) = (Duration::from_secs(600), broker.keys().partition(&job("j1").tenant));
-    broker.look_at_clock(partition).await.expect("clock");
+    broker.read_clock(partition).await.expect("clock");
     accept(&broker, &submission("j1", Action::Pause)).await;
     clock.set(HOUR);
-    broker.look_at_clock(partition).await.expect("clock");
-    let longer = broker.ttl_by_its_clock(partition, ttl);
+    broker.read_clock(partition).await.expect("clock");
+    let longer = broker.ttl_adjusted_for_clock_steps(partition, ttl);
     assert!(longer > ttl + Duration::from_secs(HOUR as u64 - 5), "{longer:?}");
     assert_eq!(broker.expire(&job("j1"), longer).await.expect("expire"), []);
     assert_eq!(broker.expire(&job("j1"), ttl).await.expect("expire").len(), 1, "it would have been ended");
@@ -173,14 +174,14 @@ async fn leases_of_sockets_of_before_the_clock_went_back_end_one_lease_later() {
         |id: &str| ConnectionLease { tenant: job("j").tenant, user: "ann".parse().expect("user"), id: id.to_owned() };
     let open = async |id: &str| broker.open_connection(&lease(id), 2, 2, LEASE).await.expect("open");
     clock.set(HOUR);
-    assert_eq!((open("crashed").await, open("open").await), (Opened::Open, Opened::Open));
+    assert_eq!((open("crashed").await, open("open").await), (OpenOutcome::Open, OpenOutcome::Open));
     clock.set(0);
-    assert_eq!(open("new").await, Opened::TenantFull, "they may be open still");
+    assert_eq!(open("new").await, OpenOutcome::TenantFull, "they may be open still");
     clock.set(40);
     broker.renew_connections(&[lease("open")], LEASE).await.expect("renew");
     clock.set(62);
-    assert_eq!(open("new").await, Opened::Open, "the gateway of the first has not renewed it");
-    assert_eq!(open("one more").await, Opened::TenantFull, "that of the second has");
+    assert_eq!(open("new").await, OpenOutcome::Open, "the gateway of the first has not renewed it");
+    assert_eq!(open("one more").await, OpenOutcome::TenantFull, "that of the second has");
 }
 
 #[tokio::test]
@@ -211,7 +212,7 @@ async fn request_ids_of_a_year_ahead_are_forgotten_a_day_after_they_are_seen_aga
     assert!(matches!(broker.submit_batch(&together, LIMITS).await, Ok(BatchSubmitted::Done { .. })));
     clock.set(0);
     asked.command = CommandId::generate();
-    assert!(matches!(broker.submit(&asked, LIMITS).await, Ok(Submitted::Repeated { .. })));
+    assert!(matches!(broker.submit(&asked, LIMITS).await, Ok(SubmitOutcome::Repeated { .. })));
     assert!(broker.submit_batch(&together, LIMITS).await.is_ok());
     let (names, tenant) = (broker.keys(), &job("j1").tenant);
     for key in [names.request(&job("j1"), &asked.user, "r1"), names.batch(tenant, &asked.user, "r2")] {

@@ -6,10 +6,10 @@ use super::faults::until;
 use crate::support::cluster::RedisCluster;
 use crate::support::redis::RedisServer;
 use crate::{LEASE, settings, submission, success, worker};
-use wheelhouse::broker::scripts::claim::{Claimed, Completed, End};
-use wheelhouse::broker::scripts::connections::{ConnectionLease, Opened};
+use wheelhouse::broker::scripts::claim::{ClaimOutcome, CompleteOutcome, ResultKind};
+use wheelhouse::broker::scripts::connections::{ConnectionLease, OpenOutcome};
 use wheelhouse::broker::scripts::permissions::PermissionSet;
-use wheelhouse::broker::scripts::submit::{Submission, SubmitLimits, Submitted};
+use wheelhouse::broker::scripts::submit::{Submission, SubmitLimits, SubmitOutcome};
 use wheelhouse::broker::scripts::updates::Update;
 use wheelhouse::broker::{Broker, BrokerError, Event, Subscriber};
 use wheelhouse::config;
@@ -37,16 +37,16 @@ fn job(tenant: &TenantId, id: &str) -> Resource {
 async fn run_one(broker: &Broker, tenant: &TenantId, id: &str) {
     let asked = pause(tenant, id);
     let outcome = broker.submit(&asked, LIMITS).await;
-    assert!(matches!(outcome, Ok(Submitted::Accepted { .. })), "{outcome:?}");
+    assert!(matches!(outcome, Ok(SubmitOutcome::Accepted { .. })), "{outcome:?}");
     finish(broker, &asked).await;
 }
 
 async fn finish(broker: &Broker, asked: &Submission) {
     let claimed = broker.claim(&asked.resource, &worker("w1"), LEASE).await;
-    let Ok(Claimed::Command(held)) = claimed else { panic!("{claimed:?}") };
+    let Ok(ClaimOutcome::Command(held)) = claimed else { panic!("{claimed:?}") };
     assert_eq!(held.command, asked.command);
-    let done = broker.complete(&held, &worker("w1"), End::Succeeded, &success(&held, "paused"), None).await;
-    assert_eq!(done.expect("complete"), Completed::Done { more: false });
+    let done = broker.complete(&held, &worker("w1"), ResultKind::Succeeded, &success(&held, "paused"), None).await;
+    assert_eq!(done.expect("complete"), CompleteOutcome::Done { more: false });
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -85,14 +85,14 @@ async fn everything_works(broker: &Broker, tenants: &[TenantId]) {
     };
     let leases: Vec<_> = tenants.iter().map(lease).collect();
     for lease in &leases {
-        assert_eq!(broker.open_connection(lease, 1, 1, LEASE).await.expect("open"), Opened::Open);
+        assert_eq!(broker.open_connection(lease, 1, 1, LEASE).await.expect("open"), OpenOutcome::Open);
     }
     broker.close_connections(&leases).await.expect("close");
     let user: UserId = "ann".parse().expect("user");
     let read = Permission::read(ResourceKind::Job);
     for (lease, tenant) in leases.iter().zip(tenants) {
         let again = ConnectionLease { id: "another".to_owned(), ..lease.clone() };
-        assert_eq!(broker.open_connection(&again, 1, 1, LEASE).await.expect("open"), Opened::Open);
+        assert_eq!(broker.open_connection(&again, 1, 1, LEASE).await.expect("open"), OpenOutcome::Open);
         let set = PermissionSet { version: 1, held: vec!["jobs.*".to_owned()] };
         broker.fill_permissions(tenant, &user, &set, LEASE).await.expect("fill");
         assert_eq!(broker.check_permission(tenant, &user, &read).await.expect("check"), Some(true));
@@ -119,7 +119,7 @@ async fn a_slot_that_moves_is_followed(cluster: &RedisCluster, broker: &Broker, 
     let slot = from.inline(&format!("CLUSTER KEYSLOT {key}"))[1..].to_owned();
     let (from_id, to_id) = (from.text("CLUSTER MYID"), to.text("CLUSTER MYID"));
     let asked = pause(tenant, "moves");
-    assert!(matches!(broker.submit(&asked, LIMITS).await, Ok(Submitted::Accepted { .. })));
+    assert!(matches!(broker.submit(&asked, LIMITS).await, Ok(SubmitOutcome::Accepted { .. })));
     let update = Update { run: None, message: "{\"type\":\"job_status\"".into(), progress: None, desired: None };
     assert_eq!(broker.publish_update(&asked.resource, &update).await.expect("update"), Some(1));
     assert_eq!(to.inline(&format!("CLUSTER SETSLOT {slot} IMPORTING {from_id}")), "+OK");
@@ -151,7 +151,7 @@ fn keys_in(server: &RedisServer, slot: &str) -> Vec<String> {
 /// The third master is stopped; its replica takes over.
 async fn a_master_that_hangs_holds_up_nobody_else(cluster: &RedisCluster, broker: &Broker, tenants: &[TenantId]) {
     let before = pause(&tenants[2], "before");
-    assert!(matches!(broker.submit(&before, LIMITS).await, Ok(Submitted::Accepted { .. })));
+    assert!(matches!(broker.submit(&before, LIMITS).await, Ok(SubmitOutcome::Accepted { .. })));
     cluster.replicated(2);
     cluster.misses_nodes_soon();
     cluster.nodes[2].signal(rustix::process::Signal::STOP);
@@ -166,7 +166,7 @@ async fn a_master_that_hangs_holds_up_nobody_else(cluster: &RedisCluster, broker
         // Each of its own: what became of one without an answer nobody knows.
         let other = pause(&tenants[2], &format!("after-{rounds}"));
         match broker.submit(&other, LIMITS).await {
-            Ok(Submitted::Accepted { .. }) => break finish(broker, &other).await,
+            Ok(SubmitOutcome::Accepted { .. }) => break finish(broker, &other).await,
             Err(BrokerError::Unavailable(_) | BrokerError::NotServing(_) | BrokerError::Unknown(_)) => {}
             outcome => panic!("{outcome:?}"),
         }
@@ -210,13 +210,13 @@ async fn the_subscribers_node_dies(
     cluster.misses_nodes_soon();
     cluster.nodes[at].kill();
     until("the gap is told", async || matches!(events.recv().await, Some(Event::Gap))).await;
-    until("it delivers again", async || subscriber.delivers()).await;
+    until("it delivers again", async || subscriber.is_delivering()).await;
     for tenant in tenants {
         let (mut tries, mut asked) = (0, pause(tenant, "again"));
         until("every tenant is served again", async || {
             tries += 1;
             asked = pause(tenant, &format!("again-{tries}"));
-            matches!(broker.submit(&asked, LIMITS).await, Ok(Submitted::Accepted { .. }))
+            matches!(broker.submit(&asked, LIMITS).await, Ok(SubmitOutcome::Accepted { .. }))
         })
         .await;
         finish(broker, &asked).await;

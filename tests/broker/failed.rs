@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::support::redis::RedisServer;
 use crate::{accept, claim, connect, failure, job, submission, success, worker};
 use wheelhouse::broker::Broker;
-use wheelhouse::broker::scripts::claim::{Claimed, End};
+use wheelhouse::broker::scripts::claim::{ClaimOutcome, ResultKind};
 use wheelhouse::domain::{Action, CommandId};
 
 /// Until the commands of a resource have expired that were accepted a moment ago.
@@ -31,7 +31,7 @@ async fn a_command_that_nobody_takes_up_ends_with_a_result_and_makes_room() {
     assert_eq!(expire(&broker, "j1").await, [asked.command]);
     let result = broker.result_of(&job("j1"), asked.command).await.expect("result").expect("it has ended");
     assert!(result.contains("\"cancel_failed\"") && result.contains("Command expired before a worker could run it"));
-    assert!(matches!(broker.claim(&job("j1"), &worker("w1"), crate::LEASE).await, Ok(Claimed::Nothing)));
+    assert!(matches!(broker.claim(&job("j1"), &worker("w1"), crate::LEASE).await, Ok(ClaimOutcome::Nothing)));
     assert_eq!(redis.inline(&format!("EXISTS {}", broker.keys().backlog(&job("j1").tenant))), ":0");
     let failed = broker.failed(&job("j1").tenant, 0, 10).await.expect("failed");
     let found: Vec<_> = failed.iter().map(|one| (one.command, one.event.as_str(), one.action)).collect();
@@ -68,7 +68,7 @@ async fn what_can_expire_comes_first(between: Duration) -> bool {
     let broker = connect(&redis).await;
     let tenant = job("j1").tenant;
     let old = between * 2 / 3;
-    let longest = async || broker.due(&tenant, 1, old).await.expect("due");
+    let longest = async || broker.ready_resources(&tenant, 1, old).await.expect("due");
     // Taken up once, put back, and then there was no worker any more.
     accept(&broker, &submission("taken", Action::Pause)).await;
     let held = claim(&broker, "taken", "w1").await;
@@ -91,7 +91,7 @@ async fn what_can_expire_comes_first(between: Duration) -> bool {
     }
     assert_eq!((first, of_first), (vec![job("taken")], vec![]));
     assert_eq!((second, of_second), (vec![job("young")], vec![older.command]));
-    let waiting = async || broker.due(&tenant, 10, Duration::ZERO).await.expect("due");
+    let waiting = async || broker.ready_resources(&tenant, 10, Duration::ZERO).await.expect("due");
     assert_eq!(waiting().await.last(), Some(&job("taken")), "it waits, behind the others");
     assert_eq!(waiting().await.len(), 3);
 
@@ -113,13 +113,16 @@ async fn failures_are_kept_newest_first_and_successes_and_the_outranked_are_not(
         accept(&broker, &submission(&id, Action::Pause)).await;
         let held = claim(&broker, &id, "w1").await;
         let message = failure(&held, "It \"broke\" | once\nmore");
-        broker.complete(&held, &worker("w1"), End::Failed, &message, None).await.expect("complete");
+        broker.complete(&held, &worker("w1"), ResultKind::Failed, &message, None).await.expect("complete");
         failed.insert(0, held.command);
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     accept(&broker, &submission("j9", Action::Pause)).await;
     let held = claim(&broker, "j9", "w1").await;
-    broker.complete(&held, &worker("w1"), End::Succeeded, &success(&held, "paused"), None).await.expect("complete");
+    broker
+        .complete(&held, &worker("w1"), ResultKind::Succeeded, &success(&held, "paused"), None)
+        .await
+        .expect("complete");
     accept(&broker, &submission("j9", Action::Resume)).await;
     accept(&broker, &submission("j9", Action::Cancel)).await;
     let tenant = job("j").tenant;

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use crate::support::{free_port, redis::RedisServer, watchdog::Watchdog};
 use crate::{LEASE, LIMITS, accept, back_up, claim, connect, job, settings, submission, success, worker};
-use wheelhouse::broker::scripts::claim::{Claimed, End};
-use wheelhouse::broker::scripts::submit::Submitted;
+use wheelhouse::broker::scripts::claim::{ClaimOutcome, ResultKind};
+use wheelhouse::broker::scripts::submit::SubmitOutcome;
 use wheelhouse::broker::{Broker, BrokerError, Event, Subscriber};
 use wheelhouse::config;
 use wheelhouse::domain::Action;
@@ -22,23 +22,23 @@ async fn a_command_whose_answer_was_lost_is_accepted_once_and_its_sender_learns_
     let asked = submission("j1", Action::Pause);
     let outcome = broker.submit(&asked, LIMITS).await;
     let known = match outcome {
-        Ok(Submitted::Accepted { .. }) => true,
-        Ok(Submitted::Repeated { command, .. }) => command == asked.command,
+        Ok(SubmitOutcome::Accepted { .. }) => true,
+        Ok(SubmitOutcome::Repeated { command, .. }) => command == asked.command,
         Err(BrokerError::Unknown(_)) => false, // On a machine so slow that the time was over.
         other => panic!("{other:?}"),
     };
     back_up(&broker).await;
     assert_eq!(redis.inline("CLIENT UNPAUSE"), "+OK");
     match broker.claim(&job("j1"), &worker("w1"), LEASE).await.expect("claim") {
-        Claimed::Command(held) => {
+        ClaimOutcome::Command(held) => {
             assert_eq!(held.command, asked.command);
             broker
-                .complete(&held, &worker("w1"), End::Succeeded, &success(&held, "paused"), None)
+                .complete(&held, &worker("w1"), ResultKind::Succeeded, &success(&held, "paused"), None)
                 .await
                 .expect("complete");
-            assert!(matches!(broker.claim(&job("j1"), &worker("w1"), LEASE).await, Ok(Claimed::Nothing)));
+            assert!(matches!(broker.claim(&job("j1"), &worker("w1"), LEASE).await, Ok(ClaimOutcome::Nothing)));
         }
-        other => assert!(!known && matches!(other, Claimed::Nothing), "{other:?}"),
+        other => assert!(!known && matches!(other, ClaimOutcome::Nothing), "{other:?}"),
     }
 }
 
@@ -50,20 +50,24 @@ async fn after_a_restart_with_its_file_redis_still_knows_what_it_accepted() {
     let asked = submission("j1", Action::Pause);
     assert_eq!(
         broker.submit(&asked, LIMITS).await.expect("submit"),
-        Submitted::Accepted { workers_online: 1, control: Some(Control::Row) }
+        SubmitOutcome::Accepted { workers_online: 1, control: Some(Control::Row) }
     );
     broker.leave(&worker("w1"), None).await.expect("leave");
     // Waits until it is in the file, as a crash of the machine would ask for; a crash of the process does not.
     assert_eq!(redis.inline("CONFIG SET appendfsync always"), "+OK");
     redis.restart();
     back_up(&broker).await;
-    let repeated =
-        |result| Submitted::Repeated { command: asked.command, workers_online: 1, control: Some(Control::Row), result };
+    let repeated = |result| SubmitOutcome::Repeated {
+        command: asked.command,
+        workers_online: 1,
+        control: Some(Control::Row),
+        result,
+    };
     assert_eq!(broker.submit(&asked, LIMITS).await.expect("submit"), repeated(None));
     let held = claim(&broker, "j1", "w1").await;
     let message = success(&held, "paused");
-    broker.complete(&held, &worker("w1"), End::Succeeded, &message, None).await.expect("complete");
-    let Ok(Submitted::Repeated { command, workers_online: 1, result: Some((said, _)), .. }) =
+    broker.complete(&held, &worker("w1"), ResultKind::Succeeded, &message, None).await.expect("complete");
+    let Ok(SubmitOutcome::Repeated { command, workers_online: 1, result: Some((said, _)), .. }) =
         broker.submit(&asked, LIMITS).await
     else {
         panic!("the ack's number of workers or the result is forgotten")
@@ -193,7 +197,7 @@ async fn when_the_sentinels_name_another_master_everything_goes_on_there() {
     let mut after = submission("j2", Action::Pause);
     until("a command is accepted by the new master", async || {
         after = submission("j2", Action::Pause);
-        matches!(broker.submit(&after, LIMITS).await, Ok(Submitted::Accepted { .. }))
+        matches!(broker.submit(&after, LIMITS).await, Ok(SubmitOutcome::Accepted { .. }))
     })
     .await;
     assert!(new.inline(&format!("EXISTS {}", broker.keys().queue(&job("j2")))) == ":1", "it is on the other server");
@@ -229,13 +233,13 @@ async fn subscriptions_keep_their_order_and_outlive_their_handle_and_a_restart()
         }
     });
     futures_util::future::join_all(asked).await;
-    until("it delivers", async || subscriber.delivers()).await;
+    until("it delivers", async || subscriber.is_delivering()).await;
     drop(subscriber.clone());
     redis.kill();
-    until("it knows that nothing is delivered", async || !subscriber.delivers()).await;
+    until("it knows that nothing is delivered", async || !subscriber.is_delivering()).await;
     redis.restart();
     assert_eq!(events.recv().await, Some(Event::Gap));
-    until("it delivers again", async || subscriber.delivers()).await;
+    until("it delivers again", async || subscriber.is_delivering()).await;
     drop(subscriber); // Whoever only listens needs no handle.
     for i in 0..200_usize {
         let heard = redis.inline(&format!("PUBLISH acme:job:j{i} {i}"));

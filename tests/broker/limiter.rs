@@ -50,15 +50,15 @@ impl Limiter {
         let id = CommandId::generate();
         let command = id.to_string();
         let request =
-            if call.request.is_empty() { keys.denied(&r, id) } else { keys.request(&r, call.user, call.request) };
+            if call.request.is_empty() { keys.denial(&r, id) } else { keys.request(&r, call.user, call.request) };
         let mut run = self.script.prepare_invoke();
-        for key in keys.of_commands(&r) {
+        for key in keys.command_keys(&r) {
             run.key(key);
         }
         for key in [
             keys.rate(&r.tenant, call.user),
             keys.permissions(&r.tenant, call.user),
-            keys.permission_floor(partition, call.user),
+            keys.min_permission_version(partition, call.user),
             keys.workers(partition),
             keys.tenant_workers(&r.tenant),
             request,

@@ -4,28 +4,28 @@ use std::time::Duration;
 
 use crate::support::redis::RedisServer;
 use crate::{LEASE, LIMITS, connect, submission, worker};
-use wheelhouse::broker::scripts::claim::Claimed;
+use wheelhouse::broker::scripts::claim::ClaimOutcome;
 use wheelhouse::broker::scripts::permissions::PermissionSet;
-use wheelhouse::broker::scripts::submit::{Grant, Submission, Submitted};
+use wheelhouse::broker::scripts::submit::{Grant, Submission, SubmitOutcome};
 use wheelhouse::domain::{Action, CommandId, Resource, UserId};
 
 /// What follows a tenant in the names of its keys.
-const OF_A_TENANT: [&str; 7] = ["ready", "schedules", "failed", "failed_at", "workers", "backlog", "connections"];
+const TENANT_KEY_MARK: [&str; 7] = ["ready", "schedules", "failed", "failed_at", "workers", "backlog", "connections"];
 
 #[tokio::test]
 async fn a_tenant_named_floor_gets_its_commands_done_whosever_permissions_change() {
     let redis = RedisServer::start();
     let broker = connect(&redis).await;
-    for user in OF_A_TENANT {
+    for user in TENANT_KEY_MARK {
         let user: UserId = user.parse().expect("user");
         broker.invalidate_permissions(&user, 7).await.expect("before the tenant has any keys");
         let resource = Resource::parse(&format!("floor:job:{user}")).expect("resource");
         let asked = Submission { resource: resource.clone(), ..submission("x", Action::Pause) };
         let accepted = broker.submit(&asked, LIMITS).await.expect("submit");
-        assert!(matches!(accepted, Submitted::Accepted { .. }), "{user}: {accepted:?}");
+        assert!(matches!(accepted, SubmitOutcome::Accepted { .. }), "{user}: {accepted:?}");
         broker.invalidate_permissions(&user, 8).await.expect("while it has");
         match broker.claim(&resource, &worker("w1"), LEASE).await.expect("claim") {
-            Claimed::Command(claim) => assert_eq!(claim.command, asked.command),
+            ClaimOutcome::Command(claim) => assert_eq!(claim.command, asked.command),
             other => panic!("{user}: {other:?}"),
         }
         // And the tenant's keys say nothing of the user's permissions.
@@ -40,7 +40,7 @@ async fn a_tenant_named_floor_gets_its_commands_done_whosever_permissions_change
         };
         let own = Submission { resource, ..own };
         let outcome = broker.submit(&own, LIMITS).await.expect("submit");
-        assert!(matches!(outcome, Submitted::Accepted { .. }), "{user}: {outcome:?}");
+        assert!(matches!(outcome, SubmitOutcome::Accepted { .. }), "{user}: {outcome:?}");
     }
 }
 
@@ -49,13 +49,13 @@ async fn a_request_id_that_is_somebodys_command_id_is_not_that_commands_denial()
     let redis = RedisServer::start();
     let broker = connect(&redis).await;
     let denied = Submission { grant: Grant::Token(false), ..submission("j1", Action::Pause) };
-    assert_eq!(broker.submit(&denied, LIMITS).await.expect("submit"), Submitted::Denied);
+    assert_eq!(broker.submit(&denied, LIMITS).await.expect("submit"), SubmitOutcome::Denied);
     let mut asked = submission("j1", Action::Pause);
     asked.request = Some(denied.command.to_string().parse().expect("id"));
     let outcome = broker.submit(&asked, LIMITS).await.expect("submit");
-    assert!(matches!(outcome, Submitted::Accepted { .. }), "{outcome:?}");
+    assert!(matches!(outcome, SubmitOutcome::Accepted { .. }), "{outcome:?}");
     // The denied one again, as after a lost answer, is still known.
-    assert_eq!(broker.submit(&denied, LIMITS).await.expect("submit"), Submitted::Denied);
+    assert_eq!(broker.submit(&denied, LIMITS).await.expect("submit"), SubmitOutcome::Denied);
 }
 
 #[tokio::test]

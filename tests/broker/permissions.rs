@@ -9,8 +9,8 @@ use proptest::prelude::*;
 use crate::support::redis::RedisServer;
 use crate::{LIMITS, connect, submission};
 use wheelhouse::broker::Broker;
-use wheelhouse::broker::scripts::permissions::{Filled, PermissionSet};
-use wheelhouse::broker::scripts::submit::{Grant, SubmitLimits, Submitted};
+use wheelhouse::broker::scripts::permissions::{FillOutcome, PermissionSet};
+use wheelhouse::broker::scripts::submit::{Grant, SubmitLimits, SubmitOutcome};
 use wheelhouse::domain::{Action, CommandId, Permission, Resource, ResourceKind, UserId};
 
 #[derive(Debug, Clone)]
@@ -91,7 +91,7 @@ async fn play(broker: &Broker, steps: Vec<Step>) -> Result<(), TestCaseError> {
                 let ttl = Duration::from_secs(60);
                 let filled = broker.fill_permissions(&job_of(tenant).tenant, &user, &set, ttl).await.expect("fill");
                 let newest = model.cached[tenant].map_or(0, |(cached, _)| cached).max(model.floor);
-                prop_assert_eq!(filled == Filled::Stored, version >= newest);
+                prop_assert_eq!(filled == FillOutcome::Stored, version >= newest);
                 if version >= newest {
                     model.cached[tenant] = Some((version, held));
                 }
@@ -113,10 +113,10 @@ async fn play(broker: &Broker, steps: Vec<Step>) -> Result<(), TestCaseError> {
                 };
                 let outcome = broker.submit(&asked, limits).await.expect("submit");
                 match said {
-                    None => prop_assert_eq!(outcome, Submitted::PermissionsUnknown),
-                    Some(false) => prop_assert_eq!(outcome, Submitted::Denied),
+                    None => prop_assert_eq!(outcome, SubmitOutcome::PermissionsUnknown),
+                    Some(false) => prop_assert_eq!(outcome, SubmitOutcome::Denied),
                     Some(true) => {
-                        let accepted = matches!(outcome, Submitted::Accepted { .. });
+                        let accepted = matches!(outcome, SubmitOutcome::Accepted { .. });
                         prop_assert!(accepted, "{:?}", outcome);
                     }
                 }
@@ -157,5 +157,5 @@ async fn a_row_that_bears_the_name_of_the_version_cannot_stand_in_its_place() {
     broker.fill_permissions(&asked.resource.tenant, &asked.user, &set, ttl).await.expect("fill");
     broker.invalidate_permissions(&asked.user, 7).await.expect("invalidate");
     let outcome = broker.submit(&asked, LIMITS).await.expect("submit");
-    assert!(matches!(outcome, Submitted::Accepted { .. }), "{outcome:?}");
+    assert!(matches!(outcome, SubmitOutcome::Accepted { .. }), "{outcome:?}");
 }

@@ -8,10 +8,10 @@ use std::time::Duration;
 use crate::support::redis::RedisServer;
 use crate::{LEASE, LIMITS, accept, batch, claim, connect, failure, job, settings, submission, success, worker};
 use wheelhouse::broker::scripts::batch::BatchSubmitted;
-use wheelhouse::broker::scripts::claim::End;
+use wheelhouse::broker::scripts::claim::ResultKind;
 use wheelhouse::broker::scripts::connections::ConnectionLease;
 use wheelhouse::broker::scripts::permissions::PermissionSet;
-use wheelhouse::broker::scripts::submit::{Grant, Submission, Submitted};
+use wheelhouse::broker::scripts::submit::{Grant, Submission, SubmitOutcome};
 use wheelhouse::broker::scripts::updates::Update;
 use wheelhouse::broker::{Broker, Subscriber};
 use wheelhouse::domain::{Action, Progress, When};
@@ -47,23 +47,26 @@ async fn fill(broker: &Broker) {
     asked.request = Some("r1".parse().expect("id"));
     accept(broker, &asked).await;
     let first = claim(broker, "j1", "w1").await;
-    broker.complete(&first, &worker("w1"), End::Succeeded, &success(&first, "paused"), None).await.expect("complete");
+    broker
+        .complete(&first, &worker("w1"), ResultKind::Succeeded, &success(&first, "paused"), None)
+        .await
+        .expect("complete");
     accept(broker, &submission("j1", Action::Resume)).await;
     broker.renew_run(&job("j1"), &worker("w1"), 1).await.expect("run");
     claim(broker, "j1", "w1").await;
     accept(broker, &submission("j1", Action::Cancel)).await;
     let mut denied = submission("j1", Action::Cancel);
     denied.grant = Grant::Token(false);
-    assert_eq!(broker.submit(&denied, LIMITS).await.expect("submit"), Submitted::Denied);
+    assert_eq!(broker.submit(&denied, LIMITS).await.expect("submit"), SubmitOutcome::Denied);
     let later = Submission { when: When::After(600), ..submission("j1", Action::Resume) };
-    assert!(matches!(broker.submit(&later, LIMITS).await, Ok(Submitted::Scheduled { .. })));
+    assert!(matches!(broker.submit(&later, LIMITS).await, Ok(SubmitOutcome::Scheduled { .. })));
     let taken_back = Submission { when: When::After(600), ..submission("j1", Action::Pause) };
-    assert!(matches!(broker.submit(&taken_back, LIMITS).await, Ok(Submitted::Scheduled { .. })));
+    assert!(matches!(broker.submit(&taken_back, LIMITS).await, Ok(SubmitOutcome::Scheduled { .. })));
     let kept = broker.scheduled(&tenant, taken_back.command).await.expect("read").expect("it is kept");
     broker.withdraw(&kept, &user, &taken_back.origin, None).await.expect("withdraw");
     accept(broker, &submission("j2", Action::Pause)).await;
     let failed = claim(broker, "j2", "w1").await;
-    broker.complete(&failed, &worker("w1"), End::Failed, &failure(&failed, "No"), None).await.expect("complete");
+    broker.complete(&failed, &worker("w1"), ResultKind::Failed, &failure(&failed, "No"), None).await.expect("complete");
     for request in [Some("b1"), None] {
         let asked = batch(&["j3"], Action::Pause, request);
         assert!(matches!(broker.submit_batch(&asked, LIMITS).await, Ok(BatchSubmitted::Done { .. })));
@@ -146,8 +149,8 @@ async fn every_key_and_every_field_that_exists_is_on_the_page() {
         if let Some((front, _)) = name.split_once(":denied:") {
             name = format!("{front}:denied:{{command_id}}");
         }
-        if let Some((front, _)) = name.split_once(":unnamed_batch:") {
-            name = format!("{front}:unnamed_batch:{{batch_id}}");
+        if let Some((front, _)) = name.split_once(":batch_by_id:") {
+            name = format!("{front}:batch_by_id:{{batch_id}}");
         }
         if let Some((front, _)) = name.split_once(":withdrawn:") {
             name = format!("{front}:withdrawn:{{command_id}}");

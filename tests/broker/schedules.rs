@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use crate::support::redis::RedisServer;
 use crate::{LIMITS, accept, claim, connect, job, submission, worker};
-use wheelhouse::broker::scripts::claim::Claimed;
+use wheelhouse::broker::scripts::claim::ClaimOutcome;
 use wheelhouse::broker::scripts::permissions::PermissionSet;
-use wheelhouse::broker::scripts::schedules::{Scheduled, Withdrawn};
-use wheelhouse::broker::scripts::submit::{Grant, Origin, Submission, SubmitLimits, Submitted};
+use wheelhouse::broker::scripts::schedules::{Scheduled, WithdrawOutcome};
+use wheelhouse::broker::scripts::submit::{ClientOrigin, Grant, Submission, SubmitLimits, SubmitOutcome};
 use wheelhouse::broker::{Broker, BrokerError};
 use wheelhouse::domain::{Action, CommandId, Resource, When};
 
@@ -17,7 +17,7 @@ fn later(action: Action, when: When) -> Submission {
 
 async fn schedule(broker: &Broker, asked: &Submission) -> i64 {
     match broker.submit(asked, LIMITS).await.expect("submit") {
-        Submitted::Scheduled { command, run_at, result: None } if command == asked.command => run_at,
+        SubmitOutcome::Scheduled { command, run_at, result: None } if command == asked.command => run_at,
         other => panic!("{other:?}"),
     }
 }
@@ -27,8 +27,8 @@ async fn kept(broker: &Broker, command: CommandId) -> Scheduled {
 }
 
 /// Takes it back in Bob's name.
-async fn withdraw(broker: &Broker, scheduled: &Scheduled) -> Result<Withdrawn, BrokerError> {
-    broker.withdraw(scheduled, &"bob".parse().expect("user"), &Origin::default(), None).await
+async fn withdraw(broker: &Broker, scheduled: &Scheduled) -> Result<WithdrawOutcome, BrokerError> {
+    broker.withdraw(scheduled, &"bob".parse().expect("user"), &ClientOrigin::default(), None).await
 }
 
 /// Until something is due.
@@ -58,7 +58,7 @@ async fn a_scheduled_command_waits_for_its_time_and_is_brought_in_once() {
     let broker = connect(&redis).await;
     let far = later(Action::Pause, When::After(600));
     schedule(&broker, &far).await;
-    assert!(matches!(broker.claim(&job("j1"), &worker("w1"), crate::LEASE).await, Ok(Claimed::Nothing)));
+    assert!(matches!(broker.claim(&job("j1"), &worker("w1"), crate::LEASE).await, Ok(ClaimOutcome::Nothing)));
     let partition = broker.keys().partition(&job("j1").tenant);
     let next = broker.due_schedules(partition, 10).await.expect("due");
     assert!(next.due.is_empty() && next.next_in_ms.is_some_and(|ms| (1..=600_000).contains(&ms)), "{next:?}");
@@ -68,10 +68,10 @@ async fn a_scheduled_command_waits_for_its_time_and_is_brought_in_once() {
     let scheduled = kept(&broker, asked.command).await;
     assert_eq!((scheduled.action, scheduled.reason.as_deref()), (Action::Cancel, Some("tonight")));
     let brought = broker.submit(&scheduled.submission(Grant::Token(true)), LIMITS).await.expect("submit");
-    assert!(matches!(brought, Submitted::Accepted { .. }), "{brought:?}");
+    assert!(matches!(brought, SubmitOutcome::Accepted { .. }), "{brought:?}");
     for _ in 0..2 {
         let again = broker.submit(&scheduled.submission(Grant::Token(true)), LIMITS).await.expect("submit");
-        assert_eq!(again, Submitted::Gone);
+        assert_eq!(again, SubmitOutcome::Gone);
     }
     assert_eq!(claim(&broker, "j1", "w1").await.command, asked.command);
     assert_eq!(broker.schedules(&job("j1").tenant).await.expect("list"), [kept(&broker, far.command).await]);
@@ -87,10 +87,10 @@ async fn a_scheduled_command_that_was_taken_back_never_runs() {
     schedule(&broker, &second).await;
     let all = broker.schedules(&job("j1").tenant).await.expect("list");
     assert_eq!(all.iter().map(|one| one.command).collect::<Vec<_>>(), [second.command, first.command]);
-    assert_eq!(withdraw(&broker, &all[0]).await.expect("withdraw"), Withdrawn::Done);
-    assert_eq!(withdraw(&broker, &all[0]).await.expect("withdraw"), Withdrawn::Gone);
+    assert_eq!(withdraw(&broker, &all[0]).await.expect("withdraw"), WithdrawOutcome::Done);
+    assert_eq!(withdraw(&broker, &all[0]).await.expect("withdraw"), WithdrawOutcome::Gone);
     let brought = broker.submit(&all[0].submission(Grant::Token(true)), LIMITS).await.expect("submit");
-    assert_eq!(brought, Submitted::Gone);
+    assert_eq!(brought, SubmitOutcome::Gone);
     let partition = broker.keys().partition(&job("j1").tenant);
     let entries = broker.audit_after(partition, "0", 10).await.expect("audit");
     let last = entries.last().expect("an entry");
@@ -119,7 +119,7 @@ async fn a_withdrawal_that_redis_reads_too_late_takes_nothing_back() {
     crate::back_up(&broker).await;
     assert_eq!(kept(&broker, scheduled.command).await, scheduled);
     assert_eq!(events(&broker).await, ["scheduled", "scheduled", "withdrawn"]);
-    assert_eq!(withdraw(&broker, &scheduled).await.expect("withdraw"), Withdrawn::Done);
+    assert_eq!(withdraw(&broker, &scheduled).await.expect("withdraw"), WithdrawOutcome::Done);
 }
 
 #[tokio::test]
@@ -131,7 +131,7 @@ async fn a_withdrawal_whose_answer_was_lost_is_done_once_and_its_sender_learns_o
     assert_eq!(redis.inline("CLIENT PAUSE 1200 WRITE"), "+OK");
     let outcome = withdraw(&broker, &scheduled).await;
     // Unknown on a machine so slow that the time was over; never that there was nothing to take back.
-    assert!(matches!(outcome, Ok(Withdrawn::Done) | Err(BrokerError::Unknown(_))), "{outcome:?}");
+    assert!(matches!(outcome, Ok(WithdrawOutcome::Done) | Err(BrokerError::Unknown(_))), "{outcome:?}");
     crate::back_up(&broker).await;
     if outcome.is_ok() {
         assert_eq!(broker.schedules(&job("j1").tenant).await.expect("list"), []);
@@ -155,10 +155,10 @@ async fn the_permission_is_asked_for_again_when_the_time_has_come() {
     due(&broker).await;
     let scheduled = kept(&broker, asked.command).await;
     let brought = broker.submit(&scheduled.submission(Grant::Database), LIMITS).await.expect("submit");
-    assert_eq!(brought, Submitted::Denied);
+    assert_eq!(brought, SubmitOutcome::Denied);
     let result = broker.result_of(&job("j1"), asked.command).await.expect("result").expect("it says so");
     assert!(result.contains("\"cancel_failed\"") && result.contains("Insufficient permissions to cancel job"));
-    assert!(matches!(broker.claim(&job("j1"), &worker("w1"), crate::LEASE).await, Ok(Claimed::Nothing)));
+    assert!(matches!(broker.claim(&job("j1"), &worker("w1"), crate::LEASE).await, Ok(ClaimOutcome::Nothing)));
     assert_eq!(events(&broker).await, ["scheduled", "denied"]);
 }
 
@@ -170,12 +170,12 @@ async fn the_same_request_is_scheduled_once_and_answered_as_the_first_time() {
     asked.request = Some("r1".parse().expect("id"));
     let run_at = schedule(&broker, &asked).await;
     for again in [asked.clone(), Submission { command: CommandId::generate(), ..asked.clone() }] {
-        let repeated = Submitted::Scheduled { command: asked.command, run_at, result: None };
+        let repeated = SubmitOutcome::Scheduled { command: asked.command, run_at, result: None };
         assert_eq!(broker.submit(&again, LIMITS).await.expect("submit"), repeated);
     }
     for when in [When::Now, When::After(61), When::At(run_at)] {
         let other = Submission { command: CommandId::generate(), when, ..asked.clone() };
-        assert_eq!(broker.submit(&other, LIMITS).await.expect("submit"), Submitted::Conflict);
+        assert_eq!(broker.submit(&other, LIMITS).await.expect("submit"), SubmitOutcome::Conflict);
     }
     assert_eq!(broker.schedules(&job("j1").tenant).await.expect("list").len(), 1);
     assert_eq!(redis.inline(&format!("LLEN {}", broker.keys().rate(&job("j1").tenant, &asked.user))), ":1");
@@ -202,7 +202,7 @@ async fn what_is_due_while_the_backlog_is_full_comes_again_later() {
     let scheduled = kept(&broker, asked.command).await;
     let full = SubmitLimits { backlog_per_tenant: 1, ..LIMITS };
     let brought = broker.submit(&scheduled.submission(Grant::Token(true)), full).await.expect("submit");
-    assert_eq!(brought, Submitted::QueueFull);
+    assert_eq!(brought, SubmitOutcome::QueueFull);
     assert_eq!(due(&broker).await, [(job("j1"), asked.command)]);
 }
 
@@ -212,9 +212,9 @@ async fn a_tenant_may_schedule_no_more_than_its_limit() {
     let broker = connect(&redis).await;
     let limits = SubmitLimits { schedules_per_tenant: 1, ..LIMITS };
     let submitted = broker.submit(&later(Action::Pause, When::After(60)), limits).await.expect("submit");
-    assert!(matches!(submitted, Submitted::Scheduled { .. }), "{submitted:?}");
+    assert!(matches!(submitted, SubmitOutcome::Scheduled { .. }), "{submitted:?}");
     let submitted = broker.submit(&later(Action::Pause, When::After(60)), limits).await.expect("submit");
-    assert_eq!(submitted, Submitted::QueueFull);
+    assert_eq!(submitted, SubmitOutcome::QueueFull);
     accept(&broker, &submission("j1", Action::Pause)).await;
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::support::redis::RedisServer;
 use crate::{LIMITS, accept, connect, submission, success, worker};
 use wheelhouse::broker::Broker;
-use wheelhouse::broker::scripts::claim::{Claimed, End};
+use wheelhouse::broker::scripts::claim::{ClaimOutcome, ResultKind};
 use wheelhouse::broker::scripts::submit::{Grant, Submission};
 use wheelhouse::domain::{Action, Resource, TenantId};
 
@@ -32,12 +32,12 @@ async fn a_tenant_is_found_behind_a_thousand_commands_of_another() {
     }
     accept(&broker, &internal(&format!("{other}:job:one"))).await;
     let partition = broker.keys().partition(&other);
-    let mut waiting = broker.waiting_tenants(partition, 10).await.expect("tenants");
+    let mut waiting = broker.tenants_with_ready(partition, 10).await.expect("tenants");
     waiting.sort();
     assert_eq!(waiting, ["acme".parse().expect("tenant"), other.clone()]);
-    let due = broker.due(&other, 10, Duration::ZERO).await.expect("due");
+    let due = broker.ready_resources(&other, 10, Duration::ZERO).await.expect("due");
     assert_eq!(due, [Resource::parse(&format!("{other}:job:one")).expect("resource")]);
-    assert_eq!(broker.due(&other, 10, Duration::from_secs(600)).await.expect("due"), []);
+    assert_eq!(broker.ready_resources(&other, 10, Duration::from_secs(600)).await.expect("due"), []);
 }
 
 #[tokio::test]
@@ -50,15 +50,23 @@ async fn a_tenant_of_whom_nothing_waits_is_not_asked_about_any_more_and_comes_ba
     for _ in 0..2 {
         let asked = internal("acme:job:j1");
         accept(&broker, &asked).await;
-        assert_eq!(broker.waiting_tenants(partition, 10).await.expect("tenants"), only_acme);
-        let Claimed::Command(held) = broker.claim(&asked.resource, &worker("w1"), crate::LEASE).await.expect("claim")
+        assert_eq!(broker.tenants_with_ready(partition, 10).await.expect("tenants"), only_acme);
+        let ClaimOutcome::Command(held) =
+            broker.claim(&asked.resource, &worker("w1"), crate::LEASE).await.expect("claim")
         else {
             panic!("not claimed")
         };
-        assert_eq!(broker.due(&acme, 10, Duration::ZERO).await.expect("due"), [], "it is being carried out");
-        assert_eq!(broker.waiting_tenants(partition, 10).await.expect("tenants"), only_acme);
-        broker.complete(&held, &worker("w1"), End::Succeeded, &success(&held, "paused"), None).await.expect("complete");
-        assert_eq!(broker.due(&acme, 10, Duration::ZERO).await.expect("due"), []);
-        assert_eq!(broker.waiting_tenants(partition, 10).await.expect("tenants"), []);
+        assert_eq!(
+            broker.ready_resources(&acme, 10, Duration::ZERO).await.expect("due"),
+            [],
+            "it is being carried out"
+        );
+        assert_eq!(broker.tenants_with_ready(partition, 10).await.expect("tenants"), only_acme);
+        broker
+            .complete(&held, &worker("w1"), ResultKind::Succeeded, &success(&held, "paused"), None)
+            .await
+            .expect("complete");
+        assert_eq!(broker.ready_resources(&acme, 10, Duration::ZERO).await.expect("due"), []);
+        assert_eq!(broker.tenants_with_ready(partition, 10).await.expect("tenants"), []);
     }
 }

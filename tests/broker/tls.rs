@@ -4,7 +4,7 @@ use super::faults::{Sentinel, until};
 use crate::support::free_port;
 use crate::support::tls::Authority;
 use crate::{LIMITS, accept, back_up, submission};
-use wheelhouse::broker::scripts::submit::Submitted;
+use wheelhouse::broker::scripts::submit::SubmitOutcome;
 use wheelhouse::broker::{Broker, BrokerError, Event, Subscriber};
 use wheelhouse::config;
 use wheelhouse::domain::Action;
@@ -84,7 +84,7 @@ async fn over_tls_the_nodes_of_a_cluster_are_used_by_their_own_names() {
     let settings = settings(format!("rediss+cluster://:hunter2@127.0.0.1:{port}/"), Some(&authority));
     let broker = Broker::connect(&settings).await.expect("connect");
     until("the cluster is up", async || {
-        matches!(broker.submit(&submission("j1", Action::Pause), LIMITS).await, Ok(Submitted::Accepted { .. }))
+        matches!(broker.submit(&submission("j1", Action::Pause), LIMITS).await, Ok(SubmitOutcome::Accepted { .. }))
     })
     .await;
 }

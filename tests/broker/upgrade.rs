@@ -4,7 +4,7 @@ use crate::support::redis::RedisServer;
 use crate::{LIMITS, accept, batch, connect, job, submission};
 use wheelhouse::broker::Broker;
 use wheelhouse::broker::scripts::batch::{Batch, BatchSubmitted, ItemSubmitted};
-use wheelhouse::broker::scripts::submit::{Submission, Submitted};
+use wheelhouse::broker::scripts::submit::{Submission, SubmitOutcome};
 use wheelhouse::domain::{Action, CommandId, IdDerivation, fnv1a};
 
 /// Puts the digest of the version before in front of what is remembered under a request id.
@@ -31,9 +31,9 @@ async fn a_request_that_a_version_before_took_in_is_repeated_and_no_conflict() {
 
     let again = Submission { command: CommandId::generate(), ..first.clone() };
     let repeated = broker.submit(&again, LIMITS).await.expect("submit");
-    assert!(matches!(repeated, Submitted::Repeated { command, .. } if command == first.command), "{repeated:?}");
+    assert!(matches!(repeated, SubmitOutcome::Repeated { command, .. } if command == first.command), "{repeated:?}");
     let other = Submission { reason: Some("another one".to_owned()), ..again };
-    assert_eq!(broker.submit(&other, LIMITS).await.expect("submit"), Submitted::Conflict);
+    assert_eq!(broker.submit(&other, LIMITS).await.expect("submit"), SubmitOutcome::Conflict);
 }
 
 #[tokio::test]

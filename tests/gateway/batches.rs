@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
-use wheelhouse::broker::scripts::claim::Claimed;
+use wheelhouse::broker::scripts::claim::ClaimOutcome;
 
 use crate::bed::{Bed, job, worker};
 use crate::support::socket::Socket;
@@ -25,7 +25,7 @@ fn working(bed: &Arc<Bed>, ids: &[String]) -> tokio::task::JoinHandle<()> {
     tokio::spawn(async move {
         loop {
             for id in &ids {
-                if let Ok(Claimed::Command(claim)) =
+                if let Ok(ClaimOutcome::Command(claim)) =
                     bed.broker.claim(&job(id), &worker(), Duration::from_secs(30)).await
                 {
                     bed.succeed(&claim).await;

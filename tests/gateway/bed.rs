@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use wheelhouse::broker::scripts::claim::{Claim, Claimed, Completed, End};
+use wheelhouse::broker::scripts::claim::{Claim, ClaimOutcome, CompleteOutcome, ResultKind};
 use wheelhouse::broker::scripts::updates::Update;
 use wheelhouse::domain::{Control, Resource, WorkerId};
 use wheelhouse::gateway::{GatewayError, Tuning, serve_tuned};
@@ -166,7 +166,7 @@ impl Bed {
     /// Claims the next command of a resource, as a worker does.
     pub async fn claim(&self, resource: &Resource) -> Claim {
         match self.broker.claim(resource, &worker(), Duration::from_secs(30)).await.expect("claim") {
-            Claimed::Command(claim) => *claim,
+            ClaimOutcome::Command(claim) => *claim,
             other => panic!("nothing to claim: {other:?}"),
         }
     }
@@ -187,8 +187,9 @@ impl Bed {
             Control::of(claim.resource.kind, false),
             request,
         );
-        let done = self.broker.complete(claim, &worker(), End::Succeeded, &message, None).await.expect("complete");
-        assert!(matches!(done, Completed::Done { .. }));
+        let done =
+            self.broker.complete(claim, &worker(), ResultKind::Succeeded, &message, None).await.expect("complete");
+        assert!(matches!(done, CompleteOutcome::Done { .. }));
         message
     }
 

@@ -132,7 +132,7 @@ async fn a_request_sent_again_is_answered_as_the_first_time_and_runs_once() {
     }
     assert!(matches!(
         bed.broker.claim(&job("j1"), &crate::bed::worker(), Duration::from_secs(5)).await.expect("claim"),
-        wheelhouse::broker::scripts::claim::Claimed::Nothing
+        wheelhouse::broker::scripts::claim::ClaimOutcome::Nothing
     ));
     // The same id with another body is a mistake of the client's.
     later.send(json!({"type": "cancel_job", "request_id": "once"})).await;

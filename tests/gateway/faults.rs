@@ -5,7 +5,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::json;
 use sqlx::{Connection, Executor};
-use wheelhouse::broker::scripts::claim::Claimed;
+use wheelhouse::broker::scripts::claim::ClaimOutcome;
 
 use crate::bed::{Bed, Running, job, worker};
 use crate::support::api::until;
@@ -21,7 +21,7 @@ async fn nothing_runs(bed: &Bed) {
     until("connected", || async { bed.broker.is_up() }).await;
     for _ in 0..2 {
         let claimed = bed.broker.claim(&job("j1"), &worker(), Duration::from_secs(5)).await.expect("claim");
-        assert!(matches!(claimed, Claimed::Nothing), "{claimed:?}");
+        assert!(matches!(claimed, ClaimOutcome::Nothing), "{claimed:?}");
         tokio::time::sleep(Duration::from_millis(1_600)).await;
     }
 }
@@ -86,7 +86,7 @@ async fn a_redis_that_hangs_gets_an_answer_too_and_what_was_not_done_never_is() 
     socket.until(&["cancel_succeeded"]).await;
     assert!(matches!(
         bed.broker.claim(&job("j1"), &worker(), Duration::from_secs(5)).await.expect("claim"),
-        Claimed::Nothing
+        ClaimOutcome::Nothing
     ));
 }
 

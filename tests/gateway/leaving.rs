@@ -179,7 +179,10 @@ async fn a_drain_answers_what_is_under_way_and_sends_everyone_away_with_a_pause(
         if n == 0 && !acked {
             let claimed =
                 bed.broker.claim(&job("j1"), &crate::bed::worker(), Duration::from_secs(5)).await.expect("claim");
-            assert!(matches!(claimed, wheelhouse::broker::scripts::claim::Claimed::Nothing), "accepted without an ack");
+            assert!(
+                matches!(claimed, wheelhouse::broker::scripts::claim::ClaimOutcome::Nothing),
+                "accepted without an ack"
+            );
         }
     }
     assert!(reasons.len() > 5, "everyone would come back at once: {reasons:?}");

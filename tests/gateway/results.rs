@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use wheelhouse::broker::scripts::claim::Claimed;
+use wheelhouse::broker::scripts::claim::ClaimOutcome;
 use wheelhouse::domain::CommandId;
 
 use crate::bed::{Bed, job, worker};
@@ -80,7 +80,7 @@ async fn the_ack_comes_before_the_result_however_fast_the_worker_is() {
     let working = tokio::spawn(async move {
         loop {
             match other.broker.claim(&job("j1"), &worker(), Duration::from_secs(30)).await.expect("claim") {
-                Claimed::Command(claim) => {
+                ClaimOutcome::Command(claim) => {
                     other.succeed(&claim).await;
                 }
                 _ => tokio::task::yield_now().await,

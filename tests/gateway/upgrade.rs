@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use wheelhouse::broker::scripts::connections::{ConnectionLease, Opened};
+use wheelhouse::broker::scripts::connections::{ConnectionLease, OpenOutcome};
 
 use crate::bed::{Bed, Running};
 use crate::support::api::until;
@@ -158,7 +158,7 @@ async fn a_connection_limit_holds_over_all_gateways_and_heals() {
     };
     let lease = async |seconds| {
         let taken = bed.broker.open_connection(&dead, 3, 2, Duration::from_secs(seconds)).await.expect("lease");
-        assert_eq!(taken, Opened::Open);
+        assert_eq!(taken, OpenOutcome::Open);
     };
     lease(600).await;
     let cid = bed.url_of(&one, "jobs/j1", &bed.token("cid", "acme"));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use wheelhouse::broker::Broker;
-use wheelhouse::broker::scripts::claim::{Claimed, End};
+use wheelhouse::broker::scripts::claim::{ClaimOutcome, ResultKind};
 use wheelhouse::domain::{Control, Resource, WorkerId};
 use wheelhouse::protocol::server;
 
@@ -24,15 +24,17 @@ async fn carry_out(broker: &Broker, id: &str, well: bool) {
     let (worker, job): (WorkerId, _) = ("w-1".parse().expect("id"), Resource::parse(&format!("acme:job:{id}")));
     let job = job.expect("resource");
     loop {
-        if let Claimed::Command(claim) = broker.claim(&job, &worker, Duration::from_secs(5)).await.expect("claim") {
+        if let ClaimOutcome::Command(claim) = broker.claim(&job, &worker, Duration::from_secs(5)).await.expect("claim")
+        {
             let (end, message) = match well {
                 true => (
-                    End::Succeeded,
+                    ResultKind::Succeeded,
                     server::succeeded(claim.action, &job, claim.command, "paused", Some(Control::Row), None),
                 ),
-                false => {
-                    (End::Failed, server::failed(claim.action, &job, claim.command, "Gone", Some(Control::Row), None))
-                }
+                false => (
+                    ResultKind::Failed,
+                    server::failed(claim.action, &job, claim.command, "Gone", Some(Control::Row), None),
+                ),
             };
             broker.complete(&claim, &worker, end, &message, None).await.expect("complete");
             return;

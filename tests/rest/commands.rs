@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use wheelhouse::broker::Broker;
-use wheelhouse::broker::scripts::claim::{Claimed, End};
+use wheelhouse::broker::scripts::claim::{ClaimOutcome, ResultKind};
 use wheelhouse::domain::{Control, Resource, WorkerId};
 use wheelhouse::protocol::server;
 
@@ -17,7 +17,8 @@ fn worker() -> WorkerId {
 /// Answers the oldest command of a resource as a worker would, once there is one.
 async fn carry_out(broker: &Broker, resource: &Resource) {
     loop {
-        if let Claimed::Command(claim) = broker.claim(resource, &worker(), Duration::from_secs(5)).await.expect("claim")
+        if let ClaimOutcome::Command(claim) =
+            broker.claim(resource, &worker(), Duration::from_secs(5)).await.expect("claim")
         {
             let message = server::succeeded(
                 claim.action,
@@ -27,7 +28,7 @@ async fn carry_out(broker: &Broker, resource: &Resource) {
                 Some(Control::Row),
                 claim.request_id.as_deref(),
             );
-            broker.complete(&claim, &worker(), End::Succeeded, &message, None).await.expect("complete");
+            broker.complete(&claim, &worker(), ResultKind::Succeeded, &message, None).await.expect("complete");
             return;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;

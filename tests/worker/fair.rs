@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use wheelhouse::broker::scripts::submit::{Grant, Origin, Submission, SubmitLimits};
+use wheelhouse::broker::scripts::submit::{ClientOrigin, Grant, Submission, SubmitLimits};
 use wheelhouse::domain::{Action, CommandId, Resource, When};
 
 use crate::audit::until_moved;
@@ -19,7 +19,7 @@ async fn submit(world: &World, resource: &str) -> (Resource, CommandId) {
         user: "ann".parse().expect("user"),
         request: None,
         reason: None,
-        origin: Origin::default(),
+        origin: ClientOrigin::default(),
         grant: Grant::Internal,
         when: When::Now,
         batch: None,
@@ -39,7 +39,7 @@ async fn what_waits_behind_hundreds_of_damaged_resources_is_found() {
     }
     let (good, command) = submit(&world, "acme:job:good").await;
     // More than a worker asks for at once stand before it.
-    let due = world.broker.due(&tenant, 300, Duration::ZERO).await.expect("due");
+    let due = world.broker.ready_resources(&tenant, 300, Duration::ZERO).await.expect("due");
     assert!(!due.contains(&good));
     let worker = world.worker("w1", |builder| builder).await;
     world.result(&good, command).await;
@@ -59,7 +59,11 @@ async fn a_quiet_tenant_is_answered_long_before_a_busy_one_is_through() {
     // All of them are answered in the end.
     let backlog = world.broker.keys().backlog(&"busy".parse().expect("tenant"));
     eventually("the busy tenant is through", || async {
-        world.broker.due(&"busy".parse().expect("tenant"), 1, Duration::ZERO).await.is_ok_and(|due| due.is_empty())
+        world
+            .broker
+            .ready_resources(&"busy".parse().expect("tenant"), 1, Duration::ZERO)
+            .await
+            .is_ok_and(|due| due.is_empty())
             && world.redis.inline(&format!("EXISTS {backlog}")) == ":0"
     })
     .await;

@@ -6,7 +6,7 @@ use serde_json::json;
 use wheelhouse::domain::{Action, JobStatus, Progress, Resource, WorkerId};
 use wheelhouse::worker::JobContext;
 
-use wheelhouse::broker::scripts::claim::{Claim, Claimed};
+use wheelhouse::broker::scripts::claim::{Claim, ClaimOutcome};
 use wheelhouse::store::{Applied, Change};
 
 use crate::code::Outcome;
@@ -183,7 +183,7 @@ async fn broken_off(
     let doomed = "doomed".parse().expect("id");
     let lease = if in_time { Duration::from_secs(5) } else { Duration::from_millis(1) };
     let claimed = world.broker.claim(job, &doomed, lease).await.expect("claim");
-    let Claimed::Command(claim) = claimed else { panic!("{claimed:?}") };
+    let ClaimOutcome::Command(claim) = claimed else { panic!("{claimed:?}") };
     die(&claim).await;
     tokio::time::sleep(Duration::from_millis(2)).await;
     let cancel = world.submit(Action::Cancel, job).await;
@@ -268,13 +268,13 @@ async fn a_pause_gives_way_while_it_waits() -> bool {
     let pause = world.submit(Action::Pause, &job).await;
     let moment = Duration::from_millis(1);
     let claimed = world.broker.claim(&job, &silent, moment).await.expect("claim");
-    let Claimed::Command(claim) = claimed else { panic!("{claimed:?}") };
+    let ClaimOutcome::Command(claim) = claimed else { panic!("{claimed:?}") };
     let late = Change { run: Some(hosted.run), ..change_of(&claim) };
     tokio::time::sleep(2 * moment).await;
     let begun = Instant::now();
     let heir = world.worker("heir", |builder| builder).await;
     // Until the heir has it.
-    while !matches!(world.broker.claim(&job, &silent, moment).await.expect("claim"), Claimed::Later) {
+    while !matches!(world.broker.claim(&job, &silent, moment).await.expect("claim"), ClaimOutcome::Later) {
         tokio::time::sleep(20 * moment).await;
     }
     let cancel = world.submit(Action::Cancel, &job).await;

@@ -9,7 +9,7 @@ use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use wheelhouse::broker::scripts::submit::{Grant, Origin, Submission, SubmitLimits, Submitted};
+use wheelhouse::broker::scripts::submit::{ClientOrigin, Grant, Submission, SubmitLimits, SubmitOutcome};
 use wheelhouse::broker::{Broker, Event, Subscriber};
 use wheelhouse::config::{self, Settings};
 use wheelhouse::domain::{Action, CommandId, Job as Row, JobStatus, Resource, When, WorkerId};
@@ -177,14 +177,14 @@ impl World {
             user: "ann".parse().expect("user"),
             request: None,
             reason: Some("because".to_owned()),
-            origin: Origin::default(),
+            origin: ClientOrigin::default(),
             grant: Grant::Token(true),
             when: When::Now,
             batch: None,
         };
         let limits = SubmitLimits { commands_per_minute: 1_000, backlog_per_tenant: 1_000, schedules_per_tenant: 100 };
         let outcome = self.broker.submit(&submission, limits).await.expect("submit");
-        assert!(matches!(outcome, Submitted::Accepted { .. }), "{outcome:?}");
+        assert!(matches!(outcome, SubmitOutcome::Accepted { .. }), "{outcome:?}");
         command
     }
 

@@ -18,7 +18,7 @@ impl Broker {
     ) -> Result<Vec<AuditEntry>, BrokerError> {
         let mut command = redis::cmd("XRANGE");
         command.arg(self.keys().audit(partition)).arg(format!("({after}")).arg("+").arg("COUNT").arg(limit);
-        let raw: Vec<Raw> = self.link.query(&command).await?;
+        let raw: Vec<Raw> = self.client.query(&command).await?;
         Ok(raw.into_iter().map(entry).collect())
     }
 
@@ -33,14 +33,14 @@ impl Broker {
         for entry in entries {
             command.arg(&entry.id);
         }
-        self.link.query::<i64>(&command).await.map(|_| ())
+        self.client.query::<i64>(&command).await.map(|_| ())
     }
 
     /// How many entries wait in each partition.
     pub async fn audit_backlog(&self) -> Result<Vec<(Partition, u64)>, BrokerError> {
         let mut waiting = Vec::new();
         for partition in self.keys().partitions() {
-            let length = self.link.query(redis::cmd("XLEN").arg(self.keys().audit(partition))).await?;
+            let length = self.client.query(redis::cmd("XLEN").arg(self.keys().audit(partition))).await?;
             waiting.push((partition, length));
         }
         Ok(waiting)

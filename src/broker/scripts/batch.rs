@@ -1,9 +1,9 @@
 //! `lua/submit_batch.lua`: one action on many resources of a tenant, 100 to a round trip.
 
-use super::deliver::{Delivery, Late};
+use super::idempotent_call::{DeadlinePassed, IdempotentCall};
 use super::lua;
-use super::record::record;
-use super::submit::{Grant, Origin, Submission, SubmitLimits, control_message};
+use super::stored_command::stored_command_json;
+use super::submit::{ClientOrigin, Grant, Submission, SubmitLimits, control_message};
 use crate::broker::keys::control_channel;
 use crate::broker::{Broker, BrokerError};
 use crate::domain::{
@@ -12,7 +12,7 @@ use crate::domain::{
 };
 
 /// Resources in one round trip, and in one unit of the budget.
-pub const PART: usize = 100;
+pub const CHUNK_SIZE: usize = 100;
 /// How long a batch with a `request_id` is remembered, in seconds.
 const REQUEST_SECONDS: u32 = 86_400;
 /// How long one without is, in seconds: its sender may ask again after a lost answer.
@@ -47,7 +47,7 @@ pub struct Batch {
     /// Why.
     pub reason: Option<String>,
     /// From where, for the audit trail.
-    pub origin: Origin,
+    pub origin: ClientOrigin,
     /// How the permission is known; never [`Grant::Internal`].
     pub grant: Grant,
 }
@@ -105,7 +105,7 @@ pub enum ItemSubmitted {
 
 /// A batch that was asked for before under a request id.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KnownBatch {
+pub struct StoredBatch {
     /// Its id.
     pub id: CommandId,
     /// How the ids of its commands follow from that.
@@ -119,7 +119,7 @@ pub struct KnownBatch {
 impl Batch {
     /// Units of the budget: one for each 100 resources or part of 100.
     pub fn cost(&self) -> usize {
-        self.ids.len().div_ceil(PART)
+        self.ids.len().div_ceil(CHUNK_SIZE)
     }
 
     /// The command that this batch is for one of its resources.
@@ -156,7 +156,7 @@ impl Batch {
         whole.command = self.id;
         let count = self.ids.len();
         let words = format!("a batch of {count}, of which this is the first");
-        format!("{},\"outcome\":{}", record(&whole), serde_json::Value::from(words))
+        format!("{},\"outcome\":{}", stored_command_json(&whole), serde_json::Value::from(words))
     }
 }
 
@@ -168,9 +168,9 @@ impl Broker {
         tenant: &TenantId,
         user: &UserId,
         request: &RequestId,
-    ) -> Result<Option<KnownBatch>, BrokerError> {
+    ) -> Result<Option<StoredBatch>, BrokerError> {
         let key = self.keys().batch(tenant, user, request.as_str());
-        let kept: Option<String> = self.link.query(redis::cmd("GET").arg(key)).await?;
+        let kept: Option<String> = self.client.query(redis::cmd("GET").arg(key)).await?;
         Ok(kept.and_then(|kept| {
             let mut parts = kept.split('|');
             // A version that stored the digest in its former form gave the ids in the former way.
@@ -180,7 +180,7 @@ impl Broker {
             };
             let id = parts.nth(1)?.parse().ok()?;
             let ids = parts.next()?.split(',').map(str::parse).collect::<Result<_, _>>().ok()?;
-            Some(KnownBatch { id, derivation, ids, more: parts.next() == Some("more") })
+            Some(StoredBatch { id, derivation, ids, more: parts.next() == Some("more") })
         }))
     }
 
@@ -189,16 +189,16 @@ impl Broker {
     pub async fn submit_batch(&self, batch: &Batch, limits: SubmitLimits) -> Result<BatchSubmitted, BrokerError> {
         let mut all = Vec::with_capacity(batch.ids.len());
         let mut online = 0;
-        for part in batch.ids.chunks(PART) {
+        for part in batch.ids.chunks(CHUNK_SIZE) {
             let first = all.is_empty();
             let delivery = prepare(self, batch, part, first, limits);
-            match self.deliver(delivery, |answer| read(answer, part.len())).await {
+            match self.call_idempotent(delivery, |answer| read(answer, part.len())).await {
                 Ok(Ok(BatchSubmitted::Done { workers_online, items })) => {
                     online = workers_online;
                     all.extend(items);
                 }
                 Ok(Ok(refused)) if first => return Ok(refused),
-                Ok(Err(Late)) if first => return Ok(BatchSubmitted::TooLate),
+                Ok(Err(DeadlinePassed)) if first => return Ok(BatchSubmitted::TooLate),
                 Err(error) if first => return Err(error),
                 later => {
                     let perhaps_done = matches!(later, Err(BrokerError::Unknown(_)));
@@ -210,18 +210,18 @@ impl Broker {
     }
 }
 
-fn prepare(broker: &Broker, batch: &Batch, part: &[ResourceId], first: bool, limits: SubmitLimits) -> Delivery {
+fn prepare(broker: &Broker, batch: &Batch, part: &[ResourceId], first: bool, limits: SubmitLimits) -> IdempotentCall {
     let (names, tenant, user) = (broker.keys(), &batch.tenant, &batch.user);
     let partition = names.partition(tenant);
     let (known, seconds) = match &batch.request {
         Some(request) => (names.batch(tenant, user, request.as_str()), REQUEST_SECONDS),
-        None => (names.unnamed_batch(tenant, user, batch.id), LOST_ANSWER_SECONDS),
+        None => (names.batch_by_id(tenant, user, batch.id), LOST_ANSWER_SECONDS),
     };
-    let mut keys = names.shared_of_commands(tenant).to_vec();
+    let mut keys = names.tenant_command_keys(tenant).to_vec();
     keys.extend([
         names.rate(tenant, user),
         names.permissions(tenant, user),
-        names.permission_floor(partition, user),
+        names.min_permission_version(partition, user),
         names.workers(partition),
         names.tenant_workers(tenant),
         known,
@@ -254,18 +254,18 @@ fn prepare(broker: &Broker, batch: &Batch, part: &[ResourceId], first: bool, lim
     ];
     for id in part {
         let item = batch.item(id);
-        keys.extend(names.own_of_commands(&item.resource));
+        keys.extend(names.resource_command_keys(&item.resource));
         args.extend([
             item.command.to_string(),
             item.resource.to_string(),
-            format!("{}}}", record(&item)),
+            format!("{}}}", stored_command_json(&item)),
             control_message(&item),
         ]);
     }
-    Delivery::new(&lua::SUBMIT_BATCH, keys, args)
+    IdempotentCall::new(&lua::SUBMIT_BATCH, keys, args)
 }
 
-fn read(answer: &[String], count: usize) -> Result<Result<BatchSubmitted, Late>, BrokerError> {
+fn read(answer: &[String], count: usize) -> Result<Result<BatchSubmitted, DeadlinePassed>, BrokerError> {
     let odd = || BrokerError::Refused(format!("submit_batch answered {answer:?}"));
     let number = |i: usize| answer.get(i).and_then(|n| n.parse::<i64>().ok()).ok_or_else(odd);
     Ok(Ok(match answer.first().map_or("", String::as_str) {
@@ -294,7 +294,7 @@ fn read(answer: &[String], count: usize) -> Result<Result<BatchSubmitted, Late>,
         "conflict" => BatchSubmitted::Conflict,
         "limited" => BatchSubmitted::RateLimited { retry_after: number(1)? },
         "unknown" => BatchSubmitted::PermissionsUnknown,
-        "late" => return Ok(Err(Late)),
+        "late" => return Ok(Err(DeadlinePassed)),
         _ => return Err(odd()),
     }))
 }

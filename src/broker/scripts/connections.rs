@@ -20,7 +20,7 @@ pub struct ConnectionLease {
 
 /// Whether a socket may open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Opened {
+pub enum OpenOutcome {
     /// It may; the lease is taken.
     Open,
     /// The tenant has as many as it may.
@@ -37,14 +37,14 @@ impl Broker {
         per_tenant: u32,
         per_user: u32,
         ttl: Duration,
-    ) -> Result<Opened, BrokerError> {
+    ) -> Result<OpenOutcome, BrokerError> {
         let keys = self.lease_keys(lease);
         let args = [lease.id.clone(), per_tenant.to_string(), per_user.to_string(), ttl.as_millis().to_string()];
-        let answer: String = self.link.script(&lua::OPEN_CONNECTION, &texts(&keys), &bytes(&args)).await?;
+        let answer: String = self.client.script(&lua::OPEN_CONNECTION, &texts(&keys), &bytes(&args)).await?;
         match answer.as_str() {
-            "open" => Ok(Opened::Open),
-            "tenant" => Ok(Opened::TenantFull),
-            "user" => Ok(Opened::UserFull),
+            "open" => Ok(OpenOutcome::Open),
+            "tenant" => Ok(OpenOutcome::TenantFull),
+            "user" => Ok(OpenOutcome::UserFull),
             _ => Err(BrokerError::Refused(format!("open_connection answered {answer:?}"))),
         }
     }
@@ -55,7 +55,7 @@ impl Broker {
             for some in ids.chunks(500) {
                 let mut args = vec![ttl.as_millis().to_string()];
                 args.extend(some.iter().map(|id| (*id).to_owned()));
-                let _: i64 = self.link.script(&lua::RENEW_CONNECTIONS, &[&key], &bytes(&args)).await?;
+                let _: i64 = self.client.script(&lua::RENEW_CONNECTIONS, &[&key], &bytes(&args)).await?;
             }
         }
         Ok(())
@@ -67,7 +67,7 @@ impl Broker {
         for (key, ids) in self.by_key(leases) {
             pipeline.zrem(key, ids).ignore();
         }
-        self.link.pipeline(&pipeline).await
+        self.client.pipeline(&pipeline).await
     }
 
     fn lease_keys(&self, lease: &ConnectionLease) -> [String; 2] {

@@ -1,7 +1,7 @@
 //! Commands that failed for good, kept for a week (the newest 1,000 of each tenant) so that somebody can look at them
-//! and ask again. `complete_command` and `expire_commands` put them there; `lua/drop_failed.lua` takes them out.
+//! and ask again. `complete_command` and `expire_commands` put them there; `lua/delete_failed.lua` takes them out.
 
-use super::record::Kept;
+use super::stored_command::StoredCommand;
 use super::{bytes, lua, texts};
 use crate::broker::{Broker, BrokerError};
 use crate::domain::{Action, CommandId, Resource, TenantId, UserId};
@@ -31,7 +31,7 @@ impl FailedCommand {
     /// `ended_ms|event|resource|message`, a line break, the record.
     fn read(command: CommandId, kept: &str) -> Option<Self> {
         #[derive(serde::Deserialize)]
-        struct Message {
+        struct FailureMessage {
             error: String,
         }
         let (head, record) = kept.split_once('\n')?;
@@ -39,8 +39,8 @@ impl FailedCommand {
         let failed_at = parts.next()?.parse().ok()?;
         let event = parts.next()?.to_owned();
         let resource = Resource::parse(parts.next()?)?;
-        let message: Message = serde_json::from_str(parts.next()?).ok()?;
-        let record: Kept = serde_json::from_str(record).ok()?;
+        let message: FailureMessage = serde_json::from_str(parts.next()?).ok()?;
+        let record: StoredCommand = serde_json::from_str(record).ok()?;
         Some(Self {
             command,
             resource,
@@ -64,13 +64,13 @@ impl Broker {
     ) -> Result<Vec<FailedCommand>, BrokerError> {
         let names = self.keys();
         let mut newest = redis::cmd("ZREVRANGE");
-        newest.arg(names.failed_at(tenant)).arg(offset).arg(offset + limit.max(1) - 1);
-        let ids: Vec<String> = self.link.query(&newest).await?;
+        newest.arg(names.failed_by_time(tenant)).arg(offset).arg(offset + limit.max(1) - 1);
+        let ids: Vec<String> = self.client.query(&newest).await?;
         if ids.is_empty() {
             return Ok(Vec::new());
         }
         let kept: Vec<Option<String>> =
-            self.link.query(redis::cmd("HMGET").arg(names.failed(tenant)).arg(&ids)).await?;
+            self.client.query(redis::cmd("HMGET").arg(names.failed(tenant)).arg(&ids)).await?;
         let read = |(id, kept): (&String, Option<String>)| FailedCommand::read(id.parse().ok()?, &kept?);
         Ok(ids.iter().zip(kept).filter_map(read).collect())
     }
@@ -82,13 +82,13 @@ impl Broker {
         command: CommandId,
     ) -> Result<Option<FailedCommand>, BrokerError> {
         let kept: Option<String> =
-            self.link.query(redis::cmd("HGET").arg(self.keys().failed(tenant)).arg(command.to_string())).await?;
+            self.client.query(redis::cmd("HGET").arg(self.keys().failed(tenant)).arg(command.to_string())).await?;
         Ok(kept.and_then(|kept| FailedCommand::read(command, &kept)))
     }
 
     /// Forgets one. `false`: there was none by that id.
     pub async fn drop_failed(&self, tenant: &TenantId, command: CommandId) -> Result<bool, BrokerError> {
-        let keys = [self.keys().failed(tenant), self.keys().failed_at(tenant)];
-        self.link.script(&lua::DROP_FAILED, &texts(&keys), &bytes(&[command.to_string()])).await
+        let keys = [self.keys().failed(tenant), self.keys().failed_by_time(tenant)];
+        self.client.script(&lua::DELETE_FAILED, &texts(&keys), &bytes(&[command.to_string()])).await
     }
 }

@@ -18,7 +18,7 @@ impl Broker {
         // Texts are always written.
         let types = serde_json::to_string(types).unwrap_or_else(|_| "[]".to_owned());
         command.arg(self.keys().job_types(worker)).arg(types).arg("PX").arg(ttl.as_millis() as u64);
-        self.link.query(&command).await
+        self.client.query(&command).await
     }
 
     /// The types of job that any live worker of this tenant knows. `None`: not every one of them has said (one of an
@@ -26,7 +26,7 @@ impl Broker {
     pub async fn known_job_types(&self, tenant: &TenantId) -> Result<Option<HashSet<String>>, BrokerError> {
         // One by one, not MGET: on a cluster they lie on different nodes.
         let said = self.live_workers(tenant).await?.into_iter().map(|worker| async move {
-            let said: Option<String> = self.link.query(redis::cmd("GET").arg(self.keys().job_types(&worker))).await?;
+            let said: Option<String> = self.client.query(redis::cmd("GET").arg(self.keys().job_types(&worker))).await?;
             Ok::<_, BrokerError>(said.and_then(|types| serde_json::from_str::<Vec<String>>(&types).ok()))
         });
         let said = futures_util::future::try_join_all(said).await?;

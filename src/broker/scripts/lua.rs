@@ -50,7 +50,7 @@ const CLOCK: &str = include_str!("../../../lua/lib/clock.lua");
 const COMMAND_KEYS: &str = include_str!("../../../lua/lib/command_keys.lua");
 const READY: &str = include_str!("../../../lua/lib/ready.lua");
 const UPDATE: &str = include_str!("../../../lua/lib/update.lua");
-const RECORD: &str = include_str!("../../../lua/lib/record.lua");
+const STORED_COMMAND: &str = include_str!("../../../lua/lib/stored_command.lua");
 const HOSTS: &str = include_str!("../../../lua/lib/hosts.lua");
 const FINISH: &str = include_str!("../../../lua/lib/finish.lua");
 const ACCEPT: &str = include_str!("../../../lua/lib/accept.lua");
@@ -69,20 +69,20 @@ macro_rules! scripts {
 }
 
 scripts! {
-    SUBMIT = "submit_command" with [CLOCK, COMMAND_KEYS, PERMISSION, BUDGET, READY, HOSTS, RECORD, FINISH, ACCEPT];
-    SUBMIT_BATCH = "submit_batch" with [CLOCK, COMMAND_KEYS, PERMISSION, BUDGET, READY, HOSTS, RECORD, FINISH, ACCEPT];
-    CLAIM = "claim_command" with [CLOCK, READY, RECORD];
+    SUBMIT = "submit_command" with [CLOCK, COMMAND_KEYS, PERMISSION, BUDGET, READY, HOSTS, STORED_COMMAND, FINISH, ACCEPT];
+    SUBMIT_BATCH = "submit_batch" with [CLOCK, COMMAND_KEYS, PERMISSION, BUDGET, READY, HOSTS, STORED_COMMAND, FINISH, ACCEPT];
+    CLAIM = "claim_command" with [CLOCK, READY, STORED_COMMAND];
     RENEW_CLAIM = "renew_claim" with [CLOCK, READY];
     COMPLETE = "complete_command" with [CLOCK, COMMAND_KEYS, READY, UPDATE, FINISH];
-    EXPIRE = "expire_commands" with [CLOCK, COMMAND_KEYS, READY, HOSTS, RECORD, FINISH];
+    EXPIRE = "expire_commands" with [CLOCK, COMMAND_KEYS, READY, HOSTS, STORED_COMMAND, FINISH];
     RETRY = "retry_command" with [CLOCK, READY];
-    DUE = "due" with [CLOCK];
+    READY_RESOURCES = "ready_resources" with [CLOCK];
     DUE_SCHEDULES = "due_schedules" with [CLOCK];
     WITHDRAW_SCHEDULE = "withdraw_schedule" with [CLOCK];
-    DROP_FAILED = "drop_failed" with [];
+    DELETE_FAILED = "delete_failed" with [];
     FILL_PERMISSIONS = "fill_permissions" with [CLOCK];
     CHECK_PERMISSION = "check_permission" with [CLOCK, PERMISSION];
-    RAISE_FLOOR = "raise_floor" with [CLOCK];
+    INVALIDATE_PERMISSIONS = "invalidate_permissions" with [CLOCK];
     OPEN_CONNECTION = "open_connection" with [CLOCK];
     RENEW_CONNECTIONS = "renew_connections" with [CLOCK];
     HEARTBEAT = "heartbeat" with [CLOCK];

@@ -4,19 +4,19 @@ pub mod audit;
 pub mod batch;
 pub mod claim;
 pub mod connections;
-mod deliver;
 pub mod failed;
+pub mod heartbeats;
+mod idempotent_call;
 pub mod job_types;
 pub mod lua;
 pub mod permissions;
-pub mod presence;
-mod proof;
-mod record;
 pub mod runs;
 pub mod schedules;
+mod stored_command;
 mod submission;
 pub mod submit;
 pub mod updates;
+mod write_check;
 
 /// Keys or arguments by reference, as a script call takes them.
 fn texts(strings: &[String]) -> Vec<&str> {

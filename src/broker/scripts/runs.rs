@@ -22,17 +22,17 @@ impl Broker {
     pub async fn renew_run(&self, job: &Resource, worker: &WorkerId, run: i64) -> Result<RunState, BrokerError> {
         let keys = [self.keys().state(job), self.keys().queue(job)];
         let args = [worker.to_string(), run.to_string()];
-        let answer: i64 = self.link.script(&lua::RENEW_RUN, &texts(&keys), &bytes(&args)).await?;
+        let answer: i64 = self.client.script(&lua::RENEW_RUN, &texts(&keys), &bytes(&args)).await?;
         Ok(if answer < 0 { RunState::Lost } else { RunState::Held { waiting: answer } })
     }
 
     /// The job has left this worker; does nothing if a newer run has begun. Waiting commands become anyone's.
     pub async fn end_run(&self, job: &Resource, run: i64) -> Result<(), BrokerError> {
         let names = self.keys();
-        let tenants = names.waiting_tenants(names.partition(&job.tenant));
+        let tenants = names.tenants_with_ready(names.partition(&job.tenant));
         let keys = [names.state(job), names.queue(job), names.ready(&job.tenant), tenants];
         let args = [run.to_string(), job.to_string()];
-        let _: i64 = self.link.script(&lua::END_RUN, &texts(&keys), &bytes(&args)).await?;
+        let _: i64 = self.client.script(&lua::END_RUN, &texts(&keys), &bytes(&args)).await?;
         Ok(())
     }
 }

@@ -3,10 +3,10 @@
 
 use std::time::Instant;
 
-use super::deliver::{Delivery, Late};
+use super::idempotent_call::{DeadlinePassed, IdempotentCall};
 use super::lua;
-use super::record::{Kept, record};
-use super::submit::{Grant, Origin, Submission};
+use super::stored_command::{StoredCommand, stored_command_json};
+use super::submit::{ClientOrigin, Grant, Submission};
 use crate::broker::keys::{read_schedule_member, schedule_member};
 use crate::broker::{Broker, BrokerError, Partition};
 use crate::domain::{Action, CommandId, Resource, TenantId, UserId, When};
@@ -27,7 +27,7 @@ pub struct Scheduled {
     /// Why.
     pub reason: Option<String>,
     /// From where it was asked.
-    pub origin: Origin,
+    pub origin: ClientOrigin,
     /// When it was asked, Unix ms by Redis's clock.
     pub asked_at: i64,
     /// When it will be submitted, Unix ms by Redis's clock.
@@ -47,7 +47,7 @@ pub struct DueSchedules {
 
 /// What taking one back gave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Withdrawn {
+pub enum WithdrawOutcome {
     /// It never runs.
     Done,
     /// There is none: somebody else took it back, or its time has come.
@@ -59,7 +59,7 @@ impl Scheduled {
         let mut parts = kept.splitn(4, '|');
         let (run_at, asked_at) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
         let resource = Resource::parse(parts.next()?)?;
-        let record: Kept = serde_json::from_str(parts.next()?).ok()?;
+        let record: StoredCommand = serde_json::from_str(parts.next()?).ok()?;
         Some(Self {
             command,
             resource,
@@ -67,7 +67,7 @@ impl Scheduled {
             user: record.user_id,
             request_id: record.request_id,
             reason: record.reason,
-            origin: Origin { address: record.address, token_id: record.token_id },
+            origin: ClientOrigin { address: record.address, token_id: record.token_id },
             asked_at,
             run_at,
         })
@@ -95,40 +95,40 @@ impl Broker {
     pub async fn due_schedules(&self, partition: Partition, limit: usize) -> Result<DueSchedules, BrokerError> {
         let (schedule, asked) = (self.keys().schedule(partition), Instant::now());
         let mut answer: Vec<String> =
-            self.link.script(&lua::DUE_SCHEDULES, &[&schedule], &[limit.to_string().as_bytes()]).await?;
+            self.client.script(&lua::DUE_SCHEDULES, &[&schedule], &[limit.to_string().as_bytes()]).await?;
         let odd = || BrokerError::Refused("due_schedules answered oddly".to_owned());
         let now: i64 = answer.pop().and_then(|now| now.parse().ok()).ok_or_else(odd)?;
-        self.saw_clock(partition, asked, now);
+        self.observe_clock(partition, asked, now);
         let next = answer.pop().ok_or_else(odd)?.parse::<i64>().ok();
         let due = answer.iter().filter_map(|member| read_schedule_member(member)).collect();
         Ok(DueSchedules { due, next_in_ms: next.map(|at| at - now), now })
     }
 
     /// Asks what time it is where this partition is, so that a step of that clock is noticed
-    /// ([`Broker::ttl_by_its_clock`]).
+    /// ([`Broker::ttl_adjusted_for_clock_steps`]).
     /// Unix ms.
-    pub async fn look_at_clock(&self, partition: Partition) -> Result<i64, BrokerError> {
+    pub async fn read_clock(&self, partition: Partition) -> Result<i64, BrokerError> {
         Ok(self.due_schedules(partition, 0).await?.now)
     }
 
     /// A tenant's scheduled command; `None`: there is none by that id (any more).
     pub async fn scheduled(&self, tenant: &TenantId, command: CommandId) -> Result<Option<Scheduled>, BrokerError> {
         let kept: Option<String> =
-            self.link.query(redis::cmd("HGET").arg(self.keys().schedules(tenant)).arg(command.to_string())).await?;
+            self.client.query(redis::cmd("HGET").arg(self.keys().schedules(tenant)).arg(command.to_string())).await?;
         Ok(kept.and_then(|kept| Scheduled::read(command, &kept)))
     }
 
     /// Takes one off the list of what is due of which nothing can be read: it would be found there for ever.
-    pub async fn forget_due(&self, resource: &Resource, command: CommandId) -> Result<(), BrokerError> {
+    pub async fn remove_unreadable_schedule(&self, resource: &Resource, command: CommandId) -> Result<(), BrokerError> {
         let schedule = self.keys().schedule(self.keys().partition(&resource.tenant));
         let member = schedule_member(resource, command);
-        self.link.query::<i64>(redis::cmd("ZREM").arg(schedule).arg(member)).await.map(|_| ())
+        self.client.query::<i64>(redis::cmd("ZREM").arg(schedule).arg(member)).await.map(|_| ())
     }
 
     /// All of a tenant's scheduled commands, the next to run first. As many as `limits.schedules_per_tenant` at most.
     pub async fn schedules(&self, tenant: &TenantId) -> Result<Vec<Scheduled>, BrokerError> {
         let kept: std::collections::HashMap<String, String> =
-            self.link.query(redis::cmd("HGETALL").arg(self.keys().schedules(tenant))).await?;
+            self.client.query(redis::cmd("HGETALL").arg(self.keys().schedules(tenant))).await?;
         let read = |(id, kept): (&String, &String)| Scheduled::read(id.parse().ok()?, kept);
         let mut all: Vec<Scheduled> = kept.iter().filter_map(read).collect();
         all.sort_by_key(|scheduled| (scheduled.run_at, scheduled.command));
@@ -141,9 +141,9 @@ impl Broker {
         &self,
         scheduled: &Scheduled,
         by: &UserId,
-        origin: &Origin,
+        origin: &ClientOrigin,
         reason: Option<&str>,
-    ) -> Result<Withdrawn, BrokerError> {
+    ) -> Result<WithdrawOutcome, BrokerError> {
         let (names, r) = (self.keys(), &scheduled.resource);
         let partition = names.partition(&r.tenant);
         let keys = [
@@ -162,20 +162,20 @@ impl Broker {
             String::new(), // The deadline, set on the way.
             scheduled.command.to_string(),
             r.to_string(),
-            format!("{},\"run_at\":{}}}", record(&entry), scheduled.run_at),
+            format!("{},\"run_at\":{}}}", stored_command_json(&entry), scheduled.run_at),
             CommandId::generate().to_string(),
         ];
-        let delivery = Delivery::new(&lua::WITHDRAW_SCHEDULE, keys.into(), args.into());
+        let delivery = IdempotentCall::new(&lua::WITHDRAW_SCHEDULE, keys.into(), args.into());
         let late = |_| BrokerError::Unavailable("it reached Redis too late".to_owned());
-        self.deliver(delivery, read).await?.map_err(late)
+        self.call_idempotent(delivery, read).await?.map_err(late)
     }
 }
 
-fn read(answer: &[String]) -> Result<Result<Withdrawn, Late>, BrokerError> {
+fn read(answer: &[String]) -> Result<Result<WithdrawOutcome, DeadlinePassed>, BrokerError> {
     match answer.first().map_or("", String::as_str) {
-        "withdrawn" => Ok(Ok(Withdrawn::Done)),
-        "gone" => Ok(Ok(Withdrawn::Gone)),
-        "late" => Ok(Err(Late)),
+        "withdrawn" => Ok(Ok(WithdrawOutcome::Done)),
+        "gone" => Ok(Ok(WithdrawOutcome::Gone)),
+        "late" => Ok(Err(DeadlinePassed)),
         _ => Err(BrokerError::Refused(format!("withdraw_schedule answered {answer:?}"))),
     }
 }

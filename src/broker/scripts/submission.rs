@@ -18,7 +18,7 @@ pub struct Submission {
     /// Why.
     pub reason: Option<String>,
     /// From where, for the audit trail.
-    pub origin: Origin,
+    pub origin: ClientOrigin,
     /// How the permission is known.
     pub grant: Grant,
     /// When it shall run.
@@ -29,7 +29,7 @@ pub struct Submission {
 
 /// From where a command came.
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
-pub struct Origin {
+pub struct ClientOrigin {
     /// The client's address.
     pub address: Option<String>,
     /// The token's `jti`.

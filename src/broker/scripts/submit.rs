@@ -1,9 +1,9 @@
 //! `lua/submit_command.lua`: the one round trip in which a command is accepted or refused.
 
-use super::deliver::{Delivery, Late};
+use super::idempotent_call::{DeadlinePassed, IdempotentCall};
 use super::lua;
-use super::record::record;
-pub use super::submission::{Grant, Origin, Submission};
+use super::stored_command::stored_command_json;
+pub use super::submission::{ClientOrigin, Grant, Submission};
 use crate::broker::keys::{control_channel, reply_channel};
 use crate::broker::{Broker, BrokerError, Keys};
 use crate::config;
@@ -34,7 +34,7 @@ impl SubmitLimits {
 
 /// What became of a submission.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Submitted {
+pub enum SubmitOutcome {
     /// Recorded, queued, published.
     Accepted {
         /// Workers alive for this tenant just now.
@@ -84,10 +84,10 @@ pub enum Submitted {
 impl Broker {
     /// Submits a command. Reads the clock of Redis; safe to call again with the same submission.
     /// Answers within about 1.8 s: reconnects and asks again where the first answer was lost.
-    /// [`BrokerError::Unavailable`] and [`Submitted::TooLate`] mean that it was not accepted and never will be.
-    pub async fn submit(&self, submission: &Submission, limits: SubmitLimits) -> Result<Submitted, BrokerError> {
+    /// [`BrokerError::Unavailable`] and [`SubmitOutcome::TooLate`] mean that it was not accepted and never will be.
+    pub async fn submit(&self, submission: &Submission, limits: SubmitLimits) -> Result<SubmitOutcome, BrokerError> {
         let prepared = prepare(self.keys(), submission, limits);
-        Ok(self.deliver(prepared, read).await?.unwrap_or(Submitted::TooLate))
+        Ok(self.call_idempotent(prepared, read).await?.unwrap_or(SubmitOutcome::TooLate))
     }
 }
 
@@ -97,19 +97,19 @@ pub fn words(names: Keys, submission: &Submission, limits: SubmitLimits) -> Vec<
     prepare(names, submission, limits).words()
 }
 
-fn prepare(names: Keys, s: &Submission, limits: SubmitLimits) -> Delivery {
+fn prepare(names: Keys, s: &Submission, limits: SubmitLimits) -> IdempotentCall {
     let (r, user) = (&s.resource, &s.user);
     let partition = names.partition(&r.tenant);
     // Without a request id a denial is remembered by the command's own: one whose answer was lost is not counted twice.
     let request = match &s.request {
         Some(id) => names.request(r, user, id.as_str()),
-        None => names.denied(r, s.command),
+        None => names.denial(r, s.command),
     };
-    let mut keys = names.of_commands(r);
+    let mut keys = names.command_keys(r);
     keys.extend([
         names.rate(&r.tenant, user),
         names.permissions(&r.tenant, user),
-        names.permission_floor(partition, user),
+        names.min_permission_version(partition, user),
         names.workers(partition),
         names.tenant_workers(&r.tenant),
         request,
@@ -135,7 +135,7 @@ fn prepare(names: Keys, s: &Submission, limits: SubmitLimits) -> Delivery {
         all,
         limits.commands_per_minute.to_string(),
         limits.backlog_per_tenant.to_string(),
-        record(s),
+        stored_command_json(s),
         control_channel(&r.tenant, r.kind),
         control_message(s),
         r.to_string(),
@@ -146,7 +146,7 @@ fn prepare(names: Keys, s: &Submission, limits: SubmitLimits) -> Delivery {
         limits.schedules_per_tenant.to_string(),
         former_digest(s),
     ];
-    Delivery::new(&lua::SUBMIT, keys, args.into())
+    IdempotentCall::new(&lua::SUBMIT, keys, args.into())
 }
 
 /// What makes a repeat of a `request_id` the same request.
@@ -178,7 +178,7 @@ pub(super) fn control_message(s: &Submission) -> String {
     control::message(s.action, &s.resource, &s.user, s.command, &jiff::Timestamp::now().to_string())
 }
 
-fn read(answer: &[String]) -> Result<Result<Submitted, Late>, BrokerError> {
+fn read(answer: &[String]) -> Result<Result<SubmitOutcome, DeadlinePassed>, BrokerError> {
     let odd = || BrokerError::Refused(format!("submit_command answered {answer:?}"));
     let number = |i: usize| answer.get(i).and_then(|n| n.parse::<i64>().ok()).ok_or_else(odd);
     let command = |i: usize| answer.get(i).and_then(|id| id.parse().ok()).ok_or_else(odd);
@@ -191,21 +191,21 @@ fn read(answer: &[String]) -> Result<Result<Submitted, Late>, BrokerError> {
         }
     };
     Ok(Ok(match answer.first().map_or("", String::as_str) {
-        "accepted" => Submitted::Accepted { workers_online: number(1)?, control: control(2) },
-        "repeated" => Submitted::Repeated {
+        "accepted" => SubmitOutcome::Accepted { workers_online: number(1)?, control: control(2) },
+        "repeated" => SubmitOutcome::Repeated {
             command: command(1)?,
             workers_online: number(2)?,
             control: control(3),
             result: result(4)?,
         },
-        "scheduled" => Submitted::Scheduled { command: command(1)?, run_at: number(2)?, result: result(3)? },
-        "denied" => Submitted::Denied,
-        "conflict" => Submitted::Conflict,
-        "limited" => Submitted::RateLimited { retry_after: number(1)? },
-        "unknown" => Submitted::PermissionsUnknown,
-        "full" => Submitted::QueueFull,
-        "late" => return Ok(Err(Late)),
-        "gone" => Submitted::Gone,
+        "scheduled" => SubmitOutcome::Scheduled { command: command(1)?, run_at: number(2)?, result: result(3)? },
+        "denied" => SubmitOutcome::Denied,
+        "conflict" => SubmitOutcome::Conflict,
+        "limited" => SubmitOutcome::RateLimited { retry_after: number(1)? },
+        "unknown" => SubmitOutcome::PermissionsUnknown,
+        "full" => SubmitOutcome::QueueFull,
+        "late" => return Ok(Err(DeadlinePassed)),
+        "gone" => SubmitOutcome::Gone,
         _ => return Err(odd()),
     }))
 }

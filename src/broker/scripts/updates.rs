@@ -20,7 +20,7 @@ pub struct Update {
 
 /// What Redis knows of a resource beyond SQL.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Live {
+pub struct LiveProgress {
     /// Number of the last update.
     pub seq: i64,
     /// Progress newer than the row's, perhaps, with its run.
@@ -46,21 +46,21 @@ impl Broker {
             desired.to_owned(),
         ];
         let keys = [self.keys().state(resource)];
-        let seq: i64 = self.link.script(&lua::PUBLISH_UPDATE, &texts(&keys), &bytes(&args)).await?;
+        let seq: i64 = self.client.script(&lua::PUBLISH_UPDATE, &texts(&keys), &bytes(&args)).await?;
         Ok((seq >= 0).then_some(seq))
     }
 
     /// What Redis knows. Read it before the row: then the row is at least as new as `seq`.
-    pub async fn live(&self, resource: &Resource) -> Result<Live, BrokerError> {
+    pub async fn live(&self, resource: &Resource) -> Result<LiveProgress, BrokerError> {
         let mut command = redis::cmd("HMGET");
         command.arg(self.keys().state(resource)).arg(&["seq", "live", "desired"]);
-        let (seq, live, desired): (Option<i64>, Option<String>, Option<String>) = self.link.query(&command).await?;
+        let (seq, live, desired): (Option<i64>, Option<String>, Option<String>) = self.client.query(&command).await?;
         let progress = live.and_then(|text| serde_json::from_str(&text).ok());
-        Ok(Live { seq: seq.unwrap_or(0), progress, desired })
+        Ok(LiveProgress { seq: seq.unwrap_or(0), progress, desired })
     }
 
     /// Tells workers that a job may be waiting in SQL.
     pub async fn wake_dispatch(&self) -> Result<(), BrokerError> {
-        self.link.query(redis::cmd("PUBLISH").arg(DISPATCH_CHANNEL).arg("")).await
+        self.client.query(redis::cmd("PUBLISH").arg(DISPATCH_CHANNEL).arg("")).await
     }
 }

@@ -7,7 +7,7 @@ use tokio::process::Command;
 
 use super::place::Place;
 use crate::broker::Broker;
-use crate::broker::scripts::submit::{Grant, Origin, Submission, SubmitLimits, words};
+use crate::broker::scripts::submit::{ClientOrigin, Grant, Submission, SubmitLimits, words};
 use crate::domain::{Action, CommandId, PermissionSet, Resource, UserId, When};
 
 /// What `redis-benchmark -r` puts a random number of twelve digits in the place of: as long as the last group of a
@@ -84,7 +84,10 @@ pub(super) async fn submits(
         user: user.clone(),
         request: None,
         reason: None,
-        origin: Origin { address: Some("127.0.0.1".to_owned()), token_id: Some(CommandId::generate().to_string()) },
+        origin: ClientOrigin {
+            address: Some("127.0.0.1".to_owned()),
+            token_id: Some(CommandId::generate().to_string()),
+        },
         grant: Grant::Database,
         when: When::Now,
         batch: None,

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use crate::auth::Caller;
-use crate::broker::scripts::batch::KnownBatch;
+use crate::broker::scripts::batch::StoredBatch;
 use crate::domain::ResourceId;
 use crate::gateway::Gateway;
 use crate::gateway::reply::Refusal;
@@ -30,7 +30,7 @@ pub(super) async fn find(
     gateway: &Gateway,
     caller: &Caller,
     request: &BatchRequest,
-    known: Option<KnownBatch>,
+    known: Option<StoredBatch>,
 ) -> Result<Found, Refusal> {
     let (store, tenant, kind) = (gateway.store(), &caller.tenant, request.kind);
     match (&request.target, known) {

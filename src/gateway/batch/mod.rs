@@ -15,8 +15,8 @@ use super::commands::{
 };
 use super::reply::{Refusal, UNAVAILABLE};
 use crate::auth::Caller;
-use crate::broker::scripts::batch::{Batch, BatchSubmitted, ItemSubmitted, PART};
-use crate::broker::scripts::submit::{Origin, SubmitLimits};
+use crate::broker::scripts::batch::{Batch, BatchSubmitted, CHUNK_SIZE, ItemSubmitted};
+use crate::broker::scripts::submit::{ClientOrigin, SubmitLimits};
 use crate::domain::{CommandId, IdDerivation, Permission, Resource, ResourceId};
 use crate::protocol::batch_answer::{self, BatchHead, BatchItem, ItemState};
 use crate::protocol::tenant::no_such;
@@ -111,7 +111,7 @@ async fn preview(gateway: &Gateway, caller: &Caller, request: &BatchRequest) -> 
     });
     let items: Vec<BatchItem> = items.collect();
     let head = head(caller, request, CommandId::generate(), &items);
-    Ok(batch_answer::preview(&head, found.there.len().div_ceil(PART), &items, found.more))
+    Ok(batch_answer::preview(&head, found.there.len().div_ceil(CHUNK_SIZE), &items, found.more))
 }
 
 async fn submit(
@@ -121,7 +121,7 @@ async fn submit(
     address: Option<String>,
 ) -> Result<Accepted, Refusal> {
     is_healthy(gateway)?;
-    let origin = Origin { address, token_id: caller.token_id.clone() };
+    let origin = ClientOrigin { address, token_id: caller.token_id.clone() };
     for _ in 0..TRIES {
         let known = match &request.request_id {
             Some(id) => gateway.broker().known_batch(&caller.tenant, &caller.user, id).await,
@@ -265,7 +265,7 @@ fn missing(caller: &Caller, request: &BatchRequest, id: &ResourceId) -> BatchIte
 
 /// For the metrics.
 fn follow(gateway: &Gateway, batch: &Batch, items: &[ItemSubmitted]) {
-    let now = gateway.broker().redis_now_ms(&batch.tenant);
+    let now = gateway.broker().tenant_now_ms(&batch.tenant);
     for (id, item) in batch.ids.iter().zip(items) {
         metrics::command_received(batch.kind, batch.action);
         match item {

@@ -22,7 +22,7 @@ pub async fn completed(gateway: &Gateway, accepted: &Accepted, wait: Duration) -
         let missing: Vec<(Resource, CommandId)> =
             accepted.commands().filter(|(_, command)| !results.contains_key(command)).collect();
         // What cannot be read just now is read the next time.
-        let found = gateway.broker().ended_of(&missing).await.unwrap_or_default();
+        let found = gateway.broker().command_results(&missing).await.unwrap_or_default();
         results.extend(found.into_iter().flatten().map(|ended| (ended.command, ended.message)));
         if missing.iter().all(|(_, command)| results.contains_key(command)) {
             return Some(summary(accepted, &results));

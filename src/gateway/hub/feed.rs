@@ -8,7 +8,7 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::recent::Recent;
 use super::update::Update;
-use crate::broker::scripts::claim::Ended;
+use crate::broker::scripts::claim::CommandResult;
 use crate::domain::{CommandId, JobFacts, Resource, ResourceId, TenantId};
 use crate::gateway::access::Readable;
 use crate::gateway::outbox::{Outbox, Push};
@@ -178,7 +178,7 @@ impl Feed {
     }
 
     /// Hands a result out as it is recorded, once. `now`: Unix ms by Redis's clock.
-    pub(super) fn result(&self, resource: &Resource, ended: Ended, now: i64) {
+    pub(super) fn result(&self, resource: &Resource, ended: CommandResult, now: i64) {
         let mut state = self.lock();
         if state.given.contains(&ended.command) {
             return;

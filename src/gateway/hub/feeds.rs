@@ -10,7 +10,7 @@ use super::LINGER;
 use super::feed::{Feed, Member};
 use super::results::command_of;
 use super::update::Update;
-use crate::broker::keys::{Carries, read_resource_channel, tenant_pattern};
+use crate::broker::keys::{ChannelContent, read_resource_channel, tenant_pattern};
 use crate::broker::{Broker, BrokerError, Subscriber};
 use crate::domain::{CommandId, Resource, ResourceKind, TenantId};
 
@@ -64,7 +64,7 @@ impl Feeds {
     ) -> Result<FeedSeat, BrokerError> {
         let mut seat = FeedSeat { feeds: self.clone(), feed: self.take_reference(tenant), member: None };
         let open = async {
-            let since = broker.redis_now_ms(tenant);
+            let since = broker.tenant_now_ms(tenant);
             subscriber.psubscribe(patterns(tenant)).await?;
             Ok::<i64, BrokerError>(since)
         };
@@ -92,8 +92,8 @@ impl Feeds {
         let feed = self.open().get(&resource.tenant).map(|entry| Arc::clone(&entry.feed));
         let Some(feed) = feed else { return };
         let what = match carries {
-            Carries::Replies => command_of(&payload).map(What::Result),
-            Carries::Updates => Update::read(payload, &resource).map(What::Update),
+            ChannelContent::Replies => command_of(&payload).map(What::Result),
+            ChannelContent::Updates => Update::read(payload, &resource).map(What::Update),
         };
         let Some(what) = what else { return };
         if self.0.heard.try_send(Heard { feed, resource, what }).is_err() {

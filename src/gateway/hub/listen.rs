@@ -14,7 +14,7 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 use super::Hub;
 use super::feed::Feed;
 use super::feeds::{Heard, What};
-use crate::broker::scripts::claim::Ended;
+use crate::broker::scripts::claim::CommandResult;
 use crate::domain::{CommandId, Resource, ResourceId, ResourceKind, TenantId};
 use crate::protocol::tenant::resynchronize;
 
@@ -64,7 +64,7 @@ async fn hand_out(hub: &Hub, some: Vec<Heard>, sql_rests_until: &mut Instant) {
         match what {
             What::Result(command) => {
                 if let Some(ended) = results.remove(&(resource.clone(), command)) {
-                    feed.result(&resource, ended, hub.0.broker.redis_now_ms(&feed.tenant));
+                    feed.result(&resource, ended, hub.0.broker.tenant_now_ms(&feed.tenant));
                 }
             }
             What::Update(update) => {
@@ -80,7 +80,7 @@ async fn hand_out(hub: &Hub, some: Vec<Heard>, sql_rests_until: &mut Instant) {
 }
 
 /// The recorded results of the commands that were named. A command without one has none: the message was forged.
-async fn results_of(hub: &Hub, some: &[Heard]) -> HashMap<(Resource, CommandId), Ended> {
+async fn results_of(hub: &Hub, some: &[Heard]) -> HashMap<(Resource, CommandId), CommandResult> {
     let named = some.iter().filter_map(|heard| match heard.what {
         What::Result(command) if !heard.feed.knows(command) => Some((heard.resource.clone(), command)),
         _ => None,
@@ -90,7 +90,7 @@ async fn results_of(hub: &Hub, some: &[Heard]) -> HashMap<(Resource, CommandId),
         return HashMap::new();
     }
     let found = loop {
-        match hub.0.broker.ended_of(&named).await {
+        match hub.0.broker.command_results(&named).await {
             Ok(found) => break found,
             Err(_) => tokio::time::sleep(AGAIN).await,
         }

@@ -34,7 +34,7 @@ use self::feeds::Feeds;
 use super::access::Access;
 use super::outbox::Outbox;
 use super::results::Results;
-use crate::broker::keys::{Carries, PERMISSIONS_CHANNEL, read_resource_channel, reply_channel, updates_channel};
+use crate::broker::keys::{ChannelContent, PERMISSIONS_CHANNEL, read_resource_channel, reply_channel, updates_channel};
 use crate::broker::{Broker, BrokerError, Event, Subscriber};
 use crate::domain::{CommandId, Resource, TenantId};
 use crate::store::Store;
@@ -168,7 +168,7 @@ impl Hub {
     fn message(&self, name: &str, payload: bytes::Bytes) {
         let Some((resource, carries)) = read_resource_channel(name) else { return };
         let Some(channel) = self.channels().get(&resource).map(|entry| Arc::clone(&entry.channel)) else { return };
-        if carries == Carries::Replies {
+        if carries == ChannelContent::Replies {
             let Some(command) = results::command_of(&payload) else { return };
             if !channel.knows(command) && self.0.lookups.try_send((channel, command)).is_err() {
                 self.resync_all();

@@ -29,7 +29,7 @@ pub(super) fn command_of(payload: &[u8]) -> Option<CommandId> {
 pub(super) async fn look_up(hub: Hub, mut waiting: mpsc::Receiver<(Arc<Channel>, CommandId)>) {
     let mut batch = Vec::new();
     while !batch.is_empty() || waiting.recv_many(&mut batch, TOGETHER).await > 0 {
-        let reads = batch.iter().map(|(channel, command)| hub.0.broker.ended(&channel.resource, *command));
+        let reads = batch.iter().map(|(channel, command)| hub.0.broker.command_result(&channel.resource, *command));
         let found = futures_util::future::join_all(reads).await;
         let mut unread = Vec::new();
         for ((channel, command), found) in batch.drain(..).zip(found) {

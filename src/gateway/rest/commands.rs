@@ -85,7 +85,7 @@ pub(super) async fn result(
     let resource = Resource { tenant: caller.tenant, kind, id: id(text)? };
     let command: CommandId = command.parse().map_err(|_| Failure::invalid("A command_id is a UUID"))?;
     resources::exists(rest, &resource).await?;
-    let found = if rest.broker().waits(&resource, command).await? {
+    let found = if rest.broker().is_pending(&resource, command).await? {
         let pending = || Frame::new("pending").resource(&resource).plain("command_id", &command.to_string()).end();
         wait_for(rest, &resource, command, wait.unwrap_or_default()).await?.unwrap_or_else(pending)
     } else {

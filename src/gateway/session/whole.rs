@@ -11,7 +11,7 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::subject::{Asked, Asker, Subject};
 use crate::auth::Caller;
-use crate::broker::scripts::claim::Ended;
+use crate::broker::scripts::claim::CommandResult;
 use crate::broker::scripts::submit::Grant;
 use crate::broker::{Broker, BrokerError};
 use crate::domain::{CommandId, Permission, RequestId, Resource, ResourceKind, TenantId};
@@ -34,7 +34,7 @@ pub struct Whole {
     broker: Broker,
     following: Following,
     /// A look at the record that is under way.
-    looking: Option<BoxFuture<'static, Result<Vec<Option<Ended>>, BrokerError>>>,
+    looking: Option<BoxFuture<'static, Result<Vec<Option<CommandResult>>, BrokerError>>>,
 }
 
 /// What came of a message.
@@ -173,7 +173,7 @@ impl Subject for Whole {
     fn poll(&mut self, cx: &mut Context<'_>, out: &mut VecDeque<Utf8Bytes>) -> Poll<()> {
         if self.looking.is_none() && self.following.next_look().is_some_and(|at| at <= Instant::now()) {
             let (broker, wanted) = (self.broker.clone(), self.following.look(out));
-            self.looking = Some(Box::pin(async move { broker.ended_of(&wanted).await }));
+            self.looking = Some(Box::pin(async move { broker.command_results(&wanted).await }));
         }
         if let Some(looking) = &mut self.looking
             && let Poll::Ready(found) = looking.as_mut().poll(cx)

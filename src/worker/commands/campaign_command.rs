@@ -9,7 +9,7 @@ use super::held_claim::{HeldClaim, WaitOutcome};
 use super::outcome::{CommandOutcome, CommandPermit};
 use crate::broker::BrokerError;
 use crate::broker::scripts::claim::Claim;
-use crate::broker::scripts::submit::{Grant, Origin, Submission, SubmitLimits};
+use crate::broker::scripts::submit::{ClientOrigin, Grant, Submission, SubmitLimits};
 use crate::domain::{Action, CampaignStatus, Resource, ResourceKind, When};
 use crate::store::{About, Announcement, Applied, StoreError};
 use crate::worker::context::WorkerContext;
@@ -133,7 +133,7 @@ impl CampaignCommands {
             user: claim.user.clone(),
             request: None,
             reason: claim.reason.clone(),
-            origin: Origin::default(),
+            origin: ClientOrigin::default(),
             grant: Grant::Internal,
             when: When::Now,
             batch: None,

@@ -14,7 +14,7 @@ use super::campaign_command::CampaignCommands;
 use super::held_claim::HeldClaim;
 use super::job_command::JobCommands;
 use super::outcome::{CommandOutcome, CommandPermit};
-use crate::broker::scripts::claim::{Claim, Completed, End};
+use crate::broker::scripts::claim::{Claim, CompleteOutcome, ResultKind};
 use crate::domain::{Action, Control, ResourceKind};
 use crate::protocol::server;
 use crate::telemetry::metrics;
@@ -82,7 +82,7 @@ impl CommandExecutor {
     fn is_expired(&self, claim: &Claim) -> bool {
         let WorkerContext { settings, broker, .. } = &*self.ctx;
         let partition = broker.keys().partition(&claim.resource.tenant);
-        let ttl = broker.ttl_by_its_clock(partition, settings.command.ttl);
+        let ttl = broker.ttl_adjusted_for_clock_steps(partition, settings.command.ttl);
         let waited = claim.claimed_at.saturating_sub(claim.accepted_at);
         claim.attempt == 1 && u128::try_from(waited).is_ok_and(|ms| ms > ttl.as_millis())
     }
@@ -95,12 +95,12 @@ impl CommandExecutor {
         let (end, text, message, shown, ended) = match outcome {
             CommandOutcome::Succeeded { status, shown, ended, control } => {
                 let message = server::succeeded(action, resource, claim.command, &status, control.or(here), request);
-                (End::Succeeded, status, message, shown, ended)
+                (ResultKind::Succeeded, status, message, shown, ended)
             }
-            CommandOutcome::Failed(text) => (End::Failed, text.clone(), failed(&text), None, None),
+            CommandOutcome::Failed(text) => (ResultKind::Failed, text.clone(), failed(&text), None, None),
             CommandOutcome::Expired => {
                 let text = server::EXPIRED;
-                (End::Expired, text.to_owned(), failed(text), None, None)
+                (ResultKind::Expired, text.to_owned(), failed(text), None, None)
             }
             CommandOutcome::Retry(delay) => {
                 tracing::info!(command_id = %claim.command, %resource, delay_ms = delay.as_millis(), "worker.command_put_back");
@@ -126,11 +126,11 @@ impl CommandExecutor {
             self.notifier.job_available.notify_one();
         }
         match completed {
-            Ok(Completed::Done { more }) => {
+            Ok(CompleteOutcome::Done { more }) => {
                 log_outcome(claim, claimed, end, &text);
                 more
             }
-            Ok(Completed::Lost) => {
+            Ok(CompleteOutcome::Lost) => {
                 tracing::info!(command_id = %claim.command, %resource, "worker.claim_lost");
                 false
             }
@@ -143,11 +143,11 @@ impl CommandExecutor {
     }
 }
 
-fn log_outcome(claim: &Claim, claimed: Instant, end: End, message: &str) {
+fn log_outcome(claim: &Claim, claimed: Instant, end: ResultKind, message: &str) {
     // Redis's clock up to the claim, this machine's from there: two clocks are never compared.
     let waited = Duration::from_millis(u64::try_from(claim.claimed_at - claim.accepted_at).unwrap_or(0));
     let latency = waited + claimed.elapsed();
-    metrics::command_ended(claim.resource.kind, claim.action, end == End::Succeeded, latency);
+    metrics::command_ended(claim.resource.kind, claim.action, end == ResultKind::Succeeded, latency);
     let (command_id, tenant_id, user_id) = (claim.command, &claim.resource.tenant, &claim.user);
     let (kind, id) = (claim.resource.kind, &claim.resource.id);
     let (job_id, campaign_id) = match kind {
@@ -155,7 +155,7 @@ fn log_outcome(claim: &Claim, claimed: Instant, end: End, message: &str) {
         ResourceKind::Campaign => (None, Some(id.as_str())),
     };
     let (action, latency_ms) = (claim.action.word(), latency.as_millis());
-    if end == End::Succeeded {
+    if end == ResultKind::Succeeded {
         tracing::info!(%command_id, job_id, campaign_id, %tenant_id, %user_id, action, latency_ms, status = message, "worker.command_applied");
     } else {
         tracing::info!(%command_id, job_id, campaign_id, %tenant_id, %user_id, action, latency_ms, error = message, "worker.command_failed");

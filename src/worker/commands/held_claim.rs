@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 
 use super::outcome::CommandOutcome;
-use crate::broker::scripts::claim::{Claim, Renewed};
+use crate::broker::scripts::claim::{Claim, RenewOutcome};
 use crate::domain::Action;
 use crate::protocol::server;
 use crate::store::{Applied, Change, Run, StoreError};
@@ -76,9 +76,9 @@ impl HeldClaim<'_> {
                 () = notify.notified() => {}
             }
             match ctx.broker.renew_claim(claim, lease).await {
-                Ok(Renewed::Held { cancel_waiting: true }) if can_yield => return WaitOutcome::CancelPending,
-                Ok(Renewed::Held { .. }) => {}
-                Ok(Renewed::Lost) => return WaitOutcome::ClaimLost,
+                Ok(RenewOutcome::Held { cancel_waiting: true }) if can_yield => return WaitOutcome::CancelPending,
+                Ok(RenewOutcome::Held { .. }) => {}
+                Ok(RenewOutcome::Lost) => return WaitOutcome::ClaimLost,
                 // Whether it is lost is decided by the fence, when something is to be written.
                 Err(error) => tracing::debug!(resource = %claim.resource, %error, "worker.claim_renewal_delayed"),
             }

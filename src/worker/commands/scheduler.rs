@@ -11,7 +11,7 @@ use super::execute::CommandExecutor;
 use super::fair_queue::{FairQueue, QueuedResource};
 use super::in_flight::InFlight;
 use crate::broker::keys::{DISPATCH_CHANNEL, control_pattern};
-use crate::broker::scripts::claim::Claimed;
+use crate::broker::scripts::claim::ClaimOutcome;
 use crate::broker::{BrokerError, Event, Subscriber};
 use crate::domain::{Resource, ResourceKind};
 use crate::protocol::control;
@@ -111,11 +111,11 @@ impl Scheduler {
         let QueuedResource { resource, notify } = &queued;
         loop {
             let more = match self.ctx.broker.claim(resource, &self.ctx.id, self.ctx.settings.command.lease).await {
-                Ok(Claimed::Command(claim)) => {
+                Ok(ClaimOutcome::Command(claim)) => {
                     self.queue.mark_claimed();
                     self.executor.execute(&claim, notify, &mut permit).await
                 }
-                Ok(Claimed::Nothing | Claimed::Later | Claimed::Hosted(_)) => false,
+                Ok(ClaimOutcome::Nothing | ClaimOutcome::Later | ClaimOutcome::Hosted(_)) => false,
                 Err(error) => {
                     // The next poll finds it again; with Redis away there is nothing to be done now.
                     match error {
@@ -222,11 +222,11 @@ impl Scheduler {
             Some(tenants) => tenants.clone(),
             None => {
                 let partitions = broker.keys().partitions();
-                let asked = partitions.map(|partition| broker.waiting_tenants(partition, TENANTS_PER_POLL));
+                let asked = partitions.map(|partition| broker.tenants_with_ready(partition, TENANTS_PER_POLL));
                 join_all(asked).await.into_iter().flat_map(log_poll_error).flatten().collect()
             }
         };
-        let asked = tenants.iter().map(|tenant| broker.due(tenant, READY_PER_POLL, Duration::ZERO));
+        let asked = tenants.iter().map(|tenant| broker.ready_resources(tenant, READY_PER_POLL, Duration::ZERO));
         for resources in join_all(asked).await.into_iter().flat_map(log_poll_error) {
             if resources.len() == READY_PER_POLL {
                 self.queue.mark_more_ready();

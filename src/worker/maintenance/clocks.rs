@@ -44,7 +44,7 @@ pub(crate) async fn read_agreed(ctx: &WorkerContext) -> Result<PrunedBy, ClockDi
 /// This moment by this machine's clock and by that of Redis which shows least, in Unix ms, if these and the database's
 /// agree.
 pub(crate) async fn agreed(broker: &Broker, store: &Store) -> Result<(i64, i64), ClockDisagreement> {
-    let asked = broker.keys().partitions().map(|partition| broker.look_at_clock(partition));
+    let asked = broker.keys().partitions().map(|partition| broker.read_clock(partition));
     let (redis, database) = (try_join_all(asked).await?, store.clock().await?);
     let here = jiff::Timestamp::now().as_millisecond();
     let apart = |whose, there: i64| ClockDisagreement::Apart { here: stamp(here), whose, there: stamp(there) };

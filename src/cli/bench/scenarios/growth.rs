@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 
 use super::{Bench, acks};
-use crate::broker::scripts::submit::{Grant, Origin, Submission, SubmitLimits};
+use crate::broker::scripts::submit::{ClientOrigin, Grant, Submission, SubmitLimits};
 use crate::cli::bench::crowd::{Crowd, Load};
 use crate::cli::bench::place::Place;
 use crate::cli::bench::redis::Counters;
@@ -124,7 +124,7 @@ async fn fill(place: &Place, jobs: &[ResourceId], user: &UserId, deep: usize) ->
             user: user.clone(),
             request: None,
             reason: None,
-            origin: Origin::default(),
+            origin: ClientOrigin::default(),
             grant: Grant::Token(true),
             when: When::Now,
             batch: None,

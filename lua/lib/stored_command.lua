@@ -1,7 +1,7 @@
 -- What is kept of a command until it has its result: JSON, and what each of its audit entries begins with.
 
--- Decoded; nil where somebody has spoilt it.
-local function read_record(text)
+-- Decoded; nil where it is corrupt.
+local function decode_stored_command(text)
   local readable, record = pcall(cjson.decode, text or '')
   if not readable or type(record) ~= 'table' then return nil end
   for _, name in ipairs({ 'tenant_id', 'user_id', 'resource_kind', 'resource_id', 'command_id' }) do
@@ -26,5 +26,5 @@ end
 -- The audit entry of a command that no worker ended: its record, and these words.
 local function outcome_entry(text, words, accepted_ms, now_ms)
   return string.sub(text, 1, -2) .. ',"outcome":"' .. words .. '","attempts":0,"latency_ms":'
-    .. whole(math.max(0, now_ms - tonumber(accepted_ms))) .. '}'
+    .. int_to_string(math.max(0, now_ms - tonumber(accepted_ms))) .. '}'
 end

@@ -14,11 +14,11 @@ use super::error::BrokerError;
 use crate::config;
 
 /// Longest time for asking the sentinels, all of them together.
-const LOOKUP: Duration = Duration::from_secs(3);
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// One Redis, the one that the sentinels name, or a cluster. Its `Display` never shows a password.
 #[derive(Clone)]
-pub(super) enum Address {
+pub(super) enum Discovery {
     /// `redis://` or `rediss://`.
     Single(Box<ConnectionInfo>),
     /// `redis+sentinel://` or `rediss+sentinel://`, then `[user:password@]host:port,host:port/master-name`: the
@@ -38,7 +38,7 @@ pub(super) enum Address {
     Cluster(Vec<ConnectionInfo>),
 }
 
-impl Address {
+impl Discovery {
     /// Reads `redis.url`. An error says what to write, and never shows the address: a password may stand in it.
     pub(super) fn of(settings: &config::Redis) -> Result<Self, BrokerError> {
         let url = settings.url.expose_secret();
@@ -106,7 +106,7 @@ impl Address {
                 let mut asked = builder.build()?;
                 let late = || (redis::ErrorKind::Io, "the sentinels did not answer in time").into();
                 // It also asks the named server whether it takes itself for the master.
-                let lookup = tokio::time::timeout(LOOKUP, asked.async_get_client());
+                let lookup = tokio::time::timeout(LOOKUP_TIMEOUT, asked.async_get_client());
                 Ok(lookup.await.unwrap_or_else(|_| Err(late()))?.get_connection_info().clone())
             }
             Self::Cluster(seeds) => {
@@ -117,7 +117,7 @@ impl Address {
     }
 }
 
-impl fmt::Display for Address {
+impl fmt::Display for Discovery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let list = |all: &[ConnectionInfo]| all.iter().map(|i| i.addr().to_string()).collect::<Vec<_>>().join(", ");
         match self {
@@ -175,8 +175,8 @@ fn refused(problem: &str) -> BrokerError {
 mod tests {
     use super::*;
 
-    fn of(url: &str) -> Result<Address, BrokerError> {
-        Address::of(&config::Redis { url: url.into(), ca_pem: None, partitions: 1 })
+    fn of(url: &str) -> Result<Discovery, BrokerError> {
+        Discovery::of(&config::Redis { url: url.into(), ca_pem: None, partitions: 1 })
     }
 
     #[test]
@@ -184,11 +184,11 @@ mod tests {
         assert_eq!(of("redis://:hunter2@h:1/0").expect("address").to_string(), "h:1");
         let address = of("redis+sentinel://ann:hunter%3A2@a:1,b/main/0").expect("address");
         assert_eq!(address.to_string(), "main of the sentinels a:1, b:26379");
-        let Address::Sentinel { node, tls: None, .. } = address else { panic!("not a sentinel, or with TLS") };
+        let Discovery::Sentinel { node, tls: None, .. } = address else { panic!("not a sentinel, or with TLS") };
         assert_eq!((node.username(), node.password()), (Some("ann"), Some("hunter:2")));
         let address = of("redis+cluster://ann:hunter2@a:1,b,[::1]:3/").expect("address");
         assert_eq!(address.to_string(), "the cluster of a:1, b:6379, ::1:3");
-        let Address::Cluster(seeds) = address else { panic!("not a cluster") };
+        let Discovery::Cluster(seeds) = address else { panic!("not a cluster") };
         for seed in &seeds {
             let settings = seed.redis_settings();
             assert_eq!((settings.username(), settings.password()), (Some("ann"), Some("hunter2")));
@@ -212,17 +212,19 @@ mod tests {
     #[test]
     fn an_s_in_the_scheme_means_tls_for_every_connection() {
         let is_tls = |info: &ConnectionInfo| matches!(info.addr(), ConnectionAddr::TcpTls { insecure: false, .. });
-        let Ok(Address::Single(info)) = of("rediss://h:1") else { panic!() };
+        let Ok(Discovery::Single(info)) = of("rediss://h:1") else { panic!() };
         assert!(is_tls(&info));
-        let Ok(Address::Sentinel { sentinels, tls: Some(_), .. }) = of("rediss+sentinel://a,b/main") else { panic!() };
+        let Ok(Discovery::Sentinel { sentinels, tls: Some(_), .. }) = of("rediss+sentinel://a,b/main") else {
+            panic!()
+        };
         assert!(sentinels.iter().all(is_tls));
-        let Ok(Address::Cluster(seeds)) = of("rediss+cluster://a,b") else { panic!() };
+        let Ok(Discovery::Cluster(seeds)) = of("rediss+cluster://a,b") else { panic!() };
         assert!(seeds.iter().all(is_tls) && is_tls(&at(&seeds[0], "c", 7)));
         assert!(!is_tls(&at(&info_of("redis://a"), "c", 7)));
     }
 
     fn info_of(url: &str) -> ConnectionInfo {
-        let Ok(Address::Single(info)) = of(url) else { panic!() };
+        let Ok(Discovery::Single(info)) = of(url) else { panic!() };
         *info
     }
 }

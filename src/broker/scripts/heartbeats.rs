@@ -17,23 +17,23 @@ impl Broker {
     ) -> Result<Vec<Vec<WorkerId>>, BrokerError> {
         let args = [worker.to_string(), ttl.as_millis().to_string()];
         let args = bytes(&args);
-        let sets = self.presence_sets(tenants);
+        let sets = self.heartbeat_keys(tenants);
         let beats = sets.iter().map(|(partition, set)| {
             let partition = *partition;
             let args = &args;
             async move {
                 let asked = Instant::now();
-                let mut answer: Vec<String> = self.link.script(&lua::HEARTBEAT, &[set], args).await?;
+                let mut answer: Vec<String> = self.client.script(&lua::HEARTBEAT, &[set], args).await?;
                 let now = answer.pop().and_then(|now| now.parse().ok());
                 let now = now.ok_or_else(|| BrokerError::Refused("heartbeat answered oddly".to_owned()))?;
-                self.saw_clock(partition, asked, now);
+                self.observe_clock(partition, asked, now);
                 Ok(sorted(answer))
             }
         });
         // Sent together: one round trip, whatever the number of partitions. All of them, even where one fails: it
         // must not count as dead in the others.
         let fleet = self.keys().fleet();
-        let in_fleet = async { self.link.script::<Vec<String>>(&lua::HEARTBEAT, &[&fleet], &args).await };
+        let in_fleet = async { self.client.script::<Vec<String>>(&lua::HEARTBEAT, &[&fleet], &args).await };
         let (beats, in_fleet) = tokio::join!(futures_util::future::join_all(beats), in_fleet);
         if let Err(error) = in_fleet {
             tracing::debug!(%error, "redis.fleet_not_told"); // It only says how many there are.
@@ -44,18 +44,18 @@ impl Broker {
     /// This worker is gone, at once.
     pub async fn leave(&self, worker: &WorkerId, tenants: Option<&[TenantId]>) -> Result<(), BrokerError> {
         let mut pipeline = redis::pipe();
-        for (_, set) in self.presence_sets(tenants) {
+        for (_, set) in self.heartbeat_keys(tenants) {
             pipeline.zrem(set, worker.as_str()).ignore();
         }
         pipeline.zrem(self.keys().fleet(), worker.as_str()).ignore();
-        self.link.pipeline(&pipeline).await
+        self.client.pipeline(&pipeline).await
     }
 
     /// The workers alive for a tenant, sorted.
     pub async fn live_workers(&self, tenant: &TenantId) -> Result<Vec<WorkerId>, BrokerError> {
         let names = self.keys();
         let keys = [names.workers(names.partition(tenant)), names.tenant_workers(tenant)];
-        let ids: Vec<String> = self.link.script(&lua::LIVE_WORKERS, &texts(&keys), &[]).await?;
+        let ids: Vec<String> = self.client.script(&lua::LIVE_WORKERS, &texts(&keys), &[]).await?;
         Ok(sorted(ids))
     }
 
@@ -64,7 +64,7 @@ impl Broker {
         let names = self.keys();
         // Workers of a version before this set are in the other, where they serve all tenants.
         let first = names.partitions().next().map_or_else(|| names.fleet(), |partition| names.workers(partition));
-        let ids: Vec<String> = self.link.script(&lua::LIVE_WORKERS, &[&first, &names.fleet()], &[]).await?;
+        let ids: Vec<String> = self.client.script(&lua::LIVE_WORKERS, &[&first, &names.fleet()], &[]).await?;
         Ok(sorted(ids).len())
     }
 
@@ -73,12 +73,12 @@ impl Broker {
         let mut ids = Vec::new();
         for partition in self.keys().partitions() {
             let set = self.keys().workers(partition);
-            ids.extend(self.link.script::<Vec<String>>(&lua::LIVE_WORKERS, &[&set, &set], &[]).await?);
+            ids.extend(self.client.script::<Vec<String>>(&lua::LIVE_WORKERS, &[&set, &set], &[]).await?);
         }
         Ok(sorted(ids))
     }
 
-    fn presence_sets(&self, tenants: Option<&[TenantId]>) -> Vec<(Partition, String)> {
+    fn heartbeat_keys(&self, tenants: Option<&[TenantId]>) -> Vec<(Partition, String)> {
         let names = self.keys();
         match tenants {
             None => names.partitions().map(|p| (p, names.workers(p))).collect(),

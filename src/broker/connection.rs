@@ -13,35 +13,35 @@ use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::{AsyncConnectionConfig, Cmd, Pipeline, PushInfo, PushKind, RedisError, RedisResult, Value};
 use tokio::sync::watch;
 
-use super::address::Address;
+use super::discovery::Discovery;
 use super::error::BrokerError;
 
 /// Longest wait for one answer. One that takes longer means a hung server or a line that swallows everything:
 /// the connection is given up.
-const RESPONSE: Duration = Duration::from_millis(1_000);
+const RESPONSE_TIMEOUT: Duration = Duration::from_millis(1_000);
 /// Longest wait for a connection.
-const CONNECT: Duration = Duration::from_millis(1_500);
-/// Wait before the second try to connect; it doubles up to [`LAST_WAIT`].
-const FIRST_WAIT: Duration = Duration::from_millis(20);
-const LAST_WAIT: Duration = Duration::from_millis(400);
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(1_500);
+/// Wait before the second try to connect; it doubles up to [`MAX_RECONNECT_DELAY`].
+const MIN_RECONNECT_DELAY: Duration = Duration::from_millis(20);
+const MAX_RECONNECT_DELAY: Duration = Duration::from_millis(400);
 /// A connection that lasted less goes on with the waits of the one before.
-const LASTED: Duration = Duration::from_secs(2);
+const STABLE_AFTER: Duration = Duration::from_secs(2);
 
 /// A handle on the connection; cheap to clone. The connection is given up when the last one is dropped.
 #[derive(Clone)]
-pub(super) struct Node {
-    shared: Arc<Shared>,
+pub(super) struct Connection {
+    shared: Arc<ConnectionShared>,
 }
 
 #[derive(Clone)]
-struct Live {
+struct LiveConnection {
     connection: MultiplexedConnection,
     generation: u64,
 }
 
-struct Shared {
+struct ConnectionShared {
     /// The connection, `None` from the moment it is known dead.
-    current: watch::Sender<Option<Live>>,
+    current: watch::Sender<Option<LiveConnection>>,
     /// Number of the newest connection tried.
     generation: AtomicU64,
     /// Number of the newest connection known dead: it may die before it is in `current`.
@@ -58,8 +58,8 @@ struct Shared {
     address: String,
 }
 
-impl Shared {
-    fn new(address: &Address) -> Arc<Self> {
+impl ConnectionShared {
+    fn new(address: &Discovery) -> Arc<Self> {
         Arc::new(Self {
             current: watch::Sender::new(None),
             generation: AtomicU64::new(0),
@@ -72,7 +72,7 @@ impl Shared {
         })
     }
 
-    fn died(&self, generation: u64) {
+    fn mark_dead(&self, generation: u64) {
         self.dead.fetch_max(generation, Ordering::SeqCst);
         self.current.send_if_modified(|current| {
             let it = current.as_ref().is_some_and(|live| live.generation <= generation);
@@ -83,11 +83,11 @@ impl Shared {
         });
     }
 
-    fn stands(&self, live: Live) {
+    fn mark_up(&self, live: LiveConnection) {
         let generation = live.generation;
         self.current.send_replace(Some(live));
         if self.dead.load(Ordering::SeqCst) >= generation {
-            self.died(generation);
+            self.mark_dead(generation);
         }
     }
 
@@ -108,33 +108,33 @@ impl Shared {
     }
 }
 
-impl Node {
+impl Connection {
     /// Connects, and checks that the server is one that the design can rely on. Later connections are made by a
     /// task that lives as long as a handle does.
-    pub(super) async fn connect(address: Address) -> Result<Self, BrokerError> {
-        let shared = Shared::new(&address);
-        let mut live = open(&address, &shared).await.map_err(|error| match advice(&error) {
+    pub(super) async fn connect(address: Discovery) -> Result<Self, BrokerError> {
+        let shared = ConnectionShared::new(&address);
+        let mut live = open(&address, &shared).await.map_err(|error| match hint(&error) {
             "" => BrokerError::of_connecting(&address, &error),
-            advice => BrokerError::Unavailable(format!("{address}: {error}{advice}")),
+            hint => BrokerError::Unavailable(format!("{address}: {error}{hint}")),
         })?;
-        unfit(&mut live, &shared)
+        check_server(&mut live, &shared)
             .await
             .map_err(|error| BrokerError::of_connecting(&address, &error))?
             .map_or(Ok(()), |problem| Err(BrokerError::Refused(format!("{address}: {problem}"))))?;
-        shared.stands(live);
-        Ok(Self::kept(address, shared))
+        shared.mark_up(live);
+        Ok(Self::with_reconnect(address, shared))
     }
 
     /// Connects by itself, as soon as the server can be reached.
-    pub(super) fn start(address: Address) -> Self {
-        let shared = Shared::new(&address);
-        Self::kept(address, shared)
+    pub(super) fn start(address: Discovery) -> Self {
+        let shared = ConnectionShared::new(&address);
+        Self::with_reconnect(address, shared)
     }
 
-    fn kept(address: Address, shared: Arc<Shared>) -> Self {
+    fn with_reconnect(address: Discovery, shared: Arc<ConnectionShared>) -> Self {
         let node = Self { shared };
         // Not in a TaskTracker: it ends by itself when the last handle is gone.
-        tokio::spawn(keep(address, Arc::downgrade(&node.shared), node.shared.current.subscribe()));
+        tokio::spawn(run_reconnect(address, Arc::downgrade(&node.shared), node.shared.current.subscribe()));
         node
     }
 
@@ -180,7 +180,7 @@ impl Node {
         self.shared.learn_clock(redis_us);
     }
 
-    fn live(&self) -> RedisResult<Live> {
+    fn live(&self) -> RedisResult<LiveConnection> {
         self.shared.current.borrow().clone().ok_or_else(|| {
             let trouble = self.shared.trouble.lock().unwrap_or_else(PoisonError::into_inner);
             trouble.as_deref().map_or_else(not_connected, not_connected_because)
@@ -196,7 +196,7 @@ impl Node {
     fn note(&self, generation: u64, error: &RedisError) {
         // READONLY: the server has become a replica, and the master is another.
         if error.is_unrecoverable_error() || error.is_io_error() || error.code() == Some("READONLY") {
-            self.shared.died(generation);
+            self.shared.mark_dead(generation);
         }
     }
 }
@@ -216,18 +216,18 @@ fn not_connected_because(trouble: &str) -> RedisError {
     std::io::Error::new(std::io::ErrorKind::ConnectionRefused, trouble).into()
 }
 
-async fn open(address: &Address, shared: &Arc<Shared>) -> Result<Live, RedisError> {
+async fn open(address: &Discovery, shared: &Arc<ConnectionShared>) -> Result<LiveConnection, RedisError> {
     let info = address.resolve().await?;
     let generation = shared.generation.fetch_add(1, Ordering::Relaxed) + 1;
     let watched = Arc::downgrade(shared);
     let config = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(CONNECT))
-        .set_response_timeout(Some(RESPONSE))
+        .set_connection_timeout(Some(CONNECT_TIMEOUT))
+        .set_response_timeout(Some(RESPONSE_TIMEOUT))
         .set_push_sender(move |push: PushInfo| {
             if push.kind == PushKind::Disconnection
                 && let Some(shared) = watched.upgrade()
             {
-                shared.died(generation);
+                shared.mark_dead(generation);
             }
             Ok::<(), redis::aio::SendError>(())
         });
@@ -241,7 +241,7 @@ async fn open(address: &Address, shared: &Arc<Shared>) -> Result<Live, RedisErro
     let mut connection = deadpool_redis::Connection::take(taken);
     let (seconds, micros): (i64, i64) = redis::cmd("TIME").query_async(&mut connection).await?;
     shared.learn_clock(seconds * 1_000_000 + micros);
-    Ok(Live { connection, generation })
+    Ok(LiveConnection { connection, generation })
 }
 
 fn client_error(error: &dyn std::fmt::Display) -> RedisError {
@@ -249,7 +249,7 @@ fn client_error(error: &dyn std::fmt::Display) -> RedisError {
 }
 
 /// What to do about a first connection that failed, where the library's words do not say it.
-fn advice(error: &RedisError) -> &'static str {
+fn hint(error: &RedisError) -> &'static str {
     let text = error.to_string();
     if text.contains("UnknownIssuer") || text.contains("BadSignature") {
         ". The server's certificate is not signed by an authority that is trusted here: name its CA's certificate in redis.ca_file"
@@ -261,15 +261,19 @@ fn advice(error: &RedisError) -> &'static str {
 }
 
 /// Replaces dead connections, until nobody holds the node any more.
-async fn keep(address: Address, shared: Weak<Shared>, mut current: watch::Receiver<Option<Live>>) {
-    let (mut wait, mut since) = (FIRST_WAIT, Instant::now());
+async fn run_reconnect(
+    address: Discovery,
+    shared: Weak<ConnectionShared>,
+    mut current: watch::Receiver<Option<LiveConnection>>,
+) {
+    let (mut wait, mut since) = (MIN_RECONNECT_DELAY, Instant::now());
     loop {
         if current.wait_for(Option::is_none).await.is_err() {
             return;
         }
         tracing::warn!(%address, "redis.disconnected");
-        if since.elapsed() > LASTED {
-            wait = FIRST_WAIT;
+        if since.elapsed() > STABLE_AFTER {
+            wait = MIN_RECONNECT_DELAY;
         } else {
             // A server that takes connections and drops them must not be asked as fast as it can refuse.
             tokio::time::sleep(jittered(wait)).await;
@@ -281,10 +285,10 @@ async fn keep(address: Address, shared: Weak<Shared>, mut current: watch::Receiv
                     tracing::info!(%address, "redis.connected");
                     shared.is_new_trouble(None);
                     // Another server than at the start, perhaps. Better this one than none, but not in silence.
-                    if let Ok(Some(problem)) = unfit(&mut live, &shared).await {
+                    if let Ok(Some(problem)) = check_server(&mut live, &shared).await {
                         tracing::error!(%address, problem, "redis.unfit");
                     }
-                    shared.stands(live);
+                    shared.mark_up(live);
                     since = Instant::now();
                     break;
                 }
@@ -304,9 +308,9 @@ async fn keep(address: Address, shared: Weak<Shared>, mut current: watch::Receiv
             }
             drop(shared);
             tokio::time::sleep(jittered(wait)).await;
-            wait = (wait * 2).min(LAST_WAIT);
+            wait = (wait * 2).min(MAX_RECONNECT_DELAY);
         }
-        wait = (wait * 2).min(LAST_WAIT);
+        wait = (wait * 2).min(MAX_RECONNECT_DELAY);
     }
 }
 
@@ -316,7 +320,7 @@ fn jittered(wait: Duration) -> Duration {
 
 /// What the design relies on: scripts with `#!lua`, and nothing evicted. Gives the problem. Notes whether the server
 /// has an append-only file.
-async fn unfit(live: &mut Live, shared: &Shared) -> RedisResult<Option<String>> {
+async fn check_server(live: &mut LiveConnection, shared: &ConnectionShared) -> RedisResult<Option<String>> {
     let mut asked = redis::pipe();
     asked.cmd("INFO").arg("server").cmd("INFO").arg("memory").cmd("INFO").arg("persistence");
     let (server, memory, persistence): (String, String, String) = asked.query_async(&mut live.connection).await?;

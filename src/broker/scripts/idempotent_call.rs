@@ -9,22 +9,22 @@ use super::lua::LuaScript;
 use crate::broker::{Broker, BrokerError};
 
 /// Longest time that a submission may take, all tries together.
-const PATIENCE: Duration = Duration::from_millis(1_800);
+const TOTAL_TIMEOUT: Duration = Duration::from_millis(1_800);
 /// After this, by Redis's clock, it is not accepted any more.
 const DEADLINE_US: i64 = 1_500_000;
 
 /// It reached Redis after its deadline; nothing was done.
-pub(super) struct Late;
+pub(super) struct DeadlinePassed;
 
 /// Everything that travels, made once: a repeat must be the same to the byte. The first key says which Redis it goes
 /// to; the first argument is the deadline by that one's clock, in µs, as is the last text of each answer.
-pub(super) struct Delivery {
+pub(super) struct IdempotentCall {
     script: &'static LuaScript,
     keys: Vec<String>,
     args: Vec<String>,
 }
 
-impl Delivery {
+impl IdempotentCall {
     pub(super) fn new(script: &'static LuaScript, keys: Vec<String>, args: Vec<String>) -> Self {
         Self { script, keys, args }
     }
@@ -40,34 +40,34 @@ impl Delivery {
 
     fn set_deadline(&mut self, broker: &Broker, since_begun: Duration) {
         let spent = i64::try_from(since_begun.as_micros()).unwrap_or(DEADLINE_US);
-        self.args[0] = (broker.link.now_us(&self.keys[0]) + DEADLINE_US - spent).to_string();
+        self.args[0] = (broker.client.now_us(&self.keys[0]) + DEADLINE_US - spent).to_string();
     }
 
     async fn send(&self, broker: &Broker) -> Result<Vec<String>, BrokerError> {
-        broker.link.script(self.script, &super::texts(&self.keys), &super::bytes(&self.args)).await
+        broker.client.script(self.script, &super::texts(&self.keys), &super::bytes(&self.args)).await
     }
 }
 
 impl Broker {
     /// Delivers it and reads the answer. Takes about 1.8 s at the longest.
-    pub(super) async fn deliver<T>(
+    pub(super) async fn call_idempotent<T>(
         &self,
-        mut delivery: Delivery,
-        read: impl Fn(&[String]) -> Result<Result<T, Late>, BrokerError>,
-    ) -> Result<Result<T, Late>, BrokerError> {
+        mut delivery: IdempotentCall,
+        read: impl Fn(&[String]) -> Result<Result<T, DeadlinePassed>, BrokerError>,
+    ) -> Result<Result<T, DeadlinePassed>, BrokerError> {
         let begun = Instant::now();
         delivery.set_deadline(self, Duration::ZERO);
         let (mut sent, mut clock_corrected) = (false, false);
         loop {
-            let left = PATIENCE.saturating_sub(begun.elapsed());
+            let left = TOTAL_TIMEOUT.saturating_sub(begun.elapsed());
             let outcome = match tokio::time::timeout(left, delivery.send(self)).await {
                 Ok(Ok(answer)) => {
                     if let Some(now) = answer.last().and_then(|now| now.parse().ok()) {
-                        self.link.learn_clock(&delivery.keys[0], now);
+                        self.client.learn_clock(&delivery.keys[0], now);
                     }
                     match read(&answer)? {
                         // Our idea of Redis's clock was wrong, and the answer brought the right one.
-                        Err(Late) if !sent && !clock_corrected => {
+                        Err(DeadlinePassed) if !sent && !clock_corrected => {
                             clock_corrected = true;
                             delivery.set_deadline(self, begun.elapsed());
                             continue;
@@ -81,8 +81,8 @@ impl Broker {
             };
             sent |= matches!(outcome, BrokerError::Unknown(_));
             // Nothing was ever sent: the caller may know at once. Else asking again finds out what became of it.
-            let left = PATIENCE.saturating_sub(begun.elapsed());
-            if !sent || left.is_zero() || !self.link.wait_up(&delivery.keys[0], left).await {
+            let left = TOTAL_TIMEOUT.saturating_sub(begun.elapsed());
+            if !sent || left.is_zero() || !self.client.wait_up(&delivery.keys[0], left).await {
                 return Err(if sent { BrokerError::Unknown(outcome.to_string()) } else { outcome });
             }
             tokio::time::sleep(Duration::from_millis(5)).await;

@@ -11,20 +11,20 @@ use tokio_util::task::TaskTracker;
 use super::{Broker, BrokerError, Partition};
 
 /// Between two looks.
-const EVERY: Duration = Duration::from_secs(1);
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// Longest wait for an answer.
-const WITHIN: Duration = Duration::from_secs(1);
+const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 /// Every so many looks all is tried that scripts do, and not one write only: a right that somebody takes away is
 /// noticed within this many seconds, and the append-only file does not grow by it each second.
-const FULL_EVERY: usize = 15;
+const CHECKS_PER_FULL_CHECK: usize = 15;
 /// Partitions of a cluster that are looked at together. There may be a thousand, on a few servers.
-const TOGETHER: usize = 64;
+const BATCH_SIZE: usize = 64;
 
 /// What was found; cheap to clone.
 #[derive(Clone, Default)]
-pub struct Proof(Arc<Mutex<Option<BrokerError>>>);
+pub struct WriteCheck(Arc<Mutex<Option<BrokerError>>>);
 
-impl Proof {
+impl WriteCheck {
     /// Why Redis does not do what commands need; `None`: it does.
     pub fn problem(&self) -> Option<BrokerError> {
         self.lock().clone()
@@ -42,7 +42,7 @@ impl Proof {
         let proof = Self::default();
         let all: Vec<Partition> = broker.keys().partitions().collect();
         let mut found = Ok(());
-        for some in all.chunks(TOGETHER) {
+        for some in all.chunks(BATCH_SIZE) {
             found = found.and(look(&broker, some, &channel, true).await);
         }
         if let Err(error) = &found
@@ -57,18 +57,18 @@ impl Proof {
     }
 
     async fn keep(self, broker: Broker, channel: String, all: Vec<Partition>) {
-        let mut tick = tokio::time::interval(EVERY);
+        let mut tick = tokio::time::interval(CHECK_INTERVAL);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         tick.tick().await;
         // One server has all partitions, and what it does for one it does for all, but for rights on keys: these are
         // seen in turn. The servers of a cluster differ.
-        let at_once = if broker.is_cluster() { TOGETHER } else { 1 };
+        let at_once = if broker.is_cluster() { BATCH_SIZE } else { 1 };
         let mut turn = all.iter().copied().cycle();
         for look_number in 1_usize.. {
             tick.tick().await;
             let some: Vec<Partition> = turn.by_ref().take(at_once.min(all.len())).collect();
             // While something is amiss all is tried, so that a right that is still missing is not taken for mended.
-            let full = look_number.is_multiple_of(FULL_EVERY) || self.problem().is_some();
+            let full = look_number.is_multiple_of(CHECKS_PER_FULL_CHECK) || self.problem().is_some();
             self.note(look(&broker, &some, &channel, full).await);
         }
     }
@@ -101,7 +101,7 @@ fn is_same(one: &BrokerError, other: &BrokerError) -> bool {
 async fn look(broker: &Broker, some: &[Partition], channel: &str, full: bool) -> Result<(), BrokerError> {
     let looks = some.iter().map(async |partition| {
         let late = |_| Err(BrokerError::Unknown("no answer to a write".to_owned()));
-        tokio::time::timeout(WITHIN, broker.prove_writes(*partition, channel, full)).await.unwrap_or_else(late)
+        tokio::time::timeout(CHECK_TIMEOUT, broker.prove_writes(*partition, channel, full)).await.unwrap_or_else(late)
     });
     let found: Vec<Result<(), BrokerError>> = join_all(looks).await;
     if broker.is_cluster() && found.iter().any(Result::is_ok) {

@@ -5,50 +5,50 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use redis::{Cmd, ConnectionInfo, ErrorKind, FromRedisValue, Pipeline, RedisResult, ServerErrorKind, Value};
 
-use super::address::Address;
 use super::cluster::Cluster;
+use super::connection::{self, Connection};
+use super::discovery::Discovery;
 use super::error::BrokerError;
-use super::node::{self, Node};
 use super::scripts::lua::LuaScript;
 
 /// A handle; cheap to clone. Connections are given up when the last one is dropped.
 #[derive(Clone)]
-pub struct Link(Kind);
+pub struct Client(ClientKind);
 
 #[derive(Clone)]
-enum Kind {
+enum ClientKind {
     /// One server, or the one that the sentinels name.
-    One(Node),
+    One(Connection),
     Cluster(Cluster),
 }
 
-impl Link {
+impl Client {
     /// First connections, with a look at every master. Later ones are made by tasks that live as long as a handle does.
     pub async fn connect(settings: &crate::config::Redis) -> Result<Self, BrokerError> {
-        Ok(Self(match Address::of(settings)? {
-            Address::Cluster(seeds) => Kind::Cluster(Cluster::connect(seeds).await?),
-            one => Kind::One(Node::connect(one).await?),
+        Ok(Self(match Discovery::of(settings)? {
+            Discovery::Cluster(seeds) => ClientKind::Cluster(Cluster::connect(seeds).await?),
+            one => ClientKind::One(Connection::connect(one).await?),
         }))
     }
 
     /// Whether a connection is believed to be up; in a cluster, to any master.
     pub fn is_up(&self) -> bool {
         match &self.0 {
-            Kind::One(node) => node.is_up(),
-            Kind::Cluster(cluster) => cluster.is_up(),
+            ClientKind::One(node) => node.is_up(),
+            ClientKind::Cluster(cluster) => cluster.is_up(),
         }
     }
 
     /// Whether this is a cluster.
     pub(crate) fn is_cluster(&self) -> bool {
-        matches!(self.0, Kind::Cluster(_))
+        matches!(self.0, ClientKind::Cluster(_))
     }
 
     /// Waits until the server that has this key is connected, at most so long.
     pub(crate) async fn wait_up(&self, key: &str, within: Duration) -> bool {
         match &self.0 {
-            Kind::One(node) => node.wait_up(within).await,
-            Kind::Cluster(cluster) => cluster.wait_up(key, within).await,
+            ClientKind::One(node) => node.wait_up(within).await,
+            ClientKind::Cluster(cluster) => cluster.wait_up(key, within).await,
         }
     }
 
@@ -56,8 +56,8 @@ impl Link {
     pub async fn ping(&self, within: Duration) -> Result<(), BrokerError> {
         let ask = async {
             match &self.0 {
-                Kind::One(node) => Ok(node.send(&redis::cmd("PING"), false).await.map(drop)?),
-                Kind::Cluster(cluster) => cluster.ping().await,
+                ClientKind::One(node) => Ok(node.send(&redis::cmd("PING"), false).await.map(drop)?),
+                ClientKind::Cluster(cluster) => cluster.ping().await,
             }
         };
         let late = || BrokerError::Unknown("no answer to PING".to_owned());
@@ -73,8 +73,8 @@ impl Link {
     /// All are sent, even where one fails.
     pub(crate) async fn pipeline(&self, pipeline: &Pipeline) -> Result<(), BrokerError> {
         match &self.0 {
-            Kind::One(node) => Ok(node.send_all(pipeline).await?),
-            Kind::Cluster(cluster) => {
+            ClientKind::One(node) => Ok(node.send_all(pipeline).await?),
+            ClientKind::Cluster(cluster) => {
                 let answers = join_all(pipeline.cmd_iter().map(|command| cluster.send(command))).await;
                 Ok(answers.into_iter().try_for_each(|answer| answer.map(drop))?)
             }
@@ -98,14 +98,14 @@ impl Link {
 
     async fn send(&self, command: &Cmd) -> RedisResult<Value> {
         match &self.0 {
-            Kind::One(node) => node.send(command, false).await,
-            Kind::Cluster(cluster) => cluster.send(command).await,
+            ClientKind::One(node) => node.send(command, false).await,
+            ClientKind::Cluster(cluster) => cluster.send(command).await,
         }
     }
 
     /// This moment by the clock of the server that has this key, as far as known, Unix µs.
     pub(crate) fn now_us(&self, key: &str) -> i64 {
-        self.node(key).map_or_else(node::this_machine_us, |node| node.now_us())
+        self.node(key).map_or_else(connection::this_machine_us, |node| node.now_us())
     }
 
     /// The server that has this key said what time it is.
@@ -124,18 +124,18 @@ impl Link {
         Ok(())
     }
 
-    fn node(&self, key: &str) -> Option<Node> {
+    fn node(&self, key: &str) -> Option<Connection> {
         match &self.0 {
-            Kind::One(node) => Some(node.clone()),
-            Kind::Cluster(cluster) => cluster.node(key),
+            ClientKind::One(node) => Some(node.clone()),
+            ClientKind::Cluster(cluster) => cluster.node(key),
         }
     }
 
     /// The servers that are up and have no append-only file.
     pub(super) fn without_append_only_file(&self) -> Vec<String> {
         match &self.0 {
-            Kind::One(node) => node.without_append_only_file().into_iter().collect(),
-            Kind::Cluster(cluster) => cluster.without_append_only_file(),
+            ClientKind::One(node) => node.without_append_only_file().into_iter().collect(),
+            ClientKind::Cluster(cluster) => cluster.without_append_only_file(),
         }
     }
 
@@ -143,8 +143,8 @@ impl Link {
     /// choice, or none is known to be up.
     pub(super) fn any_server(&self) -> Option<ConnectionInfo> {
         match &self.0 {
-            Kind::One(_) => None,
-            Kind::Cluster(cluster) => cluster.any_server(),
+            ClientKind::One(_) => None,
+            ClientKind::Cluster(cluster) => cluster.any_server(),
         }
     }
 }

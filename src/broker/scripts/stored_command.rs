@@ -1,13 +1,13 @@
 //! What Redis keeps of a command until it has its result: JSON, and what each of its audit entries begins with.
-//! `lua/lib/record.lua` reads it, too.
+//! `lua/lib/stored_command.lua` reads it, too.
 
 use super::submission::Submission;
 use crate::domain::{RequestId, UserId};
 
 /// Open: the scripts add what they alone know, or close it.
-pub(super) fn record(s: &Submission) -> String {
+pub(super) fn stored_command_json(s: &Submission) -> String {
     #[derive(serde::Serialize)]
-    struct Record<'a> {
+    struct StoredCommandFields<'a> {
         tenant_id: &'a str,
         user_id: &'a str,
         resource_kind: &'a str,
@@ -21,7 +21,7 @@ pub(super) fn record(s: &Submission) -> String {
         #[serde(skip_serializing_if = "Option::is_none")]
         batch_id: Option<String>,
     }
-    let record = Record {
+    let record = StoredCommandFields {
         tenant_id: s.resource.tenant.as_str(),
         user_id: s.user.as_str(),
         resource_kind: s.resource.kind.word(),
@@ -41,9 +41,9 @@ pub(super) fn record(s: &Submission) -> String {
     String::from_utf8(bytes).unwrap_or_default()
 }
 
-/// What [`record`] wrote, as it is read again.
+/// What [`stored_command_json`] wrote, as it is read again.
 #[derive(serde::Deserialize)]
-pub(super) struct Kept {
+pub(super) struct StoredCommand {
     pub(super) action: String,
     pub(super) user_id: UserId,
     pub(super) request_id: Option<String>,

@@ -17,7 +17,7 @@ local now_ms = math.floor(now_us() / 1000)
 local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now_ms - tonumber(ARGV[3]), 'LIMIT', 0, ARGV[2])
 local room = tonumber(ARGV[2]) - #due
 if room > 0 then
-  local ahead = '(' .. whole(now_ms + LONGEST_MS)
+  local ahead = '(' .. int_to_string(now_ms + MAX_AHEAD_MS)
   for _, resource in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], ahead, '+inf', 'LIMIT', 0, room)) do
     due[#due + 1] = resource
   end

@@ -9,6 +9,6 @@ impl Broker {
     pub async fn prove_writes(&self, partition: Partition, channel: &str, full: bool) -> Result<(), BrokerError> {
         let keys = self.keys().proof(partition);
         let what: &[u8] = if full { b"all" } else { b"one" };
-        self.link.script::<i64>(&lua::PROVE_WRITES, &texts(&keys), &[channel.as_bytes(), what]).await.map(drop)
+        self.client.script::<i64>(&lua::PROVE_WRITES, &texts(&keys), &[channel.as_bytes(), what]).await.map(drop)
     }
 }

@@ -286,3 +286,26 @@ async fn an_operator_sees_the_jobs_in_a_browser_presses_pause_and_reads_the_resu
     assert_eq!(fleet.status("acme", "j1").await, "running");
     assert_eq!(fleet.status("acme", "j2").await, "running", "nobody touched the other");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_header_warns_while_no_worker_is_running() {
+    let mut fleet = Fleet::new();
+    fleet.permit("ann", "*").await;
+    fleet.external_job("acme", "j1").await;
+    let gateway = fleet.gateway();
+    let worker = fleet.worker();
+    let token = fleet.token("ann", "acme");
+    let address = fleet.process(gateway).address.clone();
+    let mut browser = Browser::open(&format!("http://{address}/?token={token}")).await;
+    browser.until("every row is live", "document.getElementById('connection').innerText.trim() === 'Live'").await;
+    let listed = "document.querySelectorAll('#jobs .row').length === 1";
+    browser.until("the job is listed", listed).await;
+    let header = "document.querySelector('header').innerText";
+    let warning = "No worker is running: commands wait until one is back";
+    let warns = format!("{header}.includes({warning:?})");
+    assert_eq!(browser.eval(&warns).await, false);
+    fleet.kill(worker);
+    browser.until("the header warns", &warns).await;
+    fleet.worker();
+    browser.until("the warning is gone", &format!("!{warns}")).await;
+}

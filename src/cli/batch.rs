@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::api::rows::{Batch, BatchItem, BatchState};
 use super::api::{Api, ApiArgs, HOLD, Place, Told};
+use super::follow::Workers;
 use super::out::{self, say, tell};
 use super::usage;
 use crate::domain::{Action, RequestId, ResourceId, ResourceKind};
@@ -204,10 +205,9 @@ async fn wait(api: &Api, body: &Value, action: Action) -> anyhow::Result<Told<Ba
     spinner.set_message("waiting for all results");
     // At first without waiting: whether a gateway is there at all is known at once.
     let mut said = send(api, "", body, action).await?;
+    let mut workers = Workers::default();
     while let BatchState::Requested { workers_online, .. } = said.is.state {
-        if workers_online == 0 {
-            spinner.set_message("waiting for a worker: none is online");
-        }
+        workers.note(workers_online, |line| spinner.suspend(line));
         said = send(api, &format!("?wait={}", HOLD.as_secs()), body, action).await?;
     }
     spinner.finish_and_clear();

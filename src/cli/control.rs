@@ -10,8 +10,8 @@ use serde_json::json;
 
 use super::api::rows::{Commanded, Step};
 use super::api::{Api, ApiArgs, HOLD, Place};
-use super::follow::Patience;
-use super::out::{self, say, tell};
+use super::follow::{Patience, Workers};
+use super::out::{self, say};
 use super::people::duration;
 use crate::domain::{Action, RequestId, ResourceId, ResourceKind};
 
@@ -68,12 +68,13 @@ pub(super) async fn control(
         let spinner = if std::io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
         spinner.enable_steady_tick(Duration::from_millis(100));
         spinner.set_message(format!("waiting until {} {} is {}", kind.word(), args.id, done_word(action)));
-        if said.is.workers_online == Some(0) {
-            spinner.suspend(|| tell!("no worker is online: the command waits for one"));
-        }
+        let mut workers = Workers::default();
         let mut patience = Patience::default();
         // Asked again and again, each time for as long as the gateway is willing to hold the answer.
         while !is_ended(&said.is) {
+            if let Some(online) = said.is.workers_online {
+                workers.note(online, |line| spinner.suspend(line));
+            }
             let asked = api.get(&format!("{path}/commands/{command}?wait={}", HOLD.as_secs())).await;
             let is_its = |said: &Commanded| match said.command_id == command {
                 true => is_about(said),

@@ -74,6 +74,27 @@ impl Patience {
     }
 }
 
+/// Tells whoever waits when no worker is alive any more, and when one is again.
+#[derive(Debug, Default)]
+pub(super) struct Workers {
+    told_of_none: bool,
+}
+
+impl Workers {
+    /// So many are alive; `above` writes a line above what is shown meanwhile.
+    pub(super) fn note(&mut self, online: i64, above: impl FnOnce(&dyn Fn())) {
+        if self.told_of_none == (online == 0) {
+            return;
+        }
+        self.told_of_none = online == 0;
+        above(&|| match online {
+            0 => tell!("no worker is online: commands and queued jobs wait until one is back"),
+            1 => tell!("a worker is online again"),
+            _ => tell!("{online} workers are online again"),
+        });
+    }
+}
+
 /// One connection; gives the row of what has ended.
 async fn watch(
     api: &Api,
@@ -99,7 +120,10 @@ async fn watch(
             }
             Err(_) => break,
         };
-        let message = serde_json::from_str::<Value>(&text).unwrap_or_default();
+        let mut message = serde_json::from_str::<Value>(&text).unwrap_or_default();
+        // Not of the resource, so it stands in no row; in a snapshot as in the message of that name.
+        let online = message.as_object_mut().and_then(|fields| fields.remove("workers_online"));
+        let online = online.and_then(|online| online.as_i64());
         let said = message["type"].as_str().unwrap_or_default();
         match said.strip_prefix(word).unwrap_or_default() {
             "_snapshot" => {
@@ -125,6 +149,12 @@ async fn watch(
                 merge(&mut row, message);
             }
             "_progress" => merge(&mut row, message),
+            _ if said == "workers_online" => {
+                if let Some(online) = online {
+                    shown.workers(online);
+                }
+                continue;
+            }
             _ => continue,
         }
         if matches!(row["status"].as_str(), Some("completed" | "failed" | "cancelled")) {
@@ -132,6 +162,9 @@ async fn watch(
             return Ok(api.get(&path).await?.told_that(|row: &Row| is_of(row, id))?.json);
         }
         shown.update(&row);
+        if let Some(online) = online {
+            shown.workers(online);
+        }
     }
     // Closed: over plain HTTP it is said why, if there is more to it than a gateway that leaves.
     api.get(&path).await?.told_that(|row: &Row| is_of(row, id))?;
@@ -154,6 +187,7 @@ struct Shown<'a> {
     as_json: bool,
     last: Value,
     is_away: bool,
+    workers: Workers,
 }
 
 impl<'a> Shown<'a> {
@@ -163,7 +197,7 @@ impl<'a> Shown<'a> {
             let style = ProgressStyle::with_template("{bar:40} {pos:>3}%  {msg}");
             bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         }
-        Self { kind, id, bar, as_json, last: Value::Null, is_away: false }
+        Self { kind, id, bar, as_json, last: Value::Null, is_away: false, workers: Workers::default() }
     }
 
     fn waits(&mut self) {
@@ -173,6 +207,14 @@ impl<'a> Shown<'a> {
             None => {}
         }
         self.is_away = true;
+    }
+
+    fn workers(&mut self, online: i64) {
+        let bar = &self.bar;
+        self.workers.note(online, |line| match bar {
+            Some(bar) => bar.suspend(line),
+            None => line(),
+        });
     }
 
     fn update(&mut self, row: &Value) {

@@ -146,6 +146,20 @@ impl Access {
         self.lock().open.values().map(|watched| watched.outbox.clone()).collect()
     }
 
+    /// Every open socket, under the tenant of its user.
+    pub fn outboxes_by_tenant(&self) -> HashMap<TenantId, Vec<Arc<Outbox>>> {
+        let mut sockets: HashMap<TenantId, Vec<Arc<Outbox>>> = HashMap::new();
+        for Watched { caller, outbox, .. } in self.lock().open.values() {
+            match sockets.get_mut(&caller.tenant) {
+                Some(theirs) => theirs.push(outbox.clone()),
+                None => {
+                    sockets.insert(caller.tenant.clone(), vec![outbox.clone()]);
+                }
+            }
+        }
+        sockets
+    }
+
     /// A user's permissions were changed, and the cache knows.
     pub fn user_changed(&self, user: UserId) {
         let mut state = self.lock();

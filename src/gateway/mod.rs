@@ -313,7 +313,7 @@ pub async fn serve_tuned(
     }));
     background.spawn(gateway.health().clone().watch(background_stop.clone()));
     background.spawn(gateway.leases().clone().keep(background_stop.clone()));
-    background.spawn(fleet::watch(gateway.broker().clone(), background_stop.clone()));
+    background.spawn(fleet::watch(gateway.clone(), background_stop.clone()));
     background.spawn(backlog::watch(gateway.broker().clone(), background_stop.clone()));
     background.spawn(gateway.access().clone().watch(background_stop.clone()));
     background.spawn(gateway.results().clone().run(background_stop.clone()));

@@ -47,13 +47,15 @@ pub enum Push {
     Notice(Utf8Bytes),
     /// Messages were missed. One that waits behind everything says it for all.
     Missed(Utf8Bytes),
+    /// How many workers are alive. Of several that wait only the newest is of any use.
+    Workers(Utf8Bytes),
 }
 
 impl Push {
     fn seq(&self) -> Option<i64> {
         match self {
             Self::Progress { seq, .. } | Self::Status { seq, .. } => *seq,
-            Self::Result { .. } | Self::Notice(_) | Self::Missed(_) => None,
+            Self::Result { .. } | Self::Notice(_) | Self::Missed(_) | Self::Workers(_) => None,
         }
     }
 }
@@ -75,14 +77,23 @@ struct State {
     progress: Vec<(Arc<Resource>, u64)>,
     /// Updates up to this number are in the snapshot already.
     floor: i64,
+    /// The last that the client was told is that no worker is alive.
+    told_of_no_worker: bool,
     close: Option<Close>,
 }
 
 impl Outbox {
     /// Empty; `limit` messages may wait, and as many of progress, each of another resource.
     pub fn new(limit: usize) -> Self {
-        let state =
-            State { queue: VecDeque::new(), first: 0, holes: 0, progress: Vec::new(), floor: i64::MIN, close: None };
+        let state = State {
+            queue: VecDeque::new(),
+            first: 0,
+            holes: 0,
+            progress: Vec::new(),
+            floor: i64::MIN,
+            told_of_no_worker: false,
+            close: None,
+        };
         Self { state: Mutex::new(state), wake: AtomicWaker::new(), limit: limit.max(1) }
     }
 
@@ -96,6 +107,24 @@ impl Outbox {
             if !state.add(push, self.limit) {
                 state.close_with(Close::too_slow());
             }
+        }
+        self.wake.wake();
+    }
+
+    /// The first messages say that so many workers are alive.
+    pub fn greeted_with_workers(&self, online: usize) {
+        self.lock().told_of_no_worker = online == 0;
+    }
+
+    /// So many workers are alive, which `text` says: added where it is news to this client whether there is any.
+    pub fn tell_workers(&self, online: usize, text: &Utf8Bytes) {
+        {
+            let mut state = self.lock();
+            if state.close.is_some() || state.told_of_no_worker == (online == 0) {
+                return;
+            }
+            state.told_of_no_worker = online == 0;
+            state.add(Push::Workers(text.clone()), self.limit);
         }
         self.wake.wake();
     }
@@ -179,9 +208,11 @@ impl State {
                     return false;
                 }
             }
-            Push::Missed(_) => {
-                // To the end as well: what the client reads when it is told must be newer than all that waits.
-                let waiting = |place: &Option<Push>| matches!(place, Some(Push::Missed(_)));
+            Push::Missed(_) | Push::Workers(_) => {
+                // To the end as well: what the client reads when it is told must be newer than all that waits. There
+                // is always room, since there is never a second.
+                let kind = std::mem::discriminant(&push);
+                let waiting = |place: &Option<Push>| place.as_ref().map(std::mem::discriminant) == Some(kind);
                 if let Some(index) = self.queue.iter().position(waiting) {
                     self.take(index);
                 }
@@ -319,6 +350,28 @@ mod tests {
         assert_eq!(all(&outbox), [status(1), status(2), missed.clone()]);
         outbox.push(missed.clone());
         assert_eq!(all(&outbox), [missed]);
+    }
+
+    #[test]
+    fn that_no_worker_is_alive_is_said_when_it_is_news_and_folded_while_it_waits() {
+        let told = |text: &'static str| Push::Workers(text.into());
+        let tell = |outbox: &Outbox, online| outbox.tell_workers(online, &format!("w{online}").into());
+        let outbox = Outbox::new(1);
+        tell(&outbox, 3);
+        assert!(outbox.is_empty(), "nobody was told that there is none");
+        for online in [0, 0, 2, 3, 0] {
+            tell(&outbox, online);
+        }
+        assert_eq!(outbox.closing(), None);
+        assert_eq!(all(&outbox), [told("w0")]);
+        tell(&outbox, 0);
+        tell(&outbox, 1);
+        assert_eq!(all(&outbox), [told("w1")]);
+        outbox.greeted_with_workers(0);
+        tell(&outbox, 0);
+        assert!(outbox.is_empty(), "the first messages have said so");
+        tell(&outbox, 1);
+        assert_eq!(all(&outbox), [told("w1")]);
     }
 
     #[test]

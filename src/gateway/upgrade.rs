@@ -132,6 +132,9 @@ async fn admit_to_one(gateway: &Gateway, request: Request, kind: ResourceKind, i
     let Some(state) = state else { return Err(not_found(kind).into()) };
     let state = state.explained(gateway.job_types(), gateway.broker()).await;
     outbox.set_floor(state.seq());
+    if let Some(online) = workers_online {
+        outbox.greeted_with_workers(online);
+    }
     let greeting = VecDeque::from([server::subscribed(&resource).into(), state.greeting(workers_online).into()]);
     admit(gateway, request, caller, MAX_FRAME, |caller, address, lease| Admitted {
         caller,
@@ -160,7 +163,12 @@ async fn admit_to_all(gateway: &Gateway, request: Request) -> Result<Response, R
     let member = Arc::new(Member::new(outbox.clone(), readable.clone()));
     let tenant = caller.tenant.clone();
     let seat = gateway.hub().join_tenant(&tenant, member.clone()).await.map_err(Refusal::from)?;
-    let greeting = VecDeque::from([tenant::subscribed(&tenant).into()]);
+    let counted = tokio::time::timeout(READ, gateway.broker().live_workers(&tenant)).await;
+    let workers_online = counted.ok().and_then(Result::ok).map(|alive| alive.len());
+    if let Some(online) = workers_online {
+        outbox.greeted_with_workers(online);
+    }
+    let greeting = VecDeque::from([tenant::subscribed(&tenant, workers_online).into()]);
     let (broker, ttl) = (gateway.broker().clone(), gateway.settings().command.ttl);
     admit(gateway, request, caller, MAX_BATCH_FRAME, |caller, address, lease| Admitted {
         caller,

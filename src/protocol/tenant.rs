@@ -6,6 +6,7 @@ use super::batch::{self, BatchRequest};
 use super::client::{CommandRequest, Common, Opened, Rejection, command_word};
 use super::error::ErrorCode;
 use super::feed::FeedFilter;
+use super::frame::Frame;
 use crate::domain::{RequestId, Resource, ResourceId, ResourceKind, TenantId};
 
 /// One message of a client.
@@ -78,19 +79,29 @@ pub fn parse_batch(text: &str) -> Result<BatchRequest, Rejection> {
 const BATCHES: &str = "cancel_jobs, pause_jobs, resume_jobs, cancel_campaigns, pause_campaigns and resume_campaigns";
 const UNKNOWN: &str = "Unknown type; this socket takes cancel_jobs, pause_jobs, resume_jobs (with job_ids or a filter), cancel_job, pause_job, resume_job (with a job_id), the same of campaigns, subscribe, cancel_scheduled, ping and refresh_token";
 
-/// First message on the socket.
-pub fn subscribed(tenant: &TenantId) -> String {
-    super::frame::Frame::new("subscribed").plain("channel", tenant.as_str()).plain("tenant_id", tenant.as_str()).end()
+/// First message on the socket; with the number of workers alive for the tenant, where that is known.
+pub fn subscribed(tenant: &TenantId, workers_online: Option<usize>) -> String {
+    let frame = Frame::new("subscribed").plain("channel", tenant.as_str()).plain("tenant_id", tenant.as_str());
+    match workers_online {
+        Some(online) => frame.json("workers_online", &online),
+        None => frame,
+    }
+    .end()
+}
+
+/// On every socket of the tenant: the last of the workers alive for it is gone (0), or there are some again.
+pub fn workers_online(tenant: &TenantId, online: usize) -> String {
+    Frame::new("workers_online").plain("tenant_id", tenant.as_str()).json("workers_online", &online).end()
 }
 
 /// The answer to `subscribe`: what comes after it is as the filter says.
 pub fn subscription(filter: &FeedFilter, request_id: Option<&str>) -> String {
-    super::frame::Frame::new("subscription").json("filter", &filter.to_json()).request(request_id).end()
+    Frame::new("subscription").json("filter", &filter.to_json()).request(request_id).end()
 }
 
 /// Messages were missed: list again what you show.
 pub fn resynchronize(tenant: &TenantId) -> String {
-    super::frame::Frame::new("resynchronize").plain("tenant_id", tenant.as_str()).end()
+    Frame::new("resynchronize").plain("tenant_id", tenant.as_str()).end()
 }
 
 /// No such resource, in the answer to a command or an item of a batch.
@@ -144,7 +155,10 @@ mod tests {
         assert_eq!(parse_tenant(r#"{"type":"ping"}"#), Ok(TenantMessage::Common(Common::Ping)));
         assert_eq!(parse_batch(r#"{"type":"ping"}"#).expect_err("refused").code, ErrorCode::UnknownType);
         let t = "T".parse().expect("tenant");
-        assert_eq!(subscribed(&t), r#"{"type":"subscribed","channel":"T","tenant_id":"T"}"#);
+        assert_eq!(subscribed(&t, None), r#"{"type":"subscribed","channel":"T","tenant_id":"T"}"#);
+        let counted = r#"{"type":"subscribed","channel":"T","tenant_id":"T","workers_online":2}"#;
+        assert_eq!(subscribed(&t, Some(2)), counted);
+        assert_eq!(workers_online(&t, 0), r#"{"type":"workers_online","tenant_id":"T","workers_online":0}"#);
         assert_eq!(resynchronize(&t), r#"{"type":"resynchronize","tenant_id":"T"}"#);
     }
 }

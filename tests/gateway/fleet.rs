@@ -50,3 +50,42 @@ async fn workers_of_named_tenants_count_among_those_alive_and_each_counts_once()
     let shown = || async { bed.get(&gateway, "/metrics").await.1.contains("\nwheelhouse_workers_alive ") };
     until("the metric is there", shown).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn open_sockets_hear_when_the_last_worker_of_their_tenant_is_gone_and_when_one_is_back() {
+    let bed = Bed::new().await;
+    let gateway = bed.gateway().await;
+    let long = Duration::from_secs(60);
+    let (mine, others) = (["acme".parse().expect("tenant")], ["globex".parse().expect("tenant")]);
+    let (only, theirs) = ("w-acme".parse().expect("id"), "w-globex".parse().expect("id"));
+    bed.broker.heartbeat(&only, Some(&mine), long).await.expect("heartbeat");
+    bed.broker.heartbeat(&theirs, Some(&others), long).await.expect("heartbeat");
+    let first = |socket: &serde_json::Value| socket["workers_online"].clone();
+    let mut job = bed.socket(&gateway, "jobs/j1").await;
+    let mut campaign = bed.socket(&gateway, "campaigns/c1").await;
+    let mut whole = Socket::open(&bed.tenant_url(&gateway, &bed.token("ann", "acme"))).await;
+    assert_eq!(first(&whole.next().await), json!(1));
+    let mut elsewhere = bed.tenant_socket_of(&gateway, &bed.token("ann", "globex")).await;
+    // Sockets that want nothing of the feed are told as well: it concerns their commands.
+    whole.send(json!({"type": "subscribe", "filter": {"job_ids": ["other"]}})).await;
+    assert_eq!(whole.next().await["type"], "subscription");
+
+    let says = |online: i64| json!({"type": "workers_online", "tenant_id": "acme", "workers_online": online});
+    bed.broker.leave(&only, Some(&mine)).await.expect("leave");
+    for socket in [&mut job, &mut campaign, &mut whole] {
+        assert_eq!(socket.next().await, says(0));
+    }
+    let mut late = Socket::open(&bed.url(&gateway, "jobs/j1")).await;
+    assert_eq!(late.next().await["type"], "subscribed");
+    assert_eq!(first(&late.next().await), json!(0));
+    let mut late_whole = Socket::open(&bed.tenant_url(&gateway, &bed.token("ann", "acme"))).await;
+    assert_eq!(first(&late_whole.next().await), json!(0));
+
+    bed.broker.heartbeat(&only, Some(&mine), long).await.expect("heartbeat");
+    for socket in [&mut job, &mut campaign, &mut whole, &mut late, &mut late_whole] {
+        // The next thing that each hears: who was greeted with it is not told again that there was none.
+        assert_eq!(socket.next().await, says(1));
+    }
+    elsewhere.send(json!({"type": "ping"})).await;
+    assert_eq!(elsewhere.next().await["type"], "pong", "it concerns the other tenant");
+}

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::support::api::until;
 use crate::support::fleet::{Fleet, http_get};
 use crate::support::free_port;
 use crate::support::socket::PATIENCE;
@@ -237,6 +238,42 @@ async fn whoever_follows_a_job_is_not_put_off_by_a_gateway_that_is_started_again
     let row = row.expect("a row in time").expect("no panic");
     assert_eq!((&row["status"], &row["error_message"]), (&"failed".into(), &"no more rows".into()), "{row}");
     assert_eq!(follow.0.wait().expect("wait").code(), Some(1), "a job that failed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_follows_a_job_is_told_when_no_worker_is_alive_any_more_and_the_metric_says_so() {
+    let mut fleet = Fleet::new();
+    fleet.permit("ann", "*").await;
+    fleet.external_job("acme", "j1").await;
+    let gateway = fleet.gateway();
+    let address = fleet.process(gateway).address.clone();
+    let gauge = |count: u32| {
+        let address = address.clone();
+        move || {
+            let (address, line) = (address.clone(), format!("\nwheelhouse_workers_alive {count}\n"));
+            async move { http_get(&address, "/metrics").is_some_and(|(_, text)| text.contains(&line)) }
+        }
+    };
+    until("no worker was ever there", gauge(0)).await;
+    let worker = fleet.worker();
+    until("one is counted", gauge(1)).await;
+    let (url, token) = (format!("http://{address}"), fleet.token("ann", "acme"));
+    let mut follow = fleet.command(&["job", "show", "j1", "--follow", "--url", &url, "--token", &token]);
+    let mut follow = Running(follow.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().expect("start"));
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let lines = BufReader::new(follow.0.stderr.take().expect("its messages")).lines();
+    std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| tell.send(line)));
+    let mut next = async || {
+        let line = tokio::time::timeout(PATIENCE, told.recv()).await;
+        line.expect("a line in time").expect("it goes on")
+    };
+    assert_eq!(next().await, "wheelhouse: job j1 is running, 0%");
+    fleet.kill(worker);
+    assert_eq!(next().await, "wheelhouse: no worker is online: commands and queued jobs wait until one is back");
+    until("none is counted", gauge(0)).await;
+    fleet.worker();
+    assert_eq!(next().await, "wheelhouse: a worker is online again");
+    until("one is counted again", gauge(1)).await;
 }
 
 #[test]

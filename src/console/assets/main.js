@@ -9,7 +9,7 @@ import { Model } from "./model.js";
 import { Pool } from "./pool.js";
 import { Row } from "./row.js";
 import { clean, session } from "./session.js";
-import { closedBecause, duration, limited, nameOf } from "./words.js";
+import { NO_WORKER, WORKER_BACK, closedBecause, duration, limited, nameOf } from "./words.js";
 
 const EXPIRES_SOON = 5 * 60_000;
 const ME_EVERY = 60_000;
@@ -27,6 +27,8 @@ const pool = new Pool(model, {
   },
   message(item, message) {
     const { type } = message;
+    // In a snapshot, and in a message of its own when the last worker is gone or one is back.
+    if (/^(workers_online|(job|campaign)_snapshot)$/.test(type)) workersAre(message.workers_online);
     if (commands.onMessage(item, message)) return;
     if (type === "error") report(item, "bad", message.message ?? message.error);
     else if (/^(job|campaign)_(snapshot|progress|status)$/.test(type)) {
@@ -216,10 +218,33 @@ function describeOnly() {
   only.replaceChildren(`Only jobs of ${campaign ? nameOf(campaign) : `campaign ${filter.campaign}`}. `, back);
 }
 
+// ---- workers ----------------------------------------------------------------------------------------
+
+let noWorker = false;
+let noWorkerShown = false;
+
+function workersAre(online) {
+  if (typeof online !== "number") return;
+  noWorker = online === 0;
+  describeWorkers();
+}
+
+// Known only while a socket is open; the next one that opens says how it is by then.
+function describeWorkers() {
+  const { open } = pool.counts();
+  if (open === 0) noWorker = false;
+  if (noWorker === noWorkerShown) return;
+  noWorkerShown = noWorker;
+  setText(byId("workers"), noWorker ? NO_WORKER : "");
+  setAttribute(byId("workers"), "hidden", !noWorker);
+  if (noWorker || open > 0) say(noWorker ? NO_WORKER : WORKER_BACK, noWorker);
+}
+
 // ---- connection -------------------------------------------------------------------------------------
 
 let said = "";
 function describeConnection() {
+  describeWorkers();
   const [state, text] = connection();
   const node = byId("connection");
   setAttribute(node, "data-state", state);

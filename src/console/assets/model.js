@@ -77,7 +77,7 @@ export class Model {
     const was = item.row.status;
     const [, what] = message.type.split("_");
     if (what === "snapshot") {
-      const { type, job_id, campaign_id, seq: at, desired, ...row } = message;
+      const { type, job_id, campaign_id, workers_online, seq: at, desired, ...row } = message;
       item.row = { ...item.row, ...row };
       item.seq = at ?? -1;
       item.desired = desired ?? null;

@@ -121,6 +121,10 @@ export function refused(code, message, action, kind) {
   }
 }
 
+// In the header, for as long as it is so.
+export const NO_WORKER = "No worker is running: commands wait until one is back";
+export const WORKER_BACK = "A worker is running again";
+
 // ---- connections ------------------------------------------------------------------------------------
 
 const CLOSED = {

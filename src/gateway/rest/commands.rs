@@ -86,8 +86,14 @@ pub(super) async fn result(
     let command: CommandId = command.parse().map_err(|_| Failure::invalid("A command_id is a UUID"))?;
     resources::exists(rest, &resource).await?;
     let found = if rest.broker().is_pending(&resource, command).await? {
-        let pending = || Frame::new("pending").resource(&resource).plain("command_id", &command.to_string()).end();
-        wait_for(rest, &resource, command, wait.unwrap_or_default()).await?.unwrap_or_else(pending)
+        match wait_for(rest, &resource, command, wait.unwrap_or_default()).await? {
+            Some(result) => result,
+            None => {
+                let workers = rest.broker().live_workers(&resource.tenant).await?;
+                let pending = Frame::new("pending").resource(&resource).plain("command_id", &command.to_string());
+                pending.json("workers_online", &workers.len()).end()
+            }
+        }
     } else {
         let result = rest.broker().result_of(&resource, command).await?;
         result.ok_or_else(|| Failure::new(ErrorCode::NotFound, UNKNOWN))?

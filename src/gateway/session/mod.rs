@@ -258,7 +258,10 @@ impl<S: Subject> Session<'_, S> {
             }
             None => loop {
                 match self.outbox.pop(self.work.is_some())? {
-                    Push::Progress { text, .. } | Push::Status { text, .. } | Push::Notice(text) => break text,
+                    Push::Progress { text, .. }
+                    | Push::Status { text, .. }
+                    | Push::Notice(text)
+                    | Push::Workers(text) => break text,
                     Push::Missed(text) => {
                         self.subject.missed();
                         break text;

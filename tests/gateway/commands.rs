@@ -11,8 +11,9 @@ use crate::bed::{Bed, job};
 async fn an_accepted_command_is_acked_as_the_contract_says_and_then_answered() {
     let bed = Bed::new().await;
     let gateway = bed.gateway().await;
+    // Before the socket, which would hear of its first worker otherwise.
+    bed.broker.heartbeat(&crate::bed::worker(), None, Duration::from_secs(60)).await.expect("heartbeat");
     let mut socket = bed.socket(&gateway, "jobs/j1").await;
-    bed.broker.heartbeat(&crate::bed::worker(), None, Duration::from_secs(30)).await.expect("heartbeat");
     socket.send(json!({"type": "pause_job", "request_id": "r1", "reason": "lunch"})).await;
     let (text, ack) = socket.next_text().await;
     let command = ack["command_id"].as_str().expect("id").to_owned();

@@ -107,8 +107,7 @@ pub(super) async fn batch(command: BatchCommand, place: &Place) -> anyhow::Resul
 /// A cancel is for good, and a filter may hit more than whoever typed it thinks of: a person is asked first.
 fn is_to_be_asked(action: Action, args: &BatchArgs) -> bool {
     let by_filter = args.jobs.is_none() && args.campaigns.is_none();
-    let person = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
-    action == Action::Cancel && by_filter && !args.yes && !args.dry_run && person
+    action == Action::Cancel && by_filter && !args.yes && !args.dry_run && out::can_ask()
 }
 
 /// Says how many it would hit, and asks.
@@ -121,15 +120,7 @@ async fn ask(api: &Api, body: &Value, action: Action) -> anyhow::Result<bool> {
     };
     let more = if said.is.more { " (and there are more that fit)" } else { "" };
     let jobs = if accepted == 1 { "job" } else { "jobs" };
-    // The line stays open for the answer.
-    #[allow(clippy::print_stderr)]
-    {
-        eprint!("{} {accepted} {jobs}{more} for good? [y/N] ", action.word());
-    }
-    // Reading a line blocks; nothing else runs here.
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer)?;
-    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+    Ok(out::confirmed(format_args!("{} {accepted} {jobs}{more} for good?", action.word()))?)
 }
 
 async fn send(api: &Api, query: &str, body: &Value, action: Action) -> anyhow::Result<Told<Batch>> {

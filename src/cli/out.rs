@@ -83,6 +83,21 @@ pub(in crate::cli) fn is_for_people() -> bool {
     io::stdout().is_terminal()
 }
 
+/// Whether there is a person who can be asked.
+pub(in crate::cli) fn can_ask() -> bool {
+    io::stdin().is_terminal() && io::stderr().is_terminal()
+}
+
+/// Asks that person. Whatever is not a clear yes is a no.
+pub(in crate::cli) fn confirmed(question: Arguments<'_>) -> io::Result<bool> {
+    // The line stays open for the answer.
+    write!(io::stderr(), "{} [y/N] ", printable(&question.to_string()))?;
+    // Reading a line blocks; nothing else runs here.
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer)?;
+    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+}
+
 /// An object's fields, a line each, but those that are null: these first, then the rest.
 pub(in crate::cli) fn fields(row: &Value, first: &[&str]) {
     let Some(fields) = row.as_object() else { return };

@@ -6,12 +6,12 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Args;
 
-use super::out::{self, say};
+use super::out::{self, say, tell};
 use super::people::duration;
 use super::usage;
 use crate::broker::Broker;
 use crate::config::Settings;
-use crate::store::Store;
+use crate::store::{PrunedJobs, Store};
 use crate::worker::clocks;
 
 /// How old.
@@ -22,11 +22,14 @@ use crate::worker::clocks;
 )]
 pub(super) struct PruneArgs {
     /// Delete what ended longer ago than this: 90d, 12h; jobs.keep_days where it is not given.
-    #[arg(long, value_name = "TIME", value_parser = duration)]
+    #[arg(long, value_name = "TIME", value_parser = age)]
     older_than: Option<Duration>,
     /// Only say what would be deleted.
     #[arg(long)]
     dry_run: bool,
+    /// Ask nothing: at a terminal it says how many it would delete, and asks.
+    #[arg(long)]
+    yes: bool,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -42,6 +45,13 @@ pub(super) async fn prune(args: PruneArgs, settings: Settings) -> anyhow::Result
         Broker::connect(&settings.redis).await.context("Redis is asked what time it is: nothing was deleted")?;
     let (here, redis) = clocks::agreed(&broker, &store).await?;
     let before = store.ended_before(here.min(redis), keep).await?;
+    if !args.dry_run && !args.yes && out::can_ask() {
+        let PrunedJobs { jobs, campaigns } = store.prunable_jobs(before).await?;
+        if !out::confirmed(format_args!("delete {jobs} jobs and {campaigns} campaigns of all tenants for good?"))? {
+            tell!("nothing was done");
+            return Ok(ExitCode::FAILURE);
+        }
+    }
     let pruned =
         if args.dry_run { store.prunable_jobs(before).await? } else { store.prune_jobs(before, || false).await? };
     let time = jiff::Timestamp::from_millisecond(before).unwrap_or_default();
@@ -54,4 +64,12 @@ pub(super) async fn prune(args: PruneArgs, settings: Settings) -> anyhow::Result
         say!("{} jobs and {} campaigns that ended before {time} {done}", pruned.jobs, pruned.campaigns);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Always with its unit: a plain 30 is meant as days, like `jobs.keep_days`, and elsewhere a plain number is seconds.
+fn age(text: &str) -> Result<Duration, String> {
+    if text.ends_with(|c: char| c.is_ascii_digit()) {
+        return Err("write the unit too, like 30d for days (or s, m, h)".to_owned());
+    }
+    duration(text)
 }

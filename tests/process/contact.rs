@@ -95,3 +95,30 @@ async fn a_run_goes_on_while_redis_is_away_and_is_controlled_again_when_it_is_ba
     );
     assert_eq!(fleet.status("acme", "family").await, "completed");
 }
+
+#[tokio::test]
+async fn a_run_that_ends_gives_back_at_once_a_command_that_waits_for_another_one_of_which_nothing_is_heard() {
+    let mut fleet = Fleet::new();
+    fleet.permit("ann", "*").await;
+    let gateway = fleet.gateway();
+    let (mut lost, _) = run_family(&fleet).await;
+    let enough = fleet.folder().join("enough");
+    let script = "while [ ! -e $D/enough ]; do sleep 0.1; done";
+    let mut run = fleet.command(&["--set", "log.level=wheelhouse=info", "run", "--tenant", "acme", "--", "sh", "-c"]);
+    let said = fleet.folder().join("said");
+    let file = std::fs::File::create(&said).expect("a file");
+    let run = run.arg(script).env("D", fleet.folder()).stdout(Stdio::null()).stderr(file).spawn().expect("run");
+    let told = || std::fs::read_to_string(&said).expect("what it says");
+    until("it to be under control", || told().contains("from another shell")).await;
+    // There is no worker: the other run is the only one that can see to the command.
+    lost.kill().expect("kill");
+    lost.wait().expect("wait");
+    let mut socket = fleet.socket(gateway, "ann", "acme", "jobs/family").await;
+    socket.send(json!({"type": "cancel_job"})).await;
+    socket.until(&["cancel_requested"]).await;
+    until("it to take up the command", || told().contains("worker.command_claimed")).await;
+    std::fs::write(enough, "").expect("the word to end");
+    assert_eq!(code_of(run).await, Some(0));
+    let told = told();
+    assert!(told.contains("worker.command_put_back") && !told.contains("worker.commands_left_behind"), "{told}");
+}

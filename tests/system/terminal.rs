@@ -165,6 +165,27 @@ async fn a_person_is_asked_before_a_filter_cancels() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_person_is_asked_before_old_jobs_are_deleted() {
+    let fleet = Fleet::new();
+    let sql = fleet.sql().await;
+    let put = "INSERT INTO jobs (id, tenant_id, status, completed_at) VALUES ('old', 'acme', 'completed', '2026-01-01T00:00:00.000Z')";
+    sqlx::query(put).execute(&sql).await.expect("insert");
+    let left = async || sqlx::query("SELECT id FROM jobs").fetch_all(&sql).await.expect("read").len();
+    let prune = |more: &[&str]| fleet.command(&[&["job", "prune", "--older-than"], more].concat());
+    let (shown, code) = on_a_terminal(&prune(&["30d"]), "n\n");
+    assert!(shown.contains("delete 1 jobs and 0 campaigns of all tenants for good? [y/N]"), "{shown}");
+    assert!(shown.contains("nothing was done") && code == Some(1), "{code:?}: {shown}");
+    let (_, words, code) = said(prune(&["30"]));
+    assert!(words.contains("30d for days") && code == Some(2), "seconds are not meant: {words}");
+    assert_eq!(left().await, 1);
+    let (shown, code) = on_a_terminal(&prune(&["30d"]), "y\n");
+    assert!(shown.contains("1 jobs and 0 campaigns") && code == Some(0), "{code:?}: {shown}");
+    assert_eq!(left().await, 0);
+    let (shown, code) = on_a_terminal(&prune(&["30d", "--yes"]), "");
+    assert!(!shown.contains("[y/N]") && code == Some(0), "{code:?}: {shown}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn whoever_follows_without_a_terminal_reads_a_line_a_change() {
     let mut fleet = Fleet::new();
     fleet.permit("ann", "*").await;

@@ -197,6 +197,75 @@ async fn a_program_of_the_job_stops_goes_on_and_ends_with_it() {
     worker.drain().await;
 }
 
+/// A program that calls the keeper as `nobody`, and one that makes whoever calls it root: what `sudo` is.
+fn two_users(folder: &std::path::Path) -> std::path::PathBuf {
+    use std::os::unix::fs::PermissionsExt;
+    assert!(rustix::process::geteuid().is_root(), "run the tests as root: these need processes of two users");
+    let mode = |path: &std::path::Path, mode| {
+        std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).expect("chmod");
+    };
+    let (keeper, helper) = (folder.join("keeper"), folder.join("as-root"));
+    let binary = env!("CARGO_BIN_EXE_wheelhouse");
+    let call = format!("#!/bin/sh\nexec setpriv --reuid 65534 --regid 65534 --clear-groups {binary} \"$@\"\n");
+    std::fs::write(&keeper, call).expect("write");
+    std::fs::copy("/usr/bin/setpriv", &helper).expect("setpriv: install util-linux");
+    for (path, bits) in [(folder, 0o777), (&keeper, 0o755), (&helper, 0o4755)] {
+        mode(path, bits);
+    }
+    keeper
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_whose_program_has_another_users_process_is_neither_paused_nor_cancelled_and_says_which() {
+    let (world, tape, folder) = (World::new().await, Tape::new(), tempfile::tempdir().expect("folder"));
+    let (keeper, place, inside) = (two_users(folder.path()), folder.path().to_path_buf(), tape.clone());
+    let code = Code(move |ctx: JobContext| {
+        let (tape, keeper, place) = (inside.clone(), keeper.clone(), place.clone());
+        async move {
+            let script = "$0/as-root --reuid 0 --regid 0 --clear-groups sh -c 'echo theirs $$; while :; do sleep 0.05; done' & while :; do echo turn; sleep 0.02; done";
+            let place = place.to_string_lossy().into_owned();
+            let program = Program::kept_by(keeper, "sh", ["-c", script, &place]).map_err(JobError::failed)?;
+            let mut child = ctx.child(program).await?;
+            // Of the same job, and its own user's: it must not stay stopped when the other refuses.
+            let binary = env!("CARGO_BIN_EXE_wheelhouse").into();
+            let other = Program::kept_by(binary, "sleep", ["600"]).map_err(JobError::failed)?;
+            let other = ctx.child(other).await?;
+            tape.mark(format!("other {}", other.pid()));
+            let mut lines = BufReader::new(child.stdout.take().expect("stdout")).lines();
+            while let Some(line) = ctx.guard(lines.next_line()).await?.map_err(JobError::failed)? {
+                let is_theirs = line.starts_with("theirs");
+                tape.mark(line);
+                if is_theirs {
+                    tape.mark("both");
+                }
+            }
+            Ok(json!(child.ended().await.how.to_string()))
+        }
+    });
+    let worker = world.coder("w1", code).await;
+    let job = world.job("j").await;
+    tape.until("both", 1).await;
+    tape.until("turn", 3).await;
+    let (theirs, other) = (tape.named("theirs "), tape.named("other "));
+    let state = |pid: &str| std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    for action in [Action::Pause, Action::Cancel] {
+        let command = world.submit(action, &job).await;
+        let answer = world.result(&job, command).await;
+        assert_eq!(answer["type"], format!("{}_failed", action.word()), "{answer}");
+        let words = answer["error"].as_str().unwrap_or_default();
+        assert!(words.contains(&format!("process {theirs} (sh) of user root")), "{answer}");
+        assert_eq!(world.row(&job).await.status, JobStatus::Running);
+        assert!(state(&other).contains(") S "), "it stands or is gone: {}", state(&other));
+        let turns = tape.count("turn");
+        tape.until("turn", turns + 3).await;
+    }
+    let theirs = rustix::process::Pid::from_raw(theirs.parse().expect("a number")).expect("pid");
+    rustix::process::kill_process(theirs, rustix::process::Signal::KILL).expect("kill");
+    assert_eq!(world.command(Action::Cancel, &job).await, "cancel_succeeded");
+    assert_eq!(state(&other), "", "the program is still there");
+    worker.drain().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn code_that_never_comes_to_a_checkpoint_is_dropped_after_the_grace() {
     let (world, tape) = (World::with(&[("worker.grace_seconds", "1")]).await, Tape::new());

@@ -300,7 +300,9 @@ impl JobCommands {
             }
             match self.ctx.broker.live_workers(&claim.resource.tenant).await {
                 Ok(live) if live.contains(&run.host) => return false,
-                _ if begun.elapsed() > MAX_HOST_WAIT => return false,
+                // A worker that leaves puts the command back, for others to claim at once: while it waits here, it would
+                // hold up the leaving, and then the command until its lease has ended.
+                _ if begun.elapsed() > MAX_HOST_WAIT || self.ctx.stop.is_cancelled() => return false,
                 _ => tokio::time::sleep(POLL_INTERVAL).await,
             }
         }

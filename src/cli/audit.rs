@@ -95,6 +95,7 @@ pub(super) async fn audit(args: AuditArgs, settings: Settings) -> anyhow::Result
             Err(error) if error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe) => {
                 Ok(ExitCode::SUCCESS)
             }
+            Err(error) if error.is::<io::Error>() => Err(error.context("cannot write to standard output")),
             shown => shown,
         },
     }

@@ -294,7 +294,9 @@ fn a_full_disk_under_the_output_is_said_in_one_line_and_a_reader_who_leaves_is_n
         || std::fs::File::options().write(true).open("/dev/full").expect("/dev/full: a disk that is always full");
     let token: &[&str] = &["token", "--user", "ann", "--tenant", "acme", "--set"];
     let key = "auth.hs256_secret=0123456789abcdef0123456789abcdef";
-    for args in [&["grant", "--list"][..], &[token, &[key]].concat()] {
+    said(folder.path(), &["migrate", "--set", key]);
+    let audit: &[&str] = &["audit", "--format", "csv", "--set", key];
+    for args in [&["grant", "--list"][..], &[token, &[key]].concat(), audit] {
         let ran = wheelhouse(folder.path(), args).stdout(full()).output().expect("run wheelhouse");
         let words = String::from_utf8(ran.stderr).expect("text");
         assert_eq!(ran.status.code(), Some(1), "{args:?}: {words}");

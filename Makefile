@@ -11,6 +11,7 @@ demo:
 test:
 	@sh scripts/deps.sh test
 	cargo test --workspace
+	sh scripts/example-worker.sh
 	$(MAKE) chaos-proof
 
 # Faults for as long as you like (docs/testing-faults.md): make chaos SEEDS=20 SECONDS=120, make chaos SEED=7
@@ -26,9 +27,10 @@ chaos-proof:
 	cargo test --features test-faults --test chaos proof
 
 lint:
-	cargo fmt --check
-	cargo clippy --all-targets --all-features -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
+	cargo fmt --all --check
+	cargo fmt --check --manifest-path examples/worker/Cargo.toml
+	cargo clippy --workspace --all-targets --all-features -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 
 # Every scenario beside its yardsticks, in one table and in bench/latest.json: about five minutes. A machine with
 # nothing else to do gives figures that mean something. make bench ARGS="--only acks,idle"

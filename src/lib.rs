@@ -3,28 +3,39 @@
 //! # The map
 //! Arrows go one way: `cli → gateway | worker | console → broker | store | auth → domain | protocol`.
 //!
-//! - [`demo`]: the jobs of `wheelhouse dev`, written against the worker SDK.
+//! - `demo`: the jobs of `wheelhouse dev`, written against the worker SDK.
 //! - [`domain`]: ids, statuses, actions, the transition table. Pure.
 //! - [`protocol`]: the bytes that programs outside rely on. Pure.
-//! - [`auth`]: token sources, token verification, permissions.
-//! - [`cli`]: the command line, one file for each subcommand.
+//! - `auth`: token sources, token verification, permissions.
+//! - `cli`: the command line, one file for each subcommand.
 //! - [`config`]: settings, checked before anything starts.
 //! - [`broker`]: everything that talks to Redis.
 //! - [`store`]: everything that talks to SQL.
-//! - [`console`]: the operator's page.
-//! - [`gateway`]: sockets, the HTTP API, and the one way in for commands.
+//! - `console`: the operator's page.
+//! - `gateway`: sockets, the HTTP API, and the one way in for commands.
 //! - [`telemetry`]: logs and metrics.
 //! - [`worker`]: carries out commands, and runs jobs.
+//!
+//! Without the feature `server` there is only what a worker needs: `auth`, `cli`, `console`, `demo` and `gateway` are left
+//! out, with the crates that they alone use. Workers are written against the crate `wheelhouse-worker`, which is built so.
 
+// What only the gateway and the command line call is not used without them.
+#![cfg_attr(not(feature = "server"), allow(dead_code))]
+
+#[cfg(feature = "server")]
 pub mod auth;
 pub mod broker;
+#[cfg(feature = "server")]
 pub mod cli;
 pub mod config;
+#[cfg(feature = "server")]
 pub mod console;
+#[cfg(feature = "server")]
 pub mod demo;
 pub mod domain;
 #[cfg(feature = "test-faults")]
 pub mod faults;
+#[cfg(feature = "server")]
 pub mod gateway;
 pub mod protocol;
 pub mod store;

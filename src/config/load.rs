@@ -287,7 +287,7 @@ fn origin(text: &str) -> Result<String, String> {
         "http" => ":80",
         _ => return Err(wrong()),
     };
-    let uri: hyper::Uri = lower.parse().map_err(|_| wrong())?;
+    let uri: http::Uri = lower.parse().map_err(|_| wrong())?;
     let authority = uri.authority().ok_or_else(wrong)?;
     if authority.as_str() != rest || rest.contains('@') || authority.host().is_empty() || rest.contains('*') {
         return Err(wrong());
@@ -320,7 +320,7 @@ fn database_url(text: &str) -> Result<(), String> {
 
 fn keys_url(text: &str) -> Result<(), String> {
     has_scheme(text, &["https", "http"])?;
-    let host = text.parse::<hyper::Uri>().ok().and_then(|uri| uri.host().map(|host| !host.is_empty()));
+    let host = text.parse::<http::Uri>().ok().and_then(|uri| uri.host().map(|host| !host.is_empty()));
     if host == Some(true) { Ok(()) } else { Err("is not a web address".to_owned()) }
 }
 

@@ -21,6 +21,7 @@ use crate::domain::TenantId;
 pub use error::SettingError;
 pub use layers::Overrides;
 pub use load::{MIN_SECRET, load, load_from};
+#[cfg(feature = "server")]
 pub(crate) use proxies::holds_all_ipv4;
 pub(crate) use redis_url::one_database;
 

@@ -57,7 +57,7 @@ use crate::broker::keys::PERMISSIONS_CHANNEL;
 use crate::broker::{Broker, BrokerError, Subscriber};
 use crate::config::Settings;
 use crate::store::{Store, StoreError};
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::exporter::Metrics;
 
 use access::Access;
 use clock::Clock;

@@ -11,6 +11,7 @@
 //! | `notify` | tells those who watch, campaigns and other workers that something has changed |
 //! | `maintenance` | heartbeats, the jobs of dead workers, the audit trail, what one worker does for all |
 //! | `worker` | all of that as one program |
+//! | `harness` | runs job code in a test, without Redis and SQL |
 //! | `attached` | all of that for the one job of `wheelhouse run` |
 //! | `process` | programs as work: stopped, continued and ended with all that belongs to them |
 //! | `signals` | what asks the program to leave |
@@ -21,6 +22,7 @@ mod attached;
 mod commands;
 mod context;
 mod error;
+mod harness;
 mod maintenance;
 mod notify;
 mod parts;
@@ -31,10 +33,12 @@ pub mod signals;
 #[expect(clippy::module_inception, reason = "it has the type `Worker`, and everything here belongs to one")]
 mod worker;
 
+#[cfg(feature = "server")]
 pub(crate) use maintenance::clocks;
 
 pub use attached::{AttachedEnd, AttachedHost};
 pub use error::WorkerError;
+pub use harness::{JobEnd, JobHarness, JobRun};
 pub use run::{ChildProgram, ControlOutcome, Controlled};
 pub use sdk::{BoxError, Cancelled, Job, JobContext, JobError};
 pub use worker::{Worker, WorkerBuilder};

@@ -37,8 +37,8 @@ pub struct WorkerBuilder {
 
 impl WorkerBuilder {
     /// A worker that carries out commands and knows no kind of job yet.
-    pub fn new(settings: Settings) -> Self {
-        Self { settings, id: None, types: JobTypes::default() }
+    pub fn new(settings: impl Into<Settings>) -> Self {
+        Self { settings: settings.into(), id: None, types: JobTypes::default() }
     }
 
     /// Its name; without it one is made up. No two workers may have the same at the same time.

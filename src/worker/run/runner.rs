@@ -22,9 +22,15 @@ use crate::worker::sdk::files::JobFiles;
 use crate::worker::sdk::job::AnyJob;
 
 /// Job code as commands see it.
-struct CodeRun {
+pub(crate) struct CodeRun {
     gate: Arc<PauseGate>,
     children: Arc<ChildPrograms>,
+}
+
+impl CodeRun {
+    pub(crate) fn new(gate: Arc<PauseGate>, children: Arc<ChildPrograms>) -> Self {
+        Self { gate, children }
+    }
 }
 
 impl Controlled for CodeRun {
@@ -103,7 +109,7 @@ impl JobRunner {
         let gate = Arc::new(PauseGate::new());
         let progress = Arc::new(RunProgress::starting_at(job.job.progress.clone()));
         let children = Arc::new(ChildPrograms::default());
-        let work = Arc::new(CodeRun { gate: gate.clone(), children: children.clone() });
+        let work = Arc::new(CodeRun::new(gate.clone(), children.clone()));
         let files = JobFiles::new(self.ctx.settings.worker.files_root.clone());
         let tracker = self.ctx.tracker.clone();
         let job_context =
@@ -219,7 +225,7 @@ async fn end_after_time_limit(run: &ActiveRun, gate: &PauseGate, children: &Chil
 }
 
 /// Returns when the code was to end for the whole grace period.
-async fn grace_period_over(gate: &PauseGate, grace: Duration) {
+pub(crate) async fn grace_period_over(gate: &PauseGate, grace: Duration) {
     let mut directive = gate.watch_directive();
     let ends =
         |directive: &Directive| matches!(directive, Directive::Cancel(_) | Directive::TimedOut(_) | Directive::Leave);
@@ -255,7 +261,7 @@ fn with_leftover_processes(end: Option<RunEnd>, message: &str) -> (WorkEnd, Opti
     (WorkEnd::Itself, Some(RunEnd::Failed { error, permanent: true }))
 }
 
-fn panic_message(payload: &(dyn std::any::Any + Send)) -> &str {
+pub(crate) fn panic_message(payload: &(dyn std::any::Any + Send)) -> &str {
     payload
         .downcast_ref::<&str>()
         .copied()

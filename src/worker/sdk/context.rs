@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use super::error::{Cancelled, JobError};
 use super::files::JobFiles;
+use super::recorder::Recorder;
 use crate::domain::{Job, Progress, Resource};
 use crate::store::HostedJob;
 use crate::worker::process::Program;
@@ -46,6 +47,8 @@ struct JobContextInner {
     children: Arc<ChildPrograms>,
     files: JobFiles,
     tracker: TaskTracker,
+    /// Takes down what the job says, in a test.
+    recorder: Option<Arc<Recorder>>,
 }
 
 impl JobContext {
@@ -57,7 +60,15 @@ impl JobContext {
         files: JobFiles,
         tracker: TaskTracker,
     ) -> Self {
-        Self { inner: Arc::new(JobContextInner { hosted, gate, progress, children, files, tracker }) }
+        Self { inner: Arc::new(JobContextInner { hosted, gate, progress, children, files, tracker, recorder: None }) }
+    }
+
+    /// For the first and only holder of the context.
+    pub(crate) fn recorded_by(mut self, recorder: Arc<Recorder>) -> Self {
+        if let Some(inner) = Arc::get_mut(&mut self.inner) {
+            inner.recorder = Some(recorder);
+        }
+        self
     }
 
     /// The job's row as it was when this run began.
@@ -104,6 +115,9 @@ impl JobContext {
     /// second are sent, and always the last one.
     pub fn progress(&self, progress: Progress) {
         self.inner.progress.progress(progress);
+        if let Some(recorder) = &self.inner.recorder {
+            recorder.progress(self.inner.progress.latest().progress);
+        }
     }
 
     /// Keeps one item that could not be done, and why, for whoever looks at the job: its name within the job (a row
@@ -112,7 +126,11 @@ impl JobContext {
     /// newest error. Written together with the resume point: say it before you [`save`](Self::save) a point
     /// that lies behind the item, and no kill can lose it.
     pub fn failed_item(&self, item: impl AsRef<str>, error: impl std::fmt::Display) {
-        self.inner.progress.failed_item(item.as_ref(), &error.to_string());
+        let (item, error) = (item.as_ref(), error.to_string());
+        self.inner.progress.failed_item(item, &error);
+        if let Some(recorder) = &self.inner.recorder {
+            recorder.failed_item(item, &error);
+        }
     }
 
     /// Remembers where the job could go on. Written to SQL within a second, and whenever the job pauses,
@@ -121,6 +139,9 @@ impl JobContext {
     pub fn save<T: Serialize>(&self, cursor: &T) -> Result<(), JobError> {
         let point = serde_json::to_value(cursor)
             .map_err(|e| JobError::permanent(format!("The resume point cannot be written as JSON: {e}")))?;
+        if let Some(recorder) = &self.inner.recorder {
+            recorder.save(&point);
+        }
         self.inner.progress.save(point);
         Ok(())
     }

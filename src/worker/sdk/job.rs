@@ -16,8 +16,8 @@ use super::error::JobError;
 ///
 /// ```
 /// use serde::{Deserialize, Serialize};
-/// use wheelhouse::domain::Progress;
-/// use wheelhouse::worker::{Job, JobContext, JobError};
+/// # mod wheelhouse_worker { pub use wheelhouse::{domain::Progress, worker::*}; }
+/// use wheelhouse_worker::{Job, JobContext, JobError, Progress};
 ///
 /// /// Sends one letter after the other.
 /// struct Letters;
@@ -76,11 +76,6 @@ use super::error::JobError;
 ///
 /// async fn send(_recipient: &str, _text: &str) -> bool {
 ///     true
-/// }
-///
-/// // A worker that knows this kind of job; `worker.run().await` serves until SIGTERM or Ctrl-C.
-/// fn worker(settings: wheelhouse::config::Settings) -> wheelhouse::worker::Worker {
-///     wheelhouse::worker::WorkerBuilder::new(settings).job(Letters).build()
 /// }
 /// ```
 pub trait Job: Send + Sync + 'static {

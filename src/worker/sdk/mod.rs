@@ -4,6 +4,7 @@ pub(crate) mod context;
 pub(crate) mod error;
 pub(crate) mod files;
 pub(crate) mod job;
+pub(crate) mod recorder;
 
 pub use context::JobContext;
 pub use error::{BoxError, Cancelled, JobError};

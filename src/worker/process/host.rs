@@ -249,7 +249,7 @@ impl Host {
                     let _ = self.writing.write_all(wire::line(&wanted).as_bytes()).await;
                 }
                 line = self.words.next_line() => match line.ok().flatten().map(|line| serde_json::from_str(&line)) {
-                    Some(Ok(Word::ControlOutcome { number })) => self.tell.send_modify(|told| told.reached = number),
+                    Some(Ok(Word::Reached { number })) => self.tell.send_modify(|told| told.reached = number),
                     Some(Ok(Word::NotPaused { number, error })) => {
                         self.tell.send_modify(|told| told.not_paused = Some((number, error)));
                     }

@@ -188,7 +188,7 @@ impl Keeper {
         let why = match look {
             Ok(Stop::Still) => {
                 self.going = Going::Stopped;
-                words.push(Word::ControlOutcome { number: self.acted });
+                words.push(Word::Reached { number: self.acted });
                 self.tell(None, words);
                 return Next::In(WATCH_PAUSED);
             }
@@ -242,7 +242,7 @@ impl Keeper {
         let number = self.acted;
         words.push(match failed.take() {
             Some(error) => Word::NotPaused { number, error },
-            None => Word::ControlOutcome { number },
+            None => Word::Reached { number },
         });
         self.going = Going::Running;
         self.resumed = Some((Instant::now(), Vec::new()));

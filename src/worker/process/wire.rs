@@ -28,7 +28,7 @@ pub(super) enum End {
 /// What the host wants of the program.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Wanted {
-    /// Grows with each change between paused and running, and comes back in [`Word::ControlOutcome`] or [`Word::NotPaused`].
+    /// Grows with each change between paused and running, and comes back in [`Word::Reached`] or [`Word::NotPaused`].
     pub(super) number: u64,
     /// Stand still, or run.
     pub(super) paused: bool,
@@ -57,7 +57,7 @@ pub(super) enum Word {
         missing: bool,
     },
     /// It is as that number wanted it.
-    ControlOutcome {
+    Reached {
         /// Of [`Wanted`].
         number: u64,
     },

@@ -297,9 +297,9 @@ async fn the_header_warns_while_no_worker_is_running() {
     let token = fleet.token("ann", "acme");
     let address = fleet.process(gateway).address.clone();
     let mut browser = Browser::open(&format!("http://{address}/?token={token}")).await;
+    // First what can be asked of a page that is still being loaded.
+    browser.until("the job is listed", "document.querySelectorAll('#jobs .row').length === 1").await;
     browser.until("every row is live", "document.getElementById('connection').innerText.trim() === 'Live'").await;
-    let listed = "document.querySelectorAll('#jobs .row').length === 1";
-    browser.until("the job is listed", listed).await;
     let header = "document.querySelector('header').innerText";
     let warning = "No worker is running: commands wait until one is back";
     let warns = format!("{header}.includes({warning:?})");

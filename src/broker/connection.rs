@@ -14,7 +14,7 @@ use redis::{AsyncConnectionConfig, Cmd, Pipeline, PushInfo, PushKind, RedisError
 use tokio::sync::watch;
 
 use super::discovery::Discovery;
-use super::error::BrokerError;
+use super::error::{BrokerError, words_of};
 
 /// Longest wait for one answer. One that takes longer means a hung server or a line that swallows everything:
 /// the connection is given up.
@@ -194,8 +194,13 @@ impl Connection {
 
     /// Whether an error is the end of its connection.
     fn note(&self, generation: u64, error: &RedisError) {
-        // READONLY: the server has become a replica, and the master is another.
-        if error.is_unrecoverable_error() || error.is_io_error() || error.code() == Some("READONLY") {
+        // READONLY: the server has become a replica, and the master is another. Until a connection stands again, that is
+        // why there is none: it was reached, and said so.
+        let is_replica = error.code() == Some("READONLY");
+        if is_replica {
+            self.shared.is_new_trouble(Some(format!("{}: {}", self.shared.address, words_of(error))));
+        }
+        if is_replica || error.is_unrecoverable_error() || error.is_io_error() {
             self.shared.mark_dead(generation);
         }
     }
@@ -283,11 +288,11 @@ async fn run_reconnect(
             match open(&address, &shared).await {
                 Ok(mut live) => {
                     tracing::info!(%address, "redis.connected");
-                    shared.is_new_trouble(None);
                     // Another server than at the start, perhaps. Better this one than none, but not in silence.
                     if let Ok(Some(problem)) = check_server(&mut live, &shared).await {
                         tracing::error!(%address, problem, "redis.unfit");
                     }
+                    shared.is_new_trouble(None);
                     shared.mark_up(live);
                     since = Instant::now();
                     break;

@@ -121,6 +121,30 @@ async fn a_redis_that_stops_taking_writes_is_noticed_and_so_is_one_that_takes_th
     }
 }
 
+/// Its connection is given up, since the master is another: while the next one is made, it is still a replica that was
+/// reached, and not a Redis that cannot be.
+#[tokio::test]
+async fn one_that_became_a_replica_is_called_so_and_never_unreachable() {
+    let redis = RedisServer::start();
+    let broker = connect(&redis).await;
+    let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
+    let _end = stop.clone().drop_guard();
+    let (subscriber, _events) = Subscriber::start(&settings(&redis), &broker, &tracker, stop).await.expect("start");
+    redis.inline("REPLICAOF 127.0.0.1 1");
+    until(&subscriber, Some("READONLY")).await;
+    let begun = Instant::now();
+    // Several connections come and go in that time.
+    while begun.elapsed() < Duration::from_secs(3) {
+        let error = broker.submit(&submission("j1", Action::Pause), LIMITS).await.expect_err("a replica");
+        assert!(!matches!(error, BrokerError::Unavailable(_)), "{error}");
+        let problem = subscriber.proof().problem();
+        assert!(!matches!(problem, Some(BrokerError::Unavailable(_))), "{problem:?}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    redis.inline("REPLICAOF NO ONE");
+    until(&subscriber, None).await;
+}
+
 #[tokio::test]
 async fn one_that_passes_does_not_stop_the_start() {
     let redis = RedisServer::start();

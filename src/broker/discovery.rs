@@ -55,7 +55,7 @@ impl Discovery {
     }
 
     fn sentinel(rest: &str, tls: Option<TlsCertificates>) -> Result<Self, BrokerError> {
-        let form = || refused("write redis+sentinel://[user:password@]host:port,host:port/master-name[/db]");
+        let form = || refused("write redis+sentinel://[user:password@]host:port,host:port/master-name");
         let (authority, path) = rest.split_once('/').ok_or_else(form)?;
         let (user, hosts) = authority.rsplit_once('@').unwrap_or(("", authority));
         let (name, _) = path.split_once('/').unwrap_or((path, ""));

@@ -215,6 +215,8 @@ fn a_database_number_is_refused_in_every_form_of_the_address_with_the_reason_and
         "redis+sentinel://:hunter2@a:1,b:2/main/2",
         "rediss+sentinel://a/main/1",
         "redis+cluster://:hunter2@a:1,b:2/4",
+        "redis://:hunter2@h?db=1",
+        "redis://h/0?protocol=resp3&db=2",
     ] {
         let error = from_environment(&[("WHEELHOUSE__REDIS__URL", url)]).expect_err(url).to_string();
         assert!(error.starts_with("setting redis.url: names database "), "{error}");

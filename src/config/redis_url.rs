@@ -8,14 +8,19 @@
 /// of the address but the number.
 pub(crate) fn one_database(url: &str) -> Result<(), String> {
     let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
-    let rest = rest.split(['?', '#']).next().unwrap_or_default();
+    let rest = rest.split('#').next().unwrap_or_default();
+    let (rest, question) = rest.split_once('?').unwrap_or((rest, ""));
     // Sentinels: hosts, the master's name, the number. One server: host, the number. A cluster has no numbers at all.
     let place = if scheme.ends_with("+sentinel") { 2 } else { 1 };
-    let number = rest.split('/').nth(place).and_then(|number| number.parse::<u64>().ok());
-    match number {
-        None | Some(0) => Ok(()),
-        Some(number) => Err(format!(
-            "names database {number}: leave /{number} out. Redis's pub/sub ignores the number of the database, so that deployments which share a Redis would hear each other; give each deployment a Redis of its own (docs/decisions/0001-one-database-number.md)"
+    // Other programs write `?db=1`. To leave it unread would put two deployments into one and the same database.
+    let asked = question.split('&').filter_map(|pair| pair.strip_prefix("db="));
+    let asked = asked.map(|number| (number, format!("db={number}")));
+    let named = rest.split('/').nth(place).map(|number| (number, format!("/{number}"))).into_iter().chain(asked);
+    let mut numbers = named.filter_map(|(number, written)| Some((number.parse::<u64>().ok()?, written)));
+    match numbers.find(|(number, _)| *number != 0) {
+        None => Ok(()),
+        Some((number, written)) => Err(format!(
+            "names database {number}: leave {written} out. Redis's pub/sub ignores the number of the database, so that deployments which share a Redis would hear each other; give each deployment a Redis of its own (docs/decisions/0001-one-database-number.md)"
         )),
     }
 }

@@ -205,8 +205,9 @@ async fn wait(api: &Api, body: &Value, action: Action) -> anyhow::Result<Told<Ba
     Ok(said)
 }
 
+/// Whether its row alone was or is changed. What was refused or failed changed nothing.
 fn on_row(item: &BatchItem) -> bool {
-    item.control.as_deref() == Some("row")
+    item.control.as_deref() == Some("row") && item.error.is_none()
 }
 
 fn print(said: &Batch, action: Action) {
@@ -235,7 +236,10 @@ fn print(said: &Batch, action: Action) {
     }
     let rows = said.items.iter().filter(|item| on_row(item)).count();
     if rows > 0 {
-        say!("No worker hosts {rows} of these jobs: of those the rows alone change, and whatever runs them goes on.");
+        say!(
+            "No worker hosts {rows} of these jobs: of those the rows alone change. \
+             Other programs that do their work go on unless they look there."
+        );
     }
     if said.more {
         say!("There are more that fit: run it again, with a --status that these have left.");

@@ -119,9 +119,12 @@ fn print(kind: ResourceKind, action: Action, id: &ResourceId, step: Step, said: 
             }
         }
     }
-    if said.control.as_deref() == Some("row") {
+    // A command that failed changed nothing.
+    if said.control.as_deref() == Some("row") && step != Step::Failed {
         let done = if step == Step::Succeeded { "was" } else { "is" };
-        say!("No worker hosts it: its row alone {done} changed, and whatever runs it goes on unless it looks there.");
+        say!(
+            "No worker hosts it: its row alone {done} changed. Another program that does its work goes on unless it looks there."
+        );
     }
 }
 

@@ -38,11 +38,17 @@ impl<'a> Ann<'a> {
     }
 
     fn shell(&self, args: &[&str]) -> String {
+        let (ran, said) = self.try_shell(args);
+        assert!(ran.status.success(), "{args:?}: {}", String::from_utf8_lossy(&ran.stderr));
+        said
+    }
+
+    fn try_shell(&self, args: &[&str]) -> (std::process::Output, String) {
         let mut command = self.fleet.command(args);
         command.args(["--url", &format!("http://{}", self.address), "--token", &self.token]);
         let ran = command.output().expect("run");
-        assert!(ran.status.success(), "{args:?}: {}", String::from_utf8_lossy(&ran.stderr));
-        String::from_utf8(ran.stdout).expect("text")
+        let said = String::from_utf8(ran.stdout.clone()).expect("text");
+        (ran, said)
     }
 
     fn ask(&self, method: &str, path: &str, body: &str) -> Value {
@@ -181,7 +187,7 @@ async fn a_command_that_ends_without_a_worker_and_a_shell_say_that_only_the_row_
     let said = ann.shell(&["job", "pause", "theirs", "--wait"]);
     assert_eq!(
         said,
-        "job theirs is paused\nNo worker hosts it: its row alone was changed, and whatever runs it goes on unless it looks there.\n"
+        "job theirs is paused\nNo worker hosts it: its row alone was changed. Another program that does its work goes on unless it looks there.\n"
     );
     assert!(ann.shell(&["job", "show", "theirs"]).contains("row: no worker hosts it"));
     let said = ann.shell(&["batch", "cancel", "--jobs", "theirs", "--wait"]);
@@ -190,4 +196,11 @@ async fn a_command_that_ends_without_a_worker_and_a_shell_say_that_only_the_row_
         "{said}"
     );
     assert!(!ann.shell(&["job", "show", "theirs"]).contains("no worker hosts"), "there is nothing to command any more");
+    // What failed changed no row either.
+    for args in [&["job", "pause", "theirs", "--wait"][..], &["batch", "pause", "--jobs", "theirs", "--wait"]] {
+        let (ran, said) = ann.try_shell(args);
+        assert_eq!(ran.status.code(), Some(1), "{said}");
+        assert!(said.contains("completed") && !said.contains("row alone"), "{said}");
+        assert!(!said.contains("No worker hosts"), "{said}");
+    }
 }

@@ -8,7 +8,7 @@ use clap::Args;
 use super::out::say;
 use crate::config::{Overrides, Settings};
 use crate::store::Store;
-use crate::worker::signals::stop_signals;
+use crate::worker::signals::stop_on_signals;
 use crate::{gateway as role, telemetry, worker as work};
 
 /// Where a gateway listens.
@@ -33,7 +33,9 @@ pub(super) async fn gateway(settings: Settings) -> anyhow::Result<ExitCode> {
     if descriptors < sockets as u64 + role::descriptors::reserve(&settings) {
         tracing::warn!("{}", super::descriptors::too_few(descriptors, sockets));
     }
-    role::serve(settings, None, stop_signals()?).await.context("the gateway ended")?;
+    let signals = stop_on_signals()?;
+    let stop = role::drain::Stop { asked: signals.asked, without_notice: signals.by_person };
+    role::serve(settings, None, stop).await.context("the gateway ended")?;
     Ok(ExitCode::SUCCESS)
 }
 

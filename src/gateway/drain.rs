@@ -17,12 +17,29 @@ const LONGEST: Duration = Duration::from_secs(5);
 /// Sockets that make a batch worth a pause.
 const SMALLEST: usize = 25;
 
+/// What asks a gateway to leave.
+#[derive(Debug, Clone)]
+pub struct Stop {
+    /// Cancelled once it is asked.
+    pub asked: CancellationToken,
+    /// Cancelled before `asked` where nobody has to be given notice: a person waits for the end at a terminal, and
+    /// behind a load balancer gateways are stopped by a process manager.
+    pub without_notice: CancellationToken,
+}
+
+impl From<CancellationToken> for Stop {
+    fn from(asked: CancellationToken) -> Self {
+        Self { asked, without_notice: CancellationToken::new() }
+    }
+}
+
 /// Waits until the gateway is told to stop; then says so for `server.drain_notice_seconds`, while everything is still
 /// served, and only then takes nothing new.
-pub async fn announce(gateway: &Gateway, stop: &CancellationToken) {
-    stop.cancelled().await;
+pub async fn announce(gateway: &Gateway, stop: &Stop) {
+    stop.asked.cancelled().await;
     gateway.health().start_draining();
     let notice = gateway.settings().server.drain_notice;
+    let notice = if stop.without_notice.is_cancelled() { Duration::ZERO } else { notice };
     tracing::info!(gateway_id = gateway.id(), notice_seconds = notice.as_secs(), "gateway.draining");
     tokio::time::sleep(notice).await;
     gateway.stopping().cancel();

@@ -249,11 +249,11 @@ fn routes(gateway: &Gateway) -> Routes {
     known.or(crate::console::routes()).unify().or(rest::fallback()).unify().boxed()
 }
 
-/// Runs a gateway until `stop` is cancelled and it has drained. `ready` hears the address it listens on.
+/// Runs a gateway until `stop` asks it to leave and it has drained. `ready` hears the address it listens on.
 pub async fn serve(
     settings: Settings,
     ready: Option<oneshot::Sender<SocketAddr>>,
-    stop: CancellationToken,
+    stop: impl Into<drain::Stop>,
 ) -> Result<(), GatewayError> {
     serve_tuned(settings, Tuning::default(), ready, stop).await
 }
@@ -263,8 +263,9 @@ pub async fn serve_tuned(
     settings: Settings,
     tuning: Tuning,
     ready: Option<oneshot::Sender<SocketAddr>>,
-    stop: CancellationToken,
+    stop: impl Into<drain::Stop>,
 ) -> Result<(), GatewayError> {
+    let stop = stop.into();
     // What serves the sockets ends after them.
     let (background, background_stop) = (TaskTracker::new(), CancellationToken::new());
     let _ends_background = background_stop.clone().drop_guard();

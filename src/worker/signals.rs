@@ -52,19 +52,32 @@ impl Signals {
     }
 }
 
-/// Cancelled by the first SIGTERM, SIGINT or SIGHUP. A second SIGTERM or SIGINT ends the process at once, as an
+/// Cancelled by signals that ask this program to leave.
+#[derive(Debug, Clone, Default)]
+pub struct Stop {
+    /// By the first of them.
+    pub asked: CancellationToken,
+    /// Before `asked`, where a person at a terminal asked (Ctrl-C, or a terminal that was closed) and not a process
+    /// manager.
+    pub by_person: CancellationToken,
+}
+
+/// Asked by the first SIGTERM, SIGINT or SIGHUP. A second SIGTERM or SIGINT ends the process at once, as an
 /// impatient operator expects; a second SIGHUP does not, because a terminal that closes often sends two.
-pub fn stop_signals() -> io::Result<CancellationToken> {
-    let stop = CancellationToken::new();
+pub fn stop_on_signals() -> io::Result<Stop> {
     let mut signals = Signals::of(&[SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()])?;
+    let stop = Stop::default();
     let cancel = stop.clone();
     // Lives as long as the process does: the signals no longer end it by themselves.
     tokio::spawn(async move {
         loop {
             let kind = signals.next().await;
-            if !cancel.is_cancelled() {
-                tracing::info!("process.stopping");
-                cancel.cancel();
+            if !cancel.asked.is_cancelled() {
+                tracing::info!("process.stopping: a second SIGTERM or Ctrl-C ends it at once");
+                if kind != SignalKind::terminate() {
+                    cancel.by_person.cancel();
+                }
+                cancel.asked.cancel();
             } else if kind != SignalKind::hangup() {
                 telemetry::log::flush();
                 std::process::exit(128 + kind.as_raw_value());
@@ -72,6 +85,11 @@ pub fn stop_signals() -> io::Result<CancellationToken> {
         }
     });
     Ok(stop)
+}
+
+/// As [`stop_on_signals`], for those to whom it is the same who asked.
+pub fn stop_signals() -> io::Result<CancellationToken> {
+    stop_on_signals().map(|stop| stop.asked)
 }
 
 #[cfg(test)]

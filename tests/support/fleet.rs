@@ -128,6 +128,18 @@ impl Fleet {
         self.gateway_of(command)
     }
 
+    /// As [`Self::gateway`], as from a terminal: it hears SIGINT and SIGHUP also where the tests were started with these
+    /// ignored, by `nohup` or a script's `&`.
+    pub fn gateway_in_front(&mut self) -> Handle {
+        let own = self.command(&["gateway"]);
+        let mut command = Command::new("env");
+        command.arg("--default-signal=INT,HUP").arg(own.get_program()).args(own.get_args());
+        command.current_dir(self.folder.path());
+        command.envs(own.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command.env("WHEELHOUSE__SERVER__LISTEN", "127.0.0.1:0");
+        self.gateway_of(command)
+    }
+
     fn gateway_of(&mut self, command: Command) -> Handle {
         let before = self.started_gateways().len();
         let mut child = self.spawn(command);

@@ -1,6 +1,9 @@
 //! A start that cannot succeed: one line, in the words of the server that refuses, with its address and without secrets.
 
-use crate::support::fleet::Fleet;
+use rustix::process::Signal;
+
+use crate::support::api::until;
+use crate::support::fleet::{Fleet, http_get};
 use crate::support::redis::RedisServer;
 
 async fn refused(fleet: &Fleet, args: &[&str]) -> String {
@@ -44,11 +47,13 @@ async fn what_redis_does_not_permit_is_said_in_its_words_and_not_called_unreacha
 async fn a_database_number_is_refused_by_every_program_with_the_reason() {
     let redis = RedisServer::start();
     let mut fleet = Fleet::new();
-    fleet.move_to(&format!("redis://127.0.0.1:{}/1", redis.port()));
-    for program in PROGRAMS {
-        let said = refused(&fleet, program).await;
-        assert!(said.contains("redis.url: names database 1") && said.contains("pub/sub"), "{program:?}: {said}");
-        assert!(said.contains("WHEELHOUSE__REDIS__URL"), "{program:?}: {said}");
+    for number in ["/1", "?db=1"] {
+        fleet.move_to(&format!("redis://127.0.0.1:{}{number}", redis.port()));
+        for program in PROGRAMS {
+            let said = refused(&fleet, program).await;
+            assert!(said.contains("redis.url: names database 1") && said.contains("pub/sub"), "{program:?}: {said}");
+            assert!(said.contains("WHEELHOUSE__REDIS__URL"), "{program:?}: {said}");
+        }
     }
     assert_eq!(redis.inline("DBSIZE"), ":0");
 }
@@ -80,4 +85,27 @@ async fn a_postgresql_that_is_away_is_named_with_the_cause_and_a_sqlite_file_wit
         let said = refused(&fleet, program).await;
         assert!(said.contains(&file.display().to_string()), "{program:?}: {said}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_who_stops_a_gateway_does_not_wait_for_the_notice_to_load_balancers() {
+    let mut fleet = Fleet::new();
+    fleet.set("SERVER__DRAIN_NOTICE_SECONDS", "3600");
+    fleet.permit("ann", "*").await;
+    fleet.external_job("acme", "j1").await;
+    for signal in [Signal::INT, Signal::HUP] {
+        let gateway = fleet.gateway_in_front();
+        let mut socket = fleet.socket(gateway, "ann", "acme", "jobs/j1").await;
+        fleet.signal(gateway, signal);
+        // Leaving is the same otherwise: every socket is told where it stands.
+        assert_eq!(socket.until_that(|v| v.get("closed").is_some()).await["closed"], 1012);
+        assert_eq!(fleet.wait(gateway), Some(0), "{signal:?}");
+    }
+    // A process manager's signal gives the notice; whoever then loses patience ends it at once.
+    let gateway = fleet.gateway_in_front();
+    let address = fleet.process(gateway).address.clone();
+    fleet.signal(gateway, Signal::TERM);
+    until("draining", async || http_get(&address, "/readyz").is_some_and(|(status, _)| status == 503)).await;
+    fleet.signal(gateway, Signal::INT);
+    assert_eq!(fleet.wait(gateway), Some(130));
 }

@@ -37,7 +37,7 @@ use serde_json::json;
 use wheelhouse::broker::scripts::audit::AuditEntry;
 use wheelhouse::config;
 use wheelhouse::domain::{
-    Action, CampaignStatus, CommandId, JobCounts, JobStatus, Progress, Resource, UserId, WorkerId,
+    Action, CampaignStatus, CommandId, JobCounts, JobStatus, JsonText, Progress, Resource, UserId, WorkerId,
 };
 use wheelhouse::store::*;
 
@@ -125,6 +125,11 @@ fn change(resource: Resource, action: Action, fence: i64) -> Change {
     Change { command: CommandId::generate(), resource, action, user, fence, run: None }
 }
 
+/// A value as the text that the system keeps.
+fn exact(value: serde_json::Value) -> JsonText {
+    JsonText::of(&value).expect("JSON")
+}
+
 fn new_job(id: &str, campaign: Option<&str>) -> NewJob {
     NewJob {
         id: id.parse().expect("id"),
@@ -132,7 +137,7 @@ fn new_job(id: &str, campaign: Option<&str>) -> NewJob {
         campaign: campaign.map(|c| c.parse().expect("id")),
         job_type: "work".to_owned(),
         title: None,
-        parameters: json!({"n": 1}),
+        parameters: exact(json!({"n": 1})),
         max_retries: 0,
         timeout_seconds: None,
         created_by: None,

@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use serde_json::{Value, json};
+use serde_json::json;
+use serde_json::value::RawValue;
 
 use super::api::rows::{Added, Row};
 use super::api::{Api, ApiArgs, Place};
@@ -35,25 +36,26 @@ pub(super) struct CloseArgs {
 }
 
 /// What a file, or standard input, says of jobs: a JSON array, or an object a line.
-pub(super) fn jobs_of(file: &str) -> anyhow::Result<Vec<Value>> {
+pub(super) fn jobs_of(file: &str) -> anyhow::Result<Vec<Box<RawValue>>> {
     let text = if file == "-" {
         std::io::read_to_string(std::io::stdin())?
     } else {
         std::fs::read_to_string(file).map_err(|e| usage(format!("cannot read {file}: {e}")))?
     };
-    let values: Result<Vec<Value>, _> = serde_json::Deserializer::from_str(&text).into_iter().collect();
-    let mut values = values.map_err(|e| usage(format!("{file} is not JSON: {e}")))?;
-    if let [Value::Array(jobs)] = values.as_mut_slice() {
-        return Ok(std::mem::take(jobs));
+    let not_json = |e| usage(format!("{file} is not JSON: {e}"));
+    let values: Result<Vec<Box<RawValue>>, _> = serde_json::Deserializer::from_str(&text).into_iter().collect();
+    let values = values.map_err(not_json)?;
+    match values.as_slice() {
+        [list] if list.get().starts_with('[') => serde_json::from_str(list.get()).map_err(not_json),
+        _ => Ok(values),
     }
-    Ok(values)
 }
 
 pub(super) async fn add(args: AddArgs, place: &Place) -> anyhow::Result<ExitCode> {
     let jobs = jobs_of(&args.jobs)?;
     let asked = jobs.len();
     let api = Api::new(&args.api, place)?;
-    let answer = api.post(&format!("/api/v1/campaigns/{}/jobs", args.id), &Value::Array(jobs)).await?;
+    let answer = api.post(&format!("/api/v1/campaigns/{}/jobs", args.id), &jobs).await?;
     let made = answer.told_that(|made: &Added| match made.jobs.len() {
         count if count == asked => Ok(()),
         count => Err(format!("{count} jobs for {asked} that were sent")),
@@ -72,10 +74,10 @@ pub(super) async fn close(args: CloseArgs, place: &Place) -> anyhow::Result<Exit
     let row = answer.told_that(|row: &Row| is_of(row, &args.id))?.json;
     if args.api.json {
         out::json(&row)
-    } else if row["status"] == "active" || row["status"] == "paused" {
+    } else if matches!(row.text("status").as_deref(), Some("active" | "paused")) {
         say!("campaign {} is closed: it is completed when its jobs have ended", args.id)
     } else {
-        say!("campaign {} is {}", args.id, standing(&row))
+        say!("campaign {} is {}", args.id, standing(&row.read().unwrap_or_default()))
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
 use super::api::rows::Row;
-use super::api::{Api, Away};
+use super::api::{Api, Away, Object};
 use super::out::{self, say, tell};
 use super::resources::is_of;
 use crate::domain::{ResourceId, ResourceKind, printable};
@@ -102,53 +102,49 @@ async fn watch(
     id: &ResourceId,
     shown: &mut Shown<'_>,
     patience: &mut Patience,
-) -> anyhow::Result<Value> {
+) -> anyhow::Result<Object> {
     let (plural, word) = (kind.plural(), kind.word());
     let path = format!("/api/v1/{plural}/{id}");
     let mut socket = api.socket(&format!("/api/v1/realtime/ws/{plural}/{id}")).await?;
-    let mut row = Value::Null;
+    let mut row = Object::default();
     loop {
-        let longest = if row.is_null() { api.answer_timeout() } else { SILENCE };
+        let longest = if row.is_empty() { api.answer_timeout() } else { SILENCE };
         let text = match tokio::time::timeout(longest, socket.next()).await {
             Ok(Some(Ok(Message::Text(text)))) => text,
             Ok(Some(Ok(Message::Binary(_)))) => return Err(api.no_gateway("it sends binary messages on its socket")),
             Ok(Some(Ok(_))) => continue,
             Ok(Some(Err(_)) | None) => break,
-            Err(_) if row.is_null() => {
+            Err(_) if row.is_empty() => {
                 let seconds = longest.as_secs();
                 return Err(api.no_gateway(&format!("it opened a WebSocket and told no state for {seconds} s")));
             }
             Err(_) => break,
         };
-        let mut message = serde_json::from_str::<Value>(&text).unwrap_or_default();
+        let mut message = Object::parse(text.as_bytes()).unwrap_or_default();
         // Not of the resource, so it stands in no row; in a snapshot as in the message of that name.
-        let online = message.as_object_mut().and_then(|fields| fields.remove("workers_online"));
-        let online = online.and_then(|online| online.as_i64());
-        let said = message["type"].as_str().unwrap_or_default();
+        let online = message.number("workers_online").and_then(|online| i64::try_from(online).ok());
+        message.remove("workers_online");
+        let said = message.text("type").unwrap_or_default();
         match said.strip_prefix(word).unwrap_or_default() {
             "_snapshot" => {
-                let problem = match serde_json::from_value::<Row>(message.clone()) {
-                    Ok(read) => is_of(&read, id).err(),
-                    Err(error) => Some(error.to_string()),
-                };
-                if let Some(problem) = problem {
+                if let Err(problem) = message.read::<Row>().and_then(|read| is_of(&read, id)) {
                     return Err(api.no_gateway(&format!("the snapshot on its socket is none ({problem})")));
                 }
                 patience.renew();
                 row = message;
             }
             // A gateway says nothing else before the snapshot.
-            _ if row.is_null() && said == "subscribed" => continue,
-            _ if row.is_null() => {
+            _ if row.is_empty() && said == "subscribed" => continue,
+            _ if row.is_empty() => {
                 let beginning: String = text.chars().take(80).collect();
                 return Err(api.no_gateway(&format!("on its socket it said {beginning}")));
             }
             // Only said while it is so.
             "_status" => {
-                row["desired"] = Value::Null;
-                merge(&mut row, message);
+                row.remove("desired");
+                row.merge(message);
             }
-            "_progress" => merge(&mut row, message),
+            "_progress" => row.merge(message),
             _ if said == "workers_online" => {
                 if let Some(online) = online {
                     shown.workers(online);
@@ -157,7 +153,7 @@ async fn watch(
             }
             _ => continue,
         }
-        if matches!(row["status"].as_str(), Some("completed" | "failed" | "cancelled")) {
+        if matches!(row.text("status").as_deref(), Some("completed" | "failed" | "cancelled")) {
             // How it ended does not travel on the socket.
             return Ok(api.get(&path).await?.told_that(|row: &Row| is_of(row, id))?.json);
         }
@@ -169,13 +165,6 @@ async fn watch(
     // Closed: over plain HTTP it is said why, if there is more to it than a gateway that leaves.
     api.get(&path).await?.told_that(|row: &Row| is_of(row, id))?;
     Err(Away::closed())
-}
-
-fn merge(row: &mut Value, message: Value) {
-    let Value::Object(fields) = message else { return };
-    for (name, value) in fields {
-        row[name] = value;
-    }
 }
 
 /// What the user sees of it.
@@ -217,11 +206,11 @@ impl<'a> Shown<'a> {
         });
     }
 
-    fn update(&mut self, row: &Value) {
+    fn update(&mut self, row: &Object) {
         self.is_away = false;
-        let text = |name: &str| row[name].as_str().unwrap_or_default();
-        let percent = row["progress_percent"].as_u64().unwrap_or(0);
-        let desired = row["desired"].as_str().map(|d| format!(" (to be {d})")).unwrap_or_default();
+        let text = |name: &str| row.text(name).unwrap_or_default();
+        let percent = row.number("progress_percent").unwrap_or(0);
+        let desired = row.text("desired").map(|d| format!(" (to be {d})")).unwrap_or_default();
         if let Some(bar) = &self.bar {
             bar.set_position(percent);
             let words = format!("{}{desired}  {}", text("status"), text("current_item"));
@@ -233,36 +222,36 @@ impl<'a> Shown<'a> {
         self.print(row);
     }
 
-    fn is_news(&self, row: &Value) -> bool {
+    fn is_news(&self, row: &Object) -> bool {
         Self::essence(row) != self.last
     }
 
     /// What a change is a change of.
-    fn essence(row: &Value) -> Value {
-        json!([row["status"], row["progress_percent"], row["desired"]])
+    fn essence(row: &Object) -> Value {
+        json!([row.text("status"), row.number("progress_percent"), row.text("desired")])
     }
 
-    fn print(&mut self, row: &Value) {
+    fn print(&mut self, row: &Object) {
         if self.as_json && self.is_news(row) {
             let mut row = row.clone();
             // As `job show --json` prints it.
-            if let Some(fields) = row.as_object_mut() {
-                fields.remove("type");
-                fields.retain(|name, value| name != "desired" || !value.is_null());
+            row.remove("type");
+            if row.get("desired").is_none() {
+                row.remove("desired");
             }
             out::json(&row);
         }
         self.last = Self::essence(row);
     }
 
-    fn end(&mut self, row: &Value) -> ExitCode {
+    fn end(&mut self, row: &Object) -> ExitCode {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
-        let status = row["status"].as_str().unwrap_or_default();
+        let status = row.text("status").unwrap_or_default();
         self.print(row);
         if !self.as_json {
-            let why = row["error_message"].as_str().map(|e| format!(": {e}")).unwrap_or_default();
+            let why = row.text("error_message").map(|e| format!(": {e}")).unwrap_or_default();
             say!("{} {} {status}{why}", self.kind.word(), self.id);
         }
         if status == "completed" { ExitCode::SUCCESS } else { ExitCode::FAILURE }

@@ -4,8 +4,9 @@
 use std::fmt::Arguments;
 use std::io::{self, IsTerminal, Write};
 
-use serde_json::Value;
+use serde::Serialize;
 
+use super::api::Object;
 use crate::domain::{printable, printable_json};
 
 /// Prints one line on standard output, as `println!` does.
@@ -53,8 +54,9 @@ fn write_line(line: &str) {
 
 /// A JSON value on a line of its own. A program that reads it gets the bytes as they always were; on a terminal the
 /// characters that would do something there are written as escapes of JSON, which mean the same.
-pub(in crate::cli) fn json(value: &Value) {
-    let text = value.to_string();
+pub(in crate::cli) fn json(value: &impl Serialize) {
+    // Whatever is printed here came as JSON, or has nothing but texts and whole numbers: it can be written.
+    let text = serde_json::to_string(value).unwrap_or_default();
     if io::stdout().is_terminal() {
         write_line(&printable_json(&text));
     } else {
@@ -99,14 +101,13 @@ pub(in crate::cli) fn confirmed(question: Arguments<'_>) -> io::Result<bool> {
 }
 
 /// An object's fields, a line each, but those that are null: these first, then the rest.
-pub(in crate::cli) fn fields(row: &Value, first: &[&str]) {
-    let Some(fields) = row.as_object() else { return };
-    let rest = fields.keys().map(String::as_str).filter(|name| !first.contains(name));
+pub(in crate::cli) fn fields(row: &Object, first: &[&str]) {
+    let rest = row.names().filter(|name| !first.contains(name));
     for name in first.iter().copied().chain(rest) {
-        let Some(value) = fields.get(name).filter(|value| !value.is_null()) else { continue };
+        let Some(value) = row.get(name) else { continue };
         let is_time = name.ends_with("_at") || name == "run_after";
-        match value.as_str() {
-            Some(text) if is_time => say!("{name:<17} {}", time(text)),
+        match row.text(name) {
+            Some(text) if is_time => say!("{name:<17} {}", time(&text)),
             Some(text) => say!("{name:<17} {text}"),
             None => say!("{name:<17} {value}"),
         }

@@ -4,7 +4,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::value::RawValue;
 
 use super::api::rows::Row;
 use super::api::{Api, ApiArgs, Place};
@@ -16,7 +17,7 @@ use super::people::duration;
 use super::prune;
 use super::{lists, usage};
 use crate::config::Settings;
-use crate::domain::{Action, JobStatus, ResourceId, ResourceKind};
+use crate::domain::{Action, JobStatus, JsonText, ResourceId, ResourceKind};
 
 /// What to do with jobs.
 #[derive(Debug, Subcommand)]
@@ -187,22 +188,41 @@ pub(super) async fn campaign(command: CampaignCommand, place: &Place) -> anyhow:
     }
 }
 
+/// As the API takes it; what is left out there, it fills in.
+#[derive(Serialize)]
+struct NewJob<'a> {
+    job_type: &'a str,
+    parameters: JsonText,
+    max_retries: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timeout_seconds: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    title: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a ResourceId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    campaign_id: Option<&'a ResourceId>,
+}
+
+/// As the API takes it.
+#[derive(Serialize)]
+struct NewCampaign<'a> {
+    name: &'a str,
+    jobs: Vec<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a ResourceId>,
+}
+
 async fn submit(args: SubmitArgs, place: &Place) -> anyhow::Result<ExitCode> {
-    let parameters: Value =
-        serde_json::from_str(&args.parameters).map_err(|e| usage(format!("--parameters is not JSON: {e}")))?;
-    let mut body = json!({"job_type": args.job_type, "parameters": parameters, "max_retries": args.max_retries});
-    if let Some(limit) = args.timeout {
-        body["timeout_seconds"] = limit.as_secs().into();
-    }
-    if let Some(title) = &args.title {
-        body["title"] = title.as_str().into();
-    }
-    if let Some(id) = &args.id {
-        body["id"] = id.as_str().into();
-    }
-    if let Some(campaign) = &args.campaign {
-        body["campaign_id"] = campaign.as_str().into();
-    }
+    let body = NewJob {
+        job_type: &args.job_type,
+        parameters: JsonText::parse(&args.parameters).map_err(|e| usage(format!("--parameters {e}")))?,
+        max_retries: args.max_retries,
+        timeout_seconds: args.timeout.map(|limit| limit.as_secs()),
+        title: args.title.as_deref(),
+        id: args.id.as_ref(),
+        campaign_id: args.campaign.as_ref(),
+    };
     let api = Api::new(&args.api, place)?;
     let made = api.post("/api/v1/jobs", &body).await?.told_that(|row: &Row| is_as_asked(row, args.id.as_ref()))?;
     let id = made.is.id;
@@ -224,10 +244,7 @@ fn is_as_asked(row: &Row, id: Option<&ResourceId>) -> Result<(), String> {
 
 async fn create(args: CreateArgs, place: &Place) -> anyhow::Result<ExitCode> {
     let jobs = args.jobs.as_deref().map(campaign_jobs::jobs_of).transpose()?.unwrap_or_default();
-    let mut body = json!({"name": args.name, "jobs": jobs});
-    if let Some(id) = &args.id {
-        body["id"] = id.as_str().into();
-    }
+    let body = NewCampaign { name: &args.name, jobs, id: args.id.as_ref() };
     let api = Api::new(&args.api, place)?;
     let made = api.post("/api/v1/campaigns", &body).await?.told_that(|row: &Row| is_as_asked(row, args.id.as_ref()))?;
     if args.api.json {
@@ -268,21 +285,18 @@ async fn show(kind: ResourceKind, args: ShowArgs, place: &Place) -> anyhow::Resu
         out::json(&row);
     } else {
         // A job's id once more, and the number on the stream, say nothing.
-        if let Some(fields) = row.as_object_mut() {
-            fields.retain(|name, _| name != "job_id" && name != "seq");
-            let is_lost = fields.get("contact_lost_at").is_some_and(|at| !at.is_null());
-            let is_over = matches!(fields["status"].as_str(), Some("completed" | "failed" | "cancelled"));
-            match fields.get("control").and_then(Value::as_str) {
-                Some(_) if is_over => drop(fields.remove("control")),
-                Some("row") if is_lost => {
-                    fields["control"] =
-                        "row: nothing is heard of its program, and a command waits until it is back or given up".into();
-                }
-                Some("row") => {
-                    fields["control"] = "row: no worker hosts it, and a command changes its row alone".into()
-                }
-                _ => {}
-            }
+        row.remove("job_id");
+        row.remove("seq");
+        let is_lost = row.get("contact_lost_at").is_some();
+        let is_over = matches!(row.text("status").as_deref(), Some("completed" | "failed" | "cancelled"));
+        match row.text("control").as_deref() {
+            Some(_) if is_over => row.remove("control"),
+            Some("row") if is_lost => row.set(
+                "control",
+                "row: nothing is heard of its program, and a command waits until it is back or given up",
+            ),
+            Some("row") => row.set("control", "row: no worker hosts it, and a command changes its row alone"),
+            _ => {}
         }
         out::fields(&row, &FIRST);
     }

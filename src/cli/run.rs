@@ -18,7 +18,7 @@ use super::run_output::{Ours, Output, say};
 use crate::broker::Broker;
 use crate::broker::scripts::updates::Update;
 use crate::config::Settings;
-use crate::domain::{JobStatus, Progress, ResourceId, TenantId, UserId, WorkerId};
+use crate::domain::{JobStatus, JsonText, Progress, ResourceId, TenantId, UserId, WorkerId};
 use crate::protocol::server;
 use crate::store::{HostedJob, NewJob, Released, Run, RunEnd, Store};
 use crate::telemetry;
@@ -224,7 +224,7 @@ fn new_job(args: &RunArgs) -> NewJob {
         campaign: None,
         job_type: "process".to_owned(),
         title: Some(args.title.clone().unwrap_or_else(|| name.clone().into_owned())),
-        parameters: json!({ "program": name }),
+        parameters: JsonText::of(&json!({ "program": name })).unwrap_or_default(),
         max_retries: 0,
         timeout_seconds: args.timeout.map(|limit| u32::try_from(limit.as_secs()).unwrap_or(u32::MAX)),
         created_by: args.user.clone(),
@@ -271,7 +271,9 @@ fn end_of(
         (None, Some(words), _) => words,
         // More than the last words of the program: it may have none, or none that say why.
         (None, None, how) if !lost.is_empty() => format!("{how}, but {lost}"),
-        (None, None, How::Exited(0)) => return RunEnd::Completed(json!({ "exit_code": 0 })),
+        (None, None, How::Exited(0)) => {
+            return RunEnd::Completed(JsonText::of(&json!({ "exit_code": 0 })).unwrap_or_default());
+        }
         (None, None, how) if last_error.is_empty() => how.to_string(),
         (None, None, how) => format!("{how}: {last_error}"),
     };

@@ -63,6 +63,7 @@ pub const ASSETS: &[Asset] = &[
     asset!("/assets/detail.js", "detail.js", JS),
     asset!("/assets/activity.js", "activity.js", JS),
     asset!("/assets/dom.js", "dom.js", JS),
+    asset!("/assets/json.js", "json.js", JS),
 ];
 
 /// The entity tags of [`ASSETS`], in the same order.

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::ids::{ResourceId, TenantId};
+use super::json_text::JsonText;
 use super::resource::ResourceKind;
 
 /// Where a job stands.
@@ -130,10 +131,10 @@ pub struct Job {
     /// How far it is.
     #[serde(flatten)]
     pub progress: Progress,
-    /// What it was given: a JSON value.
-    pub parameters: serde_json::Value,
-    /// What it produced: a JSON value, null until completed.
-    pub result: serde_json::Value,
+    /// What it was given.
+    pub parameters: JsonText,
+    /// What it produced, null until completed.
+    pub result: JsonText,
     /// Why it failed, in words; of a very long text the beginning and the end.
     pub error_message: Option<String>,
     /// How often it may be tried again after a failure.

@@ -2,7 +2,7 @@
 
 use crate::broker::scripts::updates::LiveProgress;
 use crate::broker::{Broker, BrokerError};
-use crate::domain::{Campaign, Job, JobStatus, Progress, Resource, ResourceKind};
+use crate::domain::{Campaign, Job, JobStatus, JsonText, Progress, Resource, ResourceKind};
 use crate::gateway::job_types::JobTypes;
 use crate::protocol::server;
 use crate::store::{Store, StoreError};
@@ -118,7 +118,7 @@ impl State {
         match &self.row {
             Row::Job(job) if whole.len() > MAX_SNAPSHOT => {
                 let mut short = job.clone();
-                (short.parameters, short.result) = (serde_json::Value::Null, serde_json::Value::Null);
+                (short.parameters, short.result) = (JsonText::default(), JsonText::default());
                 server::job_snapshot(&short, self.live.desired.as_deref(), self.live.seq)
             }
             _ => whole,

@@ -402,7 +402,7 @@ async fn take(
     if taken == 0 {
         return Ok(None);
     }
-    let resume_point = row.text("resume_point")?.and_then(|text| serde_json::from_str(&text).ok());
+    let resume_point = row.text("resume_point")?;
     let claimed = read_whole(tx, &resource).await?;
     let run = Run { job: resource, host: host.clone(), number };
     let deaths = row.int("deaths")?.unwrap_or(0);

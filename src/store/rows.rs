@@ -8,7 +8,7 @@ use super::StoreError;
 use super::sql::Row;
 use crate::domain::text::{LONG_TEXT, SHORT_TEXT, excerpt, half_of};
 use crate::domain::{
-    Campaign, CampaignStatus, Control, Job, JobCounts, JobStatus, Progress, Resource, ResourceId, TenantId,
+    Campaign, CampaignStatus, Control, Job, JobCounts, JobStatus, JsonText, Progress, Resource, ResourceId, TenantId,
 };
 
 /// The columns of a job but its parameters and its result, which may have megabytes each: for lists, and for whoever only
@@ -199,12 +199,9 @@ pub(super) fn campaign_resource(row: &Row) -> Result<Resource, StoreError> {
     Ok(Resource::campaign(tenant(row)?, id))
 }
 
-/// What is not JSON (a text put there by hand) is given as a JSON text.
-pub(super) fn json(text: Option<String>) -> serde_json::Value {
-    match text {
-        None => serde_json::Value::Null,
-        Some(text) => serde_json::from_str(&text).unwrap_or(serde_json::Value::String(text)),
-    }
+/// What is not JSON, or JSON that a client could not read (put there by hand), is given as a JSON text.
+pub(super) fn json(text: Option<String>) -> JsonText {
+    text.map_or_else(JsonText::default, |text| JsonText::parse(&text).unwrap_or_else(|_| JsonText::string(&text)))
 }
 
 /// RFC 3339 in UTC from either database's own form; what is no time is given as it is.

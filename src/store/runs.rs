@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::announcements::{About, owe};
 use super::jobs::read;
-use super::sql::{Tx, Value, without_nul};
+use super::sql::{Tx, Value};
 use super::{Account, Finished, Hosting, Released, Run, RunEnd, Store, StoreError, failed_items, rows};
 use crate::domain::text::{LONG_TEXT, excerpt};
 use crate::domain::{Job, Progress, Resource, WorkerId, backoff};
@@ -123,7 +123,7 @@ impl Store {
         Ok(ended.map_or(Finished::Lost, |mut job| {
             if let RunEnd::Completed(result) = end {
                 // Known here: it need not come back from the database.
-                job.result = without_nul(result);
+                job.result = result.without_nul();
             }
             Finished::Done(Box::new(job))
         }))

@@ -1,8 +1,8 @@
 //! What goes into SQL and comes out of it, beyond the domain's own rows.
 
 use crate::domain::{
-    Action, AuditEntry, AuditEvent, ChainLink, CommandId, Control, FailedItem, Job, JobStatus, Progress, Resource,
-    ResourceId, ResourceKind, TenantId, UserId, WorkerId,
+    Action, AuditEntry, AuditEvent, ChainLink, CommandId, Control, FailedItem, Job, JobStatus, JsonText, Progress,
+    Resource, ResourceId, ResourceKind, TenantId, UserId, WorkerId,
 };
 
 /// A job to be made.
@@ -18,8 +18,8 @@ pub struct NewJob {
     pub job_type: String,
     /// For people.
     pub title: Option<String>,
-    /// A JSON value for that code.
-    pub parameters: serde_json::Value,
+    /// For that code.
+    pub parameters: JsonText,
     /// How often it may be tried again after a failure.
     pub max_retries: u32,
     /// Longest running time of one run in seconds, without the time it stands paused; `None`: no limit.
@@ -104,8 +104,8 @@ pub struct HostedJob {
     pub job: Job,
     /// The right to write about it.
     pub run: Run,
-    /// Where an earlier run got to.
-    pub resume_point: Option<serde_json::Value>,
+    /// Where an earlier run got to, as it stands in SQL: whether the job's code can read it, it finds out.
+    pub resume_point: Option<String>,
     /// Workers that died in it since it last got further.
     pub deaths: i64,
 }
@@ -136,7 +136,7 @@ pub enum Company {
 #[derive(Debug, Clone)]
 pub enum RunEnd {
     /// Well.
-    Completed(serde_json::Value),
+    Completed(JsonText),
     /// Badly.
     Failed {
         /// Why.
@@ -152,7 +152,7 @@ pub struct Account {
     /// How far it is.
     pub progress: Progress,
     /// Where it could go on; `None`: as the row says.
-    pub resume_point: Option<serde_json::Value>,
+    pub resume_point: Option<JsonText>,
     /// What failed since the last time it was asked.
     pub failed_items: Vec<FailedItem>,
 }

@@ -96,8 +96,12 @@ impl<J: Job> JobHarness<J> {
     }
 
     /// What the job is given.
+    ///
+    /// # Panics
+    /// When no job could be submitted with it: more than 127 arrays and objects inside one another.
     pub fn parameters(mut self, parameters: serde_json::Value) -> Self {
-        self.job.parameters = parameters;
+        let text = domain::JsonText::of(&parameters);
+        self.job.parameters = text.unwrap_or_else(|error| panic!("the value of the parameters {error}"));
         self
     }
 
@@ -137,7 +141,7 @@ impl<J: Job> JobHarness<J> {
         let hosted = HostedJob {
             job: domain::Job { progress: self.progress(), ..self.job.clone() },
             run: Run { job: resource, host: known("harness"), number },
-            resume_point: self.resume_point(),
+            resume_point: self.resume_point().map(|point| point.to_string()),
             deaths: 0,
         };
         let gate = Arc::new(PauseGate::new());

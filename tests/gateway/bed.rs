@@ -3,12 +3,11 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use serde_json::Value;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use wheelhouse::broker::scripts::claim::{Claim, ClaimOutcome, CompleteOutcome, ResultKind};
 use wheelhouse::broker::scripts::updates::Update;
-use wheelhouse::domain::{Control, Resource, WorkerId};
+use wheelhouse::domain::{Control, JsonText, Resource, WorkerId};
 use wheelhouse::gateway::{GatewayError, Tuning, serve_tuned};
 use wheelhouse::protocol::server;
 use wheelhouse::store::{NewCampaign, NewJob};
@@ -93,7 +92,7 @@ impl Bed {
             campaign: None,
             job_type: "demo".to_owned(),
             title: None,
-            parameters: Value::Null,
+            parameters: JsonText::default(),
             max_retries: 0,
             timeout_seconds: None,
             created_by: None,

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
+use wheelhouse::domain::JsonText;
 use wheelhouse::gateway::Tuning;
 use wheelhouse::store::NewJob;
 
@@ -24,7 +25,7 @@ async fn large_job(bed: &Bed, id: &str) {
         campaign: None,
         job_type: "demo".to_owned(),
         title: None,
-        parameters: json!({"rows": "x".repeat(400_000)}),
+        parameters: JsonText::of(&json!({"rows": "x".repeat(400_000)})).expect("JSON"),
         max_retries: 0,
         timeout_seconds: None,
         created_by: None,

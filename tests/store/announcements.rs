@@ -13,7 +13,7 @@ pub async fn what_a_row_says_that_nobody_was_told_is_owed_until_it_is_said(db: D
     assert_eq!(owed().await, []);
     // The end of a run.
     let taken = claim(&db, "w").await.expect("claimed");
-    let done = RunEnd::Completed(json!(null));
+    let done = RunEnd::Completed(exact(json!(null)));
     db.store.finish(&taken.run, &Progress::default(), &done).await.expect("finish");
     let ended = about(&taken.run.job, About::Status, 1);
     assert_eq!(owed().await, [(ended.clone(), 0)]);

@@ -274,7 +274,7 @@ pub async fn a_resumed_job_without_a_host_waits_for_one(db: Db) {
     let cancel = Change { run: Some(last.run.clone()), ..change(job("j"), Action::Cancel, 30) };
     assert!(matches!(db.store.apply(&cancel).await, Ok(Applied::Succeeded { changed: true, .. })));
     assert!(db.store.hosted_runs().await.expect("runs").is_empty(), "a cancelled job has no host");
-    let completed = RunEnd::Completed(json!(1));
+    let completed = RunEnd::Completed(exact(json!(1)));
     assert!(matches!(db.store.finish(&last.run, &Progress::default(), &completed).await, Ok(Finished::Lost)));
     assert!(!db.store.hand_back(&last.run).await.expect("hand back"));
     assert_eq!(status(&db, "j").await, JobStatus::Cancelled);

@@ -41,10 +41,10 @@ pub async fn odd_rows_are_read_or_left_out_and_hide_no_others(db: Db) {
             .await
             .expect("insert");
         let row = db.store.job(&job("text")).await.expect("read").expect("row");
-        assert_eq!((row.parameters, row.result), (json!("not json"), json!("{")));
+        assert_eq!((row.parameters, row.result), (exact(json!("not json")), exact(json!("{"))));
     }
     let nulls = db.store.job(&job("nulls")).await.expect("read").expect("row");
-    assert_eq!((nulls.progress.progress_percent, nulls.parameters, nulls.created_at), (0, json!(null), None));
+    assert_eq!((nulls.progress.progress_percent, nulls.parameters, nulls.created_at), (0, exact(json!(null)), None));
     assert_eq!(db.store.job(&job("high")).await.expect("read").expect("row").progress.progress_percent, 100);
     assert_eq!(db.store.job(&job("low")).await.expect("read").expect("row").progress.progress_percent, 0);
     let filter = JobFilter {
@@ -79,19 +79,19 @@ pub async fn odd_rows_are_read_or_left_out_and_hide_no_others(db: Db) {
 
 pub async fn the_character_nul_is_kept_out_of_the_way(db: Db) {
     let odd = json!({"a\u{0}": ["x\u{0}y", "C:\\u0000"]});
-    db.store.create_job(&NewJob { parameters: odd.clone(), ..new_job("j", None) }).await.expect("create");
+    db.store.create_job(&NewJob { parameters: exact(odd.clone()), ..new_job("j", None) }).await.expect("create");
     let taken = claim(&db, "w").await.expect("claimed");
     let progress = Progress { current_item: Some("a\u{0}b".into()), ..Progress::default() };
     assert!(
         db.store
             .save(
                 &taken.run,
-                &Account { progress: progress.clone(), resume_point: Some(odd.clone()), ..Account::default() }
+                &Account { progress: progress.clone(), resume_point: Some(exact(odd.clone())), ..Account::default() }
             )
             .await
             .expect("save")
     );
-    let ended = db.store.finish(&taken.run, &progress, &RunEnd::Completed(odd)).await.expect("finish");
+    let ended = db.store.finish(&taken.run, &progress, &RunEnd::Completed(exact(odd))).await.expect("finish");
     let Finished::Done(row) = ended else { panic!("lost") };
     assert_eq!(row.result, json!({"a\u{fffd}": ["x\u{fffd}y", "C:\\u0000"]}));
 }
@@ -178,7 +178,10 @@ fn all_jobs() -> JobFilter {
 
 pub async fn lists_leave_out_what_a_job_holds_and_cut_down_what_is_long(db: Db) {
     let long = |what: &str| format!("begin{}end", what.repeat(30_000));
-    db.store.create_job(&NewJob { parameters: json!({"a": long("p")}), ..new_job("j", None) }).await.expect("create");
+    db.store
+        .create_job(&NewJob { parameters: exact(json!({"a": long("p")})), ..new_job("j", None) })
+        .await
+        .expect("create");
     let text = format!(
         "UPDATE jobs SET result = '\"x\"', title = '{}', current_item = '{}', error_message = '{}', job_type = '{}'",
         long("t"),
@@ -188,9 +191,9 @@ pub async fn lists_leave_out_what_a_job_holds_and_cut_down_what_is_long(db: Db) 
     );
     db.sql(&text).await.expect("update");
     let listed = db.store.jobs(&all_jobs()).await.expect("list").items.remove(0);
-    assert_eq!((&listed.parameters, &listed.result), (&json!(null), &json!(null)));
+    assert_eq!((&listed.parameters, &listed.result), (&exact(json!(null)), &exact(json!(null))));
     let whole = db.store.job(&job("j")).await.expect("read").expect("row");
-    assert_eq!((&whole.parameters, &whole.result), (&json!({"a": long("p")}), &json!("x")));
+    assert_eq!((&whole.parameters, &whole.result), (&exact(json!({"a": long("p")})), &exact(json!("x"))));
     for row in [listed, whole] {
         for (text, longest) in [
             (row.title.expect("title"), 500),
@@ -208,7 +211,7 @@ pub async fn lists_leave_out_what_a_job_holds_and_cut_down_what_is_long(db: Db) 
 
 pub async fn a_page_with_contents_ends_before_they_are_too_many_bytes(db: Db) {
     for n in 0..5 {
-        let parameters = json!("x".repeat(1_000));
+        let parameters = exact(json!("x".repeat(1_000)));
         db.store.create_job(&NewJob { parameters, ..new_job(&format!("j{n}"), None) }).await.expect("create");
     }
     let (mut filter, mut pages) = (all_jobs(), Vec::new());

@@ -9,7 +9,7 @@ use wheelhouse::domain::{Action, JobStatus, Progress, Resource};
 use wheelhouse::store::{HostedJob, NewJob, RunEnd};
 use wheelhouse::worker::{AttachedEnd, AttachedHost, ControlOutcome, Controlled};
 
-use crate::world::{Tape, World, blank, eventually};
+use crate::world::{Tape, World, blank, eventually, exact};
 
 /// Work that only takes notes.
 struct Notes {
@@ -46,7 +46,7 @@ async fn attach(world: &World, tape: &Tape, id: &str, cancel_finds: ControlOutco
 
 fn exit(code: i32) -> RunEnd {
     match code {
-        0 => RunEnd::Completed(json!({ "exit_code": 0 })),
+        0 => RunEnd::Completed(exact(json!({ "exit_code": 0 }))),
         code => RunEnd::Failed { error: format!("exit code {code}"), permanent: false },
     }
 }
@@ -62,7 +62,7 @@ async fn attached_work_obeys_and_its_own_end_is_recorded() {
     host.progress(Progress { progress_percent: 42, ..Progress::default() });
     world.until_heard(&job, |m| m["type"] == "job_progress" && m["progress_percent"] == 42).await;
     let AttachedEnd::Recorded(row) = host.finish(exit(0)).await else { panic!("not recorded") };
-    assert_eq!((row.status, row.result["exit_code"].as_i64()), (JobStatus::Completed, Some(0)));
+    assert_eq!((row.status, row.result.as_str()), (JobStatus::Completed, r#"{"exit_code":0}"#));
     world.until_heard(&job, |m| m["type"] == "job_status" && m["status"] == "completed").await;
     assert!(world.broker.live_workers(&job.tenant).await.expect("asked").is_empty());
 }

@@ -8,7 +8,7 @@ use wheelhouse::store::{Change, JobFilter, NewJob, RunEnd};
 use wheelhouse::worker::JobContext;
 
 use crate::code::Outcome;
-use crate::world::{Code, Tape, World, blank, eventually, tenant};
+use crate::world::{Code, Tape, World, blank, eventually, exact, tenant};
 
 /// Waits for the test, then is done.
 fn step(tape: &Tape) -> Code<impl Fn(JobContext) -> Outcome + Send + Sync + 'static> {
@@ -167,7 +167,7 @@ async fn what_a_dead_worker_did_not_say_another_one_says() {
     world.store.apply(&change).await.expect("apply");
     let taken = world.store.claim_job(&"dead".parse().expect("id"), None, &["code".to_owned()]).await;
     let taken = taken.expect("asked").expect("the job");
-    let done = RunEnd::Completed(json!(null));
+    let done = RunEnd::Completed(exact(json!(null)));
     world.store.finish(&taken.run, &Progress::default(), &done).await.expect("finish");
     let other = world.worker("other", |builder| builder).await;
     world.until_heard(&ended, |m| m["type"] == "job_status" && m["status"] == "completed").await;

@@ -13,7 +13,7 @@ use wheelhouse::store::NewJob;
 use wheelhouse::worker::process::Program;
 use wheelhouse::worker::{JobContext, JobError};
 
-use crate::world::{Code, Tape, World, blank, eventually};
+use crate::world::{Code, Tape, World, blank, eventually, exact};
 
 /// What job code gives back, boxed.
 pub type Outcome = Pin<Box<dyn Future<Output = Result<Value, JobError>> + Send>>;
@@ -315,7 +315,7 @@ async fn progress_is_folded_to_four_a_second_and_the_last_one_always_arrives() {
     let messages = world.until_heard(&job, |m| m["status"] == "completed").await;
     let progress: Vec<&Value> = messages.iter().filter(|m| m["type"] == "job_progress").collect();
     let row = world.row(&job).await;
-    let took = row.result.as_u64().expect("milliseconds");
+    let took = row.result.read::<u64>().expect("milliseconds");
     // Four a second, and one at either end.
     assert!(progress.len() as u64 <= took / 250 + 2, "{} messages in {took} ms", progress.len());
     let last = progress.last().expect("one");
@@ -328,7 +328,7 @@ async fn progress_is_folded_to_four_a_second_and_the_last_one_always_arrives() {
 async fn a_panic_fails_its_job_in_words_and_nothing_else() {
     let world = World::new().await;
     let code = Code(|ctx: JobContext| async move {
-        match ctx.parameters()["do"].as_str() {
+        match ctx.parameters_as::<Value>()?["do"].as_str() {
             Some("panic") => panic!("boom {}", 7),
             Some("panic on a thread") => ctx.blocking(|_| -> Result<Value, JobError> { panic!("thread boom") }).await,
             Some("say cancelled") => Err(wheelhouse::worker::Cancelled::new("me", None).into()),
@@ -347,7 +347,7 @@ async fn a_panic_fails_its_job_in_words_and_nothing_else() {
         ("succeed", JobStatus::Completed, ""),
     ] {
         let parameters = json!({"do": what});
-        let job = world.make(NewJob { parameters, ..blank(&what.replace(' ', "-")) }).await;
+        let job = world.make(NewJob { parameters: exact(parameters), ..blank(&what.replace(' ', "-")) }).await;
         let row = world.until_status(&job, status).await;
         assert!(row.error_message.unwrap_or_default().contains(words), "{what}");
     }
@@ -364,7 +364,7 @@ async fn a_failed_job_is_tried_again_from_its_resume_point_while_retries_are_lef
             let tries = ctx.resume_point::<u64>()?.unwrap_or(0) + 1;
             tape.mark(format!("try {tries}"));
             ctx.save(&tries)?;
-            if ctx.parameters()["permanent"] == true {
+            if ctx.parameters_as::<Value>()?["permanent"] == true {
                 return Err(JobError::permanent("no use"));
             }
             if tries < 3 { Err(JobError::failed(format!("try {tries}"))) } else { Ok(json!(tries)) }
@@ -373,9 +373,9 @@ async fn a_failed_job_is_tried_again_from_its_resume_point_while_retries_are_lef
     let worker = world.coder("w1", code).await;
     let job = world.make(NewJob { max_retries: 5, ..blank("j") }).await;
     let row = world.until_status(&job, JobStatus::Completed).await;
-    assert_eq!((row.result, row.retry_count), (json!(3), 2));
+    assert_eq!((row.result.as_str(), row.retry_count), ("3", 2));
     assert_eq!((tape.count("try 1"), tape.count("try 2"), tape.count("try 3")), (1, 1, 1));
-    let hopeless = NewJob { max_retries: 5, parameters: json!({"permanent": true}), ..blank("hopeless") };
+    let hopeless = NewJob { max_retries: 5, parameters: exact(json!({"permanent": true})), ..blank("hopeless") };
     let hopeless = world.make(hopeless).await;
     assert_eq!(world.until_status(&hopeless, JobStatus::Failed).await.retry_count, 0);
     worker.drain().await;

@@ -5,7 +5,7 @@ use wheelhouse::demo::{self, generate_csv, row_starts};
 use wheelhouse::domain::{Action, JobStatus};
 use wheelhouse::store::{FailedItemFilter, NewJob};
 
-use crate::world::{World, blank, eventually};
+use crate::world::{World, blank, eventually, exact, value};
 
 const ROWS: u64 = 200_000;
 
@@ -17,7 +17,7 @@ async fn an_import_that_is_paused_and_interrupted_brings_in_each_row_once() {
     let first = world.worker("w1", |builder| demo::teach(builder, world.store.clone())).await;
     // Slow enough to be met in the middle of it: at full speed it could be through before this test looks again.
     let parameters = json!({ "path": "orders.csv", "batch_rows": 1_000, "rows_per_second": 20_000 });
-    let import = NewJob { job_type: "csv_import".to_owned(), parameters, ..blank("import") };
+    let import = NewJob { job_type: "csv_import".to_owned(), parameters: exact(parameters), ..blank("import") };
     let job = world.make(import).await;
     let at = |rows: i64| {
         let (world, job) = (&world, &job);
@@ -58,7 +58,8 @@ async fn rows_that_cannot_be_read_are_counted_and_the_others_come_in() {
     text.extend(b"5,\xff\xfe\n6,last");
     std::fs::write(&path, text).expect("write the file");
     let worker = world.worker("w1", |builder| demo::teach(builder, world.store.clone())).await;
-    let import = |id: &str, parameters| NewJob { job_type: "csv_import".to_owned(), parameters, ..blank(id) };
+    let import =
+        |id: &str, parameters| NewJob { job_type: "csv_import".to_owned(), parameters: exact(parameters), ..blank(id) };
     let job = world.make(import("mixed", json!({ "path": "mixed.csv", "batch_rows": 2 }))).await;
     let row = world.until_status(&job, JobStatus::Completed).await;
     assert_eq!(row.result, json!({ "rows": 6, "imported": 3, "failed": 3 }));
@@ -129,7 +130,8 @@ async fn no_path_of_a_job_leads_out_of_the_folder_and_no_error_tells_what_a_file
             let mut parameters = parameters.clone();
             parameters["path"] = json!(path);
             let id = format!("{}-{n}", kind.replace('_', "-"));
-            let job = world.make(NewJob { job_type: (*kind).to_owned(), parameters, ..blank(&id) }).await;
+            let job =
+                world.make(NewJob { job_type: (*kind).to_owned(), parameters: exact(parameters), ..blank(&id) }).await;
             let row = world.until_status(&job, JobStatus::Failed).await;
             let error = row.error_message.unwrap_or_default();
             assert!(error.contains("is not beneath the worker's folder of files"), "{path}: {error}");
@@ -138,7 +140,7 @@ async fn no_path_of_a_job_leads_out_of_the_folder_and_no_error_tells_what_a_file
     }
     let import = |id: &str, path: &str| NewJob {
         job_type: "csv_import".to_owned(),
-        parameters: json!({ "path": path }),
+        parameters: exact(json!({ "path": path })),
         ..blank(id)
     };
     let job = world.make(import("inner", "inner.csv")).await;
@@ -167,7 +169,8 @@ async fn a_worker_whose_settings_name_no_folder_reads_no_file() {
     for path in ["rows.csv".to_owned(), world.folder().join("rows.csv").display().to_string()] {
         let parameters = json!({ "path": path });
         let id = format!("import-{}", path.len());
-        let job = world.make(NewJob { job_type: "csv_import".to_owned(), parameters, ..blank(&id) }).await;
+        let job =
+            world.make(NewJob { job_type: "csv_import".to_owned(), parameters: exact(parameters), ..blank(&id) }).await;
         let row = world.until_status(&job, JobStatus::Failed).await;
         assert!(row.error_message.is_some_and(|error| error.contains("worker.files_root names no folder")));
     }
@@ -184,12 +187,13 @@ async fn the_steps_of_a_campaign_read_their_share_of_the_file() {
     for (n, (first_row, rows)) in [(1, 200), (201, 200), (401, 100)].into_iter().enumerate() {
         let parameters =
             json!({ "path": "orders.csv", "first_row": first_row, "rows": rows, "rows_per_second": 2_000 });
-        let step = NewJob { job_type: "demo_step".to_owned(), parameters, ..blank(&format!("step-{n}")) };
+        let step =
+            NewJob { job_type: "demo_step".to_owned(), parameters: exact(parameters), ..blank(&format!("step-{n}")) };
         let job = world.make(step).await;
         let row = world.until_status(&job, JobStatus::Completed).await;
-        assert_eq!(row.result["rows"], rows);
-        assert!(row.result["words"].as_u64().is_some_and(|words| words > rows), "{:?}", row.result);
-        fingerprints.insert(row.result["sha256"].to_string());
+        assert_eq!(value(&row)["rows"], rows);
+        assert!(value(&row)["words"].as_u64().is_some_and(|words| words > rows), "{:?}", row.result);
+        fingerprints.insert(value(&row)["sha256"].to_string());
     }
     assert_eq!(fingerprints.len(), 3);
     // Told where its share begins, it finds the same without reading what comes before.
@@ -197,9 +201,10 @@ async fn the_steps_of_a_campaign_read_their_share_of_the_file() {
         let (first_row, rows) = (n * 200 + 1, if n < 2 { 200 } else { 100 });
         let parameters =
             json!({ "path": "orders.csv", "first_row": first_row, "first_byte": first_byte, "rows": rows });
-        let step = NewJob { job_type: "demo_step".to_owned(), parameters, ..blank(&format!("direct-{n}")) };
+        let step =
+            NewJob { job_type: "demo_step".to_owned(), parameters: exact(parameters), ..blank(&format!("direct-{n}")) };
         let row = world.until_status(&world.make(step).await, JobStatus::Completed).await;
-        assert!(fingerprints.remove(&row.result["sha256"].to_string()), "share {n}: {:?}", row.result);
+        assert!(fingerprints.remove(&value(&row)["sha256"].to_string()), "share {n}: {:?}", row.result);
     }
     worker.drain().await;
 }

@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 use wheelhouse::broker::scripts::submit::{ClientOrigin, Grant, Submission, SubmitLimits, SubmitOutcome};
 use wheelhouse::broker::{Broker, Event, Subscriber};
 use wheelhouse::config::{self, Settings};
-use wheelhouse::domain::{Action, CommandId, Job as Row, JobStatus, Resource, When, WorkerId};
+use wheelhouse::domain::{Action, CommandId, Job as Row, JobStatus, JsonText, Resource, When, WorkerId};
 use wheelhouse::store::{NewCampaign, NewJob, Store};
 use wheelhouse::worker::{Job, JobContext, JobError, WorkerBuilder};
 
@@ -273,6 +273,16 @@ pub fn tenant() -> wheelhouse::domain::TenantId {
     "acme".parse().expect("tenant")
 }
 
+/// A value as the text that the system keeps.
+pub fn exact(value: Value) -> JsonText {
+    JsonText::of(&value).expect("JSON")
+}
+
+/// A job's result.
+pub fn value(row: &Row) -> Value {
+    row.result.read().expect("JSON")
+}
+
 /// A job without anything special.
 pub fn blank(id: &str) -> NewJob {
     NewJob {
@@ -281,7 +291,7 @@ pub fn blank(id: &str) -> NewJob {
         campaign: None,
         job_type: "code".to_owned(),
         title: None,
-        parameters: serde_json::json!({}),
+        parameters: exact(serde_json::json!({})),
         max_retries: 0,
         timeout_seconds: None,
         created_by: None,

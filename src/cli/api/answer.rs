@@ -8,9 +8,9 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::{Response, StatusCode, header};
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 
 use super::Away;
+use super::object::Object;
 use crate::domain::printable;
 
 /// Longest answer that is read.
@@ -32,7 +32,7 @@ pub(in crate::cli) struct Answer {
 /// A typed answer, and the same as it came.
 pub(in crate::cli) struct Told<T> {
     pub(in crate::cli) is: T,
-    pub(in crate::cli) json: Value,
+    pub(in crate::cli) json: Object,
 }
 
 impl Answer {
@@ -83,17 +83,13 @@ impl Answer {
         essence.eq_ignore_ascii_case("application/json")
     }
 
-    /// The body, or the gateway's error in one line.
-    pub(in crate::cli) fn good(self) -> anyhow::Result<Value> {
-        Ok(self.told::<Value>()?.json)
+    /// The body, whatever object it is, or the gateway's error in one line.
+    pub(in crate::cli) fn good(self) -> anyhow::Result<Object> {
+        Ok(self.told_that(|_: &Object| Ok(()))?.json)
     }
 
-    /// The body as what it must be, or the gateway's error in one line.
-    pub(in crate::cli) fn told<T: DeserializeOwned>(self) -> anyhow::Result<Told<T>> {
-        self.told_that(|_| Ok(()))
-    }
-
-    /// As [`Self::told`], of which more must hold than its type says: the check names what does not.
+    /// The body as what it must be, or the gateway's error in one line. The check names what must hold beyond what the
+    /// type says.
     pub(in crate::cli) fn told_that<T: DeserializeOwned>(
         self,
         check: impl FnOnce(&T) -> Result<(), String>,
@@ -105,11 +101,8 @@ impl Answer {
             return Err(self.is_no_gateway(""));
         }
         let read = || -> Result<Told<T>, String> {
-            let json: Value = serde_json::from_slice(&self.body).map_err(|error| error.to_string())?;
-            if !json.is_object() {
-                return Err("not an object".to_owned());
-            }
-            let is = serde_json::from_value::<T>(json.clone()).map_err(|error| error.to_string())?;
+            let json = Object::parse(&self.body)?;
+            let is = serde_json::from_slice::<T>(&self.body).map_err(|error| error.to_string())?;
             check(&is)?;
             Ok(Told { is, json })
         };

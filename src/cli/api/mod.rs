@@ -4,8 +4,10 @@
 //! - [`tls`] decides which certificates are believed, and says in words why a connection failed.
 //! - [`answer`] decides whether an answer is a gateway's at all.
 //! - [`rows`] has the shape that each answer must have.
+//! - [`object`] keeps an answer digit for digit as it came.
 
 mod answer;
+mod object;
 mod place;
 pub(super) mod rows;
 mod tls;
@@ -25,13 +27,14 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use serde_json::Value;
+use serde::Serialize;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
 pub(super) use answer::{Answer, Told};
+pub(super) use object::Object;
 pub(super) use place::Place;
 
 use super::people::duration;
@@ -87,15 +90,16 @@ impl Api {
     }
 
     pub(super) async fn get(&self, path: &str) -> anyhow::Result<Answer> {
-        self.ask(Method::GET, path, None).await
+        self.ask(Method::GET, path, Bytes::new()).await
     }
 
-    pub(super) async fn post(&self, path: &str, body: &Value) -> anyhow::Result<Answer> {
-        self.ask(Method::POST, path, Some(body)).await
+    pub(super) async fn post(&self, path: &str, body: &impl Serialize) -> anyhow::Result<Answer> {
+        let body = serde_json::to_vec(body).context("the request cannot be written as JSON")?;
+        self.ask(Method::POST, path, body.into()).await
     }
 
     pub(super) async fn delete(&self, path: &str) -> anyhow::Result<Answer> {
-        self.ask(Method::DELETE, path, None).await
+        self.ask(Method::DELETE, path, Bytes::new()).await
     }
 
     /// Longest wait for what a gateway sends unasked at once, as the first messages on a socket.
@@ -132,12 +136,11 @@ impl Api {
         answer::no_gateway(&self.base, what_it_did)
     }
 
-    async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Answer> {
-        let bytes = Bytes::from(body.map(Value::to_string).unwrap_or_default());
+    async fn ask(&self, method: Method, path: &str, body: Bytes) -> anyhow::Result<Answer> {
         let request = self.request(method, path).header(header::CONTENT_TYPE, "application/json");
         // Where the gateway is asked to hold the answer, that is no fault of its.
         let patience = self.answer_timeout + if path.contains("wait=") { HOLD } else { Duration::ZERO };
-        Answer::read(self.send(request, bytes, patience).await?, &self.base, patience).await
+        Answer::read(self.send(request, body, patience).await?, &self.base, patience).await
     }
 
     fn request(&self, method: Method, path: &str) -> http::request::Builder {

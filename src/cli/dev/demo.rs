@@ -10,7 +10,7 @@ use serde_json::json;
 use super::folder::Folder;
 use crate::cli::out::{say, tell};
 use crate::demo::{generate_csv, row_starts};
-use crate::domain::{JobStatus, Resource, ResourceId, TenantId, UserId};
+use crate::domain::{JobStatus, JsonText, Resource, ResourceId, TenantId, UserId};
 use crate::store::{CampaignFilter, JobFilter, NewCampaign, NewJob, Store};
 
 /// The file to import, in the folder that the demo's jobs may read.
@@ -167,7 +167,7 @@ fn new_job(tenant: &TenantId, job_type: &str, title: String, parameters: serde_j
         campaign: None,
         job_type: job_type.to_owned(),
         title: Some(title),
-        parameters,
+        parameters: JsonText::of(&parameters).unwrap_or_default(),
         max_retries: 2,
         timeout_seconds: None,
         created_by: None,

@@ -1,5 +1,6 @@
 // The gateway's HTTP API, with the token in a header.
 
+import { parse } from "./json.js";
 import { session } from "./session.js";
 
 const TIMEOUT = 15_000;
@@ -32,7 +33,7 @@ async function call(method, path, body, timeout) {
   }
   let value = null;
   try {
-    value = JSON.parse(text);
+    value = parse(text);
   } catch { /* a proxy's page, perhaps */ }
   if (response.ok && value !== null) return value;
   const retry = Number.parseInt(response.headers.get("Retry-After") ?? "", 10);

@@ -1,9 +1,10 @@
 // What an open row shows: everything that is known, in words, and the same view for a shell.
 
 import { copyButton, el, setAttribute, setText } from "./dom.js";
+import { pretty } from "./json.js";
 import { FINAL, controlWords, count, duration, moment, age } from "./words.js";
 
-const json = (value) => (value === null || value === undefined ? "" : JSON.stringify(value, null, 2));
+const json = (value) => (value === null || value === undefined ? "" : pretty(value));
 const isEmpty = (value) => value === null || value === undefined
   || (typeof value === "object" && Object.keys(value).length === 0);
 

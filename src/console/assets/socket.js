@@ -1,5 +1,6 @@
 // One WebSocket on one job or campaign: connects, keeps itself alive, and comes back after a break.
 
+import { parse } from "./json.js";
 import { session } from "./session.js";
 
 const CONNECT_TIMEOUT = 10_000;
@@ -63,7 +64,7 @@ export class ResourceSocket {
       this.heard();
       let message;
       try {
-        message = JSON.parse(event.data);
+        message = parse(event.data);
       } catch {
         return;
       }

@@ -1,5 +1,9 @@
 //! Which fields of jobs a list has.
 
+use std::collections::HashMap;
+
+use serde_json::value::RawValue;
+
 use super::answer::Failure;
 use crate::domain::Job;
 
@@ -60,7 +64,9 @@ impl Fields {
     pub(super) fn rows(&self, jobs: &[Job]) -> String {
         let rows = jobs.iter().map(|job| {
             // Rows hold text, numbers and JSON values only: writing them cannot fail.
-            let row = serde_json::to_value(job).unwrap_or_default();
+            let row = serde_json::to_string(job).unwrap_or_default();
+            // Each value stays the text that it is: no digit of a number is changed.
+            let row: HashMap<&str, &RawValue> = serde_json::from_str(&row).unwrap_or_default();
             let field = |name: &&str| row.get(*name).map(|value| format!("\"{name}\":{value}"));
             format!("{{{}}}", self.0.iter().filter_map(field).collect::<Vec<_>>().join(","))
         });

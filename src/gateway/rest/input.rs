@@ -3,10 +3,11 @@
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
 
 use super::answer::Failure;
 use crate::domain::Action;
-use crate::domain::{RequestId, ResourceId, ResourceKind, TenantId, UserId};
+use crate::domain::{JsonText, RequestId, ResourceId, ResourceKind, TenantId, UserId};
 use crate::protocol::client::{ClientMessage, CommandRequest, Rejection};
 use crate::store::{NewCampaign, NewJob};
 
@@ -115,7 +116,7 @@ struct JobBody {
     job_type: ResourceId,
     title: Option<String>,
     #[serde(default = "empty_object")]
-    parameters: serde_json::Value,
+    parameters: Box<RawValue>,
     campaign_id: Option<ResourceId>,
     #[serde(default)]
     max_retries: u32,
@@ -131,13 +132,15 @@ struct CampaignBody {
     jobs: Vec<JobBody>,
 }
 
-fn empty_object() -> serde_json::Value {
-    serde_json::Value::Object(serde_json::Map::new())
+fn empty_object() -> Box<RawValue> {
+    RawValue::from_string("{}".to_owned()).unwrap_or_default()
 }
 
 fn new_job(body: JobBody, owner: &Owner<'_>) -> Result<NewJob, Failure> {
     short("title", body.title.as_deref())?;
-    if has_nul(&body.parameters) {
+    let parameters = JsonText::parse(body.parameters.get())
+        .map_err(|error| Failure::invalid(format!("The value of \"parameters\" {error}")))?;
+    if parameters.has_nul() {
         return Err(Failure::invalid("parameters may not contain a NUL: SQL cannot keep it"));
     }
     if body.max_retries > MAX_RETRIES {
@@ -152,7 +155,7 @@ fn new_job(body: JobBody, owner: &Owner<'_>) -> Result<NewJob, Failure> {
         campaign: body.campaign_id,
         job_type: body.job_type.into(),
         title: body.title,
-        parameters: body.parameters,
+        parameters,
         max_retries: body.max_retries,
         timeout_seconds: body.timeout_seconds,
         created_by: Some(owner.user.clone()),
@@ -240,15 +243,6 @@ pub(super) fn campaign(body: &[u8], owner: &Owner<'_>) -> Result<NewCampaign, Fa
     Ok(NewCampaign { id, tenant: owner.tenant.clone(), name: body.name, created_by: Some(owner.user.clone()), jobs })
 }
 
-fn has_nul(value: &serde_json::Value) -> bool {
-    match value {
-        serde_json::Value::String(text) => text.contains('\0'),
-        serde_json::Value::Array(values) => values.iter().any(has_nul),
-        serde_json::Value::Object(map) => map.iter().any(|(key, value)| key.contains('\0') || has_nul(value)),
-        _ => false,
-    }
-}
-
 fn short(name: &str, text: Option<&str>) -> Result<(), Failure> {
     match text {
         Some(text) if text.chars().count() > MAX_TITLE => {
@@ -305,7 +299,7 @@ mod tests {
     #[test]
     fn a_job_is_made_from_its_type_alone_or_from_all_its_fields() {
         let least = owned(|o| job(br#"{"job_type":"demo"}"#, o)).expect("job");
-        assert_eq!((least.job_type.as_str(), least.parameters, least.max_retries), ("demo", serde_json::json!({}), 0));
+        assert_eq!((least.job_type.as_str(), least.parameters.as_str(), least.max_retries), ("demo", "{}", 0));
         let text = br#"{"job_type":"csv","id":"j1","title":"T","parameters":[1],"campaign_id":"c1","max_retries":3,"timeout_seconds":60}"#;
         let all = owned(|o| job(text, o)).expect("job");
         assert_eq!((all.id.as_str(), all.campaign.expect("some").as_str(), all.max_retries), ("j1", "c1", 3));

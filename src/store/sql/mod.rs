@@ -17,6 +17,7 @@ use sqlx::postgres::PgRow;
 use sqlx::sqlite::SqliteRow;
 
 use super::StoreError;
+use crate::domain::JsonText;
 pub(super) use postgres::PgTx;
 pub(super) use sqlite::SqliteTx;
 pub(super) use words::time_text;
@@ -35,9 +36,8 @@ pub(super) enum Value {
 impl Value {
     /// A JSON value. JSONB cannot hold the character NUL: it is written as U+FFFD, on both databases alike, so
     /// that a result with one is kept instead of refused for ever.
-    pub fn json(value: &serde_json::Value) -> Self {
-        let text = value.to_string();
-        if text.contains("\\u0000") { without_nul(value).to_string().into() } else { text.into() }
+    pub fn json(value: &JsonText) -> Self {
+        value.without_nul().as_str().into()
     }
 }
 

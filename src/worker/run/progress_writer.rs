@@ -11,6 +11,7 @@ use super::active_run::{ActiveRun, FlushRequest, Phase};
 use super::registry::RunRegistry;
 use super::run_progress::LatestProgress;
 use crate::broker::scripts::updates::Update;
+use crate::domain::JsonText;
 use crate::protocol::server;
 use crate::store::Account;
 use crate::worker::context::WorkerContext;
@@ -106,7 +107,8 @@ impl ProgressWriter {
         }
         let (latest, failed_items) = run.progress.snapshot();
         let resume_point = latest.resume_point.filter(|_| latest.resume_version != self.resume);
-        let is_new_point = resume_point.is_some() && resume_point != run.job.resume_point;
+        let is_new_point =
+            resume_point.is_some() && resume_point.as_ref().map(JsonText::as_str) != run.job.resume_point.as_deref();
         let account = Account { progress: latest.progress, resume_point, failed_items };
         match self.ctx.store.save(run.run(), &account).await {
             Ok(true) => {

@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 use crate::domain::text::{SHORT_TEXT, excerpt};
-use crate::domain::{FailedItem, Progress};
+use crate::domain::{FailedItem, JsonText, Progress};
 use crate::store::FAILED_ITEMS_KEPT;
 
 /// Longest name of an item, in characters.
@@ -37,7 +37,7 @@ struct ProgressInner {
 #[derive(Default, Clone)]
 pub(crate) struct LatestProgress {
     pub(crate) progress: Progress,
-    pub(crate) resume_point: Option<serde_json::Value>,
+    pub(crate) resume_point: Option<JsonText>,
     /// The versions grow with each change.
     pub(crate) progress_version: u64,
     pub(crate) resume_version: u64,
@@ -88,7 +88,7 @@ impl RunProgress {
         }
     }
 
-    pub(crate) fn save(&self, point: serde_json::Value) {
+    pub(crate) fn save(&self, point: JsonText) {
         let latest = &mut self.lock().latest;
         latest.resume_point = Some(point);
         latest.resume_version += 1;

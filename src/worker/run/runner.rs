@@ -13,6 +13,7 @@ use super::pause_gate::{Directive, ExecutionState, PauseGate, WorkEnd};
 use super::registry::RunRegistry;
 use super::run_progress::RunProgress;
 use super::timeout;
+use crate::domain::JsonText;
 use crate::store::{HostedJob, RunEnd};
 use crate::worker::context::WorkerContext;
 use crate::worker::notify::updates::{Desired, publish_status};
@@ -142,7 +143,7 @@ impl JobRunner {
     }
 }
 
-type Outcome = Result<serde_json::Value, JobError>;
+type Outcome = Result<JsonText, JobError>;
 
 async fn supervise(
     ctx: Arc<WorkerContext>,
@@ -150,14 +151,15 @@ async fn supervise(
     run: Arc<ActiveRun>,
     gate: Arc<PauseGate>,
     children: Arc<ChildPrograms>,
-    code: BoxFuture<'static, Outcome>,
+    code: BoxFuture<'static, Result<serde_json::Value, JobError>>,
 ) {
     let driver = gate.clone();
     // A dead host's claim on a command lasts no longer than the lease.
     let (commands, longest) = (run.commands.subscribe(), ctx.settings.command.lease + Duration::from_secs(1));
     let begin = async move {
         driver.wait_before_start(commands, longest).await.map_err(JobError::Cancelled)?;
-        code.await
+        let result = code.await?;
+        JsonText::of(&result).map_err(|error| JobError::permanent(format!("The job's result {error}")))
     };
     // A task of its own: a panic in it is caught, and nothing it does holds up renewals.
     let driver = gate.clone();

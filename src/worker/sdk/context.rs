@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 use super::error::{Cancelled, JobError};
 use super::files::JobFiles;
 use super::recorder::Recorder;
-use crate::domain::{Job, Progress, Resource};
+use crate::domain::{Job, JsonText, Progress, Resource};
 use crate::store::HostedJob;
 use crate::worker::process::Program;
 use crate::worker::run::child::{ChildProgram, ChildPrograms};
@@ -81,14 +81,15 @@ impl JobContext {
         &self.inner.hosted.run.job
     }
 
-    /// What the job was given: a JSON value.
-    pub fn parameters(&self) -> &serde_json::Value {
+    /// What the job was given, digit for digit as it was written.
+    pub fn parameters(&self) -> &JsonText {
         &self.inner.hosted.job.parameters
     }
 
-    /// The parameters in a type of your own. Wrong ones fail the job for good, in words.
+    /// The parameters in a type of your own. Wrong ones fail the job for good, in words; so does a number that the type
+    /// cannot hold. (A `serde_json::Value` holds whole numbers of 64 bits, and of others the nearest float.)
     pub fn parameters_as<T: DeserializeOwned>(&self) -> Result<T, JobError> {
-        T::deserialize(self.parameters()).map_err(|e| JobError::permanent(format!("The parameters are wrong: {e}")))
+        self.parameters().read().map_err(|e| JobError::permanent(format!("The parameters are wrong: {e}")))
     }
 
     /// Waits here while the job is paused. `Err`: it is cancelled, return now. Costs next to nothing
@@ -136,9 +137,11 @@ impl JobContext {
     /// Remembers where the job could go on. Written to SQL within a second, and whenever the job pauses,
     /// ends, or moves to another worker. A worker that is killed loses the last second: doing that
     /// second's work again must do no harm.
+    ///
+    /// What the next run could not read is refused here, where the earlier point is still kept: NaN and infinities,
+    /// which JSON does not have, whole numbers beyond 64 bits, and more than 127 arrays and objects inside one another.
     pub fn save<T: Serialize>(&self, cursor: &T) -> Result<(), JobError> {
-        let point = serde_json::to_value(cursor)
-            .map_err(|e| JobError::permanent(format!("The resume point cannot be written as JSON: {e}")))?;
+        let point = JsonText::of(cursor).map_err(|e| JobError::permanent(format!("The resume point {e}")))?;
         if let Some(recorder) = &self.inner.recorder {
             recorder.save(&point);
         }
@@ -152,7 +155,7 @@ impl JobContext {
             .hosted
             .resume_point
             .as_ref()
-            .map(|point| T::deserialize(point))
+            .map(|point| serde_json::from_str(point))
             .transpose()
             .map_err(|error| {
                 // The error quotes values, and whoever may read the job reads its error: only the log gets it.
@@ -161,6 +164,14 @@ impl JobContext {
                     "The resume point that an earlier run saved is not of the form that this code reads (the worker's log has the details)",
                 )
             })
+    }
+
+    /// A job's result from a type of your own, for the end of [`Job::run`](super::Job::run): NaN and infinities, which
+    /// `serde_json::json!` would write as null, are refused in words.
+    pub fn result<T: Serialize>(&self, result: &T) -> Result<serde_json::Value, JobError> {
+        let refused = |error: &dyn std::fmt::Display| JobError::permanent(format!("The job's result {error}"));
+        let text = JsonText::of(result).map_err(|error| refused(&error))?;
+        text.read().map_err(|error| refused(&error))
     }
 
     /// As [`checkpoint`](Self::checkpoint), for code on a thread of [`blocking`](Self::blocking). It also

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
-use crate::domain::{self, FailedItem, JobStatus, Progress};
+use crate::domain::{self, FailedItem, JobStatus, JsonText, Progress};
 
 /// What a job has said, over all its runs.
 #[derive(Default)]
@@ -56,11 +56,13 @@ impl Recorder {
         }
     }
 
-    pub(crate) fn save(&self, point: &serde_json::Value) {
+    pub(crate) fn save(&self, point: &JsonText) {
+        // What is saved has numbers of 64 bits at most, so a value holds it.
+        let point: serde_json::Value = point.read().unwrap_or_default();
         let mut state = self.record.lock();
         if self.is_open() {
             state.saved.push(point.clone());
-            state.resume_point = Some(point.clone());
+            state.resume_point = Some(point);
         }
     }
 
@@ -91,8 +93,8 @@ pub(crate) fn blank_job(job_type: &str) -> domain::Job {
         title: None,
         status: JobStatus::Running,
         progress: Progress::default(),
-        parameters: serde_json::Value::Null,
-        result: serde_json::Value::Null,
+        parameters: domain::JsonText::default(),
+        result: domain::JsonText::default(),
         error_message: None,
         max_retries: 0,
         retry_count: 0,

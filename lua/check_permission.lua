@@ -8,6 +8,8 @@
 -- When the clock is set forwards: the cached entry expires, and SQL is read again. Backwards: an entry that was filled
 -- at a later time than now is unknown.
 
-local answer = is_permitted(KEYS[1], redis.call('GET', KEYS[2]), ARGV[1], ARGV[2], ARGV[3], math.floor(now_us() / 1000))
+local permissions, min_permission_version = unpack(KEYS)
+local exact, area, all = unpack(ARGV)
+local answer = is_permitted(permissions, redis.call('GET', min_permission_version), exact, area, all, math.floor(now_us() / 1000))
 if answer == nil then return -1 end
 return answer and 1 or 0

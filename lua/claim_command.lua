@@ -14,28 +14,28 @@
 -- than any delay is due, a host's heartbeat further ahead than any lasts says nothing, and a command accepted later than
 -- now counts as accepted now. The fence is the greater of the clock and one more than the last: it never goes back.
 
+local state_key, queue, commands, ready, tenants, workers, tenant_workers, backlog = unpack(KEYS)
+local worker, lease_ms, resource = unpack(ARGV)
 -- The longest that `command.lease_seconds` may be: for a claim by a version that did not keep the length of its lease.
 local UNKNOWN_LEASE_MS = '600000'
-
-local ready, tenants = KEYS[4], KEYS[5]
 
 local function claim()
   local now = now_us()
   local now_ms = math.floor(now / 1000)
-  local worker, lease, resource = ARGV[1], tonumber(ARGV[2]), ARGV[3]
+  local lease = tonumber(lease_ms)
 
-  local command = redis.call('LINDEX', KEYS[2], '0')
+  local command = redis.call('LINDEX', queue, '0')
   if not command then
     redis.call('ZREM', ready, resource)
     return { 'nothing' }
   end
 
-  local state = redis.call('HMGET', KEYS[1], 'command', 'until', 'attempts', 'fence', 'host', 'not_before', 'cancel', 'lease')
+  local state = redis.call('HMGET', state_key, 'command', 'until', 'attempts', 'fence', 'host', 'not_before', 'cancel', 'lease')
   local held_until, not_before = tonumber(state[2] or '0'), tonumber(state[6] or '0')
   if held_until > now_ms then
     local longest = now_ms + tonumber(state[8] or UNKNOWN_LEASE_MS)
     if held_until > longest then
-      redis.call('HSET', KEYS[1], 'until', int_to_string(longest))
+      redis.call('HSET', state_key, 'until', int_to_string(longest))
       ready_at(ready, tenants, resource, longest)
     end
     return { 'not_ready' }
@@ -44,7 +44,7 @@ local function claim()
 
   local host = state[5]
   if host and host ~= worker then
-    local alive = redis.call('ZSCORE', KEYS[6], host) or redis.call('ZSCORE', KEYS[7], host)
+    local alive = redis.call('ZSCORE', workers, host) or redis.call('ZSCORE', tenant_workers, host)
     if alive and tonumber(alive) > now_ms and tonumber(alive) <= now_ms + MAX_AHEAD_MS then
       -- Its host hears the wake-up, or learns of the command when it renews its run.
       ready_at(ready, tenants, resource, now_ms + 1000)
@@ -54,29 +54,29 @@ local function claim()
 
   local attempt = 1
   if state[1] == command then attempt = tonumber(state[3] or '0') + 1 end
-  local record = redis.call('HGET', KEYS[3], command)
+  local record = redis.call('HGET', commands, command)
   local accepted, text = string.match(record or '', '^(%d+)|%d+|(.*)$')
 
   -- Records and queue are written together: somebody else removed this one or wrote over it, and nobody can answer it.
   -- Those behind it must not wait for it for ever. Not looked into at the first try, for that costs: whoever cannot
   -- read it leaves it to a second one.
   if not text or (attempt > 1 and not decode_stored_command(text)) then
-    redis.call('LPOP', KEYS[2])
-    redis.call('HDEL', KEYS[3], command)
-    if redis.call('DECR', KEYS[8]) <= 0 then redis.call('DEL', KEYS[8]) end
+    redis.call('LPOP', queue)
+    redis.call('HDEL', commands, command)
+    if redis.call('DECR', backlog) <= 0 then redis.call('DEL', backlog) end
     return { 'corrupt', command }
   end
 
   -- µs of the clock, so that it grows even if Redis lost its data and the rows in SQL remember an older one.
   local fence = math.max(tonumber(state[4] or '0') + 1, now)
-  redis.call('HSET', KEYS[1], 'command', command, 'holder', worker, 'until', int_to_string(now_ms + lease), 'lease', ARGV[2],
+  redis.call('HSET', state_key, 'command', command, 'holder', worker, 'until', int_to_string(now_ms + lease), 'lease', lease_ms,
     'attempts', int_to_string(attempt), 'fence', int_to_string(fence))
-  redis.call('HDEL', KEYS[1], 'not_before')
+  redis.call('HDEL', state_key, 'not_before')
   ready_at(ready, tenants, resource, now_ms + lease)
-  redis.call('EXPIRE', KEYS[1], '604800')
+  redis.call('EXPIRE', state_key, '604800')
   local cancel = state[7] and state[7] ~= command and state[7] or ''
   if tonumber(accepted) > now_ms then accepted = int_to_string(now_ms) end
   return { 'command', command, accepted, text, int_to_string(attempt), int_to_string(fence), int_to_string(now_ms), cancel }
 end
 
-return or_quarantine(ready, tenants, ARGV[3], claim)
+return or_quarantine(ready, tenants, resource, claim)

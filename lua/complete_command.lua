@@ -10,24 +10,24 @@
 -- When the clock is set: nothing here compares times; who holds the claim is decided by its fence, which only grows. The
 -- latency in the audit entry is wrong by a step forwards, and 0 instead of a negative number after one backwards.
 
+local command, fence, event, message, audit, reply_channel, resource, accepted_ms, is_kept, update_channel, update = unpack(ARGV)
 local keys = command_keys(1, 6)
-local command, resource = ARGV[1], ARGV[7]
 local state = redis.call('HMGET', keys.state, 'command', 'fence', 'ended', 'cancel', 'attempts')
-if state[3] == command .. '|' .. ARGV[2] then
+if state[3] == command .. '|' .. fence then
   if redis.call('LLEN', keys.queue) > 0 then return 'more' end
   return 'done'
 end
-if state[1] ~= command or state[2] ~= ARGV[2] then return 'lost' end
+if state[1] ~= command or state[2] ~= fence then return 'lost' end
 local record = redis.call('HGET', keys.commands, command)
 if not record then return 'lost' end
 
 local now_ms = math.floor(now_us() / 1000)
-if ARGV[11] ~= '' then publish_update(keys.state, ARGV[10], ARGV[11]) end
-end_command(keys, command, record, ARGV[3], ARGV[4],
-  ARGV[5] .. ',"attempts":' .. (state[5] or '1') .. ',"latency_ms":' .. int_to_string(math.max(0, now_ms - tonumber(ARGV[8]))) .. '}',
-  ARGV[6], now_ms, ARGV[9] == '1' and resource or nil)
+if update ~= '' then publish_update(keys.state, update_channel, update) end
+end_command(keys, command, record, event, message,
+  audit .. ',"attempts":' .. (state[5] or '1') .. ',"latency_ms":' .. int_to_string(math.max(0, now_ms - tonumber(accepted_ms))) .. '}',
+  reply_channel, now_ms, is_kept == '1' and resource or nil)
 redis.call('HDEL', keys.state, 'command', 'holder', 'until', 'lease', 'attempts', 'desired', 'not_before')
-redis.call('HSET', keys.state, 'ended', command .. '|' .. ARGV[2])
+redis.call('HSET', keys.state, 'ended', command .. '|' .. fence)
 if state[4] == command then redis.call('HDEL', keys.state, 'cancel') end
 if redis.call('LLEN', keys.queue) > 0 then
   ready_at(keys.ready, keys.tenants, resource, now_ms)

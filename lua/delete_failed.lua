@@ -6,6 +6,7 @@
 -- Returns: how many there were
 -- Safe to repeat: what is gone is gone. It has no times.
 
-local dropped = redis.call('HDEL', KEYS[1], unpack(ARGV))
-redis.call('ZREM', KEYS[2], unpack(ARGV))
+local failed, failed_at = unpack(KEYS)
+local dropped = redis.call('HDEL', failed, unpack(ARGV))
+redis.call('ZREM', failed_at, unpack(ARGV))
 return dropped

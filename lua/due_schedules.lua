@@ -9,9 +9,11 @@
 -- Forwards it is due early, backwards late, by the step.
 -- Safe to repeat: it reads. Whoever brings one in (submit_command) takes it out.
 
+local schedule = KEYS[1]
+local limit = ARGV[1]
 local now_ms = math.floor(now_us() / 1000)
-local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now_ms, 'LIMIT', 0, ARGV[1])
-local next = redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. int_to_string(now_ms), '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
+local due = redis.call('ZRANGEBYSCORE', schedule, '-inf', now_ms, 'LIMIT', 0, limit)
+local next = redis.call('ZRANGEBYSCORE', schedule, '(' .. int_to_string(now_ms), '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
 due[#due + 1] = next[2] or ''
 due[#due + 1] = int_to_string(now_ms)
 return due

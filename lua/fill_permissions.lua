@@ -9,13 +9,15 @@
 -- When the clock is set forwards: the entry expires early, and SQL is read again. Backwards: whoever reads the entry sees
 -- in '@filled' that it is from a later time than now, and has it filled again.
 
-local version = tonumber(ARGV[1])
-local min_version = tonumber(redis.call('GET', KEYS[2]) or '0')
-local cached = tonumber(redis.call('HGET', KEYS[1], '@version') or '0')
+local permissions, min_permission_version = unpack(KEYS)
+local version_text, ttl_ms = unpack(ARGV)
+local version = tonumber(version_text)
+local min_version = tonumber(redis.call('GET', min_permission_version) or '0')
+local cached = tonumber(redis.call('HGET', permissions, '@version') or '0')
 if version < min_version or version < cached then return 0 end
-redis.call('DEL', KEYS[1])
-for i = 3, #ARGV do redis.call('HSET', KEYS[1], ARGV[i], '1') end
+redis.call('DEL', permissions)
+for i = 3, #ARGV do redis.call('HSET', permissions, ARGV[i], '1') end
 -- Last, so that a row in SQL that bears this name cannot stand in its place.
-redis.call('HSET', KEYS[1], '@version', ARGV[1], '@filled', int_to_string(math.floor(now_us() / 1000)))
-redis.call('PEXPIRE', KEYS[1], ARGV[2])
+redis.call('HSET', permissions, '@version', version_text, '@filled', int_to_string(math.floor(now_us() / 1000)))
+redis.call('PEXPIRE', permissions, ttl_ms)
 return 1

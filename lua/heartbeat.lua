@@ -10,14 +10,16 @@
 -- Backwards: an entry further ahead than a heartbeat lasts gets one heartbeat from now on. A live worker renews it
 -- within that time, and a dead one is dead after it, instead of after the whole step.
 
+local workers = KEYS[1]
+local worker, ttl_ms = unpack(ARGV)
 local now_ms = math.floor(now_us() / 1000)
-local lasts = now_ms + tonumber(ARGV[2])
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. int_to_string(lasts), '+inf')) do
-  redis.call('ZADD', KEYS[1], lasts, id)
+local lasts = now_ms + tonumber(ttl_ms)
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', workers, '(' .. int_to_string(lasts), '+inf')) do
+  redis.call('ZADD', workers, lasts, id)
 end
-redis.call('ZADD', KEYS[1], lasts, ARGV[1])
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now_ms - 60000)
-redis.call('PEXPIRE', KEYS[1], 120000)
-local alive = redis.call('ZRANGEBYSCORE', KEYS[1], now_ms, '+inf')
+redis.call('ZADD', workers, lasts, worker)
+redis.call('ZREMRANGEBYSCORE', workers, '-inf', now_ms - 60000)
+redis.call('PEXPIRE', workers, 120000)
+local alive = redis.call('ZRANGEBYSCORE', workers, now_ms, '+inf')
 alive[#alive + 1] = int_to_string(now_ms)
 return alive

@@ -10,6 +10,8 @@
 -- forbids; a reader who read SQL before the change and fills the cache after the step is believed for the few seconds
 -- that an entry lasts. Backwards: the minimum version stays longer, which costs nothing.
 
-local min_version = math.max(tonumber(ARGV[1]), tonumber(redis.call('GET', KEYS[1]) or '0'))
-redis.call('SET', KEYS[1], int_to_string(min_version), 'EX', 60)
+local min_permission_version = KEYS[1]
+local version = ARGV[1]
+local min_version = math.max(tonumber(version), tonumber(redis.call('GET', min_permission_version) or '0'))
+redis.call('SET', min_permission_version, int_to_string(min_version), 'EX', 60)
 return int_to_string(min_version)

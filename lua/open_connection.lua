@@ -9,22 +9,24 @@
 -- (20 s). Backwards: a lease further ahead than any lasts gets one lease's time from now on; those of open sockets are
 -- renewed within it, and those of a gateway that crashed do not fill the limits for as long as the step.
 
+local connections, user_connections = unpack(KEYS)
+local lease, tenant_limit, user_limit, ttl_ms = unpack(ARGV)
 local now_ms = math.floor(now_us() / 1000)
-local ends = now_ms + tonumber(ARGV[4])
+local ends = now_ms + tonumber(ttl_ms)
 for i = 1, 2 do
   redis.call('ZREMRANGEBYSCORE', KEYS[i], '-inf', now_ms)
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[i], '(' .. int_to_string(now_ms + MAX_AHEAD_MS), '+inf')) do
     redis.call('ZADD', KEYS[i], ends, id)
   end
 end
-if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then
-  if redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[2]) then return 'tenant' end
-  if redis.call('ZCARD', KEYS[2]) >= tonumber(ARGV[3]) then return 'user' end
+if not redis.call('ZSCORE', connections, lease) then
+  if redis.call('ZCARD', connections) >= tonumber(tenant_limit) then return 'tenant' end
+  if redis.call('ZCARD', user_connections) >= tonumber(user_limit) then return 'user' end
 end
-redis.call('ZADD', KEYS[1], ends, ARGV[1])
-redis.call('ZADD', KEYS[2], ends, ARGV[1])
+redis.call('ZADD', connections, ends, lease)
+redis.call('ZADD', user_connections, ends, lease)
 for i = 1, 2 do
   -- The set lives as long as its longest lease.
-  redis.call('PEXPIRE', KEYS[i], math.max(tonumber(ARGV[4]), math.min(redis.call('PTTL', KEYS[i]), MAX_AHEAD_MS)))
+  redis.call('PEXPIRE', KEYS[i], math.max(tonumber(ttl_ms), math.min(redis.call('PTTL', KEYS[i]), MAX_AHEAD_MS)))
 end
 return 'open'

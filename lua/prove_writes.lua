@@ -9,11 +9,11 @@
 -- Returns: 1 | Redis's error
 -- Safe to repeat: what is left of it goes by itself.
 
-local hash, list, sorted, set, stream, text = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-
-if ARGV[2] == 'one' then
+local hash, list, sorted, set, stream, text = unpack(KEYS)
+local channel, extent = unpack(ARGV)
+if extent == 'one' then
   redis.call('SET', text, '1', 'PX', '10000')
-  redis.call('PUBLISH', ARGV[1], '')
+  redis.call('PUBLISH', channel, '')
   return 1
 end
 
@@ -72,5 +72,5 @@ redis.call('PTTL', text)
 redis.call('EXISTS', text)
 
 redis.call('DEL', hash, list, sorted, set, stream, text)
-redis.call('PUBLISH', ARGV[1], '')
+redis.call('PUBLISH', channel, '')
 return 1

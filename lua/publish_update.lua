@@ -9,17 +9,19 @@
 -- When the clock is set: updates are numbered, not timed. A step forwards of a week lets Redis forget the state and the
 -- number begins again; whoever watches reads the snapshot anew then, as after any loss of data.
 
-if ARGV[1] ~= '' then
-  local state = redis.call('HMGET', KEYS[1], 'run', 'run_ended')
-  local run = tonumber(ARGV[1])
+local state_key = KEYS[1]
+local run_text, channel, message, progress, desired = unpack(ARGV)
+if run_text ~= '' then
+  local state = redis.call('HMGET', state_key, 'run', 'run_ended')
+  local run = tonumber(run_text)
   if state[1] and tonumber(state[1]) > run then return -1 end
   if state[2] and tonumber(state[2]) >= run then return -1 end
 end
-if ARGV[4] ~= '' then redis.call('HSET', KEYS[1], 'live', ARGV[4]) end
-if ARGV[5] == '-' then
-  redis.call('HDEL', KEYS[1], 'desired')
-elseif ARGV[5] ~= '' then
-  redis.call('HSET', KEYS[1], 'desired', ARGV[5])
+if progress ~= '' then redis.call('HSET', state_key, 'live', progress) end
+if desired == '-' then
+  redis.call('HDEL', state_key, 'desired')
+elseif desired ~= '' then
+  redis.call('HSET', state_key, 'desired', desired)
 end
-redis.call('EXPIRE', KEYS[1], '604800')
-return publish_update(KEYS[1], ARGV[2], ARGV[3])
+redis.call('EXPIRE', state_key, '604800')
+return publish_update(state_key, channel, message)

@@ -9,16 +9,18 @@
 -- clock has caught up. It is given, after those that are due, and claim_command or expire_commands puts its time right.
 -- Safe to repeat: it reads; a tenant of whom nothing waits is taken out of the set of those to ask about.
 
-if redis.call('EXISTS', KEYS[1]) == 0 then
-  redis.call('SREM', KEYS[2], ARGV[1])
+local ready, tenants = unpack(KEYS)
+local tenant, limit, waiting_ms = unpack(ARGV)
+if redis.call('EXISTS', ready) == 0 then
+  redis.call('SREM', tenants, tenant)
   return {}
 end
 local now_ms = math.floor(now_us() / 1000)
-local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now_ms - tonumber(ARGV[3]), 'LIMIT', 0, ARGV[2])
-local room = tonumber(ARGV[2]) - #due
+local due = redis.call('ZRANGEBYSCORE', ready, '-inf', now_ms - tonumber(waiting_ms), 'LIMIT', 0, limit)
+local room = tonumber(limit) - #due
 if room > 0 then
   local ahead = '(' .. int_to_string(now_ms + MAX_AHEAD_MS)
-  for _, resource in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], ahead, '+inf', 'LIMIT', 0, room)) do
+  for _, resource in ipairs(redis.call('ZRANGEBYSCORE', ready, ahead, '+inf', 'LIMIT', 0, room)) do
     due[#due + 1] = resource
   end
 end

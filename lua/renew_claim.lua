@@ -8,11 +8,13 @@
 -- When the clock is set: forwards, the lease may end before this comes, and the claim is lost if another worker was
 -- faster. Backwards, it puts the end of the lease right.
 
-local state = redis.call('HMGET', KEYS[1], 'command', 'fence', 'cancel', 'not_before')
+local state_key, ready, tenants = unpack(KEYS)
+local command, fence, lease_ms, resource = unpack(ARGV)
+local state = redis.call('HMGET', state_key, 'command', 'fence', 'cancel', 'not_before')
 -- A renewal that was under way when the claim was given back must not take it again.
-if state[1] ~= ARGV[1] or state[2] ~= ARGV[2] or state[4] then return 'lost' end
+if state[1] ~= command or state[2] ~= fence or state[4] then return 'lost' end
 local now_ms = math.floor(now_us() / 1000)
-redis.call('HSET', KEYS[1], 'until', int_to_string(now_ms + tonumber(ARGV[3])), 'lease', ARGV[3])
-ready_at(KEYS[2], KEYS[3], ARGV[4], now_ms + tonumber(ARGV[3]))
-if state[3] and state[3] ~= ARGV[1] then return 'cancel' end
+redis.call('HSET', state_key, 'until', int_to_string(now_ms + tonumber(lease_ms)), 'lease', lease_ms)
+ready_at(ready, tenants, resource, now_ms + tonumber(lease_ms))
+if state[3] and state[3] ~= command then return 'cancel' end
 return 'held'

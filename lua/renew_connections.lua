@@ -8,7 +8,9 @@
 -- When the clock is set: forwards, leases that were ended by the step are taken again here. Backwards, this puts the end
 -- of every open socket right.
 
-local ends = math.floor(now_us() / 1000) + tonumber(ARGV[1])
-for i = 2, #ARGV do redis.call('ZADD', KEYS[1], ends, ARGV[i]) end
-redis.call('PEXPIRE', KEYS[1], ARGV[1])
+local connections = KEYS[1]
+local ttl_ms = ARGV[1]
+local ends = math.floor(now_us() / 1000) + tonumber(ttl_ms)
+for i = 2, #ARGV do redis.call('ZADD', connections, ends, ARGV[i]) end
+redis.call('PEXPIRE', connections, ttl_ms)
 return #ARGV - 1

@@ -8,14 +8,16 @@
 -- When the clock is set: the run's number decides, not a time. A step forwards of a week lets Redis forget the state
 -- (the next renewal brings host and run back); a step backwards lets it remember longer.
 
-local state = redis.call('HMGET', KEYS[1], 'host', 'run', 'run_ended')
-local run = tonumber(ARGV[2])
+local state_key, queue = unpack(KEYS)
+local worker, run_text = unpack(ARGV)
+local state = redis.call('HMGET', state_key, 'host', 'run', 'run_ended')
+local run = tonumber(run_text)
 if state[2] and tonumber(state[2]) > run then return -1 end
 if state[3] and tonumber(state[3]) >= run then return -1 end
-if state[1] ~= ARGV[1] or state[2] ~= ARGV[2] then
+if state[1] ~= worker or state[2] ~= run_text then
   -- Progress of the run before must not be taken for this one's.
-  redis.call('HDEL', KEYS[1], 'live')
-  redis.call('HSET', KEYS[1], 'host', ARGV[1], 'run', ARGV[2])
+  redis.call('HDEL', state_key, 'live')
+  redis.call('HSET', state_key, 'host', worker, 'run', run_text)
 end
-redis.call('EXPIRE', KEYS[1], '604800')
-return redis.call('LLEN', KEYS[2])
+redis.call('EXPIRE', state_key, '604800')
+return redis.call('LLEN', queue)

@@ -8,10 +8,12 @@
 -- When the clock is set: forwards, it is tried again early. Backwards, claim_command sees that the time lies further
 -- ahead than any delay, and takes it as come.
 
-local state = redis.call('HMGET', KEYS[1], 'command', 'fence')
-if state[1] ~= ARGV[1] or state[2] ~= ARGV[2] then return 0 end
-local at = math.floor(now_us() / 1000) + tonumber(ARGV[3])
-redis.call('HDEL', KEYS[1], 'until', 'lease', 'holder')
-redis.call('HSET', KEYS[1], 'not_before', int_to_string(at))
-ready_at(KEYS[2], KEYS[3], ARGV[4], at)
+local state_key, ready, tenants = unpack(KEYS)
+local command, fence, delay_ms, resource = unpack(ARGV)
+local state = redis.call('HMGET', state_key, 'command', 'fence')
+if state[1] ~= command or state[2] ~= fence then return 0 end
+local at = math.floor(now_us() / 1000) + tonumber(delay_ms)
+redis.call('HDEL', state_key, 'until', 'lease', 'holder')
+redis.call('HSET', state_key, 'not_before', int_to_string(at))
+ready_at(ready, tenants, resource, at)
 return 1

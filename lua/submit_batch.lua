@@ -17,9 +17,11 @@
 -- When the clock is set: as for submit_command.
 
 local shared, first_own, first_item = 1, 13, 17
-local rate, batch_key = KEYS[7], KEYS[12]
-local batch, digest, grant, action = ARGV[2], ARGV[3], ARGV[5], ARGV[12]
-local limit, cost = tonumber(ARGV[9]), tonumber(ARGV[11])
+local _, _, _, audit, _, _, rate, permissions, min_permission_version, workers_key, tenant_workers, batch_key =
+  unpack(KEYS, 1, 12)
+local deadline_us, batch, digest, remember_seconds, grant, exact, area, all, limit_text, max_backlog, cost_text, action,
+  control_channel, remembered, record, former_digest = unpack(ARGV, 1, 16)
+local limit, cost = tonumber(limit_text), tonumber(cost_text)
 local items = (#KEYS - first_own + 1) / 5
 local now = now_us()
 local now_ms = math.floor(now / 1000)
@@ -32,13 +34,13 @@ local function item(n)
   local at = first_item + (n - 1) * 4
   return {
     command = ARGV[at], resource = ARGV[at + 1], record = ARGV[at + 2],
-    control_message = ARGV[at + 3], control_channel = ARGV[13], action = action,
+    control_message = ARGV[at + 3], control_channel = control_channel, action = action,
     reply_channel = ARGV[at + 1] .. ':reply',
   }, command_keys(first_own + (n - 1) * 5, shared)
 end
 
 local function refuse(event)
-  redis.call('XADD', KEYS[shared + 3], '*', 'event', event, 'at', int_to_string(now_ms), 'entry', ARGV[15] .. '}')
+  redis.call('XADD', audit, '*', 'event', event, 'at', int_to_string(now_ms), 'entry', record .. '}')
 end
 
 local paid = cost == 0
@@ -46,20 +48,20 @@ local known = redis.call('GET', batch_key)
 if known then
   local seen, outcome, id = string.match(known, '^([^|]*)|([^|]*)|([^|]*)|')
   -- Remembered for longer than ever: by a clock that has been set back since.
-  if redis.call('PTTL', batch_key) > tonumber(ARGV[4]) * 1000 then redis.call('EXPIRE', batch_key, ARGV[4]) end
-  if seen ~= digest and seen ~= ARGV[16] then return answer('conflict') end
+  if redis.call('PTTL', batch_key) > tonumber(remember_seconds) * 1000 then redis.call('EXPIRE', batch_key, remember_seconds) end
+  if seen ~= digest and seen ~= former_digest then return answer('conflict') end
   if outcome == 'denied' then return answer('denied') end
   if id ~= batch then return answer('known', id) end
   paid = true
 end
 
-local deadline = tonumber(ARGV[1])
+local deadline = tonumber(deadline_us)
 if deadline > 0 and now > deadline then return answer('late') end
 
 if not paid then
   local permitted = grant == 'allowed'
   if grant == 'database' then
-    permitted = is_permitted(KEYS[8], redis.call('GET', KEYS[9]), ARGV[6], ARGV[7], ARGV[8], now_ms)
+    permitted = is_permitted(permissions, redis.call('GET', min_permission_version), exact, area, all, now_ms)
     if permitted == nil then return answer('unknown') end
   end
   local seconds = budget_wait(rate, limit, cost, now)
@@ -69,27 +71,27 @@ if not paid then
   end
   use_budget(rate, limit, cost, now)
   redis.call('SET', batch_key,
-    digest .. '|' .. (permitted and 'accepted' or 'denied') .. '|' .. batch .. '|' .. ARGV[14], 'EX', ARGV[4])
+    digest .. '|' .. (permitted and 'accepted' or 'denied') .. '|' .. batch .. '|' .. remembered, 'EX', remember_seconds)
   if not permitted then
     refuse('denied')
     return answer('denied')
   end
 end
 
-local workers = workers_online(KEYS[10], KEYS[11], now_ms)
+local workers = workers_online(workers_key, tenant_workers, now_ms)
 local out = { 'done', workers }
 for n = 1, items do
   local c, keys = item(n)
   local result = redis.call('HGET', keys.results, c.command)
   local outcome, done_ms, message = 'accepted', '', ''
-  local control = control_of(keys.state, KEYS[10], KEYS[11], c.resource, now_ms)
+  local control = control_of(keys.state, workers_key, tenant_workers, c.resource, now_ms)
   if result then
     outcome = 'repeated'
     done_ms, message = string.match(result, '^(%d+)|%d+|(.*)$')
     control = string.match(message, ',"control":"(%l+)"') or control
   elseif redis.call('HEXISTS', keys.commands, c.command) == 1 then
     outcome = 'repeated'
-  elseif tonumber(redis.call('GET', keys.backlog) or '0') >= tonumber(ARGV[10]) then
+  elseif tonumber(redis.call('GET', keys.backlog) or '0') >= tonumber(max_backlog) then
     outcome, control = 'full', ''
   else
     c.control = control

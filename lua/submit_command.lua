@@ -26,10 +26,12 @@ local REQUEST_SECONDS = '86400'
 local AGAIN_MS = 1000
 
 local keys = command_keys(1, 6)
-local rate, request, schedule, schedules = KEYS[12], KEYS[17], KEYS[18], KEYS[19]
-local command, digest, has_request, grant = ARGV[2], ARGV[3], ARGV[4] == '1', ARGV[5]
-local former_digest = ARGV[20]
-local record, resource, action, when = ARGV[11], ARGV[14], ARGV[15], ARGV[17]
+local rate, permissions, min_permission_version, workers_key, tenant_workers, request, schedule, schedules =
+  unpack(KEYS, 12, 19)
+local deadline_us, command, digest, has_request_id, grant, exact, area, all, limit_text, max_backlog, record,
+  control_channel, control_message, resource, action, reply_channel, when, when_ms, max_schedules, former_digest =
+  unpack(ARGV)
+local has_request = has_request_id == '1'
 local due = when == 'due'
 local member = resource .. '|' .. command
 local now = now_us()
@@ -51,7 +53,7 @@ end
 
 -- Who hosts the job just now.
 local function control_now()
-  return control_of(keys.state, KEYS[15], KEYS[16], resource, now_ms)
+  return control_of(keys.state, workers_key, tenant_workers, resource, now_ms)
 end
 
 -- What a command accepted before is answered with; `workers` and `control` are what its ack said. Without a request id
@@ -77,7 +79,7 @@ local before = repeated(command)
 if before and not due then return before end
 
 -- What is known of the request, the lowest version of permissions that counts, the commands that wait.
-local first, min_version, backlog = unpack(redis.call('MGET', request, KEYS[14], keys.backlog))
+local first, min_version, backlog = unpack(redis.call('MGET', request, min_permission_version, keys.backlog))
 
 if due then
   if before or redis.call('HEXISTS', schedules, command) == 0 then
@@ -100,22 +102,22 @@ else
 end
 
 -- After the repeats: their answer is known however late they come.
-local deadline = tonumber(ARGV[1])
+local deadline = tonumber(deadline_us)
 if deadline > 0 and now > deadline then return answer('late') end
 
 local permitted = grant == 'allowed' or grant == 'internal'
 if grant == 'database' then
-  permitted = is_permitted(KEYS[13], min_version, ARGV[6], ARGV[7], ARGV[8], now_ms)
+  permitted = is_permitted(permissions, min_version, exact, area, all, now_ms)
   if permitted == nil then return answer('unknown') end
 end
 
 local run_at = now_ms
-if when == 'at' then run_at = tonumber(ARGV[18]) elseif when == 'in' then run_at = now_ms + tonumber(ARGV[18]) end
+if when == 'at' then run_at = tonumber(when_ms) elseif when == 'in' then run_at = now_ms + tonumber(when_ms) end
 local later = run_at > now_ms
 
 local function is_full()
-  if later then return redis.call('HLEN', schedules) >= tonumber(ARGV[19]) end
-  return tonumber(backlog or '0') >= tonumber(ARGV[10])
+  if later then return redis.call('HLEN', schedules) >= tonumber(max_schedules) end
+  return tonumber(backlog or '0') >= tonumber(max_backlog)
 end
 
 if due then
@@ -126,7 +128,7 @@ if due then
     local words = 'Insufficient permissions to ' .. action .. ' ' .. string.match(resource, '^[^:]+:([^:]+)')
     redis.call('XADD', keys.audit, '*', 'event', 'denied', 'kept', '1', 'at', int_to_string(now_ms),
       'entry', record .. ',"outcome":"' .. words .. '"}')
-    record_result(keys, command, '0', failed_message(cjson.decode(record .. '}'), words, control_now()), ARGV[16], now_ms)
+    record_result(keys, command, '0', failed_message(cjson.decode(record .. '}'), words, control_now()), reply_channel, now_ms)
     return answer('denied')
   end
   if is_full() then
@@ -137,7 +139,7 @@ if due then
   redis.call('HDEL', schedules, command)
 elseif grant ~= 'internal' then
   -- The window before the permission: a denied command uses budget too, so it must find some.
-  local limit = tonumber(ARGV[9])
+  local limit = tonumber(limit_text)
   local seconds = budget_wait(rate, limit, 1, now)
   if seconds then
     audit_entry('rate_limited')
@@ -166,13 +168,13 @@ if later then
   return answer('scheduled', command, int_to_string(run_at), '', '')
 end
 
-local workers, control = workers_online(KEYS[15], KEYS[16], now_ms), control_now()
+local workers, control = workers_online(workers_key, tenant_workers, now_ms), control_now()
 if has_request and not due then
   local accepted = control == '' and 'accepted' or 'accepted_' .. control
   redis.call('SET', request, digest .. '|' .. accepted .. '|' .. command .. '|' .. workers, 'EX', REQUEST_SECONDS)
 end
 accept(keys, {
   command = command, action = action, resource = resource, record = record .. '}', control = control,
-  control_channel = ARGV[12], control_message = ARGV[13], reply_channel = ARGV[16],
+  control_channel = control_channel, control_message = control_message, reply_channel = reply_channel,
 }, workers, now_ms)
 return answer('accepted', workers, control)

@@ -9,18 +9,20 @@
 -- When the clock is set forwards on the way: the deadline is over, and the sender sets a new one by the clock in the
 -- answer. Backwards: the deadline is over that much later.
 
+local schedule, schedules, audit, withdrawn = unpack(KEYS)
+local deadline, command, resource, audit_entry, withdrawal = unpack(ARGV)
 local now = now_us()
 
 local function answer(outcome)
   return with_clock(now, outcome)
 end
 
-if redis.call('GET', KEYS[4]) == ARGV[5] then return answer('withdrawn') end
-if redis.call('HEXISTS', KEYS[2], ARGV[2]) == 0 then return answer('gone') end
-if now > tonumber(ARGV[1]) then return answer('late') end
+if redis.call('GET', withdrawn) == withdrawal then return answer('withdrawn') end
+if redis.call('HEXISTS', schedules, command) == 0 then return answer('gone') end
+if now > tonumber(deadline) then return answer('late') end
 
-redis.call('HDEL', KEYS[2], ARGV[2])
-redis.call('ZREM', KEYS[1], ARGV[3] .. '|' .. ARGV[2])
-redis.call('XADD', KEYS[3], '*', 'event', 'withdrawn', 'at', int_to_string(math.floor(now / 1000)), 'entry', ARGV[4])
-redis.call('SET', KEYS[4], ARGV[5], 'EX', LOST_ANSWER_SECONDS)
+redis.call('HDEL', schedules, command)
+redis.call('ZREM', schedule, resource .. '|' .. command)
+redis.call('XADD', audit, '*', 'event', 'withdrawn', 'at', int_to_string(math.floor(now / 1000)), 'entry', audit_entry)
+redis.call('SET', withdrawn, withdrawal, 'EX', LOST_ANSWER_SECONDS)
 return answer('withdrawn')

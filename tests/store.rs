@@ -18,6 +18,8 @@ mod commands;
 mod failed_items;
 #[path = "store/faults.rs"]
 mod faults;
+#[path = "store/maintenance.rs"]
+mod maintenance;
 #[path = "store/prune.rs"]
 mod prune;
 #[path = "store/queue.rs"]
@@ -28,8 +30,6 @@ mod rows;
 mod runs;
 #[path = "store/selection.rs"]
 mod selection;
-#[path = "store/upkeep.rs"]
-mod upkeep;
 
 use std::time::Duration;
 
@@ -144,7 +144,7 @@ fn new_job(id: &str, campaign: Option<&str>) -> NewJob {
     }
 }
 
-async fn claim(db: &Db, by: &str) -> Option<HostedJob> {
+async fn claim(db: &Db, by: &str) -> Option<ClaimedJob> {
     db.store.claim_job(&worker(by), None, &["work".to_owned()]).await.expect("claim")
 }
 

@@ -9,11 +9,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::jwks::{IssuerKey, Place};
+use super::jwks::{IssuerKey, KeySource};
 
 /// How often keys are fetched.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Pace {
+pub(super) struct RefreshPolicy {
     /// Without any reason.
     pub(super) regular: Duration,
     /// Because of an unknown key, or after a failure: not before this long after the last time.
@@ -22,7 +22,7 @@ pub(super) struct Pace {
     pub(super) patience: Duration,
 }
 
-impl Default for Pace {
+impl Default for RefreshPolicy {
     fn default() -> Self {
         let seconds = Duration::from_secs;
         Self { regular: seconds(600), eager: seconds(30), patience: seconds(6) }
@@ -31,7 +31,7 @@ impl Default for Pace {
 
 /// What is known of the keys.
 #[derive(Clone, Default)]
-struct Known {
+struct CachedKeys {
     keys: Arc<Vec<IssuerKey>>,
     /// When the last attempt ended.
     checked: Option<Instant>,
@@ -40,7 +40,7 @@ struct Known {
 }
 
 /// What a search among the keys gave.
-pub(super) enum Search {
+pub(super) enum KeyLookup {
     /// Those that may have signed the token.
     Found(Vec<IssuerKey>),
     /// The issuer has no such key.
@@ -52,45 +52,49 @@ pub(super) enum Search {
 /// The keys of one issuer; cheap to clone.
 #[derive(Clone)]
 pub(super) struct Issuer {
-    known: watch::Receiver<Known>,
+    known: watch::Receiver<CachedKeys>,
     wanted: Arc<Notify>,
-    pace: Pace,
+    pace: RefreshPolicy,
 }
 
 impl Issuer {
     /// Fetches once, then starts the task that keeps on fetching. A file that cannot be read is an error at
     /// once; an issuer that is away may come back.
     pub(super) async fn start(
-        place: Place,
-        pace: Pace,
+        place: KeySource,
+        pace: RefreshPolicy,
         tracker: &TaskTracker,
         stop: CancellationToken,
     ) -> Result<Self, String> {
         let first = place.fetch().await;
-        let mut known = Known { checked: Some(Instant::now()), ..Known::default() };
+        let mut known = CachedKeys { checked: Some(Instant::now()), ..CachedKeys::default() };
         match first {
             Ok(keys) => known.keys = Arc::new(keys),
-            Err(problem) if matches!(place, Place::File(_)) => return Err(problem),
+            Err(problem) if matches!(place, KeySource::File(_)) => return Err(problem),
             Err(problem) => {
-                tracing::warn!(from = place.words(), problem, "the issuer's keys cannot be fetched yet; trying again");
+                tracing::warn!(
+                    from = place.message(),
+                    problem,
+                    "the issuer's keys cannot be fetched yet; trying again"
+                );
                 known.failed = true;
             }
         }
         let (sender, receiver) = watch::channel(known);
         let issuer = Self { known: receiver, wanted: Arc::new(Notify::new()), pace };
-        tracker.spawn(keep_fresh(place, pace, sender, Arc::clone(&issuer.wanted), stop));
+        tracker.spawn(run_refresh(place, pace, sender, Arc::clone(&issuer.wanted), stop));
         Ok(issuer)
     }
 
     /// The keys that fit a token's header; fetches again where none does.
-    pub(super) async fn search(&self, fits: impl Fn(&IssuerKey) -> bool) -> Search {
+    pub(super) async fn lookup(&self, fits: impl Fn(&IssuerKey) -> bool) -> KeyLookup {
         let mut known = self.known.clone();
         let (found, checked) = {
             let now = known.borrow_and_update();
-            (matching(&now.keys, &fits), now.checked)
+            (keys_for(&now.keys, &fits), now.checked)
         };
         if !found.is_empty() {
-            return Search::Found(found);
+            return KeyLookup::Found(found);
         }
         if checked.is_none_or(|at| at.elapsed() >= self.pace.eager) {
             self.wanted.notify_one();
@@ -98,23 +102,23 @@ impl Issuer {
             let _ = tokio::time::timeout(self.pace.patience, known.changed()).await;
         }
         let now = known.borrow();
-        let found = matching(&now.keys, &fits);
+        let found = keys_for(&now.keys, &fits);
         match (found.is_empty(), now.failed) {
-            (false, _) => Search::Found(found),
-            (true, false) => Search::Unknown,
-            (true, true) => Search::Unavailable,
+            (false, _) => KeyLookup::Found(found),
+            (true, false) => KeyLookup::Unknown,
+            (true, true) => KeyLookup::Unavailable,
         }
     }
 }
 
-fn matching(keys: &[IssuerKey], fits: impl Fn(&IssuerKey) -> bool) -> Vec<IssuerKey> {
+fn keys_for(keys: &[IssuerKey], fits: impl Fn(&IssuerKey) -> bool) -> Vec<IssuerKey> {
     keys.iter().filter(|key| fits(key)).cloned().collect()
 }
 
-async fn keep_fresh(
-    place: Place,
-    pace: Pace,
-    known: watch::Sender<Known>,
+async fn run_refresh(
+    place: KeySource,
+    pace: RefreshPolicy,
+    known: watch::Sender<CachedKeys>,
     wanted: Arc<Notify>,
     stop: CancellationToken,
 ) {
@@ -147,7 +151,7 @@ async fn keep_fresh(
                 Err(problem) => {
                     // Keys that were good stay good until the issuer says otherwise.
                     tracing::warn!(
-                        from = place.words(),
+                        from = place.message(),
                         problem,
                         "the issuer's keys cannot be fetched; keeping the old ones"
                     );

@@ -33,10 +33,10 @@ pub(super) struct IssuerKey {
 /// publish them for somebody else. An error is one line for the operator.
 pub(super) fn parse(text: &[u8]) -> Result<Vec<IssuerKey>, String> {
     #[derive(serde::Deserialize)]
-    struct Set {
+    struct JwkSet {
         keys: Vec<serde_json::Value>,
     }
-    let set: Set = serde_json::from_slice(text).map_err(|_| "not a JSON Web Key Set (an object with \"keys\")")?;
+    let set: JwkSet = serde_json::from_slice(text).map_err(|_| "not a JSON Web Key Set (an object with \"keys\")")?;
     let keys: Vec<IssuerKey> = set.keys.into_iter().take(MAX_KEYS).filter_map(usable).collect();
     if keys.is_empty() {
         return Err("no usable key in the set: RSA (RS256, 2048 bits or more), P-256 (ES256) or Ed25519 (EdDSA)".into());
@@ -67,12 +67,12 @@ fn usable(value: serde_json::Value) -> Option<IssuerKey> {
 type HttpsClient = Client<hyper_rustls::HttpsConnector<HttpConnector>, Empty<Bytes>>;
 
 /// Where the set is.
-pub(super) enum Place {
+pub(super) enum KeySource {
     File(PathBuf),
     Web { client: Box<HttpsClient>, address: hyper::Uri },
 }
 
-impl Place {
+impl KeySource {
     pub(super) fn web(address: &str) -> Result<Self, String> {
         let address: hyper::Uri = address.parse().map_err(|_| "auth.jwks_url is not a web address".to_owned())?;
         let connector =
@@ -81,7 +81,7 @@ impl Place {
     }
 
     /// In words, for the log: without a query, which may hold a key of its own.
-    pub(super) fn words(&self) -> String {
+    pub(super) fn message(&self) -> String {
         match self {
             Self::File(path) => format!("the file {}", path.display()),
             Self::Web { address, .. } => format!("{}{}", address.host().unwrap_or_default(), address.path()),

@@ -4,11 +4,11 @@
 //! [`policy`] answers whether that caller holds a permission, [`sign()`] makes tokens (`wheelhouse token`).
 //! A token's text never leaves these modules: no error, log line or metric holds it.
 
-mod flight;
 mod issuer;
 mod jwks;
 pub mod policy;
 pub mod sign;
+mod single_flight;
 pub mod source;
 pub mod verifier;
 
@@ -17,11 +17,11 @@ use crate::protocol::ErrorCode;
 
 pub use policy::{Policy, PolicyError};
 pub use sign::{Claims, SignError, sign};
-pub use source::{Presented, TokenPlace, WEBSOCKET_PROTOCOL, members, offers_protocol, present};
+pub use source::{PresentedToken, TokenSource, WEBSOCKET_PROTOCOL, members, offers_protocol, present};
 pub use verifier::{SetupError, Verifier};
 
 /// Longest token that is looked at, in bytes.
-pub const MAX_TOKEN: usize = 8 * 1024;
+pub const MAX_TOKEN_LENGTH: usize = 8 * 1024;
 /// How far clocks may differ, in seconds.
 pub const LEEWAY: i64 = 5;
 
@@ -43,7 +43,7 @@ pub struct Caller {
 impl Caller {
     /// The moment from which on the token is good for nothing, in Unix milliseconds: the same for a request and for a
     /// socket that is open.
-    pub fn ends_ms(&self) -> i64 {
+    pub fn expires_at_ms(&self) -> i64 {
         self.expires_at.saturating_add(LEEWAY).saturating_mul(1_000)
     }
 }

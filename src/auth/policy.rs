@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 use super::Caller;
-use super::flight::Flights;
+use super::single_flight::SingleFlight;
 use crate::broker::scripts::permissions::{FillOutcome, PermissionSet};
 use crate::broker::scripts::submit::Grant;
 use crate::broker::{Broker, BrokerError};
@@ -23,9 +23,9 @@ const CACHE_TTL: Duration = Duration::from_secs(3);
 /// Longest wait for SQL.
 const SQL_TIMEOUT: Duration = Duration::from_secs(1);
 /// Reads of SQL at once: thousands of users may come at the same moment, after a restart of Redis for one.
-const READS_AT_ONCE: usize = 4;
+const MAX_CONCURRENT_READS: usize = 4;
 /// Longest wait for a turn among those.
-const TURN_TIMEOUT: Duration = Duration::from_secs(5);
+const PERMIT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often a fill is tried that comes too late, because permissions were changed meanwhile.
 const FILL_ATTEMPTS: u32 = 5;
 /// How often the cache is asked again that was just filled and holds nothing (it expired, or was invalidated).
@@ -44,24 +44,31 @@ impl From<BrokerError> for PolicyError {
 
 /// Answers for callers; cheap to clone.
 #[derive(Clone)]
-pub struct Policy(Arc<Inner>);
+pub struct Policy(Arc<PolicyInner>);
 
-struct Inner {
+struct PolicyInner {
     source: PermissionSource,
     broker: Broker,
     store: Store,
     /// Room for reads of SQL: more of them would only wait inside the database's pool, where waiting too long is
     /// an error, and leave no connection to anyone else.
-    room: Semaphore,
-    fills: Flights<(TenantId, UserId), Result<(), PolicyError>>,
-    reads: Flights<UserId, Result<PermissionSet, PolicyError>>,
+    sql_permits: Semaphore,
+    fills: SingleFlight<(TenantId, UserId), Result<(), PolicyError>>,
+    reads: SingleFlight<UserId, Result<PermissionSet, PolicyError>>,
 }
 
 impl Policy {
     /// By the settings.
     pub fn new(source: PermissionSource, broker: Broker, store: Store) -> Self {
-        let room = Semaphore::new(READS_AT_ONCE);
-        Self(Arc::new(Inner { source, broker, store, room, fills: Flights::new(), reads: Flights::new() }))
+        let sql_permits = Semaphore::new(MAX_CONCURRENT_READS);
+        Self(Arc::new(PolicyInner {
+            source,
+            broker,
+            store,
+            sql_permits,
+            fills: SingleFlight::new(),
+            reads: SingleFlight::new(),
+        }))
     }
 
     /// Whether the caller holds the permission.
@@ -84,7 +91,7 @@ impl Policy {
     }
 
     /// Every permission and pattern the caller holds, sorted: for showing, not for deciding.
-    pub async fn held(&self, caller: &Caller) -> Result<Vec<String>, PolicyError> {
+    pub async fn permissions_of(&self, caller: &Caller) -> Result<Vec<String>, PolicyError> {
         let mut held = match self.0.source {
             PermissionSource::Token => caller.permissions.clone().unwrap_or_default(),
             PermissionSource::Database => self.0.reads.run(&caller.user, || self.read(&caller.user)).await?.held,
@@ -128,8 +135,8 @@ impl Policy {
     }
 
     async fn read(&self, user: &UserId) -> Result<PermissionSet, PolicyError> {
-        let turn = tokio::time::timeout(TURN_TIMEOUT, self.0.room.acquire()).await;
-        let _turn = turn.map_err(|_| PolicyError("too many wait for the database".to_owned()))?;
+        let permit = tokio::time::timeout(PERMIT_TIMEOUT, self.0.sql_permits.acquire()).await;
+        let _permit = permit.map_err(|_| PolicyError("too many wait for the database".to_owned()))?;
         tokio::time::timeout(SQL_TIMEOUT, self.0.store.permissions_of(user))
             .await
             .map_err(|_| PolicyError("the database did not answer within a second".to_owned()))?

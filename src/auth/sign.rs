@@ -22,7 +22,7 @@ pub struct Claims {
 }
 
 #[derive(serde::Serialize)]
-struct Body<'a> {
+struct TokenBody<'a> {
     sub: &'a str,
     tenant_id: &'a str,
     iat: i64,
@@ -40,7 +40,7 @@ struct Body<'a> {
 pub fn sign(settings: &config::Auth, claims: &Claims) -> Result<String, SignError> {
     let secret = settings.hs256_secret.as_ref().ok_or(SignError::NoSecret)?;
     let now = jiff::Timestamp::now().as_second();
-    let body = Body {
+    let body = TokenBody {
         sub: claims.user.as_str(),
         tenant_id: claims.tenant.as_str(),
         iat: now,

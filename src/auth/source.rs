@@ -10,7 +10,7 @@ pub const WEBSOCKET_PROTOCOL: &str = "wheelhouse";
 
 /// Where a token was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TokenPlace {
+pub enum TokenSource {
     /// `?token=`
     Query,
     /// `Authorization: Bearer`
@@ -23,29 +23,30 @@ pub enum TokenPlace {
 
 /// A token as it was presented, not yet believed.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Presented {
+pub struct PresentedToken {
     /// Its text: for the verifier only.
     pub token: String,
     /// Where it was.
-    pub place: TokenPlace,
+    pub place: TokenSource,
 }
 
 /// Without the token.
-impl fmt::Debug for Presented {
+impl fmt::Debug for PresentedToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Presented").field("place", &self.place).finish_non_exhaustive()
+        f.debug_struct("PresentedToken").field("place", &self.place).finish_non_exhaustive()
     }
 }
 
 /// The token of a request: the first place that has one counts, and a place that has an empty one has none.
 /// `query` is what stands after the `?`.
-pub fn present(query: Option<&str>, headers: &HeaderMap) -> Option<Presented> {
-    let found =
-        |token: Option<String>, place| token.filter(|token| !token.is_empty()).map(|token| Presented { token, place });
-    found(query.and_then(from_query), TokenPlace::Query)
-        .or_else(|| found(from_authorization(headers), TokenPlace::Header))
-        .or_else(|| found(from_cookie(headers), TokenPlace::Cookie))
-        .or_else(|| found(from_protocol(headers), TokenPlace::Protocol))
+pub fn present(query: Option<&str>, headers: &HeaderMap) -> Option<PresentedToken> {
+    let found = |token: Option<String>, place| {
+        token.filter(|token| !token.is_empty()).map(|token| PresentedToken { token, place })
+    };
+    found(query.and_then(from_query), TokenSource::Query)
+        .or_else(|| found(from_authorization(headers), TokenSource::Header))
+        .or_else(|| found(from_cookie(headers), TokenSource::Cookie))
+        .or_else(|| found(from_protocol(headers), TokenSource::Protocol))
 }
 
 /// Whether the client offers the protocol `wheelhouse`, which must then be answered: a browser drops a
@@ -104,21 +105,21 @@ pub(crate) mod tests {
         map
     }
 
-    fn found(query: Option<&str>, pairs: &[(&str, &str)]) -> Option<(String, TokenPlace)> {
+    fn found(query: Option<&str>, pairs: &[(&str, &str)]) -> Option<(String, TokenSource)> {
         present(query, &headers(pairs)).map(|p| (p.token, p.place))
     }
 
     #[test]
     fn a_token_is_found_in_each_of_its_four_places() {
         let is = |token: &str, place| Some((token.to_owned(), place));
-        assert_eq!(found(Some("a=1&token=q%2Eq"), &[]), is("q.q", TokenPlace::Query));
-        assert_eq!(found(None, &[("authorization", "bearer  h")]), is("h", TokenPlace::Header));
-        assert_eq!(found(None, &[("cookie", "x=1; access_token=c; y=2")]), is("c", TokenPlace::Cookie));
-        assert_eq!(found(None, &[("cookie", "x=1"), ("cookie", "access_token=c")]), is("c", TokenPlace::Cookie));
+        assert_eq!(found(Some("a=1&token=q%2Eq"), &[]), is("q.q", TokenSource::Query));
+        assert_eq!(found(None, &[("authorization", "bearer  h")]), is("h", TokenSource::Header));
+        assert_eq!(found(None, &[("cookie", "x=1; access_token=c; y=2")]), is("c", TokenSource::Cookie));
+        assert_eq!(found(None, &[("cookie", "x=1"), ("cookie", "access_token=c")]), is("c", TokenSource::Cookie));
         let protocol = [("sec-websocket-protocol", "wheelhouse, bearer.a.b.c")];
-        assert_eq!(found(None, &protocol), is("a.b.c", TokenPlace::Protocol));
+        assert_eq!(found(None, &protocol), is("a.b.c", TokenSource::Protocol));
         let lines = [("sec-websocket-protocol", "wheelhouse"), ("sec-websocket-protocol", "bearer.p")];
-        assert_eq!(found(None, &lines), is("p", TokenPlace::Protocol));
+        assert_eq!(found(None, &lines), is("p", TokenSource::Protocol));
     }
 
     #[test]
@@ -156,17 +157,17 @@ pub(crate) mod tests {
         for others in
             [&b"name=J\xc3\xb6rg; access_token=c"[..], b"access_token=c; name=J\xf6rg", b"\xff\xfe;access_token=c"]
         {
-            assert_eq!(raw(&[("cookie", others)]), is("c", TokenPlace::Cookie));
-            assert_eq!(raw(&[("cookie", b"x=\xff"), ("cookie", others)]), is("c", TokenPlace::Cookie));
+            assert_eq!(raw(&[("cookie", others)]), is("c", TokenSource::Cookie));
+            assert_eq!(raw(&[("cookie", b"x=\xff"), ("cookie", others)]), is("c", TokenSource::Cookie));
         }
         let protocols = b"\xc3\xb6, wheelhouse, bearer.p";
-        assert_eq!(raw(&[("sec-websocket-protocol", protocols)]), is("p", TokenPlace::Protocol));
+        assert_eq!(raw(&[("sec-websocket-protocol", protocols)]), is("p", TokenSource::Protocol));
         // A place that has something has a token, even if it is none that is good for anything.
         let both = raw(&[("authorization", b"Bearer J\xf6rg"), ("cookie", b"access_token=c")]).expect("one");
-        assert_eq!(both.1, TokenPlace::Header);
-        assert_eq!(found(Some("x=%ff&token=q"), &[]), is("q", TokenPlace::Query));
-        assert_eq!(found(Some("%74oken=q"), &[]), is("q", TokenPlace::Query));
-        assert_eq!(found(Some("token=%ff"), &[("cookie", "access_token=c")]).expect("one").1, TokenPlace::Query);
+        assert_eq!(both.1, TokenSource::Header);
+        assert_eq!(found(Some("x=%ff&token=q"), &[]), is("q", TokenSource::Query));
+        assert_eq!(found(Some("%74oken=q"), &[]), is("q", TokenSource::Query));
+        assert_eq!(found(Some("token=%ff"), &[("cookie", "access_token=c")]).expect("one").1, TokenSource::Query);
     }
 
     #[test]

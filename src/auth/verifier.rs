@@ -10,13 +10,13 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::issuer::{Issuer, Pace, Search};
-use super::jwks::{IssuerKey, Place};
-use super::{AuthError, Caller, LEEWAY, MAX_TOKEN};
+use super::issuer::{Issuer, KeyLookup, RefreshPolicy};
+use super::jwks::{IssuerKey, KeySource};
+use super::{AuthError, Caller, LEEWAY, MAX_TOKEN_LENGTH};
 use crate::config::{self, MIN_SECRET, PermissionSource};
 
 /// The end of the year 9999: nothing later is a time that a clock can be asked about.
-const LAST_SECOND: f64 = 253_402_300_799.0;
+const MAX_TIMESTAMP: f64 = 253_402_300_799.0;
 /// Longest `jti` that is kept, in characters.
 const MAX_TOKEN_ID: usize = 128;
 
@@ -27,9 +27,9 @@ pub struct SetupError(pub String);
 
 /// Checks tokens; cheap to clone.
 #[derive(Clone)]
-pub struct Verifier(Arc<Inner>);
+pub struct Verifier(Arc<VerifierInner>);
 
-struct Inner {
+struct VerifierInner {
     secret: Option<DecodingKey>,
     issuer: Option<Issuer>,
     /// Everything but the algorithm, which each key adds.
@@ -55,12 +55,12 @@ impl Verifier {
         tracker: &TaskTracker,
         stop: CancellationToken,
     ) -> Result<Self, SetupError> {
-        Self::with_pace(settings, Pace::default(), tracker, stop).await
+        Self::with_refresh_policy(settings, RefreshPolicy::default(), tracker, stop).await
     }
 
-    pub(super) async fn with_pace(
+    pub(super) async fn with_refresh_policy(
         settings: &config::Auth,
-        pace: Pace,
+        pace: RefreshPolicy,
         tracker: &TaskTracker,
         stop: CancellationToken,
     ) -> Result<Self, SetupError> {
@@ -76,8 +76,8 @@ impl Verifier {
                 let problem = "setting auth.jwks_file: is set beside auth.jwks_url: set one of the two";
                 return Err(SetupError(problem.to_owned()));
             }
-            (Some(address), None) => Some(("auth.jwks_url", Place::web(address).map_err(SetupError)?)),
-            (None, Some(path)) => Some(("auth.jwks_file", Place::File(path.clone()))),
+            (Some(address), None) => Some(("auth.jwks_url", KeySource::web(address).map_err(SetupError)?)),
+            (None, Some(path)) => Some(("auth.jwks_file", KeySource::File(path.clone()))),
             (None, None) => None,
         };
         if settings.jwks_url.as_deref().is_some_and(is_open_to_forgery) {
@@ -86,7 +86,7 @@ impl Verifier {
         let issuer = match issuer {
             None => None,
             Some((key, place)) => {
-                let words = place.words();
+                let words = place.message();
                 let started = Issuer::start(place, pace, tracker, stop).await;
                 Some(started.map_err(|problem| SetupError(format!("setting {key}: {problem} ({words})")))?)
             }
@@ -99,7 +99,7 @@ impl Verifier {
             ));
         }
         let believes_permissions = settings.permissions == PermissionSource::Token;
-        Ok(Self(Arc::new(Inner { secret, issuer, rules: rules(settings), believes_permissions })))
+        Ok(Self(Arc::new(VerifierInner { secret, issuer, rules: validation_rules(settings), believes_permissions })))
     }
 
     /// The caller of a valid token.
@@ -107,7 +107,7 @@ impl Verifier {
         if token.is_empty() {
             return Err(AuthError::Missing);
         }
-        if token.len() > MAX_TOKEN {
+        if token.len() > MAX_TOKEN_LENGTH {
             return Err(AuthError::Invalid("it is longer than 8 KiB"));
         }
         // The header is read before anything is proven: it only chooses among keys, each of which then
@@ -145,10 +145,10 @@ impl Verifier {
             };
             named && key.algorithm == header.alg
         };
-        match issuer.search(fits).await {
-            Search::Found(keys) => Ok(keys),
-            Search::Unknown => Ok(Vec::new()),
-            Search::Unavailable => Err(AuthError::Unavailable),
+        match issuer.lookup(fits).await {
+            KeyLookup::Found(keys) => Ok(keys),
+            KeyLookup::Unknown => Ok(Vec::new()),
+            KeyLookup::Unavailable => Err(AuthError::Unavailable),
         }
     }
 
@@ -159,7 +159,7 @@ impl Verifier {
         let Claims { sub, tenant_id, exp, jti, permissions } = data.claims;
         let user = text(sub.as_ref()).and_then(|text| text.parse().ok());
         let tenant = text(tenant_id.as_ref()).and_then(|text| text.parse().ok());
-        let exp = exp.as_ref().and_then(Value::as_f64).filter(|exp| (0.0..=LAST_SECOND).contains(exp));
+        let exp = exp.as_ref().and_then(Value::as_f64).filter(|exp| (0.0..=MAX_TIMESTAMP).contains(exp));
         let caller = Caller {
             user: user.ok_or(AuthError::Invalid("its sub is not a user id"))?,
             tenant: tenant.ok_or(AuthError::Invalid("its tenant_id is missing or not a tenant id"))?,
@@ -169,7 +169,7 @@ impl Verifier {
         };
         // The library compares whole seconds. A socket ends at the millisecond, and one that is let in must not end
         // at once.
-        if jiff::Timestamp::now().as_millisecond() >= caller.ends_ms() {
+        if jiff::Timestamp::now().as_millisecond() >= caller.expires_at_ms() {
             return Err(AuthError::Expired);
         }
         Ok(caller)
@@ -199,7 +199,7 @@ fn text(value: Option<&Value>) -> Option<&str> {
 
 /// The library's defaults accept what must not be accepted: a missing iss or aud, any nbf, a token that
 /// expired a minute ago.
-fn rules(settings: &config::Auth) -> Validation {
+fn validation_rules(settings: &config::Auth) -> Validation {
     let mut rules = Validation::new(Algorithm::HS256);
     rules.algorithms = Vec::new();
     rules.leeway = LEEWAY.unsigned_abs();

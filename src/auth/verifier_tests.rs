@@ -229,7 +229,7 @@ async fn forged_and_broken_tokens_are_refused() {
     invalid("signature")(refusal(&verifier, &hmac(Algorithm::HS256, &"x".repeat(40), &claims(json!({})))).await);
     invalid("no key")(refusal(&verifier, &hmac(Algorithm::HS384, SECRET, &claims(json!({})))).await);
     invalid("no key")(refusal(&verifier, &hmac(Algorithm::HS512, SECRET, &claims(json!({})))).await);
-    invalid("8 KiB")(refusal(&verifier, &hs256(&claims(json!({"pad":"x".repeat(MAX_TOKEN)})))).await);
+    invalid("8 KiB")(refusal(&verifier, &hs256(&claims(json!({"pad":"x".repeat(MAX_TOKEN_LENGTH)})))).await);
     let mut critical = Header::new(Algorithm::HS256);
     critical.crit = Some(vec!["exp".into()]);
     let key = EncodingKey::from_secret(SECRET.as_bytes());
@@ -326,8 +326,10 @@ impl WebIssuer {
         let mut settings = settings();
         settings.hs256_secret = None;
         settings.jwks_url = Some(format!("http://{}/keys", self.address));
-        let pace = Pace { eager, ..Pace::default() };
-        Verifier::with_pace(&settings, pace, &TaskTracker::new(), CancellationToken::new()).await.expect("verifier")
+        let pace = RefreshPolicy { eager, ..RefreshPolicy::default() };
+        Verifier::with_refresh_policy(&settings, pace, &TaskTracker::new(), CancellationToken::new())
+            .await
+            .expect("verifier")
     }
 }
 

@@ -20,7 +20,7 @@ use crate::broker::scripts::updates::Update;
 use crate::config::Settings;
 use crate::domain::{JobStatus, JsonText, Progress, ResourceId, TenantId, UserId, WorkerId};
 use crate::protocol::server;
-use crate::store::{HostedJob, NewJob, Released, Run, RunEnd, Store};
+use crate::store::{ClaimedJob, NewJob, Released, Run, RunEnd, Store};
 use crate::telemetry;
 use crate::worker::process::{Ended, How, Process, ProcessError, Program};
 use crate::worker::signals::Signals;
@@ -285,7 +285,7 @@ fn end_of(
 }
 
 /// The row must not stay `running` for a program that never did.
-async fn not_started(store: &Store, hosted: &HostedJob, error: &str) {
+async fn not_started(store: &Store, hosted: &ClaimedJob, error: &str) {
     let end = RunEnd::Failed { error: error.to_owned(), permanent: true };
     if let Err(error) = store.finish(&hosted.run, &Progress::default(), &end).await {
         tracing::warn!(%error, "run.end_not_recorded"); // As with a crash: the next worker records it.
@@ -295,7 +295,7 @@ async fn not_started(store: &Store, hosted: &HostedJob, error: &str) {
 /// The program is gone while its job is paused: nobody will resume it, so it is resumed and has failed, in one
 /// transaction, as the jobs of a run that died.
 async fn record_interrupted(store: &Store, broker: &Broker, run: &Run, error: &str) -> Option<AttachedEnd> {
-    let job = store.release_dead(run, error, 1).await.ok()?;
+    let job = store.release_dead_run(run, error, 1).await.ok()?;
     let Some(Released { job, resumed }) = job else { return Some(AttachedEnd::Lost) };
     for status in resumed.then_some(JobStatus::Running).into_iter().chain([job.status]) {
         let message = server::job_status(&run.job, status, None);

@@ -26,19 +26,19 @@ const RENAMED: [(&str, &str); 1] = [("worker.deaths_per_job", "worker.max_worker
 
 /// Where a value came from, in words.
 #[derive(Debug, Clone)]
-pub(super) struct Entry {
+pub(super) struct SettingValue {
     pub(super) value: ValueKind,
     pub(super) source: String,
 }
 
 /// Every setting with its winning value.
 #[derive(Debug)]
-pub(super) struct Layers {
-    entries: BTreeMap<String, Entry>,
+pub(super) struct SettingLayers {
+    entries: BTreeMap<String, SettingValue>,
     renamed: Vec<RenamedSetting>,
 }
 
-impl Layers {
+impl SettingLayers {
     /// Defaults, file, environment, flags: later ones win.
     pub(super) fn read(
         file: Option<&Path>,
@@ -47,7 +47,7 @@ impl Layers {
     ) -> Result<Self, SettingError> {
         let mut layers = Self { entries: BTreeMap::new(), renamed: Vec::new() };
         for (key, value) in toml(File::from_str(DEFAULTS, FileFormat::Toml), "the defaults")? {
-            layers.entries.insert(key, Entry { value, source: "the defaults".to_owned() });
+            layers.entries.insert(key, SettingValue { value, source: "the defaults".to_owned() });
         }
         if let Some(path) = file {
             let source = format!("the file {}", path.display());
@@ -69,7 +69,7 @@ impl Layers {
     }
 
     /// One setting. Every key asked for stands in the defaults; a test reads them all.
-    pub(super) fn get(&self, key: &str) -> Result<&Entry, SettingError> {
+    pub(super) fn get(&self, key: &str) -> Result<&SettingValue, SettingError> {
         self.entries.get(key).ok_or_else(|| SettingError {
             key: key.to_owned(),
             problem: "has no default".to_owned(),
@@ -106,7 +106,7 @@ impl Layers {
         let Some(entry) = self.entries.get_mut(&key) else {
             return Err(SettingError { problem: self.unknown(&key), key, source_name: source });
         };
-        *entry = Entry { value, source };
+        *entry = SettingValue { value, source };
         Ok(())
     }
 
@@ -122,9 +122,9 @@ impl Layers {
         let wanted = key.rsplit('.').next().unwrap_or(key);
         let distance_to = |known: &&String| {
             let last = known.rsplit('.').next().unwrap_or(known);
-            let whole = distance(key, known);
+            let whole = edit_distance(key, known);
             let inside = if wanted.len() > 3 && last.contains(wanted) { 2 } else { usize::MAX };
-            (whole.min(distance(wanted, last) + 2).min(inside), whole)
+            (whole.min(edit_distance(wanted, last) + 2).min(inside), whole)
         };
         match self.entries.keys().min_by_key(distance_to) {
             Some(nearest) => format!("there is no such setting; the nearest is {nearest}"),
@@ -197,7 +197,7 @@ fn variables(
 }
 
 /// Levenshtein's distance: how many letters to add, drop or change.
-fn distance(a: &str, b: &str) -> usize {
+fn edit_distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, x) in a.chars().enumerate() {

@@ -9,7 +9,7 @@ use ::config::ValueKind;
 use secrecy::SecretString;
 
 use super::error::SettingError;
-use super::layers::{Entry, Layers, Overrides};
+use super::layers::{Overrides, SettingLayers, SettingValue};
 use super::proxies;
 use super::redis_url::one_database;
 use super::{
@@ -33,7 +33,7 @@ pub fn load_from(
     environment: impl IntoIterator<Item = (std::ffi::OsString, std::ffi::OsString)>,
     overrides: Overrides,
 ) -> Result<Settings, SettingError> {
-    let layers = Layers::read(file, environment, overrides)?;
+    let layers = SettingLayers::read(file, environment, overrides)?;
     let read = Reader { layers: &layers };
     let settings = Settings {
         server: Server {
@@ -91,16 +91,16 @@ const PERMISSION_SOURCES: [(&str, PermissionSource); 2] =
 
 /// Reads single settings, and names key and source where one is wrong.
 struct Reader<'a> {
-    layers: &'a Layers,
+    layers: &'a SettingLayers,
 }
 
 impl Reader<'_> {
-    fn wrong<T>(&self, key: &str, entry: &Entry, problem: impl Into<String>) -> Result<T, SettingError> {
+    fn wrong<T>(&self, key: &str, entry: &SettingValue, problem: impl Into<String>) -> Result<T, SettingError> {
         Err(SettingError { key: key.to_owned(), problem: problem.into(), source_name: entry.source.clone() })
     }
 
     /// Values from files have types of their own, those of the environment are texts: both are read here.
-    fn text(&self, key: &str) -> Result<(&str, &Entry), SettingError> {
+    fn text(&self, key: &str) -> Result<(&str, &SettingValue), SettingError> {
         let entry = self.layers.get(key)?;
         match &entry.value {
             ValueKind::String(text) => Ok((text.trim(), entry)),
@@ -124,7 +124,11 @@ impl Reader<'_> {
         };
         match number {
             Some(n) if (least..=most).contains(&n) => Ok(n),
-            _ => self.wrong(key, entry, format!("must be a whole number from {least} to {most}, not {}", shown(entry))),
+            _ => self.wrong(
+                key,
+                entry,
+                format!("must be a whole number from {least} to {most}, not {}", display_value(entry)),
+            ),
         }
     }
 
@@ -269,7 +273,7 @@ impl Reader<'_> {
 }
 
 /// A value as an error may show it. Only for settings that are no secrets.
-fn shown(entry: &Entry) -> String {
+fn display_value(entry: &SettingValue) -> String {
     match &entry.value {
         ValueKind::String(text) => format!("{text:?}"),
         ValueKind::Array(_) => "a list".to_owned(),

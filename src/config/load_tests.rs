@@ -232,7 +232,7 @@ fn a_database_number_is_refused_in_every_form_of_the_address_with_the_reason_and
 
 #[test]
 fn every_setting_in_the_defaults_is_read() {
-    let layers = Layers::read(None, environment(&[]), Overrides::new()).expect("defaults");
+    let layers = SettingLayers::read(None, environment(&[]), Overrides::new()).expect("defaults");
     for key in layers.keys() {
         let (section, name) = key.split_once('.').expect("section.name");
         let error = from_file(&format!("[{section}]\n{name} = [1]")).err();

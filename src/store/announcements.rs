@@ -36,7 +36,12 @@ pub struct Announcement {
 }
 
 /// Notes an announcement, in the transaction that makes it necessary.
-pub(super) async fn owe(tx: &mut Tx, resource: &Resource, about: About, run: i64) -> Result<(), StoreError> {
+pub(super) async fn record_announcement(
+    tx: &mut Tx,
+    resource: &Resource,
+    about: About,
+    run: i64,
+) -> Result<(), StoreError> {
     tx.execute(
         "INSERT INTO announcements (tenant_id, resource_kind, resource_id, about, run) VALUES ($1, $2, $3, $4, $5)
          ON CONFLICT (tenant_id, resource_kind, resource_id, about, run) DO NOTHING",
@@ -66,7 +71,7 @@ fn one(owed: &Announcement) -> Vec<super::sql::Value> {
 }
 
 impl Store {
-    /// What is owed, each with how far it has been said (see [`Self::announced_to`]); so many at most.
+    /// What is owed, each with how far it has been said (see [`Self::mark_announced_to`]); so many at most.
     pub async fn announcements(&self, limit: u32) -> Result<Vec<(Announcement, i64)>, StoreError> {
         let text = format!(
             "SELECT tenant_id, resource_kind, resource_id AS id, about, run, told_to FROM announcements LIMIT {limit}"
@@ -76,14 +81,14 @@ impl Store {
     }
 
     /// How far this one has been said; `None`: it is owed no longer.
-    pub async fn announced_so_far(&self, owed: &Announcement) -> Result<Option<i64>, StoreError> {
+    pub async fn announced_count(&self, owed: &Announcement) -> Result<Option<i64>, StoreError> {
         let text = format!("SELECT told_to FROM announcements WHERE {ONE}");
         let found = self.database.read().await?.row(&text, &one(owed)).await?;
         found.map(|row| Ok(row.int("told_to")?.unwrap_or(0))).transpose()
     }
 
     /// The jobs up to this row have been told of. Whoever goes on begins behind it, and others see that somebody does.
-    pub async fn announced_to(&self, owed: &Announcement, row: i64) -> Result<(), StoreError> {
+    pub async fn mark_announced_to(&self, owed: &Announcement, row: i64) -> Result<(), StoreError> {
         let mut values = one(owed);
         values.push(row.into());
         self.change(&format!("UPDATE announcements SET told_to = $6 WHERE {ONE} AND told_to < $6"), &values).await?;

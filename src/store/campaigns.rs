@@ -1,6 +1,6 @@
 //! Making, reading, closing and completing campaigns.
 
-use super::announcements::{self, owe};
+use super::announcements::{self, record_announcement};
 use super::jobs::{cursor, insert, listed, page};
 use super::sql::{Tx, Value};
 use super::{CampaignFilter, NewCampaign, NewJob, Page, Store, StoreError, rows};
@@ -116,7 +116,7 @@ async fn complete(tx: &mut Tx, campaign: &Resource, only: &str) -> Result<bool, 
     );
     let changed = tx.execute(&text, &key_of(campaign)).await? > 0;
     if changed {
-        owe(tx, campaign, announcements::About::Status, 0).await?;
+        record_announcement(tx, campaign, announcements::About::Status, 0).await?;
     }
     Ok(changed)
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::announcements::{About, owe};
+use super::announcements::{About, record_announcement};
 use super::sql::{Many, Row, Tx, Value};
 use super::{Applied, Change, Run, Store, StoreError, rows};
 use crate::domain::transition::{self, Decision};
@@ -11,13 +11,13 @@ use crate::domain::{Action, CampaignStatus, CommandId, Control, JobStatus, Resou
 impl Store {
     /// Applies a command in one guarded transaction, once: the same command again gives the first outcome.
     pub async fn apply(&self, change: &Change) -> Result<Applied, StoreError> {
-        self.batch.apply(change).await
+        self.group_commit.apply(change).await
     }
 
     /// Gives a command up, unless it has been applied (`true`): from now on no older claim of it can apply it any more.
     /// A look would not do: what a worker sent before it lost its claim may still be waiting for its turn.
     pub async fn give_up(&self, change: &Change) -> Result<bool, StoreError> {
-        let _one = self.batch.few().one_of(change).await?;
+        let _one = self.group_commit.limiter().acquire_for(change).await?;
         let mut tx = self.database.write().await?;
         // The row first, as in `apply_in`.
         let row = row_of(&mut tx, &change.resource).await?;
@@ -162,12 +162,14 @@ pub(super) async fn job_rows<'a>(
 
 /// What a command looks at in a job's row, as columns and (`seen`) as one text.
 fn job_row() -> String {
-    format!("status, origin, host, run, fence, paused_from, CAST(started_at AS TEXT) AS started_at, {SEEN} AS seen")
+    format!(
+        "status, origin, host, run, fence, paused_from, CAST(started_at AS TEXT) AS started_at, {ROW_AS_READ} AS seen"
+    )
 }
 
 /// What a command looks at in a job's row, as one text. Whoever writes says what it has seen, and nothing is written
 /// over what has changed since.
-const SEEN: &str = "status || '|' || origin || '|' || COALESCE(host, '') || '|' || run || '|' || fence || '|'
+const ROW_AS_READ: &str = "status || '|' || origin || '|' || COALESCE(host, '') || '|' || run || '|' || fence || '|'
   || COALESCE(paused_from, '') || '|' || COALESCE(CAST(started_at AS TEXT), '')";
 
 fn key_of(resource: &Resource) -> [Value; 2] {
@@ -260,8 +262,9 @@ impl Writes {
 
     /// `false`: a row is not as it was seen, or a command has been noted before; the caller takes back what was written.
     pub async fn write(&self, tx: &mut Tx) -> Result<bool, StoreError> {
-        let as_seen =
-            format!(") AS given WHERE tenant_id = given.column1 AND id = given.column2 AND {SEEN} = given.column3");
+        let as_seen = format!(
+            ") AS given WHERE tenant_id = given.column1 AND id = given.column2 AND {ROW_AS_READ} = given.column3"
+        );
         let fence = Many {
             before: "UPDATE jobs SET fence = given.column4 FROM (VALUES ",
             row: "(?, ?, ?, ?)",
@@ -358,7 +361,7 @@ async fn apply_to_campaign(tx: &mut Tx, change: &Change, row: &Row) -> Result<Ap
     if to == CampaignStatus::Cancelled {
         // Those inside a worker are cancelled through it; nothing may start any more. That the others are cancelled is
         // said to those who watch them by whoever gets to it, however many they are: it is owed from here on.
-        owe(tx, &change.resource, About::Jobs, 0).await?;
+        record_announcement(tx, &change.resource, About::Jobs, 0).await?;
         cancel_jobs(tx, &change.resource, change.user.as_str()).await?;
     }
     Ok(Applied::Succeeded { status: to.word().to_owned(), changed: true, control: None })

@@ -12,18 +12,18 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePo
 
 use super::StoreError;
 use super::error::NO_CONNECTION;
-use super::files::OpenFiles;
+use super::files::FileIdentity;
 use super::sql::{PgTx, SqliteTx, Tx};
-use super::turn::Turns;
+use super::writer_lock::WriterLock;
 
 /// Longest wait for a connection.
-const ACQUIRE: Duration = Duration::from_millis(1_000);
+const ACQUIRE_TIMEOUT: Duration = Duration::from_millis(1_000);
 /// Longest wait for a connection with a transaction begun on it: a database that is away is known by then.
 const BEGIN: Duration = Duration::from_millis(1_300);
 /// Longest that SQLite waits for another process's write, and a writer for the other writers of its process.
 const BUSY: Duration = Duration::from_secs(5);
 /// PostgreSQL ends a statement after so many ms. Long enough to cancel a campaign of 100,000 jobs.
-const STATEMENT: &str = "10000";
+const STATEMENT_TIMEOUT_MS: &str = "10000";
 /// PostgreSQL waits so many ms for a row that somebody else holds: then it is worth trying again later.
 const LOCK: &str = "1000";
 
@@ -35,8 +35,8 @@ pub(super) enum Database {
     Sqlite {
         writer: SqlitePool,
         readers: SqlitePool,
-        files: OpenFiles,
-        turns: Turns,
+        files: FileIdentity,
+        writer_lock: WriterLock,
         /// The file, for errors.
         place: Arc<str>,
     },
@@ -66,7 +66,7 @@ impl Database {
     /// A transaction that may write.
     pub async fn write(&self) -> Result<Tx, StoreError> {
         match self {
-            Self::Sqlite { writer, files, turns, place, .. } => {
+            Self::Sqlite { writer, files, writer_lock, place, .. } => {
                 // The connection first: there is one, so that nobody here holds a turn and waits for it.
                 let mut connection = acquire(writer).await.map_err(|error| error.at(place))?;
                 if let Err(error) = files.check() {
@@ -75,8 +75,8 @@ impl Database {
                     let _ = sqlx::query("PRAGMA wal_checkpoint").execute(&mut *connection).await;
                     return Err(error);
                 }
-                let turn = turns.wait().await;
-                Ok(Tx::Sqlite(SqliteTx::writing(connection, turn, place.clone())))
+                let guard = writer_lock.acquire().await;
+                Ok(Tx::Sqlite(SqliteTx::writing(connection, guard, place.clone())))
             }
             Self::Postgres { pool, place, .. } => {
                 let begun = async { PgTx::single(acquire(pool).await?, place.clone()).begin().await };
@@ -148,7 +148,7 @@ async fn sqlite(url: &str, connections: u32) -> Result<Database, StoreError> {
         .busy_timeout(BUSY);
     let file = options.get_filename().to_owned();
     let place: Arc<str> = file.display().to_string().into();
-    let files = OpenFiles::of(file.clone());
+    let files = FileIdentity::of(file.clone());
     let writing = options
         .clone()
         // What a statement would take back if it failed half-way is kept in memory: beyond 64 KiB, a few dozen rows,
@@ -184,11 +184,11 @@ async fn sqlite(url: &str, connections: u32) -> Result<Database, StoreError> {
             opened => break opened.map_err(|error| error.at(&place))?,
         }
     };
-    let readers = pool().max_connections(connections).acquire_timeout(ACQUIRE);
+    let readers = pool().max_connections(connections).acquire_timeout(ACQUIRE_TIMEOUT);
     // They look single rows up, which the system keeps in memory once for all; eight caches of 2 MiB would be for nothing.
     let readers = readers.connect_lazy_with(options.read_only(true).pragma("cache_size", "-512"));
-    let turns = Turns::beside(&file);
-    Ok(Database::Sqlite { writer, readers, files, turns, place })
+    let writer_lock = WriterLock::for_file(&file);
+    Ok(Database::Sqlite { writer, readers, files, writer_lock, place })
 }
 
 async fn postgres(settings: &crate::config::Database) -> Result<Database, StoreError> {
@@ -198,14 +198,14 @@ async fn postgres(settings: &crate::config::Database) -> Result<Database, StoreE
         .options([
             ("timezone", "UTC"),
             ("datestyle", "ISO"),
-            ("statement_timeout", STATEMENT),
+            ("statement_timeout", STATEMENT_TIMEOUT_MS),
             ("lock_timeout", LOCK),
             ("idle_in_transaction_session_timeout", "15000"),
         ]);
     let place: Arc<str> = place_of(&options).into();
     // Once without the pool, which tries again and again and then says only that its time was over.
     connect(&options, &place).await?;
-    let pool = PgPoolOptions::new().max_connections(settings.connections).acquire_timeout(ACQUIRE);
+    let pool = PgPoolOptions::new().max_connections(settings.connections).acquire_timeout(ACQUIRE_TIMEOUT);
     let pool = Box::pin(in_time(async { Ok(pool.connect_with(options.clone()).await?) })).await;
     let pool = pool.map_err(|error| error.at(&place))?;
     Ok(Database::Postgres { pool, options: Box::new(options), place })

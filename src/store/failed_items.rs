@@ -6,7 +6,7 @@ use crate::domain::FailedItem;
 use crate::domain::text::{LONG_TEXT, SHORT_TEXT};
 
 /// Rows kept of one job: enough to see what is wrong and to repair it. `items_failed` counts on.
-pub const FAILED_ITEMS_KEPT: usize = 10_000;
+pub const MAX_FAILED_ITEMS: usize = 10_000;
 /// Rows of one statement: SQLite takes 32,766 values in one, PostgreSQL 65,535.
 const CHUNK: usize = 500;
 
@@ -44,7 +44,7 @@ pub(super) async fn add(tx: &mut Tx, run: &Run, mut items: &[FailedItem]) -> Res
     while !items.is_empty() {
         let text = "SELECT COUNT(*) AS n FROM failed_items WHERE tenant_id = $1 AND job_id = $2";
         let kept = tx.row(text, &job).await?.map_or(Ok(None), |row| row.int("n"))?.unwrap_or(0);
-        let room = FAILED_ITEMS_KEPT.saturating_sub(usize::try_from(kept).unwrap_or(0));
+        let room = MAX_FAILED_ITEMS.saturating_sub(usize::try_from(kept).unwrap_or(0));
         if room == 0 {
             return Ok(());
         }

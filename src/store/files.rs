@@ -12,19 +12,19 @@ use std::time::{Duration, Instant};
 use super::StoreError;
 
 /// A look that found all as it was counts for so long: one for each write would cost a twentieth of all of them.
-const COUNTS: Duration = Duration::from_millis(20);
+const CHECK_TTL: Duration = Duration::from_millis(20);
 
 /// Device and inode: a file that is open keeps them, whatever becomes of its name.
 type FileId = (u64, u64);
 
 /// Cheap to clone.
 #[derive(Clone)]
-pub(super) struct OpenFiles {
+pub(super) struct FileIdentity {
     database: PathBuf,
-    opened: Arc<Mutex<Option<Opened>>>,
+    opened: Arc<Mutex<Option<OpenedFile>>>,
 }
 
-struct Opened {
+struct OpenedFile {
     database: FileId,
     /// Beside the real file, where the database's name is a link.
     log: Option<(PathBuf, FileId)>,
@@ -32,7 +32,7 @@ struct Opened {
     looked: Option<Instant>,
 }
 
-impl OpenFiles {
+impl FileIdentity {
     /// Of the database with this name.
     pub fn of(database: PathBuf) -> Self {
         Self { database, opened: Arc::default() }
@@ -51,13 +51,13 @@ impl OpenFiles {
             PathBuf::from(log)
         });
         let log = log.and_then(|log| id(&log).ok().map(|id| (log, id)));
-        *opened = Some(Opened { database, log, looked: None });
+        *opened = Some(OpenedFile { database, log, looked: None });
     }
 
     /// Whether they still had their names a moment ago.
     pub fn check(&self) -> Result<(), StoreError> {
         match self.lock().as_mut() {
-            Some(opened) if opened.looked.is_none_or(|looked| looked.elapsed() >= COUNTS) => self.look_at(opened),
+            Some(opened) if opened.looked.is_none_or(|looked| looked.elapsed() >= CHECK_TTL) => self.look_at(opened),
             _ => Ok(()),
         }
     }
@@ -67,11 +67,11 @@ impl OpenFiles {
         self.lock().as_mut().map_or(Ok(()), |opened| self.look_at(opened))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Opened>> {
+    fn lock(&self) -> MutexGuard<'_, Option<OpenedFile>> {
         self.opened.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn look_at(&self, opened: &mut Opened) -> Result<(), StoreError> {
+    fn look_at(&self, opened: &mut OpenedFile) -> Result<(), StoreError> {
         opened.looked = None;
         let log = opened.log.iter().map(|(path, known)| (path, known));
         for (path, known) in std::iter::once((&self.database, &opened.database)).chain(log) {

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::campaigns::accepts_jobs;
 use super::sql::{Row, Tx, Value};
-use super::{HostedJob, JobFilter, NewJob, Page, Run, Store, StoreError, rows};
+use super::{ClaimedJob, JobFilter, NewJob, Page, Run, Store, StoreError, rows};
 use crate::domain::{Job, Resource, ResourceId, TenantId, WorkerId};
 
 impl Store {
@@ -13,7 +13,7 @@ impl Store {
         let mut tx = self.database.write().await?;
         accepts_jobs(&mut tx, job).await?;
         insert(&mut tx, job, None).await?;
-        let made = read_whole(&mut tx, &Resource::job(job.tenant.clone(), job.id.clone())).await?;
+        let made = read_with_contents(&mut tx, &Resource::job(job.tenant.clone(), job.id.clone())).await?;
         tx.commit().await?;
         made.ok_or_else(|| StoreError::Refused("the job vanished while it was made".to_owned()))
     }
@@ -36,15 +36,15 @@ impl Store {
     }
 
     /// Inserts a job that already runs inside this worker (`wheelhouse run`), never to be started by another.
-    pub async fn create_attached_job(&self, job: &NewJob, host: &WorkerId) -> Result<HostedJob, StoreError> {
+    pub async fn create_attached_job(&self, job: &NewJob, host: &WorkerId) -> Result<ClaimedJob, StoreError> {
         let resource = Resource::job(job.tenant.clone(), job.id.clone());
         let mut tx = self.database.write().await?;
         accepts_jobs(&mut tx, job).await?;
         insert(&mut tx, job, Some(host)).await?;
-        let made = read_whole(&mut tx, &resource).await?;
+        let made = read_with_contents(&mut tx, &resource).await?;
         tx.commit().await?;
         let made = made.ok_or_else(|| StoreError::Refused("the job vanished while it was made".to_owned()))?;
-        Ok(HostedJob {
+        Ok(ClaimedJob {
             job: made,
             run: Run { job: resource, host: host.clone(), number: 1 },
             resume_point: None,
@@ -54,7 +54,7 @@ impl Store {
 
     /// One job, with everything that it holds.
     pub async fn job(&self, job: &Resource) -> Result<Option<Job>, StoreError> {
-        read_whole(&mut self.database.read().await?, job).await
+        read_with_contents(&mut self.database.read().await?, job).await
     }
 
     /// As [`Self::job`], without its parameters and its result.
@@ -79,7 +79,7 @@ impl Store {
 
     /// As [`Self::jobs`], with parameters and results: a page ends before they are longer than `most` bytes together, but
     /// not before its first row.
-    pub async fn whole_jobs(&self, filter: &JobFilter, most: usize) -> Result<Page<Job>, StoreError> {
+    pub async fn jobs_with_contents(&self, filter: &JobFilter, most: usize) -> Result<Page<Job>, StoreError> {
         let found = self.job_rows(filter).await?;
         let shown = &found[..found.len().min(limit_of(filter.limit))];
         let (mut items, mut bytes, mut last) = (Vec::new(), 0, None);
@@ -165,7 +165,7 @@ pub(super) async fn read(tx: &mut Tx, job: &Resource) -> Result<Option<Job>, Sto
 }
 
 /// A job with everything that it holds.
-pub(super) async fn read_whole(tx: &mut Tx, job: &Resource) -> Result<Option<Job>, StoreError> {
+pub(super) async fn read_with_contents(tx: &mut Tx, job: &Resource) -> Result<Option<Job>, StoreError> {
     read_columns(tx, job, &rows::WHOLE_JOB).await
 }
 

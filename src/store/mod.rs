@@ -1,33 +1,33 @@
 //! Everything that talks to SQL: SQLite (WAL, one writer) and PostgreSQL behind one type.
 //!
-//! One file for each concern: `jobs` and `campaigns` (rows and lists), `selection` (which of many are there, or fit), `commands` (what a command changes) and `batch` (many of
+//! One file for each concern: `jobs` and `campaigns` (rows and lists), `selection` (which of many are there, or fit), `commands` (what a command changes) and `group_commit` (many of
 //! them to a transaction), `queue` (which job a worker gets), `runs` (what a worker that hosts a job writes),
-//! `announcements` (status messages that are owed), `failed_items`, `upkeep` (what one worker does for all), `prune` (old jobs), `permissions`, `audit`, `imports`, `migrations`, `rehearsal`
-//! (rows for `wheelhouse bench`); `database` connects, `turn` orders SQLite's writers, and `sql` hides which database it is.
+//! `announcements` (status messages that are owed), `failed_items`, `maintenance` (what one worker does for all), `prune` (old jobs), `permissions`, `audit`, `imports`, `migrations`, `bench_rows`
+//! (rows for `wheelhouse bench`); `database` connects, `writer_lock` orders SQLite's writers, and `sql` hides which database it is.
 
 pub mod announcements;
 pub mod audit;
-mod batch;
+mod bench_rows;
 mod campaigns;
 mod commands;
 mod database;
 mod error;
 mod failed_items;
 mod files;
+mod group_commit;
 mod imports;
 mod jobs;
+mod maintenance;
 mod migrations;
 mod permissions;
 mod prune;
 mod queue;
-mod rehearsal;
 mod rows;
 mod runs;
 mod selection;
 mod sql;
-mod turn;
 pub mod types;
-mod upkeep;
+mod writer_lock;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,22 +35,22 @@ use std::time::Duration;
 pub use announcements::{About, Announcement};
 pub use campaigns::Closed;
 pub use error::StoreError;
-pub use failed_items::FAILED_ITEMS_KEPT;
+pub use failed_items::MAX_FAILED_ITEMS;
+pub use maintenance::MaintenanceTask;
 pub use permissions::Granted;
 pub use prune::PrunedJobs;
 pub use types::*;
-pub use upkeep::Upkeep;
 
-use batch::Batch;
 use database::Database;
+use group_commit::GroupCommit;
 
 /// SQL, as the rest of the program sees it; cheap to clone.
 #[derive(Clone)]
 pub struct Store {
     database: Database,
     /// Commands that arrive together are committed together.
-    batch: Arc<Batch>,
-    turn: Arc<queue::Turn>,
+    group_commit: Arc<GroupCommit>,
+    cursor: Arc<queue::TenantCursor>,
     clock: Clock,
 }
 
@@ -61,8 +61,13 @@ impl Store {
     /// Connects (SQLite: creates the file where it is missing). Does not migrate.
     pub async fn open(settings: &crate::config::Database) -> Result<Self, StoreError> {
         let database = Database::open(settings).await?;
-        let batch = Arc::new(Batch::start(database.clone()));
-        Ok(Self { database, batch, turn: Arc::default(), clock: Arc::new(|| jiff::Timestamp::now().as_millisecond()) })
+        let group_commit = Arc::new(GroupCommit::start(database.clone()));
+        Ok(Self {
+            database,
+            group_commit,
+            cursor: Arc::default(),
+            clock: Arc::new(|| jiff::Timestamp::now().as_millisecond()),
+        })
     }
 
     /// The same store, going by another clock for the times of retries. Workers go by Redis's: what one has written

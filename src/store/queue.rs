@@ -5,7 +5,7 @@
 //! or they may be of a type that this worker does not know. So nobody walks along the queue:
 //!
 //! 1. One statement jumps from tenant to tenant along the index of what waits, counts what each has running, and
-//!    looks at no more than its oldest [`HEAD`] jobs of each type. Where nothing waits, that is all.
+//!    looks at no more than its oldest [`OLDEST_LIMIT`] jobs of each type. Where nothing waits, that is all.
 //! 2. Tenants whose oldest jobs can all not run are looked at more closely: one look for each of their campaigns,
 //!    for the active ones where those are few, else for the ones with jobs that wait.
 //! 3. The best group (tenant, campaign, type) is held, and its oldest job taken.
@@ -16,9 +16,9 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use super::jobs::read_whole;
+use super::jobs::read_with_contents;
 use super::sql::{Row, Tx, Value};
-use super::{Company, HostedJob, Run, Store, StoreError, rows, runs};
+use super::{ClaimedJob, Company, Run, Store, StoreError, rows, runs};
 use crate::domain::{Resource, TenantId, WorkerId};
 
 /// A job that waits, for looks by type and for looks by campaign. The indexes are made for these words, and both
@@ -30,7 +30,7 @@ const OF_CAMPAIGN: &str = "jobs_queue_of_campaign";
 /// Its time has come (`$1`: now, Unix ms). No retry waits longer than the longest wait: a time that lies further ahead
 /// was written by a clock that was wrong, and would hold the job up for as long as that clock was ahead.
 fn due(of: &str) -> String {
-    let far = i64::try_from((runs::RETRY_MOST + CLOCKS_APART).as_millis()).unwrap_or(i64::MAX);
+    let far = i64::try_from((runs::MAX_RETRY_DELAY + CLOCKS_APART).as_millis()).unwrap_or(i64::MAX);
     format!("({of}.run_after IS NULL OR {of}.run_after <= $1 OR {of}.run_after > $1 + {far})")
 }
 
@@ -49,11 +49,11 @@ fn fits(of: &str, company: Company) -> String {
 /// A campaign that lets its jobs start.
 const ACTIVE: &str = "c.is_active AND c.status = 'active'";
 /// A tenant's oldest jobs that the first statement looks at.
-const HEAD: u32 = 32;
+const OLDEST_LIMIT: u32 = 32;
 /// Tenants of one look. Where more have jobs that wait, the next look goes on behind them.
 const TENANTS: usize = 500;
 /// So many active campaigns are few.
-const FEW: usize = 200;
+const MAX_CAMPAIGNS_SEARCHED: usize = 200;
 /// Jobs that must run alone that one look sees.
 const SUSPECTS: usize = 32;
 /// Groups to try when others take the jobs at the same time.
@@ -61,20 +61,20 @@ const GROUPS: usize = 16;
 
 /// The tenant (in the database's own order) behind which the next look begins; empty for the first of all.
 #[derive(Default)]
-pub(super) struct Turn(Mutex<String>);
+pub(super) struct TenantCursor(Mutex<String>);
 
-impl Turn {
-    fn begins_after(&self) -> String {
+impl TenantCursor {
+    fn start_after(&self) -> String {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn next_after(&self, tenant: String) {
+    fn advance(&self, tenant: String) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = tenant;
     }
 }
 
 /// Jobs of one tenant, campaign and type, with at least one that can run.
-struct Group {
+struct JobTypeGroup {
     tenant: String,
     campaign: Option<String>,
     job_type: String,
@@ -91,7 +91,7 @@ impl Store {
         host: &WorkerId,
         tenants: Option<&[TenantId]>,
         job_types: &[String],
-    ) -> Result<Option<HostedJob>, StoreError> {
+    ) -> Result<Option<ClaimedJob>, StoreError> {
         self.claim_job_beside(host, tenants, job_types, Company::None).await
     }
 
@@ -102,7 +102,7 @@ impl Store {
         tenants: Option<&[TenantId]>,
         job_types: &[String],
         company: Company,
-    ) -> Result<Option<HostedJob>, StoreError> {
+    ) -> Result<Option<ClaimedJob>, StoreError> {
         if job_types.is_empty() || tenants.is_some_and(<[TenantId]>::is_empty) {
             return Ok(None);
         }
@@ -178,8 +178,8 @@ impl Store {
         tenants: Option<&[TenantId]>,
         job_types: &[String],
         company: Company,
-    ) -> Result<Vec<Group>, StoreError> {
-        let (text, values) = heads(now, tenants, &self.turn.begins_after(), job_types, company);
+    ) -> Result<Vec<JobTypeGroup>, StoreError> {
+        let (text, values) = oldest_jobs(now, tenants, &self.cursor.start_after(), job_types, company);
         let found = self.database.read().await?.rows(&text, &values).await?;
         let (mut groups, mut running) = (Vec::new(), HashMap::new());
         let (mut with_few, mut with_many): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
@@ -190,12 +190,14 @@ impl Store {
             running.insert(tenant.clone(), count);
             match row.int("first")? {
                 Some(first) => groups.push(group(row, first, count)?),
-                None if row.int("active")?.is_some_and(|active| active < FEW as i64) => with_few.push(tenant),
+                None if row.int("active")?.is_some_and(|active| active < MAX_CAMPAIGNS_SEARCHED as i64) => {
+                    with_few.push(tenant)
+                }
                 None => with_many.push(tenant),
             }
         }
         if tenants.is_none() {
-            self.turn.next_after(last.unwrap_or_default());
+            self.cursor.advance(last.unwrap_or_default());
         }
         for (mut tenants, campaigns) in [(with_few, Campaigns::Active), (with_many, Campaigns::Waiting)] {
             tenants.dedup(); // It stands there once for each type.
@@ -213,9 +215,9 @@ impl Store {
     }
 }
 
-fn group(row: &Row, first: i64, running: i64) -> Result<Group, StoreError> {
+fn group(row: &Row, first: i64, running: i64) -> Result<JobTypeGroup, StoreError> {
     let (tenant, campaign, job_type) = (row.needed("tenant_id")?, row.text("campaign_id")?, row.needed("job_type")?);
-    Ok(Group { tenant, campaign, job_type, first, running })
+    Ok(JobTypeGroup { tenant, campaign, job_type, first, running })
 }
 
 /// Words as the rows of a table, in an SQL text.
@@ -229,7 +231,7 @@ fn table<'a>(values: &mut Vec<Value>, words: impl Iterator<Item = &'a str>) -> S
 
 /// Each tenant and type with jobs that wait: how many of the tenant's run, and the oldest that can run among the
 /// first few (`first`; null: none of them can). `last`: behind this tenant there may be more.
-fn heads(
+fn oldest_jobs(
     now: i64,
     tenants: Option<&[TenantId]>,
     after: &str,
@@ -264,10 +266,10 @@ fn heads(
     let of_both = format!("{BY_TYPE} AND j.job_type = t.job_type AND j.tenant_id = n.tenant_id ORDER BY j.rowid");
     let text = format!(
         "WITH RECURSIVE types (job_type) AS (VALUES {types}), {turn},
-         heads (tenant_id, job_type, head, first) AS MATERIALIZED (
+         oldest_jobs (tenant_id, job_type, head, first) AS MATERIALIZED (
            SELECT n.tenant_id, t.job_type, (SELECT j.rowid FROM jobs j {{by:{OF_TYPE}}} WHERE {of_both} LIMIT 1),
              (SELECT w.row_id FROM (SELECT j.rowid AS row_id, j.campaign_id, j.run_after, j.deaths FROM jobs j {{by:{OF_TYPE}}}
-                 WHERE {of_both} LIMIT {HEAD}) w
+                 WHERE {of_both} LIMIT {OLDEST_LIMIT}) w
                WHERE {fits} AND (w.campaign_id IS NULL OR EXISTS (
                  SELECT 1 FROM campaigns c WHERE c.tenant_id = n.tenant_id AND c.id = w.campaign_id AND {ACTIVE}))
                ORDER BY w.row_id LIMIT 1)
@@ -278,9 +280,9 @@ fn heads(
            (SELECT COUNT(*) FROM jobs j {{by:jobs_running_of_tenant}}
              WHERE j.origin = 'queued' AND j.status = 'running' AND j.tenant_id = h.tenant_id) AS running,
            CASE WHEN h.first IS NULL THEN (SELECT COUNT(*) FROM (
-             SELECT c.id FROM campaigns c WHERE c.tenant_id = h.tenant_id AND {ACTIVE} LIMIT {FEW}) a) END AS active,
+             SELECT c.id FROM campaigns c WHERE c.tenant_id = h.tenant_id AND {ACTIVE} LIMIT {MAX_CAMPAIGNS_SEARCHED}) a) END AS active,
            (SELECT n.tenant_id FROM turn n WHERE n.place = {TENANTS}) AS last
-         FROM heads h WHERE h.head IS NOT NULL"
+         FROM oldest_jobs h WHERE h.head IS NOT NULL"
     );
     (text, values)
 }
@@ -352,10 +354,10 @@ fn behind(
 async fn take(
     tx: &mut Tx,
     now: i64,
-    group: &Group,
+    group: &JobTypeGroup,
     host: &WorkerId,
     company: Company,
-) -> Result<Option<HostedJob>, StoreError> {
+) -> Result<Option<ClaimedJob>, StoreError> {
     let mut values: Vec<Value> = vec![now.into(), group.job_type.as_str().into(), group.tenant.as_str().into()];
     let of_campaign = match &group.campaign {
         None => "IS NULL",
@@ -403,8 +405,8 @@ async fn take(
         return Ok(None);
     }
     let resume_point = row.text("resume_point")?;
-    let claimed = read_whole(tx, &resource).await?;
+    let claimed = read_with_contents(tx, &resource).await?;
     let run = Run { job: resource, host: host.clone(), number };
     let deaths = row.int("deaths")?.unwrap_or(0);
-    Ok(claimed.map(|job| HostedJob { job, run, resume_point, deaths }))
+    Ok(claimed.map(|job| ClaimedJob { job, run, resume_point, deaths }))
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::announcements::{About, owe};
+use super::announcements::{About, record_announcement};
 use super::jobs::read;
 use super::sql::{Tx, Value};
 use super::{Account, Finished, Hosting, Released, Run, RunEnd, Store, StoreError, failed_items, rows};
@@ -10,9 +10,9 @@ use crate::domain::text::{LONG_TEXT, excerpt};
 use crate::domain::{Job, Progress, Resource, WorkerId, backoff};
 
 /// The row is still this run's.
-const MINE: &str = "tenant_id = $1 AND id = $2 AND host = $3 AND run = $4";
+const OWNED_BY_RUN: &str = "tenant_id = $1 AND id = $2 AND host = $3 AND run = $4";
 
-fn mine(run: &Run) -> Vec<Value> {
+fn owned_by_run(run: &Run) -> Vec<Value> {
     vec![run.job.tenant.as_str().into(), run.job.id.as_str().into(), run.host.as_str().into(), run.number.into()]
 }
 
@@ -28,11 +28,11 @@ fn progress_values(values: &mut Vec<Value>, p: &Progress) {
 }
 
 /// A paused job without a host goes back to the queue when it is resumed.
-const LET_GO: &str = "paused_from = CASE WHEN status = 'paused' THEN 'pending' ELSE NULL END";
+const RELEASE: &str = "paused_from = CASE WHEN status = 'paused' THEN 'pending' ELSE NULL END";
 
 /// Holds a job's campaign until the transaction ends, so that a cancel of it comes before or after, not in the
 /// middle. The campaign before its jobs, as everywhere: two that wait for each other would both fail.
-async fn hold_campaign(tx: &mut Tx, job: &Resource) -> Result<(), StoreError> {
+async fn lock_campaign(tx: &mut Tx, job: &Resource) -> Result<(), StoreError> {
     tx.row(
         "SELECT c.id FROM campaigns c WHERE c.tenant_id = $1
            AND c.id = (SELECT j.campaign_id FROM jobs j WHERE j.tenant_id = $1 AND j.id = $2) {share}",
@@ -61,13 +61,13 @@ impl Store {
     /// Writes what a run has to say, all of it or nothing: a resume point that is in SQL has every item before it
     /// accounted for. `false`: the job is no longer this run's.
     pub async fn save(&self, run: &Run, account: &Account) -> Result<bool, StoreError> {
-        let mut values = mine(run);
+        let mut values = owned_by_run(run);
         progress_values(&mut values, &account.progress);
         values.push(account.resume_point.as_ref().map(ToString::to_string).into());
         let text = format!(
             "UPDATE jobs SET {PROGRESS}, deaths = CASE WHEN $11 <> COALESCE(resume_point, '') THEN 0 ELSE deaths END,
                resume_point = COALESCE($11, resume_point), updated_at = {{now}}
-             WHERE {MINE} AND status IN ('running', 'paused')"
+             WHERE {OWNED_BY_RUN} AND status IN ('running', 'paused')"
         );
         let mut tx = self.database.write().await?;
         let ours = tx.execute(&text, &values).await? > 0;
@@ -81,12 +81,12 @@ impl Store {
     /// The work has ended. A failure goes back to `pending` while retries are left.
     pub async fn finish(&self, run: &Run, progress: &Progress, end: &RunEnd) -> Result<Finished, StoreError> {
         let mut tx = self.database.write().await?;
-        hold_campaign(&mut tx, &run.job).await?;
+        lock_campaign(&mut tx, &run.job).await?;
         let Some(job) = read(&mut tx, &run.job).await? else {
             tx.rollback().await?;
             return Ok(Finished::Lost);
         };
-        let mut values = mine(run);
+        let mut values = owned_by_run(run);
         progress_values(&mut values, progress);
         let again = matches!(end, RunEnd::Failed { permanent: false, .. }) && job.retry_count < job.max_retries;
         let (status, result, error) = match end {
@@ -97,7 +97,7 @@ impl Store {
         // Every message and every list carries the error: what is too long for them stands in a column of its own.
         let message = error.map(|error| excerpt(error, LONG_TEXT).into_owned());
         let detail = error.filter(|error| message.as_ref() != Some(*error)).cloned();
-        let run_after = again.then(|| self.now_ms() + until_retry_ms(job.retry_count));
+        let run_after = again.then(|| self.now_ms() + retry_delay_ms(job.retry_count));
         values.extend([
             status.into(),
             result,
@@ -110,14 +110,14 @@ impl Store {
             "UPDATE jobs SET {PROGRESS}, status = $11, result = {{json:$12}}, error_message = $13, run_after = $14,
                error_detail = $16, retry_count = retry_count + $15, host = NULL, contact_lost_at = NULL, updated_at = {{now}},
                completed_at = CASE WHEN $15 = 0 THEN {{now}} ELSE NULL END
-             WHERE {MINE} AND status = 'running'"
+             WHERE {OWNED_BY_RUN} AND status = 'running'"
         );
         if tx.execute(&text, &values).await? == 0 {
             tx.rollback().await?;
             return Ok(Finished::Lost);
         }
         end_with_campaign(&mut tx, &run.job).await?;
-        owe(&mut tx, &run.job, About::Status, run.number).await?;
+        record_announcement(&mut tx, &run.job, About::Status, run.number).await?;
         let ended = read(&mut tx, &run.job).await?;
         tx.commit().await?;
         Ok(ended.map_or(Finished::Lost, |mut job| {
@@ -133,16 +133,16 @@ impl Store {
     /// no longer this run's, or an attached one, which no other worker can run.
     pub async fn hand_back(&self, run: &Run) -> Result<bool, StoreError> {
         let mut tx = self.database.write().await?;
-        hold_campaign(&mut tx, &run.job).await?;
+        lock_campaign(&mut tx, &run.job).await?;
         let text = format!(
-            "UPDATE jobs SET host = NULL, updated_at = {{now}}, {LET_GO},
+            "UPDATE jobs SET host = NULL, updated_at = {{now}}, {RELEASE},
                status = CASE WHEN status = 'running' THEN 'pending' ELSE status END
-             WHERE {MINE} AND origin = 'queued' AND status IN ('running', 'paused')"
+             WHERE {OWNED_BY_RUN} AND origin = 'queued' AND status IN ('running', 'paused')"
         );
-        let given = tx.execute(&text, &mine(run)).await? > 0;
+        let given = tx.execute(&text, &owned_by_run(run)).await? > 0;
         end_with_campaign(&mut tx, &run.job).await?;
         if given {
-            owe(&mut tx, &run.job, About::Status, run.number).await?;
+            record_announcement(&mut tx, &run.job, About::Status, run.number).await?;
         }
         tx.commit().await?;
         Ok(given)
@@ -168,15 +168,15 @@ impl Store {
     async fn set_contact(&self, run: &Run, to: &str, while_it_is: &str) -> Result<Option<Job>, StoreError> {
         let text = format!(
             "UPDATE jobs SET contact_lost_at = {to}, updated_at = {{now}}
-             WHERE {MINE} AND origin = 'attached' AND status IN ('running', 'paused') AND {while_it_is}"
+             WHERE {OWNED_BY_RUN} AND origin = 'attached' AND status IN ('running', 'paused') AND {while_it_is}"
         );
-        if self.change(&text, &mine(run)).await? { self.job(&run.job).await } else { Ok(None) }
+        if self.change(&text, &owned_by_run(run)).await? { self.job(&run.job).await } else { Ok(None) }
     }
 
     /// Whether this run's work belongs to the program that hosts it.
     pub async fn is_attached(&self, run: &Run) -> Result<bool, StoreError> {
-        let text = format!("SELECT id FROM jobs WHERE {MINE} AND origin = 'attached'");
-        Ok(self.database.read().await?.row(&text, &mine(run)).await?.is_some())
+        let text = format!("SELECT id FROM jobs WHERE {OWNED_BY_RUN} AND origin = 'attached'");
+        Ok(self.database.read().await?.row(&text, &owned_by_run(run)).await?.is_some())
     }
 
     /// Runs of jobs that have not ended, of every host.
@@ -209,34 +209,34 @@ impl Store {
     /// The host died: a queued job waits for another worker (or stays paused), an attached one has failed; a paused
     /// one by way of `running`, since nothing else leads there. So has a queued one in which the `deaths`-th worker
     /// died without its getting further: it may be what kills them. One that was leaving has not died in it. `None`: it had moved on.
-    pub async fn release_dead(&self, run: &Run, error: &str, deaths: u32) -> Result<Option<Released>, StoreError> {
+    pub async fn release_dead_run(&self, run: &Run, error: &str, deaths: u32) -> Result<Option<Released>, StoreError> {
         let mut tx = self.database.write().await?;
-        hold_campaign(&mut tx, &run.job).await?;
-        let mut values = mine(run);
+        lock_campaign(&mut tx, &run.job).await?;
+        let mut values = owned_by_run(run);
         let text = format!(
             "UPDATE jobs SET status = 'running', paused_from = NULL, updated_at = {{now}}
-             WHERE {MINE} AND origin = 'attached' AND status = 'paused'"
+             WHERE {OWNED_BY_RUN} AND origin = 'attached' AND status = 'paused'"
         );
         let resumed = tx.execute(&text, &values).await? > 0;
-        values.extend([error.into(), i64::from(deaths).into(), many_deaths(deaths).into()]);
+        values.extend([error.into(), i64::from(deaths).into(), too_many_crashes(deaths).into()]);
         // What stands paused does nothing that could kill anyone.
         let died = "status = 'running' AND (left_run IS NULL OR left_run <> run)";
         let poison = format!("origin = 'queued' AND {died} AND deaths + 1 >= $6");
         let text = format!(
-            "UPDATE jobs SET host = NULL, updated_at = {{now}}, {LET_GO},
+            "UPDATE jobs SET host = NULL, updated_at = {{now}}, {RELEASE},
                deaths = CASE WHEN {died} THEN deaths + 1 ELSE deaths END, contact_lost_at = NULL,
                status = CASE WHEN origin = 'attached' OR ({poison}) THEN 'failed' WHEN status = 'running' THEN 'pending'
                  ELSE status END,
                error_message = CASE WHEN origin = 'attached' THEN $5 WHEN {poison} THEN $7 ELSE error_message END,
                completed_at = CASE WHEN origin = 'attached' OR ({poison}) THEN {{now}} ELSE completed_at END
-             WHERE {MINE} AND status IN ('pending', 'running', 'paused')"
+             WHERE {OWNED_BY_RUN} AND status IN ('pending', 'running', 'paused')"
         );
         if tx.execute(&text, &values).await? == 0 {
             tx.rollback().await?;
             return Ok(None);
         }
         end_with_campaign(&mut tx, &run.job).await?;
-        owe(&mut tx, &run.job, About::Status, run.number).await?;
+        record_announcement(&mut tx, &run.job, About::Status, run.number).await?;
         let job = read(&mut tx, &run.job).await?;
         tx.commit().await?;
         Ok(job.map(|job| Released { job, resumed }))
@@ -251,17 +251,17 @@ impl Store {
     }
 }
 
-fn many_deaths(deaths: u32) -> String {
+fn too_many_crashes(deaths: u32) -> String {
     let workers = if deaths == 1 { "A worker".to_owned() } else { format!("{deaths} workers") };
     format!("{workers} died while running this job. Look at their machines' logs (memory?) before you submit it again")
 }
 
 /// First wait for a retry at its longest; doubled each time.
-const RETRY: Duration = Duration::from_secs(1);
+const MIN_RETRY_DELAY: Duration = Duration::from_secs(1);
 /// The longest of them.
-pub(super) const RETRY_MOST: Duration = Duration::from_secs(60);
+pub(super) const MAX_RETRY_DELAY: Duration = Duration::from_secs(60);
 
-fn until_retry_ms(retries: i64) -> i64 {
-    let wait = backoff(RETRY, RETRY_MOST, u32::try_from(retries).unwrap_or(0), fastrand::f64());
+fn retry_delay_ms(retries: i64) -> i64 {
+    let wait = backoff(MIN_RETRY_DELAY, MAX_RETRY_DELAY, u32::try_from(retries).unwrap_or(0), fastrand::f64());
     i64::try_from(wait.as_millis()).unwrap_or(0)
 }

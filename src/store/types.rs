@@ -99,7 +99,7 @@ pub struct Run {
 
 /// A job that a worker has taken.
 #[derive(Debug, Clone)]
-pub struct HostedJob {
+pub struct ClaimedJob {
     /// The row.
     pub job: Job,
     /// The right to write about it.
@@ -360,7 +360,7 @@ pub struct Pruning {
 
 /// Who removes old rows, and what the clocks say: two that agree, for one alone may be wrong.
 #[derive(Debug, Clone)]
-pub struct PrunedBy {
+pub struct PruningClocks {
     /// The worker.
     pub worker: WorkerId,
     /// Its clock, Unix ms.
@@ -369,7 +369,7 @@ pub struct PrunedBy {
     pub redis_clock: i64,
 }
 
-impl PrunedBy {
+impl PruningClocks {
     /// This moment by the clock that is behind: what is old by it is old by the other too.
     pub fn now(&self) -> i64 {
         self.worker_clock.min(self.redis_clock)

@@ -20,20 +20,20 @@ use crate::domain::{printable, printable_json};
 
 /// Lines are gathered for so long before they are written together: a call to the system for each line of a busy
 /// gateway would cost more than making the line. Warnings and errors are written at once, with all before them.
-const GATHER: Duration = Duration::from_millis(20);
+const FLUSH_DELAY: Duration = Duration::from_millis(20);
 /// Bytes that may be gathered; whoever adds more writes them out.
-const GATHERED: usize = 64 * 1024;
+const BUFFER_SIZE: usize = 64 * 1024;
 
 /// Starts logging for this process, once; a second call (several gateways in one test) changes nothing.
 /// The filter has been checked with the settings; one that is wrong all the same becomes `info`.
 pub fn init(settings: &Log) {
     let filter = EnvFilter::builder().parse(&settings.level).unwrap_or_else(|_| EnvFilter::new("info"));
     let terminal = io::stderr().is_terminal();
-    let lines = Lines { gathers: !terminal, json: settings.format == LogFormat::Json };
+    let lines = BufferedWriter { gathers: !terminal, json: settings.format == LogFormat::Json };
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(lines);
     let started = match settings.format {
         LogFormat::Pretty => {
-            let fields = debug_fn(for_people).delimited(" ");
+            let fields = debug_fn(pretty).delimited(" ");
             builder.with_ansi(terminal && std::env::var_os("NO_COLOR").is_none()).fmt_fields(fields).try_init()
         }
         LogFormat::Json => builder.json().flatten_event(true).with_current_span(false).try_init(),
@@ -43,8 +43,8 @@ pub fn init(settings: &Log) {
         // Lives as long as the process does.
         let writing = std::thread::Builder::new().name("log".to_owned()).spawn(|| {
             loop {
-                drop(FILLED.wait_while(gathered(), |lines| lines.is_empty()));
-                std::thread::sleep(GATHER);
+                drop(BUFFER_FILLED.wait_while(gathered(), |lines| lines.is_empty()));
+                std::thread::sleep(FLUSH_DELAY);
                 flush();
             }
         });
@@ -59,7 +59,7 @@ pub fn init(settings: &Log) {
 }
 
 /// One field of a line for people: the message alone, anything else with its name.
-fn for_people(out: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
+fn pretty(out: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
     let value = format!("{value:?}");
     // A stack trace has lines of its own. Each is set in, so that none can pass for a line of the log.
     let value = value.lines().map(printable).collect::<Vec<_>>().join("\n    ");
@@ -83,12 +83,12 @@ pub fn flush() {
     write_out(&mut gathered());
 }
 
-static GATHERING: Mutex<Vec<u8>> = Mutex::new(Vec::new());
+static BUFFER: Mutex<Vec<u8>> = Mutex::new(Vec::new());
 /// The first line was put in.
-static FILLED: Condvar = Condvar::new();
+static BUFFER_FILLED: Condvar = Condvar::new();
 
 fn gathered() -> MutexGuard<'static, Vec<u8>> {
-    GATHERING.lock().unwrap_or_else(PoisonError::into_inner)
+    BUFFER.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn write_out(lines: &mut Vec<u8>) {
@@ -100,30 +100,30 @@ fn write_out(lines: &mut Vec<u8>) {
 }
 
 /// Where lines go.
-struct Lines {
+struct BufferedWriter {
     gathers: bool,
     json: bool,
 }
 
 /// One line on its way; the subscriber writes it in one piece.
-struct Line {
+struct LineWriter {
     at_once: bool,
     json: bool,
 }
 
-impl<'a> MakeWriter<'a> for Lines {
-    type Writer = Line;
+impl<'a> MakeWriter<'a> for BufferedWriter {
+    type Writer = LineWriter;
 
-    fn make_writer(&'a self) -> Line {
-        Line { at_once: !self.gathers, json: self.json }
+    fn make_writer(&'a self) -> LineWriter {
+        LineWriter { at_once: !self.gathers, json: self.json }
     }
 
-    fn make_writer_for(&'a self, event: &Metadata<'_>) -> Line {
-        Line { at_once: !self.gathers || *event.level() <= Level::WARN, json: self.json }
+    fn make_writer_for(&'a self, event: &Metadata<'_>) -> LineWriter {
+        LineWriter { at_once: !self.gathers || *event.level() <= Level::WARN, json: self.json }
     }
 }
 
-impl Write for Line {
+impl Write for LineWriter {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let mut lines = gathered();
         let first = lines.is_empty();
@@ -132,10 +132,10 @@ impl Write for Line {
             Ok(text) if self.json => lines.extend_from_slice(printable_json(text).as_bytes()),
             _ => lines.extend_from_slice(line),
         }
-        if self.at_once || lines.len() > GATHERED {
+        if self.at_once || lines.len() > BUFFER_SIZE {
             write_out(&mut lines);
         } else if first {
-            FILLED.notify_one();
+            BUFFER_FILLED.notify_one();
         }
         Ok(line.len())
     }
@@ -198,7 +198,7 @@ mod tests {
         if json {
             tracing::subscriber::with_default(builder.json().flatten_event(true).finish(), log);
         } else {
-            tracing::subscriber::with_default(builder.fmt_fields(debug_fn(for_people).delimited(" ")).finish(), log);
+            tracing::subscriber::with_default(builder.fmt_fields(debug_fn(pretty).delimited(" ")).finish(), log);
         }
         let bytes = kept.0.lock().expect("lock").clone();
         String::from_utf8(bytes).expect("text")

@@ -17,7 +17,7 @@ use super::run::timeout;
 use crate::broker::Broker;
 use crate::config::Settings;
 use crate::domain::{Job, Progress};
-use crate::store::{HostedJob, RunEnd, Store};
+use crate::store::{ClaimedJob, RunEnd, Store};
 
 /// Longest wait for a command under way when the work is over.
 const FINAL_COMMAND_TIMEOUT: Duration = Duration::from_secs(5);
@@ -51,7 +51,7 @@ impl AttachedHost {
         settings: &Settings,
         store: Store,
         broker: Broker,
-        hosted: HostedJob,
+        hosted: ClaimedJob,
         work: Arc<dyn Controlled>,
     ) -> Result<Self, WorkerError> {
         let tenant = hosted.run.job.tenant.clone();

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
 use crate::domain::{self, FailedItem, Progress, Resource, ResourceKind};
-use crate::store::{HostedJob, Run};
+use crate::store::{ClaimedJob, Run};
 use crate::worker::run::child::ChildPrograms;
 use crate::worker::run::control::{ControlOutcome, Controlled};
 use crate::worker::run::pause_gate::{Directive, PauseGate, WorkEnd};
@@ -138,7 +138,7 @@ impl<J: Job> JobHarness<J> {
         };
         let resource =
             Resource { tenant: self.job.tenant_id.clone(), kind: ResourceKind::Job, id: self.job.id.clone() };
-        let hosted = HostedJob {
+        let hosted = ClaimedJob {
             job: domain::Job { progress: self.progress(), ..self.job.clone() },
             run: Run { job: resource, host: known("harness"), number },
             resume_point: self.resume_point().map(|point| point.to_string()),

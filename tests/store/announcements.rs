@@ -25,15 +25,15 @@ pub async fn what_a_row_says_that_nobody_was_told_is_owed_until_it_is_said(db: D
     assert_eq!(owed().await, [(jobs.clone(), 0)]);
     let (first, at) = db.store.cancelled_jobs(&resource, 0, 1).await.expect("read");
     let at = at.expect("one more");
-    db.store.announced_to(&jobs, at).await.expect("write");
-    assert_eq!(db.store.announced_so_far(&jobs).await.expect("read"), Some(at));
+    db.store.mark_announced_to(&jobs, at).await.expect("write");
+    assert_eq!(db.store.announced_count(&jobs).await.expect("read"), Some(at));
     let (second, _) = db.store.cancelled_jobs(&resource, at, 10).await.expect("read");
     assert_eq!((first, second), (vec![job("c-1")], vec![job("c-2")]));
     db.store.announced(std::slice::from_ref(&jobs)).await.expect("cross off");
-    assert_eq!(db.store.announced_so_far(&jobs).await.expect("read"), None);
+    assert_eq!(db.store.announced_count(&jobs).await.expect("read"), None);
     // A dead worker's job.
     db.store.create_job(&new_job("j", None)).await.expect("create");
     let taken = claim(&db, "w").await.expect("claimed");
-    db.store.release_dead(&taken.run, "died", 5).await.expect("release").expect("it was its");
+    db.store.release_dead_run(&taken.run, "died", 5).await.expect("release").expect("it was its");
     assert_eq!(owed().await, [(about(&job("j"), About::Status, 1), 0)]);
 }

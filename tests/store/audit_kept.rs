@@ -19,15 +19,15 @@ fn hours_ago(n: i64, hours: u64) -> AuditEntry {
 }
 
 /// A worker whose clock and Redis's say what this machine's says.
-pub fn todays_clocks() -> PrunedBy {
+pub fn todays_clocks() -> PruningClocks {
     by_clocks(0, 0)
 }
 
 /// Clocks that are so many hours ahead.
-fn by_clocks(worker_hours: i64, redis_hours: i64) -> PrunedBy {
+fn by_clocks(worker_hours: i64, redis_hours: i64) -> PruningClocks {
     let now = jiff::Timestamp::now().as_millisecond();
     let (worker_clock, redis_clock) = (now + worker_hours * 3_600_000, now + redis_hours * 3_600_000);
-    PrunedBy { worker: "w1".parse().expect("id"), worker_clock, redis_clock }
+    PruningClocks { worker: "w1".parse().expect("id"), worker_clock, redis_clock }
 }
 
 async fn ids(db: &Db) -> Vec<i64> {

@@ -62,7 +62,7 @@ pub async fn a_worker_that_lets_go_of_a_job_of_a_cancelled_campaign_leaves_it_ca
     }
     db.store.apply(&change(resource, Action::Cancel, 1)).await.expect("apply");
     assert!(db.store.hand_back(&runs[0]).await.expect("hand back"));
-    let released = db.store.release_dead(&runs[1], "died", 5).await.expect("release").expect("it was its").job;
+    let released = db.store.release_dead_run(&runs[1], "died", 5).await.expect("release").expect("it was its").job;
     let ended = db.store.finish(&runs[2], &Progress::default(), &failed("no luck")).await.expect("finish");
     let Finished::Done(retried) = ended else { panic!("lost") };
     for row in [released, *retried, db.store.job(&runs[0].job).await.expect("read").expect("row")] {

@@ -258,7 +258,7 @@ pub async fn a_resumed_job_without_a_host_waits_for_one(db: Db) {
         let fence = if released { 20 } else { 10 };
         db.store.apply(&mine(Action::Pause, fence)).await.expect("apply");
         if released {
-            let row = db.store.release_dead(&taken.run, "died", 5).await.expect("release").expect("it was its").job;
+            let row = db.store.release_dead_run(&taken.run, "died", 5).await.expect("release").expect("it was its").job;
             assert_eq!((row.status, row.error_message), (JobStatus::Paused, None));
         } else {
             assert!(db.store.hand_back(&taken.run).await.expect("hand back"));

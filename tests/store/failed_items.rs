@@ -43,7 +43,7 @@ pub async fn each_failed_item_is_one_row_with_its_newest_error_in_order(db: Db) 
 pub async fn no_more_than_ten_thousand_failed_items_of_a_job_are_kept(db: Db) {
     db.store.create_job(&new_job("j", None)).await.expect("create");
     let run = claim(&db, "w").await.expect("claimed").run;
-    let kept = FAILED_ITEMS_KEPT;
+    let kept = MAX_FAILED_ITEMS;
     // The second batch begins with rows that are there already: they take no room.
     for range in [0..kept - 100, kept - 700..kept + 300, kept..kept + 50] {
         let account = Account { failed_items: failures(range, "bad"), ..Account::default() };

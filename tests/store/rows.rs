@@ -216,7 +216,7 @@ pub async fn a_page_with_contents_ends_before_they_are_too_many_bytes(db: Db) {
     }
     let (mut filter, mut pages) = (all_jobs(), Vec::new());
     loop {
-        let page = db.store.whole_jobs(&filter, 2_500).await.expect("list");
+        let page = db.store.jobs_with_contents(&filter, 2_500).await.expect("list");
         assert!(page.items.iter().all(|job| job.parameters == json!("x".repeat(1_000))));
         pages.push(page.items.iter().map(|job| job.id.to_string()).collect::<Vec<_>>());
         filter.after = page.next;
@@ -225,8 +225,8 @@ pub async fn a_page_with_contents_ends_before_they_are_too_many_bytes(db: Db) {
         }
     }
     assert_eq!(pages, [vec!["j4", "j3"], vec!["j2", "j1"], vec!["j0"]]);
-    let one = db.store.whole_jobs(&all_jobs(), 10).await.expect("list");
+    let one = db.store.jobs_with_contents(&all_jobs(), 10).await.expect("list");
     assert_eq!((one.items.len(), one.next.is_some()), (1, true), "one at least, however long");
     let short = JobFilter { limit: 2, ..all_jobs() };
-    assert_eq!(db.store.whole_jobs(&short, 1_000_000).await.expect("list").items.len(), 2);
+    assert_eq!(db.store.jobs_with_contents(&short, 1_000_000).await.expect("list").items.len(), 2);
 }

@@ -123,12 +123,12 @@ pub async fn a_job_handed_back_goes_on_where_it_was_and_a_dead_hosts_too(db: Db)
     let second = claim(&db, "w2").await.expect("claimed");
     assert_eq!(second.resume_point.as_deref(), Some(r#"{"row":7}"#));
     assert_eq!(db.store.hosted_runs().await.expect("runs"), vec![second.run.clone()]);
-    assert!(db.store.release_dead(&first.run, "died", 5).await.expect("release").is_none());
-    let released = db.store.release_dead(&second.run, "died", 5).await.expect("release").expect("it was its");
+    assert!(db.store.release_dead_run(&first.run, "died", 5).await.expect("release").is_none());
+    let released = db.store.release_dead_run(&second.run, "died", 5).await.expect("release").expect("it was its");
     assert_eq!(released.job.status, JobStatus::Pending);
     let attached = db.store.create_attached_job(&new_job("a", None), &worker("w3")).await.expect("create");
     assert_eq!(attached.job.status, JobStatus::Running);
-    let released = db.store.release_dead(&attached.run, "died", 5).await.expect("release").expect("it was its");
+    let released = db.store.release_dead_run(&attached.run, "died", 5).await.expect("release").expect("it was its");
     assert_eq!((released.job.status, released.job.error_message.as_deref()), (JobStatus::Failed, Some("died")));
 }
 
@@ -140,7 +140,7 @@ pub async fn a_job_in_which_worker_after_worker_dies_has_failed_unless_it_gets_f
             let account = Account { resume_point: Some(exact(json!({ "row": row }))), ..Account::default() };
             assert!(db.store.save(&taken.run, &account).await.expect("save"));
         }
-        db.store.release_dead(&taken.run, "died", 3).await.expect("release").expect("it was its").job
+        db.store.release_dead_run(&taken.run, "died", 3).await.expect("release").expect("it was its").job
     };
     for point in [None, Some(7), Some(8), Some(8)] {
         assert_eq!(dies(point).await.status, JobStatus::Pending, "{point:?}");
@@ -151,7 +151,7 @@ pub async fn a_job_in_which_worker_after_worker_dies_has_failed_unless_it_gets_f
     let taken = claim(&db, "w").await.expect("claimed");
     let pause = Change { run: Some(taken.run.clone()), ..change(job("j"), Action::Pause, 1) };
     db.store.apply(&pause).await.expect("apply");
-    let released = db.store.release_dead(&taken.run, "died", 3).await.expect("release").expect("it was its");
+    let released = db.store.release_dead_run(&taken.run, "died", 3).await.expect("release").expect("it was its");
     assert_eq!(released.job.status, JobStatus::Paused);
     db.store.apply(&change(job("j"), Action::Resume, 2)).await.expect("apply");
     let row = dies(Some(8)).await;
@@ -209,7 +209,7 @@ pub async fn a_paused_attached_job_of_a_dead_host_is_resumed_and_has_failed(db: 
         db.sql("CREATE TRIGGER step AFTER UPDATE ON jobs FOR EACH ROW EXECUTE FUNCTION step()").await
     }
     .expect("create");
-    let released = db.store.release_dead(&attached.run, "died", 5).await.expect("release").expect("it was its");
+    let released = db.store.release_dead_run(&attached.run, "died", 5).await.expect("release").expect("it was its");
     assert!(released.resumed);
     assert_eq!((released.job.status, released.job.error_message.as_deref()), (JobStatus::Failed, Some("died")));
     let odd = "INSERT INTO steps SELECT was, is_now FROM steps WHERE (was, is_now) NOT IN
@@ -271,13 +271,13 @@ pub async fn a_worker_that_said_that_it_leaves_has_not_died_in_its_jobs(db: Db) 
         let taken = claim(&db, "leaving").await.expect("claimed");
         db.store.leave_runs(&worker("another")).await.expect("leave");
         db.store.leave_runs(&worker("leaving")).await.expect("leave");
-        let released = db.store.release_dead(&taken.run, "died", 1).await.expect("release").expect("it was its");
+        let released = db.store.release_dead_run(&taken.run, "died", 1).await.expect("release").expect("it was its");
         assert_eq!(released.job.status, JobStatus::Pending);
     }
     // It is the run that was left, not the job: the next worker may die in it.
     let taken = claim(&db, "leaving").await.expect("claimed");
     assert_eq!(taken.deaths, 0);
-    let released = db.store.release_dead(&taken.run, "died", 1).await.expect("release").expect("it was its");
+    let released = db.store.release_dead_run(&taken.run, "died", 1).await.expect("release").expect("it was its");
     assert_eq!(released.job.status, JobStatus::Failed);
 }
 

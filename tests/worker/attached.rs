@@ -6,7 +6,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use serde_json::json;
 use wheelhouse::domain::{Action, JobStatus, Progress, Resource};
-use wheelhouse::store::{HostedJob, NewJob, RunEnd};
+use wheelhouse::store::{ClaimedJob, NewJob, RunEnd};
 use wheelhouse::worker::{AttachedEnd, AttachedHost, ControlOutcome, Controlled};
 
 use crate::world::{Tape, World, blank, eventually, exact};
@@ -37,7 +37,7 @@ impl Controlled for Notes {
 async fn attach(world: &World, tape: &Tape, id: &str, cancel_finds: ControlOutcome) -> (AttachedHost, Resource) {
     let host = format!("run-{id}").parse().expect("id");
     let new = NewJob { job_type: "process".to_owned(), ..blank(id) };
-    let hosted: HostedJob = world.store.create_attached_job(&new, &host).await.expect("create");
+    let hosted: ClaimedJob = world.store.create_attached_job(&new, &host).await.expect("create");
     let job = hosted.run.job.clone();
     let work = Arc::new(Notes { tape: tape.clone(), cancel_finds });
     let (store, broker) = (world.store.clone(), world.broker.clone());

@@ -140,7 +140,7 @@ async fn a_host_that_lost_its_job_stops_and_changes_nothing() {
     eventually("the resume point is saved", || async { world.row(&job).await.progress.items_processed == 2 }).await;
     // As if it had slept while another worker declared it dead; it wakes and knows nothing of it.
     let run = world.store.hosted_runs().await.expect("runs").remove(0);
-    let released = world.store.release_dead(&run, "gone", 5).await.expect("release").expect("it was hosted");
+    let released = world.store.release_dead_run(&run, "gone", 5).await.expect("release").expect("it was hosted");
     assert_eq!(released.job.status, JobStatus::Pending);
     let paused = world.command(Action::Pause, &job).await;
     assert_eq!(paused, "pause_succeeded");

@@ -75,7 +75,7 @@ pub(super) async fn load(args: LoadArgs, settings: Settings) -> anyhow::Result<(
         anyhow::Ok(())
     };
     let measured = measured.await;
-    place.store.end_rehearsal(&place.tenant, &users).await?;
+    place.store.delete_bench_rows(&place.tenant, &users).await?;
     measured
 }
 

@@ -46,10 +46,10 @@ impl Place {
             .collect::<Result<_, _>>()
             .context("an id")?;
         for some in jobs.chunks(ROWS) {
-            self.store.rehearse(&self.tenant, some, &[]).await?;
+            self.store.insert_bench_rows(&self.tenant, some, &[]).await?;
         }
         for some in users.chunks(ROWS) {
-            self.store.rehearse(&self.tenant, &[], some).await?;
+            self.store.insert_bench_rows(&self.tenant, &[], some).await?;
         }
         Ok((jobs, users))
     }

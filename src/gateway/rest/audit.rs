@@ -16,7 +16,7 @@ use crate::store::audit::export;
 pub(super) async fn me(rest: &Rest, request: &Request) -> Result<Answer, Failure> {
     request.query(&[])?;
     let caller = request.caller(rest).await?;
-    let permissions = rest.policy().held(&caller).await?;
+    let permissions = rest.policy().permissions_of(&caller).await?;
     let body = json!({
         "user_id": caller.user,
         "tenant_id": caller.tenant,

@@ -14,7 +14,7 @@ use warp::Filter;
 use super::Rest;
 use super::answer::Failure;
 use super::input::Query;
-use crate::auth::{self, AuthError, Caller, TokenPlace};
+use crate::auth::{self, AuthError, Caller, TokenSource};
 use crate::domain::{Permission, ResourceId, ResourceKind};
 use crate::gateway::ClientAddress;
 use crate::gateway::handshake::origin_allowed;
@@ -85,7 +85,7 @@ impl Request {
     pub(super) async fn caller(&self, rest: &Rest) -> Result<Caller, Failure> {
         let presented = auth::present(self.query.as_deref(), &self.headers).ok_or(AuthError::Missing)?;
         let reads = matches!(self.method, Method::GET | Method::HEAD);
-        if presented.place == TokenPlace::Cookie && !reads && !self.is_from_here(rest) {
+        if presented.place == TokenSource::Cookie && !reads && !self.is_from_here(rest) {
             return Err(Failure::new(
                 ErrorCode::Forbidden,
                 "With a token in a cookie, this must come from a page of this service or of server.public_origins",

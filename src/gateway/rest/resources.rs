@@ -41,7 +41,7 @@ pub(super) async fn list(rest: &Rest, request: &Request, kind: ResourceKind) -> 
             };
             let fields = Fields::asked(query.get("fields"))?;
             let mut page = match fields.with_contents() {
-                true => timely(rest.store().whole_jobs(&filter, CONTENTS)).await?,
+                true => timely(rest.store().jobs_with_contents(&filter, CONTENTS)).await?,
                 false => timely(rest.store().jobs(&filter)).await?,
             };
             rest.job_types().explain(rest.broker(), &filter.tenant, &mut page.items).await;

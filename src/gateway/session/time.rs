@@ -16,7 +16,7 @@ const FAR: Duration = Duration::from_secs(86_400);
 #[derive(Debug)]
 pub(super) struct TokenTime {
     /// Unix milliseconds.
-    ends_ms: i64,
+    expires_at_ms: i64,
     /// `None`: further away than this clock can say.
     ends: Option<Instant>,
 }
@@ -24,12 +24,12 @@ pub(super) struct TokenTime {
 impl TokenTime {
     /// From now on.
     pub(super) fn new(caller: &Caller, clock: &Clock) -> Self {
-        Self::at(caller.ends_ms(), clock.now_ms(), Instant::now())
+        Self::at(caller.expires_at_ms(), clock.now_ms(), Instant::now())
     }
 
-    fn at(ends_ms: i64, wall_ms: i64, now: Instant) -> Self {
-        let left = u64::try_from(ends_ms.saturating_sub(wall_ms)).unwrap_or(0);
-        Self { ends_ms, ends: now.checked_add(Duration::from_millis(left)) }
+    fn at(expires_at_ms: i64, wall_ms: i64, now: Instant) -> Self {
+        let left = u64::try_from(expires_at_ms.saturating_sub(wall_ms)).unwrap_or(0);
+        Self { expires_at_ms, ends: now.checked_add(Duration::from_millis(left)) }
     }
 
     /// When to look again.
@@ -40,7 +40,7 @@ impl TokenTime {
 
     /// Whether it is over, by either clock.
     pub(super) fn is_over(&self, wall_ms: i64, now: Instant) -> bool {
-        wall_ms >= self.ends_ms || self.ends.is_some_and(|ends| now >= ends)
+        wall_ms >= self.expires_at_ms || self.ends.is_some_and(|ends| now >= ends)
     }
 }
 

@@ -6,12 +6,12 @@ use serde::ser::{Serialize, Serializer};
 use crate::store::AuditRow;
 
 /// One value of a row.
-enum Field<'a> {
+enum ColumnValue<'a> {
     Text(Option<&'a str>),
     Number(Option<i64>),
 }
 
-impl Serialize for Field<'_> {
+impl Serialize for ColumnValue<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::Text(text) => text.serialize(serializer),
@@ -22,8 +22,8 @@ impl Serialize for Field<'_> {
 
 impl AuditRow {
     /// Every column, in the order in which people ask: when, what, who, to what, why, what came of it, from where.
-    fn fields(&self) -> [(&'static str, Field<'_>); 22] {
-        use Field::{Number, Text};
+    fn fields(&self) -> [(&'static str, ColumnValue<'_>); 22] {
+        use ColumnValue::{Number, Text};
         let e = &self.entry;
         [
             ("id", Number(Some(self.id))),
@@ -75,8 +75,8 @@ pub fn csv(rows: &[AuditRow]) -> String {
     let mut writer = csv::WriterBuilder::new().from_writer(Vec::new());
     for row in rows {
         let cells = row.fields().map(|(_, field)| match field {
-            Field::Text(text) => harmless(text.unwrap_or_default()),
-            Field::Number(number) => number.map(|n| n.to_string()).unwrap_or_default(),
+            ColumnValue::Text(text) => escape_formula(text.unwrap_or_default()),
+            ColumnValue::Number(number) => number.map(|n| n.to_string()).unwrap_or_default(),
         });
         // Fails only where its sink does, and memory does not.
         let _ = writer.write_record(cells);
@@ -85,7 +85,7 @@ pub fn csv(rows: &[AuditRow]) -> String {
 }
 
 /// Spreadsheets begin a formula with one of these (some also behind a tab or at the start of a line).
-fn harmless(text: &str) -> String {
+fn escape_formula(text: &str) -> String {
     if text.starts_with(['=', '+', '-', '@', '\t', '\r', '\n']) { format!("'{text}") } else { text.to_owned() }
 }
 

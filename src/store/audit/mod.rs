@@ -20,21 +20,21 @@ const COLUMNS: &str = "id, CAST(at AS TEXT) AS at, tenant_id, user_id, resource_
 
 /// Longest word of an entry that an index holds, in characters: PostgreSQL refuses a row with more than 2,704
 /// bytes in one. No id that comes in through a gateway is as long.
-const LONGEST: usize = 300;
+const MAX_INDEXED_LENGTH: usize = 300;
 
 impl Store {
     /// Appends those entries of a stream (oldest first) that are not there yet; how many those were. Any number of
     /// writers may bring the same ones: each is written once. When it returns they may be forgotten.
     pub async fn append_audit(&self, stream: &str, entries: &[AuditEntry]) -> Result<usize, StoreError> {
-        let entries: Vec<Storable> = entries.iter().map(Storable::of).collect();
+        let entries: Vec<StorableEntry> = entries.iter().map(StorableEntry::of).collect();
         // Worked out beside the other writers, as if nobody else appended: only who writes has to wait for them.
-        let mut links = Links::after_head(&mut self.database.read().await?, stream, &entries, "").await?;
+        let mut links = ChainExtension::after_head(&mut self.database.read().await?, stream, &entries, "").await?;
         if links.rows.is_empty() {
             return Ok(0);
         }
         let mut tx = self.database.write().await?;
         if !links.move_head(&mut tx).await? {
-            links = Links::after_head(&mut tx, stream, &entries, "{lock}").await?;
+            links = ChainExtension::after_head(&mut tx, stream, &entries, "{lock}").await?;
             if links.rows.is_empty() {
                 tx.rollback().await?;
                 return Ok(0);
@@ -110,7 +110,7 @@ impl Store {
 impl AuditRow {
     /// Whether the row is as it was written: its hash is the one of what it says and of the row before it.
     pub fn is_intact(&self) -> bool {
-        self.exact && self.hash == chained(&self.previous_hash, &text_of(&self.entry))
+        self.exact && self.hash == chain_hash(&self.previous_hash, &text_of(&self.entry))
     }
 }
 
@@ -147,7 +147,7 @@ fn conditions(after: i64, filter: &AuditFilter) -> (String, Vec<Value>) {
 }
 
 /// The rows that come next, each with the hash of the one before it.
-struct Links {
+struct ChainExtension {
     /// After which row.
     head: (i64, String),
     rows: Vec<Vec<Value>>,
@@ -156,9 +156,9 @@ struct Links {
     position: Option<Vec<Value>>,
 }
 
-impl Links {
+impl ChainExtension {
     /// For those of these entries that are not there yet. `lock`: `{lock}` where nobody else may append meanwhile.
-    async fn after_head(tx: &mut Tx, stream: &str, entries: &[Storable], lock: &str) -> Result<Self, StoreError> {
+    async fn after_head(tx: &mut Tx, stream: &str, entries: &[StorableEntry], lock: &str) -> Result<Self, StoreError> {
         let head = tx.row(&format!("SELECT last_id, hash FROM audit_head WHERE id = 1 {lock}"), &[]).await?;
         let head = head.ok_or_else(|| StoreError::Refused("audit_head is empty".to_owned()))?;
         let head = (head.int("last_id")?.unwrap_or(0), head.needed("hash")?);
@@ -168,7 +168,7 @@ impl Links {
         let mut last = head.clone();
         let mut rows = Vec::with_capacity(new.len());
         for entry in new {
-            let hash = chained(&last.1, &entry.text);
+            let hash = chain_hash(&last.1, &entry.text);
             rows.push(values(last.0 + 1, &entry.entry, &last.1, &hash));
             last = (last.0 + 1, hash);
         }
@@ -195,8 +195,8 @@ impl Links {
 async fn not_there_yet<'a>(
     tx: &mut Tx,
     position: &str,
-    entries: &'a [Storable],
-) -> Result<Vec<&'a Storable>, StoreError> {
+    entries: &'a [StorableEntry],
+) -> Result<Vec<&'a StorableEntry>, StoreError> {
     let position = order(position);
     let (behind, mut new): (Vec<_>, Vec<_>) = entries.iter().partition(|e| order(&e.entry.id) <= position);
     if behind.is_empty() {
@@ -209,7 +209,7 @@ async fn not_there_yet<'a>(
     let text = format!("SELECT {COLUMNS} FROM command_audit WHERE {{ms:at}} IN ({})", marks.join(", "));
     let there: Vec<AuditEntry> =
         tx.rows(&text, &times).await?.iter().filter_map(|row| audit_row(row).ok()).map(|row| row.entry).collect();
-    let mut all: Vec<&Storable> = behind.into_iter().filter(|e| !there.contains(&e.entry)).collect();
+    let mut all: Vec<&StorableEntry> = behind.into_iter().filter(|e| !there.contains(&e.entry)).collect();
     all.append(&mut new);
     Ok(all)
 }
@@ -221,13 +221,13 @@ fn order(stream_id: &str) -> (u64, u64) {
 }
 
 /// An entry as both databases can hold it, so that what is read back gives the same hash.
-struct Storable {
+struct StorableEntry {
     entry: AuditEntry,
     /// What the hash is made over; made before anybody has to wait for the head of the chain.
     text: String,
 }
 
-impl Storable {
+impl StorableEntry {
     fn of(given: &AuditEntry) -> Self {
         let mut entry = given.clone();
         let text = text_of(&entry);
@@ -241,8 +241,8 @@ impl Storable {
             entry.at = 0;
         }
         for indexed in [&mut entry.tenant_id, &mut entry.user_id, &mut entry.resource_id, &mut entry.event] {
-            if indexed.len() > LONGEST
-                && let Some((end, _)) = indexed.char_indices().nth(LONGEST)
+            if indexed.len() > MAX_INDEXED_LENGTH
+                && let Some((end, _)) = indexed.char_indices().nth(MAX_INDEXED_LENGTH)
             {
                 indexed.truncate(end);
             }
@@ -258,7 +258,7 @@ fn text_of(entry: &AuditEntry) -> String {
 }
 
 /// SHA-256 over the hash before and the entry as JSON, hex.
-fn chained(previous: &str, text: &str) -> String {
+fn chain_hash(previous: &str, text: &str) -> String {
     let mut hasher = Sha256::new();
     hasher.update(previous.as_bytes());
     hasher.update(b"\n");

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::{COLUMNS, audit_row};
 use crate::store::sql::{Value, time_text};
-use crate::store::{AuditPruned, PrunedBy, Store, StoreError};
+use crate::store::{AuditPruned, PruningClocks, Store, StoreError};
 
 /// Rows removed in one transaction.
 const BATCH: usize = 1_000;
@@ -17,7 +17,7 @@ impl Store {
     /// Removes the oldest rows, as far as all of them are older than `keep` (a day at least), one batch of them.
     /// Where a row breaks the chain it stops: what is wrong must not disappear because it is old.
     /// The caller has made sure that the clocks agree, and does so again before each batch.
-    pub async fn prune_audit(&self, keep: Duration, by: &PrunedBy) -> Result<AuditPruned, StoreError> {
+    pub async fn prune_audit(&self, keep: Duration, by: &PruningClocks) -> Result<AuditPruned, StoreError> {
         let keep = i64::try_from(keep.as_millis()).unwrap_or(i64::MAX);
         let cutoff = by.now().saturating_sub(keep);
         let mut tx = self.database.write().await?;

@@ -41,7 +41,7 @@ impl Store {
     ) -> Result<AuditVerified, StoreError> {
         let ends = self.audit_ends().await?;
         let upto = ends.newest.max(ends.head.as_ref().map_or(0, |head| head.id));
-        let mut walk = Walk::new(ends, expected, report);
+        let mut walk = ChainWalk::new(ends, expected, report);
         let mut after = walk.before.id;
         while after < upto {
             let text =
@@ -157,7 +157,7 @@ impl Link {
     }
 }
 
-struct Walk<'a, F> {
+struct ChainWalk<'a, F> {
     report: F,
     expected: Option<&'a ChainLink>,
     /// It was met, for good or ill.
@@ -176,7 +176,7 @@ struct Walk<'a, F> {
     breaks: u64,
 }
 
-impl<'a, F: FnMut(AuditBreak)> Walk<'a, F> {
+impl<'a, F: FnMut(AuditBreak)> ChainWalk<'a, F> {
     fn new(ends: Ends, expected: Option<&'a ChainLink>, report: F) -> Self {
         let start = ChainLink { id: 0, hash: String::new() };
         let mut walk = Self {

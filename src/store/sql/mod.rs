@@ -6,9 +6,9 @@
 //! `{ms:column}` (a time to compare with `{time:$n}`; SQLite's are texts: with as many digits as [`time_text`]'s),
 //! `{ms:+column}` (the same, and SQLite does not use an index on it).
 
+mod dialect;
 mod postgres;
 mod sqlite;
-mod words;
 
 use std::borrow::Cow;
 
@@ -18,9 +18,9 @@ use sqlx::sqlite::SqliteRow;
 
 use super::StoreError;
 use crate::domain::JsonText;
+pub(super) use dialect::time_text;
 pub(super) use postgres::PgTx;
 pub(super) use sqlite::SqliteTx;
-pub(super) use words::time_text;
 
 /// Rows of one statement.
 const ROWS_AT_ONCE: usize = 128;
@@ -230,8 +230,8 @@ impl Tx {
     /// The text in the words of this database.
     fn words(&self, text: &str) -> String {
         match self {
-            Self::Sqlite(_) => words::sqlite_words(text),
-            Self::Postgres(_) => words::postgres_words(text),
+            Self::Sqlite(_) => dialect::to_sqlite(text),
+            Self::Postgres(_) => dialect::to_postgres(text),
         }
     }
 

@@ -12,12 +12,12 @@ use sqlx::{Either, Executor, Sqlite};
 
 use super::{Value, bound};
 use crate::store::StoreError;
-use crate::store::turn::WriteTurn;
+use crate::store::writer_lock::WriterLockGuard;
 
 /// A connection, taken from the pool for one transaction (or for single statements that read).
 pub(in crate::store) struct SqliteTx {
-    /// Ends before the connection is free for the next one here, who must not find its own turn ended with this one.
-    _turn: Option<WriteTurn>,
+    /// Ends before the connection is free for the next one here, who must not find its own lock released with this one.
+    _guard: Option<WriterLockGuard>,
     connection: PoolConnection<Sqlite>,
     state: State,
     /// A statement is on its way.
@@ -57,11 +57,11 @@ impl Drop for SqliteTx {
 
 impl SqliteTx {
     pub fn reading(connection: PoolConnection<Sqlite>, place: Arc<str>) -> Self {
-        Self { connection, _turn: None, state: State::Single, busy: false, place }
+        Self { connection, _guard: None, state: State::Single, busy: false, place }
     }
 
-    pub fn writing(connection: PoolConnection<Sqlite>, turn: Option<WriteTurn>, place: Arc<str>) -> Self {
-        Self { connection, _turn: turn, state: State::Due, busy: false, place }
+    pub fn writing(connection: PoolConnection<Sqlite>, guard: Option<WriterLockGuard>, place: Arc<str>) -> Self {
+        Self { connection, _guard: guard, state: State::Due, busy: false, place }
     }
 
     pub async fn rows(&mut self, text: String, values: &[&Value]) -> Result<Vec<SqliteRow>, StoreError> {

@@ -7,7 +7,7 @@
 use futures_util::future::try_join_all;
 
 use crate::broker::{Broker, BrokerError};
-use crate::store::{PrunedBy, Store, StoreError};
+use crate::store::{PruningClocks, Store, StoreError};
 use crate::worker::context::WorkerContext;
 
 /// Clocks that are further apart than this do not agree, in ms.
@@ -36,9 +36,9 @@ pub(crate) enum ClockDisagreement {
 }
 
 /// What the clocks of this machine, of Redis and of the database say, if they agree.
-pub(crate) async fn read_agreed(ctx: &WorkerContext) -> Result<PrunedBy, ClockDisagreement> {
+pub(crate) async fn read_agreed(ctx: &WorkerContext) -> Result<PruningClocks, ClockDisagreement> {
     let (worker_clock, redis_clock) = agreed(&ctx.broker, &ctx.store).await?;
-    Ok(PrunedBy { worker: ctx.id.clone(), worker_clock, redis_clock })
+    Ok(PruningClocks { worker: ctx.id.clone(), worker_clock, redis_clock })
 }
 
 /// This moment by this machine's clock and by that of Redis which shows least, in Unix ms, if these and the database's
@@ -62,7 +62,7 @@ pub(crate) async fn agreed(broker: &Broker, store: &Store) -> Result<(i64, i64),
 pub(crate) async fn read_agreed_for_audit(
     ctx: &WorkerContext,
     keep_ms: i64,
-) -> Result<Option<PrunedBy>, ClockDisagreement> {
+) -> Result<Option<PruningClocks>, ClockDisagreement> {
     let Some((oldest, newest)) = ctx.store.audit_span().await? else { return Ok(None) };
     if oldest >= jiff::Timestamp::now().as_millisecond().saturating_sub(keep_ms) {
         return Ok(None);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::clocks;
-use crate::store::{PrunedJobs, StoreError, Upkeep};
+use crate::store::{MaintenanceTask, PrunedJobs, StoreError};
 use crate::worker::context::WorkerContext;
 use crate::worker::notify::announcer::{Announcer, LastPoll};
 use crate::worker::notify::campaign_progress::CampaignProgress;
@@ -59,7 +59,7 @@ impl PeriodicTasks {
     }
 
     async fn complete_campaigns(&self) -> Result<(), StoreError> {
-        if self.ctx.store.take_turn(Upkeep::Campaigns, CAMPAIGNS_INTERVAL).await? {
+        if self.ctx.store.try_acquire_lease(MaintenanceTask::Campaigns, CAMPAIGNS_INTERVAL).await? {
             for campaign in self.ctx.store.campaigns_to_complete(MAX_CAMPAIGNS).await? {
                 self.campaigns.mark_dirty(campaign);
             }
@@ -69,7 +69,7 @@ impl PeriodicTasks {
 
     async fn prune_applied_commands(&self) -> Result<(), StoreError> {
         let WorkerContext { settings, store, stop, .. } = &*self.ctx;
-        if !store.take_turn(Upkeep::Commands, COMMANDS_INTERVAL).await? {
+        if !store.try_acquire_lease(MaintenanceTask::Commands, COMMANDS_INTERVAL).await? {
             return Ok(());
         }
         // A ttl of weeks: a command may be that old at its first try, and be tried again after that.
@@ -84,7 +84,7 @@ impl PeriodicTasks {
                     break;
                 }
             };
-            match store.forget_applied(age, now).await? {
+            match store.prune_applied_commands(age, now).await? {
                 0 => break,
                 some => all += some,
             }
@@ -100,7 +100,7 @@ impl PeriodicTasks {
     async fn prune_jobs(&self) -> Result<(), StoreError> {
         let WorkerContext { settings, store, stop, .. } = &*self.ctx;
         let Some(keep) = settings.jobs.keep else { return Ok(()) };
-        if !store.take_turn(Upkeep::Jobs, JOBS_INTERVAL).await? {
+        if !store.try_acquire_lease(MaintenanceTask::Jobs, JOBS_INTERVAL).await? {
             return Ok(());
         }
         // A clock that runs ahead must not delete what is young.

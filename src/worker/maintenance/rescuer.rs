@@ -108,7 +108,7 @@ impl Rescuer {
     pub(crate) async fn release(&self, run: &Run) -> Result<(), StoreError> {
         let WorkerContext { settings, store, broker, .. } = &*self.ctx;
         if let Some(Released { job, resumed }) =
-            store.release_dead(run, HOST_DIED, settings.worker.max_worker_crashes).await?
+            store.release_dead_run(run, HOST_DIED, settings.worker.max_worker_crashes).await?
         {
             if resumed {
                 publish_status(broker, &run.job, JobStatus::Running, Desired::Nothing).await;

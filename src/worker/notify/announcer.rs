@@ -125,7 +125,7 @@ impl Announcer {
     /// Publishes the status of each cancelled job of a campaign, from where the last attempt stopped.
     async fn publish_cancelled_jobs(&self, announcement: &Announcement) -> Result<(), WorkerError> {
         let WorkerContext { store, broker, .. } = &*self.ctx;
-        let Some(mut after) = store.announced_so_far(announcement).await? else { return Ok(()) };
+        let Some(mut after) = store.announced_count(announcement).await? else { return Ok(()) };
         loop {
             let (jobs, last) = store.cancelled_jobs(&announcement.resource, after, PAGE_SIZE).await?;
             let Some(last) = last else { return Ok(()) };
@@ -138,7 +138,7 @@ impl Announcer {
                 .buffer_unordered(MAX_CONCURRENT)
                 .try_collect::<()>()
                 .await?;
-            store.announced_to(announcement, last).await?;
+            store.mark_announced_to(announcement, last).await?;
             after = last;
         }
     }

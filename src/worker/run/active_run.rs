@@ -11,7 +11,7 @@ use super::control::Controlled;
 use super::pause_gate::PauseGate;
 use super::run_progress::RunProgress;
 use crate::domain::{JobStatus, Resource};
-use crate::store::{HostedJob, Run};
+use crate::store::{ClaimedJob, Run};
 
 /// Where a run is between its start and its recorded end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +47,7 @@ pub(crate) type FlushRequest = oneshot::Sender<bool>;
 
 /// One run in this process.
 pub(crate) struct ActiveRun {
-    pub(crate) job: HostedJob,
+    pub(crate) job: ClaimedJob,
     pub(crate) work: Arc<dyn Controlled>,
     pub(crate) progress: Arc<RunProgress>,
     /// Where job code waits while it is paused. A program that is not job code has none.
@@ -66,7 +66,7 @@ pub(crate) struct ActiveRun {
 
 impl ActiveRun {
     pub(crate) fn new(
-        job: HostedJob,
+        job: ClaimedJob,
         work: Arc<dyn Controlled>,
         progress: Arc<RunProgress>,
         gate: Option<Arc<PauseGate>>,

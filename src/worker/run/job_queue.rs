@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::registry::RunRegistry;
 use super::runner::JobRunner;
-use crate::store::{Company, HostedJob, StoreError};
+use crate::store::{ClaimedJob, Company, StoreError};
 use crate::worker::context::WorkerContext;
 use crate::worker::notify::job_notifier::JobNotifier;
 use crate::worker::sdk::job::AnyJob;
@@ -82,7 +82,7 @@ impl JobQueue {
         }
     }
 
-    async fn claim_beside(&self, companies: &[Company]) -> Result<Option<HostedJob>, StoreError> {
+    async fn claim_beside(&self, companies: &[Company]) -> Result<Option<ClaimedJob>, StoreError> {
         for company in companies {
             let WorkerContext { id, tenants, store, .. } = &*self.ctx;
             let taken = store.claim_job_beside(id, tenants.as_deref(), &self.type_names, *company).await?;

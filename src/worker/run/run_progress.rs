@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 
 use crate::domain::text::{SHORT_TEXT, excerpt};
 use crate::domain::{FailedItem, JsonText, Progress};
-use crate::store::FAILED_ITEMS_KEPT;
+use crate::store::MAX_FAILED_ITEMS;
 
 /// Longest name of an item, in characters.
 const MAX_ITEM_LENGTH: usize = 500;
@@ -98,7 +98,7 @@ impl RunProgress {
     pub(crate) fn failed_item(&self, item: &str, error: &str) {
         let item = shorten(item, MAX_ITEM_LENGTH);
         let inner = &mut *self.lock();
-        if inner.failed.len() >= FAILED_ITEMS_KEPT && !inner.failed.contains_key(&item) {
+        if inner.failed.len() >= MAX_FAILED_ITEMS && !inner.failed.contains_key(&item) {
             return;
         }
         inner.latest.failed_version += 1;
@@ -170,12 +170,12 @@ mod tests {
     #[test]
     fn no_more_is_held_than_is_kept() {
         let report = RunProgress::default();
-        for n in 0..FAILED_ITEMS_KEPT + 5 {
+        for n in 0..MAX_FAILED_ITEMS + 5 {
             report.failed_item(&n.to_string(), "no");
         }
         report.failed_item("0", "again\0");
         let (_, failed) = report.snapshot();
-        assert_eq!(failed.len(), FAILED_ITEMS_KEPT);
+        assert_eq!(failed.len(), MAX_FAILED_ITEMS);
         assert_eq!(failed.last().map(|f| f.error.as_str()), Some("again\u{fffd}"));
         report.failed_item("x", &"y".repeat(MAX_ERROR_LENGTH * 2));
     }

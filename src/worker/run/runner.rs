@@ -14,7 +14,7 @@ use super::registry::RunRegistry;
 use super::run_progress::RunProgress;
 use super::timeout;
 use crate::domain::JsonText;
-use crate::store::{HostedJob, RunEnd};
+use crate::store::{ClaimedJob, RunEnd};
 use crate::worker::context::WorkerContext;
 use crate::worker::notify::updates::{Desired, publish_status};
 use crate::worker::sdk::context::JobContext;
@@ -106,7 +106,7 @@ impl JobRunner {
     }
 
     /// Starts the code of a job that SQL has given to this worker.
-    pub(crate) async fn start_job(&self, job: HostedJob, code: Arc<dyn AnyJob>) {
+    pub(crate) async fn start_job(&self, job: ClaimedJob, code: Arc<dyn AnyJob>) {
         let gate = Arc::new(PauseGate::new());
         let progress = Arc::new(RunProgress::starting_at(job.job.progress.clone()));
         let children = Arc::new(ChildPrograms::default());

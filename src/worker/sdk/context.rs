@@ -13,7 +13,7 @@ use super::error::{Cancelled, JobError};
 use super::files::JobFiles;
 use super::recorder::Recorder;
 use crate::domain::{Job, JsonText, Progress, Resource};
-use crate::store::HostedJob;
+use crate::store::ClaimedJob;
 use crate::worker::process::Program;
 use crate::worker::run::child::{ChildProgram, ChildPrograms};
 use crate::worker::run::control_problem::report_control_problems;
@@ -41,7 +41,7 @@ pub struct JobContext {
 }
 
 struct JobContextInner {
-    hosted: HostedJob,
+    hosted: ClaimedJob,
     gate: Arc<PauseGate>,
     progress: Arc<RunProgress>,
     children: Arc<ChildPrograms>,
@@ -53,7 +53,7 @@ struct JobContextInner {
 
 impl JobContext {
     pub(crate) fn new(
-        hosted: HostedJob,
+        hosted: ClaimedJob,
         gate: Arc<PauseGate>,
         progress: Arc<RunProgress>,
         children: Arc<ChildPrograms>,

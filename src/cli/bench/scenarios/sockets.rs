@@ -83,7 +83,7 @@ pub(super) async fn idle(bench: &mut Bench) -> anyhow::Result<()> {
         }
         gateway.process.stop().await;
         bench.stack.flush(&place).await?;
-        place.store.end_rehearsal(&place.tenant, &users).await?;
+        place.store.delete_bench_rows(&place.tenant, &users).await?;
     }
     Ok(())
 }

@@ -6,7 +6,12 @@ use crate::domain::{ResourceId, TenantId, UserId};
 impl Store {
     /// Puts rows of running jobs there as another system would (external: no worker ever starts them), and lets
     /// these people watch and control jobs.
-    pub async fn rehearse(&self, tenant: &TenantId, jobs: &[ResourceId], users: &[UserId]) -> Result<(), StoreError> {
+    pub async fn insert_bench_rows(
+        &self,
+        tenant: &TenantId,
+        jobs: &[ResourceId],
+        users: &[UserId],
+    ) -> Result<(), StoreError> {
         let mut tx = self.database.write().await?;
         for job in jobs {
             let text = "INSERT INTO jobs (id, tenant_id, job_type, title, status) VALUES ($1, $2, 'bench', 'bench', 'running')";
@@ -20,8 +25,8 @@ impl Store {
         tx.commit().await
     }
 
-    /// Takes away what [`Self::rehearse`] put there. The audit trail keeps what was commanded.
-    pub async fn end_rehearsal(&self, tenant: &TenantId, users: &[UserId]) -> Result<(), StoreError> {
+    /// Takes away what [`Self::insert_bench_rows`] put there. The audit trail keeps what was commanded.
+    pub async fn delete_bench_rows(&self, tenant: &TenantId, users: &[UserId]) -> Result<(), StoreError> {
         let mut tx = self.database.write().await?;
         tx.execute("DELETE FROM jobs WHERE tenant_id = $1 AND job_type = 'bench'", &[tenant.as_str().into()]).await?;
         for user in users {

@@ -8,7 +8,7 @@ use crate::domain::Resource;
 
 /// Something to be done for all workers, by one at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Upkeep {
+pub enum MaintenanceTask {
     /// Campaigns whose jobs have all ended are completed.
     Campaigns,
     /// What old commands did is forgotten.
@@ -17,7 +17,7 @@ pub enum Upkeep {
     Jobs,
 }
 
-impl Upkeep {
+impl MaintenanceTask {
     /// As in the table `upkeep`.
     fn word(self) -> &'static str {
         match self {
@@ -34,7 +34,7 @@ const FORGET: u32 = 1_000;
 impl Store {
     /// Takes the turn at a task if it is due; nobody else gets it before `every` has passed. Only reads while
     /// it is not due. Whoever dies in its turn costs one `every`.
-    pub async fn take_turn(&self, task: Upkeep, every: Duration) -> Result<bool, StoreError> {
+    pub async fn try_acquire_lease(&self, task: MaintenanceTask, every: Duration) -> Result<bool, StoreError> {
         let now = jiff::Timestamp::now().as_millisecond();
         let every = i64::try_from(every.as_millis()).unwrap_or(i64::MAX / 4);
         // A time far ahead is from a clock that was wrong: it must not stop everyone.
@@ -79,7 +79,7 @@ impl Store {
 
     /// Forgets what commands did that were applied longer ago than `age`, as of `now` (Unix ms, of a clock that others
     /// agree with); some of them. How many.
-    pub async fn forget_applied(&self, age: Duration, now: i64) -> Result<u64, StoreError> {
+    pub async fn prune_applied_commands(&self, age: Duration, now: i64) -> Result<u64, StoreError> {
         let before = now.saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
         let text = format!(
             "DELETE FROM applied_commands WHERE command_id IN

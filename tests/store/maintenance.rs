@@ -4,13 +4,16 @@ use super::*;
 use wheelhouse::domain::Control;
 
 pub async fn a_turn_is_taken_by_one_and_comes_again(db: Db) {
-    let turns = || (0..8).map(|_| db.store.take_turn(Upkeep::Campaigns, Duration::from_secs(3_600)));
+    let turns = || (0..8).map(|_| db.store.try_acquire_lease(MaintenanceTask::Campaigns, Duration::from_secs(3_600)));
     let took = futures_util::future::join_all(turns()).await;
     assert_eq!(took.into_iter().filter(|took| *took.as_ref().expect("asked")).count(), 1);
-    assert!(db.store.take_turn(Upkeep::Commands, Duration::from_secs(1)).await.expect("asked"), "another task's turn");
+    assert!(
+        db.store.try_acquire_lease(MaintenanceTask::Commands, Duration::from_secs(1)).await.expect("asked"),
+        "another task's turn"
+    );
     // Someone's clock was years ahead.
     db.sql("UPDATE upkeep SET due = 9000000000000000").await.expect("update");
-    assert!(db.store.take_turn(Upkeep::Campaigns, Duration::from_secs(3_600)).await.expect("asked"));
+    assert!(db.store.try_acquire_lease(MaintenanceTask::Campaigns, Duration::from_secs(3_600)).await.expect("asked"));
 }
 
 pub async fn campaigns_that_were_left_with_nothing_to_do_are_found(db: Db) {
@@ -46,9 +49,9 @@ pub async fn what_commands_did_long_ago_is_forgotten_in_batches(db: Db) {
     db.store.apply(&new).await.expect("apply");
     let now = jiff::Timestamp::now().as_millisecond();
     let week = Duration::from_secs(7 * 24 * 3_600);
-    assert_eq!(db.store.forget_applied(week, now).await.expect("forget"), 1_000);
-    assert_eq!(db.store.forget_applied(week, now).await.expect("forget"), 500);
-    assert_eq!(db.store.forget_applied(week, now).await.expect("forget"), 0);
+    assert_eq!(db.store.prune_applied_commands(week, now).await.expect("forget"), 1_000);
+    assert_eq!(db.store.prune_applied_commands(week, now).await.expect("forget"), 500);
+    assert_eq!(db.store.prune_applied_commands(week, now).await.expect("forget"), 0);
     assert!(db.store.give_up(&new).await.expect("read"));
     let again = db.store.apply(&new).await.expect("apply");
     assert_eq!(again, Applied::Succeeded { status: "paused".into(), changed: false, control: Some(Control::Row) });

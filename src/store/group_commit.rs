@@ -23,14 +23,14 @@ use super::{Applied, Change, StoreError};
 use crate::domain::{CommandId, ResourceKind};
 
 /// Most changes in one transaction: other writers get their turn after that.
-const MOST: usize = 256;
+const MAX_GROUP_SIZE: usize = 256;
 /// Changes that may wait. When it is full, callers wait for a place: each of them is a claimed command whose
 /// worker has nothing better to do, and the number of those is bounded by the workers' own limits.
-const QUEUE: usize = 1_024;
+const QUEUE_CAPACITY: usize = 1_024;
 /// Transactions at once on PostgreSQL: one is put together while the other waits for the disk.
-const LANES: usize = 2;
+const MAX_GROUPS: usize = 2;
 /// Longest that a job's command to be applied by itself waits for others like it; then it is worth trying again later.
-const ALONE: Duration = Duration::from_millis(1_000);
+const MAX_LOCK_WAIT: Duration = Duration::from_millis(1_000);
 
 type Answer = Result<Applied, StoreError>;
 
@@ -40,27 +40,27 @@ struct Waiting {
 }
 
 /// The way to the task that applies them.
-pub(super) struct Batch {
+pub(super) struct GroupCommit {
     queue: mpsc::Sender<Waiting>,
-    few: Few,
+    limiter: LockWaitLimiter,
     _tasks: TaskTracker,
     /// The last clone of the store stops the first of them; nobody can be waiting for it then.
     _stop: DropGuard,
 }
 
-impl Batch {
+impl GroupCommit {
     pub fn start(database: Database) -> Self {
-        let (queue, waiting) = mpsc::channel(QUEUE);
+        let (queue, waiting) = mpsc::channel(QUEUE_CAPACITY);
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        let few = Few(Arc::new(Semaphore::new((database.connections() as usize / 2).max(1))));
-        tasks.spawn(work(database, waiting, few.clone(), tasks.clone(), stop.clone()));
+        let limiter = LockWaitLimiter(Arc::new(Semaphore::new((database.connections() as usize / 2).max(1))));
+        tasks.spawn(work(database, waiting, limiter.clone(), tasks.clone(), stop.clone()));
         tasks.close();
-        Self { queue, few, _tasks: tasks, _stop: stop.drop_guard() }
+        Self { queue, limiter, _tasks: tasks, _stop: stop.drop_guard() }
     }
 
     /// For whoever else is to wait for the row of a command.
-    pub fn few(&self) -> &Few {
-        &self.few
+    pub fn limiter(&self) -> &LockWaitLimiter {
+        &self.limiter
     }
 
     pub async fn apply(&self, change: &Change) -> Answer {
@@ -74,29 +74,29 @@ impl Batch {
 /// Those that may wait for held rows at once: each does as long as the database lets it, on a connection of its own.
 /// Half of the connections are for others.
 #[derive(Clone)]
-pub(super) struct Few(Arc<Semaphore>);
+pub(super) struct LockWaitLimiter(Arc<Semaphore>);
 
-impl Few {
+impl LockWaitLimiter {
     /// A campaign is not counted: it is by itself because it is large.
-    pub async fn one_of(&self, change: &Change) -> Result<Option<SemaphorePermit<'_>>, StoreError> {
+    pub async fn acquire_for(&self, change: &Change) -> Result<Option<SemaphorePermit<'_>>, StoreError> {
         if change.resource.kind == ResourceKind::Campaign {
             return Ok(None);
         }
         let late = |_| StoreError::Unavailable("too many rows are held by others".to_owned());
-        Ok(tokio::time::timeout(ALONE, self.0.acquire()).await.map_err(late)?.ok())
+        Ok(tokio::time::timeout(MAX_LOCK_WAIT, self.0.acquire()).await.map_err(late)?.ok())
     }
 }
 
 async fn work(
     database: Database,
     mut queue: mpsc::Receiver<Waiting>,
-    few: Few,
+    limiter: LockWaitLimiter,
     tasks: TaskTracker,
     stop: CancellationToken,
 ) {
     let lanes = Arc::new(Semaphore::new(match database {
         Database::Sqlite { .. } => 1,
-        Database::Postgres { .. } => LANES,
+        Database::Postgres { .. } => MAX_GROUPS,
     }));
     loop {
         // What comes while all of them are busy gathers in the queue.
@@ -104,19 +104,19 @@ async fn work(
         let mut waiting = Vec::new();
         let taken = tokio::select! {
             () = stop.cancelled() => return,
-            taken = queue.recv_many(&mut waiting, MOST) => taken,
+            taken = queue.recv_many(&mut waiting, MAX_GROUP_SIZE) => taken,
         };
         if taken == 0 {
             return;
         }
-        tasks.spawn(answer(database.clone(), waiting, lane, few.clone()));
+        tasks.spawn(answer(database.clone(), waiting, lane, limiter.clone()));
     }
 }
 
-async fn answer(database: Database, mut waiting: Vec<Waiting>, lane: OwnedSemaphorePermit, few: Few) {
+async fn answer(database: Database, mut waiting: Vec<Waiting>, lane: OwnedSemaphorePermit, limiter: LockWaitLimiter) {
     // Whoever has stopped waiting will come again (a command is delivered until it is answered).
     waiting.retain(|w| !w.answer.is_closed());
-    let answers = together(&database, &waiting).await;
+    let answers = apply_group(&database, &waiting).await;
     drop(lane);
     let mut rest = Vec::new();
     for (n, w) in waiting.into_iter().enumerate() {
@@ -131,7 +131,7 @@ async fn answer(database: Database, mut waiting: Vec<Waiting>, lane: OwnedSemaph
     }
     join_all(rest.into_iter().map(async |Waiting { change, mut answer }| {
         tokio::select! {
-            applied = alone(&database, &few, &change) => drop(answer.send(applied)),
+            applied = apply_individually(&database, &limiter, &change) => drop(answer.send(applied)),
             // It waits for a row or a server; the connection is of more use to others.
             () = answer.closed() => {}
         }
@@ -140,15 +140,15 @@ async fn answer(database: Database, mut waiting: Vec<Waiting>, lane: OwnedSemaph
 }
 
 /// One answer for each, or one error for all: then nothing of it has been kept. `None`: it has to be applied by itself.
-async fn together(database: &Database, waiting: &[Waiting]) -> Result<Vec<Option<Answer>>, StoreError> {
+async fn apply_group(database: &Database, waiting: &[Waiting]) -> Result<Vec<Option<Answer>>, StoreError> {
     match database {
         _ if waiting.is_empty() => Ok(Vec::new()),
-        Database::Sqlite { .. } => together_on_sqlite(database, waiting).await,
-        Database::Postgres { .. } => together_on_postgres(database, waiting).await,
+        Database::Sqlite { .. } => apply_group_on_sqlite(database, waiting).await,
+        Database::Postgres { .. } => apply_group_on_postgres(database, waiting).await,
     }
 }
 
-async fn together_on_sqlite(database: &Database, waiting: &[Waiting]) -> Result<Vec<Option<Answer>>, StoreError> {
+async fn apply_group_on_sqlite(database: &Database, waiting: &[Waiting]) -> Result<Vec<Option<Answer>>, StoreError> {
     // Read beside the other writers: only who writes has to wait for them.
     let plan = Plan::of(waiting, &mut database.read().await?).await?;
     // A campaign has a transaction of its own: a savepoint would keep in memory all that its jobs held before.
@@ -157,7 +157,7 @@ async fn together_on_sqlite(database: &Database, waiting: &[Waiting]) -> Result<
         return Ok(plan.answers());
     }
     let mut tx = database.write().await?;
-    let mut answers = match plan.carry_out(&mut tx).await {
+    let mut answers = match plan.execute(&mut tx).await {
         Ok(Some(answers)) => answers,
         Err(error) if waiting.len() == 1 || error.is_transient() => return Err(error),
         // One of them failed, or a row has changed since it was read: again, each for itself.
@@ -169,7 +169,7 @@ async fn together_on_sqlite(database: &Database, waiting: &[Waiting]) -> Result<
     };
     let others = waiting.iter().zip(&mut answers).filter(|(w, answer)| answer.is_none() && !is_campaign(w));
     for (w, answer) in others {
-        match apart(&mut tx, &w.change).await {
+        match apply_in_savepoint(&mut tx, &w.change).await {
             Ok(applied) => *answer = Some(applied),
             Err(error) if error.is_transient() => return Err(error),
             // It took the whole transaction back (a trigger may say ROLLBACK), and theirs with it: each in one of its own.
@@ -180,9 +180,9 @@ async fn together_on_sqlite(database: &Database, waiting: &[Waiting]) -> Result<
     Ok(answers)
 }
 
-async fn together_on_postgres(database: &Database, waiting: &[Waiting]) -> Result<Vec<Option<Answer>>, StoreError> {
+async fn apply_group_on_postgres(database: &Database, waiting: &[Waiting]) -> Result<Vec<Option<Answer>>, StoreError> {
     let mut tx = database.write().await?;
-    match Plan::of(waiting, &mut tx).await?.carry_out(&mut tx).await {
+    match Plan::of(waiting, &mut tx).await?.execute(&mut tx).await {
         Ok(Some(answers)) => {
             tx.commit().await?;
             Ok(answers)
@@ -194,8 +194,8 @@ async fn together_on_postgres(database: &Database, waiting: &[Waiting]) -> Resul
 }
 
 /// In a transaction of its own.
-async fn alone(database: &Database, few: &Few, change: &Change) -> Answer {
-    let _one = few.one_of(change).await?;
+async fn apply_individually(database: &Database, limiter: &LockWaitLimiter, change: &Change) -> Answer {
+    let _one = limiter.acquire_for(change).await?;
     let mut tx = database.write().await?;
     let applied = apply_in(&mut tx, change).await?;
     tx.commit().await?;
@@ -249,14 +249,14 @@ impl Plan {
     }
 
     /// `None`: something is not as it was read; what has been written so far is to be taken back.
-    async fn carry_out(self, tx: &mut Tx) -> Result<Option<Vec<Option<Answer>>>, StoreError> {
+    async fn execute(self, tx: &mut Tx) -> Result<Option<Vec<Option<Answer>>>, StoreError> {
         Ok(self.writes.write(tx).await?.then(|| self.answers()))
     }
 }
 
 /// Applies one change so that its failure takes back its own writes and nobody else's. The outer error is of the
 /// transaction itself (SQLite ends it on a full disk, for one).
-async fn apart(tx: &mut Tx, change: &Change) -> Result<Answer, StoreError> {
+async fn apply_in_savepoint(tx: &mut Tx, change: &Change) -> Result<Answer, StoreError> {
     tx.execute("SAVEPOINT one_change", &[]).await?;
     let answer = apply_in(tx, change).await;
     if answer.is_err() {

@@ -1,7 +1,7 @@
 //! What differs between the two databases' words: a text holds marks, and each database's own words replace them.
 //! [`super`] lists them.
 
-pub fn sqlite_words(text: &str) -> String {
+pub fn to_sqlite(text: &str) -> String {
     if !text.contains('{') {
         return text.to_owned();
     }
@@ -14,7 +14,7 @@ pub fn sqlite_words(text: &str) -> String {
     })
 }
 
-pub fn postgres_words(text: &str) -> String {
+pub fn to_postgres(text: &str) -> String {
     if !text.contains('{') {
         return text.to_owned();
     }
@@ -63,17 +63,17 @@ mod tests {
     fn marks_become_the_words_of_each_database() {
         let text = "UPDATE t SET a = {json:$1}, b = {time:$2}, c = {now} WHERE d = $3 {lock}";
         assert_eq!(
-            sqlite_words(text),
+            to_sqlite(text),
             "UPDATE t SET a = $1, b = $2, c = strftime('%Y-%m-%dT%H:%M:%fZ', 'now') WHERE d = $3 "
         );
         assert_eq!(
-            postgres_words(text),
+            to_postgres(text),
             "UPDATE t SET a = CAST($1 AS JSONB), b = CAST($2 AS TIMESTAMPTZ), c = now() WHERE d = $3 FOR UPDATE"
         );
-        assert_eq!(sqlite_words("{ms:at} < {time:$1}"), "strftime('%Y-%m-%dT%H:%M:%fZ', at) < $1");
-        assert_eq!(sqlite_words("{ms:+at}"), "strftime('%Y-%m-%dT%H:%M:%fZ', +at)");
-        assert_eq!(postgres_words("{ms:+at} < {time:$1}"), "at < CAST($1 AS TIMESTAMPTZ)");
-        assert_eq!(postgres_words("{ms:at} < {time:$1}"), "at < CAST($1 AS TIMESTAMPTZ)");
+        assert_eq!(to_sqlite("{ms:at} < {time:$1}"), "strftime('%Y-%m-%dT%H:%M:%fZ', at) < $1");
+        assert_eq!(to_sqlite("{ms:+at}"), "strftime('%Y-%m-%dT%H:%M:%fZ', +at)");
+        assert_eq!(to_postgres("{ms:+at} < {time:$1}"), "at < CAST($1 AS TIMESTAMPTZ)");
+        assert_eq!(to_postgres("{ms:at} < {time:$1}"), "at < CAST($1 AS TIMESTAMPTZ)");
         assert_eq!(time_text(1_767_225_600_000), "2026-01-01T00:00:00.000Z");
     }
 }

@@ -267,3 +267,24 @@ async fn jobs_are_added_to_an_open_campaign_many_at_a_time_until_it_is_closed() 
     assert_eq!(empty["status"], "completed");
     api.post(&ann, "/api/v1/campaigns/c3/close", &json!({})).await.error(404, "not_found");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn numbers_in_parameters_keep_every_digit() {
+    let api = Api::start(&[]).await;
+    let ann = api.user("ann", "acme", &["*"]).await;
+    let exact = r#"{"whole":123456789012345678901234567890,"decimal":0.1000000000000000055511151231257827}"#;
+    let body = format!(r#"{{"job_type":"demo","id":"j1","parameters":{exact}}}"#);
+    let bearer = format!("Bearer {ann}");
+    let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
+    let made = api.send("POST", "/api/v1/jobs", &headers, body).await;
+    assert!(made.text.contains(exact), "{}", made.text);
+    api.sql(
+        r#"INSERT INTO jobs (id, tenant_id, job_type, parameters) VALUES ('j2', 'acme', 'demo',
+             '{"whole":123456789012345678901234567890,"decimal":0.1000000000000000055511151231257827}')"#,
+    )
+    .await;
+    for path in ["/api/v1/jobs/j1", "/api/v1/jobs/j2", "/api/v1/jobs?fields=parameters"] {
+        let text = api.get(&ann, path).await.text;
+        assert!(text.contains(exact), "{path}: {text}");
+    }
+}

@@ -214,9 +214,9 @@ on_both! {
     queue::a_job_behind_many_that_cannot_run_is_found_among_many_campaigns
     failed_items::each_failed_item_is_one_row_with_its_newest_error_in_order
     failed_items::no_more_than_ten_thousand_failed_items_of_a_job_are_kept
-    upkeep::a_turn_is_taken_by_one_and_comes_again
-    upkeep::campaigns_that_were_left_with_nothing_to_do_are_found
-    upkeep::what_commands_did_long_ago_is_forgotten_in_batches
+    maintenance::a_turn_is_taken_by_one_and_comes_again
+    maintenance::campaigns_that_were_left_with_nothing_to_do_are_found
+    maintenance::what_commands_did_long_ago_is_forgotten_in_batches
     rows::rows_of_other_systems_are_read_and_never_started
     rows::odd_rows_are_read_or_left_out_and_hide_no_others
     rows::the_character_nul_is_kept_out_of_the_way

@@ -230,7 +230,7 @@ impl Keys {
 
     /// String: the same for a batch without a `request_id`, by the batch's own id, kept 10 s.
     pub fn batch_by_id(self, tenant: &TenantId, user: &UserId, batch: CommandId) -> String {
-        format!("{}:batch_by_id:{batch}", self.user(tenant, user))
+        format!("{}:unnamed_batch:{batch}", self.user(tenant, user))
     }
 
     /// List: Unix µs of the user's last commands, newest first.

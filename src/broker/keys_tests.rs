@@ -20,7 +20,7 @@ const WORDS: [&str; 38] = [
     "request",
     "denied",
     "batch",
-    "batch_by_id",
+    "unnamed_batch",
     "rate",
     "permissions",
     "connections",
@@ -133,7 +133,7 @@ fn read(key: &str) -> Option<NamePart> {
         [tenant, "withdrawn", command] => NamePart::Withdrawn(tenant.parse().ok()?, command.parse().ok()?),
         [tenant, "user", name, word] => NamePart::OfUser(tenant.parse().ok()?, user(name)?, one_of(&OF_USER, word)?),
         [tenant, "user", name, "batch", id] => NamePart::Batch(tenant.parse().ok()?, user(name)?, (*id).to_owned()),
-        [tenant, "user", name, "batch_by_id", id] => {
+        [tenant, "user", name, "unnamed_batch", id] => {
             NamePart::UnnamedBatch(tenant.parse().ok()?, user(name)?, id.parse().ok()?)
         }
         [tenant, kind, id, rest @ ..] => {

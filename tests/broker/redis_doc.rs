@@ -149,8 +149,8 @@ async fn every_key_and_every_field_that_exists_is_on_the_page() {
         if let Some((front, _)) = name.split_once(":denied:") {
             name = format!("{front}:denied:{{command_id}}");
         }
-        if let Some((front, _)) = name.split_once(":batch_by_id:") {
-            name = format!("{front}:batch_by_id:{{batch_id}}");
+        if let Some((front, _)) = name.split_once(":unnamed_batch:") {
+            name = format!("{front}:unnamed_batch:{{batch_id}}");
         }
         if let Some((front, _)) = name.split_once(":withdrawn:") {
             name = format!("{front}:withdrawn:{{command_id}}");

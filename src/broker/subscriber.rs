@@ -124,7 +124,7 @@ impl Subscriber {
         &self.proof
     }
 
-    /// From now on [`Self::delivers`] is also about what is heard by a pattern, on a channel of the form of a resource's
+    /// From now on the probe is also about what is heard by a pattern, on a channel of the form of a resource's
     /// to which a script publishes: for those who serve whole tenants. Confirmed when it returns.
     pub async fn probe_by_pattern(&self) -> Result<(), BrokerError> {
         self.psubscribe(vec![resource_probe_pattern(&self.name)]).await

@@ -10,7 +10,7 @@ use serde::ser::{
     SerializeTupleStruct, SerializeTupleVariant, Serializer,
 };
 
-use super::json_text::JsonError;
+use super::json_error::JsonError;
 
 /// Refuses NaN, the infinities, and whole numbers that do not fit into 64 bits.
 pub(super) fn check<T: Serialize + ?Sized>(value: &T) -> Result<(), JsonError> {

@@ -1,6 +1,6 @@
 //! Workers: they carry out commands, and run jobs.
 //!
-//! A worker is a few parts, each with a state of its own, that share one small [context](context::WorkerContext).
+//! A worker is a few parts, each with a state of its own, that share one small context (`context.rs`).
 //! `parts` puts them together.
 //!
 //! | folder or file | what it does |

@@ -60,7 +60,10 @@ async fn a_command_is_acknowledged_and_its_result_is_found_under_its_id() {
     let pending = api.get(&ann, &place).await;
     assert_eq!(
         (pending.status, pending.text),
-        (200, format!(r#"{{"type":"pending","job_id":"j1","tenant_id":"acme","command_id":"{id}"}}"#))
+        (
+            200,
+            format!(r#"{{"type":"pending","job_id":"j1","tenant_id":"acme","command_id":"{id}","workers_online":1}}"#)
+        )
     );
     let unknown = format!("/api/v1/jobs/j1/commands/{}?wait=60", wheelhouse::domain::CommandId::generate());
     api.get(&ann, &unknown).await.error(404, "not_found");

@@ -309,3 +309,33 @@ async fn the_header_warns_while_no_worker_is_running() {
     fleet.worker();
     browser.until("the warning is gone", &format!("!{warns}")).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn numbers_in_parameters_and_results_are_shown_with_every_digit() {
+    let mut fleet = Fleet::new();
+    fleet.permit("ann", "*").await;
+    fleet.external_job("acme", "j1").await;
+    // The text is no number, whatever it looks like, and keeps its quotes.
+    let parameters = r#"{"whole":9007199254740993,"parts":[0.1234567890123456789012345678,"9007199254740993"]}"#;
+    let result = "[0.1234567890123456789012345678,{\"whole\":-9007199254740993}]";
+    let contents = sqlx::query("UPDATE jobs SET parameters = $1, result = $2 WHERE id = 'j1'");
+    contents.bind(parameters).bind(result).execute(&fleet.sql().await).await.expect("fill the job");
+    let gateway = fleet.gateway();
+    let token = fleet.token("ann", "acme");
+    let address = fleet.process(gateway).address.clone();
+    let mut browser = Browser::open(&format!("http://{address}/?token={token}")).await;
+    let opened = "(() => { const title = document.querySelector('#jobs .row button.title'); title?.click(); \
+                  return Boolean(title); })()";
+    browser.until("there is a row to open", opened).await;
+    let usual = browser.eval("String(JSON.parse('9007199254740993'))").await;
+    assert_eq!(usual, "9007199254740992", "what the page must not do");
+    let block = |title: &str| format!("document.querySelector('#jobs .row pre[aria-label={title}]')");
+    for (title, written) in [("Parameters", parameters), ("Result", result)] {
+        let shown = format!("Boolean({0}?.innerText)", block(title));
+        browser.until("the block is filled", &shown).await;
+        let shown = browser.eval(&format!("{}.innerText", block(title))).await;
+        let shown = shown.as_str().expect("text");
+        // Only laid out in lines: none of these values has a blank of its own.
+        assert_eq!(shown.split_whitespace().collect::<String>(), written, "{title}: {shown}");
+    }
+}

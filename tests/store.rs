@@ -220,6 +220,7 @@ on_both! {
     rows::rows_of_other_systems_are_read_and_never_started
     rows::odd_rows_are_read_or_left_out_and_hide_no_others
     rows::the_character_nul_is_kept_out_of_the_way
+    rows::numbers_keep_every_digit
     rows::lists_are_paged_and_keep_to_the_tenant
     rows::permissions_come_directly_and_by_role_with_a_version_that_plain_sql_raises
     audit::the_trail_is_written_once_chained_and_append_only

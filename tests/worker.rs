@@ -21,6 +21,8 @@ mod faults;
 mod handover;
 #[path = "worker/import.rs"]
 mod import;
+#[path = "worker/json_values.rs"]
+mod json_values;
 #[path = "worker/leaving.rs"]
 mod leaving;
 #[path = "worker/retries.rs"]

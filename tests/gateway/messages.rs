@@ -39,6 +39,27 @@ async fn a_socket_opens_with_subscribed_and_the_snapshot_to_the_byte() {
     assert_eq!((&snapshot["type"], &snapshot["is_active"]), (&json!("campaign_snapshot"), &json!(true)));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn numbers_in_a_snapshot_keep_every_digit() {
+    let bed = Bed::new().await;
+    bed.sql(
+        r#"UPDATE jobs SET parameters = '{"whole":9007199254740993,"decimal":0.1234567890123456789012345678}',
+             result = '[0.1234567890123456789012345678,9007199254740993]' WHERE id = 'j1'"#,
+    )
+    .await;
+    let gateway = bed.gateway().await;
+    let mut socket = Socket::open(&bed.url(&gateway, "jobs/j1")).await;
+    assert_eq!(socket.next().await["type"], "subscribed");
+    let (text, snapshot) = socket.next_text().await;
+    assert_eq!(snapshot["type"], "job_snapshot");
+    for written in [
+        r#""parameters":{"whole":9007199254740993,"decimal":0.1234567890123456789012345678}"#,
+        r#""result":[0.1234567890123456789012345678,9007199254740993]"#,
+    ] {
+        assert!(text.contains(written), "{text}");
+    }
+}
+
 async fn connect(url: &str) -> (tokio_tungstenite::WebSocketStream<TcpStream>, ()) {
     let address = url.trim_start_matches("ws://").split('/').next().expect("address");
     let tcp = TcpStream::connect(address).await.expect("connect");

@@ -288,3 +288,36 @@ async fn numbers_in_parameters_keep_every_digit() {
         assert!(text.contains(exact), "{path}: {text}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn parameters_that_a_reader_or_a_database_could_not_take_are_refused_in_words() {
+    let api = Api::start(&[]).await;
+    let ann = api.user("ann", "acme", &["*"]).await;
+    let bearer = format!("Bearer {ann}");
+    let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+    let digits = |count: usize| "1".repeat(count);
+    let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
+    for (parameters, words) in [
+        (nested(128), "more than 127 arrays and objects inside one another"),
+        (digits(1_001), "more than 1000 characters"),
+        ("{\"a\":1e401}".to_owned(), "an exponent beyond 400: 1e401; give it as text"),
+        (r#"["\ud83d"]"#.to_owned(), "half a surrogate pair"),
+        (r#"["\u0000"]"#.to_owned(), "NUL"),
+        ("NaN".to_owned(), "expected"),
+    ] {
+        let job = format!(r#"{{"job_type":"demo","parameters":{parameters}}}"#);
+        let campaign = format!(r#"{{"jobs":[{job}]}}"#);
+        for (path, body) in [("/api/v1/jobs", job), ("/api/v1/campaigns", campaign)] {
+            let said = api.send("POST", path, &headers, body).await.error(400, "invalid_message");
+            assert!(said.contains(words), "{path} {parameters:.40}: {said}");
+        }
+    }
+    for (id, parameters) in [("deep", nested(127)), ("long", digits(1_000)), ("large", "[1e400,-1E-400]".to_owned())] {
+        let body = format!(r#"{{"job_type":"demo","id":"{id}","parameters":{parameters}}}"#);
+        // Compared as texts: the numbers are too large for the test's own reader.
+        let made = api.send("POST", "/api/v1/jobs", &headers, body).await;
+        assert_eq!(made.status, 201, "{}", made.text);
+        let text = api.get(&ann, &format!("/api/v1/jobs/{id}")).await.text;
+        assert!(text.contains(&format!("\"parameters\":{parameters}")), "{text}");
+    }
+}

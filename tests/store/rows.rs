@@ -96,6 +96,25 @@ pub async fn the_character_nul_is_kept_out_of_the_way(db: Db) {
     assert_eq!(row.result, json!({"a\u{fffd}": ["x\u{fffd}y", "C:\\u0000"]}));
 }
 
+pub async fn numbers_keep_every_digit(db: Db) {
+    let text = "[9007199254740993,0.1234567890123456789012345678,123456789012345678901234567890,0.10]";
+    let numbers: JsonText = text.parse().expect("JSON");
+    db.store.create_job(&NewJob { parameters: numbers.clone(), ..new_job("j", None) }).await.expect("create");
+    let taken = claim(&db, "w").await.expect("claimed");
+    assert_eq!(taken.job.parameters.as_str(), text);
+    let account = Account { resume_point: Some(numbers.clone()), ..Account::default() };
+    assert!(db.store.save(&taken.run, &account).await.expect("save"));
+    db.store.finish(&taken.run, &Progress::default(), &RunEnd::Completed(numbers)).await.expect("finish");
+    let row = db.store.job(&job("j")).await.expect("read").expect("row");
+    assert_eq!((row.parameters.as_str(), row.result.as_str()), (text, text));
+    // PostgreSQL keeps the values, and has an order of its own and a way of its own to write them.
+    let fields = r#"{"long":1e3,"a":[1E-2]}"#.parse().expect("JSON");
+    db.store.create_job(&NewJob { parameters: fields, ..new_job("k", None) }).await.expect("create");
+    let row = db.store.job(&job("k")).await.expect("read").expect("row");
+    let kept = if db.url.starts_with("sqlite") { r#"{"long":1e3,"a":[1E-2]}"# } else { r#"{"a":[0.01],"long":1000}"# };
+    assert_eq!(row.parameters.as_str(), kept);
+}
+
 pub async fn lists_are_paged_and_keep_to_the_tenant(db: Db) {
     for n in 0..5 {
         db.store.create_job(&new_job(&format!("j{n}"), None)).await.expect("create");

@@ -1,5 +1,8 @@
 //! What gateways and the command line say of jobs: in bounded memory, of jobs that nobody can run, of old ones.
 
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
 use serde_json::{Value, json};
 
 use crate::operator;
@@ -58,6 +61,39 @@ async fn lists_and_bulk_cancel_do_not_hold_what_jobs_hold() {
     assert_eq!(fleet.status("acme", "j200").await, "cancelled");
     let peaks = (peak(&fleet, gateway), peak(&fleet, worker));
     assert!(peaks.0 < most && peaks.1 < most, "gateway and worker took {peaks:?} MiB");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn numbers_keep_every_digit_on_the_command_line() {
+    let mut fleet = Fleet::new();
+    let gateway = fleet.gateway();
+    operator(&fleet, "ann").await;
+    let (url, token) = (format!("http://{}", fleet.process(gateway).address), fleet.token("ann", "acme"));
+    let said = |args: &[&str]| {
+        let mut command = fleet.command(args);
+        let done = command.args(["--url", &url, "--token", &token]).output().expect("run wheelhouse");
+        assert!(done.status.success(), "{args:?}: {done:?}");
+        String::from_utf8(done.stdout).expect("text")
+    };
+    let parameters = r#"{"whole":9007199254740993,"decimal":0.1234567890123456789012345678}"#;
+    let result = "[0.1234567890123456789012345678,9007199254740993]";
+    said(&["job", "submit", "code", "--id", "j1", "--parameters", parameters]);
+    let end = sqlx::query("UPDATE jobs SET result = $1 WHERE id = 'j1'").bind(result);
+    end.execute(&fleet.sql().await).await.expect("give it a result");
+    let shown = said(&["job", "show", "j1", "--json"]);
+    // Its first row is the socket's snapshot. It goes on until it is ended: nobody runs the job.
+    let mut follow = fleet.command(&["job", "show", "j1", "--json", "--follow", "--url", &url, "--token", &token]);
+    let mut follow = follow.stdout(Stdio::piped()).spawn().expect("run wheelhouse");
+    let mut followed = String::new();
+    let read = BufReader::new(follow.stdout.take().expect("its output")).read_line(&mut followed);
+    follow.kill().expect("end it");
+    follow.wait().expect("wait");
+    read.expect("a row");
+    for text in [shown, followed] {
+        for written in [format!("\"parameters\":{parameters}"), format!("\"result\":{result}")] {
+            assert!(text.contains(&written), "{text}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -380,27 +380,3 @@ async fn a_failed_job_is_tried_again_from_its_resume_point_while_retries_are_lef
     assert_eq!(world.until_status(&hopeless, JobStatus::Failed).await.retry_count, 0);
     worker.drain().await;
 }
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_resume_point_that_could_not_be_read_back_fails_the_job_at_once_in_words() {
-    let world = World::new().await;
-    let code = Code(|ctx: JobContext| async move {
-        ctx.save(&json!({"row": 7}))?;
-        if ctx.parameters_as::<Value>()? == "NaN" {
-            ctx.save(&std::collections::BTreeMap::from([("rate", f64::NAN)]))?;
-        } else {
-            ctx.save(&(0..200).fold(json!(null), |inner, _| json!([inner])))?;
-        }
-        Ok(json!("it was taken"))
-    });
-    let worker = world.coder("w1", code).await;
-    for (id, words) in
-        [("NaN", "The resume point has a number that JSON cannot hold (NaN) at .rate"), ("deep", "127 arrays")]
-    {
-        let job = world.make(NewJob { max_retries: 5, parameters: exact(json!(id)), ..blank(id) }).await;
-        let row = world.until_status(&job, JobStatus::Failed).await;
-        let error = row.error_message.expect("words");
-        assert!(error.contains(words) && row.retry_count == 0, "{id}: {error}");
-    }
-    worker.drain().await;
-}

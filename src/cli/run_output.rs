@@ -14,7 +14,7 @@ use tokio::process::{ChildStderr, ChildStdout};
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
-use crate::domain::{Progress, ResourceId};
+use crate::domain::{Progress, ResourceId, printable};
 use crate::worker::process::output::{Sink, pass_through};
 use crate::worker::process::progress::{ProgressReader, without_colours};
 
@@ -49,7 +49,7 @@ type Lost = Arc<Mutex<Vec<String>>>;
 /// Says something to the person at the terminal. Where standard error cannot be written to, nobody is there to hear it,
 /// and that is no reason to end: `eprintln!` would panic.
 pub(super) fn say(words: std::fmt::Arguments<'_>) {
-    let _ = writeln!(io::stderr(), "wheelhouse: {words}");
+    let _ = writeln!(io::stderr(), "wheelhouse: {}", printable(&words.to_string()));
 }
 
 /// Which of ours the program's goes to.
@@ -87,7 +87,7 @@ impl Output {
                 tell.send_replace(progress);
             }
             if stream == Stream::Err && !line.trim_ascii().is_empty() {
-                *last_error.lock().unwrap_or_else(PoisonError::into_inner) = printable(line);
+                *last_error.lock().unwrap_or_else(PoisonError::into_inner) = plain(line);
             }
         };
         match self.bar.clone() {
@@ -139,8 +139,8 @@ impl Output {
     }
 }
 
-/// Without colours and control characters, which could do things to the terminal of whoever reads the job.
-fn printable(line: &[u8]) -> String {
+/// A line of the program without its colours and control characters, no longer than is kept.
+fn plain(line: &[u8]) -> String {
     let line = without_colours(line);
     String::from_utf8_lossy(&line).trim().chars().filter(|c| !c.is_control()).take(LAST_ERROR).collect()
 }
@@ -274,7 +274,7 @@ impl Sink for AboveBar {
         if self.partial.len() > LONG_LINE {
             self.show(self.partial.len())?;
         } else if !self.partial.is_empty() {
-            self.bar.set_message(printable(&self.partial));
+            self.bar.set_message(printable(&plain(&self.partial)).into_owned());
         }
         Ok(())
     }

@@ -124,3 +124,15 @@ async fn signals_that_were_ignored_at_the_start_stay_ignored_here_and_in_the_pro
     assert_eq!(code_of(run).await, Some(143));
     assert_eq!(error_of(&fleet, "quiet").await, "`wheelhouse run` was ended by SIGTERM");
 }
+
+#[tokio::test]
+async fn a_program_with_an_odd_name_does_nothing_to_the_terminal_of_who_runs_it() {
+    let fleet = Fleet::new();
+    let program = fleet.folder().join("tidy\u{1b}]0;owned\u{7}\u{202e}");
+    std::os::unix::fs::symlink("/bin/true", &program).expect("link");
+    let mut run = fleet.command(&["run", "--tenant", "acme", "--job-id", "odd", "--"]);
+    let done = run.arg(&program).stderr(Stdio::piped()).output().expect("run");
+    let told = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert!(told.contains("tidy\\u{1b}]0;owned") && told.contains("runs as job odd"), "{told}");
+    assert!(!told.contains(['\u{1b}', '\u{7}', '\u{202e}']), "{told:?}");
+}

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::fnv1a;
+use super::ids::IdError;
 use super::permission::Permission;
 use super::resource::{Resource, ResourceKind};
 
@@ -112,15 +113,21 @@ impl fmt::Debug for CommandId {
 }
 
 impl FromStr for CommandId {
-    type Err = uuid::Error;
-    fn from_str(text: &str) -> Result<Self, uuid::Error> {
-        Ok(Self(text.parse()?))
+    type Err = IdError;
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        text.parse().map(Self).map_err(|_| IdError::Command)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_no_command_id_is_refused_in_words_that_show_one() {
+        let refused = "x".parse::<CommandId>().expect_err("no id").to_string();
+        assert!(refused.starts_with("a command id is a UUID, such as"), "{refused}");
+    }
 
     #[test]
     fn the_command_that_follows_has_one_id_for_each_resource() {

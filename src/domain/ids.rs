@@ -24,6 +24,11 @@ pub enum IdError {
         /// Which id, in words.
         what: &'static str,
     },
+    /// Not a UUID.
+    #[error(
+        "a command id is a UUID, such as the command_id of an acknowledgement, 01a22353-a34f-760b-9e0f-c6c0100e8026"
+    )]
+    Command,
     /// Not 1 to 255 printable characters without spaces.
     #[error("a user id must be 1 to 255 printable characters without spaces")]
     User,

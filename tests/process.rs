@@ -416,8 +416,15 @@ async fn a_program_whose_reader_has_gone_gets_a_broken_pipe() {
 
 /// `wheelhouse run` with the family, as a job `family` of the tenant `acme`; gives it, and the family's ids.
 async fn run_family(fleet: &Fleet) -> (std::process::Child, Vec<i32>) {
+    run_three(fleet, &["--job-id", "family", "--", "sh", "-c", FAMILY]).await
+}
+
+/// `wheelhouse run` for the tenant `acme`, with a script of three processes that write their ids into `$D/pids`; gives it,
+/// and those ids.
+async fn run_three(fleet: &Fleet, job_and_script: &[&str]) -> (std::process::Child, Vec<i32>) {
     let run = fleet
-        .command(&["run", "--tenant", "acme", "--job-id", "family", "--", "sh", "-c", FAMILY])
+        .command(&["run", "--tenant", "acme"])
+        .args(job_and_script)
         .env("D", fleet.folder())
         .stderr(std::process::Stdio::null())
         .spawn()
@@ -426,7 +433,7 @@ async fn run_family(fleet: &Fleet) -> (std::process::Child, Vec<i32>) {
         let text = std::fs::read_to_string(fleet.folder().join("pids")).unwrap_or_default();
         text.lines().filter_map(|line| line.parse().ok()).collect()
     };
-    until("the family", || pids().len() == 3).await;
+    until("the three", || pids().len() == 3).await;
     (run, pids())
 }
 

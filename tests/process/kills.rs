@@ -5,7 +5,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use super::support::fleet::Fleet;
-use super::{How, Rig, lives, parent, send, until};
+use super::{How, Rig, lives, parent, run_three, send, until};
 
 /// A program with a child that has a session of its own and does not listen, and one that was left by its parent.
 const AWAY: &str = "
@@ -38,20 +38,11 @@ async fn a_guard_that_is_killed_lets_the_keeper_end_the_program() {
 async fn each_kill_of_one_of_them_ends_a_job_with_all_its_processes() {
     for victim in ["run", "guard", "keeper"] {
         let fleet = Fleet::new();
-        let mut run = fleet
-            .command(&["run", "--tenant", "acme", "--job-id", "away", "--grace", "1s", "--", "sh", "-c", AWAY])
-            .env("D", fleet.folder())
-            .stderr(std::process::Stdio::null())
-            .spawn()
-            .expect("wheelhouse run");
-        let pids = || -> Vec<i32> {
-            let text = std::fs::read_to_string(fleet.folder().join("pids")).unwrap_or_default();
-            text.lines().filter_map(|line| line.parse().ok()).collect()
-        };
-        until("the three", || pids().len() == 3).await;
+        let script = ["--job-id", "away", "--grace", "1s", "--", "sh", "-c", AWAY];
+        let (mut run, pids) = run_three(&fleet, &script).await;
         // Only the leader's parent has a parent whose parent is `wheelhouse run`.
         let host = i32::try_from(run.id()).expect("pid");
-        let keeper = pids().into_iter().map(parent).find(|pid| *pid > 1 && parent(parent(*pid)) == host);
+        let keeper = pids.iter().copied().map(parent).find(|pid| *pid > 1 && parent(parent(*pid)) == host);
         let keeper = keeper.expect("a keeper");
         let killed = match victim {
             "run" => host,
@@ -59,7 +50,7 @@ async fn each_kill_of_one_of_them_ends_a_job_with_all_its_processes() {
             _ => keeper,
         };
         send(killed, Signal::KILL);
-        until("all to be gone", || !pids().iter().any(|pid| lives(*pid))).await;
+        until("all to be gone", || !pids.iter().any(|pid| lives(*pid))).await;
         let code = run.wait().expect("wait").code();
         if victim != "run" {
             assert!(code.is_some_and(|code| code != 0), "{victim}: {code:?}");
@@ -100,20 +91,10 @@ async fn when_keeper_and_guard_are_killed_the_host_ends_what_it_can_reach() {
 #[tokio::test]
 async fn what_belongs_to_nobody_ends_when_the_next_program_starts() {
     let fleet = Fleet::new();
-    let mut run = fleet
-        .command(&["run", "--tenant", "acme", "--job-id", "lost", "--", "sh", "-c", AWAY])
-        .env("D", fleet.folder())
-        .stderr(std::process::Stdio::null())
-        .spawn()
-        .expect("wheelhouse run");
-    let pids = || -> Vec<i32> {
-        let text = std::fs::read_to_string(fleet.folder().join("pids")).unwrap_or_default();
-        text.lines().filter_map(|line| line.parse().ok()).collect()
-    };
-    until("the three", || pids().len() == 3).await;
+    let (mut run, pids) = run_three(&fleet, &["--job-id", "lost", "--", "sh", "-c", AWAY]).await;
     let host = i32::try_from(run.id()).expect("pid");
-    let keeper = pids().into_iter().map(parent).find(|pid| *pid > 1 && parent(parent(*pid)) == host);
-    let all = has_cgroup(pids()[0]);
+    let keeper = pids.iter().copied().map(parent).find(|pid| *pid > 1 && parent(parent(*pid)) == host);
+    let all = has_cgroup(pids[0]);
     let keeper = keeper.expect("a keeper");
     send(keeper, Signal::STOP); // Else it would end the program as soon as its host is gone.
     run.kill().expect("kill");
@@ -122,7 +103,7 @@ async fn what_belongs_to_nobody_ends_when_the_next_program_starts() {
     let next = fleet.command(&["run", "--tenant", "acme", "--", "true"]).output().expect("wheelhouse run");
     assert_eq!(next.status.code(), Some(0));
     if all {
-        until("all to be gone", || !pids().iter().any(|pid| lives(*pid))).await;
+        until("all to be gone", || !pids.iter().any(|pid| lives(*pid))).await;
     }
-    pids().into_iter().filter(|pid| lives(*pid)).for_each(|pid| send(pid, Signal::KILL));
+    pids.into_iter().filter(|pid| lives(*pid)).for_each(|pid| send(pid, Signal::KILL));
 }

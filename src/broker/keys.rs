@@ -74,7 +74,7 @@ impl Keys {
     }
 
     fn resource(self, r: &Resource) -> String {
-        name!(self, &r.tenant, ":", r.kind.word(), ":", r.id.as_str())
+        name!(self, &r.tenant, ":", r.kind.as_str(), ":", r.id.as_str())
     }
 
     fn user_key(self, tenant: &TenantId, user: &UserId, what: &str) -> String {
@@ -313,12 +313,12 @@ pub fn read_resource_channel(name: &str) -> Option<(Resource, ChannelContent)> {
 
 /// `{tenant}:job:control`: wakes workers. Also the updates of a job with the id `control`: [`read_resource_channel`].
 pub fn control_channel(tenant: &TenantId, kind: ResourceKind) -> String {
-    format!("{tenant}:{}:control", kind.word())
+    format!("{tenant}:{}:control", kind.as_str())
 }
 
 /// `*:job:control`: what workers PSUBSCRIBE.
 pub fn control_pattern(kind: ResourceKind) -> String {
-    format!("*:{}:control", kind.word())
+    format!("*:{}:control", kind.as_str())
 }
 
 /// `{tenant}:job:{id}`: progress and status.
@@ -328,7 +328,7 @@ pub fn updates_channel(r: &Resource) -> String {
 
 /// `{tenant}:job:*`: updates and results of every job of a tenant (and what wakes workers).
 pub fn tenant_pattern(tenant: &TenantId, kind: ResourceKind) -> String {
-    format!("{tenant}:{}:*", kind.word())
+    format!("{tenant}:{}:*", kind.as_str())
 }
 
 /// `{tenant}:job:{id}:reply`: results.

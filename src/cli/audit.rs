@@ -81,7 +81,7 @@ enum Format {
 }
 
 fn action(text: &str) -> Result<Action, String> {
-    Action::from_word(text).ok_or_else(|| "an action is one of cancel, pause, resume".to_owned())
+    Action::parse(text).ok_or_else(|| "an action is one of cancel, pause, resume".to_owned())
 }
 
 /// Between two looks with --follow.

@@ -120,12 +120,12 @@ async fn ask(api: &Api, body: &Value, action: Action) -> anyhow::Result<bool> {
     };
     let more = if said.is.more { " (and there are more that fit)" } else { "" };
     let jobs = if accepted == 1 { "job" } else { "jobs" };
-    Ok(out::confirmed(format_args!("{} {accepted} {jobs}{more} for good?", action.word()))?)
+    Ok(out::confirmed(format_args!("{} {accepted} {jobs}{more} for good?", action.as_str()))?)
 }
 
 async fn send(api: &Api, query: &str, body: &Value, action: Action) -> anyhow::Result<Told<Batch>> {
     let answer = api.post(&format!("/api/v1/batch{query}"), body).await?;
-    answer.told_that(|batch: &Batch| match batch.action == action.word() {
+    answer.told_that(|batch: &Batch| match batch.action == action.as_str() {
         true => Ok(()),
         false => Err(format!("an answer about {:?}", batch.action)),
     })
@@ -155,7 +155,7 @@ fn body(action: Action, args: &BatchArgs) -> anyhow::Result<Value> {
         }
         body["filter"] = filter;
     }
-    body["type"] = format!("{}_{}", action.word(), kind.plural()).into();
+    body["type"] = format!("{}_{}", action.as_str(), kind.plural()).into();
     if args.dry_run {
         body["dry_run"] = true.into();
     }
@@ -219,7 +219,7 @@ fn print(said: &Batch, action: Action) {
             (None, None) => say!("{}", item.subject),
         }
     }
-    let (word, total, refused) = (action.word(), said.total, said.refused);
+    let (word, total, refused) = (action.as_str(), said.total, said.refused);
     match said.state {
         BatchState::Preview { accepted, cost } => {
             say!("{word} would hit {accepted} of {total}, for {cost} of your budget");

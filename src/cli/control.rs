@@ -61,13 +61,13 @@ pub(super) async fn control(
     let api = Api::new(&args.api, place)?;
     let path = format!("/api/v1/{}/{}", kind.plural(), args.id);
     let is_about = |said: &Commanded| said.is_about(action, kind, &args.id);
-    let mut said = api.post(&format!("{path}/{}", action.word()), &body).await?.told_that(is_about)?;
+    let mut said = api.post(&format!("{path}/{}", action.as_str()), &body).await?.told_that(is_about)?;
     let command = said.is.command_id;
     let is_ended = |said: &Commanded| matches!(said.step(action), Ok(Step::Succeeded | Step::Failed));
     if args.wait && !is_ended(&said.is) {
         let spinner = if std::io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
         spinner.enable_steady_tick(Duration::from_millis(100));
-        spinner.set_message(format!("waiting until {} {} is {}", kind.word(), args.id, done_word(action)));
+        spinner.set_message(format!("waiting until {} {} is {}", kind.as_str(), args.id, done_word(action)));
         let mut workers = Workers::default();
         let mut patience = Patience::default();
         // Asked again and again, each time for as long as the gateway is willing to hold the answer.
@@ -101,7 +101,7 @@ pub(super) async fn control(
 
 fn print(kind: ResourceKind, action: Action, id: &ResourceId, step: Step, said: &Commanded) {
     let text = |field: &Option<String>| field.clone().unwrap_or_default();
-    let (kind, command) = (kind.word(), said.command_id);
+    let (kind, command) = (kind.as_str(), said.command_id);
     match step {
         Step::Failed => say!("{kind} {id}: {}", text(&said.error)),
         Step::Succeeded => say!("{kind} {id} is {}", text(&said.status)),
@@ -109,11 +109,11 @@ fn print(kind: ResourceKind, action: Action, id: &ResourceId, step: Step, said: 
             let at = out::time(&text(&said.run_at));
             say!(
                 "{} of {kind} {id} will run at {at}; take it back with: wheelhouse schedule rm {command}",
-                action.word()
+                action.as_str()
             );
         }
         Step::Accepted | Step::Waits => {
-            say!("{} of {kind} {id} accepted as {command}", action.word());
+            say!("{} of {kind} {id} accepted as {command}", action.as_str());
             if said.workers_online == Some(0) {
                 say!("No worker is online: the command waits for one.");
             }

@@ -103,7 +103,7 @@ async fn watch(
     shown: &mut Shown<'_>,
     patience: &mut Patience,
 ) -> anyhow::Result<Object> {
-    let (plural, word) = (kind.plural(), kind.word());
+    let (plural, word) = (kind.plural(), kind.as_str());
     let path = format!("/api/v1/{plural}/{id}");
     let mut socket = api.socket(&format!("/api/v1/realtime/ws/{plural}/{id}")).await?;
     let mut row = Object::default();
@@ -217,7 +217,7 @@ impl<'a> Shown<'a> {
             bar.set_message(printable(&words).into_owned());
         } else if !self.as_json && self.is_news(row) {
             // On standard error: standard output has how it ended, and nothing else.
-            tell!("{} {} is {}{desired}, {percent}%", self.kind.word(), self.id, text("status"));
+            tell!("{} {} is {}{desired}, {percent}%", self.kind.as_str(), self.id, text("status"));
         }
         self.print(row);
     }
@@ -252,7 +252,7 @@ impl<'a> Shown<'a> {
         self.print(row);
         if !self.as_json {
             let why = row.text("error_message").map(|e| format!(": {e}")).unwrap_or_default();
-            say!("{} {} {status}{why}", self.kind.word(), self.id);
+            say!("{} {} {status}{why}", self.kind.as_str(), self.id);
         }
         if status == "completed" { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }

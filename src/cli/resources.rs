@@ -258,7 +258,7 @@ async fn create(args: CreateArgs, place: &Place) -> anyhow::Result<ExitCode> {
 async fn list_jobs(args: ListArgs, place: &Place) -> anyhow::Result<ExitCode> {
     let mut query = Vec::new();
     if let Some(status) = &args.status {
-        if JobStatus::from_word(status).is_none() {
+        if JobStatus::parse(status).is_none() {
             return Err(usage(format!(
                 "--status {status}: one of pending, running, paused, completed, failed, cancelled"
             )));

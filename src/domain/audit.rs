@@ -39,7 +39,7 @@ impl AuditEvent {
     ];
 
     /// The word in `command_audit.event`.
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Accepted => "accepted",
             Self::Denied => "denied",
@@ -56,8 +56,8 @@ impl AuditEvent {
 impl FromStr for AuditEvent {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        let found = Self::ALL.into_iter().find(|event| event.word() == text);
-        found.ok_or_else(|| format!("an event is one of {}", Self::ALL.map(Self::word).join(", ")))
+        let found = Self::ALL.into_iter().find(|event| event.as_str() == text);
+        found.ok_or_else(|| format!("an event is one of {}", Self::ALL.map(Self::as_str).join(", ")))
     }
 }
 

@@ -24,7 +24,7 @@ impl Action {
     pub const ALL: [Self; 3] = [Self::Cancel, Self::Pause, Self::Resume];
 
     /// `cancel`, `pause`, `resume`.
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Cancel => "cancel",
             Self::Pause => "pause",
@@ -32,14 +32,14 @@ impl Action {
         }
     }
 
-    /// The inverse of [`Self::word`].
-    pub fn from_word(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|a| a.word() == word)
+    /// The inverse of [`Self::as_str`].
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|a| a.as_str() == text)
     }
 
     /// The permission it takes: `jobs.cancel`, `campaigns.pause`, …
     pub fn permission(self, kind: ResourceKind) -> Permission {
-        Permission::of(kind, self.word())
+        Permission::of(kind, self.as_str())
     }
 }
 

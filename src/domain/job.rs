@@ -30,7 +30,7 @@ impl JobStatus {
         [Self::Pending, Self::Running, Self::Paused, Self::Completed, Self::Failed, Self::Cancelled];
 
     /// The status as it stands in SQL and in messages.
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Pending => "pending",
             Self::Running => "running",
@@ -41,9 +41,9 @@ impl JobStatus {
         }
     }
 
-    /// The inverse of [`Self::word`].
-    pub fn from_word(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|s| s.word() == word)
+    /// The inverse of [`Self::as_str`].
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|s| s.as_str() == text)
     }
 
     /// Nothing leaves a final status.
@@ -74,16 +74,16 @@ impl Control {
     }
 
     /// As it stands in messages.
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Live => "live",
             Self::Row => "row",
         }
     }
 
-    /// The inverse of [`Self::word`].
-    pub fn from_word(word: &str) -> Option<Self> {
-        [Self::Live, Self::Row].into_iter().find(|control| control.word() == word)
+    /// The inverse of [`Self::as_str`].
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Live, Self::Row].into_iter().find(|control| control.as_str() == text)
     }
 }
 

@@ -18,7 +18,7 @@ impl ResourceKind {
     pub const ALL: [Self; 2] = [Self::Job, Self::Campaign];
 
     /// `job` or `campaign`, as in channels, keys and messages.
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Job => "job",
             Self::Campaign => "campaign",
@@ -41,9 +41,9 @@ impl ResourceKind {
         }
     }
 
-    /// The inverse of [`Self::word`].
-    pub fn from_word(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|k| k.word() == word)
+    /// The inverse of [`Self::as_str`].
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|k| k.as_str() == text)
     }
 }
 
@@ -76,14 +76,14 @@ impl Resource {
         if parts.next().is_some() {
             return None;
         }
-        Some(Self { tenant: tenant.parse().ok()?, kind: ResourceKind::from_word(kind)?, id: id.parse().ok()? })
+        Some(Self { tenant: tenant.parse().ok()?, kind: ResourceKind::parse(kind)?, id: id.parse().ok()? })
     }
 }
 
 /// `tenant:kind:id`: the member of the ready set and the name of the resource's channel.
 impl fmt::Display for Resource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}:{}", self.tenant, self.kind.word(), self.id)
+        write!(f, "{}:{}:{}", self.tenant, self.kind.as_str(), self.id)
     }
 }
 

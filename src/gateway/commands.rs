@@ -275,12 +275,12 @@ const INTERNAL: &str = "Something is wrong on our side; nothing was done. The op
 /// `websocket.job_cancel_requested` and its like: one line for each command, with the id that the worker's
 /// lines carry too.
 fn log(caller: &Caller, submission: &Submission, answer: &CommandAnswer) {
-    let (kind, action) = (submission.resource.kind, submission.action.word());
+    let (kind, action) = (submission.resource.kind, submission.action.as_str());
     let (outcome, command) = match answer {
         CommandAnswer::Accepted { command, .. } => ("requested", Some(command)),
         CommandAnswer::Repeated { command, .. } => ("repeated", Some(command)),
         CommandAnswer::Scheduled { command, .. } => ("scheduled", Some(command)),
-        CommandAnswer::Refused(refusal) => (refusal.code.word(), None),
+        CommandAnswer::Refused(refusal) => (refusal.code.as_str(), None),
     };
     let command = command.map(tracing::field::display);
     let request = submission.request.as_ref().map(tracing::field::display);

@@ -57,7 +57,7 @@ impl Refusal {
     pub fn message_for(&self, request_id: Option<&str>) -> String {
         match self.retry_after {
             Some(seconds) => Frame::new("error")
-                .plain("error", self.code.word())
+                .plain("error", self.code.as_str())
                 .text("message", &self.message)
                 .number("retry_after", seconds)
                 .request(request_id)
@@ -68,7 +68,7 @@ impl Refusal {
 
     /// As an HTTP answer.
     pub fn response(&self) -> Response {
-        let body = serde_json::json!({"error": self.code.word(), "message": self.message});
+        let body = serde_json::json!({"error": self.code.as_str(), "message": self.message});
         let status = StatusCode::from_u16(self.code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = body.to_string().into_response();
         *response.status_mut() = status;

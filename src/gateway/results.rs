@@ -130,7 +130,7 @@ impl Results {
 }
 
 fn count(followed: &Followed, ended: &CommandResult) {
-    let word = followed.action.word();
+    let word = followed.action.as_str();
     let kind = ended.message.strip_prefix("{\"type\":\"").and_then(|rest| rest.strip_prefix(word));
     let succeeded = kind.is_some_and(|rest| rest.starts_with("_succeeded\""));
     let latency = Duration::from_millis(u64::try_from(ended.at - followed.accepted_at).unwrap_or_default());

@@ -234,7 +234,7 @@ async fn run<S: Subject>(gateway: Gateway, upgrade: OnUpgrade, longest: usize, a
 }
 
 fn not_found(kind: ResourceKind) -> Refusal {
-    Refusal::new(ErrorCode::NotFound, format!("There is no such {} in your tenant", kind.word()))
+    Refusal::new(ErrorCode::NotFound, format!("There is no such {} in your tenant", kind.as_str()))
 }
 
 fn too_many(full: OpenOutcome) -> Refusal {

@@ -102,7 +102,7 @@ struct CampaignFilter {
 pub(super) fn batch_word(word: &str) -> Option<(Action, ResourceKind)> {
     let (action, plural) = word.split_once('_')?;
     let kind = ResourceKind::ALL.into_iter().find(|kind| kind.plural() == plural)?;
-    Some((Action::from_word(action)?, kind))
+    Some((Action::parse(action)?, kind))
 }
 
 /// Reads the rest of a message whose type is one of a batch.
@@ -197,7 +197,7 @@ fn status(word: &str, kind: ResourceKind, only_open: bool) -> Result<&'static st
         return Err(format!("status {word:?} is not one of {}", words.join(", ")));
     };
     if only_open && *is_final {
-        return Err(format!("a {} that is {known} has ended: nothing can be done with it", kind.word()));
+        return Err(format!("a {} that is {known} has ended: nothing can be done with it", kind.as_str()));
     }
     Ok(known)
 }
@@ -205,8 +205,8 @@ fn status(word: &str, kind: ResourceKind, only_open: bool) -> Result<&'static st
 /// Every status of a kind, and whether it is an end.
 pub(super) fn known_statuses(kind: ResourceKind) -> Vec<(&'static str, bool)> {
     match kind {
-        ResourceKind::Job => JobStatus::ALL.into_iter().map(|s| (s.word(), s.is_final())).collect(),
-        ResourceKind::Campaign => CampaignStatus::ALL.into_iter().map(|s| (s.word(), s.is_final())).collect(),
+        ResourceKind::Job => JobStatus::ALL.into_iter().map(|s| (s.as_str(), s.is_final())).collect(),
+        ResourceKind::Campaign => CampaignStatus::ALL.into_iter().map(|s| (s.as_str(), s.is_final())).collect(),
     }
 }
 
@@ -217,7 +217,7 @@ impl BatchRequest {
             Target::Ids(ids) => serde_json::json!(ids),
             Target::Filter(filter) => serde_json::json!([filter.status, filter.campaign_id, filter.job_type, {}]),
         };
-        serde_json::json!([self.action.word(), self.kind.word(), target, self.reason]).to_string()
+        serde_json::json!([self.action.as_str(), self.kind.as_str(), target, self.reason]).to_string()
     }
 }
 

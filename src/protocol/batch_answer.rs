@@ -65,8 +65,8 @@ fn count(n: usize) -> i64 {
 /// What a batch is about, and how many of its items are taken.
 fn counted(frame: Frame, head: &BatchHead) -> Frame {
     frame
-        .plain("action", head.action.word())
-        .plain("kind", head.kind.word())
+        .plain("action", head.action.as_str())
+        .plain("kind", head.kind.as_str())
         .plain("tenant_id", head.tenant.as_str())
         .number("total", count(head.total))
         .number("accepted", count(head.total - head.refused))
@@ -98,7 +98,7 @@ pub fn completed(head: &BatchHead, tally: Tally, items: Option<(&[BatchItem], bo
     let frame = Frame::new("batch_completed")
         .plain("batch_id", &head.batch.to_string())
         .plain("tenant_id", head.tenant.as_str())
-        .plain("action", head.action.word())
+        .plain("action", head.action.as_str())
         .number("total", count(head.total))
         .number("succeeded", count(tally.succeeded))
         .number("failed", count(tally.failed))
@@ -115,7 +115,7 @@ pub fn completed(head: &BatchHead, tally: Tally, items: Option<(&[BatchItem], bo
 pub fn ended(command: CommandId, action: Action, result: &str) -> ItemState {
     let value: serde_json::Value = serde_json::from_str(result).unwrap_or_default();
     let text = |name: &str| value[name].as_str().unwrap_or_default().to_owned();
-    let control = value["control"].as_str().and_then(Control::from_word);
+    let control = value["control"].as_str().and_then(Control::parse);
     match succeeded(action, result) {
         true => ItemState::Succeeded(command, text("status"), control),
         false => ItemState::Failed(command, text("error"), control),
@@ -124,7 +124,7 @@ pub fn ended(command: CommandId, action: Action, result: &str) -> ItemState {
 
 /// Whether a result message says that its command was carried out.
 pub fn succeeded(action: Action, result: &str) -> bool {
-    let rest = result.strip_prefix("{\"type\":\"").and_then(|rest| rest.strip_prefix(action.word()));
+    let rest = result.strip_prefix("{\"type\":\"").and_then(|rest| rest.strip_prefix(action.as_str()));
     rest.is_some_and(|rest| rest.starts_with("_succeeded\""))
 }
 
@@ -144,7 +144,7 @@ fn written(items: &[BatchItem], kind: ResourceKind) -> String {
             ItemState::Failed(command, error, control) => {
                 frame.plain("command_id", &command.to_string()).text("error", error).control(*control)
             }
-            ItemState::Refused(code, message) => frame.plain("error", code.word()).text("message", message),
+            ItemState::Refused(code, message) => frame.plain("error", code.as_str()).text("message", message),
         };
         text.push_str(&frame.end().replacen("\"type\":\"\",", "", 1));
     }

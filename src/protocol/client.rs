@@ -71,13 +71,13 @@ pub fn parse(text: &str, kind: ResourceKind) -> Result<ClientMessage, Rejection>
     }
     let unknown = |message: String| opened.reject(ErrorCode::UnknownType, message);
     let Some((action, on)) = command_word(&opened.word) else {
-        let word = kind.word();
+        let word = kind.as_str();
         return Err(unknown(format!(
             "Unknown type; this socket takes cancel_{word}, pause_{word}, resume_{word}, cancel_scheduled, ping and refresh_token"
         )));
     };
     if on != kind {
-        let (word, action) = (kind.word(), action.word());
+        let (word, action) = (kind.as_str(), action.as_str());
         return Err(unknown(format!("This is a {word}'s socket: send {action}_{word} here")));
     }
     Ok(ClientMessage::Command(opened.command(action)?))
@@ -233,7 +233,7 @@ fn time(text: &str) -> Result<jiff::Timestamp, &'static str> {
 
 pub(super) fn command_word(word: &str) -> Option<(Action, ResourceKind)> {
     let (action, kind) = word.split_once('_')?;
-    Some((Action::from_word(action)?, ResourceKind::from_word(kind)?))
+    Some((Action::parse(action)?, ResourceKind::parse(kind)?))
 }
 
 #[cfg(test)]
@@ -246,7 +246,7 @@ mod tests {
         for kind in ResourceKind::ALL {
             for action in Action::ALL {
                 let text =
-                    format!(r#"{{"type": "{}_{}", "request_id":"r-1", "reason":"x"}}"#, action.word(), kind.word());
+                    format!(r#"{{"type": "{}_{}", "request_id":"r-1", "reason":"x"}}"#, action.as_str(), kind.as_str());
                 let expected = CommandRequest {
                     action,
                     request_id: Some("r-1".parse().expect("id")),

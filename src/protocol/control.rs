@@ -6,7 +6,7 @@ use crate::domain::{Action, CommandId, Resource, ResourceKind, UserId};
 
 /// The control message of one command; `issued_at` in RFC 3339.
 pub fn message(action: Action, resource: &Resource, user: &UserId, command: CommandId, issued_at: &str) -> String {
-    Frame::bare("action", action.word())
+    Frame::bare("action", action.as_str())
         .resource(resource)
         .text("user_id", user.as_str())
         .plain("command_id", &command.to_string())
@@ -25,9 +25,9 @@ pub fn resource_of(channel: &str, payload: &str) -> Option<Resource> {
         campaign_id: Option<String>,
     }
     let (tenant, rest) = channel.split_once(':')?;
-    let kind = ResourceKind::from_word(rest.strip_suffix(":control")?)?;
+    let kind = ResourceKind::parse(rest.strip_suffix(":control")?)?;
     let raw: Raw = serde_json::from_str(payload).ok()?;
-    Action::from_word(&raw.action)?;
+    Action::parse(&raw.action)?;
     let id = match kind {
         ResourceKind::Job => raw.job_id?,
         ResourceKind::Campaign => raw.campaign_id?,

@@ -35,7 +35,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// The word on the wire.
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::InvalidMessage => "invalid_message",
             Self::UnknownType => "unknown_type",

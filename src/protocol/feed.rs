@@ -118,7 +118,7 @@ impl FeedFilter {
                 shown.insert(name.to_owned(), value);
             }
         };
-        let kinds = |kinds: &Vec<ResourceKind>| kinds.iter().map(|kind| kind.word()).collect::<Vec<_>>().into();
+        let kinds = |kinds: &Vec<ResourceKind>| kinds.iter().map(|kind| kind.as_str()).collect::<Vec<_>>().into();
         show("kinds", self.kinds.as_ref().map(kinds));
         show("job_ids", self.job_ids.as_ref().map(sorted));
         show("campaign_ids", self.campaign_ids.as_ref().map(sorted));
@@ -137,7 +137,7 @@ fn kinds(words: Words) -> Result<Vec<ResourceKind>, String> {
     let mut kinds = Vec::new();
     for word in words {
         let kind =
-            ResourceKind::from_word(&word).ok_or_else(|| format!("kinds may name job and campaign, not {word:?}"))?;
+            ResourceKind::parse(&word).ok_or_else(|| format!("kinds may name job and campaign, not {word:?}"))?;
         if !kinds.contains(&kind) {
             kinds.push(kind);
         }

@@ -91,7 +91,7 @@ impl Frame {
     /// `"control":"live"` or `"row"`, of a job.
     pub fn control(self, control: Option<Control>) -> Self {
         match control {
-            Some(control) => self.plain("control", control.word()),
+            Some(control) => self.plain("control", control.as_str()),
             None => self,
         }
     }

@@ -24,7 +24,7 @@ pub fn subscribed(resource: &Resource) -> String {
 /// The state of a resource at `seq`: what comes later on the stream has a higher one. `row` holds the
 /// fields of the [`Job`] or [`Campaign`]; `desired` is where a command under way takes it.
 fn snapshot(resource: &Resource, row: &str, desired: Option<&str>, seq: i64) -> String {
-    let mut frame = Frame::new(&format!("{}_snapshot", resource.kind.word()))
+    let mut frame = Frame::new(&format!("{}_snapshot", resource.kind.as_str()))
         .plain(resource.kind.id_field(), resource.id.as_str())
         .open();
     frame.push(',');
@@ -69,7 +69,7 @@ pub fn requested(
     control: Option<Control>,
     request_id: Option<&str>,
 ) -> String {
-    Frame::of(&[action.word(), "_requested"])
+    Frame::of(&[action.as_str(), "_requested"])
         .resource(resource)
         .plain("command_id", &command.to_string())
         .number("workers_online", workers_online)
@@ -86,7 +86,7 @@ pub fn scheduled(
     run_at: i64,
     request_id: Option<&str>,
 ) -> String {
-    Frame::of(&[action.word(), "_scheduled"])
+    Frame::of(&[action.as_str(), "_scheduled"])
         .resource(resource)
         .plain("command_id", &command.to_string())
         .plain("schedule_id", &command.to_string())
@@ -99,7 +99,7 @@ pub fn scheduled(
 pub fn withdrawn(action: Action, resource: &Resource, schedule: CommandId, request_id: Option<&str>) -> String {
     Frame::new("schedule_withdrawn")
         .resource(resource)
-        .plain("action", action.word())
+        .plain("action", action.as_str())
         .plain("schedule_id", &schedule.to_string())
         .request(request_id)
         .end()
@@ -119,7 +119,7 @@ pub fn succeeded(
     control: Option<Control>,
     request_id: Option<&str>,
 ) -> String {
-    Frame::of(&[action.word(), "_succeeded"])
+    Frame::of(&[action.as_str(), "_succeeded"])
         .resource(resource)
         .plain("command_id", &command.to_string())
         .plain("status", status)
@@ -137,7 +137,7 @@ pub fn failed(
     control: Option<Control>,
     request_id: Option<&str>,
 ) -> String {
-    Frame::of(&[action.word(), "_failed"])
+    Frame::of(&[action.as_str(), "_failed"])
         .resource(resource)
         .plain("command_id", &command.to_string())
         .text("error", error)
@@ -153,7 +153,7 @@ pub fn is_superseded(result: &str) -> bool {
 
 /// A job's progress, open: the script that publishes it appends `,"seq":N}`.
 pub fn job_progress(resource: &Resource, status: JobStatus, progress: &Progress) -> String {
-    progress_frame(resource, status.word(), progress).open()
+    progress_frame(resource, status.as_str(), progress).open()
 }
 
 /// A campaign's progress, open.
@@ -167,11 +167,11 @@ pub fn campaign_progress(campaign: &Campaign) -> String {
         current_item: None,
     };
     let resource = Resource::campaign(campaign.tenant_id.clone(), campaign.id.clone());
-    progress_frame(&resource, campaign.status.word(), &progress).open()
+    progress_frame(&resource, campaign.status.as_str(), &progress).open()
 }
 
 fn progress_frame(resource: &Resource, status: &str, progress: &Progress) -> Frame {
-    Frame::new(&format!("{}_progress", resource.kind.word()))
+    Frame::new(&format!("{}_progress", resource.kind.as_str()))
         .resource(resource)
         .plain("status", status)
         .number("progress_percent", progress.progress_percent.into())
@@ -184,7 +184,7 @@ fn progress_frame(resource: &Resource, status: &str, progress: &Progress) -> Fra
 
 /// A change of a job's state, open. `desired`: where a command under way takes it.
 pub fn job_status(resource: &Resource, status: JobStatus, desired: Option<&str>) -> String {
-    let frame = Frame::new("job_status").resource(resource).plain("status", status.word());
+    let frame = Frame::new("job_status").resource(resource).plain("status", status.as_str());
     match desired {
         Some(desired) => frame.plain("desired", desired),
         None => frame,
@@ -194,7 +194,7 @@ pub fn job_status(resource: &Resource, status: JobStatus, desired: Option<&str>)
 
 /// The program that hosts a job has not been heard of since then, or is heard of again (`None`). Open.
 pub fn job_contact(resource: &Resource, status: JobStatus, lost_at: Option<&str>) -> String {
-    let frame = Frame::new("job_status").resource(resource).plain("status", status.word());
+    let frame = Frame::new("job_status").resource(resource).plain("status", status.as_str());
     frame.json("contact_lost_at", &lost_at).open()
 }
 
@@ -203,7 +203,7 @@ pub fn campaign_status(campaign: &Campaign, desired: Option<&str>) -> String {
     let resource = Resource::campaign(campaign.tenant_id.clone(), campaign.id.clone());
     let frame = Frame::new("campaign_status")
         .resource(&resource)
-        .plain("status", campaign.status.word())
+        .plain("status", campaign.status.as_str())
         .json("is_active", &campaign.is_active);
     match desired {
         Some(desired) => frame.plain("desired", desired),
@@ -214,7 +214,7 @@ pub fn campaign_status(campaign: &Campaign, desired: Option<&str>) -> String {
 
 /// Any error on a socket.
 pub fn error(code: ErrorCode, message: &str, request_id: Option<&str>) -> String {
-    Frame::new("error").plain("error", code.word()).text("message", message).request(request_id).end()
+    Frame::new("error").plain("error", code.as_str()).text("message", message).request(request_id).end()
 }
 
 /// The user may not do this: `Insufficient permissions to cancel job`.
@@ -224,13 +224,13 @@ pub fn permission_denied(action: Action, kind: ResourceKind, request_id: Option<
 
 /// The words of [`permission_denied`].
 pub fn denied_text(action: Action, kind: ResourceKind) -> String {
-    format!("Insufficient permissions to {} {}", action.word(), kind.word())
+    format!("Insufficient permissions to {} {}", action.as_str(), kind.as_str())
 }
 
 /// Over the budget; `retry_after` in whole seconds.
 pub fn rate_limited(limit: u32, retry_after: i64, request_id: Option<&str>) -> String {
     Frame::new("error")
-        .plain("error", ErrorCode::RateLimitExceeded.word())
+        .plain("error", ErrorCode::RateLimitExceeded.as_str())
         .plain("message", &rate_limited_text(limit))
         .number("retry_after", retry_after)
         .request(request_id)

@@ -106,7 +106,7 @@ pub fn resynchronize(tenant: &TenantId) -> String {
 
 /// No such resource, in the answer to a command or an item of a batch.
 pub fn no_such(resource: &Resource) -> String {
-    format!("There is no {} {} in your tenant", resource.kind.word(), resource.id)
+    format!("There is no {} {} in your tenant", resource.kind.as_str(), resource.id)
 }
 
 #[cfg(test)]

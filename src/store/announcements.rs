@@ -16,7 +16,7 @@ pub enum About {
 }
 
 impl About {
-    fn word(self) -> &'static str {
+    fn as_str(self) -> &'static str {
         match self {
             Self::Status => "status",
             Self::Jobs => "jobs",
@@ -47,9 +47,9 @@ pub(super) async fn record_announcement(
          ON CONFLICT (tenant_id, resource_kind, resource_id, about, run) DO NOTHING",
         &[
             resource.tenant.as_str().into(),
-            resource.kind.word().into(),
+            resource.kind.as_str().into(),
             resource.id.as_str().into(),
-            about.word().into(),
+            about.as_str().into(),
             run.into(),
         ],
     )
@@ -63,9 +63,9 @@ const ONE: &str = "tenant_id = $1 AND resource_kind = $2 AND resource_id = $3 AN
 fn one(owed: &Announcement) -> Vec<super::sql::Value> {
     vec![
         owed.resource.tenant.as_str().into(),
-        owed.resource.kind.word().into(),
+        owed.resource.kind.as_str().into(),
         owed.resource.id.as_str().into(),
-        owed.about.word().into(),
+        owed.about.as_str().into(),
         owed.run.into(),
     ]
 }
@@ -136,7 +136,7 @@ fn announcement(row: &Row) -> Result<(Announcement, i64), StoreError> {
         "job" => ResourceKind::Job,
         _ => ResourceKind::Campaign,
     };
-    let about = if row.needed("about")? == About::Jobs.word() { About::Jobs } else { About::Status };
+    let about = if row.needed("about")? == About::Jobs.as_str() { About::Jobs } else { About::Status };
     let owed = Announcement { resource: Resource { tenant, kind, id }, about, run: row.int("run")?.unwrap_or(0) };
     Ok((owed, row.int("told_to")?.unwrap_or(0)))
 }

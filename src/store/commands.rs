@@ -105,7 +105,7 @@ pub(super) async fn applied_before(
     let mut known = HashMap::new();
     for row in tx.rows(&text, &values).await? {
         if let Ok(command) = row.needed("command_id")?.parse() {
-            let control = row.text("control")?.and_then(|word| Control::from_word(&word));
+            let control = row.text("control")?.and_then(|word| Control::parse(&word));
             known.insert(command, Noted { outcome: row.needed("outcome")?, control });
         }
     }
@@ -215,7 +215,7 @@ pub(super) fn decide(change: &Change, row: Option<&Row>) -> Result<(Applied, Wri
     // A host's own command gets this far, and any command on a job without one.
     let control = Control::of(ResourceKind::Job, host.is_some());
     let succeeded =
-        |status: JobStatus, changed| Applied::Succeeded { status: status.word().to_owned(), changed, control };
+        |status: JobStatus, changed| Applied::Succeeded { status: status.as_str().to_owned(), changed, control };
     Ok(match transition::job(status, change.action, before_pause(row, host.is_some())?) {
         Decision::Refuse => (Applied::Refused, Write::Fence(seen)),
         Decision::Unchanged => (succeeded(status, false), Write::Fence(seen)),
@@ -240,7 +240,7 @@ impl Writes {
             Write::Nothing => {}
             Write::Fence(seen) => self.fences.push(vec![tenant, id, seen.into(), fence]),
             Write::Move(to, seen) => {
-                self.moves.push(vec![tenant, id, seen.into(), fence, to.word().into(), change.user.as_str().into()]);
+                self.moves.push(vec![tenant, id, seen.into(), fence, to.as_str().into(), change.user.as_str().into()]);
             }
         }
     }
@@ -248,7 +248,7 @@ impl Writes {
     /// What a command did, if that is for good.
     pub fn note(&mut self, command: CommandId, applied: &Applied) {
         self.notes.extend(outcome_of(applied).map(|(outcome, control)| {
-            vec![command.to_string().into(), outcome.into(), control.map(|control| control.word().to_owned()).into()]
+            vec![command.to_string().into(), outcome.into(), control.map(|control| control.as_str().to_owned()).into()]
         }));
     }
 
@@ -323,7 +323,7 @@ fn before_pause(row: &Row, hosted: bool) -> Result<JobStatus, StoreError> {
     if hosted {
         return Ok(JobStatus::Running);
     }
-    match row.text("paused_from")?.and_then(|word| JobStatus::from_word(&word)) {
+    match row.text("paused_from")?.and_then(|word| JobStatus::parse(&word)) {
         Some(status @ (JobStatus::Pending | JobStatus::Running)) => Ok(status),
         _ if row.text("started_at")?.is_some() => Ok(JobStatus::Running),
         _ => Ok(JobStatus::Pending),
@@ -346,7 +346,7 @@ async fn apply_to_campaign(tx: &mut Tx, change: &Change, row: &Row) -> Result<Ap
         Decision::Unchanged if (row.int("is_active")? == Some(1)) != (change.action == Action::Resume) => status,
         Decision::Unchanged => {
             raise_fence(tx, change).await?;
-            return Ok(Applied::Succeeded { status: status.word().to_owned(), changed: false, control: None });
+            return Ok(Applied::Succeeded { status: status.as_str().to_owned(), changed: false, control: None });
         }
     };
     let active = if to == CampaignStatus::Active { "TRUE" } else { "FALSE" };
@@ -356,7 +356,7 @@ async fn apply_to_campaign(tx: &mut Tx, change: &Change, row: &Row) -> Result<Ap
            cancelled_at = CASE WHEN $3 = 'cancelled' THEN {{now}} ELSE cancelled_at END
          WHERE tenant_id = $1 AND id = $2 AND fence <= $4"
     );
-    tx.execute(&text, &[key[0].clone(), key[1].clone(), to.word().into(), fence.into(), change.user.as_str().into()])
+    tx.execute(&text, &[key[0].clone(), key[1].clone(), to.as_str().into(), fence.into(), change.user.as_str().into()])
         .await?;
     if to == CampaignStatus::Cancelled {
         // Those inside a worker are cancelled through it; nothing may start any more. That the others are cancelled is
@@ -364,7 +364,7 @@ async fn apply_to_campaign(tx: &mut Tx, change: &Change, row: &Row) -> Result<Ap
         record_announcement(tx, &change.resource, About::Jobs, 0).await?;
         cancel_jobs(tx, &change.resource, change.user.as_str()).await?;
     }
-    Ok(Applied::Succeeded { status: to.word().to_owned(), changed: true, control: None })
+    Ok(Applied::Succeeded { status: to.as_str().to_owned(), changed: true, control: None })
 }
 
 /// Rows of one statement of [`cancel_jobs`] on SQLite.

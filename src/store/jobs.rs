@@ -112,7 +112,7 @@ impl Store {
             wheres.push_str(&format!(" AND {condition} ${}", values.len()));
         };
         if let Some(status) = filter.status {
-            only("status =", status.word().into());
+            only("status =", status.as_str().into());
         }
         if let Some(campaign) = &filter.campaign {
             only("campaign_id =", campaign.as_str().into());

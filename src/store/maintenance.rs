@@ -19,7 +19,7 @@ pub enum MaintenanceTask {
 
 impl MaintenanceTask {
     /// As in the table `upkeep`.
-    fn word(self) -> &'static str {
+    fn as_str(self) -> &'static str {
         match self {
             Self::Campaigns => "campaigns",
             Self::Commands => "commands",
@@ -39,7 +39,7 @@ impl Store {
         let every = i64::try_from(every.as_millis()).unwrap_or(i64::MAX / 4);
         // A time far ahead is from a clock that was wrong: it must not stop everyone.
         let due = "task = $1 AND (due <= $2 OR due > $3)";
-        let values: [Value; 3] = [task.word().into(), now.into(), (now + 2 * every).into()];
+        let values: [Value; 3] = [task.as_str().into(), now.into(), (now + 2 * every).into()];
         let text = format!("SELECT task FROM upkeep WHERE {due}");
         if self.database.read().await?.row(&text, &values).await?.is_none() {
             return Ok(false);

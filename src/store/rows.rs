@@ -51,7 +51,7 @@ pub(super) fn cut(column: &str, longest: usize) -> String {
 
 /// Every column of a campaign, with the counts of its jobs.
 pub(super) static CAMPAIGN: LazyLock<String> = LazyLock::new(|| {
-    let counts = JobStatus::ALL.map(JobStatus::word).map(|status| {
+    let counts = JobStatus::ALL.map(JobStatus::as_str).map(|status| {
         format!(
             "(SELECT COUNT(*) FROM jobs j WHERE j.tenant_id = c.tenant_id AND j.campaign_id = c.id
                AND j.status = '{status}') AS jobs_{status}"
@@ -134,18 +134,18 @@ pub(super) fn short(row: &Row, column: &str, longest: usize) -> Result<Option<St
 
 pub(super) fn job_status(row: &Row) -> Result<JobStatus, StoreError> {
     let word = row.needed("status")?;
-    JobStatus::from_word(&word).ok_or_else(|| odd("an unknown status", &word))
+    JobStatus::parse(&word).ok_or_else(|| odd("an unknown status", &word))
 }
 
 pub(super) fn campaign_status(row: &Row) -> Result<CampaignStatus, StoreError> {
     let word = row.needed("status")?;
-    CampaignStatus::from_word(&word).ok_or_else(|| odd("an unknown status", &word))
+    CampaignStatus::parse(&word).ok_or_else(|| odd("an unknown status", &word))
 }
 
 pub(super) fn campaign(row: &Row) -> Result<Campaign, StoreError> {
     let id = row.needed("id")?;
     let count = |status: JobStatus| -> Result<i64, StoreError> {
-        Ok(row.int(&format!("jobs_{}", status.word()))?.unwrap_or(0))
+        Ok(row.int(&format!("jobs_{}", status.as_str()))?.unwrap_or(0))
     };
     let jobs = JobCounts {
         pending: count(JobStatus::Pending)?,

@@ -32,8 +32,10 @@ impl Store {
     pub async fn chosen(&self, chosen: &Chosen, limit: usize) -> Result<Vec<ResourceId>, StoreError> {
         let open = match chosen.kind {
             _ if !chosen.status.is_empty() => chosen.status.clone(),
-            ResourceKind::Job => JobStatus::ALL.iter().filter(|s| !s.is_final()).map(|s| s.word()).collect(),
-            ResourceKind::Campaign => CampaignStatus::ALL.iter().filter(|s| !s.is_final()).map(|s| s.word()).collect(),
+            ResourceKind::Job => JobStatus::ALL.iter().filter(|s| !s.is_final()).map(|s| s.as_str()).collect(),
+            ResourceKind::Campaign => {
+                CampaignStatus::ALL.iter().filter(|s| !s.is_final()).map(|s| s.as_str()).collect()
+            }
         };
         // The condition of the index, word for word: neither database finds out by itself that it holds. A campaign's
         // jobs have an index of their own.

@@ -103,7 +103,7 @@ struct PerCommand<T>([[T; 3]; 2]);
 
 impl<T> PerCommand<T> {
     fn new(make: impl Fn(&'static str, &'static str) -> T) -> Self {
-        Self(ResourceKind::ALL.map(|kind| Action::ALL.map(|action| make(kind.word(), action.word()))))
+        Self(ResourceKind::ALL.map(|kind| Action::ALL.map(|action| make(kind.as_str(), action.as_str()))))
     }
 
     fn of(&self, kind: ResourceKind, action: Action) -> &T {
@@ -157,7 +157,7 @@ pub fn command_received(kind: ResourceKind, action: Action) {
 
 /// A command was not accepted.
 pub fn command_refused(kind: ResourceKind, action: Action, error: ErrorCode) {
-    counter!(COMMANDS_REFUSED, "resource" => kind.word(), "action" => action.word(), "error" => error.word())
+    counter!(COMMANDS_REFUSED, "resource" => kind.as_str(), "action" => action.as_str(), "error" => error.as_str())
         .increment(1);
 }
 
@@ -179,8 +179,9 @@ pub fn command_unfollowed() {
 /// where both run in one process, one command must not count as two.
 pub fn command_ended(kind: ResourceKind, action: Action, succeeded: bool, latency: Duration) {
     let result = if succeeded { "succeeded" } else { "failed" };
-    counter!(WORKER_COMMANDS, "resource" => kind.word(), "action" => action.word(), "result" => result).increment(1);
-    histogram!(WORKER_LATENCY, "resource" => kind.word(), "action" => action.word()).record(latency.as_secs_f64());
+    counter!(WORKER_COMMANDS, "resource" => kind.as_str(), "action" => action.as_str(), "result" => result)
+        .increment(1);
+    histogram!(WORKER_LATENCY, "resource" => kind.as_str(), "action" => action.as_str()).record(latency.as_secs_f64());
 }
 
 /// A socket was opened on a `job`, a `campaign` or a `tenant`.
@@ -198,7 +199,7 @@ pub fn connection_closed(code: Option<u16>) {
 
 /// A request for a socket was refused.
 pub fn connection_refused(error: ErrorCode) {
-    counter!(CONNECTIONS_REFUSED, "error" => error.word()).increment(1);
+    counter!(CONNECTIONS_REFUSED, "error" => error.as_str()).increment(1);
 }
 
 /// A message came in on a socket.

@@ -235,10 +235,10 @@ impl Client {
         };
         let pending = match operation {
             Operation::Command { action, insist, way } => {
-                request(json!({"type": format!("{}_{area}", action.word())}), insist, way)
+                request(json!({"type": format!("{}_{area}", action.as_str())}), insist, way)
             }
             Operation::Later { action, seconds, insist } => {
-                let kind = format!("{}_{area}", action.word());
+                let kind = format!("{}_{area}", action.as_str());
                 request(json!({"type": kind, "delay_seconds": seconds}), insist, Way::Socket)
             }
             Operation::Withdraw { insist } => {
@@ -248,7 +248,7 @@ impl Client {
             Operation::Batch { action, jobs, insist, way } => {
                 let all = self.plan.jobs.iter().enumerate();
                 let ids: Vec<&str> = all.filter(|(n, _)| jobs >> n & 1 == 1).map(|(_, id)| id.as_str()).collect();
-                request(json!({"type": format!("{}_jobs", action.word()), "job_ids": ids}), insist, way)
+                request(json!({"type": format!("{}_jobs", action.as_str()), "job_ids": ids}), insist, way)
             }
             Operation::Nonsense => {
                 return Some(request(json!({"type": format!("explode_{area}")}), false, Way::Socket));

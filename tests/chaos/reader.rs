@@ -36,10 +36,10 @@ impl Reader {
                 record.left.push(format!("queue of {}: {line}", subject.name));
             }
             let status = match resource.kind {
-                ResourceKind::Job => self.store.job(&resource).await?.map(|job| job.status.word().to_owned()),
+                ResourceKind::Job => self.store.job(&resource).await?.map(|job| job.status.as_str().to_owned()),
                 ResourceKind::Campaign => self.store.campaign(&resource).await?.map(|campaign| {
-                    let fits = campaign.is_active == (campaign.status.word() == "active");
-                    let word = campaign.status.word();
+                    let fits = campaign.is_active == (campaign.status.as_str() == "active");
+                    let word = campaign.status.as_str();
                     if fits { word.to_owned() } else { format!("{word} ({})", campaign.is_active) }
                 }),
             };

@@ -172,7 +172,7 @@ impl Bed {
 
     /// Answers it with success; gives the result message.
     pub async fn succeed(&self, claim: &Claim) -> String {
-        let status = match claim.action.word() {
+        let status = match claim.action.as_str() {
             "cancel" => "cancelled",
             "pause" => "paused",
             _ => "running",
@@ -194,7 +194,7 @@ impl Bed {
 
     /// Publishes a change of a job's state; gives its number.
     pub async fn status(&self, job: &Resource, status: &str) -> i64 {
-        let status = wheelhouse::domain::JobStatus::from_word(status).expect("status");
+        let status = wheelhouse::domain::JobStatus::parse(status).expect("status");
         let update =
             Update { run: None, message: server::job_status(job, status, None), progress: None, desired: None };
         self.broker.publish_update(job, &update).await.expect("publish").expect("number")

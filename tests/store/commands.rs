@@ -9,8 +9,8 @@ pub async fn every_command_moves_a_row_as_the_table_says(db: Db) {
     let mut fence = 0;
     for status in JobStatus::ALL {
         for action in Action::ALL {
-            let id = format!("{}-{}", status.word(), action.word());
-            db.sql(&format!("INSERT INTO jobs (id, tenant_id, status) VALUES ('{id}', 'acme', '{}')", status.word()))
+            let id = format!("{}-{}", status.as_str(), action.as_str());
+            db.sql(&format!("INSERT INTO jobs (id, tenant_id, status) VALUES ('{id}', 'acme', '{}')", status.as_str()))
                 .await
                 .expect("insert");
             fence += 1;
@@ -22,7 +22,11 @@ pub async fn every_command_moves_a_row_as_the_table_says(db: Db) {
                 Decision::Move(to) => {
                     assert_eq!(
                         applied,
-                        Applied::Succeeded { status: to.word().to_owned(), changed: true, control: Some(Control::Row) }
+                        Applied::Succeeded {
+                            status: to.as_str().to_owned(),
+                            changed: true,
+                            control: Some(Control::Row)
+                        }
                     );
                     assert_eq!(now, to);
                 }
@@ -30,7 +34,7 @@ pub async fn every_command_moves_a_row_as_the_table_says(db: Db) {
                     assert_eq!(
                         applied,
                         Applied::Succeeded {
-                            status: status.word().to_owned(),
+                            status: status.as_str().to_owned(),
                             changed: false,
                             control: Some(Control::Row)
                         }

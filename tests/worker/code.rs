@@ -251,7 +251,7 @@ async fn a_job_whose_program_has_another_users_process_is_neither_paused_nor_can
     for action in [Action::Pause, Action::Cancel] {
         let command = world.submit(action, &job).await;
         let answer = world.result(&job, command).await;
-        assert_eq!(answer["type"], format!("{}_failed", action.word()), "{answer}");
+        assert_eq!(answer["type"], format!("{}_failed", action.as_str()), "{answer}");
         let words = answer["error"].as_str().unwrap_or_default();
         assert!(words.contains(&format!("process {theirs} (sh) of user root")), "{answer}");
         assert_eq!(world.row(&job).await.status, JobStatus::Running);

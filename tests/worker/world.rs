@@ -213,7 +213,7 @@ impl World {
     }
 
     pub async fn until_status(&self, job: &Resource, status: JobStatus) -> Row {
-        eventually(&format!("{job} is {}", status.word()), || async {
+        eventually(&format!("{job} is {}", status.as_str()), || async {
             self.store.job(job).await.ok().flatten().is_some_and(|row| row.status == status)
         })
         .await;

@@ -83,7 +83,7 @@ fn entry((id, fields): Raw) -> AuditEntry {
     });
     // An id was made for it, but no such command was ever accepted; unless it was scheduled, and denied when it
     // was to run: `kept` says so.
-    let (denied, limited) = (AuditEvent::Denied.word(), AuditEvent::RateLimited.word());
+    let (denied, limited) = (AuditEvent::Denied.as_str(), AuditEvent::RateLimited.as_str());
     if entry.event == limited || (entry.event == denied && !kept) {
         entry.command_id = None;
     }

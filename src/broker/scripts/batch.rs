@@ -239,14 +239,14 @@ fn prepare(broker: &Broker, batch: &Batch, part: &[ResourceId], first: bool, lim
         batch.id.to_string(),
         sha256_hex(&batch.body),
         seconds.to_string(),
-        batch.grant.word().to_owned(),
+        batch.grant.as_str().to_owned(),
         permission,
         area,
         all,
         limits.commands_per_minute.to_string(),
         limits.backlog_per_tenant.to_string(),
         if first { batch.cost() } else { 0 }.to_string(),
-        batch.action.word().to_owned(),
+        batch.action.as_str().to_owned(),
         control_channel(tenant, batch.kind),
         remembered,
         batch.audit(),
@@ -272,7 +272,7 @@ fn read(answer: &[String], count: usize) -> Result<Result<BatchSubmitted, Deadli
         "done" if answer.len() == 3 + 4 * count => {
             let item = |n: usize| {
                 let at = 2 + 4 * n;
-                let control = Control::from_word(&answer[at + 1]);
+                let control = Control::parse(&answer[at + 1]);
                 Ok(match answer[at].as_str() {
                     "accepted" => ItemSubmitted::Accepted { control },
                     "full" => ItemSubmitted::QueueFull,

@@ -141,7 +141,7 @@ impl Broker {
                 Ok(ClaimOutcome::Command(Box::new(Claim {
                     resource: resource.clone(),
                     command: answer[1].parse().map_err(|_| odd())?,
-                    action: Action::from_word(&record.action).ok_or_else(odd)?,
+                    action: Action::parse(&record.action).ok_or_else(odd)?,
                     user: record.user_id,
                     request_id: record.request_id,
                     reason: record.reason,

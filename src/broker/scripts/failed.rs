@@ -44,7 +44,7 @@ impl FailedCommand {
         Some(Self {
             command,
             resource,
-            action: Action::from_word(&record.action)?,
+            action: Action::parse(&record.action)?,
             user: record.user_id,
             reason: record.reason,
             event,

@@ -63,7 +63,7 @@ impl Scheduled {
         Some(Self {
             command,
             resource,
-            action: Action::from_word(&record.action)?,
+            action: Action::parse(&record.action)?,
             user: record.user_id,
             request_id: record.request_id,
             reason: record.reason,

@@ -24,9 +24,9 @@ pub(super) fn stored_command_json(s: &Submission) -> String {
     let record = StoredCommandFields {
         tenant_id: s.resource.tenant.as_str(),
         user_id: s.user.as_str(),
-        resource_kind: s.resource.kind.word(),
+        resource_kind: s.resource.kind.as_str(),
         resource_id: s.resource.id.as_str(),
-        action: s.action.word(),
+        action: s.action.as_str(),
         command_id: &s.command.to_string(),
         request_id: s.request.as_ref().map(RequestId::as_str),
         reason: s.reason.as_deref(),

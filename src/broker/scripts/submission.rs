@@ -49,7 +49,7 @@ pub enum Grant {
 
 impl Grant {
     /// As the scripts read it.
-    pub(super) fn word(self) -> &'static str {
+    pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Database => "database",
             Self::Token(true) => "allowed",

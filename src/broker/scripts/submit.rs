@@ -129,7 +129,7 @@ fn prepare(names: Keys, s: &Submission, limits: SubmitLimits) -> IdempotentCall 
         s.command.to_string(),
         digest(s),
         u8::from(s.request.is_some()).to_string(),
-        s.grant.word().to_owned(),
+        s.grant.as_str().to_owned(),
         permission,
         area,
         all,
@@ -139,7 +139,7 @@ fn prepare(names: Keys, s: &Submission, limits: SubmitLimits) -> IdempotentCall 
         control_channel(&r.tenant, r.kind),
         control_message(s),
         r.to_string(),
-        s.action.word().to_owned(),
+        s.action.as_str().to_owned(),
         reply_channel(r),
         when.to_owned(),
         number.to_string(),
@@ -170,7 +170,7 @@ fn digest_with(s: &Submission, reason: &str) -> String {
         When::At(ms) => format!(".at{ms}"),
         When::After(seconds) => format!(".in{seconds}"),
     };
-    format!("{}.{reason}{when}", s.action.word())
+    format!("{}.{reason}{when}", s.action.as_str())
 }
 
 /// What wakes the workers.
@@ -182,7 +182,7 @@ fn read(answer: &[String]) -> Result<Result<SubmitOutcome, DeadlinePassed>, Brok
     let odd = || BrokerError::Refused(format!("submit_command answered {answer:?}"));
     let number = |i: usize| answer.get(i).and_then(|n| n.parse::<i64>().ok()).ok_or_else(odd);
     let command = |i: usize| answer.get(i).and_then(|id| id.parse().ok()).ok_or_else(odd);
-    let control = |i: usize| answer.get(i).and_then(|word| Control::from_word(word));
+    let control = |i: usize| answer.get(i).and_then(|word| Control::parse(word));
     // When it ended, then the message; both empty where there is none.
     let result = |i: usize| -> Result<Option<(String, i64)>, BrokerError> {
         match answer.get(i + 1) {

@@ -162,7 +162,7 @@ impl Commanded {
 
     pub(in crate::cli) fn step(&self, action: Action) -> Result<Step, String> {
         let missing = |name: &str| Err(format!("missing field `{name}`"));
-        let rest = self.kind.strip_prefix(action.word());
+        let rest = self.kind.strip_prefix(action.as_str());
         match rest.unwrap_or(&self.kind) {
             "_requested" if self.workers_online.is_none() => missing("workers_online"),
             "_requested" => Ok(Step::Accepted),

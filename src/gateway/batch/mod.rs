@@ -100,7 +100,7 @@ async fn preview(gateway: &Gateway, caller: &Caller, request: &BatchRequest) -> 
         return Err(Refusal::new(ErrorCode::PermissionDenied, server::denied_text(action, kind)));
     }
     if !may(gateway, caller, &Permission::read(kind)).await? {
-        let message = format!("Insufficient permissions to read {}", kind.word());
+        let message = format!("Insufficient permissions to read {}", kind.as_str());
         return Err(Refusal::new(ErrorCode::PermissionDenied, message));
     }
     let found = find(gateway, caller, request, None).await?;
@@ -292,14 +292,14 @@ fn log(caller: &Caller, request: &BatchRequest, answer: &BatchAnswer) {
         BatchAnswer::Refused(refusal) => {
             metrics::command_received(request.kind, request.action);
             metrics::command_refused(request.kind, request.action, refusal.code);
-            (refusal.code.word(), None)
+            (refusal.code.as_str(), None)
         }
     };
     let batch = head.map(|head| tracing::field::display(head.batch));
     let request_id = request.request_id.as_ref().map(tracing::field::display);
     tracing::info!(
-        batch_id = batch, tenant_id = %caller.tenant, user_id = %caller.user, request_id, resource = request.kind.word(),
+        batch_id = batch, tenant_id = %caller.tenant, user_id = %caller.user, request_id, resource = request.kind.as_str(),
         total = head.map(|head| head.total), refused = head.map(|head| head.refused),
-        "websocket.batch_{}_{outcome}", request.action.word()
+        "websocket.batch_{}_{outcome}", request.action.as_str()
     );
 }

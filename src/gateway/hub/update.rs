@@ -45,7 +45,7 @@ impl Update {
             ResourceKind::Job => raw.job_id?,
             ResourceKind::Campaign => raw.campaign_id?,
         };
-        let is_progress = match raw.kind.strip_prefix(resource.kind.word())? {
+        let is_progress = match raw.kind.strip_prefix(resource.kind.as_str())? {
             "_progress" => true,
             "_status" => false,
             _ => return None,

@@ -79,7 +79,7 @@ pub(super) struct Failure {
 impl Failure {
     /// By its code.
     pub(super) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self::other(code.http_status(), code.word(), message)
+        Self::other(code.http_status(), code.as_str(), message)
     }
 
     /// One that only HTTP knows.
@@ -99,7 +99,7 @@ impl Failure {
 
     /// A resource that is not there, or is another tenant's.
     pub(super) fn no_such(kind: ResourceKind) -> Self {
-        Self::new(ErrorCode::NotFound, format!("No such {}", kind.word()))
+        Self::new(ErrorCode::NotFound, format!("No such {}", kind.as_str()))
     }
 
     /// No such path.

@@ -47,9 +47,9 @@ pub(super) async fn audit(rest: &Rest, request: &Request) -> Result<Answer, Fail
         let read = query.get(name).map(|text| moment(text, now)).transpose();
         read.map_err(|problem| Failure::invalid(format!("{name:?}: {problem}")))
     };
-    let action = query.get("action").map(|word| {
-        Action::from_word(word).ok_or_else(|| Failure::invalid("\"action\" must be cancel, pause or resume"))
-    });
+    let action = query
+        .get("action")
+        .map(|word| Action::parse(word).ok_or_else(|| Failure::invalid("\"action\" must be cancel, pause or resume")));
     let event = query.get("event").map(|word| word.parse::<AuditEvent>().map_err(Failure::invalid));
     let filter = AuditFilter {
         tenant: Some(caller.tenant),

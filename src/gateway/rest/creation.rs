@@ -28,7 +28,7 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// without the wake-up.
 pub(super) async fn create(rest: &Rest, request: &mut Request, kind: ResourceKind) -> Result<Answer, Failure> {
     request.query(&[])?;
-    let what = format!("create {}", kind.word());
+    let what = format!("create {}", kind.as_str());
     let caller = request.permitted(rest, &Permission::create(kind), &what).await?;
     let answer = match kind {
         ResourceKind::Job => create_jobs(rest, request, &caller, None).await?,

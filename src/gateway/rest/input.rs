@@ -263,7 +263,7 @@ pub(super) fn command(body: &[u8], kind: ResourceKind, action: Action) -> Result
         return Err(Failure::invalid(message));
     }
     // Read by the very rules of the sockets, so that the two never drift apart.
-    fields.insert("type".to_owned(), format!("{}_{}", action.word(), kind.word()).into());
+    fields.insert("type".to_owned(), format!("{}_{}", action.as_str(), kind.as_str()).into());
     let text = serde_json::Value::Object(fields).to_string();
     match crate::protocol::parse(&text, kind) {
         Ok(ClientMessage::Command(request)) => Ok(request),

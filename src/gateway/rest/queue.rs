@@ -101,7 +101,7 @@ fn entry(one: &FailedCommand) -> Value {
         "command_id": one.command.to_string(),
         one.resource.kind.id_field(): one.resource.id,
         "tenant_id": one.resource.tenant,
-        "action": one.action.word(),
+        "action": one.action.as_str(),
         "event": one.event,
         "error": one.error,
         "failed_at": server::time(one.failed_at),

@@ -105,7 +105,7 @@ impl Request {
 
     /// As [`Self::permitted`], to read resources of a kind.
     pub(super) async fn reader(&self, rest: &Rest, kind: ResourceKind) -> Result<Caller, Failure> {
-        self.permitted(rest, &Permission::read(kind), &format!("read {}", kind.word())).await
+        self.permitted(rest, &Permission::read(kind), &format!("read {}", kind.as_str())).await
     }
 
     fn is_from_here(&self, rest: &Rest) -> bool {

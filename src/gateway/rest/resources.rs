@@ -58,8 +58,8 @@ pub(super) async fn list(rest: &Rest, request: &Request, kind: ResourceKind) -> 
 
 fn status(query: &Query) -> Result<Option<JobStatus>, Failure> {
     let Some(word) = query.get("status") else { return Ok(None) };
-    JobStatus::from_word(word).map(Some).ok_or_else(|| {
-        let all: Vec<&str> = JobStatus::ALL.iter().map(|status| status.word()).collect();
+    JobStatus::parse(word).map(Some).ok_or_else(|| {
+        let all: Vec<&str> = JobStatus::ALL.iter().map(|status| status.as_str()).collect();
         Failure::invalid(format!("\"status\" must be one of {}", all.join(", ")))
     })
 }
@@ -78,7 +78,7 @@ pub(super) async fn show(rest: &Rest, request: &Request, kind: ResourceKind, tex
     };
     let snapshot = snapshot.explained(rest.job_types(), rest.broker()).await;
     // What a socket would be told, but for the type.
-    let head = format!("\"type\":\"{}_snapshot\",", kind.word());
+    let head = format!("\"type\":\"{}_snapshot\",", kind.as_str());
     Ok(Answer::message(StatusCode::OK, snapshot.message().replacen(&head, "", 1)))
 }
 

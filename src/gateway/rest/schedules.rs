@@ -45,7 +45,7 @@ fn entry(one: &Scheduled) -> Value {
         "schedule_id": one.command.to_string(),
         one.resource.kind.id_field(): one.resource.id,
         "tenant_id": one.resource.tenant,
-        "action": one.action.word(),
+        "action": one.action.as_str(),
         "run_at": server::time(one.run_at),
         "asked_at": server::time(one.asked_at),
         "user_id": one.user,

@@ -36,7 +36,7 @@ impl Subject for One {
     type Done = (CommandRequest, CommandAnswer);
 
     fn label(&self) -> &'static str {
-        self.resource.kind.word()
+        self.resource.kind.as_str()
     }
 
     fn name(&self) -> String {

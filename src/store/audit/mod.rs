@@ -132,10 +132,10 @@ fn conditions(after: i64, filter: &AuditFilter) -> (String, Vec<Value>) {
         and("user_id = ?", user.as_str().into());
     }
     if let Some(action) = filter.action {
-        and("action = ?", action.word().into());
+        and("action = ?", action.as_str().into());
     }
     if let Some(event) = filter.event {
-        and("event = ?", event.word().into());
+        and("event = ?", event.as_str().into());
     }
     if let Some(since) = filter.since {
         and("{ms:+at} >= {time:?}", time_text(since).into());

@@ -87,7 +87,7 @@ impl CampaignCommands {
             if asked.is_empty() {
                 // From here on it only waits: another command may have its permit.
                 permit.take();
-                self.publish_campaign(claim, Desired::Is(CampaignStatus::Cancelled.word())).await;
+                self.publish_campaign(claim, Desired::Is(CampaignStatus::Cancelled.as_str())).await;
             }
             for job in left {
                 if asked.contains(&job) {

@@ -46,7 +46,7 @@ impl CommandExecutor {
     pub(crate) async fn execute(&self, claim: &Claim, notify: &Notify, permit: &mut CommandPermit) -> bool {
         let claimed = Instant::now();
         tracing::info!(
-            command_id = %claim.command, tenant_id = %claim.resource.tenant, resource = %claim.resource, action = claim.action.word(),
+            command_id = %claim.command, tenant_id = %claim.resource.tenant, resource = %claim.resource, action = claim.action.as_str(),
             user_id = %claim.user, attempt = claim.attempt, worker_id = %self.ctx.id, "worker.command_claimed"
         );
         let held = HeldClaim { ctx: &self.ctx, claim, notify };
@@ -154,7 +154,7 @@ fn log_outcome(claim: &Claim, claimed: Instant, end: ResultKind, message: &str) 
         ResourceKind::Job => (Some(id.as_str()), None),
         ResourceKind::Campaign => (None, Some(id.as_str())),
     };
-    let (action, latency_ms) = (claim.action.word(), latency.as_millis());
+    let (action, latency_ms) = (claim.action.as_str(), latency.as_millis());
     if end == ResultKind::Succeeded {
         tracing::info!(%command_id, job_id, campaign_id, %tenant_id, %user_id, action, latency_ms, status = message, "worker.command_applied");
     } else {

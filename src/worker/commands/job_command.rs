@@ -248,7 +248,7 @@ impl JobCommands {
         control: Option<Control>,
     ) -> CommandOutcome {
         // At a second try the first may have broken off between the row and the message.
-        let shown = JobStatus::from_word(&status).filter(|_| changed || claim.attempt > 1);
+        let shown = JobStatus::parse(&status).filter(|_| changed || claim.attempt > 1);
         if shown == Some(JobStatus::Pending) && claim.action == Action::Resume {
             self.notifier.wake_workers().await;
         }

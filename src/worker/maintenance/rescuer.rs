@@ -113,7 +113,7 @@ impl Rescuer {
             if resumed {
                 publish_status(broker, &run.job, JobStatus::Running, Desired::Nothing).await;
             }
-            tracing::warn!(job_id = %run.job.id, tenant_id = %run.job.tenant, host = %run.host, run = run.number, status = job.status.word(), "worker.job_released");
+            tracing::warn!(job_id = %run.job.id, tenant_id = %run.job.tenant, host = %run.host, run = run.number, status = job.status.as_str(), "worker.job_released");
             self.notifier.run_left(&job, run.number).await;
         }
         Ok(())

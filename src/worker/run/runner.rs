@@ -199,7 +199,7 @@ async fn supervise(
     match (how, end) {
         (WorkEnd::Itself, Some(end)) => {
             let (reason, row) = lifecycle.record_end(&run, end).await;
-            let status = row.map(|row| row.status.word());
+            let status = row.map(|row| row.status.as_str());
             tracing::info!(job_id = %run.resource().id, tenant_id = %run.resource().tenant, status, gone = ?reason, "worker.job_ended");
         }
         (WorkEnd::Left, _) => lifecycle.release_run(&run).await,

@@ -62,7 +62,7 @@ fn replay(history: &History, index: &Index<'_>) -> Vec<Violation> {
             Change::Applied { command, outcome } => {
                 let Some((_, row)) = index.accepted.get(command.as_str()) else { continue };
                 let Some(known) = known.get_mut(row.resource.as_str()) else { continue };
-                let action = Action::from_word(&row.action);
+                let action = Action::parse(&row.action);
                 if !action.is_some_and(|action| fits(known, action, outcome)) {
                     let what = format!(
                         "{command} ({}) was applied as {outcome:?}, the row is {:?} after {:?}",
@@ -142,11 +142,11 @@ fn fits(known: &mut Known<'_>, action: Action, outcome: &str) -> bool {
 fn moves(nature: Nature, from: &str, action: Action, to: &str) -> bool {
     match nature {
         Nature::Campaign => {
-            let (from, to) = (CampaignStatus::from_word(from), CampaignStatus::from_word(to));
+            let (from, to) = (CampaignStatus::parse(from), CampaignStatus::parse(to));
             matches!((from, to), (Some(from), Some(to)) if transition::campaign(from, action) == Decision::Move(to))
         }
         _ => {
-            let (Some(from), Some(to)) = (JobStatus::from_word(from), JobStatus::from_word(to)) else { return false };
+            let (Some(from), Some(to)) = (JobStatus::parse(from), JobStatus::parse(to)) else { return false };
             // Where a paused job goes back to depends on whether a worker holds it.
             let back = [JobStatus::Pending, JobStatus::Running];
             back.into_iter().any(|back| transition::job(from, action, back) == Decision::Move(to))
@@ -156,9 +156,9 @@ fn moves(nature: Nature, from: &str, action: Action, to: &str) -> bool {
 
 fn stays(nature: Nature, status: &str, action: Action) -> bool {
     match nature {
-        Nature::Campaign => CampaignStatus::from_word(status)
+        Nature::Campaign => CampaignStatus::parse(status)
             .is_some_and(|status| transition::campaign(status, action) == Decision::Unchanged),
-        _ => JobStatus::from_word(status)
+        _ => JobStatus::parse(status)
             .is_some_and(|status| transition::job(status, action, JobStatus::Pending) == Decision::Unchanged),
     }
 }

@@ -9,7 +9,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use super::out::{self, tell};
 use super::{audit_verify, usage};
 use crate::config::Settings;
-use crate::domain::audit::moment;
+use crate::domain::audit::parse_time_or_age;
 use crate::domain::{Action, AuditEvent, ResourceId, TenantId, UserId, printable, printable_json};
 use crate::store::audit::export;
 use crate::store::{AuditFilter, AuditRow, Page, Store, StoreError};
@@ -104,7 +104,8 @@ pub(super) async fn audit(args: AuditArgs, settings: Settings) -> anyhow::Result
 async fn show(args: ShowArgs, settings: Settings) -> anyhow::Result<ExitCode> {
     let now = jiff::Timestamp::now().as_millisecond();
     let time = |name: &str, text: Option<String>| {
-        text.map(|text| moment(&text, now).map_err(|problem| usage(format!("{name} {text:?}: {problem}")))).transpose()
+        text.map(|text| parse_time_or_age(&text, now).map_err(|problem| usage(format!("{name} {text:?}: {problem}"))))
+            .transpose()
     };
     let mut filter = AuditFilter {
         tenant: args.tenant,

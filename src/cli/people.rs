@@ -103,7 +103,7 @@ pub(super) async fn grant(
     settings: impl FnOnce() -> anyhow::Result<Settings>,
 ) -> anyhow::Result<ExitCode> {
     let Some(user) = args.user.filter(|_| !args.list) else {
-        for permission in permission::known() {
+        for permission in permission::known_permissions() {
             say!("{permission}");
         }
         return Ok(ExitCode::SUCCESS);
@@ -143,7 +143,7 @@ pub(super) async fn grants(args: GrantsArgs, settings: Settings) -> anyhow::Resu
     if granted.is_empty() {
         tell!("nobody asked for holds any permission");
     }
-    let known = permission::known();
+    let known = permission::known_permissions();
     for Granted { user, permission, role } in granted {
         let by = role.map(|role| format!("  by role {role}")).unwrap_or_default();
         let odd = if known.contains(&permission) { "" } else { "  (unknown: it grants nothing)" };
@@ -154,7 +154,7 @@ pub(super) async fn grants(args: GrantsArgs, settings: Settings) -> anyhow::Resu
 
 /// A misspelt permission would be kept, and would allow nothing.
 fn known_only<'a>(permissions: impl IntoIterator<Item = &'a String>) -> anyhow::Result<()> {
-    let known = permission::known();
+    let known = permission::known_permissions();
     match permissions.into_iter().find(|permission| !known.contains(permission)) {
         Some(odd) => Err(usage(format!("{odd:?} is no permission; there are {}", known.join(", ")))),
         None => Ok(()),

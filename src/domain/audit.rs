@@ -140,7 +140,7 @@ impl FromStr for ChainLink {
 }
 
 /// A moment as people name it, as Unix ms: RFC 3339, or how long ago: `90s`, `15m`, `24h`, `7d`.
-pub fn moment(text: &str, now_ms: i64) -> Result<i64, String> {
+pub fn parse_time_or_age(text: &str, now_ms: i64) -> Result<i64, String> {
     let help = || "write a time as 2026-01-31T12:00:00Z, or how long ago it was: 90s, 15m, 24h, 7d".to_owned();
     if let Ok(time) = text.parse::<jiff::Timestamp>() {
         return Ok(time.as_millisecond());
@@ -176,10 +176,10 @@ mod tests {
             ("7d", now - 604_800_000),
             ("4294967295d", 0),
         ] {
-            assert_eq!(moment(text, now), Ok(expected), "{text}");
+            assert_eq!(parse_time_or_age(text, now), Ok(expected), "{text}");
         }
         for bad in ["", "h", "-1h", "1w", "yesterday", "2026-01-01", "1.5h", "99999999999d", "1é"] {
-            assert!(moment(bad, now).is_err(), "{bad}");
+            assert!(parse_time_or_age(bad, now).is_err(), "{bad}");
         }
     }
 

@@ -16,7 +16,7 @@ pub mod text;
 pub mod transition;
 
 pub use audit::{AuditEntry, AuditEvent, ChainLink};
-pub use backoff::backoff;
+pub use backoff::full_jitter_backoff;
 pub use campaign::{Campaign, CampaignStatus, JobCounts};
 pub use command::{Action, CommandId, IdDerivation, When};
 pub use ids::{IdError, RequestId, ResourceId, TenantId, UserId, WorkerId};

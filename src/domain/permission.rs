@@ -9,7 +9,7 @@ pub struct Permission(String);
 impl Permission {
     /// `jobs.cancel`, `campaigns.read`, …
     pub fn of(kind: ResourceKind, verb: &str) -> Self {
-        debug_assert!(VERBS.contains(&verb), "nobody could be granted {verb}: it belongs into VERBS");
+        debug_assert!(KNOWN_VERBS.contains(&verb), "nobody could be granted {verb}: it belongs into KNOWN_VERBS");
         Self(format!("{}.{verb}", kind.plural()))
     }
 
@@ -56,13 +56,13 @@ pub struct PermissionSet {
 }
 
 /// What may be done to jobs and to campaigns.
-const VERBS: [&str; 5] = ["read", "create", "cancel", "pause", "resume"];
+const KNOWN_VERBS: [&str; 5] = ["read", "create", "cancel", "pause", "resume"];
 
 /// Everything that can be granted and means something: each permission, each area's pattern, and `*`.
-pub fn known() -> Vec<String> {
+pub fn known_permissions() -> Vec<String> {
     let mut all = Vec::new();
     for kind in ResourceKind::ALL {
-        all.extend(VERBS.iter().map(|verb| Permission::of(kind, verb).0));
+        all.extend(KNOWN_VERBS.iter().map(|verb| Permission::of(kind, verb).0));
     }
     all.push(Permission::read_audit().0);
     let mut areas: Vec<String> = all.iter().filter_map(|one| Some(format!("{}.*", one.split_once('.')?.0))).collect();
@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn every_permission_that_anything_needs_is_known() {
-        let known = known();
+        let known = known_permissions();
         let kinds = ResourceKind::ALL.into_iter();
         let mut needed: Vec<Permission> =
             kinds.flat_map(|kind| super::super::Action::ALL.map(|action| action.permission(kind))).collect();

@@ -16,7 +16,7 @@ pub enum Decision<S> {
 }
 
 /// What the action does to a job. `before_pause` is where a paused job goes back to.
-pub fn job(status: JobStatus, action: Action, before_pause: JobStatus) -> Decision<JobStatus> {
+pub fn job_transition(status: JobStatus, action: Action, before_pause: JobStatus) -> Decision<JobStatus> {
     use Action::{Cancel, Pause, Resume};
     use Decision::{Move, Refuse, Unchanged};
     use JobStatus::{Cancelled, Completed, Failed, Paused, Pending, Running};
@@ -31,7 +31,7 @@ pub fn job(status: JobStatus, action: Action, before_pause: JobStatus) -> Decisi
 }
 
 /// What the action does to a campaign.
-pub fn campaign(status: CampaignStatus, action: Action) -> Decision<CampaignStatus> {
+pub fn campaign_transition(status: CampaignStatus, action: Action) -> Decision<CampaignStatus> {
     use Action::{Cancel, Pause, Resume};
     use CampaignStatus::{Active, Cancelled, Completed, Paused};
     use Decision::{Move, Refuse, Unchanged};
@@ -65,10 +65,10 @@ mod tests {
         assert_eq!(table.len(), JobStatus::ALL.len());
         for (status, row) in table {
             for (action, expected) in [Cancel, Pause, Resume].into_iter().zip(row) {
-                assert_eq!(job(status, action, Running), expected, "{status:?} {action:?}");
+                assert_eq!(job_transition(status, action, Running), expected, "{status:?} {action:?}");
             }
         }
-        assert_eq!(job(Paused, Resume, Pending), Move(Pending));
+        assert_eq!(job_transition(Paused, Resume, Pending), Move(Pending));
     }
 
     #[test]
@@ -85,7 +85,7 @@ mod tests {
         assert_eq!(table.len(), CampaignStatus::ALL.len());
         for (status, row) in table {
             for (action, expected) in [Cancel, Pause, Resume].into_iter().zip(row) {
-                assert_eq!(campaign(status, action), expected, "{status:?} {action:?}");
+                assert_eq!(campaign_transition(status, action), expected, "{status:?} {action:?}");
             }
         }
     }

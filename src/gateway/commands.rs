@@ -6,8 +6,8 @@ use crate::auth::Caller;
 use crate::broker::BrokerError;
 use crate::broker::scripts::submit::{ClientOrigin, Submission, SubmitLimits, SubmitOutcome};
 use crate::domain::{CommandId, Control, Resource, ResourceKind, TenantId, UserId, When};
-use crate::protocol::client::{MAX_DELAY, TOO_FAR_AHEAD};
-use crate::protocol::tenant::no_such;
+use crate::protocol::client::{MAX_DELAY, TOO_FAR_AHEAD_MESSAGE};
+use crate::protocol::tenant::resource_not_found;
 use crate::protocol::{CommandRequest, ErrorCode, server};
 use crate::telemetry::metrics;
 
@@ -111,7 +111,7 @@ pub async fn missing(
         return None;
     }
     match gateway.policy().check(caller, &request.action.permission(resource.kind)).await {
-        Ok(true) => Some(Refusal::new(ErrorCode::NotFound, no_such(resource))),
+        Ok(true) => Some(Refusal::new(ErrorCode::NotFound, resource_not_found(resource))),
         Ok(false) => None,
         Err(_) => Some(Refusal::unavailable()),
     }
@@ -175,7 +175,7 @@ async fn decide(gateway: &Gateway, submission: &Submission) -> CommandAnswer {
         }
         Ok(SubmitOutcome::Conflict) => refused(ErrorCode::RequestConflict, CONFLICT),
         Ok(SubmitOutcome::Denied) => {
-            refused(ErrorCode::PermissionDenied, &server::denied_text(submission.action, kind))
+            refused(ErrorCode::PermissionDenied, &server::permission_denied_message(submission.action, kind))
         }
         Ok(SubmitOutcome::RateLimited { retry_after }) => CommandAnswer::Refused(rate_limited(gateway, retry_after)),
         Ok(SubmitOutcome::QueueFull) if submission.when != When::Now => refused(ErrorCode::QueueFull, SCHEDULES_FULL),
@@ -190,7 +190,7 @@ async fn decide(gateway: &Gateway, submission: &Submission) -> CommandAnswer {
 pub(super) fn rate_limited(gateway: &Gateway, retry_after: i64) -> Refusal {
     Refusal {
         code: ErrorCode::RateLimitExceeded,
-        message: server::rate_limited_text(gateway.settings().limits.commands_per_minute),
+        message: server::rate_limited_message(gateway.settings().limits.commands_per_minute),
         retry_after: Some(retry_after),
     }
 }
@@ -204,7 +204,7 @@ fn check_time(gateway: &Gateway, tenant: &TenantId, when: When) -> Result<(), Re
         return Err(Refusal::new(ErrorCode::InvalidMessage, message));
     }
     if ahead > i64::from(MAX_DELAY) * 1_000 {
-        return Err(Refusal::new(ErrorCode::InvalidMessage, TOO_FAR_AHEAD));
+        return Err(Refusal::new(ErrorCode::InvalidMessage, TOO_FAR_AHEAD_MESSAGE));
     }
     Ok(())
 }

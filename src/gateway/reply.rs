@@ -57,7 +57,7 @@ impl Refusal {
     pub fn message_for(&self, request_id: Option<&str>) -> String {
         match self.retry_after {
             Some(seconds) => Frame::new("error")
-                .plain("error", self.code.as_str())
+                .ascii("error", self.code.as_str())
                 .text("message", &self.message)
                 .number("retry_after", seconds)
                 .request(request_id)

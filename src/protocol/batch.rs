@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use serde::Deserialize;
 
-use super::client::{Opened, Rejection, short_reason};
+use super::client::{ParsedObject, Rejection, short_reason};
 use crate::domain::{Action, CampaignStatus, JobStatus, RequestId, ResourceId, ResourceKind};
 
 /// Most resources of one batch.
@@ -52,16 +52,16 @@ pub struct Selection {
 /// One text or several.
 #[derive(Deserialize)]
 #[serde(untagged)]
-pub(super) enum Words {
+pub(super) enum StatusList {
     One(String),
     Several(Vec<String>),
 }
 
-impl Words {
+impl StatusList {
     pub(super) fn into_vec(self) -> Vec<String> {
         match self {
-            Self::One(word) => vec![word],
-            Self::Several(words) => words,
+            Self::One(text) => vec![text],
+            Self::Several(texts) => texts,
         }
     }
 }
@@ -69,7 +69,7 @@ impl Words {
 /// A misspelt field that is left out does something else than was asked: `dry-run`, for one, the real thing.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Raw {
+struct RawBatchRequest {
     #[serde(rename = "type")]
     _type: String,
     job_ids: Option<Vec<ResourceId>>,
@@ -87,7 +87,7 @@ struct Raw {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct JobFilter {
-    status: Option<Words>,
+    status: Option<StatusList>,
     campaign_id: Option<ResourceId>,
     job_type: Option<String>,
 }
@@ -95,51 +95,57 @@ struct JobFilter {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct CampaignFilter {
-    status: Option<Words>,
+    status: Option<StatusList>,
 }
 
 /// `cancel_jobs`, `pause_campaigns`, …
-pub(super) fn batch_word(word: &str) -> Option<(Action, ResourceKind)> {
-    let (action, plural) = word.split_once('_')?;
+pub(super) fn batch_message_type(text: &str) -> Option<(Action, ResourceKind)> {
+    let (action, plural) = text.split_once('_')?;
     let kind = ResourceKind::ALL.into_iter().find(|kind| kind.plural() == plural)?;
     Some((Action::parse(action)?, kind))
 }
 
 /// Reads the rest of a message whose type is one of a batch.
-pub(super) fn read(opened: &Opened, text: &str, action: Action, kind: ResourceKind) -> Result<BatchRequest, Rejection> {
-    let raw: Raw = serde_json::from_str(text).map_err(|error| opened.invalid(format!("{}: {error}", opened.word)))?;
+pub(super) fn read(
+    parsed: &ParsedObject,
+    text: &str,
+    action: Action,
+    kind: ResourceKind,
+) -> Result<BatchRequest, Rejection> {
+    let raw: RawBatchRequest =
+        serde_json::from_str(text).map_err(|error| parsed.invalid(format!("{}: {error}", parsed.message_type)))?;
     if raw.run_at.is_some() || raw.delay_seconds.is_some() {
-        return Err(opened.invalid(
+        return Err(parsed.invalid(
             "A batch runs at once: leave run_at and delay_seconds out, or schedule a command for each resource",
         ));
     }
-    short_reason(raw.reason.as_deref()).map_err(|words| opened.invalid(words))?;
+    short_reason(raw.reason.as_deref()).map_err(|message| parsed.invalid(message))?;
     let (ids, others) = match kind {
         ResourceKind::Job => (raw.job_ids, raw.campaign_ids),
         ResourceKind::Campaign => (raw.campaign_ids, raw.job_ids),
     };
     let field = format!("{}s", kind.id_field());
     if others.is_some() {
-        return Err(opened.invalid(format!("{} takes {field}", opened.word)));
+        return Err(parsed.invalid(format!("{} takes {field}", parsed.message_type)));
     }
     let target = match (ids, raw.filter) {
-        (Some(_), Some(_)) => return Err(opened.invalid(format!("Give {field} or a filter, not both"))),
-        (None, None) => return Err(opened.invalid(format!("{} needs {field} or a filter", opened.word))),
-        (Some(ids), None) => Target::Ids(once_each(ids, &field).map_err(|words| opened.invalid(words))?),
-        (None, Some(filter)) => Target::Filter(selection(filter, kind).map_err(|words| opened.invalid(words))?),
+        (Some(_), Some(_)) => return Err(parsed.invalid(format!("Give {field} or a filter, not both"))),
+        (None, None) => return Err(parsed.invalid(format!("{} needs {field} or a filter", parsed.message_type))),
+        (Some(ids), None) => Target::Ids(deduplicate(ids, &field).map_err(|message| parsed.invalid(message))?),
+        (None, Some(filter)) => Target::Filter(selection(filter, kind).map_err(|message| parsed.invalid(message))?),
     };
     Ok(BatchRequest {
         action,
         kind,
         target,
-        request_id: opened.request_id.clone(),
+        request_id: parsed.request_id.clone(),
         reason: raw.reason,
         dry_run: raw.dry_run.unwrap_or(false),
     })
 }
 
 /// A list of ids without its repetitions; neither empty nor too long.
-pub(super) fn once_each(ids: Vec<ResourceId>, field: &str) -> Result<Vec<ResourceId>, String> {
+pub(super) fn deduplicate(ids: Vec<ResourceId>, field: &str) -> Result<Vec<ResourceId>, String> {
     let mut seen = HashSet::with_capacity(ids.len());
     let once: Vec<ResourceId> = ids.into_iter().filter(|id| seen.insert(id.clone())).collect();
     match once.len() {
@@ -181,20 +187,20 @@ pub(super) fn job_type(text: String) -> Result<String, String> {
     Ok(text)
 }
 
-fn statuses(words: Option<Words>, kind: ResourceKind, only_open: bool) -> Result<Vec<&'static str>, String> {
-    let Some(words) = words else { return Ok(Vec::new()) };
-    let words = words.into_vec();
-    if words.is_empty() {
+fn statuses(list: Option<StatusList>, kind: ResourceKind, only_open: bool) -> Result<Vec<&'static str>, String> {
+    let Some(list) = list else { return Ok(Vec::new()) };
+    let statuses = list.into_vec();
+    if statuses.is_empty() {
         return Err("status is empty: leave it out, or name one".to_owned());
     }
-    words.iter().map(|word| status(word, kind, only_open)).collect()
+    statuses.iter().map(|text| status(text, kind, only_open)).collect()
 }
 
-fn status(word: &str, kind: ResourceKind, only_open: bool) -> Result<&'static str, String> {
+fn status(text: &str, kind: ResourceKind, only_open: bool) -> Result<&'static str, String> {
     let all = known_statuses(kind);
-    let Some((known, is_final)) = all.iter().find(|(known, _)| *known == word) else {
-        let words: Vec<&str> = all.iter().map(|(known, _)| *known).collect();
-        return Err(format!("status {word:?} is not one of {}", words.join(", ")));
+    let Some((known, is_final)) = all.iter().find(|(known, _)| *known == text) else {
+        let names: Vec<&str> = all.iter().map(|(known, _)| *known).collect();
+        return Err(format!("status {text:?} is not one of {}", names.join(", ")));
     };
     if only_open && *is_final {
         return Err(format!("a {} that is {known} has ended: nothing can be done with it", kind.as_str()));
@@ -260,12 +266,12 @@ mod tests {
         assert!(text.len() <= super::super::MAX_BATCH_FRAME, "{}", text.len());
         assert!(matches!(batch(&text).target, Target::Ids(ids) if ids.len() == 1_000));
         let more = parse_tenant(&format!(r#"{{"type":"cancel_jobs","job_ids":[{}]}}"#, ids(1_001)));
-        let words = more.expect_err("refused").message;
-        assert!(words.contains("1000 at most") && words.contains("1001"), "{words}");
+        let message = more.expect_err("refused").message;
+        assert!(message.contains("1000 at most") && message.contains("1001"), "{message}");
     }
 
     #[test]
-    fn what_does_not_fit_is_refused_with_words_that_name_it() {
+    fn what_does_not_fit_is_refused_with_a_message_that_names_it() {
         for (text, part) in [
             (r#"{"type":"cancel_jobs"}"#, "needs job_ids or a filter"),
             (r#"{"type":"cancel_campaigns"}"#, "needs campaign_ids or a filter"),

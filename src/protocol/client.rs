@@ -20,12 +20,12 @@ pub enum ClientMessage {
     /// Cancel, pause or resume the socket's resource.
     Command(CommandRequest),
     /// What every socket takes.
-    Common(Common),
+    Common(CommonMessage),
 }
 
 /// A message that every socket takes.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Common {
+pub enum CommonMessage {
     /// Take back a command that was scheduled.
     CancelScheduled {
         /// Which.
@@ -65,12 +65,12 @@ pub struct Rejection {
 
 /// Reads one text frame on a socket of the given kind.
 pub fn parse(text: &str, kind: ResourceKind) -> Result<ClientMessage, Rejection> {
-    let opened = Opened::read(text)?;
-    if let Some(common) = opened.common()? {
+    let parsed = ParsedObject::read(text)?;
+    if let Some(common) = parsed.common()? {
         return Ok(ClientMessage::Common(common));
     }
-    let unknown = |message: String| opened.reject(ErrorCode::UnknownType, message);
-    let Some((action, on)) = command_word(&opened.word) else {
+    let unknown = |message: String| parsed.rejection(ErrorCode::UnknownType, message);
+    let Some((action, on)) = command_message_type(&parsed.message_type) else {
         let word = kind.as_str();
         return Err(unknown(format!(
             "Unknown type; this socket takes cancel_{word}, pause_{word}, resume_{word}, cancel_scheduled, ping and refresh_token"
@@ -80,18 +80,18 @@ pub fn parse(text: &str, kind: ResourceKind) -> Result<ClientMessage, Rejection>
         let (word, action) = (kind.as_str(), action.as_str());
         return Err(unknown(format!("This is a {word}'s socket: send {action}_{word} here")));
     }
-    Ok(ClientMessage::Command(opened.command(action)?))
+    Ok(ClientMessage::Command(parsed.command(action)?))
 }
 
 /// A message with its type and its `request_id` read, on the way to be understood.
-pub(super) struct Opened {
-    pub(super) word: String,
+pub(super) struct ParsedObject {
+    pub(super) message_type: String,
     pub(super) request_id: Option<RequestId>,
-    pub(super) raw: Raw,
+    pub(super) raw: RawClientMessage,
 }
 
 #[derive(Deserialize)]
-pub(super) struct Raw {
+pub(super) struct RawClientMessage {
     #[serde(rename = "type")]
     kind: Option<serde_json::Value>,
     request_id: Option<serde_json::Value>,
@@ -104,51 +104,51 @@ pub(super) struct Raw {
     pub(super) campaign_id: Option<serde_json::Value>,
 }
 
-impl Opened {
+impl ParsedObject {
     /// One JSON object with a type.
     pub(super) fn read(text: &str) -> Result<Self, Rejection> {
         let invalid = |message: String| Rejection { code: ErrorCode::InvalidMessage, message, request_id: None };
         if !text.trim_start().starts_with('{') {
             return Err(invalid("Send one JSON object with a \"type\"".to_owned()));
         }
-        let raw: Raw =
+        let raw: RawClientMessage =
             serde_json::from_str(text).map_err(|e| invalid(format!("Not a JSON object with a \"type\": {e}")))?;
         let request_id = match &raw.request_id {
             None | Some(serde_json::Value::Null) => None,
             Some(serde_json::Value::String(id)) => Some(id.parse::<RequestId>().map_err(|e| invalid(e.to_string()))?),
             Some(_) => return Err(invalid("request_id must be a text".to_owned())),
         };
-        let mut opened = Self { word: String::new(), request_id, raw };
-        opened.word = match &opened.raw.kind {
-            Some(serde_json::Value::String(word)) => word.clone(),
-            Some(_) => return Err(opened.invalid("\"type\" must be a text")),
-            None => return Err(opened.invalid("\"type\" is missing")),
+        let mut parsed = Self { message_type: String::new(), request_id, raw };
+        parsed.message_type = match &parsed.raw.kind {
+            Some(serde_json::Value::String(text)) => text.clone(),
+            Some(_) => return Err(parsed.invalid("\"type\" must be a text")),
+            None => return Err(parsed.invalid("\"type\" is missing")),
         };
-        Ok(opened)
+        Ok(parsed)
     }
 
-    pub(super) fn reject(&self, code: ErrorCode, message: String) -> Rejection {
+    pub(super) fn rejection(&self, code: ErrorCode, message: String) -> Rejection {
         Rejection { code, message, request_id: self.request_id.clone() }
     }
 
     pub(super) fn invalid(&self, message: impl Into<String>) -> Rejection {
-        self.reject(ErrorCode::InvalidMessage, message.into())
+        self.rejection(ErrorCode::InvalidMessage, message.into())
     }
 
     /// As what every socket takes; `None`: it is something else.
-    pub(super) fn common(&self) -> Result<Option<Common>, Rejection> {
+    pub(super) fn common(&self) -> Result<Option<CommonMessage>, Rejection> {
         let text = |value: &Option<serde_json::Value>| value.as_ref()?.as_str().map(str::to_owned);
-        Ok(Some(match self.word.as_str() {
-            "ping" => Common::Ping,
+        Ok(Some(match self.message_type.as_str() {
+            "ping" => CommonMessage::Ping,
             "refresh_token" => {
                 let token = text(&self.raw.token);
-                Common::RefreshToken(token.ok_or_else(|| self.invalid("refresh_token needs a \"token\""))?)
+                CommonMessage::RefreshToken(token.ok_or_else(|| self.invalid("refresh_token needs a \"token\""))?)
             }
             "cancel_scheduled" => {
                 let schedule = text(&self.raw.schedule_id).and_then(|id| id.parse().ok());
                 let needed = "cancel_scheduled needs the \"schedule_id\" that the answer to the command named";
                 let schedule = schedule.ok_or_else(|| self.invalid(needed))?;
-                Common::CancelScheduled { schedule, request_id: self.request_id.clone() }
+                CommonMessage::CancelScheduled { schedule, request_id: self.request_id.clone() }
             }
             _ => return Ok(None),
         }))
@@ -161,8 +161,9 @@ impl Opened {
             Some(serde_json::Value::String(reason)) => Some(reason.clone()),
             Some(_) => return Err(self.invalid("reason must be a text")),
         };
-        short_reason(reason.as_deref()).map_err(|words| self.invalid(words))?;
-        let when = when(self.raw.run_at.as_ref(), self.raw.delay_seconds.as_ref()).map_err(|e| self.invalid(e))?;
+        short_reason(reason.as_deref()).map_err(|message| self.invalid(message))?;
+        let when =
+            parse_when(self.raw.run_at.as_ref(), self.raw.delay_seconds.as_ref()).map_err(|e| self.invalid(e))?;
         Ok(CommandRequest { action, request_id: self.request_id.clone(), reason, when })
     }
 }
@@ -176,13 +177,15 @@ pub(super) fn short_reason(reason: Option<&str>) -> Result<(), &'static str> {
 }
 
 /// Reads `run_at` or `delay_seconds`.
-fn when(run_at: Option<&serde_json::Value>, delay: Option<&serde_json::Value>) -> Result<When, &'static str> {
+fn parse_when(run_at: Option<&serde_json::Value>, delay: Option<&serde_json::Value>) -> Result<When, &'static str> {
     let given = |value: Option<&serde_json::Value>| value.filter(|value| !value.is_null()).cloned();
     match (given(run_at), given(delay)) {
         (None, None) => Ok(When::Now),
         (Some(_), Some(_)) => Err("Give run_at or delay_seconds, not both"),
-        (Some(at), None) => at.as_str().ok_or(NO_TIME).and_then(time).map(|at| When::At(at.as_millisecond())),
-        (None, Some(delay)) => whole(&delay)
+        (Some(at), None) => {
+            at.as_str().ok_or(MISSING_TIME_MESSAGE).and_then(parse_time).map(|at| When::At(at.as_millisecond()))
+        }
+        (None, Some(delay)) => whole_number(&delay)
             .filter(|seconds| *seconds <= MAX_DELAY)
             .map(When::After)
             .ok_or("delay_seconds must be whole seconds, 31622400 (366 days) at most"),
@@ -190,28 +193,28 @@ fn when(run_at: Option<&serde_json::Value>, delay: Option<&serde_json::Value>) -
 }
 
 /// A number without a fraction, also where it is written with one (`5.0`, `1e3`): JSON knows one kind of numbers.
-fn whole(number: &serde_json::Value) -> Option<u32> {
+fn whole_number(number: &serde_json::Value) -> Option<u32> {
     let number = number.as_f64().filter(|number| number.fract() == 0.0)?;
     // Every u32 is an f64, exactly.
     (0.0..=f64::from(u32::MAX)).contains(&number).then_some(number as u32)
 }
 
-const NO_TIME: &str =
+const MISSING_TIME_MESSAGE: &str =
     "run_at must be an RFC 3339 time with its zone, as in 2026-01-31T22:00:00Z or 2026-01-31T22:00:00+01:00";
 
 /// What is said of a time that lies further ahead than anybody plans.
-pub const TOO_FAR_AHEAD: &str = "run_at may lie 366 days ahead at most; nothing was done";
+pub const TOO_FAR_AHEAD_MESSAGE: &str = "run_at may lie 366 days ahead at most; nothing was done";
 
 /// An RFC 3339 time. The library reads more than that (`20260131T22Z`, zones a day away from UTC, names of zones), but
 /// what is written so is more likely a mistake, and a command at the wrong hour is worse than none.
-fn time(text: &str) -> Result<jiff::Timestamp, &'static str> {
+fn parse_time(text: &str) -> Result<jiff::Timestamp, &'static str> {
     let is_zone = |zone: &[u8]| match zone {
         b"Z" | b"z" => true,
         [b'+' | b'-', hour @ .., b':', _, _] => hour.len() == 2 && hour < b"24".as_slice(),
         _ => false,
     };
-    let (seconds, rest) = text.as_bytes().split_at_checked("2026-01-31T22:00:00".len()).ok_or(NO_TIME)?;
-    let whole = seconds.iter().enumerate().all(|(at, byte)| match at {
+    let (seconds, rest) = text.as_bytes().split_at_checked("2026-01-31T22:00:00".len()).ok_or(MISSING_TIME_MESSAGE)?;
+    let is_date_and_time = seconds.iter().enumerate().all(|(at, byte)| match at {
         4 | 7 => *byte == b'-',
         10 => matches!(byte, b'T' | b't' | b' '),
         13 | 16 => *byte == b':',
@@ -221,18 +224,18 @@ fn time(text: &str) -> Result<jiff::Timestamp, &'static str> {
         Some(fraction) => 1 + fraction.iter().take_while(|byte| byte.is_ascii_digit()).count(),
         None => 0,
     };
-    if !whole || !is_zone(&rest[zone_at..]) {
-        return Err(NO_TIME);
+    if !is_date_and_time || !is_zone(&rest[zone_at..]) {
+        return Err(MISSING_TIME_MESSAGE);
     }
     text.parse().map_err(|_| match text.strip_prefix("9999") {
         // Its last moments are too much for the library; in another year they are a time like any other.
-        Some(rest) if format!("1999{rest}").parse::<jiff::Timestamp>().is_ok() => TOO_FAR_AHEAD,
-        _ => NO_TIME,
+        Some(rest) if format!("1999{rest}").parse::<jiff::Timestamp>().is_ok() => TOO_FAR_AHEAD_MESSAGE,
+        _ => MISSING_TIME_MESSAGE,
     })
 }
 
-pub(super) fn command_word(word: &str) -> Option<(Action, ResourceKind)> {
-    let (action, kind) = word.split_once('_')?;
+pub(super) fn command_message_type(text: &str) -> Option<(Action, ResourceKind)> {
+    let (action, kind) = text.split_once('_')?;
     Some((Action::parse(action)?, ResourceKind::parse(kind)?))
 }
 
@@ -310,15 +313,15 @@ mod tests {
 
     #[test]
     fn a_time_that_cannot_be_is_told_from_one_that_lies_too_far_ahead() {
-        let words = |time: &str| {
+        let message = |time: &str| {
             let text = format!(r#"{{"type":"cancel_job","run_at":"{time}"}}"#);
             parse(&text, Job).expect_err("rejected").message.to_string()
         };
         for time in ["9999-12-31T23:59:59Z", "9999-12-31T23:59:59.999+00:00", "9999-12-31T23:59:59-12:00"] {
-            assert_eq!(words(time), TOO_FAR_AHEAD, "{time}");
+            assert_eq!(message(time), TOO_FAR_AHEAD_MESSAGE, "{time}");
         }
         for time in ["9999-12-32T23:59:59Z", "9999-02-29T00:00:00Z", "9999-12-31T23:59:59+01:99", "9999-12-31"] {
-            assert_eq!(words(time), NO_TIME, "{time}");
+            assert_eq!(message(time), MISSING_TIME_MESSAGE, "{time}");
         }
     }
 
@@ -345,7 +348,7 @@ mod tests {
         let text = r#"{"type":"cancel_scheduled","schedule_id":"0190f3c8-0000-7000-8000-000000000001"}"#;
         assert!(matches!(
             parse(text, Job),
-            Ok(ClientMessage::Common(Common::CancelScheduled { request_id: None, .. }))
+            Ok(ClientMessage::Common(CommonMessage::CancelScheduled { request_id: None, .. }))
         ));
     }
 }

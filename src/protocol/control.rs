@@ -6,12 +6,12 @@ use crate::domain::{Action, CommandId, Resource, ResourceKind, UserId};
 
 /// The control message of one command; `issued_at` in RFC 3339.
 pub fn message(action: Action, resource: &Resource, user: &UserId, command: CommandId, issued_at: &str) -> String {
-    Frame::bare("action", action.as_str())
+    Frame::beginning_with("action", action.as_str())
         .resource(resource)
         .text("user_id", user.as_str())
-        .plain("command_id", &command.to_string())
-        .plain("reply_to", &format!("{resource}:reply"))
-        .plain("issued_at", issued_at)
+        .ascii("command_id", &command.to_string())
+        .ascii("reply_to", &format!("{resource}:reply"))
+        .ascii("issued_at", issued_at)
         .end()
 }
 
@@ -19,14 +19,14 @@ pub fn message(action: Action, resource: &Resource, user: &UserId, command: Comm
 /// `action` is none: the updates of a job with the id `control` come on the same channel.
 pub fn resource_of(channel: &str, payload: &str) -> Option<Resource> {
     #[derive(serde::Deserialize)]
-    struct Raw {
+    struct RawControlMessage {
         action: String,
         job_id: Option<String>,
         campaign_id: Option<String>,
     }
     let (tenant, rest) = channel.split_once(':')?;
     let kind = ResourceKind::parse(rest.strip_suffix(":control")?)?;
-    let raw: Raw = serde_json::from_str(payload).ok()?;
+    let raw: RawControlMessage = serde_json::from_str(payload).ok()?;
     Action::parse(&raw.action)?;
     let id = match kind {
         ResourceKind::Job => raw.job_id?,

@@ -5,10 +5,10 @@ use std::collections::HashSet;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::batch::{Words, job_type, known_statuses, object, once_each};
+use super::batch::{StatusList, deduplicate, job_type, known_statuses, object};
 use crate::domain::{JobFacts, ResourceId, ResourceKind};
 
-/// A filter, as understood. The default wants everything.
+/// A filter, as understood. The default matches everything.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct FeedFilter {
     /// Only these kinds.
@@ -27,27 +27,27 @@ pub struct FeedFilter {
 
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields)]
-struct Raw {
-    kinds: Option<Words>,
+struct RawFeedFilter {
+    kinds: Option<StatusList>,
     job_ids: Option<Vec<ResourceId>>,
     campaign_ids: Option<Vec<ResourceId>>,
     campaign_id: Option<ResourceId>,
     job_type: Option<String>,
-    status: Option<Words>,
+    status: Option<StatusList>,
 }
 
 impl FeedFilter {
     /// Reads a filter; an error says in words what does not fit.
     pub fn read(value: Option<&Value>) -> Result<Self, String> {
-        let raw: Raw = match value {
-            None | Some(Value::Null) => Raw::default(),
+        let raw: RawFeedFilter = match value {
+            None | Some(Value::Null) => RawFeedFilter::default(),
             Some(value) => {
                 object(value)?;
-                Raw::deserialize(value).map_err(|error| format!("filter: {error}"))?
+                RawFeedFilter::deserialize(value).map_err(|error| format!("filter: {error}"))?
             }
         };
         let ids = |ids: Option<Vec<ResourceId>>, field| {
-            ids.map(|ids| once_each(ids, field).map(HashSet::from_iter)).transpose()
+            ids.map(|ids| deduplicate(ids, field).map(HashSet::from_iter)).transpose()
         };
         let mut filter = Self {
             kinds: raw.kinds.map(kinds).transpose()?,
@@ -74,25 +74,25 @@ impl FeedFilter {
     }
 
     /// Whether a message can be judged only with the [`JobFacts`] of its job.
-    pub fn needs_facts(&self, kind: ResourceKind, id: &ResourceId) -> bool {
+    pub fn needs_job_facts(&self, kind: ResourceKind, id: &ResourceId) -> bool {
         kind == ResourceKind::Job
             && (self.campaign_id.is_some() || self.job_type.is_some())
-            && self.wants_resource(kind, id)
+            && self.matches_resource(kind, id)
     }
 
     /// Whether a message about a resource is wanted. `status`: that of an update; a result has none here, because it
     /// tells of a command. Without the facts it needs, a job is not.
-    pub fn wants(&self, kind: ResourceKind, id: &ResourceId, status: Option<&str>, facts: Option<&JobFacts>) -> bool {
+    pub fn matches(&self, kind: ResourceKind, id: &ResourceId, status: Option<&str>, facts: Option<&JobFacts>) -> bool {
         let of_status = match (&self.status, status) {
             (Some(wanted), Some(status)) => wanted.contains(&status),
             _ => true,
         };
         of_status
-            && self.wants_resource(kind, id)
-            && (!self.needs_facts(kind, id) || facts.is_some_and(|facts| self.wants_facts(facts)))
+            && self.matches_resource(kind, id)
+            && (!self.needs_job_facts(kind, id) || facts.is_some_and(|facts| self.matches_facts(facts)))
     }
 
-    fn wants_resource(&self, kind: ResourceKind, id: &ResourceId) -> bool {
+    fn matches_resource(&self, kind: ResourceKind, id: &ResourceId) -> bool {
         let ids = match kind {
             ResourceKind::Job => &self.job_ids,
             ResourceKind::Campaign => &self.campaign_ids,
@@ -100,7 +100,7 @@ impl FeedFilter {
         self.kinds.as_ref().is_none_or(|kinds| kinds.contains(&kind)) && ids.as_ref().is_none_or(|ids| ids.contains(id))
     }
 
-    fn wants_facts(&self, facts: &JobFacts) -> bool {
+    fn matches_facts(&self, facts: &JobFacts) -> bool {
         self.campaign_id.as_ref().is_none_or(|wanted| facts.campaign_id.as_ref() == Some(wanted))
             && self.job_type.as_ref().is_none_or(|wanted| facts.job_type == *wanted)
     }
@@ -129,7 +129,7 @@ impl FeedFilter {
     }
 }
 
-fn kinds(words: Words) -> Result<Vec<ResourceKind>, String> {
+fn kinds(words: StatusList) -> Result<Vec<ResourceKind>, String> {
     let words = words.into_vec();
     if words.is_empty() {
         return Err("kinds is empty: leave it out, or name job, campaign or both".to_owned());
@@ -146,7 +146,7 @@ fn kinds(words: Words) -> Result<Vec<ResourceKind>, String> {
 }
 
 /// Of either kind: a feed has both.
-fn statuses(words: Words) -> Result<Vec<&'static str>, String> {
+fn statuses(words: StatusList) -> Result<Vec<&'static str>, String> {
     let mut known: Vec<&'static str> =
         ResourceKind::ALL.into_iter().flat_map(known_statuses).map(|(word, _)| word).collect();
     known.sort_unstable();
@@ -184,9 +184,9 @@ mod tests {
     #[test]
     fn an_empty_filter_wants_everything() {
         for everything in [FeedFilter::default(), filter(json!({})), filter(Value::Null)] {
-            assert!(everything.wants(Job, &id("a"), Some("running"), None));
-            assert!(everything.wants(Campaign, &id("a"), None, None));
-            assert!(!everything.needs_facts(Job, &id("a")));
+            assert!(everything.matches(Job, &id("a"), Some("running"), None));
+            assert!(everything.matches(Campaign, &id("a"), None, None));
+            assert!(!everything.needs_job_facts(Job, &id("a")));
             assert_eq!(everything.to_json(), json!({}));
         }
     }
@@ -195,30 +195,30 @@ mod tests {
     fn each_field_narrows_and_whoever_names_jobs_alone_wants_no_campaigns() {
         let jobs = filter(json!({"job_ids": ["b", "a", "a"]}));
         assert_eq!(jobs.to_json(), json!({"kinds": ["job"], "job_ids": ["a", "b"]}));
-        assert!(jobs.wants(Job, &id("a"), Some("running"), None));
-        assert!(!jobs.wants(Job, &id("c"), Some("running"), None));
-        assert!(!jobs.wants(Campaign, &id("a"), Some("active"), None));
+        assert!(jobs.matches(Job, &id("a"), Some("running"), None));
+        assert!(!jobs.matches(Job, &id("c"), Some("running"), None));
+        assert!(!jobs.matches(Campaign, &id("a"), Some("active"), None));
         let both = filter(json!({"kinds": ["campaign", "job"], "job_ids": ["a"]}));
-        assert!(both.wants(Campaign, &id("x"), Some("active"), None) && !both.wants(Job, &id("x"), None, None));
+        assert!(both.matches(Campaign, &id("x"), Some("active"), None) && !both.matches(Job, &id("x"), None, None));
         let campaigns = filter(json!({"kinds": "campaign", "status": "paused"}));
-        assert!(campaigns.wants(Campaign, &id("x"), Some("paused"), None));
-        assert!(!campaigns.wants(Campaign, &id("x"), Some("active"), None));
-        assert!(campaigns.wants(Campaign, &id("x"), None, None), "a result has no status");
+        assert!(campaigns.matches(Campaign, &id("x"), Some("paused"), None));
+        assert!(!campaigns.matches(Campaign, &id("x"), Some("active"), None));
+        assert!(campaigns.matches(Campaign, &id("x"), None, None), "a result has no status");
     }
 
     #[test]
     fn what_a_message_does_not_say_is_judged_by_the_facts() {
         let narrow = filter(json!({"campaign_id": "c", "job_type": "t"}));
-        assert!(narrow.needs_facts(Job, &id("a")) && !narrow.needs_facts(Campaign, &id("a")));
+        assert!(narrow.needs_job_facts(Job, &id("a")) && !narrow.needs_job_facts(Campaign, &id("a")));
         let facts = |campaign: Option<&str>, job_type: &str| JobFacts {
             campaign_id: campaign.map(id),
             job_type: job_type.to_owned(),
         };
-        assert!(narrow.wants(Job, &id("a"), None, Some(&facts(Some("c"), "t"))));
+        assert!(narrow.matches(Job, &id("a"), None, Some(&facts(Some("c"), "t"))));
         for other in [facts(Some("d"), "t"), facts(None, "t"), facts(Some("c"), "u")] {
-            assert!(!narrow.wants(Job, &id("a"), None, Some(&other)));
+            assert!(!narrow.matches(Job, &id("a"), None, Some(&other)));
         }
-        assert!(!narrow.wants(Job, &id("a"), None, None));
+        assert!(!narrow.matches(Job, &id("a"), None, None));
     }
 
     #[test]

@@ -2,11 +2,11 @@
 
 use std::fmt::Write;
 
-use crate::domain::text::{LONG_TEXT, excerpt};
+use crate::domain::text::{MAX_LONG_TEXT, excerpt};
 use crate::domain::{Control, Resource};
 
 /// Room for most messages, so that they are not moved while they grow.
-const ROOM: usize = 256;
+const INITIAL_CAPACITY: usize = 256;
 
 /// A message under construction. Fields stand in the order they are added.
 #[derive(Debug, Clone)]
@@ -15,12 +15,12 @@ pub struct Frame(String);
 impl Frame {
     /// `{"type":"…"`.
     pub fn new(kind: &str) -> Self {
-        Self::of(&[kind])
+        Self::of_parts(&[kind])
     }
 
     /// As [`Self::new`], for a type put together from parts.
-    pub fn of(kind: &[&str]) -> Self {
-        let mut text = String::with_capacity(ROOM);
+    pub fn of_parts(kind: &[&str]) -> Self {
+        let mut text = String::with_capacity(INITIAL_CAPACITY);
         text.push_str("{\"type\":\"");
         kind.iter().for_each(|part| text.push_str(part));
         text.push('"');
@@ -28,8 +28,8 @@ impl Frame {
     }
 
     /// An object that begins with this field and has no type.
-    pub fn bare(name: &str, value: &str) -> Self {
-        let mut text = String::with_capacity(ROOM);
+    pub fn beginning_with(name: &str, value: &str) -> Self {
+        let mut text = String::with_capacity(INITIAL_CAPACITY);
         text.push_str("{\"");
         text.push_str(name);
         text.push_str("\":\"");
@@ -40,11 +40,11 @@ impl Frame {
 
     /// `"job_id":"…","tenant_id":"…"`; ids need no escaping.
     pub fn resource(self, resource: &Resource) -> Self {
-        self.plain(resource.kind.id_field(), resource.id.as_str()).plain("tenant_id", resource.tenant.as_str())
+        self.ascii(resource.kind.id_field(), resource.id.as_str()).ascii("tenant_id", resource.tenant.as_str())
     }
 
     /// A text known to need no escaping: an id, a status, a code.
-    pub fn plain(mut self, name: &str, value: &str) -> Self {
+    pub fn ascii(mut self, name: &str, value: &str) -> Self {
         self.name(name);
         self.0.push('"');
         self.0.push_str(value);
@@ -63,7 +63,7 @@ impl Frame {
     /// A text of anyone's; of a very long one its beginning and its end, since clients cut connections on which a
     /// message is longer than they expect.
     pub fn text(self, name: &str, value: &str) -> Self {
-        self.json(name, &excerpt(value, LONG_TEXT))
+        self.json(name, &excerpt(value, MAX_LONG_TEXT))
     }
 
     /// A whole number.
@@ -91,7 +91,7 @@ impl Frame {
     /// `"control":"live"` or `"row"`, of a job.
     pub fn control(self, control: Option<Control>) -> Self {
         match control {
-            Some(control) => self.plain("control", control.as_str()),
+            Some(control) => self.ascii("control", control.as_str()),
             None => self,
         }
     }
@@ -99,7 +99,7 @@ impl Frame {
     /// `"request_id":"…"` where the client gave one.
     pub fn request(self, request_id: Option<&str>) -> Self {
         match request_id {
-            Some(id) => self.plain("request_id", id),
+            Some(id) => self.ascii("request_id", id),
             None => self,
         }
     }

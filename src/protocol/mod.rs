@@ -2,7 +2,7 @@
 //! Pure: parsing and writing, no I/O.
 
 pub mod batch;
-pub mod batch_answer;
+pub mod batch_messages;
 pub mod client;
 pub mod control;
 pub mod error;
@@ -12,7 +12,7 @@ pub mod server;
 pub mod tenant;
 
 pub use batch::BatchRequest;
-pub use client::{ClientMessage, CommandRequest, Common, MAX_BATCH_FRAME, MAX_FRAME, parse};
+pub use client::{ClientMessage, CommandRequest, CommonMessage, MAX_BATCH_FRAME, MAX_FRAME, parse};
 pub use error::ErrorCode;
 pub use feed::FeedFilter;
 pub use tenant::{TenantMessage, parse_tenant};

@@ -15,9 +15,9 @@ pub const PONG: &str = "{\"type\":\"pong\"}";
 /// First message on a socket.
 pub fn subscribed(resource: &Resource) -> String {
     Frame::new("subscribed")
-        .plain("channel", &resource.to_string())
-        .plain("tenant_id", resource.tenant.as_str())
-        .plain(resource.kind.id_field(), resource.id.as_str())
+        .ascii("channel", &resource.to_string())
+        .ascii("tenant_id", resource.tenant.as_str())
+        .ascii(resource.kind.id_field(), resource.id.as_str())
         .end()
 }
 
@@ -25,7 +25,7 @@ pub fn subscribed(resource: &Resource) -> String {
 /// fields of the [`Job`] or [`Campaign`]; `desired` is where a command under way takes it.
 fn snapshot(resource: &Resource, row: &str, desired: Option<&str>, seq: i64) -> String {
     let mut frame = Frame::new(&format!("{}_snapshot", resource.kind.as_str()))
-        .plain(resource.kind.id_field(), resource.id.as_str())
+        .ascii(resource.kind.id_field(), resource.id.as_str())
         .open();
     frame.push(',');
     frame.push_str(row);
@@ -69,9 +69,9 @@ pub fn requested(
     control: Option<Control>,
     request_id: Option<&str>,
 ) -> String {
-    Frame::of(&[action.as_str(), "_requested"])
+    Frame::of_parts(&[action.as_str(), "_requested"])
         .resource(resource)
-        .plain("command_id", &command.to_string())
+        .ascii("command_id", &command.to_string())
         .number("workers_online", workers_online)
         .control(control)
         .request(request_id)
@@ -86,11 +86,11 @@ pub fn scheduled(
     run_at: i64,
     request_id: Option<&str>,
 ) -> String {
-    Frame::of(&[action.as_str(), "_scheduled"])
+    Frame::of_parts(&[action.as_str(), "_scheduled"])
         .resource(resource)
-        .plain("command_id", &command.to_string())
-        .plain("schedule_id", &command.to_string())
-        .plain("run_at", &time(run_at))
+        .ascii("command_id", &command.to_string())
+        .ascii("schedule_id", &command.to_string())
+        .ascii("run_at", &format_time(run_at))
         .request(request_id)
         .end()
 }
@@ -99,14 +99,14 @@ pub fn scheduled(
 pub fn withdrawn(action: Action, resource: &Resource, schedule: CommandId, request_id: Option<&str>) -> String {
     Frame::new("schedule_withdrawn")
         .resource(resource)
-        .plain("action", action.as_str())
-        .plain("schedule_id", &schedule.to_string())
+        .ascii("action", action.as_str())
+        .ascii("schedule_id", &schedule.to_string())
         .request(request_id)
         .end()
 }
 
 /// Unix ms as RFC 3339 in UTC.
-pub fn time(unix_ms: i64) -> String {
+pub fn format_time(unix_ms: i64) -> String {
     jiff::Timestamp::from_millisecond(unix_ms).unwrap_or_default().to_string()
 }
 
@@ -119,10 +119,10 @@ pub fn succeeded(
     control: Option<Control>,
     request_id: Option<&str>,
 ) -> String {
-    Frame::of(&[action.as_str(), "_succeeded"])
+    Frame::of_parts(&[action.as_str(), "_succeeded"])
         .resource(resource)
-        .plain("command_id", &command.to_string())
-        .plain("status", status)
+        .ascii("command_id", &command.to_string())
+        .ascii("status", status)
         .control(control)
         .request(request_id)
         .end()
@@ -137,9 +137,9 @@ pub fn failed(
     control: Option<Control>,
     request_id: Option<&str>,
 ) -> String {
-    Frame::of(&[action.as_str(), "_failed"])
+    Frame::of_parts(&[action.as_str(), "_failed"])
         .resource(resource)
-        .plain("command_id", &command.to_string())
+        .ascii("command_id", &command.to_string())
         .text("error", error)
         .control(control)
         .request(request_id)
@@ -173,7 +173,7 @@ pub fn campaign_progress(campaign: &Campaign) -> String {
 fn progress_frame(resource: &Resource, status: &str, progress: &Progress) -> Frame {
     Frame::new(&format!("{}_progress", resource.kind.as_str()))
         .resource(resource)
-        .plain("status", status)
+        .ascii("status", status)
         .number("progress_percent", progress.progress_percent.into())
         .json("items_total", &progress.items_total)
         .number("items_processed", progress.items_processed)
@@ -184,9 +184,9 @@ fn progress_frame(resource: &Resource, status: &str, progress: &Progress) -> Fra
 
 /// A change of a job's state, open. `desired`: where a command under way takes it.
 pub fn job_status(resource: &Resource, status: JobStatus, desired: Option<&str>) -> String {
-    let frame = Frame::new("job_status").resource(resource).plain("status", status.as_str());
+    let frame = Frame::new("job_status").resource(resource).ascii("status", status.as_str());
     match desired {
-        Some(desired) => frame.plain("desired", desired),
+        Some(desired) => frame.ascii("desired", desired),
         None => frame,
     }
     .open()
@@ -194,7 +194,7 @@ pub fn job_status(resource: &Resource, status: JobStatus, desired: Option<&str>)
 
 /// The program that hosts a job has not been heard of since then, or is heard of again (`None`). Open.
 pub fn job_contact(resource: &Resource, status: JobStatus, lost_at: Option<&str>) -> String {
-    let frame = Frame::new("job_status").resource(resource).plain("status", status.as_str());
+    let frame = Frame::new("job_status").resource(resource).ascii("status", status.as_str());
     frame.json("contact_lost_at", &lost_at).open()
 }
 
@@ -203,10 +203,10 @@ pub fn campaign_status(campaign: &Campaign, desired: Option<&str>) -> String {
     let resource = Resource::campaign(campaign.tenant_id.clone(), campaign.id.clone());
     let frame = Frame::new("campaign_status")
         .resource(&resource)
-        .plain("status", campaign.status.as_str())
+        .ascii("status", campaign.status.as_str())
         .json("is_active", &campaign.is_active);
     match desired {
-        Some(desired) => frame.plain("desired", desired),
+        Some(desired) => frame.ascii("desired", desired),
         None => frame,
     }
     .open()
@@ -214,31 +214,31 @@ pub fn campaign_status(campaign: &Campaign, desired: Option<&str>) -> String {
 
 /// Any error on a socket.
 pub fn error(code: ErrorCode, message: &str, request_id: Option<&str>) -> String {
-    Frame::new("error").plain("error", code.as_str()).text("message", message).request(request_id).end()
+    Frame::new("error").ascii("error", code.as_str()).text("message", message).request(request_id).end()
 }
 
 /// The user may not do this: `Insufficient permissions to cancel job`.
 pub fn permission_denied(action: Action, kind: ResourceKind, request_id: Option<&str>) -> String {
-    error(ErrorCode::PermissionDenied, &denied_text(action, kind), request_id)
+    error(ErrorCode::PermissionDenied, &permission_denied_message(action, kind), request_id)
 }
 
-/// The words of [`permission_denied`].
-pub fn denied_text(action: Action, kind: ResourceKind) -> String {
+/// The text of [`permission_denied`].
+pub fn permission_denied_message(action: Action, kind: ResourceKind) -> String {
     format!("Insufficient permissions to {} {}", action.as_str(), kind.as_str())
 }
 
 /// Over the budget; `retry_after` in whole seconds.
 pub fn rate_limited(limit: u32, retry_after: i64, request_id: Option<&str>) -> String {
     Frame::new("error")
-        .plain("error", ErrorCode::RateLimitExceeded.as_str())
-        .plain("message", &rate_limited_text(limit))
+        .ascii("error", ErrorCode::RateLimitExceeded.as_str())
+        .ascii("message", &rate_limited_message(limit))
         .number("retry_after", retry_after)
         .request(request_id)
         .end()
 }
 
-/// The words of [`rate_limited`].
-pub fn rate_limited_text(limit: u32) -> String {
+/// The text of [`rate_limited`].
+pub fn rate_limited_message(limit: u32) -> String {
     format!("Rate limit exceeded: {limit}/{limit} commands per minute")
 }
 

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::batch::{self, BatchRequest};
-use super::client::{CommandRequest, Common, Opened, Rejection, command_word};
+use super::client::{CommandRequest, CommonMessage, ParsedObject, Rejection, command_message_type};
 use super::error::ErrorCode;
 use super::feed::FeedFilter;
 use super::frame::Frame;
@@ -24,7 +24,7 @@ pub enum TenantMessage {
         request_id: Option<RequestId>,
     },
     /// What every socket takes.
-    Common(Common),
+    Common(CommonMessage),
 }
 
 #[derive(Deserialize)]
@@ -39,49 +39,50 @@ struct Subscribe {
 
 /// Reads one text frame.
 pub fn parse_tenant(text: &str) -> Result<TenantMessage, Rejection> {
-    let opened = Opened::read(text)?;
-    if let Some(common) = opened.common()? {
+    let parsed = ParsedObject::read(text)?;
+    if let Some(common) = parsed.common()? {
         return Ok(TenantMessage::Common(common));
     }
-    if opened.word == "subscribe" {
+    if parsed.message_type == "subscribe" {
         let raw: Subscribe =
-            serde_json::from_str(text).map_err(|error| opened.invalid(format!("subscribe: {error}")))?;
-        let filter = FeedFilter::read(raw.filter.as_ref()).map_err(|words| opened.invalid(words))?;
-        return Ok(TenantMessage::Subscribe { filter, request_id: opened.request_id });
+            serde_json::from_str(text).map_err(|error| parsed.invalid(format!("subscribe: {error}")))?;
+        let filter = FeedFilter::read(raw.filter.as_ref()).map_err(|message| parsed.invalid(message))?;
+        return Ok(TenantMessage::Subscribe { filter, request_id: parsed.request_id });
     }
-    if let Some((action, kind)) = batch::batch_word(&opened.word) {
-        return Ok(TenantMessage::Batch(batch::read(&opened, text, action, kind)?));
+    if let Some((action, kind)) = batch::batch_message_type(&parsed.message_type) {
+        return Ok(TenantMessage::Batch(batch::read(&parsed, text, action, kind)?));
     }
-    let Some((action, kind)) = command_word(&opened.word) else {
-        return Err(opened.reject(ErrorCode::UnknownType, UNKNOWN.to_owned()));
+    let Some((action, kind)) = command_message_type(&parsed.message_type) else {
+        return Err(parsed.rejection(ErrorCode::UnknownType, UNKNOWN_TYPE_MESSAGE.to_owned()));
     };
     let field = kind.id_field();
     let given = match kind {
-        ResourceKind::Job => &opened.raw.job_id,
-        ResourceKind::Campaign => &opened.raw.campaign_id,
+        ResourceKind::Job => &parsed.raw.job_id,
+        ResourceKind::Campaign => &parsed.raw.campaign_id,
     };
     let Some(serde_json::Value::String(id)) = given else {
-        return Err(opened.invalid(format!("{} needs a {field:?} on this socket", opened.word)));
+        return Err(parsed.invalid(format!("{} needs a {field:?} on this socket", parsed.message_type)));
     };
-    let id = id.parse().map_err(|error| opened.invalid(format!("{field}: {error}")))?;
-    Ok(TenantMessage::Command(kind, id, opened.command(action)?))
+    let id = id.parse().map_err(|error| parsed.invalid(format!("{field}: {error}")))?;
+    Ok(TenantMessage::Command(kind, id, parsed.command(action)?))
 }
 
 /// Reads the body of `POST /api/v1/batch`: a batch as it is sent on the socket.
 pub fn parse_batch(text: &str) -> Result<BatchRequest, Rejection> {
-    let opened = Opened::read(text)?;
-    match batch::batch_word(&opened.word) {
-        Some((action, kind)) => batch::read(&opened, text, action, kind),
-        None => Err(opened.reject(ErrorCode::UnknownType, format!("Unknown type; this path takes {BATCHES}"))),
+    let parsed = ParsedObject::read(text)?;
+    match batch::batch_message_type(&parsed.message_type) {
+        Some((action, kind)) => batch::read(&parsed, text, action, kind),
+        None => Err(parsed.rejection(ErrorCode::UnknownType, format!("Unknown type; this path takes {BATCH_TYPES}"))),
     }
 }
 
-const BATCHES: &str = "cancel_jobs, pause_jobs, resume_jobs, cancel_campaigns, pause_campaigns and resume_campaigns";
-const UNKNOWN: &str = "Unknown type; this socket takes cancel_jobs, pause_jobs, resume_jobs (with job_ids or a filter), cancel_job, pause_job, resume_job (with a job_id), the same of campaigns, subscribe, cancel_scheduled, ping and refresh_token";
+const BATCH_TYPES: &str =
+    "cancel_jobs, pause_jobs, resume_jobs, cancel_campaigns, pause_campaigns and resume_campaigns";
+const UNKNOWN_TYPE_MESSAGE: &str = "Unknown type; this socket takes cancel_jobs, pause_jobs, resume_jobs (with job_ids or a filter), cancel_job, pause_job, resume_job (with a job_id), the same of campaigns, subscribe, cancel_scheduled, ping and refresh_token";
 
 /// First message on the socket; with the number of workers alive for the tenant, where that is known.
 pub fn subscribed(tenant: &TenantId, workers_online: Option<usize>) -> String {
-    let frame = Frame::new("subscribed").plain("channel", tenant.as_str()).plain("tenant_id", tenant.as_str());
+    let frame = Frame::new("subscribed").ascii("channel", tenant.as_str()).ascii("tenant_id", tenant.as_str());
     match workers_online {
         Some(online) => frame.json("workers_online", &online),
         None => frame,
@@ -91,7 +92,7 @@ pub fn subscribed(tenant: &TenantId, workers_online: Option<usize>) -> String {
 
 /// On every socket of the tenant: the last of the workers alive for it is gone (0), or there are some again.
 pub fn workers_online(tenant: &TenantId, online: usize) -> String {
-    Frame::new("workers_online").plain("tenant_id", tenant.as_str()).json("workers_online", &online).end()
+    Frame::new("workers_online").ascii("tenant_id", tenant.as_str()).json("workers_online", &online).end()
 }
 
 /// The answer to `subscribe`: what comes after it is as the filter says.
@@ -101,11 +102,11 @@ pub fn subscription(filter: &FeedFilter, request_id: Option<&str>) -> String {
 
 /// Messages were missed: list again what you show.
 pub fn resynchronize(tenant: &TenantId) -> String {
-    Frame::new("resynchronize").plain("tenant_id", tenant.as_str()).end()
+    Frame::new("resynchronize").ascii("tenant_id", tenant.as_str()).end()
 }
 
 /// No such resource, in the answer to a command or an item of a batch.
-pub fn no_such(resource: &Resource) -> String {
+pub fn resource_not_found(resource: &Resource) -> String {
     format!("There is no {} {} in your tenant", resource.kind.as_str(), resource.id)
 }
 
@@ -152,7 +153,7 @@ mod tests {
         for text in [r#"{"type":"cancel"}"#, r#"{"type":"stop_jobs"}"#, r#"{"type":"cancel_things"}"#] {
             assert_eq!(parse_tenant(text).expect_err("refused").code, ErrorCode::UnknownType, "{text}");
         }
-        assert_eq!(parse_tenant(r#"{"type":"ping"}"#), Ok(TenantMessage::Common(Common::Ping)));
+        assert_eq!(parse_tenant(r#"{"type":"ping"}"#), Ok(TenantMessage::Common(CommonMessage::Ping)));
         assert_eq!(parse_batch(r#"{"type":"ping"}"#).expect_err("refused").code, ErrorCode::UnknownType);
         let t = "T".parse().expect("tenant");
         assert_eq!(subscribed(&t, None), r#"{"type":"subscribed","channel":"T","tenant_id":"T"}"#);

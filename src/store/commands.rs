@@ -216,7 +216,7 @@ pub(super) fn decide(change: &Change, row: Option<&Row>) -> Result<(Applied, Wri
     let control = Control::of(ResourceKind::Job, host.is_some());
     let succeeded =
         |status: JobStatus, changed| Applied::Succeeded { status: status.as_str().to_owned(), changed, control };
-    Ok(match transition::job(status, change.action, before_pause(row, host.is_some())?) {
+    Ok(match transition::job_transition(status, change.action, before_pause(row, host.is_some())?) {
         Decision::Refuse => (Applied::Refused, Write::Fence(seen)),
         Decision::Unchanged => (succeeded(status, false), Write::Fence(seen)),
         Decision::Move(to) => (succeeded(to, true), Write::Move(to, seen)),
@@ -336,7 +336,7 @@ async fn apply_to_campaign(tx: &mut Tx, change: &Change, row: &Row) -> Result<Ap
         return Ok(Applied::Stale);
     }
     let status = rows::campaign_status(row)?;
-    let to = match transition::campaign(status, change.action) {
+    let to = match transition::campaign_transition(status, change.action) {
         Decision::Refuse => {
             raise_fence(tx, change).await?;
             return Ok(Applied::Refused);

@@ -3,7 +3,7 @@
 use super::sql::{Row, Tx, Value};
 use super::{FailedItemFilter, FailedItemRow, Page, Run, Store, StoreError, jobs, rows};
 use crate::domain::FailedItem;
-use crate::domain::text::{LONG_TEXT, SHORT_TEXT};
+use crate::domain::text::{MAX_LONG_TEXT, MAX_SHORT_TEXT};
 
 /// Rows kept of one job: enough to see what is wrong and to repair it. `items_failed` counts on.
 pub const MAX_FAILED_ITEMS: usize = 10_000;
@@ -20,8 +20,8 @@ impl Store {
         let text = format!(
             "SELECT {} AS item, {} AS error, run, CAST(at AS TEXT) AS at, rowid AS row_id FROM failed_items
              WHERE tenant_id = $1 AND job_id = $2 AND rowid > $3 ORDER BY rowid LIMIT {}",
-            rows::cut("item", SHORT_TEXT),
-            rows::cut("error", LONG_TEXT),
+            rows::cut("item", MAX_SHORT_TEXT),
+            rows::cut("error", MAX_LONG_TEXT),
             jobs::page(filter.limit)
         );
         let values = [filter.job.tenant.as_str().into(), filter.job.id.as_str().into(), after.into()];

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use super::StoreError;
 use super::sql::Row;
-use crate::domain::text::{LONG_TEXT, SHORT_TEXT, excerpt, half_of};
+use crate::domain::text::{MAX_LONG_TEXT, MAX_SHORT_TEXT, excerpt, split_half};
 use crate::domain::{
     Campaign, CampaignStatus, Control, Job, JobCounts, JobStatus, JsonText, Progress, Resource, ResourceId, TenantId,
 };
@@ -20,8 +20,8 @@ pub(super) static WHOLE_JOB: LazyLock<String> =
     LazyLock::new(|| job_columns("CAST(parameters AS TEXT)", "CAST(result AS TEXT)"));
 
 fn job_columns(parameters: &str, result: &str) -> String {
-    let [job_type, title, item] = ["job_type", "title", "current_item"].map(|column| cut(column, SHORT_TEXT));
-    let error = cut("error_message", LONG_TEXT);
+    let [job_type, title, item] = ["job_type", "title", "current_item"].map(|column| cut(column, MAX_SHORT_TEXT));
+    let error = cut("error_message", MAX_LONG_TEXT);
     format!(
         "id, tenant_id, campaign_id, {job_type} AS job_type, {title} AS title, status,
          CAST(progress_percent AS DOUBLE PRECISION) AS progress_percent, CAST(items_total AS BIGINT) AS items_total,
@@ -39,7 +39,7 @@ fn job_columns(parameters: &str, result: &str) -> String {
 
 /// A column as [`excerpt`] would cut its text down, so that a long one does not even leave the database.
 pub(super) fn cut(column: &str, longest: usize) -> String {
-    let half = half_of(longest);
+    let half = split_half(longest);
     format!(
         "CASE WHEN LENGTH({column}) <= {longest} THEN {column} ELSE SUBSTR({column}, 1, {half}) || ' … ['
            || CAST(LENGTH({column}) - {} AS TEXT) || ' characters left out] … '
@@ -63,7 +63,7 @@ pub(super) static CAMPAIGN: LazyLock<String> = LazyLock::new(|| {
          CAST(c.created_at AS TEXT) AS created_at, CAST(c.closed_at AS TEXT) AS closed_at,
          CAST(c.completed_at AS TEXT) AS completed_at, CAST(c.cancelled_at AS TEXT) AS cancelled_at,
          CAST(c.updated_at AS TEXT) AS updated_at, c.fence, c.rowid AS row_id, {}",
-        cut("c.name", SHORT_TEXT),
+        cut("c.name", MAX_SHORT_TEXT),
         counts.join(", ")
     )
 });
@@ -83,8 +83,8 @@ pub(super) fn job(row: &Row) -> Result<Job, StoreError> {
     Ok(Job {
         tenant_id: tenant(row)?,
         campaign_id: row.text("campaign_id")?.and_then(|c| c.parse().ok()),
-        job_type: short(row, "job_type", SHORT_TEXT)?.unwrap_or_default(),
-        title: short(row, "title", SHORT_TEXT)?,
+        job_type: short(row, "job_type", MAX_SHORT_TEXT)?.unwrap_or_default(),
+        title: short(row, "title", MAX_SHORT_TEXT)?,
         status: job_status(row)?,
         progress: Progress {
             // Clamped above: the cast only drops the fraction.
@@ -93,11 +93,11 @@ pub(super) fn job(row: &Row) -> Result<Job, StoreError> {
             items_processed: row.int("items_processed")?.unwrap_or(0),
             items_succeeded: row.int("items_succeeded")?.unwrap_or(0),
             items_failed: row.int("items_failed")?.unwrap_or(0),
-            current_item: short(row, "current_item", SHORT_TEXT)?,
+            current_item: short(row, "current_item", MAX_SHORT_TEXT)?,
         },
         parameters: json(row.text("parameters")?),
         result: json(row.text("result")?),
-        error_message: short(row, "error_message", LONG_TEXT)?,
+        error_message: short(row, "error_message", MAX_LONG_TEXT)?,
         max_retries: row.int("max_retries")?.unwrap_or(0),
         retry_count: row.int("retry_count")?.unwrap_or(0),
         run_after: row
@@ -159,7 +159,7 @@ pub(super) fn campaign(row: &Row) -> Result<Campaign, StoreError> {
     let percent = if total > 0 { processed * 100 / total } else { 0 };
     Ok(Campaign {
         tenant_id: tenant(row)?,
-        name: short(row, "name", SHORT_TEXT)?,
+        name: short(row, "name", MAX_SHORT_TEXT)?,
         is_active: row.int("is_active")? == Some(1),
         is_open: row.int("is_open")? == Some(1),
         status: campaign_status(row)?,

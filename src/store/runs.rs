@@ -6,8 +6,8 @@ use super::announcements::{About, record_announcement};
 use super::jobs::read;
 use super::sql::{Tx, Value};
 use super::{Account, Finished, Hosting, Released, Run, RunEnd, Store, StoreError, failed_items, rows};
-use crate::domain::text::{LONG_TEXT, excerpt};
-use crate::domain::{Job, Progress, Resource, WorkerId, backoff};
+use crate::domain::text::{MAX_LONG_TEXT, excerpt};
+use crate::domain::{Job, Progress, Resource, WorkerId, full_jitter_backoff};
 
 /// The row is still this run's.
 const OWNED_BY_RUN: &str = "tenant_id = $1 AND id = $2 AND host = $3 AND run = $4";
@@ -95,7 +95,7 @@ impl Store {
             RunEnd::Failed { error, .. } => ("failed", Value::Text(None), Some(error)),
         };
         // Every message and every list carries the error: what is too long for them stands in a column of its own.
-        let message = error.map(|error| excerpt(error, LONG_TEXT).into_owned());
+        let message = error.map(|error| excerpt(error, MAX_LONG_TEXT).into_owned());
         let detail = error.filter(|error| message.as_ref() != Some(*error)).cloned();
         let run_after = again.then(|| self.now_ms() + retry_delay_ms(job.retry_count));
         values.extend([
@@ -262,6 +262,7 @@ const MIN_RETRY_DELAY: Duration = Duration::from_secs(1);
 pub(super) const MAX_RETRY_DELAY: Duration = Duration::from_secs(60);
 
 fn retry_delay_ms(retries: i64) -> i64 {
-    let wait = backoff(MIN_RETRY_DELAY, MAX_RETRY_DELAY, u32::try_from(retries).unwrap_or(0), fastrand::f64());
+    let wait =
+        full_jitter_backoff(MIN_RETRY_DELAY, MAX_RETRY_DELAY, u32::try_from(retries).unwrap_or(0), fastrand::f64());
     i64::try_from(wait.as_millis()).unwrap_or(0)
 }

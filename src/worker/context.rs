@@ -100,7 +100,7 @@ where
     }
 }
 
-/// The wait before the next attempt: see [`domain::backoff`](crate::domain::backoff).
-pub(crate) fn backoff(base: Duration, longest: Duration, attempts: u32) -> Duration {
-    crate::domain::backoff(base, longest, attempts, fastrand::f64())
+/// The wait before the next attempt: see [`crate::domain::full_jitter_backoff`].
+pub(crate) fn full_jitter_backoff(base: Duration, longest: Duration, attempts: u32) -> Duration {
+    crate::domain::full_jitter_backoff(base, longest, attempts, fastrand::f64())
 }

@@ -16,7 +16,7 @@ pub async fn every_command_moves_a_row_as_the_table_says(db: Db) {
             fence += 1;
             let applied = db.store.apply(&change(job(&id), action, fence)).await.expect("apply");
             let now = db.store.job(&job(&id)).await.expect("read").expect("row").status;
-            let expected = wheelhouse::domain::transition::job(status, action, JobStatus::Pending);
+            let expected = wheelhouse::domain::transition::job_transition(status, action, JobStatus::Pending);
             use wheelhouse::domain::transition::Decision;
             match expected {
                 Decision::Move(to) => {

@@ -13,7 +13,7 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 use super::Accepted;
 use crate::domain::{CommandId, Resource};
 use crate::gateway::hub::{Member, Recent};
-use crate::protocol::batch_answer::{self, BatchHead, Tally};
+use crate::protocol::batch_messages::{self, BatchCounts, BatchHeader};
 
 /// Results that one socket may wait for.
 pub const MOST: usize = 10_000;
@@ -44,9 +44,9 @@ struct Awaited {
 }
 
 struct Underway {
-    head: BatchHead,
+    head: BatchHeader,
     waiting: usize,
-    tally: Tally,
+    counts: BatchCounts,
 }
 
 /// Whether, and with what after it, a result is told.
@@ -89,7 +89,8 @@ impl Following {
     pub fn batch(&mut self, accepted: &Accepted, out: &mut VecDeque<Utf8Bytes>) {
         let batch = accepted.head.batch;
         let commands: Vec<(Resource, CommandId)> = accepted.commands().collect();
-        let underway = Underway { head: accepted.head.clone(), waiting: commands.len(), tally: Tally::default() };
+        let underway =
+            Underway { head: accepted.head.clone(), waiting: commands.len(), counts: BatchCounts::default() };
         if commands.is_empty() {
             out.push_back(underway.summary().into());
             return;
@@ -136,9 +137,9 @@ impl Following {
         let batch = self.awaited.remove(&command)?.batch;
         self.member.forget(command);
         let underway = self.batches.get_mut(&batch?)?;
-        match batch_answer::succeeded(underway.head.action, text) {
-            true => underway.tally.succeeded += 1,
-            false => underway.tally.failed += 1,
+        match batch_messages::succeeded(underway.head.action, text) {
+            true => underway.counts.succeeded += 1,
+            false => underway.counts.failed += 1,
         }
         self.one_less(batch?)
     }
@@ -172,7 +173,7 @@ impl Following {
             self.member.forget(command);
             let Some(batch) = batch else { continue };
             if let Some(underway) = self.batches.get_mut(&batch) {
-                underway.tally.unknown += 1;
+                underway.counts.unknown += 1;
             }
             let summary = self.one_less(batch);
             out.extend(summary.map(Utf8Bytes::from));
@@ -184,7 +185,7 @@ impl Following {
 
 impl Underway {
     fn summary(&self) -> String {
-        batch_answer::completed(&self.head, self.tally, None)
+        batch_messages::completed(&self.head, self.counts, None)
     }
 }
 
@@ -195,7 +196,7 @@ mod tests {
     use crate::gateway::access::Readable;
     use crate::gateway::outbox::Outbox;
     use crate::protocol::ErrorCode;
-    use crate::protocol::batch_answer::{BatchItem, ItemState};
+    use crate::protocol::batch_messages::{BatchItem, ItemState};
 
     fn following(ttl: Duration) -> Following {
         let member = Member::new(Arc::new(Outbox::new(8)), Arc::new(Readable::default()));
@@ -207,7 +208,7 @@ mod tests {
         let mut items: Vec<BatchItem> =
             commands.iter().enumerate().map(|(n, command)| item(n, ItemState::Accepted(*command, None))).collect();
         items.push(item(99, ItemState::Refused(ErrorCode::NotFound, String::new())));
-        let head = BatchHead {
+        let head = BatchHeader {
             batch: CommandId::generate(),
             tenant: "t".parse().expect("tenant"),
             kind: ResourceKind::Job,

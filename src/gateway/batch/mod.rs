@@ -18,8 +18,8 @@ use crate::auth::Caller;
 use crate::broker::scripts::batch::{Batch, BatchSubmitted, CHUNK_SIZE, ItemSubmitted};
 use crate::broker::scripts::submit::{ClientOrigin, SubmitLimits};
 use crate::domain::{CommandId, IdDerivation, Permission, Resource, ResourceId};
-use crate::protocol::batch_answer::{self, BatchHead, BatchItem, ItemState};
-use crate::protocol::tenant::no_such;
+use crate::protocol::batch_messages::{self, BatchHeader, BatchItem, ItemState};
+use crate::protocol::tenant::resource_not_found;
 use crate::protocol::{BatchRequest, ErrorCode, server};
 use crate::telemetry::metrics;
 
@@ -41,7 +41,7 @@ pub enum BatchAnswer {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Accepted {
     /// What all of its answers say.
-    pub head: BatchHead,
+    pub head: BatchHeader,
     /// Workers alive for the tenant.
     pub workers_online: i64,
     /// In the order in which they were named or found.
@@ -55,7 +55,7 @@ pub struct Accepted {
 impl Accepted {
     /// The first answer.
     pub fn message(&self) -> String {
-        batch_answer::requested(&self.head, self.workers_online, &self.items, self.more)
+        batch_messages::requested(&self.head, self.workers_online, &self.items, self.more)
     }
 
     /// Every command of it.
@@ -97,7 +97,7 @@ const CUT: &str = "This gateway could not see it through: the batch may have bee
 async fn preview(gateway: &Gateway, caller: &Caller, request: &BatchRequest) -> Result<String, Refusal> {
     let (action, kind) = (request.action, request.kind);
     if !may(gateway, caller, &action.permission(kind)).await? {
-        return Err(Refusal::new(ErrorCode::PermissionDenied, server::denied_text(action, kind)));
+        return Err(Refusal::new(ErrorCode::PermissionDenied, server::permission_denied_message(action, kind)));
     }
     if !may(gateway, caller, &Permission::read(kind)).await? {
         let message = format!("Insufficient permissions to read {}", kind.as_str());
@@ -111,7 +111,7 @@ async fn preview(gateway: &Gateway, caller: &Caller, request: &BatchRequest) -> 
     });
     let items: Vec<BatchItem> = items.collect();
     let head = head(caller, request, CommandId::generate(), &items);
-    Ok(batch_answer::preview(&head, found.there.len().div_ceil(CHUNK_SIZE), &items, found.more))
+    Ok(batch_messages::preview(&head, found.there.len().div_ceil(CHUNK_SIZE), &items, found.more))
 }
 
 async fn submit(
@@ -138,7 +138,7 @@ async fn submit(
                 return Ok(accepted(caller, request, (id, derivation), &found, online, &[]));
             }
             if found.asked.is_empty() {
-                let words = server::denied_text(request.action, request.kind);
+                let words = server::permission_denied_message(request.action, request.kind);
                 return Err(Refusal::new(ErrorCode::PermissionDenied, words));
             }
             // Whoever may not do this learns that, and not what exists: the submission says so, and counts it.
@@ -177,7 +177,7 @@ async fn submit(
             BatchSubmitted::KnownAs(_) => {}
             BatchSubmitted::Conflict => return Err(Refusal::new(ErrorCode::RequestConflict, CONFLICT)),
             BatchSubmitted::Denied => {
-                let words = server::denied_text(request.action, request.kind);
+                let words = server::permission_denied_message(request.action, request.kind);
                 return Err(Refusal::new(ErrorCode::PermissionDenied, words));
             }
             BatchSubmitted::RateLimited { retry_after } => return Err(rate_limited(gateway, retry_after)),
@@ -205,8 +205,8 @@ async fn may(gateway: &Gateway, caller: &Caller, permission: &Permission) -> Res
     gateway.policy().check(caller, permission).await.map_err(|_| Refusal::unavailable())
 }
 
-fn head(caller: &Caller, request: &BatchRequest, batch: CommandId, items: &[BatchItem]) -> BatchHead {
-    BatchHead {
+fn head(caller: &Caller, request: &BatchRequest, batch: CommandId, items: &[BatchItem]) -> BatchHeader {
+    BatchHeader {
         batch,
         tenant: caller.tenant.clone(),
         kind: request.kind,
@@ -260,7 +260,7 @@ const PERHAPS: &str = "Redis did not answer in time: the command may have been a
 
 fn missing(caller: &Caller, request: &BatchRequest, id: &ResourceId) -> BatchItem {
     let resource = Resource { tenant: caller.tenant.clone(), kind: request.kind, id: id.clone() };
-    BatchItem { id: id.clone(), state: ItemState::Refused(ErrorCode::NotFound, no_such(&resource)) }
+    BatchItem { id: id.clone(), state: ItemState::Refused(ErrorCode::NotFound, resource_not_found(&resource)) }
 }
 
 /// For the metrics.

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::Accepted;
 use crate::domain::{CommandId, Resource};
 use crate::gateway::Gateway;
-use crate::protocol::batch_answer::{self, BatchItem, ItemState, Tally};
+use crate::protocol::batch_messages::{self, BatchCounts, BatchItem, ItemState};
 
 /// First and longest pause between two looks.
 const LOOKS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
@@ -44,16 +44,16 @@ fn summary(accepted: &Accepted, results: &HashMap<CommandId, String>) -> String 
     let items = accepted.items.iter().map(|item| match &item.state {
         ItemState::Accepted(command, _) => {
             let text = results.get(command).map_or("", String::as_str);
-            BatchItem { id: item.id.clone(), state: batch_answer::ended(*command, action, text) }
+            BatchItem { id: item.id.clone(), state: batch_messages::ended(*command, action, text) }
         }
         _ => item.clone(),
     });
     let items: Vec<BatchItem> = items.collect();
     let count = |fits: fn(&ItemState) -> bool| items.iter().filter(|item| fits(&item.state)).count();
-    let tally = Tally {
+    let counts = BatchCounts {
         succeeded: count(|state| matches!(state, ItemState::Succeeded(..))),
         failed: count(|state| matches!(state, ItemState::Failed(..))),
         unknown: 0,
     };
-    batch_answer::completed(&accepted.head, tally, Some((&items, accepted.more)))
+    batch_messages::completed(&accepted.head, counts, Some((&items, accepted.more)))
 }

@@ -78,7 +78,7 @@ impl Member {
     }
 
     fn needs_facts(&self, resource: &Resource) -> bool {
-        self.readable.may(resource.kind) && self.lock().filter.needs_facts(resource.kind, &resource.id)
+        self.readable.may(resource.kind) && self.lock().filter.needs_job_facts(resource.kind, &resource.id)
     }
 
     fn offer(&self, about: &About<'_>, push: &Push) {
@@ -87,7 +87,7 @@ impl Member {
         let resource = about.resource;
         let wanted = about.only_for.is_none()
             && self.readable.may(resource.kind)
-            && wants.filter.wants(resource.kind, &resource.id, about.status, about.facts);
+            && wants.filter.matches(resource.kind, &resource.id, about.status, about.facts);
         if awaited || wanted {
             // Under the lock: an answer to `subscribe` must not come between.
             self.outbox.push(push.clone());

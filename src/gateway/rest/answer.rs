@@ -149,7 +149,7 @@ impl Failure {
 
     /// As an answer.
     pub(super) fn into_answer(self) -> Answer {
-        let frame = Frame::new("").plain("error", self.word).text("message", &self.message);
+        let frame = Frame::new("").ascii("error", self.word).text("message", &self.message);
         let frame = match self.retry_after {
             Some(seconds) => frame.number("retry_after", seconds),
             None => frame,

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::Rest;
 use super::answer::{Answer, Failure};
 use super::request::{Request, id};
-use crate::domain::audit::moment;
+use crate::domain::audit::parse_time_or_age;
 use crate::domain::{Action, AuditEvent, Permission, ResourceKind};
 use crate::store::AuditFilter;
 use crate::store::audit::export;
@@ -44,7 +44,7 @@ pub(super) async fn audit(rest: &Rest, request: &Request) -> Result<Answer, Fail
     let caller = request.permitted(rest, &Permission::read_audit(), "read the audit trail").await?;
     let now = jiff::Timestamp::now().as_millisecond();
     let time = |name: &str| -> Result<Option<i64>, Failure> {
-        let read = query.get(name).map(|text| moment(text, now)).transpose();
+        let read = query.get(name).map(|text| parse_time_or_age(text, now)).transpose();
         read.map_err(|problem| Failure::invalid(format!("{name:?}: {problem}")))
     };
     let action = query

@@ -90,7 +90,7 @@ pub(super) async fn result(
             Some(result) => result,
             None => {
                 let workers = rest.broker().live_workers(&resource.tenant).await?;
-                let pending = Frame::new("pending").resource(&resource).plain("command_id", &command.to_string());
+                let pending = Frame::new("pending").resource(&resource).ascii("command_id", &command.to_string());
                 pending.json("workers_online", &workers.len()).end()
             }
         }

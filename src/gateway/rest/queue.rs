@@ -77,7 +77,10 @@ pub(super) async fn forget(rest: &Rest, request: &Request, text: &str) -> Result
     let found = find(rest, &caller, text).await?;
     let permission = found.action.permission(found.resource.kind);
     if !rest.policy().check(&caller, &permission).await? {
-        return Err(Failure::new(ErrorCode::PermissionDenied, server::denied_text(found.action, found.resource.kind)));
+        return Err(Failure::new(
+            ErrorCode::PermissionDenied,
+            server::permission_denied_message(found.action, found.resource.kind),
+        ));
     }
     if !rest.broker().drop_failed(&caller.tenant, found.command).await? {
         return Err(gone()); // Somebody else was faster.
@@ -104,7 +107,7 @@ fn entry(one: &FailedCommand) -> Value {
         "action": one.action.as_str(),
         "event": one.event,
         "error": one.error,
-        "failed_at": server::time(one.failed_at),
+        "failed_at": server::format_time(one.failed_at),
         "user_id": one.user,
         "reason": one.reason,
     })

@@ -15,7 +15,7 @@ use crate::domain::{CommandId, RequestId};
 use crate::gateway::close::Close;
 use crate::gateway::schedules;
 use crate::protocol::client::Rejection;
-use crate::protocol::{Common, ErrorCode, server};
+use crate::protocol::{CommonMessage, ErrorCode, server};
 use crate::telemetry::metrics;
 
 /// What was worked on for this socket.
@@ -47,11 +47,11 @@ impl<S: Subject> Session<'_, S> {
         match self.subject.ask(&text, &asker) {
             Ok(Asked::Work(work)) => self.work = Some(work.map(Finished::Asked).boxed()),
             Ok(Asked::Done) => {}
-            Ok(Asked::Common(Common::CancelScheduled { schedule, request_id })) => {
+            Ok(Asked::Common(CommonMessage::CancelScheduled { schedule, request_id })) => {
                 self.work = Some(self.withdraw(schedule, request_id));
             }
-            Ok(Asked::Common(Common::Ping)) => self.answers.push_back(Utf8Bytes::from_static(server::PONG)),
-            Ok(Asked::Common(Common::RefreshToken(token))) => {
+            Ok(Asked::Common(CommonMessage::Ping)) => self.answers.push_back(Utf8Bytes::from_static(server::PONG)),
+            Ok(Asked::Common(CommonMessage::RefreshToken(token))) => {
                 let verifier = self.gateway.verifier().clone();
                 self.work = Some(Box::pin(async move { Finished::Refresh(verifier.verify(&token).await) }));
             }

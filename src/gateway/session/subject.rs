@@ -11,13 +11,13 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 use crate::auth::Caller;
 use crate::domain::{CommandId, Resource};
 use crate::gateway::Gateway;
-use crate::protocol::Common;
+use crate::protocol::CommonMessage;
 use crate::protocol::client::Rejection;
 
 /// What a message of the client asks for.
 pub enum Asked<D> {
     /// What every socket takes: the session sees to it.
-    Common(Common),
+    Common(CommonMessage),
     /// Work. Nothing is read, and no result sent, until it is done and answered.
     Work(BoxFuture<'static, D>),
     /// It is done already, and the answer on its way through the outbox.

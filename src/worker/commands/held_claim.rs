@@ -11,7 +11,7 @@ use crate::broker::scripts::claim::{Claim, RenewOutcome};
 use crate::domain::Action;
 use crate::protocol::server;
 use crate::store::{Applied, Change, Run, StoreError};
-use crate::worker::context::{WorkerContext, backoff};
+use crate::worker::context::{WorkerContext, full_jitter_backoff};
 use crate::worker::notify::updates::{Desired, publish_status};
 use crate::worker::run::active_run::{ActiveRun, Phase};
 use crate::worker::run::control::ControlOutcome;
@@ -154,7 +154,7 @@ impl HeldClaim<'_> {
                 "The database did not answer for too long. Look at the status, and send the command again".to_owned(),
             );
         }
-        CommandOutcome::Retry(backoff(MIN_RETRY_DELAY, MAX_RETRY_DELAY, claim.attempt - 1))
+        CommandOutcome::Retry(full_jitter_backoff(MIN_RETRY_DELAY, MAX_RETRY_DELAY, claim.attempt - 1))
     }
 
     fn change(&self, run: Option<&Run>) -> Change {

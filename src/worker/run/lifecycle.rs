@@ -12,7 +12,7 @@ use super::registry::RunRegistry;
 use crate::broker::scripts::runs::RunState;
 use crate::domain::{Job, JobStatus, Resource};
 use crate::store::{Account, Finished, RunEnd, StoreError};
-use crate::worker::context::{WorkerContext, backoff};
+use crate::worker::context::{WorkerContext, full_jitter_backoff};
 use crate::worker::notify::job_notifier::JobNotifier;
 use crate::worker::notify::updates::publish_contact;
 
@@ -128,7 +128,8 @@ impl RunLifecycle {
         loop {
             // The last reports of the work go first: once its end is in SQL, nothing more of it can be written.
             if !run.flush().await {
-                tokio::time::sleep(backoff(Duration::from_millis(200), Duration::from_secs(5), *attempts)).await;
+                tokio::time::sleep(full_jitter_backoff(Duration::from_millis(200), Duration::from_secs(5), *attempts))
+                    .await;
                 *attempts = attempts.saturating_add(1);
                 continue;
             }
@@ -144,7 +145,12 @@ impl RunLifecycle {
                 Ok(false) => return RecordOutcome::NotOurs,
                 Err(error) => {
                     log_store_error(run, &error, "worker.end_not_recorded");
-                    tokio::time::sleep(backoff(Duration::from_millis(200), Duration::from_secs(5), *attempts)).await;
+                    tokio::time::sleep(full_jitter_backoff(
+                        Duration::from_millis(200),
+                        Duration::from_secs(5),
+                        *attempts,
+                    ))
+                    .await;
                     *attempts = attempts.saturating_add(1);
                 }
             }
@@ -164,7 +170,7 @@ impl RunLifecycle {
                     Err(error) => log_store_error(run, &error, "worker.hand_back_delayed"),
                 }
             }
-            tokio::time::sleep(backoff(Duration::from_millis(100), Duration::from_secs(1), attempts)).await;
+            tokio::time::sleep(full_jitter_backoff(Duration::from_millis(100), Duration::from_secs(1), attempts)).await;
             attempts += 1;
         }
         match self.ctx.store.job_without_contents(run.resource()).await {

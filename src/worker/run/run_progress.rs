@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use crate::domain::text::{SHORT_TEXT, excerpt};
+use crate::domain::text::{MAX_SHORT_TEXT, excerpt};
 use crate::domain::{FailedItem, JsonText, Progress};
 use crate::store::MAX_FAILED_ITEMS;
 
@@ -61,7 +61,7 @@ impl RunProgress {
     pub(crate) fn progress(&self, mut progress: Progress) {
         progress.progress_percent = progress.progress_percent.min(100);
         // It travels in every message about the job: one that is too long for those would never be heard of.
-        progress.current_item = progress.current_item.map(|item| excerpt(&item, SHORT_TEXT).into_owned());
+        progress.current_item = progress.current_item.map(|item| excerpt(&item, MAX_SHORT_TEXT).into_owned());
         let inner = &mut *self.lock();
         inner.current_item.clone_from(&progress.current_item);
         self.show(inner, progress);

@@ -143,13 +143,13 @@ fn moves(nature: Nature, from: &str, action: Action, to: &str) -> bool {
     match nature {
         Nature::Campaign => {
             let (from, to) = (CampaignStatus::parse(from), CampaignStatus::parse(to));
-            matches!((from, to), (Some(from), Some(to)) if transition::campaign(from, action) == Decision::Move(to))
+            matches!((from, to), (Some(from), Some(to)) if transition::campaign_transition(from, action) == Decision::Move(to))
         }
         _ => {
             let (Some(from), Some(to)) = (JobStatus::parse(from), JobStatus::parse(to)) else { return false };
             // Where a paused job goes back to depends on whether a worker holds it.
             let back = [JobStatus::Pending, JobStatus::Running];
-            back.into_iter().any(|back| transition::job(from, action, back) == Decision::Move(to))
+            back.into_iter().any(|back| transition::job_transition(from, action, back) == Decision::Move(to))
         }
     }
 }
@@ -157,9 +157,10 @@ fn moves(nature: Nature, from: &str, action: Action, to: &str) -> bool {
 fn stays(nature: Nature, status: &str, action: Action) -> bool {
     match nature {
         Nature::Campaign => CampaignStatus::parse(status)
-            .is_some_and(|status| transition::campaign(status, action) == Decision::Unchanged),
-        _ => JobStatus::parse(status)
-            .is_some_and(|status| transition::job(status, action, JobStatus::Pending) == Decision::Unchanged),
+            .is_some_and(|status| transition::campaign_transition(status, action) == Decision::Unchanged),
+        _ => JobStatus::parse(status).is_some_and(|status| {
+            transition::job_transition(status, action, JobStatus::Pending) == Decision::Unchanged
+        }),
     }
 }
 

@@ -68,11 +68,11 @@ async fn watch(mut client: Client, heard: Arc<Heard>) -> Option<Client> {
 async fn publish(place: &Place, job: &Resource, kind: &str, n: u64) -> anyhow::Result<()> {
     let message = Frame::new(kind)
         .resource(job)
-        .plain("status", "running")
+        .ascii("status", "running")
         .number("progress_percent", 42)
         .number("items_total", 200_000)
         .number("items_processed", 84_000)
-        .plain("current_item", &n.to_string())
+        .ascii("current_item", &n.to_string())
         .open();
     place.broker.publish_update(job, &Update { run: None, message, progress: None, desired: None }).await?;
     Ok(())

@@ -6,7 +6,7 @@ use crate::domain::{Action, CommandId, Control, ResourceId, ResourceKind, Tenant
 
 /// What every answer to a batch says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BatchHead {
+pub struct BatchHeader {
     /// Its id.
     pub batch: CommandId,
     /// Whose.
@@ -49,7 +49,7 @@ pub enum ItemState {
 
 /// How a batch ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct BatchCounts {
     /// Commands carried out.
     pub succeeded: usize,
     /// Commands that failed.
@@ -63,52 +63,52 @@ fn count(n: usize) -> i64 {
 }
 
 /// What a batch is about, and how many of its items are taken.
-fn counted(frame: Frame, head: &BatchHead) -> Frame {
+fn counted(frame: Frame, header: &BatchHeader) -> Frame {
     frame
-        .plain("action", head.action.as_str())
-        .plain("kind", head.kind.as_str())
-        .plain("tenant_id", head.tenant.as_str())
-        .number("total", count(head.total))
-        .number("accepted", count(head.total - head.refused))
-        .number("refused", count(head.refused))
+        .ascii("action", header.action.as_str())
+        .ascii("kind", header.kind.as_str())
+        .ascii("tenant_id", header.tenant.as_str())
+        .number("total", count(header.total))
+        .number("accepted", count(header.total - header.refused))
+        .number("refused", count(header.refused))
 }
 
 /// Accepted: the first answer. Results and the summary follow.
-pub fn requested(head: &BatchHead, workers_online: i64, items: &[BatchItem], more: bool) -> String {
-    counted(Frame::new("batch_requested").plain("batch_id", &head.batch.to_string()), head)
+pub fn requested(header: &BatchHeader, workers_online: i64, items: &[BatchItem], more: bool) -> String {
+    counted(Frame::new("batch_requested").ascii("batch_id", &header.batch.to_string()), header)
         .number("workers_online", workers_online)
-        .raw("items", &written(items, head.kind))
+        .raw("items", &to_json(items, header.kind))
         .json("more", &more)
-        .request(head.request_id.as_deref())
+        .request(header.request_id.as_deref())
         .end()
 }
 
 /// The answer to a dry run; `cost`: commands of the budget that the real one would use.
-pub fn preview(head: &BatchHead, cost: usize, items: &[BatchItem], more: bool) -> String {
-    counted(Frame::new("batch_preview"), head)
+pub fn preview(header: &BatchHeader, cost: usize, items: &[BatchItem], more: bool) -> String {
+    counted(Frame::new("batch_preview"), header)
         .number("cost", count(cost))
-        .raw("items", &written(items, head.kind))
+        .raw("items", &to_json(items, header.kind))
         .json("more", &more)
-        .request(head.request_id.as_deref())
+        .request(header.request_id.as_deref())
         .end()
 }
 
 /// The last word on a batch. `items`, and whether there were more: over HTTP, where nothing came before it.
-pub fn completed(head: &BatchHead, tally: Tally, items: Option<(&[BatchItem], bool)>) -> String {
+pub fn completed(header: &BatchHeader, counts: BatchCounts, items: Option<(&[BatchItem], bool)>) -> String {
     let frame = Frame::new("batch_completed")
-        .plain("batch_id", &head.batch.to_string())
-        .plain("tenant_id", head.tenant.as_str())
-        .plain("action", head.action.as_str())
-        .number("total", count(head.total))
-        .number("succeeded", count(tally.succeeded))
-        .number("failed", count(tally.failed))
-        .number("refused", count(head.refused));
-    let frame = if tally.unknown > 0 { frame.number("unknown", count(tally.unknown)) } else { frame };
+        .ascii("batch_id", &header.batch.to_string())
+        .ascii("tenant_id", header.tenant.as_str())
+        .ascii("action", header.action.as_str())
+        .number("total", count(header.total))
+        .number("succeeded", count(counts.succeeded))
+        .number("failed", count(counts.failed))
+        .number("refused", count(header.refused));
+    let frame = if counts.unknown > 0 { frame.number("unknown", count(counts.unknown)) } else { frame };
     let frame = match items {
-        Some((items, more)) => frame.raw("items", &written(items, head.kind)).json("more", &more),
+        Some((items, more)) => frame.raw("items", &to_json(items, header.kind)).json("more", &more),
         None => frame,
     };
-    frame.request(head.request_id.as_deref()).end()
+    frame.request(header.request_id.as_deref()).end()
 }
 
 /// The result message of a command, as what became of its resource.
@@ -129,22 +129,22 @@ pub fn succeeded(action: Action, result: &str) -> bool {
 }
 
 /// Each an object, its fields in this order: the resource, its command, what became of it.
-fn written(items: &[BatchItem], kind: ResourceKind) -> String {
+fn to_json(items: &[BatchItem], kind: ResourceKind) -> String {
     let mut text = String::with_capacity(items.len() * 96 + 2);
     for item in items {
         text.push(if text.is_empty() { '[' } else { ',' });
         // The first field of a frame is its type; an item has none.
-        let frame = Frame::new("").plain(kind.id_field(), item.id.as_str());
+        let frame = Frame::new("").ascii(kind.id_field(), item.id.as_str());
         let frame = match &item.state {
             ItemState::Hit => frame,
-            ItemState::Accepted(command, control) => frame.plain("command_id", &command.to_string()).control(*control),
+            ItemState::Accepted(command, control) => frame.ascii("command_id", &command.to_string()).control(*control),
             ItemState::Succeeded(command, status, control) => {
-                frame.plain("command_id", &command.to_string()).text("status", status).control(*control)
+                frame.ascii("command_id", &command.to_string()).text("status", status).control(*control)
             }
             ItemState::Failed(command, error, control) => {
-                frame.plain("command_id", &command.to_string()).text("error", error).control(*control)
+                frame.ascii("command_id", &command.to_string()).text("error", error).control(*control)
             }
-            ItemState::Refused(code, message) => frame.plain("error", code.as_str()).text("message", message),
+            ItemState::Refused(code, message) => frame.ascii("error", code.as_str()).text("message", message),
         };
         text.push_str(&frame.end().replacen("\"type\":\"\",", "", 1));
     }
@@ -159,8 +159,8 @@ fn written(items: &[BatchItem], kind: ResourceKind) -> String {
 mod tests {
     use super::*;
 
-    fn head() -> BatchHead {
-        BatchHead {
+    fn header() -> BatchHeader {
+        BatchHeader {
             batch: "0190f3c8-0000-7000-8000-000000000001".parse().expect("id"),
             tenant: "T".parse().expect("tenant"),
             kind: ResourceKind::Job,
@@ -181,27 +181,27 @@ mod tests {
 
     #[test]
     fn the_answers_stand_byte_for_byte_as_documented() {
-        let command = head().batch;
+        let command = header().batch;
         assert_eq!(
-            requested(&head(), 3, &items(ItemState::Accepted(command, Some(Control::Live))), false),
+            requested(&header(), 3, &items(ItemState::Accepted(command, Some(Control::Live))), false),
             r#"{"type":"batch_requested","batch_id":"0190f3c8-0000-7000-8000-000000000001","action":"cancel","kind":"job","tenant_id":"T","total":2,"accepted":1,"refused":1,"workers_online":3,"items":[{"job_id":"a","command_id":"0190f3c8-0000-7000-8000-000000000001","control":"live"},{"job_id":"b","error":"not_found","message":"No \"b\""}],"more":false,"request_id":"r1"}"#
         );
         assert_eq!(
-            preview(&BatchHead { request_id: None, ..head() }, 1, &items(ItemState::Hit), true),
+            preview(&BatchHeader { request_id: None, ..header() }, 1, &items(ItemState::Hit), true),
             r#"{"type":"batch_preview","action":"cancel","kind":"job","tenant_id":"T","total":2,"accepted":1,"refused":1,"cost":1,"items":[{"job_id":"a"},{"job_id":"b","error":"not_found","message":"No \"b\""}],"more":true}"#
         );
-        let tally = Tally { succeeded: 1, failed: 0, unknown: 0 };
+        let counts = BatchCounts { succeeded: 1, failed: 0, unknown: 0 };
         assert_eq!(
-            completed(&head(), tally, None),
+            completed(&header(), counts, None),
             r#"{"type":"batch_completed","batch_id":"0190f3c8-0000-7000-8000-000000000001","tenant_id":"T","action":"cancel","total":2,"succeeded":1,"failed":0,"refused":1,"request_id":"r1"}"#
         );
-        let text = completed(&head(), Tally { unknown: 1, ..Tally::default() }, Some((&[], true)));
+        let text = completed(&header(), BatchCounts { unknown: 1, ..BatchCounts::default() }, Some((&[], true)));
         assert!(text.contains(r#""refused":1,"unknown":1,"items":[],"more":true,"#), "{text}");
     }
 
     #[test]
     fn a_result_says_what_became_of_its_resource() {
-        let command = head().batch;
+        let command = header().batch;
         let done = r#"{"type":"cancel_succeeded","job_id":"a","status":"cancelled","control":"row"}"#;
         assert_eq!(
             ended(command, Action::Cancel, done),

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 /// Each layer, and what it may use beside itself.
-const ARROWS: [(&str, &[&str]); 12] = [
+const ALLOWED_IMPORTS: [(&str, &[&str]); 12] = [
     ("domain", &[]),
     ("protocol", &["domain"]),
     ("config", &["domain"]),
@@ -20,15 +20,15 @@ const ARROWS: [(&str, &[&str]); 12] = [
 ];
 
 /// The layers named after `crate::` in a text, comments included: those name real paths too.
-fn used(text: &str) -> Vec<String> {
+fn imports_of(text: &str) -> Vec<String> {
     let mut found = Vec::new();
     for after in text.split("crate::").skip(1) {
         let names = match after.strip_prefix('{') {
             Some(list) => list.split('}').next().unwrap_or_default().to_owned(),
             None => after.split(|c: char| !c.is_ascii_lowercase() && c != '_').next().unwrap_or_default().to_owned(),
         };
-        let words = names.split(',').map(|name| name.trim().split([':', ' ']).next().unwrap_or_default().to_owned());
-        found.extend(words.filter(|word| !word.is_empty()));
+        let names = names.split(',').map(|name| name.trim().split([':', ' ']).next().unwrap_or_default().to_owned());
+        found.extend(names.filter(|name| !name.is_empty()));
     }
     found
 }
@@ -48,14 +48,14 @@ pub(crate) fn files(folder: &Path, out: &mut Vec<std::path::PathBuf>) {
 fn every_layer_uses_only_those_below_it() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut wrong = Vec::new();
-    for (layer, allowed) in ARROWS {
+    for (layer, allowed) in ALLOWED_IMPORTS {
         let mut sources = Vec::new();
         files(&root.join(layer), &mut sources);
         assert!(!sources.is_empty(), "layer {layer} has no files");
         for source in sources {
             let text = fs::read_to_string(&source).expect("a source file");
-            for name in used(&text) {
-                let is_layer = ARROWS.iter().any(|(other, _)| *other == name);
+            for name in imports_of(&text) {
+                let is_layer = ALLOWED_IMPORTS.iter().any(|(other, _)| *other == name);
                 if is_layer && name != layer && !allowed.contains(&name.as_str()) {
                     wrong.push(format!("{} uses {name}", source.strip_prefix(&root).unwrap_or(&source).display()));
                 }
@@ -68,7 +68,7 @@ fn every_layer_uses_only_those_below_it() {
 #[test]
 fn uses_are_found_in_every_way_they_are_written() {
     assert_eq!(
-        used("use crate::broker::Broker; use crate::{store, worker as w}; crate::auth::x()"),
+        imports_of("use crate::broker::Broker; use crate::{store, worker as w}; crate::auth::x()"),
         ["broker", "store", "worker", "auth"]
     );
 }

@@ -33,13 +33,13 @@ pub mod console;
 #[cfg(feature = "server")]
 pub mod demo;
 pub mod domain;
-#[cfg(feature = "test-faults")]
-pub mod faults;
 #[cfg(feature = "server")]
 pub mod gateway;
 pub mod protocol;
 pub mod store;
 pub mod telemetry;
+#[cfg(feature = "test-faults")]
+pub mod test_faults;
 pub mod worker;
 
 #[cfg(test)]

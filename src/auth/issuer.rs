@@ -54,7 +54,7 @@ pub(super) enum KeyLookup {
 pub(super) struct Issuer {
     known: watch::Receiver<CachedKeys>,
     wanted: Arc<Notify>,
-    pace: RefreshPolicy,
+    policy: RefreshPolicy,
 }
 
 impl Issuer {
@@ -62,7 +62,7 @@ impl Issuer {
     /// once; an issuer that is away may come back.
     pub(super) async fn start(
         place: KeySource,
-        pace: RefreshPolicy,
+        policy: RefreshPolicy,
         tracker: &TaskTracker,
         stop: CancellationToken,
     ) -> Result<Self, String> {
@@ -81,8 +81,8 @@ impl Issuer {
             }
         }
         let (sender, receiver) = watch::channel(known);
-        let issuer = Self { known: receiver, wanted: Arc::new(Notify::new()), pace };
-        tracker.spawn(run_refresh(place, pace, sender, Arc::clone(&issuer.wanted), stop));
+        let issuer = Self { known: receiver, wanted: Arc::new(Notify::new()), policy };
+        tracker.spawn(run_refresh(place, policy, sender, Arc::clone(&issuer.wanted), stop));
         Ok(issuer)
     }
 
@@ -96,10 +96,10 @@ impl Issuer {
         if !found.is_empty() {
             return KeyLookup::Found(found);
         }
-        if checked.is_none_or(|at| at.elapsed() >= self.pace.eager) {
+        if checked.is_none_or(|at| at.elapsed() >= self.policy.eager) {
             self.wanted.notify_one();
             // Out of time or shut down: what is known now decides.
-            let _ = tokio::time::timeout(self.pace.patience, known.changed()).await;
+            let _ = tokio::time::timeout(self.policy.patience, known.changed()).await;
         }
         let now = known.borrow();
         let found = keys_for(&now.keys, &fits);
@@ -117,7 +117,7 @@ fn keys_for(keys: &[IssuerKey], fits: impl Fn(&IssuerKey) -> bool) -> Vec<Issuer
 
 async fn run_refresh(
     place: KeySource,
-    pace: RefreshPolicy,
+    policy: RefreshPolicy,
     known: watch::Sender<CachedKeys>,
     wanted: Arc<Notify>,
     stop: CancellationToken,
@@ -125,13 +125,13 @@ async fn run_refresh(
     let mut last = Instant::now();
     loop {
         let failed = known.borrow().failed;
-        let pause = if failed { pace.eager } else { pace.regular };
+        let pause = if failed { policy.eager } else { policy.regular };
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep_until(last + pause) => {}
             () = wanted.notified() => {
                 // Several tokens may have asked for the fetch that has just been made.
-                if last.elapsed() < pace.eager {
+                if last.elapsed() < policy.eager {
                     continue;
                 }
             }

@@ -37,14 +37,14 @@ pub(super) fn parse(text: &[u8]) -> Result<Vec<IssuerKey>, String> {
         keys: Vec<serde_json::Value>,
     }
     let set: JwkSet = serde_json::from_slice(text).map_err(|_| "not a JSON Web Key Set (an object with \"keys\")")?;
-    let keys: Vec<IssuerKey> = set.keys.into_iter().take(MAX_KEYS).filter_map(usable).collect();
+    let keys: Vec<IssuerKey> = set.keys.into_iter().take(MAX_KEYS).filter_map(to_usable_key).collect();
     if keys.is_empty() {
         return Err("no usable key in the set: RSA (RS256, 2048 bits or more), P-256 (ES256) or Ed25519 (EdDSA)".into());
     }
     Ok(keys)
 }
 
-fn usable(value: serde_json::Value) -> Option<IssuerKey> {
+fn to_usable_key(value: serde_json::Value) -> Option<IssuerKey> {
     let jwk: Jwk = serde_json::from_value(value).ok()?;
     let algorithm = match &jwk.algorithm {
         AlgorithmParameters::RSA(rsa) if rsa.n.trim_end_matches('=').len() >= MIN_RSA_LETTERS => Algorithm::RS256,
@@ -73,7 +73,7 @@ pub(super) enum KeySource {
 }
 
 impl KeySource {
-    pub(super) fn web(address: &str) -> Result<Self, String> {
+    pub(super) fn from_url(address: &str) -> Result<Self, String> {
         let address: hyper::Uri = address.parse().map_err(|_| "auth.jwks_url is not a web address".to_owned())?;
         let connector =
             hyper_rustls::HttpsConnectorBuilder::new().with_webpki_roots().https_or_http().enable_http1().build();
@@ -106,7 +106,7 @@ async fn download(client: &HttpsClient, address: hyper::Uri) -> Result<Bytes, St
         .header(hyper::header::ACCEPT, "application/jwk-set+json, application/json")
         .body(Empty::new())
         .map_err(|error| error.to_string())?;
-    let answer = client.request(request).await.map_err(|error| whole(&error))?;
+    let answer = client.request(request).await.map_err(|error| with_causes(&error))?;
     // Redirects are not followed: the address is the operator's word, not the server's.
     if answer.status() != hyper::StatusCode::OK {
         return Err(format!("answered {}", answer.status()));
@@ -116,7 +116,7 @@ async fn download(client: &HttpsClient, address: hyper::Uri) -> Result<Bytes, St
 }
 
 /// An error with its causes: hyper's own words alone are "client error (Connect)".
-fn whole(error: &dyn std::error::Error) -> String {
+fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {

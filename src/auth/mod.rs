@@ -17,7 +17,7 @@ use crate::protocol::ErrorCode;
 
 pub use policy::{Policy, PolicyError};
 pub use sign::{Claims, SignError, sign};
-pub use source::{PresentedToken, TokenSource, WEBSOCKET_PROTOCOL, members, offers_protocol, present};
+pub use source::{PresentedToken, TokenSource, WEBSOCKET_PROTOCOL, extract, header_values, offers_protocol};
 pub use verifier::{SetupError, Verifier};
 
 /// Longest token that is looked at, in bytes.

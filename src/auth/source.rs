@@ -39,7 +39,7 @@ impl fmt::Debug for PresentedToken {
 
 /// The token of a request: the first place that has one counts, and a place that has an empty one has none.
 /// `query` is what stands after the `?`.
-pub fn present(query: Option<&str>, headers: &HeaderMap) -> Option<PresentedToken> {
+pub fn extract(query: Option<&str>, headers: &HeaderMap) -> Option<PresentedToken> {
     let found = |token: Option<String>, place| {
         token.filter(|token| !token.is_empty()).map(|token| PresentedToken { token, place })
     };
@@ -52,7 +52,7 @@ pub fn present(query: Option<&str>, headers: &HeaderMap) -> Option<PresentedToke
 /// Whether the client offers the protocol `wheelhouse`, which must then be answered: a browser drops a
 /// socket whose server picked none of the offered ones, wherever the token was.
 pub fn offers_protocol(headers: &HeaderMap) -> bool {
-    members(headers, &SEC_WEBSOCKET_PROTOCOL).any(|p| p == WEBSOCKET_PROTOCOL.as_bytes())
+    header_values(headers, &SEC_WEBSOCKET_PROTOCOL).any(|p| p == WEBSOCKET_PROTOCOL.as_bytes())
 }
 
 fn from_query(query: &str) -> Option<String> {
@@ -78,12 +78,12 @@ fn from_protocol(headers: &HeaderMap) -> Option<String> {
     if !offers_protocol(headers) {
         return None;
     }
-    members(headers, &SEC_WEBSOCKET_PROTOCOL).find_map(|p| p.strip_prefix(b"bearer.")).map(text)
+    header_values(headers, &SEC_WEBSOCKET_PROTOCOL).find_map(|p| p.strip_prefix(b"bearer.")).map(text)
 }
 
 /// The members of a header that is a list with commas, over all its lines. They are bytes: what one of them, or
 /// another part of the same line, is made of is no reason not to see the others.
-pub fn members<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
+pub fn header_values<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
     let lines = headers.get_all(name).iter();
     lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
 }
@@ -106,7 +106,7 @@ pub(crate) mod tests {
     }
 
     fn found(query: Option<&str>, pairs: &[(&str, &str)]) -> Option<(String, TokenSource)> {
-        present(query, &headers(pairs)).map(|p| (p.token, p.place))
+        extract(query, &headers(pairs)).map(|p| (p.token, p.place))
     }
 
     #[test]
@@ -151,7 +151,7 @@ pub(crate) mod tests {
             for (name, value) in pairs {
                 map.append(*name, hyper::header::HeaderValue::from_bytes(value).expect("value"));
             }
-            present(None, &map).map(|p| (p.token, p.place))
+            extract(None, &map).map(|p| (p.token, p.place))
         };
         let is = |token: &str, place| Some((token.to_owned(), place));
         for others in
@@ -174,7 +174,7 @@ pub(crate) mod tests {
     fn the_protocol_is_answered_wherever_the_token_was_and_the_token_is_not_printed() {
         assert!(offers_protocol(&headers(&[("sec-websocket-protocol", "x, wheelhouse")])));
         assert!(!offers_protocol(&headers(&[("sec-websocket-protocol", "bearer.wheelhouse")])));
-        let presented = present(Some("token=verysecret"), &HeaderMap::new()).expect("one");
+        let presented = extract(Some("token=verysecret"), &HeaderMap::new()).expect("one");
         assert!(!format!("{presented:?}").contains("verysecret"));
     }
 }

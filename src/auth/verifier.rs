@@ -60,7 +60,7 @@ impl Verifier {
 
     pub(super) async fn with_refresh_policy(
         settings: &config::Auth,
-        pace: RefreshPolicy,
+        policy: RefreshPolicy,
         tracker: &TaskTracker,
         stop: CancellationToken,
     ) -> Result<Self, SetupError> {
@@ -76,7 +76,7 @@ impl Verifier {
                 let problem = "setting auth.jwks_file: is set beside auth.jwks_url: set one of the two";
                 return Err(SetupError(problem.to_owned()));
             }
-            (Some(address), None) => Some(("auth.jwks_url", KeySource::web(address).map_err(SetupError)?)),
+            (Some(address), None) => Some(("auth.jwks_url", KeySource::from_url(address).map_err(SetupError)?)),
             (None, Some(path)) => Some(("auth.jwks_file", KeySource::File(path.clone()))),
             (None, None) => None,
         };
@@ -86,9 +86,9 @@ impl Verifier {
         let issuer = match issuer {
             None => None,
             Some((key, place)) => {
-                let words = place.message();
-                let started = Issuer::start(place, pace, tracker, stop).await;
-                Some(started.map_err(|problem| SetupError(format!("setting {key}: {problem} ({words})")))?)
+                let description = place.message();
+                let started = Issuer::start(place, policy, tracker, stop).await;
+                Some(started.map_err(|problem| SetupError(format!("setting {key}: {problem} ({description})")))?)
             }
         };
         if secret.is_none() && issuer.is_none() {
@@ -155,7 +155,8 @@ impl Verifier {
     fn check(&self, token: &str, key: &IssuerKey) -> Result<Caller, AuthError> {
         let mut rules = self.0.rules.clone();
         rules.algorithms = vec![key.algorithm];
-        let data = jsonwebtoken::decode::<Claims>(token, &key.key, &rules).map_err(|error| words(error.kind()))?;
+        let data =
+            jsonwebtoken::decode::<Claims>(token, &key.key, &rules).map_err(|error| to_auth_error(error.kind()))?;
         let Claims { sub, tenant_id, exp, jti, permissions } = data.claims;
         let user = text(sub.as_ref()).and_then(|text| text.parse().ok());
         let tenant = text(tenant_id.as_ref()).and_then(|text| text.parse().ok());
@@ -223,7 +224,7 @@ fn validation_rules(settings: &config::Auth) -> Validation {
 }
 
 /// What the client is told; none of it depends on the key or shows the token.
-fn words(kind: &ErrorKind) -> AuthError {
+fn to_auth_error(kind: &ErrorKind) -> AuthError {
     AuthError::Invalid(match kind {
         ErrorKind::ExpiredSignature => return AuthError::Expired,
         ErrorKind::ImmatureSignature => "it is not valid yet",

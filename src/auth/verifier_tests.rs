@@ -124,7 +124,7 @@ async fn refusal(verifier: &Verifier, token: &str) -> AuthError {
 
 fn invalid(part: &str) -> impl Fn(AuthError) {
     move |error| match error {
-        AuthError::Invalid(words) if words.contains(part) => {}
+        AuthError::Invalid(message) if message.contains(part) => {}
         other => panic!("{other:?} does not speak of {part:?}"),
     }
 }
@@ -326,8 +326,8 @@ impl WebIssuer {
         let mut settings = settings();
         settings.hs256_secret = None;
         settings.jwks_url = Some(format!("http://{}/keys", self.address));
-        let pace = RefreshPolicy { eager, ..RefreshPolicy::default() };
-        Verifier::with_refresh_policy(&settings, pace, &TaskTracker::new(), CancellationToken::new())
+        let policy = RefreshPolicy { eager, ..RefreshPolicy::default() };
+        Verifier::with_refresh_policy(&settings, policy, &TaskTracker::new(), CancellationToken::new())
             .await
             .expect("verifier")
     }

@@ -43,7 +43,7 @@ pub fn load_from(
             drain: read.seconds("server.drain_seconds", 0, 3600)?,
             keep_alive: read.seconds("server.keep_alive_seconds", 1, 3600)?,
             trusted_proxies: read.items("server.trusted_proxies", proxies::network)?,
-            forwarded_headers: read.items("server.forwarded_headers", proxies::header)?,
+            forwarded_headers: read.items("server.forwarded_headers", proxies::header_name)?,
             proxy_protocol: read.proxy_protocol()?,
         },
         redis: Redis {

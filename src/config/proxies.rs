@@ -34,7 +34,7 @@ fn unmapped(network: IpNet) -> IpNet {
 }
 
 /// The name of a header, in any case.
-pub(super) fn header(text: &str) -> Result<ForwardedHeader, String> {
+pub(super) fn header_name(text: &str) -> Result<ForwardedHeader, String> {
     match text.to_ascii_lowercase().as_str() {
         "forwarded" => Ok(ForwardedHeader::Forwarded),
         "x-forwarded-for" => Ok(ForwardedHeader::XForwardedFor),

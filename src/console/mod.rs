@@ -58,7 +58,7 @@ pub const ASSETS: &[Asset] = &[
     asset!("/assets/model.js", "model.js", JS),
     asset!("/assets/lists.js", "lists.js", JS),
     asset!("/assets/commands.js", "commands.js", JS),
-    asset!("/assets/words.js", "words.js", JS),
+    asset!("/assets/messages.js", "messages.js", JS),
     asset!("/assets/row.js", "row.js", JS),
     asset!("/assets/detail.js", "detail.js", JS),
     asset!("/assets/activity.js", "activity.js", JS),
@@ -67,14 +67,14 @@ pub const ASSETS: &[Asset] = &[
 ];
 
 /// The entity tags of [`ASSETS`], in the same order.
-static TAGS: LazyLock<Vec<HeaderValue>> = LazyLock::new(|| ASSETS.iter().map(tag).collect());
+static ETAGS: LazyLock<Vec<HeaderValue>> = LazyLock::new(|| ASSETS.iter().map(etag).collect());
 
 /// Changes whenever the bytes do; the same on every replica of one release.
-fn tag(asset: &Asset) -> HeaderValue {
+fn etag(asset: &Asset) -> HeaderValue {
     let mut hasher = DefaultHasher::new();
     asset.body.hash(&mut hasher);
     let text = format!("\"{:016x}-{:x}\"", hasher.finish(), asset.body.len());
-    // Hexadecimal digits always fit; an empty tag would only cost a cache hit.
+    // Hexadecimal digits always fit; an empty etag would only cost a cache hit.
     HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static("\"\""))
 }
 
@@ -89,7 +89,7 @@ pub fn routes() -> BoxedFilter<(Response,)> {
         .and(query)
         .and(warp::header::headers_cloned())
         .map(|path: FullPath, method: Method, query: bool, headers: HeaderMap| {
-            // What is no text is no tag of ours: the page is sent.
+            // What is no text is no etag of ours: the page is sent.
             let known = headers.get(IF_NONE_MATCH).and_then(|value| value.to_str().ok());
             answer(path.as_str(), &method, query, known)
         })
@@ -98,15 +98,15 @@ pub fn routes() -> BoxedFilter<(Response,)> {
 
 fn answer(path: &str, method: &Method, has_query: bool, known: Option<&str>) -> Response {
     if method != Method::GET && method != Method::HEAD {
-        let mut response = words(StatusCode::METHOD_NOT_ALLOWED, "This path takes GET and HEAD\n");
+        let mut response = text_response(StatusCode::METHOD_NOT_ALLOWED, "This path takes GET and HEAD\n");
         response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         return response;
     }
-    let Some((asset, tag)) = ASSETS.iter().zip(TAGS.iter()).find(|(asset, _)| asset.path == path) else {
-        return words(StatusCode::NOT_FOUND, "The console has no such file; it starts at /\n");
+    let Some((asset, etag)) = ASSETS.iter().zip(ETAGS.iter()).find(|(asset, _)| asset.path == path) else {
+        return text_response(StatusCode::NOT_FOUND, "The console has no such file; it starts at /\n");
     };
     // A query may hold a token: such an answer must not be kept under its address.
-    let unchanged = !has_query && known.is_some_and(|known| is_among(tag, known));
+    let unchanged = !has_query && known.is_some_and(|known| is_among(etag, known));
     let mut response = if unchanged {
         with_status(StatusCode::NOT_MODIFIED, Response::new(Default::default()))
     } else {
@@ -118,18 +118,18 @@ fn answer(path: &str, method: &Method, has_query: bool, known: Option<&str>) -> 
     } else {
         // Kept, but asked about each time: after an upgrade no old module meets a new page.
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-        headers.insert(ETAG, tag.clone());
+        headers.insert(ETAG, etag.clone());
     }
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(asset.content_type));
     secured(response)
 }
 
-/// Whether an `If-None-Match` names the tag. A proxy that compresses makes a weak tag of it.
-fn is_among(tag: &HeaderValue, known: &str) -> bool {
-    known == "*" || known.split(',').map(|t| t.trim().trim_start_matches("W/")).any(|t| t.as_bytes() == tag.as_bytes())
+/// Whether an `If-None-Match` names the etag. A proxy that compresses makes a weak etag of it.
+fn is_among(etag: &HeaderValue, known: &str) -> bool {
+    known == "*" || known.split(',').map(|t| t.trim().trim_start_matches("W/")).any(|t| t.as_bytes() == etag.as_bytes())
 }
 
-fn words(status: StatusCode, text: &'static str) -> Response {
+fn text_response(status: StatusCode, text: &'static str) -> Response {
     let mut response = with_status(status, Response::new(text.into()));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));

@@ -7,7 +7,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use warp::reply::{Reply, Response};
 
 use super::reply::Refusal;
-use crate::auth::{WEBSOCKET_PROTOCOL, members, offers_protocol};
+use crate::auth::{WEBSOCKET_PROTOCOL, header_values, offers_protocol};
 use crate::protocol::ErrorCode;
 
 /// Why a request cannot become a socket.
@@ -23,7 +23,7 @@ pub enum Unfit {
 
 /// Checks everything and gives the key to accept with.
 pub fn check(headers: &HeaderMap) -> Result<HeaderValue, Unfit> {
-    let lists = |name, member: &str| members(headers, name).any(|m| m.eq_ignore_ascii_case(member.as_bytes()));
+    let lists = |name, member: &str| header_values(headers, name).any(|m| m.eq_ignore_ascii_case(member.as_bytes()));
     if !lists(&UPGRADE, "websocket") || !lists(&CONNECTION, "upgrade") {
         return Err(Unfit::NotAnUpgrade);
     }

@@ -184,7 +184,7 @@ async fn admit_to_all(gateway: &Gateway, request: Request) -> Result<Response, R
 
 /// Whose token it is.
 async fn caller(gateway: &Gateway, request: &Request) -> Result<Caller, Refused> {
-    let presented = auth::present(Some(&request.query), &request.headers);
+    let presented = auth::extract(Some(&request.query), &request.headers);
     let token = presented.as_ref().map_or("", |p| p.token.as_str());
     Ok(gateway.verifier().verify(token).await?)
 }

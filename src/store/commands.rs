@@ -303,7 +303,7 @@ async fn raise_fence(tx: &mut Tx, change: &Change) -> Result<(), StoreError> {
 /// The fence that a change brings.
 fn fence_of(change: &Change) -> i64 {
     #[cfg(feature = "test-faults")]
-    if crate::faults::fence_is_off() {
+    if crate::test_faults::fence_is_off() {
         return i64::MAX;
     }
     change.fence

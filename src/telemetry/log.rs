@@ -158,13 +158,13 @@ fn log_panics() {
             thread = thread.name().unwrap_or("unnamed"),
             trace,
             "a bug: the program panicked: {}",
-            words(panic.payload())
+            panic_message(panic.payload())
         );
     }));
 }
 
 /// What `panic!` was given.
-fn words(payload: &(dyn std::any::Any + Send)) -> &str {
+fn panic_message(payload: &(dyn std::any::Any + Send)) -> &str {
     match (payload.downcast_ref::<&str>(), payload.downcast_ref::<String>()) {
         (Some(text), _) => text,
         (_, Some(text)) => text,
@@ -224,11 +224,11 @@ mod tests {
     }
 
     #[test]
-    fn the_words_of_a_panic_are_found_in_both_forms() {
+    fn the_message_of_a_panic_is_found_in_both_forms() {
         let fixed = std::panic::catch_unwind(|| panic!("fixed")).expect_err("panic");
-        assert_eq!(words(fixed.as_ref()), "fixed");
+        assert_eq!(panic_message(fixed.as_ref()), "fixed");
         let number = 7;
         let formatted = std::panic::catch_unwind(|| panic!("number {number}")).expect_err("panic");
-        assert_eq!(words(formatted.as_ref()), "number 7");
+        assert_eq!(panic_message(formatted.as_ref()), "number 7");
     }
 }

@@ -207,7 +207,7 @@ impl Broker {
             update.unwrap_or_default().to_owned(),
         ];
         #[cfg(feature = "test-faults")]
-        if crate::faults::fence_is_off() {
+        if crate::test_faults::fence_is_off() {
             self.forget_that_it_was_lost(claim).await?;
         }
         let answer: String = self.client.script(&lua::COMPLETE, &texts(&keys), &bytes(&args)).await?;

@@ -1,7 +1,7 @@
 // The list of what happened while this tab was open: results, refusals, ends.
 
 import { byId, el } from "./dom.js";
-import { clock, nameOf } from "./words.js";
+import { clock, nameOf } from "./messages.js";
 
 const MOST = 200;
 

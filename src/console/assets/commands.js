@@ -5,7 +5,7 @@
 
 import { api } from "./api.js";
 import { isFinal } from "./model.js";
-import * as words from "./words.js";
+import * as messages from "./messages.js";
 
 // A socket that has just been asked for usually opens within this time; then it is the better way.
 const FOR_SOCKET = 1_500;
@@ -62,7 +62,7 @@ export class Commands {
     };
     this.pending.set(request.id, request);
     item.requests.push(request);
-    this.note(item, "busy", words.ACTIONS[action].doing);
+    this.note(item, "busy", messages.ACTIONS[action].doing);
     this.pool.soon(0);
     this.deliver(request, this.pool.isOpen(item) ? 0 : FOR_SOCKET);
   }
@@ -144,7 +144,7 @@ export class Commands {
     if (message.command_id) this.shown.add(message.command_id);
     if (request) this.forget(request);
     const good = outcome === "succeeded";
-    const text = good ? words.done(action, Boolean(request), message.control) : words.couldNot(action, message.error);
+    const text = good ? messages.done(action, Boolean(request), message.control) : messages.couldNot(action, message.error);
     // Work may go on behind a row: nobody should take that for an end.
     const tone = good && message.control === "row" ? "warn" : good ? "good" : "bad";
     this.note(item, tone === "bad" && !request ? "warn" : tone, text);
@@ -160,7 +160,7 @@ export class Commands {
     request.command = message.command_id ?? request.command;
     request.workers = message.workers_online ?? null;
     if (first) {
-      const text = words.accepted(request.action, request.workers);
+      const text = messages.accepted(request.action, request.workers);
       this.note(request.item, request.workers === 0 ? "warn" : "busy", text);
       if (request.workers === 0) this.on.report(request.item, "warn", text);
     }
@@ -192,13 +192,13 @@ export class Commands {
       const seconds = Math.max(1, Math.ceil(retryAfter ?? 1));
       this.limitedUntil = Date.now() + seconds * 1_000;
       this.limitMessage = message;
-      item.note = { tone: "warn", text: words.limited(message, seconds), at: Date.now(), limited: true };
+      item.note = { tone: "warn", text: messages.limited(message, seconds), at: Date.now(), limited: true };
       this.model.changed(item);
-      this.on.report(item, "warn", `Could not ${action}: ${words.limited(message, seconds)}`);
+      this.on.report(item, "warn", `Could not ${action}: ${messages.limited(message, seconds)}`);
       this.on.limit();
       return;
     }
-    const text = words.refused(code, message, action, item.kind);
+    const text = messages.refused(code, message, action, item.kind);
     this.note(item, "bad", text);
     this.on.report(item, "bad", text);
   }
@@ -232,14 +232,14 @@ export class Commands {
       const last = request.item.requests.at(-1);
       if (request !== last || request.phase !== "waiting") continue;
       const seconds = Math.floor((Date.now() - request.begun) / 1_000);
-      const text = words.waiting(request.action, seconds, request.workers, request.item.row.status);
+      const text = messages.waiting(request.action, seconds, request.workers, request.item.row.status);
       if (request.item.note?.text !== text) this.note(request.item, request.workers === 0 ? "warn" : "busy", text);
     }
     const left = this.secondsLimited();
     if (this.limitedUntil === 0) return;
     for (const item of this.model.items.values()) {
       if (!item.note?.limited) continue;
-      item.note.text = words.limited(this.limitMessage, left);
+      item.note.text = messages.limited(this.limitMessage, left);
       if (left === 0) item.note = { tone: "good", text: item.note.text, at: Date.now() };
       this.model.changed(item);
     }

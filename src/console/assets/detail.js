@@ -2,7 +2,7 @@
 
 import { copyButton, el, setAttribute, setText } from "./dom.js";
 import { pretty } from "./json.js";
-import { FINAL, controlWords, count, duration, moment, age } from "./words.js";
+import { FINAL, controlWords, count, duration, moment, age } from "./messages.js";
 
 const json = (value) => (value === null || value === undefined ? "" : pretty(value));
 const isEmpty = (value) => value === null || value === undefined

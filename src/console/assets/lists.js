@@ -6,7 +6,7 @@
 import { api } from "./api.js";
 import { byId, el, setAttribute, setText } from "./dom.js";
 import { isFinal, keyOf } from "./model.js";
-import { count, FINAL } from "./words.js";
+import { count, FINAL } from "./messages.js";
 
 const PAGE = 100;
 const EVERY = 5_000;

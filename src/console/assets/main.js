@@ -9,7 +9,7 @@ import { Model } from "./model.js";
 import { Pool } from "./pool.js";
 import { Row } from "./row.js";
 import { clean, session } from "./session.js";
-import { NO_WORKER, WORKER_BACK, closedBecause, duration, limited, nameOf } from "./words.js";
+import { NO_WORKER, WORKER_BACK, closedBecause, duration, limited, nameOf } from "./messages.js";
 
 const EXPIRES_SOON = 5 * 60_000;
 const ME_EVERY = 60_000;

@@ -3,7 +3,7 @@
 //  - while a socket is live, it and not the polled list tells status and progress;
 //  - nothing leaves completed, failed or cancelled, so an answer that says otherwise is old.
 
-import { FINAL } from "./words.js";
+import { FINAL } from "./messages.js";
 
 // The fields a socket keeps fresh.
 const LIVE = ["status", "is_active", "progress_percent", "items_total", "items_processed", "items_succeeded",

@@ -5,7 +5,7 @@ import { Detail } from "./detail.js";
 import { el, setAttribute, setText } from "./dom.js";
 import { isFinal } from "./model.js";
 import { session } from "./session.js";
-import * as words from "./words.js";
+import * as messages from "./messages.js";
 
 // Two quick presses of Enter must not cancel anything.
 const SURE_AFTER = 400;
@@ -105,7 +105,7 @@ export class Row {
   update() {
     const { item } = this;
     const { row, desired, note } = item;
-    const name = words.nameOf(item);
+    const name = messages.nameOf(item);
     const title = row.title || row.name || item.id;
     setText(this.title, title);
     setAttribute(this.toggle, "title", title);
@@ -114,14 +114,14 @@ export class Row {
     setText(this.meta, meta);
     setAttribute(this.meta, "title", row.created_by ? `${meta} · created by ${row.created_by}` : meta);
 
-    setText(this.status, words.statusWords(row.status, desired));
+    setText(this.status, messages.statusWords(row.status, desired));
     setAttribute(this.node, "data-status", row.status);
     setAttribute(this.node, "data-towards", desired && desired !== row.status ? desired : null);
     setAttribute(this.node, "data-live", item.live);
     setText(this.when, whenWords(row));
 
     const percent = Math.min(100, Math.max(0, Math.round(row.progress_percent ?? 0)));
-    const counts = words.countsWords(row, item.kind);
+    const counts = messages.countsWords(row, item.kind);
     if (this.drawn !== percent) {
       this.bar.style.setProperty("--done", String(percent / 100));
       this.drawn = percent;
@@ -154,7 +154,7 @@ export class Row {
     setAttribute(this.acts, "aria-label", `Control ${name}`);
     for (const [action, button] of Object.entries(this.buttons)) {
       const busy = item.requests.some((request) => request.action === action);
-      const { label, doing } = words.ACTIONS[action];
+      const { label, doing } = messages.ACTIONS[action];
       setText(button, busy ? doing : label);
       setAttribute(button, "aria-label", busy ? null : `${label} ${name}`);
       setAttribute(button, "aria-busy", busy ? "true" : null);
@@ -173,15 +173,15 @@ function whenWords(row) {
   switch (row.status) {
     case "running": {
       const begun = Date.parse(row.started_at ?? "");
-      return Number.isNaN(begun) ? "" : `for ${words.duration(Date.now() - begun).replace(/ \d+ s$/, "")}`;
+      return Number.isNaN(begun) ? "" : `for ${messages.duration(Date.now() - begun).replace(/ \d+ s$/, "")}`;
     }
     case "completed":
     case "failed":
-      return words.age(row.completed_at ?? row.updated_at);
+      return messages.age(row.completed_at ?? row.updated_at);
     case "cancelled":
-      return words.age(row.cancelled_at ?? row.updated_at);
+      return messages.age(row.cancelled_at ?? row.updated_at);
     default:
-      return words.age(row.created_at);
+      return messages.age(row.created_at);
   }
 }
 

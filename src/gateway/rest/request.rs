@@ -83,7 +83,7 @@ impl Request {
     /// Who asks. A token in a cookie also comes along when a page of somebody else's makes the browser send
     /// the request, so whatever changes something then needs a word of the browser on where it comes from.
     pub(super) async fn caller(&self, rest: &Rest) -> Result<Caller, Failure> {
-        let presented = auth::present(self.query.as_deref(), &self.headers).ok_or(AuthError::Missing)?;
+        let presented = auth::extract(self.query.as_deref(), &self.headers).ok_or(AuthError::Missing)?;
         let reads = matches!(self.method, Method::GET | Method::HEAD);
         if presented.place == TokenSource::Cookie && !reads && !self.is_from_here(rest) {
             return Err(Failure::new(

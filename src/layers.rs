@@ -1,10 +1,10 @@
-//! The arrows between the layers, checked: `cli → gateway | worker | console → broker | store | auth → domain | protocol`.
+//! The arrows between the layers, checked: `cli → gateway | worker | console → http → auth → broker | store → domain | protocol`.
 
 use std::fs;
 use std::path::Path;
 
 /// Each layer, and what it may use beside itself.
-const ALLOWED_IMPORTS: [(&str, &[&str]); 12] = [
+const ALLOWED_IMPORTS: [(&str, &[&str]); 13] = [
     ("domain", &[]),
     ("protocol", &["domain"]),
     ("config", &["domain"]),
@@ -12,11 +12,15 @@ const ALLOWED_IMPORTS: [(&str, &[&str]); 12] = [
     ("broker", &["config", "domain", "protocol"]),
     ("store", &["config", "domain"]),
     ("auth", &["broker", "store", "config", "domain", "protocol"]),
+    ("http", &["auth", "broker", "config", "protocol"]),
     ("console", &["config"]),
-    ("gateway", &["auth", "broker", "store", "config", "console", "domain", "protocol", "telemetry"]),
-    ("worker", &["broker", "store", "config", "domain", "protocol", "telemetry"]),
+    ("gateway", &["http", "auth", "broker", "store", "config", "console", "domain", "protocol", "telemetry"]),
+    ("worker", &["http", "auth", "broker", "store", "config", "domain", "protocol", "telemetry"]),
     ("demo", &["worker", "store", "domain"]),
-    ("cli", &["gateway", "worker", "demo", "auth", "broker", "store", "config", "domain", "protocol", "telemetry"]),
+    (
+        "cli",
+        &["gateway", "worker", "http", "demo", "auth", "broker", "store", "config", "domain", "protocol", "telemetry"],
+    ),
 ];
 
 /// The layers named after `crate::` in a text, comments included: those name real paths too.

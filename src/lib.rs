@@ -1,7 +1,7 @@
 //! Wheelhouse: live control of long-running jobs and campaigns.
 //!
 //! # The map
-//! Arrows go one way: `cli → gateway | worker | console → broker | store | auth → domain | protocol`.
+//! Arrows go one way: `cli → gateway | worker | console → http → auth → broker | store → domain | protocol`.
 //!
 //! - `demo`: the jobs of `wheelhouse dev`, written against the worker SDK.
 //! - [`domain`]: ids, statuses, actions, the transition table. Pure.
@@ -13,10 +13,11 @@
 //! - [`store`]: everything that talks to SQL.
 //! - `console`: the operator's page.
 //! - `gateway`: sockets, the HTTP API, and the one way in for commands.
+//! - `http`: what every listener has in common: the accept loop, the WebSocket that a request becomes.
 //! - [`telemetry`]: logs and metrics.
 //! - [`worker`]: carries out commands, and runs jobs.
 //!
-//! Without the feature `server` there is only what a worker needs: `auth`, `cli`, `console`, `demo` and `gateway` are left
+//! Without the feature `server` there is only what a worker needs: `auth`, `cli`, `console`, `demo`, `gateway` and `http` are left
 //! out, with the crates that they alone use. Workers are written against the crate `wheelhouse-worker`, which is built so.
 
 // What only the gateway and the command line call is not used without them.
@@ -35,6 +36,8 @@ pub mod demo;
 pub mod domain;
 #[cfg(feature = "server")]
 pub mod gateway;
+#[cfg(feature = "server")]
+pub mod http;
 pub mod protocol;
 pub mod store;
 pub mod telemetry;

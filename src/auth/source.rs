@@ -49,10 +49,10 @@ pub fn extract(query: Option<&str>, headers: &HeaderMap) -> Option<PresentedToke
         .or_else(|| found(from_protocol(headers), TokenSource::Protocol))
 }
 
-/// Whether the client offers the protocol `wheelhouse`, which must then be answered: a browser drops a
-/// socket whose server picked none of the offered ones, wherever the token was.
-pub fn offers_protocol(headers: &HeaderMap) -> bool {
-    header_values(headers, &SEC_WEBSOCKET_PROTOCOL).any(|p| p == WEBSOCKET_PROTOCOL.as_bytes())
+/// Whether the client offers this subprotocol, which must then be answered: a browser drops a socket whose server picked
+/// none of the offered ones, wherever the token was.
+pub fn offers_protocol(headers: &HeaderMap, protocol: &str) -> bool {
+    header_values(headers, &SEC_WEBSOCKET_PROTOCOL).any(|offered| offered == protocol.as_bytes())
 }
 
 fn from_query(query: &str) -> Option<String> {
@@ -75,7 +75,7 @@ fn from_cookie(headers: &HeaderMap) -> Option<String> {
 
 fn from_protocol(headers: &HeaderMap) -> Option<String> {
     // Without `wheelhouse` beside it there would be no protocol to answer with, and the token must not be one.
-    if !offers_protocol(headers) {
+    if !offers_protocol(headers, WEBSOCKET_PROTOCOL) {
         return None;
     }
     header_values(headers, &SEC_WEBSOCKET_PROTOCOL).find_map(|p| p.strip_prefix(b"bearer.")).map(text)
@@ -172,8 +172,8 @@ pub(crate) mod tests {
 
     #[test]
     fn the_protocol_is_answered_wherever_the_token_was_and_the_token_is_not_printed() {
-        assert!(offers_protocol(&headers(&[("sec-websocket-protocol", "x, wheelhouse")])));
-        assert!(!offers_protocol(&headers(&[("sec-websocket-protocol", "bearer.wheelhouse")])));
+        assert!(offers_protocol(&headers(&[("sec-websocket-protocol", "x, wheelhouse")]), WEBSOCKET_PROTOCOL));
+        assert!(!offers_protocol(&headers(&[("sec-websocket-protocol", "bearer.wheelhouse")]), WEBSOCKET_PROTOCOL));
         let presented = extract(Some("token=verysecret"), &HeaderMap::new()).expect("one");
         assert!(!format!("{presented:?}").contains("verysecret"));
     }

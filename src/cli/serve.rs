@@ -30,7 +30,7 @@ pub(super) async fn gateway(settings: Settings) -> anyhow::Result<ExitCode> {
     let descriptors = super::descriptors::raise();
     let sockets = settings.limits.connections_per_tenant as usize;
     // What is kept back for Redis and SQL is not there for sockets.
-    if descriptors < sockets as u64 + role::descriptors::reserve(&settings) {
+    if descriptors < sockets as u64 + crate::http::descriptors::reserve(&settings) {
         tracing::warn!("{}", super::descriptors::too_few(descriptors, sockets));
     }
     let signals = stop_on_signals()?;

@@ -13,11 +13,11 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::close::Close;
 use super::outbox::Outbox;
 use crate::auth::{Caller, Policy, PolicyError};
 use crate::config::PermissionSource;
 use crate::domain::{Permission, ResourceKind, TenantId, UserId};
+use crate::http::close::Close;
 use crate::store::Store;
 
 /// Between two looks at the version of all permissions.

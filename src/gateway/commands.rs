@@ -12,7 +12,7 @@ use crate::protocol::{CommandRequest, ErrorCode, server};
 use crate::telemetry::metrics;
 
 use super::Gateway;
-use super::reply::Refusal;
+use crate::http::Refusal;
 
 /// Reads of SQL for one command whose cached permissions expire, or are invalidated, as fast as they are read.
 pub(super) const PERMISSION_READS: u32 = 3;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::Gateway;
-use super::close::Close;
+use crate::http::close::Close;
 
 /// Batches; and the part of `server.drain` over which they are spread, so that the clients' own closes and
 /// the commands under way have the rest.

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::reply::Refusal;
 use crate::broker::{Broker, BrokerError, Subscriber};
+use crate::http::Refusal;
 use crate::store::Store;
 
 /// Between two looks.

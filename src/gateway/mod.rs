@@ -2,43 +2,30 @@
 //!
 //! A gateway keeps nothing of its own. Any number of them share Redis, and a socket may come back to any.
 //!
-//! [`server`] accepts ([`descriptors`] says for how many there is room, [`client_address`] who is behind a proxy);
-//! [`upgrade`] lets clients in ([`handshake`] reads their headers) and [`session`] serves each
-//! [`socket`]; [`hub`] passes results and updates on to the [`outbox`] of each; [`rest`] answers plain requests;
+//! [`http`](crate::http) accepts; [`upgrade`] lets clients in and [`session`] serves each socket; [`hub`] passes results and updates on to the [`outbox`] of each; [`rest`] answers plain requests;
 //! [`commands`] is the one way in for a command and [`batch`] for many at once, [`schedules`] brings in those that were
-//! to come later and [`expiry`] ends those that nobody took up; [`limits`], [`flood`] and [`access`] say who may stay;
-//! [`drain`] sends everyone away at the end, with the codes of [`close`].
+//! to come later and [`expiry`] ends those that nobody took up; [`limits`] and [`access`] say who may stay;
+//! [`drain`] sends everyone away at the end.
 
 pub mod access;
 mod backlog;
 pub mod batch;
-pub mod client_address;
 pub mod clock;
-pub mod close;
 pub mod commands;
-pub mod descriptors;
 pub mod drain;
 pub mod expiry;
 mod fleet;
-pub mod flood;
-mod frames;
-pub mod handshake;
 pub mod health;
 pub mod hub;
 pub mod job_types;
 pub mod limits;
 pub mod outbox;
-mod proxy_protocol;
-pub mod reply;
 pub mod rest;
 pub mod results;
 pub mod schedules;
-pub mod server;
 pub mod session;
 pub mod snapshot;
-pub mod socket;
 pub mod upgrade;
-mod wire;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -49,13 +36,13 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use warp::Filter;
-use warp::filters::BoxedFilter;
-use warp::reply::Response;
 
 use crate::auth::{Policy, SetupError, Verifier};
 use crate::broker::keys::PERMISSIONS_CHANNEL;
 use crate::broker::{Broker, BrokerError, Subscriber};
 use crate::config::Settings;
+use crate::http::server::{Listener, Routes};
+use crate::http::{self, TrustedProxies};
 use crate::store::{Store, StoreError};
 use crate::telemetry::exporter::Metrics;
 
@@ -65,16 +52,11 @@ use hub::Hub;
 use job_types::JobTypes;
 use limits::Leases;
 
-pub use client_address::ClientAddress;
 pub use health::Health;
-pub use reply::Refusal;
 pub use results::Results;
 
 /// Sockets that are taken down at the same time.
 const LEAVING_AT_ONCE: usize = 32;
-
-/// A set of routes: each answers, or passes the request on to the next.
-pub type Routes = BoxedFilter<(Response,)>;
 
 /// Why a gateway could not start: one line for the operator.
 #[derive(Debug, thiserror::Error)]
@@ -249,6 +231,21 @@ fn routes(gateway: &Gateway) -> Routes {
     known.or(crate::console::routes()).unify().or(rest::fallback()).unify().boxed()
 }
 
+/// The front of a gateway's listener.
+fn accepting(gateway: &Gateway) -> Listener {
+    let server = &gateway.settings().server;
+    Listener {
+        role: "gateway",
+        routes: routes(gateway),
+        keep_alive: server.keep_alive,
+        proxies: Arc::new(TrustedProxies::new(server)),
+        proxy_protocol: server.proxy_protocol,
+        tracker: gateway.tracker().clone(),
+        stopping: gateway.stopping().clone(),
+        killed: gateway.killed().clone(),
+    }
+}
+
 /// Runs a gateway until `stop` asks it to leave and it has drained. `ready` hears the address it listens on.
 pub async fn serve(
     settings: Settings,
@@ -281,7 +278,7 @@ pub async fn serve_tuned(
     broker.warn_of_loss();
     let verifier = Verifier::new(&settings.auth, &background, background_stop.clone()).await?;
     let address = settings.server.listen;
-    let listener = server::listen(address).map_err(|error| GatewayError::Listen { address, error })?;
+    let listener = http::server::listen(address).map_err(|error| GatewayError::Listen { address, error })?;
     let address = listener.local_addr().map_err(|error| GatewayError::Listen { address, error })?;
 
     let id = format!("g-{}", uuid::Uuid::now_v7().simple());
@@ -330,7 +327,7 @@ pub async fn serve_tuned(
         let (gateway, stop) = (gateway.clone(), background_stop.clone());
         async move { gateway.clock().watch(gateway.access(), stop).await }
     });
-    tokio::join!(server::accept(&gateway, listener, routes(&gateway)), drain::announce(&gateway, &stop));
+    tokio::join!(accepting(&gateway).accept(listener, gateway.settings()), drain::announce(&gateway, &stop));
     // The listener is closed: whoever comes now is refused by the system and goes to another gateway.
     gateway.tracker().close();
     let leaving = async { tokio::join!(drain::send_away(&gateway), gateway.tracker().wait()) };

@@ -10,8 +10,8 @@ use std::task::Waker;
 use futures_util::task::AtomicWaker;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
-use super::close::Close;
 use crate::domain::{CommandId, Resource};
+use crate::http::close::Close;
 use crate::telemetry::metrics;
 
 /// Places left empty in the middle of the queue before it is closed up.

@@ -7,13 +7,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::Gateway;
 use super::commands::deliver;
-use super::reply::Refusal;
 use crate::auth::Caller;
 use crate::broker::BrokerError;
 use crate::broker::scripts::schedules::{DueSchedules, Scheduled, WithdrawOutcome};
 use crate::broker::scripts::submit::{ClientOrigin, Grant, SubmitOutcome};
 use crate::config::PermissionSource;
 use crate::domain::{CommandId, Resource};
+use crate::http::Refusal;
 use crate::protocol::ErrorCode;
 
 /// Longest time between two looks: what another gateway scheduled is found by then.

@@ -11,19 +11,21 @@ use warp::Filter;
 use warp::reply::Response;
 
 use super::access::{Readable, Watching};
-use super::handshake::{self, Unfit};
 use super::hub::Member;
 use super::limits::Lease;
 use super::outbox::Outbox;
-use super::reply::Refusal;
 use super::session::one::One;
 use super::session::whole::Whole;
 use super::session::{self, Admitted, Subject};
-use super::socket::Socket;
-use super::{ClientAddress, Gateway, Routes, snapshot};
-use crate::auth::{self, Caller};
+use super::{Gateway, snapshot};
+use crate::auth::{self, Caller, WEBSOCKET_PROTOCOL};
 use crate::broker::scripts::connections::OpenOutcome;
 use crate::domain::{Permission, Resource, ResourceId, ResourceKind};
+use crate::http::ClientAddress;
+use crate::http::Refusal;
+use crate::http::handshake::{self, Unfit};
+use crate::http::server::Routes;
+use crate::http::socket::Socket;
 use crate::protocol::{ErrorCode, MAX_BATCH_FRAME, MAX_FRAME, server, tenant};
 use crate::telemetry::metrics;
 
@@ -223,13 +225,13 @@ async fn admit<S: Subject>(
     let lease = opened.map_err(Refusal::from)?.map_err(too_many)?;
     let admitted = with(Arc::new(caller), request.client.0.to_string().into(), lease);
     gateway.tracker().spawn(run(gateway.clone(), upgrade, longest, admitted));
-    Ok(handshake::switching(&request.headers, accept))
+    Ok(handshake::switching(&request.headers, accept, WEBSOCKET_PROTOCOL))
 }
 
 /// After the 101 is out; if the client is gone by then, what it was given is given back.
 async fn run<S: Subject>(gateway: Gateway, upgrade: OnUpgrade, longest: usize, admitted: Admitted<S>) {
     let Ok(upgraded) = upgrade.await else { return };
-    let Some(socket) = Socket::take_over(upgraded, longest).await else { return };
+    let Some(socket) = Socket::take_over(upgraded, (longest, snapshot::MAX_SNAPSHOT)).await else { return };
     session::run(gateway, socket, admitted).await;
 }
 

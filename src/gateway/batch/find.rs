@@ -7,7 +7,7 @@ use crate::auth::Caller;
 use crate::broker::scripts::batch::StoredBatch;
 use crate::domain::ResourceId;
 use crate::gateway::Gateway;
-use crate::gateway::reply::Refusal;
+use crate::http::Refusal;
 use crate::protocol::BatchRequest;
 use crate::protocol::batch::{MAX_BATCH, Target};
 use crate::store::{Chosen, StoreError};

@@ -13,11 +13,11 @@ use super::Gateway;
 use super::commands::{
     CONFLICT, PERMISSION_READS, QUEUE_FULL, is_healthy, learn_permissions, rate_limited, refusal_of,
 };
-use super::reply::{Refusal, UNAVAILABLE};
 use crate::auth::Caller;
 use crate::broker::scripts::batch::{Batch, BatchSubmitted, CHUNK_SIZE, ItemSubmitted};
 use crate::broker::scripts::submit::{ClientOrigin, SubmitLimits};
 use crate::domain::{CommandId, IdDerivation, Permission, Resource, ResourceId};
+use crate::http::reply::{Refusal, UNAVAILABLE};
 use crate::protocol::batch_messages::{self, BatchHeader, BatchItem, ItemState};
 use crate::protocol::tenant::resource_not_found;
 use crate::protocol::{BatchRequest, ErrorCode, server};

@@ -10,7 +10,7 @@ use warp::reply::Response;
 use crate::auth::{AuthError, PolicyError};
 use crate::broker::BrokerError;
 use crate::domain::{IdError, ResourceKind};
-use crate::gateway::reply::{Refusal, UNAVAILABLE};
+use crate::http::reply::{Refusal, UNAVAILABLE};
 use crate::protocol::ErrorCode;
 use crate::protocol::frame::Frame;
 use crate::store::StoreError;

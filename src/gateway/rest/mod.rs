@@ -31,7 +31,8 @@ use warp::reply::Response;
 use self::answer::{Answer, Failure};
 use self::request::Request;
 use self::routes::{Endpoint, Found};
-use super::{Gateway, Routes};
+use super::Gateway;
+use crate::http::server::Routes;
 use crate::telemetry::metrics;
 
 /// The description of this API.

@@ -16,8 +16,8 @@ use super::answer::Failure;
 use super::input::Query;
 use crate::auth::{self, AuthError, Caller, TokenSource};
 use crate::domain::{Permission, ResourceId, ResourceKind};
-use crate::gateway::ClientAddress;
-use crate::gateway::handshake::origin_allowed;
+use crate::http::ClientAddress;
+use crate::http::handshake::origin_allowed;
 use crate::protocol::ErrorCode;
 
 /// How long a body may take to arrive.

@@ -8,7 +8,6 @@
 //! What a socket is about is its [`Subject`]: one resource ([`one`]) or everything of a tenant ([`whole`]).
 
 mod count;
-mod life;
 mod messages;
 pub mod one;
 mod subject;
@@ -27,17 +26,17 @@ use tokio_tungstenite::tungstenite::{Error as WsError, Message, Utf8Bytes};
 pub use self::subject::{Asked, Asker, Subject};
 
 use self::count::Open;
-use self::life::{Look, Pings, Writing};
 use self::messages::Finished;
 use self::time::TokenTime;
 use super::Gateway;
 use super::access::{Place, Watching};
-use super::close::Close;
-use super::flood::Budget;
 use super::limits::Lease;
 use super::outbox::{Outbox, Push};
-use super::socket::Socket;
 use crate::auth::Caller;
+use crate::http::close::Close;
+use crate::http::flood::Budget;
+use crate::http::liveness::{Look, Pings, Writing};
+use crate::http::socket::Socket;
 use crate::telemetry::metrics;
 
 /// A client that has passed every check, with everything its socket holds while it is open.

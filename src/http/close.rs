@@ -1,4 +1,4 @@
-//! The codes with which the gateway closes a socket (CONTRACT section 4).
+//! The codes with which a socket is closed (CONTRACT section 4).
 
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ impl Close {
         Self::of(1003, "send text frames")
     }
 
-    /// The gateway leaves. The pause in the reason keeps all of its clients from coming back at once.
+    /// This process leaves. The pause in the reason keeps all of its clients from coming back at once.
     pub fn drain() -> Self {
         Self { code: 1012, reason: format!("reconnect in {} ms", fastrand::u64(0..=JITTER_MS)).into() }
     }

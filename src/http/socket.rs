@@ -17,7 +17,6 @@ use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 
 use super::close::Close;
 use super::frames::Frames;
-use super::snapshot::MAX_SNAPSHOT;
 use super::wire::Wire;
 
 /// Read buffer, kept for every idle socket: the library's own has 128 KiB. Most messages of a client are shorter; a
@@ -25,8 +24,6 @@ use super::wire::Wire;
 const READ_BUFFER: usize = 512;
 /// Bytes gathered before they are written, where several messages wait.
 const BUFFER: usize = 4 * 1024;
-/// Most that the library may hold back: one message at a time is given to it, a snapshot at the longest.
-const WRITE_LIMIT: usize = 2 * MAX_SNAPSHOT;
 /// Pieces of messages that carry next to nothing, read before whoever counts them has a look.
 const SCRAPS: u32 = 64;
 /// What is taken in after a refused message, so that the close is not lost with the connection.
@@ -57,8 +54,8 @@ pub struct Counted {
 
 impl Socket {
     /// Takes over an upgraded connection; `None` if it is not one of this server's.
-    /// `longest`: bytes of one message of the client.
-    pub async fn take_over(upgraded: Upgraded, longest: usize) -> Option<Self> {
+    /// `longest`: bytes of one message of the client, and of one message to it.
+    pub async fn take_over(upgraded: Upgraded, longest: (usize, usize)) -> Option<Self> {
         // The bare connection: hyper's wrapping costs memory for as long as the socket lives.
         let parts = upgraded.downcast::<TokioIo<Wire>>().ok()?;
         let (stream, before) = parts.io.into_inner().into_parts();
@@ -69,9 +66,10 @@ impl Socket {
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER)
             .write_buffer_size(BUFFER)
-            .max_write_buffer_size(WRITE_LIMIT)
-            .max_message_size(Some(longest))
-            .max_frame_size(Some(longest));
+            // One message at a time is given to the library, so it never holds back more than this.
+            .max_write_buffer_size(2 * longest.1)
+            .max_message_size(Some(longest.0))
+            .max_frame_size(Some(longest.0));
         let stream = WebSocketStream::from_partially_read(inner, read, Role::Server, Some(config)).await;
         Some(Self { stream, unflushed: false, broken: false, ping: false, pings_left: 0 })
     }

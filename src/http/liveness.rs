@@ -23,7 +23,7 @@ const ANSWER: Duration = Duration::from_millis(100);
 const FAR: Duration = Duration::from_secs(86_400);
 
 /// The pings of one socket.
-pub(super) struct Pings {
+pub struct Pings {
     every: Duration,
     /// When the next is due. While one waits behind other messages none is: the client cannot answer what it has not got.
     next: Option<Instant>,
@@ -33,18 +33,18 @@ pub(super) struct Pings {
 
 impl Pings {
     /// Spread over the interval, so that sockets that came together are not pinged together.
-    pub(super) fn new(every: Duration) -> Self {
+    pub fn new(every: Duration) -> Self {
         let first = Instant::now() + every.mul_f64(0.5 + fastrand::f64() / 2.0);
         Self { every, next: Some(first), due: false, unanswered: 0 }
     }
 
     /// When to look again.
-    pub(super) fn next(&self) -> Instant {
+    pub fn next(&self) -> Instant {
         self.next.unwrap_or_else(|| Instant::now() + FAR)
     }
 
     /// `false`: nobody answers any more.
-    pub(super) fn look(&mut self, now: Instant) -> bool {
+    pub fn look(&mut self, now: Instant) -> bool {
         if self.next.is_some_and(|next| now >= next) {
             if self.unanswered >= MISSED {
                 return false;
@@ -56,25 +56,25 @@ impl Pings {
     }
 
     /// Whether one is to be sent; it is given out once.
-    pub(super) fn take_due(&mut self) -> bool {
+    pub fn take_due(&mut self) -> bool {
         std::mem::take(&mut self.due)
     }
 
     /// One is on its way: from now on an answer is due.
-    pub(super) fn left(&mut self, now: Instant) {
+    pub fn left(&mut self, now: Instant) {
         self.unanswered = self.unanswered.saturating_add(1);
         self.next = Some(now + self.every);
     }
 
     /// The client has said something, or has taken something.
-    pub(super) fn somebody_is_there(&mut self) {
+    pub fn somebody_is_there(&mut self) {
         self.unanswered = 0;
     }
 }
 
 /// What is to be done about a connection that takes nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Look {
+pub enum Look {
     /// Nothing.
     Fine,
     /// Ask the system itself whether it would take something.
@@ -84,7 +84,7 @@ pub(super) enum Look {
 }
 
 /// How the connection takes what is written.
-pub(super) struct Writing {
+pub struct Writing {
     /// Taken so far.
     bytes: u64,
     /// How many of them the slowest client would not have read yet when the last were taken, and when that was.
@@ -101,7 +101,7 @@ struct Stuck {
 
 impl Writing {
     /// Nothing has been written yet.
-    pub(super) fn new(now: Instant) -> Self {
+    pub fn new(now: Instant) -> Self {
         Self { bytes: 0, unread: (0.0, now), stuck: None }
     }
 
@@ -109,7 +109,7 @@ impl Writing {
     ///
     /// `true`: bytes were taken by a connection that had been full, so whoever is there has made room. Of one that was
     /// not full this says nothing, for the system takes bytes for somebody who is gone, too.
-    pub(super) fn note(&mut self, is_waiting: bool, bytes: u64, now: Instant) -> bool {
+    pub fn note(&mut self, is_waiting: bool, bytes: u64, now: Instant) -> bool {
         let took = bytes.saturating_sub(self.bytes);
         if took > 0 {
             let (unread, at) = self.unread;
@@ -131,12 +131,12 @@ impl Writing {
     }
 
     /// When to look again.
-    pub(super) fn next_look(&self) -> Option<Instant> {
+    pub fn next_look(&self) -> Option<Instant> {
         self.stuck.as_ref().map(|stuck| stuck.next_look)
     }
 
     /// Whether it has taken nothing for too long.
-    pub(super) fn look(&mut self, now: Instant) -> Look {
+    pub fn look(&mut self, now: Instant) -> Look {
         let patience = self.patience();
         let Some(stuck) = &mut self.stuck else { return Look::Fine };
         if now < stuck.next_look {

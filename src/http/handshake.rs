@@ -1,4 +1,4 @@
-//! The headers of a WebSocket request (RFC 6455, section 4.2), and whether its origin may open sockets.
+//! The headers of a WebSocket request (RFC 6455, section 4.2), its answer, and whether its origin may open sockets.
 
 use hyper::header::{CONNECTION, HOST, HeaderValue, ORIGIN, UPGRADE};
 use hyper::header::{SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION};
@@ -7,7 +7,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use warp::reply::{Reply, Response};
 
 use super::reply::Refusal;
-use crate::auth::{WEBSOCKET_PROTOCOL, header_values, offers_protocol};
+use crate::auth::{header_values, offers_protocol};
 use crate::protocol::ErrorCode;
 
 /// Why a request cannot become a socket.
@@ -61,16 +61,16 @@ impl Unfit {
     }
 }
 
-/// `101 Switching Protocols`.
-pub fn switching(headers: &HeaderMap, accept: HeaderValue) -> Response {
+/// `101 Switching Protocols`. `protocol` is the subprotocol that is answered where the client offers it.
+pub fn switching(headers: &HeaderMap, accept: HeaderValue, protocol: &'static str) -> Response {
     let mut response = warp::reply().into_response();
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let answer = response.headers_mut();
     answer.insert(UPGRADE, HeaderValue::from_static("websocket"));
     answer.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     answer.insert(SEC_WEBSOCKET_ACCEPT, accept);
-    if offers_protocol(headers) {
-        answer.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(WEBSOCKET_PROTOCOL));
+    if offers_protocol(headers, protocol) {
+        answer.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
     }
     response
 }

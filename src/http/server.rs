@@ -15,15 +15,20 @@ use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
 use super::client_address::TrustedProxies;
 use super::descriptors::{Descriptors, Room};
+use super::proxy_protocol;
+use super::reply::Refusal;
 use super::wire::{Pace, Wire};
-use super::{Gateway, Refusal, Routes, proxy_protocol};
+use crate::config::Settings;
 use crate::protocol::ErrorCode;
 
-/// Connections that may wait to be accepted: a burst of reconnecting sockets after another gateway's end.
+/// Connections that may wait to be accepted: a burst of reconnecting sockets after the end of another process.
 const BACKLOG: u32 = 4_096;
 /// Bytes of a socket that the kernel may keep for a slow reader (it doubles this).
 const SEND_BUFFER: u32 = 64 * 1024;
@@ -36,7 +41,7 @@ const CROWDED_IDLE: Duration = Duration::from_secs(2);
 const HEAD_BYTES: usize = 32 * 1024;
 /// First and longest pause after `accept` failed: the system has no file descriptors or no memory left, most likely.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(500));
-/// What is answered even where all other clients are refused: whoever restarts a gateway that does not answer would
+/// What is answered even where all other clients are refused: whoever restarts a process that does not answer would
 /// only make matters worse.
 const ALWAYS: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 
@@ -51,41 +56,73 @@ pub fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// What every connection is served with.
+/// A set of routes: each answers, or passes the request on to the next.
+pub type Routes = BoxedFilter<(Response,)>;
+
+/// What every connection of a listener is served with; cheap to clone.
 #[derive(Clone)]
-struct Front {
-    gateway: Gateway,
-    routes: Routes,
-    proxies: Arc<TrustedProxies>,
+pub struct Listener {
+    /// Begins the names of its log events: `gateway` or `worker`.
+    pub role: &'static str,
+    /// What is answered.
+    pub routes: Routes,
+    /// How long a connection may be idle between two requests.
+    pub keep_alive: Duration,
+    /// Who is believed about the address of a client.
+    pub proxies: Arc<TrustedProxies>,
+    /// Whether connections of trusted proxies begin with a PROXY protocol header.
+    pub proxy_protocol: bool,
+    /// Owner of the tasks of connections.
+    pub tracker: TaskTracker,
+    /// Cancelled when nothing new is taken any more; what is under way is finished.
+    pub stopping: CancellationToken,
+    /// Cancelled when the time for that is over.
+    pub killed: CancellationToken,
 }
 
-/// Accepts until the gateway takes nothing new; connections go on in tasks of its tracker.
-pub async fn accept(gateway: &Gateway, listener: TcpListener, routes: Routes) {
-    let descriptors = Descriptors::new(gateway.settings());
-    let proxies = Arc::new(TrustedProxies::new(&gateway.settings().server));
-    let front = Front { gateway: gateway.clone(), routes, proxies };
-    let mut pause = PAUSE.0;
-    loop {
-        let accepted = tokio::select! {
-            () = gateway.stopping().cancelled() => return,
-            accepted = listener.accept() => accepted,
-        };
-        match accepted {
-            Ok((stream, peer)) => {
-                pause = PAUSE.0;
-                match descriptors.room(stream.as_raw_fd()) {
-                    Room::Full => drop(stream),
-                    room => drop(gateway.tracker().spawn(connection(front.clone(), stream, peer, room))),
+impl Listener {
+    /// Accepts until nothing new is taken; connections go on in tasks of the tracker.
+    pub async fn accept(self, listener: TcpListener, settings: &Settings) {
+        let role = self.role;
+        let descriptors = Descriptors::new(role, settings);
+        let mut pause = PAUSE.0;
+        loop {
+            let accepted = tokio::select! {
+                () = self.stopping.cancelled() => return,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, peer)) => {
+                    pause = PAUSE.0;
+                    match descriptors.room(stream.as_raw_fd()) {
+                        Room::Full => drop(stream),
+                        room => drop(self.tracker.spawn(connection(self.clone(), stream, peer, room))),
+                    }
+                }
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "{role}.accept_failed");
+                    tokio::select! {
+                        () = self.stopping.cancelled() => return,
+                        () = tokio::time::sleep(pause) => {}
+                    }
+                    pause = (pause * 2).min(PAUSE.1);
                 }
             }
-            Err(error) if is_of_one_connection(&error) => {}
+        }
+    }
+
+    /// Who is at the other end, and what has been read of the connection already. `None`: it cannot be served. Only a
+    /// trusted proxy may name somebody else; what anybody else sends is a request.
+    async fn named(&self, stream: &mut TcpStream, peer: SocketAddr) -> Option<(SocketAddr, Bytes)> {
+        if !self.proxy_protocol || !self.proxies.trusts(peer.ip()) {
+            return Some((peer, Bytes::new()));
+        }
+        match proxy_protocol::read(stream).await {
+            Ok((source, before)) => Some((source.unwrap_or(peer), before)),
             Err(error) => {
-                tracing::warn!(%error, "gateway.accept_failed");
-                tokio::select! {
-                    () = gateway.stopping().cancelled() => return,
-                    () = tokio::time::sleep(pause) => {}
-                }
-                pause = (pause * 2).min(PAUSE.1);
+                tracing::debug!(%error, %peer, "{}.connection_failed", self.role);
+                None
             }
         }
     }
@@ -97,19 +134,19 @@ fn is_of_one_connection(error: &std::io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
-async fn connection(front: Front, mut stream: TcpStream, peer: SocketAddr, room: Room) {
-    let gateway = front.gateway.clone();
-    // Acks and results are small and wanted at once. It fails only where the client has gone already.
+async fn connection(listener: Listener, mut stream: TcpStream, peer: SocketAddr, room: Room) {
+    let Listener { role, ref stopping, ref killed, keep_alive, .. } = listener;
+    // What is sent is mostly small and wanted at once. It fails only where the client has gone already.
     let _ = stream.set_nodelay(true);
     let named = tokio::select! {
-        named = front.named(&mut stream, peer) => named,
-        () = gateway.stopping().cancelled() => return,
+        named = listener.named(&mut stream, peer) => named,
+        () = stopping.cancelled() => return,
     };
     let Some((peer, before)) = named else { return };
     let is_crowded = room == Room::Crowded;
-    let pace = Pace::new(if is_crowded { CROWDED_IDLE } else { gateway.settings().server.keep_alive });
-    let inner = warp::service(front.routes);
-    let service = Serving { inner, peer, proxies: front.proxies, pace: pace.clone(), is_crowded };
+    let pace = Pace::new(if is_crowded { CROWDED_IDLE } else { keep_alive });
+    let inner = warp::service(listener.routes.clone());
+    let service = Serving { inner, peer, proxies: listener.proxies.clone(), pace: pace.clone(), is_crowded };
     let mut server = http1::Builder::new();
     server.max_buf_size(HEAD_BYTES).keep_alive(!is_crowded);
     let wire = TokioIo::new(Wire::new(stream, before, pace));
@@ -117,34 +154,17 @@ async fn connection(front: Front, mut stream: TcpStream, peer: SocketAddr, room:
     let mut connection = std::pin::pin!(connection);
     let outcome = tokio::select! {
         outcome = connection.as_mut() => outcome,
-        () = gateway.stopping().cancelled() => {
+        () = stopping.cancelled() => {
             // The request under way is answered; then the connection closes.
             connection.as_mut().graceful_shutdown();
             tokio::select! {
                 outcome = connection.as_mut() => outcome,
-                () = gateway.killed().cancelled() => Ok(()),
+                () = killed.cancelled() => Ok(()),
             }
         }
     };
     if let Err(error) = outcome {
-        tracing::debug!(%error, "gateway.connection_failed");
-    }
-}
-
-impl Front {
-    /// Who is at the other end, and what has been read of the connection already. `None`: it cannot be served. Only a
-    /// trusted proxy may name somebody else; what anybody else sends is a request.
-    async fn named(&self, stream: &mut TcpStream, peer: SocketAddr) -> Option<(SocketAddr, Bytes)> {
-        if !self.gateway.settings().server.proxy_protocol || !self.proxies.trusts(peer.ip()) {
-            return Some((peer, Bytes::new()));
-        }
-        match proxy_protocol::read(stream).await {
-            Ok((source, before)) => Some((source.unwrap_or(peer), before)),
-            Err(error) => {
-                tracing::debug!(%error, %peer, "gateway.connection_failed");
-                None
-            }
-        }
+        tracing::debug!(%error, "{role}.connection_failed");
     }
 }
 

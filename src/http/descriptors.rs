@@ -24,6 +24,7 @@ const WARN_EVERY: Duration = Duration::from_secs(10);
 pub struct Descriptors {
     full: u64,
     reserve: u64,
+    role: &'static str,
     warned: Mutex<Option<Instant>>,
 }
 
@@ -44,15 +45,15 @@ pub fn reserve(settings: &Settings) -> u64 {
 }
 
 impl Descriptors {
-    /// For this process as its limit is now.
-    pub fn new(settings: &Settings) -> Self {
-        Self::of(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX), reserve(settings))
+    /// For this process as its limit is now. `role` begins the names of its log events.
+    pub fn new(role: &'static str, settings: &Settings) -> Self {
+        Self::of(role, getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX), reserve(settings))
     }
 
-    fn of(limit: u64, reserve: u64) -> Self {
+    fn of(role: &'static str, limit: u64, reserve: u64) -> Self {
         // With very few, clients get half of them.
         let reserve = reserve.min(limit / 2);
-        Self { full: limit - reserve, reserve, warned: Mutex::new(None) }
+        Self { full: limit - reserve, reserve, role, warned: Mutex::new(None) }
     }
 
     /// Whether a connection with this number may stay.
@@ -75,11 +76,11 @@ impl Descriptors {
         let Ok(mut warned) = self.warned.try_lock() else { return };
         if warned.is_none_or(|at| at.elapsed() >= WARN_EVERY) {
             *warned = Some(Instant::now());
-            let (limit, reserve) = (self.full + self.reserve, self.reserve);
+            let (limit, reserve, role) = (self.full + self.reserve, self.reserve, self.role);
             tracing::warn!(
                 limit,
                 reserve,
-                "gateway.descriptors_short: new clients are refused, since the file descriptors that are left are kept \
+                "{role}.descriptors_short: new clients are refused, since the file descriptors that are left are kept \
                  for Redis and the database; raise the limit with `ulimit -n` or LimitNOFILE"
             );
         }
@@ -92,7 +93,7 @@ mod tests {
 
     #[test]
     fn the_highest_numbers_are_kept_back_and_those_below_are_for_refusals() {
-        let some = Descriptors::of(256, 96);
+        let some = Descriptors::of("gateway", 256, 96);
         for (number, room) in [
             (3, Room::Free),
             (143, Room::Free),
@@ -103,8 +104,8 @@ mod tests {
         ] {
             assert_eq!(some.room(number), room, "{number}");
         }
-        let few = Descriptors::of(64, 96);
+        let few = Descriptors::of("gateway", 64, 96);
         assert_eq!([few.room(15), few.room(16), few.room(32)], [Room::Free, Room::Crowded, Room::Full]);
-        assert_eq!(Descriptors::of(u64::MAX, 96).room(i32::MAX), Room::Free);
+        assert_eq!(Descriptors::of("gateway", u64::MAX, 96).room(i32::MAX), Room::Free);
     }
 }

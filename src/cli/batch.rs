@@ -9,7 +9,7 @@ use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
 use super::api::rows::{Batch, BatchItem, BatchState};
-use super::api::{Api, ApiArgs, HOLD, Place, Told};
+use super::api::{Api, ApiArgs, GatewayLocator, LONG_POLL, Told};
 use super::follow::Workers;
 use super::out::{self, say, tell};
 use super::usage;
@@ -79,14 +79,14 @@ pub(super) struct BatchArgs {
     api: ApiArgs,
 }
 
-pub(super) async fn batch(command: BatchCommand, place: &Place) -> anyhow::Result<ExitCode> {
+pub(super) async fn batch(command: BatchCommand, locator: &GatewayLocator) -> anyhow::Result<ExitCode> {
     let (action, args) = match command {
         BatchCommand::Cancel(args) => (Action::Cancel, args),
         BatchCommand::Pause(args) => (Action::Pause, args),
         BatchCommand::Resume(args) => (Action::Resume, args),
     };
     let body = body(action, &args)?;
-    let api = Api::new(&args.api, place)?;
+    let api = Api::new(&args.api, locator)?;
     if is_to_be_asked(action, &args) && !ask(&api, &body, action).await? {
         tell!("nothing was done");
         return Ok(ExitCode::FAILURE);
@@ -173,11 +173,11 @@ fn body(action: Action, args: &BatchArgs) -> anyhow::Result<Value> {
 
 fn ids(flag: &str, text: &str) -> anyhow::Result<Vec<String>> {
     let text = if text == "-" { std::io::read_to_string(std::io::stdin())? } else { text.to_owned() };
-    let words = text.split(|c: char| c == ',' || c.is_whitespace()).filter(|word| !word.is_empty());
+    let names = text.split(|c: char| c == ',' || c.is_whitespace()).filter(|name| !name.is_empty());
     let mut ids: Vec<String> = Vec::new();
     let mut seen = std::collections::HashSet::new();
-    for word in words {
-        let id: ResourceId = word.parse().map_err(|error| usage(format!("{flag} {word:?}: {error}")))?;
+    for name in names {
+        let id: ResourceId = name.parse().map_err(|error| usage(format!("{flag} {name:?}: {error}")))?;
         if seen.insert(id.clone()) {
             ids.push(id.to_string());
         }
@@ -198,8 +198,8 @@ async fn wait(api: &Api, body: &Value, action: Action) -> anyhow::Result<Told<Ba
     let mut said = send(api, "", body, action).await?;
     let mut workers = Workers::default();
     while let BatchState::Requested { workers_online, .. } = said.is.state {
-        workers.note(workers_online, |line| spinner.suspend(line));
-        said = send(api, &format!("?wait={}", HOLD.as_secs()), body, action).await?;
+        workers.record(workers_online, |line| spinner.suspend(line));
+        said = send(api, &format!("?wait={}", LONG_POLL.as_secs()), body, action).await?;
     }
     spinner.finish_and_clear();
     Ok(said)
@@ -219,16 +219,16 @@ fn print(said: &Batch, action: Action) {
             (None, None) => say!("{}", item.subject),
         }
     }
-    let (word, total, refused) = (action.as_str(), said.total, said.refused);
+    let (verb, total, refused) = (action.as_str(), said.total, said.refused);
     match said.state {
         BatchState::Preview { accepted, cost } => {
-            say!("{word} would hit {accepted} of {total}, for {cost} of your budget");
+            say!("{verb} would hit {accepted} of {total}, for {cost} of your budget");
         }
         BatchState::Completed { succeeded, failed } => {
-            say!("{word} of {total}: {succeeded} succeeded, {failed} failed, {refused} refused");
+            say!("{verb} of {total}: {succeeded} succeeded, {failed} failed, {refused} refused");
         }
         BatchState::Requested { batch_id, accepted, workers_online } => {
-            say!("{word} of {total}: {accepted} accepted, {refused} refused, as {batch_id}");
+            say!("{verb} of {total}: {accepted} accepted, {refused} refused, as {batch_id}");
             if workers_online == 0 {
                 say!("No worker is online: the commands wait for one.");
             }

@@ -6,11 +6,11 @@ use clap::Args;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use super::api::rows::{Added, Row};
-use super::api::{Api, ApiArgs, Place};
+use super::api::rows::{AddJobsResponse, Row};
+use super::api::{Api, ApiArgs, GatewayLocator};
+use super::job_state::describe_state;
 use super::out::{self, say};
 use super::resources::is_of;
-use super::standing::standing;
 use super::usage;
 use crate::domain::ResourceId;
 
@@ -51,12 +51,12 @@ pub(super) fn jobs_of(file: &str) -> anyhow::Result<Vec<Box<RawValue>>> {
     }
 }
 
-pub(super) async fn add(args: AddArgs, place: &Place) -> anyhow::Result<ExitCode> {
+pub(super) async fn add(args: AddArgs, locator: &GatewayLocator) -> anyhow::Result<ExitCode> {
     let jobs = jobs_of(&args.jobs)?;
     let asked = jobs.len();
-    let api = Api::new(&args.api, place)?;
+    let api = Api::new(&args.api, locator)?;
     let answer = api.post(&format!("/api/v1/campaigns/{}/jobs", args.id), &jobs).await?;
-    let made = answer.told_that(|made: &Added| match made.jobs.len() {
+    let made = answer.told_that(|made: &AddJobsResponse| match made.jobs.len() {
         count if count == asked => Ok(()),
         count => Err(format!("{count} jobs for {asked} that were sent")),
     })?;
@@ -69,15 +69,16 @@ pub(super) async fn add(args: AddArgs, place: &Place) -> anyhow::Result<ExitCode
     Ok(ExitCode::SUCCESS)
 }
 
-pub(super) async fn close(args: CloseArgs, place: &Place) -> anyhow::Result<ExitCode> {
-    let answer = Api::new(&args.api, place)?.post(&format!("/api/v1/campaigns/{}/close", args.id), &json!({})).await?;
+pub(super) async fn close(args: CloseArgs, locator: &GatewayLocator) -> anyhow::Result<ExitCode> {
+    let answer =
+        Api::new(&args.api, locator)?.post(&format!("/api/v1/campaigns/{}/close", args.id), &json!({})).await?;
     let row = answer.told_that(|row: &Row| is_of(row, &args.id))?.json;
     if args.api.json {
         out::json(&row)
     } else if matches!(row.text("status").as_deref(), Some("active" | "paused")) {
         say!("campaign {} is closed: it is completed when its jobs have ended", args.id)
     } else {
-        say!("campaign {} is {}", args.id, standing(&row.read().unwrap_or_default()))
+        say!("campaign {} is {}", args.id, describe_state(&row.read().unwrap_or_default()))
     }
     Ok(ExitCode::SUCCESS)
 }

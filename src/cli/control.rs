@@ -8,11 +8,11 @@ use clap::Args;
 use indicatif::ProgressBar;
 use serde_json::json;
 
-use super::api::rows::{Commanded, Step};
-use super::api::{Api, ApiArgs, HOLD, Place};
-use super::follow::{Patience, Workers};
+use super::access::duration;
+use super::api::rows::{CommandResponse, Step};
+use super::api::{Api, ApiArgs, GatewayLocator, LONG_POLL};
+use super::follow::{RetryBudget, Workers};
 use super::out::{self, say};
-use super::people::duration;
 use crate::domain::{Action, RequestId, ResourceId, ResourceKind};
 
 /// A command.
@@ -43,7 +43,7 @@ pub(super) async fn control(
     kind: ResourceKind,
     action: Action,
     args: ControlArgs,
-    place: &Place,
+    locator: &GatewayLocator,
 ) -> anyhow::Result<ExitCode> {
     let mut body = json!({});
     if let Some(reason) = &args.reason {
@@ -58,34 +58,34 @@ pub(super) async fn control(
     if let Some(after) = args.after {
         body["delay_seconds"] = after.as_secs().into();
     }
-    let api = Api::new(&args.api, place)?;
+    let api = Api::new(&args.api, locator)?;
     let path = format!("/api/v1/{}/{}", kind.plural(), args.id);
-    let is_about = |said: &Commanded| said.is_about(action, kind, &args.id);
+    let is_about = |said: &CommandResponse| said.is_about(action, kind, &args.id);
     let mut said = api.post(&format!("{path}/{}", action.as_str()), &body).await?.told_that(is_about)?;
     let command = said.is.command_id;
-    let is_ended = |said: &Commanded| matches!(said.step(action), Ok(Step::Succeeded | Step::Failed));
+    let is_ended = |said: &CommandResponse| matches!(said.step(action), Ok(Step::Succeeded | Step::Failed));
     if args.wait && !is_ended(&said.is) {
         let spinner = if std::io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
         spinner.enable_steady_tick(Duration::from_millis(100));
-        spinner.set_message(format!("waiting until {} {} is {}", kind.as_str(), args.id, done_word(action)));
+        spinner.set_message(format!("waiting until {} {} is {}", kind.as_str(), args.id, past_participle(action)));
         let mut workers = Workers::default();
-        let mut patience = Patience::default();
+        let mut retries = RetryBudget::default();
         // Asked again and again, each time for as long as the gateway is willing to hold the answer.
         while !is_ended(&said.is) {
             if let Some(online) = said.is.workers_online {
-                workers.note(online, |line| spinner.suspend(line));
+                workers.record(online, |line| spinner.suspend(line));
             }
-            let asked = api.get(&format!("{path}/commands/{command}?wait={}", HOLD.as_secs())).await;
-            let is_its = |said: &Commanded| match said.command_id == command {
+            let asked = api.get(&format!("{path}/commands/{command}?wait={}", LONG_POLL.as_secs())).await;
+            let is_its = |said: &CommandResponse| match said.command_id == command {
                 true => is_about(said),
                 false => Err(format!("an answer about the command {}", said.command_id)),
             };
             match asked.and_then(|answer| answer.told_that(is_its)) {
                 Ok(answer) => {
-                    patience.renew();
+                    retries.reset();
                     said = answer;
                 }
-                Err(error) => patience.bear(error).await?,
+                Err(error) => retries.record_failure(error).await?,
             }
         }
         spinner.finish_and_clear();
@@ -99,7 +99,7 @@ pub(super) async fn control(
     Ok(if step == Step::Failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn print(kind: ResourceKind, action: Action, id: &ResourceId, step: Step, said: &Commanded) {
+fn print(kind: ResourceKind, action: Action, id: &ResourceId, step: Step, said: &CommandResponse) {
     let text = |field: &Option<String>| field.clone().unwrap_or_default();
     let (kind, command) = (kind.as_str(), said.command_id);
     match step {
@@ -128,7 +128,7 @@ fn print(kind: ResourceKind, action: Action, id: &ResourceId, step: Step, said: 
     }
 }
 
-fn done_word(action: Action) -> &'static str {
+fn past_participle(action: Action) -> &'static str {
     match action {
         Action::Cancel => "cancelled",
         Action::Pause => "paused",

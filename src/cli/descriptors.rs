@@ -3,7 +3,7 @@
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Raises the limit as far as it goes; gives what it is then.
-pub(super) fn raise() -> u64 {
+pub(super) fn raise_limit() -> u64 {
     let limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {
         // Refused where the system's own maximum is lower: then it stays as it was.

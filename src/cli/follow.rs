@@ -10,18 +10,18 @@ use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
 use super::api::rows::Row;
-use super::api::{Api, Away, Object};
+use super::api::{Api, Object, Unreachable};
 use super::out::{self, say, tell};
 use super::resources::is_of;
 use crate::domain::{ResourceId, ResourceKind, printable};
 
 /// How long a gateway may be away: longer than a rolling restart takes, or a proxy to find another.
-const AWAY: Duration = Duration::from_secs(30);
+const GATEWAY_AWAY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Between two tries to reach one.
-const AGAIN: Duration = Duration::from_millis(500);
+const RETRY_DELAY: Duration = Duration::from_millis(500);
 
 /// Longest silence on a socket: a gateway sends a ping every 30 s.
-const SILENCE: Duration = Duration::from_secs(75);
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(75);
 
 /// Shows how far it is until it has ended; 0 if it completed.
 pub(super) async fn follow(
@@ -29,15 +29,15 @@ pub(super) async fn follow(
     kind: ResourceKind,
     id: &ResourceId,
     as_json: bool,
-    mut patience: Patience,
+    mut patience: RetryBudget,
 ) -> anyhow::Result<ExitCode> {
-    let mut shown = Shown::new(kind, id, as_json);
+    let mut shown = ShownState::new(kind, id, as_json);
     loop {
         match watch(api, kind, id, &mut shown, &mut patience).await {
             Ok(row) => return Ok(shown.end(&row)),
             Err(error) => {
                 shown.waits();
-                patience.bear(error).await?;
+                patience.record_failure(error).await?;
             }
         }
     }
@@ -45,31 +45,31 @@ pub(super) async fn follow(
 
 /// With gateways that are away for a moment, while somebody waits.
 #[derive(Debug, Default)]
-pub(super) struct Patience {
+pub(super) struct RetryBudget {
     /// Since when none answers.
     away: Option<Instant>,
     /// None has ever answered: what is wrong then will not pass.
-    untried: bool,
+    new: bool,
 }
 
-impl Patience {
+impl RetryBudget {
     /// Where nothing was asked before.
-    pub(super) fn untried() -> Self {
-        Self { away: None, untried: true }
+    pub(super) fn new() -> Self {
+        Self { away: None, new: true }
     }
 
     /// One has answered.
-    pub(super) fn renew(&mut self) {
+    pub(super) fn reset(&mut self) {
         *self = Self::default();
     }
 
     /// Waits before another try; gives the error back where trying again is no use, or has been for too long.
-    pub(super) async fn bear(&mut self, error: anyhow::Error) -> anyhow::Result<()> {
+    pub(super) async fn record_failure(&mut self, error: anyhow::Error) -> anyhow::Result<()> {
         let since = *self.away.get_or_insert_with(Instant::now);
-        if self.untried || !error.is::<Away>() || since.elapsed() > AWAY {
+        if self.new || !error.is::<Unreachable>() || since.elapsed() > GATEWAY_AWAY_TIMEOUT {
             return Err(error);
         }
-        tokio::time::sleep(AGAIN).await;
+        tokio::time::sleep(RETRY_DELAY).await;
         Ok(())
     }
 }
@@ -82,7 +82,7 @@ pub(super) struct Workers {
 
 impl Workers {
     /// So many are alive; `above` writes a line above what is shown meanwhile.
-    pub(super) fn note(&mut self, online: i64, above: impl FnOnce(&dyn Fn())) {
+    pub(super) fn record(&mut self, online: i64, above: impl FnOnce(&dyn Fn())) {
         if self.told_of_none == (online == 0) {
             return;
         }
@@ -100,15 +100,15 @@ async fn watch(
     api: &Api,
     kind: ResourceKind,
     id: &ResourceId,
-    shown: &mut Shown<'_>,
-    patience: &mut Patience,
+    shown: &mut ShownState<'_>,
+    patience: &mut RetryBudget,
 ) -> anyhow::Result<Object> {
-    let (plural, word) = (kind.plural(), kind.as_str());
+    let (plural, singular) = (kind.plural(), kind.as_str());
     let path = format!("/api/v1/{plural}/{id}");
     let mut socket = api.socket(&format!("/api/v1/realtime/ws/{plural}/{id}")).await?;
     let mut row = Object::default();
     loop {
-        let longest = if row.is_empty() { api.answer_timeout() } else { SILENCE };
+        let longest = if row.is_empty() { api.answer_timeout() } else { SILENCE_TIMEOUT };
         let text = match tokio::time::timeout(longest, socket.next()).await {
             Ok(Some(Ok(Message::Text(text)))) => text,
             Ok(Some(Ok(Message::Binary(_)))) => return Err(api.no_gateway("it sends binary messages on its socket")),
@@ -125,12 +125,12 @@ async fn watch(
         let online = message.number("workers_online").and_then(|online| i64::try_from(online).ok());
         message.remove("workers_online");
         let said = message.text("type").unwrap_or_default();
-        match said.strip_prefix(word).unwrap_or_default() {
+        match said.strip_prefix(singular).unwrap_or_default() {
             "_snapshot" => {
                 if let Err(problem) = message.read::<Row>().and_then(|read| is_of(&read, id)) {
                     return Err(api.no_gateway(&format!("the snapshot on its socket is none ({problem})")));
                 }
-                patience.renew();
+                patience.reset();
                 row = message;
             }
             // A gateway says nothing else before the snapshot.
@@ -164,11 +164,11 @@ async fn watch(
     }
     // Closed: over plain HTTP it is said why, if there is more to it than a gateway that leaves.
     api.get(&path).await?.told_that(|row: &Row| is_of(row, id))?;
-    Err(Away::closed())
+    Err(Unreachable::closed())
 }
 
 /// What the user sees of it.
-struct Shown<'a> {
+struct ShownState<'a> {
     kind: ResourceKind,
     id: &'a ResourceId,
     /// On a terminal.
@@ -179,7 +179,7 @@ struct Shown<'a> {
     workers: Workers,
 }
 
-impl<'a> Shown<'a> {
+impl<'a> ShownState<'a> {
     fn new(kind: ResourceKind, id: &'a ResourceId, as_json: bool) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| ProgressBar::new(100));
         if let Some(bar) = &bar {
@@ -200,7 +200,7 @@ impl<'a> Shown<'a> {
 
     fn workers(&mut self, online: i64) {
         let bar = &self.bar;
-        self.workers.note(online, |line| match bar {
+        self.workers.record(online, |line| match bar {
             Some(bar) => bar.suspend(line),
             None => line(),
         });
@@ -213,26 +213,26 @@ impl<'a> Shown<'a> {
         let desired = row.text("desired").map(|d| format!(" (to be {d})")).unwrap_or_default();
         if let Some(bar) = &self.bar {
             bar.set_position(percent);
-            let words = format!("{}{desired}  {}", text("status"), text("current_item"));
-            bar.set_message(printable(&words).into_owned());
-        } else if !self.as_json && self.is_news(row) {
+            let message = format!("{}{desired}  {}", text("status"), text("current_item"));
+            bar.set_message(printable(&message).into_owned());
+        } else if !self.as_json && self.has_changed(row) {
             // On standard error: standard output has how it ended, and nothing else.
             tell!("{} {} is {}{desired}, {percent}%", self.kind.as_str(), self.id, text("status"));
         }
         self.print(row);
     }
 
-    fn is_news(&self, row: &Object) -> bool {
-        Self::essence(row) != self.last
+    fn has_changed(&self, row: &Object) -> bool {
+        Self::comparable(row) != self.last
     }
 
     /// What a change is a change of.
-    fn essence(row: &Object) -> Value {
+    fn comparable(row: &Object) -> Value {
         json!([row.text("status"), row.number("progress_percent"), row.text("desired")])
     }
 
     fn print(&mut self, row: &Object) {
-        if self.as_json && self.is_news(row) {
+        if self.as_json && self.has_changed(row) {
             let mut row = row.clone();
             // As `job show --json` prints it.
             row.remove("type");
@@ -241,7 +241,7 @@ impl<'a> Shown<'a> {
             }
             out::json(&row);
         }
-        self.last = Self::essence(row);
+        self.last = Self::comparable(row);
     }
 
     fn end(&mut self, row: &Object) -> ExitCode {

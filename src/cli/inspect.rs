@@ -55,13 +55,13 @@ pub(super) async fn inspect(command: InspectCommand, settings: Settings) -> anyh
             vec![
                 (
                     "commands in the last minute (µs, newest first)",
-                    words(&["LRANGE", &keys.rate(&tenant, &user), "0", "-1"]),
+                    arguments(&["LRANGE", &keys.rate(&tenant, &user), "0", "-1"]),
                 ),
-                ("cached permissions", words(&["HGETALL", &keys.permissions(&tenant, &user)])),
-                ("lowest version believed", words(&["GET", &floor])),
+                ("cached permissions", arguments(&["HGETALL", &keys.permissions(&tenant, &user)])),
+                ("lowest version believed", arguments(&["GET", &floor])),
                 (
                     "open sockets (id, Unix ms at which the lease ends)",
-                    words(&["ZRANGE", &keys.user_connections(&tenant, &user), "0", "-1", "WITHSCORES"]),
+                    arguments(&["ZRANGE", &keys.user_connections(&tenant, &user), "0", "-1", "WITHSCORES"]),
                 ),
             ]
         }
@@ -71,7 +71,7 @@ pub(super) async fn inspect(command: InspectCommand, settings: Settings) -> anyh
             let first = keys.partitions().next().map(|p| keys.workers(p)).unwrap_or_default();
             vec![(
                 "workers (id, Unix ms from which they count as gone)",
-                words(&["ZRANGE", &first, "0", "-1", "WITHSCORES"]),
+                arguments(&["ZRANGE", &first, "0", "-1", "WITHSCORES"]),
             )]
         }
         InspectCommand::Queue => {
@@ -80,14 +80,14 @@ pub(super) async fn inspect(command: InspectCommand, settings: Settings) -> anyh
                 for tenant in broker.tenants_with_ready(partition, TENANTS_SHOWN).await? {
                     views.push((
                         "waiting (resource, Unix ms from which it may be claimed)",
-                        words(&["ZRANGE", &keys.ready(&tenant), "0", "-1", "WITHSCORES"]),
+                        arguments(&["ZRANGE", &keys.ready(&tenant), "0", "-1", "WITHSCORES"]),
                     ));
                 }
                 views.push((
                     "scheduled (resource|command, Unix ms when it shall run)",
-                    words(&["ZRANGE", &keys.schedule(partition), "0", "-1", "WITHSCORES"]),
+                    arguments(&["ZRANGE", &keys.schedule(partition), "0", "-1", "WITHSCORES"]),
                 ));
-                views.push(("audit entries on their way to SQL", words(&["XLEN", &keys.audit(partition)])));
+                views.push(("audit entries on their way to SQL", arguments(&["XLEN", &keys.audit(partition)])));
             }
             views
         }
@@ -140,20 +140,21 @@ fn redis_cli(url: &str) -> String {
 fn resource(broker: &Broker, r: &Resource) -> Vec<(&'static str, Vec<String>)> {
     let keys = broker.keys();
     vec![
-        ("state", words(&["HGETALL", &keys.state(r)])),
-        ("commands without a result, oldest first", words(&["LRANGE", &keys.queue(r), "0", "-1"])),
-        ("their records", words(&["HGETALL", &keys.commands(r)])),
-        ("results, newest first", words(&["LRANGE", &keys.finished(r), "0", "9"])),
-        ("result messages", words(&["HGETALL", &keys.results(r)])),
+        ("state", arguments(&["HGETALL", &keys.state(r)])),
+        ("commands without a result, oldest first", arguments(&["LRANGE", &keys.queue(r), "0", "-1"])),
+        ("their records", arguments(&["HGETALL", &keys.commands(r)])),
+        ("results, newest first", arguments(&["LRANGE", &keys.finished(r), "0", "9"])),
+        ("result messages", arguments(&["HGETALL", &keys.results(r)])),
     ]
 }
 
-fn words(parts: &[&str]) -> Vec<String> {
+fn arguments(parts: &[&str]) -> Vec<String> {
     parts.iter().map(|part| (*part).to_owned()).collect()
 }
 
 fn quoted(command: &[String]) -> String {
-    let quote = |word: &String| if word.contains(['{', '%', '*']) { format!("'{word}'") } else { word.clone() };
+    let quote =
+        |argument: &String| if argument.contains(['{', '%', '*']) { format!("'{argument}'") } else { argument.clone() };
     command.iter().map(quote).collect::<Vec<_>>().join(" ")
 }
 

@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use super::api::rows::{self, CampaignRow, FailedItemRow, JobRow};
 use super::api::{Api, ApiArgs};
+use super::job_state::describe_state;
 use super::out::{self, say, tell};
-use super::standing::standing;
 use crate::domain::ResourceKind;
 
 /// Rows of a page, where nobody asks for fewer.
@@ -113,10 +113,10 @@ pub(super) async fn jobs(api: &Api, args: &ApiArgs, query: &str, limit: Option<u
         let title = row.title.clone();
         if for_people {
             let (made, changed) = (time(row.created_at.as_ref()), time(row.updated_at.as_ref()));
-            vec![id, standing(json), percent, row.job_type.clone(), made, changed, title.unwrap_or_default()]
+            vec![id, describe_state(json), percent, row.job_type.clone(), made, changed, title.unwrap_or_default()]
         } else {
             let name = title.unwrap_or_else(|| row.job_type.clone());
-            vec![id, format!("{:<9}", standing(json)), percent, name]
+            vec![id, format!("{:<9}", describe_state(json)), percent, name]
         }
     })
     .await
@@ -133,9 +133,9 @@ pub(super) async fn campaigns(api: &Api, args: &ApiArgs, limit: Option<u32>) -> 
         if for_people {
             let (jobs, failed) = (row.items_total.to_string(), row.items_failed.to_string());
             let (made, changed) = (time(row.created_at.as_ref()), time(row.updated_at.as_ref()));
-            vec![id, standing(json), percent, jobs, failed, made, changed, name]
+            vec![id, describe_state(json), percent, jobs, failed, made, changed, name]
         } else {
-            vec![id, format!("{:<9}", standing(json)), percent, name]
+            vec![id, format!("{:<9}", describe_state(json)), percent, name]
         }
     })
     .await

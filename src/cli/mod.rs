@@ -7,6 +7,7 @@ mod audit;
 mod audit_verify;
 mod batch;
 // Its tables have no foreign text in them.
+mod access;
 #[allow(clippy::print_stdout, clippy::print_stderr)]
 mod bench;
 mod campaign_jobs;
@@ -18,25 +19,24 @@ mod inspect;
 mod lists;
 #[allow(clippy::print_stdout, clippy::print_stderr)]
 mod out;
-mod people;
 mod prune;
 mod queue;
 mod resources;
 // The output of the program that it runs passes through as it is.
+mod job_state;
 #[allow(clippy::print_stdout, clippy::print_stderr)]
 pub mod run;
 #[allow(clippy::print_stdout, clippy::print_stderr)]
 mod run_output;
 mod schedule;
 mod serve;
-mod standing;
 mod watch;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use api::Place;
-use dev::Kept;
+use api::GatewayLocator;
+use dev::DataFolderState;
 use out::tell;
 
 use clap::{Parser, Subcommand};
@@ -76,13 +76,13 @@ enum Command {
     /// Bring the database's tables up to date.
     Migrate,
     /// Print a signed token.
-    Token(people::TokenArgs),
+    Token(access::TokenArgs),
     /// Give a user permissions; in force everywhere when it returns.
-    Grant(people::GrantArgs),
+    Grant(access::GrantArgs),
     /// List who holds which permissions.
-    Grants(people::GrantsArgs),
+    Grants(access::GrantsArgs),
     /// Take permissions from a user; in force everywhere when it returns.
-    Revoke(people::RevokeArgs),
+    Revoke(access::RevokeArgs),
     /// Run any program as a job under live control.
     Run(run::RunArgs),
     /// Submit, list, watch and control jobs through a gateway.
@@ -178,11 +178,13 @@ fn settings_file(cli: &Cli, overrides: &config::Overrides) -> anyhow::Result<Opt
         return Ok(cli.config.clone());
     }
     let folder = cli.data_dir.as_deref().unwrap_or(Path::new(dev::FOLDER));
-    match (dev::running(folder), dev::kept(folder)) {
+    match (dev::running(folder), dev::state_of(folder)) {
         (Some(file), _) => Ok(Some(file)),
-        (None, Kept::Stopped | Kept::Never) if cli.data_dir.is_some() => Err(dev::not_running(folder)),
+        (None, DataFolderState::Stopped | DataFolderState::Never) if cli.data_dir.is_some() => {
+            Err(dev::not_running(folder))
+        }
         // A database of one's own in this folder is what is meant then.
-        (None, Kept::Stopped) if !Path::new(OWN_DATABASE).exists() => Err(dev::not_running(folder)),
+        (None, DataFolderState::Stopped) if !Path::new(OWN_DATABASE).exists() => Err(dev::not_running(folder)),
         _ => Ok(None),
     }
 }
@@ -204,23 +206,23 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     }
     // Beside a `wheelhouse dev` in this folder, what is to work on its Redis and database finds them by itself.
     let file = settings_file(&cli, &overrides)?;
-    let place = Place { config: cli.config, data_dir: cli.data_dir, overrides: overrides.clone() };
+    let locator = GatewayLocator { config: cli.config, data_dir: cli.data_dir, overrides: overrides.clone() };
     let settings = || -> anyhow::Result<Settings> { Ok(config::load(file.as_deref(), overrides.clone())?) };
     match cli.command {
-        Command::Dev(args) => dev::dev(args, place.folder(), file, overrides).await,
+        Command::Dev(args) => dev::dev(args, locator.folder(), file, overrides).await,
         Command::Gateway(_) => serve::gateway(settings()?).await,
         Command::Worker => serve::worker(settings()?).await,
         Command::Migrate => serve::migrate(settings()?).await,
-        Command::Token(args) => people::token(&args, &settings()?),
-        Command::Grant(args) => people::grant(args, settings).await,
-        Command::Grants(args) => people::grants(args, settings()?).await,
-        Command::Revoke(args) => people::revoke(args, settings()?).await,
+        Command::Token(args) => access::token(&args, &settings()?),
+        Command::Grant(args) => access::grant(args, settings).await,
+        Command::Grants(args) => access::grants(args, settings()?).await,
+        Command::Revoke(args) => access::revoke(args, settings()?).await,
         Command::Run(args) => run::run(args, settings()?).await,
-        Command::Job(command) => resources::job(command, &place, settings).await,
-        Command::Campaign(command) => resources::campaign(command, &place).await,
-        Command::Batch(command) => batch::batch(command, &place).await,
-        Command::Schedule(command) => schedule::schedule(command, &place).await,
-        Command::Queue(command) => queue::queue(command, &place).await,
+        Command::Job(command) => resources::job(command, &locator, settings).await,
+        Command::Campaign(command) => resources::campaign(command, &locator).await,
+        Command::Batch(command) => batch::batch(command, &locator).await,
+        Command::Schedule(command) => schedule::schedule(command, &locator).await,
+        Command::Queue(command) => queue::queue(command, &locator).await,
         Command::Inspect(command) => inspect::inspect(command, settings()?).await,
         Command::Audit(args) => audit::audit(args, settings()?).await,
         Command::Bench(command) => bench::bench(command, settings).await,

@@ -11,33 +11,33 @@ use crate::domain::{printable, printable_json};
 
 /// Prints one line on standard output, as `println!` does.
 macro_rules! say {
-    ($($words:tt)*) => { $crate::cli::out::line(format_args!($($words)*)) };
+    ($($text:tt)*) => { $crate::cli::out::line(format_args!($($text)*)) };
 }
 /// Prints one line on standard error, after the program's name, as its messages are.
 macro_rules! tell {
-    ($($words:tt)*) => { $crate::cli::out::warning(format_args!($($words)*)) };
+    ($($text:tt)*) => { $crate::cli::out::warning(format_args!($($text)*)) };
 }
 /// Prints one line of a measurement on standard output. Where that cannot be written, the measurement goes on: it takes
 /// its rows out of the database at its end.
 macro_rules! report {
-    ($($words:tt)*) => {{ use std::io::Write as _; let _ = writeln!(std::io::stdout(), $($words)*); }};
+    ($($text:tt)*) => {{ use std::io::Write as _; let _ = writeln!(std::io::stdout(), $($text)*); }};
 }
 /// The same on standard error.
 macro_rules! remark {
-    ($($words:tt)*) => {{ use std::io::Write as _; let _ = writeln!(std::io::stderr(), $($words)*); }};
+    ($($text:tt)*) => {{ use std::io::Write as _; let _ = writeln!(std::io::stderr(), $($text)*); }};
 }
 pub(in crate::cli) use {remark, report, say, tell};
 
 /// See [`say`].
-pub(in crate::cli) fn line(words: Arguments<'_>) {
-    write_line(&printable(&words.to_string()));
+pub(in crate::cli) fn line(text: Arguments<'_>) {
+    write_line(&printable(&text.to_string()));
 }
 
 /// See [`tell`].
-pub(in crate::cli) fn warning(words: Arguments<'_>) {
+pub(in crate::cli) fn warning(text: Arguments<'_>) {
     // Where standard error cannot be written to, nobody is there to hear it, and the exit code still says how it went:
     // `eprintln!` would panic.
-    let _ = writeln!(io::stderr(), "wheelhouse: {}", printable(&words.to_string()));
+    let _ = writeln!(io::stderr(), "wheelhouse: {}", printable(&text.to_string()));
 }
 
 /// Writes one line to standard output. Where that fails the program ends, as other tools do: whoever closed the pipe has

@@ -6,8 +6,8 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Args;
 
+use super::access::duration;
 use super::out::{self, say, tell};
-use super::people::duration;
 use super::usage;
 use crate::broker::Broker;
 use crate::config::Settings;

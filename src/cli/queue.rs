@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::api::rows::{Commanded, Dropped, FailedRow};
-use super::api::{Api, ApiArgs, Place};
+use super::api::rows::{CommandResponse, DropResponse, FailedRow};
+use super::api::{Api, ApiArgs, GatewayLocator};
 use super::lists::List;
 use super::out::{self, say};
 use crate::domain::{Action, CommandId};
@@ -17,9 +17,9 @@ pub(super) enum QueueCommand {
     /// List commands that failed for good, the newest first; or show one.
     Failed(FailedArgs),
     /// Ask for one again: the same action on the same resource, in your name.
-    Requeue(OneArgs),
+    Requeue(CommandIdArgs),
     /// Forget one.
-    Drop(OneArgs),
+    Drop(CommandIdArgs),
 }
 
 /// Which ones.
@@ -36,17 +36,17 @@ pub(super) struct FailedArgs {
 
 /// Which one.
 #[derive(Debug, Args)]
-pub(super) struct OneArgs {
+pub(super) struct CommandIdArgs {
     /// Its id, as `queue failed` shows it.
     id: CommandId,
     #[command(flatten)]
     api: ApiArgs,
 }
 
-pub(super) async fn queue(command: QueueCommand, place: &Place) -> anyhow::Result<ExitCode> {
+pub(super) async fn queue(command: QueueCommand, locator: &GatewayLocator) -> anyhow::Result<ExitCode> {
     match command {
         QueueCommand::Failed(FailedArgs { id: Some(id), api, .. }) => {
-            let answer = Api::new(&api, place)?.get(&format!("/api/v1/queue/failed/{id}")).await?;
+            let answer = Api::new(&api, locator)?.get(&format!("/api/v1/queue/failed/{id}")).await?;
             let row = answer.told_that(|row: &FailedRow| is_of(row.command_id, id))?.json;
             if api.json {
                 out::json(&row);
@@ -57,7 +57,7 @@ pub(super) async fn queue(command: QueueCommand, place: &Place) -> anyhow::Resul
         QueueCommand::Failed(args) => {
             let list = List { path: "/api/v1/queue/failed", name: "failed", limit: args.limit };
             let header = ["COMMAND", "FAILED", "ACTION", "OF", "WHY"];
-            let api = Api::new(&args.api, place)?;
+            let api = Api::new(&args.api, locator)?;
             return list
                 .print(&api, &args.api, &header, |row: &FailedRow, _| {
                     let (at, why) = (out::time(&row.failed_at), format!("by {}: {}", row.user_id, row.error));
@@ -65,9 +65,10 @@ pub(super) async fn queue(command: QueueCommand, place: &Place) -> anyhow::Resul
                 })
                 .await;
         }
-        QueueCommand::Requeue(OneArgs { id, api }) => {
-            let answer = Api::new(&api, place)?.post(&format!("/api/v1/queue/failed/{id}/requeue"), &json!({})).await?;
-            let said = answer.told_that(|said: &Commanded| {
+        QueueCommand::Requeue(CommandIdArgs { id, api }) => {
+            let answer =
+                Api::new(&api, locator)?.post(&format!("/api/v1/queue/failed/{id}/requeue"), &json!({})).await?;
+            let said = answer.told_that(|said: &CommandResponse| {
                 let known = Action::ALL.into_iter().any(|action| said.step(action).is_ok());
                 if known { Ok(()) } else { Err(format!("an answer of type {:?}", said.kind)) }
             })?;
@@ -77,9 +78,9 @@ pub(super) async fn queue(command: QueueCommand, place: &Place) -> anyhow::Resul
                 say!("accepted again as {}", said.is.command_id);
             }
         }
-        QueueCommand::Drop(OneArgs { id, api }) => {
-            let answer = Api::new(&api, place)?.delete(&format!("/api/v1/queue/failed/{id}")).await?;
-            let gone = answer.told_that(|gone: &Dropped| is_of(gone.dropped, id))?;
+        QueueCommand::Drop(CommandIdArgs { id, api }) => {
+            let answer = Api::new(&api, locator)?.delete(&format!("/api/v1/queue/failed/{id}")).await?;
+            let gone = answer.told_that(|gone: &DropResponse| is_of(gone.dropped, id))?;
             if api.json {
                 out::json(&gone.json);
             } else {

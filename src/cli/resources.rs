@@ -7,13 +7,13 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::access::duration;
 use super::api::rows::Row;
-use super::api::{Api, ApiArgs, Place};
+use super::api::{Api, ApiArgs, GatewayLocator};
 use super::campaign_jobs;
 use super::control::{ControlArgs, control};
-use super::follow::{Patience, follow};
+use super::follow::{RetryBudget, follow};
 use super::out::{self, say};
-use super::people::duration;
 use super::prune;
 use super::{lists, usage};
 use crate::config::Settings;
@@ -158,33 +158,33 @@ pub(super) struct FailedItemsArgs {
 
 pub(super) async fn job(
     command: JobCommand,
-    place: &Place,
+    locator: &GatewayLocator,
     settings: impl FnOnce() -> anyhow::Result<Settings>,
 ) -> anyhow::Result<ExitCode> {
     let kind = ResourceKind::Job;
     match command {
-        JobCommand::Submit(args) => submit(args, place).await,
-        JobCommand::Ls(args) => list_jobs(args, place).await,
-        JobCommand::Show(args) => show(kind, args, place).await,
-        JobCommand::FailedItems(args) => failed_items(args, place).await,
-        JobCommand::Cancel(args) => control(kind, Action::Cancel, args, place).await,
-        JobCommand::Pause(args) => control(kind, Action::Pause, args, place).await,
-        JobCommand::Resume(args) => control(kind, Action::Resume, args, place).await,
+        JobCommand::Submit(args) => submit(args, locator).await,
+        JobCommand::Ls(args) => list_jobs(args, locator).await,
+        JobCommand::Show(args) => show(kind, args, locator).await,
+        JobCommand::FailedItems(args) => failed_items(args, locator).await,
+        JobCommand::Cancel(args) => control(kind, Action::Cancel, args, locator).await,
+        JobCommand::Pause(args) => control(kind, Action::Pause, args, locator).await,
+        JobCommand::Resume(args) => control(kind, Action::Resume, args, locator).await,
         JobCommand::Prune(args) => prune::prune(args, settings()?).await,
     }
 }
 
-pub(super) async fn campaign(command: CampaignCommand, place: &Place) -> anyhow::Result<ExitCode> {
+pub(super) async fn campaign(command: CampaignCommand, locator: &GatewayLocator) -> anyhow::Result<ExitCode> {
     let kind = ResourceKind::Campaign;
     match command {
-        CampaignCommand::Create(args) => create(args, place).await,
-        CampaignCommand::Add(args) => campaign_jobs::add(args, place).await,
-        CampaignCommand::Close(args) => campaign_jobs::close(args, place).await,
-        CampaignCommand::Ls(args) => list_campaigns(args, place).await,
-        CampaignCommand::Show(args) => show(kind, args, place).await,
-        CampaignCommand::Cancel(args) => control(kind, Action::Cancel, args, place).await,
-        CampaignCommand::Pause(args) => control(kind, Action::Pause, args, place).await,
-        CampaignCommand::Resume(args) => control(kind, Action::Resume, args, place).await,
+        CampaignCommand::Create(args) => create(args, locator).await,
+        CampaignCommand::Add(args) => campaign_jobs::add(args, locator).await,
+        CampaignCommand::Close(args) => campaign_jobs::close(args, locator).await,
+        CampaignCommand::Ls(args) => list_campaigns(args, locator).await,
+        CampaignCommand::Show(args) => show(kind, args, locator).await,
+        CampaignCommand::Cancel(args) => control(kind, Action::Cancel, args, locator).await,
+        CampaignCommand::Pause(args) => control(kind, Action::Pause, args, locator).await,
+        CampaignCommand::Resume(args) => control(kind, Action::Resume, args, locator).await,
     }
 }
 
@@ -213,7 +213,7 @@ struct NewCampaign<'a> {
     id: Option<&'a ResourceId>,
 }
 
-async fn submit(args: SubmitArgs, place: &Place) -> anyhow::Result<ExitCode> {
+async fn submit(args: SubmitArgs, locator: &GatewayLocator) -> anyhow::Result<ExitCode> {
     let body = NewJob {
         job_type: &args.job_type,
         parameters: JsonText::parse(&args.parameters).map_err(|e| usage(format!("--parameters {e}")))?,
@@ -223,11 +223,11 @@ async fn submit(args: SubmitArgs, place: &Place) -> anyhow::Result<ExitCode> {
         id: args.id.as_ref(),
         campaign_id: args.campaign.as_ref(),
     };
-    let api = Api::new(&args.api, place)?;
+    let api = Api::new(&args.api, locator)?;
     let made = api.post("/api/v1/jobs", &body).await?.told_that(|row: &Row| is_as_asked(row, args.id.as_ref()))?;
     let id = made.is.id;
     if args.wait {
-        return follow(&api, ResourceKind::Job, &id, args.api.json, Patience::default()).await;
+        return follow(&api, ResourceKind::Job, &id, args.api.json, RetryBudget::default()).await;
     }
     if args.api.json {
         out::json(&made.json)
@@ -242,10 +242,10 @@ fn is_as_asked(row: &Row, id: Option<&ResourceId>) -> Result<(), String> {
     id.map_or(Ok(()), |id| is_of(row, id))
 }
 
-async fn create(args: CreateArgs, place: &Place) -> anyhow::Result<ExitCode> {
+async fn create(args: CreateArgs, locator: &GatewayLocator) -> anyhow::Result<ExitCode> {
     let jobs = args.jobs.as_deref().map(campaign_jobs::jobs_of).transpose()?.unwrap_or_default();
     let body = NewCampaign { name: &args.name, jobs, id: args.id.as_ref() };
-    let api = Api::new(&args.api, place)?;
+    let api = Api::new(&args.api, locator)?;
     let made = api.post("/api/v1/campaigns", &body).await?.told_that(|row: &Row| is_as_asked(row, args.id.as_ref()))?;
     if args.api.json {
         out::json(&made.json)
@@ -255,7 +255,7 @@ async fn create(args: CreateArgs, place: &Place) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn list_jobs(args: ListArgs, place: &Place) -> anyhow::Result<ExitCode> {
+async fn list_jobs(args: ListArgs, locator: &GatewayLocator) -> anyhow::Result<ExitCode> {
     let mut query = Vec::new();
     if let Some(status) = &args.status {
         if JobStatus::parse(status).is_none() {
@@ -267,17 +267,17 @@ async fn list_jobs(args: ListArgs, place: &Place) -> anyhow::Result<ExitCode> {
     }
     query.extend(args.campaign.iter().map(|campaign| format!("campaign_id={campaign}")));
     let query = if query.is_empty() { String::new() } else { format!("?{}", query.join("&")) };
-    lists::jobs(&Api::new(&args.api, place)?, &args.api, &query, args.limit).await
+    lists::jobs(&Api::new(&args.api, locator)?, &args.api, &query, args.limit).await
 }
 
-async fn list_campaigns(args: ListCampaignsArgs, place: &Place) -> anyhow::Result<ExitCode> {
-    lists::campaigns(&Api::new(&args.api, place)?, &args.api, args.limit).await
+async fn list_campaigns(args: ListCampaignsArgs, locator: &GatewayLocator) -> anyhow::Result<ExitCode> {
+    lists::campaigns(&Api::new(&args.api, locator)?, &args.api, args.limit).await
 }
 
-async fn show(kind: ResourceKind, args: ShowArgs, place: &Place) -> anyhow::Result<ExitCode> {
-    let api = Api::new(&args.api, place)?;
+async fn show(kind: ResourceKind, args: ShowArgs, locator: &GatewayLocator) -> anyhow::Result<ExitCode> {
+    let api = Api::new(&args.api, locator)?;
     if args.follow {
-        return follow(&api, kind, &args.id, args.api.json, Patience::untried()).await;
+        return follow(&api, kind, &args.id, args.api.json, RetryBudget::new()).await;
     }
     let answer = api.get(&format!("/api/v1/{}/{}", kind.plural(), args.id)).await?;
     let mut row = answer.told_that(|row: &Row| is_of(row, &args.id))?.json;
@@ -298,7 +298,7 @@ async fn show(kind: ResourceKind, args: ShowArgs, place: &Place) -> anyhow::Resu
             Some("row") => row.set("control", "row: no worker hosts it, and a command changes its row alone"),
             _ => {}
         }
-        out::fields(&row, &FIRST);
+        out::fields(&row, &LEADING_FIELDS);
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -309,7 +309,7 @@ pub(super) fn is_of(row: &Row, id: &ResourceId) -> Result<(), String> {
 }
 
 /// What a reader of one resource looks for first.
-const FIRST: [&str; 10] = [
+const LEADING_FIELDS: [&str; 10] = [
     "id",
     "title",
     "name",
@@ -322,7 +322,7 @@ const FIRST: [&str; 10] = [
     "job_type",
 ];
 
-async fn failed_items(args: FailedItemsArgs, place: &Place) -> anyhow::Result<ExitCode> {
+async fn failed_items(args: FailedItemsArgs, locator: &GatewayLocator) -> anyhow::Result<ExitCode> {
     let path = format!("/api/v1/jobs/{}/failed_items", args.id);
-    lists::failed_items(&Api::new(&args.api, place)?, &args.api, &path).await
+    lists::failed_items(&Api::new(&args.api, locator)?, &args.api, &path).await
 }

@@ -13,8 +13,8 @@ use clap::Args;
 use serde_json::json;
 use tokio::signal::unix::SignalKind;
 
-use super::people::duration;
-use super::run_output::{Ours, Output, say};
+use super::access::duration;
+use super::run_output::{Output, OwnMessages, say};
 use crate::broker::Broker;
 use crate::broker::scripts::updates::Update;
 use crate::config::Settings;
@@ -81,7 +81,7 @@ const CONTACT_BACK: &str = "contact with Redis is back";
 /// The exit code of timeout(1).
 const TIMED_OUT: u8 = 124;
 /// Longest wait for the rest of the output once nothing of the program is left.
-const REST_OF_OUTPUT: Duration = Duration::from_secs(2);
+const OUTPUT_DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 /// Longest try to record the end of an interrupted job as usual; a paused one would wait for its resume.
 const RECORD_INTERRUPTED: Duration = Duration::from_secs(3);
 
@@ -93,10 +93,10 @@ pub async fn run(args: RunArgs, mut settings: Settings) -> anyhow::Result<ExitCo
     telemetry::log::init(&settings.log);
     let store = Store::open_migrated(&settings.database).await?;
     let broker = Broker::connect(&settings.redis).await?;
-    let mut signals = Interrupts::new()?;
+    let mut signals = InterruptSignals::new()?;
     // Heard, so that it does not end this process: a file that may not grow (`ulimit -f`) is an error of the write.
     let _too_large = Signals::of(&[TOO_LARGE])?;
-    let ours = Ours::open()?;
+    let ours = OwnMessages::open()?;
     let job = new_job(&args);
     let program = program(args, &settings, &job)?;
     let name = program.name.to_string_lossy().into_owned();
@@ -140,8 +140,8 @@ pub async fn run(args: RunArgs, mut settings: Settings) -> anyhow::Result<ExitCo
                     lost = true;
                     process.ask_to_end();
                 }
-                words = &mut time_is_up, if timed_out.is_none() => {
-                    timed_out = Some(words);
+                message = &mut time_is_up, if timed_out.is_none() => {
+                    timed_out = Some(message);
                     process.ask_to_end();
                 }
                 has = host.contact(contact) => {
@@ -160,14 +160,14 @@ pub async fn run(args: RunArgs, mut settings: Settings) -> anyhow::Result<ExitCo
             }
         }
     };
-    output.finish(REST_OF_OUTPUT).await;
+    output.finish(OUTPUT_DRAIN_TIMEOUT).await;
     if ended.left_behind > 0 {
         let processes = if ended.left_behind == 1 { "process" } else { "processes" };
         say(format_args!("ended {} {processes} that {name} had left running", ended.left_behind));
     }
 
-    if let Some(words) = ended.cannot_end() {
-        say(format_args!("part of {name} {words}"));
+    if let Some(message) = ended.cannot_end() {
+        say(format_args!("part of {name} {message}"));
     }
     let timed_out = timed_out.filter(|_| ended.by_order); // It may have ended by itself just then.
     let late = timed_out.is_some();
@@ -179,7 +179,7 @@ pub async fn run(args: RunArgs, mut settings: Settings) -> anyhow::Result<ExitCo
         progress.progress_percent = 100; // Most programs say nothing of the end but the end.
     }
     host.progress(progress);
-    let words = match &end {
+    let message = match &end {
         RunEnd::Failed { error, .. } => error.clone(),
         RunEnd::Completed(_) => String::new(),
     };
@@ -188,14 +188,14 @@ pub async fn run(args: RunArgs, mut settings: Settings) -> anyhow::Result<ExitCo
     let settled = tokio::select! {
         settled = host.finish(end) => Some(settled),
         () = tokio::time::sleep(RECORD_INTERRUPTED), if interrupted.is_some() => {
-            record_interrupted(&store, &broker, &run, &words).await
+            record_interrupted(&store, &broker, &run, &message).await
         }
         _ = signals.next() => None,
     };
     Ok(match settled {
         Some(AttachedEnd::Recorded(_)) => {
-            if !words.is_empty() {
-                say(format_args!("job {id} failed: {words}"));
+            if !message.is_empty() {
+                say(format_args!("job {id} failed: {message}"));
             }
             let code = if late { TIMED_OUT } else { ended.how.code().max(u8::from(is_short)) };
             ExitCode::from(interrupted.map_or(code, |by| 128 + by.number))
@@ -209,7 +209,7 @@ pub async fn run(args: RunArgs, mut settings: Settings) -> anyhow::Result<ExitCo
             ExitCode::FAILURE
         }
         None => {
-            say(format_args!("the end of job {id} could not be recorded: {words}"));
+            say(format_args!("the end of job {id} could not be recorded: {message}"));
             ExitCode::FAILURE
         }
     })
@@ -268,7 +268,7 @@ fn end_of(
 ) -> RunEnd {
     let error = match (interrupted, timed_out, ended.how) {
         (Some(by), _, _) => format!("`wheelhouse run` was ended by {}", by.name),
-        (None, Some(words), _) => words,
+        (None, Some(message), _) => message,
         // More than the last words of the program: it may have none, or none that say why.
         (None, None, how) if !lost.is_empty() => format!("{how}, but {lost}"),
         (None, None, How::Exited(0)) => {
@@ -278,7 +278,7 @@ fn end_of(
         (None, None, how) => format!("{how}: {last_error}"),
     };
     let error = match ended.cannot_end() {
-        Some(words) => format!("{error}; part of the program {words}"),
+        Some(message) => format!("{error}; part of the program {message}"),
         None => error,
     };
     RunEnd::Failed { error, permanent: true }
@@ -319,14 +319,14 @@ struct Interrupt {
 
 /// The signals that mean this, and the one of Ctrl-Z. Those that were ignored at the start stay ignored: under `nohup`
 /// the end of the terminal ends nothing, and Ctrl-C does not reach what a script has put into the background.
-struct Interrupts(Signals);
+struct InterruptSignals(Signals);
 
 /// The signal for whoever writes more to a file than it may hold.
 const TOO_LARGE: SignalKind = SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw());
 /// The signal of Ctrl-Z.
 const SUSPEND: SignalKind = SignalKind::from_raw(rustix::process::Signal::TSTP.as_raw());
 
-impl Interrupts {
+impl InterruptSignals {
     fn new() -> std::io::Result<Self> {
         let ends = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
         Ok(Self(Signals::of(&[&ends[..], &[SUSPEND]].concat())?))

@@ -19,24 +19,24 @@ use crate::worker::process::output::{Sink, pass_through};
 use crate::worker::process::progress::{ProgressReader, without_colours};
 
 /// Longest last line of standard error in a job's error, in characters.
-const LAST_ERROR: usize = 300;
+const MAX_LAST_ERROR: usize = 300;
 
 pub(super) struct Output {
     bar: Option<ProgressBar>,
     progress: watch::Receiver<Progress>,
     last_error: Arc<Mutex<String>>,
-    lost: Lost,
+    lost: LostOutput,
     passing: TaskTracker,
 }
 
 /// This program's own two streams: descriptors without a buffer, so that whatever has been written is there, and
 /// whatever cannot be is known.
-pub(super) struct Ours {
+pub(super) struct OwnMessages {
     out: File,
     err: File,
 }
 
-impl Ours {
+impl OwnMessages {
     pub(super) fn open() -> io::Result<Self> {
         let (out, err) = (io::stdout().as_fd().try_clone_to_owned()?, io::stderr().as_fd().try_clone_to_owned()?);
         Ok(Self { out: out.into(), err: err.into() })
@@ -44,12 +44,12 @@ impl Ours {
 }
 
 /// What of the program's output could not be written, and why, in words; empty if nothing.
-type Lost = Arc<Mutex<Vec<String>>>;
+type LostOutput = Arc<Mutex<Vec<String>>>;
 
 /// Says something to the person at the terminal. Where standard error cannot be written to, nobody is there to hear it,
 /// and that is no reason to end: `eprintln!` would panic.
-pub(super) fn say(words: std::fmt::Arguments<'_>) {
-    let _ = writeln!(io::stderr(), "wheelhouse: {}", printable(&words.to_string()));
+pub(super) fn say(message: std::fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr(), "wheelhouse: {}", printable(&message.to_string()));
 }
 
 /// Which of ours the program's goes to.
@@ -61,11 +61,12 @@ enum Stream {
 
 impl Output {
     /// Begins to pass it on. The two tasks end with the program's output, and are left alone after `finish`.
-    pub(super) fn start(ours: Ours, stdout: ChildStdout, stderr: ChildStderr, id: &ResourceId) -> Self {
+    pub(super) fn start(ours: OwnMessages, stdout: ChildStdout, stderr: ChildStderr, id: &ResourceId) -> Self {
         let (tell, progress) = watch::channel(Progress::default());
         let reader = Arc::new(Mutex::new(ProgressReader::default()));
         let last_error = Arc::new(Mutex::new(String::new()));
-        let output = Self { bar: bar(id), progress, last_error, lost: Lost::default(), passing: TaskTracker::new() };
+        let output =
+            Self { bar: bar(id), progress, last_error, lost: LostOutput::default(), passing: TaskTracker::new() };
         output.pass(Stream::Out, ours.out, stdout, reader.clone(), tell.clone());
         output.pass(Stream::Err, ours.err, stderr, reader, tell);
         output.passing.close();
@@ -92,12 +93,17 @@ impl Output {
         };
         match self.bar.clone() {
             None => {
-                let sink = Complains { sink: Plain(Arc::new(to)), stream, lost: self.lost.clone(), gone: false };
+                let sink = FailureReportingSink {
+                    sink: PlainSink(Arc::new(to)),
+                    stream,
+                    lost: self.lost.clone(),
+                    gone: false,
+                };
                 drop(self.passing.spawn(pass_through(from, sink, see)));
             }
             Some(bar) => {
-                let sink = AboveBar { to, bar, partial: Vec::new() };
-                let sink = Complains { sink, stream, lost: self.lost.clone(), gone: false };
+                let sink = BarSink { to, bar, partial: Vec::new() };
+                let sink = FailureReportingSink { sink, stream, lost: self.lost.clone(), gone: false };
                 drop(self.passing.spawn(pass_through(from, sink, see)));
             }
         }
@@ -142,7 +148,7 @@ impl Output {
 /// A line of the program without its colours and control characters, no longer than is kept.
 fn plain(line: &[u8]) -> String {
     let line = without_colours(line);
-    String::from_utf8_lossy(&line).trim().chars().filter(|c| !c.is_control()).take(LAST_ERROR).collect()
+    String::from_utf8_lossy(&line).trim().chars().filter(|c| !c.is_control()).take(MAX_LAST_ERROR).collect()
 }
 
 /// Only where both streams are a terminal: anything else wants the program's bytes and nothing else.
@@ -158,7 +164,7 @@ fn bar(id: &ResourceId) -> Option<ProgressBar> {
 }
 
 impl Stream {
-    fn name(self) -> &'static str {
+    fn describe(self) -> &'static str {
         match self {
             Self::Out => "standard output",
             Self::Err => "standard error",
@@ -179,14 +185,14 @@ impl Stream {
 /// take for what it is. Any other failure would look the same to the program, and end it for a reason that is not true.
 /// So it goes on; what it writes from then on is dropped, for a file with a hole in it is worse than one that ends too
 /// early; and its job has failed, because what it was to deliver is not there.
-struct Complains<S> {
+struct FailureReportingSink<S> {
     sink: S,
     stream: Stream,
-    lost: Lost,
+    lost: LostOutput,
     gone: bool,
 }
 
-impl<S: Sink> Sink for Complains<S> {
+impl<S: Sink> Sink for FailureReportingSink<S> {
     async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         if self.gone {
             return Ok(());
@@ -198,11 +204,11 @@ impl<S: Sink> Sink for Complains<S> {
         self.gone = true;
         // A terminal that is gone (EIO): nobody is left who could read it, and nothing is lost that was to be kept.
         if !self.stream.is_terminal() {
-            let words = format!("its {} could not be written: {error}", self.stream.name());
+            let message = format!("its {} could not be written: {error}", self.stream.describe());
             say(format_args!(
-                "{words}. The program goes on, the rest of that output is dropped, and the job will have failed"
+                "{message}. The program goes on, the rest of that output is dropped, and the job will have failed"
             ));
-            self.lost.lock().unwrap_or_else(PoisonError::into_inner).push(words);
+            self.lost.lock().unwrap_or_else(PoisonError::into_inner).push(message);
         }
         Ok(())
     }
@@ -215,9 +221,9 @@ impl<S: Sink> Sink for Complains<S> {
 }
 
 /// Bytes as they come.
-struct Plain(Arc<File>);
+struct PlainSink(Arc<File>);
 
-impl Sink for Plain {
+impl Sink for PlainSink {
     async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         let (to, bytes) = (self.0.clone(), bytes.to_vec());
         tokio::task::spawn_blocking(move || write_all(&to, &bytes)).await.unwrap_or_else(|e| Err(io::Error::other(e)))
@@ -242,16 +248,16 @@ fn write_all(mut to: &File, mut bytes: &[u8]) -> io::Result<()> {
 
 /// Whole lines, with the bar taken away while they are written: it would overwrite half a line. The line that has
 /// begun stands beside the bar until its end comes.
-struct AboveBar {
+struct BarSink {
     to: File,
     bar: ProgressBar,
     partial: Vec<u8>,
 }
 
 /// A line longer than this is written as it is.
-const LONG_LINE: usize = 64 * 1024;
+const MAX_LINE_LENGTH: usize = 64 * 1024;
 
-impl AboveBar {
+impl BarSink {
     fn show(&mut self, up_to: usize) -> io::Result<()> {
         let bytes = &self.partial[..up_to];
         self.bar.suspend(|| write_all(&self.to, bytes))?;
@@ -260,7 +266,7 @@ impl AboveBar {
     }
 }
 
-impl Sink for AboveBar {
+impl Sink for BarSink {
     async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.partial.extend_from_slice(bytes);
         if let Some(last) = self.partial.iter().rposition(|b| *b == b'\n') {
@@ -271,7 +277,7 @@ impl Sink for AboveBar {
         if let Some(from_end) = returns {
             self.partial.drain(..self.partial.len() - from_end - 2);
         }
-        if self.partial.len() > LONG_LINE {
+        if self.partial.len() > MAX_LINE_LENGTH {
             self.show(self.partial.len())?;
         } else if !self.partial.is_empty() {
             self.bar.set_message(printable(&plain(&self.partial)).into_owned());

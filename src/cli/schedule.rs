@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
-use super::api::rows::{self, ScheduleRow, Withdrawn};
-use super::api::{Api, ApiArgs, Place};
+use super::api::rows::{self, ScheduleRow, WithdrawResponse};
+use super::api::{Api, ApiArgs, GatewayLocator};
 use super::out::{self, say};
 use crate::domain::CommandId;
 
@@ -35,10 +35,10 @@ pub(super) struct RmArgs {
     api: ApiArgs,
 }
 
-pub(super) async fn schedule(command: ScheduleCommand, place: &Place) -> anyhow::Result<ExitCode> {
+pub(super) async fn schedule(command: ScheduleCommand, locator: &GatewayLocator) -> anyhow::Result<ExitCode> {
     match command {
         ScheduleCommand::Ls(args) => {
-            let answer = Api::new(&args.api, place)?.get("/api/v1/schedules").await?;
+            let answer = Api::new(&args.api, locator)?.get("/api/v1/schedules").await?;
             let mut page = None;
             let told = answer.told_that(|json: &Value| {
                 rows::page::<ScheduleRow>(json, "schedules", false).map(|read| page = Some(read))
@@ -54,8 +54,8 @@ pub(super) async fn schedule(command: ScheduleCommand, place: &Place) -> anyhow:
             }
         }
         ScheduleCommand::Rm(args) => {
-            let answer = Api::new(&args.api, place)?.delete(&format!("/api/v1/schedules/{}", args.id)).await?;
-            let taken = answer.told_that(|taken: &Withdrawn| match taken.kind.as_str() {
+            let answer = Api::new(&args.api, locator)?.delete(&format!("/api/v1/schedules/{}", args.id)).await?;
+            let taken = answer.told_that(|taken: &WithdrawResponse| match taken.kind.as_str() {
                 "schedule_withdrawn" if taken.schedule_id == args.id => Ok(()),
                 other => Err(format!("an answer of type {other:?} about {}", taken.schedule_id)),
             })?;

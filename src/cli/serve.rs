@@ -27,7 +27,7 @@ impl GatewayArgs {
 
 pub(super) async fn gateway(settings: Settings) -> anyhow::Result<ExitCode> {
     telemetry::log::init(&settings.log);
-    let descriptors = super::descriptors::raise();
+    let descriptors = super::descriptors::raise_limit();
     let sockets = settings.limits.connections_per_tenant as usize;
     // What is kept back for Redis and SQL is not there for sockets.
     if descriptors < sockets as u64 + crate::http::descriptors::reserve(&settings) {

@@ -24,11 +24,11 @@ pub(super) struct WatchArgs {
 }
 
 /// Time to end after SIGTERM before SIGKILL.
-const GRACE: Duration = Duration::from_secs(20);
+const GRACE_PERIOD: Duration = Duration::from_secs(20);
 
 pub(super) async fn watch(args: WatchArgs) -> anyhow::Result<ExitCode> {
     if let Some(parent) = args.child_of {
-        return turn_into(&args.command, parent);
+        return replace_process(&args.command, parent);
     }
     let mut signals = Signals::of(&[SignalKind::terminate(), SignalKind::interrupt()])?;
     let mut child = tokio::process::Command::new(std::env::current_exe()?)
@@ -48,7 +48,7 @@ pub(super) async fn watch(args: WatchArgs) -> anyhow::Result<ExitCode> {
         // Not reaped yet, so the id is still this child's.
         let _ = kill_process(pid, Signal::TERM);
     }
-    if let Ok(ended) = tokio::time::timeout(GRACE, child.wait()).await {
+    if let Ok(ended) = tokio::time::timeout(GRACE_PERIOD, child.wait()).await {
         return Ok(code_of(ended?));
     }
     child.kill().await?;
@@ -56,7 +56,7 @@ pub(super) async fn watch(args: WatchArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// Asks the system for SIGTERM at the parent's end, and becomes the program: that only the process itself can ask for.
-fn turn_into(command: &[String], parent: i32) -> anyhow::Result<ExitCode> {
+fn replace_process(command: &[String], parent: i32) -> anyhow::Result<ExitCode> {
     let (program, rest) = command.split_first().ok_or_else(|| super::usage("nothing to run"))?;
     #[cfg(target_os = "linux")]
     rustix::process::set_parent_process_death_signal(Some(Signal::TERM))?;

@@ -80,7 +80,7 @@ pub fn load_from(
         },
         audit: Audit { keep: read.days("audit.keep_days", 36_500)? },
         jobs: Jobs { keep: read.days("jobs.keep_days", 36_500)? },
-        log: Log { format: read.word("log.format", &LOG_FORMATS)?, level: read.level()?, renamed: Vec::new() },
+        log: Log { format: read.one_of("log.format", &LOG_FORMATS)?, level: read.level()?, renamed: Vec::new() },
     };
     Ok(Settings { log: Log { renamed: layers.into_renamed(), ..settings.log }, ..settings })
 }
@@ -147,12 +147,12 @@ impl Reader<'_> {
         Ok((days > 0).then(|| Duration::from_secs(days * DAY)))
     }
 
-    fn word<T: Copy>(&self, key: &str, words: &[(&str, T)]) -> Result<T, SettingError> {
+    fn one_of<T: Copy>(&self, key: &str, choices: &[(&str, T)]) -> Result<T, SettingError> {
         let (text, entry) = self.text(key)?;
-        match words.iter().find(|(word, _)| *word == text) {
+        match choices.iter().find(|(choice, _)| *choice == text) {
             Some((_, value)) => Ok(*value),
             None => {
-                let all: Vec<String> = words.iter().map(|(word, _)| format!("{word:?}")).collect();
+                let all: Vec<String> = choices.iter().map(|(choice, _)| format!("{choice:?}")).collect();
                 self.wrong(key, entry, format!("must be {}, not {text:?}", all.join(" or ")))
             }
         }
@@ -212,7 +212,7 @@ impl Reader<'_> {
 
     fn proxy_protocol(&self) -> Result<bool, SettingError> {
         let key = "server.proxy_protocol";
-        let is_on = self.word(key, &[("off", false), ("on", true)])?;
+        let is_on = self.one_of(key, &[("off", false), ("on", true)])?;
         if is_on && self.items("server.trusted_proxies", proxies::network)?.is_empty() {
             let problem = "is \"on\", but server.trusted_proxies names nobody whose header would be believed: \
                            list the proxies' networks there";
@@ -267,7 +267,7 @@ impl Reader<'_> {
             jwks_file: jwks_file.map(PathBuf::from),
             issuer: self.optional("auth.issuer")?,
             audience: self.optional("auth.audience")?,
-            permissions: self.word("auth.permissions", &PERMISSION_SOURCES)?,
+            permissions: self.one_of("auth.permissions", &PERMISSION_SOURCES)?,
         })
     }
 }

@@ -30,8 +30,8 @@ impl Display for Found {
 impl std::error::Error for Found {}
 
 impl serde::ser::Error for Found {
-    fn custom<T: Display>(words: T) -> Self {
-        Self(JsonError::Unwritable(words.to_string()))
+    fn custom<T: Display>(message: T) -> Self {
+        Self(JsonError::Unwritable(message.to_string()))
     }
 }
 

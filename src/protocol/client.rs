@@ -71,14 +71,14 @@ pub fn parse(text: &str, kind: ResourceKind) -> Result<ClientMessage, Rejection>
     }
     let unknown = |message: String| parsed.rejection(ErrorCode::UnknownType, message);
     let Some((action, on)) = command_message_type(&parsed.message_type) else {
-        let word = kind.as_str();
+        let kind = kind.as_str();
         return Err(unknown(format!(
-            "Unknown type; this socket takes cancel_{word}, pause_{word}, resume_{word}, cancel_scheduled, ping and refresh_token"
+            "Unknown type; this socket takes cancel_{kind}, pause_{kind}, resume_{kind}, cancel_scheduled, ping and refresh_token"
         )));
     };
     if on != kind {
-        let (word, action) = (kind.as_str(), action.as_str());
-        return Err(unknown(format!("This is a {word}'s socket: send {action}_{word} here")));
+        let (kind, action) = (kind.as_str(), action.as_str());
+        return Err(unknown(format!("This is a {kind}'s socket: send {action}_{kind} here")));
     }
     Ok(ClientMessage::Command(parsed.command(action)?))
 }

@@ -129,15 +129,15 @@ impl FeedFilter {
     }
 }
 
-fn kinds(words: StatusList) -> Result<Vec<ResourceKind>, String> {
-    let words = words.into_vec();
-    if words.is_empty() {
+fn kinds(list: StatusList) -> Result<Vec<ResourceKind>, String> {
+    let texts = list.into_vec();
+    if texts.is_empty() {
         return Err("kinds is empty: leave it out, or name job, campaign or both".to_owned());
     }
     let mut kinds = Vec::new();
-    for word in words {
+    for text in texts {
         let kind =
-            ResourceKind::parse(&word).ok_or_else(|| format!("kinds may name job and campaign, not {word:?}"))?;
+            ResourceKind::parse(&text).ok_or_else(|| format!("kinds may name job and campaign, not {text:?}"))?;
         if !kinds.contains(&kind) {
             kinds.push(kind);
         }
@@ -146,19 +146,19 @@ fn kinds(words: StatusList) -> Result<Vec<ResourceKind>, String> {
 }
 
 /// Of either kind: a feed has both.
-fn statuses(words: StatusList) -> Result<Vec<&'static str>, String> {
+fn statuses(list: StatusList) -> Result<Vec<&'static str>, String> {
     let mut known: Vec<&'static str> =
-        ResourceKind::ALL.into_iter().flat_map(known_statuses).map(|(word, _)| word).collect();
+        ResourceKind::ALL.into_iter().flat_map(known_statuses).map(|(status, _)| status).collect();
     known.sort_unstable();
     known.dedup();
-    let words = words.into_vec();
-    if words.is_empty() {
+    let texts = list.into_vec();
+    if texts.is_empty() {
         return Err("status is empty: leave it out, or name one".to_owned());
     }
     let mut wanted = Vec::new();
-    for word in words {
-        let found = known.iter().find(|known| **known == word);
-        let found = found.ok_or_else(|| format!("status {word:?} is not one of {}", known.join(", ")))?;
+    for text in texts {
+        let found = known.iter().find(|known| **known == text);
+        let found = found.ok_or_else(|| format!("status {text:?} is not one of {}", known.join(", ")))?;
         if !wanted.contains(found) {
             wanted.push(*found);
         }
@@ -234,8 +234,8 @@ mod tests {
             (json!([]), "filter"),
             (json!("x"), "filter"),
         ] {
-            let words = FeedFilter::read(Some(&value)).expect_err("refused");
-            assert!(words.contains(part), "{value}: {words}");
+            let message = FeedFilter::read(Some(&value)).expect_err("refused");
+            assert!(message.contains(part), "{value}: {message}");
         }
     }
 }

@@ -130,8 +130,8 @@ mod tests {
             (r#"{"type":"cancel_job","campaign_id":"c"}"#, "needs a \"job_id\""),
             (r#"{"type":"cancel_job","job_id":"a*"}"#, "job_id: an id must be"),
         ] {
-            let words = parse_tenant(text).expect_err("refused").message;
-            assert!(words.contains(part), "{text}: {words}");
+            let message = parse_tenant(text).expect_err("refused").message;
+            assert!(message.contains(part), "{text}: {message}");
         }
     }
 
@@ -144,8 +144,8 @@ mod tests {
             r#"{"type":"subscription","filter":{"campaign_id":"c1","kinds":["job"],"status":["running"]},"request_id":"r"}"#
         );
         assert!(matches!(parse_tenant(r#"{"type":"subscribe"}"#), Ok(TenantMessage::Subscribe { .. })));
-        let words = parse_tenant(r#"{"type":"subscribe","job_ids":["a"]}"#).expect_err("refused").message;
-        assert!(words.contains("unknown field `job_ids`"), "{words}");
+        let message = parse_tenant(r#"{"type":"subscribe","job_ids":["a"]}"#).expect_err("refused").message;
+        assert!(message.contains("unknown field `job_ids`"), "{message}");
     }
 
     #[test]

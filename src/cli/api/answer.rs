@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 use hyper::{Response, StatusCode, header};
 use serde::de::DeserializeOwned;
 
-use super::Away;
+use super::Unreachable;
 use super::object::Object;
 use crate::domain::printable;
 
@@ -70,11 +70,11 @@ impl Answer {
             Ok(Err(error)) if error.is::<LengthLimitError>() => {
                 anyhow::bail!("the answer of {base} is longer than {} MiB", MAX_BODY / 1024 / 1024)
             }
-            Ok(Err(_)) => Err(Away::error(format!(
+            Ok(Err(_)) => Err(Unreachable::error(format!(
                 "the answer of {base} broke off after {} bytes; what was asked may have been done",
                 read.body.len()
             ))),
-            Err(_) => Err(Away::silent(base, patience * 4)),
+            Err(_) => Err(Unreachable::silent(base, patience * 4)),
         }
     }
 
@@ -125,7 +125,7 @@ impl Answer {
                 | StatusCode::GATEWAY_TIMEOUT
         );
         let refusal = self.is_json().then(|| serde_json::from_slice::<Refusal>(&self.body).ok()).flatten();
-        let words = match refusal {
+        let message = match refusal {
             Some(Refusal { error, message, retry_after: Some(seconds) }) => {
                 format!("{message}; try again in {seconds} s ({error})")
             }
@@ -136,7 +136,7 @@ impl Answer {
             }
             None => return self.is_no_gateway(""),
         };
-        if away { Away::error(words) } else { anyhow::Error::msg(words) }
+        if away { Unreachable::error(message) } else { anyhow::Error::msg(message) }
     }
 
     /// The error that says what answered instead of a gateway, and `why` that is none where it is not plain to see.
@@ -147,22 +147,22 @@ impl Answer {
 
     /// Status, content type and first characters.
     fn described(&self) -> String {
-        let mut words = self.status.to_string();
+        let mut message = self.status.to_string();
         if let Some(location) = self.location.as_deref().filter(|_| self.status.is_redirection()) {
-            return format!("{words}, which leads to {}", shortened(location));
+            return format!("{message}, which leads to {}", shortened(location));
         }
         if self.content_type.is_empty() {
-            words.push_str(", no content type");
+            message.push_str(", no content type");
         } else {
-            words.push_str(&format!(", {}", shortened(&self.content_type)));
+            message.push_str(&format!(", {}", shortened(&self.content_type)));
         }
         if self.body.is_empty() {
-            return words + ", nothing in it";
+            return message + ", nothing in it";
         }
         // Broken in the middle of a character at worst, which then shows as one that cannot be read.
         let beginning = String::from_utf8_lossy(&self.body[..self.body.len().min(MAX_FOREIGN)]);
         let one_line = beginning.split_whitespace().collect::<Vec<_>>().join(" ");
-        format!("{words}: {}", shortened(&one_line))
+        format!("{message}: {}", shortened(&one_line))
     }
 }
 

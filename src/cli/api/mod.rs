@@ -1,14 +1,14 @@
 //! A gateway's HTTP API, from a shell.
 //!
-//! - [`place`] finds the gateway's address and the token for it.
+//! - [`gateway_locator`] finds the gateway's address and the token for it.
 //! - [`tls`] decides which certificates are believed, and says in words why a connection failed.
 //! - [`answer`] decides whether an answer is a gateway's at all.
 //! - [`rows`] has the shape that each answer must have.
 //! - [`object`] keeps an answer digit for digit as it came.
 
 mod answer;
+mod gateway_locator;
 mod object;
-mod place;
 pub(super) mod rows;
 mod tls;
 
@@ -34,10 +34,10 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
 pub(super) use answer::{Answer, Told};
+pub(super) use gateway_locator::GatewayLocator;
 pub(super) use object::Object;
-pub(super) use place::Place;
 
-use super::people::duration;
+use super::access::duration;
 
 /// Which gateway, and as whom. Where neither is given, a `wheelhouse dev` in this folder is taken.
 #[derive(Debug, Clone, Args)]
@@ -61,9 +61,9 @@ pub(super) struct ApiArgs {
 }
 
 /// How long a gateway is asked to hold an answer until a result is there.
-pub(super) const HOLD: Duration = Duration::from_secs(30);
+pub(super) const LONG_POLL: Duration = Duration::from_secs(30);
 /// Longest wait for a connection.
-const CONNECT: Duration = Duration::from_secs(10);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A gateway's HTTP API.
 pub(super) struct Api {
@@ -74,14 +74,14 @@ pub(super) struct Api {
 }
 
 impl Api {
-    pub(super) fn new(args: &ApiArgs, place: &Place) -> anyhow::Result<Self> {
-        let (base, token) = place.gateway(args.url.as_deref(), args.token.as_deref())?;
+    pub(super) fn new(args: &ApiArgs, locator: &GatewayLocator) -> anyhow::Result<Self> {
+        let (base, token) = locator.gateway(args.url.as_deref(), args.token.as_deref())?;
         let is_tls = base.starts_with("https://");
         let mut http = HttpConnector::new();
         http.enforce_http(false);
-        http.set_connect_timeout(Some(CONNECT));
+        http.set_connect_timeout(Some(CONNECT_TIMEOUT));
         let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(tls::config(args.ca_file.as_deref(), is_tls)?)
+            .with_tls_config(tls::client_config(args.ca_file.as_deref(), is_tls)?)
             .https_or_http()
             .enable_http1()
             .wrap_connector(http);
@@ -139,7 +139,7 @@ impl Api {
     async fn ask(&self, method: Method, path: &str, body: Bytes) -> anyhow::Result<Answer> {
         let request = self.request(method, path).header(header::CONTENT_TYPE, "application/json");
         // Where the gateway is asked to hold the answer, that is no fault of its.
-        let patience = self.answer_timeout + if path.contains("wait=") { HOLD } else { Duration::ZERO };
+        let patience = self.answer_timeout + if path.contains("wait=") { LONG_POLL } else { Duration::ZERO };
         Answer::read(self.send(request, body, patience).await?, &self.base, patience).await
     }
 
@@ -158,20 +158,20 @@ impl Api {
     ) -> anyhow::Result<Response<Incoming>> {
         let request = request.body(Full::new(body)).context("the address or the token cannot stand in a request")?;
         match tokio::time::timeout(patience, self.client.request(request)).await {
-            Ok(sent) => sent.map_err(|error| tls::in_words(&error, &self.base)),
-            Err(_) => Err(Away::silent(&self.base, patience)),
+            Ok(sent) => sent.map_err(|error| tls::to_message(&error, &self.base)),
+            Err(_) => Err(Unreachable::silent(&self.base, patience)),
         }
     }
 }
 
 /// No gateway answers, or one that cannot do anything now: worth trying again.
 #[derive(Debug)]
-pub(super) struct Away(String);
+pub(super) struct Unreachable(String);
 
-impl Away {
+impl Unreachable {
     /// In these words.
-    fn error(words: impl Into<String>) -> anyhow::Error {
-        Self(words.into()).into()
+    fn error(message: impl Into<String>) -> anyhow::Error {
+        Self(message.into()).into()
     }
 
     /// A socket that was closed.
@@ -189,10 +189,10 @@ impl Away {
     }
 }
 
-impl fmt::Display for Away {
+impl fmt::Display for Unreachable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-impl std::error::Error for Away {}
+impl std::error::Error for Unreachable {}

@@ -48,8 +48,8 @@ impl Object {
     }
 
     /// Puts a text in place of a field's value.
-    pub(in crate::cli) fn set(&mut self, name: &str, words: impl Display) {
-        self.0.insert(name.to_owned(), to_raw_value(&words.to_string()).unwrap_or_default());
+    pub(in crate::cli) fn set(&mut self, name: &str, text: impl Display) {
+        self.0.insert(name.to_owned(), to_raw_value(&text.to_string()).unwrap_or_default());
     }
 
     pub(in crate::cli) fn remove(&mut self, name: &str) {

@@ -53,13 +53,13 @@ pub(in crate::cli) struct Row {
 
 /// Jobs that were added to a campaign.
 #[derive(Debug, Deserialize)]
-pub(in crate::cli) struct Added {
-    pub(in crate::cli) jobs: Vec<AddedRow>,
+pub(in crate::cli) struct AddJobsResponse {
+    pub(in crate::cli) jobs: Vec<AddedJob>,
 }
 
 /// One of them.
 #[derive(Debug, Deserialize)]
-pub(in crate::cli) struct AddedRow {
+pub(in crate::cli) struct AddedJob {
     #[serde(rename = "id")]
     _id: ResourceId,
 }
@@ -126,7 +126,7 @@ impl std::fmt::Display for Subject {
 
 /// What a command was answered with, or its result.
 #[derive(Debug, Deserialize)]
-pub(in crate::cli) struct Commanded {
+pub(in crate::cli) struct CommandResponse {
     #[serde(rename = "type")]
     pub(in crate::cli) kind: String,
     #[serde(flatten)]
@@ -151,7 +151,7 @@ pub(in crate::cli) enum Step {
     Failed,
 }
 
-impl Commanded {
+impl CommandResponse {
     /// Whether it is an answer to this action on this resource, with what such an answer says.
     pub(in crate::cli) fn is_about(&self, action: Action, kind: ResourceKind, id: &ResourceId) -> Result<(), String> {
         if !self.subject.is(kind, id) {
@@ -180,7 +180,7 @@ impl Commanded {
 
 /// A scheduled command was taken back.
 #[derive(Debug, Deserialize)]
-pub(in crate::cli) struct Withdrawn {
+pub(in crate::cli) struct WithdrawResponse {
     #[serde(rename = "type")]
     pub(in crate::cli) kind: String,
     #[serde(deserialize_with = "uuid")]
@@ -192,7 +192,7 @@ pub(in crate::cli) struct Withdrawn {
 
 /// A failed command was forgotten.
 #[derive(Debug, Deserialize)]
-pub(in crate::cli) struct Dropped {
+pub(in crate::cli) struct DropResponse {
     #[serde(deserialize_with = "uuid")]
     pub(in crate::cli) dropped: CommandId,
 }
@@ -280,7 +280,7 @@ mod tests {
         let whole = json!({"type": "cancel_requested", "job_id": "j1", "command_id": command, "workers_online": 0});
         let id: ResourceId = "j1".parse().expect("id");
         let about = |value: Value| -> Result<(), String> {
-            let said: Commanded = serde_json::from_value(value).map_err(|error| error.to_string())?;
+            let said: CommandResponse = serde_json::from_value(value).map_err(|error| error.to_string())?;
             said.is_about(Action::Cancel, ResourceKind::Job, &id)
         };
         assert_eq!(about(whole.clone()), Ok(()));

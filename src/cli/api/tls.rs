@@ -13,29 +13,31 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, InvalidMessage, RootCertStore, SignatureScheme};
 
-use super::Away;
+use super::Unreachable;
 use crate::cli::usage;
 
 /// The authorities of `--ca-file`, else of SSL_CERT_FILE and SSL_CERT_DIR, else the public ones.
-pub(super) fn config(ca_file: Option<&Path>, is_tls: bool) -> anyhow::Result<ClientConfig> {
+pub(super) fn client_config(ca_file: Option<&Path>, is_tls: bool) -> anyhow::Result<ClientConfig> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let versions = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
     let public = || RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-    let named = if is_tls { named(ca_file)? } else { None };
-    let Some(named) = named else { return Ok(versions.with_root_certificates(public()).with_no_client_auth()) };
+    let read_ca_file = if is_tls { read_ca_file(ca_file)? } else { None };
+    let Some(read_ca_file) = read_ca_file else {
+        return Ok(versions.with_root_certificates(public()).with_no_client_auth());
+    };
     let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(named.iter().cloned());
+    roots.add_parsable_certificates(read_ca_file.iter().cloned());
     let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build()?;
-    let verifier = Arc::new(Named { verifier, named, provider });
+    let verifier = Arc::new(TrustStore { verifier, read_ca_file, provider });
     Ok(versions.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())
 }
 
 /// The certificates that flag or environment name; `None` where they name nothing.
-fn named(ca_file: Option<&Path>) -> anyhow::Result<Option<Vec<CertificateDer<'static>>>> {
+fn read_ca_file(ca_file: Option<&Path>) -> anyhow::Result<Option<Vec<CertificateDer<'static>>>> {
     let environment = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     let (source, found) = if let Some(file) = ca_file {
         let read = CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-        let read = read.map_err(|error| usage(format!("--ca-file {}: {}", file.display(), pem_words(&error))))?;
+        let read = read.map_err(|error| usage(format!("--ca-file {}: {}", file.display(), pem_message(&error))))?;
         (format!("--ca-file {}", file.display()), read)
     } else {
         let (file, dir) = (environment("SSL_CERT_FILE"), environment("SSL_CERT_DIR"));
@@ -60,7 +62,7 @@ fn named(ca_file: Option<&Path>) -> anyhow::Result<Option<Vec<CertificateDer<'st
     Ok(Some(found))
 }
 
-fn pem_words(error: &rustls::pki_types::pem::Error) -> String {
+fn pem_message(error: &rustls::pki_types::pem::Error) -> String {
     match error {
         rustls::pki_types::pem::Error::Io(error) => format!("cannot be read: {error}"),
         _ => "is no PEM file of certificates".to_owned(),
@@ -70,13 +72,13 @@ fn pem_words(error: &rustls::pki_types::pem::Error) -> String {
 /// As usual, and beyond that believes a server that shows one of the named certificates itself. `openssl req -x509` makes
 /// self-signed certificates that call themselves an authority's, which the usual rules take from no server.
 #[derive(Debug)]
-struct Named {
+struct TrustStore {
     verifier: Arc<WebPkiServerVerifier>,
-    named: Vec<CertificateDer<'static>>,
+    read_ca_file: Vec<CertificateDer<'static>>,
     provider: Arc<CryptoProvider>,
 }
 
-impl ServerCertVerifier for Named {
+impl ServerCertVerifier for TrustStore {
     fn verify_server_cert(
         &self,
         shown: &CertificateDer<'_>,
@@ -87,7 +89,7 @@ impl ServerCertVerifier for Named {
     ) -> Result<ServerCertVerified, rustls::Error> {
         match self.verifier.verify_server_cert(shown, between, name, ocsp, now) {
             // Said only after the time of the certificate was found good; the name is still to be looked at.
-            Err(error) if calls_itself_an_authority(&error) && self.named.iter().any(|known| known == shown) => {
+            Err(error) if calls_itself_an_authority(&error) && self.read_ca_file.iter().any(|known| known == shown) => {
                 rustls::client::verify_server_name(&ParsedCertificate::try_from(shown)?, name)?;
                 Ok(ServerCertVerified::assertion())
             }
@@ -126,11 +128,11 @@ fn calls_itself_an_authority(error: &rustls::Error) -> bool {
 }
 
 /// Why no answer came.
-pub(super) fn in_words(error: &hyper_util::client::legacy::Error, base: &str) -> anyhow::Error {
+pub(super) fn to_message(error: &hyper_util::client::legacy::Error, base: &str) -> anyhow::Error {
     let causes: Vec<&(dyn Error + 'static)> =
         std::iter::successors(Some(error as &(dyn Error + 'static)), |error| inner(*error)).collect();
     if let Some(tls) = causes.iter().find_map(|error| error.downcast_ref::<rustls::Error>()) {
-        return anyhow::anyhow!("{}", tls_words(tls, base));
+        return anyhow::anyhow!("{}", tls_message(tls, base));
     }
     let hyper = causes.iter().find_map(|error| error.downcast_ref::<hyper::Error>());
     if hyper.is_some_and(hyper::Error::is_parse) {
@@ -139,9 +141,9 @@ pub(super) fn in_words(error: &hyper_util::client::legacy::Error, base: &str) ->
     }
     if error.is_connect() {
         let why = causes.last().map(ToString::to_string).unwrap_or_default();
-        return Away::error(format!("no gateway answers at {base}: is it running? ({why})"));
+        return Unreachable::error(format!("no gateway answers at {base}: is it running? ({why})"));
     }
-    Away::error(format!(
+    Unreachable::error(format!(
         "what listens at {base} closed the connection without an answer: is it a gateway? What was asked of it may have \
          been done"
     ))
@@ -155,7 +157,7 @@ fn inner<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'stati
     }
 }
 
-fn tls_words(error: &rustls::Error, base: &str) -> String {
+fn tls_message(error: &rustls::Error, base: &str) -> String {
     let certificate = match error {
         rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
             let rest = base.strip_prefix("https://").unwrap_or(base);

@@ -6,11 +6,11 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Args;
 
-use super::crowd::{Crowd, Load, Outcome};
-use super::place::Place;
+use super::environment::BenchEnvironment;
+use super::load_clients::{Load, LoadClients, LoadOutcome};
 use super::redis::Counters;
 use super::report::number;
-use super::stats::Spent;
+use super::stats::CpuTime;
 use crate::cli::out::report;
 use crate::config::Settings;
 
@@ -53,34 +53,34 @@ pub(in crate::cli) struct LoadArgs {
 }
 
 pub(super) async fn load(args: LoadArgs, settings: Settings) -> anyhow::Result<()> {
-    let enough = super::super::descriptors::raise();
+    let enough = super::super::descriptors::raise_limit();
     if enough < args.sockets as u64 + 100 {
         anyhow::bail!("{}", super::super::descriptors::too_few(enough, args.sockets));
     }
     let address: SocketAddr =
         args.gateway.to_socket_addrs()?.next().with_context(|| format!("{} is no address", args.gateway))?;
-    let place = Place::open(settings, "load").await?;
+    let environment = BenchEnvironment::open(settings, "load").await?;
     let (jobs, users) =
-        place.fill(args.jobs.unwrap_or(args.sockets).max(1), args.users.unwrap_or(args.sockets).max(1)).await?;
+        environment.fill(args.jobs.unwrap_or(args.sockets).max(1), args.users.unwrap_or(args.sockets).max(1)).await?;
     let measured = async {
         let begun = std::time::Instant::now();
-        let mut crowd = Crowd::open(&place, &[address], &jobs, &users, args.sockets).await?;
+        let mut clients = LoadClients::open(&environment, &[address], &jobs, &users, args.sockets).await?;
         report!("{} sockets open in {:.2} s", args.sockets, begun.elapsed().as_secs_f64());
-        let before = Counters::read(&place.broker).await?;
-        let spent = Spent::begin(args.gateway_pid.as_slice());
+        let before = Counters::read(&environment.broker).await?;
+        let spent = CpuTime::begin(args.gateway_pid.as_slice());
         let load = Load { rate: args.rate, results: args.results, ..Load::closed(Duration::from_secs(args.seconds)) };
-        let outcome = crowd.run(load).await?;
-        let after = Counters::read(&place.broker).await?;
+        let outcome = clients.run(load).await?;
+        let after = Counters::read(&environment.broker).await?;
         print(&args, &outcome, after.cpu - before.cpu, spent.seconds());
         anyhow::Ok(())
     };
     let measured = measured.await;
-    place.store.delete_bench_rows(&place.tenant, &users).await?;
+    environment.store.delete_bench_rows(&environment.tenant, &users).await?;
     measured
 }
 
-fn print(args: &LoadArgs, outcome: &Outcome, redis: f64, gateway: f64) {
-    let times = |name: &str, times: &super::stats::Times, rate: f64| {
+fn print(args: &LoadArgs, outcome: &LoadOutcome, redis: f64, gateway: f64) {
+    let times = |name: &str, times: &super::stats::LatencyHistogram, rate: f64| {
         if times.len() > 0 {
             report!(
                 "{name:<8} {:>9}  {:>9}/s   p50 {} ms   p99 {} ms   p99.9 {} ms   max {} ms",

@@ -2,19 +2,19 @@
 //!
 //! - [`load`] puts load on a gateway that runs, with the settings of its deployment.
 //! - [`suite`] starts everything itself, measures every scenario beside its yardsticks, and prints one table.
-//! - [`crowd`] is the load generator: many light sockets ([`wire`]), closed or open loop ([`stats`] keeps the times).
-//! - [`redis`] has the yardsticks, [`place`] the tenant it all happens in, [`stack`] the processes of the suite.
+//! - [`load_clients`] is the load generator: many light sockets ([`socket_client`]), closed or open loop ([`stats`] keeps the times).
+//! - [`redis`] has the yardsticks, [`environment`] the tenant it all happens in, [`stack`] the processes of the suite.
 
-mod crowd;
+mod environment;
 mod load;
-mod place;
+mod load_clients;
 mod redis;
 mod report;
 mod scenarios;
+mod socket_client;
 mod stack;
 mod stats;
 mod suite;
-mod wire;
 
 use std::process::ExitCode;
 

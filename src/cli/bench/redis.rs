@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use anyhow::{Context, bail};
 use tokio::process::Command;
 
-use super::place::Place;
+use super::environment::BenchEnvironment;
 use crate::broker::Broker;
 use crate::broker::scripts::submit::{ClientOrigin, Grant, Submission, SubmitLimits, words};
 use crate::domain::{Action, CommandId, PermissionSet, Resource, UserId, When};
@@ -27,8 +27,8 @@ pub(super) struct Counters {
 impl Counters {
     pub(super) async fn read(broker: &Broker) -> anyhow::Result<Self> {
         let text = |section: &str| {
-            let words = ["INFO".to_owned(), section.to_owned()];
-            async move { Ok::<_, anyhow::Error>(broker.show(&words).await?.join("\n")) }
+            let arguments = ["INFO".to_owned(), section.to_owned()];
+            async move { Ok::<_, anyhow::Error>(broker.show(&arguments).await?.join("\n")) }
         };
         let cpu = text("cpu").await?;
         let field = |name: &str| cpu.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<f64>().ok());
@@ -66,7 +66,7 @@ pub(super) async fn nothing(port: u16, count: u32) -> anyhow::Result<f64> {
 
 /// `submit_command` itself a second, with the keys and arguments of a real command, sixteen to a packet.
 pub(super) async fn submits(
-    place: &Place,
+    environment: &BenchEnvironment,
     port: u16,
     user: &UserId,
     job: &Resource,
@@ -93,23 +93,26 @@ pub(super) async fn submits(
         batch: None,
     };
     // Once by the usual way: Redis knows the script then. The permissions last as long as this takes.
-    let held = PermissionSet { version: place.store.permission_version().await?, held: vec!["jobs.*".to_owned()] };
+    let held =
+        PermissionSet { version: environment.store.permission_version().await?, held: vec!["jobs.*".to_owned()] };
     let hour = std::time::Duration::from_secs(3_600);
-    place.broker.fill_permissions(&job.tenant, user, &held, hour).await?;
-    place.broker.submit(&submission, limits).await?;
+    environment.broker.fill_permissions(&job.tenant, user, &held, hour).await?;
+    environment.broker.submit(&submission, limits).await?;
     let id = submission.command.to_string();
     let free = format!("{}{RANDOM}", &id[..id.len() - RANDOM.len()]);
-    let words: Vec<String> =
-        words(place.broker.keys(), &submission, limits).into_iter().map(|word| word.replace(&id, &free)).collect();
-    benchmark(port, count, &words).await
+    let arguments: Vec<String> = words(environment.broker.keys(), &submission, limits)
+        .into_iter()
+        .map(|argument| argument.replace(&id, &free))
+        .collect();
+    benchmark(port, count, &arguments).await
 }
 
 /// Requests a second.
-async fn benchmark(port: u16, count: u32, words: &[String]) -> anyhow::Result<f64> {
+async fn benchmark(port: u16, count: u32, arguments: &[String]) -> anyhow::Result<f64> {
     let (port, count) = (port.to_string(), count.to_string());
     let output = Command::new("redis-benchmark")
         .args(["-p", &port, "-P", "16", "-n", &count, "-r", RANGE, "--csv"])
-        .args(words)
+        .args(arguments)
         .kill_on_drop(true)
         .output()
         .await

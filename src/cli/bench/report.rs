@@ -20,7 +20,7 @@ pub(super) struct Row {
     pub(super) met: Option<bool>,
     /// Figures of the same run that it is to be seen beside.
     #[serde(skip_serializing_if = "String::is_empty")]
-    pub(super) beside: String,
+    pub(super) beside_running: String,
 }
 
 /// What was measured, in order.
@@ -58,14 +58,22 @@ impl Report {
         value: f64,
         unit: &'static str,
         target: Option<Target>,
-        beside: String,
+        beside_running: String,
     ) {
-        let (words, met) = match target {
+        let (text, met) = match target {
             None => (None, None),
             Some(Target::AtLeast(least)) => (Some(format!("≥ {}", number(least))), Some(value >= least)),
             Some(Target::AtMost(most)) => (Some(format!("≤ {}", number(most))), Some(value <= most)),
         };
-        let row = Row { scenario: scenario.to_owned(), what: what.to_owned(), value, unit, target: words, met, beside };
+        let row = Row {
+            scenario: scenario.to_owned(),
+            what: what.to_owned(),
+            value,
+            unit,
+            target: text,
+            met,
+            beside_running,
+        };
         remark!("  {}", line(&row));
         self.rows.push(row);
     }
@@ -118,7 +126,8 @@ fn line(row: &Row) -> String {
     };
     let target = row.target.as_deref().unwrap_or_default();
     let value = format!("{} {}", number(row.value), row.unit);
-    let text = format!("{:<28} {:<44} {value:>16}  {target:<10} {mark:<6} {}", row.scenario, row.what, row.beside);
+    let text =
+        format!("{:<28} {:<44} {value:>16}  {target:<10} {mark:<6} {}", row.scenario, row.what, row.beside_running);
     text.trim_end().to_owned()
 }
 

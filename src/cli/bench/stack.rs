@@ -10,16 +10,16 @@ use anyhow::{Context, bail};
 use secrecy::SecretString;
 use tokio::process::{Child, Command};
 
-use super::place::Place;
+use super::environment::BenchEnvironment;
 use crate::cli::dev::processes::get_status;
 use crate::config::{self, Settings};
 use crate::store::Store;
 
 /// Longest wait for a process to be ready.
-const READY: Duration = Duration::from_secs(20);
+const READY_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Limits out of the way: the bench measures the machine, not them.
-const WIDE: [&str; 5] = [
+const ALL_INTERFACES: [&str; 5] = [
     "limits.commands_per_minute=1000000000",
     "limits.backlog_per_tenant=1000000000",
     "limits.connections_per_tenant=1000000",
@@ -115,17 +115,17 @@ impl Stack {
     }
 
     /// A tenant to work with.
-    pub(super) async fn place(&self, settings: &Settings, name: &str) -> anyhow::Result<Place> {
-        Place::open(settings.clone(), name).await
+    pub(super) async fn environment(&self, settings: &Settings, name: &str) -> anyhow::Result<BenchEnvironment> {
+        BenchEnvironment::open(settings.clone(), name).await
     }
 
     /// Redis as it was at the start, its append-only file too: gigabytes on their way to the disk would be in the
     /// way of whatever comes next.
-    pub(super) async fn flush(&self, place: &Place) -> anyhow::Result<()> {
-        place.broker.show(&["FLUSHALL".to_owned(), "SYNC".to_owned()]).await?;
-        place.broker.show(&["BGREWRITEAOF".to_owned()]).await?;
+    pub(super) async fn flush(&self, environment: &BenchEnvironment) -> anyhow::Result<()> {
+        environment.broker.show(&["FLUSHALL".to_owned(), "SYNC".to_owned()]).await?;
+        environment.broker.show(&["BGREWRITEAOF".to_owned()]).await?;
         for _ in 0..200 {
-            let info = place.broker.show(&["INFO".to_owned(), "persistence".to_owned()]).await?.join("\n");
+            let info = environment.broker.show(&["INFO".to_owned(), "persistence".to_owned()]).await?.join("\n");
             if info.contains("aof_rewrite_in_progress:0") && info.contains("aof_rewrite_scheduled:0") {
                 return Ok(());
             }
@@ -134,7 +134,7 @@ impl Stack {
         bail!("Redis did not rewrite its append-only file")
     }
 
-    fn own(&mut self, settings: &Settings, words: &[&str], set: &[&str]) -> anyhow::Result<Process> {
+    fn own(&mut self, settings: &Settings, arguments: &[&str], set: &[&str]) -> anyhow::Result<Process> {
         use secrecy::ExposeSecret;
         let mut command = Command::new(&self.program);
         for (name, _) in std::env::vars_os() {
@@ -152,14 +152,14 @@ impl Stack {
         for one in set {
             command.args(["--set", one]);
         }
-        command.args(words);
+        command.args(arguments);
         self.logs += 1;
-        Process::start(command, &self.folder.join(format!("{}-{}.log", words[0], self.logs)))
+        Process::start(command, &self.folder.join(format!("{}-{}.log", arguments[0], self.logs)))
     }
 
     /// A gateway with its limits out of the way.
     pub(super) async fn gateway(&mut self, settings: &Settings) -> anyhow::Result<Gateway> {
-        self.gateway_with(settings, &WIDE).await
+        self.gateway_with(settings, &ALL_INTERFACES).await
     }
 
     pub(super) async fn gateway_with(&mut self, settings: &Settings, set: &[&str]) -> anyhow::Result<Gateway> {
@@ -175,21 +175,25 @@ impl Stack {
             }
             Ok(())
         };
-        tokio::time::timeout(READY, ready).await.context("the gateway did not become ready")??;
+        tokio::time::timeout(READY_TIMEOUT, ready).await.context("the gateway did not become ready")??;
         Ok(gateway)
     }
 
     /// So many workers; returns when all of them count as alive.
-    pub(super) async fn workers(&mut self, place: &Place, count: usize) -> anyhow::Result<Vec<Process>> {
+    pub(super) async fn workers(
+        &mut self,
+        environment: &BenchEnvironment,
+        count: usize,
+    ) -> anyhow::Result<Vec<Process>> {
         let mut workers = Vec::new();
         // Fifty of them must not take up all connections of PostgreSQL.
         let set: &[&str] = if count > 10 { &["database.connections=3"] } else { &[] };
         for _ in 0..count {
-            workers.push(self.own(&place.settings, &["worker"], set)?);
+            workers.push(self.own(&environment.settings, &["worker"], set)?);
         }
         let alive = async {
             loop {
-                let known = place.broker.all_live_workers().await?;
+                let known = environment.broker.all_live_workers().await?;
                 let count = known.len();
                 if count >= workers.len() {
                     return anyhow::Ok(());
@@ -197,15 +201,20 @@ impl Stack {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         };
-        tokio::time::timeout(READY, alive).await.context("the workers did not start")??;
+        tokio::time::timeout(READY_TIMEOUT, alive).await.context("the workers did not start")??;
         Ok(workers)
     }
 
     /// `wheelhouse run` of a program.
-    pub(super) fn run(&mut self, place: &Place, job: &str, program: &[&str]) -> anyhow::Result<Process> {
-        let mut words = vec!["run", "--tenant", place.tenant.as_str(), "--job-id", job, "--"];
-        words.extend(program);
-        self.own(&place.settings, &words, &[])
+    pub(super) fn run(
+        &mut self,
+        environment: &BenchEnvironment,
+        job: &str,
+        program: &[&str],
+    ) -> anyhow::Result<Process> {
+        let mut arguments = vec!["run", "--tenant", environment.tenant.as_str(), "--job-id", job, "--"];
+        arguments.extend(program);
+        self.own(&environment.settings, &arguments, &[])
     }
 
     /// A file in the bench's folder.

@@ -5,19 +5,19 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 
 /// Longest time that is told apart from longer ones, in µs.
-const LONGEST: u64 = 600_000_000;
+const MAX_MICROS: u64 = 600_000_000;
 
 /// Many times, kept to three digits.
-pub(super) struct Times(Histogram<u64>);
+pub(super) struct LatencyHistogram(Histogram<u64>);
 
-impl Times {
+impl LatencyHistogram {
     pub(super) fn new() -> Self {
         // These bounds are good ones: the lower is at least 1, the upper at least twice that.
-        Self(Histogram::new_with_bounds(1, LONGEST, 3).unwrap_or_else(|_| unreachable!("good bounds")))
+        Self(Histogram::new_with_bounds(1, MAX_MICROS, 3).unwrap_or_else(|_| unreachable!("good bounds")))
     }
 
     pub(super) fn record(&mut self, time: Duration) {
-        let micros = u64::try_from(time.as_micros()).unwrap_or(LONGEST);
+        let micros = u64::try_from(time.as_micros()).unwrap_or(MAX_MICROS);
         self.0.saturating_record(micros);
     }
 
@@ -52,12 +52,12 @@ pub(super) fn resident_bytes(pid: u32) -> Option<f64> {
 }
 
 /// CPU of several processes between two moments.
-pub(super) struct Spent {
+pub(super) struct CpuTime {
     pids: Vec<u32>,
     before: f64,
 }
 
-impl Spent {
+impl CpuTime {
     pub(super) fn begin(pids: &[u32]) -> Self {
         Self { pids: pids.to_vec(), before: total(pids) }
     }

@@ -30,7 +30,7 @@ pub(in crate::cli) struct SuiteArgs {
 
 pub(super) async fn suite(args: SuiteArgs) -> anyhow::Result<()> {
     let begun = Instant::now();
-    let descriptors = descriptors::raise();
+    let descriptors = descriptors::raise_limit();
     let room = usize::try_from(descriptors).unwrap_or(usize::MAX).saturating_sub(500);
     if room < args.sockets {
         remark!("{}; going on with {room}", descriptors::too_few(descriptors, args.sockets));

@@ -20,16 +20,16 @@ const ROWS: u64 = 200_000;
 /// Rows that the import takes in a second: 24 minutes for all of them.
 const IMPORTED_PER_SECOND: u64 = 140;
 /// Jobs of the campaign.
-const JOBS: usize = 300;
+const CAMPAIGN_JOBS: usize = 300;
 /// Rows that each of them takes in a second. Seven run beside the import on the two workers of a usual `dev`, which
 /// makes 21 minutes for all.
 const DIGESTED_PER_SECOND: u64 = 23;
 /// Steps of the program, of two seconds each: 22 minutes.
 const STEPS: u32 = 650;
 /// Between two looks whether something has ended.
-const LOOK: Duration = Duration::from_secs(3);
+const POLL_INTERVAL: Duration = Duration::from_secs(3);
 
-pub(super) struct People {
+pub(super) struct DemoUsers {
     pub(super) tenant: TenantId,
     pub(super) operator: UserId,
 }
@@ -40,7 +40,7 @@ pub(super) struct Program {
     pub(super) command: Vec<String>,
 }
 
-pub(super) struct Work {
+pub(super) struct DemoWork {
     pub(super) import: ResourceId,
     pub(super) campaign: ResourceId,
     pub(super) program: Program,
@@ -67,25 +67,25 @@ impl Shown {
 }
 
 /// Begins the work anew when it has ended, or was cancelled.
-pub(super) struct Rounds {
+pub(super) struct DemoRounds {
     pub(super) store: Store,
     pub(super) tenant: TenantId,
-    pub(super) work: Work,
+    pub(super) work: DemoWork,
     pub(super) shown: Shown,
 }
 
-impl Rounds {
+impl DemoRounds {
     /// Until it is dropped.
-    pub(super) async fn go_on(&mut self, folder: &Folder) {
+    pub(super) async fn next_round(&mut self, folder: &Folder) {
         loop {
-            tokio::time::sleep(LOOK).await;
-            if let Err(error) = self.look(folder).await {
+            tokio::time::sleep(POLL_INTERVAL).await;
+            if let Err(error) = self.poll(folder).await {
                 tell!("cannot look whether the demo's work has ended: {error:#}");
             }
         }
     }
 
-    async fn look(&mut self, folder: &Folder) -> anyhow::Result<()> {
+    async fn poll(&mut self, folder: &Folder) -> anyhow::Result<()> {
         let import = Resource::job(self.tenant.clone(), self.work.import.clone());
         if self.store.job(&import).await?.is_none_or(|job| job.status.is_final()) {
             self.work.import = make_import(&self.store, &self.tenant).await?;
@@ -103,15 +103,15 @@ impl Rounds {
 }
 
 /// `operator` may do everything; `viewer` may look.
-pub(super) async fn people(store: &Store) -> anyhow::Result<People> {
+pub(super) async fn people(store: &Store) -> anyhow::Result<DemoUsers> {
     let (operator, viewer): (UserId, UserId) = ("operator".parse()?, "viewer".parse()?);
     store.grant(&operator, &["*".to_owned()]).await?;
     store.grant(&viewer, &["jobs.read".to_owned(), "campaigns.read".to_owned()]).await?;
-    Ok(People { tenant: "acme".parse()?, operator })
+    Ok(DemoUsers { tenant: "acme".parse()?, operator })
 }
 
 /// What an earlier run left unfinished goes on; what is missing is made.
-pub(super) async fn work(store: &Store, tenant: &TenantId, folder: &Folder) -> anyhow::Result<Work> {
+pub(super) async fn work(store: &Store, tenant: &TenantId, folder: &Folder) -> anyhow::Result<DemoWork> {
     let file = folder.files().join(ORDERS);
     if !file.exists() {
         say!("Writing {} with {ROWS} rows", file.display());
@@ -127,7 +127,7 @@ pub(super) async fn work(store: &Store, tenant: &TenantId, folder: &Folder) -> a
         Some(id) => id,
         None => make_campaign(store, tenant, &file).await?,
     };
-    Ok(Work { import, campaign, program: program(&file) })
+    Ok(DemoWork { import, campaign, program: program(&file) })
 }
 
 async fn unfinished(store: &Store, tenant: &TenantId, job_type: &str) -> anyhow::Result<Option<ResourceId>> {
@@ -176,10 +176,10 @@ fn new_job(tenant: &TenantId, job_type: &str, title: String, parameters: serde_j
 
 async fn make_campaign(store: &Store, tenant: &TenantId, file: &Path) -> anyhow::Result<ResourceId> {
     let id = ResourceId::generate();
-    let per_job = ROWS / JOBS as u64;
+    let per_job = ROWS / CAMPAIGN_JOBS as u64;
     let from = file.to_owned();
     let starts = tokio::task::spawn_blocking(move || row_starts(&from, per_job as usize)).await??;
-    let jobs = starts.into_iter().take(JOBS).enumerate().map(|(n, first_byte)| {
+    let jobs = starts.into_iter().take(CAMPAIGN_JOBS).enumerate().map(|(n, first_byte)| {
         let first = n as u64 * per_job;
         let parameters = json!({
             "path": ORDERS, "first_row": first + 1, "first_byte": first_byte, "rows": per_job,

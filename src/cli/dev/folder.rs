@@ -20,7 +20,7 @@ pub(super) const SETTINGS: &str = "settings.toml";
 const FILES: &str = "files";
 
 /// How often, and with which pause, the lock is tried.
-const LOCK_TRIES: u32 = 5;
+const MAX_LOCK_ATTEMPTS: u32 = 5;
 const LOCK_PAUSE: Duration = Duration::from_millis(100);
 
 /// The folder, locked against a second `dev`.
@@ -35,7 +35,7 @@ impl Folder {
         let root = root.canonicalize()?;
         let lock = File::create(root.join("lock"))?;
         // Commands beside it look for a moment whether it is held.
-        let mut tries = LOCK_TRIES;
+        let mut tries = MAX_LOCK_ATTEMPTS;
         while tries > 0 && lock.try_lock().is_err() {
             std::thread::sleep(LOCK_PAUSE);
             tries -= 1;
@@ -113,13 +113,13 @@ impl Folder {
     }
 
     /// For `wheelhouse job …` in another shell.
-    pub(super) fn keep_address(&self, url: &str, token: &str) -> anyhow::Result<()> {
+    pub(super) fn save_address(&self, url: &str, token: &str) -> anyhow::Result<()> {
         write_private(&self.path("url"), url)?;
         write_private(&self.path("token"), token)
     }
 
     /// For `wheelhouse run`, `audit` and the like in another shell.
-    pub(super) fn keep_settings(&self, settings: &[(&str, String)]) -> anyhow::Result<()> {
+    pub(super) fn save_settings(&self, settings: &[(&str, String)]) -> anyhow::Result<()> {
         let line = |(key, value): &(&str, String)| format!("{key} = {}", serde_json::Value::from(value.as_str()));
         let lines: Vec<String> = settings.iter().map(line).collect();
         write_private(
@@ -128,7 +128,7 @@ impl Folder {
         )
     }
 
-    pub(super) fn forget_address(&self) {
+    pub(super) fn remove_address(&self) {
         for name in ["url", "token", SETTINGS] {
             let _ = fs::remove_file(self.path(name));
         }
@@ -137,7 +137,7 @@ impl Folder {
 
 /// What a folder says of a `dev`.
 #[derive(Debug)]
-pub(crate) enum Kept {
+pub(crate) enum DataFolderState {
     /// One runs there, or somebody has put an address and a token there.
     Running {
         /// Its gateway's address; none while it starts.
@@ -152,22 +152,22 @@ pub(crate) enum Kept {
 }
 
 /// Looks whether a `dev` runs on a folder: it holds the lock as long as it lives.
-pub(crate) fn kept(root: &Path) -> Kept {
+pub(crate) fn state_of(root: &Path) -> DataFolderState {
     let read = |name: &str| Some(fs::read_to_string(root.join(name)).ok()?.trim().to_owned());
-    let running = || Kept::Running { url: read("url"), token: read("token") };
+    let running = || DataFolderState::Running { url: read("url"), token: read("token") };
     match File::open(root.join("lock")) {
         // Shared, so that two commands that look at the same time do not take each other for a `dev`.
-        Ok(lock) if lock.try_lock_shared().is_ok() => Kept::Stopped,
+        Ok(lock) if lock.try_lock_shared().is_ok() => DataFolderState::Stopped,
         Ok(_) => running(),
         Err(_) if ["url", "token"].iter().any(|name| root.join(name).exists()) => running(),
-        Err(_) => Kept::Never,
+        Err(_) => DataFolderState::Never,
     }
 }
 
 /// The settings of the `dev` that runs on a folder, if one does.
 pub(crate) fn running(root: &Path) -> Option<PathBuf> {
     let file = root.join(SETTINGS);
-    (matches!(kept(root), Kept::Running { .. }) && file.exists()).then_some(file)
+    (matches!(state_of(root), DataFolderState::Running { .. }) && file.exists()).then_some(file)
 }
 
 /// Whether a file of settings is the one that a `dev` keeps in this folder.

@@ -19,9 +19,9 @@ use crate::config::{self, Settings};
 use crate::store::Store;
 use crate::telemetry;
 use crate::worker::signals::stop_signals;
-use demo::Rounds;
+use demo::DemoRounds;
 use folder::Folder;
-pub(super) use folder::{Kept, is_settings_of_dev, kept, not_running, running};
+pub(super) use folder::{DataFolderState, is_settings_of_dev, not_running, running, state_of};
 use processes::Processes;
 
 /// Where everything is kept, where nothing else is said.
@@ -47,8 +47,9 @@ pub(super) async fn dev(
     config_file: Option<PathBuf>,
     overrides: config::Overrides,
 ) -> anyhow::Result<ExitCode> {
-    const ITS_OWN: [&str; 5] = ["server.listen", "redis.url", "database.url", "auth.hs256_secret", "worker.files_root"];
-    if let Some((key, _)) = overrides.iter().find(|(key, _)| ITS_OWN.contains(&key.as_str())) {
+    const OWN_SETTINGS: [&str; 5] =
+        ["server.listen", "redis.url", "database.url", "auth.hs256_secret", "worker.files_root"];
+    if let Some((key, _)) = overrides.iter().find(|(key, _)| OWN_SETTINGS.contains(&key.as_str())) {
         return Err(super::usage(format!(
             "--set {key}: `wheelhouse dev` chooses that by itself (see --port, --data-dir)"
         )));
@@ -75,7 +76,7 @@ pub(super) async fn dev(
         Ok(Some(mut rounds)) => {
             tokio::select! {
                 () = processes.keep_alive(&stop) => {}
-                () = rounds.go_on(&folder) => {}
+                () = rounds.next_round(&folder) => {}
             }
             Ok(())
         }
@@ -83,7 +84,7 @@ pub(super) async fn dev(
     };
     tell!("stopping; the work is handed back and goes on with the next `wheelhouse dev`.");
     processes.stop().await;
-    folder.forget_address();
+    folder.remove_address();
     started.map(|()| ExitCode::SUCCESS)
 }
 
@@ -95,7 +96,7 @@ async fn start(
     processes: &mut Processes,
     redis_port: u16,
     address: &str,
-) -> anyhow::Result<Rounds> {
+) -> anyhow::Result<DemoRounds> {
     say!("Starting a private Redis on port {redis_port}, with its data in {}", folder.path("redis").display());
     processes.redis(redis_port).await?;
     let store = Store::open(&settings.database).await?;
@@ -118,8 +119,8 @@ async fn start(
         permissions: None,
     };
     let token = auth::sign(&settings.auth, &claims)?;
-    folder.keep_address(address, &token)?;
-    folder.keep_settings(processes.own_settings())?;
+    folder.save_address(address, &token)?;
+    folder.save_settings(processes.own_settings())?;
     let work = demo::work(&store, &people.tenant, folder).await?;
     processes.demo_program(&people.tenant, &work.program)?;
     let me = std::env::args().next().unwrap_or_else(|| "wheelhouse".to_owned());
@@ -138,7 +139,7 @@ async fn start(
     say!("  {me} run{at} --tenant {} -- ping -c 100 localhost", people.tenant);
     say!("  {me} audit{at} --follow");
     say!("Ctrl-C ends everything.");
-    Ok(Rounds { store, tenant: people.tenant, work, shown })
+    Ok(DemoRounds { store, tenant: people.tenant, work, shown })
 }
 
 /// As a shell reads it as one word.

@@ -80,9 +80,9 @@ impl Processes {
     pub(super) async fn redis(&mut self, port: u16) -> anyhow::Result<()> {
         let data = self.redis_data.display().to_string();
         let port_text = port.to_string();
-        let words = ["redis-server", "--port", &port_text, "--bind", "127.0.0.1", "--dir", &data];
+        let arguments = ["redis-server", "--port", &port_text, "--bind", "127.0.0.1", "--dir", &data];
         let more = ["--appendonly", "yes", "--save", "", "--maxmemory-policy", "noeviction"];
-        let command = words.iter().chain(&more).map(|word| (*word).to_owned()).collect();
+        let command = arguments.iter().chain(&more).map(|argument| (*argument).to_owned()).collect();
         self.start("redis", command, true)?;
         for _ in 0..1_200 {
             if is_redis_up(port).await {
@@ -115,18 +115,18 @@ impl Processes {
 
     /// The outside program of the demo, run through `wheelhouse run`.
     pub(super) fn demo_program(&mut self, tenant: &TenantId, program: &super::demo::Program) -> anyhow::Result<()> {
-        let mut words = vec!["run", "--tenant", tenant.as_str(), "--title", program.title, "--"];
-        words.extend(program.command.iter().map(String::as_str));
-        self.start("program", self.own(&words), false)
+        let mut arguments = vec!["run", "--tenant", tenant.as_str(), "--title", program.title, "--"];
+        arguments.extend(program.command.iter().map(String::as_str));
+        self.start("program", self.own(&arguments), false)
     }
 
-    fn own(&self, words: &[&str]) -> Vec<String> {
+    fn own(&self, arguments: &[&str]) -> Vec<String> {
         let mut command = vec![self.program.display().to_string()];
         if let Some(file) = &self.config_file {
             command.extend(["--config".to_owned(), file.display().to_string()]);
         }
         command.extend(self.flags.iter().cloned());
-        command.extend(words.iter().map(|word| (*word).to_owned()));
+        command.extend(arguments.iter().map(|argument| (*argument).to_owned()));
         command
     }
 

@@ -45,8 +45,8 @@ mod tests {
     #[test]
     fn a_process_is_named_with_its_program_and_its_user() {
         let own = super::super::table::entry(i32::try_from(std::process::id()).expect("pid")).expect("this process");
-        let words = process(&own);
-        assert!(words.starts_with(&format!("process {} (", own.pid)) && words.contains(" of user "), "{words}");
+        let message = process(&own);
+        assert!(message.starts_with(&format!("process {} (", own.pid)) && message.contains(" of user "), "{message}");
         assert_eq!(owner("Name:\tsu\nUid:\t1000\t0\t0\t0\n"), Some(0), "the effective one");
         assert_eq!(user_name(0).as_deref(), Some("root"));
     }

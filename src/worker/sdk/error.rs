@@ -57,8 +57,8 @@ impl Cancelled {
     }
 
     /// The run has used up its time.
-    pub(crate) fn timed_out(words: String) -> Self {
-        Self { by: "the worker".to_owned(), reason: Some(words) }
+    pub(crate) fn timed_out(message: String) -> Self {
+        Self { by: "the worker".to_owned(), reason: Some(message) }
     }
 
     /// The job is no longer this worker's.

@@ -3,18 +3,18 @@
 use std::time::Duration;
 
 use super::Bench;
-use crate::cli::bench::crowd::{Crowd, Load, Outcome};
-use crate::cli::bench::place::Place;
+use crate::cli::bench::environment::BenchEnvironment;
+use crate::cli::bench::load_clients::{Load, LoadClients, LoadOutcome};
 use crate::cli::bench::redis::{self, Counters};
 use crate::cli::bench::report::{Target, number};
-use crate::cli::bench::stats::Spent;
+use crate::cli::bench::stats::CpuTime;
 
-const WARM: Duration = Duration::from_millis(500);
-const LONG: Duration = Duration::from_millis(3_000);
+const WARM_UP: Duration = Duration::from_millis(500);
+const RUN_TIME: Duration = Duration::from_millis(3_000);
 
 /// What acks cost.
-pub(super) struct Cost {
-    pub(super) outcome: Outcome,
+pub(super) struct CommandCost {
+    pub(super) outcome: LoadOutcome,
     /// µs of CPU a command: gateways, and Redis with everything it does beside.
     pub(super) gateway: f64,
     pub(super) redis: f64,
@@ -23,15 +23,20 @@ pub(super) struct Cost {
 }
 
 /// Closed loop over these sockets, after a warm-up.
-pub(super) async fn measure(place: &Place, pids: &[u32], crowd: &mut Crowd, long: Duration) -> anyhow::Result<Cost> {
-    crowd.run(Load::closed(WARM)).await?;
-    let before = Counters::read(&place.broker).await?;
-    let spent = Spent::begin(pids);
-    let outcome = crowd.run(Load::closed(long)).await?;
+pub(super) async fn measure(
+    environment: &BenchEnvironment,
+    pids: &[u32],
+    clients: &mut LoadClients,
+    long: Duration,
+) -> anyhow::Result<CommandCost> {
+    clients.run(Load::closed(WARM_UP)).await?;
+    let before = Counters::read(&environment.broker).await?;
+    let spent = CpuTime::begin(pids);
+    let outcome = clients.run(Load::closed(long)).await?;
     let gateway = spent.seconds();
-    let after = Counters::read(&place.broker).await?;
+    let after = Counters::read(&environment.broker).await?;
     let commands = outcome.acks.len().max(1) as f64;
-    Ok(Cost {
+    Ok(CommandCost {
         gateway: gateway * 1e6 / commands,
         redis: (after.cpu - before.cpu) * 1e6 / commands,
         script: after.micros_since(&before, "evalsha") / commands,
@@ -41,82 +46,90 @@ pub(super) async fn measure(place: &Place, pids: &[u32], crowd: &mut Crowd, long
 
 pub(super) async fn acks(bench: &mut Bench) -> anyhow::Result<()> {
     let settings = bench.stack.settings.clone();
-    let place = bench.stack.place(&settings, "acks").await?;
-    let (jobs, users) = place.fill(1_000, 1_000).await?;
+    let environment = bench.stack.environment(&settings, "acks").await?;
+    let (jobs, users) = environment.fill(1_000, 1_000).await?;
     let port = bench.stack.redis_port;
     let nothing = redis::nothing(port, 600_000).await?;
     let report = &mut bench.report;
     report.note("yardstick", "`return 1`, redis-benchmark -P 16", nothing, "/s");
-    let mut yardsticks = vec![redis::submits(&place, port, &users[0], &place.job(&jobs[0]), 80_000).await?];
+    let mut yardsticks = vec![redis::submits(&environment, port, &users[0], &environment.job(&jobs[0]), 80_000).await?];
 
     let gateway = bench.stack.gateway(&settings).await?;
     let pids = [gateway.process.pid];
     let mut at_200 = None;
     for sockets in [1, 50, 200, 1_000] {
-        let mut crowd = Crowd::open(&place, &[gateway.address], &jobs, &users, sockets).await?;
-        let cost = measure(&place, &pids, &mut crowd, LONG).await?;
+        let mut clients = LoadClients::open(&environment, &[gateway.address], &jobs, &users, sockets).await?;
+        let cost = measure(&environment, &pids, &mut clients, RUN_TIME).await?;
         let name = format!("acks, {sockets} sockets");
         let outcome = &cost.outcome;
         let report = &mut bench.report;
         report.note(&name, "acks", outcome.acks_per_second(), "/s");
         let target = (sockets == 200).then_some(Target::AtMost(6.0));
-        let beside = format!("p99 {} ms, worst {} ms", number(outcome.acks.ms(0.99)), number(outcome.acks.max_ms()));
-        report.add(&name, "p50", outcome.acks.ms(0.5), "ms", target, beside);
+        let beside_running =
+            format!("p99 {} ms, worst {} ms", number(outcome.acks.ms(0.99)), number(outcome.acks.max_ms()));
+        report.add(&name, "p50", outcome.acks.ms(0.5), "ms", target, beside_running);
         let target = (sockets == 200).then_some(Target::AtMost(25.0));
-        let beside = format!("Redis {} µs, of it scripts {} µs", number(cost.redis), number(cost.script));
-        report.add(&name, "gateway CPU a command", cost.gateway, "µs", target, beside);
+        let beside_running = format!("Redis {} µs, of it scripts {} µs", number(cost.redis), number(cost.script));
+        report.add(&name, "gateway CPU a command", cost.gateway, "µs", target, beside_running);
         if outcome.faults() > 0.0 {
             outcome.report_faults(report, &name, "errors");
         }
         if sockets == 200 {
             at_200 = Some(outcome.acks_per_second());
             // Right after it as well: this machine's speed changes with what else it does.
-            yardsticks.push(redis::submits(&place, port, &users[0], &place.job(&jobs[0]), 80_000).await?);
+            yardsticks.push(redis::submits(&environment, port, &users[0], &environment.job(&jobs[0]), 80_000).await?);
         }
     }
     let yardstick = yardsticks.iter().sum::<f64>() / yardsticks.len() as f64;
     let report = &mut bench.report;
     report.note("yardstick", "submit_command, redis-benchmark -P 16", yardstick, "/s");
     if let Some(rate) = at_200 {
-        let beside = format!("{}/s beside {}/s", number(rate), number(yardstick));
+        let beside_running = format!("{}/s beside {}/s", number(rate), number(yardstick));
         report.add(
             "acks, 200 sockets",
             "part of the yardstick",
             rate / yardstick,
             "",
             Some(Target::AtLeast(0.4)),
-            beside,
+            beside_running,
         );
     }
 
     let second = bench.stack.gateway(&settings).await?;
     let pids = [gateway.process.pid, second.process.pid];
-    let mut crowd = Crowd::open(&place, &[gateway.address, second.address], &jobs, &users, 200).await?;
-    let cost = measure(&place, &pids, &mut crowd, LONG).await?;
-    let beside = format!("gateways {} µs a command", number(cost.gateway));
-    bench.report.add("acks, 200 sockets, 2 gateways", "acks", cost.outcome.acks_per_second(), "/s", None, beside);
+    let mut clients = LoadClients::open(&environment, &[gateway.address, second.address], &jobs, &users, 200).await?;
+    let cost = measure(&environment, &pids, &mut clients, RUN_TIME).await?;
+    let beside_running = format!("gateways {} µs a command", number(cost.gateway));
+    bench.report.add(
+        "acks, 200 sockets, 2 gateways",
+        "acks",
+        cost.outcome.acks_per_second(),
+        "/s",
+        None,
+        beside_running,
+    );
     bench.report.note("acks, 200 sockets, 2 gateways", "p50", cost.outcome.acks.ms(0.5), "ms");
-    drop(crowd);
+    drop(clients);
     second.process.stop().await;
     gateway.process.stop().await;
-    bench.stack.flush(&place).await
+    bench.stack.flush(&environment).await
 }
 
 /// Commands over the limit: 200 users who have used theirs up.
 pub(super) async fn limited(bench: &mut Bench) -> anyhow::Result<()> {
     let settings = bench.stack.settings.clone();
-    let place = bench.stack.place(&settings, "limited").await?;
-    let (jobs, users) = place.fill(200, 200).await?;
+    let environment = bench.stack.environment(&settings, "limited").await?;
+    let (jobs, users) = environment.fill(200, 200).await?;
     let gateway = bench.stack.gateway_with(&settings, &["limits.messages_per_second=1000000"]).await?;
-    let mut crowd = Crowd::open(&place, &[gateway.address], &jobs, &users, 200).await?;
-    crowd.run(Load::closed(Duration::from_secs(1))).await?;
-    let spent = Spent::begin(&[gateway.process.pid]);
-    let outcome = crowd.run(Load::closed(LONG)).await?;
+    let mut clients = LoadClients::open(&environment, &[gateway.address], &jobs, &users, 200).await?;
+    clients.run(Load::closed(Duration::from_secs(1))).await?;
+    let spent = CpuTime::begin(&[gateway.process.pid]);
+    let outcome = clients.run(Load::closed(RUN_TIME)).await?;
     let rejected = outcome.errors.get("rate_limit_exceeded").copied().unwrap_or_default() as f64;
     let cpu = spent.seconds() * 1e6 / rejected.max(1.0);
-    let beside = format!("gateway {} µs each; accepted meanwhile {}", number(cpu), outcome.acks.len());
+    let beside_running = format!("gateway {} µs each; accepted meanwhile {}", number(cpu), outcome.acks.len());
     let rate = rejected / outcome.took.as_secs_f64();
-    bench.report.add("rejected by the limit", "rejections, 200 sockets", rate, "/s", None, beside);
+    bench.report.add("rejected by the limit", "rejections, 200 sockets", rate, "/s", None, beside_running);
     gateway.process.stop().await;
-    bench.stack.flush(&place).await
+    bench.stack.flush(&environment).await
 }

@@ -9,14 +9,14 @@ use secrecy::ExposeSecret;
 use tokio::process::Command;
 
 use super::{Bench, acks};
-use crate::cli::bench::crowd::Crowd;
+use crate::cli::bench::load_clients::LoadClients;
 use crate::cli::bench::report::{Report, Target, number};
 use crate::cli::bench::stack::{Process, free_port};
 use crate::cli::dev::processes::get_status;
 
-const LONG: Duration = Duration::from_millis(3_000);
+const RUN_TIME: Duration = Duration::from_millis(3_000);
 /// Longest run of one of them.
-const PATIENCE: Duration = Duration::from_secs(90);
+const TIMEOUT: Duration = Duration::from_secs(90);
 
 pub(super) async fn peers(bench: &mut Bench) -> anyhow::Result<()> {
     let Some(folder) = bench.peers.clone() else { return Ok(()) };
@@ -42,8 +42,8 @@ fn note(report: &mut Report, name: &str, done: anyhow::Result<()>) {
 /// ws + ioredis + rate-limiter-flexible, driven by the same load generator; ours once more right after it.
 async fn node(bench: &mut Bench, folder: &Path) -> anyhow::Result<()> {
     let settings = bench.stack.settings.clone();
-    let place = bench.stack.place(&settings, "peer").await?;
-    let (jobs, users) = place.fill(1_000, 1_000).await?;
+    let environment = bench.stack.environment(&settings, "peer").await?;
+    let (jobs, users) = environment.fill(1_000, 1_000).await?;
     let address = SocketAddr::from(([127, 0, 0, 1], free_port()?));
     let mut command = Command::new("node");
     let secret = settings.auth.hs256_secret.as_ref().map(|s| s.expose_secret().to_owned()).unwrap_or_default();
@@ -60,53 +60,54 @@ async fn node(bench: &mut Bench, folder: &Path) -> anyhow::Result<()> {
         }
         Ok(())
     };
-    tokio::time::timeout(PATIENCE, ready).await.context("it did not become ready")??;
-    let mut theirs = Crowd::open(&place, &[address], &jobs, &users, 200).await?;
+    tokio::time::timeout(TIMEOUT, ready).await.context("it did not become ready")??;
+    let mut theirs = LoadClients::open(&environment, &[address], &jobs, &users, 200).await?;
     let gateway = bench.stack.gateway(&settings).await?;
-    let mut ours = Crowd::open(&place, &[gateway.address], &jobs, &users, 200).await?;
+    let mut ours = LoadClients::open(&environment, &[gateway.address], &jobs, &users, 200).await?;
     // In turns, so that whatever else this machine does meets both.
     let (mut their_rates, mut our_rates, mut their_p50, mut our_p50, mut their_cpu) =
         (vec![], vec![], vec![], vec![], vec![]);
     for _ in 0..3 {
-        let cost = acks::measure(&place, &[server.pid], &mut theirs, LONG / 2).await?;
+        let cost = acks::measure(&environment, &[server.pid], &mut theirs, RUN_TIME / 2).await?;
         their_rates.push(cost.outcome.acks_per_second());
         their_p50.push(cost.outcome.acks.ms(0.5));
         their_cpu.push(cost.gateway);
-        let cost = acks::measure(&place, &[gateway.process.pid], &mut ours, LONG / 2).await?;
+        let cost = acks::measure(&environment, &[gateway.process.pid], &mut ours, RUN_TIME / 2).await?;
         our_rates.push(cost.outcome.acks_per_second());
         our_p50.push(cost.outcome.acks.ms(0.5));
     }
     let (theirs_s, ours_s) = (median(&mut their_rates), median(&mut our_rates));
     let report = &mut bench.report;
-    let beside =
+    let beside_running =
         format!("p50 {} ms, {} µs of its CPU each", number(median(&mut their_p50)), number(median(&mut their_cpu)));
-    report.add("Node server, 200 sockets", "acks", theirs_s, "/s", None, beside);
-    let beside = format!("ours {}/s, p50 {} ms, in turns with it", number(ours_s), number(median(&mut our_p50)));
+    report.add("Node server, 200 sockets", "acks", theirs_s, "/s", None, beside_running);
+    let beside_running =
+        format!("ours {}/s, p50 {} ms, in turns with it", number(ours_s), number(median(&mut our_p50)));
     report.add(
         "Node server, 200 sockets",
         "our acks for one of its",
         ours_s / theirs_s,
         "×",
         Some(Target::AtLeast(1.5)),
-        beside,
+        beside_running,
     );
     drop(theirs);
     drop(ours);
     server.stop().await;
     gateway.process.stop().await;
-    bench.stack.flush(&place).await
+    bench.stack.flush(&environment).await
 }
 
 async fn bullmq(bench: &mut Bench, folder: &Path) -> anyhow::Result<()> {
     let told = run(bench, folder, "node", "bullmq.mjs").await?;
     let (p50, p99, sustained) = (told("p50")?, told("p99")?, told("sustained")?);
     let ours = |what: &str| bench.report.value("results, SQLite, 1 workers", what);
-    let beside = [
+    let beside_running = [
         ours_beside(ours("p50 at 1,000/s, open loop"), "ms"),
         ours_beside(ours("p99 at 1,000/s, open loop"), "ms"),
         ours_beside(ours("sustained, closed loop"), "/s"),
     ];
-    let [p50_beside, p99_beside, sustained_beside] = beside;
+    let [p50_beside, p99_beside, sustained_beside] = beside_running;
     let name = "BullMQ, add → completed";
     bench.report.add(name, "p50 at 1,000/s", p50, "ms", None, p50_beside);
     bench.report.add(name, "p99 at 1,000/s", p99, "ms", None, p99_beside);
@@ -118,8 +119,8 @@ async fn celery(bench: &mut Bench, folder: &Path) -> anyhow::Result<()> {
     let told = run(bench, folder, "venv/bin/python", "celery_revoke.py").await?;
     let (gone, gone_p99, replied) = (told("gone_p50")?, told("gone_p99")?, told("replied_p50")?);
     let ours = bench.report.value("process, cancel", "p50 to a stop seen in /proc");
-    let beside = format!("p99 {} ms; {}", number(gone_p99), ours_beside(ours, "ms"));
-    bench.report.add("Celery revoke", "p50 to the process's death", gone, "ms", None, beside);
+    let beside_running = format!("p99 {} ms; {}", number(gone_p99), ours_beside(ours, "ms"));
+    bench.report.add("Celery revoke", "p50 to the process's death", gone, "ms", None, beside_running);
     bench.report.note("Celery revoke", "p50 with a reply", replied, "ms");
     Ok(())
 }
@@ -128,8 +129,8 @@ async fn rq(bench: &mut Bench, folder: &Path) -> anyhow::Result<()> {
     let told = run(bench, folder, "venv/bin/python", "rq_stop.py").await?;
     let (gone, gone_p99) = (told("gone_p50")?, told("gone_p99")?);
     let ours = bench.report.value("process, cancel", "p50 to a stop seen in /proc");
-    let beside = format!("p99 {} ms; {}", number(gone_p99), ours_beside(ours, "ms"));
-    bench.report.add("RQ stop", "p50 to the process's death", gone, "ms", None, beside);
+    let beside_running = format!("p99 {} ms; {}", number(gone_p99), ours_beside(ours, "ms"));
+    bench.report.add("RQ stop", "p50 to the process's death", gone, "ms", None, beside_running);
     Ok(())
 }
 
@@ -161,8 +162,7 @@ async fn run(
         .env("PEER_FOLDER", bench.stack.file(""))
         .kill_on_drop(true)
         .output();
-    let output =
-        tokio::time::timeout(PATIENCE, running).await.with_context(|| format!("{script} takes too long"))??;
+    let output = tokio::time::timeout(TIMEOUT, running).await.with_context(|| format!("{script} takes too long"))??;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let numbers: serde_json::Value = match text.trim().lines().last().map(serde_json::from_str) {
         Some(Ok(numbers)) => numbers,

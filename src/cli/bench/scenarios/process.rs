@@ -6,31 +6,31 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 
 use super::Bench;
-use crate::cli::bench::place::Place;
+use crate::cli::bench::environment::BenchEnvironment;
 use crate::cli::bench::report::{Target, number};
-use crate::cli::bench::stats::Times;
-use crate::cli::bench::wire::{Client, Heard, frame, heard};
+use crate::cli::bench::socket_client::{Client, ServerMessage, frame, parse_message};
+use crate::cli::bench::stats::LatencyHistogram;
 use crate::domain::UserId;
 
 const RUNS: usize = 30;
 const PAUSES: usize = 4;
 /// Between two looks at the process table, on a thread of its own.
-const LOOK: Duration = Duration::from_micros(200);
-const LONGEST: Duration = Duration::from_secs(10);
+const POLL_INTERVAL: Duration = Duration::from_micros(200);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(super) async fn process(bench: &mut Bench) -> anyhow::Result<()> {
     let settings = bench.stack.settings.clone();
-    let place = bench.stack.place(&settings, "process").await?;
-    let (_, users) = place.fill(0, 1).await?;
+    let environment = bench.stack.environment(&settings, "process").await?;
+    let (_, users) = environment.fill(0, 1).await?;
     let gateway = bench.stack.gateway(&settings).await?;
-    let mut times = [const { None }; 4].map(|_: Option<()>| Times::new());
+    let mut times = [const { None }; 4].map(|_: Option<()>| LatencyHistogram::new());
     for n in 0..RUNS {
         let job = format!("run-{n}");
         let file = bench.stack.file(&format!("{job}.pid"));
         let script = format!("echo $$ > '{}'; exec sleep 600", file.display());
-        let mut run = bench.stack.run(&place, &job, &["sh", "-c", &script])?;
+        let mut run = bench.stack.run(&environment, &job, &["sh", "-c", &script])?;
         let pid = started(&file).await?;
-        let mut client = open(&place, gateway.address, &job, &users[0]).await?;
+        let mut client = open(&environment, gateway.address, &job, &users[0]).await?;
         let [paused, stopped, cancelled, gone] = &mut times;
         for _ in 0..PAUSES {
             let (answer, seen) = command(&mut client, "pause", pid).await?;
@@ -49,21 +49,28 @@ pub(super) async fn process(bench: &mut Bench) -> anyhow::Result<()> {
     let [paused, stopped, cancelled, gone] = &times;
     for (what, answer, seen) in [("pause", paused, stopped), ("cancel", cancelled, gone)] {
         let name = format!("process, {what}");
-        let beside = format!(
+        let beside_running = format!(
             "{} times; result to the client p50 {} ms, p99 {} ms",
             seen.len(),
             number(answer.ms(0.5)),
             number(answer.ms(0.99))
         );
-        bench.report.add(&name, "p50 to a stop seen in /proc", seen.ms(0.5), "ms", Some(Target::AtMost(3.0)), beside);
+        bench.report.add(
+            &name,
+            "p50 to a stop seen in /proc",
+            seen.ms(0.5),
+            "ms",
+            Some(Target::AtMost(3.0)),
+            beside_running,
+        );
         bench.report.aim(&name, "p99 to a stop seen in /proc", seen.ms(0.99), "ms", Target::AtMost(15.0));
     }
-    bench.stack.flush(&place).await
+    bench.stack.flush(&environment).await
 }
 
 async fn started(file: &Path) -> anyhow::Result<i32> {
     let begun = Instant::now();
-    while begun.elapsed() < LONGEST {
+    while begun.elapsed() < TIMEOUT {
         if let Some(pid) = std::fs::read_to_string(file).ok().and_then(|text| text.trim().parse().ok()) {
             return Ok(pid);
         }
@@ -73,9 +80,14 @@ async fn started(file: &Path) -> anyhow::Result<i32> {
 }
 
 /// The host takes a moment to register: until then there is no such job.
-async fn open(place: &Place, address: std::net::SocketAddr, job: &str, user: &UserId) -> anyhow::Result<Client> {
+async fn open(
+    environment: &BenchEnvironment,
+    address: std::net::SocketAddr,
+    job: &str,
+    user: &UserId,
+) -> anyhow::Result<Client> {
     let begun = Instant::now();
-    let token = place.token(user)?;
+    let token = environment.token(user)?;
     loop {
         match Client::open(address, job, &token).await {
             Ok(client) => {
@@ -83,7 +95,7 @@ async fn open(place: &Place, address: std::net::SocketAddr, job: &str, user: &Us
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 return Ok(client);
             }
-            Err(error) if begun.elapsed() > LONGEST => return Err(error.into()),
+            Err(error) if begun.elapsed() > TIMEOUT => return Err(error.into()),
             Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
         }
     }
@@ -91,24 +103,24 @@ async fn open(place: &Place, address: std::net::SocketAddr, job: &str, user: &Us
 
 /// Time to the result, and to the state of the process that it stands for.
 async fn command(client: &mut Client, action: &str, pid: i32) -> anyhow::Result<(Duration, Duration)> {
-    let (word, letter) = match action {
+    let (verb, letter) = match action {
         "pause" => (action, Some('T')),
         "resume" => (action, Some('S')),
         _ => (action, None),
     };
     let begun = Instant::now();
     let looking = tokio::task::spawn_blocking(move || {
-        while state_of(pid) != letter && begun.elapsed() < LONGEST {
-            std::thread::sleep(LOOK);
+        while state_of(pid) != letter && begun.elapsed() < TIMEOUT {
+            std::thread::sleep(POLL_INTERVAL);
         }
         begun.elapsed()
     });
-    client.send(&frame(&format!("{{\"type\":\"{word}_job\"}}"))).await?;
+    client.send(&frame(&format!("{{\"type\":\"{verb}_job\"}}"))).await?;
     let answer = loop {
-        let place = tokio::time::timeout(LONGEST, client.next()).await.context("no result")??;
-        match heard(client.text(place.clone())) {
-            Heard::Result { succeeded: true, .. } => break begun.elapsed(),
-            Heard::Result { .. } | Heard::Error { .. } => bail!("{}", client.text(place)),
+        let range = tokio::time::timeout(TIMEOUT, client.next()).await.context("no result")??;
+        match parse_message(client.text(range.clone())) {
+            ServerMessage::Result { succeeded: true, .. } => break begun.elapsed(),
+            ServerMessage::Result { .. } | ServerMessage::Error { .. } => bail!("{}", client.text(range)),
             _ => {}
         }
     };

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use super::Bench;
-use crate::cli::bench::crowd::{Crowd, Load};
+use crate::cli::bench::load_clients::{Load, LoadClients};
 use crate::cli::bench::redis::Counters;
 use crate::cli::bench::report::{Target, number};
-use crate::cli::bench::stats::Spent;
+use crate::cli::bench::stats::CpuTime;
 use crate::config::Settings;
 
 /// Jobs, each with one user and one socket.
@@ -30,20 +30,20 @@ pub(super) async fn postgres(bench: &mut Bench) -> anyhow::Result<()> {
 }
 
 async fn measure(bench: &mut Bench, settings: &Settings, database: &str, workers: usize) -> anyhow::Result<()> {
-    let place = bench.stack.place(settings, "results").await?;
-    let (jobs, users) = place.fill(JOBS, JOBS).await?;
+    let environment = bench.stack.environment(settings, "results").await?;
+    let (jobs, users) = environment.fill(JOBS, JOBS).await?;
     let gateway = bench.stack.gateway(settings).await?;
-    let workers_running = bench.stack.workers(&place, workers).await?;
-    let mut crowd = Crowd::open(&place, &[gateway.address], &jobs, &users, JOBS).await?;
+    let workers_running = bench.stack.workers(&environment, workers).await?;
+    let mut clients = LoadClients::open(&environment, &[gateway.address], &jobs, &users, JOBS).await?;
     let name = format!("results, {database}, {workers} workers");
     // The targets are SQLite's; one worker is the usual smallest deployment.
     let aims = |target| (database == "SQLite").then_some(target);
 
     let open = Load { rate: Some(RATE), results: true, ..Load::closed(Duration::from_secs(4)) };
-    crowd.run(Load { duration: Duration::from_secs(1), ..open }).await?;
-    let outcome = crowd.run(open).await?;
+    clients.run(Load { duration: Duration::from_secs(1), ..open }).await?;
+    let outcome = clients.run(open).await?;
     let report = &mut bench.report;
-    let beside = format!(
+    let beside_running = format!(
         "p99.9 {} ms, worst {} ms; load generator late by {} ms at worst",
         number(outcome.results.ms(0.999)),
         number(outcome.results.max_ms()),
@@ -57,39 +57,46 @@ async fn measure(bench: &mut Bench, settings: &Settings, database: &str, workers
         aims(Target::AtMost(2.0)),
         String::new(),
     );
-    report.add(&name, "p99 at 1,000/s, open loop", outcome.results.ms(0.99), "ms", aims(Target::AtMost(10.0)), beside);
+    report.add(
+        &name,
+        "p99 at 1,000/s, open loop",
+        outcome.results.ms(0.99),
+        "ms",
+        aims(Target::AtMost(10.0)),
+        beside_running,
+    );
     outcome.report_faults(report, &name, "errors and lost");
 
     let mut bursts = Vec::new();
     for _ in 0..3 {
         let burst = Load { results: true, most: JOBS as i64, ..Load::closed(Duration::from_secs(8)) };
-        let outcome = crowd.run(burst).await?;
+        let outcome = clients.run(burst).await?;
         if outcome.results.len() < JOBS as u64 {
             anyhow::bail!("only {} of {JOBS} commands had a result", outcome.results.len());
         }
         bursts.push(outcome.results.max_ms());
     }
     bursts.sort_by(f64::total_cmp);
-    let beside = format!("of three: {} to {} ms", number(bursts[0]), number(bursts[2]));
+    let beside_running = format!("of three: {} to {} ms", number(bursts[0]), number(bursts[2]));
     bench.report.add(
         &name,
         "1,000 commands at once, all results",
         bursts[1],
         "ms",
         aims(Target::AtMost(500.0)),
-        beside,
+        beside_running,
     );
 
-    let before = Counters::read(&place.broker).await?;
-    let gateway_spent = Spent::begin(&[gateway.process.pid]);
+    let before = Counters::read(&environment.broker).await?;
+    let gateway_spent = CpuTime::begin(&[gateway.process.pid]);
     let worker_pids: Vec<u32> = workers_running.iter().map(|worker| worker.pid).collect();
-    let worker_spent = Spent::begin(&worker_pids);
-    let outcome = crowd.run(Load { results: true, ..Load::closed(Duration::from_secs(4)) }).await?;
+    let worker_spent = CpuTime::begin(&worker_pids);
+    let outcome = clients.run(Load { results: true, ..Load::closed(Duration::from_secs(4)) }).await?;
     let (gateway_cpu, worker_cpu) = (gateway_spent.seconds(), worker_spent.seconds());
-    let after = Counters::read(&place.broker).await?;
+    let after = Counters::read(&environment.broker).await?;
     let commands = outcome.results.len().max(1) as f64;
     let each = |seconds: f64| number(seconds * 1e6 / commands);
-    let beside = format!(
+    let beside_running = format!(
         "a command: gateway {} µs, Redis {} µs, workers {} µs; p50 {} ms",
         each(gateway_cpu),
         each(after.cpu - before.cpu),
@@ -102,15 +109,15 @@ async fn measure(bench: &mut Bench, settings: &Settings, database: &str, workers
         outcome.results_per_second(),
         "/s",
         aims(Target::AtLeast(5_000.0)),
-        beside,
+        beside_running,
     );
     if outcome.faults() > 0.0 {
         outcome.report_faults(&mut bench.report, &name, "errors when sustained");
     }
-    drop(crowd);
+    drop(clients);
     for worker in workers_running {
         worker.stop().await;
     }
     gateway.process.stop().await;
-    bench.stack.flush(&place).await
+    bench.stack.flush(&environment).await
 }

@@ -14,11 +14,11 @@ use tokio::net::TcpStream;
 /// First size of a socket's read buffer; it grows with what comes.
 const BUFFER: usize = 512;
 /// Longest message that is read.
-const LONGEST: usize = 1024 * 1024;
+const MAX_MESSAGE: usize = 1024 * 1024;
 
-const TEXT: u8 = 1;
-const CLOSE: u8 = 8;
-const PING: u8 = 9;
+const OPCODE_TEXT: u8 = 1;
+const OPCODE_CLOSE: u8 = 8;
+const OPCODE_PING: u8 = 9;
 
 /// One open socket.
 pub(super) struct Client {
@@ -32,7 +32,7 @@ pub(super) struct Client {
 
 /// What a server message is about.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Heard<'a> {
+pub(super) enum ServerMessage<'a> {
     /// `…_requested`.
     Ack { command: &'a str },
     /// `…_succeeded` or `…_failed`.
@@ -98,14 +98,14 @@ impl Client {
     pub(super) async fn next(&mut self) -> io::Result<Range<usize>> {
         loop {
             match self.take()? {
-                Some((TEXT, place)) => return Ok(place),
-                Some((PING, place)) => {
-                    let mut pong = vec![0x8a, 0x80 | place.len() as u8, 0, 0, 0, 0];
-                    pong.extend_from_slice(&self.buffer[place]);
+                Some((OPCODE_TEXT, range)) => return Ok(range),
+                Some((OPCODE_PING, range)) => {
+                    let mut pong = vec![0x8a, 0x80 | range.len() as u8, 0, 0, 0, 0];
+                    pong.extend_from_slice(&self.buffer[range]);
                     self.send(&pong).await?;
                 }
-                Some((CLOSE, place)) => {
-                    let code = self.buffer[place].first_chunk().map_or(1005, |code| u16::from_be_bytes(*code));
+                Some((OPCODE_CLOSE, range)) => {
+                    let code = self.buffer[range].first_chunk().map_or(1005, |code| u16::from_be_bytes(*code));
                     return Err(io::Error::new(ErrorKind::ConnectionAborted, format!("closed with {code}")));
                 }
                 Some(_) => {}
@@ -115,8 +115,8 @@ impl Client {
     }
 
     /// The message at this place; good until the next one is read.
-    pub(super) fn text(&self, place: Range<usize>) -> &str {
-        std::str::from_utf8(&self.buffer[place]).unwrap_or_default()
+    pub(super) fn text(&self, range: Range<usize>) -> &str {
+        std::str::from_utf8(&self.buffer[range]).unwrap_or_default()
     }
 
     /// Takes one whole frame out of the buffer, if one is there: its kind and the place of its payload.
@@ -132,16 +132,16 @@ impl Client {
             (126, _) => return Ok(None),
             (length, _) => (2, usize::from(length)),
         };
-        if length > LONGEST {
+        if length > MAX_MESSAGE {
             return Err(io::Error::other("a message that is too long"));
         }
-        let place = self.used + head..self.used + head + length;
-        if place.end > self.filled {
+        let range = self.used + head..self.used + head + length;
+        if range.end > self.filled {
             return Ok(None);
         }
         let kind = first & 0x0f;
-        self.used = place.end;
-        Ok(Some((kind, place)))
+        self.used = range.end;
+        Ok(Some((kind, range)))
     }
 
     /// Reads more from the connection.
@@ -170,7 +170,7 @@ impl Client {
 
 /// A text frame as a client sends it.
 pub(super) fn frame(text: &str) -> Vec<u8> {
-    let mut bytes = vec![0x80 | TEXT];
+    let mut bytes = vec![0x80 | OPCODE_TEXT];
     match u8::try_from(text.len()) {
         Ok(length) if length < 126 => bytes.push(0x80 | length),
         _ => {
@@ -184,18 +184,18 @@ pub(super) fn frame(text: &str) -> Vec<u8> {
 }
 
 /// Reads just enough of a message: its type stands first.
-pub(super) fn heard(text: &str) -> Heard<'_> {
-    let Some(kind) = field(text, "type") else { return Heard::Other };
+pub(super) fn parse_message(text: &str) -> ServerMessage<'_> {
+    let Some(kind) = field(text, "type") else { return ServerMessage::Other };
     let command = || field(text, "command_id").unwrap_or_default();
     match kind {
-        "job_progress" | "job_status" => Heard::Update,
-        "job_snapshot" => Heard::Snapshot,
-        "pong" => Heard::Pong,
-        "error" => Heard::Error { code: field(text, "error").unwrap_or_default() },
-        _ if kind.ends_with("_requested") => Heard::Ack { command: command() },
-        _ if kind.ends_with("_succeeded") => Heard::Result { command: command(), succeeded: true },
-        _ if kind.ends_with("_failed") => Heard::Result { command: command(), succeeded: false },
-        _ => Heard::Other,
+        "job_progress" | "job_status" => ServerMessage::Update,
+        "job_snapshot" => ServerMessage::Snapshot,
+        "pong" => ServerMessage::Pong,
+        "error" => ServerMessage::Error { code: field(text, "error").unwrap_or_default() },
+        _ if kind.ends_with("_requested") => ServerMessage::Ack { command: command() },
+        _ if kind.ends_with("_succeeded") => ServerMessage::Result { command: command(), succeeded: true },
+        _ if kind.ends_with("_failed") => ServerMessage::Result { command: command(), succeeded: false },
+        _ => ServerMessage::Other,
     }
 }
 
@@ -218,12 +218,12 @@ mod tests {
     #[test]
     fn messages_are_told_apart_by_their_type() {
         let ack = r#"{"type":"pause_requested","job_id":"j","tenant_id":"t","command_id":"c-1","workers_online":2}"#;
-        assert_eq!(heard(ack), Heard::Ack { command: "c-1" });
+        assert_eq!(parse_message(ack), ServerMessage::Ack { command: "c-1" });
         let failed = r#"{"type":"pause_failed","command_id":"c","error":"x"}"#;
-        assert_eq!(heard(failed), Heard::Result { command: "c", succeeded: false });
+        assert_eq!(parse_message(failed), ServerMessage::Result { command: "c", succeeded: false });
         let error = r#"{"type":"error","error":"queue_full","message":"m"}"#;
-        assert_eq!(heard(error), Heard::Error { code: "queue_full" });
-        assert_eq!(heard(r#"{"type":"job_status","seq":3}"#), Heard::Update);
+        assert_eq!(parse_message(error), ServerMessage::Error { code: "queue_full" });
+        assert_eq!(parse_message(r#"{"type":"job_status","seq":3}"#), ServerMessage::Update);
     }
 
     #[test]

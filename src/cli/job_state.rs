@@ -3,24 +3,24 @@
 use serde_json::Value;
 
 /// `completed, 1 of 2 jobs failed`; `pending, waits for a worker for csv_import`; mostly the status alone.
-pub(super) fn standing(row: &Value) -> String {
-    let mut words = vec![row["status"].as_str().unwrap_or_default().to_owned()];
+pub(super) fn describe_state(row: &Value) -> String {
+    let mut parts = vec![row["status"].as_str().unwrap_or_default().to_owned()];
     let jobs = &row["jobs_by_status"];
     let count = |status: &str| jobs[status].as_i64().unwrap_or(0);
     let total: i64 = jobs.as_object().into_iter().flat_map(|jobs| jobs.values()).filter_map(Value::as_i64).sum();
     for status in ["failed", "cancelled"] {
         // That jobs of a cancelled campaign are cancelled says nothing.
         if count(status) > 0 && row["status"] != status {
-            words.push(format!("{} of {total} jobs {status}", count(status)));
+            parts.push(format!("{} of {total} jobs {status}", count(status)));
         }
     }
     if row["is_open"] == true && (row["status"] == "active" || row["status"] == "paused") {
-        words.push("open".to_owned());
+        parts.push("open".to_owned());
     }
     if let Some(what) = row["waiting_for"].as_str() {
-        words.push(format!("waits for {what}"));
+        parts.push(format!("waits for {what}"));
     }
-    words.join(", ")
+    parts.join(", ")
 }
 
 #[cfg(test)]
@@ -31,7 +31,7 @@ mod tests {
     #[test]
     fn what_the_status_alone_would_hide_is_said() {
         let jobs = |completed: i64, failed: i64, cancelled: i64| json!({"pending": 0, "running": 0, "paused": 0, "completed": completed, "failed": failed, "cancelled": cancelled});
-        for (row, words) in [
+        for (row, parts) in [
             (json!({"status": "completed", "jobs_by_status": jobs(1, 1, 0)}), "completed, 1 of 2 jobs failed"),
             (json!({"status": "completed", "jobs_by_status": jobs(2, 0, 0), "is_open": false}), "completed"),
             (
@@ -43,7 +43,7 @@ mod tests {
             (json!({"status": "pending", "waiting_for": "a worker for x"}), "pending, waits for a worker for x"),
             (json!({"status": "failed"}), "failed"),
         ] {
-            assert_eq!(standing(&row), words, "{row}");
+            assert_eq!(describe_state(&row), parts, "{row}");
         }
     }
 }

@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 
 use hyper::Uri;
 
-use crate::cli::dev::{self, Kept};
+use crate::cli::dev::{self, DataFolderState};
 use crate::cli::usage;
 use crate::config;
 
 /// What `--config` and `--data-dir` say, for every command.
 #[derive(Debug, Clone)]
-pub(in crate::cli) struct Place {
+pub(in crate::cli) struct GatewayLocator {
     /// A file of settings.
     pub(in crate::cli) config: Option<PathBuf>,
     /// The folder of a `wheelhouse dev`.
@@ -21,7 +21,7 @@ pub(in crate::cli) struct Place {
 
 const NO_TOKEN: &str = "pass --token or set WHEELHOUSE_TOKEN (wheelhouse token --user U --tenant T prints one)";
 
-impl Place {
+impl GatewayLocator {
     /// The folder of the `wheelhouse dev` that is meant.
     pub(in crate::cli) fn folder(&self) -> &Path {
         self.data_dir.as_deref().unwrap_or(Path::new(dev::FOLDER))
@@ -32,10 +32,10 @@ impl Place {
         // The settings of a `dev` lie in its folder, beside its address and its token.
         let beside = self.config.as_deref().filter(|file| dev::is_settings_of_dev(file)).and_then(Path::parent);
         let folder = beside.unwrap_or(self.folder());
-        let kept = dev::kept(folder);
-        let (kept_url, kept_token) = match &kept {
-            Kept::Running { url, token } => (url.as_deref(), token.as_deref()),
-            Kept::Stopped | Kept::Never => (None, None),
+        let state = dev::state_of(folder);
+        let (kept_url, kept_token) = match &state {
+            DataFolderState::Running { url, token } => (url.as_deref(), token.as_deref()),
+            DataFolderState::Stopped | DataFolderState::Never => (None, None),
         };
         let base = match (url, &self.config) {
             (Some(url), _) => url.to_owned(),
@@ -44,10 +44,12 @@ impl Place {
                 (Some(kept), _) => kept.to_owned(),
                 // With a token of one's own: the gateway's usual address.
                 (None, Some(_)) if self.data_dir.is_none() && beside.is_none() => "http://127.0.0.1:8000".to_owned(),
-                (None, None) if matches!(kept, Kept::Running { .. }) => {
+                (None, None) if matches!(state, DataFolderState::Running { .. }) => {
                     anyhow::bail!("`wheelhouse dev` on {} is still starting: try again in a moment", folder.display())
                 }
-                (None, _) if self.data_dir.is_some() || beside.is_some() || matches!(kept, Kept::Stopped) => {
+                (None, _)
+                    if self.data_dir.is_some() || beside.is_some() || matches!(state, DataFolderState::Stopped) =>
+                {
                     return Err(dev::not_running(folder));
                 }
                 (None, _) => return Err(usage(format!("no token: {NO_TOKEN}, or start `wheelhouse dev` here"))),

@@ -16,19 +16,19 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::place::Place;
+use super::environment::BenchEnvironment;
 use super::report::{Report, Target};
-use super::stats::Times;
-use super::wire::{Client, Heard, frame, heard};
+use super::socket_client::{Client, ServerMessage, frame, parse_message};
+use super::stats::LatencyHistogram;
 use crate::domain::{ResourceId, UserId};
 
 /// Sockets opened at once.
-const AT_ONCE: usize = 64;
+const MAX_CONCURRENT: usize = 64;
 /// Longest wait for what is still to come when nothing more is sent.
-const REST: Duration = Duration::from_secs(10);
+const SETTLE_TIME: Duration = Duration::from_secs(10);
 
 /// Open sockets.
-pub(super) struct Crowd {
+pub(super) struct LoadClients {
     pub(super) clients: Vec<Client>,
 }
 
@@ -51,9 +51,9 @@ impl Load {
 }
 
 /// What came of it.
-pub(super) struct Outcome {
-    pub(super) acks: Times,
-    pub(super) results: Times,
+pub(super) struct LoadOutcome {
+    pub(super) acks: LatencyHistogram,
+    pub(super) results: LatencyHistogram,
     pub(super) errors: BTreeMap<String, u64>,
     pub(super) took: Duration,
     /// Commands that got no answer (or no result, where one was waited for).
@@ -62,7 +62,7 @@ pub(super) struct Outcome {
     pub(super) late: Duration,
 }
 
-impl Outcome {
+impl LoadOutcome {
     pub(super) fn acks_per_second(&self) -> f64 {
         self.acks.len() as f64 / self.took.as_secs_f64()
     }
@@ -78,11 +78,11 @@ impl Outcome {
 
     /// What went wrong, in words.
     fn wrong(&self) -> String {
-        let mut words: Vec<String> = self.errors.iter().map(|(error, count)| format!("{count} × {error}")).collect();
+        let mut parts: Vec<String> = self.errors.iter().map(|(error, count)| format!("{count} × {error}")).collect();
         if self.missing > 0 {
-            words.push(format!("{} without an answer", self.missing));
+            parts.push(format!("{} without an answer", self.missing));
         }
-        words.join(", ")
+        parts.join(", ")
     }
 
     pub(super) fn faults(&self) -> f64 {
@@ -91,11 +91,11 @@ impl Outcome {
 }
 
 /// What the tasks of one run share.
-struct Shared {
+struct LoadShared {
     load: Load,
     begin: Instant,
     frames: [Vec<u8>; 2],
-    tally: Mutex<Tally>,
+    counts: Mutex<LoadCounts>,
     outstanding: AtomicI64,
     left: AtomicI64,
     /// Nothing more is sent.
@@ -103,42 +103,42 @@ struct Shared {
     done: CancellationToken,
 }
 
-struct Tally {
-    acks: Times,
-    results: Times,
+struct LoadCounts {
+    acks: LatencyHistogram,
+    results: LatencyHistogram,
     errors: BTreeMap<String, u64>,
     last: Instant,
 }
 
 /// When the commands of one socket that are not acked yet were to be sent, oldest first.
-type Intended = Arc<Mutex<VecDeque<Instant>>>;
+type IntendedTimes = Arc<Mutex<VecDeque<Instant>>>;
 
-impl Crowd {
+impl LoadClients {
     /// Opens so many sockets, spread over addresses, jobs and users, and waits until each has its snapshot.
     pub(super) async fn open(
-        place: &Place,
+        environment: &BenchEnvironment,
         addresses: &[SocketAddr],
         jobs: &[ResourceId],
         users: &[UserId],
         count: usize,
     ) -> anyhow::Result<Self> {
         let opening = (0..count).map(|n| {
-            let token = place.token(&users[n % users.len()]);
+            let token = environment.token(&users[n % users.len()]);
             let (address, job) = (addresses[n % addresses.len()], jobs[n % jobs.len()].clone());
             async move {
                 let opening = async {
                     let mut client = Client::open(address, job.as_str(), &token?).await?;
                     loop {
-                        let place = client.next().await?;
-                        if heard(client.text(place)) == Heard::Snapshot {
+                        let range = client.next().await?;
+                        if parse_message(client.text(range)) == ServerMessage::Snapshot {
                             return anyhow::Ok(client);
                         }
                     }
                 };
-                tokio::time::timeout(REST, opening).await.context("a socket was not opened in time")?
+                tokio::time::timeout(SETTLE_TIME, opening).await.context("a socket was not opened in time")?
             }
         });
-        let mut opened = futures_util::stream::iter(opening).buffer_unordered(AT_ONCE);
+        let mut opened = futures_util::stream::iter(opening).buffer_unordered(MAX_CONCURRENT);
         let mut clients = Vec::with_capacity(count);
         while let Some(client) = opened.next().await {
             clients.push(client.context("cannot open a socket")?);
@@ -147,15 +147,15 @@ impl Crowd {
     }
 
     /// Runs the load. Each socket sends pause and resume in turn.
-    pub(super) async fn run(&mut self, load: Load) -> anyhow::Result<Outcome> {
+    pub(super) async fn run(&mut self, load: Load) -> anyhow::Result<LoadOutcome> {
         let begin = Instant::now();
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(LoadShared {
             load,
             begin,
             frames: [frame(r#"{"type":"pause_job"}"#), frame(r#"{"type":"resume_job"}"#)],
-            tally: Mutex::new(Tally {
-                acks: Times::new(),
-                results: Times::new(),
+            counts: Mutex::new(LoadCounts {
+                acks: LatencyHistogram::new(),
+                results: LatencyHistogram::new(),
                 errors: BTreeMap::new(),
                 last: begin,
             }),
@@ -167,7 +167,7 @@ impl Crowd {
         let mut tasks = JoinSet::new();
         let mut senders = Vec::new();
         for client in self.clients.drain(..) {
-            let intended = Intended::default();
+            let intended = IntendedTimes::default();
             senders.push((client.sender(), intended.clone()));
             tasks.spawn(serve(client, intended, shared.clone()));
         }
@@ -180,7 +180,7 @@ impl Crowd {
             None => Duration::ZERO,
         };
         shared.sent.store(true, Ordering::Relaxed);
-        let until = begin + load.duration + REST;
+        let until = begin + load.duration + SETTLE_TIME;
         while shared.outstanding.load(Ordering::Relaxed) > 0 || (load.rate.is_none() && !shared.over()) {
             if Instant::now() > until {
                 break;
@@ -192,16 +192,16 @@ impl Crowd {
             self.clients.extend(client.context("a socket's task failed")?);
         }
         let missing = shared.outstanding.load(Ordering::Relaxed);
-        let tally = Arc::into_inner(shared).context("a task goes on")?.tally;
-        let tally = tally.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let took = tally.last.duration_since(begin);
-        Ok(Outcome { acks: tally.acks, results: tally.results, errors: tally.errors, took, missing, late })
+        let counts = Arc::into_inner(shared).context("a task goes on")?.counts;
+        let counts = counts.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let took = counts.last.duration_since(begin);
+        Ok(LoadOutcome { acks: counts.acks, results: counts.results, errors: counts.errors, took, missing, late })
     }
 }
 
-impl Shared {
-    fn tally(&self) -> MutexGuard<'_, Tally> {
-        self.tally.lock().unwrap_or_else(PoisonError::into_inner)
+impl LoadShared {
+    fn counts(&self) -> MutexGuard<'_, LoadCounts> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Closed loop: whether nothing more is to be sent.
@@ -216,7 +216,7 @@ impl Shared {
 }
 
 /// One socket. `None`: it was lost.
-async fn serve(mut client: Client, intended: Intended, shared: Arc<Shared>) -> Option<Client> {
+async fn serve(mut client: Client, intended: IntendedTimes, shared: Arc<LoadShared>) -> Option<Client> {
     let mut turn = 0;
     let mut waiting: HashMap<String, Instant> = HashMap::new();
     let mut done = std::pin::pin!(shared.done.cancelled());
@@ -233,47 +233,47 @@ async fn serve(mut client: Client, intended: Intended, shared: Arc<Shared>) -> O
             message = client.next() => message,
             () = &mut done => return Some(client),
         };
-        let place = match message {
-            Ok(place) => place,
+        let range = match message {
+            Ok(range) => range,
             Err(error) => {
-                *shared.tally().errors.entry(format!("socket lost: {error}")).or_default() += 1;
+                *shared.counts().errors.entry(format!("socket lost: {error}")).or_default() += 1;
                 return None;
             }
         };
-        let over = match heard(client.text(place)) {
-            Heard::Ack { command } => {
+        let over = match parse_message(client.text(range)) {
+            ServerMessage::Ack { command } => {
                 let at = lock(&intended).pop_front().unwrap_or(shared.begin);
                 let now = Instant::now();
-                let mut tally = shared.tally();
-                tally.acks.record(now - at);
-                tally.last = now;
-                drop(tally);
+                let mut counts = shared.counts();
+                counts.acks.record(now - at);
+                counts.last = now;
+                drop(counts);
                 if shared.load.results {
                     waiting.insert(command.to_owned(), at);
                 }
                 !shared.load.results
             }
-            Heard::Result { command, succeeded } => match waiting.remove(command) {
+            ServerMessage::Result { command, succeeded } => match waiting.remove(command) {
                 Some(at) => {
                     let now = Instant::now();
-                    let mut tally = shared.tally();
-                    tally.results.record(now - at);
-                    tally.last = now;
+                    let mut counts = shared.counts();
+                    counts.results.record(now - at);
+                    counts.last = now;
                     if !succeeded {
-                        *tally.errors.entry("command failed".to_owned()).or_default() += 1;
+                        *counts.errors.entry("command failed".to_owned()).or_default() += 1;
                     }
                     true
                 }
                 None => false,
             },
-            Heard::Error { code } => {
+            ServerMessage::Error { code } => {
                 lock(&intended).pop_front();
-                let mut tally = shared.tally();
-                *tally.errors.entry(code.to_owned()).or_default() += 1;
-                tally.last = Instant::now();
+                let mut counts = shared.counts();
+                *counts.errors.entry(code.to_owned()).or_default() += 1;
+                counts.last = Instant::now();
                 true
             }
-            Heard::Update | Heard::Snapshot | Heard::Pong | Heard::Other => false,
+            ServerMessage::Update | ServerMessage::Snapshot | ServerMessage::Pong | ServerMessage::Other => false,
         };
         if over {
             shared.outstanding.fetch_sub(1, Ordering::Relaxed);
@@ -283,7 +283,7 @@ async fn serve(mut client: Client, intended: Intended, shared: Arc<Shared>) -> O
 }
 
 /// Sends at a fixed rate, one socket after the other; gives by how much it was late at worst.
-fn pace(shared: &Shared, senders: &[(Arc<TcpStream>, Intended)], rate: f64) -> Duration {
+fn pace(shared: &LoadShared, senders: &[(Arc<TcpStream>, IntendedTimes)], rate: f64) -> Duration {
     let mut worst = Duration::ZERO;
     for n in 0.. {
         let at = Duration::from_secs_f64(f64::from(n) / rate);
@@ -307,6 +307,6 @@ fn pace(shared: &Shared, senders: &[(Arc<TcpStream>, Intended)], rate: f64) -> D
     worst
 }
 
-fn lock(intended: &Intended) -> MutexGuard<'_, VecDeque<Instant>> {
+fn lock(intended: &IntendedTimes) -> MutexGuard<'_, VecDeque<Instant>> {
     intended.lock().unwrap_or_else(PoisonError::into_inner)
 }

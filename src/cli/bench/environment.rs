@@ -15,14 +15,14 @@ const TOKEN: Duration = Duration::from_secs(4 * 3_600);
 /// Rows put there in one transaction: others want to write too.
 const ROWS: usize = 2_000;
 
-pub(super) struct Place {
+pub(super) struct BenchEnvironment {
     pub(super) settings: Settings,
     pub(super) store: Store,
     pub(super) broker: Broker,
     pub(super) tenant: TenantId,
 }
 
-impl Place {
+impl BenchEnvironment {
     /// With the settings of the deployment; `name` becomes part of the tenant's id.
     pub(super) async fn open(settings: Settings, name: &str) -> anyhow::Result<Self> {
         let store = Store::open(&settings.database).await?;
@@ -32,7 +32,7 @@ impl Place {
     }
 
     /// A second tenant in the same place.
-    pub(super) fn beside(&self, name: &str) -> anyhow::Result<Self> {
+    pub(super) fn beside_running(&self, name: &str) -> anyhow::Result<Self> {
         let tenant = format!("bench-{name}-{:08x}", fastrand::u32(..)).parse()?;
         Ok(Self { settings: self.settings.clone(), store: self.store.clone(), broker: self.broker.clone(), tenant })
     }

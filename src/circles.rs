@@ -257,6 +257,6 @@ fn uses_are_found_in_every_way_they_are_written() {
     let users: Vec<&str> =
         uses.iter().filter(|(_, used)| used.contains("worker/context.rs")).map(|(file, _)| file.as_str()).collect();
     assert!(users.contains(&"worker/commands/scheduler.rs"), "{users:?}");
-    assert!(uses["worker/run/child.rs"].contains("worker/process/host.rs"), "what a mod.rs passes on");
+    assert!(uses["worker/run/child.rs"].contains("worker/process/handle.rs"), "what a mod.rs passes on");
     assert!(uses["worker/maintenance/periodic.rs"].contains("worker/maintenance/clocks.rs"), "through a named module");
 }

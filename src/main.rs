@@ -10,7 +10,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     // Before anything else, so that the process between `wheelhouse run` and its program stays small.
-    if let Some(code) = wheelhouse::worker::process::keeper_entry() {
+    if let Some(code) = wheelhouse::worker::process::supervisor_entry() {
         return code;
     }
     let arguments = wheelhouse::cli::Cli::parse();

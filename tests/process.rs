@@ -28,7 +28,7 @@ use support::fleet::Fleet;
 use tokio::task::JoinHandle;
 use wheelhouse::worker::process::output::{Sink, pass_through};
 use wheelhouse::worker::process::progress::ProgressReader;
-use wheelhouse::worker::process::{How, Process, ProcessError, Program};
+use wheelhouse::worker::process::{ExitKind, Process, ProcessError, Program};
 use wheelhouse::worker::{ControlOutcome, Controlled};
 
 /// One program, its folder, and what it has printed.
@@ -66,7 +66,7 @@ fn program(name: &str, arguments: &[&str], grace: Duration) -> Program {
         unset: Vec::new(),
         stdin: nothing(),
         grace,
-        keeper: env!("CARGO_BIN_EXE_wheelhouse").into(),
+        supervisor: env!("CARGO_BIN_EXE_wheelhouse").into(),
     }
 }
 
@@ -234,7 +234,7 @@ async fn a_cancelled_program_may_tidy_up_also_when_it_was_paused() {
         }
         assert_eq!(rig.process.cancel("ann", Some("enough")).await, ControlOutcome::Done);
         let ended = rig.process.ended().await;
-        assert_eq!((ended.how, ended.by_order), (How::Exited(0), true));
+        assert_eq!((ended.how, ended.by_order), (ExitKind::Exited(0), true));
         let printed = String::from_utf8_lossy(&rig.all_printed().await).into_owned();
         assert!(printed.contains("tidy\n"), "paused: {paused}: {printed:?}");
     }
@@ -253,7 +253,7 @@ async fn who_does_not_listen_is_killed_after_the_grace() {
     assert_eq!(rig.process.cancel("ann", None).await, ControlOutcome::Done);
     assert!(begun.elapsed() >= grace, "not before the grace is over");
     assert!(!pids.iter().any(|pid| lives(*pid)), "cancelled means that nothing is left");
-    assert_eq!(rig.process.ended().await.how, How::Signalled(15), "the program itself obeyed");
+    assert_eq!(rig.process.ended().await.how, ExitKind::Signalled(15), "the program itself obeyed");
 }
 
 #[cfg(target_os = "linux")]
@@ -281,10 +281,10 @@ async fn a_child_that_leaves_the_group_is_not_lost() {
 #[tokio::test]
 async fn the_end_of_a_program_is_told_as_it_was() {
     for (script, how, code) in [
-        ("exit 0", How::Exited(0), 0),
-        ("exit 3", How::Exited(3), 3),
-        ("kill -9 $$", How::Signalled(9), 137),
-        ("kill -15 $$", How::Signalled(15), 143),
+        ("exit 0", ExitKind::Exited(0), 0),
+        ("exit 3", ExitKind::Exited(3), 3),
+        ("kill -9 $$", ExitKind::Signalled(9), 137),
+        ("kill -15 $$", ExitKind::Signalled(15), 143),
     ] {
         let rig = Rig::script(script).await;
         let ended = rig.process.ended().await;
@@ -296,8 +296,8 @@ async fn the_end_of_a_program_is_told_as_it_was() {
         rig.process.resume().await;
         assert_eq!(rig.process.ended().await, ended);
     }
-    assert_eq!(How::Signalled(15).to_string(), "ended by SIGTERM");
-    assert_eq!(How::Exited(3).to_string(), "exit code 3");
+    assert_eq!(ExitKind::Signalled(15).to_string(), "ended by SIGTERM");
+    assert_eq!(ExitKind::Exited(3).to_string(), "exit code 3");
 }
 
 #[tokio::test]
@@ -314,7 +314,7 @@ async fn what_a_program_leaves_running_ends_with_it() {
     let rig = Rig::script("sleep 1000 & echo $! >> $D/pids; exit 0").await;
     let pids = rig.numbers("pids", 1).await;
     let ended = rig.process.ended().await;
-    assert_eq!((ended.how, ended.by_order, ended.left_behind), (How::Exited(0), false, 1));
+    assert_eq!((ended.how, ended.by_order, ended.left_behind), (ExitKind::Exited(0), false, 1));
     assert!(!lives(pids[0]));
     // What ends by itself within a moment is let be: it may have something left to write. On a busy machine it may miss
     // that moment, but not each time.
@@ -363,20 +363,20 @@ async fn a_host_that_is_killed_leaves_nothing_behind() {
     until("the family", || pids().len() == 3).await;
     assert!(pids().iter().all(|pid| lives(*pid)));
     // The parent of the one whose parent is not of the family: they have written in any order.
-    let keeper = pids().into_iter().map(parent).find(|parent| !pids().contains(parent)).expect("a keeper");
+    let supervisor = pids().into_iter().map(parent).find(|parent| !pids().contains(parent)).expect("a supervisor");
     host.kill().expect("kill the host");
     host.wait().expect("wait");
     until("all to be gone", || !pids().iter().any(|pid| lives(*pid))).await;
-    until("the keeper to be gone", || !lives(keeper)).await;
+    until("the supervisor to be gone", || !lives(supervisor)).await;
 }
 
 #[tokio::test]
-async fn a_keeper_that_is_killed_takes_the_program_along() {
+async fn a_supervisor_that_is_killed_takes_the_program_along() {
     let rig = Rig::script(FAMILY).await;
     let pids = rig.numbers("pids", 3).await;
     send(parent(rig.process.pid()), Signal::KILL);
     let ended = rig.process.ended().await;
-    assert_eq!((ended.how, ended.by_order), (How::Unkept, false));
+    assert_eq!((ended.how, ended.by_order), (ExitKind::Unsupervised, false));
     until("all to be gone", || !pids.iter().any(|pid| lives(*pid))).await;
 }
 
@@ -389,7 +389,7 @@ async fn output_of_any_bytes_passes_unharmed_and_input_arrives() {
     let mut program = program("cat", &[], Duration::ZERO);
     program.stdin = std::fs::File::open(&path).expect("open").into();
     let rig = Rig::start(program, folder).await;
-    assert_eq!(rig.process.ended().await.how, How::Exited(0));
+    assert_eq!(rig.process.ended().await.how, ExitKind::Exited(0));
     assert!(rig.all_printed().await == bytes, "the same bytes come out");
 }
 
@@ -403,7 +403,7 @@ async fn progress_is_read_from_what_a_program_prints() {
     pass_through(stdout, Kept(Arc::default()), |line| seen.extend(reader.read(line).map(|p| p.progress_percent))).await;
     assert_eq!(seen, [10, 25, 40, 60]);
     assert_eq!(reader.latest().items_total, Some(5));
-    assert_eq!(process.ended().await.how, How::Exited(0));
+    assert_eq!(process.ended().await.how, ExitKind::Exited(0));
 }
 
 #[tokio::test]
@@ -411,7 +411,7 @@ async fn a_program_whose_reader_has_gone_gets_a_broken_pipe() {
     let (process, stdout, _stderr) = Process::start(program("yes", &[], Duration::ZERO)).await.expect("start");
     pass_through(stdout, Gone, |_| {}).await;
     let how = process.ended().await.how;
-    assert!(matches!(how, How::Signalled(13) | How::Exited(1)), "{how}");
+    assert!(matches!(how, ExitKind::Signalled(13) | ExitKind::Exited(1)), "{how}");
 }
 
 /// `wheelhouse run` with the family, as a job `family` of the tenant `acme`; gives it, and the family's ids.

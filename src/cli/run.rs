@@ -22,7 +22,7 @@ use crate::domain::{JobStatus, JsonText, Progress, ResourceId, TenantId, UserId,
 use crate::protocol::server;
 use crate::store::{ClaimedJob, NewJob, Released, Run, RunEnd, Store};
 use crate::telemetry;
-use crate::worker::process::{Ended, How, Process, ProcessError, Program};
+use crate::worker::process::{Ended, ExitKind, Process, ProcessError, Program};
 use crate::worker::signals::Signals;
 use crate::worker::{AttachedEnd, AttachedHost};
 
@@ -108,7 +108,7 @@ pub async fn run(args: RunArgs, mut settings: Settings) -> anyhow::Result<ExitCo
             not_started(&store, &hosted, &error.to_string()).await;
             let missing = match &error {
                 ProcessError::NotStarted { missing, .. } => *missing,
-                ProcessError::Keeper(_) => return Err(error.into()),
+                ProcessError::Supervisor(_) => return Err(error.into()),
             };
             say(format_args!("{error}"));
             return Ok(ExitCode::from(if missing { 127 } else { 126 })); // As a shell says it.
@@ -254,7 +254,7 @@ fn program(args: RunArgs, settings: &Settings, job: &NewJob) -> anyhow::Result<P
             .collect(),
         stdin,
         grace: args.grace.unwrap_or(settings.worker.grace),
-        keeper: Program::own_binary()?,
+        supervisor: Program::own_binary()?,
     })
 }
 
@@ -271,7 +271,7 @@ fn end_of(
         (None, Some(message), _) => message,
         // More than the last words of the program: it may have none, or none that say why.
         (None, None, how) if !lost.is_empty() => format!("{how}, but {lost}"),
-        (None, None, How::Exited(0)) => {
+        (None, None, ExitKind::Exited(0)) => {
             return RunEnd::Completed(JsonText::of(&json!({ "exit_code": 0 })).unwrap_or_default());
         }
         (None, None, how) if last_error.is_empty() => how.to_string(),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use wheelhouse::worker::process::How;
+use wheelhouse::worker::process::ExitKind;
 use wheelhouse::worker::{ControlOutcome, Controlled};
 
 use super::{Rig, all_stand_still, program, send, size, state, until};
@@ -11,7 +11,7 @@ use super::{Rig, all_stand_still, program, send, size, state, until};
 const STEPS: &str = "for i in $(seq 20); do sleep 0.2; echo $i >> $D/steps; done";
 
 /// Runs a script in bash, pauses and resumes it again and again, and gives the lines that it has written.
-async fn paused_and_resumed(script: &str) -> (How, String) {
+async fn paused_and_resumed(script: &str) -> (ExitKind, String) {
     let folder = tempfile::tempdir().expect("folder");
     let mut program = program("bash", &["-c", script], Duration::from_secs(30));
     program.set.push(("D".into(), folder.path().into()));
@@ -37,7 +37,7 @@ fn all_steps() -> String {
 }
 
 async fn skips_nothing(script: &str) {
-    assert_eq!(paused_and_resumed(script).await, (How::Exited(0), all_steps()));
+    assert_eq!(paused_and_resumed(script).await, (ExitKind::Exited(0), all_steps()));
 }
 
 #[tokio::test]

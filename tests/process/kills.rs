@@ -5,7 +5,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use super::support::fleet::Fleet;
-use super::{How, Rig, lives, parent, run_three, send, until};
+use super::{ExitKind, Rig, lives, parent, run_three, send, until};
 
 /// A program with a child that has a session of its own and does not listen, and one that was left by its parent.
 const AWAY: &str = "
@@ -15,17 +15,17 @@ const AWAY: &str = "
     while :; do sleep 1; done";
 
 #[tokio::test]
-async fn a_keeper_that_is_killed_takes_along_what_has_left_the_session() {
+async fn a_supervisor_that_is_killed_takes_along_what_has_left_the_session() {
     let rig = Rig::script(AWAY).await;
     let pids = rig.numbers("pids", 3).await;
     send(parent(rig.process.pid()), Signal::KILL);
     let ended = rig.process.ended().await;
-    assert_eq!((ended.how, ended.by_order), (How::Unkept, false));
+    assert_eq!((ended.how, ended.by_order), (ExitKind::Unsupervised, false));
     assert!(!pids.iter().any(|pid| lives(*pid)), "nothing is left: {pids:?}");
 }
 
 #[tokio::test]
-async fn a_guard_that_is_killed_lets_the_keeper_end_the_program() {
+async fn a_guard_that_is_killed_lets_the_supervisor_end_the_program() {
     let rig = Rig::with_grace(AWAY, Duration::from_millis(300)).await;
     let pids = rig.numbers("pids", 3).await;
     send(parent(parent(rig.process.pid())), Signal::KILL);
@@ -36,18 +36,18 @@ async fn a_guard_that_is_killed_lets_the_keeper_end_the_program() {
 
 #[tokio::test]
 async fn each_kill_of_one_of_them_ends_a_job_with_all_its_processes() {
-    for victim in ["run", "guard", "keeper"] {
+    for victim in ["run", "guard", "supervisor"] {
         let fleet = Fleet::new();
         let script = ["--job-id", "away", "--grace", "1s", "--", "sh", "-c", AWAY];
         let (mut run, pids) = run_three(&fleet, &script).await;
         // Only the leader's parent has a parent whose parent is `wheelhouse run`.
         let host = i32::try_from(run.id()).expect("pid");
-        let keeper = pids.iter().copied().map(parent).find(|pid| *pid > 1 && parent(parent(*pid)) == host);
-        let keeper = keeper.expect("a keeper");
+        let supervisor = pids.iter().copied().map(parent).find(|pid| *pid > 1 && parent(parent(*pid)) == host);
+        let supervisor = supervisor.expect("a supervisor");
         let killed = match victim {
             "run" => host,
-            "guard" => parent(keeper),
-            _ => keeper,
+            "guard" => parent(supervisor),
+            _ => supervisor,
         };
         send(killed, Signal::KILL);
         until("all to be gone", || !pids.iter().any(|pid| lives(*pid))).await;
@@ -59,11 +59,11 @@ async fn each_kill_of_one_of_them_ends_a_job_with_all_its_processes() {
     }
 }
 
-/// Kills keeper and guard in such a way that neither can do anything about the other's end.
-fn kill_both(keeper: i32) {
-    let guard = parent(keeper);
+/// Kills supervisor and guard in such a way that neither can do anything about the other's end.
+fn kill_both(supervisor: i32) {
+    let guard = parent(supervisor);
     send(guard, Signal::STOP);
-    send(keeper, Signal::KILL);
+    send(supervisor, Signal::KILL);
     send(guard, Signal::KILL);
 }
 
@@ -73,12 +73,12 @@ fn has_cgroup(pid: i32) -> bool {
 }
 
 #[tokio::test]
-async fn when_keeper_and_guard_are_killed_the_host_ends_what_it_can_reach() {
+async fn when_supervisor_and_guard_are_killed_the_host_ends_what_it_can_reach() {
     let rig = Rig::script(AWAY).await;
     let (pids, own) = (rig.numbers("pids", 3).await, rig.process.pid());
     let all = has_cgroup(own);
     kill_both(parent(own));
-    assert_eq!(rig.process.ended().await.how, How::Unkept);
+    assert_eq!(rig.process.ended().await.how, ExitKind::Unsupervised);
     for pid in pids {
         if all || pid == own {
             assert!(!lives(pid), "{pid}, of control group: {all}");
@@ -93,13 +93,13 @@ async fn what_belongs_to_nobody_ends_when_the_next_program_starts() {
     let fleet = Fleet::new();
     let (mut run, pids) = run_three(&fleet, &["--job-id", "lost", "--", "sh", "-c", AWAY]).await;
     let host = i32::try_from(run.id()).expect("pid");
-    let keeper = pids.iter().copied().map(parent).find(|pid| *pid > 1 && parent(parent(*pid)) == host);
+    let supervisor = pids.iter().copied().map(parent).find(|pid| *pid > 1 && parent(parent(*pid)) == host);
     let all = has_cgroup(pids[0]);
-    let keeper = keeper.expect("a keeper");
-    send(keeper, Signal::STOP); // Else it would end the program as soon as its host is gone.
+    let supervisor = supervisor.expect("a supervisor");
+    send(supervisor, Signal::STOP); // Else it would end the program as soon as its host is gone.
     run.kill().expect("kill");
     run.wait().expect("wait");
-    kill_both(keeper);
+    kill_both(supervisor);
     let next = fleet.command(&["run", "--tenant", "acme", "--", "true"]).output().expect("wheelhouse run");
     assert_eq!(next.status.code(), Some(0));
     if all {

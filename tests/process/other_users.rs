@@ -12,7 +12,7 @@ use serde_json::json;
 use wheelhouse::worker::{ControlOutcome, Controlled};
 
 use super::support::fleet::Fleet;
-use super::{How, Rig, code_of, error_of, lives, program, send, size, state, until};
+use super::{ExitKind, Rig, code_of, error_of, lives, program, send, size, state, until};
 
 /// The user `nobody`.
 const NOBODY: u32 = 65_534;
@@ -35,18 +35,18 @@ fn open_to_nobody(folder: &Path) {
     mode(&helper, 0o4755);
 }
 
-/// As [`Rig::script`], with a keeper that is `nobody`.
+/// As [`Rig::script`], with a supervisor that is `nobody`.
 async fn kept_by_nobody(script: &str) -> Rig {
     let folder = tempfile::tempdir().expect("folder");
     open_to_nobody(folder.path());
-    let keeper = folder.path().join("keeper");
+    let supervisor = folder.path().join("supervisor");
     let binary = env!("CARGO_BIN_EXE_wheelhouse");
     let call = format!("#!/bin/sh\nexec setpriv --reuid {NOBODY} --regid {NOBODY} --clear-groups {binary} \"$@\"\n");
-    std::fs::write(&keeper, call).expect("write");
-    std::fs::set_permissions(&keeper, PermissionsExt::from_mode(0o755)).expect("chmod");
+    std::fs::write(&supervisor, call).expect("write");
+    std::fs::set_permissions(&supervisor, PermissionsExt::from_mode(0o755)).expect("chmod");
     let mut program = program("sh", &["-c", script], Duration::from_millis(300));
     program.set.push(("D".into(), folder.path().into()));
-    program.keeper = keeper;
+    program.supervisor = supervisor;
     Rig::start(program, folder).await
 }
 
@@ -73,7 +73,7 @@ async fn what_may_not_be_signalled_is_named_and_nothing_is_stopped_or_ended() {
     // Told to end all the same, it says what could not be ended.
     rig.process.kill();
     let ended = rig.process.ended().await;
-    assert_eq!((ended.how, ended.left_running.first()), (How::Signalled(9), Some(&named)));
+    assert_eq!((ended.how, ended.left_running.first()), (ExitKind::Signalled(9), Some(&named)));
     assert!(lives(theirs) && !lives(own));
     send(theirs, Signal::KILL);
 }

@@ -6,7 +6,7 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use super::support::fleet::Fleet;
-use super::{How, Rig, code_of, lives, run_family, send, state, until};
+use super::{ExitKind, Rig, code_of, lives, run_family, send, state, until};
 
 #[tokio::test]
 async fn a_program_that_asks_on_the_terminal_is_told_at_once_that_there_is_none() {
@@ -52,7 +52,7 @@ async fn a_program_is_not_in_the_session_of_its_host_and_its_group_is_its_own() 
     assert_ne!(session, own);
     assert_ne!(session, pid, "one that leads its session would get a terminal by opening one");
     rig.process.kill();
-    assert_eq!(rig.process.ended().await.how, How::Signalled(9));
+    assert_eq!(rig.process.ended().await.how, ExitKind::Signalled(9));
     until("it to be gone", || !lives(pid)).await;
 }
 

@@ -170,8 +170,8 @@ async fn a_program_of_the_job_stops_goes_on_and_ends_with_it() {
         let tape = inside.clone();
         async move {
             let script = "while :; do echo turn; sleep 0.02; done";
-            let keeper = env!("CARGO_BIN_EXE_wheelhouse").into();
-            let program = Program::kept_by(keeper, "sh", ["-c", script]).map_err(JobError::failed)?;
+            let supervisor = env!("CARGO_BIN_EXE_wheelhouse").into();
+            let program = Program::with_supervisor(supervisor, "sh", ["-c", script]).map_err(JobError::failed)?;
             let mut child = ctx.child(program).await?;
             tape.mark(format!("pid {}", child.pid()));
             let mut lines = BufReader::new(child.stdout.take().expect("stdout")).lines();
@@ -197,38 +197,39 @@ async fn a_program_of_the_job_stops_goes_on_and_ends_with_it() {
     worker.drain().await;
 }
 
-/// A program that calls the keeper as `nobody`, and one that makes whoever calls it root: what `sudo` is.
+/// A program that calls the supervisor as `nobody`, and one that makes whoever calls it root: what `sudo` is.
 fn two_users(folder: &std::path::Path) -> std::path::PathBuf {
     use std::os::unix::fs::PermissionsExt;
     assert!(rustix::process::geteuid().is_root(), "run the tests as root: these need processes of two users");
     let mode = |path: &std::path::Path, mode| {
         std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).expect("chmod");
     };
-    let (keeper, helper) = (folder.join("keeper"), folder.join("as-root"));
+    let (supervisor, helper) = (folder.join("supervisor"), folder.join("as-root"));
     let binary = env!("CARGO_BIN_EXE_wheelhouse");
     let call = format!("#!/bin/sh\nexec setpriv --reuid 65534 --regid 65534 --clear-groups {binary} \"$@\"\n");
-    std::fs::write(&keeper, call).expect("write");
+    std::fs::write(&supervisor, call).expect("write");
     std::fs::copy("/usr/bin/setpriv", &helper).expect("setpriv: install util-linux");
-    for (path, bits) in [(folder, 0o777), (&keeper, 0o755), (&helper, 0o4755)] {
+    for (path, bits) in [(folder, 0o777), (&supervisor, 0o755), (&helper, 0o4755)] {
         mode(path, bits);
     }
-    keeper
+    supervisor
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_whose_program_has_another_users_process_is_neither_paused_nor_cancelled_and_says_which() {
     let (world, tape, folder) = (World::new().await, Tape::new(), tempfile::tempdir().expect("folder"));
-    let (keeper, place, inside) = (two_users(folder.path()), folder.path().to_path_buf(), tape.clone());
+    let (supervisor, place, inside) = (two_users(folder.path()), folder.path().to_path_buf(), tape.clone());
     let code = Code(move |ctx: JobContext| {
-        let (tape, keeper, place) = (inside.clone(), keeper.clone(), place.clone());
+        let (tape, supervisor, place) = (inside.clone(), supervisor.clone(), place.clone());
         async move {
             let script = "$0/as-root --reuid 0 --regid 0 --clear-groups sh -c 'echo theirs $$; while :; do sleep 0.05; done' & while :; do echo turn; sleep 0.02; done";
             let place = place.to_string_lossy().into_owned();
-            let program = Program::kept_by(keeper, "sh", ["-c", script, &place]).map_err(JobError::failed)?;
+            let program =
+                Program::with_supervisor(supervisor, "sh", ["-c", script, &place]).map_err(JobError::failed)?;
             let mut child = ctx.child(program).await?;
             // Of the same job, and its own user's: it must not stay stopped when the other refuses.
             let binary = env!("CARGO_BIN_EXE_wheelhouse").into();
-            let other = Program::kept_by(binary, "sleep", ["600"]).map_err(JobError::failed)?;
+            let other = Program::with_supervisor(binary, "sleep", ["600"]).map_err(JobError::failed)?;
             let other = ctx.child(other).await?;
             tape.mark(format!("other {}", other.pid()));
             let mut lines = BufReader::new(child.stdout.take().expect("stdout")).lines();

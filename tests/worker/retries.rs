@@ -120,8 +120,8 @@ async fn the_time_that_a_job_stands_paused_is_not_running_time() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn code_that_does_not_listen_is_dropped_after_the_grace_and_its_programs_are_ended() {
     let code = |ctx: JobContext, tape: Tape| async move {
-        let keeper = env!("CARGO_BIN_EXE_wheelhouse").into();
-        let program = Program::kept_by(keeper, "sleep", ["1000"]).map_err(JobError::failed)?;
+        let supervisor = env!("CARGO_BIN_EXE_wheelhouse").into();
+        let program = Program::with_supervisor(supervisor, "sleep", ["1000"]).map_err(JobError::failed)?;
         let child = ctx.child(program).await?;
         tape.mark("child");
         child.ended().await;

@@ -81,7 +81,7 @@ pub use wheelhouse::domain::{
     FailedItem, Job as JobRow, JobStatus, Progress, Resource, ResourceId, TenantId, UserId, WorkerId,
 };
 #[doc(inline)]
-pub use wheelhouse::worker::process::{Ended as ProgramEnd, How as ProgramExit, ProcessError, Program};
+pub use wheelhouse::worker::process::{Ended as ProgramEnd, ExitKind as ProgramExit, ProcessError, Program};
 #[doc(inline)]
 pub use wheelhouse::worker::signals::stop_signals;
 #[doc(inline)]

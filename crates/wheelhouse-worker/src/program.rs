@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use wheelhouse::worker::process::keeper_entry;
+use wheelhouse::worker::process::supervisor_entry;
 use wheelhouse::worker::{BoxError, WorkerBuilder};
 
 use crate::WorkerSettings;
@@ -62,7 +62,7 @@ pub fn run(teach: impl FnOnce(WorkerBuilder) -> WorkerBuilder) -> ExitCode {
 /// Call it first, and nothing before it: a job that starts a [`Program`](crate::Program) has this binary started once
 /// more as the small process that looks after the program, and this function finds out which of the two it is.
 pub fn main<E: Into<BoxError>>(program: impl AsyncFnOnce(WorkerSettings) -> Result<(), E>) -> ExitCode {
-    if let Some(code) = keeper_entry() {
+    if let Some(code) = supervisor_entry() {
         return code;
     }
     let settings = match settings_file(std::env::args_os().skip(1)) {

@@ -1,9 +1,9 @@
 //! A control group (cgroup v2) for the processes of one program, where one can be made: there the kernel itself keeps
-//! the list of all that came from it, which neither `setsid` nor the death of keeper and guard can shorten.
+//! the list of all that came from it, which neither `setsid` nor the death of supervisor and guard can shorten.
 //!
 //! One can be made by root, and by users to whom the group that they are in is delegated (systemd's `Delegate=yes`);
 //! mostly not in a container. Without one, everything holds but this: what has left the program's session by `setsid`
-//! runs on when keeper and guard are killed at the same time.
+//! runs on when supervisor and guard are killed at the same time.
 
 use std::fs::{self, File};
 use std::io;
@@ -15,7 +15,7 @@ use rustix::fs::{FlockOperation, flock};
 /// What the names of these groups begin with; the guard's process id follows.
 const PREFIX: &str = "wheelhouse-";
 /// The kernel empties a group within this time after it has been told to kill it.
-const EMPTIES: u32 = 100;
+const MAX_EMPTY_CHECKS: u32 = 100;
 
 /// A group, held by this process: while anyone holds it, nobody takes it for left behind.
 pub(super) struct Cgroup {
@@ -67,7 +67,7 @@ pub(super) fn kill(path: &Path) -> io::Result<()> {
 
 /// Kills what is in the group, if anything is, and removes it.
 pub(super) fn end(path: &Path) {
-    for _ in 0..EMPTIES {
+    for _ in 0..MAX_EMPTY_CHECKS {
         match fs::remove_dir(path) {
             // Something is in it, or was a moment ago.
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
@@ -79,7 +79,7 @@ pub(super) fn end(path: &Path) {
     }
 }
 
-/// Groups whose guard and keeper were both killed, and their host as well: what is in them belongs to nobody.
+/// Groups whose guard and supervisor were both killed, and their host as well: what is in them belongs to nobody.
 fn end_left_behind(parent: &Path) {
     let Ok(items) = fs::read_dir(parent) else { return };
     let ours = items.flatten().filter(|item| item.file_name().to_string_lossy().starts_with(PREFIX));

@@ -1,13 +1,13 @@
-//! Programs as controlled work: each in a process group of its own, in a session without terminal, under a keeper.
+//! Programs as controlled work: each in a process group of its own, in a session without terminal, under a supervisor.
 //!
-//! - `host` starts the keeper and talks with it; [`Process`] is the handle of that.
-//! - `keeper` is the process between: parent of the program, and the one who ends it when the host is gone. What it
-//!   does with the program is in `steps` and, for its end, in `end`.
-//! - `guard` is the keeper's parent, and the one who ends the program when the keeper is gone. `cgroup` is what ends it
+//! - `handle` starts the supervisor and talks with it; [`Process`] is the handle of that.
+//! - `supervisor` is the process between: parent of the program, and the one who ends it when the host is gone. What it
+//!   does with the program is in `supervisor_state` and, for its end, in `end`.
+//! - `guard` is the supervisor's parent, and the one who ends the program when the supervisor is gone. `cgroup` is what ends it
 //!   when both are.
 //! - `tree` signals all that belongs to the program, and sees whether all of it stands still.
-//! - `table` reads the process table; `names` puts processes into words.
-//! - `wire` is what host and keeper say to each other.
+//! - `proc_table` reads the process table; `names` puts processes into words.
+//! - `supervisor_protocol` is what host and supervisor say to each other.
 //! - [`progress`] reads progress out of the program's output.
 //! - [`output`] passes the output through.
 //!
@@ -23,15 +23,15 @@
 mod cgroup;
 mod end;
 mod guard;
-mod host;
-mod keeper;
+mod handle;
 mod names;
 pub mod output;
+mod proc_table;
 pub mod progress;
-mod steps;
-mod table;
+mod supervisor;
+mod supervisor_protocol;
+mod supervisor_state;
 mod tree;
-mod wire;
 
 use std::ffi::OsString;
 use std::io;
@@ -39,8 +39,8 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use host::Process;
-pub use keeper::keeper_entry;
+pub use handle::Process;
+pub use supervisor::supervisor_entry;
 
 /// A program to be run.
 #[derive(Debug)]
@@ -57,22 +57,22 @@ pub struct Program {
     pub stdin: OwnedFd,
     /// Between SIGTERM and SIGKILL.
     pub grace: Duration,
-    /// The `wheelhouse` binary, which is its own keeper. See [`Program::own_binary`].
-    pub keeper: PathBuf,
+    /// The `wheelhouse` binary, which is its own supervisor. See [`Program::own_binary`].
+    pub supervisor: PathBuf,
 }
 
 impl Program {
-    /// A program that reads nothing and has this binary as its keeper; ten seconds from SIGTERM to SIGKILL.
+    /// A program that reads nothing and has this binary as its supervisor; ten seconds from SIGTERM to SIGKILL.
     pub fn new<A: Into<OsString>>(
         name: impl Into<OsString>,
         arguments: impl IntoIterator<Item = A>,
     ) -> io::Result<Self> {
-        Self::kept_by(Self::own_binary()?, name, arguments)
+        Self::with_supervisor(Self::own_binary()?, name, arguments)
     }
 
-    /// As [`Self::new`], with another binary as its keeper: one whose `main` begins with [`keeper_entry`].
-    pub fn kept_by<A: Into<OsString>>(
-        keeper: PathBuf,
+    /// As [`Self::new`], with another binary as its supervisor: one whose `main` begins with [`supervisor_entry`].
+    pub fn with_supervisor<A: Into<OsString>>(
+        supervisor: PathBuf,
         name: impl Into<OsString>,
         arguments: impl IntoIterator<Item = A>,
     ) -> io::Result<Self> {
@@ -83,16 +83,16 @@ impl Program {
             unset: Vec::new(),
             stdin: std::fs::File::open("/dev/null")?.into(),
             grace: Duration::from_secs(10),
-            keeper,
+            supervisor,
         })
     }
 
     /// This very binary, also after a newer one has been installed in its place. Its `main` must begin with
-    /// [`keeper_entry`]; without that it would be started as a second copy of itself, so this is an error.
+    /// [`supervisor_entry`]; without that it would be started as a second copy of itself, so this is an error.
     pub fn own_binary() -> io::Result<PathBuf> {
-        if !keeper::ENTERED.load(std::sync::atomic::Ordering::Relaxed) {
+        if !supervisor::ENTRY_CALLED.load(std::sync::atomic::Ordering::Relaxed) {
             return Err(io::Error::other(
-                "a program that starts others under control must begin its main with wheelhouse::worker::process::keeper_entry()",
+                "a program that starts others under control must begin its main with wheelhouse::worker::process::supervisor_entry()",
             ));
         }
         let proc = PathBuf::from("/proc/self/exe");
@@ -115,14 +115,14 @@ pub enum ProcessError {
     },
     /// Before it came to that.
     #[error("cannot look after a program: {0}")]
-    Keeper(#[from] io::Error),
+    Supervisor(#[from] io::Error),
 }
 
 /// How a program ended; nothing of it is left but what could not be ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ended {
     /// The way it went.
-    pub how: How,
+    pub how: ExitKind,
     /// It was running until its end was asked for.
     pub by_order: bool,
     /// Processes that it had left running, and that had to be ended.
@@ -132,8 +132,8 @@ pub struct Ended {
 }
 
 impl Ended {
-    fn unkept() -> Self {
-        Self { how: How::Unkept, by_order: false, left_behind: 0, left_running: Vec::new() }
+    fn unsupervised() -> Self {
+        Self { how: ExitKind::Unsupervised, by_order: false, left_behind: 0, left_running: Vec::new() }
     }
 
     /// A sentence about what could not be ended, if there is any such thing.
@@ -145,35 +145,35 @@ impl Ended {
 
 /// The way a program went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum How {
+pub enum ExitKind {
     /// It exited, with this code.
     Exited(i32),
     /// This signal ended it.
     Signalled(i32),
-    /// Its keeper was killed; the program has been killed after it.
-    Unkept,
+    /// Its supervisor was killed; the program has been killed after it.
+    Unsupervised,
     /// It has not ended: it could not be made to. See [`Ended::left_running`].
     RunsOn,
 }
 
-impl How {
+impl ExitKind {
     /// As a shell says it: a signal is 128 and its number.
     pub fn code(self) -> u8 {
         match self {
             Self::Exited(code) => u8::try_from(code).unwrap_or(1),
             Self::Signalled(signal) => u8::try_from(signal).unwrap_or(0).saturating_add(128),
-            Self::Unkept => 137,
+            Self::Unsupervised => 137,
             Self::RunsOn => 1,
         }
     }
 }
 
-impl std::fmt::Display for How {
+impl std::fmt::Display for ExitKind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Exited(code) => write!(f, "exit code {code}"),
             Self::Signalled(signal) => write!(f, "ended by {}", signal_name(*signal)),
-            Self::Unkept => f.write_str("killed, because the process that kept it was killed"),
+            Self::Unsupervised => f.write_str("killed, because the process that kept it was killed"),
             Self::RunsOn => f.write_str("it could not be ended"),
         }
     }

@@ -1,12 +1,12 @@
 //! Processes in words, for the people who have to do something about them.
 
-use super::table::Entry;
+use super::proc_table::ProcessEntry;
 
 /// Longest list of processes in one sentence.
-const NAMED: usize = 5;
+const MAX_NAMED: usize = 5;
 
 /// `process 812 (sleep) of user root`. Without its arguments, which may hold secrets.
-pub(super) fn process(entry: &Entry) -> String {
+pub(super) fn process(entry: &ProcessEntry) -> String {
     let name = std::fs::read(format!("/proc/{}/comm", entry.pid)).unwrap_or_default();
     let name: String = String::from_utf8_lossy(&name).trim_end().chars().filter(|c| !c.is_control()).collect();
     let name = if name.is_empty() { String::new() } else { format!(" ({name})") };
@@ -17,8 +17,8 @@ pub(super) fn process(entry: &Entry) -> String {
 
 /// `process 812 (sleep) of user root, process 813 (cp) of user root and 4 more`.
 pub(super) fn list(all: &[String]) -> String {
-    let named = all.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
-    match all.len().saturating_sub(NAMED) {
+    let named = all.iter().take(MAX_NAMED).cloned().collect::<Vec<_>>().join(", ");
+    match all.len().saturating_sub(MAX_NAMED) {
         0 => named,
         more => format!("{named} and {more} more"),
     }
@@ -44,7 +44,8 @@ mod tests {
 
     #[test]
     fn a_process_is_named_with_its_program_and_its_user() {
-        let own = super::super::table::entry(i32::try_from(std::process::id()).expect("pid")).expect("this process");
+        let own =
+            super::super::proc_table::entry(i32::try_from(std::process::id()).expect("pid")).expect("this process");
         let message = process(&own);
         assert!(message.starts_with(&format!("process {} (", own.pid)) && message.contains(" of user "), "{message}");
         assert_eq!(owner("Name:\tsu\nUid:\t1000\t0\t0\t0\n"), Some(0), "the effective one");

@@ -5,16 +5,16 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-use super::progress::Lines;
+use super::progress::LineSplitter;
 
 /// Read at once.
 const CHUNK: usize = 64 * 1024;
 
 /// After so long without more, a line without its end is read as far as it has come: `\r 42%` and nothing else is how
 /// progress bars are drawn, and the next carriage return may be minutes away.
-const SILENCE_OF_BAR: Duration = Duration::from_millis(50);
+const BAR_FLUSH_DELAY: Duration = Duration::from_millis(50);
 /// The same for a line that overwrites nothing: its end is likely to come soon, and it may say more until then.
-const SILENCE: Duration = Duration::from_millis(250);
+const IDLE_FLUSH_DELAY: Duration = Duration::from_millis(250);
 
 /// Where a program's output goes.
 pub trait Sink: Send {
@@ -35,12 +35,12 @@ pub async fn pass_through(
     mut sink: impl Sink,
     mut see: impl FnMut(&[u8]) + Send,
 ) {
-    let mut lines = Lines::default();
+    let mut lines = LineSplitter::default();
     let mut chunk = vec![0_u8; CHUNK];
     // The line that has begun has not been handed over as it stands now.
     let mut unread = false;
     loop {
-        let silence = if lines.overwrites() { SILENCE_OF_BAR } else { SILENCE };
+        let silence = if lines.overwrites() { BAR_FLUSH_DELAY } else { IDLE_FLUSH_DELAY };
         let read = tokio::select! {
             read = from.read(&mut chunk) => read.unwrap_or(0),
             () = tokio::time::sleep(silence), if unread => {

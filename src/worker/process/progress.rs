@@ -7,20 +7,20 @@ use serde::Deserialize;
 use crate::domain::Progress;
 
 /// Lines longer than this are passed on, but not read.
-const LONGEST: usize = 4_096;
+const MAX_LINE_LENGTH: usize = 4_096;
 /// Longest `current_item`, in characters.
-const ITEM: usize = 200;
+const MAX_ITEM_LENGTH: usize = 200;
 
 /// Cuts a stream of bytes into lines, and keeps no more than one of bounded length.
 #[derive(Debug, Default)]
-pub struct Lines {
+pub struct LineSplitter {
     partial: Vec<u8>,
     too_long: bool,
     /// The line before ended in a carriage return alone: this one is drawn over it.
     overwrites: bool,
 }
 
-impl Lines {
+impl LineSplitter {
     /// Hands each line that ends in `bytes` to `see`. A carriage return ends one as well: progress bars use it.
     pub fn feed(&mut self, bytes: &[u8], mut see: impl FnMut(&[u8])) {
         for part in bytes.split_inclusive(|b| matches!(b, b'\n' | b'\r')) {
@@ -29,7 +29,7 @@ impl Lines {
                 _ => (part, None),
             };
             let ends = end.is_some();
-            self.too_long |= self.partial.len() + text.len() > LONGEST;
+            self.too_long |= self.partial.len() + text.len() > MAX_LINE_LENGTH;
             if self.too_long {
                 self.partial.clear();
             } else if ends && self.partial.is_empty() {
@@ -68,7 +68,7 @@ pub struct ProgressReader {
 
 /// A line of JSON. Numbers may be written as `42` or `42.0`.
 #[derive(Deserialize)]
-struct Spoken {
+struct ReportedProgress {
     progress: Option<f64>,
     items_total: Option<f64>,
     items_processed: Option<f64>,
@@ -84,8 +84,8 @@ impl ProgressReader {
         let line = line.trim_ascii();
         let mut next = self.latest.clone();
         if line.first() == Some(&b'{') {
-            let spoken = serde_json::from_slice::<Spoken>(line).ok()?;
-            apply(&mut next, spoken)?;
+            let reported = serde_json::from_slice::<ReportedProgress>(line).ok()?;
+            apply(&mut next, reported)?;
             self.speaks_json = true;
         } else if self.speaks_json {
             return None;
@@ -126,15 +126,15 @@ pub fn without_colours(line: &[u8]) -> Cow<'_, [u8]> {
 }
 
 /// `None` when the line is JSON about something else.
-fn apply(to: &mut Progress, spoken: Spoken) -> Option<()> {
+fn apply(to: &mut Progress, reported: ReportedProgress) -> Option<()> {
     let count = |number: f64| (number.is_finite() && number >= 0.0).then_some(number as i64);
-    let counts = [spoken.items_total, spoken.items_processed, spoken.items_succeeded, spoken.items_failed];
+    let counts = [reported.items_total, reported.items_processed, reported.items_succeeded, reported.items_failed];
     let [total, processed, succeeded, failed] = counts.map(|number| number.and_then(count));
     to.items_total = total.or(to.items_total);
     to.items_processed = processed.unwrap_or(to.items_processed);
     to.items_succeeded = succeeded.unwrap_or(to.items_succeeded);
     to.items_failed = failed.unwrap_or(to.items_failed);
-    match (spoken.progress, total, processed) {
+    match (reported.progress, total, processed) {
         (Some(percent), ..) => to.progress_percent = whole_percent(percent)?,
         // It counts: the percentage follows.
         (None, _, Some(processed)) => {
@@ -145,8 +145,8 @@ fn apply(to: &mut Progress, spoken: Spoken) -> Option<()> {
         (None, Some(_), None) => {}
         (None, None, None) => return None,
     }
-    if let Some(item) = spoken.current_item {
-        to.current_item = Some(item.chars().filter(|c| !c.is_control()).take(ITEM).collect());
+    if let Some(item) = reported.current_item {
+        to.current_item = Some(item.chars().filter(|c| !c.is_control()).take(MAX_ITEM_LENGTH).collect());
     }
     Some(())
 }
@@ -305,7 +305,7 @@ mod tests {
                 "\\{\"(progress|items_total|items_processed)\": ?-?[0-9]{1,20}(\\.[0-9]{1,4})?(e[0-9]{1,3})?\\}[\r\n]?".prop_map(String::into_bytes),
             ], 0..12)
         ) {
-            let (mut lines, mut reader) = (Lines::default(), ProgressReader::default());
+            let (mut lines, mut reader) = (LineSplitter::default(), ProgressReader::default());
             for piece in &pieces {
                 let mut read = Vec::new();
                 lines.feed(piece, |line| read.extend(reader.read(line)));
@@ -362,7 +362,7 @@ mod tests {
 
     #[test]
     fn lines_are_put_together_from_pieces_and_long_ones_are_not_kept() {
-        let mut lines = Lines::default();
+        let mut lines = LineSplitter::default();
         let mut seen = Vec::new();
         let mut feed = |bytes: &[u8]| lines.feed(bytes, |line| seen.push(String::from_utf8_lossy(line).into_owned()));
         feed(b"on");

@@ -26,21 +26,21 @@ use rustix::process::{
     waitid,
 };
 
-use super::table::{self, Entry};
+use super::proc_table::{self, ProcessEntry};
 
 /// A process that has been in an uninterruptible wait for so long since SIGSTOP arrived is held by the kernel (a file
 /// server that does not answer, or a vfork whose child stands still): it stands still.
-const HELD: Duration = Duration::from_millis(100);
+const HELD_TIMEOUT: Duration = Duration::from_millis(100);
 /// Longest wait in one look for parents to stop, before their children are stopped.
-const PARENTS_STOP: Duration = Duration::from_millis(50);
+const PARENTS_STOP_DELAY: Duration = Duration::from_millis(50);
 /// Longest wait in a resume for all parents together to take notice of what became of their children.
-const NOTICE: Duration = Duration::from_millis(500);
+const NOTICE_TIMEOUT: Duration = Duration::from_millis(500);
 /// A parent that has taken notice and has not slept in so many looks has something else to do.
-const BUSY_LOOKS: u32 = 20;
+const MAX_BUSY_CHECKS: u32 = 20;
 /// Between two looks at them.
-const SOON: Duration = Duration::from_micros(200);
+const RECHECK_DELAY: Duration = Duration::from_micros(200);
 
-pub(super) struct Tree {
+pub(super) struct ProcessTree {
     /// Also the number of the group; nobody else's while the leader is not released.
     leader: Pid,
     itself: i32,
@@ -49,38 +49,38 @@ pub(super) struct Tree {
 }
 
 /// What a look at a tree that is to stand still has shown.
-pub(super) enum Stop {
+pub(super) enum StopOutcome {
     /// All of it stands still.
-    Still,
+    Stopped,
     /// Not yet all of it.
     NotYet,
     /// These may not be stopped.
-    Refused(Vec<Entry>),
+    Refused(Vec<ProcessEntry>),
 }
 
 /// What a look at a tree that is to run has shown.
 #[derive(Default)]
-pub(super) struct Running {
+pub(super) struct RunningOutcome {
     /// Processes that were stopped by a signal.
-    pub(super) stopped: Vec<Entry>,
+    pub(super) stopped: Vec<ProcessEntry>,
     /// Those of them, or others, that are parents within the tree.
     pub(super) parents: Vec<i32>,
     /// A parent has yet to notice that its child was stopped and continued: it may stop itself when it does.
     pub(super) news_waits: bool,
 }
 
-impl Tree {
+impl ProcessTree {
     pub(super) fn new(leader: Pid) -> Self {
         Self { leader, itself: getpid().as_raw_nonzero().get(), ended: None, released: false }
     }
 
-    /// Everything that comes from the keeper itself, which is none of it.
-    pub(super) fn below(keeper: Pid) -> Self {
-        Self { released: true, ..Self::new(keeper) }
+    /// Everything that comes from the supervisor itself, which is none of it.
+    pub(super) fn below(supervisor: Pid) -> Self {
+        Self { released: true, ..Self::new(supervisor) }
     }
 
     /// Whether the program itself has ended. It stays as a zombie: its id, and its group's, remain taken.
-    pub(super) fn look_at_leader(&mut self) {
+    pub(super) fn check_leader(&mut self) {
         if self.ended.is_none() {
             let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
             self.ended = waitid(WaitId::Pid(self.leader), look).ok().flatten();
@@ -97,41 +97,45 @@ impl Tree {
     }
 
     /// The processes that may not be signalled: another user's, as what `sudo` starts is.
-    pub(super) fn refusing(&self) -> io::Result<Vec<Entry>> {
-        Ok(self.members()?.into_iter().filter(|entry| !entry.is_dead() && refuses(entry)).collect())
+    pub(super) fn unsignallable(&self) -> io::Result<Vec<ProcessEntry>> {
+        Ok(self.members()?.into_iter().filter(|entry| !entry.is_dead() && denies_signal(entry)).collect())
     }
 
     /// Stops what moves, parents first, and says whether all of it stands still. To be called again until it does.
-    pub(super) fn stop(&self, since: Instant) -> io::Result<Stop> {
-        let held = since.elapsed() >= HELD;
-        let still = |entry: &Entry| entry.stands_still() || (held && entry.is_held());
+    pub(super) fn stop(&self, since: Instant) -> io::Result<StopOutcome> {
+        let held = since.elapsed() >= HELD_TIMEOUT;
+        let still = |entry: &ProcessEntry| entry.is_stopped_or_dead() || (held && entry.is_held());
         let members = self.members()?;
         let mut moving = false;
         for generation in generations(&members) {
             let (mut sent, mut refused) = (Vec::new(), Vec::new());
             for entry in generation.iter().filter(|entry| !still(entry)) {
                 match signal_one(entry, Signal::STOP) {
-                    Sent::Yes => sent.push(*entry),
-                    Sent::Gone => {}
-                    Sent::Refused => refused.push(**entry),
+                    SignalOutcome::Yes => sent.push(*entry),
+                    SignalOutcome::Gone => {}
+                    SignalOutcome::Refused => refused.push(**entry),
                 }
             }
             moving |= !sent.is_empty();
             if !refused.is_empty() {
-                return Ok(Stop::Refused(refused));
+                return Ok(StopOutcome::Refused(refused));
             }
             if !stopped_soon(sent.into_iter().copied()) {
-                return Ok(Stop::NotYet); // Their children are not stopped before them.
+                return Ok(StopOutcome::NotYet); // Their children are not stopped before them.
             }
         }
         if moving {
-            return Ok(Stop::NotYet);
+            return Ok(StopOutcome::NotYet);
         }
         // A fork may have slipped through while the table was read. Now that all that were seen stand still, a second
         // look sees whatever there is.
-        let pids = |members: &[Entry]| members.iter().map(|entry| entry.pid).collect::<Vec<_>>();
+        let pids = |members: &[ProcessEntry]| members.iter().map(|entry| entry.pid).collect::<Vec<_>>();
         let again = self.members()?;
-        Ok(if pids(&again) == pids(&members) && again.iter().all(still) { Stop::Still } else { Stop::NotYet })
+        Ok(if pids(&again) == pids(&members) && again.iter().all(still) {
+            StopOutcome::Stopped
+        } else {
+            StopOutcome::NotYet
+        })
     }
 
     /// For a program that makes processes faster than they can be stopped one by one: the whole group at once.
@@ -148,28 +152,29 @@ impl Tree {
         let begun = Instant::now();
         for generation in generations(&members).into_iter().rev() {
             // Asked before they are continued: then they take the news at once.
-            let news: Vec<Entry> = generation.iter().filter(|e| e.has_news_of_a_child()).map(|e| **e).collect();
+            let news: Vec<ProcessEntry> = generation.iter().filter(|e| e.has_pending_sigchld()).map(|e| **e).collect();
             resume_each(generation);
-            take_notice(&news, begun);
+            wait_for_child_notice(&news, begun);
         }
         Ok(())
     }
 
     /// What a tree that is to run is doing.
-    pub(super) fn look_at_running(&self) -> io::Result<Running> {
+    pub(super) fn check_running(&self) -> io::Result<RunningOutcome> {
         let members = self.members()?;
-        let is_parent = |entry: &Entry| members.iter().any(|other| other.parent == entry.pid && !other.is_dead());
-        let parents: Vec<&Entry> = members.iter().filter(|entry| !entry.is_dead() && is_parent(entry)).collect();
+        let is_parent =
+            |entry: &ProcessEntry| members.iter().any(|other| other.parent == entry.pid && !other.is_dead());
+        let parents: Vec<&ProcessEntry> = members.iter().filter(|entry| !entry.is_dead() && is_parent(entry)).collect();
         let stopped = generations(&members).into_iter().rev().flatten().filter(|entry| entry.is_stopped_by_signal());
-        Ok(Running {
+        Ok(RunningOutcome {
             stopped: stopped.copied().collect(),
-            news_waits: parents.iter().any(|entry| entry.has_news_of_a_child()),
+            news_waits: parents.iter().any(|entry| entry.has_pending_sigchld()),
             parents: parents.iter().map(|entry| entry.pid).collect(),
         })
     }
 
     /// SIGCONT to those, in that order.
-    pub(super) fn resume_these(&self, entries: &[Entry]) {
+    pub(super) fn resume_these(&self, entries: &[ProcessEntry]) {
         for entry in entries {
             signal_one(entry, Signal::CONT);
         }
@@ -185,14 +190,14 @@ impl Tree {
     }
 
     /// SIGKILL to all of it. Gives those that may not be signalled.
-    pub(super) fn kill(&self) -> io::Result<Vec<Entry>> {
+    pub(super) fn kill(&self) -> io::Result<Vec<ProcessEntry>> {
         self.signal(Signal::KILL)
     }
 
-    /// Takes leave of dead processes that were left to the keeper. Gives those that live, without the leader.
-    pub(super) fn others(&self) -> io::Result<Vec<Entry>> {
+    /// Takes leave of dead processes that were left to the supervisor. Gives those that live, without the leader.
+    pub(super) fn others(&self) -> io::Result<Vec<ProcessEntry>> {
         self.reap()?;
-        // What is dead but not the keeper's child is its parent's to take leave of, and does nothing any more.
+        // What is dead but not the supervisor's child is its parent's to take leave of, and does nothing any more.
         let mut members = self.members()?;
         members.retain(|e| e.pid != self.group() && !e.is_dead());
         Ok(members)
@@ -228,22 +233,22 @@ impl Tree {
     }
 
     /// The leader, if it is still there.
-    pub(super) fn leader(&self) -> Option<Entry> {
-        table::entry(self.group()).filter(|entry| !self.released && !entry.is_dead())
+    pub(super) fn leader(&self) -> Option<ProcessEntry> {
+        proc_table::entry(self.group()).filter(|entry| !self.released && !entry.is_dead())
     }
 
     fn group(&self) -> i32 {
         self.leader.as_raw_nonzero().get()
     }
 
-    fn members(&self) -> io::Result<Vec<Entry>> {
+    fn members(&self) -> io::Result<Vec<ProcessEntry>> {
         // Once the leader is released, its group's number may be another's: only children count.
         let group = if self.released { -1 } else { self.group() };
-        table::members(self.itself, group, -1)
+        proc_table::members(self.itself, group, -1)
     }
 
     /// To all of it, parents first. Gives those that may not be signalled.
-    fn signal(&self, signal: Signal) -> io::Result<Vec<Entry>> {
+    fn signal(&self, signal: Signal) -> io::Result<Vec<ProcessEntry>> {
         if !self.released {
             let _ = kill_process_group(self.leader, signal);
         }
@@ -252,18 +257,18 @@ impl Tree {
         let refused = alive.filter(|entry| {
             if !self.released && entry.group == self.group() {
                 // The signal to the group says only whether it has reached anyone at all.
-                return refuses(entry);
+                return denies_signal(entry);
             }
-            signal_one(entry, signal) == Sent::Refused
+            signal_one(entry, signal) == SignalOutcome::Refused
         });
         Ok(refused.copied().collect())
     }
 }
 
-/// The processes by their distance from the keeper: each stands behind its parent.
-fn generations(members: &[Entry]) -> Vec<Vec<&Entry>> {
+/// The processes by their distance from the supervisor: each stands behind its parent.
+fn generations(members: &[ProcessEntry]) -> Vec<Vec<&ProcessEntry>> {
     let parents: HashMap<i32, i32> = members.iter().map(|entry| (entry.pid, entry.parent)).collect();
-    let mut generations: Vec<Vec<&Entry>> = Vec::new();
+    let mut generations: Vec<Vec<&ProcessEntry>> = Vec::new();
     for entry in members {
         let (mut depth, mut pid) = (0, entry.parent);
         // The table is not of one moment: a circle in it (a number given anew meanwhile) must end, too.
@@ -279,21 +284,21 @@ fn generations(members: &[Entry]) -> Vec<Vec<&Entry>> {
 }
 
 /// Waits a moment until all of them stand still, or wait in the kernel with the signal pending.
-fn stopped_soon(entries: impl Iterator<Item = Entry>) -> bool {
+fn stopped_soon(entries: impl Iterator<Item = ProcessEntry>) -> bool {
     let begun = Instant::now();
-    let stands = |now: Entry| now.stands_still() || now.is_held();
+    let stands = |now: ProcessEntry| now.is_stopped_or_dead() || now.is_held();
     for entry in entries {
         while !entry.now().is_none_or(stands) {
-            if begun.elapsed() > PARENTS_STOP {
+            if begun.elapsed() > PARENTS_STOP_DELAY {
                 return false;
             }
-            std::thread::sleep(SOON);
+            std::thread::sleep(RECHECK_DELAY);
         }
     }
     true
 }
 
-fn resume_each(generation: Vec<&Entry>) {
+fn resume_each(generation: Vec<&ProcessEntry>) {
     for entry in generation.into_iter().filter(|entry| !entry.is_dead()) {
         signal_one(entry, Signal::CONT);
     }
@@ -301,30 +306,30 @@ fn resume_each(generation: Vec<&Entry>) {
 
 /// Waits until these have taken notice of what became of their children, and continues those that stop themselves for
 /// it. Some never take notice; `begun` is when the waiting for all of the tree began.
-fn take_notice(parents: &[Entry], begun: Instant) {
+fn wait_for_child_notice(parents: &[ProcessEntry], begun: Instant) {
     for entry in parents {
         let mut busy = 0;
-        while begun.elapsed() < NOTICE
+        while begun.elapsed() < NOTICE_TIMEOUT
             && let Some(now) = entry.now()
         {
             if now.is_stopped_by_signal() {
                 signal_one(&now, Signal::CONT);
                 busy = 0;
-            } else if !now.has_news_of_a_child() {
+            } else if !now.has_pending_sigchld() {
                 // It has read the news; what it does about it, it does before it sleeps the next time.
                 busy += 1;
-                if now.is_dead() || now.sleeps() || busy >= BUSY_LOOKS {
+                if now.is_dead() || now.sleeps() || busy >= MAX_BUSY_CHECKS {
                     break;
                 }
             }
-            std::thread::sleep(SOON);
+            std::thread::sleep(RECHECK_DELAY);
         }
     }
 }
 
 /// Whether a signal has gone out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Sent {
+enum SignalOutcome {
     Yes,
     /// The process is not there any more.
     Gone,
@@ -332,7 +337,7 @@ enum Sent {
     Refused,
 }
 
-impl Sent {
+impl SignalOutcome {
     fn from(answer: rustix::io::Result<()>) -> Self {
         match answer {
             Ok(()) => Self::Yes,
@@ -342,38 +347,39 @@ impl Sent {
     }
 }
 
-/// SIGKILL to one process, by whoever has lost its keeper.
-pub(super) fn kill_one(entry: &Entry) {
+/// SIGKILL to one process, by whoever has lost its supervisor.
+pub(super) fn kill_one(entry: &ProcessEntry) {
     signal_one(entry, Signal::KILL);
 }
 
 /// Whether the process may not be signalled.
-fn refuses(entry: &Entry) -> bool {
+fn denies_signal(entry: &ProcessEntry) -> bool {
     let Some(pid) = Pid::from_raw(entry.pid) else { return false };
     // Looked at again afterwards: the number may be a stranger's by now.
-    Sent::from(test_kill_process(pid)) == Sent::Refused && entry.now().is_some_and(|now| !now.is_dead())
+    SignalOutcome::from(test_kill_process(pid)) == SignalOutcome::Refused
+        && entry.now().is_some_and(|now| !now.is_dead())
 }
 
 #[cfg(target_os = "linux")]
-fn signal_one(entry: &Entry, signal: Signal) -> Sent {
+fn signal_one(entry: &ProcessEntry, signal: Signal) -> SignalOutcome {
     use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
-    let Some(pid) = Pid::from_raw(entry.pid) else { return Sent::Gone };
+    let Some(pid) = Pid::from_raw(entry.pid) else { return SignalOutcome::Gone };
     let handle = pidfd_open(pid, PidfdFlags::empty());
     // The handle is some process's for good; that it is this one's is certain once it is seen to be still there.
     if entry.now().is_none() {
-        return Sent::Gone;
+        return SignalOutcome::Gone;
     }
     match handle {
-        Ok(handle) => Sent::from(pidfd_send_signal(&handle, signal)),
-        Err(Errno::SRCH) => Sent::Gone,
+        Ok(handle) => SignalOutcome::from(pidfd_send_signal(&handle, signal)),
+        Err(Errno::SRCH) => SignalOutcome::Gone,
         // A sandbox or an old kernel without such handles: by its number, which has just been looked at.
-        Err(_) => Sent::from(kill_process(pid, signal)),
+        Err(_) => SignalOutcome::from(kill_process(pid, signal)),
     }
 }
 
 #[cfg(not(target_os = "linux"))]
-fn signal_one(entry: &Entry, signal: Signal) -> Sent {
-    Pid::from_raw(entry.pid).map_or(Sent::Gone, |pid| Sent::from(kill_process(pid, signal)))
+fn signal_one(entry: &ProcessEntry, signal: Signal) -> SignalOutcome {
+    Pid::from_raw(entry.pid).map_or(SignalOutcome::Gone, |pid| SignalOutcome::from(kill_process(pid, signal)))
 }
 
 #[cfg(test)]
@@ -383,11 +389,11 @@ mod tests {
     #[test]
     fn parents_stand_before_their_children_in_whatever_order_the_table_lists_them() {
         let list = [(9, 5), (5, 7), (7, 1), (8, 5), (6, 1)];
-        let members: Vec<Entry> = list.map(|(pid, parent)| Entry::of(pid, parent)).to_vec();
+        let members: Vec<ProcessEntry> = list.map(|(pid, parent)| ProcessEntry::of(pid, parent)).to_vec();
         let pids: Vec<Vec<i32>> =
             generations(&members).iter().map(|generation| generation.iter().map(|e| e.pid).collect()).collect();
         assert_eq!(pids, [vec![7, 6], vec![5], vec![9, 8]]);
-        let circle = [Entry::of(2, 3), Entry::of(3, 2)];
+        let circle = [ProcessEntry::of(2, 3), ProcessEntry::of(3, 2)];
         assert_eq!(generations(&circle).iter().map(Vec::len).sum::<usize>(), 2, "it comes to an end");
     }
 }

@@ -1,4 +1,4 @@
-//! The host's side: starts a program's keeper, tells it what is wanted, and hears what has become of it.
+//! The host's side: starts a program's supervisor, tells it what is wanted, and hears what has become of it.
 
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
@@ -18,25 +18,25 @@ use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::wire::{self, End, Wanted, Word};
-use super::{Ended, How, ProcessError, Program, cgroup, table, tree};
+use super::supervisor_protocol::{self, EndRequest, SupervisorCommand, SupervisorEvent};
+use super::{Ended, ExitKind, ProcessError, Program, cgroup, proc_table, tree};
 use crate::worker::run::control::{ControlOutcome, Controlled};
 
-/// Longest wait for the guard to kill what a killed keeper has left.
-const GUARD_KILLS: Duration = Duration::from_secs(10);
+/// Longest wait for the guard to kill what a killed supervisor has left.
+const GUARD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A running program under control. Dropped, it is killed, with all that belongs to it.
 #[derive(Debug)]
 pub struct Process {
-    wanted: watch::Sender<Wanted>,
-    told: watch::Receiver<Told>,
+    wanted: watch::Sender<SupervisorCommand>,
+    told: watch::Receiver<SupervisorState>,
     pid: i32,
     _end: DropGuard,
 }
 
-/// What the keeper has said so far.
+/// What the supervisor has said so far.
 #[derive(Debug, Clone, Default)]
-struct Told {
+struct SupervisorState {
     reached: u64,
     not_paused: Option<(u64, String)>,
     /// Whether all of it can be ended, and if not, why.
@@ -52,10 +52,10 @@ impl Process {
         let (ours, theirs) = StdUnixStream::pair()?;
         send_stdin(&ours, &program.stdin)?;
         ours.set_nonblocking(true)?;
-        let mut command = Command::new(&program.keeper);
+        let mut command = Command::new(&program.supervisor);
         command
             .arg0("wheelhouse")
-            .arg(wire::GUARD)
+            .arg(supervisor_protocol::GUARD_ARGUMENT)
             .arg(program.grace.as_millis().to_string())
             .arg(&program.name)
             .args(&program.arguments)
@@ -66,29 +66,30 @@ impl Process {
         for name in &program.unset {
             command.env_remove(name);
         }
-        let mut guard = command.spawn()?; // It starts the keeper, which starts the program.
-        drop(command); // It holds the keeper's end of the socket: open here, its closing would not be seen.
+        let mut guard = command.spawn()?; // It starts the supervisor, which starts the program.
+        drop(command); // It holds the supervisor's end of the socket: open here, its closing would not be seen.
         let (Some(stdout), Some(stderr)) = (guard.stdout.take(), guard.stderr.take()) else {
             return Err(io::Error::other("no pipes").into());
         };
         let (reading, writing) = UnixStream::from_std(ours)?.into_split();
-        let mut words = BufReader::new(reading).lines();
-        let (pid, cgroup) = match words.next_line().await?.map(|line| serde_json::from_str(&line)) {
-            Some(Ok(Word::Started { pid, cgroup })) => (pid, cgroup),
-            Some(Ok(Word::NotStarted { error, missing })) => {
+        let mut lines = BufReader::new(reading).lines();
+        let (pid, cgroup) = match lines.next_line().await?.map(|line| serde_json::from_str(&line)) {
+            Some(Ok(SupervisorEvent::Started { pid, cgroup })) => (pid, cgroup),
+            Some(Ok(SupervisorEvent::NotStarted { error, missing })) => {
                 let _ = guard.wait().await;
                 return Err(ProcessError::NotStarted { program: program.name, error, missing });
             }
-            _ => return Err(io::Error::other("the keeper ended before it had started the program").into()),
+            _ => return Err(io::Error::other("the supervisor ended before it had started the program").into()),
         };
-        let (wanted, hear_wanted) = watch::channel(Wanted::default());
-        let (tell, told) = watch::channel(Told::default());
+        let (wanted, wanted_changes) = watch::channel(SupervisorCommand::default());
+        let (tell, told) = watch::channel(SupervisorState::default());
         let end = CancellationToken::new();
-        let started = table::entry(pid).map(|entry| entry.started);
+        let started = proc_table::entry(pid).map(|entry| entry.started);
         let session = guard.id().and_then(|id| i32::try_from(id).ok()).unwrap_or(-1);
-        let host = Host { guard, session, words, writing, wanted: hear_wanted, tell, pid, cgroup, started };
+        let connection =
+            SupervisorConnection { guard, session, lines, writing, wanted: wanted_changes, tell, pid, cgroup, started };
         // Not in a TaskTracker: it ends with the program, or when this handle is dropped, whichever is first.
-        tokio::spawn(host.talk(end.clone()));
+        tokio::spawn(connection.run(end.clone()));
         Ok((Self { wanted, told, pid, _end: end.drop_guard() }, stdout, stderr))
     }
 
@@ -101,22 +102,22 @@ impl Process {
     pub async fn ended(&self) -> Ended {
         let mut told = self.told.clone();
         match told.wait_for(|told| told.ended.is_some()).await {
-            Ok(told) => told.ended.clone().unwrap_or_else(Ended::unkept),
-            Err(_) => Ended::unkept(),
+            Ok(told) => told.ended.clone().unwrap_or_else(Ended::unsupervised),
+            Err(_) => Ended::unsupervised(),
         }
     }
 
     /// SIGTERM (after SIGKILL's grace, that) to all of it; returns at once.
     pub fn ask_to_end(&self) {
-        self.end(End::Ask);
+        self.end(EndRequest::Ask);
     }
 
     /// SIGKILL to all of it; returns at once.
     pub fn kill(&self) {
-        self.end(End::Kill);
+        self.end(EndRequest::Kill);
     }
 
-    fn end(&self, how: End) {
+    fn end(&self, how: EndRequest) {
         self.wanted.send_if_modified(|wanted| {
             let stronger = how > wanted.end;
             wanted.end = wanted.end.max(how);
@@ -124,8 +125,8 @@ impl Process {
         });
     }
 
-    /// Wants it paused or running, and gives the number under which the keeper will say that it is.
-    fn want(&self, paused: bool) -> u64 {
+    /// Wants it paused or running, and gives the number under which the supervisor will say that it is.
+    fn request(&self, paused: bool) -> u64 {
         // Somebody else has stopped something of it: a resume, or a pause and a resume, continues that as well.
         let hindered = self.told.borrow().notice.is_some();
         self.wanted.send_if_modified(|wanted| {
@@ -139,10 +140,10 @@ impl Process {
     }
 
     /// Waits until it is as `number` wanted it, or cannot be, or has ended.
-    async fn reached(&self, number: u64) -> ControlOutcome {
+    async fn wait_for(&self, number: u64) -> ControlOutcome {
         let mut told = self.told.clone();
-        let refused = |told: &Told| told.not_paused.clone().filter(|(refused, _)| *refused == number);
-        let there = |told: &Told| told.ended.is_some() || told.reached == number || refused(told).is_some();
+        let refused = |told: &SupervisorState| told.not_paused.clone().filter(|(refused, _)| *refused == number);
+        let there = |told: &SupervisorState| told.ended.is_some() || told.reached == number || refused(told).is_some();
         match told.wait_for(there).await {
             Ok(told) if told.ended.is_none() => match refused(&told) {
                 Some((_, error)) => ControlOutcome::Refused(error),
@@ -158,7 +159,7 @@ impl Process {
         let number = self.wanted.borrow().probe;
         let mut told = self.told.clone();
         match told.wait_for(|told| told.ended.is_some() || told.probed.0 >= number).await.as_deref() {
-            Ok(Told { ended: None, probed: (_, Some(why)), .. }) => {
+            Ok(SupervisorState { ended: None, probed: (_, Some(why)), .. }) => {
                 Err(format!("Not cancelled: {why}. Nothing of the program was ended, it runs on"))
             }
             _ => Ok(()),
@@ -166,7 +167,7 @@ impl Process {
     }
 
     /// A pause that was refused is not wanted any more: the next one is another.
-    fn unwant(&self, number: u64) {
+    fn withdraw(&self, number: u64) {
         self.wanted.send_if_modified(|wanted| {
             let still = wanted.paused && wanted.number == number;
             if still {
@@ -180,10 +181,10 @@ impl Process {
 impl Controlled for Process {
     fn pause(&self) -> BoxFuture<'_, ControlOutcome> {
         Box::pin(async move {
-            let number = self.want(true);
-            let reached = self.reached(number).await;
+            let number = self.request(true);
+            let reached = self.wait_for(number).await;
             if matches!(reached, ControlOutcome::Refused(_)) {
-                self.unwant(number);
+                self.withdraw(number);
             }
             reached
         })
@@ -191,7 +192,7 @@ impl Controlled for Process {
 
     fn resume(&self) -> BoxFuture<'_, ()> {
         Box::pin(async move {
-            self.reached(self.want(false)).await;
+            self.wait_for(self.request(false)).await;
         })
     }
 
@@ -220,15 +221,15 @@ impl Controlled for Process {
     }
 }
 
-/// The host's end of the talk with the keeper.
-struct Host {
+/// The host's end of the talk with the supervisor.
+struct SupervisorConnection {
     guard: Child,
-    /// The session of guard, keeper and program.
+    /// The session of guard, supervisor and program.
     session: i32,
-    words: Lines<BufReader<OwnedReadHalf>>,
+    lines: Lines<BufReader<OwnedReadHalf>>,
     writing: OwnedWriteHalf,
-    wanted: watch::Receiver<Wanted>,
-    tell: watch::Sender<Told>,
+    wanted: watch::Receiver<SupervisorCommand>,
+    tell: watch::Sender<SupervisorState>,
     pid: i32,
     /// The folder of the program's control group.
     cgroup: Option<PathBuf>,
@@ -236,35 +237,35 @@ struct Host {
     started: Option<u64>,
 }
 
-impl Host {
-    async fn talk(mut self, end: CancellationToken) {
+impl SupervisorConnection {
+    async fn run(mut self, end: CancellationToken) {
         let ended = loop {
             tokio::select! {
                 biased;
-                // The socket closes, and so the keeper kills what it keeps.
+                // The socket closes, and so the supervisor kills what it keeps.
                 () = end.cancelled() => return,
                 Ok(()) = self.wanted.changed() => {
                     let wanted = *self.wanted.borrow_and_update();
-                    // A keeper that is gone is noticed where its words are read.
-                    let _ = self.writing.write_all(wire::line(&wanted).as_bytes()).await;
+                    // A supervisor that is gone is noticed where its words are read.
+                    let _ = self.writing.write_all(supervisor_protocol::encode(&wanted).as_bytes()).await;
                 }
-                line = self.words.next_line() => match line.ok().flatten().map(|line| serde_json::from_str(&line)) {
-                    Some(Ok(Word::Reached { number })) => self.tell.send_modify(|told| told.reached = number),
-                    Some(Ok(Word::NotPaused { number, error })) => {
+                line = self.lines.next_line() => match line.ok().flatten().map(|line| serde_json::from_str(&line)) {
+                    Some(Ok(SupervisorEvent::Reached { number })) => self.tell.send_modify(|told| told.reached = number),
+                    Some(Ok(SupervisorEvent::NotPaused { number, error })) => {
                         self.tell.send_modify(|told| told.not_paused = Some((number, error)));
                     }
-                    Some(Ok(Word::Probed { number, hindered })) => {
+                    Some(Ok(SupervisorEvent::Probed { number, hindered })) => {
                         self.tell.send_modify(|told| told.probed = (number, hindered));
                     }
-                    Some(Ok(Word::Notice { text })) => self.tell.send_modify(|told| told.notice = text),
-                    Some(Ok(Word::Ended { code, signal, by_order, left_behind, left_running })) => {
-                        let how = signal.map(How::Signalled).or(code.map(How::Exited)).unwrap_or(How::RunsOn);
+                    Some(Ok(SupervisorEvent::Notice { text })) => self.tell.send_modify(|told| told.notice = text),
+                    Some(Ok(SupervisorEvent::Ended { code, signal, by_order, left_behind, left_running })) => {
+                        let how = signal.map(ExitKind::Signalled).or(code.map(ExitKind::Exited)).unwrap_or(ExitKind::RunsOn);
                         break Ended { how, by_order, left_behind, left_running };
                     }
-                    Some(Ok(Word::Started { .. } | Word::NotStarted { .. })) => {}
+                    Some(Ok(SupervisorEvent::Started { .. } | SupervisorEvent::NotStarted { .. })) => {}
                     Some(Err(_)) | None => {
-                        self.kill_unkept().await;
-                        break Ended::unkept();
+                        self.kill_orphaned().await;
+                        break Ended::unsupervised();
                     }
                 }
             }
@@ -273,11 +274,11 @@ impl Host {
         let _ = self.guard.wait().await;
     }
 
-    /// The keeper was killed. Its guard kills what it kept. If the guard was killed as well, this kills what is in the
+    /// The supervisor was killed. Its guard kills what it kept. If the guard was killed as well, this kills what is in the
     /// program's control group, process group and session. Others may have the numbers of the last two only if they
     /// were started later.
-    async fn kill_unkept(&mut self) {
-        if tokio::time::timeout(GUARD_KILLS, self.guard.wait()).await.is_err() {
+    async fn kill_orphaned(&mut self) {
+        if tokio::time::timeout(GUARD_TIMEOUT, self.guard.wait()).await.is_err() {
             let _ = self.guard.start_kill();
             let _ = self.guard.wait().await;
         }
@@ -285,7 +286,7 @@ impl Host {
             let _ = tokio::task::spawn_blocking(move || cgroup::end(&cgroup)).await;
         }
         for _ in 0..100 {
-            let mut members = table::members(-1, self.pid, self.session).unwrap_or_default();
+            let mut members = proc_table::members(-1, self.pid, self.session).unwrap_or_default();
             members.retain(|entry| !entry.is_dead() && Some(entry.started) >= self.started);
             let stranger = members.iter().any(|e| e.pid == self.pid && Some(e.started) != self.started);
             if stranger || members.is_empty() {
@@ -299,7 +300,7 @@ impl Host {
     }
 }
 
-/// Puts the program's standard input into the socket: the keeper's own standard input is the socket.
+/// Puts the program's standard input into the socket: the supervisor's own standard input is the socket.
 fn send_stdin(host: &StdUnixStream, stdin: &OwnedFd) -> io::Result<()> {
     let descriptors = [stdin.as_fd()];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];

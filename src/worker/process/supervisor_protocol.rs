@@ -1,4 +1,4 @@
-//! What the host of a program and its keeper say to each other: one JSON object a line, over a socket pair.
+//! What the host of a program and its supervisor say to each other: one JSON object a line, over a socket pair.
 //!
 //! The host always says the whole of what it wants, never a step: a newer line replaces an older one, so
 //! nothing has to be queued and nothing is out of date.
@@ -7,15 +7,15 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// The word on the command line that makes this binary a guard, which starts a keeper.
-pub(super) const GUARD: &str = "guard-process";
-/// The word that makes it a keeper.
-pub(super) const KEEP: &str = "keep-process";
+/// The word on the command line that makes this binary a guard, which starts a supervisor.
+pub(super) const GUARD_ARGUMENT: &str = "guard-process";
+/// The word that makes it a supervisor.
+pub(super) const SUPERVISOR_ARGUMENT: &str = "keep-process";
 
 /// How far the program is to be ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum End {
+pub(super) enum EndRequest {
     /// Not at all.
     #[default]
     No,
@@ -27,21 +27,21 @@ pub(super) enum End {
 
 /// What the host wants of the program.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Wanted {
-    /// Grows with each change between paused and running, and comes back in [`Word::Reached`] or [`Word::NotPaused`].
+pub(super) struct SupervisorCommand {
+    /// Grows with each change between paused and running, and comes back in [`SupervisorEvent::Reached`] or [`SupervisorEvent::NotPaused`].
     pub(super) number: u64,
     /// Stand still, or run.
     pub(super) paused: bool,
-    /// Grows with each question whether all of the program can be ended, and comes back in [`Word::Probed`].
+    /// Grows with each question whether all of the program can be ended, and comes back in [`SupervisorEvent::Probed`].
     pub(super) probe: u64,
     /// Cannot be taken back.
-    pub(super) end: End,
+    pub(super) end: EndRequest,
 }
 
-/// What the keeper tells.
+/// What the supervisor tells.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "word", rename_all = "snake_case")]
-pub(super) enum Word {
+pub(super) enum SupervisorEvent {
     /// It runs; the first word.
     Started {
         /// The program's process id, which is its group's as well.
@@ -58,19 +58,19 @@ pub(super) enum Word {
     },
     /// It is as that number wanted it.
     Reached {
-        /// Of [`Wanted`].
+        /// Of [`SupervisorCommand`].
         number: u64,
     },
     /// It could not be paused. What had been stopped runs again.
     NotPaused {
-        /// Of [`Wanted`].
+        /// Of [`SupervisorCommand`].
         number: u64,
         /// Why, in words for people.
         error: String,
     },
     /// Whether all of it can be ended.
     Probed {
-        /// Of [`Wanted::probe`].
+        /// Of [`SupervisorCommand::probe`].
         number: u64,
         /// Why not, in words for people.
         hindered: Option<String>,
@@ -96,7 +96,7 @@ pub(super) enum Word {
 }
 
 /// One line.
-pub(super) fn line(message: &impl Serialize) -> String {
+pub(super) fn encode(message: &impl Serialize) -> String {
     let mut line = serde_json::to_string(message).unwrap_or_default();
     line.push('\n');
     line

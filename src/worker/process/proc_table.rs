@@ -6,7 +6,7 @@ use std::path::Path;
 
 /// One process, as the system shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Entry {
+pub(super) struct ProcessEntry {
     pub(super) pid: i32,
     pub(super) parent: i32,
     pub(super) group: i32,
@@ -18,7 +18,7 @@ pub(super) struct Entry {
     pub(super) started: u64,
 }
 
-impl Entry {
+impl ProcessEntry {
     /// Ended, and only waiting for its parent to ask how. A process whose first thread has ended while others go on
     /// has the same letter, but is not dead.
     pub(super) fn is_dead(&self) -> bool {
@@ -26,7 +26,7 @@ impl Entry {
     }
 
     /// None of its threads runs: stopped (or held by a debugger), or dead.
-    pub(super) fn stands_still(&self) -> bool {
+    pub(super) fn is_stopped_or_dead(&self) -> bool {
         self.is_dead() || self.states().into_iter().all(|state| is_stopped(state) || has_ended(state))
     }
 
@@ -53,7 +53,7 @@ impl Entry {
     }
 
     /// It has not taken notice yet of what has become of a child.
-    pub(super) fn has_news_of_a_child(&self) -> bool {
+    pub(super) fn has_pending_sigchld(&self) -> bool {
         is_pending(self.pid, SIGCHLD)
     }
 
@@ -109,7 +109,7 @@ fn pending_in(status: &str) -> impl Iterator<Item = u64> {
 ///
 /// A process that forks while the list is read may be missing in it; once all that are listed stand still, the
 /// next list is complete.
-pub(super) fn members(ancestor: i32, group: i32, session: i32) -> io::Result<Vec<Entry>> {
+pub(super) fn members(ancestor: i32, group: i32, session: i32) -> io::Result<Vec<ProcessEntry>> {
     let all = all()?;
     let mut family = HashSet::from([ancestor]);
     loop {
@@ -120,12 +120,12 @@ pub(super) fn members(ancestor: i32, group: i32, session: i32) -> io::Result<Vec
         }
     }
     let belongs =
-        |e: &Entry| e.pid != ancestor && (family.contains(&e.pid) || e.group == group || e.session == session);
+        |e: &ProcessEntry| e.pid != ancestor && (family.contains(&e.pid) || e.group == group || e.session == session);
     Ok(all.into_iter().filter(belongs).collect())
 }
 
 /// The process with this id now.
-pub(super) fn entry(pid: i32) -> Option<Entry> {
+pub(super) fn entry(pid: i32) -> Option<ProcessEntry> {
     if has_proc() {
         parse_stat(&std::fs::read(format!("/proc/{pid}/stat")).ok()?)
     } else {
@@ -141,7 +141,7 @@ fn has_proc() -> bool {
     Path::new("/proc/self/stat").exists()
 }
 
-fn all() -> io::Result<Vec<Entry>> {
+fn all() -> io::Result<Vec<ProcessEntry>> {
     if !has_proc() {
         return from_ps();
     }
@@ -161,12 +161,12 @@ fn all() -> io::Result<Vec<Entry>> {
 }
 
 /// `pid (name) state ppid pgrp …`: the name may hold anything, so fields are counted from its last bracket.
-fn parse_stat(stat: &[u8]) -> Option<Entry> {
+fn parse_stat(stat: &[u8]) -> Option<ProcessEntry> {
     let open = stat.iter().position(|b| *b == b'(')?;
     let close = stat.iter().rposition(|b| *b == b')')?;
     let pid = std::str::from_utf8(&stat[..open]).ok()?.trim().parse().ok()?;
     let fields: Vec<&str> = std::str::from_utf8(stat.get(close + 1..)?).ok()?.split_ascii_whitespace().collect();
-    Some(Entry {
+    Some(ProcessEntry {
         pid,
         state: *fields.first()?.as_bytes().first()?,
         parent: fields.get(1)?.parse().ok()?,
@@ -178,7 +178,7 @@ fn parse_stat(stat: &[u8]) -> Option<Entry> {
 }
 
 /// Without `/proc` (macOS): slower, and without threads and times.
-fn from_ps() -> io::Result<Vec<Entry>> {
+fn from_ps() -> io::Result<Vec<ProcessEntry>> {
     let child = std::process::Command::new("ps")
         .args(["-A", "-o", "pid=", "-o", "ppid=", "-o", "pgid=", "-o", "stat="])
         .stdin(std::process::Stdio::null())
@@ -190,12 +190,12 @@ fn from_ps() -> io::Result<Vec<Entry>> {
     Ok(text.lines().filter_map(parse_ps).filter(|e| e.pid != itself).collect())
 }
 
-fn parse_ps(line: &str) -> Option<Entry> {
+fn parse_ps(line: &str) -> Option<ProcessEntry> {
     let fields: Vec<&str> = line.split_ascii_whitespace().collect();
     let number = |at: usize| fields.get(at).and_then(|text| text.parse().ok());
     let state = *fields.get(3)?.as_bytes().first()?;
     let group = number(2)?;
-    Some(Entry { pid: number(0)?, parent: number(1)?, group, session: 0, state, threads: 1, started: 0 })
+    Some(ProcessEntry { pid: number(0)?, parent: number(1)?, group, session: 0, state, threads: 1, started: 0 })
 }
 
 #[cfg(test)]
@@ -206,7 +206,8 @@ mod tests {
     fn a_name_with_brackets_and_spaces_does_not_shift_the_fields() {
         let stat = b"71 (a) b) (c) T 70 71 70 0 -1 4194560 95 0 0 0 0 0 0 0 20 0 3 0 8123 2519040 188 1844";
         let entry = parse_stat(stat).expect("read");
-        let whole = Entry { pid: 71, parent: 70, group: 71, session: 70, state: b'T', threads: 3, started: 8123 };
+        let whole =
+            ProcessEntry { pid: 71, parent: 70, group: 71, session: 70, state: b'T', threads: 3, started: 8123 };
         assert_eq!(entry, whole);
         assert_eq!(parse_stat(b"71 (short) T 70"), None);
         assert_eq!(parse_stat(b""), None);
@@ -222,8 +223,8 @@ mod tests {
     #[test]
     fn a_process_that_waits_in_the_kernel_is_not_held_without_a_stop_signal() {
         let own = entry(i32::try_from(std::process::id()).expect("pid")).expect("this process");
-        let waits = Entry { state: b'D', threads: 1, ..own };
-        assert!(!waits.is_held() && !waits.stands_still(), "no SIGSTOP has been sent to this process");
+        let waits = ProcessEntry { state: b'D', threads: 1, ..own };
+        assert!(!waits.is_held() && !waits.is_stopped_or_dead(), "no SIGSTOP has been sent to this process");
     }
 
     #[test]
@@ -237,7 +238,7 @@ mod tests {
     fn a_line_of_ps_is_read_as_on_macos() {
         let entry = parse_ps("  501   400   501 T+").expect("read");
         assert_eq!((entry.pid, entry.parent, entry.group, entry.state), (501, 400, 501, b'T'));
-        assert!(entry.stands_still());
+        assert!(entry.is_stopped_or_dead());
         assert_eq!(parse_ps("no process"), None);
     }
 

@@ -4,14 +4,14 @@ mod support;
 
 #[path = "gateway/batches.rs"]
 mod batches;
-#[path = "gateway/bed.rs"]
-mod bed;
 #[path = "gateway/commands.rs"]
 mod commands;
 #[path = "gateway/faults.rs"]
 mod faults;
 #[path = "gateway/feed.rs"]
 mod feed;
+#[path = "gateway/fixture.rs"]
+mod fixture;
 #[path = "gateway/fleet.rs"]
 mod fleet;
 #[path = "gateway/leaving.rs"]

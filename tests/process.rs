@@ -32,7 +32,7 @@ use wheelhouse::worker::process::{ExitKind, Process, ProcessError, Program};
 use wheelhouse::worker::{ControlOutcome, Controlled};
 
 /// One program, its folder, and what it has printed.
-struct Rig {
+struct ProcessFixture {
     folder: tempfile::TempDir,
     process: Process,
     printed: Arc<Mutex<Vec<u8>>>,
@@ -40,9 +40,9 @@ struct Rig {
 }
 
 /// Keeps what is printed.
-struct Kept(Arc<Mutex<Vec<u8>>>);
+struct CapturedOutput(Arc<Mutex<Vec<u8>>>);
 
-impl Sink for Kept {
+impl Sink for CapturedOutput {
     async fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         self.0.lock().expect("lock").extend_from_slice(bytes);
         Ok(())
@@ -50,9 +50,9 @@ impl Sink for Kept {
 }
 
 /// Nobody reads it any more.
-struct Gone;
+struct ClosedSink;
 
-impl Sink for Gone {
+impl Sink for ClosedSink {
     async fn write(&mut self, _bytes: &[u8]) -> std::io::Result<()> {
         Err(std::io::ErrorKind::BrokenPipe.into())
     }
@@ -74,7 +74,7 @@ fn nothing() -> OwnedFd {
     std::fs::File::open("/dev/null").expect("/dev/null").into()
 }
 
-impl Rig {
+impl ProcessFixture {
     /// Starts a shell script; `$D` in it is a folder of its own.
     async fn script(text: &str) -> Self {
         Self::with_grace(text, Duration::from_secs(30)).await
@@ -91,8 +91,8 @@ impl Rig {
         let (process, stdout, stderr) = Process::start(program).await.expect("start");
         let printed = Arc::new(Mutex::new(Vec::new()));
         let passing = vec![
-            tokio::spawn(pass_through(stdout, Kept(printed.clone()), |_| {})),
-            tokio::spawn(pass_through(stderr, Kept(printed.clone()), |_| {})),
+            tokio::spawn(pass_through(stdout, CapturedOutput(printed.clone()), |_| {})),
+            tokio::spawn(pass_through(stderr, CapturedOutput(printed.clone()), |_| {})),
         ];
         Self { folder, process, printed, passing }
     }
@@ -168,74 +168,76 @@ const FAMILY: &str = "
 
 #[tokio::test]
 async fn a_pause_stops_the_whole_family_and_a_resume_sets_it_going_again() {
-    let rig = Rig::script(FAMILY).await;
-    let pids = rig.numbers("pids", 3).await;
-    let files = ["parent", "child", "grandchild"].map(|name| rig.file(name));
+    let fixture = ProcessFixture::script(FAMILY).await;
+    let pids = fixture.numbers("pids", 3).await;
+    let files = ["parent", "child", "grandchild"].map(|name| fixture.file(name));
     for _ in 0..20 {
-        assert_eq!(rig.process.pause().await, ControlOutcome::Done);
+        assert_eq!(fixture.process.pause().await, ControlOutcome::Done);
         all_stand_still(&pids).await;
         let before = files.each_ref().map(|file| size(file));
         all_stand_still(&pids).await;
         assert_eq!(files.each_ref().map(|file| size(file)), before, "nothing is written any more");
-        rig.process.resume().await;
+        fixture.process.resume().await;
         until("all to write again", || files.iter().zip(before).all(|(file, before)| size(file) > before)).await;
     }
-    assert_eq!(rig.process.cancel("ann", None).await, ControlOutcome::Done);
+    assert_eq!(fixture.process.cancel("ann", None).await, ControlOutcome::Done);
     assert!(!pids.iter().any(|pid| lives(*pid)), "nothing is left");
 }
 
 #[tokio::test]
 async fn a_program_that_starts_programs_all_the_time_can_be_paused_at_any_moment() {
-    let rig = Rig::script("while :; do /bin/true; echo x >> $D/turns; done").await;
-    let turns = rig.file("turns");
+    let fixture = ProcessFixture::script("while :; do /bin/true; echo x >> $D/turns; done").await;
+    let turns = fixture.file("turns");
     for _ in 0..60 {
         let before = size(&turns);
         until("a turn", || size(&turns) > before).await;
-        assert_eq!(rig.process.pause().await, ControlOutcome::Done);
+        assert_eq!(fixture.process.pause().await, ControlOutcome::Done);
         let before = size(&turns);
-        assert_eq!(state(rig.process.pid()).map(|state| "TD".contains(state)), Some(true));
+        assert_eq!(state(fixture.process.pid()).map(|state| "TD".contains(state)), Some(true));
         assert_eq!(size(&turns), before);
-        rig.process.resume().await;
+        fixture.process.resume().await;
     }
 }
 
 #[tokio::test]
 async fn paused_again_or_resumed_again_it_stays_as_it_is() {
-    let rig = Rig::script("while :; do echo x >> $D/turns; done").await;
-    rig.process.resume().await;
-    assert_eq!(rig.process.pause().await, ControlOutcome::Done);
-    assert_eq!(rig.process.pause().await, ControlOutcome::Done);
+    let fixture = ProcessFixture::script("while :; do echo x >> $D/turns; done").await;
+    fixture.process.resume().await;
+    assert_eq!(fixture.process.pause().await, ControlOutcome::Done);
+    assert_eq!(fixture.process.pause().await, ControlOutcome::Done);
     // A pause that is given up before it is there, and taken back.
-    rig.process.resume().await;
-    drop(rig.process.pause());
-    let _ = tokio::time::timeout(Duration::ZERO, rig.process.pause()).await;
-    rig.process.resume().await;
-    let before = size(&rig.file("turns"));
-    until("it to run", || size(&rig.file("turns")) > before).await;
+    fixture.process.resume().await;
+    drop(fixture.process.pause());
+    let _ = tokio::time::timeout(Duration::ZERO, fixture.process.pause()).await;
+    fixture.process.resume().await;
+    let before = size(&fixture.file("turns"));
+    until("it to run", || size(&fixture.file("turns")) > before).await;
 }
 
 #[tokio::test]
 async fn who_wakes_a_paused_program_from_outside_does_not_get_far() {
-    let rig = Rig::script("while :; do echo x >> $D/turns; done").await;
-    assert_eq!(rig.process.pause().await, ControlOutcome::Done);
+    let fixture = ProcessFixture::script("while :; do echo x >> $D/turns; done").await;
+    assert_eq!(fixture.process.pause().await, ControlOutcome::Done);
     for _ in 0..5 {
-        send(rig.process.pid(), Signal::CONT);
-        until("it to be stopped again", || state(rig.process.pid()) == Some('T')).await;
+        send(fixture.process.pid(), Signal::CONT);
+        until("it to be stopped again", || state(fixture.process.pid()) == Some('T')).await;
     }
 }
 
 #[tokio::test]
 async fn a_cancelled_program_may_tidy_up_also_when_it_was_paused() {
     for paused in [false, true] {
-        let rig = Rig::script("trap 'echo tidy; exit 0' TERM; echo 1 >> $D/ready; while :; do sleep 0.01; done").await;
-        rig.numbers("ready", 1).await;
+        let fixture =
+            ProcessFixture::script("trap 'echo tidy; exit 0' TERM; echo 1 >> $D/ready; while :; do sleep 0.01; done")
+                .await;
+        fixture.numbers("ready", 1).await;
         if paused {
-            assert_eq!(rig.process.pause().await, ControlOutcome::Done);
+            assert_eq!(fixture.process.pause().await, ControlOutcome::Done);
         }
-        assert_eq!(rig.process.cancel("ann", Some("enough")).await, ControlOutcome::Done);
-        let ended = rig.process.ended().await;
+        assert_eq!(fixture.process.cancel("ann", Some("enough")).await, ControlOutcome::Done);
+        let ended = fixture.process.ended().await;
         assert_eq!((ended.how, ended.by_order), (ExitKind::Exited(0), true));
-        let printed = String::from_utf8_lossy(&rig.all_printed().await).into_owned();
+        let printed = String::from_utf8_lossy(&fixture.all_printed().await).into_owned();
         assert!(printed.contains("tidy\n"), "paused: {paused}: {printed:?}");
     }
 }
@@ -247,13 +249,13 @@ async fn who_does_not_listen_is_killed_after_the_grace() {
         echo $$ >> $D/pids; wait";
     // Time enough for the program itself to have its turn and obey.
     let grace = Duration::from_secs(3);
-    let rig = Rig::with_grace(script, grace).await;
-    let pids = rig.numbers("pids", 2).await;
+    let fixture = ProcessFixture::with_grace(script, grace).await;
+    let pids = fixture.numbers("pids", 2).await;
     let begun = Instant::now();
-    assert_eq!(rig.process.cancel("ann", None).await, ControlOutcome::Done);
+    assert_eq!(fixture.process.cancel("ann", None).await, ControlOutcome::Done);
     assert!(begun.elapsed() >= grace, "not before the grace is over");
     assert!(!pids.iter().any(|pid| lives(*pid)), "cancelled means that nothing is left");
-    assert_eq!(rig.process.ended().await.how, ExitKind::Signalled(15), "the program itself obeyed");
+    assert_eq!(fixture.process.ended().await.how, ExitKind::Signalled(15), "the program itself obeyed");
 }
 
 #[cfg(target_os = "linux")]
@@ -264,17 +266,17 @@ async fn a_child_that_leaves_the_group_is_not_lost() {
         setsid sh -c '(echo $(exec sh -c \"echo \\$PPID\") >> $D/pids; trap \"\" TERM; while :; do sleep 0.05; done) & exit' 
         echo $$ >> $D/pids
         while :; do sleep 1; done";
-    let rig = Rig::with_grace(script, Duration::from_millis(300)).await;
-    let pids = rig.numbers("pids", 3).await;
-    until("it to write", || size(&rig.file("away")) > 0).await;
-    assert_eq!(rig.process.pause().await, ControlOutcome::Done);
+    let fixture = ProcessFixture::with_grace(script, Duration::from_millis(300)).await;
+    let pids = fixture.numbers("pids", 3).await;
+    until("it to write", || size(&fixture.file("away")) > 0).await;
+    assert_eq!(fixture.process.pause().await, ControlOutcome::Done);
     all_stand_still(&pids).await;
-    let before = size(&rig.file("away"));
+    let before = size(&fixture.file("away"));
     all_stand_still(&pids).await;
-    assert_eq!(size(&rig.file("away")), before);
-    rig.process.resume().await;
-    until("it to write again", || size(&rig.file("away")) > before).await;
-    assert_eq!(rig.process.cancel("ann", None).await, ControlOutcome::Done);
+    assert_eq!(size(&fixture.file("away")), before);
+    fixture.process.resume().await;
+    until("it to write again", || size(&fixture.file("away")) > before).await;
+    assert_eq!(fixture.process.cancel("ann", None).await, ControlOutcome::Done);
     assert!(!pids.iter().any(|pid| lives(*pid)), "nothing is left: {pids:?}");
 }
 
@@ -286,15 +288,15 @@ async fn the_end_of_a_program_is_told_as_it_was() {
         ("kill -9 $$", ExitKind::Signalled(9), 137),
         ("kill -15 $$", ExitKind::Signalled(15), 143),
     ] {
-        let rig = Rig::script(script).await;
-        let ended = rig.process.ended().await;
+        let fixture = ProcessFixture::script(script).await;
+        let ended = fixture.process.ended().await;
         assert_eq!((ended.how, ended.by_order, ended.left_behind), (how, false, 0), "{script}");
         assert_eq!(ended.how.code(), code);
         // What comes too late changes nothing.
-        assert_eq!(rig.process.pause().await, ControlOutcome::EndedItself);
-        assert_eq!(rig.process.cancel("ann", None).await, ControlOutcome::EndedItself);
-        rig.process.resume().await;
-        assert_eq!(rig.process.ended().await, ended);
+        assert_eq!(fixture.process.pause().await, ControlOutcome::EndedItself);
+        assert_eq!(fixture.process.cancel("ann", None).await, ControlOutcome::EndedItself);
+        fixture.process.resume().await;
+        assert_eq!(fixture.process.ended().await, ended);
     }
     assert_eq!(ExitKind::Signalled(15).to_string(), "ended by SIGTERM");
     assert_eq!(ExitKind::Exited(3).to_string(), "exit code 3");
@@ -311,17 +313,17 @@ async fn a_program_that_cannot_be_started_says_why() {
 
 #[tokio::test]
 async fn what_a_program_leaves_running_ends_with_it() {
-    let rig = Rig::script("sleep 1000 & echo $! >> $D/pids; exit 0").await;
-    let pids = rig.numbers("pids", 1).await;
-    let ended = rig.process.ended().await;
+    let fixture = ProcessFixture::script("sleep 1000 & echo $! >> $D/pids; exit 0").await;
+    let pids = fixture.numbers("pids", 1).await;
+    let ended = fixture.process.ended().await;
     assert_eq!((ended.how, ended.by_order, ended.left_behind), (ExitKind::Exited(0), false, 1));
     assert!(!lives(pids[0]));
     // What ends by itself within a moment is let be: it may have something left to write. On a busy machine it may miss
     // that moment, but not each time.
     for _ in 0..10 {
-        let rig = Rig::script("( sleep 0.2; echo last words ) & exit 0").await;
-        if rig.process.ended().await.left_behind == 0 {
-            assert_eq!(rig.all_printed().await, b"last words\n");
+        let fixture = ProcessFixture::script("( sleep 0.2; echo last words ) & exit 0").await;
+        if fixture.process.ended().await.left_behind == 0 {
+            assert_eq!(fixture.all_printed().await, b"last words\n");
             return;
         }
     }
@@ -330,10 +332,10 @@ async fn what_a_program_leaves_running_ends_with_it() {
 
 #[tokio::test]
 async fn a_host_that_lets_go_of_a_program_ends_it() {
-    let rig = Rig::script(FAMILY).await;
-    let pids = rig.numbers("pids", 3).await;
-    assert_eq!(rig.process.pause().await, ControlOutcome::Done);
-    drop(rig);
+    let fixture = ProcessFixture::script(FAMILY).await;
+    let pids = fixture.numbers("pids", 3).await;
+    assert_eq!(fixture.process.pause().await, ControlOutcome::Done);
+    drop(fixture);
     until("all to be gone", || !pids.iter().any(|pid| lives(*pid))).await;
 }
 
@@ -372,10 +374,10 @@ async fn a_host_that_is_killed_leaves_nothing_behind() {
 
 #[tokio::test]
 async fn a_supervisor_that_is_killed_takes_the_program_along() {
-    let rig = Rig::script(FAMILY).await;
-    let pids = rig.numbers("pids", 3).await;
-    send(parent(rig.process.pid()), Signal::KILL);
-    let ended = rig.process.ended().await;
+    let fixture = ProcessFixture::script(FAMILY).await;
+    let pids = fixture.numbers("pids", 3).await;
+    send(parent(fixture.process.pid()), Signal::KILL);
+    let ended = fixture.process.ended().await;
     assert_eq!((ended.how, ended.by_order), (ExitKind::Unsupervised, false));
     until("all to be gone", || !pids.iter().any(|pid| lives(*pid))).await;
 }
@@ -388,9 +390,9 @@ async fn output_of_any_bytes_passes_unharmed_and_input_arrives() {
     std::fs::write(&path, &bytes).expect("write");
     let mut program = program("cat", &[], Duration::ZERO);
     program.stdin = std::fs::File::open(&path).expect("open").into();
-    let rig = Rig::start(program, folder).await;
-    assert_eq!(rig.process.ended().await.how, ExitKind::Exited(0));
-    assert!(rig.all_printed().await == bytes, "the same bytes come out");
+    let fixture = ProcessFixture::start(program, folder).await;
+    assert_eq!(fixture.process.ended().await.how, ExitKind::Exited(0));
+    assert!(fixture.all_printed().await == bytes, "the same bytes come out");
 }
 
 #[tokio::test]
@@ -400,7 +402,10 @@ async fn progress_is_read_from_what_a_program_prints() {
         Process::start(program("sh", &["-c", script], Duration::ZERO)).await.expect("start");
     let mut reader = ProgressReader::default();
     let mut seen = Vec::new();
-    pass_through(stdout, Kept(Arc::default()), |line| seen.extend(reader.read(line).map(|p| p.progress_percent))).await;
+    pass_through(stdout, CapturedOutput(Arc::default()), |line| {
+        seen.extend(reader.read(line).map(|p| p.progress_percent))
+    })
+    .await;
     assert_eq!(seen, [10, 25, 40, 60]);
     assert_eq!(reader.latest().items_total, Some(5));
     assert_eq!(process.ended().await.how, ExitKind::Exited(0));
@@ -409,7 +414,7 @@ async fn progress_is_read_from_what_a_program_prints() {
 #[tokio::test]
 async fn a_program_whose_reader_has_gone_gets_a_broken_pipe() {
     let (process, stdout, _stderr) = Process::start(program("yes", &[], Duration::ZERO)).await.expect("start");
-    pass_through(stdout, Gone, |_| {}).await;
+    pass_through(stdout, ClosedSink, |_| {}).await;
     let how = process.ended().await.how;
     assert!(matches!(how, ExitKind::Signalled(13) | ExitKind::Exited(1)), "{how}");
 }

@@ -6,8 +6,8 @@ mod support;
 mod announcements;
 #[path = "store/audit.rs"]
 mod audit;
-#[path = "store/audit_kept.rs"]
-mod audit_kept;
+#[path = "store/audit_retention.rs"]
+mod audit_retention;
 #[path = "store/audit_verify.rs"]
 mod audit_verify;
 #[path = "store/campaigns.rs"]
@@ -235,14 +235,14 @@ on_both! {
     audit_verify::a_trail_written_anew_from_end_to_end_is_found_by_a_hash_kept_elsewhere
     audit_verify::a_row_put_in_behind_the_last_one_stops_the_trail_and_nothing_is_lost
     audit_verify::it_is_intact_while_rows_are_added_and_old_ones_removed
-    audit_kept::old_rows_go_in_order_and_the_rest_can_still_be_verified
-    audit_kept::nothing_is_deleted_by_hand_and_the_horizon_moves_only_over_old_rows
-    audit_kept::a_broken_row_stays_however_old_it_is
-    audit_kept::rows_put_in_behind_the_horizon_are_found
-    audit_kept::the_horizon_can_be_moved_over_old_rows_by_hand
-    audit_kept::what_was_removed_is_on_record_with_who_when_and_by_which_clocks
-    audit_kept::of_two_clocks_the_one_that_is_behind_says_what_is_old
-    audit_kept::what_was_removed_by_clocks_that_were_ahead_is_found
+    audit_retention::old_rows_go_in_order_and_the_rest_can_still_be_verified
+    audit_retention::nothing_is_deleted_by_hand_and_the_horizon_moves_only_over_old_rows
+    audit_retention::a_broken_row_stays_however_old_it_is
+    audit_retention::rows_put_in_behind_the_horizon_are_found
+    audit_retention::the_horizon_can_be_moved_over_old_rows_by_hand
+    audit_retention::what_was_removed_is_on_record_with_who_when_and_by_which_clocks
+    audit_retention::of_two_clocks_the_one_that_is_behind_says_what_is_old
+    audit_retention::what_was_removed_by_clocks_that_were_ahead_is_found
     rows::any_number_of_programs_may_migrate_at_once
     rows::ping_answers_and_says_what_is_missing
     selection::those_of_many_that_are_there_are_found_in_one_question

@@ -17,6 +17,8 @@ mod commands;
 mod fair;
 #[path = "worker/faults.rs"]
 mod faults;
+#[path = "worker/fixture.rs"]
+mod fixture;
 #[path = "worker/handover.rs"]
 mod handover;
 #[path = "worker/import.rs"]
@@ -27,5 +29,3 @@ mod json_values;
 mod leaving;
 #[path = "worker/retries.rs"]
 mod retries;
-#[path = "worker/world.rs"]
-mod world;

@@ -153,11 +153,11 @@ pub fn timeline(history: &History, resource: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::story;
+    use crate::check::sample_history;
 
     #[test]
     fn a_timeline_has_what_everybody_saw_of_one_resource_in_order() {
-        let text = timeline(&story::sound(), "job:j0");
+        let text = timeline(&sample_history::sound(), "job:j0");
         let lines: Vec<&str> = text.lines().collect();
         let at = |words: &str| {
             let found = lines.iter().position(|line| line.contains(words));
@@ -167,6 +167,6 @@ mod tests {
         assert!(at("audit     accepted pause c1") < at("SQL       row is paused"));
         assert!(at("SQL       c1 applied: paused") < at("audit     succeeded pause c1"));
         assert!(at("audit     succeeded pause c1") < at("pause_succeeded"));
-        assert_eq!(timeline(&story::sound(), "job:j1"), "");
+        assert_eq!(timeline(&sample_history::sound(), "job:j1"), "");
     }
 }

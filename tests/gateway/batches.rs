@@ -7,28 +7,28 @@ use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 use wheelhouse::broker::scripts::claim::ClaimOutcome;
 
-use crate::bed::{Bed, job, worker};
+use crate::fixture::{GatewayFixture, job, worker};
 use crate::support::socket::Socket;
 
 /// Jobs `b0`, `b1`, …; gives their ids.
-async fn jobs(bed: &Bed, count: usize) -> Vec<String> {
+async fn jobs(fixture: &GatewayFixture, count: usize) -> Vec<String> {
     let ids: Vec<String> = (0..count).map(|n| format!("b{n}")).collect();
     for id in &ids {
-        bed.job(id).await;
+        fixture.job(id).await;
     }
     ids
 }
 
 /// A worker that answers every command on these jobs, as fast as it can, until it is dropped.
-fn working(bed: &Arc<Bed>, ids: &[String]) -> tokio::task::JoinHandle<()> {
-    let (bed, ids) = (bed.clone(), ids.to_vec());
+fn working(fixture: &Arc<GatewayFixture>, ids: &[String]) -> tokio::task::JoinHandle<()> {
+    let (fixture, ids) = (fixture.clone(), ids.to_vec());
     tokio::spawn(async move {
         loop {
             for id in &ids {
                 if let Ok(ClaimOutcome::Command(claim)) =
-                    bed.broker.claim(&job(id), &worker(), Duration::from_secs(30)).await
+                    fixture.broker.claim(&job(id), &worker(), Duration::from_secs(30)).await
                 {
-                    bed.succeed(&claim).await;
+                    fixture.succeed(&claim).await;
                 }
             }
             tokio::task::yield_now().await;
@@ -54,18 +54,18 @@ async fn is_quiet(socket: &mut Socket) {
     assert_eq!(socket.next().await, json!({"type": "pong"}));
 }
 
-fn budget_used(bed: &Bed) -> String {
+fn budget_used(fixture: &GatewayFixture) -> String {
     let (tenant, user) = ("acme".parse().expect("tenant"), "ann".parse().expect("user"));
-    bed.redis.inline(&format!("LLEN {}", bed.broker.keys().rate(&tenant, &user)))
+    fixture.redis.inline(&format!("LLEN {}", fixture.broker.keys().rate(&tenant, &user)))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_batch_is_answered_for_each_resource_then_come_the_results_and_one_summary_to_who_asked() {
-    let bed = Bed::new().await;
-    let (one, other) = (bed.gateway().await, bed.gateway().await);
-    let ids = jobs(&bed, 3).await;
-    let (mut asking, mut far) = (bed.tenant_socket(&one).await, bed.tenant_socket(&other).await);
-    let mut on_one = bed.socket(&one, "jobs/b1").await;
+    let fixture = GatewayFixture::new().await;
+    let (one, other) = (fixture.gateway().await, fixture.gateway().await);
+    let ids = jobs(&fixture, 3).await;
+    let (mut asking, mut far) = (fixture.tenant_socket(&one).await, fixture.tenant_socket(&other).await);
+    let mut on_one = fixture.socket(&one, "jobs/b1").await;
     asking
         .send(json!({"type": "cancel_jobs", "job_ids": ["b0", "gone", "b1", "b2", "b1"], "request_id": "r1", "reason": "x"}))
         .await;
@@ -89,10 +89,10 @@ async fn a_batch_is_answered_for_each_resource_then_come_the_results_and_one_sum
         json!({"job_id": "gone", "error": "not_found", "message": "There is no job gone in your tenant"})
     );
     for id in &ids {
-        let claim = bed.claim(&job(id)).await;
+        let claim = fixture.claim(&job(id)).await;
         let item = ack["items"].as_array().expect("items").iter().find(|item| item["job_id"] == **id).expect("item");
         assert_eq!(item["command_id"], claim.command.to_string());
-        let result = bed.succeed(&claim).await;
+        let result = fixture.succeed(&claim).await;
         assert_eq!(asking.next_text().await.0, result);
         assert_eq!(far.next_text().await.0, result);
         if id == "b1" {
@@ -107,19 +107,19 @@ async fn a_batch_is_answered_for_each_resource_then_come_the_results_and_one_sum
     for socket in [&mut asking, &mut far, &mut on_one] {
         is_quiet(socket).await;
     }
-    assert_eq!(budget_used(&bed), ":1");
+    assert_eq!(budget_used(&fixture), ":1");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_ack_is_first_and_the_summary_last_however_fast_the_workers_are_and_whatever_is_subscribed() {
-    let bed = Arc::new(Bed::with(&[("limits.commands_per_minute", "1000")]).await);
-    let gateway = bed.gateway().await;
-    let ids = jobs(&bed, 120).await;
-    let mut socket = bed.tenant_socket(&gateway).await;
+    let fixture = Arc::new(GatewayFixture::with(&[("limits.commands_per_minute", "1000")]).await);
+    let gateway = fixture.gateway().await;
+    let ids = jobs(&fixture, 120).await;
+    let mut socket = fixture.tenant_socket(&gateway).await;
     // Nothing of jobs: their results come all the same, because this socket asked for them.
     socket.send(json!({"type": "subscribe", "filter": {"kinds": ["campaign"]}})).await;
     assert_eq!(socket.next().await["type"], "subscription");
-    let worker = working(&bed, &ids);
+    let worker = working(&fixture, &ids);
     for round in 0..6 {
         let action = if round % 2 == 0 { "pause" } else { "resume" };
         socket.send(json!({"type": format!("{action}_jobs"), "job_ids": ids})).await;
@@ -151,41 +151,41 @@ fn text(value: &Value, name: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_batch_runs_on_when_its_socket_is_gone_and_a_repeat_elsewhere_gets_ack_results_and_summary() {
-    let bed = Bed::new().await;
-    let (one, other) = (bed.gateway().await, bed.gateway().await);
-    let ids = jobs(&bed, 3).await;
+    let fixture = GatewayFixture::new().await;
+    let (one, other) = (fixture.gateway().await, fixture.gateway().await);
+    let ids = jobs(&fixture, 3).await;
     let request =
         json!({"type": "pause_jobs", "filter": {"status": "pending", "job_type": "demo"}, "request_id": "r1"});
-    let mut first = bed.tenant_socket(&one).await;
+    let mut first = fixture.tenant_socket(&one).await;
     first.send(request.clone()).await;
     let ack = first.next().await;
     // The bed's own job j1 fits too.
     assert_eq!((&ack["type"], &ack["total"]), (&json!("batch_requested"), &json!(4)), "{ack}");
     drop(first);
-    let claim = bed.claim(&job(&ids[0])).await;
-    let known = bed.succeed(&claim).await;
+    let claim = fixture.claim(&job(&ids[0])).await;
+    let known = fixture.succeed(&claim).await;
     // What the filter would find by now is not what it was about.
-    bed.job("later").await;
-    let mut second = bed.tenant_socket(&other).await;
+    fixture.job("later").await;
+    let mut second = fixture.tenant_socket(&other).await;
     second.send(request.clone()).await;
     assert_eq!(second.next().await, ack);
     assert_eq!(second.next_text().await.0, known);
     for id in ["b1", "b2", "j1"] {
-        let claim = bed.claim(&job(id)).await;
-        let result = bed.succeed(&claim).await;
+        let claim = fixture.claim(&job(id)).await;
+        let result = fixture.succeed(&claim).await;
         assert_eq!(second.next_text().await.0, result);
     }
     let summary = second.next().await;
     assert_eq!((&summary["type"], &summary["succeeded"]), (&json!("batch_completed"), &json!(4)), "{summary}");
     // All over: everything at once.
-    let mut third = bed.tenant_socket(&one).await;
+    let mut third = fixture.tenant_socket(&one).await;
     third.send(request).await;
     assert_eq!(third.next().await, ack);
     for _ in 0..4 {
         assert_eq!(third.next().await["type"], "pause_succeeded");
     }
     assert_eq!(third.next().await, summary);
-    assert_eq!(budget_used(&bed), ":1");
+    assert_eq!(budget_used(&fixture), ":1");
     third.send(json!({"type": "cancel_jobs", "job_ids": ["b1"], "request_id": "r1"})).await;
     let refused = third.next().await;
     assert_eq!((&refused["error"], &refused["request_id"]), (&json!("request_conflict"), &json!("r1")), "{refused}");
@@ -193,10 +193,10 @@ async fn a_batch_runs_on_when_its_socket_is_gone_and_a_repeat_elsewhere_gets_ack
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_batch_is_refused_as_a_whole_with_the_reason() {
-    let bed = Bed::with(&[("limits.commands_per_minute", "2")]).await;
-    let gateway = bed.gateway().await;
-    let ids = jobs(&bed, 201).await;
-    let mut socket = bed.tenant_socket(&gateway).await;
+    let fixture = GatewayFixture::with(&[("limits.commands_per_minute", "2")]).await;
+    let gateway = fixture.gateway().await;
+    let ids = jobs(&fixture, 201).await;
+    let mut socket = fixture.tenant_socket(&gateway).await;
     let mut refused = async |message: Value| {
         socket.send(message).await;
         let answer = socket.next().await;
@@ -220,8 +220,8 @@ async fn a_batch_is_refused_as_a_whole_with_the_reason() {
         assert!(answer["message"].as_str().is_some_and(|m| m.contains(words)), "{answer}");
     }
     // Neither was counted. And whoever may not do it learns that, whatever there is.
-    bed.grant("bob", &["jobs.read"]).await;
-    let mut bob = bed.tenant_socket_of(&gateway, &bed.token("bob", "acme")).await;
+    fixture.grant("bob", &["jobs.read"]).await;
+    let mut bob = fixture.tenant_socket_of(&gateway, &fixture.token("bob", "acme")).await;
     for ids in [json!(["b1"]), json!(["none-such"])] {
         bob.send(json!({"type": "cancel_jobs", "job_ids": ids, "request_id": "r2"})).await;
         let answer = bob.next().await;
@@ -237,19 +237,19 @@ async fn a_batch_is_refused_as_a_whole_with_the_reason() {
     let limited = asked(&mut socket, json!({"type": "cancel_jobs", "job_ids": ids[100..], "request_id": "r3"})).await;
     assert_eq!((&limited["error"], &limited["request_id"]), (&json!("rate_limit_exceeded"), &json!("r3")), "{limited}");
     assert!(limited["retry_after"].as_i64().is_some_and(|seconds| (1..=60).contains(&seconds)), "{limited}");
-    assert_eq!(budget_used(&bed), ":1");
+    assert_eq!(budget_used(&fixture), ":1");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dry_run_says_what_it_would_hit_and_does_nothing() {
-    let bed = Bed::new().await;
-    let gateway = bed.gateway().await;
-    jobs(&bed, 5).await;
-    bed.sql("UPDATE jobs SET status = 'running' WHERE id IN ('b1', 'b2', 'b3')").await;
-    bed.sql("UPDATE jobs SET status = 'completed' WHERE id = 'b0'").await;
-    bed.sql("UPDATE jobs SET campaign_id = 'c1' WHERE id IN ('b2', 'b3', 'b4')").await;
-    bed.sql("UPDATE jobs SET job_type = 'other' WHERE id = 'b3'").await;
-    let mut socket = bed.tenant_socket(&gateway).await;
+    let fixture = GatewayFixture::new().await;
+    let gateway = fixture.gateway().await;
+    jobs(&fixture, 5).await;
+    fixture.sql("UPDATE jobs SET status = 'running' WHERE id IN ('b1', 'b2', 'b3')").await;
+    fixture.sql("UPDATE jobs SET status = 'completed' WHERE id = 'b0'").await;
+    fixture.sql("UPDATE jobs SET campaign_id = 'c1' WHERE id IN ('b2', 'b3', 'b4')").await;
+    fixture.sql("UPDATE jobs SET job_type = 'other' WHERE id = 'b3'").await;
+    let mut socket = fixture.tenant_socket(&gateway).await;
     for (filter, hit) in [
         (json!({}), json!(["b4", "b3", "b2", "b1", "j1"])),
         (json!({"status": "running"}), json!(["b3", "b2", "b1"])),
@@ -276,45 +276,46 @@ async fn a_dry_run_says_what_it_would_hit_and_does_nothing() {
                 {"campaign_id": "c2", "error": "not_found", "message": "There is no campaign c2 in your tenant"}],
         })
     );
-    assert_eq!(budget_used(&bed), ":0");
+    assert_eq!(budget_used(&fixture), ":0");
     // Of another tenant nothing is hit, and what is there is not told to whoever may not read it.
-    bed.grant("eve", &["*"]).await;
-    let mut eve = bed.tenant_socket_of(&gateway, &bed.token("eve", "globex")).await;
+    fixture.grant("eve", &["*"]).await;
+    let mut eve = fixture.tenant_socket_of(&gateway, &fixture.token("eve", "globex")).await;
     eve.send(json!({"type": "cancel_jobs", "job_ids": ["b1"]})).await;
     let ack = eve.next().await;
     assert_eq!((&ack["accepted"], &ack["items"][0]["error"]), (&json!(0), &json!("not_found")), "{ack}");
     assert_eq!(eve.next().await["type"], "batch_completed");
-    bed.grant("bob", &["jobs.cancel", "campaigns.read"]).await;
-    let mut bob = bed.tenant_socket_of(&gateway, &bed.token("bob", "acme")).await;
+    fixture.grant("bob", &["jobs.cancel", "campaigns.read"]).await;
+    let mut bob = fixture.tenant_socket_of(&gateway, &fixture.token("bob", "acme")).await;
     bob.send(json!({"type": "cancel_jobs", "filter": {}, "dry_run": true})).await;
     assert_eq!(bob.next().await["message"], "Insufficient permissions to read job");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_filter_takes_the_first_thousand_and_says_that_there_are_more() {
-    let bed = Bed::with(&[("limits.commands_per_minute", "10")]).await;
-    let gateway = bed.gateway().await;
-    bed.sql(
-        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1100)
+    let fixture = GatewayFixture::with(&[("limits.commands_per_minute", "10")]).await;
+    let gateway = fixture.gateway().await;
+    fixture
+        .sql(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1100)
          INSERT INTO jobs (id, tenant_id, job_type) SELECT 'm' || i, 'acme', 'many' FROM n",
-    )
-    .await;
-    let mut socket = bed.tenant_socket(&gateway).await;
+        )
+        .await;
+    let mut socket = fixture.tenant_socket(&gateway).await;
     socket.send(json!({"type": "cancel_jobs", "filter": {"job_type": "many"}})).await;
     let ack = socket.next().await;
     assert_eq!((&ack["total"], &ack["accepted"], &ack["more"]), (&json!(1_000), &json!(1_000), &json!(true)));
-    assert_eq!(budget_used(&bed), ":10");
+    assert_eq!(budget_used(&fixture), ":10");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_filter_that_fits_nothing_is_answered_with_an_empty_batch_and_the_workers_that_are_online() {
-    let bed = Bed::new().await;
-    let gateway = bed.gateway().await;
+    let fixture = GatewayFixture::new().await;
+    let gateway = fixture.gateway().await;
     for worker in ["w1", "w2"] {
         let worker = worker.parse().expect("id");
-        bed.broker.heartbeat(&worker, None, Duration::from_secs(60)).await.expect("heartbeat");
+        fixture.broker.heartbeat(&worker, None, Duration::from_secs(60)).await.expect("heartbeat");
     }
-    let mut socket = bed.tenant_socket(&gateway).await;
+    let mut socket = fixture.tenant_socket(&gateway).await;
     socket.send(json!({"type": "pause_jobs", "filter": {"job_type": "none"}})).await;
     let ack = socket.next().await;
     assert_eq!((&ack["type"], &ack["total"]), (&json!("batch_requested"), &json!(0)), "{ack}");
@@ -324,16 +325,16 @@ async fn a_filter_that_fits_nothing_is_answered_with_an_empty_batch_and_the_work
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn single_commands_name_their_resource_and_their_results_come_whatever_is_subscribed() {
-    let bed = Bed::new().await;
-    let gateway = bed.gateway().await;
-    let mut socket = bed.tenant_socket(&gateway).await;
+    let fixture = GatewayFixture::new().await;
+    let gateway = fixture.gateway().await;
+    let mut socket = fixture.tenant_socket(&gateway).await;
     socket.send(json!({"type": "subscribe", "filter": {"job_ids": ["none"]}})).await;
     socket.until(&["subscription"]).await;
     socket.send(json!({"type": "pause_job", "job_id": "j1", "request_id": "r1"})).await;
     let ack = socket.next().await;
     assert_eq!((&ack["type"], &ack["job_id"]), (&json!("pause_requested"), &json!("j1")), "{ack}");
-    let claim = bed.claim(&job("j1")).await;
-    let result = bed.succeed(&claim).await;
+    let claim = fixture.claim(&job("j1")).await;
+    let result = fixture.succeed(&claim).await;
     assert_eq!(socket.next_text().await.0, result);
     socket.send(json!({"type": "cancel_campaign", "campaign_id": "none", "request_id": "r2"})).await;
     let expected = json!({"type": "error", "error": "not_found", "message": "There is no campaign none in your tenant", "request_id": "r2"});
@@ -349,16 +350,16 @@ async fn single_commands_name_their_resource_and_their_results_come_whatever_is_
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn results_that_were_lost_on_the_way_are_found_in_the_record() {
-    let bed = Bed::new().await;
-    let gateway = bed.gateway().await;
-    let ids = jobs(&bed, 3).await;
-    let mut socket = bed.tenant_socket(&gateway).await;
+    let fixture = GatewayFixture::new().await;
+    let gateway = fixture.gateway().await;
+    let ids = jobs(&fixture, 3).await;
+    let mut socket = fixture.tenant_socket(&gateway).await;
     socket.send(json!({"type": "pause_jobs", "job_ids": ids})).await;
     let ack = socket.next().await;
     // The subscription is cut, and a result recorded in the same moment.
-    bed.redis.inline("CLIENT KILL TYPE pubsub");
-    let claim = bed.claim(&job("b0")).await;
-    let cut = bed.succeed(&claim).await;
+    fixture.redis.inline("CLIENT KILL TYPE pubsub");
+    let claim = fixture.claim(&job("b0")).await;
+    let cut = fixture.succeed(&claim).await;
     let mut told = [socket.next().await, socket.next().await];
     told.sort_by_key(|message| message["type"].to_string());
     assert_eq!(told[0], serde_json::from_str::<Value>(&cut).expect("JSON"));
@@ -369,8 +370,8 @@ async fn results_that_were_lost_on_the_way_are_found_in_the_record() {
         let message = format!(
             r#"{{"type":"pause_failed","job_id":"{id}","tenant_id":"acme","command_id":"{command}","error":"x"}}"#
         );
-        let words = ["HSET".to_owned(), bed.broker.keys().results(&job(id)), command, format!("1|0|{message}")];
-        bed.broker.show(&words).await.expect("record");
+        let words = ["HSET".to_owned(), fixture.broker.keys().results(&job(id)), command, format!("1|0|{message}")];
+        fixture.broker.show(&words).await.expect("record");
     }
     for _ in 0..2 {
         assert_eq!(socket.next().await["type"], "pause_failed");
@@ -381,9 +382,9 @@ async fn results_that_were_lost_on_the_way_are_found_in_the_record() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_long_ids_fit_into_a_frame_here_and_nothing_larger() {
-    let bed = Bed::new().await;
-    let gateway = bed.gateway().await;
-    let mut socket = bed.tenant_socket(&gateway).await;
+    let fixture = GatewayFixture::new().await;
+    let gateway = fixture.gateway().await;
+    let mut socket = fixture.tenant_socket(&gateway).await;
     let ids: Vec<String> = (0..1_000).map(|n| format!("{n:0>128}")).collect();
     socket.send(json!({"type": "cancel_jobs", "job_ids": ids})).await;
     let ack = socket.next().await;
@@ -396,29 +397,29 @@ async fn a_thousand_long_ids_fit_into_a_frame_here_and_nothing_larger() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_batch_outlives_redis_and_its_results_and_summary_come_when_it_is_back() {
-    let mut bed = Bed::new().await;
+    let mut fixture = GatewayFixture::new().await;
     // On a busy disk the usual `everysec` may keep a write in memory, and a killed server loses it.
-    bed.redis.inline("CONFIG SET appendfsync always");
-    let gateway = bed.gateway().await;
-    let ids = jobs(&bed, 3).await;
-    let mut socket = bed.tenant_socket(&gateway).await;
+    fixture.redis.inline("CONFIG SET appendfsync always");
+    let gateway = fixture.gateway().await;
+    let ids = jobs(&fixture, 3).await;
+    let mut socket = fixture.tenant_socket(&gateway).await;
     socket.send(json!({"type": "pause_jobs", "job_ids": ids, "request_id": "r1"})).await;
     let ack = socket.next().await;
     assert_eq!(ack["accepted"], 3);
-    bed.redis.kill();
+    fixture.redis.kill();
     socket.send(json!({"type": "cancel_jobs", "job_ids": ids, "request_id": "r2"})).await;
     let refused = socket.until(&["error"]).await;
     assert!(matches!(refused["error"].as_str(), Some("unavailable" | "outcome_unknown")), "{refused}");
-    bed.redis.restart();
+    fixture.redis.restart();
     let back = async {
-        while bed.broker.ping(Duration::from_secs(1)).await.is_err() {
+        while fixture.broker.ping(Duration::from_secs(1)).await.is_err() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
     tokio::time::timeout(crate::support::socket::PATIENCE, back).await.expect("Redis is back");
     for id in &ids {
-        let claim = bed.claim(&job(id)).await;
-        bed.succeed(&claim).await;
+        let claim = fixture.claim(&job(id)).await;
+        fixture.succeed(&claim).await;
     }
     let mut told = Vec::new();
     let summary = loop {
@@ -433,21 +434,21 @@ async fn a_batch_outlives_redis_and_its_results_and_summary_come_when_it_is_back
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_may_command_jobs_and_not_read_them_gets_the_results_of_their_own_commands_alone() {
-    let bed = Bed::new().await;
-    let gateway = bed.gateway().await;
-    bed.grant("bob", &["jobs.cancel", "campaigns.read"]).await;
-    let mut bob = bed.tenant_socket_of(&gateway, &bed.token("bob", "acme")).await;
-    let ids = jobs(&bed, 2).await;
+    let fixture = GatewayFixture::new().await;
+    let gateway = fixture.gateway().await;
+    fixture.grant("bob", &["jobs.cancel", "campaigns.read"]).await;
+    let mut bob = fixture.tenant_socket_of(&gateway, &fixture.token("bob", "acme")).await;
+    let ids = jobs(&fixture, 2).await;
     bob.send(json!({"type": "cancel_jobs", "job_ids": [ids[0]]})).await;
     assert_eq!(bob.next().await["accepted"], 1);
-    let mut ann = bed.tenant_socket(&gateway).await;
+    let mut ann = fixture.tenant_socket(&gateway).await;
     ann.send(json!({"type": "cancel_job", "job_id": ids[1]})).await;
     assert_eq!(ann.next().await["type"], "cancel_requested");
-    bed.status(&job(&ids[0]), "running").await;
-    let anns = bed.claim(&job(&ids[1])).await;
-    bed.succeed(&anns).await;
-    let bobs = bed.claim(&job(&ids[0])).await;
-    let result = bed.succeed(&bobs).await;
+    fixture.status(&job(&ids[0]), "running").await;
+    let anns = fixture.claim(&job(&ids[1])).await;
+    fixture.succeed(&anns).await;
+    let bobs = fixture.claim(&job(&ids[0])).await;
+    let result = fixture.succeed(&bobs).await;
     assert_eq!(bob.next_text().await.0, result);
     assert_eq!(bob.next().await["type"], "batch_completed");
     is_quiet(&mut bob).await;
@@ -455,17 +456,17 @@ async fn whoever_may_command_jobs_and_not_read_them_gets_the_results_of_their_ow
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_tenant_wide_socket_counts_against_the_limits_and_is_answered_before_a_drain_sends_it_away() {
-    let bed = Bed::with(&[("limits.connections_per_user", "1")]).await;
-    let gateway = bed.gateway().await;
-    let ids = jobs(&bed, 100).await;
-    let mut socket = bed.tenant_socket(&gateway).await;
-    let second = Socket::try_open(&bed.tenant_url(&gateway, &bed.token("ann", "acme")), &[]).await;
+    let fixture = GatewayFixture::with(&[("limits.connections_per_user", "1")]).await;
+    let gateway = fixture.gateway().await;
+    let ids = jobs(&fixture, 100).await;
+    let mut socket = fixture.tenant_socket(&gateway).await;
+    let second = Socket::try_open(&fixture.tenant_url(&gateway, &fixture.token("ann", "acme")), &[]).await;
     let Err((status, body)) = second else { panic!("one more than may be") };
     assert!(status == 429 && body.contains("too_many_connections"), "{status} {body}");
     socket.send(json!({"type": "cancel_jobs", "job_ids": ids, "request_id": "r1"})).await;
     // Its first part has reached Redis.
     let begun = async {
-        while budget_used(&bed) != ":1" {
+        while budget_used(&fixture) != ":1" {
             tokio::task::yield_now().await;
         }
     };

@@ -5,15 +5,15 @@ use std::time::Duration;
 use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::bed::{Bed, job};
+use crate::fixture::{GatewayFixture, job};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_accepted_command_is_acked_as_the_contract_says_and_then_answered() {
-    let bed = Bed::new().await;
-    let gateway = bed.gateway().await;
+    let fixture = GatewayFixture::new().await;
+    let gateway = fixture.gateway().await;
     // Before the socket, which would hear of its first worker otherwise.
-    bed.broker.heartbeat(&crate::bed::worker(), None, Duration::from_secs(60)).await.expect("heartbeat");
-    let mut socket = bed.socket(&gateway, "jobs/j1").await;
+    fixture.broker.heartbeat(&crate::fixture::worker(), None, Duration::from_secs(60)).await.expect("heartbeat");
+    let mut socket = fixture.socket(&gateway, "jobs/j1").await;
     socket.send(json!({"type": "pause_job", "request_id": "r1", "reason": "lunch"})).await;
     let (text, ack) = socket.next_text().await;
     let command = ack["command_id"].as_str().expect("id").to_owned();
@@ -21,9 +21,9 @@ async fn an_accepted_command_is_acked_as_the_contract_says_and_then_answered() {
         r#"{{"type":"pause_requested","job_id":"j1","tenant_id":"acme","command_id":"{command}","workers_online":1,"control":"row","request_id":"r1"}}"#
     );
     assert_eq!(text, expected);
-    let claim = bed.claim(&job("j1")).await;
+    let claim = fixture.claim(&job("j1")).await;
     assert_eq!((claim.command.to_string(), claim.user.as_str()), (command.clone(), "ann"));
-    let message = bed.succeed(&claim).await;
+    let message = fixture.succeed(&claim).await;
     assert_eq!(socket.next_text().await.0, message);
 
     socket.send(json!({"type": "cancel_job"})).await;
@@ -34,7 +34,7 @@ async fn an_accepted_command_is_acked_as_the_contract_says_and_then_answered() {
     );
     assert_eq!(text, expected);
 
-    let mut campaign = bed.socket(&gateway, "campaigns/c1").await;
+    let mut campaign = fixture.socket(&gateway, "campaigns/c1").await;
     campaign.send(json!({"type": "resume_campaign"})).await;
     let (text, _) = campaign.next_text().await;
     assert!(text.starts_with(r#"{"type":"resume_requested","campaign_id":"c1","tenant_id":"acme","#), "{text}");
@@ -42,11 +42,11 @@ async fn an_accepted_command_is_acked_as_the_contract_says_and_then_answered() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_denied_command_says_which_permission_is_missing() {
-    let bed = Bed::new().await;
-    let gateway = bed.gateway().await;
-    bed.grant("reader", &["jobs.read", "campaigns.read"]).await;
-    let reader = bed.token("reader", "acme");
-    let mut socket = bed.socket_of(&gateway, "jobs/j1", &reader).await;
+    let fixture = GatewayFixture::new().await;
+    let gateway = fixture.gateway().await;
+    fixture.grant("reader", &["jobs.read", "campaigns.read"]).await;
+    let reader = fixture.token("reader", "acme");
+    let mut socket = fixture.socket_of(&gateway, "jobs/j1", &reader).await;
     for action in ["cancel", "pause", "resume"] {
         socket.send(json!({"type": format!("{action}_job")})).await;
         let expected = format!(
@@ -54,7 +54,7 @@ async fn a_denied_command_says_which_permission_is_missing() {
         );
         assert_eq!(socket.next_text().await.0, expected);
     }
-    let mut socket = bed.socket_of(&gateway, "campaigns/c1", &reader).await;
+    let mut socket = fixture.socket_of(&gateway, "campaigns/c1", &reader).await;
     socket.send(json!({"type": "cancel_campaign"})).await;
     let message = socket.next().await["message"].clone();
     assert_eq!(message, "Insufficient permissions to cancel campaign");
@@ -62,10 +62,10 @@ async fn a_denied_command_says_which_permission_is_missing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn thirty_commands_through_two_gateways_and_the_next_is_refused_by_either() {
-    let bed = Bed::with(&[("limits.messages_per_second", "1000")]).await;
-    let (one, other) = (bed.gateway().await, bed.gateway().await);
-    let mut first = bed.socket(&one, "jobs/j1").await;
-    let mut second = bed.socket(&other, "campaigns/c1").await;
+    let fixture = GatewayFixture::with(&[("limits.messages_per_second", "1000")]).await;
+    let (one, other) = (fixture.gateway().await, fixture.gateway().await);
+    let mut first = fixture.socket(&one, "jobs/j1").await;
+    let mut second = fixture.socket(&other, "campaigns/c1").await;
     for n in 0..30 {
         let (socket, kind) = if n % 2 == 0 { (&mut first, "job") } else { (&mut second, "campaign") };
         socket.send(json!({"type": format!("pause_{kind}")})).await;
@@ -82,17 +82,17 @@ async fn thirty_commands_through_two_gateways_and_the_next_is_refused_by_either(
         assert_eq!(text, expected);
     }
     // Another user's budget is their own.
-    bed.grant("bob", &["*"]).await;
-    let mut bob = bed.socket_of(&one, "jobs/j1", &bed.token("bob", "acme")).await;
+    fixture.grant("bob", &["*"]).await;
+    let mut bob = fixture.socket_of(&one, "jobs/j1", &fixture.token("bob", "acme")).await;
     bob.send(json!({"type": "pause_job"})).await;
     assert_eq!(bob.until(&["pause_requested", "error"]).await["type"], "pause_requested");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn answers_come_in_the_order_of_the_commands() {
-    let bed = Bed::new().await;
-    let gateway = bed.gateway().await;
-    let mut socket = bed.socket(&gateway, "jobs/j1").await;
+    let fixture = GatewayFixture::new().await;
+    let gateway = fixture.gateway().await;
+    let mut socket = fixture.socket(&gateway, "jobs/j1").await;
     for n in 0..20 {
         let word = ["pause_job", "resume_job", "ping", "nonsense"][n % 4];
         socket.send_raw(Message::text(json!({"type": word, "request_id": format!("r{n}")}).to_string())).await;
@@ -108,22 +108,22 @@ async fn answers_come_in_the_order_of_the_commands() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_sent_again_is_answered_as_the_first_time_and_runs_once() {
-    let bed = Bed::new().await;
-    let (one, other) = (bed.gateway().await, bed.gateway().await);
-    let mut socket = bed.socket(&one, "jobs/j1").await;
+    let fixture = GatewayFixture::new().await;
+    let (one, other) = (fixture.gateway().await, fixture.gateway().await);
+    let mut socket = fixture.socket(&one, "jobs/j1").await;
     let request = json!({"type": "pause_job", "request_id": "once"});
     socket.send(request.clone()).await;
     let (first, ack) = socket.next_text().await;
     socket.send(request.clone()).await;
     assert_eq!(socket.next_text().await.0, first);
 
-    let claim = bed.claim(&job("j1")).await;
-    let result = bed.succeed(&claim).await;
+    let claim = fixture.claim(&job("j1")).await;
+    let result = fixture.succeed(&claim).await;
     assert_eq!(socket.next_text().await.0, result);
     // This socket has seen the result; one that has not gets it after the ack.
     socket.send(request.clone()).await;
     assert_eq!(socket.next_text().await.0, first);
-    let mut later = bed.socket(&other, "jobs/j1").await;
+    let mut later = fixture.socket(&other, "jobs/j1").await;
     later.send(request.clone()).await;
     assert_eq!(later.next_text().await.0, first);
     assert_eq!(later.next_text().await.0, result);
@@ -132,7 +132,7 @@ async fn a_request_sent_again_is_answered_as_the_first_time_and_runs_once() {
         assert_eq!(socket.next().await, json!({"type": "pong"}), "the result came twice");
     }
     assert!(matches!(
-        bed.broker.claim(&job("j1"), &crate::bed::worker(), Duration::from_secs(5)).await.expect("claim"),
+        fixture.broker.claim(&job("j1"), &crate::fixture::worker(), Duration::from_secs(5)).await.expect("claim"),
         wheelhouse::broker::scripts::claim::ClaimOutcome::Nothing
     ));
     // The same id with another body is a mistake of the client's.

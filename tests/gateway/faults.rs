@@ -7,20 +7,20 @@ use serde_json::json;
 use sqlx::{Connection, Executor};
 use wheelhouse::broker::scripts::claim::ClaimOutcome;
 
-use crate::bed::{Bed, Running, job, worker};
+use crate::fixture::{GatewayFixture, Running, job, worker};
 use crate::support::api::until;
 use crate::support::socket::Socket;
 
-async fn is_ready(bed: &Bed, gateway: &Running) -> bool {
-    bed.get(gateway, "/readyz").await.0 == 200
+async fn is_ready(fixture: &GatewayFixture, gateway: &Running) -> bool {
+    fixture.get(gateway, "/readyz").await.0 == 200
 }
 
 /// Nothing was accepted: there is nothing to claim, now or a little later.
-async fn nothing_runs(bed: &Bed) {
+async fn nothing_runs(fixture: &GatewayFixture) {
     // The test's own connection comes back at a time of its own.
-    until("connected", || async { bed.broker.is_up() }).await;
+    until("connected", || async { fixture.broker.is_up() }).await;
     for _ in 0..2 {
-        let claimed = bed.broker.claim(&job("j1"), &worker(), Duration::from_secs(5)).await.expect("claim");
+        let claimed = fixture.broker.claim(&job("j1"), &worker(), Duration::from_secs(5)).await.expect("claim");
         assert!(matches!(claimed, ClaimOutcome::Nothing), "{claimed:?}");
         tokio::time::sleep(Duration::from_millis(1_600)).await;
     }
@@ -28,64 +28,64 @@ async fn nothing_runs(bed: &Bed) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_redis_commands_are_unavailable_and_everything_goes_on_when_it_returns() {
-    let mut bed = Bed::new().await;
-    let gateway = bed.gateway().await;
-    let mut socket = bed.socket(&gateway, "jobs/j1").await;
-    until("ready", || is_ready(&bed, &gateway)).await;
-    bed.redis.kill();
+    let mut fixture = GatewayFixture::new().await;
+    let gateway = fixture.gateway().await;
+    let mut socket = fixture.socket(&gateway, "jobs/j1").await;
+    until("ready", || is_ready(&fixture, &gateway)).await;
+    fixture.redis.kill();
     // In the very moment it may have been sent to a Redis that is gone: then nobody knows, and that is said.
     socket.send(json!({"type": "cancel_job", "request_id": "r1"})).await;
     let error = socket.until(&["error", "cancel_requested"]).await;
     assert!(matches!(error["error"].as_str(), Some("unavailable" | "outcome_unknown")), "{error}");
     assert_eq!(error["request_id"], "r1");
-    until("not ready", || async { !is_ready(&bed, &gateway).await }).await;
+    until("not ready", || async { !is_ready(&fixture, &gateway).await }).await;
     socket.send(json!({"type": "cancel_job"})).await;
     assert_eq!(socket.next().await["error"], "unavailable");
-    let refused = Socket::try_open(&bed.url(&gateway, "jobs/j1"), &[]).await.err().expect("refused");
+    let refused = Socket::try_open(&fixture.url(&gateway, "jobs/j1"), &[]).await.err().expect("refused");
     assert_eq!(refused.0, 503, "{}", refused.1);
     // Pings need no Redis.
     socket.send(json!({"type": "ping"})).await;
     assert_eq!(socket.next().await["type"], "pong");
 
-    bed.redis.restart();
-    until("ready again", || is_ready(&bed, &gateway)).await;
-    nothing_runs(&bed).await;
+    fixture.redis.restart();
+    until("ready again", || is_ready(&fixture, &gateway)).await;
+    nothing_runs(&fixture).await;
     socket.send(json!({"type": "cancel_job", "request_id": "r2"})).await;
     socket.until(&["cancel_requested"]).await;
-    let claim = bed.claim(&job("j1")).await;
-    let result = bed.succeed(&claim).await;
+    let claim = fixture.claim(&job("j1")).await;
+    let result = fixture.succeed(&claim).await;
     let told = socket.until(&["cancel_succeeded"]).await;
     assert_eq!(told, serde_json::from_str::<serde_json::Value>(&result).expect("JSON"));
-    assert!(Socket::try_open(&bed.url(&gateway, "jobs/j1"), &[]).await.is_ok());
+    assert!(Socket::try_open(&fixture.url(&gateway, "jobs/j1"), &[]).await.is_ok());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redis_that_hangs_gets_an_answer_too_and_what_was_not_done_never_is() {
-    let bed = Bed::new().await;
-    let gateway = bed.gateway().await;
-    let mut socket = bed.socket(&gateway, "jobs/j1").await;
-    until("ready", || is_ready(&bed, &gateway)).await;
-    bed.redis.signal(Signal::STOP);
+    let fixture = GatewayFixture::new().await;
+    let gateway = fixture.gateway().await;
+    let mut socket = fixture.socket(&gateway, "jobs/j1").await;
+    until("ready", || is_ready(&fixture, &gateway)).await;
+    fixture.redis.signal(Signal::STOP);
     socket.send(json!({"type": "cancel_job", "request_id": "r1"})).await;
     let first = socket.until(&["error", "cancel_requested"]).await;
-    until("not ready", || async { !is_ready(&bed, &gateway).await }).await;
+    until("not ready", || async { !is_ready(&fixture, &gateway).await }).await;
     socket.send(json!({"type": "cancel_job", "request_id": "r2"})).await;
     let second = socket.until(&["error", "cancel_requested"]).await;
     assert_eq!((&second["error"], &second["request_id"]), (&json!("unavailable"), &json!("r2")), "{second}");
-    bed.redis.signal(Signal::CONT);
-    until("ready again", || is_ready(&bed, &gateway)).await;
+    fixture.redis.signal(Signal::CONT);
+    until("ready again", || is_ready(&fixture, &gateway)).await;
     assert!(matches!(first["error"].as_str(), Some("unavailable" | "outcome_unknown")), "{first}");
     if first["error"] == "unavailable" {
-        nothing_runs(&bed).await;
+        nothing_runs(&fixture).await;
     }
     // Sending the same request again is safe, whatever became of it.
     socket.send(json!({"type": "cancel_job", "request_id": "r1"})).await;
     socket.until(&["cancel_requested"]).await;
-    let claim = bed.claim(&job("j1")).await;
-    bed.succeed(&claim).await;
+    let claim = fixture.claim(&job("j1")).await;
+    fixture.succeed(&claim).await;
     socket.until(&["cancel_succeeded"]).await;
     assert!(matches!(
-        bed.broker.claim(&job("j1"), &worker(), Duration::from_secs(5)).await.expect("claim"),
+        fixture.broker.claim(&job("j1"), &worker(), Duration::from_secs(5)).await.expect("claim"),
         ClaimOutcome::Nothing
     ));
 }
@@ -105,34 +105,34 @@ async fn open_database(url: &str, is_open: bool) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_sql_commands_are_unavailable_and_everything_goes_on_when_it_returns() {
     let database = crate::support::postgres::database().await;
-    let bed = Bed::with(&[("database.url", &database)]).await;
-    let gateway = bed.gateway().await;
-    let mut socket = bed.socket(&gateway, "jobs/j1").await;
-    until("ready", || is_ready(&bed, &gateway)).await;
+    let fixture = GatewayFixture::with(&[("database.url", &database)]).await;
+    let gateway = fixture.gateway().await;
+    let mut socket = fixture.socket(&gateway, "jobs/j1").await;
+    until("ready", || is_ready(&fixture, &gateway)).await;
     open_database(&database, false).await;
-    until("not ready", || async { !is_ready(&bed, &gateway).await }).await;
+    until("not ready", || async { !is_ready(&fixture, &gateway).await }).await;
     socket.send(json!({"type": "cancel_job"})).await;
     assert_eq!(socket.next().await["error"], "unavailable");
-    let refused = Socket::try_open(&bed.url(&gateway, "jobs/j1"), &[]).await.err().expect("refused");
+    let refused = Socket::try_open(&fixture.url(&gateway, "jobs/j1"), &[]).await.err().expect("refused");
     assert_eq!(refused.0, 503, "{}", refused.1);
     open_database(&database, true).await;
-    until("ready again", || is_ready(&bed, &gateway)).await;
-    nothing_runs(&bed).await;
+    until("ready again", || is_ready(&fixture, &gateway)).await;
+    nothing_runs(&fixture).await;
     socket.send(json!({"type": "cancel_job"})).await;
     assert_eq!(socket.next().await["type"], "cancel_requested");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_result_recorded_while_redis_could_not_be_read_is_told_when_it_can() {
-    let mut bed = Bed::new().await;
-    let gateway = bed.gateway().await;
-    let mut socket = bed.socket(&gateway, "jobs/j1").await;
+    let mut fixture = GatewayFixture::new().await;
+    let gateway = fixture.gateway().await;
+    let mut socket = fixture.socket(&gateway, "jobs/j1").await;
     socket.send(json!({"type": "cancel_job"})).await;
     socket.until(&["cancel_requested"]).await;
-    let claim = bed.claim(&job("j1")).await;
-    let result = bed.succeed(&claim).await;
+    let claim = fixture.claim(&job("j1")).await;
+    let result = fixture.succeed(&claim).await;
     // At once: some of these sockets have heard of it and not yet what it was.
-    bed.redis.restart();
+    fixture.redis.restart();
     assert_eq!(
         socket.until(&["cancel_succeeded"]).await,
         serde_json::from_str::<serde_json::Value>(&result).expect("JSON")

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use wheelhouse::domain::CommandId;
 
-use crate::bed::{Bed, job};
+use crate::fixture::{GatewayFixture, job};
 use crate::support::socket::Socket;
 
 fn status(kind: &str, id: &str, status: &str, seq: i64) -> String {
@@ -13,8 +13,8 @@ fn status(kind: &str, id: &str, status: &str, seq: i64) -> String {
 }
 
 /// Tells of a resource; what is told last shows that all before it has passed.
-async fn tell(bed: &Bed, kind: &str, id: &str, word: &str, seq: i64) {
-    bed.publish(&format!("acme:{kind}:{id}"), &status(kind, id, word, seq)).await;
+async fn tell(fixture: &GatewayFixture, kind: &str, id: &str, word: &str, seq: i64) {
+    fixture.publish(&format!("acme:{kind}:{id}"), &status(kind, id, word, seq)).await;
 }
 
 /// `id status` of what came up to this one.
@@ -36,23 +36,24 @@ async fn subscribe(socket: &mut Socket, filter: Value) -> Value {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn everything_of_the_tenant_is_told_once_on_every_gateway_and_nothing_of_another() {
-    let bed = Bed::new().await;
-    let (one, other) = (bed.gateway().await, bed.gateway().await);
-    bed.grant("eve", &["*"]).await;
-    let mut watching = [bed.tenant_socket(&one).await, bed.tenant_socket(&one).await, bed.tenant_socket(&other).await];
-    let mut elsewhere = bed.tenant_socket_of(&one, &bed.token("eve", "acme-2")).await;
+    let fixture = GatewayFixture::new().await;
+    let (one, other) = (fixture.gateway().await, fixture.gateway().await);
+    fixture.grant("eve", &["*"]).await;
+    let mut watching =
+        [fixture.tenant_socket(&one).await, fixture.tenant_socket(&one).await, fixture.tenant_socket(&other).await];
+    let mut elsewhere = fixture.tenant_socket_of(&one, &fixture.token("eve", "acme-2")).await;
     // This gateway hears the job's channel both by its name and by the pattern.
-    let mut on_job = bed.socket(&one, "jobs/j1").await;
-    let seq = bed.status(&job("j1"), "running").await;
-    tell(&bed, "campaign", "c1", "active", 1).await;
-    bed.status(&job("unheard-of"), "paused").await;
+    let mut on_job = fixture.socket(&one, "jobs/j1").await;
+    let seq = fixture.status(&job("j1"), "running").await;
+    tell(&fixture, "campaign", "c1", "active", 1).await;
+    fixture.status(&job("unheard-of"), "paused").await;
     on_job.send(json!({"type": "pause_job"})).await;
     let claim = {
         on_job.until(&["pause_requested"]).await;
-        bed.claim(&job("j1")).await
+        fixture.claim(&job("j1")).await
     };
-    let result = bed.succeed(&claim).await;
-    tell(&bed, "job", "end", "completed", 1).await;
+    let result = fixture.succeed(&claim).await;
+    tell(&fixture, "job", "end", "completed", 1).await;
     for socket in &mut watching {
         assert_eq!(socket.next_text().await.0, status("job", "j1", "running", seq));
         assert_eq!(socket.next_text().await.0, status("campaign", "c1", "active", 1));
@@ -69,15 +70,15 @@ async fn everything_of_the_tenant_is_told_once_on_every_gateway_and_nothing_of_a
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_filter_narrows_from_its_answer_on() {
-    let bed = Bed::new().await;
-    let gateway = bed.gateway().await;
+    let fixture = GatewayFixture::new().await;
+    let gateway = fixture.gateway().await;
     for id in ["a", "b", "c"] {
-        bed.job(id).await;
+        fixture.job(id).await;
     }
-    bed.sql("UPDATE jobs SET campaign_id = 'c1' WHERE id IN ('a', 'b')").await;
-    bed.sql("UPDATE jobs SET job_type = 'other' WHERE id IN ('b', 'c')").await;
-    let mut socket = bed.tenant_socket(&gateway).await;
-    let mut all = bed.tenant_socket(&gateway).await;
+    fixture.sql("UPDATE jobs SET campaign_id = 'c1' WHERE id IN ('a', 'b')").await;
+    fixture.sql("UPDATE jobs SET job_type = 'other' WHERE id IN ('b', 'c')").await;
+    let mut socket = fixture.tenant_socket(&gateway).await;
+    let mut all = fixture.tenant_socket(&gateway).await;
     let mut seq = 0;
     for (filter, understood, heard) in [
         (json!({"kinds": ["campaign"]}), json!({"kinds": ["campaign"]}), vec!["c1 paused"]),
@@ -101,7 +102,7 @@ async fn a_filter_narrows_from_its_answer_on() {
         for (kind, id, word) in
             [("job", "a", "running"), ("job", "b", "paused"), ("job", "c", "running"), ("campaign", "c1", "paused")]
         {
-            tell(&bed, kind, id, word, seq).await;
+            tell(&fixture, kind, id, word, seq).await;
         }
         assert_eq!(heard_up_to(&mut all, "c1 paused").await.len(), 4);
         assert_eq!(heard_up_to(&mut socket, heard[heard.len() - 1]).await, heard);
@@ -117,10 +118,10 @@ async fn a_filter_narrows_from_its_answer_on() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_forged_or_repeated_says_nothing() {
-    let bed = Bed::new().await;
-    let gateway = bed.gateway().await;
-    let mut socket = bed.tenant_socket(&gateway).await;
-    let mut on_job = bed.socket(&gateway, "jobs/j1").await;
+    let fixture = GatewayFixture::new().await;
+    let gateway = fixture.gateway().await;
+    let mut socket = fixture.tenant_socket(&gateway).await;
+    let mut on_job = fixture.socket(&gateway, "jobs/j1").await;
     on_job.send(json!({"type": "cancel_job"})).await;
     let ack = on_job.until(&["cancel_requested"]).await;
     let forged = |command: &str| {
@@ -128,63 +129,63 @@ async fn what_is_forged_or_repeated_says_nothing() {
             r#"{{"type":"cancel_succeeded","job_id":"j1","tenant_id":"acme","command_id":"{command}","status":"cancelled"}}"#
         )
     };
-    bed.publish("acme:job:j1:reply", &forged(ack["command_id"].as_str().expect("id"))).await;
-    bed.publish("acme:job:j1:reply", &forged(&CommandId::generate().to_string())).await;
-    bed.publish("acme:job:j2:reply", &forged(ack["command_id"].as_str().expect("id"))).await;
+    fixture.publish("acme:job:j1:reply", &forged(ack["command_id"].as_str().expect("id"))).await;
+    fixture.publish("acme:job:j1:reply", &forged(&CommandId::generate().to_string())).await;
+    fixture.publish("acme:job:j2:reply", &forged(ack["command_id"].as_str().expect("id"))).await;
     for odd in ["nonsense", "[]", r#"{"type":"cancel_succeeded","job_id":"j1","tenant_id":"acme"}"#] {
-        bed.publish("acme:job:j1", odd).await;
-        bed.publish("acme:job:j1:reply", odd).await;
+        fixture.publish("acme:job:j1", odd).await;
+        fixture.publish("acme:job:j1:reply", odd).await;
     }
     // Of another resource or tenant than its channel's, and of a type that is none.
-    bed.publish("acme:job:j1", &status("job", "j2", "running", 90)).await;
-    bed.publish("acme:job:j1", &status("campaign", "j1", "active", 91)).await;
-    bed.publish("acme:job:j1", &status("job", "j1", "running", 92).replace("acme", "globex")).await;
-    let claim = bed.claim(&job("j1")).await;
-    let result = bed.succeed(&claim).await;
+    fixture.publish("acme:job:j1", &status("job", "j2", "running", 90)).await;
+    fixture.publish("acme:job:j1", &status("campaign", "j1", "active", 91)).await;
+    fixture.publish("acme:job:j1", &status("job", "j1", "running", 92).replace("acme", "globex")).await;
+    let claim = fixture.claim(&job("j1")).await;
+    let result = fixture.succeed(&claim).await;
     assert_eq!(socket.next_text().await.0, result);
-    let first = bed.status(&job("j1"), "running").await;
-    let second = bed.status(&job("j1"), "cancelled").await;
+    let first = fixture.status(&job("j1"), "running").await;
+    let second = fixture.status(&job("j1"), "cancelled").await;
     for seq in [first, second] {
         assert_eq!(socket.next().await["seq"], seq);
     }
-    bed.publish("acme:job:j1:reply", &result).await;
-    bed.publish("acme:job:j1", &status("job", "j1", "running", first)).await;
-    bed.publish("acme:job:j1", &status("job", "j1", "cancelled", second)).await;
-    tell(&bed, "job", "end", "completed", 1).await;
+    fixture.publish("acme:job:j1:reply", &result).await;
+    fixture.publish("acme:job:j1", &status("job", "j1", "running", first)).await;
+    fixture.publish("acme:job:j1", &status("job", "j1", "cancelled", second)).await;
+    tell(&fixture, "job", "end", "completed", 1).await;
     assert_eq!(heard_up_to(&mut socket, "end completed").await, ["end completed"]);
     // Redis lost its data, and the numbers begin anew: that is news.
-    bed.redis.inline("FLUSHALL");
-    bed.status(&job("j1"), "paused").await;
+    fixture.redis.inline("FLUSHALL");
+    fixture.status(&job("j1"), "paused").await;
     assert_eq!(heard_up_to(&mut socket, "j1 paused").await, ["j1 paused"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn only_what_may_be_read_is_told_and_whoever_may_read_nothing_is_shown_out() {
-    let bed = Bed::new().await;
-    let gateway = bed.gateway().await;
-    bed.grant("nobody", &["jobs.cancel"]).await;
-    let refused = Socket::try_open(&bed.tenant_url(&gateway, &bed.token("nobody", "acme")), &[]).await;
+    let fixture = GatewayFixture::new().await;
+    let gateway = fixture.gateway().await;
+    fixture.grant("nobody", &["jobs.cancel"]).await;
+    let refused = Socket::try_open(&fixture.tenant_url(&gateway, &fixture.token("nobody", "acme")), &[]).await;
     let Err((status, body)) = refused else { panic!("it may not open") };
     assert!(status == 403 && body.contains("jobs.read or campaigns.read"), "{status} {body}");
-    let Err((status, _)) = Socket::try_open(&bed.tenant_url(&gateway, "x"), &[]).await else { panic!("no token") };
+    let Err((status, _)) = Socket::try_open(&fixture.tenant_url(&gateway, "x"), &[]).await else { panic!("no token") };
     assert_eq!(status, 401);
-    bed.grant("bob", &["jobs.read", "campaigns.read"]).await;
-    let mut bobs = bed.tenant_socket_of(&gateway, &bed.token("bob", "acme")).await;
-    tell(&bed, "job", "j1", "running", 1).await;
-    tell(&bed, "campaign", "c1", "active", 1).await;
+    fixture.grant("bob", &["jobs.read", "campaigns.read"]).await;
+    let mut bobs = fixture.tenant_socket_of(&gateway, &fixture.token("bob", "acme")).await;
+    tell(&fixture, "job", "j1", "running", 1).await;
+    tell(&fixture, "campaign", "c1", "active", 1).await;
     assert_eq!(heard_up_to(&mut bobs, "c1 active").await, ["j1 running", "c1 active"]);
     let bob = "bob".parse().expect("user");
     let revoke = async |permission: &str| {
-        let version = bed.store.revoke(&bob, &[permission.to_owned()]).await.expect("revoke");
-        bed.broker.invalidate_permissions(&bob, version).await.expect("invalidate");
+        let version = fixture.store.revoke(&bob, &[permission.to_owned()]).await.expect("revoke");
+        fixture.broker.invalidate_permissions(&bob, version).await.expect("invalidate");
     };
     revoke("jobs.read").await;
     // In force within moments: from some number on jobs are not told of any more, while campaigns are.
     let mut seq = 1;
     loop {
         seq += 1;
-        tell(&bed, "job", "j1", "running", seq).await;
-        tell(&bed, "campaign", "c1", "active", seq).await;
+        tell(&fixture, "job", "j1", "running", seq).await;
+        tell(&fixture, "campaign", "c1", "active", seq).await;
         if heard_up_to(&mut bobs, "c1 active").await == ["c1 active"] {
             break;
         }
@@ -197,17 +198,17 @@ async fn only_what_may_be_read_is_told_and_whoever_may_read_nothing_is_shown_out
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_permissions_from_the_token_a_refresh_narrows_what_is_told_and_without_any_ends_the_socket() {
-    let bed = Bed::with(&[("auth.permissions", "token")]).await;
-    let gateway = bed.gateway().await;
-    let token = |permissions: &[&str]| bed.token_for("bob", "acme", 600, Some(permissions));
-    let mut socket = bed.tenant_socket_of(&gateway, &token(&["jobs.read", "campaigns.read"])).await;
+    let fixture = GatewayFixture::with(&[("auth.permissions", "token")]).await;
+    let gateway = fixture.gateway().await;
+    let token = |permissions: &[&str]| fixture.token_for("bob", "acme", 600, Some(permissions));
+    let mut socket = fixture.tenant_socket_of(&gateway, &token(&["jobs.read", "campaigns.read"])).await;
     let refresh = async |socket: &mut Socket, permissions: &[&str]| {
         socket.send(json!({"type": "refresh_token", "token": token(permissions)})).await;
     };
     refresh(&mut socket, &["campaigns.read"]).await;
     assert_eq!(socket.next().await["type"], "token_refreshed");
-    tell(&bed, "job", "j1", "running", 1).await;
-    tell(&bed, "campaign", "c1", "active", 1).await;
+    tell(&fixture, "job", "j1", "running", 1).await;
+    tell(&fixture, "campaign", "c1", "active", 1).await;
     assert_eq!(heard_up_to(&mut socket, "c1 active").await, ["c1 active"]);
     refresh(&mut socket, &["jobs.cancel"]).await;
     let closed = socket.until_that(|v| v.get("closed").is_some()).await;
@@ -216,15 +217,15 @@ async fn with_permissions_from_the_token_a_refresh_narrows_what_is_told_and_with
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_a_gap_a_client_is_told_to_list_again_and_the_feed_goes_on() {
-    let bed = Bed::new().await;
-    let gateway = bed.gateway().await;
-    let mut sockets = [bed.tenant_socket(&gateway).await, bed.tenant_socket(&gateway).await];
+    let fixture = GatewayFixture::new().await;
+    let gateway = fixture.gateway().await;
+    let mut sockets = [fixture.tenant_socket(&gateway).await, fixture.tenant_socket(&gateway).await];
     for round in 1..=3 {
-        bed.redis.inline("CLIENT KILL TYPE pubsub");
+        fixture.redis.inline("CLIENT KILL TYPE pubsub");
         for socket in &mut sockets {
             assert_eq!(socket.next().await, json!({"type": "resynchronize", "tenant_id": "acme"}));
         }
-        tell(&bed, "job", "j1", "running", round).await;
+        tell(&fixture, "job", "j1", "running", round).await;
         for socket in &mut sockets {
             assert_eq!(socket.next().await["seq"], round);
         }
@@ -233,10 +234,10 @@ async fn after_a_gap_a_client_is_told_to_list_again_and_the_feed_goes_on() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_reader_gets_the_newest_progress_of_each_job_and_is_closed_when_too_much_else_waits() {
-    let bed = Bed::with(&[("limits.outbox_messages", "8")]).await;
-    let gateway = bed.gateway().await;
-    let mut quick = bed.tenant_socket(&gateway).await;
-    let url = bed.tenant_url(&gateway, &bed.token("ann", "acme"));
+    let fixture = GatewayFixture::with(&[("limits.outbox_messages", "8")]).await;
+    let gateway = fixture.gateway().await;
+    let mut quick = fixture.tenant_socket(&gateway).await;
+    let url = fixture.tenant_url(&gateway, &fixture.token("ann", "acme"));
     let mut slow = Socket::open_with_small_buffer(&url).await;
     assert_eq!(slow.next().await["type"], "subscribed");
     let filler = "x".repeat(8 * 1024);
@@ -247,7 +248,7 @@ async fn a_slow_reader_gets_the_newest_progress_of_each_job_and_is_closed_when_t
     };
     for n in 1..=150 {
         for id in ["a", "b"] {
-            bed.publish(&format!("acme:job:{id}"), &message("progress", id, n)).await;
+            fixture.publish(&format!("acme:job:{id}"), &message("progress", id, n)).await;
         }
         quick.until_that(|update| update["job_id"] == "b" && update["seq"] == n).await;
     }
@@ -258,7 +259,7 @@ async fn a_slow_reader_gets_the_newest_progress_of_each_job_and_is_closed_when_t
     }
     assert!(heard.len() < 300, "nothing was folded");
     for n in 151..=450 {
-        bed.publish("acme:job:a", &message("status", "a", n)).await;
+        fixture.publish("acme:job:a", &message("status", "a", n)).await;
         quick.until_that(|update| update["seq"] == n).await;
     }
     let closed = slow.until_that(|v| v.get("closed").is_some()).await;
@@ -268,10 +269,10 @@ async fn a_slow_reader_gets_the_newest_progress_of_each_job_and_is_closed_when_t
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_burst_reaches_the_client_whole_or_it_is_told_to_list_again() {
     const COUNT: i64 = 20_000;
-    let bed = Bed::with(&[("limits.outbox_messages", "65536")]).await;
-    let gateway = bed.gateway().await;
-    let mut socket = bed.tenant_socket(&gateway).await;
-    let client = redis::Client::open(bed.redis.url()).expect("client");
+    let fixture = GatewayFixture::with(&[("limits.outbox_messages", "65536")]).await;
+    let gateway = fixture.gateway().await;
+    let mut socket = fixture.tenant_socket(&gateway).await;
+    let client = redis::Client::open(fixture.redis.url()).expect("client");
     let mut connection = client.get_multiplexed_async_connection().await.expect("connect");
     let publishing = tokio::spawn(async move {
         for first in (1..=COUNT).step_by(1_000) {

@@ -9,7 +9,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use wheelhouse::gateway::Tuning;
 
-use crate::bed::{Bed, job};
+use crate::fixture::{GatewayFixture, job};
 use crate::support::socket::{PATIENCE, Socket};
 
 async fn closed(socket: &mut Socket) -> serde_json::Value {
@@ -18,14 +18,14 @@ async fn closed(socket: &mut Socket) -> serde_json::Value {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_socket_ends_with_its_token_unless_it_is_refreshed() {
-    let bed = Bed::new().await;
-    let gateway = bed.gateway().await;
+    let fixture = GatewayFixture::new().await;
+    let gateway = fixture.gateway().await;
     // On a machine that needs longer than the token lives it is not refreshed in time: then once more with more time.
     for seconds in [4, 16, 64] {
-        let soon = bed.token_for("ann", "acme", seconds, None);
-        let mut ends = bed.socket_of(&gateway, "jobs/j1", &soon).await;
-        let mut stays = bed.socket_of(&gateway, "jobs/j1", &soon).await;
-        let refresh = json!({"type": "refresh_token", "token": bed.token("ann", "acme")});
+        let soon = fixture.token_for("ann", "acme", seconds, None);
+        let mut ends = fixture.socket_of(&gateway, "jobs/j1", &soon).await;
+        let mut stays = fixture.socket_of(&gateway, "jobs/j1", &soon).await;
+        let refresh = json!({"type": "refresh_token", "token": fixture.token("ann", "acme")});
         let sent = stays.try_send(Message::text(refresh.to_string())).await;
         let answer = stays.next().await;
         assert_eq!(closed(&mut ends).await["closed"], 4401);
@@ -42,17 +42,17 @@ async fn a_socket_ends_with_its_token_unless_it_is_refreshed() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_socket_is_refreshed_with_a_good_token_of_its_own_user_and_tenant_only() {
-    let bed = Bed::new().await;
-    let gateway = bed.gateway().await;
-    let mut stays = bed.socket(&gateway, "jobs/j1").await;
-    bed.grant("bob", &["*"]).await;
-    for bad in [bed.token("bob", "acme"), bed.token("ann", "globex"), "x.y.z".to_owned()] {
+    let fixture = GatewayFixture::new().await;
+    let gateway = fixture.gateway().await;
+    let mut stays = fixture.socket(&gateway, "jobs/j1").await;
+    fixture.grant("bob", &["*"]).await;
+    for bad in [fixture.token("bob", "acme"), fixture.token("ann", "globex"), "x.y.z".to_owned()] {
         stays.send(json!({"type": "refresh_token", "token": bad})).await;
         let error = stays.next().await;
         assert_eq!((&error["type"], &error["error"]), (&json!("error"), &json!("invalid_message")), "{error}");
         assert!(!error.to_string().contains(&bad), "a token in an error");
     }
-    stays.send(json!({"type": "refresh_token", "token": bed.token("ann", "acme")})).await;
+    stays.send(json!({"type": "refresh_token", "token": fixture.token("ann", "acme")})).await;
     let (text, answer) = stays.next_text().await;
     let expires = answer["expires_at"].as_i64().expect("time");
     assert_eq!(text, format!(r#"{{"type":"token_refreshed","expires_at":{expires}}}"#));
@@ -60,27 +60,27 @@ async fn a_socket_is_refreshed_with_a_good_token_of_its_own_user_and_tenant_only
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_may_no_longer_watch_is_shown_out_and_others_stay() {
-    let bed = Bed::new().await;
-    let (one, other) = (bed.gateway().await, bed.gateway().await);
-    bed.grant("bob", &["jobs.read", "jobs.pause"]).await;
-    bed.grant("cid", &["jobs.read"]).await;
-    let (bob, cid) = (bed.token("bob", "acme"), bed.token("cid", "acme"));
-    let mut bobs = [bed.socket_of(&one, "jobs/j1", &bob).await, bed.socket_of(&other, "jobs/j1", &bob).await];
-    let mut cids = bed.socket_of(&one, "jobs/j1", &cid).await;
-    let mut anns = bed.socket(&other, "jobs/j1").await;
+    let fixture = GatewayFixture::new().await;
+    let (one, other) = (fixture.gateway().await, fixture.gateway().await);
+    fixture.grant("bob", &["jobs.read", "jobs.pause"]).await;
+    fixture.grant("cid", &["jobs.read"]).await;
+    let (bob, cid) = (fixture.token("bob", "acme"), fixture.token("cid", "acme"));
+    let mut bobs = [fixture.socket_of(&one, "jobs/j1", &bob).await, fixture.socket_of(&other, "jobs/j1", &bob).await];
+    let mut cids = fixture.socket_of(&one, "jobs/j1", &cid).await;
+    let mut anns = fixture.socket(&other, "jobs/j1").await;
     // As `wheelhouse revoke` does it: SQL, then the cache and the word to every gateway.
     let bob = "bob".parse().expect("user");
-    let version = bed.store.revoke(&bob, &["jobs.pause".to_owned()]).await.expect("revoke");
-    bed.broker.invalidate_permissions(&bob, version).await.expect("invalidate");
+    let version = fixture.store.revoke(&bob, &["jobs.pause".to_owned()]).await.expect("revoke");
+    fixture.broker.invalidate_permissions(&bob, version).await.expect("invalidate");
     bobs[0].send(json!({"type": "pause_job"})).await;
     assert_eq!(bobs[0].next().await["error"], "permission_denied", "in force before the call returned");
-    let version = bed.store.revoke(&bob, &["jobs.read".to_owned()]).await.expect("revoke");
-    bed.broker.invalidate_permissions(&bob, version).await.expect("invalidate");
+    let version = fixture.store.revoke(&bob, &["jobs.read".to_owned()]).await.expect("revoke");
+    fixture.broker.invalidate_permissions(&bob, version).await.expect("invalidate");
     for socket in &mut bobs {
         assert_eq!(closed(socket).await["closed"], 4403);
     }
     // By plain SQL, as another program does it.
-    bed.sql("DELETE FROM user_permissions WHERE user_id = 'cid'").await;
+    fixture.sql("DELETE FROM user_permissions WHERE user_id = 'cid'").await;
     assert_eq!(closed(&mut cids).await["closed"], 4403);
     anns.send(json!({"type": "ping"})).await;
     assert_eq!(anns.next().await["type"], "pong");
@@ -88,31 +88,31 @@ async fn whoever_may_no_longer_watch_is_shown_out_and_others_stay() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_permissions_from_the_token_a_refresh_without_them_ends_the_socket() {
-    let bed = Bed::with(&[("auth.permissions", "token")]).await;
-    let gateway = bed.gateway().await;
-    let mut socket = bed
-        .socket_of(&gateway, "jobs/j1", &bed.token_for("bob", "acme", 600, Some(&["jobs.read", "jobs.pause"])))
+    let fixture = GatewayFixture::with(&[("auth.permissions", "token")]).await;
+    let gateway = fixture.gateway().await;
+    let mut socket = fixture
+        .socket_of(&gateway, "jobs/j1", &fixture.token_for("bob", "acme", 600, Some(&["jobs.read", "jobs.pause"])))
         .await;
     socket.send(json!({"type": "cancel_job"})).await;
     assert_eq!(socket.next().await["error"], "permission_denied");
     socket.send(json!({"type": "pause_job"})).await;
     assert_eq!(socket.next().await["type"], "pause_requested");
-    let fewer = bed.token_for("bob", "acme", 600, Some(&["jobs.pause"]));
+    let fewer = fixture.token_for("bob", "acme", 600, Some(&["jobs.pause"]));
     socket.send(json!({"type": "refresh_token", "token": fewer})).await;
     assert_eq!(closed(&mut socket).await["closed"], 4403);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_socket_that_answers_no_ping_is_given_up_and_one_that_does_is_not() {
-    let bed = Bed::new().await;
-    tokio::join!(a_socket_that_answers_stays(&bed), a_silent_socket_is_given_up(&bed));
+    let fixture = GatewayFixture::new().await;
+    tokio::join!(a_socket_that_answers_stays(&fixture), a_silent_socket_is_given_up(&fixture));
 }
 
-async fn a_socket_that_answers_stays(bed: &Bed) {
+async fn a_socket_that_answers_stays(fixture: &GatewayFixture) {
     // A client that is held up for two pings looks like one that is gone: then once more with more time.
     for ping in [300, 3_000, 30_000].map(Duration::from_millis) {
-        let gateway = bed.gateway_tuned(Tuning { ping, ..Tuning::default() }).await;
-        let mut alive = bed.socket(&gateway, "jobs/j1").await;
+        let gateway = fixture.gateway_tuned(Tuning { ping, ..Tuning::default() }).await;
+        let mut alive = fixture.socket(&gateway, "jobs/j1").await;
         // Only pings, answered.
         let mut came = alive.next_within(ping * 12).await;
         if came.is_none() {
@@ -128,14 +128,14 @@ async fn a_socket_that_answers_stays(bed: &Bed) {
     panic!("a socket that answered was given up");
 }
 
-async fn a_silent_socket_is_given_up(bed: &Bed) {
-    let gateway = bed.gateway_tuned(Tuning { ping: Duration::from_millis(300), ..Tuning::default() }).await;
+async fn a_silent_socket_is_given_up(fixture: &GatewayFixture) {
+    let gateway = fixture.gateway_tuned(Tuning { ping: Duration::from_millis(300), ..Tuning::default() }).await;
     // Half-open: the connection stands and nobody is there. By hand, for the library answers pings while it reads.
     let mut stream = TcpStream::connect(gateway.address).await.expect("connect");
     let request = format!(
         "GET /api/v1/realtime/ws/jobs/j1?token={} HTTP/1.1\r\nhost: {}\r\nupgrade: websocket\r\nconnection: upgrade\r\n\
          sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-version: 13\r\n\r\n",
-        bed.token("ann", "acme"),
+        fixture.token("ann", "acme"),
         gateway.address
     );
     stream.write_all(request.as_bytes()).await.expect("send");
@@ -150,14 +150,14 @@ async fn a_silent_socket_is_given_up(bed: &Bed) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_drain_answers_what_is_under_way_and_sends_everyone_away_with_a_pause() {
-    let bed = Bed::with(&[("server.drain_seconds", "25")]).await;
-    let (leaving, staying) = (bed.gateway().await, bed.gateway().await);
+    let fixture = GatewayFixture::with(&[("server.drain_seconds", "25")]).await;
+    let (leaving, staying) = (fixture.gateway().await, fixture.gateway().await);
     let address = leaving.address;
     let mut sockets = Vec::new();
     for _ in 0..40 {
-        sockets.push(bed.socket(&leaving, "jobs/j1").await);
+        sockets.push(fixture.socket(&leaving, "jobs/j1").await);
     }
-    let mut stays = bed.socket(&staying, "jobs/j1").await;
+    let mut stays = fixture.socket(&staying, "jobs/j1").await;
     sockets[0].send(json!({"type": "pause_job"})).await;
     leaving.stop.cancel();
     let mut reasons = std::collections::BTreeSet::new();
@@ -177,8 +177,11 @@ async fn a_drain_answers_what_is_under_way_and_sends_everyone_away_with_a_pause(
         reasons.insert(reason);
         // Read before it was told to leave, or not at all: never accepted and left without an ack.
         if n == 0 && !acked {
-            let claimed =
-                bed.broker.claim(&job("j1"), &crate::bed::worker(), Duration::from_secs(5)).await.expect("claim");
+            let claimed = fixture
+                .broker
+                .claim(&job("j1"), &crate::fixture::worker(), Duration::from_secs(5))
+                .await
+                .expect("claim");
             assert!(
                 matches!(claimed, wheelhouse::broker::scripts::claim::ClaimOutcome::Nothing),
                 "accepted without an ack"
@@ -191,28 +194,28 @@ async fn a_drain_answers_what_is_under_way_and_sends_everyone_away_with_a_pause(
     stays.send(json!({"type": "ping"})).await;
     assert_eq!(stays.next().await["type"], "pong");
     // Their places are free again.
-    assert_eq!(bed.redis.inline(&format!("ZCARD {}", bed.broker.keys().connections(&job("j1").tenant))), ":1");
+    assert_eq!(fixture.redis.inline(&format!("ZCARD {}", fixture.broker.keys().connections(&job("j1").tenant))), ":1");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_drain_ends_in_its_time_though_a_client_never_reads() {
-    let bed = Bed::with(&[("server.drain_seconds", "1")]).await;
-    let gateway = bed.gateway().await;
-    let _deaf = bed.socket(&gateway, "jobs/j1").await;
+    let fixture = GatewayFixture::with(&[("server.drain_seconds", "1")]).await;
+    let gateway = fixture.gateway().await;
+    let _deaf = fixture.socket(&gateway, "jobs/j1").await;
     gateway.leave().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_code_that_a_client_makes_up_is_no_label_of_a_metric() {
-    let bed = Bed::new().await;
-    let gateway = bed.gateway().await;
+    let fixture = GatewayFixture::new().await;
+    let gateway = fixture.gateway().await;
     for code in [4876_u16, 3999] {
-        let mut socket = bed.socket(&gateway, "jobs/j1").await;
+        let mut socket = fixture.socket(&gateway, "jobs/j1").await;
         let frame = CloseFrame { code: code.into(), reason: "".into() };
         socket.send_raw(Message::Close(Some(frame))).await;
         assert_eq!(closed(&mut socket).await["closed"], code, "it is answered as it came");
     }
-    let (status, metrics) = bed.get(&gateway, "/metrics").await;
+    let (status, metrics) = fixture.get(&gateway, "/metrics").await;
     assert_eq!(status, 200);
     assert!(metrics.contains(r#"websocket_connections_closed_total{code="other"}"#), "{metrics}");
     // With its label: a duration may have these digits, too.

@@ -8,7 +8,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 
-use crate::bed::Bed;
+use crate::fixture::GatewayFixture;
 use crate::support::socket::Socket;
 
 fn part(text: Vec<u8>, first: bool, last: bool) -> Message {
@@ -18,9 +18,9 @@ fn part(text: Vec<u8>, first: bool, last: bool) -> Message {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_socket_opens_with_subscribed_and_the_snapshot_to_the_byte() {
-    let bed = Bed::new().await;
-    let gateway = bed.gateway().await;
-    let (mut raw, _) = connect(&bed.url(&gateway, "jobs/j1")).await;
+    let fixture = GatewayFixture::new().await;
+    let gateway = fixture.gateway().await;
+    let (mut raw, _) = connect(&fixture.url(&gateway, "jobs/j1")).await;
     let first = raw.next().await.expect("one").expect("message");
     let expected = r#"{"type":"subscribed","channel":"acme:job:j1","tenant_id":"acme","job_id":"j1"}"#;
     assert_eq!(first.to_text().expect("text"), expected);
@@ -30,7 +30,7 @@ async fn a_socket_opens_with_subscribed_and_the_snapshot_to_the_byte() {
     let snapshot: serde_json::Value = serde_json::from_str(text).expect("JSON");
     assert_eq!((&snapshot["status"], &snapshot["seq"]), (&json!("pending"), &json!(0)));
 
-    let (mut raw, _) = connect(&bed.url(&gateway, "campaigns/c1")).await;
+    let (mut raw, _) = connect(&fixture.url(&gateway, "campaigns/c1")).await;
     let first = raw.next().await.expect("one").expect("message");
     let expected = r#"{"type":"subscribed","channel":"acme:campaign:c1","tenant_id":"acme","campaign_id":"c1"}"#;
     assert_eq!(first.to_text().expect("text"), expected);
@@ -41,14 +41,15 @@ async fn a_socket_opens_with_subscribed_and_the_snapshot_to_the_byte() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn numbers_in_a_snapshot_keep_every_digit() {
-    let bed = Bed::new().await;
-    bed.sql(
-        r#"UPDATE jobs SET parameters = '{"whole":9007199254740993,"decimal":0.1234567890123456789012345678}',
+    let fixture = GatewayFixture::new().await;
+    fixture
+        .sql(
+            r#"UPDATE jobs SET parameters = '{"whole":9007199254740993,"decimal":0.1234567890123456789012345678}',
              result = '[0.1234567890123456789012345678,9007199254740993]' WHERE id = 'j1'"#,
-    )
-    .await;
-    let gateway = bed.gateway().await;
-    let mut socket = Socket::open(&bed.url(&gateway, "jobs/j1")).await;
+        )
+        .await;
+    let gateway = fixture.gateway().await;
+    let mut socket = Socket::open(&fixture.url(&gateway, "jobs/j1")).await;
     assert_eq!(socket.next().await["type"], "subscribed");
     let (text, snapshot) = socket.next_text().await;
     assert_eq!(snapshot["type"], "job_snapshot");
@@ -69,9 +70,9 @@ async fn connect(url: &str) -> (tokio_tungstenite::WebSocketStream<TcpStream>, (
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_not_understood_is_answered_and_the_socket_stays() {
-    let bed = Bed::new().await;
-    let gateway = bed.gateway().await;
-    let mut socket = bed.socket(&gateway, "jobs/j1").await;
+    let fixture = GatewayFixture::new().await;
+    let gateway = fixture.gateway().await;
+    let mut socket = fixture.socket(&gateway, "jobs/j1").await;
     socket.send_raw(Message::text(r#"{"type":"ping"}"#)).await;
     assert_eq!(socket.next().await, json!({"type": "pong"}));
     for (text, code) in [
@@ -116,8 +117,8 @@ async fn what_is_not_understood_is_answered_and_the_socket_stays() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn frames_that_are_refused_close_the_socket_with_their_code() {
-    let bed = Bed::new().await;
-    let gateway = bed.gateway().await;
+    let fixture = GatewayFixture::new().await;
+    let gateway = fixture.gateway().await;
     let piece = vec![b'x'; 4 * 1024];
     let in_pieces: Vec<Message> = (0..5).map(|n| part(piece.clone(), n == 0, n == 4)).collect();
     let cases: Vec<(Vec<Message>, u16)> = vec![
@@ -130,7 +131,7 @@ async fn frames_that_are_refused_close_the_socket_with_their_code() {
         (vec![part(b"x".to_vec(), false, true)], 1002),
     ];
     for (messages, code) in cases {
-        let mut socket = bed.socket(&gateway, "jobs/j1").await;
+        let mut socket = fixture.socket(&gateway, "jobs/j1").await;
         for message in messages {
             // The gateway may have closed before the last piece.
             let _ = tokio::time::timeout(std::time::Duration::from_secs(20), socket.try_send(message)).await;
@@ -142,9 +143,9 @@ async fn frames_that_are_refused_close_the_socket_with_their_code() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_unmasked_frame_is_refused_and_a_clients_close_is_answered() {
-    let bed = Bed::new().await;
-    let gateway = bed.gateway().await;
-    let (raw, ()) = connect(&bed.url(&gateway, "jobs/j1")).await;
+    let fixture = GatewayFixture::new().await;
+    let gateway = fixture.gateway().await;
+    let (raw, ()) = connect(&fixture.url(&gateway, "jobs/j1")).await;
     let mut tcp = raw.into_inner();
     tcp.write_all(&[0x81, 0x02, b'{', b'}']).await.expect("send");
     let mut seen = Vec::new();
@@ -152,7 +153,7 @@ async fn an_unmasked_frame_is_refused_and_a_clients_close_is_answered() {
     let close = seen.windows(4).any(|w| w[0] == 0x88 && w[2..4] == 1002_u16.to_be_bytes());
     assert!(close, "no close 1002 in {} bytes", seen.len());
 
-    let (mut raw, ()) = connect(&bed.url(&gateway, "jobs/j1")).await;
+    let (mut raw, ()) = connect(&fixture.url(&gateway, "jobs/j1")).await;
     raw.send(Message::Close(None)).await.expect("send");
     let mut last = None;
     while let Some(message) = raw.next().await {
@@ -172,9 +173,9 @@ async fn flood(socket: &mut Socket, message: &Message) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_is_closed_and_a_burst_is_not() {
-    let bed = Bed::with(&[("limits.messages_per_second", "5")]).await;
-    let gateway = bed.gateway().await;
-    let mut socket = bed.socket(&gateway, "jobs/j1").await;
+    let fixture = GatewayFixture::with(&[("limits.messages_per_second", "5")]).await;
+    let gateway = fixture.gateway().await;
+    let mut socket = fixture.socket(&gateway, "jobs/j1").await;
     for _ in 0..10 {
         socket.send(json!({"type": "ping"})).await;
     }
@@ -184,7 +185,7 @@ async fn a_flood_is_closed_and_a_burst_is_not() {
     flood(&mut socket, &Message::text(r#"{"type":"ping"}"#)).await;
     assert_eq!(socket.until_that(|v| v.get("closed").is_some()).await["closed"], 4429);
     // Control frames are messages, too.
-    let mut socket = Socket::open(&bed.url(&gateway, "jobs/j1")).await;
+    let mut socket = Socket::open(&fixture.url(&gateway, "jobs/j1")).await;
     flood(&mut socket, &Message::Ping("x".into())).await;
     assert_eq!(socket.until_that(|v| v.get("closed").is_some()).await["closed"], 4429);
 }

@@ -2,20 +2,20 @@
 
 use serde_json::json;
 
-use crate::bed::{Bed, job};
+use crate::fixture::{GatewayFixture, job};
 
 /// Each word that stands in the name of a channel, as a job's id.
 const WORDS: [&str; 5] = ["control", "reply", "job", "campaign", "wh"];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_whose_id_is_a_word_of_a_channels_name_is_told_of_and_answered_like_any_other() {
-    let bed = Bed::new().await;
-    let gateway = bed.gateway().await;
-    let mut feed = bed.tenant_socket(&gateway).await;
+    let fixture = GatewayFixture::new().await;
+    let gateway = fixture.gateway().await;
+    let mut feed = fixture.tenant_socket(&gateway).await;
     for id in WORDS {
-        bed.job(id).await;
-        let mut socket = bed.socket(&gateway, &format!("jobs/{id}")).await;
-        let seq = bed.status(&job(id), "running").await;
+        fixture.job(id).await;
+        let mut socket = fixture.socket(&gateway, &format!("jobs/{id}")).await;
+        let seq = fixture.status(&job(id), "running").await;
         for heard in [&mut socket, &mut feed] {
             let update = heard.next().await;
             assert_eq!((&update["type"], &update["job_id"]), (&json!("job_status"), &json!(id)), "{update}");
@@ -25,8 +25,8 @@ async fn a_job_whose_id_is_a_word_of_a_channels_name_is_told_of_and_answered_lik
         // Where the job is `control`, the word to the workers passes on the very channel of its updates: nobody is told.
         let ack = socket.next().await;
         assert_eq!((&ack["type"], &ack["job_id"]), (&json!("pause_requested"), &json!(id)), "{ack}");
-        let claim = bed.claim(&job(id)).await;
-        let result = bed.succeed(&claim).await;
+        let claim = fixture.claim(&job(id)).await;
+        let result = fixture.succeed(&claim).await;
         assert_eq!(socket.next_text().await.0, result);
         assert_eq!(feed.next_text().await.0, result);
     }

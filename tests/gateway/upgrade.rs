@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use wheelhouse::broker::scripts::connections::{ConnectionLease, OpenOutcome};
 
-use crate::bed::{Bed, Running};
+use crate::fixture::{GatewayFixture, Running};
 use crate::support::api::until;
 use crate::support::socket::Socket;
 
@@ -29,54 +29,54 @@ fn is(status: u16, code: &str) -> (u16, String) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_check_before_the_upgrade_has_its_answer() {
-    let bed = Bed::with(&[("server.public_origins", "https://ops.example.com")]).await;
-    let gateway = bed.gateway().await;
+    let fixture = GatewayFixture::with(&[("server.public_origins", "https://ops.example.com")]).await;
+    let gateway = fixture.gateway().await;
     let base = format!("ws://{}/api/v1/realtime/ws", gateway.address);
-    bed.grant("reader-of-jobs", &["jobs.read"]).await;
-    let token = bed.token("ann", "acme");
+    fixture.grant("reader-of-jobs", &["jobs.read"]).await;
+    let token = fixture.token("ann", "acme");
 
     assert_eq!(refusal(&format!("{base}/jobs/j1"), &[]).await, is(401, "unauthorized"));
     assert_eq!(refusal(&format!("{base}/jobs/j1?token=x.y.z"), &[]).await, is(401, "unauthorized"));
-    let expired = bed.token_for("ann", "acme", 0, None);
+    let expired = fixture.token_for("ann", "acme", 0, None);
     // A token is still good for the five seconds that clocks may differ.
     tokio::time::sleep(Duration::from_secs(7)).await;
-    assert_eq!(refusal(&bed.url_of(&gateway, "jobs/j1", &expired), &[]).await, is(401, "unauthorized"));
+    assert_eq!(refusal(&fixture.url_of(&gateway, "jobs/j1", &expired), &[]).await, is(401, "unauthorized"));
     let none = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJhbm4iLCJ0ZW5hbnRfaWQiOiJhY21lIiwiZXhwIjo5OTk5OTk5OTk5fQ.";
-    assert_eq!(refusal(&bed.url_of(&gateway, "jobs/j1", none), &[]).await, is(401, "unauthorized"));
+    assert_eq!(refusal(&fixture.url_of(&gateway, "jobs/j1", none), &[]).await, is(401, "unauthorized"));
 
     let long = "a".repeat(129);
     for id in ["a:b", "a*", "%2A", ".x", long.as_str(), "nothing-here"] {
-        assert_eq!(refusal(&bed.url(&gateway, &format!("jobs/{id}")), &[]).await, is(404, "not_found"), "{id}");
+        assert_eq!(refusal(&fixture.url(&gateway, &format!("jobs/{id}")), &[]).await, is(404, "not_found"), "{id}");
     }
-    assert_eq!(refusal(&bed.url(&gateway, "campaigns/j1"), &[]).await, is(404, "not_found"));
+    assert_eq!(refusal(&fixture.url(&gateway, "campaigns/j1"), &[]).await, is(404, "not_found"));
     // Another tenant's is told the same, to the byte, as for what nobody has.
-    bed.grant("eve", &["*"]).await;
-    let eve = bed.token("eve", "globex");
-    let theirs = Socket::try_open(&bed.url_of(&gateway, "jobs/j1", &eve), &[]).await.err().expect("refused");
-    let nobodys = Socket::try_open(&bed.url_of(&gateway, "jobs/j2", &eve), &[]).await.err().expect("refused");
+    fixture.grant("eve", &["*"]).await;
+    let eve = fixture.token("eve", "globex");
+    let theirs = Socket::try_open(&fixture.url_of(&gateway, "jobs/j1", &eve), &[]).await.err().expect("refused");
+    let nobodys = Socket::try_open(&fixture.url_of(&gateway, "jobs/j2", &eve), &[]).await.err().expect("refused");
     assert_eq!(theirs, nobodys);
     assert_eq!(theirs.0, 404);
 
-    let reader = bed.token("reader-of-jobs", "acme");
-    assert_eq!(refusal(&bed.url_of(&gateway, "campaigns/c1", &reader), &[]).await, is(403, "permission_denied"));
-    let stranger = bed.token("stranger", "acme");
-    assert_eq!(refusal(&bed.url_of(&gateway, "jobs/j1", &stranger), &[]).await, is(403, "permission_denied"));
-    bed.socket_of(&gateway, "jobs/j1", &reader).await;
+    let reader = fixture.token("reader-of-jobs", "acme");
+    assert_eq!(refusal(&fixture.url_of(&gateway, "campaigns/c1", &reader), &[]).await, is(403, "permission_denied"));
+    let stranger = fixture.token("stranger", "acme");
+    assert_eq!(refusal(&fixture.url_of(&gateway, "jobs/j1", &stranger), &[]).await, is(403, "permission_denied"));
+    fixture.socket_of(&gateway, "jobs/j1", &reader).await;
 
     let own = format!("http://{}", gateway.address);
     for bad in ["https://evil.example", "null", "http://127.0.0.1:1", "https://ops.example.com.evil.example"] {
-        assert_eq!(refusal(&bed.url(&gateway, "jobs/j1"), &[("origin", bad)]).await, is(403, "forbidden"), "{bad}");
+        assert_eq!(refusal(&fixture.url(&gateway, "jobs/j1"), &[("origin", bad)]).await, is(403, "forbidden"), "{bad}");
     }
     for good in [own.as_str(), "https://ops.example.com"] {
-        assert!(Socket::try_open(&bed.url(&gateway, "jobs/j1"), &[("origin", good)]).await.is_ok(), "{good}");
+        assert!(Socket::try_open(&fixture.url(&gateway, "jobs/j1"), &[("origin", good)]).await.is_ok(), "{good}");
     }
     // In the order of the contract: without a token nothing else is said.
     assert_eq!(refusal(&format!("{base}/jobs/a:b"), &[("origin", "null")]).await, is(401, "unauthorized"));
 
-    let (status, body) = bed.get(&gateway, &format!("/api/v1/realtime/ws/jobs/j1?token={token}")).await;
+    let (status, body) = fixture.get(&gateway, &format!("/api/v1/realtime/ws/jobs/j1?token={token}")).await;
     assert_eq!(status, 426, "{body}");
     assert!(serde_json::from_str::<Value>(&body).expect("JSON")["error"].is_string());
-    let (_, metrics) = bed.get(&gateway, "/metrics").await;
+    let (_, metrics) = fixture.get(&gateway, "/metrics").await;
     assert!(!metrics.contains(&token), "a token in the metrics");
 }
 
@@ -97,9 +97,9 @@ async fn by_hand(gateway: &Running, head: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_upgrade_is_what_the_rfc_says_and_nothing_less_is_upgraded() {
-    let bed = Bed::new().await;
-    let gateway = bed.gateway().await;
-    let line = format!("GET /api/v1/realtime/ws/jobs/j1?token={} HTTP/1.1\r\n", bed.token("ann", "acme"));
+    let fixture = GatewayFixture::new().await;
+    let gateway = fixture.gateway().await;
+    let line = format!("GET /api/v1/realtime/ws/jobs/j1?token={} HTTP/1.1\r\n", fixture.token("ann", "acme"));
     let key = "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
     let good =
         format!("{line}upgrade: WebSocket\r\nconnection: keep-alive, Upgrade\r\n{key}sec-websocket-version: 13\r\n");
@@ -123,13 +123,13 @@ async fn the_upgrade_is_what_the_rfc_says_and_nothing_less_is_upgraded() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_token_is_taken_from_each_of_its_four_places() {
-    let bed = Bed::new().await;
-    let gateway = bed.gateway().await;
-    let token = bed.token("ann", "acme");
+    let fixture = GatewayFixture::new().await;
+    let gateway = fixture.gateway().await;
+    let token = fixture.token("ann", "acme");
     let url = format!("ws://{}/api/v1/realtime/ws/jobs/j1", gateway.address);
     let (bearer, cookie) = (format!("Bearer {token}"), format!("a=b; access_token={token}"));
     let protocols = format!("wheelhouse, bearer.{token}");
-    assert!(Socket::try_open(&bed.url(&gateway, "jobs/j1"), &[]).await.is_ok());
+    assert!(Socket::try_open(&fixture.url(&gateway, "jobs/j1"), &[]).await.is_ok());
     assert!(Socket::try_open(&url, &[("authorization", &bearer)]).await.is_ok());
     assert!(Socket::try_open(&url, &[("cookie", &cookie)]).await.is_ok());
     // The client library refuses an answer that picks none of its protocols, or another one.
@@ -138,14 +138,15 @@ async fn the_token_is_taken_from_each_of_its_four_places() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_limit_holds_over_all_gateways_and_heals() {
-    let bed = Bed::with(&[("limits.connections_per_user", "2"), ("limits.connections_per_tenant", "3")]).await;
-    let (one, other) = (bed.gateway().await, bed.gateway().await);
-    bed.grant("bob", &["*"]).await;
-    bed.grant("cid", &["*"]).await;
-    let first = bed.socket(&one, "jobs/j1").await;
-    let _second = bed.socket(&other, "campaigns/c1").await;
-    assert_eq!(refusal(&bed.url(&one, "jobs/j1"), &[]).await, is(429, "too_many_connections"));
-    let line = format!("GET /api/v1/realtime/ws/jobs/j1?token={} HTTP/1.1\r\n", bed.token("ann", "acme"));
+    let fixture =
+        GatewayFixture::with(&[("limits.connections_per_user", "2"), ("limits.connections_per_tenant", "3")]).await;
+    let (one, other) = (fixture.gateway().await, fixture.gateway().await);
+    fixture.grant("bob", &["*"]).await;
+    fixture.grant("cid", &["*"]).await;
+    let first = fixture.socket(&one, "jobs/j1").await;
+    let _second = fixture.socket(&other, "campaigns/c1").await;
+    assert_eq!(refusal(&fixture.url(&one, "jobs/j1"), &[]).await, is(429, "too_many_connections"));
+    let line = format!("GET /api/v1/realtime/ws/jobs/j1?token={} HTTP/1.1\r\n", fixture.token("ann", "acme"));
     let upgrade = "upgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-version: 13\r\n";
     let answer = by_hand(&other, &format!("{line}{upgrade}")).await;
     assert!(answer.starts_with("http/1.1 429 ") && answer.contains("\r\nretry-after: "), "{answer}");
@@ -157,16 +158,16 @@ async fn a_connection_limit_holds_over_all_gateways_and_heals() {
         id: "g-dead-1".to_owned(),
     };
     let lease = async |seconds| {
-        let taken = bed.broker.open_connection(&dead, 3, 2, Duration::from_secs(seconds)).await.expect("lease");
+        let taken = fixture.broker.open_connection(&dead, 3, 2, Duration::from_secs(seconds)).await.expect("lease");
         assert_eq!(taken, OpenOutcome::Open);
     };
     lease(600).await;
-    let cid = bed.url_of(&one, "jobs/j1", &bed.token("cid", "acme"));
+    let cid = fixture.url_of(&one, "jobs/j1", &fixture.token("cid", "acme"));
     assert_eq!(refusal(&cid, &[]).await, is(429, "too_many_connections"));
     lease(1).await;
     until("the dead gateway's lease ends", || async { Socket::try_open(&cid, &[]).await.is_ok() }).await;
 
     drop(first);
-    let again = bed.url(&other, "jobs/j1");
+    let again = fixture.url(&other, "jobs/j1");
     until("a closed socket's place is free", || async { Socket::try_open(&again, &[]).await.is_ok() }).await;
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use wheelhouse::worker::process::ExitKind;
 use wheelhouse::worker::{ControlOutcome, Controlled};
 
-use super::{Rig, all_stand_still, program, send, size, state, until};
+use super::{ProcessFixture, all_stand_still, program, send, size, state, until};
 
 /// Twenty steps, as the argument of `bash -c`.
 const STEPS: &str = "for i in $(seq 20); do sleep 0.2; echo $i >> $D/steps; done";
@@ -17,18 +17,18 @@ async fn paused_and_resumed(script: &str) -> (ExitKind, String) {
     program.set.push(("D".into(), folder.path().into()));
     program.set.push(("STEPS".into(), STEPS.into()));
     program.set.push(("SHELL".into(), "/bin/bash".into()));
-    let rig = Rig::start(program, folder).await;
-    let steps = rig.file("steps");
+    let fixture = ProcessFixture::start(program, folder).await;
+    let steps = fixture.file("steps");
     for at in [2, 5, 8] {
-        rig.numbers("steps", at).await;
-        assert_eq!(rig.process.pause().await, ControlOutcome::Done, "{script}");
+        fixture.numbers("steps", at).await;
+        assert_eq!(fixture.process.pause().await, ControlOutcome::Done, "{script}");
         let before = size(&steps);
         // Longer than a step: nothing shows that nothing happens but time.
         tokio::time::sleep(Duration::from_millis(500)).await;
         assert_eq!(size(&steps), before, "{script}");
-        rig.process.resume().await;
+        fixture.process.resume().await;
     }
-    let how = rig.process.ended().await.how;
+    let how = fixture.process.ended().await.how;
     (how, std::fs::read_to_string(steps).expect("steps"))
 }
 
@@ -92,15 +92,15 @@ async fn a_program_in_a_session_of_its_own_goes_on() {
 
 #[tokio::test]
 async fn resumed_means_that_every_process_has_been_seen_to_run() {
-    let rig = Rig::script(
+    let fixture = ProcessFixture::script(
         "script -qec 'echo $$ >> $D/pids; while :; do sleep 0.05; done' /dev/null & echo $! >> $D/pids; echo $$ >> $D/pids; wait",
     )
     .await;
-    let pids = rig.numbers("pids", 3).await;
+    let pids = fixture.numbers("pids", 3).await;
     for _ in 0..10 {
-        assert_eq!(rig.process.pause().await, ControlOutcome::Done);
+        assert_eq!(fixture.process.pause().await, ControlOutcome::Done);
         all_stand_still(&pids).await;
-        rig.process.resume().await;
+        fixture.process.resume().await;
         assert!(!pids.iter().any(|pid| state(*pid) == Some('T')), "{pids:?}");
     }
     // And it stays so.
@@ -110,9 +110,10 @@ async fn resumed_means_that_every_process_has_been_seen_to_run() {
 #[tokio::test]
 async fn a_stop_by_somebody_else_is_told_and_a_resume_ends_it() {
     use futures_util::StreamExt;
-    let rig = Rig::script("sh -c 'echo $$ >> $D/pids; while :; do echo x >> $D/turns; done' & wait").await;
-    let pids = rig.numbers("pids", 1).await;
-    let mut hindrances = rig.process.control_problem();
+    let fixture =
+        ProcessFixture::script("sh -c 'echo $$ >> $D/pids; while :; do echo x >> $D/turns; done' & wait").await;
+    let pids = fixture.numbers("pids", 1).await;
+    let mut hindrances = fixture.process.control_problem();
     for by_hand in [true, false] {
         send(pids[0], rustix::process::Signal::STOP);
         let words = hindrances.next().await.expect("it runs").expect("it is hindered");
@@ -121,11 +122,11 @@ async fn a_stop_by_somebody_else_is_told_and_a_resume_ends_it() {
         if by_hand {
             send(pids[0], rustix::process::Signal::CONT);
         } else {
-            rig.process.resume().await;
+            fixture.process.resume().await;
             assert_ne!(state(pids[0]), Some('T'));
         }
         assert_eq!(hindrances.next().await, Some(None), "that is over");
     }
-    rig.process.kill();
+    fixture.process.kill();
     assert_eq!(hindrances.next().await, None);
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use super::support::fleet::Fleet;
-use super::{ExitKind, Rig, lives, parent, run_three, send, until};
+use super::{ExitKind, ProcessFixture, lives, parent, run_three, send, until};
 
 /// A program with a child that has a session of its own and does not listen, and one that was left by its parent.
 const AWAY: &str = "
@@ -16,20 +16,20 @@ const AWAY: &str = "
 
 #[tokio::test]
 async fn a_supervisor_that_is_killed_takes_along_what_has_left_the_session() {
-    let rig = Rig::script(AWAY).await;
-    let pids = rig.numbers("pids", 3).await;
-    send(parent(rig.process.pid()), Signal::KILL);
-    let ended = rig.process.ended().await;
+    let fixture = ProcessFixture::script(AWAY).await;
+    let pids = fixture.numbers("pids", 3).await;
+    send(parent(fixture.process.pid()), Signal::KILL);
+    let ended = fixture.process.ended().await;
     assert_eq!((ended.how, ended.by_order), (ExitKind::Unsupervised, false));
     assert!(!pids.iter().any(|pid| lives(*pid)), "nothing is left: {pids:?}");
 }
 
 #[tokio::test]
 async fn a_guard_that_is_killed_lets_the_supervisor_end_the_program() {
-    let rig = Rig::with_grace(AWAY, Duration::from_millis(300)).await;
-    let pids = rig.numbers("pids", 3).await;
-    send(parent(parent(rig.process.pid())), Signal::KILL);
-    let ended = rig.process.ended().await;
+    let fixture = ProcessFixture::with_grace(AWAY, Duration::from_millis(300)).await;
+    let pids = fixture.numbers("pids", 3).await;
+    send(parent(parent(fixture.process.pid())), Signal::KILL);
+    let ended = fixture.process.ended().await;
     assert_eq!(ended.left_running, Vec::<String>::new());
     assert!(!pids.iter().any(|pid| lives(*pid)), "nothing is left: {pids:?}");
 }
@@ -74,11 +74,11 @@ fn has_cgroup(pid: i32) -> bool {
 
 #[tokio::test]
 async fn when_supervisor_and_guard_are_killed_the_host_ends_what_it_can_reach() {
-    let rig = Rig::script(AWAY).await;
-    let (pids, own) = (rig.numbers("pids", 3).await, rig.process.pid());
+    let fixture = ProcessFixture::script(AWAY).await;
+    let (pids, own) = (fixture.numbers("pids", 3).await, fixture.process.pid());
     let all = has_cgroup(own);
     kill_both(parent(own));
-    assert_eq!(rig.process.ended().await.how, ExitKind::Unsupervised);
+    assert_eq!(fixture.process.ended().await.how, ExitKind::Unsupervised);
     for pid in pids {
         if all || pid == own {
             assert!(!lives(pid), "{pid}, of control group: {all}");

@@ -12,7 +12,7 @@ use serde_json::json;
 use wheelhouse::worker::{ControlOutcome, Controlled};
 
 use super::support::fleet::Fleet;
-use super::{ExitKind, Rig, code_of, error_of, lives, program, send, size, state, until};
+use super::{ExitKind, ProcessFixture, code_of, error_of, lives, program, send, size, state, until};
 
 /// The user `nobody`.
 const NOBODY: u32 = 65_534;
@@ -35,8 +35,8 @@ fn open_to_nobody(folder: &Path) {
     mode(&helper, 0o4755);
 }
 
-/// As [`Rig::script`], with a supervisor that is `nobody`.
-async fn kept_by_nobody(script: &str) -> Rig {
+/// As [`ProcessFixture::script`], with a supervisor that is `nobody`.
+async fn kept_by_nobody(script: &str) -> ProcessFixture {
     let folder = tempfile::tempdir().expect("folder");
     open_to_nobody(folder.path());
     let supervisor = folder.path().join("supervisor");
@@ -47,7 +47,7 @@ async fn kept_by_nobody(script: &str) -> Rig {
     let mut program = program("sh", &["-c", script], Duration::from_millis(300));
     program.set.push(("D".into(), folder.path().into()));
     program.supervisor = supervisor;
-    Rig::start(program, folder).await
+    ProcessFixture::start(program, folder).await
 }
 
 fn words(reached: ControlOutcome) -> String {
@@ -59,20 +59,20 @@ fn words(reached: ControlOutcome) -> String {
 
 #[tokio::test]
 async fn what_may_not_be_signalled_is_named_and_nothing_is_stopped_or_ended() {
-    let rig = kept_by_nobody(MIXED).await;
-    let (own, theirs) = (rig.numbers("own", 1).await[0], rig.numbers("theirs", 1).await[0]);
+    let fixture = kept_by_nobody(MIXED).await;
+    let (own, theirs) = (fixture.numbers("own", 1).await[0], fixture.numbers("theirs", 1).await[0]);
     let named = format!("process {theirs} (sh) of user root");
     for _ in 0..2 {
-        let refused = words(rig.process.pause().await);
+        let refused = words(fixture.process.pause().await);
         assert!(refused.starts_with("Not paused: ") && refused.contains(&named), "{refused}");
         assert_ne!(state(own), Some('T'), "all of it runs on");
-        let refused = words(rig.process.cancel("ann", None).await);
+        let refused = words(fixture.process.cancel("ann", None).await);
         assert!(refused.starts_with("Not cancelled: ") && refused.contains(&named), "{refused}");
         assert!(lives(own) && lives(theirs));
     }
     // Told to end all the same, it says what could not be ended.
-    rig.process.kill();
-    let ended = rig.process.ended().await;
+    fixture.process.kill();
+    let ended = fixture.process.ended().await;
     assert_eq!((ended.how, ended.left_running.first()), (ExitKind::Signalled(9), Some(&named)));
     assert!(lives(theirs) && !lives(own));
     send(theirs, Signal::KILL);
@@ -80,31 +80,31 @@ async fn what_may_not_be_signalled_is_named_and_nothing_is_stopped_or_ended() {
 
 #[tokio::test]
 async fn it_can_be_paused_and_cancelled_when_that_process_has_ended() {
-    let rig = kept_by_nobody(MIXED).await;
-    let (own, theirs) = (rig.numbers("own", 1).await[0], rig.numbers("theirs", 1).await[0]);
-    words(rig.process.pause().await);
+    let fixture = kept_by_nobody(MIXED).await;
+    let (own, theirs) = (fixture.numbers("own", 1).await[0], fixture.numbers("theirs", 1).await[0]);
+    words(fixture.process.pause().await);
     send(theirs, Signal::KILL);
-    assert_eq!(rig.process.pause().await, ControlOutcome::Done);
+    assert_eq!(fixture.process.pause().await, ControlOutcome::Done);
     until("it to be stopped", || state(own) == Some('T')).await;
-    rig.process.resume().await;
-    assert_eq!(rig.process.cancel("ann", None).await, ControlOutcome::Done);
+    fixture.process.resume().await;
+    assert_eq!(fixture.process.cancel("ann", None).await, ControlOutcome::Done);
 }
 
 #[tokio::test]
 async fn a_short_command_of_another_user_is_waited_for() {
-    let rig = kept_by_nobody(
+    let fixture = kept_by_nobody(
         "while :; do $D/as-root --reuid 0 --regid 0 --clear-groups sleep 0.1; echo 1 >> $D/turns; sleep 0.1; done",
     )
     .await;
     for turns in [1, 3, 5] {
-        rig.numbers("turns", turns).await;
-        assert_eq!(rig.process.pause().await, ControlOutcome::Done);
-        let before = size(&rig.file("turns"));
-        until("it to be stopped", || state(rig.process.pid()) == Some('T')).await;
-        assert_eq!(size(&rig.file("turns")), before);
-        rig.process.resume().await;
+        fixture.numbers("turns", turns).await;
+        assert_eq!(fixture.process.pause().await, ControlOutcome::Done);
+        let before = size(&fixture.file("turns"));
+        until("it to be stopped", || state(fixture.process.pid()) == Some('T')).await;
+        assert_eq!(size(&fixture.file("turns")), before);
+        fixture.process.resume().await;
     }
-    rig.process.kill();
+    fixture.process.kill();
 }
 
 /// `wheelhouse run` as `nobody`; gives it, and the ids of its program and of that one's child, which is root's.

@@ -6,7 +6,7 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use super::support::fleet::Fleet;
-use super::{ExitKind, Rig, code_of, lives, run_family, send, state, until};
+use super::{ExitKind, ProcessFixture, code_of, lives, run_family, send, state, until};
 
 #[tokio::test]
 async fn a_program_that_asks_on_the_terminal_is_told_at_once_that_there_is_none() {
@@ -40,19 +40,19 @@ fn session_of(pid: u32) -> i32 {
 
 #[tokio::test]
 async fn a_program_is_not_in_the_session_of_its_host_and_its_group_is_its_own() {
-    let rig = Rig::script(
+    let fixture = ProcessFixture::script(
         "echo $$ >> $D/pids; ps -o sid= -o pgid= -p $$ | tr -s ' ' '\\n' | grep . >> $D/pids; exec sleep 1000",
     )
     .await;
-    let ids = rig.numbers("pids", 3).await;
+    let ids = fixture.numbers("pids", 3).await;
     let (pid, session, group) = (ids[0], ids[1], ids[2]);
-    assert_eq!((pid, group), (rig.process.pid(), rig.process.pid()));
+    assert_eq!((pid, group), (fixture.process.pid(), fixture.process.pid()));
     // Read as text: in a container the session may be led by a process outside of it, and its id is then 0.
     let own = session_of(std::process::id());
     assert_ne!(session, own);
     assert_ne!(session, pid, "one that leads its session would get a terminal by opening one");
-    rig.process.kill();
-    assert_eq!(rig.process.ended().await.how, ExitKind::Signalled(9));
+    fixture.process.kill();
+    assert_eq!(fixture.process.ended().await.how, ExitKind::Signalled(9));
     until("it to be gone", || !lives(pid)).await;
 }
 

@@ -2,11 +2,11 @@
 
 use serde_json::json;
 
-use crate::support::api::{Api, until};
+use crate::support::api::{RestFixture, until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_token_is_taken_from_each_of_its_places_and_nobody_comes_in_without() {
-    let api = Api::start(&[]).await;
+    let api = RestFixture::start(&[]).await;
     let token = api.user("ann@example.com", "acme", &["jobs.read", "campaigns.*"]).await;
     let bearer = format!("Bearer {token}");
     let cookie = format!("theme=dark; access_token={token}");
@@ -36,7 +36,7 @@ async fn a_token_is_taken_from_each_of_its_places_and_nobody_comes_in_without() 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_page_of_another_site_cannot_use_the_cookie_of_an_operator() {
-    let api = Api::start(&[("server.public_origins", "https://ops.example.com")]).await;
+    let api = RestFixture::start(&[("server.public_origins", "https://ops.example.com")]).await;
     let token = api.user("ann", "acme", &["*"]).await;
     let cookie = format!("access_token={token}");
     let own = format!("http://{}", api.address);
@@ -70,7 +70,7 @@ async fn a_page_of_another_site_cannot_use_the_cookie_of_an_operator() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_operation_asks_for_its_permission() {
-    let api = Api::start(&[]).await;
+    let api = RestFixture::start(&[]).await;
     let reader = api.user("reader", "acme", &["jobs.read", "campaigns.read"]).await;
     let nobody = api.user("nobody", "acme", &[]).await;
     let job = json!({"job_type": "demo"});
@@ -94,7 +94,7 @@ async fn each_operation_asks_for_its_permission() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_plain_sql_grants_and_revokes_takes_effect() {
-    let api = Api::start(&[]).await;
+    let api = RestFixture::start(&[]).await;
     let token = api.user("ann", "acme", &[]).await;
     let status = async || api.get(&token, "/api/v1/jobs").await.status;
     assert_eq!(status().await, 403);
@@ -106,7 +106,7 @@ async fn what_plain_sql_grants_and_revokes_takes_effect() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_revocation_that_was_announced_holds_from_then_on() {
-    let api = Api::start(&[]).await;
+    let api = RestFixture::start(&[]).await;
     let user = "ann".parse().expect("user");
     let token = api.user("ann", "acme", &[]).await;
     for _ in 0..20 {
@@ -132,14 +132,14 @@ async fn a_revocation_that_was_announced_holds_from_then_on() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn permissions_of_the_token_count_only_where_the_settings_say_so() {
-    let by_token = Api::start(&[("auth.permissions", "token")]).await;
+    let by_token = RestFixture::start(&[("auth.permissions", "token")]).await;
     let token = by_token.token("ann", "acme", Some(&["jobs.read"]));
     by_token.get(&token, "/api/v1/jobs").await.expect(200);
     by_token.get(&token, "/api/v1/campaigns").await.error(403, "permission_denied");
     assert_eq!(by_token.get(&token, "/api/v1/me").await.expect(200)["permissions"], json!(["jobs.read"]));
     let without = by_token.user("bob", "acme", &["*"]).await;
     by_token.get(&without, "/api/v1/jobs").await.error(403, "permission_denied");
-    let by_sql = Api::start(&[]).await;
+    let by_sql = RestFixture::start(&[]).await;
     let token = by_sql.token("ann", "acme", Some(&["*"]));
     by_sql.get(&token, "/api/v1/jobs").await.error(403, "permission_denied");
 }

@@ -8,10 +8,10 @@ use wheelhouse::broker::scripts::claim::{ClaimOutcome, ResultKind};
 use wheelhouse::domain::{Control, Resource, WorkerId};
 use wheelhouse::protocol::server;
 
-use crate::support::api::Api;
+use crate::support::api::RestFixture;
 
-async fn with_jobs(count: usize, settings: &[(&str, &str)]) -> (Api, String) {
-    let api = Api::start(settings).await;
+async fn with_jobs(count: usize, settings: &[(&str, &str)]) -> (RestFixture, String) {
+    let api = RestFixture::start(settings).await;
     let ann = api.user("ann", "acme", &["*"]).await;
     for n in 0..count {
         api.post(&ann, "/api/v1/jobs", &json!({"job_type": "demo", "id": format!("j{n}")})).await.expect(201);

@@ -8,7 +8,7 @@ use wheelhouse::broker::scripts::claim::{ClaimOutcome, ResultKind};
 use wheelhouse::domain::{Control, Resource, WorkerId};
 use wheelhouse::protocol::server;
 
-use crate::support::api::{Api, until};
+use crate::support::api::{RestFixture, until};
 
 fn worker() -> WorkerId {
     "w-1".parse().expect("id")
@@ -35,8 +35,8 @@ async fn carry_out(broker: &Broker, resource: &Resource) {
     }
 }
 
-async fn with_job(settings: &[(&str, &str)]) -> (Api, String, Resource) {
-    let api = Api::start(settings).await;
+async fn with_job(settings: &[(&str, &str)]) -> (RestFixture, String, Resource) {
+    let api = RestFixture::start(settings).await;
     let ann = api.user("ann", "acme", &["*"]).await;
     api.post(&ann, "/api/v1/jobs", &json!({"job_type":"demo","id":"j1"})).await.expect(201);
     (api, ann, Resource::parse("acme:job:j1").expect("resource"))
@@ -144,7 +144,7 @@ async fn what_is_refused_says_why_with_the_fitting_status() {
 async fn without_redis_a_command_is_refused_and_goes_through_once_it_is_back() {
     let (mut api, ann, _) = with_job(&[]).await;
     api.redis.kill();
-    let cancel = async |api: &Api| api.post(&ann, "/api/v1/jobs/j1/cancel", &json!({"request_id":"r1"})).await;
+    let cancel = async |api: &RestFixture| api.post(&ann, "/api/v1/jobs/j1/cancel", &json!({"request_id":"r1"})).await;
     let reply = cancel(&api).await;
     assert!(reply.status == 503 || reply.status == 504, "{reply:?}");
     until("refused at once", || async {

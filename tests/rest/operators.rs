@@ -4,11 +4,11 @@ use serde_json::json;
 use wheelhouse::broker::scripts::audit::AuditEntry;
 use wheelhouse::domain::WorkerId;
 
-use crate::support::api::{Api, until};
+use crate::support::api::{RestFixture, until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn readiness_tells_what_is_away_and_comes_back() {
-    let mut api = Api::start(&[]).await;
+    let mut api = RestFixture::start(&[]).await;
     let ready = async |path: &str| api.send("GET", path, &[], "").await;
     until("ready", || async { ready("/readyz").await.status == 200 }).await;
     let body = ready("/readyz").await.expect(200);
@@ -38,7 +38,7 @@ async fn readiness_tells_what_is_away_and_comes_back() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn paths_and_methods_that_do_not_exist_are_answered_in_json() {
-    let api = Api::start(&[]).await;
+    let api = RestFixture::start(&[]).await;
     let ann = api.user("ann", "acme", &["*"]).await;
     for path in ["/api/v1/job", "/api/v1/jobs/j1/stop", "/api/v2/jobs", "/api/v1/", "/nothing/here"] {
         api.get(&ann, path).await.error(404, "not_found");
@@ -53,7 +53,7 @@ async fn paths_and_methods_that_do_not_exist_are_answered_in_json() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_description_is_served_and_every_path_in_it_answers() {
-    let api = Api::start(&[]).await;
+    let api = RestFixture::start(&[]).await;
     let document = api.send("GET", "/api/v1/openapi.json", &[], "").await.expect(200);
     assert_eq!(document["openapi"], "3.1.0");
     let ann = api.user("ann", "acme", &["*"]).await;
@@ -71,7 +71,7 @@ async fn the_description_is_served_and_every_path_in_it_answers() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn live_workers_are_listed() {
-    let api = Api::start(&[]).await;
+    let api = RestFixture::start(&[]).await;
     let ann = api.user("ann", "acme", &["jobs.read"]).await;
     assert_eq!(api.get(&ann, "/api/v1/workers").await.expect(200), json!({"workers":[]}));
     for (id, tenants) in [("w-1", None), ("w-2", Some(["globex".parse().expect("tenant")]))] {
@@ -108,7 +108,7 @@ fn entry(id: &str, tenant: &str, resource: &str) -> AuditEntry {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_audit_trail_shows_the_own_tenant_only_in_pages() {
-    let api = Api::start(&[]).await;
+    let api = RestFixture::start(&[]).await;
     let entries = [entry("1-0", "acme", "j1"), entry("2-0", "globex", "j1"), entry("3-0", "acme", "j2")];
     assert!(api.store.append_audit("audit:{00}", &entries).await.expect("append") == 3);
     let auditor = api.user("auditor", "acme", &["audit.read"]).await;
@@ -131,7 +131,7 @@ async fn the_audit_trail_shows_the_own_tenant_only_in_pages() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_audit_trail_is_searched_and_exported_within_the_own_tenant() {
-    let api = Api::start(&[]).await;
+    let api = RestFixture::start(&[]).await;
     let make = |n: i64, tenant: &str, user: &str, action: &str, event: &str| AuditEntry {
         at: n * 1_000,
         user_id: user.to_owned(),
@@ -198,7 +198,7 @@ async fn the_audit_trail_is_searched_and_exported_within_the_own_tenant() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_metrics_show_how_many_audit_entries_wait() {
-    let api = Api::start(&[]).await;
+    let api = RestFixture::start(&[]).await;
     for _ in 0..3 {
         api.redis.inline("XADD wh:{03}:audit * event accepted entry {}");
     }

@@ -5,11 +5,11 @@ use wheelhouse::broker::scripts::updates::Update;
 use wheelhouse::domain::{FailedItem, Resource};
 use wheelhouse::store::Account;
 
-use crate::support::api::Api;
+use crate::support::api::RestFixture;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_is_made_shown_and_listed_and_other_tenants_see_nothing_of_it() {
-    let api = Api::start(&[]).await;
+    let api = RestFixture::start(&[]).await;
     let ann = api.user("ann", "acme", &["*"]).await;
     let stranger = api.user("eve", "globex", &["*"]).await;
     let body = json!({"job_type":"demo","id":"j1","title":"T ü","parameters":{"rows":[1,{"a":null}]},"max_retries":2});
@@ -36,7 +36,7 @@ async fn a_job_is_made_shown_and_listed_and_other_tenants_see_nothing_of_it() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_command_under_way_shows_as_desired_with_its_seq() {
-    let api = Api::start(&[]).await;
+    let api = RestFixture::start(&[]).await;
     let ann = api.user("ann", "acme", &["*"]).await;
     api.post(&ann, "/api/v1/jobs", &json!({"job_type":"demo","id":"j1"})).await.expect(201);
     let job = Resource::parse("acme:job:j1").expect("resource");
@@ -50,7 +50,7 @@ async fn a_command_under_way_shows_as_desired_with_its_seq() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lists_are_filtered_and_come_in_pages() {
-    let api = Api::start(&[]).await;
+    let api = RestFixture::start(&[]).await;
     let ann = api.user("ann", "acme", &["*"]).await;
     api.post(&ann, "/api/v1/campaigns", &json!({"id":"c1","name":"N"})).await.expect(201);
     for n in 0..7 {
@@ -90,7 +90,7 @@ async fn lists_are_filtered_and_come_in_pages() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_campaign_is_made_with_all_its_jobs_or_not_at_all() {
-    let api = Api::start(&[]).await;
+    let api = RestFixture::start(&[]).await;
     let ann = api.user("ann", "acme", &["*"]).await;
     let jobs: Vec<Value> = (0..10_000).map(|n| json!({"job_type":"demo","id":format!("j{n}")})).collect();
     let made = api.post(&ann, "/api/v1/campaigns", &json!({"id":"c1","name":"Big","jobs":jobs})).await.expect(201);
@@ -116,7 +116,7 @@ async fn a_campaign_is_made_with_all_its_jobs_or_not_at_all() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bodies_that_do_not_fit_are_refused_and_say_why() {
-    let api = Api::start(&[]).await;
+    let api = RestFixture::start(&[]).await;
     let ann = api.user("ann", "acme", &["*"]).await;
     let bearer = format!("Bearer {ann}");
     let raw = async |path: &str, body: String| api.send("POST", path, &[("authorization", &bearer)], body).await;
@@ -142,7 +142,7 @@ async fn bodies_that_do_not_fit_are_refused_and_say_why() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn jobs_are_made_also_while_redis_is_away() {
-    let mut api = Api::start(&[]).await;
+    let mut api = RestFixture::start(&[]).await;
     let ann = api.user("ann", "acme", &["*"]).await;
     let nobody = api.user("nobody", "acme", &[]).await;
     api.redis.kill();
@@ -155,7 +155,7 @@ async fn jobs_are_made_also_while_redis_is_away() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_has_a_time_limit_where_it_was_given_one() {
-    let api = Api::start(&[]).await;
+    let api = RestFixture::start(&[]).await;
     let ann = api.user("ann", "acme", &["*"]).await;
     for (id, limit) in [("with", json!(90)), ("without", json!(null))] {
         let made = api.post(&ann, "/api/v1/jobs", &json!({"job_type":"demo","id":id,"timeout_seconds":limit})).await;
@@ -169,7 +169,7 @@ async fn a_job_has_a_time_limit_where_it_was_given_one() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_failed_items_of_a_job_come_in_pages_for_those_who_may_read_it() {
-    let api = Api::start(&[]).await;
+    let api = RestFixture::start(&[]).await;
     let ann = api.user("ann", "acme", &["jobs.*"]).await;
     let (bob, stranger) = (api.user("bob", "acme", &["campaigns.read"]).await, api.user("eve", "globex", &["*"]).await);
     api.post(&ann, "/api/v1/jobs", &json!({"job_type":"demo","id":"j1"})).await.expect(201);
@@ -204,7 +204,7 @@ async fn the_failed_items_of_a_job_come_in_pages_for_those_who_may_read_it() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_list_has_parameters_and_results_only_where_they_are_asked_for() {
-    let api = Api::start(&[]).await;
+    let api = RestFixture::start(&[]).await;
     let ann = api.user("ann", "acme", &["*"]).await;
     api.post(&ann, "/api/v1/jobs", &json!({"job_type":"demo","id":"j1","parameters":{"a":1}})).await.expect(201);
     let first =
@@ -219,7 +219,7 @@ async fn a_list_has_parameters_and_results_only_where_they_are_asked_for() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_long_error_is_shown_in_part_and_can_be_had_whole() {
-    let api = Api::start(&[]).await;
+    let api = RestFixture::start(&[]).await;
     let ann = api.user("ann", "acme", &["*"]).await;
     let stranger = api.user("eve", "globex", &["*"]).await;
     api.post(&ann, "/api/v1/jobs", &json!({"job_type":"demo","id":"j1"})).await.expect(201);
@@ -235,7 +235,7 @@ async fn a_long_error_is_shown_in_part_and_can_be_had_whole() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn jobs_are_added_to_an_open_campaign_many_at_a_time_until_it_is_closed() {
-    let api = Api::start(&[]).await;
+    let api = RestFixture::start(&[]).await;
     let ann = api.user("ann", "acme", &["*"]).await;
     let viewer = api.user("vic", "acme", &["campaigns.read", "jobs.read"]).await;
     let made = api.post(&ann, "/api/v1/campaigns", &json!({"id":"c1"})).await.expect(201);
@@ -270,7 +270,7 @@ async fn jobs_are_added_to_an_open_campaign_many_at_a_time_until_it_is_closed() 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn numbers_in_parameters_keep_every_digit() {
-    let api = Api::start(&[]).await;
+    let api = RestFixture::start(&[]).await;
     let ann = api.user("ann", "acme", &["*"]).await;
     let exact = r#"{"whole":123456789012345678901234567890,"decimal":0.1000000000000000055511151231257827}"#;
     let body = format!(r#"{{"job_type":"demo","id":"j1","parameters":{exact}}}"#);
@@ -291,7 +291,7 @@ async fn numbers_in_parameters_keep_every_digit() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn parameters_that_a_reader_or_a_database_could_not_take_are_refused_in_words() {
-    let api = Api::start(&[]).await;
+    let api = RestFixture::start(&[]).await;
     let ann = api.user("ann", "acme", &["*"]).await;
     let bearer = format!("Bearer {ann}");
     let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));

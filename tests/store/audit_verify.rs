@@ -242,7 +242,7 @@ pub async fn it_is_intact_while_rows_are_added_and_old_ones_removed(db: Db) {
             while writer.append_audit("s", &some).await.is_err() {}
             if n % 8 == 4 {
                 // Everything there is, is of 1970.
-                let _ = pruner.prune_audit(Duration::from_secs(86_400), &super::audit_kept::todays_clocks()).await;
+                let _ = pruner.prune_audit(Duration::from_secs(86_400), &super::audit_retention::todays_clocks()).await;
             }
         }
         done.store(true, std::sync::atomic::Ordering::SeqCst);

@@ -15,21 +15,21 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::base::Base;
 
 /// One gateway with all it needs, gone when dropped.
-pub struct Api {
+pub struct RestFixture {
     base: Base,
     pub address: SocketAddr,
     client: Client<HttpConnector, Full<Bytes>>,
     _stop: DropGuard,
 }
 
-impl std::ops::Deref for Api {
+impl std::ops::Deref for RestFixture {
     type Target = Base;
     fn deref(&self) -> &Base {
         &self.base
     }
 }
 
-impl std::ops::DerefMut for Api {
+impl std::ops::DerefMut for RestFixture {
     fn deref_mut(&mut self) -> &mut Base {
         &mut self.base
     }
@@ -68,7 +68,7 @@ impl Reply {
     }
 }
 
-impl Api {
+impl RestFixture {
     /// With these settings beside the usual ones.
     pub async fn start(settings: &[(&str, &str)]) -> Self {
         let base = Base::start(settings).await;

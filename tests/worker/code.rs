@@ -13,13 +13,13 @@ use wheelhouse::store::NewJob;
 use wheelhouse::worker::process::Program;
 use wheelhouse::worker::{JobContext, JobError};
 
-use crate::world::{Code, Tape, World, blank, eventually, exact};
+use crate::fixture::{Code, Trace, WorkerFixture, blank, eventually, exact};
 
 /// What job code gives back, boxed.
 pub type Outcome = Pin<Box<dyn Future<Output = Result<Value, JobError>> + Send>>;
 
 /// Tells when it is dropped.
-struct Dropped(Tape);
+struct Dropped(Trace);
 
 impl Drop for Dropped {
     fn drop(&mut self) {
@@ -29,22 +29,22 @@ impl Drop for Dropped {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_guarded_future_is_held_while_paused_and_dropped_when_cancelled() {
-    let (world, tape) = (World::new().await, Tape::new());
-    let inside = tape.clone();
+    let (fixture, trace) = (WorkerFixture::new().await, Trace::new());
+    let inside = trace.clone();
     let code = Code(move |ctx: JobContext| {
-        let tape = inside.clone();
+        let trace = inside.clone();
         async move {
             let endless = async {
-                let _dropped = Dropped(tape.clone());
+                let _dropped = Dropped(trace.clone());
                 loop {
-                    tape.mark("tick");
+                    trace.mark("tick");
                     tokio::time::sleep(Duration::from_millis(2)).await;
                 }
             };
             // A second branch with no gate in it: it must stand still as well.
             let beside = async {
                 loop {
-                    tape.mark("beside");
+                    trace.mark("beside");
                     tokio::time::sleep(Duration::from_millis(2)).await;
                 }
             };
@@ -57,73 +57,73 @@ async fn a_guarded_future_is_held_while_paused_and_dropped_when_cancelled() {
             }
         }
     });
-    let worker = world.coder("w1", code).await;
-    let job = world.job("j").await;
-    tape.until("tick", 3).await;
-    assert_eq!(world.command(Action::Pause, &job).await, "pause_succeeded");
-    let (ticks, beside) = (tape.count("tick"), tape.count("beside"));
+    let worker = fixture.coder("w1", code).await;
+    let job = fixture.job("j").await;
+    trace.until("tick", 3).await;
+    assert_eq!(fixture.command(Action::Pause, &job).await, "pause_succeeded");
+    let (ticks, beside) = (trace.count("tick"), trace.count("beside"));
     tokio::time::sleep(Duration::from_millis(200)).await;
-    assert_eq!((tape.count("tick"), tape.count("beside")), (ticks, beside));
-    assert_eq!(world.command(Action::Resume, &job).await, "resume_succeeded");
-    tape.until("tick", ticks + 3).await;
-    tape.until("beside", beside + 3).await;
-    assert_eq!(tape.count("dropped"), 0);
-    assert_eq!(world.command(Action::Cancel, &job).await, "cancel_succeeded");
-    assert_eq!(tape.count("dropped"), 1);
+    assert_eq!((trace.count("tick"), trace.count("beside")), (ticks, beside));
+    assert_eq!(fixture.command(Action::Resume, &job).await, "resume_succeeded");
+    trace.until("tick", ticks + 3).await;
+    trace.until("beside", beside + 3).await;
+    assert_eq!(trace.count("dropped"), 0);
+    assert_eq!(fixture.command(Action::Cancel, &job).await, "cancel_succeeded");
+    assert_eq!(trace.count("dropped"), 1);
     worker.drain().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_counts_as_stopped_inside_a_critical_section() {
-    let (world, tape) = (World::new().await, Tape::new());
-    let inside = tape.clone();
+    let (fixture, trace) = (WorkerFixture::new().await, Trace::new());
+    let inside = trace.clone();
     let code = Code(move |ctx: JobContext| {
-        let tape = inside.clone();
+        let trace = inside.clone();
         async move {
             loop {
                 ctx.checkpoint().await?;
-                tape.mark("round");
+                trace.mark("round");
                 ctx.critical(async {
-                    tape.wait("first half").await;
-                    tape.mark("first half");
+                    trace.wait("first half").await;
+                    trace.mark("first half");
                     // Inside, a checkpoint lets pass, and a guard runs on.
                     ctx.checkpoint().await?;
-                    ctx.guard(tape.wait("second half")).await?;
-                    tape.mark("second half");
+                    ctx.guard(trace.wait("second half")).await?;
+                    trace.mark("second half");
                     Ok::<_, JobError>(())
                 })
                 .await?;
             }
         }
     });
-    let worker = world.coder("w1", code).await;
-    let job = world.job("j").await;
-    tape.until("round", 1).await;
-    let pause = world.submit(Action::Pause, &job).await;
-    world.until_heard(&job, |m| m["desired"] == "paused").await;
-    tape.open("first half");
-    tape.until("first half", 1).await;
-    assert_eq!(world.broker.result_of(&job, pause).await.expect("asked"), None);
-    assert_eq!(world.row(&job).await.status, JobStatus::Running);
-    tape.open("second half");
-    assert_eq!(world.result(&job, pause).await["type"], "pause_succeeded");
-    assert_eq!((tape.count("second half"), tape.count("round")), (1, 1));
-    world.command(Action::Cancel, &job).await;
+    let worker = fixture.coder("w1", code).await;
+    let job = fixture.job("j").await;
+    trace.until("round", 1).await;
+    let pause = fixture.submit(Action::Pause, &job).await;
+    fixture.until_heard(&job, |m| m["desired"] == "paused").await;
+    trace.open("first half");
+    trace.until("first half", 1).await;
+    assert_eq!(fixture.broker.result_of(&job, pause).await.expect("asked"), None);
+    assert_eq!(fixture.row(&job).await.status, JobStatus::Running);
+    trace.open("second half");
+    assert_eq!(fixture.result(&job, pause).await["type"], "pause_succeeded");
+    assert_eq!((trace.count("second half"), trace.count("round")), (1, 1));
+    fixture.command(Action::Cancel, &job).await;
     worker.drain().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_with_a_blocking_thread_is_paused_when_the_thread_is() {
-    let (world, tape) = (World::new().await, Tape::new());
-    let inside = tape.clone();
+    let (fixture, trace) = (WorkerFixture::new().await, Trace::new());
+    let inside = trace.clone();
     let busy = Arc::new(AtomicBool::new(true));
     let held = busy.clone();
     let code = Code(move |ctx: JobContext| {
-        let (tape, busy) = (inside.clone(), held.clone());
+        let (trace, busy) = (inside.clone(), held.clone());
         async move {
             let thread = ctx.blocking(move |ctx| {
                 loop {
-                    tape.mark("turn");
+                    trace.mark("turn");
                     while busy.load(Ordering::SeqCst) {
                         std::thread::sleep(Duration::from_millis(1));
                     }
@@ -142,58 +142,58 @@ async fn a_job_with_a_blocking_thread_is_paused_when_the_thread_is() {
             thread.and(gate).map(|()| json!(null))
         }
     });
-    let worker = world.coder("w1", code).await;
-    let job = world.job("j").await;
-    tape.until("turn", 1).await;
-    let pause = world.submit(Action::Pause, &job).await;
-    world.until_heard(&job, |m| m["desired"] == "paused").await;
-    assert_eq!(world.broker.result_of(&job, pause).await.expect("asked"), None, "the thread is still busy");
+    let worker = fixture.coder("w1", code).await;
+    let job = fixture.job("j").await;
+    trace.until("turn", 1).await;
+    let pause = fixture.submit(Action::Pause, &job).await;
+    fixture.until_heard(&job, |m| m["desired"] == "paused").await;
+    assert_eq!(fixture.broker.result_of(&job, pause).await.expect("asked"), None, "the thread is still busy");
     busy.store(false, Ordering::SeqCst);
-    assert_eq!(world.result(&job, pause).await["type"], "pause_succeeded");
-    let turns = tape.count("turn");
+    assert_eq!(fixture.result(&job, pause).await["type"], "pause_succeeded");
+    let turns = trace.count("turn");
     tokio::time::sleep(Duration::from_millis(100)).await;
-    assert_eq!(tape.count("turn"), turns);
-    assert_eq!(world.command(Action::Resume, &job).await, "resume_succeeded");
-    tape.until("turn", turns + 2).await;
-    assert_eq!(world.command(Action::Cancel, &job).await, "cancel_succeeded");
-    let turns = tape.count("turn");
+    assert_eq!(trace.count("turn"), turns);
+    assert_eq!(fixture.command(Action::Resume, &job).await, "resume_succeeded");
+    trace.until("turn", turns + 2).await;
+    assert_eq!(fixture.command(Action::Cancel, &job).await, "cancel_succeeded");
+    let turns = trace.count("turn");
     tokio::time::sleep(Duration::from_millis(50)).await;
-    assert_eq!(tape.count("turn"), turns);
+    assert_eq!(trace.count("turn"), turns);
     worker.drain().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_program_of_the_job_stops_goes_on_and_ends_with_it() {
-    let (world, tape) = (World::new().await, Tape::new());
-    let inside = tape.clone();
+    let (fixture, trace) = (WorkerFixture::new().await, Trace::new());
+    let inside = trace.clone();
     let code = Code(move |ctx: JobContext| {
-        let tape = inside.clone();
+        let trace = inside.clone();
         async move {
             let script = "while :; do echo turn; sleep 0.02; done";
             let supervisor = env!("CARGO_BIN_EXE_wheelhouse").into();
             let program = Program::with_supervisor(supervisor, "sh", ["-c", script]).map_err(JobError::failed)?;
             let mut child = ctx.child(program).await?;
-            tape.mark(format!("pid {}", child.pid()));
+            trace.mark(format!("pid {}", child.pid()));
             let mut lines = BufReader::new(child.stdout.take().expect("stdout")).lines();
             while ctx.guard(lines.next_line()).await?.map_err(JobError::failed)?.is_some() {
-                tape.mark("turn");
+                trace.mark("turn");
             }
             Ok(json!(child.ended().await.how.to_string()))
         }
     });
-    let worker = world.coder("w1", code).await;
-    let job = world.job("j").await;
-    tape.until("turn", 3).await;
-    let pid: i32 = tape.named("pid ").parse().expect("a number");
+    let worker = fixture.coder("w1", code).await;
+    let job = fixture.job("j").await;
+    trace.until("turn", 3).await;
+    let pid: i32 = trace.named("pid ").parse().expect("a number");
     let state = || std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    assert_eq!(world.command(Action::Pause, &job).await, "pause_succeeded");
+    assert_eq!(fixture.command(Action::Pause, &job).await, "pause_succeeded");
     assert!(state().contains(" T "), "not stopped: {}", state());
-    let turns = tape.count("turn");
-    assert_eq!(world.command(Action::Resume, &job).await, "resume_succeeded");
-    tape.until("turn", turns + 3).await;
-    assert_eq!(world.command(Action::Cancel, &job).await, "cancel_succeeded");
+    let turns = trace.count("turn");
+    assert_eq!(fixture.command(Action::Resume, &job).await, "resume_succeeded");
+    trace.until("turn", turns + 3).await;
+    assert_eq!(fixture.command(Action::Cancel, &job).await, "cancel_succeeded");
     assert_eq!(state(), "", "the program is still there");
-    assert_eq!(world.row(&job).await.status, JobStatus::Cancelled);
+    assert_eq!(fixture.row(&job).await.status, JobStatus::Cancelled);
     worker.drain().await;
 }
 
@@ -217,10 +217,10 @@ fn two_users(folder: &std::path::Path) -> std::path::PathBuf {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_whose_program_has_another_users_process_is_neither_paused_nor_cancelled_and_says_which() {
-    let (world, tape, folder) = (World::new().await, Tape::new(), tempfile::tempdir().expect("folder"));
-    let (supervisor, place, inside) = (two_users(folder.path()), folder.path().to_path_buf(), tape.clone());
+    let (fixture, trace, folder) = (WorkerFixture::new().await, Trace::new(), tempfile::tempdir().expect("folder"));
+    let (supervisor, place, inside) = (two_users(folder.path()), folder.path().to_path_buf(), trace.clone());
     let code = Code(move |ctx: JobContext| {
-        let (tape, supervisor, place) = (inside.clone(), supervisor.clone(), place.clone());
+        let (trace, supervisor, place) = (inside.clone(), supervisor.clone(), place.clone());
         async move {
             let script = "$0/as-root --reuid 0 --regid 0 --clear-groups sh -c 'echo theirs $$; while :; do sleep 0.05; done' & while :; do echo turn; sleep 0.02; done";
             let place = place.to_string_lossy().into_owned();
@@ -231,73 +231,73 @@ async fn a_job_whose_program_has_another_users_process_is_neither_paused_nor_can
             let binary = env!("CARGO_BIN_EXE_wheelhouse").into();
             let other = Program::with_supervisor(binary, "sleep", ["600"]).map_err(JobError::failed)?;
             let other = ctx.child(other).await?;
-            tape.mark(format!("other {}", other.pid()));
+            trace.mark(format!("other {}", other.pid()));
             let mut lines = BufReader::new(child.stdout.take().expect("stdout")).lines();
             while let Some(line) = ctx.guard(lines.next_line()).await?.map_err(JobError::failed)? {
                 let is_theirs = line.starts_with("theirs");
-                tape.mark(line);
+                trace.mark(line);
                 if is_theirs {
-                    tape.mark("both");
+                    trace.mark("both");
                 }
             }
             Ok(json!(child.ended().await.how.to_string()))
         }
     });
-    let worker = world.coder("w1", code).await;
-    let job = world.job("j").await;
-    tape.until("both", 1).await;
-    tape.until("turn", 3).await;
-    let (theirs, other) = (tape.named("theirs "), tape.named("other "));
+    let worker = fixture.coder("w1", code).await;
+    let job = fixture.job("j").await;
+    trace.until("both", 1).await;
+    trace.until("turn", 3).await;
+    let (theirs, other) = (trace.named("theirs "), trace.named("other "));
     let state = |pid: &str| std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     for action in [Action::Pause, Action::Cancel] {
-        let command = world.submit(action, &job).await;
-        let answer = world.result(&job, command).await;
+        let command = fixture.submit(action, &job).await;
+        let answer = fixture.result(&job, command).await;
         assert_eq!(answer["type"], format!("{}_failed", action.as_str()), "{answer}");
         let words = answer["error"].as_str().unwrap_or_default();
         assert!(words.contains(&format!("process {theirs} (sh) of user root")), "{answer}");
-        assert_eq!(world.row(&job).await.status, JobStatus::Running);
+        assert_eq!(fixture.row(&job).await.status, JobStatus::Running);
         assert!(state(&other).contains(") S "), "it stands or is gone: {}", state(&other));
-        let turns = tape.count("turn");
-        tape.until("turn", turns + 3).await;
+        let turns = trace.count("turn");
+        trace.until("turn", turns + 3).await;
     }
     let theirs = rustix::process::Pid::from_raw(theirs.parse().expect("a number")).expect("pid");
     rustix::process::kill_process(theirs, rustix::process::Signal::KILL).expect("kill");
-    assert_eq!(world.command(Action::Cancel, &job).await, "cancel_succeeded");
+    assert_eq!(fixture.command(Action::Cancel, &job).await, "cancel_succeeded");
     assert_eq!(state(&other), "", "the program is still there");
     worker.drain().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn code_that_never_comes_to_a_checkpoint_is_dropped_after_the_grace() {
-    let (world, tape) = (World::with(&[("worker.grace_seconds", "1")]).await, Tape::new());
-    let inside = tape.clone();
+    let (fixture, trace) = (WorkerFixture::with(&[("worker.grace_seconds", "1")]).await, Trace::new());
+    let inside = trace.clone();
     let code = Code(move |_ctx: JobContext| {
-        let tape = inside.clone();
+        let trace = inside.clone();
         async move {
-            let _dropped = Dropped(tape.clone());
-            tape.mark("begun");
+            let _dropped = Dropped(trace.clone());
+            trace.mark("begun");
             std::future::pending::<()>().await;
             Ok(json!(null))
         }
     });
-    let worker = world.coder("w1", code).await;
-    let job = world.job("j").await;
-    tape.until("begun", 1).await;
-    assert_eq!(world.command(Action::Cancel, &job).await, "cancel_succeeded");
-    assert_eq!(tape.count("dropped"), 1);
+    let worker = fixture.coder("w1", code).await;
+    let job = fixture.job("j").await;
+    trace.until("begun", 1).await;
+    assert_eq!(fixture.command(Action::Cancel, &job).await, "cancel_succeeded");
+    assert_eq!(trace.count("dropped"), 1);
     worker.drain().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn progress_is_folded_to_four_a_second_and_the_last_one_always_arrives() {
-    let (world, tape) = (World::new().await, Tape::new());
-    let inside = tape.clone();
+    let (fixture, trace) = (WorkerFixture::new().await, Trace::new());
+    let inside = trace.clone();
     let code = Code(move |ctx: JobContext| {
-        let tape = inside.clone();
+        let trace = inside.clone();
         async move {
             let begun = Instant::now();
             let mut n = 0;
-            while begun.elapsed() < Duration::from_millis(1_500) || tape.count("heard") == 0 {
+            while begun.elapsed() < Duration::from_millis(1_500) || trace.count("heard") == 0 {
                 n += 1;
                 ctx.progress(Progress { progress_percent: 50, items_processed: n, ..Progress::default() });
                 tokio::time::sleep(Duration::from_millis(1)).await;
@@ -306,16 +306,16 @@ async fn progress_is_folded_to_four_a_second_and_the_last_one_always_arrives() {
             Ok(json!(begun.elapsed().as_millis() as u64))
         }
     });
-    let worker = world.coder("w1", code).await;
-    let job = world.job("j").await;
+    let worker = fixture.coder("w1", code).await;
+    let job = fixture.job("j").await;
     eventually("some progress is heard", || async {
-        world.messages(&job).iter().filter(|m| m["type"] == "job_progress").count() >= 3
+        fixture.messages(&job).iter().filter(|m| m["type"] == "job_progress").count() >= 3
     })
     .await;
-    tape.mark("heard");
-    let messages = world.until_heard(&job, |m| m["status"] == "completed").await;
+    trace.mark("heard");
+    let messages = fixture.until_heard(&job, |m| m["status"] == "completed").await;
     let progress: Vec<&Value> = messages.iter().filter(|m| m["type"] == "job_progress").collect();
-    let row = world.row(&job).await;
+    let row = fixture.row(&job).await;
     let took = row.result.read::<u64>().expect("milliseconds");
     // Four a second, and one at either end.
     assert!(progress.len() as u64 <= took / 250 + 2, "{} messages in {took} ms", progress.len());
@@ -327,7 +327,7 @@ async fn progress_is_folded_to_four_a_second_and_the_last_one_always_arrives() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_panic_fails_its_job_in_words_and_nothing_else() {
-    let world = World::new().await;
+    let fixture = WorkerFixture::new().await;
     let code = Code(|ctx: JobContext| async move {
         match ctx.parameters_as::<Value>()?["do"].as_str() {
             Some("panic") => panic!("boom {}", 7),
@@ -338,7 +338,7 @@ async fn a_panic_fails_its_job_in_words_and_nothing_else() {
             _ => Ok(json!("fine")),
         }
     });
-    let worker = world.coder("w1", code).await;
+    let worker = fixture.coder("w1", code).await;
     for (what, status, words) in [
         ("panic", JobStatus::Failed, "The job's code panicked: boom 7"),
         ("panic on a thread", JobStatus::Failed, "The job's code panicked: thread boom"),
@@ -348,8 +348,8 @@ async fn a_panic_fails_its_job_in_words_and_nothing_else() {
         ("succeed", JobStatus::Completed, ""),
     ] {
         let parameters = json!({"do": what});
-        let job = world.make(NewJob { parameters: exact(parameters), ..blank(&what.replace(' ', "-")) }).await;
-        let row = world.until_status(&job, status).await;
+        let job = fixture.make(NewJob { parameters: exact(parameters), ..blank(&what.replace(' ', "-")) }).await;
+        let row = fixture.until_status(&job, status).await;
         assert!(row.error_message.unwrap_or_default().contains(words), "{what}");
     }
     worker.drain().await;
@@ -357,13 +357,13 @@ async fn a_panic_fails_its_job_in_words_and_nothing_else() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failed_job_is_tried_again_from_its_resume_point_while_retries_are_left() {
-    let (world, tape) = (World::new().await, Tape::new());
-    let inside = tape.clone();
+    let (fixture, trace) = (WorkerFixture::new().await, Trace::new());
+    let inside = trace.clone();
     let code = Code(move |ctx: JobContext| {
-        let tape = inside.clone();
+        let trace = inside.clone();
         async move {
             let tries = ctx.resume_point::<u64>()?.unwrap_or(0) + 1;
-            tape.mark(format!("try {tries}"));
+            trace.mark(format!("try {tries}"));
             ctx.save(&tries)?;
             if ctx.parameters_as::<Value>()?["permanent"] == true {
                 return Err(JobError::permanent("no use"));
@@ -371,13 +371,13 @@ async fn a_failed_job_is_tried_again_from_its_resume_point_while_retries_are_lef
             if tries < 3 { Err(JobError::failed(format!("try {tries}"))) } else { Ok(json!(tries)) }
         }
     });
-    let worker = world.coder("w1", code).await;
-    let job = world.make(NewJob { max_retries: 5, ..blank("j") }).await;
-    let row = world.until_status(&job, JobStatus::Completed).await;
+    let worker = fixture.coder("w1", code).await;
+    let job = fixture.make(NewJob { max_retries: 5, ..blank("j") }).await;
+    let row = fixture.until_status(&job, JobStatus::Completed).await;
     assert_eq!((row.result.as_str(), row.retry_count), ("3", 2));
-    assert_eq!((tape.count("try 1"), tape.count("try 2"), tape.count("try 3")), (1, 1, 1));
+    assert_eq!((trace.count("try 1"), trace.count("try 2"), trace.count("try 3")), (1, 1, 1));
     let hopeless = NewJob { max_retries: 5, parameters: exact(json!({"permanent": true})), ..blank("hopeless") };
-    let hopeless = world.make(hopeless).await;
-    assert_eq!(world.until_status(&hopeless, JobStatus::Failed).await.retry_count, 0);
+    let hopeless = fixture.make(hopeless).await;
+    assert_eq!(fixture.until_status(&hopeless, JobStatus::Failed).await.retry_count, 0);
     worker.drain().await;
 }

@@ -9,17 +9,17 @@ use wheelhouse::store::AuditFilter;
 use wheelhouse::worker::JobContext;
 
 use crate::code::Outcome;
-use crate::world::{Code, Tape, World, eventually, tenant};
+use crate::fixture::{Code, Trace, WorkerFixture, eventually, tenant};
 
-fn stepping(tape: &Tape) -> Code<impl Fn(JobContext) -> Outcome + Send + Sync + 'static> {
-    let tape = tape.clone();
+fn stepping(trace: &Trace) -> Code<impl Fn(JobContext) -> Outcome + Send + Sync + 'static> {
+    let trace = trace.clone();
     Code(move |ctx: JobContext| -> Outcome {
-        let tape = tape.clone();
+        let trace = trace.clone();
         Box::pin(async move {
-            tape.mark("run");
+            trace.mark("run");
             loop {
                 ctx.checkpoint().await?;
-                tape.mark("step");
+                trace.mark("step");
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         })
@@ -27,14 +27,14 @@ fn stepping(tape: &Tape) -> Code<impl Fn(JobContext) -> Outcome + Send + Sync + 
 }
 
 /// The audit rows of a resource: event, action, outcome, attempts.
-async fn trail(world: &World, resource: &Resource) -> Vec<(String, String, Option<String>, Option<i64>)> {
+async fn trail(fixture: &WorkerFixture, resource: &Resource) -> Vec<(String, String, Option<String>, Option<i64>)> {
     let filter = AuditFilter {
         tenant: Some(tenant()),
         resource: Some(resource.id.clone()),
         limit: 1_000,
         ..AuditFilter::default()
     };
-    let page = world.store.audit(&filter).await.expect("audit");
+    let page = fixture.store.audit(&filter).await.expect("audit");
     page.items
         .into_iter()
         .map(|row| (row.entry.event, row.entry.action, row.entry.outcome, row.entry.attempts))
@@ -43,85 +43,85 @@ async fn trail(world: &World, resource: &Resource) -> Vec<(String, String, Optio
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn commands_take_effect_while_pub_sub_is_cut_again_and_again() {
-    let (world, tape) = (World::new().await, Tape::new());
-    let worker = world.coder("w1", stepping(&tape)).await;
-    let (hosted, pending) = (world.job("j").await, Resource::parse("acme:job:external").expect("resource"));
-    tape.until("step", 1).await;
+    let (fixture, trace) = (WorkerFixture::new().await, Trace::new());
+    let worker = fixture.coder("w1", stepping(&trace)).await;
+    let (hosted, pending) = (fixture.job("j").await, Resource::parse("acme:job:external").expect("resource"));
+    trace.until("step", 1).await;
     for action in [Action::Pause, Action::Resume, Action::Cancel] {
-        world.redis.inline("CLIENT KILL TYPE pubsub");
-        let command = world.submit(action, &hosted).await;
-        let nothing = world.submit(action, &pending).await;
-        world.redis.inline("CLIENT KILL TYPE pubsub");
-        assert!(world.result(&hosted, command).await["type"].as_str().is_some_and(|t| t.ends_with("_succeeded")));
-        assert_eq!(world.result(&pending, nothing).await["error"], "Job not found or already completed");
+        fixture.redis.inline("CLIENT KILL TYPE pubsub");
+        let command = fixture.submit(action, &hosted).await;
+        let nothing = fixture.submit(action, &pending).await;
+        fixture.redis.inline("CLIENT KILL TYPE pubsub");
+        assert!(fixture.result(&hosted, command).await["type"].as_str().is_some_and(|t| t.ends_with("_succeeded")));
+        assert_eq!(fixture.result(&pending, nothing).await["error"], "Job not found or already completed");
     }
-    assert_eq!(world.row(&hosted).await.status, JobStatus::Cancelled);
+    assert_eq!(fixture.row(&hosted).await.status, JobStatus::Cancelled);
     worker.drain().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redis_that_comes_back_empty_is_no_sign_of_death() {
-    let (world, tape) = (World::new().await, Tape::new());
-    let worker = world.coder("w1", stepping(&tape)).await;
-    let watcher = world.worker("watcher", |builder| builder).await;
-    let job = world.job("j").await;
-    tape.until("step", 1).await;
+    let (fixture, trace) = (WorkerFixture::new().await, Trace::new());
+    let worker = fixture.coder("w1", stepping(&trace)).await;
+    let watcher = fixture.worker("watcher", |builder| builder).await;
+    let job = fixture.job("j").await;
+    trace.until("step", 1).await;
     for _ in 0..3 {
-        world.redis.inline("FLUSHALL");
+        fixture.redis.inline("FLUSHALL");
         tokio::time::sleep(Duration::from_millis(700)).await;
     }
-    assert_eq!(world.command(Action::Pause, &job).await, "pause_succeeded");
-    assert_eq!(world.command(Action::Resume, &job).await, "resume_succeeded");
-    let steps = tape.count("step");
-    tape.until("step", steps + 2).await;
-    assert_eq!(tape.count("run"), 1, "the job was taken from its living host");
+    assert_eq!(fixture.command(Action::Pause, &job).await, "pause_succeeded");
+    assert_eq!(fixture.command(Action::Resume, &job).await, "resume_succeeded");
+    let steps = trace.count("step");
+    trace.until("step", steps + 2).await;
+    assert_eq!(trace.count("run"), 1, "the job was taken from its living host");
     worker.drain().await;
     watcher.drain().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_outlives_a_restart_of_redis_and_every_command_is_answered() {
-    let (mut world, tape) = (World::new().await, Tape::new());
-    let worker = world.coder("w1", stepping(&tape)).await;
-    let watcher = world.worker("watcher", |builder| builder).await;
-    let (job, external) = (world.job("j").await, world.job("k").await);
-    tape.until("run", 2).await;
-    let before = world.submit(Action::Pause, &external).await;
-    world.redis.kill();
+    let (mut fixture, trace) = (WorkerFixture::new().await, Trace::new());
+    let worker = fixture.coder("w1", stepping(&trace)).await;
+    let watcher = fixture.worker("watcher", |builder| builder).await;
+    let (job, external) = (fixture.job("j").await, fixture.job("k").await);
+    trace.until("run", 2).await;
+    let before = fixture.submit(Action::Pause, &external).await;
+    fixture.redis.kill();
     tokio::time::sleep(Duration::from_secs(5)).await;
-    world.redis.restart();
-    eventually("Redis is back", || async { world.broker.ping(Duration::from_secs(1)).await.is_ok() }).await;
-    assert_eq!(world.result(&external, before).await["type"], "pause_succeeded");
-    assert_eq!(world.command(Action::Pause, &job).await, "pause_succeeded");
-    assert_eq!(world.command(Action::Cancel, &job).await, "cancel_succeeded");
-    assert_eq!(tape.count("run"), 2, "a job was taken from its living host");
+    fixture.redis.restart();
+    eventually("Redis is back", || async { fixture.broker.ping(Duration::from_secs(1)).await.is_ok() }).await;
+    assert_eq!(fixture.result(&external, before).await["type"], "pause_succeeded");
+    assert_eq!(fixture.command(Action::Pause, &job).await, "pause_succeeded");
+    assert_eq!(fixture.command(Action::Cancel, &job).await, "cancel_succeeded");
+    assert_eq!(trace.count("run"), 2, "a job was taken from its living host");
     worker.drain().await;
     watcher.drain().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_locked_database_delays_commands_and_the_audit_trail_tells_of_it() {
-    let (world, tape) = (World::new().await, Tape::new());
-    let worker = world.coder("w1", stepping(&tape)).await;
-    let job = world.job("j").await;
-    tape.until("step", 1).await;
-    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(world.folder().join("wheelhouse.db"));
+    let (fixture, trace) = (WorkerFixture::new().await, Trace::new());
+    let worker = fixture.coder("w1", stepping(&trace)).await;
+    let job = fixture.job("j").await;
+    trace.until("step", 1).await;
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(fixture.folder().join("wheelhouse.db"));
     let mut other = sqlx::ConnectOptions::connect(&options).await.expect("open the file");
     sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.expect("lock");
-    let command = world.submit(Action::Pause, &job).await;
+    let command = fixture.submit(Action::Pause, &job).await;
     // Longer than SQLite itself waits for another writer: until the command has been taken up once more.
-    let attempts = ["HGET".to_owned(), world.broker.keys().state(&job), "attempts".to_owned()];
+    let attempts = ["HGET".to_owned(), fixture.broker.keys().state(&job), "attempts".to_owned()];
     eventually("it is tried again", || async {
-        let shown = world.broker.show(&attempts).await.expect("attempts");
+        let shown = fixture.broker.show(&attempts).await.expect("attempts");
         shown.first().and_then(|tries| tries.parse::<u32>().ok()).is_some_and(|tries| tries >= 2)
     })
     .await;
-    assert_eq!(world.broker.result_of(&job, command).await.expect("asked"), None);
+    assert_eq!(fixture.broker.result_of(&job, command).await.expect("asked"), None);
     sqlx::query("ROLLBACK").execute(&mut other).await.expect("unlock");
-    let result = world.result(&job, command).await;
+    let result = fixture.result(&job, command).await;
     assert_eq!((&result["type"], &result["status"]), (&json!("pause_succeeded"), &json!("paused")));
-    eventually("the trail is in SQL", || async { trail(&world, &job).await.len() == 2 }).await;
-    let trail = trail(&world, &job).await;
+    eventually("the trail is in SQL", || async { trail(&fixture, &job).await.len() == 2 }).await;
+    let trail = trail(&fixture, &job).await;
     assert_eq!((trail[0].0.as_str(), trail[1].0.as_str()), ("accepted", "succeeded"));
     assert!(trail[1].3.is_some_and(|attempts| attempts >= 2), "{trail:?}");
     worker.drain().await;
@@ -129,18 +129,18 @@ async fn a_locked_database_delays_commands_and_the_audit_trail_tells_of_it() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn every_command_leaves_its_rows_in_the_audit_trail_once() {
-    let (world, tape) = (World::new().await, Tape::new());
+    let (fixture, trace) = (WorkerFixture::new().await, Trace::new());
     let mut workers = Vec::new();
     for n in 0..3 {
-        workers.push(world.coder(&format!("w{n}"), stepping(&tape)).await);
+        workers.push(fixture.coder(&format!("w{n}"), stepping(&trace)).await);
     }
-    let job = world.job("j").await;
-    tape.until("step", 1).await;
+    let job = fixture.job("j").await;
+    trace.until("step", 1).await;
     for action in [Action::Pause, Action::Resume, Action::Cancel, Action::Cancel] {
-        world.command(action, &job).await;
+        fixture.command(action, &job).await;
     }
-    eventually("the trail is in SQL", || async { trail(&world, &job).await.len() >= 8 }).await;
-    let ends: Vec<(String, Value)> = trail(&world, &job)
+    eventually("the trail is in SQL", || async { trail(&fixture, &job).await.len() >= 8 }).await;
+    let ends: Vec<(String, Value)> = trail(&fixture, &job)
         .await
         .into_iter()
         .filter(|(event, ..)| event != "accepted")
@@ -157,26 +157,26 @@ async fn every_command_leaves_its_rows_in_the_audit_trail_once() {
     for worker in workers {
         worker.drain().await;
     }
-    assert_eq!(trail(&world, &job).await.len(), 8, "nothing twice");
+    assert_eq!(trail(&fixture, &job).await.len(), 8, "nothing twice");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_command_that_can_never_be_stored_fails_in_words_and_the_work_goes_on() {
-    let (world, tape) = (World::with(&[("command.max_attempts", "2")]).await, Tape::new());
-    let worker = world.coder("w1", stepping(&tape)).await;
-    let job = world.job("j").await;
-    tape.until("step", 1).await;
-    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(world.folder().join("wheelhouse.db"));
+    let (fixture, trace) = (WorkerFixture::with(&[("command.max_attempts", "2")]).await, Trace::new());
+    let worker = fixture.coder("w1", stepping(&trace)).await;
+    let job = fixture.job("j").await;
+    trace.until("step", 1).await;
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(fixture.folder().join("wheelhouse.db"));
     let other = Arc::new(tokio::sync::Mutex::new(sqlx::ConnectOptions::connect(&options).await.expect("open")));
     sqlx::query("BEGIN IMMEDIATE").execute(&mut *other.lock().await).await.expect("lock");
-    let command = world.submit(Action::Pause, &job).await;
-    let result = world.result(&job, command).await;
+    let command = fixture.submit(Action::Pause, &job).await;
+    let result = fixture.result(&job, command).await;
     assert_eq!(result["type"], "pause_failed");
     assert!(result["error"].as_str().is_some_and(|words| words.starts_with("The database did not answer")), "{result}");
-    let steps = tape.count("step");
-    tape.until("step", steps + 2).await;
+    let steps = trace.count("step");
+    trace.until("step", steps + 2).await;
     sqlx::query("ROLLBACK").execute(&mut *other.lock().await).await.expect("unlock");
-    assert_eq!(world.row(&job).await.status, JobStatus::Running);
-    assert_eq!(world.command(Action::Cancel, &job).await, "cancel_succeeded");
+    assert_eq!(fixture.row(&job).await.status, JobStatus::Running);
+    assert_eq!(fixture.command(Action::Cancel, &job).await, "cancel_succeeded");
     worker.drain().await;
 }

@@ -152,7 +152,7 @@ fn tells_results(summary: &Value, recorded: &HashMap<&str, Value>) -> Vec<Violat
 mod tests {
     use serde_json::Value;
 
-    use super::super::{all, story};
+    use super::super::{all, sample_history};
     use crate::history::{Event, History, What};
 
     /// Does something to every message of this type on the tenant-wide socket.
@@ -172,9 +172,9 @@ mod tests {
 
     #[test]
     fn a_batch_that_went_well_breaks_no_promise() {
-        assert_eq!(all(&story::batch()), []);
+        assert_eq!(all(&sample_history::batch()), []);
         // Asked for again, and answered with everything once more.
-        let mut history = story::batch();
+        let mut history = sample_history::batch();
         let again: Vec<Event> =
             history.events.iter().filter(|event| matches!(event.what, What::Saw { socket: 2, .. })).cloned().collect();
         history.events.extend(again);
@@ -183,80 +183,80 @@ mod tests {
 
     #[test]
     fn a_summary_that_is_missing_or_comes_twice_is_reported() {
-        let mut history = story::batch();
+        let mut history = sample_history::batch();
         history.events.retain(|event| !saw(event, "batch_completed"));
-        story::reports(&history, "lost summary");
+        sample_history::reports(&history, "lost summary");
         history.events.push(Event { at: 9_000, what: What::Closed { socket: 2, how: "left".to_owned() } });
         assert_eq!(all(&history), []);
-        let mut history = story::batch();
+        let mut history = sample_history::batch();
         let summary = history.events.iter().find(|event| saw(event, "batch_completed")).expect("a summary").clone();
         history.events.push(summary);
-        story::reports(&history, "doubled summary");
+        sample_history::reports(&history, "doubled summary");
         change(&mut history, "batch_completed", |message| message["batch_id"] = "B9".into());
-        story::reports(&history, "summary of nothing");
+        sample_history::reports(&history, "summary of nothing");
     }
 
     #[test]
     fn numbers_that_do_not_add_up_are_reported() {
         for field in ["total", "succeeded", "failed", "refused"] {
-            let mut history = story::batch();
+            let mut history = sample_history::batch();
             change(&mut history, "batch_completed", |message| message[field] = 7.into());
-            story::reports(&history, "wrong summary");
+            sample_history::reports(&history, "wrong summary");
         }
-        let mut history = story::batch();
+        let mut history = sample_history::batch();
         change(&mut history, "batch_completed", |message| message["unknown"] = 1.into());
-        story::reports(&history, "wrong summary");
+        sample_history::reports(&history, "wrong summary");
     }
 
     #[test]
     fn a_summary_before_a_result_is_reported() {
-        let mut history = story::batch();
+        let mut history = sample_history::batch();
         let at = history.events.iter().position(|event| saw(event, "batch_completed")).expect("a summary");
         let summary = history.events.remove(at);
         let ack = history.events.iter().position(|event| saw(event, "batch_requested")).expect("an ack");
         history.events.insert(ack + 1, summary);
-        story::reports(&history, "summary before result");
+        sample_history::reports(&history, "summary before result");
     }
 
     #[test]
     fn a_result_told_twice_although_nobody_asked_again_is_reported() {
-        let mut history = story::batch();
+        let mut history = sample_history::batch();
         let result = history.events.iter().find(|event| saw(event, "pause_succeeded")).expect("a result").clone();
         history.events.push(result);
-        story::reports(&history, "doubled result");
+        sample_history::reports(&history, "doubled result");
     }
 
     #[test]
     fn a_batch_that_ran_twice_is_reported() {
-        let mut history = story::batch();
+        let mut history = sample_history::batch();
         let mut again = history.record.audit.last().expect("a row").clone();
         (again.event, again.command, again.batch) =
             ("accepted".to_owned(), Some("c9".to_owned()), Some("B2".to_owned()));
         history.record.audit.push(again);
-        story::reports(&history, "batch ran twice");
-        story::reports(&history, "request ran twice");
-        story::reports(&history, "lost result");
+        sample_history::reports(&history, "batch ran twice");
+        sample_history::reports(&history, "request ran twice");
+        sample_history::reports(&history, "lost result");
     }
 
     #[test]
     fn an_answer_that_leaves_a_job_out_or_hides_a_command_is_reported() {
-        let mut history = story::batch();
+        let mut history = sample_history::batch();
         change(&mut history, "batch_requested", |message| drop(message["items"].as_array_mut().expect("items").pop()));
-        story::reports(&history, "batch differs");
-        let mut history = story::batch();
+        sample_history::reports(&history, "batch differs");
+        let mut history = sample_history::batch();
         change(&mut history, "batch_requested", |message| {
             drop(message["items"][0].as_object_mut().expect("an item").remove("command_id"));
         });
-        story::reports(&history, "batch differs");
+        sample_history::reports(&history, "batch differs");
     }
 
     #[test]
     fn a_summary_over_http_that_says_otherwise_than_the_results_is_reported() {
         let summed_up = |status: &str| {
-            let mut history = story::batch();
+            let mut history = sample_history::batch();
             change(&mut history, "batch_requested", |message| {
                 message["type"] = "batch_completed".into();
-                message["items"][0]["error"] = story::ENDED.into();
+                message["items"][0]["error"] = sample_history::ENDED.into();
                 message["items"][1]["status"] = status.into();
                 for (field, number) in [("succeeded", 1), ("failed", 1), ("refused", 0)] {
                     message[field] = number.into();
@@ -269,6 +269,6 @@ mod tests {
             history
         };
         assert_eq!(all(&summed_up("paused")), []);
-        story::reports(&summed_up("running"), "results differ");
+        sample_history::reports(&summed_up("running"), "results differ");
     }
 }

@@ -46,12 +46,12 @@ pub fn check(history: &History, index: &Index<'_>) -> Vec<Violation> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::story;
+    use super::super::sample_history;
     use crate::history::History;
 
     /// Denied commands of Bob, one every so many ms.
     fn hasty(count: i64, every_ms: i64) -> History {
-        let mut history = story::sound();
+        let mut history = sample_history::sound();
         for n in 0..count {
             let mut row = history.record.audit[0].clone();
             (row.event, row.command) = ("denied".to_owned(), None);
@@ -64,8 +64,8 @@ mod tests {
 
     #[test]
     fn thirty_one_in_sixty_seconds_are_reported() {
-        story::reports(&hasty(31, 1_900), "over the budget");
-        story::reports(&hasty(31, 0), "over the budget");
+        sample_history::reports(&hasty(31, 1_900), "over the budget");
+        sample_history::reports(&hasty(31, 0), "over the budget");
     }
 
     #[test]
@@ -77,7 +77,7 @@ mod tests {
                 history.record.audit.push(crate::history::Audit { event: event.to_owned(), command, ..row });
             }
         }
-        story::reports(&history, "over the budget");
+        sample_history::reports(&history, "over the budget");
         for row in history.record.audit.iter_mut().filter(|row| row.event == "scheduled") {
             let number: i64 = row.request.as_deref().expect("a request")[1..].parse().expect("a number");
             row.at -= if number < 15 { 60_000 } else { 0 };

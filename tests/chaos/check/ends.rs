@@ -149,54 +149,54 @@ fn of_requests(history: &History, index: &Index<'_>) -> Vec<Violation> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{all, story};
+    use super::super::{all, sample_history};
     use crate::history::What;
 
     #[test]
     fn a_second_end_in_the_trail_is_a_doubled_result() {
-        let mut history = story::sound();
+        let mut history = sample_history::sound();
         let end = history.record.audit.iter().find(|row| row.is_end()).expect("an end").clone();
         history.record.audit.push(end);
-        story::reports(&history, "doubled result");
+        sample_history::reports(&history, "doubled result");
     }
 
     #[test]
     fn a_second_entry_in_redis_is_a_doubled_result() {
-        let mut history = story::sound();
+        let mut history = sample_history::sound();
         let results = history.record.results.get_mut("job:j0").expect("results");
         results.push(results[0].clone());
-        story::reports(&history, "doubled result");
+        sample_history::reports(&history, "doubled result");
     }
 
     #[test]
     fn a_result_given_to_a_socket_twice_is_a_doubled_result() {
-        let mut history = story::sound();
-        let again = history.events.iter().find(|e| story::is_result(e)).expect("a result").clone();
+        let mut history = sample_history::sound();
+        let again = history.events.iter().find(|e| sample_history::is_result(e)).expect("a result").clone();
         history.events.push(again);
-        story::reports(&history, "doubled result");
+        sample_history::reports(&history, "doubled result");
     }
 
     #[test]
     fn a_command_without_an_end_is_a_lost_result() {
-        let mut history = story::sound();
+        let mut history = sample_history::sound();
         let at = history.record.audit.iter().position(|row| row.is_end()).expect("an end");
         history.record.audit.remove(at);
-        story::reports(&history, "lost result");
-        let mut history = story::sound();
+        sample_history::reports(&history, "lost result");
+        let mut history = sample_history::sound();
         history.record.results.get_mut("job:j0").expect("results").remove(0);
-        story::reports(&history, "lost result");
+        sample_history::reports(&history, "lost result");
     }
 
     #[test]
     fn an_ack_that_no_trail_knows_of_is_reported() {
-        let mut history = story::sound();
+        let mut history = sample_history::sound();
         history.record.audit.retain(|row| row.command.as_deref() != Some("c2"));
-        story::reports(&history, "acknowledged, never accepted");
+        sample_history::reports(&history, "acknowledged, never accepted");
     }
 
     #[test]
     fn results_must_be_the_same_everywhere() {
-        let mut history = story::sound();
+        let mut history = sample_history::sound();
         for event in &mut history.events {
             if let What::Saw { socket: 1, message } = &mut event.what
                 && message["type"] == "resume_succeeded"
@@ -204,45 +204,45 @@ mod tests {
                 message["status"] = "paused".into();
             }
         }
-        story::reports(&history, "results differ");
+        sample_history::reports(&history, "results differ");
     }
 
     #[test]
     fn a_result_before_its_ack_is_reported() {
-        let mut history = story::sound();
-        let ack = history.events.iter().position(story::is_ack).expect("an ack");
+        let mut history = sample_history::sound();
+        let ack = history.events.iter().position(sample_history::is_ack).expect("an ack");
         let event = history.events.remove(ack);
         history.events.push(event);
-        story::reports(&history, "result before ack");
+        sample_history::reports(&history, "result before ack");
     }
 
     #[test]
     fn a_request_accepted_twice_is_reported() {
-        let mut history = story::sound();
+        let mut history = sample_history::sound();
         for row in &mut history.record.audit {
             if row.command.as_deref() == Some("c2") {
                 row.request = Some("r1".to_owned());
             }
         }
-        story::reports(&history, "request ran twice");
-        story::reports(&history, "answers differ");
+        sample_history::reports(&history, "request ran twice");
+        sample_history::reports(&history, "answers differ");
     }
 
     #[test]
     fn what_still_waits_or_has_no_answer_or_was_altered_is_reported() {
-        let mut history = story::sound();
+        let mut history = sample_history::sound();
         history.record.left.push("job:j0 queue: c9".to_owned());
-        story::reports(&history, "left in Redis");
-        let mut history = story::sound();
+        sample_history::reports(&history, "left in Redis");
+        let mut history = sample_history::sound();
         history.unanswered.push("r9".to_owned());
-        story::reports(&history, "never answered");
-        let mut history = story::sound();
+        sample_history::reports(&history, "never answered");
+        let mut history = sample_history::sound();
         history.record.audit[0].intact = false;
-        story::reports(&history, "audit");
+        sample_history::reports(&history, "audit");
     }
 
     #[test]
     fn a_sound_history_breaks_no_promise() {
-        assert_eq!(all(&story::sound()), []);
+        assert_eq!(all(&sample_history::sound()), []);
     }
 }

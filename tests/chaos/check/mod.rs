@@ -4,12 +4,12 @@ pub mod batches;
 pub mod budget;
 pub mod ends;
 pub mod model;
+pub mod observations;
 pub mod order;
 pub mod refused;
-pub mod scheduled;
-pub mod seen;
 #[cfg(test)]
-pub mod story;
+pub mod sample_history;
+pub mod scheduled;
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -53,7 +53,7 @@ pub fn all(history: &History) -> Vec<Violation> {
     let index = Index::of(history);
     let checks = [
         ends::check,
-        seen::check,
+        observations::check,
         order::check,
         model::check,
         refused::check,

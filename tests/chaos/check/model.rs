@@ -208,80 +208,80 @@ fn results(history: &History, index: &Index<'_>) -> Vec<Violation> {
 #[cfg(test)]
 mod tests {
     use super::super::order::SUPERSEDED;
-    use super::super::{all, story};
+    use super::super::{all, sample_history};
     use crate::history::{Change, Effect, History};
 
     fn moved(history: &mut History, resource: &str, status: &str) {
         let change = Change::Row { resource: resource.to_owned(), status: status.to_owned() };
-        history.record.effects.push(Effect { at: story::BEGAN + 9_000, change });
+        history.record.effects.push(Effect { at: sample_history::BEGAN + 9_000, change });
         history.record.rows.insert(resource.to_owned(), status.to_owned());
     }
 
     #[test]
     fn a_final_state_that_differs_is_reported() {
-        let mut history = story::sound();
+        let mut history = sample_history::sound();
         history.record.rows.insert("job:j0".to_owned(), "running".to_owned());
-        story::reports(&history, "final state");
-        let mut history = story::sound();
+        sample_history::reports(&history, "final state");
+        let mut history = sample_history::sound();
         history.record.rows.remove("job:j0");
-        story::reports(&history, "final state");
+        sample_history::reports(&history, "final state");
     }
 
     #[test]
     fn a_row_that_moves_without_a_command_is_reported() {
-        let mut history = story::sound();
+        let mut history = sample_history::sound();
         // As if the first command had been applied once more, long after the last.
         moved(&mut history, "job:j0", "paused");
-        story::reports(&history, "model");
+        sample_history::reports(&history, "model");
     }
 
     #[test]
     fn a_command_that_does_what_the_table_does_not_say_is_reported() {
-        let mut history = story::sound();
-        let (row, line) = story::effects_of(&history, "c1");
+        let mut history = sample_history::sound();
+        let (row, line) = sample_history::effects_of(&history, "c1");
         history.record.effects[row].change =
             Change::Row { resource: "job:j0".to_owned(), status: "completed".to_owned() };
         history.record.effects[line].change =
             Change::Applied { command: "c1".to_owned(), outcome: "completed".to_owned() };
-        story::reports(&history, "model");
+        sample_history::reports(&history, "model");
     }
 
     #[test]
     fn a_success_that_was_not_applied_is_reported() {
-        let mut history = story::sound();
-        let (row, line) = story::effects_of(&history, "c3");
+        let mut history = sample_history::sound();
+        let (row, line) = sample_history::effects_of(&history, "c3");
         history.record.effects.drain(row..=line);
         history.record.rows.insert("job:j0".to_owned(), "running".to_owned());
-        story::reports(&history, "result and effect differ");
+        sample_history::reports(&history, "result and effect differ");
     }
 
     #[test]
     fn one_that_was_applied_and_is_called_superseded_is_reported() {
-        let mut history = story::sound();
+        let mut history = sample_history::sound();
         let end = history.record.audit.iter_mut().find(|row| row.is_end() && row.command.as_deref() == Some("c2"));
         let end = end.expect("its end");
         (end.event, end.outcome) = ("failed".to_owned(), Some(SUPERSEDED.to_owned()));
-        story::rename_result(&mut history, "c2", "resume_failed", SUPERSEDED);
-        story::reports(&history, "result and effect differ");
+        sample_history::rename_result(&mut history, "c2", "resume_failed", SUPERSEDED);
+        sample_history::reports(&history, "result and effect differ");
     }
 
     #[test]
     fn a_message_that_says_something_else_than_the_trail_is_reported() {
-        let mut history = story::sound();
-        story::rename_result(&mut history, "c1", "pause_failed", "Job not found or already completed");
-        story::reports(&history, "results differ");
+        let mut history = sample_history::sound();
+        sample_history::rename_result(&mut history, "c1", "pause_failed", "Job not found or already completed");
+        sample_history::reports(&history, "results differ");
     }
 
     #[test]
     fn what_the_surroundings_may_do_is_told_from_what_they_may_not() {
-        let mut history = story::sound();
+        let mut history = sample_history::sound();
         moved(&mut history, "job:j1", "running");
         moved(&mut history, "job:j1", "pending");
         assert_eq!(all(&history), [], "a worker took it up and died");
         let mut ended = history.clone();
         moved(&mut ended, "job:j1", "cancelled");
-        story::reports(&ended, "model");
-        let mut history = story::sound();
+        sample_history::reports(&ended, "model");
+        let mut history = sample_history::sound();
         // Its campaign is cancelled, which takes it along; what cancelled the campaign is missing.
         moved(&mut history, "campaign:c0", "cancelled");
         moved(&mut history, "job:j1", "cancelled");

@@ -61,51 +61,52 @@ fn effects(history: &History, index: &Index<'_>) -> Vec<Violation> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{all, story};
+    use super::super::{all, sample_history};
     use super::SUPERSEDED;
 
     #[test]
     fn effects_in_another_order_than_acceptance_are_reported() {
-        let mut history = story::sound();
-        let ((row, line), (row2, line2)) = (story::effects_of(&history, "c1"), story::effects_of(&history, "c2"));
+        let mut history = sample_history::sound();
+        let ((row, line), (row2, line2)) =
+            (sample_history::effects_of(&history, "c1"), sample_history::effects_of(&history, "c2"));
         history.record.effects.swap(row, row2);
         history.record.effects.swap(line, line2);
-        story::reports(&history, "order of effects");
+        sample_history::reports(&history, "order of effects");
     }
 
     #[test]
     fn a_command_applied_again_is_reported() {
-        let mut history = story::sound();
-        let (_, line) = story::effects_of(&history, "c3");
+        let mut history = sample_history::sound();
+        let (_, line) = sample_history::effects_of(&history, "c3");
         history.record.effects.push(history.record.effects[line].clone());
-        story::reports(&history, "order of effects");
+        sample_history::reports(&history, "order of effects");
     }
 
     #[test]
     fn ends_in_another_order_than_acceptance_are_reported() {
-        let mut history = story::sound();
+        let mut history = sample_history::sound();
         let ends: Vec<usize> = (0..history.record.audit.len()).filter(|n| history.record.audit[*n].is_end()).collect();
         history.record.audit.swap(ends[1], ends[2]);
         let late = history.record.audit.remove(ends[0]);
         history.record.audit.push(late);
-        story::reports(&history, "order of ends");
+        sample_history::reports(&history, "order of ends");
     }
 
     #[test]
     fn only_a_later_cancel_supersedes() {
         // c2 was waiting when the cancel c3 came: it ends early, and was never applied.
-        let mut history = story::sound();
-        let (row, line) = story::effects_of(&history, "c2");
+        let mut history = sample_history::sound();
+        let (row, line) = sample_history::effects_of(&history, "c2");
         history.record.effects.drain(row..=line);
         let end = history.record.audit.iter().position(|r| r.is_end() && r.command.as_deref() == Some("c2"));
         let mut end = history.record.audit.remove(end.expect("its end"));
         (end.event, end.outcome) = ("failed".to_owned(), Some(SUPERSEDED.to_owned()));
-        story::rename_result(&mut history, "c2", "resume_failed", SUPERSEDED);
+        sample_history::rename_result(&mut history, "c2", "resume_failed", SUPERSEDED);
         let mut early = history.clone();
         let cancel = history.record.audit.iter().position(|r| r.is_accepted() && r.action == "cancel");
         history.record.audit.insert(cancel.expect("the cancel") + 1, end.clone());
         assert_eq!(all(&history), []);
         early.record.audit.insert(cancel.expect("the cancel"), end);
-        story::reports(&early, "order of ends");
+        sample_history::reports(&early, "order of ends");
     }
 }

@@ -92,13 +92,13 @@ pub fn may(history: &History, user: &str, resource: &str, action: &str) -> bool 
 mod tests {
     use serde_json::json;
 
-    use super::super::story;
+    use super::super::sample_history;
     use crate::history::{Change, Effect, What};
 
     #[test]
     fn a_refused_command_that_ran_is_reported() {
         for error in ["unavailable", "permission_denied", "rate_limit_exceeded", "queue_full"] {
-            let mut history = story::sound();
+            let mut history = sample_history::sound();
             for event in &mut history.events {
                 if let What::Saw { message, .. } = &mut event.what
                     && message["type"] == "pause_requested"
@@ -106,25 +106,25 @@ mod tests {
                     *message = json!({"type": "error", "error": error, "request_id": "r1"});
                 }
             }
-            story::reports(&history, "refused and ran");
+            sample_history::reports(&history, "refused and ran");
         }
     }
 
     #[test]
     fn a_command_without_the_right_to_it_is_reported() {
-        let mut history = story::sound();
+        let mut history = sample_history::sound();
         history.rights.insert("ann".to_owned(), vec!["jobs.read".to_owned(), "jobs.pause".to_owned()]);
-        story::reports(&history, "refused and ran");
+        sample_history::reports(&history, "refused and ran");
     }
 
     #[test]
     fn a_command_that_nobody_sent_is_reported() {
-        let mut history = story::sound();
+        let mut history = sample_history::sound();
         history.events.retain(|event| !matches!(&event.what, What::Sent { request, .. } if request == "r2"));
-        story::reports(&history, "nobody asked");
-        let mut history = story::sound();
+        sample_history::reports(&history, "nobody asked");
+        let mut history = sample_history::sound();
         let change = Change::Applied { command: "c9".to_owned(), outcome: "refused".to_owned() };
-        history.record.effects.push(Effect { at: story::BEGAN, change });
-        story::reports(&history, "refused and ran");
+        history.record.effects.push(Effect { at: sample_history::BEGAN, change });
+        sample_history::reports(&history, "refused and ran");
     }
 }

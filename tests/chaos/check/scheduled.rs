@@ -183,7 +183,7 @@ fn acks(index: &Index<'_>) -> Vec<Violation> {
 mod tests {
     use serde_json::json;
 
-    use super::super::{all, story};
+    use super::super::{all, sample_history};
     use crate::history::{Audit, Change, Effect, Event, History, What};
 
     fn row(history: &mut History, event: &str) -> Option<usize> {
@@ -200,8 +200,8 @@ mod tests {
 
     /// Taken back, as it should be.
     fn withdrawn() -> History {
-        let mut history = story::scheduled();
-        story::forget_run(&mut history);
+        let mut history = sample_history::scheduled();
+        sample_history::forget_run(&mut history);
         let asked = row(&mut history, "scheduled").expect("it is scheduled");
         let taken = Audit { event: "withdrawn".to_owned(), ..history.record.audit[asked].clone() };
         history.record.audit.push(taken);
@@ -211,9 +211,9 @@ mod tests {
 
     /// Ann had lost the right when it was to run.
     fn denied() -> History {
-        let mut history = story::scheduled();
+        let mut history = sample_history::scheduled();
         let words = "Insufficient permissions to resume job";
-        story::rename_result(&mut history, "c4", "resume_failed", words);
+        sample_history::rename_result(&mut history, "c4", "resume_failed", words);
         let accepted = row(&mut history, "accepted").expect("it is accepted");
         let denied = &mut history.record.audit[accepted];
         (denied.event, denied.outcome) = ("denied".to_owned(), Some(words.to_owned()));
@@ -227,61 +227,61 @@ mod tests {
 
     #[test]
     fn each_of_the_three_fates_is_as_promised() {
-        assert_eq!(all(&story::scheduled()), []);
+        assert_eq!(all(&sample_history::scheduled()), []);
         assert_eq!(all(&withdrawn()), []);
         assert_eq!(all(&denied()), []);
     }
 
     #[test]
     fn one_without_a_fate_is_lost() {
-        let mut history = story::scheduled();
-        story::forget_run(&mut history);
-        story::reports(&history, "lost schedule");
+        let mut history = sample_history::scheduled();
+        sample_history::forget_run(&mut history);
+        sample_history::reports(&history, "lost schedule");
     }
 
     #[test]
     fn one_that_was_withdrawn_and_ran_is_reported() {
-        let mut history = story::scheduled();
+        let mut history = sample_history::scheduled();
         let asked = row(&mut history, "scheduled").expect("it is scheduled");
         let taken = Audit { event: "withdrawn".to_owned(), ..history.record.audit[asked].clone() };
         history.record.audit.push(taken);
-        story::reports(&history, "more than one fate");
-        story::reports(&history, "nobody asked");
+        sample_history::reports(&history, "more than one fate");
+        sample_history::reports(&history, "nobody asked");
         let mut history = withdrawn();
         let change = Change::Applied { command: "c4".to_owned(), outcome: "refused".to_owned() };
-        history.record.effects.push(Effect { at: story::BEGAN + 9_000, change });
-        story::reports(&history, "refused and ran");
+        history.record.effects.push(Effect { at: sample_history::BEGAN + 9_000, change });
+        sample_history::reports(&history, "refused and ran");
     }
 
     #[test]
     fn one_that_was_accepted_or_scheduled_twice_is_reported() {
         for (event, rule) in [("accepted", "more than one fate"), ("scheduled", "scheduled twice")] {
-            let mut history = story::scheduled();
+            let mut history = sample_history::scheduled();
             let at = row(&mut history, event).expect("a row");
             let again = history.record.audit[at].clone();
             history.record.audit.push(again);
-            story::reports(&history, rule);
+            sample_history::reports(&history, rule);
         }
     }
 
     #[test]
     fn one_that_ran_before_its_time_is_reported() {
-        let mut history = story::scheduled();
+        let mut history = sample_history::scheduled();
         let at = row(&mut history, "scheduled").expect("it is scheduled");
-        history.record.audit[at].run_at = Some(story::BEGAN + 500_000);
-        story::reports(&history, "ran too early");
+        history.record.audit[at].run_at = Some(sample_history::BEGAN + 500_000);
+        sample_history::reports(&history, "ran too early");
     }
 
     #[test]
     fn a_withdrawal_that_is_told_and_not_done_or_done_and_refused_is_reported() {
-        let mut history = story::scheduled();
+        let mut history = sample_history::scheduled();
         answered(&mut history, json!({"type": "schedule_withdrawn", "schedule_id": "c4", "request_id": "r5"}));
-        story::reports(&history, "not withdrawn");
+        sample_history::reports(&history, "not withdrawn");
         let mut history = withdrawn();
         let last = history.events.len() - 1;
         let refused = json!({"type": "error", "error": "unavailable", "request_id": "r5"});
         history.events[last].what = What::Saw { socket: 0, message: refused };
-        story::reports(&history, "refused and ran");
+        sample_history::reports(&history, "refused and ran");
         // Refused, because she had withdrawn it before.
         let mut history = withdrawn();
         let again = json!({"type": "cancel_scheduled", "schedule_id": "c4", "request_id": "r6"}).to_string();
@@ -296,33 +296,33 @@ mod tests {
     fn a_denial_without_cause_or_with_an_effect_or_another_result_is_reported() {
         let mut history = denied();
         history.events.retain(|event| !matches!(event.what, What::Rights { .. }));
-        story::reports(&history, "denied without cause");
+        sample_history::reports(&history, "denied without cause");
         let mut history = denied();
         let change = Change::Applied { command: "c4".to_owned(), outcome: "refused".to_owned() };
-        history.record.effects.push(Effect { at: story::BEGAN + 9_000, change });
-        story::reports(&history, "refused and ran");
+        history.record.effects.push(Effect { at: sample_history::BEGAN + 9_000, change });
+        sample_history::reports(&history, "refused and ran");
         let mut history = denied();
-        story::rename_result(&mut history, "c4", "resume_failed", "Job not found or already completed");
-        story::reports(&history, "results differ");
+        sample_history::rename_result(&mut history, "c4", "resume_failed", "Job not found or already completed");
+        sample_history::reports(&history, "results differ");
         let mut history = denied();
         history.record.results.get_mut("job:j0").expect("results").pop();
-        story::reports(&history, "lost result");
+        sample_history::reports(&history, "lost result");
     }
 
     #[test]
     fn what_runs_long_after_the_right_is_gone_is_reported() {
-        let mut history = story::scheduled();
+        let mut history = sample_history::scheduled();
         history.events.push(Event { at: 0, what: What::Rights { user: "ann".to_owned(), held: false } });
         assert_eq!(all(&history), [], "a moment ago");
         for row in history.record.audit.iter_mut().filter(|row| row.command.as_deref() == Some("c4")) {
             row.at += 30_000;
         }
-        story::reports(&history, "refused and ran");
+        sample_history::reports(&history, "refused and ran");
     }
 
     #[test]
     fn a_repeat_that_is_answered_otherwise_is_reported() {
-        let mut history = story::scheduled();
+        let mut history = sample_history::scheduled();
         let ack =
             |event: &&Event| matches!(&event.what, What::Saw { message, .. } if message["type"] == "resume_scheduled");
         let mut again = history.events.iter().find(ack).expect("an ack").clone();
@@ -330,6 +330,6 @@ mod tests {
             message["run_at"] = "later".into();
         }
         history.events.push(again);
-        story::reports(&history, "answers differ");
+        sample_history::reports(&history, "answers differ");
     }
 }

@@ -17,18 +17,18 @@ use crate::support::socket::Socket;
 
 /// Redis, a database with the job `j1`, the campaign `c1` and the user `ann` of the tenant `acme`, who may
 /// do everything.
-pub struct Bed {
+pub struct GatewayFixture {
     base: Base,
 }
 
-impl std::ops::Deref for Bed {
+impl std::ops::Deref for GatewayFixture {
     type Target = Base;
     fn deref(&self) -> &Base {
         &self.base
     }
 }
 
-impl std::ops::DerefMut for Bed {
+impl std::ops::DerefMut for GatewayFixture {
     fn deref_mut(&mut self) -> &mut Base {
         &mut self.base
     }
@@ -62,7 +62,7 @@ impl Drop for Running {
     }
 }
 
-impl Bed {
+impl GatewayFixture {
     /// With the usual settings.
     pub async fn new() -> Self {
         Self::with(&[]).await
@@ -70,9 +70,9 @@ impl Bed {
 
     /// With these beside them.
     pub async fn with(settings: &[(&str, &str)]) -> Self {
-        let bed = Self { base: Base::start(settings).await };
-        bed.grant("ann", &["*"]).await;
-        bed.job("j1").await;
+        let fixture = Self { base: Base::start(settings).await };
+        fixture.grant("ann", &["*"]).await;
+        fixture.job("j1").await;
         let campaign = NewCampaign {
             id: "c1".parse().expect("id"),
             tenant: "acme".parse().expect("id"),
@@ -80,8 +80,8 @@ impl Bed {
             created_by: None,
             jobs: Vec::new(),
         };
-        bed.store.create_campaign(&campaign).await.expect("campaign");
-        bed
+        fixture.store.create_campaign(&campaign).await.expect("campaign");
+        fixture
     }
 
     /// A job of acme.

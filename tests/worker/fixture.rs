@@ -21,7 +21,7 @@ use crate::support::redis::RedisServer;
 /// Longest wait for anything: far beyond what a slow machine needs.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-pub struct World {
+pub struct WorkerFixture {
     pub redis: RedisServer,
     folder: tempfile::TempDir,
     pub settings: Settings,
@@ -53,7 +53,7 @@ impl Running {
     }
 }
 
-impl World {
+impl WorkerFixture {
     pub async fn new() -> Self {
         Self::with(&[]).await
     }
@@ -242,7 +242,7 @@ impl World {
     }
 }
 
-impl Drop for World {
+impl Drop for WorkerFixture {
     fn drop(&mut self) {
         self.stop.cancel();
         self.tracker.close();
@@ -315,12 +315,12 @@ where
 
 /// Counts what job code did, and lets tests wait for it.
 #[derive(Clone)]
-pub struct Tape {
+pub struct Trace {
     counts: Arc<watch::Sender<HashMap<String, usize>>>,
     gates: Arc<Mutex<HashMap<String, Arc<tokio::sync::Semaphore>>>>,
 }
 
-impl Tape {
+impl Trace {
     pub fn new() -> Self {
         Self { counts: Arc::new(watch::Sender::new(HashMap::new())), gates: Arc::default() }
     }

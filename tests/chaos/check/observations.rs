@@ -45,11 +45,11 @@ pub fn check(history: &History, index: &Index<'_>) -> Vec<Violation> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{all, story};
+    use super::super::{all, sample_history};
     use crate::history::{Event, What};
 
     fn without_bobs_last_result() -> crate::history::History {
-        let mut history = story::sound();
+        let mut history = sample_history::sound();
         history.events.retain(
             |event| !matches!(&event.what, What::Saw { socket: 1, message } if message["type"] == "cancel_succeeded"),
         );
@@ -58,7 +58,7 @@ mod tests {
 
     #[test]
     fn a_socket_that_stayed_must_see_the_result() {
-        story::reports(&without_bobs_last_result(), "unseen result");
+        sample_history::reports(&without_bobs_last_result(), "unseen result");
     }
 
     #[test]
@@ -66,7 +66,7 @@ mod tests {
         let mut history = without_bobs_last_result();
         history.events.push(Event { at: 900, what: What::Closed { socket: 1, how: "left".to_owned() } });
         assert_eq!(all(&history), []);
-        let mut history = story::sound();
+        let mut history = sample_history::sound();
         let (user, resource) = ("bob".to_owned(), "job:j0".to_owned());
         let opened = What::Opened { socket: 2, client: user.clone(), user, resource, gateway: "g".to_owned() };
         history.events.push(Event { at: 305, what: opened });

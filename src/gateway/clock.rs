@@ -1,6 +1,7 @@
 //! The wall clock, by which tokens end, and whether it jumps: it is set by hand, or the machine slept. A socket whose
 //! timer is set for hours later would not notice.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -38,7 +39,7 @@ impl Clock {
     }
 
     /// Looks until told to stop, and wakes every socket when it has jumped.
-    pub async fn watch(&self, access: &Access, stop: CancellationToken) {
+    pub async fn watch(self: Arc<Self>, access: Access, stop: CancellationToken) {
         let start = Instant::now();
         let since_start = || i64::try_from(start.elapsed().as_millis()).unwrap_or(i64::MAX);
         let apart = || self.now_ms().saturating_sub(since_start());

@@ -2,16 +2,19 @@
 
 use std::time::Duration;
 
-use crate::auth::Caller;
-use crate::broker::BrokerError;
+use crate::auth::{Caller, Policy};
 use crate::broker::scripts::submit::{ClientOrigin, Submission, SubmitLimits, SubmitOutcome};
-use crate::domain::{CommandId, Control, Resource, ResourceKind, TenantId, UserId, When};
+use crate::broker::{Broker, BrokerError};
+use crate::config::Limits;
+use crate::domain::{Action, CommandId, Control, Resource, ResourceKind, TenantId, UserId, When};
 use crate::protocol::client::{MAX_DELAY, TOO_FAR_AHEAD_MESSAGE};
 use crate::protocol::tenant::resource_not_found;
 use crate::protocol::{CommandRequest, ErrorCode, server};
+use crate::store::Store;
 use crate::telemetry::metrics;
 
-use super::Gateway;
+use super::health::Health;
+use super::results::Results;
 use crate::http::Refusal;
 
 /// Reads of SQL for one command whose cached permissions expire, or are invalidated, as fast as they are read.
@@ -85,165 +88,184 @@ impl CommandAnswer {
     }
 }
 
-/// Submits a command in a caller's name. `address` is the client's, for the audit trail.
-pub async fn submit(
-    gateway: &Gateway,
-    caller: &Caller,
-    resource: &Resource,
-    request: &CommandRequest,
-    address: Option<&str>,
-) -> CommandAnswer {
-    submit_as(CommandId::generate(), gateway, caller, resource, request, address).await
+/// Submits commands: checks what can be checked here, asks Redis, and tells the log and the metrics what became of each.
+pub struct CommandSubmitter {
+    broker: Broker,
+    store: Store,
+    policy: Policy,
+    health: Health,
+    results: Results,
+    limits: Limits,
 }
 
-/// Whether a command cannot be submitted because its resource is not there. Whoever may not command it learns that, and
-/// not what exists: the submission says so, and counts it.
-pub async fn missing(
-    gateway: &Gateway,
-    caller: &Caller,
-    resource: &Resource,
-    request: &CommandRequest,
-) -> Option<Refusal> {
-    let ids = [resource.id.clone()];
-    let read = gateway.store().existing(&resource.tenant, resource.kind, &ids);
-    let Ok(Ok(found)) = tokio::time::timeout(EXISTS, read).await else { return Some(Refusal::unavailable()) };
-    if !found.is_empty() {
-        return None;
+impl CommandSubmitter {
+    /// With the parts of a gateway that commands need.
+    pub fn new(broker: Broker, store: Store, policy: Policy, health: Health, results: Results, limits: Limits) -> Self {
+        Self { broker, store, policy, health, results, limits }
     }
-    match gateway.policy().check(caller, &request.action.permission(resource.kind)).await {
-        Ok(true) => Some(Refusal::new(ErrorCode::NotFound, resource_not_found(resource))),
-        Ok(false) => None,
-        Err(_) => Some(Refusal::unavailable()),
-    }
-}
 
-/// As [`submit`], under an id that the caller has made: the same again does nothing twice.
-pub async fn submit_as(
-    command: CommandId,
-    gateway: &Gateway,
-    caller: &Caller,
-    resource: &Resource,
-    request: &CommandRequest,
-    address: Option<&str>,
-) -> CommandAnswer {
-    let submission = Submission {
-        command,
-        resource: resource.clone(),
-        action: request.action,
-        user: caller.user.clone(),
-        request: request.request_id.clone(),
-        reason: request.reason.clone(),
-        origin: ClientOrigin { address: address.map(str::to_owned), token_id: caller.token_id.clone() },
-        grant: gateway.policy().grant(caller, &request.action.permission(resource.kind)),
-        when: request.when,
-        batch: None,
-    };
-    metrics::command_received(resource.kind, request.action);
-    let answer = decide(gateway, &submission).await;
-    if let CommandAnswer::Refused(refusal) = &answer {
-        metrics::command_refused(resource.kind, request.action, refusal.code);
+    /// Submits a command in a caller's name. `address` is the client's, for the audit trail.
+    pub async fn submit(
+        &self,
+        caller: &Caller,
+        resource: &Resource,
+        request: &CommandRequest,
+        address: Option<&str>,
+    ) -> CommandAnswer {
+        self.submit_as(CommandId::generate(), caller, resource, request, address).await
     }
-    if let CommandAnswer::Accepted { command, .. } = &answer {
-        gateway.results().follow(resource, request.action, *command, gateway.broker().tenant_now_ms(&resource.tenant));
-    }
-    log(caller, &submission, &answer);
-    answer
-}
 
-async fn decide(gateway: &Gateway, submission: &Submission) -> CommandAnswer {
-    if let Err(refusal) = check_time(gateway, &submission.resource.tenant, submission.when) {
-        return CommandAnswer::Refused(refusal);
+    /// As [`Self::submit`], under an id that the caller has made: the same again does nothing twice.
+    pub async fn submit_as(
+        &self,
+        command: CommandId,
+        caller: &Caller,
+        resource: &Resource,
+        request: &CommandRequest,
+        address: Option<&str>,
+    ) -> CommandAnswer {
+        let submission = Submission {
+            command,
+            resource: resource.clone(),
+            action: request.action,
+            user: caller.user.clone(),
+            request: request.request_id.clone(),
+            reason: request.reason.clone(),
+            origin: ClientOrigin { address: address.map(str::to_owned), token_id: caller.token_id.clone() },
+            grant: self.policy.grant(caller, &request.action.permission(resource.kind)),
+            when: request.when,
+            batch: None,
+        };
+        metrics::command_received(resource.kind, request.action);
+        let answer = self.decide(&submission).await;
+        if let CommandAnswer::Refused(refusal) = &answer {
+            metrics::command_refused(resource.kind, request.action, refusal.code);
+        }
+        if let CommandAnswer::Accepted { command, .. } = &answer {
+            self.follow(resource, request.action, *command);
+        }
+        log(caller, &submission, &answer);
+        answer
     }
-    let refused = |code, message: &str| CommandAnswer::Refused(Refusal::new(code, message));
-    let kind = submission.resource.kind;
-    match deliver(gateway, submission).await {
-        Err(refusal) => CommandAnswer::Refused(refusal),
-        Ok(SubmitOutcome::Accepted { workers_online, control }) => {
-            CommandAnswer::Accepted { command: submission.command, workers_online, control }
-        }
-        // The first answer got lost on the way and the submission was sent again: to the client it is new.
-        Ok(SubmitOutcome::Repeated { command, workers_online, control, result: None })
-            if command == submission.command =>
-        {
-            CommandAnswer::Accepted { command, workers_online, control }
-        }
-        Ok(SubmitOutcome::Repeated { command, workers_online, control, result }) => {
-            CommandAnswer::Repeated { command, workers_online, control, result }
-        }
-        Ok(SubmitOutcome::Scheduled { command, run_at, result }) => {
-            CommandAnswer::Scheduled { command, run_at, result }
-        }
-        Ok(SubmitOutcome::Conflict) => refused(ErrorCode::RequestConflict, CONFLICT),
-        Ok(SubmitOutcome::Denied) => {
-            refused(ErrorCode::PermissionDenied, &server::permission_denied_message(submission.action, kind))
-        }
-        Ok(SubmitOutcome::RateLimited { retry_after }) => CommandAnswer::Refused(rate_limited(gateway, retry_after)),
-        Ok(SubmitOutcome::QueueFull) if submission.when != When::Now => refused(ErrorCode::QueueFull, SCHEDULES_FULL),
-        Ok(SubmitOutcome::QueueFull) => refused(ErrorCode::QueueFull, QUEUE_FULL),
-        Ok(SubmitOutcome::TooLate | SubmitOutcome::PermissionsUnknown | SubmitOutcome::Gone) => {
-            CommandAnswer::Refused(Refusal::unavailable())
-        }
-    }
-}
 
-/// Over the budget.
-pub(super) fn rate_limited(gateway: &Gateway, retry_after: i64) -> Refusal {
-    Refusal {
-        code: ErrorCode::RateLimitExceeded,
-        message: server::rate_limited_message(gateway.settings().limits.commands_per_minute),
-        retry_after: Some(retry_after),
+    /// Whether a command cannot be submitted because its resource is not there. Whoever may not command it learns that,
+    /// and not what exists: the submission says so, and counts it.
+    pub async fn missing(&self, caller: &Caller, resource: &Resource, request: &CommandRequest) -> Option<Refusal> {
+        let ids = [resource.id.clone()];
+        let read = self.store.existing(&resource.tenant, resource.kind, &ids);
+        let Ok(Ok(found)) = tokio::time::timeout(EXISTS, read).await else { return Some(Refusal::unavailable()) };
+        if !found.is_empty() {
+            return None;
+        }
+        match self.policy.check(caller, &request.action.permission(resource.kind)).await {
+            Ok(true) => Some(Refusal::new(ErrorCode::NotFound, resource_not_found(resource))),
+            Ok(false) => None,
+            Err(_) => Some(Refusal::unavailable()),
+        }
     }
-}
 
-/// A time that passed long ago, or lies further ahead than anybody plans, is a mistake.
-fn check_time(gateway: &Gateway, tenant: &TenantId, when: When) -> Result<(), Refusal> {
-    let When::At(at) = when else { return Ok(()) };
-    let ahead = at - gateway.broker().tenant_now_ms(tenant);
-    if ahead < -PAST_MS {
-        let message = "run_at has passed; nothing was done. Leave it out to run the command at once";
-        return Err(Refusal::new(ErrorCode::InvalidMessage, message));
-    }
-    if ahead > i64::from(MAX_DELAY) * 1_000 {
-        return Err(Refusal::new(ErrorCode::InvalidMessage, TOO_FAR_AHEAD_MESSAGE));
-    }
-    Ok(())
-}
-
-/// Submits, reading the user's permissions from SQL where the cache does not know them. An error says what a client
-/// may be told.
-pub(super) async fn deliver(gateway: &Gateway, submission: &Submission) -> Result<SubmitOutcome, Refusal> {
-    let (tenant, user) = (&submission.resource.tenant, &submission.user);
-    let limits = SubmitLimits::of(&gateway.settings().limits);
-    is_healthy(gateway)?;
-    for _ in 0..=PERMISSION_READS {
-        let submitted = gateway.broker().submit(submission, limits).await;
-        match submitted.map_err(|error| refusal_of(submission.command, error))? {
-            // Boxed: the room for it would be taken for each command, and hardly any needs it.
-            SubmitOutcome::PermissionsUnknown => {
-                Box::pin(learn_permissions(gateway, tenant, user, submission.command)).await?;
+    async fn decide(&self, submission: &Submission) -> CommandAnswer {
+        if let Err(refusal) = self.check_time(&submission.resource.tenant, submission.when) {
+            return CommandAnswer::Refused(refusal);
+        }
+        let refused = |code, message: &str| CommandAnswer::Refused(Refusal::new(code, message));
+        let kind = submission.resource.kind;
+        match self.deliver(submission).await {
+            Err(refusal) => CommandAnswer::Refused(refusal),
+            Ok(SubmitOutcome::Accepted { workers_online, control }) => {
+                CommandAnswer::Accepted { command: submission.command, workers_online, control }
             }
-            submitted => return Ok(submitted),
+            // The first answer got lost on the way and the submission was sent again: to the client it is new.
+            Ok(SubmitOutcome::Repeated { command, workers_online, control, result: None })
+                if command == submission.command =>
+            {
+                CommandAnswer::Accepted { command, workers_online, control }
+            }
+            Ok(SubmitOutcome::Repeated { command, workers_online, control, result }) => {
+                CommandAnswer::Repeated { command, workers_online, control, result }
+            }
+            Ok(SubmitOutcome::Scheduled { command, run_at, result }) => {
+                CommandAnswer::Scheduled { command, run_at, result }
+            }
+            Ok(SubmitOutcome::Conflict) => refused(ErrorCode::RequestConflict, CONFLICT),
+            Ok(SubmitOutcome::Denied) => {
+                refused(ErrorCode::PermissionDenied, &server::permission_denied_message(submission.action, kind))
+            }
+            Ok(SubmitOutcome::RateLimited { retry_after }) => CommandAnswer::Refused(self.rate_limited(retry_after)),
+            Ok(SubmitOutcome::QueueFull) if submission.when != When::Now => {
+                refused(ErrorCode::QueueFull, SCHEDULES_FULL)
+            }
+            Ok(SubmitOutcome::QueueFull) => refused(ErrorCode::QueueFull, QUEUE_FULL),
+            Ok(SubmitOutcome::TooLate | SubmitOutcome::PermissionsUnknown | SubmitOutcome::Gone) => {
+                CommandAnswer::Refused(Refusal::unavailable())
+            }
         }
     }
-    Err(Refusal::unavailable())
-}
 
-/// A command needs both.
-pub(super) fn is_healthy(gateway: &Gateway) -> Result<(), Refusal> {
-    gateway.health().refusal().map_or(Ok(()), Err)
-}
+    /// Over the budget.
+    pub(super) fn rate_limited(&self, retry_after: i64) -> Refusal {
+        Refusal {
+            code: ErrorCode::RateLimitExceeded,
+            message: server::rate_limited_message(self.limits.commands_per_minute),
+            retry_after: Some(retry_after),
+        }
+    }
 
-/// Reads a user's permissions into the cache.
-pub(super) async fn learn_permissions(
-    gateway: &Gateway,
-    tenant: &TenantId,
-    user: &UserId,
-    command_id: CommandId,
-) -> Result<(), Refusal> {
-    gateway.policy().ensure_cached(tenant, user).await.map_err(|error| {
-        tracing::warn!(%command_id, %error, "websocket.permissions_unknown");
-        Refusal::unavailable()
-    })
+    /// A time that passed long ago, or lies further ahead than anybody plans, is a mistake.
+    fn check_time(&self, tenant: &TenantId, when: When) -> Result<(), Refusal> {
+        let When::At(at) = when else { return Ok(()) };
+        let ahead = at - self.broker.tenant_now_ms(tenant);
+        if ahead < -PAST_MS {
+            let message = "run_at has passed; nothing was done. Leave it out to run the command at once";
+            return Err(Refusal::new(ErrorCode::InvalidMessage, message));
+        }
+        if ahead > i64::from(MAX_DELAY) * 1_000 {
+            return Err(Refusal::new(ErrorCode::InvalidMessage, TOO_FAR_AHEAD_MESSAGE));
+        }
+        Ok(())
+    }
+
+    /// Submits, reading the user's permissions from SQL where the cache does not know them. An error says what a client
+    /// may be told.
+    pub(super) async fn deliver(&self, submission: &Submission) -> Result<SubmitOutcome, Refusal> {
+        let (tenant, user) = (&submission.resource.tenant, &submission.user);
+        let limits = SubmitLimits::of(&self.limits);
+        self.check_health()?;
+        for _ in 0..=PERMISSION_READS {
+            let submitted = self.broker.submit(submission, limits).await;
+            match submitted.map_err(|error| refusal_of(submission.command, error))? {
+                // Boxed: the room for it would be taken for each command, and hardly any needs it.
+                SubmitOutcome::PermissionsUnknown => {
+                    Box::pin(self.learn_permissions(tenant, user, submission.command)).await?;
+                }
+                submitted => return Ok(submitted),
+            }
+        }
+        Err(Refusal::unavailable())
+    }
+
+    /// Commands need both Redis and SQL.
+    pub(super) fn check_health(&self) -> Result<(), Refusal> {
+        self.health.refusal().map_or(Ok(()), Err)
+    }
+
+    /// Reads a user's permissions into the cache.
+    pub(super) async fn learn_permissions(
+        &self,
+        tenant: &TenantId,
+        user: &UserId,
+        command_id: CommandId,
+    ) -> Result<(), Refusal> {
+        self.policy.ensure_cached(tenant, user).await.map_err(|error| {
+            tracing::warn!(%command_id, %error, "websocket.permissions_unknown");
+            Refusal::unavailable()
+        })
+    }
+
+    /// Follows an accepted command to its result, for the metrics.
+    pub(super) fn follow(&self, resource: &Resource, action: Action, command: CommandId) {
+        self.results.follow(resource, action, command, self.broker.tenant_now_ms(&resource.tenant));
+    }
 }
 
 /// What a client may be told of an error of Redis.

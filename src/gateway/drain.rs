@@ -4,8 +4,10 @@
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
-use super::Gateway;
+use super::access::Access;
+use super::health::Health;
 use crate::http::close::Close;
 
 /// Batches; and the part of `server.drain` over which they are spread, so that the clients' own closes and
@@ -33,23 +35,45 @@ impl From<CancellationToken> for Stop {
     }
 }
 
-/// Waits until the gateway is told to stop; then says so for `server.drain_notice_seconds`, while everything is still
-/// served, and only then takes nothing new.
-pub async fn announce(gateway: &Gateway, stop: &Stop) {
-    stop.asked.cancelled().await;
-    gateway.health().start_draining();
-    let notice = gateway.settings().server.drain_notice;
-    let notice = if stop.without_notice.is_cancelled() { Duration::ZERO } else { notice };
-    tracing::info!(gateway_id = gateway.id(), notice_seconds = notice.as_secs(), "gateway.draining");
-    tokio::time::sleep(notice).await;
-    gateway.stopping().cancel();
+/// How far this gateway is on its way out, and the tasks that are waited for at its end; cheap to clone.
+#[derive(Clone, Default)]
+pub struct Drain {
+    /// Owner of those tasks: connections, sockets, batches.
+    pub tracker: TaskTracker,
+    /// Cancelled when the gateway begins to leave: take nothing new, finish what is under way.
+    pub stopping: CancellationToken,
+    /// Cancelled when the time to leave is over.
+    pub killed: CancellationToken,
+}
+
+impl Drain {
+    /// Waits until the gateway is told to stop; then says so for the time of the `notice`, while everything is still
+    /// served, and only then takes nothing new.
+    pub async fn announce(&self, gateway_id: &str, health: &Health, notice: Duration, stop: &Stop) {
+        stop.asked.cancelled().await;
+        health.start_draining();
+        let notice = if stop.without_notice.is_cancelled() { Duration::ZERO } else { notice };
+        tracing::info!(gateway_id, notice_seconds = notice.as_secs(), "gateway.draining");
+        tokio::time::sleep(notice).await;
+        self.stopping.cancel();
+    }
+
+    /// Ends everything that is under way, within the time given: what has not ended by then is cut off.
+    pub async fn finish(&self, access: &Access, time: Duration) {
+        self.tracker.close();
+        let leaving = async { tokio::join!(send_away(access, time), self.tracker.wait()) };
+        if tokio::time::timeout(time, leaving).await.is_err() {
+            self.killed.cancel();
+            self.tracker.wait().await;
+        }
+    }
 }
 
 /// Asks every socket to close; a command under way is answered first.
-pub async fn send_away(gateway: &Gateway) {
-    let sockets = gateway.access().outboxes();
+async fn send_away(access: &Access, time: Duration) {
+    let sockets = access.outboxes();
     let size = sockets.len().div_ceil(BATCHES as usize).max(SMALLEST);
-    let pause = (gateway.settings().server.drain.mul_f64(SPREAD)).min(LONGEST) / BATCHES;
+    let pause = time.mul_f64(SPREAD).min(LONGEST) / BATCHES;
     for (n, batch) in sockets.chunks(size).enumerate() {
         if n > 0 {
             tokio::time::sleep(pause).await;

@@ -5,8 +5,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 
-use super::Gateway;
-use crate::broker::BrokerError;
+use crate::broker::{Broker, BrokerError};
 use crate::domain::TenantId;
 
 /// Between two looks: jitter, so that gateways do not look in step.
@@ -16,19 +15,18 @@ const TENANTS: usize = 256;
 /// Resources of one tenant at one look.
 const RESOURCES: usize = 128;
 
-/// Looks until told to stop.
-pub async fn run(gateway: Gateway, stop: CancellationToken) {
+/// Looks until told to stop. `ttl`: how long a command may wait for a worker.
+pub async fn run(broker: Broker, ttl: Duration, stop: CancellationToken) {
     let looking = async {
         loop {
             tokio::time::sleep(Duration::from_millis(fastrand::u64(LOOK_MS))).await;
-            look(&gateway).await;
+            look(&broker, ttl).await;
         }
     };
     stop.run_until_cancelled(looking).await;
 }
 
-async fn look(gateway: &Gateway) {
-    let broker = gateway.broker();
+async fn look(broker: &Broker, ttl: Duration) {
     // The clock first: had it just been set forwards, everything would seem to have waited long enough.
     let asked = broker.keys().partitions().map(async |partition| {
         broker.read_clock(partition).await?;
@@ -37,17 +35,16 @@ async fn look(gateway: &Gateway) {
     for tenants in join_all(asked).await {
         for tenant in tenants.unwrap_or_default() {
             // One server of a cluster that is away delays what it has, and nothing else.
-            if let Err(error) = look_at(gateway, &tenant).await {
+            if let Err(error) = look_at(broker, ttl, &tenant).await {
                 tracing::debug!(%error, tenant_id = %tenant, "gateway.expiry_delayed");
             }
         }
     }
 }
 
-async fn look_at(gateway: &Gateway, tenant: &TenantId) -> Result<(), BrokerError> {
-    let broker = gateway.broker();
+async fn look_at(broker: &Broker, ttl: Duration, tenant: &TenantId) -> Result<(), BrokerError> {
     let partition = broker.keys().partition(tenant);
-    let ttl = broker.ttl_adjusted_for_clock_steps(partition, gateway.settings().command.ttl);
+    let ttl = broker.ttl_adjusted_for_clock_steps(partition, ttl);
     for resource in broker.ready_resources(tenant, RESOURCES, ttl).await? {
         match broker.expire(&resource, ttl).await {
             Ok(ended) => {

@@ -9,7 +9,7 @@ use futures_util::StreamExt;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 use tokio_util::sync::CancellationToken;
 
-use super::Gateway;
+use super::access::Access;
 use super::outbox::Outbox;
 use crate::broker::Broker;
 use crate::domain::TenantId;
@@ -29,7 +29,7 @@ const AT_ONCE: usize = 16;
 const WITHIN: Duration = Duration::from_secs(5);
 
 /// Looks until told to stop. While Redis is away the gauge stays at what was seen last, and nobody is told anything.
-pub(super) async fn watch(gateway: Gateway, stop: CancellationToken) {
+pub(super) async fn watch(broker: Broker, access: Access, stop: CancellationToken) {
     let looking = async {
         let mut tick = tokio::time::interval(EVERY);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -37,9 +37,9 @@ pub(super) async fn watch(gateway: Gateway, stop: CancellationToken) {
         let mut tenants_without = HashMap::new();
         loop {
             tick.tick().await;
-            count_all(gateway.broker(), &mut without).await;
+            count_all(&broker, &mut without).await;
             // What was not asked in time is asked the next time.
-            let _ = tokio::time::timeout(WITHIN, tell_tenants(&gateway, &mut tenants_without)).await;
+            let _ = tokio::time::timeout(WITHIN, tell_tenants(&broker, &access, &mut tenants_without)).await;
         }
     };
     stop.run_until_cancelled(looking).await;
@@ -68,10 +68,10 @@ async fn count_all(broker: &Broker, without: &mut u32) {
 
 /// The workers of each tenant that has sockets open, for whoever watches: a worker may serve named tenants only.
 /// `without`: how many looks in a row have found nobody, of tenants without a worker.
-async fn tell_tenants(gateway: &Gateway, without: &mut HashMap<TenantId, u32>) {
+async fn tell_tenants(broker: &Broker, access: &Access, without: &mut HashMap<TenantId, u32>) {
     // The sockets first and then the count, so that no socket is told of a count that is older than the one in its
     // first messages.
-    let sockets = gateway.access().outboxes_by_tenant();
+    let sockets = access.outboxes_by_tenant();
     without.retain(|tenant, _| sockets.contains_key(tenant));
     let mut sockets: Vec<(TenantId, Vec<Arc<Outbox>>)> = sockets.into_iter().collect();
     if sockets.len() > TENANTS {
@@ -80,7 +80,7 @@ async fn tell_tenants(gateway: &Gateway, without: &mut HashMap<TenantId, u32>) {
     }
     let mut asked = futures_util::stream::iter(sockets)
         .map(|(tenant, outboxes)| async move {
-            let alive = gateway.broker().live_workers(&tenant).await;
+            let alive = broker.live_workers(&tenant).await;
             (tenant, outboxes, alive)
         })
         .buffer_unordered(AT_ONCE);

@@ -18,25 +18,30 @@ const TENANTS: usize = 4_096;
 type Known = Option<Arc<HashSet<String>>>;
 
 /// The types of job that live workers know, by tenant, as last seen.
-#[derive(Default)]
 pub struct JobTypes {
+    broker: Broker,
     seen: Mutex<HashMap<TenantId, (Instant, Known)>>,
 }
 
 impl JobTypes {
+    /// Nothing has been seen yet.
+    pub fn new(broker: Broker) -> Self {
+        Self { broker, seen: Mutex::default() }
+    }
+
     /// Writes into those of the jobs of this tenant that wait for a worker nobody has, what they wait for.
-    pub async fn explain(&self, broker: &Broker, tenant: &TenantId, jobs: &mut [Job]) {
+    pub async fn explain(&self, tenant: &TenantId, jobs: &mut [Job]) {
         let waits = |job: &Job| job.is_queued && job.status == JobStatus::Pending;
         if !jobs.iter().any(waits) {
             return;
         }
-        let Some(known) = self.known(broker, tenant).await else { return };
+        let Some(known) = self.known(tenant).await else { return };
         for job in jobs.iter_mut().filter(|job| waits(job) && !known.contains(&job.job_type)) {
             job.waiting_for = Some(format!("a worker for {}", job.job_type));
         }
     }
 
-    async fn known(&self, broker: &Broker, tenant: &TenantId) -> Known {
+    async fn known(&self, tenant: &TenantId) -> Known {
         let fresh = {
             let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
             seen.get(tenant).filter(|(at, _)| at.elapsed() < FRESH).map(|(_, known)| known.clone())
@@ -44,7 +49,7 @@ impl JobTypes {
         if let Some(known) = fresh {
             return known;
         }
-        let asked = tokio::time::timeout(WITHIN, broker.known_job_types(tenant)).await;
+        let asked = tokio::time::timeout(WITHIN, self.broker.known_job_types(tenant)).await;
         let known = asked.ok().and_then(Result::ok).flatten().map(Arc::new);
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if seen.len() >= TENANTS {

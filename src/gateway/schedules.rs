@@ -1,16 +1,16 @@
 //! Scheduled commands: who may take one back, and bringing in those whose time has come.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 
-use super::Gateway;
-use super::commands::deliver;
-use crate::auth::Caller;
-use crate::broker::BrokerError;
+use super::commands::CommandSubmitter;
+use crate::auth::{Caller, Policy};
 use crate::broker::scripts::schedules::{DueSchedules, Scheduled, WithdrawOutcome};
 use crate::broker::scripts::submit::{ClientOrigin, Grant, SubmitOutcome};
+use crate::broker::{Broker, BrokerError};
 use crate::config::PermissionSource;
 use crate::domain::{CommandId, Resource};
 use crate::http::Refusal;
@@ -25,39 +25,111 @@ const AT_LEAST: Duration = Duration::from_millis(1);
 /// Brought in at one look, of one partition.
 const AT_ONCE: usize = 128;
 
-/// Takes a scheduled command back in a caller's name: their own, or one that they may command. `on`: only one of that
-/// resource.
-pub async fn withdraw(
-    gateway: &Gateway,
-    caller: &Caller,
-    schedule: CommandId,
-    on: Option<&Resource>,
-    address: Option<&str>,
-) -> Result<Scheduled, Refusal> {
-    let broker = gateway.broker();
-    let found = broker.scheduled(&caller.tenant, schedule).await.map_err(|_| Refusal::unavailable())?;
-    let found = found.filter(|found| on.is_none_or(|resource| found.resource == *resource)).ok_or_else(gone)?;
-    if found.user != caller.user {
-        let permission = found.action.permission(found.resource.kind);
-        if !gateway.policy().check(caller, &permission).await.map_err(|_| Refusal::unavailable())? {
-            let message = format!("Insufficient permissions: {} is needed", permission.as_str());
-            return Err(Refusal::new(ErrorCode::PermissionDenied, message));
+/// The scheduled commands of all tenants.
+pub struct Schedules {
+    broker: Broker,
+    policy: Policy,
+    permissions: PermissionSource,
+    commands: Arc<CommandSubmitter>,
+}
+
+impl Schedules {
+    /// `permissions`: where the permissions of users are written down.
+    pub fn new(broker: Broker, policy: Policy, permissions: PermissionSource, commands: Arc<CommandSubmitter>) -> Self {
+        Self { broker, policy, permissions, commands }
+    }
+
+    /// Takes a scheduled command back in a caller's name: their own, or one that they may command. `on`: only one of that
+    /// resource.
+    pub async fn withdraw(
+        &self,
+        caller: &Caller,
+        schedule: CommandId,
+        on: Option<&Resource>,
+        address: Option<&str>,
+    ) -> Result<Scheduled, Refusal> {
+        let broker = &self.broker;
+        let found = broker.scheduled(&caller.tenant, schedule).await.map_err(|_| Refusal::unavailable())?;
+        let found = found.filter(|found| on.is_none_or(|resource| found.resource == *resource)).ok_or_else(gone)?;
+        if found.user != caller.user {
+            let permission = found.action.permission(found.resource.kind);
+            if !self.policy.check(caller, &permission).await.map_err(|_| Refusal::unavailable())? {
+                let message = format!("Insufficient permissions: {} is needed", permission.as_str());
+                return Err(Refusal::new(ErrorCode::PermissionDenied, message));
+            }
+        }
+        let origin = ClientOrigin { address: address.map(str::to_owned), token_id: caller.token_id.clone() };
+        let taken = broker.withdraw(&found, &caller.user, &origin, None).await.map_err(|error| match error {
+            // It was sent, and may have been done.
+            BrokerError::Unknown(_) => Refusal::new(ErrorCode::OutcomeUnknown, PERHAPS_WITHDRAWN),
+            _ => Refusal::unavailable(),
+        })?;
+        if taken == WithdrawOutcome::Gone {
+            return Err(gone());
+        }
+        tracing::info!(
+            command_id = %schedule, resource = %found.resource, tenant_id = %caller.tenant, user_id = %caller.user,
+            "websocket.schedule_withdrawn"
+        );
+        Ok(found)
+    }
+
+    /// Brings in what is due until told to stop. Every gateway does this: whoever is first does it.
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let keeping = async {
+            loop {
+                let pause = self.look().await;
+                tokio::time::sleep(pause).await;
+            }
+        };
+        stop.run_until_cancelled(keeping).await;
+    }
+
+    /// One look at all partitions; gives the time until the next.
+    async fn look(&self) -> Duration {
+        let broker = &self.broker;
+        let asked = broker.keys().partitions().map(|partition| broker.due_schedules(partition, AT_ONCE));
+        let mut pause = LOOK;
+        for found in join_all(asked).await {
+            let Ok(found) = found else { continue };
+            let mut worst = Brought::In;
+            for (resource, command) in &found.due {
+                worst = worst.max(self.bring_in(resource, *command).await);
+            }
+            pause = pause.min(pause_after(&found, worst));
+        }
+        pause
+    }
+
+    async fn bring_in(&self, resource: &Resource, command: CommandId) -> Brought {
+        let Ok(found) = self.broker.scheduled(&resource.tenant, command).await else { return Brought::Not };
+        let Some(scheduled) = found else {
+            // Another gateway was first, or somebody has changed the record by hand.
+            let forgotten = self.broker.remove_unreadable_schedule(resource, command).await;
+            return if forgotten.is_ok() { Brought::In } else { Brought::Not };
+        };
+        let grant = match self.permissions {
+            PermissionSource::Database => Grant::Database,
+            // The token said so when it was asked; there is none to ask now.
+            PermissionSource::Token => Grant::Token(true),
+        };
+        let submission = scheduled.submission(grant);
+        let (user_id, tenant_id) = (&scheduled.user, &resource.tenant);
+        match self.commands.deliver(&submission).await {
+            Ok(SubmitOutcome::Accepted { .. }) => {
+                tracing::info!(command_id = %command, %resource, %tenant_id, %user_id, "websocket.schedule_submitted");
+                self.commands.follow(resource, scheduled.action, command);
+                Brought::In
+            }
+            Ok(SubmitOutcome::Denied) => {
+                tracing::info!(command_id = %command, %resource, %tenant_id, %user_id, "websocket.schedule_denied");
+                Brought::In
+            }
+            Ok(SubmitOutcome::Gone) => Brought::In,
+            Ok(SubmitOutcome::QueueFull) => Brought::Full,
+            Ok(_) | Err(_) => Brought::Not,
         }
     }
-    let origin = ClientOrigin { address: address.map(str::to_owned), token_id: caller.token_id.clone() };
-    let taken = broker.withdraw(&found, &caller.user, &origin, None).await.map_err(|error| match error {
-        // It was sent, and may have been done.
-        BrokerError::Unknown(_) => Refusal::new(ErrorCode::OutcomeUnknown, PERHAPS_WITHDRAWN),
-        _ => Refusal::unavailable(),
-    })?;
-    if taken == WithdrawOutcome::Gone {
-        return Err(gone());
-    }
-    tracing::info!(
-        command_id = %schedule, resource = %found.resource, tenant_id = %caller.tenant, user_id = %caller.user,
-        "websocket.schedule_withdrawn"
-    );
-    Ok(found)
 }
 
 const PERHAPS_WITHDRAWN: &str =
@@ -66,33 +138,6 @@ const PERHAPS_WITHDRAWN: &str =
 fn gone() -> Refusal {
     let message = "There is no such scheduled command: it was withdrawn, or its time has come";
     Refusal::new(ErrorCode::NotFound, message)
-}
-
-/// Brings in what is due until told to stop. Every gateway does this: whoever is first does it.
-pub async fn keep(gateway: Gateway, stop: CancellationToken) {
-    let keeping = async {
-        loop {
-            let pause = look(&gateway).await;
-            tokio::time::sleep(pause).await;
-        }
-    };
-    stop.run_until_cancelled(keeping).await;
-}
-
-/// One look at all partitions; gives the time until the next.
-async fn look(gateway: &Gateway) -> Duration {
-    let broker = gateway.broker();
-    let asked = broker.keys().partitions().map(|partition| broker.due_schedules(partition, AT_ONCE));
-    let mut pause = LOOK;
-    for found in join_all(asked).await {
-        let Ok(found) = found else { continue };
-        let mut worst = Brought::In;
-        for (resource, command) in &found.due {
-            worst = worst.max(bring_in(gateway, resource, *command).await);
-        }
-        pause = pause.min(pause_after(&found, worst));
-    }
-    pause
 }
 
 /// What became of a schedule that was due, the worst last.
@@ -116,37 +161,6 @@ fn pause_after(found: &DueSchedules, worst: Brought) -> Duration {
     }
     let next = found.next_in_ms.and_then(|ms| u64::try_from(ms).ok()).map(Duration::from_millis);
     next.unwrap_or(LOOK).clamp(AT_LEAST, LOOK)
-}
-
-async fn bring_in(gateway: &Gateway, resource: &Resource, command: CommandId) -> Brought {
-    let Ok(found) = gateway.broker().scheduled(&resource.tenant, command).await else { return Brought::Not };
-    let Some(scheduled) = found else {
-        // Another gateway was first, or somebody has changed the record by hand.
-        let forgotten = gateway.broker().remove_unreadable_schedule(resource, command).await;
-        return if forgotten.is_ok() { Brought::In } else { Brought::Not };
-    };
-    let grant = match gateway.settings().auth.permissions {
-        PermissionSource::Database => Grant::Database,
-        // The token said so when it was asked; there is none to ask now.
-        PermissionSource::Token => Grant::Token(true),
-    };
-    let submission = scheduled.submission(grant);
-    let (user_id, tenant_id) = (&scheduled.user, &resource.tenant);
-    match deliver(gateway, &submission).await {
-        Ok(SubmitOutcome::Accepted { .. }) => {
-            tracing::info!(command_id = %command, %resource, %tenant_id, %user_id, "websocket.schedule_submitted");
-            let now = gateway.broker().tenant_now_ms(tenant_id);
-            gateway.results().follow(resource, scheduled.action, command, now);
-            Brought::In
-        }
-        Ok(SubmitOutcome::Denied) => {
-            tracing::info!(command_id = %command, %resource, %tenant_id, %user_id, "websocket.schedule_denied");
-            Brought::In
-        }
-        Ok(SubmitOutcome::Gone) => Brought::In,
-        Ok(SubmitOutcome::QueueFull) => Brought::Full,
-        Ok(_) | Err(_) => Brought::Not,
-    }
 }
 
 #[cfg(test)]

@@ -1,9 +1,11 @@
 //! The state of a resource at a number of its stream: the row, with what Redis knows beyond it.
 
+use std::sync::Arc;
+
+use super::job_types::JobTypes;
 use crate::broker::scripts::updates::LiveProgress;
 use crate::broker::{Broker, BrokerError};
 use crate::domain::{Campaign, Job, JobStatus, JsonText, Progress, Resource, ResourceKind};
-use crate::gateway::job_types::JobTypes;
 use crate::protocol::server;
 use crate::store::{Store, StoreError};
 
@@ -35,37 +37,58 @@ enum Row {
     Campaign(Box<Campaign>),
 }
 
-/// Reads the live part first: SQL commits before an update is numbered, so the row, read after it, is at
-/// least as new as the number. `None`: there is no such resource in the tenant.
-pub async fn read(broker: &Broker, store: &Store, resource: &Resource) -> Result<Option<State>, SnapshotError> {
-    read_with(broker, store, resource, true).await
+/// Reads states; cheap to clone.
+#[derive(Clone)]
+pub struct SnapshotReader {
+    broker: Broker,
+    store: Store,
+    job_types: Arc<JobTypes>,
 }
 
-/// As [`read`], for [`State::status_message`] and [`State::progress_message`] alone: a job's parameters and its result,
-/// which may have megabytes each, are not read.
-pub async fn read_standing(
-    broker: &Broker,
-    store: &Store,
-    resource: &Resource,
-) -> Result<Option<State>, SnapshotError> {
-    read_with(broker, store, resource, false).await
-}
+impl SnapshotReader {
+    /// From Redis and SQL.
+    pub fn new(broker: Broker, store: Store, job_types: Arc<JobTypes>) -> Self {
+        Self { broker, store, job_types }
+    }
 
-async fn read_with(
-    broker: &Broker,
-    store: &Store,
-    resource: &Resource,
-    whole: bool,
-) -> Result<Option<State>, SnapshotError> {
-    let live = broker.live(resource).await?;
-    let row = match resource.kind {
-        ResourceKind::Job => {
-            let job = if whole { store.job(resource).await? } else { store.job_without_contents(resource).await? };
-            job.map(|job| Row::Job(Box::new(job)))
+    /// Reads everything there is to show. `None`: there is no such resource in the tenant.
+    pub async fn read(&self, resource: &Resource) -> Result<Option<State>, SnapshotError> {
+        self.read_with(resource, true).await
+    }
+
+    /// As [`Self::read`], for [`State::status_message`] and [`State::progress_message`] alone: a job's parameters and its
+    /// result, which may have megabytes each, are not read.
+    pub async fn read_standing(&self, resource: &Resource) -> Result<Option<State>, SnapshotError> {
+        self.read_with(resource, false).await
+    }
+
+    /// Reads the live part first: SQL commits before an update is numbered, so the row, read after it, is at least as
+    /// new as the number.
+    async fn read_with(&self, resource: &Resource, whole: bool) -> Result<Option<State>, SnapshotError> {
+        let live = self.broker.live(resource).await?;
+        let row = match resource.kind {
+            ResourceKind::Job => {
+                let job = match whole {
+                    true => self.store.job(resource).await?,
+                    false => self.store.job_without_contents(resource).await?,
+                };
+                job.map(|job| Row::Job(Box::new(job)))
+            }
+            ResourceKind::Campaign => {
+                self.store.campaign(resource).await?.map(|campaign| Row::Campaign(Box::new(campaign)))
+            }
+        };
+        Ok(row.map(|row| State::new(row, live)))
+    }
+
+    /// Says of a job that waits for a worker which nobody has, what it waits for.
+    pub async fn explain(&self, mut state: State) -> State {
+        if let Row::Job(job) = &mut state.row {
+            let tenant = job.tenant_id.clone();
+            self.job_types.explain(&tenant, std::slice::from_mut(&mut **job)).await;
         }
-        ResourceKind::Campaign => store.campaign(resource).await?.map(|campaign| Row::Campaign(Box::new(campaign))),
-    };
-    Ok(row.map(|row| State::new(row, live)))
+        state
+    }
 }
 
 impl State {
@@ -77,15 +100,6 @@ impl State {
             job.progress = progress.clone();
         }
         Self { row, live }
-    }
-
-    /// With what a job waits for that no live worker can run.
-    pub async fn explained(mut self, types: &JobTypes, broker: &Broker) -> Self {
-        if let Row::Job(job) = &mut self.row {
-            let tenant = job.tenant_id.clone();
-            types.explain(broker, &tenant, std::slice::from_mut(&mut **job)).await;
-        }
-        self
     }
 
     /// What comes later on the stream has a higher number.

@@ -11,15 +11,21 @@ use warp::Filter;
 use warp::reply::Response;
 
 use super::access::{Readable, Watching};
-use super::hub::Member;
-use super::limits::Lease;
+use super::batch::BatchSubmitter;
+use super::commands::CommandSubmitter;
+use super::drain::Drain;
+use super::health::Health;
+use super::hub::{Hub, Member};
+use super::limits::{Lease, Leases};
 use super::outbox::Outbox;
 use super::session::one::One;
 use super::session::whole::Whole;
-use super::session::{self, Admitted, Subject};
-use super::{Gateway, snapshot};
-use crate::auth::{self, Caller, WEBSOCKET_PROTOCOL};
+use super::session::{Admitted, Sessions, Subject};
+use super::snapshot::{MAX_SNAPSHOT, SnapshotReader};
+use crate::auth::{self, Caller, Policy, Verifier, WEBSOCKET_PROTOCOL};
+use crate::broker::Broker;
 use crate::broker::scripts::connections::OpenOutcome;
+use crate::config::Limits;
 use crate::domain::{Permission, Resource, ResourceId, ResourceKind};
 use crate::http::ClientAddress;
 use crate::http::Refusal;
@@ -35,33 +41,66 @@ const READ: Duration = Duration::from_secs(2);
 /// more than the second number.
 const TENANT_OUTBOX: (usize, usize) = (16, 65_536);
 
-/// `/api/v1/realtime/ws/jobs/{id}`, `/api/v1/realtime/ws/campaigns/{id}` and `/api/v1/realtime/ws`.
-pub fn routes(gateway: &Gateway) -> Routes {
-    let one = endpoint(gateway, ResourceKind::Job).or(endpoint(gateway, ResourceKind::Campaign)).unify();
-    one.or(tenant_endpoint(gateway)).unify().boxed()
+/// The socket endpoints, with the parts of a gateway that they use.
+pub struct SocketEndpoints {
+    /// Who asks, and what they may.
+    pub verifier: Verifier,
+    /// As above.
+    pub policy: Policy,
+    /// Whether anyone can be served just now.
+    pub health: Health,
+    /// Counts workers and, for the tenant-wide socket, looks results up.
+    pub broker: Broker,
+    /// The first state of a resource.
+    pub snapshots: SnapshotReader,
+    /// Fan-out.
+    pub hub: Hub,
+    /// Limits on open sockets.
+    pub leases: Leases,
+    /// Takes commands.
+    pub commands: Arc<CommandSubmitter>,
+    /// Takes batches.
+    pub batches: Arc<BatchSubmitter>,
+    /// Serves the sockets that are let in.
+    pub sessions: Sessions,
+    /// Owner of the tasks of open sockets.
+    pub drain: Drain,
+    /// The limits in force.
+    pub limits: Limits,
+    /// Origins whose pages may open sockets, beside the gateway's own.
+    pub public_origins: Vec<String>,
+    /// How long an accepted command waits for a worker.
+    pub command_ttl: Duration,
 }
 
-fn endpoint(gateway: &Gateway, kind: ResourceKind) -> Routes {
-    let gateway = gateway.clone();
+/// `/api/v1/realtime/ws/jobs/{id}`, `/api/v1/realtime/ws/campaigns/{id}` and `/api/v1/realtime/ws`.
+pub fn routes(endpoints: SocketEndpoints) -> Routes {
+    let endpoints = Arc::new(endpoints);
+    let one = endpoint(&endpoints, ResourceKind::Job).or(endpoint(&endpoints, ResourceKind::Campaign)).unify();
+    one.or(tenant_endpoint(&endpoints)).unify().boxed()
+}
+
+fn endpoint(endpoints: &Arc<SocketEndpoints>, kind: ResourceKind) -> Routes {
+    let endpoints = endpoints.clone();
     warp::path!("api" / "v1" / "realtime" / "ws" / String / String)
         .and_then(move |plural: String, id: String| async move {
             if plural == kind.plural() { Ok(id) } else { Err(warp::reject::not_found()) }
         })
         .and(request())
         .then(move |id: String, request: Request| {
-            let gateway = gateway.clone();
-            async move { admit_to_one(&gateway, request, kind, &id).await.unwrap_or_else(refused) }
+            let endpoints = endpoints.clone();
+            async move { endpoints.admit_to_one(request, kind, &id).await.unwrap_or_else(refused) }
         })
         .boxed()
 }
 
-fn tenant_endpoint(gateway: &Gateway) -> Routes {
-    let gateway = gateway.clone();
+fn tenant_endpoint(endpoints: &Arc<SocketEndpoints>) -> Routes {
+    let endpoints = endpoints.clone();
     warp::path!("api" / "v1" / "realtime" / "ws")
         .and(request())
         .then(move |request: Request| {
-            let gateway = gateway.clone();
-            async move { admit_to_all(&gateway, request).await.unwrap_or_else(refused) }
+            let endpoints = endpoints.clone();
+            async move { endpoints.admit_to_all(request).await.unwrap_or_else(refused) }
         })
         .boxed()
 }
@@ -110,129 +149,137 @@ fn refused(refused: Refused) -> Response {
     }
 }
 
-async fn admit_to_one(gateway: &Gateway, request: Request, kind: ResourceKind, id: &str) -> Result<Response, Refused> {
-    let caller = caller(gateway, &request).await?;
-    // The same answer as for a resource that is not there: an id that is none cannot be anyone's.
-    let id: ResourceId = id.parse().map_err(|_| not_found(kind))?;
-    let resource = Resource { tenant: caller.tenant.clone(), kind, id };
-    check_place(gateway, &request)?;
-    let read = Permission::read(kind);
-    if !may(gateway, &caller, &read).await? {
-        return Err(denied(read.as_str()).into());
+impl SocketEndpoints {
+    async fn admit_to_one(
+        self: &Arc<Self>,
+        request: Request,
+        kind: ResourceKind,
+        id: &str,
+    ) -> Result<Response, Refused> {
+        let caller = self.caller(&request).await?;
+        // The same answer as for a resource that is not there: an id that is none cannot be anyone's.
+        let id: ResourceId = id.parse().map_err(|_| not_found(kind))?;
+        let resource = Resource { tenant: caller.tenant.clone(), kind, id };
+        self.check_place(&request)?;
+        let read = Permission::read(kind);
+        if !self.may(&caller, &read).await? {
+            return Err(denied(read.as_str()).into());
+        }
+        // Subscribed before the row is read: nothing that happens from here on is missed, and all that can fail
+        // has been done before the client is told that it is in.
+        let outbox = Arc::new(Outbox::new(self.limits.outbox_messages));
+        let seat = self.hub.join(&resource, outbox.clone()).await.map_err(Refusal::from)?;
+        let reading = self.snapshots.read(&resource);
+        let counting = self.broker.live_workers(&resource.tenant);
+        let both = async { tokio::join!(reading, counting) };
+        let Ok((Ok(state), workers)) = tokio::time::timeout(READ, both).await else {
+            return Err(Refusal::unavailable().into());
+        };
+        let workers_online = workers.ok().map(|alive| alive.len());
+        let Some(state) = state else { return Err(not_found(kind).into()) };
+        let state = self.snapshots.explain(state).await;
+        outbox.set_floor(state.seq());
+        if let Some(online) = workers_online {
+            outbox.greeted_with_workers(online);
+        }
+        let greeting = VecDeque::from([server::subscribed(&resource).into(), state.greeting(workers_online).into()]);
+        self.admit(request, caller, MAX_FRAME, |caller, address, lease| Admitted {
+            caller,
+            subject: One::new(resource, seat, self.commands.clone()),
+            watching: Watching::One(kind),
+            address,
+            outbox,
+            lease,
+            greeting,
+        })
+        .await
     }
-    // Subscribed before the row is read: nothing that happens from here on is missed, and all that can fail
-    // has been done before the client is told that it is in.
-    let outbox = Arc::new(Outbox::new(gateway.settings().limits.outbox_messages));
-    let seat = gateway.hub().join(&resource, outbox.clone()).await.map_err(Refusal::from)?;
-    let reading = snapshot::read(gateway.broker(), gateway.store(), &resource);
-    let counting = gateway.broker().live_workers(&resource.tenant);
-    let both = async { tokio::join!(reading, counting) };
-    let Ok((Ok(state), workers)) = tokio::time::timeout(READ, both).await else {
-        return Err(Refusal::unavailable().into());
-    };
-    let workers_online = workers.ok().map(|alive| alive.len());
-    let Some(state) = state else { return Err(not_found(kind).into()) };
-    let state = state.explained(gateway.job_types(), gateway.broker()).await;
-    outbox.set_floor(state.seq());
-    if let Some(online) = workers_online {
-        outbox.greeted_with_workers(online);
-    }
-    let greeting = VecDeque::from([server::subscribed(&resource).into(), state.greeting(workers_online).into()]);
-    admit(gateway, request, caller, MAX_FRAME, |caller, address, lease| Admitted {
-        caller,
-        subject: One::new(resource, seat),
-        watching: Watching::One(kind),
-        address,
-        outbox,
-        lease,
-        greeting,
-    })
-    .await
-}
 
-async fn admit_to_all(gateway: &Gateway, request: Request) -> Result<Response, Refused> {
-    let caller = caller(gateway, &request).await?;
-    check_place(gateway, &request)?;
-    let readable = Arc::new(Readable::default());
-    for kind in ResourceKind::ALL {
-        readable.set(kind, may(gateway, &caller, &Permission::read(kind)).await?);
+    async fn admit_to_all(self: &Arc<Self>, request: Request) -> Result<Response, Refused> {
+        let caller = self.caller(&request).await?;
+        self.check_place(&request)?;
+        let readable = Arc::new(Readable::default());
+        for kind in ResourceKind::ALL {
+            readable.set(kind, self.may(&caller, &Permission::read(kind)).await?);
+        }
+        if !readable.any() {
+            return Err(denied("jobs.read or campaigns.read").into());
+        }
+        let (times, most) = TENANT_OUTBOX;
+        let outbox = Arc::new(Outbox::new((self.limits.outbox_messages * times).min(most)));
+        let member = Arc::new(Member::new(outbox.clone(), readable.clone()));
+        let tenant = caller.tenant.clone();
+        let seat = self.hub.join_tenant(&tenant, member.clone()).await.map_err(Refusal::from)?;
+        let counted = tokio::time::timeout(READ, self.broker.live_workers(&tenant)).await;
+        let workers_online = counted.ok().and_then(Result::ok).map(|alive| alive.len());
+        if let Some(online) = workers_online {
+            outbox.greeted_with_workers(online);
+        }
+        let greeting = VecDeque::from([tenant::subscribed(&tenant, workers_online).into()]);
+        let (broker, commands, batches) = (self.broker.clone(), self.commands.clone(), self.batches.clone());
+        self.admit(request, caller, MAX_BATCH_FRAME, |caller, address, lease| Admitted {
+            caller,
+            subject: Whole::new(tenant, (member, seat), broker, commands, batches, self.command_ttl),
+            watching: Watching::All(readable),
+            address,
+            outbox,
+            lease,
+            greeting,
+        })
+        .await
     }
-    if !readable.any() {
-        return Err(denied("jobs.read or campaigns.read").into());
-    }
-    let (times, most) = TENANT_OUTBOX;
-    let outbox = Arc::new(Outbox::new((gateway.settings().limits.outbox_messages * times).min(most)));
-    let member = Arc::new(Member::new(outbox.clone(), readable.clone()));
-    let tenant = caller.tenant.clone();
-    let seat = gateway.hub().join_tenant(&tenant, member.clone()).await.map_err(Refusal::from)?;
-    let counted = tokio::time::timeout(READ, gateway.broker().live_workers(&tenant)).await;
-    let workers_online = counted.ok().and_then(Result::ok).map(|alive| alive.len());
-    if let Some(online) = workers_online {
-        outbox.greeted_with_workers(online);
-    }
-    let greeting = VecDeque::from([tenant::subscribed(&tenant, workers_online).into()]);
-    let (broker, ttl) = (gateway.broker().clone(), gateway.settings().command.ttl);
-    admit(gateway, request, caller, MAX_BATCH_FRAME, |caller, address, lease| Admitted {
-        caller,
-        subject: Whole::new(tenant, member, seat, broker, ttl),
-        watching: Watching::All(readable),
-        address,
-        outbox,
-        lease,
-        greeting,
-    })
-    .await
-}
 
-/// Whose token it is.
-async fn caller(gateway: &Gateway, request: &Request) -> Result<Caller, Refused> {
-    let presented = auth::extract(Some(&request.query), &request.headers);
-    let token = presented.as_ref().map_or("", |p| p.token.as_str());
-    Ok(gateway.verifier().verify(token).await?)
-}
-
-/// Whether the page may be here at all, and the gateway can serve anyone.
-fn check_place(gateway: &Gateway, request: &Request) -> Result<(), Refusal> {
-    if !handshake::origin_allowed(&request.headers, &gateway.settings().server.public_origins) {
-        let message = "Pages of this origin may not open sockets here: add it to server.public_origins";
-        return Err(Refusal::new(ErrorCode::Forbidden, message));
+    /// Whose token it is.
+    async fn caller(&self, request: &Request) -> Result<Caller, Refused> {
+        let presented = auth::extract(Some(&request.query), &request.headers);
+        let token = presented.as_ref().map_or("", |p| p.token.as_str());
+        Ok(self.verifier.verify(token).await?)
     }
-    if gateway.stopping().is_cancelled() {
-        return Err(Refusal::unavailable());
-    }
-    gateway.health().refusal().map_or(Ok(()), Err)
-}
 
-async fn may(gateway: &Gateway, caller: &Caller, permission: &Permission) -> Result<bool, Refusal> {
-    gateway.policy().check(caller, permission).await.map_err(|_| Refusal::unavailable())
+    /// Whether the page may be here at all, and the gateway can serve anyone.
+    fn check_place(&self, request: &Request) -> Result<(), Refusal> {
+        if !handshake::origin_allowed(&request.headers, &self.public_origins) {
+            let message = "Pages of this origin may not open sockets here: add it to server.public_origins";
+            return Err(Refusal::new(ErrorCode::Forbidden, message));
+        }
+        if self.drain.stopping.is_cancelled() {
+            return Err(Refusal::unavailable());
+        }
+        self.health.refusal().map_or(Ok(()), Err)
+    }
+
+    async fn may(&self, caller: &Caller, permission: &Permission) -> Result<bool, Refusal> {
+        self.policy.check(caller, permission).await.map_err(|_| Refusal::unavailable())
+    }
+
+    /// The last checks, and the upgrade. `longest`: bytes of one message of the client.
+    async fn admit<S: Subject>(
+        self: &Arc<Self>,
+        request: Request,
+        caller: Caller,
+        longest: usize,
+        with: impl FnOnce(Arc<Caller>, Box<str>, Lease) -> Admitted<S>,
+    ) -> Result<Response, Refused> {
+        let accept = handshake::check(&request.headers).map_err(Refused::Unfit)?;
+        let Some(upgrade) = request.upgrade else { return Err(Refused::Unfit(Unfit::NotAnUpgrade)) };
+        let opened = self.leases.open(&caller, &self.limits).await;
+        let lease = opened.map_err(Refusal::from)?.map_err(too_many)?;
+        let admitted = with(Arc::new(caller), request.client.0.to_string().into(), lease);
+        let endpoints = self.clone();
+        self.drain.tracker.spawn(async move { endpoints.run(upgrade, longest, admitted).await });
+        Ok(handshake::switching(&request.headers, accept, WEBSOCKET_PROTOCOL))
+    }
+
+    /// After the 101 is out; if the client is gone by then, what it was given is given back.
+    async fn run<S: Subject>(&self, upgrade: OnUpgrade, longest: usize, admitted: Admitted<S>) {
+        let Ok(upgraded) = upgrade.await else { return };
+        let Some(socket) = Socket::take_over(upgraded, (longest, MAX_SNAPSHOT)).await else { return };
+        self.sessions.run(socket, admitted).await;
+    }
 }
 
 fn denied(needed: &str) -> Refusal {
     Refusal::new(ErrorCode::PermissionDenied, format!("Insufficient permissions: {needed} is needed"))
-}
-
-/// The last checks, and the upgrade. `longest`: bytes of one message of the client.
-async fn admit<S: Subject>(
-    gateway: &Gateway,
-    request: Request,
-    caller: Caller,
-    longest: usize,
-    with: impl FnOnce(Arc<Caller>, Box<str>, Lease) -> Admitted<S>,
-) -> Result<Response, Refused> {
-    let accept = handshake::check(&request.headers).map_err(Refused::Unfit)?;
-    let Some(upgrade) = request.upgrade else { return Err(Refused::Unfit(Unfit::NotAnUpgrade)) };
-    let opened = gateway.leases().open(&caller, &gateway.settings().limits).await;
-    let lease = opened.map_err(Refusal::from)?.map_err(too_many)?;
-    let admitted = with(Arc::new(caller), request.client.0.to_string().into(), lease);
-    gateway.tracker().spawn(run(gateway.clone(), upgrade, longest, admitted));
-    Ok(handshake::switching(&request.headers, accept, WEBSOCKET_PROTOCOL))
-}
-
-/// After the 101 is out; if the client is gone by then, what it was given is given back.
-async fn run<S: Subject>(gateway: Gateway, upgrade: OnUpgrade, longest: usize, admitted: Admitted<S>) {
-    let Ok(upgraded) = upgrade.await else { return };
-    let Some(socket) = Socket::take_over(upgraded, (longest, snapshot::MAX_SNAPSHOT)).await else { return };
-    session::run(gateway, socket, admitted).await;
 }
 
 fn not_found(kind: ResourceKind) -> Refusal {

@@ -6,11 +6,10 @@ use std::time::Duration;
 use crate::auth::Caller;
 use crate::broker::scripts::batch::StoredBatch;
 use crate::domain::ResourceId;
-use crate::gateway::Gateway;
-use crate::http::Refusal;
+use crate::http::reply::Refusal;
 use crate::protocol::BatchRequest;
 use crate::protocol::batch::{MAX_BATCH, Target};
-use crate::store::{Chosen, StoreError};
+use crate::store::{Chosen, Store, StoreError};
 
 /// Longest wait for SQL.
 const WITHIN: Duration = Duration::from_secs(5);
@@ -27,12 +26,12 @@ pub(super) struct Found {
 /// `known`: the request was made before, and what it was about then is what it is about now. What a filter finds may
 /// be other ones by now, and a row may be gone.
 pub(super) async fn find(
-    gateway: &Gateway,
+    store: &Store,
     caller: &Caller,
     request: &BatchRequest,
     known: Option<StoredBatch>,
 ) -> Result<Found, Refusal> {
-    let (store, tenant, kind) = (gateway.store(), &caller.tenant, request.kind);
+    let (tenant, kind) = (&caller.tenant, request.kind);
     match (&request.target, known) {
         (Target::Ids(asked), Some(known)) => {
             // In the order of the first time: whose order differs now asks for something else, and is told so.

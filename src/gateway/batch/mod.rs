@@ -9,18 +9,19 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use self::find::{Found, find};
-use super::Gateway;
-use super::commands::{
-    CONFLICT, PERMISSION_READS, QUEUE_FULL, is_healthy, learn_permissions, rate_limited, refusal_of,
-};
-use crate::auth::Caller;
+use super::commands::{CONFLICT, CommandSubmitter, PERMISSION_READS, QUEUE_FULL, refusal_of};
+use super::drain::Drain;
+use crate::auth::{Caller, Policy};
+use crate::broker::Broker;
 use crate::broker::scripts::batch::{Batch, BatchSubmitted, CHUNK_SIZE, ItemSubmitted};
 use crate::broker::scripts::submit::{ClientOrigin, SubmitLimits};
+use crate::config::Limits;
 use crate::domain::{CommandId, IdDerivation, Permission, Resource, ResourceId};
 use crate::http::reply::{Refusal, UNAVAILABLE};
 use crate::protocol::batch_messages::{self, BatchHeader, BatchItem, ItemState};
 use crate::protocol::tenant::resource_not_found;
 use crate::protocol::{BatchRequest, ErrorCode, server};
+use crate::store::Store;
 use crate::telemetry::metrics;
 
 /// How often a request is taken up again that another gateway took in at the same moment.
@@ -71,139 +72,188 @@ impl Accepted {
     }
 }
 
-/// Carries a request out in a caller's name. `address` is the client's, for the audit trail. Goes on to its end even
-/// if nobody waits any more: a batch is not left half submitted because a socket closed.
-pub async fn ask(gateway: &Gateway, caller: &Arc<Caller>, request: BatchRequest, address: Option<&str>) -> BatchAnswer {
-    let (of_task, caller, address) = (gateway.clone(), caller.clone(), address.map(str::to_owned));
-    let task = gateway.tracker().spawn(async move {
-        let work = async {
-            match request.dry_run {
-                true => preview(&of_task, &caller, &request).await.map(BatchAnswer::Preview),
-                false => submit(&of_task, &caller, &request, address).await.map(BatchAnswer::Accepted),
+/// Submits batches.
+pub struct BatchSubmitter {
+    broker: Broker,
+    store: Store,
+    policy: Policy,
+    limits: Limits,
+    commands: Arc<CommandSubmitter>,
+    drain: Drain,
+}
+
+impl BatchSubmitter {
+    /// `commands`: with which the commands of a batch share what applies to each command.
+    pub fn new(
+        broker: Broker,
+        store: Store,
+        policy: Policy,
+        limits: Limits,
+        commands: Arc<CommandSubmitter>,
+        drain: Drain,
+    ) -> Self {
+        Self { broker, store, policy, limits, commands, drain }
+    }
+
+    /// Carries a request out in a caller's name. `address` is the client's, for the audit trail. Goes on to its end even
+    /// if nobody waits any more: a batch is not left half submitted because a socket closed.
+    pub async fn ask(
+        self: &Arc<Self>,
+        caller: &Arc<Caller>,
+        request: BatchRequest,
+        address: Option<&str>,
+    ) -> BatchAnswer {
+        let (of_task, caller, address) = (self.clone(), caller.clone(), address.map(str::to_owned));
+        let task = self.drain.tracker.spawn(async move {
+            let work = async {
+                match request.dry_run {
+                    true => of_task.preview(&caller, &request).await.map(BatchAnswer::Preview),
+                    false => of_task.submit(&caller, &request, address).await.map(BatchAnswer::Accepted),
+                }
+            };
+            let cut = || Err(Refusal::new(ErrorCode::OutcomeUnknown, CUT));
+            let answer = of_task.drain.killed.run_until_cancelled(work).await.unwrap_or_else(cut);
+            let answer = answer.unwrap_or_else(BatchAnswer::Refused);
+            log(&caller, &request, &answer);
+            answer
+        });
+        task.await.unwrap_or_else(|_| BatchAnswer::Refused(Refusal::new(ErrorCode::OutcomeUnknown, CUT)))
+    }
+
+    /// What it would hit. Uses no budget, and takes the right to see the resources beside the right to command them.
+    async fn preview(&self, caller: &Caller, request: &BatchRequest) -> Result<String, Refusal> {
+        let (action, kind) = (request.action, request.kind);
+        if !self.may(caller, &action.permission(kind)).await? {
+            return Err(Refusal::new(ErrorCode::PermissionDenied, server::permission_denied_message(action, kind)));
+        }
+        if !self.may(caller, &Permission::read(kind)).await? {
+            let message = format!("Insufficient permissions to read {}", kind.as_str());
+            return Err(Refusal::new(ErrorCode::PermissionDenied, message));
+        }
+        let found = find(&self.store, caller, request, None).await?;
+        let there: HashSet<&ResourceId> = found.there.iter().collect();
+        let items = found.asked.iter().map(|id| match there.contains(id) {
+            true => BatchItem { id: id.clone(), state: ItemState::Hit },
+            false => missing(caller, request, id),
+        });
+        let items: Vec<BatchItem> = items.collect();
+        let head = head(caller, request, CommandId::generate(), &items);
+        Ok(batch_messages::preview(&head, found.there.len().div_ceil(CHUNK_SIZE), &items, found.more))
+    }
+
+    async fn submit(
+        &self,
+        caller: &Caller,
+        request: &BatchRequest,
+        address: Option<String>,
+    ) -> Result<Accepted, Refusal> {
+        self.commands.check_health()?;
+        let origin = ClientOrigin { address, token_id: caller.token_id.clone() };
+        for _ in 0..TRIES {
+            let known = match &request.request_id {
+                Some(id) => self.broker.known_batch(&caller.tenant, &caller.user, id).await,
+                None => Ok(None),
+            };
+            let known = known.map_err(|_| Refusal::unavailable())?;
+            let id = known.as_ref().map_or_else(CommandId::generate, |known| known.id);
+            let derivation = known.as_ref().map(|known| known.derivation).unwrap_or_default();
+            let mut found = find(&self.store, caller, request, known).await?;
+            if found.there.is_empty() {
+                if self.may(caller, &request.action.permission(request.kind)).await? {
+                    let online = self.broker.live_workers(&caller.tenant).await.map_err(|_| Refusal::unavailable())?;
+                    let online = i64::try_from(online.len()).unwrap_or(i64::MAX);
+                    return Ok(accepted(caller, request, (id, derivation), &found, online, &[]));
+                }
+                if found.asked.is_empty() {
+                    let words = server::permission_denied_message(request.action, request.kind);
+                    return Err(Refusal::new(ErrorCode::PermissionDenied, words));
+                }
+                // Whoever may not do this learns that, and not what exists: the submission says so, and counts it.
+                found.there.clone_from(&found.asked);
             }
-        };
-        let cut = || Err(Refusal::new(ErrorCode::OutcomeUnknown, CUT));
-        let answer = of_task.killed().run_until_cancelled(work).await.unwrap_or_else(cut);
-        let answer = answer.unwrap_or_else(BatchAnswer::Refused);
-        log(&caller, &request, &answer);
-        answer
-    });
-    task.await.unwrap_or_else(|_| BatchAnswer::Refused(Refusal::new(ErrorCode::OutcomeUnknown, CUT)))
+            let batch = Batch {
+                id,
+                derivation,
+                tenant: caller.tenant.clone(),
+                kind: request.kind,
+                ids: found.there.clone(),
+                action: request.action,
+                user: caller.user.clone(),
+                request: request.request_id.clone(),
+                more: found.more,
+                body: request.body(),
+                reason: request.reason.clone(),
+                origin: origin.clone(),
+                grant: self.policy.grant(caller, &request.action.permission(request.kind)),
+            };
+            let a_minute = self.limits.commands_per_minute;
+            if batch.cost() > a_minute as usize {
+                let message = format!(
+                    "A batch of {} uses {} commands of the budget, which has {a_minute} a minute; nothing was done. Send smaller ones",
+                    batch.ids.len(),
+                    batch.cost()
+                );
+                return Err(Refusal::new(ErrorCode::InvalidMessage, message));
+            }
+            match self.deliver(&batch).await? {
+                BatchSubmitted::Done { workers_online, items } => {
+                    self.follow(&batch, &items);
+                    return Ok(accepted(caller, request, (id, derivation), &found, workers_online, &items));
+                }
+                // Another gateway took the same request in meanwhile, perhaps with other resources.
+                BatchSubmitted::KnownAs(_) => {}
+                BatchSubmitted::Conflict => return Err(Refusal::new(ErrorCode::RequestConflict, CONFLICT)),
+                BatchSubmitted::Denied => {
+                    let words = server::permission_denied_message(request.action, request.kind);
+                    return Err(Refusal::new(ErrorCode::PermissionDenied, words));
+                }
+                BatchSubmitted::RateLimited { retry_after } => return Err(self.commands.rate_limited(retry_after)),
+                BatchSubmitted::TooLate | BatchSubmitted::PermissionsUnknown => break,
+            }
+        }
+        Err(Refusal::unavailable())
+    }
+
+    /// Submits, reading the user's permissions from SQL where the cache does not know them.
+    async fn deliver(&self, batch: &Batch) -> Result<BatchSubmitted, Refusal> {
+        let limits = SubmitLimits::of(&self.limits);
+        for _ in 0..=PERMISSION_READS {
+            match self.broker.submit_batch(batch, limits).await.map_err(|error| refusal_of(batch.id, error))? {
+                BatchSubmitted::PermissionsUnknown => {
+                    self.commands.learn_permissions(&batch.tenant, &batch.user, batch.id).await?;
+                }
+                submitted => return Ok(submitted),
+            }
+        }
+        Err(Refusal::unavailable())
+    }
+
+    async fn may(&self, caller: &Caller, permission: &Permission) -> Result<bool, Refusal> {
+        self.policy.check(caller, permission).await.map_err(|_| Refusal::unavailable())
+    }
+
+    /// For the metrics.
+    fn follow(&self, batch: &Batch, items: &[ItemSubmitted]) {
+        for (id, item) in batch.ids.iter().zip(items) {
+            metrics::command_received(batch.kind, batch.action);
+            match item {
+                ItemSubmitted::Accepted { .. } => {
+                    let resource = batch.resource(id);
+                    self.commands.follow(&resource, batch.action, batch.command(id));
+                    tracing::debug!(%resource, batch_id = %batch.id, command_id = %batch.command(id), "websocket.batch_item");
+                }
+                ItemSubmitted::Repeated { .. } => {}
+                other => {
+                    if let ItemState::Refused(code, _) = state(batch.id, other) {
+                        metrics::command_refused(batch.kind, batch.action, code);
+                    }
+                }
+            }
+        }
+    }
 }
 
 const CUT: &str = "This gateway could not see it through: the batch may have been accepted, in parts or not at all. Send it again with the same request_id to find out";
-
-/// What it would hit. Uses no budget, and takes the right to see the resources beside the right to command them.
-async fn preview(gateway: &Gateway, caller: &Caller, request: &BatchRequest) -> Result<String, Refusal> {
-    let (action, kind) = (request.action, request.kind);
-    if !may(gateway, caller, &action.permission(kind)).await? {
-        return Err(Refusal::new(ErrorCode::PermissionDenied, server::permission_denied_message(action, kind)));
-    }
-    if !may(gateway, caller, &Permission::read(kind)).await? {
-        let message = format!("Insufficient permissions to read {}", kind.as_str());
-        return Err(Refusal::new(ErrorCode::PermissionDenied, message));
-    }
-    let found = find(gateway, caller, request, None).await?;
-    let there: HashSet<&ResourceId> = found.there.iter().collect();
-    let items = found.asked.iter().map(|id| match there.contains(id) {
-        true => BatchItem { id: id.clone(), state: ItemState::Hit },
-        false => missing(caller, request, id),
-    });
-    let items: Vec<BatchItem> = items.collect();
-    let head = head(caller, request, CommandId::generate(), &items);
-    Ok(batch_messages::preview(&head, found.there.len().div_ceil(CHUNK_SIZE), &items, found.more))
-}
-
-async fn submit(
-    gateway: &Gateway,
-    caller: &Caller,
-    request: &BatchRequest,
-    address: Option<String>,
-) -> Result<Accepted, Refusal> {
-    is_healthy(gateway)?;
-    let origin = ClientOrigin { address, token_id: caller.token_id.clone() };
-    for _ in 0..TRIES {
-        let known = match &request.request_id {
-            Some(id) => gateway.broker().known_batch(&caller.tenant, &caller.user, id).await,
-            None => Ok(None),
-        };
-        let known = known.map_err(|_| Refusal::unavailable())?;
-        let id = known.as_ref().map_or_else(CommandId::generate, |known| known.id);
-        let derivation = known.as_ref().map(|known| known.derivation).unwrap_or_default();
-        let mut found = find(gateway, caller, request, known).await?;
-        if found.there.is_empty() {
-            if may(gateway, caller, &request.action.permission(request.kind)).await? {
-                let online = gateway.broker().live_workers(&caller.tenant).await.map_err(|_| Refusal::unavailable())?;
-                let online = i64::try_from(online.len()).unwrap_or(i64::MAX);
-                return Ok(accepted(caller, request, (id, derivation), &found, online, &[]));
-            }
-            if found.asked.is_empty() {
-                let words = server::permission_denied_message(request.action, request.kind);
-                return Err(Refusal::new(ErrorCode::PermissionDenied, words));
-            }
-            // Whoever may not do this learns that, and not what exists: the submission says so, and counts it.
-            found.there.clone_from(&found.asked);
-        }
-        let batch = Batch {
-            id,
-            derivation,
-            tenant: caller.tenant.clone(),
-            kind: request.kind,
-            ids: found.there.clone(),
-            action: request.action,
-            user: caller.user.clone(),
-            request: request.request_id.clone(),
-            more: found.more,
-            body: request.body(),
-            reason: request.reason.clone(),
-            origin: origin.clone(),
-            grant: gateway.policy().grant(caller, &request.action.permission(request.kind)),
-        };
-        let a_minute = gateway.settings().limits.commands_per_minute;
-        if batch.cost() > a_minute as usize {
-            let message = format!(
-                "A batch of {} uses {} commands of the budget, which has {a_minute} a minute; nothing was done. Send smaller ones",
-                batch.ids.len(),
-                batch.cost()
-            );
-            return Err(Refusal::new(ErrorCode::InvalidMessage, message));
-        }
-        match deliver(gateway, &batch).await? {
-            BatchSubmitted::Done { workers_online, items } => {
-                follow(gateway, &batch, &items);
-                return Ok(accepted(caller, request, (id, derivation), &found, workers_online, &items));
-            }
-            // Another gateway took the same request in meanwhile, perhaps with other resources.
-            BatchSubmitted::KnownAs(_) => {}
-            BatchSubmitted::Conflict => return Err(Refusal::new(ErrorCode::RequestConflict, CONFLICT)),
-            BatchSubmitted::Denied => {
-                let words = server::permission_denied_message(request.action, request.kind);
-                return Err(Refusal::new(ErrorCode::PermissionDenied, words));
-            }
-            BatchSubmitted::RateLimited { retry_after } => return Err(rate_limited(gateway, retry_after)),
-            BatchSubmitted::TooLate | BatchSubmitted::PermissionsUnknown => break,
-        }
-    }
-    Err(Refusal::unavailable())
-}
-
-/// Submits, reading the user's permissions from SQL where the cache does not know them.
-async fn deliver(gateway: &Gateway, batch: &Batch) -> Result<BatchSubmitted, Refusal> {
-    let limits = SubmitLimits::of(&gateway.settings().limits);
-    for _ in 0..=PERMISSION_READS {
-        match gateway.broker().submit_batch(batch, limits).await.map_err(|error| refusal_of(batch.id, error))? {
-            BatchSubmitted::PermissionsUnknown => {
-                learn_permissions(gateway, &batch.tenant, &batch.user, batch.id).await?;
-            }
-            submitted => return Ok(submitted),
-        }
-    }
-    Err(Refusal::unavailable())
-}
-
-async fn may(gateway: &Gateway, caller: &Caller, permission: &Permission) -> Result<bool, Refusal> {
-    gateway.policy().check(caller, permission).await.map_err(|_| Refusal::unavailable())
-}
 
 fn head(caller: &Caller, request: &BatchRequest, batch: CommandId, items: &[BatchItem]) -> BatchHeader {
     BatchHeader {
@@ -261,27 +311,6 @@ const PERHAPS: &str = "Redis did not answer in time: the command may have been a
 fn missing(caller: &Caller, request: &BatchRequest, id: &ResourceId) -> BatchItem {
     let resource = Resource { tenant: caller.tenant.clone(), kind: request.kind, id: id.clone() };
     BatchItem { id: id.clone(), state: ItemState::Refused(ErrorCode::NotFound, resource_not_found(&resource)) }
-}
-
-/// For the metrics.
-fn follow(gateway: &Gateway, batch: &Batch, items: &[ItemSubmitted]) {
-    let now = gateway.broker().tenant_now_ms(&batch.tenant);
-    for (id, item) in batch.ids.iter().zip(items) {
-        metrics::command_received(batch.kind, batch.action);
-        match item {
-            ItemSubmitted::Accepted { .. } => {
-                let resource = batch.resource(id);
-                gateway.results().follow(&resource, batch.action, batch.command(id), now);
-                tracing::debug!(%resource, batch_id = %batch.id, command_id = %batch.command(id), "websocket.batch_item");
-            }
-            ItemSubmitted::Repeated { .. } => {}
-            other => {
-                if let ItemState::Refused(code, _) = state(batch.id, other) {
-                    metrics::command_refused(batch.kind, batch.action, code);
-                }
-            }
-        }
-    }
 }
 
 /// One line for each batch. Its commands' ids follow from its own, and the audit trail has both.

@@ -4,17 +4,23 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::Accepted;
+use crate::broker::Broker;
 use crate::domain::{CommandId, Resource};
-use crate::gateway::Gateway;
 use crate::protocol::batch_messages::{self, BatchCounts, BatchItem, ItemState};
 
 /// First and longest pause between two looks.
 const LOOKS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
 
 /// The summary with what became of each resource; `None`: the time is up, or the gateway leaves.
-pub async fn completed(gateway: &Gateway, accepted: &Accepted, wait: Duration) -> Option<String> {
+pub async fn completed(
+    broker: &Broker,
+    stopping: &CancellationToken,
+    accepted: &Accepted,
+    wait: Duration,
+) -> Option<String> {
     let until = Instant::now() + wait;
     let mut pause = LOOKS.0;
     let mut results: HashMap<CommandId, String> = accepted.results.iter().cloned().collect();
@@ -22,7 +28,7 @@ pub async fn completed(gateway: &Gateway, accepted: &Accepted, wait: Duration) -
         let missing: Vec<(Resource, CommandId)> =
             accepted.commands().filter(|(_, command)| !results.contains_key(command)).collect();
         // What cannot be read just now is read the next time.
-        let found = gateway.broker().command_results(&missing).await.unwrap_or_default();
+        let found = broker.command_results(&missing).await.unwrap_or_default();
         results.extend(found.into_iter().flatten().map(|ended| (ended.command, ended.message)));
         if missing.iter().all(|(_, command)| results.contains_key(command)) {
             return Some(summary(accepted, &results));
@@ -32,7 +38,7 @@ pub async fn completed(gateway: &Gateway, accepted: &Accepted, wait: Duration) -
             return None;
         }
         tokio::select! {
-            () = gateway.stopping().cancelled() => return None,
+            () = stopping.cancelled() => return None,
             () = tokio::time::sleep(pause.min(left)) => {}
         }
         pause = (pause * 2).min(LOOKS.1);

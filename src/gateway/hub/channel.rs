@@ -11,7 +11,9 @@ use crate::domain::{CommandId, Resource};
 use crate::gateway::outbox::{Outbox, Push};
 
 /// Commands whose results are remembered as handed out; more than are read back after a gap.
-const REMEMBERED: usize = 2 * super::RECENT;
+const REMEMBERED: usize = 2 * RECENT;
+/// Results read back after a gap, and known as old before a subscription begins.
+pub(super) const RECENT: usize = 256;
 
 /// What became of an update.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

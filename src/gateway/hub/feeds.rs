@@ -2,11 +2,10 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, mpsc};
 
-use super::LINGER;
 use super::feed::{Feed, Member};
 use super::results::command_of;
 use super::update::Update;
@@ -14,6 +13,8 @@ use crate::broker::keys::{ChannelContent, read_resource_channel, tenant_pattern}
 use crate::broker::{Broker, BrokerError, Subscriber};
 use crate::domain::{CommandId, Resource, ResourceKind, TenantId};
 
+/// How long a channel or a feed that nobody watches is kept: a client that reconnects finds it.
+pub(super) const LINGER: Duration = Duration::from_secs(2);
 /// Messages of all watched tenants that may wait to be handed out. When it is full, all that wait are given up, and
 /// everyone is told that messages were missed.
 const HEARD: usize = 8_192;

@@ -6,9 +6,10 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
-use super::Hub;
 use super::channel::Channel;
+use crate::broker::Broker;
 use crate::domain::CommandId;
+use crate::gateway::results::Results;
 
 /// Lookups that travel to Redis together.
 const TOGETHER: usize = 256;
@@ -26,16 +27,16 @@ pub(super) fn command_of(payload: &[u8]) -> Option<CommandId> {
 
 /// Looks results up in the order in which they were heard of, and hands them out. A command without a result
 /// in the record has none: the message was forged. While the record cannot be read, it is tried again.
-pub(super) async fn look_up(hub: Hub, mut waiting: mpsc::Receiver<(Arc<Channel>, CommandId)>) {
+pub(super) async fn look_up(broker: Broker, results: Results, mut waiting: mpsc::Receiver<(Arc<Channel>, CommandId)>) {
     let mut batch = Vec::new();
     while !batch.is_empty() || waiting.recv_many(&mut batch, TOGETHER).await > 0 {
-        let reads = batch.iter().map(|(channel, command)| hub.0.broker.command_result(&channel.resource, *command));
+        let reads = batch.iter().map(|(channel, command)| broker.command_result(&channel.resource, *command));
         let found = futures_util::future::join_all(reads).await;
         let mut unread = Vec::new();
         for ((channel, command), found) in batch.drain(..).zip(found) {
             match found {
                 Ok(Some(ended)) => {
-                    hub.0.results.heard(&ended);
+                    results.heard(&ended);
                     channel.give(command, &Utf8Bytes::from(ended.message));
                 }
                 Ok(None) => tracing::warn!(resource = %channel.resource, command_id = %command, "gateway.forged_reply"),

@@ -1,16 +1,16 @@
 //! After a gap in the subscription: results that were missed are handed out, and where the state has moved
 //! on, it is said.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
-use super::channel::Channel;
-use super::{Hub, RECENT};
+use super::channel::{Channel, RECENT};
+use super::channels::Channels;
+use crate::broker::Broker;
 use crate::gateway::outbox::Push;
-use crate::gateway::snapshot::{self, SnapshotError};
+use crate::gateway::snapshot::{SnapshotError, SnapshotReader};
 
 /// Resources that are read at once.
 const TOGETHER: usize = 16;
@@ -22,19 +22,15 @@ const WITHIN: Duration = Duration::from_secs(5);
 const TRIES: u32 = 5;
 
 /// Reads what is marked as stale, whenever something is.
-pub(super) async fn run(hub: Hub) {
+pub(super) async fn run(broker: Broker, snapshots: SnapshotReader, channels: Channels) {
     loop {
-        hub.0.stale.notified().await;
+        channels.until_stale().await;
         loop {
-            let stale: Vec<Arc<Channel>> = {
-                let channels = hub.channels();
-                channels.values().map(|entry| &entry.channel).filter(|c| c.take_stale()).cloned().collect()
-            };
-            let failed = futures_util::stream::iter(stale)
+            let failed = futures_util::stream::iter(channels.take_stale())
                 .map(|channel| {
-                    let hub = hub.clone();
+                    let (broker, snapshots) = (&broker, &snapshots);
                     async move {
-                        let read = tokio::time::timeout(WITHIN, resource(&hub, &channel)).await;
+                        let read = tokio::time::timeout(WITHIN, resource(broker, snapshots, &channel)).await;
                         let done = matches!(read, Ok(Ok(true)));
                         if !done {
                             channel.mark_stale();
@@ -55,8 +51,7 @@ pub(super) async fn run(hub: Hub) {
 }
 
 /// `false`: it goes on faster than it can be read, and has to be read once more a little later.
-async fn resource(hub: &Hub, channel: &Channel) -> Result<bool, SnapshotError> {
-    let broker = &hub.0.broker;
+async fn resource(broker: &Broker, snapshots: &SnapshotReader, channel: &Channel) -> Result<bool, SnapshotError> {
     if !channel.opened.initialized() {
         // Its first reader is about to read everything anyway.
         return Ok(true);
@@ -66,7 +61,7 @@ async fn resource(hub: &Hub, channel: &Channel) -> Result<bool, SnapshotError> {
     }
     for _ in 0..TRIES {
         let before = channel.seq();
-        let Some(state) = snapshot::read_standing(broker, &hub.0.store, &channel.resource).await? else {
+        let Some(state) = snapshots.read_standing(&channel.resource).await? else {
             return Ok(true);
         };
         let seq = state.seq();

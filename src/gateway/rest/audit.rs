@@ -4,82 +4,91 @@ use hyper::StatusCode;
 use hyper::header::{CONTENT_DISPOSITION, HeaderName};
 use serde_json::{Value, json};
 
-use super::Rest;
 use super::answer::{Answer, Failure};
+use super::callers::Callers;
 use super::request::{Request, id};
+use crate::broker::Broker;
 use crate::domain::audit::parse_time_or_age;
 use crate::domain::{Action, AuditEvent, Permission, ResourceKind};
-use crate::store::AuditFilter;
 use crate::store::audit::export;
+use crate::store::{AuditFilter, Store};
 
-/// `GET /api/v1/me`.
-pub(super) async fn me(rest: &Rest, request: &Request) -> Result<Answer, Failure> {
-    request.query(&[])?;
-    let caller = request.caller(rest).await?;
-    let permissions = rest.policy().permissions_of(&caller).await?;
-    let body = json!({
-        "user_id": caller.user,
-        "tenant_id": caller.tenant,
-        "expires_at": caller.expires_at,
-        "permissions": permissions,
-    });
-    Ok(Answer::json(StatusCode::OK, &body))
+/// Answers these.
+pub(super) struct AuditApi {
+    pub(super) callers: Callers,
+    pub(super) broker: Broker,
+    pub(super) store: Store,
 }
 
-/// `GET /api/v1/workers`.
-pub(super) async fn workers(rest: &Rest, request: &Request) -> Result<Answer, Failure> {
-    request.query(&[])?;
-    let caller = request.reader(rest, ResourceKind::Job).await?;
-    let workers = rest.broker().live_workers(&caller.tenant).await?;
-    let workers: Vec<Value> = workers.into_iter().map(|id| json!({"id": id})).collect();
-    Ok(Answer::json(StatusCode::OK, &json!({"workers": workers})))
+impl AuditApi {
+    /// `GET /api/v1/me`.
+    pub(super) async fn me(&self, request: &Request) -> Result<Answer, Failure> {
+        request.query(&[])?;
+        let caller = self.callers.caller(request).await?;
+        let permissions = self.callers.policy.permissions_of(&caller).await?;
+        let body = json!({
+            "user_id": caller.user,
+            "tenant_id": caller.tenant,
+            "expires_at": caller.expires_at,
+            "permissions": permissions,
+        });
+        Ok(Answer::json(StatusCode::OK, &body))
+    }
+
+    /// `GET /api/v1/workers`.
+    pub(super) async fn workers(&self, request: &Request) -> Result<Answer, Failure> {
+        request.query(&[])?;
+        let caller = self.callers.reader(request, ResourceKind::Job).await?;
+        let workers = self.broker.live_workers(&caller.tenant).await?;
+        let workers: Vec<Value> = workers.into_iter().map(|id| json!({"id": id})).collect();
+        Ok(Answer::json(StatusCode::OK, &json!({"workers": workers})))
+    }
+
+    /// `GET /api/v1/audit`: the caller's tenant only, whatever is asked.
+    pub(super) async fn audit(&self, request: &Request) -> Result<Answer, Failure> {
+        let query = request.query(&QUERY)?;
+        let caller = self.callers.permitted(request, &Permission::read_audit(), "read the audit trail").await?;
+        let now = jiff::Timestamp::now().as_millisecond();
+        let time = |name: &str| -> Result<Option<i64>, Failure> {
+            let read = query.get(name).map(|text| parse_time_or_age(text, now)).transpose();
+            read.map_err(|problem| Failure::invalid(format!("{name:?}: {problem}")))
+        };
+        let action = query.get("action").map(|word| {
+            Action::parse(word).ok_or_else(|| Failure::invalid("\"action\" must be cancel, pause or resume"))
+        });
+        let event = query.get("event").map(|word| word.parse::<AuditEvent>().map_err(Failure::invalid));
+        let filter = AuditFilter {
+            tenant: Some(caller.tenant),
+            resource: query.get("resource").map(id).transpose()?,
+            user: query.get("user").map(str::parse).transpose()?,
+            action: action.transpose()?,
+            event: event.transpose()?,
+            since: time("since")?,
+            until: time("until")?,
+            after: query.after()?,
+            limit: query.limit()?,
+        };
+        let format = query.get("format").unwrap_or("json");
+        if !["json", "csv", "jsonl"].contains(&format) {
+            return Err(Failure::invalid("\"format\" must be json, csv or jsonl"));
+        }
+        let page = self.store.audit(&filter).await?;
+        let answer = match format {
+            // The header once only, so that pages put together make one file.
+            "csv" if filter.after.is_none() => file(CSV, export::csv_header() + &export::csv(&page.items)),
+            "csv" => file(CSV, export::csv(&page.items)),
+            "jsonl" => file(JSON_LINES, export::jsonl(&page.items)),
+            _ => return Ok(Answer::json(StatusCode::OK, &json!({"entries": page.items, "next": page.next}))),
+        };
+        Ok(match page.next {
+            Some(next) => answer.with(NEXT, &next),
+            None => answer,
+        })
+    }
 }
 
 /// What `GET /api/v1/audit` takes.
 const QUERY: [&str; 9] = ["resource", "user", "action", "event", "since", "until", "format", "limit", "after"];
-
-/// `GET /api/v1/audit`: the caller's tenant only, whatever is asked.
-pub(super) async fn audit(rest: &Rest, request: &Request) -> Result<Answer, Failure> {
-    let query = request.query(&QUERY)?;
-    let caller = request.permitted(rest, &Permission::read_audit(), "read the audit trail").await?;
-    let now = jiff::Timestamp::now().as_millisecond();
-    let time = |name: &str| -> Result<Option<i64>, Failure> {
-        let read = query.get(name).map(|text| parse_time_or_age(text, now)).transpose();
-        read.map_err(|problem| Failure::invalid(format!("{name:?}: {problem}")))
-    };
-    let action = query
-        .get("action")
-        .map(|word| Action::parse(word).ok_or_else(|| Failure::invalid("\"action\" must be cancel, pause or resume")));
-    let event = query.get("event").map(|word| word.parse::<AuditEvent>().map_err(Failure::invalid));
-    let filter = AuditFilter {
-        tenant: Some(caller.tenant),
-        resource: query.get("resource").map(id).transpose()?,
-        user: query.get("user").map(str::parse).transpose()?,
-        action: action.transpose()?,
-        event: event.transpose()?,
-        since: time("since")?,
-        until: time("until")?,
-        after: query.after()?,
-        limit: query.limit()?,
-    };
-    let format = query.get("format").unwrap_or("json");
-    if !["json", "csv", "jsonl"].contains(&format) {
-        return Err(Failure::invalid("\"format\" must be json, csv or jsonl"));
-    }
-    let page = rest.store().audit(&filter).await?;
-    let answer = match format {
-        // The header once only, so that pages put together make one file.
-        "csv" if filter.after.is_none() => file(CSV, export::csv_header() + &export::csv(&page.items)),
-        "csv" => file(CSV, export::csv(&page.items)),
-        "jsonl" => file(JSON_LINES, export::jsonl(&page.items)),
-        _ => return Ok(Answer::json(StatusCode::OK, &json!({"entries": page.items, "next": page.next}))),
-    };
-    Ok(match page.next {
-        Some(next) => answer.with(NEXT, &next),
-        None => answer,
-    })
-}
-
 const CSV: (&str, &str) = ("text/csv; charset=utf-8", "attachment; filename=\"audit.csv\"");
 const JSON_LINES: (&str, &str) = ("application/x-ndjson", "attachment; filename=\"audit.jsonl\"");
 /// Where these two have no place for `next`.

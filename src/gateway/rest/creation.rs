@@ -5,126 +5,147 @@ use std::time::Duration;
 use hyper::StatusCode;
 use hyper::header::LOCATION;
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 
-use super::Rest;
 use super::answer::{Answer, Failure};
+use super::callers::Callers;
 use super::input::{self, Jobs, Owner};
 use super::request::{Request, id};
-use super::resources::timely;
+use super::resources::{exists, timely};
 use crate::auth::Caller;
+use crate::broker::Broker;
 use crate::broker::scripts::updates::Update;
 use crate::domain::{Permission, Resource, ResourceId, ResourceKind};
 use crate::protocol::{ErrorCode, server};
-use crate::store::{About, Announcement, NewJob, StoreError};
+use crate::store::{About, Announcement, NewJob, Store, StoreError};
 
 /// Largest body that makes one job.
 const JOB_BODY: usize = 1024 * 1024;
 /// Largest body that makes a campaign, or many jobs.
 const LARGE_BODY: usize = 16 * 1024 * 1024;
+/// Campaigns, and lists of jobs, that are read and made at once: each holds its body of up to 16 MiB and its jobs in memory.
+/// More of them wait their turn; their bodies wait in the network.
+const LARGE_BODIES: usize = 4;
 /// Longest wait for a write: ten thousand jobs take a while.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// `POST /api/v1/jobs`, `POST /api/v1/campaigns`. Needs SQL only: workers find what waits there also
-/// without the wake-up.
-pub(super) async fn create(rest: &Rest, request: &mut Request, kind: ResourceKind) -> Result<Answer, Failure> {
-    request.query(&[])?;
-    let what = format!("create {}", kind.as_str());
-    let caller = request.permitted(rest, &Permission::create(kind), &what).await?;
-    let answer = match kind {
-        ResourceKind::Job => create_jobs(rest, request, &caller, None).await?,
-        ResourceKind::Campaign => create_campaign(rest, request, &caller).await?,
-    };
-    wake(rest).await;
-    Ok(answer)
+/// Answers these.
+pub(super) struct CreationApi {
+    callers: Callers,
+    broker: Broker,
+    store: Store,
+    large_bodies: Semaphore,
 }
 
-/// `POST /api/v1/campaigns/{id}/jobs`: as `POST /api/v1/jobs`, for jobs of this campaign.
-pub(super) async fn add_jobs(rest: &Rest, request: &mut Request, text: &str) -> Result<Answer, Failure> {
-    request.query(&[])?;
-    let caller = request.permitted(rest, &Permission::create(ResourceKind::Job), "create job").await?;
-    let campaign = Resource::campaign(caller.tenant.clone(), id(text)?);
-    super::resources::exists(rest, &campaign).await?;
-    let answer = create_jobs(rest, request, &caller, Some(&campaign.id)).await?;
-    wake(rest).await;
-    Ok(answer)
-}
-
-async fn wake(rest: &Rest) {
-    if let Err(error) = rest.broker().wake_dispatch().await {
-        tracing::debug!(%error, "http.wake_up_failed");
+impl CreationApi {
+    pub(super) fn new(callers: Callers, broker: Broker, store: Store) -> Self {
+        Self { callers, broker, store, large_bodies: Semaphore::new(LARGE_BODIES) }
     }
-}
 
-async fn create_jobs(
-    rest: &Rest,
-    request: &mut Request,
-    caller: &Caller,
-    campaign: Option<&ResourceId>,
-) -> Result<Answer, Failure> {
-    let owner = Owner { tenant: &caller.tenant, user: &caller.user };
-    let lines = request.is_json_lines();
-    let small = request.announces_at_most(JOB_BODY);
-    // Few large ones at a time: each may hold its whole body, and its jobs, in memory.
-    let place = if small { None } else { Some(rest.large_bodies.acquire().await.map_err(|_| Failure::unavailable())?) };
-    let body = request.body(if small { JOB_BODY } else { LARGE_BODY }).await?;
-    let length = body.len();
-    let jobs = input::jobs(&body, lines, campaign, &owner)?;
-    drop(body);
-    let answer = match jobs {
-        Jobs::One(_) if length > JOB_BODY => return Err(Failure::too_large(JOB_BODY)),
-        Jobs::One(job) => {
-            let row = written(rest.store().create_job(&job), "job").await?;
-            Answer::json(StatusCode::CREATED, &row).with(LOCATION, &format!("/api/v1/jobs/{}", row.id))
+    /// `POST /api/v1/jobs`, `POST /api/v1/campaigns`. Needs SQL only: workers find what waits there also
+    /// without the wake-up.
+    pub(super) async fn create(&self, request: &mut Request, kind: ResourceKind) -> Result<Answer, Failure> {
+        request.query(&[])?;
+        let what = format!("create {}", kind.as_str());
+        let caller = self.callers.permitted(request, &Permission::create(kind), &what).await?;
+        let answer = match kind {
+            ResourceKind::Job => self.create_jobs(request, &caller, None).await?,
+            ResourceKind::Campaign => self.create_campaign(request, &caller).await?,
+        };
+        self.wake().await;
+        Ok(answer)
+    }
+
+    /// `POST /api/v1/campaigns/{id}/jobs`: as `POST /api/v1/jobs`, for jobs of this campaign.
+    pub(super) async fn add_jobs(&self, request: &mut Request, text: &str) -> Result<Answer, Failure> {
+        request.query(&[])?;
+        let caller = self.callers.permitted(request, &Permission::create(ResourceKind::Job), "create job").await?;
+        let campaign = Resource::campaign(caller.tenant.clone(), id(text)?);
+        exists(&self.store, &campaign).await?;
+        let answer = self.create_jobs(request, &caller, Some(&campaign.id)).await?;
+        self.wake().await;
+        Ok(answer)
+    }
+
+    async fn wake(&self) {
+        if let Err(error) = self.broker.wake_dispatch().await {
+            tracing::debug!(%error, "http.wake_up_failed");
         }
-        Jobs::Many(jobs) => {
-            written(rest.store().create_jobs(&jobs), "jobs").await?;
-            let made: Vec<Value> = jobs.iter().map(made).collect();
-            Answer::json(StatusCode::CREATED, &json!({"jobs": made}))
+    }
+
+    async fn create_jobs(
+        &self,
+        request: &mut Request,
+        caller: &Caller,
+        campaign: Option<&ResourceId>,
+    ) -> Result<Answer, Failure> {
+        let owner = Owner { tenant: &caller.tenant, user: &caller.user };
+        let lines = request.is_json_lines();
+        let small = request.announces_at_most(JOB_BODY);
+        // Few large ones at a time: each may hold its whole body, and its jobs, in memory.
+        let place =
+            if small { None } else { Some(self.large_bodies.acquire().await.map_err(|_| Failure::unavailable())?) };
+        let body = request.body(if small { JOB_BODY } else { LARGE_BODY }).await?;
+        let length = body.len();
+        let jobs = input::jobs(&body, lines, campaign, &owner)?;
+        drop(body);
+        let answer = match jobs {
+            Jobs::One(_) if length > JOB_BODY => return Err(Failure::too_large(JOB_BODY)),
+            Jobs::One(job) => {
+                let row = written(self.store.create_job(&job), "job").await?;
+                Answer::json(StatusCode::CREATED, &row).with(LOCATION, &format!("/api/v1/jobs/{}", row.id))
+            }
+            Jobs::Many(jobs) => {
+                written(self.store.create_jobs(&jobs), "jobs").await?;
+                let made: Vec<Value> = jobs.iter().map(made).collect();
+                Answer::json(StatusCode::CREATED, &json!({"jobs": made}))
+            }
+        };
+        drop(place);
+        Ok(answer)
+    }
+
+    async fn create_campaign(&self, request: &mut Request, caller: &Caller) -> Result<Answer, Failure> {
+        let Ok(_place) = self.large_bodies.acquire().await else { return Err(Failure::unavailable()) };
+        let body = request.body(LARGE_BODY).await?;
+        let campaign = input::campaign(&body, &Owner { tenant: &caller.tenant, user: &caller.user })?;
+        drop(body);
+        let ids = std::slice::from_ref(&campaign.id);
+        if !timely(self.store.existing(&campaign.tenant, ResourceKind::Campaign, ids)).await?.is_empty() {
+            // Said here in the client's words; of two at once the second still finds a conflict below.
+            return Err(Failure::new(ErrorCode::Conflict, format!("there is a campaign {} already", campaign.id)));
         }
-    };
-    drop(place);
-    Ok(answer)
+        let row = written(self.store.create_campaign(&campaign), "campaign").await?;
+        Ok(Answer::json(StatusCode::CREATED, &row).with(LOCATION, &format!("/api/v1/campaigns/{}", row.id)))
+    }
+
+    /// `POST /api/v1/campaigns/{id}/close`: it gets no more jobs, and is completed when those it has have ended. Closing it
+    /// again changes nothing and answers the same.
+    pub(super) async fn close(&self, request: &mut Request, text: &str) -> Result<Answer, Failure> {
+        request.query(&[])?;
+        let caller =
+            self.callers.permitted(request, &Permission::create(ResourceKind::Campaign), "close campaign").await?;
+        let campaign = Resource::campaign(caller.tenant, id(text)?);
+        let closed = written(self.store.close_campaign(&campaign), "campaign").await?;
+        let closed = closed.ok_or_else(|| Failure::no_such(ResourceKind::Campaign))?;
+        if closed.has_completed {
+            // That this is owed stands in SQL: where it cannot be said here, a worker says it.
+            let message = server::campaign_status(&closed.campaign, None);
+            let update = Update { run: None, message, progress: None, desired: None };
+            if self.broker.publish_update(&campaign, &update).await.is_ok() {
+                let said = Announcement { resource: campaign, about: About::Status, run: 0 };
+                if let Err(error) = self.store.announced(&[said]).await {
+                    tracing::debug!(%error, "http.announcement_not_crossed_off");
+                }
+            }
+        }
+        Ok(Answer::json(StatusCode::OK, &closed.campaign))
+    }
 }
 
 /// What is said of each of many: enough to find it.
 fn made(job: &NewJob) -> Value {
     json!({"id": job.id, "campaign_id": job.campaign, "job_type": job.job_type, "status": "pending"})
-}
-
-async fn create_campaign(rest: &Rest, request: &mut Request, caller: &Caller) -> Result<Answer, Failure> {
-    let Ok(_place) = rest.large_bodies.acquire().await else { return Err(Failure::unavailable()) };
-    let body = request.body(LARGE_BODY).await?;
-    let campaign = input::campaign(&body, &Owner { tenant: &caller.tenant, user: &caller.user })?;
-    drop(body);
-    let ids = std::slice::from_ref(&campaign.id);
-    if !timely(rest.store().existing(&campaign.tenant, ResourceKind::Campaign, ids)).await?.is_empty() {
-        // Said here in the client's words; of two at once the second still finds a conflict below.
-        return Err(Failure::new(ErrorCode::Conflict, format!("there is a campaign {} already", campaign.id)));
-    }
-    let row = written(rest.store().create_campaign(&campaign), "campaign").await?;
-    Ok(Answer::json(StatusCode::CREATED, &row).with(LOCATION, &format!("/api/v1/campaigns/{}", row.id)))
-}
-
-/// `POST /api/v1/campaigns/{id}/close`: it gets no more jobs, and is completed when those it has have ended. Closing it
-/// again changes nothing and answers the same.
-pub(super) async fn close(rest: &Rest, request: &mut Request, text: &str) -> Result<Answer, Failure> {
-    request.query(&[])?;
-    let caller = request.permitted(rest, &Permission::create(ResourceKind::Campaign), "close campaign").await?;
-    let campaign = Resource::campaign(caller.tenant, id(text)?);
-    let closed = written(rest.store().close_campaign(&campaign), "campaign").await?;
-    let closed = closed.ok_or_else(|| Failure::no_such(ResourceKind::Campaign))?;
-    if closed.has_completed {
-        // That this is owed stands in SQL: where it cannot be said here, a worker says it.
-        let message = server::campaign_status(&closed.campaign, None);
-        let update = Update { run: None, message, progress: None, desired: None };
-        if rest.broker().publish_update(&campaign, &update).await.is_ok() {
-            let said = Announcement { resource: campaign, about: About::Status, run: 0 };
-            if let Err(error) = rest.store().announced(&[said]).await {
-                tracing::debug!(%error, "http.announcement_not_crossed_off");
-            }
-        }
-    }
-    Ok(Answer::json(StatusCode::OK, &closed.campaign))
 }
 
 /// A write: without an answer in time it may have been done all the same.

@@ -3,8 +3,9 @@
 use hyper::StatusCode;
 use serde::Serialize;
 
-use super::Rest;
 use super::answer::Answer;
+use crate::gateway::health::Health;
+use crate::telemetry::exporter::Metrics;
 use crate::telemetry::metrics;
 
 #[derive(Serialize)]
@@ -23,8 +24,7 @@ struct Ready {
 
 /// Whether this gateway can do its work now, by what its watch saw within the last second: asking Redis and
 /// SQL here would let anyone make work for them.
-pub(super) fn ready(rest: &Rest) -> Answer {
-    let health = rest.health();
+pub(super) fn ready(health: &Health) -> Answer {
     let ready = Ready {
         redis: health.redis(),
         sql: health.sql() && health.sql_writes(),
@@ -39,7 +39,7 @@ pub(super) fn ready(rest: &Rest) -> Answer {
 }
 
 /// All metrics of this process, readiness as it is now.
-pub(super) fn metrics(rest: &Rest) -> Answer {
-    ready(rest);
-    Answer::text("text/plain; version=0.0.4; charset=utf-8", rest.metrics().render())
+pub(super) fn metrics(health: &Health, metrics: &Metrics) -> Answer {
+    ready(health);
+    Answer::text("text/plain; version=0.0.4; charset=utf-8", metrics.render())
 }

@@ -6,6 +6,7 @@
 mod answer;
 mod audit;
 mod batch;
+mod callers;
 mod commands;
 mod creation;
 mod fields;
@@ -18,41 +19,80 @@ mod routes;
 mod schedules;
 
 use std::convert::Infallible;
-use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Instant;
 
 use hyper::StatusCode;
-use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 use warp::Filter;
 use warp::path::FullPath;
 use warp::reply::Response;
 
 use self::answer::{Answer, Failure};
+use self::audit::AuditApi;
+use self::batch::BatchApi;
+use self::callers::Callers;
+use self::commands::CommandApi;
+use self::creation::CreationApi;
+use self::queue::QueueApi;
 use self::request::Request;
-use self::routes::{Endpoint, Found};
-use super::Gateway;
+use self::resources::ResourceApi;
+use self::routes::{Endpoint, Found, OPENAPI};
+use self::schedules::ScheduleApi;
+use super::batch::BatchSubmitter;
+use super::commands::CommandSubmitter;
+use super::health::Health;
+use super::job_types::JobTypes;
+use super::schedules::Schedules;
+use super::snapshot::SnapshotReader;
+use crate::auth::{Policy, Verifier};
+use crate::broker::Broker;
 use crate::http::server::Routes;
+use crate::store::Store;
+use crate::telemetry::exporter::Metrics;
 use crate::telemetry::metrics;
 
-/// The description of this API.
-pub const OPENAPI: &str = include_str!("openapi.json");
-
-/// Campaigns, and lists of jobs, that are read and made at once: each holds its body of up to 16 MiB and its jobs in memory.
-/// More of them wait their turn; their bodies wait in the network.
-const LARGE_BODIES: usize = 4;
-
-/// What the handlers share: the gateway, and what only they need.
-struct Rest {
-    gateway: Gateway,
-    large_bodies: Semaphore,
+/// The parts of a gateway that the API is put together from.
+pub struct RestParts {
+    /// Checks tokens.
+    pub verifier: Verifier,
+    /// Checks permissions.
+    pub policy: Policy,
+    /// Origins whose pages may send a cookie along, beside the gateway's own.
+    pub public_origins: Vec<String>,
+    /// What `/readyz` says.
+    pub health: Health,
+    /// What `/metrics` shows.
+    pub metrics: Metrics,
+    /// Redis.
+    pub broker: Broker,
+    /// SQL.
+    pub store: Store,
+    /// Reads the state of one resource.
+    pub snapshots: SnapshotReader,
+    /// Which types of job live workers know.
+    pub job_types: Arc<JobTypes>,
+    /// Takes commands.
+    pub commands: Arc<CommandSubmitter>,
+    /// Takes batches.
+    pub batches: Arc<BatchSubmitter>,
+    /// Takes scheduled commands back.
+    pub schedules: Arc<Schedules>,
+    /// Cancelled when requests are to wait for nothing any more.
+    pub stopping: CancellationToken,
 }
 
-impl Deref for Rest {
-    type Target = Gateway;
-    fn deref(&self) -> &Gateway {
-        &self.gateway
-    }
+/// The handlers, each with the parts that it uses.
+struct Api {
+    audit: AuditApi,
+    batch: BatchApi,
+    schedules: ScheduleApi,
+    queue: QueueApi,
+    resources: ResourceApi,
+    creation: CreationApi,
+    commands: CommandApi,
+    health: Health,
+    metrics: Metrics,
 }
 
 /// Whether a path is this module's: the rest of `/api/v1` but the sockets, and the operators' three.
@@ -63,16 +103,16 @@ fn is_ours(path: &str) -> bool {
 
 /// Answers every request whose path is this module's, in JSON also where there is no such path or method;
 /// passes all others on.
-pub fn routes(gateway: &Gateway) -> Routes {
-    let rest = Arc::new(Rest { gateway: gateway.clone(), large_bodies: Semaphore::new(LARGE_BODIES) });
+pub fn routes(parts: RestParts) -> Routes {
+    let api = Arc::new(Api::new(parts));
     let ours = warp::path::full().and_then(async |path: FullPath| {
         if is_ours(path.as_str()) { Ok(path.as_str().to_owned()) } else { Err(warp::reject::not_found()) }
     });
-    let rest = warp::any().map(move || Arc::clone(&rest));
-    let answered = async |path: String, request: Request, rest: Arc<Rest>| {
-        Ok::<Response, Infallible>(answer(&rest, &path, request).await)
+    let api = warp::any().map(move || Arc::clone(&api));
+    let answered = async |path: String, request: Request, api: Arc<Api>| {
+        Ok::<Response, Infallible>(api.answer(&path, request).await)
     };
-    ours.and(request::filter()).and(rest).and_then(answered).boxed()
+    ours.and(request::filter()).and(api).and_then(answered).boxed()
 }
 
 /// The last filter of all: nobody else has such a path.
@@ -80,51 +120,80 @@ pub fn fallback() -> Routes {
     warp::any().map(|| Failure::no_such_path().into_answer().into_response()).boxed()
 }
 
-async fn answer(rest: &Rest, path: &str, mut request: Request) -> Response {
-    let begun = Instant::now();
-    let method = request.method();
-    let found = routes::find(method, path);
-    let pattern = match &found {
-        Found::Route(route, _) => route.pattern,
-        _ => "none",
-    };
-    let result = match found {
-        Found::Route(route, segments) => serve(rest, route.endpoint, &segments, &mut request).await,
-        Found::WrongMethod(methods) => Err(Failure::wrong_method(&methods)),
-        Found::Nothing => Err(Failure::no_such_path()),
-    };
-    let answer = result.unwrap_or_else(Failure::into_answer);
-    request.discard_body().await;
-    metrics::http_answered(method, pattern, answer.status.as_u16(), begun.elapsed());
-    answer.into_response()
-}
+impl Api {
+    fn new(parts: RestParts) -> Self {
+        let RestParts { health, metrics, broker, store, commands, stopping, .. } = parts;
+        let public_origins = parts.public_origins.into();
+        let callers = Callers { verifier: parts.verifier, policy: parts.policy, public_origins };
+        Self {
+            audit: AuditApi { callers: callers.clone(), broker: broker.clone(), store: store.clone() },
+            batch: BatchApi {
+                callers: callers.clone(),
+                broker: broker.clone(),
+                batches: parts.batches,
+                stopping: stopping.clone(),
+            },
+            schedules: ScheduleApi { callers: callers.clone(), broker: broker.clone(), schedules: parts.schedules },
+            queue: QueueApi { callers: callers.clone(), broker: broker.clone(), commands: commands.clone() },
+            resources: ResourceApi {
+                callers: callers.clone(),
+                store: store.clone(),
+                snapshots: parts.snapshots,
+                job_types: parts.job_types,
+            },
+            creation: CreationApi::new(callers.clone(), broker.clone(), store.clone()),
+            commands: CommandApi { callers, broker, store, commands, stopping },
+            health,
+            metrics,
+        }
+    }
 
-async fn serve(rest: &Rest, endpoint: Endpoint, segments: &[&str], request: &mut Request) -> Result<Answer, Failure> {
-    let first = segments.first().copied().unwrap_or_default();
-    let second = segments.get(1).copied().unwrap_or_default();
-    match endpoint {
-        Endpoint::Health => Ok(Answer::json(StatusCode::OK, &serde_json::json!({"status": "ok"}))),
-        Endpoint::Ready => Ok(health::ready(rest)),
-        Endpoint::Metrics => Ok(health::metrics(rest)),
-        Endpoint::OpenApi => Ok(Answer::message(StatusCode::OK, OPENAPI.to_owned())),
-        Endpoint::Me => audit::me(rest, request).await,
-        Endpoint::Workers => audit::workers(rest, request).await,
-        Endpoint::Audit => audit::audit(rest, request).await,
-        Endpoint::Batch => batch::batch(rest, request).await,
-        Endpoint::Schedules => schedules::list(rest, request).await,
-        Endpoint::Withdraw => schedules::withdraw(rest, request, first).await,
-        Endpoint::Failed => queue::list(rest, request).await,
-        Endpoint::FailedCommand => queue::show(rest, request, first).await,
-        Endpoint::Requeue => queue::requeue(rest, request, first).await,
-        Endpoint::Forget => queue::forget(rest, request, first).await,
-        Endpoint::List(kind) => resources::list(rest, request, kind).await,
-        Endpoint::Create(kind) => creation::create(rest, request, kind).await,
-        Endpoint::AddJobs => creation::add_jobs(rest, request, first).await,
-        Endpoint::Close => creation::close(rest, request, first).await,
-        Endpoint::Show(kind) => resources::show(rest, request, kind, first).await,
-        Endpoint::JobError => resources::error(rest, request, first).await,
-        Endpoint::FailedItems => resources::failed_items(rest, request, first).await,
-        Endpoint::Command(kind, action) => commands::command(rest, request, kind, action, first).await,
-        Endpoint::Result(kind) => commands::result(rest, request, kind, first, second).await,
+    async fn answer(&self, path: &str, mut request: Request) -> Response {
+        let begun = Instant::now();
+        let method = request.method();
+        let found = routes::find(method, path);
+        let pattern = match &found {
+            Found::Route(route, _) => route.pattern,
+            _ => "none",
+        };
+        let result = match found {
+            Found::Route(route, segments) => self.serve(route.endpoint, &segments, &mut request).await,
+            Found::WrongMethod(methods) => Err(Failure::wrong_method(&methods)),
+            Found::Nothing => Err(Failure::no_such_path()),
+        };
+        let answer = result.unwrap_or_else(Failure::into_answer);
+        request.discard_body().await;
+        metrics::http_answered(method, pattern, answer.status.as_u16(), begun.elapsed());
+        answer.into_response()
+    }
+
+    async fn serve(&self, endpoint: Endpoint, segments: &[&str], request: &mut Request) -> Result<Answer, Failure> {
+        let first = segments.first().copied().unwrap_or_default();
+        let second = segments.get(1).copied().unwrap_or_default();
+        match endpoint {
+            Endpoint::Health => Ok(Answer::json(StatusCode::OK, &serde_json::json!({"status": "ok"}))),
+            Endpoint::Ready => Ok(health::ready(&self.health)),
+            Endpoint::Metrics => Ok(health::metrics(&self.health, &self.metrics)),
+            Endpoint::OpenApi => Ok(Answer::message(StatusCode::OK, OPENAPI.to_owned())),
+            Endpoint::Me => self.audit.me(request).await,
+            Endpoint::Workers => self.audit.workers(request).await,
+            Endpoint::Audit => self.audit.audit(request).await,
+            Endpoint::Batch => self.batch.batch(request).await,
+            Endpoint::Schedules => self.schedules.list(request).await,
+            Endpoint::Withdraw => self.schedules.withdraw(request, first).await,
+            Endpoint::Failed => self.queue.list(request).await,
+            Endpoint::FailedCommand => self.queue.show(request, first).await,
+            Endpoint::Requeue => self.queue.requeue(request, first).await,
+            Endpoint::Forget => self.queue.forget(request, first).await,
+            Endpoint::List(kind) => self.resources.list(request, kind).await,
+            Endpoint::Create(kind) => self.creation.create(request, kind).await,
+            Endpoint::AddJobs => self.creation.add_jobs(request, first).await,
+            Endpoint::Close => self.creation.close(request, first).await,
+            Endpoint::Show(kind) => self.resources.show(request, kind, first).await,
+            Endpoint::JobError => self.resources.error(request, first).await,
+            Endpoint::FailedItems => self.resources.failed_items(request, first).await,
+            Endpoint::Command(kind, action) => self.commands.command(request, kind, action, first).await,
+            Endpoint::Result(kind) => self.commands.result(request, kind, first, second).await,
+        }
     }
 }

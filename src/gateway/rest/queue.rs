@@ -1,97 +1,100 @@
 //! Commands that failed for good: looking at them, asking again, forgetting them.
 
+use std::sync::Arc;
+
 use hyper::StatusCode;
 use serde_json::{Value, json};
 
-use super::Rest;
 use super::answer::{Answer, Failure};
+use super::callers::Callers;
 use super::request::Request;
 use crate::auth::Caller;
+use crate::broker::Broker;
 use crate::broker::scripts::failed::FailedCommand;
-use crate::domain::{CommandId, Permission, ResourceKind, When};
-use crate::gateway::commands::{CommandAnswer, submit_as};
+use crate::domain::{CommandId, Permission, When};
+use crate::gateway::commands::{CommandAnswer, CommandSubmitter};
 use crate::protocol::{CommandRequest, ErrorCode, server};
 
-/// `GET /api/v1/queue/failed`: of the resources that the caller may read, the newest first.
-pub(super) async fn list(rest: &Rest, request: &Request) -> Result<Answer, Failure> {
-    let query = request.query(&["limit", "after"])?;
-    let limit = query.limit()? as usize;
-    let offset: usize = query.after()?.and_then(|after| after.parse().ok()).unwrap_or(0);
-    let caller = request.caller(rest).await?;
-    let jobs = rest.policy().check(&caller, &Permission::read(ResourceKind::Job)).await?;
-    let campaigns = rest.policy().check(&caller, &Permission::read(ResourceKind::Campaign)).await?;
-    if !jobs && !campaigns {
-        return Err(Failure::forbidden("read failed commands"));
-    }
-    let page = rest.broker().failed(&caller.tenant, offset, limit).await?;
-    let next = (page.len() == limit).then(|| (offset + limit).to_string());
-    let readable = |one: &&FailedCommand| match one.resource.kind {
-        ResourceKind::Job => jobs,
-        ResourceKind::Campaign => campaigns,
-    };
-    let shown: Vec<Value> = page.iter().filter(readable).map(entry).collect();
-    Ok(Answer::json(StatusCode::OK, &json!({"failed": shown, "next": next})))
+/// Answers these.
+pub(super) struct QueueApi {
+    pub(super) callers: Callers,
+    pub(super) broker: Broker,
+    pub(super) commands: Arc<CommandSubmitter>,
 }
 
-/// `GET /api/v1/queue/failed/{command_id}`.
-pub(super) async fn show(rest: &Rest, request: &Request, text: &str) -> Result<Answer, Failure> {
-    request.query(&[])?;
-    let caller = request.caller(rest).await?;
-    let found = find(rest, &caller, text).await?;
-    if !rest.policy().check(&caller, &Permission::read(found.resource.kind)).await? {
-        return Err(Failure::forbidden("read failed commands"));
+impl QueueApi {
+    /// `GET /api/v1/queue/failed`: of the resources that the caller may read, the newest first.
+    pub(super) async fn list(&self, request: &Request) -> Result<Answer, Failure> {
+        let query = request.query(&["limit", "after"])?;
+        let limit = query.limit()? as usize;
+        let offset: usize = query.after()?.and_then(|after| after.parse().ok()).unwrap_or(0);
+        let (caller, readable) = self.callers.reader_of_any(request, "read failed commands").await?;
+        let page = self.broker.failed(&caller.tenant, offset, limit).await?;
+        let next = (page.len() == limit).then(|| (offset + limit).to_string());
+        let shown: Vec<Value> = page.iter().filter(|one| readable.contains(&one.resource.kind)).map(entry).collect();
+        Ok(Answer::json(StatusCode::OK, &json!({"failed": shown, "next": next})))
     }
-    Ok(Answer::json(StatusCode::OK, &entry(&found)))
-}
 
-/// `POST /api/v1/queue/failed/{command_id}/requeue`: the same action on the same resource, as a command of the
-/// caller's own, with the caller's permission and budget.
-pub(super) async fn requeue(rest: &Rest, request: &Request, text: &str) -> Result<Answer, Failure> {
-    request.query(&[])?;
-    let caller = request.caller(rest).await?;
-    let found = find(rest, &caller, text).await?;
-    let asked = CommandRequest {
-        action: found.action,
-        request_id: None,
-        reason: Some(match &found.reason {
-            Some(reason) => format!("again after {}: {reason}", found.command),
-            None => format!("again after {}", found.command),
-        }),
-        when: When::Now,
-    };
-    // One id whoever asks how often: two operators who requeue the same at once cause one command.
-    let again = rest.broker().derived_command(found.command, &found.resource).await?;
-    let address = request.address();
-    let answer = submit_as(again, &rest.gateway, &caller, &found.resource, &asked, address.as_deref()).await;
-    if let CommandAnswer::Refused(refusal) = &answer {
-        return Err(Failure::new(refusal.code, refusal.message.clone()).retry_after(refusal.retry_after));
+    /// `GET /api/v1/queue/failed/{command_id}`.
+    pub(super) async fn show(&self, request: &Request, text: &str) -> Result<Answer, Failure> {
+        request.query(&[])?;
+        let caller = self.callers.caller(request).await?;
+        let found = self.find(&caller, text).await?;
+        if !self.callers.policy.check(&caller, &Permission::read(found.resource.kind)).await? {
+            return Err(Failure::forbidden("read failed commands"));
+        }
+        Ok(Answer::json(StatusCode::OK, &entry(&found)))
     }
-    rest.broker().drop_failed(&caller.tenant, found.command).await?;
-    Ok(Answer::message(StatusCode::ACCEPTED, answer.message(&found.resource, &asked)))
-}
 
-/// `DELETE /api/v1/queue/failed/{command_id}`.
-pub(super) async fn forget(rest: &Rest, request: &Request, text: &str) -> Result<Answer, Failure> {
-    request.query(&[])?;
-    let caller = request.caller(rest).await?;
-    let found = find(rest, &caller, text).await?;
-    let permission = found.action.permission(found.resource.kind);
-    if !rest.policy().check(&caller, &permission).await? {
-        return Err(Failure::new(
-            ErrorCode::PermissionDenied,
-            server::permission_denied_message(found.action, found.resource.kind),
-        ));
+    /// `POST /api/v1/queue/failed/{command_id}/requeue`: the same action on the same resource, as a command of the
+    /// caller's own, with the caller's permission and budget.
+    pub(super) async fn requeue(&self, request: &Request, text: &str) -> Result<Answer, Failure> {
+        request.query(&[])?;
+        let caller = self.callers.caller(request).await?;
+        let found = self.find(&caller, text).await?;
+        let asked = CommandRequest {
+            action: found.action,
+            request_id: None,
+            reason: Some(match &found.reason {
+                Some(reason) => format!("again after {}: {reason}", found.command),
+                None => format!("again after {}", found.command),
+            }),
+            when: When::Now,
+        };
+        // One id whoever asks how often: two operators who requeue the same at once cause one command.
+        let again = self.broker.derived_command(found.command, &found.resource).await?;
+        let address = request.address();
+        let answer = self.commands.submit_as(again, &caller, &found.resource, &asked, address.as_deref()).await;
+        if let CommandAnswer::Refused(refusal) = &answer {
+            return Err(Failure::new(refusal.code, refusal.message.clone()).retry_after(refusal.retry_after));
+        }
+        self.broker.drop_failed(&caller.tenant, found.command).await?;
+        Ok(Answer::message(StatusCode::ACCEPTED, answer.message(&found.resource, &asked)))
     }
-    if !rest.broker().drop_failed(&caller.tenant, found.command).await? {
-        return Err(gone()); // Somebody else was faster.
-    }
-    Ok(Answer::json(StatusCode::OK, &json!({"dropped": found.command.to_string()})))
-}
 
-async fn find(rest: &Rest, caller: &Caller, text: &str) -> Result<FailedCommand, Failure> {
-    let command: CommandId = text.parse().map_err(|_| Failure::invalid("A command_id is a UUID"))?;
-    let found = rest.broker().failed_command(&caller.tenant, command).await?;
-    found.ok_or_else(gone)
+    /// `DELETE /api/v1/queue/failed/{command_id}`.
+    pub(super) async fn forget(&self, request: &Request, text: &str) -> Result<Answer, Failure> {
+        request.query(&[])?;
+        let caller = self.callers.caller(request).await?;
+        let found = self.find(&caller, text).await?;
+        let permission = found.action.permission(found.resource.kind);
+        if !self.callers.policy.check(&caller, &permission).await? {
+            return Err(Failure::new(
+                ErrorCode::PermissionDenied,
+                server::permission_denied_message(found.action, found.resource.kind),
+            ));
+        }
+        if !self.broker.drop_failed(&caller.tenant, found.command).await? {
+            return Err(gone()); // Somebody else was faster.
+        }
+        Ok(Answer::json(StatusCode::OK, &json!({"dropped": found.command.to_string()})))
+    }
+
+    async fn find(&self, caller: &Caller, text: &str) -> Result<FailedCommand, Failure> {
+        let command: CommandId = text.parse().map_err(|_| Failure::invalid("A command_id is a UUID"))?;
+        let found = self.broker.failed_command(&caller.tenant, command).await?;
+        found.ok_or_else(gone)
+    }
 }
 
 fn gone() -> Failure {

@@ -7,18 +7,15 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
-use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, ORIGIN};
+use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use hyper::{HeaderMap, Method};
 use warp::Filter;
 
-use super::Rest;
 use super::answer::Failure;
 use super::input::Query;
-use crate::auth::{self, AuthError, Caller, TokenSource};
-use crate::domain::{Permission, ResourceId, ResourceKind};
+use crate::auth::{self, PresentedToken};
+use crate::domain::ResourceId;
 use crate::http::ClientAddress;
-use crate::http::handshake::origin_allowed;
-use crate::protocol::ErrorCode;
 
 /// How long a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -80,40 +77,19 @@ impl Request {
         Query::parse(self.query.as_deref(), known)
     }
 
-    /// Who asks. A token in a cookie also comes along when a page of somebody else's makes the browser send
-    /// the request, so whatever changes something then needs a word of the browser on where it comes from.
-    pub(super) async fn caller(&self, rest: &Rest) -> Result<Caller, Failure> {
-        let presented = auth::extract(self.query.as_deref(), &self.headers).ok_or(AuthError::Missing)?;
-        let reads = matches!(self.method, Method::GET | Method::HEAD);
-        if presented.place == TokenSource::Cookie && !reads && !self.is_from_here(rest) {
-            return Err(Failure::new(
-                ErrorCode::Forbidden,
-                "With a token in a cookie, this must come from a page of this service or of server.public_origins",
-            ));
-        }
-        Ok(rest.verifier().verify(&presented.token).await?)
+    /// The token that comes along, and how.
+    pub(super) fn token(&self) -> Option<PresentedToken> {
+        auth::extract(self.query.as_deref(), &self.headers)
     }
 
-    /// As [`Self::caller`], who must hold a permission. `what` completes "Insufficient permissions to …".
-    pub(super) async fn permitted(&self, rest: &Rest, permission: &Permission, what: &str) -> Result<Caller, Failure> {
-        let caller = self.caller(rest).await?;
-        if rest.policy().check(&caller, permission).await? {
-            return Ok(caller);
-        }
-        Err(Failure::forbidden(what))
+    /// Whether it only reads.
+    pub(super) fn is_read(&self) -> bool {
+        matches!(self.method, Method::GET | Method::HEAD)
     }
 
-    /// As [`Self::permitted`], to read resources of a kind.
-    pub(super) async fn reader(&self, rest: &Rest, kind: ResourceKind) -> Result<Caller, Failure> {
-        self.permitted(rest, &Permission::read(kind), &format!("read {}", kind.as_str())).await
-    }
-
-    fn is_from_here(&self, rest: &Rest) -> bool {
-        // Every browser of the last years sends one of the two with a POST.
-        if self.headers.contains_key(ORIGIN) {
-            return origin_allowed(&self.headers, &rest.settings().server.public_origins);
-        }
-        self.headers.get("sec-fetch-site").is_some_and(|site| site == "same-origin")
+    /// Its headers.
+    pub(super) fn headers(&self) -> &HeaderMap {
+        &self.headers
     }
 
     /// Where it comes from, for the audit trail.

@@ -1,59 +1,109 @@
 //! Jobs and campaigns: listing and showing.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::StatusCode;
 use serde_json::json;
 
-use super::Rest;
 use super::answer::{Answer, Failure};
+use super::callers::Callers;
 use super::fields::Fields;
 use super::input::Query;
 use super::request::{Request, id};
 use crate::domain::{JobStatus, Resource, ResourceKind};
-use crate::gateway::snapshot::{self, SnapshotError};
-use crate::store::{CampaignFilter, FailedItemFilter, JobFilter, StoreError};
+use crate::gateway::job_types::JobTypes;
+use crate::gateway::snapshot::{SnapshotError, SnapshotReader};
+use crate::store::{CampaignFilter, FailedItemFilter, JobFilter, Store, StoreError};
 
 /// Bytes of parameters and results of one page of a list.
 const CONTENTS: usize = 4 * 1024 * 1024;
 /// Longest wait for a read.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// `GET /api/v1/jobs`, `GET /api/v1/campaigns`.
-pub(super) async fn list(rest: &Rest, request: &Request, kind: ResourceKind) -> Result<Answer, Failure> {
-    let known: &[&str] = match kind {
-        ResourceKind::Job => &["status", "campaign_id", "job_type", "fields", "limit", "after"],
-        ResourceKind::Campaign => &["limit", "after"],
-    };
-    let query = request.query(known)?;
-    let (after, limit) = (query.after()?, query.limit()?);
-    let caller = request.reader(rest, kind).await?;
-    let tenant = caller.tenant;
-    let (items, next) = match kind {
-        ResourceKind::Job => {
-            let filter = JobFilter {
-                tenant,
-                status: status(&query)?,
-                campaign: query.get("campaign_id").map(id).transpose()?,
-                job_type: query.get("job_type").map(str::to_owned),
-                after,
-                limit,
-            };
-            let fields = Fields::asked(query.get("fields"))?;
-            let mut page = match fields.with_contents() {
-                true => timely(rest.store().jobs_with_contents(&filter, CONTENTS)).await?,
-                false => timely(rest.store().jobs(&filter)).await?,
-            };
-            rest.job_types().explain(rest.broker(), &filter.tenant, &mut page.items).await;
-            (fields.rows(&page.items), page.next)
-        }
-        ResourceKind::Campaign => {
-            let page = timely(rest.store().campaigns(&CampaignFilter { tenant, after, limit })).await?;
-            (serde_json::to_string(&page.items).unwrap_or_default(), page.next)
-        }
-    };
-    let body = format!("{{\"{}\":{items},\"next\":{}}}", kind.plural(), json!(next));
-    Ok(Answer::message(StatusCode::OK, body))
+/// Answers these.
+pub(super) struct ResourceApi {
+    pub(super) callers: Callers,
+    pub(super) store: Store,
+    pub(super) snapshots: SnapshotReader,
+    pub(super) job_types: Arc<JobTypes>,
+}
+
+impl ResourceApi {
+    /// `GET /api/v1/jobs`, `GET /api/v1/campaigns`.
+    pub(super) async fn list(&self, request: &Request, kind: ResourceKind) -> Result<Answer, Failure> {
+        let known: &[&str] = match kind {
+            ResourceKind::Job => &["status", "campaign_id", "job_type", "fields", "limit", "after"],
+            ResourceKind::Campaign => &["limit", "after"],
+        };
+        let query = request.query(known)?;
+        let (after, limit) = (query.after()?, query.limit()?);
+        let caller = self.callers.reader(request, kind).await?;
+        let tenant = caller.tenant;
+        let (items, next) = match kind {
+            ResourceKind::Job => {
+                let filter = JobFilter {
+                    tenant,
+                    status: status(&query)?,
+                    campaign: query.get("campaign_id").map(id).transpose()?,
+                    job_type: query.get("job_type").map(str::to_owned),
+                    after,
+                    limit,
+                };
+                let fields = Fields::asked(query.get("fields"))?;
+                let mut page = match fields.with_contents() {
+                    true => timely(self.store.jobs_with_contents(&filter, CONTENTS)).await?,
+                    false => timely(self.store.jobs(&filter)).await?,
+                };
+                self.job_types.explain(&filter.tenant, &mut page.items).await;
+                (fields.rows(&page.items), page.next)
+            }
+            ResourceKind::Campaign => {
+                let page = timely(self.store.campaigns(&CampaignFilter { tenant, after, limit })).await?;
+                (serde_json::to_string(&page.items).unwrap_or_default(), page.next)
+            }
+        };
+        let body = format!("{{\"{}\":{items},\"next\":{}}}", kind.plural(), json!(next));
+        Ok(Answer::message(StatusCode::OK, body))
+    }
+
+    /// `GET /api/v1/jobs/{id}`, `GET /api/v1/campaigns/{id}`: the row, and what Redis knows beyond it.
+    pub(super) async fn show(&self, request: &Request, kind: ResourceKind, text: &str) -> Result<Answer, Failure> {
+        request.query(&[])?;
+        let caller = self.callers.reader(request, kind).await?;
+        let resource = Resource { tenant: caller.tenant, kind, id: id(text)? };
+        let reading = tokio::time::timeout(READ_TIMEOUT, self.snapshots.read(&resource)).await;
+        let snapshot = match reading {
+            Ok(Ok(found)) => found.ok_or_else(|| Failure::no_such(kind))?,
+            Ok(Err(SnapshotError::Broker(error))) => return Err(error.into()),
+            Ok(Err(SnapshotError::Store(error))) => return Err(error.into()),
+            Err(_) => return Err(Failure::unavailable()),
+        };
+        let snapshot = self.snapshots.explain(snapshot).await;
+        // What a socket would be told, but for the type.
+        let head = format!("\"type\":\"{}_snapshot\",", kind.as_str());
+        Ok(Answer::message(StatusCode::OK, snapshot.message().replacen(&head, "", 1)))
+    }
+
+    /// `GET /api/v1/jobs/{id}/failed_items`, in the order in which they failed.
+    pub(super) async fn failed_items(&self, request: &Request, text: &str) -> Result<Answer, Failure> {
+        let query = request.query(&["limit", "after"])?;
+        let (after, limit) = (query.after()?, query.limit()?);
+        let caller = self.callers.reader(request, ResourceKind::Job).await?;
+        let job = Resource::job(caller.tenant, id(text)?);
+        exists(&self.store, &job).await?;
+        let page = timely(self.store.failed_items(&FailedItemFilter { job, after, limit })).await?;
+        Ok(Answer::json(StatusCode::OK, &json!({ "failed_items": page.items, "next": page.next })))
+    }
+
+    /// `GET /api/v1/jobs/{id}/error`: all of it, where the row shows the beginning and the end.
+    pub(super) async fn error(&self, request: &Request, text: &str) -> Result<Answer, Failure> {
+        request.query(&[])?;
+        let caller = self.callers.reader(request, ResourceKind::Job).await?;
+        let job = Resource::job(caller.tenant, id(text)?);
+        let error = timely(self.store.job_error(&job)).await?.ok_or_else(|| Failure::no_such(job.kind))?;
+        Ok(Answer::json(StatusCode::OK, &json!({"job_id": job.id, "error_message": error})))
+    }
 }
 
 fn status(query: &Query) -> Result<Option<JobStatus>, Failure> {
@@ -64,48 +114,10 @@ fn status(query: &Query) -> Result<Option<JobStatus>, Failure> {
     })
 }
 
-/// `GET /api/v1/jobs/{id}`, `GET /api/v1/campaigns/{id}`: the row, and what Redis knows beyond it.
-pub(super) async fn show(rest: &Rest, request: &Request, kind: ResourceKind, text: &str) -> Result<Answer, Failure> {
-    request.query(&[])?;
-    let caller = request.reader(rest, kind).await?;
-    let resource = Resource { tenant: caller.tenant, kind, id: id(text)? };
-    let reading = tokio::time::timeout(READ_TIMEOUT, snapshot::read(rest.broker(), rest.store(), &resource)).await;
-    let snapshot = match reading {
-        Ok(Ok(found)) => found.ok_or_else(|| Failure::no_such(kind))?,
-        Ok(Err(SnapshotError::Broker(error))) => return Err(error.into()),
-        Ok(Err(SnapshotError::Store(error))) => return Err(error.into()),
-        Err(_) => return Err(Failure::unavailable()),
-    };
-    let snapshot = snapshot.explained(rest.job_types(), rest.broker()).await;
-    // What a socket would be told, but for the type.
-    let head = format!("\"type\":\"{}_snapshot\",", kind.as_str());
-    Ok(Answer::message(StatusCode::OK, snapshot.message().replacen(&head, "", 1)))
-}
-
-/// `GET /api/v1/jobs/{id}/failed_items`, in the order in which they failed.
-pub(super) async fn failed_items(rest: &Rest, request: &Request, text: &str) -> Result<Answer, Failure> {
-    let query = request.query(&["limit", "after"])?;
-    let (after, limit) = (query.after()?, query.limit()?);
-    let caller = request.reader(rest, ResourceKind::Job).await?;
-    let job = Resource::job(caller.tenant, id(text)?);
-    exists(rest, &job).await?;
-    let page = timely(rest.store().failed_items(&FailedItemFilter { job, after, limit })).await?;
-    Ok(Answer::json(StatusCode::OK, &json!({ "failed_items": page.items, "next": page.next })))
-}
-
-/// `GET /api/v1/jobs/{id}/error`: all of it, where the row shows the beginning and the end.
-pub(super) async fn error(rest: &Rest, request: &Request, text: &str) -> Result<Answer, Failure> {
-    request.query(&[])?;
-    let caller = request.reader(rest, ResourceKind::Job).await?;
-    let job = Resource::job(caller.tenant, id(text)?);
-    let error = timely(rest.store().job_error(&job)).await?.ok_or_else(|| Failure::no_such(job.kind))?;
-    Ok(Answer::json(StatusCode::OK, &json!({"job_id": job.id, "error_message": error})))
-}
-
 /// Whether there is such a resource in the tenant.
-pub(super) async fn exists(rest: &Rest, resource: &Resource) -> Result<(), Failure> {
+pub(super) async fn exists(store: &Store, resource: &Resource) -> Result<(), Failure> {
     let ids = std::slice::from_ref(&resource.id);
-    let found = timely(rest.store().existing(&resource.tenant, resource.kind, ids)).await?;
+    let found = timely(store.existing(&resource.tenant, resource.kind, ids)).await?;
     if found.contains(&resource.id) { Ok(()) } else { Err(Failure::no_such(resource.kind)) }
 }
 

@@ -1,43 +1,46 @@
 //! Scheduled commands over HTTP: what is to come, and taking it back.
 
+use std::sync::Arc;
+
 use hyper::StatusCode;
 use serde_json::{Value, json};
 
-use super::Rest;
 use super::answer::{Answer, Failure};
+use super::callers::Callers;
 use super::request::Request;
+use crate::broker::Broker;
 use crate::broker::scripts::schedules::Scheduled;
-use crate::domain::{CommandId, Permission, ResourceKind};
-use crate::gateway::schedules;
+use crate::domain::CommandId;
+use crate::gateway::schedules::Schedules;
 use crate::protocol::server;
 
-/// `GET /api/v1/schedules`: of the resources that the caller may read, the next to run first.
-pub(super) async fn list(rest: &Rest, request: &Request) -> Result<Answer, Failure> {
-    request.query(&[])?;
-    let caller = request.caller(rest).await?;
-    let mut readable = Vec::new();
-    for kind in ResourceKind::ALL {
-        if rest.policy().check(&caller, &Permission::read(kind)).await? {
-            readable.push(kind);
-        }
-    }
-    if readable.is_empty() {
-        return Err(Failure::forbidden("read scheduled commands"));
-    }
-    let all = rest.broker().schedules(&caller.tenant).await?;
-    let shown: Vec<Value> = all.iter().filter(|one| readable.contains(&one.resource.kind)).map(entry).collect();
-    Ok(Answer::json(StatusCode::OK, &json!({"schedules": shown})))
+/// Answers these.
+pub(super) struct ScheduleApi {
+    pub(super) callers: Callers,
+    pub(super) broker: Broker,
+    pub(super) schedules: Arc<Schedules>,
 }
 
-/// `DELETE /api/v1/schedules/{schedule_id}`.
-pub(super) async fn withdraw(rest: &Rest, request: &Request, text: &str) -> Result<Answer, Failure> {
-    request.query(&[])?;
-    let caller = request.caller(rest).await?;
-    let schedule: CommandId = text.parse().map_err(|_| Failure::invalid("A schedule_id is a UUID"))?;
-    let address = request.address();
-    let taken = schedules::withdraw(&rest.gateway, &caller, schedule, None, address.as_deref()).await;
-    let taken = taken.map_err(|refusal| Failure::new(refusal.code, refusal.message))?;
-    Ok(Answer::message(StatusCode::OK, server::withdrawn(taken.action, &taken.resource, schedule, None)))
+impl ScheduleApi {
+    /// `GET /api/v1/schedules`: of the resources that the caller may read, the next to run first.
+    pub(super) async fn list(&self, request: &Request) -> Result<Answer, Failure> {
+        request.query(&[])?;
+        let (caller, readable) = self.callers.reader_of_any(request, "read scheduled commands").await?;
+        let all = self.broker.schedules(&caller.tenant).await?;
+        let shown: Vec<Value> = all.iter().filter(|one| readable.contains(&one.resource.kind)).map(entry).collect();
+        Ok(Answer::json(StatusCode::OK, &json!({"schedules": shown})))
+    }
+
+    /// `DELETE /api/v1/schedules/{schedule_id}`.
+    pub(super) async fn withdraw(&self, request: &Request, text: &str) -> Result<Answer, Failure> {
+        request.query(&[])?;
+        let caller = self.callers.caller(request).await?;
+        let schedule: CommandId = text.parse().map_err(|_| Failure::invalid("A schedule_id is a UUID"))?;
+        let address = request.address();
+        let taken = self.schedules.withdraw(&caller, schedule, None, address.as_deref()).await;
+        let taken = taken.map_err(|refusal| Failure::new(refusal.code, refusal.message))?;
+        Ok(Answer::message(StatusCode::OK, server::withdrawn(taken.action, &taken.resource, schedule, None)))
+    }
 }
 
 fn entry(one: &Scheduled) -> Value {

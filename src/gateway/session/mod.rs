@@ -18,26 +18,30 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
-use futures_util::future::BoxFuture;
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, Sleep};
 use tokio_tungstenite::tungstenite::{Error as WsError, Message, Utf8Bytes};
 
+pub use self::messages::Services;
 pub use self::subject::{Asked, Asker, Subject};
 
 use self::count::Open;
-use self::messages::Finished;
-use self::time::TokenTime;
-use super::Gateway;
-use super::access::{Place, Watching};
+use self::messages::{Conversation, End, Finished};
+use super::access::{Access, Place, Watching};
+use super::clock::Clock;
+use super::drain::Drain;
 use super::limits::Lease;
 use super::outbox::{Outbox, Push};
 use crate::auth::Caller;
 use crate::http::close::Close;
-use crate::http::flood::Budget;
 use crate::http::liveness::{Look, Pings, Writing};
 use crate::http::socket::Socket;
 use crate::telemetry::metrics;
+
+/// Sockets that are taken down at the same time.
+const LEAVING_AT_ONCE: usize = 32;
 
 /// A client that has passed every check, with everything its socket holds while it is open.
 pub struct Admitted<S> {
@@ -57,77 +61,82 @@ pub struct Admitted<S> {
     pub greeting: VecDeque<Utf8Bytes>,
 }
 
-/// Serves the socket until it ends.
-pub async fn run<S: Subject>(gateway: Gateway, mut socket: Socket, admitted: Admitted<S>) {
-    let Admitted { caller, subject, watching, address, outbox, lease, greeting } = admitted;
-    let place = gateway.access().enter(caller.clone(), watching, outbox.clone());
-    // From here on either this or the drain sees the other.
-    if gateway.stopping().is_cancelled() {
-        outbox.close(Close::drain());
-    }
-    let open = Open::new(subject.label());
-    let pings = Pings::new(gateway.tuning().ping);
-    let mut session = Session {
-        answers: greeting,
-        work: None,
-        budget: Budget::new(gateway.settings().limits.messages_per_second),
-        token: TokenTime::new(&caller, gateway.clock()),
-        jumps: gateway.clock().jumps(),
-        timer: Box::pin(tokio::time::sleep_until(pings.next())),
-        pings,
-        writing: Writing::new(Instant::now()),
-        gateway: &gateway,
-        caller,
-        subject,
-        address,
-        outbox,
-        _place: place,
-    };
-    let end = tokio::select! {
-        biased;
-        end = session.serve(&mut socket) => end,
-        () = gateway.killed().cancelled() => End::Closed(Close::drain()),
-    };
-    let about = session.subject.name();
-    // Ten thousand that leave together must not all stand before the others in the runtime's queue.
-    let turn = gateway.leaving().acquire().await;
-    // The place is free and nothing more is gathered, before the client has taken note.
-    drop(session);
-    drop(lease);
-    drop(turn);
-    let code = match &end {
-        End::Gone => 1006,
-        End::Left(code) => *code,
-        End::Closed(close) => close.code(),
-    };
-    // A client may leave with any of thousands of codes, and with those that mean something here: they are no
-    // labels.
-    let own = matches!(end, End::Left(3_000..));
-    open.closed((!own).then_some(code));
-    tracing::debug!(about, code, "websocket.closed");
-    let farewell = async {
-        match end {
-            End::Gone => {}
-            End::Left(_) => socket.answer_close().await,
-            End::Closed(close) => socket.close(&close).await,
-        }
-    };
-    tokio::select! {
-        // First, so that the code is sent even if there is no time to wait for the answer.
-        biased;
-        () = farewell => {}
-        () = gateway.killed().cancelled() => {}
-    }
+/// Serves open sockets.
+pub struct Sessions {
+    access: Access,
+    drain: Drain,
+    services: Services,
+    /// Between two WebSocket pings.
+    ping: Duration,
+    messages_per_second: u32,
+    /// Turns of the sockets that end: taking one down costs more than noticing that it is gone.
+    leaving: Semaphore,
 }
 
-/// How a session ends.
-enum End {
-    /// The connection is lost.
-    Gone,
-    /// The client closed it, with this code.
-    Left(u16),
-    /// The gateway closes it.
-    Closed(Close),
+impl Sessions {
+    /// `ping`: the time between two WebSocket pings. `messages_per_second`: what one client may send.
+    pub fn new(access: Access, drain: Drain, services: Services, ping: Duration, messages_per_second: u32) -> Self {
+        let leaving = Semaphore::new(LEAVING_AT_ONCE);
+        Self { access, drain, services, ping, messages_per_second, leaving }
+    }
+
+    /// Serves a socket until it ends.
+    pub async fn run<S: Subject>(&self, mut socket: Socket, admitted: Admitted<S>) {
+        let Admitted { caller, subject, watching, address, outbox, lease, greeting } = admitted;
+        let place = self.access.enter(caller.clone(), watching, outbox.clone());
+        // From here on either this or the drain sees the other.
+        if self.drain.stopping.is_cancelled() {
+            outbox.close(Close::drain());
+        }
+        let open = Open::new(subject.label());
+        let pings = Pings::new(self.ping);
+        let (services, per_second) = (&self.services, self.messages_per_second);
+        let mut session = Session {
+            conversation: Conversation::new(services, caller, subject, address, greeting, per_second),
+            clock: &services.clock,
+            jumps: services.clock.jumps(),
+            timer: Box::pin(tokio::time::sleep_until(pings.next())),
+            pings,
+            writing: Writing::new(Instant::now()),
+            outbox,
+            _place: place,
+        };
+        let end = tokio::select! {
+            biased;
+            end = session.serve(&mut socket) => end,
+            () = self.drain.killed.cancelled() => End::Closed(Close::drain()),
+        };
+        let about = session.conversation.subject.name();
+        // Ten thousand that leave together must not all stand before the others in the runtime's queue.
+        let turn = self.leaving.acquire().await;
+        // The place is free and nothing more is gathered, before the client has taken note.
+        drop(session);
+        drop(lease);
+        drop(turn);
+        let code = match &end {
+            End::Gone => 1006,
+            End::Left(code) => *code,
+            End::Closed(close) => close.code(),
+        };
+        // A client may leave with any of thousands of codes, and with those that mean something here: they are no
+        // labels.
+        let own = matches!(end, End::Left(3_000..));
+        open.closed((!own).then_some(code));
+        tracing::debug!(about, code, "websocket.closed");
+        let farewell = async {
+            match end {
+                End::Gone => {}
+                End::Left(_) => socket.answer_close().await,
+                End::Closed(close) => socket.close(&close).await,
+            }
+        };
+        tokio::select! {
+            // First, so that the code is sent even if there is no time to wait for the answer.
+            biased;
+            () = farewell => {}
+            () = self.drain.killed.cancelled() => {}
+        }
+    }
 }
 
 /// What a session waits for.
@@ -144,19 +153,10 @@ enum Event<D> {
 }
 
 struct Session<'a, S: Subject> {
-    gateway: &'a Gateway,
-    caller: Arc<Caller>,
-    subject: S,
-    address: Box<str>,
+    conversation: Conversation<'a, S>,
     outbox: Arc<Outbox>,
     _place: Place,
-    /// Answers to this client alone, sent before anything of the outbox. Nothing is read, and the subject is not asked
-    /// for more, while one waits: there are two or three at most, or those to one batch.
-    answers: VecDeque<Utf8Bytes>,
-    /// The command or the token that is being dealt with.
-    work: Option<BoxFuture<'static, Finished<S::Done>>>,
-    budget: Budget,
-    token: TokenTime,
+    clock: &'a Clock,
     /// Jumps of the wall clock up to which the token's time has been looked at.
     jumps: u64,
     pings: Pings,
@@ -168,14 +168,17 @@ impl<S: Subject> Session<'_, S> {
     async fn serve(&mut self, socket: &mut Socket) -> End {
         loop {
             match std::future::poll_fn(|cx| self.poll(socket, cx)).await {
-                Event::Received(Some(Ok(message))) => match self.received(message) {
-                    Ok(()) => {}
-                    Err(end) => return end,
-                },
+                Event::Received(Some(Ok(message))) => {
+                    // Whatever comes proves that somebody is there.
+                    self.pings.somebody_is_there();
+                    if let Err(end) = self.conversation.received(message) {
+                        return end;
+                    }
+                }
                 Event::Received(Some(Err(error))) => return Close::for_error(&error).map_or(End::Gone, End::Closed),
                 Event::Received(None) | Event::Lost => return End::Gone,
                 Event::Finished(finished) => {
-                    if let Some(close) = self.finished(finished) {
+                    if let Some(close) = self.conversation.finished(finished) {
                         return End::Closed(close);
                     }
                 }
@@ -201,8 +204,8 @@ impl<S: Subject> Session<'_, S> {
         {
             return Poll::Ready(Event::Close(close));
         }
-        if self.jumps != self.gateway.clock().jumps() {
-            self.jumps = self.gateway.clock().jumps();
+        if self.jumps != self.clock.jumps() {
+            self.jumps = self.clock.jumps();
             return Poll::Ready(Event::Time);
         }
         let written = socket.poll_write(cx, || self.next_message());
@@ -216,21 +219,21 @@ impl<S: Subject> Session<'_, S> {
         if let Poll::Ready(Err(_)) = written {
             return Poll::Ready(Event::Lost);
         }
-        if let Some(work) = &mut self.work {
+        if let Some(work) = &mut self.conversation.work {
             if let Poll::Ready(finished) = work.as_mut().poll(cx) {
-                self.work = None;
+                self.conversation.work = None;
                 return Poll::Ready(Event::Finished(finished));
             }
         } else if let Some(close) = closing {
             // Everything that was asked for has its answer; the answers are on their way or stuck for good.
             return Poll::Ready(Event::Close(close));
-        } else if self.answers.is_empty() {
-            if self.subject.poll(cx, &mut self.answers).is_ready() {
+        } else if self.conversation.answers.is_empty() {
+            if self.conversation.subject.poll(cx, &mut self.conversation.answers).is_ready() {
                 return Poll::Ready(Event::Told);
             }
             let received = socket.poll_read(cx);
             for _ in 0..socket.take_scraps() {
-                if !self.budget.take(now) {
+                if !self.conversation.take_budget(now) {
                     return Poll::Ready(Event::Flood);
                 }
             }
@@ -250,23 +253,23 @@ impl<S: Subject> Session<'_, S> {
         if self.pings.take_due() {
             return Some(Message::Ping(bytes::Bytes::new()));
         }
-        let text = match self.answers.pop_front() {
+        let text = match self.conversation.answers.pop_front() {
             Some(text) => {
-                self.answers.shrink_to(1);
+                self.conversation.answers.shrink_to(1);
                 text
             }
             None => loop {
-                match self.outbox.pop(self.work.is_some())? {
+                match self.outbox.pop(self.conversation.work.is_some())? {
                     Push::Progress { text, .. }
                     | Push::Status { text, .. }
                     | Push::Notice(text)
                     | Push::Workers(text) => break text,
                     Push::Missed(text) => {
-                        self.subject.missed();
+                        self.conversation.subject.missed();
                         break text;
                     }
                     Push::Result { command, text } => {
-                        if self.subject.tells(command, &text, &mut self.answers) {
+                        if self.conversation.subject.tells(command, &text, &mut self.conversation.answers) {
                             break text;
                         }
                     }
@@ -279,16 +282,16 @@ impl<S: Subject> Session<'_, S> {
 
     /// When something has to be looked at even if nothing happens.
     fn deadline(&self) -> Instant {
-        let mut next = self.pings.next().min(self.token.next_look());
-        if self.work.is_none() && self.answers.is_empty() {
-            next = self.subject.next_look().map_or(next, |look| next.min(look));
+        let mut next = self.pings.next().min(self.conversation.token_look());
+        if self.conversation.work.is_none() && self.conversation.answers.is_empty() {
+            next = self.conversation.subject.next_look().map_or(next, |look| next.min(look));
         }
         self.writing.next_look().map_or(next, |look| next.min(look))
     }
 
     fn time(&mut self, socket: &mut Socket) -> Option<Close> {
         let now = Instant::now();
-        if self.token.is_over(self.gateway.clock().now_ms(), now) {
+        if self.conversation.is_expired(now) {
             return Some(Close::expired());
         }
         match self.writing.look(now) {

@@ -1,15 +1,15 @@
 //! The socket of one job or one campaign.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::subject::{Asked, Asker, Subject};
-use crate::auth::Caller;
+use crate::auth::{Caller, Policy};
 use crate::broker::scripts::submit::Grant;
 use crate::domain::{CommandId, Permission, Resource};
-use crate::gateway::Gateway;
-use crate::gateway::commands::{self, CommandAnswer};
+use crate::gateway::commands::{CommandAnswer, CommandSubmitter};
 use crate::gateway::hub::Seat;
 use crate::protocol::client::Rejection;
 use crate::protocol::{ClientMessage, CommandRequest, parse};
@@ -23,12 +23,13 @@ pub struct One {
     /// The place in the fan-out.
     seat: Seat,
     given: Vec<CommandId>,
+    commands: Arc<CommandSubmitter>,
 }
 
 impl One {
     /// Watched from this place.
-    pub fn new(resource: Resource, seat: Seat) -> Self {
-        Self { resource, seat, given: Vec::new() }
+    pub fn new(resource: Resource, seat: Seat, commands: Arc<CommandSubmitter>) -> Self {
+        Self { resource, seat, given: Vec::new(), commands }
     }
 }
 
@@ -52,10 +53,10 @@ impl Subject for One {
             ClientMessage::Common(common) => return Ok(Asked::Common(common)),
             ClientMessage::Command(request) => request,
         };
-        let (gateway, caller) = (asker.gateway.clone(), asker.caller.clone());
+        let (commands, caller) = (self.commands.clone(), asker.caller.clone());
         let (resource, address) = (self.resource.clone(), asker.address.to_owned());
         Ok(Asked::Work(Box::pin(async move {
-            let answer = commands::submit(&gateway, &caller, &resource, &request, Some(&address)).await;
+            let answer = commands.submit(&caller, &resource, &request, Some(&address)).await;
             (request, answer)
         })))
     }
@@ -79,7 +80,7 @@ impl Subject for One {
         !self.given.contains(&command)
     }
 
-    fn may_stay(&self, gateway: &Gateway, caller: &Caller) -> bool {
-        gateway.policy().grant(caller, &Permission::read(self.resource.kind)) != Grant::Token(false)
+    fn may_stay(&self, policy: &Policy, caller: &Caller) -> bool {
+        policy.grant(caller, &Permission::read(self.resource.kind)) != Grant::Token(false)
     }
 }

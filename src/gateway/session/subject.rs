@@ -8,9 +8,8 @@ use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
-use crate::auth::Caller;
+use crate::auth::{Caller, Policy};
 use crate::domain::{CommandId, Resource};
-use crate::gateway::Gateway;
 use crate::protocol::CommonMessage;
 use crate::protocol::client::Rejection;
 
@@ -26,8 +25,6 @@ pub enum Asked<D> {
 
 /// Who asks, and where.
 pub struct Asker<'a> {
-    /// The gateway.
-    pub gateway: &'a Gateway,
     /// Who.
     pub caller: &'a Arc<Caller>,
     /// From where.
@@ -58,7 +55,7 @@ pub trait Subject: Send + 'static {
     fn tells(&mut self, command: CommandId, text: &str, out: &mut VecDeque<Utf8Bytes>) -> bool;
 
     /// Whether the new token of the caller still allows to watch.
-    fn may_stay(&self, gateway: &Gateway, caller: &Caller) -> bool;
+    fn may_stay(&self, policy: &Policy, caller: &Caller) -> bool;
 
     /// The client is told that messages were missed.
     fn missed(&mut self) {}

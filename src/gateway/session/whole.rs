@@ -10,15 +10,14 @@ use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::subject::{Asked, Asker, Subject};
-use crate::auth::Caller;
+use crate::auth::{Caller, Policy};
 use crate::broker::scripts::claim::CommandResult;
 use crate::broker::scripts::submit::Grant;
 use crate::broker::{Broker, BrokerError};
 use crate::domain::{CommandId, Permission, RequestId, Resource, ResourceKind, TenantId};
-use crate::gateway::Gateway;
 use crate::gateway::batch::following::{Following, MOST, Told};
-use crate::gateway::batch::{self, BatchAnswer};
-use crate::gateway::commands::{self, CommandAnswer};
+use crate::gateway::batch::{BatchAnswer, BatchSubmitter};
+use crate::gateway::commands::{CommandAnswer, CommandSubmitter};
 use crate::gateway::hub::{FeedSeat, Member};
 use crate::protocol::batch::{MAX_BATCH, Target};
 use crate::protocol::client::Rejection;
@@ -32,6 +31,8 @@ pub struct Whole {
     /// The place in the fan-out.
     _seat: FeedSeat,
     broker: Broker,
+    commands: Arc<CommandSubmitter>,
+    batches: Arc<BatchSubmitter>,
     following: Following,
     /// A look at the record that is under way.
     looking: Option<BoxFuture<'static, Result<Vec<Option<CommandResult>>, BrokerError>>>,
@@ -47,9 +48,16 @@ pub enum Done {
 
 impl Whole {
     /// Watched from this place. `ttl`: how long a command may wait for a worker.
-    pub fn new(tenant: TenantId, member: Arc<Member>, seat: FeedSeat, broker: Broker, ttl: Duration) -> Self {
+    pub fn new(
+        tenant: TenantId,
+        (member, seat): (Arc<Member>, FeedSeat),
+        broker: Broker,
+        commands: Arc<CommandSubmitter>,
+        batches: Arc<BatchSubmitter>,
+        ttl: Duration,
+    ) -> Self {
         let following = Following::new(member.clone(), ttl);
-        Self { tenant, member, _seat: seat, broker, following, looking: None }
+        Self { tenant, member, _seat: seat, broker, commands, batches, following, looking: None }
     }
 
     /// Whether so many more results can be waited for.
@@ -63,23 +71,23 @@ impl Whole {
     }
 
     fn command(&self, resource: Resource, request: CommandRequest, asker: &Asker<'_>) -> BoxFuture<'static, Done> {
-        let (gateway, caller) = (asker.gateway.clone(), asker.caller.clone());
+        let (commands, caller) = (self.commands.clone(), asker.caller.clone());
         let address = asker.address.to_owned();
         Box::pin(async move {
-            let answer = match commands::missing(&gateway, &caller, &resource, &request).await {
+            let answer = match commands.missing(&caller, &resource, &request).await {
                 Some(refusal) => CommandAnswer::Refused(refusal),
-                None => commands::submit(&gateway, &caller, &resource, &request, Some(&address)).await,
+                None => commands.submit(&caller, &resource, &request, Some(&address)).await,
             };
             Done::Command(resource, request, answer)
         })
     }
 
-    fn batch(request: BatchRequest, asker: &Asker<'_>) -> BoxFuture<'static, Done> {
-        let (gateway, caller) = (asker.gateway.clone(), asker.caller.clone());
+    fn batch(&self, request: BatchRequest, asker: &Asker<'_>) -> BoxFuture<'static, Done> {
+        let (batches, caller) = (self.batches.clone(), asker.caller.clone());
         let address = asker.address.to_owned();
         Box::pin(async move {
             let request_id = request.request_id.clone();
-            Done::Batch(request_id, batch::ask(&gateway, &caller, request, Some(&address)).await)
+            Done::Batch(request_id, batches.ask(&caller, request, Some(&address)).await)
         })
     }
 }
@@ -119,7 +127,7 @@ impl Subject for Whole {
                     Target::Filter(_) => MAX_BATCH,
                 };
                 self.check_room(count, request.request_id.as_ref())?;
-                Asked::Work(Self::batch(request, asker))
+                Asked::Work(self.batch(request, asker))
             }
         })
     }
@@ -155,11 +163,11 @@ impl Subject for Whole {
         }
     }
 
-    fn may_stay(&self, gateway: &Gateway, caller: &Caller) -> bool {
+    fn may_stay(&self, policy: &Policy, caller: &Caller) -> bool {
         let readable = self.member.readable();
         for kind in ResourceKind::ALL {
             // Where SQL decides, whoever watches over everyone's access has said so already.
-            if let Grant::Token(may) = gateway.policy().grant(caller, &Permission::read(kind)) {
+            if let Grant::Token(may) = policy.grant(caller, &Permission::read(kind)) {
                 readable.set(kind, may);
             }
         }

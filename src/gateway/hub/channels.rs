@@ -1,0 +1,146 @@
+//! Which resources are watched: one channel for each, counted by reference.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use tokio::sync::Notify;
+
+use super::channel::{Channel, RECENT};
+use super::feeds::LINGER;
+use crate::broker::keys::{reply_channel, updates_channel};
+use crate::broker::{Broker, BrokerError, Subscriber};
+use crate::domain::{CommandId, Resource};
+use crate::gateway::outbox::Outbox;
+
+/// The watched resources of a gateway; cheap to clone.
+#[derive(Clone, Default)]
+pub(super) struct Channels(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    open: Mutex<HashMap<Resource, Entry>>,
+    /// Some channel has to be read again.
+    stale: Notify,
+}
+
+struct Entry {
+    channel: Arc<Channel>,
+    references: usize,
+    /// Since when there are none.
+    idle: Instant,
+}
+
+impl Channels {
+    /// Watches a resource until the seat is dropped. When this returns, everything published from now on reaches the
+    /// outbox.
+    pub(super) async fn join(
+        &self,
+        broker: &Broker,
+        subscriber: &Subscriber,
+        resource: &Resource,
+        outbox: Arc<Outbox>,
+    ) -> Result<Seat, BrokerError> {
+        let mut seat = Seat { channels: self.clone(), channel: self.take_reference(resource), outbox: None, first: 0 };
+        // One of those who come at once reads and subscribes; the others wait for it.
+        seat.channel.opened.get_or_try_init(|| open(broker, subscriber, &seat.channel)).await?;
+        seat.first = seat.channel.add(outbox.clone());
+        seat.outbox = Some(outbox);
+        Ok(seat)
+    }
+
+    fn take_reference(&self, resource: &Resource) -> Arc<Channel> {
+        let mut open = self.open();
+        let entry = open.entry(resource.clone()).or_insert_with(|| Entry {
+            channel: Arc::new(Channel::new(resource.clone())),
+            references: 0,
+            idle: Instant::now(),
+        });
+        entry.references += 1;
+        Arc::clone(&entry.channel)
+    }
+
+    /// The channel of a resource that is watched.
+    pub(super) fn get(&self, resource: &Resource) -> Option<Arc<Channel>> {
+        self.open().get(resource).map(|entry| Arc::clone(&entry.channel))
+    }
+
+    /// One channel has to be read again.
+    pub(super) fn mark_stale(&self, channel: &Channel) {
+        channel.mark_stale();
+        self.0.stale.notify_one();
+    }
+
+    /// Every channel has to be read again.
+    pub(super) fn mark_all_stale(&self) {
+        for entry in self.open().values() {
+            entry.channel.mark_stale();
+        }
+        self.0.stale.notify_one();
+    }
+
+    /// Waits until some channel has to be read again.
+    pub(super) async fn until_stale(&self) {
+        self.0.stale.notified().await;
+    }
+
+    /// The channels that have to be read again; whoever takes them sees to it.
+    pub(super) fn take_stale(&self) -> Vec<Arc<Channel>> {
+        self.open().values().map(|entry| &entry.channel).filter(|channel| channel.take_stale()).cloned().collect()
+    }
+
+    /// Gives up channels that nobody has watched for a while.
+    pub(super) fn sweep(&self, subscriber: &Subscriber) {
+        let mut open = self.open();
+        open.retain(|resource, entry| {
+            if entry.references > 0 || entry.idle.elapsed() < LINGER {
+                return true;
+            }
+            // Asked under the lock: whoever comes next subscribes after it. Without room to ask, it is kept until the
+            // next round.
+            !subscriber.unsubscribe(vec![updates_channel(resource), reply_channel(resource)])
+        });
+        open.shrink_to(64);
+    }
+
+    fn open(&self) -> MutexGuard<'_, HashMap<Resource, Entry>> {
+        self.0.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Reads what has ended already, so that a repeated message of it says nothing, then subscribes.
+async fn open(broker: &Broker, subscriber: &Subscriber, channel: &Channel) -> Result<(), BrokerError> {
+    let resource = &channel.resource;
+    let old = broker.recent_results(resource, RECENT).await?;
+    subscriber.subscribe(vec![updates_channel(resource), reply_channel(resource)]).await?;
+    channel.note_old(old.into_iter().map(|ended| ended.command));
+    Ok(())
+}
+
+/// A place on a resource's channel, given up when dropped.
+pub struct Seat {
+    channels: Channels,
+    channel: Arc<Channel>,
+    outbox: Option<Arc<Outbox>>,
+    /// Number of the first result handed out after this seat was taken.
+    first: u64,
+}
+
+impl Seat {
+    /// Whether the command's result was put into this seat's outbox.
+    pub fn was_given(&self, command: CommandId) -> bool {
+        self.channel.position(command).is_some_and(|position| position >= self.first)
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        if let Some(outbox) = &self.outbox {
+            self.channel.remove(outbox);
+        }
+        if let Some(entry) = self.channels.open().get_mut(&self.channel.resource) {
+            entry.references = entry.references.saturating_sub(1);
+            entry.idle = Instant::now();
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! Who sends a request, and whether they may.
+
+use std::sync::Arc;
+
+use hyper::header::ORIGIN;
+
+use super::answer::Failure;
+use super::request::Request;
+use crate::auth::{AuthError, Caller, Policy, TokenSource, Verifier};
+use crate::domain::{Permission, ResourceKind};
+use crate::http::handshake::origin_allowed;
+use crate::protocol::ErrorCode;
+
+/// Checks tokens and permissions; cheap to clone.
+#[derive(Clone)]
+pub(super) struct Callers {
+    pub(super) verifier: Verifier,
+    pub(super) policy: Policy,
+    pub(super) public_origins: Arc<[String]>,
+}
+
+impl Callers {
+    /// Who asks. A token in a cookie also comes along when a page of somebody else's makes the browser send the request,
+    /// so whatever changes something then needs a word of the browser on where it comes from.
+    pub(super) async fn caller(&self, request: &Request) -> Result<Caller, Failure> {
+        let presented = request.token().ok_or(AuthError::Missing)?;
+        if presented.place == TokenSource::Cookie && !request.is_read() && !self.is_from_here(request) {
+            return Err(Failure::new(
+                ErrorCode::Forbidden,
+                "With a token in a cookie, this must come from a page of this service or of server.public_origins",
+            ));
+        }
+        Ok(self.verifier.verify(&presented.token).await?)
+    }
+
+    /// As [`Self::caller`], who must hold a permission. `what` completes "Insufficient permissions to …".
+    pub(super) async fn permitted(
+        &self,
+        request: &Request,
+        permission: &Permission,
+        what: &str,
+    ) -> Result<Caller, Failure> {
+        let caller = self.caller(request).await?;
+        if self.policy.check(&caller, permission).await? {
+            return Ok(caller);
+        }
+        Err(Failure::forbidden(what))
+    }
+
+    /// As [`Self::permitted`], to read resources of a kind.
+    pub(super) async fn reader(&self, request: &Request, kind: ResourceKind) -> Result<Caller, Failure> {
+        self.permitted(request, &Permission::read(kind), &format!("read {}", kind.as_str())).await
+    }
+
+    /// Who asks, and which kinds of resources they may read. `what` completes "Insufficient permissions to …" where they
+    /// may read none.
+    pub(super) async fn reader_of_any(
+        &self,
+        request: &Request,
+        what: &str,
+    ) -> Result<(Caller, Vec<ResourceKind>), Failure> {
+        let caller = self.caller(request).await?;
+        let mut readable = Vec::new();
+        for kind in ResourceKind::ALL {
+            if self.policy.check(&caller, &Permission::read(kind)).await? {
+                readable.push(kind);
+            }
+        }
+        if readable.is_empty() { Err(Failure::forbidden(what)) } else { Ok((caller, readable)) }
+    }
+
+    fn is_from_here(&self, request: &Request) -> bool {
+        // Every browser of the last years sends one of the two with a POST.
+        if request.headers().contains_key(ORIGIN) {
+            return origin_allowed(request.headers(), &self.public_origins);
+        }
+        request.headers().get("sec-fetch-site").is_some_and(|site| site == "same-origin")
+    }
+}

@@ -1,0 +1,115 @@
+//! The life of a gateway: it starts, serves until it is asked to leave, and drains.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::drain;
+use super::parts::GatewayParts;
+use crate::auth::SetupError;
+use crate::broker::BrokerError;
+use crate::config::Settings;
+use crate::http::server::Listener;
+use crate::http::{self, TrustedProxies};
+use crate::store::StoreError;
+
+/// Why a gateway could not start: one line for the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum GatewayError {
+    /// Redis cannot be used.
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+    /// SQL cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// SQL is there, its tables are not.
+    #[error("the database has not been migrated: run `wheelhouse migrate` first")]
+    NotMigrated,
+    /// The keys that tokens are checked with cannot be used.
+    #[error(transparent)]
+    Auth(#[from] SetupError),
+    /// The address cannot be listened on.
+    #[error("setting server.listen: cannot listen on {address}: {error}; is another program using it?")]
+    Listen {
+        /// The address of the setting.
+        address: SocketAddr,
+        /// What the system said.
+        error: std::io::Error,
+    },
+}
+
+/// What is fixed for users and set otherwise by tests only.
+#[derive(Debug, Clone, Copy)]
+pub struct Tuning {
+    /// The time between two WebSocket pings.
+    pub ping: Duration,
+    /// Milliseconds by which the wall clock is off, where a test moves it.
+    pub clock_off: Option<&'static AtomicI64>,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self { ping: Duration::from_secs(30), clock_off: None }
+    }
+}
+
+/// Runs a gateway until `stop` asks it to leave and it has drained. `ready` hears the address it listens on.
+pub async fn serve(
+    settings: Settings,
+    ready: Option<oneshot::Sender<SocketAddr>>,
+    stop: impl Into<drain::Stop>,
+) -> Result<(), GatewayError> {
+    serve_tuned(settings, Tuning::default(), ready, stop).await
+}
+
+/// As [`serve`], with what only tests set.
+pub async fn serve_tuned(
+    settings: Settings,
+    tuning: Tuning,
+    ready: Option<oneshot::Sender<SocketAddr>>,
+    stop: impl Into<drain::Stop>,
+) -> Result<(), GatewayError> {
+    let stop = stop.into();
+    // What serves the sockets ends after them.
+    let (background, background_stop) = (TaskTracker::new(), CancellationToken::new());
+    let _ends_background = background_stop.clone().drop_guard();
+    let (parts, events) = GatewayParts::connect(&settings, tuning.clock_off, &background, &background_stop).await?;
+    let address = settings.server.listen;
+    let listener = http::server::listen(address).map_err(|error| GatewayError::Listen { address, error })?;
+    let address = listener.local_addr().map_err(|error| GatewayError::Listen { address, error })?;
+    let gateway_id = parts.id.clone();
+    let (access, health, drain) = (parts.access.clone(), parts.health.clone(), parts.drain.clone());
+    let routes = parts.start(&settings, tuning.ping, events, &background, &background_stop);
+    tracing::info!(gateway_id, %address, "gateway.started");
+    if let Some(ready) = ready {
+        // Nobody waits any more: no reason not to serve.
+        let _ = ready.send(address);
+    }
+    let server = &settings.server;
+    let accepting = Listener {
+        role: "gateway",
+        routes,
+        keep_alive: server.keep_alive,
+        proxies: Arc::new(TrustedProxies::new(server)),
+        proxy_protocol: server.proxy_protocol,
+        tracker: drain.tracker.clone(),
+        stopping: drain.stopping.clone(),
+        killed: drain.killed.clone(),
+    };
+    tokio::join!(
+        accepting.accept(listener, &settings),
+        drain.announce(&gateway_id, &health, server.drain_notice, &stop)
+    );
+    // The listener is closed: whoever comes now is refused by the system and goes to another gateway.
+    drain.finish(&access, server.drain).await;
+    background_stop.cancel();
+    background.close();
+    background.wait().await;
+    tracing::info!(gateway_id, "gateway.stopped");
+    Ok(())
+}

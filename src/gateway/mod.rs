@@ -15,6 +15,7 @@ pub mod batch;
 pub mod clock;
 pub mod commands;
 pub mod drain;
+mod error;
 pub mod expiry;
 mod fleet;
 pub mod health;
@@ -31,4 +32,5 @@ pub mod session;
 pub mod snapshot;
 pub mod upgrade;
 
-pub use self::serve::{GatewayError, Tuning, serve, serve_tuned};
+pub use self::error::GatewayError;
+pub use self::serve::{Tuning, serve, serve_tuned};

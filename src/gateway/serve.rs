@@ -10,38 +10,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::drain;
+use super::error::GatewayError;
 use super::parts::GatewayParts;
-use crate::auth::SetupError;
-use crate::broker::BrokerError;
 use crate::config::Settings;
 use crate::http::server::Listener;
 use crate::http::{self, TrustedProxies};
-use crate::store::StoreError;
-
-/// Why a gateway could not start: one line for the operator.
-#[derive(Debug, thiserror::Error)]
-pub enum GatewayError {
-    /// Redis cannot be used.
-    #[error(transparent)]
-    Broker(#[from] BrokerError),
-    /// SQL cannot be used.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// SQL is there, its tables are not.
-    #[error("the database has not been migrated: run `wheelhouse migrate` first")]
-    NotMigrated,
-    /// The keys that tokens are checked with cannot be used.
-    #[error(transparent)]
-    Auth(#[from] SetupError),
-    /// The address cannot be listened on.
-    #[error("setting server.listen: cannot listen on {address}: {error}; is another program using it?")]
-    Listen {
-        /// The address of the setting.
-        address: SocketAddr,
-        /// What the system said.
-        error: std::io::Error,
-    },
-}
 
 /// What is fixed for users and set otherwise by tests only.
 #[derive(Debug, Clone, Copy)]
@@ -78,7 +51,8 @@ pub async fn serve_tuned(
     // What serves the sockets ends after them.
     let (background, background_stop) = (TaskTracker::new(), CancellationToken::new());
     let _ends_background = background_stop.clone().drop_guard();
-    let (parts, events) = GatewayParts::connect(&settings, tuning.clock_off, &background, &background_stop).await?;
+    let connecting = GatewayParts::connect(&settings, tuning.clock_off, &background, &background_stop);
+    let (parts, events) = Box::pin(connecting).await?;
     let address = settings.server.listen;
     let listener = http::server::listen(address).map_err(|error| GatewayError::Listen { address, error })?;
     let address = listener.local_addr().map_err(|error| GatewayError::Listen { address, error })?;

@@ -43,9 +43,9 @@ const TENANT_OUTBOX: (usize, usize) = (16, 65_536);
 
 /// The socket endpoints, with the parts of a gateway that they use.
 pub struct SocketEndpoints {
-    /// Who asks, and what they may.
+    /// Checks tokens.
     pub verifier: Verifier,
-    /// As above.
+    /// Checks permissions.
     pub policy: Policy,
     /// Whether anyone can be served just now.
     pub health: Health,

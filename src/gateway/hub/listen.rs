@@ -29,7 +29,7 @@ const SQL_WITHIN: Duration = Duration::from_millis(500);
 const SQL_REST: Duration = Duration::from_secs(2);
 
 /// Hands out what was heard.
-pub(super) struct Listener {
+pub(super) struct FeedDispatcher {
     broker: Broker,
     store: Store,
     feeds: Feeds,
@@ -37,7 +37,7 @@ pub(super) struct Listener {
     sql_rests_until: Instant,
 }
 
-impl Listener {
+impl FeedDispatcher {
     pub(super) fn new(broker: Broker, store: Store, feeds: Feeds) -> Self {
         Self { broker, store, feeds, sql_rests_until: Instant::now() }
     }

@@ -32,7 +32,7 @@ pub use self::recent::Recent;
 use self::channel::Channel;
 use self::channels::Channels;
 use self::feeds::{Feeds, LINGER};
-use self::listen::Listener;
+use self::listen::FeedDispatcher;
 use super::access::Access;
 use super::outbox::Outbox;
 use super::results::Results;
@@ -84,7 +84,7 @@ impl Hub {
         run(Box::pin(dispatcher.run(events)));
         run(Box::pin(results::look_up(broker.clone(), results, waiting)));
         run(Box::pin(resync::run(broker.clone(), snapshots, channels.clone())));
-        run(Box::pin(Listener::new(broker.clone(), store, feeds.clone()).run(heard)));
+        run(Box::pin(FeedDispatcher::new(broker.clone(), store, feeds.clone()).run(heard)));
         run(Box::pin(sweep(subscriber.clone(), channels.clone(), feeds.clone())));
         Self { broker, subscriber, channels, feeds }
     }

@@ -13,7 +13,7 @@ use crate::domain::{Action, AuditEvent, Permission, ResourceKind};
 use crate::store::audit::export;
 use crate::store::{AuditFilter, Store};
 
-/// Answers these.
+/// Answers questions about the caller, the workers and the audit trail.
 pub(super) struct AuditApi {
     pub(super) callers: Callers,
     pub(super) broker: Broker,

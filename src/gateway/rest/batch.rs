@@ -14,7 +14,7 @@ use crate::protocol::MAX_BATCH_FRAME;
 use crate::protocol::client::Rejection;
 use crate::protocol::tenant::parse_batch;
 
-/// Answers these.
+/// Takes batches.
 pub(super) struct BatchApi {
     pub(super) callers: Callers,
     pub(super) broker: Broker,

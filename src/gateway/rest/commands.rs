@@ -28,7 +28,7 @@ const LOOKS: (Duration, Duration) = (Duration::from_millis(5), Duration::from_mi
 const UNKNOWN: &str =
     "There is no such command: this job or campaign was not given it, or its result is not kept any more (a day)";
 
-/// Answers these.
+/// Takes commands and tells what became of them.
 pub(super) struct CommandApi {
     pub(super) callers: Callers,
     pub(super) broker: Broker,

@@ -29,7 +29,7 @@ const LARGE_BODIES: usize = 4;
 /// Longest wait for a write: ten thousand jobs take a while.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Answers these.
+/// Makes jobs and campaigns.
 pub(super) struct CreationApi {
     callers: Callers,
     broker: Broker,

@@ -15,7 +15,7 @@ use crate::domain::{CommandId, Permission, When};
 use crate::gateway::commands::{CommandAnswer, CommandSubmitter};
 use crate::protocol::{CommandRequest, ErrorCode, server};
 
-/// Answers these.
+/// Lists commands that failed for good, and asks for them again.
 pub(super) struct QueueApi {
     pub(super) callers: Callers,
     pub(super) broker: Broker,

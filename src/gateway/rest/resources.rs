@@ -21,7 +21,7 @@ const CONTENTS: usize = 4 * 1024 * 1024;
 /// Longest wait for a read.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Answers these.
+/// Lists and shows jobs and campaigns.
 pub(super) struct ResourceApi {
     pub(super) callers: Callers,
     pub(super) store: Store,

@@ -14,7 +14,7 @@ use crate::domain::CommandId;
 use crate::gateway::schedules::Schedules;
 use crate::protocol::server;
 
-/// Answers these.
+/// Lists scheduled commands and takes them back.
 pub(super) struct ScheduleApi {
     pub(super) callers: Callers,
     pub(super) broker: Broker,

@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::out::{self, say, tell};
-use super::usage;
+use super::usage::usage;
 use crate::auth::{self, Claims};
 use crate::broker::Broker;
 use crate::config::Settings;

@@ -12,7 +12,7 @@ use super::api::rows::{Batch, BatchItem, BatchState};
 use super::api::{Api, ApiArgs, GatewayLocator, LONG_POLL, Told};
 use super::follow::Workers;
 use super::out::{self, say, tell};
-use super::usage;
+use super::usage::usage;
 use crate::domain::{Action, RequestId, ResourceId, ResourceKind};
 use crate::protocol::batch::MAX_BATCH;
 

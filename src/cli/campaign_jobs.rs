@@ -10,8 +10,7 @@ use super::api::rows::{AddJobsResponse, Row};
 use super::api::{Api, ApiArgs, GatewayLocator};
 use super::job_state::describe_state;
 use super::out::{self, say};
-use super::resources::is_of;
-use super::usage;
+use super::usage::usage;
 use crate::domain::ResourceId;
 
 /// More jobs of a campaign.
@@ -72,7 +71,7 @@ pub(super) async fn add(args: AddArgs, locator: &GatewayLocator) -> anyhow::Resu
 pub(super) async fn close(args: CloseArgs, locator: &GatewayLocator) -> anyhow::Result<ExitCode> {
     let answer =
         Api::new(&args.api, locator)?.post(&format!("/api/v1/campaigns/{}/close", args.id), &json!({})).await?;
-    let row = answer.told_that(|row: &Row| is_of(row, &args.id))?.json;
+    let row = answer.told_that(|row: &Row| row.is_of(&args.id))?.json;
     if args.api.json {
         out::json(&row)
     } else if matches!(row.text("status").as_deref(), Some("active" | "paused")) {

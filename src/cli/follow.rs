@@ -12,7 +12,6 @@ use tokio_tungstenite::tungstenite::Message;
 use super::api::rows::Row;
 use super::api::{Api, Object, Unreachable};
 use super::out::{self, say, tell};
-use super::resources::is_of;
 use crate::domain::{ResourceId, ResourceKind, printable};
 
 /// How long a gateway may be away: longer than a rolling restart takes, or a proxy to find another.
@@ -127,7 +126,7 @@ async fn watch(
         let said = message.text("type").unwrap_or_default();
         match said.strip_prefix(singular).unwrap_or_default() {
             "_snapshot" => {
-                if let Err(problem) = message.read::<Row>().and_then(|read| is_of(&read, id)) {
+                if let Err(problem) = message.read::<Row>().and_then(|read| read.is_of(id)) {
                     return Err(api.no_gateway(&format!("the snapshot on its socket is none ({problem})")));
                 }
                 patience.reset();
@@ -155,7 +154,7 @@ async fn watch(
         }
         if matches!(row.text("status").as_deref(), Some("completed" | "failed" | "cancelled")) {
             // How it ended does not travel on the socket.
-            return Ok(api.get(&path).await?.told_that(|row: &Row| is_of(row, id))?.json);
+            return Ok(api.get(&path).await?.told_that(|row: &Row| row.is_of(id))?.json);
         }
         shown.update(&row);
         if let Some(online) = online {
@@ -163,7 +162,7 @@ async fn watch(
         }
     }
     // Closed: over plain HTTP it is said why, if there is more to it than a gateway that leaves.
-    api.get(&path).await?.told_that(|row: &Row| is_of(row, id))?;
+    api.get(&path).await?.told_that(|row: &Row| row.is_of(id))?;
     Err(Unreachable::closed())
 }
 

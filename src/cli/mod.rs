@@ -2,12 +2,12 @@
 
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
+mod access;
 mod api;
 mod audit;
 mod audit_verify;
 mod batch;
 // Its tables have no foreign text in them.
-mod access;
 #[allow(clippy::print_stdout, clippy::print_stderr)]
 mod bench;
 mod campaign_jobs;
@@ -16,6 +16,7 @@ mod descriptors;
 mod dev;
 mod follow;
 mod inspect;
+mod job_state;
 mod lists;
 #[allow(clippy::print_stdout, clippy::print_stderr)]
 mod out;
@@ -23,13 +24,13 @@ mod prune;
 mod queue;
 mod resources;
 // The output of the program that it runs passes through as it is.
-mod job_state;
 #[allow(clippy::print_stdout, clippy::print_stderr)]
 pub mod run;
 #[allow(clippy::print_stdout, clippy::print_stderr)]
 mod run_output;
 mod schedule;
 mod serve;
+mod usage;
 mod watch;
 
 use std::path::{Path, PathBuf};
@@ -38,6 +39,7 @@ use std::process::ExitCode;
 use api::GatewayLocator;
 use dev::DataFolderState;
 use out::tell;
+use usage::{UsageError, usage};
 
 use clap::{Parser, Subcommand};
 
@@ -154,17 +156,7 @@ pub async fn run(cli: Cli) -> ExitCode {
     };
     // One line, whatever the depth of the error.
     tell!("{done:#}");
-    if done.is::<Usage>() || done.is::<config::SettingError>() { ExitCode::from(2) } else { ExitCode::FAILURE }
-}
-
-/// The command line cannot be carried out as it is: exit code 2.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct Usage(String);
-
-/// Ends in one line on standard error and exit code 2.
-fn usage(text: impl Into<String>) -> anyhow::Error {
-    Usage(text.into()).into()
+    if done.is::<UsageError>() || done.is::<config::SettingError>() { ExitCode::from(2) } else { ExitCode::FAILURE }
 }
 
 /// The file of settings to take: the one that is named, else that of a `wheelhouse dev` which runs.

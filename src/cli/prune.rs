@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::access::duration;
 use super::out::{self, say, tell};
-use super::usage;
+use super::usage::usage;
 use crate::broker::Broker;
 use crate::config::Settings;
 use crate::store::{PrunedJobs, Store};

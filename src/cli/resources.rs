@@ -13,9 +13,10 @@ use super::api::{Api, ApiArgs, GatewayLocator};
 use super::campaign_jobs;
 use super::control::{ControlArgs, control};
 use super::follow::{RetryBudget, follow};
+use super::lists;
 use super::out::{self, say};
 use super::prune;
-use super::{lists, usage};
+use super::usage::usage;
 use crate::config::Settings;
 use crate::domain::{Action, JobStatus, JsonText, ResourceId, ResourceKind};
 
@@ -239,7 +240,7 @@ async fn submit(args: SubmitArgs, locator: &GatewayLocator) -> anyhow::Result<Ex
 
 /// Whether what was made has the id that was asked for, if one was.
 fn is_as_asked(row: &Row, id: Option<&ResourceId>) -> Result<(), String> {
-    id.map_or(Ok(()), |id| is_of(row, id))
+    id.map_or(Ok(()), |id| row.is_of(id))
 }
 
 async fn create(args: CreateArgs, locator: &GatewayLocator) -> anyhow::Result<ExitCode> {
@@ -280,7 +281,7 @@ async fn show(kind: ResourceKind, args: ShowArgs, locator: &GatewayLocator) -> a
         return follow(&api, kind, &args.id, args.api.json, RetryBudget::new()).await;
     }
     let answer = api.get(&format!("/api/v1/{}/{}", kind.plural(), args.id)).await?;
-    let mut row = answer.told_that(|row: &Row| is_of(row, &args.id))?.json;
+    let mut row = answer.told_that(|row: &Row| row.is_of(&args.id))?.json;
     if args.api.json {
         out::json(&row);
     } else {
@@ -301,11 +302,6 @@ async fn show(kind: ResourceKind, args: ShowArgs, locator: &GatewayLocator) -> a
         out::fields(&row, &LEADING_FIELDS);
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Whether a row is the one that was asked for.
-pub(super) fn is_of(row: &Row, id: &ResourceId) -> Result<(), String> {
-    if row.id == *id { Ok(()) } else { Err(format!("an answer about {}", row.id)) }
 }
 
 /// What a reader of one resource looks for first.

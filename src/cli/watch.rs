@@ -57,7 +57,7 @@ pub(super) async fn watch(args: WatchArgs) -> anyhow::Result<ExitCode> {
 
 /// Asks the system for SIGTERM at the parent's end, and becomes the program: that only the process itself can ask for.
 fn replace_process(command: &[String], parent: i32) -> anyhow::Result<ExitCode> {
-    let (program, rest) = command.split_first().ok_or_else(|| super::usage("nothing to run"))?;
+    let (program, rest) = command.split_first().ok_or_else(|| super::usage::usage("nothing to run"))?;
     #[cfg(target_os = "linux")]
     rustix::process::set_parent_process_death_signal(Some(Signal::TERM))?;
     // It may have ended before that.

@@ -107,9 +107,9 @@ plain_id!(
 );
 
 impl WorkerId {
-    /// A new id: host-independent, unique per process start, sorted by time.
+    /// A new id, unlikely to be anyone else's: the number of this process, for whoever looks for it, and 64 random bits.
     pub fn generate() -> Self {
-        Self(format!("w-{}", uuid::Uuid::now_v7().simple()).into())
+        Self(format!("worker-{}-{:016x}", std::process::id(), fastrand::u64(..)).into())
     }
 }
 

@@ -55,16 +55,9 @@ impl WorkerBuilder {
 
     /// The worker.
     pub fn build(self) -> Worker {
-        let id = self.id.unwrap_or_else(generate_id);
+        let id = self.id.unwrap_or_else(WorkerId::generate);
         Worker { settings: self.settings, id, types: self.types }
     }
-}
-
-/// Unlikely to be anyone else's: the process and 64 random bits.
-fn generate_id() -> WorkerId {
-    let id = format!("worker-{}-{:016x}", std::process::id(), fastrand::u64(..));
-    // Letters, digits and dashes, far below the longest: it is an id.
-    id.parse().unwrap_or_else(|_| unreachable!("{id} is an id"))
 }
 
 /// One worker, ready to run.

@@ -9,8 +9,8 @@ use hyper::body::Incoming;
 use hyper::{Response, StatusCode, header};
 use serde::de::DeserializeOwned;
 
-use super::Unreachable;
 use super::object::Object;
+use super::unreachable::Unreachable;
 use crate::domain::printable;
 
 /// Longest answer that is read.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use hyper::Uri;
 
 use crate::cli::dev::{self, DataFolderState};
-use crate::cli::usage;
+use crate::cli::usage::usage;
 use crate::config;
 
 /// What `--config` and `--data-dir` say, for every command.

@@ -4,15 +4,15 @@
 //! - [`tls`] decides which certificates are believed, and says in words why a connection failed.
 //! - [`answer`] decides whether an answer is a gateway's at all.
 //! - [`rows`] has the shape that each answer must have.
-//! - [`object`] keeps an answer digit for digit as it came.
+//! - [`object`] keeps an answer digit for digit as it came; [`unreachable`] is the error where none came.
 
 mod answer;
 mod gateway_locator;
 mod object;
 pub(super) mod rows;
 mod tls;
+mod unreachable;
 
-use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -36,6 +36,7 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 pub(super) use answer::{Answer, Told};
 pub(super) use gateway_locator::GatewayLocator;
 pub(super) use object::Object;
+pub(super) use unreachable::Unreachable;
 
 use super::access::duration;
 
@@ -163,36 +164,3 @@ impl Api {
         }
     }
 }
-
-/// No gateway answers, or one that cannot do anything now: worth trying again.
-#[derive(Debug)]
-pub(super) struct Unreachable(String);
-
-impl Unreachable {
-    /// In these words.
-    fn error(message: impl Into<String>) -> anyhow::Error {
-        Self(message.into()).into()
-    }
-
-    /// A socket that was closed.
-    pub(super) fn closed() -> anyhow::Error {
-        Self::error("the gateway closed the connection")
-    }
-
-    /// Connected, and nothing came. What was asked may be done all the same.
-    pub(super) fn silent(base: &str, patience: Duration) -> anyhow::Error {
-        Self::error(format!(
-            "what listens at {base} did not answer within {} s: is it a gateway, and does it reach its Redis and \
-             database? What was asked of it may have been done",
-            patience.as_secs()
-        ))
-    }
-}
-
-impl fmt::Display for Unreachable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Unreachable {}

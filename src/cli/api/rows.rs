@@ -51,6 +51,13 @@ pub(in crate::cli) struct Row {
     _tenant_id: String,
 }
 
+impl Row {
+    /// Whether it is the one that was asked for.
+    pub(in crate::cli) fn is_of(&self, id: &ResourceId) -> Result<(), String> {
+        if self.id == *id { Ok(()) } else { Err(format!("an answer about {}", self.id)) }
+    }
+}
+
 /// Jobs that were added to a campaign.
 #[derive(Debug, Deserialize)]
 pub(in crate::cli) struct AddJobsResponse {

@@ -13,8 +13,8 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, InvalidMessage, RootCertStore, SignatureScheme};
 
-use super::Unreachable;
-use crate::cli::usage;
+use super::unreachable::Unreachable;
+use crate::cli::usage::usage;
 
 /// The authorities of `--ca-file`, else of SSL_CERT_FILE and SSL_CERT_DIR, else the public ones.
 pub(super) fn client_config(ca_file: Option<&Path>, is_tls: bool) -> anyhow::Result<ClientConfig> {

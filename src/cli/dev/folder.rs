@@ -11,7 +11,10 @@ use anyhow::Context;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use secrecy::SecretString;
 
-use crate::cli::usage;
+use crate::cli::usage::usage;
+
+/// Where everything is kept, where nothing else is said.
+pub(crate) const FOLDER: &str = ".wheelhouse";
 
 /// Where a running `dev` says how its Redis, its database and its tokens are reached.
 pub(super) const SETTINGS: &str = "settings.toml";
@@ -177,7 +180,7 @@ pub(crate) fn is_settings_of_dev(file: &Path) -> bool {
 
 /// What every command says that needs a `dev` which does not run.
 pub(crate) fn not_running(root: &Path) -> anyhow::Error {
-    let start = if root == Path::new(super::FOLDER) {
+    let start = if root == Path::new(FOLDER) {
         "`make demo` or `wheelhouse dev`".to_owned()
     } else {
         format!("`wheelhouse dev --data-dir {}`", root.display())

@@ -21,11 +21,8 @@ use crate::telemetry;
 use crate::worker::signals::stop_signals;
 use demo::DemoRounds;
 use folder::Folder;
-pub(super) use folder::{DataFolderState, is_settings_of_dev, not_running, running, state_of};
+pub(super) use folder::{DataFolderState, FOLDER, is_settings_of_dev, not_running, running, state_of};
 use processes::Processes;
-
-/// Where everything is kept, where nothing else is said.
-pub(super) const FOLDER: &str = ".wheelhouse";
 
 /// What runs, and where.
 #[derive(Debug, Args)]
@@ -50,7 +47,7 @@ pub(super) async fn dev(
     const OWN_SETTINGS: [&str; 5] =
         ["server.listen", "redis.url", "database.url", "auth.hs256_secret", "worker.files_root"];
     if let Some((key, _)) = overrides.iter().find(|(key, _)| OWN_SETTINGS.contains(&key.as_str())) {
-        return Err(super::usage(format!(
+        return Err(super::usage::usage(format!(
             "--set {key}: `wheelhouse dev` chooses that by itself (see --port, --data-dir)"
         )));
     }
@@ -167,7 +164,7 @@ fn choose_port(asked: Option<u16>) -> anyhow::Result<u16> {
         |port: u16| std::net::TcpListener::bind(("127.0.0.1", port)).and_then(|l| l.local_addr()).map(|a| a.port());
     match asked {
         Some(port) => free(port).map_err(|_| {
-            super::usage(format!("port {port} is taken: choose another with --port, or --port 0 for a free one"))
+            super::usage::usage(format!("port {port} is taken: choose another with --port, or --port 0 for a free one"))
         }),
         None => free(8000).or_else(|_| {
             let port = free(0)?;

@@ -1,6 +1,7 @@
 //! The scenarios of the suite. Each starts what it needs and leaves nothing running.
 
 mod acks;
+mod bench;
 mod fanout;
 mod growth;
 mod peers;
@@ -8,21 +9,9 @@ mod process;
 mod results;
 mod sockets;
 
-use std::path::PathBuf;
-
 use futures_util::future::LocalBoxFuture;
 
-use super::report::Report;
-use super::stack::Stack;
-
-/// What all scenarios share.
-pub(super) struct Bench {
-    pub(super) stack: Stack,
-    pub(super) report: Report,
-    /// Sockets of the scenarios that open many.
-    pub(super) sockets: usize,
-    pub(super) peers: Option<PathBuf>,
-}
+pub(super) use bench::Bench;
 
 type Scenario = for<'a> fn(&'a mut Bench) -> LocalBoxFuture<'a, anyhow::Result<()>>;
 

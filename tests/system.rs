@@ -11,6 +11,7 @@ mod system {
     mod no_gateway;
     mod queue;
     mod redis_kinds;
+    mod revocation;
     mod scripts;
     mod shell;
     mod start;

@@ -1,12 +1,14 @@
 //! Who is calling, and what they may do.
 //!
 //! [`source`] finds the token in a request, [`verifier`] checks it and makes a [`Caller`] of it,
+//! [`revocations`] knows which valid tokens are refused all the same,
 //! [`policy`] answers whether that caller holds a permission, [`sign()`] makes tokens (`wheelhouse token`).
 //! A token's text never leaves these modules: no error, log line or metric holds it.
 
 mod issuer;
 mod jwks;
 pub mod policy;
+pub mod revocations;
 pub mod sign;
 mod single_flight;
 pub mod source;
@@ -14,8 +16,10 @@ pub mod verifier;
 
 use crate::domain::{TenantId, UserId};
 use crate::protocol::ErrorCode;
+use crate::store::RevocationKind;
 
 pub use policy::{Policy, PolicyError};
+pub use revocations::{Revocations, TokenFacts};
 pub use sign::{Claims, SignError, sign};
 pub use source::{PresentedToken, TokenSource, WEBSOCKET_PROTOCOL, extract, header_values, offers_protocol};
 pub use verifier::{SetupError, Verifier};
@@ -36,11 +40,24 @@ pub struct Caller {
     pub token_id: Option<String>,
     /// `exp`, Unix seconds.
     pub expires_at: i64,
+    /// `iat`, Unix seconds; a token that is from a clock ahead of this one counts as issued when it was verified.
+    pub issued_at: Option<i64>,
     /// The claim `permissions`, where the token has one. Believed only where the settings say so.
     pub permissions: Option<Vec<String>>,
 }
 
 impl Caller {
+    /// What decides whether the token was revoked.
+    pub fn token_facts(&self) -> TokenFacts<'_> {
+        TokenFacts {
+            kind: RevocationKind::User,
+            name: self.user.as_str(),
+            tenant: Some(self.tenant.as_str()),
+            token_id: self.token_id.as_deref(),
+            issued_at: self.issued_at,
+        }
+    }
+
     /// The moment from which on the token is good for nothing, in Unix milliseconds: the same for a request and for a
     /// socket that is open.
     pub fn expires_at_ms(&self) -> i64 {
@@ -62,6 +79,9 @@ pub enum AuthError {
     /// It was valid once.
     #[error("The token has expired: get a new one and try again")]
     Expired,
+    /// It has not expired, and was revoked.
+    #[error("The token has been revoked: sign in again")]
+    Revoked,
     /// The issuer's keys could not be had, so nothing can be said about the token.
     #[error("The keys of the token's issuer cannot be fetched just now: try again shortly")]
     Unavailable,
@@ -71,7 +91,7 @@ impl AuthError {
     /// The code that goes with it (and, by that, the HTTP status).
     pub fn code(&self) -> ErrorCode {
         match self {
-            Self::Missing | Self::Invalid(_) | Self::Expired => ErrorCode::Unauthorized,
+            Self::Missing | Self::Invalid(_) | Self::Expired | Self::Revoked => ErrorCode::Unauthorized,
             Self::Unavailable => ErrorCode::Unavailable,
         }
     }

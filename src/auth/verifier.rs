@@ -12,12 +12,12 @@ use tokio_util::task::TaskTracker;
 
 use super::issuer::{Issuer, KeyLookup, RefreshPolicy};
 use super::jwks::{IssuerKey, KeySource};
-use super::{AuthError, Caller, LEEWAY, MAX_TOKEN_LENGTH};
+use super::{AuthError, Caller, LEEWAY, MAX_TOKEN_LENGTH, Revocations};
 use crate::config::{self, MIN_SECRET, PermissionSource};
 
 /// The end of the year 9999: nothing later is a time that a clock can be asked about.
 const MAX_TIMESTAMP: f64 = 253_402_300_799.0;
-/// Longest `jti` that is kept, in characters.
+/// Longest `jti`, in characters: one that is cut off would name other tokens too.
 const MAX_TOKEN_ID: usize = 128;
 
 /// Why tokens cannot be checked with these settings: one line for the operator.
@@ -27,7 +27,7 @@ pub struct SetupError(pub String);
 
 /// Checks tokens; cheap to clone.
 #[derive(Clone)]
-pub struct Verifier(Arc<VerifierInner>);
+pub struct Verifier(Arc<VerifierInner>, Option<Revocations>);
 
 struct VerifierInner {
     secret: Option<DecodingKey>,
@@ -43,6 +43,7 @@ struct Claims {
     sub: Option<Value>,
     tenant_id: Option<Value>,
     exp: Option<Value>,
+    iat: Option<Value>,
     jti: Option<Value>,
     permissions: Option<Value>,
 }
@@ -99,7 +100,16 @@ impl Verifier {
             ));
         }
         let believes_permissions = settings.permissions == PermissionSource::Token;
-        Ok(Self(Arc::new(VerifierInner { secret, issuer, rules: validation_rules(settings), believes_permissions })))
+        Ok(Self(
+            Arc::new(VerifierInner { secret, issuer, rules: validation_rules(settings), believes_permissions }),
+            None,
+        ))
+    }
+
+    /// Refuses tokens that have been revoked as well.
+    #[must_use]
+    pub fn refusing(self, revocations: Revocations) -> Self {
+        Self(self.0, Some(revocations))
     }
 
     /// The caller of a valid token.
@@ -120,6 +130,9 @@ impl Verifier {
         let mut problem = AuthError::Invalid("no key of this service fits it");
         for key in self.candidates(&header).await? {
             match self.check(token, &key) {
+                Ok(caller) if self.1.as_ref().is_some_and(|all| all.is_revoked(&caller.token_facts())) => {
+                    return Err(AuthError::Revoked);
+                }
                 Ok(caller) => return Ok(caller),
                 Err(found) => problem = found,
             }
@@ -157,20 +170,28 @@ impl Verifier {
         rules.algorithms = vec![key.algorithm];
         let data =
             jsonwebtoken::decode::<Claims>(token, &key.key, &rules).map_err(|error| to_auth_error(error.kind()))?;
-        let Claims { sub, tenant_id, exp, jti, permissions } = data.claims;
+        let Claims { sub, tenant_id, exp, iat, jti, permissions } = data.claims;
         let user = text(sub.as_ref()).and_then(|text| text.parse().ok());
         let tenant = text(tenant_id.as_ref()).and_then(|text| text.parse().ok());
         let exp = exp.as_ref().and_then(Value::as_f64).filter(|exp| (0.0..=MAX_TIMESTAMP).contains(exp));
+        let token_id = match jti {
+            None => None,
+            Some(Value::String(jti)) if !jti.is_empty() && jti.chars().count() <= MAX_TOKEN_ID => Some(jti),
+            // A token that could not be revoked by its name.
+            Some(_) => return Err(AuthError::Invalid("its jti is not a text of 1 to 128 characters")),
+        };
+        let now = jiff::Timestamp::now();
         let caller = Caller {
             user: user.ok_or(AuthError::Invalid("its sub is not a user id"))?,
             tenant: tenant.ok_or(AuthError::Invalid("its tenant_id is missing or not a tenant id"))?,
-            token_id: text(jti.as_ref()).map(|jti| jti.chars().take(MAX_TOKEN_ID).collect()),
+            token_id,
             expires_at: exp.ok_or(AuthError::Invalid("its exp is not a time"))? as i64,
+            issued_at: iat.as_ref().and_then(Value::as_f64).map(|iat| (iat.floor() as i64).min(now.as_second())),
             permissions: self.permissions(permissions)?,
         };
         // The library compares whole seconds. A socket ends at the millisecond, and one that is let in must not end
         // at once.
-        if jiff::Timestamp::now().as_millisecond() >= caller.expires_at_ms() {
+        if now.as_millisecond() >= caller.expires_at_ms() {
             return Err(AuthError::Expired);
         }
         Ok(caller)

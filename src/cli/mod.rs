@@ -23,6 +23,7 @@ mod out;
 mod prune;
 mod queue;
 mod resources;
+mod revocations;
 // The output of the program that it runs passes through as it is.
 #[allow(clippy::print_stdout, clippy::print_stderr)]
 pub mod run;
@@ -85,6 +86,10 @@ enum Command {
     Grants(access::GrantsArgs),
     /// Take permissions from a user; in force everywhere when it returns.
     Revoke(access::RevokeArgs),
+    /// Refuse a token that has not expired; in force everywhere within a second.
+    RevokeToken(revocations::RevokeTokenArgs),
+    /// Refuse every token that a user has; in force everywhere within a second.
+    RevokeUser(revocations::RevokeUserArgs),
     /// Run any program as a job under live control.
     Run(run::RunArgs),
     /// Submit, list, watch and control jobs through a gateway.
@@ -127,6 +132,8 @@ impl Command {
                 | Self::Grant(_)
                 | Self::Grants(_)
                 | Self::Revoke(_)
+                | Self::RevokeToken(_)
+                | Self::RevokeUser(_)
                 | Self::Run(_)
                 | Self::Job(resources::JobCommand::Prune(_))
                 | Self::Inspect(_)
@@ -209,6 +216,8 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Grant(args) => access::grant(args, settings).await,
         Command::Grants(args) => access::grants(args, settings()?).await,
         Command::Revoke(args) => access::revoke(args, settings()?).await,
+        Command::RevokeToken(args) => revocations::revoke_token(args, settings()?).await,
+        Command::RevokeUser(args) => revocations::revoke_user(args, settings()?).await,
         Command::Run(args) => run::run(args, settings()?).await,
         Command::Job(command) => resources::job(command, &locator, settings).await,
         Command::Campaign(command) => resources::campaign(command, &locator).await,

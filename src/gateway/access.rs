@@ -1,7 +1,8 @@
 //! Who has a socket open, and whether they still may: whoever lost the right to watch is shown out (4403).
 //!
 //! A change by `wheelhouse grant|revoke` names the user; any other is seen by the version of all
-//! permissions, asked for once a second, one question for the whole gateway.
+//! permissions, asked for once a second, one question for the whole gateway. A token that is revoked closes the sockets
+//! that were opened, or last refreshed, with it.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +15,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::outbox::Outbox;
-use crate::auth::{Caller, Policy, PolicyError};
+use crate::auth::{Caller, Policy, PolicyError, Revocations};
 use crate::config::PermissionSource;
 use crate::domain::{Permission, ResourceKind, TenantId, UserId};
 use crate::http::close::Close;
@@ -38,6 +39,7 @@ struct Shared {
     policy: Policy,
     store: Store,
     source: PermissionSource,
+    revocations: Revocations,
     state: Mutex<State>,
     wake: Notify,
 }
@@ -128,8 +130,8 @@ type Right = (TenantId, UserId, ResourceKind);
 
 impl Access {
     /// Nobody yet.
-    pub fn new(policy: Policy, store: Store, source: PermissionSource) -> Self {
-        Self(Arc::new(Shared { policy, store, source, state: Mutex::default(), wake: Notify::new() }))
+    pub fn new(policy: Policy, store: Store, source: PermissionSource, revocations: Revocations) -> Self {
+        Self(Arc::new(Shared { policy, store, source, revocations, state: Mutex::default(), wake: Notify::new() }))
     }
 
     /// A socket that may stay only while its caller may read what it shows.
@@ -137,7 +139,10 @@ impl Access {
         let mut state = self.lock();
         state.next += 1;
         let number = state.next;
-        state.open.insert(number, Watched { caller, watching, outbox });
+        let watched = Watched { caller, watching, outbox };
+        // A revocation that became known after the token was checked: from here on `watch_revocations` sees the socket.
+        self.close_if_revoked(&watched);
+        state.open.insert(number, watched);
         Place { access: self.clone(), number }
     }
 
@@ -212,6 +217,25 @@ impl Access {
         stop.run_until_cancelled(watching).await;
     }
 
+    /// Closes the sockets of tokens that are revoked, until told to stop. With permissions of the token too: these say
+    /// what a valid token allows, not whether it is one.
+    pub async fn watch_revocations(self, stop: CancellationToken) {
+        let mut changes = self.0.revocations.changes();
+        while let Some(Ok(())) = stop.run_until_cancelled(changes.changed()).await {
+            for watched in self.lock().open.values() {
+                self.close_if_revoked(watched);
+            }
+        }
+    }
+
+    fn close_if_revoked(&self, watched: &Watched) {
+        let caller = &watched.caller;
+        if self.0.revocations.is_revoked(&caller.token_facts()) {
+            watched.outbox.close(Close::revoked());
+            tracing::info!(tenant_id = %caller.tenant, user_id = %caller.user, "websocket.token_revoked");
+        }
+    }
+
     /// Checks those about whom something changed; an error if nothing could be known of some.
     async fn look(&self) -> Result<(), ()> {
         let (rights, everyone) = {
@@ -269,6 +293,16 @@ impl Access {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Place {
+    /// The socket goes on with another token of the same user.
+    pub fn refreshed(&self, caller: &Arc<Caller>) {
+        if let Some(watched) = self.access.lock().open.get_mut(&self.number) {
+            watched.caller = caller.clone();
+            self.access.close_if_revoked(watched);
+        }
     }
 }
 

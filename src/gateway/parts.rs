@@ -26,7 +26,7 @@ use super::session::{Services, Sessions};
 use super::snapshot::SnapshotReader;
 use super::upgrade::{self, SocketEndpoints};
 use super::{backlog, expiry, fleet};
-use crate::auth::{Policy, Verifier};
+use crate::auth::{Policy, Revocations, Verifier};
 use crate::broker::keys::PERMISSIONS_CHANNEL;
 use crate::broker::{Broker, Event, Subscriber};
 use crate::config::Settings;
@@ -67,11 +67,13 @@ impl GatewayParts {
         subscriber.subscribe(vec![PERMISSIONS_CHANNEL.to_owned()]).await?;
         subscriber.probe_by_pattern().await?;
         broker.warn_of_loss();
-        let verifier = Verifier::new(&settings.auth, background, stop.clone()).await?;
+        let revocations = Revocations::load(store.clone()).await?;
+        background.spawn(revocations.clone().poll(stop.clone()));
+        let verifier = Verifier::new(&settings.auth, background, stop.clone()).await?.refusing(revocations.clone());
         let policy = Policy::new(settings.auth.permissions, broker.clone(), store.clone());
         let parts = Self {
             id: format!("g-{}", uuid::Uuid::now_v7().simple()),
-            access: Access::new(policy.clone(), store.clone(), settings.auth.permissions),
+            access: Access::new(policy.clone(), store.clone(), settings.auth.permissions, revocations),
             health: Health::new(broker.clone(), store.clone(), subscriber.clone()),
             drain: Drain::default(),
             clock: Arc::new(Clock::new(clock_off)),
@@ -127,6 +129,7 @@ impl GatewayParts {
         background.spawn(fleet::watch(broker.clone(), access.clone(), stop.clone()));
         background.spawn(backlog::watch(broker.clone(), stop.clone()));
         background.spawn(access.clone().watch(stop.clone()));
+        background.spawn(access.clone().watch_revocations(stop.clone()));
         background.spawn(results.run(stop.clone()));
         background.spawn(schedules.clone().run(stop.clone()));
         background.spawn(expiry::run(broker.clone(), ttl, stop.clone()));

@@ -23,7 +23,7 @@ macro_rules! texts {
 }
 
 /// In their order, for SQLite and PostgreSQL: the number by which a database remembers each, its name, its texts.
-const MIGRATIONS: [(i64, &str, [&str; 2]); 9] = [
+const MIGRATIONS: [(i64, &str, [&str; 2]); 10] = [
     (1, "first", texts!("0001_first")),
     (2, "jobs", texts!("0002_jobs")),
     (3, "audit", texts!("0003_audit")),
@@ -33,6 +33,7 @@ const MIGRATIONS: [(i64, &str, [&str; 2]); 9] = [
     (7, "leaving", texts!("0007_leaving")),
     (8, "control", texts!("0008_control")),
     (11, "prunings", texts!("0011_prunings")),
+    (12, "revocations", texts!("0012_revocations")),
 ];
 
 impl Store {

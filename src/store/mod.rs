@@ -2,7 +2,7 @@
 //!
 //! One file for each concern: `jobs` and `campaigns` (rows and lists), `selection` (which of many are there, or fit), `commands` (what a command changes) and `group_commit` (many of
 //! them to a transaction), `queue` (which job a worker gets), `runs` (what a worker that hosts a job writes),
-//! `announcements` (status messages that are owed), `failed_items`, `maintenance` (what one worker does for all), `prune` (old jobs), `permissions`, `audit`, `imports`, `migrations`, `bench_rows`
+//! `announcements` (status messages that are owed), `failed_items`, `maintenance` (what one worker does for all), `prune` (old jobs), `permissions`, `revocations` (tokens that are refused), `audit`, `imports`, `migrations`, `bench_rows`
 //! (rows for `wheelhouse bench`); `database` connects, `writer_lock` orders SQLite's writers, and `sql` hides which database it is.
 
 pub mod announcements;
@@ -22,6 +22,7 @@ mod migrations;
 mod permissions;
 mod prune;
 mod queue;
+mod revocations;
 mod rows;
 mod runs;
 mod selection;
@@ -39,6 +40,7 @@ pub use failed_items::MAX_FAILED_ITEMS;
 pub use maintenance::MaintenanceTask;
 pub use permissions::Granted;
 pub use prune::PrunedJobs;
+pub use revocations::{NewRevocation, Revocation, RevocationChanges, RevocationKind};
 pub use types::*;
 
 use database::Database;

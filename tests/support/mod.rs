@@ -11,6 +11,7 @@ pub mod postgres;
 pub mod redis;
 pub mod socket;
 pub mod tls;
+pub mod tokens;
 pub mod watchdog;
 
 use std::collections::BTreeSet;

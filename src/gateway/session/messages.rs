@@ -88,6 +88,11 @@ impl<S: Subject> Conversation<'_, S> {
         self.budget.take(now)
     }
 
+    /// Whose socket it is, by the newest token.
+    pub(super) fn caller(&self) -> &Arc<Caller> {
+        &self.caller
+    }
+
     /// When the end of the token has to be looked at.
     pub(super) fn token_look(&self) -> Instant {
         self.token.next_look()

@@ -99,7 +99,7 @@ impl Sessions {
             pings,
             writing: Writing::new(Instant::now()),
             outbox,
-            _place: place,
+            place,
         };
         let end = tokio::select! {
             biased;
@@ -155,7 +155,7 @@ enum Event<D> {
 struct Session<'a, S: Subject> {
     conversation: Conversation<'a, S>,
     outbox: Arc<Outbox>,
-    _place: Place,
+    place: Place,
     clock: &'a Clock,
     /// Jumps of the wall clock up to which the token's time has been looked at.
     jumps: u64,
@@ -178,8 +178,12 @@ impl<S: Subject> Session<'_, S> {
                 Event::Received(Some(Err(error))) => return Close::for_error(&error).map_or(End::Gone, End::Closed),
                 Event::Received(None) | Event::Lost => return End::Gone,
                 Event::Finished(finished) => {
+                    let is_refresh = matches!(finished, Finished::Refresh(_));
                     if let Some(close) = self.conversation.finished(finished) {
                         return End::Closed(close);
+                    }
+                    if is_refresh {
+                        self.place.refreshed(self.conversation.caller());
                     }
                 }
                 Event::Told => {}

@@ -1,0 +1,96 @@
+"""The messages that this client sends, as dictionaries (schema/worker.schema.json has their shape)."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+from .errors import Invalid
+
+Message = dict[str, Any]
+
+VERSION = 1
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
+
+
+@dataclass(frozen=True)
+class Job:
+    """Which job, and what people see of it. ``parameters`` is any JSON."""
+
+    tenant_id: str
+    job_id: str
+    job_type: str | None = None
+    title: str | None = None
+    campaign_id: str | None = None
+    parameters: Any = None
+    timeout_seconds: int | None = None
+    max_retries: int | None = None
+    created_by: str | None = None
+
+    def check(self) -> None:
+        """Raises Invalid where an id has characters that Wheelhouse does not take."""
+        for name, value in (("tenant", self.tenant_id), ("job id", self.job_id), ("campaign", self.campaign_id)):
+            if value is not None and not (isinstance(value, str) and _ID.match(value)):
+                raise Invalid(
+                    f"The {name} {value!r} must be 1 to 128 letters, digits, dots, dashes and underscores, "
+                    "and begin with a letter or digit"
+                )
+
+    def fields(self) -> Message:
+        """The fields that ``attach`` and ``expect`` have in common."""
+        fields: Message = {"tenant_id": self.tenant_id, "job_id": self.job_id}
+        for name, longest in (("job_type", 255), ("title", 500), ("created_by", 255)):
+            value = getattr(self, name)
+            if value:
+                fields[name] = str(value)[:longest]
+        for name in ("campaign_id", "parameters", "timeout_seconds", "max_retries"):
+            value = getattr(self, name)
+            if value is not None:
+                fields[name] = value
+        return fields
+
+
+def to_text(message: Mapping[str, Any]) -> str:
+    """A message as it goes over the wire. Raises TypeError or ValueError for what is not JSON."""
+    return json.dumps(message, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def jsonable(value: Any, longest: int = 64 * 1024) -> Any:
+    """The value itself where it is JSON of a bearable size, else a text that describes it.
+
+    For what Wheelhouse only shows (parameters, results): it never makes the work fail.
+    """
+    try:
+        text = to_text({"value": value})
+    except (TypeError, ValueError, RecursionError):
+        return _shown(value)
+    return value if len(text.encode("utf-8", "replace")) <= longest else _shown(value)
+
+
+def _shown(value: Any) -> str:
+    try:
+        text = repr(value)
+    except Exception:
+        text = f"<{type(value).__name__}>"
+    return text[:1000].encode("utf-8", "replace").decode("utf-8")
+
+
+def error_text(error: BaseException) -> str:
+    """An exception in one line for the row's error message."""
+    try:
+        text = str(error)
+    except Exception:
+        text = ""
+    line = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return line[:4000].encode("utf-8", "replace").decode("utf-8")
+
+
+def rfc3339(moment: datetime) -> str:
+    """A time as the protocol writes it. One without a zone is taken for UTC."""
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=timezone.utc)
+    return moment.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

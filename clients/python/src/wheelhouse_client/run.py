@@ -1,0 +1,122 @@
+"""One attempt of a job in this process, as the link's thread and the work's thread both see it.
+
+Each field has one writer. The link's thread writes what Wheelhouse says (``command``, ``ending``, ``number``, …); the work's
+thread writes how far the work is. Values that belong together travel in one tuple, so that a reader sees both or neither.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from .errors import Cancelled, HandedBack, Lost, Refused, TimedOut
+from .messages import Job, Message
+from .waiting import Waiters
+
+Clock = time.monotonic
+
+
+class Lease:
+    """Until when (``Clock``) the work may go on without another sign from Wheelhouse; one for each socket.
+
+    The time is counted from when a ping was sent whose pong has come: Wheelhouse has heard this process at least then,
+    however late this process got to read the answer.
+    """
+
+    __slots__ = ("until",)
+
+    def __init__(self, until: float) -> None:
+        self.until = until
+
+
+NO_LEASE = Lease(float("-inf"))
+
+
+@dataclass(frozen=True)
+class Ending:
+    """An order to end the work, or the loss of the run."""
+
+    kind: str  # cancel, time_out, leave or lost
+    order: int
+    by: str = "wheelhouse"
+    reason: str | None = None
+    message: str | None = None
+    status: str | None = None
+
+    def exception(self) -> Cancelled:
+        """What is raised in the work."""
+        if self.kind == "lost":
+            return Lost(self.message or "the run was lost", self.status)
+        if self.kind == "time_out":
+            return TimedOut(self.by, self.reason, self.message or "the job has used up its timeout_seconds")
+        if self.kind == "leave":
+            return HandedBack(self.by, self.reason, "the work is to go on later, in a new run")
+        return Cancelled(self.by, self.reason)
+
+
+@dataclass(frozen=True)
+class Pause:
+    """A pause in force. ``order`` is 0 where the job was paused before it was attached.
+
+    ``arrival`` grows with each time that the order came: each is to be confirmed.
+    """
+
+    order: int
+    arrival: int
+
+
+@dataclass
+class Run:
+    """See the module."""
+
+    ref: int
+    job: Job
+    # Which of the process's threads runs the work, asked by the link's thread to obey; None where a checkpoint has to.
+    poke: Callable[[], None] | None = None
+    # Ends the process that the work runs in, hard; returns a sentence where it cannot.
+    kill: Callable[[], str] | None = None
+
+    # Written by the link's thread.
+    phase: str = "new"  # new, asked, attached, done
+    number: int | None = None
+    status: str | None = None
+    resume_point: Any = None
+    refusal: Refused | None = None
+    lease: Lease = NO_LEASE
+    calm: bool = False  # No order is in force: the fast path of checkpoint().
+    pause: Pause | None = None
+    ending: Ending | None = None
+    last_order: int = 0
+    saved: int = 0
+    final_status: str | None = None
+    changed: Waiters = field(default_factory=Waiters)
+
+    # Written by the work's thread.
+    confirmed: Pause | None = None
+    end: Message | None = None  # The work has ended by itself.
+    obeyed: int | None = None  # The work has ended by this order.
+    raised: Ending | None = None  # By a signal, once.
+    figures: dict[str, Any] = field(default_factory=dict)
+    figures_new: bool = False
+    last_save: tuple[int, Any] = (0, None)
+
+    # Written by the link's thread, for what it has sent.
+    figures_sent: dict[str, Any] | None = None
+    figures_at: float = float("-inf")
+
+    @property
+    def over(self) -> bool:
+        """The work has ended; only the confirmation is outstanding."""
+        return self.end is not None or self.obeyed is not None
+
+    @property
+    def must_hold(self) -> bool:
+        """The work may not go on: a pause is in force, or Wheelhouse has not been heard for too long."""
+        return self.pause is not None or Clock() >= self.lease.until
+
+    @property
+    def settled(self) -> bool:
+        """Nothing of this run is outstanding."""
+        return self.phase == "done"

@@ -16,7 +16,7 @@ from . import process
 from .begin import BEYOND_REATTACH, end_message, kill_process
 from .control import Control
 from .errors import Elsewhere, Lost, NotReachable
-from .messages import Job, to_text
+from .messages import Job, Message, to_text
 from .run import Clock, Run
 from .session import Session
 from .waiting import Waiters
@@ -187,12 +187,21 @@ class job:
             tenant, job_id, job_type, title, campaign_id, parameters, timeout_seconds, max_retries, created_by
         )
         self._kill = kill_process if killable else None
+        # For the task queues: what ``end`` says where the block was left by an exception that they answer by a retry.
+        self.end: Message | None = None
         self._elsewhere_for = elsewhere_for
         self._unreachable_for = unreachable_for
         self._session: Session | None = None
         self._control: AsyncControl | None = None
         self.result: Any = None
         self.status: str | None = None
+
+    @classmethod
+    def of(cls, description: Job) -> job:
+        """For the task queues: the block of a job that is described already."""
+        block = cls(description.tenant_id, description.job_id)
+        block._job = description
+        return block
 
     async def __aenter__(self) -> AsyncControl:
         session = self._session = process.session()
@@ -256,7 +265,7 @@ class job:
                 else:  # Somebody else cancelled the task, as asyncio.run does at Ctrl-C; or the work is to go on later.
                     session.end(run, {"how": "handed_back"})
             else:
-                session.end(run, end_message(error, self.result))
+                session.end(run, self.end or end_message(error, self.result))
             # Shielded by hand: a second cancel must not leave the end untold, and it is sent whoever waits for it.
             while not run.settled:
                 await _wait(run.changed, lambda: run.settled, 1.0)

@@ -13,7 +13,6 @@ import socket
 import ssl
 import time
 from collections.abc import Iterator
-from typing import Any
 
 from websockets.client import ClientProtocol
 from websockets.datastructures import Headers
@@ -264,7 +263,7 @@ def _finish_handshake(sock: socket.socket, protocol: ClientProtocol) -> None:
 def _refusal(error: Exception) -> ConnectFailed:
     if not isinstance(error, InvalidStatus):
         return ConnectFailed(f"the handshake failed: {error}")
-    response: Any = error.response
+    response = error.response
     headers: Headers = response.headers
     retry_after = headers.get("Retry-After")
     body = (response.body or b"").decode("utf-8", "replace")[:300]

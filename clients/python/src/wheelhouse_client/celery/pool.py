@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import signal
-import tempfile
 from collections.abc import Callable
 from typing import Any
 
 from .. import interrupt
 from ..control import Control
-
-logger = logging.getLogger("wheelhouse_client.celery")
+from ..marks import kill_self
 
 
 class Reach:
@@ -25,7 +20,7 @@ class Reach:
         if interrupt.available():
             self.poke = interrupt.install(self._obey)
         if is_prefork_child() and self.poke is not None:
-            self.kill = lambda: _kill_child(task_id)
+            self.kill = lambda: kill_self(task_id)
 
     def serve(self, control: Control) -> None:
         """From here on a signal reaches this control."""
@@ -49,28 +44,3 @@ def is_prefork_child() -> bool:
         return False
     current: Any = process.current_process()
     return bool(getattr(current, "daemon", False)) and hasattr(current, "index")
-
-
-def _mark_path(parent: int, task_id: str) -> str:
-    return os.path.join(tempfile.gettempdir(), f"wheelhouse-killed-{os.getuid()}-{parent}-{task_id}")
-
-
-def _kill_child(task_id: str) -> str:
-    """Ends this child hard. The mark tells the parent, which sees only a dead child, that the task was cancelled."""
-    try:
-        os.close(os.open(_mark_path(os.getppid(), task_id), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-    except OSError:
-        pass  # Then the task's state is the one of a lost worker.
-    os.kill(os.getpid(), signal.SIGKILL)
-    return "the process could not be killed"
-
-
-def take_mark(task_id: str) -> bool:
-    """In the parent: whether the child that ran this task ended itself on an order of Wheelhouse."""
-    path = _mark_path(os.getpid(), task_id)
-    try:
-        own = os.lstat(path).st_uid == os.getuid()
-        os.unlink(path)
-    except OSError:
-        return False
-    return own

@@ -12,8 +12,8 @@ from celery.worker.request import Request
 
 from ..begin import begin, finish
 from ..errors import AlreadyEnded, Refused
+from ..marks import take
 from ..messages import Job, Message
-from .pool import take_mark
 from .settings import describe, is_configured, is_own_task, session_of, tenant_of
 
 logger = logging.getLogger("wheelhouse_client.celery")
@@ -32,7 +32,7 @@ class ControlledRequest(Request):  # type: ignore[misc]
         error = getattr(error, "exc", error)
         if not isinstance(error, (WorkerLostError, SystemExit, KeyboardInterrupt)):
             return super().on_failure(exc_info, send_failed_event, return_ok)
-        if take_mark(self.id):
+        if take(self.id):
             self._killed_by_wheelhouse = True
             self._announce_revoked("cancelled", True, "SIGKILL", False)
             return None

@@ -51,7 +51,7 @@ class ControlledTask(Task):  # type: ignore[misc]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         request = self.request
-        if request.called_directly or request.is_eager or is_own_task(self.name):
+        if request.called_directly or request.is_eager or is_own_task(self.name or ""):
             return super().__call__(*args, **kwargs)
         tenant = tenant_of(self, args, kwargs, _headers(request))
         if tenant is None:
@@ -59,14 +59,22 @@ class ControlledTask(Task):  # type: ignore[misc]
         return _run_controlled(self, tenant, args, kwargs)
 
     def apply_async(
-        self, args: Any = None, kwargs: Any = None, task_id: str | None = None, **options: Any
+        self,
+        args: Any = None,
+        kwargs: Any = None,
+        task_id: str | None = None,
+        producer: Any = None,
+        link: Any = None,
+        link_error: Any = None,
+        shadow: str | None = None,
+        **options: Any,
     ) -> Any:
         """Publishes as Celery does, and tells Wheelhouse of the job in the background."""
         again = task_id is not None and task_id == self.request.id  # A retry: its row is known.
-        tenant = None if is_own_task(self.name) else self._tenant_when_published(args, kwargs, options.get("headers"))
+        tenant = None if is_own_task(self.name or "") else self._tenant_when_published(args, kwargs, options.get("headers"))
         if tenant is not None:
             options["headers"] = {**(options.get("headers") or {}), TENANT_HEADER: tenant}
-        result = super().apply_async(args, kwargs, task_id, **options)
+        result = super().apply_async(args, kwargs, task_id, producer, link, link_error, shadow, **options)
         if tenant is not None and not again and not self.app.conf.task_always_eager:
             self._expect(tenant, result.id, args, kwargs, options)
         return result

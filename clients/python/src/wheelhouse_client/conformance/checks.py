@@ -213,7 +213,7 @@ async def silence(t: Trial) -> None:
     await t.attach(link)
     await t.ticks()
     link.silent = True
-    link.socket.transport.pause_reading()  # type: ignore[attr-defined]
+    link.socket.transport.pause_reading()
     await asyncio.sleep(REATTACH)
     await t.still("although nothing was heard for reattach_seconds")
     again = await t.link()

@@ -19,7 +19,7 @@ _TYPES: dict[str, Any] = {
 
 def load() -> Schema:
     """The schema of all messages."""
-    text = resources.files(__package__).joinpath("worker.schema.json").read_text(encoding="utf-8")
+    text = resources.files("wheelhouse_client.conformance").joinpath("worker.schema.json").read_text(encoding="utf-8")
     schema: Schema = json.loads(text)
     return schema
 

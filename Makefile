@@ -12,6 +12,7 @@ test:
 	@sh scripts/deps.sh test
 	cargo test --workspace
 	sh scripts/example-worker.sh
+	sh scripts/test-typescript.sh
 	$(MAKE) chaos-proof
 
 # Faults for as long as you like (docs/testing-faults.md): make chaos SEEDS=20 SECONDS=120, make chaos SEED=7

@@ -78,6 +78,19 @@ if [ "$purpose" = test ]; then
     command -v node >/dev/null 2>&1 || install_it node nodejs nodejs nodejs node
     command -v npm >/dev/null 2>&1 || install_it npm npm npm npm node
     tools="$(dirname "$0")/../target/test-tools"
+    # The TypeScript package is for Node 20 and later; some systems still install an older one.
+    if [ "$(node -p 'process.versions.node.split(".")[0]')" -lt 20 ]; then
+        case "$(uname -m)" in
+            aarch64 | arm64) processor=arm64 ;;
+            *) processor=x64 ;;
+        esac
+        package="node-$(uname -s | tr '[:upper:]' '[:lower:]')-$processor"
+        if [ ! -x "$tools/node/node_modules/$package/bin/node" ]; then
+            say "node is older than 20; installing node 22 into target/test-tools/node"
+            mkdir -p "$tools/node"
+            npm install --silent --no-fund --no-audit --no-save --prefix "$tools/node" "$package@22" >&2
+        fi
+    fi
     if [ ! -x "$tools/node_modules/.bin/wscat" ]; then
         say "wscat is missing; installing it into target/test-tools"
         mkdir -p "$tools"

@@ -1,0 +1,170 @@
+import type { AttachMessage, Status } from '../generated/worker.js';
+import { Control } from './control.js';
+import { Cancelled, errorText, HandedBack, Lost, TimedOut } from './errors.js';
+import type { Ending, Run } from './run.js';
+import { type Session, sharedSession } from './session.js';
+import { ID } from './settings.js';
+
+/** What a job is, for those who look at it. */
+export interface JobOptions {
+  /** What kind of work it is. Default: `node`. */
+  type?: string;
+  title?: string;
+  /** The id of the campaign it belongs to. */
+  campaign?: string;
+  /** What the job was given: any JSON. Left out if it is too large. */
+  parameters?: unknown;
+  /** How long it may run, in whole seconds, paused time not counted. */
+  timeoutSeconds?: number;
+  /** How often its row becomes pending again after a failure. Default: 0. */
+  maxRetries?: number;
+  /** The user on whose behalf it runs. */
+  createdBy?: string;
+  /** The connection to use. Default: the one of this process, from `WHEELHOUSE_URL` and `WHEELHOUSE_TOKEN`. */
+  session?: Session;
+}
+
+/** The work of a job. */
+export type Work<T, Point> = (control: Control<Point>) => T | Promise<T>;
+
+/**
+ * Runs `work` as the job `id` of `tenant`, under control: it can be seen, paused, resumed and cancelled. Settles with its
+ * result once the end is recorded. Rejects with what `work` threw; with `Cancelled`, `TimedOut`, `HandedBack` or `Lost` if
+ * it was ended from outside; with `Refused`, and without having begun, if the job has ended before or is elsewhere.
+ */
+export async function job<T, Point = unknown>(tenant: string, id: string, work: Work<T, Point>): Promise<T>;
+export async function job<T, Point = unknown>(
+  tenant: string,
+  id: string,
+  options: JobOptions,
+  work: Work<T, Point>,
+): Promise<T>;
+export async function job<T, Point>(
+  tenant: string,
+  id: string,
+  given: JobOptions | Work<T, Point>,
+  maybeWork?: Work<T, Point>,
+): Promise<T> {
+  const work = typeof given === 'function' ? given : maybeWork;
+  if (typeof work !== 'function') throw new TypeError('job(tenant, id, options, work) takes a function as its work.');
+  const options = typeof given === 'function' ? {} : given;
+  const run = attachJob(tenant, id, options);
+  const outcome = await perform(run, work);
+  if (outcome.ok) return outcome.result;
+  throw outcome.error;
+}
+
+/** Says that a job is published and not begun, so that it can be seen, paused and cancelled. Gives the row's status. */
+export async function expect(
+  tenant: string,
+  id: string,
+  options: JobOptions & { runAfter?: Date } = {},
+): Promise<Status> {
+  const { runAfter, ...rest } = options;
+  const session = options.session ?? sharedSession();
+  const answer = await session.expect({
+    ...describe(tenant, id, rest),
+    ...(runAfter ? { run_after: runAfter.toISOString() } : {}),
+  });
+  return answer.status;
+}
+
+/** Attaches a job. Throws a `TypeError` for an id that Wheelhouse does not take. */
+export function attachJob(tenant: string, id: string, options: JobOptions): Run {
+  return (options.session ?? sharedSession()).attach(describe(tenant, id, options));
+}
+
+function describe(tenant: string, id: string, options: JobOptions): Omit<AttachMessage, 'type' | 'ref' | 'run'> {
+  checkId('tenant', tenant);
+  checkId('job', id);
+  if (options.campaign !== undefined) checkId('campaign', options.campaign);
+  return {
+    tenant_id: tenant,
+    job_id: id,
+    job_type: options.type?.slice(0, 255) || 'node',
+    title: options.title?.slice(0, 500),
+    campaign_id: options.campaign,
+    parameters: fitting(options.parameters),
+    timeout_seconds: options.timeoutSeconds,
+    max_retries: options.maxRetries,
+    created_by: options.createdBy?.slice(0, 255) || undefined,
+  };
+}
+
+function checkId(what: string, id: unknown): void {
+  if (typeof id === 'string' && ID.test(id)) return;
+  throw new TypeError(
+    `"${id}" is no ${what} id: it takes 1 to 128 of A-Z, a-z, 0-9, ".", "_" and "-", and begins with a letter or digit.`,
+  );
+}
+
+const MOST_PARAMETERS = 64 * 1024;
+
+/** Parameters are shown to people; what is no JSON or very large is left out rather than the job refused. */
+function fitting(parameters: unknown): unknown {
+  try {
+    const text = JSON.stringify(parameters);
+    return text === undefined || text.length > MOST_PARAMETERS ? undefined : JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
+
+/** What has become of a run. `status` is the row's, where the end was recorded. */
+export type Outcome<T> = { ok: true; result: T; status?: Status } | { ok: false; error: unknown; status?: Status };
+
+/** How an error that the work threw by itself ends the run. */
+export type Classify = (error: unknown) => Ending | Promise<Ending>;
+
+/**
+ * Waits for the attach, runs the work, and waits until its end is recorded. Rejects with `Refused` if it was not begun; all
+ * else is in the outcome.
+ */
+export async function perform<T, Point>(
+  run: Run,
+  work: Work<T, Point>,
+  classify: Classify = failure,
+): Promise<Outcome<T>> {
+  const attached = await run.attached;
+  const control = new Control<Point>(run, attached.resume_point as Point | null);
+  let outcome: Outcome<T>;
+  try {
+    // Attached as paused, the work begins when it is resumed, and never if it is cancelled before.
+    await control.checkpoint();
+    outcome = { ok: true, result: await work(control) };
+  } catch (error) {
+    outcome = { ok: false, error };
+  }
+  const ending = await endingOf(run, control, outcome, classify);
+  if (ending.how !== 'completed' && outcome.ok) outcome = { ok: false, error: run.stop ?? new Cancelled() };
+  run.end(ending);
+  try {
+    const status = await run.recorded;
+    return { ...outcome, status };
+  } catch (lost) {
+    return outcome.ok || lost instanceof Lost ? { ok: false, error: lost } : outcome;
+  }
+}
+
+async function endingOf<T>(
+  run: Run,
+  control: Control<never> | Control<unknown>,
+  outcome: Outcome<T>,
+  classify: Classify,
+): Promise<Ending> {
+  const { stop } = run;
+  if (outcome.ok) {
+    // Work that has had the signal may have returned early because of it; work that only has checkpoints has not.
+    const early = control.signalTaken && (stop instanceof Cancelled || stop instanceof TimedOut);
+    if (!early) return { how: 'completed', result: outcome.result };
+  }
+  const error = outcome.ok ? stop : outcome.error;
+  if (stop instanceof Cancelled || error instanceof Cancelled) return { how: 'cancelled' };
+  if (stop instanceof TimedOut) return { how: 'failed', error: stop.message, permanent: true };
+  if (error instanceof HandedBack) return { how: 'handed_back', runAfter: error.runAfter };
+  return classify(error);
+}
+
+function failure(error: unknown): Ending {
+  return { how: 'failed', error: errorText(error), permanent: false };
+}

@@ -1,0 +1,47 @@
+/** Where the worker is and who this process is. */
+export interface WorkerSettings {
+  /** Address of the worker (its `worker.listen`), `http://…` or `https://…`. Default: `WHEELHOUSE_URL`. */
+  url?: string;
+  /** A worker token, or a function that gives one for each new connection. Default: `WHEELHOUSE_TOKEN`. */
+  token?: string | (() => string | Promise<string>);
+  /** This process's name for people. Default: `node@` and the host's name. */
+  name?: string;
+}
+
+/** The pattern of tenant, job and campaign ids. */
+export const ID = /^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/;
+
+/** The address of the worker's endpoint. Throws an `Error` whose message names the setting that is missing or wrong. */
+export function endpoint(url: string | undefined): URL {
+  const text = url ?? process.env.WHEELHOUSE_URL;
+  if (!text) {
+    throw new Error(
+      "No Wheelhouse worker is known: set WHEELHOUSE_URL to the http(s) address of the worker's `worker.listen`.",
+    );
+  }
+  let base: URL;
+  try {
+    base = new URL(text);
+  } catch {
+    throw new Error(`WHEELHOUSE_URL is no address: "${text}". Give one such as http://127.0.0.1:8100.`);
+  }
+  base.protocol = base.protocol.replace(/^ws/, 'http');
+  if (base.protocol !== 'http:' && base.protocol !== 'https:') {
+    throw new Error(`WHEELHOUSE_URL begins with "${base.protocol}": it takes http: or https:.`);
+  }
+  base.pathname = `${base.pathname.replace(/\/+$/, '')}/api/v1/worker/ws`;
+  base.search = '';
+  base.hash = '';
+  return base;
+}
+
+/** The token for a new connection. Throws an `Error` if there is none. */
+export async function currentToken(token: WorkerSettings['token']): Promise<string> {
+  const text = typeof token === 'function' ? await token() : (token ?? process.env.WHEELHOUSE_TOKEN);
+  if (!text) {
+    throw new Error(
+      'No worker token: set WHEELHOUSE_TOKEN to what `wheelhouse token --worker NAME --tenants …` prints.',
+    );
+  }
+  return text;
+}

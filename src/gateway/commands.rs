@@ -72,7 +72,7 @@ impl CommandAnswer {
             Self::Scheduled { command, run_at, .. } => {
                 server::scheduled(request.action, resource, *command, *run_at, id)
             }
-            Self::Refused(refusal) => refusal.message_for(id),
+            Self::Refused(refusal) => refusal.to_message(),
         }
     }
 
@@ -137,8 +137,9 @@ impl CommandSubmitter {
             batch: None,
         };
         metrics::command_received(resource.kind, request.action);
-        let answer = self.decide(&submission).await;
-        if let CommandAnswer::Refused(refusal) = &answer {
+        let mut answer = self.decide(&submission).await;
+        if let CommandAnswer::Refused(refusal) = &mut answer {
+            refusal.request_id = request.request_id.as_ref().map(ToString::to_string);
             metrics::command_refused(resource.kind, request.action, refusal.code);
         }
         if let CommandAnswer::Accepted { command, .. } = &answer {
@@ -160,7 +161,7 @@ impl CommandSubmitter {
         match self.policy.check(caller, &request.action.permission(resource.kind)).await {
             Ok(true) => Some(Refusal::new(ErrorCode::NotFound, resource_not_found(resource))),
             Ok(false) => None,
-            Err(_) => Some(Refusal::unavailable()),
+            Err(error) => Some(error.into()),
         }
     }
 
@@ -188,9 +189,7 @@ impl CommandSubmitter {
                 CommandAnswer::Scheduled { command, run_at, result }
             }
             Ok(SubmitOutcome::Conflict) => refused(ErrorCode::RequestConflict, CONFLICT),
-            Ok(SubmitOutcome::Denied) => {
-                refused(ErrorCode::PermissionDenied, &server::permission_denied_message(submission.action, kind))
-            }
+            Ok(SubmitOutcome::Denied) => CommandAnswer::Refused(permission_denied(submission.action, kind)),
             Ok(SubmitOutcome::RateLimited { retry_after }) => CommandAnswer::Refused(self.rate_limited(retry_after)),
             Ok(SubmitOutcome::QueueFull) if submission.when != When::Now => {
                 refused(ErrorCode::QueueFull, SCHEDULES_FULL)
@@ -204,11 +203,8 @@ impl CommandSubmitter {
 
     /// Over the budget.
     pub(super) fn rate_limited(&self, retry_after: i64) -> Refusal {
-        Refusal {
-            code: ErrorCode::RateLimitExceeded,
-            message: server::rate_limited_message(self.limits.commands_per_minute),
-            retry_after: Some(retry_after),
-        }
+        let message = server::rate_limited_message(self.limits.commands_per_minute);
+        Refusal::new(ErrorCode::RateLimitExceeded, message).with_retry_after(retry_after)
     }
 
     /// A time that passed long ago, or lies further ahead than anybody plans, is a mistake.
@@ -266,6 +262,11 @@ impl CommandSubmitter {
     pub(super) fn follow(&self, resource: &Resource, action: Action, command: CommandId) {
         self.results.follow(resource, action, command, self.broker.tenant_now_ms(&resource.tenant));
     }
+}
+
+/// The caller may not do this.
+pub(super) fn permission_denied(action: Action, kind: ResourceKind) -> Refusal {
+    Refusal::new(ErrorCode::PermissionDenied, server::permission_denied_message(action, kind))
 }
 
 /// What a client may be told of an error of Redis.

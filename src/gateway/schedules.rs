@@ -53,7 +53,7 @@ impl Schedules {
         let found = found.filter(|found| on.is_none_or(|resource| found.resource == *resource)).ok_or_else(gone)?;
         if found.user != caller.user {
             let permission = found.action.permission(found.resource.kind);
-            if !self.policy.check(caller, &permission).await.map_err(|_| Refusal::unavailable())? {
+            if !self.policy.check(caller, &permission).await? {
                 let message = format!("Insufficient permissions: {} is needed", permission.as_str());
                 return Err(Refusal::new(ErrorCode::PermissionDenied, message));
             }

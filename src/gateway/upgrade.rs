@@ -140,7 +140,7 @@ fn refused(refused: Refused) -> Response {
     match refused {
         Refused::Refusal(refusal) => {
             metrics::connection_refused(refusal.code);
-            refusal.response()
+            refusal.to_response()
         }
         Refused::Unfit(unfit) => {
             metrics::connection_refused(ErrorCode::InvalidMessage);
@@ -162,13 +162,13 @@ impl SocketEndpoints {
         let resource = Resource { tenant: caller.tenant.clone(), kind, id };
         self.check_place(&request)?;
         let read = Permission::read(kind);
-        if !self.may(&caller, &read).await? {
+        if !self.policy.check(&caller, &read).await? {
             return Err(denied(read.as_str()).into());
         }
         // Subscribed before the row is read: nothing that happens from here on is missed, and all that can fail
         // has been done before the client is told that it is in.
         let outbox = Arc::new(Outbox::new(self.limits.outbox_messages));
-        let seat = self.hub.join(&resource, outbox.clone()).await.map_err(Refusal::from)?;
+        let seat = self.hub.join(&resource, outbox.clone()).await?;
         let reading = self.snapshots.read(&resource);
         let counting = self.broker.live_workers(&resource.tenant);
         let both = async { tokio::join!(reading, counting) };
@@ -200,7 +200,7 @@ impl SocketEndpoints {
         self.check_place(&request)?;
         let readable = Arc::new(Readable::default());
         for kind in ResourceKind::ALL {
-            readable.set(kind, self.may(&caller, &Permission::read(kind)).await?);
+            readable.set(kind, self.policy.check(&caller, &Permission::read(kind)).await?);
         }
         if !readable.any() {
             return Err(denied("jobs.read or campaigns.read").into());
@@ -209,7 +209,7 @@ impl SocketEndpoints {
         let outbox = Arc::new(Outbox::new((self.limits.outbox_messages * times).min(most)));
         let member = Arc::new(Member::new(outbox.clone(), readable.clone()));
         let tenant = caller.tenant.clone();
-        let seat = self.hub.join_tenant(&tenant, member.clone()).await.map_err(Refusal::from)?;
+        let seat = self.hub.join_tenant(&tenant, member.clone()).await?;
         let counted = tokio::time::timeout(READ, self.broker.live_workers(&tenant)).await;
         let workers_online = counted.ok().and_then(Result::ok).map(|alive| alive.len());
         if let Some(online) = workers_online {
@@ -248,10 +248,6 @@ impl SocketEndpoints {
         self.health.refusal().map_or(Ok(()), Err)
     }
 
-    async fn may(&self, caller: &Caller, permission: &Permission) -> Result<bool, Refusal> {
-        self.policy.check(caller, permission).await.map_err(|_| Refusal::unavailable())
-    }
-
     /// The last checks, and the upgrade. `longest`: bytes of one message of the client.
     async fn admit<S: Subject>(
         self: &Arc<Self>,
@@ -263,7 +259,7 @@ impl SocketEndpoints {
         let accept = handshake::check(&request.headers).map_err(Refused::Unfit)?;
         let Some(upgrade) = request.upgrade else { return Err(Refused::Unfit(Unfit::NotAnUpgrade)) };
         let opened = self.leases.open(&caller, &self.limits).await;
-        let lease = opened.map_err(Refusal::from)?.map_err(too_many)?;
+        let lease = opened?.map_err(too_many)?;
         let admitted = with(Arc::new(caller), request.client.0.to_string().into(), lease);
         let endpoints = self.clone();
         self.drain.tracker.spawn(async move { endpoints.run(upgrade, longest, admitted).await });
@@ -288,10 +284,6 @@ fn not_found(kind: ResourceKind) -> Refusal {
 
 fn too_many(full: OpenOutcome) -> Refusal {
     let whose = if full == OpenOutcome::TenantFull { "your tenant" } else { "you" };
-    let mut refusal = Refusal::new(
-        ErrorCode::TooManyConnections,
-        format!("Too many sockets are open for {whose}: close some and try again"),
-    );
-    refusal.retry_after = Some(5);
-    refusal
+    let message = format!("Too many sockets are open for {whose}: close some and try again");
+    Refusal::new(ErrorCode::TooManyConnections, message).with_retry_after(5)
 }

@@ -8,7 +8,6 @@ use warp::reply::{Reply, Response};
 
 use super::reply::Refusal;
 use crate::auth::{header_values, offers_protocol};
-use crate::protocol::ErrorCode;
 
 /// Why a request cannot become a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +48,7 @@ impl Unfit {
             Self::Version => (StatusCode::UPGRADE_REQUIRED, "Only version 13 of the WebSocket protocol is spoken here"),
             Self::Key => (StatusCode::BAD_REQUEST, "Sec-WebSocket-Key is missing or not 16 bytes in base64"),
         };
-        let mut response = Refusal::new(ErrorCode::InvalidMessage, message).response();
+        let mut response = Refusal::invalid(message).to_response();
         *response.status_mut() = status;
         if status == StatusCode::UPGRADE_REQUIRED {
             let headers = response.headers_mut();

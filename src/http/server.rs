@@ -211,9 +211,7 @@ where
 /// The refusal of a client for whom there is no file descriptor.
 fn crowded() -> Response {
     let message = "This gateway has no room for more connections just now: try again shortly, or another gateway";
-    let mut refusal = Refusal::new(ErrorCode::Unavailable, message);
-    refusal.retry_after = Some(5);
-    let mut response = refusal.response();
+    let mut response = Refusal::new(ErrorCode::Unavailable, message).with_retry_after(5).to_response();
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     response
 }

@@ -29,6 +29,12 @@ pub enum ErrorCode {
     TooManyConnections,
     /// The request does not fit what is there already.
     Conflict,
+    /// The path exists, for other methods.
+    MethodNotAllowed,
+    /// The body has too many bytes.
+    TooLarge,
+    /// The body did not arrive in time.
+    Timeout,
     /// A bug; the log has the details.
     Internal,
 }
@@ -50,6 +56,9 @@ impl ErrorCode {
             Self::NotFound => "not_found",
             Self::TooManyConnections => "too_many_connections",
             Self::Conflict => "conflict",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::TooLarge => "too_large",
+            Self::Timeout => "timeout",
             Self::Internal => "internal",
         }
     }
@@ -61,7 +70,10 @@ impl ErrorCode {
             Self::Unauthorized => 401,
             Self::PermissionDenied | Self::Forbidden => 403,
             Self::NotFound => 404,
+            Self::MethodNotAllowed => 405,
+            Self::Timeout => 408,
             Self::RequestConflict | Self::Conflict => 409,
+            Self::TooLarge => 413,
             Self::RateLimitExceeded | Self::TooManyConnections | Self::QueueFull => 429,
             Self::Internal => 500,
             Self::Unavailable => 503,

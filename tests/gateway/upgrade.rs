@@ -78,6 +78,16 @@ async fn every_check_before_the_upgrade_has_its_answer() {
     assert!(serde_json::from_str::<Value>(&body).expect("JSON")["error"].is_string());
     let (_, metrics) = fixture.get(&gateway, "/metrics").await;
     assert!(!metrics.contains(&token), "a token in the metrics");
+    for head in [
+        "GET /api/v1/realtime/ws/jobs/j1 HTTP/1.1".to_owned(),
+        "GET /api/v1/realtime/ws HTTP/1.1".to_owned(),
+        format!("GET /api/v1/realtime/ws/jobs/j1?token={token} HTTP/1.1"),
+    ] {
+        let answer = by_hand(&gateway, &head).await;
+        for header in ["x-content-type-options: nosniff\r\n", "cache-control: no-store\r\n"] {
+            assert!(answer.contains(header), "a refusal is not kept and not guessed at: {answer}");
+        }
+    }
 }
 
 /// Sends a request by hand and gives the head of the answer.

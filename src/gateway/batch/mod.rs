@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use self::find::{Found, find};
-use super::commands::{CONFLICT, CommandSubmitter, PERMISSION_READS, QUEUE_FULL, refusal_of};
+use super::commands::{CONFLICT, CommandSubmitter, PERMISSION_READS, QUEUE_FULL, permission_denied, refusal_of};
 use super::drain::Drain;
 use crate::auth::{Caller, Policy};
 use crate::broker::Broker;
@@ -20,22 +20,20 @@ use crate::domain::{CommandId, IdDerivation, Permission, Resource, ResourceId};
 use crate::http::reply::{Refusal, UNAVAILABLE};
 use crate::protocol::batch_messages::{self, BatchHeader, BatchItem, ItemState};
 use crate::protocol::tenant::resource_not_found;
-use crate::protocol::{BatchRequest, ErrorCode, server};
+use crate::protocol::{BatchRequest, ErrorCode};
 use crate::store::Store;
 use crate::telemetry::metrics;
 
 /// How often a request is taken up again that another gateway took in at the same moment.
 const TRIES: u32 = 3;
 
-/// What a batch is answered with.
+/// What a batch is answered with that is not refused as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BatchAnswer {
     /// Each resource has its own outcome; results follow.
     Accepted(Accepted),
     /// A dry run: the message that says what it would hit.
     Preview(String),
-    /// Not accepted as a whole. Nothing was done, unless the code is `outcome_unknown`.
-    Refused(Refusal),
 }
 
 /// A batch that was accepted, now or before.
@@ -102,7 +100,8 @@ impl BatchSubmitter {
         caller: &Arc<Caller>,
         request: BatchRequest,
         address: Option<&str>,
-    ) -> BatchAnswer {
+    ) -> Result<BatchAnswer, Refusal> {
+        let request_id = request.request_id.clone();
         let (of_task, caller, address) = (self.clone(), caller.clone(), address.map(str::to_owned));
         let task = self.drain.tracker.spawn(async move {
             let work = async {
@@ -113,22 +112,21 @@ impl BatchSubmitter {
             };
             let cut = || Err(Refusal::new(ErrorCode::OutcomeUnknown, CUT));
             let answer = of_task.drain.killed.run_until_cancelled(work).await.unwrap_or_else(cut);
-            let answer = answer.unwrap_or_else(BatchAnswer::Refused);
+            let answer = answer.map_err(|refusal| refusal.with_request_id(request.request_id.as_ref()));
             log(&caller, &request, &answer);
             answer
         });
-        task.await.unwrap_or_else(|_| BatchAnswer::Refused(Refusal::new(ErrorCode::OutcomeUnknown, CUT)))
+        task.await.unwrap_or_else(|_| Err(Refusal::new(ErrorCode::OutcomeUnknown, CUT).with_request_id(request_id)))
     }
 
     /// What it would hit. Uses no budget, and takes the right to see the resources beside the right to command them.
     async fn preview(&self, caller: &Caller, request: &BatchRequest) -> Result<String, Refusal> {
         let (action, kind) = (request.action, request.kind);
-        if !self.may(caller, &action.permission(kind)).await? {
-            return Err(Refusal::new(ErrorCode::PermissionDenied, server::permission_denied_message(action, kind)));
+        if !self.policy.check(caller, &action.permission(kind)).await? {
+            return Err(permission_denied(action, kind));
         }
-        if !self.may(caller, &Permission::read(kind)).await? {
-            let message = format!("Insufficient permissions to read {}", kind.as_str());
-            return Err(Refusal::new(ErrorCode::PermissionDenied, message));
+        if !self.policy.check(caller, &Permission::read(kind)).await? {
+            return Err(Refusal::forbidden(&format!("read {}", kind.as_str())));
         }
         let found = find(&self.store, caller, request, None).await?;
         let there: HashSet<&ResourceId> = found.there.iter().collect();
@@ -159,14 +157,13 @@ impl BatchSubmitter {
             let derivation = known.as_ref().map(|known| known.derivation).unwrap_or_default();
             let mut found = find(&self.store, caller, request, known).await?;
             if found.there.is_empty() {
-                if self.may(caller, &request.action.permission(request.kind)).await? {
+                if self.policy.check(caller, &request.action.permission(request.kind)).await? {
                     let online = self.broker.live_workers(&caller.tenant).await.map_err(|_| Refusal::unavailable())?;
                     let online = i64::try_from(online.len()).unwrap_or(i64::MAX);
                     return Ok(accepted(caller, request, (id, derivation), &found, online, &[]));
                 }
                 if found.asked.is_empty() {
-                    let words = server::permission_denied_message(request.action, request.kind);
-                    return Err(Refusal::new(ErrorCode::PermissionDenied, words));
+                    return Err(permission_denied(request.action, request.kind));
                 }
                 // Whoever may not do this learns that, and not what exists: the submission says so, and counts it.
                 found.there.clone_from(&found.asked);
@@ -203,10 +200,7 @@ impl BatchSubmitter {
                 // Another gateway took the same request in meanwhile, perhaps with other resources.
                 BatchSubmitted::KnownAs(_) => {}
                 BatchSubmitted::Conflict => return Err(Refusal::new(ErrorCode::RequestConflict, CONFLICT)),
-                BatchSubmitted::Denied => {
-                    let words = server::permission_denied_message(request.action, request.kind);
-                    return Err(Refusal::new(ErrorCode::PermissionDenied, words));
-                }
+                BatchSubmitted::Denied => return Err(permission_denied(request.action, request.kind)),
                 BatchSubmitted::RateLimited { retry_after } => return Err(self.commands.rate_limited(retry_after)),
                 BatchSubmitted::TooLate | BatchSubmitted::PermissionsUnknown => break,
             }
@@ -226,10 +220,6 @@ impl BatchSubmitter {
             }
         }
         Err(Refusal::unavailable())
-    }
-
-    async fn may(&self, caller: &Caller, permission: &Permission) -> Result<bool, Refusal> {
-        self.policy.check(caller, permission).await.map_err(|_| Refusal::unavailable())
     }
 
     /// For the metrics.
@@ -314,11 +304,11 @@ fn missing(caller: &Caller, request: &BatchRequest, id: &ResourceId) -> BatchIte
 }
 
 /// One line for each batch. Its commands' ids follow from its own, and the audit trail has both.
-fn log(caller: &Caller, request: &BatchRequest, answer: &BatchAnswer) {
+fn log(caller: &Caller, request: &BatchRequest, answer: &Result<BatchAnswer, Refusal>) {
     let (outcome, head) = match answer {
-        BatchAnswer::Accepted(accepted) => ("requested", Some(&accepted.head)),
-        BatchAnswer::Preview(_) => ("previewed", None),
-        BatchAnswer::Refused(refusal) => {
+        Ok(BatchAnswer::Accepted(accepted)) => ("requested", Some(&accepted.head)),
+        Ok(BatchAnswer::Preview(_)) => ("previewed", None),
+        Err(refusal) => {
             metrics::command_received(request.kind, request.action);
             metrics::command_refused(request.kind, request.action, refusal.code);
             (refusal.code.as_str(), None)

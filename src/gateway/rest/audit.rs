@@ -4,12 +4,13 @@ use hyper::StatusCode;
 use hyper::header::{CONTENT_DISPOSITION, HeaderName};
 use serde_json::{Value, json};
 
-use super::answer::{Answer, Failure};
+use super::answer::Answer;
 use super::callers::Callers;
 use super::request::{Request, id};
 use crate::broker::Broker;
 use crate::domain::audit::parse_time_or_age;
 use crate::domain::{Action, AuditEvent, Permission, ResourceKind};
+use crate::http::Refusal;
 use crate::store::audit::export;
 use crate::store::{AuditFilter, Store};
 
@@ -22,7 +23,7 @@ pub(super) struct AuditApi {
 
 impl AuditApi {
     /// `GET /api/v1/me`.
-    pub(super) async fn me(&self, request: &Request) -> Result<Answer, Failure> {
+    pub(super) async fn me(&self, request: &Request) -> Result<Answer, Refusal> {
         request.query(&[])?;
         let caller = self.callers.caller(request).await?;
         let permissions = self.callers.policy.permissions_of(&caller).await?;
@@ -36,7 +37,7 @@ impl AuditApi {
     }
 
     /// `GET /api/v1/workers`.
-    pub(super) async fn workers(&self, request: &Request) -> Result<Answer, Failure> {
+    pub(super) async fn workers(&self, request: &Request) -> Result<Answer, Refusal> {
         request.query(&[])?;
         let caller = self.callers.reader(request, ResourceKind::Job).await?;
         let workers = self.broker.live_workers(&caller.tenant).await?;
@@ -45,18 +46,18 @@ impl AuditApi {
     }
 
     /// `GET /api/v1/audit`: the caller's tenant only, whatever is asked.
-    pub(super) async fn audit(&self, request: &Request) -> Result<Answer, Failure> {
+    pub(super) async fn audit(&self, request: &Request) -> Result<Answer, Refusal> {
         let query = request.query(&QUERY)?;
         let caller = self.callers.permitted(request, &Permission::read_audit(), "read the audit trail").await?;
         let now = jiff::Timestamp::now().as_millisecond();
-        let time = |name: &str| -> Result<Option<i64>, Failure> {
+        let time = |name: &str| -> Result<Option<i64>, Refusal> {
             let read = query.get(name).map(|text| parse_time_or_age(text, now)).transpose();
-            read.map_err(|problem| Failure::invalid(format!("{name:?}: {problem}")))
+            read.map_err(|problem| Refusal::invalid(format!("{name:?}: {problem}")))
         };
         let action = query.get("action").map(|word| {
-            Action::parse(word).ok_or_else(|| Failure::invalid("\"action\" must be cancel, pause or resume"))
+            Action::parse(word).ok_or_else(|| Refusal::invalid("\"action\" must be cancel, pause or resume"))
         });
-        let event = query.get("event").map(|word| word.parse::<AuditEvent>().map_err(Failure::invalid));
+        let event = query.get("event").map(|word| word.parse::<AuditEvent>().map_err(Refusal::invalid));
         let filter = AuditFilter {
             tenant: Some(caller.tenant),
             resource: query.get("resource").map(id).transpose()?,
@@ -70,7 +71,7 @@ impl AuditApi {
         };
         let format = query.get("format").unwrap_or("json");
         if !["json", "csv", "jsonl"].contains(&format) {
-            return Err(Failure::invalid("\"format\" must be json, csv or jsonl"));
+            return Err(Refusal::invalid("\"format\" must be json, csv or jsonl"));
         }
         let page = self.store.audit(&filter).await?;
         let answer = match format {

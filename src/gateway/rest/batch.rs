@@ -5,13 +5,13 @@ use std::sync::Arc;
 use hyper::StatusCode;
 use tokio_util::sync::CancellationToken;
 
-use super::answer::{Answer, Failure};
+use super::answer::Answer;
 use super::callers::Callers;
 use super::request::Request;
 use crate::broker::Broker;
 use crate::gateway::batch::{BatchAnswer, BatchSubmitter, waiting};
+use crate::http::Refusal;
 use crate::protocol::MAX_BATCH_FRAME;
-use crate::protocol::client::Rejection;
 use crate::protocol::tenant::parse_batch;
 
 /// Takes batches.
@@ -24,21 +24,14 @@ pub(super) struct BatchApi {
 
 impl BatchApi {
     /// `POST /api/v1/batch`: what is sent on the tenant-wide socket, and what is answered there; with `wait` the summary.
-    pub(super) async fn batch(&self, request: &mut Request) -> Result<Answer, Failure> {
+    pub(super) async fn batch(&self, request: &mut Request) -> Result<Answer, Refusal> {
         let wait = request.query(&["wait"])?.wait()?;
         let caller = Arc::new(self.callers.caller(request).await?);
         let body = request.body(MAX_BATCH_FRAME).await?;
-        let text = std::str::from_utf8(&body).map_err(|_| Failure::invalid("The body is not valid UTF-8"))?;
-        let asked = parse_batch(text).map_err(|Rejection { code, message, request_id }| {
-            Failure::new(code, message).request_id(request_id.map(|id| id.to_string()))
-        })?;
-        let request_id = asked.request_id.as_ref().map(ToString::to_string);
-        match self.batches.ask(&caller, asked, request.address().as_deref()).await {
+        let text = std::str::from_utf8(&body).map_err(|_| Refusal::invalid("The body is not valid UTF-8"))?;
+        let asked = parse_batch(text)?;
+        match self.batches.ask(&caller, asked, request.address().as_deref()).await? {
             BatchAnswer::Preview(message) => Ok(Answer::message(StatusCode::OK, message)),
-            BatchAnswer::Refused(refusal) => {
-                let failure = Failure::new(refusal.code, refusal.message);
-                Err(failure.retry_after(refusal.retry_after).request_id(request_id))
-            }
             BatchAnswer::Accepted(accepted) => {
                 let summary = match wait {
                     Some(wait) => waiting::completed(&self.broker, &self.stopping, &accepted, wait).await,

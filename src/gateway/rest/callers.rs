@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use hyper::header::ORIGIN;
 
-use super::answer::Failure;
 use super::request::Request;
 use crate::auth::{AuthError, Caller, Policy, TokenSource, Verifier};
 use crate::domain::{Permission, ResourceKind};
+use crate::http::Refusal;
 use crate::http::handshake::origin_allowed;
 use crate::protocol::ErrorCode;
 
@@ -22,10 +22,10 @@ pub(super) struct Callers {
 impl Callers {
     /// Who asks. A token in a cookie also comes along when a page of somebody else's makes the browser send the request,
     /// so whatever changes something then needs a word of the browser on where it comes from.
-    pub(super) async fn caller(&self, request: &Request) -> Result<Caller, Failure> {
+    pub(super) async fn caller(&self, request: &Request) -> Result<Caller, Refusal> {
         let presented = request.token().ok_or(AuthError::Missing)?;
         if presented.place == TokenSource::Cookie && !request.is_read() && !self.is_from_here(request) {
-            return Err(Failure::new(
+            return Err(Refusal::new(
                 ErrorCode::Forbidden,
                 "With a token in a cookie, this must come from a page of this service or of server.public_origins",
             ));
@@ -39,16 +39,16 @@ impl Callers {
         request: &Request,
         permission: &Permission,
         what: &str,
-    ) -> Result<Caller, Failure> {
+    ) -> Result<Caller, Refusal> {
         let caller = self.caller(request).await?;
         if self.policy.check(&caller, permission).await? {
             return Ok(caller);
         }
-        Err(Failure::forbidden(what))
+        Err(Refusal::forbidden(what))
     }
 
     /// As [`Self::permitted`], to read resources of a kind.
-    pub(super) async fn reader(&self, request: &Request, kind: ResourceKind) -> Result<Caller, Failure> {
+    pub(super) async fn reader(&self, request: &Request, kind: ResourceKind) -> Result<Caller, Refusal> {
         self.permitted(request, &Permission::read(kind), &format!("read {}", kind.as_str())).await
     }
 
@@ -58,7 +58,7 @@ impl Callers {
         &self,
         request: &Request,
         what: &str,
-    ) -> Result<(Caller, Vec<ResourceKind>), Failure> {
+    ) -> Result<(Caller, Vec<ResourceKind>), Refusal> {
         let caller = self.caller(request).await?;
         let mut readable = Vec::new();
         for kind in ResourceKind::ALL {
@@ -66,7 +66,7 @@ impl Callers {
                 readable.push(kind);
             }
         }
-        if readable.is_empty() { Err(Failure::forbidden(what)) } else { Ok((caller, readable)) }
+        if readable.is_empty() { Err(Refusal::forbidden(what)) } else { Ok((caller, readable)) }
     }
 
     fn is_from_here(&self, request: &Request) -> bool {

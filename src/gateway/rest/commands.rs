@@ -8,7 +8,7 @@ use hyper::header::LOCATION;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::answer::{Answer, Failure};
+use super::answer::Answer;
 use super::callers::Callers;
 use super::input;
 use super::request::{Request, id};
@@ -16,6 +16,7 @@ use super::resources::exists;
 use crate::broker::Broker;
 use crate::domain::{Action, CommandId, Resource, ResourceKind};
 use crate::gateway::commands::{CommandAnswer, CommandSubmitter};
+use crate::http::Refusal;
 use crate::protocol::ErrorCode;
 use crate::protocol::client::MAX_FRAME;
 use crate::protocol::frame::Frame;
@@ -45,7 +46,7 @@ impl CommandApi {
         kind: ResourceKind,
         action: Action,
         text: &str,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<Answer, Refusal> {
         let wait = request.query(&["wait"])?.wait()?;
         let caller = self.callers.caller(request).await?;
         let resource = Resource { tenant: caller.tenant.clone(), kind, id: id(text)? };
@@ -59,10 +60,8 @@ impl CommandApi {
         }
         let address = request.address();
         let answer = self.commands.submit(&caller, &resource, &asked, address.as_deref()).await;
-        if let CommandAnswer::Refused(refusal) = &answer {
-            let request_id = asked.request_id.as_ref().map(|id| id.as_str().to_owned());
-            let failure = Failure::new(refusal.code, refusal.message.clone());
-            return Err(failure.retry_after(refusal.retry_after).request_id(request_id));
+        if let CommandAnswer::Refused(refusal) = answer {
+            return Err(refusal);
         }
         let message = answer.message(&resource, &asked);
         let Some((command, known)) = answer.known() else { return Ok(Answer::message(StatusCode::ACCEPTED, message)) };
@@ -93,11 +92,11 @@ impl CommandApi {
         kind: ResourceKind,
         text: &str,
         command: &str,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<Answer, Refusal> {
         let wait = request.query(&["wait"])?.wait()?;
         let caller = self.callers.reader(request, kind).await?;
         let resource = Resource { tenant: caller.tenant, kind, id: id(text)? };
-        let command: CommandId = command.parse().map_err(|_| Failure::invalid("A command_id is a UUID"))?;
+        let command: CommandId = command.parse().map_err(|_| Refusal::invalid("A command_id is a UUID"))?;
         exists(&self.store, &resource).await?;
         let found = if self.broker.is_pending(&resource, command).await? {
             match self.wait_for(&resource, command, wait.unwrap_or_default()).await? {
@@ -110,7 +109,7 @@ impl CommandApi {
             }
         } else {
             let result = self.broker.result_of(&resource, command).await?;
-            result.ok_or_else(|| Failure::new(ErrorCode::NotFound, UNKNOWN))?
+            result.ok_or_else(|| Refusal::new(ErrorCode::NotFound, UNKNOWN))?
         };
         Ok(Answer::message(StatusCode::OK, found))
     }
@@ -121,7 +120,7 @@ impl CommandApi {
         resource: &Resource,
         command: CommandId,
         wait: Duration,
-    ) -> Result<Option<String>, Failure> {
+    ) -> Result<Option<String>, Refusal> {
         let until = Instant::now() + wait;
         let mut pause = LOOKS.0;
         loop {

@@ -7,15 +7,16 @@ use hyper::header::LOCATION;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
-use super::answer::{Answer, Failure};
+use super::answer::{Answer, no_such};
 use super::callers::Callers;
 use super::input::{self, Jobs, Owner};
-use super::request::{Request, id};
+use super::request::{Request, id, too_large};
 use super::resources::{exists, timely};
 use crate::auth::Caller;
 use crate::broker::Broker;
 use crate::broker::scripts::updates::Update;
 use crate::domain::{Permission, Resource, ResourceId, ResourceKind};
+use crate::http::Refusal;
 use crate::protocol::{ErrorCode, server};
 use crate::store::{About, Announcement, NewJob, Store, StoreError};
 
@@ -44,7 +45,7 @@ impl CreationApi {
 
     /// `POST /api/v1/jobs`, `POST /api/v1/campaigns`. Needs SQL only: workers find what waits there also
     /// without the wake-up.
-    pub(super) async fn create(&self, request: &mut Request, kind: ResourceKind) -> Result<Answer, Failure> {
+    pub(super) async fn create(&self, request: &mut Request, kind: ResourceKind) -> Result<Answer, Refusal> {
         request.query(&[])?;
         let what = format!("create {}", kind.as_str());
         let caller = self.callers.permitted(request, &Permission::create(kind), &what).await?;
@@ -57,7 +58,7 @@ impl CreationApi {
     }
 
     /// `POST /api/v1/campaigns/{id}/jobs`: as `POST /api/v1/jobs`, for jobs of this campaign.
-    pub(super) async fn add_jobs(&self, request: &mut Request, text: &str) -> Result<Answer, Failure> {
+    pub(super) async fn add_jobs(&self, request: &mut Request, text: &str) -> Result<Answer, Refusal> {
         request.query(&[])?;
         let caller = self.callers.permitted(request, &Permission::create(ResourceKind::Job), "create job").await?;
         let campaign = Resource::campaign(caller.tenant.clone(), id(text)?);
@@ -78,19 +79,19 @@ impl CreationApi {
         request: &mut Request,
         caller: &Caller,
         campaign: Option<&ResourceId>,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<Answer, Refusal> {
         let owner = Owner { tenant: &caller.tenant, user: &caller.user };
         let lines = request.is_json_lines();
         let small = request.announces_at_most(JOB_BODY);
         // Few large ones at a time: each may hold its whole body, and its jobs, in memory.
         let place =
-            if small { None } else { Some(self.large_bodies.acquire().await.map_err(|_| Failure::unavailable())?) };
+            if small { None } else { Some(self.large_bodies.acquire().await.map_err(|_| Refusal::unavailable())?) };
         let body = request.body(if small { JOB_BODY } else { LARGE_BODY }).await?;
         let length = body.len();
         let jobs = input::jobs(&body, lines, campaign, &owner)?;
         drop(body);
         let answer = match jobs {
-            Jobs::One(_) if length > JOB_BODY => return Err(Failure::too_large(JOB_BODY)),
+            Jobs::One(_) if length > JOB_BODY => return Err(too_large(JOB_BODY)),
             Jobs::One(job) => {
                 let row = written(self.store.create_job(&job), "job").await?;
                 Answer::json(StatusCode::CREATED, &row).with(LOCATION, &format!("/api/v1/jobs/{}", row.id))
@@ -105,15 +106,15 @@ impl CreationApi {
         Ok(answer)
     }
 
-    async fn create_campaign(&self, request: &mut Request, caller: &Caller) -> Result<Answer, Failure> {
-        let Ok(_place) = self.large_bodies.acquire().await else { return Err(Failure::unavailable()) };
+    async fn create_campaign(&self, request: &mut Request, caller: &Caller) -> Result<Answer, Refusal> {
+        let Ok(_place) = self.large_bodies.acquire().await else { return Err(Refusal::unavailable()) };
         let body = request.body(LARGE_BODY).await?;
         let campaign = input::campaign(&body, &Owner { tenant: &caller.tenant, user: &caller.user })?;
         drop(body);
         let ids = std::slice::from_ref(&campaign.id);
         if !timely(self.store.existing(&campaign.tenant, ResourceKind::Campaign, ids)).await?.is_empty() {
             // Said here in the client's words; of two at once the second still finds a conflict below.
-            return Err(Failure::new(ErrorCode::Conflict, format!("there is a campaign {} already", campaign.id)));
+            return Err(Refusal::new(ErrorCode::Conflict, format!("there is a campaign {} already", campaign.id)));
         }
         let row = written(self.store.create_campaign(&campaign), "campaign").await?;
         Ok(Answer::json(StatusCode::CREATED, &row).with(LOCATION, &format!("/api/v1/campaigns/{}", row.id)))
@@ -121,13 +122,13 @@ impl CreationApi {
 
     /// `POST /api/v1/campaigns/{id}/close`: it gets no more jobs, and is completed when those it has have ended. Closing it
     /// again changes nothing and answers the same.
-    pub(super) async fn close(&self, request: &mut Request, text: &str) -> Result<Answer, Failure> {
+    pub(super) async fn close(&self, request: &mut Request, text: &str) -> Result<Answer, Refusal> {
         request.query(&[])?;
         let caller =
             self.callers.permitted(request, &Permission::create(ResourceKind::Campaign), "close campaign").await?;
         let campaign = Resource::campaign(caller.tenant, id(text)?);
         let closed = written(self.store.close_campaign(&campaign), "campaign").await?;
-        let closed = closed.ok_or_else(|| Failure::no_such(ResourceKind::Campaign))?;
+        let closed = closed.ok_or_else(|| no_such(ResourceKind::Campaign))?;
         if closed.has_completed {
             // That this is owed stands in SQL: where it cannot be said here, a worker says it.
             let message = server::campaign_status(&closed.campaign, None);
@@ -149,12 +150,12 @@ fn made(job: &NewJob) -> Value {
 }
 
 /// A write: without an answer in time it may have been done all the same.
-async fn written<T>(write: impl Future<Output = Result<T, StoreError>>, what: &str) -> Result<T, Failure> {
+async fn written<T>(write: impl Future<Output = Result<T, StoreError>>, what: &str) -> Result<T, Refusal> {
     let late = |_| {
         let message = format!(
             "The database did not answer in time; the {what} may have been made or changed: look before you send it again"
         );
-        Failure::new(ErrorCode::OutcomeUnknown, message)
+        Refusal::new(ErrorCode::OutcomeUnknown, message)
     };
     Ok(tokio::time::timeout(WRITE_TIMEOUT, write).await.map_err(late)??)
 }

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use serde_json::value::RawValue;
 
-use super::answer::Failure;
 use crate::domain::Job;
+use crate::http::Refusal;
 
 /// Of every job in a list where nothing else is asked for: all of the row but its contents.
 const USUAL: [&str; 26] = [
@@ -44,13 +44,13 @@ pub(super) struct Fields(Vec<&'static str>);
 
 impl Fields {
     /// By the query parameter `fields`: names with commas between them. The id is always there.
-    pub(super) fn asked(text: Option<&str>) -> Result<Self, Failure> {
+    pub(super) fn asked(text: Option<&str>) -> Result<Self, Refusal> {
         let Some(text) = text else { return Ok(Self(USUAL.to_vec())) };
         let known = || USUAL.into_iter().chain(CONTENTS);
         let names: Vec<&str> = text.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
         if let Some(odd) = names.iter().find(|name| !known().any(|known| known == **name)) {
             let all = known().collect::<Vec<_>>().join(", ");
-            return Err(Failure::invalid(format!("\"fields\" names {odd:?}; a job in a list can have: {all}")));
+            return Err(Refusal::invalid(format!("\"fields\" names {odd:?}; a job in a list can have: {all}")));
         }
         Ok(Self(known().filter(|known| *known == "id" || names.contains(known)).collect()))
     }

@@ -5,10 +5,10 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
-use super::answer::Failure;
 use crate::domain::Action;
-use crate::domain::{JsonText, RequestId, ResourceId, ResourceKind, TenantId, UserId};
-use crate::protocol::client::{ClientMessage, CommandRequest, Rejection};
+use crate::domain::{JsonText, ResourceId, ResourceKind, TenantId, UserId};
+use crate::http::Refusal;
+use crate::protocol::client::{ClientMessage, CommandRequest};
 use crate::store::{NewCampaign, NewJob};
 
 /// Most jobs that one request makes.
@@ -32,7 +32,7 @@ pub(super) struct Query(Vec<(String, String)>);
 
 impl Query {
     /// Reads it. `known` are the names this path takes, beside `token`.
-    pub(super) fn parse(query: Option<&str>, known: &[&str]) -> Result<Self, Failure> {
+    pub(super) fn parse(query: Option<&str>, known: &[&str]) -> Result<Self, Refusal> {
         let mut pairs: Vec<(String, String)> = Vec::new();
         for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -42,10 +42,10 @@ impl Query {
             }
             if !known.contains(&name.as_str()) {
                 let all = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-                return Err(Failure::invalid(format!("Unknown query parameter {name:?}; this path takes: {all}")));
+                return Err(Refusal::invalid(format!("Unknown query parameter {name:?}; this path takes: {all}")));
             }
             if pairs.iter().any(|(other, _)| *other == name) {
-                return Err(Failure::invalid(format!("The query parameter {name:?} is there twice")));
+                return Err(Refusal::invalid(format!("The query parameter {name:?} is there twice")));
             }
             pairs.push((name, decoded(value)?));
         }
@@ -59,48 +59,48 @@ impl Query {
     }
 
     /// One parameter in its own type.
-    pub(super) fn parsed<T: std::str::FromStr>(&self, name: &str, form: &str) -> Result<Option<T>, Failure> {
+    pub(super) fn parsed<T: std::str::FromStr>(&self, name: &str, form: &str) -> Result<Option<T>, Refusal> {
         let Some(text) = self.get(name) else { return Ok(None) };
-        text.parse().map(Some).map_err(|_| Failure::invalid(format!("{name:?} must be {form}")))
+        text.parse().map(Some).map_err(|_| Refusal::invalid(format!("{name:?} must be {form}")))
     }
 
     /// `limit`.
-    pub(super) fn limit(&self) -> Result<u32, Failure> {
+    pub(super) fn limit(&self) -> Result<u32, Refusal> {
         let form = format!("a number from 1 to {MAX_PAGE}");
         match self.parsed("limit", &form)?.unwrap_or(DEFAULT_PAGE) {
             limit if (1..=MAX_PAGE).contains(&limit) => Ok(limit),
-            _ => Err(Failure::invalid(format!("\"limit\" must be {form}"))),
+            _ => Err(Refusal::invalid(format!("\"limit\" must be {form}"))),
         }
     }
 
     /// `after`: the last page's `next`.
-    pub(super) fn after(&self) -> Result<Option<String>, Failure> {
+    pub(super) fn after(&self) -> Result<Option<String>, Refusal> {
         let form = "the \"next\" of the last page";
         match self.parsed::<i64>("after", form)? {
-            Some(cursor) if cursor < 0 => Err(Failure::invalid(format!("\"after\" must be {form}"))),
+            Some(cursor) if cursor < 0 => Err(Refusal::invalid(format!("\"after\" must be {form}"))),
             cursor => Ok(cursor.map(|cursor| cursor.to_string())),
         }
     }
 
     /// `wait`: seconds to wait for a result.
-    pub(super) fn wait(&self) -> Result<Option<std::time::Duration>, Failure> {
+    pub(super) fn wait(&self) -> Result<Option<std::time::Duration>, Refusal> {
         let form = format!("whole seconds, {MAX_WAIT} at most");
         match self.parsed("wait", &form)? {
-            Some(seconds) if seconds > MAX_WAIT => Err(Failure::invalid(format!("\"wait\" must be {form}"))),
+            Some(seconds) if seconds > MAX_WAIT => Err(Refusal::invalid(format!("\"wait\" must be {form}"))),
             seconds => Ok(seconds.map(std::time::Duration::from_secs)),
         }
     }
 }
 
-fn decoded(text: &str) -> Result<String, Failure> {
+fn decoded(text: &str) -> Result<String, Refusal> {
     let text = text.replace('+', " ");
     let decoded = percent_encoding::percent_decode_str(&text).decode_utf8();
-    decoded.map(|text| text.into_owned()).map_err(|_| Failure::invalid("The query is not valid UTF-8"))
+    decoded.map(|text| text.into_owned()).map_err(|_| Refusal::invalid("The query is not valid UTF-8"))
 }
 
 /// One JSON object of the right form.
-fn object<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
-    serde_json::from_slice(body).map_err(|error| Failure::invalid(format!("The body does not fit: {error}")))
+fn object<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
+    serde_json::from_slice(body).map_err(|error| Refusal::invalid(format!("The body does not fit: {error}")))
 }
 
 /// Whose a new thing is.
@@ -136,18 +136,18 @@ fn empty_object() -> Box<RawValue> {
     RawValue::from_string("{}".to_owned()).unwrap_or_default()
 }
 
-fn new_job(body: JobBody, owner: &Owner<'_>) -> Result<NewJob, Failure> {
+fn new_job(body: JobBody, owner: &Owner<'_>) -> Result<NewJob, Refusal> {
     short("title", body.title.as_deref())?;
     let parameters = JsonText::parse(body.parameters.get())
-        .map_err(|error| Failure::invalid(format!("The value of \"parameters\" {error}")))?;
+        .map_err(|error| Refusal::invalid(format!("The value of \"parameters\" {error}")))?;
     if parameters.has_nul() {
-        return Err(Failure::invalid("parameters may not contain a NUL: SQL cannot keep it"));
+        return Err(Refusal::invalid("parameters may not contain a NUL: SQL cannot keep it"));
     }
     if body.max_retries > MAX_RETRIES {
-        return Err(Failure::invalid(format!("max_retries may be {MAX_RETRIES} at most")));
+        return Err(Refusal::invalid(format!("max_retries may be {MAX_RETRIES} at most")));
     }
     if body.timeout_seconds.is_some_and(|seconds| !(1..=MAX_TIMEOUT).contains(&seconds)) {
-        return Err(Failure::invalid(format!("timeout_seconds must be whole seconds from 1 to {MAX_TIMEOUT}")));
+        return Err(Refusal::invalid(format!("timeout_seconds must be whole seconds from 1 to {MAX_TIMEOUT}")));
     }
     Ok(NewJob {
         id: body.id.unwrap_or_else(ResourceId::generate),
@@ -177,7 +177,7 @@ pub(super) fn jobs(
     lines: bool,
     campaign: Option<&ResourceId>,
     owner: &Owner<'_>,
-) -> Result<Jobs, Failure> {
+) -> Result<Jobs, Refusal> {
     let first = body.iter().find(|byte| !byte.is_ascii_whitespace());
     if first == Some(&b'[') {
         return many(object(body)?, campaign, owner);
@@ -189,7 +189,7 @@ pub(super) fn jobs(
     for one in serde_json::Deserializer::from_slice(body).into_iter::<JobBody>() {
         // What is wrong with a single object is said without a number.
         let place = if bodies.is_empty() && !lines { String::new() } else { format!("jobs[{}]: ", bodies.len()) };
-        bodies.push(one.map_err(|error| Failure::invalid(format!("The body does not fit: {place}{error}")))?);
+        bodies.push(one.map_err(|error| Refusal::invalid(format!("The body does not fit: {place}{error}")))?);
         if bodies.len() > MAX_CAMPAIGN_JOBS {
             break;
         }
@@ -200,17 +200,17 @@ pub(super) fn jobs(
     many(bodies, campaign, owner)
 }
 
-fn many(bodies: Vec<JobBody>, campaign: Option<&ResourceId>, owner: &Owner<'_>) -> Result<Jobs, Failure> {
+fn many(bodies: Vec<JobBody>, campaign: Option<&ResourceId>, owner: &Owner<'_>) -> Result<Jobs, Refusal> {
     if bodies.is_empty() {
-        return Err(Failure::invalid("The body does not fit: it holds no job"));
+        return Err(Refusal::invalid("The body does not fit: it holds no job"));
     }
     new_jobs(bodies, campaign, owner).map(Jobs::Many)
 }
 
 /// Checks many bodies. `campaign`: whose jobs they are, whatever they say themselves or leave out.
-fn new_jobs(bodies: Vec<JobBody>, campaign: Option<&ResourceId>, owner: &Owner<'_>) -> Result<Vec<NewJob>, Failure> {
+fn new_jobs(bodies: Vec<JobBody>, campaign: Option<&ResourceId>, owner: &Owner<'_>) -> Result<Vec<NewJob>, Refusal> {
     if bodies.len() > MAX_CAMPAIGN_JOBS {
-        return Err(Failure::invalid(format!("One request may make {MAX_CAMPAIGN_JOBS} jobs at most")));
+        return Err(Refusal::invalid(format!("One request may make {MAX_CAMPAIGN_JOBS} jobs at most")));
     }
     let only = bodies.len() == 1;
     let mut ids = std::collections::HashSet::new();
@@ -219,14 +219,14 @@ fn new_jobs(bodies: Vec<JobBody>, campaign: Option<&ResourceId>, owner: &Owner<'
         if let Some(campaign) = campaign
             && body.campaign_id.as_ref().is_some_and(|other| other != campaign)
         {
-            return Err(Failure::invalid(format!("jobs[{number}].campaign_id names another campaign")));
+            return Err(Refusal::invalid(format!("jobs[{number}].campaign_id names another campaign")));
         }
         let mut job = new_job(body, owner).map_err(|failure| match only {
             true => failure,
-            false => failure.in_front(&format!("jobs[{number}]: ")),
+            false => failure.with_prefix(&format!("jobs[{number}]: ")),
         })?;
         if !ids.insert(job.id.clone()) {
-            return Err(Failure::invalid(format!("jobs[{number}].id is there twice")));
+            return Err(Refusal::invalid(format!("jobs[{number}].id is there twice")));
         }
         job.campaign = campaign.cloned().or(job.campaign);
         jobs.push(job);
@@ -235,7 +235,7 @@ fn new_jobs(bodies: Vec<JobBody>, campaign: Option<&ResourceId>, owner: &Owner<'
 }
 
 /// The body of `POST /campaigns`.
-pub(super) fn campaign(body: &[u8], owner: &Owner<'_>) -> Result<NewCampaign, Failure> {
+pub(super) fn campaign(body: &[u8], owner: &Owner<'_>) -> Result<NewCampaign, Refusal> {
     let body: CampaignBody = object(body)?;
     short("name", body.name.as_deref())?;
     let id = body.id.unwrap_or_else(ResourceId::generate);
@@ -243,34 +243,32 @@ pub(super) fn campaign(body: &[u8], owner: &Owner<'_>) -> Result<NewCampaign, Fa
     Ok(NewCampaign { id, tenant: owner.tenant.clone(), name: body.name, created_by: Some(owner.user.clone()), jobs })
 }
 
-fn short(name: &str, text: Option<&str>) -> Result<(), Failure> {
+fn short(name: &str, text: Option<&str>) -> Result<(), Refusal> {
     match text {
         Some(text) if text.chars().count() > MAX_TITLE => {
-            Err(Failure::invalid(format!("{name} may have {MAX_TITLE} characters at most")))
+            Err(Refusal::invalid(format!("{name} may have {MAX_TITLE} characters at most")))
         }
-        Some(text) if text.contains('\0') => Err(Failure::invalid(format!("{name} may not contain a NUL"))),
+        Some(text) if text.contains('\0') => Err(Refusal::invalid(format!("{name} may not contain a NUL"))),
         _ => Ok(()),
     }
 }
 
 /// The body of `POST …/cancel`: what a message on a socket may hold beside its type. None at all will do.
-pub(super) fn command(body: &[u8], kind: ResourceKind, action: Action) -> Result<CommandRequest, Failure> {
+pub(super) fn command(body: &[u8], kind: ResourceKind, action: Action) -> Result<CommandRequest, Refusal> {
     const FIELDS: [&str; 4] = ["request_id", "reason", "run_at", "delay_seconds"];
     let mut fields: serde_json::Map<String, serde_json::Value> =
         if body.is_empty() { serde_json::Map::new() } else { object(body)? };
     if let Some(unknown) = fields.keys().find(|key| !FIELDS.contains(&key.as_str())) {
         let message = format!("Unknown field {unknown:?}; this takes: {}", FIELDS.join(", "));
-        return Err(Failure::invalid(message));
+        return Err(Refusal::invalid(message));
     }
     // Read by the very rules of the sockets, so that the two never drift apart.
     fields.insert("type".to_owned(), format!("{}_{}", action.as_str(), kind.as_str()).into());
     let text = serde_json::Value::Object(fields).to_string();
     match crate::protocol::parse(&text, kind) {
         Ok(ClientMessage::Command(request)) => Ok(request),
-        Ok(_) => Err(Failure::invalid("This is not a command")),
-        Err(Rejection { code, message, request_id }) => {
-            Err(Failure::new(code, message).request_id(request_id.map(<RequestId as Into<String>>::into)))
-        }
+        Ok(_) => Err(Refusal::invalid("This is not a command")),
+        Err(rejection) => Err(rejection.into()),
     }
 }
 
@@ -278,14 +276,14 @@ pub(super) fn command(body: &[u8], kind: ResourceKind, action: Action) -> Result
 mod tests {
     use super::*;
 
-    fn words<T>(result: Result<T, Failure>) -> String {
+    fn words<T>(result: Result<T, Refusal>) -> String {
         match result {
             Ok(_) => panic!("it was taken"),
             Err(failure) => format!("{failure:?}"),
         }
     }
 
-    fn job(body: &[u8], owner: &Owner<'_>) -> Result<NewJob, Failure> {
+    fn job(body: &[u8], owner: &Owner<'_>) -> Result<NewJob, Refusal> {
         jobs(body, false, None, owner).map(|jobs| match jobs {
             Jobs::One(job) => *job,
             Jobs::Many(_) => panic!("many jobs"),

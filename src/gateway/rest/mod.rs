@@ -28,7 +28,7 @@ use warp::Filter;
 use warp::path::FullPath;
 use warp::reply::Response;
 
-use self::answer::{Answer, Failure};
+use self::answer::{Answer, no_such_path};
 use self::audit::AuditApi;
 use self::batch::BatchApi;
 use self::callers::Callers;
@@ -47,6 +47,7 @@ use super::schedules::Schedules;
 use super::snapshot::SnapshotReader;
 use crate::auth::{Policy, Verifier};
 use crate::broker::Broker;
+use crate::http::Refusal;
 use crate::http::server::Routes;
 use crate::store::Store;
 use crate::telemetry::exporter::Metrics;
@@ -117,7 +118,7 @@ pub fn routes(parts: RestParts) -> Routes {
 
 /// The last filter of all: nobody else has such a path.
 pub fn fallback() -> Routes {
-    warp::any().map(|| Failure::no_such_path().into_answer().into_response()).boxed()
+    warp::any().map(|| no_such_path().to_response()).boxed()
 }
 
 impl Api {
@@ -158,16 +159,16 @@ impl Api {
         };
         let result = match found {
             Found::Route(route, segments) => self.serve(route.endpoint, &segments, &mut request).await,
-            Found::WrongMethod(methods) => Err(Failure::wrong_method(&methods)),
-            Found::Nothing => Err(Failure::no_such_path()),
+            Found::WrongMethod(methods) => Err(Refusal::wrong_method(&methods)),
+            Found::Nothing => Err(no_such_path()),
         };
-        let answer = result.unwrap_or_else(Failure::into_answer);
+        let response = result.map_or_else(|refusal| refusal.to_response(), Answer::into_response);
         request.discard_body().await;
-        metrics::http_answered(method, pattern, answer.status.as_u16(), begun.elapsed());
-        answer.into_response()
+        metrics::http_answered(method, pattern, response.status().as_u16(), begun.elapsed());
+        response
     }
 
-    async fn serve(&self, endpoint: Endpoint, segments: &[&str], request: &mut Request) -> Result<Answer, Failure> {
+    async fn serve(&self, endpoint: Endpoint, segments: &[&str], request: &mut Request) -> Result<Answer, Refusal> {
         let first = segments.first().copied().unwrap_or_default();
         let second = segments.get(1).copied().unwrap_or_default();
         match endpoint {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use hyper::StatusCode;
 use serde_json::{Value, json};
 
-use super::answer::{Answer, Failure};
+use super::answer::Answer;
 use super::callers::Callers;
 use super::request::Request;
 use crate::auth::Caller;
@@ -13,6 +13,7 @@ use crate::broker::Broker;
 use crate::broker::scripts::failed::FailedCommand;
 use crate::domain::{CommandId, Permission, When};
 use crate::gateway::commands::{CommandAnswer, CommandSubmitter};
+use crate::http::Refusal;
 use crate::protocol::{CommandRequest, ErrorCode, server};
 
 /// Lists commands that failed for good, and asks for them again.
@@ -24,7 +25,7 @@ pub(super) struct QueueApi {
 
 impl QueueApi {
     /// `GET /api/v1/queue/failed`: of the resources that the caller may read, the newest first.
-    pub(super) async fn list(&self, request: &Request) -> Result<Answer, Failure> {
+    pub(super) async fn list(&self, request: &Request) -> Result<Answer, Refusal> {
         let query = request.query(&["limit", "after"])?;
         let limit = query.limit()? as usize;
         let offset: usize = query.after()?.and_then(|after| after.parse().ok()).unwrap_or(0);
@@ -36,19 +37,19 @@ impl QueueApi {
     }
 
     /// `GET /api/v1/queue/failed/{command_id}`.
-    pub(super) async fn show(&self, request: &Request, text: &str) -> Result<Answer, Failure> {
+    pub(super) async fn show(&self, request: &Request, text: &str) -> Result<Answer, Refusal> {
         request.query(&[])?;
         let caller = self.callers.caller(request).await?;
         let found = self.find(&caller, text).await?;
         if !self.callers.policy.check(&caller, &Permission::read(found.resource.kind)).await? {
-            return Err(Failure::forbidden("read failed commands"));
+            return Err(Refusal::forbidden("read failed commands"));
         }
         Ok(Answer::json(StatusCode::OK, &entry(&found)))
     }
 
     /// `POST /api/v1/queue/failed/{command_id}/requeue`: the same action on the same resource, as a command of the
     /// caller's own, with the caller's permission and budget.
-    pub(super) async fn requeue(&self, request: &Request, text: &str) -> Result<Answer, Failure> {
+    pub(super) async fn requeue(&self, request: &Request, text: &str) -> Result<Answer, Refusal> {
         request.query(&[])?;
         let caller = self.callers.caller(request).await?;
         let found = self.find(&caller, text).await?;
@@ -65,21 +66,21 @@ impl QueueApi {
         let again = self.broker.derived_command(found.command, &found.resource).await?;
         let address = request.address();
         let answer = self.commands.submit_as(again, &caller, &found.resource, &asked, address.as_deref()).await;
-        if let CommandAnswer::Refused(refusal) = &answer {
-            return Err(Failure::new(refusal.code, refusal.message.clone()).retry_after(refusal.retry_after));
+        if let CommandAnswer::Refused(refusal) = answer {
+            return Err(refusal);
         }
         self.broker.drop_failed(&caller.tenant, found.command).await?;
         Ok(Answer::message(StatusCode::ACCEPTED, answer.message(&found.resource, &asked)))
     }
 
     /// `DELETE /api/v1/queue/failed/{command_id}`.
-    pub(super) async fn forget(&self, request: &Request, text: &str) -> Result<Answer, Failure> {
+    pub(super) async fn forget(&self, request: &Request, text: &str) -> Result<Answer, Refusal> {
         request.query(&[])?;
         let caller = self.callers.caller(request).await?;
         let found = self.find(&caller, text).await?;
         let permission = found.action.permission(found.resource.kind);
         if !self.callers.policy.check(&caller, &permission).await? {
-            return Err(Failure::new(
+            return Err(Refusal::new(
                 ErrorCode::PermissionDenied,
                 server::permission_denied_message(found.action, found.resource.kind),
             ));
@@ -90,16 +91,16 @@ impl QueueApi {
         Ok(Answer::json(StatusCode::OK, &json!({"dropped": found.command.to_string()})))
     }
 
-    async fn find(&self, caller: &Caller, text: &str) -> Result<FailedCommand, Failure> {
-        let command: CommandId = text.parse().map_err(|_| Failure::invalid("A command_id is a UUID"))?;
+    async fn find(&self, caller: &Caller, text: &str) -> Result<FailedCommand, Refusal> {
+        let command: CommandId = text.parse().map_err(|_| Refusal::invalid("A command_id is a UUID"))?;
         let found = self.broker.failed_command(&caller.tenant, command).await?;
         found.ok_or_else(gone)
     }
 }
 
-fn gone() -> Failure {
+fn gone() -> Refusal {
     let message = "There is no such failed command: it was requeued or dropped, or it is older than a week";
-    Failure::new(ErrorCode::NotFound, message)
+    Refusal::new(ErrorCode::NotFound, message)
 }
 
 fn entry(one: &FailedCommand) -> Value {

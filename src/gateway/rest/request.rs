@@ -11,11 +11,12 @@ use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use hyper::{HeaderMap, Method};
 use warp::Filter;
 
-use super::answer::Failure;
 use super::input::Query;
 use crate::auth::{self, PresentedToken};
 use crate::domain::ResourceId;
 use crate::http::ClientAddress;
+use crate::http::Refusal;
+use crate::protocol::ErrorCode;
 
 /// How long a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -73,7 +74,7 @@ impl Request {
     }
 
     /// Its query, of which this path knows these names.
-    pub(super) fn query(&self, known: &[&str]) -> Result<Query, Failure> {
+    pub(super) fn query(&self, known: &[&str]) -> Result<Query, Refusal> {
         Query::parse(self.query.as_deref(), known)
     }
 
@@ -115,23 +116,23 @@ impl Request {
     }
 
     /// The body, which may have so many bytes.
-    pub(super) async fn body(&mut self, limit: usize) -> Result<Bytes, Failure> {
+    pub(super) async fn body(&mut self, limit: usize) -> Result<Bytes, Refusal> {
         if self.announced().is_some_and(|length| length > limit) {
-            return Err(Failure::too_large(limit));
+            return Err(too_large(limit));
         }
         let parts = self.rest_of_body();
         let collect = async {
             let mut whole = BytesMut::new();
             while let Some(part) = parts.next().await {
-                let part = part.map_err(|_| Failure::invalid("The body broke off"))?;
+                let part = part.map_err(|_| Refusal::invalid("The body broke off"))?;
                 if whole.len() + part.len() > limit {
-                    return Err(Failure::too_large(limit));
+                    return Err(too_large(limit));
                 }
                 whole.extend_from_slice(&part);
             }
             Ok(whole.freeze())
         };
-        tokio::time::timeout(BODY_TIMEOUT, collect).await.map_err(|_| Failure::too_slow())?
+        tokio::time::timeout(BODY_TIMEOUT, collect).await.map_err(|_| too_slow())?
     }
 
     /// Takes in what is left of a body that nobody wanted: an answer sent while the client is still writing
@@ -155,7 +156,16 @@ impl Request {
     }
 }
 
+/// The body has too many bytes.
+pub(super) fn too_large(limit: usize) -> Refusal {
+    Refusal::new(ErrorCode::TooLarge, format!("The body may have {limit} bytes at most"))
+}
+
+fn too_slow() -> Refusal {
+    Refusal::new(ErrorCode::Timeout, "The body did not arrive in time: send it again")
+}
+
 /// An id out of a path.
-pub(super) fn id(text: &str) -> Result<ResourceId, Failure> {
+pub(super) fn id(text: &str) -> Result<ResourceId, Refusal> {
     Ok(text.parse::<ResourceId>()?)
 }

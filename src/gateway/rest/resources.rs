@@ -6,7 +6,7 @@ use std::time::Duration;
 use hyper::StatusCode;
 use serde_json::json;
 
-use super::answer::{Answer, Failure};
+use super::answer::{Answer, no_such};
 use super::callers::Callers;
 use super::fields::Fields;
 use super::input::Query;
@@ -14,6 +14,7 @@ use super::request::{Request, id};
 use crate::domain::{JobStatus, Resource, ResourceKind};
 use crate::gateway::job_types::JobTypes;
 use crate::gateway::snapshot::{SnapshotError, SnapshotReader};
+use crate::http::Refusal;
 use crate::store::{CampaignFilter, FailedItemFilter, JobFilter, Store, StoreError};
 
 /// Bytes of parameters and results of one page of a list.
@@ -31,7 +32,7 @@ pub(super) struct ResourceApi {
 
 impl ResourceApi {
     /// `GET /api/v1/jobs`, `GET /api/v1/campaigns`.
-    pub(super) async fn list(&self, request: &Request, kind: ResourceKind) -> Result<Answer, Failure> {
+    pub(super) async fn list(&self, request: &Request, kind: ResourceKind) -> Result<Answer, Refusal> {
         let known: &[&str] = match kind {
             ResourceKind::Job => &["status", "campaign_id", "job_type", "fields", "limit", "after"],
             ResourceKind::Campaign => &["limit", "after"],
@@ -68,16 +69,16 @@ impl ResourceApi {
     }
 
     /// `GET /api/v1/jobs/{id}`, `GET /api/v1/campaigns/{id}`: the row, and what Redis knows beyond it.
-    pub(super) async fn show(&self, request: &Request, kind: ResourceKind, text: &str) -> Result<Answer, Failure> {
+    pub(super) async fn show(&self, request: &Request, kind: ResourceKind, text: &str) -> Result<Answer, Refusal> {
         request.query(&[])?;
         let caller = self.callers.reader(request, kind).await?;
         let resource = Resource { tenant: caller.tenant, kind, id: id(text)? };
         let reading = tokio::time::timeout(READ_TIMEOUT, self.snapshots.read(&resource)).await;
         let snapshot = match reading {
-            Ok(Ok(found)) => found.ok_or_else(|| Failure::no_such(kind))?,
+            Ok(Ok(found)) => found.ok_or_else(|| no_such(kind))?,
             Ok(Err(SnapshotError::Broker(error))) => return Err(error.into()),
             Ok(Err(SnapshotError::Store(error))) => return Err(error.into()),
-            Err(_) => return Err(Failure::unavailable()),
+            Err(_) => return Err(Refusal::unavailable()),
         };
         let snapshot = self.snapshots.explain(snapshot).await;
         // What a socket would be told, but for the type.
@@ -86,7 +87,7 @@ impl ResourceApi {
     }
 
     /// `GET /api/v1/jobs/{id}/failed_items`, in the order in which they failed.
-    pub(super) async fn failed_items(&self, request: &Request, text: &str) -> Result<Answer, Failure> {
+    pub(super) async fn failed_items(&self, request: &Request, text: &str) -> Result<Answer, Refusal> {
         let query = request.query(&["limit", "after"])?;
         let (after, limit) = (query.after()?, query.limit()?);
         let caller = self.callers.reader(request, ResourceKind::Job).await?;
@@ -97,32 +98,32 @@ impl ResourceApi {
     }
 
     /// `GET /api/v1/jobs/{id}/error`: all of it, where the row shows the beginning and the end.
-    pub(super) async fn error(&self, request: &Request, text: &str) -> Result<Answer, Failure> {
+    pub(super) async fn error(&self, request: &Request, text: &str) -> Result<Answer, Refusal> {
         request.query(&[])?;
         let caller = self.callers.reader(request, ResourceKind::Job).await?;
         let job = Resource::job(caller.tenant, id(text)?);
-        let error = timely(self.store.job_error(&job)).await?.ok_or_else(|| Failure::no_such(job.kind))?;
+        let error = timely(self.store.job_error(&job)).await?.ok_or_else(|| no_such(job.kind))?;
         Ok(Answer::json(StatusCode::OK, &json!({"job_id": job.id, "error_message": error})))
     }
 }
 
-fn status(query: &Query) -> Result<Option<JobStatus>, Failure> {
+fn status(query: &Query) -> Result<Option<JobStatus>, Refusal> {
     let Some(word) = query.get("status") else { return Ok(None) };
     JobStatus::parse(word).map(Some).ok_or_else(|| {
         let all: Vec<&str> = JobStatus::ALL.iter().map(|status| status.as_str()).collect();
-        Failure::invalid(format!("\"status\" must be one of {}", all.join(", ")))
+        Refusal::invalid(format!("\"status\" must be one of {}", all.join(", ")))
     })
 }
 
 /// Whether there is such a resource in the tenant.
-pub(super) async fn exists(store: &Store, resource: &Resource) -> Result<(), Failure> {
+pub(super) async fn exists(store: &Store, resource: &Resource) -> Result<(), Refusal> {
     let ids = std::slice::from_ref(&resource.id);
     let found = timely(store.existing(&resource.tenant, resource.kind, ids)).await?;
-    if found.contains(&resource.id) { Ok(()) } else { Err(Failure::no_such(resource.kind)) }
+    if found.contains(&resource.id) { Ok(()) } else { Err(no_such(resource.kind)) }
 }
 
 /// A read that has to come in time.
-pub(super) async fn timely<T>(read: impl Future<Output = Result<T, StoreError>>) -> Result<T, Failure> {
-    let late = |_| Failure::from(StoreError::Unavailable("no answer in time".to_owned()));
+pub(super) async fn timely<T>(read: impl Future<Output = Result<T, StoreError>>) -> Result<T, Refusal> {
+    let late = |_| Refusal::from(StoreError::Unavailable("no answer in time".to_owned()));
     Ok(tokio::time::timeout(READ_TIMEOUT, read).await.map_err(late)??)
 }

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use hyper::StatusCode;
 use serde_json::{Value, json};
 
-use super::answer::{Answer, Failure};
+use super::answer::Answer;
 use super::callers::Callers;
 use super::request::Request;
 use crate::broker::Broker;
 use crate::broker::scripts::schedules::Scheduled;
 use crate::domain::CommandId;
 use crate::gateway::schedules::Schedules;
+use crate::http::Refusal;
 use crate::protocol::server;
 
 /// Lists scheduled commands and takes them back.
@@ -23,7 +24,7 @@ pub(super) struct ScheduleApi {
 
 impl ScheduleApi {
     /// `GET /api/v1/schedules`: of the resources that the caller may read, the next to run first.
-    pub(super) async fn list(&self, request: &Request) -> Result<Answer, Failure> {
+    pub(super) async fn list(&self, request: &Request) -> Result<Answer, Refusal> {
         request.query(&[])?;
         let (caller, readable) = self.callers.reader_of_any(request, "read scheduled commands").await?;
         let all = self.broker.schedules(&caller.tenant).await?;
@@ -32,13 +33,12 @@ impl ScheduleApi {
     }
 
     /// `DELETE /api/v1/schedules/{schedule_id}`.
-    pub(super) async fn withdraw(&self, request: &Request, text: &str) -> Result<Answer, Failure> {
+    pub(super) async fn withdraw(&self, request: &Request, text: &str) -> Result<Answer, Refusal> {
         request.query(&[])?;
         let caller = self.callers.caller(request).await?;
-        let schedule: CommandId = text.parse().map_err(|_| Failure::invalid("A schedule_id is a UUID"))?;
+        let schedule: CommandId = text.parse().map_err(|_| Refusal::invalid("A schedule_id is a UUID"))?;
         let address = request.address();
-        let taken = self.schedules.withdraw(&caller, schedule, None, address.as_deref()).await;
-        let taken = taken.map_err(|refusal| Failure::new(refusal.code, refusal.message))?;
+        let taken = self.schedules.withdraw(&caller, schedule, None, address.as_deref()).await?;
         Ok(Answer::message(StatusCode::OK, server::withdrawn(taken.action, &taken.resource, schedule, None)))
     }
 }

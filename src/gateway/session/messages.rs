@@ -14,9 +14,9 @@ use crate::auth::{AuthError, Caller, Policy, Verifier};
 use crate::domain::{CommandId, RequestId};
 use crate::gateway::clock::Clock;
 use crate::gateway::schedules::Schedules;
+use crate::http::Refusal;
 use crate::http::close::Close;
 use crate::http::flood::Budget;
-use crate::protocol::client::Rejection;
 use crate::protocol::{CommonMessage, ErrorCode, server};
 use crate::telemetry::metrics;
 
@@ -128,10 +128,7 @@ impl<S: Subject> Conversation<'_, S> {
                 let verifier = self.services.verifier.clone();
                 self.work = Some(Box::pin(async move { Finished::Refresh(verifier.verify(&token).await) }));
             }
-            Err(Rejection { code, message, request_id }) => {
-                let request_id = request_id.as_ref().map(|id| id.as_str());
-                self.answers.push_back(server::error(code, &message, request_id).into());
-            }
+            Err(rejection) => self.answers.push_back(Refusal::from(rejection).to_message().into()),
         }
         Ok(())
     }
@@ -144,7 +141,7 @@ impl<S: Subject> Conversation<'_, S> {
             let request_id = request_id.as_ref().map(RequestId::as_str);
             Finished::Withdrawal(match taken {
                 Ok(taken) => server::withdrawn(taken.action, &taken.resource, schedule, request_id),
-                Err(refusal) => server::error(refusal.code, &refusal.message, request_id),
+                Err(refusal) => refusal.with_request_id(request_id).to_message(),
             })
         })
     }

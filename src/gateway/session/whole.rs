@@ -19,6 +19,7 @@ use crate::gateway::batch::following::{Following, MOST, Told};
 use crate::gateway::batch::{BatchAnswer, BatchSubmitter};
 use crate::gateway::commands::{CommandAnswer, CommandSubmitter};
 use crate::gateway::hub::{FeedSeat, Member};
+use crate::http::Refusal;
 use crate::protocol::batch::{MAX_BATCH, Target};
 use crate::protocol::client::Rejection;
 use crate::protocol::tenant::subscription;
@@ -43,7 +44,7 @@ pub enum Done {
     /// A command on one resource.
     Command(Resource, CommandRequest, CommandAnswer),
     /// A batch.
-    Batch(Option<RequestId>, BatchAnswer),
+    Batch(Result<BatchAnswer, Refusal>),
 }
 
 impl Whole {
@@ -75,7 +76,7 @@ impl Whole {
         let address = asker.address.to_owned();
         Box::pin(async move {
             let answer = match commands.missing(&caller, &resource, &request).await {
-                Some(refusal) => CommandAnswer::Refused(refusal),
+                Some(refusal) => CommandAnswer::Refused(refusal.with_request_id(request.request_id.as_ref())),
                 None => commands.submit(&caller, &resource, &request, Some(&address)).await,
             };
             Done::Command(resource, request, answer)
@@ -85,10 +86,7 @@ impl Whole {
     fn batch(&self, request: BatchRequest, asker: &Asker<'_>) -> BoxFuture<'static, Done> {
         let (batches, caller) = (self.batches.clone(), asker.caller.clone());
         let address = asker.address.to_owned();
-        Box::pin(async move {
-            let request_id = request.request_id.clone();
-            Done::Batch(request_id, batches.ask(&caller, request, Some(&address)).await)
-        })
+        Box::pin(async move { Done::Batch(batches.ask(&caller, request, Some(&address)).await) })
     }
 }
 
@@ -142,14 +140,12 @@ impl Subject for Whole {
                     (Some((command, result)), _) => self.following.one(resource, command, result, out),
                 }
             }
-            Done::Batch(_, BatchAnswer::Accepted(accepted)) => {
+            Done::Batch(Ok(BatchAnswer::Accepted(accepted))) => {
                 out.push_back(accepted.message().into());
                 self.following.batch(&accepted, out);
             }
-            Done::Batch(_, BatchAnswer::Preview(message)) => out.push_back(message.into()),
-            Done::Batch(request_id, BatchAnswer::Refused(refusal)) => {
-                out.push_back(refusal.message_for(request_id.as_ref().map(RequestId::as_str)).into());
-            }
+            Done::Batch(Ok(BatchAnswer::Preview(message))) => out.push_back(message.into()),
+            Done::Batch(Err(refusal)) => out.push_back(refusal.to_message().into()),
         }
     }
 

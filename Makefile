@@ -27,11 +27,14 @@ chaos:
 chaos-proof:
 	cargo test --features test-faults --test chaos proof
 
+# Also: what dependencies may be (deny.toml), and that the words which docs/glossary.md has retired stay away.
 lint:
+	sh scripts/deny.sh
 	cargo fmt --all --check
 	cargo fmt --check --manifest-path examples/worker/Cargo.toml
 	cargo clippy --workspace --all-targets --all-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+	cargo test --quiet --workspace --lib glossary
 
 # Every scenario beside its yardsticks, in one table and in bench/latest.json: about five minutes. A machine with
 # nothing else to do gives figures that mean something. make bench ARGS="--only acks,idle"

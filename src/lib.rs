@@ -48,4 +48,6 @@ pub mod worker;
 #[cfg(test)]
 mod circles;
 #[cfg(test)]
+mod glossary;
+#[cfg(test)]
 mod layers;

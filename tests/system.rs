@@ -8,6 +8,7 @@ mod system {
     mod control;
     mod crowd;
     mod jobs;
+    mod least_privilege;
     mod no_gateway;
     mod queue;
     mod redis_kinds;

@@ -36,7 +36,8 @@ local function accept(keys, c, workers, now_ms)
   ready_if_absent(keys.ready, keys.tenants, c.resource, now_ms)
   redis.call('XADD', keys.audit, '*', 'event', 'accepted', 'at', int_to_string(now_ms), 'entry', c.record)
   if c.action == 'cancel' then supersede(keys, c, now_ms) end
-  redis.call('PUBLISH', c.control_channel, c.control_message)
+  -- pcall: it only wakes. A user who may not publish here must not be told that nothing was done.
+  redis.pcall('PUBLISH', c.control_channel, c.control_message)
 end
 
 -- Workers alive for a tenant, as text. An entry further ahead than a heartbeat can be was written by a clock that has been

@@ -20,7 +20,8 @@ local function record_result(keys, command, workers, message, reply_channel, now
   end
   redis.call('EXPIRE', keys.results, RESULT_SECONDS)
   redis.call('EXPIRE', keys.finished, RESULT_SECONDS)
-  redis.call('PUBLISH', reply_channel, message)
+  -- pcall: it only wakes, and what is written above stands, whatever this user may publish.
+  redis.pcall('PUBLISH', reply_channel, message)
 end
 
 -- What failed for good is kept for whoever wants to look at it and ask again.

@@ -336,6 +336,19 @@ pub fn reply_channel(r: &Resource) -> String {
     format!("{r}:reply")
 }
 
+/// Whether a channel or a pattern is about one tenant alone: without the right to hear it, that tenant is not served, and
+/// all others are. Names of the program's own begin with `wh:`, `@` or `*`.
+pub fn is_of_one_tenant(name: &str) -> bool {
+    tenant_of_channel(name).is_some()
+}
+
+/// The tenant of a channel of one resource, or of a pattern for a whole tenant.
+pub fn tenant_of_channel(name: &str) -> Option<TenantId> {
+    let mut parts = name.split(':');
+    let (tenant, kind) = (parts.next()?.parse().ok()?, parts.next()?);
+    ResourceKind::ALL.into_iter().any(|known| known.as_str() == kind).then_some(tenant)
+}
+
 /// A user id is published here when that user's permissions changed (`wheelhouse grant|revoke`).
 pub const PERMISSIONS_CHANNEL: &str = "wh:permissions";
 
@@ -353,10 +366,10 @@ pub fn resource_probe_channel(subscriber: &str) -> String {
     format!("@probe:job:{subscriber}")
 }
 
-/// By which a gateway's subscriber hears [`resource_probe_channel`], as it hears a whole tenant by [`tenant_pattern`].
-pub fn resource_probe_pattern(subscriber: &str) -> String {
-    format!("@probe:job:{subscriber}*")
-}
+/// By which a gateway's subscriber hears [`resource_probe_channel`], as it hears a whole tenant by [`tenant_pattern`]. The
+/// same for all: Redis compares a pattern letter by letter with those that an ACL names, so that one with a subscriber's
+/// own name in it could be permitted only together with every other channel.
+pub const RESOURCE_PROBE_PATTERN: &str = "@probe:job:*";
 
 #[cfg(test)]
 #[path = "keys_tests.rs"]

@@ -11,6 +11,7 @@ pub mod keys;
 pub mod scripts;
 mod slots;
 pub mod subscriber;
+mod subscribing;
 mod write_check;
 
 use std::sync::Arc;

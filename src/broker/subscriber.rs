@@ -20,7 +20,8 @@ use tokio_util::task::TaskTracker;
 
 use super::discovery::Discovery;
 use super::error::BrokerError;
-use super::keys::{probe_channel, resource_probe_channel, resource_probe_pattern};
+use super::keys::{RESOURCE_PROBE_PATTERN, is_of_one_tenant, probe_channel, resource_probe_channel};
+use super::subscribing::{Refused, subscribe_permitted};
 use super::{Broker, Client, WriteCheck};
 
 /// Events that may wait for the receiver. A receiver that falls further behind loses messages and is told
@@ -50,6 +51,8 @@ pub enum Event {
     },
     /// Messages were lost, and every subscription stands (again).
     Gap,
+    /// The right to hear these channels and patterns has been taken away. They are no longer subscribed.
+    Denied(Vec<String>),
 }
 
 /// Hears that it stands, or why it does not.
@@ -75,7 +78,6 @@ pub struct Subscriber {
     delivers: Arc<AtomicBool>,
     trouble: LastError,
     proof: WriteCheck,
-    name: Arc<str>,
 }
 
 /// Why the connection cannot be made just now, in words for the operator.
@@ -95,28 +97,28 @@ impl Subscriber {
         let (events, hear_events) = mpsc::channel(EVENT_QUEUE);
         let delivers = Arc::new(AtomicBool::new(false));
         let trouble = LastError::default();
-        let name: Arc<str> = uuid::Uuid::now_v7().simple().to_string().into();
+        let name = uuid::Uuid::now_v7().simple().to_string();
         let owner = SubscriberTask {
             address,
             client: broker.client.clone(),
             tracker: tracker.clone(),
             probe: probe_channel(&name),
             resource_probe: resource_probe_channel(&name),
-            resource_pattern: resource_probe_pattern(&name),
             channels: BTreeSet::new(),
             patterns: BTreeSet::new(),
             requests: hear_requests,
             waiting: Vec::new(),
             events,
             lagging: false,
+            lost: Vec::new(),
             delivers: delivers.clone(),
             trouble: trouble.clone(),
         };
         let first = owner.open().await;
-        let first = first.map_err(|error| BrokerError::of_connecting(&owner.address, &error))?;
+        let (first, _) = first.map_err(|error| BrokerError::of_connecting(&owner.address, &error))?;
         tracker.spawn(owner.run(first, stop.clone()));
         let proof = WriteCheck::start(broker.clone(), resource_probe_channel(&name), tracker, stop).await?;
-        Ok((Self { requests, delivers, trouble, proof, name }, hear_events))
+        Ok((Self { requests, delivers, trouble, proof }, hear_events))
     }
 
     /// Whether Redis does what commands need.
@@ -127,7 +129,7 @@ impl Subscriber {
     /// From now on the probe is also about what is heard by a pattern, on a channel of the form of a resource's
     /// to which a script publishes: for those who serve whole tenants. Confirmed when it returns.
     pub async fn probe_by_pattern(&self) -> Result<(), BrokerError> {
-        self.psubscribe(vec![resource_probe_pattern(&self.name)]).await
+        self.psubscribe(vec![RESOURCE_PROBE_PATTERN.to_owned()]).await
     }
 
     /// Why it cannot connect just now.
@@ -184,21 +186,24 @@ struct SubscriberTask {
     tracker: TaskTracker,
     probe: String,
     resource_probe: String,
-    resource_pattern: String,
     channels: BTreeSet<String>,
     patterns: BTreeSet<String>,
     requests: mpsc::Receiver<Request>,
-    /// Callers whose subscriptions are noted and not confirmed yet: no more than one batch.
-    waiting: Vec<Done>,
+    /// Callers whose subscriptions are noted and not confirmed yet, with what they asked for: no more than one batch.
+    waiting: Vec<(Vec<String>, Done)>,
     events: mpsc::Sender<Event>,
     /// The receiver has missed something and has not been told.
     lagging: bool,
+    /// What may no longer be heard, and the receiver has not been told.
+    lost: Vec<String>,
     delivers: Arc<AtomicBool>,
     trouble: LastError,
 }
 
 impl SubscriberTask {
-    async fn open(&self) -> redis::RedisResult<Connection> {
+    /// A connection on which everything noted stands, but for channels of single tenants that Redis does not permit (any
+    /// more): these are given back. Without any other the program is of no use, so that it is an error.
+    async fn open(&self) -> redis::RedisResult<(Connection, Refused)> {
         let opening = async {
             let server = match self.client.any_server() {
                 Some(server) => server,
@@ -207,13 +212,16 @@ impl SubscriberTask {
             let client = redis::Client::open(server)?;
             let (mut sink, stream) = client.get_async_pubsub().await?.split();
             sink.subscribe(&self.probe).await?;
-            for some in chunks(&self.channels) {
-                sink.subscribe(some).await?;
+            let mut refused = Refused::default();
+            for (known, patterns) in [(&self.channels, false), (&self.patterns, true)] {
+                for some in chunks(known) {
+                    refused.add(subscribe_permitted(&mut sink, &some, patterns).await?);
+                }
             }
-            for some in chunks(&self.patterns) {
-                sink.psubscribe(some).await?;
+            match refused.names.iter().all(|name| is_of_one_tenant(name)) {
+                true => Ok(((sink, stream), refused)),
+                false => Err(refused.error.unwrap_or_else(late)),
             }
-            Ok((sink, stream))
         };
         tokio::time::timeout(ANSWER, opening).await.unwrap_or_else(|_| Err(late()))
     }
@@ -228,7 +236,8 @@ impl SubscriberTask {
             self.delivers.store(false, Ordering::Relaxed);
             tracing::warn!("redis.subscriber_disconnected");
             let mut wait = Duration::from_millis(20);
-            connection = loop {
+            let refused;
+            (connection, refused) = loop {
                 tokio::select! {
                     () = stop.cancelled() => return,
                     opened = self.open() => match opened {
@@ -244,7 +253,9 @@ impl SubscriberTask {
             };
             tracing::info!("redis.subscriber_connected");
             *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
-            self.confirm();
+            let callers: Vec<String> = self.waiting.iter().flat_map(|(names, _)| names.clone()).collect();
+            self.lost.extend(refused.names.iter().filter(|name| !callers.contains(name)).cloned());
+            self.confirm(refused);
             self.lagging = true;
             self.report_gap();
         }
@@ -280,9 +291,12 @@ impl SubscriberTask {
                     if channel == self.probe {
                         heard = Instant::now();
                         let by_pattern = heard_by_pattern.is_some_and(|heard| heard.elapsed() < PROBE_TIMEOUT);
-                        let delivers = by_pattern || !self.patterns.contains(&self.resource_pattern);
+                        let delivers = by_pattern || !self.patterns.contains(RESOURCE_PROBE_PATTERN);
                         self.delivers.store(delivers, Ordering::Relaxed);
                         self.report_gap();
+                        continue;
+                    }
+                    if is_probe_of_another(channel) {
                         continue;
                     }
                     let payload = bytes::Bytes::copy_from_slice(message.get_payload_bytes());
@@ -317,42 +331,20 @@ impl SubscriberTask {
     /// way, the next one begins with what was noted, and its callers are told then.
     async fn answer(&mut self, sink: &mut PubSubSink, batch: &mut Vec<Request>) -> redis::RedisResult<()> {
         let steps = self.note(batch);
-        let mut denied = None;
+        let mut refused = Refused::default();
         let sending = async {
             for step in &steps {
-                let sent = match step {
-                    LoopStep::Subscribe(names) => sink.subscribe(names).await,
-                    LoopStep::SubscribePatterns(names) => sink.psubscribe(names).await,
-                    LoopStep::Unsubscribe(names) => sink.unsubscribe(names).await,
-                    LoopStep::UnsubscribePatterns(names) => sink.punsubscribe(names).await,
-                };
-                match (sent, step) {
-                    (Ok(()), _) => {}
-                    // Redis answered, and the connection is well. What it does not permit is forgotten: asked for
-                    // again with each new connection it would keep everything else from being heard for ever.
-                    (Err(error), LoopStep::Subscribe(names)) if is_answer(&error) => {
-                        self.channels.retain(|known| !names.contains(known));
-                        denied = Some(error);
-                    }
-                    (Err(error), LoopStep::SubscribePatterns(names)) if is_answer(&error) => {
-                        self.patterns.retain(|known| !names.contains(known));
-                        denied = Some(error);
-                    }
-                    (Err(error), _) => return Err(error),
+                match step {
+                    LoopStep::Subscribe(names) => refused.add(subscribe_permitted(sink, names, false).await?),
+                    LoopStep::SubscribePatterns(names) => refused.add(subscribe_permitted(sink, names, true).await?),
+                    LoopStep::Unsubscribe(names) => sink.unsubscribe(names).await?,
+                    LoopStep::UnsubscribePatterns(names) => sink.punsubscribe(names).await?,
                 }
             }
             Ok(())
         };
         tokio::time::timeout(ANSWER, sending).await.unwrap_or_else(|_| Err(late()))?;
-        match denied.map(BrokerError::from) {
-            None => self.confirm(),
-            Some(error) => {
-                tracing::warn!(%error, "redis.subscription_denied");
-                for done in self.waiting.drain(..) {
-                    let _ = done.send(Err(error.clone())); // A caller that gave up meanwhile need not know.
-                }
-            }
-        }
+        self.confirm(refused);
         Ok(())
     }
 
@@ -365,7 +357,7 @@ impl SubscriberTask {
                 // Its caller has given up, and was told that nothing is subscribed.
                 Request::Subscribe { done, .. } if done.is_closed() => {}
                 Request::Subscribe { channels, patterns, done } => {
-                    self.waiting.push(done);
+                    self.waiting.push((channels.clone(), done));
                     let known = if patterns { &mut self.patterns } else { &mut self.channels };
                     let new = channels.into_iter().filter(|name| known.insert(name.clone()));
                     let new: Vec<String> = new.collect();
@@ -393,30 +385,43 @@ impl SubscriberTask {
         steps
     }
 
-    /// Everything noted stands at Redis.
-    fn confirm(&mut self) {
-        for done in self.waiting.drain(..) {
-            let _ = done.send(Ok(())); // A caller that gave up meanwhile need not know.
+    /// Everything noted stands at Redis, but for what it refused. That is forgotten: asked for again with each new
+    /// connection it would keep everything else from being heard for ever.
+    fn confirm(&mut self, refused: Refused) {
+        for name in &refused.names {
+            self.channels.remove(name);
+            self.patterns.remove(name);
+        }
+        let error = refused.error.map(BrokerError::from);
+        if let Some(error) = &error {
+            tracing::warn!(%error, names = ?refused.names, "redis.subscription_denied");
+        }
+        for (names, done) in self.waiting.drain(..) {
+            let denied = error.clone().filter(|_| names.iter().any(|name| refused.names.contains(name)));
+            let _ = done.send(denied.map_or(Ok(()), Err)); // A caller that gave up meanwhile need not know.
         }
     }
 
     fn report_gap(&mut self) {
+        if !self.lost.is_empty() && self.events.try_send(Event::Denied(self.lost.clone())).is_ok() {
+            self.lost.clear();
+        }
         if self.lagging && self.events.try_send(Event::Gap).is_ok() {
             self.lagging = false;
         }
     }
 }
 
-/// Whether the server said it, and not the line.
-fn is_answer(error: &redis::RedisError) -> bool {
-    !error.is_io_error() && !error.is_unrecoverable_error()
+/// The channel on which another subscriber proves to itself that it hears: the pattern for it is the same for all.
+fn is_probe_of_another(channel: &str) -> bool {
+    channel.starts_with(RESOURCE_PROBE_PATTERN.trim_end_matches('*'))
 }
 
 fn late() -> redis::RedisError {
     (redis::ErrorKind::Io, "no answer to SUBSCRIBE in time").into()
 }
 
-fn chunks(names: &BTreeSet<String>) -> Vec<Vec<&String>> {
-    let all: Vec<&String> = names.iter().collect();
+fn chunks(names: &BTreeSet<String>) -> Vec<Vec<String>> {
+    let all: Vec<String> = names.iter().cloned().collect();
     all.chunks(500).map(<[_]>::to_vec).collect()
 }

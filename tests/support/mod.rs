@@ -9,6 +9,7 @@ pub mod cluster;
 pub mod fleet;
 pub mod postgres;
 pub mod redis;
+pub mod roles;
 pub mod socket;
 pub mod tls;
 pub mod tokens;

@@ -102,6 +102,14 @@ impl RedisServer {
         String::from_utf8(text).expect("text")
     }
 
+    /// As [`Self::inline`], for an answer that is a text or a word alone: `ACL DRYRUN`.
+    pub fn text_or_status(&self, command: &str) -> String {
+        match self.inline(command).strip_prefix('+') {
+            Some(status) => status.to_owned(),
+            None => self.text(command),
+        }
+    }
+
     fn try_up(&mut self) -> bool {
         let folder = self.folder.path().display().to_string();
         let spawned = Command::new("redis-server")

@@ -9,6 +9,7 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 use super::update::Update;
 use crate::domain::{CommandId, Resource};
 use crate::gateway::outbox::{Outbox, Push};
+use crate::http::close::Close;
 
 /// Commands whose results are remembered as handed out; more than are read back after a gap.
 const REMEMBERED: usize = 2 * RECENT;
@@ -41,6 +42,8 @@ struct State {
     given: VecDeque<CommandId>,
     first: u64,
     stale: bool,
+    /// It may not be heard any more: nobody stays on it.
+    closed: bool,
 }
 
 impl Channel {
@@ -52,8 +55,18 @@ impl Channel {
     /// Adds a member; gives the number of the first result it will get.
     pub fn add(&self, outbox: Arc<Outbox>) -> u64 {
         let mut state = self.lock();
+        if state.closed {
+            outbox.close(Close::drain());
+        }
         state.members.push(outbox);
         state.first + state.given.len() as u64
+    }
+
+    /// Sends everyone away, now and later: the channel may not be heard any more.
+    pub(super) fn close_all(&self) {
+        let mut state = self.lock();
+        state.closed = true;
+        state.members.iter().for_each(|member| member.close(Close::drain()));
     }
 
     pub(super) fn remove(&self, outbox: &Arc<Outbox>) {

@@ -89,6 +89,14 @@ impl Channels {
         self.open().values().map(|entry| &entry.channel).filter(|channel| channel.take_stale()).cloned().collect()
     }
 
+    /// The right to hear this resource was taken away: its sockets are closed, and told to come back. Then they are told
+    /// what Redis says; left open they would hear nothing and not know it.
+    pub(super) fn close_denied(&self, resource: &Resource) {
+        if let Some(entry) = self.open().remove(resource) {
+            entry.channel.close_all();
+        }
+    }
+
     /// Gives up channels that nobody has watched for a while.
     pub(super) fn sweep(&self, subscriber: &Subscriber) {
         let mut open = self.open();
@@ -138,7 +146,10 @@ impl Drop for Seat {
         if let Some(outbox) = &self.outbox {
             self.channel.remove(outbox);
         }
-        if let Some(entry) = self.channels.open().get_mut(&self.channel.resource) {
+        // Not where another channel has taken its place, because this one was no longer permitted.
+        if let Some(entry) = self.channels.open().get_mut(&self.channel.resource)
+            && Arc::ptr_eq(&entry.channel, &self.channel)
+        {
             entry.references = entry.references.saturating_sub(1);
             entry.idle = Instant::now();
         }

@@ -12,6 +12,7 @@ use crate::broker::scripts::claim::CommandResult;
 use crate::domain::{CommandId, JobFacts, Resource, ResourceId, TenantId};
 use crate::gateway::access::Readable;
 use crate::gateway::outbox::{Outbox, Push};
+use crate::http::close::Close;
 use crate::protocol::FeedFilter;
 
 /// Results that are remembered as handed out, numbers of streams, and facts of jobs, each.
@@ -113,6 +114,8 @@ struct State {
     /// Highest number of each resource's stream so far.
     numbers: Recent<Resource, i64>,
     facts: Recent<ResourceId, JobFacts>,
+    /// It may not be heard any more: nobody stays on it.
+    closed: bool,
 }
 
 impl Feed {
@@ -122,12 +125,24 @@ impl Feed {
             given: Recent::new(REMEMBERED),
             numbers: Recent::new(REMEMBERED),
             facts: Recent::new(REMEMBERED),
+            closed: false,
         };
         Self { tenant, opened: OnceCell::new(), state: Mutex::new(state) }
     }
 
     pub(super) fn add(&self, member: Arc<Member>) {
-        self.lock().members.push(member);
+        let mut state = self.lock();
+        if state.closed {
+            member.outbox.close(Close::drain());
+        }
+        state.members.push(member);
+    }
+
+    /// Sends everyone away, now and later: the tenant may not be heard any more.
+    pub(super) fn close_all(&self) {
+        let mut state = self.lock();
+        state.closed = true;
+        state.members.iter().for_each(|member| member.outbox.close(Close::drain()));
     }
 
     pub(super) fn remove(&self, member: &Arc<Member>) {

@@ -9,7 +9,7 @@ use tokio::sync::{Notify, mpsc};
 use super::feed::{Feed, Member};
 use super::results::command_of;
 use super::update::Update;
-use crate::broker::keys::{ChannelContent, read_resource_channel, tenant_pattern};
+use crate::broker::keys::{ChannelContent, read_resource_channel, tenant_of_channel, tenant_pattern};
 use crate::broker::{Broker, BrokerError, Subscriber};
 use crate::domain::{CommandId, Resource, ResourceKind, TenantId};
 
@@ -117,6 +117,14 @@ impl Feeds {
         self.open().values().map(|entry| Arc::clone(&entry.feed)).collect()
     }
 
+    /// The right to hear a tenant by this pattern was taken away: its sockets are closed, and told to come back.
+    pub(super) fn close_denied(&self, pattern: &str) {
+        let Some(tenant) = tenant_of_channel(pattern) else { return };
+        if let Some(entry) = self.open().remove(&tenant) {
+            entry.feed.close_all();
+        }
+    }
+
     /// Gives up tenants that nobody has watched for a while.
     pub(super) fn sweep(&self, subscriber: &Subscriber) {
         let mut open = self.open();
@@ -151,7 +159,10 @@ impl Drop for FeedSeat {
         if let Some(member) = &self.member {
             self.feed.remove(member);
         }
-        if let Some(entry) = self.feeds.open().get_mut(&self.feed.tenant) {
+        // Not where another feed has taken its place, because this one was no longer permitted.
+        if let Some(entry) = self.feeds.open().get_mut(&self.feed.tenant)
+            && Arc::ptr_eq(&entry.feed, &self.feed)
+        {
             entry.references = entry.references.saturating_sub(1);
             entry.idle = Instant::now();
         }

@@ -124,6 +124,15 @@ impl Dispatcher {
                     }
                 }
                 Event::Message { channel, payload, .. } => self.message(&channel, payload),
+                Event::Denied(names) => {
+                    for name in &names {
+                        match read_resource_channel(name) {
+                            _ if name.ends_with('*') => self.feeds.close_denied(name),
+                            Some((resource, _)) => self.channels.close_denied(&resource),
+                            None => {}
+                        }
+                    }
+                }
                 Event::Gap => {
                     counter!(SUBSCRIPTION_GAPS).increment(1);
                     tracing::info!("gateway.subscription_gap");

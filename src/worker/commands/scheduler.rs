@@ -194,7 +194,8 @@ impl Scheduler {
                         self.enqueue(resource);
                     }
                 }
-                Some(Event::Gap) => {
+                // A worker hears nothing that is one tenant's alone, so that nothing is denied later than at its start.
+                Some(Event::Gap | Event::Denied(_)) => {
                     tracing::info!("worker.subscription_gap");
                     self.poll_ready().await;
                     self.notifier.job_available.notify_one();

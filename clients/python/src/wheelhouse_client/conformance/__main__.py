@@ -31,11 +31,18 @@ async def run_check(check: Check, command: list[str]) -> tuple[list[str], str]:
     return faults, stderr
 
 
-async def run_all(checks: list[Check], command: list[str]) -> bool:
-    """Prints a line for each check; returns whether all rules were kept."""
+async def run_all(checks: list[Check], command: list[str], parallel: int) -> bool:
+    """Prints a line for each check, in their order; returns whether all rules were kept."""
     broken = 0
-    for check in checks:
-        faults, stderr = await run_check(check, command)
+    turn = asyncio.Semaphore(parallel)
+
+    async def in_turn(check: Check) -> tuple[list[str], str]:
+        async with turn:
+            return await run_check(check, command)
+
+    running = [asyncio.ensure_future(in_turn(check)) for check in checks]
+    for check, result in zip(checks, running):
+        faults, stderr = await result
         print(f"{'ok      ' if not faults else 'BROKEN  '}{check.rule}", flush=True)
         for fault in faults:
             print(f"          {fault}")
@@ -54,12 +61,13 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--only", default="", help="only the checks whose rule has this text")
+    parser.add_argument("--parallel", type=int, default=1, metavar="N", help="so many checks at a time")
     parser.add_argument("command", nargs="+", metavar="COMMAND", help="the program and its arguments, after --")
     arguments = parser.parse_args()
     checks = [check for check in CHECKS if arguments.only.lower() in check.rule.lower()]
     if not checks:
         parser.error(f"no rule has the text {arguments.only!r}")
-    return 0 if asyncio.run(run_all(checks, arguments.command)) else 1
+    return 0 if asyncio.run(run_all(checks, arguments.command, max(1, arguments.parallel))) else 1
 
 
 if __name__ == "__main__":

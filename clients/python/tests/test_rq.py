@@ -1,0 +1,127 @@
+"""RQ: the worker with a work horse, and the one without."""
+
+from __future__ import annotations
+
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import redis as redis_py
+from bed.processes import Process, Ticks, eventually
+from bed.queues import rq_worker
+from bed.wheelhouse import Redis, Wheelhouse
+from rq import Queue, Retry
+
+sys.path.insert(0, str(Path(__file__).parent / "programs"))
+import rq_jobs  # noqa: E402
+
+MakeTicks = Callable[[], Ticks]
+META = {"tenant_id": "acme"}
+KINDS = ["ControlledWorker", "ControlledSimpleWorker"]
+
+
+@pytest.fixture
+def queue(redis: Redis) -> Queue:
+    return Queue(f"rq-{uuid.uuid4().hex[:8]}", connection=redis_py.Redis(port=redis.port))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pause_resume_cancel(
+    kind: str, queue: Queue, wheelhouse: Wheelhouse, redis: Redis, start: Callable[..., Process], ticks: MakeTicks
+) -> None:
+    rq_worker(start, wheelhouse, redis, queue.name, kind)
+    seen = ticks()
+    job = queue.enqueue(rq_jobs.plain, str(seen), 10_000, meta=META)
+    seen.wait_for()
+    with wheelhouse.operator(job.id) as operator:
+        operator.succeed("pause")
+        seen.assert_none_for(3.0)
+        operator.succeed("resume")
+        seen.wait_for()
+        operator.succeed("cancel")
+    seen.assert_none_for(1.0)
+    eventually("canceled", lambda: job.get_status() == "canceled")
+    row = wheelhouse.row(job.id)
+    assert (row["status"], row["job_type"]) == ("cancelled", "rq:rq_jobs.plain")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_paused_time_does_not_count_against_the_job_timeout(
+    kind: str, queue: Queue, wheelhouse: Wheelhouse, redis: Redis, start: Callable[..., Process], ticks: MakeTicks
+) -> None:
+    rq_worker(start, wheelhouse, redis, queue.name, kind)
+    seen = ticks()
+    job = queue.enqueue(rq_jobs.plain, str(seen), 20, job_timeout=5, meta=META)
+    seen.wait_for(1)
+    with wheelhouse.operator(job.id) as operator:
+        operator.succeed("pause")
+        seen.assert_none_for(6.0)
+        operator.succeed("resume")
+    eventually("finished", lambda: job.get_status() == "finished")
+    assert seen.count() == 20
+    wheelhouse.wait_status(job.id, "completed")
+
+
+def test_the_job_timeout_itself_stays(
+    queue: Queue, wheelhouse: Wheelhouse, redis: Redis, start: Callable[..., Process], ticks: MakeTicks
+) -> None:
+    rq_worker(start, wheelhouse, redis, queue.name)
+    job = queue.enqueue(rq_jobs.plain, str(ticks()), 1000, job_timeout=1, meta=META)
+    eventually("failed", lambda: job.get_status() == "failed")
+    wheelhouse.wait_status(job.id, "failed")
+
+
+def test_retries_failures_and_resume_points(
+    queue: Queue, wheelhouse: Wheelhouse, redis: Redis, start: Callable[..., Process], ticks: MakeTicks
+) -> None:
+    rq_worker(start, wheelhouse, redis, queue.name)
+    seen = ticks()
+    flaky = queue.enqueue(rq_jobs.flaky, str(seen), retry=Retry(max=3), meta=META)
+    eventually("finished", lambda: flaky.get_status() == "finished")
+    assert seen.count() == 3
+    wheelhouse.wait_status(flaky.id, "completed")
+    failed = queue.enqueue(rq_jobs.fails, meta=META)
+    eventually("failed", lambda: failed.get_status() == "failed")
+    wheelhouse.wait_status(failed.id, "failed")
+    assert wheelhouse.row(failed.id)["error_message"] == "ValueError: it went wrong"
+    careful = queue.enqueue(rq_jobs.careful, str(ticks()), 5, meta=META)
+    eventually("finished", lambda: careful.get_status() == "finished")
+    wheelhouse.wait_status(careful.id, "completed")
+    assert wheelhouse.row(careful.id)["items_processed"] == 5
+
+
+def test_a_hang_is_killed_after_the_grace(
+    queue: Queue, wheelhouse: Wheelhouse, redis: Redis, start: Callable[..., Process], ticks: MakeTicks
+) -> None:
+    rq_worker(start, wheelhouse, redis, queue.name)
+    seen = ticks()
+    job = queue.enqueue(rq_jobs.hangs, str(seen), retry=Retry(max=3), meta=META)
+    seen.wait_for()
+    answer = wheelhouse.command(job.id, "cancel")
+    assert answer.kind == "cancel_succeeded", answer.message
+    time.sleep(0.05)
+    assert seen.stamps()[-1] <= answer.at
+    eventually("canceled", lambda: job.get_status() == "canceled")
+    seen.assert_none_for(1.0)
+
+
+def test_a_lost_work_horse_fails_its_row(
+    queue: Queue, wheelhouse: Wheelhouse, redis: Redis, start: Callable[..., Process], ticks: MakeTicks
+) -> None:
+    rq_worker(start, wheelhouse, redis, queue.name)
+    job = queue.enqueue(rq_jobs.dies, str(ticks()), meta=META)
+    eventually("failed", lambda: job.get_status() == "failed")
+    wheelhouse.wait_status(job.id, "failed")
+
+
+def test_a_job_without_a_tenant_runs_with_a_warning(
+    queue: Queue, wheelhouse: Wheelhouse, redis: Redis, start: Callable[..., Process], ticks: MakeTicks
+) -> None:
+    worker = rq_worker(start, wheelhouse, redis, queue.name)
+    job = queue.enqueue(rq_jobs.plain, str(ticks()), 1)
+    eventually("finished", lambda: job.get_status() == "finished")
+    worker.wait_for("runs without control")
+    assert wheelhouse.row(job.id) == {}

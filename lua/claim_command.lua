@@ -3,7 +3,8 @@
 --
 -- KEYS: 1 state, 2 queue, 3 commands, 4 ready, 5 tenants, 6 workers, 7 tenant_workers, 8 backlog
 -- ARGV: 1 worker, 2 lease (ms), 3 resource (tenant:kind:id)
--- Returns: {'command', id, accepted_ms, record, attempt, fence, now_ms, a cancel that waits behind it ('' for none)}
+-- Returns: {'command', id, value (as it stands among the commands), attempt, fence, now_ms, a cancel that waits behind it
+--           ('' for none)}
 --          | {'nothing'} | {'not_ready'} | {'hosted', worker}
 --          | {'corrupt', id} (its record is gone or unreadable: it has been taken out of the queue)
 --          | an error: its keys hold what they should not; it is quarantined for half a minute
@@ -11,8 +12,8 @@
 -- When the clock is set forwards: leases and retries end early, and a claim may be given to another worker while the
 -- first still works; its fence is older then, so nothing that it writes counts. Backwards: a lease that ends further
 -- ahead than it is long lasts one lease from now on (a live holder renews it within that time), a retry further ahead
--- than any delay is due, a host's heartbeat further ahead than any lasts says nothing, and a command accepted later than
--- now counts as accepted now. The fence is the greater of the clock and one more than the last: it never goes back.
+-- than any delay is due, a host's heartbeat further ahead than any lasts says nothing, and to the caller a command accepted
+-- later than now counts as accepted now. The fence is the greater of the clock and one more than the last: it never goes back.
 
 local state_key, queue, commands, ready, tenants, workers, tenant_workers, backlog = unpack(KEYS)
 local worker, lease_ms, resource = unpack(ARGV)
@@ -54,13 +55,12 @@ local function claim()
 
   local attempt = 1
   if state[1] == command then attempt = tonumber(state[3] or '0') + 1 end
-  local record = redis.call('HGET', commands, command)
-  local accepted, text = string.match(record or '', '^(%d+)|%d+|(.*)$')
+  local value = redis.call('HGET', commands, command)
 
   -- Records and queue are written together: somebody else removed this one or wrote over it, and nobody can answer it.
   -- Those behind it must not wait for it for ever. Not looked into at the first try, for that costs: whoever cannot
   -- read it leaves it to a second one.
-  if not text or (attempt > 1 and not decode_stored_command(text)) then
+  if not value or (attempt > 1 and not decode_stored_command(value)) then
     redis.call('LPOP', queue)
     redis.call('HDEL', commands, command)
     if redis.call('DECR', backlog) <= 0 then redis.call('DEL', backlog) end
@@ -75,8 +75,7 @@ local function claim()
   ready_at(ready, tenants, resource, now_ms + lease)
   redis.call('EXPIRE', state_key, '604800')
   local cancel = state[7] and state[7] ~= command and state[7] or ''
-  if tonumber(accepted) > now_ms then accepted = int_to_string(now_ms) end
-  return { 'command', command, accepted, text, int_to_string(attempt), int_to_string(fence), int_to_string(now_ms), cancel }
+  return { 'command', command, value, int_to_string(attempt), int_to_string(fence), int_to_string(now_ms), cancel }
 end
 
 return or_quarantine(ready, tenants, resource, claim)

@@ -2,7 +2,7 @@
 -- Ends the oldest commands of a resource that no worker has taken up in time.
 --
 -- KEYS: 1-11 of the resource's commands (lib/command_keys.lua), 12 workers, 13 tenant_workers
--- ARGV: 1 how long a command may wait (ms), 2 resource, 3 reply channel, 4 the words of the result
+-- ARGV: 1 how long a command may wait (ms), 2 resource
 -- Returns: the ids of those that ended | an error: its keys hold what they should not; it is quarantined for half a minute
 -- Safe to repeat: what has ended is not in the queue any more. One that was ever claimed is left to the workers:
 -- it may have been carried out already.
@@ -10,7 +10,7 @@
 -- the step to how long a command may wait (`broker/clock_steps.rs`). Backwards: how long a command has waited that was
 -- accepted later than now is not known; it counts from now on.
 
-local ttl_ms, resource, reply_channel, error_text = unpack(ARGV)
+local ttl_ms, resource = unpack(ARGV)
 -- In one call: others wait for Redis meanwhile.
 local MAX_PER_CALL = 100
 
@@ -38,25 +38,25 @@ local function expire()
       postpone(now_ms)
       break
     end
-    local record = redis.call('HGET', keys.commands, command)
-    local accepted, text = string.match(record or '', '^(%d+)|%d+|(.*)$')
-    local waiting = decode_stored_command(text)
+    local waiting = decode_stored_command(redis.call('HGET', keys.commands, command))
     if not waiting then
       postpone(now_ms) -- A worker takes out what cannot be read.
       break
     end
-    if tonumber(accepted) > now_ms then
-      redis.call('HSET', keys.commands, command, int_to_string(now_ms) .. string.match(record, '^%d+(.*)$'))
+    if waiting.accepted_at > now_ms then
+      waiting.accepted_at = now_ms
+      local json = cjson.encode(waiting)
+      redis.call('HSET', keys.commands, command,
+        with_former_command_head(json, now_ms, int_to_string(waiting.workers_online)))
       ready_at(keys.ready, keys.tenants, resource, now_ms)
       break
     end
-    if tonumber(accepted) + tonumber(ttl_ms) > now_ms then
-      postpone(tonumber(accepted)) -- The older ones of this resource have ended.
+    if waiting.accepted_at + tonumber(ttl_ms) > now_ms then
+      postpone(waiting.accepted_at) -- The older ones of this resource have ended.
       break
     end
     local control = control_of(keys.state, workers, tenant_workers, resource, now_ms)
-    end_command(keys, command, record, 'expired', failed_message(waiting, error_text, control),
-      outcome_entry(text, error_text, accepted, now_ms), reply_channel, now_ms, resource)
+    end_command(keys, command, ended_by_script(waiting, 'expired', 'expired', control, now_ms), resource, now_ms)
     if state[2] == command then redis.call('HDEL', keys.state, 'cancel') end
     ended[#ended + 1] = command
   end

@@ -6,11 +6,12 @@
 -- ARGV: 1 deadline (Unix µs, 0 for none), 2 batch id, 3 body digest, 4 seconds that the batch is remembered,
 --       5 grant: 'database', 'allowed', 'denied', 6-8 what grants it, 9 limit a minute, 10 backlog limit,
 --       11 budget units that the whole batch costs (0: an earlier part has paid), 12 action, 13 control channel,
---       14 what else to remember of the batch, 15 record of the whole (open), for one that is refused,
+--       14 what to remember of the batch where it is accepted (JSON), 15 audit entry of the whole, for one that is refused,
 --       16 body digest as versions before stored it,
---       then 4 for each resource: command id, resource, record (JSON), control message
+--       then 4 for each resource: command id, resource, record (open), control message
 -- Returns: {outcome, …} with 'done' workers, then 4 for each resource: 'accepted' control '' '' |
---       'repeated' control done_ms result | 'full' '' '' '' (control: as control_of gives it) — or for all of them 'known' batch (this request has that id: come again with it) | 'denied' |
+--       'repeated' control result former_result ('' and '' where there is none yet) | 'full' '' '' '' (control: as control_of
+--       gives it) — or for all of them 'known' batch (this request has that id: come again with it) | 'denied' |
 --       'conflict' | 'limited' seconds | 'unknown' | 'late'; the clock in µs last.
 -- Safe to repeat: a batch's commands have the same ids each time, each is looked for first, and the batch key says
 -- that the whole has been paid for. Every check of the whole comes before the first write.
@@ -20,7 +21,7 @@ local shared, first_own, first_item = 1, 13, 17
 local _, _, _, audit, _, _, rate, permissions, min_permission_version, workers_key, tenant_workers, batch_key =
   unpack(KEYS, 1, 12)
 local deadline_us, batch, digest, remember_seconds, grant, exact, area, all, limit_text, max_backlog, cost_text, action,
-  control_channel, remembered, record, former_digest = unpack(ARGV, 1, 16)
+  control_channel, remembered, refused_entry, former_digest = unpack(ARGV, 1, 16)
 local limit, cost = tonumber(limit_text), tonumber(cost_text)
 local items = (#KEYS - first_own + 1) / 5
 local now = now_us()
@@ -35,23 +36,22 @@ local function item(n)
   return {
     command = ARGV[at], resource = ARGV[at + 1], record = ARGV[at + 2],
     control_message = ARGV[at + 3], control_channel = control_channel, action = action,
-    reply_channel = ARGV[at + 1] .. ':reply',
   }, command_keys(first_own + (n - 1) * 5, shared)
 end
 
 local function refuse(event)
-  redis.call('XADD', audit, '*', 'event', event, 'at', int_to_string(now_ms), 'entry', record .. '}')
+  redis.call('XADD', audit, '*', 'event', event, 'at', int_to_string(now_ms), 'entry', refused_entry)
 end
 
 local paid = cost == 0
-local known = redis.call('GET', batch_key)
-if known then
-  local seen, outcome, id = string.match(known, '^([^|]*)|([^|]*)|([^|]*)|')
+local value = redis.call('GET', batch_key)
+if value then
+  local known = decode_record(value) or decode_former_batch(value) or {}
   -- Remembered for longer than ever: by a clock that has been set back since.
   if redis.call('PTTL', batch_key) > tonumber(remember_seconds) * 1000 then redis.call('EXPIRE', batch_key, remember_seconds) end
-  if seen ~= digest and seen ~= former_digest then return answer('conflict') end
-  if outcome == 'denied' then return answer('denied') end
-  if id ~= batch then return answer('known', id) end
+  if known.body ~= digest and known.body ~= former_digest then return answer('conflict') end
+  if known.outcome == 'denied' then return answer('denied') end
+  if known.batch_id ~= batch then return answer('known', known.batch_id) end
   paid = true
 end
 
@@ -70,8 +70,8 @@ if not paid then
     return answer('limited', int_to_string(seconds))
   end
   use_budget(rate, limit, cost, now)
-  redis.call('SET', batch_key,
-    digest .. '|' .. (permitted and 'accepted' or 'denied') .. '|' .. batch .. '|' .. remembered, 'EX', remember_seconds)
+  local denied = { v = RECORD_VERSION, body = digest, outcome = 'denied', batch_id = batch }
+  redis.call('SET', batch_key, permitted and remembered or cjson.encode(denied), 'EX', remember_seconds)
   if not permitted then
     refuse('denied')
     return answer('denied')
@@ -82,13 +82,11 @@ local workers = workers_online(workers_key, tenant_workers, now_ms)
 local out = { 'done', workers }
 for n = 1, items do
   local c, keys = item(n)
-  local result = redis.call('HGET', keys.results, c.command)
-  local outcome, done_ms, message = 'accepted', '', ''
+  local result = redis.call('HMGET', keys.results, 'record:' .. c.command, c.command)
+  local outcome = 'accepted'
   local control = control_of(keys.state, workers_key, tenant_workers, c.resource, now_ms)
-  if result then
+  if result[1] or result[2] then
     outcome = 'repeated'
-    done_ms, message = string.match(result, '^(%d+)|%d+|(.*)$')
-    control = string.match(message, ',"control":"(%l+)"') or control
   elseif redis.call('HEXISTS', keys.commands, c.command) == 1 then
     outcome = 'repeated'
   elseif tonumber(redis.call('GET', keys.backlog) or '0') >= tonumber(max_backlog) then
@@ -97,6 +95,6 @@ for n = 1, items do
     c.control = control
     accept(keys, c, workers, now_ms)
   end
-  out[#out + 1], out[#out + 2], out[#out + 3], out[#out + 4] = outcome, control, done_ms, message
+  out[#out + 1], out[#out + 2], out[#out + 3], out[#out + 4] = outcome, control, result[1] or '', result[2] or ''
 end
 return answer(unpack(out))

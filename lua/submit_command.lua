@@ -8,11 +8,12 @@
 --       5 grant: 'database', 'allowed', 'denied', 'internal',
 --       6-8 what grants it (the permission and its two patterns), 9 limit a minute, 10 backlog limit,
 --       11 record (JSON, open: what is kept of the command, and what each of its audit entries begins with),
---       12 control channel, 13 control message, 14 resource (tenant:kind:id), 15 action, 16 reply channel,
---       17 when: 'now', 'at' (Unix ms), 'in' (ms from now), 'due' (was kept, and its time has come), 18 that number,
---       19 limit of schedules, 20 body digest as versions before stored it
--- Returns: {outcome, …} with outcome 'accepted' workers control | 'repeated' command workers control done_ms result |
---       'scheduled' command run_at done_ms result | 'denied' | 'conflict' | 'limited' seconds | 'unknown' | 'full' |
+--       12 control channel, 13 control message, 14 resource (tenant:kind:id), 15 action,
+--       16 when: 'now', 'at' (Unix ms), 'in' (ms from now), 'due' (was kept, and its time has come), 17 that number,
+--       18 limit of schedules, 19 body digest as versions before stored it
+-- Returns: {outcome, …} with outcome 'accepted' workers control | 'repeated' command workers control result former_result
+--       ('' where nobody has kept what the ack said: then the result has it; '' and '' where there is no result yet) |
+--       'scheduled' command run_at result former_result | 'denied' | 'conflict' | 'limited' seconds | 'unknown' | 'full' |
 --       'late' | 'gone' (was withdrawn, or brought in already); the clock in µs last. control: as control_of gives it.
 -- Safe to repeat: the command id is looked for first, and every check comes before the first write.
 -- When the clock is set forwards: every user has a new window, a request id is forgotten early (by a step of a day, at
@@ -21,7 +22,7 @@
 -- request id that would be remembered for longer than a day from now is remembered for a day, permissions filled later
 -- than now are unknown (lib/permission.lua), and workers further ahead than a heartbeat lasts are not counted.
 
-local REQUEST_SECONDS = '86400'
+local REQUEST_MS = 86400000
 -- A schedule that found the backlog full comes again after this.
 local AGAIN_MS = 1000
 
@@ -29,7 +30,7 @@ local keys = command_keys(1, 6)
 local rate, permissions, min_permission_version, workers_key, tenant_workers, request, schedule, schedules =
   unpack(KEYS, 12, 19)
 local deadline_us, command, digest, has_request_id, grant, exact, area, all, limit_text, max_backlog, record,
-  control_channel, control_message, resource, action, reply_channel, when, when_ms, max_schedules, former_digest =
+  control_channel, control_message, resource, action, when, when_ms, max_schedules, former_digest =
   unpack(ARGV)
 local has_request = has_request_id == '1'
 local due = when == 'due'
@@ -41,14 +42,14 @@ local function answer(...)
   return with_clock(now, ...)
 end
 
-local function audit_entry(event, rest)
-  redis.call('XADD', keys.audit, '*', 'event', event, 'at', int_to_string(now_ms), 'entry', record .. (rest or '') .. '}')
+local function audit_entry(event, ...)
+  redis.call('XADD', keys.audit, '*', 'event', event, 'at', int_to_string(now_ms), 'entry', close_record(record, ...))
 end
 
--- A command that was accepted before: what its ack said, when it ended and how.
+-- The result of a command: its record and what version 0.1 reads; nil where there is none.
 local function result_of(id)
-  local result = redis.call('HGET', keys.results, id)
-  if result then return string.match(result, '^(%d+)|(%d+)|(.*)$') end
+  local result = redis.call('HMGET', keys.results, 'record:' .. id, id)
+  if result[1] or result[2] then return result[1] or '', result[2] or '' end
 end
 
 -- Who hosts the job just now.
@@ -59,19 +60,25 @@ end
 -- What a command accepted before is answered with; `workers` and `control` are what its ack said. Without a request id
 -- nobody has kept the latter, but then its sender asks again within moments. Nil: there is none.
 local function repeated(id, workers, control)
-  local done_ms, said, message = result_of(id)
-  if done_ms then
-    return answer('repeated', id, said, control or string.match(message, ',"control":"(%l+)"') or '', done_ms, message)
+  local result, former = result_of(id)
+  if result then
+    return answer('repeated', id, workers and int_to_string(workers) or '', control or '', result, former)
   end
-  local record = redis.call('HGET', keys.commands, id)
-  workers = record and string.match(record, '^%d+|(%d+)|') or workers
-  if workers then return answer('repeated', id, workers, control or control_now(), '', '') end
+  local record = decode_stored_command(redis.call('HGET', keys.commands, id))
+  workers = record and record.workers_online or workers
+  if workers then return answer('repeated', id, int_to_string(workers), control or control_now(), '', '') end
 end
 
 -- The same for one that was scheduled.
 local function repeated_schedule(id, run_at)
-  local done_ms, _, message = result_of(id)
-  return answer('scheduled', id, run_at, done_ms or '', message or '')
+  local result, former = result_of(id)
+  return answer('scheduled', id, int_to_string(run_at), result or '', former or '')
+end
+
+-- Keeps the first answer to the request.
+local function remember(outcome, fields, ttl_ms)
+  fields.v, fields.body, fields.outcome = RECORD_VERSION, digest, outcome
+  redis.call('SET', request, cjson.encode(fields), 'PX', int_to_string(ttl_ms))
 end
 
 -- Also for an id that was made a moment ago: a second sending may arrive before the first.
@@ -87,17 +94,20 @@ if due then
     return answer('gone')
   end
 else
-  local kept = when ~= 'now' and redis.call('HGET', schedules, command)
-  if kept then return repeated_schedule(command, string.match(kept, '^(%d+)|')) end
+  local scheduled = when ~= 'now' and redis.call('HGET', schedules, command)
+  if scheduled then
+    local run_at, json = split_former_schedule(scheduled)
+    local record = decode_record(json)
+    return repeated_schedule(command, tonumber(record and record.run_at or run_at))
+  end
   if first then
-    local seen_digest, outcome, id, said = string.match(first, '^([^|]*)|([^|]*)|([^|]*)|([^|]*)$')
-    local longest = REQUEST_SECONDS * 1000 + (outcome == 'scheduled' and math.max(0, tonumber(said) - now_ms) or 0)
+    local said = decode_record(first) or decode_former_request(first) or {}
+    local longest = REQUEST_MS + math.max(0, (said.run_at or 0) - now_ms)
     if redis.call('PTTL', request) > longest then redis.call('PEXPIRE', request, int_to_string(longest)) end
-    if seen_digest ~= digest and seen_digest ~= former_digest then return answer('conflict') end
-    if outcome == 'denied' then return answer('denied') end
-    if outcome == 'scheduled' then return repeated_schedule(id, said) end
-    -- 'accepted' alone: of a campaign's command, or written by a version that knew no more.
-    return repeated(id, said, string.match(outcome, '^accepted_(%l+)$'))
+    if said.body ~= digest and said.body ~= former_digest then return answer('conflict') end
+    if said.outcome == 'denied' then return answer('denied') end
+    if said.outcome == 'scheduled' then return repeated_schedule(said.command_id, said.run_at) end
+    return repeated(said.command_id, said.workers_online, said.control)
   end
 end
 
@@ -125,10 +135,9 @@ if due then
   if not permitted then
     redis.call('ZREM', schedule, member)
     redis.call('HDEL', schedules, command)
-    local words = 'Insufficient permissions to ' .. action .. ' ' .. string.match(resource, '^[^:]+:([^:]+)')
-    redis.call('XADD', keys.audit, '*', 'event', 'denied', 'kept', '1', 'at', int_to_string(now_ms),
-      'entry', record .. ',"outcome":"' .. words .. '"}')
-    record_result(keys, command, '0', failed_message(cjson.decode(record .. '}'), words, control_now()), reply_channel, now_ms)
+    local ended = ended_by_script(decode_record(close_record(record)), 'denied', 'permission_denied', control_now(), now_ms)
+    redis.call('XADD', keys.audit, '*', 'event', 'denied', 'kept', '1', 'at', int_to_string(now_ms), 'entry', ended.audit)
+    record_result(keys, command, ended.workers, ended.result, ended.message, resource .. ':reply', now_ms)
     return answer('denied')
   end
   if is_full() then
@@ -148,7 +157,7 @@ elseif grant ~= 'internal' then
   if not permitted then
     use_budget(rate, limit, 1, now)
     -- Without a request id it is remembered for as long as its sender may ask again.
-    redis.call('SET', request, digest .. '|denied||', 'EX', has_request and REQUEST_SECONDS or LOST_ANSWER_SECONDS)
+    remember('denied', {}, has_request and REQUEST_MS or tonumber(LOST_ANSWER_SECONDS) * 1000)
     audit_entry('denied')
     return answer('denied')
   end
@@ -157,24 +166,22 @@ elseif grant ~= 'internal' then
 end
 
 if later then
-  redis.call('HSET', schedules, command, int_to_string(run_at) .. '|' .. int_to_string(now_ms) .. '|' .. resource .. '|' .. record .. '}')
+  local json = close_record(record, 'run_at', run_at, 'asked_at', now_ms)
+  redis.call('HSET', schedules, command, with_former_schedule_head(json, run_at, now_ms, resource))
   redis.call('ZADD', schedule, run_at, member)
-  if has_request then
-    -- As long as it waits, and a day more.
-    redis.call('SET', request, digest .. '|scheduled|' .. command .. '|' .. int_to_string(run_at),
-      'PX', int_to_string(REQUEST_SECONDS * 1000 + run_at - now_ms))
-  end
-  audit_entry('scheduled', ',"run_at":' .. int_to_string(run_at))
+  -- As long as it waits, and a day more.
+  if has_request then remember('scheduled', { command_id = command, run_at = run_at }, REQUEST_MS + run_at - now_ms) end
+  audit_entry('scheduled', 'run_at', run_at)
   return answer('scheduled', command, int_to_string(run_at), '', '')
 end
 
 local workers, control = workers_online(workers_key, tenant_workers, now_ms), control_now()
 if has_request and not due then
-  local accepted = control == '' and 'accepted' or 'accepted_' .. control
-  redis.call('SET', request, digest .. '|' .. accepted .. '|' .. command .. '|' .. workers, 'EX', REQUEST_SECONDS)
+  local said = { command_id = command, workers_online = tonumber(workers), control = control ~= '' and control or nil }
+  remember('accepted', said, REQUEST_MS)
 end
 accept(keys, {
-  command = command, action = action, resource = resource, record = record .. '}', control = control,
-  control_channel = control_channel, control_message = control_message, reply_channel = reply_channel,
+  command = command, action = action, resource = resource, record = record, control = control,
+  control_channel = control_channel, control_message = control_message,
 }, workers, now_ms)
 return answer('accepted', workers, control)

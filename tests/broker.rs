@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 use support::redis::RedisServer;
 use wheelhouse::broker::scripts::batch::Batch;
-use wheelhouse::broker::scripts::claim::{Claim, ClaimOutcome, CompleteOutcome, RenewOutcome, ResultKind};
+use wheelhouse::broker::scripts::claim::{Claim, ClaimOutcome, CompleteOutcome, RenewOutcome};
 use wheelhouse::broker::scripts::connections::{ConnectionLease, OpenOutcome};
 use wheelhouse::broker::scripts::permissions::{FillOutcome, PermissionSet};
 use wheelhouse::broker::scripts::runs::RunState;
@@ -36,7 +36,7 @@ use wheelhouse::config;
 use wheelhouse::domain::{
     Action, CommandId, Control, IdDerivation, Permission, Resource, ResourceKind, UserId, When, WorkerId,
 };
-use wheelhouse::protocol::server;
+use wheelhouse::protocol::{CommandError, Outcome, server};
 
 const LIMITS: SubmitLimits =
     SubmitLimits { commands_per_minute: 30, backlog_per_tenant: 1000, schedules_per_tenant: 100 };
@@ -95,6 +95,18 @@ async fn claim(broker: &Broker, id: &str, by: &str) -> Claim {
     }
 }
 
+/// What the claims of these tests reach, as jobs that run nowhere do.
+const ROW: Option<Control> = Some(Control::Row);
+
+fn succeeded(status: &str) -> Outcome {
+    Outcome::Succeeded(status.to_owned())
+}
+
+fn refused(reason: &str) -> Outcome {
+    Outcome::Failed(CommandError::ControlFailed { reason: reason.to_owned() })
+}
+
+/// The result message of a command that [`succeeded`].
 fn success(claim: &Claim, status: &str) -> String {
     server::succeeded(
         claim.action,
@@ -104,10 +116,6 @@ fn success(claim: &Claim, status: &str) -> String {
         Some(Control::Row),
         claim.request_id.as_deref(),
     )
-}
-
-fn failure(claim: &Claim, words: &str) -> String {
-    server::failed(claim.action, &claim.resource, claim.command, words, Some(Control::Row), claim.request_id.as_deref())
 }
 
 fn batch(ids: &[&str], action: Action, request: Option<&str>) -> Batch {
@@ -140,8 +148,7 @@ async fn a_command_is_accepted_claimed_once_and_answered_once() {
     assert!(matches!(broker.claim(&job("j1"), &worker("w2"), LEASE).await, Ok(ClaimOutcome::Later)));
     let message = success(&held, "paused");
     for _ in 0..2 {
-        let done =
-            broker.complete(&held, &worker("w1"), ResultKind::Succeeded, &message, None).await.expect("complete");
+        let done = broker.complete(&held, &worker("w1"), &succeeded("paused"), ROW, None).await.expect("complete");
         assert_eq!(done, CompleteOutcome::Done { more: false });
     }
     assert_eq!(broker.result_of(&job("j1"), asked.command).await.expect("result"), Some(message.clone()));
@@ -168,10 +175,7 @@ async fn commands_of_one_resource_come_in_the_order_of_acceptance() {
     for (i, one) in asked.iter().enumerate() {
         let held = claim(&broker, "j1", "w1").await;
         assert_eq!(held.command, one.command);
-        let done = broker
-            .complete(&held, &worker("w1"), ResultKind::Succeeded, &success(&held, "x"), None)
-            .await
-            .expect("complete");
+        let done = broker.complete(&held, &worker("w1"), &succeeded("x"), ROW, None).await.expect("complete");
         assert_eq!(done, CompleteOutcome::Done { more: i < 2 });
     }
 }
@@ -194,10 +198,10 @@ async fn a_claim_whose_lease_ended_is_void_and_the_command_goes_to_another() {
     assert!(new.fence > old.fence);
     assert_eq!(new.attempt, 2);
     assert_eq!(broker.renew_claim(&old, LEASE).await.expect("renew"), RenewOutcome::Lost);
-    let void = broker.complete(&old, &worker("w1"), ResultKind::Succeeded, &success(&old, "cancelled"), None).await;
+    let void = broker.complete(&old, &worker("w1"), &succeeded("cancelled"), ROW, None).await;
     assert_eq!(void.expect("complete"), CompleteOutcome::Lost);
     assert!(!broker.retry_later(&old, LEASE).await.expect("retry"));
-    let done = broker.complete(&new, &worker("w2"), ResultKind::Succeeded, &success(&new, "cancelled"), None).await;
+    let done = broker.complete(&new, &worker("w2"), &succeeded("cancelled"), ROW, None).await;
     assert_eq!(done.expect("complete"), CompleteOutcome::Done { more: false });
 }
 
@@ -227,7 +231,10 @@ async fn a_cancel_ends_waiting_pauses_and_tells_the_one_under_way() {
     let expected =
         server::failed(Action::Resume, &job("j1"), second.command, "Superseded by cancel", Some(Control::Row), None);
     assert_eq!(superseded, expected);
-    let more = broker.complete(&held, &worker("w1"), ResultKind::Failed, &expected, None).await.expect("complete");
+    let more = broker
+        .complete(&held, &worker("w1"), &Outcome::Failed(CommandError::Superseded), ROW, None)
+        .await
+        .expect("complete");
     assert_eq!(more, CompleteOutcome::Done { more: true });
     assert_eq!(claim(&broker, "j1", "w1").await.command, cancel.command);
 }
@@ -256,9 +263,11 @@ async fn the_same_request_id_runs_once_and_another_body_is_a_conflict() {
     }
     let held = claim(&broker, "j1", "w1").await;
     let message = success(&held, "paused");
-    broker.complete(&held, &worker("w1"), ResultKind::Succeeded, &message, None).await.expect("complete");
+    broker.complete(&held, &worker("w1"), &succeeded("paused"), ROW, None).await.expect("complete");
     let outcome = broker.submit(&again, LIMITS).await.expect("submit");
-    assert!(matches!(outcome, SubmitOutcome::Repeated { result: Some((m, at)), .. } if m == message && at > 0));
+    assert!(
+        matches!(outcome, SubmitOutcome::Repeated { result: Some(r), .. } if r.message == message && r.ended_at > 0)
+    );
     assert!(matches!(broker.claim(&job("j1"), &worker("w1"), LEASE).await, Ok(ClaimOutcome::Nothing)));
 }
 

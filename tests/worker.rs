@@ -29,3 +29,5 @@ mod json_values;
 mod leaving;
 #[path = "worker/retries.rs"]
 mod retries;
+#[path = "worker/upgrade.rs"]
+mod upgrade;

@@ -6,13 +6,11 @@ local function supersede(keys, c, now_ms)
   local held = redis.call('HMGET', keys.state, 'command', 'until', 'not_before')
   local claimed = held[1]
   for _, id in ipairs(redis.call('LRANGE', keys.queue, '0', '-1')) do
-    local record = id ~= claimed and redis.call('HGET', keys.commands, id)
-    local accepted, text = string.match(record or '', '^(%d+)|%d+|(.*)$')
-    local waiting = decode_stored_command(text)
+    local waiting = id ~= claimed and decode_stored_command(redis.call('HGET', keys.commands, id))
     if waiting and waiting.action ~= 'cancel' then
-      local words = 'Superseded by cancel'
-      end_command(keys, id, record, 'failed', failed_message(waiting, words, c.control),
-        outcome_entry(text, words, accepted, now_ms), c.reply_channel, now_ms)
+      local ended = ended_by_script(waiting, 'failed', 'superseded', c.control, now_ms)
+      ended.failed = nil -- Nobody will want to ask again for what the cancel has made void.
+      end_command(keys, id, ended, c.resource, now_ms)
     end
   end
   if claimed and not (held[2] and tonumber(held[2]) > now_ms) then
@@ -25,16 +23,15 @@ local function supersede(keys, c, now_ms)
   redis.call('EXPIRE', keys.state, RESOURCE_SECONDS)
 end
 
--- c: command, action, resource, record (JSON), control (as control_of gives it), control_channel, control_message,
---    reply_channel
+-- c: command, action, resource, record (open), control (as control_of gives it), control_channel, control_message
 -- workers: how many are online, as text
 local function accept(keys, c, workers, now_ms)
   -- Neither list nor hash ever expires: an accepted command waits until it has a result. Both are gone when empty.
-  redis.call('HSET', keys.commands, c.command, int_to_string(now_ms) .. '|' .. workers .. '|' .. c.record)
+  redis.call('HSET', keys.commands, c.command, encode_stored_command(c.record, now_ms, tonumber(workers)))
   redis.call('RPUSH', keys.queue, c.command)
   redis.call('INCR', keys.backlog)
   ready_if_absent(keys.ready, keys.tenants, c.resource, now_ms)
-  redis.call('XADD', keys.audit, '*', 'event', 'accepted', 'at', int_to_string(now_ms), 'entry', c.record)
+  redis.call('XADD', keys.audit, '*', 'event', 'accepted', 'at', int_to_string(now_ms), 'entry', close_record(c.record))
   if c.action == 'cancel' then supersede(keys, c, now_ms) end
   -- pcall: it only wakes. A user who may not publish here must not be told that nothing was done.
   redis.pcall('PUBLISH', c.control_channel, c.control_message)

@@ -10,12 +10,15 @@ local RESOURCE_SECONDS = '604800'
 local MAX_FAILED = 1000
 local FAILED_SECONDS = 604800
 
--- The result message and its publication. `workers` is what the ack said: it travels along, for a sender who
--- lost the ack and asks again.
-local function record_result(keys, command, workers, message, reply_channel, now_ms)
-  redis.call('HSET', keys.results, command, int_to_string(now_ms) .. '|' .. workers .. '|' .. message)
+-- A result and its publication. result: its record; workers: what the ack said, as text.
+local function record_result(keys, command, workers, result, message, reply_channel, now_ms)
+  redis.call('HSET', keys.results, 'record:' .. command, result, command, former_result(workers, message, now_ms))
   if redis.call('LPUSH', keys.finished, command) > MAX_RESULTS then
-    redis.call('HDEL', keys.results, unpack(redis.call('LRANGE', keys.finished, MAX_RESULTS, -1)))
+    local old = {}
+    for _, id in ipairs(redis.call('LRANGE', keys.finished, MAX_RESULTS, -1)) do
+      old[#old + 1], old[#old + 2] = 'record:' .. id, id
+    end
+    redis.call('HDEL', keys.results, unpack(old))
     redis.call('LTRIM', keys.finished, 0, MAX_RESULTS - 1)
   end
   redis.call('EXPIRE', keys.results, RESULT_SECONDS)
@@ -25,9 +28,8 @@ local function record_result(keys, command, workers, message, reply_channel, now
 end
 
 -- What failed for good is kept for whoever wants to look at it and ask again.
-local function store_failed(keys, command, event, resource, message, record, now_ms)
-  redis.call('HSET', keys.failed, command,
-    int_to_string(now_ms) .. '|' .. event .. '|' .. resource .. '|' .. message .. '\n' .. record)
+local function store_failed(keys, command, value, now_ms)
+  redis.call('HSET', keys.failed, command, value)
   redis.call('ZADD', keys.failed_at, now_ms, command)
   local old = redis.call('ZRANGE', keys.failed_at, 0, -MAX_FAILED - 1)
   if #old > 0 then
@@ -39,15 +41,18 @@ local function store_failed(keys, command, event, resource, message, record, now
 end
 
 -- The command must be in the queue. Does not touch the lease: the caller knows whose it is.
--- `record`: as it stands among the commands. `resource_if_stored`: the resource, where a failure is to be kept; nil for one that nobody will want again.
-local function end_command(keys, command, record, event, message, audit, reply_channel, now_ms, resource_if_stored)
-  local workers, text = string.match(record, '^%d+|(%d+)|(.*)$')
+-- ended: event, message (to be published), result, audit (records), workers (as text), and failed (a record), where
+-- somebody may want to look at the failure.
+local function end_command(keys, command, ended, resource, now_ms)
+  local reply_channel = resource .. ':reply'
   redis.call('LREM', keys.queue, '1', command)
   redis.call('HDEL', keys.commands, command)
   if redis.call('DECR', keys.backlog) <= 0 then
     redis.call('DEL', keys.backlog)
   end
-  if resource_if_stored then store_failed(keys, command, event, resource_if_stored, message, text or '', now_ms) end
-  redis.call('XADD', keys.audit, '*', 'event', event, 'at', int_to_string(now_ms), 'entry', audit)
-  record_result(keys, command, workers or '0', message, reply_channel, now_ms)
+  if ended.failed then
+    store_failed(keys, command, with_former_failed_head(ended.failed, ended.event, resource, ended.message, now_ms), now_ms)
+  end
+  redis.call('XADD', keys.audit, '*', 'event', ended.event, 'at', int_to_string(now_ms), 'entry', ended.audit)
+  record_result(keys, command, ended.workers, ended.result, ended.message, reply_channel, now_ms)
 end

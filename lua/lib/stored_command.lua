@@ -1,30 +1,49 @@
--- What is kept of a command until it has its result: JSON, and what each of its audit entries begins with.
+-- What is kept of a command until it has its result, and the result of one that a script ends.
 
--- Decoded; nil where it is corrupt.
-local function decode_stored_command(text)
-  local readable, record = pcall(cjson.decode, text or '')
-  if not readable or type(record) ~= 'table' then return nil end
+-- Decoded; nil where it is corrupt. value: as it stands among the commands.
+local function decode_stored_command(value)
+  local accepted, workers, json = split_former_command(value or '')
+  local record = decode_record(json)
+  if not record then return nil end
   for _, name in ipairs({ 'tenant_id', 'user_id', 'resource_kind', 'resource_id', 'command_id' }) do
     if type(record[name]) ~= 'string' then return nil end
   end
+  record.accepted_at = tonumber(record.accepted_at or accepted)
+  record.workers_online = tonumber(record.workers_online or workers)
+  if not record.accepted_at or not record.workers_online then return nil end
   return ({ cancel = true, pause = true, resume = true })[record.action] and record
 end
 
--- The `…_failed` of a decoded record, as protocol/server.rs writes it. Nothing in it needs to be escaped: ids cannot
--- hold what would, and the words are this program's own. `control`: as control_of gives it.
-local function failed_message(record, words, control)
-  local message = '{"type":"' .. record.action .. '_failed","' .. record.resource_kind .. '_id":"'
-    .. record.resource_id .. '","tenant_id":"' .. record.tenant_id .. '","command_id":"' .. record.command_id
-    .. '","error":"' .. words .. '"'
-  if control ~= '' then message = message .. ',"control":"' .. control .. '"' end
-  if record.request_id and record.request_id ~= cjson.null then
-    message = message .. ',"request_id":"' .. record.request_id .. '"'
-  end
-  return message .. '}'
+-- As it is to stand among the commands. open: its record as Rust wrote it.
+local function encode_stored_command(open, accepted_ms, workers)
+  local json = close_record(open, 'accepted_at', accepted_ms, 'workers_online', workers)
+  return with_former_command_head(json, accepted_ms, workers)
 end
 
--- The audit entry of a command that no worker ended: its record, and these words.
-local function outcome_entry(text, words, accepted_ms, now_ms)
-  return string.sub(text, 1, -2) .. ',"outcome":"' .. words .. '","attempts":0,"latency_ms":'
-    .. int_to_string(math.max(0, now_ms - tonumber(accepted_ms))) .. '}'
+-- What end_command takes for a decoded command that ends without a worker. code: of an error of which `error_message`
+-- (made by broker/scripts/messages.rs) has the sentence. control: as control_of gives it.
+local function ended_by_script(record, event, code, control, now_ms)
+  local request_id = type(record.request_id) == 'string' and record.request_id or nil
+  local words = error_message(code, record.resource_kind, record.action)
+  -- None of these values needs to be escaped: ids cannot hold what would, and a test sees to the sentences.
+  local message = string.gsub(failed_template(record.resource_kind, request_id ~= nil), '%${([%l_]+)}', {
+    action = record.action, resource_id = record.resource_id, tenant_id = record.tenant_id,
+    command_id = record.command_id, error = words, control = control, request_id = request_id,
+  })
+  local result = {
+    v = RECORD_VERSION, action = record.action, outcome = 'failed', error = { code = code },
+    control = control ~= '' and control or nil, request_id = request_id,
+    ended_at = now_ms, workers_online = record.workers_online or 0,
+  }
+  -- The audit entry and the record of a failed command begin with all that is known of the command.
+  local audit, failed = {}, {}
+  for name, value in pairs(record) do audit[name], failed[name] = value, value end
+  audit.outcome = words
+  -- One that was only ever scheduled was not accepted.
+  if record.accepted_at then audit.attempts, audit.latency_ms = 0, math.max(0, now_ms - record.accepted_at) end
+  failed.event, failed.error, failed.failed_at = event, result.error, now_ms
+  return {
+    event = event, message = message, result = cjson.encode(result), audit = cjson.encode(audit),
+    failed = cjson.encode(failed), workers = int_to_string(result.workers_online),
+  }
 end

@@ -9,7 +9,8 @@ use super::permission::Permission;
 use super::resource::{Resource, ResourceKind};
 
 /// Cancel, pause or resume.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Action {
     /// End it for good.
     Cancel,

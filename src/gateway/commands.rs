@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::auth::{Caller, Policy};
+use crate::broker::scripts::results::CommandResult;
 use crate::broker::scripts::submit::{ClientOrigin, Submission, SubmitLimits, SubmitOutcome};
 use crate::broker::{Broker, BrokerError};
 use crate::config::Limits;
@@ -44,8 +45,8 @@ pub enum CommandAnswer {
         workers_online: i64,
         /// As it was then, where that is known.
         control: Option<Control>,
-        /// Its result message, if it has one already, and when it ended (Unix ms by Redis's clock).
-        result: Option<(String, i64)>,
+        /// Its result, if it has one already.
+        result: Option<CommandResult>,
     },
     /// Kept for later, or was before by the same request.
     Scheduled {
@@ -53,8 +54,8 @@ pub enum CommandAnswer {
         command: CommandId,
         /// When it will be submitted, Unix ms.
         run_at: i64,
-        /// Its result message, if it has run and has one, and when it ended (Unix ms by Redis's clock).
-        result: Option<(String, i64)>,
+        /// Its result, if it has run and has one.
+        result: Option<CommandResult>,
     },
     /// Not accepted. Nothing was done, unless the code is `outcome_unknown`.
     Refused(Refusal),
@@ -76,12 +77,12 @@ impl CommandAnswer {
         }
     }
 
-    /// The command's id, and its result message where it is known already.
-    pub fn known(&self) -> Option<(CommandId, Option<&str>)> {
+    /// The command's id, and its result where it is known already.
+    pub fn known(&self) -> Option<(CommandId, Option<&CommandResult>)> {
         match self {
             Self::Accepted { command, .. } => Some((*command, None)),
             Self::Repeated { command, result, .. } | Self::Scheduled { command, result, .. } => {
-                Some((*command, result.as_ref().map(|(message, _)| message.as_str())))
+                Some((*command, result.as_ref()))
             }
             Self::Refused(_) => None,
         }

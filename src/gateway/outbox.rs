@@ -10,6 +10,7 @@ use std::task::Waker;
 use futures_util::task::AtomicWaker;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
+use crate::broker::scripts::results::CommandResult;
 use crate::domain::{CommandId, Resource};
 use crate::http::close::Close;
 use crate::telemetry::metrics;
@@ -40,6 +41,8 @@ pub enum Push {
     Result {
         /// Which command.
         command: CommandId,
+        /// Whether it was applied.
+        succeeded: bool,
         /// The message.
         text: Utf8Bytes,
     },
@@ -52,6 +55,11 @@ pub enum Push {
 }
 
 impl Push {
+    /// A command's result.
+    pub fn result(result: CommandResult) -> Self {
+        Self::Result { command: result.command, succeeded: result.has_succeeded(), text: result.message.into() }
+    }
+
     fn seq(&self) -> Option<i64> {
         match self {
             Self::Progress { seq, .. } | Self::Status { seq, .. } => *seq,
@@ -294,7 +302,7 @@ mod tests {
     }
 
     fn result(command: CommandId) -> Push {
-        Push::Result { command, text: "r".into() }
+        Push::Result { command, succeeded: true, text: "r".into() }
     }
 
     fn all(outbox: &Outbox) -> Vec<Push> {

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::Broker;
-use crate::broker::scripts::claim::CommandResult;
+use crate::broker::scripts::results::CommandResult;
 use crate::domain::{Action, CommandId, Resource};
 use crate::telemetry::metrics;
 
@@ -130,9 +130,7 @@ impl Results {
 }
 
 fn count(followed: &Followed, ended: &CommandResult) {
-    let word = followed.action.as_str();
-    let kind = ended.message.strip_prefix("{\"type\":\"").and_then(|rest| rest.strip_prefix(word));
-    let succeeded = kind.is_some_and(|rest| rest.starts_with("_succeeded\""));
-    let latency = Duration::from_millis(u64::try_from(ended.at - followed.accepted_at).unwrap_or_default());
+    let succeeded = ended.has_succeeded();
+    let latency = Duration::from_millis(u64::try_from(ended.ended_at - followed.accepted_at).unwrap_or_default());
     metrics::command_result(followed.resource.kind, followed.action, succeeded, latency);
 }

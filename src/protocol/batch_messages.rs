@@ -2,6 +2,7 @@
 
 use super::error::ErrorCode;
 use super::frame::Frame;
+use super::outcome::Outcome;
 use crate::domain::{Action, CommandId, Control, ResourceId, ResourceKind, TenantId};
 
 /// What every answer to a batch says.
@@ -45,6 +46,22 @@ pub enum ItemState {
     Failed(CommandId, String, Option<Control>),
     /// No command was made.
     Refused(ErrorCode, String),
+}
+
+impl ItemState {
+    /// What became of a resource whose command has its result.
+    pub fn ended(
+        command: CommandId,
+        outcome: &Outcome,
+        control: Option<Control>,
+        action: Action,
+        kind: ResourceKind,
+    ) -> Self {
+        match outcome {
+            Outcome::Succeeded(status) => Self::Succeeded(command, status.clone(), control),
+            Outcome::Failed(error) => Self::Failed(command, error.message(action, kind).into_owned(), control),
+        }
+    }
 }
 
 /// How a batch ended.
@@ -111,30 +128,12 @@ pub fn completed(header: &BatchHeader, counts: BatchCounts, items: Option<(&[Bat
     frame.request(header.request_id.as_deref()).end()
 }
 
-/// The result message of a command, as what became of its resource.
-pub fn ended(command: CommandId, action: Action, result: &str) -> ItemState {
-    let value: serde_json::Value = serde_json::from_str(result).unwrap_or_default();
-    let text = |name: &str| value[name].as_str().unwrap_or_default().to_owned();
-    let control = value["control"].as_str().and_then(Control::parse);
-    match succeeded(action, result) {
-        true => ItemState::Succeeded(command, text("status"), control),
-        false => ItemState::Failed(command, text("error"), control),
-    }
-}
-
-/// Whether a result message says that its command was carried out.
-pub fn succeeded(action: Action, result: &str) -> bool {
-    let rest = result.strip_prefix("{\"type\":\"").and_then(|rest| rest.strip_prefix(action.as_str()));
-    rest.is_some_and(|rest| rest.starts_with("_succeeded\""))
-}
-
 /// Each an object, its fields in this order: the resource, its command, what became of it.
 fn to_json(items: &[BatchItem], kind: ResourceKind) -> String {
     let mut text = String::with_capacity(items.len() * 96 + 2);
     for item in items {
         text.push(if text.is_empty() { '[' } else { ',' });
-        // The first field of a frame is its type; an item has none.
-        let frame = Frame::new("").ascii(kind.id_field(), item.id.as_str());
+        let frame = Frame::beginning_with(kind.id_field(), item.id.as_str());
         let frame = match &item.state {
             ItemState::Hit => frame,
             ItemState::Accepted(command, control) => frame.ascii("command_id", &command.to_string()).control(*control),
@@ -146,7 +145,7 @@ fn to_json(items: &[BatchItem], kind: ResourceKind) -> String {
             }
             ItemState::Refused(code, message) => frame.ascii("error", code.as_str()).text("message", message),
         };
-        text.push_str(&frame.end().replacen("\"type\":\"\",", "", 1));
+        text.push_str(&frame.end());
     }
     if text.is_empty() {
         text.push('[');
@@ -158,6 +157,7 @@ fn to_json(items: &[BatchItem], kind: ResourceKind) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::CommandError;
 
     fn header() -> BatchHeader {
         BatchHeader {
@@ -201,14 +201,11 @@ mod tests {
 
     #[test]
     fn a_result_says_what_became_of_its_resource() {
-        let command = header().batch;
-        let done = r#"{"type":"cancel_succeeded","job_id":"a","status":"cancelled","control":"row"}"#;
-        assert_eq!(
-            ended(command, Action::Cancel, done),
-            ItemState::Succeeded(command, "cancelled".to_owned(), Some(Control::Row))
-        );
-        let failed = r#"{"type":"cancel_failed","job_id":"a","error":"Gone"}"#;
-        assert_eq!(ended(command, Action::Cancel, failed), ItemState::Failed(command, "Gone".to_owned(), None));
-        assert!(!succeeded(Action::Pause, done));
+        let (command, row) = (header().batch, Some(Control::Row));
+        let ended = |outcome| ItemState::ended(command, &outcome, row, Action::Cancel, ResourceKind::Job);
+        let done = ended(Outcome::Succeeded("cancelled".to_owned()));
+        assert_eq!(done, ItemState::Succeeded(command, "cancelled".to_owned(), row));
+        let failed = ended(Outcome::Failed(CommandError::AlreadyEnded));
+        assert_eq!(failed, ItemState::Failed(command, "Job not found or already completed".to_owned(), row));
     }
 }

@@ -8,6 +8,7 @@ pub mod control;
 pub mod error;
 pub mod feed;
 pub mod frame;
+pub mod outcome;
 pub mod server;
 pub mod tenant;
 
@@ -15,4 +16,5 @@ pub use batch::BatchRequest;
 pub use client::{ClientMessage, CommandRequest, CommonMessage, MAX_BATCH_FRAME, MAX_FRAME, parse};
 pub use error::ErrorCode;
 pub use feed::FeedFilter;
+pub use outcome::{CommandError, Outcome};
 pub use tenant::{TenantMessage, parse_tenant};

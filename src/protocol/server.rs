@@ -2,12 +2,9 @@
 
 use super::error::ErrorCode;
 use super::frame::Frame;
+use super::outcome::Outcome;
+pub use super::outcome::permission_denied_message;
 use crate::domain::{Action, Campaign, CommandId, Control, Job, JobStatus, Progress, Resource, ResourceKind};
-
-/// Why a command ended that no worker took up in time.
-pub const EXPIRED: &str = "Command expired before a worker could run it";
-/// Why a pause or resume ended that a cancel outranks.
-pub const SUPERSEDED: &str = "Superseded by cancel";
 
 /// The answer to `ping`.
 pub const PONG: &str = "{\"type\":\"pong\"}";
@@ -146,9 +143,36 @@ pub fn failed(
         .end()
 }
 
-/// Whether a result says that a cancel outranked the command.
-pub fn is_superseded(result: &str) -> bool {
-    result.contains(&format!(",\"error\":\"{SUPERSEDED}\""))
+/// The result of a command: [`succeeded`] or [`failed`].
+pub fn result(
+    outcome: &Outcome,
+    action: Action,
+    resource: &Resource,
+    command: CommandId,
+    control: Option<Control>,
+    request_id: Option<&str>,
+) -> String {
+    match outcome {
+        Outcome::Succeeded(status) => succeeded(action, resource, command, status, control, request_id),
+        Outcome::Failed(error) => {
+            let message = error.message(action, resource.kind);
+            failed(action, resource, command, &message, control, request_id)
+        }
+    }
+}
+
+/// [`failed`] with a mark, its name in `${}`, in place of each of its values: for scripts, which end commands that they
+/// find on the way, and can say so in the same moment only if they write the message themselves. There is a template with
+/// and one without a request id, since the message has no such field where the client gave none.
+pub fn failed_template(kind: ResourceKind, has_request_id: bool) -> String {
+    let frame =
+        Frame::new("${action}_failed").ascii(kind.id_field(), "${resource_id}").ascii("tenant_id", "${tenant_id}");
+    let frame = frame.ascii("command_id", "${command_id}").ascii("error", "${error}");
+    let frame = match kind {
+        ResourceKind::Job => frame.ascii("control", "${control}"),
+        ResourceKind::Campaign => frame,
+    };
+    frame.request(has_request_id.then_some("${request_id}")).end()
 }
 
 /// A job's progress, open: the script that publishes it appends `,"seq":N}`.
@@ -220,11 +244,6 @@ pub fn error(code: ErrorCode, message: &str, request_id: Option<&str>) -> String
 /// The user may not do this: `Insufficient permissions to cancel job`.
 pub fn permission_denied(action: Action, kind: ResourceKind, request_id: Option<&str>) -> String {
     error(ErrorCode::PermissionDenied, &permission_denied_message(action, kind), request_id)
-}
-
-/// The text of [`permission_denied`].
-pub fn permission_denied_message(action: Action, kind: ResourceKind) -> String {
-    format!("Insufficient permissions to {} {}", action.as_str(), kind.as_str())
 }
 
 /// Over the budget; `retry_after` in whole seconds.

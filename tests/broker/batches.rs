@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use crate::support::redis::RedisServer;
-use crate::{LIMITS, accept, batch, claim, connect, job, submission, success, worker};
+use crate::{LIMITS, ROW, accept, batch, claim, connect, job, submission, succeeded, success, worker};
 use wheelhouse::broker::scripts::batch::{Batch, BatchSubmitted, ItemSubmitted, StoredBatch};
-use wheelhouse::broker::scripts::claim::{ClaimOutcome, ResultKind};
+use wheelhouse::broker::scripts::claim::ClaimOutcome;
 use wheelhouse::broker::scripts::permissions::PermissionSet;
 use wheelhouse::broker::scripts::submit::{Grant, SubmitLimits, SubmitOutcome};
 use wheelhouse::broker::{Broker, Event, Subscriber};
@@ -58,11 +58,11 @@ async fn a_batch_asked_for_again_does_nothing_twice_and_tells_what_became_of_it(
     done(&broker, &asked).await;
     let held = claim(&broker, "j7", "w1").await;
     let message = success(&held, "paused");
-    broker.complete(&held, &worker("w1"), ResultKind::Succeeded, &message, None).await.expect("complete");
+    broker.complete(&held, &worker("w1"), &succeeded("paused"), ROW, None).await.expect("complete");
     let again = done(&broker, &asked).await;
     for (n, item) in again.iter().enumerate() {
         let ItemSubmitted::Repeated { result, .. } = item else { panic!("{item:?}") };
-        assert_eq!(result.as_ref().map(|(text, _)| text), (n == 7).then_some(&message));
+        assert_eq!(result.as_ref().map(|result| &result.message), (n == 7).then_some(&message));
     }
     // Another gateway, which does not know the id of the first time.
     let other = Batch { id: CommandId::generate(), ..asked.clone() };

@@ -7,8 +7,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use crate::support::redis::RedisServer;
-use crate::{LEASE, LIMITS, accept, claim, connect, job, submission, success, worker};
-use wheelhouse::broker::scripts::claim::{Claim, ClaimOutcome, CompleteOutcome, RenewOutcome, ResultKind};
+use crate::{LEASE, LIMITS, ROW, accept, claim, connect, job, refused, submission, succeeded, worker};
+use wheelhouse::broker::scripts::claim::{Claim, ClaimOutcome, CompleteOutcome, RenewOutcome};
 use wheelhouse::broker::scripts::submit::{Grant, SubmitOutcome};
 use wheelhouse::broker::{Broker, BrokerError};
 use wheelhouse::domain::{Action, CommandId, Resource};
@@ -104,10 +104,7 @@ async fn play(broker: &Broker, resource: &Resource, steps: Vec<Step>) -> Result<
             Step::Complete { worker: who } => {
                 let Some(old) = &claims[who] else { continue };
                 let name = worker(&format!("w{who}"));
-                let done = broker
-                    .complete(old, &name, ResultKind::Succeeded, &success(old, "x"), None)
-                    .await
-                    .expect("complete");
+                let done = broker.complete(old, &name, &succeeded("x"), ROW, None).await.expect("complete");
                 let mine = (old.command, old.fence);
                 if model.held.is_some_and(|(id, fence, ..)| (id, fence) == mine) {
                     model.waiting.retain(|(id, _)| *id != old.command);
@@ -192,7 +189,7 @@ async fn eight_workers_at_once_answer_every_command_once_and_in_order() {
                     assert!(!busy[place].swap(true, Ordering::SeqCst), "two workers hold {resource}");
                     tokio::task::yield_now().await;
                     assert!(busy[place].swap(false, Ordering::SeqCst));
-                    let done = broker.complete(&held, &me, ResultKind::Succeeded, &success(&held, "x"), None).await;
+                    let done = broker.complete(&held, &me, &succeeded("x"), ROW, None).await;
                     assert!(matches!(done, Ok(CompleteOutcome::Done { .. })), "{done:?}");
                 }
                 if due.is_empty() && broker.ready_resources(&tenant, 1, Duration::ZERO).await.expect("due").is_empty() {
@@ -252,10 +249,7 @@ async fn a_pause_that_waits_to_be_tried_again_gives_way_at_once_but_to_a_worker_
     assert_eq!(broker.ready_resources(&job("j1").tenant, 10, Duration::ZERO).await.expect("due"), [job("j1")]);
     let again = claim(&broker, "j1", "w2").await;
     assert_eq!((again.command, again.attempt, again.cancel_waits), (pause.command, 2, true));
-    let done = broker
-        .complete(&again, &worker("w2"), ResultKind::Failed, &success(&again, "x"), None)
-        .await
-        .expect("complete");
+    let done = broker.complete(&again, &worker("w2"), &refused("x"), ROW, None).await.expect("complete");
     assert_eq!(done, CompleteOutcome::Done { more: true });
     assert_eq!(claim(&broker, "j1", "w2").await.command, cancel.command);
     let events: Vec<String> =
@@ -273,10 +267,7 @@ async fn what_was_accepted_waits_for_ever_and_what_is_answered_is_cleared_away()
     for key in [names.queue(&r), names.commands(&r), names.ready(&r.tenant)] {
         assert_eq!(redis.inline(&format!("TTL {key}")), ":-1", "{key} must not expire under a command");
     }
-    broker
-        .complete(&held, &worker("w1"), ResultKind::Succeeded, &success(&held, "paused"), None)
-        .await
-        .expect("complete");
+    broker.complete(&held, &worker("w1"), &succeeded("paused"), ROW, None).await.expect("complete");
     for key in [names.queue(&r), names.commands(&r), names.ready(&r.tenant), names.backlog(&r.tenant)] {
         assert_eq!(redis.inline(&format!("EXISTS {key}")), ":0", "{key} is left behind");
     }

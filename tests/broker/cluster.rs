@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use super::faults::until;
 use crate::support::cluster::RedisCluster;
 use crate::support::redis::RedisServer;
-use crate::{LEASE, settings, submission, success, worker};
-use wheelhouse::broker::scripts::claim::{ClaimOutcome, CompleteOutcome, ResultKind};
+use crate::{LEASE, ROW, settings, submission, succeeded, worker};
+use wheelhouse::broker::scripts::claim::{ClaimOutcome, CompleteOutcome};
 use wheelhouse::broker::scripts::connections::{ConnectionLease, OpenOutcome};
 use wheelhouse::broker::scripts::permissions::PermissionSet;
 use wheelhouse::broker::scripts::submit::{Submission, SubmitLimits, SubmitOutcome};
@@ -45,7 +45,7 @@ async fn finish(broker: &Broker, asked: &Submission) {
     let claimed = broker.claim(&asked.resource, &worker("w1"), LEASE).await;
     let Ok(ClaimOutcome::Command(held)) = claimed else { panic!("{claimed:?}") };
     assert_eq!(held.command, asked.command);
-    let done = broker.complete(&held, &worker("w1"), ResultKind::Succeeded, &success(&held, "paused"), None).await;
+    let done = broker.complete(&held, &worker("w1"), &succeeded("paused"), ROW, None).await;
     assert_eq!(done.expect("complete"), CompleteOutcome::Done { more: false });
 }
 

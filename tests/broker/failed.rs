@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use crate::support::redis::RedisServer;
-use crate::{accept, claim, connect, failure, job, submission, success, worker};
+use crate::{ROW, accept, claim, connect, job, refused, submission, succeeded, worker};
 use wheelhouse::broker::Broker;
-use wheelhouse::broker::scripts::claim::{ClaimOutcome, ResultKind};
+use wheelhouse::broker::scripts::claim::ClaimOutcome;
 use wheelhouse::domain::{Action, CommandId};
 
 /// Until the commands of a resource have expired that were accepted a moment ago.
@@ -112,17 +112,14 @@ async fn failures_are_kept_newest_first_and_successes_and_the_outranked_are_not(
         let id = format!("j{n}");
         accept(&broker, &submission(&id, Action::Pause)).await;
         let held = claim(&broker, &id, "w1").await;
-        let message = failure(&held, "It \"broke\" | once\nmore");
-        broker.complete(&held, &worker("w1"), ResultKind::Failed, &message, None).await.expect("complete");
+        let outcome = refused("It \"broke\" | once\nmore");
+        broker.complete(&held, &worker("w1"), &outcome, ROW, None).await.expect("complete");
         failed.insert(0, held.command);
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     accept(&broker, &submission("j9", Action::Pause)).await;
     let held = claim(&broker, "j9", "w1").await;
-    broker
-        .complete(&held, &worker("w1"), ResultKind::Succeeded, &success(&held, "paused"), None)
-        .await
-        .expect("complete");
+    broker.complete(&held, &worker("w1"), &succeeded("paused"), ROW, None).await.expect("complete");
     accept(&broker, &submission("j9", Action::Resume)).await;
     accept(&broker, &submission("j9", Action::Cancel)).await;
     let tenant = job("j").tenant;

@@ -4,8 +4,10 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::support::{free_port, redis::RedisServer, watchdog::Watchdog};
-use crate::{LEASE, LIMITS, accept, back_up, claim, connect, job, settings, submission, success, worker};
-use wheelhouse::broker::scripts::claim::{ClaimOutcome, ResultKind};
+use crate::{
+    LEASE, LIMITS, ROW, accept, back_up, claim, connect, job, settings, submission, succeeded, success, worker,
+};
+use wheelhouse::broker::scripts::claim::ClaimOutcome;
 use wheelhouse::broker::scripts::submit::SubmitOutcome;
 use wheelhouse::broker::{Broker, BrokerError, Event, Subscriber};
 use wheelhouse::config;
@@ -32,10 +34,7 @@ async fn a_command_whose_answer_was_lost_is_accepted_once_and_its_sender_learns_
     match broker.claim(&job("j1"), &worker("w1"), LEASE).await.expect("claim") {
         ClaimOutcome::Command(held) => {
             assert_eq!(held.command, asked.command);
-            broker
-                .complete(&held, &worker("w1"), ResultKind::Succeeded, &success(&held, "paused"), None)
-                .await
-                .expect("complete");
+            broker.complete(&held, &worker("w1"), &succeeded("paused"), ROW, None).await.expect("complete");
             assert!(matches!(broker.claim(&job("j1"), &worker("w1"), LEASE).await, Ok(ClaimOutcome::Nothing)));
         }
         other => assert!(!known && matches!(other, ClaimOutcome::Nothing), "{other:?}"),
@@ -66,13 +65,13 @@ async fn after_a_restart_with_its_file_redis_still_knows_what_it_accepted() {
     assert_eq!(broker.submit(&asked, LIMITS).await.expect("submit"), repeated(None));
     let held = claim(&broker, "j1", "w1").await;
     let message = success(&held, "paused");
-    broker.complete(&held, &worker("w1"), ResultKind::Succeeded, &message, None).await.expect("complete");
-    let Ok(SubmitOutcome::Repeated { command, workers_online: 1, result: Some((said, _)), .. }) =
+    broker.complete(&held, &worker("w1"), &succeeded("paused"), ROW, None).await.expect("complete");
+    let Ok(SubmitOutcome::Repeated { command, workers_online: 1, result: Some(said), .. }) =
         broker.submit(&asked, LIMITS).await
     else {
         panic!("the ack's number of workers or the result is forgotten")
     };
-    assert_eq!((command, said), (asked.command, message));
+    assert_eq!((command, said.message), (asked.command, message));
 }
 
 #[tokio::test]

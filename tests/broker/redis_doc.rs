@@ -6,9 +6,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::support::redis::RedisServer;
-use crate::{LEASE, LIMITS, accept, batch, claim, connect, failure, job, settings, submission, success, worker};
+use crate::{LEASE, LIMITS, ROW, accept, batch, claim, connect, job, refused, settings, submission, succeeded, worker};
 use wheelhouse::broker::scripts::batch::BatchSubmitted;
-use wheelhouse::broker::scripts::claim::ResultKind;
 use wheelhouse::broker::scripts::connections::ConnectionLease;
 use wheelhouse::broker::scripts::permissions::PermissionSet;
 use wheelhouse::broker::scripts::submit::{Grant, Submission, SubmitOutcome};
@@ -47,10 +46,7 @@ async fn fill(broker: &Broker) {
     asked.request = Some("r1".parse().expect("id"));
     accept(broker, &asked).await;
     let first = claim(broker, "j1", "w1").await;
-    broker
-        .complete(&first, &worker("w1"), ResultKind::Succeeded, &success(&first, "paused"), None)
-        .await
-        .expect("complete");
+    broker.complete(&first, &worker("w1"), &succeeded("paused"), ROW, None).await.expect("complete");
     accept(broker, &submission("j1", Action::Resume)).await;
     broker.renew_run(&job("j1"), &worker("w1"), 1).await.expect("run");
     claim(broker, "j1", "w1").await;
@@ -66,7 +62,7 @@ async fn fill(broker: &Broker) {
     broker.withdraw(&kept, &user, &taken_back.origin, None).await.expect("withdraw");
     accept(broker, &submission("j2", Action::Pause)).await;
     let failed = claim(broker, "j2", "w1").await;
-    broker.complete(&failed, &worker("w1"), ResultKind::Failed, &failure(&failed, "No"), None).await.expect("complete");
+    broker.complete(&failed, &worker("w1"), &refused("No"), ROW, None).await.expect("complete");
     for request in [Some("b1"), None] {
         let asked = batch(&["j3"], Action::Pause, request);
         assert!(matches!(broker.submit_batch(&asked, LIMITS).await, Ok(BatchSubmitted::Done { .. })));

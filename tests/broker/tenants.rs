@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use crate::support::redis::RedisServer;
-use crate::{LIMITS, accept, connect, submission, success, worker};
+use crate::{LIMITS, ROW, accept, connect, submission, succeeded, worker};
 use wheelhouse::broker::Broker;
-use wheelhouse::broker::scripts::claim::{ClaimOutcome, ResultKind};
+use wheelhouse::broker::scripts::claim::ClaimOutcome;
 use wheelhouse::broker::scripts::submit::{Grant, Submission};
 use wheelhouse::domain::{Action, Resource, TenantId};
 
@@ -62,10 +62,7 @@ async fn a_tenant_of_whom_nothing_waits_is_not_asked_about_any_more_and_comes_ba
             "it is being carried out"
         );
         assert_eq!(broker.tenants_with_ready(partition, 10).await.expect("tenants"), only_acme);
-        broker
-            .complete(&held, &worker("w1"), ResultKind::Succeeded, &success(&held, "paused"), None)
-            .await
-            .expect("complete");
+        broker.complete(&held, &worker("w1"), &succeeded("paused"), ROW, None).await.expect("complete");
         assert_eq!(broker.ready_resources(&acme, 10, Duration::ZERO).await.expect("due"), []);
         assert_eq!(broker.tenants_with_ready(partition, 10).await.expect("tenants"), []);
     }

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use wheelhouse::broker::scripts::claim::{Claim, ClaimOutcome, CompleteOutcome, ResultKind};
+use wheelhouse::broker::scripts::claim::{Claim, ClaimOutcome, CompleteOutcome};
 use wheelhouse::broker::scripts::updates::Update;
 use wheelhouse::domain::{Control, JsonText, Resource, WorkerId};
 use wheelhouse::gateway::{GatewayError, Tuning, serve_tuned};
-use wheelhouse::protocol::server;
+use wheelhouse::protocol::{Outcome, server};
 use wheelhouse::store::{NewCampaign, NewJob};
 
 use crate::support::base::Base;
@@ -178,18 +178,11 @@ impl GatewayFixture {
             _ => "running",
         };
         let request = claim.request_id.as_deref();
-        let message = server::succeeded(
-            claim.action,
-            &claim.resource,
-            claim.command,
-            status,
-            Control::of(claim.resource.kind, false),
-            request,
-        );
-        let done =
-            self.broker.complete(claim, &worker(), ResultKind::Succeeded, &message, None).await.expect("complete");
+        let control = Control::of(claim.resource.kind, false);
+        let outcome = Outcome::Succeeded(status.to_owned());
+        let done = self.broker.complete(claim, &worker(), &outcome, control, None).await.expect("complete");
         assert!(matches!(done, CompleteOutcome::Done { .. }));
-        message
+        server::succeeded(claim.action, &claim.resource, claim.command, status, control, request)
     }
 
     /// Publishes a change of a job's state; gives its number.

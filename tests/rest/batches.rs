@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use wheelhouse::broker::Broker;
-use wheelhouse::broker::scripts::claim::{ClaimOutcome, ResultKind};
+use wheelhouse::broker::scripts::claim::ClaimOutcome;
 use wheelhouse::domain::{Control, Resource, WorkerId};
-use wheelhouse::protocol::server;
+use wheelhouse::protocol::{CommandError, Outcome};
 
 use crate::support::api::RestFixture;
 
@@ -26,17 +26,11 @@ async fn carry_out(broker: &Broker, id: &str, well: bool) {
     loop {
         if let ClaimOutcome::Command(claim) = broker.claim(&job, &worker, Duration::from_secs(5)).await.expect("claim")
         {
-            let (end, message) = match well {
-                true => (
-                    ResultKind::Succeeded,
-                    server::succeeded(claim.action, &job, claim.command, "paused", Some(Control::Row), None),
-                ),
-                false => (
-                    ResultKind::Failed,
-                    server::failed(claim.action, &job, claim.command, "Gone", Some(Control::Row), None),
-                ),
+            let outcome = match well {
+                true => Outcome::Succeeded("paused".to_owned()),
+                false => Outcome::Failed(CommandError::ControlFailed { reason: "Gone".to_owned() }),
             };
-            broker.complete(&claim, &worker, end, &message, None).await.expect("complete");
+            broker.complete(&claim, &worker, &outcome, Some(Control::Row), None).await.expect("complete");
             return;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use serde_json::json;
 use wheelhouse::broker::Broker;
-use wheelhouse::broker::scripts::claim::{ClaimOutcome, ResultKind};
+use wheelhouse::broker::scripts::claim::ClaimOutcome;
 use wheelhouse::domain::{Control, Resource, WorkerId};
-use wheelhouse::protocol::server;
+use wheelhouse::protocol::Outcome;
 
 use crate::support::api::{RestFixture, until};
 
@@ -20,15 +20,8 @@ async fn carry_out(broker: &Broker, resource: &Resource) {
         if let ClaimOutcome::Command(claim) =
             broker.claim(resource, &worker(), Duration::from_secs(5)).await.expect("claim")
         {
-            let message = server::succeeded(
-                claim.action,
-                resource,
-                claim.command,
-                "cancelled",
-                Some(Control::Row),
-                claim.request_id.as_deref(),
-            );
-            broker.complete(&claim, &worker(), ResultKind::Succeeded, &message, None).await.expect("complete");
+            let outcome = Outcome::Succeeded("cancelled".to_owned());
+            broker.complete(&claim, &worker(), &outcome, Some(Control::Row), None).await.expect("complete");
             return;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;

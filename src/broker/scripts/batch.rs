@@ -1,8 +1,10 @@
 //! `lua/submit_batch.lua`: one action on many resources of a tenant, 100 to a round trip.
 
+use super::former;
 use super::idempotent_call::{DeadlinePassed, IdempotentCall};
 use super::lua;
-use super::stored_command::stored_command_json;
+use super::results::CommandResult;
+use super::stored_command::{RECORD_VERSION, StoredCommandFields, json, stored_command_json};
 use super::submit::{ClientOrigin, Grant, Submission, SubmitLimits, control_message};
 use crate::broker::keys::control_channel;
 use crate::broker::{Broker, BrokerError};
@@ -91,8 +93,8 @@ pub enum ItemSubmitted {
     Repeated {
         /// What it reached, or would reach now where it has no result yet.
         control: Option<Control>,
-        /// Its result message, if it has one, and when (Unix ms by Redis's clock).
-        result: Option<(String, i64)>,
+        /// Its result, if it has one.
+        result: Option<CommandResult>,
     },
     /// The tenant has too many commands waiting; nothing was done.
     QueueFull,
@@ -147,16 +149,60 @@ impl Batch {
         }
     }
 
-    /// The audit entry of the whole, open: for a batch that is refused as a whole.
-    fn audit(&self) -> String {
-        let mut whole = Submission {
-            resource: Resource { tenant: self.tenant.clone(), kind: self.kind, id: self.ids[0].clone() },
-            ..self.item(&self.ids[0])
+    /// The audit entry of a batch that is refused as a whole.
+    fn refused_entry(&self) -> String {
+        #[derive(serde::Serialize)]
+        struct RefusedEntry<'a> {
+            #[serde(flatten)]
+            first: StoredCommandFields<'a>,
+            outcome: String,
+        }
+        let first = Submission { command: self.id, ..self.item(&self.ids[0]) };
+        let outcome = format!("a batch of {}, of which this is the first", self.ids.len());
+        json(&RefusedEntry { first: StoredCommandFields::of(&first), outcome })
+    }
+
+    /// What is remembered of it where it is accepted.
+    fn remembered(&self) -> String {
+        json(&StoredRequest {
+            v: RECORD_VERSION,
+            body: sha256_hex(&self.body),
+            outcome: "accepted".to_owned(),
+            batch_id: self.id.to_string(),
+            // Without a request id nobody asks what it was about.
+            ids: if self.request.is_some() { self.ids.clone() } else { Vec::new() },
+            more: self.more,
+        })
+    }
+}
+
+/// The first answer to a batch as it stands in `U:batch:…`.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct StoredRequest {
+    v: u32,
+    body: String,
+    outcome: String,
+    batch_id: String,
+    #[serde(default)]
+    ids: Vec<ResourceId>,
+    #[serde(default)]
+    more: bool,
+}
+
+impl StoredBatch {
+    fn read(stored: &str) -> Option<Self> {
+        if let Ok(read) = serde_json::from_str::<StoredRequest>(stored) {
+            let (id, derivation) = (read.batch_id.parse().ok()?, IdDerivation::Uuid5);
+            return (!read.ids.is_empty()).then_some(Self { id, derivation, ids: read.ids, more: read.more });
+        }
+        let [body, _, id, ids, more] = former::split_batch(stored)?;
+        // A version that stored the digest in its former form gave the ids in the former way.
+        let derivation = match body.len() {
+            FORMER_DIGEST_LENGTH => IdDerivation::Fnv,
+            _ => IdDerivation::Uuid5,
         };
-        whole.command = self.id;
-        let count = self.ids.len();
-        let words = format!("a batch of {count}, of which this is the first");
-        format!("{},\"outcome\":{}", stored_command_json(&whole), serde_json::Value::from(words))
+        let ids = ids.split(',').map(str::parse).collect::<Result<_, _>>().ok()?;
+        Some(Self { id: id.parse().ok()?, derivation, ids, more: more == "more" })
     }
 }
 
@@ -170,18 +216,8 @@ impl Broker {
         request: &RequestId,
     ) -> Result<Option<StoredBatch>, BrokerError> {
         let key = self.keys().batch(tenant, user, request.as_str());
-        let kept: Option<String> = self.client.query(redis::cmd("GET").arg(key)).await?;
-        Ok(kept.and_then(|kept| {
-            let mut parts = kept.split('|');
-            // A version that stored the digest in its former form gave the ids in the former way.
-            let derivation = match parts.next()?.len() {
-                FORMER_DIGEST_LENGTH => IdDerivation::Fnv,
-                _ => IdDerivation::Uuid5,
-            };
-            let id = parts.nth(1)?.parse().ok()?;
-            let ids = parts.next()?.split(',').map(str::parse).collect::<Result<_, _>>().ok()?;
-            Some(StoredBatch { id, derivation, ids, more: parts.next() == Some("more") })
-        }))
+        let stored: Option<String> = self.client.query(redis::cmd("GET").arg(key)).await?;
+        Ok(stored.and_then(|stored| StoredBatch::read(&stored)))
     }
 
     /// Submits a batch, part by part. The first part pays for all and decides on the whole; if a later one cannot
@@ -192,7 +228,7 @@ impl Broker {
         for part in batch.ids.chunks(CHUNK_SIZE) {
             let first = all.is_empty();
             let delivery = prepare(self, batch, part, first, limits);
-            match self.call_idempotent(delivery, |answer| read(answer, part.len())).await {
+            match self.call_idempotent(delivery, |answer| read(answer, batch, part)).await {
                 Ok(Ok(BatchSubmitted::Done { workers_online, items })) => {
                     online = workers_online;
                     all.extend(items);
@@ -227,13 +263,6 @@ fn prepare(broker: &Broker, batch: &Batch, part: &[ResourceId], first: bool, lim
         known,
     ]);
     let [permission, area, all] = batch.action.permission(batch.kind).granted_by();
-    let remembered = match &batch.request {
-        Some(_) if first => {
-            let ids = batch.ids.iter().map(ResourceId::as_str).collect::<Vec<_>>().join(",");
-            format!("{ids}|{}", if batch.more { "more" } else { "all" })
-        }
-        _ => String::new(),
-    };
     let mut args = vec![
         String::new(), // The deadline, set on the way.
         batch.id.to_string(),
@@ -248,8 +277,8 @@ fn prepare(broker: &Broker, batch: &Batch, part: &[ResourceId], first: bool, lim
         if first { batch.cost() } else { 0 }.to_string(),
         batch.action.as_str().to_owned(),
         control_channel(tenant, batch.kind),
-        remembered,
-        batch.audit(),
+        if first { batch.remembered() } else { String::new() },
+        batch.refused_entry(),
         format!("{:016x}", fnv1a(&batch.body)),
     ];
     for id in part {
@@ -258,35 +287,40 @@ fn prepare(broker: &Broker, batch: &Batch, part: &[ResourceId], first: bool, lim
         args.extend([
             item.command.to_string(),
             item.resource.to_string(),
-            format!("{}}}", stored_command_json(&item)),
+            stored_command_json(&item),
             control_message(&item),
         ]);
     }
     IdempotentCall::new(&lua::SUBMIT_BATCH, keys, args)
 }
 
-fn read(answer: &[String], count: usize) -> Result<Result<BatchSubmitted, DeadlinePassed>, BrokerError> {
+fn read(
+    answer: &[String],
+    batch: &Batch,
+    part: &[ResourceId],
+) -> Result<Result<BatchSubmitted, DeadlinePassed>, BrokerError> {
     let odd = || BrokerError::Refused(format!("submit_batch answered {answer:?}"));
     let number = |i: usize| answer.get(i).and_then(|n| n.parse::<i64>().ok()).ok_or_else(odd);
     Ok(Ok(match answer.first().map_or("", String::as_str) {
-        "done" if answer.len() == 3 + 4 * count => {
-            let item = |n: usize| {
+        "done" if answer.len() == 3 + 4 * part.len() => {
+            let item = |(n, id): (usize, &ResourceId)| {
                 let at = 2 + 4 * n;
                 let control = Control::parse(&answer[at + 1]);
                 Ok(match answer[at].as_str() {
                     "accepted" => ItemSubmitted::Accepted { control },
                     "full" => ItemSubmitted::QueueFull,
-                    "repeated" if answer[at + 3].is_empty() => ItemSubmitted::Repeated { control, result: None },
                     "repeated" => {
-                        let result = Some((answer[at + 3].clone(), number(at + 2)?));
-                        ItemSubmitted::Repeated { control, result }
+                        let (resource, command) = (batch.resource(id), batch.command(id));
+                        let read = CommandResult::read_answer(&answer[at + 2], &answer[at + 3], command, &resource);
+                        let result = read.map_err(|_| odd())?;
+                        ItemSubmitted::Repeated { control: result.as_ref().map_or(control, |r| r.control), result }
                     }
                     _ => return Err(odd()),
                 })
             };
             BatchSubmitted::Done {
                 workers_online: number(1)?,
-                items: (0..count).map(item).collect::<Result<_, BrokerError>>()?,
+                items: part.iter().enumerate().map(item).collect::<Result<_, BrokerError>>()?,
             }
         }
         "known" => BatchSubmitted::KnownAs(answer.get(1).and_then(|id| id.parse().ok()).ok_or_else(odd)?),

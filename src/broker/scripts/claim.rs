@@ -3,12 +3,14 @@
 
 use std::time::{Duration, Instant};
 
-use super::stored_command::StoredCommand;
+use super::failed::open_failed;
+use super::results::StoredResult;
+use super::stored_command::{StoredCommand, open_json};
 use super::{bytes, lua, texts};
-use crate::broker::keys::{reply_channel, updates_channel};
+use crate::broker::keys::updates_channel;
 use crate::broker::{Broker, BrokerError, Partition};
-use crate::domain::{Action, CommandId, IdDerivation, Resource, TenantId, UserId, WorkerId};
-use crate::protocol::server;
+use crate::domain::{Action, CommandId, Control, Resource, TenantId, UserId, WorkerId};
+use crate::protocol::{CommandError, Outcome, server};
 
 /// The right to carry out one command, until the lease ends.
 #[derive(Debug, Clone)]
@@ -36,8 +38,8 @@ pub struct Claim {
     pub fence: i64,
     /// A cancel waits behind this pause or resume, and outranks it.
     pub cancel_waits: bool,
-    /// The record, open: what its audit entry begins with.
-    pub(crate) record: String,
+    /// What its audit entry begins with.
+    pub(super) stored: StoredCommand,
 }
 
 /// What a claim on a resource gave.
@@ -65,17 +67,6 @@ pub enum RenewOutcome {
     Lost,
 }
 
-/// How a command ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ResultKind {
-    /// Applied.
-    Succeeded,
-    /// Refused, or given up.
-    Failed,
-    /// No worker could run it in time.
-    Expired,
-}
-
 /// What completing gave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CompleteOutcome {
@@ -86,17 +77,6 @@ pub enum CompleteOutcome {
     },
     /// The claim was lost: nothing was recorded.
     Lost,
-}
-
-/// A command that has its result.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CommandResult {
-    /// Which.
-    pub command: CommandId,
-    /// When it ended, Unix ms by Redis's clock.
-    pub at: i64,
-    /// The result message.
-    pub message: String,
 }
 
 impl Broker {
@@ -134,23 +114,25 @@ impl Broker {
             Some("hosted") => {
                 Ok(ClaimOutcome::Hosted(answer.get(1).and_then(|host| host.parse().ok()).ok_or_else(odd)?))
             }
-            Some("command") if answer.len() == 8 => {
-                let record: StoredCommand = serde_json::from_str(&answer[3]).map_err(|_| odd())?;
+            Some("command") if answer.len() == 7 => {
+                let stored = StoredCommand::read(&answer[2]).ok_or_else(odd)?;
                 let number = |i: usize| answer[i].parse::<i64>().map_err(|_| odd());
-                self.observe_clock(partition, asked, number(6)?);
+                let claimed_at = number(5)?;
+                self.observe_clock(partition, asked, claimed_at);
                 Ok(ClaimOutcome::Command(Box::new(Claim {
                     resource: resource.clone(),
                     command: answer[1].parse().map_err(|_| odd())?,
-                    action: Action::parse(&record.action).ok_or_else(odd)?,
-                    user: record.user_id,
-                    request_id: record.request_id,
-                    reason: record.reason,
-                    accepted_at: number(2)?,
-                    claimed_at: number(6)?,
-                    attempt: u32::try_from(number(4)?).map_err(|_| odd())?,
-                    fence: number(5)?,
-                    cancel_waits: !answer[7].is_empty(),
-                    record: answer[3].strip_suffix('}').ok_or_else(odd)?.to_owned(),
+                    action: stored.action,
+                    user: stored.user_id.clone(),
+                    request_id: stored.request_id.clone(),
+                    reason: stored.reason.clone(),
+                    // Later than now: Redis's clock has been set back since.
+                    accepted_at: stored.accepted_at.ok_or_else(odd)?.min(claimed_at),
+                    claimed_at,
+                    attempt: u32::try_from(number(3)?).map_err(|_| odd())?,
+                    fence: number(4)?,
+                    cancel_waits: !answer[6].is_empty(),
+                    stored,
                 })))
             }
             _ => Err(odd()),
@@ -176,33 +158,42 @@ impl Broker {
         }
     }
 
-    /// Records the result (a message of `protocol::server`), publishes it, and frees the resource. `update`: a message
-    /// without its end, as in [`Update`](super::updates::Update), that everyone hears before the result.
+    /// Records the result, publishes it, and frees the resource. `control`: of a job, what the command reached. `update`: a
+    /// message without its end, as in [`Update`](super::updates::Update), that everyone hears before the result.
     pub async fn complete(
         &self,
         claim: &Claim,
         worker: &WorkerId,
-        end: ResultKind,
-        message: &str,
+        outcome: &Outcome,
+        control: Option<Control>,
         update: Option<&str>,
     ) -> Result<CompleteOutcome, BrokerError> {
         let r = &claim.resource;
         let keys = self.keys().command_keys(r);
-        let event = match end {
-            ResultKind::Succeeded => "succeeded",
-            ResultKind::Failed => "failed",
-            ResultKind::Expired => "expired",
+        let request = claim.request_id.as_deref();
+        let (event, said, failed) = match outcome {
+            Outcome::Succeeded(status) => ("succeeded", status.clone(), String::new()),
+            Outcome::Failed(error) => {
+                let event = if *error == CommandError::Expired { "expired" } else { "failed" };
+                // Nobody will want to ask again for what a cancel has made void.
+                let failed = match error {
+                    CommandError::Superseded => String::new(),
+                    error => open_failed(&claim.stored, event, error),
+                };
+                (event, error.message(claim.action, r.kind).into_owned(), failed)
+            }
         };
         let args = [
             claim.command.to_string(),
             claim.fence.to_string(),
             event.to_owned(),
-            message.to_owned(),
-            format!("{},\"outcome\":{},\"worker_id\":\"{worker}\"", claim.record, outcome_json(message)),
-            reply_channel(r),
+            server::result(outcome, claim.action, r, claim.command, control, request),
+            open_json(&StoredResult::new(outcome, claim.action, control, request)),
+            open_json(&EndedEntry { command: &claim.stored, outcome: &said, worker_id: worker.as_str() }),
+            failed,
             r.to_string(),
             claim.accepted_at.to_string(),
-            u8::from(end != ResultKind::Succeeded && !server::is_superseded(message)).to_string(),
+            claim.stored.workers_online.unwrap_or_default().to_string(),
             update.map(|_| updates_channel(r)).unwrap_or_default(),
             update.unwrap_or_default().to_owned(),
         ];
@@ -270,8 +261,7 @@ impl Broker {
         let names = self.keys();
         let mut keys = names.command_keys(resource);
         keys.extend([names.workers(names.partition(&resource.tenant)), names.tenant_workers(&resource.tenant)]);
-        let args =
-            [ttl.as_millis().to_string(), resource.to_string(), reply_channel(resource), server::EXPIRED.to_owned()];
+        let args = [ttl.as_millis().to_string(), resource.to_string()];
         let ended: Vec<String> = self.client.script(&lua::EXPIRE, &texts(&keys), &bytes(&args)).await?;
         Ok(ended.iter().filter_map(|id| id.parse().ok()).collect())
     }
@@ -280,88 +270,13 @@ impl Broker {
         let (names, tenant) = (self.keys(), &claim.resource.tenant);
         [names.state(&claim.resource), names.ready(tenant), names.tenants_with_ready(names.partition(tenant))]
     }
-
-    /// The result message of a recent command; `None` if it has none (yet).
-    pub async fn result_of(&self, resource: &Resource, command: CommandId) -> Result<Option<String>, BrokerError> {
-        Ok(self.command_result(resource, command).await?.map(|ended| ended.message))
-    }
-
-    /// As [`Self::result_of`], with when it ended.
-    pub async fn command_result(
-        &self,
-        resource: &Resource,
-        command: CommandId,
-    ) -> Result<Option<CommandResult>, BrokerError> {
-        let kept: Option<String> =
-            self.client.query(redis::cmd("HGET").arg(self.keys().results(resource)).arg(command.to_string())).await?;
-        Ok(kept.and_then(parse_stored_result).map(|(at, message)| CommandResult { command, at, message }))
-    }
-
-    /// Whether a command waits for a worker or for its time, or is being carried out.
-    pub async fn is_pending(&self, resource: &Resource, command: CommandId) -> Result<bool, BrokerError> {
-        let (names, command) = (self.keys(), command.to_string());
-        for key in [names.commands(resource), names.schedules(&resource.tenant)] {
-            if self.client.query(redis::cmd("HEXISTS").arg(key).arg(&command)).await? {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    /// The id of the command that follows from another one for a resource, where a version before may have submitted it
-    /// already: that one's, if so, and today's otherwise.
-    pub async fn derived_command(&self, first: CommandId, resource: &Resource) -> Result<CommandId, BrokerError> {
-        let former = first.derive_as(IdDerivation::Fnv, resource);
-        let is_known =
-            self.is_pending(resource, former).await? || self.command_result(resource, former).await?.is_some();
-        Ok(if is_known { former } else { first.derive_for(resource) })
-    }
-
-    /// As [`Self::command_result`], of many commands, 100 to a round trip; in their order.
-    pub async fn command_results(
-        &self,
-        commands: &[(Resource, CommandId)],
-    ) -> Result<Vec<Option<CommandResult>>, BrokerError> {
-        let mut all = Vec::with_capacity(commands.len());
-        for some in commands.chunks(100) {
-            // Sent together on one connection to each server.
-            let asked = some.iter().map(|(resource, command)| self.command_result(resource, *command));
-            all.extend(futures_util::future::try_join_all(asked).await?);
-        }
-        Ok(all)
-    }
-
-    /// The newest results of a resource, oldest first: for a gateway that was cut off for a while.
-    pub async fn recent_results(&self, resource: &Resource, limit: usize) -> Result<Vec<CommandResult>, BrokerError> {
-        let names = self.keys();
-        let newest = isize::try_from(limit).unwrap_or(isize::MAX).max(1) - 1;
-        let ids: Vec<String> =
-            self.client.query(redis::cmd("LRANGE").arg(names.finished(resource)).arg(0).arg(newest)).await?;
-        if ids.is_empty() {
-            return Ok(Vec::new());
-        }
-        let kept: Vec<Option<String>> =
-            self.client.query(redis::cmd("HMGET").arg(names.results(resource)).arg(&ids)).await?;
-        let pairs = ids.iter().zip(kept).filter_map(|(id, kept)| {
-            let (at, message) = parse_stored_result(kept?)?;
-            Some(CommandResult { command: id.parse().ok()?, at, message })
-        });
-        let mut pairs: Vec<_> = pairs.collect();
-        pairs.reverse();
-        Ok(pairs)
-    }
 }
 
-/// A kept result is `ended_ms|workers|message`.
-fn parse_stored_result(kept: String) -> Option<(i64, String)> {
-    let mut parts = kept.splitn(3, '|');
-    let at = parts.next()?.parse().ok()?;
-    Some((at, parts.nth(1)?.to_owned()))
-}
-
-/// The status reached or the error's words, as JSON, from a result message.
-fn outcome_json(message: &str) -> String {
-    let value: serde_json::Value = serde_json::from_str(message).unwrap_or_default();
-    let words = value.get("status").or_else(|| value.get("error")).cloned();
-    words.unwrap_or_default().to_string()
+/// The audit entry of a command that a worker has ended. The script appends how many tries it took, and how long.
+#[derive(serde::Serialize)]
+struct EndedEntry<'a> {
+    #[serde(flatten)]
+    command: &'a StoredCommand,
+    outcome: &'a str,
+    worker_id: &'a str,
 }

@@ -1,10 +1,13 @@
 //! Commands that failed for good, kept for a week (the newest 1,000 of each tenant) so that somebody can look at them
 //! and ask again. `complete_command` and `expire_commands` put them there; `lua/delete_failed.lua` takes them out.
 
-use super::stored_command::StoredCommand;
+use super::former;
+use super::results::StoredError;
+use super::stored_command::{StoredCommand, open_json};
 use super::{bytes, lua, texts};
 use crate::broker::{Broker, BrokerError};
 use crate::domain::{Action, CommandId, Resource, TenantId, UserId};
+use crate::protocol::CommandError;
 
 /// One of them.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,30 +30,40 @@ pub struct FailedCommand {
     pub failed_at: i64,
 }
 
+/// A failed command as it stands in `{tenant}:failed`: the command, and why and when it failed.
+#[derive(serde::Deserialize)]
+struct StoredFailure {
+    #[serde(flatten)]
+    command: StoredCommand,
+    event: Option<String>,
+    error: Option<StoredError>,
+    failed_at: Option<i64>,
+}
+
+/// The same as a worker writes it, open: the script appends when that was.
+pub(super) fn open_failed(command: &StoredCommand, event: &str, error: &CommandError) -> String {
+    #[derive(serde::Serialize)]
+    struct Fields<'a> {
+        #[serde(flatten)]
+        command: &'a StoredCommand,
+        event: &'a str,
+        error: &'a CommandError,
+    }
+    open_json(&Fields { command, event, error })
+}
+
 impl FailedCommand {
-    /// `ended_ms|event|resource|message`, a line break, the record.
-    fn read(command: CommandId, kept: &str) -> Option<Self> {
-        #[derive(serde::Deserialize)]
-        struct FailureMessage {
-            error: String,
-        }
-        let (head, record) = kept.split_once('\n')?;
-        let mut parts = head.splitn(4, '|');
-        let failed_at = parts.next()?.parse().ok()?;
-        let event = parts.next()?.to_owned();
-        let resource = Resource::parse(parts.next()?)?;
-        let message: FailureMessage = serde_json::from_str(parts.next()?).ok()?;
-        let record: StoredCommand = serde_json::from_str(record).ok()?;
-        Some(Self {
-            command,
-            resource,
-            action: Action::parse(&record.action)?,
-            user: record.user_id,
-            reason: record.reason,
-            event,
-            error: message.error,
-            failed_at,
-        })
+    fn read(command: CommandId, stored: &str) -> Option<Self> {
+        let (head, json) = former::split_failed(stored);
+        let read: StoredFailure = serde_json::from_str(json).ok()?;
+        let (event, error, failed_at) = match (read.event, read.error, read.failed_at) {
+            (Some(event), Some(error), Some(failed_at)) => (event, error.into_error(), failed_at),
+            _ => head.map(|head| (head.event, head.error, head.failed_at))?,
+        };
+        let resource = read.command.resource()?;
+        let StoredCommand { action, user_id: user, reason, .. } = read.command;
+        let error = error.message(action, resource.kind).into_owned();
+        Some(Self { command, resource, action, user, reason, event, error, failed_at })
     }
 }
 

@@ -4,6 +4,8 @@ use std::sync::LazyLock;
 
 use redis::Cmd;
 
+use super::messages;
+
 /// One script: its text and its hash.
 pub struct LuaScript {
     text: String,
@@ -51,30 +53,35 @@ const COMMAND_KEYS: &str = include_str!("../../../lua/lib/command_keys.lua");
 const READY: &str = include_str!("../../../lua/lib/ready.lua");
 const UPDATE: &str = include_str!("../../../lua/lib/update.lua");
 const STORED_COMMAND: &str = include_str!("../../../lua/lib/stored_command.lua");
+const FORMER: &str = include_str!("../../../lua/lib/former.lua");
+const RECORD: &str = include_str!("../../../lua/lib/record.lua");
 const HOSTS: &str = include_str!("../../../lua/lib/hosts.lua");
 const FINISH: &str = include_str!("../../../lua/lib/finish.lua");
 const ACCEPT: &str = include_str!("../../../lua/lib/accept.lua");
 const PERMISSION: &str = include_str!("../../../lua/lib/permission.lua");
 const BUDGET: &str = include_str!("../../../lua/lib/budget.lua");
 
+/// Not a file: what scripts say in words comes from `protocol`.
+static MESSAGES: LazyLock<String> = LazyLock::new(messages::lua_functions);
+
 macro_rules! scripts {
     ($($name:ident = $file:literal with [$($library:ident),*];)*) => {
         $(
             #[doc = concat!("`lua/", $file, ".lua`")]
             pub static $name: LazyLock<LuaScript> = LazyLock::new(|| {
-                LuaScript::new(&[$($library),*], include_str!(concat!("../../../lua/", $file, ".lua")))
+                LuaScript::new(&[$(&$library),*], include_str!(concat!("../../../lua/", $file, ".lua")))
             });
         )*
     };
 }
 
 scripts! {
-    SUBMIT = "submit_command" with [CLOCK, COMMAND_KEYS, PERMISSION, BUDGET, READY, HOSTS, STORED_COMMAND, FINISH, ACCEPT];
-    SUBMIT_BATCH = "submit_batch" with [CLOCK, COMMAND_KEYS, PERMISSION, BUDGET, READY, HOSTS, STORED_COMMAND, FINISH, ACCEPT];
-    CLAIM = "claim_command" with [CLOCK, READY, STORED_COMMAND];
+    SUBMIT = "submit_command" with [CLOCK, COMMAND_KEYS, PERMISSION, BUDGET, READY, HOSTS, FORMER, RECORD, MESSAGES, STORED_COMMAND, FINISH, ACCEPT];
+    SUBMIT_BATCH = "submit_batch" with [CLOCK, COMMAND_KEYS, PERMISSION, BUDGET, READY, HOSTS, FORMER, RECORD, MESSAGES, STORED_COMMAND, FINISH, ACCEPT];
+    CLAIM = "claim_command" with [CLOCK, READY, FORMER, RECORD, MESSAGES, STORED_COMMAND];
     RENEW_CLAIM = "renew_claim" with [CLOCK, READY];
-    COMPLETE = "complete_command" with [CLOCK, COMMAND_KEYS, READY, UPDATE, FINISH];
-    EXPIRE = "expire_commands" with [CLOCK, COMMAND_KEYS, READY, HOSTS, STORED_COMMAND, FINISH];
+    COMPLETE = "complete_command" with [CLOCK, COMMAND_KEYS, READY, UPDATE, FORMER, RECORD, FINISH];
+    EXPIRE = "expire_commands" with [CLOCK, COMMAND_KEYS, READY, HOSTS, FORMER, RECORD, MESSAGES, STORED_COMMAND, FINISH];
     RETRY = "retry_command" with [CLOCK, READY];
     READY_RESOURCES = "ready_resources" with [CLOCK];
     DUE_SCHEDULES = "due_schedules" with [CLOCK];

@@ -3,6 +3,7 @@
 
 use std::time::Instant;
 
+use super::former;
 use super::idempotent_call::{DeadlinePassed, IdempotentCall};
 use super::lua;
 use super::stored_command::{StoredCommand, stored_command_json};
@@ -55,22 +56,21 @@ pub enum WithdrawOutcome {
 }
 
 impl Scheduled {
-    fn read(command: CommandId, kept: &str) -> Option<Self> {
-        let mut parts = kept.splitn(4, '|');
-        let (run_at, asked_at) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
-        let resource = Resource::parse(parts.next()?)?;
-        let record: StoredCommand = serde_json::from_str(parts.next()?).ok()?;
-        Some(Self {
-            command,
-            resource,
-            action: Action::parse(&record.action)?,
-            user: record.user_id,
-            request_id: record.request_id,
-            reason: record.reason,
-            origin: ClientOrigin { address: record.address, token_id: record.token_id },
-            asked_at,
-            run_at,
-        })
+    fn read(command: CommandId, stored: &str) -> Option<Self> {
+        /// As it stands in `{tenant}:schedules`.
+        #[derive(serde::Deserialize)]
+        struct StoredSchedule {
+            #[serde(flatten)]
+            command: StoredCommand,
+            run_at: Option<i64>,
+            asked_at: Option<i64>,
+        }
+        let (run_at, asked_at, json) = former::split_schedule(stored);
+        let read: StoredSchedule = serde_json::from_str(json).ok()?;
+        let (resource, origin) = (read.command.resource()?, read.command.origin());
+        let StoredCommand { action, user_id: user, request_id, reason, .. } = read.command;
+        let (asked_at, run_at) = (read.asked_at.or(asked_at)?, read.run_at.or(run_at)?);
+        Some(Self { command, resource, action, user, request_id, reason, origin, asked_at, run_at })
     }
 
     /// What is submitted when its time has come: the very command that was asked for, by the same user.

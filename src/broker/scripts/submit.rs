@@ -2,12 +2,13 @@
 
 use super::idempotent_call::{DeadlinePassed, IdempotentCall};
 use super::lua;
+use super::results::CommandResult;
 use super::stored_command::stored_command_json;
 pub use super::submission::{ClientOrigin, Grant, Submission};
-use crate::broker::keys::{control_channel, reply_channel};
+use crate::broker::keys::control_channel;
 use crate::broker::{Broker, BrokerError, Keys};
 use crate::config;
-use crate::domain::{CommandId, Control, When, fnv1a, sha256_hex};
+use crate::domain::{CommandId, Control, Resource, When, fnv1a, sha256_hex};
 use crate::protocol::control;
 
 /// The limits in force.
@@ -50,8 +51,8 @@ pub enum SubmitOutcome {
         workers_online: i64,
         /// What it reached when it was first accepted, where that is known.
         control: Option<Control>,
-        /// Its result message, if it has one, and when (Unix ms by Redis's clock).
-        result: Option<(String, i64)>,
+        /// Its result, if it has one.
+        result: Option<CommandResult>,
     },
     /// Kept for later (or was before, by the same `request_id`).
     Scheduled {
@@ -59,8 +60,8 @@ pub enum SubmitOutcome {
         command: CommandId,
         /// When it will be submitted, Unix ms.
         run_at: i64,
-        /// Its result message, if it has run and has one, and when (Unix ms by Redis's clock).
-        result: Option<(String, i64)>,
+        /// Its result, if it has run and has one.
+        result: Option<CommandResult>,
     },
     /// The same `request_id` came with another body before; nothing was done.
     Conflict,
@@ -87,7 +88,8 @@ impl Broker {
     /// [`BrokerError::Unavailable`] and [`SubmitOutcome::TooLate`] mean that it was not accepted and never will be.
     pub async fn submit(&self, submission: &Submission, limits: SubmitLimits) -> Result<SubmitOutcome, BrokerError> {
         let prepared = prepare(self.keys(), submission, limits);
-        Ok(self.call_idempotent(prepared, read).await?.unwrap_or(SubmitOutcome::TooLate))
+        let answer = self.call_idempotent(prepared, |answer| read(answer, &submission.resource)).await?;
+        Ok(answer.unwrap_or(SubmitOutcome::TooLate))
     }
 }
 
@@ -140,7 +142,6 @@ fn prepare(names: Keys, s: &Submission, limits: SubmitLimits) -> IdempotentCall 
         control_message(s),
         r.to_string(),
         s.action.as_str().to_owned(),
-        reply_channel(r),
         when.to_owned(),
         number.to_string(),
         limits.schedules_per_tenant.to_string(),
@@ -178,27 +179,26 @@ pub(super) fn control_message(s: &Submission) -> String {
     control::message(s.action, &s.resource, &s.user, s.command, &jiff::Timestamp::now().to_string())
 }
 
-fn read(answer: &[String]) -> Result<Result<SubmitOutcome, DeadlinePassed>, BrokerError> {
+fn read(answer: &[String], resource: &Resource) -> Result<Result<SubmitOutcome, DeadlinePassed>, BrokerError> {
     let odd = || BrokerError::Refused(format!("submit_command answered {answer:?}"));
     let number = |i: usize| answer.get(i).and_then(|n| n.parse::<i64>().ok()).ok_or_else(odd);
-    let command = |i: usize| answer.get(i).and_then(|id| id.parse().ok()).ok_or_else(odd);
+    let command = || answer.get(1).and_then(|id| id.parse().ok()).ok_or_else(odd);
     let control = |i: usize| answer.get(i).and_then(|word| Control::parse(word));
-    // When it ended, then the message; both empty where there is none.
-    let result = |i: usize| -> Result<Option<(String, i64)>, BrokerError> {
-        match answer.get(i + 1) {
-            Some(message) if !message.is_empty() => Ok(Some((message.clone(), number(i)?))),
-            _ => Ok(None),
-        }
+    // Its record, then what version 0.1 reads.
+    let result = |i: usize| -> Result<Option<CommandResult>, BrokerError> {
+        let stored = answer.get(i..i + 2).ok_or_else(odd)?;
+        CommandResult::read_answer(&stored[0], &stored[1], command()?, resource).map_err(|_| odd())
     };
     Ok(Ok(match answer.first().map_or("", String::as_str) {
         "accepted" => SubmitOutcome::Accepted { workers_online: number(1)?, control: control(2) },
-        "repeated" => SubmitOutcome::Repeated {
-            command: command(1)?,
-            workers_online: number(2)?,
-            control: control(3),
-            result: result(4)?,
-        },
-        "scheduled" => SubmitOutcome::Scheduled { command: command(1)?, run_at: number(2)?, result: result(3)? },
+        "repeated" => {
+            let result = result(4)?;
+            // What the ack said; where nobody has kept that, the result has it.
+            let workers_online = number(2).or_else(|odd| result.as_ref().map(|r| r.workers_online).ok_or(odd))?;
+            let control = control(3).or(result.as_ref().and_then(|result| result.control));
+            SubmitOutcome::Repeated { command: command()?, workers_online, control, result }
+        }
+        "scheduled" => SubmitOutcome::Scheduled { command: command()?, run_at: number(2)?, result: result(3)? },
         "denied" => SubmitOutcome::Denied,
         "conflict" => SubmitOutcome::Conflict,
         "limited" => SubmitOutcome::RateLimited { retry_after: number(1)? },

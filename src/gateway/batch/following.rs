@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::Accepted;
+use crate::broker::scripts::results::CommandResult;
 use crate::domain::{CommandId, Resource};
 use crate::gateway::hub::{Member, Recent};
 use crate::protocol::batch_messages::{self, BatchCounts, BatchHeader};
@@ -78,10 +79,16 @@ impl Following {
     }
 
     /// The ack of one command is told; its result shall be. `known`: it is there already.
-    pub fn one(&mut self, resource: Resource, command: CommandId, known: Option<&str>, out: &mut VecDeque<Utf8Bytes>) {
+    pub fn one(
+        &mut self,
+        resource: Resource,
+        command: CommandId,
+        known: Option<&CommandResult>,
+        out: &mut VecDeque<Utf8Bytes>,
+    ) {
         self.expect(std::iter::once((resource, command)), None);
-        if let Some(text) = known {
-            self.found(command, text, out);
+        if let Some(result) = known {
+            self.found(result, out);
         }
     }
 
@@ -97,8 +104,8 @@ impl Following {
         }
         self.batches.insert(batch, underway);
         self.expect(commands.into_iter(), Some(batch));
-        for (command, text) in &accepted.results {
-            self.found(*command, text, out);
+        for result in &accepted.results {
+            self.found(result, out);
         }
     }
 
@@ -114,30 +121,31 @@ impl Following {
     }
 
     /// A result comes out of the feed.
-    pub fn heard(&mut self, command: CommandId, text: &str) -> Told {
+    pub fn heard(&mut self, command: CommandId, succeeded: bool) -> Told {
         if self.told.contains(&command) {
             return Told::Already;
         }
-        Told::Now(self.ended(command, text))
+        Told::Now(self.ended(command, succeeded))
     }
 
     /// A result was found otherwise.
-    pub fn found(&mut self, command: CommandId, text: &str, out: &mut VecDeque<Utf8Bytes>) {
+    pub fn found(&mut self, result: &CommandResult, out: &mut VecDeque<Utf8Bytes>) {
+        let command = result.command;
         if !self.awaited.contains_key(&command) {
             return;
         }
         // The feed may still bring it.
         self.told.put(command, ());
-        out.push_back(text.into());
-        let summary = self.ended(command, text);
+        out.push_back(result.message.as_str().into());
+        let summary = self.ended(command, result.has_succeeded());
         out.extend(summary.map(Utf8Bytes::from));
     }
 
-    fn ended(&mut self, command: CommandId, text: &str) -> Option<String> {
+    fn ended(&mut self, command: CommandId, succeeded: bool) -> Option<String> {
         let batch = self.awaited.remove(&command)?.batch;
         self.member.forget(command);
         let underway = self.batches.get_mut(&batch?)?;
-        match batch_messages::succeeded(underway.head.action, text) {
+        match succeeded {
             true => underway.counts.succeeded += 1,
             false => underway.counts.failed += 1,
         }
@@ -195,15 +203,15 @@ mod tests {
     use crate::domain::{Action, ResourceKind};
     use crate::gateway::access::Readable;
     use crate::gateway::outbox::Outbox;
-    use crate::protocol::ErrorCode;
     use crate::protocol::batch_messages::{BatchItem, ItemState};
+    use crate::protocol::{ErrorCode, Outcome};
 
     fn following(ttl: Duration) -> Following {
         let member = Member::new(Arc::new(Outbox::new(8)), Arc::new(Readable::default()));
         Following::new(Arc::new(member), ttl)
     }
 
-    fn accepted(commands: &[CommandId], results: Vec<(CommandId, String)>) -> Accepted {
+    fn accepted(commands: &[CommandId], results: Vec<CommandResult>) -> Accepted {
         let item = |n: usize, state| BatchItem { id: format!("j{n}").parse().expect("id"), state };
         let mut items: Vec<BatchItem> =
             commands.iter().enumerate().map(|(n, command)| item(n, ItemState::Accepted(*command, None))).collect();
@@ -221,23 +229,27 @@ mod tests {
     }
 
     const DONE: &str = r#"{"type":"cancel_succeeded"}"#;
-    const FAILED: &str = r#"{"type":"cancel_failed"}"#;
+
+    fn done(command: CommandId) -> CommandResult {
+        let outcome = Outcome::Succeeded("cancelled".to_owned());
+        CommandResult { command, ended_at: 0, workers_online: 0, outcome, control: None, message: DONE.to_owned() }
+    }
 
     #[test]
     fn the_summary_follows_the_last_result_whichever_way_the_results_come() {
         let commands: Vec<CommandId> = (0..4).map(|_| CommandId::generate()).collect();
         let mut out = VecDeque::new();
         let mut following = following(Duration::from_secs(60));
-        following.batch(&accepted(&commands, vec![(commands[0], DONE.to_owned())]), &mut out);
+        following.batch(&accepted(&commands, vec![done(commands[0])]), &mut out);
         assert_eq!(out.drain(..).collect::<Vec<_>>(), [DONE]);
-        assert!(matches!(following.heard(commands[0], DONE), Told::Already));
-        assert!(matches!(following.heard(commands[1], FAILED), Told::Now(None)));
-        assert!(matches!(following.heard(CommandId::generate(), DONE), Told::Now(None)), "somebody else's");
-        following.found(commands[2], DONE, &mut out);
-        following.found(commands[2], DONE, &mut out);
+        assert!(matches!(following.heard(commands[0], true), Told::Already));
+        assert!(matches!(following.heard(commands[1], false), Told::Now(None)));
+        assert!(matches!(following.heard(CommandId::generate(), true), Told::Now(None)), "somebody else's");
+        following.found(&done(commands[2]), &mut out);
+        following.found(&done(commands[2]), &mut out);
         assert_eq!(out.drain(..).collect::<Vec<_>>(), [DONE]);
         assert_eq!(following.look(&mut out).len(), 1);
-        let Told::Now(Some(summary)) = following.heard(commands[3], DONE) else { panic!("no summary") };
+        let Told::Now(Some(summary)) = following.heard(commands[3], true) else { panic!("no summary") };
         assert!(summary.contains(r#""total":5,"succeeded":3,"failed":1,"refused":1"#), "{summary}");
         assert!(following.next_look().is_none() && out.is_empty());
     }
@@ -255,7 +267,7 @@ mod tests {
         let mut out = VecDeque::new();
         let mut following = following(Duration::from_secs(60));
         following.batch(&accepted(&commands, Vec::new()), &mut out);
-        following.heard(commands[0], DONE);
+        following.heard(commands[0], true);
         assert_eq!(following.look(&mut out).len(), 1);
         assert!(out.is_empty());
         following.awaited.values_mut().for_each(|awaited| awaited.until = Instant::now());

@@ -14,6 +14,7 @@ use super::drain::Drain;
 use crate::auth::{Caller, Policy};
 use crate::broker::Broker;
 use crate::broker::scripts::batch::{Batch, BatchSubmitted, CHUNK_SIZE, ItemSubmitted};
+use crate::broker::scripts::results::CommandResult;
 use crate::broker::scripts::submit::{ClientOrigin, SubmitLimits};
 use crate::config::Limits;
 use crate::domain::{CommandId, IdDerivation, Permission, Resource, ResourceId};
@@ -48,7 +49,7 @@ pub struct Accepted {
     /// Whether the filter would have found others.
     pub more: bool,
     /// Results that are there already.
-    pub results: Vec<(CommandId, String)>,
+    pub results: Vec<CommandResult>,
 }
 
 impl Accepted {
@@ -276,8 +277,8 @@ fn accepted(
         };
         let resource = Resource { tenant: caller.tenant.clone(), kind: request.kind, id: asked.clone() };
         let command = id.derive_as(derivation, &resource);
-        if let ItemSubmitted::Repeated { result: Some((text, _)), .. } = item {
-            results.push((command, text.clone()));
+        if let ItemSubmitted::Repeated { result: Some(result), .. } = item {
+            results.push(result.clone());
         }
         items.push(BatchItem { id: asked.clone(), state: state(command, item) });
     }

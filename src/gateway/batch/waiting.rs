@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Accepted;
 use crate::broker::Broker;
+use crate::broker::scripts::results::CommandResult;
 use crate::domain::{CommandId, Resource};
 use crate::protocol::batch_messages::{self, BatchCounts, BatchItem, ItemState};
 
@@ -23,13 +24,14 @@ pub async fn completed(
 ) -> Option<String> {
     let until = Instant::now() + wait;
     let mut pause = LOOKS.0;
-    let mut results: HashMap<CommandId, String> = accepted.results.iter().cloned().collect();
+    let by_id = |result: CommandResult| (result.command, result);
+    let mut results: HashMap<CommandId, CommandResult> = accepted.results.iter().cloned().map(by_id).collect();
     loop {
         let missing: Vec<(Resource, CommandId)> =
             accepted.commands().filter(|(_, command)| !results.contains_key(command)).collect();
         // What cannot be read just now is read the next time.
         let found = broker.command_results(&missing).await.unwrap_or_default();
-        results.extend(found.into_iter().flatten().map(|ended| (ended.command, ended.message)));
+        results.extend(found.into_iter().flatten().map(by_id));
         if missing.iter().all(|(_, command)| results.contains_key(command)) {
             return Some(summary(accepted, &results));
         }
@@ -45,12 +47,14 @@ pub async fn completed(
     }
 }
 
-fn summary(accepted: &Accepted, results: &HashMap<CommandId, String>) -> String {
-    let action = accepted.head.action;
+fn summary(accepted: &Accepted, results: &HashMap<CommandId, CommandResult>) -> String {
+    let (action, kind) = (accepted.head.action, accepted.head.kind);
     let items = accepted.items.iter().map(|item| match &item.state {
         ItemState::Accepted(command, _) => {
-            let text = results.get(command).map_or("", String::as_str);
-            BatchItem { id: item.id.clone(), state: batch_messages::ended(*command, action, text) }
+            let state = results
+                .get(command)
+                .map(|result| ItemState::ended(*command, &result.outcome, result.control, action, kind));
+            BatchItem { id: item.id.clone(), state: state.unwrap_or_else(|| item.state.clone()) }
         }
         _ => item.clone(),
     });

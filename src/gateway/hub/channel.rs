@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::OnceCell;
-use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::update::Update;
+use crate::broker::scripts::results::CommandResult;
 use crate::domain::{CommandId, Resource};
 use crate::gateway::outbox::{Outbox, Push};
 use crate::http::close::Close;
@@ -96,13 +96,14 @@ impl Channel {
     }
 
     /// Hands a result out, once.
-    pub(super) fn give(&self, command: CommandId, text: &Utf8Bytes) {
+    pub(super) fn give(&self, result: CommandResult) {
         let mut state = self.lock();
-        if !state.remember(command) {
+        if !state.remember(result.command) {
             return;
         }
+        let push = Push::result(result);
         for member in &state.members {
-            member.push(Push::Result { command, text: text.clone() });
+            member.push(push.clone());
         }
     }
 

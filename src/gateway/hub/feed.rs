@@ -8,7 +8,7 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::recent::Recent;
 use super::update::Update;
-use crate::broker::scripts::claim::CommandResult;
+use crate::broker::scripts::results::CommandResult;
 use crate::domain::{CommandId, JobFacts, Resource, ResourceId, TenantId};
 use crate::gateway::access::Readable;
 use crate::gateway::outbox::{Outbox, Push};
@@ -199,10 +199,11 @@ impl Feed {
             return;
         }
         state.given.put(ended.command, ());
+        let command = ended.command;
         let since = self.opened.get().map_or(i64::MAX, |opened| opened - CLOCK_MS);
-        let is_news = ended.at >= since.max(now - NEWS_MS);
-        let push = Push::Result { command: ended.command, text: ended.message.into() };
-        state.hand_out(resource, None, (!is_news).then_some(ended.command), &push);
+        let is_news = ended.ended_at >= since.max(now - NEWS_MS);
+        let push = Push::result(ended);
+        state.hand_out(resource, None, (!is_news).then_some(command), &push);
     }
 
     /// Tells everyone that messages were missed.

@@ -14,7 +14,7 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 use super::feed::Feed;
 use super::feeds::{Feeds, Heard, What};
 use crate::broker::Broker;
-use crate::broker::scripts::claim::CommandResult;
+use crate::broker::scripts::results::CommandResult;
 use crate::domain::{CommandId, Resource, ResourceId, ResourceKind, TenantId};
 use crate::protocol::tenant::resynchronize;
 use crate::store::Store;

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::channel::Channel;
 use crate::broker::Broker;
@@ -37,7 +36,7 @@ pub(super) async fn look_up(broker: Broker, results: Results, mut waiting: mpsc:
             match found {
                 Ok(Some(ended)) => {
                     results.heard(&ended);
-                    channel.give(command, &Utf8Bytes::from(ended.message));
+                    channel.give(ended);
                 }
                 Ok(None) => tracing::warn!(resource = %channel.resource, command_id = %command, "gateway.forged_reply"),
                 Err(_) => unread.push((channel, command)),

@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::channel::{Channel, RECENT};
 use super::channels::Channels;
@@ -57,7 +56,7 @@ async fn resource(broker: &Broker, snapshots: &SnapshotReader, channel: &Channel
         return Ok(true);
     }
     for ended in broker.recent_results(&channel.resource, RECENT).await? {
-        channel.give(ended.command, &Utf8Bytes::from(ended.message));
+        channel.give(ended);
     }
     for _ in 0..TRIES {
         let before = channel.seq();

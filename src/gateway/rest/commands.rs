@@ -74,7 +74,7 @@ impl CommandApi {
         let place = format!("/api/v1/{}/{}/commands/{command}", kind.plural(), resource.id);
         if let Some(wait) = wait {
             let result = match known {
-                Some(result) => Some(result.to_owned()),
+                Some(result) => Some(result.message.clone()),
                 // It has been accepted: whatever goes wrong with waiting, the ack is the truth to tell.
                 None => self.wait_for(&resource, command, wait).await.unwrap_or(None),
             };

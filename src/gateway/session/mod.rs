@@ -272,8 +272,8 @@ impl<S: Subject> Session<'_, S> {
                         self.conversation.subject.missed();
                         break text;
                     }
-                    Push::Result { command, text } => {
-                        if self.conversation.subject.tells(command, &text, &mut self.conversation.answers) {
+                    Push::Result { command, succeeded, text } => {
+                        if self.conversation.subject.tells(command, succeeded, &mut self.conversation.answers) {
                             break text;
                         }
                     }

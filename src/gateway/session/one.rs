@@ -63,12 +63,12 @@ impl Subject for One {
 
     fn answer(&mut self, (request, answer): Self::Done, out: &mut VecDeque<Utf8Bytes>) {
         out.push_back(answer.message(&self.resource, &request).into());
-        if let Some((command, Some(message))) = answer.known()
+        if let Some((command, Some(result))) = answer.known()
             && !self.seat.was_given(command)
             && !self.given.contains(&command)
         {
             // It ended before this socket was there to hear of it, or the news is still on its way.
-            out.push_back(message.into());
+            out.push_back(result.message.clone().into());
             if self.given.len() >= GIVEN {
                 self.given.remove(0);
             }
@@ -76,7 +76,7 @@ impl Subject for One {
         }
     }
 
-    fn tells(&mut self, command: CommandId, _text: &str, _out: &mut VecDeque<Utf8Bytes>) -> bool {
+    fn tells(&mut self, command: CommandId, _succeeded: bool, _out: &mut VecDeque<Utf8Bytes>) -> bool {
         !self.given.contains(&command)
     }
 

@@ -52,7 +52,7 @@ pub trait Subject: Send + 'static {
     fn answer(&mut self, done: Self::Done, out: &mut VecDeque<Utf8Bytes>);
 
     /// Whether a result out of the outbox is told; what it adds to `out` comes right after it.
-    fn tells(&mut self, command: CommandId, text: &str, out: &mut VecDeque<Utf8Bytes>) -> bool;
+    fn tells(&mut self, command: CommandId, succeeded: bool, out: &mut VecDeque<Utf8Bytes>) -> bool;
 
     /// Whether the new token of the caller still allows to watch.
     fn may_stay(&self, policy: &Policy, caller: &Caller) -> bool;

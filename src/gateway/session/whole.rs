@@ -11,7 +11,7 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::subject::{Asked, Asker, Subject};
 use crate::auth::{Caller, Policy};
-use crate::broker::scripts::claim::CommandResult;
+use crate::broker::scripts::results::CommandResult;
 use crate::broker::scripts::submit::Grant;
 use crate::broker::{Broker, BrokerError};
 use crate::domain::{CommandId, Permission, RequestId, Resource, ResourceKind, TenantId};
@@ -149,8 +149,8 @@ impl Subject for Whole {
         }
     }
 
-    fn tells(&mut self, command: CommandId, text: &str, out: &mut VecDeque<Utf8Bytes>) -> bool {
-        match self.following.heard(command, text) {
+    fn tells(&mut self, command: CommandId, succeeded: bool, out: &mut VecDeque<Utf8Bytes>) -> bool {
+        match self.following.heard(command, succeeded) {
             Told::Already => false,
             Told::Now(summary) => {
                 out.extend(summary.map(Utf8Bytes::from));
@@ -185,7 +185,7 @@ impl Subject for Whole {
             self.looking = None;
             // What cannot be read just now is read the next time.
             for ended in found.into_iter().flatten().flatten() {
-                self.following.found(ended.command, &ended.message, out);
+                self.following.found(&ended, out);
             }
         }
         if out.is_empty() { Poll::Pending } else { Poll::Ready(()) }

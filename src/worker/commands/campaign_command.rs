@@ -10,7 +10,7 @@ use super::outcome::{CommandOutcome, CommandPermit};
 use crate::broker::BrokerError;
 use crate::broker::scripts::claim::Claim;
 use crate::broker::scripts::submit::{ClientOrigin, Grant, Submission, SubmitLimits};
-use crate::domain::{Action, CampaignStatus, Resource, ResourceKind, When};
+use crate::domain::{Action, CampaignStatus, Resource, When};
 use crate::store::{About, Announcement, Applied, StoreError};
 use crate::worker::context::WorkerContext;
 use crate::worker::notify::announcer::Announcer;
@@ -38,7 +38,7 @@ impl CampaignCommands {
         let claim = held.claim;
         let status = match held.apply(None).await {
             Ok(Applied::Succeeded { status, .. }) => status,
-            Ok(Applied::Refused) => return CommandOutcome::refused(ResourceKind::Campaign),
+            Ok(Applied::Refused) => return CommandOutcome::already_ended(),
             Ok(Applied::Stale | Applied::Hosted(_)) => return CommandOutcome::ClaimLost,
             Err(error) => return held.after_error(&error),
         };

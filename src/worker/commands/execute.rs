@@ -14,9 +14,9 @@ use super::campaign_command::CampaignCommands;
 use super::held_claim::HeldClaim;
 use super::job_command::JobCommands;
 use super::outcome::{CommandOutcome, CommandPermit};
-use crate::broker::scripts::claim::{Claim, CompleteOutcome, ResultKind};
+use crate::broker::scripts::claim::{Claim, CompleteOutcome};
 use crate::domain::{Action, Control, ResourceKind};
-use crate::protocol::server;
+use crate::protocol::{CommandError, Outcome, server};
 use crate::telemetry::metrics;
 use crate::worker::context::{WorkerContext, retry_idempotent};
 use crate::worker::notify::job_notifier::JobNotifier;
@@ -51,7 +51,7 @@ impl CommandExecutor {
         );
         let held = HeldClaim { ctx: &self.ctx, claim, notify };
         let early = if self.is_expired(claim) {
-            Some(CommandOutcome::Expired)
+            Some(CommandOutcome::Failed(CommandError::Expired))
         } else if claim.action != Action::Cancel && claim.cancel_waits {
             // Nobody who could hear of that cancel had claimed this command when it came.
             let outcome = held.supersede().await;
@@ -88,20 +88,14 @@ impl CommandExecutor {
     }
 
     async fn record_outcome(&self, claim: &Claim, claimed: Instant, outcome: CommandOutcome) -> bool {
-        let (action, resource, request) = (claim.action, &claim.resource, claim.request_id.as_deref());
+        let resource = &claim.resource;
         // For a command that was not applied this says whether it would have reached the work.
         let here = Control::of(resource.kind, self.runs.get(resource).is_some());
-        let failed = |text: &str| server::failed(action, resource, claim.command, text, here, request);
-        let (end, text, message, shown, ended) = match outcome {
+        let (outcome, control, shown, ended) = match outcome {
             CommandOutcome::Succeeded { status, shown, ended, control } => {
-                let message = server::succeeded(action, resource, claim.command, &status, control.or(here), request);
-                (ResultKind::Succeeded, status, message, shown, ended)
+                (Outcome::Succeeded(status), control.or(here), shown, ended)
             }
-            CommandOutcome::Failed(text) => (ResultKind::Failed, text.clone(), failed(&text), None, None),
-            CommandOutcome::Expired => {
-                let text = server::EXPIRED;
-                (ResultKind::Expired, text.to_owned(), failed(text), None, None)
-            }
+            CommandOutcome::Failed(error) => (Outcome::Failed(error), here, None, None),
             CommandOutcome::Retry(delay) => {
                 tracing::info!(command_id = %claim.command, %resource, delay_ms = delay.as_millis(), "worker.command_put_back");
                 let retried = retry_idempotent(|| self.ctx.broker.retry_later(claim, delay)).await;
@@ -117,8 +111,8 @@ impl CommandExecutor {
             }
         };
         let shown = shown.map(|status| server::job_status(resource, status, None));
-        let completed =
-            retry_idempotent(|| self.ctx.broker.complete(claim, &self.ctx.id, end, &message, shown.as_deref())).await;
+        let (broker, worker) = (&self.ctx.broker, &self.ctx.id);
+        let completed = retry_idempotent(|| broker.complete(claim, worker, &outcome, control, shown.as_deref())).await;
         if let Some(run) = ended {
             self.notifier.end_run(resource, run.run().number).await;
             self.runs.remove(&run, ExitReason::Cancelled);
@@ -127,7 +121,7 @@ impl CommandExecutor {
         }
         match completed {
             Ok(CompleteOutcome::Done { more }) => {
-                log_outcome(claim, claimed, end, &text);
+                log_outcome(claim, claimed, &outcome);
                 more
             }
             Ok(CompleteOutcome::Lost) => {
@@ -143,11 +137,11 @@ impl CommandExecutor {
     }
 }
 
-fn log_outcome(claim: &Claim, claimed: Instant, end: ResultKind, message: &str) {
+fn log_outcome(claim: &Claim, claimed: Instant, outcome: &Outcome) {
     // Redis's clock up to the claim, this machine's from there: two clocks are never compared.
     let waited = Duration::from_millis(u64::try_from(claim.claimed_at - claim.accepted_at).unwrap_or(0));
     let latency = waited + claimed.elapsed();
-    metrics::command_ended(claim.resource.kind, claim.action, end == ResultKind::Succeeded, latency);
+    metrics::command_ended(claim.resource.kind, claim.action, matches!(outcome, Outcome::Succeeded(_)), latency);
     let (command_id, tenant_id, user_id) = (claim.command, &claim.resource.tenant, &claim.user);
     let (kind, id) = (claim.resource.kind, &claim.resource.id);
     let (job_id, campaign_id) = match kind {
@@ -155,9 +149,13 @@ fn log_outcome(claim: &Claim, claimed: Instant, end: ResultKind, message: &str) 
         ResourceKind::Campaign => (None, Some(id.as_str())),
     };
     let (action, latency_ms) = (claim.action.as_str(), latency.as_millis());
-    if end == ResultKind::Succeeded {
-        tracing::info!(%command_id, job_id, campaign_id, %tenant_id, %user_id, action, latency_ms, status = message, "worker.command_applied");
-    } else {
-        tracing::info!(%command_id, job_id, campaign_id, %tenant_id, %user_id, action, latency_ms, error = message, "worker.command_failed");
+    match outcome {
+        Outcome::Succeeded(status) => {
+            tracing::info!(%command_id, job_id, campaign_id, %tenant_id, %user_id, action, latency_ms, status, "worker.command_applied");
+        }
+        Outcome::Failed(error) => {
+            let error = error.message(claim.action, kind);
+            tracing::info!(%command_id, job_id, campaign_id, %tenant_id, %user_id, action, latency_ms, %error, "worker.command_failed");
+        }
     }
 }

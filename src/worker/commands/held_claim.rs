@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use super::outcome::CommandOutcome;
 use crate::broker::scripts::claim::{Claim, RenewOutcome};
 use crate::domain::Action;
-use crate::protocol::server;
+use crate::protocol::CommandError;
 use crate::store::{Applied, Change, Run, StoreError};
 use crate::worker::context::{WorkerContext, full_jitter_backoff};
 use crate::worker::notify::updates::{Desired, publish_status};
@@ -49,7 +49,7 @@ impl<T> WaitOutcome<T> {
     pub(crate) fn to_command_outcome(&self) -> CommandOutcome {
         match self {
             Self::CancelPending => CommandOutcome::Superseded,
-            Self::TimedOut => CommandOutcome::Failed("The job did not answer in time".to_owned()),
+            Self::TimedOut => CommandOutcome::Failed(CommandError::NoAnswer),
             Self::ShuttingDown => CommandOutcome::Retry(Duration::ZERO),
             Self::ClaimLost | Self::Done(_) => CommandOutcome::ClaimLost,
         }
@@ -135,7 +135,7 @@ impl HeldClaim<'_> {
                 Err(error) => return Some(self.after_error(&error)),
             }
         }
-        Some(CommandOutcome::Failed(server::SUPERSEDED.to_owned()))
+        Some(CommandOutcome::Failed(CommandError::Superseded))
     }
 
     /// What SQL's failure means for the command.
@@ -143,16 +143,11 @@ impl HeldClaim<'_> {
         let claim = self.claim;
         if !error.is_transient() {
             tracing::error!(command_id = %claim.command, resource = %claim.resource, %error, "worker.command_error");
-            return CommandOutcome::Failed(
-                "The change could not be stored; nothing was changed. Ask your operator to look at the worker's log"
-                    .to_owned(),
-            );
+            return CommandOutcome::Failed(CommandError::NotStored);
         }
         tracing::warn!(command_id = %claim.command, resource = %claim.resource, attempt = claim.attempt, %error, "worker.command_delayed");
         if claim.attempt >= self.ctx.settings.command.max_attempts {
-            return CommandOutcome::Failed(
-                "The database did not answer for too long. Look at the status, and send the command again".to_owned(),
-            );
+            return CommandOutcome::Failed(CommandError::DatabaseUnavailable);
         }
         CommandOutcome::Retry(full_jitter_backoff(MIN_RETRY_DELAY, MAX_RETRY_DELAY, claim.attempt - 1))
     }

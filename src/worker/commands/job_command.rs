@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::held_claim::{HeldClaim, WaitOutcome};
 use super::outcome::{CommandOutcome, CommandPermit};
 use crate::broker::scripts::claim::Claim;
-use crate::domain::{Action, Control, JobStatus, ResourceKind};
+use crate::domain::{Action, Control, JobStatus};
+use crate::protocol::CommandError;
 use crate::store::{Applied, Run, StoreError};
 use crate::worker::context::WorkerContext;
 use crate::worker::maintenance::rescuer::Rescuer;
@@ -81,9 +82,9 @@ impl JobCommands {
             // A program may die while it is stopped; the job is paused all the same.
             WaitOutcome::Done(ControlOutcome::EndedItself) if was_paused && !run.has_exited() => {}
             WaitOutcome::Done(ControlOutcome::EndedItself) => return Self::on_work_ended(held, run).await,
-            WaitOutcome::Done(ControlOutcome::Refused(why)) => {
+            WaitOutcome::Done(ControlOutcome::Refused(reason)) => {
                 self.undo_pause(run).await;
-                return Some(CommandOutcome::Failed(why));
+                return Some(CommandOutcome::Failed(CommandError::ControlFailed { reason }));
             }
             WaitOutcome::ShuttingDown => return Some(CommandOutcome::Retry(Duration::ZERO)),
             WaitOutcome::CancelPending => {
@@ -96,9 +97,7 @@ impl JobCommands {
             }
             WaitOutcome::TimedOut => {
                 self.undo_pause(run).await;
-                return Some(CommandOutcome::Failed(
-                    "The job did not come to a point where it can be paused".to_owned(),
-                ));
+                return Some(CommandOutcome::Failed(CommandError::NotPausable));
             }
         }
         run.flush().await;
@@ -153,11 +152,11 @@ impl JobCommands {
                         let _ = run.advance(&[Phase::Cancelling], Phase::Open);
                         return Self::on_work_ended(held, run).await;
                     }
-                    WaitOutcome::Done(ControlOutcome::Refused(why)) => {
+                    WaitOutcome::Done(ControlOutcome::Refused(reason)) => {
                         let _ = run.advance(&[Phase::Cancelling], Phase::Open);
                         let status = *run.status.borrow();
                         publish_status(&self.ctx.broker, run.resource(), status, Desired::Nothing).await;
-                        return Some(CommandOutcome::Failed(why));
+                        return Some(CommandOutcome::Failed(CommandError::ControlFailed { reason }));
                     }
                     WaitOutcome::Done(ControlOutcome::Done | ControlOutcome::EndedItself) => {
                         let _ = run.advance(&[Phase::Cancelling], Phase::Cancelled);
@@ -216,7 +215,7 @@ impl JobCommands {
                 // Another system ended the job by plain SQL: its work must end, too.
                 let _ = run.advance(&[Phase::Cancelling, Phase::Cancelled], Phase::Open);
                 self.runs.drop_run(&self.ctx, run);
-                CommandOutcome::refused(ResourceKind::Job)
+                CommandOutcome::already_ended()
             }
             Applied::Stale | Applied::Succeeded { .. } => CommandOutcome::ClaimLost,
         }
@@ -229,7 +228,7 @@ impl JobCommands {
                 Ok(Applied::Succeeded { status, changed, control }) => {
                     return self.applied_in_sql(held.claim, status, changed, control).await;
                 }
-                Ok(Applied::Refused) => return CommandOutcome::refused(ResourceKind::Job),
+                Ok(Applied::Refused) => return CommandOutcome::already_ended(),
                 Ok(Applied::Stale) => return CommandOutcome::ClaimLost,
                 Ok(Applied::Hosted(run)) => match Box::pin(self.on_other_host(held, permit, &run)).await {
                     Ok(()) => {}

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::domain::{Control, JobStatus, ResourceKind};
+use crate::domain::{Control, JobStatus};
+use crate::protocol::CommandError;
 use crate::worker::run::active_run::ActiveRun;
 
 /// The permit that a command holds while it is carried out; it is given back while the command only waits.
@@ -24,12 +25,10 @@ pub(crate) enum CommandOutcome {
         /// Of a job: what the command reached when it was applied.
         control: Option<Control>,
     },
-    /// It is refused, or was tried too often; the text is for whoever sent it.
-    Failed(String),
+    /// It is refused, or was tried too often.
+    Failed(CommandError),
     /// A cancel waits behind it.
     Superseded,
-    /// No worker claimed it in time.
-    Expired,
     /// It is to be claimed again after the delay.
     Retry(Duration),
     /// This worker does not hold the claim any more: it changes nothing and answers nothing.
@@ -43,10 +42,7 @@ impl CommandOutcome {
     }
 
     /// There is no such resource, or it has ended already.
-    pub(crate) fn refused(kind: ResourceKind) -> Self {
-        Self::Failed(match kind {
-            ResourceKind::Job => "Job not found or already completed".to_owned(),
-            ResourceKind::Campaign => "Campaign not found or already completed".to_owned(),
-        })
+    pub(crate) fn already_ended() -> Self {
+        Self::Failed(CommandError::AlreadyEnded)
     }
 }

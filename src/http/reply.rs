@@ -117,14 +117,14 @@ impl Refusal {
 
     /// As an HTTP answer.
     pub fn to_response(&self) -> Response {
-        let frame = Frame::new("").ascii("error", self.code.as_str()).text("message", &self.message);
+        let frame = Frame::beginning_with("error", self.code.as_str()).text("message", &self.message);
         let frame = match self.retry_after {
             // Only a spent budget comes back by the second; what else says when to come again says it in the header.
             Some(seconds) if self.code == ErrorCode::RateLimitExceeded => frame.number("retry_after", seconds),
             _ => frame,
         };
         // An error over HTTP has no type: its status says that it is one.
-        let body = frame.request(self.request_id.as_deref()).end().replacen("\"type\":\"\",", "", 1);
+        let body = frame.request(self.request_id.as_deref()).end();
         let status = StatusCode::from_u16(self.code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = Response::new(body.into());
         *response.status_mut() = status;

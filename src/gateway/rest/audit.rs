@@ -1,18 +1,47 @@
 //! Who, what, when: the caller, the live workers, the audit trail.
 
+use std::str::FromStr;
+
 use hyper::StatusCode;
 use hyper::header::{CONTENT_DISPOSITION, HeaderName};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::answer::Answer;
 use super::callers::Callers;
-use super::request::{Request, id};
+use super::query::{Cursor, Given, PageLength};
+use super::request::Request;
 use crate::broker::Broker;
 use crate::domain::audit::parse_time_or_age;
-use crate::domain::{Action, AuditEvent, Permission, ResourceKind};
+use crate::domain::{Action, AuditEvent, Permission, ResourceId, ResourceKind, UserId};
 use crate::http::Refusal;
 use crate::store::audit::export;
 use crate::store::{AuditFilter, Store};
+
+/// What `GET /api/v1/audit` takes.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct AuditQuery {
+    resource: Given<ResourceId>,
+    user: Given<UserId>,
+    action: Given<ActionName>,
+    event: Given<AuditEvent>,
+    since: Given<String>,
+    until: Given<String>,
+    format: Given<String>,
+    limit: PageLength,
+    after: Given<Cursor>,
+}
+
+struct ActionName(Action);
+
+impl FromStr for ActionName {
+    type Err = &'static str;
+
+    fn from_str(name: &str) -> Result<Self, &'static str> {
+        Action::parse(name).map(Self).ok_or("\"action\" must be cancel, pause or resume")
+    }
+}
 
 /// Answers questions about the caller, the workers and the audit trail.
 pub(super) struct AuditApi {
@@ -24,7 +53,7 @@ pub(super) struct AuditApi {
 impl AuditApi {
     /// `GET /api/v1/me`.
     pub(super) async fn me(&self, request: &Request) -> Result<Answer, Refusal> {
-        request.query(&[])?;
+        request.no_query()?;
         let caller = self.callers.caller(request).await?;
         let permissions = self.callers.policy.permissions_of(&caller).await?;
         let body = json!({
@@ -38,7 +67,7 @@ impl AuditApi {
 
     /// `GET /api/v1/workers`.
     pub(super) async fn workers(&self, request: &Request) -> Result<Answer, Refusal> {
-        request.query(&[])?;
+        request.no_query()?;
         let caller = self.callers.reader(request, ResourceKind::Job).await?;
         let workers = self.broker.live_workers(&caller.tenant).await?;
         let workers: Vec<Value> = workers.into_iter().map(|id| json!({"id": id})).collect();
@@ -47,29 +76,25 @@ impl AuditApi {
 
     /// `GET /api/v1/audit`: the caller's tenant only, whatever is asked.
     pub(super) async fn audit(&self, request: &Request) -> Result<Answer, Refusal> {
-        let query = request.query(&QUERY)?;
+        let query = request.query::<AuditQuery>()?;
         let caller = self.callers.permitted(request, &Permission::read_audit(), "read the audit trail").await?;
         let now = jiff::Timestamp::now().as_millisecond();
-        let time = |name: &str| -> Result<Option<i64>, Refusal> {
-            let read = query.get(name).map(|text| parse_time_or_age(text, now)).transpose();
+        let time = |name: &str, text: Option<String>| -> Result<Option<i64>, Refusal> {
+            let read = text.map(|text| parse_time_or_age(&text, now)).transpose();
             read.map_err(|problem| Refusal::invalid(format!("{name:?}: {problem}")))
         };
-        let action = query.get("action").map(|word| {
-            Action::parse(word).ok_or_else(|| Refusal::invalid("\"action\" must be cancel, pause or resume"))
-        });
-        let event = query.get("event").map(|word| word.parse::<AuditEvent>().map_err(Refusal::invalid));
         let filter = AuditFilter {
             tenant: Some(caller.tenant),
-            resource: query.get("resource").map(id).transpose()?,
-            user: query.get("user").map(str::parse).transpose()?,
-            action: action.transpose()?,
-            event: event.transpose()?,
-            since: time("since")?,
-            until: time("until")?,
-            after: query.after()?,
-            limit: query.limit()?,
+            resource: query.resource.0,
+            user: query.user.0,
+            action: query.action.0.map(|ActionName(action)| action),
+            event: query.event.0,
+            since: time("since", query.since.0)?,
+            until: time("until", query.until.0)?,
+            after: query.after.text(),
+            limit: query.limit.rows(),
         };
-        let format = query.get("format").unwrap_or("json");
+        let format = query.format.0.as_deref().unwrap_or("json");
         if !["json", "csv", "jsonl"].contains(&format) {
             return Err(Refusal::invalid("\"format\" must be json, csv or jsonl"));
         }
@@ -88,8 +113,6 @@ impl AuditApi {
     }
 }
 
-/// What `GET /api/v1/audit` takes.
-const QUERY: [&str; 9] = ["resource", "user", "action", "event", "since", "until", "format", "limit", "after"];
 const CSV: (&str, &str) = ("text/csv; charset=utf-8", "attachment; filename=\"audit.csv\"");
 const JSON_LINES: (&str, &str) = ("application/x-ndjson", "attachment; filename=\"audit.jsonl\"");
 /// Where these two have no place for `next`.

@@ -46,7 +46,7 @@ impl CreationApi {
     /// `POST /api/v1/jobs`, `POST /api/v1/campaigns`. Needs SQL only: workers find what waits there also
     /// without the wake-up.
     pub(super) async fn create(&self, request: &mut Request, kind: ResourceKind) -> Result<Answer, Refusal> {
-        request.query(&[])?;
+        request.no_query()?;
         let what = format!("create {}", kind.as_str());
         let caller = self.callers.permitted(request, &Permission::create(kind), &what).await?;
         let answer = match kind {
@@ -59,7 +59,7 @@ impl CreationApi {
 
     /// `POST /api/v1/campaigns/{id}/jobs`: as `POST /api/v1/jobs`, for jobs of this campaign.
     pub(super) async fn add_jobs(&self, request: &mut Request, text: &str) -> Result<Answer, Refusal> {
-        request.query(&[])?;
+        request.no_query()?;
         let caller = self.callers.permitted(request, &Permission::create(ResourceKind::Job), "create job").await?;
         let campaign = Resource::campaign(caller.tenant.clone(), id(text)?);
         exists(&self.store, &campaign).await?;
@@ -123,7 +123,7 @@ impl CreationApi {
     /// `POST /api/v1/campaigns/{id}/close`: it gets no more jobs, and is completed when those it has have ended. Closing it
     /// again changes nothing and answers the same.
     pub(super) async fn close(&self, request: &mut Request, text: &str) -> Result<Answer, Refusal> {
-        request.query(&[])?;
+        request.no_query()?;
         let caller =
             self.callers.permitted(request, &Permission::create(ResourceKind::Campaign), "close campaign").await?;
         let campaign = Resource::campaign(caller.tenant, id(text)?);

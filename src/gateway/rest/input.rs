@@ -1,5 +1,5 @@
-//! What clients send over HTTP, checked: query parameters and JSON bodies. Whatever is not known is refused
-//! by name: a misspelt field that is silently left out does something else than was asked.
+//! The bodies that clients send over HTTP, checked. Whatever is not known is refused by name: a misspelt field that is
+//! silently left out does something else than was asked.
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -13,91 +13,12 @@ use crate::store::{NewCampaign, NewJob};
 
 /// Most jobs that one request makes.
 pub(super) const MAX_CAMPAIGN_JOBS: usize = 10_000;
-/// Longest wait for a result, in seconds.
-const MAX_WAIT: u64 = 60;
 /// Longest title or name, in characters.
 const MAX_TITLE: usize = 500;
 /// Most retries of a job.
 const MAX_RETRIES: u32 = 1000;
 /// Longest time limit of a job, in seconds: a year.
 const MAX_TIMEOUT: u32 = 31_536_000;
-/// Longest page of a list.
-const MAX_PAGE: u32 = 1000;
-/// A page without `limit`.
-const DEFAULT_PAGE: u32 = 50;
-
-/// The query of a request, decoded.
-#[derive(Debug, Default)]
-pub(super) struct Query(Vec<(String, String)>);
-
-impl Query {
-    /// Reads it. `known` are the names this path takes, beside `token`.
-    pub(super) fn parse(query: Option<&str>, known: &[&str]) -> Result<Self, Refusal> {
-        let mut pairs: Vec<(String, String)> = Vec::new();
-        for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let name = decoded(name)?;
-            if name == "token" {
-                continue;
-            }
-            if !known.contains(&name.as_str()) {
-                let all = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-                return Err(Refusal::invalid(format!("Unknown query parameter {name:?}; this path takes: {all}")));
-            }
-            if pairs.iter().any(|(other, _)| *other == name) {
-                return Err(Refusal::invalid(format!("The query parameter {name:?} is there twice")));
-            }
-            pairs.push((name, decoded(value)?));
-        }
-        Ok(Self(pairs))
-    }
-
-    /// One parameter; an empty one counts as none.
-    pub(super) fn get(&self, name: &str) -> Option<&str> {
-        let value = self.0.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str());
-        value.filter(|value| !value.is_empty())
-    }
-
-    /// One parameter in its own type.
-    pub(super) fn parsed<T: std::str::FromStr>(&self, name: &str, form: &str) -> Result<Option<T>, Refusal> {
-        let Some(text) = self.get(name) else { return Ok(None) };
-        text.parse().map(Some).map_err(|_| Refusal::invalid(format!("{name:?} must be {form}")))
-    }
-
-    /// `limit`.
-    pub(super) fn limit(&self) -> Result<u32, Refusal> {
-        let form = format!("a number from 1 to {MAX_PAGE}");
-        match self.parsed("limit", &form)?.unwrap_or(DEFAULT_PAGE) {
-            limit if (1..=MAX_PAGE).contains(&limit) => Ok(limit),
-            _ => Err(Refusal::invalid(format!("\"limit\" must be {form}"))),
-        }
-    }
-
-    /// `after`: the last page's `next`.
-    pub(super) fn after(&self) -> Result<Option<String>, Refusal> {
-        let form = "the \"next\" of the last page";
-        match self.parsed::<i64>("after", form)? {
-            Some(cursor) if cursor < 0 => Err(Refusal::invalid(format!("\"after\" must be {form}"))),
-            cursor => Ok(cursor.map(|cursor| cursor.to_string())),
-        }
-    }
-
-    /// `wait`: seconds to wait for a result.
-    pub(super) fn wait(&self) -> Result<Option<std::time::Duration>, Refusal> {
-        let form = format!("whole seconds, {MAX_WAIT} at most");
-        match self.parsed("wait", &form)? {
-            Some(seconds) if seconds > MAX_WAIT => Err(Refusal::invalid(format!("\"wait\" must be {form}"))),
-            seconds => Ok(seconds.map(std::time::Duration::from_secs)),
-        }
-    }
-}
-
-fn decoded(text: &str) -> Result<String, Refusal> {
-    let text = text.replace('+', " ");
-    let decoded = percent_encoding::percent_decode_str(&text).decode_utf8();
-    decoded.map(|text| text.into_owned()).map_err(|_| Refusal::invalid("The query is not valid UTF-8"))
-}
-
 /// One JSON object of the right form.
 fn object<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
     serde_json::from_slice(body).map_err(|error| Refusal::invalid(format!("The body does not fit: {error}")))
@@ -307,16 +228,6 @@ mod tests {
     }
 
     #[test]
-    fn a_cursor_that_cannot_be_one_is_a_wrong_message_and_no_conflict() {
-        let after = |text: &str| Query::parse(Some(&format!("after={text}")), &["after"]).and_then(|q| q.after());
-        assert_eq!(after("17").expect("a cursor").as_deref(), Some("17"));
-        assert_eq!(after("").expect("none"), None);
-        for wrong in ["-1", "x", "1.5", "9223372036854775808"] {
-            assert!(words(after(wrong)).contains("last page"), "{wrong}");
-        }
-    }
-
-    #[test]
     fn what_does_not_fit_is_refused_with_its_name() {
         for (text, part) in [
             (r#"{"job_type":"x","titel":"T"}"#, "unknown field `titel`"),
@@ -398,25 +309,6 @@ mod tests {
         ] {
             let words = words(read(text));
             assert!(words.contains(part), "{text}: {words}");
-        }
-    }
-
-    #[test]
-    fn queries_are_decoded_and_checked() {
-        let query =
-            Query::parse(Some("token=x&status=running&job_type=a%2Eb&limit=7"), &["status", "job_type", "limit"]);
-        let query = query.expect("query");
-        assert_eq!(
-            (query.get("status"), query.get("job_type"), query.limit().expect("limit")),
-            (Some("running"), Some("a.b"), 7)
-        );
-        assert!(words(Query::parse(Some("stat=1"), &["status"])).contains("Unknown query parameter"));
-        assert!(words(Query::parse(Some("a=1&a=2"), &["a"])).contains("twice"));
-        assert!(words(Query::parse(Some("a=%ff"), &["a"])).contains("UTF-8"));
-        for wrong in ["limit=0", "limit=1001", "limit=x", "after=x", "after=-1", "wait=61", "wait=-1", "wait=1.5"] {
-            let query = Query::parse(Some(wrong), &["limit", "after", "wait"]).expect("query");
-            let failed = query.limit().is_err() || query.after().is_err() || query.wait().is_err();
-            assert!(failed, "{wrong}");
         }
     }
 }

@@ -12,6 +12,7 @@ mod creation;
 mod fields;
 mod health;
 mod input;
+mod query;
 mod queue;
 mod request;
 mod resources;

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::answer::Answer;
 use super::callers::Callers;
+use super::query::PageQuery;
 use super::request::Request;
 use crate::auth::Caller;
 use crate::broker::Broker;
@@ -26,9 +27,9 @@ pub(super) struct QueueApi {
 impl QueueApi {
     /// `GET /api/v1/queue/failed`: of the resources that the caller may read, the newest first.
     pub(super) async fn list(&self, request: &Request) -> Result<Answer, Refusal> {
-        let query = request.query(&["limit", "after"])?;
-        let limit = query.limit()? as usize;
-        let offset: usize = query.after()?.and_then(|after| after.parse().ok()).unwrap_or(0);
+        let query = request.query::<PageQuery>()?;
+        let limit = query.limit.rows() as usize;
+        let offset = query.after.0.and_then(|cursor| usize::try_from(cursor.0).ok()).unwrap_or(0);
         let (caller, readable) = self.callers.reader_of_any(request, "read failed commands").await?;
         let page = self.broker.failed(&caller.tenant, offset, limit).await?;
         let next = (page.len() == limit).then(|| (offset + limit).to_string());
@@ -38,7 +39,7 @@ impl QueueApi {
 
     /// `GET /api/v1/queue/failed/{command_id}`.
     pub(super) async fn show(&self, request: &Request, text: &str) -> Result<Answer, Refusal> {
-        request.query(&[])?;
+        request.no_query()?;
         let caller = self.callers.caller(request).await?;
         let found = self.find(&caller, text).await?;
         if !self.callers.policy.check(&caller, &Permission::read(found.resource.kind)).await? {
@@ -50,7 +51,7 @@ impl QueueApi {
     /// `POST /api/v1/queue/failed/{command_id}/requeue`: the same action on the same resource, as a command of the
     /// caller's own, with the caller's permission and budget.
     pub(super) async fn requeue(&self, request: &Request, text: &str) -> Result<Answer, Refusal> {
-        request.query(&[])?;
+        request.no_query()?;
         let caller = self.callers.caller(request).await?;
         let found = self.find(&caller, text).await?;
         let asked = CommandRequest {
@@ -75,7 +76,7 @@ impl QueueApi {
 
     /// `DELETE /api/v1/queue/failed/{command_id}`.
     pub(super) async fn forget(&self, request: &Request, text: &str) -> Result<Answer, Refusal> {
-        request.query(&[])?;
+        request.no_query()?;
         let caller = self.callers.caller(request).await?;
         let found = self.find(&caller, text).await?;
         let permission = found.action.permission(found.resource.kind);

@@ -9,9 +9,10 @@ use bytes::{Buf, Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
 use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use hyper::{HeaderMap, Method};
+use serde::de::DeserializeOwned;
 use warp::Filter;
 
-use super::input::Query;
+use super::query::{self, NoQuery};
 use crate::auth::{self, PresentedToken};
 use crate::domain::ResourceId;
 use crate::http::ClientAddress;
@@ -73,9 +74,14 @@ impl Request {
         }
     }
 
-    /// Its query, of which this path knows these names.
-    pub(super) fn query(&self, known: &[&str]) -> Result<Query, Refusal> {
-        Query::parse(self.query.as_deref(), known)
+    /// Its query, as this path takes it.
+    pub(super) fn query<T: DeserializeOwned>(&self) -> Result<T, Refusal> {
+        query::parse(self.query.as_deref())
+    }
+
+    /// Refuses every query but a token.
+    pub(super) fn no_query(&self) -> Result<(), Refusal> {
+        self.query().map(|NoQuery {}| ())
     }
 
     /// The token that comes along, and how.

@@ -1,17 +1,19 @@
 //! Jobs and campaigns: listing and showing.
 
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::StatusCode;
+use serde::Deserialize;
 use serde_json::json;
 
 use super::answer::{Answer, no_such};
 use super::callers::Callers;
 use super::fields::Fields;
-use super::input::Query;
+use super::query::{Cursor, Given, PageLength, PageQuery};
 use super::request::{Request, id};
-use crate::domain::{JobStatus, Resource, ResourceKind};
+use crate::domain::{JobStatus, Resource, ResourceId, ResourceKind};
 use crate::gateway::job_types::JobTypes;
 use crate::gateway::snapshot::{SnapshotError, SnapshotReader};
 use crate::http::Refusal;
@@ -21,6 +23,31 @@ use crate::store::{CampaignFilter, FailedItemFilter, JobFilter, Store, StoreErro
 const CONTENTS: usize = 4 * 1024 * 1024;
 /// Longest wait for a read.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What `GET /api/v1/jobs` takes.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct JobListQuery {
+    status: Given<StatusName>,
+    campaign_id: Given<ResourceId>,
+    job_type: Given<String>,
+    fields: Given<String>,
+    limit: PageLength,
+    after: Given<Cursor>,
+}
+
+struct StatusName(JobStatus);
+
+impl FromStr for StatusName {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        JobStatus::parse(name).map(Self).ok_or_else(|| {
+            let all: Vec<&str> = JobStatus::ALL.iter().map(|status| status.as_str()).collect();
+            format!("\"status\" must be one of {}", all.join(", "))
+        })
+    }
+}
 
 /// Lists and shows jobs and campaigns.
 pub(super) struct ResourceApi {
@@ -33,25 +60,19 @@ pub(super) struct ResourceApi {
 impl ResourceApi {
     /// `GET /api/v1/jobs`, `GET /api/v1/campaigns`.
     pub(super) async fn list(&self, request: &Request, kind: ResourceKind) -> Result<Answer, Refusal> {
-        let known: &[&str] = match kind {
-            ResourceKind::Job => &["status", "campaign_id", "job_type", "fields", "limit", "after"],
-            ResourceKind::Campaign => &["limit", "after"],
-        };
-        let query = request.query(known)?;
-        let (after, limit) = (query.after()?, query.limit()?);
-        let caller = self.callers.reader(request, kind).await?;
-        let tenant = caller.tenant;
         let (items, next) = match kind {
             ResourceKind::Job => {
+                let query = request.query::<JobListQuery>()?;
+                let tenant = self.callers.reader(request, kind).await?.tenant;
                 let filter = JobFilter {
                     tenant,
-                    status: status(&query)?,
-                    campaign: query.get("campaign_id").map(id).transpose()?,
-                    job_type: query.get("job_type").map(str::to_owned),
-                    after,
-                    limit,
+                    status: query.status.0.map(|StatusName(status)| status),
+                    campaign: query.campaign_id.0,
+                    job_type: query.job_type.0,
+                    after: query.after.text(),
+                    limit: query.limit.rows(),
                 };
-                let fields = Fields::asked(query.get("fields"))?;
+                let fields = Fields::asked(query.fields.0.as_deref())?;
                 let mut page = match fields.with_contents() {
                     true => timely(self.store.jobs_with_contents(&filter, CONTENTS)).await?,
                     false => timely(self.store.jobs(&filter)).await?,
@@ -60,6 +81,9 @@ impl ResourceApi {
                 (fields.rows(&page.items), page.next)
             }
             ResourceKind::Campaign => {
+                let query = request.query::<PageQuery>()?;
+                let tenant = self.callers.reader(request, kind).await?.tenant;
+                let (after, limit) = (query.after.text(), query.limit.rows());
                 let page = timely(self.store.campaigns(&CampaignFilter { tenant, after, limit })).await?;
                 (serde_json::to_string(&page.items).unwrap_or_default(), page.next)
             }
@@ -70,7 +94,7 @@ impl ResourceApi {
 
     /// `GET /api/v1/jobs/{id}`, `GET /api/v1/campaigns/{id}`: the row, and what Redis knows beyond it.
     pub(super) async fn show(&self, request: &Request, kind: ResourceKind, text: &str) -> Result<Answer, Refusal> {
-        request.query(&[])?;
+        request.no_query()?;
         let caller = self.callers.reader(request, kind).await?;
         let resource = Resource { tenant: caller.tenant, kind, id: id(text)? };
         let reading = tokio::time::timeout(READ_TIMEOUT, self.snapshots.read(&resource)).await;
@@ -88,8 +112,8 @@ impl ResourceApi {
 
     /// `GET /api/v1/jobs/{id}/failed_items`, in the order in which they failed.
     pub(super) async fn failed_items(&self, request: &Request, text: &str) -> Result<Answer, Refusal> {
-        let query = request.query(&["limit", "after"])?;
-        let (after, limit) = (query.after()?, query.limit()?);
+        let query = request.query::<PageQuery>()?;
+        let (after, limit) = (query.after.text(), query.limit.rows());
         let caller = self.callers.reader(request, ResourceKind::Job).await?;
         let job = Resource::job(caller.tenant, id(text)?);
         exists(&self.store, &job).await?;
@@ -99,20 +123,12 @@ impl ResourceApi {
 
     /// `GET /api/v1/jobs/{id}/error`: all of it, where the row shows the beginning and the end.
     pub(super) async fn error(&self, request: &Request, text: &str) -> Result<Answer, Refusal> {
-        request.query(&[])?;
+        request.no_query()?;
         let caller = self.callers.reader(request, ResourceKind::Job).await?;
         let job = Resource::job(caller.tenant, id(text)?);
         let error = timely(self.store.job_error(&job)).await?.ok_or_else(|| no_such(job.kind))?;
         Ok(Answer::json(StatusCode::OK, &json!({"job_id": job.id, "error_message": error})))
     }
-}
-
-fn status(query: &Query) -> Result<Option<JobStatus>, Refusal> {
-    let Some(word) = query.get("status") else { return Ok(None) };
-    JobStatus::parse(word).map(Some).ok_or_else(|| {
-        let all: Vec<&str> = JobStatus::ALL.iter().map(|status| status.as_str()).collect();
-        Refusal::invalid(format!("\"status\" must be one of {}", all.join(", ")))
-    })
 }
 
 /// Whether there is such a resource in the tenant.

@@ -25,7 +25,7 @@ pub(super) struct ScheduleApi {
 impl ScheduleApi {
     /// `GET /api/v1/schedules`: of the resources that the caller may read, the next to run first.
     pub(super) async fn list(&self, request: &Request) -> Result<Answer, Refusal> {
-        request.query(&[])?;
+        request.no_query()?;
         let (caller, readable) = self.callers.reader_of_any(request, "read scheduled commands").await?;
         let all = self.broker.schedules(&caller.tenant).await?;
         let shown: Vec<Value> = all.iter().filter(|one| readable.contains(&one.resource.kind)).map(entry).collect();
@@ -34,7 +34,7 @@ impl ScheduleApi {
 
     /// `DELETE /api/v1/schedules/{schedule_id}`.
     pub(super) async fn withdraw(&self, request: &Request, text: &str) -> Result<Answer, Refusal> {
-        request.query(&[])?;
+        request.no_query()?;
         let caller = self.callers.caller(request).await?;
         let schedule: CommandId = text.parse().map_err(|_| Refusal::invalid("A schedule_id is a UUID"))?;
         let address = request.address();

@@ -21,6 +21,7 @@ app.conf.update(
     ),
 )
 app.conf.wheelhouse_tenant = "acme"
+app.conf.wheelhouse_required = os.environ.get("TEST_REQUIRED", "1") == "1"
 
 
 def tick(path: str, step: int) -> None:

@@ -1,5 +1,5 @@
-//! Keeps the issuer's keys fresh: every ten minutes, and when a token names a key that is not known, but
-//! then at most every half minute, so that made-up key names cannot be used to flood the issuer.
+//! Keeps the issuer's keys fresh: every minute, and at once when a token names a key that is not known. Then at most once
+//! a second, so that made-up key names cannot be used to flood the issuer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,23 +9,33 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::jwks::{IssuerKey, KeySource};
+use super::jwks::{IssuerKey, KeySource, NO_USABLE_KEY};
 
-/// How often keys are fetched.
+/// How often keys are fetched, and how long they are good for.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RefreshPolicy {
-    /// Without any reason.
+    /// Between two fetches without any reason.
     pub(super) regular: Duration,
-    /// Because of an unknown key, or after a failure: not before this long after the last time.
+    /// Shortest time between two fetches, whatever the reason.
     pub(super) eager: Duration,
+    /// Longest time between two fetches after failures, which double it.
+    pub(super) retry: Duration,
     /// How long a token that names an unknown key waits for the fetch it caused.
     pub(super) patience: Duration,
+    /// How long keys stay good while they cannot be fetched again.
+    pub(super) max_age: Duration,
 }
 
 impl Default for RefreshPolicy {
     fn default() -> Self {
         let seconds = Duration::from_secs;
-        Self { regular: seconds(600), eager: seconds(30), patience: seconds(6) }
+        Self {
+            regular: seconds(60),
+            eager: Duration::from_millis(500),
+            retry: seconds(30),
+            patience: seconds(6),
+            max_age: seconds(86_400),
+        }
     }
 }
 
@@ -33,10 +43,12 @@ impl Default for RefreshPolicy {
 #[derive(Clone, Default)]
 struct CachedKeys {
     keys: Arc<Vec<IssuerKey>>,
-    /// When the last attempt ended.
-    checked: Option<Instant>,
-    /// Whether it failed: then nothing can be said about keys that are not among `keys`.
-    failed: bool,
+    /// When the issuer was last asked: its answer may be older than what it says now, but not older than this.
+    asked: Option<Instant>,
+    /// When it last gave keys, by which their age counts.
+    given: Option<Instant>,
+    /// How often in a row it could not be asked: then nothing can be said about keys that are not among `keys`.
+    failures: u32,
 }
 
 /// What a search among the keys gave.
@@ -57,6 +69,36 @@ pub(super) struct Issuer {
     policy: RefreshPolicy,
 }
 
+impl CachedKeys {
+    /// The keys that fit, as long as they may be believed.
+    fn fitting(&self, policy: &RefreshPolicy, fits: impl Fn(&IssuerKey) -> bool) -> Vec<IssuerKey> {
+        if self.given.is_none_or(|at| at.elapsed() > policy.max_age) {
+            return Vec::new();
+        }
+        self.keys.iter().filter(|key| fits(key)).cloned().collect()
+    }
+
+    fn learn(&mut self, asked: Instant, fetched: Result<Vec<IssuerKey>, String>, place: &KeySource) {
+        self.asked = Some(asked);
+        match fetched {
+            Ok(keys) => {
+                // Also where there are none: keys that the issuer does not name any more are not good any more.
+                self.keys = Arc::new(keys);
+                self.given = Some(asked);
+                self.failures = 0;
+            }
+            Err(problem) => {
+                self.failures = self.failures.saturating_add(1);
+                tracing::warn!(
+                    from = place.message(),
+                    problem,
+                    "the issuer's keys cannot be fetched; those that it gave last stay good for auth.jwks_max_age_seconds"
+                );
+            }
+        }
+    }
+}
+
 impl Issuer {
     /// Fetches once, then starts the task that keeps on fetching. A file that cannot be read is an error at
     /// once; an issuer that is away may come back.
@@ -66,20 +108,17 @@ impl Issuer {
         tracker: &TaskTracker,
         stop: CancellationToken,
     ) -> Result<Self, String> {
+        let asked = Instant::now();
         let first = place.fetch().await;
-        let mut known = CachedKeys { checked: Some(Instant::now()), ..CachedKeys::default() };
-        match first {
-            Ok(keys) => known.keys = Arc::new(keys),
-            Err(problem) if matches!(place, KeySource::File(_)) => return Err(problem),
-            Err(problem) => {
-                tracing::warn!(
-                    from = place.message(),
-                    problem,
-                    "the issuer's keys cannot be fetched yet; trying again"
-                );
-                known.failed = true;
+        if matches!(place, KeySource::File(_)) {
+            match &first {
+                Err(problem) => return Err(problem.clone()),
+                Ok(keys) if keys.is_empty() => return Err(NO_USABLE_KEY.to_owned()),
+                Ok(_) => {}
             }
         }
+        let mut known = CachedKeys::default();
+        known.learn(asked, first, &place);
         let (sender, receiver) = watch::channel(known);
         let issuer = Self { known: receiver, wanted: Arc::new(Notify::new()), policy };
         tracker.spawn(run_refresh(place, policy, sender, Arc::clone(&issuer.wanted), stop));
@@ -88,31 +127,30 @@ impl Issuer {
 
     /// The keys that fit a token's header; fetches again where none does.
     pub(super) async fn lookup(&self, fits: impl Fn(&IssuerKey) -> bool) -> KeyLookup {
+        let now = Instant::now();
         let mut known = self.known.clone();
-        let (found, checked) = {
-            let now = known.borrow_and_update();
-            (keys_for(&now.keys, &fits), now.checked)
+        let (found, is_away) = {
+            let known = known.borrow_and_update();
+            (known.fitting(&self.policy, &fits), known.failures > 0)
         };
         if !found.is_empty() {
             return KeyLookup::Found(found);
         }
-        if checked.is_none_or(|at| at.elapsed() >= self.policy.eager) {
-            self.wanted.notify_one();
-            // Out of time or shut down: what is known now decides.
-            let _ = tokio::time::timeout(self.policy.patience, known.changed()).await;
-        }
-        let now = known.borrow();
-        let found = keys_for(&now.keys, &fits);
-        match (found.is_empty(), now.failed) {
+        self.wanted.notify_one();
+        // Nobody is kept waiting for an issuer that did not answer the last time either.
+        let patience = if is_away { self.policy.eager } else { self.policy.patience };
+        // An answer to a question from before does not count: the key may be newer. Out of time or shut down: what is known
+        // then decides.
+        let is_newer = |known: &CachedKeys| known.asked.is_some_and(|asked| asked >= now);
+        let _ = tokio::time::timeout(patience, known.wait_for(is_newer)).await;
+        let known = self.known.borrow();
+        let found = known.fitting(&self.policy, &fits);
+        match (found.is_empty(), known.failures > 0) {
             (false, _) => KeyLookup::Found(found),
             (true, false) => KeyLookup::Unknown,
             (true, true) => KeyLookup::Unavailable,
         }
     }
-}
-
-fn keys_for(keys: &[IssuerKey], fits: impl Fn(&IssuerKey) -> bool) -> Vec<IssuerKey> {
-    keys.iter().filter(|key| fits(key)).cloned().collect()
 }
 
 async fn run_refresh(
@@ -122,42 +160,27 @@ async fn run_refresh(
     wanted: Arc<Notify>,
     stop: CancellationToken,
 ) {
-    let mut last = Instant::now();
     loop {
-        let failed = known.borrow().failed;
-        let pause = if failed { policy.eager } else { policy.regular };
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep_until(last + pause) => {}
-            () = wanted.notified() => {
-                // Several tokens may have asked for the fetch that has just been made.
-                if last.elapsed() < policy.eager {
-                    continue;
-                }
-            }
-        }
-        let fetched = tokio::select! {
-            () = stop.cancelled() => return,
-            fetched = place.fetch() => fetched,
+        let (last, failures) = {
+            let known = known.borrow();
+            (known.asked.unwrap_or_else(Instant::now), known.failures)
         };
-        last = Instant::now();
-        known.send_modify(|known| {
-            known.checked = Some(last);
-            match fetched {
-                Ok(keys) => {
-                    known.keys = Arc::new(keys);
-                    known.failed = false;
-                }
-                Err(problem) => {
-                    // Keys that were good stay good until the issuer says otherwise.
-                    tracing::warn!(
-                        from = place.message(),
-                        problem,
-                        "the issuer's keys cannot be fetched; keeping the old ones"
-                    );
-                    known.failed = true;
-                }
+        // Shorter where keys would be too old before the next fetch.
+        let regular = policy.regular.min(policy.max_age / 3);
+        let after_failure = policy.eager.saturating_mul(2_u32.saturating_pow(failures.min(16))).min(policy.retry);
+        let (earliest, latest) =
+            if failures > 0 { (after_failure, after_failure) } else { (policy.eager, regular.max(policy.eager)) };
+        let wait = async {
+            // Several tokens may ask meanwhile: one fetch is for all of them.
+            tokio::time::sleep_until(last + earliest).await;
+            tokio::select! {
+                () = tokio::time::sleep_until(last + latest) => {}
+                () = wanted.notified() => {}
             }
-        });
+        };
+        let Some(()) = stop.run_until_cancelled(wait).await else { return };
+        let asked = Instant::now();
+        let Some(fetched) = stop.run_until_cancelled(place.fetch()).await else { return };
+        known.send_modify(|known| known.learn(asked, fetched, &place));
     }
 }

@@ -8,6 +8,7 @@
 mod issuer;
 mod jwks;
 pub mod policy;
+mod profile;
 pub mod revocations;
 pub mod sign;
 mod single_flight;
@@ -26,6 +27,8 @@ pub use verifier::{SetupError, Verifier};
 
 /// Longest token that is looked at, in bytes.
 pub const MAX_TOKEN_LENGTH: usize = 8 * 1024;
+/// Longest `jti`, in characters: one that is cut off would name other tokens too.
+pub const MAX_TOKEN_ID: usize = 128;
 /// How far clocks may differ, in seconds.
 pub const LEEWAY: i64 = 5;
 

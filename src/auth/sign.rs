@@ -39,6 +39,11 @@ struct TokenBody<'a> {
 /// Signs a token with `auth.hs256_secret`, with the issuer and audience of the settings.
 pub fn sign(settings: &config::Auth, claims: &Claims) -> Result<String, SignError> {
     let secret = settings.hs256_secret.as_ref().ok_or(SignError::NoSecret)?;
+    if let Some(longest) = settings.max_token
+        && claims.ttl > longest
+    {
+        return Err(SignError::TooLong { asked: claims.ttl.as_secs(), longest: longest.as_secs() });
+    }
     let now = jiff::Timestamp::now().as_second();
     let body = TokenBody {
         sub: claims.user.as_str(),
@@ -62,6 +67,16 @@ pub enum SignError {
         "setting auth.hs256_secret: it is empty, and a token can be signed only with a secret (from the settings); set it in a file or as WHEELHOUSE__AUTH__HS256_SECRET"
     )]
     NoSecret,
+    /// No gateway with the same settings would accept it.
+    #[error(
+        "setting auth.max_token_seconds: is {longest}, and the token would be good for {asked} seconds, so no gateway would accept it"
+    )]
+    TooLong {
+        /// Seconds.
+        asked: u64,
+        /// Seconds.
+        longest: u64,
+    },
     /// The library refused.
     #[error("the token could not be signed")]
     Failed,

@@ -11,14 +11,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::issuer::{Issuer, KeyLookup, RefreshPolicy};
-use super::jwks::{IssuerKey, KeySource};
-use super::{AuthError, Caller, LEEWAY, MAX_TOKEN_LENGTH, Revocations};
+use super::jwks::{ISSUER_ALGORITHMS, IssuerKey, KeySource};
+use super::profile::{self, Lifetime};
+use super::{AuthError, Caller, LEEWAY, MAX_TOKEN_ID, MAX_TOKEN_LENGTH, Revocations};
 use crate::config::{self, MIN_SECRET, PermissionSource};
 
-/// The end of the year 9999: nothing later is a time that a clock can be asked about.
-const MAX_TIMESTAMP: f64 = 253_402_300_799.0;
-/// Longest `jti`, in characters: one that is cut off would name other tokens too.
-const MAX_TOKEN_ID: usize = 128;
+const BAD_SIGNATURE: AuthError = AuthError::Invalid("its signature does not fit");
 
 /// Why tokens cannot be checked with these settings: one line for the operator.
 #[derive(Debug, thiserror::Error)]
@@ -30,11 +28,14 @@ pub struct SetupError(pub String);
 pub struct Verifier(Arc<VerifierInner>, Option<Revocations>);
 
 struct VerifierInner {
-    secret: Option<DecodingKey>,
+    /// `auth.hs256_secret`, and `auth.hs256_previous_secret`.
+    secrets: Vec<DecodingKey>,
     issuer: Option<Issuer>,
     /// Everything but the algorithm, which each key adds.
     rules: Validation,
     believes_permissions: bool,
+    /// The longest lifetime of a token, in seconds.
+    longest: Option<i64>,
 }
 
 /// The claims in use; the rest of a token is nobody's business here.
@@ -43,9 +44,16 @@ struct Claims {
     sub: Option<Value>,
     tenant_id: Option<Value>,
     exp: Option<Value>,
+    #[serde(default, deserialize_with = "present")]
     iat: Option<Value>,
+    #[serde(default, deserialize_with = "present")]
     jti: Option<Value>,
     permissions: Option<Value>,
+}
+
+/// A claim that is there, `null` too: a claim without a value is not the same as none.
+fn present<'de, D: serde::Deserializer<'de>>(claim: D) -> Result<Option<Value>, D::Error> {
+    <Value as serde::Deserialize>::deserialize(claim).map(Some)
 }
 
 impl Verifier {
@@ -65,25 +73,32 @@ impl Verifier {
         tracker: &TaskTracker,
         stop: CancellationToken,
     ) -> Result<Self, SetupError> {
-        let secret = match &settings.hs256_secret {
-            Some(secret) if secret.expose_secret().len() < MIN_SECRET => {
-                return Err(SetupError(format!("setting auth.hs256_secret: must have {MIN_SECRET} bytes or more")));
+        let mut secrets = Vec::new();
+        for (key, secret) in [
+            ("auth.hs256_secret", &settings.hs256_secret),
+            ("auth.hs256_previous_secret", &settings.hs256_previous_secret),
+        ] {
+            let Some(secret) = secret else { continue };
+            if secret.expose_secret().len() < MIN_SECRET {
+                return Err(SetupError(format!("setting {key}: must have {MIN_SECRET} bytes or more")));
             }
-            Some(secret) => Some(DecodingKey::from_secret(secret.expose_secret().as_bytes())),
-            None => None,
-        };
+            secrets.push(DecodingKey::from_secret(secret.expose_secret().as_bytes()));
+        }
         let issuer = match (&settings.jwks_url, &settings.jwks_file) {
             (Some(_), Some(_)) => {
                 let problem = "setting auth.jwks_file: is set beside auth.jwks_url: set one of the two";
                 return Err(SetupError(problem.to_owned()));
             }
-            (Some(address), None) => Some(("auth.jwks_url", KeySource::from_url(address).map_err(SetupError)?)),
+            (Some(address), None) => {
+                Some(("auth.jwks_url", KeySource::from_url(address, settings.ca_pem.as_deref()).map_err(SetupError)?))
+            }
             (None, Some(path)) => Some(("auth.jwks_file", KeySource::File(path.clone()))),
             (None, None) => None,
         };
         if settings.jwks_url.as_deref().is_some_and(is_open_to_forgery) {
             tracing::warn!("auth.jwks_url is not https: whoever is on the way can put in keys and make tokens");
         }
+        let policy = RefreshPolicy { max_age: settings.jwks_max_age, ..policy };
         let issuer = match issuer {
             None => None,
             Some((key, place)) => {
@@ -92,16 +107,24 @@ impl Verifier {
                 Some(started.map_err(|problem| SetupError(format!("setting {key}: {problem} ({description})")))?)
             }
         };
-        if secret.is_none() && issuer.is_none() {
+        if secrets.is_empty() && issuer.is_none() {
             return Err(SetupError(
                 "setting auth.hs256_secret: no key to check tokens with (from the settings together); \
                  set auth.hs256_secret, auth.jwks_url or auth.jwks_file"
                     .to_owned(),
             ));
         }
+        warn_of_open_claims(settings);
+        let longest = settings.max_token.map(|longest| i64::try_from(longest.as_secs()).unwrap_or(i64::MAX));
         let believes_permissions = settings.permissions == PermissionSource::Token;
         Ok(Self(
-            Arc::new(VerifierInner { secret, issuer, rules: validation_rules(settings), believes_permissions }),
+            Arc::new(VerifierInner {
+                secrets,
+                issuer,
+                rules: validation_rules(settings),
+                believes_permissions,
+                longest,
+            }),
             None,
         ))
     }
@@ -120,13 +143,11 @@ impl Verifier {
         if token.len() > MAX_TOKEN_LENGTH {
             return Err(AuthError::Invalid("it is longer than 8 KiB"));
         }
+        profile::check_header(token)?;
         // The header is read before anything is proven: it only chooses among keys, each of which then
         // insists on its own algorithm. `none` and what the library does not know end here.
         let header = jsonwebtoken::decode_header(token)
             .map_err(|_| AuthError::Invalid("it is not a JSON Web Token of a kind that is accepted here"))?;
-        if header.crit.is_some() {
-            return Err(AuthError::Invalid("its header has critical parts that are not understood here"));
-        }
         let mut problem = AuthError::Invalid("no key of this service fits it");
         for key in self.candidates(&header).await? {
             match self.check(token, &key) {
@@ -134,7 +155,9 @@ impl Verifier {
                     return Err(AuthError::Revoked);
                 }
                 Ok(caller) => return Ok(caller),
-                Err(found) => problem = found,
+                Err(found) if found == BAD_SIGNATURE => problem = found,
+                // The key fits: what is wrong with the token is wrong whichever key is tried.
+                Err(found) => return Err(found),
             }
         }
         Err(problem)
@@ -143,12 +166,11 @@ impl Verifier {
     /// The keys whose own algorithm is the one the token names; by name where both have one.
     async fn candidates(&self, header: &Header) -> Result<Vec<IssuerKey>, AuthError> {
         if header.alg == Algorithm::HS256 {
-            let key = self.0.secret.clone();
-            let key = key.map(|key| IssuerKey { kid: None, algorithm: Algorithm::HS256, key });
-            return Ok(key.into_iter().collect());
+            let keys = self.0.secrets.iter().cloned();
+            return Ok(keys.map(|key| IssuerKey { kid: None, algorithm: Algorithm::HS256, key }).collect());
         }
         let Some(issuer) = &self.0.issuer else { return Ok(Vec::new()) };
-        if !matches!(header.alg, Algorithm::RS256 | Algorithm::ES256 | Algorithm::EdDSA) {
+        if !ISSUER_ALGORITHMS.contains(&header.alg) {
             return Ok(Vec::new());
         }
         let fits = |key: &IssuerKey| {
@@ -173,7 +195,6 @@ impl Verifier {
         let Claims { sub, tenant_id, exp, iat, jti, permissions } = data.claims;
         let user = text(sub.as_ref()).and_then(|text| text.parse().ok());
         let tenant = text(tenant_id.as_ref()).and_then(|text| text.parse().ok());
-        let exp = exp.as_ref().and_then(Value::as_f64).filter(|exp| (0.0..=MAX_TIMESTAMP).contains(exp));
         let token_id = match jti {
             None => None,
             Some(Value::String(jti)) if !jti.is_empty() && jti.chars().count() <= MAX_TOKEN_ID => Some(jti),
@@ -181,12 +202,13 @@ impl Verifier {
             Some(_) => return Err(AuthError::Invalid("its jti is not a text of 1 to 128 characters")),
         };
         let now = jiff::Timestamp::now();
+        let life = Lifetime::read(iat.as_ref(), exp.as_ref(), now.as_second(), self.0.longest)?;
         let caller = Caller {
             user: user.ok_or(AuthError::Invalid("its sub is not a user id"))?,
             tenant: tenant.ok_or(AuthError::Invalid("its tenant_id is missing or not a tenant id"))?,
             token_id,
-            expires_at: exp.ok_or(AuthError::Invalid("its exp is not a time"))? as i64,
-            issued_at: iat.as_ref().and_then(Value::as_f64).map(|iat| (iat.floor() as i64).min(now.as_second())),
+            expires_at: life.expires_at,
+            issued_at: life.issued_at.map(|at| at.min(now.as_second())),
             permissions: self.permissions(permissions)?,
         };
         // The library compares whole seconds. A socket ends at the millisecond, and one that is let in must not end
@@ -205,6 +227,22 @@ impl Verifier {
             Some(Err(_)) if !self.0.believes_permissions => Ok(None),
             Some(Err(_)) => Err(AuthError::Invalid("its permissions are not a list of texts")),
         }
+    }
+}
+
+/// Said at start, since nothing else would show it.
+fn warn_of_open_claims(settings: &config::Auth) {
+    let unset: Vec<&str> = [("auth.issuer", &settings.issuer), ("auth.audience", &settings.audience)]
+        .into_iter()
+        .filter_map(|(key, value)| value.is_none().then_some(key))
+        .collect();
+    if !unset.is_empty() {
+        let unset = unset.join(" and ");
+        tracing::warn!(
+            unset,
+            "auth.any_token_of_the_key: a token with a good signature is accepted whoever issued it and whatever it is \
+             meant for; set what is not set"
+        );
     }
 }
 
@@ -251,7 +289,7 @@ fn to_auth_error(kind: &ErrorKind) -> AuthError {
         ErrorKind::ImmatureSignature => "it is not valid yet",
         ErrorKind::InvalidIssuer => "it is from another issuer",
         ErrorKind::InvalidAudience => "it is for another audience",
-        ErrorKind::InvalidSignature => "its signature does not fit",
+        ErrorKind::InvalidSignature => return BAD_SIGNATURE,
         ErrorKind::MissingRequiredClaim(claim) | ErrorKind::InvalidClaimFormat(claim) => match claim.as_str() {
             "exp" => "its exp is missing or not a time",
             "nbf" => "its nbf is not a time",

@@ -1,16 +1,16 @@
 //! Tokens that are accepted, and every kind that is not. Keys are made here, fresh for each run.
 
-use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{LazyLock, Mutex};
+use std::sync::LazyLock;
 use std::time::Duration;
 
+use ::base64::Engine;
 use aws_lc_rs::encoding::AsDer;
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair};
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair,
+};
 use jsonwebtoken::EncodingKey;
 use jsonwebtoken::jwk::Jwk;
 use serde_json::json;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
 use crate::auth::sign::{self, SignError, sign};
@@ -27,12 +27,7 @@ struct Pair {
 
 /// Base64 for URLs, without padding.
 fn base64(bytes: &[u8]) -> String {
-    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let letters = |chunk: &[u8]| {
-        let bits = (0..3).fold(0_usize, |bits, i| bits << 8 | usize::from(chunk.get(i).copied().unwrap_or(0)));
-        (0..=chunk.len()).map(move |i| char::from(LETTERS[bits >> (18 - 6 * i) & 63])).collect::<String>()
-    };
-    bytes.chunks(3).map(letters).collect()
+    ::base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes)
 }
 
 impl Pair {
@@ -47,6 +42,16 @@ impl Pair {
         let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect("key");
         let pkcs8 = pair.to_pkcs8v1().expect("pkcs8");
         Self { algorithm: Algorithm::ES256, private: EncodingKey::from_ec_der(pkcs8.as_ref()), x: None }
+    }
+
+    fn p384() -> Self {
+        let pair = EcdsaKeyPair::generate(&ECDSA_P384_SHA384_FIXED_SIGNING).expect("key");
+        let pkcs8 = pair.to_pkcs8v1().expect("pkcs8");
+        Self { algorithm: Algorithm::ES384, private: EncodingKey::from_ec_der(pkcs8.as_ref()), x: None }
+    }
+
+    fn pss() -> Self {
+        Self { algorithm: Algorithm::PS256, ..Self::rsa() }
     }
 
     fn rsa() -> Self {
@@ -78,10 +83,14 @@ impl Pair {
 fn settings() -> config::Auth {
     config::Auth {
         hs256_secret: Some(SECRET.into()),
+        hs256_previous_secret: None,
         jwks_url: None,
         jwks_file: None,
+        jwks_max_age: Duration::from_secs(3_600),
+        ca_pem: None,
         issuer: None,
         audience: None,
+        max_token: Some(Duration::from_secs(86_400)),
         permissions: PermissionSource::Token,
     }
 }
@@ -172,6 +181,13 @@ async fn each_claim_is_required_and_checked() {
         (json!({"exp":-1}), "exp"),
         (json!({"exp":1e300}), "exp"),
         (json!({"exp":u64::MAX}), "exp"),
+        (json!({"exp":253_402_300_799_i64}), "longer than this service accepts"),
+        (json!({"exp":now() + 86_300, "iat":now() - 200}), "longer than this service accepts"),
+        (json!({"iat":now() + 60}), "issued in the future"),
+        (json!({"iat":"now"}), "iat"),
+        (json!({"jti":7}), "jti"),
+        (json!({"jti":""}), "jti"),
+        (json!({"jti":"x".repeat(129)}), "jti"),
         (json!({"nbf":now() + 60}), "not valid yet"),
         (json!({"nbf":"soon"}), "nbf"),
         (json!({"permissions":"jobs.read"}), "permissions"),
@@ -249,6 +265,38 @@ async fn a_claim_of_permissions_in_another_form_matters_only_where_it_is_believe
 }
 
 #[tokio::test]
+async fn the_previous_secret_verifies_and_signs_nothing() {
+    const NEW: &str = "another secret of more than thirty-two bytes";
+    let (old, mut new) = (settings(), settings());
+    new.hs256_secret = Some(NEW.into());
+    let claims = claims(json!({}));
+    invalid("signature")(refusal(&verifier(&new).await, &hs256(&claims)).await);
+    // In a rolling change the gateways differ: first by which secret they know as well, then by which they sign with.
+    let (mut before, mut after) = (old.clone(), new.clone());
+    before.hs256_previous_secret = Some(NEW.into());
+    after.hs256_previous_secret = Some(SECRET.into());
+    for settings in [&before, &after] {
+        let verifier = verifier(settings).await;
+        for secret in [SECRET, NEW] {
+            verifier.verify(&hmac(Algorithm::HS256, secret, &claims)).await.expect("valid throughout");
+        }
+        let expired = json!({"sub":"a","tenant_id":"acme","exp":now() - 60});
+        for secret in [SECRET, NEW] {
+            let token = hmac(Algorithm::HS256, secret, &expired);
+            assert_eq!(refusal(&verifier, &token).await, AuthError::Expired, "said of whichever key it is");
+        }
+    }
+    let asked = sign::Claims {
+        user: "ann".parse().expect("user"),
+        tenant: "acme".parse().expect("tenant"),
+        ttl: Duration::from_secs(60),
+        permissions: None,
+    };
+    let signed = sign(&after, &asked).expect("token");
+    verifier(&new).await.verify(&signed).await.expect("signed with the new one");
+}
+
+#[tokio::test]
 async fn without_any_key_there_is_no_verifier() {
     let mut settings = settings();
     settings.hs256_secret = None;
@@ -261,15 +309,15 @@ async fn without_any_key_there_is_no_verifier() {
 
 #[tokio::test]
 async fn keys_of_a_file_verify_with_their_own_algorithm_only() {
-    let (rsa, ec, ed) = (Pair::rsa(), Pair::p256(), Pair::ed25519());
+    let (rsa, ec, ed, pss, p384) = (Pair::rsa(), Pair::p256(), Pair::ed25519(), Pair::pss(), Pair::p384());
     let file = tempfile::NamedTempFile::new().expect("file");
-    let set = json!({"keys":[rsa.public("r"), ec.public("e"), ed.public("d")]});
+    let set = json!({"keys":[rsa.public("r"), ec.public("e"), ed.public("d"), pss.public("p"), p384.public("s")]});
     std::fs::write(file.path(), set.to_string()).expect("write");
     let mut settings = settings();
     settings.hs256_secret = None;
     settings.jwks_file = Some(file.path().to_owned());
     let verifier = verifier(&settings).await;
-    for (pair, kid) in [(&rsa, "r"), (&ec, "e"), (&ed, "d")] {
+    for (pair, kid) in [(&rsa, "r"), (&ec, "e"), (&ed, "d"), (&pss, "p"), (&p384, "s")] {
         for kid in [Some(kid), None] {
             let caller = verifier.verify(&pair.token(kid, &claims(json!({})))).await.expect("caller");
             assert_eq!(caller.user.as_str(), "auth0|ann");
@@ -290,99 +338,6 @@ async fn keys_of_a_file_verify_with_their_own_algorithm_only() {
     assert!(error.to_string().starts_with("setting auth.jwks_file: "), "{error}");
 }
 
-/// An issuer over HTTP: what it answers can be changed, and it counts.
-struct WebIssuer {
-    address: SocketAddr,
-    answer: Arc<Mutex<(u16, String)>>,
-    asked: Arc<AtomicUsize>,
-}
-
-impl WebIssuer {
-    async fn start(answer: (u16, String)) -> Self {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bind");
-        let address = listener.local_addr().expect("address");
-        let answer = Arc::new(Mutex::new(answer));
-        let asked = Arc::new(AtomicUsize::new(0));
-        let (given, count) = (Arc::clone(&answer), Arc::clone(&asked));
-        tokio::spawn(async move {
-            while let Ok((mut stream, _)) = listener.accept().await {
-                let mut request = [0_u8; 4096];
-                let _ = stream.read(&mut request).await;
-                count.fetch_add(1, Ordering::SeqCst);
-                let (status, body) = given.lock().expect("lock").clone();
-                let head =
-                    format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
-                let _ = stream.write_all(format!("{head}{body}").as_bytes()).await;
-            }
-        });
-        Self { address, answer, asked }
-    }
-
-    fn now_answers(&self, status: u16, body: String) {
-        *self.answer.lock().expect("lock") = (status, body);
-    }
-
-    async fn verifier(&self, eager: Duration) -> Verifier {
-        let mut settings = settings();
-        settings.hs256_secret = None;
-        settings.jwks_url = Some(format!("http://{}/keys", self.address));
-        let policy = RefreshPolicy { eager, ..RefreshPolicy::default() };
-        Verifier::with_refresh_policy(&settings, policy, &TaskTracker::new(), CancellationToken::new())
-            .await
-            .expect("verifier")
-    }
-}
-
-#[tokio::test]
-async fn a_new_key_of_the_issuer_is_fetched_when_a_token_names_it() {
-    let (old, new) = (Pair::ed25519(), Pair::ed25519());
-    let web = WebIssuer::start((200, json!({"keys":[old.public("old")]}).to_string())).await;
-    let verifier = web.verifier(Duration::ZERO).await;
-    verifier.verify(&old.token(Some("old"), &claims(json!({})))).await.expect("the old key");
-    invalid("no key")(refusal(&verifier, &new.token(Some("new"), &claims(json!({})))).await);
-    web.now_answers(200, json!({"keys":[new.public("new")]}).to_string());
-    verifier.verify(&new.token(Some("new"), &claims(json!({})))).await.expect("the new key");
-    invalid("no key")(refusal(&verifier, &old.token(Some("old"), &claims(json!({})))).await);
-}
-
-#[tokio::test]
-async fn made_up_key_names_do_not_flood_the_issuer() {
-    let pair = Pair::ed25519();
-    let web = WebIssuer::start((200, json!({"keys":[pair.public("k")]}).to_string())).await;
-    let verifier = web.verifier(Duration::from_secs(3600)).await;
-    for n in 0..50 {
-        invalid("no key")(refusal(&verifier, &pair.token(Some(&format!("made-up-{n}")), &claims(json!({})))).await);
-    }
-    assert_eq!(web.asked.load(Ordering::SeqCst), 1, "only the fetch at the start");
-}
-
-#[tokio::test]
-async fn an_issuer_that_is_away_is_said_to_be_away_and_found_again() {
-    let pair = Pair::ed25519();
-    let set = json!({"keys":[pair.public("k")]}).to_string();
-    let token = pair.token(Some("k"), &claims(json!({})));
-    let web = WebIssuer::start((500, String::new())).await;
-    let verifier = web.verifier(Duration::from_millis(1)).await;
-    assert_eq!(refusal(&verifier, &token).await, AuthError::Unavailable);
-    web.now_answers(200, set);
-    let found = async {
-        while verifier.verify(&token).await.is_err() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(20), found).await.expect("the keys were fetched again");
-    web.now_answers(500, String::new());
-    let other = pair.token(Some("other"), &claims(json!({})));
-    // A look at the issuer that has just been made counts for a moment longer.
-    let noticed = async {
-        while refusal(&verifier, &other).await != AuthError::Unavailable {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(20), noticed).await.expect("the issuer is known to be away");
-    verifier.verify(&token).await.expect("keys that were good stay good");
-}
-
 #[test]
 fn plain_http_to_another_machine_is_worth_a_warning() {
     for here in ["http://127.0.0.1:1/k", "http://localhost/k", "http://[::1]/k", "https://issuer/k"] {
@@ -390,3 +345,6 @@ fn plain_http_to_another_machine_is_worth_a_warning() {
     }
     assert!(is_open_to_forgery("http://issuer.internal/k"));
 }
+
+#[path = "issuer_tests.rs"]
+mod issuer;

@@ -48,7 +48,11 @@ pub fn load_from(
         },
         redis: Redis {
             url: read.secret_url("redis.url", redis_url)?,
-            ca_pem: read.ca()?,
+            ca_pem: read.ca(
+                "redis.ca_file",
+                read.text("redis.url")?.0.starts_with("rediss"),
+                "redis.url asks for no TLS: write rediss:// there (or rediss+sentinel://, rediss+cluster://)",
+            )?,
             partitions: read.number("redis.partitions", 1, 1024)? as u16,
         },
         database: Database {
@@ -185,14 +189,14 @@ impl Reader<'_> {
         }
     }
 
-    fn ca(&self) -> Result<Option<Vec<u8>>, SettingError> {
-        let key = "redis.ca_file";
+    /// A file of authorities, which is worth something only where there is TLS.
+    fn ca(&self, key: &str, is_tls: bool, otherwise: &str) -> Result<Option<Vec<u8>>, SettingError> {
         let (path, entry) = self.text(key)?;
         if path.is_empty() {
             return Ok(None);
         }
-        if !self.text("redis.url")?.0.starts_with("rediss") {
-            return self.wrong(key, entry, "is set, but redis.url asks for no TLS: write rediss:// there (or rediss+sentinel://, rediss+cluster://)");
+        if !is_tls {
+            return self.wrong(key, entry, format!("is set, but {otherwise}"));
         }
         let pem =
             std::fs::read(path).or_else(|error| self.wrong(key, entry, format!("cannot read {path:?}: {error}")))?;
@@ -242,14 +246,18 @@ impl Reader<'_> {
         }
     }
 
-    fn auth(&self) -> Result<Auth, SettingError> {
-        let secret = self.optional("auth.hs256_secret")?;
+    fn token_secret(&self, key: &str) -> Result<Option<SecretString>, SettingError> {
+        let secret = self.optional(key)?;
         if let Some(secret) = &secret
             && secret.len() < MIN_SECRET
         {
             let problem = format!("must have {MIN_SECRET} bytes or more, and this has {}", secret.len());
-            return self.wrong("auth.hs256_secret", self.layers.get("auth.hs256_secret")?, problem);
+            return self.wrong(key, self.layers.get(key)?, problem);
         }
+        Ok(secret.map(SecretString::from))
+    }
+
+    fn auth(&self) -> Result<Auth, SettingError> {
         let jwks_url = self.optional("auth.jwks_url")?;
         let jwks_file = self.optional("auth.jwks_file")?;
         if let Some(url) = &jwks_url {
@@ -261,12 +269,19 @@ impl Reader<'_> {
                 return self.wrong("auth.jwks_file", self.layers.get("auth.jwks_file")?, problem);
             }
         }
+        let is_tls = jwks_url.as_deref().is_some_and(|url| url.starts_with("https"));
+        let ca_pem = self.ca("auth.ca_file", is_tls, "auth.jwks_url is not an https:// address")?;
+        let longest = self.seconds("auth.max_token_seconds", 0, 100 * 366 * DAY)?;
         Ok(Auth {
-            hs256_secret: secret.map(SecretString::from),
+            hs256_secret: self.token_secret("auth.hs256_secret")?,
+            hs256_previous_secret: self.token_secret("auth.hs256_previous_secret")?,
             jwks_url,
             jwks_file: jwks_file.map(PathBuf::from),
+            jwks_max_age: self.seconds("auth.jwks_max_age_seconds", 60, 30 * DAY)?,
+            ca_pem,
             issuer: self.optional("auth.issuer")?,
             audience: self.optional("auth.audience")?,
+            max_token: (!longest.is_zero()).then_some(longest),
             permissions: self.one_of("auth.permissions", &PERMISSION_SOURCES)?,
         })
     }

@@ -103,16 +103,24 @@ pub struct Database {
 /// Who may come in.
 #[derive(Debug, Clone)]
 pub struct Auth {
-    /// Symmetric key of tokens.
+    /// Symmetric key of tokens: signs and verifies.
     pub hs256_secret: Option<SecretString>,
+    /// Another one, which verifies only: while the key is being changed.
+    pub hs256_previous_secret: Option<SecretString>,
     /// Address of the issuer's keys.
     pub jwks_url: Option<String>,
     /// File of the issuer's keys.
     pub jwks_file: Option<PathBuf>,
+    /// How long keys stay good while the issuer cannot be asked for newer ones.
+    pub jwks_max_age: Duration,
+    /// What `auth.ca_file` holds: certificates of the authorities that sign the issuer's, in PEM. `None`: the usual.
+    pub ca_pem: Option<Vec<u8>>,
     /// Required `iss`.
     pub issuer: Option<String>,
     /// Required `aud`.
     pub audience: Option<String>,
+    /// Longest time from a token's issue to its end. `None`: any.
+    pub max_token: Option<Duration>,
     /// Where permissions come from.
     pub permissions: PermissionSource,
 }

@@ -12,3 +12,5 @@ mod commands;
 mod operators;
 #[path = "rest/resources.rs"]
 mod resources;
+#[path = "rest/revocations.rs"]
+mod revocations;

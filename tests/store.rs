@@ -24,6 +24,8 @@ mod maintenance;
 mod prune;
 #[path = "store/queue.rs"]
 mod queue;
+#[path = "store/revocations.rs"]
+mod revocations;
 #[path = "store/rows.rs"]
 mod rows;
 #[path = "store/runs.rs"]
@@ -244,6 +246,7 @@ on_both! {
     audit_retention::of_two_clocks_the_one_that_is_behind_says_what_is_old
     audit_retention::what_was_removed_by_clocks_that_were_ahead_is_found
     rows::any_number_of_programs_may_migrate_at_once
+    revocations::revocations_are_read_from_where_one_stopped_and_removals_are_noticed
     rows::ping_answers_and_says_what_is_missing
     selection::those_of_many_that_are_there_are_found_in_one_question
     selection::a_filter_takes_the_newest_that_have_not_ended

@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::out::say;
 use super::usage;
+use crate::auth::MAX_TOKEN_ID;
 use crate::auth::revocations::keep_until;
 use crate::config::Settings;
 use crate::domain::{TenantId, UserId};
@@ -47,7 +48,7 @@ struct How {
 }
 
 pub(super) async fn revoke_token(args: RevokeTokenArgs, settings: Settings) -> anyhow::Result<ExitCode> {
-    if !(1..=128).contains(&args.jti.chars().count()) {
+    if !(1..=MAX_TOKEN_ID).contains(&args.jti.chars().count()) {
         return Err(usage("--jti must have 1 to 128 characters: it is the claim jti, not the token"));
     }
     record(&settings, RevocationKind::Token, &args.jti, &args.how).await?;
@@ -67,7 +68,7 @@ async fn record(settings: &Settings, kind: RevocationKind, name: &str, how: &How
         kind,
         name,
         tenant: how.tenant.as_ref().map(TenantId::as_str),
-        keep_until: keep_until(None),
+        keep_until: keep_until(settings.auth.max_token),
         revoked_by: None,
         reason: how.reason.as_deref(),
     };

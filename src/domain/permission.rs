@@ -28,6 +28,11 @@ impl Permission {
         Self("audit.read".to_owned())
     }
 
+    /// What it takes to revoke tokens.
+    pub fn revoke_tokens() -> Self {
+        Self("tokens.revoke".to_owned())
+    }
+
     /// The permission as text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -65,6 +70,7 @@ pub fn known_permissions() -> Vec<String> {
         all.extend(KNOWN_VERBS.iter().map(|verb| Permission::of(kind, verb).0));
     }
     all.push(Permission::read_audit().0);
+    all.push(Permission::revoke_tokens().0);
     let mut areas: Vec<String> = all.iter().filter_map(|one| Some(format!("{}.*", one.split_once('.')?.0))).collect();
     areas.dedup();
     all.extend(areas);
@@ -117,6 +123,7 @@ mod tests {
         needed.extend(ResourceKind::ALL.map(Permission::read));
         needed.extend(ResourceKind::ALL.map(Permission::create));
         needed.push(Permission::read_audit());
+        needed.push(Permission::revoke_tokens());
         for permission in &needed {
             for grant in permission.granted_by() {
                 assert!(known.contains(&grant), "{grant} cannot be granted");

@@ -167,6 +167,7 @@ impl GatewayParts {
             commands,
             batches,
             schedules,
+            longest_token: settings.auth.max_token,
             stopping: drain.stopping,
         });
         sockets.or(rest).unify().or(crate::console::routes()).unify().or(rest::fallback()).unify().boxed()

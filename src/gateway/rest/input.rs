@@ -5,11 +5,12 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
+use crate::auth::MAX_TOKEN_ID;
 use crate::domain::Action;
 use crate::domain::{JsonText, ResourceId, ResourceKind, TenantId, UserId};
 use crate::http::Refusal;
-use crate::protocol::client::{ClientMessage, CommandRequest};
-use crate::store::{NewCampaign, NewJob};
+use crate::protocol::client::{ClientMessage, CommandRequest, MAX_REASON};
+use crate::store::{NewCampaign, NewJob, RevocationKind};
 
 /// Most jobs that one request makes.
 pub(super) const MAX_CAMPAIGN_JOBS: usize = 10_000;
@@ -22,6 +23,52 @@ const MAX_TIMEOUT: u32 = 31_536_000;
 /// One JSON object of the right form.
 fn object<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
     serde_json::from_slice(body).map_err(|error| Refusal::invalid(format!("The body does not fit: {error}")))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RevocationBody {
+    jti: Option<String>,
+    user_id: Option<UserId>,
+    expires_at: Option<i64>,
+    reason: Option<String>,
+}
+
+/// Which tokens are to be refused.
+pub(super) struct RevocationRequest {
+    kind: RevocationKind,
+    name: String,
+    /// From when on they are good for nothing anyway, in Unix seconds, where the client knows.
+    pub(super) expires_at: Option<i64>,
+    /// Why, for people.
+    pub(super) reason: Option<String>,
+}
+
+impl RevocationRequest {
+    /// What is refused, and its name.
+    pub(super) fn subject(&self) -> (RevocationKind, &str) {
+        (self.kind, &self.name)
+    }
+}
+
+/// The body of a revocation: one token by its `jti`, or all of a user.
+pub(super) fn revocation(body: &[u8]) -> Result<RevocationRequest, Refusal> {
+    let body: RevocationBody = object(body)?;
+    let (kind, name) = match (body.jti, body.user_id) {
+        (Some(jti), None) if (1..=MAX_TOKEN_ID).contains(&jti.chars().count()) => (RevocationKind::Token, jti),
+        (Some(_), None) => {
+            return Err(Refusal::invalid("\"jti\" must have 1 to 128 characters: it is the claim jti, not the token"));
+        }
+        (None, Some(user)) => (RevocationKind::User, user.into()),
+        _ => return Err(Refusal::invalid("Give either \"jti\", for one token, or \"user_id\", for all of a user")),
+    };
+    if body.reason.as_ref().is_some_and(|reason| reason.chars().count() > MAX_REASON) {
+        return Err(Refusal::invalid(format!("\"reason\" may have {MAX_REASON} characters at most")));
+    }
+    if name.contains('\0') || body.reason.as_ref().is_some_and(|reason| reason.contains('\0')) {
+        return Err(Refusal::invalid("A text here may not contain a NUL: SQL cannot keep it"));
+    }
+    Ok(RevocationRequest { kind, name, expires_at: body.expires_at, reason: body.reason })
 }
 
 /// Whose a new thing is.

@@ -16,12 +16,13 @@ mod query;
 mod queue;
 mod request;
 mod resources;
+mod revocations;
 mod routes;
 mod schedules;
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hyper::StatusCode;
 use tokio_util::sync::CancellationToken;
@@ -38,6 +39,7 @@ use self::creation::CreationApi;
 use self::queue::QueueApi;
 use self::request::Request;
 use self::resources::ResourceApi;
+use self::revocations::RevocationApi;
 use self::routes::{Endpoint, Found, OPENAPI};
 use self::schedules::ScheduleApi;
 use super::batch::BatchSubmitter;
@@ -80,6 +82,8 @@ pub struct RestParts {
     pub batches: Arc<BatchSubmitter>,
     /// Takes scheduled commands back.
     pub schedules: Arc<Schedules>,
+    /// The longest lifetime of a token, where there is one.
+    pub longest_token: Option<Duration>,
     /// Cancelled when requests are to wait for nothing any more.
     pub stopping: CancellationToken,
 }
@@ -91,6 +95,7 @@ struct Api {
     schedules: ScheduleApi,
     queue: QueueApi,
     resources: ResourceApi,
+    revocations: RevocationApi,
     creation: CreationApi,
     commands: CommandApi,
     health: Health,
@@ -143,6 +148,7 @@ impl Api {
                 snapshots: parts.snapshots,
                 job_types: parts.job_types,
             },
+            revocations: RevocationApi { callers: callers.clone(), store: store.clone(), longest: parts.longest_token },
             creation: CreationApi::new(callers.clone(), broker.clone(), store.clone()),
             commands: CommandApi { callers, broker, store, commands, stopping },
             health,
@@ -180,6 +186,7 @@ impl Api {
             Endpoint::Me => self.audit.me(request).await,
             Endpoint::Workers => self.audit.workers(request).await,
             Endpoint::Audit => self.audit.audit(request).await,
+            Endpoint::Revoke => self.revocations.revoke(request).await,
             Endpoint::Batch => self.batch.batch(request).await,
             Endpoint::Schedules => self.schedules.list(request).await,
             Endpoint::Withdraw => self.schedules.withdraw(request, first).await,

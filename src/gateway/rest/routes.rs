@@ -23,6 +23,8 @@ pub(super) enum Endpoint {
     Workers,
     /// The audit trail.
     Audit,
+    /// Refuse tokens that have not expired.
+    Revoke,
     /// Many commands at once.
     Batch,
     /// Scheduled commands.
@@ -82,11 +84,11 @@ use Endpoint::{
     AddJobs, Audit, Batch, Close, Command, Create, Failed, FailedCommand, FailedItems, Forget, Health, JobError, List,
     Me, Metrics, OpenApi, Ready,
 };
-use Endpoint::{Requeue, Schedules, Show, Withdraw, Workers};
+use Endpoint::{Requeue, Revoke, Schedules, Show, Withdraw, Workers};
 use ResourceKind::{Campaign, Job};
 
 /// Every route.
-pub(super) const ROUTES: [Route; 32] = [
+pub(super) const ROUTES: [Route; 33] = [
     get("/healthz", Health),
     get("/readyz", Ready),
     get("/metrics", Metrics),
@@ -94,6 +96,7 @@ pub(super) const ROUTES: [Route; 32] = [
     get("/api/v1/me", Me),
     get("/api/v1/workers", Workers),
     get("/api/v1/audit", Audit),
+    post("/api/v1/admin/revocations", Revoke),
     post("/api/v1/batch", Batch),
     get("/api/v1/schedules", Schedules),
     delete("/api/v1/schedules/{schedule_id}", Withdraw),

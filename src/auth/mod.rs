@@ -14,6 +14,7 @@ pub mod sign;
 mod single_flight;
 pub mod source;
 pub mod verifier;
+pub mod worker;
 
 use crate::domain::{TenantId, UserId};
 use crate::protocol::ErrorCode;
@@ -21,9 +22,12 @@ use crate::store::RevocationKind;
 
 pub use policy::{Policy, PolicyError};
 pub use revocations::{Revocations, TokenFacts};
-pub use sign::{Claims, SignError, sign};
-pub use source::{PresentedToken, TokenSource, WEBSOCKET_PROTOCOL, extract, header_values, offers_protocol};
+pub use sign::{Claims, SignError, WorkerClaims, sign, sign_worker};
+pub use source::{
+    PresentedToken, TokenSource, WEBSOCKET_PROTOCOL, extract, extract_for_protocol, header_values, offers_protocol,
+};
 pub use verifier::{SetupError, Verifier};
+pub use worker::{TokenTenants, WorkerCaller};
 
 /// Longest token that is looked at, in bytes.
 pub const MAX_TOKEN_LENGTH: usize = 8 * 1024;

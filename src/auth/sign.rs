@@ -5,8 +5,9 @@ use std::time::Duration;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use secrecy::ExposeSecret;
 
+use super::worker::TokenTenants;
 use crate::config;
-use crate::domain::{TenantId, UserId};
+use crate::domain::{TenantId, UserId, WorkerId};
 
 /// What a new token says.
 #[derive(Debug, Clone)]
@@ -19,6 +20,31 @@ pub struct Claims {
     pub ttl: Duration,
     /// The claim `permissions`, where wanted.
     pub permissions: Option<Vec<String>>,
+}
+
+/// What a new token of a foreign worker says.
+#[derive(Debug, Clone)]
+pub struct WorkerClaims {
+    /// `worker`.
+    pub worker: WorkerId,
+    /// `tenants`.
+    pub tenants: TokenTenants,
+    /// How long it is good for.
+    pub ttl: Duration,
+}
+
+/// Without `sub` and `tenant_id`: nowhere else is it taken for a user's.
+#[derive(serde::Serialize)]
+struct WorkerTokenBody<'a> {
+    worker: &'a str,
+    tenants: Vec<&'a str>,
+    iat: i64,
+    exp: i64,
+    jti: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    iss: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    aud: Option<&'a str>,
 }
 
 #[derive(serde::Serialize)]
@@ -38,7 +64,6 @@ struct TokenBody<'a> {
 
 /// Signs a token with `auth.hs256_secret`, with the issuer and audience of the settings.
 pub fn sign(settings: &config::Auth, claims: &Claims) -> Result<String, SignError> {
-    let secret = settings.hs256_secret.as_ref().ok_or(SignError::NoSecret)?;
     if let Some(longest) = settings.max_token
         && claims.ttl > longest
     {
@@ -49,14 +74,38 @@ pub fn sign(settings: &config::Auth, claims: &Claims) -> Result<String, SignErro
         sub: claims.user.as_str(),
         tenant_id: claims.tenant.as_str(),
         iat: now,
-        exp: now.saturating_add(i64::try_from(claims.ttl.as_secs()).unwrap_or(i64::MAX)),
+        exp: expiry(now, claims.ttl),
         jti: uuid::Uuid::now_v7().to_string(),
         iss: settings.issuer.as_deref(),
         aud: settings.audience.as_deref(),
         permissions: claims.permissions.as_deref(),
     };
+    signed(settings, &body)
+}
+
+/// Signs a token of a foreign worker in the same way. Also gives its `jti`.
+pub fn sign_worker(settings: &config::Auth, claims: &WorkerClaims) -> Result<(String, String), SignError> {
+    let now = jiff::Timestamp::now().as_second();
+    let body = WorkerTokenBody {
+        worker: claims.worker.as_str(),
+        tenants: claims.tenants.words(),
+        iat: now,
+        exp: expiry(now, claims.ttl),
+        jti: uuid::Uuid::now_v7().to_string(),
+        iss: settings.issuer.as_deref(),
+        aud: settings.audience.as_deref(),
+    };
+    Ok((signed(settings, &body)?, body.jti))
+}
+
+fn expiry(now: i64, ttl: Duration) -> i64 {
+    now.saturating_add(i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX))
+}
+
+fn signed(settings: &config::Auth, body: &impl serde::Serialize) -> Result<String, SignError> {
+    let secret = settings.hs256_secret.as_ref().ok_or(SignError::NoSecret)?;
     let key = EncodingKey::from_secret(secret.expose_secret().as_bytes());
-    jsonwebtoken::encode(&Header::new(Algorithm::HS256), &body, &key).map_err(|_| SignError::Failed)
+    jsonwebtoken::encode(&Header::new(Algorithm::HS256), body, &key).map_err(|_| SignError::Failed)
 }
 
 /// Why no token could be made.

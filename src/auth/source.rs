@@ -49,6 +49,15 @@ pub fn extract(query: Option<&str>, headers: &HeaderMap) -> Option<PresentedToke
         .or_else(|| found(from_protocol(headers), TokenSource::Protocol))
 }
 
+/// The token of a foreign worker: `Authorization: Bearer`, else `bearer.<token>` beside this subprotocol.
+pub fn extract_for_protocol(headers: &HeaderMap, protocol: &str) -> Option<String> {
+    let offered = || {
+        let bearer = || header_values(headers, &SEC_WEBSOCKET_PROTOCOL).find_map(|p| p.strip_prefix(b"bearer."));
+        offers_protocol(headers, protocol).then(bearer).flatten().map(text)
+    };
+    from_authorization(headers).or_else(offered).filter(|token| !token.is_empty())
+}
+
 /// Whether the client offers this subprotocol, which must then be answered: a browser drops a socket whose server picked
 /// none of the offered ones, wherever the token was.
 pub fn offers_protocol(headers: &HeaderMap, protocol: &str) -> bool {

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, Header, Validation};
@@ -13,7 +14,8 @@ use tokio_util::task::TaskTracker;
 use super::issuer::{Issuer, KeyLookup, RefreshPolicy};
 use super::jwks::{ISSUER_ALGORITHMS, IssuerKey, KeySource};
 use super::profile::{self, Lifetime};
-use super::{AuthError, Caller, LEEWAY, MAX_TOKEN_ID, MAX_TOKEN_LENGTH, Revocations};
+use super::worker::{TokenTenants, WorkerCaller};
+use super::{AuthError, Caller, LEEWAY, MAX_TOKEN_ID, MAX_TOKEN_LENGTH, Revocations, TokenFacts};
 use crate::config::{self, MIN_SECRET, PermissionSource};
 
 const BAD_SIGNATURE: AuthError = AuthError::Invalid("its signature does not fit");
@@ -49,6 +51,20 @@ struct Claims {
     #[serde(default, deserialize_with = "present")]
     jti: Option<Value>,
     permissions: Option<Value>,
+}
+
+/// The claims of a foreign worker's token. One with `tenant_id` is a user's.
+#[derive(serde::Deserialize)]
+struct WorkerTokenClaims {
+    worker: Option<Value>,
+    tenants: Option<Value>,
+    #[serde(default, deserialize_with = "present")]
+    tenant_id: Option<Value>,
+    exp: Option<Value>,
+    #[serde(default, deserialize_with = "present")]
+    iat: Option<Value>,
+    #[serde(default, deserialize_with = "present")]
+    jti: Option<Value>,
 }
 
 /// A claim that is there, `null` too: a claim without a value is not the same as none.
@@ -137,6 +153,25 @@ impl Verifier {
 
     /// The caller of a valid token.
     pub async fn verify(&self, token: &str) -> Result<Caller, AuthError> {
+        let caller = self.verified(token, |key| self.check(token, key)).await?;
+        if self.is_revoked(&caller.token_facts()) { Err(AuthError::Revoked) } else { Ok(caller) }
+    }
+
+    /// The foreign worker of a valid token that lives no longer than this.
+    pub async fn verify_worker(&self, token: &str, longest: Duration) -> Result<WorkerCaller, AuthError> {
+        let caller = self.verified(token, |key| self.check_worker(token, key, longest)).await?;
+        if self.is_revoked(&caller.token_facts()) { Err(AuthError::Revoked) } else { Ok(caller) }
+    }
+
+    fn is_revoked(&self, token: &TokenFacts<'_>) -> bool {
+        self.1.as_ref().is_some_and(|all| all.is_revoked(token))
+    }
+
+    async fn verified<T>(
+        &self,
+        token: &str,
+        check: impl Fn(&IssuerKey) -> Result<T, AuthError>,
+    ) -> Result<T, AuthError> {
         if token.is_empty() {
             return Err(AuthError::Missing);
         }
@@ -150,10 +185,7 @@ impl Verifier {
             .map_err(|_| AuthError::Invalid("it is not a JSON Web Token of a kind that is accepted here"))?;
         let mut problem = AuthError::Invalid("no key of this service fits it");
         for key in self.candidates(&header).await? {
-            match self.check(token, &key) {
-                Ok(caller) if self.1.as_ref().is_some_and(|all| all.is_revoked(&caller.token_facts())) => {
-                    return Err(AuthError::Revoked);
-                }
+            match check(&key) {
                 Ok(caller) => return Ok(caller),
                 Err(found) if found == BAD_SIGNATURE => problem = found,
                 // The key fits: what is wrong with the token is wrong whichever key is tried.
@@ -195,24 +227,51 @@ impl Verifier {
         let Claims { sub, tenant_id, exp, iat, jti, permissions } = data.claims;
         let user = text(sub.as_ref()).and_then(|text| text.parse().ok());
         let tenant = text(tenant_id.as_ref()).and_then(|text| text.parse().ok());
-        let token_id = match jti {
-            None => None,
-            Some(Value::String(jti)) if !jti.is_empty() && jti.chars().count() <= MAX_TOKEN_ID => Some(jti),
-            // A token that could not be revoked by its name.
-            Some(_) => return Err(AuthError::Invalid("its jti is not a text of 1 to 128 characters")),
-        };
         let now = jiff::Timestamp::now();
         let life = Lifetime::read(iat.as_ref(), exp.as_ref(), now.as_second(), self.0.longest)?;
         let caller = Caller {
             user: user.ok_or(AuthError::Invalid("its sub is not a user id"))?,
             tenant: tenant.ok_or(AuthError::Invalid("its tenant_id is missing or not a tenant id"))?,
-            token_id,
+            token_id: token_id(jti)?,
             expires_at: life.expires_at,
             issued_at: life.issued_at.map(|at| at.min(now.as_second())),
             permissions: self.permissions(permissions)?,
         };
         // The library compares whole seconds. A socket ends at the millisecond, and one that is let in must not end
         // at once.
+        if now.as_millisecond() >= caller.expires_at_ms() {
+            return Err(AuthError::Expired);
+        }
+        Ok(caller)
+    }
+
+    fn check_worker(&self, token: &str, key: &IssuerKey, longest: Duration) -> Result<WorkerCaller, AuthError> {
+        let mut rules = self.0.rules.clone();
+        rules.algorithms = vec![key.algorithm];
+        rules.required_spec_claims.remove("sub");
+        let data = jsonwebtoken::decode::<WorkerTokenClaims>(token, &key.key, &rules)
+            .map_err(|error| to_auth_error(error.kind()))?;
+        let WorkerTokenClaims { worker, tenants, tenant_id, exp, iat, jti } = data.claims;
+        if tenant_id.is_some() || worker.is_none() {
+            return Err(AuthError::Invalid(
+                "it is a user's, and foreign workers have tokens of their own: wheelhouse token --worker NAME --tenants a,b",
+            ));
+        }
+        let worker = text(worker.as_ref()).and_then(|text| text.parse().ok());
+        let tenants = tenants.as_ref().and_then(Value::as_array).and_then(|tenants| {
+            let words: Option<Vec<&str>> = tenants.iter().map(Value::as_str).collect();
+            TokenTenants::parse(words?).ok()
+        });
+        let now = jiff::Timestamp::now();
+        let longest = i64::try_from(longest.as_secs()).unwrap_or(i64::MAX);
+        let life = Lifetime::read(iat.as_ref(), exp.as_ref(), now.as_second(), Some(longest))?;
+        let caller = WorkerCaller {
+            worker: worker.ok_or(AuthError::Invalid("its worker is not the name of one"))?,
+            tenants: tenants.ok_or(AuthError::Invalid("its tenants are not a list of tenant ids"))?,
+            token_id: token_id(jti)?,
+            issued_at: life.issued_at.map(|at| at.min(now.as_second())),
+            expires_at: life.expires_at,
+        };
         if now.as_millisecond() >= caller.expires_at_ms() {
             return Err(AuthError::Expired);
         }
@@ -227,6 +286,15 @@ impl Verifier {
             Some(Err(_)) if !self.0.believes_permissions => Ok(None),
             Some(Err(_)) => Err(AuthError::Invalid("its permissions are not a list of texts")),
         }
+    }
+}
+
+fn token_id(jti: Option<Value>) -> Result<Option<String>, AuthError> {
+    match jti {
+        None => Ok(None),
+        Some(Value::String(jti)) if !jti.is_empty() && jti.chars().count() <= MAX_TOKEN_ID => Ok(Some(jti)),
+        // A token that could not be revoked by its name.
+        Some(_) => Err(AuthError::Invalid("its jti is not a text of 1 to 128 characters")),
     }
 }
 

@@ -8,29 +8,42 @@ use serde_json::json;
 
 use super::out::{self, say, tell};
 use super::usage::usage;
-use crate::auth::{self, Claims};
+use crate::auth::{self, Claims, TokenTenants, WorkerClaims};
 use crate::broker::Broker;
 use crate::config::Settings;
-use crate::domain::{TenantId, UserId, permission};
+use crate::domain::{TenantId, UserId, WorkerId, permission};
 use crate::store::{Granted, Store};
 
 /// What the token says.
 #[derive(Debug, Args)]
-#[command(after_help = "Example: wheelhouse token --user ann@example.com --tenant acme --ttl 8h")]
+#[command(after_help = "Examples:\n  wheelhouse token --user ann@example.com --tenant acme --ttl 8h\n  \
+    wheelhouse token --worker celery-1 --tenants acme,globex --ttl 90d\n\n\
+    The token of a foreign worker is good at worker.listen alone, and a user's is not good there.")]
 pub(super) struct TokenArgs {
     /// The user (claim sub).
-    #[arg(long)]
-    user: UserId,
+    #[arg(long, required_unless_present = "worker", requires = "tenant")]
+    user: Option<UserId>,
     /// The tenant (claim tenant_id).
     #[arg(long)]
-    tenant: TenantId,
-    /// How long it is good for: 90s, 15m, 1h, 7d.
-    #[arg(long, default_value = "1h", value_parser = duration)]
-    ttl: Duration,
+    tenant: Option<TenantId>,
+    /// The name of a foreign worker, for a token of its own (claim worker).
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["user", "tenant", "permissions"], requires = "tenants")]
+    worker: Option<WorkerId>,
+    /// The tenants whose jobs that worker may run, with commas; '*' stands for all.
+    #[arg(long, value_delimiter = ',', conflicts_with = "user")]
+    tenants: Option<Vec<String>>,
+    /// How long it is good for: 90s, 15m, 1h, 7d. Without it a user's lives for 1h, a worker's for 90d.
+    #[arg(long, value_parser = duration)]
+    ttl: Option<Duration>,
     /// The claim permissions, with commas; used where auth.permissions = "token".
     #[arg(long, value_delimiter = ',')]
     permissions: Option<Vec<String>>,
 }
+
+/// How long a user's token lives where nothing else is said.
+const USER_TTL: Duration = Duration::from_secs(3_600);
+/// The same for a foreign worker's.
+const WORKER_TTL: Duration = Duration::from_secs(90 * 86_400);
 
 /// What is granted to whom.
 #[derive(Debug, Args)]
@@ -87,14 +100,29 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 }
 
 pub(super) fn token(args: &TokenArgs, settings: &Settings) -> anyhow::Result<ExitCode> {
+    if let Some(worker) = &args.worker {
+        return worker_token(worker, args, settings);
+    }
     known_only(args.permissions.iter().flatten())?;
-    let claims = Claims {
-        user: args.user.clone(),
-        tenant: args.tenant.clone(),
-        ttl: args.ttl,
-        permissions: args.permissions.clone(),
+    let (Some(user), Some(tenant)) = (args.user.clone(), args.tenant.clone()) else {
+        return Err(usage("name a --user and a --tenant, or a --worker and its --tenants"));
     };
+    let claims = Claims { user, tenant, ttl: args.ttl.unwrap_or(USER_TTL), permissions: args.permissions.clone() };
     say!("{}", auth::sign(&settings.auth, &claims)?);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn worker_token(worker: &WorkerId, args: &TokenArgs, settings: &Settings) -> anyhow::Result<ExitCode> {
+    let words = args.tenants.iter().flatten().map(|word| word.trim());
+    let tenants = TokenTenants::parse(words).map_err(|error| usage(format!("--tenants: {error}")))?;
+    let (ttl, longest) = (args.ttl.unwrap_or(WORKER_TTL), settings.worker.max_token);
+    if ttl > longest {
+        let days = longest.as_secs() / 86_400;
+        return Err(usage(format!("--ttl: a worker's token may live for {days} days at most (worker.max_token_days)")));
+    }
+    let (token, jti) = auth::sign_worker(&settings.auth, &WorkerClaims { worker: worker.clone(), tenants, ttl })?;
+    say!("{token}");
+    tell!("to revoke it before its time: wheelhouse revoke-token --jti {jti}");
     Ok(ExitCode::SUCCESS)
 }
 

@@ -75,7 +75,7 @@ enum Command {
     /// Run a gateway: WebSockets, HTTP API, console. SIGTERM drains it.
     Gateway(serve::GatewayArgs),
     /// Run a worker: carries out commands and runs jobs. SIGTERM hands its jobs back.
-    Worker,
+    Worker(serve::WorkerArgs),
     /// Bring the database's tables up to date.
     Migrate,
     /// Print a signed token.
@@ -200,6 +200,9 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     if let Command::Gateway(args) = &cli.command {
         overrides.extend(args.overrides());
     }
+    if let Command::Worker(args) = &cli.command {
+        overrides.extend(args.overrides());
+    }
     if let Command::DemoWorker(args) = &cli.command {
         overrides.extend(args.overrides());
     }
@@ -210,7 +213,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Dev(args) => dev::dev(args, locator.folder(), file, overrides).await,
         Command::Gateway(_) => serve::gateway(settings()?).await,
-        Command::Worker => serve::worker(settings()?).await,
+        Command::Worker(_) => serve::worker(settings()?).await,
         Command::Migrate => serve::migrate(settings()?).await,
         Command::Token(args) => access::token(&args, &settings()?),
         Command::Grant(args) => access::grant(args, settings).await,

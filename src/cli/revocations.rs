@@ -9,7 +9,7 @@ use super::usage;
 use crate::auth::MAX_TOKEN_ID;
 use crate::auth::revocations::keep_until;
 use crate::config::Settings;
-use crate::domain::{TenantId, UserId};
+use crate::domain::{TenantId, UserId, WorkerId};
 use crate::store::{NewRevocation, RevocationKind, Store};
 
 /// Which token.
@@ -19,8 +19,11 @@ use crate::store::{NewRevocation, RevocationKind, Store};
 )]
 pub(super) struct RevokeTokenArgs {
     /// The token's claim jti; the audit trail has it as token_id.
-    #[arg(long)]
-    jti: String,
+    #[arg(long, required_unless_present = "worker")]
+    jti: Option<String>,
+    /// Every token of this foreign worker that was issued up to now; its sockets are closed.
+    #[arg(long, value_name = "NAME", conflicts_with = "jti")]
+    worker: Option<WorkerId>,
     #[command(flatten)]
     how: How,
 }
@@ -48,11 +51,22 @@ struct How {
 }
 
 pub(super) async fn revoke_token(args: RevokeTokenArgs, settings: Settings) -> anyhow::Result<ExitCode> {
-    if !(1..=MAX_TOKEN_ID).contains(&args.jti.chars().count()) {
+    if let Some(worker) = &args.worker {
+        if args.how.tenant.is_some() {
+            return Err(usage("--tenant does not go with --worker: a worker's token is good for several tenants"));
+        }
+        record(&settings, RevocationKind::Worker, worker.as_str(), &args.how).await?;
+        say!(
+            "Revoked every token of the worker {worker} issued up to now: they are refused everywhere within a second"
+        );
+        return Ok(ExitCode::SUCCESS);
+    }
+    let jti = args.jti.unwrap_or_default();
+    if !(1..=MAX_TOKEN_ID).contains(&jti.chars().count()) {
         return Err(usage("--jti must have 1 to 128 characters: it is the claim jti, not the token"));
     }
-    record(&settings, RevocationKind::Token, &args.jti, &args.how).await?;
-    say!("Revoked the token {}: it is refused everywhere within a second", args.jti);
+    record(&settings, RevocationKind::Token, &jti, &args.how).await?;
+    say!("Revoked the token {jti}: it is refused everywhere within a second");
     Ok(ExitCode::SUCCESS)
 }
 
@@ -68,7 +82,12 @@ async fn record(settings: &Settings, kind: RevocationKind, name: &str, how: &How
         kind,
         name,
         tenant: how.tenant.as_ref().map(TenantId::as_str),
-        keep_until: keep_until(settings.auth.max_token),
+        // A token that is named by its jti may be a foreign worker's, which live longer than users'.
+        keep_until: keep_until(match kind {
+            RevocationKind::User => settings.auth.max_token,
+            RevocationKind::Worker => Some(settings.worker.max_token),
+            RevocationKind::Token => settings.auth.max_token.map(|longest| longest.max(settings.worker.max_token)),
+        }),
         revoked_by: None,
         reason: how.reason.as_deref(),
     };

@@ -181,7 +181,7 @@ pub async fn run(args: RunArgs, mut settings: Settings) -> anyhow::Result<ExitCo
     host.progress(progress);
     let message = match &end {
         RunEnd::Failed { error, .. } => error.clone(),
-        RunEnd::Completed(_) => String::new(),
+        RunEnd::Completed(_) | RunEnd::Cancelled { .. } => String::new(),
     };
     // An end that cannot be recorded holds nobody here against their will: a signal ends the trying, and the
     // job of a run that is gone is recorded as failed by the next worker that looks.

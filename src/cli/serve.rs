@@ -39,10 +39,31 @@ pub(super) async fn gateway(settings: Settings) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Where a worker listens.
+#[derive(Debug, Args)]
+pub(super) struct WorkerArgs {
+    /// Where to listen for foreign workers: worker.listen.
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+}
+
+impl WorkerArgs {
+    pub(super) fn overrides(&self) -> Overrides {
+        self.listen.iter().map(|listen| ("worker.listen".to_owned(), listen.clone())).collect()
+    }
+}
+
 /// A worker that carries out commands and knows no kind of job: whoever may create jobs must not find any there that
 /// nobody meant to offer. Kinds are taught in a program of one's own, with `WorkerBuilder::job`.
 pub(super) async fn worker(settings: Settings) -> anyhow::Result<ExitCode> {
     telemetry::log::init(&settings.log);
+    if let Some(address) = settings.worker.listen {
+        let descriptors = super::descriptors::raise_limit();
+        let sockets = settings.worker.max_connections;
+        if descriptors < sockets as u64 + crate::http::descriptors::reserve(&settings) {
+            tracing::warn!(%address, "{}", super::descriptors::too_few(descriptors, sockets));
+        }
+    }
     run_worker(work::WorkerBuilder::new(settings)).await
 }
 
@@ -52,11 +73,15 @@ pub(super) struct DemoWorkerArgs {
     /// The only folder that its jobs may read.
     #[arg(long, value_name = "DIR")]
     files_root: String,
+    /// Where to listen for foreign workers.
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
 }
 
 impl DemoWorkerArgs {
     pub(super) fn overrides(&self) -> Overrides {
-        vec![("worker.files_root".to_owned(), self.files_root.clone())]
+        let listen = self.listen.iter().map(|listen| ("worker.listen".to_owned(), listen.clone()));
+        listen.chain([("worker.files_root".to_owned(), self.files_root.clone())]).collect()
     }
 }
 

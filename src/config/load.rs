@@ -76,6 +76,12 @@ pub fn load_from(
             files_root: read.optional("worker.files_root")?.map(PathBuf::from),
             attached_lost: read.seconds("worker.attached_lost_seconds", 1, 30 * DAY)?,
             max_worker_crashes: read.number("worker.max_worker_crashes", 1, 1_000_000)? as u32,
+            listen: read.worker_listen()?,
+            reattach: read.seconds("worker.reattach_seconds", 1, 3600)?,
+            max_connections: read.number("worker.max_connections", 1, 1_000_000)? as usize,
+            max_jobs_per_connection: read.number("worker.max_jobs_per_connection", 1, 100_000)? as usize,
+            messages_per_second: read.count("worker.messages_per_second")?,
+            max_token: Duration::from_secs(read.number("worker.max_token_days", 1, 3650)? * DAY),
         },
         command: Command {
             ttl: read.seconds("command.ttl", 1, 30 * DAY)?,
@@ -211,6 +217,17 @@ impl Reader<'_> {
         text.parse().or_else(|_| {
             let problem = format!("must be an IP address and a port, as in \"127.0.0.1:8000\", not {text:?}");
             self.wrong("server.listen", entry, problem)
+        })
+    }
+
+    fn worker_listen(&self) -> Result<Option<SocketAddr>, SettingError> {
+        let (text, entry) = self.text("worker.listen")?;
+        if text.is_empty() {
+            return Ok(None);
+        }
+        text.parse().map(Some).or_else(|_| {
+            let problem = format!("must be an IP address and a port, as in \"127.0.0.1:8100\", or empty, not {text:?}");
+            self.wrong("worker.listen", entry, problem)
         })
     }
 

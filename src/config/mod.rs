@@ -168,6 +168,18 @@ pub struct Worker {
     pub attached_lost: Duration,
     /// So many workers may crash while they run one job, without a new resume point of it, before it has failed.
     pub max_worker_crashes: u32,
+    /// Where to listen for foreign workers. `None`: nowhere.
+    pub listen: Option<SocketAddr>,
+    /// How long a run of a foreign worker waits for it to come back.
+    pub reattach: Duration,
+    /// Open sockets of foreign workers.
+    pub max_connections: usize,
+    /// Jobs attached over one socket.
+    pub max_jobs_per_connection: usize,
+    /// Messages on one socket per second, over ten seconds.
+    pub messages_per_second: u32,
+    /// The longest lifetime of a foreign worker's token.
+    pub max_token: Duration,
 }
 
 /// Commands.

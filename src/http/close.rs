@@ -39,6 +39,25 @@ impl Close {
         Self { code: 1012, reason: format!("reconnect in {} ms", fastrand::u64(0..=JITTER_MS)).into() }
     }
 
+    /// A newer socket of the same session is open.
+    pub fn replaced() -> Self {
+        Self::of(4409, "a newer socket of this session is open")
+    }
+
+    /// A message that the protocol does not have. A reason has 123 bytes at most.
+    pub fn unknown_message(reason: &str) -> Self {
+        let mut end = reason.len().min(123);
+        while !reason.is_char_boundary(end) {
+            end -= 1;
+        }
+        Self { code: 4400, reason: reason[..end].into() }
+    }
+
+    /// The token was revoked.
+    pub fn token_revoked() -> Self {
+        Self::of(4403, "token revoked")
+    }
+
     /// The token's time is over.
     pub fn expired() -> Self {
         Self::of(4401, "token expired")
@@ -57,6 +76,11 @@ impl Close {
     /// More waits than may.
     pub fn too_slow() -> Self {
         Self::of(4413, "too slow to read")
+    }
+
+    /// This process cannot confirm just now that the client's jobs are its own; another one may.
+    pub fn unconfirmed() -> Self {
+        Self::of(1012, "this worker has lost contact: reconnect")
     }
 
     /// More messages than allowed.

@@ -11,6 +11,7 @@ pub mod frame;
 pub mod outcome;
 pub mod server;
 pub mod tenant;
+pub mod worker;
 
 pub use batch::BatchRequest;
 pub use client::{ClientMessage, CommandRequest, CommonMessage, MAX_BATCH_FRAME, MAX_FRAME, parse};

@@ -1,7 +1,7 @@
 //! Everything that talks to SQL: SQLite (WAL, one writer) and PostgreSQL behind one type.
 //!
 //! One file for each concern: `jobs` and `campaigns` (rows and lists), `selection` (which of many are there, or fit), `commands` (what a command changes) and `group_commit` (many of
-//! them to a transaction), `queue` (which job a worker gets), `runs` (what a worker that hosts a job writes),
+//! them to a transaction), `queue` (which job a worker gets), `runs` (what a worker that hosts a job writes), `remote` (jobs of foreign processes),
 //! `announcements` (status messages that are owed), `failed_items`, `maintenance` (what one worker does for all), `prune` (old jobs), `permissions`, `revocations` (tokens that are refused), `audit`, `imports`, `migrations`, `bench_rows`
 //! (rows for `wheelhouse bench`); `database` connects, `writer_lock` orders SQLite's writers, and `sql` hides which database it is.
 
@@ -22,6 +22,7 @@ mod migrations;
 mod permissions;
 mod prune;
 mod queue;
+mod remote;
 mod revocations;
 mod rows;
 mod runs;

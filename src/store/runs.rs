@@ -48,7 +48,7 @@ async fn end_with_campaign(tx: &mut Tx, job: &Resource) -> Result<(), StoreError
     tx.execute(
         "UPDATE jobs SET status = 'cancelled', cancelled_at = {now}, updated_at = {now}, paused_from = NULL, run_after = NULL,
            cancelled_by = (SELECT c.cancelled_by FROM campaigns c WHERE c.tenant_id = jobs.tenant_id AND c.id = jobs.campaign_id)
-         WHERE tenant_id = $1 AND id = $2 AND origin = 'queued' AND host IS NULL AND status IN ('pending', 'paused')
+         WHERE tenant_id = $1 AND id = $2 AND (origin = 'queued' OR run > 0) AND host IS NULL AND status IN ('pending', 'paused')
            AND EXISTS (SELECT 1 FROM campaigns c
              WHERE c.tenant_id = jobs.tenant_id AND c.id = jobs.campaign_id AND c.status = 'cancelled')",
         &[job.tenant.as_str().into(), job.id.as_str().into()],
@@ -86,6 +86,14 @@ impl Store {
             tx.rollback().await?;
             return Ok(Finished::Lost);
         };
+        if matches!(end, RunEnd::Failed { .. }) {
+            // A foreign process may die while its job is paused. Nobody can make it go on, and only a running job can fail.
+            let text = format!(
+                "UPDATE jobs SET status = 'running', paused_from = NULL
+                 WHERE {OWNED_BY_RUN} AND status = 'paused' AND remote_session IS NOT NULL"
+            );
+            tx.execute(&text, &owned_by_run(run)).await?;
+        }
         let mut values = owned_by_run(run);
         progress_values(&mut values, progress);
         let again = matches!(end, RunEnd::Failed { permanent: false, .. }) && job.retry_count < job.max_retries;
@@ -93,6 +101,11 @@ impl Store {
             RunEnd::Completed(result) => ("completed", Value::json(result), None),
             RunEnd::Failed { error, .. } if again => ("pending", Value::Text(None), Some(error)),
             RunEnd::Failed { error, .. } => ("failed", Value::Text(None), Some(error)),
+            RunEnd::Cancelled { .. } => ("cancelled", Value::Text(None), None),
+        };
+        let cancelled_by = match end {
+            RunEnd::Cancelled { by } => Some(by.clone()),
+            _ => None,
         };
         // Every message and every list carries the error: what is too long for them stands in a column of its own.
         let message = error.map(|error| excerpt(error, MAX_LONG_TEXT).into_owned());
@@ -105,12 +118,14 @@ impl Store {
             run_after.into(),
             i64::from(again).into(),
             detail.into(),
+            cancelled_by.into(),
         ]);
         let text = format!(
             "UPDATE jobs SET {PROGRESS}, status = $11, result = {{json:$12}}, error_message = $13, run_after = $14,
                error_detail = $16, retry_count = retry_count + $15, host = NULL, contact_lost_at = NULL, updated_at = {{now}},
-               completed_at = CASE WHEN $15 = 0 THEN {{now}} ELSE NULL END
-             WHERE {OWNED_BY_RUN} AND status = 'running'"
+               cancelled_by = COALESCE($17, cancelled_by), cancelled_at = CASE WHEN $11 = 'cancelled' THEN {{now}} ELSE NULL END,
+               completed_at = CASE WHEN $11 IN ('completed', 'failed') THEN {{now}} ELSE NULL END
+             WHERE {OWNED_BY_RUN} AND (status = 'running' OR (status = 'paused' AND $11 = 'cancelled'))"
         );
         if tx.execute(&text, &values).await? == 0 {
             tx.rollback().await?;
@@ -132,14 +147,22 @@ impl Store {
     /// The worker is leaving: the job waits for another (or stays paused), from its resume point. `false`: it is
     /// no longer this run's, or an attached one, which no other worker can run.
     pub async fn hand_back(&self, run: &Run) -> Result<bool, StoreError> {
+        self.hand_back_until(run, None).await
+    }
+
+    /// As [`Self::hand_back`], for a job that is to go on at this time (Unix ms).
+    pub async fn hand_back_until(&self, run: &Run, run_after: Option<i64>) -> Result<bool, StoreError> {
         let mut tx = self.database.write().await?;
         lock_campaign(&mut tx, &run.job).await?;
         let text = format!(
-            "UPDATE jobs SET host = NULL, updated_at = {{now}}, {RELEASE},
+            "UPDATE jobs SET host = NULL, remote_session = NULL, run_after = $5, updated_at = {{now}}, {RELEASE},
                status = CASE WHEN status = 'running' THEN 'pending' ELSE status END
-             WHERE {OWNED_BY_RUN} AND origin = 'queued' AND status IN ('running', 'paused')"
+             WHERE {OWNED_BY_RUN} AND (origin = 'queued' OR remote_session IS NOT NULL)
+               AND status IN ('running', 'paused')"
         );
-        let given = tx.execute(&text, &owned_by_run(run)).await? > 0;
+        let mut values = owned_by_run(run);
+        values.push(run_after.into());
+        let given = tx.execute(&text, &values).await? > 0;
         end_with_campaign(&mut tx, &run.job).await?;
         if given {
             record_announcement(&mut tx, &run.job, About::Status, run.number).await?;
@@ -191,7 +214,7 @@ impl Store {
             .read()
             .await?
             .rows(
-                "SELECT id, tenant_id, host, run, origin, CAST(CASE WHEN contact_lost_at IS NULL THEN 0 ELSE 1 END AS BIGINT) AS lost
+                "SELECT id, tenant_id, host, run, origin, remote_session, CAST(CASE WHEN contact_lost_at IS NULL THEN 0 ELSE 1 END AS BIGINT) AS lost
                  FROM jobs WHERE host IS NOT NULL AND status IN ('pending', 'running', 'paused')",
                 &[],
             )
@@ -201,7 +224,8 @@ impl Store {
             let host = host.parse().map_err(|_| StoreError::Refused(format!("{host:?} is no worker id")))?;
             let run = Run { job: rows::job_resource(row)?, host, number: row.int("run")?.unwrap_or(0) };
             let is_attached = row.needed("origin")? == "attached";
-            Ok(Hosting { run, is_attached, is_contact_lost: row.int("lost")? == Some(1) })
+            let is_remote = row.text("remote_session")?.is_some();
+            Ok(Hosting { run, is_attached, is_remote, is_contact_lost: row.int("lost")? == Some(1) })
         };
         Ok(found.iter().filter_map(|row| rows::readable(hosting(row))).collect())
     }
@@ -220,10 +244,11 @@ impl Store {
         let resumed = tx.execute(&text, &values).await? > 0;
         values.extend([error.into(), i64::from(deaths).into(), too_many_crashes(deaths).into()]);
         // What stands paused does nothing that could kill anyone.
-        let died = "status = 'running' AND (left_run IS NULL OR left_run <> run)";
+        // Nor does work in a foreign process, which does not even end with its host.
+        let died = "status = 'running' AND (left_run IS NULL OR left_run <> run) AND remote_session IS NULL";
         let poison = format!("origin = 'queued' AND {died} AND deaths + 1 >= $6");
         let text = format!(
-            "UPDATE jobs SET host = NULL, updated_at = {{now}}, {RELEASE},
+            "UPDATE jobs SET host = NULL, remote_session = NULL, updated_at = {{now}}, {RELEASE},
                deaths = CASE WHEN {died} THEN deaths + 1 ELSE deaths END, contact_lost_at = NULL,
                status = CASE WHEN origin = 'attached' OR ({poison}) THEN 'failed' WHEN status = 'running' THEN 'pending'
                  ELSE status END,

@@ -110,6 +110,24 @@ pub struct ClaimedJob {
     pub deaths: i64,
 }
 
+/// What became of a foreign session's wish to have a job.
+#[derive(Debug, Clone)]
+pub enum RemoteAttach {
+    /// It has it.
+    Attached(Box<ClaimedJob>),
+    /// The job has ended.
+    Ended {
+        /// How.
+        status: JobStatus,
+        /// By the run that the session asks for.
+        is_own: bool,
+    },
+    /// Somebody else has it.
+    Elsewhere,
+    /// Its campaign lets no job start just now.
+    CampaignPaused,
+}
+
 /// A run of a job that has not ended, as the reaper sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hosting {
@@ -117,6 +135,8 @@ pub struct Hosting {
     pub run: Run,
     /// Its work belongs to the program that hosts it: no other can go on with it.
     pub is_attached: bool,
+    /// Its work is in a foreign process, which outlives its host and takes the run to another worker.
+    pub is_remote: bool,
     /// The row says that the host has not been heard of.
     pub is_contact_lost: bool,
 }
@@ -143,6 +163,11 @@ pub enum RunEnd {
         error: String,
         /// Trying again cannot help.
         permanent: bool,
+    },
+    /// As cancelled, by its own choice.
+    Cancelled {
+        /// Who chose it.
+        by: String,
     },
 }
 

@@ -1,5 +1,6 @@
 //! Why a worker could not start.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::broker::BrokerError;
@@ -23,4 +24,10 @@ pub enum WorkerError {
     /// The folder of the setting `worker.files_root` cannot be opened.
     #[error("setting worker.files_root: cannot open the folder {}: {}", .0.display(), .1)]
     FilesRoot(PathBuf, std::io::Error),
+    /// The address of the setting `worker.listen` cannot be listened on.
+    #[error("setting worker.listen: cannot listen on {0}: {1}; is another program using it?")]
+    Listen(SocketAddr, std::io::Error),
+    /// Tokens of foreign workers cannot be checked.
+    #[error("worker.listen needs a key to check tokens with: {0}")]
+    Tokens(String),
 }

@@ -13,6 +13,7 @@
 //! | `worker` | all of that as one program |
 //! | `harness` | runs job code in a test, without Redis and SQL |
 //! | `attached` | all of that for the one job of `wheelhouse run` |
+//! | `remote` | foreign workers: the listener, and runs whose work is in another program |
 //! | `process` | programs as work: stopped, continued and ended with all that belongs to them |
 //! | `signals` | what asks the program to leave |
 //!
@@ -27,6 +28,8 @@ mod maintenance;
 mod notify;
 mod parts;
 pub mod process;
+#[cfg(feature = "server")]
+mod remote;
 mod run;
 mod sdk;
 pub mod signals;

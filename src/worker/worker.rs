@@ -123,6 +123,14 @@ impl Worker {
         ctx.spawn(async move { shipper.run().await });
         ctx.spawn(audit_pruner::run(ctx.clone()));
         parts.start_notifying();
+        #[cfg(feature = "server")]
+        let remote = super::remote::RemoteWorkers::start(&parts).await?;
+        #[cfg(not(feature = "server"))]
+        if ctx.settings.worker.listen.is_some() {
+            tracing::warn!(
+                "worker.listen is set, and this program was built without the listener: only `wheelhouse worker` has it"
+            );
+        }
         let periodic = PeriodicTasks::new(ctx.clone(), parts.announcer.clone(), parts.campaigns.clone());
         ctx.spawn(async move { periodic.run().await });
         tracing::info!(worker_id = %ctx.id, concurrency = ctx.settings.worker.concurrency, "worker.started");
@@ -131,6 +139,10 @@ impl Worker {
         tracing::info!(worker_id = %ctx.id, jobs = parts.runs.len(), "worker.draining");
         ctx.stop.cancel();
         ctx.spawn(record_leaving(ctx.clone()));
+        #[cfg(feature = "server")]
+        if let Some(remote) = &remote {
+            remote.leave().await;
+        }
         // A job that SQL is just giving to this worker must be registered before all jobs are released.
         let _ = tokio::time::timeout(grace, taking_jobs).await;
         ctx.spawn(record_leaving(ctx.clone())); // Once more, for that job.

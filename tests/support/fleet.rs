@@ -194,6 +194,13 @@ impl Fleet {
         self.until_started(Handle(self.processes.len() - 1))
     }
 
+    /// As [`Self::worker`], with a command of its own.
+    pub fn worker_of(&mut self, command: Command) -> Handle {
+        let child = self.spawn(command);
+        self.processes.push(Process { child, address: String::new() });
+        self.until_started(Handle(self.processes.len() - 1))
+    }
+
     /// Waits until a worker says that it works.
     pub fn until_started(&self, worker: Handle) -> Handle {
         let own = format!("\"worker_id\":\"worker-{}-", self.process(worker).child.id());

@@ -5,6 +5,7 @@ mod demo;
 mod folder;
 pub(super) mod processes;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use clap::Args;
 use secrecy::SecretString;
 
 use super::out::{say, tell};
-use crate::auth::{self, Claims};
+use crate::auth::{self, Claims, TokenTenants, WorkerClaims};
 use crate::config::{self, Settings};
 use crate::store::Store;
 use crate::telemetry;
@@ -105,8 +106,10 @@ async fn start(
         folder.path("logs").display()
     );
     processes.gateway().await?;
+    // One of the workers listens for foreign workers: which one makes no difference to them.
+    let listen = if args.workers > 0 { Some(worker_address(settings)?) } else { None };
     for number in 1..=args.workers {
-        processes.worker(number)?;
+        processes.worker(number, listen.filter(|_| number == 1))?;
     }
     wait_ready(settings).await.with_context(|| format!("see {}", folder.path("logs/gateway.log").display()))?;
     let claims = Claims {
@@ -135,6 +138,17 @@ async fn start(
     say!("  {me} job ls{at}");
     say!("  {me} run{at} --tenant {} -- ping -c 100 localhost", people.tenant);
     say!("  {me} audit{at} --follow");
+    if let Some(address) = listen {
+        let claims = WorkerClaims {
+            worker: "dev".parse()?,
+            tenants: TokenTenants::These(vec![people.tenant.clone()]),
+            ttl: Duration::from_secs(86_400),
+        };
+        let (token, _) = auth::sign_worker(&settings.auth, &claims)?;
+        say!("For your own workers in Python or Node (tenant {}):", people.tenant);
+        say!("  export WHEELHOUSE_URL=http://{address}");
+        say!("  export WHEELHOUSE_TOKEN={token}");
+    }
     say!("Ctrl-C ends everything.");
     Ok(DemoRounds { store, tenant: people.tenant, work, shown })
 }
@@ -156,6 +170,18 @@ async fn wait_ready(settings: &Settings) -> anyhow::Result<()> {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     bail!("the gateway did not become ready within 30 s")
+}
+
+/// Where one worker listens for foreign workers: as the settings say, else port 8100, or one that is free.
+fn worker_address(settings: &Settings) -> anyhow::Result<SocketAddr> {
+    if let Some(address) = settings.worker.listen {
+        return Ok(address);
+    }
+    let free = |port: u16| std::net::TcpListener::bind(("127.0.0.1", port)).and_then(|listener| listener.local_addr());
+    // The gateway may not have taken its own yet.
+    let taken = settings.server.listen.port();
+    let first = if taken == 8100 { free(0) } else { free(8100).or_else(|_| free(0)) };
+    Ok(first?)
 }
 
 /// The port asked for, or 8000, or any that is free.

@@ -108,9 +108,13 @@ impl Processes {
         self.start("gateway", command, true)
     }
 
-    pub(super) fn worker(&mut self, number: usize) -> anyhow::Result<()> {
+    /// `listen`: where it listens for foreign workers.
+    pub(super) fn worker(&mut self, number: usize, listen: Option<SocketAddr>) -> anyhow::Result<()> {
         let files = self.files.display().to_string();
-        self.start(&format!("worker-{number}"), self.own(&["demo-worker", "--files-root", &files]), true)
+        // An empty one outranks what a file of settings says: no two workers listen on one address.
+        let listen = listen.map_or_else(String::new, |address| address.to_string());
+        let command = self.own(&["demo-worker", "--files-root", &files, "--listen", &listen]);
+        self.start(&format!("worker-{number}"), command, true)
     }
 
     /// The outside program of the demo, run through `wheelhouse run`.

@@ -76,7 +76,9 @@ impl JobCommands {
     /// `None`: the work ended meanwhile; the command is tried again on what is there now.
     async fn pause(&self, held: &HeldClaim<'_>, run: &Arc<ActiveRun>) -> Option<CommandOutcome> {
         let was_paused = is_paused(run);
-        let waited = held.drive_to_state(run, "paused", run.work.pause()).await;
+        let waited = held
+            .drive_to_state(run, "paused", run.work.pause_by(held.claim.user.as_str(), held.claim.reason.as_deref()))
+            .await;
         match waited {
             WaitOutcome::Done(ControlOutcome::Done) => {}
             // A program may die while it is stopped; the job is paused all the same.
@@ -132,7 +134,7 @@ impl JobCommands {
         match held.apply(Some(run.run())).await {
             Ok(Applied::Succeeded { status, control, .. }) => {
                 run.status.send_replace(JobStatus::Running);
-                run.work.resume().await;
+                run.work.resume_by(held.claim.user.as_str(), held.claim.reason.as_deref()).await;
                 Some(CommandOutcome::succeeded(status, Some(JobStatus::Running), control))
             }
             Err(error) => Some(held.after_error(&error)),

@@ -1,5 +1,6 @@
 //! Releases the runs of dead workers, so that other workers can take the jobs.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,11 +8,12 @@ use tokio::time::Instant;
 
 use super::failure_detector::{FailureDetector, SUSPECT_AFTER, Suspect};
 use crate::broker::BrokerError;
-use crate::domain::JobStatus;
+use crate::domain::{JobStatus, Resource};
 use crate::store::{Hosting, Released, Run, StoreError};
 use crate::worker::context::WorkerContext;
 use crate::worker::notify::job_notifier::JobNotifier;
 use crate::worker::notify::updates::{Desired, publish_contact, publish_status};
+use crate::worker::run::active_run::{ActiveRun, Phase};
 use crate::worker::run::registry::RunRegistry;
 
 /// Between two polls: jitter, so that workers do not poll in step.
@@ -39,6 +41,7 @@ impl Rescuer {
                 () = self.ctx.stop.cancelled() => return,
                 () = tokio::time::sleep(Duration::from_millis(fastrand::u64(POLL_INTERVAL_MS))) => {}
             }
+            let mine = self.runs.all();
             let hostings = match self.ctx.store.hostings().await {
                 Ok(hostings) => hostings,
                 Err(error) => {
@@ -46,6 +49,7 @@ impl Rescuer {
                     continue;
                 }
             };
+            self.drop_ended(&mine, &hostings);
             match self.find_missing(&hostings).await {
                 Ok(missing) => self.detector.observe(&missing, Instant::now()),
                 Err(error) => {
@@ -64,16 +68,33 @@ impl Rescuer {
         }
     }
 
+    /// Ends the work of runs that were here before the rows were read and that no row names any more: another system has
+    /// ended the job, or deleted its row. What a command or the work's own end has just written is not meant: its run is
+    /// not open.
+    fn drop_ended(&self, mine: &[Arc<ActiveRun>], hostings: &[Hosting]) {
+        let hosted: HashSet<(&Resource, i64)> =
+            hostings.iter().map(|hosting| (&hosting.run.job, hosting.run.number)).collect();
+        for run in mine {
+            if run.phase() == Phase::Open && !hosted.contains(&(run.resource(), run.run().number)) {
+                self.runs.drop_run(&self.ctx, run);
+            }
+        }
+    }
+
     /// Does what is due for a run whose host is missing, or is back.
     async fn rescue(&self, hosting: &Hosting) -> Result<(), StoreError> {
         let WorkerContext { id, store, broker, .. } = &*self.ctx;
         let run = &hosting.run;
         if run.host == *id {
-            return if self.detector.is_gone(&Suspect::orphan(run)) { self.release(run).await } else { Ok(()) };
+            let missing_for = self.detector.suspected_for(&Suspect::orphan(run)).unwrap_or_default();
+            let is_due = missing_for >= self.released_after(false, hosting.is_remote);
+            return if is_due { self.release(run).await } else { Ok(()) };
         }
         let suspected_for = self.detector.suspected_for(&Suspect::Host(run.host.clone()));
         let changed = match suspected_for {
-            Some(total) if total >= self.released_after(hosting.is_attached) => return self.release(run).await,
+            Some(total) if total >= self.released_after(hosting.is_attached, hosting.is_remote) => {
+                return self.release(run).await;
+            }
             Some(total) if hosting.is_attached && total >= SUSPECT_AFTER => store.lose_contact(run).await?,
             None if hosting.is_contact_lost => store.regain_contact(run).await?,
             _ => None,
@@ -89,8 +110,14 @@ impl Rescuer {
     /// How long a host must have been missing before a run of it is released. Another worker can go on with a job of
     /// the queue, so that is soon. With an attached one nobody else can: its program probably runs on, and all that
     /// releasing it early would do is to end work that is well as soon as its host is back.
-    fn released_after(&self, is_attached: bool) -> Duration {
-        if is_attached { self.ctx.settings.worker.attached_lost.max(SUSPECT_AFTER) } else { SUSPECT_AFTER }
+    /// The session of a foreign run takes it to another worker, so it has the time that it would have in a live one.
+    fn released_after(&self, is_attached: bool, is_remote: bool) -> Duration {
+        let worker = &self.ctx.settings.worker;
+        match (is_attached, is_remote) {
+            (true, _) => worker.attached_lost.max(SUSPECT_AFTER),
+            (_, true) => worker.reattach.max(SUSPECT_AFTER),
+            _ => SUSPECT_AFTER,
+        }
     }
 
     /// Whether a run's host has been missing for long enough to release the run.
@@ -100,8 +127,9 @@ impl Rescuer {
         }
         // Asked only about hosts that are missing; where SQL does not tell, nothing is released.
         let Ok(is_attached) = self.ctx.store.is_attached(run).await else { return false };
+        let Ok(is_remote) = self.ctx.store.is_remote(run).await else { return false };
         let suspected_for = self.detector.suspected_for(&Suspect::Host(run.host.clone()));
-        suspected_for.is_some_and(|total| total >= self.released_after(is_attached))
+        suspected_for.is_some_and(|total| total >= self.released_after(is_attached, is_remote))
     }
 
     /// Takes a job from a host that is dead.

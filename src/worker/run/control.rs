@@ -32,6 +32,18 @@ pub trait Controlled: Send + Sync + 'static {
     /// Ends it for good, and returns when nothing of it is left. `by` is the user who asked.
     fn cancel<'a>(&'a self, by: &'a str, reason: Option<&'a str>) -> BoxFuture<'a, ControlOutcome>;
 
+    /// As [`pause`](Self::pause), for work that passes on who asked, and why.
+    fn pause_by<'a>(&'a self, by: &'a str, reason: Option<&'a str>) -> BoxFuture<'a, ControlOutcome> {
+        let _ = (by, reason);
+        self.pause()
+    }
+
+    /// As [`resume`](Self::resume), for work that passes on who asked, and why.
+    fn resume_by<'a>(&'a self, by: &'a str, reason: Option<&'a str>) -> BoxFuture<'a, ()> {
+        let _ = (by, reason);
+        self.resume()
+    }
+
     /// What keeps the work from going on although no command has paused it, as a text, each time that changes; `None`
     /// when that is over. The stream ends with the work.
     fn control_problem(&self) -> BoxStream<'static, Option<String>> {

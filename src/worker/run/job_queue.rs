@@ -60,7 +60,7 @@ impl JobQueue {
         let concurrency = self.ctx.settings.worker.concurrency;
         let crashes = suspected_after(self.ctx.settings.worker.max_worker_crashes);
         let makes_room = concurrency > 1 && self.makes_room(crashes).await;
-        while !self.ctx.stop.is_cancelled() && self.runs.running() < concurrency && self.runs.len() < MAX_HELD {
+        while !self.ctx.stop.is_cancelled() && self.runs.running() < concurrency && self.runs.held() < MAX_HELD {
             let companies: &[Company] = match (self.runs.running(), makes_room) {
                 _ if self.runs.runs_suspect(crashes) => return,
                 (0, true) => &[Company::Awaited(crashes), Company::None],

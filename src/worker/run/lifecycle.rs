@@ -159,13 +159,18 @@ impl RunLifecycle {
 
     /// Releases a run whose work has stopped and was dropped: another worker may take the job.
     pub(crate) async fn release_run(&self, run: &Arc<ActiveRun>) {
+        self.release_run_until(run, None).await;
+    }
+
+    /// As [`Self::release_run`], for a job that is to go on at this time (Unix ms).
+    pub(crate) async fn release_run_until(&self, run: &Arc<ActiveRun>, run_after: Option<i64>) {
         if run.advance(&[Phase::Open, Phase::Cancelled, Phase::EndedPaused], Phase::Closing).is_err() {
             return;
         }
         let mut attempts = 0;
         loop {
             if run.flush().await {
-                match self.ctx.store.hand_back(run.run()).await {
+                match self.ctx.store.hand_back_until(run.run(), run_after).await {
                     Ok(_) => break,
                     Err(error) => log_store_error(run, &error, "worker.hand_back_delayed"),
                 }

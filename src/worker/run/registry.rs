@@ -59,19 +59,26 @@ impl RunRegistry {
         self.lock().values().cloned().collect()
     }
 
-    /// How many runs count against the worker's concurrency: a paused job stays in its worker and does not count.
+    /// How many runs count against the worker's concurrency: a paused job stays in its worker and does not count, and the
+    /// work of a foreign process takes no place here.
     pub(crate) fn running(&self) -> usize {
-        self.lock().values().filter(|run| *run.status.borrow() == JobStatus::Running).count()
+        let counts = |run: &ActiveRun| run.gate.is_some() && *run.status.borrow() == JobStatus::Running;
+        self.lock().values().filter(|run| counts(run)).count()
     }
 
     /// Whether a job runs here during which so many workers have crashed since it last saved a new resume point: nothing is to
     /// run beside it.
     pub(crate) fn runs_suspect(&self, crashes: i64) -> bool {
         let is_suspect = |run: &ActiveRun| {
-            let is_running = *run.status.borrow() == JobStatus::Running;
+            let is_running = run.gate.is_some() && *run.status.borrow() == JobStatus::Running;
             is_running && run.job.deaths >= crashes && !run.got_further.load(Ordering::Relaxed)
         };
         self.lock().values().any(|run| is_suspect(run))
+    }
+
+    /// How many runs of job code are held here, paused ones included.
+    pub(crate) fn held(&self) -> usize {
+        self.lock().values().filter(|run| run.gate.is_some()).count()
     }
 
     pub(crate) fn len(&self) -> usize {

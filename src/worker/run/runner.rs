@@ -129,7 +129,8 @@ impl JobRunner {
 
     /// Asks every job that runs here to stop and to be released, and waits for that, at most so long.
     pub(crate) async fn release_jobs(&self, within: Duration) {
-        let all = self.runs.all();
+        // A foreign run is not released: its session takes it along to another worker.
+        let all: Vec<_> = self.runs.all().into_iter().filter(|run| run.gate.is_some()).collect();
         for run in &all {
             if let Some(gate) = &run.gate {
                 gate.set_directive(Directive::Leave);
@@ -137,7 +138,8 @@ impl JobRunner {
         }
         let released = join_all(all.iter().map(|run| run.exited()));
         if tokio::time::timeout(within, released).await.is_err() {
-            let left: Vec<String> = self.runs.all().iter().map(|run| run.resource().to_string()).collect();
+            let left: Vec<String> =
+                all.iter().filter(|run| !run.has_exited()).map(|run| run.resource().to_string()).collect();
             tracing::warn!(jobs = ?left, "worker.jobs_left_behind"); // The rescuer of another worker releases them.
         }
     }
@@ -258,7 +260,7 @@ fn to_run_end(directive: &Directive, outcome: Option<Outcome>) -> (WorkEnd, Opti
 fn with_leftover_processes(end: Option<RunEnd>, message: &str) -> (WorkEnd, Option<RunEnd>) {
     let error = match end {
         Some(RunEnd::Failed { error, .. }) => format!("{error}; a program of the job {message}"),
-        Some(RunEnd::Completed(_)) | None => format!("A program of the job {message}"),
+        Some(RunEnd::Completed(_) | RunEnd::Cancelled { .. }) | None => format!("A program of the job {message}"),
     };
     (WorkEnd::Itself, Some(RunEnd::Failed { error, permanent: true }))
 }

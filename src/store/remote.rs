@@ -1,0 +1,184 @@
+//! Jobs whose work is in a foreign process.
+//!
+//! A foreign run is hosted as any other: the row names the worker and the run. Beside that it names the session, which is
+//! the foreign process, so that the same process may take its run to another worker at once.
+
+use super::campaigns::accepts_jobs;
+use super::jobs::{read, read_with_contents};
+use super::sql::{Row, Tx, Value};
+use super::{ClaimedJob, NewJob, RemoteAttach, Run, Store, StoreError, rows};
+use crate::domain::{Job, JobStatus, Resource, WorkerId};
+
+/// Tries where somebody else inserts or changes the row at the same moment.
+const ATTEMPTS: u32 = 4;
+
+impl Store {
+    /// Gives a job to a foreign session that is connected to this worker: inserts it, adopts a row that nobody hosts, or
+    /// moves the run that the session holds already (`run`).
+    pub async fn attach_remote(
+        &self,
+        job: &NewJob,
+        host: &WorkerId,
+        session: &str,
+        run: Option<i64>,
+    ) -> Result<RemoteAttach, StoreError> {
+        for _ in 1..ATTEMPTS {
+            match self.try_attach(job, host, session, run).await {
+                Ok(Some(attach)) => return Ok(attach),
+                // Somebody else inserted or changed it just now: what stands there now decides.
+                Ok(None) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(StoreError::Unavailable("the row changes all the time".to_owned()))
+    }
+
+    async fn try_attach(
+        &self,
+        job: &NewJob,
+        host: &WorkerId,
+        session: &str,
+        run: Option<i64>,
+    ) -> Result<Option<RemoteAttach>, StoreError> {
+        let resource = Resource::job(job.tenant.clone(), job.id.clone());
+        let mut tx = self.database.write().await?;
+        // The campaign before its jobs, as everywhere: two that wait for each other would both fail.
+        let campaign = campaign_of(&mut tx, &resource).await?;
+        let Some(row) = row_of(&mut tx, &resource).await? else {
+            accepts_jobs(&mut tx, job).await?;
+            let inserted = insert(&mut tx, job, Some((host, session)), None).await?;
+            return if inserted { attached(tx, resource, host, 1).await.map(Some) } else { Ok(None) };
+        };
+        let status = rows::job_status(&row)?;
+        let number = row.int("run")?.unwrap_or(0);
+        if status.is_final() {
+            let is_own = run == Some(number) && row.text("remote_session")?.as_deref() == Some(session);
+            return Ok(Some(RemoteAttach::Ended { status, is_own }));
+        }
+        let hosted = row.text("host")?;
+        if hosted.is_some() && (run != Some(number) || row.text("remote_session")?.as_deref() != Some(session)) {
+            return Ok(Some(RemoteAttach::Elsewhere));
+        }
+        if hosted.is_none() && campaign.is_some_and(|is_active| !is_active) && status != JobStatus::Paused {
+            return Ok(Some(RemoteAttach::CampaignPaused));
+        }
+        // The row is as it was read, or nothing is written.
+        let taken = tx
+            .execute(
+                "UPDATE jobs SET host = $3, run = run + 1, remote_session = $4, updated_at = {now}, run_after = NULL,
+                   started_at = COALESCE(started_at, {now}), contact_lost_at = NULL, alone_in = NULL,
+                   status = CASE WHEN status = 'paused' THEN 'paused' ELSE 'running' END,
+                   title = COALESCE(title, $5), created_by = COALESCE(created_by, $6),
+                   timeout_seconds = COALESCE(timeout_seconds, $7)
+                 WHERE tenant_id = $1 AND id = $2 AND run = $8 AND COALESCE(host, '') = $9 AND status = $10",
+                &[
+                    job.tenant.as_str().into(),
+                    job.id.as_str().into(),
+                    host.as_str().into(),
+                    session.into(),
+                    job.title.clone().into(),
+                    job.created_by.as_ref().map(ToString::to_string).into(),
+                    job.timeout_seconds.map(i64::from).into(),
+                    number.into(),
+                    hosted.unwrap_or_default().into(),
+                    status.as_str().into(),
+                ],
+            )
+            .await?;
+        if taken == 0 {
+            tx.rollback().await?;
+            return Ok(None);
+        }
+        attached(tx, resource, host, number + 1).await.map(Some)
+    }
+
+    /// Makes the row of a job that was published and has not begun, unless there is one. Gives the row, and whether it is
+    /// new.
+    pub async fn expect_remote(&self, job: &NewJob, run_after: Option<i64>) -> Result<(Job, bool), StoreError> {
+        let resource = Resource::job(job.tenant.clone(), job.id.clone());
+        let mut tx = self.database.write().await?;
+        let mut is_new = false;
+        if row_of(&mut tx, &resource).await?.is_none() {
+            accepts_jobs(&mut tx, job).await?;
+            is_new = insert(&mut tx, job, None, run_after).await?;
+        }
+        let row = read(&mut tx, &resource).await?;
+        tx.commit().await?;
+        let row = row.ok_or_else(|| StoreError::Unavailable("the row is being made by somebody else".to_owned()))?;
+        Ok((row, is_new))
+    }
+
+    /// Whether this run's work is in a foreign process.
+    pub async fn is_remote(&self, run: &Run) -> Result<bool, StoreError> {
+        let text = "SELECT id FROM jobs WHERE tenant_id = $1 AND id = $2 AND run = $3 AND remote_session IS NOT NULL";
+        let values = [run.job.tenant.as_str().into(), run.job.id.as_str().into(), run.number.into()];
+        Ok(self.database.read().await?.row(text, &values).await?.is_some())
+    }
+}
+
+/// Commits, and gives the job as it is now.
+async fn attached(mut tx: Tx, resource: Resource, host: &WorkerId, number: i64) -> Result<RemoteAttach, StoreError> {
+    let text = "SELECT resume_point, CAST(deaths AS BIGINT) AS deaths FROM jobs WHERE tenant_id = $1 AND id = $2";
+    let more = tx.row(text, &[resource.tenant.as_str().into(), resource.id.as_str().into()]).await?;
+    let job = read_with_contents(&mut tx, &resource).await?;
+    tx.commit().await?;
+    let (Some(job), Some(more)) = (job, more) else {
+        return Err(StoreError::Refused("the job vanished while it was made".to_owned()));
+    };
+    let run = Run { job: resource, host: host.clone(), number };
+    let (resume_point, deaths) = (more.text("resume_point")?, more.int("deaths")?.unwrap_or(0));
+    Ok(RemoteAttach::Attached(Box::new(ClaimedJob { job, run, resume_point, deaths })))
+}
+
+async fn row_of(tx: &mut Tx, job: &Resource) -> Result<Option<Row>, StoreError> {
+    let text = "SELECT status, host, run, remote_session FROM jobs WHERE tenant_id = $1 AND id = $2 {lock}";
+    tx.row(text, &[job.tenant.as_str().into(), job.id.as_str().into()]).await
+}
+
+/// Whether the campaign of a job lets its jobs start; it is held until the transaction ends. `None`: it has none.
+async fn campaign_of(tx: &mut Tx, job: &Resource) -> Result<Option<bool>, StoreError> {
+    let text = "SELECT c.status, CAST(CASE WHEN c.is_active THEN 1 ELSE 0 END AS BIGINT) AS is_active FROM campaigns c
+                WHERE c.tenant_id = $1
+                  AND c.id = (SELECT j.campaign_id FROM jobs j WHERE j.tenant_id = $1 AND j.id = $2) {share}";
+    let found = tx.row(text, &[job.tenant.as_str().into(), job.id.as_str().into()]).await?;
+    found
+        .map(|row| Ok(row.int("is_active")? == Some(1) && row.text("status")?.as_deref() == Some("active")))
+        .transpose()
+}
+
+/// Inserts a job of a foreign process: running in a worker, or expected. `false`: somebody else has inserted it.
+async fn insert(
+    tx: &mut Tx,
+    job: &NewJob,
+    hosted: Option<(&WorkerId, &str)>,
+    run_after: Option<i64>,
+) -> Result<bool, StoreError> {
+    let (status, run) = if hosted.is_some() { ("running", 1) } else { ("pending", 0) };
+    let inserted = tx
+        .execute(
+            "INSERT INTO jobs (id, tenant_id, campaign_id, job_type, title, parameters, max_retries, created_by,
+               status, host, run, remote_session, started_at, timeout_seconds, run_after)
+             VALUES ($1, $2, $3, $4, $5, {json:$6}, $7, $8, $9, $10, $11, $12,
+               CASE WHEN $13 = 1 THEN {now} ELSE NULL END, $14, $15)
+             ON CONFLICT (tenant_id, id) DO NOTHING",
+            &[
+                job.id.as_str().into(),
+                job.tenant.as_str().into(),
+                job.campaign.as_ref().map(ToString::to_string).into(),
+                job.job_type.as_str().into(),
+                job.title.clone().into(),
+                Value::json(&job.parameters),
+                i64::from(job.max_retries).into(),
+                job.created_by.as_ref().map(ToString::to_string).into(),
+                status.into(),
+                hosted.map(|(host, _)| host.to_string()).into(),
+                run.into(),
+                hosted.map(|(_, session)| session.to_owned()).into(),
+                run.into(),
+                job.timeout_seconds.map(i64::from).into(),
+                run_after.into(),
+            ],
+        )
+        .await?;
+    Ok(inserted > 0)
+}

@@ -1,0 +1,98 @@
+//! What is to be sent on one socket of a foreign worker.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+
+use tokio_tungstenite::tungstenite::Utf8Bytes;
+
+use crate::http::close::Close;
+
+/// While so many bytes wait, nothing more is read of the client: what it asks for would only add to them.
+const MAX_BYTES: usize = 1024 * 1024;
+/// While so many messages wait, the same.
+const MAX_BACKLOG: usize = 512;
+
+/// Messages that wait to be sent. What a client asks for is bounded because nothing is read while much waits; what it is
+/// told unasked (orders, ends) because it is about the jobs that it may have. One that waits beyond that closes the socket.
+pub(crate) struct Outbox {
+    inner: Mutex<OutboxInner>,
+    max_messages: usize,
+}
+
+#[derive(Default)]
+struct OutboxInner {
+    messages: VecDeque<Utf8Bytes>,
+    bytes: usize,
+    close: Option<Close>,
+    waker: Option<Waker>,
+}
+
+impl Outbox {
+    pub(crate) fn new(max_messages: usize) -> Self {
+        Self { inner: Mutex::default(), max_messages }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, OutboxInner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a message. Nothing is added to a socket that closes.
+    pub(crate) fn push(&self, text: String) {
+        let mut inner = self.lock();
+        if inner.close.is_some() {
+            return;
+        }
+        if inner.messages.len() >= self.max_messages {
+            inner.close = Some(Close::too_slow());
+        } else {
+            inner.bytes += text.len();
+            inner.messages.push_back(text.into());
+        }
+        wake(inner);
+    }
+
+    /// Closes the socket. The first close counts.
+    pub(crate) fn close(&self, close: Close) {
+        let mut inner = self.lock();
+        inner.close.get_or_insert(close);
+        wake(inner);
+    }
+
+    pub(crate) fn closing(&self) -> Option<Close> {
+        self.lock().close.clone()
+    }
+
+    pub(crate) fn pop(&self) -> Option<Utf8Bytes> {
+        let mut inner = self.lock();
+        let text = inner.messages.pop_front()?;
+        inner.bytes = inner.bytes.saturating_sub(text.len());
+        Some(text)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lock().messages.is_empty()
+    }
+
+    /// Whether so much waits that nothing more is to be read.
+    pub(crate) fn is_backlogged(&self) -> bool {
+        let inner = self.lock();
+        inner.bytes >= MAX_BYTES || inner.messages.len() >= MAX_BACKLOG
+    }
+
+    /// Whoever is to hear of what is added.
+    pub(crate) fn register(&self, waker: &Waker) {
+        let mut inner = self.lock();
+        if inner.waker.as_ref().is_none_or(|known| !known.will_wake(waker)) {
+            inner.waker = Some(waker.clone());
+        }
+    }
+}
+
+fn wake(inner: MutexGuard<'_, OutboxInner>) {
+    let waker = inner.waker.clone();
+    drop(inner);
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+}

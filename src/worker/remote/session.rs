@@ -1,0 +1,189 @@
+//! Foreign sessions: each is one process, over any number of sockets, with the jobs that it has here.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::link::{Link, LinkState};
+use super::outbox::Outbox;
+use super::run::RemoteRun;
+use crate::domain::JobStatus;
+use crate::protocol::worker::FromClient;
+use crate::worker::run::active_run::ActiveRun;
+
+/// Messages about a job that may come before its `attach` is answered.
+const MAX_EARLY: usize = 64;
+/// Jobs of a session whose ends are remembered, so that an end that is said again is answered.
+const MAX_ENDED: usize = 4_096;
+
+/// One foreign process.
+pub(crate) struct Session {
+    /// The token's name and the client's own id: what the rows of its jobs say.
+    pub(crate) key: String,
+    /// Its name for people.
+    pub(crate) name: String,
+    pub(crate) link: Arc<Link>,
+    jobs: Mutex<Jobs>,
+}
+
+#[derive(Default)]
+struct Jobs {
+    entries: HashMap<u64, Entry>,
+    /// Those that have ended, oldest first.
+    ended: VecDeque<u64>,
+}
+
+/// A job of a session, by the client's number.
+enum Entry {
+    /// SQL is asked for it; what came for it meanwhile.
+    Attaching(Vec<FromClient>),
+    Attached(Attached),
+    Ended(JobStatus),
+}
+
+/// A job that a session has.
+#[derive(Clone)]
+pub(crate) struct Attached {
+    pub(crate) run: Arc<ActiveRun>,
+    pub(crate) work: Arc<RemoteRun>,
+}
+
+/// What a message about a job meets.
+pub(crate) enum Found {
+    /// The session has the job.
+    Attached(Attached, FromClient),
+    /// It is kept until `attach` is answered.
+    Kept,
+    /// Too many are kept already.
+    TooEarly,
+    /// The job has ended so.
+    Ended(JobStatus),
+    /// There is no such number.
+    Unknown,
+}
+
+/// What an `attach` meets.
+pub(crate) enum Begun {
+    /// SQL is to be asked.
+    Ask,
+    /// The session has it already.
+    Attached(Attached),
+    /// That is just being found out.
+    Attaching,
+    /// Its run has ended here.
+    Ended(JobStatus),
+    /// It has as many jobs as it may.
+    TooMany,
+}
+
+impl Session {
+    pub(crate) fn new(key: String, name: String) -> Self {
+        Self { key, name, link: Arc::new(Link::new()), jobs: Mutex::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Jobs> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that an `attach` has come.
+    pub(crate) fn begin(&self, reference: u64, most: usize) -> Begun {
+        let mut jobs = self.lock();
+        match jobs.entries.get(&reference) {
+            Some(Entry::Attached(attached)) => return Begun::Attached(attached.clone()),
+            Some(Entry::Attaching(_)) => return Begun::Attaching,
+            Some(Entry::Ended(status)) => return Begun::Ended(*status),
+            None => {}
+        }
+        if jobs.entries.len() - jobs.ended.len() >= most {
+            return Begun::TooMany;
+        }
+        jobs.entries.insert(reference, Entry::Attaching(Vec::new()));
+        Begun::Ask
+    }
+
+    /// The session has the job. Gives what came for it meanwhile.
+    pub(crate) fn attached(&self, reference: u64, attached: Attached) -> Vec<FromClient> {
+        match self.lock().entries.insert(reference, Entry::Attached(attached)) {
+            Some(Entry::Attaching(early)) => early,
+            _ => Vec::new(),
+        }
+    }
+
+    /// The session does not get the job.
+    pub(crate) fn refused(&self, reference: u64) {
+        self.lock().entries.remove(&reference);
+    }
+
+    /// The job has ended; this is remembered for a while.
+    pub(crate) fn ended(&self, reference: u64, status: JobStatus) {
+        let mut jobs = self.lock();
+        if matches!(jobs.entries.insert(reference, Entry::Ended(status)), Some(Entry::Ended(_))) {
+            return;
+        }
+        jobs.ended.push_back(reference);
+        if jobs.ended.len() > MAX_ENDED
+            && let Some(oldest) = jobs.ended.pop_front()
+        {
+            jobs.entries.remove(&oldest);
+        }
+    }
+
+    /// What a message about a job meets.
+    pub(crate) fn find(&self, reference: u64, message: FromClient) -> Found {
+        match self.lock().entries.get_mut(&reference) {
+            Some(Entry::Attached(attached)) => Found::Attached(attached.clone(), message),
+            Some(Entry::Attaching(early)) if early.len() < MAX_EARLY => {
+                early.push(message);
+                Found::Kept
+            }
+            Some(Entry::Attaching(_)) => Found::TooEarly,
+            Some(Entry::Ended(status)) => Found::Ended(*status),
+            None => Found::Unknown,
+        }
+    }
+
+    /// The runs that it has here.
+    pub(crate) fn runs(&self) -> Vec<Attached> {
+        let attached = |entry: &Entry| match entry {
+            Entry::Attached(attached) => Some(attached.clone()),
+            _ => None,
+        };
+        self.lock().entries.values().filter_map(attached).collect()
+    }
+}
+
+/// All sessions of this worker.
+#[derive(Default)]
+pub(crate) struct Sessions(Mutex<HashMap<String, Arc<Session>>>);
+
+impl Sessions {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Arc<Session>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The session has a socket: a new one, or one that is known and comes back. Gives the socket's number.
+    pub(crate) fn connect(&self, key: &str, name: &str, outbox: &Arc<Outbox>) -> (Arc<Session>, u64) {
+        let mut sessions = self.lock();
+        if let Some(known) = sessions.get(key)
+            && let Some(socket) = known.link.connect(outbox.clone())
+        {
+            return (known.clone(), socket);
+        }
+        let session = Arc::new(Session::new(key.to_owned(), name.to_owned()));
+        let socket = session.link.connect(outbox.clone()).unwrap_or_default();
+        sessions.insert(key.to_owned(), session.clone());
+        (session, socket)
+    }
+
+    /// A session that is over is forgotten, unless it has come back meanwhile.
+    pub(crate) fn forget(&self, session: &Arc<Session>) {
+        let mut sessions = self.lock();
+        let is_over = matches!(session.link.state(), LinkState::Over { .. });
+        if is_over && sessions.get(&session.key).is_some_and(|known| Arc::ptr_eq(known, session)) {
+            sessions.remove(&session.key);
+        }
+    }
+
+    pub(crate) fn all(&self) -> Vec<Arc<Session>> {
+        self.lock().values().cloned().collect()
+    }
+}

@@ -1,0 +1,44 @@
+//! What everything about foreign workers shares.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+use tokio::sync::Semaphore;
+
+use super::session::Sessions;
+use crate::auth::{Revocations, Verifier};
+use crate::worker::context::WorkerContext;
+use crate::worker::parts::WorkerParts;
+use crate::worker::run::lifecycle::RunLifecycle;
+use crate::worker::run::registry::RunRegistry;
+
+/// Questions to SQL about jobs that are to be attached, at once: other writers have their turn between them.
+const MAX_ATTACHING: usize = 16;
+
+pub(crate) struct Shared {
+    pub(crate) ctx: Arc<WorkerContext>,
+    pub(crate) runs: Arc<RunRegistry>,
+    pub(crate) lifecycle: Arc<RunLifecycle>,
+    pub(crate) sessions: Sessions,
+    pub(crate) verifier: Verifier,
+    pub(crate) revocations: Revocations,
+    /// Turns of those who ask SQL for a job.
+    pub(crate) attaching: Semaphore,
+    /// Open sockets.
+    pub(crate) sockets: AtomicUsize,
+}
+
+impl Shared {
+    pub(crate) fn new(parts: &WorkerParts, verifier: Verifier, revocations: Revocations) -> Arc<Self> {
+        Arc::new(Self {
+            ctx: parts.ctx.clone(),
+            runs: parts.runs.clone(),
+            lifecycle: parts.lifecycle.clone(),
+            sessions: Sessions::default(),
+            verifier,
+            revocations,
+            attaching: Semaphore::new(MAX_ATTACHING),
+            sockets: AtomicUsize::new(0),
+        })
+    }
+}

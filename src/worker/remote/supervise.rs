@@ -1,0 +1,162 @@
+//! Sees a foreign run to its end: its time limit, the loss of its session, its own end and a command's.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::link::LinkState;
+use super::run::WHEELHOUSE;
+use super::session::{Attached, Session};
+use super::shared::Shared;
+use crate::domain::JobStatus;
+use crate::protocol::worker::{End, EndedHow, OrderKind, ToClient};
+use crate::store::RunEnd;
+use crate::worker::run::active_run::{ActiveRun, ExitReason, Phase};
+use crate::worker::run::timeout;
+
+/// Between two tries to hand a run back that a command is just ending.
+const RELEASE_RETRY_DELAY: Duration = Duration::from_millis(50);
+const LOST: &str = "Another run has the job, or another system has ended it: end the work";
+
+/// What the client is told last.
+enum LastWord {
+    /// How the row stands.
+    Ended(JobStatus),
+    /// That the run is not its own any more.
+    Lost,
+}
+
+/// Looks after a run until it has exited, and tells the client how.
+pub(crate) async fn supervise(shared: Arc<Shared>, session: Arc<Session>, attached: Attached) {
+    let last = until_exited(&shared, &session, &attached).await;
+    let Attached { run, work } = &attached;
+    let reference = work.reference();
+    match last {
+        LastWord::Ended(status) => {
+            session.ended(reference, status);
+            work.say(ToClient::Ended { reference, status: status.as_str() }.text());
+        }
+        LastWord::Lost => {
+            session.refused(reference);
+            work.say(ToClient::Lost { reference, message: LOST }.text());
+        }
+    }
+    work.silence();
+    tracing::info!(job_id = %run.resource().id, tenant_id = %run.resource().tenant, run = run.run().number, gone = ?run.phase(), "worker.foreign_run_left");
+}
+
+async fn until_exited(shared: &Arc<Shared>, session: &Session, attached: &Attached) -> LastWord {
+    let Attached { run, work } = attached;
+    let (mut changes, mut link) = (work.changes(), work.link().watch());
+    let mut expired = pin!(timeout::expired(run.status.subscribe(), timeout::limit(&run.job.job)));
+    let mut late: Option<String> = None;
+    loop {
+        changes.mark_unchanged();
+        link.mark_unchanged();
+        if let Some(end) = work.ended() {
+            return record(shared, session, attached, end, late).await;
+        }
+        if let Some(words) = &late {
+            match work.has_timed_out() {
+                Some(Ok(())) => {
+                    let end = RunEnd::Failed { error: words.clone(), permanent: false };
+                    return recorded(shared.lifecycle.record_end(run, end).await);
+                }
+                Some(Err(why)) => {
+                    run.progress.control_problem(0, Some(format!("{words}, and cannot be ended: {why}")));
+                }
+                None => {}
+            }
+        }
+        if matches!(*link.borrow(), LinkState::Over { .. }) {
+            release(shared, run, None).await;
+            return exit(run);
+        }
+        let kill_at = late.as_ref().and_then(|_| work.kill_at());
+        let kill = async {
+            match kill_at {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = run.exited() => return exit(run),
+            _ = changes.changed() => {}
+            _ = link.changed() => {}
+            limit = &mut expired, if late.is_none() => {
+                let words = timeout::message(limit);
+                tracing::warn!(job_id = %run.resource().id, tenant_id = %run.resource().tenant, run = run.run().number, limit_s = limit.as_secs(), "worker.job_timed_out");
+                work.order(OrderKind::TimeOut, WHEELHOUSE, Some(&words));
+                late = Some(words);
+            }
+            () = kill => work.kill_if_due(),
+        }
+    }
+}
+
+/// What the exit of a run means that nothing here has caused.
+fn exit(run: &ActiveRun) -> LastWord {
+    match run.phase() {
+        Phase::Exited(ExitReason::Cancelled) => LastWord::Ended(JobStatus::Cancelled),
+        _ => LastWord::Lost,
+    }
+}
+
+fn recorded((reason, row): (ExitReason, Option<Box<crate::domain::Job>>)) -> LastWord {
+    match (reason, row) {
+        (ExitReason::Recorded, Some(row)) => LastWord::Ended(row.status),
+        (ExitReason::Cancelled, _) => LastWord::Ended(JobStatus::Cancelled),
+        (ExitReason::Recorded | ExitReason::Elsewhere, _) => LastWord::Lost,
+    }
+}
+
+/// Records how the work has ended by itself.
+async fn record(
+    shared: &Arc<Shared>,
+    session: &Session,
+    attached: &Attached,
+    end: End,
+    late: Option<String>,
+) -> LastWord {
+    let Attached { run, work } = attached;
+    run.progress.control_problem(0, None);
+    let end = match end.how {
+        EndedHow::Completed => {
+            if run.progress.latest().progress.progress_percent == 0 {
+                run.progress.progress(work.completed_figures());
+            }
+            RunEnd::Completed(end.result.unwrap_or_default())
+        }
+        EndedHow::Failed => {
+            let error = end.error.filter(|error| !error.trim().is_empty());
+            let error = match (late, error) {
+                (Some(words), _) => words,
+                (None, Some(error)) => error,
+                (None, None) => "The work failed and did not say why".to_owned(),
+            };
+            RunEnd::Failed { error, permanent: end.permanent.unwrap_or(false) }
+        }
+        EndedHow::Cancelled => RunEnd::Cancelled { by: session.name.clone() },
+        EndedHow::HandedBack => {
+            release(shared, run, end.run_after.map(jiff::Timestamp::as_millisecond)).await;
+            if run.phase() != Phase::Exited(ExitReason::Elsewhere) {
+                return exit(run);
+            }
+            return match shared.ctx.store.job_without_contents(run.resource()).await {
+                Ok(Some(job)) => LastWord::Ended(job.status),
+                _ => LastWord::Ended(JobStatus::Pending),
+            };
+        }
+    };
+    recorded(shared.lifecycle.record_end(run, end).await)
+}
+
+/// Hands a run back; waits for a command that is just ending it.
+async fn release(shared: &Arc<Shared>, run: &Arc<ActiveRun>, run_after: Option<i64>) {
+    while !run.has_exited() {
+        shared.lifecycle.release_run_until(run, run_after).await;
+        if !run.has_exited() {
+            tokio::time::sleep(RELEASE_RETRY_DELAY).await;
+        }
+    }
+}

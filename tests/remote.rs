@@ -1,0 +1,12 @@
+//! Foreign workers, from outside: real workers, real Redis and SQL, and a client that speaks the protocol frame by frame.
+
+mod support;
+
+mod remote {
+    pub mod bed;
+    pub mod client;
+    pub mod schema;
+
+    mod attach;
+    mod orders;
+}

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Installs what `make demo` (redis-server), `make test` and `make bench` (also PostgreSQL, node, wscat, Chromium, openssl) or
+# Installs what `make demo` (redis-server), `make test` and `make bench` (also PostgreSQL, node, wscat, Chromium, openssl,
+# Python with venv), the examples in Python, or
 # `make bench-guard` (valgrind) needs and this machine lacks. Says what it does before it does it. Uses sudo only when
 # not root.
 set -eu
@@ -67,6 +68,12 @@ if [ "$purpose" = test ]; then
     command -v openssl >/dev/null 2>&1 || install_it openssl openssl openssl openssl openssl
     has_browser || install_it Chromium chromium chromium chromium "--cask chromium"
     command -v redis-cli >/dev/null 2>&1 || install_it redis-cli redis-tools redis redis redis
+fi
+
+# Debian has what makes environments apart from the interpreter.
+if [ "$purpose" = test ] || [ "$purpose" = python ]; then
+    python3 -c 'import ensurepip, venv' 2>/dev/null \
+        || install_it "Python with venv" python3-venv python3 python python3
 fi
 
 if [ "$purpose" = guard ]; then

@@ -53,10 +53,7 @@ rm -rf "$home/dist"
 "$bin/python" -m build --no-isolation --outdir "$home/dist" "$client" >/dev/null
 ls "$home"/dist/*.whl "$home"/dist/*.tar.gz >/dev/null
 
-# Where cargo puts the program is cargo's business: it says so itself.
-WHEELHOUSE_BINARY="$(cargo build --bin wheelhouse --message-format=json-render-diagnostics \
-    | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)"
-[ -n "$WHEELHOUSE_BINARY" ] || { say "cargo build made no program"; exit 1; }
-export WHEELHOUSE_BINARY
+WHEELHOUSE_PROGRAM="${WHEELHOUSE_PROGRAM:-$(PROFILE=dev sh scripts/build.sh --bin wheelhouse)}"
+export WHEELHOUSE_PROGRAM
 export WHEELHOUSE_TEST_ARQ="$home/arq/bin/python"
 cd "$client" && exec "$bin/pytest" -q -n 3 "$@"

@@ -23,8 +23,8 @@ SUCCEEDED = {"pause": "paused", "resume": "running", "cancel": "cancelled"}
 
 
 def program() -> str:
-    """The binary: WHEELHOUSE_BINARY, else the debug build of this tree."""
-    path = os.environ.get("WHEELHOUSE_BINARY") or str(
+    """The binary: WHEELHOUSE_PROGRAM, else the debug build of this tree."""
+    path = os.environ.get("WHEELHOUSE_PROGRAM") or str(
         Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "debug" / "wheelhouse"
     )
     assert os.access(path, os.X_OK), f"{path} is missing: `cargo build --bin wheelhouse` makes it"

@@ -4,9 +4,10 @@
 //! Both roles use it: gateways for the tokens of users, workers for those of foreign workers.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::RwLock;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
@@ -69,7 +70,7 @@ impl Revocations {
 
     /// Whether a token with a valid signature is refused all the same.
     pub fn is_revoked(&self, token: &TokenFacts<'_>) -> bool {
-        let known = self.0.known.read().unwrap_or_else(PoisonError::into_inner);
+        let known = self.0.known.read();
         let entries = |kind: RevocationKind, name: &str| {
             let entries = known.revoked.get(&kind).and_then(|names| names.get(name));
             entries.into_iter().flatten().filter(|entry| entry.is_for(token.tenant))
@@ -102,11 +103,11 @@ impl Revocations {
     }
 
     async fn refresh(&self) -> Result<(), String> {
-        let version = self.0.known.read().unwrap_or_else(PoisonError::into_inner).version;
+        let version = self.0.known.read().version;
         let asked = tokio::time::timeout(SQL_TIMEOUT, self.0.store.revocations_since(Some(version))).await;
         let changes = asked.map_err(|_| "the database does not answer")?.map_err(|error| error.to_string())?;
         if changes.version != version || changes.is_complete {
-            self.0.known.write().unwrap_or_else(PoisonError::into_inner).take(changes);
+            self.0.known.write().take(changes);
             self.0.changes.send_modify(|count| *count = count.wrapping_add(1));
         }
         Ok(())

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::{Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 /// The reads under way. No larger than the number of requests that wait for one.
@@ -47,7 +47,7 @@ impl<K: Eq + Hash + Clone, V: Clone> SingleFlight<K, V> {
     }
 
     fn join(&self, key: &K) -> Role<V> {
-        let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut under_way = self.under_way.lock();
         if let Some(receiver) = under_way.get(key) {
             return Role::Follower(receiver.clone());
         }
@@ -66,7 +66,7 @@ struct LeaderGuard<'a, K: Eq + Hash, V> {
 
 impl<K: Eq + Hash, V> Drop for LeaderGuard<'_, K, V> {
     fn drop(&mut self) {
-        self.single_flight.under_way.lock().unwrap_or_else(PoisonError::into_inner).remove(self.key);
+        self.single_flight.under_way.lock().remove(self.key);
     }
 }
 
@@ -102,7 +102,7 @@ mod tests {
         assert_eq!(answers, vec![0; 50]);
         gate.add_permits(1);
         assert_eq!(one(Arc::clone(&single_flight)).await, 1);
-        assert!(single_flight.under_way.lock().expect("lock").is_empty());
+        assert!(single_flight.under_way.lock().is_empty());
     }
 
     #[tokio::test]

@@ -5,8 +5,9 @@
 //! [`ClockSteps::total_within`] says to the time for which they may wait.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use super::Partition;
 
@@ -35,7 +36,7 @@ impl ClockSteps {
     }
 
     fn observe_at(&self, partition: Partition, asked: Instant, answered: Instant, redis_ms: i64) {
-        let mut partitions = self.partitions.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut partitions = self.partitions.lock();
         let readings = partitions
             .entry(partition)
             .or_insert_with(|| ClockReadings { newest: (asked, redis_ms), steps: VecDeque::new() });
@@ -59,7 +60,7 @@ impl ClockSteps {
 
     /// How far the clock was set forwards total_within this time, all steps together.
     pub(super) fn total_within(&self, partition: Partition, time: Duration) -> Duration {
-        let partitions = self.partitions.lock().unwrap_or_else(PoisonError::into_inner);
+        let partitions = self.partitions.lock();
         let steps = partitions.get(&partition).into_iter().flat_map(|readings| &readings.steps);
         steps.filter(|(at, _)| at.elapsed() <= time).map(|(_, step)| *step).sum()
     }

@@ -6,9 +6,10 @@
 //! from then on commands are refused without being sent, until a new connection stands.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use parking_lot::Mutex;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::{AsyncConnectionConfig, Cmd, Pipeline, PushInfo, PushKind, RedisError, RedisResult, Value};
 use tokio::sync::watch;
@@ -93,7 +94,7 @@ impl ConnectionShared {
 
     /// Notes why there is no connection; whether that is new.
     fn is_new_trouble(&self, trouble: Option<String>) -> bool {
-        let mut known = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.trouble.lock();
         let new = *known != trouble;
         *known = trouble;
         new
@@ -182,7 +183,7 @@ impl Connection {
 
     fn live(&self) -> RedisResult<LiveConnection> {
         self.shared.current.borrow().clone().ok_or_else(|| {
-            let trouble = self.shared.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+            let trouble = self.shared.trouble.lock();
             trouble.as_deref().map_or_else(not_connected, not_connected_because)
         })
     }

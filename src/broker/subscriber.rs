@@ -8,11 +8,12 @@
 //! hear it: a connection that looks healthy and delivers nothing is cut and made anew.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
+use parking_lot::Mutex;
 use redis::aio::{PubSubSink, PubSubStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -134,7 +135,7 @@ impl Subscriber {
 
     /// Why it cannot connect just now.
     pub fn trouble(&self) -> Option<BrokerError> {
-        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.trouble.lock().clone()
     }
 
     /// Subscribes and returns when Redis has confirmed. Many callers at once share one round trip.
@@ -252,7 +253,7 @@ impl SubscriberTask {
                 wait = (wait * 2).min(Duration::from_millis(400));
             };
             tracing::info!("redis.subscriber_connected");
-            *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            *self.trouble.lock() = None;
             let callers: Vec<String> = self.waiting.iter().flat_map(|(names, _)| names.clone()).collect();
             self.lost.extend(refused.names.iter().filter(|name| !callers.contains(name)).cloned());
             self.confirm(refused);
@@ -263,7 +264,7 @@ impl SubscriberTask {
 
     /// Said once for each reason, and not for each of many tries.
     fn note_trouble(&self, error: BrokerError) {
-        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut trouble = self.trouble.lock();
         if trouble.as_ref().is_none_or(|known| known.to_string() != error.to_string()) {
             tracing::warn!(%error, "redis.subscriber_reconnect_failed");
         }

@@ -1,10 +1,11 @@
 //! Whether Redis does what commands need, looked at all the time: a connection that answers PING may still refuse every
 //! command, because Redis is full, lacks replicas, or does not permit this user what the scripts do.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -86,8 +87,8 @@ impl WriteCheck {
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<BrokerError>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> parking_lot::MutexGuard<'_, Option<BrokerError>> {
+        self.0.lock()
     }
 }
 

@@ -4,10 +4,11 @@
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, poll};
 use tokio::io::AsyncRead;
 use tokio::process::{ChildStderr, ChildStdout};
@@ -83,12 +84,12 @@ impl Output {
     ) {
         let last_error = self.last_error.clone();
         let see = move |line: &[u8]| {
-            let read = reader.lock().unwrap_or_else(PoisonError::into_inner).read(line);
+            let read = reader.lock().read(line);
             if let Some(progress) = read {
                 tell.send_replace(progress);
             }
             if stream == Stream::Err && !line.trim_ascii().is_empty() {
-                *last_error.lock().unwrap_or_else(PoisonError::into_inner) = plain(line);
+                *last_error.lock() = plain(line);
             }
         };
         match self.bar.clone() {
@@ -128,12 +129,12 @@ impl Output {
 
     /// The last line on standard error.
     pub(super) fn last_error(&self) -> String {
-        self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.last_error.lock().clone()
     }
 
     /// What of the output could not be written, and why, in words; empty if nothing.
     pub(super) fn lost(&self) -> String {
-        self.lost.lock().unwrap_or_else(PoisonError::into_inner).join("; ")
+        self.lost.lock().join("; ")
     }
 
     /// Waits for the rest of the output, but no longer than that: someone else may hold the pipe.
@@ -208,7 +209,7 @@ impl<S: Sink> Sink for FailureReportingSink<S> {
             say(format_args!(
                 "{message}. The program goes on, the rest of that output is dropped, and the job will have failed"
             ));
-            self.lost.lock().unwrap_or_else(PoisonError::into_inner).push(message);
+            self.lost.lock().push(message);
         }
         Ok(())
     }

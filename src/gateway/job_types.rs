@@ -1,8 +1,10 @@
 //! Whether any live worker knows the type of a job that waits.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use crate::broker::Broker;
 use crate::domain::{Job, JobStatus, TenantId};
@@ -43,7 +45,7 @@ impl JobTypes {
 
     async fn known(&self, tenant: &TenantId) -> Known {
         let fresh = {
-            let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            let seen = self.seen.lock();
             seen.get(tenant).filter(|(at, _)| at.elapsed() < FRESH).map(|(_, known)| known.clone())
         };
         if let Some(known) = fresh {
@@ -51,7 +53,7 @@ impl JobTypes {
         }
         let asked = tokio::time::timeout(WITHIN, self.broker.known_job_types(tenant)).await;
         let known = asked.ok().and_then(Result::ok).flatten().map(Arc::new);
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.seen.lock();
         if seen.len() >= TENANTS {
             seen.clear();
         }

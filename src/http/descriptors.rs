@@ -3,9 +3,9 @@
 //! The system gives out the lowest number that is free. So a connection whose number is high says that nearly all are
 //! taken, and as long as none with a number above a line is kept, those above it are there for Redis and SQL.
 
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use rustix::process::{Resource, getrlimit};
 
 use crate::config::Settings;
@@ -73,7 +73,7 @@ impl Descriptors {
     }
 
     fn warn(&self) {
-        let Ok(mut warned) = self.warned.try_lock() else { return };
+        let Some(mut warned) = self.warned.try_lock() else { return };
         if warned.is_none_or(|at| at.elapsed() >= WARN_EVERY) {
             *warned = Some(Instant::now());
             let (limit, reserve, role) = (self.full + self.reserve, self.reserve, self.role);

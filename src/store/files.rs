@@ -6,8 +6,10 @@
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::StoreError;
 
@@ -68,7 +70,7 @@ impl FileIdentity {
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<OpenedFile>> {
-        self.opened.lock().unwrap_or_else(PoisonError::into_inner)
+        self.opened.lock()
     }
 
     fn look_at(&self, opened: &mut OpenedFile) -> Result<(), StoreError> {

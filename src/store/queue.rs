@@ -13,8 +13,9 @@
 //! Idle workers only read.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use super::jobs::read_with_contents;
 use super::sql::{Row, Tx, Value};
@@ -65,11 +66,11 @@ pub(super) struct TenantCursor(Mutex<String>);
 
 impl TenantCursor {
     fn start_after(&self) -> String {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.lock().clone()
     }
 
     fn advance(&self, tenant: String) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = tenant;
+        *self.0.lock() = tenant;
     }
 }
 

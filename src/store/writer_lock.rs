@@ -7,9 +7,10 @@
 
 use std::fs::{File, TryLockError};
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::oneshot;
 
 /// Longest wait for the lock; after it SQLite's own lock is tried without.
@@ -67,7 +68,7 @@ impl WriterLock {
 
 impl WaitQueue {
     fn waits(&self) -> MutexGuard<'_, bool> {
-        self.waits.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waits.lock()
     }
 
     /// Blocks until this program has the lock, and gives it to who asked.

@@ -5,9 +5,9 @@
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use tracing::field::Field;
 use tracing::{Level, Metadata};
 use tracing_subscriber::EnvFilter;
@@ -43,7 +43,7 @@ pub fn init(settings: &Log) {
         // Lives as long as the process does.
         let writing = std::thread::Builder::new().name("log".to_owned()).spawn(|| {
             loop {
-                drop(BUFFER_FILLED.wait_while(gathered(), |lines| lines.is_empty()));
+                BUFFER_FILLED.wait_while(&mut gathered(), |lines| lines.is_empty());
                 std::thread::sleep(FLUSH_DELAY);
                 flush();
             }
@@ -88,7 +88,7 @@ static BUFFER: Mutex<Vec<u8>> = Mutex::new(Vec::new());
 static BUFFER_FILLED: Condvar = Condvar::new();
 
 fn gathered() -> MutexGuard<'static, Vec<u8>> {
-    BUFFER.lock().unwrap_or_else(PoisonError::into_inner)
+    BUFFER.lock()
 }
 
 fn write_out(lines: &mut Vec<u8>) {
@@ -184,7 +184,7 @@ mod tests {
         struct Kept(Arc<Mutex<Vec<u8>>>);
         impl Write for Kept {
             fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-                self.0.lock().expect("lock").extend_from_slice(bytes);
+                self.0.lock().extend_from_slice(bytes);
                 Ok(bytes.len())
             }
             fn flush(&mut self) -> io::Result<()> {
@@ -200,7 +200,7 @@ mod tests {
         } else {
             tracing::subscriber::with_default(builder.fmt_fields(debug_fn(pretty).delimited(" ")).finish(), log);
         }
-        let bytes = kept.0.lock().expect("lock").clone();
+        let bytes = kept.0.lock().clone();
         String::from_utf8(bytes).expect("text")
     }
 

@@ -6,12 +6,13 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use futures_util::StreamExt;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -193,7 +194,7 @@ impl LoadClients {
         }
         let missing = shared.outstanding.load(Ordering::Relaxed);
         let counts = Arc::into_inner(shared).context("a task goes on")?.counts;
-        let counts = counts.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let counts = counts.into_inner();
         let took = counts.last.duration_since(begin);
         Ok(LoadOutcome { acks: counts.acks, results: counts.results, errors: counts.errors, took, missing, late })
     }
@@ -201,7 +202,7 @@ impl LoadClients {
 
 impl LoadShared {
     fn counts(&self) -> MutexGuard<'_, LoadCounts> {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+        self.counts.lock()
     }
 
     /// Closed loop: whether nothing more is to be sent.
@@ -308,5 +309,5 @@ fn pace(shared: &LoadShared, senders: &[(Arc<TcpStream>, IntendedTimes)], rate: 
 }
 
 fn lock(intended: &IntendedTimes) -> MutexGuard<'_, VecDeque<Instant>> {
-    intended.lock().unwrap_or_else(PoisonError::into_inner)
+    intended.lock()
 }

@@ -1,9 +1,10 @@
 //! Which resources are watched: one channel for each, counted by reference.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use super::channel::{Channel, RECENT};
@@ -112,7 +113,7 @@ impl Channels {
     }
 
     fn open(&self) -> MutexGuard<'_, HashMap<Resource, Entry>> {
-        self.0.open.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.open.lock()
     }
 }
 

@@ -1,9 +1,10 @@
 //! Which tenants are watched as a whole: one pair of patterns for each, counted by reference.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, mpsc};
 
 use super::feed::{Feed, Member};
@@ -139,7 +140,7 @@ impl Feeds {
     }
 
     fn open(&self) -> MutexGuard<'_, HashMap<TenantId, Entry>> {
-        self.0.open.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.open.lock()
     }
 }
 

@@ -2,13 +2,13 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
 use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use hyper::{HeaderMap, Method};
+use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use warp::Filter;
 
@@ -158,7 +158,7 @@ impl Request {
     }
 
     fn rest_of_body(&mut self) -> &mut Body {
-        self.body.get_mut().unwrap_or_else(PoisonError::into_inner)
+        self.body.get_mut()
     }
 }
 

@@ -2,9 +2,10 @@
 //! another tenant has in it.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use crate::domain::{Resource, TenantId};
@@ -111,7 +112,7 @@ impl FairQueue {
     }
 
     fn lock(&self) -> MutexGuard<'_, FairQueueState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

@@ -1,8 +1,9 @@
 //! The resources whose commands this worker is carrying out, one command at a time each.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use crate::domain::Resource;
@@ -21,7 +22,7 @@ struct InFlightEntry {
 
 impl InFlight {
     fn lock(&self) -> MutexGuard<'_, HashMap<Resource, InFlightEntry>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+        self.entries.lock()
     }
 
     /// `None`: a command of it is in flight already, and has been notified that there may be more.

@@ -5,9 +5,10 @@
 //! out.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::live_workers;
@@ -53,11 +54,11 @@ impl PartitionAssignment {
     /// Given the live workers of each partition, assigns it to one of them.
     pub(crate) fn assign(&self, me: &WorkerId, alive: impl Iterator<Item = (Partition, Vec<WorkerId>)>) {
         let mine = alive.filter(|(partition, workers)| live_workers::is_owner(me, workers, &partition.to_string()));
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = mine.map(|(partition, _)| partition).collect();
+        *self.0.lock() = mine.map(|(partition, _)| partition).collect();
     }
 
     fn is_assigned(&self, partition: Partition) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(&partition)
+        self.0.lock().contains(&partition)
     }
 }
 

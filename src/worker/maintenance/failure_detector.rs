@@ -1,9 +1,9 @@
 //! Finds hosts of unended jobs that have no heartbeat any more.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::domain::{Resource, WorkerId};
@@ -53,13 +53,13 @@ impl FailureDetector {
 
     /// How long it has been missing; `None` if it was there at the last observation.
     pub(crate) fn suspected_for(&self, suspect: &Suspect) -> Option<Duration> {
-        let suspects = self.suspects.lock().unwrap_or_else(PoisonError::into_inner);
+        let suspects = self.suspects.lock();
         suspects.get(suspect).map(|time| time.total)
     }
 
     /// Takes one observation: these are missing now, and all others are not.
     pub(crate) fn observe(&self, missing: &[Suspect], now: Instant) {
-        let mut suspects = self.suspects.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut suspects = self.suspects.lock();
         suspects.retain(|suspect, _| missing.contains(suspect));
         for suspect in missing {
             let first = SuspectTime { total: Duration::ZERO, observed_at: now };
@@ -71,7 +71,7 @@ impl FailureDetector {
 
     /// Redis did not answer: that may have been the reason for whatever was observed before.
     pub(crate) fn reset(&self) {
-        self.suspects.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.suspects.lock().clear();
     }
 }
 

@@ -1,8 +1,9 @@
 //! Which worker takes up a command: all of them hear of it, and each finds out by itself which one is chosen.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use crate::broker::Broker;
 use crate::domain::{Resource, TenantId, WorkerId, fnv1a};
@@ -22,7 +23,7 @@ impl LiveWorkers {
     /// Whether this worker is the one to claim a resource at once.
     pub(crate) async fn is_chosen(&self, broker: &Broker, me: &WorkerId, resource: &Resource) -> bool {
         let known = {
-            let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            let seen = self.seen.lock();
             seen.get(&resource.tenant)
                 .filter(|(at, _)| at.elapsed() < CACHE_TTL)
                 .map(|(_, workers)| rendezvous_pick(workers, resource) == Some(me))
@@ -35,7 +36,7 @@ impl LiveWorkers {
         };
         let workers: Vec<Candidate> = workers.into_iter().map(Candidate::new).collect();
         let is_chosen = rendezvous_pick(&workers, resource).is_none_or(|worker| worker == me);
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.seen.lock();
         if seen.len() >= CACHE_CAPACITY {
             seen.clear();
         }

@@ -1,8 +1,8 @@
 //! Announcements that have been published and are still to be deleted from SQL (see [`crate::store::announcements`]).
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::store::{Announcement, Store};
@@ -19,12 +19,12 @@ pub(crate) struct Announcements {
 
 impl Announcements {
     pub(crate) fn mark_published(&self, announcement: Announcement) {
-        self.published.lock().unwrap_or_else(PoisonError::into_inner).push(announcement);
+        self.published.lock().push(announcement);
         self.changed.notify_one();
     }
 
     fn take_published(&self) -> Vec<Announcement> {
-        std::mem::take(&mut *self.published.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *self.published.lock())
     }
 
     /// Deletes what has been published, until the worker ends.

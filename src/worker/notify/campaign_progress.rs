@@ -2,9 +2,10 @@
 //! whose jobs have all ended is completed.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::announcements::Announcements;
@@ -34,7 +35,7 @@ impl CampaignProgress {
     }
 
     pub(crate) fn mark_dirty(&self, campaign: Resource) {
-        self.dirty.lock().unwrap_or_else(PoisonError::into_inner).insert(campaign);
+        self.dirty.lock().insert(campaign);
         self.changed.notify_one();
     }
 
@@ -46,7 +47,7 @@ impl CampaignProgress {
     }
 
     fn take_dirty(&self) -> Vec<Resource> {
-        self.dirty.lock().unwrap_or_else(PoisonError::into_inner).drain().collect()
+        self.dirty.lock().drain().collect()
     }
 
     /// Publishes progress until the worker ends.

@@ -1,9 +1,10 @@
 //! Programs that job code starts: they stop, go on and end together with the job.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use futures_util::FutureExt;
 use futures_util::stream::BoxStream;
+use parking_lot::Mutex;
 use tokio::process::{ChildStderr, ChildStdout};
 
 use super::control::{ControlOutcome, Controlled};
@@ -51,14 +52,14 @@ impl ChildPrograms {
     pub(crate) async fn start(&self, program: Program) -> Result<ChildProgram, JobError> {
         let (process, stdout, stderr) = Process::start(program).await.map_err(JobError::failed)?;
         let process = Arc::new(process);
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.0.lock();
         all.retain(|child| child.ended().now_or_never().is_none());
         all.push(process.clone());
         Ok(ChildProgram { process, stdout: Some(stdout), stderr: Some(stderr) })
     }
 
     fn all(&self) -> Vec<Arc<Process>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.lock().clone()
     }
 
     /// `Err`: one of them cannot be paused. The others may stand: resume them all.

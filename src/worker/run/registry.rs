@@ -1,8 +1,10 @@
 //! All runs that are active in this process.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::active_run::{ActiveRun, ExitReason, Phase};
 use super::pause_gate::Directive;
@@ -19,7 +21,7 @@ pub(crate) struct RunRegistry {
 
 impl RunRegistry {
     fn lock(&self) -> MutexGuard<'_, HashMap<Resource, Arc<ActiveRun>>> {
-        self.runs.lock().unwrap_or_else(PoisonError::into_inner)
+        self.runs.lock()
     }
 
     pub(crate) fn insert(&self, run: Arc<ActiveRun>) {

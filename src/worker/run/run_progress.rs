@@ -2,8 +2,8 @@
 //! counts, of its failed items each one.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use crate::domain::text::{MAX_SHORT_TEXT, excerpt};
@@ -55,7 +55,7 @@ impl RunProgress {
     }
 
     fn lock(&self) -> MutexGuard<'_, ProgressInner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock()
     }
 
     pub(crate) fn progress(&self, mut progress: Progress) {

@@ -1,8 +1,9 @@
 //! What a job in a test has said, over all its runs.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
 use crate::domain::{self, FailedItem, JobStatus, JsonText, Progress};
@@ -25,7 +26,7 @@ pub(crate) struct RecordState {
 
 impl Record {
     pub(crate) fn lock(&self) -> MutexGuard<'_, RecordState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

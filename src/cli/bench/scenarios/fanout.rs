@@ -1,10 +1,11 @@
 //! Updates to everyone who watches. They are published as a worker publishes them.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
+use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -60,7 +61,7 @@ async fn watch(mut client: Client, received: Arc<ReceivedCounts>) -> Option<Clie
         if let Some(n) = field(client.text(range), "current_item").and_then(|n| n.parse().ok()) {
             received.count.fetch_add(1, Ordering::Relaxed);
             let late = Instant::now().saturating_duration_since(received.at(n));
-            received.times.lock().unwrap_or_else(PoisonError::into_inner).record(late);
+            received.times.lock().record(late);
         }
     }
 }
@@ -149,7 +150,7 @@ pub(super) async fn fanout(bench: &mut Bench) -> anyhow::Result<()> {
         })
         .await?;
         let part = received.count() as f64 / (sent * WATCHERS as u64).max(1) as f64;
-        let times = received.times.lock().unwrap_or_else(PoisonError::into_inner);
+        let times = received.times.lock();
         let what = format!("p99 of progress at {}/s", number(rate * WATCHERS as f64));
         let beside_running =
             format!("p50 {} ms; {} % delivered, the rest folded", number(times.ms(0.5)), number(part * 100.0));
@@ -176,7 +177,7 @@ pub(super) async fn fanout(bench: &mut Bench) -> anyhow::Result<()> {
     .await?;
     let cpu = spent.seconds() * 1e6 / received.count().max(1) as f64;
     let (p50, p99) = {
-        let times = received.times.lock().unwrap_or_else(PoisonError::into_inner);
+        let times = received.times.lock();
         (times.ms(0.5), times.ms(0.99))
     };
     let part = received.count() as f64 / (step * 100) as f64 * 100.0;

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::future::Future;
 use std::pin::{Pin, pin};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -118,7 +118,7 @@ impl PauseGate {
             }
             inner.threads_parked += 1;
             wake(&inner);
-            inner = self.threads.wait(inner).unwrap_or_else(PoisonError::into_inner);
+            self.threads.wait(&mut inner);
             inner.threads_parked -= 1;
         }
     }

@@ -11,10 +11,10 @@ mod code;
 
 use std::future::Future;
 use std::pin::pin;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use tokio::sync::watch;
 
 use crate::worker::sdk::error::Cancelled;
@@ -122,7 +122,7 @@ impl PauseGate {
 
     fn lock(&self) -> MutexGuard<'_, PauseGateInner> {
         // Only counts are changed under the lock, never by anything that can panic half-way.
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock()
     }
 
     /// Gives a directive. One that ends the code is never taken back.

@@ -3,8 +3,8 @@
 mod support;
 
 mod remote {
-    pub mod bed;
     pub mod client;
+    pub mod fixture;
     pub mod schema;
 
     mod attach;

@@ -145,7 +145,8 @@ pub struct Reached {
 #[serde(rename_all = "snake_case")]
 pub enum ReachedState {
     /// Nothing of the work runs on.
-    Still,
+    #[serde(rename = "still")]
+    Held,
     /// Nothing of the work is left.
     Ended,
     /// The work goes on as before.

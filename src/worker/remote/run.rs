@@ -213,7 +213,7 @@ impl RemoteRun {
         match state.answer.as_ref()? {
             (ReachedState::Ended, _) => Some(Ok(())),
             (ReachedState::Refused, error) => Some(Err(sentence(error.as_deref(), REFUSED))),
-            (ReachedState::Still, _) => None,
+            (ReachedState::Held, _) => None,
         }
     }
 
@@ -373,7 +373,7 @@ impl RemoteRun {
                 (_, ReachedState::Refused) => {
                     return Some(ControlOutcome::Refused(sentence(error.as_deref(), REFUSED)));
                 }
-                (OrderKind::Pause, ReachedState::Still) | (OrderKind::Cancel, ReachedState::Ended) => {
+                (OrderKind::Pause, ReachedState::Held) | (OrderKind::Cancel, ReachedState::Ended) => {
                     return Some(ControlOutcome::Done);
                 }
                 _ => {}

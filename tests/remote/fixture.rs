@@ -10,7 +10,7 @@ use crate::support::free_port;
 use crate::support::socket::Socket;
 
 /// A fleet whose workers listen for foreign workers.
-pub struct Bed {
+pub struct RemoteFixture {
     pub fleet: Fleet,
     pub gateway: Handle,
     pub operator: String,
@@ -24,7 +24,7 @@ pub struct Listening {
     pub address: String,
 }
 
-impl Bed {
+impl RemoteFixture {
     /// A gateway, and no worker yet.
     pub async fn start(settings: &[(&str, &str)]) -> Self {
         let mut fleet = Fleet::new();

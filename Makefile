@@ -13,6 +13,7 @@ test:
 	cargo test --workspace
 	sh scripts/example-worker.sh
 	sh scripts/test-typescript.sh
+	sh scripts/test-python.sh
 	$(MAKE) chaos-proof
 
 # Faults for as long as you like (docs/testing-faults.md): make chaos SEEDS=20 SECONDS=120, make chaos SEED=7

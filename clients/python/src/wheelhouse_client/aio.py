@@ -82,9 +82,7 @@ class AsyncControl:
     async def checkpoint(self) -> None:
         """The work can stop here: waits while the job is paused; raises CancelledError when it is to end."""
         run = self._run
-        if run.calm and Clock() < run.lease.until:
-            return
-        if self._shield:
+        if Clock() < run.open_until or self._shield:
             return
         while not run.over:
             if run.ending is not None:

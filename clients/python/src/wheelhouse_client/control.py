@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from . import interrupt
 from .errors import HandedBack, Lost, WheelhouseError
 from .messages import error_text, to_text
 from .run import Clock, Pause, Run
@@ -32,7 +31,6 @@ class Control:
         self._holding = False
         self._interruptible = False
         self._yield_at = 0.0
-        self._cooperative = interrupt.cooperative()
 
     @property
     def tenant_id(self) -> str:
@@ -50,8 +48,7 @@ class Control:
 
     def checkpoint(self) -> None:
         """The work can stop here: waits while the job is paused, raises Cancelled when it is to end."""
-        run = self._run
-        if run.calm and Clock() < run.lease.until and not self._cooperative:
+        if Clock() < self._run.open_until:
             return
         if self._shield == 0:
             self._obey(raise_again=True, good_point=True)
@@ -118,7 +115,7 @@ class Control:
             yield
         finally:
             self._shield -= 1
-        if self._shield == 0 and not self._run.calm:
+        if self._shield == 0 and Clock() >= self._run.open_until:
             self._obey(raise_again=True)
 
     def track(self, items: Iterable[Item], total: int | None = None) -> Iterator[Item]:
@@ -159,7 +156,7 @@ class Control:
                 break
             self._hold()
             # A signal that came after the hold was over and before this is answered by looking again.
-        if self._cooperative:
+        if self._run.cooperative:
             now = Clock()
             if now >= self._yield_at:
                 time.sleep(0)
@@ -235,7 +232,7 @@ def checkpoint() -> None:
     For code deep inside the work, which does not have the handle. In asyncio, await the handle's own.
     """
     control = _current.get()
-    if control is not None:
+    if control is not None and Clock() >= control._run.open_until:
         control.checkpoint()
 
 

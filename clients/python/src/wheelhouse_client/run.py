@@ -77,6 +77,8 @@ class Run:
     poke: Callable[[], None] | None = None
     # Ends the process that the work runs in, hard; returns a sentence where it cannot.
     kill: Callable[[], str] | None = None
+    # The work is a greenlet, whose checkpoints give others their turn: they have no fast path.
+    cooperative: bool = False
 
     # Written by the link's thread.
     phase: str = "new"  # new, asked, attached, done
@@ -85,7 +87,7 @@ class Run:
     resume_point: Any = None
     refusal: Refused | None = None
     lease: Lease = NO_LEASE
-    calm: bool = False  # No order is in force: the fast path of checkpoint().
+    open_until: float = float("-inf")  # Until then (Clock) a checkpoint has nothing to do: its fast path.
     pause: Pause | None = None
     ending: Ending | None = None
     last_order: int = 0
@@ -105,6 +107,11 @@ class Run:
     # Written by the link's thread, for what it has sent.
     figures_sent: dict[str, Any] | None = None
     figures_at: float = float("-inf")
+
+    def set_gate(self) -> None:
+        """Opens or closes the fast path of checkpoint(). For the link's thread, after each change of what counts."""
+        calm = self.pause is None and self.ending is None and not self.cooperative
+        self.open_until = self.lease.until if calm else float("-inf")
 
     @property
     def over(self) -> bool:

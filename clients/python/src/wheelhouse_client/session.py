@@ -21,6 +21,7 @@ from typing import Any
 
 from . import notices
 from .errors import Denied, Refused, refused
+from .interrupt import cooperative
 from .messages import VERSION, Job, Message, rfc3339, to_text
 from .run import Clock, Ending, Lease, Pause, Run
 from .settings import Settings
@@ -81,7 +82,7 @@ class Session:
         to_text(job.fields())
         with self._refs_lock:
             ref = next(self._refs)
-        run = Run(ref, job, poke, kill)
+        run = Run(ref, job, poke, kill, cooperative())
         self._do(lambda: self._add(run))
         return run
 
@@ -306,9 +307,11 @@ class Session:
             return
         expired = Clock() >= self._lease.until
         self._lease.until = max(self._lease.until, sent_at + self._lease_seconds)
-        if expired and Clock() < self._lease.until:
-            for run in self._runs.values():
-                run.changed.wake()
+        for run in self._runs.values():
+            if run.lease is self._lease:
+                run.set_gate()
+                if expired and Clock() < self._lease.until:
+                    run.changed.wake()
 
     def _send(self, message: Message) -> None:
         if self._transport is not None:
@@ -403,7 +406,7 @@ class Session:
     def _lose(self, run: Run, message: str, status: str | None = None) -> None:
         """The run is another's, or has ended: the work is to end, and nothing more is said of it."""
         run.ending = Ending("lost", run.last_order, message=message, status=status)
-        run.calm = False
+        run.set_gate()
         self._settle(run, status)
         if not run.over and run.poke is not None:
             run.poke()
@@ -459,7 +462,7 @@ class Session:
             run.resume_point = point
         elif former is not None and number != former and not self._is_ours(run, former, point):
             run.ending = Ending("lost", run.last_order, message="another run of this job has gone on in the meantime")
-            run.calm = False
+            run.set_gate()
             run.end = {"how": "handed_back"}
             self._finish(run)
             self._poke(run)
@@ -472,14 +475,14 @@ class Session:
         else:
             run.pause = None
         run.lease = self._lease
-        run.calm = run.pause is None and run.ending is None
+        run.set_gate()
         if run.over:
             self._finish_again(run)
         else:
             self._save(run)
             if run.figures:
                 self._dirty[run.ref] = run
-        if not first and not run.calm and not run.over:
+        if not first and (run.pause is not None or run.ending is not None) and not run.over:
             self._poke(run)
         run.changed.wake()
 
@@ -523,17 +526,17 @@ class Session:
             self._finish(run)
             return
         if do == "pause":
-            run.calm = False
             run.pause = Pause(order, self._arrivals)
+            run.set_gate()
             self._poke(run)
         elif do == "resume":
             run.pause = None
-            run.calm = run.ending is None
+            run.set_gate()
             run.changed.wake()
         elif do in ("cancel", "time_out", "leave"):
             if run.ending is None or run.ending.order != order:
-                run.calm = False
                 run.ending = Ending(do, order, str(message.get("by", "wheelhouse")), message.get("reason"))
+                run.set_gate()
             if message.get("kill"):
                 error = run.kill() if run.kill is not None else (
                     "The work runs in a process with other work, so it cannot be ended by force; "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -15,11 +16,27 @@ from pathlib import Path
 PATIENCE = 60.0
 
 
+_given: set[int] = set()
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that is free now, and that no other caller in this process gets.
+
+    It lies below those that the system gives to outgoing connections, and each test process draws from a range of its
+    own, so that a server which is killed and started again finds its port free.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw") or 0)
+    first = 20_000 + (worker % 12) * 1_000
+    while True:
+        port = random.randrange(first, first + 1_000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        if port not in _given:
+            _given.add(port)
+            return port
 
 
 def eventually(what: str, ready: Callable[[], object], patience: float = PATIENCE) -> object:

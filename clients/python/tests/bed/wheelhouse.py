@@ -35,12 +35,17 @@ class Redis:
     """A redis-server of its own on a free port."""
 
     def __init__(self, folder: Path) -> None:
-        self.port = free_port()
-        self.url = f"redis://127.0.0.1:{self.port}"
-        self.process = Process(
-            ["redis-server", "--port", str(self.port), "--save", "", "--appendonly", "no", "--dir", str(folder)], {}
-        )
-        self.process.wait_for("Ready to accept connections")
+        for attempt in range(5):
+            self.port = free_port()
+            self.url = f"redis://127.0.0.1:{self.port}"
+            options = ["--save", "", "--appendonly", "no", "--dir", str(folder)]
+            self.process = Process(["redis-server", "--port", str(self.port), *options], {})
+            try:
+                self.process.wait_for("Ready to accept connections")
+                return
+            except AssertionError:  # Somebody else took the port in between.
+                if attempt == 4:
+                    raise
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,8 @@
 //! A Redis Cluster: one [`Connection`] for each master, and which of them has which slot.
 //!
-//! Not the client library's own cluster connection: that answers commands which are already under way with the
-//! failure of a look at the slots, stops for all nodes while it tries to reach one, and does not say whether a
-//! command that it repeated was sent before. Here a command is sent again only after an answer that says that
-//! nothing was done; what was sent and not answered is the caller's business, as with one server.
+//! A command is sent again only after an answer that says that nothing was done; what was sent and not answered is the
+//! caller's business, as with one server. The client library's own cluster connection does not keep to that
+//! (`docs/decisions/0006-cluster-client.md`).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Weak};

@@ -432,7 +432,7 @@ async fn a_subscriber_hears_what_it_subscribed_to_and_is_told_of_a_gap() {
     subscriber.psubscribe(vec!["acme:job:*".into()]).await.expect("subscribe");
     let publish = async || {
         let words = ["PUBLISH", "acme:job:j1", "{\"type\":\"job_status\",\"seq\":1}"].map(str::to_owned);
-        broker.show(&words).await.expect("publish");
+        broker.query_any(&words).await.expect("publish");
     };
     publish().await;
     let both = [events.recv().await, events.recv().await];

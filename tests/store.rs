@@ -122,9 +122,9 @@ fn worker(name: &str) -> WorkerId {
     name.parse().expect("worker")
 }
 
-fn change(resource: Resource, action: Action, fence: i64) -> Change {
+fn change(resource: Resource, action: Action, fence: i64) -> CommandChange {
     let user: UserId = "ann".parse().expect("user");
-    Change { command: CommandId::generate(), resource, action, user, fence, run: None }
+    CommandChange { command: CommandId::generate(), resource, action, user, fence, run: None }
 }
 
 /// A value as the text that the system keeps.

@@ -88,13 +88,15 @@ impl Broker {
         self.client.is_cluster()
     }
 
-    /// Any reading command whose first argument is a key, its answer as lines a person can read. For `wheelhouse inspect`.
-    pub async fn show(&self, words: &[String]) -> Result<Vec<String>, BrokerError> {
+    /// Any command, its answer as lines a person can read. It may write, and is not checked: `wheelhouse inspect` reads with it,
+    /// and `wheelhouse bench` also empties its own Redis. In a cluster it goes to where its first argument is, which must
+    /// be a key then.
+    pub async fn query_any(&self, arguments: &[String]) -> Result<Vec<String>, BrokerError> {
         let mut command = redis::Cmd::new();
-        for word in words {
-            command.arg(word);
+        for argument in arguments {
+            command.arg(argument);
         }
-        Ok(lines(&self.client.query(&command).await?))
+        Ok(to_lines(&self.client.query(&command).await?))
     }
 
     /// Says in the log where an accepted command may be lost: on a server without an append-only file. For those who
@@ -114,13 +116,13 @@ impl Broker {
     }
 }
 
-fn lines(value: &redis::Value) -> Vec<String> {
+fn to_lines(value: &redis::Value) -> Vec<String> {
     use redis::Value;
     match value {
         Value::Nil => Vec::new(),
-        Value::Array(items) | Value::Set(items) => items.iter().map(|item| lines(item).join("  ")).collect(),
+        Value::Array(items) | Value::Set(items) => items.iter().map(|item| to_lines(item).join("  ")).collect(),
         Value::Map(pairs) => {
-            pairs.iter().map(|(k, v)| format!("{}  {}", lines(k).join(" "), lines(v).join(" "))).collect()
+            pairs.iter().map(|(k, v)| format!("{}  {}", to_lines(k).join(" "), to_lines(v).join(" "))).collect()
         }
         Value::Int(0) => Vec::new(),
         Value::Int(number) => vec![number.to_string()],

@@ -12,7 +12,7 @@ use crate::auth::{self, Claims, TokenTenants, WorkerClaims};
 use crate::broker::Broker;
 use crate::config::Settings;
 use crate::domain::{TenantId, UserId, WorkerId, permission};
-use crate::store::{Granted, Store};
+use crate::store::{PermissionGrant, Store};
 
 /// What the token says.
 #[derive(Debug, Args)]
@@ -140,7 +140,7 @@ pub(super) async fn grant(
     let (store, broker) = open(&settings()?).await?;
     let version = store.grant(&user, &args.permissions).await?;
     invalidate(&broker, &user, version).await?;
-    say!("Granted to {user}: {}", args.permissions.join(", "));
+    say!("PermissionGrant to {user}: {}", args.permissions.join(", "));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -163,7 +163,7 @@ pub(super) async fn grants(args: GrantsArgs, settings: Settings) -> anyhow::Resu
     let store = Store::open_migrated(&settings.database).await?;
     let granted = store.grants(args.user.as_ref()).await?;
     if args.json {
-        for Granted { user, permission, role } in granted {
+        for PermissionGrant { user, permission, role } in granted {
             out::json(&json!({ "user_id": user, "permission": permission, "role": role }));
         }
         return Ok(ExitCode::SUCCESS);
@@ -172,7 +172,7 @@ pub(super) async fn grants(args: GrantsArgs, settings: Settings) -> anyhow::Resu
         tell!("nobody asked for holds any permission");
     }
     let known = permission::known_permissions();
-    for Granted { user, permission, role } in granted {
+    for PermissionGrant { user, permission, role } in granted {
         let by = role.map(|role| format!("  by role {role}")).unwrap_or_default();
         let odd = if known.contains(&permission) { "" } else { "  (unknown: it grants nothing)" };
         say!("{user}  {permission}{by}{odd}");

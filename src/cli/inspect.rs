@@ -95,7 +95,7 @@ pub(super) async fn inspect(command: InspectCommand, settings: Settings) -> anyh
     let redis_cli = redis_cli(settings.redis.url.expose_secret());
     let mut is_empty = true;
     for (title, command) in views {
-        let shown = broker.show(&command).await?;
+        let shown = broker.query_any(&command).await?;
         if shown.is_empty() {
             continue;
         }

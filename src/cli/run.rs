@@ -20,7 +20,7 @@ use crate::broker::scripts::updates::Update;
 use crate::config::Settings;
 use crate::domain::{JobStatus, JsonText, Progress, ResourceId, TenantId, UserId, WorkerId};
 use crate::protocol::server;
-use crate::store::{ClaimedJob, NewJob, Released, Run, RunEnd, Store};
+use crate::store::{ClaimedJob, NewJob, ReleasedRun, Run, RunEnd, Store};
 use crate::telemetry;
 use crate::worker::process::{Ended, ExitKind, Process, ProcessError, Program};
 use crate::worker::signals::Signals;
@@ -296,7 +296,7 @@ async fn not_started(store: &Store, hosted: &ClaimedJob, error: &str) {
 /// transaction, as the jobs of a run that died.
 async fn record_interrupted(store: &Store, broker: &Broker, run: &Run, error: &str) -> Option<AttachedEnd> {
     let job = store.release_dead_run(run, error, 1).await.ok()?;
-    let Some(Released { job, resumed }) = job else { return Some(AttachedEnd::Lost) };
+    let Some(ReleasedRun { job, resumed }) = job else { return Some(AttachedEnd::Lost) };
     for status in resumed.then_some(JobStatus::Running).into_iter().chain([job.status]) {
         let message = server::job_status(&run.job, status, None);
         let update = Update { run: None, message, progress: None, desired: Some(None) };

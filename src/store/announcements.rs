@@ -8,14 +8,14 @@ use crate::domain::{Resource, ResourceId, ResourceKind, TenantId};
 
 /// What is to be said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum About {
+pub enum AnnouncementKind {
     /// The status of the resource itself.
     Status,
     /// The status of each cancelled job of the campaign.
     Jobs,
 }
 
-impl About {
+impl AnnouncementKind {
     fn as_str(self) -> &'static str {
         match self {
             Self::Status => "status",
@@ -30,7 +30,7 @@ pub struct Announcement {
     /// About which.
     pub resource: Resource,
     /// What.
-    pub about: About,
+    pub about: AnnouncementKind,
     /// The run of the job after which it stands so; 0 for campaigns.
     pub run: i64,
 }
@@ -39,7 +39,7 @@ pub struct Announcement {
 pub(super) async fn record_announcement(
     tx: &mut Tx,
     resource: &Resource,
-    about: About,
+    about: AnnouncementKind,
     run: i64,
 ) -> Result<(), StoreError> {
     tx.execute(
@@ -58,7 +58,7 @@ pub(super) async fn record_announcement(
 }
 
 /// One of them, as `$1` to `$5`.
-const ONE: &str = "tenant_id = $1 AND resource_kind = $2 AND resource_id = $3 AND about = $4 AND run = $5";
+const ONE_ANNOUNCEMENT: &str = "tenant_id = $1 AND resource_kind = $2 AND resource_id = $3 AND about = $4 AND run = $5";
 
 fn one(owed: &Announcement) -> Vec<super::sql::Value> {
     vec![
@@ -77,12 +77,12 @@ impl Store {
             "SELECT tenant_id, resource_kind, resource_id AS id, about, run, told_to FROM announcements LIMIT {limit}"
         );
         let found = self.database.read().await?.rows(&text, &[]).await?;
-        Ok(found.iter().filter_map(|row| rows::readable(announcement(row))).collect())
+        Ok(found.iter().filter_map(|row| rows::skip_unreadable(announcement(row))).collect())
     }
 
     /// How far this one has been said; `None`: it is owed no longer.
     pub async fn announced_count(&self, owed: &Announcement) -> Result<Option<i64>, StoreError> {
-        let text = format!("SELECT told_to FROM announcements WHERE {ONE}");
+        let text = format!("SELECT told_to FROM announcements WHERE {ONE_ANNOUNCEMENT}");
         let found = self.database.read().await?.row(&text, &one(owed)).await?;
         found.map(|row| Ok(row.int("told_to")?.unwrap_or(0))).transpose()
     }
@@ -91,17 +91,21 @@ impl Store {
     pub async fn mark_announced_to(&self, owed: &Announcement, row: i64) -> Result<(), StoreError> {
         let mut values = one(owed);
         values.push(row.into());
-        self.change(&format!("UPDATE announcements SET told_to = $6 WHERE {ONE} AND told_to < $6"), &values).await?;
+        self.change(
+            &format!("UPDATE announcements SET told_to = $6 WHERE {ONE_ANNOUNCEMENT} AND told_to < $6"),
+            &values,
+        )
+        .await?;
         Ok(())
     }
 
     /// These have been said.
-    pub async fn announced(&self, said: &[Announcement]) -> Result<(), StoreError> {
+    pub async fn mark_announced(&self, said: &[Announcement]) -> Result<(), StoreError> {
         if said.is_empty() {
             return Ok(());
         }
         let mut tx = self.database.write().await?;
-        let text = format!("DELETE FROM announcements WHERE {ONE}");
+        let text = format!("DELETE FROM announcements WHERE {ONE_ANNOUNCEMENT}");
         for owed in said {
             tx.execute(&text, &one(owed)).await?;
         }
@@ -124,19 +128,23 @@ impl Store {
         let values = [campaign.tenant.as_str().into(), campaign.id.as_str().into(), after.into()];
         let found = self.database.read().await?.rows(&text, &values).await?;
         let last = found.last().map_or(Ok(None), |row| row.int("row_id"))?;
-        Ok((found.iter().filter_map(|row| rows::readable(rows::job_resource(row))).collect(), last))
+        Ok((found.iter().filter_map(|row| rows::skip_unreadable(rows::job_resource(row))).collect(), last))
     }
 }
 
 fn announcement(row: &Row) -> Result<(Announcement, i64), StoreError> {
     let odd = |what: &str| StoreError::Refused(format!("a row of announcements has an unreadable {what}"));
-    let tenant: TenantId = row.needed("tenant_id")?.parse().map_err(|_| odd("tenant_id"))?;
-    let id: ResourceId = row.needed("id")?.parse().map_err(|_| odd("resource_id"))?;
-    let kind = match row.needed("resource_kind")?.as_str() {
+    let tenant: TenantId = row.required("tenant_id")?.parse().map_err(|_| odd("tenant_id"))?;
+    let id: ResourceId = row.required("id")?.parse().map_err(|_| odd("resource_id"))?;
+    let kind = match row.required("resource_kind")?.as_str() {
         "job" => ResourceKind::Job,
         _ => ResourceKind::Campaign,
     };
-    let about = if row.needed("about")? == About::Jobs.as_str() { About::Jobs } else { About::Status };
+    let about = if row.required("about")? == AnnouncementKind::Jobs.as_str() {
+        AnnouncementKind::Jobs
+    } else {
+        AnnouncementKind::Status
+    };
     let owed = Announcement { resource: Resource { tenant, kind, id }, about, run: row.int("run")?.unwrap_or(0) };
     Ok((owed, row.int("told_to")?.unwrap_or(0)))
 }

@@ -1,7 +1,7 @@
 //! Making, reading, closing and completing campaigns.
 
 use super::announcements::{self, record_announcement};
-use super::jobs::{cursor, insert, listed, page};
+use super::jobs::{cursor, insert, page, page_of};
 use super::sql::{Tx, Value};
 use super::{CampaignFilter, NewCampaign, NewJob, Page, Store, StoreError, rows};
 use crate::domain::{Campaign, CampaignStatus, Resource};
@@ -60,12 +60,12 @@ impl Store {
         );
         let values = [filter.tenant.as_str().into(), cursor(filter.after.as_deref())?.into()];
         let found = self.database.read().await?.rows(&text, &values).await?;
-        listed(&found, filter.limit, rows::campaign)
+        page_of(&found, filter.limit, rows::campaign)
     }
 
     /// No more jobs are added. Completes the campaign at once if it is active and all its jobs have ended, also if it
     /// never had any. Closing it again changes nothing. `None`: no such campaign.
-    pub async fn close_campaign(&self, campaign: &Resource) -> Result<Option<Closed>, StoreError> {
+    pub async fn close_campaign(&self, campaign: &Resource) -> Result<Option<CloseOutcome>, StoreError> {
         let mut tx = self.database.write().await?;
         let key = key_of(campaign);
         // Held first, in a statement of its own: the next one sees every job that was added before.
@@ -76,10 +76,10 @@ impl Store {
             &key,
         )
         .await?;
-        let has_completed = complete(&mut tx, campaign, "closed_at IS NOT NULL").await?;
+        let has_completed = complete_in(&mut tx, campaign, "closed_at IS NOT NULL").await?;
         let row = read_campaign(&mut tx, campaign).await?;
         tx.commit().await?;
-        Ok(row.map(|campaign| Closed { campaign, has_completed }))
+        Ok(row.map(|campaign| CloseOutcome { campaign, has_completed }))
     }
 
     /// Marks a campaign completed if it is active, not open, and all its jobs have ended (and there is at least one).
@@ -89,7 +89,7 @@ impl Store {
         // Held first, in a statement of its own: the one after it sees every job that was added before.
         tx.row("SELECT id FROM campaigns WHERE tenant_id = $1 AND id = $2 {lock}", &key_of(campaign)).await?;
         let has_jobs = "EXISTS (SELECT 1 FROM jobs j WHERE j.tenant_id = $1 AND j.campaign_id = $2)";
-        if !complete(&mut tx, campaign, has_jobs).await? {
+        if !complete_in(&mut tx, campaign, has_jobs).await? {
             tx.rollback().await?;
             return Ok(None);
         }
@@ -101,7 +101,7 @@ impl Store {
 
 /// What closing a campaign did.
 #[derive(Debug, Clone)]
-pub struct Closed {
+pub struct CloseOutcome {
     /// The row as it is now.
     pub campaign: Campaign,
     /// Nothing was left to wait for: it is completed with this, and those who watch it are to be told.
@@ -109,14 +109,14 @@ pub struct Closed {
 }
 
 /// Completes a campaign that the transaction holds, if it is active and not open, all its jobs have ended, and `only`.
-async fn complete(tx: &mut Tx, campaign: &Resource, only: &str) -> Result<bool, StoreError> {
+async fn complete_in(tx: &mut Tx, campaign: &Resource, only: &str) -> Result<bool, StoreError> {
     let text = format!(
         "UPDATE campaigns SET status = 'completed', is_active = FALSE, completed_at = {{now}}, updated_at = {{now}}
          WHERE tenant_id = $1 AND id = $2 AND status = 'active' AND is_active AND NOT is_open AND {only} AND {ALL_ENDED}"
     );
     let changed = tx.execute(&text, &key_of(campaign)).await? > 0;
     if changed {
-        record_announcement(tx, campaign, announcements::About::Status, 0).await?;
+        record_announcement(tx, campaign, announcements::AnnouncementKind::Status, 0).await?;
     }
     Ok(changed)
 }

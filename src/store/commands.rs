@@ -2,21 +2,21 @@
 
 use std::collections::HashMap;
 
-use super::announcements::{About, record_announcement};
-use super::sql::{Many, Row, Tx, Value};
-use super::{Applied, Change, Run, Store, StoreError, rows};
+use super::announcements::{AnnouncementKind, record_announcement};
+use super::sql::{MultiRowInsert, Row, Tx, Value};
+use super::{ApplyOutcome, CommandChange, Run, Store, StoreError, rows};
 use crate::domain::transition::{self, Decision};
 use crate::domain::{Action, CampaignStatus, CommandId, Control, JobStatus, Resource, ResourceKind};
 
 impl Store {
     /// Applies a command in one guarded transaction, once: the same command again gives the first outcome.
-    pub async fn apply(&self, change: &Change) -> Result<Applied, StoreError> {
+    pub async fn apply(&self, change: &CommandChange) -> Result<ApplyOutcome, StoreError> {
         self.group_commit.apply(change).await
     }
 
     /// Gives a command up, unless it has been applied (`true`): from now on no older claim of it can apply it any more.
     /// A look would not do: what a worker sent before it lost its claim may still be waiting for its turn.
-    pub async fn give_up(&self, change: &Change) -> Result<bool, StoreError> {
+    pub async fn void_older_claims(&self, change: &CommandChange) -> Result<bool, StoreError> {
         let _one = self.group_commit.limiter().acquire_for(change).await?;
         let mut tx = self.database.write().await?;
         // The row first, as in `apply_in`.
@@ -27,8 +27,8 @@ impl Store {
         {
             match change.resource.kind {
                 ResourceKind::Job => {
-                    let mut writes = Writes::default();
-                    writes.add(change, Write::Fence(row.needed("seen")?));
+                    let mut writes = RowWrites::default();
+                    writes.add(change, RowWrite::Fence(row.required("seen")?));
                     writes.write(&mut tx).await?;
                 }
                 ResourceKind::Campaign => raise_fence(&mut tx, change).await?,
@@ -50,7 +50,7 @@ impl Store {
                 &[campaign.tenant.as_str().into(), campaign.id.as_str().into()],
             )
             .await?;
-        Ok(found.iter().filter_map(|row| rows::readable(rows::job_resource(row))).collect())
+        Ok(found.iter().filter_map(|row| rows::skip_unreadable(rows::job_resource(row))).collect())
     }
 
     /// Jobs of a campaign that have not ended, wherever they are: their ids alone, so many at most.
@@ -60,16 +60,16 @@ impl Store {
                AND status IN ('pending', 'running', 'paused') LIMIT {limit}"
         );
         let found = self.database.read().await?.rows(&text, &key_of(campaign)).await?;
-        Ok(found.iter().filter_map(|row| rows::readable(rows::job_resource(row))).collect())
+        Ok(found.iter().filter_map(|row| rows::skip_unreadable(rows::job_resource(row))).collect())
     }
 }
 
 /// What is noted of a command; `None`: it was not applied, and may be yet.
-fn outcome_of(applied: &Applied) -> Option<(&str, Option<Control>)> {
+fn outcome_of(applied: &ApplyOutcome) -> Option<(&str, Option<Control>)> {
     match applied {
-        Applied::Succeeded { status, control, .. } => Some((status, *control)),
-        Applied::Refused => Some((REFUSED, None)),
-        Applied::Hosted(_) | Applied::Stale => None,
+        ApplyOutcome::Succeeded { status, control, .. } => Some((status, *control)),
+        ApplyOutcome::Refused => Some((REFUSED, None)),
+        ApplyOutcome::Hosted(_) | ApplyOutcome::Stale => None,
     }
 }
 
@@ -81,10 +81,10 @@ pub(super) struct Noted {
 
 impl Noted {
     /// The inverse of [`outcome_of`], for a repeat.
-    pub fn applied(&self) -> Applied {
+    pub fn applied(&self) -> ApplyOutcome {
         match self.outcome.as_str() {
-            REFUSED => Applied::Refused,
-            status => Applied::Succeeded { status: status.to_owned(), changed: false, control: self.control },
+            REFUSED => ApplyOutcome::Refused,
+            status => ApplyOutcome::Succeeded { status: status.to_owned(), changed: false, control: self.control },
         }
     }
 }
@@ -97,39 +97,39 @@ pub(super) async fn applied_before(
     commands: &[CommandId],
 ) -> Result<HashMap<CommandId, Noted>, StoreError> {
     let values: Vec<Value> = commands.iter().map(|command| command.to_string().into()).collect();
-    let places: Vec<_> = (1..=values.len()).map(|n| tx.place(n)).collect();
+    let placeholders: Vec<_> = (1..=values.len()).map(|n| tx.placeholder(n)).collect();
     let text = format!(
         "SELECT command_id, outcome, control FROM applied_commands WHERE command_id IN ({})",
-        places.join(", ")
+        placeholders.join(", ")
     );
     let mut known = HashMap::new();
     for row in tx.rows(&text, &values).await? {
-        if let Ok(command) = row.needed("command_id")?.parse() {
+        if let Ok(command) = row.required("command_id")?.parse() {
             let control = row.text("control")?.and_then(|word| Control::parse(&word));
-            known.insert(command, Noted { outcome: row.needed("outcome")?, control });
+            known.insert(command, Noted { outcome: row.required("outcome")?, control });
         }
     }
     Ok(known)
 }
 
 /// Applies a command inside a transaction that the caller commits.
-pub(super) async fn apply_in(tx: &mut Tx, change: &Change) -> Result<Applied, StoreError> {
+pub(super) async fn apply_in(tx: &mut Tx, change: &CommandChange) -> Result<ApplyOutcome, StoreError> {
     // The row first: while it is held nobody else can be applying the same command, so the look after it is sure.
     let row = row_of(tx, &change.resource).await?;
     if let Some(noted) = applied_before(tx, &[change.command]).await?.get(&change.command) {
         return Ok(noted.applied());
     }
-    let mut writes = Writes::default();
+    let mut writes = RowWrites::default();
     let applied = match (change.resource.kind, row) {
         (ResourceKind::Job, row) => {
-            let (applied, write) = decide(change, row.as_ref())?;
+            let (applied, write) = plan_write(change, row.as_ref())?;
             writes.add(change, write);
             applied
         }
         (ResourceKind::Campaign, Some(row)) => apply_to_campaign(tx, change, &row).await?,
-        (ResourceKind::Campaign, None) => Applied::Refused,
+        (ResourceKind::Campaign, None) => ApplyOutcome::Refused,
     };
-    writes.note(change.command, &applied);
+    writes.record_applied(change.command, &applied);
     if !writes.write(tx).await? {
         return Err(StoreError::Unavailable("the row changed meanwhile".to_owned()));
     }
@@ -146,12 +146,12 @@ pub(super) async fn job_rows<'a>(
     if values.is_empty() {
         return Ok(HashMap::new());
     }
-    let places: Vec<String> =
-        (1..values.len()).step_by(2).map(|n| format!("({}, {})", tx.place(n), tx.place(n + 1))).collect();
+    let placeholders: Vec<String> =
+        (1..values.len()).step_by(2).map(|n| format!("({}, {})", tx.placeholder(n), tx.placeholder(n + 1))).collect();
     let text = format!(
         "SELECT tenant_id, id, {} FROM jobs WHERE (tenant_id, id) IN (VALUES {}) {{skip}}",
         job_row(),
-        places.join(", ")
+        placeholders.join(", ")
     );
     let mut found = HashMap::new();
     for row in tx.rows(&text, &values).await? {
@@ -189,7 +189,7 @@ async fn row_of(tx: &mut Tx, resource: &Resource) -> Result<Option<Row>, StoreEr
 }
 
 /// What a command writes into a job's row, and what it has seen there.
-pub(super) enum Write {
+pub(super) enum RowWrite {
     /// Nothing: the row is not the command's.
     Nothing,
     /// A command that changes nothing, and one that is refused, still makes older claims void.
@@ -198,10 +198,10 @@ pub(super) enum Write {
 }
 
 /// What a command does to a job, as its row stands.
-pub(super) fn decide(change: &Change, row: Option<&Row>) -> Result<(Applied, Write), StoreError> {
-    let Some(row) = row else { return Ok((Applied::Refused, Write::Nothing)) };
+pub(super) fn plan_write(change: &CommandChange, row: Option<&Row>) -> Result<(ApplyOutcome, RowWrite), StoreError> {
+    let Some(row) = row else { return Ok((ApplyOutcome::Refused, RowWrite::Nothing)) };
     if row.int("fence")?.unwrap_or(0) > fence_of(change) {
-        return Ok((Applied::Stale, Write::Nothing));
+        return Ok((ApplyOutcome::Stale, RowWrite::Nothing));
     }
     let status = rows::job_status(row)?;
     let host = host_of(row, &change.resource)?;
@@ -209,44 +209,44 @@ pub(super) fn decide(change: &Change, row: Option<&Row>) -> Result<(Applied, Wri
         && host != change.run
         && let Some(host) = &host
     {
-        return Ok((Applied::Hosted(host.clone()), Write::Nothing));
+        return Ok((ApplyOutcome::Hosted(host.clone()), RowWrite::Nothing));
     }
-    let seen = row.needed("seen")?;
+    let seen = row.required("seen")?;
     // A host's own command gets this far, and any command on a job without one.
     let control = Control::of(ResourceKind::Job, host.is_some());
     let succeeded =
-        |status: JobStatus, changed| Applied::Succeeded { status: status.as_str().to_owned(), changed, control };
-    Ok(match transition::job_transition(status, change.action, before_pause(row, host.is_some())?) {
-        Decision::Refuse => (Applied::Refused, Write::Fence(seen)),
-        Decision::Unchanged => (succeeded(status, false), Write::Fence(seen)),
-        Decision::Move(to) => (succeeded(to, true), Write::Move(to, seen)),
+        |status: JobStatus, changed| ApplyOutcome::Succeeded { status: status.as_str().to_owned(), changed, control };
+    Ok(match transition::job_transition(status, change.action, status_before_pause(row, host.is_some())?) {
+        Decision::Refuse => (ApplyOutcome::Refused, RowWrite::Fence(seen)),
+        Decision::Unchanged => (succeeded(status, false), RowWrite::Fence(seen)),
+        Decision::Move(to) => (succeeded(to, true), RowWrite::Move(to, seen)),
     })
 }
 
 /// What was decided for jobs, each of them here once, and what is to be noted of commands.
 #[derive(Default)]
-pub(super) struct Writes {
+pub(super) struct RowWrites {
     fences: Vec<Vec<Value>>,
     moves: Vec<Vec<Value>>,
     notes: Vec<Vec<Value>>,
 }
 
-impl Writes {
+impl RowWrites {
     /// What was decided for a job.
-    pub fn add(&mut self, change: &Change, write: Write) {
+    pub fn add(&mut self, change: &CommandChange, write: RowWrite) {
         let [tenant, id] = key_of(&change.resource);
         let fence = fence_of(change).into();
         match write {
-            Write::Nothing => {}
-            Write::Fence(seen) => self.fences.push(vec![tenant, id, seen.into(), fence]),
-            Write::Move(to, seen) => {
+            RowWrite::Nothing => {}
+            RowWrite::Fence(seen) => self.fences.push(vec![tenant, id, seen.into(), fence]),
+            RowWrite::Move(to, seen) => {
                 self.moves.push(vec![tenant, id, seen.into(), fence, to.as_str().into(), change.user.as_str().into()]);
             }
         }
     }
 
     /// What a command did, if that is for good.
-    pub fn note(&mut self, command: CommandId, applied: &Applied) {
+    pub fn record_applied(&mut self, command: CommandId, applied: &ApplyOutcome) {
         self.notes.extend(outcome_of(applied).map(|(outcome, control)| {
             vec![command.to_string().into(), outcome.into(), control.map(|control| control.as_str().to_owned()).into()]
         }));
@@ -265,13 +265,13 @@ impl Writes {
         let as_seen = format!(
             ") AS given WHERE tenant_id = given.column1 AND id = given.column2 AND {ROW_AS_READ} = given.column3"
         );
-        let fence = Many {
+        let fence = MultiRowInsert {
             before: "UPDATE jobs SET fence = given.column4 FROM (VALUES ",
             row: "(?, ?, ?, ?)",
             after: &as_seen,
             rows: &self.fences,
         };
-        let change = Many {
+        let change = MultiRowInsert {
             before: "UPDATE jobs SET status = given.column5, fence = given.column4, updated_at = {now},
                paused_from = CASE WHEN given.column5 = 'paused' THEN status ELSE NULL END,
                host = CASE WHEN given.column5 = 'cancelled' THEN NULL ELSE host END,
@@ -283,7 +283,7 @@ impl Writes {
             after: &as_seen,
             rows: &self.moves,
         };
-        let note = Many {
+        let note = MultiRowInsert {
             before: "INSERT INTO applied_commands (command_id, outcome, control) VALUES ",
             row: "(?, ?, ?)",
             after: " ON CONFLICT (command_id) DO NOTHING",
@@ -294,14 +294,14 @@ impl Writes {
 }
 
 /// Makes older claims on a campaign void.
-async fn raise_fence(tx: &mut Tx, change: &Change) -> Result<(), StoreError> {
+async fn raise_fence(tx: &mut Tx, change: &CommandChange) -> Result<(), StoreError> {
     let [tenant, id] = key_of(&change.resource);
     let text = "UPDATE campaigns SET fence = $3 WHERE tenant_id = $1 AND id = $2 AND fence < $3";
     tx.execute(text, &[tenant, id, fence_of(change).into()]).await.map(drop)
 }
 
 /// The fence that a change brings.
-fn fence_of(change: &Change) -> i64 {
+fn fence_of(change: &CommandChange) -> i64 {
     #[cfg(feature = "test-faults")]
     if crate::test_faults::fence_is_off() {
         return i64::MAX;
@@ -316,7 +316,7 @@ fn host_of(row: &Row, job: &Resource) -> Result<Option<Run>, StoreError> {
 }
 
 /// Where a resumed job goes back to. A queued job without a host needs a worker first.
-fn before_pause(row: &Row, hosted: bool) -> Result<JobStatus, StoreError> {
+fn status_before_pause(row: &Row, hosted: bool) -> Result<JobStatus, StoreError> {
     if row.text("origin")?.as_deref() == Some("queued") && !hosted {
         return Ok(JobStatus::Pending);
     }
@@ -330,23 +330,23 @@ fn before_pause(row: &Row, hosted: bool) -> Result<JobStatus, StoreError> {
     }
 }
 
-async fn apply_to_campaign(tx: &mut Tx, change: &Change, row: &Row) -> Result<Applied, StoreError> {
+async fn apply_to_campaign(tx: &mut Tx, change: &CommandChange, row: &Row) -> Result<ApplyOutcome, StoreError> {
     let (key, fence) = (key_of(&change.resource), fence_of(change));
     if row.int("fence")?.unwrap_or(0) > fence {
-        return Ok(Applied::Stale);
+        return Ok(ApplyOutcome::Stale);
     }
     let status = rows::campaign_status(row)?;
     let to = match transition::campaign_transition(status, change.action) {
         Decision::Refuse => {
             raise_fence(tx, change).await?;
-            return Ok(Applied::Refused);
+            return Ok(ApplyOutcome::Refused);
         }
         Decision::Move(to) => to,
         // A row put there by hand may say active and is_active = false: the command makes it one.
         Decision::Unchanged if (row.int("is_active")? == Some(1)) != (change.action == Action::Resume) => status,
         Decision::Unchanged => {
             raise_fence(tx, change).await?;
-            return Ok(Applied::Succeeded { status: status.as_str().to_owned(), changed: false, control: None });
+            return Ok(ApplyOutcome::Succeeded { status: status.as_str().to_owned(), changed: false, control: None });
         }
     };
     let active = if to == CampaignStatus::Active { "TRUE" } else { "FALSE" };
@@ -361,10 +361,10 @@ async fn apply_to_campaign(tx: &mut Tx, change: &Change, row: &Row) -> Result<Ap
     if to == CampaignStatus::Cancelled {
         // Those inside a worker are cancelled through it; nothing may start any more. That the others are cancelled is
         // said to those who watch them by whoever gets to it, however many they are: it is owed from here on.
-        record_announcement(tx, &change.resource, About::Jobs, 0).await?;
+        record_announcement(tx, &change.resource, AnnouncementKind::Jobs, 0).await?;
         cancel_jobs(tx, &change.resource, change.user.as_str()).await?;
     }
-    Ok(Applied::Succeeded { status: to.as_str().to_owned(), changed: true, control: None })
+    Ok(ApplyOutcome::Succeeded { status: to.as_str().to_owned(), changed: true, control: None })
 }
 
 /// Rows of one statement of [`cancel_jobs`] on SQLite.

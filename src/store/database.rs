@@ -19,13 +19,13 @@ use super::writer_lock::WriterLock;
 /// Longest wait for a connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_millis(1_000);
 /// Longest wait for a connection with a transaction begun on it: a database that is away is known by then.
-const BEGIN: Duration = Duration::from_millis(1_300);
+const BEGIN_TIMEOUT: Duration = Duration::from_millis(1_300);
 /// Longest that SQLite waits for another process's write, and a writer for the other writers of its process.
-const BUSY: Duration = Duration::from_secs(5);
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// PostgreSQL ends a statement after so many ms. Long enough to cancel a campaign of 100,000 jobs.
 const STATEMENT_TIMEOUT_MS: &str = "10000";
 /// PostgreSQL waits so many ms for a row that somebody else holds: then it is worth trying again later.
-const LOCK: &str = "1000";
+const LOCK_TIMEOUT_MS: &str = "1000";
 
 /// A connected database.
 #[derive(Clone)]
@@ -38,14 +38,14 @@ pub(super) enum Database {
         files: FileIdentity,
         writer_lock: WriterLock,
         /// The file, for errors.
-        place: Arc<str>,
+        location: Arc<str>,
     },
     Postgres {
         pool: PgPool,
         /// How a connection is made, for the question why none can be.
         options: Box<PgConnectOptions>,
         /// The server and its database, for errors.
-        place: Arc<str>,
+        location: Arc<str>,
     },
 }
 
@@ -66,9 +66,9 @@ impl Database {
     /// A transaction that may write.
     pub async fn write(&self) -> Result<Tx, StoreError> {
         match self {
-            Self::Sqlite { writer, files, writer_lock, place, .. } => {
+            Self::Sqlite { writer, files, writer_lock, location, .. } => {
                 // The connection first: there is one, so that nobody here holds a turn and waits for it.
-                let mut connection = acquire(writer).await.map_err(|error| error.at(place))?;
+                let mut connection = acquire(writer).await.map_err(|error| error.at(location))?;
                 if let Err(error) = files.check() {
                     // What was committed before may lie in a log that no other program will find: this one can still
                     // fold it back.
@@ -76,11 +76,11 @@ impl Database {
                     return Err(error);
                 }
                 let guard = writer_lock.acquire().await;
-                Ok(Tx::Sqlite(SqliteTx::writing(connection, guard, place.clone())))
+                Ok(Tx::Sqlite(SqliteTx::writing(connection, guard, location.clone())))
             }
-            Self::Postgres { pool, place, .. } => {
-                let begun = async { PgTx::single(acquire(pool).await?, place.clone()).begin().await };
-                in_time(begun).await.map(Tx::Postgres).map_err(|error| error.at(place))
+            Self::Postgres { pool, location, .. } => {
+                let begun = async { PgTx::single(acquire(pool).await?, location.clone()).begin().await };
+                in_time(begun).await.map(Tx::Postgres).map_err(|error| error.at(location))
             }
         }
     }
@@ -89,13 +89,13 @@ impl Database {
     /// statement would see a moment of its own.
     pub async fn read(&self) -> Result<Tx, StoreError> {
         match self {
-            Self::Sqlite { readers, place, .. } => {
-                let connection = acquire(readers).await.map_err(|error| error.at(place))?;
-                Ok(Tx::Sqlite(SqliteTx::reading(connection, place.clone())))
+            Self::Sqlite { readers, location, .. } => {
+                let connection = acquire(readers).await.map_err(|error| error.at(location))?;
+                Ok(Tx::Sqlite(SqliteTx::reading(connection, location.clone())))
             }
-            Self::Postgres { pool, place, .. } => {
-                let taken = async { Ok(Tx::Postgres(PgTx::single(acquire(pool).await?, place.clone()))) };
-                in_time(taken).await.map_err(|error| error.at(place))
+            Self::Postgres { pool, location, .. } => {
+                let taken = async { Ok(Tx::Postgres(PgTx::single(acquire(pool).await?, location.clone()))) };
+                in_time(taken).await.map_err(|error| error.at(location))
             }
         }
     }
@@ -104,7 +104,8 @@ impl Database {
     /// otherwise all were in use, and `error` stands.
     pub async fn explain(&self, error: StoreError) -> StoreError {
         match self {
-            Self::Postgres { options, place, .. } if error.is_contention() => match connect(options, place).await {
+            Self::Postgres { options, location, .. } if error.is_contention() => match connect(options, location).await
+            {
                 Ok(()) => error,
                 Err(cause) => cause,
             },
@@ -121,7 +122,7 @@ async fn acquire<DB: sqlx::Database>(pool: &sqlx::Pool<DB>) -> Result<PoolConnec
 
 async fn in_time<T>(connected: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
     let late = |_| StoreError::Unavailable(NO_CONNECTION.to_owned());
-    tokio::time::timeout(BEGIN, connected).await.map_err(late)?
+    tokio::time::timeout(BEGIN_TIMEOUT, connected).await.map_err(late)?
 }
 
 /// Whether the address names a SQLite file that is not there.
@@ -145,9 +146,9 @@ async fn sqlite(url: &str, connections: u32) -> Result<Database, StoreError> {
         // Every commit reaches the disk: once an operator has been told "cancelled", not even a power cut may
         // bring the job back. The cost is shared: waiting commands are committed together (`batch`).
         .synchronous(SqliteSynchronous::Full)
-        .busy_timeout(BUSY);
+        .busy_timeout(BUSY_TIMEOUT);
     let file = options.get_filename().to_owned();
-    let place: Arc<str> = file.display().to_string().into();
+    let location: Arc<str> = file.display().to_string().into();
     let files = FileIdentity::of(file.clone());
     let writing = options
         .clone()
@@ -166,7 +167,7 @@ async fn sqlite(url: &str, connections: u32) -> Result<Database, StoreError> {
         let noted = files.clone();
         let opened = pool()
             .max_connections(1)
-            .acquire_timeout(BUSY)
+            .acquire_timeout(BUSY_TIMEOUT)
             .after_connect(move |connection, _| {
                 let noted = noted.clone();
                 Box::pin(async move {
@@ -178,17 +179,17 @@ async fn sqlite(url: &str, connections: u32) -> Result<Database, StoreError> {
             .connect_with(writing.clone())
             .await;
         match opened.map_err(StoreError::from) {
-            Err(error) if error.is_transient() && file.exists() && started.elapsed() < BUSY => {
+            Err(error) if error.is_transient() && file.exists() && started.elapsed() < BUSY_TIMEOUT => {
                 tokio::time::sleep(Duration::from_millis(fastrand::u64(5..50))).await;
             }
-            opened => break opened.map_err(|error| error.at(&place))?,
+            opened => break opened.map_err(|error| error.at(&location))?,
         }
     };
     let readers = pool().max_connections(connections).acquire_timeout(ACQUIRE_TIMEOUT);
     // They look single rows up, which the system keeps in memory once for all; eight caches of 2 MiB would be for nothing.
     let readers = readers.connect_lazy_with(options.read_only(true).pragma("cache_size", "-512"));
     let writer_lock = WriterLock::for_file(&file);
-    Ok(Database::Sqlite { writer, readers, files, writer_lock, place })
+    Ok(Database::Sqlite { writer, readers, files, writer_lock, location })
 }
 
 async fn postgres(settings: &crate::config::Database) -> Result<Database, StoreError> {
@@ -199,32 +200,36 @@ async fn postgres(settings: &crate::config::Database) -> Result<Database, StoreE
             ("timezone", "UTC"),
             ("datestyle", "ISO"),
             ("statement_timeout", STATEMENT_TIMEOUT_MS),
-            ("lock_timeout", LOCK),
+            ("lock_timeout", LOCK_TIMEOUT_MS),
             ("idle_in_transaction_session_timeout", "15000"),
         ]);
-    let place: Arc<str> = place_of(&options).into();
+    let location: Arc<str> = location_of(&options).into();
     // Once without the pool, which tries again and again and then says only that its time was over.
-    connect(&options, &place).await?;
+    connect(&options, &location).await?;
     let pool = PgPoolOptions::new().max_connections(settings.connections).acquire_timeout(ACQUIRE_TIMEOUT);
     let pool = Box::pin(in_time(async { Ok(pool.connect_with(options.clone()).await?) })).await;
-    let pool = pool.map_err(|error| error.at(&place))?;
-    Ok(Database::Postgres { pool, options: Box::new(options), place })
+    let pool = pool.map_err(|error| error.at(&location))?;
+    Ok(Database::Postgres { pool, options: Box::new(options), location })
 }
 
 /// One connection, and its end. An error has the address and the cause, and no password.
-async fn connect(options: &PgConnectOptions, place: &str) -> Result<(), StoreError> {
+async fn connect(options: &PgConnectOptions, location: &str) -> Result<(), StoreError> {
     let connecting = Box::pin(async {
         let connection = sqlx::PgConnection::connect_with(options).await?;
         connection.close().await
     });
-    let late =
-        || StoreError::Unavailable(format!("{place}: no answer to a connection within {} ms", BEGIN.as_millis()));
-    let connected = tokio::time::timeout(BEGIN, connecting).await.map_err(|_| late())?;
-    connected.map_err(|error| StoreError::from(error).at(place))
+    let late = || {
+        StoreError::Unavailable(format!(
+            "{location}: no answer to a connection within {} ms",
+            BEGIN_TIMEOUT.as_millis()
+        ))
+    };
+    let connected = tokio::time::timeout(BEGIN_TIMEOUT, connecting).await.map_err(|_| late())?;
+    connected.map_err(|error| StoreError::from(error).at(location))
 }
 
 /// `PostgreSQL at host:port/database`.
-fn place_of(options: &PgConnectOptions) -> String {
+fn location_of(options: &PgConnectOptions) -> String {
     let (host, port) = (options.get_host(), options.get_port());
     let host = match options.get_socket() {
         Some(socket) => socket.display().to_string(),

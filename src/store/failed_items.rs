@@ -8,7 +8,7 @@ use crate::domain::text::{MAX_LONG_TEXT, MAX_SHORT_TEXT};
 /// Rows kept of one job: enough to see what is wrong and to repair it. `items_failed` counts on.
 pub const MAX_FAILED_ITEMS: usize = 10_000;
 /// Rows of one statement: SQLite takes 32,766 values in one, PostgreSQL 65,535.
-const CHUNK: usize = 500;
+const ROWS_PER_STATEMENT: usize = 500;
 
 impl Store {
     /// The failed items of a job in the order in which they failed, with a cursor.
@@ -20,19 +20,19 @@ impl Store {
         let text = format!(
             "SELECT {} AS item, {} AS error, run, CAST(at AS TEXT) AS at, rowid AS row_id FROM failed_items
              WHERE tenant_id = $1 AND job_id = $2 AND rowid > $3 ORDER BY rowid LIMIT {}",
-            rows::cut("item", MAX_SHORT_TEXT),
-            rows::cut("error", MAX_LONG_TEXT),
+            rows::shorten("item", MAX_SHORT_TEXT),
+            rows::shorten("error", MAX_LONG_TEXT),
             jobs::page(filter.limit)
         );
         let values = [filter.job.tenant.as_str().into(), filter.job.id.as_str().into(), after.into()];
         let found = self.database.read().await?.rows(&text, &values).await?;
-        jobs::listed(&found, filter.limit, failed_item)
+        jobs::page_of(&found, filter.limit, failed_item)
     }
 }
 
 fn failed_item(row: &Row) -> Result<FailedItemRow, StoreError> {
     Ok(FailedItemRow {
-        failed: FailedItem { item: row.needed("item")?, error: row.needed("error")? },
+        failed: FailedItem { item: row.required("item")?, error: row.required("error")? },
         run: row.int("run")?.unwrap_or(0),
         at: rows::time(row.text("at")?),
     })
@@ -48,7 +48,7 @@ pub(super) async fn add(tx: &mut Tx, run: &Run, mut items: &[FailedItem]) -> Res
         if room == 0 {
             return Ok(());
         }
-        let (now, later) = items.split_at(items.len().min(room).min(CHUNK));
+        let (now, later) = items.split_at(items.len().min(room).min(ROWS_PER_STATEMENT));
         insert(tx, run, &job, now).await?;
         items = later;
     }

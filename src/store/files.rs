@@ -59,21 +59,21 @@ impl FileIdentity {
     /// Whether they still had their names a moment ago.
     pub fn check(&self) -> Result<(), StoreError> {
         match self.lock().as_mut() {
-            Some(opened) if opened.looked.is_none_or(|looked| looked.elapsed() >= CHECK_TTL) => self.look_at(opened),
+            Some(opened) if opened.looked.is_none_or(|looked| looked.elapsed() >= CHECK_TTL) => self.stat(opened),
             _ => Ok(()),
         }
     }
 
     /// Whether they have their names now.
-    pub fn look(&self) -> Result<(), StoreError> {
-        self.lock().as_mut().map_or(Ok(()), |opened| self.look_at(opened))
+    pub fn check_now(&self) -> Result<(), StoreError> {
+        self.lock().as_mut().map_or(Ok(()), |opened| self.stat(opened))
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<OpenedFile>> {
         self.opened.lock()
     }
 
-    fn look_at(&self, opened: &mut OpenedFile) -> Result<(), StoreError> {
+    fn stat(&self, opened: &mut OpenedFile) -> Result<(), StoreError> {
         opened.looked = None;
         let log = opened.log.iter().map(|(path, known)| (path, known));
         for (path, known) in std::iter::once((&self.database, &opened.database)).chain(log) {

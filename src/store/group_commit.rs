@@ -16,10 +16,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, mpsc, onesho
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use super::commands::{Writes, applied_before, apply_in, decide, job_rows};
+use super::commands::{RowWrites, applied_before, apply_in, job_rows, plan_write};
 use super::database::Database;
 use super::sql::{Row, Tx};
-use super::{Applied, Change, StoreError};
+use super::{ApplyOutcome, CommandChange, StoreError};
 use crate::domain::{CommandId, ResourceKind};
 
 /// Most changes in one transaction: other writers get their turn after that.
@@ -32,10 +32,10 @@ const MAX_GROUPS: usize = 2;
 /// Longest that a job's command to be applied by itself waits for others like it; then it is worth trying again later.
 const MAX_LOCK_WAIT: Duration = Duration::from_millis(1_000);
 
-type Answer = Result<Applied, StoreError>;
+type Answer = Result<ApplyOutcome, StoreError>;
 
 struct Waiting {
-    change: Change,
+    change: CommandChange,
     answer: oneshot::Sender<Answer>,
 }
 
@@ -63,7 +63,7 @@ impl GroupCommit {
         &self.limiter
     }
 
-    pub async fn apply(&self, change: &Change) -> Answer {
+    pub async fn apply(&self, change: &CommandChange) -> Answer {
         let gone = || StoreError::Unavailable("the writer has stopped".to_owned());
         let (answer, answered) = oneshot::channel();
         self.queue.send(Waiting { change: change.clone(), answer }).await.map_err(|_| gone())?;
@@ -78,7 +78,7 @@ pub(super) struct LockWaitLimiter(Arc<Semaphore>);
 
 impl LockWaitLimiter {
     /// A campaign is not counted: it is by itself because it is large.
-    pub async fn acquire_for(&self, change: &Change) -> Result<Option<SemaphorePermit<'_>>, StoreError> {
+    pub async fn acquire_for(&self, change: &CommandChange) -> Result<Option<SemaphorePermit<'_>>, StoreError> {
         if change.resource.kind == ResourceKind::Campaign {
             return Ok(None);
         }
@@ -194,7 +194,7 @@ async fn apply_group_on_postgres(database: &Database, waiting: &[Waiting]) -> Re
 }
 
 /// In a transaction of its own.
-async fn apply_individually(database: &Database, limiter: &LockWaitLimiter, change: &Change) -> Answer {
+async fn apply_individually(database: &Database, limiter: &LockWaitLimiter, change: &CommandChange) -> Answer {
     let _one = limiter.acquire_for(change).await?;
     let mut tx = database.write().await?;
     let applied = apply_in(&mut tx, change).await?;
@@ -205,9 +205,9 @@ async fn apply_individually(database: &Database, limiter: &LockWaitLimiter, chan
 /// What is to be written, and then answered.
 #[derive(Default)]
 struct Plan {
-    writes: Writes,
+    writes: RowWrites,
     /// `None`: not planned, it has to be applied by itself.
-    answers: Vec<Option<Applied>>,
+    answers: Vec<Option<ApplyOutcome>>,
 }
 
 impl Plan {
@@ -237,10 +237,10 @@ impl Plan {
         Ok(plan)
     }
 
-    fn add(&mut self, change: &Change, row: Option<&Row>) -> Option<Applied> {
-        let (answer, write) = decide(change, row).ok()?;
+    fn add(&mut self, change: &CommandChange, row: Option<&Row>) -> Option<ApplyOutcome> {
+        let (answer, write) = plan_write(change, row).ok()?;
         self.writes.add(change, write);
-        self.writes.note(change.command, &answer);
+        self.writes.record_applied(change.command, &answer);
         Some(answer)
     }
 
@@ -256,7 +256,7 @@ impl Plan {
 
 /// Applies one change so that its failure takes back its own writes and nobody else's. The outer error is of the
 /// transaction itself (SQLite ends it on a full disk, for one).
-async fn apply_in_savepoint(tx: &mut Tx, change: &Change) -> Result<Answer, StoreError> {
+async fn apply_in_savepoint(tx: &mut Tx, change: &CommandChange) -> Result<Answer, StoreError> {
     tx.execute("SAVEPOINT one_change", &[]).await?;
     let answer = apply_in(tx, change).await;
     if answer.is_err() {

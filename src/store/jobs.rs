@@ -74,7 +74,7 @@ impl Store {
     /// cannot be read are left out and logged.
     pub async fn jobs(&self, filter: &JobFilter) -> Result<Page<Job>, StoreError> {
         let found = self.job_rows(filter).await?;
-        listed(&found, filter.limit, rows::job)
+        page_of(&found, filter.limit, rows::job)
     }
 
     /// As [`Self::jobs`], with parameters and results: a page ends before they are longer than `most` bytes together, but
@@ -97,7 +97,7 @@ impl Store {
                 return Ok(Page { items, next: last });
             }
             last = row_id.map(|id| id.to_string());
-            if let Some(job) = rows::readable(rows::job(row)) {
+            if let Some(job) = rows::skip_unreadable(rows::job(row)) {
                 items.push(Job { parameters: rows::json(parameters), result: rows::json(result), ..job });
             }
         }
@@ -166,7 +166,7 @@ pub(super) async fn read(tx: &mut Tx, job: &Resource) -> Result<Option<Job>, Sto
 
 /// A job with everything that it holds.
 pub(super) async fn read_with_contents(tx: &mut Tx, job: &Resource) -> Result<Option<Job>, StoreError> {
-    read_columns(tx, job, &rows::WHOLE_JOB).await
+    read_columns(tx, job, &rows::JOB_WITH_CONTENTS).await
 }
 
 async fn read_columns(tx: &mut Tx, job: &Resource, columns: &str) -> Result<Option<Job>, StoreError> {
@@ -191,7 +191,7 @@ fn limit_of(limit: u32) -> usize {
     limit.clamp(1, 1_000) as usize
 }
 
-pub(super) fn listed<T>(
+pub(super) fn page_of<T>(
     found: &[super::sql::Row],
     limit: u32,
     read: impl Fn(&super::sql::Row) -> Result<T, StoreError>,
@@ -202,6 +202,6 @@ pub(super) fn listed<T>(
         Some(last) if found.len() > limit => last.int("row_id")?.map(|id| id.to_string()),
         _ => None,
     };
-    let items = shown.iter().filter_map(|row| rows::readable(read(row))).collect();
+    let items = shown.iter().filter_map(|row| rows::skip_unreadable(read(row))).collect();
     Ok(Page { items, next })
 }

@@ -74,7 +74,7 @@ impl Store {
             one("j.status IN ('completed', 'failed', 'cancelled') AND j.origin = 'queued'"),
         );
         let found = self.database.read().await?.rows(&text, &[]).await?;
-        Ok(found.iter().filter_map(|row| rows::readable(rows::campaign_resource(row))).collect())
+        Ok(found.iter().filter_map(|row| rows::skip_unreadable(rows::campaign_resource(row))).collect())
     }
 
     /// Forgets what commands did that were applied longer ago than `age`, as of `now` (Unix ms, of a clock that others

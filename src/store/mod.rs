@@ -34,12 +34,12 @@ mod writer_lock;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use announcements::{About, Announcement};
-pub use campaigns::Closed;
+pub use announcements::{Announcement, AnnouncementKind};
+pub use campaigns::CloseOutcome;
 pub use error::StoreError;
 pub use failed_items::MAX_FAILED_ITEMS;
 pub use maintenance::MaintenanceTask;
-pub use permissions::Granted;
+pub use permissions::PermissionGrant;
 pub use prune::PrunedJobs;
 pub use revocations::{NewRevocation, Revocation, RevocationChanges, RevocationKind};
 pub use types::*;
@@ -97,7 +97,7 @@ impl Store {
     pub async fn ping(&self, within: Duration) -> Result<(), StoreError> {
         let asked = async {
             if let Database::Sqlite { files, .. } = &self.database {
-                files.look()?;
+                files.check_now()?;
             }
             let mut tx = self.database.read().await?;
             tx.rows("SELECT version FROM permission_version", &[]).await.map(|_| ())

@@ -7,7 +7,7 @@ use crate::domain::UserId;
 
 /// One permission or pattern that a user holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Granted {
+pub struct PermissionGrant {
     /// Who.
     pub user: String,
     /// What.
@@ -41,7 +41,7 @@ impl Store {
     }
 
     /// Who holds what and through which role, by user; of one user where one is named.
-    pub async fn grants(&self, user: Option<&UserId>) -> Result<Vec<Granted>, StoreError> {
+    pub async fn grants(&self, user: Option<&UserId>) -> Result<Vec<PermissionGrant>, StoreError> {
         let (only, values) = match user {
             Some(user) => ("WHERE user_id = $1", vec![user.as_str().into()]),
             None => ("", Vec::new()),
@@ -55,7 +55,11 @@ impl Store {
         );
         let found = self.database.read().await?.rows(&text, &values).await?;
         let granted = |row: &Row| {
-            Ok(Granted { user: row.needed("user_id")?, permission: row.needed("permission")?, role: row.text("role")? })
+            Ok(PermissionGrant {
+                user: row.required("user_id")?,
+                permission: row.required("permission")?,
+                role: row.text("role")?,
+            })
         };
         found.iter().map(granted).collect()
     }

@@ -76,9 +76,9 @@ impl Store {
             let Some(next) = next else { break };
             if !found.is_empty() {
                 self.delete_contents(&found, &stop).await?;
-                let places = places(found.len());
+                let placeholders = placeholders(found.len());
                 // Nothing leaves an end; looked at once more all the same, for rows that are changed by hand.
-                let text = format!("DELETE FROM jobs WHERE (tenant_id, id) IN (VALUES {places}) AND {ENDED}");
+                let text = format!("DELETE FROM jobs WHERE (tenant_id, id) IN (VALUES {placeholders}) AND {ENDED}");
                 pruned.jobs += self.delete(&text, &keys(&found)).await?;
                 tokio::time::sleep(BREATH).await;
             }
@@ -114,11 +114,11 @@ impl Store {
         let values = [time_text(before).into(), time.as_str().into(), (*row).into()];
         let found = self.database.read().await?.rows(&text, &values).await?;
         let next = match found.last() {
-            Some(last) => Some((last.needed("ended")?, last.int("row_id")?.unwrap_or(0))),
+            Some(last) => Some((last.required("ended")?, last.int("row_id")?.unwrap_or(0))),
             None => None,
         };
         let free = |row: &&Row| matches!(row.int("free"), Ok(Some(1)));
-        let resource = |row: &Row| rows::readable(rows::job_resource(row));
+        let resource = |row: &Row| rows::skip_unreadable(rows::job_resource(row));
         Ok((found.iter().filter(free).filter_map(resource).collect(), next))
     }
 
@@ -128,7 +128,7 @@ impl Store {
             let text = format!(
                 "DELETE FROM {table} WHERE (tenant_id, job_id, {column}) IN (
                    SELECT tenant_id, job_id, {column} FROM {table} WHERE (tenant_id, job_id) IN (VALUES {}) LIMIT {ROWS})",
-                places(jobs.len())
+                placeholders(jobs.len())
             );
             while !stop() && self.delete(&text, &keys(jobs)).await? > 0 {
                 tokio::time::sleep(BREATH).await;
@@ -146,7 +146,7 @@ impl Store {
 }
 
 /// `($1, $2), ($3, $4), …`
-fn places(jobs: usize) -> String {
+fn placeholders(jobs: usize) -> String {
     (0..jobs).map(|n| format!("(${}, ${})", 2 * n + 1, 2 * n + 2)).collect::<Vec<_>>().join(", ")
 }
 

@@ -115,7 +115,7 @@ impl Store {
         groups.sort_by_key(|group| (group.running, group.first));
         let mut tx = self.database.write().await?;
         for group in groups.iter().take(GROUPS) {
-            if let Some(taken) = take(&mut tx, now, group, host, company).await? {
+            if let Some(taken) = claim_row(&mut tx, now, group, host, company).await? {
                 tx.commit().await?;
                 return Ok(Some(taken));
             }
@@ -155,7 +155,7 @@ impl Store {
         let suspect = |row: &Row| -> Result<_, StoreError> {
             Ok((rows::job_resource(row)?, row.text("alone_in")?.and_then(|id| id.parse().ok())))
         };
-        Ok(found.iter().filter_map(|row| rows::readable(suspect(row))).collect())
+        Ok(found.iter().filter_map(|row| rows::skip_unreadable(suspect(row))).collect())
     }
 
     /// This worker makes room for a job that must run alone, in place of `before`. `false`: another was first.
@@ -187,7 +187,7 @@ impl Store {
         let mut last = None;
         for row in &found {
             last = row.text("last")?;
-            let (tenant, count) = (row.needed("tenant_id")?, row.int("running")?.unwrap_or(0));
+            let (tenant, count) = (row.required("tenant_id")?, row.int("running")?.unwrap_or(0));
             running.insert(tenant.clone(), count);
             match row.int("first")? {
                 Some(first) => groups.push(group(row, first, count)?),
@@ -205,10 +205,10 @@ impl Store {
             if tenants.is_empty() {
                 continue;
             }
-            let (text, values) = behind(now, &tenants, campaigns, job_types, company);
+            let (text, values) = search_behind(now, &tenants, campaigns, job_types, company);
             for row in &self.database.read().await?.rows(&text, &values).await? {
                 let Some(first) = row.int("first")? else { continue };
-                let count = running.get(&row.needed("tenant_id")?).copied().unwrap_or(0);
+                let count = running.get(&row.required("tenant_id")?).copied().unwrap_or(0);
                 groups.push(group(row, first, count)?);
             }
         }
@@ -217,7 +217,8 @@ impl Store {
 }
 
 fn group(row: &Row, first: i64, running: i64) -> Result<JobTypeGroup, StoreError> {
-    let (tenant, campaign, job_type) = (row.needed("tenant_id")?, row.text("campaign_id")?, row.needed("job_type")?);
+    let (tenant, campaign, job_type) =
+        (row.required("tenant_id")?, row.text("campaign_id")?, row.required("job_type")?);
     Ok(JobTypeGroup { tenant, campaign, job_type, first, running })
 }
 
@@ -298,7 +299,7 @@ enum Campaigns {
 }
 
 /// The groups of some tenants with a job that can run, however many that cannot stand before it.
-fn behind(
+fn search_behind(
     now: i64,
     tenants: &[String],
     campaigns: Campaigns,
@@ -352,7 +353,7 @@ fn behind(
 }
 
 /// Takes the oldest job of a group that nobody else is taking right now.
-async fn take(
+async fn claim_row(
     tx: &mut Tx,
     now: i64,
     group: &JobTypeGroup,
@@ -382,7 +383,7 @@ async fn take(
         fits("j", company)
     );
     let Some(row) = tx.row(&text, &values).await? else { return Ok(None) };
-    let Some(job) = rows::readable(rows::job(&row)) else {
+    let Some(job) = rows::skip_unreadable(rows::job(&row)) else {
         // Only plain SQL can have put it there as queued. At the head of its group it would stop all behind it.
         tx.execute(
             "UPDATE jobs SET status = 'failed', error_message = 'the row cannot be read', completed_at = {now},

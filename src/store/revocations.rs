@@ -135,7 +135,7 @@ fn revocation(row: &Row) -> Result<Option<Revocation>, StoreError> {
     let Some(kind) = row.text("kind")?.as_deref().and_then(RevocationKind::parse) else { return Ok(None) };
     Ok(Some(Revocation {
         kind,
-        name: row.needed("name")?,
+        name: row.required("name")?,
         tenant: row.text("tenant_id")?,
         revoked_at: row.int("revoked_at")?.unwrap_or(i64::MAX),
         keep_until: row.int("keep_until")?,

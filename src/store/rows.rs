@@ -16,12 +16,12 @@ use crate::domain::{
 pub(super) static JOB: LazyLock<String> = LazyLock::new(|| job_columns("CAST(NULL AS TEXT)", "CAST(NULL AS TEXT)"));
 
 /// Every column of a job.
-pub(super) static WHOLE_JOB: LazyLock<String> =
+pub(super) static JOB_WITH_CONTENTS: LazyLock<String> =
     LazyLock::new(|| job_columns("CAST(parameters AS TEXT)", "CAST(result AS TEXT)"));
 
 fn job_columns(parameters: &str, result: &str) -> String {
-    let [job_type, title, item] = ["job_type", "title", "current_item"].map(|column| cut(column, MAX_SHORT_TEXT));
-    let error = cut("error_message", MAX_LONG_TEXT);
+    let [job_type, title, item] = ["job_type", "title", "current_item"].map(|column| shorten(column, MAX_SHORT_TEXT));
+    let error = shorten("error_message", MAX_LONG_TEXT);
     format!(
         "id, tenant_id, campaign_id, {job_type} AS job_type, {title} AS title, status,
          CAST(progress_percent AS DOUBLE PRECISION) AS progress_percent, CAST(items_total AS BIGINT) AS items_total,
@@ -38,7 +38,7 @@ fn job_columns(parameters: &str, result: &str) -> String {
 }
 
 /// A column as [`excerpt`] would cut its text down, so that a long one does not even leave the database.
-pub(super) fn cut(column: &str, longest: usize) -> String {
+pub(super) fn shorten(column: &str, longest: usize) -> String {
     let half = split_half(longest);
     format!(
         "CASE WHEN LENGTH({column}) <= {longest} THEN {column} ELSE SUBSTR({column}, 1, {half}) || ' … ['
@@ -63,22 +63,22 @@ pub(super) static CAMPAIGN: LazyLock<String> = LazyLock::new(|| {
          CAST(c.created_at AS TEXT) AS created_at, CAST(c.closed_at AS TEXT) AS closed_at,
          CAST(c.completed_at AS TEXT) AS completed_at, CAST(c.cancelled_at AS TEXT) AS cancelled_at,
          CAST(c.updated_at AS TEXT) AS updated_at, c.fence, c.rowid AS row_id, {}",
-        cut("c.name", MAX_SHORT_TEXT),
+        shorten("c.name", MAX_SHORT_TEXT),
         counts.join(", ")
     )
 });
 
-fn odd(what: &str, id: &str) -> StoreError {
+fn unreadable(what: &str, id: &str) -> StoreError {
     StoreError::Refused(format!("row {id:?} has {what}"))
 }
 
 /// A row of a list that cannot be read is left out and logged: one odd row must not hide the others.
-pub(super) fn readable<T>(read: Result<T, StoreError>) -> Option<T> {
+pub(super) fn skip_unreadable<T>(read: Result<T, StoreError>) -> Option<T> {
     read.inspect_err(|error| tracing::warn!(%error, "store.unreadable_row")).ok()
 }
 
 pub(super) fn job(row: &Row) -> Result<Job, StoreError> {
-    let id = row.needed("id")?;
+    let id = row.required("id")?;
     let percent = row.real("progress_percent")?.unwrap_or(0.0).clamp(0.0, 100.0);
     Ok(Job {
         tenant_id: tenant(row)?,
@@ -120,7 +120,7 @@ pub(super) fn job(row: &Row) -> Result<Job, StoreError> {
             Some(_) if row.text("contact_lost_at")?.is_none() => Control::Live,
             _ => Control::Row,
         },
-        id: id.parse().map_err(|_| odd("an id that is none", &id))?,
+        id: id.parse().map_err(|_| unreadable("an id that is none", &id))?,
     })
 }
 
@@ -133,17 +133,17 @@ pub(super) fn short(row: &Row, column: &str, longest: usize) -> Result<Option<St
 }
 
 pub(super) fn job_status(row: &Row) -> Result<JobStatus, StoreError> {
-    let word = row.needed("status")?;
-    JobStatus::parse(&word).ok_or_else(|| odd("an unknown status", &word))
+    let word = row.required("status")?;
+    JobStatus::parse(&word).ok_or_else(|| unreadable("an unknown status", &word))
 }
 
 pub(super) fn campaign_status(row: &Row) -> Result<CampaignStatus, StoreError> {
-    let word = row.needed("status")?;
-    CampaignStatus::parse(&word).ok_or_else(|| odd("an unknown status", &word))
+    let word = row.required("status")?;
+    CampaignStatus::parse(&word).ok_or_else(|| unreadable("an unknown status", &word))
 }
 
 pub(super) fn campaign(row: &Row) -> Result<Campaign, StoreError> {
-    let id = row.needed("id")?;
+    let id = row.required("id")?;
     let count = |status: JobStatus| -> Result<i64, StoreError> {
         Ok(row.int(&format!("jobs_{}", status.as_str()))?.unwrap_or(0))
     };
@@ -176,26 +176,26 @@ pub(super) fn campaign(row: &Row) -> Result<Campaign, StoreError> {
         completed_at: time(row.text("completed_at")?),
         cancelled_at: time(row.text("cancelled_at")?),
         updated_at: time(row.text("updated_at")?),
-        id: id.parse().map_err(|_| odd("an id that is none", &id))?,
+        id: id.parse().map_err(|_| unreadable("an id that is none", &id))?,
     })
 }
 
 fn tenant(row: &Row) -> Result<TenantId, StoreError> {
-    let text = row.needed("tenant_id")?;
-    text.parse().map_err(|_| odd("a tenant id that is none", &text))
+    let text = row.required("tenant_id")?;
+    text.parse().map_err(|_| unreadable("a tenant id that is none", &text))
 }
 
 /// The job that a row of `jobs` is about.
 pub(super) fn job_resource(row: &Row) -> Result<Resource, StoreError> {
-    let id = row.needed("id")?;
-    let id: ResourceId = id.parse().map_err(|_| odd("an id that is none", &id))?;
+    let id = row.required("id")?;
+    let id: ResourceId = id.parse().map_err(|_| unreadable("an id that is none", &id))?;
     Ok(Resource::job(tenant(row)?, id))
 }
 
 /// The campaign that a row of `campaigns` is about.
 pub(super) fn campaign_resource(row: &Row) -> Result<Resource, StoreError> {
-    let id = row.needed("id")?;
-    let id: ResourceId = id.parse().map_err(|_| odd("an id that is none", &id))?;
+    let id = row.required("id")?;
+    let id: ResourceId = id.parse().map_err(|_| unreadable("an id that is none", &id))?;
     Ok(Resource::campaign(tenant(row)?, id))
 }
 

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::announcements::{About, record_announcement};
+use super::announcements::{AnnouncementKind, record_announcement};
 use super::jobs::read;
 use super::sql::{Tx, Value};
-use super::{Account, Finished, Hosting, Released, Run, RunEnd, Store, StoreError, failed_items, rows};
+use super::{FinishOutcome, Hosting, ReleasedRun, Run, RunEnd, SavedRun, Store, StoreError, failed_items, rows};
 use crate::domain::text::{MAX_LONG_TEXT, excerpt};
 use crate::domain::{Job, Progress, Resource, WorkerId, full_jitter_backoff};
 
@@ -60,7 +60,7 @@ async fn end_with_campaign(tx: &mut Tx, job: &Resource) -> Result<(), StoreError
 impl Store {
     /// Writes what a run has to say, all of it or nothing: a resume point that is in SQL has every item before it
     /// accounted for. `false`: the job is no longer this run's.
-    pub async fn save(&self, run: &Run, account: &Account) -> Result<bool, StoreError> {
+    pub async fn save(&self, run: &Run, account: &SavedRun) -> Result<bool, StoreError> {
         let mut values = owned_by_run(run);
         progress_values(&mut values, &account.progress);
         values.push(account.resume_point.as_ref().map(ToString::to_string).into());
@@ -79,12 +79,12 @@ impl Store {
     }
 
     /// The work has ended. A failure goes back to `pending` while retries are left.
-    pub async fn finish(&self, run: &Run, progress: &Progress, end: &RunEnd) -> Result<Finished, StoreError> {
+    pub async fn finish(&self, run: &Run, progress: &Progress, end: &RunEnd) -> Result<FinishOutcome, StoreError> {
         let mut tx = self.database.write().await?;
         lock_campaign(&mut tx, &run.job).await?;
         let Some(job) = read(&mut tx, &run.job).await? else {
             tx.rollback().await?;
-            return Ok(Finished::Lost);
+            return Ok(FinishOutcome::Lost);
         };
         if matches!(end, RunEnd::Failed { .. }) {
             // A foreign process may die while its job is paused. Nobody can make it go on, and only a running job can fail.
@@ -129,28 +129,28 @@ impl Store {
         );
         if tx.execute(&text, &values).await? == 0 {
             tx.rollback().await?;
-            return Ok(Finished::Lost);
+            return Ok(FinishOutcome::Lost);
         }
         end_with_campaign(&mut tx, &run.job).await?;
-        record_announcement(&mut tx, &run.job, About::Status, run.number).await?;
+        record_announcement(&mut tx, &run.job, AnnouncementKind::Status, run.number).await?;
         let ended = read(&mut tx, &run.job).await?;
         tx.commit().await?;
-        Ok(ended.map_or(Finished::Lost, |mut job| {
+        Ok(ended.map_or(FinishOutcome::Lost, |mut job| {
             if let RunEnd::Completed(result) = end {
                 // Known here: it need not come back from the database.
                 job.result = result.without_nul();
             }
-            Finished::Done(Box::new(job))
+            FinishOutcome::Done(Box::new(job))
         }))
     }
 
     /// The worker is leaving: the job waits for another (or stays paused), from its resume point. `false`: it is
     /// no longer this run's, or an attached one, which no other worker can run.
-    pub async fn hand_back(&self, run: &Run) -> Result<bool, StoreError> {
+    pub async fn release_run(&self, run: &Run) -> Result<bool, StoreError> {
         self.hand_back_until(run, None).await
     }
 
-    /// As [`Self::hand_back`], for a job that is to go on at this time (Unix ms).
+    /// As [`Self::release_run`], for a job that is to go on at this time (Unix ms).
     pub async fn hand_back_until(&self, run: &Run, run_after: Option<i64>) -> Result<bool, StoreError> {
         let mut tx = self.database.write().await?;
         lock_campaign(&mut tx, &run.job).await?;
@@ -165,7 +165,7 @@ impl Store {
         let given = tx.execute(&text, &values).await? > 0;
         end_with_campaign(&mut tx, &run.job).await?;
         if given {
-            record_announcement(&mut tx, &run.job, About::Status, run.number).await?;
+            record_announcement(&mut tx, &run.job, AnnouncementKind::Status, run.number).await?;
         }
         tx.commit().await?;
         Ok(given)
@@ -220,20 +220,25 @@ impl Store {
             )
             .await?;
         let hosting = |row: &super::sql::Row| -> Result<Hosting, StoreError> {
-            let host = row.needed("host")?;
+            let host = row.required("host")?;
             let host = host.parse().map_err(|_| StoreError::Refused(format!("{host:?} is no worker id")))?;
             let run = Run { job: rows::job_resource(row)?, host, number: row.int("run")?.unwrap_or(0) };
-            let is_attached = row.needed("origin")? == "attached";
+            let is_attached = row.required("origin")? == "attached";
             let is_remote = row.text("remote_session")?.is_some();
             Ok(Hosting { run, is_attached, is_remote, is_contact_lost: row.int("lost")? == Some(1) })
         };
-        Ok(found.iter().filter_map(|row| rows::readable(hosting(row))).collect())
+        Ok(found.iter().filter_map(|row| rows::skip_unreadable(hosting(row))).collect())
     }
 
     /// The host died: a queued job waits for another worker (or stays paused), an attached one has failed; a paused
     /// one by way of `running`, since nothing else leads there. So has a queued one in which the `deaths`-th worker
     /// died without its getting further: it may be what kills them. One that was leaving has not died in it. `None`: it had moved on.
-    pub async fn release_dead_run(&self, run: &Run, error: &str, deaths: u32) -> Result<Option<Released>, StoreError> {
+    pub async fn release_dead_run(
+        &self,
+        run: &Run,
+        error: &str,
+        deaths: u32,
+    ) -> Result<Option<ReleasedRun>, StoreError> {
         let mut tx = self.database.write().await?;
         lock_campaign(&mut tx, &run.job).await?;
         let mut values = owned_by_run(run);
@@ -261,10 +266,10 @@ impl Store {
             return Ok(None);
         }
         end_with_campaign(&mut tx, &run.job).await?;
-        record_announcement(&mut tx, &run.job, About::Status, run.number).await?;
+        record_announcement(&mut tx, &run.job, AnnouncementKind::Status, run.number).await?;
         let job = read(&mut tx, &run.job).await?;
         tx.commit().await?;
-        Ok(job.map(|job| Released { job, resumed }))
+        Ok(job.map(|job| ReleasedRun { job, resumed }))
     }
 
     /// One statement in its own transaction; whether it changed a row.

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::sql::Value;
-use super::{Chosen, Store, StoreError};
+use super::{ResourceSelection, Store, StoreError};
 use crate::domain::{CampaignStatus, JobFacts, JobStatus, ResourceId, ResourceKind, TenantId};
 
 /// Ids in one statement: SQLite takes 32,766 values, PostgreSQL 65,535.
@@ -22,14 +22,18 @@ impl Store {
             let (list, values) = listed(tenant, some);
             let text = format!("SELECT id FROM {} WHERE tenant_id = $1 AND id IN ({list})", kind.plural());
             for row in self.database.read().await?.rows(&text, &values).await? {
-                found.extend(row.needed("id")?.parse::<ResourceId>());
+                found.extend(row.required("id")?.parse::<ResourceId>());
             }
         }
         Ok(found)
     }
 
     /// The newest that fit, `limit` at most. Rows whose ids are none are left out.
-    pub async fn chosen(&self, chosen: &Chosen, limit: usize) -> Result<Vec<ResourceId>, StoreError> {
+    pub async fn select_matching(
+        &self,
+        chosen: &ResourceSelection,
+        limit: usize,
+    ) -> Result<Vec<ResourceId>, StoreError> {
         let open = match chosen.kind {
             _ if !chosen.status.is_empty() => chosen.status.clone(),
             ResourceKind::Job => JobStatus::ALL.iter().filter(|s| !s.is_final()).map(|s| s.as_str()).collect(),
@@ -59,7 +63,7 @@ impl Store {
         let table = chosen.kind.plural();
         let text = format!("SELECT id FROM {table}{index} WHERE {wheres} ORDER BY rowid DESC LIMIT {limit}");
         let rows = self.database.read().await?.rows(&text, &values).await?;
-        let ids = rows.iter().map(|row| row.needed("id")).collect::<Result<Vec<_>, _>>()?;
+        let ids = rows.iter().map(|row| row.required("id")).collect::<Result<Vec<_>, _>>()?;
         Ok(ids.iter().filter_map(|id| id.parse().ok()).collect())
     }
 
@@ -74,7 +78,7 @@ impl Store {
             let (list, values) = listed(tenant, some);
             let text = format!("SELECT id, campaign_id, job_type FROM jobs WHERE tenant_id = $1 AND id IN ({list})");
             for row in self.database.read().await?.rows(&text, &values).await? {
-                let Ok(id) = row.needed("id")?.parse() else { continue };
+                let Ok(id) = row.required("id")?.parse() else { continue };
                 let campaign_id = row.text("campaign_id")?.and_then(|id| id.parse().ok());
                 let job_type = row.text("job_type")?.unwrap_or_default();
                 found.insert(id, JobFacts { campaign_id, job_type });

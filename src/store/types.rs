@@ -73,7 +73,7 @@ pub struct CampaignFilter {
 
 /// Which resources to take for a batch: those that have not ended, and fit.
 #[derive(Debug, Clone)]
-pub struct Chosen {
+pub struct ResourceSelection {
     /// Whose.
     pub tenant: TenantId,
     /// Jobs or campaigns.
@@ -173,7 +173,7 @@ pub enum RunEnd {
 
 /// What a run has to say beside how it ended.
 #[derive(Debug, Clone, Default)]
-pub struct Account {
+pub struct SavedRun {
     /// How far it is.
     pub progress: Progress,
     /// Where it could go on; `None`: as the row says.
@@ -184,7 +184,7 @@ pub struct Account {
 
 /// A job whose host is dead, released.
 #[derive(Debug, Clone)]
-pub struct Released {
+pub struct ReleasedRun {
     /// The row as it is now.
     pub job: Job,
     /// It was paused, and went through `running` to its end: nothing else leads there.
@@ -216,7 +216,7 @@ pub struct FailedItemRow {
 
 /// What ending a run gave.
 #[derive(Debug, Clone)]
-pub enum Finished {
+pub enum FinishOutcome {
     /// The row as it is now: completed, failed, or pending for another try.
     Done(Box<Job>),
     /// The job was no longer this run's, or was not running; nothing changed.
@@ -225,7 +225,7 @@ pub enum Finished {
 
 /// A command's change to a row.
 #[derive(Debug, Clone)]
-pub struct Change {
+pub struct CommandChange {
     /// Which command: applied once.
     pub command: CommandId,
     /// What it is about.
@@ -242,7 +242,7 @@ pub struct Change {
 
 /// What applying a command did.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Applied {
+pub enum ApplyOutcome {
     /// The row moved, or was there already.
     Succeeded {
         /// The status now, as a word.

@@ -71,7 +71,7 @@ async fn everything_works(broker: &Broker, tenants: &[TenantId]) {
     for tenant in tenants {
         assert_eq!(broker.live_workers(tenant).await.expect("live"), [worker("w1")]);
         run_one(broker, tenant, "j0").await;
-        let shown = broker.show(&["XLEN".into(), broker.keys().audit(broker.keys().partition(tenant))]).await;
+        let shown = broker.query_any(&["XLEN".into(), broker.keys().audit(broker.keys().partition(tenant))]).await;
         assert_eq!(shown.expect("show"), ["2"]);
         let entries = broker.audit_after(broker.keys().partition(tenant), "0", 10).await.expect("audit");
         broker.audit_forget(broker.keys().partition(tenant), &entries).await.expect("forget");

@@ -68,7 +68,7 @@ impl Reader {
 
     async fn show(&self, words: &[&str]) -> Result<Vec<String>, wheelhouse::broker::BrokerError> {
         let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
-        self.broker.show(&words).await
+        self.broker.query_any(&words).await
     }
 
     async fn audit(&self) -> Result<Vec<Audit>, wheelhouse::store::StoreError> {

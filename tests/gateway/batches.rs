@@ -371,7 +371,7 @@ async fn results_that_were_lost_on_the_way_are_found_in_the_record() {
             r#"{{"type":"pause_failed","job_id":"{id}","tenant_id":"acme","command_id":"{command}","error":"x"}}"#
         );
         let words = ["HSET".to_owned(), fixture.broker.keys().results(&job(id)), command, format!("1|0|{message}")];
-        fixture.broker.show(&words).await.expect("record");
+        fixture.broker.query_any(&words).await.expect("record");
     }
     for _ in 0..2 {
         assert_eq!(socket.next().await["type"], "pause_failed");

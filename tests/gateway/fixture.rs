@@ -159,7 +159,7 @@ impl GatewayFixture {
     /// Publishes anything, as somebody with access to Redis can.
     pub async fn publish(&self, channel: &str, message: &str) {
         let words = ["PUBLISH", channel, message].map(str::to_owned);
-        self.broker.show(&words).await.expect("publish");
+        self.broker.query_any(&words).await.expect("publish");
     }
 
     /// Claims the next command of a resource, as a worker does.

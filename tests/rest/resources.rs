@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use wheelhouse::broker::scripts::updates::Update;
 use wheelhouse::domain::{FailedItem, Resource};
-use wheelhouse::store::Account;
+use wheelhouse::store::SavedRun;
 
 use crate::support::api::RestFixture;
 
@@ -179,7 +179,7 @@ async fn the_failed_items_of_a_job_come_in_pages_for_those_who_may_read_it() {
     let hosted = api.store.claim_job(&host, None, &["demo".to_owned()]).await.expect("claim").expect("the job");
     let failed_items =
         (0..5).map(|n| FailedItem { item: format!("row {n}"), error: "no \"quotes\"".to_owned() }).collect();
-    api.store.save(&hosted.run, &Account { failed_items, ..Account::default() }).await.expect("save");
+    api.store.save(&hosted.run, &SavedRun { failed_items, ..SavedRun::default() }).await.expect("save");
 
     let (mut items, mut after) = (Vec::new(), String::new());
     loop {

@@ -15,13 +15,13 @@ pub async fn what_a_row_says_that_nobody_was_told_is_owed_until_it_is_said(db: D
     let taken = claim(&db, "w").await.expect("claimed");
     let done = RunEnd::Completed(exact(json!(null)));
     db.store.finish(&taken.run, &Progress::default(), &done).await.expect("finish");
-    let ended = about(&taken.run.job, About::Status, 1);
+    let ended = about(&taken.run.job, AnnouncementKind::Status, 1);
     assert_eq!(owed().await, [(ended.clone(), 0)]);
-    db.store.announced(std::slice::from_ref(&ended)).await.expect("cross off");
+    db.store.mark_announced(std::slice::from_ref(&ended)).await.expect("cross off");
     assert_eq!(owed().await, []);
     // A cancelled campaign: one row, however many jobs it has.
     db.store.apply(&change(resource.clone(), Action::Cancel, 1)).await.expect("apply");
-    let jobs = about(&resource, About::Jobs, 0);
+    let jobs = about(&resource, AnnouncementKind::Jobs, 0);
     assert_eq!(owed().await, [(jobs.clone(), 0)]);
     let (first, at) = db.store.cancelled_jobs(&resource, 0, 1).await.expect("read");
     let at = at.expect("one more");
@@ -29,11 +29,11 @@ pub async fn what_a_row_says_that_nobody_was_told_is_owed_until_it_is_said(db: D
     assert_eq!(db.store.announced_count(&jobs).await.expect("read"), Some(at));
     let (second, _) = db.store.cancelled_jobs(&resource, at, 10).await.expect("read");
     assert_eq!((first, second), (vec![job("c-1")], vec![job("c-2")]));
-    db.store.announced(std::slice::from_ref(&jobs)).await.expect("cross off");
+    db.store.mark_announced(std::slice::from_ref(&jobs)).await.expect("cross off");
     assert_eq!(db.store.announced_count(&jobs).await.expect("read"), None);
     // A dead worker's job.
     db.store.create_job(&new_job("j", None)).await.expect("create");
     let taken = claim(&db, "w").await.expect("claimed");
     db.store.release_dead_run(&taken.run, "died", 5).await.expect("release").expect("it was its");
-    assert_eq!(owed().await, [(about(&job("j"), About::Status, 1), 0)]);
+    assert_eq!(owed().await, [(about(&job("j"), AnnouncementKind::Status, 1), 0)]);
 }

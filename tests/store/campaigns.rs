@@ -61,10 +61,10 @@ pub async fn a_worker_that_lets_go_of_a_job_of_a_cancelled_campaign_leaves_it_ca
         runs.push(claim(&db, "w").await.expect("claimed").run);
     }
     db.store.apply(&change(resource, Action::Cancel, 1)).await.expect("apply");
-    assert!(db.store.hand_back(&runs[0]).await.expect("hand back"));
+    assert!(db.store.release_run(&runs[0]).await.expect("hand back"));
     let released = db.store.release_dead_run(&runs[1], "died", 5).await.expect("release").expect("it was its").job;
     let ended = db.store.finish(&runs[2], &Progress::default(), &failed("no luck")).await.expect("finish");
-    let Finished::Done(retried) = ended else { panic!("lost") };
+    let FinishOutcome::Done(retried) = ended else { panic!("lost") };
     for row in [released, *retried, db.store.job(&runs[0].job).await.expect("read").expect("row")] {
         assert_eq!((row.status, row.cancelled_by.as_deref()), (JobStatus::Cancelled, Some("ann")), "{}", row.id);
         assert!(row.cancelled_at.is_some());
@@ -88,10 +88,10 @@ pub async fn cancelling_a_campaign_and_claiming_its_jobs_do_not_hinder_each_othe
         let cancel = change(resource.clone(), Action::Cancel, 1);
         let (cancelled, ..) = tokio::join!(db.store.apply(&cancel), claim(&db, "w1"), claim(&db, "w2"), async {
             if let Some(taken) = claim(&db, "w3").await {
-                db.store.hand_back(&taken.run).await.expect("hand back");
+                db.store.release_run(&taken.run).await.expect("hand back");
             }
         });
-        assert!(matches!(cancelled.expect("no deadlock"), Applied::Succeeded { changed: true, .. }));
+        assert!(matches!(cancelled.expect("no deadlock"), ApplyOutcome::Succeeded { changed: true, .. }));
         let hosted = db.store.hosted_jobs(&resource).await.expect("hosted").len();
         let row = db.store.campaign(&resource).await.expect("read").expect("row");
         assert_eq!(row.items_failed, 6 - hosted as i64, "what no worker hosts is cancelled");
@@ -113,7 +113,7 @@ pub async fn a_campaign_is_completed_once_all_its_jobs_have_ended(db: Db) {
     assert_eq!((row.items_total, row.items_succeeded, row.items_failed), (2, 1, 1));
     assert!(row.completed_at.is_some());
     assert!(db.store.complete_campaign(&resource).await.expect("complete").is_none(), "once");
-    assert_eq!(db.store.apply(&change(resource, Action::Cancel, 3)).await.expect("apply"), Applied::Refused);
+    assert_eq!(db.store.apply(&change(resource, Action::Cancel, 3)).await.expect("apply"), ApplyOutcome::Refused);
 }
 
 pub async fn an_open_campaign_is_completed_only_after_it_was_closed(db: Db) {

@@ -23,9 +23,9 @@ pub async fn each_failed_item_is_one_row_with_its_newest_error_in_order(db: Db) 
     db.store.create_job(&new_job("j", None)).await.expect("create");
     db.store.create_job(&new_job("other", None)).await.expect("create");
     let first = claim(&db, "w1").await.expect("claimed").run;
-    let save = |items| Account { failed_items: items, ..Account::default() };
+    let save = |items| SavedRun { failed_items: items, ..SavedRun::default() };
     assert!(db.store.save(&first, &save(failures(3..6, "bad \u{0} byte"))).await.expect("save"));
-    assert!(db.store.hand_back(&first).await.expect("hand back"));
+    assert!(db.store.release_run(&first).await.expect("hand back"));
     assert!(!db.store.save(&first, &save(failures(0..1, "late"))).await.expect("save"), "its run is over");
     let second = claim(&db, "w2").await.expect("claimed").run;
     // Its last second is done again.
@@ -46,7 +46,7 @@ pub async fn no_more_than_ten_thousand_failed_items_of_a_job_are_kept(db: Db) {
     let kept = MAX_FAILED_ITEMS;
     // The second batch begins with rows that are there already: they take no room.
     for range in [0..kept - 100, kept - 700..kept + 300, kept..kept + 50] {
-        let account = Account { failed_items: failures(range, "bad"), ..Account::default() };
+        let account = SavedRun { failed_items: failures(range, "bad"), ..SavedRun::default() };
         assert!(db.store.save(&run, &account).await.expect("save"));
     }
     let rows = all(&db, "j").await;

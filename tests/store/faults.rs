@@ -110,7 +110,7 @@ async fn a_silent_database_is_given_up_on_in_time_and_its_connections_are_not_lo
     let (a, b) = tokio::join!(store.apply(&pause), store.permission_version());
     assert_eq!(
         a.expect("apply"),
-        Applied::Succeeded { status: "paused".into(), changed: true, control: Some(Control::Row) }
+        ApplyOutcome::Succeeded { status: "paused".into(), changed: true, control: Some(Control::Row) }
     );
     b.expect("a second connection");
 }
@@ -129,7 +129,7 @@ async fn statements_that_fall_silent_half_way_do_not_use_up_the_connections() {
     use sqlx::Executor;
     let mut holder = direct.holder("SELECT * FROM jobs FOR UPDATE").await;
     let pause = change(job("j"), Action::Pause, 1);
-    let account = Account::default();
+    let account = SavedRun::default();
     let under_way = async { tokio::join!(store.apply(&pause), store.save(&hosted.run, &account)) };
     let silence = async {
         let waiting = "SELECT 1 FROM pg_locks WHERE NOT granted";
@@ -160,7 +160,7 @@ async fn a_row_that_somebody_holds_is_said_to_be_busy_and_later_changed() {
     holder.execute("ROLLBACK").await.expect("let go");
     assert_eq!(
         db.store.apply(&pause).await.expect("apply"),
-        Applied::Succeeded { status: "paused".into(), changed: true, control: Some(Control::Row) }
+        ApplyOutcome::Succeeded { status: "paused".into(), changed: true, control: Some(Control::Row) }
     );
 }
 
@@ -171,7 +171,7 @@ async fn a_file_that_another_program_writes_to_is_waited_for_then_said_to_be_bus
     use sqlx::{Connection, Executor};
     let mut holder = sqlx::SqliteConnection::connect(&db.url).await.expect("connect");
     holder.execute("BEGIN IMMEDIATE").await.expect("hold");
-    let pauses: Vec<Change> = (0..3).map(|n| change(job("j"), Action::Pause, n)).collect();
+    let pauses: Vec<CommandChange> = (0..3).map(|n| change(job("j"), Action::Pause, n)).collect();
     let busy = futures_util::future::join_all(pauses.iter().map(|c| db.store.apply(c)));
     let read = async {
         for _ in 0..20 {
@@ -187,7 +187,7 @@ async fn a_file_that_another_program_writes_to_is_waited_for_then_said_to_be_bus
     });
     assert_eq!(
         applied.expect("apply"),
-        Applied::Succeeded { status: "paused".into(), changed: true, control: Some(Control::Row) }
+        ApplyOutcome::Succeeded { status: "paused".into(), changed: true, control: Some(Control::Row) }
     );
 }
 

@@ -52,7 +52,7 @@ pub async fn what_commands_did_long_ago_is_forgotten_in_batches(db: Db) {
     assert_eq!(db.store.prune_applied_commands(week, now).await.expect("forget"), 1_000);
     assert_eq!(db.store.prune_applied_commands(week, now).await.expect("forget"), 500);
     assert_eq!(db.store.prune_applied_commands(week, now).await.expect("forget"), 0);
-    assert!(db.store.give_up(&new).await.expect("read"));
+    assert!(db.store.void_older_claims(&new).await.expect("read"));
     let again = db.store.apply(&new).await.expect("apply");
-    assert_eq!(again, Applied::Succeeded { status: "paused".into(), changed: false, control: Some(Control::Row) });
+    assert_eq!(again, ApplyOutcome::Succeeded { status: "paused".into(), changed: false, control: Some(Control::Row) });
 }

@@ -63,7 +63,7 @@ pub async fn odd_rows_are_read_or_left_out_and_hide_no_others(db: Db) {
     // Campaigns whose two columns disagree are made one by the next command.
     for (id, action, active) in [("off", Action::Resume, true), ("on", Action::Pause, false)] {
         let applied = db.store.apply(&change(campaign(id), action, 1)).await.expect("apply");
-        assert!(matches!(applied, Applied::Succeeded { changed: true, .. }), "{id}: {applied:?}");
+        assert!(matches!(applied, ApplyOutcome::Succeeded { changed: true, .. }), "{id}: {applied:?}");
         let row = db.store.campaign(&campaign(id)).await.expect("read").expect("row");
         assert_eq!((row.is_active, row.status == CampaignStatus::Active), (active, active), "{id}");
     }
@@ -86,13 +86,13 @@ pub async fn the_character_nul_is_kept_out_of_the_way(db: Db) {
         db.store
             .save(
                 &taken.run,
-                &Account { progress: progress.clone(), resume_point: Some(exact(odd.clone())), ..Account::default() }
+                &SavedRun { progress: progress.clone(), resume_point: Some(exact(odd.clone())), ..SavedRun::default() }
             )
             .await
             .expect("save")
     );
     let ended = db.store.finish(&taken.run, &progress, &RunEnd::Completed(exact(odd))).await.expect("finish");
-    let Finished::Done(row) = ended else { panic!("lost") };
+    let FinishOutcome::Done(row) = ended else { panic!("lost") };
     assert_eq!(row.result, json!({"a\u{fffd}": ["x\u{fffd}y", "C:\\u0000"]}));
 }
 
@@ -102,7 +102,7 @@ pub async fn numbers_keep_every_digit(db: Db) {
     db.store.create_job(&NewJob { parameters: numbers.clone(), ..new_job("j", None) }).await.expect("create");
     let taken = claim(&db, "w").await.expect("claimed");
     assert_eq!(taken.job.parameters.as_str(), text);
-    let account = Account { resume_point: Some(numbers.clone()), ..Account::default() };
+    let account = SavedRun { resume_point: Some(numbers.clone()), ..SavedRun::default() };
     assert!(db.store.save(&taken.run, &account).await.expect("save"));
     db.store.finish(&taken.run, &Progress::default(), &RunEnd::Completed(numbers)).await.expect("finish");
     let row = db.store.job(&job("j")).await.expect("read").expect("row");

@@ -72,39 +72,48 @@ pub async fn a_run_that_is_over_changes_nothing(db: Db) {
     assert!(matches!(db.store.create_job(&made).await, Err(StoreError::Conflict(_))));
     let first = claim(&db, "w1").await.expect("claimed");
     let hosted = db.store.apply(&change(job("j"), Action::Pause, 1)).await.expect("apply");
-    assert_eq!(hosted, Applied::Hosted(first.run.clone()));
+    assert_eq!(hosted, ApplyOutcome::Hosted(first.run.clone()));
     let failed = RunEnd::Failed { error: "no luck".into(), permanent: false };
-    let Finished::Done(row) = db.store.finish(&first.run, &Progress::default(), &failed).await.expect("finish") else {
+    let FinishOutcome::Done(row) = db.store.finish(&first.run, &Progress::default(), &failed).await.expect("finish")
+    else {
         panic!("lost")
     };
     assert_eq!((row.status, row.retry_count), (JobStatus::Pending, 1));
     let completed = RunEnd::Completed(exact(json!({"rows": 2})));
-    assert!(matches!(db.store.finish(&first.run, &Progress::default(), &completed).await, Ok(Finished::Lost)));
-    assert!(!db.store.save(&first.run, &Account::default()).await.expect("save"));
+    assert!(matches!(db.store.finish(&first.run, &Progress::default(), &completed).await, Ok(FinishOutcome::Lost)));
+    assert!(!db.store.save(&first.run, &SavedRun::default()).await.expect("save"));
     db.sql("UPDATE jobs SET run_after = NULL").await.expect("update");
     let second = claim(&db, "w2").await.expect("claimed");
     assert_eq!(second.run.number, 2);
     let progress = Progress { progress_percent: 50, items_total: Some(4), ..Progress::default() };
     // A command that the first run's worker gave up, and that reaches SQL only now.
-    let late = Change { run: Some(first.run.clone()), ..change(job("j"), Action::Cancel, 9) };
-    assert_eq!(db.store.apply(&late).await.expect("apply"), Applied::Hosted(second.run.clone()));
-    assert!(!db.store.hand_back(&first.run).await.expect("hand back"));
+    let late = CommandChange { run: Some(first.run.clone()), ..change(job("j"), Action::Cancel, 9) };
+    assert_eq!(db.store.apply(&late).await.expect("apply"), ApplyOutcome::Hosted(second.run.clone()));
+    assert!(!db.store.release_run(&first.run).await.expect("hand back"));
     assert_eq!(db.store.hosted_runs().await.expect("runs"), vec![second.run.clone()]);
     assert!(
-        db.store.save(&second.run, &Account { progress: progress.clone(), ..Account::default() }).await.expect("save")
+        db.store
+            .save(&second.run, &SavedRun { progress: progress.clone(), ..SavedRun::default() })
+            .await
+            .expect("save")
     );
-    let mine = Change { run: Some(second.run.clone()), ..change(job("j"), Action::Pause, 2) };
-    assert!(matches!(db.store.apply(&mine).await, Ok(Applied::Succeeded { changed: true, .. })));
-    assert!(matches!(db.store.finish(&second.run, &progress, &completed).await, Ok(Finished::Lost)), "it is paused");
-    let mine = Change { run: Some(second.run.clone()), ..change(job("j"), Action::Resume, 3) };
-    assert!(matches!(db.store.apply(&mine).await, Ok(Applied::Succeeded { status, .. }) if status == "running"));
+    let mine = CommandChange { run: Some(second.run.clone()), ..change(job("j"), Action::Pause, 2) };
+    assert!(matches!(db.store.apply(&mine).await, Ok(ApplyOutcome::Succeeded { changed: true, .. })));
+    assert!(
+        matches!(db.store.finish(&second.run, &progress, &completed).await, Ok(FinishOutcome::Lost)),
+        "it is paused"
+    );
+    let mine = CommandChange { run: Some(second.run.clone()), ..change(job("j"), Action::Resume, 3) };
+    assert!(matches!(db.store.apply(&mine).await, Ok(ApplyOutcome::Succeeded { status, .. }) if status == "running"));
     // What was reached is noted with the command: whoever answers it later, for a worker that died, can no longer see it.
     let reached = |applied| match applied {
-        Ok(Applied::Succeeded { control, changed: false, .. }) => control,
+        Ok(ApplyOutcome::Succeeded { control, changed: false, .. }) => control,
         other => panic!("{other:?}"),
     };
-    let Ok(Finished::Done(row)) = db.store.finish(&second.run, &progress, &completed).await else { panic!("lost") };
-    assert_eq!(reached(db.store.apply(&Change { run: None, ..mine }).await), Some(Control::Live));
+    let Ok(FinishOutcome::Done(row)) = db.store.finish(&second.run, &progress, &completed).await else {
+        panic!("lost")
+    };
+    assert_eq!(reached(db.store.apply(&CommandChange { run: None, ..mine }).await), Some(Control::Live));
     assert_eq!(row.control, Control::Row, "it has ended");
     assert_eq!(
         (row.status, row.result.to_string(), row.progress),
@@ -116,10 +125,10 @@ pub async fn a_job_handed_back_goes_on_where_it_was_and_a_dead_hosts_too(db: Db)
     db.store.create_job(&new_job("j", None)).await.expect("create");
     let first = claim(&db, "w1").await.expect("claimed");
     db.store
-        .save(&first.run, &Account { resume_point: Some(exact(json!({"row": 7}))), ..Account::default() })
+        .save(&first.run, &SavedRun { resume_point: Some(exact(json!({"row": 7}))), ..SavedRun::default() })
         .await
         .expect("save");
-    assert!(db.store.hand_back(&first.run).await.expect("hand back"));
+    assert!(db.store.release_run(&first.run).await.expect("hand back"));
     let second = claim(&db, "w2").await.expect("claimed");
     assert_eq!(second.resume_point.as_deref(), Some(r#"{"row":7}"#));
     assert_eq!(db.store.hosted_runs().await.expect("runs"), vec![second.run.clone()]);
@@ -137,7 +146,7 @@ pub async fn a_job_in_which_worker_after_worker_dies_has_failed_unless_it_gets_f
     let dies = async |point: Option<i64>| {
         let taken = claim(&db, "w").await.expect("claimed");
         if let Some(row) = point {
-            let account = Account { resume_point: Some(exact(json!({ "row": row }))), ..Account::default() };
+            let account = SavedRun { resume_point: Some(exact(json!({ "row": row }))), ..SavedRun::default() };
             assert!(db.store.save(&taken.run, &account).await.expect("save"));
         }
         db.store.release_dead_run(&taken.run, "died", 3).await.expect("release").expect("it was its").job
@@ -147,9 +156,9 @@ pub async fn a_job_in_which_worker_after_worker_dies_has_failed_unless_it_gets_f
     }
     // One that leaves in good order is none of them, nor is one in which the job stood paused.
     let taken = claim(&db, "w").await.expect("claimed");
-    assert!(db.store.hand_back(&taken.run).await.expect("hand back"));
+    assert!(db.store.release_run(&taken.run).await.expect("hand back"));
     let taken = claim(&db, "w").await.expect("claimed");
-    let pause = Change { run: Some(taken.run.clone()), ..change(job("j"), Action::Pause, 1) };
+    let pause = CommandChange { run: Some(taken.run.clone()), ..change(job("j"), Action::Pause, 1) };
     db.store.apply(&pause).await.expect("apply");
     let released = db.store.release_dead_run(&taken.run, "died", 3).await.expect("release").expect("it was its");
     assert_eq!(released.job.status, JobStatus::Paused);
@@ -163,7 +172,7 @@ pub async fn a_job_in_which_worker_after_worker_dies_has_failed_unless_it_gets_f
 
 pub async fn an_attached_job_is_never_handed_to_another_worker(db: Db) {
     let attached = db.store.create_attached_job(&new_job("a", None), &worker("w1")).await.expect("create");
-    assert!(!db.store.hand_back(&attached.run).await.expect("hand back"));
+    assert!(!db.store.release_run(&attached.run).await.expect("hand back"));
     assert!(claim(&db, "w2").await.is_none());
     let again = db.store.create_attached_job(&new_job("a", None), &worker("w2")).await;
     assert!(matches!(again, Err(StoreError::Conflict(_))), "{again:?}");
@@ -176,7 +185,7 @@ pub async fn a_failure_is_tried_again_until_the_retries_are_used_up(db: Db) {
         let taken = claim(&db, "w").await.expect("claimed");
         let before = jiff::Timestamp::now();
         let ended = db.store.finish(&taken.run, &Progress::default(), &failed("no luck")).await.expect("finish");
-        let Finished::Done(row) = ended else { panic!("lost") };
+        let FinishOutcome::Done(row) = ended else { panic!("lost") };
         let (status, retries) = if tries < 2 { (JobStatus::Pending, tries + 1) } else { (JobStatus::Failed, 2) };
         assert_eq!((row.status, row.retry_count, row.error_message.as_deref()), (status, retries, Some("no luck")));
         assert_eq!(row.completed_at.is_some(), status == JobStatus::Failed);
@@ -189,14 +198,16 @@ pub async fn a_failure_is_tried_again_until_the_retries_are_used_up(db: Db) {
     db.store.create_job(&NewJob { max_retries: 2, ..new_job("p", None) }).await.expect("create");
     let taken = claim(&db, "w").await.expect("claimed");
     let end = RunEnd::Failed { error: "never".into(), permanent: true };
-    let Ok(Finished::Done(row)) = db.store.finish(&taken.run, &Progress::default(), &end).await else { panic!("lost") };
+    let Ok(FinishOutcome::Done(row)) = db.store.finish(&taken.run, &Progress::default(), &end).await else {
+        panic!("lost")
+    };
     assert_eq!((row.status, row.retry_count), (JobStatus::Failed, 0));
 }
 
 pub async fn a_paused_attached_job_of_a_dead_host_is_resumed_and_has_failed(db: Db) {
     let attached = db.store.create_attached_job(&new_job("a", None), &worker("w1")).await.expect("create");
-    let mine = Change { run: Some(attached.run.clone()), ..change(job("a"), Action::Pause, 1) };
-    assert!(matches!(db.store.apply(&mine).await, Ok(Applied::Succeeded { status, .. }) if status == "paused"));
+    let mine = CommandChange { run: Some(attached.run.clone()), ..change(job("a"), Action::Pause, 1) };
+    assert!(matches!(db.store.apply(&mine).await, Ok(ApplyOutcome::Succeeded { status, .. }) if status == "paused"));
     // Every change of the row, as another system would see it.
     db.sql("CREATE TABLE steps (was TEXT, is_now TEXT)").await.expect("create");
     if db.url.starts_with("sqlite") {
@@ -249,7 +260,7 @@ pub async fn a_long_error_is_cut_down_and_kept_whole_beside(db: Db) {
         assert_eq!(taken.job.error_message, None);
         let failed = RunEnd::Failed { error: whole.clone(), permanent: false };
         let ended = db.store.finish(&taken.run, &Progress::default(), &failed).await.expect("finish");
-        let Finished::Done(row) = ended else { panic!("lost") };
+        let FinishOutcome::Done(row) = ended else { panic!("lost") };
         let shown = row.error_message.expect("an error");
         assert!(shown.starts_with("Traceback: frame") && shown.ends_with("frame  ZeroDivisionError"), "{shown}");
         assert!(shown.len() <= 4_100, "{}", shown.len());
@@ -304,7 +315,7 @@ pub async fn an_attached_job_says_since_when_its_host_has_not_been_heard_of(db: 
     // Its end is no loss of contact.
     db.store.lose_contact(&hosted.run).await.expect("write").expect("changed");
     let end = RunEnd::Completed(exact(json!(null)));
-    let Ok(Finished::Done(row)) = db.store.finish(&hosted.run, &Progress::default(), &end).await else {
+    let Ok(FinishOutcome::Done(row)) = db.store.finish(&hosted.run, &Progress::default(), &end).await else {
         panic!("lost")
     };
     assert_eq!(row.contact_lost_at, None);

@@ -45,25 +45,29 @@ pub async fn those_of_many_that_are_there_are_found_in_one_question(db: Db) {
 
 pub async fn a_filter_takes_the_newest_that_have_not_ended(db: Db) {
     rows(&db).await;
-    let all = Chosen {
+    let all = ResourceSelection {
         tenant: "acme".parse().expect("tenant"),
         kind: ResourceKind::Job,
         status: Vec::new(),
         campaign: None,
         job_type: None,
     };
-    let chosen = async |chosen: Chosen, limit: usize| db.store.chosen(&chosen, limit).await.expect("read");
+    let chosen =
+        async |chosen: ResourceSelection, limit: usize| db.store.select_matching(&chosen, limit).await.expect("read");
     assert_eq!(chosen(all.clone(), 100).await, ids(&["e", "c", "b", "a"]));
-    assert_eq!(chosen(Chosen { status: vec!["running", "paused"], ..all.clone() }, 100).await, ids(&["e", "c", "a"]));
     assert_eq!(
-        chosen(Chosen { campaign: Some("c1".parse().expect("id")), ..all.clone() }, 100).await,
+        chosen(ResourceSelection { status: vec!["running", "paused"], ..all.clone() }, 100).await,
+        ids(&["e", "c", "a"])
+    );
+    assert_eq!(
+        chosen(ResourceSelection { campaign: Some("c1".parse().expect("id")), ..all.clone() }, 100).await,
         ids(&["b", "a"])
     );
-    let one = Chosen { job_type: Some("mail".to_owned()), status: vec!["pending"], ..all.clone() };
+    let one = ResourceSelection { job_type: Some("mail".to_owned()), status: vec!["pending"], ..all.clone() };
     assert_eq!(chosen(one, 100).await, ids(&["b"]));
     assert_eq!(chosen(all.clone(), 1).await.len(), 0, "the newest row has an id that is none");
     assert_eq!(chosen(all.clone(), 3).await, ids(&["e", "c"]));
-    let campaigns = Chosen { kind: ResourceKind::Campaign, ..all };
+    let campaigns = ResourceSelection { kind: ResourceKind::Campaign, ..all };
     assert_eq!(chosen(campaigns.clone(), 100).await, ids(&["c2", "c1"]));
-    assert_eq!(chosen(Chosen { status: vec!["active"], ..campaigns }, 100).await, ids(&["c1"]));
+    assert_eq!(chosen(ResourceSelection { status: vec!["active"], ..campaigns }, 100).await, ids(&["c1"]));
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use wheelhouse::domain::{Action, CampaignStatus, CommandId, JobStatus, Progress, Resource};
-use wheelhouse::store::{Change, JobFilter, NewJob, RunEnd};
+use wheelhouse::store::{CommandChange, JobFilter, NewJob, RunEnd};
 use wheelhouse::worker::JobContext;
 
 use crate::code::Outcome;
@@ -157,7 +157,7 @@ async fn what_a_dead_worker_did_not_say_another_one_says() {
     let campaign = fixture.campaign(30).await;
     let ended = fixture.job("alone").await;
     // As workers leave it that die right after they have written: one had cancelled a campaign, one had completed a job.
-    let change = Change {
+    let change = CommandChange {
         command: CommandId::generate(),
         resource: campaign.clone(),
         action: Action::Cancel,

@@ -112,7 +112,7 @@ async fn a_locked_database_delays_commands_and_the_audit_trail_tells_of_it() {
     // Longer than SQLite itself waits for another writer: until the command has been taken up once more.
     let attempts = ["HGET".to_owned(), fixture.broker.keys().state(&job), "attempts".to_owned()];
     eventually("it is tried again", || async {
-        let shown = fixture.broker.show(&attempts).await.expect("attempts");
+        let shown = fixture.broker.query_any(&attempts).await.expect("attempts");
         shown.first().and_then(|tries| tries.parse::<u32>().ok()).is_some_and(|tries| tries >= 2)
     })
     .await;

@@ -7,7 +7,7 @@ use wheelhouse::domain::{Action, JobStatus, Progress, Resource, WorkerId};
 use wheelhouse::worker::JobContext;
 
 use wheelhouse::broker::scripts::claim::{Claim, ClaimOutcome};
-use wheelhouse::store::{Applied, Change};
+use wheelhouse::store::{ApplyOutcome, CommandChange};
 
 use crate::code::Outcome;
 use crate::fixture::{Code, Trace, WorkerFixture, eventually};
@@ -213,7 +213,7 @@ async fn a_pause_that_was_applied_before_its_worker_died_has_succeeded_whatever_
         let job = fixture.job("j").await;
         let (pause, cancel) = broken_off(&fixture, &job, in_time, async |claim| {
             let applied = fixture.store.apply(&change_of(claim)).await.expect("apply");
-            assert!(matches!(applied, Applied::Succeeded { changed: true, .. }), "{applied:?}");
+            assert!(matches!(applied, ApplyOutcome::Succeeded { changed: true, .. }), "{applied:?}");
         })
         .await;
         assert_eq!((&pause["type"], &pause["status"]), (&json!("pause_succeeded"), &json!("paused")));
@@ -238,7 +238,7 @@ async fn a_pause_that_gave_way_is_not_applied_by_the_worker_that_had_it_before()
     assert_eq!((&pause["type"], &pause["error"]), (&json!("pause_failed"), &json!("Superseded by cancel")));
     assert_eq!(cancel["type"], "cancel_failed");
     let applied = fixture.store.apply(&late.expect("claimed")).await.expect("apply");
-    assert_eq!((applied, fixture.row(&job).await.status), (Applied::Stale, JobStatus::Pending));
+    assert_eq!((applied, fixture.row(&job).await.status), (ApplyOutcome::Stale, JobStatus::Pending));
 }
 
 /// As before; here the cancel comes while its heir waits for the worker that ran the job.
@@ -269,7 +269,7 @@ async fn a_pause_gives_way_while_it_waits() -> bool {
     let moment = Duration::from_millis(1);
     let claimed = fixture.broker.claim(&job, &silent, moment).await.expect("claim");
     let ClaimOutcome::Command(claim) = claimed else { panic!("{claimed:?}") };
-    let late = Change { run: Some(hosted.run), ..change_of(&claim) };
+    let late = CommandChange { run: Some(hosted.run), ..change_of(&claim) };
     tokio::time::sleep(2 * moment).await;
     let begun = Instant::now();
     let heir = fixture.worker("heir", |builder| builder).await;
@@ -285,14 +285,14 @@ async fn a_pause_gives_way_while_it_waits() -> bool {
     }
     let result = fixture.result(&job, pause).await;
     assert_eq!((&result["type"], &result["error"]), (&json!("pause_failed"), &json!("Superseded by cancel")));
-    assert_eq!(fixture.store.apply(&late).await.expect("apply"), Applied::Stale);
+    assert_eq!(fixture.store.apply(&late).await.expect("apply"), ApplyOutcome::Stale);
     assert_eq!(fixture.result(&job, cancel).await["type"], "cancel_failed");
     heir.drain().await;
     true
 }
 
-fn change_of(claim: &Claim) -> Change {
+fn change_of(claim: &Claim) -> CommandChange {
     let (user, action) = (claim.user.clone(), claim.action);
     let (command, resource, fence) = (claim.command, claim.resource.clone(), claim.fence);
-    Change { command, resource, action, user, fence, run: None }
+    CommandChange { command, resource, action, user, fence, run: None }
 }

@@ -31,7 +31,7 @@ async fn what_version_0_1_left_is_carried_out_and_its_audit_entries_are_shipped(
     let mut waiting: Vec<(Resource, CommandId)> = Vec::new();
     for resource in fixture.broker.ready_resources(&tenant(), 100, Duration::ZERO).await.expect("ready") {
         let queue = ["LINDEX".to_owned(), fixture.broker.keys().queue(&resource), "0".to_owned()];
-        let first = fixture.broker.show(&queue).await.expect("read").join("");
+        let first = fixture.broker.query_any(&queue).await.expect("read").join("");
         waiting.push((resource, first.parse().expect("id")));
     }
     assert_eq!(waiting.len(), 7, "{waiting:?}");

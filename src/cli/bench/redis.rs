@@ -28,7 +28,7 @@ impl Counters {
     pub(super) async fn read(broker: &Broker) -> anyhow::Result<Self> {
         let text = |section: &str| {
             let arguments = ["INFO".to_owned(), section.to_owned()];
-            async move { Ok::<_, anyhow::Error>(broker.show(&arguments).await?.join("\n")) }
+            async move { Ok::<_, anyhow::Error>(broker.query_any(&arguments).await?.join("\n")) }
         };
         let cpu = text("cpu").await?;
         let field = |name: &str| cpu.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<f64>().ok());

@@ -122,10 +122,10 @@ impl Stack {
     /// Redis as it was at the start, its append-only file too: gigabytes on their way to the disk would be in the
     /// way of whatever comes next.
     pub(super) async fn flush(&self, environment: &BenchEnvironment) -> anyhow::Result<()> {
-        environment.broker.show(&["FLUSHALL".to_owned(), "SYNC".to_owned()]).await?;
-        environment.broker.show(&["BGREWRITEAOF".to_owned()]).await?;
+        environment.broker.query_any(&["FLUSHALL".to_owned(), "SYNC".to_owned()]).await?;
+        environment.broker.query_any(&["BGREWRITEAOF".to_owned()]).await?;
         for _ in 0..200 {
-            let info = environment.broker.show(&["INFO".to_owned(), "persistence".to_owned()]).await?.join("\n");
+            let info = environment.broker.query_any(&["INFO".to_owned(), "persistence".to_owned()]).await?.join("\n");
             if info.contains("aof_rewrite_in_progress:0") && info.contains("aof_rewrite_scheduled:0") {
                 return Ok(());
             }

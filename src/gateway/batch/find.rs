@@ -9,7 +9,7 @@ use crate::domain::ResourceId;
 use crate::http::reply::Refusal;
 use crate::protocol::BatchRequest;
 use crate::protocol::batch::{MAX_BATCH, Target};
-use crate::store::{Chosen, Store, StoreError};
+use crate::store::{ResourceSelection, Store, StoreError};
 
 /// Longest wait for SQL.
 const WITHIN: Duration = Duration::from_secs(5);
@@ -48,14 +48,14 @@ pub(super) async fn find(
             Ok(Found { asked: asked.clone(), there, more: false })
         }
         (Target::Filter(filter), None) => {
-            let chosen = Chosen {
+            let chosen = ResourceSelection {
                 tenant: tenant.clone(),
                 kind,
                 status: filter.status.clone(),
                 campaign: filter.campaign_id.clone(),
                 job_type: filter.job_type.clone(),
             };
-            let mut there = timely(store.chosen(&chosen, MAX_BATCH + 1)).await?;
+            let mut there = timely(store.select_matching(&chosen, MAX_BATCH + 1)).await?;
             let more = there.len() > MAX_BATCH;
             there.truncate(MAX_BATCH);
             Ok(Found { asked: there.clone(), there, more })

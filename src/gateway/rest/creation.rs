@@ -18,7 +18,7 @@ use crate::broker::scripts::updates::Update;
 use crate::domain::{Permission, Resource, ResourceId, ResourceKind};
 use crate::http::Refusal;
 use crate::protocol::{ErrorCode, server};
-use crate::store::{About, Announcement, NewJob, Store, StoreError};
+use crate::store::{Announcement, AnnouncementKind, NewJob, Store, StoreError};
 
 /// Largest body that makes one job.
 const JOB_BODY: usize = 1024 * 1024;
@@ -134,8 +134,8 @@ impl CreationApi {
             let message = server::campaign_status(&closed.campaign, None);
             let update = Update { run: None, message, progress: None, desired: None };
             if self.broker.publish_update(&campaign, &update).await.is_ok() {
-                let said = Announcement { resource: campaign, about: About::Status, run: 0 };
-                if let Err(error) = self.store.announced(&[said]).await {
+                let said = Announcement { resource: campaign, about: AnnouncementKind::Status, run: 0 };
+                if let Err(error) = self.store.mark_announced(&[said]).await {
                     tracing::debug!(%error, "http.announcement_not_crossed_off");
                 }
             }

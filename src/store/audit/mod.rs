@@ -9,7 +9,7 @@ mod verify;
 
 use sha2::{Digest, Sha256};
 
-use super::sql::{Many, Row, Tx, Value, time_text, without_nul};
+use super::sql::{MultiRowInsert, Row, Tx, Value, time_text, without_nul};
 use super::{AuditFilter, AuditRow, Page, Store, StoreError};
 use crate::domain::AuditEntry;
 
@@ -43,7 +43,7 @@ impl Store {
                 return Err(StoreError::Unavailable("audit_head changed while it was locked".to_owned()));
             }
         }
-        let rows = Many {
+        let rows = MultiRowInsert {
             before:
                 "INSERT INTO command_audit (id, at, tenant_id, user_id, resource_kind, resource_id, action, command_id,
                request_id, event, reason, outcome, worker_id, attempts, latency_ms, address, token_id, stream_id,
@@ -52,7 +52,7 @@ impl Store {
             after: "",
             rows: &links.rows,
         };
-        let position = Many {
+        let position = MultiRowInsert {
             before: "INSERT INTO audit_position (stream, last) VALUES ",
             row: "(?, ?)",
             after: " ON CONFLICT (stream) DO UPDATE SET last = excluded.last",
@@ -95,7 +95,7 @@ impl Store {
 
 impl Store {
     /// The times of the oldest row and of the one that was written last, Unix ms; `None`: there is no row.
-    pub async fn audit_span(&self) -> Result<Option<(i64, i64)>, StoreError> {
+    pub async fn audit_time_range(&self) -> Result<Option<(i64, i64)>, StoreError> {
         let text = "SELECT (SELECT CAST(at AS TEXT) FROM command_audit ORDER BY id LIMIT 1) AS oldest,
             (SELECT CAST(at AS TEXT) FROM command_audit ORDER BY id DESC LIMIT 1) AS newest";
         let Some(row) = self.database.read().await?.row(text, &[]).await? else { return Ok(None) };
@@ -161,10 +161,10 @@ impl ChainExtension {
     async fn after_head(tx: &mut Tx, stream: &str, entries: &[StorableEntry], lock: &str) -> Result<Self, StoreError> {
         let head = tx.row(&format!("SELECT last_id, hash FROM audit_head WHERE id = 1 {lock}"), &[]).await?;
         let head = head.ok_or_else(|| StoreError::Refused("audit_head is empty".to_owned()))?;
-        let head = (head.int("last_id")?.unwrap_or(0), head.needed("hash")?);
+        let head = (head.int("last_id")?.unwrap_or(0), head.required("hash")?);
         let position = tx.row("SELECT last FROM audit_position WHERE stream = $1", &[stream.into()]).await?;
-        let position: String = position.map_or(Ok("0".to_owned()), |row| row.needed("last"))?;
-        let new = not_there_yet(tx, &position, entries).await?;
+        let position: String = position.map_or(Ok("0".to_owned()), |row| row.required("last"))?;
+        let new = missing_entries(tx, &position, entries).await?;
         let mut last = head.clone();
         let mut rows = Vec::with_capacity(new.len());
         for entry in new {
@@ -173,7 +173,7 @@ impl ChainExtension {
             last = (last.0 + 1, hash);
         }
         let newest = entries.last().map(|entry| entry.entry.id.clone());
-        let position = newest.filter(|newest| order(newest) > order(&position));
+        let position = newest.filter(|newest| stream_position(newest) > stream_position(&position));
         let position = position.map(|newest| vec![stream.into(), newest.into()]);
         Ok(Self { head, rows, last, position })
     }
@@ -192,13 +192,13 @@ impl ChainExtension {
 /// Leaves out what has been written before. Beyond the position nothing has. Up to it nearly everything has: its
 /// writer died before it could forget it. Yet not all, if Redis was replaced by a replica with a slower clock or
 /// with older data: the numbers of its stream then begin again below the position. So it is looked at.
-async fn not_there_yet<'a>(
+async fn missing_entries<'a>(
     tx: &mut Tx,
     position: &str,
     entries: &'a [StorableEntry],
 ) -> Result<Vec<&'a StorableEntry>, StoreError> {
-    let position = order(position);
-    let (behind, mut new): (Vec<_>, Vec<_>) = entries.iter().partition(|e| order(&e.entry.id) <= position);
+    let position = stream_position(position);
+    let (behind, mut new): (Vec<_>, Vec<_>) = entries.iter().partition(|e| stream_position(&e.entry.id) <= position);
     if behind.is_empty() {
         return Ok(new);
     }
@@ -215,7 +215,7 @@ async fn not_there_yet<'a>(
 }
 
 /// A stream's id, `ms-n`, as it sorts.
-fn order(stream_id: &str) -> (u64, u64) {
+fn stream_position(stream_id: &str) -> (u64, u64) {
     let (ms, n) = stream_id.split_once('-').unwrap_or((stream_id, "0"));
     (ms.parse().unwrap_or(0), n.parse().unwrap_or(0))
 }
@@ -296,14 +296,14 @@ fn audit_row(row: &Row) -> Result<AuditRow, StoreError> {
         id: row.int("id")?.unwrap_or(0),
         time,
         entry: AuditEntry {
-            id: row.needed("stream_id")?,
+            id: row.required("stream_id")?,
             at: parsed.map_or(0, |t| t.as_millisecond()),
-            event: row.needed("event")?,
-            tenant_id: row.needed("tenant_id")?,
-            user_id: row.needed("user_id")?,
-            resource_kind: row.needed("resource_kind")?,
-            resource_id: row.needed("resource_id")?,
-            action: row.needed("action")?,
+            event: row.required("event")?,
+            tenant_id: row.required("tenant_id")?,
+            user_id: row.required("user_id")?,
+            resource_kind: row.required("resource_kind")?,
+            resource_id: row.required("resource_id")?,
+            action: row.required("action")?,
             command_id: row.text("command_id")?,
             request_id: row.text("request_id")?,
             reason: row.text("reason")?,
@@ -316,8 +316,8 @@ fn audit_row(row: &Row) -> Result<AuditRow, StoreError> {
             run_at,
             batch_id: row.text("batch_id")?,
         },
-        previous_hash: row.needed("previous_hash")?,
-        hash: row.needed("hash")?,
+        previous_hash: row.required("previous_hash")?,
+        hash: row.required("hash")?,
         exact,
     })
 }

@@ -28,7 +28,7 @@ impl Store {
             tx.rollback().await?;
             return Ok(AuditPruned::default());
         };
-        let (from, mut hash) = (horizon.int("last_id")?.unwrap_or(0), horizon.needed("hash")?);
+        let (from, mut hash) = (horizon.int("last_id")?.unwrap_or(0), horizon.required("hash")?);
         let text = format!(
             "SELECT {COLUMNS} FROM command_audit
              WHERE id > $1 AND id <= (SELECT last_id FROM audit_head WHERE id = 1) ORDER BY id LIMIT {BATCH}"

@@ -17,7 +17,7 @@ const REMEMBERED: usize = 1_000;
 const CLOCKS_DIFFER_MS: i64 = 5 * 60 * 1_000;
 
 /// Where the chain begins and ends, all read in one moment.
-struct Ends {
+struct ChainEnds {
     head: Option<ChainLink>,
     horizon: Option<ChainLink>,
     /// The time than which all were older that were removed.
@@ -47,7 +47,7 @@ impl Store {
             let text =
                 format!("SELECT {COLUMNS} FROM command_audit WHERE id > $1 AND id <= $2 ORDER BY id LIMIT {PAGE}");
             let rows = self.database.read().await?.rows(&text, &[after.into(), upto.into()]).await?;
-            let links = rows.iter().map(Link::of).collect::<Result<Vec<_>, _>>()?;
+            let links = rows.iter().map(ChainRow::of).collect::<Result<Vec<_>, _>>()?;
             if links.first().is_none_or(|first| first.place.id != after + 1)
                 && let Some(horizon) = self.audit_ends().await?.horizon
                 && horizon.id > after
@@ -90,14 +90,14 @@ impl Store {
             oldest: time("oldest")?,
             newest: time("newest")?,
             older_than: time("older_than")?,
-            worker_id: row.needed("worker_id")?,
+            worker_id: row.required("worker_id")?,
             worker_clock: time("worker_clock")?,
             redis_clock: time("redis_clock")?,
         };
         Ok((row.int("rows_gone")?.and_then(|n| u64::try_from(n).ok()).unwrap_or(0), Some(pruning)))
     }
 
-    async fn audit_ends(&self) -> Result<Ends, StoreError> {
+    async fn audit_ends(&self) -> Result<ChainEnds, StoreError> {
         let ahead = time_text(now_ms() + CLOCKS_DIFFER_MS);
         let text = "SELECT (SELECT last_id FROM audit_head WHERE id = 1) AS head_id,
             (SELECT hash FROM audit_head WHERE id = 1) AS head_hash,
@@ -114,7 +114,7 @@ impl Store {
         let place = |id: &str, hash: &str| -> Result<Option<ChainLink>, StoreError> {
             Ok(row.int(id)?.zip(row.text(hash)?).map(|(id, hash)| ChainLink { id, hash }))
         };
-        Ok(Ends {
+        Ok(ChainEnds {
             head: place("head_id", "head_hash")?,
             horizon: place("horizon_id", "horizon_hash")?,
             older_than: rows::time(row.text("older_than")?),
@@ -126,14 +126,14 @@ impl Store {
 }
 
 /// A row as the chain sees it.
-struct Link {
+struct ChainRow {
     place: ChainLink,
     previous_hash: String,
     /// What is wrong with the row by itself, in words.
     wrong: Option<String>,
 }
 
-impl Link {
+impl ChainRow {
     fn of(row: &Row) -> Result<Self, StoreError> {
         let id = row.int("id")?.unwrap_or(0);
         Ok(match audit_row(row) {
@@ -167,7 +167,7 @@ struct ChainWalk<'a, F> {
     /// The row that the next one must follow.
     before: ChainLink,
     /// Waits for the one after it, which says whether it belongs to the chain.
-    held: Option<Link>,
+    held: Option<ChainRow>,
     /// Places passed, oldest first.
     passed: VecDeque<ChainLink>,
     /// Rows after the one that `audit_head` names: the first and the last.
@@ -177,7 +177,7 @@ struct ChainWalk<'a, F> {
 }
 
 impl<'a, F: FnMut(AuditBreak)> ChainWalk<'a, F> {
-    fn new(ends: Ends, expected: Option<&'a ChainLink>, report: F) -> Self {
+    fn new(ends: ChainEnds, expected: Option<&'a ChainLink>, report: F) -> Self {
         let start = ChainLink { id: 0, hash: String::new() };
         let mut walk = Self {
             report,
@@ -202,7 +202,7 @@ impl<'a, F: FnMut(AuditBreak)> ChainWalk<'a, F> {
         if let Some((first, last)) = ends.early {
             let says = format!(
                 "{} removed because of their age at a time that lies ahead of this machine's clock: one of the clocks was wrong, and perhaps rows went that were to be kept",
-                were(first, last)
+                rows_were(first, last)
             );
             walk.tell(Kind::PrunedTooEarly, (first, last), says);
         } else if let (Some(horizon), Some(older_than)) = (&ends.horizon, &ends.older_than)
@@ -218,13 +218,13 @@ impl<'a, F: FnMut(AuditBreak)> ChainWalk<'a, F> {
         if let Some((first, last)) = ends.below {
             let says = format!(
                 "{} at or below row {}, up to which audit_horizon says that old rows were removed: put in by hand, or audit_horizon was changed",
-                stand(first, last),
+                rows_stand(first, last),
                 walk.before.id
             );
             walk.tell(Kind::Inserted, (first, last), says);
         }
         let before = walk.before.clone();
-        walk.meet(&before);
+        walk.compare_expected(&before);
         walk
     }
 
@@ -235,9 +235,9 @@ impl<'a, F: FnMut(AuditBreak)> ChainWalk<'a, F> {
 
     /// Old rows were removed up to here: the chain goes on after it.
     fn pruned_up_to(&mut self, horizon: ChainLink) {
-        self.judge(None);
+        self.check_held_row(None);
         self.passed.clear();
-        self.meet(&horizon);
+        self.compare_expected(&horizon);
         if self.head.as_ref().is_some_and(|head| head.id < horizon.id) {
             // So much for the rows of when the walk began.
             self.head = Some(horizon.clone());
@@ -246,19 +246,19 @@ impl<'a, F: FnMut(AuditBreak)> ChainWalk<'a, F> {
         self.pruned = Some(horizon);
     }
 
-    fn next(&mut self, link: Link) {
+    fn next(&mut self, link: ChainRow) {
         self.rows += 1;
         if self.head.as_ref().is_some_and(|head| link.place.id > head.id) {
             let first = self.beyond.map_or(link.place.id, |(first, _)| first);
             self.beyond = Some((first, link.place.id));
             return;
         }
-        self.judge(Some(&link.previous_hash));
+        self.check_held_row(Some(&link.previous_hash));
         self.held = Some(link);
     }
 
     /// Judges the row that waits, knowing which hash the one after it follows.
-    fn judge(&mut self, followed: Option<&str>) {
+    fn check_held_row(&mut self, followed: Option<&str>) {
         let Some(link) = self.held.take() else { return };
         let (id, before) = (link.place.id, self.before.clone());
         let follows = link.previous_hash == before.hash;
@@ -271,7 +271,7 @@ impl<'a, F: FnMut(AuditBreak)> ChainWalk<'a, F> {
                 );
                 self.tell(Kind::Renumbered, (first, id), says);
             } else {
-                self.tell(Kind::Missing, (first, last), format!("{} missing", are(first, last)));
+                self.tell(Kind::Missing, (first, last), format!("{} missing", rows_are(first, last)));
             }
         } else if !follows {
             if followed == Some(before.hash.as_str()) {
@@ -280,7 +280,7 @@ impl<'a, F: FnMut(AuditBreak)> ChainWalk<'a, F> {
                     before.id
                 );
                 self.tell(Kind::Inserted, (id, id), says);
-                self.meet(&link.place);
+                self.compare_expected(&link.place);
                 // The chain goes on without it.
                 self.before.id = id;
                 return;
@@ -288,7 +288,7 @@ impl<'a, F: FnMut(AuditBreak)> ChainWalk<'a, F> {
             let earlier = self.passed.iter().rev().skip(1).find(|place| place.hash == link.previous_hash);
             if let Some(earlier) = earlier.map(|place| place.id) {
                 let (first, last) = (earlier + 1, before.id);
-                let says = format!("row {id} follows row {earlier}: {} put in between by hand", were(first, last));
+                let says = format!("row {id} follows row {earlier}: {} put in between by hand", rows_were(first, last));
                 self.tell(Kind::Inserted, (first, last), says);
             } else {
                 let says = format!(
@@ -301,7 +301,7 @@ impl<'a, F: FnMut(AuditBreak)> ChainWalk<'a, F> {
         if let Some(wrong) = link.wrong {
             self.tell(Kind::Changed, (id, id), wrong);
         }
-        self.meet(&link.place);
+        self.compare_expected(&link.place);
         if self.passed.len() == REMEMBERED {
             self.passed.pop_front();
         }
@@ -310,7 +310,7 @@ impl<'a, F: FnMut(AuditBreak)> ChainWalk<'a, F> {
     }
 
     /// Compares a place with the one that was kept elsewhere.
-    fn meet(&mut self, place: &ChainLink) {
+    fn compare_expected(&mut self, place: &ChainLink) {
         let Some(expected) = self.expected.filter(|expected| expected.id == place.id) else { return };
         self.met = true;
         if expected.hash != place.hash {
@@ -322,7 +322,7 @@ impl<'a, F: FnMut(AuditBreak)> ChainWalk<'a, F> {
 
     fn end(mut self) -> AuditVerified {
         let head = self.head.clone();
-        self.judge(head.as_ref().map(|head| head.hash.as_str()));
+        self.check_held_row(head.as_ref().map(|head| head.hash.as_str()));
         let end = self.before.clone();
         match &head {
             None => self.tell(
@@ -332,8 +332,10 @@ impl<'a, F: FnMut(AuditBreak)> ChainWalk<'a, F> {
             ),
             Some(head) if head.id > end.id => {
                 let (first, last) = (end.id + 1, head.id);
-                let says =
-                    format!("{} missing at the end: audit_head says that row {last} is the last", are(first, last));
+                let says = format!(
+                    "{} missing at the end: audit_head says that row {last} is the last",
+                    rows_are(first, last)
+                );
                 self.tell(Kind::CutOff, (first, last), says);
             }
             Some(head) if *head != end => {
@@ -348,7 +350,7 @@ impl<'a, F: FnMut(AuditBreak)> ChainWalk<'a, F> {
         if let Some((first, last)) = self.beyond {
             let says = format!(
                 "{} after row {}, which audit_head says is the last: put in by hand, or audit_head was changed",
-                stand(first, last),
+                rows_stand(first, last),
                 end.id
             );
             self.tell(Kind::Inserted, (first, last), says);
@@ -381,14 +383,14 @@ fn now_ms() -> i64 {
     jiff::Timestamp::now().as_millisecond()
 }
 
-fn are(first: i64, last: i64) -> String {
+fn rows_are(first: i64, last: i64) -> String {
     if first == last { format!("row {first} is") } else { format!("rows {first} to {last} are") }
 }
 
-fn were(first: i64, last: i64) -> String {
+fn rows_were(first: i64, last: i64) -> String {
     if first == last { format!("row {first} was") } else { format!("rows {first} to {last} were") }
 }
 
-fn stand(first: i64, last: i64) -> String {
+fn rows_stand(first: i64, last: i64) -> String {
     if first == last { format!("row {first} stands") } else { format!("rows {first} to {last} stand") }
 }

@@ -7,7 +7,7 @@ pub fn to_sqlite(text: &str) -> String {
     }
     let text = text.replace("{lock}", "").replace("{skip}", "").replace("{share}", "");
     let text = text.replace("{now}", "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')");
-    typed(&text, |value, kind| match kind {
+    replace_marks(&text, |value, kind| match kind {
         INDEX => format!("INDEXED BY {value}"),
         MS => format!("strftime('%Y-%m-%dT%H:%M:%fZ', {value})"),
         _ => value.to_owned(),
@@ -20,7 +20,7 @@ pub fn to_postgres(text: &str) -> String {
     }
     let text = text.replace("{lock}", "FOR UPDATE").replace("{skip}", "FOR UPDATE SKIP LOCKED");
     let text = text.replace("{share}", "FOR SHARE").replace("{now}", "now()");
-    typed(&text, |value, kind| match kind {
+    replace_marks(&text, |value, kind| match kind {
         INDEX => String::new(),
         MS => value.trim_start_matches('+').to_owned(),
         _ => format!("CAST({value} AS {kind})"),
@@ -43,7 +43,7 @@ pub(in crate::store) fn time_text(ms: i64) -> String {
 }
 
 /// Replaces `{json:…}`, `{time:…}`, `{by:…}` and `{ms:…}`.
-fn typed(text: &str, write: impl Fn(&str, &str) -> String) -> String {
+fn replace_marks(text: &str, write: impl Fn(&str, &str) -> String) -> String {
     let mut out = text.to_owned();
     for (mark, kind) in [("{json:", "JSONB"), ("{time:", "TIMESTAMPTZ"), ("{by:", INDEX), ("{ms:", MS)] {
         while let Some(start) = out.find(mark) {

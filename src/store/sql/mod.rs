@@ -99,7 +99,7 @@ impl Row {
         }
     }
 
-    pub fn needed(&self, column: &str) -> Result<String, StoreError> {
+    pub fn required(&self, column: &str) -> Result<String, StoreError> {
         self.text(column)?.ok_or_else(|| StoreError::Refused(format!("column {column} is null")))
     }
 
@@ -125,7 +125,7 @@ pub(super) enum Tx {
 }
 
 /// A statement for many rows of values: `before (…), (…) after`.
-pub(super) struct Many<'a> {
+pub(super) struct MultiRowInsert<'a> {
     pub before: &'a str,
     /// The places of one row, `(?, {time:?}, …)`, with a question mark for each value.
     pub row: &'a str,
@@ -151,7 +151,7 @@ use bound;
 
 impl Tx {
     pub async fn rows(&mut self, text: &str, values: &[Value]) -> Result<Vec<Row>, StoreError> {
-        let text = self.words(text);
+        let text = self.to_dialect(text);
         let values = &Vec::from_iter(values);
         Ok(match self {
             Self::Sqlite(tx) => tx.rows(text, values).await?.into_iter().map(Row::Sqlite).collect(),
@@ -165,7 +165,7 @@ impl Tx {
 
     /// How many rows it changed.
     pub async fn execute(&mut self, text: &str, values: &[Value]) -> Result<u64, StoreError> {
-        let text = self.words(text);
+        let text = self.to_dialect(text);
         let values = &Vec::from_iter(values);
         match self {
             Self::Sqlite(tx) => tx.execute(text, values, false).await,
@@ -175,18 +175,18 @@ impl Tx {
 
     /// One statement after another, to SQLite in one trip to its thread; those without rows are left out. How many rows
     /// they changed in all.
-    pub async fn execute_many(&mut self, statements: &[Many<'_>]) -> Result<u64, StoreError> {
+    pub async fn execute_many(&mut self, statements: &[MultiRowInsert<'_>]) -> Result<u64, StoreError> {
         self.send_many(statements, false).await
     }
 
     /// Sends them as [`Tx::execute_many`] does, and commits.
-    pub async fn commit_many(mut self, statements: &[Many<'_>]) -> Result<(), StoreError> {
+    pub async fn commit_many(mut self, statements: &[MultiRowInsert<'_>]) -> Result<(), StoreError> {
         self.send_many(statements, true).await?;
         // On SQLite that is done: it came along with the statements.
         self.commit().await
     }
 
-    async fn send_many(&mut self, statements: &[Many<'_>], commit: bool) -> Result<u64, StoreError> {
+    async fn send_many(&mut self, statements: &[MultiRowInsert<'_>], commit: bool) -> Result<u64, StoreError> {
         // A statement gets no more values than both databases take.
         let mut parts: Vec<(String, Vec<&Value>)> = Vec::new();
         for many in statements {
@@ -210,15 +210,15 @@ impl Tx {
         }
     }
 
-    fn text_of(&self, many: &Many<'_>, rows: usize) -> String {
-        let [mut text, row, after] = [many.before, many.row, many.after].map(|text| self.words(text));
+    fn text_of(&self, many: &MultiRowInsert<'_>, rows: usize) -> String {
+        let [mut text, row, after] = [many.before, many.row, many.after].map(|text| self.to_dialect(text));
         let mut number = 0;
         for n in 0..rows {
             text.push_str(if n > 0 { ", " } else { "" });
             for (at, part) in row.split('?').enumerate() {
                 if at > 0 {
                     number += 1;
-                    text.push_str(&self.place(number));
+                    text.push_str(&self.placeholder(number));
                 }
                 text.push_str(part);
             }
@@ -228,7 +228,7 @@ impl Tx {
     }
 
     /// The text in the words of this database.
-    fn words(&self, text: &str) -> String {
+    fn to_dialect(&self, text: &str) -> String {
         match self {
             Self::Sqlite(_) => dialect::to_sqlite(text),
             Self::Postgres(_) => dialect::to_postgres(text),
@@ -237,7 +237,7 @@ impl Tx {
 
     /// The place of the n-th value, for texts with many values in their order. SQLite looks a numbered one up among
     /// all before it; one without a number it just takes.
-    pub fn place(&self, number: usize) -> Cow<'static, str> {
+    pub fn placeholder(&self, number: usize) -> Cow<'static, str> {
         match self {
             Self::Sqlite(_) => "?".into(),
             Self::Postgres(_) => format!("${number}").into(),

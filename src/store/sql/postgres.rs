@@ -12,21 +12,21 @@ use crate::store::StoreError;
 
 /// Longest wait for the answer to one statement. The server gives up first (`database::STATEMENT`); this is for
 /// a server that does not answer at all.
-const ANSWER: Duration = Duration::from_secs(11);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(11);
 
 /// A PostgreSQL connection, taken from the pool for one transaction (or for one statement without).
 pub(in crate::store) struct PgTx {
     connection: PoolConnection<Postgres>,
-    state: State,
+    state: PgTxState,
     /// A statement is on its way. A connection dropped like this would be probed by the pool before it is used
     /// again, for as long as the server is silent, and its place would be lost: it is closed instead.
     busy: bool,
     /// The server and its database, for errors.
-    place: Arc<str>,
+    location: Arc<str>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
+enum PgTxState {
     /// Each statement for itself.
     Single,
     /// Inside a transaction.
@@ -37,7 +37,7 @@ enum State {
 
 impl Drop for PgTx {
     fn drop(&mut self) {
-        if self.busy || self.state == State::Open {
+        if self.busy || self.state == PgTxState::Open {
             self.connection.close_on_drop();
         }
     }
@@ -46,28 +46,28 @@ impl Drop for PgTx {
 /// Sends one statement to PostgreSQL and waits for the answer, not for ever.
 macro_rules! asked {
     ($tx:expr, $query:expr, $how:ident) => {{
-        if $tx.state == State::Over {
+        if $tx.state == PgTxState::Over {
             return Err(StoreError::Refused("the transaction is over".to_owned()));
         }
         $tx.busy = true;
-        match tokio::time::timeout(ANSWER, $query.$how(&mut *$tx.connection)).await {
+        match tokio::time::timeout(RESPONSE_TIMEOUT, $query.$how(&mut *$tx.connection)).await {
             Ok(Ok(answer)) => {
                 $tx.busy = false;
                 Ok(answer)
             }
             Ok(Err(error)) => {
                 $tx.failed(&error).await;
-                Err(StoreError::from(error).at(&$tx.place))
+                Err(StoreError::from(error).at(&$tx.location))
             }
-            Err(_) => Err(late().at(&$tx.place)),
+            Err(_) => Err(late().at(&$tx.location)),
         }
     }};
 }
 
 impl PgTx {
     /// Each statement for itself.
-    pub fn single(connection: PoolConnection<Postgres>, place: Arc<str>) -> Self {
-        Self { connection, state: State::Single, busy: false, place }
+    pub fn single(connection: PoolConnection<Postgres>, location: Arc<str>) -> Self {
+        Self { connection, state: PgTxState::Single, busy: false, location }
     }
 
     pub async fn rows(&mut self, text: String, values: &[&Value]) -> Result<Vec<PgRow>, StoreError> {
@@ -80,7 +80,7 @@ impl PgTx {
 
     pub async fn begin(mut self) -> Result<Self, StoreError> {
         asked!(self, sqlx::query("BEGIN"), execute)?;
-        self.state = State::Open;
+        self.state = PgTxState::Open;
         Ok(self)
     }
 
@@ -90,19 +90,20 @@ impl PgTx {
         if !matches!(error, sqlx::Error::Database(_)) {
             return;
         }
-        if self.state == State::Open {
-            let undone = tokio::time::timeout(ANSWER, sqlx::query("ROLLBACK").execute(&mut *self.connection)).await;
+        if self.state == PgTxState::Open {
+            let undone =
+                tokio::time::timeout(RESPONSE_TIMEOUT, sqlx::query("ROLLBACK").execute(&mut *self.connection)).await;
             if !matches!(undone, Ok(Ok(_))) {
                 return;
             }
-            self.state = State::Over;
+            self.state = PgTxState::Over;
         }
         self.busy = false;
     }
 
     pub async fn end(mut self, how: &'static str) -> Result<(), StoreError> {
         asked!(self, sqlx::query(how), execute)?;
-        self.state = State::Over;
+        self.state = PgTxState::Over;
         Ok(())
     }
 }

@@ -19,15 +19,15 @@ pub(in crate::store) struct SqliteTx {
     /// Ends before the connection is free for the next one here, who must not find its own lock released with this one.
     _guard: Option<WriterLockGuard>,
     connection: PoolConnection<Sqlite>,
-    state: State,
+    state: SqliteTxState,
     /// A statement is on its way.
     busy: bool,
     /// The file, for errors.
-    place: Arc<str>,
+    location: Arc<str>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
+enum SqliteTxState {
     /// Each statement for itself.
     Single,
     /// The next statement begins the transaction. It takes the file's write lock at once: taken later it could fail.
@@ -40,7 +40,7 @@ enum State {
 
 /// What came back from one trip.
 #[derive(Default)]
-struct Answer {
+struct SqliteAnswer {
     rows: Vec<SqliteRow>,
     /// Rows changed, statement by statement.
     changed: Vec<u64>,
@@ -49,19 +49,19 @@ struct Answer {
 impl Drop for SqliteTx {
     fn drop(&mut self) {
         // Nobody is left to end the transaction: it ends with its connection.
-        if self.state == State::Open || (self.state == State::Due && self.busy) {
+        if self.state == SqliteTxState::Open || (self.state == SqliteTxState::Due && self.busy) {
             self.connection.close_on_drop();
         }
     }
 }
 
 impl SqliteTx {
-    pub fn reading(connection: PoolConnection<Sqlite>, place: Arc<str>) -> Self {
-        Self { connection, _guard: None, state: State::Single, busy: false, place }
+    pub fn reading(connection: PoolConnection<Sqlite>, location: Arc<str>) -> Self {
+        Self { connection, _guard: None, state: SqliteTxState::Single, busy: false, location }
     }
 
-    pub fn writing(connection: PoolConnection<Sqlite>, guard: Option<WriterLockGuard>, place: Arc<str>) -> Self {
-        Self { connection, _guard: guard, state: State::Due, busy: false, place }
+    pub fn writing(connection: PoolConnection<Sqlite>, guard: Option<WriterLockGuard>, location: Arc<str>) -> Self {
+        Self { connection, _guard: guard, state: SqliteTxState::Due, busy: false, location }
     }
 
     pub async fn rows(&mut self, text: String, values: &[&Value]) -> Result<Vec<SqliteRow>, StoreError> {
@@ -74,7 +74,7 @@ impl SqliteTx {
     }
 
     pub async fn commit(mut self) -> Result<(), StoreError> {
-        if self.state == State::Open {
+        if self.state == SqliteTxState::Open {
             self.end("COMMIT").await?;
         }
         Ok(())
@@ -82,22 +82,22 @@ impl SqliteTx {
 
     /// Takes back what was written; where SQLite cannot, its connection is closed, which does the same.
     pub async fn rollback(mut self) {
-        if self.state == State::Open {
+        if self.state == SqliteTxState::Open {
             let _ = self.end("ROLLBACK").await;
         }
     }
 
     async fn end(&mut self, how: &str) -> Result<(), StoreError> {
         self.send(how.to_owned(), &[], false).await?;
-        self.state = State::Over;
+        self.state = SqliteTxState::Over;
         Ok(())
     }
 
-    async fn send(&mut self, mut text: String, values: &[&Value], commit: bool) -> Result<Answer, StoreError> {
-        if self.state == State::Over {
+    async fn send(&mut self, mut text: String, values: &[&Value], commit: bool) -> Result<SqliteAnswer, StoreError> {
+        if self.state == SqliteTxState::Over {
             return Err(StoreError::Refused("the transaction is over".to_owned()));
         }
-        let mut begins = self.state == State::Due;
+        let mut begins = self.state == SqliteTxState::Due;
         if begins {
             text.insert_str(0, "BEGIN IMMEDIATE; ");
         }
@@ -105,12 +105,12 @@ impl SqliteTx {
             text.push_str("; COMMIT");
         }
         self.busy = true;
-        let mut answer = Answer::default();
+        let mut answer = SqliteAnswer::default();
         let mut results = (&mut *self.connection).fetch_many(bound!(text, values));
         let ended = loop {
             match results.try_next().await {
                 // Neither BEGIN nor COMMIT changes rows, but SQLite says again what the statement before them did.
-                Ok(Some(Either::Left(_))) if begins => (begins, self.state) = (false, State::Open),
+                Ok(Some(Either::Left(_))) if begins => (begins, self.state) = (false, SqliteTxState::Open),
                 Ok(Some(Either::Left(done))) => answer.changed.push(done.rows_affected()),
                 Ok(Some(Either::Right(row))) => answer.rows.push(row),
                 Ok(None) => break Ok(()),
@@ -119,10 +119,10 @@ impl SqliteTx {
         };
         drop(results);
         self.busy = false;
-        ended.map_err(|error| StoreError::from(error).at(&self.place))?;
+        ended.map_err(|error| StoreError::from(error).at(&self.location))?;
         if commit {
             answer.changed.pop();
-            self.state = State::Over;
+            self.state = SqliteTxState::Over;
         }
         Ok(answer)
     }

@@ -11,7 +11,7 @@ use crate::broker::BrokerError;
 use crate::broker::scripts::claim::Claim;
 use crate::broker::scripts::submit::{ClientOrigin, Grant, Submission, SubmitLimits};
 use crate::domain::{Action, CampaignStatus, Resource, When};
-use crate::store::{About, Announcement, Applied, StoreError};
+use crate::store::{Announcement, AnnouncementKind, ApplyOutcome, StoreError};
 use crate::worker::context::WorkerContext;
 use crate::worker::notify::announcer::Announcer;
 use crate::worker::notify::job_notifier::JobNotifier;
@@ -37,9 +37,9 @@ impl CampaignCommands {
     pub(crate) async fn carry_out(&self, held: &HeldClaim<'_>, permit: &mut CommandPermit) -> CommandOutcome {
         let claim = held.claim;
         let status = match held.apply(None).await {
-            Ok(Applied::Succeeded { status, .. }) => status,
-            Ok(Applied::Refused) => return CommandOutcome::already_ended(),
-            Ok(Applied::Stale | Applied::Hosted(_)) => return CommandOutcome::ClaimLost,
+            Ok(ApplyOutcome::Succeeded { status, .. }) => status,
+            Ok(ApplyOutcome::Refused) => return CommandOutcome::already_ended(),
+            Ok(ApplyOutcome::Stale | ApplyOutcome::Hosted(_)) => return CommandOutcome::ClaimLost,
             Err(error) => return held.after_error(&error),
         };
         match claim.action {
@@ -144,6 +144,10 @@ impl CampaignCommands {
     /// Publishes the status of each job that is cancelled now. SQL has noted that this is to be done, so it does not matter
     /// how far it gets here. Of jobs inside workers it is published when they have stopped.
     fn publish_cancelled(&self, campaign: &Resource) {
-        self.announcer.publish_in_background(Announcement { resource: campaign.clone(), about: About::Jobs, run: 0 });
+        self.announcer.publish_in_background(Announcement {
+            resource: campaign.clone(),
+            about: AnnouncementKind::Jobs,
+            run: 0,
+        });
     }
 }

@@ -10,7 +10,7 @@ use super::outcome::CommandOutcome;
 use crate::broker::scripts::claim::{Claim, RenewOutcome};
 use crate::domain::Action;
 use crate::protocol::CommandError;
-use crate::store::{Applied, Change, Run, StoreError};
+use crate::store::{ApplyOutcome, CommandChange, Run, StoreError};
 use crate::worker::context::{WorkerContext, full_jitter_backoff};
 use crate::worker::notify::updates::{Desired, publish_status};
 use crate::worker::run::active_run::{ActiveRun, Phase};
@@ -121,7 +121,7 @@ impl HeldClaim<'_> {
     }
 
     /// Applies the command's change in SQL. `run` is the run of this worker that the command has reached.
-    pub(crate) async fn apply(&self, run: Option<&Run>) -> Result<Applied, StoreError> {
+    pub(crate) async fn apply(&self, run: Option<&Run>) -> Result<ApplyOutcome, StoreError> {
         self.ctx.store.apply(&self.change(run)).await
     }
 
@@ -129,7 +129,7 @@ impl HeldClaim<'_> {
     /// (`None`). What such a try may still write is void from then on.
     pub(crate) async fn supersede(&self) -> Option<CommandOutcome> {
         if self.claim.attempt > 1 || self.claim.cancel_waits {
-            match self.ctx.store.give_up(&self.change(None)).await {
+            match self.ctx.store.void_older_claims(&self.change(None)).await {
                 Ok(true) => return None,
                 Ok(false) => {}
                 Err(error) => return Some(self.after_error(&error)),
@@ -152,9 +152,9 @@ impl HeldClaim<'_> {
         CommandOutcome::Retry(full_jitter_backoff(MIN_RETRY_DELAY, MAX_RETRY_DELAY, claim.attempt - 1))
     }
 
-    fn change(&self, run: Option<&Run>) -> Change {
+    fn change(&self, run: Option<&Run>) -> CommandChange {
         let claim = self.claim;
-        Change {
+        CommandChange {
             command: claim.command,
             resource: claim.resource.clone(),
             action: claim.action,

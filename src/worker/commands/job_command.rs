@@ -8,7 +8,7 @@ use super::outcome::{CommandOutcome, CommandPermit};
 use crate::broker::scripts::claim::Claim;
 use crate::domain::{Action, Control, JobStatus};
 use crate::protocol::CommandError;
-use crate::store::{Applied, Run, StoreError};
+use crate::store::{ApplyOutcome, Run, StoreError};
 use crate::worker::context::WorkerContext;
 use crate::worker::maintenance::rescuer::Rescuer;
 use crate::worker::notify::job_notifier::JobNotifier;
@@ -104,7 +104,7 @@ impl JobCommands {
         }
         run.flush().await;
         match held.apply(Some(run.run())).await {
-            Ok(Applied::Succeeded { status, control, .. }) => {
+            Ok(ApplyOutcome::Succeeded { status, control, .. }) => {
                 run.status.send_replace(JobStatus::Paused);
                 self.notifier.job_available.notify_one(); // Its slot is free.
                 Some(CommandOutcome::succeeded(status, Some(JobStatus::Paused), control))
@@ -132,7 +132,7 @@ impl JobCommands {
     async fn resume(&self, held: &HeldClaim<'_>, run: &Arc<ActiveRun>) -> Option<CommandOutcome> {
         // SQL first: only what SQL calls running may complete.
         match held.apply(Some(run.run())).await {
-            Ok(Applied::Succeeded { status, control, .. }) => {
+            Ok(ApplyOutcome::Succeeded { status, control, .. }) => {
                 run.status.send_replace(JobStatus::Running);
                 run.work.resume_by(held.claim.user.as_str(), held.claim.reason.as_deref()).await;
                 Some(CommandOutcome::succeeded(status, Some(JobStatus::Running), control))
@@ -176,7 +176,7 @@ impl JobCommands {
             Err(StoreError::Unavailable("what the work said last could not be written".to_owned()))
         };
         match applied {
-            Ok(Applied::Succeeded { status, control, .. }) => {
+            Ok(ApplyOutcome::Succeeded { status, control, .. }) => {
                 run.status.send_replace(JobStatus::Cancelled);
                 let (shown, ended) = (Some(JobStatus::Cancelled), Some(run.clone()));
                 Some(CommandOutcome::Succeeded { status, shown, ended, control })
@@ -207,19 +207,19 @@ impl JobCommands {
     }
 
     /// SQL says that the job does not belong to this run any more.
-    fn on_lost_run(&self, run: &Arc<ActiveRun>, applied: Applied) -> CommandOutcome {
+    fn on_lost_run(&self, run: &Arc<ActiveRun>, applied: ApplyOutcome) -> CommandOutcome {
         match applied {
-            Applied::Hosted(_) => {
+            ApplyOutcome::Hosted(_) => {
                 self.runs.drop_run(&self.ctx, run);
                 CommandOutcome::Retry(HOST_RETRY_DELAY)
             }
-            Applied::Refused => {
+            ApplyOutcome::Refused => {
                 // Another system ended the job by plain SQL: its work must end, too.
                 let _ = run.advance(&[Phase::Cancelling, Phase::Cancelled], Phase::Open);
                 self.runs.drop_run(&self.ctx, run);
                 CommandOutcome::already_ended()
             }
-            Applied::Stale | Applied::Succeeded { .. } => CommandOutcome::ClaimLost,
+            ApplyOutcome::Stale | ApplyOutcome::Succeeded { .. } => CommandOutcome::ClaimLost,
         }
     }
 
@@ -227,12 +227,12 @@ impl JobCommands {
     async fn not_running_here(&self, held: &HeldClaim<'_>, permit: &mut CommandPermit) -> CommandOutcome {
         loop {
             match held.apply(None).await {
-                Ok(Applied::Succeeded { status, changed, control }) => {
+                Ok(ApplyOutcome::Succeeded { status, changed, control }) => {
                     return self.applied_in_sql(held.claim, status, changed, control).await;
                 }
-                Ok(Applied::Refused) => return CommandOutcome::already_ended(),
-                Ok(Applied::Stale) => return CommandOutcome::ClaimLost,
-                Ok(Applied::Hosted(run)) => match Box::pin(self.on_other_host(held, permit, &run)).await {
+                Ok(ApplyOutcome::Refused) => return CommandOutcome::already_ended(),
+                Ok(ApplyOutcome::Stale) => return CommandOutcome::ClaimLost,
+                Ok(ApplyOutcome::Hosted(run)) => match Box::pin(self.on_other_host(held, permit, &run)).await {
                     Ok(()) => {}
                     Err(outcome) => return outcome,
                 },

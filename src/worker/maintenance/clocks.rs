@@ -63,7 +63,7 @@ pub(crate) async fn read_agreed_for_audit(
     ctx: &WorkerContext,
     keep_ms: i64,
 ) -> Result<Option<PruningClocks>, ClockDisagreement> {
-    let Some((oldest, newest)) = ctx.store.audit_span().await? else { return Ok(None) };
+    let Some((oldest, newest)) = ctx.store.audit_time_range().await? else { return Ok(None) };
     if oldest >= jiff::Timestamp::now().as_millisecond().saturating_sub(keep_ms) {
         return Ok(None);
     }

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::failure_detector::{FailureDetector, SUSPECT_AFTER, Suspect};
 use crate::broker::BrokerError;
 use crate::domain::{JobStatus, Resource};
-use crate::store::{Hosting, Released, Run, StoreError};
+use crate::store::{Hosting, ReleasedRun, Run, StoreError};
 use crate::worker::context::WorkerContext;
 use crate::worker::notify::job_notifier::JobNotifier;
 use crate::worker::notify::updates::{Desired, publish_contact, publish_status};
@@ -135,7 +135,7 @@ impl Rescuer {
     /// Takes a job from a host that is dead.
     pub(crate) async fn release(&self, run: &Run) -> Result<(), StoreError> {
         let WorkerContext { settings, store, broker, .. } = &*self.ctx;
-        if let Some(Released { job, resumed }) =
+        if let Some(ReleasedRun { job, resumed }) =
             store.release_dead_run(run, HOST_DIED, settings.worker.max_worker_crashes).await?
         {
             if resumed {

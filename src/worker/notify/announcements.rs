@@ -38,7 +38,7 @@ impl Announcements {
 
     /// Deletes what has been published so far. Where SQL does not answer, another worker publishes it once more.
     pub(crate) async fn delete_published(&self, store: &Store) {
-        if let Err(error) = store.announced(&self.take_published()).await {
+        if let Err(error) = store.mark_announced(&self.take_published()).await {
             tracing::debug!(%error, "worker.announcements_not_crossed_off");
         }
     }

@@ -17,7 +17,7 @@ use super::campaign_progress::CampaignProgress;
 use crate::broker::scripts::updates::Update;
 use crate::domain::{JobStatus, Resource, ResourceKind};
 use crate::protocol::server;
-use crate::store::{About, Announcement, StoreError};
+use crate::store::{Announcement, AnnouncementKind, StoreError};
 use crate::worker::context::WorkerContext;
 use crate::worker::error::WorkerError;
 
@@ -81,9 +81,9 @@ impl Announcer {
     /// Publishes one announcement and marks it as published. One that cannot be published stays in SQL.
     async fn publish(&self, announcement: &Announcement) {
         let published = match (announcement.about, announcement.resource.kind) {
-            (About::Jobs, _) => self.publish_cancelled_jobs(announcement).await,
-            (About::Status, ResourceKind::Job) => self.publish_job(&announcement.resource).await,
-            (About::Status, ResourceKind::Campaign) => self.publish_campaign(&announcement.resource).await,
+            (AnnouncementKind::Jobs, _) => self.publish_cancelled_jobs(announcement).await,
+            (AnnouncementKind::Status, ResourceKind::Job) => self.publish_job(&announcement.resource).await,
+            (AnnouncementKind::Status, ResourceKind::Campaign) => self.publish_campaign(&announcement.resource).await,
         };
         match published {
             Ok(()) => self.announcements.mark_published(announcement.clone()),

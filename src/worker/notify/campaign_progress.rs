@@ -13,7 +13,7 @@ use super::updates::publish;
 use crate::broker::scripts::updates::Update;
 use crate::domain::{Job, Resource};
 use crate::protocol::server;
-use crate::store::{About, Announcement, StoreError};
+use crate::store::{Announcement, AnnouncementKind, StoreError};
 use crate::worker::context::WorkerContext;
 
 const PUBLISH_INTERVAL: Duration = Duration::from_millis(250);
@@ -84,7 +84,7 @@ impl CampaignProgress {
             if publish(broker, campaign, &Update { run: None, message, progress: None, desired: None }).await {
                 self.announcements.mark_published(Announcement {
                     resource: campaign.clone(),
-                    about: About::Status,
+                    about: AnnouncementKind::Status,
                     run: 0,
                 });
             }

@@ -8,7 +8,7 @@ use super::announcements::Announcements;
 use super::campaign_progress::CampaignProgress;
 use super::updates::{Desired, publish_status};
 use crate::domain::{Job, JobStatus, Resource};
-use crate::store::{About, Announcement};
+use crate::store::{Announcement, AnnouncementKind};
 use crate::worker::context::{WorkerContext, retry_idempotent};
 
 pub(crate) struct JobNotifier {
@@ -32,7 +32,11 @@ impl JobNotifier {
     pub(crate) async fn run_left(&self, job: &Job, run: i64) {
         let resource = Resource::job(job.tenant_id.clone(), job.id.clone());
         if publish_status(&self.ctx.broker, &resource, job.status, Desired::Nothing).await {
-            self.announcements.mark_published(Announcement { resource: resource.clone(), about: About::Status, run });
+            self.announcements.mark_published(Announcement {
+                resource: resource.clone(),
+                about: AnnouncementKind::Status,
+                run,
+            });
         }
         self.end_run(&resource, run).await;
         self.campaigns.mark_campaign_of(job);

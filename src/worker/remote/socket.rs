@@ -37,7 +37,7 @@ enum End {
     /// The client closed it, with this code.
     Left(u16),
     /// This worker closes it.
-    Closed(Close),
+    CloseOutcome(Close),
 }
 
 enum Event {
@@ -75,13 +75,13 @@ pub(crate) async fn serve(shared: Arc<Shared>, mut socket: Socket, caller: Worke
     let code = match &end {
         End::Gone => 1006,
         End::Left(code) => *code,
-        End::Closed(close) => close.code(),
+        End::CloseOutcome(close) => close.code(),
     };
     tracing::debug!(token = %line.caller.worker, code, "worker.foreign_socket_closed");
     match end {
         End::Gone => {}
         End::Left(_) => socket.answer_close().await,
-        End::Closed(close) => socket.close(&close).await,
+        End::CloseOutcome(close) => socket.close(&close).await,
     }
 }
 
@@ -126,13 +126,15 @@ impl Line<'_> {
                         return end;
                     }
                 }
-                Event::Received(Some(Err(error))) => return Close::for_error(&error).map_or(End::Gone, End::Closed),
+                Event::Received(Some(Err(error))) => {
+                    return Close::for_error(&error).map_or(End::Gone, End::CloseOutcome);
+                }
                 Event::Received(None) | Event::Lost => return End::Gone,
-                Event::Close(close) => return End::Closed(close),
-                Event::Flood => return End::Closed(Close::flood()),
+                Event::Close(close) => return End::CloseOutcome(close),
+                Event::Flood => return End::CloseOutcome(Close::flood()),
                 Event::Time => {
                     if let Some(close) = self.time(socket) {
-                        return End::Closed(close);
+                        return End::CloseOutcome(close);
                     }
                 }
             }
@@ -189,16 +191,16 @@ impl Line<'_> {
         self.pings.somebody_is_there();
         let text = match message {
             Message::Close(frame) => return Err(End::Left(frame.map_or(1005, |frame| frame.code.into()))),
-            Message::Binary(_) => return Err(End::Closed(Close::binary())),
+            Message::Binary(_) => return Err(End::CloseOutcome(Close::binary())),
             Message::Text(text) => Some(text),
             // Pings are answered by the library.
             Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => None,
         };
         if !self.budget.take(Instant::now()) {
-            return Err(End::Closed(Close::flood()));
+            return Err(End::CloseOutcome(Close::flood()));
         }
         let Some(text) = text else { return Ok(()) };
-        let unknown = |reason: &str| Err(End::Closed(Close::unknown_message(reason)));
+        let unknown = |reason: &str| Err(End::CloseOutcome(Close::unknown_message(reason)));
         match (&self.conversation, worker::read(&text)) {
             (_, Err(Unusable::Unknown(reason))) => unknown(&reason),
             (None, Ok(FromClient::Hello(hello))) => self.hello(&hello),
@@ -218,7 +220,7 @@ impl Line<'_> {
     fn hello(&mut self, hello: &Hello) -> Result<(), End> {
         if hello.v != VERSION {
             let reason = format!("this worker speaks version {VERSION} of the protocol");
-            return Err(End::Closed(Close::unknown_message(&reason)));
+            return Err(End::CloseOutcome(Close::unknown_message(&reason)));
         }
         // The token's name is part of it: nobody else's session can be taken over by its id.
         let key = format!("{}/{}", self.caller.worker, hello.session);

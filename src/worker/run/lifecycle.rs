@@ -11,7 +11,7 @@ use super::progress_writer;
 use super::registry::RunRegistry;
 use crate::broker::scripts::runs::RunState;
 use crate::domain::{Job, JobStatus, Resource};
-use crate::store::{Account, Finished, RunEnd, StoreError};
+use crate::store::{FinishOutcome, RunEnd, SavedRun, StoreError};
 use crate::worker::context::{WorkerContext, full_jitter_backoff};
 use crate::worker::notify::job_notifier::JobNotifier;
 use crate::worker::notify::updates::publish_contact;
@@ -135,9 +135,9 @@ impl RunLifecycle {
             }
             let progress = run.progress.latest().progress;
             let answer = match store.finish(run.run(), &progress, end).await {
-                Ok(Finished::Done(job)) => return RecordOutcome::Recorded(job),
+                Ok(FinishOutcome::Done(job)) => return RecordOutcome::Recorded(job),
                 // Not running, or not ours any more: a write that only needs it to be ours tells which.
-                Ok(Finished::Lost) => store.save(run.run(), &Account { progress, ..Account::default() }).await,
+                Ok(FinishOutcome::Lost) => store.save(run.run(), &SavedRun { progress, ..SavedRun::default() }).await,
                 Err(error) => Err(error),
             };
             match answer {

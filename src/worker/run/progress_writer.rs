@@ -13,7 +13,7 @@ use super::run_progress::LatestProgress;
 use crate::broker::scripts::updates::Update;
 use crate::domain::JsonText;
 use crate::protocol::server;
-use crate::store::Account;
+use crate::store::SavedRun;
 use crate::worker::context::WorkerContext;
 
 /// Between two progress messages of one job.
@@ -109,7 +109,7 @@ impl ProgressWriter {
         let resume_point = latest.resume_point.filter(|_| latest.resume_version != self.resume);
         let is_new_point =
             resume_point.is_some() && resume_point.as_ref().map(JsonText::as_str) != run.job.resume_point.as_deref();
-        let account = Account { progress: latest.progress, resume_point, failed_items };
+        let account = SavedRun { progress: latest.progress, resume_point, failed_items };
         match self.ctx.store.save(run.run(), &account).await {
             Ok(true) => {
                 (self.saved, self.resume, self.failed) =

@@ -37,6 +37,8 @@ MAX_FAILED_ITEMS = 1000
 PROGRESS_EVERY = 0.25
 # Seconds after which a thread that has not obeyed is poked again: a signal may have met it where it could not obey.
 POKE_AGAIN = 0.5
+# Seconds after which a connection counts as a good one, so that the waits begin anew.
+STABLE_AFTER = 5.0
 MAX_BACKOFF_WITH_RUNS = 1.0
 MAX_BACKOFF = 15.0
 WELCOME_TIMEOUT = 10.0
@@ -178,8 +180,12 @@ class Session:
                 continue
             try:
                 self._connect()
-                self._failures = 0
-                self._serve()
+                connected_at = Clock()
+                try:
+                    self._serve()
+                finally:
+                    if Clock() - connected_at > STABLE_AFTER:
+                        self._failures = 0
             except ConnectFailed as error:
                 self._lost_connection(str(error))
                 self._back_off(error.status, error.retry_after)
@@ -572,8 +578,10 @@ class Session:
                 run.refusal = Denied(self._revoked)
             self._expected.clear()
             self._unanswered.clear()
-        elif closed.code != 1012:
+        elif closed.code != 1012 or self._failures:
             self._back_off()
+        else:  # To another worker, at once; where that leaves too, with a wait.
+            self._failures = 1
 
     def _back_off(self, status: int | None = None, retry_after: float | None = None) -> None:
         """Waits before the next attempt: full jitter, so that the workers of a fleet do not return together."""

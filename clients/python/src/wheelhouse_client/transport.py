@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 from websockets.client import ClientProtocol
 from websockets.datastructures import Headers
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import InvalidState, InvalidStatus
 from websockets.frames import Frame, Opcode
 from websockets.protocol import State
 from websockets.typing import Subprotocol
@@ -130,11 +130,17 @@ class Transport:
 
     def send(self, text: str) -> None:
         """Queues a frame; ``wait`` writes it."""
-        self._protocol.send_text(text.encode("utf-8", "replace"))
+        try:
+            self._protocol.send_text(text.encode("utf-8", "replace"))
+        except InvalidState as error:  # The server has said goodbye; its frame says why.
+            raise self._closed() from error
         self._take_outgoing()
 
     def ping(self, payload: bytes) -> None:
-        self._protocol.send_ping(payload)
+        try:
+            self._protocol.send_ping(payload)
+        except InvalidState as error:
+            raise self._closed() from error
         self._take_outgoing()
 
     @property

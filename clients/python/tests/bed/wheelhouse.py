@@ -72,6 +72,7 @@ class Wheelhouse:
             "WHEELHOUSE__AUTH__HS256_SECRET": SECRET,
             "WHEELHOUSE__LOG__FORMAT": "json",
             "WHEELHOUSE__LIMITS__COMMANDS_PER_MINUTE": "100000",
+            "WHEELHOUSE__LIMITS__MESSAGES_PER_SECOND": "1000",
             "WHEELHOUSE__SERVER__DRAIN_NOTICE_SECONDS": "0",
             "WHEELHOUSE__WORKER__GRACE_SECONDS": "3",
             **settings,

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { hostname } from 'node:os';
 import type { AttachMessage, Client, ExpectedMessage, ExpectMessage, Server } from '../generated/worker.js';
-import { Backoff } from './backoff.js';
+import { Backoff } from '../shared/backoff.js';
 import { openLink } from './builtin-link.js';
 import { Refused } from './errors.js';
 import type { Link, LinkEnd, OpenLink } from './link.js';

@@ -1,0 +1,230 @@
+import { Backoff } from '../shared/backoff.js';
+import { Store } from './store.js';
+import type { Tokens } from './tokens.js';
+import type { Message } from './types.js';
+
+/** Where a connection is. */
+export interface ConnectionState {
+  /** `waiting`: it comes back by itself, at `retryAt`. `closed`: it does not, because it was closed or access was revoked. */
+  status: 'idle' | 'connecting' | 'open' | 'waiting' | 'closed';
+  /** The close code of the last socket. */
+  code?: number;
+  reason?: string;
+  /** In milliseconds since 1970. */
+  retryAt?: number;
+}
+
+/** What is used of a WebSocket: a browser's, or that of the package `ws`. */
+export type WebSocketClass = new (url: string, protocols: string[]) => WebSocketLike;
+export interface WebSocketLike {
+  readyState: number;
+  send(text: string): void;
+  close(code?: number, reason?: string): void;
+  onopen: ((event: never) => void) | null;
+  onmessage: ((event: never) => void) | null;
+  onclose: ((event: never) => void) | null;
+  onerror: ((event: never) => void) | null;
+}
+
+export interface ConnectionOptions {
+  /** The socket's address, `ws://…` or `wss://…`. */
+  url: string;
+  WebSocket: WebSocketClass;
+  tokens: Tokens;
+  /** Settles if the token is taken; rejects with the code `unauthorized` or another one. */
+  check(): Promise<unknown>;
+  opened?(): void;
+  message(message: Message): void;
+  /** Nothing of what is shown is certain any more. */
+  lost?(): void;
+  /** It does not come back. */
+  ended?(state: ConnectionState): void;
+}
+
+const BURST = 30;
+const PER_SECOND = 15;
+const SILENCE = 25_000;
+const ANSWER = 10_000;
+const LINGER = 5_000;
+/** Close codes from 4400 on that are no verdict on the token. */
+const TRANSIENT = [4401, 4408, 4413, 4429];
+
+/** One WebSocket that comes back by itself, for as long as somebody holds it. */
+export class Connection {
+  readonly state = new Store<ConnectionState>({ status: 'idle' });
+  readonly #backoff = new Backoff(500, 30_000);
+  #holders = 0;
+  #socket: WebSocketLike | undefined;
+  #token: string | undefined;
+  #refused: string | undefined;
+  #doubtful = false;
+  #attempt = 0;
+  #retry: ReturnType<typeof setTimeout> | undefined;
+  #linger: ReturnType<typeof setTimeout> | undefined;
+  #watch: ReturnType<typeof setTimeout> | undefined;
+  #pace: ReturnType<typeof setTimeout> | undefined;
+  #queue: string[] = [];
+  #allowance = BURST;
+  #allowanceAt = 0;
+
+  constructor(private readonly options: ConnectionOptions) {
+    globalThis.addEventListener?.('online', this.#awake);
+    globalThis.document?.addEventListener('visibilitychange', this.#awake);
+  }
+
+  /** Keeps the connection up until the function that this gives is called. */
+  hold(): () => void {
+    this.#holders += 1;
+    clearTimeout(this.#linger);
+    if (this.state.get().status === 'idle') void this.#connect();
+    let held = true;
+    return () => {
+      if (held) this.#holders -= 1;
+      held = false;
+      if (this.#holders === 0) this.#linger = later(() => this.#leave({ status: 'idle' }), LINGER);
+    };
+  }
+
+  /** Sends, at the pace that the service allows. What waits when the connection is lost is not sent again. */
+  send(message: object | string): void {
+    this.#queue.push(typeof message === 'string' ? message : JSON.stringify(message));
+    this.#flush();
+  }
+
+  /** Closes for good. */
+  close(): void {
+    globalThis.removeEventListener?.('online', this.#awake);
+    globalThis.document?.removeEventListener('visibilitychange', this.#awake);
+    this.#end({ status: 'closed', code: 1000 });
+  }
+
+  async #connect(): Promise<void> {
+    this.#attempt += 1;
+    const attempt = this.#attempt;
+    clearTimeout(this.#retry);
+    this.state.set({ ...this.state.get(), status: 'connecting' });
+    try {
+      // A browser does not say why an upgrade was refused; a request does.
+      if (this.#doubtful) await this.options.check();
+      this.#token = await this.options.tokens.get(this.#refused);
+    } catch (error) {
+      if (attempt === this.#attempt) this.#tryAgain({ code: 1006, reason: String(error) }, this.#backoff.next());
+      return;
+    }
+    if (attempt !== this.#attempt) return;
+    const socket = new this.options.WebSocket(this.options.url, ['wheelhouse', `bearer.${this.#token}`]);
+    this.#socket = socket;
+    let opened = false;
+    socket.onopen = () => {
+      if (this.#socket !== socket) return;
+      opened = true;
+      this.#doubtful = false;
+      this.#refused = undefined;
+      this.#heard();
+      this.state.set({ status: 'open' });
+      this.options.opened?.();
+    };
+    socket.onmessage = ({ data }: { data: unknown }) => {
+      if (this.#socket !== socket) return;
+      this.#heard();
+      this.#backoff.reset();
+      const message = JSON.parse(String(data)) as Message;
+      if (message.type !== 'pong') this.options.message(message);
+    };
+    socket.onerror = () => {};
+    socket.onclose = ({ code, reason }: { code: number; reason: unknown }) => {
+      if (this.#socket === socket) this.#lost(opened, code, String(reason ?? ''));
+    };
+  }
+
+  #lost(opened: boolean, code: number, reason: string): void {
+    this.#forget();
+    if (code === 4401) this.#refused = this.#token;
+    this.#doubtful = !opened;
+    if (code >= 4400 && code < 4500 && !TRANSIENT.includes(code)) return this.#end({ status: 'closed', code, reason });
+    // A gateway that leaves says when to come back, so that not all come at once.
+    const told = code === 1012 ? /(\d+) ms/.exec(reason)?.[1] : undefined;
+    this.#tryAgain({ code, reason }, told === undefined ? this.#backoff.next() : Number(told));
+  }
+
+  #tryAgain(why: { code: number; reason: string }, wait: number): void {
+    if (this.#holders === 0) return this.state.set({ status: 'idle' });
+    this.state.set({ status: 'waiting', ...why, retryAt: Date.now() + wait });
+    this.#retry = later(() => void this.#connect(), wait);
+  }
+
+  #end(state: ConnectionState): void {
+    if (this.state.get().status === 'closed') return;
+    this.#leave(state);
+    this.options.ended?.(state);
+  }
+
+  /** Closes the socket, and comes to rest in a state. */
+  #leave(state: ConnectionState): void {
+    this.#attempt += 1;
+    clearTimeout(this.#retry);
+    clearTimeout(this.#linger);
+    const socket = this.#socket;
+    this.#forget();
+    socket?.close(1000);
+    this.state.set(state);
+  }
+
+  #forget(): void {
+    clearTimeout(this.#watch);
+    clearTimeout(this.#pace);
+    this.#pace = undefined;
+    this.#queue = [];
+    if (this.#socket) {
+      this.#socket = undefined;
+      this.options.lost?.();
+    }
+  }
+
+  /** Asks after a long silence, and gives the connection up if there is no answer: its other end may be long gone. */
+  #heard(): void {
+    clearTimeout(this.#watch);
+    this.#watch = later(() => this.#ask(), SILENCE);
+  }
+
+  #ask(): void {
+    clearTimeout(this.#watch);
+    this.send({ type: 'ping' });
+    this.#watch = later(() => {
+      const socket = this.#socket;
+      this.#lost(true, 1006, 'no answer');
+      socket?.close();
+    }, ANSWER);
+  }
+
+  /** The computer woke up, or is online again: do not sit out a wait, and do not trust a socket from before. */
+  readonly #awake = (): void => {
+    if (globalThis.document?.visibilityState === 'hidden') return;
+    const { status } = this.state.get();
+    if (status === 'waiting') void this.#connect();
+    else if (status === 'open') this.#ask();
+  };
+
+  #flush(): void {
+    if (this.state.get().status !== 'open' || this.#pace !== undefined) return;
+    const now = Date.now();
+    this.#allowance = Math.min(BURST, this.#allowance + ((now - this.#allowanceAt) / 1000) * PER_SECOND);
+    this.#allowanceAt = now;
+    while (this.#queue.length > 0 && this.#allowance >= 1) {
+      this.#allowance -= 1;
+      this.#socket?.send(this.#queue.shift() as string);
+    }
+    if (this.#queue.length === 0) return;
+    this.#pace = later(() => {
+      this.#pace = undefined;
+      this.#flush();
+    }, 1000 / PER_SECOND);
+  }
+}
+
+/** A timer that keeps no Node process alive. */
+function later(what: () => void, milliseconds: number): ReturnType<typeof setTimeout> {
+  const timer = setTimeout(what, milliseconds);
+  (timer as { unref?(): void }).unref?.();
+  return timer;
+}

@@ -22,7 +22,7 @@ export interface ClientOptions {
 /** A socket of your own, for a path of the realtime API. */
 export interface RawSocket {
   readonly state: Observable<ConnectionState>;
-  /** Sends now, or not at all if the connection is not open: a command should be `job(id).pause()`, which is never lost. */
+  /** Sends once the connection is open; what is on its way when it breaks is lost. `job(id).pause()` sends again by itself. */
   send(message: object | string): void;
   /** Keeps the connection up and calls `listener` with each message. Gives the function that ends this. */
   subscribe(listener: (message: Message) => void): () => void;

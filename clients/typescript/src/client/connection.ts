@@ -67,16 +67,17 @@ export class Connection {
   #allowance = BURST;
   #allowanceAt = 0;
 
-  constructor(private readonly options: ConnectionOptions) {
-    globalThis.addEventListener?.('online', this.#awake);
-    globalThis.document?.addEventListener('visibilitychange', this.#awake);
-  }
+  constructor(private readonly options: ConnectionOptions) {}
 
   /** Keeps the connection up until the function that this gives is called. */
   hold(): () => void {
     this.#holders += 1;
     clearTimeout(this.#linger);
-    if (this.state.get().status === 'idle') void this.#connect();
+    if (this.state.get().status === 'idle') {
+      globalThis.addEventListener?.('online', this.#awake);
+      globalThis.document?.addEventListener('visibilitychange', this.#awake);
+      void this.#connect();
+    }
     let held = true;
     return () => {
       if (held) this.#holders -= 1;
@@ -85,16 +86,18 @@ export class Connection {
     };
   }
 
-  /** Sends, at the pace that the service allows. What waits when the connection is lost is not sent again. */
+  /**
+   * Sends as soon as the connection is open, at the pace that the service allows. What waits when it is lost is not sent
+   * again.
+   */
   send(message: object | string): void {
+    if (this.state.get().status === 'closed') return;
     this.#queue.push(typeof message === 'string' ? message : JSON.stringify(message));
     this.#flush();
   }
 
   /** Closes for good. */
   close(): void {
-    globalThis.removeEventListener?.('online', this.#awake);
-    globalThis.document?.removeEventListener('visibilitychange', this.#awake);
     this.#end({ status: 'closed', code: 1000 });
   }
 
@@ -123,6 +126,7 @@ export class Connection {
       this.#heard();
       this.state.set({ status: 'open' });
       this.options.opened?.();
+      this.#flush();
     };
     socket.onmessage = ({ data }: { data: unknown }) => {
       if (this.#socket !== socket) return;
@@ -148,7 +152,7 @@ export class Connection {
   }
 
   #tryAgain(why: { code: number; reason: string }, wait: number): void {
-    if (this.#holders === 0) return this.state.set({ status: 'idle' });
+    if (this.#holders === 0) return this.#leave({ status: 'idle' });
     this.state.set({ status: 'waiting', ...why, retryAt: Date.now() + wait });
     this.#retry = later(() => void this.#connect(), wait);
   }
@@ -161,6 +165,8 @@ export class Connection {
 
   /** Closes the socket, and comes to rest in a state. */
   #leave(state: ConnectionState): void {
+    globalThis.removeEventListener?.('online', this.#awake);
+    globalThis.document?.removeEventListener('visibilitychange', this.#awake);
     this.#attempt += 1;
     clearTimeout(this.#retry);
     clearTimeout(this.#linger);

@@ -68,7 +68,6 @@ class BuiltinLink implements Link {
     this.#sendClose(code, reason);
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => this.#end({ code: 1006, reason: 'no closing handshake' }), CLOSE_MILLISECONDS);
-    this.#timer.unref();
   }
 
   terminate(): void {

@@ -1,6 +1,6 @@
 import type { AttachMessage, Status } from '../generated/worker.js';
 import { Control } from './control.js';
-import { Cancelled, errorText, HandedBack, Lost, TimedOut } from './errors.js';
+import { Cancelled, errorText, HandedBack, Lost, Refused, TimedOut } from './errors.js';
 import type { Ending, Run } from './run.js';
 import { type Session, sharedSession } from './session.js';
 import { ID } from './settings.js';
@@ -20,9 +20,16 @@ export interface JobOptions {
   maxRetries?: number;
   /** The user on whose behalf it runs. */
   createdBy?: string;
+  /**
+   * How many seconds to wait for a job that another process has, before `Refused` with the code `elsewhere`. Default: as
+   * long as the job of a process that died is kept for it, and a little longer.
+   */
+  elsewhereSeconds?: number;
   /** The connection to use. Default: the one of this process, from `WHEELHOUSE_URL` and `WHEELHOUSE_TOKEN`. */
   session?: Session;
 }
+
+const BEYOND_REATTACH = 4_000;
 
 /** The work of a job. */
 export type Work<T, Point> = (control: Control<Point>) => T | Promise<T>;
@@ -48,7 +55,7 @@ export async function job<T, Point>(
   const work = typeof given === 'function' ? given : maybeWork;
   if (typeof work !== 'function') throw new TypeError('job(tenant, id, options, work) takes a function as its work.');
   const options = typeof given === 'function' ? {} : given;
-  const run = attachJob(tenant, id, options);
+  const run = await attachedJob(tenant, id, options);
   const outcome = await perform(run, work);
   if (outcome.ok) return outcome.result;
   throw outcome.error;
@@ -67,6 +74,25 @@ export async function expect(
     ...(runAfter ? { run_after: runAfter.toISOString() } : {}),
   });
   return answer.status;
+}
+
+/** Attaches a job, and waits for another process that has it. Rejects with `Refused` or `Lost`. */
+async function attachedJob(tenant: string, id: string, options: JobOptions): Promise<Run> {
+  const session = options.session ?? sharedSession();
+  const began = performance.now();
+  for (let pause = 200; ; pause = Math.min(1_000, pause * 2)) {
+    const run = attachJob(tenant, id, { ...options, session });
+    try {
+      await run.attached;
+      return run;
+    } catch (error) {
+      const { elsewhereSeconds } = options;
+      const limit = elsewhereSeconds === undefined ? session.reattach + BEYOND_REATTACH : elsewhereSeconds * 1_000;
+      const elsewhere = error instanceof Refused && error.code === 'elsewhere';
+      if (!elsewhere || performance.now() - began >= limit) throw error;
+      await new Promise((resolve) => setTimeout(resolve, pause));
+    }
+  }
 }
 
 /** Attaches a job. Throws a `TypeError` for an id that Wheelhouse does not take. */

@@ -114,7 +114,8 @@ export class Run {
   }
 
   onAttached(message: AttachedMessage): void {
-    if (this.#number !== message.run) this.#order = undefined;
+    // An order that is not confirmed yet comes again, and is answered then.
+    this.#order = undefined;
     this.#number = message.run;
     this.#connection = this.carrier.connection;
     this.#paused = message.status === 'paused';

@@ -93,8 +93,13 @@ export class Session implements Carrier {
     for (const run of [...this.#runs.values()]) run.lose('This process has closed its connection to Wheelhouse');
     for (const { answer } of this.#expectations.values()) answer.reject(new Error('The session was closed'));
     this.#expectations.clear();
-    if (this.#link) this.#link.close(1000, '');
-    else this.#closed.resolve();
+    if (this.#link) {
+      // Without jobs the connection keeps no process alive; its goodbye does.
+      this.#link.keepAlive(true);
+      this.#link.close(1000, '');
+    } else {
+      this.#closed.resolve();
+    }
     return this.#closed.promise;
   }
 
@@ -106,6 +111,11 @@ export class Session implements Carrier {
 
   get heardAt(): number {
     return this.#heardAt;
+  }
+
+  /** How long the worker keeps the runs of a process that it has lost, in milliseconds. */
+  get reattach(): number {
+    return this.#reattach;
   }
 
   get holdAfter(): number {

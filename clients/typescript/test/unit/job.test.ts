@@ -366,7 +366,7 @@ describe('the link', () => {
       ['denied', undefined],
       ['invalid', undefined],
     ] as const) {
-      const result = job('acme', 'j1', { session }, () => {
+      const result = job('acme', 'j1', { session, elsewhereSeconds: 0 }, () => {
         begun += 1;
       });
       const { ref } = await worker.next('attach', worker.all('attach').length + 1);
@@ -376,6 +376,18 @@ describe('the link', () => {
       expect(thrown).toMatchObject({ code: error, status, retryAfter: 3 });
     }
     expect(begun).toBe(0);
+  });
+
+  it('waits for another process that has the job', async () => {
+    await start();
+    const result = job('acme', 'j1', { session }, () => 'mine now');
+    const first = await worker.next('attach');
+    worker.send({ type: 'refused', ref: first.ref, error: 'elsewhere', message: 'another session has it' });
+    const ref = await worker.attach(2);
+    expect(ref).not.toBe(first.ref);
+    await worker.next('end');
+    worker.send({ type: 'ended', ref, status: 'completed' });
+    await expect(result).resolves.toBe('mine now');
   });
 
   it('ends all work when its token is revoked', async () => {

@@ -8,10 +8,21 @@ newer="$(find "$PWD/target/test-tools/node/node_modules" -maxdepth 1 -name 'node
 [ -z "$newer" ] || PATH="$newer/bin:$PATH"
 WHEELHOUSE_PROGRAM="${WHEELHOUSE_PROGRAM:-$(PROFILE=dev sh scripts/build.sh --bin wheelhouse)}"
 export PATH WHEELHOUSE_PROGRAM
+target="${CARGO_TARGET_DIR:-$PWD/target}"
+case "$target" in /*) ;; *) target="$PWD/$target" ;; esac
 cd clients/typescript
 npm ci --silent --no-fund --no-audit
 npm run --silent build
 npm run --silent generate:check
 npm run --silent lint
+npm run --silent size
 npm run --silent test
+# The checks that every client of the worker protocol has to pass, in whatever language.
+python="$target/python/venv/bin/python" # made by scripts/test-python.sh
+if [ ! -x "$python" ]; then
+    python="$target/python/conformance/bin/python"
+    [ -x "$python" ] || "${PYTHON:-python3}" -m venv "$target/python/conformance"
+    "$python" -m pip install --quiet --disable-pip-version-check 'websockets>=13'
+fi
+PYTHONPATH=../python/src "$python" -m wheelhouse_client.conformance --parallel 4 -- node test/support/conformance-program.mjs
 npm run --silent test:integration

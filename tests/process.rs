@@ -1,5 +1,7 @@
 //! Programs under control: real trees of processes, stopped, continued and ended to the last one.
 
+#[path = "process/adopted.rs"]
+mod adopted;
 #[path = "process/job_control.rs"]
 mod job_control;
 #[cfg(target_os = "linux")]
@@ -519,7 +521,8 @@ async fn a_run_ends_as_its_program_does_and_hides_its_own_secrets_from_it() {
     assert_eq!(fleet.status("acme", "three").await, "completed");
     let again = fleet.command(&["run", "--tenant", "acme", "--job-id", "three", "--", "true"]).output().expect("run");
     assert_eq!(again.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&again.stderr).contains("there is a job three already"));
+    let told = String::from_utf8_lossy(&again.stderr);
+    assert!(told.contains("there is a job three already, and it is completed"), "{told}");
 }
 
 /// The job's row as `wheelhouse job show --json` would show it, without a gateway.

@@ -29,6 +29,8 @@ mod revocations;
 pub mod run;
 #[allow(clippy::print_stdout, clippy::print_stderr)]
 mod run_output;
+#[allow(clippy::print_stdout, clippy::print_stderr)]
+mod run_start;
 mod schedule;
 mod serve;
 mod usage;

@@ -15,10 +15,11 @@ use tokio::signal::unix::SignalKind;
 
 use super::access::duration;
 use super::run_output::{Output, OwnMessages, say};
+use super::run_start::{self, ParentWatch, Started};
 use crate::broker::Broker;
 use crate::broker::scripts::updates::Update;
 use crate::config::Settings;
-use crate::domain::{JobStatus, JsonText, Progress, ResourceId, TenantId, UserId, WorkerId};
+use crate::domain::{JobStatus, JsonText, Progress, ResourceId, TenantId, UserId};
 use crate::protocol::server;
 use crate::store::{ClaimedJob, NewJob, ReleasedRun, Run, RunEnd, Store};
 use crate::telemetry;
@@ -39,7 +40,13 @@ It finds WHEELHOUSE_JOB_ID and WHEELHOUSE_TENANT_ID in its environment, and no s
 input is passed on unless it is a terminal. What it leaves running in the background when it ends is ended as well.
 
 Exit code: the program's; 128 and the signal's number if a signal ended it; 143 if the job was cancelled; 124 if \
-its time was used up; 1 if its output could not be written (a full disk).
+its time was used up; 1 if its output could not be written (a full disk); 75 if another program has the job.
+
+A job that is there already (--job-id) is taken over if nobody has it: one that waits, one that another system has put \
+there, one that failed and may be tried again, one whose `wheelhouse run` is gone. A paused one begins when it is resumed.
+
+Started by another program (a task of Celery or RQ, a script in Python), it ends its program when that one ends. It does \
+not if a shell started it, if it has a process group of its own (setsid), or under nohup.
 
 What was ignored when this started (SIGHUP under nohup, SIGINT for what a script puts into the background) stays \
 ignored, here and in the program.
@@ -67,6 +74,10 @@ pub struct RunArgs {
     /// does not count: 90s, 15m, 2h.
     #[arg(long, value_parser = duration)]
     timeout: Option<Duration>,
+    /// How often the job may be run again after it failed, by a `wheelhouse run` with the same --job-id; it waits as
+    /// pending for that.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    max_retries: u32,
     /// The program and its arguments, after `--`.
     #[arg(required = true, last = true, value_name = "CMD ARGS")]
     command: Vec<OsString>,
@@ -100,7 +111,12 @@ pub async fn run(args: RunArgs, mut settings: Settings) -> anyhow::Result<ExitCo
     let job = new_job(&args);
     let program = program(args, &settings, &job)?;
     let name = program.name.to_string_lossy().into_owned();
-    let hosted = store.create_attached_job(&job, &WorkerId::generate()).await?;
+    let stop = async { 128 + signals.next().await.number };
+    let hosted = match run_start::start(&store, &broker, &job, stop).await? {
+        Started::Hosted(hosted) => *hosted,
+        Started::Not(code) => return Ok(code),
+    };
+    let mut parent = ParentWatch::new();
 
     let (process, stdout, stderr) = match Process::start(program).await {
         Ok(started) => started,
@@ -149,6 +165,12 @@ pub async fn run(args: RunArgs, mut settings: Settings) -> anyhow::Result<ExitCo
                     say(format_args!("{}", if has { CONTACT_BACK } else { CONTACT_LOST }));
                 }
                 progress = output.progress() => host.progress(progress),
+                () = parent.gone() => {
+                    if interrupted.is_none() {
+                        interrupted = Some(Interrupt { name: "the end of the program that started it", number: 15 });
+                    }
+                    process.ask_to_end();
+                }
                 by = signals.next() => {
                     if interrupted.is_none() {
                         interrupted = Some(by);
@@ -173,7 +195,7 @@ pub async fn run(args: RunArgs, mut settings: Settings) -> anyhow::Result<ExitCo
     let late = timed_out.is_some();
     let lost = output.lost();
     let is_short = !lost.is_empty() && ended.how.code() == 0;
-    let end = end_of(&ended, interrupted, timed_out, output.last_error(), lost);
+    let end = end_of(&ended, job.max_retries > 0, interrupted, timed_out, output.last_error(), lost);
     let mut progress = output.latest();
     if matches!(end, RunEnd::Completed(_)) {
         progress.progress_percent = 100; // Most programs say nothing of the end but the end.
@@ -225,7 +247,7 @@ fn new_job(args: &RunArgs) -> NewJob {
         job_type: "process".to_owned(),
         title: Some(args.title.clone().unwrap_or_else(|| name.clone().into_owned())),
         parameters: JsonText::of(&json!({ "program": name })).unwrap_or_default(),
-        max_retries: 0,
+        max_retries: args.max_retries,
         timeout_seconds: args.timeout.map(|limit| u32::try_from(limit.as_secs()).unwrap_or(u32::MAX)),
         created_by: args.user.clone(),
     }
@@ -261,6 +283,7 @@ fn program(args: RunArgs, settings: &Settings, job: &NewJob) -> anyhow::Result<P
 /// `lost`: what of its output could not be written, in words; empty if nothing.
 fn end_of(
     ended: &Ended,
+    may_try_again: bool,
     interrupted: Option<Interrupt>,
     timed_out: Option<String>,
     last_error: String,
@@ -281,7 +304,7 @@ fn end_of(
         Some(message) => format!("{error}; part of the program {message}"),
         None => error,
     };
-    RunEnd::Failed { error, permanent: true }
+    RunEnd::Failed { error, permanent: !may_try_again || ended.cannot_end().is_some() }
 }
 
 /// The row must not stay `running` for a program that never did.

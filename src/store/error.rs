@@ -12,6 +12,11 @@ pub enum StoreError {
     /// There is none, or an older one.
     #[error("the database is not up to date: run `wheelhouse migrate` first")]
     NotMigrated,
+    /// There is no such SQLite file.
+    #[error(
+        "setting database.url: there is no file {0}; name the deployment's database (WHEELHOUSE__DATABASE__URL, --config FILE or --set), or run `wheelhouse migrate` first to make one"
+    )]
+    MissingFile(String),
     /// It can never work like this: a missing table, a value of the wrong form.
     #[error("the database refused: {0}")]
     Refused(String),

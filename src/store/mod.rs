@@ -1,11 +1,12 @@
 //! Everything that talks to SQL: SQLite (WAL, one writer) and PostgreSQL behind one type.
 //!
 //! One file for each concern: `jobs` and `campaigns` (rows and lists), `selection` (which of many are there, or fit), `commands` (what a command changes) and `group_commit` (many of
-//! them to a transaction), `queue` (which job a worker gets), `runs` (what a worker that hosts a job writes), `remote` (jobs of foreign processes),
+//! them to a transaction), `queue` (which job a worker gets), `runs` (what a worker that hosts a job writes), `remote` (jobs of foreign processes), `attached` (the job of a `wheelhouse run`),
 //! `announcements` (status messages that are owed), `failed_items`, `maintenance` (what one worker does for all), `prune` (old jobs), `permissions`, `revocations` (tokens that are refused), `audit`, `imports`, `migrations`, `bench_rows`
 //! (rows for `wheelhouse bench`); `database` connects, `writer_lock` orders SQLite's writers, and `sql` hides which database it is.
 
 pub mod announcements;
+mod attached;
 pub mod audit;
 mod bench_rows;
 mod campaigns;
@@ -87,7 +88,7 @@ impl Store {
     /// are told so, and no empty file is left behind.
     pub async fn open_migrated(settings: &crate::config::Database) -> Result<Self, StoreError> {
         if database::is_missing_file(settings) {
-            return Err(StoreError::NotMigrated);
+            return Err(StoreError::MissingFile(database::file_name(settings)));
         }
         let store = Self::open(settings).await?;
         if store.is_migrated().await? { Ok(store) } else { Err(StoreError::NotMigrated) }

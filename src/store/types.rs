@@ -110,6 +110,19 @@ pub struct ClaimedJob {
     pub deaths: i64,
 }
 
+/// What became of a `wheelhouse run`'s wish to have a job.
+#[derive(Debug, Clone)]
+pub enum AttachedStart {
+    /// It has it.
+    Hosted(Box<ClaimedJob>),
+    /// It is paused: it does not begin until it is resumed.
+    Paused,
+    /// Another host has it.
+    Elsewhere(Run),
+    /// It has ended.
+    Ended(JobStatus),
+}
+
 /// What became of a foreign session's wish to have a job.
 #[derive(Debug, Clone)]
 pub enum RemoteAttach {

@@ -81,7 +81,7 @@ impl From<StoreError> for Refusal {
                 tracing::warn!(%error, "http.sql_unavailable");
                 Self::unavailable()
             }
-            StoreError::Refused(_) | StoreError::NotMigrated => {
+            StoreError::Refused(_) | StoreError::NotMigrated | StoreError::MissingFile(_) => {
                 tracing::error!(%error, "http.sql_refused");
                 Self::internal()
             }

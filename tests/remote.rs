@@ -7,6 +7,9 @@ mod remote {
     pub mod fixture;
     pub mod schema;
 
+    mod access;
     mod attach;
+    mod expect;
+    mod link;
     mod orders;
 }

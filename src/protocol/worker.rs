@@ -319,7 +319,41 @@ pub fn read(text: &str) -> Result<FromClient, Unusable> {
 }
 
 fn fields<'de, T: Deserialize<'de>>(text: &'de str) -> Result<T, String> {
-    serde_json::from_str(text).map_err(|error| error.to_string())
+    serde_json::from_str(text).map_err(|error| {
+        let place = format!(" at line {} column {}", error.line(), error.column());
+        let words = error.to_string().replace(&place, "");
+        let names_it =
+            ["missing field", "unknown field", "duplicate field"].iter().any(|begin| words.starts_with(begin));
+        // The column counts within its line: what is found on another one would name a wrong field.
+        match field_before(text, error.column()).filter(|_| !names_it && error.line() == 1) {
+            Some(field) => format!("{field}: {words}"),
+            None => words,
+        }
+    })
+}
+
+/// The last field of the object itself (not of one inside it) whose value begins before this place. The text is JSON.
+fn field_before(text: &str, place: usize) -> Option<&str> {
+    let (bytes, mut depth, mut at) = (text.as_bytes(), 0_u32, 0);
+    let (mut last_text, mut found) = (None, None);
+    while at < bytes.len() && at < place {
+        match bytes[at] {
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            b'"' => {
+                let begin = at + 1;
+                at = begin;
+                while at < bytes.len() && bytes[at] != b'"' {
+                    at += if bytes[at] == b'\\' { 2 } else { 1 };
+                }
+                last_text = text.get(begin..at);
+            }
+            b':' if depth == 1 => found = last_text,
+            _ => {}
+        }
+        at += 1;
+    }
+    found
 }
 
 impl FromClient {
@@ -574,7 +608,9 @@ mod tests {
         assert_eq!(figures(r#"{"type":"progress","ref":1,"current_item":null}"#), Some(None));
         for (text, word) in [
             (r#"{"type":"attach","ref":0,"tenant_id":"t","job_id":"j"}"#, "ref must be"),
-            (r#"{"type":"attach","ref":1,"tenant_id":"t:","job_id":"j"}"#, "tenant id"),
+            (r#"{"type":"attach","ref":1,"tenant_id":"t:","job_id":"j"}"#, "tenant_id: a tenant id"),
+            (r#"{"type":"attach","ref":1,"job_id":7,"tenant_id":"t"}"#, "job_id: invalid type"),
+            (r#"{"type":"attach","ref":1,"parameters":{"job_id":":"},"job_id":"a\"b","tenant_id":"t"}"#, "job_id: "),
             (r#"{"type":"attach","ref":1,"tenant_id":"t"}"#, "job_id"),
             (r#"{"type":"attach","ref":1,"tenant_id":"t","job_id":"j","color":1}"#, "color"),
             (r#"{"type":"progress","ref":1,"progress_percent":101}"#, "progress_percent"),

@@ -398,7 +398,8 @@ async fn claim_row(
     let taken = tx
         .execute(
             "UPDATE jobs SET status = 'running', host = $3, run = $4, started_at = COALESCE(started_at, {now}),
-               run_after = NULL, error_message = NULL, error_detail = NULL, alone_in = NULL, updated_at = {now}
+               run_after = NULL, error_message = NULL, error_detail = NULL, alone_in = NULL, remote_session = NULL,
+               updated_at = {now}
              WHERE tenant_id = $1 AND id = $2 AND status = 'pending' AND host IS NULL",
             &[resource.tenant.as_str().into(), resource.id.as_str().into(), host.as_str().into(), number.into()],
         )

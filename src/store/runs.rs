@@ -123,6 +123,7 @@ impl Store {
         let text = format!(
             "UPDATE jobs SET {PROGRESS}, status = $11, result = {{json:$12}}, error_message = $13, run_after = $14,
                error_detail = $16, retry_count = retry_count + $15, host = NULL, contact_lost_at = NULL, updated_at = {{now}},
+               remote_session = CASE WHEN $15 = 1 THEN NULL ELSE remote_session END,
                cancelled_by = COALESCE($17, cancelled_by), cancelled_at = CASE WHEN $11 = 'cancelled' THEN {{now}} ELSE NULL END,
                completed_at = CASE WHEN $11 IN ('completed', 'failed') THEN {{now}} ELSE NULL END
              WHERE {OWNED_BY_RUN} AND (status = 'running' OR (status = 'paused' AND $11 = 'cancelled'))"

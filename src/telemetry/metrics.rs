@@ -58,6 +58,10 @@ pub const SUBSCRIPTION_UP: &str = "wheelhouse_subscription_up";
 pub const WORKERS_ALIVE: &str = "wheelhouse_workers_alive";
 /// Audit entries that are in Redis and not yet in SQL.
 pub const AUDIT_BACKLOG: &str = "wheelhouse_audit_backlog";
+/// Gauge.
+pub const FOREIGN_SOCKETS: &str = "wheelhouse_worker_foreign_sockets";
+/// Gauge.
+pub const FOREIGN_RUNS: &str = "wheelhouse_worker_foreign_runs";
 
 pub(super) fn describe() {
     describe_counter!(COMMANDS, "Control commands received, over sockets and HTTP");
@@ -82,6 +86,8 @@ pub(super) fn describe() {
     describe_gauge!(SQL_UP, "Whether SQL can be read and written");
     describe_gauge!(WORKERS_ALIVE, "Workers alive, whichever tenants they serve");
     describe_gauge!(AUDIT_BACKLOG, "Audit entries that are in Redis and not yet in SQL");
+    describe_gauge!(FOREIGN_SOCKETS, "Open sockets of foreign workers at this worker");
+    describe_gauge!(FOREIGN_RUNS, "Runs in foreign workers that this worker hosts");
     describe_gauge!(SUBSCRIPTION_UP, "Whether the subscription to Redis really delivers");
 }
 
@@ -233,6 +239,12 @@ pub fn readiness(redis: bool, sql: bool, subscription: bool) {
 /// How many workers are alive.
 pub fn workers_alive(alive: usize) {
     gauge!(WORKERS_ALIVE).set(alive as f64);
+}
+
+/// How many sockets and runs of foreign workers there are here.
+pub fn foreign_workers(sockets: usize, runs: usize) {
+    gauge!(FOREIGN_SOCKETS).set(sockets as f64);
+    gauge!(FOREIGN_RUNS).set(runs as f64);
 }
 
 /// How many audit entries wait for SQL.

@@ -12,7 +12,6 @@ use crate::support::socket::{PATIENCE, Socket};
 /// One socket of a foreign session.
 pub struct Client {
     pub socket: Socket,
-    pub session: String,
     /// Messages that came before one that was waited for.
     passed: Vec<Value>,
 }
@@ -36,7 +35,7 @@ impl Client {
     pub async fn connect(address: &str, token: &str, session: &str) -> Self {
         let socket =
             open(address, token).await.unwrap_or_else(|(status, body)| panic!("refused with {status}: {body}"));
-        let mut client = Self { socket, session: session.to_owned(), passed: Vec::new() };
+        let mut client = Self { socket, passed: Vec::new() };
         client.send(json!({"type": "hello", "v": 1, "worker": "test@here", "session": session, "pid": 1})).await;
         let welcome = client.next().await;
         assert_eq!((&welcome["type"], &welcome["session"]), (&json!("welcome"), &json!(session)), "{welcome}");

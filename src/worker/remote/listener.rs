@@ -21,6 +21,7 @@ use crate::http::socket::Socket;
 use crate::protocol::ErrorCode;
 use crate::protocol::worker::{MAX_WORKER_FRAME, WORKER_PROTOCOL};
 use crate::telemetry::exporter::Metrics;
+use crate::telemetry::metrics::foreign_workers;
 
 /// Between two looks at SQL, and every so many of them a write is tried: on SQLite it waits for its turn.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -76,8 +77,12 @@ pub(crate) fn routes(shared: &Arc<Shared>, sql: &SqlHealth, metrics: &Metrics) -
         warp::path!("readyz").and(warp::get()).map(move || ready(&shared, &sql))
     };
     let metrics = {
-        let metrics = metrics.clone();
+        let (shared, metrics) = (shared.clone(), metrics.clone());
         warp::path!("metrics").and(warp::get()).map(move || {
+            foreign_workers(
+                shared.sockets.load(Ordering::Relaxed),
+                shared.runs.len().saturating_sub(shared.runs.held()),
+            );
             let mut response = metrics.render().into_response();
             let text = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
             response.headers_mut().insert(CONTENT_TYPE, text);

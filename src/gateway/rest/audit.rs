@@ -1,15 +1,13 @@
 //! Who, what, when: the caller, the live workers, the audit trail.
 
-use std::str::FromStr;
-
 use hyper::StatusCode;
 use hyper::header::{CONTENT_DISPOSITION, HeaderName};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
 use super::answer::Answer;
 use super::callers::Callers;
-use super::query::{Cursor, Given, PageLength};
+use super::query::{after, default_limit, limit, optional, parsed};
 use super::request::Request;
 use crate::broker::Broker;
 use crate::domain::audit::parse_time_or_age;
@@ -19,28 +17,31 @@ use crate::store::audit::export;
 use crate::store::{AuditFilter, Store};
 
 /// What `GET /api/v1/audit` takes.
-#[derive(Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct AuditQuery {
-    resource: Given<ResourceId>,
-    user: Given<UserId>,
-    action: Given<ActionName>,
-    event: Given<AuditEvent>,
-    since: Given<String>,
-    until: Given<String>,
-    format: Given<String>,
-    limit: PageLength,
-    after: Given<Cursor>,
+    #[serde(default, deserialize_with = "parsed")]
+    resource: Option<ResourceId>,
+    #[serde(default, deserialize_with = "parsed")]
+    user: Option<UserId>,
+    #[serde(default, deserialize_with = "action")]
+    action: Option<Action>,
+    #[serde(default, deserialize_with = "parsed")]
+    event: Option<AuditEvent>,
+    #[serde(default, deserialize_with = "parsed")]
+    since: Option<String>,
+    #[serde(default, deserialize_with = "parsed")]
+    until: Option<String>,
+    #[serde(default, deserialize_with = "parsed")]
+    format: Option<String>,
+    #[serde(default = "default_limit", deserialize_with = "limit")]
+    limit: u32,
+    #[serde(default, deserialize_with = "after")]
+    after: Option<String>,
 }
 
-struct ActionName(Action);
-
-impl FromStr for ActionName {
-    type Err = &'static str;
-
-    fn from_str(name: &str) -> Result<Self, &'static str> {
-        Action::parse(name).map(Self).ok_or("\"action\" must be cancel, pause or resume")
-    }
+fn action<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Action>, D::Error> {
+    optional(deserializer, Action::parse, "\"action\" must be cancel, pause or resume")
 }
 
 /// Answers questions about the caller, the workers and the audit trail.
@@ -85,16 +86,16 @@ impl AuditApi {
         };
         let filter = AuditFilter {
             tenant: Some(caller.tenant),
-            resource: query.resource.0,
-            user: query.user.0,
-            action: query.action.0.map(|ActionName(action)| action),
-            event: query.event.0,
-            since: time("since", query.since.0)?,
-            until: time("until", query.until.0)?,
-            after: query.after.text(),
-            limit: query.limit.rows(),
+            resource: query.resource,
+            user: query.user,
+            action: query.action,
+            event: query.event,
+            since: time("since", query.since)?,
+            until: time("until", query.until)?,
+            after: query.after,
+            limit: query.limit,
         };
-        let format = query.format.0.as_deref().unwrap_or("json");
+        let format = query.format.as_deref().unwrap_or("json");
         if !["json", "csv", "jsonl"].contains(&format) {
             return Err(Refusal::invalid("\"format\" must be json, csv or jsonl"));
         }

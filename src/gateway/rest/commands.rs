@@ -48,7 +48,7 @@ impl CommandApi {
         action: Action,
         text: &str,
     ) -> Result<Answer, Refusal> {
-        let wait = request.query::<WaitQuery>()?.wait();
+        let wait = request.query::<WaitQuery>()?.wait;
         let caller = self.callers.caller(request).await?;
         let resource = Resource { tenant: caller.tenant.clone(), kind, id: id(text)? };
         let body = request.body(MAX_FRAME).await?;
@@ -94,7 +94,7 @@ impl CommandApi {
         text: &str,
         command: &str,
     ) -> Result<Answer, Refusal> {
-        let wait = request.query::<WaitQuery>()?.wait();
+        let wait = request.query::<WaitQuery>()?.wait;
         let caller = self.callers.reader(request, kind).await?;
         let resource = Resource { tenant: caller.tenant, kind, id: id(text)? };
         let command: CommandId = command.parse().map_err(|_| Refusal::invalid("A command_id is a UUID"))?;

@@ -39,123 +39,90 @@ pub(super) fn parse<T: DeserializeOwned>(query: Option<&str>) -> Result<T, Refus
 pub(super) struct NoQuery {}
 
 /// What the lists take that have nothing but pages.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct PageQuery {
-    pub(super) limit: PageLength,
-    pub(super) after: Given<Cursor>,
+    #[serde(default = "default_limit", deserialize_with = "limit")]
+    pub(super) limit: u32,
+    #[serde(default, deserialize_with = "after")]
+    pub(super) after: Option<String>,
 }
 
 /// What paths take on which one can wait for a result.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct WaitQuery {
-    pub(super) wait: Given<Wait>,
+    #[serde(default, deserialize_with = "wait")]
+    pub(super) wait: Option<Duration>,
 }
 
-/// A parameter that may be left out; an empty one counts as left out.
-#[derive(Debug)]
-pub(super) struct Given<T>(pub(super) Option<T>);
-
-impl<T> Default for Given<T> {
-    fn default() -> Self {
-        Self(None)
-    }
+/// A parameter that may be left out; an empty one counts as left out. `form` says what it has to be.
+pub(super) fn optional<'de, D: Deserializer<'de>, T>(
+    deserializer: D,
+    read: impl FnOnce(&str) -> Option<T>,
+    form: &str,
+) -> Result<Option<T>, D::Error> {
+    let text = Cow::<str>::deserialize(deserializer)?;
+    if text.is_empty() { Ok(None) } else { read(&text).map(Some).ok_or_else(|| D::Error::custom(form)) }
 }
 
-impl<'de, T: FromStr<Err: Display>> Deserialize<'de> for Given<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = Cow::<str>::deserialize(deserializer)?;
-        let value = (!text.is_empty()).then(|| text.parse().map_err(D::Error::custom));
-        value.transpose().map(Self)
-    }
+/// As [`optional`], for types that say themselves what they have to be.
+pub(super) fn parsed<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: FromStr<Err: Display>,
+{
+    let text = Cow::<str>::deserialize(deserializer)?;
+    (!text.is_empty()).then(|| text.parse().map_err(D::Error::custom)).transpose()
 }
 
-/// `limit`: how many rows a page may have.
-#[derive(Debug, Default, Deserialize)]
-pub(super) struct PageLength(Given<RowCount>);
-
-#[derive(Debug)]
-struct RowCount(u32);
-
-impl PageLength {
-    pub(super) fn rows(&self) -> u32 {
-        self.0.0.as_ref().map_or(DEFAULT_PAGE, |count| count.0)
-    }
+pub(super) fn default_limit() -> u32 {
+    DEFAULT_PAGE
 }
 
-impl FromStr for RowCount {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let count = text.parse().ok().filter(|count| (1..=MAX_PAGE).contains(count));
-        count.map(Self).ok_or_else(|| format!("\"limit\" must be a number from 1 to {MAX_PAGE}"))
-    }
+/// How many rows a page may have.
+pub(super) fn limit<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    let read = |text: &str| text.parse().ok().filter(|limit| (1..=MAX_PAGE).contains(limit));
+    let form = format!("\"limit\" must be a number from 1 to {MAX_PAGE}");
+    Ok(optional(deserializer, read, &form)?.unwrap_or(DEFAULT_PAGE))
 }
 
-/// `after`: where a page begins.
-#[derive(Debug)]
-pub(super) struct Cursor(pub(super) i64);
-
-impl FromStr for Cursor {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, &'static str> {
-        let cursor = text.parse().ok().filter(|cursor| *cursor >= 0);
-        cursor.map(Self).ok_or("\"after\" must be the \"next\" of the last page")
-    }
+/// Where a page begins.
+pub(super) fn after<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let read = |text: &str| text.parse::<i64>().ok().filter(|row| *row >= 0).map(|row| row.to_string());
+    optional(deserializer, read, "\"after\" must be the \"next\" of the last page")
 }
 
-impl Given<Cursor> {
-    /// As the store takes it.
-    pub(super) fn text(&self) -> Option<String> {
-        self.0.as_ref().map(|cursor| cursor.0.to_string())
-    }
-}
-
-/// `wait`: how long to wait for a result.
-#[derive(Debug)]
-pub(super) struct Wait(Duration);
-
-impl FromStr for Wait {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let seconds = text.parse().ok().filter(|seconds| *seconds <= MAX_WAIT);
-        let wait = seconds.map(|seconds| Self(Duration::from_secs(seconds)));
-        wait.ok_or_else(|| format!("\"wait\" must be whole seconds, {MAX_WAIT} at most"))
-    }
-}
-
-impl WaitQuery {
-    pub(super) fn wait(&self) -> Option<Duration> {
-        self.wait.0.as_ref().map(|wait| wait.0)
-    }
+fn wait<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    let read = |text: &str| text.parse().ok().filter(|wait| *wait <= MAX_WAIT).map(Duration::from_secs);
+    optional(deserializer, read, &format!("\"wait\" must be whole seconds, {MAX_WAIT} at most"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[derive(Debug, Default, Deserialize)]
-    #[serde(default, deny_unknown_fields)]
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
     struct Query {
-        status: Given<String>,
-        job_type: Given<String>,
-        limit: PageLength,
-        after: Given<Cursor>,
-        wait: Given<Wait>,
+        #[serde(default, deserialize_with = "parsed")]
+        status: Option<String>,
+        #[serde(default = "default_limit", deserialize_with = "limit")]
+        limit: u32,
+        #[serde(default, deserialize_with = "after")]
+        after: Option<String>,
+        #[serde(default, deserialize_with = "wait")]
+        wait: Option<Duration>,
     }
 
     #[test]
     fn queries_are_decoded_and_what_is_left_out_has_its_default() {
-        let query = parse::<Query>(Some("token=x&status=two+words&job_type=a%2Eb&limit=7&after=17")).expect("query");
-        assert_eq!((query.status.0.as_deref(), query.job_type.0.as_deref()), (Some("two words"), Some("a.b")));
-        assert_eq!((query.limit.rows(), query.after.text().as_deref()), (7, Some("17")));
+        let query = parse::<Query>(Some("token=x&status=two+wor%64s&limit=7&after=17")).expect("query");
+        let Query { status, limit, after, wait } = query;
+        assert_eq!((status.as_deref(), limit, after.as_deref(), wait), (Some("two words"), 7, Some("17"), None));
         for empty in [None, Some(""), Some("status=&limit=&after=&wait"), Some("&&token")] {
-            let query = parse::<Query>(empty).expect("query");
-            assert!(query.status.0.is_none() && query.after.text().is_none() && query.wait.0.is_none(), "{empty:?}");
-            assert_eq!(query.limit.rows(), DEFAULT_PAGE);
+            let Query { status, limit, after, wait } = parse(empty).expect("query");
+            assert_eq!((status, limit, after, wait), (None, DEFAULT_PAGE, None, None), "{empty:?}");
         }
     }
 

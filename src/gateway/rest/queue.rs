@@ -27,9 +27,8 @@ pub(super) struct QueueApi {
 impl QueueApi {
     /// `GET /api/v1/queue/failed`: of the resources that the caller may read, the newest first.
     pub(super) async fn list(&self, request: &Request) -> Result<Answer, Refusal> {
-        let query = request.query::<PageQuery>()?;
-        let limit = query.limit.rows() as usize;
-        let offset = query.after.0.and_then(|cursor| usize::try_from(cursor.0).ok()).unwrap_or(0);
+        let PageQuery { limit, after } = request.query()?;
+        let (limit, offset) = (limit as usize, after.and_then(|after| after.parse().ok()).unwrap_or(0_usize));
         let (caller, readable) = self.callers.reader_of_any(request, "read failed commands").await?;
         let page = self.broker.failed(&caller.tenant, offset, limit).await?;
         let next = (page.len() == limit).then(|| (offset + limit).to_string());

@@ -1,17 +1,16 @@
 //! Jobs and campaigns: listing and showing.
 
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::StatusCode;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::json;
 
 use super::answer::{Answer, no_such};
 use super::callers::Callers;
 use super::fields::Fields;
-use super::query::{Cursor, Given, PageLength, PageQuery};
+use super::query::{PageQuery, after, default_limit, limit, optional, parsed};
 use super::request::{Request, id};
 use crate::domain::{JobStatus, Resource, ResourceId, ResourceKind};
 use crate::gateway::job_types::JobTypes;
@@ -25,28 +24,26 @@ const CONTENTS: usize = 4 * 1024 * 1024;
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What `GET /api/v1/jobs` takes.
-#[derive(Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct JobListQuery {
-    status: Given<StatusName>,
-    campaign_id: Given<ResourceId>,
-    job_type: Given<String>,
-    fields: Given<String>,
-    limit: PageLength,
-    after: Given<Cursor>,
+    #[serde(default, deserialize_with = "status")]
+    status: Option<JobStatus>,
+    #[serde(default, deserialize_with = "parsed")]
+    campaign_id: Option<ResourceId>,
+    #[serde(default, deserialize_with = "parsed")]
+    job_type: Option<String>,
+    #[serde(default, deserialize_with = "parsed")]
+    fields: Option<String>,
+    #[serde(default = "default_limit", deserialize_with = "limit")]
+    limit: u32,
+    #[serde(default, deserialize_with = "after")]
+    after: Option<String>,
 }
 
-struct StatusName(JobStatus);
-
-impl FromStr for StatusName {
-    type Err = String;
-
-    fn from_str(name: &str) -> Result<Self, String> {
-        JobStatus::parse(name).map(Self).ok_or_else(|| {
-            let all: Vec<&str> = JobStatus::ALL.iter().map(|status| status.as_str()).collect();
-            format!("\"status\" must be one of {}", all.join(", "))
-        })
-    }
+fn status<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<JobStatus>, D::Error> {
+    let all = JobStatus::ALL.map(|status| status.as_str()).join(", ");
+    optional(deserializer, JobStatus::parse, &format!("\"status\" must be one of {all}"))
 }
 
 /// Lists and shows jobs and campaigns.
@@ -66,13 +63,13 @@ impl ResourceApi {
                 let tenant = self.callers.reader(request, kind).await?.tenant;
                 let filter = JobFilter {
                     tenant,
-                    status: query.status.0.map(|StatusName(status)| status),
-                    campaign: query.campaign_id.0,
-                    job_type: query.job_type.0,
-                    after: query.after.text(),
-                    limit: query.limit.rows(),
+                    status: query.status,
+                    campaign: query.campaign_id,
+                    job_type: query.job_type,
+                    after: query.after,
+                    limit: query.limit,
                 };
-                let fields = Fields::asked(query.fields.0.as_deref())?;
+                let fields = Fields::asked(query.fields.as_deref())?;
                 let mut page = match fields.with_contents() {
                     true => timely(self.store.jobs_with_contents(&filter, CONTENTS)).await?,
                     false => timely(self.store.jobs(&filter)).await?,
@@ -81,9 +78,8 @@ impl ResourceApi {
                 (fields.rows(&page.items), page.next)
             }
             ResourceKind::Campaign => {
-                let query = request.query::<PageQuery>()?;
+                let PageQuery { limit, after } = request.query()?;
                 let tenant = self.callers.reader(request, kind).await?.tenant;
-                let (after, limit) = (query.after.text(), query.limit.rows());
                 let page = timely(self.store.campaigns(&CampaignFilter { tenant, after, limit })).await?;
                 (serde_json::to_string(&page.items).unwrap_or_default(), page.next)
             }
@@ -112,8 +108,7 @@ impl ResourceApi {
 
     /// `GET /api/v1/jobs/{id}/failed_items`, in the order in which they failed.
     pub(super) async fn failed_items(&self, request: &Request, text: &str) -> Result<Answer, Refusal> {
-        let query = request.query::<PageQuery>()?;
-        let (after, limit) = (query.after.text(), query.limit.rows());
+        let PageQuery { limit, after } = request.query()?;
         let caller = self.callers.reader(request, ResourceKind::Job).await?;
         let job = Resource::job(caller.tenant, id(text)?);
         exists(&self.store, &job).await?;

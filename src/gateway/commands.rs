@@ -15,7 +15,7 @@ use crate::store::Store;
 use crate::telemetry::metrics;
 
 use super::health::Health;
-use super::results::Results;
+use super::results::follower::ResultFollower;
 use crate::http::Refusal;
 
 /// Reads of SQL for one command whose cached permissions expire, or are invalidated, as fast as they are read.
@@ -25,67 +25,41 @@ const EXISTS: Duration = Duration::from_secs(2);
 /// So late a `run_at` may be, in ms: a clock that runs behind, a request that took its time.
 const PAST_MS: i64 = 60_000;
 
-/// What a command is answered with.
+/// A command that was accepted, now or before by the same request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum CommandAnswer {
-    /// Recorded, on its way to a worker.
-    Accepted {
-        /// Its id.
-        command: CommandId,
-        /// Workers alive for the tenant.
-        workers_online: i64,
-        /// Of a job: what the command reaches.
-        control: Option<Control>,
-    },
-    /// The same request was accepted before: answered as it was then.
-    Repeated {
-        /// The id of the first time.
-        command: CommandId,
-        /// As it was then.
-        workers_online: i64,
-        /// As it was then, where that is known.
-        control: Option<Control>,
-        /// Its result, if it has one already.
-        result: Option<CommandResult>,
-    },
-    /// Kept for later, or was before by the same request.
-    Scheduled {
-        /// Its id.
-        command: CommandId,
-        /// When it will be submitted, Unix ms.
-        run_at: i64,
-        /// Its result, if it has run and has one.
-        result: Option<CommandResult>,
-    },
-    /// Not accepted. Nothing was done, unless the code is `outcome_unknown`.
-    Refused(Refusal),
+pub struct AcceptedCommand {
+    /// Its id, which is that of the first time.
+    pub command: CommandId,
+    /// Its result, if it has one already.
+    pub result: Option<CommandResult>,
+    ack: Ack,
+    is_repeat: bool,
 }
 
-impl CommandAnswer {
-    /// The message for a socket.
+/// What the client is told, as it was when the command was first accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ack {
+    /// It is on its way to a worker.
+    Requested { workers_online: i64, control: Option<Control> },
+    /// It is kept for later.
+    Scheduled { run_at: i64 },
+}
+
+impl AcceptedCommand {
+    /// The ack, as sockets and the HTTP API give it.
     pub fn message(&self, resource: &Resource, request: &CommandRequest) -> String {
         let id = request.request_id.as_ref().map(|id| id.as_str());
-        match self {
-            Self::Accepted { command, workers_online, control }
-            | Self::Repeated { command, workers_online, control, .. } => {
-                server::requested(request.action, resource, *command, *workers_online, *control, id)
+        match self.ack {
+            Ack::Requested { workers_online, control } => {
+                server::requested(request.action, resource, self.command, workers_online, control, id)
             }
-            Self::Scheduled { command, run_at, .. } => {
-                server::scheduled(request.action, resource, *command, *run_at, id)
-            }
-            Self::Refused(refusal) => refusal.to_message(),
+            Ack::Scheduled { run_at } => server::scheduled(request.action, resource, self.command, run_at, id),
         }
     }
 
-    /// The command's id, and its result where it is known already.
-    pub fn known(&self) -> Option<(CommandId, Option<&CommandResult>)> {
-        match self {
-            Self::Accepted { command, .. } => Some((*command, None)),
-            Self::Repeated { command, result, .. } | Self::Scheduled { command, result, .. } => {
-                Some((*command, result.as_ref()))
-            }
-            Self::Refused(_) => None,
-        }
+    /// Whether its result is so far away, perhaps days, that nobody waits for it.
+    pub fn is_for_later(&self) -> bool {
+        matches!(self.ack, Ack::Scheduled { .. }) && self.result.is_none()
     }
 }
 
@@ -95,13 +69,20 @@ pub struct CommandSubmitter {
     store: Store,
     policy: Policy,
     health: Health,
-    results: Results,
+    results: ResultFollower,
     limits: Limits,
 }
 
 impl CommandSubmitter {
     /// With the parts of a gateway that commands need.
-    pub fn new(broker: Broker, store: Store, policy: Policy, health: Health, results: Results, limits: Limits) -> Self {
+    pub fn new(
+        broker: Broker,
+        store: Store,
+        policy: Policy,
+        health: Health,
+        results: ResultFollower,
+        limits: Limits,
+    ) -> Self {
         Self { broker, store, policy, health, results, limits }
     }
 
@@ -112,7 +93,7 @@ impl CommandSubmitter {
         resource: &Resource,
         request: &CommandRequest,
         address: Option<&str>,
-    ) -> CommandAnswer {
+    ) -> Result<AcceptedCommand, Refusal> {
         self.submit_as(CommandId::generate(), caller, resource, request, address).await
     }
 
@@ -124,7 +105,7 @@ impl CommandSubmitter {
         resource: &Resource,
         request: &CommandRequest,
         address: Option<&str>,
-    ) -> CommandAnswer {
+    ) -> Result<AcceptedCommand, Refusal> {
         let submission = Submission {
             command,
             resource: resource.clone(),
@@ -138,16 +119,17 @@ impl CommandSubmitter {
             batch: None,
         };
         metrics::command_received(resource.kind, request.action);
-        let mut answer = self.decide(&submission).await;
-        if let CommandAnswer::Refused(refusal) = &mut answer {
-            refusal.request_id = request.request_id.as_ref().map(ToString::to_string);
-            metrics::command_refused(resource.kind, request.action, refusal.code);
+        let outcome = self.accept(&submission).await;
+        let outcome = outcome.map_err(|refusal| refusal.with_request_id(request.request_id.as_ref()));
+        match &outcome {
+            Ok(AcceptedCommand { command, ack: Ack::Requested { .. }, is_repeat: false, .. }) => {
+                self.follow(resource, request.action, *command);
+            }
+            Ok(_) => {}
+            Err(refusal) => metrics::command_refused(resource.kind, request.action, refusal.code),
         }
-        if let CommandAnswer::Accepted { command, .. } = &answer {
-            self.follow(resource, request.action, *command);
-        }
-        log(caller, &submission, &answer);
-        answer
+        log(caller, &submission, &outcome);
+        outcome
     }
 
     /// Whether a command cannot be submitted because its resource is not there. Whoever may not command it learns that,
@@ -166,40 +148,31 @@ impl CommandSubmitter {
         }
     }
 
-    async fn decide(&self, submission: &Submission) -> CommandAnswer {
-        if let Err(refusal) = self.check_time(&submission.resource.tenant, submission.when) {
-            return CommandAnswer::Refused(refusal);
-        }
-        let refused = |code, message: &str| CommandAnswer::Refused(Refusal::new(code, message));
-        let kind = submission.resource.kind;
-        match self.deliver(submission).await {
-            Err(refusal) => CommandAnswer::Refused(refusal),
-            Ok(SubmitOutcome::Accepted { workers_online, control }) => {
-                CommandAnswer::Accepted { command: submission.command, workers_online, control }
+    async fn accept(&self, submission: &Submission) -> Result<AcceptedCommand, Refusal> {
+        self.check_time(&submission.resource.tenant, submission.when)?;
+        let (command, ack, result) = match self.deliver(submission).await? {
+            SubmitOutcome::Accepted { workers_online, control } => {
+                (submission.command, Ack::Requested { workers_online, control }, None)
             }
-            // The first answer got lost on the way and the submission was sent again: to the client it is new.
-            Ok(SubmitOutcome::Repeated { command, workers_online, control, result: None })
-                if command == submission.command =>
-            {
-                CommandAnswer::Accepted { command, workers_online, control }
+            SubmitOutcome::Repeated { command, workers_online, control, result } => {
+                (command, Ack::Requested { workers_online, control }, result)
             }
-            Ok(SubmitOutcome::Repeated { command, workers_online, control, result }) => {
-                CommandAnswer::Repeated { command, workers_online, control, result }
+            SubmitOutcome::Scheduled { command, run_at, result } => (command, Ack::Scheduled { run_at }, result),
+            SubmitOutcome::Conflict => return Err(Refusal::new(ErrorCode::RequestConflict, CONFLICT)),
+            SubmitOutcome::Denied => return Err(permission_denied(submission.action, submission.resource.kind)),
+            SubmitOutcome::RateLimited { retry_after } => return Err(self.rate_limited(retry_after)),
+            SubmitOutcome::QueueFull => {
+                let message = if submission.when == When::Now { QUEUE_FULL } else { SCHEDULES_FULL };
+                return Err(Refusal::new(ErrorCode::QueueFull, message));
             }
-            Ok(SubmitOutcome::Scheduled { command, run_at, result }) => {
-                CommandAnswer::Scheduled { command, run_at, result }
+            SubmitOutcome::TooLate | SubmitOutcome::PermissionsUnknown | SubmitOutcome::Gone => {
+                return Err(Refusal::unavailable());
             }
-            Ok(SubmitOutcome::Conflict) => refused(ErrorCode::RequestConflict, CONFLICT),
-            Ok(SubmitOutcome::Denied) => CommandAnswer::Refused(permission_denied(submission.action, kind)),
-            Ok(SubmitOutcome::RateLimited { retry_after }) => CommandAnswer::Refused(self.rate_limited(retry_after)),
-            Ok(SubmitOutcome::QueueFull) if submission.when != When::Now => {
-                refused(ErrorCode::QueueFull, SCHEDULES_FULL)
-            }
-            Ok(SubmitOutcome::QueueFull) => refused(ErrorCode::QueueFull, QUEUE_FULL),
-            Ok(SubmitOutcome::TooLate | SubmitOutcome::PermissionsUnknown | SubmitOutcome::Gone) => {
-                CommandAnswer::Refused(Refusal::unavailable())
-            }
-        }
+        };
+        // A command of this very id and without a result: the first answer got lost on the way and the submission was
+        // sent again. To the client it is new.
+        let is_repeat = command != submission.command || result.is_some();
+        Ok(AcceptedCommand { command, result, ack, is_repeat })
     }
 
     /// Over the budget.
@@ -298,13 +271,13 @@ const INTERNAL: &str = "Something is wrong on our side; nothing was done. The op
 
 /// `websocket.job_cancel_requested` and its like: one line for each command, with the id that the worker's
 /// lines carry too.
-fn log(caller: &Caller, submission: &Submission, answer: &CommandAnswer) {
+fn log(caller: &Caller, submission: &Submission, outcome: &Result<AcceptedCommand, Refusal>) {
     let (kind, action) = (submission.resource.kind, submission.action.as_str());
-    let (outcome, command) = match answer {
-        CommandAnswer::Accepted { command, .. } => ("requested", Some(command)),
-        CommandAnswer::Repeated { command, .. } => ("repeated", Some(command)),
-        CommandAnswer::Scheduled { command, .. } => ("scheduled", Some(command)),
-        CommandAnswer::Refused(refusal) => (refusal.code.as_str(), None),
+    let (word, command) = match outcome {
+        Ok(AcceptedCommand { command, ack: Ack::Scheduled { .. }, .. }) => ("scheduled", Some(command)),
+        Ok(AcceptedCommand { command, is_repeat: true, .. }) => ("repeated", Some(command)),
+        Ok(AcceptedCommand { command, .. }) => ("requested", Some(command)),
+        Err(refusal) => (refusal.code.as_str(), None),
     };
     let command = command.map(tracing::field::display);
     let request = submission.request.as_ref().map(tracing::field::display);
@@ -312,11 +285,11 @@ fn log(caller: &Caller, submission: &Submission, answer: &CommandAnswer) {
     match kind {
         ResourceKind::Job => tracing::info!(
             job_id = %id, %tenant_id, %user_id, command_id = command, request_id = request,
-            "websocket.job_{action}_{outcome}"
+            "websocket.job_{action}_{word}"
         ),
         ResourceKind::Campaign => tracing::info!(
             campaign_id = %id, %tenant_id, %user_id, command_id = command, request_id = request,
-            "websocket.campaign_{action}_{outcome}"
+            "websocket.campaign_{action}_{word}"
         ),
     }
 }

@@ -20,7 +20,8 @@ use super::hub::Hub;
 use super::job_types::JobTypes;
 use super::limits::Leases;
 use super::rest::{self, RestParts};
-use super::results::Results;
+use super::results::follower::ResultFollower;
+use super::results::waiter::ResultWaiter;
 use super::schedules::Schedules;
 use super::session::{Services, Sessions};
 use super::snapshot::SnapshotReader;
@@ -47,7 +48,7 @@ pub(super) struct GatewayParts {
     verifier: Verifier,
     policy: Policy,
     clock: Arc<Clock>,
-    results: Results,
+    results: ResultFollower,
 }
 
 impl GatewayParts {
@@ -77,7 +78,7 @@ impl GatewayParts {
             health: Health::new(broker.clone(), store.clone(), subscriber.clone()),
             drain: Drain::default(),
             clock: Arc::new(Clock::new(clock_off)),
-            results: Results::new(broker.clone(), settings.command.ttl),
+            results: ResultFollower::new(broker.clone(), settings.command.ttl),
             broker,
             store,
             subscriber,
@@ -160,6 +161,7 @@ impl GatewayParts {
             public_origins: public_origins.clone(),
             health,
             metrics,
+            waiter: ResultWaiter::new(broker.clone(), drain.stopping),
             broker,
             store,
             snapshots,
@@ -168,7 +170,6 @@ impl GatewayParts {
             batches,
             schedules,
             longest_token: settings.auth.max_token,
-            stopping: drain.stopping,
         });
         sockets.or(rest).unify().or(crate::console::routes()).unify().or(rest::fallback()).unify().boxed()
     }

@@ -14,34 +14,25 @@ use super::Accepted;
 use crate::broker::scripts::results::CommandResult;
 use crate::domain::{CommandId, Resource};
 use crate::gateway::hub::{Member, Recent};
+use crate::gateway::results::awaited::AwaitedResults;
 use crate::protocol::batch_messages::{self, BatchCounts, BatchHeader};
 
 /// Results that one socket may wait for.
 pub const MOST: usize = 10_000;
-/// Shortest and longest time between two looks at the record.
-const LOOKS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(15));
-/// How much longer than the command itself may live its result is waited for.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// Shortest and longest time between two questions about one result.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(15));
 /// Results that were told and not taken from the feed, to be told once.
 const TOLD: usize = 4_096;
 
 /// What a socket waits for.
 pub struct Following {
     member: Arc<Member>,
-    /// Longest time until a result is given up.
-    give_up: Duration,
-    awaited: HashMap<CommandId, Awaited>,
+    /// How long a command may wait for a worker.
+    ttl: Duration,
+    /// Each with the batch that it belongs to.
+    awaited: AwaitedResults<Option<CommandId>>,
     batches: HashMap<CommandId, Underway>,
     told: Recent<CommandId, ()>,
-    /// When the newest of them was begun, and when the record is looked at next.
-    since: Instant,
-    next: Instant,
-}
-
-struct Awaited {
-    resource: Resource,
-    batch: Option<CommandId>,
-    until: Instant,
 }
 
 struct Underway {
@@ -61,16 +52,8 @@ pub enum Told {
 impl Following {
     /// Nothing yet. `ttl`: how long a command may wait for a worker.
     pub fn new(member: Arc<Member>, ttl: Duration) -> Self {
-        let now = Instant::now();
-        Self {
-            member,
-            give_up: ttl + PATIENCE,
-            awaited: HashMap::new(),
-            batches: HashMap::new(),
-            told: Recent::new(TOLD),
-            since: now,
-            next: now,
-        }
+        let awaited = AwaitedResults::new(PAUSES);
+        Self { member, ttl, awaited, batches: HashMap::new(), told: Recent::new(TOLD) }
     }
 
     /// Whether so many more may be waited for.
@@ -110,14 +93,12 @@ impl Following {
     }
 
     fn expect(&mut self, commands: impl Iterator<Item = (Resource, CommandId)>, batch: Option<CommandId>) {
-        self.since = Instant::now();
-        // At once: they may have ended before the feed knew that they are waited for.
-        self.next = self.since;
-        let until = self.since + self.give_up;
         let commands: Vec<(Resource, CommandId)> = commands.collect();
         self.member.expect(commands.iter().map(|(_, command)| *command));
-        self.awaited
-            .extend(commands.into_iter().map(|(resource, command)| (command, Awaited { resource, batch, until })));
+        for (resource, command) in commands {
+            // Asked for at once: they may have ended before the feed knew that they are waited for.
+            self.awaited.expect(resource, command, batch, Duration::ZERO);
+        }
     }
 
     /// A result comes out of the feed.
@@ -131,7 +112,7 @@ impl Following {
     /// A result was found otherwise.
     pub fn found(&mut self, result: &CommandResult, out: &mut VecDeque<Utf8Bytes>) {
         let command = result.command;
-        if !self.awaited.contains_key(&command) {
+        if !self.awaited.contains(command) {
             return;
         }
         // The feed may still bring it.
@@ -142,7 +123,7 @@ impl Following {
     }
 
     fn ended(&mut self, command: CommandId, succeeded: bool) -> Option<String> {
-        let batch = self.awaited.remove(&command)?.batch;
+        let batch = self.awaited.remove(command)?;
         self.member.forget(command);
         let underway = self.batches.get_mut(&batch?)?;
         match succeeded {
@@ -161,23 +142,19 @@ impl Following {
         self.batches.remove(&batch).map(|ended| ended.summary())
     }
 
-    /// Messages were missed: the record is looked at as soon as can be.
-    pub fn look_soon(&mut self) {
-        self.next = Instant::now();
+    /// Messages were missed: the record is asked as soon as can be.
+    pub fn poll_soon(&mut self) {
+        self.awaited.poll_soon();
     }
 
-    /// When the record is to be looked at.
-    pub fn next_look(&self) -> Option<Instant> {
-        (!self.awaited.is_empty()).then_some(self.next)
+    /// When the record is to be asked.
+    pub fn next_poll(&self) -> Option<Instant> {
+        self.awaited.next_poll()
     }
 
-    /// What to look for now. Those whose results will not come any more are given up.
-    pub fn look(&mut self, out: &mut VecDeque<Utf8Bytes>) -> Vec<(Resource, CommandId)> {
-        let now = Instant::now();
-        let late: Vec<CommandId> =
-            self.awaited.iter().filter(|(_, awaited)| awaited.until <= now).map(|(command, _)| *command).collect();
-        for command in late {
-            let batch = self.awaited.remove(&command).and_then(|awaited| awaited.batch);
+    /// What to ask the record for now. Those whose results will not come any more are given up.
+    pub fn take_due(&mut self, now: Instant, out: &mut VecDeque<Utf8Bytes>) -> Vec<(Resource, CommandId)> {
+        for (command, batch) in self.awaited.take_expired(self.ttl, now) {
             self.member.forget(command);
             let Some(batch) = batch else { continue };
             if let Some(underway) = self.batches.get_mut(&batch) {
@@ -186,8 +163,7 @@ impl Following {
             let summary = self.one_less(batch);
             out.extend(summary.map(Utf8Bytes::from));
         }
-        self.next = now + ((now - self.since) / 4).clamp(LOOKS.0, LOOKS.1);
-        self.awaited.iter().map(|(command, awaited)| (awaited.resource.clone(), *command)).collect()
+        self.awaited.take_due(now)
     }
 }
 
@@ -248,10 +224,10 @@ mod tests {
         following.found(&done(commands[2]), &mut out);
         following.found(&done(commands[2]), &mut out);
         assert_eq!(out.drain(..).collect::<Vec<_>>(), [DONE]);
-        assert_eq!(following.look(&mut out).len(), 1);
+        assert_eq!(following.take_due(Instant::now(), &mut out).len(), 1);
         let Told::Now(Some(summary)) = following.heard(commands[3], true) else { panic!("no summary") };
         assert!(summary.contains(r#""total":5,"succeeded":3,"failed":1,"refused":1"#), "{summary}");
-        assert!(following.next_look().is_none() && out.is_empty());
+        assert!(following.next_poll().is_none() && out.is_empty());
     }
 
     #[test]
@@ -268,10 +244,10 @@ mod tests {
         let mut following = following(Duration::from_secs(60));
         following.batch(&accepted(&commands, Vec::new()), &mut out);
         following.heard(commands[0], true);
-        assert_eq!(following.look(&mut out).len(), 1);
+        assert_eq!(following.take_due(Instant::now(), &mut out).len(), 1);
         assert!(out.is_empty());
-        following.awaited.values_mut().for_each(|awaited| awaited.until = Instant::now());
-        assert!(following.look(&mut out).is_empty());
+        let late = Instant::now() + Duration::from_secs(181);
+        assert!(following.take_due(late, &mut out).is_empty());
         assert!(out[0].contains(r#""succeeded":1,"failed":0,"refused":1,"unknown":1"#), "{out:?}");
     }
 }

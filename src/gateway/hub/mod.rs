@@ -35,7 +35,7 @@ use self::feeds::{Feeds, LINGER};
 use self::listen::FeedDispatcher;
 use super::access::Access;
 use super::outbox::Outbox;
-use super::results::Results;
+use super::results::follower::ResultFollower;
 use super::snapshot::SnapshotReader;
 use crate::broker::keys::{ChannelContent, PERMISSIONS_CHANNEL, read_resource_channel};
 use crate::broker::{Broker, BrokerError, Event, Subscriber};
@@ -43,7 +43,7 @@ use crate::domain::{CommandId, Resource, TenantId};
 use crate::store::Store;
 use crate::telemetry::metrics::SUBSCRIPTION_GAPS;
 
-/// Results that may wait to be looked up. More are found by reading every watched resource again.
+/// ResultFollower that may wait to be looked up. More are found by reading every watched resource again.
 const LOOKUPS: usize = 8_192;
 
 /// A handle on the fan-out; cheap to clone.
@@ -70,7 +70,7 @@ impl Hub {
         store: Store,
         snapshots: SnapshotReader,
         (subscriber, events): (Subscriber, mpsc::Receiver<Event>),
-        (access, results): (Access, Results),
+        (access, results): (Access, ResultFollower),
         tracker: &TaskTracker,
         stop: &CancellationToken,
     ) -> Self {

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use super::channel::Channel;
 use crate::broker::Broker;
 use crate::domain::CommandId;
-use crate::gateway::results::Results;
+use crate::gateway::results::follower::ResultFollower;
 
 /// Lookups that travel to Redis together.
 const TOGETHER: usize = 256;
@@ -26,7 +26,11 @@ pub(super) fn command_of(payload: &[u8]) -> Option<CommandId> {
 
 /// Looks results up in the order in which they were heard of, and hands them out. A command without a result
 /// in the record has none: the message was forged. While the record cannot be read, it is tried again.
-pub(super) async fn look_up(broker: Broker, results: Results, mut waiting: mpsc::Receiver<(Arc<Channel>, CommandId)>) {
+pub(super) async fn look_up(
+    broker: Broker,
+    results: ResultFollower,
+    mut waiting: mpsc::Receiver<(Arc<Channel>, CommandId)>,
+) {
     let mut batch = Vec::new();
     while !batch.is_empty() || waiting.recv_many(&mut batch, TOGETHER).await > 0 {
         let reads = batch.iter().map(|(channel, command)| broker.command_result(&channel.resource, *command));
@@ -35,7 +39,7 @@ pub(super) async fn look_up(broker: Broker, results: Results, mut waiting: mpsc:
         for ((channel, command), found) in batch.drain(..).zip(found) {
             match found {
                 Ok(Some(ended)) => {
-                    results.heard(&ended);
+                    results.on_result(&ended);
                     channel.give(ended);
                 }
                 Ok(None) => tracing::warn!(resource = %channel.resource, command_id = %command, "gateway.forged_reply"),

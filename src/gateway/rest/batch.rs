@@ -3,14 +3,13 @@
 use std::sync::Arc;
 
 use hyper::StatusCode;
-use tokio_util::sync::CancellationToken;
 
 use super::answer::Answer;
 use super::callers::Callers;
 use super::query::WaitQuery;
 use super::request::Request;
-use crate::broker::Broker;
 use crate::gateway::batch::{BatchAnswer, BatchSubmitter, waiting};
+use crate::gateway::results::waiter::ResultWaiter;
 use crate::http::Refusal;
 use crate::protocol::MAX_BATCH_FRAME;
 use crate::protocol::tenant::parse_batch;
@@ -18,9 +17,8 @@ use crate::protocol::tenant::parse_batch;
 /// Takes batches.
 pub(super) struct BatchApi {
     pub(super) callers: Callers,
-    pub(super) broker: Broker,
     pub(super) batches: Arc<BatchSubmitter>,
-    pub(super) stopping: CancellationToken,
+    pub(super) waiter: ResultWaiter,
 }
 
 impl BatchApi {
@@ -35,7 +33,7 @@ impl BatchApi {
             BatchAnswer::Preview(message) => Ok(Answer::message(StatusCode::OK, message)),
             BatchAnswer::Accepted(accepted) => {
                 let summary = match wait {
-                    Some(wait) => waiting::completed(&self.broker, &self.stopping, &accepted, wait).await,
+                    Some(wait) => waiting::completed(&self.waiter, &accepted, wait).await,
                     None => None,
                 };
                 Ok(match summary {

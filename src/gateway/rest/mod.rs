@@ -25,7 +25,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hyper::StatusCode;
-use tokio_util::sync::CancellationToken;
 use warp::Filter;
 use warp::path::FullPath;
 use warp::reply::Response;
@@ -46,6 +45,7 @@ use super::batch::BatchSubmitter;
 use super::commands::CommandSubmitter;
 use super::health::Health;
 use super::job_types::JobTypes;
+use super::results::waiter::ResultWaiter;
 use super::schedules::Schedules;
 use super::snapshot::SnapshotReader;
 use crate::auth::{Policy, Verifier};
@@ -84,8 +84,8 @@ pub struct RestParts {
     pub schedules: Arc<Schedules>,
     /// The longest lifetime of a token, where there is one.
     pub longest_token: Option<Duration>,
-    /// Cancelled when requests are to wait for nothing any more.
-    pub stopping: CancellationToken,
+    /// Waits for results.
+    pub waiter: ResultWaiter,
 }
 
 /// The handlers, each with the parts that it uses.
@@ -129,17 +129,12 @@ pub fn fallback() -> Routes {
 
 impl Api {
     fn new(parts: RestParts) -> Self {
-        let RestParts { health, metrics, broker, store, commands, stopping, .. } = parts;
+        let RestParts { health, metrics, broker, store, commands, waiter, .. } = parts;
         let public_origins = parts.public_origins.into();
         let callers = Callers { verifier: parts.verifier, policy: parts.policy, public_origins };
         Self {
             audit: AuditApi { callers: callers.clone(), broker: broker.clone(), store: store.clone() },
-            batch: BatchApi {
-                callers: callers.clone(),
-                broker: broker.clone(),
-                batches: parts.batches,
-                stopping: stopping.clone(),
-            },
+            batch: BatchApi { callers: callers.clone(), batches: parts.batches, waiter: waiter.clone() },
             schedules: ScheduleApi { callers: callers.clone(), broker: broker.clone(), schedules: parts.schedules },
             queue: QueueApi { callers: callers.clone(), broker: broker.clone(), commands: commands.clone() },
             resources: ResourceApi {
@@ -150,7 +145,7 @@ impl Api {
             },
             revocations: RevocationApi { callers: callers.clone(), store: store.clone(), longest: parts.longest_token },
             creation: CreationApi::new(callers.clone(), broker.clone(), store.clone()),
-            commands: CommandApi { callers, broker, store, commands, stopping },
+            commands: CommandApi { callers, broker, store, commands, waiter },
             health,
             metrics,
         }

@@ -13,7 +13,7 @@ use crate::auth::Caller;
 use crate::broker::Broker;
 use crate::broker::scripts::failed::FailedCommand;
 use crate::domain::{CommandId, Permission, When};
-use crate::gateway::commands::{CommandAnswer, CommandSubmitter};
+use crate::gateway::commands::CommandSubmitter;
 use crate::http::Refusal;
 use crate::protocol::{CommandRequest, ErrorCode, server};
 
@@ -65,10 +65,7 @@ impl QueueApi {
         // One id whoever asks how often: two operators who requeue the same at once cause one command.
         let again = self.broker.derived_command(found.command, &found.resource).await?;
         let address = request.address();
-        let answer = self.commands.submit_as(again, &caller, &found.resource, &asked, address.as_deref()).await;
-        if let CommandAnswer::Refused(refusal) = answer {
-            return Err(refusal);
-        }
+        let answer = self.commands.submit_as(again, &caller, &found.resource, &asked, address.as_deref()).await?;
         self.broker.drop_failed(&caller.tenant, found.command).await?;
         Ok(Answer::message(StatusCode::ACCEPTED, answer.message(&found.resource, &asked)))
     }

@@ -9,8 +9,9 @@ use super::subject::{Asked, Asker, Subject};
 use crate::auth::{Caller, Policy};
 use crate::broker::scripts::submit::Grant;
 use crate::domain::{CommandId, Permission, Resource};
-use crate::gateway::commands::{CommandAnswer, CommandSubmitter};
+use crate::gateway::commands::{AcceptedCommand, CommandSubmitter};
 use crate::gateway::hub::Seat;
+use crate::http::Refusal;
 use crate::protocol::client::Rejection;
 use crate::protocol::{ClientMessage, CommandRequest, parse};
 
@@ -34,7 +35,7 @@ impl One {
 }
 
 impl Subject for One {
-    type Done = (CommandRequest, CommandAnswer);
+    type Done = (CommandRequest, Result<AcceptedCommand, Refusal>);
 
     fn label(&self) -> &'static str {
         self.resource.kind.as_str()
@@ -61,14 +62,19 @@ impl Subject for One {
         })))
     }
 
-    fn answer(&mut self, (request, answer): Self::Done, out: &mut VecDeque<Utf8Bytes>) {
-        out.push_back(answer.message(&self.resource, &request).into());
-        if let Some((command, Some(result))) = answer.known()
+    fn answer(&mut self, (request, outcome): Self::Done, out: &mut VecDeque<Utf8Bytes>) {
+        let accepted = match outcome {
+            Ok(accepted) => accepted,
+            Err(refusal) => return out.push_back(refusal.to_message().into()),
+        };
+        out.push_back(accepted.message(&self.resource, &request).into());
+        let command = accepted.command;
+        if let Some(result) = accepted.result
             && !self.seat.was_given(command)
             && !self.given.contains(&command)
         {
             // It ended before this socket was there to hear of it, or the news is still on its way.
-            out.push_back(result.message.clone().into());
+            out.push_back(result.message.into());
             if self.given.len() >= GIVEN {
                 self.given.remove(0);
             }

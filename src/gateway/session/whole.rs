@@ -11,14 +11,15 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::subject::{Asked, Asker, Subject};
 use crate::auth::{Caller, Policy};
+use crate::broker::Broker;
 use crate::broker::scripts::results::CommandResult;
 use crate::broker::scripts::submit::Grant;
-use crate::broker::{Broker, BrokerError};
 use crate::domain::{CommandId, Permission, RequestId, Resource, ResourceKind, TenantId};
 use crate::gateway::batch::following::{Following, MOST, Told};
 use crate::gateway::batch::{BatchAnswer, BatchSubmitter};
-use crate::gateway::commands::{CommandAnswer, CommandSubmitter};
+use crate::gateway::commands::{AcceptedCommand, CommandSubmitter};
 use crate::gateway::hub::{FeedSeat, Member};
+use crate::gateway::results::awaited::look_up;
 use crate::http::Refusal;
 use crate::protocol::batch::{MAX_BATCH, Target};
 use crate::protocol::client::Rejection;
@@ -36,13 +37,13 @@ pub struct Whole {
     batches: Arc<BatchSubmitter>,
     following: Following,
     /// A look at the record that is under way.
-    looking: Option<BoxFuture<'static, Result<Vec<Option<CommandResult>>, BrokerError>>>,
+    looking: Option<BoxFuture<'static, Vec<CommandResult>>>,
 }
 
 /// What came of a message.
 pub enum Done {
     /// A command on one resource.
-    Command(Resource, CommandRequest, CommandAnswer),
+    Command(Resource, CommandRequest, Result<AcceptedCommand, Refusal>),
     /// A batch.
     Batch(Result<BatchAnswer, Refusal>),
 }
@@ -76,7 +77,7 @@ impl Whole {
         let address = asker.address.to_owned();
         Box::pin(async move {
             let answer = match commands.missing(&caller, &resource, &request).await {
-                Some(refusal) => CommandAnswer::Refused(refusal.with_request_id(request.request_id.as_ref())),
+                Some(refusal) => Err(refusal.with_request_id(request.request_id.as_ref())),
                 None => commands.submit(&caller, &resource, &request, Some(&address)).await,
             };
             Done::Command(resource, request, answer)
@@ -132,20 +133,21 @@ impl Subject for Whole {
 
     fn answer(&mut self, done: Done, out: &mut VecDeque<Utf8Bytes>) {
         match done {
-            Done::Command(resource, request, answer) => {
-                out.push_back(answer.message(&resource, &request).into());
-                match (answer.known(), &answer) {
-                    // Perhaps days away: the feed tells of it.
-                    (Some((_, None)), CommandAnswer::Scheduled { .. }) | (None, _) => {}
-                    (Some((command, result)), _) => self.following.one(resource, command, result, out),
+            Done::Command(resource, request, Ok(accepted)) => {
+                out.push_back(accepted.message(&resource, &request).into());
+                // What is kept for later is not awaited: the feed tells of it.
+                if !accepted.is_for_later() {
+                    self.following.one(resource, accepted.command, accepted.result.as_ref(), out);
                 }
+            }
+            Done::Command(_, _, Err(refusal)) | Done::Batch(Err(refusal)) => {
+                out.push_back(refusal.to_message().into());
             }
             Done::Batch(Ok(BatchAnswer::Accepted(accepted))) => {
                 out.push_back(accepted.message().into());
                 self.following.batch(&accepted, out);
             }
             Done::Batch(Ok(BatchAnswer::Preview(message))) => out.push_back(message.into()),
-            Done::Batch(Err(refusal)) => out.push_back(refusal.to_message().into()),
         }
     }
 
@@ -171,20 +173,20 @@ impl Subject for Whole {
     }
 
     fn missed(&mut self) {
-        self.following.look_soon();
+        self.following.poll_soon();
     }
 
     fn poll(&mut self, cx: &mut Context<'_>, out: &mut VecDeque<Utf8Bytes>) -> Poll<()> {
-        if self.looking.is_none() && self.following.next_look().is_some_and(|at| at <= Instant::now()) {
-            let (broker, wanted) = (self.broker.clone(), self.following.look(out));
-            self.looking = Some(Box::pin(async move { broker.command_results(&wanted).await }));
+        let now = Instant::now();
+        if self.looking.is_none() && self.following.next_poll().is_some_and(|at| at <= now) {
+            let (broker, due) = (self.broker.clone(), self.following.take_due(now, out));
+            self.looking = Some(Box::pin(async move { look_up(&broker, &due).await }));
         }
         if let Some(looking) = &mut self.looking
             && let Poll::Ready(found) = looking.as_mut().poll(cx)
         {
             self.looking = None;
-            // What cannot be read just now is read the next time.
-            for ended in found.into_iter().flatten().flatten() {
+            for ended in found {
                 self.following.found(&ended, out);
             }
         }
@@ -193,6 +195,6 @@ impl Subject for Whole {
 
     fn next_look(&self) -> Option<Instant> {
         // One that is under way wakes the task by itself.
-        if self.looking.is_some() { None } else { self.following.next_look() }
+        if self.looking.is_some() { None } else { self.following.next_poll() }
     }
 }

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Two Celery tasks under control of the `make demo` that runs in another terminal. Ctrl-C ends it.
+# Two Celery tasks under control of the `make demo` that runs in another terminal. Ctrl-C ends it when its tasks are over, a
+# second one at once.
 set -eu
 . "$(dirname "$0")/../python.sh"
 cd "$root/examples/celery"

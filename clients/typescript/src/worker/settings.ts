@@ -1,8 +1,13 @@
+import { readFile } from 'node:fs/promises';
+
 /** Where the worker is and who this process is. */
 export interface WorkerSettings {
   /** Address of the worker (its `worker.listen`), `http://…` or `https://…`. Default: `WHEELHOUSE_URL`. */
   url?: string;
-  /** A worker token, or a function that gives one for each new connection. Default: `WHEELHOUSE_TOKEN`. */
+  /**
+   * A worker token, or a function that gives one for each new connection. Default: `WHEELHOUSE_TOKEN`, or the file that
+   * `WHEELHOUSE_TOKEN_FILE` names, which is read for each connection.
+   */
   token?: string | (() => string | Promise<string>);
   /** This process's name for people. Default: `node@` and the host's name. */
   name?: string;
@@ -37,11 +42,12 @@ export function endpoint(url: string | undefined): URL {
 
 /** The token for a new connection. Throws an `Error` if there is none. */
 export async function currentToken(token: WorkerSettings['token']): Promise<string> {
-  const text = typeof token === 'function' ? await token() : (token ?? process.env.WHEELHOUSE_TOKEN);
-  if (!text) {
-    throw new Error(
-      'No worker token: set WHEELHOUSE_TOKEN to what `wheelhouse token --worker NAME --tenants …` prints.',
-    );
-  }
-  return text;
+  const { WHEELHOUSE_TOKEN, WHEELHOUSE_TOKEN_FILE } = process.env;
+  let text = typeof token === 'function' ? await token() : (token ?? WHEELHOUSE_TOKEN);
+  if (!text && WHEELHOUSE_TOKEN_FILE) text = (await readFile(WHEELHOUSE_TOKEN_FILE, 'utf8')).trim();
+  if (text) return text;
+  throw new Error(
+    'No worker token: set WHEELHOUSE_TOKEN to what `wheelhouse token --worker NAME --tenants …` prints, ' +
+      'or WHEELHOUSE_TOKEN_FILE to a file that has it.',
+  );
 }

@@ -1,4 +1,7 @@
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { WebSocket } from 'ws';
 import {
   expect as announce,
@@ -411,6 +414,24 @@ describe('the link', () => {
     await worker.next('end');
     worker.send({ type: 'ended', ref, status: 'completed' });
     await expect(result).resolves.toBe('ok');
+  });
+
+  it('reads its token anew from a file, for each connection', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'wheelhouse-token-'));
+    const file = join(folder, 'token');
+    vi.stubEnv('WHEELHOUSE_TOKEN_FILE', file);
+    writeFileSync(file, 'first\n');
+    await start({}, { token: undefined });
+    const result = job('acme', 'j1', { session }, ticker().work);
+    await worker.attach();
+    writeFileSync(file, 'second\n');
+    worker.socket?.close(1012);
+    const { ref } = await worker.next('attach', 2);
+    expect(worker.protocols.map((text) => /bearer\.(\w+)/.exec(text)?.[1])).toEqual(['first', 'second']);
+    worker.send({ type: 'lost', ref, message: 'enough' });
+    await expect(result).rejects.toBeInstanceOf(Lost);
+    vi.unstubAllEnvs();
+    rmSync(folder, { recursive: true });
   });
 
   it('carries many jobs over one socket', async () => {

@@ -245,6 +245,7 @@ on_both! {
     audit_retention::what_was_removed_is_on_record_with_who_when_and_by_which_clocks
     audit_retention::of_two_clocks_the_one_that_is_behind_says_what_is_old
     audit_retention::what_was_removed_by_clocks_that_were_ahead_is_found
+    rows::permissions_and_roles_may_be_for_one_tenant
     rows::any_number_of_programs_may_migrate_at_once
     revocations::revocations_are_read_from_where_one_stopped_and_removals_are_noticed
     rows::ping_answers_and_says_what_is_missing

@@ -31,5 +31,7 @@ BEGIN
 END $$;
 CREATE TRIGGER give_version BEFORE INSERT OR UPDATE ON revoked_tokens
   FOR EACH ROW EXECUTE FUNCTION give_revocation_version();
-CREATE TRIGGER raise_version AFTER DELETE OR TRUNCATE ON revoked_tokens
+CREATE TRIGGER raise_version AFTER DELETE ON revoked_tokens
+  FOR EACH ROW EXECUTE FUNCTION raise_revocation_version();
+CREATE TRIGGER raise_version_when_emptied AFTER TRUNCATE ON revoked_tokens
   FOR EACH STATEMENT EXECUTE FUNCTION raise_revocation_version();

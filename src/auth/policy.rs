@@ -54,7 +54,7 @@ struct PolicyInner {
     /// an error, and leave no connection to anyone else.
     sql_permits: Semaphore,
     fills: SingleFlight<(TenantId, UserId), Result<(), PolicyError>>,
-    reads: SingleFlight<UserId, Result<PermissionSet, PolicyError>>,
+    reads: SingleFlight<(TenantId, UserId), Result<PermissionSet, PolicyError>>,
 }
 
 impl Policy {
@@ -82,7 +82,7 @@ impl Policy {
                 Ok(None) => self.ensure_cached(&caller.tenant, &caller.user).await?,
                 // The cache spares SQL; it is not the truth. What needs no Redis goes on without it.
                 Err(_) => {
-                    let set = self.0.reads.run(&caller.user, || self.read(&caller.user)).await?;
+                    let set = self.shared_read(caller).await?;
                     return Ok(permission.is_granted(set.held.iter().map(String::as_str)));
                 }
             }
@@ -90,11 +90,11 @@ impl Policy {
         Err(PolicyError("the cache in Redis does not keep them".to_owned()))
     }
 
-    /// Every permission and pattern the caller holds, sorted: for showing, not for deciding.
+    /// Every permission and pattern the caller holds in their tenant, sorted: for showing, not for deciding.
     pub async fn permissions_of(&self, caller: &Caller) -> Result<Vec<String>, PolicyError> {
         let mut held = match self.0.source {
             PermissionSource::Token => caller.permissions.clone().unwrap_or_default(),
-            PermissionSource::Database => self.0.reads.run(&caller.user, || self.read(&caller.user)).await?.held,
+            PermissionSource::Database => self.shared_read(caller).await?.held,
         };
         held.sort();
         held.dedup();
@@ -112,8 +112,8 @@ impl Policy {
         }
     }
 
-    /// Reads the user's permissions from SQL into the cache (after `PermissionsUnknown`); one read at a
-    /// time for each user.
+    /// Reads the user's permissions in a tenant from SQL into the cache (after `PermissionsUnknown`); one read at a
+    /// time for each user and tenant.
     pub async fn ensure_cached(&self, tenant: &TenantId, user: &UserId) -> Result<(), PolicyError> {
         let key = (tenant.clone(), user.clone());
         self.0.fills.run(&key, || self.fill(tenant, user)).await
@@ -121,7 +121,7 @@ impl Policy {
 
     async fn fill(&self, tenant: &TenantId, user: &UserId) -> Result<(), PolicyError> {
         for attempt in 0..FILL_ATTEMPTS {
-            let set = self.read(user).await?;
+            let set = self.read(tenant, user).await?;
             match self.0.broker.fill_permissions(tenant, user, &set, CACHE_TTL).await? {
                 FillOutcome::Stored => return Ok(()),
                 // Somebody changed permissions while this was read: read again, after a moment that grows.
@@ -134,10 +134,15 @@ impl Policy {
         Err(PolicyError("they change faster than they can be read".to_owned()))
     }
 
-    async fn read(&self, user: &UserId) -> Result<PermissionSet, PolicyError> {
+    async fn shared_read(&self, caller: &Caller) -> Result<PermissionSet, PolicyError> {
+        let key = (caller.tenant.clone(), caller.user.clone());
+        self.0.reads.run(&key, || self.read(&caller.tenant, &caller.user)).await
+    }
+
+    async fn read(&self, tenant: &TenantId, user: &UserId) -> Result<PermissionSet, PolicyError> {
         let permit = tokio::time::timeout(PERMIT_TIMEOUT, self.0.sql_permits.acquire()).await;
         let _permit = permit.map_err(|_| PolicyError("too many wait for the database".to_owned()))?;
-        tokio::time::timeout(SQL_TIMEOUT, self.0.store.permissions_of(user))
+        tokio::time::timeout(SQL_TIMEOUT, self.0.store.permissions_of(user, tenant))
             .await
             .map_err(|_| PolicyError("the database did not answer within a second".to_owned()))?
             .map_err(|error| PolicyError(error.to_string()))

@@ -47,7 +47,7 @@ const WORKER_TTL: Duration = Duration::from_secs(90 * 86_400);
 
 /// What is granted to whom.
 #[derive(Debug, Args)]
-#[command(after_help = "Example: wheelhouse grant --user ann@example.com jobs.read 'campaigns.*'")]
+#[command(after_help = "Example: wheelhouse grant --user ann@example.com --tenant acme jobs.read 'campaigns.*'")]
 pub(super) struct GrantArgs {
     /// Print every permission and pattern that there is, and change nothing.
     #[arg(long, conflicts_with_all = ["user", "permissions"])]
@@ -55,6 +55,9 @@ pub(super) struct GrantArgs {
     /// The user.
     #[arg(long, required_unless_present = "list")]
     user: Option<UserId>,
+    /// Only in this tenant; in every one where none is named.
+    #[arg(long, conflicts_with = "list")]
+    tenant: Option<TenantId>,
     /// One or more permissions or patterns (quote the star); `grant --list` prints them all.
     #[arg(required_unless_present = "list", value_name = "PERMISSION")]
     permissions: Vec<String>,
@@ -66,6 +69,9 @@ pub(super) struct RevokeArgs {
     /// The user.
     #[arg(long)]
     user: UserId,
+    /// Only what was granted in this tenant; else everywhere, also what was granted in single tenants.
+    #[arg(long)]
+    tenant: Option<TenantId>,
     /// One or more permissions or patterns, as `wheelhouse grants` prints them (quote the star).
     #[arg(required = true, value_name = "PERMISSION")]
     permissions: Vec<String>,
@@ -138,9 +144,9 @@ pub(super) async fn grant(
     };
     known_only(&args.permissions)?;
     let (store, broker) = open(&settings()?).await?;
-    let version = store.grant(&user, &args.permissions).await?;
+    let version = store.grant_in(args.tenant.as_ref(), &user, &args.permissions).await?;
     invalidate(&broker, &user, version).await?;
-    say!("PermissionGrant to {user}: {}", args.permissions.join(", "));
+    say!("Granted to {user}{}: {}", within(args.tenant.as_ref()), args.permissions.join(", "));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -153,9 +159,20 @@ pub(super) async fn revoke(args: RevokeArgs, settings: Settings) -> anyhow::Resu
         )));
     }
     let (store, broker) = open(&settings).await?;
-    let version = store.revoke(&args.user, &args.permissions).await?;
+    let version = match &args.tenant {
+        Some(tenant) => store.revoke_in(tenant, &args.user, &args.permissions).await?,
+        None => store.revoke(&args.user, &args.permissions).await?,
+    };
     invalidate(&broker, &args.user, version).await?;
-    say!("Revoked from {}: {}", args.user, args.permissions.join(", "));
+    say!("Revoked from {}{}: {}", args.user, within(args.tenant.as_ref()), args.permissions.join(", "));
+    for PermissionGrant { permission, tenant, role, .. } in store.grants(Some(&args.user)).await? {
+        let asked = args.tenant.as_ref().map(TenantId::as_str);
+        let is_held = asked.is_none() || tenant.is_none() || tenant.as_deref() == asked;
+        if is_held && args.permissions.contains(&permission) {
+            let by = role.map_or_else(|| "granted in every tenant".to_owned(), |role| format!("by role {role}"));
+            tell!("{} still holds {permission}, {by}", args.user);
+        }
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -163,8 +180,8 @@ pub(super) async fn grants(args: GrantsArgs, settings: Settings) -> anyhow::Resu
     let store = Store::open_migrated(&settings.database).await?;
     let granted = store.grants(args.user.as_ref()).await?;
     if args.json {
-        for PermissionGrant { user, permission, role } in granted {
-            out::json(&json!({ "user_id": user, "permission": permission, "role": role }));
+        for PermissionGrant { user, permission, tenant, role } in granted {
+            out::json(&json!({ "user_id": user, "permission": permission, "tenant_id": tenant, "role": role }));
         }
         return Ok(ExitCode::SUCCESS);
     }
@@ -172,12 +189,21 @@ pub(super) async fn grants(args: GrantsArgs, settings: Settings) -> anyhow::Resu
         tell!("nobody asked for holds any permission");
     }
     let known = permission::known_permissions();
-    for PermissionGrant { user, permission, role } in granted {
+    for PermissionGrant { user, permission, tenant, role } in granted {
+        let place = tenant.map(|tenant| format!("  in tenant {tenant}")).unwrap_or_default();
         let by = role.map(|role| format!("  by role {role}")).unwrap_or_default();
-        let odd = if known.contains(&permission) { "" } else { "  (unknown: it grants nothing)" };
-        say!("{user}  {permission}{by}{odd}");
+        let odd = match (known.contains(&permission), user.parse::<UserId>()) {
+            (false, _) => "  (unknown: it grants nothing)",
+            (true, Err(_)) => "  (nobody can have this user id: it grants nothing)",
+            (true, Ok(_)) => "",
+        };
+        say!("{user}  {permission}{place}{by}{odd}");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn within(tenant: Option<&TenantId>) -> String {
+    tenant.map(|tenant| format!(" in tenant {tenant}")).unwrap_or_default()
 }
 
 /// A misspelt permission would be kept, and would allow nothing.

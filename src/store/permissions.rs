@@ -1,9 +1,15 @@
-//! Who may do what: direct permissions and roles, with a version that grows with every change.
+//! Who may do what, and in which tenant: direct permissions and roles, with a version that grows with every change.
 
-use super::sql::Row;
+use super::sql::{Row, Value};
 use super::{Store, StoreError};
 use crate::domain::PermissionSet;
-use crate::domain::UserId;
+use crate::domain::{TenantId, UserId};
+
+/// What is held directly and by roles. A role counts in a tenant if it, and the giving of it, are for that tenant or for all.
+const HELD: &str = "SELECT user_id, permission, tenant_id, NULL AS role FROM user_permissions
+    UNION ALL SELECT ur.user_id, rp.permission, COALESCE(ur.tenant_id, r.tenant_id) AS tenant_id, ur.role_id AS role
+      FROM user_roles ur JOIN role_permissions rp ON rp.role_id = ur.role_id LEFT JOIN roles r ON r.id = ur.role_id
+      WHERE ur.tenant_id IS NULL OR r.tenant_id IS NULL OR ur.tenant_id = r.tenant_id";
 
 /// One permission or pattern that a user holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,26 +18,22 @@ pub struct PermissionGrant {
     pub user: String,
     /// What.
     pub permission: String,
+    /// The one tenant in which; none if in every one.
+    pub tenant: Option<String>,
     /// The role through which; none if directly.
     pub role: Option<String>,
 }
 
 impl Store {
-    /// A user's permissions and patterns, direct and by role, with the version, in one snapshot.
-    pub async fn permissions_of(&self, user: &UserId) -> Result<PermissionSet, StoreError> {
+    /// A user's permissions and patterns in a tenant, direct and by role, with the version, in one snapshot.
+    pub async fn permissions_of(&self, user: &UserId, tenant: &TenantId) -> Result<PermissionSet, StoreError> {
         // One statement: on SQLite and PostgreSQL alike it sees one moment.
-        let found = self
-            .database
-            .read()
-            .await?
-            .rows(
-                "SELECT version, permission FROM permission_version LEFT JOIN (
-                   SELECT permission FROM user_permissions WHERE user_id = $1
-                   UNION SELECT rp.permission FROM user_roles ur JOIN role_permissions rp ON rp.role_id = ur.role_id
-                     WHERE ur.user_id = $1) held ON TRUE",
-                &[user.as_str().into()],
-            )
-            .await?;
+        let text = format!(
+            "SELECT version, permission FROM permission_version LEFT JOIN (
+               SELECT DISTINCT permission FROM ({HELD}) every_right
+               WHERE user_id = $1 AND (tenant_id IS NULL OR tenant_id = $2)) held ON TRUE"
+        );
+        let found = self.database.read().await?.rows(&text, &[user.as_str().into(), tenant.as_str().into()]).await?;
         let mut set = PermissionSet::default();
         for row in &found {
             set.version = row.int("version")?.unwrap_or(0);
@@ -40,24 +42,22 @@ impl Store {
         Ok(set)
     }
 
-    /// Who holds what and through which role, by user; of one user where one is named.
+    /// Who holds what, where and through which role, by user; of one user where one is named.
     pub async fn grants(&self, user: Option<&UserId>) -> Result<Vec<PermissionGrant>, StoreError> {
         let (only, values) = match user {
             Some(user) => ("WHERE user_id = $1", vec![user.as_str().into()]),
             None => ("", Vec::new()),
         };
         let text = format!(
-            "SELECT user_id, permission, role FROM (
-               SELECT user_id, permission, NULL AS role FROM user_permissions
-               UNION ALL SELECT ur.user_id, rp.permission, ur.role_id AS role
-                 FROM user_roles ur JOIN role_permissions rp ON rp.role_id = ur.role_id) held
-             {only} ORDER BY user_id, permission, role"
+            "SELECT user_id, permission, tenant_id, role FROM ({HELD}) held {only}
+             ORDER BY user_id, permission, tenant_id, role"
         );
         let found = self.database.read().await?.rows(&text, &values).await?;
         let granted = |row: &Row| {
             Ok(PermissionGrant {
                 user: row.required("user_id")?,
                 permission: row.required("permission")?,
+                tenant: row.text("tenant_id")?,
                 role: row.text("role")?,
             })
         };
@@ -70,21 +70,48 @@ impl Store {
         row.map_or(Ok(0), |row| Ok(row.int("version")?.unwrap_or(0)))
     }
 
-    /// Grants; returns the new version.
+    /// Grants in every tenant; returns the new version.
     pub async fn grant(&self, user: &UserId, permissions: &[String]) -> Result<i64, StoreError> {
-        let text = "INSERT INTO user_permissions (user_id, permission) VALUES ($1, $2) ON CONFLICT DO NOTHING";
-        self.for_each(text, user, permissions).await
+        self.grant_in(None, user, permissions).await
     }
 
-    /// Revokes; returns the new version.
+    /// Grants in one tenant, or in every one; returns the new version.
+    pub async fn grant_in(
+        &self,
+        tenant: Option<&TenantId>,
+        user: &UserId,
+        permissions: &[String],
+    ) -> Result<i64, StoreError> {
+        let text =
+            "INSERT INTO user_permissions (user_id, permission, tenant_id) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
+        let tenant = Value::Text(tenant.map(ToString::to_string));
+        self.for_each(text, user, permissions, &[tenant]).await
+    }
+
+    /// Revokes everywhere, also what was granted in single tenants; returns the new version.
     pub async fn revoke(&self, user: &UserId, permissions: &[String]) -> Result<i64, StoreError> {
-        self.for_each("DELETE FROM user_permissions WHERE user_id = $1 AND permission = $2", user, permissions).await
+        let text = "DELETE FROM user_permissions WHERE user_id = $1 AND permission = $2";
+        self.for_each(text, user, permissions, &[]).await
     }
 
-    async fn for_each(&self, text: &str, user: &UserId, permissions: &[String]) -> Result<i64, StoreError> {
+    /// Revokes what was granted in this tenant; returns the new version. What is granted in every tenant stays.
+    pub async fn revoke_in(&self, tenant: &TenantId, user: &UserId, permissions: &[String]) -> Result<i64, StoreError> {
+        let text = "DELETE FROM user_permissions WHERE user_id = $1 AND permission = $2 AND tenant_id = $3";
+        self.for_each(text, user, permissions, &[tenant.as_str().into()]).await
+    }
+
+    async fn for_each(
+        &self,
+        text: &str,
+        user: &UserId,
+        permissions: &[String],
+        more: &[Value],
+    ) -> Result<i64, StoreError> {
         let mut tx = self.database.write().await?;
         for permission in permissions {
-            tx.execute(text, &[user.as_str().into(), permission.as_str().into()]).await?;
+            let mut values = vec![user.as_str().into(), permission.as_str().into()];
+            values.extend_from_slice(more);
+            tx.execute(text, &values).await?;
         }
         let row = tx.row("SELECT version FROM permission_version", &[]).await?;
         let version = row.map_or(Ok(None), |row| row.int("version"))?.unwrap_or(0);

@@ -1,5 +1,7 @@
 //! Rows and lists, those of other systems too; permissions, migrations.
 
+use wheelhouse::domain::TenantId;
+
 use super::*;
 
 pub async fn rows_of_other_systems_are_read_and_never_started(db: Db) {
@@ -140,7 +142,7 @@ pub async fn lists_are_paged_and_keep_to_the_tenant(db: Db) {
 
 pub async fn permissions_come_directly_and_by_role_with_a_version_that_plain_sql_raises(db: Db) {
     let user: UserId = "user-456".parse().expect("user");
-    let before = db.store.permissions_of(&user).await.expect("read");
+    let before = db.store.permissions_of(&user, &job("j").tenant).await.expect("read");
     assert!(before.held.is_empty());
     db.sql("INSERT INTO user_permissions (user_id, permission) VALUES ('user-456', 'jobs.cancel')")
         .await
@@ -148,7 +150,7 @@ pub async fn permissions_come_directly_and_by_role_with_a_version_that_plain_sql
     db.sql("INSERT INTO roles (id, name) VALUES ('op', 'Operator')").await.expect("insert");
     db.sql("INSERT INTO role_permissions (role_id, permission) VALUES ('op', 'campaigns.*')").await.expect("insert");
     db.sql("INSERT INTO user_roles (user_id, role_id) VALUES ('user-456', 'op')").await.expect("insert");
-    let mut after = db.store.permissions_of(&user).await.expect("read");
+    let mut after = db.store.permissions_of(&user, &job("j").tenant).await.expect("read");
     after.held.sort();
     assert_eq!(after.held, ["campaigns.*", "jobs.cancel"]);
     assert!(after.version >= before.version + 3);
@@ -158,7 +160,48 @@ pub async fn permissions_come_directly_and_by_role_with_a_version_that_plain_sql
     let revoked = db.store.revoke(&user, &["jobs.cancel".to_owned()]).await.expect("revoke");
     assert!(revoked > granted);
     db.sql("DELETE FROM user_roles").await.expect("delete");
-    assert_eq!(db.store.permissions_of(&user).await.expect("read").held, ["jobs.read"]);
+    assert_eq!(db.store.permissions_of(&user, &job("j").tenant).await.expect("read").held, ["jobs.read"]);
+}
+
+pub async fn permissions_and_roles_may_be_for_one_tenant(db: Db) {
+    let user: UserId = "ann".parse().expect("user");
+    let [acme, globex]: [TenantId; 2] = ["acme", "globex"].map(|id| id.parse().expect("tenant"));
+    let held = async |tenant: &TenantId| {
+        let mut held = db.store.permissions_of(&user, tenant).await.expect("read").held;
+        held.sort();
+        held.join(" ")
+    };
+    let permissions = |all: &[&str]| all.iter().map(|p| (*p).to_owned()).collect::<Vec<_>>();
+    db.store.grant(&user, &permissions(&["jobs.read"])).await.expect("grant");
+    for _ in 0..2 {
+        db.store.grant_in(Some(&acme), &user, &permissions(&["jobs.read", "jobs.cancel"])).await.expect("grant");
+    }
+    assert_eq!((held(&acme).await.as_str(), held(&globex).await.as_str()), ("jobs.cancel jobs.read", "jobs.read"));
+    // By roles: given in one tenant, a role of one tenant, and one of acme's given in globex, which counts nowhere.
+    for text in [
+        "INSERT INTO roles (id, name) VALUES ('everywhere', 'A role')",
+        "INSERT INTO roles (id, name, tenant_id) VALUES ('of_acme', 'A role', 'acme')",
+        "INSERT INTO role_permissions (role_id, permission) VALUES ('everywhere', 'jobs.pause')",
+        "INSERT INTO role_permissions (role_id, permission) VALUES ('of_acme', 'jobs.resume')",
+        "INSERT INTO user_roles (user_id, role_id, tenant_id) VALUES ('ann', 'everywhere', 'globex')",
+        "INSERT INTO user_roles (user_id, role_id) VALUES ('ann', 'of_acme')",
+        "INSERT INTO user_roles (user_id, role_id, tenant_id) VALUES ('ann', 'of_acme', 'globex')",
+    ] {
+        db.sql(text).await.expect(text);
+    }
+    assert_eq!(held(&acme).await, "jobs.cancel jobs.read jobs.resume");
+    assert_eq!(held(&globex).await, "jobs.pause jobs.read");
+    let before = db.store.permission_version().await.expect("read");
+    db.sql("UPDATE roles SET tenant_id = NULL").await.expect("update");
+    assert!(db.store.permission_version().await.expect("read") > before, "a change of a role's tenant is noticed");
+    assert_eq!(held(&globex).await, "jobs.pause jobs.read jobs.resume");
+    assert_eq!(db.store.grants(Some(&user)).await.expect("grants").len(), 6);
+    // What was granted in one tenant goes alone; without a tenant all of it goes.
+    db.store.revoke_in(&acme, &user, &permissions(&["jobs.read", "jobs.cancel"])).await.expect("revoke");
+    assert_eq!(held(&acme).await, "jobs.read jobs.resume");
+    db.store.grant_in(Some(&acme), &user, &permissions(&["jobs.read"])).await.expect("grant");
+    db.store.revoke(&user, &permissions(&["jobs.read"])).await.expect("revoke");
+    assert_eq!(held(&acme).await, "jobs.resume");
 }
 
 pub async fn any_number_of_programs_may_migrate_at_once(db: Db) {

@@ -10,6 +10,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::printable::is_visible;
+
 /// Longest tenant, resource, worker or request id, in bytes.
 pub const MAX_ID: usize = 128;
 /// Longest user id, in characters.
@@ -29,8 +31,10 @@ pub enum IdError {
         "a command id is a UUID, such as the command_id of an acknowledgement, 01a22353-a34f-760b-9e0f-c6c0100e8026"
     )]
     Command,
-    /// Not 1 to 255 printable characters without spaces.
-    #[error("a user id must be 1 to 255 printable characters without spaces")]
+    /// Not 1 to 255 visible characters.
+    #[error(
+        "a user id must be 1 to 255 printable characters without spaces, and none that is invisible, changes the direction of writing or is for private use"
+    )]
     User,
 }
 
@@ -142,9 +146,8 @@ impl UserId {
 impl FromStr for UserId {
     type Err = IdError;
     fn from_str(text: &str) -> Result<Self, IdError> {
-        let count = text.chars().count();
-        let printable = text.chars().all(|c| !c.is_control() && !c.is_whitespace());
-        if (1..=MAX_USER_ID).contains(&count) && printable { Ok(Self(text.into())) } else { Err(IdError::User) }
+        let is_short = (1..=MAX_USER_ID).contains(&text.chars().count());
+        if is_short && is_visible(text) { Ok(Self(text.into())) } else { Err(IdError::User) }
     }
 }
 
@@ -197,5 +200,70 @@ mod tests {
         for bad in ["", "a b", "a\u{7}", "a\tb", "x".repeat(256).as_str()] {
             assert!(bad.parse::<UserId>().is_err(), "{bad:?} must be refused");
         }
+    }
+
+    #[test]
+    fn a_user_id_has_no_character_that_cannot_be_seen() {
+        for good in [
+            "ann@example.com",
+            "auth0|5f7c",
+            "google-oauth2|1148",
+            "CN=Ann,OU=Ops,O=Acme",
+            "https://issuer.example/users/7?a=b#c",
+            "J\u{f6}rg.M\u{fc}ller",
+            "Jo\u{308}rg",
+            "\u{738b}\u{5c0f}\u{660e}",
+            "\u{395}\u{3bb}\u{3ad}\u{3bd}\u{3b7}",
+            "\u{645}\u{631}\u{64a}\u{645}",
+            "\u{939}\u{93f}\u{928}\u{94d}\u{926}\u{940}",
+            "\u{1f642}",
+        ] {
+            assert!(good.parse::<UserId>().is_ok(), "{good:?} must be accepted");
+        }
+        for hidden in [
+            '\u{0}',
+            '\u{ad}',
+            '\u{34f}',
+            '\u{61c}',
+            '\u{115f}',
+            '\u{17b4}',
+            '\u{180e}',
+            '\u{200b}',
+            '\u{200c}',
+            '\u{200d}',
+            '\u{200e}',
+            '\u{200f}',
+            '\u{202a}',
+            '\u{202e}',
+            '\u{2028}',
+            '\u{2060}',
+            '\u{2064}',
+            '\u{2066}',
+            '\u{2069}',
+            '\u{206a}',
+            '\u{2800}',
+            '\u{3000}',
+            '\u{3164}',
+            '\u{a0}',
+            '\u{e000}',
+            '\u{fe00}',
+            '\u{fe0f}',
+            '\u{feff}',
+            '\u{ffa0}',
+            '\u{fff9}',
+            '\u{fffd}',
+            '\u{fffe}',
+            '\u{1d173}',
+            '\u{e0001}',
+            '\u{e0041}',
+            '\u{e0100}',
+            '\u{f0000}',
+            '\u{10fffd}',
+        ] {
+            for text in [format!("ann{hidden}"), format!("a{hidden}nn"), format!("{hidden}ann")] {
+                assert!(text.parse::<UserId>().is_err(), "{text:?} must be refused");
+            }
+        }
+        assert!("\u{308}ann".parse::<UserId>().is_err(), "a mark would stand on what is printed before it");
     }
 }

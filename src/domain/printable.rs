@@ -39,6 +39,18 @@ fn escaped(text: &str, escape: impl Fn(char, &mut String)) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
+/// Whether every character of a name can be seen, takes a place of its own or stands on the letter before it, and does
+/// nothing else: no spaces, no control, invisible, direction or private-use characters, and no mark at the beginning, which
+/// would stand on whatever is printed before the name.
+pub fn is_visible(name: &str) -> bool {
+    // These choose how the character before them looks, and are nothing themselves.
+    let is_selector = |c| matches!(c, '\u{fe00}'..='\u{fe0f}');
+    let is_shown =
+        |c: char| is_printable(c) && !c.is_whitespace() && !is_selector(c) && !matches!(c, '\u{fff9}'..='\u{fffd}');
+    let begins_with_mark = name.chars().next().is_some_and(|c| !c.is_ascii() && c.escape_debug().next() != Some(c));
+    name.chars().all(is_shown) && !begins_with_mark
+}
+
 /// Whether a character shows itself, in its place, and does nothing else.
 fn is_printable(c: char) -> bool {
     if c.is_ascii() {

@@ -1,9 +1,11 @@
 //! What a client may send on a socket.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 
 use super::error::ErrorCode;
-use crate::domain::{Action, CommandId, RequestId, ResourceKind, When};
+use crate::domain::{Action, CommandId, RequestId, ResourceId, ResourceKind, When};
 
 /// Longest text frame (and longest message put together from fragments), in bytes.
 pub const MAX_FRAME: usize = 16 * 1024;
@@ -63,8 +65,8 @@ pub struct Rejection {
     pub request_id: Option<RequestId>,
 }
 
-/// Reads one text frame on a socket of the given kind.
-pub fn parse(text: &str, kind: ResourceKind) -> Result<ClientMessage, Rejection> {
+/// Reads one text frame on the socket of a resource. A command may name that resource again, and no other.
+pub fn parse(text: &str, kind: ResourceKind, id: &ResourceId) -> Result<ClientMessage, Rejection> {
     let parsed = ParsedObject::read(text)?;
     if let Some(common) = parsed.common()? {
         return Ok(ClientMessage::Common(common));
@@ -80,7 +82,13 @@ pub fn parse(text: &str, kind: ResourceKind) -> Result<ClientMessage, Rejection>
         let (kind, action) = (kind.as_str(), action.as_str());
         return Err(unknown(format!("This is a {kind}'s socket: send {action}_{kind} here")));
     }
-    Ok(ClientMessage::Command(parsed.command(action)?))
+    let (given, field) = (parsed.id(kind), kind.id_field());
+    if given.is_some_and(|given| given.as_str() != Some(id.as_str())) {
+        return Err(parsed.invalid(format!(
+            "{field} is not the one of this address, which is {id}: leave it out, or send the command to the other's"
+        )));
+    }
+    Ok(ClientMessage::Command(parsed.command(action, kind)?))
 }
 
 /// A message with its type and its `request_id` read, on the way to be understood.
@@ -100,8 +108,11 @@ pub(super) struct RawClientMessage {
     delay_seconds: Option<serde_json::Value>,
     schedule_id: Option<serde_json::Value>,
     token: Option<serde_json::Value>,
-    pub(super) job_id: Option<serde_json::Value>,
-    pub(super) campaign_id: Option<serde_json::Value>,
+    job_id: Option<serde_json::Value>,
+    campaign_id: Option<serde_json::Value>,
+    /// What belongs to no message of these, by name.
+    #[serde(flatten)]
+    others: BTreeMap<String, serde::de::IgnoredAny>,
 }
 
 impl ParsedObject {
@@ -145,6 +156,7 @@ impl ParsedObject {
                 CommonMessage::RefreshToken(token.ok_or_else(|| self.invalid("refresh_token needs a \"token\""))?)
             }
             "cancel_scheduled" => {
+                self.only(&["schedule_id", "request_id"])?;
                 let schedule = text(&self.raw.schedule_id).and_then(|id| id.parse().ok());
                 let needed = "cancel_scheduled needs the \"schedule_id\" that the answer to the command named";
                 let schedule = schedule.ok_or_else(|| self.invalid(needed))?;
@@ -154,8 +166,40 @@ impl ParsedObject {
         }))
     }
 
+    /// The id that the message names for a resource of this kind.
+    pub(super) fn id(&self, kind: ResourceKind) -> Option<&serde_json::Value> {
+        match kind {
+            ResourceKind::Job => self.raw.job_id.as_ref(),
+            ResourceKind::Campaign => self.raw.campaign_id.as_ref(),
+        }
+    }
+
+    /// Refuses a message with any other field beside its type: whoever wrote it meant something that would not be done.
+    fn only(&self, known: &[&str]) -> Result<(), Rejection> {
+        let raw = &self.raw;
+        let given = [
+            ("request_id", raw.request_id.is_some()),
+            ("reason", raw.reason.is_some()),
+            ("run_at", raw.run_at.is_some()),
+            ("delay_seconds", raw.delay_seconds.is_some()),
+            ("schedule_id", raw.schedule_id.is_some()),
+            ("token", raw.token.is_some()),
+            ("job_id", raw.job_id.is_some()),
+            ("campaign_id", raw.campaign_id.is_some()),
+        ];
+        let given = given.into_iter().filter_map(|(name, is_given)| is_given.then_some(name));
+        let mut all = given.chain(raw.others.keys().map(String::as_str));
+        match all.find(|name| !known.contains(name)) {
+            None => Ok(()),
+            Some(odd) => {
+                Err(self.invalid(format!("Unknown field {odd:?}; {} takes: {}", self.message_type, known.join(", "))))
+            }
+        }
+    }
+
     /// What a command may carry.
-    pub(super) fn command(&self, action: Action) -> Result<CommandRequest, Rejection> {
+    pub(super) fn command(&self, action: Action, kind: ResourceKind) -> Result<CommandRequest, Rejection> {
+        self.only(&["request_id", "reason", "run_at", "delay_seconds", kind.id_field()])?;
         let reason = match &self.raw.reason {
             None | Some(serde_json::Value::Null) => None,
             Some(serde_json::Value::String(reason)) => Some(reason.clone()),
@@ -244,6 +288,41 @@ mod tests {
     use super::*;
     use ResourceKind::{Campaign, Job};
 
+    fn id() -> ResourceId {
+        "ID".parse().expect("id")
+    }
+
+    #[test]
+    fn a_command_names_its_own_resource_or_none_and_has_no_field_that_would_be_passed_over() {
+        for text in [
+            r#"{"type":"cancel_job"}"#,
+            r#"{"type":"cancel_job","job_id":"ID","reason":"x"}"#,
+            r#"{"type":"ping","sent":7}"#,
+            r#"{"type":"refresh_token","token":"a.b.c","sent":7}"#,
+        ] {
+            assert!(parse(text, Job, &id()).is_ok(), "{text}");
+        }
+        for (text, part) in [
+            (r#"{"type":"cancel_job","job_id":"other"}"#, "job_id is not the one of this address, which is ID"),
+            (r#"{"type":"cancel_job","job_id":7}"#, "job_id is not the one"),
+            (r#"{"type":"cancel_job","job_id":null}"#, "job_id is not the one"),
+            (r#"{"type":"cancel_job","campaign_id":"ID"}"#, "Unknown field \"campaign_id\""),
+            (r#"{"type":"cancel_job","jobid":"other"}"#, "Unknown field \"jobid\""),
+            (r#"{"type":"cancel_job","tenant_id":"other"}"#, "Unknown field \"tenant_id\""),
+            (r#"{"type":"cancel_job","dry_run":true}"#, "Unknown field \"dry_run\""),
+            (r#"{"type":"cancel_job","job_ids":["a"]}"#, "Unknown field \"job_ids\""),
+            (r#"{"type":"cancel_job","token":"a"}"#, "Unknown field \"token\""),
+            (
+                r#"{"type":"cancel_scheduled","schedule_id":"01a22353-a34f-760b-9e0f-c6c0100e8026","job_id":"x"}"#,
+                "job_id",
+            ),
+        ] {
+            let rejection = parse(text, Job, &id()).expect_err("refused");
+            assert!(rejection.message.to_string().contains(part), "{text}: {}", rejection.message);
+            assert_eq!(rejection.code, ErrorCode::InvalidMessage, "{text}");
+        }
+    }
+
     #[test]
     fn the_six_commands_are_read_on_their_own_kind_of_socket() {
         for kind in ResourceKind::ALL {
@@ -256,14 +335,14 @@ mod tests {
                     reason: Some("x".into()),
                     when: When::Now,
                 };
-                assert_eq!(parse(&text, kind), Ok(ClientMessage::Command(expected)));
+                assert_eq!(parse(&text, kind, &id()), Ok(ClientMessage::Command(expected)));
             }
         }
     }
 
     #[test]
     fn what_is_not_understood_gets_a_code_and_the_request_id_back() {
-        let code = |text: &str| parse(text, Job).expect_err("rejected").code;
+        let code = |text: &str| parse(text, Job, &id()).expect_err("rejected").code;
         let long_reason = format!(r#"{{"type":"cancel_job","reason":"{}"}}"#, "x".repeat(501));
         for text in [
             "",
@@ -307,7 +386,7 @@ mod tests {
         for text in [r#"{"type":"stop"}"#, r#"{"type":"cancel_campaign"}"#, r#"{"type":"cancel"}"#, r#"{"type":""}"#] {
             assert_eq!(code(text), ErrorCode::UnknownType, "{text}");
         }
-        let rejection = parse(r#"{"type":"cancel_job","request_id":"r1"}"#, Campaign).expect_err("rejected");
+        let rejection = parse(r#"{"type":"cancel_job","request_id":"r1"}"#, Campaign, &id()).expect_err("rejected");
         assert_eq!(rejection.request_id.expect("echoed").as_str(), "r1");
     }
 
@@ -315,7 +394,7 @@ mod tests {
     fn a_time_that_cannot_be_is_told_from_one_that_lies_too_far_ahead() {
         let message = |time: &str| {
             let text = format!(r#"{{"type":"cancel_job","run_at":"{time}"}}"#);
-            parse(&text, Job).expect_err("rejected").message.to_string()
+            parse(&text, Job, &id()).expect_err("rejected").message.to_string()
         };
         for time in ["9999-12-31T23:59:59Z", "9999-12-31T23:59:59.999+00:00", "9999-12-31T23:59:59-12:00"] {
             assert_eq!(message(time), TOO_FAR_AHEAD_MESSAGE, "{time}");
@@ -327,7 +406,7 @@ mod tests {
 
     #[test]
     fn a_command_may_be_scheduled_and_taken_back() {
-        let when = |rest: &str| match parse(&format!(r#"{{"type":"cancel_job",{rest}}}"#), Job) {
+        let when = |rest: &str| match parse(&format!(r#"{{"type":"cancel_job",{rest}}}"#), Job, &id()) {
             Ok(ClientMessage::Command(request)) => request.when,
             other => panic!("{other:?}"),
         };
@@ -347,7 +426,7 @@ mod tests {
         }
         let text = r#"{"type":"cancel_scheduled","schedule_id":"0190f3c8-0000-7000-8000-000000000001"}"#;
         assert!(matches!(
-            parse(text, Job),
+            parse(text, Job, &id()),
             Ok(ClientMessage::Common(CommonMessage::CancelScheduled { request_id: None, .. }))
         ));
     }

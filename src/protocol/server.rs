@@ -266,6 +266,11 @@ pub fn token_refreshed(expires_at: i64) -> String {
     Frame::new("token_refreshed").number("expires_at", expires_at).end()
 }
 
+/// The token of the socket ends soon; `expires_at` in Unix seconds, `expires_in` in seconds from now.
+pub fn token_expiring(expires_at: i64, expires_in: i64) -> String {
+    Frame::new("token_expiring").number("expires_at", expires_at).number("expires_in", expires_in).end()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

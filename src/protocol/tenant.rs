@@ -56,15 +56,11 @@ pub fn parse_tenant(text: &str) -> Result<TenantMessage, Rejection> {
         return Err(parsed.rejection(ErrorCode::UnknownType, UNKNOWN_TYPE_MESSAGE.to_owned()));
     };
     let field = kind.id_field();
-    let given = match kind {
-        ResourceKind::Job => &parsed.raw.job_id,
-        ResourceKind::Campaign => &parsed.raw.campaign_id,
-    };
-    let Some(serde_json::Value::String(id)) = given else {
+    let Some(serde_json::Value::String(id)) = parsed.id(kind) else {
         return Err(parsed.invalid(format!("{} needs a {field:?} on this socket", parsed.message_type)));
     };
     let id = id.parse().map_err(|error| parsed.invalid(format!("{field}: {error}")))?;
-    Ok(TenantMessage::Command(kind, id, parsed.command(action)?))
+    Ok(TenantMessage::Command(kind, id, parsed.command(action, kind)?))
 }
 
 /// Reads the body of `POST /api/v1/batch`: a batch as it is sent on the socket.
@@ -129,6 +125,8 @@ mod tests {
             (r#"{"type":"cancel_job"}"#, "needs a \"job_id\""),
             (r#"{"type":"cancel_job","campaign_id":"c"}"#, "needs a \"job_id\""),
             (r#"{"type":"cancel_job","job_id":"a*"}"#, "job_id: an id must be"),
+            (r#"{"type":"cancel_job","job_id":"a","campaign_id":"c"}"#, "Unknown field \"campaign_id\""),
+            (r#"{"type":"cancel_job","job_id":"a","dry_run":true}"#, "Unknown field \"dry_run\""),
         ] {
             let message = parse_tenant(text).expect_err("refused").message;
             assert!(message.contains(part), "{text}: {message}");

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use crate::auth::MAX_TOKEN_ID;
 use crate::domain::Action;
-use crate::domain::{JsonText, ResourceId, ResourceKind, TenantId, UserId};
+use crate::domain::{JsonText, Resource, ResourceId, TenantId, UserId};
 use crate::http::Refusal;
 use crate::protocol::client::{ClientMessage, CommandRequest, MAX_REASON};
 use crate::store::{NewCampaign, NewJob, RevocationKind};
@@ -222,18 +222,19 @@ fn short(name: &str, text: Option<&str>) -> Result<(), Refusal> {
 }
 
 /// The body of `POST …/cancel`: what a message on a socket may hold beside its type. None at all will do.
-pub(super) fn command(body: &[u8], kind: ResourceKind, action: Action) -> Result<CommandRequest, Refusal> {
-    const FIELDS: [&str; 4] = ["request_id", "reason", "run_at", "delay_seconds"];
+pub(super) fn command(body: &[u8], action: Action, resource: &Resource) -> Result<CommandRequest, Refusal> {
+    let (kind, id) = (resource.kind, &resource.id);
+    let fields_known = ["request_id", "reason", "run_at", "delay_seconds", kind.id_field()];
     let mut fields: serde_json::Map<String, serde_json::Value> =
         if body.is_empty() { serde_json::Map::new() } else { object(body)? };
-    if let Some(unknown) = fields.keys().find(|key| !FIELDS.contains(&key.as_str())) {
-        let message = format!("Unknown field {unknown:?}; this takes: {}", FIELDS.join(", "));
+    if let Some(unknown) = fields.keys().find(|key| !fields_known.contains(&key.as_str())) {
+        let message = format!("Unknown field {unknown:?}; this takes: {}", fields_known.join(", "));
         return Err(Refusal::invalid(message));
     }
     // Read by the very rules of the sockets, so that the two never drift apart.
     fields.insert("type".to_owned(), format!("{}_{}", action.as_str(), kind.as_str()).into());
     let text = serde_json::Value::Object(fields).to_string();
-    match crate::protocol::parse(&text, kind) {
+    match crate::protocol::parse(&text, kind, id) {
         Ok(ClientMessage::Command(request)) => Ok(request),
         Ok(_) => Err(Refusal::invalid("This is not a command")),
         Err(rejection) => Err(rejection.into()),
@@ -342,11 +343,15 @@ mod tests {
 
     #[test]
     fn a_command_takes_what_a_message_on_a_socket_takes() {
-        let read = |text: &str| command(text.as_bytes(), ResourceKind::Job, Action::Pause);
+        let resource = Resource::parse("acme:job:j1").expect("resource");
+        let read = |text: &str| command(text.as_bytes(), Action::Pause, &resource);
         assert_eq!(read("").expect("command").action, Action::Pause);
         let full = read(r#"{"request_id":"r1","reason":"because"}"#).expect("command");
         assert_eq!((full.request_id.expect("some").as_str(), full.reason.as_deref()), ("r1", Some("because")));
+        assert!(read(r#"{"job_id":"j1"}"#).is_ok(), "the resource of the path may be named again");
         for (text, part) in [
+            (r#"{"job_id":"j2"}"#, "job_id is not the one of this"),
+            (r#"{"campaign_id":"j1"}"#, "Unknown field"),
             (r#"{"type":"cancel_job"}"#, "Unknown field"),
             (r#"{"request_id":"a b"}"#, "a request_id must be"),
             (r#"{"request_id":"r1","reason":7}"#, "request_id: Some(\"r1\")"),

@@ -98,6 +98,16 @@ impl<S: Subject> Conversation<'_, S> {
         self.token.next_look()
     }
 
+    /// Tells the client where its token ends soon.
+    pub(super) fn warn_of_expiry(&mut self, now: Instant) {
+        let wall_ms = self.services.clock.now_ms();
+        if self.token.take_warning(wall_ms, now) {
+            let expires_at = self.caller.expires_at;
+            let left = expires_at.saturating_sub(wall_ms.div_euclid(1_000)).max(0);
+            self.answers.push_back(server::token_expiring(expires_at, left).into());
+        }
+    }
+
     /// Whether the token's time is over.
     pub(super) fn is_expired(&self, now: Instant) -> bool {
         self.token.is_over(self.services.clock.now_ms(), now)

@@ -298,6 +298,7 @@ impl<S: Subject> Session<'_, S> {
         if self.conversation.is_expired(now) {
             return Some(Close::expired());
         }
+        self.conversation.warn_of_expiry(now);
         match self.writing.look(now) {
             Look::Fine => {}
             Look::Probe => socket.probe(),

@@ -50,7 +50,7 @@ impl Subject for One {
     }
 
     fn ask(&mut self, text: &str, asker: &Asker<'_>) -> Result<Asked<Self::Done>, Rejection> {
-        let request = match parse(text, self.resource.kind)? {
+        let request = match parse(text, self.resource.kind, &self.resource.id)? {
             ClientMessage::Common(common) => return Ok(Asked::Common(common)),
             ClientMessage::Command(request) => request,
         };

@@ -1,8 +1,9 @@
 //! The headers of a WebSocket request (RFC 6455, section 4.2), its answer, and whether its origin may open sockets.
 
-use hyper::header::{CONNECTION, HOST, HeaderValue, ORIGIN, UPGRADE};
+use hyper::header::{CONNECTION, FORWARDED, HOST, HeaderName, HeaderValue, ORIGIN, UPGRADE};
 use hyper::header::{SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION};
-use hyper::{HeaderMap, StatusCode};
+use hyper::http::uri::Authority;
+use hyper::{HeaderMap, StatusCode, Version};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use warp::reply::{Reply, Response};
 
@@ -74,27 +75,72 @@ pub fn switching(headers: &HeaderMap, accept: HeaderValue, protocol: &'static st
     response
 }
 
+/// Whether a request says once to which host it goes. HTTP/1.0 knows no such header, and may leave it out.
+pub fn has_one_host(version: Version, headers: &HeaderMap) -> bool {
+    let mut hosts = headers.get_all(HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (None, _) => version < Version::HTTP_11,
+        // Empty where the address of the request has no host.
+        (Some(host), None) => {
+            host.is_empty() || (Authority::try_from(host.as_bytes()).is_ok() && !host.as_bytes().contains(&b'@'))
+        }
+        (Some(_), Some(_)) => false,
+    }
+}
+
 /// 16 bytes in base64.
 fn is_key(key: &[u8]) -> bool {
     let Some(body) = key.strip_suffix(b"==") else { return false };
     body.len() == 22 && body.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/'))
 }
 
-/// Whether a page of this origin may open sockets here. Programs send no origin; browsers always do, and they
+/// Whether a page of this origin may open sockets here: one of the gateway's own address, scheme, host and port, or one of
+/// the list. Programs send no origin; browsers always do, and they
 /// send cookies along whichever page asks.
 pub fn origin_allowed(headers: &HeaderMap, public_origins: &[String]) -> bool {
     let mut origins = headers.get_all(ORIGIN).iter();
     let Some(origin) = origins.next() else { return true };
     let (Ok(origin), None) = (origin.to_str(), origins.next()) else { return false };
     let Some(place) = Place::of_origin(origin) else { return false };
-    let own = headers.get(HOST).and_then(|host| host.to_str().ok());
-    if own.and_then(|host| Place::of_authority(host, place.default_port)).is_some_and(|own| own == place) {
+    if is_own(&place, headers) {
         return true;
     }
     public_origins.iter().any(|allowed| allowed.trim_end_matches('/').eq_ignore_ascii_case(origin))
 }
 
-/// Host and port. The scheme is left out: a gateway behind a proxy that ends TLS does not see it.
+/// Whether the origin is the address to which the browser sent the request. The proxy that ends TLS says by which scheme
+/// (`X-Forwarded-Proto`, `Forwarded`); no page can make a browser send these headers, and none with a cookie along. Where
+/// nobody says it, a port shows it; without a port it may have been either.
+fn is_own(origin: &Place<'_>, headers: &HeaderMap) -> bool {
+    let Some(host) = headers.get(HOST).and_then(|host| host.to_str().ok()) else { return false };
+    let Some(own) = Place::of_authority(host, origin.default_port) else { return false };
+    let is_https = origin.default_port == HTTPS_PORT;
+    let has_port = Place::of_authority(host, 0).is_some_and(|own| own.port != 0);
+    let fits = match forwarded_https(headers) {
+        Some(was_https) => was_https == is_https,
+        None => !has_port || (own.port == HTTPS_PORT) == is_https,
+    };
+    fits && own == *origin
+}
+
+/// Whether a proxy says that the client speaks TLS. Of several, each hop adds its word: one that ends TLS is enough.
+fn forwarded_https(headers: &HeaderMap) -> Option<bool> {
+    static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+    let words = header_values(headers, &X_FORWARDED_PROTO).map(<[u8]>::to_ascii_lowercase);
+    let elements = header_values(headers, &FORWARDED).flat_map(|element| element.split(|byte| *byte == b';'));
+    let protos = elements.filter_map(|pair| {
+        let pair = pair.trim_ascii().to_ascii_lowercase();
+        Some(pair.strip_prefix(b"proto=")?.trim_ascii().to_vec())
+    });
+    let quote = |byte: &u8| *byte == b'"';
+    let all: Vec<Vec<u8>> =
+        words.chain(protos).map(|word| word.into_iter().filter(|byte| !quote(byte)).collect()).collect();
+    if all.is_empty() { None } else { Some(all.iter().any(|word| word == b"https" || word == b"wss")) }
+}
+
+const HTTPS_PORT: u16 = 443;
+
+/// Host and port, and the port that its scheme has by default.
 struct Place<'a> {
     host: &'a str,
     port: u16,
@@ -112,7 +158,7 @@ impl<'a> Place<'a> {
         let (scheme, authority) = origin.split_once("://")?;
         let default_port = match scheme.to_ascii_lowercase().as_str() {
             "http" => 80,
-            "https" => 443,
+            "https" => HTTPS_PORT,
             _ => return None,
         };
         Self::of_authority(authority, default_port)
@@ -176,6 +222,22 @@ mod tests {
     }
 
     #[test]
+    fn a_request_names_its_host_once() {
+        let fits = |version, hosts: &[&str]| {
+            let pairs: Vec<_> = hosts.iter().map(|host| ("host", *host)).collect();
+            has_one_host(version, &headers(&pairs))
+        };
+        for host in ["a", "a:80", "127.0.0.1:8000", "[::1]:8000", ""] {
+            assert!(fits(Version::HTTP_11, &[host]), "{host}");
+        }
+        for hosts in [&[][..], &["a", "a"], &["a", "b"], &["a, b"], &["a b"], &["user@a"], &["a/b"], &["http://a"]] {
+            assert!(!fits(Version::HTTP_11, hosts), "{hosts:?}");
+        }
+        assert!(fits(Version::HTTP_10, &[]));
+        assert!(!fits(Version::HTTP_10, &["a", "b"]));
+    }
+
+    #[test]
     fn the_gateways_own_pages_and_the_listed_ones_may_open_sockets() {
         let public = ["https://ops.example.com".to_owned(), "http://localhost:3000/".to_owned()];
         let allowed =
@@ -201,9 +263,28 @@ mod tests {
             ("https://ops.example.com.evil.example", "127.0.0.1:8000"),
             ("http://example.com:80x", "example.com"),
             ("file://example.com", "example.com"),
+            ("https://127.0.0.1:8000", "127.0.0.1:8000"),
+            ("http://example.com:443", "example.com:443"),
         ] {
             assert!(!allowed(origin, host), "{origin} at {host}");
         }
+        let behind = |origin: &str, name: &str, value: &str| {
+            let all = [("origin", origin), ("host", "ops.test"), (name, value)];
+            origin_allowed(&headers(&all), &[])
+        };
+        for (name, value) in [
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-proto", "HTTPS, http"),
+            ("forwarded", "for=10.0.0.1;proto=https"),
+            ("forwarded", "for=10.0.0.1; Proto=\"https\", for=10.0.0.2"),
+        ] {
+            assert!(behind("https://ops.test", name, value), "{value}");
+            assert!(!behind("http://ops.test", name, value), "{value}: the scheme counts");
+        }
+        assert!(behind("http://ops.test", "x-forwarded-proto", "http"));
+        assert!(!behind("https://ops.test", "x-forwarded-proto", "http"));
+        let odd_port = [("origin", "https://ops.test:8443"), ("host", "ops.test:8443"), ("x-forwarded-proto", "https")];
+        assert!(origin_allowed(&headers(&odd_port), &[]));
         let twice = [("origin", "http://a"), ("origin", "http://b"), ("host", "a")];
         assert!(!origin_allowed(&headers(&twice), &[]));
     }

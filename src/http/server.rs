@@ -22,6 +22,7 @@ use warp::reply::Response;
 
 use super::client_address::TrustedProxies;
 use super::descriptors::{Descriptors, Room};
+use super::handshake;
 use super::proxy_protocol;
 use super::reply::Refusal;
 use super::wire::{Pace, Wire};
@@ -196,6 +197,9 @@ where
         if self.is_crowded && !ALWAYS.contains(&request.uri().path()) {
             return std::future::ready(Ok(crowded())).boxed();
         }
+        if !handshake::has_one_host(request.version(), request.headers()) {
+            return std::future::ready(Ok(without_host())).boxed();
+        }
         let client = self.proxies.client(self.peer.ip(), request.headers());
         request.extensions_mut().insert(client);
         let answer = self.inner.call(request);
@@ -206,6 +210,15 @@ where
         }
         .boxed()
     }
+}
+
+/// The refusal of a request that does not say, or says in two ways, to which host it goes (RFC 9112, section 3.2). Two
+/// programs that read it could each take another host for the one that is meant.
+fn without_host() -> Response {
+    let message = "Send the header Host once, with the name or address to which the request goes";
+    let mut response = Refusal::new(ErrorCode::InvalidMessage, message).to_response();
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 /// The refusal of a client for whom there is no file descriptor.

@@ -339,3 +339,54 @@ async fn numbers_in_parameters_and_results_are_shown_with_every_digit() {
         assert_eq!(shown.split_whitespace().collect::<String>(), written, "{title}: {shown}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_link_does_not_sign_in_another_user_without_asking() {
+    let mut fleet = Fleet::new();
+    for user in ["ann", "eve"] {
+        fleet.permit(user, "*").await;
+    }
+    fleet.external_job("acme", "of-acme").await;
+    fleet.external_job("globex", "of-globex").await;
+    let gateway = fleet.gateway();
+    let (ann, eve) = (fleet.token("ann", "acme"), fleet.token("eve", "globex"));
+    let address = fleet.process(gateway).address.clone();
+    let mut browser = Browser::open(&format!("http://{address}/#token={ann}")).await;
+    let lists = |id: &str| format!("Boolean(document.getElementById('jobs')?.innerText.includes('{id}'))");
+    browser.until("ann's job is listed", &lists("of-acme")).await;
+
+    // In the open page, and by loading the page anew.
+    let asks = "document.getElementById('replace').open";
+    let words = "document.getElementById('replace').innerText";
+    for way in [format!("location.hash = 'token={eve}'"), format!("location.assign('/?again#token={eve}')")] {
+        browser.eval(&way).await;
+        browser
+            .until("the page asks", &format!("document.getElementById('replace')?.open && {}", lists("of-acme")))
+            .await;
+        assert!(browser.eval("location.href").await.as_str().is_some_and(|href| !href.contains("token")));
+        let said = browser.eval(words).await;
+        let said = said.as_str().expect("text");
+        assert!(said.contains("ann in acme") && said.contains("eve in globex"), "{said}");
+        let kept = browser.eval("sessionStorage.getItem('wheelhouse.token')").await;
+        assert_eq!(kept, ann.as_str(), "nothing is replaced before the answer");
+        browser.eval("document.querySelector('#replace button[value=stay]').click()").await;
+        browser.until("the question is gone", &format!("!{asks}")).await;
+        assert_eq!(browser.eval("sessionStorage.getItem('wheelhouse.token')").await, ann.as_str());
+        assert_eq!(browser.eval(&lists("of-globex")).await, false);
+    }
+    // The link of the one who is signed in changes nothing, and asks nothing.
+    browser.eval(&format!("location.hash = 'token={ann}'")).await;
+    browser.until("the token is out of the address", "!location.href.includes('token')").await;
+    assert_eq!(browser.eval(asks).await, false);
+    // With a yes the page is the other's.
+    browser.eval(&format!("location.hash = 'token={eve}'")).await;
+    browser.until("the page asks", asks).await;
+    browser.eval("document.getElementById('replace-do').click()").await;
+    browser.until("the other's job is listed", &lists("of-globex")).await;
+    assert_eq!(browser.eval(&lists("of-acme")).await, false);
+    // Signed out, a link signs in as ever.
+    browser.eval("document.getElementById('sign-out').click()").await;
+    browser.eval(&format!("location.hash = 'token={ann}'")).await;
+    browser.until("ann's job is listed again", &lists("of-acme")).await;
+    assert_eq!(browser.eval(asks).await, false);
+}

@@ -2,6 +2,6 @@
 
 from tasks import letters, report
 
-for task in (report.delay(120), letters.delay(600)):
+for task in (report.delay(600), letters.delay(3000)):
     for action in ("pause", "resume", "cancel"):
         print(f"  wheelhouse job {action} {task.id} --wait")

@@ -1,6 +1,5 @@
 #!/bin/sh
-# Two Celery tasks under control of the `make demo` that runs in another terminal. Ctrl-C ends it when its tasks are over, a
-# second one at once.
+# Two Celery tasks under control of the `make demo` that runs in another terminal. Ctrl-C ends it.
 set -eu
 . "$(dirname "$0")/../python.sh"
 cd "$root/examples/celery"

@@ -8,7 +8,7 @@ import { List } from "./lists.js";
 import { Model } from "./model.js";
 import { Pool } from "./pool.js";
 import { Row } from "./row.js";
-import { clean, session } from "./session.js";
+import { clean, session, describeToken } from "./session.js";
 import { NO_WORKER, WORKER_BACK, closedBecause, duration, limited, nameOf } from "./messages.js";
 
 const EXPIRES_SOON = 5 * 60_000;
@@ -320,6 +320,30 @@ function begin() {
   describeConnection();
 }
 
+function signInAnew() {
+  session.me = null;
+  forgetAll();
+  begin();
+}
+
+// A link brought a token while somebody is signed in.
+function askToReplace() {
+  const dialog = byId("replace");
+  if (!session.offered || dialog.open) return;
+  setText(byId("replace-now"), describeToken(session.token));
+  setText(byId("replace-by"), describeToken(session.offered));
+  dialog.returnValue = "";
+  dialog.showModal();
+}
+
+byId("replace").addEventListener("close", () => {
+  const token = session.offered;
+  session.offered = null;
+  if (byId("replace").returnValue !== "replace" || !token) return;
+  session.set(token);
+  signInAnew();
+});
+
 // What is on the page stays: an operator in the middle of something must not lose sight of it.
 function signInAgain(why) {
   if (!session.usable) return;
@@ -409,11 +433,10 @@ document.addEventListener("visibilitychange", () => {
 });
 // A link with a token opened in a tab that shows the console already changes only the fragment.
 addEventListener("hashchange", () => {
-  if (/(^#|&)token=/.test(location.hash) && session.begin()) {
-    session.me = null;
-    forgetAll();
-    begin();
-  }
+  if (!/(^#|&)token=/.test(location.hash)) return;
+  const before = session.usable ? session.token : null;
+  if (session.begin() && session.token !== before) signInAnew();
+  askToReplace();
 });
 setInterval(() => {
   commands.tick();
@@ -428,5 +451,7 @@ setInterval(() => {
   if (session.token && session.usable && !document.hidden) loadMe();
 }, ME_EVERY);
 
-if (session.begin()) begin();
-else askForToken("The console needs a token to know who you are and which jobs are yours.");
+if (session.begin()) {
+  begin();
+  askToReplace();
+} else askForToken("The console needs a token to know who you are and which jobs are yours.");

@@ -38,15 +38,39 @@ function kept() {
   }
 }
 
+// What a token says of itself. Only for showing: whether it is true is for the gateway to say.
+function claims(token) {
+  try {
+    const letters = token.split(".")[1].replace(/-/g, "+").replace(/_/g, "/");
+    return JSON.parse(new TextDecoder().decode(Uint8Array.from(atob(letters), (c) => c.charCodeAt(0)))) ?? {};
+  } catch {
+    return {};
+  }
+}
+
+// Whose a token says it is, in words.
+export function describeToken(token) {
+  const { sub, tenant_id: tenant } = claims(token);
+  return typeof sub === "string" && typeof tenant === "string" ? `${sub} in ${tenant}` : "a token that cannot be read";
+}
+
 export const session = {
   token: null,
+  // From a link, while somebody else is signed in: it takes that person's word to use it.
+  offered: null,
   me: null,
   // False from the moment the gateway refused the token until there is a new one.
   usable: true,
-  // Looks for a token; true where there is one.
+  // Looks for a token; true where there is one. Whoever makes somebody open a link must not sign them in as another
+  // by it: a command meant for the own tenant would go to the other. So a link's token is only offered beside one that is
+  // good.
   begin() {
     const given = fromAddress();
-    this.set(given !== null ? clean(given) : kept());
+    const before = this.token ?? kept();
+    const link = given === null ? null : clean(given);
+    const signedIn = Boolean(before) && this.usable && !(claims(before).exp * 1000 <= Date.now());
+    this.offered = link && signedIn && link !== before ? link : null;
+    this.set(link !== null && !(signedIn && (this.offered || !link)) ? link : before);
     return this.token !== null;
   },
   set(token) {

@@ -10,6 +10,7 @@ mod remote {
     mod access;
     mod attach;
     mod expect;
+    mod faults;
     mod link;
     mod orders;
 }

@@ -101,8 +101,8 @@ pub(super) async fn migrate(settings: Settings) -> anyhow::Result<ExitCode> {
     let store = Store::open(&settings.database).await?;
     match store.migrate().await? {
         0 => say!("The database is up to date."),
-        1 => say!("ApplyOutcome 1 migration."),
-        many => say!("ApplyOutcome {many} migrations."),
+        1 => say!("Applied 1 migration."),
+        many => say!("Applied {many} migrations."),
     }
     Ok(ExitCode::SUCCESS)
 }

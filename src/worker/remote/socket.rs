@@ -1,5 +1,6 @@
 //! One socket of a foreign worker: one task that reads, writes and keeps the time.
 
+use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -12,6 +13,7 @@ use super::messages::{Conversation, OpenSocket};
 use super::outbox::Outbox;
 use super::shared::Shared;
 use crate::auth::WorkerCaller;
+use crate::domain::TenantId;
 use crate::http::close::Close;
 use crate::http::flood::Budget;
 use crate::http::liveness::{Look, Pings, Writing};
@@ -276,9 +278,13 @@ impl Line<'_> {
         let (conversation, _) = self.conversation.as_ref()?;
         // Cut off from Redis, this worker counts as dead before long, and its runs are handed back. The client looks for
         // another worker, and holds its work if it finds none.
-        let unconfirmed = |run: &super::session::Attached| {
-            !run.run.has_exited() && run.run.last_renewed.borrow().elapsed() > CONFIRMATION_TTL
-        };
-        conversation.session.runs().iter().any(unconfirmed).then(Close::unconfirmed)
+        // One run that is renewed late says nothing (there may be thousands): all of a tenant, on one server of Redis, do.
+        let mut confirmed: HashMap<TenantId, bool> = HashMap::new();
+        for attached in conversation.session.runs() {
+            let run = attached.run;
+            let is_confirmed = run.has_exited() || run.last_renewed.borrow().elapsed() <= CONFIRMATION_TTL;
+            *confirmed.entry(run.resource().tenant.clone()).or_default() |= is_confirmed;
+        }
+        confirmed.into_values().any(|is_confirmed| !is_confirmed).then(Close::unconfirmed)
     }
 }

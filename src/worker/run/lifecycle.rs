@@ -18,6 +18,9 @@ use crate::worker::notify::updates::publish_contact;
 
 /// Between two renewals: the longest that a lost wake-up of a hosted job's command can last.
 const RENEW_INTERVAL: Duration = Duration::from_secs(1);
+/// Renewals in a second beyond which the interval grows, and how far it grows: within [`CONFIRMATION_TTL`].
+const RUNS_PER_SECOND: usize = 2_000;
+const MAX_INTERVALS: u32 = 3;
 /// Until it is looked again whether a job that was paused by plain SQL runs again.
 const PAUSED_ROW_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -53,9 +56,15 @@ impl RunLifecycle {
         loop {
             tokio::select! {
                 () = run.exited() => return,
-                () = tokio::time::sleep(RENEW_INTERVAL) => self.renew(run).await,
+                () = tokio::time::sleep(self.renew_interval()) => self.renew(run).await,
             }
         }
+    }
+
+    /// Longer where thousands of runs are here, which only runs of foreign processes are: each renewal is a call to Redis.
+    fn renew_interval(&self) -> Duration {
+        let many = u32::try_from(self.runs.len() / RUNS_PER_SECOND).unwrap_or(u32::MAX);
+        RENEW_INTERVAL * many.clamp(1, MAX_INTERVALS)
     }
 
     async fn renew(&self, run: &Arc<ActiveRun>) {

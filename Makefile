@@ -41,14 +41,16 @@ lint:
 # nothing else to do gives figures that mean something. make bench ARGS="--only acks,idle"
 bench:
 	@sh scripts/deps.sh test
-	@program="$$(sh scripts/build.sh --bin wheelhouse)" && exec "$$program" bench suite $(ARGS)
+	@sh scripts/build.sh --bin wheelhouse >/dev/null
+	@program="$$(sh scripts/build.sh --package wheelhouse-bench)" && exec "$$program" $(ARGS)
 
 # The same, beside what one would use instead: a Node server, BullMQ, Celery, RQ, from npm and PyPI.
 bench-peers:
 	@sh scripts/deps.sh test
 	@sh scripts/bench-peers.sh
-	@program="$$(sh scripts/build.sh --bin wheelhouse)" && \
-		exec "$$program" bench suite --only acks,results,process,peers --peers target/bench-peers $(ARGS)
+	@sh scripts/build.sh --bin wheelhouse >/dev/null
+	@program="$$(sh scripts/build.sh --package wheelhouse-bench)" && \
+		exec "$$program" --only acks,results,process,peers --peers target/bench-peers $(ARGS)
 
 # Instructions of the hot paths against bench/guard.json.
 bench-guard:

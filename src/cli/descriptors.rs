@@ -3,7 +3,7 @@
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Raises the limit as far as it goes; gives what it is then.
-pub(super) fn raise_limit() -> u64 {
+pub fn raise_limit() -> u64 {
     let limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {
         // Refused where the system's own maximum is lower: then it stays as it was.
@@ -13,7 +13,7 @@ pub(super) fn raise_limit() -> u64 {
 }
 
 /// What to tell somebody who has too few.
-pub(super) fn too_few(have: u64, sockets: usize) -> String {
+pub fn too_few(have: u64, sockets: usize) -> String {
     format!(
         "{sockets} sockets need as many file descriptors and some more, and this process may have {have}: raise it with `ulimit -n`, or LimitNOFILE of its systemd unit"
     )

@@ -9,10 +9,12 @@ mod audit_verify;
 mod batch;
 // Its tables have no foreign text in them.
 #[allow(clippy::print_stdout, clippy::print_stderr)]
-mod bench;
+#[doc(hidden)]
+pub mod bench;
 mod campaign_jobs;
 mod control;
-mod descriptors;
+#[doc(hidden)]
+pub mod descriptors;
 mod dev;
 mod follow;
 mod inspect;
@@ -231,7 +233,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Queue(command) => queue::queue(command, &locator).await,
         Command::Inspect(command) => inspect::inspect(command, settings()?).await,
         Command::Audit(args) => audit::audit(args, settings()?).await,
-        Command::Bench(command) => bench::bench(command, settings).await,
+        Command::Bench(command) => bench::bench(command, settings()?).await,
         Command::DemoWorker(_) => serve::demo_worker(settings()?).await,
         Command::WatchChild(args) => watch::watch(args).await,
     }

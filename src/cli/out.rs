@@ -22,11 +22,7 @@ macro_rules! tell {
 macro_rules! report {
     ($($text:tt)*) => {{ use std::io::Write as _; let _ = writeln!(std::io::stdout(), $($text)*); }};
 }
-/// The same on standard error.
-macro_rules! remark {
-    ($($text:tt)*) => {{ use std::io::Write as _; let _ = writeln!(std::io::stderr(), $($text)*); }};
-}
-pub(in crate::cli) use {remark, report, say, tell};
+pub(in crate::cli) use {report, say, tell};
 
 /// See [`say`].
 pub(in crate::cli) fn line(text: Arguments<'_>) {

@@ -8,6 +8,7 @@
 pub mod announcements;
 mod attached;
 pub mod audit;
+#[cfg(feature = "server")]
 mod bench_rows;
 mod campaigns;
 mod commands;
@@ -16,6 +17,7 @@ mod error;
 mod failed_items;
 mod files;
 mod group_commit;
+#[cfg(feature = "server")]
 mod imports;
 mod jobs;
 mod maintenance;

@@ -15,16 +15,16 @@ const TOKEN: Duration = Duration::from_secs(4 * 3_600);
 /// Rows put there in one transaction: others want to write too.
 const ROWS: usize = 2_000;
 
-pub(super) struct BenchEnvironment {
-    pub(super) settings: Settings,
-    pub(super) store: Store,
-    pub(super) broker: Broker,
-    pub(super) tenant: TenantId,
+pub struct BenchEnvironment {
+    pub settings: Settings,
+    pub store: Store,
+    pub broker: Broker,
+    pub tenant: TenantId,
 }
 
 impl BenchEnvironment {
     /// With the settings of the deployment; `name` becomes part of the tenant's id.
-    pub(super) async fn open(settings: Settings, name: &str) -> anyhow::Result<Self> {
+    pub async fn open(settings: Settings, name: &str) -> anyhow::Result<Self> {
         let store = Store::open(&settings.database).await?;
         let broker = Broker::connect(&settings.redis).await?;
         let tenant = format!("bench-{name}-{:08x}", fastrand::u32(..)).parse()?;
@@ -32,13 +32,13 @@ impl BenchEnvironment {
     }
 
     /// A second tenant in the same place.
-    pub(super) fn beside_running(&self, name: &str) -> anyhow::Result<Self> {
+    pub fn beside_running(&self, name: &str) -> anyhow::Result<Self> {
         let tenant = format!("bench-{name}-{:08x}", fastrand::u32(..)).parse()?;
         Ok(Self { settings: self.settings.clone(), store: self.store.clone(), broker: self.broker.clone(), tenant })
     }
 
     /// So many running jobs, and so many people who may control them.
-    pub(super) async fn fill(&self, jobs: usize, users: usize) -> anyhow::Result<(Vec<ResourceId>, Vec<UserId>)> {
+    pub async fn fill(&self, jobs: usize, users: usize) -> anyhow::Result<(Vec<ResourceId>, Vec<UserId>)> {
         let jobs: Vec<ResourceId> =
             (0..jobs).map(|n| format!("job-{n:06}").parse()).collect::<Result<_, _>>().context("an id")?;
         let users: Vec<UserId> = (0..users)
@@ -54,12 +54,12 @@ impl BenchEnvironment {
         Ok((jobs, users))
     }
 
-    pub(super) fn token(&self, user: &UserId) -> anyhow::Result<String> {
+    pub fn token(&self, user: &UserId) -> anyhow::Result<String> {
         let claims = Claims { user: user.clone(), tenant: self.tenant.clone(), ttl: TOKEN, permissions: None };
         auth::sign(&self.settings.auth, &claims).context("`wheelhouse bench` signs tokens with auth.hs256_secret")
     }
 
-    pub(super) fn job(&self, id: &ResourceId) -> Resource {
+    pub fn job(&self, id: &ResourceId) -> Resource {
         Resource::job(self.tenant.clone(), id.clone())
     }
 }

@@ -6,11 +6,10 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Args;
 
+use super::counters::Counters;
 use super::environment::BenchEnvironment;
 use super::load_clients::{Load, LoadClients, LoadOutcome};
-use super::redis::Counters;
-use super::report::number;
-use super::stats::CpuTime;
+use super::stats::{CpuTime, number};
 use crate::cli::out::report;
 use crate::config::Settings;
 
@@ -81,10 +80,10 @@ pub(super) async fn load(args: LoadArgs, settings: Settings) -> anyhow::Result<(
 
 fn print(args: &LoadArgs, outcome: &LoadOutcome, redis: f64, gateway: f64) {
     let times = |name: &str, times: &super::stats::LatencyHistogram, rate: f64| {
-        if times.len() > 0 {
+        if times.count() > 0 {
             report!(
                 "{name:<8} {:>9}  {:>9}/s   p50 {} ms   p99 {} ms   p99.9 {} ms   max {} ms",
-                times.len(),
+                times.count(),
                 number(rate),
                 number(times.ms(0.5)),
                 number(times.ms(0.99)),
@@ -104,7 +103,7 @@ fn print(args: &LoadArgs, outcome: &LoadOutcome, redis: f64, gateway: f64) {
     if args.rate.is_some() {
         report!("the load generator was late by {} ms at worst", number(outcome.late.as_secs_f64() * 1_000.0));
     }
-    let commands = outcome.acks.len().max(1) as f64;
+    let commands = outcome.acks.count().max(1) as f64;
     report!(
         "Redis    {} µs of CPU a command: one core carries {}/s",
         number(redis * 1e6 / commands),

@@ -18,7 +18,6 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::environment::BenchEnvironment;
-use super::report::{Report, Target};
 use super::socket_client::{Client, ServerMessage, frame, parse_message};
 use super::stats::LatencyHistogram;
 use crate::domain::{ResourceId, UserId};
@@ -29,56 +28,51 @@ const MAX_CONCURRENT: usize = 64;
 const SETTLE_TIME: Duration = Duration::from_secs(10);
 
 /// Open sockets.
-pub(super) struct LoadClients {
-    pub(super) clients: Vec<Client>,
+pub struct LoadClients {
+    pub clients: Vec<Client>,
 }
 
 /// What to do with them.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Load {
-    pub(super) duration: Duration,
+pub struct Load {
+    pub duration: Duration,
     /// Commands per second of all sockets together; `None`: closed loop.
-    pub(super) rate: Option<f64>,
+    pub rate: Option<f64>,
     /// Whether a command is over with its result, not with its ack.
-    pub(super) results: bool,
+    pub results: bool,
     /// Commands in all, closed loop: stops earlier when they are sent.
-    pub(super) most: i64,
+    pub most: i64,
 }
 
 impl Load {
-    pub(super) fn closed(duration: Duration) -> Self {
+    pub fn closed(duration: Duration) -> Self {
         Self { duration, rate: None, results: false, most: i64::MAX }
     }
 }
 
 /// What came of it.
-pub(super) struct LoadOutcome {
-    pub(super) acks: LatencyHistogram,
-    pub(super) results: LatencyHistogram,
-    pub(super) errors: BTreeMap<String, u64>,
-    pub(super) took: Duration,
+pub struct LoadOutcome {
+    pub acks: LatencyHistogram,
+    pub results: LatencyHistogram,
+    pub errors: BTreeMap<String, u64>,
+    pub took: Duration,
     /// Commands that got no answer (or no result, where one was waited for).
-    pub(super) missing: i64,
+    pub missing: i64,
     /// The longest time by which a command was sent too late by the load generator itself.
-    pub(super) late: Duration,
+    pub late: Duration,
 }
 
 impl LoadOutcome {
-    pub(super) fn acks_per_second(&self) -> f64 {
-        self.acks.len() as f64 / self.took.as_secs_f64()
+    pub fn acks_per_second(&self) -> f64 {
+        self.acks.count() as f64 / self.took.as_secs_f64()
     }
 
-    pub(super) fn results_per_second(&self) -> f64 {
-        self.results.len() as f64 / self.took.as_secs_f64()
-    }
-
-    /// None are allowed; what went wrong stands beside.
-    pub(super) fn report_faults(&self, report: &mut Report, name: &str, what: &str) {
-        report.add(name, what, self.faults(), "", Some(Target::AtMost(0.0)), self.wrong());
+    pub fn results_per_second(&self) -> f64 {
+        self.results.count() as f64 / self.took.as_secs_f64()
     }
 
     /// What went wrong, in words.
-    fn wrong(&self) -> String {
+    pub fn faults_by_kind(&self) -> String {
         let mut parts: Vec<String> = self.errors.iter().map(|(error, count)| format!("{count} × {error}")).collect();
         if self.missing > 0 {
             parts.push(format!("{} without an answer", self.missing));
@@ -86,7 +80,7 @@ impl LoadOutcome {
         parts.join(", ")
     }
 
-    pub(super) fn faults(&self) -> f64 {
+    pub fn faults(&self) -> f64 {
         self.errors.values().sum::<u64>() as f64 + self.missing as f64
     }
 }
@@ -116,7 +110,7 @@ type IntendedTimes = Arc<Mutex<VecDeque<Instant>>>;
 
 impl LoadClients {
     /// Opens so many sockets, spread over addresses, jobs and users, and waits until each has its snapshot.
-    pub(super) async fn open(
+    pub async fn open(
         environment: &BenchEnvironment,
         addresses: &[SocketAddr],
         jobs: &[ResourceId],
@@ -148,15 +142,15 @@ impl LoadClients {
     }
 
     /// Runs the load. Each socket sends pause and resume in turn.
-    pub(super) async fn run(&mut self, load: Load) -> anyhow::Result<LoadOutcome> {
+    pub async fn run(&mut self, load: Load) -> anyhow::Result<LoadOutcome> {
         let begin = Instant::now();
         let shared = Arc::new(LoadShared {
             load,
             begin,
             frames: [frame(r#"{"type":"pause_job"}"#), frame(r#"{"type":"resume_job"}"#)],
             counts: Mutex::new(LoadCounts {
-                acks: LatencyHistogram::new(),
-                results: LatencyHistogram::new(),
+                acks: LatencyHistogram::default(),
+                results: LatencyHistogram::default(),
                 errors: BTreeMap::new(),
                 last: begin,
             }),

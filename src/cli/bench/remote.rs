@@ -10,7 +10,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::{WebSocketStream, client_async};
 
-use super::report::number;
+use super::stats::number;
 use crate::auth::{self, TokenTenants, WorkerClaims};
 use crate::cli::out::report;
 use crate::config::Settings;

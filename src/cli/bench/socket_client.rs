@@ -21,7 +21,7 @@ const OPCODE_CLOSE: u8 = 8;
 const OPCODE_PING: u8 = 9;
 
 /// One open socket.
-pub(super) struct Client {
+pub struct Client {
     stream: Arc<TcpStream>,
     buffer: Vec<u8>,
     /// Bytes of the buffer that have been read from the connection.
@@ -32,7 +32,7 @@ pub(super) struct Client {
 
 /// What a server message is about.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum ServerMessage<'a> {
+pub enum ServerMessage<'a> {
     /// `…_requested`.
     Ack { command: &'a str },
     /// `…_succeeded` or `…_failed`.
@@ -51,7 +51,7 @@ pub(super) enum ServerMessage<'a> {
 
 impl Client {
     /// Opens a socket on a job and waits until the server has let it in.
-    pub(super) async fn open(address: SocketAddr, job: &str, token: &str) -> io::Result<Self> {
+    pub async fn open(address: SocketAddr, job: &str, token: &str) -> io::Result<Self> {
         let mut stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         let request = format!(
@@ -77,12 +77,12 @@ impl Client {
     }
 
     /// The connection, for whoever sends at its own times.
-    pub(super) fn sender(&self) -> Arc<TcpStream> {
+    pub fn sender(&self) -> Arc<TcpStream> {
         self.stream.clone()
     }
 
     /// Sends frames made by [`frame`].
-    pub(super) async fn send(&self, bytes: &[u8]) -> io::Result<()> {
+    pub async fn send(&self, bytes: &[u8]) -> io::Result<()> {
         let mut sent = 0;
         while sent < bytes.len() {
             match self.stream.try_write(&bytes[sent..]) {
@@ -95,7 +95,7 @@ impl Client {
     }
 
     /// The next text message: its place, for [`Self::text`]. Pings are answered. Can be given up at any point.
-    pub(super) async fn next(&mut self) -> io::Result<Range<usize>> {
+    pub async fn next(&mut self) -> io::Result<Range<usize>> {
         loop {
             match self.take()? {
                 Some((OPCODE_TEXT, range)) => return Ok(range),
@@ -115,7 +115,7 @@ impl Client {
     }
 
     /// The message at this place; good until the next one is read.
-    pub(super) fn text(&self, range: Range<usize>) -> &str {
+    pub fn text(&self, range: Range<usize>) -> &str {
         std::str::from_utf8(&self.buffer[range]).unwrap_or_default()
     }
 
@@ -169,7 +169,7 @@ impl Client {
 }
 
 /// A text frame as a client sends it.
-pub(super) fn frame(text: &str) -> Vec<u8> {
+pub fn frame(text: &str) -> Vec<u8> {
     let mut bytes = vec![0x80 | OPCODE_TEXT];
     match u8::try_from(text.len()) {
         Ok(length) if length < 126 => bytes.push(0x80 | length),
@@ -184,7 +184,7 @@ pub(super) fn frame(text: &str) -> Vec<u8> {
 }
 
 /// Reads just enough of a message: its type stands first.
-pub(super) fn parse_message(text: &str) -> ServerMessage<'_> {
+pub fn parse_message(text: &str) -> ServerMessage<'_> {
     let Some(kind) = field(text, "type") else { return ServerMessage::Other };
     let command = || field(text, "command_id").unwrap_or_default();
     match kind {
@@ -200,7 +200,7 @@ pub(super) fn parse_message(text: &str) -> ServerMessage<'_> {
 }
 
 /// A text field that needs no unescaping.
-pub(super) fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+pub fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     let mut rest = text;
     loop {
         let at = rest.find(name)?;

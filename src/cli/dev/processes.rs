@@ -220,7 +220,7 @@ async fn is_redis_up(port: u16) -> bool {
 }
 
 /// The status of a plain GET.
-pub(in crate::cli) async fn get_status(address: SocketAddr, path: &str) -> anyhow::Result<u16> {
+pub(super) async fn get_status(address: SocketAddr, path: &str) -> anyhow::Result<u16> {
     let ask = async {
         let mut stream = tokio::net::TcpStream::connect(address).await?;
         stream

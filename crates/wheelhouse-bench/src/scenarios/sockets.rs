@@ -6,10 +6,11 @@ use anyhow::Context;
 use futures_util::StreamExt;
 
 use super::Bench;
-use crate::cli::bench::load_clients::{Load, LoadClients};
-use crate::cli::bench::report::{Target, number};
-use crate::cli::bench::socket_client::{Client, ServerMessage, frame, parse_message};
-use crate::cli::bench::stats::{CpuTime, resident_bytes};
+use crate::report::Target;
+use wheelhouse::cli::bench::load_clients::{Load, LoadClients};
+use wheelhouse::cli::bench::socket_client::{Client, ServerMessage, frame, parse_message};
+use wheelhouse::cli::bench::stats::number;
+use wheelhouse::cli::bench::stats::{CpuTime, resident_bytes};
 
 const POLL_INTERVAL: Duration = Duration::from_secs(6);
 /// Sockets that come back.
@@ -19,7 +20,7 @@ const MAX_CONCURRENT: usize = 1_000;
 /// Longer than the permission cache keeps what it knows.
 const COLD_START_TIMEOUT: Duration = Duration::from_secs(5);
 
-pub(super) async fn idle(bench: &mut Bench) -> anyhow::Result<()> {
+pub(crate) async fn idle(bench: &mut Bench) -> anyhow::Result<()> {
     let settings = bench.stack.settings.clone();
     for count in [1_000, bench.sockets] {
         let environment = bench.stack.environment(&settings, "idle").await?;
@@ -44,19 +45,12 @@ pub(super) async fn idle(bench: &mut Bench) -> anyhow::Result<()> {
         let bytes = (resident_bytes(pid).unwrap_or_default() - before) / count as f64;
         let name = format!("idle, {} sockets", number(count as f64));
         let most = count > 1_000;
-        let beside_running = format!(
+        let beside = format!(
             "each on its own job, after a command and its result; {} before any",
             number(before / 1024.0 / 1024.0) + " MiB"
         );
         let report = &mut bench.report;
-        report.add(
-            &name,
-            "memory a socket",
-            bytes / 1024.0,
-            "KiB",
-            most.then_some(Target::AtMost(8.0)),
-            beside_running,
-        );
+        report.add(&name, "memory a socket", bytes / 1024.0, "KiB", most.then_some(Target::AtMost(8.0)), beside);
         report.add(
             &name,
             "CPU of one core",
@@ -66,7 +60,7 @@ pub(super) async fn idle(bench: &mut Bench) -> anyhow::Result<()> {
             "pings among it".to_owned(),
         );
         report.note(&name, "opened", count as f64 / opened.as_secs_f64(), "/s");
-        outcome.report_faults(report, &name, "errors");
+        report.faults(&name, "errors", &outcome);
         if most {
             // All of them leave at once, from a thread of their own, while others go on.
             let leaving = std::thread::spawn(move || {
@@ -75,14 +69,14 @@ pub(super) async fn idle(bench: &mut Bench) -> anyhow::Result<()> {
             });
             let outcome = probe.run(Load { rate: Some(200.0), ..Load::closed(Duration::from_secs(4)) }).await?;
             let _ = tokio::task::spawn_blocking(move || leaving.join()).await;
-            let beside_running = format!("p99 {} ms", number(outcome.acks.ms(0.99)));
+            let beside = format!("p99 {} ms", number(outcome.acks.ms(0.99)));
             report.add(
                 &name,
                 "worst ack while all leave at once",
                 outcome.acks.max_ms(),
                 "ms",
                 Some(Target::AtMost(50.0)),
-                beside_running,
+                beside,
             );
         }
         for worker in workers {
@@ -95,7 +89,7 @@ pub(super) async fn idle(bench: &mut Bench) -> anyhow::Result<()> {
     Ok(())
 }
 
-pub(super) async fn storm(bench: &mut Bench) -> anyhow::Result<()> {
+pub(crate) async fn storm(bench: &mut Bench) -> anyhow::Result<()> {
     let settings = bench.stack.settings.clone();
     let environment = bench.stack.environment(&settings, "storm").await?;
     let count = CONNECT_STORM.min(bench.sockets);
@@ -149,9 +143,9 @@ pub(super) async fn storm(bench: &mut Bench) -> anyhow::Result<()> {
     let answers: Vec<Option<()>> = futures_util::stream::iter(asking).buffer_unordered(256).collect().await;
     let lost = count - answers.iter().flatten().count();
     let name = format!("storm, {} sockets", number(count as f64));
-    let beside_running = first_error.unwrap_or_default();
+    let beside = first_error.unwrap_or_default();
     bench.report.aim(&name, "all back after", back, "s", Target::AtMost(5.0));
-    bench.report.add(&name, "errors", errors as f64, "", Some(Target::AtMost(0.0)), beside_running);
+    bench.report.add(&name, "errors", errors as f64, "", Some(Target::AtMost(0.0)), beside);
     bench.report.aim(&name, "commands lost", lost as f64, "", Target::AtMost(0.0));
     for worker in workers {
         worker.stop().await;
@@ -161,7 +155,7 @@ pub(super) async fn storm(bench: &mut Bench) -> anyhow::Result<()> {
 }
 
 /// Nobody's permissions are known, and everybody asks at once.
-pub(super) async fn cold(bench: &mut Bench) -> anyhow::Result<()> {
+pub(crate) async fn cold(bench: &mut Bench) -> anyhow::Result<()> {
     let settings = bench.stack.settings.clone();
     let environment = bench.stack.environment(&settings, "cold").await?;
     let count = CONNECT_STORM.min(bench.sockets);
@@ -173,8 +167,8 @@ pub(super) async fn cold(bench: &mut Bench) -> anyhow::Result<()> {
     let cold = clients.run(once).await?;
     let warm = clients.run(once).await?;
     let name = format!("cold start, {} users", number(count as f64));
-    let beside_running = format!("known: {} ms; errors {}", number(warm.acks.max_ms()), cold.faults());
-    bench.report.add(&name, "all acks, permissions unknown", cold.acks.max_ms(), "ms", None, beside_running);
+    let beside = format!("known: {} ms; errors {}", number(warm.acks.max_ms()), cold.faults());
+    bench.report.add(&name, "all acks, permissions unknown", cold.acks.max_ms(), "ms", None, beside);
     drop(clients);
     gateway.process.stop().await;
     bench.stack.flush(&environment).await

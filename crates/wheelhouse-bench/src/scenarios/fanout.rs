@@ -10,14 +10,15 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::Bench;
-use crate::broker::scripts::updates::Update;
-use crate::cli::bench::environment::BenchEnvironment;
-use crate::cli::bench::load_clients::LoadClients;
-use crate::cli::bench::report::{Target, number};
-use crate::cli::bench::socket_client::{Client, field};
-use crate::cli::bench::stats::{CpuTime, LatencyHistogram};
-use crate::domain::Resource;
-use crate::protocol::frame::Frame;
+use crate::report::Target;
+use wheelhouse::broker::scripts::updates::Update;
+use wheelhouse::cli::bench::environment::BenchEnvironment;
+use wheelhouse::cli::bench::load_clients::LoadClients;
+use wheelhouse::cli::bench::socket_client::{Client, field};
+use wheelhouse::cli::bench::stats::number;
+use wheelhouse::cli::bench::stats::{CpuTime, LatencyHistogram};
+use wheelhouse::domain::Resource;
+use wheelhouse::protocol::frame::Frame;
 
 const WATCHERS: usize = 1_000;
 const RUN_TIME: Duration = Duration::from_secs(3);
@@ -37,7 +38,8 @@ struct ReceivedCounts {
 impl ReceivedCounts {
     fn new(rate: f64) -> Arc<Self> {
         let begin = Instant::now() + Duration::from_millis(50);
-        let (count, times, done) = (AtomicU64::new(0), Mutex::new(LatencyHistogram::new()), CancellationToken::new());
+        let (count, times, done) =
+            (AtomicU64::new(0), Mutex::new(LatencyHistogram::default()), CancellationToken::new());
         Arc::new(Self { count, begin, rate, times, done })
     }
 
@@ -98,7 +100,7 @@ async fn during(
     published
 }
 
-pub(super) async fn fanout(bench: &mut Bench) -> anyhow::Result<()> {
+pub(crate) async fn fanout(bench: &mut Bench) -> anyhow::Result<()> {
     let settings = bench.stack.settings.clone();
     let environment = bench.stack.environment(&settings, "fanout").await?;
     let (jobs, users) = environment.fill(WATCHERS, WATCHERS).await?;
@@ -125,15 +127,8 @@ pub(super) async fn fanout(bench: &mut Bench) -> anyhow::Result<()> {
     let rate = received.count() as f64 / (begun.elapsed() - Duration::from_millis(400)).as_secs_f64();
     let cpu = spent.seconds() * 1e6 / received.count().max(1) as f64;
     let name = "fan-out, 1 job × 1,000";
-    let beside_running = format!("gateway {} µs each", number(cpu));
-    bench.report.add(
-        name,
-        "deliveries, as many as get through",
-        rate,
-        "/s",
-        Some(Target::AtLeast(150_000.0)),
-        beside_running,
-    );
+    let beside = format!("gateway {} µs each", number(cpu));
+    bench.report.add(name, "deliveries, as many as get through", rate, "/s", Some(Target::AtLeast(150_000.0)), beside);
     let lost = (sent * WATCHERS as u64).saturating_sub(received.count());
     bench.report.aim(name, "changes of state not delivered", lost as f64, "", Target::AtMost(0.0));
 
@@ -152,9 +147,8 @@ pub(super) async fn fanout(bench: &mut Bench) -> anyhow::Result<()> {
         let part = received.count() as f64 / (sent * WATCHERS as u64).max(1) as f64;
         let times = received.times.lock();
         let what = format!("p99 of progress at {}/s", number(rate * WATCHERS as f64));
-        let beside_running =
-            format!("p50 {} ms; {} % delivered, the rest folded", number(times.ms(0.5)), number(part * 100.0));
-        bench.report.add(name, &what, times.ms(0.99), "ms", target, beside_running);
+        let beside = format!("p50 {} ms; {} % delivered, the rest folded", number(times.ms(0.5)), number(part * 100.0));
+        bench.report.add(name, &what, times.ms(0.99), "ms", target, beside);
     }
     drop(clients);
 
@@ -181,9 +175,8 @@ pub(super) async fn fanout(bench: &mut Bench) -> anyhow::Result<()> {
         (times.ms(0.5), times.ms(0.99))
     };
     let part = received.count() as f64 / (step * 100) as f64 * 100.0;
-    let beside_running =
-        format!("p50 {} ms; {} % delivered; gateway {} µs each", number(p50), number(part), number(cpu));
-    bench.report.add("fan-out, 1,000 jobs × 1 × 10/s", "p99", p99, "ms", None, beside_running);
+    let beside = format!("p50 {} ms; {} % delivered; gateway {} µs each", number(p50), number(part), number(cpu));
+    bench.report.add("fan-out, 1,000 jobs × 1 × 10/s", "p99", p99, "ms", None, beside);
     drop(clients);
     gateway.process.stop().await;
     bench.stack.flush(&environment).await

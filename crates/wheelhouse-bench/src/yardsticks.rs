@@ -1,63 +1,16 @@
-//! What Redis says of itself, and what it can do at best: the yardsticks of the same run.
-
-use std::collections::HashMap;
+//! What Redis can do at best: the yardsticks of the same run.
 
 use anyhow::{Context, bail};
 use tokio::process::Command;
-
-use super::environment::BenchEnvironment;
-use crate::broker::Broker;
-use crate::broker::scripts::submit::{ClientOrigin, Grant, Submission, SubmitLimits, words};
-use crate::domain::{Action, CommandId, PermissionSet, Resource, UserId, When};
+use wheelhouse::broker::scripts::submit::{ClientOrigin, Grant, Submission, SubmitLimits, words};
+use wheelhouse::cli::bench::environment::BenchEnvironment;
+use wheelhouse::domain::{Action, CommandId, PermissionSet, Resource, UserId, When};
 
 /// What `redis-benchmark -r` puts a random number of twelve digits in the place of: as long as the last group of a
 /// command's id.
 const RANDOM: &str = "__rand_int__";
 /// How many different numbers: the most that the tool takes.
 const RANGE: &str = "2000000000";
-
-/// Counters of Redis at one moment.
-pub(super) struct Counters {
-    /// Seconds of CPU.
-    pub(super) cpu: f64,
-    /// Calls and µs of each command.
-    calls: HashMap<String, (f64, f64)>,
-}
-
-impl Counters {
-    pub(super) async fn read(broker: &Broker) -> anyhow::Result<Self> {
-        let text = |section: &str| {
-            let arguments = ["INFO".to_owned(), section.to_owned()];
-            async move { Ok::<_, anyhow::Error>(broker.query_any(&arguments).await?.join("\n")) }
-        };
-        let cpu = text("cpu").await?;
-        let field = |name: &str| cpu.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<f64>().ok());
-        let seconds = field("used_cpu_sys:").unwrap_or_default() + field("used_cpu_user:").unwrap_or_default();
-        let mut calls = HashMap::new();
-        for line in text("commandstats").await?.lines() {
-            let Some((name, fields)) = line.strip_prefix("cmdstat_").and_then(|rest| rest.split_once(':')) else {
-                continue;
-            };
-            let number = |key: &str| {
-                fields.split(',').find_map(|f| f.strip_prefix(key)?.trim().parse::<f64>().ok()).unwrap_or_default()
-            };
-            calls.insert(name.to_owned(), (number("calls="), number("usec=")));
-        }
-        Ok(Self { cpu: seconds, calls })
-    }
-
-    /// Calls of a command since `before`.
-    pub(super) fn calls_since(&self, before: &Self, command: &str) -> f64 {
-        let calls = |counters: &Self| counters.calls.get(command).map_or(0.0, |(calls, _)| *calls);
-        calls(self) - calls(before)
-    }
-
-    /// µs inside a command since `before`.
-    pub(super) fn micros_since(&self, before: &Self, command: &str) -> f64 {
-        let micros = |counters: &Self| counters.calls.get(command).map_or(0.0, |(_, micros)| *micros);
-        micros(self) - micros(before)
-    }
-}
 
 /// `return 1` a second, sixteen to a packet.
 pub(super) async fn nothing(port: u16, count: u32) -> anyhow::Result<f64> {

@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 
 use super::Bench;
-use crate::cli::bench::environment::BenchEnvironment;
-use crate::cli::bench::report::{Target, number};
-use crate::cli::bench::socket_client::{Client, ServerMessage, frame, parse_message};
-use crate::cli::bench::stats::LatencyHistogram;
-use crate::domain::UserId;
+use crate::report::Target;
+use wheelhouse::cli::bench::environment::BenchEnvironment;
+use wheelhouse::cli::bench::socket_client::{Client, ServerMessage, frame, parse_message};
+use wheelhouse::cli::bench::stats::LatencyHistogram;
+use wheelhouse::cli::bench::stats::number;
+use wheelhouse::domain::UserId;
 
 const RUNS: usize = 30;
 const PAUSES: usize = 4;
@@ -18,12 +19,12 @@ const PAUSES: usize = 4;
 const POLL_INTERVAL: Duration = Duration::from_micros(200);
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-pub(super) async fn process(bench: &mut Bench) -> anyhow::Result<()> {
+pub(crate) async fn process(bench: &mut Bench) -> anyhow::Result<()> {
     let settings = bench.stack.settings.clone();
     let environment = bench.stack.environment(&settings, "process").await?;
     let (_, users) = environment.fill(0, 1).await?;
     let gateway = bench.stack.gateway(&settings).await?;
-    let mut times = [const { None }; 4].map(|_: Option<()>| LatencyHistogram::new());
+    let mut times = [const { None }; 4].map(|_: Option<()>| LatencyHistogram::default());
     for n in 0..RUNS {
         let job = format!("run-{n}");
         let file = bench.stack.file(&format!("{job}.pid"));
@@ -49,20 +50,13 @@ pub(super) async fn process(bench: &mut Bench) -> anyhow::Result<()> {
     let [paused, stopped, cancelled, gone] = &times;
     for (what, answer, seen) in [("pause", paused, stopped), ("cancel", cancelled, gone)] {
         let name = format!("process, {what}");
-        let beside_running = format!(
+        let beside = format!(
             "{} times; result to the client p50 {} ms, p99 {} ms",
-            seen.len(),
+            seen.count(),
             number(answer.ms(0.5)),
             number(answer.ms(0.99))
         );
-        bench.report.add(
-            &name,
-            "p50 to a stop seen in /proc",
-            seen.ms(0.5),
-            "ms",
-            Some(Target::AtMost(3.0)),
-            beside_running,
-        );
+        bench.report.add(&name, "p50 to a stop seen in /proc", seen.ms(0.5), "ms", Some(Target::AtMost(3.0)), beside);
         bench.report.aim(&name, "p99 to a stop seen in /proc", seen.ms(0.99), "ms", Target::AtMost(15.0));
     }
     bench.stack.flush(&environment).await

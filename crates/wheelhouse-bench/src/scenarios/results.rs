@@ -3,17 +3,18 @@
 use std::time::Duration;
 
 use super::Bench;
-use crate::cli::bench::load_clients::{Load, LoadClients};
-use crate::cli::bench::redis::Counters;
-use crate::cli::bench::report::{Target, number};
-use crate::cli::bench::stats::CpuTime;
-use crate::config::Settings;
+use crate::report::Target;
+use wheelhouse::cli::bench::counters::Counters;
+use wheelhouse::cli::bench::load_clients::{Load, LoadClients};
+use wheelhouse::cli::bench::stats::CpuTime;
+use wheelhouse::cli::bench::stats::number;
+use wheelhouse::config::Settings;
 
 /// Jobs, each with one user and one socket.
 const JOBS: usize = 1_000;
 const RATE: f64 = 1_000.0;
 
-pub(super) async fn sqlite(bench: &mut Bench) -> anyhow::Result<()> {
+pub(crate) async fn sqlite(bench: &mut Bench) -> anyhow::Result<()> {
     let settings = bench.stack.settings.clone();
     for workers in [1, 4] {
         measure(bench, &settings, "SQLite", workers).await?;
@@ -21,7 +22,7 @@ pub(super) async fn sqlite(bench: &mut Bench) -> anyhow::Result<()> {
     Ok(())
 }
 
-pub(super) async fn postgres(bench: &mut Bench) -> anyhow::Result<()> {
+pub(crate) async fn postgres(bench: &mut Bench) -> anyhow::Result<()> {
     let settings = bench.stack.with_postgres().await?;
     for workers in [1, 4] {
         measure(bench, &settings, "PostgreSQL", workers).await?;
@@ -43,7 +44,7 @@ async fn measure(bench: &mut Bench, settings: &Settings, database: &str, workers
     clients.run(Load { duration: Duration::from_secs(1), ..open }).await?;
     let outcome = clients.run(open).await?;
     let report = &mut bench.report;
-    let beside_running = format!(
+    let beside = format!(
         "p99.9 {} ms, worst {} ms; load generator late by {} ms at worst",
         number(outcome.results.ms(0.999)),
         number(outcome.results.max_ms()),
@@ -57,34 +58,27 @@ async fn measure(bench: &mut Bench, settings: &Settings, database: &str, workers
         aims(Target::AtMost(2.0)),
         String::new(),
     );
-    report.add(
-        &name,
-        "p99 at 1,000/s, open loop",
-        outcome.results.ms(0.99),
-        "ms",
-        aims(Target::AtMost(10.0)),
-        beside_running,
-    );
-    outcome.report_faults(report, &name, "errors and lost");
+    report.add(&name, "p99 at 1,000/s, open loop", outcome.results.ms(0.99), "ms", aims(Target::AtMost(10.0)), beside);
+    report.faults(&name, "errors and lost", &outcome);
 
     let mut bursts = Vec::new();
     for _ in 0..3 {
         let burst = Load { results: true, most: JOBS as i64, ..Load::closed(Duration::from_secs(8)) };
         let outcome = clients.run(burst).await?;
-        if outcome.results.len() < JOBS as u64 {
-            anyhow::bail!("only {} of {JOBS} commands had a result", outcome.results.len());
+        if outcome.results.count() < JOBS as u64 {
+            anyhow::bail!("only {} of {JOBS} commands had a result", outcome.results.count());
         }
         bursts.push(outcome.results.max_ms());
     }
     bursts.sort_by(f64::total_cmp);
-    let beside_running = format!("of three: {} to {} ms", number(bursts[0]), number(bursts[2]));
+    let beside = format!("of three: {} to {} ms", number(bursts[0]), number(bursts[2]));
     bench.report.add(
         &name,
         "1,000 commands at once, all results",
         bursts[1],
         "ms",
         aims(Target::AtMost(500.0)),
-        beside_running,
+        beside,
     );
 
     let before = Counters::read(&environment.broker).await?;
@@ -94,9 +88,9 @@ async fn measure(bench: &mut Bench, settings: &Settings, database: &str, workers
     let outcome = clients.run(Load { results: true, ..Load::closed(Duration::from_secs(4)) }).await?;
     let (gateway_cpu, worker_cpu) = (gateway_spent.seconds(), worker_spent.seconds());
     let after = Counters::read(&environment.broker).await?;
-    let commands = outcome.results.len().max(1) as f64;
+    let commands = outcome.results.count().max(1) as f64;
     let each = |seconds: f64| number(seconds * 1e6 / commands);
-    let beside_running = format!(
+    let beside = format!(
         "a command: gateway {} µs, Redis {} µs, workers {} µs; p50 {} ms",
         each(gateway_cpu),
         each(after.cpu - before.cpu),
@@ -109,10 +103,10 @@ async fn measure(bench: &mut Bench, settings: &Settings, database: &str, workers
         outcome.results_per_second(),
         "/s",
         aims(Target::AtLeast(5_000.0)),
-        beside_running,
+        beside,
     );
     if outcome.faults() > 0.0 {
-        outcome.report_faults(&mut bench.report, &name, "errors when sustained");
+        bench.report.faults(&name, "errors when sustained", &outcome);
     }
     drop(clients);
     for worker in workers_running {

@@ -1,19 +1,19 @@
-//! `wheelhouse bench suite` (`make bench`): every scenario on processes of its own, in one table.
+//! Runs the scenarios that were asked for, and prints one table.
 
 use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Args;
 
-use super::report::Report;
-use super::scenarios::{self, Bench};
-use super::stack::Stack;
-use crate::cli::descriptors;
-use crate::cli::out::remark;
+use crate::print::remark;
+use crate::report::Report;
+use crate::scenarios::{self, Bench};
+use crate::stack::Stack;
+use wheelhouse::cli::descriptors;
 
 /// What to measure, and where to write it.
 #[derive(Debug, Args)]
-pub(in crate::cli) struct SuiteArgs {
+pub(crate) struct SuiteArgs {
     /// Only these, with commas: acks, results, burst, postgres, process, fanout, idle, storm, cold, limited, workers, growth.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
@@ -28,7 +28,7 @@ pub(in crate::cli) struct SuiteArgs {
     peers: Option<PathBuf>,
 }
 
-pub(super) async fn suite(args: SuiteArgs) -> anyhow::Result<()> {
+pub(crate) async fn suite(args: SuiteArgs) -> anyhow::Result<()> {
     let begun = Instant::now();
     let descriptors = descriptors::raise_limit();
     let room = usize::try_from(descriptors).unwrap_or(usize::MAX).saturating_sub(500);
@@ -81,7 +81,7 @@ fn about() -> Vec<String> {
 }
 
 /// Of the last minute: who else was at work on this machine.
-pub(super) fn load_average() -> String {
+pub(crate) fn load_average() -> String {
     let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     text.split_whitespace().next().unwrap_or("unknown").to_owned()
 }

@@ -8,18 +8,19 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use secrecy::SecretString;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 
-use super::environment::BenchEnvironment;
-use crate::cli::dev::processes::get_status;
-use crate::config::{self, Settings};
-use crate::store::Store;
+use wheelhouse::cli::bench::environment::BenchEnvironment;
+
+use wheelhouse::config::{self, Settings};
+use wheelhouse::store::Store;
 
 /// Longest wait for a process to be ready.
 const READY_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Limits out of the way: the bench measures the machine, not them.
-const ALL_INTERFACES: [&str; 5] = [
+const UNLIMITED: [&str; 5] = [
     "limits.commands_per_minute=1000000000",
     "limits.backlog_per_tenant=1000000000",
     "limits.connections_per_tenant=1000000",
@@ -28,13 +29,13 @@ const ALL_INTERFACES: [&str; 5] = [
 ];
 
 /// A process under measurement; killed when dropped.
-pub(super) struct Process {
+pub(crate) struct Process {
     child: Child,
-    pub(super) pid: u32,
+    pub(crate) pid: u32,
 }
 
 impl Process {
-    pub(super) fn start(mut command: Command, log: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn start(mut command: Command, log: &Path) -> anyhow::Result<Self> {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(log)?;
         let child = command
             .stdin(Stdio::null())
@@ -49,36 +50,36 @@ impl Process {
     }
 
     /// SIGTERM, and waits.
-    pub(super) async fn stop(mut self) {
+    pub(crate) async fn stop(mut self) {
         if let Some(pid) = i32::try_from(self.pid).ok().and_then(rustix::process::Pid::from_raw) {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         }
         let _ = tokio::time::timeout(Duration::from_secs(5), self.child.wait()).await;
     }
 
-    pub(super) fn has_ended(&mut self) -> bool {
+    pub(crate) fn has_ended(&mut self) -> bool {
         !matches!(self.child.try_wait(), Ok(None))
     }
 }
 
 /// A running gateway.
-pub(super) struct Gateway {
-    pub(super) process: Process,
-    pub(super) address: SocketAddr,
+pub(crate) struct Gateway {
+    pub(crate) process: Process,
+    pub(crate) address: SocketAddr,
 }
 
-pub(super) struct Stack {
+pub(crate) struct Stack {
     folder: PathBuf,
     program: PathBuf,
-    pub(super) redis: Process,
-    pub(super) redis_port: u16,
-    pub(super) settings: Settings,
+    pub(crate) redis: Process,
+    pub(crate) redis_port: u16,
+    pub(crate) settings: Settings,
     postgres: Option<Postgres>,
     logs: usize,
 }
 
 impl Stack {
-    pub(super) async fn start() -> anyhow::Result<Self> {
+    pub(crate) async fn start() -> anyhow::Result<Self> {
         let folder = std::env::temp_dir().join(format!("wheelhouse-bench-{}", std::process::id()));
         std::fs::create_dir_all(folder.join("redis"))?;
         let redis_port = free_port()?;
@@ -94,7 +95,9 @@ impl Stack {
         settings.redis.url = SecretString::from(format!("redis://127.0.0.1:{redis_port}"));
         settings.database.url = SecretString::from(format!("sqlite://{}", folder.join("bench.db").display()));
         settings.auth.hs256_secret = Some(SecretString::from(format!("{:032x}", fastrand::u128(..))));
-        let program = std::env::current_exe()?;
+        // It is built into the same folder.
+        let program = std::env::current_exe()?.with_file_name("wheelhouse");
+        anyhow::ensure!(program.exists(), "{} is missing: `cargo build --release` makes it", program.display());
         let mut stack = Self { folder, program, redis, redis_port, settings, postgres: None, logs: 0 };
         stack.redis_answers().await?;
         Store::open(&stack.settings.database).await?.migrate().await?;
@@ -115,13 +118,13 @@ impl Stack {
     }
 
     /// A tenant to work with.
-    pub(super) async fn environment(&self, settings: &Settings, name: &str) -> anyhow::Result<BenchEnvironment> {
+    pub(crate) async fn environment(&self, settings: &Settings, name: &str) -> anyhow::Result<BenchEnvironment> {
         BenchEnvironment::open(settings.clone(), name).await
     }
 
     /// Redis as it was at the start, its append-only file too: gigabytes on their way to the disk would be in the
     /// way of whatever comes next.
-    pub(super) async fn flush(&self, environment: &BenchEnvironment) -> anyhow::Result<()> {
+    pub(crate) async fn flush(&self, environment: &BenchEnvironment) -> anyhow::Result<()> {
         environment.broker.query_any(&["FLUSHALL".to_owned(), "SYNC".to_owned()]).await?;
         environment.broker.query_any(&["BGREWRITEAOF".to_owned()]).await?;
         for _ in 0..200 {
@@ -158,11 +161,11 @@ impl Stack {
     }
 
     /// A gateway with its limits out of the way.
-    pub(super) async fn gateway(&mut self, settings: &Settings) -> anyhow::Result<Gateway> {
-        self.gateway_with(settings, &ALL_INTERFACES).await
+    pub(crate) async fn gateway(&mut self, settings: &Settings) -> anyhow::Result<Gateway> {
+        self.gateway_with(settings, &UNLIMITED).await
     }
 
-    pub(super) async fn gateway_with(&mut self, settings: &Settings, set: &[&str]) -> anyhow::Result<Gateway> {
+    pub(crate) async fn gateway_with(&mut self, settings: &Settings, set: &[&str]) -> anyhow::Result<Gateway> {
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()?));
         let process = self.own(settings, &["gateway", "--listen", &address.to_string()], set)?;
         let mut gateway = Gateway { process, address };
@@ -180,7 +183,7 @@ impl Stack {
     }
 
     /// So many workers; returns when all of them count as alive.
-    pub(super) async fn workers(
+    pub(crate) async fn workers(
         &mut self,
         environment: &BenchEnvironment,
         count: usize,
@@ -206,7 +209,7 @@ impl Stack {
     }
 
     /// `wheelhouse run` of a program.
-    pub(super) fn run(
+    pub(crate) fn run(
         &mut self,
         environment: &BenchEnvironment,
         job: &str,
@@ -218,12 +221,12 @@ impl Stack {
     }
 
     /// A file in the bench's folder.
-    pub(super) fn file(&self, name: &str) -> PathBuf {
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
 
     /// Settings with a private PostgreSQL, started at the first call; an error says what is missing.
-    pub(super) async fn with_postgres(&mut self) -> anyhow::Result<Settings> {
+    pub(crate) async fn with_postgres(&mut self) -> anyhow::Result<Settings> {
         if self.postgres.is_none() {
             self.postgres = Some(Postgres::start(&self.folder)?);
         }
@@ -319,6 +322,21 @@ fn as_its_user(program: &Path) -> Plain {
     }
 }
 
-pub(super) fn free_port() -> anyhow::Result<u16> {
+pub(crate) fn free_port() -> anyhow::Result<u16> {
     Ok(std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+}
+
+/// The status of a plain GET.
+pub(crate) async fn get_status(address: SocketAddr, path: &str) -> anyhow::Result<u16> {
+    let ask = async {
+        let mut stream = tokio::net::TcpStream::connect(address).await?;
+        stream
+            .write_all(format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n").as_bytes())
+            .await?;
+        let mut head = [0_u8; 12];
+        stream.read_exact(&mut head).await?;
+        let code = std::str::from_utf8(&head[9..])?;
+        anyhow::Ok(code.parse()?)
+    };
+    tokio::time::timeout(Duration::from_secs(2), ask).await?
 }

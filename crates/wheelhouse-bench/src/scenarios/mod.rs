@@ -11,12 +11,12 @@ mod sockets;
 
 use futures_util::future::LocalBoxFuture;
 
-pub(super) use bench::Bench;
+pub(crate) use bench::Bench;
 
 type Scenario = for<'a> fn(&'a mut Bench) -> LocalBoxFuture<'a, anyhow::Result<()>>;
 
 /// In the order in which they run.
-pub(super) const ALL: [(&str, Scenario); 12] = [
+pub(crate) const ALL: [(&str, Scenario); 12] = [
     ("acks", |bench| Box::pin(acks::acks(bench))),
     ("limited", |bench| Box::pin(acks::limited(bench))),
     ("results", |bench| Box::pin(results::sqlite(bench))),

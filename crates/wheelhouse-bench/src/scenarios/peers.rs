@@ -9,16 +9,17 @@ use secrecy::ExposeSecret;
 use tokio::process::Command;
 
 use super::{Bench, acks};
-use crate::cli::bench::load_clients::LoadClients;
-use crate::cli::bench::report::{Report, Target, number};
-use crate::cli::bench::stack::{Process, free_port};
-use crate::cli::dev::processes::get_status;
+use crate::report::{Report, Target};
+use crate::stack::get_status;
+use crate::stack::{Process, free_port};
+use wheelhouse::cli::bench::load_clients::LoadClients;
+use wheelhouse::cli::bench::stats::number;
 
 const RUN_TIME: Duration = Duration::from_millis(3_000);
 /// Longest run of one of them.
 const TIMEOUT: Duration = Duration::from_secs(90);
 
-pub(super) async fn peers(bench: &mut Bench) -> anyhow::Result<()> {
+pub(crate) async fn peers(bench: &mut Bench) -> anyhow::Result<()> {
     let Some(folder) = bench.peers.clone() else { return Ok(()) };
     let folder = folder.canonicalize().context("`make bench-peers` installs the peers")?;
     let done = node(bench, &folder).await;
@@ -78,18 +79,17 @@ async fn node(bench: &mut Bench, folder: &Path) -> anyhow::Result<()> {
     }
     let (theirs_s, ours_s) = (median(&mut their_rates), median(&mut our_rates));
     let report = &mut bench.report;
-    let beside_running =
+    let beside =
         format!("p50 {} ms, {} µs of its CPU each", number(median(&mut their_p50)), number(median(&mut their_cpu)));
-    report.add("Node server, 200 sockets", "acks", theirs_s, "/s", None, beside_running);
-    let beside_running =
-        format!("ours {}/s, p50 {} ms, in turns with it", number(ours_s), number(median(&mut our_p50)));
+    report.add("Node server, 200 sockets", "acks", theirs_s, "/s", None, beside);
+    let beside = format!("ours {}/s, p50 {} ms, in turns with it", number(ours_s), number(median(&mut our_p50)));
     report.add(
         "Node server, 200 sockets",
         "our acks for one of its",
         ours_s / theirs_s,
         "×",
         Some(Target::AtLeast(1.5)),
-        beside_running,
+        beside,
     );
     drop(theirs);
     drop(ours);
@@ -102,12 +102,12 @@ async fn bullmq(bench: &mut Bench, folder: &Path) -> anyhow::Result<()> {
     let told = run(bench, folder, "node", "bullmq.mjs").await?;
     let (p50, p99, sustained) = (told("p50")?, told("p99")?, told("sustained")?);
     let ours = |what: &str| bench.report.value("results, SQLite, 1 workers", what);
-    let beside_running = [
+    let beside = [
         ours_beside(ours("p50 at 1,000/s, open loop"), "ms"),
         ours_beside(ours("p99 at 1,000/s, open loop"), "ms"),
         ours_beside(ours("sustained, closed loop"), "/s"),
     ];
-    let [p50_beside, p99_beside, sustained_beside] = beside_running;
+    let [p50_beside, p99_beside, sustained_beside] = beside;
     let name = "BullMQ, add → completed";
     bench.report.add(name, "p50 at 1,000/s", p50, "ms", None, p50_beside);
     bench.report.add(name, "p99 at 1,000/s", p99, "ms", None, p99_beside);
@@ -119,8 +119,8 @@ async fn celery(bench: &mut Bench, folder: &Path) -> anyhow::Result<()> {
     let told = run(bench, folder, "venv/bin/python", "celery_revoke.py").await?;
     let (gone, gone_p99, replied) = (told("gone_p50")?, told("gone_p99")?, told("replied_p50")?);
     let ours = bench.report.value("process, cancel", "p50 to a stop seen in /proc");
-    let beside_running = format!("p99 {} ms; {}", number(gone_p99), ours_beside(ours, "ms"));
-    bench.report.add("Celery revoke", "p50 to the process's death", gone, "ms", None, beside_running);
+    let beside = format!("p99 {} ms; {}", number(gone_p99), ours_beside(ours, "ms"));
+    bench.report.add("Celery revoke", "p50 to the process's death", gone, "ms", None, beside);
     bench.report.note("Celery revoke", "p50 with a reply", replied, "ms");
     Ok(())
 }
@@ -129,8 +129,8 @@ async fn rq(bench: &mut Bench, folder: &Path) -> anyhow::Result<()> {
     let told = run(bench, folder, "venv/bin/python", "rq_stop.py").await?;
     let (gone, gone_p99) = (told("gone_p50")?, told("gone_p99")?);
     let ours = bench.report.value("process, cancel", "p50 to a stop seen in /proc");
-    let beside_running = format!("p99 {} ms; {}", number(gone_p99), ours_beside(ours, "ms"));
-    bench.report.add("RQ stop", "p50 to the process's death", gone, "ms", None, beside_running);
+    let beside = format!("p99 {} ms; {}", number(gone_p99), ours_beside(ours, "ms"));
+    bench.report.add("RQ stop", "p50 to the process's death", gone, "ms", None, beside);
     Ok(())
 }
 

@@ -5,12 +5,13 @@ use std::time::Duration;
 use futures_util::StreamExt;
 
 use super::{Bench, acks};
-use crate::broker::scripts::submit::{ClientOrigin, Grant, Submission, SubmitLimits};
-use crate::cli::bench::environment::BenchEnvironment;
-use crate::cli::bench::load_clients::{Load, LoadClients};
-use crate::cli::bench::redis::Counters;
-use crate::cli::bench::report::{Target, number};
-use crate::domain::{Action, CommandId, ResourceId, UserId, When};
+use crate::report::Target;
+use wheelhouse::broker::scripts::submit::{ClientOrigin, Grant, Submission, SubmitLimits};
+use wheelhouse::cli::bench::counters::Counters;
+use wheelhouse::cli::bench::environment::BenchEnvironment;
+use wheelhouse::cli::bench::load_clients::{Load, LoadClients};
+use wheelhouse::cli::bench::stats::number;
+use wheelhouse::domain::{Action, CommandId, ResourceId, UserId, When};
 
 const SOCKETS: usize = 200;
 const MANY_WORKERS: usize = 50;
@@ -18,7 +19,7 @@ const RATE: f64 = 500.0;
 const RUN_TIME: Duration = Duration::from_millis(1_500);
 
 /// Fifty workers hear every wake-up; one of them is to claim.
-pub(super) async fn many_workers(bench: &mut Bench) -> anyhow::Result<()> {
+pub(crate) async fn many_workers(bench: &mut Bench) -> anyhow::Result<()> {
     // On PostgreSQL where there is one: fifty programs that each wait for the disk in turn would measure SQLite.
     let (settings, database) = match bench.stack.with_postgres().await {
         Ok(settings) => (settings, "PostgreSQL"),
@@ -42,22 +43,21 @@ pub(super) async fn many_workers(bench: &mut Bench) -> anyhow::Result<()> {
         let before = Counters::read(&environment.broker).await?;
         let outcome = clients.run(load).await?;
         let after = Counters::read(&environment.broker).await?;
-        let commands = outcome.acks.len().max(1) as f64;
+        let commands = outcome.acks.count().max(1) as f64;
         // The first thing that a claim does is to look at the head of the queue, and a submission looks once at
         // the user's list: nothing else asks for one element of a list.
         let claims = after.calls_since(&before, "lindex") / commands - 1.0;
         let cpu = (after.cpu - before.cpu - idle * outcome.took.as_secs_f64()) * 1e6 / commands;
         let name = format!("{count} workers, 500/s, {database}");
-        let beside_running =
-            format!("p50 {} ms, p99 {} ms", number(outcome.results.ms(0.5)), number(outcome.results.ms(0.99)));
-        bench.report.add(&name, "claims a command", claims, "", Some(Target::AtMost(2.0)), beside_running);
-        let beside_running = match count {
+        let beside = format!("p50 {} ms, p99 {} ms", number(outcome.results.ms(0.5)), number(outcome.results.ms(0.99)));
+        bench.report.add(&name, "claims a command", claims, "", Some(Target::AtMost(2.0)), beside);
+        let beside = match count {
             1 => format!("idle {} % of a core", number(idle * 100.0)),
             _ => format!("idle {} % of a core; with one worker {} µs", number(idle * 100.0), number(cpu_of_one)),
         };
         cpu_of_one = cpu;
-        bench.report.add(&name, "Redis CPU a command, beyond idle", cpu, "µs", None, beside_running);
-        outcome.report_faults(&mut bench.report, &name, "errors and lost");
+        bench.report.add(&name, "Redis CPU a command, beyond idle", cpu, "µs", None, beside);
+        bench.report.faults(&name, "errors and lost", &outcome);
         drop(clients);
         for worker in workers {
             worker.stop().await;
@@ -69,7 +69,7 @@ pub(super) async fn many_workers(bench: &mut Bench) -> anyhow::Result<()> {
 }
 
 /// Ten times as many tenants, jobs or waiting commands: what a command costs then.
-pub(super) async fn growth(bench: &mut Bench) -> anyhow::Result<()> {
+pub(crate) async fn growth(bench: &mut Bench) -> anyhow::Result<()> {
     let settings = bench.stack.settings.clone();
     let environment = bench.stack.environment(&settings, "growth").await?;
     let (jobs, users) = environment.fill(10_000, SOCKETS).await?;
@@ -101,14 +101,14 @@ pub(super) async fn growth(bench: &mut Bench) -> anyhow::Result<()> {
         let sum = |from: usize| (costs[from].0 + costs[from + 2].0, costs[from].1 + costs[from + 2].1);
         let (small, big) = (sum(0), sum(1));
         let growth = (big.0 / small.0 - 1.0) * 100.0;
-        let beside_running = format!(
+        let beside = format!(
             "{} → {} µs (gateway and Redis); scripts alone {} → {} µs",
             number(small.0 / 2.0),
             number(big.0 / 2.0),
             number(small.1 / 2.0),
             number(big.1 / 2.0)
         );
-        bench.report.add("growth", what, growth, "% more a command", Some(Target::AtMost(10.0)), beside_running);
+        bench.report.add("growth", what, growth, "% more a command", Some(Target::AtMost(10.0)), beside);
     }
     gateway.process.stop().await;
     bench.stack.flush(&environment).await

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 /// Each layer, and what it may use beside itself.
-const ALLOWED_IMPORTS: [(&str, &[&str]); 13] = [
+const ALLOWED_IMPORTS: [(&str, &[&str]); 14] = [
     ("domain", &[]),
     ("protocol", &["domain"]),
     ("config", &["domain"]),
@@ -13,13 +13,27 @@ const ALLOWED_IMPORTS: [(&str, &[&str]); 13] = [
     ("store", &["config", "domain"]),
     ("auth", &["broker", "store", "config", "domain", "protocol"]),
     ("http", &["auth", "broker", "config", "protocol"]),
+    ("doctor", &["broker", "store", "config"]),
     ("console", &["config"]),
-    ("gateway", &["http", "auth", "broker", "store", "config", "console", "domain", "protocol", "telemetry"]),
-    ("worker", &["http", "auth", "broker", "store", "config", "domain", "protocol", "telemetry"]),
+    ("gateway", &["http", "doctor", "auth", "broker", "store", "config", "console", "domain", "protocol", "telemetry"]),
+    ("worker", &["http", "doctor", "auth", "broker", "store", "config", "domain", "protocol", "telemetry"]),
     ("demo", &["worker", "store", "domain"]),
     (
         "cli",
-        &["gateway", "worker", "http", "demo", "auth", "broker", "store", "config", "domain", "protocol", "telemetry"],
+        &[
+            "gateway",
+            "worker",
+            "http",
+            "doctor",
+            "demo",
+            "auth",
+            "broker",
+            "store",
+            "config",
+            "domain",
+            "protocol",
+            "telemetry",
+        ],
     ),
 ];
 

@@ -12,6 +12,7 @@
 //! - [`broker`]: everything that talks to Redis.
 //! - [`store`]: everything that talks to SQL.
 //! - `console`: the operator's page.
+//! - [`doctor`]: what is wrong with the place that a program runs in.
 //! - `gateway`: sockets, the HTTP API, and the one way in for commands.
 //! - `http`: what every listener has in common: the accept loop, the WebSocket that a request becomes.
 //! - [`telemetry`]: logs and metrics.
@@ -33,6 +34,7 @@ pub mod config;
 pub mod console;
 #[cfg(feature = "server")]
 pub mod demo;
+pub mod doctor;
 pub mod domain;
 #[cfg(feature = "server")]
 pub mod gateway;

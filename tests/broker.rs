@@ -44,7 +44,7 @@ const LIMITS: SubmitLimits =
 const LEASE: Duration = Duration::from_secs(60);
 
 fn settings(redis: &RedisServer) -> config::Redis {
-    config::Redis { url: redis.url().into(), ca_pem: None, partitions: 16 }
+    config::Redis { url: redis.url().into(), ca_pem: None, client_certificate: None, partitions: 16 }
 }
 
 async fn connect(redis: &RedisServer) -> Broker {

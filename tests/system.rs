@@ -7,6 +7,7 @@ mod system {
     mod clocks;
     mod control;
     mod crowd;
+    mod doctor;
     mod jobs;
     mod least_privilege;
     mod no_gateway;
@@ -17,6 +18,7 @@ mod system {
     mod shell;
     mod start;
     mod terminal;
+    mod tls;
     mod trust;
 }
 

@@ -261,6 +261,8 @@ fn hint(error: &RedisError) -> &'static str {
         ". The server's certificate is not signed by an authority that is trusted here: name its CA's certificate in redis.ca_file"
     } else if text.contains("not valid for name") {
         ". The server's certificate is not for the host in redis.url: use a name that stands in it"
+    } else if text.contains("CertificateRequired") {
+        ". The server asks for a certificate: name yours in redis.client_cert_file and redis.client_key_file"
     } else {
         ""
     }

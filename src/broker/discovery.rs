@@ -46,7 +46,7 @@ impl Discovery {
         let (scheme, rest) = url.split_once("://").unwrap_or((url, ""));
         let tls = scheme
             .starts_with("rediss")
-            .then(|| TlsCertificates { client_tls: None, root_cert: settings.ca_pem.clone() });
+            .then(|| TlsCertificates { client_tls: client_tls(settings), root_cert: settings.ca_pem.clone() });
         match scheme {
             "redis+sentinel" | "rediss+sentinel" => Self::sentinel(rest, tls),
             "redis+cluster" | "rediss+cluster" => Self::cluster(rest, tls),
@@ -128,6 +128,14 @@ impl fmt::Display for Discovery {
     }
 }
 
+/// The certificate that this program shows, in the client library's terms.
+fn client_tls(settings: &config::Redis) -> Option<redis::ClientTlsConfig> {
+    settings.client_certificate.as_ref().map(|own| redis::ClientTlsConfig {
+        client_cert: own.certificate_pem.clone(),
+        client_key: own.key_pem.expose_secret().to_vec(),
+    })
+}
+
 /// Another node of the same cluster.
 pub(super) fn at(one: &ConnectionInfo, host: &str, port: u16) -> ConnectionInfo {
     let host = host.to_owned();
@@ -176,7 +184,7 @@ mod tests {
     use super::*;
 
     fn of(url: &str) -> Result<Discovery, BrokerError> {
-        Discovery::of(&config::Redis { url: url.into(), ca_pem: None, partitions: 1 })
+        Discovery::of(&config::Redis { url: url.into(), ca_pem: None, client_certificate: None, partitions: 1 })
     }
 
     #[test]

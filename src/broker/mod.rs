@@ -5,6 +5,7 @@ mod client;
 mod clock_steps;
 mod cluster;
 mod connection;
+pub mod diagnosis;
 mod discovery;
 mod error;
 pub mod keys;

@@ -16,6 +16,7 @@ mod control;
 #[doc(hidden)]
 pub mod descriptors;
 mod dev;
+mod doctor;
 mod follow;
 mod inspect;
 mod job_state;
@@ -80,6 +81,8 @@ enum Command {
     Gateway(serve::GatewayArgs),
     /// Run a worker: carries out commands and runs jobs. SIGTERM hands its jobs back.
     Worker(serve::WorkerArgs),
+    /// Look for what is wrong with the place a gateway or a worker is to run in, and say how to mend it.
+    Doctor(doctor::DoctorArgs),
     /// Bring the database's tables up to date.
     Migrate,
     /// Print a signed token.
@@ -133,6 +136,7 @@ impl Command {
         matches!(
             self,
             Self::Token(_)
+                | Self::Doctor(_)
                 | Self::Grant(_)
                 | Self::Grants(_)
                 | Self::Revoke(_)
@@ -218,6 +222,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Dev(args) => dev::dev(args, locator.folder(), file, overrides).await,
         Command::Gateway(_) => serve::gateway(settings()?).await,
         Command::Worker(_) => serve::worker(settings()?).await,
+        Command::Doctor(args) => doctor::doctor(args, || config::load(file.as_deref(), overrides.clone())).await,
         Command::Migrate => serve::migrate(settings()?).await,
         Command::Token(args) => access::token(&args, &settings()?),
         Command::Grant(args) => access::grant(args, settings).await,

@@ -38,6 +38,8 @@ pub fn load_from(
     let settings = Settings {
         server: Server {
             listen: read.listen()?,
+            admin_listen: read.admin_listen()?,
+            tls: read.listener_certificate()?,
             public_origins: read.items("server.public_origins", origin)?,
             drain_notice: read.seconds("server.drain_notice_seconds", 0, 3600)?,
             drain: read.seconds("server.drain_seconds", 0, 3600)?,
@@ -53,6 +55,7 @@ pub fn load_from(
                 read.text("redis.url")?.0.starts_with("rediss"),
                 "redis.url asks for no TLS: write rediss:// there (or rediss+sentinel://, rediss+cluster://)",
             )?,
+            client_certificate: read.client_certificate()?,
             partitions: read.number("redis.partitions", 1, 1024)? as u16,
         },
         database: Database {
@@ -76,7 +79,7 @@ pub fn load_from(
             files_root: read.optional("worker.files_root")?.map(PathBuf::from),
             attached_lost: read.seconds("worker.attached_lost_seconds", 1, 30 * DAY)?,
             max_worker_crashes: read.number("worker.max_worker_crashes", 1, 1_000_000)? as u32,
-            listen: read.worker_listen()?,
+            listen: read.optional_address("worker.listen")?,
             reattach: read.seconds("worker.reattach_seconds", 1, 3600)?,
             max_connections: read.number("worker.max_connections", 1, 1_000_000)? as usize,
             max_jobs_per_connection: read.number("worker.max_jobs_per_connection", 1, 100_000)? as usize,
@@ -100,17 +103,22 @@ const PERMISSION_SOURCES: [(&str, PermissionSource); 2] =
     [("database", PermissionSource::Database), ("token", PermissionSource::Token)];
 
 /// Reads single settings, and names key and source where one is wrong.
-struct Reader<'a> {
-    layers: &'a SettingLayers,
+pub(super) struct Reader<'a> {
+    pub(super) layers: &'a SettingLayers,
 }
 
 impl Reader<'_> {
-    fn wrong<T>(&self, key: &str, entry: &SettingValue, problem: impl Into<String>) -> Result<T, SettingError> {
+    pub(super) fn wrong<T>(
+        &self,
+        key: &str,
+        entry: &SettingValue,
+        problem: impl Into<String>,
+    ) -> Result<T, SettingError> {
         Err(SettingError { key: key.to_owned(), problem: problem.into(), source_name: entry.source.clone() })
     }
 
     /// Values from files have types of their own, those of the environment are texts: both are read here.
-    fn text(&self, key: &str) -> Result<(&str, &SettingValue), SettingError> {
+    pub(super) fn text(&self, key: &str) -> Result<(&str, &SettingValue), SettingError> {
         let entry = self.layers.get(key)?;
         match &entry.value {
             ValueKind::String(text) => Ok((text.trim(), entry)),
@@ -119,7 +127,7 @@ impl Reader<'_> {
     }
 
     /// A text that may be empty, which stands for none.
-    fn optional(&self, key: &str) -> Result<Option<String>, SettingError> {
+    pub(super) fn optional(&self, key: &str) -> Result<Option<String>, SettingError> {
         let (text, _) = self.text(key)?;
         Ok((!text.is_empty()).then(|| text.to_owned()))
     }
@@ -195,23 +203,6 @@ impl Reader<'_> {
         }
     }
 
-    /// A file of authorities, which is worth something only where there is TLS.
-    fn ca(&self, key: &str, is_tls: bool, otherwise: &str) -> Result<Option<Vec<u8>>, SettingError> {
-        let (path, entry) = self.text(key)?;
-        if path.is_empty() {
-            return Ok(None);
-        }
-        if !is_tls {
-            return self.wrong(key, entry, format!("is set, but {otherwise}"));
-        }
-        let pem =
-            std::fs::read(path).or_else(|error| self.wrong(key, entry, format!("cannot read {path:?}: {error}")))?;
-        match authorities(&pem) {
-            Ok(()) => Ok(Some(pem)),
-            Err(problem) => self.wrong(key, entry, format!("{path:?} {problem}")),
-        }
-    }
-
     fn listen(&self) -> Result<SocketAddr, SettingError> {
         let (text, entry) = self.text("server.listen")?;
         text.parse().or_else(|_| {
@@ -220,15 +211,25 @@ impl Reader<'_> {
         })
     }
 
-    fn worker_listen(&self) -> Result<Option<SocketAddr>, SettingError> {
-        let (text, entry) = self.text("worker.listen")?;
+    /// An address of which there may be none.
+    fn optional_address(&self, key: &str) -> Result<Option<SocketAddr>, SettingError> {
+        let (text, entry) = self.text(key)?;
         if text.is_empty() {
             return Ok(None);
         }
         text.parse().map(Some).or_else(|_| {
             let problem = format!("must be an IP address and a port, as in \"127.0.0.1:8100\", or empty, not {text:?}");
-            self.wrong("worker.listen", entry, problem)
+            self.wrong(key, entry, problem)
         })
+    }
+
+    fn admin_listen(&self) -> Result<Option<SocketAddr>, SettingError> {
+        let key = "server.admin_listen";
+        let address = self.optional_address(key)?;
+        if address.is_some_and(|address| address.port() != 0) && address == Some(self.listen()?) {
+            return self.wrong(key, self.layers.get(key)?, "is the same as server.listen: give it a port of its own");
+        }
+        Ok(address)
     }
 
     fn proxy_protocol(&self) -> Result<bool, SettingError> {
@@ -334,20 +335,6 @@ fn origin(text: &str) -> Result<String, String> {
 fn redis_url(text: &str) -> Result<(), String> {
     has_scheme(text, &["redis", "rediss", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster"])?;
     one_database(text)
-}
-
-/// At least one certificate, and nothing that cannot be read.
-fn authorities(pem: &[u8]) -> Result<(), String> {
-    let certificates = redis::TlsCertificates { client_tls: None, root_cert: Some(pem.to_vec()) };
-    // The client library's own reading, so that it finds nothing to object to later. It connects to nothing.
-    redis::Client::build_with_tls("rediss://localhost", certificates)
-        .map_err(|error| format!("is no PEM file of certificates: {error}"))?;
-    let begin = b"-----BEGIN CERTIFICATE-----";
-    if pem.windows(begin.len()).any(|some| some == begin) {
-        Ok(())
-    } else {
-        Err("holds no certificate in PEM".to_owned())
-    }
 }
 
 fn database_url(text: &str) -> Result<(), String> {

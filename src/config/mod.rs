@@ -8,13 +8,14 @@ mod layers;
 mod load;
 mod proxies;
 mod redis_url;
+mod tls;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use secrecy::SecretString;
+use secrecy::{SecretSlice, SecretString};
 
 use crate::domain::TenantId;
 
@@ -55,6 +56,10 @@ pub struct Settings {
 pub struct Server {
     /// Where to listen.
     pub listen: SocketAddr,
+    /// A second address, for health checks and metrics. `None`: they are answered at the first alone.
+    pub admin_listen: Option<SocketAddr>,
+    /// The certificate with which the listener speaks TLS. `None`: it speaks plain HTTP.
+    pub tls: Option<CertificateFiles>,
     /// Origins whose pages may open sockets, beside the gateway's own.
     pub public_origins: Vec<String>,
     /// How long `/readyz` says that the gateway is leaving, before it takes nothing new.
@@ -80,6 +85,15 @@ pub enum ForwardedHeader {
     XForwardedFor,
 }
 
+/// A certificate with its chain, and its private key, each a PEM file that can be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// The certificate, and those that lead to its authority.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
 /// Redis.
 #[derive(Debug, Clone)]
 pub struct Redis {
@@ -87,8 +101,25 @@ pub struct Redis {
     pub url: SecretString,
     /// What `redis.ca_file` holds: certificates of the authorities that sign the servers', in PEM. `None`: the usual.
     pub ca_pem: Option<Vec<u8>>,
+    /// What `redis.client_cert_file` and `redis.client_key_file` hold: the certificate that this program shows, in PEM.
+    pub client_certificate: Option<ClientCertificate>,
     /// Hash slots that tenants share.
     pub partitions: u16,
+}
+
+/// A certificate that this program shows to a server, and its private key, both in PEM.
+#[derive(Clone)]
+pub struct ClientCertificate {
+    /// The certificate, and those that lead to its authority.
+    pub certificate_pem: Vec<u8>,
+    /// Its private key.
+    pub key_pem: SecretSlice<u8>,
+}
+
+impl std::fmt::Debug for ClientCertificate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ClientCertificate(…)")
+    }
 }
 
 /// SQL.

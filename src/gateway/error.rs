@@ -21,9 +21,14 @@ pub enum GatewayError {
     /// The keys that tokens are checked with cannot be used.
     #[error(transparent)]
     Auth(#[from] SetupError),
+    /// The certificate of the listener cannot be used.
+    #[error("{0}")]
+    Tls(String),
     /// The address cannot be listened on.
-    #[error("setting server.listen: cannot listen on {address}: {error}; is another program using it?")]
+    #[error("setting {setting}: cannot listen on {address}: {error}; is another program using it?")]
     Listen {
+        /// `server.listen` or `server.admin_listen`.
+        setting: &'static str,
         /// The address of the setting.
         address: SocketAddr,
         /// What the system said.

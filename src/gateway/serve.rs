@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
+use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -13,7 +14,9 @@ use super::drain;
 use super::error::GatewayError;
 use super::parts::GatewayParts;
 use crate::config::Settings;
-use crate::http::server::Listener;
+use crate::doctor;
+use crate::http::server::{Listener, Paths};
+use crate::http::tls::TlsServer;
 use crate::http::{self, TrustedProxies};
 
 /// What is fixed for users and set otherwise by tests only.
@@ -48,14 +51,16 @@ pub async fn serve_tuned(
     stop: impl Into<drain::Stop>,
 ) -> Result<(), GatewayError> {
     let stop = stop.into();
+    doctor::warn_at_start(&settings, doctor::Program::Gateway);
     // What serves the sockets ends after them.
     let (background, background_stop) = (TaskTracker::new(), CancellationToken::new());
     let _ends_background = background_stop.clone().drop_guard();
     let connecting = GatewayParts::connect(&settings, tuning.clock_off, &background, &background_stop);
     let (parts, events) = Box::pin(connecting).await?;
-    let address = settings.server.listen;
-    let listener = http::server::listen(address).map_err(|error| GatewayError::Listen { address, error })?;
-    let address = listener.local_addr().map_err(|error| GatewayError::Listen { address, error })?;
+    let server = &settings.server;
+    let tls = server.tls.clone().map(TlsServer::new).transpose().map_err(GatewayError::Tls)?;
+    let (listener, address) = listen("server.listen", server.listen)?;
+    let admin = server.admin_listen.map(|address| listen("server.admin_listen", address)).transpose()?;
     let gateway_id = parts.id.clone();
     let (access, health, drain) = (parts.access.clone(), parts.health.clone(), parts.drain.clone());
     let routes = parts.start(&settings, tuning.ping, events, &background, &background_stop);
@@ -64,17 +69,37 @@ pub async fn serve_tuned(
         // Nobody waits any more: no reason not to serve.
         let _ = ready.send(address);
     }
-    let server = &settings.server;
+    if let Some(tls) = tls.clone() {
+        background.spawn(tls.keep_fresh(background_stop.clone()));
+    }
     let accepting = Listener {
         role: "gateway",
-        routes,
+        routes: routes.clone(),
         keep_alive: server.keep_alive,
         proxies: Arc::new(TrustedProxies::new(server)),
         proxy_protocol: server.proxy_protocol,
+        tls,
+        paths: if admin.is_some() { Paths::WithoutMetrics } else { Paths::All },
         tracker: drain.tracker.clone(),
         stopping: drain.stopping.clone(),
         killed: drain.killed.clone(),
     };
+    if let Some((listener, address)) = admin {
+        tracing::info!(gateway_id, %address, "gateway.admin_started");
+        // Inside the house: no TLS and no proxy in front. It answers until the end, so that one can watch the others leave.
+        let admin = Listener {
+            routes,
+            proxy_protocol: false,
+            tls: None,
+            paths: Paths::Operators,
+            tracker: background.clone(),
+            stopping: background_stop.clone(),
+            killed: background_stop.clone(),
+            ..accepting.clone()
+        };
+        let settings = settings.clone();
+        background.spawn(async move { admin.accept(listener, &settings).await });
+    }
     tokio::join!(
         accepting.accept(listener, &settings),
         drain.announce(&gateway_id, &health, server.drain_notice, &stop)
@@ -86,4 +111,11 @@ pub async fn serve_tuned(
     background.wait().await;
     tracing::info!(gateway_id, "gateway.stopped");
     Ok(())
+}
+
+/// Listens on the address of a setting; gives the port that the system chose, where it is to choose one.
+fn listen(setting: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), GatewayError> {
+    let listened = http::server::listen(address).and_then(|listener| Ok((listener.local_addr()?, listener)));
+    let (address, listener) = listened.map_err(|error| GatewayError::Listen { setting, address, error })?;
+    Ok((listener, address))
 }

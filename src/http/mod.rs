@@ -17,6 +17,8 @@ mod proxy_protocol;
 pub mod reply;
 pub mod server;
 pub mod socket;
+mod stream;
+pub mod tls;
 mod wire;
 
 pub use client_address::{ClientAddress, TrustedProxies};

@@ -25,6 +25,8 @@ use super::descriptors::{Descriptors, Room};
 use super::handshake;
 use super::proxy_protocol;
 use super::reply::Refusal;
+use super::stream::ClientStream;
+use super::tls::TlsServer;
 use super::wire::{Pace, Wire};
 use crate::config::Settings;
 use crate::protocol::ErrorCode;
@@ -44,7 +46,8 @@ const HEAD_BYTES: usize = 32 * 1024;
 const PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(500));
 /// What is answered even where all other clients are refused: whoever restarts a process that does not answer would
 /// only make matters worse.
-const ALWAYS: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
+const ALWAYS: [&str; 3] = ["/healthz", "/readyz", METRICS];
+const METRICS: &str = "/metrics";
 
 /// Binds the address.
 pub fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
@@ -73,12 +76,37 @@ pub struct Listener {
     pub proxies: Arc<TrustedProxies>,
     /// Whether connections of trusted proxies begin with a PROXY protocol header.
     pub proxy_protocol: bool,
+    /// Speaks TLS with every client. `None`: plain HTTP.
+    pub tls: Option<TlsServer>,
+    /// Which paths there are.
+    pub paths: Paths,
     /// Owner of the tasks of connections.
     pub tracker: TaskTracker,
     /// Cancelled when nothing new is taken any more; what is under way is finished.
     pub stopping: CancellationToken,
     /// Cancelled when the time for that is over.
     pub killed: CancellationToken,
+}
+
+/// Which paths a listener answers, of all that its routes know. Any other is not found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Paths {
+    /// Every path.
+    All,
+    /// All but `/metrics`, which another listener answers.
+    WithoutMetrics,
+    /// Health checks and metrics alone.
+    Operators,
+}
+
+impl Paths {
+    fn has(self, path: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::WithoutMetrics => path != METRICS,
+            Self::Operators => ALWAYS.contains(&path),
+        }
+    }
 }
 
 impl Listener {
@@ -144,10 +172,27 @@ async fn connection(listener: Listener, mut stream: TcpStream, peer: SocketAddr,
         () = stopping.cancelled() => return,
     };
     let Some((peer, before)) = named else { return };
+    let (stream, before) = match &listener.tls {
+        None => (ClientStream::Plain(stream), before),
+        Some(tls) => {
+            let accepted = tokio::select! {
+                accepted = tls.accept(stream, before) => accepted,
+                () = stopping.cancelled() => return,
+            };
+            match accepted {
+                Ok(stream) => (stream, Bytes::new()),
+                Err(error) => {
+                    tracing::debug!(%error, %peer, "{role}.connection_failed");
+                    return;
+                }
+            }
+        }
+    };
     let is_crowded = room == Room::Crowded;
     let pace = Pace::new(if is_crowded { CROWDED_IDLE } else { keep_alive });
     let inner = warp::service(listener.routes.clone());
-    let service = Serving { inner, peer, proxies: listener.proxies.clone(), pace: pace.clone(), is_crowded };
+    let paths = listener.paths;
+    let service = Serving { inner, peer, proxies: listener.proxies.clone(), paths, pace: pace.clone(), is_crowded };
     let mut server = http1::Builder::new();
     server.max_buf_size(HEAD_BYTES).keep_alive(!is_crowded);
     let wire = TokioIo::new(Wire::new(stream, before, pace));
@@ -175,6 +220,7 @@ struct Serving<S> {
     inner: S,
     peer: SocketAddr,
     proxies: Arc<TrustedProxies>,
+    paths: Paths,
     pace: Pace,
     is_crowded: bool,
 }
@@ -194,6 +240,10 @@ where
 
     fn call(&mut self, mut request: hyper::Request<B>) -> Self::Future {
         let answering = self.pace.answering();
+        if !self.paths.has(request.uri().path()) {
+            let refusal = Refusal::new(ErrorCode::NotFound, "There is nothing at this path of this listener");
+            return std::future::ready(Ok(refusal.to_response())).boxed();
+        }
         if self.is_crowded && !ALWAYS.contains(&request.uri().path()) {
             return std::future::ready(Ok(crowded())).boxed();
         }

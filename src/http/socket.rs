@@ -10,13 +10,13 @@ use futures_util::{Sink, Stream};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 
 use super::close::Close;
 use super::frames::Frames;
+use super::stream::ClientStream;
 use super::wire::Wire;
 
 /// Read buffer, kept for every idle socket: the library's own has 128 KiB. Most messages of a client are shorter; a
@@ -45,7 +45,7 @@ pub struct Socket {
 /// A connection that knows how many bytes it has taken, which alone tells a slow client from a dead one, and how many
 /// frames have come.
 pub struct Counted {
-    inner: TcpStream,
+    inner: ClientStream,
     written: u64,
     /// The next write asks the system itself, whatever the runtime believes.
     probe: bool,
@@ -199,9 +199,13 @@ impl AsyncRead for Counted {
 impl AsyncWrite for Counted {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let mut outcome = Pin::new(&mut self.inner).poll_write(cx, bytes);
-        if outcome.is_pending() && std::mem::take(&mut self.probe) {
+        // With TLS only the library may write.
+        if outcome.is_pending()
+            && std::mem::take(&mut self.probe)
+            && let Some(stream) = self.inner.plain()
+        {
             let flags = rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL;
-            match rustix::net::send(&self.inner, bytes, flags) {
+            match rustix::net::send(stream, bytes, flags) {
                 // The runtime's waker is set all the same: should it be late, the next look finds the rest.
                 Ok(written) => outcome = Poll::Ready(Ok(written)),
                 Err(error) if error == rustix::io::Errno::AGAIN => {}

@@ -10,8 +10,9 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
+
+use super::stream::ClientStream;
 
 /// Longest time from the first byte of a request to the end of its head.
 const HEAD: Duration = Duration::from_secs(10);
@@ -20,7 +21,7 @@ const STUCK: Duration = Duration::from_secs(30);
 
 /// A client's connection.
 pub struct Wire {
-    stream: TcpStream,
+    stream: ClientStream,
     /// Came before the server began to read.
     before: Bytes,
     pace: Pace,
@@ -87,12 +88,12 @@ impl Drop for Answering {
 
 impl Wire {
     /// Over an accepted connection, of which these bytes have been read already.
-    pub fn new(stream: TcpStream, before: Bytes, pace: Pace) -> Self {
+    pub fn new(stream: ClientStream, before: Bytes, pace: Pace) -> Self {
         Self { stream, before, pace, timer: Box::pin(tokio::time::sleep(HEAD)), stuck: None }
     }
 
     /// The bare connection, and what was read of it and not yet asked for.
-    pub fn into_parts(self) -> (TcpStream, Bytes) {
+    pub fn into_parts(self) -> (ClientStream, Bytes) {
         (self.stream, self.before)
     }
 

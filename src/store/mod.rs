@@ -13,6 +13,7 @@ mod bench_rows;
 mod campaigns;
 mod commands;
 mod database;
+pub mod diagnosis;
 mod error;
 mod failed_items;
 mod files;
@@ -94,6 +95,11 @@ impl Store {
         }
         let store = Self::open(settings).await?;
         if store.is_migrated().await? { Ok(store) } else { Err(StoreError::NotMigrated) }
+    }
+
+    /// As [`Self::open`], and makes no file where there is none.
+    pub async fn open_existing(settings: &crate::config::Database) -> Result<Self, StoreError> {
+        if database::is_missing_file(settings) { Err(StoreError::NotMigrated) } else { Self::open(settings).await }
     }
 
     /// A read and (SQLite) a look at the files, within the time.

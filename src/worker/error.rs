@@ -24,6 +24,9 @@ pub enum WorkerError {
     /// The folder of the setting `worker.files_root` cannot be opened.
     #[error("setting worker.files_root: cannot open the folder {}: {}", .0.display(), .1)]
     FilesRoot(PathBuf, std::io::Error),
+    /// The certificate of its listener cannot be used.
+    #[error("{0}")]
+    Tls(String),
     /// The address of the setting `worker.listen` cannot be listened on.
     #[error("setting worker.listen: cannot listen on {0}: {1}; is another program using it?")]
     Listen(SocketAddr, std::io::Error),

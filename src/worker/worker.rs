@@ -18,6 +18,7 @@ use super::sdk::job::Job;
 use super::signals;
 use crate::broker::Broker;
 use crate::config::Settings;
+use crate::doctor;
 use crate::domain::WorkerId;
 use crate::store::Store;
 
@@ -91,6 +92,7 @@ impl Worker {
             let files = JobFiles::new(Some(root.clone()));
             files.check().map_err(|error| WorkerError::FilesRoot(root.clone(), error))?;
         }
+        doctor::warn_at_start(&self.settings, doctor::Program::Worker);
         let store = Store::open(&self.settings.database).await?;
         if !store.is_migrated().await? {
             return Err(WorkerError::NotMigrated);

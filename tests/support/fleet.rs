@@ -140,6 +140,29 @@ impl Fleet {
         self.gateway_of(command)
     }
 
+    /// As [`Self::gateway`], with a second listener for operators, which is waited for: the first may speak TLS. Gives the
+    /// address of the second, too.
+    pub fn gateway_with_admin(&mut self) -> (Handle, String) {
+        let mut command = self.command(&["gateway"]);
+        command.env("WHEELHOUSE__SERVER__LISTEN", "127.0.0.1:0").env("WHEELHOUSE__SERVER__ADMIN_LISTEN", "127.0.0.1:0");
+        let child = self.spawn(command);
+        self.processes.push(Process { child, address: String::new() });
+        let handle = Handle(self.processes.len() - 1);
+        let begun = Instant::now();
+        loop {
+            let own = self.addresses_in_log("gateway.started").pop();
+            let admin = self.addresses_in_log("gateway.admin_started").pop();
+            if let (Some(own), Some(admin)) = (own, admin)
+                && http_get(&admin, "/readyz").is_some_and(|(status, _)| status == 200)
+            {
+                self.processes[handle.0].address = own;
+                return (handle, admin);
+            }
+            assert!(begun.elapsed() < Duration::from_secs(30), "no gateway became ready; its log:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     fn gateway_of(&mut self, command: Command) -> Handle {
         let before = self.started_gateways().len();
         let mut child = self.spawn(command);
@@ -165,9 +188,14 @@ impl Fleet {
 
     /// Where each gateway that ever started here listens.
     fn started_gateways(&self) -> Vec<String> {
+        self.addresses_in_log("gateway.started")
+    }
+
+    /// The addresses in the lines of one event.
+    fn addresses_in_log(&self, event: &str) -> Vec<String> {
         let log = self.log();
         let started = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-        let started = started.filter(|line| line["message"] == "gateway.started");
+        let started = started.filter(|line| line["message"] == event);
         started.filter_map(|line| line["address"].as_str().map(str::to_owned)).collect()
     }
 

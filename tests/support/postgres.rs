@@ -48,7 +48,34 @@ fn as_its_user(program: &PathBuf) -> Command {
     }
 }
 
+/// A server of its own that takes connections with TLS alone, from clients whose certificates this authority has signed and
+/// which are called like the user. The address of a database of the user `postgres`.
+pub async fn with_client_certificates(authority: &super::tls::Authority) -> String {
+    let files = ["server.pem", "server.key", "ca.pem"].map(|name| authority.file().with_file_name(name));
+    let server = tokio::task::spawn_blocking(move || {
+        start_with(|data| {
+            for file in &files {
+                let copy = data.join(file.file_name().expect("a name"));
+                std::fs::copy(file, &copy).expect("copy");
+                if rustix::process::geteuid().is_root() {
+                    assert!(Command::new("chown").arg("postgres").arg(&copy).status().expect("chown").success());
+                }
+                let only_its_own = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+                std::fs::set_permissions(&copy, only_its_own).expect("chmod");
+            }
+            std::fs::write(data.join("pg_hba.conf"), "hostssl all all 127.0.0.1/32 cert\n").expect("write");
+            " -c ssl=on -c ssl_cert_file=server.pem -c ssl_key_file=server.key -c ssl_ca_file=ca.pem"
+        })
+    });
+    format!("postgres://postgres@127.0.0.1:{}/postgres", server.await.expect("start PostgreSQL").port)
+}
+
 fn start() -> Server {
+    start_with(|_| "")
+}
+
+/// `prepare` gets the folder of the data before the server starts, and gives more options.
+fn start_with(prepare: impl Fn(&std::path::Path) -> &'static str) -> Server {
     let folder = tempfile::tempdir().expect("a folder for PostgreSQL");
     if rustix::process::geteuid().is_root() {
         let given = Command::new("chown").arg("postgres").arg(folder.path()).status().expect("chown");
@@ -70,10 +97,11 @@ fn start() -> Server {
         .output()
         .expect("run initdb");
     assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
+    let more = prepare(&data);
     for _ in 0..10 {
         let port = super::free_port();
         let options = format!(
-            "-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off -c max_connections=200"
+            "-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off -c max_connections=200{more}"
         );
         let up = as_its_user(&binary("pg_ctl"))
             .arg("-D")

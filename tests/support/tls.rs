@@ -51,6 +51,18 @@ impl Authority {
         ]));
     }
 
+    /// Makes the certificate of a client with this name, and its key.
+    pub fn sign_client(&self, name: &str) -> (PathBuf, PathBuf) {
+        let subject = format!("/CN={name}");
+        self.openssl(&["req", "-subj", &subject, "-out", "client.csr", "-keyout", "client.key"]);
+        let sign = ["x509", "-req", "-in", "client.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial"];
+        // With an extension it is of version 3, and others are not taken.
+        std::fs::write(self.folder.path().join("of-a-client"), "extendedKeyUsage=clientAuth\n").expect("write");
+        let more = ["-days", "2", "-extfile", "of-a-client", "-out", "client.pem"];
+        self.run(Command::new("openssl").args(sign).args(more));
+        (self.folder.path().join("client.pem"), self.folder.path().join("client.key"))
+    }
+
     /// The arguments of a `redis-server` with TLS on a port, for clients without certificates.
     pub fn arguments(&self, port: u16) -> Vec<String> {
         let file = |name: &str| self.folder.path().join(name).display().to_string();

@@ -35,7 +35,8 @@ use super::run::active_run::ExitReason;
 use crate::auth::{Revocations, Verifier};
 use crate::http::TrustedProxies;
 use crate::http::close::Close;
-use crate::http::server::{Listener, listen};
+use crate::http::server::{Listener, Paths, listen};
+use crate::http::tls::TlsServer;
 use crate::telemetry::exporter::Metrics;
 use listener::SqlHealth;
 use shared::Shared;
@@ -60,6 +61,10 @@ impl RemoteWorkers {
         let revocations = Revocations::load(ctx.store.clone()).await?;
         ctx.spawn(revocations.clone().poll(ctx.end.clone()));
         let verifier = verifier.refusing(revocations.clone());
+        let tls = ctx.settings.server.tls.clone().map(TlsServer::new).transpose().map_err(WorkerError::Tls)?;
+        if let Some(tls) = tls.clone() {
+            ctx.spawn(tls.keep_fresh(ctx.end.clone()));
+        }
         let listen_error = |error| WorkerError::Listen(address, error);
         let listener = listen(address).map_err(listen_error)?;
         let address = listener.local_addr().map_err(listen_error)?;
@@ -73,6 +78,8 @@ impl RemoteWorkers {
             keep_alive: ctx.settings.server.keep_alive,
             proxies: Arc::new(TrustedProxies::new(&ctx.settings.server)),
             proxy_protocol: false,
+            tls,
+            paths: Paths::All,
             tracker: ctx.tracker.clone(),
             stopping: ctx.stop.clone(),
             killed: ctx.end.clone(),

@@ -1,0 +1,171 @@
+//! What an operator should know of a Redis before programs rely on it: for `wheelhouse doctor`. Unlike a program's own
+//! start it does not stop at the first thing that is wrong.
+
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{Cmd, ConnectionInfo, FromRedisValue, RedisError};
+
+use super::connection::this_machine_us;
+use super::discovery::Discovery;
+use super::error::{BrokerError, words_of};
+use super::keys::{
+    DISPATCH_CHANNEL, Keys, PERMISSIONS_CHANNEL, RESOURCE_PROBE_PATTERN, control_pattern, resource_probe_channel,
+};
+use super::scripts::lua::PROVE_WRITES;
+use crate::domain::ResourceKind;
+
+/// Longest wait for a server.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// The name under which this subscribes and writes; no worker and no subscriber is called so.
+const NAME: &str = "@doctor";
+
+/// What was found of one server.
+#[derive(Debug, Default)]
+pub struct ServerReport {
+    /// Its address.
+    pub address: String,
+    /// The user in `redis.url`; `default` where none is named.
+    pub user: String,
+    /// `redis_version` of INFO; empty where this user may not ask.
+    pub version: String,
+    /// `maxmemory_policy` of INFO; empty where this user may not ask.
+    pub maxmemory_policy: String,
+    /// Whether it has an append-only file. `None`: this user may not ask.
+    pub append_only: Option<bool>,
+    /// Its clock minus this machine's, in ms.
+    pub clock_ahead_ms: i64,
+    /// What the user may not do although the program does it: what was tried, and Redis's words.
+    pub refused: Vec<(String, String)>,
+    /// What the user may do although no program needs it.
+    pub needless: Vec<&'static str>,
+    /// Why a write was refused for another reason than a right: `OOM …`, `READONLY …`.
+    pub write_problem: Option<String>,
+}
+
+/// Looks at the server, or the nodes of a cluster that `redis.url` names, as a worker or a gateway uses them.
+pub async fn diagnose(settings: &crate::config::Redis, is_worker: bool) -> Result<Vec<ServerReport>, BrokerError> {
+    let discovery = Discovery::of(settings)?;
+    let failed = |error: &RedisError| BrokerError::of_connecting(&discovery, error);
+    let servers = match &discovery {
+        Discovery::Cluster(seeds) => seeds.clone(),
+        one => vec![one.resolve().await.map_err(|error| failed(&error))?],
+    };
+    let mut reports = Vec::new();
+    for server in servers {
+        let looked = tokio::time::timeout(TIMEOUT, look_at(&server, Keys::new(settings.partitions), is_worker));
+        let late = |_| Err((redis::ErrorKind::Io, "no answer in time").into());
+        reports.push(looked.await.unwrap_or_else(late).map_err(|error| failed(&error))?);
+    }
+    Ok(reports)
+}
+
+async fn look_at(server: &ConnectionInfo, keys: Keys, is_worker: bool) -> Result<ServerReport, RedisError> {
+    let client = redis::Client::open(server.clone())?;
+    let mut connection = client.get_multiplexed_async_connection().await?;
+    let user = server.redis_settings().username().unwrap_or("default").to_owned();
+    let mut report = ServerReport { address: server.addr().to_string(), user, ..ServerReport::default() };
+    let asked_us = this_machine_us();
+    if let Some((seconds, micros)) = report.tried::<(i64, i64)>(&mut connection, &redis::cmd("TIME")).await? {
+        let here_us = i64::midpoint(asked_us, this_machine_us());
+        report.clock_ahead_ms = (seconds * 1_000_000 + micros - here_us) / 1_000;
+    }
+    if let Some(info) = report.tried::<String>(&mut connection, &redis::cmd("INFO")).await? {
+        let field = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim();
+        report.version = field("redis_version:").to_owned();
+        report.maxmemory_policy = field("maxmemory_policy:").to_owned();
+        report.append_only = Some(field("aof_enabled:") == "1");
+    }
+    report.try_scripts(&mut connection, keys).await?;
+    report.try_subscriptions(&client, is_worker).await?;
+    if is_worker {
+        for partition in keys.partitions() {
+            // No entry has this id.
+            report.tried::<()>(&mut connection, redis::cmd("XDEL").arg(keys.audit(partition)).arg("0-1")).await?;
+        }
+        let types = format!("wh:types:{NAME}");
+        report.tried::<()>(&mut connection, redis::cmd("SET").arg(types).arg("[]").arg("PX").arg("1")).await?;
+    }
+    for (command, what) in [
+        (redis::cmd("CONFIG").arg("GET").arg("maxmemory"), "CONFIG and the like"),
+        (redis::cmd("EXISTS").arg("not-wheelhouse"), "keys that do not begin with wh:"),
+    ] {
+        if command.query_async::<redis::Value>(&mut connection).await.is_ok() {
+            report.needless.push(what);
+        }
+    }
+    Ok(report)
+}
+
+impl ServerReport {
+    /// What a command answers, and `None` where this user may not give it.
+    async fn tried<T: FromRedisValue>(
+        &mut self,
+        connection: &mut MultiplexedConnection,
+        command: &Cmd,
+    ) -> Result<Option<T>, RedisError> {
+        match command.query_async::<T>(connection).await {
+            Ok(answer) => Ok(Some(answer)),
+            Err(error) => {
+                let name = command.args_iter().next().map(|arg| match arg {
+                    redis::Arg::Simple(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+                    _ => String::new(),
+                });
+                self.note(name.unwrap_or_default(), error).map(|()| None)
+            }
+        }
+    }
+
+    /// A right that is missing is noted once for each command; another server's key is no trouble; anything else is an error.
+    fn note(&mut self, what: String, error: RedisError) -> Result<(), RedisError> {
+        if error.code() == Some("MOVED") {
+            return Ok(());
+        }
+        match BrokerError::of_connecting(&self.address, &error) {
+            problem if problem.code() == Some("NOPERM") => {
+                if self.refused.iter().all(|(known, _)| *known != what) {
+                    self.refused.push((what, words_of(&error)));
+                }
+                Ok(())
+            }
+            problem if problem.is_denied() => Err(error),
+            BrokerError::NotServing(_) => {
+                self.write_problem = Some(words_of(&error));
+                Ok(())
+            }
+            _ => Err(error),
+        }
+    }
+
+    /// Everything that scripts do, on keys of this purpose alone, in each partition.
+    async fn try_scripts(&mut self, connection: &mut MultiplexedConnection, keys: Keys) -> Result<(), RedisError> {
+        let channel = resource_probe_channel(NAME);
+        for partition in keys.partitions() {
+            let proof = keys.proof(partition);
+            let names: Vec<&str> = proof.iter().map(String::as_str).collect();
+            let script = PROVE_WRITES.in_full(&names, &[channel.as_bytes(), b"all"]);
+            if self.tried::<i64>(connection, &script).await?.is_none() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    async fn try_subscriptions(&mut self, client: &redis::Client, is_worker: bool) -> Result<(), RedisError> {
+        let mut pubsub = client.get_async_pubsub().await?;
+        let own = if is_worker { DISPATCH_CHANNEL } else { PERMISSIONS_CHANNEL };
+        if let Err(error) = pubsub.subscribe(own).await {
+            self.note(format!("SUBSCRIBE {own}"), error)?;
+        }
+        let patterns = match is_worker {
+            true => ResourceKind::ALL.into_iter().map(control_pattern).collect(),
+            false => vec![RESOURCE_PROBE_PATTERN.to_owned()],
+        };
+        for pattern in patterns {
+            if let Err(error) = pubsub.psubscribe(&pattern).await {
+                self.note(format!("PSUBSCRIBE {pattern}"), error)?;
+            }
+        }
+        Ok(())
+    }
+}

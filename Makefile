@@ -1,5 +1,5 @@
 # Two commands do everything: `make demo` and `make test`. What they need, they install.
-.PHONY: demo test chaos chaos-proof lint deps bench bench-peers bench-guard
+.PHONY: demo test chaos chaos-proof fuzz lint deps bench bench-peers bench-guard
 
 # Passed on to `wheelhouse dev`: make demo ARGS="--port 9000 --fresh"
 ARGS ?=
@@ -29,6 +29,13 @@ chaos-proof:
 	cargo test --features test-faults --test chaos proof
 
 # Also: what dependencies may be (deny.toml), and that the words which docs/glossary.md has retired stay away.
+# Made-up input for everything that reads what others wrote, a minute of each target (docs/testing-faults.md):
+# make fuzz TARGET=frame TIME=600
+TARGET ?= all
+TIME ?= 60
+fuzz:
+	cargo run --release --example fuzz -- $(TARGET) $(TIME)
+
 lint:
 	sh scripts/deny.sh
 	cargo fmt --all --check

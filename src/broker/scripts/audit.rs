@@ -47,7 +47,7 @@ impl Broker {
     }
 }
 
-fn entry((id, fields): Raw) -> AuditEntry {
+pub(super) fn entry((id, fields): Raw) -> AuditEntry {
     let field = |name: &str| fields.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone()).unwrap_or_default();
     let (event, text, kept) = (field("event"), field("entry"), field("kept") == "1");
     // The stream's ids never go back, its entries' own times do where Redis's clock was set back. Entries of a version

@@ -190,7 +190,7 @@ struct StoredRequest {
 }
 
 impl StoredBatch {
-    fn read(stored: &str) -> Option<Self> {
+    pub(super) fn read(stored: &str) -> Option<Self> {
         if let Ok(read) = serde_json::from_str::<StoredRequest>(stored) {
             let (id, derivation) = (read.batch_id.parse().ok()?, IdDerivation::Uuid5);
             return (!read.ids.is_empty()).then_some(Self { id, derivation, ids: read.ids, more: read.more });

@@ -53,7 +53,7 @@ pub(super) fn open_failed(command: &StoredCommand, event: &str, error: &CommandE
 }
 
 impl FailedCommand {
-    fn read(command: CommandId, stored: &str) -> Option<Self> {
+    pub(super) fn read(command: CommandId, stored: &str) -> Option<Self> {
         let (head, json) = former::split_failed(stored);
         let read: StoredFailure = serde_json::from_str(json).ok()?;
         let (event, error, failed_at) = match (read.event, read.error, read.failed_at) {

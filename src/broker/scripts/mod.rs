@@ -6,6 +6,8 @@ pub mod claim;
 pub mod connections;
 pub mod failed;
 mod former;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod heartbeats;
 mod idempotent_call;
 pub mod job_types;

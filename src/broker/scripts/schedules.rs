@@ -56,7 +56,7 @@ pub enum WithdrawOutcome {
 }
 
 impl Scheduled {
-    fn read(command: CommandId, stored: &str) -> Option<Self> {
+    pub(super) fn read(command: CommandId, stored: &str) -> Option<Self> {
         /// As it stands in `{tenant}:schedules`.
         #[derive(serde::Deserialize)]
         struct StoredSchedule {

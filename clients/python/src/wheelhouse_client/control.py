@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from . import interrupt
 from .errors import HandedBack, Lost, WheelhouseError
 from .messages import error_text, to_text
 from .run import Clock, Pause, Run
@@ -224,6 +225,12 @@ _current: ContextVar[Control | None] = ContextVar("wheelhouse_current", default=
 def current() -> Control | None:
     """The handle of the job that runs in this thread or greenlet, or None."""
     return _current.get()
+
+
+def forget_current() -> None:
+    """No job runs here any more."""
+    _current.set(None)
+    interrupt.disarm()
 
 
 def checkpoint() -> None:

@@ -10,7 +10,6 @@ import signal
 import threading
 from collections.abc import Callable
 from types import FrameType
-from typing import Any
 
 # A real-time signal, which nothing else uses by default; systems without them get one that is ignored by default.
 SIGNAL: int | None = getattr(signal, "SIGRTMIN", None)
@@ -20,7 +19,6 @@ else:
     SIGNAL = getattr(signal, "SIGURG", None)
 
 _obey: Callable[[], None] | None = None
-_installed_over: Any = None
 
 
 def available() -> bool:
@@ -47,11 +45,11 @@ def _handler(_number: int, _frame: FrameType | None) -> None:
 
 def install(obey: Callable[[], None]) -> Callable[[], None]:
     """Sends the signal's handler to ``obey``; returns the function by which another thread pokes this one."""
-    global _obey, _installed_over
+    global _obey
     assert SIGNAL is not None
     _obey = obey
     if signal.getsignal(SIGNAL) is not _handler:
-        _installed_over = signal.signal(SIGNAL, _handler)
+        signal.signal(SIGNAL, _handler)
     ident = threading.get_ident()
     number = SIGNAL
 
@@ -64,8 +62,7 @@ def install(obey: Callable[[], None]) -> Callable[[], None]:
     return poke
 
 
-def remove(obey: Callable[[], None]) -> None:
-    """The work has ended. The handler stays, and does nothing: a signal may still be on its way."""
+def disarm() -> None:
+    """The handler stays, and does nothing: a signal may still be on its way."""
     global _obey
-    if _obey == obey:
-        _obey = None
+    _obey = None

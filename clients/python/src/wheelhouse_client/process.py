@@ -7,6 +7,7 @@ import os
 import threading
 
 from . import notices
+from .control import forget_current
 from .session import Session
 from .settings import Settings
 
@@ -41,6 +42,8 @@ def _after_fork() -> None:
     _lock = threading.Lock()
     inherited, _session = _session, None
     notices.after_fork()
+    # The job stays with the parent, which alone hears of its orders: a checkpoint in the child has nothing to do.
+    forget_current()
     if inherited is not None:
         inherited.abandon()
 

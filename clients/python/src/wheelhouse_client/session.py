@@ -141,7 +141,7 @@ class Session:
         self._expected.append(message)
         self._wake()
 
-    def stop(self, timeout: float = 1.5) -> None:
+    def stop(self, timeout: float = 3.0) -> None:
         """Says goodbye: published jobs are still told of, runs that have not ended are handed back."""
         thread = self._thread
         if thread is None:
@@ -173,7 +173,8 @@ class Session:
         self._wakeup.set()
 
     def _main(self) -> None:
-        while not self._stopping:
+        # At the end of the process, published jobs are still told of where the first attempt succeeds.
+        while not self._stopping or (self._expected and self._failures == 0):
             self._run_inbox()
             if not self._needed():
                 self._sleep(3600.0)

@@ -115,6 +115,16 @@ class Process:
         return code
 
 
+def children_of(pid: int) -> list[int]:
+    """The direct children of a process."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            if int(stat.read_text().rsplit(")", 1)[1].split()[1]) == pid:
+                found.append(int(stat.parent.name))
+    return found
+
+
 class Ticks:
     """The file into which a task writes a line for each step: ``STEP TIME``."""
 

@@ -5,11 +5,13 @@ import sys
 
 import wheelhouse_client
 
-with wheelhouse_client.job("acme", "fork-parent") as parent:
+with wheelhouse_client.job("acme", "fork-parent", interrupt=True) as parent:
     parent.checkpoint()
     session = wheelhouse_client.process.session().id
     child = os.fork()
     if child == 0:
+        if wheelhouse_client.current() is not None:
+            os._exit(4)
         with wheelhouse_client.job("acme", "fork-child") as job:
             job.checkpoint()
         same = wheelhouse_client.process.session().id == session

@@ -43,7 +43,7 @@ def long_sleep(path: str) -> None:
     """Ten long sleeps: an order has to reach it inside one."""
     for step in range(10):
         tick(path, step)
-        time.sleep(2.0)
+        time.sleep(5.0)
 
 
 @app.task

@@ -24,5 +24,5 @@ if [ ! -x "$python" ]; then
     [ -x "$python" ] || "${PYTHON:-python3}" -m venv "$target/python/conformance"
     "$python" -m pip install --quiet --disable-pip-version-check 'websockets>=13'
 fi
-PYTHONPATH=../python/src "$python" -m wheelhouse_client.conformance --parallel 4 -- node test/support/conformance-program.mjs
+PYTHONPATH=../python/src "$python" -m wheelhouse_client.conformance --parallel 2 -- node test/support/conformance-program.mjs
 npm run --silent test:integration

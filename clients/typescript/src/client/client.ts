@@ -3,6 +3,7 @@ import { Commands } from './commands.js';
 import { Connection, type ConnectionState, type WebSocketClass } from './connection.js';
 import { Feed } from './feed.js';
 import { Http } from './http.js';
+import { Limit } from './limit.js';
 import { type JobFilter, JobList } from './list.js';
 import { Resource } from './resource.js';
 import type { Observable } from './store.js';
@@ -36,6 +37,7 @@ export class Wheelhouse {
   readonly #options: ClientOptions & { url: string };
   readonly #tokens: Tokens;
   readonly #http: Http;
+  readonly #reads = new Limit(8);
   readonly #connection: Connection;
   readonly #feed: Feed;
   readonly #commands: Commands;
@@ -130,7 +132,13 @@ export class Wheelhouse {
 
   #resource(kind: 'job' | 'campaign', id: string): Resource<JobNow> | Resource<CampaignNow> {
     const key = `${kind}:${id}`;
-    const parts = { http: this.#http, feed: this.#feed, commands: this.#commands, withdraw: this.withdraw };
+    const parts = {
+      http: this.#http,
+      reads: this.#reads,
+      feed: this.#feed,
+      commands: this.#commands,
+      withdraw: this.withdraw,
+    };
     const found = this.#resources.get(key) ?? new Resource<JobNow>(kind, id, parts);
     this.#resources.set(key, found);
     return found;

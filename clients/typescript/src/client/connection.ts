@@ -115,7 +115,14 @@ export class Connection {
       return;
     }
     if (attempt !== this.#attempt) return;
-    const socket = new this.options.WebSocket(this.options.url, ['wheelhouse', `bearer.${this.#token}`]);
+    let socket: WebSocketLike;
+    try {
+      socket = new this.options.WebSocket(this.options.url, ['wheelhouse', `bearer.${this.#token}`]);
+    } catch (error) {
+      // A token that is none has characters that no header takes.
+      this.#refused = this.#token;
+      return this.#tryAgain({ code: 1006, reason: String(error) }, this.#backoff.next());
+    }
     this.#socket = socket;
     let opened = false;
     socket.onopen = () => {

@@ -28,6 +28,7 @@ interface Page {
 }
 
 const REREAD = 500;
+const READ_AGAIN = 3_000;
 const SHOWN = [
   'status',
   'progress_percent',
@@ -124,11 +125,11 @@ export class JobList implements Watcher {
     this.#store.set({ ...state, jobs });
   }
 
-  #readSoon(): void {
+  #readSoon(milliseconds = REREAD): void {
     this.#reread ??= setTimeout(() => {
       this.#reread = undefined;
       void this.#read();
-    }, REREAD);
+    }, milliseconds);
   }
 
   async #read(): Promise<void> {
@@ -149,6 +150,7 @@ export class JobList implements Watcher {
       if (reading !== this.#reading) return;
       const known = error instanceof CommandError ? error : new CommandError('network', String(error));
       this.#store.set({ ...this.get(), status: 'failed', error: known });
+      if (known.code === 'network' || known.code === 'unavailable') this.#readSoon(READ_AGAIN);
     }
   }
 }

@@ -8,6 +8,7 @@ import {
 import { CommandError } from './errors.js';
 import type { Feed, Watcher } from './feed.js';
 import type { Http } from './http.js';
+import type { Limit } from './limit.js';
 import { Store } from './store.js';
 import type { Action, CampaignNow, CommandResult, JobNow, Kind, Message } from './types.js';
 
@@ -24,8 +25,14 @@ const FINAL = ['completed', 'failed', 'cancelled'];
 const NO_DATA = ['type', 'seq', 'tenant_id', 'workers_online', 'request_id', 'command_id'];
 const MOST_WAITING = 1_000;
 
+const READ_AGAIN = 3_000;
+/** Answers that another try does not change. */
+const SETTLED = ['not_found', 'permission_denied', 'forbidden', 'unauthorized'];
+
 export interface Parts {
   http: Http;
+  /** A page of a thousand components reads them a few at a time. */
+  reads: Limit;
   feed: Feed;
   commands: Commands;
   withdraw(scheduleId: string): Promise<void>;
@@ -144,23 +151,27 @@ export class Resource<T extends JobNow | CampaignNow = JobNow> implements Watche
     this.#reading += 1;
     const reading = this.#reading;
     this.#early = [];
-    this.load().then(
-      (data) => {
-        if (reading !== this.#reading) return;
-        const early = this.#early ?? [];
-        this.#early = undefined;
-        this.#store.set({ data, status: 'live' });
-        this.#tell(this.#snapshot(data));
-        for (const message of early) this.message(message);
-      },
-      (error: unknown) => {
-        if (reading !== this.#reading) return;
-        this.#early = undefined;
-        const known = error instanceof CommandError ? error : new CommandError('network', String(error));
-        const status = known.code === 'not_found' ? 'missing' : 'failed';
-        this.#store.set({ data: this.get().data, status, error: known });
-      },
-    );
+    this.parts.reads
+      .run(() => this.load())
+      .then(
+        (data) => {
+          if (reading !== this.#reading) return;
+          const early = this.#early ?? [];
+          this.#early = undefined;
+          this.#store.set({ data, status: 'live' });
+          this.#tell(this.#snapshot(data));
+          for (const message of early) this.message(message);
+        },
+        (error: unknown) => {
+          if (reading !== this.#reading) return;
+          this.#early = undefined;
+          const known = error instanceof CommandError ? error : new CommandError('network', String(error));
+          const status = known.code === 'not_found' ? 'missing' : 'failed';
+          this.#store.set({ data: this.get().data, status, error: known });
+          if (SETTLED.includes(known.code)) return;
+          setTimeout(() => reading === this.#reading && this.covered(), READ_AGAIN * (0.5 + Math.random()));
+        },
+      );
   }
 
   lost(): void {

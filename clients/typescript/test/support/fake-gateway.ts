@@ -15,6 +15,8 @@ export class FakeGateway {
   list: object = { jobs: [], next: null };
   /** Tokens that are not taken, on sockets and over HTTP. */
   readonly refused = new Set<string>();
+  /** Whether requests over HTTP are answered with 503. */
+  away = false;
   #waiting: (() => void)[] = [];
 
   private constructor(private readonly http: Server) {
@@ -32,6 +34,11 @@ export class FakeGateway {
     });
     http.on('request', (request, response) => {
       this.requests.push(`${request.method} ${request.url}`);
+      if (this.away) {
+        response.writeHead(503, { 'Content-Type': 'application/json' });
+        response.end('{"error":"unavailable","message":"Redis is away"}');
+        return;
+      }
       const id = /^\/api\/v1\/jobs\/(.*)$/.exec(request.url ?? '')?.[1];
       const list = request.url?.startsWith('/api/v1/jobs?') ? this.list : undefined;
       const row = list ?? (id === undefined ? {} : this.rows.get(decodeURIComponent(id)));

@@ -125,11 +125,11 @@ describe('commands', () => {
         .pause()
         .catch(() => {}),
     );
-    await gateway.next('pause_job', 30);
-    await elapse(200);
-    const early = gateway.received.length;
-    expect(early).toBeLessThan(45);
+    await gateway.next('pause_job', 1);
+    const first = Date.now();
     await gateway.next('pause_job', 60);
+    // Thirty at once, then fifteen a second.
+    expect(Date.now() - first).toBeGreaterThan(1_500);
     wh.close();
     await Promise.all(all);
   });
@@ -171,6 +171,19 @@ describe('the connection', () => {
     await gateway.connected(1);
     expect(gateway.tokens).toEqual(['token-2']);
     expect(asked).toEqual(['connect', 'expired']);
+  });
+
+  it('asks again for a token when it was given something that is none', async () => {
+    const tokens = ['no token, surely', 'token'];
+    const mine = createClient({
+      url: gateway.url,
+      WebSocket: WebSocket as never,
+      getToken: () => tokens.shift() as string,
+    });
+    mine.job('j1').subscribe(() => {});
+    await gateway.connected(1);
+    expect(gateway.tokens).toEqual(['token']);
+    mine.close();
   });
 
   it('does not come back when access is revoked, and says so to those who wait', async () => {
@@ -233,6 +246,17 @@ describe('watching', () => {
     gateway.socket.terminate();
     await until(() => job.get().data?.status === 'failed', 'the new state');
     expect(states).toEqual(['live', 'stale', 'live']);
+  });
+
+  it('reads again what could not be read', async () => {
+    gateway.rows.set('j1', row('j1'));
+    gateway.away = true;
+    const job = wh.job('j1');
+    job.subscribe(() => {});
+    await until(() => job.get().status === 'failed', 'it could not be read');
+    expect(job.get().error).toMatchObject({ code: 'unavailable' });
+    gateway.away = false;
+    await until(() => job.get().status === 'live', 'it is live');
   });
 
   it('says what is missing', async () => {

@@ -44,7 +44,7 @@ afterEach(async () => {
   await gateway.stop();
 });
 
-const shows = (text: string) => until(() => page.textContent === text, `the page shows "${text}"`, 10_000);
+const shows = (text: string) => until(() => page.textContent === text, `the page shows "${text}"`);
 
 function Monitor({ id, initial }: { id: string; initial?: JobNow }) {
   const { data, status, pause } = useJob(id, { initial });
@@ -127,7 +127,7 @@ describe('useJob', () => {
         ))}
       </WheelhouseProvider>,
     );
-    await until(() => page.textContent?.split('live').length === 1_001, 'all are live', 25_000);
+    await until(() => page.textContent?.split('live').length === 1_001, 'all are live');
     expect(gateway.sockets).toHaveLength(1);
     expect(gateway.received.filter(({ type }) => type === 'subscribe')).toHaveLength(1);
     root.unmount();

@@ -1,6 +1,6 @@
 //! `wheelhouse bench`: how much a deployment can carry.
 //!
-//! - [`load`] puts load on a gateway that runs, [`remote`] attaches runs of foreign workers to a worker that runs.
+//! - `load` puts load on a gateway that runs, `remote` attaches runs of foreign workers to a worker that runs.
 //! - [`load_clients`] is the load generator: many light sockets ([`socket_client`]), closed or open loop ([`stats`] keeps the
 //!   times). [`environment`] is the tenant it all happens in, [`counters`] what Redis says of itself.
 //!

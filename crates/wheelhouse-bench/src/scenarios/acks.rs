@@ -74,7 +74,7 @@ pub(crate) async fn acks(bench: &mut Bench) -> anyhow::Result<()> {
         let beside = format!("Redis {} µs, of it scripts {} µs", number(cost.redis), number(cost.script));
         report.add(&name, "gateway CPU a command", cost.gateway, "µs", target, beside);
         if outcome.faults() > 0.0 {
-            report.faults(&name, "errors", &outcome);
+            report.faults(&name, "errors", outcome);
         }
         if sockets == 200 {
             at_200 = Some(outcome.acks_per_second());

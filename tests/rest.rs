@@ -14,3 +14,7 @@ mod operators;
 mod resources;
 #[path = "rest/revocations.rs"]
 mod revocations;
+#[path = "rest/tenants.rs"]
+mod tenants;
+#[path = "rest/token_attacks.rs"]
+mod token_attacks;

@@ -8,6 +8,7 @@ mod system {
     mod control;
     mod crowd;
     mod doctor;
+    mod issuer;
     mod jobs;
     mod least_privilege;
     mod no_gateway;

@@ -75,7 +75,7 @@ fn the_token_of_a_data_folder_goes_to_the_address_that_it_names_and_to_no_other(
 }
 
 /// A TLS server with this certificate before a gateway: each connection is one request. Gives its port.
-fn tls_before(certificate: &Path, key: &Path, gateway: &str) -> u16 {
+pub(super) fn tls_before(certificate: &Path, key: &Path, gateway: &str) -> u16 {
     let chain = CertificateDer::pem_file_iter(certificate).expect("read").collect::<Result<_, _>>().expect("PEM");
     let key = PrivateKeyDer::from_pem_file(key).expect("a key");
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());

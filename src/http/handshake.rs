@@ -125,7 +125,6 @@ fn is_own(origin: &Place<'_>, headers: &HeaderMap) -> bool {
 
 /// Whether a proxy says that the client speaks TLS. Of several, each hop adds its word: one that ends TLS is enough.
 fn forwarded_https(headers: &HeaderMap) -> Option<bool> {
-    static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
     let words = header_values(headers, &X_FORWARDED_PROTO).map(<[u8]>::to_ascii_lowercase);
     let elements = header_values(headers, &FORWARDED).flat_map(|element| element.split(|byte| *byte == b';'));
     let protos = elements.filter_map(|pair| {
@@ -139,6 +138,9 @@ fn forwarded_https(headers: &HeaderMap) -> Option<bool> {
 }
 
 const HTTPS_PORT: u16 = 443;
+
+/// In which a proxy names the scheme of the client's request.
+pub static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// Host and port, and the port that its scheme has by default.
 struct Place<'a> {

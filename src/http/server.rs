@@ -172,6 +172,7 @@ async fn connection(listener: Listener, mut stream: TcpStream, peer: SocketAddr,
         () = stopping.cancelled() => return,
     };
     let Some((peer, before)) = named else { return };
+    let is_tls = listener.tls.is_some();
     let (stream, before) = match &listener.tls {
         None => (ClientStream::Plain(stream), before),
         Some(tls) => {
@@ -192,7 +193,8 @@ async fn connection(listener: Listener, mut stream: TcpStream, peer: SocketAddr,
     let pace = Pace::new(if is_crowded { CROWDED_IDLE } else { keep_alive });
     let inner = warp::service(listener.routes.clone());
     let paths = listener.paths;
-    let service = Serving { inner, peer, proxies: listener.proxies.clone(), paths, pace: pace.clone(), is_crowded };
+    let proxies = listener.proxies.clone();
+    let service = Serving { inner, peer, proxies, paths, pace: pace.clone(), is_crowded, is_tls };
     let mut server = http1::Builder::new();
     server.max_buf_size(HEAD_BYTES).keep_alive(!is_crowded);
     let wire = TokioIo::new(Wire::new(stream, before, pace));
@@ -223,6 +225,7 @@ struct Serving<S> {
     paths: Paths,
     pace: Pace,
     is_crowded: bool,
+    is_tls: bool,
 }
 
 impl<S, B> tower_service::Service<hyper::Request<B>> for Serving<S>
@@ -252,6 +255,10 @@ where
         }
         let client = self.proxies.client(self.peer.ip(), request.headers());
         request.extensions_mut().insert(client);
+        if self.is_tls {
+            // As a proxy that ends TLS says it: the scheme of an Origin is compared with this.
+            request.headers_mut().insert(&handshake::X_FORWARDED_PROTO, HeaderValue::from_static("https"));
+        }
         let answer = self.inner.call(request);
         async move {
             let answer = answer.await;

@@ -9,6 +9,7 @@ use super::sql::Row;
 use crate::domain::text::{MAX_LONG_TEXT, MAX_SHORT_TEXT, excerpt, split_half};
 use crate::domain::{
     Campaign, CampaignStatus, Control, Job, JobCounts, JobStatus, JsonText, Progress, Resource, ResourceId, TenantId,
+    printable,
 };
 
 /// The columns of a job but its parameters and its result, which may have megabytes each: for lists, and for whoever only
@@ -106,8 +107,8 @@ pub(super) fn job(row: &Row) -> Result<Job, StoreError> {
             .map(|t| t.to_string()),
         timeout_seconds: row.int("timeout_seconds")?,
         contact_lost_at: time(row.text("contact_lost_at")?),
-        created_by: row.text("created_by")?,
-        cancelled_by: row.text("cancelled_by")?,
+        created_by: visible(row, "created_by")?,
+        cancelled_by: visible(row, "cancelled_by")?,
         created_at: time(row.text("created_at")?),
         started_at: time(row.text("started_at")?),
         completed_at: time(row.text("completed_at")?),
@@ -169,8 +170,8 @@ pub(super) fn campaign(row: &Row) -> Result<Campaign, StoreError> {
         items_succeeded: jobs.completed,
         items_failed: jobs.failed + jobs.cancelled,
         jobs_by_status: jobs,
-        created_by: row.text("created_by")?,
-        cancelled_by: row.text("cancelled_by")?,
+        created_by: visible(row, "created_by")?,
+        cancelled_by: visible(row, "cancelled_by")?,
         created_at: time(row.text("created_at")?),
         closed_at: time(row.text("closed_at")?),
         completed_at: time(row.text("completed_at")?),
@@ -178,6 +179,12 @@ pub(super) fn campaign(row: &Row) -> Result<Campaign, StoreError> {
         updated_at: time(row.text("updated_at")?),
         id: id.parse().map_err(|_| unreadable("an id that is none", &id))?,
     })
+}
+
+/// A user's id as other systems may have written it: a character that cannot be seen is shown as an escape, so that nobody
+/// is taken for somebody else.
+fn visible(row: &Row, column: &str) -> Result<Option<String>, StoreError> {
+    Ok(row.text(column)?.map(|user| printable(&user).into_owned()))
 }
 
 fn tenant(row: &Row) -> Result<TenantId, StoreError> {

@@ -79,7 +79,7 @@ pub fn known_permissions() -> Vec<String> {
 }
 
 /// Whether a text has the form of a permission or a pattern: `area.verb`, `area.*` or `*`, lower-case letters, digits and
-/// `_`. Another version, or plain SQL, may have granted one that is not [`known`] here.
+/// `_`. Another version, or plain SQL, may have granted one that is not [`known_permissions`] here.
 pub fn is_well_formed(text: &str) -> bool {
     let word = |w: &str| {
         !w.is_empty() && w.len() <= 64 && w.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')

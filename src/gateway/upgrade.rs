@@ -18,9 +18,9 @@ use super::health::Health;
 use super::hub::{Hub, Member};
 use super::limits::{Lease, Leases};
 use super::outbox::Outbox;
-use super::session::one::One;
-use super::session::whole::Whole;
-use super::session::{Admitted, Sessions, Subject};
+use super::session::resource::ResourceSession;
+use super::session::tenant::TenantSession;
+use super::session::{AdmittedSession, Channel, Sessions};
 use super::snapshot::{MAX_SNAPSHOT, SnapshotReader};
 use crate::auth::{self, Caller, Policy, Verifier, WEBSOCKET_PROTOCOL};
 use crate::broker::Broker;
@@ -183,9 +183,9 @@ impl SocketEndpoints {
             outbox.greeted_with_workers(online);
         }
         let greeting = VecDeque::from([server::subscribed(&resource).into(), state.greeting(workers_online).into()]);
-        self.admit(request, caller, MAX_FRAME, |caller, address, lease| Admitted {
+        self.admit(request, caller, MAX_FRAME, |caller, address, lease| AdmittedSession {
             caller,
-            subject: One::new(resource, seat, self.commands.clone()),
+            channel: ResourceSession::new(resource, seat, self.commands.clone()),
             watching: Watching::One(kind),
             address,
             outbox,
@@ -217,9 +217,9 @@ impl SocketEndpoints {
         }
         let greeting = VecDeque::from([tenant::subscribed(&tenant, workers_online).into()]);
         let (broker, commands, batches) = (self.broker.clone(), self.commands.clone(), self.batches.clone());
-        self.admit(request, caller, MAX_BATCH_FRAME, |caller, address, lease| Admitted {
+        self.admit(request, caller, MAX_BATCH_FRAME, |caller, address, lease| AdmittedSession {
             caller,
-            subject: Whole::new(tenant, (member, seat), broker, commands, batches, self.command_ttl),
+            channel: TenantSession::new(tenant, (member, seat), broker, commands, batches, self.command_ttl),
             watching: Watching::All(readable),
             address,
             outbox,
@@ -249,12 +249,12 @@ impl SocketEndpoints {
     }
 
     /// The last checks, and the upgrade. `longest`: bytes of one message of the client.
-    async fn admit<S: Subject>(
+    async fn admit<S: Channel>(
         self: &Arc<Self>,
         request: Request,
         caller: Caller,
         longest: usize,
-        with: impl FnOnce(Arc<Caller>, Box<str>, Lease) -> Admitted<S>,
+        with: impl FnOnce(Arc<Caller>, Box<str>, Lease) -> AdmittedSession<S>,
     ) -> Result<Response, Refused> {
         let accept = handshake::check(&request.headers).map_err(Refused::Unfit)?;
         let Some(upgrade) = request.upgrade else { return Err(Refused::Unfit(Unfit::NotAnUpgrade)) };
@@ -267,7 +267,7 @@ impl SocketEndpoints {
     }
 
     /// After the 101 is out; if the client is gone by then, what it was given is given back.
-    async fn run<S: Subject>(&self, upgrade: OnUpgrade, longest: usize, admitted: Admitted<S>) {
+    async fn run<S: Channel>(&self, upgrade: OnUpgrade, longest: usize, admitted: AdmittedSession<S>) {
         let Ok(upgraded) = upgrade.await else { return };
         let Some(socket) = Socket::take_over(upgraded, (longest, MAX_SNAPSHOT)).await else { return };
         self.sessions.run(socket, admitted).await;

@@ -3,11 +3,11 @@
 use crate::telemetry::metrics;
 
 /// Counts an open socket, also when its task panics.
-pub(super) struct Open {
+pub(super) struct OpenSessionGauge {
     code: Option<u16>,
 }
 
-impl Open {
+impl OpenSessionGauge {
     pub(super) fn new(resource: &'static str) -> Self {
         metrics::connection_opened(resource);
         Self { code: Some(1011) }
@@ -18,7 +18,7 @@ impl Open {
     }
 }
 
-impl Drop for Open {
+impl Drop for OpenSessionGauge {
     fn drop(&mut self) {
         metrics::connection_closed(self.code);
     }

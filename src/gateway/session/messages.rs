@@ -8,8 +8,8 @@ use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
-use super::subject::{Asked, Asker, Subject};
-use super::time::TokenTime;
+use super::channel::{Channel, RequestContext, RequestOutcome};
+use super::time::TokenExpiry;
 use crate::auth::{AuthError, Caller, Policy, Verifier};
 use crate::domain::{CommandId, RequestId};
 use crate::gateway::clock::Clock;
@@ -21,16 +21,16 @@ use crate::protocol::{CommonMessage, ErrorCode, server};
 use crate::telemetry::metrics;
 
 /// What was worked on for this socket.
-pub(super) enum Finished<D> {
-    /// What the subject asked for.
-    Asked(D),
+pub(super) enum FinishedRequest<D> {
+    /// What the channel asked for.
+    RequestOutcome(D),
     /// The answer to a schedule that was to be taken back.
     Withdrawal(String),
     Refresh(Result<Caller, AuthError>),
 }
 
 /// How a session ends.
-pub(super) enum End {
+pub(super) enum SessionEnd {
     /// The connection is lost.
     Gone,
     /// The client closed it, with this code.
@@ -39,7 +39,7 @@ pub(super) enum End {
     Closed(Close),
 }
 
-/// What answers a client beside the subject of its socket.
+/// What answers a client beside the channel of its socket.
 pub struct Services {
     /// Checks the new token of a `refresh_token`.
     pub verifier: Verifier,
@@ -52,37 +52,37 @@ pub struct Services {
 }
 
 /// What one client and this gateway say to each other.
-pub(super) struct Conversation<'a, S: Subject> {
+pub(super) struct Conversation<'a, S: Channel> {
     services: &'a Services,
     caller: Arc<Caller>,
-    pub(super) subject: S,
+    pub(super) channel: S,
     address: Box<str>,
-    /// Answers to this client alone, sent before anything of the outbox. Nothing is read, and the subject is not asked
+    /// Answers to this client alone, sent before anything of the outbox. Nothing is read, and the channel is not asked
     /// for more, while one waits: there are two or three at most, or those to one batch.
     pub(super) answers: VecDeque<Utf8Bytes>,
     /// The command or the token that is being dealt with.
-    pub(super) work: Option<BoxFuture<'static, Finished<S::Done>>>,
+    pub(super) work: Option<BoxFuture<'static, FinishedRequest<S::Done>>>,
     budget: Budget,
-    token: TokenTime,
+    token: TokenExpiry,
 }
 
-impl<'a, S: Subject> Conversation<'a, S> {
+impl<'a, S: Channel> Conversation<'a, S> {
     /// `greeting`: the first messages. `per_second`: messages that the client may send.
     pub(super) fn new(
         services: &'a Services,
         caller: Arc<Caller>,
-        subject: S,
+        channel: S,
         address: Box<str>,
         greeting: VecDeque<Utf8Bytes>,
         per_second: u32,
     ) -> Self {
-        let token = TokenTime::new(&caller, &services.clock);
+        let token = TokenExpiry::new(&caller, &services.clock);
         let budget = Budget::new(per_second);
-        Self { services, caller, subject, address, answers: greeting, work: None, budget, token }
+        Self { services, caller, channel, address, answers: greeting, work: None, budget, token }
     }
 }
 
-impl<S: Subject> Conversation<'_, S> {
+impl<S: Channel> Conversation<'_, S> {
     /// Takes one message out of the rate that a client may send; `false`: it sends more.
     pub(super) fn take_budget(&mut self, now: Instant) -> bool {
         self.budget.take(now)
@@ -95,7 +95,7 @@ impl<S: Subject> Conversation<'_, S> {
 
     /// When the end of the token has to be looked at.
     pub(super) fn token_look(&self) -> Instant {
-        self.token.next_look()
+        self.token.next_poll()
     }
 
     /// Tells the client where its token ends soon.
@@ -113,71 +113,79 @@ impl<S: Subject> Conversation<'_, S> {
         self.token.is_over(self.services.clock.now_ms(), now)
     }
 
-    pub(super) fn received(&mut self, message: Message) -> Result<(), End> {
+    pub(super) fn received(&mut self, message: Message) -> Result<(), SessionEnd> {
         let text = match message {
-            Message::Close(frame) => return Err(End::Left(frame.map_or(1005, |frame| frame.code.into()))),
-            Message::Binary(_) => return Err(End::Closed(Close::binary())),
+            Message::Close(frame) => return Err(SessionEnd::Left(frame.map_or(1005, |frame| frame.code.into()))),
+            Message::Binary(_) => return Err(SessionEnd::Closed(Close::binary())),
             Message::Text(text) => Some(text),
             // Pings are answered by the library.
             Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => None,
         };
         if !self.budget.take(Instant::now()) {
-            return Err(End::Closed(Close::flood()));
+            return Err(SessionEnd::Closed(Close::flood()));
         }
         let Some(text) = text else { return Ok(()) };
         metrics::message_received();
-        let asker = Asker { caller: &self.caller, address: &self.address };
-        match self.subject.ask(&text, &asker) {
-            Ok(Asked::Work(work)) => self.work = Some(work.map(Finished::Asked).boxed()),
-            Ok(Asked::Done) => {}
-            Ok(Asked::Common(CommonMessage::CancelScheduled { schedule, request_id })) => {
+        let context = RequestContext { caller: &self.caller, address: &self.address };
+        match self.channel.handle_request(&text, &context) {
+            Ok(RequestOutcome::Work(work)) => self.work = Some(work.map(FinishedRequest::RequestOutcome).boxed()),
+            Ok(RequestOutcome::Done) => {}
+            Ok(RequestOutcome::Common(CommonMessage::CancelScheduled { schedule, request_id })) => {
                 self.work = Some(self.withdraw(schedule, request_id));
             }
-            Ok(Asked::Common(CommonMessage::Ping)) => self.answers.push_back(Utf8Bytes::from_static(server::PONG)),
-            Ok(Asked::Common(CommonMessage::RefreshToken(token))) => {
+            Ok(RequestOutcome::Common(CommonMessage::Ping)) => {
+                self.answers.push_back(Utf8Bytes::from_static(server::PONG))
+            }
+            Ok(RequestOutcome::Common(CommonMessage::RefreshToken(token))) => {
                 let verifier = self.services.verifier.clone();
-                self.work = Some(Box::pin(async move { Finished::Refresh(verifier.verify(&token).await) }));
+                self.work = Some(Box::pin(async move { FinishedRequest::Refresh(verifier.verify(&token).await) }));
             }
             Err(rejection) => self.answers.push_back(Refusal::from(rejection).to_message().into()),
         }
         Ok(())
     }
 
-    fn withdraw(&self, schedule: CommandId, request_id: Option<RequestId>) -> BoxFuture<'static, Finished<S::Done>> {
+    fn withdraw(
+        &self,
+        schedule: CommandId,
+        request_id: Option<RequestId>,
+    ) -> BoxFuture<'static, FinishedRequest<S::Done>> {
         let (schedules, caller) = (self.services.schedules.clone(), self.caller.clone());
-        let (only, address) = (self.subject.resource().cloned(), self.address.clone());
+        let (only, address) = (self.channel.resource().cloned(), self.address.clone());
         Box::pin(async move {
             let taken = schedules.withdraw(&caller, schedule, only.as_ref(), Some(&address)).await;
             let request_id = request_id.as_ref().map(RequestId::as_str);
-            Finished::Withdrawal(match taken {
+            FinishedRequest::Withdrawal(match taken {
                 Ok(taken) => server::withdrawn(taken.action, &taken.resource, schedule, request_id),
                 Err(refusal) => refusal.with_request_id(request_id).to_message(),
             })
         })
     }
 
-    pub(super) fn finished(&mut self, finished: Finished<S::Done>) -> Option<Close> {
+    pub(super) fn finished(&mut self, finished: FinishedRequest<S::Done>) -> Option<Close> {
         match finished {
-            Finished::Asked(done) => {
-                self.subject.answer(done, &mut self.answers);
+            FinishedRequest::RequestOutcome(done) => {
+                self.channel.answer(done, &mut self.answers);
                 None
             }
-            Finished::Withdrawal(message) => {
+            FinishedRequest::Withdrawal(message) => {
                 self.answers.push_back(message.into());
                 None
             }
-            Finished::Refresh(Ok(new)) if (&new.user, &new.tenant) == (&self.caller.user, &self.caller.tenant) => {
-                self.token = TokenTime::new(&new, &self.services.clock);
+            FinishedRequest::Refresh(Ok(new))
+                if (&new.user, &new.tenant) == (&self.caller.user, &self.caller.tenant) =>
+            {
+                self.token = TokenExpiry::new(&new, &self.services.clock);
                 self.answers.push_back(server::token_refreshed(new.expires_at).into());
                 self.caller = Arc::new(new);
-                (!self.subject.may_stay(&self.services.policy, &self.caller)).then(Close::revoked)
+                (!self.channel.still_permitted(&self.services.policy, &self.caller)).then(Close::revoked)
             }
-            Finished::Refresh(Ok(_)) => {
+            FinishedRequest::Refresh(Ok(_)) => {
                 let message = "The token is another user's or tenant's: this socket keeps the one it has";
                 self.answers.push_back(server::error(ErrorCode::InvalidMessage, message, None).into());
                 None
             }
-            Finished::Refresh(Err(error)) => {
+            FinishedRequest::Refresh(Err(error)) => {
                 let code = match error {
                     AuthError::Unavailable => ErrorCode::Unavailable,
                     _ => ErrorCode::InvalidMessage,

@@ -5,14 +5,14 @@
 //! (results, updates) goes on all the time, except that results wait while an answer is on its way.
 //!
 //! What the client says, and what it is answered, is in `messages`; here is the life of the socket around that.
-//! What a socket is about is its [`Subject`]: one resource ([`one`]) or everything of a tenant ([`whole`]).
+//! What a socket is about is its [`Channel`]: one resource ([`resource`]) or everything of a tenant ([`tenant`]).
 
+mod channel;
 mod count;
 mod messages;
-pub mod one;
-mod subject;
+pub mod resource;
+pub mod tenant;
 mod time;
-pub mod whole;
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -24,11 +24,11 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, Sleep};
 use tokio_tungstenite::tungstenite::{Error as WsError, Message, Utf8Bytes};
 
+pub use self::channel::{Channel, RequestContext, RequestOutcome};
 pub use self::messages::Services;
-pub use self::subject::{Asked, Asker, Subject};
 
-use self::count::Open;
-use self::messages::{Conversation, End, Finished};
+use self::count::OpenSessionGauge;
+use self::messages::{Conversation, FinishedRequest, SessionEnd};
 use super::access::{Access, Place, Watching};
 use super::clock::Clock;
 use super::drain::Drain;
@@ -44,11 +44,11 @@ use crate::telemetry::metrics;
 const LEAVING_AT_ONCE: usize = 32;
 
 /// A client that has passed every check, with everything its socket holds while it is open.
-pub struct Admitted<S> {
+pub struct AdmittedSession<S> {
     /// Who.
     pub caller: Arc<Caller>,
     /// What is watched.
-    pub subject: S,
+    pub channel: S,
     /// Which rights that takes.
     pub watching: Watching,
     /// From where.
@@ -81,18 +81,18 @@ impl Sessions {
     }
 
     /// Serves a socket until it ends.
-    pub async fn run<S: Subject>(&self, mut socket: Socket, admitted: Admitted<S>) {
-        let Admitted { caller, subject, watching, address, outbox, lease, greeting } = admitted;
+    pub async fn run<S: Channel>(&self, mut socket: Socket, admitted: AdmittedSession<S>) {
+        let AdmittedSession { caller, channel, watching, address, outbox, lease, greeting } = admitted;
         let place = self.access.enter(caller.clone(), watching, outbox.clone());
         // From here on either this or the drain sees the other.
         if self.drain.stopping.is_cancelled() {
             outbox.close(Close::drain());
         }
-        let open = Open::new(subject.label());
+        let open = OpenSessionGauge::new(channel.label());
         let pings = Pings::new(self.ping);
         let (services, per_second) = (&self.services, self.messages_per_second);
         let mut session = Session {
-            conversation: Conversation::new(services, caller, subject, address, greeting, per_second),
+            conversation: Conversation::new(services, caller, channel, address, greeting, per_second),
             clock: &services.clock,
             jumps: services.clock.jumps(),
             timer: Box::pin(tokio::time::sleep_until(pings.next())),
@@ -104,9 +104,9 @@ impl Sessions {
         let end = tokio::select! {
             biased;
             end = session.serve(&mut socket) => end,
-            () = self.drain.killed.cancelled() => End::Closed(Close::drain()),
+            () = self.drain.killed.cancelled() => SessionEnd::Closed(Close::drain()),
         };
-        let about = session.conversation.subject.name();
+        let about = session.conversation.channel.name();
         // Ten thousand that leave together must not all stand before the others in the runtime's queue.
         let turn = self.leaving.acquire().await;
         // The place is free and nothing more is gathered, before the client has taken note.
@@ -114,20 +114,20 @@ impl Sessions {
         drop(lease);
         drop(turn);
         let code = match &end {
-            End::Gone => 1006,
-            End::Left(code) => *code,
-            End::Closed(close) => close.code(),
+            SessionEnd::Gone => 1006,
+            SessionEnd::Left(code) => *code,
+            SessionEnd::Closed(close) => close.code(),
         };
         // A client may leave with any of thousands of codes, and with those that mean something here: they are no
         // labels.
-        let own = matches!(end, End::Left(3_000..));
+        let own = matches!(end, SessionEnd::Left(3_000..));
         open.closed((!own).then_some(code));
         tracing::debug!(about, code, "websocket.closed");
         let farewell = async {
             match end {
-                End::Gone => {}
-                End::Left(_) => socket.answer_close().await,
-                End::Closed(close) => socket.close(&close).await,
+                SessionEnd::Gone => {}
+                SessionEnd::Left(_) => socket.answer_close().await,
+                SessionEnd::Closed(close) => socket.close(&close).await,
             }
         };
         tokio::select! {
@@ -140,10 +140,10 @@ impl Sessions {
 }
 
 /// What a session waits for.
-enum Event<D> {
+enum SessionEvent<D> {
     Received(Option<Result<Message, WsError>>),
-    Finished(Finished<D>),
-    /// The subject had something to say.
+    FinishedRequest(FinishedRequest<D>),
+    /// The channel had something to say.
     Told,
     Close(Close),
     Time,
@@ -152,7 +152,7 @@ enum Event<D> {
     Lost,
 }
 
-struct Session<'a, S: Subject> {
+struct Session<'a, S: Channel> {
     conversation: Conversation<'a, S>,
     outbox: Arc<Outbox>,
     place: Place,
@@ -164,41 +164,43 @@ struct Session<'a, S: Subject> {
     timer: Pin<Box<Sleep>>,
 }
 
-impl<S: Subject> Session<'_, S> {
-    async fn serve(&mut self, socket: &mut Socket) -> End {
+impl<S: Channel> Session<'_, S> {
+    async fn serve(&mut self, socket: &mut Socket) -> SessionEnd {
         loop {
             match std::future::poll_fn(|cx| self.poll(socket, cx)).await {
-                Event::Received(Some(Ok(message))) => {
+                SessionEvent::Received(Some(Ok(message))) => {
                     // Whatever comes proves that somebody is there.
                     self.pings.somebody_is_there();
                     if let Err(end) = self.conversation.received(message) {
                         return end;
                     }
                 }
-                Event::Received(Some(Err(error))) => return Close::for_error(&error).map_or(End::Gone, End::Closed),
-                Event::Received(None) | Event::Lost => return End::Gone,
-                Event::Finished(finished) => {
-                    let is_refresh = matches!(finished, Finished::Refresh(_));
+                SessionEvent::Received(Some(Err(error))) => {
+                    return Close::for_error(&error).map_or(SessionEnd::Gone, SessionEnd::Closed);
+                }
+                SessionEvent::Received(None) | SessionEvent::Lost => return SessionEnd::Gone,
+                SessionEvent::FinishedRequest(finished) => {
+                    let is_refresh = matches!(finished, FinishedRequest::Refresh(_));
                     if let Some(close) = self.conversation.finished(finished) {
-                        return End::Closed(close);
+                        return SessionEnd::Closed(close);
                     }
                     if is_refresh {
                         self.place.refreshed(self.conversation.caller());
                     }
                 }
-                Event::Told => {}
-                Event::Close(close) => return End::Closed(close),
-                Event::Time => {
+                SessionEvent::Told => {}
+                SessionEvent::Close(close) => return SessionEnd::Closed(close),
+                SessionEvent::Time => {
                     if let Some(close) = self.time(socket) {
-                        return End::Closed(close);
+                        return SessionEnd::Closed(close);
                     }
                 }
-                Event::Flood => return End::Closed(Close::flood()),
+                SessionEvent::Flood => return SessionEnd::Closed(Close::flood()),
             }
         }
     }
 
-    fn poll(&mut self, socket: &mut Socket, cx: &mut Context<'_>) -> Poll<Event<S::Done>> {
+    fn poll(&mut self, socket: &mut Socket, cx: &mut Context<'_>) -> Poll<SessionEvent<S::Done>> {
         // Before looking: what is added later wakes this task again.
         self.outbox.register(cx.waker());
         let closing = self.outbox.closing();
@@ -206,11 +208,11 @@ impl<S: Subject> Session<'_, S> {
         if let Some(close) = closing.clone()
             && urgent
         {
-            return Poll::Ready(Event::Close(close));
+            return Poll::Ready(SessionEvent::Close(close));
         }
         if self.jumps != self.clock.jumps() {
             self.jumps = self.clock.jumps();
-            return Poll::Ready(Event::Time);
+            return Poll::Ready(SessionEvent::Time);
         }
         let written = socket.poll_write(cx, || self.next_message());
         let now = Instant::now();
@@ -221,35 +223,35 @@ impl<S: Subject> Session<'_, S> {
             self.pings.left(now);
         }
         if let Poll::Ready(Err(_)) = written {
-            return Poll::Ready(Event::Lost);
+            return Poll::Ready(SessionEvent::Lost);
         }
         if let Some(work) = &mut self.conversation.work {
             if let Poll::Ready(finished) = work.as_mut().poll(cx) {
                 self.conversation.work = None;
-                return Poll::Ready(Event::Finished(finished));
+                return Poll::Ready(SessionEvent::FinishedRequest(finished));
             }
         } else if let Some(close) = closing {
             // Everything that was asked for has its answer; the answers are on their way or stuck for good.
-            return Poll::Ready(Event::Close(close));
+            return Poll::Ready(SessionEvent::Close(close));
         } else if self.conversation.answers.is_empty() {
-            if self.conversation.subject.poll(cx, &mut self.conversation.answers).is_ready() {
-                return Poll::Ready(Event::Told);
+            if self.conversation.channel.poll(cx, &mut self.conversation.answers).is_ready() {
+                return Poll::Ready(SessionEvent::Told);
             }
             let received = socket.poll_read(cx);
             for _ in 0..socket.take_scraps() {
                 if !self.conversation.take_budget(now) {
-                    return Poll::Ready(Event::Flood);
+                    return Poll::Ready(SessionEvent::Flood);
                 }
             }
             if let Poll::Ready(received) = received {
-                return Poll::Ready(Event::Received(received));
+                return Poll::Ready(SessionEvent::Received(received));
             }
         }
         let deadline = self.deadline();
         if self.timer.deadline() != deadline {
             self.timer.as_mut().reset(deadline);
         }
-        self.timer.as_mut().poll(cx).map(|()| Event::Time)
+        self.timer.as_mut().poll(cx).map(|()| SessionEvent::Time)
     }
 
     /// What is sent next: answers before everything else, results only when no answer is on its way.
@@ -269,11 +271,11 @@ impl<S: Subject> Session<'_, S> {
                     | Push::Notice(text)
                     | Push::Workers(text) => break text,
                     Push::Missed(text) => {
-                        self.conversation.subject.missed();
+                        self.conversation.channel.on_gap();
                         break text;
                     }
                     Push::Result { command, succeeded, text } => {
-                        if self.conversation.subject.tells(command, succeeded, &mut self.conversation.answers) {
+                        if self.conversation.channel.delivers(command, succeeded, &mut self.conversation.answers) {
                             break text;
                         }
                     }
@@ -288,7 +290,7 @@ impl<S: Subject> Session<'_, S> {
     fn deadline(&self) -> Instant {
         let mut next = self.pings.next().min(self.conversation.token_look());
         if self.conversation.work.is_none() && self.conversation.answers.is_empty() {
-            next = self.conversation.subject.next_look().map_or(next, |look| next.min(look));
+            next = self.conversation.channel.next_poll().map_or(next, |look| next.min(look));
         }
         self.writing.next_look().map_or(next, |look| next.min(look))
     }

@@ -20,7 +20,7 @@ const EARLY: Duration = Duration::from_secs(WARNING.as_secs() + LEEWAY.unsigned_
 /// back, and the socket would live for longer than the token was good for; the other alone does not notice that the
 /// machine slept, or that the wall clock was behind.
 #[derive(Debug)]
-pub(super) struct TokenTime {
+pub(super) struct TokenExpiry {
     /// Unix milliseconds.
     expires_at_ms: i64,
     /// `None`: further away than this clock can say.
@@ -29,7 +29,7 @@ pub(super) struct TokenTime {
     is_told: bool,
 }
 
-impl TokenTime {
+impl TokenExpiry {
     /// From now on.
     pub(super) fn new(caller: &Caller, clock: &Clock) -> Self {
         Self::at(caller.expires_at_ms(), clock.now_ms(), Instant::now())
@@ -41,7 +41,7 @@ impl TokenTime {
     }
 
     /// When to look again.
-    pub(super) fn next_look(&self) -> Instant {
+    pub(super) fn next_poll(&self) -> Instant {
         let far = Instant::now() + FAR;
         let early = if self.is_told { Duration::ZERO } else { EARLY };
         self.ends.map_or(far, |ends| ends.checked_sub(early).unwrap_or(ends).min(far))
@@ -71,7 +71,7 @@ mod tests {
     fn a_token_ends_by_whichever_clock_says_so_first() {
         let start = Instant::now();
         let after = |seconds| start + Duration::from_secs(seconds);
-        let token = TokenTime::at(1_060_000, 1_000_000, start);
+        let token = TokenExpiry::at(1_060_000, 1_000_000, start);
         assert!(!token.is_over(1_059_999, after(59)));
         assert!(token.is_over(1_060_000, after(60)));
         // The wall clock was set forward, or the machine slept.
@@ -80,16 +80,16 @@ mod tests {
         assert!(!token.is_over(1_059_999 - 3_600_000, after(59)));
         assert!(token.is_over(1_060_000 - 3_600_000, after(60)));
         // A minute before its exp, which is five seconds before its end, and once.
-        let mut token = TokenTime::at(1_100_000, 1_000_000, start);
+        let mut token = TokenExpiry::at(1_100_000, 1_000_000, start);
         assert!(!token.take_warning(1_034_999, after(34)));
-        assert!(token.next_look() <= after(35));
+        assert!(token.next_poll() <= after(35));
         assert!(token.take_warning(1_035_000, after(34)), "by the wall clock");
         assert!(!token.take_warning(1_036_000, after(36)));
-        assert!(token.next_look() > after(99));
-        let mut token = TokenTime::at(1_100_000, 1_000_000, start);
+        assert!(token.next_poll() > after(99));
+        let mut token = TokenExpiry::at(1_100_000, 1_000_000, start);
         assert!(token.take_warning(1_000_000, after(35)), "by the other, where the wall clock was set back");
-        let mut token = TokenTime::at(1_005_000, 1_000_000, start);
+        let mut token = TokenExpiry::at(1_005_000, 1_000_000, start);
         assert!(token.take_warning(1_000_000, start), "at once, where less is left");
-        assert!(TokenTime::at(i64::MAX, 0, start).next_look() <= Instant::now() + FAR);
+        assert!(TokenExpiry::at(i64::MAX, 0, start).next_poll() <= Instant::now() + FAR);
     }
 }

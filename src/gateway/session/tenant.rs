@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
-use super::subject::{Asked, Asker, Subject};
+use super::channel::{Channel, RequestContext, RequestOutcome};
 use crate::auth::{Caller, Policy};
 use crate::broker::Broker;
 use crate::broker::scripts::results::CommandResult;
@@ -27,7 +27,7 @@ use crate::protocol::tenant::subscription;
 use crate::protocol::{BatchRequest, CommandRequest, ErrorCode, TenantMessage, parse_tenant};
 
 /// Everything of one tenant.
-pub struct Whole {
+pub struct TenantSession {
     tenant: TenantId,
     member: Arc<Member>,
     /// The place in the fan-out.
@@ -41,14 +41,14 @@ pub struct Whole {
 }
 
 /// What came of a message.
-pub enum Done {
+pub enum PendingAnswer {
     /// A command on one resource.
     Command(Resource, CommandRequest, Result<AcceptedCommand, Refusal>),
     /// A batch.
     Batch(Result<BatchAnswer, Refusal>),
 }
 
-impl Whole {
+impl TenantSession {
     /// Watched from this place. `ttl`: how long a command may wait for a worker.
     pub fn new(
         tenant: TenantId,
@@ -72,27 +72,32 @@ impl Whole {
         Err(Rejection { code: ErrorCode::QueueFull, message, request_id: request_id.cloned() })
     }
 
-    fn command(&self, resource: Resource, request: CommandRequest, asker: &Asker<'_>) -> BoxFuture<'static, Done> {
-        let (commands, caller) = (self.commands.clone(), asker.caller.clone());
-        let address = asker.address.to_owned();
+    fn command(
+        &self,
+        resource: Resource,
+        request: CommandRequest,
+        context: &RequestContext<'_>,
+    ) -> BoxFuture<'static, PendingAnswer> {
+        let (commands, caller) = (self.commands.clone(), context.caller.clone());
+        let address = context.address.to_owned();
         Box::pin(async move {
             let answer = match commands.missing(&caller, &resource, &request).await {
                 Some(refusal) => Err(refusal.with_request_id(request.request_id.as_ref())),
                 None => commands.submit(&caller, &resource, &request, Some(&address)).await,
             };
-            Done::Command(resource, request, answer)
+            PendingAnswer::Command(resource, request, answer)
         })
     }
 
-    fn batch(&self, request: BatchRequest, asker: &Asker<'_>) -> BoxFuture<'static, Done> {
-        let (batches, caller) = (self.batches.clone(), asker.caller.clone());
-        let address = asker.address.to_owned();
-        Box::pin(async move { Done::Batch(batches.ask(&caller, request, Some(&address)).await) })
+    fn batch(&self, request: BatchRequest, context: &RequestContext<'_>) -> BoxFuture<'static, PendingAnswer> {
+        let (batches, caller) = (self.batches.clone(), context.caller.clone());
+        let address = context.address.to_owned();
+        Box::pin(async move { PendingAnswer::Batch(batches.ask(&caller, request, Some(&address)).await) })
     }
 }
 
-impl Subject for Whole {
-    type Done = Done;
+impl Channel for TenantSession {
+    type Done = PendingAnswer;
 
     fn label(&self) -> &'static str {
         "tenant"
@@ -106,18 +111,22 @@ impl Subject for Whole {
         None
     }
 
-    fn ask(&mut self, text: &str, asker: &Asker<'_>) -> Result<Asked<Done>, Rejection> {
+    fn handle_request(
+        &mut self,
+        text: &str,
+        context: &RequestContext<'_>,
+    ) -> Result<RequestOutcome<PendingAnswer>, Rejection> {
         Ok(match parse_tenant(text)? {
-            TenantMessage::Common(common) => Asked::Common(common),
+            TenantMessage::Common(common) => RequestOutcome::Common(common),
             TenantMessage::Subscribe { filter, request_id } => {
                 let answer = subscription(&filter, request_id.as_ref().map(RequestId::as_str));
                 self.member.subscribe(filter, answer.into());
-                Asked::Done
+                RequestOutcome::Done
             }
             TenantMessage::Command(kind, id, request) => {
                 self.check_room(1, request.request_id.as_ref())?;
                 let resource = Resource { tenant: self.tenant.clone(), kind, id };
-                Asked::Work(self.command(resource, request, asker))
+                RequestOutcome::Work(self.command(resource, request, context))
             }
             TenantMessage::Batch(request) => {
                 let count = match &request.target {
@@ -126,32 +135,32 @@ impl Subject for Whole {
                     Target::Filter(_) => MAX_BATCH,
                 };
                 self.check_room(count, request.request_id.as_ref())?;
-                Asked::Work(self.batch(request, asker))
+                RequestOutcome::Work(self.batch(request, context))
             }
         })
     }
 
-    fn answer(&mut self, done: Done, out: &mut VecDeque<Utf8Bytes>) {
+    fn answer(&mut self, done: PendingAnswer, out: &mut VecDeque<Utf8Bytes>) {
         match done {
-            Done::Command(resource, request, Ok(accepted)) => {
+            PendingAnswer::Command(resource, request, Ok(accepted)) => {
                 out.push_back(accepted.message(&resource, &request).into());
                 // What is kept for later is not awaited: the feed tells of it.
                 if !accepted.is_for_later() {
                     self.following.one(resource, accepted.command, accepted.result.as_ref(), out);
                 }
             }
-            Done::Command(_, _, Err(refusal)) | Done::Batch(Err(refusal)) => {
+            PendingAnswer::Command(_, _, Err(refusal)) | PendingAnswer::Batch(Err(refusal)) => {
                 out.push_back(refusal.to_message().into());
             }
-            Done::Batch(Ok(BatchAnswer::Accepted(accepted))) => {
+            PendingAnswer::Batch(Ok(BatchAnswer::Accepted(accepted))) => {
                 out.push_back(accepted.message().into());
                 self.following.batch(&accepted, out);
             }
-            Done::Batch(Ok(BatchAnswer::Preview(message))) => out.push_back(message.into()),
+            PendingAnswer::Batch(Ok(BatchAnswer::Preview(message))) => out.push_back(message.into()),
         }
     }
 
-    fn tells(&mut self, command: CommandId, succeeded: bool, out: &mut VecDeque<Utf8Bytes>) -> bool {
+    fn delivers(&mut self, command: CommandId, succeeded: bool, out: &mut VecDeque<Utf8Bytes>) -> bool {
         match self.following.heard(command, succeeded) {
             Told::Already => false,
             Told::Now(summary) => {
@@ -161,7 +170,7 @@ impl Subject for Whole {
         }
     }
 
-    fn may_stay(&self, policy: &Policy, caller: &Caller) -> bool {
+    fn still_permitted(&self, policy: &Policy, caller: &Caller) -> bool {
         let readable = self.member.readable();
         for kind in ResourceKind::ALL {
             // Where SQL decides, whoever watches over everyone's access has said so already.
@@ -172,7 +181,7 @@ impl Subject for Whole {
         readable.any()
     }
 
-    fn missed(&mut self) {
+    fn on_gap(&mut self) {
         self.following.poll_soon();
     }
 
@@ -193,7 +202,7 @@ impl Subject for Whole {
         if out.is_empty() { Poll::Pending } else { Poll::Ready(()) }
     }
 
-    fn next_look(&self) -> Option<Instant> {
+    fn next_poll(&self) -> Option<Instant> {
         // One that is under way wakes the task by itself.
         if self.looking.is_some() { None } else { self.following.next_poll() }
     }

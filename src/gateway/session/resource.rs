@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
-use super::subject::{Asked, Asker, Subject};
+use super::channel::{Channel, RequestContext, RequestOutcome};
 use crate::auth::{Caller, Policy};
 use crate::broker::scripts::submit::Grant;
 use crate::domain::{CommandId, Permission, Resource};
@@ -18,8 +18,8 @@ use crate::protocol::{ClientMessage, CommandRequest, parse};
 /// Results given after an ack before the channel told of them, to be told once.
 const GIVEN: usize = 32;
 
-/// One watched resource.
-pub struct One {
+/// The socket of one resource.
+pub struct ResourceSession {
     resource: Resource,
     /// The place in the fan-out.
     seat: Seat,
@@ -27,14 +27,14 @@ pub struct One {
     commands: Arc<CommandSubmitter>,
 }
 
-impl One {
+impl ResourceSession {
     /// Watched from this place.
     pub fn new(resource: Resource, seat: Seat, commands: Arc<CommandSubmitter>) -> Self {
         Self { resource, seat, given: Vec::new(), commands }
     }
 }
 
-impl Subject for One {
+impl Channel for ResourceSession {
     type Done = (CommandRequest, Result<AcceptedCommand, Refusal>);
 
     fn label(&self) -> &'static str {
@@ -49,14 +49,18 @@ impl Subject for One {
         Some(&self.resource)
     }
 
-    fn ask(&mut self, text: &str, asker: &Asker<'_>) -> Result<Asked<Self::Done>, Rejection> {
+    fn handle_request(
+        &mut self,
+        text: &str,
+        context: &RequestContext<'_>,
+    ) -> Result<RequestOutcome<Self::Done>, Rejection> {
         let request = match parse(text, self.resource.kind, &self.resource.id)? {
-            ClientMessage::Common(common) => return Ok(Asked::Common(common)),
+            ClientMessage::Common(common) => return Ok(RequestOutcome::Common(common)),
             ClientMessage::Command(request) => request,
         };
-        let (commands, caller) = (self.commands.clone(), asker.caller.clone());
-        let (resource, address) = (self.resource.clone(), asker.address.to_owned());
-        Ok(Asked::Work(Box::pin(async move {
+        let (commands, caller) = (self.commands.clone(), context.caller.clone());
+        let (resource, address) = (self.resource.clone(), context.address.to_owned());
+        Ok(RequestOutcome::Work(Box::pin(async move {
             let answer = commands.submit(&caller, &resource, &request, Some(&address)).await;
             (request, answer)
         })))
@@ -82,11 +86,11 @@ impl Subject for One {
         }
     }
 
-    fn tells(&mut self, command: CommandId, _succeeded: bool, _out: &mut VecDeque<Utf8Bytes>) -> bool {
+    fn delivers(&mut self, command: CommandId, _succeeded: bool, _out: &mut VecDeque<Utf8Bytes>) -> bool {
         !self.given.contains(&command)
     }
 
-    fn may_stay(&self, policy: &Policy, caller: &Caller) -> bool {
+    fn still_permitted(&self, policy: &Policy, caller: &Caller) -> bool {
         policy.grant(caller, &Permission::read(self.resource.kind)) != Grant::Token(false)
     }
 }

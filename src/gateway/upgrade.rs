@@ -15,7 +15,7 @@ use super::batch::BatchSubmitter;
 use super::commands::CommandSubmitter;
 use super::drain::Drain;
 use super::health::Health;
-use super::hub::{Hub, Member};
+use super::hub::{FeedSubscriber, Hub};
 use super::limits::{Lease, Leases};
 use super::outbox::Outbox;
 use super::session::resource::ResourceSession;
@@ -168,7 +168,7 @@ impl SocketEndpoints {
         // Subscribed before the row is read: nothing that happens from here on is missed, and all that can fail
         // has been done before the client is told that it is in.
         let outbox = Arc::new(Outbox::new(self.limits.outbox_messages));
-        let seat = self.hub.join(&resource, outbox.clone()).await?;
+        let subscription = self.hub.join(&resource, outbox.clone()).await?;
         let reading = self.snapshots.read(&resource);
         let counting = self.broker.live_workers(&resource.tenant);
         let both = async { tokio::join!(reading, counting) };
@@ -185,7 +185,7 @@ impl SocketEndpoints {
         let greeting = VecDeque::from([server::subscribed(&resource).into(), state.greeting(workers_online).into()]);
         self.admit(request, caller, MAX_FRAME, |caller, address, lease| AdmittedSession {
             caller,
-            channel: ResourceSession::new(resource, seat, self.commands.clone()),
+            channel: ResourceSession::new(resource, subscription, self.commands.clone()),
             watching: Watching::One(kind),
             address,
             outbox,
@@ -207,9 +207,9 @@ impl SocketEndpoints {
         }
         let (times, most) = TENANT_OUTBOX;
         let outbox = Arc::new(Outbox::new((self.limits.outbox_messages * times).min(most)));
-        let member = Arc::new(Member::new(outbox.clone(), readable.clone()));
+        let subscriber = Arc::new(FeedSubscriber::new(outbox.clone(), readable.clone()));
         let tenant = caller.tenant.clone();
-        let seat = self.hub.join_tenant(&tenant, member.clone()).await?;
+        let subscription = self.hub.subscribe_tenant(&tenant, subscriber.clone()).await?;
         let counted = tokio::time::timeout(READ, self.broker.live_workers(&tenant)).await;
         let workers_online = counted.ok().and_then(Result::ok).map(|alive| alive.len());
         if let Some(online) = workers_online {
@@ -219,7 +219,14 @@ impl SocketEndpoints {
         let (broker, commands, batches) = (self.broker.clone(), self.commands.clone(), self.batches.clone());
         self.admit(request, caller, MAX_BATCH_FRAME, |caller, address, lease| AdmittedSession {
             caller,
-            channel: TenantSession::new(tenant, (member, seat), broker, commands, batches, self.command_ttl),
+            channel: TenantSession::new(
+                tenant,
+                (subscriber, subscription),
+                broker,
+                commands,
+                batches,
+                self.command_ttl,
+            ),
             watching: Watching::All(readable),
             address,
             outbox,

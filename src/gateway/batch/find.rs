@@ -12,9 +12,9 @@ use crate::protocol::batch::{MAX_BATCH, Target};
 use crate::store::{ResourceSelection, Store, StoreError};
 
 /// Longest wait for SQL.
-const WITHIN: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
-pub(super) struct Found {
+pub(super) struct FoundResources {
     /// Named, or found.
     pub(super) asked: Vec<ResourceId>,
     /// Those of them that are there, in the same order.
@@ -30,7 +30,7 @@ pub(super) async fn find(
     caller: &Caller,
     request: &BatchRequest,
     known: Option<StoredBatch>,
-) -> Result<Found, Refusal> {
+) -> Result<FoundResources, Refusal> {
     let (tenant, kind) = (&caller.tenant, request.kind);
     match (&request.target, known) {
         (Target::Ids(asked), Some(known)) => {
@@ -39,13 +39,15 @@ pub(super) async fn find(
             let rest = asked.iter().filter(|id| !there.contains(id));
             let same_order = asked.iter().filter(|id| there.contains(id)).eq(known.ids.iter());
             let asked = if same_order { asked.clone() } else { known.ids.iter().chain(rest).cloned().collect() };
-            Ok(Found { asked, there: known.ids, more: false })
+            Ok(FoundResources { asked, there: known.ids, more: false })
         }
-        (Target::Filter(_), Some(known)) => Ok(Found { asked: known.ids.clone(), there: known.ids, more: known.more }),
+        (Target::Filter(_), Some(known)) => {
+            Ok(FoundResources { asked: known.ids.clone(), there: known.ids, more: known.more })
+        }
         (Target::Ids(asked), None) => {
-            let there = timely(store.existing(tenant, kind, asked)).await?;
+            let there = with_timeout(store.existing(tenant, kind, asked)).await?;
             let there = asked.iter().filter(|id| there.contains(*id)).cloned().collect();
-            Ok(Found { asked: asked.clone(), there, more: false })
+            Ok(FoundResources { asked: asked.clone(), there, more: false })
         }
         (Target::Filter(filter), None) => {
             let chosen = ResourceSelection {
@@ -55,16 +57,16 @@ pub(super) async fn find(
                 campaign: filter.campaign_id.clone(),
                 job_type: filter.job_type.clone(),
             };
-            let mut there = timely(store.select_matching(&chosen, MAX_BATCH + 1)).await?;
+            let mut there = with_timeout(store.select_matching(&chosen, MAX_BATCH + 1)).await?;
             let more = there.len() > MAX_BATCH;
             there.truncate(MAX_BATCH);
-            Ok(Found { asked: there.clone(), there, more })
+            Ok(FoundResources { asked: there.clone(), there, more })
         }
     }
 }
 
-async fn timely<T>(read: impl Future<Output = Result<T, StoreError>>) -> Result<T, Refusal> {
-    match tokio::time::timeout(WITHIN, read).await {
+async fn with_timeout<T>(read: impl Future<Output = Result<T, StoreError>>) -> Result<T, Refusal> {
+    match tokio::time::timeout(TIMEOUT, read).await {
         Ok(Ok(found)) => Ok(found),
         Ok(Err(error)) => {
             tracing::warn!(%error, "gateway.batch_not_found_out");

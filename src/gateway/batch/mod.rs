@@ -1,14 +1,14 @@
 //! One action on many resources, whichever way it was asked for: who exists (`find`), submission, answer.
-//! [`following`] brings a socket the results; [`waiting`] an HTTP request.
+//! [`follower`] brings a socket the results; [`waiting`] an HTTP request.
 
 mod find;
-pub mod following;
+pub mod follower;
 pub mod waiting;
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use self::find::{Found, find};
+use self::find::{FoundResources, find};
 use super::commands::{CONFLICT, CommandSubmitter, PERMISSION_READS, QUEUE_FULL, permission_denied, refusal_of};
 use super::drain::Drain;
 use crate::auth::{Caller, Policy};
@@ -26,20 +26,20 @@ use crate::store::Store;
 use crate::telemetry::metrics;
 
 /// How often a request is taken up again that another gateway took in at the same moment.
-const TRIES: u32 = 3;
+const MAX_ATTEMPTS: u32 = 3;
 
 /// What a batch is answered with that is not refused as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum BatchAnswer {
+pub enum BatchOutcome {
     /// Each resource has its own outcome; results follow.
-    Accepted(Accepted),
+    Accepted(AcceptedBatch),
     /// A dry run: the message that says what it would hit.
     Preview(String),
 }
 
 /// A batch that was accepted, now or before.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Accepted {
+pub struct AcceptedBatch {
     /// What all of its answers say.
     pub head: BatchHeader,
     /// Workers alive for the tenant.
@@ -52,7 +52,7 @@ pub struct Accepted {
     pub results: Vec<CommandResult>,
 }
 
-impl Accepted {
+impl AcceptedBatch {
     /// The first answer.
     pub fn message(&self) -> String {
         batch_messages::requested(&self.head, self.workers_online, &self.items, self.more)
@@ -101,23 +101,25 @@ impl BatchSubmitter {
         caller: &Arc<Caller>,
         request: BatchRequest,
         address: Option<&str>,
-    ) -> Result<BatchAnswer, Refusal> {
+    ) -> Result<BatchOutcome, Refusal> {
         let request_id = request.request_id.clone();
         let (of_task, caller, address) = (self.clone(), caller.clone(), address.map(str::to_owned));
         let task = self.drain.tracker.spawn(async move {
             let work = async {
                 match request.dry_run {
-                    true => of_task.preview(&caller, &request).await.map(BatchAnswer::Preview),
-                    false => of_task.submit(&caller, &request, address).await.map(BatchAnswer::Accepted),
+                    true => of_task.preview(&caller, &request).await.map(BatchOutcome::Preview),
+                    false => of_task.submit(&caller, &request, address).await.map(BatchOutcome::Accepted),
                 }
             };
-            let cut = || Err(Refusal::new(ErrorCode::OutcomeUnknown, CUT));
+            let cut = || Err(Refusal::new(ErrorCode::OutcomeUnknown, INTERRUPTED_MESSAGE));
             let answer = of_task.drain.killed.run_until_cancelled(work).await.unwrap_or_else(cut);
             let answer = answer.map_err(|refusal| refusal.with_request_id(request.request_id.as_ref()));
             log(&caller, &request, &answer);
             answer
         });
-        task.await.unwrap_or_else(|_| Err(Refusal::new(ErrorCode::OutcomeUnknown, CUT).with_request_id(request_id)))
+        task.await.unwrap_or_else(|_| {
+            Err(Refusal::new(ErrorCode::OutcomeUnknown, INTERRUPTED_MESSAGE).with_request_id(request_id))
+        })
     }
 
     /// What it would hit. Uses no budget, and takes the right to see the resources beside the right to command them.
@@ -145,10 +147,10 @@ impl BatchSubmitter {
         caller: &Caller,
         request: &BatchRequest,
         address: Option<String>,
-    ) -> Result<Accepted, Refusal> {
+    ) -> Result<AcceptedBatch, Refusal> {
         self.commands.check_health()?;
         let origin = ClientOrigin { address, token_id: caller.token_id.clone() };
-        for _ in 0..TRIES {
+        for _ in 0..MAX_ATTEMPTS {
             let known = match &request.request_id {
                 Some(id) => self.broker.known_batch(&caller.tenant, &caller.user, id).await,
                 None => Ok(None),
@@ -244,7 +246,7 @@ impl BatchSubmitter {
     }
 }
 
-const CUT: &str = "This gateway could not see it through: the batch may have been accepted, in parts or not at all. Send it again with the same request_id to find out";
+const INTERRUPTED_MESSAGE: &str = "This gateway could not see it through: the batch may have been accepted, in parts or not at all. Send it again with the same request_id to find out";
 
 fn head(caller: &Caller, request: &BatchRequest, batch: CommandId, items: &[BatchItem]) -> BatchHeader {
     BatchHeader {
@@ -263,10 +265,10 @@ fn accepted(
     caller: &Caller,
     request: &BatchRequest,
     (id, derivation): (CommandId, IdDerivation),
-    found: &Found,
+    found: &FoundResources,
     workers_online: i64,
     submitted: &[ItemSubmitted],
-) -> Accepted {
+) -> AcceptedBatch {
     let (mut items, mut results) = (Vec::with_capacity(found.asked.len()), Vec::new());
     let mut there = found.there.iter().zip(submitted).peekable();
     for asked in &found.asked {
@@ -282,7 +284,7 @@ fn accepted(
         }
         items.push(BatchItem { id: asked.clone(), state: state(command, item) });
     }
-    Accepted { head: head(caller, request, id, &items), workers_online, items, more: found.more, results }
+    AcceptedBatch { head: head(caller, request, id, &items), workers_online, items, more: found.more, results }
 }
 
 fn state(command: CommandId, item: &ItemSubmitted) -> ItemState {
@@ -293,11 +295,13 @@ fn state(command: CommandId, item: &ItemSubmitted) -> ItemState {
         }
         ItemSubmitted::QueueFull => refused(ErrorCode::QueueFull, QUEUE_FULL),
         ItemSubmitted::Unavailable { perhaps_done: false } => refused(ErrorCode::Unavailable, UNAVAILABLE),
-        ItemSubmitted::Unavailable { perhaps_done: true } => refused(ErrorCode::OutcomeUnknown, PERHAPS),
+        ItemSubmitted::Unavailable { perhaps_done: true } => {
+            refused(ErrorCode::OutcomeUnknown, OUTCOME_UNKNOWN_MESSAGE)
+        }
     }
 }
 
-const PERHAPS: &str = "Redis did not answer in time: the command may have been accepted or not. Send the same batch with the same request_id again to find out";
+const OUTCOME_UNKNOWN_MESSAGE: &str = "Redis did not answer in time: the command may have been accepted or not. Send the same batch with the same request_id again to find out";
 
 fn missing(caller: &Caller, request: &BatchRequest, id: &ResourceId) -> BatchItem {
     let resource = Resource { tenant: caller.tenant.clone(), kind: request.kind, id: id.clone() };
@@ -305,10 +309,10 @@ fn missing(caller: &Caller, request: &BatchRequest, id: &ResourceId) -> BatchIte
 }
 
 /// One line for each batch. Its commands' ids follow from its own, and the audit trail has both.
-fn log(caller: &Caller, request: &BatchRequest, answer: &Result<BatchAnswer, Refusal>) {
+fn log(caller: &Caller, request: &BatchRequest, answer: &Result<BatchOutcome, Refusal>) {
     let (outcome, head) = match answer {
-        Ok(BatchAnswer::Accepted(accepted)) => ("requested", Some(&accepted.head)),
-        Ok(BatchAnswer::Preview(_)) => ("previewed", None),
+        Ok(BatchOutcome::Accepted(accepted)) => ("requested", Some(&accepted.head)),
+        Ok(BatchOutcome::Preview(_)) => ("previewed", None),
         Err(refusal) => {
             metrics::command_received(request.kind, request.action);
             metrics::command_refused(request.kind, request.action, refusal.code);

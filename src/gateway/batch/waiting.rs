@@ -3,14 +3,14 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::Accepted;
+use super::AcceptedBatch;
 use crate::broker::scripts::results::CommandResult;
 use crate::domain::CommandId;
 use crate::gateway::results::waiter::ResultWaiter;
 use crate::protocol::batch_messages::{self, BatchCounts, BatchItem, ItemState};
 
 /// The summary with what became of each resource; `None` if the time is up or the gateway leaves.
-pub async fn completed(waiter: &ResultWaiter, accepted: &Accepted, wait: Duration) -> Option<String> {
+pub async fn completed(waiter: &ResultWaiter, accepted: &AcceptedBatch, wait: Duration) -> Option<String> {
     let mut results: HashMap<CommandId, CommandResult> =
         accepted.results.iter().cloned().map(|result| (result.command, result)).collect();
     let missing = accepted.commands().filter(|(_, command)| !results.contains_key(command));
@@ -20,7 +20,7 @@ pub async fn completed(waiter: &ResultWaiter, accepted: &Accepted, wait: Duratio
     is_complete.then(|| summary(accepted, &results))
 }
 
-fn summary(accepted: &Accepted, results: &HashMap<CommandId, CommandResult>) -> String {
+fn summary(accepted: &AcceptedBatch, results: &HashMap<CommandId, CommandResult>) -> String {
     let (action, kind) = (accepted.head.action, accepted.head.kind);
     let items = accepted.items.iter().map(|item| match &item.state {
         ItemState::Accepted(command, _) => {

@@ -13,13 +13,13 @@ use crate::gateway::outbox::{Outbox, Push};
 use crate::http::close::Close;
 
 /// Commands whose results are remembered as handed out; more than are read back after a gap.
-const REMEMBERED: usize = 2 * RECENT;
+const CACHE_CAPACITY: usize = 2 * RECENT;
 /// Results read back after a gap, and known as old before a subscription begins.
 pub(super) const RECENT: usize = 256;
 
 /// What became of an update.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Heard {
+pub enum UpdateOutcome {
     /// Handed out, or known already, or not an update.
     Done,
     /// Its number is lower than one before: an old message again, or the numbers have begun anew.
@@ -31,12 +31,12 @@ pub struct Channel {
     pub(super) resource: Arc<Resource>,
     /// The subscription stands.
     pub(super) opened: OnceCell<()>,
-    state: Mutex<State>,
+    state: Mutex<ChannelState>,
 }
 
 #[derive(Default)]
-struct State {
-    members: Vec<Arc<Outbox>>,
+struct ChannelState {
+    subscribers: Vec<Arc<Outbox>>,
     /// Highest number on the stream so far.
     seq: Option<i64>,
     /// Results handed out, oldest first; they carry numbers from `first` on.
@@ -53,13 +53,13 @@ impl Channel {
         Self { resource: resource.into(), opened: OnceCell::new(), state: Mutex::default() }
     }
 
-    /// Adds a member; gives the number of the first result it will get.
+    /// Adds a subscriber; gives the number of the first result it will get.
     pub fn add(&self, outbox: Arc<Outbox>) -> u64 {
         let mut state = self.lock();
         if state.closed {
             outbox.close(Close::drain());
         }
-        state.members.push(outbox);
+        state.subscribers.push(outbox);
         state.first + state.given.len() as u64
     }
 
@@ -67,18 +67,18 @@ impl Channel {
     pub(super) fn close_all(&self) {
         let mut state = self.lock();
         state.closed = true;
-        state.members.iter().for_each(|member| member.close(Close::drain()));
+        state.subscribers.iter().for_each(|subscriber| subscriber.close(Close::drain()));
     }
 
     pub(super) fn remove(&self, outbox: &Arc<Outbox>) {
         let mut state = self.lock();
-        if let Some(at) = state.members.iter().position(|member| Arc::ptr_eq(member, outbox)) {
-            state.members.swap_remove(at);
+        if let Some(at) = state.subscribers.iter().position(|subscriber| Arc::ptr_eq(subscriber, outbox)) {
+            state.subscribers.swap_remove(at);
         }
     }
 
     /// These ended before anyone listened: nobody here is told.
-    pub(super) fn note_old(&self, commands: impl Iterator<Item = CommandId>) {
+    pub(super) fn mark_delivered(&self, commands: impl Iterator<Item = CommandId>) {
         let mut state = self.lock();
         for command in commands {
             state.remember(command);
@@ -86,7 +86,7 @@ impl Channel {
     }
 
     /// Whether the command's result was handed out, or ended before anyone listened.
-    pub(super) fn knows(&self, command: CommandId) -> bool {
+    pub(super) fn was_delivered(&self, command: CommandId) -> bool {
         self.lock().given.contains(&command)
     }
 
@@ -97,32 +97,32 @@ impl Channel {
     }
 
     /// Hands a result out, once.
-    pub(super) fn give(&self, result: CommandResult) {
+    pub(super) fn deliver(&self, result: CommandResult) {
         let mut state = self.lock();
         if !state.remember(result.command) {
             return;
         }
         let push = Push::result(result);
-        for member in &state.members {
-            member.push(push.clone());
+        for subscriber in &state.subscribers {
+            subscriber.push(push.clone());
         }
     }
 
     /// Hands an update out. Only an object about this very resource, of one of the two types, is one.
-    pub fn update(&self, payload: bytes::Bytes) -> Heard {
-        let Some(update) = Update::read(payload, &self.resource) else { return Heard::Done };
+    pub fn update(&self, payload: bytes::Bytes) -> UpdateOutcome {
+        let Some(update) = Update::read(payload, &self.resource) else { return UpdateOutcome::Done };
         let mut state = self.lock();
         if let (Some(seq), Some(last)) = (update.seq, state.seq)
             && seq <= last
         {
-            return if seq < last { Heard::Backwards } else { Heard::Done };
+            return if seq < last { UpdateOutcome::Backwards } else { UpdateOutcome::Done };
         }
         state.seq = update.seq.or(state.seq);
         let push = update.push(&self.resource);
-        for member in &state.members {
-            member.push(push.clone());
+        for subscriber in &state.subscribers {
+            subscriber.push(push.clone());
         }
-        Heard::Done
+        UpdateOutcome::Done
     }
 
     /// Highest number heard.
@@ -131,16 +131,16 @@ impl Channel {
     }
 
     /// Hands out what was read from the record, unless the stream has gone on meanwhile (`false`).
-    pub(super) fn restate(&self, before: Option<i64>, seq: i64, pushes: &[Push]) -> bool {
+    pub(super) fn deliver_snapshot(&self, before: Option<i64>, seq: i64, pushes: &[Push]) -> bool {
         let mut state = self.lock();
         if state.seq != before {
             return false;
         }
         state.seq = Some(seq);
-        for member in &state.members {
-            member.lower_floor(seq);
+        for subscriber in &state.subscribers {
+            subscriber.lower_floor(seq);
             for push in pushes {
-                member.push(push.clone());
+                subscriber.push(push.clone());
             }
         }
         true
@@ -155,18 +155,18 @@ impl Channel {
         std::mem::take(&mut self.lock().stale)
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, ChannelState> {
         self.state.lock()
     }
 }
 
-impl State {
+impl ChannelState {
     /// `false`: it is remembered already.
     fn remember(&mut self, command: CommandId) -> bool {
         if self.given.contains(&command) {
             return false;
         }
-        if self.given.len() >= REMEMBERED {
+        if self.given.len() >= CACHE_CAPACITY {
             self.given.pop_front();
             self.first += 1;
         }

@@ -8,7 +8,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use super::channel::{Channel, RECENT};
-use super::feeds::LINGER;
+use super::feeds::IDLE_TIMEOUT;
 use crate::broker::keys::{reply_channel, updates_channel};
 use crate::broker::{Broker, BrokerError, Subscriber};
 use crate::domain::{CommandId, Resource};
@@ -16,16 +16,16 @@ use crate::gateway::outbox::Outbox;
 
 /// The watched resources of a gateway; cheap to clone.
 #[derive(Clone, Default)]
-pub(super) struct Channels(Arc<Inner>);
+pub(super) struct Channels(Arc<ChannelsShared>);
 
 #[derive(Default)]
-struct Inner {
-    open: Mutex<HashMap<Resource, Entry>>,
+struct ChannelsShared {
+    open: Mutex<HashMap<Resource, ChannelEntry>>,
     /// Some channel has to be read again.
     stale: Notify,
 }
 
-struct Entry {
+struct ChannelEntry {
     channel: Arc<Channel>,
     references: usize,
     /// Since when there are none.
@@ -33,7 +33,7 @@ struct Entry {
 }
 
 impl Channels {
-    /// Watches a resource until the seat is dropped. When this returns, everything published from now on reaches the
+    /// Watches a resource until the subscription is dropped. When this returns, everything published from now on reaches the
     /// outbox.
     pub(super) async fn join(
         &self,
@@ -41,18 +41,19 @@ impl Channels {
         subscriber: &Subscriber,
         resource: &Resource,
         outbox: Arc<Outbox>,
-    ) -> Result<Seat, BrokerError> {
-        let mut seat = Seat { channels: self.clone(), channel: self.take_reference(resource), outbox: None, first: 0 };
+    ) -> Result<Subscription, BrokerError> {
+        let mut subscription =
+            Subscription { channels: self.clone(), channel: self.acquire(resource), outbox: None, first: 0 };
         // One of those who come at once reads and subscribes; the others wait for it.
-        seat.channel.opened.get_or_try_init(|| open(broker, subscriber, &seat.channel)).await?;
-        seat.first = seat.channel.add(outbox.clone());
-        seat.outbox = Some(outbox);
-        Ok(seat)
+        subscription.channel.opened.get_or_try_init(|| open(broker, subscriber, &subscription.channel)).await?;
+        subscription.first = subscription.channel.add(outbox.clone());
+        subscription.outbox = Some(outbox);
+        Ok(subscription)
     }
 
-    fn take_reference(&self, resource: &Resource) -> Arc<Channel> {
+    fn acquire(&self, resource: &Resource) -> Arc<Channel> {
         let mut open = self.open();
-        let entry = open.entry(resource.clone()).or_insert_with(|| Entry {
+        let entry = open.entry(resource.clone()).or_insert_with(|| ChannelEntry {
             channel: Arc::new(Channel::new(resource.clone())),
             references: 0,
             idle: Instant::now(),
@@ -99,10 +100,10 @@ impl Channels {
     }
 
     /// Gives up channels that nobody has watched for a while.
-    pub(super) fn sweep(&self, subscriber: &Subscriber) {
+    pub(super) fn remove_idle(&self, subscriber: &Subscriber) {
         let mut open = self.open();
         open.retain(|resource, entry| {
-            if entry.references > 0 || entry.idle.elapsed() < LINGER {
+            if entry.references > 0 || entry.idle.elapsed() < IDLE_TIMEOUT {
                 return true;
             }
             // Asked under the lock: whoever comes next subscribes after it. Without room to ask, it is kept until the
@@ -112,7 +113,7 @@ impl Channels {
         open.shrink_to(64);
     }
 
-    fn open(&self) -> MutexGuard<'_, HashMap<Resource, Entry>> {
+    fn open(&self) -> MutexGuard<'_, HashMap<Resource, ChannelEntry>> {
         self.0.open.lock()
     }
 }
@@ -122,27 +123,27 @@ async fn open(broker: &Broker, subscriber: &Subscriber, channel: &Channel) -> Re
     let resource = &channel.resource;
     let old = broker.recent_results(resource, RECENT).await?;
     subscriber.subscribe(vec![updates_channel(resource), reply_channel(resource)]).await?;
-    channel.note_old(old.into_iter().map(|ended| ended.command));
+    channel.mark_delivered(old.into_iter().map(|ended| ended.command));
     Ok(())
 }
 
 /// A place on a resource's channel, given up when dropped.
-pub struct Seat {
+pub struct Subscription {
     channels: Channels,
     channel: Arc<Channel>,
     outbox: Option<Arc<Outbox>>,
-    /// Number of the first result handed out after this seat was taken.
+    /// Number of the first result handed out after this subscription was taken.
     first: u64,
 }
 
-impl Seat {
-    /// Whether the command's result was put into this seat's outbox.
-    pub fn was_given(&self, command: CommandId) -> bool {
+impl Subscription {
+    /// Whether the command's result was put into this subscription's outbox.
+    pub fn was_delivered_here(&self, command: CommandId) -> bool {
         self.channel.position(command).is_some_and(|position| position >= self.first)
     }
 }
 
-impl Drop for Seat {
+impl Drop for Subscription {
     fn drop(&mut self) {
         if let Some(outbox) = &self.outbox {
             self.channel.remove(outbox);

@@ -7,7 +7,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::OnceCell;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
-use super::recent::Recent;
+use super::recent::RecentMap;
 use super::update::Update;
 use crate::broker::scripts::results::CommandResult;
 use crate::domain::{CommandId, JobFacts, Resource, ResourceId, TenantId};
@@ -17,29 +17,29 @@ use crate::http::close::Close;
 use crate::protocol::FeedFilter;
 
 /// Results that are remembered as handed out, numbers of streams, and facts of jobs, each.
-const REMEMBERED: usize = 8_192;
+const CACHE_CAPACITY: usize = 8_192;
 /// A result that ended longer ago, in ms, is no news: somebody repeats an old message. It was missed by nobody,
 /// because whoever may have missed something was told so.
-const NEWS_MS: i64 = 60_000;
+const MAX_RESULT_AGE_MS: i64 = 60_000;
 /// How far this process's idea of Redis's clock may be off, in ms.
-const CLOCK_MS: i64 = 2_000;
+const CLOCK_TOLERANCE_MS: i64 = 2_000;
 
 /// One tenant-wide socket: what it wants, and where that goes.
-pub struct Member {
+pub struct FeedSubscriber {
     outbox: Arc<Outbox>,
     readable: Arc<Readable>,
-    wants: Mutex<Wants>,
+    wants: Mutex<SubscriberFilter>,
 }
 
 #[derive(Default)]
-struct Wants {
+struct SubscriberFilter {
     filter: FeedFilter,
     /// Results of its own commands, whatever the filter says.
     awaited: HashSet<CommandId>,
 }
 
-/// What a message is about, for [`Member::offer`].
-struct About<'a> {
+/// What a message is about, for [`FeedSubscriber::deliver`].
+struct UpdateSubject<'a> {
     resource: &'a Resource,
     status: Option<&'a str>,
     facts: Option<&'a JobFacts>,
@@ -47,7 +47,7 @@ struct About<'a> {
     only_for: Option<CommandId>,
 }
 
-impl Member {
+impl FeedSubscriber {
     /// Wants everything that may be read.
     pub fn new(outbox: Arc<Outbox>, readable: Arc<Readable>) -> Self {
         Self { outbox, readable, wants: Mutex::default() }
@@ -83,7 +83,7 @@ impl Member {
         self.readable.may(resource.kind) && self.lock().filter.needs_job_facts(resource.kind, &resource.id)
     }
 
-    fn offer(&self, about: &About<'_>, push: &Push) {
+    fn deliver(&self, about: &UpdateSubject<'_>, push: &Push) {
         let wants = self.lock();
         let awaited = matches!(push, Push::Result { command, .. } if wants.awaited.contains(command));
         let resource = about.resource;
@@ -96,7 +96,7 @@ impl Member {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Wants> {
+    fn lock(&self) -> MutexGuard<'_, SubscriberFilter> {
         self.wants.lock()
     }
 }
@@ -106,62 +106,63 @@ pub(super) struct Feed {
     pub(super) tenant: TenantId,
     /// The subscription stands, since this time (Unix ms by Redis's clock).
     pub(super) opened: OnceCell<i64>,
-    state: Mutex<State>,
+    state: Mutex<FeedState>,
 }
 
-struct State {
-    members: Vec<Arc<Member>>,
-    given: Recent<CommandId, ()>,
+struct FeedState {
+    subscribers: Vec<Arc<FeedSubscriber>>,
+    given: RecentMap<CommandId, ()>,
     /// Highest number of each resource's stream so far.
-    numbers: Recent<Resource, i64>,
-    facts: Recent<ResourceId, JobFacts>,
+    numbers: RecentMap<Resource, i64>,
+    facts: RecentMap<ResourceId, JobFacts>,
     /// It may not be heard any more: nobody stays on it.
     closed: bool,
 }
 
 impl Feed {
     pub(super) fn new(tenant: TenantId) -> Self {
-        let state = State {
-            members: Vec::new(),
-            given: Recent::new(REMEMBERED),
-            numbers: Recent::new(REMEMBERED),
-            facts: Recent::new(REMEMBERED),
+        let state = FeedState {
+            subscribers: Vec::new(),
+            given: RecentMap::new(CACHE_CAPACITY),
+            numbers: RecentMap::new(CACHE_CAPACITY),
+            facts: RecentMap::new(CACHE_CAPACITY),
             closed: false,
         };
         Self { tenant, opened: OnceCell::new(), state: Mutex::new(state) }
     }
 
-    pub(super) fn add(&self, member: Arc<Member>) {
+    pub(super) fn add(&self, subscriber: Arc<FeedSubscriber>) {
         let mut state = self.lock();
         if state.closed {
-            member.outbox.close(Close::drain());
+            subscriber.outbox.close(Close::drain());
         }
-        state.members.push(member);
+        state.subscribers.push(subscriber);
     }
 
     /// Sends everyone away, now and later: the tenant may not be heard any more.
     pub(super) fn close_all(&self) {
         let mut state = self.lock();
         state.closed = true;
-        state.members.iter().for_each(|member| member.outbox.close(Close::drain()));
+        state.subscribers.iter().for_each(|subscriber| subscriber.outbox.close(Close::drain()));
     }
 
-    pub(super) fn remove(&self, member: &Arc<Member>) {
+    pub(super) fn remove(&self, subscriber: &Arc<FeedSubscriber>) {
         let mut state = self.lock();
-        if let Some(at) = state.members.iter().position(|other| Arc::ptr_eq(other, member)) {
-            state.members.swap_remove(at);
+        if let Some(at) = state.subscribers.iter().position(|other| Arc::ptr_eq(other, subscriber)) {
+            state.subscribers.swap_remove(at);
         }
     }
 
     /// Whether the command's result was handed out already.
-    pub(super) fn knows(&self, command: CommandId) -> bool {
+    pub(super) fn was_delivered(&self, command: CommandId) -> bool {
         self.lock().given.contains(&command)
     }
 
-    /// Whether some member cannot be served without the facts of this job, which are not known yet.
+    /// Whether some subscriber cannot be served without the facts of this job, which are not known yet.
     pub(super) fn lacks_facts(&self, resource: &Resource) -> bool {
         let mut state = self.lock();
-        state.members.iter().any(|member| member.needs_facts(resource)) && state.facts.refresh(&resource.id).is_none()
+        state.subscribers.iter().any(|subscriber| subscriber.needs_facts(resource))
+            && state.facts.refresh(&resource.id).is_none()
     }
 
     pub(super) fn learn_facts(&self, id: ResourceId, facts: JobFacts) {
@@ -175,7 +176,7 @@ impl Feed {
     }
 
     /// The numbers of a resource's stream have begun anew.
-    pub(super) fn begin_anew(&self, resource: &Resource) {
+    pub(super) fn reset(&self, resource: &Resource) {
         self.lock().numbers.put(resource.clone(), i64::MIN);
     }
 
@@ -190,7 +191,7 @@ impl Feed {
         }
         let status = update.status.clone();
         let push = update.push(&Arc::new(resource.clone()));
-        state.hand_out(resource, status.as_deref(), None, &push);
+        state.deliver_all(resource, status.as_deref(), None, &push);
     }
 
     /// Hands a result out as it is recorded, once. `now`: Unix ms by Redis's clock.
@@ -201,36 +202,36 @@ impl Feed {
         }
         state.given.put(ended.command, ());
         let command = ended.command;
-        let since = self.opened.get().map_or(i64::MAX, |opened| opened - CLOCK_MS);
-        let is_news = ended.ended_at >= since.max(now - NEWS_MS);
+        let since = self.opened.get().map_or(i64::MAX, |opened| opened - CLOCK_TOLERANCE_MS);
+        let is_news = ended.ended_at >= since.max(now - MAX_RESULT_AGE_MS);
         let push = Push::result(ended);
-        state.hand_out(resource, None, (!is_news).then_some(command), &push);
+        state.deliver_all(resource, None, (!is_news).then_some(command), &push);
     }
 
     /// Tells everyone that messages were missed.
-    pub(super) fn tell_missed(&self, text: &Utf8Bytes) {
-        for member in &self.lock().members {
-            member.outbox.push(Push::Missed(text.clone()));
+    pub(super) fn notify_resynchronize(&self, text: &Utf8Bytes) {
+        for subscriber in &self.lock().subscribers {
+            subscriber.outbox.push(Push::Missed(text.clone()));
         }
     }
 
     /// Tells those who could not be served because the facts of this job cannot be had.
-    pub(super) fn tell_unserved(&self, resource: &Resource, text: &Utf8Bytes) {
-        for member in self.lock().members.iter().filter(|member| member.needs_facts(resource)) {
-            member.outbox.push(Push::Missed(text.clone()));
+    pub(super) fn notify_unserved(&self, resource: &Resource, text: &Utf8Bytes) {
+        for subscriber in self.lock().subscribers.iter().filter(|subscriber| subscriber.needs_facts(resource)) {
+            subscriber.outbox.push(Push::Missed(text.clone()));
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, FeedState> {
         self.state.lock()
     }
 }
 
-impl State {
-    fn hand_out(&mut self, resource: &Resource, status: Option<&str>, only_for: Option<CommandId>, push: &Push) {
-        let about = About { resource, status, facts: self.facts.get(&resource.id), only_for };
-        for member in &self.members {
-            member.offer(&about, push);
+impl FeedState {
+    fn deliver_all(&mut self, resource: &Resource, status: Option<&str>, only_for: Option<CommandId>, push: &Push) {
+        let about = UpdateSubject { resource, status, facts: self.facts.get(&resource.id), only_for };
+        for subscriber in &self.subscribers {
+            subscriber.deliver(&about, push);
         }
     }
 }

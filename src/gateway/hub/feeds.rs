@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, mpsc};
 
-use super::feed::{Feed, Member};
+use super::feed::{Feed, FeedSubscriber};
 use super::results::command_of;
 use super::update::Update;
 use crate::broker::keys::{ChannelContent, read_resource_channel, tenant_of_channel, tenant_pattern};
@@ -15,22 +15,22 @@ use crate::broker::{Broker, BrokerError, Subscriber};
 use crate::domain::{CommandId, Resource, ResourceKind, TenantId};
 
 /// How long a channel or a feed that nobody watches is kept: a client that reconnects finds it.
-pub(super) const LINGER: Duration = Duration::from_secs(2);
+pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Messages of all watched tenants that may wait to be handed out. When it is full, all that wait are given up, and
 /// everyone is told that messages were missed.
-const HEARD: usize = 8_192;
+const QUEUE_CAPACITY: usize = 8_192;
 
 /// The watched tenants of a gateway; cheap to clone.
 #[derive(Clone)]
-pub(super) struct Feeds(Arc<Inner>);
+pub(super) struct Feeds(Arc<FeedsShared>);
 
-struct Inner {
-    open: Mutex<HashMap<TenantId, Entry>>,
-    heard: mpsc::Sender<Heard>,
+struct FeedsShared {
+    open: Mutex<HashMap<TenantId, FeedEntry>>,
+    heard: mpsc::Sender<FeedMessage>,
     missed: Notify,
 }
 
-struct Entry {
+struct FeedEntry {
     feed: Arc<Feed>,
     references: usize,
     /// Since when there are none.
@@ -38,48 +38,48 @@ struct Entry {
 }
 
 /// One message, in the order in which they came.
-pub(super) struct Heard {
+pub(super) struct FeedMessage {
     pub(super) feed: Arc<Feed>,
     pub(super) resource: Resource,
-    pub(super) what: What,
+    pub(super) what: FeedContent,
 }
 
-pub(super) enum What {
+pub(super) enum FeedContent {
     Update(Update),
     /// Of this command: all that is taken from the message.
     Result(CommandId),
 }
 
 impl Feeds {
-    pub(super) fn new() -> (Self, mpsc::Receiver<Heard>) {
-        let (heard, queue) = mpsc::channel(HEARD);
-        (Self(Arc::new(Inner { open: Mutex::default(), heard, missed: Notify::new() })), queue)
+    pub(super) fn new() -> (Self, mpsc::Receiver<FeedMessage>) {
+        let (heard, queue) = mpsc::channel(QUEUE_CAPACITY);
+        (Self(Arc::new(FeedsShared { open: Mutex::default(), heard, missed: Notify::new() })), queue)
     }
 
-    /// When this returns, everything published from now on reaches the member.
+    /// When this returns, everything published from now on reaches the subscriber.
     pub(super) async fn join(
         &self,
         broker: &Broker,
-        subscriber: &Subscriber,
+        redis: &Subscriber,
         tenant: &TenantId,
-        member: Arc<Member>,
-    ) -> Result<FeedSeat, BrokerError> {
-        let mut seat = FeedSeat { feeds: self.clone(), feed: self.take_reference(tenant), member: None };
+        subscriber: Arc<FeedSubscriber>,
+    ) -> Result<FeedSubscription, BrokerError> {
+        let mut subscription = FeedSubscription { feeds: self.clone(), feed: self.acquire(tenant), subscriber: None };
         let open = async {
             let since = broker.tenant_now_ms(tenant);
-            subscriber.psubscribe(patterns(tenant)).await?;
+            redis.psubscribe(patterns(tenant)).await?;
             Ok::<i64, BrokerError>(since)
         };
         // One of those who come at once subscribes; the others wait for it.
-        seat.feed.opened.get_or_try_init(|| open).await?;
-        seat.feed.add(member.clone());
-        seat.member = Some(member);
-        Ok(seat)
+        subscription.feed.opened.get_or_try_init(|| open).await?;
+        subscription.feed.add(subscriber.clone());
+        subscription.subscriber = Some(subscriber);
+        Ok(subscription)
     }
 
-    fn take_reference(&self, tenant: &TenantId) -> Arc<Feed> {
+    fn acquire(&self, tenant: &TenantId) -> Arc<Feed> {
         let mut open = self.open();
-        let entry = open.entry(tenant.clone()).or_insert_with(|| Entry {
+        let entry = open.entry(tenant.clone()).or_insert_with(|| FeedEntry {
             feed: Arc::new(Feed::new(tenant.clone())),
             references: 0,
             idle: Instant::now(),
@@ -94,11 +94,11 @@ impl Feeds {
         let feed = self.open().get(&resource.tenant).map(|entry| Arc::clone(&entry.feed));
         let Some(feed) = feed else { return };
         let what = match carries {
-            ChannelContent::Replies => command_of(&payload).map(What::Result),
-            ChannelContent::Updates => Update::read(payload, &resource).map(What::Update),
+            ChannelContent::Replies => command_of(&payload).map(FeedContent::Result),
+            ChannelContent::Updates => Update::read(payload, &resource).map(FeedContent::Update),
         };
         let Some(what) = what else { return };
-        if self.0.heard.try_send(Heard { feed, resource, what }).is_err() {
+        if self.0.heard.try_send(FeedMessage { feed, resource, what }).is_err() {
             self.missed();
         }
     }
@@ -127,10 +127,10 @@ impl Feeds {
     }
 
     /// Gives up tenants that nobody has watched for a while.
-    pub(super) fn sweep(&self, subscriber: &Subscriber) {
+    pub(super) fn remove_idle(&self, subscriber: &Subscriber) {
         let mut open = self.open();
         open.retain(|tenant, entry| {
-            if entry.references > 0 || entry.idle.elapsed() < LINGER {
+            if entry.references > 0 || entry.idle.elapsed() < IDLE_TIMEOUT {
                 return true;
             }
             // Asked under the lock: whoever comes next subscribes after it. Without room to ask, it is kept.
@@ -139,7 +139,7 @@ impl Feeds {
         open.shrink_to(16);
     }
 
-    fn open(&self) -> MutexGuard<'_, HashMap<TenantId, Entry>> {
+    fn open(&self) -> MutexGuard<'_, HashMap<TenantId, FeedEntry>> {
         self.0.open.lock()
     }
 }
@@ -149,16 +149,16 @@ fn patterns(tenant: &TenantId) -> Vec<String> {
 }
 
 /// A place on a tenant's feed, given up when dropped.
-pub struct FeedSeat {
+pub struct FeedSubscription {
     feeds: Feeds,
     feed: Arc<Feed>,
-    member: Option<Arc<Member>>,
+    subscriber: Option<Arc<FeedSubscriber>>,
 }
 
-impl Drop for FeedSeat {
+impl Drop for FeedSubscription {
     fn drop(&mut self) {
-        if let Some(member) = &self.member {
-            self.feed.remove(member);
+        if let Some(subscriber) = &self.subscriber {
+            self.feed.remove(subscriber);
         }
         // Not where another feed has taken its place, because this one was no longer permitted.
         if let Some(entry) = self.feeds.open().get_mut(&self.feed.tenant)

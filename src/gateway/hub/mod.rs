@@ -5,13 +5,13 @@
 //! is read again (`resync`). [`channel`] holds what is known of one resource.
 //!
 //! A tenant-wide socket hears everything of its tenant by a pattern instead: `feeds` has one subscription for each
-//! tenant, `listen` takes what comes in order and looks up what it needs, and `feed` hands it to those who want it.
+//! tenant, `dispatch` takes what comes in order and looks up what it needs, and `feed` hands it to those who want it.
 
 pub mod channel;
 mod channels;
+mod dispatch;
 mod feed;
 mod feeds;
-mod listen;
 mod recent;
 mod results;
 mod resync;
@@ -24,15 +24,15 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use self::channels::Seat;
-pub use self::feed::Member;
-pub use self::feeds::FeedSeat;
-pub use self::recent::Recent;
+pub use self::channels::Subscription;
+pub use self::feed::FeedSubscriber;
+pub use self::feeds::FeedSubscription;
+pub use self::recent::RecentMap;
 
 use self::channel::Channel;
 use self::channels::Channels;
-use self::feeds::{Feeds, LINGER};
-use self::listen::FeedDispatcher;
+use self::dispatch::FeedDispatcher;
+use self::feeds::{Feeds, IDLE_TIMEOUT};
 use super::access::Access;
 use super::outbox::Outbox;
 use super::results::follower::ResultFollower;
@@ -44,7 +44,7 @@ use crate::store::Store;
 use crate::telemetry::metrics::SUBSCRIPTION_GAPS;
 
 /// ResultFollower that may wait to be looked up. More are found by reading every watched resource again.
-const LOOKUPS: usize = 8_192;
+const MAX_LOOKUPS: usize = 8_192;
 
 /// A handle on the fan-out; cheap to clone.
 #[derive(Clone)]
@@ -74,7 +74,7 @@ impl Hub {
         tracker: &TaskTracker,
         stop: &CancellationToken,
     ) -> Self {
-        let (lookups, waiting) = mpsc::channel(LOOKUPS);
+        let (lookups, waiting) = mpsc::channel(MAX_LOOKUPS);
         let (feeds, heard) = Feeds::new();
         let channels = Channels::default();
         let run = |task: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
@@ -85,28 +85,32 @@ impl Hub {
         run(Box::pin(results::look_up(broker.clone(), results, waiting)));
         run(Box::pin(resync::run(broker.clone(), snapshots, channels.clone())));
         run(Box::pin(FeedDispatcher::new(broker.clone(), store, feeds.clone()).run(heard)));
-        run(Box::pin(sweep(subscriber.clone(), channels.clone(), feeds.clone())));
+        run(Box::pin(remove_idle(subscriber.clone(), channels.clone(), feeds.clone())));
         Self { broker, subscriber, channels, feeds }
     }
 
-    /// Watches a resource until the seat is dropped. When this returns, everything published from now on
+    /// Watches a resource until the subscription is dropped. When this returns, everything published from now on
     /// reaches the outbox.
-    pub async fn join(&self, resource: &Resource, outbox: Arc<Outbox>) -> Result<Seat, BrokerError> {
+    pub async fn join(&self, resource: &Resource, outbox: Arc<Outbox>) -> Result<Subscription, BrokerError> {
         self.channels.join(&self.broker, &self.subscriber, resource, outbox).await
     }
 
-    /// As [`Self::join`], for everything of a tenant that the member wants.
-    pub async fn join_tenant(&self, tenant: &TenantId, member: Arc<Member>) -> Result<FeedSeat, BrokerError> {
-        self.feeds.join(&self.broker, &self.subscriber, tenant, member).await
+    /// As [`Self::join`], for everything of a tenant that the subscriber wants.
+    pub async fn subscribe_tenant(
+        &self,
+        tenant: &TenantId,
+        subscriber: Arc<FeedSubscriber>,
+    ) -> Result<FeedSubscription, BrokerError> {
+        self.feeds.join(&self.broker, &self.subscriber, tenant, subscriber).await
     }
 }
 
 /// Gives up channels and feeds that nobody has watched for a while.
-async fn sweep(subscriber: Subscriber, channels: Channels, feeds: Feeds) {
+async fn remove_idle(subscriber: Subscriber, channels: Channels, feeds: Feeds) {
     loop {
-        tokio::time::sleep(LINGER / 2).await;
-        feeds.sweep(&subscriber);
-        channels.sweep(&subscriber);
+        tokio::time::sleep(IDLE_TIMEOUT / 2).await;
+        feeds.remove_idle(&subscriber);
+        channels.remove_idle(&subscriber);
     }
 }
 
@@ -149,10 +153,10 @@ impl Dispatcher {
         let Some(channel) = self.channels.get(&resource) else { return };
         if carries == ChannelContent::Replies {
             let Some(command) = results::command_of(&payload) else { return };
-            if !channel.knows(command) && self.lookups.try_send((channel, command)).is_err() {
+            if !channel.was_delivered(command) && self.lookups.try_send((channel, command)).is_err() {
                 self.channels.mark_all_stale();
             }
-        } else if channel.update(payload) == channel::Heard::Backwards {
+        } else if channel.update(payload) == channel::UpdateOutcome::Backwards {
             self.channels.mark_stale(&channel);
         }
     }

@@ -5,13 +5,13 @@ use std::hash::Hash;
 
 /// Remembers at least the last `limit` keys that were put or asked for, and at most twice as many: two generations,
 /// of which the old one is forgotten when the young one is full.
-pub struct Recent<K, V> {
+pub struct RecentMap<K, V> {
     young: HashMap<K, V>,
     old: HashMap<K, V>,
     limit: usize,
 }
 
-impl<K: Eq + Hash, V> Recent<K, V> {
+impl<K: Eq + Hash, V> RecentMap<K, V> {
     /// Empty; takes no memory until something is put.
     pub fn new(limit: usize) -> Self {
         Self { young: HashMap::new(), old: HashMap::new(), limit: limit.max(1) }
@@ -51,7 +51,7 @@ mod tests {
 
     #[test]
     fn the_last_ones_are_remembered_and_the_memory_is_bounded() {
-        let mut recent = Recent::new(10);
+        let mut recent = RecentMap::new(10);
         for n in 0..1_000_u32 {
             recent.put(n, n * 2);
             assert!((n.saturating_sub(9)..=n).all(|m| recent.get(&m) == Some(&(m * 2))), "{n}");
@@ -62,7 +62,7 @@ mod tests {
 
     #[test]
     fn what_is_asked_for_again_and_again_stays() {
-        let mut recent = Recent::new(3);
+        let mut recent = RecentMap::new(3);
         recent.put(7, ());
         for n in 100..200 {
             recent.put(n, ());

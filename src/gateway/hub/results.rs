@@ -11,17 +11,17 @@ use crate::domain::CommandId;
 use crate::gateway::results::follower::ResultFollower;
 
 /// Lookups that travel to Redis together.
-const TOGETHER: usize = 256;
+const BATCH_SIZE: usize = 256;
 /// Between two tries while Redis is away.
-const AGAIN: Duration = Duration::from_millis(100);
+const RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// Which command a reply is about: all that is taken from it.
 pub(super) fn command_of(payload: &[u8]) -> Option<CommandId> {
     #[derive(serde::Deserialize)]
-    struct Raw<'a> {
+    struct RawMessage<'a> {
         command_id: &'a str,
     }
-    serde_json::from_slice::<Raw<'_>>(payload).ok()?.command_id.parse().ok()
+    serde_json::from_slice::<RawMessage<'_>>(payload).ok()?.command_id.parse().ok()
 }
 
 /// Looks results up in the order in which they were heard of, and hands them out. A command without a result
@@ -32,7 +32,7 @@ pub(super) async fn look_up(
     mut waiting: mpsc::Receiver<(Arc<Channel>, CommandId)>,
 ) {
     let mut batch = Vec::new();
-    while !batch.is_empty() || waiting.recv_many(&mut batch, TOGETHER).await > 0 {
+    while !batch.is_empty() || waiting.recv_many(&mut batch, BATCH_SIZE).await > 0 {
         let reads = batch.iter().map(|(channel, command)| broker.command_result(&channel.resource, *command));
         let found = futures_util::future::join_all(reads).await;
         let mut unread = Vec::new();
@@ -40,7 +40,7 @@ pub(super) async fn look_up(
             match found {
                 Ok(Some(ended)) => {
                     results.on_result(&ended);
-                    channel.give(ended);
+                    channel.deliver(ended);
                 }
                 Ok(None) => tracing::warn!(resource = %channel.resource, command_id = %command, "gateway.forged_reply"),
                 Err(_) => unread.push((channel, command)),
@@ -48,7 +48,7 @@ pub(super) async fn look_up(
         }
         batch = unread;
         if !batch.is_empty() {
-            tokio::time::sleep(AGAIN).await;
+            tokio::time::sleep(RETRY_DELAY).await;
         }
     }
 }

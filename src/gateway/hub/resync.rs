@@ -12,13 +12,13 @@ use crate::gateway::outbox::Push;
 use crate::gateway::snapshot::{SnapshotError, SnapshotReader};
 
 /// Resources that are read at once.
-const TOGETHER: usize = 16;
+const BATCH_SIZE: usize = 16;
 /// Between two tries while Redis or SQL is away.
-const AGAIN: Duration = Duration::from_millis(250);
+const RETRY_DELAY: Duration = Duration::from_millis(250);
 /// Longest time for one resource.
-const WITHIN: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 /// How often a resource is read whose stream goes on while it is read.
-const TRIES: u32 = 5;
+const MAX_ATTEMPTS: u32 = 5;
 
 /// Reads what is marked as stale, whenever something is.
 pub(super) async fn run(broker: Broker, snapshots: SnapshotReader, channels: Channels) {
@@ -29,7 +29,7 @@ pub(super) async fn run(broker: Broker, snapshots: SnapshotReader, channels: Cha
                 .map(|channel| {
                     let (broker, snapshots) = (&broker, &snapshots);
                     async move {
-                        let read = tokio::time::timeout(WITHIN, resource(broker, snapshots, &channel)).await;
+                        let read = tokio::time::timeout(TIMEOUT, resource(broker, snapshots, &channel)).await;
                         let done = matches!(read, Ok(Ok(true)));
                         if !done {
                             channel.mark_stale();
@@ -37,14 +37,14 @@ pub(super) async fn run(broker: Broker, snapshots: SnapshotReader, channels: Cha
                         !done
                     }
                 })
-                .buffer_unordered(TOGETHER)
+                .buffer_unordered(BATCH_SIZE)
                 // All of them, even if one has failed.
                 .fold(false, |any, failed| async move { any | failed })
                 .await;
             if !failed {
                 break;
             }
-            tokio::time::sleep(AGAIN).await;
+            tokio::time::sleep(RETRY_DELAY).await;
         }
     }
 }
@@ -56,9 +56,9 @@ async fn resource(broker: &Broker, snapshots: &SnapshotReader, channel: &Channel
         return Ok(true);
     }
     for ended in broker.recent_results(&channel.resource, RECENT).await? {
-        channel.give(ended);
+        channel.deliver(ended);
     }
-    for _ in 0..TRIES {
+    for _ in 0..MAX_ATTEMPTS {
         let before = channel.seq();
         let Some(state) = snapshots.read_standing(&channel.resource).await? else {
             return Ok(true);
@@ -75,7 +75,7 @@ async fn resource(broker: &Broker, snapshots: &SnapshotReader, channel: &Channel
                 text: state.progress_message().into(),
             },
         ];
-        if channel.restate(before, seq, &pushes) {
+        if channel.deliver_snapshot(before, seq, &pushes) {
             return Ok(true);
         }
     }

@@ -19,7 +19,7 @@ pub(super) struct Update {
 }
 
 #[derive(serde::Deserialize)]
-struct Raw<'a> {
+struct RawMessage<'a> {
     #[serde(rename = "type", borrow)]
     kind: std::borrow::Cow<'a, str>,
     #[serde(borrow)]
@@ -40,7 +40,7 @@ impl Update {
             return None;
         }
         let text = Utf8Bytes::try_from(payload).ok()?;
-        let raw: Raw<'_> = serde_json::from_str(&text).ok()?;
+        let raw: RawMessage<'_> = serde_json::from_str(&text).ok()?;
         let id = match resource.kind {
             ResourceKind::Job => raw.job_id?,
             ResourceKind::Campaign => raw.campaign_id?,

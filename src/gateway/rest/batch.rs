@@ -8,7 +8,7 @@ use super::answer::Answer;
 use super::callers::Callers;
 use super::query::WaitQuery;
 use super::request::Request;
-use crate::gateway::batch::{BatchAnswer, BatchSubmitter, waiting};
+use crate::gateway::batch::{BatchOutcome, BatchSubmitter, waiting};
 use crate::gateway::results::waiter::ResultWaiter;
 use crate::http::Refusal;
 use crate::protocol::MAX_BATCH_FRAME;
@@ -30,8 +30,8 @@ impl BatchApi {
         let text = std::str::from_utf8(&body).map_err(|_| Refusal::invalid("The body is not valid UTF-8"))?;
         let asked = parse_batch(text)?;
         match self.batches.ask(&caller, asked, request.address().as_deref()).await? {
-            BatchAnswer::Preview(message) => Ok(Answer::message(StatusCode::OK, message)),
-            BatchAnswer::Accepted(accepted) => {
+            BatchOutcome::Preview(message) => Ok(Answer::message(StatusCode::OK, message)),
+            BatchOutcome::Accepted(accepted) => {
                 let summary = match wait {
                     Some(wait) => waiting::completed(&self.waiter, &accepted, wait).await,
                     None => None,

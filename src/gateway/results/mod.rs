@@ -2,7 +2,7 @@
 //!
 //! [`awaited`] has the commands and the times; [`waiter`] waits for some of them on behalf of a request, [`follower`]
 //! follows all that this gateway accepted, for the metrics, and
-//! [`BatchFollower`](super::batch::following::Following) those of one tenant-wide socket.
+//! [`BatchFollower`](super::batch::follower::BatchFollower) those of one tenant-wide socket.
 
 pub mod awaited;
 pub mod follower;

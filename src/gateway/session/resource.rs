@@ -10,7 +10,7 @@ use crate::auth::{Caller, Policy};
 use crate::broker::scripts::submit::Grant;
 use crate::domain::{CommandId, Permission, Resource};
 use crate::gateway::commands::{AcceptedCommand, CommandSubmitter};
-use crate::gateway::hub::Seat;
+use crate::gateway::hub::Subscription;
 use crate::http::Refusal;
 use crate::protocol::client::Rejection;
 use crate::protocol::{ClientMessage, CommandRequest, parse};
@@ -22,15 +22,15 @@ const GIVEN: usize = 32;
 pub struct ResourceSession {
     resource: Resource,
     /// The place in the fan-out.
-    seat: Seat,
+    subscription: Subscription,
     given: Vec<CommandId>,
     commands: Arc<CommandSubmitter>,
 }
 
 impl ResourceSession {
     /// Watched from this place.
-    pub fn new(resource: Resource, seat: Seat, commands: Arc<CommandSubmitter>) -> Self {
-        Self { resource, seat, given: Vec::new(), commands }
+    pub fn new(resource: Resource, subscription: Subscription, commands: Arc<CommandSubmitter>) -> Self {
+        Self { resource, subscription, given: Vec::new(), commands }
     }
 }
 
@@ -74,7 +74,7 @@ impl Channel for ResourceSession {
         out.push_back(accepted.message(&self.resource, &request).into());
         let command = accepted.command;
         if let Some(result) = accepted.result
-            && !self.seat.was_given(command)
+            && !self.subscription.was_delivered_here(command)
             && !self.given.contains(&command)
         {
             // It ended before this socket was there to hear of it, or the news is still on its way.

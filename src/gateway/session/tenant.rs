@@ -15,10 +15,10 @@ use crate::broker::Broker;
 use crate::broker::scripts::results::CommandResult;
 use crate::broker::scripts::submit::Grant;
 use crate::domain::{CommandId, Permission, RequestId, Resource, ResourceKind, TenantId};
-use crate::gateway::batch::following::{Following, MOST, Told};
-use crate::gateway::batch::{BatchAnswer, BatchSubmitter};
+use crate::gateway::batch::follower::{BatchFollower, FollowerEvent, MAX_AWAITED};
+use crate::gateway::batch::{BatchOutcome, BatchSubmitter};
 use crate::gateway::commands::{AcceptedCommand, CommandSubmitter};
-use crate::gateway::hub::{FeedSeat, Member};
+use crate::gateway::hub::{FeedSubscriber, FeedSubscription};
 use crate::gateway::results::awaited::look_up;
 use crate::http::Refusal;
 use crate::protocol::batch::{MAX_BATCH, Target};
@@ -29,13 +29,13 @@ use crate::protocol::{BatchRequest, CommandRequest, ErrorCode, TenantMessage, pa
 /// Everything of one tenant.
 pub struct TenantSession {
     tenant: TenantId,
-    member: Arc<Member>,
+    subscriber: Arc<FeedSubscriber>,
     /// The place in the fan-out.
-    _seat: FeedSeat,
+    _subscription: FeedSubscription,
     broker: Broker,
     commands: Arc<CommandSubmitter>,
     batches: Arc<BatchSubmitter>,
-    following: Following,
+    follower: BatchFollower,
     /// A look at the record that is under way.
     looking: Option<BoxFuture<'static, Vec<CommandResult>>>,
 }
@@ -45,30 +45,31 @@ pub enum PendingAnswer {
     /// A command on one resource.
     Command(Resource, CommandRequest, Result<AcceptedCommand, Refusal>),
     /// A batch.
-    Batch(Result<BatchAnswer, Refusal>),
+    Batch(Result<BatchOutcome, Refusal>),
 }
 
 impl TenantSession {
     /// Watched from this place. `ttl`: how long a command may wait for a worker.
     pub fn new(
         tenant: TenantId,
-        (member, seat): (Arc<Member>, FeedSeat),
+        (subscriber, subscription): (Arc<FeedSubscriber>, FeedSubscription),
         broker: Broker,
         commands: Arc<CommandSubmitter>,
         batches: Arc<BatchSubmitter>,
         ttl: Duration,
     ) -> Self {
-        let following = Following::new(member.clone(), ttl);
-        Self { tenant, member, _seat: seat, broker, commands, batches, following, looking: None }
+        let follower = BatchFollower::new(subscriber.clone(), ttl);
+        Self { tenant, subscriber, _subscription: subscription, broker, commands, batches, follower, looking: None }
     }
 
     /// Whether so many more results can be waited for.
     fn check_room(&self, more: usize, request_id: Option<&RequestId>) -> Result<(), Rejection> {
-        if self.following.has_room(more) {
+        if self.follower.has_room(more) {
             return Ok(());
         }
-        let message =
-            format!("This socket waits for {MOST} results at most; nothing was done. Wait for some, or open another");
+        let message = format!(
+            "This socket waits for {MAX_AWAITED} results at most; nothing was done. Wait for some, or open another"
+        );
         Err(Rejection { code: ErrorCode::QueueFull, message, request_id: request_id.cloned() })
     }
 
@@ -120,7 +121,7 @@ impl Channel for TenantSession {
             TenantMessage::Common(common) => RequestOutcome::Common(common),
             TenantMessage::Subscribe { filter, request_id } => {
                 let answer = subscription(&filter, request_id.as_ref().map(RequestId::as_str));
-                self.member.subscribe(filter, answer.into());
+                self.subscriber.subscribe(filter, answer.into());
                 RequestOutcome::Done
             }
             TenantMessage::Command(kind, id, request) => {
@@ -146,24 +147,24 @@ impl Channel for TenantSession {
                 out.push_back(accepted.message(&resource, &request).into());
                 // What is kept for later is not awaited: the feed tells of it.
                 if !accepted.is_for_later() {
-                    self.following.one(resource, accepted.command, accepted.result.as_ref(), out);
+                    self.follower.one(resource, accepted.command, accepted.result.as_ref(), out);
                 }
             }
             PendingAnswer::Command(_, _, Err(refusal)) | PendingAnswer::Batch(Err(refusal)) => {
                 out.push_back(refusal.to_message().into());
             }
-            PendingAnswer::Batch(Ok(BatchAnswer::Accepted(accepted))) => {
+            PendingAnswer::Batch(Ok(BatchOutcome::Accepted(accepted))) => {
                 out.push_back(accepted.message().into());
-                self.following.batch(&accepted, out);
+                self.follower.batch(&accepted, out);
             }
-            PendingAnswer::Batch(Ok(BatchAnswer::Preview(message))) => out.push_back(message.into()),
+            PendingAnswer::Batch(Ok(BatchOutcome::Preview(message))) => out.push_back(message.into()),
         }
     }
 
     fn delivers(&mut self, command: CommandId, succeeded: bool, out: &mut VecDeque<Utf8Bytes>) -> bool {
-        match self.following.heard(command, succeeded) {
-            Told::Already => false,
-            Told::Now(summary) => {
+        match self.follower.heard(command, succeeded) {
+            FollowerEvent::Already => false,
+            FollowerEvent::Now(summary) => {
                 out.extend(summary.map(Utf8Bytes::from));
                 true
             }
@@ -171,7 +172,7 @@ impl Channel for TenantSession {
     }
 
     fn still_permitted(&self, policy: &Policy, caller: &Caller) -> bool {
-        let readable = self.member.readable();
+        let readable = self.subscriber.readable();
         for kind in ResourceKind::ALL {
             // Where SQL decides, whoever watches over everyone's access has said so already.
             if let Grant::Token(may) = policy.grant(caller, &Permission::read(kind)) {
@@ -182,13 +183,13 @@ impl Channel for TenantSession {
     }
 
     fn on_gap(&mut self) {
-        self.following.poll_soon();
+        self.follower.poll_soon();
     }
 
     fn poll(&mut self, cx: &mut Context<'_>, out: &mut VecDeque<Utf8Bytes>) -> Poll<()> {
         let now = Instant::now();
-        if self.looking.is_none() && self.following.next_poll().is_some_and(|at| at <= now) {
-            let (broker, due) = (self.broker.clone(), self.following.take_due(now, out));
+        if self.looking.is_none() && self.follower.next_poll().is_some_and(|at| at <= now) {
+            let (broker, due) = (self.broker.clone(), self.follower.take_due(now, out));
             self.looking = Some(Box::pin(async move { look_up(&broker, &due).await }));
         }
         if let Some(looking) = &mut self.looking
@@ -196,7 +197,7 @@ impl Channel for TenantSession {
         {
             self.looking = None;
             for ended in found {
-                self.following.found(&ended, out);
+                self.follower.found(&ended, out);
             }
         }
         if out.is_empty() { Poll::Pending } else { Poll::Ready(()) }
@@ -204,6 +205,6 @@ impl Channel for TenantSession {
 
     fn next_poll(&self) -> Option<Instant> {
         // One that is under way wakes the task by itself.
-        if self.looking.is_some() { None } else { self.following.next_poll() }
+        if self.looking.is_some() { None } else { self.follower.next_poll() }
     }
 }

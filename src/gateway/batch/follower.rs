@@ -10,55 +10,55 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
-use super::Accepted;
+use super::AcceptedBatch;
 use crate::broker::scripts::results::CommandResult;
 use crate::domain::{CommandId, Resource};
-use crate::gateway::hub::{Member, Recent};
+use crate::gateway::hub::{FeedSubscriber, RecentMap};
 use crate::gateway::results::awaited::AwaitedResults;
 use crate::protocol::batch_messages::{self, BatchCounts, BatchHeader};
 
 /// Results that one socket may wait for.
-pub const MOST: usize = 10_000;
+pub const MAX_AWAITED: usize = 10_000;
 /// Shortest and longest time between two questions about one result.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(15));
 /// Results that were told and not taken from the feed, to be told once.
-const TOLD: usize = 4_096;
+const MAX_DELIVERED: usize = 4_096;
 
 /// What a socket waits for.
-pub struct Following {
-    member: Arc<Member>,
+pub struct BatchFollower {
+    subscriber: Arc<FeedSubscriber>,
     /// How long a command may wait for a worker.
     ttl: Duration,
     /// Each with the batch that it belongs to.
     awaited: AwaitedResults<Option<CommandId>>,
-    batches: HashMap<CommandId, Underway>,
-    told: Recent<CommandId, ()>,
+    batches: HashMap<CommandId, ActiveBatch>,
+    told: RecentMap<CommandId, ()>,
 }
 
-struct Underway {
+struct ActiveBatch {
     head: BatchHeader,
     waiting: usize,
     counts: BatchCounts,
 }
 
 /// Whether, and with what after it, a result is told.
-pub enum Told {
+pub enum FollowerEvent {
     /// The client has it already.
     Already,
     /// It is told; then this summary, if it was the last of a batch.
     Now(Option<String>),
 }
 
-impl Following {
+impl BatchFollower {
     /// Nothing yet. `ttl`: how long a command may wait for a worker.
-    pub fn new(member: Arc<Member>, ttl: Duration) -> Self {
+    pub fn new(subscriber: Arc<FeedSubscriber>, ttl: Duration) -> Self {
         let awaited = AwaitedResults::new(PAUSES);
-        Self { member, ttl, awaited, batches: HashMap::new(), told: Recent::new(TOLD) }
+        Self { subscriber, ttl, awaited, batches: HashMap::new(), told: RecentMap::new(MAX_DELIVERED) }
     }
 
     /// Whether so many more may be waited for.
     pub fn has_room(&self, more: usize) -> bool {
-        self.awaited.len() + more <= MOST
+        self.awaited.len() + more <= MAX_AWAITED
     }
 
     /// The ack of one command is told; its result shall be. `known`: it is there already.
@@ -76,11 +76,11 @@ impl Following {
     }
 
     /// The ack of a batch is told; its results and its summary shall be.
-    pub fn batch(&mut self, accepted: &Accepted, out: &mut VecDeque<Utf8Bytes>) {
+    pub fn batch(&mut self, accepted: &AcceptedBatch, out: &mut VecDeque<Utf8Bytes>) {
         let batch = accepted.head.batch;
         let commands: Vec<(Resource, CommandId)> = accepted.commands().collect();
         let underway =
-            Underway { head: accepted.head.clone(), waiting: commands.len(), counts: BatchCounts::default() };
+            ActiveBatch { head: accepted.head.clone(), waiting: commands.len(), counts: BatchCounts::default() };
         if commands.is_empty() {
             out.push_back(underway.summary().into());
             return;
@@ -94,7 +94,7 @@ impl Following {
 
     fn expect(&mut self, commands: impl Iterator<Item = (Resource, CommandId)>, batch: Option<CommandId>) {
         let commands: Vec<(Resource, CommandId)> = commands.collect();
-        self.member.expect(commands.iter().map(|(_, command)| *command));
+        self.subscriber.expect(commands.iter().map(|(_, command)| *command));
         for (resource, command) in commands {
             // Asked for at once: they may have ended before the feed knew that they are waited for.
             self.awaited.expect(resource, command, batch, Duration::ZERO);
@@ -102,11 +102,11 @@ impl Following {
     }
 
     /// A result comes out of the feed.
-    pub fn heard(&mut self, command: CommandId, succeeded: bool) -> Told {
+    pub fn heard(&mut self, command: CommandId, succeeded: bool) -> FollowerEvent {
         if self.told.contains(&command) {
-            return Told::Already;
+            return FollowerEvent::Already;
         }
-        Told::Now(self.ended(command, succeeded))
+        FollowerEvent::Now(self.ended(command, succeeded))
     }
 
     /// A result was found otherwise.
@@ -124,16 +124,16 @@ impl Following {
 
     fn ended(&mut self, command: CommandId, succeeded: bool) -> Option<String> {
         let batch = self.awaited.remove(command)?;
-        self.member.forget(command);
+        self.subscriber.forget(command);
         let underway = self.batches.get_mut(&batch?)?;
         match succeeded {
             true => underway.counts.succeeded += 1,
             false => underway.counts.failed += 1,
         }
-        self.one_less(batch?)
+        self.complete_one(batch?)
     }
 
-    fn one_less(&mut self, batch: CommandId) -> Option<String> {
+    fn complete_one(&mut self, batch: CommandId) -> Option<String> {
         let underway = self.batches.get_mut(&batch)?;
         underway.waiting = underway.waiting.saturating_sub(1);
         if underway.waiting > 0 {
@@ -155,19 +155,19 @@ impl Following {
     /// What to ask the record for now. Those whose results will not come any more are given up.
     pub fn take_due(&mut self, now: Instant, out: &mut VecDeque<Utf8Bytes>) -> Vec<(Resource, CommandId)> {
         for (command, batch) in self.awaited.take_expired(self.ttl, now) {
-            self.member.forget(command);
+            self.subscriber.forget(command);
             let Some(batch) = batch else { continue };
             if let Some(underway) = self.batches.get_mut(&batch) {
                 underway.counts.unknown += 1;
             }
-            let summary = self.one_less(batch);
+            let summary = self.complete_one(batch);
             out.extend(summary.map(Utf8Bytes::from));
         }
         self.awaited.take_due(now)
     }
 }
 
-impl Underway {
+impl ActiveBatch {
     fn summary(&self) -> String {
         batch_messages::completed(&self.head, self.counts, None)
     }
@@ -182,12 +182,12 @@ mod tests {
     use crate::protocol::batch_messages::{BatchItem, ItemState};
     use crate::protocol::{ErrorCode, Outcome};
 
-    fn following(ttl: Duration) -> Following {
-        let member = Member::new(Arc::new(Outbox::new(8)), Arc::new(Readable::default()));
-        Following::new(Arc::new(member), ttl)
+    fn following(ttl: Duration) -> BatchFollower {
+        let subscriber = FeedSubscriber::new(Arc::new(Outbox::new(8)), Arc::new(Readable::default()));
+        BatchFollower::new(Arc::new(subscriber), ttl)
     }
 
-    fn accepted(commands: &[CommandId], results: Vec<CommandResult>) -> Accepted {
+    fn accepted(commands: &[CommandId], results: Vec<CommandResult>) -> AcceptedBatch {
         let item = |n: usize, state| BatchItem { id: format!("j{n}").parse().expect("id"), state };
         let mut items: Vec<BatchItem> =
             commands.iter().enumerate().map(|(n, command)| item(n, ItemState::Accepted(*command, None))).collect();
@@ -201,7 +201,7 @@ mod tests {
             refused: 1,
             request_id: None,
         };
-        Accepted { head, workers_online: 1, items, more: false, results }
+        AcceptedBatch { head, workers_online: 1, items, more: false, results }
     }
 
     const DONE: &str = r#"{"type":"cancel_succeeded"}"#;
@@ -218,14 +218,14 @@ mod tests {
         let mut following = following(Duration::from_secs(60));
         following.batch(&accepted(&commands, vec![done(commands[0])]), &mut out);
         assert_eq!(out.drain(..).collect::<Vec<_>>(), [DONE]);
-        assert!(matches!(following.heard(commands[0], true), Told::Already));
-        assert!(matches!(following.heard(commands[1], false), Told::Now(None)));
-        assert!(matches!(following.heard(CommandId::generate(), true), Told::Now(None)), "somebody else's");
+        assert!(matches!(following.heard(commands[0], true), FollowerEvent::Already));
+        assert!(matches!(following.heard(commands[1], false), FollowerEvent::Now(None)));
+        assert!(matches!(following.heard(CommandId::generate(), true), FollowerEvent::Now(None)), "somebody else's");
         following.found(&done(commands[2]), &mut out);
         following.found(&done(commands[2]), &mut out);
         assert_eq!(out.drain(..).collect::<Vec<_>>(), [DONE]);
         assert_eq!(following.take_due(Instant::now(), &mut out).len(), 1);
-        let Told::Now(Some(summary)) = following.heard(commands[3], true) else { panic!("no summary") };
+        let FollowerEvent::Now(Some(summary)) = following.heard(commands[3], true) else { panic!("no summary") };
         assert!(summary.contains(r#""total":5,"succeeded":3,"failed":1,"refused":1"#), "{summary}");
         assert!(following.next_poll().is_none() && out.is_empty());
     }

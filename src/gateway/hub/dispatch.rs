@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::feed::Feed;
-use super::feeds::{Feeds, Heard, What};
+use super::feeds::{FeedContent, FeedMessage, Feeds};
 use crate::broker::Broker;
 use crate::broker::scripts::results::CommandResult;
 use crate::domain::{CommandId, Resource, ResourceId, ResourceKind, TenantId};
@@ -20,13 +20,13 @@ use crate::protocol::tenant::resynchronize;
 use crate::store::Store;
 
 /// Messages that are looked up together.
-const TOGETHER: usize = 256;
+const BATCH_SIZE: usize = 256;
 /// Between two tries while Redis is away.
-const AGAIN: Duration = Duration::from_millis(100);
+const RETRY_DELAY: Duration = Duration::from_millis(100);
 /// Longest wait for SQL: everyone's messages wait with those that need it.
-const SQL_WITHIN: Duration = Duration::from_millis(500);
+const SQL_TIMEOUT: Duration = Duration::from_millis(500);
 /// After SQL failed it is not asked for so long, for the same reason.
-const SQL_REST: Duration = Duration::from_secs(2);
+const SQL_COOLDOWN: Duration = Duration::from_secs(2);
 
 /// Hands out what was heard.
 pub(super) struct FeedDispatcher {
@@ -34,56 +34,56 @@ pub(super) struct FeedDispatcher {
     store: Store,
     feeds: Feeds,
     /// SQL has failed, and is not asked again before then.
-    sql_rests_until: Instant,
+    sql_cooldown_until: Instant,
 }
 
 impl FeedDispatcher {
     pub(super) fn new(broker: Broker, store: Store, feeds: Feeds) -> Self {
-        Self { broker, store, feeds, sql_rests_until: Instant::now() }
+        Self { broker, store, feeds, sql_cooldown_until: Instant::now() }
     }
 
     /// Hands out until the hub is gone.
-    pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Heard>) {
+    pub(super) async fn run(mut self, mut queue: mpsc::Receiver<FeedMessage>) {
         let mut some = Vec::new();
         loop {
             tokio::select! {
                 biased;
-                () = self.feeds.until_missed() => self.tell_missed(&mut queue),
-                count = queue.recv_many(&mut some, TOGETHER) => match count {
+                () = self.feeds.until_missed() => self.notify_resynchronize(&mut queue),
+                count = queue.recv_many(&mut some, BATCH_SIZE) => match count {
                     0 => return,
-                    _ => self.hand_out(std::mem::take(&mut some)).await,
+                    _ => self.deliver(std::mem::take(&mut some)).await,
                 }
             }
         }
     }
 
     /// What waits is older than what was missed: handed out after the word of it, it would undo what a client then reads.
-    fn tell_missed(&self, queue: &mut mpsc::Receiver<Heard>) {
+    fn notify_resynchronize(&self, queue: &mut mpsc::Receiver<FeedMessage>) {
         for _ in 0..queue.len() {
             let _ = queue.try_recv();
         }
         for feed in self.feeds.all() {
-            feed.tell_missed(&resynchronize(&feed.tenant).into());
+            feed.notify_resynchronize(&resynchronize(&feed.tenant).into());
         }
     }
 
-    async fn hand_out(&mut self, some: Vec<Heard>) {
+    async fn deliver(&mut self, some: Vec<FeedMessage>) {
         let mut results = self.results_of(&some).await;
         let unserved = self.learn_facts(&some).await;
-        for Heard { feed, resource, what } in some {
+        for FeedMessage { feed, resource, what } in some {
             if unserved.contains(&resource) {
                 let text: Utf8Bytes = resynchronize(&feed.tenant).into();
-                feed.tell_unserved(&resource, &text);
+                feed.notify_unserved(&resource, &text);
             }
             match what {
-                What::Result(command) => {
+                FeedContent::Result(command) => {
                     if let Some(ended) = results.remove(&(resource.clone(), command)) {
                         feed.result(&resource, ended, self.broker.tenant_now_ms(&feed.tenant));
                     }
                 }
-                What::Update(update) => {
+                FeedContent::Update(update) => {
                     if let Some(last) = feed.backwards_from(&resource, &update)
-                        && !self.begins_anew(&feed, &resource, last).await
+                        && !self.has_restarted(&feed, &resource, last).await
                     {
                         continue;
                     }
@@ -94,9 +94,11 @@ impl FeedDispatcher {
     }
 
     /// The recorded results of the commands that were named. A command without one has none: the message was forged.
-    async fn results_of(&self, some: &[Heard]) -> HashMap<(Resource, CommandId), CommandResult> {
+    async fn results_of(&self, some: &[FeedMessage]) -> HashMap<(Resource, CommandId), CommandResult> {
         let named = some.iter().filter_map(|heard| match heard.what {
-            What::Result(command) if !heard.feed.knows(command) => Some((heard.resource.clone(), command)),
+            FeedContent::Result(command) if !heard.feed.was_delivered(command) => {
+                Some((heard.resource.clone(), command))
+            }
             _ => None,
         });
         let named: Vec<(Resource, CommandId)> = named.collect();
@@ -106,7 +108,7 @@ impl FeedDispatcher {
         let found = loop {
             match self.broker.command_results(&named).await {
                 Ok(found) => break found,
-                Err(_) => tokio::time::sleep(AGAIN).await,
+                Err(_) => tokio::time::sleep(RETRY_DELAY).await,
             }
         };
         let mut results = HashMap::with_capacity(named.len());
@@ -123,9 +125,9 @@ impl FeedDispatcher {
     }
 
     /// Reads the facts that filters need, once for each job. Gives the jobs of which they cannot be had just now.
-    async fn learn_facts(&mut self, some: &[Heard]) -> HashSet<Resource> {
+    async fn learn_facts(&mut self, some: &[FeedMessage]) -> HashSet<Resource> {
         let mut lacking: HashMap<TenantId, (Arc<Feed>, HashSet<ResourceId>)> = HashMap::new();
-        for Heard { feed, resource, .. } in some {
+        for FeedMessage { feed, resource, .. } in some {
             if resource.kind == ResourceKind::Job && feed.lacks_facts(resource) {
                 let (_, ids) = lacking.entry(feed.tenant.clone()).or_insert_with(|| (feed.clone(), HashSet::new()));
                 ids.insert(resource.id.clone());
@@ -134,12 +136,12 @@ impl FeedDispatcher {
         let mut unserved = HashSet::new();
         for (tenant, (feed, ids)) in lacking {
             let ids: Vec<ResourceId> = ids.into_iter().collect();
-            if self.sql_rests_until <= Instant::now() {
-                if let Ok(Ok(found)) = tokio::time::timeout(SQL_WITHIN, self.store.job_facts(&tenant, &ids)).await {
+            if self.sql_cooldown_until <= Instant::now() {
+                if let Ok(Ok(found)) = tokio::time::timeout(SQL_TIMEOUT, self.store.job_facts(&tenant, &ids)).await {
                     found.into_iter().for_each(|(id, facts)| feed.learn_facts(id, facts));
                     continue;
                 }
-                self.sql_rests_until = Instant::now() + SQL_REST;
+                self.sql_cooldown_until = Instant::now() + SQL_COOLDOWN;
             }
             unserved.extend(ids.into_iter().map(|id| Resource::job(tenant.clone(), id)));
         }
@@ -148,11 +150,11 @@ impl FeedDispatcher {
 
     /// Whether the numbers of a stream have begun anew (Redis lost its data), and not an old message come again: then the
     /// record is not as far as it was.
-    async fn begins_anew(&self, feed: &Feed, resource: &Resource, last: i64) -> bool {
+    async fn has_restarted(&self, feed: &Feed, resource: &Resource, last: i64) -> bool {
         let Ok(live) = self.broker.live(resource).await else { return false };
         let anew = live.seq < last;
         if anew {
-            feed.begin_anew(resource);
+            feed.reset(resource);
         }
         anew
     }

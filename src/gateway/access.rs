@@ -23,60 +23,60 @@ use crate::http::close::Close;
 use crate::store::Store;
 
 /// Between two looks at the version of all permissions.
-const LOOK: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// Longer than the cache keeps an answer: a read that was under way during a change may have put the old
 /// one back, so everyone is looked at once more after this time.
-const CACHE: Duration = Duration::from_millis(3_200);
+const CACHE_TTL: Duration = Duration::from_millis(3_200);
 /// Until those are looked at again about whom nothing could be known.
-const AGAIN: Duration = Duration::from_millis(500);
+const RETRY_DELAY: Duration = Duration::from_millis(500);
 /// Checks at once.
-const AT_ONCE: usize = 16;
+const MAX_CONCURRENT: usize = 16;
 
 /// Everyone who has a socket open on this gateway; cheap to clone.
 #[derive(Clone)]
-pub struct Access(Arc<Shared>);
+pub struct Access(Arc<AccessShared>);
 
-struct Shared {
+struct AccessShared {
     policy: Policy,
     store: Store,
     source: PermissionSource,
     revocations: Revocations,
-    state: Mutex<State>,
+    state: Mutex<AccessState>,
     wake: Notify,
 }
 
 #[derive(Default)]
-struct State {
+struct AccessState {
     next: u64,
-    open: HashMap<u64, Watched>,
+    open: HashMap<u64, WatchedSocket>,
     /// To be looked at; only people with an open socket, so bounded by those.
     changed: HashSet<UserId>,
     everyone: bool,
 }
 
-struct Watched {
+struct WatchedSocket {
     caller: Arc<Caller>,
-    watching: Watching,
+    watching: WatchKind,
     outbox: Arc<Outbox>,
 }
 
 /// What a socket shows, and so which rights it takes.
 #[derive(Clone)]
-pub enum Watching {
+pub enum WatchKind {
     /// One resource of this kind: without the right to read it the socket closes.
     One(ResourceKind),
     /// Everything that may be read: without one of the rights it shows less, without any it closes.
-    All(Arc<Readable>),
+    All(Arc<ReadableKinds>),
 }
 
 /// Which kinds of resources the caller of a tenant-wide socket may read just now.
 #[derive(Debug, Default)]
-pub struct Readable {
+pub struct ReadableKinds {
     jobs: AtomicBool,
     campaigns: AtomicBool,
 }
 
-impl Readable {
+impl ReadableKinds {
     fn of(&self, kind: ResourceKind) -> &AtomicBool {
         match kind {
             ResourceKind::Job => &self.jobs,
@@ -100,19 +100,19 @@ impl Readable {
     }
 }
 
-impl Watched {
+impl WatchedSocket {
     fn kinds(&self) -> Vec<ResourceKind> {
         match &self.watching {
-            Watching::One(kind) => vec![*kind],
-            Watching::All(_) => ResourceKind::ALL.to_vec(),
+            WatchKind::One(kind) => vec![*kind],
+            WatchKind::All(_) => ResourceKind::ALL.to_vec(),
         }
     }
 
     /// What is known now of the right to read one kind. `true`: it has nothing left to show.
-    fn learn(&self, kind: ResourceKind, may: bool) -> bool {
+    fn set_right(&self, kind: ResourceKind, may: bool) -> bool {
         match &self.watching {
-            Watching::One(own) => *own == kind && !may,
-            Watching::All(readable) => {
+            WatchKind::One(own) => *own == kind && !may,
+            WatchKind::All(readable) => {
                 readable.set(kind, may);
                 !readable.any()
             }
@@ -121,30 +121,37 @@ impl Watched {
 }
 
 /// A socket's place; leaves when dropped.
-pub struct Place {
+pub struct AccessGuard {
     access: Access,
     number: u64,
 }
 
 /// What one answer decides for all sockets of one user.
-type Right = (TenantId, UserId, ResourceKind);
+type ReadRight = (TenantId, UserId, ResourceKind);
 
 impl Access {
     /// Nobody yet.
     pub fn new(policy: Policy, store: Store, source: PermissionSource, revocations: Revocations) -> Self {
-        Self(Arc::new(Shared { policy, store, source, revocations, state: Mutex::default(), wake: Notify::new() }))
+        Self(Arc::new(AccessShared {
+            policy,
+            store,
+            source,
+            revocations,
+            state: Mutex::default(),
+            wake: Notify::new(),
+        }))
     }
 
     /// A socket that may stay only while its caller may read what it shows.
-    pub fn enter(&self, caller: Arc<Caller>, watching: Watching, outbox: Arc<Outbox>) -> Place {
+    pub fn register(&self, caller: Arc<Caller>, watching: WatchKind, outbox: Arc<Outbox>) -> AccessGuard {
         let mut state = self.lock();
         state.next += 1;
         let number = state.next;
-        let watched = Watched { caller, watching, outbox };
+        let watched = WatchedSocket { caller, watching, outbox };
         // A revocation that became known after the token was checked: from here on `watch_revocations` sees the socket.
         self.close_if_revoked(&watched);
         state.open.insert(number, watched);
-        Place { access: self.clone(), number }
+        AccessGuard { access: self.clone(), number }
     }
 
     /// Every open socket.
@@ -155,7 +162,7 @@ impl Access {
     /// Every open socket, under the tenant of its user.
     pub fn outboxes_by_tenant(&self) -> HashMap<TenantId, Vec<Arc<Outbox>>> {
         let mut sockets: HashMap<TenantId, Vec<Arc<Outbox>>> = HashMap::new();
-        for Watched { caller, outbox, .. } in self.lock().open.values() {
+        for WatchedSocket { caller, outbox, .. } in self.lock().open.values() {
             match sockets.get_mut(&caller.tenant) {
                 Some(theirs) => theirs.push(outbox.clone()),
                 None => {
@@ -188,7 +195,7 @@ impl Access {
             return; // The token says it all, until it expires or is replaced.
         }
         let watching = async {
-            let mut tick = tokio::time::interval(LOOK);
+            let mut tick = tokio::time::interval(POLL_INTERVAL);
             tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             let mut known = self.0.store.permission_version().await.ok();
             let mut once_more: Option<Instant> = None;
@@ -196,12 +203,12 @@ impl Access {
                 tokio::select! {
                     () = self.0.wake.notified() => {}
                     _ = tick.tick() => {
-                        let version = tokio::time::timeout(LOOK, self.0.store.permission_version()).await;
+                        let version = tokio::time::timeout(POLL_INTERVAL, self.0.store.permission_version()).await;
                         if let Ok(Ok(version)) = version
                             && known.replace(version) != Some(version)
                         {
                             self.lock().everyone = true;
-                            once_more = Some(Instant::now() + CACHE);
+                            once_more = Some(Instant::now() + CACHE_TTL);
                         }
                     }
                 }
@@ -209,8 +216,8 @@ impl Access {
                     self.lock().everyone = true;
                     once_more = None;
                 }
-                if self.look().await.is_err() {
-                    tokio::time::sleep(AGAIN).await;
+                if self.check().await.is_err() {
+                    tokio::time::sleep(RETRY_DELAY).await;
                     self.0.wake.notify_one();
                 }
             }
@@ -229,7 +236,7 @@ impl Access {
         }
     }
 
-    fn close_if_revoked(&self, watched: &Watched) {
+    fn close_if_revoked(&self, watched: &WatchedSocket) {
         let caller = &watched.caller;
         if self.0.revocations.is_revoked(&caller.token_facts()) {
             watched.outbox.close(Close::revoked());
@@ -238,11 +245,11 @@ impl Access {
     }
 
     /// Checks those about whom something changed; an error if nothing could be known of some.
-    async fn look(&self) -> Result<(), ()> {
+    async fn check(&self) -> Result<(), ()> {
         let (rights, everyone) = {
             let mut state = self.lock();
             let (everyone, changed) = (std::mem::take(&mut state.everyone), std::mem::take(&mut state.changed));
-            let mut rights: HashMap<Right, Arc<Caller>> = HashMap::new();
+            let mut rights: HashMap<ReadRight, Arc<Caller>> = HashMap::new();
             for watched in state.open.values() {
                 let caller = &watched.caller;
                 if everyone || changed.contains(&caller.user) {
@@ -259,7 +266,7 @@ impl Access {
                 let holds = self.holds(&caller, right.2, everyone).await;
                 (right, holds)
             })
-            .buffer_unordered(AT_ONCE)
+            .buffer_unordered(MAX_CONCURRENT)
             .collect::<Vec<_>>()
             .await;
         let mut unknown = false;
@@ -269,7 +276,7 @@ impl Access {
                 Ok(may) => {
                     let theirs =
                         state.open.values().filter(|w| (&w.caller.tenant, &w.caller.user) == (&right.0, &right.1));
-                    for watched in theirs.filter(|watched| watched.learn(right.2, may)) {
+                    for watched in theirs.filter(|watched| watched.set_right(right.2, may)) {
                         watched.outbox.close(Close::revoked());
                         tracing::info!(tenant_id = %right.0, user_id = %right.1, "websocket.access_revoked");
                     }
@@ -292,12 +299,12 @@ impl Access {
         self.0.policy.check(caller, &Permission::read(kind)).await
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, AccessState> {
         self.0.state.lock()
     }
 }
 
-impl Place {
+impl AccessGuard {
     /// The socket goes on with another token of the same user.
     pub fn refreshed(&self, caller: &Arc<Caller>) {
         if let Some(watched) = self.access.lock().open.get_mut(&self.number) {
@@ -307,7 +314,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for AccessGuard {
     fn drop(&mut self) {
         let mut state = self.access.lock();
         state.open.remove(&self.number);

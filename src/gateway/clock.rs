@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::access::Access;
 
 /// Between two looks.
-const EVERY: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// The two clocks may drift apart by so many milliseconds before it counts.
 const DRIFT_MS: i64 = 500;
 
@@ -46,7 +46,7 @@ impl Clock {
         let mut usual = apart();
         let looking = async {
             loop {
-                tokio::time::sleep(EVERY).await;
+                tokio::time::sleep(POLL_INTERVAL).await;
                 let now = apart();
                 if now.abs_diff(usual) <= DRIFT_MS.unsigned_abs() {
                     continue;

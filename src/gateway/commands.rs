@@ -21,9 +21,9 @@ use crate::http::Refusal;
 /// Reads of SQL for one command whose cached permissions expire, or are invalidated, as fast as they are read.
 pub(super) const PERMISSION_READS: u32 = 3;
 /// Longest wait for SQL to say whether a resource is there.
-const EXISTS: Duration = Duration::from_secs(2);
+const EXISTS_TIMEOUT: Duration = Duration::from_secs(2);
 /// So late a `run_at` may be, in ms: a clock that runs behind, a request that took its time.
-const PAST_MS: i64 = 60_000;
+const MAX_PAST_MS: i64 = 60_000;
 
 /// A command that was accepted, now or before by the same request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -137,7 +137,9 @@ impl CommandSubmitter {
     pub async fn missing(&self, caller: &Caller, resource: &Resource, request: &CommandRequest) -> Option<Refusal> {
         let ids = [resource.id.clone()];
         let read = self.store.existing(&resource.tenant, resource.kind, &ids);
-        let Ok(Ok(found)) = tokio::time::timeout(EXISTS, read).await else { return Some(Refusal::unavailable()) };
+        let Ok(Ok(found)) = tokio::time::timeout(EXISTS_TIMEOUT, read).await else {
+            return Some(Refusal::unavailable());
+        };
         if !found.is_empty() {
             return None;
         }
@@ -185,7 +187,7 @@ impl CommandSubmitter {
     fn check_time(&self, tenant: &TenantId, when: When) -> Result<(), Refusal> {
         let When::At(at) = when else { return Ok(()) };
         let ahead = at - self.broker.tenant_now_ms(tenant);
-        if ahead < -PAST_MS {
+        if ahead < -MAX_PAST_MS {
             let message = "run_at has passed; nothing was done. Leave it out to run the command at once";
             return Err(Refusal::new(ErrorCode::InvalidMessage, message));
         }

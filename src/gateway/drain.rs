@@ -13,11 +13,11 @@ use crate::http::close::Close;
 /// Batches; and the part of `server.drain` over which they are spread, so that the clients' own closes and
 /// the commands under way have the rest.
 const BATCHES: u32 = 20;
-const SPREAD: f64 = 0.4;
+const SPREAD_SHARE: f64 = 0.4;
 /// No longer than this, however long the drain may take.
-const LONGEST: Duration = Duration::from_secs(5);
+const MAX_SPREAD: Duration = Duration::from_secs(5);
 /// Sockets that make a batch worth a pause.
-const SMALLEST: usize = 25;
+const MIN_BATCH: usize = 25;
 
 /// What asks a gateway to leave.
 #[derive(Debug, Clone)]
@@ -61,7 +61,7 @@ impl Drain {
     /// Ends everything that is under way, within the time given: what has not ended by then is cut off.
     pub async fn finish(&self, access: &Access, time: Duration) {
         self.tracker.close();
-        let leaving = async { tokio::join!(send_away(access, time), self.tracker.wait()) };
+        let leaving = async { tokio::join!(close_sessions(access, time), self.tracker.wait()) };
         if tokio::time::timeout(time, leaving).await.is_err() {
             self.killed.cancel();
             self.tracker.wait().await;
@@ -70,10 +70,10 @@ impl Drain {
 }
 
 /// Asks every socket to close; a command under way is answered first.
-async fn send_away(access: &Access, time: Duration) {
+async fn close_sessions(access: &Access, time: Duration) {
     let sockets = access.outboxes();
-    let size = sockets.len().div_ceil(BATCHES as usize).max(SMALLEST);
-    let pause = time.mul_f64(SPREAD).min(LONGEST) / BATCHES;
+    let size = sockets.len().div_ceil(BATCHES as usize).max(MIN_BATCH);
+    let pause = time.mul_f64(SPREAD_SHARE).min(MAX_SPREAD) / BATCHES;
     for (n, batch) in sockets.chunks(size).enumerate() {
         if n > 0 {
             tokio::time::sleep(pause).await;

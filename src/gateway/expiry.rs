@@ -9,43 +9,43 @@ use crate::broker::{Broker, BrokerError};
 use crate::domain::TenantId;
 
 /// Between two looks: jitter, so that gateways do not look in step.
-const LOOK_MS: std::ops::Range<u64> = 700..1_300;
+const POLL_INTERVAL_MS: std::ops::Range<u64> = 700..1_300;
 /// Tenants of one partition asked about at one look; other ones each time.
-const TENANTS: usize = 256;
+const TENANTS_PER_POLL: usize = 256;
 /// Resources of one tenant at one look.
-const RESOURCES: usize = 128;
+const RESOURCES_PER_POLL: usize = 128;
 
 /// Looks until told to stop. `ttl`: how long a command may wait for a worker.
 pub async fn run(broker: Broker, ttl: Duration, stop: CancellationToken) {
     let looking = async {
         loop {
-            tokio::time::sleep(Duration::from_millis(fastrand::u64(LOOK_MS))).await;
-            look(&broker, ttl).await;
+            tokio::time::sleep(Duration::from_millis(fastrand::u64(POLL_INTERVAL_MS))).await;
+            poll(&broker, ttl).await;
         }
     };
     stop.run_until_cancelled(looking).await;
 }
 
-async fn look(broker: &Broker, ttl: Duration) {
+async fn poll(broker: &Broker, ttl: Duration) {
     // The clock first: had it just been set forwards, everything would seem to have waited long enough.
     let asked = broker.keys().partitions().map(async |partition| {
         broker.read_clock(partition).await?;
-        broker.tenants_with_ready(partition, TENANTS).await
+        broker.tenants_with_ready(partition, TENANTS_PER_POLL).await
     });
     for tenants in join_all(asked).await {
         for tenant in tenants.unwrap_or_default() {
             // One server of a cluster that is away delays what it has, and nothing else.
-            if let Err(error) = look_at(broker, ttl, &tenant).await {
+            if let Err(error) = expire_tenant(broker, ttl, &tenant).await {
                 tracing::debug!(%error, tenant_id = %tenant, "gateway.expiry_delayed");
             }
         }
     }
 }
 
-async fn look_at(broker: &Broker, ttl: Duration, tenant: &TenantId) -> Result<(), BrokerError> {
+async fn expire_tenant(broker: &Broker, ttl: Duration, tenant: &TenantId) -> Result<(), BrokerError> {
     let partition = broker.keys().partition(tenant);
     let ttl = broker.ttl_adjusted_for_clock_steps(partition, ttl);
-    for resource in broker.ready_resources(tenant, RESOURCES, ttl).await? {
+    for resource in broker.ready_resources(tenant, RESOURCES_PER_POLL, ttl).await? {
         match broker.expire(&resource, ttl).await {
             Ok(ended) => {
                 for command_id in ended {

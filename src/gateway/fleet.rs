@@ -17,21 +17,21 @@ use crate::protocol::tenant::workers_online;
 use crate::telemetry::metrics;
 
 /// Between two looks.
-const EVERY: Duration = Duration::from_secs(2);
+const POLL_INTERVAL: Duration = Duration::from_secs(2);
 /// So many looks in a row find nobody before it is said: a worker that is started again is away for a moment, and a step
 /// of Redis's clock makes every worker count as dead until its next heartbeat.
-const SAID_AFTER: u32 = 2;
+const POLLS_UNTIL_SAID: u32 = 2;
 /// Tenants with open sockets asked about at one look. Where there are more, each look takes others of them by chance.
-const TENANTS: usize = 512;
+const TENANTS_PER_POLL: usize = 512;
 /// Questions at once.
-const AT_ONCE: usize = 16;
+const MAX_CONCURRENT: usize = 16;
 /// Longest time for the tenants of one look: a Redis that answers slowly must not keep the gauge from moving.
-const WITHIN: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Looks until told to stop. While Redis is away the gauge stays at what was seen last, and nobody is told anything.
 pub(super) async fn watch(broker: Broker, access: Access, stop: CancellationToken) {
     let looking = async {
-        let mut tick = tokio::time::interval(EVERY);
+        let mut tick = tokio::time::interval(POLL_INTERVAL);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut without = 0_u32;
         let mut tenants_without = HashMap::new();
@@ -39,7 +39,7 @@ pub(super) async fn watch(broker: Broker, access: Access, stop: CancellationToke
             tick.tick().await;
             count_all(&broker, &mut without).await;
             // What was not asked in time is asked the next time.
-            let _ = tokio::time::timeout(WITHIN, tell_tenants(&broker, &access, &mut tenants_without)).await;
+            let _ = tokio::time::timeout(TIMEOUT, notify_tenants(&broker, &access, &mut tenants_without)).await;
         }
     };
     stop.run_until_cancelled(looking).await;
@@ -51,13 +51,13 @@ async fn count_all(broker: &Broker, without: &mut u32) {
         Ok(0) => {
             metrics::workers_alive(0);
             *without = without.saturating_add(1);
-            if *without == SAID_AFTER {
+            if *without == POLLS_UNTIL_SAID {
                 tracing::warn!("gateway.no_worker: no worker is alive; commands are accepted and wait until one is");
             }
         }
         Ok(alive) => {
             metrics::workers_alive(alive);
-            if *without >= SAID_AFTER {
+            if *without >= POLLS_UNTIL_SAID {
                 tracing::info!(alive, "gateway.workers_back");
             }
             *without = 0;
@@ -68,22 +68,22 @@ async fn count_all(broker: &Broker, without: &mut u32) {
 
 /// The workers of each tenant that has sockets open, for whoever watches: a worker may serve named tenants only.
 /// `without`: how many looks in a row have found nobody, of tenants without a worker.
-async fn tell_tenants(broker: &Broker, access: &Access, without: &mut HashMap<TenantId, u32>) {
+async fn notify_tenants(broker: &Broker, access: &Access, without: &mut HashMap<TenantId, u32>) {
     // The sockets first and then the count, so that no socket is told of a count that is older than the one in its
     // first messages.
     let sockets = access.outboxes_by_tenant();
     without.retain(|tenant, _| sockets.contains_key(tenant));
     let mut sockets: Vec<(TenantId, Vec<Arc<Outbox>>)> = sockets.into_iter().collect();
-    if sockets.len() > TENANTS {
+    if sockets.len() > TENANTS_PER_POLL {
         fastrand::shuffle(&mut sockets);
-        sockets.truncate(TENANTS);
+        sockets.truncate(TENANTS_PER_POLL);
     }
     let mut asked = futures_util::stream::iter(sockets)
         .map(|(tenant, outboxes)| async move {
             let alive = broker.live_workers(&tenant).await;
             (tenant, outboxes, alive)
         })
-        .buffer_unordered(AT_ONCE);
+        .buffer_unordered(MAX_CONCURRENT);
     while let Some((tenant, outboxes, alive)) = asked.next().await {
         let alive = match alive {
             Ok(alive) => alive.len(),
@@ -95,7 +95,7 @@ async fn tell_tenants(broker: &Broker, access: &Access, without: &mut HashMap<Te
         if alive == 0 {
             let looks = without.entry(tenant.clone()).or_insert(0);
             *looks = looks.saturating_add(1);
-            if *looks < SAID_AFTER {
+            if *looks < POLLS_UNTIL_SAID {
                 continue;
             }
         } else {

@@ -12,17 +12,17 @@ use crate::http::Refusal;
 use crate::store::Store;
 
 /// Between two looks.
-const EVERY: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// Every so many looks a write is tried: on SQLite it waits for its turn among all who write.
-const WRITES_EVERY: u64 = 5;
+const POLLS_PER_WRITE: u64 = 5;
 /// Longest wait for an answer.
-const WITHIN: Duration = Duration::from_secs(1);
+const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What works just now; cheap to clone.
 #[derive(Clone)]
-pub struct Health(Arc<Inner>);
+pub struct Health(Arc<HealthShared>);
 
-struct Inner {
+struct HealthShared {
     broker: Broker,
     store: Store,
     subscriber: Subscriber,
@@ -35,7 +35,7 @@ impl Health {
     /// SQL is believed to work until seen otherwise: the start has just used it.
     pub fn new(broker: Broker, store: Store, subscriber: Subscriber) -> Self {
         let (sql, sql_writes, draining) = (AtomicBool::new(true), AtomicBool::new(true), AtomicBool::new(false));
-        Self(Arc::new(Inner { broker, store, subscriber, sql, sql_writes, draining }))
+        Self(Arc::new(HealthShared { broker, store, subscriber, sql, sql_writes, draining }))
     }
 
     /// Redis does what commands need.
@@ -96,30 +96,30 @@ impl Health {
 
     /// Looks at SQL until told to stop. The subscriber looks at Redis, beside it: one that hangs hides nothing.
     pub async fn watch(self, stop: CancellationToken) {
-        let mut tick = tokio::time::interval(EVERY);
+        let mut tick = tokio::time::interval(POLL_INTERVAL);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         for look in 0_u64.. {
             tokio::select! {
                 () = stop.cancelled() => return,
                 _ = tick.tick() => {}
             }
-            let read = self.0.store.ping(WITHIN).await;
+            let read = self.0.store.ping(TIMEOUT).await;
             let readable = read.is_ok();
-            note("sql", &self.0.sql, read.map_err(|e| e.to_string()));
+            record_finding("sql", &self.0.sql, read.map_err(|e| e.to_string()));
             // Where it cannot even be read, that has been said.
-            let due = look.is_multiple_of(WRITES_EVERY) || !self.sql_writes();
+            let due = look.is_multiple_of(POLLS_PER_WRITE) || !self.sql_writes();
             if readable
                 && due
-                && let Some(written) = self.0.store.prove_inserts(WITHIN).await
+                && let Some(written) = self.0.store.prove_inserts(TIMEOUT).await
             {
-                note("sql_writes", &self.0.sql_writes, written.map_err(|e| e.to_string()));
+                record_finding("sql_writes", &self.0.sql_writes, written.map_err(|e| e.to_string()));
             }
         }
     }
 }
 
 /// Remembers what was found, and says it where it is new.
-fn note(what: &'static str, flag: &AtomicBool, found: Result<(), String>) {
+fn record_finding(what: &'static str, flag: &AtomicBool, found: Result<(), String>) {
     let was = flag.swap(found.is_ok(), Ordering::Relaxed);
     match found {
         Ok(()) if !was => tracing::info!(what, "gateway.healthy_again"),

@@ -10,19 +10,19 @@ use crate::broker::Broker;
 use crate::domain::{Job, JobStatus, TenantId};
 
 /// How long it is believed.
-const FRESH: Duration = Duration::from_secs(1);
+const CACHE_TTL: Duration = Duration::from_secs(1);
 /// Longest wait for Redis: a list must not wait for what it can do without.
-const WITHIN: Duration = Duration::from_millis(500);
+const TIMEOUT: Duration = Duration::from_millis(500);
 /// Tenants remembered; beyond it the memory starts anew.
-const TENANTS: usize = 4_096;
+const MAX_TENANTS: usize = 4_096;
 
 /// `None`: not known.
-type Known = Option<Arc<HashSet<String>>>;
+type KnownTypes = Option<Arc<HashSet<String>>>;
 
 /// The types of job that live workers know, by tenant, as last seen.
 pub struct JobTypes {
     broker: Broker,
-    seen: Mutex<HashMap<TenantId, (Instant, Known)>>,
+    seen: Mutex<HashMap<TenantId, (Instant, KnownTypes)>>,
 }
 
 impl JobTypes {
@@ -37,24 +37,24 @@ impl JobTypes {
         if !jobs.iter().any(waits) {
             return;
         }
-        let Some(known) = self.known(tenant).await else { return };
+        let Some(known) = self.known_types(tenant).await else { return };
         for job in jobs.iter_mut().filter(|job| waits(job) && !known.contains(&job.job_type)) {
             job.waiting_for = Some(format!("a worker for {}", job.job_type));
         }
     }
 
-    async fn known(&self, tenant: &TenantId) -> Known {
+    async fn known_types(&self, tenant: &TenantId) -> KnownTypes {
         let fresh = {
             let seen = self.seen.lock();
-            seen.get(tenant).filter(|(at, _)| at.elapsed() < FRESH).map(|(_, known)| known.clone())
+            seen.get(tenant).filter(|(at, _)| at.elapsed() < CACHE_TTL).map(|(_, known)| known.clone())
         };
         if let Some(known) = fresh {
             return known;
         }
-        let asked = tokio::time::timeout(WITHIN, self.broker.known_job_types(tenant)).await;
+        let asked = tokio::time::timeout(TIMEOUT, self.broker.known_job_types(tenant)).await;
         let known = asked.ok().and_then(Result::ok).flatten().map(Arc::new);
         let mut seen = self.seen.lock();
-        if seen.len() >= TENANTS {
+        if seen.len() >= MAX_TENANTS {
             seen.clear();
         }
         seen.insert(tenant.clone(), (Instant::now(), known.clone()));

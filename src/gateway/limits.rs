@@ -15,45 +15,49 @@ use crate::broker::{Broker, BrokerError};
 use crate::config::Limits;
 
 /// How long a lease lasts without renewal: after a crash the limit heals within this time.
-const LEASE: Duration = Duration::from_secs(60);
+const LEASE_TTL: Duration = Duration::from_secs(60);
 /// Between two renewals.
-const RENEW: Duration = Duration::from_secs(20);
+const RENEW_INTERVAL: Duration = Duration::from_secs(20);
 /// Leases are given back together, this long after the first.
-const GATHER: Duration = Duration::from_millis(20);
+const RELEASE_DELAY: Duration = Duration::from_millis(20);
 
 /// The leases of one gateway; cheap to clone.
 #[derive(Clone)]
-pub struct Leases(Arc<Shared>);
+pub struct ConnectionLeases(Arc<LeasesShared>);
 
-struct Shared {
+struct LeasesShared {
     broker: Broker,
     gateway: String,
-    state: Mutex<State>,
+    state: Mutex<LeaseState>,
     released: Notify,
 }
 
 #[derive(Default)]
-struct State {
+struct LeaseState {
     next: u64,
     open: HashMap<u64, ConnectionLease>,
     /// As many as sockets have ended since the last hand-back: bounded by the sockets there were.
-    given_back: Vec<ConnectionLease>,
+    released_leases: Vec<ConnectionLease>,
 }
 
 /// One socket's lease; given back when dropped, also by a panic.
-pub struct Lease {
-    leases: Leases,
+pub struct ConnectionLeaseGuard {
+    leases: ConnectionLeases,
     number: u64,
 }
 
-impl Leases {
+impl ConnectionLeases {
     /// For a gateway with this id.
     pub fn new(broker: Broker, gateway: String) -> Self {
-        Self(Arc::new(Shared { broker, gateway, state: Mutex::default(), released: Notify::new() }))
+        Self(Arc::new(LeasesShared { broker, gateway, state: Mutex::default(), released: Notify::new() }))
     }
 
     /// Takes a lease for a caller, or says which limit is full.
-    pub async fn open(&self, caller: &Caller, limits: &Limits) -> Result<Result<Lease, OpenOutcome>, BrokerError> {
+    pub async fn open(
+        &self,
+        caller: &Caller,
+        limits: &Limits,
+    ) -> Result<Result<ConnectionLeaseGuard, OpenOutcome>, BrokerError> {
         let (lease, guard) = {
             let mut state = self.lock();
             state.next += 1;
@@ -62,39 +66,39 @@ impl Leases {
             let number = state.next;
             // Before Redis is asked: whatever becomes of the answer, the guard gives it back.
             state.open.insert(number, lease.clone());
-            (lease, Lease { leases: self.clone(), number })
+            (lease, ConnectionLeaseGuard { leases: self.clone(), number })
         };
         let (tenant, user) = (limits.connections_per_tenant, limits.connections_per_user);
-        Ok(match self.0.broker.open_connection(&lease, tenant, user, LEASE).await? {
+        Ok(match self.0.broker.open_connection(&lease, tenant, user, LEASE_TTL).await? {
             OpenOutcome::Open => Ok(guard),
             full => Err(full),
         })
     }
 
     /// Renews and gives back until told to stop; then gives back what is left.
-    pub async fn keep(self, stop: CancellationToken) {
-        let mut renew = tokio::time::interval(RENEW);
+    pub async fn run(self, stop: CancellationToken) {
+        let mut renew = tokio::time::interval(RENEW_INTERVAL);
         renew.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
                 _ = renew.tick() => {
                     let open: Vec<ConnectionLease> = self.lock().open.values().cloned().collect();
-                    if let Err(error) = self.0.broker.renew_connections(&open, LEASE).await {
+                    if let Err(error) = self.0.broker.renew_connections(&open, LEASE_TTL).await {
                         tracing::debug!(%error, "gateway.leases_not_renewed");
                     }
                 }
                 () = self.0.released.notified() => {
-                    tokio::time::sleep(GATHER).await;
-                    self.hand_back().await;
+                    tokio::time::sleep(RELEASE_DELAY).await;
+                    self.release_pending().await;
                 }
             }
         }
-        self.hand_back().await;
+        self.release_pending().await;
     }
 
-    async fn hand_back(&self) {
-        let gone = std::mem::take(&mut self.lock().given_back);
+    async fn release_pending(&self) {
+        let gone = std::mem::take(&mut self.lock().released_leases);
         if gone.is_empty() {
             return;
         }
@@ -104,16 +108,16 @@ impl Leases {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, LeaseState> {
         self.0.state.lock()
     }
 }
 
-impl Drop for Lease {
+impl Drop for ConnectionLeaseGuard {
     fn drop(&mut self) {
         let mut state = self.leases.lock();
         if let Some(lease) = state.open.remove(&self.number) {
-            state.given_back.push(lease);
+            state.released_leases.push(lease);
         }
         drop(state);
         self.leases.0.released.notify_one();

@@ -10,7 +10,7 @@
 //! [`drain`] sends everyone away at the end.
 
 pub mod access;
-mod backlog;
+mod audit_backlog;
 pub mod batch;
 pub mod clock;
 pub mod commands;

@@ -17,7 +17,7 @@ use crate::http::close::Close;
 use crate::telemetry::metrics;
 
 /// Places left empty in the middle of the queue before it is closed up.
-const HOLES: usize = 32;
+const MAX_GAPS: usize = 32;
 
 /// One message for everybody who watches; the text is shared by all of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,21 +71,21 @@ impl Push {
 
 /// The queue between the hub, which fills it, and the socket's own task, which empties it.
 pub struct Outbox {
-    state: Mutex<State>,
+    state: Mutex<OutboxState>,
     wake: AtomicWaker,
     limit: usize,
 }
 
-struct State {
+struct OutboxState {
     /// A place whose message was taken out of the middle is empty.
     queue: VecDeque<Option<Push>>,
     /// The number of the first place.
     first: u64,
-    holes: usize,
+    gaps: usize,
     /// Where the progress of each resource waits; there is never a second. Mostly none or one: looked through.
     progress: Vec<(Arc<Resource>, u64)>,
     /// Updates up to this number are in the snapshot already.
-    floor: i64,
+    min_seq: i64,
     /// The last that the client was told is that no worker is alive.
     told_of_no_worker: bool,
     close: Option<Close>,
@@ -94,12 +94,12 @@ struct State {
 impl Outbox {
     /// Empty; `limit` messages may wait, and as many of progress, each of another resource.
     pub fn new(limit: usize) -> Self {
-        let state = State {
+        let state = OutboxState {
             queue: VecDeque::new(),
             first: 0,
-            holes: 0,
+            gaps: 0,
             progress: Vec::new(),
-            floor: i64::MIN,
+            min_seq: i64::MIN,
             told_of_no_worker: false,
             close: None,
         };
@@ -110,7 +110,7 @@ impl Outbox {
     pub fn push(&self, push: Push) {
         {
             let mut state = self.lock();
-            if state.close.is_some() || push.seq().is_some_and(|seq| seq <= state.floor) {
+            if state.close.is_some() || push.seq().is_some_and(|seq| seq <= state.min_seq) {
                 return;
             }
             if !state.add(push, self.limit) {
@@ -145,7 +145,7 @@ impl Outbox {
         let index = state.queue.iter().position(|place| place.as_ref().is_some_and(may_go))?;
         let push = state.take(index);
         if let Some(Push::Progress { resource, .. }) = &push {
-            state.forget_progress(resource);
+            state.drop_progress(resource);
         }
         if state.queue.is_empty() {
             // Most sockets are idle most of the time.
@@ -161,20 +161,20 @@ impl Outbox {
     }
 
     /// The snapshot says everything up to this number.
-    pub fn set_floor(&self, seq: i64) {
+    pub fn set_min_seq(&self, seq: i64) {
         let mut state = self.lock();
-        state.floor = seq;
+        state.min_seq = seq;
         let waiting = state.clear();
         for push in waiting.into_iter().filter(|push| push.seq().is_none_or(|n| n > seq)) {
             state.put(push);
         }
     }
 
-    /// The numbers have begun anew (Redis lost its data): a floor above them would hide everything.
-    pub fn lower_floor(&self, seq: i64) {
+    /// The numbers have begun anew (Redis lost its data): a minimum above them would hide everything.
+    pub fn lower_min_seq(&self, seq: i64) {
         let mut state = self.lock();
-        if state.floor > seq {
-            state.floor = i64::MIN;
+        if state.min_seq > seq {
+            state.min_seq = i64::MIN;
         }
     }
 
@@ -199,18 +199,18 @@ impl Outbox {
         self.wake.register(waker);
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, OutboxState> {
         self.state.lock()
     }
 }
 
-impl State {
+impl OutboxState {
     /// `false`: there is no room.
     fn add(&mut self, push: Push, limit: usize) -> bool {
         match &push {
             Push::Progress { resource, .. } => {
                 // Taken out and put at the end: it must not overtake a change of state.
-                if let Some(number) = self.forget_progress(resource) {
+                if let Some(number) = self.drop_progress(resource) {
                     self.take(usize::try_from(number - self.first).unwrap_or(usize::MAX));
                     metrics::message_folded();
                 } else if self.progress.len() >= limit {
@@ -226,7 +226,7 @@ impl State {
                     self.take(index);
                 }
             }
-            _ if self.queue.len() - self.holes - self.progress.len() >= limit => return false,
+            _ if self.queue.len() - self.gaps - self.progress.len() >= limit => return false,
             _ => {}
         }
         self.put(push);
@@ -234,7 +234,7 @@ impl State {
     }
 
     /// Where a resource's progress waited.
-    fn forget_progress(&mut self, resource: &Arc<Resource>) -> Option<u64> {
+    fn drop_progress(&mut self, resource: &Arc<Resource>) -> Option<u64> {
         // Mostly the very same; each update of a tenant's feed has a resource of its own.
         let same = |other: &Arc<Resource>| Arc::ptr_eq(other, resource) || other == resource;
         let at = self.progress.iter().position(|(other, _)| same(other))?;
@@ -251,13 +251,13 @@ impl State {
     /// Takes the message out of a place.
     fn take(&mut self, index: usize) -> Option<Push> {
         let push = self.queue.get_mut(index)?.take();
-        self.holes += usize::from(push.is_some());
+        self.gaps += usize::from(push.is_some());
         while matches!(self.queue.front(), Some(None)) {
             self.queue.pop_front();
             self.first += 1;
-            self.holes -= 1;
+            self.gaps -= 1;
         }
-        if self.holes > HOLES && self.holes > self.queue.len() / 2 {
+        if self.gaps > MAX_GAPS && self.gaps > self.queue.len() / 2 {
             for push in self.clear() {
                 self.put(push);
             }
@@ -268,7 +268,7 @@ impl State {
     /// Empties the queue; gives what waited, in its order.
     fn clear(&mut self) -> Vec<Push> {
         self.first += self.queue.len() as u64;
-        self.holes = 0;
+        self.gaps = 0;
         self.progress.clear();
         self.queue.drain(..).flatten().collect()
     }
@@ -335,7 +335,7 @@ mod tests {
         assert!(outbox.lock().queue.len() < 100, "folded messages leave no places behind for ever");
         let newest = ["a", "b", "c"].map(|id| progress_of(id, 1_000));
         assert_eq!(all(&outbox), [vec![status(500)], newest.to_vec()].concat());
-        assert_eq!(outbox.lock().holes, 0);
+        assert_eq!(outbox.lock().gaps, 0);
     }
 
     #[test]
@@ -421,7 +421,7 @@ mod tests {
         for push in [status(4), progress(5), unnumbered.clone()] {
             outbox.push(push);
         }
-        outbox.set_floor(5);
+        outbox.set_min_seq(5);
         outbox.push(status(5));
         outbox.push(status(6));
         assert_eq!(all(&outbox), [unnumbered, status(6)]);
@@ -432,11 +432,11 @@ mod tests {
     #[test]
     fn numbers_that_begin_anew_are_heard() {
         let outbox = Outbox::new(10);
-        outbox.set_floor(50);
-        outbox.lower_floor(60);
+        outbox.set_min_seq(50);
+        outbox.lower_min_seq(60);
         outbox.push(status(50));
         assert!(outbox.is_empty());
-        outbox.lower_floor(2);
+        outbox.lower_min_seq(2);
         outbox.push(status(2));
         assert_eq!(all(&outbox), [status(2)]);
     }

@@ -18,7 +18,7 @@ use super::error::GatewayError;
 use super::health::Health;
 use super::hub::Hub;
 use super::job_types::JobTypes;
-use super::limits::Leases;
+use super::limits::ConnectionLeases;
 use super::rest::{self, RestParts};
 use super::results::follower::ResultFollower;
 use super::results::waiter::ResultWaiter;
@@ -26,7 +26,7 @@ use super::schedules::Schedules;
 use super::session::{Services, Sessions};
 use super::snapshot::SnapshotReader;
 use super::upgrade::{self, SocketEndpoints};
-use super::{backlog, expiry, fleet};
+use super::{audit_backlog, expiry, fleet};
 use crate::auth::{Policy, Revocations, Verifier};
 use crate::broker::keys::PERMISSIONS_CHANNEL;
 use crate::broker::{Broker, Event, Subscriber};
@@ -105,7 +105,7 @@ impl GatewayParts {
         let snapshots = SnapshotReader::new(broker.clone(), store.clone(), job_types.clone());
         let (heard, told) = ((subscriber, events), (access.clone(), results.clone()));
         let hub = Hub::start(broker.clone(), store.clone(), snapshots.clone(), heard, told, background, stop);
-        let leases = Leases::new(broker.clone(), id);
+        let leases = ConnectionLeases::new(broker.clone(), id);
         let commands = Arc::new(CommandSubmitter::new(
             broker.clone(),
             store.clone(),
@@ -126,9 +126,9 @@ impl GatewayParts {
         let schedules = Arc::new(Schedules::new(broker.clone(), policy.clone(), permissions, commands.clone()));
 
         background.spawn(health.clone().watch(stop.clone()));
-        background.spawn(leases.clone().keep(stop.clone()));
+        background.spawn(leases.clone().run(stop.clone()));
         background.spawn(fleet::watch(broker.clone(), access.clone(), stop.clone()));
-        background.spawn(backlog::watch(broker.clone(), stop.clone()));
+        background.spawn(audit_backlog::watch(broker.clone(), stop.clone()));
         background.spawn(access.clone().watch(stop.clone()));
         background.spawn(access.clone().watch_revocations(stop.clone()));
         background.spawn(results.run(stop.clone()));

@@ -17,13 +17,13 @@ use crate::http::Refusal;
 use crate::protocol::ErrorCode;
 
 /// Longest time between two looks: what another gateway scheduled is found by then.
-const LOOK: Duration = Duration::from_millis(500);
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// Between two looks while something is due that cannot be brought in.
-const AGAIN: Duration = Duration::from_millis(100);
+const RETRY_DELAY: Duration = Duration::from_millis(100);
 /// Shortest time between two looks.
-const AT_LEAST: Duration = Duration::from_millis(1);
-/// Brought in at one look, of one partition.
-const AT_ONCE: usize = 128;
+const MIN_POLL_INTERVAL: Duration = Duration::from_millis(1);
+/// Schedules of one partition that are submitted at one poll.
+const BATCH_SIZE: usize = 128;
 
 /// The scheduled commands of all tenants.
 pub struct Schedules {
@@ -50,7 +50,8 @@ impl Schedules {
     ) -> Result<Scheduled, Refusal> {
         let broker = &self.broker;
         let found = broker.scheduled(&caller.tenant, schedule).await.map_err(|_| Refusal::unavailable())?;
-        let found = found.filter(|found| on.is_none_or(|resource| found.resource == *resource)).ok_or_else(gone)?;
+        let found =
+            found.filter(|found| on.is_none_or(|resource| found.resource == *resource)).ok_or_else(not_scheduled)?;
         if found.user != caller.user {
             let permission = found.action.permission(found.resource.kind);
             if !self.policy.check(caller, &permission).await? {
@@ -61,11 +62,11 @@ impl Schedules {
         let origin = ClientOrigin { address: address.map(str::to_owned), token_id: caller.token_id.clone() };
         let taken = broker.withdraw(&found, &caller.user, &origin, None).await.map_err(|error| match error {
             // It was sent, and may have been done.
-            BrokerError::Unknown(_) => Refusal::new(ErrorCode::OutcomeUnknown, PERHAPS_WITHDRAWN),
+            BrokerError::Unknown(_) => Refusal::new(ErrorCode::OutcomeUnknown, WITHDRAWAL_UNKNOWN_MESSAGE),
             _ => Refusal::unavailable(),
         })?;
         if taken == WithdrawOutcome::Gone {
-            return Err(gone());
+            return Err(not_scheduled());
         }
         tracing::info!(
             command_id = %schedule, resource = %found.resource, tenant_id = %caller.tenant, user_id = %caller.user,
@@ -78,7 +79,7 @@ impl Schedules {
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let keeping = async {
             loop {
-                let pause = self.look().await;
+                let pause = self.poll().await;
                 tokio::time::sleep(pause).await;
             }
         };
@@ -86,27 +87,27 @@ impl Schedules {
     }
 
     /// One look at all partitions; gives the time until the next.
-    async fn look(&self) -> Duration {
+    async fn poll(&self) -> Duration {
         let broker = &self.broker;
-        let asked = broker.keys().partitions().map(|partition| broker.due_schedules(partition, AT_ONCE));
-        let mut pause = LOOK;
+        let asked = broker.keys().partitions().map(|partition| broker.due_schedules(partition, BATCH_SIZE));
+        let mut pause = POLL_INTERVAL;
         for found in join_all(asked).await {
             let Ok(found) = found else { continue };
-            let mut worst = Brought::In;
+            let mut worst = SubmitDueOutcome::In;
             for (resource, command) in &found.due {
-                worst = worst.max(self.bring_in(resource, *command).await);
+                worst = worst.max(self.submit_due(resource, *command).await);
             }
             pause = pause.min(pause_after(&found, worst));
         }
         pause
     }
 
-    async fn bring_in(&self, resource: &Resource, command: CommandId) -> Brought {
-        let Ok(found) = self.broker.scheduled(&resource.tenant, command).await else { return Brought::Not };
+    async fn submit_due(&self, resource: &Resource, command: CommandId) -> SubmitDueOutcome {
+        let Ok(found) = self.broker.scheduled(&resource.tenant, command).await else { return SubmitDueOutcome::Not };
         let Some(scheduled) = found else {
             // Another gateway was first, or somebody has changed the record by hand.
             let forgotten = self.broker.remove_unreadable_schedule(resource, command).await;
-            return if forgotten.is_ok() { Brought::In } else { Brought::Not };
+            return if forgotten.is_ok() { SubmitDueOutcome::In } else { SubmitDueOutcome::Not };
         };
         let grant = match self.permissions {
             PermissionSource::Database => Grant::Database,
@@ -119,30 +120,30 @@ impl Schedules {
             Ok(SubmitOutcome::Accepted { .. }) => {
                 tracing::info!(command_id = %command, %resource, %tenant_id, %user_id, "websocket.schedule_submitted");
                 self.commands.follow(resource, scheduled.action, command);
-                Brought::In
+                SubmitDueOutcome::In
             }
             Ok(SubmitOutcome::Denied) => {
                 tracing::info!(command_id = %command, %resource, %tenant_id, %user_id, "websocket.schedule_denied");
-                Brought::In
+                SubmitDueOutcome::In
             }
-            Ok(SubmitOutcome::Gone) => Brought::In,
-            Ok(SubmitOutcome::QueueFull) => Brought::Full,
-            Ok(_) | Err(_) => Brought::Not,
+            Ok(SubmitOutcome::Gone) => SubmitDueOutcome::In,
+            Ok(SubmitOutcome::QueueFull) => SubmitDueOutcome::Full,
+            Ok(_) | Err(_) => SubmitDueOutcome::Not,
         }
     }
 }
 
-const PERHAPS_WITHDRAWN: &str =
+const WITHDRAWAL_UNKNOWN_MESSAGE: &str =
     "Redis did not answer in time: the command may have been taken back or not. Ask again, or list what is scheduled";
 
-fn gone() -> Refusal {
+fn not_scheduled() -> Refusal {
     let message = "There is no such scheduled command: it was withdrawn, or its time has come";
     Refusal::new(ErrorCode::NotFound, message)
 }
 
 /// What became of a schedule that was due, the worst last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Brought {
+enum SubmitDueOutcome {
     /// It is a command now, or over.
     In,
     /// Too many commands of its tenant wait: the script has put it a second later.
@@ -152,15 +153,15 @@ enum Brought {
 }
 
 /// From a look at one partition to the next.
-fn pause_after(found: &DueSchedules, worst: Brought) -> Duration {
+fn pause_after(found: &DueSchedules, worst: SubmitDueOutcome) -> Duration {
     match worst {
-        Brought::Not => return AGAIN,
+        SubmitDueOutcome::Not => return RETRY_DELAY,
         // More are due by now. Not where a tenant is full: its thousand would be asked about over and over.
-        Brought::In if found.due.len() >= AT_ONCE => return AT_LEAST,
-        Brought::In | Brought::Full => {}
+        SubmitDueOutcome::In if found.due.len() >= BATCH_SIZE => return MIN_POLL_INTERVAL,
+        SubmitDueOutcome::In | SubmitDueOutcome::Full => {}
     }
     let next = found.next_in_ms.and_then(|ms| u64::try_from(ms).ok()).map(Duration::from_millis);
-    next.unwrap_or(LOOK).clamp(AT_LEAST, LOOK)
+    next.unwrap_or(POLL_INTERVAL).clamp(MIN_POLL_INTERVAL, POLL_INTERVAL)
 }
 
 #[cfg(test)]
@@ -174,17 +175,17 @@ mod tests {
 
     #[test]
     fn a_look_that_found_as_many_as_it_may_is_followed_by_the_next_at_once() {
-        assert_eq!(pause_after(&found(AT_ONCE, Some(60_000)), Brought::In), AT_LEAST);
-        assert_eq!(pause_after(&found(AT_ONCE - 1, Some(60_000)), Brought::In), LOOK);
-        assert_eq!(pause_after(&found(0, None), Brought::In), LOOK);
-        assert_eq!(pause_after(&found(1, Some(120)), Brought::In), Duration::from_millis(120));
-        assert_eq!(pause_after(&found(1, Some(0)), Brought::In), AT_LEAST);
+        assert_eq!(pause_after(&found(BATCH_SIZE, Some(60_000)), SubmitDueOutcome::In), MIN_POLL_INTERVAL);
+        assert_eq!(pause_after(&found(BATCH_SIZE - 1, Some(60_000)), SubmitDueOutcome::In), POLL_INTERVAL);
+        assert_eq!(pause_after(&found(0, None), SubmitDueOutcome::In), POLL_INTERVAL);
+        assert_eq!(pause_after(&found(1, Some(120)), SubmitDueOutcome::In), Duration::from_millis(120));
+        assert_eq!(pause_after(&found(1, Some(0)), SubmitDueOutcome::In), MIN_POLL_INTERVAL);
     }
 
     #[test]
     fn what_cannot_be_brought_in_is_not_asked_about_without_a_pause() {
-        assert_eq!(pause_after(&found(AT_ONCE, None), Brought::Full), LOOK);
-        assert_eq!(pause_after(&found(AT_ONCE, None), Brought::Not), AGAIN);
-        assert_eq!(pause_after(&found(1, Some(1)), Brought::Not), AGAIN);
+        assert_eq!(pause_after(&found(BATCH_SIZE, None), SubmitDueOutcome::Full), POLL_INTERVAL);
+        assert_eq!(pause_after(&found(BATCH_SIZE, None), SubmitDueOutcome::Not), RETRY_DELAY);
+        assert_eq!(pause_after(&found(1, Some(1)), SubmitDueOutcome::Not), RETRY_DELAY);
     }
 }

@@ -26,13 +26,13 @@ pub enum SnapshotError {
 
 /// What was read.
 #[derive(Debug, Clone)]
-pub struct State {
-    row: Row,
+pub struct ResourceSnapshot {
+    row: ResourceRow,
     live: LiveProgress,
 }
 
 #[derive(Debug, Clone)]
-enum Row {
+enum ResourceRow {
     Job(Box<Job>),
     Campaign(Box<Campaign>),
 }
@@ -52,19 +52,19 @@ impl SnapshotReader {
     }
 
     /// Reads everything there is to show. `None`: there is no such resource in the tenant.
-    pub async fn read(&self, resource: &Resource) -> Result<Option<State>, SnapshotError> {
+    pub async fn read(&self, resource: &Resource) -> Result<Option<ResourceSnapshot>, SnapshotError> {
         self.read_with(resource, true).await
     }
 
-    /// As [`Self::read`], for [`State::status_message`] and [`State::progress_message`] alone: a job's parameters and its
+    /// As [`Self::read`], for [`ResourceSnapshot::status_message`] and [`ResourceSnapshot::progress_message`] alone: a job's parameters and its
     /// result, which may have megabytes each, are not read.
-    pub async fn read_standing(&self, resource: &Resource) -> Result<Option<State>, SnapshotError> {
+    pub async fn read_state(&self, resource: &Resource) -> Result<Option<ResourceSnapshot>, SnapshotError> {
         self.read_with(resource, false).await
     }
 
     /// Reads the live part first: SQL commits before an update is numbered, so the row, read after it, is at least as
     /// new as the number.
-    async fn read_with(&self, resource: &Resource, whole: bool) -> Result<Option<State>, SnapshotError> {
+    async fn read_with(&self, resource: &Resource, whole: bool) -> Result<Option<ResourceSnapshot>, SnapshotError> {
         let live = self.broker.live(resource).await?;
         let row = match resource.kind {
             ResourceKind::Job => {
@@ -72,18 +72,18 @@ impl SnapshotReader {
                     true => self.store.job(resource).await?,
                     false => self.store.job_without_contents(resource).await?,
                 };
-                job.map(|job| Row::Job(Box::new(job)))
+                job.map(|job| ResourceRow::Job(Box::new(job)))
             }
             ResourceKind::Campaign => {
-                self.store.campaign(resource).await?.map(|campaign| Row::Campaign(Box::new(campaign)))
+                self.store.campaign(resource).await?.map(|campaign| ResourceRow::Campaign(Box::new(campaign)))
             }
         };
-        Ok(row.map(|row| State::new(row, live)))
+        Ok(row.map(|row| ResourceSnapshot::new(row, live)))
     }
 
     /// Says of a job that waits for a worker which nobody has, what it waits for.
-    pub async fn explain(&self, mut state: State) -> State {
-        if let Row::Job(job) = &mut state.row {
+    pub async fn explain(&self, mut state: ResourceSnapshot) -> ResourceSnapshot {
+        if let ResourceRow::Job(job) = &mut state.row {
             let tenant = job.tenant_id.clone();
             self.job_types.explain(&tenant, std::slice::from_mut(&mut **job)).await;
         }
@@ -91,11 +91,11 @@ impl SnapshotReader {
     }
 }
 
-impl State {
-    fn new(mut row: Row, live: LiveProgress) -> Self {
-        if let (Row::Job(job), Some(progress)) = (&mut row, &live.progress)
+impl ResourceSnapshot {
+    fn new(mut row: ResourceRow, live: LiveProgress) -> Self {
+        if let (ResourceRow::Job(job), Some(progress)) = (&mut row, &live.progress)
             && matches!(job.status, JobStatus::Running | JobStatus::Paused)
-            && is_further(progress, &job.progress)
+            && is_newer(progress, &job.progress)
         {
             job.progress = progress.clone();
         }
@@ -111,8 +111,8 @@ impl State {
     pub fn message(&self) -> String {
         let (desired, seq) = (self.live.desired.as_deref(), self.live.seq);
         match &self.row {
-            Row::Job(job) => server::job_snapshot(job, desired, seq),
-            Row::Campaign(campaign) => server::campaign_snapshot(campaign, desired, seq),
+            ResourceRow::Job(job) => server::job_snapshot(job, desired, seq),
+            ResourceRow::Campaign(campaign) => server::campaign_snapshot(campaign, desired, seq),
         }
     }
 
@@ -130,7 +130,7 @@ impl State {
     fn socket_message(&self) -> String {
         let whole = self.message();
         match &self.row {
-            Row::Job(job) if whole.len() > MAX_SNAPSHOT => {
+            ResourceRow::Job(job) if whole.len() > MAX_SNAPSHOT => {
                 let mut short = job.clone();
                 (short.parameters, short.result) = (JsonText::default(), JsonText::default());
                 server::job_snapshot(&short, self.live.desired.as_deref(), self.live.seq)
@@ -142,33 +142,33 @@ impl State {
     /// As a change of state.
     pub fn status_message(&self) -> String {
         let desired = self.live.desired.as_deref();
-        self.numbered(match &self.row {
-            Row::Job(job) => {
+        self.with_seq(match &self.row {
+            ResourceRow::Job(job) => {
                 let resource = Resource::job(job.tenant_id.clone(), job.id.clone());
                 server::job_status(&resource, job.status, desired)
             }
-            Row::Campaign(campaign) => server::campaign_status(campaign, desired),
+            ResourceRow::Campaign(campaign) => server::campaign_status(campaign, desired),
         })
     }
 
     /// As progress.
     pub fn progress_message(&self) -> String {
-        self.numbered(match &self.row {
-            Row::Job(job) => {
+        self.with_seq(match &self.row {
+            ResourceRow::Job(job) => {
                 let resource = Resource::job(job.tenant_id.clone(), job.id.clone());
                 server::job_progress(&resource, job.status, &job.progress)
             }
-            Row::Campaign(campaign) => server::campaign_progress(campaign),
+            ResourceRow::Campaign(campaign) => server::campaign_progress(campaign),
         })
     }
 
-    fn numbered(&self, open: String) -> String {
+    fn with_seq(&self, open: String) -> String {
         format!("{open},\"seq\":{}}}", self.live.seq)
     }
 }
 
 /// Hosts write progress to SQL now and then, to Redis four times a second.
-fn is_further(live: &Progress, row: &Progress) -> bool {
+fn is_newer(live: &Progress, row: &Progress) -> bool {
     (live.items_processed, live.progress_percent) > (row.items_processed, row.progress_percent)
 }
 
@@ -197,7 +197,7 @@ mod tests {
     }
 
     fn snapshot(job: Job, live: LiveProgress) -> serde_json::Value {
-        let state = State::new(Row::Job(Box::new(job)), live);
+        let state = ResourceSnapshot::new(ResourceRow::Job(Box::new(job)), live);
         serde_json::from_str(&state.socket_message()).expect("JSON")
     }
 
@@ -211,7 +211,7 @@ mod tests {
 
     #[test]
     fn the_messages_carry_the_number_and_where_a_command_takes_it() {
-        let state = State::new(Row::Job(Box::new(job("running", 1, 0.into()))), live(2));
+        let state = ResourceSnapshot::new(ResourceRow::Job(Box::new(job("running", 1, 0.into()))), live(2));
         assert_eq!(
             state.status_message(),
             r#"{"type":"job_status","job_id":"ID","tenant_id":"T","status":"running","desired":"paused","seq":7}"#

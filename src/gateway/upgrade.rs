@@ -10,13 +10,13 @@ use hyper::upgrade::OnUpgrade;
 use warp::Filter;
 use warp::reply::Response;
 
-use super::access::{Readable, Watching};
+use super::access::{ReadableKinds, WatchKind};
 use super::batch::BatchSubmitter;
 use super::commands::CommandSubmitter;
 use super::drain::Drain;
 use super::health::Health;
 use super::hub::{FeedSubscriber, Hub};
-use super::limits::{Lease, Leases};
+use super::limits::{ConnectionLeaseGuard, ConnectionLeases};
 use super::outbox::Outbox;
 use super::session::resource::ResourceSession;
 use super::session::tenant::TenantSession;
@@ -36,7 +36,7 @@ use crate::protocol::{ErrorCode, MAX_BATCH_FRAME, MAX_FRAME, server, tenant};
 use crate::telemetry::metrics;
 
 /// Longest wait for a resource's state.
-const READ: Duration = Duration::from_secs(2);
+const READ_TIMEOUT: Duration = Duration::from_secs(2);
 /// A socket for everything of a tenant may leave so many times as much waiting as one of a single resource, but no
 /// more than the second number.
 const TENANT_OUTBOX: (usize, usize) = (16, 65_536);
@@ -53,10 +53,10 @@ pub struct SocketEndpoints {
     pub broker: Broker,
     /// The first state of a resource.
     pub snapshots: SnapshotReader,
-    /// Fan-out.
+    /// Hands on what comes from Redis.
     pub hub: Hub,
     /// Limits on open sockets.
-    pub leases: Leases,
+    pub leases: ConnectionLeases,
     /// Takes commands.
     pub commands: Arc<CommandSubmitter>,
     /// Takes batches.
@@ -89,7 +89,7 @@ fn endpoint(endpoints: &Arc<SocketEndpoints>, kind: ResourceKind) -> Routes {
         .and(request())
         .then(move |id: String, request: Request| {
             let endpoints = endpoints.clone();
-            async move { endpoints.admit_to_one(request, kind, &id).await.unwrap_or_else(refused) }
+            async move { endpoints.admit_to_resource(request, kind, &id).await.unwrap_or_else(refused) }
         })
         .boxed()
 }
@@ -100,7 +100,7 @@ fn tenant_endpoint(endpoints: &Arc<SocketEndpoints>) -> Routes {
         .and(request())
         .then(move |request: Request| {
             let endpoints = endpoints.clone();
-            async move { endpoints.admit_to_all(request).await.unwrap_or_else(refused) }
+            async move { endpoints.admit_to_tenant(request).await.unwrap_or_else(refused) }
         })
         .boxed()
 }
@@ -123,26 +123,26 @@ fn request() -> impl Filter<Extract = (Request,), Error = warp::Rejection> + Clo
 }
 
 /// Why a request does not become a socket.
-enum Refused {
+enum UpgradeError {
     /// It may not.
     Refusal(Refusal),
     /// It is not of the form that can.
     Unfit(Unfit),
 }
 
-impl<T: Into<Refusal>> From<T> for Refused {
+impl<T: Into<Refusal>> From<T> for UpgradeError {
     fn from(refusal: T) -> Self {
         Self::Refusal(refusal.into())
     }
 }
 
-fn refused(refused: Refused) -> Response {
+fn refused(refused: UpgradeError) -> Response {
     match refused {
-        Refused::Refusal(refusal) => {
+        UpgradeError::Refusal(refusal) => {
             metrics::connection_refused(refusal.code);
             refusal.to_response()
         }
-        Refused::Unfit(unfit) => {
+        UpgradeError::Unfit(unfit) => {
             metrics::connection_refused(ErrorCode::InvalidMessage);
             unfit.response()
         }
@@ -150,12 +150,12 @@ fn refused(refused: Refused) -> Response {
 }
 
 impl SocketEndpoints {
-    async fn admit_to_one(
+    async fn admit_to_resource(
         self: &Arc<Self>,
         request: Request,
         kind: ResourceKind,
         id: &str,
-    ) -> Result<Response, Refused> {
+    ) -> Result<Response, UpgradeError> {
         let caller = self.caller(&request).await?;
         // The same answer as for a resource that is not there: an id that is none cannot be anyone's.
         let id: ResourceId = id.parse().map_err(|_| not_found(kind))?;
@@ -172,13 +172,13 @@ impl SocketEndpoints {
         let reading = self.snapshots.read(&resource);
         let counting = self.broker.live_workers(&resource.tenant);
         let both = async { tokio::join!(reading, counting) };
-        let Ok((Ok(state), workers)) = tokio::time::timeout(READ, both).await else {
+        let Ok((Ok(state), workers)) = tokio::time::timeout(READ_TIMEOUT, both).await else {
             return Err(Refusal::unavailable().into());
         };
         let workers_online = workers.ok().map(|alive| alive.len());
         let Some(state) = state else { return Err(not_found(kind).into()) };
         let state = self.snapshots.explain(state).await;
-        outbox.set_floor(state.seq());
+        outbox.set_min_seq(state.seq());
         if let Some(online) = workers_online {
             outbox.greeted_with_workers(online);
         }
@@ -186,7 +186,7 @@ impl SocketEndpoints {
         self.admit(request, caller, MAX_FRAME, |caller, address, lease| AdmittedSession {
             caller,
             channel: ResourceSession::new(resource, subscription, self.commands.clone()),
-            watching: Watching::One(kind),
+            watching: WatchKind::One(kind),
             address,
             outbox,
             lease,
@@ -195,10 +195,10 @@ impl SocketEndpoints {
         .await
     }
 
-    async fn admit_to_all(self: &Arc<Self>, request: Request) -> Result<Response, Refused> {
+    async fn admit_to_tenant(self: &Arc<Self>, request: Request) -> Result<Response, UpgradeError> {
         let caller = self.caller(&request).await?;
         self.check_place(&request)?;
-        let readable = Arc::new(Readable::default());
+        let readable = Arc::new(ReadableKinds::default());
         for kind in ResourceKind::ALL {
             readable.set(kind, self.policy.check(&caller, &Permission::read(kind)).await?);
         }
@@ -210,7 +210,7 @@ impl SocketEndpoints {
         let subscriber = Arc::new(FeedSubscriber::new(outbox.clone(), readable.clone()));
         let tenant = caller.tenant.clone();
         let subscription = self.hub.subscribe_tenant(&tenant, subscriber.clone()).await?;
-        let counted = tokio::time::timeout(READ, self.broker.live_workers(&tenant)).await;
+        let counted = tokio::time::timeout(READ_TIMEOUT, self.broker.live_workers(&tenant)).await;
         let workers_online = counted.ok().and_then(Result::ok).map(|alive| alive.len());
         if let Some(online) = workers_online {
             outbox.greeted_with_workers(online);
@@ -227,7 +227,7 @@ impl SocketEndpoints {
                 batches,
                 self.command_ttl,
             ),
-            watching: Watching::All(readable),
+            watching: WatchKind::All(readable),
             address,
             outbox,
             lease,
@@ -237,7 +237,7 @@ impl SocketEndpoints {
     }
 
     /// Whose token it is.
-    async fn caller(&self, request: &Request) -> Result<Caller, Refused> {
+    async fn caller(&self, request: &Request) -> Result<Caller, UpgradeError> {
         let presented = auth::extract(Some(&request.query), &request.headers);
         let token = presented.as_ref().map_or("", |p| p.token.as_str());
         Ok(self.verifier.verify(token).await?)
@@ -261,10 +261,10 @@ impl SocketEndpoints {
         request: Request,
         caller: Caller,
         longest: usize,
-        with: impl FnOnce(Arc<Caller>, Box<str>, Lease) -> AdmittedSession<S>,
-    ) -> Result<Response, Refused> {
-        let accept = handshake::check(&request.headers).map_err(Refused::Unfit)?;
-        let Some(upgrade) = request.upgrade else { return Err(Refused::Unfit(Unfit::NotAnUpgrade)) };
+        with: impl FnOnce(Arc<Caller>, Box<str>, ConnectionLeaseGuard) -> AdmittedSession<S>,
+    ) -> Result<Response, UpgradeError> {
+        let accept = handshake::check(&request.headers).map_err(UpgradeError::Unfit)?;
+        let Some(upgrade) = request.upgrade else { return Err(UpgradeError::Unfit(Unfit::NotAnUpgrade)) };
         let opened = self.leases.open(&caller, &self.limits).await;
         let lease = opened?.map_err(too_many)?;
         let admitted = with(Arc::new(caller), request.client.0.to_string().into(), lease);

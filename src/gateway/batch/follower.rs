@@ -177,13 +177,13 @@ impl ActiveBatch {
 mod tests {
     use super::*;
     use crate::domain::{Action, ResourceKind};
-    use crate::gateway::access::Readable;
+    use crate::gateway::access::ReadableKinds;
     use crate::gateway::outbox::Outbox;
     use crate::protocol::batch_messages::{BatchItem, ItemState};
     use crate::protocol::{ErrorCode, Outcome};
 
     fn following(ttl: Duration) -> BatchFollower {
-        let subscriber = FeedSubscriber::new(Arc::new(Outbox::new(8)), Arc::new(Readable::default()));
+        let subscriber = FeedSubscriber::new(Arc::new(Outbox::new(8)), Arc::new(ReadableKinds::default()));
         BatchFollower::new(Arc::new(subscriber), ttl)
     }
 

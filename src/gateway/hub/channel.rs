@@ -138,7 +138,7 @@ impl Channel {
         }
         state.seq = Some(seq);
         for subscriber in &state.subscribers {
-            subscriber.lower_floor(seq);
+            subscriber.lower_min_seq(seq);
             for push in pushes {
                 subscriber.push(push.clone());
             }

@@ -11,7 +11,7 @@ use super::recent::RecentMap;
 use super::update::Update;
 use crate::broker::scripts::results::CommandResult;
 use crate::domain::{CommandId, JobFacts, Resource, ResourceId, TenantId};
-use crate::gateway::access::Readable;
+use crate::gateway::access::ReadableKinds;
 use crate::gateway::outbox::{Outbox, Push};
 use crate::http::close::Close;
 use crate::protocol::FeedFilter;
@@ -27,7 +27,7 @@ const CLOCK_TOLERANCE_MS: i64 = 2_000;
 /// One tenant-wide socket: what it wants, and where that goes.
 pub struct FeedSubscriber {
     outbox: Arc<Outbox>,
-    readable: Arc<Readable>,
+    readable: Arc<ReadableKinds>,
     wants: Mutex<SubscriberFilter>,
 }
 
@@ -49,7 +49,7 @@ struct UpdateSubject<'a> {
 
 impl FeedSubscriber {
     /// Wants everything that may be read.
-    pub fn new(outbox: Arc<Outbox>, readable: Arc<Readable>) -> Self {
+    pub fn new(outbox: Arc<Outbox>, readable: Arc<ReadableKinds>) -> Self {
         Self { outbox, readable, wants: Mutex::default() }
     }
 
@@ -75,7 +75,7 @@ impl FeedSubscriber {
     }
 
     /// What it may read.
-    pub fn readable(&self) -> &Readable {
+    pub fn readable(&self) -> &ReadableKinds {
         &self.readable
     }
 

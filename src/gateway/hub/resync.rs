@@ -60,7 +60,7 @@ async fn resource(broker: &Broker, snapshots: &SnapshotReader, channel: &Channel
     }
     for _ in 0..MAX_ATTEMPTS {
         let before = channel.seq();
-        let Some(state) = snapshots.read_standing(&channel.resource).await? else {
+        let Some(state) = snapshots.read_state(&channel.resource).await? else {
             return Ok(true);
         };
         let seq = state.seq();

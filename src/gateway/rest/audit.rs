@@ -69,7 +69,7 @@ impl AuditApi {
     /// `GET /api/v1/workers`.
     pub(super) async fn workers(&self, request: &Request) -> Result<Answer, Refusal> {
         request.no_query()?;
-        let caller = self.callers.reader(request, ResourceKind::Job).await?;
+        let caller = self.callers.require_read(request, ResourceKind::Job).await?;
         let workers = self.broker.live_workers(&caller.tenant).await?;
         let workers: Vec<Value> = workers.into_iter().map(|id| json!({"id": id})).collect();
         Ok(Answer::json(StatusCode::OK, &json!({"workers": workers})))
@@ -78,7 +78,8 @@ impl AuditApi {
     /// `GET /api/v1/audit`: the caller's tenant only, whatever is asked.
     pub(super) async fn audit(&self, request: &Request) -> Result<Answer, Refusal> {
         let query = request.query::<AuditQuery>()?;
-        let caller = self.callers.permitted(request, &Permission::read_audit(), "read the audit trail").await?;
+        let caller =
+            self.callers.require_permission(request, &Permission::read_audit(), "read the audit trail").await?;
         let now = jiff::Timestamp::now().as_millisecond();
         let time = |name: &str, text: Option<String>| -> Result<Option<i64>, Refusal> {
             let read = text.map(|text| parse_time_or_age(&text, now)).transpose();
@@ -108,7 +109,7 @@ impl AuditApi {
             _ => return Ok(Answer::json(StatusCode::OK, &json!({"entries": page.items, "next": page.next}))),
         };
         Ok(match page.next {
-            Some(next) => answer.with(NEXT, &next),
+            Some(next) => answer.with(NEXT_CURSOR_HEADER, &next),
             None => answer,
         })
     }
@@ -117,7 +118,7 @@ impl AuditApi {
 const CSV: (&str, &str) = ("text/csv; charset=utf-8", "attachment; filename=\"audit.csv\"");
 const JSON_LINES: (&str, &str) = ("application/x-ndjson", "attachment; filename=\"audit.jsonl\"");
 /// Where these two have no place for `next`.
-const NEXT: HeaderName = HeaderName::from_static("x-next");
+const NEXT_CURSOR_HEADER: HeaderName = HeaderName::from_static("x-next");
 
 fn file((content_type, disposition): (&'static str, &str), body: String) -> Answer {
     Answer::text(content_type, body).with(CONTENT_DISPOSITION, disposition)

@@ -34,7 +34,7 @@ impl Callers {
     }
 
     /// As [`Self::caller`], who must hold a permission. `what` completes "Insufficient permissions to …".
-    pub(super) async fn permitted(
+    pub(super) async fn require_permission(
         &self,
         request: &Request,
         permission: &Permission,
@@ -47,9 +47,9 @@ impl Callers {
         Err(Refusal::forbidden(what))
     }
 
-    /// As [`Self::permitted`], to read resources of a kind.
-    pub(super) async fn reader(&self, request: &Request, kind: ResourceKind) -> Result<Caller, Refusal> {
-        self.permitted(request, &Permission::read(kind), &format!("read {}", kind.as_str())).await
+    /// As [`Self::require_permission`], to read resources of a kind.
+    pub(super) async fn require_read(&self, request: &Request, kind: ResourceKind) -> Result<Caller, Refusal> {
+        self.require_permission(request, &Permission::read(kind), &format!("read {}", kind.as_str())).await
     }
 
     /// Who asks, and which kinds of resources they may read. `what` completes "Insufficient permissions to …" where they

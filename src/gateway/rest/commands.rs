@@ -81,7 +81,7 @@ impl CommandApi {
         command: &str,
     ) -> Result<Answer, Refusal> {
         let wait = request.query::<WaitQuery>()?.wait;
-        let caller = self.callers.reader(request, kind).await?;
+        let caller = self.callers.require_read(request, kind).await?;
         let resource = Resource { tenant: caller.tenant, kind, id: id(text)? };
         let command: CommandId = command.parse().map_err(|_| Refusal::invalid("A command_id is a UUID"))?;
         exists(&self.store, &resource).await?;

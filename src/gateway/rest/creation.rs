@@ -9,9 +9,9 @@ use tokio::sync::Semaphore;
 
 use super::answer::{Answer, no_such};
 use super::callers::Callers;
-use super::input::{self, Jobs, Owner};
+use super::input::{self, JobList, JobOwner};
 use super::request::{Request, id, too_large};
-use super::resources::{exists, timely};
+use super::resources::{exists, with_timeout};
 use crate::auth::Caller;
 use crate::broker::Broker;
 use crate::broker::scripts::updates::Update;
@@ -48,7 +48,7 @@ impl CreationApi {
     pub(super) async fn create(&self, request: &mut Request, kind: ResourceKind) -> Result<Answer, Refusal> {
         request.no_query()?;
         let what = format!("create {}", kind.as_str());
-        let caller = self.callers.permitted(request, &Permission::create(kind), &what).await?;
+        let caller = self.callers.require_permission(request, &Permission::create(kind), &what).await?;
         let answer = match kind {
             ResourceKind::Job => self.create_jobs(request, &caller, None).await?,
             ResourceKind::Campaign => self.create_campaign(request, &caller).await?,
@@ -60,7 +60,8 @@ impl CreationApi {
     /// `POST /api/v1/campaigns/{id}/jobs`: as `POST /api/v1/jobs`, for jobs of this campaign.
     pub(super) async fn add_jobs(&self, request: &mut Request, text: &str) -> Result<Answer, Refusal> {
         request.no_query()?;
-        let caller = self.callers.permitted(request, &Permission::create(ResourceKind::Job), "create job").await?;
+        let caller =
+            self.callers.require_permission(request, &Permission::create(ResourceKind::Job), "create job").await?;
         let campaign = Resource::campaign(caller.tenant.clone(), id(text)?);
         exists(&self.store, &campaign).await?;
         let answer = self.create_jobs(request, &caller, Some(&campaign.id)).await?;
@@ -80,7 +81,7 @@ impl CreationApi {
         caller: &Caller,
         campaign: Option<&ResourceId>,
     ) -> Result<Answer, Refusal> {
-        let owner = Owner { tenant: &caller.tenant, user: &caller.user };
+        let owner = JobOwner { tenant: &caller.tenant, user: &caller.user };
         let lines = request.is_json_lines();
         let small = request.announces_at_most(JOB_BODY);
         // Few large ones at a time: each may hold its whole body, and its jobs, in memory.
@@ -91,13 +92,13 @@ impl CreationApi {
         let jobs = input::jobs(&body, lines, campaign, &owner)?;
         drop(body);
         let answer = match jobs {
-            Jobs::One(_) if length > JOB_BODY => return Err(too_large(JOB_BODY)),
-            Jobs::One(job) => {
-                let row = written(self.store.create_job(&job), "job").await?;
+            JobList::One(_) if length > JOB_BODY => return Err(too_large(JOB_BODY)),
+            JobList::One(job) => {
+                let row = with_store_error(self.store.create_job(&job), "job").await?;
                 Answer::json(StatusCode::CREATED, &row).with(LOCATION, &format!("/api/v1/jobs/{}", row.id))
             }
-            Jobs::Many(jobs) => {
-                written(self.store.create_jobs(&jobs), "jobs").await?;
+            JobList::Many(jobs) => {
+                with_store_error(self.store.create_jobs(&jobs), "jobs").await?;
                 let made: Vec<Value> = jobs.iter().map(made).collect();
                 Answer::json(StatusCode::CREATED, &json!({"jobs": made}))
             }
@@ -109,14 +110,14 @@ impl CreationApi {
     async fn create_campaign(&self, request: &mut Request, caller: &Caller) -> Result<Answer, Refusal> {
         let Ok(_place) = self.large_bodies.acquire().await else { return Err(Refusal::unavailable()) };
         let body = request.body(LARGE_BODY).await?;
-        let campaign = input::campaign(&body, &Owner { tenant: &caller.tenant, user: &caller.user })?;
+        let campaign = input::campaign(&body, &JobOwner { tenant: &caller.tenant, user: &caller.user })?;
         drop(body);
         let ids = std::slice::from_ref(&campaign.id);
-        if !timely(self.store.existing(&campaign.tenant, ResourceKind::Campaign, ids)).await?.is_empty() {
+        if !with_timeout(self.store.existing(&campaign.tenant, ResourceKind::Campaign, ids)).await?.is_empty() {
             // Said here in the client's words; of two at once the second still finds a conflict below.
             return Err(Refusal::new(ErrorCode::Conflict, format!("there is a campaign {} already", campaign.id)));
         }
-        let row = written(self.store.create_campaign(&campaign), "campaign").await?;
+        let row = with_store_error(self.store.create_campaign(&campaign), "campaign").await?;
         Ok(Answer::json(StatusCode::CREATED, &row).with(LOCATION, &format!("/api/v1/campaigns/{}", row.id)))
     }
 
@@ -124,10 +125,12 @@ impl CreationApi {
     /// again changes nothing and answers the same.
     pub(super) async fn close(&self, request: &mut Request, text: &str) -> Result<Answer, Refusal> {
         request.no_query()?;
-        let caller =
-            self.callers.permitted(request, &Permission::create(ResourceKind::Campaign), "close campaign").await?;
+        let caller = self
+            .callers
+            .require_permission(request, &Permission::create(ResourceKind::Campaign), "close campaign")
+            .await?;
         let campaign = Resource::campaign(caller.tenant, id(text)?);
-        let closed = written(self.store.close_campaign(&campaign), "campaign").await?;
+        let closed = with_store_error(self.store.close_campaign(&campaign), "campaign").await?;
         let closed = closed.ok_or_else(|| no_such(ResourceKind::Campaign))?;
         if closed.has_completed {
             // That this is owed stands in SQL: where it cannot be said here, a worker says it.
@@ -150,7 +153,7 @@ fn made(job: &NewJob) -> Value {
 }
 
 /// A write: without an answer in time it may have been done all the same.
-async fn written<T>(write: impl Future<Output = Result<T, StoreError>>, what: &str) -> Result<T, Refusal> {
+async fn with_store_error<T>(write: impl Future<Output = Result<T, StoreError>>, what: &str) -> Result<T, Refusal> {
     let late = |_| {
         let message = format!(
             "The database did not answer in time; the {what} may have been made or changed: look before you send it again"

@@ -8,7 +8,7 @@ use crate::domain::Job;
 use crate::http::Refusal;
 
 /// Of every job in a list where nothing else is asked for: all of the row but its contents.
-const USUAL: [&str; 26] = [
+const DEFAULT_FIELDS: [&str; 26] = [
     "id",
     "tenant_id",
     "campaign_id",
@@ -37,16 +37,16 @@ const USUAL: [&str; 26] = [
     "control",
 ];
 /// What a job was given and what it produced: megabytes each, perhaps, so a list has them only where they are asked for.
-const CONTENTS: [&str; 2] = ["parameters", "result"];
+const CONTENT_FIELDS: [&str; 2] = ["parameters", "result"];
 
 /// The fields of one list.
 pub(super) struct Fields(Vec<&'static str>);
 
 impl Fields {
     /// By the query parameter `fields`: names with commas between them. The id is always there.
-    pub(super) fn asked(text: Option<&str>) -> Result<Self, Refusal> {
-        let Some(text) = text else { return Ok(Self(USUAL.to_vec())) };
-        let known = || USUAL.into_iter().chain(CONTENTS);
+    pub(super) fn requested(text: Option<&str>) -> Result<Self, Refusal> {
+        let Some(text) = text else { return Ok(Self(DEFAULT_FIELDS.to_vec())) };
+        let known = || DEFAULT_FIELDS.into_iter().chain(CONTENT_FIELDS);
         let names: Vec<&str> = text.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
         if let Some(odd) = names.iter().find(|name| !known().any(|known| known == **name)) {
             let all = known().collect::<Vec<_>>().join(", ");
@@ -57,7 +57,7 @@ impl Fields {
 
     /// Whether parameters or results have to be read.
     pub(super) fn with_contents(&self) -> bool {
-        self.0.iter().any(|name| CONTENTS.contains(name))
+        self.0.iter().any(|name| CONTENT_FIELDS.contains(name))
     }
 
     /// A JSON array of the jobs with these fields, in the order of the table.
@@ -92,9 +92,9 @@ mod tests {
     fn every_field_of_a_row_can_be_had_and_the_contents_only_when_asked_for() {
         let row = serde_json::to_value(Job { waiting_for: Some("a worker".into()), ..job() }).expect("row");
         for name in row.as_object().expect("an object").keys() {
-            assert!(USUAL.contains(&name.as_str()) || CONTENTS.contains(&name.as_str()), "{name}");
+            assert!(DEFAULT_FIELDS.contains(&name.as_str()) || CONTENT_FIELDS.contains(&name.as_str()), "{name}");
         }
-        let rows = |text: Option<&str>| Fields::asked(text).map(|fields| fields.rows(&[job()]));
+        let rows = |text: Option<&str>| Fields::requested(text).map(|fields| fields.rows(&[job()]));
         let usual = rows(None).expect("rows");
         assert!(
             usual.starts_with(r#"[{"id":"ID","tenant_id":"T","campaign_id":null,"#) && !usual.contains("parameters")

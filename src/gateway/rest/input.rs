@@ -72,7 +72,7 @@ pub(super) fn revocation(body: &[u8]) -> Result<RevocationRequest, Refusal> {
 }
 
 /// Whose a new thing is.
-pub(super) struct Owner<'a> {
+pub(super) struct JobOwner<'a> {
     pub(super) tenant: &'a TenantId,
     pub(super) user: &'a UserId,
 }
@@ -104,8 +104,8 @@ fn empty_object() -> Box<RawValue> {
     RawValue::from_string("{}".to_owned()).unwrap_or_default()
 }
 
-fn new_job(body: JobBody, owner: &Owner<'_>) -> Result<NewJob, Refusal> {
-    short("title", body.title.as_deref())?;
+fn new_job(body: JobBody, owner: &JobOwner<'_>) -> Result<NewJob, Refusal> {
+    check_short_text("title", body.title.as_deref())?;
     let parameters = JsonText::parse(body.parameters.get())
         .map_err(|error| Refusal::invalid(format!("The value of \"parameters\" {error}")))?;
     if parameters.has_nul() {
@@ -131,7 +131,7 @@ fn new_job(body: JobBody, owner: &Owner<'_>) -> Result<NewJob, Refusal> {
 }
 
 /// What a body that makes jobs holds.
-pub(super) enum Jobs {
+pub(super) enum JobList {
     /// One object: one job, which is answered with its row.
     One(Box<NewJob>),
     /// An array, or an object a line: all of them or none.
@@ -144,14 +144,14 @@ pub(super) fn jobs(
     body: &[u8],
     lines: bool,
     campaign: Option<&ResourceId>,
-    owner: &Owner<'_>,
-) -> Result<Jobs, Refusal> {
+    owner: &JobOwner<'_>,
+) -> Result<JobList, Refusal> {
     let first = body.iter().find(|byte| !byte.is_ascii_whitespace());
     if first == Some(&b'[') {
         return many(object(body)?, campaign, owner);
     }
     if !lines && let Ok(one) = serde_json::from_slice::<JobBody>(body) {
-        return new_jobs(vec![one], campaign, owner).map(|mut jobs| Jobs::One(Box::new(jobs.remove(0))));
+        return new_jobs(vec![one], campaign, owner).map(|mut jobs| JobList::One(Box::new(jobs.remove(0))));
     }
     let mut bodies = Vec::new();
     for one in serde_json::Deserializer::from_slice(body).into_iter::<JobBody>() {
@@ -168,15 +168,15 @@ pub(super) fn jobs(
     many(bodies, campaign, owner)
 }
 
-fn many(bodies: Vec<JobBody>, campaign: Option<&ResourceId>, owner: &Owner<'_>) -> Result<Jobs, Refusal> {
+fn many(bodies: Vec<JobBody>, campaign: Option<&ResourceId>, owner: &JobOwner<'_>) -> Result<JobList, Refusal> {
     if bodies.is_empty() {
         return Err(Refusal::invalid("The body does not fit: it holds no job"));
     }
-    new_jobs(bodies, campaign, owner).map(Jobs::Many)
+    new_jobs(bodies, campaign, owner).map(JobList::Many)
 }
 
 /// Checks many bodies. `campaign`: whose jobs they are, whatever they say themselves or leave out.
-fn new_jobs(bodies: Vec<JobBody>, campaign: Option<&ResourceId>, owner: &Owner<'_>) -> Result<Vec<NewJob>, Refusal> {
+fn new_jobs(bodies: Vec<JobBody>, campaign: Option<&ResourceId>, owner: &JobOwner<'_>) -> Result<Vec<NewJob>, Refusal> {
     if bodies.len() > MAX_CAMPAIGN_JOBS {
         return Err(Refusal::invalid(format!("One request may make {MAX_CAMPAIGN_JOBS} jobs at most")));
     }
@@ -203,15 +203,15 @@ fn new_jobs(bodies: Vec<JobBody>, campaign: Option<&ResourceId>, owner: &Owner<'
 }
 
 /// The body of `POST /campaigns`.
-pub(super) fn campaign(body: &[u8], owner: &Owner<'_>) -> Result<NewCampaign, Refusal> {
+pub(super) fn campaign(body: &[u8], owner: &JobOwner<'_>) -> Result<NewCampaign, Refusal> {
     let body: CampaignBody = object(body)?;
-    short("name", body.name.as_deref())?;
+    check_short_text("name", body.name.as_deref())?;
     let id = body.id.unwrap_or_else(ResourceId::generate);
     let jobs = new_jobs(body.jobs, Some(&id), owner)?;
     Ok(NewCampaign { id, tenant: owner.tenant.clone(), name: body.name, created_by: Some(owner.user.clone()), jobs })
 }
 
-fn short(name: &str, text: Option<&str>) -> Result<(), Refusal> {
+fn check_short_text(name: &str, text: Option<&str>) -> Result<(), Refusal> {
     match text {
         Some(text) if text.chars().count() > MAX_TITLE => {
             Err(Refusal::invalid(format!("{name} may have {MAX_TITLE} characters at most")))
@@ -252,15 +252,15 @@ mod tests {
         }
     }
 
-    fn job(body: &[u8], owner: &Owner<'_>) -> Result<NewJob, Refusal> {
+    fn job(body: &[u8], owner: &JobOwner<'_>) -> Result<NewJob, Refusal> {
         jobs(body, false, None, owner).map(|jobs| match jobs {
-            Jobs::One(job) => *job,
-            Jobs::Many(_) => panic!("many jobs"),
+            JobList::One(job) => *job,
+            JobList::Many(_) => panic!("many jobs"),
         })
     }
 
-    fn owned<T>(read: impl Fn(&Owner<'_>) -> T) -> T {
-        read(&Owner { tenant: &"acme".parse().expect("tenant"), user: &"ann".parse().expect("user") })
+    fn owned<T>(read: impl Fn(&JobOwner<'_>) -> T) -> T {
+        read(&JobOwner { tenant: &"acme".parse().expect("tenant"), user: &"ann".parse().expect("user") })
     }
 
     #[test]
@@ -319,8 +319,8 @@ mod tests {
         let campaign: ResourceId = "c".parse().expect("id");
         let made = |text: &str, lines| {
             owned(|o| jobs(text.as_bytes(), lines, Some(&campaign), o)).map(|jobs| match jobs {
-                Jobs::Many(jobs) => jobs.into_iter().map(|job| (job.job_type, job.campaign)).collect(),
-                Jobs::One(_) => Vec::new(),
+                JobList::Many(jobs) => jobs.into_iter().map(|job| (job.job_type, job.campaign)).collect(),
+                JobList::One(_) => Vec::new(),
             })
         };
         let of =

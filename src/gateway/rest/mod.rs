@@ -39,7 +39,7 @@ use self::queue::QueueApi;
 use self::request::Request;
 use self::resources::ResourceApi;
 use self::revocations::RevocationApi;
-use self::routes::{Endpoint, Found, OPENAPI};
+use self::routes::{Endpoint, OPENAPI, RouteMatch};
 use self::schedules::ScheduleApi;
 use super::batch::BatchSubmitter;
 use super::commands::CommandSubmitter;
@@ -103,7 +103,7 @@ struct Api {
 }
 
 /// Whether a path is this module's: the rest of `/api/v1` but the sockets, and the operators' three.
-fn is_ours(path: &str) -> bool {
+fn is_api_path(path: &str) -> bool {
     matches!(path, "/healthz" | "/readyz" | "/metrics")
         || (path.starts_with("/api/") && !path.starts_with("/api/v1/realtime/ws"))
 }
@@ -113,7 +113,7 @@ fn is_ours(path: &str) -> bool {
 pub fn routes(parts: RestParts) -> Routes {
     let api = Arc::new(Api::new(parts));
     let ours = warp::path::full().and_then(async |path: FullPath| {
-        if is_ours(path.as_str()) { Ok(path.as_str().to_owned()) } else { Err(warp::reject::not_found()) }
+        if is_api_path(path.as_str()) { Ok(path.as_str().to_owned()) } else { Err(warp::reject::not_found()) }
     });
     let api = warp::any().map(move || Arc::clone(&api));
     let answered = async |path: String, request: Request, api: Arc<Api>| {
@@ -156,13 +156,13 @@ impl Api {
         let method = request.method();
         let found = routes::find(method, path);
         let pattern = match &found {
-            Found::Route(route, _) => route.pattern,
+            RouteMatch::Route(route, _) => route.pattern,
             _ => "none",
         };
         let result = match found {
-            Found::Route(route, segments) => self.serve(route.endpoint, &segments, &mut request).await,
-            Found::WrongMethod(methods) => Err(Refusal::wrong_method(&methods)),
-            Found::Nothing => Err(no_such_path()),
+            RouteMatch::Route(route, segments) => self.serve(route.endpoint, &segments, &mut request).await,
+            RouteMatch::WrongMethod(methods) => Err(Refusal::wrong_method(&methods)),
+            RouteMatch::Nothing => Err(no_such_path()),
         };
         let response = result.map_or_else(|refusal| refusal.to_response(), Answer::into_response);
         request.discard_body().await;

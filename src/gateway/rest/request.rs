@@ -43,7 +43,7 @@ pub(super) fn filter() -> impl Filter<Extract = (Request,), Error = warp::Reject
     let query = warp::query::raw().map(Some).or(warp::any().map(|| None)).unify();
     let body = warp::body::stream().map(|stream| -> Body {
         let stream: Pin<Box<dyn Stream<Item = _> + Send>> = Box::pin(stream);
-        Box::pin(stream.map(|part: Result<_, warp::Error>| part.map(flat)))
+        Box::pin(stream.map(|part: Result<_, warp::Error>| part.map(to_bytes)))
     });
     warp::method()
         .and(query)
@@ -55,7 +55,7 @@ pub(super) fn filter() -> impl Filter<Extract = (Request,), Error = warp::Reject
         })
 }
 
-fn flat(mut part: impl Buf) -> Bytes {
+fn to_bytes(mut part: impl Buf) -> Bytes {
     part.copy_to_bytes(part.remaining())
 }
 

@@ -19,7 +19,7 @@ use crate::http::Refusal;
 use crate::store::{CampaignFilter, FailedItemFilter, JobFilter, Store, StoreError};
 
 /// Bytes of parameters and results of one page of a list.
-const CONTENTS: usize = 4 * 1024 * 1024;
+const MAX_CONTENT_BYTES: usize = 4 * 1024 * 1024;
 /// Longest wait for a read.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -60,7 +60,7 @@ impl ResourceApi {
         let (items, next) = match kind {
             ResourceKind::Job => {
                 let query = request.query::<JobListQuery>()?;
-                let tenant = self.callers.reader(request, kind).await?.tenant;
+                let tenant = self.callers.require_read(request, kind).await?.tenant;
                 let filter = JobFilter {
                     tenant,
                     status: query.status,
@@ -69,18 +69,18 @@ impl ResourceApi {
                     after: query.after,
                     limit: query.limit,
                 };
-                let fields = Fields::asked(query.fields.as_deref())?;
+                let fields = Fields::requested(query.fields.as_deref())?;
                 let mut page = match fields.with_contents() {
-                    true => timely(self.store.jobs_with_contents(&filter, CONTENTS)).await?,
-                    false => timely(self.store.jobs(&filter)).await?,
+                    true => with_timeout(self.store.jobs_with_contents(&filter, MAX_CONTENT_BYTES)).await?,
+                    false => with_timeout(self.store.jobs(&filter)).await?,
                 };
                 self.job_types.explain(&filter.tenant, &mut page.items).await;
                 (fields.rows(&page.items), page.next)
             }
             ResourceKind::Campaign => {
                 let PageQuery { limit, after } = request.query()?;
-                let tenant = self.callers.reader(request, kind).await?.tenant;
-                let page = timely(self.store.campaigns(&CampaignFilter { tenant, after, limit })).await?;
+                let tenant = self.callers.require_read(request, kind).await?.tenant;
+                let page = with_timeout(self.store.campaigns(&CampaignFilter { tenant, after, limit })).await?;
                 (serde_json::to_string(&page.items).unwrap_or_default(), page.next)
             }
         };
@@ -91,7 +91,7 @@ impl ResourceApi {
     /// `GET /api/v1/jobs/{id}`, `GET /api/v1/campaigns/{id}`: the row, and what Redis knows beyond it.
     pub(super) async fn show(&self, request: &Request, kind: ResourceKind, text: &str) -> Result<Answer, Refusal> {
         request.no_query()?;
-        let caller = self.callers.reader(request, kind).await?;
+        let caller = self.callers.require_read(request, kind).await?;
         let resource = Resource { tenant: caller.tenant, kind, id: id(text)? };
         let reading = tokio::time::timeout(READ_TIMEOUT, self.snapshots.read(&resource)).await;
         let snapshot = match reading {
@@ -109,19 +109,19 @@ impl ResourceApi {
     /// `GET /api/v1/jobs/{id}/failed_items`, in the order in which they failed.
     pub(super) async fn failed_items(&self, request: &Request, text: &str) -> Result<Answer, Refusal> {
         let PageQuery { limit, after } = request.query()?;
-        let caller = self.callers.reader(request, ResourceKind::Job).await?;
+        let caller = self.callers.require_read(request, ResourceKind::Job).await?;
         let job = Resource::job(caller.tenant, id(text)?);
         exists(&self.store, &job).await?;
-        let page = timely(self.store.failed_items(&FailedItemFilter { job, after, limit })).await?;
+        let page = with_timeout(self.store.failed_items(&FailedItemFilter { job, after, limit })).await?;
         Ok(Answer::json(StatusCode::OK, &json!({ "failed_items": page.items, "next": page.next })))
     }
 
     /// `GET /api/v1/jobs/{id}/error`: all of it, where the row shows the beginning and the end.
     pub(super) async fn error(&self, request: &Request, text: &str) -> Result<Answer, Refusal> {
         request.no_query()?;
-        let caller = self.callers.reader(request, ResourceKind::Job).await?;
+        let caller = self.callers.require_read(request, ResourceKind::Job).await?;
         let job = Resource::job(caller.tenant, id(text)?);
-        let error = timely(self.store.job_error(&job)).await?.ok_or_else(|| no_such(job.kind))?;
+        let error = with_timeout(self.store.job_error(&job)).await?.ok_or_else(|| no_such(job.kind))?;
         Ok(Answer::json(StatusCode::OK, &json!({"job_id": job.id, "error_message": error})))
     }
 }
@@ -129,12 +129,12 @@ impl ResourceApi {
 /// Whether there is such a resource in the tenant.
 pub(super) async fn exists(store: &Store, resource: &Resource) -> Result<(), Refusal> {
     let ids = std::slice::from_ref(&resource.id);
-    let found = timely(store.existing(&resource.tenant, resource.kind, ids)).await?;
+    let found = with_timeout(store.existing(&resource.tenant, resource.kind, ids)).await?;
     if found.contains(&resource.id) { Ok(()) } else { Err(no_such(resource.kind)) }
 }
 
 /// A read that has to come in time.
-pub(super) async fn timely<T>(read: impl Future<Output = Result<T, StoreError>>) -> Result<T, Refusal> {
+pub(super) async fn with_timeout<T>(read: impl Future<Output = Result<T, StoreError>>) -> Result<T, Refusal> {
     let late = |_| Refusal::from(StoreError::Unavailable("no answer in time".to_owned()));
     Ok(tokio::time::timeout(READ_TIMEOUT, read).await.map_err(late)??)
 }

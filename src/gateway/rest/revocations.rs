@@ -9,7 +9,7 @@ use super::answer::Answer;
 use super::callers::Callers;
 use super::input;
 use super::request::Request;
-use super::resources::timely;
+use super::resources::with_timeout;
 use crate::auth::revocations::keep_until;
 use crate::domain::Permission;
 use crate::http::Refusal;
@@ -28,7 +28,7 @@ impl RevocationApi {
     /// `POST /api/v1/admin/revocations`: within the caller's tenant only, whatever is asked.
     pub(super) async fn revoke(&self, request: &mut Request) -> Result<Answer, Refusal> {
         request.no_query()?;
-        let caller = self.callers.permitted(request, &Permission::revoke_tokens(), "revoke tokens").await?;
+        let caller = self.callers.require_permission(request, &Permission::revoke_tokens(), "revoke tokens").await?;
         let body = request.body(MAX_FRAME).await?;
         let asked = input::revocation(&body)?;
         let (kind, name) = asked.subject();
@@ -40,7 +40,7 @@ impl RevocationApi {
             revoked_by: Some(caller.user.as_str()),
             reason: asked.reason.as_deref(),
         };
-        let row = timely(self.store.revoke_tokens(&new)).await?;
+        let row = with_timeout(self.store.revoke_tokens(&new)).await?;
         tracing::info!(
             tenant_id = %caller.tenant, user_id = %caller.user, kind = kind.as_str(), name, "auth.token_revoked"
         );

@@ -126,7 +126,7 @@ pub(super) const ROUTES: [Route; 33] = [
 
 /// What a request leads to.
 #[derive(Debug)]
-pub(super) enum Found<'a> {
+pub(super) enum RouteMatch<'a> {
     /// The route, and the segments that stand for its `{…}`, in order.
     Route(&'static Route, Vec<&'a str>),
     /// The path exists, for these methods.
@@ -136,17 +136,17 @@ pub(super) enum Found<'a> {
 }
 
 /// Looks a request up. HEAD is GET without its body, which the server leaves out by itself.
-pub(super) fn find<'a>(method: &str, path: &'a str) -> Found<'a> {
+pub(super) fn find<'a>(method: &str, path: &'a str) -> RouteMatch<'a> {
     let method = if method == "HEAD" { "GET" } else { method };
     let mut methods = Vec::new();
     for route in &ROUTES {
         let Some(segments) = matched(route.pattern, path) else { continue };
         if route.method == method {
-            return Found::Route(route, segments);
+            return RouteMatch::Route(route, segments);
         }
         methods.push(route.method);
     }
-    if methods.is_empty() { Found::Nothing } else { Found::WrongMethod(methods) }
+    if methods.is_empty() { RouteMatch::Nothing } else { RouteMatch::WrongMethod(methods) }
 }
 
 fn matched<'a>(pattern: &str, path: &'a str) -> Option<Vec<&'a str>> {
@@ -169,7 +169,7 @@ mod tests {
     #[test]
     fn paths_lead_to_their_endpoints_and_other_methods_are_told_which_exist() {
         let endpoint = |method, path| match find(method, path) {
-            Found::Route(route, segments) => Some((route.endpoint, segments)),
+            RouteMatch::Route(route, segments) => Some((route.endpoint, segments)),
             _ => None,
         };
         assert_eq!(endpoint("HEAD", "/healthz"), Some((Health, vec![])));
@@ -177,9 +177,9 @@ mod tests {
         assert_eq!(endpoint("POST", "/api/v1/campaigns/c/pause"), Some((Command(Campaign, Pause), vec!["c"])));
         assert_eq!(endpoint("GET", "/api/v1/jobs/j/commands/c"), Some((Endpoint::Result(Job), vec!["j", "c"])));
         for path in ["/api/v1/jobs/", "/api/v1/jobs//cancel", "/api/v1/jobs/j/stop", "/api/v2/jobs", "/", "/healthz/"] {
-            assert!(matches!(find("GET", path), Found::Nothing), "{path}");
+            assert!(matches!(find("GET", path), RouteMatch::Nothing), "{path}");
         }
-        assert!(matches!(find("DELETE", "/api/v1/jobs"), Found::WrongMethod(m) if m == ["GET", "POST"]));
+        assert!(matches!(find("DELETE", "/api/v1/jobs"), RouteMatch::WrongMethod(m) if m == ["GET", "POST"]));
     }
 
     #[test]

@@ -29,10 +29,10 @@ pub use self::messages::Services;
 
 use self::count::OpenSessionGauge;
 use self::messages::{Conversation, FinishedRequest, SessionEnd};
-use super::access::{Access, Place, Watching};
+use super::access::{Access, AccessGuard, WatchKind};
 use super::clock::Clock;
 use super::drain::Drain;
-use super::limits::Lease;
+use super::limits::ConnectionLeaseGuard;
 use super::outbox::{Outbox, Push};
 use crate::auth::Caller;
 use crate::http::close::Close;
@@ -45,18 +45,18 @@ const LEAVING_AT_ONCE: usize = 32;
 
 /// A client that has passed every check, with everything its socket holds while it is open.
 pub struct AdmittedSession<S> {
-    /// Who.
+    /// The user, and what the token says of them.
     pub caller: Arc<Caller>,
     /// What is watched.
     pub channel: S,
     /// Which rights that takes.
-    pub watching: Watching,
-    /// From where.
+    pub watching: WatchKind,
+    /// The address of the client.
     pub address: Box<str>,
     /// What is to be sent.
     pub outbox: Arc<Outbox>,
     /// Counts against the limits.
-    pub lease: Lease,
+    pub lease: ConnectionLeaseGuard,
     /// The first messages.
     pub greeting: VecDeque<Utf8Bytes>,
 }
@@ -83,7 +83,7 @@ impl Sessions {
     /// Serves a socket until it ends.
     pub async fn run<S: Channel>(&self, mut socket: Socket, admitted: AdmittedSession<S>) {
         let AdmittedSession { caller, channel, watching, address, outbox, lease, greeting } = admitted;
-        let place = self.access.enter(caller.clone(), watching, outbox.clone());
+        let place = self.access.register(caller.clone(), watching, outbox.clone());
         // From here on either this or the drain sees the other.
         if self.drain.stopping.is_cancelled() {
             outbox.close(Close::drain());
@@ -155,7 +155,7 @@ enum SessionEvent<D> {
 struct Session<'a, S: Channel> {
     conversation: Conversation<'a, S>,
     outbox: Arc<Outbox>,
-    place: Place,
+    place: AccessGuard,
     clock: &'a Clock,
     /// Jumps of the wall clock up to which the token's time has been looked at.
     jumps: u64,

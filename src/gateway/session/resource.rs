@@ -28,7 +28,7 @@ pub struct ResourceSession {
 }
 
 impl ResourceSession {
-    /// Watched from this place.
+    /// For a resource that is subscribed to.
     pub fn new(resource: Resource, subscription: Subscription, commands: Arc<CommandSubmitter>) -> Self {
         Self { resource, subscription, given: Vec::new(), commands }
     }

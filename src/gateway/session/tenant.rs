@@ -49,7 +49,7 @@ pub enum PendingAnswer {
 }
 
 impl TenantSession {
-    /// Watched from this place. `ttl`: how long a command may wait for a worker.
+    /// For a tenant that is subscribed to. `ttl`: how long a command may wait for a worker.
     pub fn new(
         tenant: TenantId,
         (subscriber, subscription): (Arc<FeedSubscriber>, FeedSubscription),

@@ -8,11 +8,11 @@ use crate::broker::Broker;
 use crate::telemetry::metrics;
 
 /// Between two looks.
-const EVERY: Duration = Duration::from_secs(5);
+const POLL_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Looks until told to stop. While Redis is away the gauge stays at what was seen last.
 pub(super) async fn watch(broker: Broker, stop: CancellationToken) {
-    let mut tick = tokio::time::interval(EVERY);
+    let mut tick = tokio::time::interval(POLL_INTERVAL);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {

@@ -17,13 +17,13 @@ import uuid
 from collections import deque
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
 
 from . import notices
-from .errors import Denied, Refused, refused
+from .errors import Denied
 from .interrupt import cooperative
 from .messages import VERSION, Job, Message, rfc3339, to_text
 from .run import Clock, Ending, Lease, Pause, Run
+from .runs import RunTable
 from .settings import Settings
 from .transport import Closed, ConnectFailed, Transport, Wakeup
 
@@ -35,8 +35,6 @@ MAX_EXPECTED = 1000
 MAX_FAILED_ITEMS = 1000
 # Seconds between two messages with the progress of one run.
 PROGRESS_EVERY = 0.25
-# Seconds after which a thread that has not obeyed is poked again: a signal may have met it where it could not obey.
-POKE_AGAIN = 0.5
 # Seconds after which a connection counts as a good one, so that the waits begin anew.
 STABLE_AFTER = 5.0
 MAX_BACKOFF_WITH_RUNS = 1.0
@@ -44,15 +42,14 @@ MAX_BACKOFF = 15.0
 WELCOME_TIMEOUT = 10.0
 
 
-class Session:
+class Session(RunTable):
     """See the module. Made by ``process.session()``, which takes care of forks."""
 
     def __init__(self, settings: Settings) -> None:
+        super().__init__()
         self.settings = settings
         self.id = f"py-{uuid.uuid4().hex}"
         self.reattach_seconds = 10.0
-        self.max_frame = 256 * 1024
-        self.connected = False
         self.problem: str | None = None  # Why there is no connection, for people.
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._wakeup = Wakeup()
@@ -65,16 +62,9 @@ class Session:
         self._stopping = False
         # The link's thread alone:
         self._transport: Transport | None = None
-        self._lease = Lease(float("-inf"))
-        self._runs: dict[int, Run] = {}
-        self._unanswered: dict[int, Message] = {}  # Expected jobs that were sent on this socket.
-        self._dirty: dict[int, Run] = {}  # Runs with figures to send.
-        self._arrivals = 0
         self._failures = 0
-        self._revoked: str | None = None
         self._next_ping = 0.0
         self._heard = 0.0
-        self._poke_at = float("inf")
 
     # ---- for any thread ------------------------------------------------------------------------------------------
 
@@ -341,216 +331,6 @@ class Session:
             elif now >= run.figures_at + PROGRESS_EVERY:
                 del self._dirty[ref]
                 self._send_figures(run)
-
-    def _send_figures(self, run: Run) -> None:
-        run.figures_new = False
-        figures = run.figures
-        if figures and figures is not run.figures_sent:
-            run.figures_sent = figures
-            run.figures_at = Clock()
-            self._send({"type": "progress", "ref": run.ref, **figures})
-
-    # ---- runs, in the link's thread ------------------------------------------------------------------------------
-
-    def _add(self, run: Run) -> None:
-        if self._revoked is not None:
-            self._settle(run, refusal=Denied(self._revoked))
-            return
-        self._runs[run.ref] = run
-        if self.connected:
-            self._ask(run)
-
-    def _ask(self, run: Run) -> None:
-        message: Message = {"type": "attach", "ref": run.ref, **run.job.fields()}
-        if run.number is not None:
-            message["run"] = run.number
-        if len(to_text(message)) > self.max_frame - 64:
-            message.pop("parameters", None)
-        run.phase = "asked"
-        self._send(message)
-
-    def _save(self, run: Run) -> None:
-        number, point = run.last_save
-        if run.phase == "attached" and number > run.saved:
-            self._send({"type": "save", "ref": run.ref, "n": number, "point": point})
-
-    def _finish(self, run: Run) -> None:
-        """Sends how the work has ended, if the run is attached; else it is sent once it is."""
-        if run.ref not in self._runs:
-            return
-        if run.phase == "new" and run.number is None:
-            self._settle(run)
-        elif run.phase == "attached":
-            if run.figures is not run.figures_sent:
-                self._send_figures(run)
-            if run.end is not None:
-                self._send({"type": "end", "ref": run.ref, **run.end})
-            elif run.obeyed is not None:
-                self._reached(run, run.obeyed, "ended")
-
-    def _reached(self, run: Run, order: int, state: str, error: str | None = None) -> None:
-        if run.phase == "attached":
-            message: Message = {"type": "reached", "ref": run.ref, "order": order, "state": state}
-            if error:
-                message["error"] = error
-            self._send(message)
-
-    def _settle(self, run: Run, status: str | None = None, refusal: Refused | None = None) -> None:
-        run.final_status = status
-        run.refusal = refusal
-        run.phase = "done"
-        self._runs.pop(run.ref, None)
-        run.changed.wake()
-
-    def _poke(self, run: Run) -> None:
-        run.changed.wake()
-        if run.poke is not None:
-            run.poke()
-            obeyed = run.raised is run.ending if run.ending is not None else run.confirmed is run.pause
-            if not obeyed:
-                self._poke_at = min(self._poke_at, Clock() + POKE_AGAIN)
-
-    def _lose(self, run: Run, message: str, status: str | None = None) -> None:
-        """The run is another's, or has ended: the work is to end, and nothing more is said of it."""
-        run.ending = Ending("lost", run.last_order, message=message, status=status)
-        run.set_gate()
-        self._settle(run, status)
-        if not run.over and run.poke is not None:
-            run.poke()
-
-    def _handle(self, message: Message) -> None:
-        kind = message.get("type")
-        ref = message.get("ref")
-        if kind in ("expected", "refused") and ref in self._unanswered:
-            expected = self._unanswered.pop(ref)
-            if kind == "refused" and message.get("error") in ("denied", "invalid"):
-                notices.say(
-                    logging.WARNING,
-                    f"Wheelhouse does not show the published job {expected.get('job_id')}: {message.get('message')}",
-                )
-            return
-        if kind == "error" and not isinstance(ref, int):
-            notices.say(logging.WARNING, f"Wheelhouse could not use a message: {message.get('message')}")
-            return
-        run = self._runs.get(ref) if isinstance(ref, int) else None
-        if run is None:
-            if kind == "error":
-                self._unanswered.pop(ref or 0, None)
-            return
-        if kind == "attached":
-            self._attached(run, message)
-        elif kind == "refused":
-            self._refused(run, message)
-        elif kind == "order":
-            self._order(run, message)
-        elif kind == "saved":
-            run.saved = max(run.saved, int(message.get("n", 0)))
-            run.changed.wake()
-        elif kind == "ended":
-            self._settle(run, message.get("status"))
-        elif kind == "lost":
-            self._lose(run, str(message.get("message", "the run was lost")))
-        elif kind == "error":
-            text = str(message.get("message", "the message could not be used"))
-            if run.number is None:
-                self._settle(run, refusal=refused("invalid", text, None, None))
-            else:
-                notices.say(logging.WARNING, f"Wheelhouse could not use a message about {run.job.job_id}: {text}")
-
-    def _attached(self, run: Run, message: Message) -> None:
-        number = int(message["run"])
-        point = message.get("resume_point")
-        first = run.number is None
-        former = run.number
-        run.number = number
-        run.status = message.get("status")
-        run.phase = "attached"
-        if first:
-            run.resume_point = point
-        elif former is not None and number != former and not self._is_ours(run, former, point):
-            run.ending = Ending("lost", run.last_order, message="another run of this job has gone on in the meantime")
-            run.set_gate()
-            run.end = {"how": "handed_back"}
-            self._finish(run)
-            self._poke(run)
-            return
-        if number != former:
-            run.last_order = 0
-        if run.status == "paused":
-            if run.pause is None:
-                run.pause = Pause(0, self._arrivals)
-        else:
-            run.pause = None
-        run.lease = self._lease
-        run.set_gate()
-        if run.over:
-            self._finish_again(run)
-        else:
-            self._save(run)
-            if run.figures:
-                self._dirty[run.ref] = run
-        if not first and (run.pause is not None or run.ending is not None) and not run.over:
-            self._poke(run)
-        run.changed.wake()
-
-    def _is_ours(self, run: Run, former: int, point: Any) -> bool:
-        """Whether nobody else has had the job between our former run and this one."""
-        known = [run.resume_point, *([run.last_save[1]] if run.last_save[0] else [])]
-        return run.number == former + 1 and point in known
-
-    def _finish_again(self, run: Run) -> None:
-        """On a new socket the order that ended the work may not be known any more: it ends by itself then."""
-        if run.end is None and run.ending is not None:
-            if run.ending.kind == "time_out":
-                text = str(run.ending.exception())
-                self._send({"type": "end", "ref": run.ref, "how": "failed", "error": text, "permanent": True})
-            else:
-                self._send({"type": "end", "ref": run.ref, "how": "cancelled"})
-        else:
-            self._finish(run)
-
-    def _refused(self, run: Run, message: Message) -> None:
-        text = str(message.get("message", "refused"))
-        status = message.get("status")
-        error = str(message.get("error"))
-        if run.number is None:
-            self._settle(run, status, refused(error, text, status, message.get("retry_after")))
-        elif run.over:
-            self._settle(run, status)
-        else:
-            self._lose(run, text, status)
-
-    def _order(self, run: Run, message: Message) -> None:
-        order = int(message["order"])
-        if order < run.last_order:
-            return
-        run.last_order = order
-        self._arrivals += 1
-        do = message.get("do")
-        if run.over:
-            if run.obeyed is not None:
-                run.obeyed = order
-            self._finish(run)
-            return
-        if do == "pause":
-            run.pause = Pause(order, self._arrivals)
-            run.set_gate()
-            self._poke(run)
-        elif do == "resume":
-            run.pause = None
-            run.set_gate()
-            run.changed.wake()
-        elif do in ("cancel", "time_out", "leave"):
-            if run.ending is None or run.ending.order != order:
-                run.ending = Ending(do, order, str(message.get("by", "wheelhouse")), message.get("reason"))
-                run.set_gate()
-            if message.get("kill"):
-                error = run.kill() if run.kill is not None else (
-                    "The work runs in a process with other work, so it cannot be ended by force; "
-                    "it ends at its next checkpoint"
-                )
-                self._reached(run, order, "refused", error)
-            self._poke(run)
 
     # ---- without a connection ------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from ..run import Run
 from ..session import Session
 from . import pool
 from .ends import hand_on, keep_ended, revoke
-from .limits import warn_of_time_limits, wait_for_other
+from .limits import wait_for_other, warn_of_time_limits
 from .settings import (
     TENANT_HEADER,
     describe,

@@ -2,27 +2,10 @@
 //! them. So what a worker has changed and not said before it died is said by another one. Saying it twice does no harm:
 //! each says how the row stands then.
 
-use super::sql::{Row, Tx};
+use super::announcement_rows::AnnouncementKind;
+use super::sql::Row;
 use super::{Store, StoreError, rows};
 use crate::domain::{Resource, ResourceId, ResourceKind, TenantId};
-
-/// What is to be said.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum AnnouncementKind {
-    /// The status of the resource itself.
-    Status,
-    /// The status of each cancelled job of the campaign.
-    Jobs,
-}
-
-impl AnnouncementKind {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Status => "status",
-            Self::Jobs => "jobs",
-        }
-    }
-}
 
 /// One announcement that is owed.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -33,28 +16,6 @@ pub struct Announcement {
     pub about: AnnouncementKind,
     /// The run of the job after which it stands so; 0 for campaigns.
     pub run: i64,
-}
-
-/// Notes an announcement, in the transaction that makes it necessary.
-pub(super) async fn record_announcement(
-    tx: &mut Tx,
-    resource: &Resource,
-    about: AnnouncementKind,
-    run: i64,
-) -> Result<(), StoreError> {
-    tx.execute(
-        "INSERT INTO announcements (tenant_id, resource_kind, resource_id, about, run) VALUES ($1, $2, $3, $4, $5)
-         ON CONFLICT (tenant_id, resource_kind, resource_id, about, run) DO NOTHING",
-        &[
-            resource.tenant.as_str().into(),
-            resource.kind.as_str().into(),
-            resource.id.as_str().into(),
-            about.as_str().into(),
-            run.into(),
-        ],
-    )
-    .await
-    .map(drop)
 }
 
 /// One of them, as `$1` to `$5`.

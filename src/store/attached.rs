@@ -1,7 +1,6 @@
 //! The job of a `wheelhouse run`: made, or adopted where it is there already.
 
-use super::campaigns::accepts_jobs;
-use super::jobs::{insert, read_with_contents};
+use super::jobs::{accepts_jobs, insert, read_with_contents};
 use super::{AttachedStart, ClaimedJob, NewJob, Run, Store, StoreError, rows};
 use crate::domain::{JobStatus, Resource, WorkerId};
 

@@ -1,10 +1,11 @@
 //! Making, reading, closing and completing campaigns.
 
-use super::announcements::{self, record_announcement};
-use super::jobs::{cursor, insert, page, page_of};
+use super::announcement_rows::{AnnouncementKind, record_announcement};
+use super::jobs::insert;
+use super::page::{cursor, page_of, sql_limit};
 use super::sql::{Tx, Value};
 use super::{CampaignFilter, NewCampaign, NewJob, Page, Store, StoreError, rows};
-use crate::domain::{Campaign, CampaignStatus, Resource};
+use crate::domain::{Campaign, Resource};
 
 /// All jobs of the campaign `$1`, `$2` have ended.
 const ALL_ENDED: &str = "NOT EXISTS (SELECT 1 FROM jobs j WHERE j.tenant_id = $1 AND j.campaign_id = $2
@@ -56,7 +57,7 @@ impl Store {
         let text = format!(
             "SELECT {} FROM campaigns c WHERE c.tenant_id = $1 AND c.rowid < $2 ORDER BY c.rowid DESC LIMIT {}",
             *rows::CAMPAIGN,
-            page(filter.limit)
+            sql_limit(filter.limit)
         );
         let values = [filter.tenant.as_str().into(), cursor(filter.after.as_deref())?.into()];
         let found = self.database.read().await?.rows(&text, &values).await?;
@@ -83,7 +84,7 @@ impl Store {
     }
 
     /// Marks a campaign completed if it is active, not open, and all its jobs have ended (and there is at least one).
-    /// That it is completed is owed to those who watch it: see [`announcements`].
+    /// That it is completed is owed to those who watch it: see `announcements.rs`.
     pub async fn complete_campaign(&self, campaign: &Resource) -> Result<Option<Campaign>, StoreError> {
         let mut tx = self.database.write().await?;
         // Held first, in a statement of its own: the one after it sees every job that was added before.
@@ -116,31 +117,9 @@ async fn complete_in(tx: &mut Tx, campaign: &Resource, only: &str) -> Result<boo
     );
     let changed = tx.execute(&text, &key_of(campaign)).await? > 0;
     if changed {
-        record_announcement(tx, campaign, announcements::AnnouncementKind::Status, 0).await?;
+        record_announcement(tx, campaign, AnnouncementKind::Status, 0).await?;
     }
     Ok(changed)
-}
-
-/// Whether a job's campaign, if it names one, is there and takes jobs. It is held until the transaction ends.
-pub(super) async fn accepts_jobs(tx: &mut Tx, job: &NewJob) -> Result<(), StoreError> {
-    let Some(campaign) = &job.campaign else { return Ok(()) };
-    let found = tx
-        .row(
-            "SELECT status, CAST(closed_at AS TEXT) AS closed_at FROM campaigns WHERE tenant_id = $1 AND id = $2 {share}",
-            &[job.tenant.as_str().into(), campaign.as_str().into()],
-        )
-        .await?;
-    let Some(row) = found else { return Err(StoreError::Conflict(format!("there is no campaign {campaign}"))) };
-    match rows::campaign_status(&row)? {
-        CampaignStatus::Completed => Err(StoreError::Conflict(format!(
-            "campaign {campaign} is completed: one that is made without jobs takes them until it is closed"
-        ))),
-        CampaignStatus::Cancelled => Err(StoreError::Conflict(format!("campaign {campaign} is cancelled"))),
-        _ if row.text("closed_at")?.is_some() => {
-            Err(StoreError::Conflict(format!("campaign {campaign} is closed: it takes no more jobs")))
-        }
-        CampaignStatus::Active | CampaignStatus::Paused => Ok(()),
-    }
 }
 
 pub(super) async fn read_campaign(tx: &mut Tx, campaign: &Resource) -> Result<Option<Campaign>, StoreError> {

@@ -1,7 +1,7 @@
 //! What jobs could not do, item by item.
 
 use super::sql::{Row, Tx, Value};
-use super::{FailedItemFilter, FailedItemRow, Page, Run, Store, StoreError, jobs, rows};
+use super::{FailedItemFilter, FailedItemRow, Page, Run, Store, StoreError, page, rows};
 use crate::domain::FailedItem;
 use crate::domain::text::{MAX_LONG_TEXT, MAX_SHORT_TEXT};
 
@@ -15,18 +15,18 @@ impl Store {
     pub async fn failed_items(&self, filter: &FailedItemFilter) -> Result<Page<FailedItemRow>, StoreError> {
         let after = match filter.after.as_deref() {
             None => 0,
-            after => jobs::cursor(after)?,
+            after => page::cursor(after)?,
         };
         let text = format!(
             "SELECT {} AS item, {} AS error, run, CAST(at AS TEXT) AS at, rowid AS row_id FROM failed_items
              WHERE tenant_id = $1 AND job_id = $2 AND rowid > $3 ORDER BY rowid LIMIT {}",
             rows::shorten("item", MAX_SHORT_TEXT),
             rows::shorten("error", MAX_LONG_TEXT),
-            jobs::page(filter.limit)
+            page::sql_limit(filter.limit)
         );
         let values = [filter.job.tenant.as_str().into(), filter.job.id.as_str().into(), after.into()];
         let found = self.database.read().await?.rows(&text, &values).await?;
-        jobs::page_of(&found, filter.limit, failed_item)
+        page::page_of(&found, filter.limit, failed_item)
     }
 }
 

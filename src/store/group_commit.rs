@@ -16,7 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, mpsc, onesho
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use super::commands::{RowWrites, applied_before, apply_in, job_rows, plan_write};
+use super::command_rows::{RowWrites, applied_before, apply_in, job_rows, plan_write};
 use super::database::Database;
 use super::sql::{Row, Tx};
 use super::{ApplyOutcome, CommandChange, StoreError};

@@ -2,10 +2,10 @@
 
 use std::collections::HashSet;
 
-use super::campaigns::accepts_jobs;
+use super::page::{cursor, limit_of, page_of, sql_limit};
 use super::sql::{Row, Tx, Value};
 use super::{ClaimedJob, JobFilter, NewJob, Page, Run, Store, StoreError, rows};
-use crate::domain::{Job, Resource, ResourceId, TenantId, WorkerId};
+use crate::domain::{CampaignStatus, Job, Resource, ResourceId, TenantId, WorkerId};
 
 impl Store {
     /// Inserts a job as `pending`, for workers to run. `Conflict` if the tenant has a job with this id.
@@ -121,9 +121,34 @@ impl Store {
             only("job_type =", job_type.as_str().into());
         }
         only("rowid <", cursor(filter.after.as_deref())?.into());
-        let text =
-            format!("SELECT {} FROM jobs WHERE {wheres} ORDER BY rowid DESC LIMIT {}", *rows::JOB, page(filter.limit));
+        let text = format!(
+            "SELECT {} FROM jobs WHERE {wheres} ORDER BY rowid DESC LIMIT {}",
+            *rows::JOB,
+            sql_limit(filter.limit)
+        );
         self.database.read().await?.rows(&text, &values).await
+    }
+}
+
+/// Whether a job's campaign, if it names one, is there and takes jobs. It is held until the transaction ends.
+pub(super) async fn accepts_jobs(tx: &mut Tx, job: &NewJob) -> Result<(), StoreError> {
+    let Some(campaign) = &job.campaign else { return Ok(()) };
+    let found = tx
+        .row(
+            "SELECT status, CAST(closed_at AS TEXT) AS closed_at FROM campaigns WHERE tenant_id = $1 AND id = $2 {share}",
+            &[job.tenant.as_str().into(), campaign.as_str().into()],
+        )
+        .await?;
+    let Some(row) = found else { return Err(StoreError::Conflict(format!("there is no campaign {campaign}"))) };
+    match rows::campaign_status(&row)? {
+        CampaignStatus::Completed => Err(StoreError::Conflict(format!(
+            "campaign {campaign} is completed: one that is made without jobs takes them until it is closed"
+        ))),
+        CampaignStatus::Cancelled => Err(StoreError::Conflict(format!("campaign {campaign} is cancelled"))),
+        _ if row.text("closed_at")?.is_some() => {
+            Err(StoreError::Conflict(format!("campaign {campaign} is closed: it takes no more jobs")))
+        }
+        CampaignStatus::Active | CampaignStatus::Paused => Ok(()),
     }
 }
 
@@ -173,35 +198,4 @@ async fn read_columns(tx: &mut Tx, job: &Resource, columns: &str) -> Result<Opti
     let text = format!("SELECT {columns} FROM jobs WHERE tenant_id = $1 AND id = $2");
     let found = tx.row(&text, &[job.tenant.as_str().into(), job.id.as_str().into()]).await?;
     found.map(|row| rows::job(&row)).transpose()
-}
-
-pub(super) fn cursor(after: Option<&str>) -> Result<i64, StoreError> {
-    let Some(after) = after else { return Ok(i64::MAX) };
-    after
-        .parse()
-        .map_err(|_| StoreError::Conflict("\"after\" is not a cursor: pass on the last page's \"next\"".to_owned()))
-}
-
-/// One more than asked for, to know whether there is a next page.
-pub(super) fn page(limit: u32) -> u32 {
-    limit.clamp(1, 1_000) + 1
-}
-
-fn limit_of(limit: u32) -> usize {
-    limit.clamp(1, 1_000) as usize
-}
-
-pub(super) fn page_of<T>(
-    found: &[super::sql::Row],
-    limit: u32,
-    read: impl Fn(&super::sql::Row) -> Result<T, StoreError>,
-) -> Result<Page<T>, StoreError> {
-    let limit = limit_of(limit);
-    let shown = &found[..found.len().min(limit)];
-    let next = match shown.last() {
-        Some(last) if found.len() > limit => last.int("row_id")?.map(|id| id.to_string()),
-        _ => None,
-    };
-    let items = shown.iter().filter_map(|row| rows::skip_unreadable(read(row))).collect();
-    Ok(Page { items, next })
 }

@@ -1,16 +1,21 @@
 //! Everything that talks to SQL: SQLite (WAL, one writer) and PostgreSQL behind one type.
 //!
-//! One file for each concern: `jobs` and `campaigns` (rows and lists), `selection` (which of many are there, or fit), `commands` (what a command changes) and `group_commit` (many of
-//! them to a transaction), `queue` (which job a worker gets), `runs` (what a worker that hosts a job writes), `remote` (jobs of foreign processes), `attached` (the job of a `wheelhouse run`),
-//! `announcements` (status messages that are owed), `failed_items`, `maintenance` (what one worker does for all), `prune` (old jobs), `permissions`, `revocations` (tokens that are refused), `audit`, `imports`, `migrations`, `bench_rows`
-//! (rows for `wheelhouse bench`); `database` connects, `writer_lock` orders SQLite's writers, and `sql` hides which database it is.
+//! One file for each concern: `jobs` and `campaigns` (rows and lists), `selection` (which of many are there, or fit),
+//! `commands` and `command_rows` (what a command changes) and `group_commit` (many of them to a transaction), `queue` (which
+//! job a worker gets), `runs` (what a worker that hosts a job writes), `remote` (jobs of foreign processes), `attached` (the
+//! job of a `wheelhouse run`), `announcements` (status messages that are owed), `failed_items`, `maintenance` (what one worker
+//! does for all), `prune` (old jobs), `permissions`, `revocations` (tokens that are refused), `audit`, `imports`, `migrations`,
+//! `bench_rows` (rows for `wheelhouse bench`). `handle` is what they are operations of, `database` connects, `writer_lock`
+//! orders SQLite's writers, and `sql` hides which database it is.
 
+mod announcement_rows;
 pub mod announcements;
 mod attached;
 pub mod audit;
 #[cfg(feature = "server")]
 mod bench_rows;
 mod campaigns;
+mod command_rows;
 mod commands;
 mod database;
 pub mod diagnosis;
@@ -18,11 +23,13 @@ mod error;
 mod failed_items;
 mod files;
 mod group_commit;
+mod handle;
 #[cfg(feature = "server")]
 mod imports;
 mod jobs;
 mod maintenance;
 mod migrations;
+mod page;
 mod permissions;
 mod prune;
 mod queue;
@@ -32,134 +39,19 @@ mod rows;
 mod runs;
 mod selection;
 mod sql;
+mod tenant_cursor;
 pub mod types;
 mod writer_lock;
 
-use std::sync::Arc;
-use std::time::Duration;
-
-pub use announcements::{Announcement, AnnouncementKind};
+pub use announcement_rows::AnnouncementKind;
+pub use announcements::Announcement;
 pub use campaigns::CloseOutcome;
 pub use error::StoreError;
 pub use failed_items::MAX_FAILED_ITEMS;
+pub use handle::Store;
 pub use maintenance::MaintenanceTask;
+pub use page::Page;
 pub use permissions::PermissionGrant;
 pub use prune::PrunedJobs;
 pub use revocations::{NewRevocation, Revocation, RevocationChanges, RevocationKind};
 pub use types::*;
-
-use database::Database;
-use group_commit::GroupCommit;
-
-/// SQL, as the rest of the program sees it; cheap to clone.
-#[derive(Clone)]
-pub struct Store {
-    database: Database,
-    /// Commands that arrive together are committed together.
-    group_commit: Arc<GroupCommit>,
-    cursor: Arc<queue::TenantCursor>,
-    clock: Clock,
-}
-
-/// Tells this moment in Unix ms.
-type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
-
-impl Store {
-    /// Connects (SQLite: creates the file where it is missing). Does not migrate.
-    pub async fn open(settings: &crate::config::Database) -> Result<Self, StoreError> {
-        let database = Database::open(settings).await?;
-        let group_commit = Arc::new(GroupCommit::start(database.clone()));
-        Ok(Self {
-            database,
-            group_commit,
-            cursor: Arc::default(),
-            clock: Arc::new(|| jiff::Timestamp::now().as_millisecond()),
-        })
-    }
-
-    /// The same store, going by another clock for the times of retries. Workers go by Redis's: what one has written
-    /// another compares, and the clocks of their machines may be a day apart.
-    pub fn by_clock(self, clock: impl Fn() -> i64 + Send + Sync + 'static) -> Self {
-        Self { clock: Arc::new(clock), ..self }
-    }
-
-    fn now_ms(&self) -> i64 {
-        (self.clock)()
-    }
-
-    /// As [`Self::open`], for programs that can do nothing with a database that is missing or not migrated: they
-    /// are told so, and no empty file is left behind.
-    pub async fn open_migrated(settings: &crate::config::Database) -> Result<Self, StoreError> {
-        if database::is_missing_file(settings) {
-            return Err(StoreError::MissingFile(database::file_name(settings)));
-        }
-        let store = Self::open(settings).await?;
-        if store.is_migrated().await? { Ok(store) } else { Err(StoreError::NotMigrated) }
-    }
-
-    /// As [`Self::open`], and makes no file where there is none.
-    pub async fn open_existing(settings: &crate::config::Database) -> Result<Self, StoreError> {
-        if database::is_missing_file(settings) { Err(StoreError::NotMigrated) } else { Self::open(settings).await }
-    }
-
-    /// A read and (SQLite) a look at the files, within the time.
-    pub async fn ping(&self, within: Duration) -> Result<(), StoreError> {
-        let asked = async {
-            if let Database::Sqlite { files, .. } = &self.database {
-                files.check_now()?;
-            }
-            let mut tx = self.database.read().await?;
-            tx.rows("SELECT version FROM permission_version", &[]).await.map(|_| ())
-        };
-        let late = || StoreError::Unavailable("no answer in time".to_owned());
-        match tokio::time::timeout(within, asked).await.unwrap_or_else(|_| Err(late())) {
-            Ok(()) => Ok(()),
-            Err(error) => Err(self.database.explain(error).await),
-        }
-    }
-
-    /// Whether what a gateway writes could be written: a row of `jobs`. Writes nothing, and takes the way of a write: a
-    /// standby, a read-only file system and a missing right all show. `None`: it could not be found out within the time,
-    /// because others were writing.
-    pub async fn prove_inserts(&self, within: Duration) -> Option<Result<(), StoreError>> {
-        self.prove(
-            within,
-            &["INSERT INTO jobs (id, tenant_id, status) SELECT id, tenant_id, status FROM jobs WHERE 1 = 0"],
-        )
-        .await
-    }
-
-    /// As [`Self::prove_inserts`], for what a worker writes when it carries out a command.
-    pub async fn prove_updates(&self, within: Duration) -> Option<Result<(), StoreError>> {
-        let statements = [
-            "UPDATE jobs SET status = status WHERE 1 = 0",
-            "UPDATE campaigns SET status = status WHERE 1 = 0",
-            "DELETE FROM applied_commands WHERE 1 = 0",
-        ];
-        self.prove(within, &statements).await
-    }
-
-    async fn prove(&self, within: Duration, statements: &[&str]) -> Option<Result<(), StoreError>> {
-        let tried = async {
-            let mut tx = self.database.write().await?;
-            for statement in statements {
-                tx.execute(statement, &[]).await?;
-            }
-            tx.rollback().await
-        };
-        match tokio::time::timeout(within, tried).await {
-            Ok(Err(error)) if error.is_contention() => None,
-            Ok(tried) => Some(tried),
-            Err(_) => None,
-        }
-    }
-}
-
-/// Where a list goes on.
-#[derive(Debug, Clone)]
-pub struct Page<T> {
-    /// The rows.
-    pub items: Vec<T>,
-    /// Pass it as `after` for the next page; `None` at the end.
-    pub next: Option<String>,
-}

@@ -15,8 +15,6 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-
 use super::jobs::read_with_contents;
 use super::sql::{Row, Tx, Value};
 use super::{ClaimedJob, Company, Run, Store, StoreError, rows, runs};
@@ -59,20 +57,6 @@ const MAX_CAMPAIGNS_SEARCHED: usize = 200;
 const SUSPECTS: usize = 32;
 /// Groups to try when others take the jobs at the same time.
 const GROUPS: usize = 16;
-
-/// The tenant (in the database's own order) behind which the next look begins; empty for the first of all.
-#[derive(Default)]
-pub(super) struct TenantCursor(Mutex<String>);
-
-impl TenantCursor {
-    fn start_after(&self) -> String {
-        self.0.lock().clone()
-    }
-
-    fn advance(&self, tenant: String) {
-        *self.0.lock() = tenant;
-    }
-}
 
 /// Jobs of one tenant, campaign and type, with at least one that can run.
 struct JobTypeGroup {

@@ -3,8 +3,7 @@
 //! A foreign run is hosted as any other: the row names the worker and the run. Beside that it names the session, which is
 //! the foreign process, so that the same process may take its run to another worker at once.
 
-use super::campaigns::accepts_jobs;
-use super::jobs::{read, read_with_contents};
+use super::jobs::{accepts_jobs, read, read_with_contents};
 use super::sql::{Row, Tx, Value};
 use super::{ClaimedJob, NewJob, RemoteAttach, Run, Store, StoreError, rows};
 use crate::domain::{Job, JobStatus, Resource, WorkerId};

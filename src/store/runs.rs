@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::announcements::{AnnouncementKind, record_announcement};
+use super::announcement_rows::{AnnouncementKind, record_announcement};
 use super::jobs::read;
 use super::sql::{Tx, Value};
 use super::{FinishOutcome, Hosting, ReleasedRun, Run, RunEnd, SavedRun, Store, StoreError, failed_items, rows};

@@ -173,9 +173,9 @@ fn targets() -> Vec<(&'static str, Target)> {
 
 /// Frames of clients and of foreign workers. A refusal is one line.
 fn frame(input: &[u8]) -> Result<(), String> {
-    let Ok(text) = std::str::from_utf8(input) else { return Ok(()) };
+    let (Ok(text), Ok(id)) = (std::str::from_utf8(input), "j1".parse()) else { return Ok(()) };
     for kind in ResourceKind::ALL {
-        if let Err(refused) = parse(text, kind) {
+        if let Err(refused) = parse(text, kind, &id) {
             one_line(&refused.message)?;
         }
     }

@@ -20,6 +20,7 @@ mod leaving;
 mod messages;
 #[path = "gateway/names.rs"]
 mod names;
+mod pages;
 #[path = "gateway/raw.rs"]
 mod raw;
 #[path = "gateway/readiness.rs"]

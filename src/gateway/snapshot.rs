@@ -118,7 +118,7 @@ impl ResourceSnapshot {
 
     /// The second message on a socket; with the number of workers alive for the tenant, where that is known.
     pub fn greeting(&self, workers_online: Option<usize>) -> String {
-        let mut text = self.socket_message();
+        let mut text = self.message_within(MAX_SNAPSHOT);
         if let Some(workers) = workers_online
             && text.pop() == Some('}')
         {
@@ -127,10 +127,11 @@ impl ResourceSnapshot {
         text
     }
 
-    fn socket_message(&self) -> String {
+    /// As [`Self::message`]; without the job's parameters and result where it would have more bytes than these.
+    pub fn message_within(&self, bytes: usize) -> String {
         let whole = self.message();
         match &self.row {
-            ResourceRow::Job(job) if whole.len() > MAX_SNAPSHOT => {
+            ResourceRow::Job(job) if whole.len() > bytes => {
                 let mut short = job.clone();
                 (short.parameters, short.result) = (JsonText::default(), JsonText::default());
                 server::job_snapshot(&short, self.live.desired.as_deref(), self.live.seq)
@@ -198,7 +199,7 @@ mod tests {
 
     fn snapshot(job: Job, live: LiveProgress) -> serde_json::Value {
         let state = ResourceSnapshot::new(ResourceRow::Job(Box::new(job)), live);
-        serde_json::from_str(&state.socket_message()).expect("JSON")
+        serde_json::from_str(&state.message_within(MAX_SNAPSHOT)).expect("JSON")
     }
 
     #[test]

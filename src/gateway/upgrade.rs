@@ -29,6 +29,7 @@ use crate::config::Limits;
 use crate::domain::{Permission, Resource, ResourceId, ResourceKind};
 use crate::http::ClientAddress;
 use crate::http::Refusal;
+use crate::http::close::Close;
 use crate::http::handshake::{self, Unfit};
 use crate::http::server::Routes;
 use crate::http::socket::Socket;
@@ -89,7 +90,11 @@ fn endpoint(endpoints: &Arc<SocketEndpoints>, kind: ResourceKind) -> Routes {
         .and(request())
         .then(move |id: String, request: Request| {
             let endpoints = endpoints.clone();
-            async move { endpoints.admit_to_resource(request, kind, &id).await.unwrap_or_else(refused) }
+            async move {
+                let told = RefusalSocket::wanted_by(&request);
+                let admitted = endpoints.admit_to_resource(request, kind, &id).await;
+                admitted.unwrap_or_else(|error| endpoints.refuse(error, told))
+            }
         })
         .boxed()
 }
@@ -100,7 +105,11 @@ fn tenant_endpoint(endpoints: &Arc<SocketEndpoints>) -> Routes {
         .and(request())
         .then(move |request: Request| {
             let endpoints = endpoints.clone();
-            async move { endpoints.admit_to_tenant(request).await.unwrap_or_else(refused) }
+            async move {
+                let told = RefusalSocket::wanted_by(&request);
+                let admitted = endpoints.admit_to_tenant(request).await;
+                admitted.unwrap_or_else(|error| endpoints.refuse(error, told))
+            }
         })
         .boxed()
 }
@@ -136,20 +145,48 @@ impl<T: Into<Refusal>> From<T> for UpgradeError {
     }
 }
 
-fn refused(refused: UpgradeError) -> Response {
-    match refused {
-        UpgradeError::Refusal(refusal) => {
-            metrics::connection_refused(refusal.code);
-            refusal.to_response()
+/// A socket that is opened only to be closed with the reason of a refusal: the script of a page cannot see with which
+/// status an upgrade was refused, but it sees a close code. Asked for with `?reject=close`.
+struct RefusalSocket {
+    upgrade: OnUpgrade,
+    switching: Response,
+}
+
+impl RefusalSocket {
+    /// `None`: the client has not asked for it, or its request cannot become a socket.
+    fn wanted_by(request: &Request) -> Option<Self> {
+        if !request.query.split('&').any(|pair| pair == "reject=close") {
+            return None;
         }
-        UpgradeError::Unfit(unfit) => {
-            metrics::connection_refused(ErrorCode::InvalidMessage);
-            unfit.response()
-        }
+        let accept = handshake::check(&request.headers).ok()?;
+        let switching = handshake::switching(&request.headers, accept, WEBSOCKET_PROTOCOL);
+        Some(Self { upgrade: request.upgrade.clone()?, switching })
     }
 }
 
 impl SocketEndpoints {
+    fn refuse(&self, error: UpgradeError, told: Option<RefusalSocket>) -> Response {
+        let refusal = match error {
+            UpgradeError::Refusal(refusal) => refusal,
+            UpgradeError::Unfit(unfit) => {
+                metrics::connection_refused(ErrorCode::InvalidMessage);
+                return unfit.response();
+            }
+        };
+        metrics::connection_refused(refusal.code);
+        match (told, Close::refused(&refusal)) {
+            (Some(RefusalSocket { upgrade, switching }), Some(close)) => {
+                self.drain.tracker.spawn(async move {
+                    let Ok(upgraded) = upgrade.await else { return };
+                    let Some(mut socket) = Socket::take_over(upgraded, (MAX_FRAME, MAX_FRAME)).await else { return };
+                    socket.close(&close).await;
+                });
+                switching
+            }
+            _ => refusal.to_response(),
+        }
+    }
+
     async fn admit_to_resource(
         self: &Arc<Self>,
         request: Request,
@@ -222,7 +259,7 @@ impl SocketEndpoints {
             channel: TenantSession::new(
                 tenant,
                 (subscriber, subscription),
-                broker,
+                (broker, self.snapshots.clone()),
                 commands,
                 batches,
                 self.command_ttl,

@@ -7,6 +7,8 @@ use tokio_tungstenite::tungstenite::error::CapacityError;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{Error as WsError, error::ProtocolError};
 
+use super::reply::Refusal;
+
 /// Longest pause that a drained client is asked to make before it comes back.
 const JITTER_MS: u64 = 2_000;
 /// How long a client may take to answer the close.
@@ -66,6 +68,13 @@ impl Close {
     /// The permission to watch was taken away.
     pub fn revoked() -> Self {
         Self::of(4403, "access revoked")
+    }
+
+    /// What the socket was refused for, where that has a close code: 4000 and the HTTP status. The reason is the stable
+    /// code of the refusal.
+    pub fn refused(refusal: &Refusal) -> Option<Self> {
+        let status = refusal.code.http_status();
+        matches!(status, 401 | 403 | 404 | 429 | 503).then(|| Self::of(4000 + status, refusal.code.as_str()))
     }
 
     /// Two pings went unanswered.

@@ -73,6 +73,16 @@ impl FeedFilter {
         }
     }
 
+    /// The jobs and campaigns that the filter names one by one, in order.
+    pub fn named_resources(&self) -> Vec<(ResourceKind, ResourceId)> {
+        let named = |kind, ids: &Option<HashSet<ResourceId>>| {
+            let mut ids: Vec<_> = ids.iter().flatten().map(|id| (kind, id.clone())).collect();
+            ids.sort_unstable_by(|a, b| a.1.as_str().cmp(b.1.as_str()));
+            ids
+        };
+        [named(ResourceKind::Job, &self.job_ids), named(ResourceKind::Campaign, &self.campaign_ids)].concat()
+    }
+
     /// Whether a message can be judged only with the [`JobFacts`] of its job.
     pub fn needs_job_facts(&self, kind: ResourceKind, id: &ResourceId) -> bool {
         kind == ResourceKind::Job

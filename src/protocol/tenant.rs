@@ -9,6 +9,9 @@ use super::feed::FeedFilter;
 use super::frame::Frame;
 use crate::domain::{RequestId, Resource, ResourceId, ResourceKind, TenantId};
 
+/// Resources whose state one `subscribe` may ask for.
+pub const MAX_SNAPSHOTS: usize = 100;
+
 /// One message of a client.
 #[derive(Debug, Clone, PartialEq)]
 pub enum TenantMessage {
@@ -20,6 +23,8 @@ pub enum TenantMessage {
     Subscribe {
         /// As understood.
         filter: FeedFilter,
+        /// The resources whose state is to follow the answer.
+        snapshots: Vec<(ResourceKind, ResourceId)>,
         /// The client's name for this request.
         request_id: Option<RequestId>,
     },
@@ -33,6 +38,8 @@ struct Subscribe {
     #[serde(rename = "type")]
     _type: String,
     filter: Option<serde_json::Value>,
+    #[serde(default)]
+    snapshot: bool,
     #[serde(rename = "request_id")]
     _request_id: Option<String>,
 }
@@ -47,7 +54,15 @@ pub fn parse_tenant(text: &str) -> Result<TenantMessage, Rejection> {
         let raw: Subscribe =
             serde_json::from_str(text).map_err(|error| parsed.invalid(format!("subscribe: {error}")))?;
         let filter = FeedFilter::read(raw.filter.as_ref()).map_err(|message| parsed.invalid(message))?;
-        return Ok(TenantMessage::Subscribe { filter, request_id: parsed.request_id });
+        let snapshots = if raw.snapshot { filter.named_resources() } else { Vec::new() };
+        if raw.snapshot && !(1..=MAX_SNAPSHOTS).contains(&snapshots.len()) {
+            let message = format!(
+                "With \"snapshot\", the filter names 1 to {MAX_SNAPSHOTS} resources in job_ids and campaign_ids, not {}",
+                snapshots.len()
+            );
+            return Err(parsed.invalid(message));
+        }
+        return Ok(TenantMessage::Subscribe { filter, snapshots, request_id: parsed.request_id });
     }
     if let Some((action, kind)) = batch::batch_message_type(&parsed.message_type) {
         return Ok(TenantMessage::Batch(batch::read(&parsed, text, action, kind)?));
@@ -96,6 +111,15 @@ pub fn subscription(filter: &FeedFilter, request_id: Option<&str>) -> String {
     Frame::new("subscription").json("filter", &filter.to_json()).request(request_id).end()
 }
 
+/// In place of a snapshot: there is no such resource in the tenant, or none that the user may read.
+pub fn no_snapshot(resource: &Resource) -> String {
+    Frame::new("error")
+        .ascii("error", ErrorCode::NotFound.as_str())
+        .json("message", &resource_not_found(resource))
+        .ascii(resource.kind.id_field(), resource.id.as_str())
+        .end()
+}
+
 /// Messages were missed: list again what you show.
 pub fn resynchronize(tenant: &TenantId) -> String {
     Frame::new("resynchronize").ascii("tenant_id", tenant.as_str()).end()
@@ -136,12 +160,18 @@ mod tests {
     #[test]
     fn a_subscription_is_answered_as_it_was_understood() {
         let text = r#"{"type":"subscribe","filter":{"campaign_id":"c1","status":["running"]},"request_id":"r"}"#;
-        let Ok(TenantMessage::Subscribe { filter, request_id }) = parse_tenant(text) else { panic!("refused") };
+        let Ok(TenantMessage::Subscribe { filter, request_id, .. }) = parse_tenant(text) else { panic!("refused") };
         assert_eq!(
             subscription(&filter, request_id.as_ref().map(RequestId::as_str)),
             r#"{"type":"subscription","filter":{"campaign_id":"c1","kinds":["job"],"status":["running"]},"request_id":"r"}"#
         );
         assert!(matches!(parse_tenant(r#"{"type":"subscribe"}"#), Ok(TenantMessage::Subscribe { .. })));
+        let text = r#"{"type":"subscribe","snapshot":true,"filter":{"job_ids":["b","a"],"campaign_ids":["c"]}}"#;
+        let Ok(TenantMessage::Subscribe { snapshots, .. }) = parse_tenant(text) else { panic!("refused") };
+        let named: Vec<_> = snapshots.iter().map(|(kind, id)| (*kind, id.as_str())).collect();
+        assert_eq!(named, [(ResourceKind::Job, "a"), (ResourceKind::Job, "b"), (ResourceKind::Campaign, "c")]);
+        let message = parse_tenant(r#"{"type":"subscribe","snapshot":true}"#).expect_err("refused").message;
+        assert!(message.contains("1 to 100 resources"), "{message}");
         let message = parse_tenant(r#"{"type":"subscribe","job_ids":["a"]}"#).expect_err("refused").message;
         assert!(message.contains("unknown field `job_ids`"), "{message}");
     }

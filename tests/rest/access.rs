@@ -69,6 +69,45 @@ async fn a_page_of_another_site_cannot_use_the_cookie_of_an_operator() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pages_of_the_listed_origins_may_use_the_api_and_no_others() {
+    let api = RestFixture::start(&[("server.public_origins", "https://ops.example.com")]).await;
+    let token = api.user("ann", "acme", &["*"]).await;
+    let bearer = format!("Bearer {token}");
+    let ours = ("origin", "https://ops.example.com");
+    // What a browser asks before it sends a request with a token or with JSON.
+    let asks = ("access-control-request-method", "POST");
+    let answer = api.send("OPTIONS", "/api/v1/jobs", &[ours, asks], "").await;
+    assert_eq!(answer.status, 204, "{answer:?}");
+    assert_eq!(answer.header("access-control-allow-origin"), "https://ops.example.com");
+    assert_eq!(answer.header("access-control-allow-methods"), "GET, POST");
+    assert!(answer.header("access-control-allow-headers").contains("Authorization"), "{answer:?}");
+    assert_eq!(answer.header("access-control-allow-credentials"), "true");
+    let headers = [("authorization", bearer.as_str()), ours];
+    for (path, status) in [("/api/v1/jobs", 200), ("/api/v1/jobs/nothing-here", 404), ("/api/v1/no-such-path", 404)] {
+        let answer = api.send("GET", path, &headers, "").await;
+        assert_eq!(answer.status, status, "{answer:?}");
+        assert_eq!(answer.header("access-control-allow-origin"), "https://ops.example.com", "{path}");
+        assert!(answer.header("vary").contains("Origin"), "{path}");
+    }
+    // Also a refusal can be read by the page that gets it.
+    let answer = api.send("GET", "/api/v1/jobs", &[ours], "").await;
+    assert_eq!(answer.header("access-control-allow-origin"), "https://ops.example.com");
+    answer.error(401, "unauthorized");
+
+    for other in ["https://evil.example", "http://ops.example.com", "https://ops.example.com.evil.example", "null"] {
+        let answer = api.send("OPTIONS", "/api/v1/jobs", &[("origin", other), asks], "").await;
+        answer.error(405, "method_not_allowed");
+        for answer in
+            [answer, api.send("GET", "/api/v1/jobs", &[("authorization", &bearer), ("origin", other)], "").await]
+        {
+            assert_eq!(answer.header("access-control-allow-origin"), "", "{other}");
+            assert!(answer.header("vary").contains("Origin"), "{other}");
+        }
+    }
+    api.send("OPTIONS", "/api/v1/jobs", &[ours], "").await.error(405, "method_not_allowed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_operation_asks_for_its_permission() {
     let api = RestFixture::start(&[]).await;
     let reader = api.user("reader", "acme", &["jobs.read", "campaigns.read"]).await;

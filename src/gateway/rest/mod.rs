@@ -8,6 +8,7 @@ mod audit;
 mod batch;
 mod callers;
 mod commands;
+mod cors;
 mod creation;
 mod fields;
 mod health;
@@ -34,6 +35,7 @@ use self::audit::AuditApi;
 use self::batch::BatchApi;
 use self::callers::Callers;
 use self::commands::CommandApi;
+use self::cors::Cors;
 use self::creation::CreationApi;
 use self::queue::QueueApi;
 use self::request::Request;
@@ -62,7 +64,7 @@ pub struct RestParts {
     pub verifier: Verifier,
     /// Checks permissions.
     pub policy: Policy,
-    /// Origins whose pages may send a cookie along, beside the gateway's own.
+    /// Origins whose pages may use this API, beside the gateway's own.
     pub public_origins: Vec<String>,
     /// What `/readyz` says.
     pub health: Health,
@@ -98,6 +100,7 @@ struct Api {
     revocations: RevocationApi,
     creation: CreationApi,
     commands: CommandApi,
+    cors: Cors,
     health: Health,
     metrics: Metrics,
 }
@@ -130,7 +133,8 @@ pub fn fallback() -> Routes {
 impl Api {
     fn new(parts: RestParts) -> Self {
         let RestParts { health, metrics, broker, store, commands, waiter, .. } = parts;
-        let public_origins = parts.public_origins.into();
+        let public_origins: Arc<[String]> = parts.public_origins.into();
+        let cors = Cors { public_origins: public_origins.clone() };
         let callers = Callers { verifier: parts.verifier, policy: parts.policy, public_origins };
         Self {
             audit: AuditApi { callers: callers.clone(), broker: broker.clone(), store: store.clone() },
@@ -146,6 +150,7 @@ impl Api {
             revocations: RevocationApi { callers: callers.clone(), store: store.clone(), longest: parts.longest_token },
             creation: CreationApi::new(callers.clone(), broker.clone(), store.clone()),
             commands: CommandApi { callers, broker, store, commands, waiter },
+            cors,
             health,
             metrics,
         }
@@ -160,11 +165,18 @@ impl Api {
             _ => "none",
         };
         let result = match found {
-            RouteMatch::Route(route, segments) => self.serve(route.endpoint, &segments, &mut request).await,
-            RouteMatch::WrongMethod(methods) => Err(Refusal::wrong_method(&methods)),
+            RouteMatch::Route(route, segments) => {
+                self.serve(route.endpoint, &segments, &mut request).await.map(Answer::into_response)
+            }
+            RouteMatch::WrongMethod(methods) => {
+                let preflight =
+                    if method == "OPTIONS" { self.cors.preflight(request.headers(), &methods) } else { None };
+                preflight.ok_or_else(|| Refusal::wrong_method(&methods))
+            }
             RouteMatch::Nothing => Err(no_such_path()),
         };
-        let response = result.map_or_else(|refusal| refusal.to_response(), Answer::into_response);
+        let mut response = result.unwrap_or_else(|refusal| refusal.to_response());
+        self.cors.share(self.cors.origin(request.headers()), &mut response);
         request.discard_body().await;
         metrics::http_answered(method, pattern, response.status().as_u16(), begun.elapsed());
         response

@@ -14,17 +14,21 @@ use crate::auth::{Caller, Policy};
 use crate::broker::Broker;
 use crate::broker::scripts::results::CommandResult;
 use crate::broker::scripts::submit::Grant;
-use crate::domain::{CommandId, Permission, RequestId, Resource, ResourceKind, TenantId};
+use crate::domain::{CommandId, Permission, RequestId, Resource, ResourceId, ResourceKind, TenantId};
 use crate::gateway::batch::follower::{BatchFollower, FollowerEvent, MAX_AWAITED};
 use crate::gateway::batch::{BatchOutcome, BatchSubmitter};
 use crate::gateway::commands::{AcceptedCommand, CommandSubmitter};
 use crate::gateway::hub::{FeedSubscriber, FeedSubscription};
 use crate::gateway::results::awaited::look_up;
+use crate::gateway::snapshot::{MAX_SNAPSHOT, SnapshotError, SnapshotReader};
 use crate::http::Refusal;
 use crate::protocol::batch::{MAX_BATCH, Target};
 use crate::protocol::client::Rejection;
-use crate::protocol::tenant::subscription;
+use crate::protocol::tenant::{no_snapshot, subscription};
 use crate::protocol::{BatchRequest, CommandRequest, ErrorCode, TenantMessage, parse_tenant};
+
+/// Longest wait for the states that a `subscribe` asks for.
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Everything of one tenant.
 pub struct TenantSession {
@@ -33,6 +37,7 @@ pub struct TenantSession {
     /// The place in the fan-out.
     _subscription: FeedSubscription,
     broker: Broker,
+    snapshots: SnapshotReader,
     commands: Arc<CommandSubmitter>,
     batches: Arc<BatchSubmitter>,
     follower: BatchFollower,
@@ -46,6 +51,8 @@ pub enum PendingAnswer {
     Command(Resource, CommandRequest, Result<AcceptedCommand, Refusal>),
     /// A batch.
     Batch(Result<BatchOutcome, Refusal>),
+    /// The states that were asked for, and whether some could not be read.
+    Snapshots(Vec<String>, Option<Refusal>),
 }
 
 impl TenantSession {
@@ -53,13 +60,14 @@ impl TenantSession {
     pub fn new(
         tenant: TenantId,
         (subscriber, subscription): (Arc<FeedSubscriber>, FeedSubscription),
-        broker: Broker,
+        (broker, snapshots): (Broker, SnapshotReader),
         commands: Arc<CommandSubmitter>,
         batches: Arc<BatchSubmitter>,
         ttl: Duration,
     ) -> Self {
         let follower = BatchFollower::new(subscriber.clone(), ttl);
-        Self { tenant, subscriber, _subscription: subscription, broker, commands, batches, follower, looking: None }
+        let (_subscription, looking) = (subscription, None);
+        Self { tenant, subscriber, _subscription, broker, snapshots, commands, batches, follower, looking }
     }
 
     /// Whether so many more results can be waited for.
@@ -87,6 +95,37 @@ impl TenantSession {
                 None => commands.submit(&caller, &resource, &request, Some(&address)).await,
             };
             PendingAnswer::Command(resource, request, answer)
+        })
+    }
+
+    /// One state after the other; what cannot be read within the time is refused as a whole.
+    fn read_snapshots(
+        &self,
+        wanted: Vec<(ResourceKind, ResourceId)>,
+        request_id: Option<RequestId>,
+    ) -> BoxFuture<'static, PendingAnswer> {
+        let (tenant, reader, subscriber) = (self.tenant.clone(), self.snapshots.clone(), self.subscriber.clone());
+        Box::pin(async move {
+            let mut messages = Vec::new();
+            let mut room = MAX_SNAPSHOT;
+            let reading = async {
+                for (kind, id) in wanted {
+                    let resource = Resource { tenant: tenant.clone(), kind, id };
+                    let state = if subscriber.readable().may(kind) { reader.read(&resource).await? } else { None };
+                    let message = match state {
+                        Some(state) => reader.explain(state).await.message_within(room),
+                        None => no_snapshot(&resource),
+                    };
+                    room = room.saturating_sub(message.len());
+                    messages.push(message);
+                }
+                Ok::<_, SnapshotError>(())
+            };
+            let refusal = match tokio::time::timeout(READ_TIMEOUT, reading).await {
+                Ok(Ok(())) => None,
+                Ok(Err(_)) | Err(_) => Some(Refusal::unavailable().with_request_id(request_id.as_ref())),
+            };
+            PendingAnswer::Snapshots(messages, refusal)
         })
     }
 
@@ -119,10 +158,15 @@ impl Channel for TenantSession {
     ) -> Result<RequestOutcome<PendingAnswer>, Rejection> {
         Ok(match parse_tenant(text)? {
             TenantMessage::Common(common) => RequestOutcome::Common(common),
-            TenantMessage::Subscribe { filter, request_id } => {
+            TenantMessage::Subscribe { filter, snapshots, request_id } => {
                 let answer = subscription(&filter, request_id.as_ref().map(RequestId::as_str));
+                // Subscribed before the states are read: nothing that happens from here on is missed.
                 self.subscriber.subscribe(filter, answer.into());
-                RequestOutcome::Done
+                if snapshots.is_empty() {
+                    RequestOutcome::Done
+                } else {
+                    RequestOutcome::Work(self.read_snapshots(snapshots, request_id))
+                }
             }
             TenantMessage::Command(kind, id, request) => {
                 self.check_room(1, request.request_id.as_ref())?;
@@ -158,6 +202,10 @@ impl Channel for TenantSession {
                 self.follower.batch(&accepted, out);
             }
             PendingAnswer::Batch(Ok(BatchOutcome::Preview(message))) => out.push_back(message.into()),
+            PendingAnswer::Snapshots(messages, refusal) => {
+                out.extend(messages.into_iter().map(Utf8Bytes::from));
+                out.extend(refusal.map(|refusal| refusal.to_message().into()));
+            }
         }
     }
 

@@ -20,6 +20,7 @@ mod leaving;
 mod messages;
 #[path = "gateway/names.rs"]
 mod names;
+#[path = "gateway/pages.rs"]
 mod pages;
 #[path = "gateway/raw.rs"]
 mod raw;

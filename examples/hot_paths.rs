@@ -11,10 +11,9 @@ use std::sync::Arc;
 use wheelhouse::broker::Keys;
 use wheelhouse::broker::scripts::submit::{ClientOrigin, Grant, Submission, SubmitLimits, words};
 use wheelhouse::domain::{CommandId, Control, Resource, ResourceKind, UserId};
-use wheelhouse::gateway::commands::CommandAnswer;
 use wheelhouse::gateway::hub::channel::Channel;
 use wheelhouse::gateway::outbox::Outbox;
-use wheelhouse::protocol::{ClientMessage, parse};
+use wheelhouse::protocol::{ClientMessage, parse, server};
 
 const FRAME: &str = r#"{"type":"pause_job","request_id":"req-000017","reason":"wrong file, asked for by ops"}"#;
 const SOCKETS: usize = 100;
@@ -45,7 +44,9 @@ fn commands(times: usize) {
     let command = CommandId::generate();
     let limits = SubmitLimits { commands_per_minute: 30, backlog_per_tenant: 10_000, schedules_per_tenant: 1_000 };
     for _ in 0..times {
-        let Ok(ClientMessage::Command(request)) = parse(black_box(FRAME), ResourceKind::Job) else { return };
+        let Ok(ClientMessage::Command(request)) = parse(black_box(FRAME), ResourceKind::Job, &resource.id) else {
+            return;
+        };
         let submission = Submission {
             command,
             resource: resource.clone(),
@@ -59,8 +60,8 @@ fn commands(times: usize) {
             batch: None,
         };
         black_box(words(names, &submission, limits));
-        let answer = CommandAnswer::Accepted { command, workers_online: 4, control: Some(Control::Row) };
-        black_box(answer.message(&resource, &request));
+        let id = request.request_id.as_ref().map(|id| id.as_str());
+        black_box(server::requested(request.action, &resource, command, 4, Some(Control::Row), id));
     }
 }
 

@@ -54,7 +54,7 @@ async fn the_states_of_the_named_resources_follow_a_subscription() {
     let kinds: Vec<&str> = told.iter().map(|message| message["type"].as_str().expect("a type")).collect();
     assert_eq!(kinds, ["job_snapshot", "job_snapshot", "error", "campaign_snapshot"], "{told:?}");
     // As on the job's own socket, but for what stands in the greeting alone.
-    let mut own = fixture.socket(&gateway, "jobs/j1").await;
+    let mut own = Socket::open(&fixture.url(&gateway, "jobs/j1")).await;
     let mut snapshot = own.until(&["job_snapshot"]).await;
     snapshot.as_object_mut().expect("an object").remove("workers_online");
     assert_eq!(told[0], snapshot);

@@ -94,10 +94,10 @@ async fn what_is_no_message_closes_the_socket_and_a_wrong_field_does_nothing() {
         }
     }
     // Before hello nothing else is taken.
-    let mut socket = client::open(&worker.address, &fixture.token).await.ok().expect("open");
+    let mut socket = client::open(&worker.address, &fixture.token).await.expect("open");
     socket.send(json!({"type": "attach", "ref": 1, "tenant_id": "acme", "job_id": "j1"})).await;
     assert_eq!(socket.next().await["closed"], 4400);
-    let mut socket = client::open(&worker.address, &fixture.token).await.ok().expect("open");
+    let mut socket = client::open(&worker.address, &fixture.token).await.expect("open");
     socket.send(json!({"type": "hello", "v": 2, "worker": "w", "session": "s"})).await;
     assert_eq!(socket.next().await["closed"], 4400);
 

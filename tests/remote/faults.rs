@@ -166,7 +166,7 @@ async fn while_workers_die_and_leave_what_stands_stands_and_nothing_is_lost() {
     let mut fixture =
         RemoteFixture::start(&[("WORKER__REATTACH_SECONDS", "6"), ("LIMITS__COMMANDS_PER_MINUTE", "10000")]).await;
     let mut random = fastrand::Rng::with_seed(7);
-    let mut workers = vec![fixture.worker(), fixture.worker()];
+    let mut workers = [fixture.worker(), fixture.worker()];
     let addresses: Vec<String> = workers.iter().map(|worker| worker.address.clone()).collect();
     let steps = Steps::default();
     let finish = CancellationToken::new();

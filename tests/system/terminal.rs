@@ -240,7 +240,7 @@ async fn only_permissions_that_mean_something_are_granted_and_all_are_listed() {
     assert_eq!(bob, "bob  jobs.fly  (unknown: it grants nothing)\nbob  jobs.pause  by role night\n");
     let (json, _, _) = run(&["grants", "--user", "bob", "--json"]);
     let first: Value = serde_json::from_str(json.lines().next().expect("a line")).expect("JSON");
-    assert_eq!(first, json!({"user_id": "bob", "permission": "jobs.fly", "role": null}));
+    assert_eq!(first, json!({"user_id": "bob", "permission": "jobs.fly", "tenant_id": null, "role": null}));
     assert_eq!(run(&["grants"]).0.lines().count(), list.lines().count() + 2);
     assert_eq!(run(&["revoke", "--user", "bob", "jobs.fly"]).2, Some(0), "what is odd can be taken away");
     assert_eq!(run(&["grants", "--user", "bob"]).0, "bob  jobs.pause  by role night\n");

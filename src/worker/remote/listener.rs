@@ -102,7 +102,8 @@ pub(crate) fn routes(shared: &Arc<Shared>, sql: &SqlHealth, metrics: &Metrics) -
     };
     let nothing = warp::any().map(|| {
         let message =
-            "There is /healthz, /readyz, /metrics and the socket /api/v1/worker/ws here; the API is a gateway's";
+            "There is /healthz, /readyz, /metrics and the socket /api/v1/worker/ws here; the API is at the address of a gateway \
+             (a command takes it from --url, else from WHEELHOUSE_URL)";
         Refusal::new(ErrorCode::NotFound, message).to_response()
     });
     healthz.or(readyz).unify().or(metrics).unify().or(socket).unify().or(nothing).unify().boxed()

@@ -4,13 +4,14 @@ use std::pin::pin;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, getpgid, getppid};
+use rustix::process::{Pid, getppid};
 use tokio::signal::unix::SignalKind;
 
 use super::run_output::say;
 use crate::broker::Broker;
 use crate::domain::{JobStatus, WorkerId};
 use crate::store::{AttachedStart, ClaimedJob, NewJob, Run, Store};
+use crate::worker::process::group_of;
 use crate::worker::signals::is_ignored;
 
 /// As EX_TEMPFAIL of sysexits.h: another program has the job just now.
@@ -102,7 +103,8 @@ impl ParentWatch {
     pub(super) fn new() -> Self {
         let parent = getppid().filter(|parent| parent.as_raw_pid() > 1);
         Self(parent.filter(|parent| {
-            let shares_group = getpgid(Some(*parent)).is_ok_and(|of_parent| getpgid(None) == Ok(of_parent));
+            let own = i32::try_from(std::process::id()).ok().and_then(group_of);
+            let shares_group = own.is_some() && own == group_of(parent.as_raw_pid());
             shares_group && !is_ignored(SignalKind::hangup()) && !is_shell(*parent)
         }))
     }

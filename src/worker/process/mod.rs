@@ -40,6 +40,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use handle::Process;
+pub use proc_table::group_of;
 pub use supervisor::supervisor_entry;
 
 /// A program to be run.

@@ -124,6 +124,12 @@ pub(super) fn members(ancestor: i32, group: i32, session: i32) -> io::Result<Vec
     Ok(all.into_iter().filter(belongs).collect())
 }
 
+/// The number of a process's group: 0 where the group is led by a process that cannot be seen from here, as in a container
+/// that was entered from outside. `None`: there is no such process.
+pub fn group_of(pid: i32) -> Option<i32> {
+    entry(pid).map(|entry| entry.group)
+}
+
 /// The process with this id now.
 pub(super) fn entry(pid: i32) -> Option<ProcessEntry> {
     if has_proc() {
@@ -211,6 +217,13 @@ mod tests {
         assert_eq!(entry, whole);
         assert_eq!(parse_stat(b"71 (short) T 70"), None);
         assert_eq!(parse_stat(b""), None);
+    }
+
+    #[test]
+    fn a_group_and_a_session_that_are_led_from_outside_a_container_have_the_number_0() {
+        let stat = b"2 (sh) S 1 0 0 0 -1 4194560 95 0 0 0 0 0 0 0 20 0 1 0 8123 2519040 188 1844";
+        let entry = parse_stat(stat).expect("read");
+        assert_eq!((entry.group, entry.session), (0, 0));
     }
 
     #[test]

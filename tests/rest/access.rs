@@ -69,6 +69,22 @@ async fn a_page_of_another_site_cannot_use_the_cookie_of_an_operator() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_token_nothing_is_said_of_what_else_is_wrong() {
+    let api = RestFixture::start(&[]).await;
+    let document = api.send("GET", "/api/v1/openapi.json", &[], "").await.expect(200);
+    for (path, item) in document["paths"].as_object().expect("paths") {
+        if !path.starts_with("/api/v1/") || path.starts_with("/api/v1/realtime/") || path.ends_with("openapi.json") {
+            continue;
+        }
+        let path = path.split('/').map(|part| if part.starts_with('{') { "some" } else { part });
+        let path = format!("{}?no_such=1&limit=x&status=odd", path.collect::<Vec<_>>().join("/"));
+        for method in ["get", "post", "delete"].into_iter().filter(|method| item.get(*method).is_some()) {
+            api.send(&method.to_uppercase(), &path, &[], "").await.error(401, "unauthorized");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pages_of_the_listed_origins_may_use_the_api_and_no_others() {
     let api = RestFixture::start(&[("server.public_origins", "https://ops.example.com")]).await;
     let token = api.user("ann", "acme", &["*"]).await;

@@ -54,8 +54,8 @@ pub(super) struct AuditApi {
 impl AuditApi {
     /// `GET /api/v1/me`.
     pub(super) async fn me(&self, request: &Request) -> Result<Answer, Refusal> {
-        request.no_query()?;
         let caller = self.callers.caller(request).await?;
+        request.no_query()?;
         let permissions = self.callers.policy.permissions_of(&caller).await?;
         let body = json!({
             "user_id": caller.user,
@@ -68,8 +68,8 @@ impl AuditApi {
 
     /// `GET /api/v1/workers`.
     pub(super) async fn workers(&self, request: &Request) -> Result<Answer, Refusal> {
-        request.no_query()?;
         let caller = self.callers.require_read(request, ResourceKind::Job).await?;
+        request.no_query()?;
         let workers = self.broker.live_workers(&caller.tenant).await?;
         let workers: Vec<Value> = workers.into_iter().map(|id| json!({"id": id})).collect();
         Ok(Answer::json(StatusCode::OK, &json!({"workers": workers})))
@@ -77,9 +77,9 @@ impl AuditApi {
 
     /// `GET /api/v1/audit`: the caller's tenant only, whatever is asked.
     pub(super) async fn audit(&self, request: &Request) -> Result<Answer, Refusal> {
-        let query = request.query::<AuditQuery>()?;
         let caller =
             self.callers.require_permission(request, &Permission::read_audit(), "read the audit trail").await?;
+        let query = request.query::<AuditQuery>()?;
         let now = jiff::Timestamp::now().as_millisecond();
         let time = |name: &str, text: Option<String>| -> Result<Option<i64>, Refusal> {
             let read = text.map(|text| parse_time_or_age(&text, now)).transpose();

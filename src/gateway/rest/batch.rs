@@ -24,8 +24,8 @@ pub(super) struct BatchApi {
 impl BatchApi {
     /// `POST /api/v1/batch`: what is sent on the tenant-wide socket, and what is answered there; with `wait` the summary.
     pub(super) async fn batch(&self, request: &mut Request) -> Result<Answer, Refusal> {
-        let wait = request.query::<WaitQuery>()?.wait;
         let caller = Arc::new(self.callers.caller(request).await?);
+        let wait = request.query::<WaitQuery>()?.wait;
         let body = request.body(MAX_BATCH_FRAME).await?;
         let text = std::str::from_utf8(&body).map_err(|_| Refusal::invalid("The body is not valid UTF-8"))?;
         let asked = parse_batch(text)?;

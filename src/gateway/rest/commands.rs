@@ -42,8 +42,8 @@ impl CommandApi {
         action: Action,
         text: &str,
     ) -> Result<Answer, Refusal> {
-        let wait = request.query::<WaitQuery>()?.wait;
         let caller = self.callers.caller(request).await?;
+        let wait = request.query::<WaitQuery>()?.wait;
         let resource = Resource { tenant: caller.tenant.clone(), kind, id: id(text)? };
         let body = request.body(MAX_FRAME).await?;
         let asked = input::command(&body, action, &resource)?;
@@ -80,8 +80,8 @@ impl CommandApi {
         text: &str,
         command: &str,
     ) -> Result<Answer, Refusal> {
-        let wait = request.query::<WaitQuery>()?.wait;
         let caller = self.callers.require_read(request, kind).await?;
+        let wait = request.query::<WaitQuery>()?.wait;
         let resource = Resource { tenant: caller.tenant, kind, id: id(text)? };
         let command: CommandId = command.parse().map_err(|_| Refusal::invalid("A command_id is a UUID"))?;
         exists(&self.store, &resource).await?;

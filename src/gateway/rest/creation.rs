@@ -46,9 +46,9 @@ impl CreationApi {
     /// `POST /api/v1/jobs`, `POST /api/v1/campaigns`. Needs SQL only: workers find what waits there also
     /// without the wake-up.
     pub(super) async fn create(&self, request: &mut Request, kind: ResourceKind) -> Result<Answer, Refusal> {
-        request.no_query()?;
         let what = format!("create {}", kind.as_str());
         let caller = self.callers.require_permission(request, &Permission::create(kind), &what).await?;
+        request.no_query()?;
         let answer = match kind {
             ResourceKind::Job => self.create_jobs(request, &caller, None).await?,
             ResourceKind::Campaign => self.create_campaign(request, &caller).await?,
@@ -59,9 +59,9 @@ impl CreationApi {
 
     /// `POST /api/v1/campaigns/{id}/jobs`: as `POST /api/v1/jobs`, for jobs of this campaign.
     pub(super) async fn add_jobs(&self, request: &mut Request, text: &str) -> Result<Answer, Refusal> {
-        request.no_query()?;
         let caller =
             self.callers.require_permission(request, &Permission::create(ResourceKind::Job), "create job").await?;
+        request.no_query()?;
         let campaign = Resource::campaign(caller.tenant.clone(), id(text)?);
         exists(&self.store, &campaign).await?;
         let answer = self.create_jobs(request, &caller, Some(&campaign.id)).await?;
@@ -124,11 +124,11 @@ impl CreationApi {
     /// `POST /api/v1/campaigns/{id}/close`: it gets no more jobs, and is completed when those it has have ended. Closing it
     /// again changes nothing and answers the same.
     pub(super) async fn close(&self, request: &mut Request, text: &str) -> Result<Answer, Refusal> {
-        request.no_query()?;
         let caller = self
             .callers
             .require_permission(request, &Permission::create(ResourceKind::Campaign), "close campaign")
             .await?;
+        request.no_query()?;
         let campaign = Resource::campaign(caller.tenant, id(text)?);
         let closed = with_store_error(self.store.close_campaign(&campaign), "campaign").await?;
         let closed = closed.ok_or_else(|| no_such(ResourceKind::Campaign))?;

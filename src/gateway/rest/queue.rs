@@ -27,9 +27,9 @@ pub(super) struct QueueApi {
 impl QueueApi {
     /// `GET /api/v1/queue/failed`: of the resources that the caller may read, the newest first.
     pub(super) async fn list(&self, request: &Request) -> Result<Answer, Refusal> {
+        let (caller, readable) = self.callers.reader_of_any(request, "read failed commands").await?;
         let PageQuery { limit, after } = request.query()?;
         let (limit, offset) = (limit as usize, after.and_then(|after| after.parse().ok()).unwrap_or(0_usize));
-        let (caller, readable) = self.callers.reader_of_any(request, "read failed commands").await?;
         let page = self.broker.failed(&caller.tenant, offset, limit).await?;
         let next = (page.len() == limit).then(|| (offset + limit).to_string());
         let shown: Vec<Value> = page.iter().filter(|one| readable.contains(&one.resource.kind)).map(entry).collect();
@@ -38,8 +38,8 @@ impl QueueApi {
 
     /// `GET /api/v1/queue/failed/{command_id}`.
     pub(super) async fn show(&self, request: &Request, text: &str) -> Result<Answer, Refusal> {
-        request.no_query()?;
         let caller = self.callers.caller(request).await?;
+        request.no_query()?;
         let found = self.find(&caller, text).await?;
         if !self.callers.policy.check(&caller, &Permission::read(found.resource.kind)).await? {
             return Err(Refusal::forbidden("read failed commands"));
@@ -50,8 +50,8 @@ impl QueueApi {
     /// `POST /api/v1/queue/failed/{command_id}/requeue`: the same action on the same resource, as a command of the
     /// caller's own, with the caller's permission and budget.
     pub(super) async fn requeue(&self, request: &Request, text: &str) -> Result<Answer, Refusal> {
-        request.no_query()?;
         let caller = self.callers.caller(request).await?;
+        request.no_query()?;
         let found = self.find(&caller, text).await?;
         let asked = CommandRequest {
             action: found.action,
@@ -72,8 +72,8 @@ impl QueueApi {
 
     /// `DELETE /api/v1/queue/failed/{command_id}`.
     pub(super) async fn forget(&self, request: &Request, text: &str) -> Result<Answer, Refusal> {
-        request.no_query()?;
         let caller = self.callers.caller(request).await?;
+        request.no_query()?;
         let found = self.find(&caller, text).await?;
         let permission = found.action.permission(found.resource.kind);
         if !self.callers.policy.check(&caller, &permission).await? {

@@ -59,8 +59,8 @@ impl ResourceApi {
     pub(super) async fn list(&self, request: &Request, kind: ResourceKind) -> Result<Answer, Refusal> {
         let (items, next) = match kind {
             ResourceKind::Job => {
-                let query = request.query::<JobListQuery>()?;
                 let tenant = self.callers.require_read(request, kind).await?.tenant;
+                let query = request.query::<JobListQuery>()?;
                 let filter = JobFilter {
                     tenant,
                     status: query.status,
@@ -78,8 +78,8 @@ impl ResourceApi {
                 (fields.rows(&page.items), page.next)
             }
             ResourceKind::Campaign => {
-                let PageQuery { limit, after } = request.query()?;
                 let tenant = self.callers.require_read(request, kind).await?.tenant;
+                let PageQuery { limit, after } = request.query()?;
                 let page = with_timeout(self.store.campaigns(&CampaignFilter { tenant, after, limit })).await?;
                 (serde_json::to_string(&page.items).unwrap_or_default(), page.next)
             }
@@ -90,8 +90,8 @@ impl ResourceApi {
 
     /// `GET /api/v1/jobs/{id}`, `GET /api/v1/campaigns/{id}`: the row, and what Redis knows beyond it.
     pub(super) async fn show(&self, request: &Request, kind: ResourceKind, text: &str) -> Result<Answer, Refusal> {
-        request.no_query()?;
         let caller = self.callers.require_read(request, kind).await?;
+        request.no_query()?;
         let resource = Resource { tenant: caller.tenant, kind, id: id(text)? };
         let reading = tokio::time::timeout(READ_TIMEOUT, self.snapshots.read(&resource)).await;
         let snapshot = match reading {
@@ -108,8 +108,8 @@ impl ResourceApi {
 
     /// `GET /api/v1/jobs/{id}/failed_items`, in the order in which they failed.
     pub(super) async fn failed_items(&self, request: &Request, text: &str) -> Result<Answer, Refusal> {
-        let PageQuery { limit, after } = request.query()?;
         let caller = self.callers.require_read(request, ResourceKind::Job).await?;
+        let PageQuery { limit, after } = request.query()?;
         let job = Resource::job(caller.tenant, id(text)?);
         exists(&self.store, &job).await?;
         let page = with_timeout(self.store.failed_items(&FailedItemFilter { job, after, limit })).await?;
@@ -118,8 +118,8 @@ impl ResourceApi {
 
     /// `GET /api/v1/jobs/{id}/error`: all of it, where the row shows the beginning and the end.
     pub(super) async fn error(&self, request: &Request, text: &str) -> Result<Answer, Refusal> {
-        request.no_query()?;
         let caller = self.callers.require_read(request, ResourceKind::Job).await?;
+        request.no_query()?;
         let job = Resource::job(caller.tenant, id(text)?);
         let error = with_timeout(self.store.job_error(&job)).await?.ok_or_else(|| no_such(job.kind))?;
         Ok(Answer::json(StatusCode::OK, &json!({"job_id": job.id, "error_message": error})))

@@ -27,8 +27,8 @@ pub(super) struct RevocationApi {
 impl RevocationApi {
     /// `POST /api/v1/admin/revocations`: within the caller's tenant only, whatever is asked.
     pub(super) async fn revoke(&self, request: &mut Request) -> Result<Answer, Refusal> {
-        request.no_query()?;
         let caller = self.callers.require_permission(request, &Permission::revoke_tokens(), "revoke tokens").await?;
+        request.no_query()?;
         let body = request.body(MAX_FRAME).await?;
         let asked = input::revocation(&body)?;
         let (kind, name) = asked.subject();

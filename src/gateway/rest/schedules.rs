@@ -25,8 +25,8 @@ pub(super) struct ScheduleApi {
 impl ScheduleApi {
     /// `GET /api/v1/schedules`: of the resources that the caller may read, the next to run first.
     pub(super) async fn list(&self, request: &Request) -> Result<Answer, Refusal> {
-        request.no_query()?;
         let (caller, readable) = self.callers.reader_of_any(request, "read scheduled commands").await?;
+        request.no_query()?;
         let all = self.broker.schedules(&caller.tenant).await?;
         let shown: Vec<Value> = all.iter().filter(|one| readable.contains(&one.resource.kind)).map(entry).collect();
         Ok(Answer::json(StatusCode::OK, &json!({"schedules": shown})))
@@ -34,8 +34,8 @@ impl ScheduleApi {
 
     /// `DELETE /api/v1/schedules/{schedule_id}`.
     pub(super) async fn withdraw(&self, request: &Request, text: &str) -> Result<Answer, Refusal> {
-        request.no_query()?;
         let caller = self.callers.caller(request).await?;
+        request.no_query()?;
         let schedule: CommandId = text.parse().map_err(|_| Refusal::invalid("A schedule_id is a UUID"))?;
         let address = request.address();
         let taken = self.schedules.withdraw(&caller, schedule, None, address.as_deref()).await?;

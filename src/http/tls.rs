@@ -1,9 +1,10 @@
 //! TLS on a listener. The certificate is read again when its files change, so that one that is renewed needs no restart.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::RwLock;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -36,7 +37,7 @@ struct CurrentCertificate(RwLock<Arc<CertifiedKey>>);
 
 impl ResolvesServerCert for CurrentCertificate {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner)))
+        Some(Arc::clone(&self.0.read()))
     }
 }
 
@@ -78,7 +79,7 @@ impl TlsServer {
             }
             match found.as_ref().map_err(Clone::clone).and_then(|pem| certified_key(pem, &provider, &self.files)) {
                 Ok(key) => {
-                    *self.certificate.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(key);
+                    *self.certificate.0.write() = Arc::new(key);
                     tracing::info!(file = %self.files.certificate.display(), "http.certificate_changed");
                 }
                 Err(problem) => tracing::warn!(problem, "http.certificate_not_changed"),

@@ -1,7 +1,8 @@
 //! The way to a foreign session: its socket while it has one, and how long it has had none.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::outbox::Outbox;
@@ -42,7 +43,7 @@ impl Link {
     /// The session has a new socket; an older one is closed. Gives its number; `None`: the session is over.
     pub(crate) fn connect(&self, outbox: Arc<Outbox>) -> Option<u64> {
         let mut number = None;
-        let mut current = self.outbox.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.outbox.lock();
         self.state.send_if_modified(|state| {
             let last = match state {
                 LinkState::Connected(socket) | LinkState::Lost { socket, .. } => *socket,
@@ -62,7 +63,7 @@ impl Link {
 
     /// A socket is gone. `true`: it was the newest, and the session has none now.
     pub(crate) fn disconnect(&self, socket: u64, by_client: bool) -> bool {
-        let mut current = self.outbox.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.outbox.lock();
         let is_newest = self.state.send_if_modified(|state| {
             let is_newest = *state == LinkState::Connected(socket);
             if is_newest {
@@ -97,7 +98,7 @@ impl Link {
 
     /// Sends a message, if there is a socket. Gives the socket's number.
     pub(crate) fn send(&self, text: String) -> Option<u64> {
-        let current = self.outbox.lock().unwrap_or_else(PoisonError::into_inner);
+        let current = self.outbox.lock();
         let LinkState::Connected(socket) = *self.state.borrow() else { return None };
         current.as_ref()?.push(text);
         Some(socket)
@@ -105,7 +106,7 @@ impl Link {
 
     /// Closes the socket, if there is one.
     pub(crate) fn close(&self, close: Close) {
-        if let Some(outbox) = &*self.outbox.lock().unwrap_or_else(PoisonError::into_inner) {
+        if let Some(outbox) = &*self.outbox.lock() {
             outbox.close(close);
         }
     }

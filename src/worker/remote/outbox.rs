@@ -1,9 +1,9 @@
 //! What is to be sent on one socket of a foreign worker.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use crate::http::close::Close;
@@ -34,7 +34,7 @@ impl Outbox {
     }
 
     fn lock(&self) -> MutexGuard<'_, OutboxInner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock()
     }
 
     /// Adds a message. Nothing is added to a socket that closes.

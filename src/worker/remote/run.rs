@@ -3,10 +3,11 @@
 //! A command becomes an order, and its success waits for the client's word. Everything that is sent about a run is sent
 //! under one lock, so that the client sees it in the order in which it was decided.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -219,7 +220,7 @@ impl RemoteRun {
 
     /// The whole of the figures after this message.
     pub(crate) fn figures(&self, new: Figures) -> Progress {
-        let mut figures = self.figures.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut figures = self.figures.lock();
         // At most 2^53 each: they were checked.
         let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
         if let Some(percent) = new.progress_percent {
@@ -237,14 +238,14 @@ impl RemoteRun {
 
     /// Work that has completed and never said how far it is, is through.
     pub(crate) fn completed_figures(&self) -> Progress {
-        let mut figures = self.figures.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut figures = self.figures.lock();
         figures.progress_percent = 100;
         figures.clone()
     }
 
     /// A resume point has come. `true`: a task has to be started that stores it.
     pub(crate) fn saves(&self, n: u64) -> bool {
-        let mut saves = self.saves.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut saves = self.saves.lock();
         if n <= saves.stored {
             // The client has not heard that it is stored.
             let n = saves.stored;
@@ -258,7 +259,7 @@ impl RemoteRun {
 
     /// The newest resume point that is still to be stored.
     pub(crate) fn next_save(&self) -> Option<u64> {
-        let mut saves = self.saves.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut saves = self.saves.lock();
         let next = (saves.wanted > saves.stored).then_some(saves.wanted);
         saves.being_stored = next.is_some();
         next
@@ -266,7 +267,7 @@ impl RemoteRun {
 
     /// Every resume point up to this one is stored.
     pub(crate) fn saved(&self, n: u64) {
-        self.saves.lock().unwrap_or_else(PoisonError::into_inner).stored = n;
+        self.saves.lock().stored = n;
         self.say(ToClient::Saved { reference: self.reference, n }.text());
     }
 

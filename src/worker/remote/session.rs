@@ -1,7 +1,9 @@
 //! Foreign sessions: each is one process, over any number of sockets, with the jobs that it has here.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::link::{Link, LinkState};
 use super::outbox::Outbox;
@@ -81,7 +83,7 @@ impl Session {
     }
 
     fn lock(&self) -> MutexGuard<'_, Jobs> {
-        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+        self.jobs.lock()
     }
 
     /// Notes that an `attach` has come.
@@ -157,7 +159,7 @@ pub(crate) struct Sessions(Mutex<HashMap<String, Arc<Session>>>);
 
 impl Sessions {
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Arc<Session>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// The session has a socket: a new one, or one that is known and comes back. Gives the socket's number.

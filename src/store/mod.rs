@@ -12,8 +12,6 @@ mod announcement_rows;
 pub mod announcements;
 mod attached;
 pub mod audit;
-#[cfg(feature = "server")]
-mod bench_rows;
 mod campaigns;
 mod command_rows;
 mod commands;
@@ -25,7 +23,6 @@ mod files;
 mod group_commit;
 mod handle;
 #[cfg(feature = "server")]
-mod imports;
 mod jobs;
 mod maintenance;
 mod migrations;
@@ -33,6 +30,8 @@ mod page;
 mod permissions;
 mod prune;
 mod queue;
+#[cfg(feature = "server")]
+mod rehearsal;
 mod remote;
 mod revocations;
 mod rows;

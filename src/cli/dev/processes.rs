@@ -7,6 +7,10 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use bytes::Bytes;
+use http_body_util::Empty;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
 use secrecy::ExposeSecret;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
@@ -221,15 +225,7 @@ async fn is_redis_up(port: u16) -> bool {
 
 /// The status of a plain GET.
 pub(super) async fn get_status(address: SocketAddr, path: &str) -> anyhow::Result<u16> {
-    let ask = async {
-        let mut stream = tokio::net::TcpStream::connect(address).await?;
-        stream
-            .write_all(format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n").as_bytes())
-            .await?;
-        let mut head = [0_u8; 12];
-        stream.read_exact(&mut head).await?;
-        let code = std::str::from_utf8(&head[9..])?;
-        anyhow::Ok(code.parse()?)
-    };
-    tokio::time::timeout(Duration::from_secs(2), ask).await?
+    let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
+    let ask = client.get(format!("http://{address}{path}").parse()?);
+    Ok(tokio::time::timeout(Duration::from_secs(2), ask).await??.status().as_u16())
 }

@@ -9,7 +9,7 @@ use super::session::{Attached, Session};
 use super::shared::Shared;
 use super::supervise::supervise;
 use crate::domain::{JobStatus, JsonText};
-use crate::protocol::worker::{Attach, Expect, FOREIGN_TYPE, FromClient, RefusedWhy, ToClient};
+use crate::protocol::worker::{FOREIGN_TYPE, FromClient, NamedJob, RefusedWhy, ToClient};
 use crate::store::{ClaimedJob, NewJob, RemoteAttach, StoreError};
 use crate::worker::notify::updates::{Desired, publish_status};
 use crate::worker::run::active_run::{ActiveRun, ExitReason, Phase};
@@ -29,7 +29,7 @@ pub(crate) fn refused(reference: u64, error: RefusedWhy, message: &str, retry_af
 pub(crate) async fn attach(
     shared: &Arc<Shared>,
     session: &Arc<Session>,
-    wish: Attach,
+    wish: NamedJob,
 ) -> Option<(Attached, Vec<FromClient>)> {
     let (reference, run, is_move) = (wish.reference, wish.run, wish.run.is_some());
     let job = new_job(wish);
@@ -149,9 +149,9 @@ pub(crate) fn resume_point(run: &ActiveRun) -> JsonText {
 }
 
 /// Makes the row of a job that was published and has not begun, and answers.
-pub(crate) async fn expect(shared: &Arc<Shared>, session: &Arc<Session>, wish: Expect) {
+pub(crate) async fn expect(shared: &Arc<Shared>, session: &Arc<Session>, wish: NamedJob) {
     let (reference, run_after) = (wish.reference, wish.run_after.map(jiff::Timestamp::as_millisecond));
-    let job = expected_job(wish);
+    let job = new_job(wish);
     let answer = loop {
         let Ok(_turn) = shared.attaching.acquire().await else { return };
         match shared.ctx.store.expect_remote(&job, run_after).await {
@@ -173,21 +173,7 @@ pub(crate) async fn expect(shared: &Arc<Shared>, session: &Arc<Session>, wish: E
     session.link.send(answer);
 }
 
-fn new_job(wish: Attach) -> NewJob {
-    NewJob {
-        id: wish.job_id,
-        tenant: wish.tenant_id,
-        campaign: wish.campaign_id,
-        job_type: wish.job_type.unwrap_or_else(|| FOREIGN_TYPE.to_owned()),
-        title: wish.title,
-        parameters: wish.parameters.unwrap_or_default(),
-        max_retries: wish.max_retries.unwrap_or(0),
-        timeout_seconds: wish.timeout_seconds,
-        created_by: wish.created_by,
-    }
-}
-
-fn expected_job(wish: Expect) -> NewJob {
+fn new_job(wish: NamedJob) -> NewJob {
     NewJob {
         id: wish.job_id,
         tenant: wish.tenant_id,

@@ -9,7 +9,7 @@ use super::session::{Attached, Begun, Found, Session};
 use super::shared::Shared;
 use crate::auth::TokenTenants;
 use crate::domain::TenantId;
-use crate::protocol::worker::{Attach, FromClient, RefusedWhy, Save, ToClient};
+use crate::protocol::worker::{FromClient, NamedJob, RefusedWhy, Save, ToClient};
 use crate::worker::context::full_jitter_backoff;
 
 /// One socket of a session.
@@ -67,7 +67,7 @@ impl Conversation {
         Some(refused(reference, RefusedWhy::Denied, &why, None))
     }
 
-    fn attach(&self, wish: Attach) {
+    fn attach(&self, wish: NamedJob) {
         let reference = wish.reference;
         if let Some(answer) = self.denied(reference, &wish.tenant_id) {
             return self.say(answer);

@@ -1,7 +1,7 @@
 //! Rows for `wheelhouse bench`: jobs of no one's, people who may do everything with them, and both taken away again.
 
-use super::{Store, StoreError};
 use crate::domain::{ResourceId, TenantId, UserId};
+use crate::store::{Store, StoreError};
 
 impl Store {
     /// Puts rows of running jobs there as another system would (external: no worker ever starts them), and lets

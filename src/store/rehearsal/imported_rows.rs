@@ -1,7 +1,7 @@
 //! The table that the built-in job type `csv_import` writes.
 
-use super::{Store, StoreError};
 use crate::domain::Resource;
+use crate::store::{Store, StoreError};
 
 /// A statement for each row would cost more than the row.
 const ROWS_A_STATEMENT: usize = 100;

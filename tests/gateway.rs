@@ -28,6 +28,8 @@ mod raw;
 mod readiness;
 #[path = "gateway/results.rs"]
 mod results;
+#[path = "gateway/schema.rs"]
+mod schema;
 #[path = "gateway/transport.rs"]
 mod transport;
 #[path = "gateway/updates.rs"]

@@ -9,7 +9,10 @@ use crate::fixture::{GatewayFixture, job};
 use crate::support::socket::Socket;
 
 fn status(kind: &str, id: &str, status: &str, seq: i64) -> String {
-    format!(r#"{{"type":"{kind}_status","{kind}_id":"{id}","tenant_id":"acme","status":"{status}","seq":{seq}}}"#)
+    let of_campaign = if kind == "campaign" { r#""is_active":true,"# } else { "" };
+    format!(
+        r#"{{"type":"{kind}_status","{kind}_id":"{id}","tenant_id":"acme","status":"{status}",{of_campaign}"seq":{seq}}}"#
+    )
 }
 
 /// Tells of a resource; what is told last shows that all before it has passed.
@@ -236,9 +239,9 @@ async fn after_a_gap_a_client_is_told_to_list_again_and_the_feed_goes_on() {
 async fn a_slow_reader_gets_the_newest_progress_of_each_job_and_is_closed_when_too_much_else_waits() {
     let fixture = GatewayFixture::with(&[("limits.outbox_messages", "8")]).await;
     let gateway = fixture.gateway().await;
-    let mut quick = fixture.tenant_socket(&gateway).await;
+    let mut quick = fixture.tenant_socket(&gateway).await.with_foreign_updates();
     let url = fixture.tenant_url(&gateway, &fixture.token("ann", "acme"));
-    let mut slow = Socket::open_with_small_buffer(&url).await;
+    let mut slow = Socket::open_with_small_buffer(&url).await.with_foreign_updates();
     assert_eq!(slow.next().await["type"], "subscribed");
     let filler = "x".repeat(8 * 1024);
     let message = |kind: &str, id: &str, n: i64| {

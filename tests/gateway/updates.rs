@@ -146,8 +146,9 @@ async fn a_snapshot_says_what_is_desired_and_how_far_the_work_is() {
 async fn a_reader_too_slow_for_what_must_not_be_dropped_is_closed() {
     let fixture = GatewayFixture::with(&[("limits.outbox_messages", "16")]).await;
     let gateway = fixture.gateway().await;
-    let mut quick = fixture.socket(&gateway, "jobs/j1").await;
-    let mut slow = Socket::open_with_small_buffer(&fixture.url(&gateway, "jobs/j1")).await;
+    let mut quick = fixture.socket(&gateway, "jobs/j1").await.with_foreign_updates();
+    let slow = Socket::open_with_small_buffer(&fixture.url(&gateway, "jobs/j1")).await;
+    let mut slow = slow.with_foreign_updates();
     assert_eq!(slow.next().await["type"], "subscribed");
     let filler = "x".repeat(8 * 1024);
     for n in 1..=200 {
@@ -166,8 +167,9 @@ async fn a_reader_too_slow_for_what_must_not_be_dropped_is_closed() {
 async fn progress_alone_closes_nobody_and_a_slow_reader_gets_the_newest() {
     let fixture = GatewayFixture::with(&[("limits.outbox_messages", "8")]).await;
     let gateway = fixture.gateway().await;
-    let mut quick = fixture.socket(&gateway, "jobs/j1").await;
-    let mut slow = Socket::open_with_small_buffer(&fixture.url(&gateway, "jobs/j1")).await;
+    let mut quick = fixture.socket(&gateway, "jobs/j1").await.with_foreign_updates();
+    let slow = Socket::open_with_small_buffer(&fixture.url(&gateway, "jobs/j1")).await;
+    let mut slow = slow.with_foreign_updates();
     assert_eq!(slow.next().await["type"], "subscribed");
     let filler = "x".repeat(8 * 1024);
     for n in 1..=200 {

@@ -11,6 +11,7 @@ pub mod former;
 pub mod postgres;
 pub mod redis;
 pub mod roles;
+pub mod schema;
 pub mod socket;
 pub mod tls;
 pub mod tokens;

@@ -7,6 +7,10 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::{Error, Message, client::IntoClientRequest, http};
 use tokio_tungstenite::{WebSocketStream, client_async};
+use wheelhouse::domain::{ResourceId, ResourceKind};
+use wheelhouse::protocol;
+
+use super::schema::{MESSAGES, Others};
 
 /// Longest wait for anything: far beyond every promise, so that only a real loss fails.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -14,6 +18,60 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// An open socket.
 pub struct Socket {
     stream: WebSocketStream<TcpStream>,
+    about: About,
+}
+
+/// What a socket is about: every frame on it is compared with the schema of its messages.
+enum About {
+    Tenant,
+    One(ResourceKind, ResourceId),
+    /// No operator's socket: a browser's tools, a foreign worker's.
+    Other,
+}
+
+impl About {
+    fn of(path: &str) -> Self {
+        let Some(rest) = path.strip_prefix("/api/v1/realtime/ws") else { return Self::Other };
+        let found = ResourceKind::ALL.into_iter().find_map(|kind| {
+            let id = rest.strip_prefix('/')?.strip_prefix(kind.plural())?.strip_prefix('/')?;
+            Some(Self::One(kind, id.parse().ok()?))
+        });
+        found.unwrap_or(Self::Tenant)
+    }
+
+    /// The name of what is sent to clients, or by them, in the schema.
+    fn group(&self, side: &str) -> Option<String> {
+        match self {
+            Self::Tenant => Some(format!("tenant_{side}")),
+            Self::One(kind, _) => Some(format!("{}_{side}", kind.as_str())),
+            Self::Other => None,
+        }
+    }
+
+    /// What a gateway sends is exactly what the schema says.
+    fn received(&self, text: &str) -> Value {
+        let value = serde_json::from_str(text).expect("a JSON message");
+        if let Some(group) = self.group("server")
+            && let Err(why) = MESSAGES.check(&group, &value, Others::Refused)
+        {
+            panic!("schema/messages.schema.json does not have what the gateway sends (then npm run generate): {why}");
+        }
+        value
+    }
+
+    /// What a gateway takes stands in the schema; tests send other things, too.
+    fn sent(&self, message: &Message) {
+        let Message::Text(text) = message else { return };
+        let (group, is_taken) = match self {
+            Self::Tenant => ("tenant_client".to_owned(), protocol::parse_tenant(text).is_ok()),
+            Self::One(kind, id) => (format!("{}_client", kind.as_str()), protocol::parse(text, *kind, id).is_ok()),
+            Self::Other => return,
+        };
+        let value = if is_taken { serde_json::from_str(text).expect("a JSON message") } else { return };
+        if let Err(why) = MESSAGES.check(&group, &value, Others::AsWritten) {
+            panic!("schema/messages.schema.json does not have what a gateway takes: {why}");
+        }
+    }
 }
 
 impl Socket {
@@ -46,14 +104,21 @@ impl Socket {
         Self::over(tcp, request).await.unwrap_or_else(|(status, body)| panic!("refused with {status}: {body}"))
     }
 
+    /// What comes here is not compared with the schema: the test publishes updates of its own make, as another system may.
+    pub fn with_foreign_updates(mut self) -> Self {
+        self.about = About::Other;
+        self
+    }
+
     /// Opens one through a gateway that may be away, silent or unwilling: then the words say which.
     pub async fn connect(url: &str) -> Result<Self, String> {
         let request = url.into_client_request().map_err(|error| error.to_string())?;
         let address = request.uri().authority().map(ToString::to_string).unwrap_or_default();
         let connecting = async {
             let tcp = TcpStream::connect(&address).await.map_err(|error| error.to_string())?;
+            let about = About::of(request.uri().path());
             let (stream, _) = client_async(request, tcp).await.map_err(|error| error.to_string())?;
-            Ok(Self { stream })
+            Ok(Self { stream, about })
         };
         tokio::time::timeout(Duration::from_secs(5), connecting).await.unwrap_or_else(|_| Err("silence".to_owned()))
     }
@@ -62,7 +127,10 @@ impl Socket {
     pub async fn receive(&mut self) -> Result<String, String> {
         loop {
             match self.stream.next().await {
-                Some(Ok(Message::Text(text))) => return Ok(text.to_string()),
+                Some(Ok(Message::Text(text))) => {
+                    self.about.received(&text);
+                    return Ok(text.to_string());
+                }
                 Some(Ok(Message::Close(Some(frame)))) => return Err(format!("{} {}", frame.code, frame.reason)),
                 Some(Ok(Message::Close(None))) | None => return Err("closed".to_owned()),
                 Some(Ok(_)) => {}
@@ -72,8 +140,9 @@ impl Socket {
     }
 
     async fn over(tcp: TcpStream, request: http::Request<()>) -> Result<Self, (u16, String)> {
+        let about = About::of(request.uri().path());
         match client_async(request, tcp).await {
-            Ok((stream, _)) => Ok(Self { stream }),
+            Ok((stream, _)) => Ok(Self { stream, about }),
             Err(Error::Http(answer)) => {
                 let body = answer.body().as_deref().map(String::from_utf8_lossy).unwrap_or_default().into_owned();
                 Err((answer.status().as_u16(), body))
@@ -89,11 +158,12 @@ impl Socket {
 
     /// Sends anything.
     pub async fn send_raw(&mut self, message: Message) {
-        self.stream.send(message).await.expect("send");
+        self.try_send(message).await.expect("send");
     }
 
     /// Sends anything to a gateway that may have closed already.
     pub async fn try_send(&mut self, message: Message) -> Result<(), Error> {
+        self.about.sent(&message);
         self.stream.send(message).await
     }
 
@@ -109,7 +179,7 @@ impl Socket {
             }
         };
         let text = tokio::time::timeout(PATIENCE, next).await.expect("a message in time");
-        let value = serde_json::from_str(&text).expect("a JSON message");
+        let value = self.about.received(&text);
         (text, value)
     }
 
@@ -129,7 +199,7 @@ impl Socket {
     async fn next_forever(&mut self) -> Value {
         loop {
             match self.stream.next().await {
-                Some(Ok(Message::Text(text))) => return serde_json::from_str(&text).expect("a JSON message"),
+                Some(Ok(Message::Text(text))) => return self.about.received(&text),
                 Some(Ok(Message::Close(Some(frame)))) => {
                     return serde_json::json!({"closed": u16::from(frame.code), "reason": frame.reason.as_str()});
                 }

@@ -1,31 +1,44 @@
-// Writes the TypeScript types of the worker protocol from schema/worker.schema.json. With --check it writes nothing and
-// fails if the committed file is not what the schema gives.
+// Writes what is made from the schemas: the TypeScript types of the messages, and docs/asyncapi.yaml. With --check it
+// writes nothing and fails if a committed file is not what the schemas give.
 import { readFile, writeFile } from 'node:fs/promises';
 import { compile } from 'json-schema-to-typescript';
+import { asyncapi } from './asyncapi.mjs';
 
-const source = new URL('../../../schema/worker.schema.json', import.meta.url);
-const target = new URL('../src/generated/worker.ts', import.meta.url);
+const root = new URL('../../../', import.meta.url);
+const load = async (name) => JSON.parse(await readFile(new URL(`schema/${name}.schema.json`, root), 'utf8'));
 
-const schema = JSON.parse(await readFile(source, 'utf8'));
-schema.title = 'AnyMessage';
-for (const [name, definition] of Object.entries(schema.$defs)) {
-  // Such a name as Error would hide JavaScript's own.
-  if (definition.properties?.type?.const) definition.title = `${name}_message`;
-  for (const property of Object.values(definition.properties ?? {})) {
-    if (!['type', '$ref', 'const', 'enum', 'oneOf'].some((word) => word in property)) property.tsType = 'unknown';
-  }
+/** A property whose schema says nothing about its form. */
+function isAnything(property) {
+  return !['type', '$ref', 'const', 'enum', 'oneOf', 'anyOf'].some((word) => word in property);
 }
-const types = await compile(schema, 'AnyMessage', {
-  bannerComment: '// Generated from schema/worker.schema.json by `npm run generate`. Do not edit.',
-  additionalProperties: false,
-});
 
-if (process.argv.includes('--check')) {
-  const committed = await readFile(target, 'utf8').catch(() => '');
-  if (committed !== types) {
-    console.error('src/generated/worker.ts is not what schema/worker.schema.json gives: run `npm run generate`.');
-    process.exit(1);
+async function types(name) {
+  const schema = await load(name);
+  schema.title = 'AnyMessage';
+  for (const [key, definition] of Object.entries(schema.$defs)) {
+    // Such a name as Error would hide JavaScript's own.
+    if (definition.properties?.type?.const) definition.title = `${key}_message`;
+    for (const property of Object.values(definition.properties ?? {})) {
+      if (isAnything(property)) property.tsType = 'unknown';
+    }
   }
-} else {
-  await writeFile(target, types);
+  return compile(schema, 'AnyMessage', {
+    bannerComment: `// Generated from schema/${name}.schema.json by \`npm run generate\`. Do not edit.`,
+    additionalProperties: false,
+  });
+}
+
+const made = {
+  'clients/typescript/src/generated/worker.ts': await types('worker'),
+  'clients/typescript/src/generated/messages.ts': await types('messages'),
+  'docs/asyncapi.yaml': asyncapi(await load('messages')),
+};
+for (const [path, text] of Object.entries(made)) {
+  const target = new URL(path, root);
+  if (!process.argv.includes('--check')) {
+    await writeFile(target, text);
+  } else if ((await readFile(target, 'utf8').catch(() => '')) !== text) {
+    console.error(`${path} is not what the schemas give: run \`npm run generate\` in clients/typescript.`);
+    process.exitCode = 1;
+  }
 }

@@ -1,4 +1,12 @@
 import type { components } from '../generated/api.js';
+import type {
+  CampaignClient,
+  CampaignServer,
+  JobClient,
+  JobServer,
+  TenantClient,
+  TenantServer,
+} from '../generated/messages.js';
 
 type Schemas = components['schemas'];
 
@@ -12,6 +20,11 @@ export type BatchPreview = Schemas['BatchPreview'];
 export type BatchCompleted = Schemas['BatchCompleted'];
 /** What a command has led to. */
 export type CommandResult = Schemas['Result'];
+
+/** Every message that the service sends today, by its `type`. */
+export type ServerMessage = TenantServer | JobServer | CampaignServer;
+/** Every message that it takes. */
+export type ClientMessage = TenantClient | JobClient | CampaignClient;
 
 export type Kind = 'job' | 'campaign';
 export type Action = 'cancel' | 'pause' | 'resume';

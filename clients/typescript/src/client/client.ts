@@ -153,10 +153,10 @@ export class Wheelhouse {
     const root = '/api/v1/realtime/ws';
     const whole = path.startsWith('/') ? path : path ? `${root}/${path}` : root;
     return new Connection({
-      url: `${this.#options.url.replace(/^http/, 'ws')}${whole}`,
+      // A page's script does not see why an upgrade was refused; it does see why a socket was closed.
+      url: `${this.#options.url.replace(/^http/, 'ws')}${whole}?reject=close`,
       WebSocket,
       tokens: this.#tokens,
-      check: () => this.#http.json('/api/v1/me'),
       ...listener,
     });
   }

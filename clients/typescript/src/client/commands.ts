@@ -130,6 +130,5 @@ function seconds(time: number | string): number {
 
 /** A name that nobody else has; pages without TLS have no `randomUUID`. */
 export function newId(): string {
-  if (crypto.randomUUID) return crypto.randomUUID();
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, '0')).join('');
 }

@@ -31,8 +31,6 @@ export interface ConnectionOptions {
   url: string;
   WebSocket: WebSocketClass;
   tokens: Tokens;
-  /** Settles if the token is taken; rejects with the code `unauthorized` or another one. */
-  check(): Promise<unknown>;
   opened?(): void;
   message(message: Message): void;
   /** Nothing of what is shown is certain any more. */
@@ -57,7 +55,6 @@ export class Connection {
   #socket: WebSocketLike | undefined;
   #token: string | undefined;
   #refused: string | undefined;
-  #doubtful = false;
   #attempt = 0;
   #retry: ReturnType<typeof setTimeout> | undefined;
   #linger: ReturnType<typeof setTimeout> | undefined;
@@ -75,6 +72,7 @@ export class Connection {
     clearTimeout(this.#linger);
     if (this.state.get().status === 'idle') {
       globalThis.addEventListener?.('online', this.#awake);
+      globalThis.addEventListener?.('offline', this.#offline);
       globalThis.document?.addEventListener('visibilitychange', this.#awake);
       void this.#connect();
     }
@@ -107,8 +105,6 @@ export class Connection {
     clearTimeout(this.#retry);
     this.state.set({ ...this.state.get(), status: 'connecting' });
     try {
-      // A browser does not say why an upgrade was refused; a request does.
-      if (this.#doubtful) await this.options.check();
       this.#token = await this.options.tokens.get(this.#refused);
     } catch (error) {
       if (attempt === this.#attempt) this.#tryAgain({ code: 1006, reason: String(error) }, this.#backoff.next());
@@ -124,34 +120,30 @@ export class Connection {
       return this.#tryAgain({ code: 1006, reason: String(error) }, this.#backoff.next());
     }
     this.#socket = socket;
-    let opened = false;
-    socket.onopen = () => {
-      if (this.#socket !== socket) return;
-      opened = true;
-      this.#doubtful = false;
-      this.#refused = undefined;
-      this.#heard();
-      this.state.set({ status: 'open' });
-      this.options.opened?.();
-      this.#flush();
-    };
+    socket.onopen = () => this.#socket === socket && this.#heard();
     socket.onmessage = ({ data }: { data: unknown }) => {
       if (this.#socket !== socket) return;
       this.#heard();
-      this.#backoff.reset();
+      // What is refused opens, too, and closes with the reason; only who is let in hears something.
+      if (this.state.get().status !== 'open') {
+        this.#backoff.reset();
+        this.#refused = undefined;
+        this.state.set({ status: 'open' });
+        this.options.opened?.();
+        this.#flush();
+      }
       const message = JSON.parse(String(data)) as Message;
       if (message.type !== 'pong') this.options.message(message);
     };
     socket.onerror = () => {};
     socket.onclose = ({ code, reason }: { code: number; reason: unknown }) => {
-      if (this.#socket === socket) this.#lost(opened, code, String(reason ?? ''));
+      if (this.#socket === socket) this.#lost(code, String(reason ?? ''));
     };
   }
 
-  #lost(opened: boolean, code: number, reason: string): void {
+  #lost(code: number, reason: string): void {
     this.#forget();
     if (code === 4401) this.#refused = this.#token;
-    this.#doubtful = !opened;
     if (code >= 4400 && code < 4500 && !TRANSIENT.includes(code)) return this.#end({ status: 'closed', code, reason });
     // A gateway that leaves says when to come back, so that not all come at once.
     const told = code === 1012 ? /(\d+) ms/.exec(reason)?.[1] : undefined;
@@ -173,6 +165,7 @@ export class Connection {
   /** Closes the socket, and comes to rest in a state. */
   #leave(state: ConnectionState): void {
     globalThis.removeEventListener?.('online', this.#awake);
+    globalThis.removeEventListener?.('offline', this.#offline);
     globalThis.document?.removeEventListener('visibilitychange', this.#awake);
     this.#attempt += 1;
     clearTimeout(this.#retry);
@@ -203,11 +196,7 @@ export class Connection {
   #ask(): void {
     clearTimeout(this.#watch);
     this.send({ type: 'ping' });
-    this.#watch = later(() => {
-      const socket = this.#socket;
-      this.#lost(true, 1006, 'no answer');
-      socket?.close();
-    }, ANSWER);
+    this.#watch = later(() => this.#drop('no answer'), ANSWER);
   }
 
   /** The computer woke up, or is online again: do not sit out a wait, and do not trust a socket from before. */
@@ -217,6 +206,16 @@ export class Connection {
     if (status === 'waiting') void this.#connect();
     else if (status === 'open') this.#ask();
   };
+
+  /** Nothing comes any more: what is shown must not look live until a socket has long been silent. */
+  readonly #offline = (): void => this.#drop('offline');
+
+  #drop(reason: string): void {
+    const socket = this.#socket;
+    if (!socket) return;
+    this.#lost(1006, reason);
+    socket.close();
+  }
 
   #flush(): void {
     if (this.state.get().status !== 'open' || this.#pace !== undefined) return;

@@ -1,16 +1,19 @@
 import type { Connection } from './connection.js';
-import type { Kind, Message } from './types.js';
+import type { ClientMessage, Kind, Message } from './types.js';
 
 /** Somebody who follows one resource, or a whole tenant. */
 export interface Watcher {
   message(message: Message): void;
-  /** From now on every update comes: read what there is, once more after each connection. */
-  covered(): void;
+  /** From now on every update comes: read what there is, once more after each connection. With `sent` a snapshot follows. */
+  covered(sent: boolean): void;
   /** Updates may be missed. */
   lost(): void;
 }
 
 const MOST_IDS = 1_000;
+/** Of so many a gateway sends the state along; of more each is read by itself. */
+const MOST_SNAPSHOTS = 100;
+const NAME = 'subscription-';
 /** With nothing to watch a filter still has to name something. */
 const NOBODY = '0';
 
@@ -20,6 +23,7 @@ export class Feed {
   readonly #lists = new Set<Watcher>();
   readonly #uncovered = new Set<Watcher>();
   #subscriptions = 0;
+  #snapshot = false;
   #asked: Watcher[] = [];
   #planned = false;
 
@@ -48,11 +52,16 @@ export class Feed {
   }
 
   message(message: Message): void {
-    if (message.type === 'subscription') {
+    if (message.request_id?.startsWith(NAME)) {
       if (message.request_id !== this.#name()) return;
-      for (const watcher of this.#asked.splice(0)) watcher.covered();
+      if (message.type === 'subscription') {
+        for (const watcher of this.#asked.splice(0)) watcher.covered(this.#snapshot);
+      } else {
+        // It could not all be read: each learns by itself why, and when there is something to read.
+        for (const watcher of this.#all()) watcher.covered(false);
+      }
     } else if (message.type === 'resynchronize') {
-      for (const watcher of this.#all()) watcher.covered();
+      this.opened();
     } else {
       const { job_id, campaign_id } = message;
       const kind = job_id === undefined ? 'campaign' : 'job';
@@ -86,12 +95,20 @@ export class Feed {
       this.#subscriptions += 1;
       this.#asked.push(...this.#uncovered);
       this.#uncovered.clear();
-      this.connection.send({ type: 'subscribe', filter: this.#filter(), request_id: this.#name() });
+      const { job, campaign } = this.#watchers;
+      const count = job.size + campaign.size;
+      this.#snapshot = this.#lists.size === 0 && count > 0 && count <= MOST_SNAPSHOTS;
+      this.connection.send({
+        type: 'subscribe',
+        filter: this.#filter(),
+        request_id: this.#name(),
+        ...(this.#snapshot ? { snapshot: true } : {}),
+      } satisfies ClientMessage);
     });
   }
 
   #name(): string {
-    return `subscription-${this.#subscriptions}`;
+    return NAME + this.#subscriptions;
   }
 
   #filter(): object {

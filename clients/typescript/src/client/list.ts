@@ -3,6 +3,7 @@ import type { Feed, Watcher } from './feed.js';
 import { type Http, query } from './http.js';
 import { Store } from './store.js';
 import type { Job, Message } from './types.js';
+import { updated } from './updated.js';
 
 /** Which jobs; what is left out does not matter. */
 export interface JobFilter {
@@ -29,20 +30,9 @@ interface Page {
 
 const REREAD = 500;
 const READ_AGAIN = 3_000;
-const SHOWN = [
-  'status',
-  'progress_percent',
-  'items_total',
-  'items_processed',
-  'items_succeeded',
-  'items_failed',
-  'current_item',
-] as const;
-
 /** The tenant's jobs, newest first, kept up to date while somebody subscribes. */
 export class JobList implements Watcher {
   readonly #store = new Store<ListState>({ jobs: [], more: false, status: 'loading' });
-  readonly #seqs = new Map<string, number>();
   #next: string | null = null;
   #pages = 1;
   #followers = 0;
@@ -112,16 +102,12 @@ export class JobList implements Watcher {
       if (type === 'job_status') this.#readSoon();
       return;
     }
-    if ((message.seq ?? 0) <= (this.#seqs.get(id) ?? -1)) return;
-    this.#seqs.set(id, message.seq ?? 0);
+    const next = updated(old, message);
+    if (!next) return;
     const jobs = [...state.jobs];
     const wanted = this.filter.status;
-    if (wanted && message.status !== wanted) {
-      jobs.splice(at, 1);
-    } else {
-      const news = SHOWN.filter((name) => name in message).map((name) => [name, message[name]]);
-      jobs[at] = { ...old, ...Object.fromEntries(news) };
-    }
+    if (wanted && next.status !== wanted) jobs.splice(at, 1);
+    else jobs[at] = next;
     this.#store.set({ ...state, jobs });
   }
 

@@ -5,12 +5,13 @@ import {
   type ScheduledCommand,
   type ScheduleOptions,
 } from './commands.js';
-import { CommandError } from './errors.js';
+import { CommandError, errorFrom } from './errors.js';
 import type { Feed, Watcher } from './feed.js';
 import type { Http } from './http.js';
 import type { Limit } from './limit.js';
 import { Store } from './store.js';
 import type { Action, CampaignNow, CommandResult, JobNow, Kind, Message } from './types.js';
+import { updated } from './updated.js';
 
 /** A job or a campaign as this page knows it. */
 export interface ResourceState<T> {
@@ -21,8 +22,6 @@ export interface ResourceState<T> {
   error?: CommandError;
 }
 
-const FINAL = ['completed', 'failed', 'cancelled'];
-const NO_DATA = ['type', 'seq', 'tenant_id', 'workers_online', 'request_id', 'command_id'];
 const MOST_WAITING = 1_000;
 
 const READ_AGAIN = 3_000;
@@ -147,31 +146,39 @@ export class Resource<T extends JobNow | CampaignNow = JobNow> implements Watche
 
   // What the feed tells (Watcher).
 
-  covered(): void {
+  covered(sent = false): void {
     this.#reading += 1;
     const reading = this.#reading;
     this.#early = [];
+    if (sent) return;
     this.parts.reads
       .run(() => this.load())
       .then(
-        (data) => {
-          if (reading !== this.#reading) return;
-          const early = this.#early ?? [];
-          this.#early = undefined;
-          this.#store.set({ data, status: 'live' });
-          this.#tell(this.#snapshot(data));
-          for (const message of early) this.message(message);
-        },
+        (data) => reading === this.#reading && this.#begin(data),
         (error: unknown) => {
           if (reading !== this.#reading) return;
-          this.#early = undefined;
           const known = error instanceof CommandError ? error : new CommandError('network', String(error));
-          const status = known.code === 'not_found' ? 'missing' : 'failed';
-          this.#store.set({ data: this.get().data, status, error: known });
+          this.#fail(known);
           if (SETTLED.includes(known.code)) return;
           setTimeout(() => reading === this.#reading && this.covered(), READ_AGAIN * (0.5 + Math.random()));
         },
       );
+  }
+
+  /** This is how it is; what has come meanwhile may be newer. */
+  #begin(data: T): void {
+    this.#reading += 1;
+    const early = this.#early ?? [];
+    this.#early = undefined;
+    this.#store.set({ data, status: 'live' });
+    this.#tell(this.#snapshot(data));
+    for (const message of early) this.message(message);
+  }
+
+  #fail(error: CommandError): void {
+    this.#early = undefined;
+    const status = error.code === 'not_found' ? 'missing' : 'failed';
+    this.#store.set({ data: this.get().data, status, error });
   }
 
   lost(): void {
@@ -182,17 +189,20 @@ export class Resource<T extends JobNow | CampaignNow = JobNow> implements Watche
   }
 
   message(message: Message): void {
+    const what = message.type.slice(this.kind.length + 1);
+    if (what === 'snapshot') {
+      const { type: _, ...data } = message;
+      // One that comes for another component's sake says nothing new.
+      if (this.#early) this.#begin(data as unknown as T);
+      return;
+    }
+    if (message.type === 'error') return this.#fail(errorFrom(message));
     if (this.#early) return void this.#early.push(message);
     const { data, status } = this.get();
     if (!data || status !== 'live') return;
-    const what = message.type.slice(this.kind.length + 1);
     if (what === 'status' || what === 'progress') {
-      if ((message.seq ?? 0) <= (data.seq ?? -1)) return;
-      // Nothing leaves an end.
-      if (FINAL.includes(data.status) && message.status !== data.status) return;
-      const fields = Object.fromEntries(Object.entries(message).filter(([name]) => !NO_DATA.includes(name)));
-      const next = { ...data, ...fields, seq: message.seq } as T;
-      if (what === 'status' && message.desired === undefined) delete next.desired;
+      const next = updated(data, message);
+      if (!next) return;
       this.#store.set({ data: next, status });
     }
     this.#tell(message);

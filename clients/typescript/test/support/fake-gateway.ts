@@ -15,6 +15,10 @@ export class FakeGateway {
   list: object = { jobs: [], next: null };
   /** Tokens that are not taken, on sockets and over HTTP. */
   readonly refused = new Set<string>();
+  /** The close code that every socket is refused with. */
+  refuse: number | undefined;
+  /** How many were. */
+  refusals = 0;
   /** Whether requests over HTTP are answered with 503. */
   away = false;
   #waiting: (() => void)[] = [];
@@ -23,9 +27,14 @@ export class FakeGateway {
     const server = new WebSocketServer({
       server: http,
       handleProtocols: () => 'wheelhouse',
-      verifyClient: ({ req }, answer) => answer(!this.refused.has(tokenOf(req.headers['sec-websocket-protocol'])), 401),
     });
     server.on('connection', (socket, request) => {
+      const code = this.refuse ?? (this.refused.has(tokenOf(request.headers['sec-websocket-protocol'])) ? 4401 : 0);
+      if (code && request.url?.endsWith('?reject=close')) {
+        this.refusals += 1;
+        this.#wake();
+        return socket.close(code, 'refused');
+      }
       this.sockets.push(socket);
       this.tokens.push(tokenOf(request.headers['sec-websocket-protocol']));
       socket.on('message', (data) => this.#take(socket, JSON.parse(String(data))));
@@ -93,8 +102,21 @@ export class FakeGateway {
     if (message.type === 'subscribe') {
       const { request_id, filter } = message;
       socket.send(JSON.stringify({ type: 'subscription', filter, request_id }));
+      if (message.snapshot) this.#snapshots(socket, message);
     }
     this.#wake();
+  }
+
+  #snapshots(socket: WebSocket, { request_id, filter }: Message): void {
+    if (this.away) {
+      const error = { type: 'error', error: 'unavailable', message: 'Redis is away', request_id };
+      return socket.send(JSON.stringify(error));
+    }
+    for (const id of (filter as { job_ids?: string[] }).job_ids ?? []) {
+      const missing = { type: 'error', error: 'not_found', message: 'There is no such job in your tenant', job_id: id };
+      const row = this.rows.get(id);
+      socket.send(JSON.stringify(row ? { type: 'job_snapshot', ...row } : missing));
+    }
   }
 
   #wake(): void {

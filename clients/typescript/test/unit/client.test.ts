@@ -165,12 +165,38 @@ describe('the connection', () => {
     await pause;
   });
 
-  it('learns over HTTP that an upgrade was refused for its token', async () => {
+  it('asks for another token when a socket is refused for the first, and never seems to be open meanwhile', async () => {
     gateway.refused.add('token-1');
+    const states: string[] = [];
+    wh.connection.subscribe(() => states.push(wh.connection.get().status));
     wh.job('j1').subscribe(() => {});
     await gateway.connected(1);
+    await until(() => states.includes('open'), 'it is open');
+    expect(states).toEqual(['connecting', 'waiting', 'connecting', 'open']);
     expect(gateway.tokens).toEqual(['token-2']);
     expect(asked).toEqual(['connect', 'expired']);
+  });
+
+  it.each([4403, 4404])('does not try again after a refusal with %i', async (code) => {
+    gateway.refuse = code;
+    const pause = wh
+      .job('j1')
+      .pause()
+      .catch((error: unknown) => error);
+    expect(await pause).toMatchObject({ code: 'closed', message: 'refused' });
+    expect(wh.connection.get()).toMatchObject({ status: 'closed', code });
+    await elapse(700);
+    expect(gateway.refusals).toBe(1);
+  });
+
+  it.each([4429, 4503])('tries again after a refusal with %i', async (code) => {
+    gateway.refuse = code;
+    gateway.rows.set('j1', row('j1'));
+    const job = wh.job('j1');
+    job.subscribe(() => {});
+    await until(() => wh.connection.get().code === code, 'it waits');
+    gateway.refuse = undefined;
+    await until(() => job.get().status === 'live', 'it is live');
   });
 
   it('asks again for a token when it was given something that is none', async () => {
@@ -264,6 +290,30 @@ describe('watching', () => {
     job.subscribe(() => {});
     await until(() => job.get().status === 'missing', 'it is missing');
     expect(job.get().error).toMatchObject({ code: 'not_found' });
+  });
+
+  it('gets the state of a page of components over the one socket, and asks for nothing over HTTP', async () => {
+    const ids = Array.from({ length: 100 }, (_, i) => `j${i}`);
+    for (const id of ids) gateway.rows.set(id, row(id));
+    for (const id of ids) wh.job(id).subscribe(() => {});
+    await until(() => ids.every((id) => wh.job(id).get().status === 'live'), 'all are live');
+    wh.job('nobody').subscribe(() => {});
+    await until(() => wh.job('nobody').get().status === 'missing', 'it is missing');
+    expect(gateway.sockets).toHaveLength(1);
+    // One more than a hundred are read one by one: the last, and nobody else.
+    expect(gateway.requests).toEqual(['GET /api/v1/jobs/nobody']);
+  });
+
+  it('puts an update that came before its snapshot after it', async () => {
+    const job = wh.job('j1');
+    job.subscribe(() => {});
+    await gateway.next('subscribe');
+    await until(() => job.get().status === 'missing', 'there is none yet');
+    gateway.rows.set('j1', row('j1'));
+    gateway.send({ type: 'resynchronize', tenant_id: 'acme' });
+    await gateway.next('subscribe', 2);
+    await until(() => job.get().status === 'live', 'it is live');
+    expect(job.get().data).not.toHaveProperty('type');
   });
 
   it('serves many components over one socket and with one subscription', async () => {

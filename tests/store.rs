@@ -133,17 +133,9 @@ fn exact(value: serde_json::Value) -> JsonText {
 }
 
 fn new_job(id: &str, campaign: Option<&str>) -> NewJob {
-    NewJob {
-        id: id.parse().expect("id"),
-        tenant: job(id).tenant,
-        campaign: campaign.map(|c| c.parse().expect("id")),
-        job_type: "work".to_owned(),
-        title: None,
-        parameters: exact(json!({"n": 1})),
-        max_retries: 0,
-        timeout_seconds: None,
-        created_by: None,
-    }
+    let Resource { tenant, id, .. } = job(id);
+    let campaign = campaign.map(|c| c.parse().expect("id"));
+    NewJob { campaign, parameters: exact(json!({"n": 1})), ..NewJob::new(tenant, id, "work") }
 }
 
 async fn claim(db: &Db, by: &str) -> Option<ClaimedJob> {

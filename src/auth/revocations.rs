@@ -20,7 +20,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(250);
 const SQL_TIMEOUT: Duration = Duration::from_secs(5);
 /// A revocation without a known end is kept for this long at least, in seconds: the longest lifetime of tokens may have
 /// been set higher since, or the token may not say when it was issued.
-const KEEP_AT_LEAST: i64 = 366 * 24 * 60 * 60;
+const MIN_KEPT_SECONDS: i64 = 366 * 24 * 60 * 60;
 
 /// What a token says of itself, for the question whether it was revoked.
 #[derive(Debug, Clone, Copy)]
@@ -39,9 +39,9 @@ pub struct TokenFacts<'a> {
 
 /// Every revocation that is in force; cheap to clone.
 #[derive(Clone)]
-pub struct Revocations(Arc<Inner>);
+pub struct Revocations(Arc<RevocationSet>);
 
-struct Inner {
+struct RevocationSet {
     store: Store,
     known: RwLock<Known>,
     changes: watch::Sender<u64>,
@@ -65,7 +65,7 @@ impl Revocations {
         let changes = store.revocations_since(None).await?;
         let mut known = Known::default();
         known.take(changes);
-        Ok(Self(Arc::new(Inner { store, known: RwLock::new(known), changes: watch::Sender::new(0) })))
+        Ok(Self(Arc::new(RevocationSet { store, known: RwLock::new(known), changes: watch::Sender::new(0) })))
     }
 
     /// Whether a token with a valid signature is refused all the same.
@@ -139,5 +139,5 @@ impl Entry {
 /// tokens may live for ever. `longest`: the longest lifetime of a token.
 pub fn keep_until(longest: Option<Duration>) -> Option<i64> {
     let longest = i64::try_from(longest?.as_secs()).unwrap_or(i64::MAX);
-    Some(jiff::Timestamp::now().as_second().saturating_add(longest.max(KEEP_AT_LEAST)))
+    Some(jiff::Timestamp::now().as_second().saturating_add(longest.max(MIN_KEPT_SECONDS)))
 }

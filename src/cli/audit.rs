@@ -85,7 +85,7 @@ fn action(text: &str) -> Result<Action, String> {
 }
 
 /// Between two looks with --follow.
-const LOOK: Duration = Duration::from_millis(500);
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 pub(super) async fn audit(args: AuditArgs, settings: Settings) -> anyhow::Result<ExitCode> {
     match args.command {
@@ -131,7 +131,7 @@ async fn show(args: ShowArgs, settings: Settings) -> anyhow::Result<ExitCode> {
         let (page, seen) = match next(&store, &filter).await {
             Err(error) if args.follow && error.is_transient() => {
                 tell!("{error}; trying again");
-                tokio::time::sleep(LOOK).await;
+                tokio::time::sleep(POLL_INTERVAL).await;
                 continue;
             }
             read => read?,
@@ -151,7 +151,7 @@ async fn show(args: ShowArgs, settings: Settings) -> anyhow::Result<ExitCode> {
         if !args.follow {
             return Ok(ExitCode::SUCCESS);
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 

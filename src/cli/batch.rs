@@ -213,10 +213,10 @@ fn on_row(item: &BatchItem) -> bool {
 fn print(said: &Batch, action: Action) {
     for item in &said.items {
         match (item.message.as_ref().or(item.error.as_ref()), &item.status) {
-            (Some(why), _) => say!("{}: {why}", item.subject),
-            (None, Some(status)) if on_row(item) => say!("{} is {status}, in its row alone", item.subject),
-            (None, Some(status)) => say!("{} is {status}", item.subject),
-            (None, None) => say!("{}", item.subject),
+            (Some(why), _) => say!("{}: {why}", item.target),
+            (None, Some(status)) if on_row(item) => say!("{} is {status}, in its row alone", item.target),
+            (None, Some(status)) => say!("{} is {status}", item.target),
+            (None, None) => say!("{}", item.target),
         }
     }
     let (verb, total, refused) = (action.as_str(), said.total, said.refused);

@@ -51,14 +51,14 @@ pub(super) async fn inspect(command: InspectCommand, settings: Settings) -> anyh
     let keys = broker.keys();
     let views: Vec<(&str, Vec<String>)> = match command {
         InspectCommand::User { user, tenant } => {
-            let floor = keys.min_permission_version(keys.partition(&tenant), &user);
+            let minimum = keys.min_permission_version(keys.partition(&tenant), &user);
             vec![
                 (
                     "commands in the last minute (µs, newest first)",
                     arguments(&["LRANGE", &keys.rate(&tenant, &user), "0", "-1"]),
                 ),
                 ("cached permissions", arguments(&["HGETALL", &keys.permissions(&tenant, &user)])),
-                ("lowest version believed", arguments(&["GET", &floor])),
+                ("lowest version believed", arguments(&["GET", &minimum])),
                 (
                     "open sockets (id, Unix ms at which the lease ends)",
                     arguments(&["ZRANGE", &keys.user_connections(&tenant, &user), "0", "-1", "WITHSCORES"]),

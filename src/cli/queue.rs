@@ -61,7 +61,7 @@ pub(super) async fn queue(command: QueueCommand, locator: &GatewayLocator) -> an
             return list
                 .print(&api, &args.api, &header, |row: &FailedRow, _| {
                     let (at, why) = (out::time(&row.failed_at), format!("by {}: {}", row.user_id, row.error));
-                    vec![row.command_id.to_string(), at, format!("{:<6}", row.action), row.subject.to_string(), why]
+                    vec![row.command_id.to_string(), at, format!("{:<6}", row.action), row.target.to_string(), why]
                 })
                 .await;
         }

@@ -241,15 +241,12 @@ fn new_job(args: &RunArgs) -> NewJob {
     // The name alone: arguments may hold secrets, and every reader of the job sees its title and parameters.
     let name = args.command.first().map(Path::new).and_then(Path::file_name).unwrap_or_default().to_string_lossy();
     NewJob {
-        id: args.job_id.clone().unwrap_or_else(ResourceId::generate),
-        tenant: args.tenant.clone(),
-        campaign: None,
-        job_type: "process".to_owned(),
         title: Some(args.title.clone().unwrap_or_else(|| name.clone().into_owned())),
         parameters: JsonText::of(&json!({ "program": name })).unwrap_or_default(),
         max_retries: args.max_retries,
         timeout_seconds: args.timeout.map(|limit| u32::try_from(limit.as_secs()).unwrap_or(u32::MAX)),
         created_by: args.user.clone(),
+        ..NewJob::new(args.tenant.clone(), args.job_id.clone().unwrap_or_else(ResourceId::generate), "process")
     }
 }
 

@@ -50,7 +50,7 @@ pub(super) async fn schedule(command: ScheduleCommand, locator: &GatewayLocator)
             for (row, _) in page.into_iter().flat_map(|page| page.rows) {
                 let why = row.reason.map(|reason| format!("  ({reason})")).unwrap_or_default();
                 let (id, at) = (row.schedule_id, out::time(&row.run_at));
-                say!("{id}  {at}  {:<6}  {}  by {}{why}", row.action, row.subject, row.user_id);
+                say!("{id}  {at}  {:<6}  {}  by {}{why}", row.action, row.target, row.user_id);
             }
         }
         ScheduleCommand::Rm(args) => {
@@ -62,7 +62,7 @@ pub(super) async fn schedule(command: ScheduleCommand, locator: &GatewayLocator)
             if args.api.json {
                 out::json(&taken.json);
             } else {
-                say!("{} of {} will not run", taken.is.action, taken.is.subject);
+                say!("{} of {} will not run", taken.is.action, taken.is.target);
             }
         }
     }

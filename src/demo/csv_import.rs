@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::pace::Pace;
-use super::rows::{Place, ReadRow, Rows};
+use super::rows::{ReadRow, RowPosition, Rows};
 use crate::domain::Progress;
 use crate::store::Store;
 use crate::worker::{Job, JobContext, JobError};
@@ -15,7 +15,7 @@ use crate::worker::{Job, JobContext, JobError};
 /// Rows of one transaction, where the parameters say nothing.
 const BATCH_ROWS: usize = 500;
 /// The most that they may say: a transaction keeps other writers waiting.
-const BATCH_ROWS_MOST: usize = 10_000;
+const MAX_BATCH_ROWS: usize = 10_000;
 /// Tries of one batch while SQL is busy.
 const BATCH_TRIES: u32 = 6;
 
@@ -65,7 +65,7 @@ fn batch_rows() -> usize {
 /// How far the import is. Saved after each batch is in the table, never before.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Cursor {
-    place: Place,
+    place: RowPosition,
     total: u64,
     failed: u64,
 }
@@ -75,7 +75,7 @@ impl Job for CsvImport {
 
     async fn run(&self, ctx: JobContext) -> Result<Value, JobError> {
         let parameters: Parameters = ctx.parameters_as()?;
-        let most = parameters.batch_rows.clamp(1, BATCH_ROWS_MOST);
+        let most = parameters.batch_rows.clamp(1, MAX_BATCH_ROWS);
         let mut cursor = match ctx.resume_point::<Cursor>()? {
             Some(cursor) => cursor,
             None => Cursor { total: count(&ctx, &parameters).await?, ..Cursor::default() },
@@ -115,10 +115,10 @@ impl Job for CsvImport {
 async fn count(ctx: &JobContext, parameters: &Parameters) -> Result<u64, JobError> {
     let path = parameters.path.clone();
     ctx.blocking(move |ctx| {
-        let mut rows = Rows::of(ctx.open_file(&path)?, &path, Place::default())?;
+        let mut rows = Rows::of(ctx.open_file(&path)?, &path, RowPosition::default())?;
         loop {
             ctx.checkpoint_blocking()?;
-            if rows.read(BATCH_ROWS_MOST)?.is_empty() {
+            if rows.read(MAX_BATCH_ROWS)?.is_empty() {
                 return Ok(rows.place().row);
             }
         }

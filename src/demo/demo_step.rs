@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::pace::Pace;
-use super::rows::{Place, Rows};
+use super::rows::{RowPosition, Rows};
 use crate::domain::Progress;
 use crate::worker::{Job, JobContext, JobError};
 
@@ -36,8 +36,11 @@ impl Job for DemoStep {
         let parameters: Parameters = ctx.parameters_as()?;
         let (path, before) = (parameters.path.clone(), parameters.first_row.saturating_sub(1));
         // A step reads nothing of the file but its share, where it is told where that begins.
-        let place =
-            parameters.first_byte.map_or_else(Place::default, |byte| Place { byte, line: before + 2, row: before });
+        let place = parameters.first_byte.map_or_else(RowPosition::default, |byte| RowPosition {
+            byte,
+            line: before + 2,
+            row: before,
+        });
         let open = move |ctx: &JobContext| Rows::of(ctx.open_file(&path)?, &path, place);
         let mut rows = ctx.blocking(move |ctx| skip(ctx, open(ctx)?, before)).await?;
         let mut pace = Pace::new(parameters.rows_per_second);

@@ -18,7 +18,7 @@ const BATCH: u64 = 8 * 1024 * 1024;
 
 /// Where the next row begins.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Place {
+pub(super) struct RowPosition {
     /// Bytes from the file's start; 0 is the header.
     pub byte: u64,
     /// Lines from the file's start, for messages.
@@ -35,14 +35,14 @@ pub(super) struct Rows {
     reader: Reader<Rationed>,
     ration: Arc<AtomicU64>,
     header: Vec<String>,
-    place: Place,
+    place: RowPosition,
     bytes: u64,
 }
 
 impl Rows {
     /// Goes to a place in an open file with a header; `name` is what errors call it. Errors say where a file is wrong
     /// and never what it contains: whoever may read the job reads them.
-    pub(super) fn of(file: File, name: &Path, place: Place) -> Result<Self, JobError> {
+    pub(super) fn of(file: File, name: &Path, place: RowPosition) -> Result<Self, JobError> {
         let name = name.display();
         let unreadable = |e: &dyn std::fmt::Display| JobError::failed(format!("Cannot read {name}: {e}"));
         let bytes = file.metadata().map_err(|e| unreadable(&e))?.len();
@@ -66,9 +66,9 @@ impl Rows {
         Ok(rows)
     }
 
-    fn here(&self, row: u64) -> Place {
+    fn here(&self, row: u64) -> RowPosition {
         let position = self.reader.position();
-        Place { byte: position.byte(), line: position.line(), row }
+        RowPosition { byte: position.byte(), line: position.line(), row }
     }
 
     /// The names of the columns.
@@ -77,7 +77,7 @@ impl Rows {
     }
 
     /// Where the next row begins.
-    pub(super) fn place(&self) -> Place {
+    pub(super) fn place(&self) -> RowPosition {
         self.place
     }
 

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
-use super::rows::{Place, Rows};
+use super::rows::{RowPosition, Rows};
 use crate::worker::JobError;
 
 const FIRST: [&str; 12] =
@@ -43,7 +43,7 @@ pub fn generate_csv(path: &Path, rows: u64) -> std::io::Result<()> {
 /// Where in a CSV file with a header row 1 begins, and every `each`-th after it, in bytes from the file's start.
 pub fn row_starts(path: &Path, each: usize) -> Result<Vec<u64>, JobError> {
     let file = File::open(path).map_err(JobError::failed)?;
-    let mut rows = Rows::of(file, path, Place::default())?;
+    let mut rows = Rows::of(file, path, RowPosition::default())?;
     let mut starts = Vec::new();
     loop {
         let start = rows.place().byte;
@@ -68,7 +68,7 @@ mod tests {
         for (n, byte) in starts.into_iter().enumerate() {
             let row = n as u64 * 10;
             let file = File::open(&path).expect("open");
-            let mut rows = Rows::of(file, &path, Place { byte, line: row + 2, row }).expect("read");
+            let mut rows = Rows::of(file, &path, RowPosition { byte, line: row + 2, row }).expect("read");
             let batch = rows.read(1).expect("read");
             let (number, record) = batch.first().expect("a row");
             assert_eq!(*number, row + 1);

@@ -30,7 +30,7 @@ pub struct Descriptors {
 
 /// What may be done with a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Room {
+pub enum Capacity {
     /// Anything.
     Free,
     /// It may be answered, and is then closed.
@@ -57,19 +57,19 @@ impl Descriptors {
     }
 
     /// Whether a connection with this number may stay.
-    pub fn room(&self, number: i32) -> Room {
+    pub fn capacity(&self, number: i32) -> Capacity {
         let number = u64::try_from(number).unwrap_or(0);
-        let room = if number >= self.full {
-            Room::Full
+        let capacity = if number >= self.full {
+            Capacity::Full
         } else if number >= self.full.saturating_sub(REFUSALS) {
-            Room::Crowded
+            Capacity::Crowded
         } else {
-            Room::Free
+            Capacity::Free
         };
-        if room != Room::Free {
+        if capacity != Capacity::Free {
             self.warn();
         }
-        room
+        capacity
     }
 
     fn warn(&self) {
@@ -94,18 +94,21 @@ mod tests {
     #[test]
     fn the_highest_numbers_are_kept_back_and_those_below_are_for_refusals() {
         let some = Descriptors::of("gateway", 256, 96);
-        for (number, room) in [
-            (3, Room::Free),
-            (143, Room::Free),
-            (144, Room::Crowded),
-            (159, Room::Crowded),
-            (160, Room::Full),
-            (255, Room::Full),
+        for (number, capacity) in [
+            (3, Capacity::Free),
+            (143, Capacity::Free),
+            (144, Capacity::Crowded),
+            (159, Capacity::Crowded),
+            (160, Capacity::Full),
+            (255, Capacity::Full),
         ] {
-            assert_eq!(some.room(number), room, "{number}");
+            assert_eq!(some.capacity(number), capacity, "{number}");
         }
         let few = Descriptors::of("gateway", 64, 96);
-        assert_eq!([few.room(15), few.room(16), few.room(32)], [Room::Free, Room::Crowded, Room::Full]);
-        assert_eq!(Descriptors::of("gateway", u64::MAX, 96).room(i32::MAX), Room::Free);
+        assert_eq!(
+            [few.capacity(15), few.capacity(16), few.capacity(32)],
+            [Capacity::Free, Capacity::Crowded, Capacity::Full]
+        );
+        assert_eq!(Descriptors::of("gateway", u64::MAX, 96).capacity(i32::MAX), Capacity::Free);
     }
 }

@@ -101,7 +101,7 @@ pub fn origin_allowed(headers: &HeaderMap, public_origins: &[String]) -> bool {
     let mut origins = headers.get_all(ORIGIN).iter();
     let Some(origin) = origins.next() else { return true };
     let (Ok(origin), None) = (origin.to_str(), origins.next()) else { return false };
-    let Some(place) = Place::of_origin(origin) else { return false };
+    let Some(place) = HostAndPort::of_origin(origin) else { return false };
     if is_own(&place, headers) {
         return true;
     }
@@ -111,11 +111,11 @@ pub fn origin_allowed(headers: &HeaderMap, public_origins: &[String]) -> bool {
 /// Whether the origin is the address to which the browser sent the request. The proxy that ends TLS says by which scheme
 /// (`X-Forwarded-Proto`, `Forwarded`); no page can make a browser send these headers, and none with a cookie along. Where
 /// nobody says it, a port shows it; without a port it may have been either.
-fn is_own(origin: &Place<'_>, headers: &HeaderMap) -> bool {
+fn is_own(origin: &HostAndPort<'_>, headers: &HeaderMap) -> bool {
     let Some(host) = headers.get(HOST).and_then(|host| host.to_str().ok()) else { return false };
-    let Some(own) = Place::of_authority(host, origin.default_port) else { return false };
+    let Some(own) = HostAndPort::of_authority(host, origin.default_port) else { return false };
     let is_https = origin.default_port == HTTPS_PORT;
-    let has_port = Place::of_authority(host, 0).is_some_and(|own| own.port != 0);
+    let has_port = HostAndPort::of_authority(host, 0).is_some_and(|own| own.port != 0);
     let fits = match forwarded_https(headers) {
         Some(was_https) => was_https == is_https,
         None => !has_port || (own.port == HTTPS_PORT) == is_https,
@@ -143,19 +143,19 @@ const HTTPS_PORT: u16 = 443;
 pub static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// Host and port, and the port that its scheme has by default.
-struct Place<'a> {
+struct HostAndPort<'a> {
     host: &'a str,
     port: u16,
     default_port: u16,
 }
 
-impl PartialEq for Place<'_> {
+impl PartialEq for HostAndPort<'_> {
     fn eq(&self, other: &Self) -> bool {
         self.host.eq_ignore_ascii_case(other.host) && self.port == other.port
     }
 }
 
-impl<'a> Place<'a> {
+impl<'a> HostAndPort<'a> {
     fn of_origin(origin: &'a str) -> Option<Self> {
         let (scheme, authority) = origin.split_once("://")?;
         let default_port = match scheme.to_ascii_lowercase().as_str() {

@@ -21,7 +21,7 @@ use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
 use super::client_address::TrustedProxies;
-use super::descriptors::{Descriptors, Room};
+use super::descriptors::{Capacity, Descriptors};
 use super::handshake;
 use super::proxy_protocol;
 use super::reply::Refusal;
@@ -123,9 +123,9 @@ impl Listener {
             match accepted {
                 Ok((stream, peer)) => {
                     pause = PAUSE.0;
-                    match descriptors.room(stream.as_raw_fd()) {
-                        Room::Full => drop(stream),
-                        room => drop(self.tracker.spawn(connection(self.clone(), stream, peer, room))),
+                    match descriptors.capacity(stream.as_raw_fd()) {
+                        Capacity::Full => drop(stream),
+                        capacity => drop(self.tracker.spawn(connection(self.clone(), stream, peer, capacity))),
                     }
                 }
                 Err(error) if is_of_one_connection(&error) => {}
@@ -163,7 +163,7 @@ fn is_of_one_connection(error: &std::io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
-async fn connection(listener: Listener, mut stream: TcpStream, peer: SocketAddr, room: Room) {
+async fn connection(listener: Listener, mut stream: TcpStream, peer: SocketAddr, capacity: Capacity) {
     let Listener { role, ref stopping, ref killed, keep_alive, .. } = listener;
     // What is sent is mostly small and wanted at once. It fails only where the client has gone already.
     let _ = stream.set_nodelay(true);
@@ -189,7 +189,7 @@ async fn connection(listener: Listener, mut stream: TcpStream, peer: SocketAddr,
             }
         }
     };
-    let is_crowded = room == Room::Crowded;
+    let is_crowded = capacity == Capacity::Crowded;
     let pace = Pace::new(if is_crowded { CROWDED_IDLE } else { keep_alive });
     let inner = warp::service(listener.routes.clone());
     let paths = listener.paths;
@@ -216,7 +216,7 @@ async fn connection(listener: Listener, mut stream: TcpStream, peer: SocketAddr,
     }
 }
 
-/// Puts the client's address into each request, keeps the connection's time, and refuses where there is no room.
+/// Puts the client's address into each request, keeps the connection's time, and refuses where there is no capacity.
 #[derive(Clone)]
 struct Serving<S> {
     inner: S,
@@ -280,7 +280,7 @@ fn without_host() -> Response {
 
 /// The refusal of a client for whom there is no file descriptor.
 fn crowded() -> Response {
-    let message = "This gateway has no room for more connections just now: try again shortly, or another gateway";
+    let message = "This gateway has no capacity for more connections just now: try again shortly, or another gateway";
     let mut response = Refusal::new(ErrorCode::Unavailable, message).with_retry_after(5).to_response();
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     response

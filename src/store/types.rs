@@ -28,6 +28,23 @@ pub struct NewJob {
     pub created_by: Option<UserId>,
 }
 
+impl NewJob {
+    /// A job without anything special: no campaign, no title, no parameters, no retries, no time limit.
+    pub fn new(tenant: TenantId, id: ResourceId, job_type: impl Into<String>) -> Self {
+        Self {
+            id,
+            tenant,
+            campaign: None,
+            job_type: job_type.into(),
+            title: None,
+            parameters: JsonText::default(),
+            max_retries: 0,
+            timeout_seconds: None,
+            created_by: None,
+        }
+    }
+}
+
 /// A campaign to be made, with its jobs.
 #[derive(Debug, Clone)]
 pub struct NewCampaign {

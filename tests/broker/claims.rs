@@ -327,8 +327,8 @@ async fn a_resource_whose_keys_somebody_damaged_is_set_aside_so_that_others_come
 async fn a_record_that_somebody_spoilt_is_passed_over_and_those_behind_it_are_carried_out() {
     let server = RedisServer::start();
     let broker = connect(&server).await;
-    let spoilt = ["nonsense", "1|1|{\"action\":\"pause\"", "1|1|null", "1|1|{\"action\":\"explode\"}"];
-    for (n, record) in spoilt.into_iter().enumerate() {
+    let corrupt = ["nonsense", "1|1|{\"action\":\"pause\"", "1|1|null", "1|1|{\"action\":\"explode\"}"];
+    for (n, record) in corrupt.into_iter().enumerate() {
         let job = job(&format!("j{n}"));
         let (first, second) =
             (submission(&job.id.to_string(), Action::Pause), submission(&job.id.to_string(), Action::Resume));

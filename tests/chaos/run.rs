@@ -20,7 +20,7 @@ const SETTLE: Duration = Duration::from_secs(90);
 /// For so long nothing more may happen once everything looks settled.
 const QUIET: Duration = Duration::from_secs(2);
 /// Between two looks.
-const LOOK: Duration = Duration::from_millis(500);
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// A run in which fewer commands were accepted has tested nothing.
 const LEAST_ACCEPTED: usize = 20;
 
@@ -99,7 +99,7 @@ pub async fn settled(
     let deadline = Instant::now() + within;
     let mut clean_before = false;
     loop {
-        tokio::time::sleep(if clean_before { QUIET } else { LOOK }).await;
+        tokio::time::sleep(if clean_before { QUIET } else { POLL_INTERVAL }).await;
         cluster.supervise();
         let late = Instant::now() > deadline;
         let unanswered: Vec<String> = shared.unanswered.lock().expect("requests").values().cloned().collect();

@@ -7,7 +7,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use wheelhouse::broker::scripts::claim::{Claim, ClaimOutcome, CompleteOutcome};
 use wheelhouse::broker::scripts::updates::Update;
-use wheelhouse::domain::{Control, JsonText, Resource, WorkerId};
+use wheelhouse::domain::{Control, Resource, WorkerId};
 use wheelhouse::gateway::{GatewayError, Tuning, serve_tuned};
 use wheelhouse::protocol::{Outcome, server};
 use wheelhouse::store::{NewCampaign, NewJob};
@@ -86,18 +86,7 @@ impl GatewayFixture {
 
     /// A job of acme.
     pub async fn job(&self, id: &str) {
-        let job = NewJob {
-            id: id.parse().expect("id"),
-            tenant: "acme".parse().expect("id"),
-            campaign: None,
-            job_type: "demo".to_owned(),
-            title: None,
-            parameters: JsonText::default(),
-            max_retries: 0,
-            timeout_seconds: None,
-            created_by: None,
-        };
-        self.store.create_job(&job).await.expect("job");
+        self.store.create_job(&new_job(id)).await.expect("job");
     }
 
     pub async fn gateway(&self) -> Running {
@@ -199,6 +188,11 @@ impl GatewayFixture {
         let got = tokio::task::spawn_blocking(move || crate::support::fleet::http_get(&address, &path));
         got.await.expect("no panic").expect("an answer")
     }
+}
+
+/// A job of acme that is not in SQL yet.
+pub fn new_job(id: &str) -> NewJob {
+    NewJob::new("acme".parse().expect("tenant"), id.parse().expect("id"), "demo")
 }
 
 pub fn worker() -> WorkerId {

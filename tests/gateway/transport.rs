@@ -12,24 +12,15 @@ use wheelhouse::domain::JsonText;
 use wheelhouse::gateway::Tuning;
 use wheelhouse::store::NewJob;
 
-use crate::fixture::{GatewayFixture, Running};
+use crate::fixture::{GatewayFixture, Running, new_job};
 use crate::raw::{self, Slowly};
 use crate::support::api::until;
 use crate::support::socket::{PATIENCE, Socket};
 
 /// A job whose snapshot is far longer than what the system holds for a client that does not read.
 async fn large_job(fixture: &GatewayFixture, id: &str) {
-    let job = NewJob {
-        id: id.parse().expect("id"),
-        tenant: "acme".parse().expect("id"),
-        campaign: None,
-        job_type: "demo".to_owned(),
-        title: None,
-        parameters: JsonText::of(&json!({"rows": "x".repeat(400_000)})).expect("JSON"),
-        max_retries: 0,
-        timeout_seconds: None,
-        created_by: None,
-    };
+    let parameters = JsonText::of(&json!({"rows": "x".repeat(400_000)})).expect("JSON");
+    let job = NewJob { parameters, ..new_job(id) };
     fixture.store.create_job(&job).await.expect("job");
 }
 

@@ -9,10 +9,10 @@ use super::*;
 use wheelhouse::domain::Control;
 
 /// Longer than the store takes to give up on a connection, shorter than it takes to give up on a statement.
-const SOON: Duration = Duration::from_secs(9);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(9);
 
 async fn soon<T>(asked: impl Future<Output = T>) -> T {
-    tokio::time::timeout(SOON, asked).await.expect("an answer")
+    tokio::time::timeout(ANSWER_TIMEOUT, asked).await.expect("an answer")
 }
 
 /// A way to PostgreSQL that can fall silent: connections stay open, and nothing comes through any more.

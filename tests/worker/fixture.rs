@@ -285,17 +285,8 @@ pub fn value(row: &Row) -> Value {
 
 /// A job without anything special.
 pub fn blank(id: &str) -> NewJob {
-    NewJob {
-        id: id.parse().expect("id"),
-        tenant: tenant(),
-        campaign: None,
-        job_type: "code".to_owned(),
-        title: None,
-        parameters: exact(serde_json::json!({})),
-        max_retries: 0,
-        timeout_seconds: None,
-        created_by: None,
-    }
+    let parameters = exact(serde_json::json!({}));
+    NewJob { parameters, ..NewJob::new(tenant(), id.parse().expect("id"), "code") }
 }
 
 /// Job code written as a closure.

@@ -81,7 +81,7 @@ pub(in crate::cli) struct FailedRow {
     pub(in crate::cli) error: String,
     pub(in crate::cli) failed_at: String,
     #[serde(flatten)]
-    pub(in crate::cli) subject: Subject,
+    pub(in crate::cli) target: CommandTarget,
 }
 
 /// A command that is to run later.
@@ -94,7 +94,7 @@ pub(in crate::cli) struct ScheduleRow {
     pub(in crate::cli) user_id: String,
     pub(in crate::cli) reason: Option<String>,
     #[serde(flatten)]
-    pub(in crate::cli) subject: Subject,
+    pub(in crate::cli) target: CommandTarget,
 }
 
 /// Something that a job could not do.
@@ -106,14 +106,14 @@ pub(in crate::cli) struct FailedItemRow {
 
 /// `job_id` or `campaign_id`: what a command is about.
 #[derive(Debug, Deserialize)]
-pub(in crate::cli) enum Subject {
+pub(in crate::cli) enum CommandTarget {
     #[serde(rename = "job_id")]
     Job(ResourceId),
     #[serde(rename = "campaign_id")]
     Campaign(ResourceId),
 }
 
-impl Subject {
+impl CommandTarget {
     fn is(&self, kind: ResourceKind, asked: &ResourceId) -> bool {
         match self {
             Self::Job(id) => kind == ResourceKind::Job && id == asked,
@@ -122,7 +122,7 @@ impl Subject {
     }
 }
 
-impl std::fmt::Display for Subject {
+impl std::fmt::Display for CommandTarget {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Job(id) => write!(f, "job {id}"),
@@ -137,7 +137,7 @@ pub(in crate::cli) struct CommandResponse {
     #[serde(rename = "type")]
     pub(in crate::cli) kind: String,
     #[serde(flatten)]
-    pub(in crate::cli) subject: Subject,
+    pub(in crate::cli) target: CommandTarget,
     #[serde(deserialize_with = "uuid")]
     pub(in crate::cli) command_id: CommandId,
     pub(in crate::cli) workers_online: Option<i64>,
@@ -161,8 +161,8 @@ pub(in crate::cli) enum Step {
 impl CommandResponse {
     /// Whether it is an answer to this action on this resource, with what such an answer says.
     pub(in crate::cli) fn is_about(&self, action: Action, kind: ResourceKind, id: &ResourceId) -> Result<(), String> {
-        if !self.subject.is(kind, id) {
-            return Err(format!("an answer about {}", self.subject));
+        if !self.target.is(kind, id) {
+            return Err(format!("an answer about {}", self.target));
         }
         self.step(action).map(|_| ())
     }
@@ -194,7 +194,7 @@ pub(in crate::cli) struct WithdrawResponse {
     pub(in crate::cli) schedule_id: CommandId,
     pub(in crate::cli) action: String,
     #[serde(flatten)]
-    pub(in crate::cli) subject: Subject,
+    pub(in crate::cli) target: CommandTarget,
 }
 
 /// A failed command was forgotten.
@@ -237,7 +237,7 @@ pub(in crate::cli) enum BatchState {
 #[derive(Debug, Deserialize)]
 pub(in crate::cli) struct BatchItem {
     #[serde(flatten)]
-    pub(in crate::cli) subject: Subject,
+    pub(in crate::cli) target: CommandTarget,
     pub(in crate::cli) message: Option<String>,
     pub(in crate::cli) error: Option<String>,
     pub(in crate::cli) status: Option<String>,

@@ -103,7 +103,7 @@ impl DemoRounds {
 }
 
 /// `operator` may do everything; `viewer` may look.
-pub(super) async fn people(store: &Store) -> anyhow::Result<DemoUsers> {
+pub(super) async fn users(store: &Store) -> anyhow::Result<DemoUsers> {
     let (operator, viewer): (UserId, UserId) = ("operator".parse()?, "viewer".parse()?);
     store.grant(&operator, &["*".to_owned()]).await?;
     store.grant(&viewer, &["jobs.read".to_owned(), "campaigns.read".to_owned()]).await?;
@@ -161,17 +161,9 @@ async fn make_import(store: &Store, tenant: &TenantId) -> anyhow::Result<Resourc
 }
 
 fn new_job(tenant: &TenantId, job_type: &str, title: String, parameters: serde_json::Value) -> NewJob {
-    NewJob {
-        id: ResourceId::generate(),
-        tenant: tenant.clone(),
-        campaign: None,
-        job_type: job_type.to_owned(),
-        title: Some(title),
-        parameters: JsonText::of(&parameters).unwrap_or_default(),
-        max_retries: 2,
-        timeout_seconds: None,
-        created_by: None,
-    }
+    let parameters = JsonText::of(&parameters).unwrap_or_default();
+    let job = NewJob::new(tenant.clone(), ResourceId::generate(), job_type);
+    NewJob { title: Some(title), parameters, max_retries: 2, ..job }
 }
 
 async fn make_campaign(store: &Store, tenant: &TenantId, file: &Path) -> anyhow::Result<ResourceId> {

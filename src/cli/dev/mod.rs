@@ -99,7 +99,7 @@ async fn start(
     processes.redis(redis_port).await?;
     let store = Store::open(&settings.database).await?;
     store.migrate().await?;
-    let people = demo::people(&store).await?;
+    let users = demo::users(&store).await?;
     say!(
         "Starting the gateway on {address} and {} workers; their logs are in {}",
         args.workers,
@@ -113,16 +113,16 @@ async fn start(
     }
     wait_ready(settings).await.with_context(|| format!("see {}", folder.path("logs/gateway.log").display()))?;
     let claims = Claims {
-        user: people.operator,
-        tenant: people.tenant.clone(),
+        user: users.operator,
+        tenant: users.tenant.clone(),
         ttl: Duration::from_secs(86_400),
         permissions: None,
     };
     let token = auth::sign(&settings.auth, &claims)?;
     folder.save_address(address, &token)?;
     folder.save_settings(processes.own_settings())?;
-    let work = demo::work(&store, &people.tenant, folder).await?;
-    processes.demo_program(&people.tenant, &work.program)?;
+    let work = demo::work(&store, &users.tenant, folder).await?;
+    processes.demo_program(&users.tenant, &work.program)?;
     let me = std::env::args().next().unwrap_or_else(|| "wheelhouse".to_owned());
     let at = if data_dir == Path::new(FOLDER) { String::new() } else { format!(" --data-dir {}", quoted(data_dir)) };
     say!("");
@@ -136,21 +136,21 @@ async fn start(
     say!("Each is over after some twenty minutes; then another begins, and its line is printed here.");
     say!("From another shell in this folder:");
     say!("  {me} job ls{at}");
-    say!("  {me} run{at} --tenant {} -- ping -c 100 localhost", people.tenant);
+    say!("  {me} run{at} --tenant {} -- ping -c 100 localhost", users.tenant);
     say!("  {me} audit{at} --follow");
     if let Some(address) = listen {
         let claims = WorkerClaims {
             worker: "dev".parse()?,
-            tenants: TokenTenants::These(vec![people.tenant.clone()]),
+            tenants: TokenTenants::These(vec![users.tenant.clone()]),
             ttl: Duration::from_secs(86_400),
         };
         let (token, _) = auth::sign_worker(&settings.auth, &claims)?;
-        say!("For your own workers in Python or Node (tenant {}):", people.tenant);
+        say!("For your own workers in Python or Node (tenant {}):", users.tenant);
         say!("  export WHEELHOUSE_URL=http://{address}");
         say!("  export WHEELHOUSE_TOKEN={token}");
     }
     say!("Ctrl-C ends everything.");
-    Ok(DemoRounds { store, tenant: people.tenant, work, shown })
+    Ok(DemoRounds { store, tenant: users.tenant, work, shown })
 }
 
 /// As a shell reads it as one word.

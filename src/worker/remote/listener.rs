@@ -24,8 +24,8 @@ use crate::telemetry::exporter::Metrics;
 use crate::telemetry::metrics::foreign_workers;
 
 /// Between two looks at SQL, and every so many of them a write is tried: on SQLite it waits for its turn.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-const LOOKS_PER_WRITE: u64 = 5;
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+const CHECKS_PER_WRITE: u64 = 5;
 /// Longest wait for SQL's answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 /// The longest message to a client: a resume point as long as a client can send, and the rest of `attached`.
@@ -52,7 +52,7 @@ impl SqlHealth {
         for look in 0_u64.. {
             let store = &shared.ctx.store;
             let read = store.ping(ANSWER_TIMEOUT).await;
-            let due = look.is_multiple_of(LOOKS_PER_WRITE) || !self.is_good();
+            let due = look.is_multiple_of(CHECKS_PER_WRITE) || !self.is_good();
             match read {
                 Err(_) => self.0.store(false, Ordering::Relaxed),
                 Ok(()) if due => {
@@ -63,7 +63,7 @@ impl SqlHealth {
                 }
                 Ok(()) => {}
             }
-            tokio::time::sleep(LOOK_INTERVAL).await;
+            tokio::time::sleep(CHECK_INTERVAL).await;
         }
     }
 }

@@ -26,7 +26,7 @@ const PING_INTERVAL: Duration = Duration::from_secs(10);
 /// How long a client may take to say hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often it is looked whether the token still holds, and whether the runs of the session are confirmed.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// Messages that may be sent unasked about one job, at a time: an order, its kill, a saved point, an end.
 const MESSAGES_PER_JOB: usize = 4;
 /// Beside those.
@@ -58,7 +58,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, mut socket: Socket, caller: Worke
     let pings = Pings::new(PING_INTERVAL);
     let mut line = Line {
         budget: Budget::over_seconds(worker.messages_per_second, 10.0),
-        next_look: now + LOOK_INTERVAL,
+        next_look: now + CHECK_INTERVAL,
         hello_by: Some(now + HELLO_TIMEOUT),
         timer: Box::pin(tokio::time::sleep_until(pings.next())),
         writing: Writing::new(now),
@@ -252,7 +252,7 @@ impl Line<'_> {
     fn time(&mut self, socket: &mut Socket) -> Option<Close> {
         let now = Instant::now();
         if now >= self.next_look {
-            self.next_look = now + LOOK_INTERVAL;
+            self.next_look = now + CHECK_INTERVAL;
             if let Some(close) = self.look(now) {
                 return Some(close);
             }

@@ -25,4 +25,5 @@ if [ ! -x "$python" ]; then
     "$python" -m pip install --quiet --disable-pip-version-check 'websockets>=13'
 fi
 PYTHONPATH=../python/src "$python" -m wheelhouse_client.conformance --parallel 2 -- node test/support/conformance-program.mjs
+(cd ../../examples/react && npm ci --silent --no-fund --no-audit && npm run --silent build)
 npm run --silent test:integration

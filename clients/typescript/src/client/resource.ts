@@ -199,6 +199,8 @@ export class Resource<T extends JobNow | CampaignNow = JobNow> implements Watche
     if (message.type === 'error') return this.#fail(errorFrom(message));
     if (this.#early) return void this.#early.push(message);
     const { data, status } = this.get();
+    // It is there now.
+    if (status === 'missing') this.covered();
     if (!data || status !== 'live') return;
     if (what === 'status' || what === 'progress') {
       const next = updated(data, message);

@@ -52,8 +52,8 @@ export class Fleet {
   }
 
   /** A gateway; at a port of before, to take the place of one that was killed. */
-  gateway(port?: number): Promise<Process> {
-    return this.#start('gateway', 'SERVER', port);
+  gateway(port?: number, settings: Record<string, string> = {}): Promise<Process> {
+    return this.#start('gateway', 'SERVER', port, settings);
   }
 
   /** A worker that listens for foreign workers. */

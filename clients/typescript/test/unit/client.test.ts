@@ -290,6 +290,9 @@ describe('watching', () => {
     job.subscribe(() => {});
     await until(() => job.get().status === 'missing', 'it is missing');
     expect(job.get().error).toMatchObject({ code: 'not_found' });
+    gateway.rows.set('nobody', row('nobody'));
+    gateway.send({ type: 'job_status', job_id: 'nobody', tenant_id: 'acme', status: 'running', seq: 1 });
+    await until(() => job.get().status === 'live', 'it is there now');
   });
 
   it('gets the state of a page of components over the one socket, and asks for nothing over HTTP', async () => {

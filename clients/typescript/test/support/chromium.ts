@@ -1,0 +1,101 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { WebSocket } from 'ws';
+import { until } from './wait.js';
+
+const NAMES = ['chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable'];
+
+/** A headless Chromium with one page, driven over its DevTools protocol. */
+export class Chromium {
+  #asked = 0;
+  #session: string | undefined;
+  readonly #answers = new Map<number, (answer: { result?: unknown; error?: unknown }) => void>();
+
+  private constructor(
+    private readonly process: ChildProcess,
+    private readonly profile: string,
+    private readonly tools: WebSocket,
+  ) {
+    tools.on('message', (data) => {
+      const answer = JSON.parse(String(data));
+      this.#answers.get(answer.id)?.(answer);
+    });
+  }
+
+  static async open(url: string): Promise<Chromium> {
+    const profile = mkdtempSync(join(tmpdir(), 'wheelhouse-chromium-'));
+    const paths = (process.env.PATH ?? '').split(':').flatMap((folder) => NAMES.map((name) => join(folder, name)));
+    const program = paths.find(existsSync);
+    if (!program)
+      throw new Error('no Chromium is here: install it with `make deps` (Debian: apt-get install chromium)');
+    const child = spawn(
+      program,
+      [
+        ...['--headless', '--disable-gpu', '--disable-dev-shm-usage', '--no-first-run', '--no-sandbox'],
+        ...[
+          '--disable-background-networking',
+          '--remote-debugging-port=0',
+          `--user-data-dir=${profile}`,
+          'about:blank',
+        ],
+      ],
+      { stdio: 'ignore', detached: true },
+    );
+    const port = join(profile, 'DevToolsActivePort');
+    const listens = () => existsSync(port) && readFileSync(port, 'utf8').trim().split('\n');
+    await until(() => (listens() || []).length === 2, 'Chromium listens');
+    const [number, path] = listens() as string[];
+    const tools = new WebSocket(`ws://127.0.0.1:${number}${path}`);
+    await new Promise((resolve) => tools.once('open', resolve));
+    const browser = new Chromium(child, profile, tools);
+    const { targetId } = await browser.#ask<{ targetId: string }>('Target.createTarget', { url: 'about:blank' });
+    const attached = { targetId, flatten: true };
+    browser.#session = (await browser.#ask<{ sessionId: string }>('Target.attachToTarget', attached)).sessionId;
+    await browser.#ask('Page.navigate', { url });
+    return browser;
+  }
+
+  /** What a JavaScript expression gives on the page. */
+  async eval<T>(expression: string): Promise<T> {
+    const asked = { expression, returnByValue: true, awaitPromise: true };
+    const { result } = await this.#ask<{ result: { value: T } }>('Runtime.evaluate', asked);
+    return result.value;
+  }
+
+  /** Waits until the page shows a text. */
+  async shows(text: string): Promise<void> {
+    const shown = () => this.eval<boolean>(`document.body.innerText.includes(${JSON.stringify(text)})`);
+    await until(shown, `the page shows "${text}"`, 20_000).catch(async (error: Error) => {
+      throw new Error(`${error.message}; it shows: ${await this.eval('document.body.innerText')}`);
+    });
+  }
+
+  /** Presses the button with exactly this text. */
+  async press(text: string): Promise<void> {
+    const found = `[...document.querySelectorAll('button')].find((b) => b.innerText === ${JSON.stringify(text)})`;
+    await until(() => this.eval<boolean>(`(() => { const b = ${found}; b?.click(); return Boolean(b); })()`), text);
+  }
+
+  async close(): Promise<void> {
+    this.tools.terminate();
+    const gone = new Promise((resolve) => this.process.once('exit', resolve));
+    if (this.process.pid) process.kill(-this.process.pid, 'SIGKILL');
+    await gone;
+    rmSync(this.profile, { recursive: true, force: true, maxRetries: 10, retryDelay: 100 });
+  }
+
+  #ask<T>(method: string, params: object): Promise<T> {
+    this.#asked += 1;
+    const id = this.#asked;
+    this.tools.send(JSON.stringify({ id, method, params, sessionId: this.#session }));
+    return new Promise((resolve, reject) => {
+      this.#answers.set(id, ({ result, error }) => {
+        this.#answers.delete(id);
+        if (error) reject(new Error(`${method}: ${JSON.stringify(error)}`));
+        else resolve(result as T);
+      });
+    });
+  }
+}

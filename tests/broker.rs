@@ -8,6 +8,7 @@ mod broker {
     mod clock;
     mod cluster;
     mod failed;
+    mod failover;
     mod faults;
     mod leftovers;
     mod limiter;
@@ -415,8 +416,7 @@ async fn a_subscriber_hears_what_it_subscribed_to_and_is_told_of_a_gap() {
     let broker = connect(&redis).await;
     let tracker = tokio_util::task::TaskTracker::new();
     let stop = tokio_util::sync::CancellationToken::new();
-    let (subscriber, mut events) =
-        Subscriber::start(&settings(&redis), &broker, &tracker, stop.clone()).await.expect("start");
+    let (subscriber, mut events) = Subscriber::start(&broker, &tracker, stop.clone()).await.expect("start");
     subscriber.subscribe(vec!["acme:job:j1".into()]).await.expect("subscribe");
     subscriber.psubscribe(vec!["*:job:control".into()]).await.expect("subscribe");
     let update = Update { run: None, message: "{\"type\":\"job_status\"".into(), progress: None, desired: None };

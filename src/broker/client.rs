@@ -1,5 +1,6 @@
 //! The way to Redis, whether that is one server or a cluster: commands, scripts, and what an error means.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -13,7 +14,10 @@ use super::scripts::lua::LuaScript;
 
 /// A handle; cheap to clone. Connections are given up when the last one is dropped.
 #[derive(Clone)]
-pub struct Client(ClientKind);
+pub struct Client {
+    kind: ClientKind,
+    discovery: Arc<Discovery>,
+}
 
 #[derive(Clone)]
 enum ClientKind {
@@ -25,15 +29,22 @@ enum ClientKind {
 impl Client {
     /// First connections, with a look at every master. Later ones are made by tasks that live as long as a handle does.
     pub async fn connect(settings: &crate::config::Redis) -> Result<Self, BrokerError> {
-        Ok(Self(match Discovery::of(settings)? {
-            Discovery::Cluster(seeds) => ClientKind::Cluster(Cluster::connect(seeds).await?),
-            one => ClientKind::One(Connection::connect(one).await?),
-        }))
+        let discovery = Discovery::of(settings)?;
+        let kind = match &discovery {
+            Discovery::Cluster(seeds) => ClientKind::Cluster(Cluster::connect(seeds.clone()).await?),
+            one => ClientKind::One(Connection::connect(one.clone()).await?),
+        };
+        Ok(Self { kind, discovery: Arc::new(discovery) })
+    }
+
+    /// Where Redis is: for connections beside these, which then leave a deposed master together with them.
+    pub(super) fn discovery(&self) -> Arc<Discovery> {
+        self.discovery.clone()
     }
 
     /// Whether a connection is believed to be up; in a cluster, to any master.
     pub fn is_up(&self) -> bool {
-        match &self.0 {
+        match &self.kind {
             ClientKind::One(node) => node.is_up(),
             ClientKind::Cluster(cluster) => cluster.is_up(),
         }
@@ -41,12 +52,12 @@ impl Client {
 
     /// Whether this is a cluster.
     pub(crate) fn is_cluster(&self) -> bool {
-        matches!(self.0, ClientKind::Cluster(_))
+        matches!(self.kind, ClientKind::Cluster(_))
     }
 
     /// Waits until the server that has this key is connected, at most so long.
     pub(crate) async fn wait_up(&self, key: &str, within: Duration) -> bool {
-        match &self.0 {
+        match &self.kind {
             ClientKind::One(node) => node.wait_up(within).await,
             ClientKind::Cluster(cluster) => cluster.wait_up(key, within).await,
         }
@@ -55,7 +66,7 @@ impl Client {
     /// PING, within the time. In a cluster: whether any master is there and says that the cluster is up.
     pub async fn ping(&self, within: Duration) -> Result<(), BrokerError> {
         let ask = async {
-            match &self.0 {
+            match &self.kind {
                 ClientKind::One(node) => Ok(node.send(&redis::cmd("PING"), false).await.map(drop)?),
                 ClientKind::Cluster(cluster) => cluster.ping().await,
             }
@@ -72,7 +83,7 @@ impl Client {
     /// Sends several commands that do not depend on each other: in a cluster each goes to its own server.
     /// All are sent, even where one fails.
     pub(crate) async fn pipeline(&self, pipeline: &Pipeline) -> Result<(), BrokerError> {
-        match &self.0 {
+        match &self.kind {
             ClientKind::One(node) => Ok(node.send_all(pipeline).await?),
             ClientKind::Cluster(cluster) => {
                 let answers = join_all(pipeline.cmd_iter().map(|command| cluster.send(command))).await;
@@ -97,7 +108,7 @@ impl Client {
     }
 
     async fn send(&self, command: &Cmd) -> RedisResult<Value> {
-        match &self.0 {
+        match &self.kind {
             ClientKind::One(node) => node.send(command, false).await,
             ClientKind::Cluster(cluster) => cluster.send(command).await,
         }
@@ -125,7 +136,7 @@ impl Client {
     }
 
     fn node(&self, key: &str) -> Option<Connection> {
-        match &self.0 {
+        match &self.kind {
             ClientKind::One(node) => Some(node.clone()),
             ClientKind::Cluster(cluster) => cluster.node(key),
         }
@@ -133,7 +144,7 @@ impl Client {
 
     /// The servers that are up and have no append-only file.
     pub(super) fn without_append_only_file(&self) -> Vec<String> {
-        match &self.0 {
+        match &self.kind {
             ClientKind::One(node) => node.without_append_only_file().into_iter().collect(),
             ClientKind::Cluster(cluster) => cluster.without_append_only_file(),
         }
@@ -142,7 +153,7 @@ impl Client {
     /// A server that is up, for pub/sub: in a cluster any of them hears everything. `None` where that is no
     /// choice, or none is known to be up.
     pub(super) fn any_server(&self) -> Option<ConnectionInfo> {
-        match &self.0 {
+        match &self.kind {
             ClientKind::One(_) => None,
             ClientKind::Cluster(cluster) => cluster.any_server(),
         }

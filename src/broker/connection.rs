@@ -11,11 +11,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
-use redis::{AsyncConnectionConfig, Cmd, Pipeline, PushInfo, PushKind, RedisError, RedisResult, Value};
+use redis::{AsyncConnectionConfig, Cmd, ConnectionAddr, Pipeline, PushInfo, PushKind, RedisError, RedisResult, Value};
 use tokio::sync::watch;
 
 use super::discovery::Discovery;
 use super::error::{BrokerError, words_of};
+use super::mastership::{until_not_master, why_not_master};
 
 /// Longest wait for one answer. One that takes longer means a hung server or a line that swallows everything:
 /// the connection is given up.
@@ -38,6 +39,8 @@ pub(super) struct Connection {
 struct LiveConnection {
     connection: MultiplexedConnection,
     generation: u64,
+    /// To where.
+    server: ConnectionAddr,
 }
 
 struct ConnectionShared {
@@ -47,6 +50,8 @@ struct ConnectionShared {
     generation: AtomicU64,
     /// Number of the newest connection known dead: it may die before it is in `current`.
     dead: AtomicU64,
+    /// Number of the newest connection known to lead to a deposed master: what it still answers counts for nothing.
+    deposed: AtomicU64,
     /// The clock below counts from here: a monotonic one, which nobody sets.
     origin: Instant,
     /// The server's clock minus the time since `origin`, µs.
@@ -65,6 +70,7 @@ impl ConnectionShared {
             current: watch::Sender::new(None),
             generation: AtomicU64::new(0),
             dead: AtomicU64::new(0),
+            deposed: AtomicU64::new(0),
             origin: Instant::now(),
             clock_offset: AtomicI64::new(this_machine_us()),
             trouble: Mutex::default(),
@@ -82,6 +88,14 @@ impl ConnectionShared {
             }
             it
         });
+    }
+
+    /// Its server is not the master any more, or may not be.
+    fn depose(&self, generation: u64, why: String) {
+        tracing::warn!(address = self.address, why, "redis.master_left");
+        self.is_new_trouble(Some(why));
+        self.deposed.fetch_max(generation, Ordering::SeqCst);
+        self.mark_dead(generation);
     }
 
     fn mark_up(&self, live: LiveConnection) {
@@ -161,14 +175,26 @@ impl Connection {
         } else {
             command.query_async(&mut live.connection).await
         };
-        answer.inspect_err(|error| self.note(live.generation, error))
+        self.judged(live.generation, answer)
     }
 
     /// Sends several commands in one go, and waits for all answers.
     pub(super) async fn send_all(&self, pipeline: &Pipeline) -> RedisResult<()> {
         let mut live = self.live()?;
         let answer = pipeline.exec_async(&mut live.connection).await;
-        answer.inspect_err(|error| self.note(live.generation, error))
+        self.judged(live.generation, answer)
+    }
+
+    /// What an answer is worth, now that it is here: what a deposed master did is lost, or will be.
+    fn judged<T>(&self, generation: u64, answer: RedisResult<T>) -> RedisResult<T> {
+        match answer {
+            Ok(_) if self.shared.deposed.load(Ordering::Relaxed) >= generation => Err(std::io::Error::new(
+                std::io::ErrorKind::ConnectionReset,
+                "the server that answered is not the master any more",
+            )
+            .into()),
+            answer => answer.inspect_err(|error| self.note(generation, error)),
+        }
     }
 
     /// This moment by the server's clock as far as known, Unix µs.
@@ -224,6 +250,7 @@ fn not_connected_because(trouble: &str) -> RedisError {
 
 async fn open(address: &Discovery, shared: &Arc<ConnectionShared>) -> Result<LiveConnection, RedisError> {
     let info = address.resolve().await?;
+    let server = info.addr().clone();
     let generation = shared.generation.fetch_add(1, Ordering::Relaxed) + 1;
     let watched = Arc::downgrade(shared);
     let config = AsyncConnectionConfig::new()
@@ -246,8 +273,13 @@ async fn open(address: &Discovery, shared: &Arc<ConnectionShared>) -> Result<Liv
     })?;
     let mut connection = deadpool_redis::Connection::take(taken);
     let (seconds, micros): (i64, i64) = redis::cmd("TIME").query_async(&mut connection).await?;
+    if let Some(opinion) = address.opinion()
+        && let Some(why) = why_not_master(&mut connection, &opinion).await?
+    {
+        return Err(std::io::Error::new(std::io::ErrorKind::ConnectionRefused, format!("{server}: {why}")).into());
+    }
     shared.learn_clock(seconds * 1_000_000 + micros);
-    Ok(LiveConnection { connection, generation })
+    Ok(LiveConnection { connection, generation, server })
 }
 
 fn client_error(error: &dyn std::fmt::Display) -> RedisError {
@@ -276,8 +308,14 @@ async fn run_reconnect(
 ) {
     let (mut wait, mut since) = (MIN_RECONNECT_DELAY, Instant::now());
     loop {
-        if current.wait_for(Option::is_none).await.is_err() {
-            return;
+        let live = current.borrow().clone();
+        tokio::select! {
+            gone = current.wait_for(Option::is_none) => if gone.is_err() { return },
+            why = until_deposed(&address, live.as_ref()) => {
+                if let (Some(shared), Some(live)) = (shared.upgrade(), live) {
+                    shared.depose(live.generation, format!("{}: {why}", live.server));
+                }
+            }
         }
         tracing::warn!(%address, "redis.disconnected");
         if since.elapsed() > STABLE_AFTER {
@@ -319,6 +357,14 @@ async fn run_reconnect(
             wait = (wait * 2).min(MAX_RECONNECT_DELAY);
         }
         wait = (wait * 2).min(MAX_RECONNECT_DELAY);
+    }
+}
+
+/// Returns when the server is not the master any more, and why; never where there is no connection.
+async fn until_deposed(address: &Discovery, live: Option<&LiveConnection>) -> &'static str {
+    match live {
+        Some(live) => until_not_master(address, &live.server, live.connection.clone()).await,
+        None => std::future::pending().await,
     }
 }
 

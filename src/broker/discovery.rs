@@ -1,20 +1,14 @@
 //! Where Redis is: `redis.url` in the client library's terms, and who is the master right now.
 
 use std::fmt;
-use std::time::Duration;
 
 use redis::io::tcp::TcpSettings;
-use redis::sentinel::{SentinelClientBuilder, SentinelServerType};
-use redis::{
-    ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisConnectionInfo, RedisResult, TlsCertificates, TlsMode,
-};
+use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisResult, TlsCertificates};
 use secrecy::ExposeSecret;
 
 use super::error::BrokerError;
+use super::sentinels::{Opinion, Sentinels};
 use crate::config;
-
-/// Longest time for asking the sentinels, all of them together.
-const LOOKUP_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// One Redis, the one that the sentinels name, or a cluster. Its `Display` never shows a password.
 #[derive(Clone)]
@@ -25,13 +19,9 @@ pub(super) enum Discovery {
     /// user is Redis's own, not the sentinels'.
     Sentinel {
         /// Who to ask.
-        sentinels: Vec<ConnectionInfo>,
-        /// The name that the sentinels know the master by.
-        name: String,
-        /// User and password of the master.
-        node: Box<RedisConnectionInfo>,
-        /// For the master and the sentinels, with `rediss+sentinel://`.
-        tls: Option<TlsCertificates>,
+        sentinels: Sentinels,
+        /// How to connect to the master, but for its address: user, password, TLS.
+        master: Box<ConnectionInfo>,
     },
     /// `redis+cluster://` or `rediss+cluster://`, then `[user:password@]host:port,host:port`: some of its nodes, at
     /// least one. All nodes have user, password and TLS in common.
@@ -63,12 +53,12 @@ impl Discovery {
             return Err(form());
         }
         // The library's own reading of an address decodes user and password for us.
-        let node = info(&format!("{user}@sentinel"), &None)?.redis_settings().clone();
+        let master = info(&format!("{user}@sentinel"), &tls)?;
         let sentinels = hosts
             .split(',')
             .map(|host| info(&if host.contains(':') { host.into() } else { format!("{host}:26379") }, &tls))
             .collect::<Result<_, _>>()?;
-        Ok(Self::Sentinel { sentinels, name: name.to_owned(), node: Box::new(node), tls })
+        Ok(Self::Sentinel { sentinels: Sentinels::new(sentinels, name.to_owned()), master: Box::new(master) })
     }
 
     fn cluster(rest: &str, tls: Option<TlsCertificates>) -> Result<Self, BrokerError> {
@@ -82,38 +72,41 @@ impl Discovery {
         Ok(Self::Cluster(seeds.collect::<Result<_, _>>()?))
     }
 
-    /// The server to connect to now. The sentinels are asked each time: the master may be another one. Of a cluster,
-    /// one of the nodes that are named.
+    /// The server to connect to now. Of a cluster, one of the nodes that are named.
     pub(super) async fn resolve(&self) -> RedisResult<ConnectionInfo> {
         match self {
             Self::Single(info) => Ok(info.as_ref().clone()),
-            Self::Sentinel { sentinels, name, node, tls } => {
-                let places = sentinels.iter().map(|sentinel| sentinel.addr().clone());
-                let mut builder = SentinelClientBuilder::new(places, name, SentinelServerType::Master)?
-                    .set_client_to_sentinel_tcp_settings(tcp())
-                    .set_client_to_redis_tcp_settings(tcp());
-                if let Some(user) = node.username() {
-                    builder = builder.set_client_to_redis_username(user);
-                }
-                if let Some(password) = node.password() {
-                    builder = builder.set_client_to_redis_password(password);
-                }
-                if let Some(certificates) = tls {
-                    builder = builder
-                        .set_client_to_redis_tls_mode(TlsMode::Secure)
-                        .set_client_to_redis_certificates(certificates.clone());
-                }
-                let mut asked = builder.build()?;
-                let late = || (redis::ErrorKind::Io, "the sentinels did not answer in time").into();
-                // It also asks the named server whether it takes itself for the master.
-                let lookup = tokio::time::timeout(LOOKUP_TIMEOUT, asked.async_get_client());
-                Ok(lookup.await.unwrap_or_else(|_| Err(late()))?.get_connection_info().clone())
+            Self::Sentinel { sentinels, master } => {
+                let opinion = sentinels.ask().await;
+                let named = opinion.borrow().master.as_ref().map(|named| at(master, &named.host, named.port));
+                named.ok_or_else(|| std::io::Error::new(std::io::ErrorKind::NotConnected, sentinels.trouble()).into())
             }
             Self::Cluster(seeds) => {
                 let none = || (redis::ErrorKind::InvalidClientConfig, "no node is named").into();
                 fastrand::choice(seeds).cloned().ok_or_else(none)
             }
         }
+    }
+
+    /// What the sentinels say now; `None` where there are none to ask.
+    pub(super) fn opinion(&self) -> Option<Opinion> {
+        match self {
+            Self::Sentinel { sentinels, .. } => Some(sentinels.opinion()),
+            Self::Single(_) | Self::Cluster(_) => None,
+        }
+    }
+
+    /// Returns when the sentinels name another master than the server at this address; never where there are none.
+    pub(super) async fn is_deposed(&self, address: &ConnectionAddr) {
+        if let Self::Sentinel { sentinels, .. } = self {
+            let mut opinion = sentinels.ask().await;
+            let deposed =
+                opinion.wait_for(|opinion| opinion.master.as_ref().is_some_and(|master| !master.is_at(address)));
+            if deposed.await.is_ok() {
+                return;
+            }
+        }
+        std::future::pending().await
     }
 }
 
@@ -122,7 +115,9 @@ impl fmt::Display for Discovery {
         let list = |all: &[ConnectionInfo]| all.iter().map(|i| i.addr().to_string()).collect::<Vec<_>>().join(", ");
         match self {
             Self::Single(info) => write!(f, "{}", info.addr()),
-            Self::Sentinel { sentinels, name, .. } => write!(f, "{name} of the sentinels {}", list(sentinels)),
+            Self::Sentinel { sentinels, .. } => {
+                write!(f, "{} of the sentinels {}", sentinels.name(), list(sentinels.addresses()))
+            }
             Self::Cluster(seeds) => write!(f, "the cluster of {}", list(seeds)),
         }
     }
@@ -192,8 +187,9 @@ mod tests {
         assert_eq!(of("redis://:hunter2@h:1/0").expect("address").to_string(), "h:1");
         let address = of("redis+sentinel://ann:hunter%3A2@a:1,b/main/0").expect("address");
         assert_eq!(address.to_string(), "main of the sentinels a:1, b:26379");
-        let Discovery::Sentinel { node, tls: None, .. } = address else { panic!("not a sentinel, or with TLS") };
-        assert_eq!((node.username(), node.password()), (Some("ann"), Some("hunter:2")));
+        let Discovery::Sentinel { master, .. } = address else { panic!("not a sentinel") };
+        let settings = master.redis_settings();
+        assert_eq!((settings.username(), settings.password()), (Some("ann"), Some("hunter:2")));
         let address = of("redis+cluster://ann:hunter2@a:1,b,[::1]:3/").expect("address");
         assert_eq!(address.to_string(), "the cluster of a:1, b:6379, ::1:3");
         let Discovery::Cluster(seeds) = address else { panic!("not a cluster") };
@@ -222,10 +218,8 @@ mod tests {
         let is_tls = |info: &ConnectionInfo| matches!(info.addr(), ConnectionAddr::TcpTls { insecure: false, .. });
         let Ok(Discovery::Single(info)) = of("rediss://h:1") else { panic!() };
         assert!(is_tls(&info));
-        let Ok(Discovery::Sentinel { sentinels, tls: Some(_), .. }) = of("rediss+sentinel://a,b/main") else {
-            panic!()
-        };
-        assert!(sentinels.iter().all(is_tls));
+        let Ok(Discovery::Sentinel { sentinels, master }) = of("rediss+sentinel://a,b/main") else { panic!() };
+        assert!(sentinels.addresses().iter().all(is_tls) && is_tls(&master));
         let Ok(Discovery::Cluster(seeds)) = of("rediss+cluster://a,b") else { panic!() };
         assert!(seeds.iter().all(is_tls) && is_tls(&at(&seeds[0], "c", 7)));
         assert!(!is_tls(&at(&info_of("redis://a"), "c", 7)));

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use parking_lot::Mutex;
+use redis::ConnectionAddr;
 use redis::aio::{PubSubSink, PubSubStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -88,19 +89,17 @@ impl Subscriber {
     /// Connects and stays connected until the token is cancelled. Events come out of the receiver. Also begins to
     /// look whether Redis does what commands need ([`Self::proof`]): a right that is missing is an error at once.
     pub async fn start(
-        settings: &crate::config::Redis,
         broker: &Broker,
         tracker: &TaskTracker,
         stop: CancellationToken,
     ) -> Result<(Self, mpsc::Receiver<Event>), BrokerError> {
-        let address = Discovery::of(settings)?;
         let (requests, hear_requests) = mpsc::channel(REQUEST_QUEUE);
         let (events, hear_events) = mpsc::channel(EVENT_QUEUE);
         let delivers = Arc::new(AtomicBool::new(false));
         let trouble = LastError::default();
         let name = uuid::Uuid::now_v7().simple().to_string();
         let owner = SubscriberTask {
-            address,
+            address: broker.client.discovery(),
             client: broker.client.clone(),
             tracker: tracker.clone(),
             probe: probe_channel(&name),
@@ -179,10 +178,15 @@ impl Subscriber {
     }
 }
 
-type Connection = (PubSubSink, PubSubStream);
+struct Connection {
+    sink: PubSubSink,
+    stream: PubSubStream,
+    /// To where.
+    server: ConnectionAddr,
+}
 
 struct SubscriberTask {
-    address: Discovery,
+    address: Arc<Discovery>,
     client: Client,
     tracker: TaskTracker,
     probe: String,
@@ -211,6 +215,7 @@ impl SubscriberTask {
                 None => self.address.resolve().await?,
             };
             let client = redis::Client::open(server)?;
+            let server = client.get_connection_info().addr().clone();
             let (mut sink, stream) = client.get_async_pubsub().await?.split();
             sink.subscribe(&self.probe).await?;
             let mut refused = Refused::default();
@@ -220,7 +225,7 @@ impl SubscriberTask {
                 }
             }
             match refused.names.iter().all(|name| is_of_one_tenant(name)) {
-                true => Ok(((sink, stream), refused)),
+                true => Ok((Connection { sink, stream, server }, refused)),
                 false => Err(refused.error.unwrap_or_else(late)),
             }
         };
@@ -272,7 +277,9 @@ impl SubscriberTask {
     }
 
     /// Until the connection is lost.
-    async fn serve(&mut self, (sink, stream): &mut Connection) {
+    async fn serve(&mut self, Connection { sink, stream, server }: &mut Connection) {
+        let address = self.address.clone();
+        let mut deposed = std::pin::pin!(address.is_deposed(server));
         let mut tick = tokio::time::interval(PROBE);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut heard = Instant::now();
@@ -314,6 +321,8 @@ impl SubscriberTask {
                         return;
                     }
                 }
+                // What is published from now on is published at another master.
+                () = &mut deposed => return,
                 _ = tick.tick() => {
                     if heard.elapsed() > PROBE_TIMEOUT {
                         return;

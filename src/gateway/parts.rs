@@ -64,7 +64,7 @@ impl GatewayParts {
             return Err(GatewayError::NotMigrated);
         }
         let broker = Broker::connect(&settings.redis).await?;
-        let (subscriber, events) = Subscriber::start(&settings.redis, &broker, background, stop.clone()).await?;
+        let (subscriber, events) = Subscriber::start(&broker, background, stop.clone()).await?;
         subscriber.subscribe(vec![PERMISSIONS_CHANNEL.to_owned()]).await?;
         subscriber.probe_by_pattern().await?;
         broker.warn_of_loss();

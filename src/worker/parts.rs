@@ -81,8 +81,7 @@ impl WorkerParts {
         let heartbeat = Heartbeat::new(ctx.clone(), self.audit_partitions.clone());
         heartbeat.send().await?;
         ctx.spawn(job_types::run(ctx.clone(), types));
-        let (subscriber, events) =
-            Subscriber::start(&ctx.settings.redis, &ctx.broker, &ctx.tracker, ctx.end.clone()).await?;
+        let (subscriber, events) = Subscriber::start(&ctx.broker, &ctx.tracker, ctx.end.clone()).await?;
         scheduler::subscribe(&subscriber).await?;
         ctx.spawn(async move { heartbeat.run().await });
         Ok(events)

@@ -133,8 +133,7 @@ async fn a_cancel_in_a_batch_outranks_what_waits_and_wakes_the_workers() {
     let pause = submission("j1", Action::Pause);
     accept(&broker, &pause).await;
     let (tracker, stop) = (tokio_util::task::TaskTracker::new(), tokio_util::sync::CancellationToken::new());
-    let (subscriber, mut events) =
-        Subscriber::start(&crate::settings(&redis), &broker, &tracker, stop.clone()).await.expect("start");
+    let (subscriber, mut events) = Subscriber::start(&broker, &tracker, stop.clone()).await.expect("start");
     subscriber.psubscribe(vec!["*:job:control".into()]).await.expect("subscribe");
     done(&broker, &many(3, Action::Cancel, None)).await;
     for _ in 0..3 {

@@ -62,7 +62,7 @@ async fn a_cluster_does_all_that_one_server_does_and_heals_from_what_happens_to_
     scripts_are_loaded_where_they_are_missing(&cluster, &broker, &tenants).await;
     a_slot_that_moves_is_followed(&cluster, &broker, &tenants).await;
     a_master_that_hangs_holds_up_nobody_else(&cluster, &broker, &tenants).await;
-    the_subscribers_node_dies(&mut cluster, &redis, &broker, &tenants).await;
+    the_subscribers_node_dies(&mut cluster, &broker, &tenants).await;
 }
 
 async fn everything_works(broker: &Broker, tenants: &[TenantId]) {
@@ -185,15 +185,10 @@ async fn a_master_that_hangs_holds_up_nobody_else(cluster: &RedisCluster, broker
 }
 
 /// The node that a subscriber listens to is killed, whichever it is.
-async fn the_subscribers_node_dies(
-    cluster: &mut RedisCluster,
-    redis: &config::Redis,
-    broker: &Broker,
-    tenants: &[TenantId],
-) {
+async fn the_subscribers_node_dies(cluster: &mut RedisCluster, broker: &Broker, tenants: &[TenantId]) {
     let (tracker, stop) = (tokio_util::task::TaskTracker::new(), tokio_util::sync::CancellationToken::new());
     let (subscriber, mut events) =
-        Subscriber::start(redis, broker, &tracker, stop.clone()).await.expect("subscribe to the cluster");
+        Subscriber::start(broker, &tracker, stop.clone()).await.expect("subscribe to the cluster");
     subscriber.psubscribe(vec!["*:job:control".to_owned()]).await.expect("subscribe");
     // Whatever node the tenant is on.
     for tenant in tenants {

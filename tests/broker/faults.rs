@@ -185,7 +185,7 @@ async fn when_the_sentinels_name_another_master_everything_goes_on_there() {
     let broker = Broker::connect(&settings).await.expect("connect through the sentinel");
     let (tracker, stop) = (tokio_util::task::TaskTracker::new(), tokio_util::sync::CancellationToken::new());
     let (subscriber, mut events) =
-        Subscriber::start(&settings, &broker, &tracker, stop.clone()).await.expect("subscribe through the sentinel");
+        Subscriber::start(&broker, &tracker, stop.clone()).await.expect("subscribe through the sentinel");
     subscriber.psubscribe(vec!["*:job:control".to_owned()]).await.expect("subscribe");
     let before = submission("j1", Action::Pause);
     accept(&broker, &before).await;
@@ -218,8 +218,7 @@ async fn subscriptions_keep_their_order_and_outlive_their_handle_and_a_restart()
     let mut redis = RedisServer::start();
     let broker = connect(&redis).await;
     let (tracker, stop) = (tokio_util::task::TaskTracker::new(), tokio_util::sync::CancellationToken::new());
-    let (subscriber, mut events) =
-        Subscriber::start(&settings(&redis), &broker, &tracker, stop.clone()).await.expect("start");
+    let (subscriber, mut events) = Subscriber::start(&broker, &tracker, stop.clone()).await.expect("start");
     let names = |i: usize| vec![format!("acme:job:j{i}")];
     // All asked before the owner sees the first: on, off, and for the even ones on again.
     let asked = (0..200_usize).map(|i| {

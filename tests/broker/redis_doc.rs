@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::support::redis::RedisServer;
-use crate::{LEASE, LIMITS, ROW, accept, batch, claim, connect, job, refused, settings, submission, succeeded, worker};
+use crate::{LEASE, LIMITS, ROW, accept, batch, claim, connect, job, refused, submission, succeeded, worker};
 use wheelhouse::broker::scripts::batch::BatchSubmitted;
 use wheelhouse::broker::scripts::connections::ConnectionLease;
 use wheelhouse::broker::scripts::permissions::PermissionSet;
@@ -94,7 +94,7 @@ async fn every_line_of_the_page_about_redis_runs_and_says_something() {
     let broker = connect(&redis).await;
     fill(&broker).await;
     let (tracker, stop) = (tokio_util::task::TaskTracker::new(), tokio_util::sync::CancellationToken::new());
-    let started = Subscriber::start(&settings(&redis), &broker, &tracker, stop.clone()).await;
+    let started = Subscriber::start(&broker, &tracker, stop.clone()).await;
     let (subscriber, _events) = started.expect("start");
     subscriber.psubscribe(vec!["*:job:control".to_owned()]).await.expect("subscribe");
     let once = lines("```sh");

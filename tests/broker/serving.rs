@@ -27,7 +27,7 @@ async fn start_with(rights: &str) -> Result<(), BrokerError> {
     let broker = Broker::connect(&settings).await?;
     let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
     let _end = stop.clone().drop_guard();
-    let (subscriber, _events) = Subscriber::start(&settings, &broker, &tracker, stop).await?;
+    let (subscriber, _events) = Subscriber::start(&broker, &tracker, stop).await?;
     subscriber.probe_by_pattern().await
 }
 
@@ -100,7 +100,7 @@ async fn a_redis_that_stops_taking_writes_is_noticed_and_so_is_one_that_takes_th
     let broker = connect(&redis).await;
     let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
     let _end = stop.clone().drop_guard();
-    let (subscriber, _events) = Subscriber::start(&settings(&redis), &broker, &tracker, stop).await.expect("start");
+    let (subscriber, _events) = Subscriber::start(&broker, &tracker, stop).await.expect("start");
     assert!(subscriber.proof().problem().is_none());
     for (breaks, mends, code) in [
         ("CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0", "OOM"),
@@ -129,7 +129,7 @@ async fn one_that_became_a_replica_is_called_so_and_never_unreachable() {
     let broker = connect(&redis).await;
     let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
     let _end = stop.clone().drop_guard();
-    let (subscriber, _events) = Subscriber::start(&settings(&redis), &broker, &tracker, stop).await.expect("start");
+    let (subscriber, _events) = Subscriber::start(&broker, &tracker, stop).await.expect("start");
     redis.inline("REPLICAOF 127.0.0.1 1");
     until(&subscriber, Some("READONLY")).await;
     let begun = Instant::now();
@@ -152,7 +152,7 @@ async fn one_that_passes_does_not_stop_the_start() {
     let broker = connect(&redis).await;
     let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
     let _end = stop.clone().drop_guard();
-    let (subscriber, _events) = Subscriber::start(&settings(&redis), &broker, &tracker, stop).await.expect("start");
+    let (subscriber, _events) = Subscriber::start(&broker, &tracker, stop).await.expect("start");
     assert_eq!(subscriber.proof().problem().and_then(|error| error.code()), Some("NOREPLICAS"));
     redis.inline("CONFIG SET min-replicas-to-write 0");
     until(&subscriber, None).await;
@@ -167,7 +167,7 @@ async fn a_subscription_that_is_denied_leaves_the_others_alone() {
     let broker = Broker::connect(&settings).await.expect("connect");
     let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
     let _end = stop.clone().drop_guard();
-    let (subscriber, mut events) = Subscriber::start(&settings, &broker, &tracker, stop).await.expect("start");
+    let (subscriber, mut events) = Subscriber::start(&broker, &tracker, stop).await.expect("start");
     subscriber.subscribe(vec!["acme:job:j1".to_owned()]).await.expect("permitted");
     let error = subscriber.subscribe(vec!["globex:job:j1".to_owned()]).await.expect_err("not permitted");
     assert_eq!(error.code(), Some("NOPERM"), "{error}");

@@ -23,7 +23,7 @@ async fn over_tls_commands_and_subscriptions_travel_and_come_back_after_a_restar
     let broker = Broker::connect(&settings).await.expect("connect over TLS");
     let (tracker, stop) = (tokio_util::task::TaskTracker::new(), tokio_util::sync::CancellationToken::new());
     let (subscriber, mut events) =
-        Subscriber::start(&settings, &broker, &tracker, stop.clone()).await.expect("subscribe over TLS");
+        Subscriber::start(&broker, &tracker, stop.clone()).await.expect("subscribe over TLS");
     subscriber.psubscribe(vec!["*:job:control".to_owned()]).await.expect("subscribe");
     accept(&broker, &submission("j1", Action::Pause)).await;
     assert!(matches!(events.recv().await, Some(Event::Message { .. })));

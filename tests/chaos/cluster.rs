@@ -8,9 +8,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use wheelhouse::config::{self, Settings};
 
 use crate::plan::{Act, COMES_AND_GOES, Database, GATEWAYS, Plan, Process, TENANT, WAVERING, WHOLE, WORKERS};
-use crate::proxy::Proxy;
 use crate::sql::{Lock, Sql};
 use crate::support::fleet::{Fleet, SECRET, http_get};
+use crate::support::proxy::Proxy;
 use crate::support::{free_port, postgres, redis::RedisServer};
 
 /// Rows of the file that queued jobs read, and how many of them a second: they never come to its end.

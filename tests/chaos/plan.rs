@@ -9,6 +9,7 @@ use wheelhouse::domain::Action;
 
 use crate::faults;
 use crate::history::{Nature, Subject};
+pub use crate::support::proxy::Line;
 
 pub const TENANT: &str = "acme";
 /// Instead of a resource: the tenant-wide socket.
@@ -132,18 +133,6 @@ pub enum Process {
     Worker(usize),
     /// `wheelhouse run`, by its place among the attached jobs.
     Run(usize),
-}
-
-/// What a proxy does with a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Line {
-    Pass,
-    /// Bytes wait, and arrive late.
-    Hold,
-    /// Bytes vanish, and nobody is told; the connection ends with this state.
-    Swallow,
-    /// Connections end, and none is made.
-    Cut,
 }
 
 impl Plan {

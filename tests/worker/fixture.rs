@@ -81,8 +81,7 @@ impl WorkerFixture {
         store.migrate().await.expect("migrate");
         let broker = Broker::connect(&settings.redis).await.expect("connect to Redis");
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
-        let (subscriber, events) =
-            Subscriber::start(&settings.redis, &broker, &tracker, stop.clone()).await.expect("subscribe");
+        let (subscriber, events) = Subscriber::start(&broker, &tracker, stop.clone()).await.expect("subscribe");
         subscriber.psubscribe(vec!["*:job:*".to_owned(), "*:campaign:*".to_owned()]).await.expect("subscribe");
         let (told, heard) = watch::channel(Vec::new());
         tracker.spawn(listen(events, told, subscriber));

@@ -1,0 +1,90 @@
+//! Sentinels name another master while the old one still lives and answers: whoever is connected to it leaves at once.
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use wheelhouse::broker::scripts::submit::SubmitOutcome;
+use wheelhouse::broker::{Broker, BrokerError, Event, Subscriber};
+use wheelhouse::config;
+use wheelhouse::domain::Action;
+
+use super::faults::until;
+use crate::support::sentinels::Replicated;
+use crate::{LIMITS, accept, job, submission};
+
+fn settings(redis: &Replicated) -> config::Redis {
+    config::Redis { url: redis.url().into(), ca_pem: None, client_certificate: None, partitions: 16 }
+}
+
+/// The queue of this job, as this node has it.
+fn has_command(redis: &Replicated, broker: &Broker, node: usize, id: &str) -> bool {
+    redis.nodes[node].server.inline(&format!("EXISTS {}", broker.keys().queue(&job(id)))) == ":1"
+}
+
+/// Whether this program's connections lead to the node, and not to the one before.
+async fn are_at(redis: &Replicated, broker: &Broker, node: usize, events: &mut tokio::sync::mpsc::Receiver<Event>) {
+    until("a command is accepted by the new master", async || {
+        let after = submission("j2", Action::Pause);
+        matches!(broker.submit(&after, LIMITS).await, Ok(SubmitOutcome::Accepted { .. }))
+            && has_command(redis, broker, node, "j2")
+    })
+    .await;
+    until("the subscriber is told of the gap", async || matches!(events.recv().await, Some(Event::Gap))).await;
+    accept(broker, &submission("j3", Action::Pause)).await;
+    until("and hears the new master", async || {
+        matches!(events.recv().await, Some(Event::Message { payload, .. }) if payload.windows(2).any(|w| w == b"j3"))
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_master_that_the_sentinels_replace_is_left_by_every_connection_while_it_lives() {
+    let redis = Replicated::start().await;
+    let broker = Broker::connect(&settings(&redis)).await.expect("connect through the sentinels");
+    let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
+    let _end = stop.clone().drop_guard();
+    let (subscriber, mut events) = Subscriber::start(&broker, &tracker, stop).await.expect("subscribe");
+    subscriber.psubscribe(vec!["*:job:control".to_owned()]).await.expect("subscribe");
+    accept(&broker, &submission("j1", Action::Pause)).await;
+    // Split brain: nobody but this program reaches the master, which believes that it is one.
+    redis.cut_off(0);
+    redis.misses_servers_soon();
+    let new = redis.switched_from(0).await;
+    assert_eq!(redis.nodes[0].server.text("INFO replication").lines().nth(1), Some("role:master"));
+    are_at(&redis, &broker, new, &mut events).await;
+    assert!(!has_command(&redis, &broker, 0, "j3"), "nothing more is given to the old one");
+    assert!(redis.nodes[0].server.text("INFO replication").contains("role:master"), "which still is a master");
+    // Planned: both live, and the old one becomes a replica only later.
+    redis.is_patient();
+    redis.join(0);
+    until("the old master follows the new one", async || {
+        redis.nodes[0].server.text("INFO replication").contains("master_link_status:up")
+    })
+    .await;
+    while events.try_recv().is_ok() {}
+    let newest = redis.fail_over(new).await;
+    are_at(&redis, &broker, newest, &mut events).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_master_without_its_replicas_is_left_where_most_sentinels_are_silent_and_stays_where_they_are_not() {
+    let mut redis = Replicated::start().await;
+    let broker = Broker::connect(&settings(&redis)).await.expect("connect through the sentinels");
+    accept(&broker, &submission("j1", Action::Pause)).await;
+    redis.keep_sentinels(1);
+    // It hears its replicas: none of them has taken its place.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    accept(&broker, &submission("j2", Action::Pause)).await;
+    redis.cut_off(0);
+    let (mut said, again) = (None, submission("j3", Action::Pause));
+    until("it is left", async || {
+        said = broker.submit(&again, LIMITS).await.err();
+        matches!(&said, Some(BrokerError::Unavailable(_)))
+    })
+    .await;
+    let said = said.expect("refused").to_string();
+    assert!(said.contains("lost its replicas"), "{said}");
+    redis.join(0);
+    until("and used again when the replicas are back", async || broker.submit(&again, LIMITS).await.is_ok()).await;
+}

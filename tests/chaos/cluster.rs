@@ -11,11 +11,13 @@ use crate::plan::{Act, COMES_AND_GOES, Database, GATEWAYS, Plan, Process, TENANT
 use crate::sql::{Lock, Sql};
 use crate::support::fleet::{Fleet, SECRET, http_get};
 use crate::support::proxy::Proxy;
-use crate::support::{free_port, postgres, redis::RedisServer};
+use crate::support::{foreign, free_port, postgres, redis::RedisServer};
 
 /// Rows of the file that queued jobs read, and how many of them a second: they never come to its end.
 const ROWS: u32 = 50_000;
 const ROWS_PER_SECOND: u32 = 20;
+/// `worker.reattach_seconds`.
+pub const REATTACH: Duration = Duration::from_secs(6);
 /// Longest wait for everybody to be there.
 const UP: Duration = Duration::from_secs(60);
 
@@ -26,6 +28,8 @@ pub struct Cluster {
     nodes: Vec<Node>,
     /// Between clients and each gateway.
     doors: Vec<Proxy>,
+    /// Between foreign sessions and each worker.
+    listeners: Vec<Proxy>,
     lock: Option<Lock>,
     redis_is_up: bool,
     /// `WHEELHOUSE_TEST_FAULTS` of every process: a guard that is off.
@@ -36,7 +40,7 @@ pub struct Cluster {
 struct Node {
     process: Process,
     args: Vec<String>,
-    /// Where a gateway listens.
+    /// Where a gateway or a worker listens.
     port: Option<u16>,
     to_redis: Proxy,
     to_postgres: Option<Proxy>,
@@ -79,6 +83,7 @@ impl Cluster {
         // Whatever Redis has answered is on the disk.
         let mut fleet = Fleet::on(RedisServer::start_with(|| ["--appendfsync", "always"].map(str::to_owned).to_vec()));
         fleet.set("COMMAND__LEASE_SECONDS", "2");
+        fleet.set("WORKER__REATTACH_SECONDS", &REATTACH.as_secs().to_string());
         // Workers die of the plan here, and not of the jobs that they run.
         fleet.set("WORKER__DEATHS_PER_JOB", "1000000");
         let mut database_url = format!("sqlite://{}", fleet.database().display());
@@ -92,8 +97,9 @@ impl Cluster {
                 Sql::postgres(&database_url).await
             }
         };
-        let (nodes, doors) = (Vec::new(), Vec::new());
-        let cluster = Self { fleet, sql, database_url, nodes, doors, lock: None, redis_is_up: true, switch };
+        let (nodes, doors, listeners) = (Vec::new(), Vec::new(), Vec::new());
+        let (lock, redis_is_up) = (None, true);
+        let cluster = Self { fleet, sql, database_url, nodes, doors, listeners, lock, redis_is_up, switch };
         cluster.fill(plan).await;
         cluster.sql.log_effects().await;
         cluster
@@ -113,14 +119,14 @@ impl Cluster {
             }
         }
         for subject in &plan.subjects {
-            use crate::history::Nature::{Attached, Campaign, External, Queued};
+            use crate::history::Nature::{Attached, Campaign, External, Foreign, Queued};
             let (kind, id) = subject.name.split_once(':').expect("a name");
             let campaign = subject.campaign.as_deref().and_then(|name| name.split_once(':'));
             let campaign = campaign.map_or("NULL".to_owned(), |(_, id)| format!("'{id}'"));
             let status = &subject.status;
             text += &match subject.nature {
                 Campaign => format!("INSERT INTO {kind}s (id, tenant_id, name) VALUES ('{id}', '{TENANT}', '{id}');\n"),
-                External => format!(
+                External | Foreign => format!(
                     "INSERT INTO jobs (id, tenant_id, campaign_id, job_type, status)
                      VALUES ('{id}', '{TENANT}', {campaign}, 'elsewhere', '{status}');\n"
                 ),
@@ -142,9 +148,11 @@ impl Cluster {
 
     /// Starts one more process.
     pub async fn add(&mut self, process: Process, args: &[&str]) {
-        let port = matches!(process, Process::Gateway(_)).then(free_port);
-        if let Some(port) = port {
-            self.doors.push(Proxy::to(port).await);
+        let port = (!matches!(process, Process::Run(_))).then(free_port);
+        match (process, port) {
+            (Process::Gateway(_), Some(port)) => self.doors.push(Proxy::to(port).await),
+            (_, Some(port)) => self.listeners.push(Proxy::to(port).await),
+            (_, None) => {}
         }
         let args = args.iter().map(|arg| (*arg).to_owned()).collect();
         let to_redis = Proxy::to(self.fleet.redis.port()).await;
@@ -178,7 +186,8 @@ impl Cluster {
         }
         command.envs(self.switch.map(|switch| ("WHEELHOUSE_TEST_FAULTS", switch)));
         if let Some(port) = node.port {
-            command.env("WHEELHOUSE__SERVER__LISTEN", format!("127.0.0.1:{port}"));
+            let section = if matches!(node.process, Process::Gateway(_)) { "SERVER" } else { "WORKER" };
+            command.env(format!("WHEELHOUSE__{section}__LISTEN"), format!("127.0.0.1:{port}"));
         }
         self.nodes[at].child = Some(command.spawn().expect("start wheelhouse"));
     }
@@ -242,6 +251,7 @@ impl Cluster {
                 proxy.inspect(|proxy| proxy.set(line));
             }
             Act::ToGateway(n, line) => self.doors[n].set(line),
+            Act::ToListener(n, line) => self.listeners[n].set(line),
             Act::RedisDown => {
                 self.fleet.redis.kill();
                 self.redis_is_up = false;
@@ -314,7 +324,7 @@ impl Cluster {
             self.act(Act::Continue(process)).await;
             self.act(Act::Start(process)).await;
         }
-        self.doors.iter().for_each(|door| door.set(Pass));
+        self.doors.iter().chain(&self.listeners).for_each(|door| door.set(Pass));
         self.all_up().await;
     }
 
@@ -328,6 +338,8 @@ impl Cluster {
                     |port: u16| tokio::task::block_in_place(|| http_get(&format!("127.0.0.1:{port}"), "/readyz"));
                 match node.process {
                     Process::Run(_) => self.log(node.process).contains("runs as job"),
+                    // Whether the others see it is for the commands to show: here it is only to have been started.
+                    Process::Worker(_) => true,
                     _ => node.port.is_none_or(|port| answer(port).is_some_and(|(status, _)| status == 200)),
                 }
             });
@@ -353,6 +365,19 @@ impl Cluster {
 
     pub fn token(&self, user: &str) -> String {
         tokio::task::block_in_place(|| self.fleet.token(user, TENANT))
+    }
+
+    /// Where foreign sessions find the workers; each begins with another one.
+    pub fn listeners(&self, first: usize) -> Vec<String> {
+        let mut addresses: Vec<String> =
+            self.listeners.iter().map(|door| format!("127.0.0.1:{}", door.port())).collect();
+        addresses.rotate_left(first % self.listeners.len());
+        addresses
+    }
+
+    /// A token of foreign workers.
+    pub fn worker_token(&self) -> String {
+        tokio::task::block_in_place(|| foreign::token(&self.fleet, "simulated", TENANT))
     }
 
     /// Settings to read Redis and SQL with, past all proxies.

@@ -40,7 +40,7 @@ fn rights(rng: &mut Rng, load: Duration) -> Vec<(Duration, Act)> {
     acts
 }
 
-const KINDS: u8 = 15;
+const KINDS: u8 = 16;
 
 /// One fault: what happens how long after its beginning.
 fn fault(rng: &mut Rng, kind: u8, database: Database) -> Vec<(Duration, Act)> {
@@ -58,7 +58,7 @@ fn fault(rng: &mut Rng, kind: u8, database: Database) -> Vec<(Duration, Act)> {
         4..=8 => worker,
         _ => run,
     };
-    let n = rng.usize(..GATEWAYS);
+    let (n, listener) = (rng.usize(..GATEWAYS), rng.usize(..WORKERS));
     let lasting = |lasts, broken, mended| vec![(Duration::ZERO, broken), (lasts, mended)];
     match kind {
         0 => lasting(moment, Act::Kill(worker), Act::Start(worker)),
@@ -83,8 +83,9 @@ fn fault(rng: &mut Rng, kind: u8, database: Database) -> Vec<(Duration, Act)> {
             (unlocked, Act::UnlockSql),
             (unlocked + past_lease, Act::Continue(worker)),
         ],
-        12 if database == Database::Postgres => vec![(Duration::ZERO, Act::EndSqlConnections)],
-        13 if database == Database::Postgres => {
+        12 => lasting(past_life, Act::ToListener(listener, line), Act::ToListener(listener, Line::Pass)),
+        13 if database == Database::Postgres => vec![(Duration::ZERO, Act::EndSqlConnections)],
+        14 if database == Database::Postgres => {
             lasting(any, Act::ToSql(process, line), Act::ToSql(process, Line::Pass))
         }
         _ => lasting(any + moment + moment, Act::LockSql, Act::UnlockSql),

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::support::foreign::Deed;
+
 /// One thing that happened, as the test itself saw it.
 #[derive(Debug, Clone, Serialize)]
 pub struct Event {
@@ -99,9 +101,22 @@ pub enum Nature {
     External,
     /// Workers run it, one after the other; it never ends by itself.
     Queued,
+    /// A row of another system; foreign processes run it, through workers. It never ends by itself.
+    Foreign,
     /// It runs inside `wheelhouse run`, and fails when that dies.
     Attached,
     Campaign,
+}
+
+/// Something that the work of a foreign job did, in the order in which it was done.
+#[derive(Debug, Clone, Serialize)]
+pub struct Work {
+    /// ms since the start, monotonic.
+    pub at: u64,
+    pub resource: String,
+    pub attempt: u64,
+    #[serde(flatten)]
+    pub deed: Deed,
 }
 
 /// A job or campaign of the test.
@@ -149,6 +164,8 @@ pub struct History {
     pub rights: BTreeMap<String, Vec<String>>,
     /// Unix ms of the monotonic clock's zero.
     pub began: i64,
+    /// What foreign processes did.
+    pub work: Vec<Work>,
     /// Requests that have no answer yet, in words.
     pub unanswered: Vec<String>,
 }
@@ -176,6 +193,11 @@ impl Log {
     /// The moment so long after the start.
     pub fn moment(&self, after: Duration) -> tokio::time::Instant {
         (self.began + after).into()
+    }
+
+    /// ms from the start to this moment.
+    pub fn since_start(&self, moment: Instant) -> u64 {
+        u64::try_from(moment.saturating_duration_since(self.began).as_millis()).unwrap_or(u64::MAX)
     }
 
     pub fn began_unix(&self) -> i64 {

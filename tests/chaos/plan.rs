@@ -19,6 +19,10 @@ pub const WAVERING: &str = "wavering";
 pub const COMES_AND_GOES: &str = "jobs.*";
 pub const GATEWAYS: usize = 2;
 pub const WORKERS: usize = 3;
+/// How many of the resources are jobs.
+const JOBS: usize = 11;
+/// The foreign jobs of each session. One job was delivered to both: whoever has it keeps the other waiting.
+pub const SESSIONS: [&[&str]; 2] = [&["foreign0", "foreign1"], &["foreign1", "foreign2"]];
 /// Cancels are rare before this share of the load, so that there is something to pause for most of the time.
 const CANCELS_FROM: f64 = 0.7;
 
@@ -73,7 +77,7 @@ pub enum Operation {
     /// The command scheduled last is taken back.
     Withdraw { insist: bool },
     /// One action on several of the jobs: those whose bits are set.
-    Batch { action: Action, jobs: u8, insist: bool, way: Way },
+    Batch { action: Action, jobs: u16, insist: bool, way: Way },
     /// The request before once more: answered with the first answer.
     Repeat,
     /// The `request_id` before with another command: a conflict, or refused as the first was.
@@ -108,6 +112,8 @@ pub enum Act {
     ToSql(Process, Line),
     /// What lies between clients and this gateway.
     ToGateway(usize, Line),
+    /// What lies between foreign sessions and this worker.
+    ToListener(usize, Line),
     /// SIGKILL to redis-server.
     RedisDown,
     /// Started from its append-only file.
@@ -175,6 +181,9 @@ fn subjects() -> Vec<Subject> {
         subject("job:queued2", Nature::Queued, Some("campaign:c0"), "pending"),
         subject("job:run0", Nature::Attached, None, "running"),
         subject("job:run1", Nature::Attached, None, "running"),
+        subject("job:foreign0", Nature::Foreign, None, "pending"),
+        subject("job:foreign1", Nature::Foreign, None, "pending"),
+        subject("job:foreign2", Nature::Foreign, Some("campaign:c1"), "pending"),
         subject("campaign:c0", Nature::Campaign, None, "active"),
         subject("campaign:c1", Nature::Campaign, None, "active"),
     ]
@@ -292,9 +301,9 @@ fn pause_or_resume(rng: &mut Rng) -> Action {
 fn batch(rng: &mut Rng, cancels: u8) -> Operation {
     match rng.u8(..100) {
         n if n < 80 => {
-            let mut jobs = 0_u8;
+            let mut jobs = 0_u16;
             while jobs.count_ones() < 2 {
-                jobs = rng.u8(..);
+                jobs = rng.u16(..) & ((1 << JOBS) - 1);
             }
             // One cancels several jobs at once, for good.
             let action = if n < cancels / 2 { Action::Cancel } else { pause_or_resume(rng) };
@@ -318,6 +327,12 @@ mod tests {
     }
 
     #[test]
+    fn batches_may_choose_every_job() {
+        let jobs = subjects().iter().filter(|subject| subject.nature != Nature::Campaign).count();
+        assert_eq!(jobs, JOBS);
+    }
+
+    #[test]
     fn every_kind_of_fault_is_in_a_plan_of_a_minute_and_what_breaks_is_mended() {
         for seed in 0..20 {
             let plan = Plan::new(seed, Duration::from_secs(40));
@@ -327,6 +342,7 @@ mod tests {
             assert!(has(|act| matches!(act, Act::Stop(Process::Worker(_)))), "{:?}", plan.faults);
             assert!(has(|act| matches!(act, Act::ToRedis(..))), "{:?}", plan.faults);
             assert!(has(|act| matches!(act, Act::ToGateway(..))), "{:?}", plan.faults);
+            assert!(has(|act| matches!(act, Act::ToListener(..))), "{:?}", plan.faults);
             assert!(has(|act| *act == Act::RedisDown) && has(|act| *act == Act::LockSql), "{:?}", plan.faults);
             let count = |is: fn(&Act) -> bool| plan.faults.iter().filter(|(_, act)| is(act)).count();
             assert_eq!(count(|act| matches!(act, Act::Kill(_))), count(|act| matches!(act, Act::Start(_))));

@@ -96,7 +96,7 @@ async fn a_worker_sleeps_in_its_first_try(switch: Option<&'static str>) -> Optio
     cluster.act(Act::Continue(SLEEPER)).await;
     let said = ["worker.claim_lost", "worker.command_applied"];
     until("the first worker goes on", async || said.iter().any(|word| cluster.log(SLEEPER).contains(word))).await;
-    let (_, violations) = run::settled(&plan, &mut cluster, &shared, VERDICT).await;
+    let (_, violations) = run::settled(&plan, &mut cluster, &shared, None, VERDICT).await;
     shared.over.cancel();
     while clients.join_next().await.is_some() {}
     Some((violations, cluster.log(SLEEPER)))

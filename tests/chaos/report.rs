@@ -11,6 +11,7 @@ use serde_json::json;
 use crate::check::{Index, Violation, is_answer, is_summary, result_of};
 use crate::history::{Change, History, What};
 use crate::plan::{Plan, WHOLE};
+use crate::support::foreign::Deed;
 
 /// Violations that are printed; the file has all.
 const PRINTED: usize = 20;
@@ -42,7 +43,8 @@ pub fn summary(history: &History) -> Summary {
     let tries: u32 = index.requests.values().map(|request| request.tries.saturating_sub(1)).sum();
     let words = format!(
         "{} accepted ({} of {} batches; {} succeeded, {} failed, {superseded} of them superseded; {again} claimed more than once), {} scheduled ({} withdrawn, {} denied when they were to run), {} denied, {} over the budget, {} \
-         unavailable, {} unknown, {} conflicts; {} requests, {tries} repeats, {} results seen on {} sockets, {} acts of chaos",
+         unavailable, {} unknown, {} conflicts; {} requests, {tries} repeats, {} results seen on {} sockets, {} steps \
+         in {} attempts of foreign jobs, {} acts of chaos",
         count("accepted"),
         audit.iter().filter(|row| row.is_accepted() && row.batch.is_some()).count(),
         audit.iter().filter_map(|row| row.batch.as_deref()).collect::<BTreeSet<_>>().len(),
@@ -59,6 +61,8 @@ pub fn summary(history: &History) -> Summary {
         index.requests.len(),
         happened(|what| matches!(what, What::Saw { message, .. } if result_of(message).is_some())),
         index.sockets.len(),
+        history.work.iter().filter(|work| matches!(work.deed, Deed::Step { .. })).count(),
+        history.work.iter().filter(|work| matches!(work.deed, Deed::Began { .. })).count(),
         happened(|what| matches!(what, What::Fault { .. })),
     );
     Summary { accepted: count("accepted"), words }
@@ -76,6 +80,7 @@ pub fn write(plan: &Plan, history: &History, violations: &[Violation]) -> PathBu
     lines.extend(history.events.iter().map(|event| json!({"event": event})));
     lines.extend(record.audit.iter().map(|row| json!({"audit": row})));
     lines.extend(record.effects.iter().map(|effect| json!({"effect": effect})));
+    lines.extend(history.work.iter().map(|work| json!({"work": work})));
     lines.push(json!({"results": record.results, "rows": record.rows, "left": record.left}));
     for line in lines {
         writeln!(out, "{line}").expect("write the history");
@@ -144,6 +149,12 @@ pub fn timeline(history: &History, resource: &str) -> String {
                 lines.push((at, format!("SQL       {command} applied: {outcome}")));
             }
             _ => {}
+        }
+    }
+    for work in history.work.iter().filter(|work| work.resource == resource) {
+        // Each of thousands of steps would hide the rest.
+        if !matches!(work.deed, Deed::Step { .. }) {
+            lines.push((work.at as i64, format!("work      attempt {} {:?}", work.attempt, work.deed)));
         }
     }
     lines.sort_by_key(|(at, _)| *at);

@@ -9,11 +9,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::check::{self, Violation};
 use crate::client::{Client, Shared};
-use crate::cluster::Cluster;
-use crate::history::{History, Log, What};
-use crate::plan::{Act, Plan, WAVERING};
+use crate::cluster::{Cluster, REATTACH};
+use crate::history::{History, Log, What, Work};
+use crate::plan::{Act, Plan, SESSIONS, WAVERING};
 use crate::reader::Reader;
 use crate::report;
+use crate::support::foreign::{Mark, Process, Trace};
 
 /// Within this after the last fault everything has settled. Generous: this is no measurement.
 const SETTLE: Duration = Duration::from_secs(90);
@@ -30,6 +31,7 @@ pub async fn play(plan: &Plan) {
     let begun = Instant::now();
     let mut cluster = Cluster::start(plan).await;
     let (shared, mut clients) = start_clients(plan, &cluster);
+    let foreign = Foreign::start(plan, &cluster);
     // What would be mended later is mended together with everything else.
     for (at, act) in plan.faults.iter().take_while(|(at, _)| *at < plan.load) {
         supervised_until(&mut cluster, shared.log.moment(*at)).await;
@@ -45,7 +47,7 @@ pub async fn play(plan: &Plan) {
     supervised_until(&mut cluster, shared.log.moment(plan.load)).await;
     cluster.mend().await;
     shared.log.note(What::Fault { act: "none from here on".to_owned() });
-    let (history, mut violations) = settled(plan, &mut cluster, &shared, SETTLE).await;
+    let (history, mut violations) = settled(plan, &mut cluster, &shared, Some(&foreign), SETTLE).await;
     shared.over.cancel();
     while clients.join_next().await.is_some() {}
     let panics = cluster.panics().into_iter().map(|line| Violation::general("a process panicked", line));
@@ -79,6 +81,36 @@ pub fn start_clients(plan: &Plan, cluster: &Cluster) -> (Arc<Shared>, JoinSet<()
     (shared, clients)
 }
 
+/// The foreign processes of a plan; gone when dropped.
+pub struct Foreign {
+    trace: Trace,
+    _processes: JoinSet<()>,
+}
+
+impl Foreign {
+    fn start(plan: &Plan, cluster: &Cluster) -> Self {
+        let (trace, token) = (Trace::default(), cluster.worker_token());
+        let mut processes = JoinSet::new();
+        for (n, jobs) in SESSIONS.iter().enumerate() {
+            let session = format!("seed{}-{n}", plan.seed);
+            let mut process = Process::new(&token, &session, &cluster.listeners(n), REATTACH, &trace);
+            jobs.iter().for_each(|job| process.takes(job));
+            processes.spawn(process.run());
+        }
+        Self { trace, _processes: processes }
+    }
+
+    fn work(&self, log: &Log) -> Vec<Work> {
+        let work = |mark: Mark| Work {
+            at: log.since_start(mark.at),
+            resource: format!("job:{}", mark.job),
+            attempt: mark.attempt,
+            deed: mark.deed,
+        };
+        self.trace.marks().into_iter().map(work).collect()
+    }
+}
+
 /// Waits, and meanwhile starts again what ends by itself.
 async fn supervised_until(cluster: &mut Cluster, moment: tokio::time::Instant) {
     while tokio::time::Instant::now() < moment {
@@ -93,6 +125,7 @@ pub async fn settled(
     plan: &Plan,
     cluster: &mut Cluster,
     shared: &Shared,
+    foreign: Option<&Foreign>,
     within: Duration,
 ) -> (History, Vec<Violation>) {
     let reader = Reader::new(&cluster.settings()).await;
@@ -114,6 +147,7 @@ pub async fn settled(
             Err(_) => continue,
         };
         let history = History {
+            work: foreign.map(|foreign| foreign.work(&shared.log)).unwrap_or_default(),
             // After the record: what a socket has seen only now is in it.
             events: shared.log.events(),
             record,

@@ -6,7 +6,6 @@ use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
 use super::schema;
-use crate::support::fleet::Fleet;
 use crate::support::socket::{PATIENCE, Socket};
 
 /// One socket of a foreign session.
@@ -14,14 +13,6 @@ pub struct Client {
     pub socket: Socket,
     /// Messages that came before one that was waited for.
     passed: Vec<Value>,
-}
-
-/// A token for these tenants.
-pub fn token(fleet: &Fleet, worker: &str, tenants: &str) -> String {
-    let made =
-        fleet.command(&["token", "--worker", worker, "--tenants", tenants]).output().expect("run wheelhouse token");
-    assert!(made.status.success(), "token: {}", String::from_utf8_lossy(&made.stderr));
-    String::from_utf8(made.stdout).expect("text").trim().to_owned()
 }
 
 /// Opens a socket; a refusal is the HTTP status and its body.

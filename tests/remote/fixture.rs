@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::client::{self, Client};
+use super::client::Client;
 use crate::support::fleet::{Fleet, Handle, http};
-use crate::support::free_port;
 use crate::support::socket::Socket;
+use crate::support::{foreign, free_port};
 
 /// A fleet whose workers listen for foreign workers.
 pub struct RemoteFixture {
@@ -34,7 +34,7 @@ impl RemoteFixture {
         let gateway = fleet.gateway();
         fleet.permit("ann", "jobs.*").await;
         let operator = fleet.token("ann", "acme");
-        let token = client::token(&fleet, "celery-1", "acme");
+        let token = foreign::token(&fleet, "celery-1", "acme");
         Self { fleet, gateway, operator, token }
     }
 

@@ -7,6 +7,7 @@ pub mod browser;
 pub mod clock;
 pub mod cluster;
 pub mod fleet;
+pub mod foreign;
 pub mod former;
 pub mod postgres;
 pub mod proxy;

@@ -83,11 +83,7 @@ impl Socket {
     /// Opens one with headers; a refusal is the HTTP status and body.
     pub async fn try_open(url: &str, headers: &[(&str, &str)]) -> Result<Self, (u16, String)> {
         let mut request = url.into_client_request().expect("a URL");
-        for (name, value) in headers {
-            request
-                .headers_mut()
-                .insert(http::HeaderName::from_bytes(name.as_bytes()).expect("name"), value.parse().expect("value"));
-        }
+        add_headers(&mut request, headers);
         let address = request.uri().authority().expect("authority").to_string();
         let tcp = TcpStream::connect(&address).await.expect("connect to the gateway");
         Self::over(tcp, request).await
@@ -112,7 +108,13 @@ impl Socket {
 
     /// Opens one through a gateway that may be away, silent or unwilling: then the words say which.
     pub async fn connect(url: &str) -> Result<Self, String> {
-        let request = url.into_client_request().map_err(|error| error.to_string())?;
+        Self::connect_with(url, &[]).await
+    }
+
+    /// As [`Self::connect`], with headers.
+    pub async fn connect_with(url: &str, headers: &[(&str, &str)]) -> Result<Self, String> {
+        let mut request = url.into_client_request().map_err(|error| error.to_string())?;
+        add_headers(&mut request, headers);
         let address = request.uri().authority().map(ToString::to_string).unwrap_or_default();
         let connecting = async {
             let tcp = TcpStream::connect(&address).await.map_err(|error| error.to_string())?;
@@ -137,6 +139,11 @@ impl Socket {
                 Some(Err(error)) => return Err(error.to_string()),
             }
         }
+    }
+
+    /// The next frame of whatever kind; `None`: the connection has ended. Safe to drop and to call again.
+    pub async fn next_frame(&mut self) -> Option<Message> {
+        self.stream.next().await?.ok()
     }
 
     async fn over(tcp: TcpStream, request: http::Request<()>) -> Result<Self, (u16, String)> {
@@ -235,5 +242,13 @@ impl Socket {
             Ok(Some(value)) => value,
             _ => panic!("it never came; what came: {passed:#?}"),
         }
+    }
+}
+
+fn add_headers(request: &mut http::Request<()>, headers: &[(&str, &str)]) {
+    for (name, value) in headers {
+        request
+            .headers_mut()
+            .insert(http::HeaderName::from_bytes(name.as_bytes()).expect("name"), value.parse().expect("value"));
     }
 }

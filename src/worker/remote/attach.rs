@@ -108,7 +108,7 @@ async fn start(
     shared.lifecycle.start(&run, flush_requests).await;
     publish_status(&ctx.broker, &resource, status, Desired::Nothing).await;
     if !is_move {
-        wait_for_commands(shared, &run).await;
+        shared.wait_for_commands(&run).await;
     }
     let point = resume_point(&run);
     let begins = !run.has_exited() && work.attached(&point);
@@ -125,21 +125,6 @@ async fn start(
     let early = session.attached(reference, attached.clone());
     ctx.spawn(supervise(shared.clone(), session.clone(), attached.clone()));
     Some((attached, early))
-}
-
-/// If commands wait for the job, its work does not begin before they have been carried out. A dead host's claim on one
-/// lasts no longer than the lease.
-async fn wait_for_commands(shared: &Shared, run: &ActiveRun) {
-    let longest = shared.ctx.settings.command.lease + Duration::from_secs(1);
-    let mut commands = run.commands.subscribe();
-    if *commands.borrow() == 0 {
-        return;
-    }
-    tokio::select! {
-        _ = commands.wait_for(|waiting| *waiting == 0) => {}
-        () = run.exited() => {}
-        () = tokio::time::sleep(longest) => {}
-    }
 }
 
 /// Where the run goes on: what it has saved here, else what the row says.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
@@ -9,6 +10,7 @@ use super::session::Sessions;
 use crate::auth::{Revocations, Verifier};
 use crate::worker::context::WorkerContext;
 use crate::worker::parts::WorkerParts;
+use crate::worker::run::active_run::ActiveRun;
 use crate::worker::run::lifecycle::RunLifecycle;
 use crate::worker::run::registry::RunRegistry;
 
@@ -40,5 +42,20 @@ impl Shared {
             attaching: Semaphore::new(MAX_ATTACHING),
             sockets: AtomicUsize::new(0),
         })
+    }
+
+    /// If commands wait for the job, its work does not begin before they have been carried out, and what they may have ended
+    /// is not said to have ended by itself. A dead host's claim on one lasts no longer than the lease.
+    pub(crate) async fn wait_for_commands(&self, run: &ActiveRun) {
+        let longest = self.ctx.settings.command.lease + Duration::from_secs(1);
+        let mut commands = run.commands.subscribe();
+        if *commands.borrow() == 0 {
+            return;
+        }
+        tokio::select! {
+            _ = commands.wait_for(|waiting| *waiting == 0) => {}
+            () = run.exited() => {}
+            () = tokio::time::sleep(longest) => {}
+        }
     }
 }

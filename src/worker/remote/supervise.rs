@@ -136,7 +136,12 @@ async fn record(
             };
             RunEnd::Failed { error, permanent: end.permanent.unwrap_or(false) }
         }
-        EndedHow::Cancelled => RunEnd::Cancelled { by: session.name.clone() },
+        EndedHow::Cancelled => {
+            // The worker that ordered a cancel may have died when the client had obeyed. The command then comes to this one,
+            // and finds its work ended: it has succeeded, and the row says who wanted it.
+            shared.wait_for_commands(run).await;
+            RunEnd::Cancelled { by: session.name.clone() }
+        }
         EndedHow::HandedBack => {
             release(shared, run, end.run_after.map(jiff::Timestamp::as_millisecond)).await;
             if run.phase() != Phase::Exited(ExitReason::Elsewhere) {

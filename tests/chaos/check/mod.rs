@@ -3,6 +3,7 @@
 pub mod batches;
 pub mod budget;
 pub mod ends;
+pub mod foreign;
 pub mod model;
 pub mod observations;
 pub mod order;
@@ -60,6 +61,7 @@ pub fn all(history: &History) -> Vec<Violation> {
         budget::check,
         scheduled::check,
         batches::check,
+        foreign::check,
     ];
     checks.iter().flat_map(|check| check(history, &index)).collect()
 }

@@ -1,7 +1,7 @@
 //! The model: every change of a row is what the transition table lets the command do that was applied then, or what
 //! the surroundings may cause. Results say what was applied, and the row ends where the last change left it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use wheelhouse::domain::transition::{self, Decision};
 use wheelhouse::domain::{Action, CampaignStatus, JobStatus};
@@ -48,12 +48,14 @@ fn replay(history: &History, index: &Index<'_>) -> Vec<Violation> {
         .iter()
         .map(|subject| (subject.name.as_str(), Known { subject, status: &subject.status, open: Vec::new() }))
         .collect();
+    let cancels = index.accepted.values().filter(|(_, row)| row.action == "cancel");
+    let cancels: HashSet<&str> = cancels.map(|(_, row)| row.resource.as_str()).collect();
     for (n, effect) in history.record.effects.iter().enumerate() {
         match &effect.change {
             Change::Row { resource, status } => {
                 let Some(before) = known.get(resource.as_str()).map(|known| known.status) else { continue };
                 let next = next_status(&history.record.effects[n + 1..], resource);
-                let explained = by_surroundings(&known, resource, status, next);
+                let explained = by_surroundings(&known, &cancels, resource, status, next);
                 if let Some(known) = known.get_mut(resource.as_str()) {
                     known.open.push((before, status, explained));
                     known.status = status;
@@ -87,7 +89,14 @@ fn replay(history: &History, index: &Index<'_>) -> Vec<Violation> {
 }
 
 /// Whether something else than a command may have moved the row there, at this point of the history.
-fn by_surroundings(known: &HashMap<&str, Known<'_>>, resource: &str, to: &str, next: Option<&str>) -> bool {
+/// `cancels`: what somebody wanted cancelled.
+fn by_surroundings(
+    known: &HashMap<&str, Known<'_>>,
+    cancels: &HashSet<&str>,
+    resource: &str,
+    to: &str,
+    next: Option<&str>,
+) -> bool {
     let Some(it) = known.get(resource) else { return false };
     let campaign = it.subject.campaign.as_deref().and_then(|name| known.get(name));
     if to == "cancelled" && !is_final(it.status) && campaign.is_some_and(|campaign| campaign.status == "cancelled") {
@@ -96,6 +105,12 @@ fn by_surroundings(known: &HashMap<&str, Known<'_>>, resource: &str, to: &str, n
     match it.subject.nature {
         Nature::External => false,
         Nature::Queued => matches!((it.status, to), ("pending", "running") | ("running", "pending")),
+        Nature::Foreign => match (it.status, to) {
+            ("pending", "running") | ("running", "pending") => true,
+            // A process that a cancel has ended says so itself, where the worker died that had told it.
+            ("running" | "paused", "cancelled") => cancels.contains(resource),
+            _ => false,
+        },
         // A paused one whose program is gone fails by way of running, in one transaction: nothing goes straight there.
         Nature::Attached => match (it.status, to) {
             ("running", "failed") => true,

@@ -25,6 +25,7 @@ pub fn sound() -> History {
             ("bob".to_owned(), vec!["jobs.read".to_owned()]),
         ]),
         began: BEGAN,
+        work: Vec::new(),
         unanswered: Vec::new(),
     };
     for (socket, user) in ["ann", "bob"].iter().enumerate() {

@@ -11,6 +11,8 @@ mod remote {
     mod attach;
     mod expect;
     mod faults;
+    mod idle;
     mod link;
     mod orders;
+    mod timeouts;
 }

@@ -193,6 +193,7 @@ on_both! {
     runs::a_row_that_cannot_be_read_does_not_stop_the_queue
     runs::a_run_that_is_over_changes_nothing
     runs::a_job_handed_back_goes_on_where_it_was_and_a_dead_hosts_too
+    runs::a_run_that_goes_on_elsewhere_has_what_is_left_of_its_time_and_a_retry_all_of_it
     runs::a_job_in_which_worker_after_worker_dies_has_failed_unless_it_gets_further
     runs::an_attached_job_is_never_handed_to_another_worker
     runs::a_failure_is_tried_again_until_the_retries_are_used_up

@@ -43,7 +43,7 @@ impl Store {
         tx.execute(
             "UPDATE jobs SET origin = 'attached', host = $3, run = run + 1, status = 'running', updated_at = {now},
                started_at = COALESCE(started_at, {now}), run_after = NULL, error_message = NULL, error_detail = NULL,
-               contact_lost_at = NULL, remote_session = NULL, alone_in = NULL, title = COALESCE(title, $4),
+               contact_lost_at = NULL, remote_session = NULL, alone_in = NULL, timeout_used_ms = 0, title = COALESCE(title, $4),
                created_by = COALESCE(created_by, $5), timeout_seconds = COALESCE($6, timeout_seconds),
                max_retries = CASE WHEN max_retries > $7 THEN max_retries ELSE $7 END
              WHERE tenant_id = $1 AND id = $2",
@@ -72,5 +72,5 @@ fn hosted(
 ) -> Result<AttachedStart, StoreError> {
     let job = job.ok_or_else(|| StoreError::Refused("the job vanished while it was made".to_owned()))?;
     let run = Run { job: resource, host: host.clone(), number };
-    Ok(AttachedStart::Hosted(Box::new(ClaimedJob { job, run, resume_point: None, deaths: 0 })))
+    Ok(AttachedStart::Hosted(Box::new(ClaimedJob { job, run, resume_point: None, deaths: 0, timeout_used_ms: 0 })))
 }

@@ -49,6 +49,7 @@ impl Store {
             run: Run { job: resource, host: host.clone(), number: 1 },
             resume_point: None,
             deaths: 0,
+            timeout_used_ms: 0,
         })
     }
 

@@ -360,7 +360,7 @@ async fn claim_row(
         }
     };
     let text = format!(
-        "SELECT {}, resume_point FROM jobs j {{by:{OF_CAMPAIGN}}} WHERE {BY_CAMPAIGN} AND {}{} AND j.job_type = $2 AND j.tenant_id = $3
+        "SELECT {}, resume_point, timeout_used_ms FROM jobs j {{by:{OF_CAMPAIGN}}} WHERE {BY_CAMPAIGN} AND {}{} AND j.job_type = $2 AND j.tenant_id = $3
            AND j.campaign_id {of_campaign} ORDER BY j.rowid LIMIT 1 {{skip}}",
         *rows::JOB,
         due("j"),
@@ -395,5 +395,6 @@ async fn claim_row(
     let claimed = read_with_contents(tx, &resource).await?;
     let run = Run { job: resource, host: host.clone(), number };
     let deaths = row.int("deaths")?.unwrap_or(0);
-    Ok(claimed.map(|job| ClaimedJob { job, run, resume_point, deaths }))
+    let timeout_used_ms = row.int("timeout_used_ms")?.unwrap_or(0);
+    Ok(claimed.map(|job| ClaimedJob { job, run, resume_point, deaths, timeout_used_ms }))
 }

@@ -66,6 +66,8 @@ impl Store {
             .execute(
                 "UPDATE jobs SET host = $3, run = run + 1, remote_session = $4, updated_at = {now}, run_after = NULL,
                    started_at = COALESCE(started_at, {now}), contact_lost_at = NULL, alone_in = NULL,
+                   error_message = CASE WHEN host IS NULL THEN NULL ELSE error_message END,
+                   error_detail = CASE WHEN host IS NULL THEN NULL ELSE error_detail END,
                    status = CASE WHEN status = 'paused' THEN 'paused' ELSE 'running' END,
                    title = COALESCE(title, $5), created_by = COALESCE(created_by, $6),
                    timeout_seconds = COALESCE(timeout_seconds, $7)
@@ -117,7 +119,8 @@ impl Store {
 
 /// Commits, and gives the job as it is now.
 async fn attached(mut tx: Tx, resource: Resource, host: &WorkerId, number: i64) -> Result<RemoteAttach, StoreError> {
-    let text = "SELECT resume_point, CAST(deaths AS BIGINT) AS deaths FROM jobs WHERE tenant_id = $1 AND id = $2";
+    let text = "SELECT resume_point, CAST(deaths AS BIGINT) AS deaths, timeout_used_ms FROM jobs
+                WHERE tenant_id = $1 AND id = $2";
     let more = tx.row(text, &[resource.tenant.as_str().into(), resource.id.as_str().into()]).await?;
     let job = read_with_contents(&mut tx, &resource).await?;
     tx.commit().await?;
@@ -126,7 +129,8 @@ async fn attached(mut tx: Tx, resource: Resource, host: &WorkerId, number: i64) 
     };
     let run = Run { job: resource, host: host.clone(), number };
     let (resume_point, deaths) = (more.text("resume_point")?, more.int("deaths")?.unwrap_or(0));
-    Ok(RemoteAttach::Attached(Box::new(ClaimedJob { job, run, resume_point, deaths })))
+    let timeout_used_ms = more.int("timeout_used_ms")?.unwrap_or(0);
+    Ok(RemoteAttach::Attached(Box::new(ClaimedJob { job, run, resume_point, deaths, timeout_used_ms })))
 }
 
 async fn row_of(tx: &mut Tx, job: &Resource) -> Result<Option<Row>, StoreError> {

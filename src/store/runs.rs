@@ -5,7 +5,9 @@ use std::time::Duration;
 use super::announcement_rows::{AnnouncementKind, record_announcement};
 use super::jobs::read;
 use super::sql::{Tx, Value};
-use super::{FinishOutcome, Hosting, ReleasedRun, Run, RunEnd, SavedRun, Store, StoreError, failed_items, rows};
+use super::{
+    FinishOutcome, HandBack, Hosting, ReleasedRun, Run, RunEnd, SavedRun, Store, StoreError, failed_items, rows,
+};
 use crate::domain::text::{MAX_LONG_TEXT, excerpt};
 use crate::domain::{Job, Progress, Resource, WorkerId, full_jitter_backoff};
 
@@ -64,9 +66,11 @@ impl Store {
         let mut values = owned_by_run(run);
         progress_values(&mut values, &account.progress);
         values.push(account.resume_point.as_ref().map(ToString::to_string).into());
+        values.push(account.timeout_used_ms.into());
         let text = format!(
             "UPDATE jobs SET {PROGRESS}, deaths = CASE WHEN $11 <> COALESCE(resume_point, '') THEN 0 ELSE deaths END,
-               resume_point = COALESCE($11, resume_point), updated_at = {{now}}
+               resume_point = COALESCE($11, resume_point), timeout_used_ms = COALESCE($12, timeout_used_ms),
+               updated_at = {{now}}
              WHERE {OWNED_BY_RUN} AND status IN ('running', 'paused')"
         );
         let mut tx = self.database.write().await?;
@@ -107,9 +111,7 @@ impl Store {
             RunEnd::Cancelled { by } => Some(by.clone()),
             _ => None,
         };
-        // Every message and every list carries the error: what is too long for them stands in a column of its own.
-        let message = error.map(|error| excerpt(error, MAX_LONG_TEXT).into_owned());
-        let detail = error.filter(|error| message.as_ref() != Some(*error)).cloned();
+        let (message, detail) = error.map(message_and_detail).unzip();
         let run_after = again.then(|| self.now_ms() + retry_delay_ms(job.retry_count));
         values.extend([
             status.into(),
@@ -117,13 +119,14 @@ impl Store {
             message.into(),
             run_after.into(),
             i64::from(again).into(),
-            detail.into(),
+            detail.flatten().into(),
             cancelled_by.into(),
         ]);
         let text = format!(
             "UPDATE jobs SET {PROGRESS}, status = $11, result = {{json:$12}}, error_message = $13, run_after = $14,
                error_detail = $16, retry_count = retry_count + $15, host = NULL, contact_lost_at = NULL, updated_at = {{now}},
                remote_session = CASE WHEN $15 = 1 THEN NULL ELSE remote_session END,
+               timeout_used_ms = CASE WHEN $15 = 1 THEN 0 ELSE timeout_used_ms END,
                cancelled_by = COALESCE($17, cancelled_by), cancelled_at = CASE WHEN $11 = 'cancelled' THEN {{now}} ELSE NULL END,
                completed_at = CASE WHEN $11 IN ('completed', 'failed') THEN {{now}} ELSE NULL END
              WHERE {OWNED_BY_RUN} AND (status = 'running' OR (status = 'paused' AND $11 = 'cancelled'))"
@@ -148,21 +151,29 @@ impl Store {
     /// The worker is leaving: the job waits for another (or stays paused), from its resume point. `false`: it is
     /// no longer this run's, or an attached one, which no other worker can run.
     pub async fn release_run(&self, run: &Run) -> Result<bool, StoreError> {
-        self.hand_back_until(run, None).await
+        self.hand_back(run, &HandBack::default()).await
     }
 
-    /// As [`Self::release_run`], for a job that is to go on at this time (Unix ms).
-    pub async fn hand_back_until(&self, run: &Run, run_after: Option<i64>) -> Result<bool, StoreError> {
+    /// As [`Self::release_run`], for a job whose own queue says when and how it goes on.
+    pub async fn hand_back(&self, run: &Run, how: &HandBack) -> Result<bool, StoreError> {
         let mut tx = self.database.write().await?;
         lock_campaign(&mut tx, &run.job).await?;
         let text = format!(
             "UPDATE jobs SET host = NULL, remote_session = NULL, run_after = $5, updated_at = {{now}}, {RELEASE},
+               timeout_used_ms = CASE WHEN $6 = 1 THEN 0 ELSE timeout_used_ms END, retry_count = retry_count + $6,
+               error_message = COALESCE($7, error_message), error_detail = COALESCE($8, error_detail),
                status = CASE WHEN status = 'running' THEN 'pending' ELSE status END
              WHERE {OWNED_BY_RUN} AND (origin = 'queued' OR remote_session IS NOT NULL)
                AND status IN ('running', 'paused')"
         );
         let mut values = owned_by_run(run);
-        values.push(run_after.into());
+        let (message, detail) = how.failed_with.as_ref().map(message_and_detail).unzip();
+        values.extend([
+            how.run_after.into(),
+            i64::from(how.failed_with.is_some()).into(),
+            message.into(),
+            detail.flatten().into(),
+        ]);
         let given = tx.execute(&text, &values).await? > 0;
         end_with_campaign(&mut tx, &run.job).await?;
         if given {
@@ -280,6 +291,13 @@ impl Store {
         tx.commit().await?;
         Ok(changed > 0)
     }
+}
+
+/// Every message and every list carries the error: what is too long for them stands in a column of its own.
+fn message_and_detail(error: &String) -> (String, Option<String>) {
+    let message = excerpt(error, MAX_LONG_TEXT).into_owned();
+    let detail = (message != *error).then(|| error.clone());
+    (message, detail)
 }
 
 fn too_many_crashes(deaths: u32) -> String {

@@ -22,7 +22,8 @@ pub struct NewJob {
     pub parameters: JsonText,
     /// How often it may be tried again after a failure.
     pub max_retries: u32,
-    /// Longest running time of one run in seconds, without the time it stands paused; `None`: no limit.
+    /// Longest running time of one try in seconds, over all workers that go on with it, without the time it stands paused;
+    /// `None`: no limit.
     pub timeout_seconds: Option<u32>,
     /// Who makes it.
     pub created_by: Option<UserId>,
@@ -125,6 +126,8 @@ pub struct ClaimedJob {
     pub resume_point: Option<String>,
     /// Workers that died in it since it last got further.
     pub deaths: i64,
+    /// How much of its `timeout_seconds` earlier runs of this try have used, in ms.
+    pub timeout_used_ms: i64,
 }
 
 /// What became of a `wheelhouse run`'s wish to have a job.
@@ -210,6 +213,17 @@ pub struct SavedRun {
     pub resume_point: Option<JsonText>,
     /// What failed since the last time it was asked.
     pub failed_items: Vec<FailedItem>,
+    /// How much of its `timeout_seconds` this try has used, in ms; `None`: as the row says.
+    pub timeout_used_ms: Option<i64>,
+}
+
+/// How a run that is handed back is to go on.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HandBack {
+    /// Not before this time (Unix ms).
+    pub run_after: Option<i64>,
+    /// Why this try has failed, where the job's own queue tries again: that is a retry, and has its whole `timeout_seconds`.
+    pub failed_with: Option<String>,
 }
 
 /// A job whose host is dead, released.

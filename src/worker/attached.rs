@@ -80,8 +80,7 @@ impl AttachedHost {
     /// Returns, with the words for it, when the job has been running for as long as it may; the time that it is
     /// paused does not count. End the work then, and report that as a failure. Never, if there is no limit.
     pub async fn timed_out(&self) -> String {
-        let limit = timeout::limit(&self.run.job.job);
-        timeout::message(timeout::expired(self.run.status.subscribe(), limit).await)
+        timeout::message(timeout::expired(self.run.status.subscribe(), self.run.time_limit.clone()).await)
     }
 
     /// Returns if another run has taken the job, or another system has ended its row: the work is being

@@ -143,6 +143,7 @@ impl<J: Job> JobHarness<J> {
             run: Run { job: resource, host: known("harness"), number },
             resume_point: self.resume_point().map(|point| point.to_string()),
             deaths: 0,
+            timeout_used_ms: 0,
         };
         let gate = Arc::new(PauseGate::new());
         let report = Arc::new(RunProgress::starting_at(self.progress()));

@@ -201,6 +201,15 @@ impl Cluster {
         std::fs::read_to_string(self.log_file(process)).unwrap_or_default()
     }
 
+    /// Copies what every process has logged into this folder.
+    pub fn keep_logs(&self, folder: &std::path::Path) {
+        std::fs::create_dir_all(folder).expect("make the folder of the logs");
+        for node in &self.nodes {
+            let from = self.log_file(node.process);
+            let _ = std::fs::copy(&from, folder.join(format!("{}.log", node.process.name())));
+        }
+    }
+
     /// Lines of all processes that tell of a bug.
     pub fn panics(&self) -> Vec<String> {
         let logs = self.nodes.iter().map(|node| (node.process.name(), self.log(node.process)));

@@ -56,6 +56,7 @@ pub async fn play(plan: &Plan) {
     println!("chaos: seed {} took {} s: {summary}", plan.seed, begun.elapsed().as_secs());
     let file = report::write(plan, &history, &violations);
     if !violations.is_empty() {
+        cluster.keep_logs(&file.with_extension("logs"));
         let again =
             format!("CHAOS_SEED={} CHAOS_SECONDS={} cargo test --test chaos promises", plan.seed, plan.load.as_secs());
         panic!("{}", report::failure(&history, &violations, &again, &file));

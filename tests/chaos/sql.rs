@@ -42,7 +42,8 @@ CREATE TRIGGER chaos_applied AFTER INSERT ON applied_commands FOR EACH ROW EXECU
 
 impl Sql {
     pub async fn sqlite(file: &Path) -> Self {
-        let options = SqliteConnectOptions::new().filename(file).busy_timeout(Duration::from_secs(30));
+        // A worker may be stopped while it writes: the plan goes on, without this lock or this change of rights.
+        let options = SqliteConnectOptions::new().filename(file).busy_timeout(Duration::from_secs(2));
         Self::Sqlite(SqlitePoolOptions::new().max_connections(3).connect_with(options).await.expect("open SQLite"))
     }
 

@@ -141,6 +141,32 @@ pub async fn a_job_handed_back_goes_on_where_it_was_and_a_dead_hosts_too(db: Db)
     assert_eq!((released.job.status, released.job.error_message.as_deref()), (JobStatus::Failed, Some("died")));
 }
 
+pub async fn a_run_that_goes_on_elsewhere_has_what_is_left_of_its_time_and_a_retry_all_of_it(db: Db) {
+    let limited = NewJob { timeout_seconds: Some(100), max_retries: 1, ..new_job("j", None) };
+    db.store.create_job(&limited).await.expect("create");
+    let uses = async |run: &Run, ms| {
+        let account = SavedRun { timeout_used_ms: Some(ms), ..SavedRun::default() };
+        assert!(db.store.save(run, &account).await.expect("save"));
+    };
+    let first = claim(&db, "w1").await.expect("claimed");
+    assert_eq!(first.timeout_used_ms, 0);
+    uses(&first.run, 3_000).await;
+    // A report that does not know it changes nothing.
+    assert!(db.store.save(&first.run, &SavedRun::default()).await.expect("save"));
+    assert!(db.store.release_run(&first.run).await.expect("hand back"));
+    let second = claim(&db, "w2").await.expect("claimed");
+    assert_eq!(second.timeout_used_ms, 3_000, "its worker has left");
+    uses(&second.run, 5_000).await;
+    db.store.release_dead_run(&second.run, "died", 5).await.expect("release").expect("it was its");
+    let third = claim(&db, "w3").await.expect("claimed");
+    assert_eq!(third.timeout_used_ms, 5_000, "its worker has died");
+    let failed = RunEnd::Failed { error: "no luck".to_owned(), permanent: false };
+    db.store.finish(&third.run, &Progress::default(), &failed).await.expect("finish");
+    db.sql("UPDATE jobs SET run_after = NULL").await.expect("update");
+    let retry = claim(&db, "w3").await.expect("claimed");
+    assert_eq!(retry.timeout_used_ms, 0, "it has failed, and is tried again");
+}
+
 pub async fn a_job_in_which_worker_after_worker_dies_has_failed_unless_it_gets_further(db: Db) {
     db.store.create_job(&new_job("j", None)).await.expect("create");
     let dies = async |point: Option<i64>| {

@@ -20,7 +20,7 @@ const RETRY: Duration = Duration::from_millis(500);
 /// Longest wait for a socket; meanwhile work that was confirmed a moment ago goes on.
 const CONNECT: Duration = Duration::from_secs(2);
 /// Steps between two resume points.
-const STEPS_PER_SAVE: u64 = 20;
+const STEPS_PER_SAVE: u64 = 50;
 
 /// A token for these tenants.
 pub fn token(fleet: &Fleet, worker: &str, tenants: &str) -> String {

@@ -175,7 +175,7 @@ pub struct End {
     pub how: EndedHow,
     /// With `completed`.
     pub result: Option<JsonText>,
-    /// With `failed`: why.
+    /// With `failed`: why. With `handed_back`: why this try has failed, where the client's own queue tries again.
     pub error: Option<String>,
     /// With `failed`: trying again would not help.
     pub permanent: Option<bool>,

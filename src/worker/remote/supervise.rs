@@ -10,7 +10,7 @@ use super::session::{Attached, Session};
 use super::shared::Shared;
 use crate::domain::JobStatus;
 use crate::protocol::worker::{End, EndedHow, OrderKind, ToClient};
-use crate::store::RunEnd;
+use crate::store::{HandBack, RunEnd};
 use crate::worker::run::active_run::{ActiveRun, ExitReason, Phase};
 use crate::worker::run::timeout;
 
@@ -48,7 +48,7 @@ pub(crate) async fn supervise(shared: Arc<Shared>, session: Arc<Session>, attach
 async fn until_exited(shared: &Arc<Shared>, session: &Session, attached: &Attached) -> LastWord {
     let Attached { run, work } = attached;
     let (mut changes, mut link) = (work.changes(), work.link().watch());
-    let mut expired = pin!(timeout::expired(run.status.subscribe(), timeout::limit(&run.job.job)));
+    let mut expired = pin!(timeout::expired(run.status.subscribe(), run.time_limit.clone()));
     let mut late: Option<String> = None;
     loop {
         changes.mark_unchanged();
@@ -69,7 +69,7 @@ async fn until_exited(shared: &Arc<Shared>, session: &Session, attached: &Attach
             }
         }
         if matches!(*link.borrow(), LinkState::Over { .. }) {
-            release(shared, run, None).await;
+            release(shared, run, HandBack::default()).await;
             return exit(run);
         }
         let kill_at = late.as_ref().and_then(|_| work.kill_at());
@@ -143,7 +143,8 @@ async fn record(
             RunEnd::Cancelled { by: session.name.clone() }
         }
         EndedHow::HandedBack => {
-            release(shared, run, end.run_after.map(jiff::Timestamp::as_millisecond)).await;
+            let run_after = end.run_after.map(jiff::Timestamp::as_millisecond);
+            release(shared, run, HandBack { run_after, failed_with: end.error }).await;
             if run.phase() != Phase::Exited(ExitReason::Elsewhere) {
                 return exit(run);
             }
@@ -157,9 +158,9 @@ async fn record(
 }
 
 /// Hands a run back; waits for a command that is just ending it.
-async fn release(shared: &Arc<Shared>, run: &Arc<ActiveRun>, run_after: Option<i64>) {
+async fn release(shared: &Arc<Shared>, run: &Arc<ActiveRun>, how: HandBack) {
     while !run.has_exited() {
-        shared.lifecycle.release_run_until(run, run_after).await;
+        shared.lifecycle.hand_back(run, how.clone()).await;
         if !run.has_exited() {
             tokio::time::sleep(RELEASE_RETRY_DELAY).await;
         }

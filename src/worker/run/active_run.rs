@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::control::Controlled;
 use super::pause_gate::PauseGate;
 use super::run_progress::RunProgress;
+use super::timeout::TimeLimit;
 use crate::domain::{JobStatus, Resource};
 use crate::store::{ClaimedJob, Run};
 
@@ -58,6 +59,8 @@ pub(crate) struct ActiveRun {
     pub(crate) last_renewed: watch::Sender<Instant>,
     /// Whether it has saved a resume point that no run before had: then the crashes of workers before it do not count.
     pub(crate) got_further: AtomicBool,
+    /// How much of its `timeout_seconds` is used; `None`: it has none.
+    pub(crate) time_limit: Option<Arc<TimeLimit>>,
     /// The number of commands that waited for it at the last renewal.
     pub(crate) commands: watch::Sender<i64>,
     /// Holds a few requests at most, for only a command and the end of the run make them; a caller waits while it is full.
@@ -74,6 +77,7 @@ impl ActiveRun {
         let (flush, flush_requests) = mpsc::channel(8);
         let run = Self {
             status: watch::Sender::new(job.job.status),
+            time_limit: TimeLimit::new(job.job.timeout_seconds, job.timeout_used_ms),
             job,
             work,
             progress,

@@ -11,7 +11,7 @@ use super::progress_writer;
 use super::registry::RunRegistry;
 use crate::broker::scripts::runs::RunState;
 use crate::domain::{Job, JobStatus, Resource};
-use crate::store::{FinishOutcome, RunEnd, SavedRun, StoreError};
+use crate::store::{FinishOutcome, HandBack, RunEnd, SavedRun, StoreError};
 use crate::worker::context::{WorkerContext, full_jitter_backoff};
 use crate::worker::notify::job_notifier::JobNotifier;
 use crate::worker::notify::updates::publish_contact;
@@ -168,18 +168,18 @@ impl RunLifecycle {
 
     /// Releases a run whose work has stopped and was dropped: another worker may take the job.
     pub(crate) async fn release_run(&self, run: &Arc<ActiveRun>) {
-        self.release_run_until(run, None).await;
+        self.hand_back(run, HandBack::default()).await;
     }
 
-    /// As [`Self::release_run`], for a job that is to go on at this time (Unix ms).
-    pub(crate) async fn release_run_until(&self, run: &Arc<ActiveRun>, run_after: Option<i64>) {
+    /// As [`Self::release_run`], for a job whose own queue says when and how it goes on.
+    pub(crate) async fn hand_back(&self, run: &Arc<ActiveRun>, how: HandBack) {
         if run.advance(&[Phase::Open, Phase::Cancelled, Phase::EndedPaused], Phase::Closing).is_err() {
             return;
         }
         let mut attempts = 0;
         loop {
             if run.flush().await {
-                match self.ctx.store.hand_back_until(run.run(), run_after).await {
+                match self.ctx.store.hand_back(run.run(), &how).await {
                     Ok(_) => break,
                     Err(error) => log_store_error(run, &error, "worker.hand_back_delayed"),
                 }

@@ -28,8 +28,19 @@ pub(crate) async fn run(
     run: Arc<ActiveRun>,
     mut flush_requests: mpsc::Receiver<FlushRequest>,
 ) {
-    let mut writer = ProgressWriter { ctx, runs, run: run.clone(), published: 0, saved: 0, resume: 0, failed: 0 };
+    let mut writer = ProgressWriter {
+        ctx,
+        runs,
+        run: run.clone(),
+        published: 0,
+        saved: 0,
+        resume: 0,
+        failed: 0,
+        told_at: Instant::now(),
+        told_ms: None,
+    };
     let (mut publish_at, mut save_at) = (Instant::now(), Instant::now() + SAVE_INTERVAL);
+    let told_interval = run.time_limit.as_ref().map(|limit| limit.told_interval());
     let mut tried_first_point = false;
     loop {
         let latest = run.progress.latest();
@@ -54,6 +65,9 @@ pub(crate) async fn run(
                 writer.publish().await;
                 publish_at = Instant::now() + PUBLISH_INTERVAL;
             }
+            () = tokio::time::sleep_until(writer.told_at + told_interval.unwrap_or_default()), if told_interval.is_some() => {
+                writer.save().await;
+            }
             () = tokio::time::sleep_until(save_at), if to_save => {
                 tried_first_point |= first_point;
                 writer.save().await;
@@ -72,6 +86,9 @@ struct ProgressWriter {
     saved: u64,
     resume: u64,
     failed: u64,
+    /// When SQL was told last how much of the time limit is used.
+    told_at: Instant,
+    told_ms: Option<i64>,
 }
 
 impl ProgressWriter {
@@ -102,19 +119,22 @@ impl ProgressWriter {
     /// `false`: SQL did not take it, and may do so later.
     async fn save(&mut self) -> bool {
         let run = &self.run;
-        if self.has_saved(&run.progress.latest()) {
+        self.told_at = Instant::now();
+        let timeout_used_ms = run.time_limit.as_ref().map(|limit| limit.used_ms());
+        if self.has_saved(&run.progress.latest()) && timeout_used_ms == self.told_ms {
             return true;
         }
         let (latest, failed_items) = run.progress.snapshot();
         let resume_point = latest.resume_point.filter(|_| latest.resume_version != self.resume);
         let is_new_point =
             resume_point.is_some() && resume_point.as_ref().map(JsonText::as_str) != run.job.resume_point.as_deref();
-        let account = SavedRun { progress: latest.progress, resume_point, failed_items };
+        let account = SavedRun { progress: latest.progress, resume_point, failed_items, timeout_used_ms };
         match self.ctx.store.save(run.run(), &account).await {
             Ok(true) => {
                 (self.saved, self.resume, self.failed) =
                     (latest.progress_version, latest.resume_version, latest.failed_version);
                 run.progress.mark_stored(latest.failed_version);
+                self.told_ms = timeout_used_ms;
                 if is_new_point {
                     run.got_further.store(true, Ordering::Relaxed);
                 }

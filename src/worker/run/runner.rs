@@ -220,7 +220,7 @@ impl Drop for AbortOnDrop {
 
 /// Asks a run whose time is over to end, as a cancel does. Does not return.
 async fn end_after_time_limit(run: &ActiveRun, gate: &PauseGate, children: &ChildPrograms) {
-    let limit = timeout::expired(run.status.subscribe(), timeout::limit(&run.job.job)).await;
+    let limit = timeout::expired(run.status.subscribe(), run.time_limit.clone()).await;
     let why = Cancelled::timed_out(timeout::message(limit));
     tracing::warn!(job_id = %run.resource().id, tenant_id = %run.resource().tenant, run = run.run().number, limit_s = limit.as_secs(), "worker.job_timed_out");
     gate.set_directive(Directive::TimedOut(why));

@@ -39,7 +39,7 @@ def controlled(tenant: Tenant) -> Callable[[Function], Function]:
                 if not isinstance(error, retry):
                     return None
                 after: Any = getattr(error, "defer_score", None) or 0
-                return handed_back(datetime.now(timezone.utc) + timedelta(milliseconds=after))
+                return handed_back(datetime.now(timezone.utc) + timedelta(milliseconds=after), error.__cause__ or error)
 
             job = Job(whose, ctx["job_id"], f"arq:{function.__name__}", function.__name__)
             try:

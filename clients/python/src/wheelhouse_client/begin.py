@@ -109,9 +109,11 @@ def order_behind(run: Run, error: BaseException | None) -> BaseException | None:
     return error
 
 
-def handed_back(run_after: datetime | None = None) -> Message:
-    """What ``end`` says of work that its own queue runs again."""
+def handed_back(run_after: datetime | None = None, failed: BaseException | None = None) -> Message:
+    """What ``end`` says of work that its own queue runs again; ``failed``: because of this error, as another try."""
     message: Message = {"how": "handed_back"}
+    if failed is not None:
+        message["error"] = error_text(failed)
     if run_after is not None:
         message["run_after"] = rfc3339(run_after)
     return message

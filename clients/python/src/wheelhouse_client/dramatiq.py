@@ -71,7 +71,8 @@ class ControlledMiddleware(Middleware):  # type: ignore[misc,unused-ignore]
         session, run, token = work
         _current.reset(token)
         tried_again = exception is not None and not message.failed and not isinstance(exception, Cancelled)
-        finish(session, run, exception, handed_back() if tried_again else end_message(exception, result, permanent=True))
+        again = handed_back(failed=exception) if tried_again else None
+        finish(session, run, exception, again or end_message(exception, result, permanent=True))
 
     def _tenant_of(self, broker: Any, message: Any) -> str | None:
         given = message.options.get("tenant_id") or broker.get_actor(message.actor_name).options.get("tenant_id")

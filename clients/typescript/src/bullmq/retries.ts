@@ -20,7 +20,7 @@ export async function endingAfter(job: AnyJob, thrown: unknown): Promise<Ending>
   }
   const [retry, delay] = await decide(job, thrown as Error);
   return retry
-    ? { how: 'handed_back', ...(delay > 0 ? { runAfter: soon(delay) } : {}) }
+    ? { how: 'handed_back', error: errorText(thrown), ...(delay > 0 ? { runAfter: soon(delay) } : {}) }
     : { how: 'failed', error: errorText(thrown), permanent: true };
 }
 

@@ -145,7 +145,7 @@ export interface EndMessage {
    */
   result?: unknown;
   /**
-   * With failed: why.
+   * With failed: why. With handed_back: why this try has failed, where the client's own queue tries again.
    */
   error?: string;
   /**

@@ -33,7 +33,8 @@ export type Ending =
   | { how: 'completed'; result: unknown }
   | { how: 'failed'; error: string; permanent: boolean }
   | { how: 'cancelled' }
-  | { how: 'handed_back'; runAfter?: Date };
+  /** With `error` this try has failed, and the queue of the work tries again. */
+  | { how: 'handed_back'; runAfter?: Date; error?: string };
 
 /**
  * One attempt of a job in this process: what the worker wants of it, whether that has been reached, and what is still to be
@@ -353,7 +354,11 @@ export class Run {
       case 'failed':
         return this.carrier.send({ ...end, error: ending.error.slice(0, 16_000), permanent: ending.permanent });
       case 'handed_back':
-        return this.carrier.send({ ...end, ...(ending.runAfter ? { run_after: ending.runAfter.toISOString() } : {}) });
+        return this.carrier.send({
+          ...end,
+          ...(ending.runAfter ? { run_after: ending.runAfter.toISOString() } : {}),
+          ...(ending.error ? { error: ending.error.slice(0, 16_000) } : {}),
+        });
       default:
         return this.carrier.send(end);
     }

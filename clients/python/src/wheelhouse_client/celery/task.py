@@ -189,7 +189,7 @@ def _settle(
 
 def _end_message(error: BaseException | None, result: Any) -> Message:
     if isinstance(error, Retry):
-        return handed_back(_moment(error.when))
+        return handed_back(_moment(error.when), error.exc if isinstance(error.exc, BaseException) else error)
     if isinstance(error, Reject):
         if error.requeue:
             return handed_back()

@@ -135,7 +135,7 @@ class Performing:
         except InvalidJobOperation:
             status = None  # Its result was not to be kept.
         if status in (JobStatus.QUEUED, JobStatus.SCHEDULED, JobStatus.DEFERRED):
-            return handed_back(_due(job, queue) if status is JobStatus.SCHEDULED else None)
+            return handed_back(_due(job, queue) if status is JobStatus.SCHEDULED else None, self._error)
         if self._error is not None:
             return end_message(self._error, permanent=True)
         if status is JobStatus.FAILED:

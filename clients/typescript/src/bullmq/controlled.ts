@@ -2,9 +2,10 @@ import type { Job } from 'bullmq';
 import type { Control } from '../worker/control.js';
 import { Cancelled, HandedBack, Lost, Refused, TimedOut } from '../worker/errors.js';
 import { attachJob, perform } from '../worker/job.js';
-import { wheelhouseId } from './ids.js';
+import { describeJob } from './describe.js';
+import { watchGivenUp } from './given-up.js';
 import { keepLock, whenClosing } from './lock.js';
-import { type AnyJob, type ControlledOptions, tenantOf } from './options.js';
+import type { AnyJob, ControlledOptions } from './options.js';
 import { rememberResult, takeResult } from './results.js';
 import { endingAfter, putBack, unrecoverable } from './retries.js';
 
@@ -53,23 +54,15 @@ async function deliver<D, R, N extends string>(
   options: ControlledOptions<Job<D, R, N>>,
 ): Promise<R> {
   const any = job as AnyJob;
-  const id = wheelhouseId(job.queueName, job.id ?? '');
-  let tenant: string;
+  watchGivenUp(any, options as ControlledOptions<never>);
+  let described: ReturnType<typeof describeJob>;
   try {
-    tenant = tenantOf(any, options as ControlledOptions<never>);
+    described = describeJob(any, options as ControlledOptions);
   } catch (error) {
     throw unrecoverable(any, error instanceof Error ? error.message : String(error));
   }
-  const timeout = options.timeoutSeconds;
-  const run = attachJob(tenant, id, {
-    type: `bullmq:${job.queueName}`,
-    title: options.title ? options.title(job) : job.name,
-    campaign: options.campaign?.(job),
-    parameters: options.parameters ? options.parameters(job) : job.data,
-    timeoutSeconds: typeof timeout === 'function' ? timeout(job) : timeout,
-    createdBy: options.createdBy?.(job),
-    session: options.session,
-  });
+  const { id } = described;
+  const run = attachJob(described.tenant, id, described.options);
   // BullMQ's worker waits for its jobs when it is closed; one that is paused here would keep it waiting for ever.
   const settled = whenClosing(any, () => run.leaveRatherThanHold());
   const abort = () => run.interrupt(reasonOf(signal));

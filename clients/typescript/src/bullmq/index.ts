@@ -6,3 +6,4 @@ export { Session, type SessionOptions, sharedSession } from '../worker/session.j
 export { type ControlledProcessor, controlled, type Processor } from './controlled.js';
 export { wheelhouseId } from './ids.js';
 export type { ControlledOptions } from './options.js';
+export { published, publishedFlow } from './published.js';

@@ -1,4 +1,4 @@
-import type { AttachMessage, Status } from '../generated/worker.js';
+import type { AttachMessage, ExpectedMessage, Status } from '../generated/worker.js';
 import { Control } from './control.js';
 import { Cancelled, errorText, HandedBack, Lost, Refused, TimedOut } from './errors.js';
 import type { Ending, Run } from './run.js';
@@ -67,17 +67,24 @@ export async function expect(
   id: string,
   options: JobOptions & { runAfter?: Date } = {},
 ): Promise<Status> {
+  return (await announce(tenant, id, options, false)).status;
+}
+
+/** As `expect`; with `linger` the process waits for the answer for a few seconds only before it ends. */
+export function announce(
+  tenant: string,
+  id: string,
+  options: JobOptions & { runAfter?: Date },
+  linger: boolean,
+): Promise<ExpectedMessage> {
   const { runAfter, ...rest } = options;
   const session = options.session ?? sharedSession();
-  const answer = await session.expect({
-    ...describe(tenant, id, rest),
-    ...(runAfter ? { run_after: runAfter.toISOString() } : {}),
-  });
-  return answer.status;
+  const description = { ...describe(tenant, id, rest), ...(runAfter ? { run_after: runAfter.toISOString() } : {}) };
+  return session.expect(description, linger);
 }
 
 /** Attaches a job, and waits for another process that has it. Rejects with `Refused` or `Lost`. */
-async function attachedJob(tenant: string, id: string, options: JobOptions): Promise<Run> {
+export async function attachedJob(tenant: string, id: string, options: JobOptions): Promise<Run> {
   const session = options.session ?? sharedSession();
   const began = performance.now();
   for (let pause = 200; ; pause = Math.min(1_000, pause * 2)) {

@@ -8,6 +8,7 @@ import type { Link, LinkEnd, OpenLink } from './link.js';
 import { type Carrier, Run } from './run.js';
 import { currentToken, endpoint, type WorkerSettings } from './settings.js';
 import { Signal } from './signal.js';
+import { Watchdog } from './watchdog.js';
 import { linkFrom, type WsConstructor } from './ws-link.js';
 
 const SOFTWARE = `wheelhouse-client/0.1.0 node/${process.versions.node}`;
@@ -19,8 +20,8 @@ export interface SessionOptions extends WorkerSettings {
   WebSocket?: WsConstructor;
   /**
    * What happens to a job that does not end within the worker's grace after a cancel. `refuse` (the default): the command is
-   * answered as failed, with words. `exit`: this process kills itself, with all the jobs in it; for processes that run one
-   * job and that somebody starts again.
+   * answered as failed, with words. `exit`: this process kills itself, with all the jobs in it, also when a job blocks its
+   * event loop for so long that others may get the jobs; for processes that run one job and that somebody starts again.
    */
   onKill?: 'refuse' | 'exit';
   /** Is told, as a sentence, of what an operator should know. Default: `process.emitWarning`. */
@@ -30,7 +31,12 @@ export interface SessionOptions extends WorkerSettings {
 interface Expectation {
   message: ExpectMessage;
   answer: Signal<ExpectedMessage>;
+  /** Until it is answered the process does not end by itself. */
+  keepsAlive: boolean;
 }
+
+/** How long a program that ends right after publishing waits for Wheelhouse to hear of it. */
+const LINGER_MILLISECONDS = 3_000;
 
 /**
  * This process's connection to the worker, and all its jobs. There is one socket, opened when the first job comes; it comes
@@ -56,6 +62,7 @@ export class Session implements Carrier {
   #retry: NodeJS.Timeout | undefined;
   #connecting = false;
   #closed: Signal<void> | undefined;
+  #watchdog: Watchdog | undefined;
 
   /** Throws an `Error` if the address is missing or wrong. Connects only when there is something to do. */
   constructor(options: SessionOptions = {}) {
@@ -69,17 +76,29 @@ export class Session implements Carrier {
     this.#refuseIfClosed();
     const run = new Run({ type: 'attach', ref: this.#nextRef(), ...withoutUndefined(description) }, this);
     this.#runs.set(run.ref, run);
+    if (this.#options.onKill === 'exit') this.#watchdog ??= new Watchdog();
     if (this.#welcomed) this.#safely(() => run.connected(), run);
     this.#settle();
     return run;
   }
 
-  /** Says that a job has been published and not begun: it can be seen, paused and cancelled. Rejects with `Refused`. */
-  expect(description: Omit<ExpectMessage, 'type' | 'ref'>): Promise<ExpectedMessage> {
+  /**
+   * Says that a job has been published and not begun: it can be seen, paused and cancelled. Rejects with `Refused`. With
+   * `linger` the process waits for the answer for three seconds at most before it ends.
+   */
+  expect(description: Omit<ExpectMessage, 'type' | 'ref'>, linger = false): Promise<ExpectedMessage> {
     this.#refuseIfClosed();
     const message: ExpectMessage = { type: 'expect', ref: this.#nextRef(), ...withoutUndefined(description) };
     const answer = new Signal<ExpectedMessage>();
-    this.#expectations.set(message.ref, { message, answer });
+    const expectation = { message, answer, keepsAlive: true };
+    this.#expectations.set(message.ref, expectation);
+    if (linger) {
+      const timer = setTimeout(() => {
+        expectation.keepsAlive = false;
+        this.#settle();
+      }, LINGER_MILLISECONDS);
+      timer.unref();
+    }
     if (this.#welcomed) this.send(message);
     this.#settle();
     return answer.promise;
@@ -89,6 +108,7 @@ export class Session implements Carrier {
   async close(): Promise<void> {
     if (this.#closed) return this.#closed.promise;
     this.#closed = new Signal<void>();
+    this.#watchdog?.stop();
     clearTimeout(this.#retry);
     for (const run of [...this.#runs.values()]) run.lose('This process has closed its connection to Wheelhouse');
     for (const { answer } of this.#expectations.values()) answer.reject(new Error('The session was closed'));
@@ -158,13 +178,20 @@ export class Session implements Carrier {
   /** Connects if there is something to do, and keeps the process alive only then. */
   #settle(): void {
     const busy = this.#runs.size > 0 || this.#expectations.size > 0;
-    this.#link?.keepAlive(busy);
+    this.#watchdog?.limit(this.#runs.size > 0 ? this.holdAfter : 0);
+    this.#link?.keepAlive(this.#keepsAlive());
+    if (this.#keepsAlive()) this.#retry?.ref();
+    else this.#retry?.unref();
     if (!busy) {
       clearTimeout(this.#retry);
       this.#retry = undefined;
     } else if (!this.#link && !this.#retry && !this.#connecting && !this.#closed) {
       void this.#connect();
     }
+  }
+
+  #keepsAlive(): boolean {
+    return this.#runs.size > 0 || [...this.#expectations.values()].some((expectation) => expectation.keepsAlive);
   }
 
   async #connect(): Promise<void> {
@@ -223,6 +250,7 @@ export class Session implements Carrier {
       case 'welcome':
         this.#reattach = message.reattach_seconds * 1000;
         this.#maxFrame = message.max_frame;
+        this.#settle();
         this.#welcomed = true;
         this.#watch();
         for (const run of this.#runs.values()) this.#safely(() => run.connected(), run);
@@ -287,6 +315,7 @@ export class Session implements Carrier {
       this.#retry = undefined;
       this.#settle();
     }, milliseconds);
+    if (!this.#keepsAlive()) this.#retry.unref();
   }
 
   #safely(send: () => void, run: Run): void {

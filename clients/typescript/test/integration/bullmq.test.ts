@@ -6,6 +6,8 @@ import {
   type ControlledOptions,
   type ControlledProcessor,
   controlled,
+  published,
+  publishedFlow,
   Session,
   wheelhouseId,
 } from '../../src/bullmq/index.js';
@@ -201,6 +203,100 @@ describe.each(versions)('BullMQ %s', (version, bullmq) => {
     await inState(id!, 'completed');
     const job = await queue.getJob(id!);
     expect([begun, job?.attemptsMade]).toEqual([1, 1]);
+  });
+
+  it('tells of jobs when they are added, of delayed ones when they are due, and adds them also where it cannot', async () => {
+    published(queue, { session });
+    const before = Date.now();
+    const { id } = await queue.add('welcome', data);
+    const [later] = await queue.addBulk([{ name: 'later', data, opts: { delay: 60_000, attempts: 3 } }]);
+    const repeated = await queue.upsertJobScheduler('hourly', { every: 3_600_000 }, { name: 'tick', data });
+    const expected = [await wheelhouse.next('expect', 1), await wheelhouse.next('expect', 2)];
+    expect(expected[0]).toMatchObject({ tenant_id: 'acme', job_id: `${queue.name}.${id}`, title: 'welcome' });
+    expect(expected[1]?.job_id).toBe(`${queue.name}.${later?.id}`);
+    expect(Date.parse(expected[1]?.run_after ?? '')).toBeGreaterThanOrEqual(before + 60_000);
+    expect((await wheelhouse.next('expect', 3)).job_id).toBe(wheelhouseId(queue.name, repeated?.id ?? ''));
+    // Without a tenant there is nobody to tell; the job is in the queue all the same.
+    const warned = new Promise((resolve) => process.once('warning', resolve));
+    const without = await queue.add('welcome', {});
+    expect(String(await warned)).toContain('has no tenant');
+    await inState(without.id!, 'waiting');
+    for (const { ref } of wheelhouse.all('expect')) wheelhouse.send({ type: 'expected', ref, status: 'pending' });
+  });
+
+  it('tells of every job of a flow, and runs the parent when its children have ended', async () => {
+    const flows = publishedFlow(new bullmq.FlowProducer({ connection: { port: redis.port } }), { session });
+    const child = { name: 'part', queueName: queue.name, data };
+    await flows.add({ name: 'whole', queueName: queue.name, data, children: [child, child] });
+    await wheelhouse.next('expect', 3);
+    const titles = wheelhouse.all('expect').map((message) => message.title);
+    expect(titles).toEqual(['whole', 'part', 'part']);
+    for (const { ref } of wheelhouse.all('expect')) wheelhouse.send({ type: 'expected', ref, status: 'pending' });
+    const order: string[] = [];
+    startWorker(async (job) => {
+      order.push(job.name);
+    });
+    for (let n = 1; n <= 3; n++) {
+      const ref = await wheelhouse.attach(n);
+      await wheelhouse.next('end', n);
+      wheelhouse.send({ type: 'ended', ref, status: 'completed' });
+    }
+    await until(() => order.length === 3, 'all have run');
+    expect(order).toEqual(['part', 'part', 'whole']);
+    await flows.close();
+  });
+
+  it('fails in Wheelhouse what BullMQ gives up because it has stalled too often', async () => {
+    startWorker(async () => 'sent', { stalledInterval: 100, maxStalledCount: 0 });
+    await queue.add('first', data);
+    const first = await wheelhouse.attach();
+    await wheelhouse.next('end');
+    wheelhouse.send({ type: 'ended', ref: first, status: 'completed' });
+    // Another process takes a job and dies: its lock runs out.
+    const other = new bullmq.Worker(queue.name, null, { connection: { port: redis.port }, skipStalledCheck: true });
+    await workers[0]?.pause();
+    const { id } = await queue.add('second', data);
+    const taken = await other.getNextJob('token-of-the-dead');
+    expect(taken?.id).toBe(id);
+    await other.close(true);
+    const client = new IoRedis(redis.port);
+    await client.del(`bull:${queue.name}:${id}:lock`);
+    client.disconnect();
+    workers[0]?.resume();
+    const attach = await wheelhouse.next('attach', 2);
+    expect(attach.job_id).toBe(`${queue.name}.${id}`);
+    const ref = await wheelhouse.attach(2, { run: 2 });
+    expect(await wheelhouse.next('end', 2)).toMatchObject({ how: 'failed', permanent: true });
+    wheelhouse.send({ type: 'ended', ref, status: 'failed' });
+    await inState(id!, 'failed');
+  });
+
+  it('leaves it to BullMQ when a job is rate limited, moved to delayed or waits for its children', async () => {
+    const worker = startWorker(async (job, _ctl, token) => {
+      if (job.name === 'limited' && job.attemptsStarted === 1) {
+        await worker.rateLimit(50);
+        throw bullmq.Worker.RateLimitError();
+      }
+      if (job.name === 'delayed' && job.attemptsStarted === 1) {
+        await job.moveToDelayed(Date.now() + 50, token);
+        throw new bullmq.DelayedError();
+      }
+      return job.name;
+    });
+    let n = 0;
+    for (const name of ['limited', 'delayed']) {
+      const { id } = await queue.add(name, data);
+      const first = await wheelhouse.attach(n + 1);
+      const back = await wheelhouse.next('end', n + 1);
+      expect([back.how, back.error]).toEqual(['handed_back', undefined]);
+      wheelhouse.send({ type: 'ended', ref: first, status: 'pending' });
+      const second = await wheelhouse.attach(n + 2, { run: 2 });
+      expect(await wheelhouse.next('end', n + 2)).toMatchObject({ how: 'completed', result: name });
+      wheelhouse.send({ type: 'ended', ref: second, status: 'completed' });
+      await inState(id!, 'completed');
+      expect((await queue.getJob(id!))?.attemptsMade).toBe(1);
+      n += 2;
+    }
   });
 
   it('never runs what has ended', async () => {

@@ -14,6 +14,7 @@ cd clients/typescript
 npm ci --silent --no-fund --no-audit
 npm run --silent build
 npm run --silent generate:check
+npm run --silent console -- --check
 npm run --silent lint
 npm run --silent size
 npm run --silent test

@@ -1,4 +1,5 @@
-//! The operator's page: hand-written HTML, CSS and ES modules, built into the binary.
+//! The operator's page: hand-written HTML, CSS and ES modules, built into the binary. `client.js` alone is made from
+//! something: it is `clients/typescript`, as any page uses it (docs/decisions/0014-console-client.md).
 //!
 //! It holds no secrets and needs no token to load; what it shows, it asks the gateway's public API for, with
 //! the token the operator has. Nothing is loaded from anywhere else, and the headers make sure of it.
@@ -49,21 +50,34 @@ pub const ASSETS: &[Asset] = &[
     asset!("/", "index.html", HTML),
     asset!("/assets/base.css", "base.css", CSS),
     asset!("/assets/rows.css", "rows.css", CSS),
+    asset!("/assets/pages.css", "pages.css", CSS),
     asset!("/assets/icon.svg", "icon.svg", SVG),
-    asset!("/assets/main.js", "main.js", JS),
-    asset!("/assets/session.js", "session.js", JS),
-    asset!("/assets/api.js", "api.js", JS),
-    asset!("/assets/socket.js", "socket.js", JS),
-    asset!("/assets/pool.js", "pool.js", JS),
-    asset!("/assets/model.js", "model.js", JS),
-    asset!("/assets/lists.js", "lists.js", JS),
-    asset!("/assets/commands.js", "commands.js", JS),
-    asset!("/assets/messages.js", "messages.js", JS),
-    asset!("/assets/row.js", "row.js", JS),
-    asset!("/assets/detail.js", "detail.js", JS),
+    asset!("/assets/actions.js", "actions.js", JS),
     asset!("/assets/activity.js", "activity.js", JS),
+    asset!("/assets/batch.js", "batch.js", JS),
+    asset!("/assets/chart.js", "chart.js", JS),
+    asset!("/assets/client.js", "client.js", JS),
+    asset!("/assets/commands.js", "commands.js", JS),
     asset!("/assets/dom.js", "dom.js", JS),
+    asset!("/assets/facts.js", "facts.js", JS),
+    asset!("/assets/header.js", "header.js", JS),
+    asset!("/assets/history.js", "history.js", JS),
     asset!("/assets/json.js", "json.js", JS),
+    asset!("/assets/list.js", "list.js", JS),
+    asset!("/assets/listpage.js", "listpage.js", JS),
+    asset!("/assets/live.js", "live.js", JS),
+    asset!("/assets/main.js", "main.js", JS),
+    asset!("/assets/messages.js", "messages.js", JS),
+    asset!("/assets/operators.js", "operators.js", JS),
+    asset!("/assets/overview.js", "overview.js", JS),
+    asset!("/assets/resource.js", "resource.js", JS),
+    asset!("/assets/router.js", "router.js", JS),
+    asset!("/assets/row.js", "row.js", JS),
+    asset!("/assets/schedule.js", "schedule.js", JS),
+    asset!("/assets/session.js", "session.js", JS),
+    asset!("/assets/sign-in.js", "sign-in.js", JS),
+    asset!("/assets/table.js", "table.js", JS),
+    asset!("/assets/work.js", "work.js", JS),
 ];
 
 /// The entity tags of [`ASSETS`], in the same order.

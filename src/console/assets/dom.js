@@ -57,3 +57,13 @@ export function copyButton(what, text) {
   });
   return button;
 }
+
+// randomUUID exists on https and localhost only; a console on a plain address in a private network needs one too.
+export function newId() {
+  return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+// A link within the console.
+export function link(address, text, properties = {}) {
+  return el("a", { href: address, ...properties }, text);
+}

@@ -21,6 +21,19 @@ export function statusWords(status, desired) {
   return STATUS[status] ?? status ?? "Unknown";
 }
 
+// What a row is to be shown as: its status, or `partly` for a campaign that is over and of which something has failed.
+export function standing(kind, row) {
+  const { failed = 0, cancelled = 0 } = row.jobs_by_status ?? {};
+  return kind === "campaign" && row.status === "completed" && failed + cancelled > 0 ? "partly" : row.status;
+}
+
+// "Running", "Pausing…", "Completed, 3 failed".
+export function outcomeWords(kind, row) {
+  if (standing(kind, row) !== "partly") return statusWords(row.status, row.desired);
+  const { failed = 0, cancelled = 0 } = row.jobs_by_status;
+  return failed > 0 ? `Ended, ${count(failed)} failed` : `Ended, ${count(cancelled)} cancelled`;
+}
+
 const COUNT = new Intl.NumberFormat("en");
 export const count = (n) => COUNT.format(n);
 
@@ -122,14 +135,15 @@ export function refused(code, message, action, kind) {
 }
 
 // In the header, for as long as it is so.
+export const NO_CONNECTION = "Waits for a connection: nothing is sent until it is back";
 export const NO_WORKER = "No worker is running: commands wait until one is back";
 export const WORKER_BACK = "A worker is running again";
 
 // ---- connections ------------------------------------------------------------------------------------
 
 const CLOSED = {
-  1001: "the gateway goes away", 1006: "the connection broke", 1012: "the gateway restarts",
-  4401: "the token has expired", 4403: "access was revoked", 4408: "the connection was silent too long",
-  4413: "the browser read too slowly", 4429: "too many messages were sent",
+  1001: "the gateway goes away", 1006: "no connection", 1012: "the gateway restarts",
+  4401: "the token is not taken", 4403: "access was revoked", 4404: "there is no such page", 4408: "it was silent too long",
+  4413: "the browser read too slowly", 4429: "too many connections or messages", 4503: "Redis or the database is away",
 };
 export const closedBecause = (code) => CLOSED[code] ?? `closed with code ${code}`;

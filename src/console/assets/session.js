@@ -6,12 +6,15 @@ const KEPT = "wheelhouse.token";
 // happens. The rest of the address stays.
 function fromAddress() {
   const url = new URL(location.href);
-  const fragment = new URLSearchParams(url.hash.slice(1));
-  const token = url.searchParams.get("token") ?? fragment.get("token");
+  const hash = url.hash.slice(1);
+  // Behind the # stands a page of the console, or nothing but the token.
+  const [page, text] = hash.startsWith("/") ? hash.split("?") : ["", hash];
+  const fields = new URLSearchParams(text ?? "");
+  const token = url.searchParams.get("token") ?? fields.get("token");
   if (token === null) return null;
   url.searchParams.delete("token");
-  fragment.delete("token");
-  url.hash = fragment.toString();
+  fields.delete("token");
+  url.hash = page + (page && fields.size > 0 ? "?" : "") + fields;
   history.replaceState(null, "", url.pathname + url.search + url.hash);
   return token;
 }
@@ -86,6 +89,11 @@ export const session = {
     const held = this.me?.permissions;
     if (!Array.isArray(held)) return true;
     return held.some((p) => p === "*" || p === `${kind}s.*` || p === `${kind}s.${action}`);
+  },
+  // The same of any permission, such as "audit.read".
+  holds(permission) {
+    const held = this.me?.permissions;
+    return !Array.isArray(held) || held.some((p) => p === "*" || p === permission || p === permission.replace(/\..*/, ".*"));
   },
   expiresIn(now = Date.now()) {
     return typeof this.me?.expires_at === "number" ? this.me.expires_at * 1000 - now : Infinity;

@@ -1,8 +1,8 @@
 import { Batch, type BatchTarget } from './batch.js';
 import { Commands } from './commands.js';
 import { Connection, type ConnectionState, type WebSocketClass } from './connection.js';
-import { Feed } from './feed.js';
-import { Http } from './http.js';
+import { Feed, type Watcher } from './feed.js';
+import { Http, type RequestOptions } from './http.js';
 import { Limit } from './limit.js';
 import { type JobFilter, JobList } from './list.js';
 import { Resource } from './resource.js';
@@ -18,6 +18,8 @@ export interface ClientOptions {
   /** Where there is none built in (Node 20): the class of the package `ws`. */
   WebSocket?: WebSocketClass;
   fetch?: typeof globalThis.fetch;
+  /** Reads JSON. Default: `JSON.parse`, which rounds numbers of more than some 16 digits. */
+  parse?: (text: string) => unknown;
 }
 
 /** A socket of your own, for a path of the realtime API. */
@@ -34,7 +36,7 @@ export interface RawSocket {
 export class Wheelhouse {
   /** Where the one connection of this client is. */
   readonly connection: Observable<ConnectionState>;
-  readonly #options: ClientOptions & { url: string };
+  readonly #options: ClientOptions & { url: string; parse: (text: string) => unknown };
   readonly #tokens: Tokens;
   readonly #http: Http;
   readonly #reads = new Limit(8);
@@ -46,11 +48,11 @@ export class Wheelhouse {
 
   constructor(options: ClientOptions) {
     const url = (options.url ?? globalThis.location?.origin ?? '').replace(/\/+$/, '');
-    if (!/^https?:\/\//.test(url))
-      throw new TypeError(`createClient needs the gateway's url (https://…), not "${url}"`);
-    this.#options = { ...options, url };
+    if (!/^https?:\/\//.test(url)) throw new TypeError(`createClient needs the gateway's url, not "${url}"`);
+    const parse = options.parse ?? JSON.parse;
+    this.#options = { ...options, url, parse };
     this.#tokens = new Tokens(options.getToken);
-    this.#http = new Http(url, this.#tokens, options.fetch ?? globalThis.fetch.bind(globalThis));
+    this.#http = new Http(url, this.#tokens, options.fetch ?? globalThis.fetch.bind(globalThis), parse);
     this.#connection = this.#open('', {
       opened: () => {
         this.#feed.opened();
@@ -89,6 +91,16 @@ export class Wheelhouse {
   /** One action on many: `wh.batch('cancel', { jobIds })`, then `preview()` or `run()`. */
   batch(action: Action, target: BatchTarget): Batch {
     return new Batch(action, target, this.#http);
+  }
+
+  /** Every message of the tenant that the user may read, as it comes. Gives the function that ends this. */
+  watch(watcher: Watcher): () => void {
+    return this.#feed.watchAll(watcher);
+  }
+
+  /** Any other request of the REST API: its JSON. Throws `CommandError`. */
+  request<T>(path: string, options?: RequestOptions): Promise<T> {
+    return this.#http.json<T>(path, options);
   }
 
   /** Commands that wait for their time. Throws `CommandError`. */
@@ -149,7 +161,7 @@ export class Wheelhouse {
     listener: Pick<ConstructorParameters<typeof Connection>[0], 'opened' | 'message' | 'lost' | 'ended'>,
   ): Connection {
     const WebSocket = this.#options.WebSocket ?? (globalThis.WebSocket as WebSocketClass | undefined);
-    if (!WebSocket) throw new TypeError('There is no WebSocket here: give createClient the class of the package "ws"');
+    if (!WebSocket) throw new TypeError('createClient needs a WebSocket, such as that of "ws"');
     const root = '/api/v1/realtime/ws';
     const whole = path.startsWith('/') ? path : path ? `${root}/${path}` : root;
     return new Connection({
@@ -157,6 +169,7 @@ export class Wheelhouse {
       url: `${this.#options.url.replace(/^http/, 'ws')}${whole}?reject=close`,
       WebSocket,
       tokens: this.#tokens,
+      parse: this.#options.parse,
       ...listener,
     });
   }

@@ -124,7 +124,7 @@ const UNITS: Record<string, number> = { s: 1, m: 60, h: 3600, d: 86_400 };
 function seconds(time: number | string): number {
   if (typeof time === 'number') return Math.round(time);
   const [, count, unit] = /^(\d+)([smhd])$/.exec(time) ?? [];
-  if (!count || !unit) throw new TypeError(`"${time}" is no length of time: give seconds, or 90s, 15m, 8h, 7d`);
+  if (!count || !unit) throw new TypeError(`"${time}" is no length of time: give seconds, 15m, 8h, 7d`);
   return Number(count) * (UNITS[unit] as number);
 }
 

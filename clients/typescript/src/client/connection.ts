@@ -31,6 +31,7 @@ export interface ConnectionOptions {
   url: string;
   WebSocket: WebSocketClass;
   tokens: Tokens;
+  parse(text: string): unknown;
   opened?(): void;
   message(message: Message): void;
   /** Nothing of what is shown is certain any more. */
@@ -132,7 +133,7 @@ export class Connection {
         this.options.opened?.();
         this.#flush();
       }
-      const message = JSON.parse(String(data)) as Message;
+      const message = this.options.parse(String(data)) as Message;
       if (message.type !== 'pong') this.options.message(message);
     };
     socket.onerror = () => {};

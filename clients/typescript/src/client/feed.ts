@@ -66,8 +66,7 @@ export class Feed {
       const { job_id, campaign_id } = message;
       const kind = job_id === undefined ? 'campaign' : 'job';
       const id = job_id ?? campaign_id;
-      if (id === undefined) return;
-      this.#watchers[kind].get(id)?.message(message);
+      if (id !== undefined) this.#watchers[kind].get(id)?.message(message);
       for (const list of this.#lists) list.message(message);
     }
   }

@@ -13,6 +13,7 @@ export class Http {
     private readonly base: string,
     private readonly tokens: Tokens,
     private readonly fetch: typeof globalThis.fetch,
+    private readonly parse: (text: string) => unknown,
   ) {}
 
   /**
@@ -26,8 +27,11 @@ export class Http {
       token = await this.tokens.get(token);
       response = await this.#send(path, token, options);
     }
-    const body = await response.json().catch(() => ({}));
-    if (response.ok) return { status: response.status, body: body as T };
+    const body = (await response
+      .text()
+      .then(this.parse)
+      .catch(() => ({}))) as T;
+    if (response.ok) return { status: response.status, body };
     throw errorFrom({ message: `HTTP ${response.status}`, ...body });
   }
 

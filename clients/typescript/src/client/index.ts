@@ -4,6 +4,8 @@ export { type ClientOptions, createClient, type RawSocket, type Wheelhouse } fro
 export type { CommandOptions, ScheduledCommand, ScheduleOptions } from './commands.js';
 export type { ConnectionState, WebSocketClass } from './connection.js';
 export { CommandError } from './errors.js';
+export type { Watcher } from './feed.js';
+export type { RequestOptions } from './http.js';
 export type { JobFilter, JobList, ListState } from './list.js';
 export type { Resource, ResourceState } from './resource.js';
 export type { Observable } from './store.js';

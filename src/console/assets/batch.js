@@ -1,0 +1,127 @@
+// One action on many jobs or campaigns: first what it would do and cost, then, with a reason, the real thing.
+
+import { el, setAttribute, setText } from "./dom.js";
+import { live, path } from "./live.js";
+import { count, refused } from "./messages.js";
+
+const MOST = 1_000;
+const PAGE = 500;
+// What a batch's own filter knows. With anything else, or with several statuses of which some are over, ids are collected.
+const OWN = { job: ["status", "campaign_id", "job_type"], campaign: ["status"] };
+const OPEN = ["pending", "running", "paused", "active"];
+
+export class BatchDialog {
+  // `done()`: it was carried out.
+  constructor(kind, done) {
+    this.kind = kind;
+    this.done = done;
+    this.words = el("p", { role: "status" });
+    this.reason = el("input", { type: "text", maxlength: "500", "aria-label": "Reason, optional", placeholder: "Reason, for the audit trail", autocomplete: "off" });
+    this.choice = el("select", { "aria-label": "What to do", onchange: () => this.preview() },
+      ...[["pause", "Pause"], ["resume", "Resume"], ["cancel", "Cancel"]].map(([value, text]) => el("option", { value }, text)));
+    this.run = el("button", { type: "submit", class: "main", disabled: true });
+    this.leave = el("button", { type: "button", onclick: () => this.node.close() }, "Leave it");
+    this.items = el("ul", { class: "refusals" });
+    this.heading = el("h2");
+    this.node = el("dialog", { class: "ask", "aria-label": `Many ${kind}s at once` },
+      el("form", { onsubmit: (event) => { event.preventDefault(); this.start(); } }, this.heading,
+        el("label", { class: "what" }, "What to do ", this.choice), this.words, this.items, this.reason,
+        el("div", { class: "sign-in-do" }, this.run, this.leave)));
+    this.node.addEventListener("close", () => this.stop?.abort());
+  }
+
+  // `target`: { ids } or { fields } of a list.
+  open(action, target) {
+    this.target = target;
+    this.choice.value = action ?? "pause";
+    this.reason.value = "";
+    this.leave.textContent = "Leave it";
+    setText(this.heading, target.ids ? `${count(target.ids.length)} selected ${this.kind}s` : `All ${this.kind}s that match`);
+    this.node.showModal();
+    this.preview();
+  }
+
+  async preview() {
+    this.stop?.abort();
+    this.stop = new AbortController();
+    const { signal } = this.stop;
+    const action = this.choice.value;
+    setText(this.words, "Counting…");
+    this.items.replaceChildren();
+    setAttribute(this.run, "disabled", true);
+    setText(this.run, this.label(action));
+    this.run.className = action === "cancel" ? "danger" : "main";
+    try {
+      const [target, more] = await this.resolve(signal);
+      if (signal.aborted) return;
+      if (!target) return void setText(this.words, "None of them can still be controlled: all have ended.");
+      this.ready = target;
+      const preview = await live.wh.batch(action, target).preview(signal);
+      const left = preview.more || more ? ` There are more than ${count(MOST)}: run it again for the rest.` : "";
+      setText(this.words, `${this.label(action)} ${count(preview.accepted)} of ${count(preview.total)}. It costs ${count(preview.cost)} of your commands per minute.${left}`);
+      this.refusals(preview.items);
+      setText(this.run, `${this.label(action)} ${count(preview.accepted)}`);
+      setAttribute(this.run, "disabled", preview.accepted === 0);
+    } catch (error) {
+      if (!signal.aborted) setText(this.words, refused(error.code, error.message, action, this.kind));
+    }
+  }
+
+  label(action) {
+    return { pause: "Pause", resume: "Resume", cancel: "Cancel" }[action];
+  }
+
+  // The target of the batch, and whether there are more than it may have.
+  async resolve(signal) {
+    const { ids, fields } = this.target;
+    if (ids) return [this.byId(ids.slice(0, MOST)), ids.length > MOST];
+    const given = Object.entries(fields).filter(([name, value]) => value !== "" && value !== undefined && name !== "sort");
+    const statuses = (fields.status || "").split(",").filter(Boolean);
+    if (given.every(([name]) => OWN[this.kind].includes(name)) && statuses.every((one) => OPEN.includes(one))) {
+      const status = statuses.length > 0 ? statuses : undefined;
+      if (this.kind === "campaign") return [{ campaigns: { status } }, false];
+      return [{ jobs: { status, campaignId: fields.campaign_id || undefined, jobType: fields.job_type || undefined } }, false];
+    }
+    const found = [];
+    let next = null;
+    do {
+      const page = await live.ask(path(`/api/v1/${this.kind}s`, { ...fields, limit: PAGE, after: next }), { signal });
+      found.push(...page[`${this.kind}s`].filter((row) => OPEN.includes(row.status)).map((row) => row.id));
+      next = page.next ?? null;
+      setText(this.words, `Counting: ${count(found.length)}…`);
+    } while (next !== null && found.length <= MOST);
+    return [found.length > 0 ? this.byId(found.slice(0, MOST)) : null, found.length > MOST];
+  }
+
+  byId(ids) {
+    return this.kind === "job" ? { jobIds: ids } : { campaignIds: ids };
+  }
+
+  refusals(items) {
+    const bad = items.filter((item) => item.error);
+    this.items.replaceChildren(...bad.slice(0, 20).map((item) =>
+      el("li", {}, `${item.job_id ?? item.campaign_id}: ${item.message ?? item.error}`)));
+    if (bad.length > 20) this.items.append(el("li", {}, `and ${count(bad.length - 20)} more`));
+  }
+
+  async start() {
+    if (this.run.disabled) return;
+    const action = this.choice.value;
+    setAttribute(this.run, "disabled", true);
+    setText(this.words, "On its way…");
+    try {
+      const { succeeded, failed, refused: no, unknown = 0, items } = await live.wh.batch(action, this.ready)
+        .run({ reason: this.reason.value.trim() || undefined, signal: this.stop.signal });
+      const parts = [`${count(succeeded)} done`];
+      if (failed + no > 0) parts.push(`${count(failed + no)} not`);
+      if (unknown > 0) parts.push(`${count(unknown)} of unknown outcome`);
+      setText(this.words, `${parts.join(", ")}.`);
+      this.refusals(items ?? []);
+      this.leave.textContent = "Close";
+      this.leave.focus();
+      this.done();
+    } catch (error) {
+      if (!this.stop.signal.aborted) setText(this.words, refused(error.code, error.message, action, this.kind));
+    }
+  }
+}

@@ -1,0 +1,105 @@
+// A table that is read from the gateway: loading, empty, unreadable and stale say so; buttons wait for a connection.
+
+import { el, setAttribute, setText } from "./dom.js";
+import { live } from "./live.js";
+import { NO_CONNECTION } from "./messages.js";
+
+export class Table {
+  // `read(after)` gives rows (or { rows, next }); `row(value)` the cells of one.
+  constructor({ columns, empty, read, row, label }) {
+    this.read = read;
+    this.row = row;
+    this.words = empty;
+    this.next = null;
+    this.body = el("tbody");
+    this.wrap = el("div", { class: "table-wrap", hidden: true, tabindex: "0", role: "region", "aria-label": label ?? "Table" }, el("table", {},
+      el("thead", {}, el("tr", {}, ...columns.map((text) => (text === "" ? el("td") : el("th", { scope: "col" }, text))))), this.body));
+    this.empty = el("p", { class: "empty" }, "Loading…");
+    this.error = el("p", { class: "bad", role: "alert" });
+    this.more = el("button", { type: "button", class: "plain", hidden: true, onclick: () => this.load(this.next) }, "Show more");
+    this.node = el("div", { class: "table" }, this.error, this.wrap, this.empty, this.more);
+    this.generation = 0;
+    this.unwatch = live.watch({ connection: () => this.update() });
+  }
+
+  close() {
+    this.generation += 1;
+    clearTimeout(this.timer);
+    this.unwatch();
+  }
+
+  soon() {
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => this.load(), 500);
+  }
+
+  async load(after = null) {
+    // What was opened by "Show more" stays.
+    if (after === null && this.pages > 1) return;
+    this.generation += 1;
+    const { generation } = this;
+    try {
+      const read = await this.read(after);
+      if (generation !== this.generation) return;
+      const { rows, next } = Array.isArray(read) ? { rows: read, next: null } : read;
+      const focused = document.activeElement?.closest("tr")?.dataset.key;
+      const drawn = rows.map((value) => this.draw(value));
+      if (after === null) this.body.replaceChildren(...drawn);
+      else this.body.append(...drawn);
+      this.pages = after === null ? 1 : this.pages + 1;
+      this.next = next;
+      setText(this.error, "");
+      setText(this.empty, this.words);
+      if (focused) this.body.querySelector(`tr[data-key="${CSS.escape(focused)}"] button`)?.focus();
+    } catch (error) {
+      if (generation !== this.generation) return;
+      const text = `This cannot be read: ${error.message}`;
+      setText(this.body.children.length > 0 ? this.error : this.empty, text);
+    }
+    this.update();
+  }
+
+  draw(value) {
+    const cells = this.row(value).map((cell) => (cell instanceof HTMLTableCellElement ? cell : el("td", {}, cell)));
+    const node = el("tr", { "data-key": value.id ?? value.schedule_id ?? value.command_id }, ...cells);
+    return node;
+  }
+
+  restart() {
+    this.pages = 1;
+    this.load();
+  }
+
+  stale() {
+    this.update();
+  }
+
+  update() {
+    setAttribute(this.wrap, "hidden", this.body.children.length === 0);
+    setAttribute(this.empty, "hidden", this.body.children.length > 0);
+    setAttribute(this.more, "hidden", this.next === null);
+    setAttribute(this.wrap, "data-stale", !live.isOpen);
+    for (const button of this.body.querySelectorAll("button")) {
+      setAttribute(button, "disabled", !live.isOpen || button.dataset.busy === "true");
+      if (!live.isOpen) setAttribute(button, "title", NO_CONNECTION);
+      else setAttribute(button, "title", null);
+    }
+  }
+
+  // A button in a row. What it does may fail: then the table says why.
+  button(text, act, properties = {}) {
+    const node = el("button", { type: "button", ...properties, onclick: async () => {
+      node.dataset.busy = "true";
+      this.update();
+      try {
+        await act();
+        setText(this.error, "");
+      } catch (error) {
+        setText(this.error, `${text}: ${error.message}`);
+      }
+      node.dataset.busy = "false";
+      this.update();
+    } }, text);
+    return node;
+  }
+}

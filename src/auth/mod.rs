@@ -20,7 +20,7 @@ use crate::domain::{TenantId, UserId};
 use crate::protocol::ErrorCode;
 use crate::store::RevocationKind;
 
-pub use policy::{Policy, PolicyError};
+pub use policy::{PERMISSIONS_BELIEVED, Policy, PolicyError};
 pub use revocations::{Revocations, TokenFacts};
 pub use sign::{Claims, SignError, WorkerClaims, sign, sign_worker};
 pub use source::{

@@ -22,6 +22,9 @@ use crate::store::Store;
 const CACHE_TTL: Duration = Duration::from_secs(3);
 /// Longest wait for SQL.
 const SQL_TIMEOUT: Duration = Duration::from_secs(1);
+/// After so long nothing is believed that was read before: the time for reading, the cache's, and one answer of Redis on its
+/// way there.
+pub const PERMISSIONS_BELIEVED: Duration = Duration::from_secs(5);
 /// Reads of SQL at once: thousands of users may come at the same moment, after a restart of Redis for one.
 const MAX_CONCURRENT_READS: usize = 4;
 /// Longest wait for a turn among those.

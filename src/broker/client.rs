@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use redis::{Cmd, ConnectionInfo, ErrorKind, FromRedisValue, Pipeline, RedisResult, ServerErrorKind, Value};
+use tokio::sync::watch;
 
 use super::cluster::Cluster;
 use super::connection::{self, Connection};
@@ -63,7 +64,7 @@ impl Client {
         }
     }
 
-    /// PING, within the time. In a cluster: whether any master is there and says that the cluster is up.
+    /// PING, within the time. In a cluster: whether more than half of the masters say that the cluster is up.
     pub async fn ping(&self, within: Duration) -> Result<(), BrokerError> {
         let ask = async {
             match &self.kind {
@@ -150,13 +151,49 @@ impl Client {
         }
     }
 
-    /// A server that is up, for pub/sub: in a cluster any of them hears everything. `None` where that is no
-    /// choice, or none is known to be up.
-    pub(super) fn any_server(&self) -> Option<ConnectionInfo> {
+    /// A server for pub/sub, by its name and where it is: in a cluster any node hears everything that reaches the others,
+    /// and another one than `but` is taken where there is one. `None` where that is no choice, or none is known to be up.
+    pub(super) fn server_for_pubsub(&self, but: Option<&str>) -> Option<(String, ConnectionInfo)> {
         match &self.kind {
             ClientKind::One(_) => None,
-            ClientKind::Cluster(cluster) => cluster.any_server(),
+            ClientKind::Cluster(cluster) => cluster.server_for_pubsub(but),
         }
+    }
+
+    /// The name of the server that has this key: empty where there is but one, `None` where none is known.
+    pub(super) fn server_of(&self, key: &str) -> Option<String> {
+        match &self.kind {
+            ClientKind::One(_) => Some(String::new()),
+            ClientKind::Cluster(cluster) => cluster.server_of(key),
+        }
+    }
+
+    /// Every server to which commands go and that is connected, by its name.
+    pub(super) fn servers(&self) -> Vec<(String, Connection)> {
+        match &self.kind {
+            ClientKind::One(node) => vec![(String::new(), node.clone())],
+            ClientKind::Cluster(cluster) => cluster.connected(),
+        }
+    }
+
+    /// Whether a server is cut off from most others of its cluster.
+    pub(super) fn is_isolated(&self, server: &str) -> bool {
+        match &self.kind {
+            ClientKind::One(_) => false,
+            ClientKind::Cluster(cluster) => cluster.is_isolated(server),
+        }
+    }
+
+    /// Waits until other servers of a cluster have some keys, or others are isolated, than when `known` was last brought up
+    /// to date here. For ever where there is but one server.
+    pub(super) async fn changed(&self, known: &mut Option<watch::Receiver<u64>>) {
+        if let ClientKind::Cluster(cluster) = &self.kind {
+            let changes = known.get_or_insert_with(|| cluster.changes());
+            if changes.changed().await.is_ok() {
+                return;
+            }
+        }
+        std::future::pending().await
     }
 }
 

@@ -4,11 +4,13 @@
 //! caller's business, as with one server. The client library's own cluster connection does not keep to that
 //! (`docs/decisions/0006-cluster-client.md`).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use futures_util::future::{join_all, select_ok};
+use futures_util::future::join_all;
+use parking_lot::Mutex;
 use redis::{Cmd, ConnectionInfo, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
 use tokio::sync::{Notify, watch};
 
@@ -16,6 +18,7 @@ use super::connection::{Connection, not_connected};
 use super::discovery::{self, Discovery};
 use super::error::BrokerError;
 use super::slots::{self, SlotOwner, SlotRange};
+use super::topology::{self, Topology, View};
 
 /// How long a command is sent after its slot (MOVED, ASK), or waits for one that is on its way (TRYAGAIN) or for
 /// the cluster to come to its senses (CLUSTERDOWN).
@@ -34,8 +37,14 @@ struct ClusterShared {
     /// The nodes in `redis.url`: for the start, and for when no other is left.
     seeds: Vec<ConnectionInfo>,
     map: watch::Sender<SlotMap>,
+    /// How often the map has changed, for those who only want to know that it has.
+    changes: watch::Sender<u64>,
     /// Something was seen that the map does not say.
     stale: Arc<Notify>,
+    /// Slots that nobody serves, each since when. Whoever comes later does not wait until somebody does.
+    unserved: Mutex<HashMap<u16, Instant>>,
+    /// There are such slots: else the lock is not taken.
+    has_unserved: AtomicBool,
 }
 
 /// Which slots are where. Never without a master.
@@ -45,6 +54,8 @@ struct SlotMap {
     ranges: Vec<SlotRange>,
     /// What MOVED told since the last look.
     moved: BTreeMap<u16, SlotOwner>,
+    /// Nodes that are cut off from most others: what is published there is heard by nobody else.
+    isolated: HashSet<SlotOwner>,
 }
 
 impl SlotMap {
@@ -54,27 +65,49 @@ impl SlotMap {
         self.masters.get_key_value(place).map(|(place, node)| (place.clone(), node.clone()))
     }
 
-    fn up(&self) -> Vec<(SlotOwner, Connection)> {
+    /// Every master that is connected, in any order.
+    fn connected(&self) -> Vec<(SlotOwner, Connection)> {
         let mut up: Vec<_> =
             self.masters.iter().filter(|(_, node)| node.is_up()).map(|(p, n)| (p.clone(), n.clone())).collect();
         fastrand::shuffle(&mut up);
         up
+    }
+
+    /// Those of them that the others hear; all, where that is none.
+    fn up(&self) -> Vec<(SlotOwner, Connection)> {
+        let (isolated, up): (Vec<_>, Vec<_>) =
+            self.connected().into_iter().partition(|(place, _)| self.isolated.contains(place));
+        if up.is_empty() { isolated } else { up }
     }
 }
 
 impl Cluster {
     /// Asks the seeds (at least one) for the slots, connects to every master, and checks each.
     pub(super) async fn connect(seeds: Vec<ConnectionInfo>) -> Result<Self, BrokerError> {
-        let ranges = fetch_slots_from_seeds(&seeds).await?;
-        let shared =
-            ClusterShared { seeds, map: watch::Sender::new(SlotMap::default()), stale: Arc::new(Notify::new()) };
-        let places: BTreeSet<&SlotOwner> = ranges.iter().map(|range| &range.master).collect();
+        let found = topology::merge(vec![view_of_seeds(&seeds).await?]);
+        let shared = ClusterShared {
+            seeds,
+            map: watch::Sender::new(SlotMap::default()),
+            changes: watch::Sender::new(0),
+            stale: Arc::new(Notify::new()),
+            unserved: Mutex::default(),
+            has_unserved: AtomicBool::new(false),
+        };
+        let places: BTreeSet<&SlotOwner> = found.ranges.iter().map(|range| &range.master).collect();
         let connected = join_all(places.into_iter().map(async |place| {
-            let node = Connection::connect(Discovery::Single(Box::new(shared.at(place)))).await?;
+            let address = Discovery::Single(Box::new(shared.at(place)));
+            let node = match Connection::connect(address.clone()).await {
+                // One shard that is away is no reason not to serve the others: it is connected to as soon as it is back.
+                Err(BrokerError::Unavailable(_) | BrokerError::NotServing(_) | BrokerError::Unknown(_)) => {
+                    Connection::start(address)
+                }
+                node => node?,
+            };
             Ok::<_, BrokerError>((place.clone(), node))
         }));
         let masters = connected.await.into_iter().collect::<Result<_, _>>()?;
-        shared.map.send_replace(SlotMap { masters, ranges, moved: BTreeMap::new() });
+        shared.map.send_replace(SlotMap { masters, ..SlotMap::default() });
+        shared.apply(found);
         let shared = Arc::new(shared);
         // Not in a TaskTracker: it ends by itself soon after the last handle is gone.
         tokio::spawn(run_slot_refresh(Arc::downgrade(&shared), shared.stale.clone()));
@@ -101,17 +134,17 @@ impl Cluster {
         tokio::time::timeout(within, wait).await.unwrap_or(false)
     }
 
-    /// Whether any master answers that the cluster is up.
+    /// Whether more than half of the masters answer that the cluster is up, each asked by itself.
     pub(super) async fn ping(&self) -> Result<(), BrokerError> {
-        let up = self.shared.map.borrow().up();
-        let asked: Vec<_> = up.iter().map(|(_, node)| Box::pin(slots::cluster_is_up(node))).collect();
-        if asked.is_empty() {
-            return Err(not_connected().into());
+        let masters: Vec<Connection> = self.shared.map.borrow().masters.values().cloned().collect();
+        let answers = join_all(masters.iter().map(slots::cluster_is_up)).await;
+        let serving = answers.iter().filter(|answer| matches!(answer, Ok(true))).count();
+        if serving * 2 > masters.len() {
+            return Ok(());
         }
-        match select_ok(asked).await? {
-            (true, _) => Ok(()),
-            (false, _) => Err(BrokerError::NotServing("CLUSTERDOWN the cluster says that it is down".to_owned())),
-        }
+        let error = answers.into_iter().find_map(Result::err).map(BrokerError::from);
+        let down = || BrokerError::NotServing("CLUSTERDOWN the cluster says that it is down".to_owned());
+        Err(error.unwrap_or_else(down))
     }
 
     /// Sends a command to the master of its first key, and follows it where that has gone. One without a key goes
@@ -132,7 +165,10 @@ impl Cluster {
                 return Err(not_connected());
             };
             let error = match node.send(command, is_asking).await {
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => {
+                    self.shared.note_served(slot);
+                    return Ok(answer);
+                }
                 Err(error) => error,
             };
             self.shared.stale.notify_one();
@@ -152,7 +188,14 @@ impl Cluster {
                     node.wait_up(left).await;
                     asking = Some((to, node));
                 }
-                (ErrorKind::Server(ServerErrorKind::TryAgain | ServerErrorKind::ClusterDown), _) => pause.await,
+                (ErrorKind::Server(ServerErrorKind::TryAgain), _) => pause.await,
+                (ErrorKind::Server(ServerErrorKind::ClusterDown), _) => {
+                    // One waits until somebody serves the slot; all that come later would wait in vain, and others for them.
+                    if self.shared.unserved_for(slot) >= REDIRECT_TIMEOUT {
+                        return Err(error);
+                    }
+                    pause.await;
+                }
                 _ => return Err(error),
             }
             if begun.elapsed() >= REDIRECT_TIMEOUT {
@@ -183,10 +226,34 @@ impl Cluster {
         up.iter().filter_map(|(_, node)| node.without_append_only_file()).collect()
     }
 
-    /// Any master that is up.
-    pub(super) fn any_server(&self) -> Option<ConnectionInfo> {
+    /// A master that the others hear, another one than `but` where there is one.
+    pub(super) fn server_for_pubsub(&self, but: Option<&str>) -> Option<(String, ConnectionInfo)> {
         let up = self.shared.map.borrow().up();
-        up.first().map(|(place, _)| self.shared.at(place))
+        let other = up.iter().find(|(place, _)| Some(place.to_string().as_str()) != but);
+        other.or(up.first()).map(|(place, _)| (place.to_string(), self.shared.at(place)))
+    }
+
+    /// Where the master of a key is, in the words of the cluster; `None`: no master is known.
+    pub(super) fn server_of(&self, key: &str) -> Option<String> {
+        self.shared.map.borrow().of(slots::slot_of_key(key.as_bytes())).map(|(place, _)| place.to_string())
+    }
+
+    /// Whether a node is cut off from most others.
+    pub(super) fn is_isolated(&self, server: &str) -> bool {
+        self.shared.map.borrow().isolated.iter().any(|place| place.to_string() == server)
+    }
+
+    /// Every connected master, always in the same order.
+    pub(super) fn connected(&self) -> Vec<(String, Connection)> {
+        let connected = self.shared.map.borrow().connected();
+        let by_name: BTreeMap<String, Connection> =
+            connected.into_iter().map(|(place, node)| (place.to_string(), node)).collect();
+        by_name.into_iter().collect()
+    }
+
+    /// Hears when another master has some slots, or other nodes are isolated.
+    pub(super) fn changes(&self) -> watch::Receiver<u64> {
+        self.shared.changes.subscribe()
     }
 }
 
@@ -200,50 +267,74 @@ impl ClusterShared {
         Connection::start(Discovery::Single(Box::new(self.at(place))))
     }
 
-    /// Takes over what a look at the slots has found. Connections to masters that are still there stay.
-    fn slots_changed(&self, ranges: Vec<SlotRange>) {
+    /// Takes over what a look at the cluster has found. Connections to masters that are still there stay.
+    fn apply(&self, found: Topology) {
+        let Topology { ranges, isolated } = found;
+        let is_known = {
+            let map = self.map.borrow();
+            map.ranges == ranges && map.isolated == isolated && map.moved.is_empty()
+        };
+        if is_known {
+            return;
+        }
+        let names: Vec<String> = isolated.iter().map(ToString::to_string).collect();
+        tracing::info!(isolated = ?names, "redis.cluster_changed");
         self.map.send_modify(|map| {
             let mut masters = HashMap::new();
             for range in &ranges {
                 let known = || map.masters.get(&range.master).cloned().unwrap_or_else(|| self.start(&range.master));
                 masters.entry(range.master.clone()).or_insert_with(known);
             }
-            *map = SlotMap { masters, ranges, moved: BTreeMap::new() };
+            *map = SlotMap { masters, ranges, moved: BTreeMap::new(), isolated };
         });
+        self.changes.send_modify(|changes| *changes += 1);
     }
 
-    /// Asks the masters that are up, and the seeds where none is. A master that is cut off from the others
-    /// believes what was true once, so one that says that its cluster is up goes before.
-    async fn fetch_slots(&self) -> Result<Vec<SlotRange>, BrokerError> {
-        let up = self.map.borrow().up();
-        let mut doubtful = None;
-        for (place, node) in up {
-            let (Ok(is_up), Ok(ranges)) = (slots::cluster_is_up(&node).await, slots::ask(&node, &place.host).await)
-            else {
-                continue;
-            };
-            if is_up {
-                return Ok(ranges);
-            }
-            doubtful.get_or_insert(ranges);
-        }
-        match doubtful {
-            Some(ranges) => Ok(ranges),
-            None => fetch_slots_from_seeds(&self.seeds).await,
+    /// Asks every master that is connected, and the seeds where none is: each by itself, so that a hung one costs no more
+    /// than the others' time for an answer.
+    async fn views(&self) -> Result<Vec<View>, BrokerError> {
+        let connected = self.map.borrow().connected();
+        let asked = connected.iter().map(|(place, node)| topology::view(node, place));
+        let views: Vec<View> = join_all(asked).await.into_iter().filter_map(Result::ok).collect();
+        if views.is_empty() { Ok(vec![view_of_seeds(&self.seeds).await?]) } else { Ok(views) }
+    }
+
+    /// What changes when anything of the cluster does; `None`: somebody did not say, so all are to be asked.
+    async fn fingerprint(&self) -> Option<Vec<(SlotOwner, String)>> {
+        let connected = self.map.borrow().connected();
+        let asked = connected.iter().map(|(_, node)| topology::fingerprint(node));
+        let said: Option<Vec<String>> = join_all(asked).await.into_iter().map(Result::ok).collect();
+        let mut all: Vec<_> = connected.iter().map(|(place, _)| place.clone()).zip(said?).collect();
+        all.sort();
+        Some(all)
+    }
+
+    /// For how long nobody has served a slot, from the first who noticed.
+    fn unserved_for(&self, slot: u16) -> Duration {
+        let mut unserved = self.unserved.lock();
+        self.has_unserved.store(true, Ordering::Relaxed);
+        unserved.entry(slot).or_insert_with(Instant::now).elapsed()
+    }
+
+    fn note_served(&self, slot: u16) {
+        if self.has_unserved.load(Ordering::Relaxed) {
+            let mut unserved = self.unserved.lock();
+            unserved.remove(&slot);
+            self.has_unserved.store(!unserved.is_empty(), Ordering::Relaxed);
         }
     }
 }
 
-/// Asks one node after the other for the slots.
-async fn fetch_slots_from_seeds(seeds: &[ConnectionInfo]) -> Result<Vec<SlotRange>, BrokerError> {
+/// Asks one node after the other for its view.
+async fn view_of_seeds(seeds: &[ConnectionInfo]) -> Result<View, BrokerError> {
     let mut order: Vec<&ConnectionInfo> = seeds.iter().collect();
     fastrand::shuffle(&mut order);
     let mut last = BrokerError::Unavailable("no node to ask".to_owned());
     for seed in order {
         let asked = async {
             let node = Connection::connect(Discovery::Single(Box::new(seed.clone()))).await?;
-            let host = discovery::host(seed);
-            slots::ask(&node, host).await.map_err(|error| match error.to_string() {
+            let of = SlotOwner { host: discovery::host(seed).to_owned(), port: discovery::port(seed) };
+            topology::view(&node, &of).await.map_err(|error| match error.to_string() {
                 text if text.contains("cluster support disabled") => BrokerError::Refused(format!(
                     "{} is not a node of a cluster: write redis:// in redis.url, not redis+cluster://",
                     seed.addr()
@@ -252,27 +343,34 @@ async fn fetch_slots_from_seeds(seeds: &[ConnectionInfo]) -> Result<Vec<SlotRang
             })
         };
         match asked.await {
-            Ok(ranges) => return Ok(ranges),
+            Ok(view) => return Ok(view),
             Err(error) => last = error,
         }
     }
     Err(last)
 }
 
-/// Keeps the map true, until nobody holds the cluster any more.
+/// Keeps the map true, until nobody holds the cluster any more. While all is well the nodes are asked only whether anything
+/// has changed.
 async fn run_slot_refresh(shared: Weak<ClusterShared>, stale: Arc<Notify>) {
+    let mut known = None;
     loop {
         let Some(held) = shared.upgrade() else { return };
         let all_up = held.map.borrow().masters.values().all(Connection::is_up);
         drop(held);
         // However much is amiss, no more often than this.
         tokio::time::sleep(SLOTS_RETRY_DELAY).await;
-        if all_up {
-            let _ = tokio::time::timeout(SLOTS_INTERVAL, stale.notified()).await;
-        }
+        let is_calm = all_up && tokio::time::timeout(SLOTS_INTERVAL, stale.notified()).await.is_err();
         let Some(held) = shared.upgrade() else { return };
-        match held.fetch_slots().await {
-            Ok(ranges) => held.slots_changed(ranges),
+        let now = held.fingerprint().await;
+        if is_calm && now.is_some() && now == known {
+            continue;
+        }
+        match held.views().await {
+            Ok(views) => {
+                held.apply(topology::merge(views));
+                known = now;
+            }
             Err(error) => tracing::debug!(%error, "redis.cluster_not_seen"),
         }
     }

@@ -43,21 +43,26 @@ pub struct ServerReport {
     pub write_problem: Option<String>,
 }
 
-/// Looks at the server, or the nodes of a cluster that `redis.url` names, as a worker or a gateway uses them.
-pub async fn diagnose(settings: &crate::config::Redis, is_worker: bool) -> Result<Vec<ServerReport>, BrokerError> {
+/// Looks at the server, or the nodes of a cluster that `redis.url` names, as a worker or a gateway uses them: each node by
+/// itself, so that one that is away hides nothing of the others.
+pub async fn diagnose(
+    settings: &crate::config::Redis,
+    is_worker: bool,
+) -> Result<Vec<Result<ServerReport, BrokerError>>, BrokerError> {
     let discovery = Discovery::of(settings)?;
-    let failed = |error: &RedisError| BrokerError::of_connecting(&discovery, error);
     let servers = match &discovery {
         Discovery::Cluster(seeds) => seeds.clone(),
-        one => vec![one.resolve().await.map_err(|error| failed(&error))?],
+        one => vec![one.resolve().await.map_err(|error| BrokerError::of_connecting(&discovery, &error))?],
     };
-    let mut reports = Vec::new();
-    for server in servers {
-        let looked = tokio::time::timeout(TIMEOUT, look_at(&server, Keys::new(settings.partitions), is_worker));
+    let reports = servers.iter().map(async |server| {
+        let looked = tokio::time::timeout(TIMEOUT, look_at(server, Keys::new(settings.partitions), is_worker));
         let late = |_| Err((redis::ErrorKind::Io, "no answer in time").into());
-        reports.push(looked.await.unwrap_or_else(late).map_err(|error| failed(&error))?);
-    }
-    Ok(reports)
+        looked.await.unwrap_or_else(late).map_err(|error| match &discovery {
+            Discovery::Cluster(_) => BrokerError::of_connecting(server.addr(), &error),
+            one => BrokerError::of_connecting(one, &error),
+        })
+    });
+    Ok(futures_util::future::join_all(reports).await)
 }
 
 async fn look_at(server: &ConnectionInfo, keys: Keys, is_worker: bool) -> Result<ServerReport, RedisError> {

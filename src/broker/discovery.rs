@@ -143,6 +143,14 @@ pub(super) fn at(one: &ConnectionInfo, host: &str, port: u16) -> ConnectionInfo 
     one.clone().set_addr(there)
 }
 
+/// The port.
+pub(super) fn port(info: &ConnectionInfo) -> u16 {
+    match info.addr() {
+        ConnectionAddr::Tcp(_, port) | ConnectionAddr::TcpTls { port, .. } => *port,
+        _ => 0,
+    }
+}
+
 /// The name or number of the machine.
 pub(super) fn host(info: &ConnectionInfo) -> &str {
     match info.addr() {

@@ -10,11 +10,13 @@ mod discovery;
 mod error;
 pub mod keys;
 mod mastership;
+mod probes;
 pub mod scripts;
 mod sentinels;
 mod slots;
 pub mod subscriber;
 mod subscribing;
+mod topology;
 mod write_check;
 
 use std::sync::Arc;
@@ -86,6 +88,12 @@ impl Broker {
         self.keys.partitions().next().map(|first| self.keys.workers(first)).unwrap_or_default()
     }
 
+    /// The name of the server that has each partition: empty where there is but one, `None` where none is known.
+    pub(crate) fn servers_of_partitions(&self) -> Vec<(Partition, Option<String>)> {
+        let keys = self.keys;
+        keys.partitions().map(|partition| (partition, self.client.server_of(&keys.workers(partition)))).collect()
+    }
+
     /// Whether `redis.url` names a cluster.
     pub fn is_cluster(&self) -> bool {
         self.client.is_cluster()
@@ -113,7 +121,7 @@ impl Broker {
         }
     }
 
-    /// PING, within the time. In a cluster: whether any master is there and says that the cluster is up.
+    /// PING, within the time. In a cluster: whether more than half of the masters say that the cluster is up.
     pub async fn ping(&self, within: Duration) -> Result<(), BrokerError> {
         self.client.ping(within).await
     }

@@ -6,13 +6,19 @@ use redis::{Arg, Cmd, ErrorKind, RedisError, RedisResult, Value};
 
 use super::connection::Connection;
 
-const SLOTS: u16 = 16_384;
+pub(super) const SLOTS: u16 = 16_384;
 
 /// Where a node is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct SlotOwner {
     pub(super) host: String,
     pub(super) port: u16,
+}
+
+impl std::fmt::Display for SlotOwner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
+    }
 }
 
 /// Slots side by side, and their master.
@@ -58,35 +64,36 @@ fn crc16(bytes: &[u8]) -> u16 {
     })
 }
 
-/// Whether a node takes its cluster for up: one that is cut off from most others, or misses a master, does not.
-pub(super) async fn cluster_is_up(node: &Connection) -> RedisResult<bool> {
-    let answer = node.send(redis::cmd("CLUSTER").arg("INFO"), false).await?;
-    let text: String = redis::from_redis_value(answer)?;
-    Ok(text.lines().any(|line| line.trim() == "cluster_state:ok"))
+/// CLUSTER INFO of a node.
+pub(super) async fn info(node: &Connection) -> RedisResult<String> {
+    Ok(redis::from_redis_value(node.send(redis::cmd("CLUSTER").arg("INFO"), false).await?)?)
 }
 
-/// Asks a node at `host` which master has which slots: never none at all.
-pub(super) async fn ask(node: &Connection, host: &str) -> RedisResult<Vec<SlotRange>> {
+/// Whether a node takes its cluster for up: one that is cut off from most others, or misses a master, does not.
+pub(super) async fn cluster_is_up(node: &Connection) -> RedisResult<bool> {
+    Ok(info(node).await?.lines().any(|line| line.trim() == "cluster_state:ok"))
+}
+
+/// Asks a node at `host` which master has which slots, each with the master's id: never none at all.
+pub(super) async fn ask(node: &Connection, host: &str) -> RedisResult<Vec<(SlotRange, String)>> {
     let answer = node.send(redis::cmd("CLUSTER").arg("SLOTS"), false).await?;
     let Value::Array(rows) = answer else { return Err(odd("CLUSTER SLOTS has no rows")) };
-    let ranges: Vec<SlotRange> = rows.iter().filter_map(|row| range(row, host)).collect();
+    let ranges: Vec<(SlotRange, String)> = rows.iter().filter_map(|row| range(row, host)).collect();
     if ranges.is_empty() { Err(odd("no node of this cluster has any slots")) } else { Ok(ranges) }
 }
 
-/// `[first, last, [host, port, …], replicas…]`
-fn range(row: &Value, asked: &str) -> Option<SlotRange> {
+/// `[first, last, [host, port, id, …], replicas…]`
+fn range(row: &Value, asked: &str) -> Option<(SlotRange, String)> {
     let Value::Array(parts) = row else { return None };
     let [Value::Int(first), Value::Int(last), Value::Array(master), ..] = parts.as_slice() else { return None };
-    let [host, Value::Int(port), ..] = master.as_slice() else { return None };
-    let host = match host {
+    let [host, Value::Int(port), id, ..] = master.as_slice() else { return None };
+    let text = |value: &Value| match value {
         Value::BulkString(bytes) => String::from_utf8_lossy(bytes).into_owned(),
         _ => String::new(),
     };
     let slots = u16::try_from(*first).ok()?..=u16::try_from(*last).ok()?;
-    Some(SlotRange {
-        slots,
-        master: SlotOwner { host: host_or_default(&host, asked), port: u16::try_from(*port).ok()? },
-    })
+    let master = SlotOwner { host: host_or_default(&text(host), asked), port: u16::try_from(*port).ok()? };
+    Some((SlotRange { slots, master }, text(id)))
 }
 
 /// A node that does not know its own name is where it was asked.
@@ -126,8 +133,10 @@ mod tests {
             let master = Value::Array(vec![host, Value::Int(7000), Value::BulkString(b"id".to_vec())]);
             Value::Array(vec![Value::Int(0), Value::Int(5), master])
         };
-        let place =
-            |host: &str| Some(SlotRange { slots: 0..=5, master: SlotOwner { host: host.to_owned(), port: 7000 } });
+        let place = |host: &str| {
+            let master = SlotOwner { host: host.to_owned(), port: 7000 };
+            Some((SlotRange { slots: 0..=5, master }, "id".to_owned()))
+        };
         assert_eq!(range(&row(Value::BulkString(b"10.0.0.1".to_vec())), "seed"), place("10.0.0.1"));
         assert_eq!(range(&row(Value::Nil), "seed"), place("seed"));
         assert_eq!(range(&row(Value::BulkString(b"?".to_vec())), "seed"), place("seed"));

@@ -1,10 +1,11 @@
 //! One pub/sub connection, kept alive: subscriptions are confirmed, survive reconnection, and a gap is
 //! reported so that the receiver can look at the record.
 //!
-//! In a cluster it is a connection to any node: what is published at one is heard at all. A node that dies is left
-//! for another.
+//! In a cluster it is a connection to any node: what is published at one is heard at all. A node that dies, hangs, or is
+//! cut off from the others is left for another within about a second; a server whose messages alone do not come through
+//! costs its own tenants a look at the record.
 //!
-//! One task owns the connection and the set of subscriptions. It also publishes to itself and waits to
+//! One task owns the connection and the set of subscriptions. It also publishes to itself ([`super::probes`]) and waits to
 //! hear it: a connection that looks healthy and delivers nothing is cut and made anew.
 
 use std::collections::BTreeSet;
@@ -22,19 +23,25 @@ use tokio_util::task::TaskTracker;
 
 use super::discovery::Discovery;
 use super::error::BrokerError;
-use super::keys::{RESOURCE_PROBE_PATTERN, is_of_one_tenant, probe_channel, resource_probe_channel};
+use super::keys::{Partition, RESOURCE_PROBE_PATTERN, is_of_one_tenant, probe_channel, resource_probe_channel};
+use super::probes::Probes;
 use super::subscribing::{Refused, subscribe_permitted};
-use super::{Broker, Client, WriteCheck};
+use super::{Broker, WriteCheck};
 
 /// Events that may wait for the receiver. A receiver that falls further behind loses messages and is told
 /// of a gap, which it repairs from the record.
 const EVENT_QUEUE: usize = 8_192;
 /// Requests that may wait for the owner; more callers wait for room.
 const REQUEST_QUEUE: usize = 4_096;
-/// Between two probes.
-const PROBE: Duration = Duration::from_millis(1_500);
-/// Silence after which the connection is taken for dead.
+/// Silence after which the connection is taken for dead where there is no other server to go to.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+/// In a cluster, where another node hears the same: between two looks whether this one answers, and how long it may take.
+const PING_INTERVAL: Duration = Duration::from_millis(350);
+const PING_TIMEOUT: Duration = Duration::from_millis(550);
+/// Longest wait for one node of a cluster to be connected to: there are others.
+const NODE_TIMEOUT: Duration = Duration::from_millis(700);
+/// Between two words of a gap while a server's messages are lost.
+const GAP_INTERVAL: Duration = Duration::from_secs(1);
 /// Longest wait for a connection or a confirmation.
 const ANSWER: Duration = Duration::from_secs(3);
 
@@ -53,6 +60,9 @@ pub enum Event {
     },
     /// Messages were lost, and every subscription stands (again).
     Gap,
+    /// Messages may have been lost that are about tenants of these partitions: their server is another one now, or what is
+    /// published there does not come through. Comes again and again while that lasts.
+    PartitionGap(Vec<Partition>),
     /// The right to hear these channels and patterns has been taken away. They are no longer subscribed.
     Denied(Vec<String>),
 }
@@ -98,9 +108,11 @@ impl Subscriber {
         let delivers = Arc::new(AtomicBool::new(false));
         let trouble = LastError::default();
         let name = uuid::Uuid::now_v7().simple().to_string();
-        let owner = SubscriberTask {
+        let mut owner = SubscriberTask {
             address: broker.client.discovery(),
-            client: broker.client.clone(),
+            broker: broker.clone(),
+            server: None,
+            probes: Probes::default(),
             tracker: tracker.clone(),
             probe: probe_channel(&name),
             resource_probe: resource_probe_channel(&name),
@@ -111,6 +123,7 @@ impl Subscriber {
             events,
             lagging: false,
             lost: Vec::new(),
+            stale: BTreeSet::new(),
             delivers: delivers.clone(),
             trouble: trouble.clone(),
         };
@@ -182,12 +195,15 @@ struct Connection {
     sink: PubSubSink,
     stream: PubSubStream,
     /// To where.
-    server: ConnectionAddr,
+    address: ConnectionAddr,
 }
 
 struct SubscriberTask {
     address: Arc<Discovery>,
-    client: Client,
+    broker: Broker,
+    /// In a cluster, the node that is connected to, or was tried last.
+    server: Option<String>,
+    probes: Probes,
     tracker: TaskTracker,
     probe: String,
     resource_probe: String,
@@ -201,23 +217,35 @@ struct SubscriberTask {
     lagging: bool,
     /// What may no longer be heard, and the receiver has not been told.
     lost: Vec<String>,
+    /// Partitions of which messages may have been lost, and the receiver has not been told.
+    stale: BTreeSet<Partition>,
     delivers: Arc<AtomicBool>,
     trouble: LastError,
 }
 
 impl SubscriberTask {
     /// A connection on which everything noted stands, but for channels of single tenants that Redis does not permit (any
-    /// more): these are given back. Without any other the program is of no use, so that it is an error.
-    async fn open(&self) -> redis::RedisResult<(Connection, Refused)> {
-        let opening = async {
-            let server = match self.client.any_server() {
+    /// more): these are given back. Without any other the program is of no use, so that it is an error. In a cluster
+    /// another node than the last one is asked.
+    async fn open(&mut self) -> redis::RedisResult<(Connection, Refused)> {
+        let chosen = self.broker.client.server_for_pubsub(self.server.as_deref());
+        let within = if chosen.is_some() { NODE_TIMEOUT } else { ANSWER };
+        let (name, server) = chosen.unzip();
+        self.server = name;
+        let connecting = async {
+            let server = match server {
                 Some(server) => server,
                 None => self.address.resolve().await?,
             };
             let client = redis::Client::open(server)?;
-            let server = client.get_connection_info().addr().clone();
+            let address = client.get_connection_info().addr().clone();
             let (mut sink, stream) = client.get_async_pubsub().await?.split();
             sink.subscribe(&self.probe).await?;
+            Ok((sink, stream, address))
+        };
+        let connected = tokio::time::timeout(within, connecting).await;
+        let (mut sink, stream, address) = connected.unwrap_or_else(|_| Err(late()))?;
+        let subscribing = async {
             let mut refused = Refused::default();
             for (known, patterns) in [(&self.channels, false), (&self.patterns, true)] {
                 for some in chunks(known) {
@@ -225,11 +253,12 @@ impl SubscriberTask {
                 }
             }
             match refused.names.iter().all(|name| is_of_one_tenant(name)) {
-                true => Ok((Connection { sink, stream, server }, refused)),
+                true => Ok(refused),
                 false => Err(refused.error.unwrap_or_else(late)),
             }
         };
-        tokio::time::timeout(ANSWER, opening).await.unwrap_or_else(|_| Err(late()))
+        let refused = tokio::time::timeout(ANSWER, subscribing).await.unwrap_or_else(|_| Err(late()))?;
+        Ok((Connection { sink, stream, address }, refused))
     }
 
     async fn run(mut self, first: Connection, stop: CancellationToken) {
@@ -276,12 +305,16 @@ impl SubscriberTask {
         *trouble = Some(error);
     }
 
-    /// Until the connection is lost.
-    async fn serve(&mut self, Connection { sink, stream, server }: &mut Connection) {
-        let address = self.address.clone();
-        let mut deposed = std::pin::pin!(address.is_deposed(server));
-        let mut tick = tokio::time::interval(PROBE);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    /// Until the connection is lost, or is to be left for one to another server.
+    async fn serve(&mut self, Connection { sink, stream, address }: &mut Connection) {
+        let (client, discovery) = (self.broker.client.clone(), self.address.clone());
+        let mut deposed = std::pin::pin!(discovery.is_deposed(address));
+        let is_cluster = client.is_cluster();
+        let silent = until_silent(sink.clone());
+        tokio::pin!(silent);
+        let (mut turn, mut next_probe, mut gap_told) = (0, tokio::time::Instant::now(), Instant::now());
+        let (mut changes, mut servers) = (None, self.broker.servers_of_partitions());
+        self.probes.reset();
         let mut heard = Instant::now();
         // By the pattern; nothing yet on this connection.
         let mut heard_by_pattern: Option<Instant> = None;
@@ -298,6 +331,10 @@ impl SubscriberTask {
                     }
                     if channel == self.probe {
                         heard = Instant::now();
+                        let server = std::str::from_utf8(message.get_payload_bytes()).unwrap_or_default();
+                        if self.probes.heard(server) {
+                            self.note_stale([server.to_owned()].as_slice());
+                        }
                         let by_pattern = heard_by_pattern.is_some_and(|heard| heard.elapsed() < PROBE_TIMEOUT);
                         let delivers = by_pattern || !self.patterns.contains(RESOURCE_PROBE_PATTERN);
                         self.delivers.store(delivers, Ordering::Relaxed);
@@ -323,18 +360,61 @@ impl SubscriberTask {
                 }
                 // What is published from now on is published at another master.
                 () = &mut deposed => return,
-                _ = tick.tick() => {
-                    if heard.elapsed() > PROBE_TIMEOUT {
+                () = &mut silent, if is_cluster => return,
+                () = client.changed(&mut changes) => {
+                    // What the former server of a partition said last may have been heard by nobody.
+                    let before = std::mem::replace(&mut servers, self.broker.servers_of_partitions());
+                    let moved = before.iter().zip(&servers).filter(|(before, now)| before != now);
+                    self.stale.extend(moved.map(|(_, (partition, _))| *partition));
+                    self.report_gap();
+                    if self.is_isolated() {
                         return;
                     }
-                    let (client, probe) = (self.client.clone(), self.probe.clone());
-                    // Beside this loop, which must keep reading; it ends within the client's time for an answer.
-                    self.tracker.spawn(async move {
-                        let _: Result<i64, _> = client.query(redis::cmd("PUBLISH").arg(probe).arg("")).await;
-                    });
+                }
+                () = tokio::time::sleep_until(next_probe) => {
+                    if heard.elapsed() > PROBE_TIMEOUT || self.hears_nobody_else() {
+                        return;
+                    }
+                    if gap_told.elapsed() >= GAP_INTERVAL {
+                        gap_told = Instant::now();
+                        let names: Vec<String> = client.servers().into_iter().map(|(name, _)| name).collect();
+                        let unheard = if is_cluster { self.probes.unheard(&names) } else { Vec::new() };
+                        self.note_stale(&unheard);
+                        self.report_gap();
+                    }
+                    turn += 1;
+                    let (server, pause) = Probes::next(&client, turn);
+                    next_probe = tokio::time::Instant::now() + pause;
+                    if let Some((name, node)) = server {
+                        // Beside this loop, which must keep reading; it ends within the client's time for an answer.
+                        self.tracker.spawn(self.probes.clone().publish(name, node, self.probe.clone()));
+                    }
                 }
             }
         }
+    }
+
+    /// Whether the node that is connected to is cut off from the others of its cluster.
+    fn is_isolated(&self) -> bool {
+        self.server.as_deref().is_some_and(|server| self.broker.client.is_isolated(server))
+    }
+
+    /// Whether nothing comes through that is published at any other node of the cluster: then it is this one that is cut off.
+    fn hears_nobody_else(&self) -> bool {
+        let Some(own) = &self.server else { return false };
+        let servers = self.broker.client.servers().into_iter().map(|(name, _)| name);
+        let others: Vec<String> = servers.filter(|name| name != own).collect();
+        self.is_isolated() || (!others.is_empty() && self.probes.unheard(&others).len() == others.len())
+    }
+
+    /// Messages may have been lost that are about tenants of the partitions of these servers.
+    fn note_stale(&mut self, servers: &[String]) {
+        if servers.is_empty() || !self.broker.is_cluster() {
+            return;
+        }
+        let of = self.broker.servers_of_partitions().into_iter();
+        let stale = of.filter(|(_, server)| server.as_ref().is_some_and(|server| servers.contains(server)));
+        self.stale.extend(stale.map(|(partition, _)| partition));
     }
 
     /// Carries requests out in their order. What is wanted is noted first: if the connection is lost on the
@@ -418,6 +498,22 @@ impl SubscriberTask {
         }
         if self.lagging && self.events.try_send(Event::Gap).is_ok() {
             self.lagging = false;
+            self.stale.clear();
+        }
+        let stale = self.stale.iter().copied().collect::<Vec<_>>();
+        if !stale.is_empty() && self.events.try_send(Event::PartitionGap(stale)).is_ok() {
+            self.stale.clear();
+        }
+    }
+}
+
+/// Ends when the server does not answer any more.
+async fn until_silent(mut sink: PubSubSink) {
+    loop {
+        tokio::time::sleep(PING_INTERVAL).await;
+        let answered = tokio::time::timeout(PING_TIMEOUT, sink.ping::<redis::Value>()).await;
+        if !matches!(answered, Ok(Ok(_))) {
+            return;
         }
     }
 }

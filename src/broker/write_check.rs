@@ -1,115 +1,178 @@
 //! Whether Redis does what commands need, looked at all the time: a connection that answers PING may still refuse every
 //! command, because Redis is full, lacks replicas, or does not permit this user what the scripts do.
 
+//!
+//! Each server is looked at by itself, and so is what it says: one of a cluster that is away, or refuses, concerns the
+//! tenants of its partitions and nobody else's.
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::{Broker, BrokerError, Partition};
 
 /// Between two looks.
-const CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// Longest wait for an answer.
-const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
+const CHECK_INTERVAL: Duration = Duration::from_millis(1_000);
+/// Shortest time between two looks, however many commands are refused.
+const MIN_INTERVAL: Duration = Duration::from_millis(200);
+/// Longest wait for an answer. Together with the interval it is how long a server may be gone unnoticed.
+const CHECK_TIMEOUT: Duration = Duration::from_millis(700);
 /// Every so many looks all is tried that scripts do, and not one write only: a right that somebody takes away is
 /// noticed within this many seconds, and the append-only file does not grow by it each second.
 const CHECKS_PER_FULL_CHECK: usize = 15;
-/// Partitions of a cluster that are looked at together. There may be a thousand, on a few servers.
+/// Partitions that are looked at together at the start. There may be a thousand, on a few servers.
 const BATCH_SIZE: usize = 64;
 
 /// What was found; cheap to clone.
-#[derive(Clone, Default)]
-pub struct WriteCheck(Arc<Mutex<Option<BrokerError>>>);
+#[derive(Clone)]
+pub struct WriteCheck(Arc<WriteCheckShared>);
+
+struct WriteCheckShared {
+    broker: Broker,
+    /// Why a partition is not served, for those that are not.
+    problems: Mutex<BTreeMap<Partition, BrokerError>>,
+    /// A command was refused: somebody should look.
+    doubt: Notify,
+}
 
 impl WriteCheck {
-    /// Why Redis does not do what commands need; `None`: it does.
+    /// Why Redis does not do what commands need. `None`: it does, for the tenants of more than half of the partitions at
+    /// least. With one server that is for all.
     pub fn problem(&self) -> Option<BrokerError> {
-        self.lock().clone()
+        let problems = self.lock();
+        let is_served = self.0.broker.is_cluster() && problems.len() * 2 < self.partitions();
+        problems.values().next().filter(|_| !is_served).cloned()
+    }
+
+    /// Why not a single partition is served.
+    pub fn total_problem(&self) -> Option<BrokerError> {
+        self.problem().filter(|_| !self.0.broker.is_cluster() || self.lock().len() == self.partitions())
+    }
+
+    fn partitions(&self) -> usize {
+        self.0.broker.keys().partitions().count()
+    }
+
+    /// The partitions that are not served, each with the reason.
+    pub fn problems(&self) -> Vec<(Partition, BrokerError)> {
+        self.lock().iter().map(|(partition, error)| (*partition, error.clone())).collect()
+    }
+
+    /// A command was refused or not answered: it is looked at once whether others are, too.
+    pub fn doubt(&self) {
+        self.0.doubt.notify_one();
     }
 
     /// Looks once at every partition, and goes on looking until told to stop. `channel`: where the script publishes.
     /// A right that is missing is an error, for only an operator can mend it. What passes (a full memory, too few
-    /// replicas) is not: the program starts, says so, and is not ready.
+    /// replicas, a server that is away) is not: the program starts, says so, and is not ready.
     pub(super) async fn start(
         broker: Broker,
         channel: String,
         tracker: &TaskTracker,
         stop: CancellationToken,
     ) -> Result<Self, BrokerError> {
-        let proof = Self::default();
-        let all: Vec<Partition> = broker.keys().partitions().collect();
-        let mut found = Ok(());
+        let shared = WriteCheckShared { broker, problems: Mutex::default(), doubt: Notify::new() };
+        let check = Self(Arc::new(shared));
+        let all: Vec<Partition> = check.0.broker.keys().partitions().collect();
         for some in all.chunks(BATCH_SIZE) {
-            found = found.and(look(&broker, some, &channel, true).await);
-        }
-        if let Err(error) = &found
-            && error.is_denied()
-        {
-            return found.map(|()| proof);
-        }
-        proof.note(found);
-        let task = proof.clone().keep(broker, channel, all);
-        tracker.spawn(stop.run_until_cancelled_owned(task));
-        Ok(proof)
-    }
-
-    async fn keep(self, broker: Broker, channel: String, all: Vec<Partition>) {
-        let mut tick = tokio::time::interval(CHECK_INTERVAL);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        tick.tick().await;
-        // One server has all partitions, and what it does for one it does for all, but for rights on keys: these are
-        // seen in turn. The servers of a cluster differ.
-        let at_once = if broker.is_cluster() { BATCH_SIZE } else { 1 };
-        let mut turn = all.iter().copied().cycle();
-        for look_number in 1_usize.. {
-            tick.tick().await;
-            let some: Vec<Partition> = turn.by_ref().take(at_once.min(all.len())).collect();
-            // While something is amiss all is tried, so that a right that is still missing is not taken for mended.
-            let full = look_number.is_multiple_of(CHECKS_PER_FULL_CHECK) || self.problem().is_some();
-            self.note(look(&broker, &some, &channel, full).await);
-        }
-    }
-
-    /// Remembers what was found, and says it where it is new.
-    fn note(&self, found: Result<(), BrokerError>) {
-        let found = found.err();
-        let before = std::mem::replace(&mut *self.lock(), found.clone());
-        match (before, found) {
-            (Some(_), None) => tracing::info!("redis.serving_again"),
-            (before, Some(error)) if before.as_ref().is_none_or(|before| !is_same(before, &error)) => {
-                tracing::warn!(%error, "redis.not_serving");
+            for (partition, found) in check.look(some, &channel, true).await {
+                match found {
+                    Err(error) if error.is_denied() => return Err(error),
+                    found => check.note(&[partition], found),
+                }
             }
-            _ => {}
+        }
+        let task = check.clone().keep(channel);
+        tracker.spawn(stop.run_until_cancelled_owned(task));
+        Ok(check)
+    }
+
+    async fn keep(self, channel: String) {
+        for look_number in 1_usize.. {
+            tokio::time::sleep(MIN_INTERVAL).await;
+            let _ = tokio::time::timeout(CHECK_INTERVAL.saturating_sub(MIN_INTERVAL), self.0.doubt.notified()).await;
+            let mut by_server: BTreeMap<Option<String>, Vec<Partition>> = BTreeMap::new();
+            for (partition, server) in self.0.broker.servers_of_partitions() {
+                by_server.entry(server).or_default().push(partition);
+            }
+            join_all(by_server.values().map(|of| self.look_at_server(of, look_number, &channel))).await;
         }
     }
 
-    fn lock(&self) -> parking_lot::MutexGuard<'_, Option<BrokerError>> {
-        self.0.lock()
+    /// What a server does for one of its partitions it does for all, but for rights on keys: each partition has its turn,
+    /// and where a right was missing all that it may concern are looked at.
+    async fn look_at_server(&self, of: &[Partition], look_number: usize, channel: &str) {
+        let turn = of[look_number % of.len()];
+        let (doubtful, is_well): (Vec<Partition>, bool) = {
+            let problems = self.lock();
+            let is_denied = |one: &&Partition| problems.get(one).is_some_and(BrokerError::is_denied);
+            let denied = of.iter().filter(|one| **one != turn).filter(is_denied).copied();
+            (std::iter::once(turn).chain(denied.take(BATCH_SIZE)).collect(), problems.is_empty())
+        };
+        // While something is amiss all is tried, so that a right that is still missing is not taken for mended.
+        let full = look_number.is_multiple_of(CHECKS_PER_FULL_CHECK) || !is_well;
+        for (partition, found) in self.look(&doubtful, channel, full).await {
+            let concerned: Vec<Partition> = {
+                let problems = self.lock();
+                let is_denied = |one: &Partition| problems.get(one).is_some_and(BrokerError::is_denied);
+                match &found {
+                    Err(error) if error.is_denied() && is_denied(&partition) => vec![partition],
+                    Ok(()) => of.iter().copied().filter(|one| *one == partition || !is_denied(one)).collect(),
+                    Err(_) => of.to_vec(),
+                }
+            };
+            self.note(&concerned, found);
+        }
+    }
+
+    /// Remembers what was found of these partitions, and says it where it is new.
+    fn note(&self, partitions: &[Partition], found: Result<(), BrokerError>) {
+        let mut changed = Vec::new();
+        let mut problems = self.lock();
+        for partition in partitions {
+            let before = match &found {
+                Ok(()) => problems.remove(partition),
+                Err(error) => problems.insert(*partition, error.clone()),
+            };
+            let is_new = match (&before, &found) {
+                (before, Ok(())) => before.is_some(),
+                (before, Err(error)) => before.as_ref().is_none_or(|before| !is_same(before, error)),
+            };
+            if is_new {
+                changed.push(partition.to_string());
+            }
+        }
+        drop(problems);
+        match found {
+            _ if changed.is_empty() => {}
+            Ok(()) => tracing::info!(partitions = ?changed, "redis.serving_again"),
+            Err(error) => tracing::warn!(partitions = ?changed, %error, "redis.not_serving"),
+        }
+    }
+
+    /// Whether the servers of these partitions do what commands need, each asked by itself.
+    async fn look(&self, some: &[Partition], channel: &str, full: bool) -> Vec<(Partition, Result<(), BrokerError>)> {
+        let looks = some.iter().map(async |partition| {
+            let late = |_| Err(BrokerError::Unknown("no answer to a write".to_owned()));
+            let proof = self.0.broker.prove_writes(*partition, channel, full);
+            (*partition, tokio::time::timeout(CHECK_TIMEOUT, proof).await.unwrap_or_else(late))
+        });
+        join_all(looks).await
+    }
+
+    fn lock(&self) -> parking_lot::MutexGuard<'_, BTreeMap<Partition, BrokerError>> {
+        self.0.problems.lock()
     }
 }
 
 /// Not by the whole text: it may hold numbers that differ each time.
 fn is_same(one: &BrokerError, other: &BrokerError) -> bool {
     std::mem::discriminant(one) == std::mem::discriminant(other) && one.code() == other.code()
-}
-
-/// Whether the servers of these partitions do what commands need. In a cluster one that does is enough: the tenants of
-/// the others are told of their own commands.
-async fn look(broker: &Broker, some: &[Partition], channel: &str, full: bool) -> Result<(), BrokerError> {
-    let looks = some.iter().map(async |partition| {
-        let late = |_| Err(BrokerError::Unknown("no answer to a write".to_owned()));
-        tokio::time::timeout(CHECK_TIMEOUT, broker.prove_writes(*partition, channel, full)).await.unwrap_or_else(late)
-    });
-    let found: Vec<Result<(), BrokerError>> = join_all(looks).await;
-    if broker.is_cluster() && found.iter().any(Result::is_ok) {
-        for (partition, error) in some.iter().zip(&found).filter_map(|(p, found)| Some((p, found.as_ref().err()?))) {
-            tracing::debug!(%partition, %error, "redis.partition_not_serving");
-        }
-        return Ok(());
-    }
-    found.into_iter().collect()
 }

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::out::{self, say, tell};
 use super::usage::usage;
-use crate::auth::{self, Claims, TokenTenants, WorkerClaims};
+use crate::auth::{self, Claims, PERMISSIONS_BELIEVED, TokenTenants, WorkerClaims};
 use crate::broker::Broker;
 use crate::config::Settings;
 use crate::domain::{TenantId, UserId, WorkerId, permission};
@@ -219,9 +219,20 @@ async fn open(settings: &Settings) -> anyhow::Result<(Store, Broker)> {
     Ok((Store::open_migrated(&settings.database).await?, Broker::connect(&settings.redis).await?))
 }
 
-/// Before returning: from here on no gateway believes what it read earlier.
+/// Before returning: from here on no gateway believes what it read earlier. Where a server of Redis could not be told, that
+/// is so because what was read has expired meanwhile.
 async fn invalidate(broker: &Broker, user: &UserId, version: i64) -> anyhow::Result<()> {
-    Ok(broker.invalidate_permissions(user, version).await?)
+    let not_told = broker.invalidate_permissions(user, version).await?;
+    if !not_told.is_empty() {
+        let names: Vec<String> = not_told.iter().map(ToString::to_string).collect();
+        let seconds = PERMISSIONS_BELIEVED.as_secs();
+        tell!(
+            "the Redis of {} is away: waiting {seconds} s, until nothing cached there is believed any more",
+            names.join(", ")
+        );
+        tokio::time::sleep(PERMISSIONS_BELIEVED).await;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

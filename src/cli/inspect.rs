@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Subcommand;
 use secrecy::ExposeSecret;
 
-use super::out::say;
+use super::out::{say, tell};
 use crate::broker::Broker;
 use crate::config::Settings;
 use crate::domain::{Resource, ResourceId, TenantId, UserId};
@@ -77,7 +77,16 @@ pub(super) async fn inspect(command: InspectCommand, settings: Settings) -> anyh
         InspectCommand::Queue => {
             let mut views = Vec::new();
             for partition in keys.partitions() {
-                for tenant in broker.tenants_with_ready(partition, TENANTS_SHOWN).await? {
+                let tenants = match broker.tenants_with_ready(partition, TENANTS_SHOWN).await {
+                    Ok(tenants) => tenants,
+                    // One server of a cluster that is away hides nothing of the others.
+                    Err(error) if broker.is_cluster() => {
+                        tell!("nothing is known of partition {partition}: {error}");
+                        continue;
+                    }
+                    Err(error) => return Err(error.into()),
+                };
+                for tenant in tenants {
                     views.push((
                         "waiting (resource, Unix ms from which it may be claimed)",
                         arguments(&["ZRANGE", &keys.ready(&tenant), "0", "-1", "WITHSCORES"]),

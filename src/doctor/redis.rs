@@ -13,7 +13,13 @@ const OLDEST_VERSION: u32 = 7;
 pub async fn check(settings: &Settings, program: Program) -> Vec<Finding> {
     match diagnose(&settings.redis, program == Program::Worker).await {
         Err(error) => vec![unreachable(&error)],
-        Ok(servers) => servers.iter().flat_map(|server| of_server(server, program)).collect(),
+        Ok(servers) => {
+            let of = |server: &Result<ServerReport, BrokerError>| match server {
+                Ok(server) => of_server(server, program),
+                Err(error) => vec![unreachable(error)],
+            };
+            servers.iter().flat_map(of).collect()
+        }
     }
 }
 

@@ -266,12 +266,12 @@ impl Access {
                 let holds = self.holds(&caller, right.2, everyone).await;
                 (right, holds)
             })
-            .buffer_unordered(MAX_CONCURRENT)
-            .collect::<Vec<_>>()
-            .await;
+            .buffer_unordered(MAX_CONCURRENT);
+        tokio::pin!(answers);
         let mut unknown = false;
-        let mut state = self.lock();
-        for (right, holds) in answers {
+        // Each answer as it comes: where Redis does not answer for some, the others' sockets need not wait for that.
+        while let Some((right, holds)) = answers.next().await {
+            let mut state = self.lock();
             match holds {
                 Ok(may) => {
                     let theirs =

@@ -10,7 +10,8 @@ use crate::telemetry::metrics;
 /// Between two looks.
 const POLL_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Looks until told to stop. While Redis is away the gauge stays at what was seen last.
+/// Looks until told to stop. While Redis is away the gauge stays at what was seen last; of a cluster it counts what the
+/// servers that are there have.
 pub(super) async fn watch(broker: Broker, stop: CancellationToken) {
     let mut tick = tokio::time::interval(POLL_INTERVAL);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

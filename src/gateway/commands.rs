@@ -205,7 +205,11 @@ impl CommandSubmitter {
         self.check_health()?;
         for _ in 0..=PERMISSION_READS {
             let submitted = self.broker.submit(submission, limits).await;
-            match submitted.map_err(|error| refusal_of(submission.command, error))? {
+            let submitted = submitted.map_err(|error| {
+                self.health.doubt_redis();
+                refusal_of(submission.command, error)
+            });
+            match submitted? {
                 // Boxed: the room for it would be taken for each command, and hardly any needs it.
                 SubmitOutcome::PermissionsUnknown => {
                     Box::pin(self.learn_permissions(tenant, user, submission.command)).await?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 
-use crate::broker::{Broker, BrokerError};
+use crate::broker::{Broker, BrokerError, Partition};
 use crate::domain::TenantId;
 
 /// Between two looks: jitter, so that gateways do not look in step.
@@ -17,29 +17,25 @@ const RESOURCES_PER_POLL: usize = 128;
 
 /// Looks until told to stop. `ttl`: how long a command may wait for a worker.
 pub async fn run(broker: Broker, ttl: Duration, stop: CancellationToken) {
-    let looking = async {
+    // Each partition by itself: a server of a cluster that is away delays what it has, and nothing else.
+    let looking = broker.keys().partitions().map(async |partition| {
         loop {
             tokio::time::sleep(Duration::from_millis(fastrand::u64(POLL_INTERVAL_MS))).await;
-            poll(&broker, ttl).await;
-        }
-    };
-    stop.run_until_cancelled(looking).await;
-}
-
-async fn poll(broker: &Broker, ttl: Duration) {
-    // The clock first: had it just been set forwards, everything would seem to have waited long enough.
-    let asked = broker.keys().partitions().map(async |partition| {
-        broker.read_clock(partition).await?;
-        broker.tenants_with_ready(partition, TENANTS_PER_POLL).await
-    });
-    for tenants in join_all(asked).await {
-        for tenant in tenants.unwrap_or_default() {
-            // One server of a cluster that is away delays what it has, and nothing else.
-            if let Err(error) = expire_tenant(broker, ttl, &tenant).await {
-                tracing::debug!(%error, tenant_id = %tenant, "gateway.expiry_delayed");
+            if let Err(error) = poll(&broker, partition, ttl).await {
+                tracing::debug!(%error, %partition, "gateway.expiry_delayed");
             }
         }
+    });
+    stop.run_until_cancelled(join_all(looking)).await;
+}
+
+async fn poll(broker: &Broker, partition: Partition, ttl: Duration) -> Result<(), BrokerError> {
+    // The clock first: had it just been set forwards, everything would seem to have waited long enough.
+    broker.read_clock(partition).await?;
+    for tenant in broker.tenants_with_ready(partition, TENANTS_PER_POLL).await? {
+        expire_tenant(broker, ttl, &tenant).await?;
     }
+    Ok(())
 }
 
 async fn expire_tenant(broker: &Broker, ttl: Duration, tenant: &TenantId) -> Result<(), BrokerError> {

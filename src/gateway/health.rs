@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::broker::{Broker, BrokerError, Subscriber};
+use crate::broker::{Broker, BrokerError, Partition, Subscriber};
 use crate::http::Refusal;
 use crate::store::Store;
 
@@ -38,22 +38,34 @@ impl Health {
         Self(Arc::new(HealthShared { broker, store, subscriber, sql, sql_writes, draining }))
     }
 
-    /// Redis does what commands need.
+    /// Redis does what commands need, for the tenants of more than half of the partitions at least.
     pub fn redis(&self) -> bool {
         self.0.broker.is_up() && self.0.subscriber.proof().problem().is_none()
     }
 
-    /// Why it does not.
-    pub fn redis_problem(&self) -> Option<BrokerError> {
-        let unreachable = || (!self.0.broker.is_up()).then(|| BrokerError::Unavailable("no connection".to_owned()));
-        self.0.subscriber.proof().problem().or_else(unreachable)
+    /// The partitions whose tenants are not served, as they stand in the names of keys, and the word by which Redis says why.
+    pub fn partitions_not_served(&self) -> Vec<(Partition, &'static str)> {
+        let problems = self.0.subscriber.proof().problems();
+        problems.into_iter().map(|(partition, problem)| (partition, word(&problem))).collect()
     }
 
-    /// The word by which Redis names why, or why nothing is delivered: `NOPERM`, `OOM`. `unreachable`: it says nothing.
-    /// `None`: all is well.
+    /// Why no tenant at all is served.
+    fn redis_problem(&self) -> Option<BrokerError> {
+        let unreachable = || (!self.0.broker.is_up()).then(|| BrokerError::Unavailable("no connection".to_owned()));
+        self.0.subscriber.proof().total_problem().or_else(unreachable)
+    }
+
+    /// A command was refused: it is looked at once whether others are, too.
+    pub fn doubt_redis(&self) {
+        self.0.subscriber.proof().doubt();
+    }
+
+    /// The word by which Redis names why it does not do what commands need, or why nothing is delivered: `NOPERM`, `OOM`.
+    /// `unreachable`: it says nothing. `None`: all is well.
     pub fn redis_reason(&self) -> Option<&'static str> {
-        let problem = self.redis_problem().or_else(|| self.0.subscriber.trouble())?;
-        Some(problem.code().unwrap_or("unreachable"))
+        let problem = self.0.subscriber.proof().problems().into_iter().next().map(|(_, problem)| problem);
+        let problem = problem.or_else(|| self.redis_problem()).or_else(|| self.0.subscriber.trouble())?;
+        Some(word(&problem))
     }
 
     /// SQL answers a question: what commands need here.
@@ -76,7 +88,7 @@ impl Health {
         self.0.draining.load(Ordering::Relaxed)
     }
 
-    /// Everything works: the truth of `/readyz`.
+    /// Everything works that most tenants need: the truth of `/readyz`.
     pub fn ready(&self) -> bool {
         self.redis() && self.sql() && self.sql_writes() && self.subscription() && !self.draining()
     }
@@ -116,6 +128,10 @@ impl Health {
             }
         }
     }
+}
+
+fn word(problem: &BrokerError) -> &'static str {
+    problem.code().unwrap_or("unreachable")
 }
 
 /// Remembers what was found, and says it where it is new.

@@ -10,7 +10,7 @@ use super::commands::CommandSubmitter;
 use crate::auth::{Caller, Policy};
 use crate::broker::scripts::schedules::{DueSchedules, Scheduled, WithdrawOutcome};
 use crate::broker::scripts::submit::{ClientOrigin, Grant, SubmitOutcome};
-use crate::broker::{Broker, BrokerError};
+use crate::broker::{Broker, BrokerError, Partition};
 use crate::config::PermissionSource;
 use crate::domain::{CommandId, Resource};
 use crate::http::Refusal;
@@ -75,31 +75,26 @@ impl Schedules {
         Ok(found)
     }
 
-    /// Brings in what is due until told to stop. Every gateway does this: whoever is first does it.
+    /// Brings in what is due until told to stop. Every gateway does this: whoever is first does it. Each partition has a
+    /// round of its own: a server that is away holds up its own tenants' commands and nobody else's.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
-        let keeping = async {
+        let keeping = self.broker.keys().partitions().map(async |partition| {
             loop {
-                let pause = self.poll().await;
+                let pause = self.poll(partition).await;
                 tokio::time::sleep(pause).await;
             }
-        };
-        stop.run_until_cancelled(keeping).await;
+        });
+        stop.run_until_cancelled(join_all(keeping)).await;
     }
 
-    /// One look at all partitions; gives the time until the next.
-    async fn poll(&self) -> Duration {
-        let broker = &self.broker;
-        let asked = broker.keys().partitions().map(|partition| broker.due_schedules(partition, BATCH_SIZE));
-        let mut pause = POLL_INTERVAL;
-        for found in join_all(asked).await {
-            let Ok(found) = found else { continue };
-            let mut worst = SubmitDueOutcome::In;
-            for (resource, command) in &found.due {
-                worst = worst.max(self.submit_due(resource, *command).await);
-            }
-            pause = pause.min(pause_after(&found, worst));
+    /// One look at a partition; gives the time until the next.
+    async fn poll(&self, partition: Partition) -> Duration {
+        let Ok(found) = self.broker.due_schedules(partition, BATCH_SIZE).await else { return POLL_INTERVAL };
+        let mut worst = SubmitDueOutcome::In;
+        for (resource, command) in &found.due {
+            worst = worst.max(self.submit_due(resource, *command).await);
         }
-        pause
+        pause_after(&found, worst)
     }
 
     async fn submit_due(&self, resource: &Resource, command: CommandId) -> SubmitDueOutcome {

@@ -77,22 +77,25 @@ impl Store {
         tenants: Option<&[TenantId]>,
         job_types: &[String],
     ) -> Result<Option<ClaimedJob>, StoreError> {
-        self.claim_job_beside(host, tenants, job_types, Company::None).await
+        self.claim_job_beside(host, tenants, job_types, Company::None, &|_| true).await
     }
 
-    /// As [`Self::claim_job`], for a worker with this company for it.
+    /// As [`Self::claim_job`], for a worker with this company for it, and only of tenants that are `served`: a job that
+    /// nobody could control just now does not begin.
     pub async fn claim_job_beside(
         &self,
         host: &WorkerId,
         tenants: Option<&[TenantId]>,
         job_types: &[String],
         company: Company,
+        served: &(dyn Fn(&str) -> bool + Sync),
     ) -> Result<Option<ClaimedJob>, StoreError> {
         if job_types.is_empty() || tenants.is_some_and(<[TenantId]>::is_empty) {
             return Ok(None);
         }
         let now = self.now_ms();
         let mut groups = self.groups(now, tenants, job_types, company).await?;
+        groups.retain(|group| served(&group.tenant));
         if groups.is_empty() {
             return Ok(None);
         }

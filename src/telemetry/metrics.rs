@@ -50,6 +50,8 @@ pub const HTTP_REQUESTS: &str = "http_requests_total";
 pub const HTTP_LATENCY: &str = "http_request_duration_seconds";
 /// Whether Redis does what commands need: 1 or 0.
 pub const REDIS_UP: &str = "wheelhouse_redis_up";
+/// Partitions of Redis whose tenants are not served: their server is away, or refuses what commands do.
+pub const PARTITIONS_NOT_SERVED: &str = "wheelhouse_redis_partitions_not_served";
 /// Whether SQL can be read and written: 1 or 0.
 pub const SQL_UP: &str = "wheelhouse_sql_up";
 /// Whether the subscription really delivers: 1 or 0.
@@ -83,6 +85,7 @@ pub(super) fn describe() {
     describe_counter!(HTTP_REQUESTS, "HTTP requests, by method, route and status");
     describe_histogram!(HTTP_LATENCY, "Seconds an HTTP request took, by route");
     describe_gauge!(REDIS_UP, "Whether Redis does what commands need");
+    describe_gauge!(PARTITIONS_NOT_SERVED, "Partitions of Redis whose tenants are not served");
     describe_gauge!(SQL_UP, "Whether SQL can be read and written");
     describe_gauge!(WORKERS_ALIVE, "Workers alive, whichever tenants they serve");
     describe_gauge!(AUDIT_BACKLOG, "Audit entries that are in Redis and not yet in SQL");
@@ -234,6 +237,11 @@ pub fn readiness(redis: bool, sql: bool, subscription: bool) {
     for (name, up) in [(REDIS_UP, redis), (SQL_UP, sql), (SUBSCRIPTION_UP, subscription)] {
         gauge!(name).set(if up { 1.0 } else { 0.0 });
     }
+}
+
+/// The tenants of how many partitions are not served.
+pub fn partitions_not_served(partitions: usize) {
+    gauge!(PARTITIONS_NOT_SERVED).set(partitions as f64);
 }
 
 /// How many workers are alive.

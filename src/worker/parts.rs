@@ -1,6 +1,6 @@
 //! Puts the parts of a worker together, each with what it uses.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use tokio::sync::mpsc;
 
@@ -20,7 +20,7 @@ use super::notify::campaign_progress::CampaignProgress;
 use super::notify::job_notifier::JobNotifier;
 use super::run::lifecycle::RunLifecycle;
 use super::run::registry::RunRegistry;
-use crate::broker::{Event, Subscriber};
+use crate::broker::{Event, Subscriber, WriteCheck};
 use crate::domain::Resource;
 
 /// Jobs whose renewal has found commands that the scheduler has not seen yet: about as many as one worker holds.
@@ -37,6 +37,8 @@ pub(crate) struct WorkerParts {
     pub(crate) campaigns: Arc<CampaignProgress>,
     pub(crate) announcer: Arc<Announcer>,
     pub(crate) audit_partitions: Arc<PartitionAssignment>,
+    /// What was found of Redis, from when this worker is registered.
+    pub(crate) write_check: OnceLock<WriteCheck>,
     announcements: Arc<Announcements>,
 }
 
@@ -68,6 +70,7 @@ impl WorkerParts {
             campaigns,
             announcer,
             audit_partitions,
+            write_check: OnceLock::new(),
             announcements,
         };
         (parts, found_receiver)
@@ -83,6 +86,7 @@ impl WorkerParts {
         ctx.spawn(job_types::run(ctx.clone(), types));
         let (subscriber, events) = Subscriber::start(&ctx.broker, &ctx.tracker, ctx.end.clone()).await?;
         scheduler::subscribe(&subscriber).await?;
+        self.write_check.get_or_init(|| subscriber.proof().clone());
         ctx.spawn(async move { heartbeat.run().await });
         Ok(events)
     }

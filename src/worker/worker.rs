@@ -116,8 +116,7 @@ impl Worker {
         let events = parts.register(types).await?;
         parts.scheduler.start(events, commands_found);
         let runner = Arc::new(JobRunner::new(ctx.clone(), parts.runs.clone(), parts.lifecycle.clone()));
-        let job_queue =
-            JobQueue::new(ctx.clone(), parts.runs.clone(), parts.notifier.clone(), runner.clone(), self.types);
+        let job_queue = JobQueue::new(&parts, runner.clone(), self.types);
         let taking_jobs = ctx.spawn(async move { job_queue.run().await });
         let rescuer = parts.rescuer.clone();
         ctx.spawn(async move { rescuer.run().await });

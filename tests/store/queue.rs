@@ -191,7 +191,7 @@ pub async fn a_job_in_which_workers_died_is_for_a_worker_that_runs_nothing_else(
     assert!(db.store.make_room(&job("suspect"), &a, Some(&gone)).await.expect("write"));
 
     let take = async |company| {
-        let taken = db.store.claim_job_beside(&a, None, &types, company).await.expect("claim");
+        let taken = db.store.claim_job_beside(&a, None, &types, company, &|_| true).await.expect("claim");
         taken.map(|taken| (taken.job.id.to_string(), taken.deaths))
     };
     assert_eq!(take(Company::Others(2)).await, Some(("innocent".to_owned(), 0)), "it stands behind the other");

@@ -1,5 +1,6 @@
 //! Audit entries: written to a stream by the same scripts that decide, read by the writer to SQL.
 
+use super::heartbeats::those_answered;
 use crate::broker::{Broker, BrokerError, Partition};
 pub use crate::domain::AuditEntry;
 use crate::domain::AuditEvent;
@@ -36,14 +37,13 @@ impl Broker {
         self.client.query::<i64>(&command).await.map(|_| ())
     }
 
-    /// How many entries wait in each partition.
+    /// How many entries wait in each partition that answers. An error where none does.
     pub async fn audit_backlog(&self) -> Result<Vec<(Partition, u64)>, BrokerError> {
-        let mut waiting = Vec::new();
-        for partition in self.keys().partitions() {
+        let asked = self.keys().partitions().map(async |partition| {
             let length = self.client.query(redis::cmd("XLEN").arg(self.keys().audit(partition))).await?;
-            waiting.push((partition, length));
-        }
-        Ok(waiting)
+            Ok((partition, length))
+        });
+        those_answered(futures_util::future::join_all(asked).await, "redis.audit_backlog_unknown")
     }
 }
 

@@ -3,9 +3,14 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use futures_util::StreamExt;
+
 use super::{bytes, lua, texts};
 use crate::broker::{Broker, BrokerError};
 use crate::domain::{TenantId, UserId};
+
+/// Calls that are on their way together.
+const MAX_CONCURRENT: usize = 64;
 
 /// One open socket.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -49,16 +54,28 @@ impl Broker {
         }
     }
 
-    /// Makes leases last another `ttl`; takes again those that Redis no longer has.
+    /// Makes leases last another `ttl`; takes again those that Redis no longer has. All of them, even where one fails: the
+    /// first error.
     pub async fn renew_connections(&self, leases: &[ConnectionLease], ttl: Duration) -> Result<(), BrokerError> {
+        let mut calls = Vec::new();
         for (key, ids) in self.by_key(leases) {
             for some in ids.chunks(500) {
                 let mut args = vec![ttl.as_millis().to_string()];
                 args.extend(some.iter().map(|id| (*id).to_owned()));
-                let _: i64 = self.client.script(&lua::RENEW_CONNECTIONS, &[&key], &bytes(&args)).await?;
+                calls.push((key.clone(), args));
             }
         }
-        Ok(())
+        let mut renewed = Ok(());
+        let mut renewing =
+            futures_util::stream::iter(calls).map(|call| self.renew_set(call)).buffer_unordered(MAX_CONCURRENT);
+        while let Some(one) = renewing.next().await {
+            renewed = renewed.and(one);
+        }
+        renewed
+    }
+
+    async fn renew_set(&self, (key, args): (String, Vec<String>)) -> Result<(), BrokerError> {
+        self.client.script::<i64>(&lua::RENEW_CONNECTIONS, &[&key], &bytes(&args)).await.map(drop)
     }
 
     /// Gives leases back, in one go.

@@ -7,14 +7,15 @@ use crate::broker::{Broker, BrokerError, Partition};
 use crate::domain::{TenantId, WorkerId};
 
 impl Broker {
-    /// This worker counts as alive for `ttl` more, in every partition (or for those tenants). The workers that do, of
-    /// each partition (or tenant) in its order, this one among them.
+    /// This worker counts as alive for `ttl` more, in every partition (or for those tenants). Gives the workers that do, this
+    /// one among them, of each partition that has answered (or of each tenant's): a server that is away says nothing of its
+    /// own, and the others go on. An error where none has answered.
     pub async fn heartbeat(
         &self,
         worker: &WorkerId,
         tenants: Option<&[TenantId]>,
         ttl: Duration,
-    ) -> Result<Vec<Vec<WorkerId>>, BrokerError> {
+    ) -> Result<Vec<(Partition, Vec<WorkerId>)>, BrokerError> {
         let args = [worker.to_string(), ttl.as_millis().to_string()];
         let args = bytes(&args);
         let sets = self.heartbeat_keys(tenants);
@@ -27,7 +28,7 @@ impl Broker {
                 let now = answer.pop().and_then(|now| now.parse().ok());
                 let now = now.ok_or_else(|| BrokerError::Refused("heartbeat answered oddly".to_owned()))?;
                 self.observe_clock(partition, asked, now);
-                Ok(sorted(answer))
+                Ok((partition, sorted(answer)))
             }
         });
         // Sent together: one round trip, whatever the number of partitions. All of them, even where one fails: it
@@ -38,7 +39,7 @@ impl Broker {
         if let Err(error) = in_fleet {
             tracing::debug!(%error, "redis.fleet_not_told"); // It only says how many there are.
         }
-        beats.into_iter().collect()
+        those_answered(beats, "redis.heartbeat_not_taken")
     }
 
     /// This worker is gone, at once.
@@ -64,18 +65,22 @@ impl Broker {
         let names = self.keys();
         // Workers of a version before this set are in the other, where they serve all tenants.
         let first = names.partitions().next().map_or_else(|| names.fleet(), |partition| names.workers(partition));
-        let ids: Vec<String> = self.client.script(&lua::LIVE_WORKERS, &[&first, &names.fleet()], &[]).await?;
-        Ok(sorted(ids).len())
+        match self.client.script::<Vec<String>>(&lua::LIVE_WORKERS, &[&first, &names.fleet()], &[]).await {
+            Ok(ids) => Ok(sorted(ids).len()),
+            // The server of that set is away: those that serve all tenants are known elsewhere, too.
+            Err(_) => Ok(self.all_live_workers().await?.len()),
+        }
     }
 
-    /// Every live worker that serves all tenants, sorted, each once.
+    /// Every live worker that serves all tenants, sorted, each once, by the partitions that answer: each of them is known in
+    /// all. An error where none answers.
     pub async fn all_live_workers(&self) -> Result<Vec<WorkerId>, BrokerError> {
-        let mut ids = Vec::new();
-        for partition in self.keys().partitions() {
+        let asked = self.keys().partitions().map(async |partition| {
             let set = self.keys().workers(partition);
-            ids.extend(self.client.script::<Vec<String>>(&lua::LIVE_WORKERS, &[&set, &set], &[]).await?);
-        }
-        Ok(sorted(ids))
+            self.client.script::<Vec<String>>(&lua::LIVE_WORKERS, &[&set, &set], &[]).await
+        });
+        let answers = those_answered(futures_util::future::join_all(asked).await, "redis.workers_unknown")?;
+        Ok(sorted(answers.into_iter().flatten().collect()))
     }
 
     fn heartbeat_keys(&self, tenants: Option<&[TenantId]>) -> Vec<(Partition, String)> {
@@ -84,6 +89,24 @@ impl Broker {
             None => names.partitions().map(|p| (p, names.workers(p))).collect(),
             Some(tenants) => tenants.iter().map(|t| (names.partition(t), names.tenant_workers(t))).collect(),
         }
+    }
+}
+
+/// What those said that have answered; an error where none has.
+pub(super) fn those_answered<T>(answers: Vec<Result<T, BrokerError>>, event: &str) -> Result<Vec<T>, BrokerError> {
+    let (mut said, mut last) = (Vec::with_capacity(answers.len()), None);
+    for answer in answers {
+        match answer {
+            Ok(answer) => said.push(answer),
+            Err(error) => {
+                tracing::debug!(%error, "{event}");
+                last = Some(error);
+            }
+        }
+    }
+    match last {
+        Some(error) if said.is_empty() => Err(error),
+        _ => Ok(said),
     }
 }
 

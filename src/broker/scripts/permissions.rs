@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use super::heartbeats::those_answered;
 use super::{bytes, lua, texts};
 use crate::broker::keys::PERMISSIONS_CHANNEL;
-use crate::broker::{Broker, BrokerError};
+use crate::broker::{Broker, BrokerError, Partition};
 pub use crate::domain::PermissionSet;
 use crate::domain::{Permission, TenantId, UserId};
 
@@ -33,21 +34,24 @@ impl Broker {
         Ok(if stored { FillOutcome::Stored } else { FillOutcome::Stale })
     }
 
-    /// In every partition: nothing older than `version` is believed any more; tells every gateway.
-    pub async fn invalidate_permissions(&self, user: &UserId, version: i64) -> Result<(), BrokerError> {
+    /// In every partition: nothing older than `version` is believed any more; tells every gateway. Gives the partitions that
+    /// could not be told, because their server is away: what is cached there is believed until it expires. An error where
+    /// none could be told.
+    pub async fn invalidate_permissions(&self, user: &UserId, version: i64) -> Result<Vec<Partition>, BrokerError> {
         let version = version.to_string();
         let names = self.keys();
-        let of = |p| {
-            std::iter::once(names.min_permission_version(p, user)).chain(names.former_min_permission_version(p, user))
-        };
-        let keys: Vec<String> = names.partitions().flat_map(of).collect();
-        let raised = keys.iter().map(|key| {
-            let version = version.as_bytes();
-            async move { self.client.script::<String>(&lua::INVALIDATE_PERMISSIONS, &[key], &[version]).await.map(drop) }
+        let raised = names.partitions().map(async |partition| {
+            let keys = std::iter::once(names.min_permission_version(partition, user));
+            for key in keys.chain(names.former_min_permission_version(partition, user)) {
+                let version = version.as_bytes();
+                self.client.script::<String>(&lua::INVALIDATE_PERMISSIONS, &[&key], &[version]).await?;
+            }
+            Ok(partition)
         });
         // All of them, even where one fails.
-        futures_util::future::join_all(raised).await.into_iter().collect::<Result<(), _>>()?;
-        self.client.query(redis::cmd("PUBLISH").arg(PERMISSIONS_CHANNEL).arg(user.as_str())).await
+        let told = those_answered(futures_util::future::join_all(raised).await, "redis.permissions_not_invalidated")?;
+        let _: i64 = self.client.query(redis::cmd("PUBLISH").arg(PERMISSIONS_CHANNEL).arg(user.as_str())).await?;
+        Ok(names.partitions().filter(|partition| !told.contains(partition)).collect())
     }
 
     /// What the cache says of one permission; `None`: nothing, read SQL and fill.

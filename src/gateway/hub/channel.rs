@@ -146,13 +146,14 @@ impl Channel {
         true
     }
 
-    pub(super) fn mark_stale(&self) {
-        self.lock().stale = true;
+    /// It has to be read again. `false`: that was known.
+    pub(super) fn mark_stale(&self) -> bool {
+        !std::mem::replace(&mut self.lock().stale, true)
     }
 
-    /// Whether it has to be read again; from now on it has not.
-    pub(super) fn take_stale(&self) -> bool {
-        std::mem::take(&mut self.lock().stale)
+    /// Somebody is about to read it again.
+    pub(super) fn take_stale(&self) {
+        self.lock().stale = false;
     }
 
     fn lock(&self) -> MutexGuard<'_, ChannelState> {

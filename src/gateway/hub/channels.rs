@@ -1,28 +1,30 @@
 //! Which resources are watched: one channel for each, counted by reference.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
 use parking_lot::{Mutex, MutexGuard};
-use tokio::sync::Notify;
 
 use super::channel::{Channel, RECENT};
 use super::feeds::IDLE_TIMEOUT;
+use super::lanes::{LaneReceiver, Lanes};
 use crate::broker::keys::{reply_channel, updates_channel};
-use crate::broker::{Broker, BrokerError, Subscriber};
+use crate::broker::{Broker, BrokerError, Keys, Partition, Subscriber};
 use crate::domain::{CommandId, Resource};
 use crate::gateway::outbox::Outbox;
 
 /// The watched resources of a gateway; cheap to clone.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(super) struct Channels(Arc<ChannelsShared>);
 
-#[derive(Default)]
 struct ChannelsShared {
+    keys: Keys,
     open: Mutex<HashMap<Resource, ChannelEntry>>,
-    /// Some channel has to be read again.
-    stale: Notify,
+    /// Channels that have to be read again, each once.
+    stale: Mutex<HashMap<Partition, Vec<Arc<Channel>>>>,
+    /// Who reads them: one for each partition.
+    readers: Lanes<()>,
 }
 
 struct ChannelEntry {
@@ -33,6 +35,20 @@ struct ChannelEntry {
 }
 
 impl Channels {
+    /// Nothing is watched yet. `start_reader`: begins to read what is stale in a partition.
+    pub(super) fn new(keys: Keys, start_reader: impl Fn(Self, LaneReceiver<()>) + Send + Sync + 'static) -> Self {
+        Self(Arc::new_cyclic(|shared: &std::sync::Weak<ChannelsShared>| {
+            let shared = shared.clone();
+            // A reader is told of what is stale, and gets nothing by its queue.
+            let readers = Lanes::new(1, move |lane| {
+                if let Some(shared) = shared.upgrade() {
+                    start_reader(Self(shared), lane);
+                }
+            });
+            ChannelsShared { keys, open: Mutex::default(), stale: Mutex::default(), readers }
+        }))
+    }
+
     /// Watches a resource until the subscription is dropped. When this returns, everything published from now on reaches the
     /// outbox.
     pub(super) async fn join(
@@ -68,27 +84,37 @@ impl Channels {
     }
 
     /// One channel has to be read again.
-    pub(super) fn mark_stale(&self, channel: &Channel) {
-        channel.mark_stale();
-        self.0.stale.notify_one();
+    pub(super) fn mark_stale(&self, channel: &Arc<Channel>) {
+        let partition = self.0.keys.partition(&channel.resource.tenant);
+        self.note_stale(partition, channel);
+        self.0.readers.missed(partition);
     }
 
-    /// Every channel has to be read again.
-    pub(super) fn mark_all_stale(&self) {
-        for entry in self.open().values() {
-            entry.channel.mark_stale();
+    /// Every channel has to be read again; with `partitions`, every one of those.
+    pub(super) fn mark_all_stale(&self, partitions: Option<&[Partition]>) {
+        let channels: Vec<Arc<Channel>> = self.open().values().map(|entry| Arc::clone(&entry.channel)).collect();
+        let mut told = HashSet::new();
+        for channel in channels {
+            let partition = self.0.keys.partition(&channel.resource.tenant);
+            if partitions.is_none_or(|some| some.contains(&partition)) {
+                self.note_stale(partition, &channel);
+                told.insert(partition);
+            }
         }
-        self.0.stale.notify_one();
+        told.into_iter().for_each(|partition| self.0.readers.missed(partition));
     }
 
-    /// Waits until some channel has to be read again.
-    pub(super) async fn until_stale(&self) {
-        self.0.stale.notified().await;
+    fn note_stale(&self, partition: Partition, channel: &Arc<Channel>) {
+        if channel.mark_stale() {
+            self.0.stale.lock().entry(partition).or_default().push(Arc::clone(channel));
+        }
     }
 
-    /// The channels that have to be read again; whoever takes them sees to it.
-    pub(super) fn take_stale(&self) -> Vec<Arc<Channel>> {
-        self.open().values().map(|entry| &entry.channel).filter(|channel| channel.take_stale()).cloned().collect()
+    /// The channels of a partition that have to be read again; whoever takes them sees to it.
+    pub(super) fn take_stale(&self, partition: Partition) -> Vec<Arc<Channel>> {
+        let stale = self.0.stale.lock().remove(&partition).unwrap_or_default();
+        stale.iter().for_each(|channel| channel.take_stale());
+        stale
     }
 
     /// The right to hear this resource was taken away: its sockets are closed, and told to come back. Then they are told

@@ -1,18 +1,20 @@
 //! Takes what was heard of whole tenants, in order, looks up what it takes to hand it out, and does so.
 //!
 //! Results are looked up in the record, the facts of jobs in SQL: many at a time, so that a thousand results cost a
-//! few round trips. While the record cannot be read the rest waits too; if too much waits it is given up, and everyone
-//! is told to list again.
+//! few round trips. While the record of a partition cannot be read the rest of that partition waits too; if too much waits
+//! it is given up, and everyone who watches its tenants is told to list again.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::feed::Feed;
 use super::feeds::{FeedContent, FeedMessage, Feeds};
+use super::lanes::LaneReceiver;
 use crate::broker::Broker;
 use crate::broker::scripts::results::CommandResult;
 use crate::domain::{CommandId, Resource, ResourceId, ResourceKind, TenantId};
@@ -28,27 +30,28 @@ const SQL_TIMEOUT: Duration = Duration::from_millis(500);
 /// After SQL failed it is not asked for so long, for the same reason.
 const SQL_COOLDOWN: Duration = Duration::from_secs(2);
 
-/// Hands out what was heard.
+/// Hands out what was heard of the tenants of one partition; a clone serves another one.
+#[derive(Clone)]
 pub(super) struct FeedDispatcher {
     broker: Broker,
     store: Store,
-    feeds: Feeds,
-    /// SQL has failed, and is not asked again before then.
-    sql_cooldown_until: Instant,
+    /// SQL has failed, and is not asked again before then, whichever partition it is about.
+    sql_cooldown_until: Arc<Mutex<Instant>>,
 }
 
 impl FeedDispatcher {
-    pub(super) fn new(broker: Broker, store: Store, feeds: Feeds) -> Self {
-        Self { broker, store, feeds, sql_cooldown_until: Instant::now() }
+    pub(super) fn new(broker: Broker, store: Store) -> Self {
+        Self { broker, store, sql_cooldown_until: Arc::new(Mutex::new(Instant::now())) }
     }
 
     /// Hands out until the hub is gone.
-    pub(super) async fn run(mut self, mut queue: mpsc::Receiver<FeedMessage>) {
+    pub(super) async fn run(self, feeds: Feeds, lane: LaneReceiver<FeedMessage>) {
+        let LaneReceiver { partition, mut queue, missed } = lane;
         let mut some = Vec::new();
         loop {
             tokio::select! {
                 biased;
-                () = self.feeds.until_missed() => self.notify_resynchronize(&mut queue),
+                () = missed.notified() => notify_resynchronize(&feeds.of(partition), &mut queue),
                 count = queue.recv_many(&mut some, BATCH_SIZE) => match count {
                     0 => return,
                     _ => self.deliver(std::mem::take(&mut some)).await,
@@ -57,17 +60,7 @@ impl FeedDispatcher {
         }
     }
 
-    /// What waits is older than what was missed: handed out after the word of it, it would undo what a client then reads.
-    fn notify_resynchronize(&self, queue: &mut mpsc::Receiver<FeedMessage>) {
-        for _ in 0..queue.len() {
-            let _ = queue.try_recv();
-        }
-        for feed in self.feeds.all() {
-            feed.notify_resynchronize(&resynchronize(&feed.tenant).into());
-        }
-    }
-
-    async fn deliver(&mut self, some: Vec<FeedMessage>) {
+    async fn deliver(&self, some: Vec<FeedMessage>) {
         let mut results = self.results_of(&some).await;
         let unserved = self.learn_facts(&some).await;
         for FeedMessage { feed, resource, what } in some {
@@ -125,7 +118,7 @@ impl FeedDispatcher {
     }
 
     /// Reads the facts that filters need, once for each job. Gives the jobs of which they cannot be had just now.
-    async fn learn_facts(&mut self, some: &[FeedMessage]) -> HashSet<Resource> {
+    async fn learn_facts(&self, some: &[FeedMessage]) -> HashSet<Resource> {
         let mut lacking: HashMap<TenantId, (Arc<Feed>, HashSet<ResourceId>)> = HashMap::new();
         for FeedMessage { feed, resource, .. } in some {
             if resource.kind == ResourceKind::Job && feed.lacks_facts(resource) {
@@ -136,12 +129,12 @@ impl FeedDispatcher {
         let mut unserved = HashSet::new();
         for (tenant, (feed, ids)) in lacking {
             let ids: Vec<ResourceId> = ids.into_iter().collect();
-            if self.sql_cooldown_until <= Instant::now() {
+            if *self.sql_cooldown_until.lock() <= Instant::now() {
                 if let Ok(Ok(found)) = tokio::time::timeout(SQL_TIMEOUT, self.store.job_facts(&tenant, &ids)).await {
                     found.into_iter().for_each(|(id, facts)| feed.learn_facts(id, facts));
                     continue;
                 }
-                self.sql_cooldown_until = Instant::now() + SQL_COOLDOWN;
+                *self.sql_cooldown_until.lock() = Instant::now() + SQL_COOLDOWN;
             }
             unserved.extend(ids.into_iter().map(|id| Resource::job(tenant.clone(), id)));
         }
@@ -157,5 +150,15 @@ impl FeedDispatcher {
             feed.reset(resource);
         }
         anew
+    }
+}
+
+/// What waits is older than what was missed: handed out after the word of it, it would undo what a client then reads.
+fn notify_resynchronize(feeds: &[Arc<Feed>], queue: &mut mpsc::Receiver<FeedMessage>) {
+    for _ in 0..queue.len() {
+        let _ = queue.try_recv();
+    }
+    for feed in feeds {
+        feed.notify_resynchronize(&resynchronize(&feed.tenant).into());
     }
 }

@@ -1,23 +1,23 @@
 //! Which tenants are watched as a whole: one pair of patterns for each, counted by reference.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
-use tokio::sync::{Notify, mpsc};
 
 use super::feed::{Feed, FeedSubscriber};
+use super::lanes::{LaneReceiver, Lanes};
 use super::results::command_of;
 use super::update::Update;
 use crate::broker::keys::{ChannelContent, read_resource_channel, tenant_of_channel, tenant_pattern};
-use crate::broker::{Broker, BrokerError, Subscriber};
+use crate::broker::{Broker, BrokerError, Keys, Partition, Subscriber};
 use crate::domain::{CommandId, Resource, ResourceKind, TenantId};
 
 /// How long a channel or a feed that nobody watches is kept: a client that reconnects finds it.
 pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(2);
-/// Messages of all watched tenants that may wait to be handed out. When it is full, all that wait are given up, and
-/// everyone is told that messages were missed.
+/// Messages of a partition's watched tenants that may wait to be handed out. When it is full, all that wait are given up,
+/// and everyone who watches one of these tenants is told that messages were missed.
 const QUEUE_CAPACITY: usize = 8_192;
 
 /// The watched tenants of a gateway; cheap to clone.
@@ -25,9 +25,10 @@ const QUEUE_CAPACITY: usize = 8_192;
 pub(super) struct Feeds(Arc<FeedsShared>);
 
 struct FeedsShared {
+    keys: Keys,
     open: Mutex<HashMap<TenantId, FeedEntry>>,
-    heard: mpsc::Sender<FeedMessage>,
-    missed: Notify,
+    /// Who hands out: one for each partition.
+    dispatchers: Lanes<FeedMessage>,
 }
 
 struct FeedEntry {
@@ -51,9 +52,20 @@ pub(super) enum FeedContent {
 }
 
 impl Feeds {
-    pub(super) fn new() -> (Self, mpsc::Receiver<FeedMessage>) {
-        let (heard, queue) = mpsc::channel(QUEUE_CAPACITY);
-        (Self(Arc::new(FeedsShared { open: Mutex::default(), heard, missed: Notify::new() })), queue)
+    /// Nothing is watched yet. `start_dispatcher`: begins to hand out what is about tenants of a partition.
+    pub(super) fn new(
+        keys: Keys,
+        start_dispatcher: impl Fn(Self, LaneReceiver<FeedMessage>) + Send + Sync + 'static,
+    ) -> Self {
+        Self(Arc::new_cyclic(|shared: &std::sync::Weak<FeedsShared>| {
+            let shared = shared.clone();
+            let dispatchers = Lanes::new(QUEUE_CAPACITY, move |lane| {
+                if let Some(shared) = shared.upgrade() {
+                    start_dispatcher(Self(shared), lane);
+                }
+            });
+            FeedsShared { keys, open: Mutex::default(), dispatchers }
+        }))
     }
 
     /// When this returns, everything published from now on reaches the subscriber.
@@ -98,24 +110,23 @@ impl Feeds {
             ChannelContent::Updates => Update::read(payload, &resource).map(FeedContent::Update),
         };
         let Some(what) = what else { return };
-        if self.0.heard.try_send(FeedMessage { feed, resource, what }).is_err() {
-            self.missed();
+        let partition = self.0.keys.partition(&resource.tenant);
+        if !self.0.dispatchers.send(partition, FeedMessage { feed, resource, what }) {
+            self.0.dispatchers.missed(partition);
         }
     }
 
-    /// Messages may have been lost.
-    pub(super) fn missed(&self) {
-        self.0.missed.notify_one();
+    /// Messages may have been lost; with `partitions`, only such as are about tenants of those.
+    pub(super) fn missed(&self, partitions: Option<&[Partition]>) {
+        let watched: HashSet<Partition> = self.open().keys().map(|tenant| self.0.keys.partition(tenant)).collect();
+        let missed = watched.into_iter().filter(|partition| partitions.is_none_or(|some| some.contains(partition)));
+        missed.for_each(|partition| self.0.dispatchers.missed(partition));
     }
 
-    /// Waits for that.
-    pub(super) async fn until_missed(&self) {
-        self.0.missed.notified().await;
-    }
-
-    /// Every watched tenant.
-    pub(super) fn all(&self) -> Vec<Arc<Feed>> {
-        self.open().values().map(|entry| Arc::clone(&entry.feed)).collect()
+    /// Every watched tenant of a partition.
+    pub(super) fn of(&self, partition: Partition) -> Vec<Arc<Feed>> {
+        let is_there = |tenant: &TenantId| self.0.keys.partition(tenant) == partition;
+        self.open().iter().filter(|(tenant, _)| is_there(tenant)).map(|(_, entry)| Arc::clone(&entry.feed)).collect()
     }
 
     /// The right to hear a tenant by this pattern was taken away: its sockets are closed, and told to come back.

@@ -6,12 +6,16 @@
 //!
 //! A tenant-wide socket hears everything of its tenant by a pattern instead: `feeds` has one subscription for each
 //! tenant, `dispatch` takes what comes in order and looks up what it needs, and `feed` hands it to those who want it.
+//!
+//! Everything that asks Redis does so in one lane for each partition (`lanes`): one server of a cluster that is away holds
+//! up its own tenants alone.
 
 pub mod channel;
 mod channels;
 mod dispatch;
 mod feed;
 mod feeds;
+mod lanes;
 mod recent;
 mod results;
 mod resync;
@@ -20,7 +24,7 @@ mod update;
 use std::sync::Arc;
 
 use metrics::counter;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -33,17 +37,18 @@ use self::channel::Channel;
 use self::channels::Channels;
 use self::dispatch::FeedDispatcher;
 use self::feeds::{Feeds, IDLE_TIMEOUT};
+use self::lanes::Lanes;
 use super::access::Access;
 use super::outbox::Outbox;
 use super::results::follower::ResultFollower;
 use super::snapshot::SnapshotReader;
 use crate::broker::keys::{ChannelContent, PERMISSIONS_CHANNEL, read_resource_channel};
-use crate::broker::{Broker, BrokerError, Event, Subscriber};
+use crate::broker::{Broker, BrokerError, Event, Keys, Subscriber};
 use crate::domain::{CommandId, Resource, TenantId};
 use crate::store::Store;
 use crate::telemetry::metrics::SUBSCRIPTION_GAPS;
 
-/// ResultFollower that may wait to be looked up. More are found by reading every watched resource again.
+/// Results of one partition that may wait to be looked up. The resource of one more is read again as a whole.
 const MAX_LOOKUPS: usize = 8_192;
 
 /// A handle on the fan-out; cheap to clone.
@@ -60,7 +65,8 @@ struct Dispatcher {
     access: Access,
     channels: Channels,
     feeds: Feeds,
-    lookups: mpsc::Sender<(Arc<Channel>, CommandId)>,
+    keys: Keys,
+    lookups: Lanes<(Arc<Channel>, CommandId)>,
 }
 
 impl Hub {
@@ -74,17 +80,30 @@ impl Hub {
         tracker: &TaskTracker,
         stop: &CancellationToken,
     ) -> Self {
-        let (lookups, waiting) = mpsc::channel(MAX_LOOKUPS);
-        let (feeds, heard) = Feeds::new();
-        let channels = Channels::default();
-        let run = |task: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
-            tracker.spawn(stop.clone().run_until_cancelled_owned(task));
+        let run = {
+            let (tracker, stop) = (tracker.clone(), stop.clone());
+            move |task: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
+                tracker.spawn(stop.clone().run_until_cancelled_owned(task));
+            }
         };
-        let dispatcher = Dispatcher { access, channels: channels.clone(), feeds: feeds.clone(), lookups };
+        let keys = broker.keys();
+        let channels = {
+            let (run, broker, reads) = (run.clone(), broker.clone(), Arc::new(Semaphore::new(resync::MAX_READS)));
+            Channels::new(keys, move |channels, lane| {
+                let reading = resync::run(broker.clone(), snapshots.clone(), channels, reads.clone(), lane);
+                run(Box::pin(reading));
+            })
+        };
+        let feeds = {
+            let (run, dispatcher) = (run.clone(), FeedDispatcher::new(broker.clone(), store));
+            Feeds::new(keys, move |feeds, lane| run(Box::pin(dispatcher.clone().run(feeds, lane))))
+        };
+        let lookups = {
+            let (run, broker) = (run.clone(), broker.clone());
+            Lanes::new(MAX_LOOKUPS, move |lane| run(Box::pin(results::look_up(broker.clone(), results.clone(), lane))))
+        };
+        let dispatcher = Dispatcher { access, channels: channels.clone(), feeds: feeds.clone(), keys, lookups };
         run(Box::pin(dispatcher.run(events)));
-        run(Box::pin(results::look_up(broker.clone(), results, waiting)));
-        run(Box::pin(resync::run(broker.clone(), snapshots, channels.clone())));
-        run(Box::pin(FeedDispatcher::new(broker.clone(), store, feeds.clone()).run(heard)));
         run(Box::pin(remove_idle(subscriber.clone(), channels.clone(), feeds.clone())));
         Self { broker, subscriber, channels, feeds }
     }
@@ -140,8 +159,16 @@ impl Dispatcher {
                 Event::Gap => {
                     counter!(SUBSCRIPTION_GAPS).increment(1);
                     tracing::info!("gateway.subscription_gap");
-                    self.channels.mark_all_stale();
-                    self.feeds.missed();
+                    self.channels.mark_all_stale(None);
+                    self.feeds.missed(None);
+                    self.access.everyone_changed();
+                }
+                Event::PartitionGap(partitions) => {
+                    counter!(SUBSCRIPTION_GAPS).increment(1);
+                    tracing::info!(partitions = partitions.len(), "gateway.partition_gap");
+                    self.channels.mark_all_stale(Some(&partitions));
+                    self.feeds.missed(Some(&partitions));
+                    // Word of changed permissions may have been published at that server, too.
                     self.access.everyone_changed();
                 }
             }
@@ -153,8 +180,9 @@ impl Dispatcher {
         let Some(channel) = self.channels.get(&resource) else { return };
         if carries == ChannelContent::Replies {
             let Some(command) = results::command_of(&payload) else { return };
-            if !channel.was_delivered(command) && self.lookups.try_send((channel, command)).is_err() {
-                self.channels.mark_all_stale();
+            let partition = self.keys.partition(&resource.tenant);
+            if !channel.was_delivered(command) && !self.lookups.send(partition, (channel.clone(), command)) {
+                self.channels.mark_stale(&channel);
             }
         } else if channel.update(payload) == channel::UpdateOutcome::Backwards {
             self.channels.mark_stale(&channel);

@@ -3,9 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
-
 use super::channel::Channel;
+use super::lanes::LaneReceiver;
 use crate::broker::Broker;
 use crate::domain::CommandId;
 use crate::gateway::results::follower::ResultFollower;
@@ -24,15 +23,15 @@ pub(super) fn command_of(payload: &[u8]) -> Option<CommandId> {
     serde_json::from_slice::<RawMessage<'_>>(payload).ok()?.command_id.parse().ok()
 }
 
-/// Looks results up in the order in which they were heard of, and hands them out. A command without a result
-/// in the record has none: the message was forged. While the record cannot be read, it is tried again.
+/// Looks the results of one partition up in the order in which they were heard of, and hands them out. A command without a
+/// result in the record has none: the message was forged. While the record cannot be read, it is tried again.
 pub(super) async fn look_up(
     broker: Broker,
     results: ResultFollower,
-    mut waiting: mpsc::Receiver<(Arc<Channel>, CommandId)>,
+    mut waiting: LaneReceiver<(Arc<Channel>, CommandId)>,
 ) {
     let mut batch = Vec::new();
-    while !batch.is_empty() || waiting.recv_many(&mut batch, BATCH_SIZE).await > 0 {
+    while !batch.is_empty() || waiting.queue.recv_many(&mut batch, BATCH_SIZE).await > 0 {
         let reads = batch.iter().map(|(channel, command)| broker.command_result(&channel.resource, *command));
         let found = futures_util::future::join_all(reads).await;
         let mut unread = Vec::new();

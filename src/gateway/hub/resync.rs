@@ -1,18 +1,22 @@
 //! After a gap in the subscription: results that were missed are handed out, and where the state has moved
 //! on, it is said.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use tokio::sync::Semaphore;
 
 use super::channel::{Channel, RECENT};
 use super::channels::Channels;
+use super::lanes::LaneReceiver;
 use crate::broker::Broker;
 use crate::gateway::outbox::Push;
 use crate::gateway::snapshot::{SnapshotError, SnapshotReader};
 
-/// Resources that are read at once.
+/// Resources of one partition that are read at once, and states of resources, in all partitions together.
 const BATCH_SIZE: usize = 16;
+pub(super) const MAX_READS: usize = 16;
 /// Between two tries while Redis or SQL is away.
 const RETRY_DELAY: Duration = Duration::from_millis(250);
 /// Longest time for one resource.
@@ -20,19 +24,25 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// How often a resource is read whose stream goes on while it is read.
 const MAX_ATTEMPTS: u32 = 5;
 
-/// Reads what is marked as stale, whenever something is.
-pub(super) async fn run(broker: Broker, snapshots: SnapshotReader, channels: Channels) {
+/// Reads what is marked as stale in one partition, whenever something is.
+pub(super) async fn run(
+    broker: Broker,
+    snapshots: SnapshotReader,
+    channels: Channels,
+    reads: Arc<Semaphore>,
+    lane: LaneReceiver<()>,
+) {
     loop {
-        channels.until_stale().await;
+        lane.missed.notified().await;
         loop {
-            let failed = futures_util::stream::iter(channels.take_stale())
+            let failed = futures_util::stream::iter(channels.take_stale(lane.partition))
                 .map(|channel| {
-                    let (broker, snapshots) = (&broker, &snapshots);
+                    let (broker, snapshots, channels, reads) = (&broker, &snapshots, &channels, &reads);
                     async move {
-                        let read = tokio::time::timeout(TIMEOUT, resource(broker, snapshots, &channel)).await;
+                        let read = tokio::time::timeout(TIMEOUT, resource(broker, snapshots, reads, &channel)).await;
                         let done = matches!(read, Ok(Ok(true)));
                         if !done {
-                            channel.mark_stale();
+                            channels.mark_stale(&channel);
                         }
                         !done
                     }
@@ -50,7 +60,12 @@ pub(super) async fn run(broker: Broker, snapshots: SnapshotReader, channels: Cha
 }
 
 /// `false`: it goes on faster than it can be read, and has to be read once more a little later.
-async fn resource(broker: &Broker, snapshots: &SnapshotReader, channel: &Channel) -> Result<bool, SnapshotError> {
+async fn resource(
+    broker: &Broker,
+    snapshots: &SnapshotReader,
+    reads: &Semaphore,
+    channel: &Channel,
+) -> Result<bool, SnapshotError> {
     if !channel.opened.initialized() {
         // Its first reader is about to read everything anyway.
         return Ok(true);
@@ -58,6 +73,8 @@ async fn resource(broker: &Broker, snapshots: &SnapshotReader, channel: &Channel
     for ended in broker.recent_results(&channel.resource, RECENT).await? {
         channel.deliver(ended);
     }
+    // Only now: this partition's server has just answered, so that no turn is lost to one that is away.
+    let _turn = reads.acquire().await;
     for _ in 0..MAX_ATTEMPTS {
         let before = channel.seq();
         let Some(state) = snapshots.read_state(&channel.resource).await? else {

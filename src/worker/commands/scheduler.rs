@@ -12,8 +12,8 @@ use super::fair_queue::{FairQueue, QueuedResource};
 use super::in_flight::InFlight;
 use crate::broker::keys::{DISPATCH_CHANNEL, control_pattern};
 use crate::broker::scripts::claim::ClaimOutcome;
-use crate::broker::{BrokerError, Event, Subscriber};
-use crate::domain::{Resource, ResourceKind};
+use crate::broker::{BrokerError, Event, Partition, Subscriber};
+use crate::domain::{Resource, ResourceKind, TenantId};
 use crate::protocol::control;
 use crate::worker::context::WorkerContext;
 use crate::worker::maintenance::live_workers::LiveWorkers;
@@ -26,6 +26,8 @@ const MAX_CONCURRENT: usize = 64;
 const POLL_INTERVAL_MS: std::ops::Range<u64> = 250..1_000;
 /// Resources of one tenant asked for in one poll.
 const READY_PER_POLL: usize = 128;
+/// Resources about which Redis is asked at once whether they are this worker's.
+const MAX_ASKING: usize = 64;
 /// Tenants of one partition asked about in one poll; other ones each time.
 const TENANTS_PER_POLL: usize = 256;
 
@@ -41,6 +43,8 @@ pub(crate) struct Scheduler {
     /// Notified when there is room again for what was left in Redis.
     poll_again: Notify,
     live_workers: LiveWorkers,
+    /// Questions to Redis whose resource a resource is.
+    asking: Arc<Semaphore>,
 }
 
 impl Scheduler {
@@ -60,6 +64,7 @@ impl Scheduler {
             permits: Arc::new(Semaphore::new(MAX_CONCURRENT)),
             poll_again: Notify::new(),
             live_workers: LiveWorkers::default(),
+            asking: Arc::new(Semaphore::new(MAX_ASKING)),
         })
     }
 
@@ -172,7 +177,7 @@ impl Scheduler {
 
     /// Listens for messages until told to stop.
     async fn listen(self: &Arc<Self>, mut events: mpsc::Receiver<Event>) {
-        let WorkerContext { id, broker, stop, .. } = &*self.ctx;
+        let WorkerContext { id, stop, .. } = &*self.ctx;
         loop {
             let event = tokio::select! {
                 () = stop.cancelled() => return,
@@ -189,19 +194,34 @@ impl Scheduler {
                     if !self.ctx.serves(&resource.tenant) {
                         continue;
                     }
-                    let runs_here = self.runs.contains(&resource);
-                    if runs_here || self.live_workers.is_chosen(broker, id, &resource).await {
-                        self.enqueue(resource);
+                    let runs_here = self.runs.contains(&resource).then_some(true);
+                    match runs_here.or_else(|| self.live_workers.is_chosen(id, &resource)) {
+                        Some(true) => self.enqueue(resource),
+                        Some(false) => {}
+                        None => self.enqueue_if_chosen(resource),
                     }
                 }
                 // A worker hears nothing that is one tenant's alone, so that nothing is denied later than at its start.
-                Some(Event::Gap | Event::Denied(_)) => {
+                Some(Event::Gap | Event::PartitionGap(_) | Event::Denied(_)) => {
                     tracing::info!("worker.subscription_gap");
-                    self.poll_ready().await;
+                    self.poll_again.notify_one();
                     self.notifier.job_available.notify_one();
                 }
             }
         }
+    }
+
+    /// Enqueues a resource if Redis says that it is this worker's. Where too many are asked about, the next poll finds it.
+    fn enqueue_if_chosen(self: &Arc<Self>, resource: Resource) {
+        let Ok(turn) = self.asking.clone().try_acquire_owned() else { return };
+        let scheduler = self.clone();
+        self.ctx.spawn(async move {
+            let WorkerContext { id, broker, .. } = &*scheduler.ctx;
+            if scheduler.live_workers.ask(broker, id, &resource).await {
+                scheduler.enqueue(resource);
+            }
+            drop(turn);
+        });
     }
 
     /// Polls until told to stop.
@@ -216,25 +236,32 @@ impl Scheduler {
         }
     }
 
-    /// Enqueues the resources that are ready, those of all tenants at once.
+    /// Enqueues the resources that are ready, those of each tenant as soon as they are known.
     async fn poll_ready(self: &Arc<Self>) {
         let WorkerContext { tenants, broker, .. } = &*self.ctx;
-        let tenants = match tenants {
-            Some(tenants) => tenants.clone(),
+        match tenants {
+            Some(tenants) => drop(join_all(tenants.iter().map(|tenant| self.poll_tenant(tenant))).await),
             None => {
-                let partitions = broker.keys().partitions();
-                let asked = partitions.map(|partition| broker.tenants_with_ready(partition, TENANTS_PER_POLL));
-                join_all(asked).await.into_iter().flat_map(log_poll_error).flatten().collect()
+                let polled = broker.keys().partitions().map(|partition| self.poll_partition(partition));
+                join_all(polled).await;
             }
-        };
-        let asked = tenants.iter().map(|tenant| broker.ready_resources(tenant, READY_PER_POLL, Duration::ZERO));
-        for resources in join_all(asked).await.into_iter().flat_map(log_poll_error) {
-            if resources.len() == READY_PER_POLL {
-                self.queue.mark_more_ready();
-            }
-            for resource in resources {
-                self.enqueue(resource);
-            }
+        }
+    }
+
+    async fn poll_partition(self: &Arc<Self>, partition: Partition) {
+        let tenants = self.ctx.broker.tenants_with_ready(partition, TENANTS_PER_POLL).await;
+        let tenants = log_poll_error(tenants).unwrap_or_default();
+        join_all(tenants.iter().map(|tenant| self.poll_tenant(tenant))).await;
+    }
+
+    async fn poll_tenant(self: &Arc<Self>, tenant: &TenantId) {
+        let ready = self.ctx.broker.ready_resources(tenant, READY_PER_POLL, Duration::ZERO).await;
+        let Some(resources) = log_poll_error(ready) else { return };
+        if resources.len() == READY_PER_POLL {
+            self.queue.mark_more_ready();
+        }
+        for resource in resources {
+            self.enqueue(resource);
         }
     }
 }

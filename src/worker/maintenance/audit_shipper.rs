@@ -51,10 +51,15 @@ impl AuditError {
 pub(crate) struct PartitionAssignment(Mutex<HashSet<Partition>>);
 
 impl PartitionAssignment {
-    /// Given the live workers of each partition, assigns it to one of them.
+    /// Given the live workers of some partitions, assigns each of these to one of them. The others stay as they are.
     pub(crate) fn assign(&self, me: &WorkerId, alive: impl Iterator<Item = (Partition, Vec<WorkerId>)>) {
-        let mine = alive.filter(|(partition, workers)| live_workers::is_owner(me, workers, &partition.to_string()));
-        *self.0.lock() = mine.map(|(partition, _)| partition).collect();
+        let mut assigned = self.0.lock();
+        for (partition, workers) in alive {
+            match live_workers::is_owner(me, &workers, &partition.to_string()) {
+                true => assigned.insert(partition),
+                false => assigned.remove(&partition),
+            };
+        }
     }
 
     fn is_assigned(&self, partition: Partition) -> bool {

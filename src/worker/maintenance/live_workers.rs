@@ -20,17 +20,15 @@ pub(crate) struct LiveWorkers {
 }
 
 impl LiveWorkers {
-    /// Whether this worker is the one to claim a resource at once.
-    pub(crate) async fn is_chosen(&self, broker: &Broker, me: &WorkerId, resource: &Resource) -> bool {
-        let known = {
-            let seen = self.seen.lock();
-            seen.get(&resource.tenant)
-                .filter(|(at, _)| at.elapsed() < CACHE_TTL)
-                .map(|(_, workers)| rendezvous_pick(workers, resource) == Some(me))
-        };
-        if let Some(is_chosen) = known {
-            return is_chosen;
-        }
+    /// Whether this worker is the one to claim a resource at once; `None`: Redis has to be asked ([`Self::ask`]).
+    pub(crate) fn is_chosen(&self, me: &WorkerId, resource: &Resource) -> Option<bool> {
+        let seen = self.seen.lock();
+        let (_, workers) = seen.get(&resource.tenant).filter(|(at, _)| at.elapsed() < CACHE_TTL)?;
+        Some(rendezvous_pick(workers, resource) == Some(me))
+    }
+
+    /// The same, by asking Redis. Not where messages are heard: the server of one tenant must not hold up those of others.
+    pub(crate) async fn ask(&self, broker: &Broker, me: &WorkerId, resource: &Resource) -> bool {
         let Ok(workers) = broker.live_workers(&resource.tenant).await else {
             return true; // Claiming decides; better twice than not at all.
         };

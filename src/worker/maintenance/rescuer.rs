@@ -147,14 +147,15 @@ impl Rescuer {
         Ok(())
     }
 
-    /// Which hosts of these runs are missing, and which runs of this worker are orphans.
+    /// Which hosts of these runs are missing, and which runs of this worker are orphans. Where the server of a job's tenant is
+    /// away, nothing is known of the host, and others are looked at all the same.
     async fn find_missing(&self, hostings: &[Hosting]) -> Result<Vec<Suspect>, BrokerError> {
         if hostings.is_empty() {
             return Ok(Vec::new());
         }
         let broker = &self.ctx.broker;
         let live = broker.all_live_workers().await?;
-        let mut missing: Vec<Suspect> = Vec::new();
+        let (mut missing, mut silent) = (Vec::new(), HashSet::new());
         for run in hostings.iter().map(|hosting| &hosting.run) {
             if run.host == self.ctx.id {
                 if !self.runs.contains_run(run) {
@@ -163,9 +164,17 @@ impl Rescuer {
                 continue;
             }
             let host = Suspect::Host(run.host.clone());
-            let is_known = live.contains(&run.host) || missing.contains(&host);
-            if !is_known && !broker.live_workers(&run.job.tenant).await?.contains(&run.host) {
-                missing.push(host);
+            let partition = broker.keys().partition(&run.job.tenant);
+            if live.contains(&run.host) || missing.contains(&host) || silent.contains(&partition) {
+                continue;
+            }
+            match broker.live_workers(&run.job.tenant).await {
+                Ok(live) if live.contains(&run.host) => {}
+                Ok(_) => missing.push(host),
+                Err(error) => {
+                    tracing::debug!(%partition, %error, "worker.reaper_delayed");
+                    silent.insert(partition);
+                }
             }
         }
         Ok(missing)

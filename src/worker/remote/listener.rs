@@ -117,9 +117,20 @@ fn json(status: StatusCode, body: &serde_json::Value) -> Response {
 }
 
 fn ready(shared: &Shared, sql: &SqlHealth) -> Response {
-    let (redis, sql, draining) = (shared.ctx.broker.is_up(), sql.is_good(), shared.ctx.stop.is_cancelled());
-    let status = if redis && sql && !draining { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    json(status, &serde_json::json!({"redis": redis, "sql": sql, "draining": draining}))
+    let (problem, sql, draining) = (shared.redis_problem(), sql.is_good(), shared.ctx.stop.is_cancelled());
+    let status = match problem.is_none() && sql && !draining {
+        true => StatusCode::OK,
+        false => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    let mut body = serde_json::json!({"redis": problem.is_none(), "sql": sql, "draining": draining});
+    if let Some(word) = problem {
+        body["redis_reason"] = word.into();
+    }
+    let not_served = shared.partitions_not_served();
+    if !not_served.is_empty() {
+        body["partitions_not_served"] = serde_json::json!(not_served);
+    }
+    json(status, &body)
 }
 
 /// Every check before the upgrade, and the upgrade.

@@ -1,5 +1,6 @@
 //! What everything about foreign workers shares.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
@@ -8,6 +9,7 @@ use tokio::sync::Semaphore;
 
 use super::session::Sessions;
 use crate::auth::{Revocations, Verifier};
+use crate::broker::{BrokerError, WriteCheck};
 use crate::worker::context::WorkerContext;
 use crate::worker::parts::WorkerParts;
 use crate::worker::run::active_run::ActiveRun;
@@ -24,6 +26,8 @@ pub(crate) struct Shared {
     pub(crate) sessions: Sessions,
     pub(crate) verifier: Verifier,
     pub(crate) revocations: Revocations,
+    /// What was found of Redis.
+    write_check: Option<WriteCheck>,
     /// Turns of those who ask SQL for a job.
     pub(crate) attaching: Semaphore,
     /// Open sockets.
@@ -39,6 +43,7 @@ impl Shared {
             sessions: Sessions::default(),
             verifier,
             revocations,
+            write_check: parts.write_check.get().cloned(),
             attaching: Semaphore::new(MAX_ATTACHING),
             sockets: AtomicUsize::new(0),
         })
@@ -57,5 +62,19 @@ impl Shared {
             () = run.exited() => {}
             () = tokio::time::sleep(longest) => {}
         }
+    }
+
+    /// Why Redis does not do what commands need, by its own word; `None`: it does, for most tenants at least.
+    pub(crate) fn redis_problem(&self) -> Option<&'static str> {
+        let problem = self.write_check.as_ref().and_then(WriteCheck::problem);
+        let word = problem.map(|problem| problem.code().unwrap_or("unreachable"));
+        word.or_else(|| (!self.ctx.broker.is_up()).then_some("unreachable"))
+    }
+
+    /// The partitions whose tenants are not served, as they stand in the names of keys, each with the reason.
+    pub(crate) fn partitions_not_served(&self) -> BTreeMap<String, &'static str> {
+        let problems = self.write_check.as_ref().map(WriteCheck::problems).unwrap_or_default();
+        let word = |problem: BrokerError| problem.code().unwrap_or("unreachable");
+        problems.into_iter().map(|(partition, problem)| (partition.to_string(), word(problem))).collect()
     }
 }

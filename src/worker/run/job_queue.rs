@@ -1,14 +1,17 @@
 //! Takes jobs that wait in SQL, as long as this worker has room for them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::registry::RunRegistry;
 use super::runner::JobRunner;
+use crate::broker::{Partition, WriteCheck};
+use crate::domain::TenantId;
 use crate::store::{ClaimedJob, Company, StoreError};
 use crate::worker::context::WorkerContext;
 use crate::worker::notify::job_notifier::JobNotifier;
+use crate::worker::parts::WorkerParts;
 use crate::worker::sdk::job::AnyJob;
 
 /// The types of job that a worker knows, and the code of each.
@@ -26,18 +29,29 @@ pub(crate) struct JobQueue {
     runner: Arc<JobRunner>,
     types: JobTypes,
     type_names: Vec<String>,
+    /// Which tenants Redis does not serve just now.
+    write_check: Option<WriteCheck>,
 }
 
 impl JobQueue {
-    pub(crate) fn new(
-        ctx: Arc<WorkerContext>,
-        runs: Arc<RunRegistry>,
-        notifier: Arc<JobNotifier>,
-        runner: Arc<JobRunner>,
-        types: JobTypes,
-    ) -> Self {
+    pub(crate) fn new(parts: &WorkerParts, runner: Arc<JobRunner>, types: JobTypes) -> Self {
         let type_names = types.keys().cloned().collect();
-        Self { ctx, runs, notifier, runner, types, type_names }
+        let write_check = parts.write_check.get().cloned();
+        let (ctx, runs, notifier) = (parts.ctx.clone(), parts.runs.clone(), parts.notifier.clone());
+        Self { ctx, runs, notifier, runner, types, type_names, write_check }
+    }
+
+    /// Whether the server of a tenant's partition is there. On a cluster one may be gone while the others work: jobs of its
+    /// tenants wait at their checkpoints, since nobody can say that they are still this worker's, and must not take the
+    /// places of others'.
+    fn is_served(&self, tenant: &str, not_served: &HashSet<Partition>) -> bool {
+        let partition = |tenant: TenantId| self.ctx.broker.keys().partition(&tenant);
+        not_served.is_empty() || tenant.parse().map(partition).is_ok_and(|of| !not_served.contains(&of))
+    }
+
+    fn not_served(&self) -> HashSet<Partition> {
+        let found = self.write_check.as_ref().filter(|_| self.ctx.broker.is_cluster()).map(WriteCheck::problems);
+        found.unwrap_or_default().into_iter().map(|(partition, _)| partition).collect()
     }
 
     /// Starts jobs until told to stop.
@@ -60,15 +74,17 @@ impl JobQueue {
         let concurrency = self.ctx.settings.worker.concurrency;
         let crashes = suspected_after(self.ctx.settings.worker.max_worker_crashes);
         let makes_room = concurrency > 1 && self.makes_room(crashes).await;
-        while !self.ctx.stop.is_cancelled() && self.runs.running() < concurrency && self.runs.held() < MAX_HELD {
-            let companies: &[Company] = match (self.runs.running(), makes_room) {
+        let not_served = self.not_served();
+        let running = || self.runs.running(|tenant| self.is_served(tenant.as_str(), &not_served));
+        while !self.ctx.stop.is_cancelled() && running() < concurrency && self.runs.held() < MAX_HELD {
+            let companies: &[Company] = match (running(), makes_room) {
                 _ if self.runs.runs_suspect(crashes) => return,
                 (0, true) => &[Company::Awaited(crashes), Company::None],
                 (0, false) => &[Company::None],
                 (_, true) => return,
                 (_, false) => &[Company::Others(crashes)],
             };
-            match self.claim_beside(companies).await {
+            match self.claim_beside(companies, &not_served).await {
                 Ok(Some(job)) => match self.types.get(&job.job.job_type) {
                     Some(code) => self.runner.start_job(job, code.clone()).await,
                     None => return, // SQL was asked for known types only; the rescuer releases it.
@@ -82,10 +98,15 @@ impl JobQueue {
         }
     }
 
-    async fn claim_beside(&self, companies: &[Company]) -> Result<Option<ClaimedJob>, StoreError> {
+    async fn claim_beside(
+        &self,
+        companies: &[Company],
+        not_served: &HashSet<Partition>,
+    ) -> Result<Option<ClaimedJob>, StoreError> {
         for company in companies {
             let WorkerContext { id, tenants, store, .. } = &*self.ctx;
-            let taken = store.claim_job_beside(id, tenants.as_deref(), &self.type_names, *company).await?;
+            let served = |tenant: &str| self.is_served(tenant, not_served);
+            let taken = store.claim_job_beside(id, tenants.as_deref(), &self.type_names, *company, &served).await?;
             if taken.is_some() {
                 return Ok(taken);
             }

@@ -8,7 +8,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::active_run::{ActiveRun, ExitReason, Phase};
 use super::pause_gate::Directive;
-use crate::domain::{JobStatus, Resource};
+use crate::domain::{JobStatus, Resource, TenantId};
 use crate::store::Run;
 use crate::worker::context::WorkerContext;
 use crate::worker::sdk::error::Cancelled;
@@ -62,9 +62,11 @@ impl RunRegistry {
     }
 
     /// How many runs count against the worker's concurrency: a paused job stays in its worker and does not count, and the
-    /// work of a foreign process takes no place here.
-    pub(crate) fn running(&self) -> usize {
-        let counts = |run: &ActiveRun| run.gate.is_some() && *run.status.borrow() == JobStatus::Running;
+    /// work of a foreign process takes no place here, nor does a job of a tenant that is not served.
+    pub(crate) fn running(&self, is_served: impl Fn(&TenantId) -> bool) -> usize {
+        let counts = |run: &ActiveRun| {
+            run.gate.is_some() && *run.status.borrow() == JobStatus::Running && is_served(&run.resource().tenant)
+        };
         self.lock().values().filter(|run| counts(run)).count()
     }
 

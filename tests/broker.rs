@@ -7,6 +7,7 @@ mod broker {
     mod claims;
     mod clock;
     mod cluster;
+    mod cut_off;
     mod failed;
     mod failover;
     mod faults;

@@ -11,6 +11,7 @@ mod system {
     mod issuer;
     mod jobs;
     mod least_privilege;
+    mod lost_shard;
     mod no_gateway;
     mod queue;
     mod redis_kinds;

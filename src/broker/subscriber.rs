@@ -354,7 +354,12 @@ impl SubscriberTask {
                 count = self.requests.recv_many(&mut batch, 512), if asked => {
                     // Zero: every handle is gone. What is subscribed goes on, until `stop`.
                     asked = count > 0;
-                    if self.answer(sink, &mut batch).await.is_err() {
+                    let answered = tokio::select! {
+                        answered = self.answer(sink, &mut batch) => answered.is_ok(),
+                        // What was asked is noted, and the next connection begins with it.
+                        () = &mut silent, if is_cluster => false,
+                    };
+                    if !answered {
                         return;
                     }
                 }

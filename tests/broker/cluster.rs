@@ -16,16 +16,16 @@ use wheelhouse::config;
 use wheelhouse::domain::{Action, Permission, Resource, ResourceKind, TenantId, UserId};
 
 /// Many commands may be sent while a node is missing, however long that takes.
-const LIMITS: SubmitLimits = SubmitLimits { commands_per_minute: 100_000, ..crate::LIMITS };
+pub const LIMITS: SubmitLimits = SubmitLimits { commands_per_minute: 100_000, ..crate::LIMITS };
 
 /// A tenant whose keys the n-th master has at the start.
-fn tenant_on(cluster: &RedisCluster, broker: &Broker, master: usize) -> TenantId {
+pub fn tenant_on(cluster: &RedisCluster, broker: &Broker, master: usize) -> TenantId {
     let tenants = (0..1000).map(|n| format!("tenant-{n}").parse::<TenantId>().expect("tenant"));
     let mut fits = tenants.filter(|tenant| cluster.holder(&broker.keys().backlog(tenant)) == master);
     fits.next().expect("a tenant")
 }
 
-fn pause(tenant: &TenantId, id: &str) -> Submission {
+pub fn pause(tenant: &TenantId, id: &str) -> Submission {
     Submission { resource: job(tenant, id), ..submission(id, Action::Pause) }
 }
 

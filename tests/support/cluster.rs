@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
+use super::proxy::{Line, Proxy, SERVERS};
 use super::redis::RedisServer;
 
 const MASTERS: usize = 3;
@@ -15,28 +16,55 @@ const MISSED: &str = "1500";
 pub struct RedisCluster {
     /// The masters at the start, then the replica of each.
     pub nodes: Vec<RedisServer>,
+    /// Of each node, what the others send it, where it was started so.
+    buses: Vec<Proxy>,
 }
 
 impl RedisCluster {
     /// Starts one and waits until every node takes it for up. `more`: arguments for each server.
     pub fn start(more: &[&str]) -> Self {
-        let bus = std::cell::Cell::new(0);
-        let server = || {
+        Self::start_with(more, |_, _| None)
+    }
+
+    /// As [`Self::start`], with a network between the nodes that can be cut: [`Self::cut_off_the_first`]. In the context of
+    /// a runtime, and not in one of its tasks.
+    pub fn start_with_network(more: &[&str]) -> Self {
+        let runtime = tokio::runtime::Handle::current();
+        Self::start_with(more, |node, bus| {
+            let proxy = runtime.block_on(Proxy::to(bus));
+            // Others would take the address from which it connects for its own.
+            let mut own =
+                ["--cluster-announce-ip", "127.0.0.1", "--cluster-announce-bus-port"].map(str::to_owned).to_vec();
+            own.push(proxy.port().to_string());
+            // Which takes 127.0.0.2 for another machine.
+            own.extend(["--protected-mode", "no"].map(str::to_owned));
+            if node > 0 {
+                own.extend(["--bind-source-addr".to_owned(), SERVERS.to_owned()]);
+            }
+            Some((own, proxy))
+        })
+    }
+
+    fn start_with(more: &[&str], network: impl Fn(usize, u16) -> Option<(Vec<String>, Proxy)>) -> Self {
+        let server = |node: usize| {
+            let at = std::cell::Cell::new((0, None));
             let server = RedisServer::start_with(|| {
                 // Its own choice, port + 10000, may be none.
-                bus.set(super::free_port());
+                let bus = super::free_port();
                 let own = ["--cluster-enabled", "yes", "--cluster-node-timeout", NODE_TIMEOUT];
                 // Its default of five seconds waits for more replicas than there are.
                 let own = own.iter().chain(&["--repl-diskless-sync-delay", "0", "--cluster-port"]);
-                own.map(|word| (*word).to_owned())
-                    .chain([bus.get().to_string()])
-                    .chain(more.iter().map(|word| (*word).to_owned()))
-                    .collect()
+                let own = own.map(|word| (*word).to_owned()).chain([bus.to_string()]);
+                let (proxied, proxy) = network(node, bus).unzip();
+                at.set((bus, proxy));
+                own.chain(proxied.into_iter().flatten()).chain(more.iter().map(|word| (*word).to_owned())).collect()
             });
-            (server, bus.get())
+            let (bus, proxy) = at.into_inner();
+            (server, (proxy.as_ref().map_or(bus, Proxy::port), proxy))
         };
-        let (nodes, buses): (Vec<_>, Vec<_>) = (0..2 * MASTERS).map(|_| server()).unzip();
-        let cluster = Self { nodes };
+        let (nodes, networks): (Vec<_>, Vec<_>) = (0..2 * MASTERS).map(server).unzip();
+        let (buses, proxies): (Vec<u16>, Vec<Option<Proxy>>) = networks.into_iter().unzip();
+        let cluster = Self { nodes, buses: proxies.into_iter().flatten().collect() };
         for (i, node) in cluster.nodes.iter().enumerate() {
             assert_eq!(node.inline(&format!("CLUSTER SET-CONFIG-EPOCH {}", i + 1)), "+OK");
             if i < MASTERS {
@@ -71,6 +99,13 @@ impl RedisCluster {
     pub fn holder(&self, key: &str) -> usize {
         let slot: u16 = self.nodes[0].inline(&format!("CLUSTER KEYSLOT {key}"))[1..].parse().expect("slot");
         (0..MASTERS).find(|i| slots(*i).contains(&slot)).expect("a master")
+    }
+
+    /// From now on the first master and the other nodes do not hear each other any more; programs reach all of them.
+    pub fn cut_off_the_first(&self) {
+        self.buses[0].set_for_servers(Line::Cut);
+        // What does not come from the other servers comes from the first.
+        self.buses[1..].iter().for_each(|bus| bus.set(Line::Cut));
     }
 
     /// Waits until the replica of a master has all that the master has now.

@@ -11,13 +11,13 @@ use crate::support::fleet::{Fleet, Handle};
 use crate::support::socket::{PATIENCE, Socket};
 use crate::support::tls::Authority;
 
-async fn run(fleet: &Fleet, args: &[&str]) -> Output {
+pub async fn run(fleet: &Fleet, args: &[&str]) -> Output {
     let mut command = fleet.command(args);
     tokio::task::spawn_blocking(move || command.output()).await.expect("run").expect("run wheelhouse")
 }
 
 /// A command and its result, on one socket.
-async fn carried_out(socket: &mut Socket, action: &str, status: &str) {
+pub async fn carried_out(socket: &mut Socket, action: &str, status: &str) {
     socket.send(json!({"type": format!("{action}_job")})).await;
     let ack = socket.until(&[&format!("{action}_requested"), "error"]).await;
     assert_eq!(ack["type"], format!("{action}_requested"), "{ack}");

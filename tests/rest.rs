@@ -8,6 +8,8 @@ mod access;
 mod batches;
 #[path = "rest/commands.rs"]
 mod commands;
+#[path = "rest/lists.rs"]
+mod lists;
 #[path = "rest/operators.rs"]
 mod operators;
 #[path = "rest/resources.rs"]

@@ -18,6 +18,8 @@ mod commands;
 mod failed_items;
 #[path = "store/faults.rs"]
 mod faults;
+#[path = "store/lists.rs"]
+mod lists;
 #[path = "store/maintenance.rs"]
 mod maintenance;
 #[path = "store/prune.rs"]
@@ -32,6 +34,8 @@ mod rows;
 mod runs;
 #[path = "store/selection.rs"]
 mod selection;
+#[path = "store/times.rs"]
+mod times;
 
 use std::time::Duration;
 
@@ -185,6 +189,13 @@ on_both! {
     announcements::what_a_row_says_that_nobody_was_told_is_owed_until_it_is_said
     prune::old_jobs_go_with_what_belongs_to_them_and_others_stay
     prune::many_old_jobs_of_one_moment_are_looked_at_step_by_step
+    lists::every_filter_and_order_gives_the_rows_that_fit_in_pages
+    lists::a_page_goes_on_where_the_last_one_ended_while_rows_change
+    lists::no_list_reads_or_sorts_the_whole_table_with_and_without_statistics
+    lists::campaigns_are_filtered_and_sorted_too
+    times::the_time_of_a_pause_is_no_running_time
+    times::the_time_of_other_systems_rows_is_counted_too
+    times::a_job_says_who_hosts_it_and_a_worker_what_it_has
     rows::lists_leave_out_what_a_job_holds_and_cut_down_what_is_long
     rows::a_page_with_contents_ends_before_they_are_too_many_bytes
     runs::a_long_error_is_cut_down_and_kept_whole_beside

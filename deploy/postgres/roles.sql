@@ -61,6 +61,8 @@ BEGIN
     ('imported_rows', 'reader', 'SELECT'),
     ('applied_commands', 'worker', 'SELECT, INSERT, UPDATE, DELETE'),
     ('applied_commands', 'reader', 'SELECT'),
+    ('workers', 'worker', 'SELECT, INSERT, UPDATE, DELETE'),
+    ('workers', 'gateway, reader', 'SELECT'),
     ('upkeep', 'worker', 'SELECT, UPDATE'),
     ('upkeep', 'reader', 'SELECT'),
 

@@ -78,7 +78,7 @@ impl List<'_> {
 }
 
 /// Cells under one another, the last one as it is.
-fn print_lines(lines: &[Cells]) {
+pub(super) fn print_lines(lines: &[Cells]) {
     let mut widths: Vec<usize> = Vec::new();
     for line in lines {
         for (at, cell) in line.iter().enumerate() {
@@ -122,9 +122,9 @@ pub(super) async fn jobs(api: &Api, args: &ApiArgs, query: &str, limit: Option<u
     .await
 }
 
-/// `campaign ls`.
-pub(super) async fn campaigns(api: &Api, args: &ApiArgs, limit: Option<u32>) -> anyhow::Result<ExitCode> {
-    let list = List { path: "/api/v1/campaigns", name: ResourceKind::Campaign.plural(), limit };
+/// `campaign ls`, with this query.
+pub(super) async fn campaigns(api: &Api, args: &ApiArgs, query: &str, limit: Option<u32>) -> anyhow::Result<ExitCode> {
+    let list = List { path: &format!("/api/v1/campaigns{query}"), name: ResourceKind::Campaign.plural(), limit };
     let for_people = out::is_for_people();
     let header = ["ID", "STATUS", "DONE", "JOBS", "FAILED", "CREATED", "CHANGED", "NAME"];
     list.print(api, args, &header, |row: &CampaignRow, json| {

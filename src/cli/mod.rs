@@ -20,6 +20,7 @@ mod doctor;
 mod follow;
 mod inspect;
 mod job_state;
+mod list_args;
 mod lists;
 #[allow(clippy::print_stdout, clippy::print_stderr)]
 mod out;
@@ -38,6 +39,7 @@ mod schedule;
 mod serve;
 mod usage;
 mod watch;
+mod workers;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -108,6 +110,8 @@ enum Command {
     /// Cancel, pause or resume many jobs or campaigns at once.
     #[command(subcommand)]
     Batch(batch::BatchCommand),
+    /// List the live workers: where they run, what they know, what they have to do.
+    Workers(workers::WorkersArgs),
     /// List and take back commands that are to run later.
     #[command(subcommand)]
     Schedule(schedule::ScheduleCommand),
@@ -151,7 +155,10 @@ impl Command {
 
     /// Whether it asks a gateway, and so finds its way by itself.
     fn asks_gateway(&self) -> bool {
-        matches!(self, Self::Job(_) | Self::Campaign(_) | Self::Batch(_) | Self::Schedule(_) | Self::Queue(_))
+        matches!(
+            self,
+            Self::Job(_) | Self::Campaign(_) | Self::Batch(_) | Self::Workers(_) | Self::Schedule(_) | Self::Queue(_)
+        )
     }
 }
 
@@ -234,6 +241,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Job(command) => resources::job(command, &locator, settings).await,
         Command::Campaign(command) => resources::campaign(command, &locator).await,
         Command::Batch(command) => batch::batch(command, &locator).await,
+        Command::Workers(args) => workers::workers(args, &locator).await,
         Command::Schedule(command) => schedule::schedule(command, &locator).await,
         Command::Queue(command) => queue::queue(command, &locator).await,
         Command::Inspect(command) => inspect::inspect(command, settings()?).await,

@@ -13,12 +13,13 @@ use super::api::{Api, ApiArgs, GatewayLocator};
 use super::campaign_jobs;
 use super::control::{ControlArgs, control};
 use super::follow::{RetryBudget, follow};
+use super::list_args::{ListArgs, ListCampaignsArgs};
 use super::lists;
 use super::out::{self, say};
 use super::prune;
 use super::usage::usage;
 use crate::config::Settings;
-use crate::domain::{Action, JobStatus, JsonText, ResourceId, ResourceKind};
+use crate::domain::{Action, JsonText, ResourceId, ResourceKind};
 
 /// What to do with jobs.
 #[derive(Debug, Subcommand)]
@@ -28,7 +29,7 @@ pub(super) enum JobCommand {
         after_help = "Example: wheelhouse job submit letters --title Spring --parameters '{\"recipients\":[\"ann@example.com\"]}' --wait"
     )]
     Submit(SubmitArgs),
-    /// List jobs, newest first.
+    /// List jobs: those that have not ended first, the newest of them on top.
     Ls(ListArgs),
     /// Show one job.
     Show(ShowArgs),
@@ -53,7 +54,7 @@ pub(super) enum CampaignCommand {
     Add(campaign_jobs::AddArgs),
     /// No more jobs are added: the campaign is completed when those it has have ended.
     Close(campaign_jobs::CloseArgs),
-    /// List campaigns, newest first.
+    /// List campaigns: those that have not ended first, the newest of them on top.
     Ls(ListCampaignsArgs),
     /// Show one campaign.
     Show(ShowArgs),
@@ -106,32 +107,6 @@ pub(super) struct CreateArgs {
     /// Its id; made up where none is given.
     #[arg(long)]
     id: Option<ResourceId>,
-    #[command(flatten)]
-    api: ApiArgs,
-}
-
-/// Which jobs.
-#[derive(Debug, Args)]
-pub(super) struct ListArgs {
-    /// Only jobs in this status.
-    #[arg(long)]
-    status: Option<String>,
-    /// Only this campaign's jobs.
-    #[arg(long, value_name = "ID")]
-    campaign: Option<ResourceId>,
-    /// At most so many; all where none is given, but with --json the first 50 (`next` in it leads to the others).
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
-    limit: Option<u32>,
-    #[command(flatten)]
-    api: ApiArgs,
-}
-
-/// Which campaigns.
-#[derive(Debug, Args)]
-pub(super) struct ListCampaignsArgs {
-    /// At most so many; all where none is given, but with --json the first 50 (`next` in it leads to the others).
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
-    limit: Option<u32>,
     #[command(flatten)]
     api: ApiArgs,
 }
@@ -257,22 +232,13 @@ async fn create(args: CreateArgs, locator: &GatewayLocator) -> anyhow::Result<Ex
 }
 
 async fn list_jobs(args: ListArgs, locator: &GatewayLocator) -> anyhow::Result<ExitCode> {
-    let mut query = Vec::new();
-    if let Some(status) = &args.status {
-        if JobStatus::parse(status).is_none() {
-            return Err(usage(format!(
-                "--status {status}: one of pending, running, paused, completed, failed, cancelled"
-            )));
-        }
-        query.push(format!("status={status}"));
-    }
-    query.extend(args.campaign.iter().map(|campaign| format!("campaign_id={campaign}")));
-    let query = if query.is_empty() { String::new() } else { format!("?{}", query.join("&")) };
-    lists::jobs(&Api::new(&args.api, locator)?, &args.api, &query, args.limit).await
+    let (query, limit) = args.query()?;
+    lists::jobs(&Api::new(&args.api, locator)?, &args.api, &query, limit).await
 }
 
 async fn list_campaigns(args: ListCampaignsArgs, locator: &GatewayLocator) -> anyhow::Result<ExitCode> {
-    lists::campaigns(&Api::new(&args.api, locator)?, &args.api, args.limit).await
+    let (query, limit) = args.query()?;
+    lists::campaigns(&Api::new(&args.api, locator)?, &args.api, &query, limit).await
 }
 
 async fn show(kind: ResourceKind, args: ShowArgs, locator: &GatewayLocator) -> anyhow::Result<ExitCode> {

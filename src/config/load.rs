@@ -16,6 +16,7 @@ use super::{
     Audit, Auth, Command, Database, Jobs, Limits, Log, LogFormat, PermissionSource, Redis, Server, Settings, Worker,
 };
 use crate::domain::TenantId;
+use crate::domain::printable::is_visible;
 
 /// Shortest symmetric key, in bytes: as long as the hash of HS256.
 pub const MIN_SECRET: usize = 32;
@@ -74,6 +75,7 @@ pub fn load_from(
         },
         worker: Worker {
             tenants: read.tenants()?,
+            name: read.worker_name()?,
             concurrency: read.number("worker.concurrency", 1, 10_000)? as usize,
             grace: read.seconds("worker.grace_seconds", 0, DAY)?,
             files_root: read.optional("worker.files_root")?.map(PathBuf::from),
@@ -129,6 +131,15 @@ impl Reader<'_> {
     /// A text that may be empty, which stands for none.
     pub(super) fn optional(&self, key: &str) -> Result<Option<String>, SettingError> {
         let (text, _) = self.text(key)?;
+        Ok((!text.is_empty()).then(|| text.to_owned()))
+    }
+
+    /// A name that fits into lists and terminals.
+    fn worker_name(&self) -> Result<Option<String>, SettingError> {
+        let (text, entry) = self.text("worker.name")?;
+        if text.chars().count() > 128 || !is_visible(text) {
+            return self.wrong("worker.name", entry, "must be 128 visible characters without spaces at most");
+        }
         Ok((!text.is_empty()).then(|| text.to_owned()))
     }
 

@@ -189,6 +189,8 @@ pub struct Limits {
 pub struct Worker {
     /// `None`: all tenants.
     pub tenants: Option<Vec<TenantId>>,
+    /// What people call it. `None`: the name of the machine and a part of its id.
+    pub name: Option<String>,
     /// Jobs that one worker runs at once.
     pub concurrency: usize,
     /// Between asking a program to end and killing it.

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::ids::{ResourceId, TenantId};
+use super::job::JobStatus;
 
 /// Where a campaign stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -110,6 +111,18 @@ impl JobCounts {
     /// All of them.
     pub fn total(&self) -> i64 {
         self.pending + self.running + self.paused + self.ended()
+    }
+
+    /// Those in one status.
+    pub fn of_mut(&mut self, status: JobStatus) -> &mut i64 {
+        match status {
+            JobStatus::Pending => &mut self.pending,
+            JobStatus::Running => &mut self.running,
+            JobStatus::Paused => &mut self.paused,
+            JobStatus::Completed => &mut self.completed,
+            JobStatus::Failed => &mut self.failed,
+            JobStatus::Cancelled => &mut self.cancelled,
+        }
     }
 
     /// Those that have ended, one way or another.

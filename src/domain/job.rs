@@ -162,6 +162,22 @@ pub struct Job {
     pub cancelled_at: Option<String>,
     /// When the row last changed.
     pub updated_at: Option<String>,
+    /// For how long it has been running, in seconds; the time that it stands paused or waits does not count. null: it ran
+    /// before this was recorded.
+    #[serde(default)]
+    pub running_seconds: Option<f64>,
+    /// For how long it has been standing paused, in seconds; likewise.
+    #[serde(default)]
+    pub paused_seconds: Option<f64>,
+    /// The worker that hosts it; left out where none does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<JobWorker>,
+    /// The job that it is a rerun of; left out where it is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rerun_of: Option<ResourceId>,
+    /// Its newest reruns, newest first; left out where there are none, and in lists.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reruns: Vec<ResourceId>,
     /// What a command on it would reach.
     #[serde(default)]
     pub control: Control,
@@ -172,6 +188,25 @@ pub struct Job {
     /// Whether it was submitted for workers to run, and not put there by another system. Not shown.
     #[serde(skip)]
     pub is_queued: bool,
+}
+
+/// Where a job runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobWorker {
+    /// The id that leases have.
+    pub id: String,
+    /// Its name for people (`worker.name`); null: it has not said.
+    pub name: Option<String>,
+    /// The machine or container that it runs on.
+    pub host: Option<String>,
+    /// Since when the job is there.
+    pub since: Option<String>,
+    /// Of work in a foreign process: its client software, and its machine or address. Left out where that is not so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client: Option<String>,
+    /// Likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_host: Option<String>,
 }
 
 /// What a job's messages do not say of it, and what never changes.

@@ -20,7 +20,7 @@ pub use backoff::full_jitter_backoff;
 pub use campaign::{Campaign, CampaignStatus, JobCounts};
 pub use command::{Action, CommandId, IdDerivation, When};
 pub use ids::{IdError, RequestId, ResourceId, TenantId, UserId, WorkerId};
-pub use job::{Control, FailedItem, Job, JobFacts, JobStatus, Progress};
+pub use job::{Control, FailedItem, Job, JobFacts, JobStatus, JobWorker, Progress};
 pub use json_error::JsonError;
 pub use json_text::JsonText;
 pub use permission::{Permission, PermissionSet};

@@ -2,9 +2,10 @@
 
 use super::announcement_rows::{AnnouncementKind, record_announcement};
 use super::jobs::insert;
-use super::page::{cursor, page_of, sql_limit};
+use super::list_cursor;
+use super::page::limit_of;
 use super::sql::{Tx, Value};
-use super::{CampaignFilter, NewCampaign, NewJob, Page, Store, StoreError, rows};
+use super::{CampaignFilter, NewCampaign, NewJob, Page, Store, StoreError, job_list, rows};
 use crate::domain::{Campaign, Resource};
 
 /// All jobs of the campaign `$1`, `$2` have ended.
@@ -52,16 +53,34 @@ impl Store {
         read_campaign(&mut self.database.read().await?, campaign).await
     }
 
-    /// Campaigns of a tenant, newest first, with a cursor.
+    /// Campaigns of a tenant in the order that is asked for, with a cursor.
     pub async fn campaigns(&self, filter: &CampaignFilter) -> Result<Page<Campaign>, StoreError> {
-        let text = format!(
-            "SELECT {} FROM campaigns c WHERE c.tenant_id = $1 AND c.rowid < $2 ORDER BY c.rowid DESC LIMIT {}",
-            *rows::CAMPAIGN,
-            sql_limit(filter.limit)
-        );
-        let values = [filter.tenant.as_str().into(), cursor(filter.after.as_deref())?.into()];
-        let found = self.database.read().await?.rows(&text, &values).await?;
-        page_of(&found, filter.limit, rows::campaign)
+        let (begun, after) = match &filter.after {
+            None => (self.now_ms(), None),
+            Some(after) => {
+                let read = list_cursor::read(&filter.question(), after);
+                let (begun, position) = read.map_err(|why| StoreError::Conflict(why.to_owned()))?;
+                (begun, Some(position))
+            }
+        };
+        let plan = job_list::campaigns(filter);
+        let found = self.list(&plan, after.as_ref(), limit_of(filter.limit)).await?;
+        let mut rows = self.rows_of(&rows::CAMPAIGN, "campaigns c", &filter.tenant, &found.rows).await?;
+        let items = found.rows.iter().filter_map(|found| rows.remove(&found.id));
+        let items = items.filter_map(|row| rows::skip_unreadable(rows::campaign(&row))).collect();
+        let next = found.next.as_ref().map(|position| list_cursor::write(&filter.question(), begun, position));
+        let searched = found.next.as_ref().map(|next| next.searched).filter(|searched| *searched > 0);
+        Ok(Page { items, next, searched })
+    }
+
+    /// What is wrong with the cursor of a list, in words for the client.
+    pub fn check_campaign_cursor(filter: &CampaignFilter) -> Result<(), &'static str> {
+        filter.after.as_deref().map_or(Ok(()), |after| list_cursor::read(&filter.question(), after).map(drop))
+    }
+
+    /// The statements that reading a list may take, with how the database would go about them.
+    pub async fn explain_campaigns(&self, filter: &CampaignFilter) -> Result<Vec<String>, StoreError> {
+        self.explain_list(&job_list::campaigns(filter), None).await
     }
 
     /// No more jobs are added. Completes the campaign at once if it is active and all its jobs have ended, also if it
@@ -97,6 +116,13 @@ impl Store {
         let completed = read_campaign(&mut tx, campaign).await?;
         tx.commit().await?;
         Ok(completed)
+    }
+}
+
+impl CampaignFilter {
+    /// What a cursor is bound to: everything but the cursor and the length of a page.
+    fn question(&self) -> Self {
+        Self { after: None, limit: 0, ..self.clone() }
     }
 }
 

@@ -100,6 +100,23 @@ impl Database {
         }
     }
 
+    /// For statements that read along an index. PostgreSQL, while it has not yet counted the rows of a sudden crowd, believes
+    /// that there are few, and would rather collect and sort them: here it may not. To be ended with `rollback`.
+    pub async fn read_in_order(&self) -> Result<Tx, StoreError> {
+        let mut tx = match self {
+            Self::Sqlite { .. } => return self.read().await,
+            Self::Postgres { pool, location, .. } => {
+                let begun = async { PgTx::single(acquire(pool).await?, location.clone()).begin().await };
+                Tx::Postgres(in_time(begun).await.map_err(|error| error.at(location))?)
+            }
+        };
+        // What may not be counts as very dear, and what is dear would be compiled first.
+        let settings = ["enable_sort", "enable_bitmapscan", "enable_seqscan", "jit"];
+        let set = settings.map(|name| format!("set_config('{name}', 'off', TRUE) AS {name}")).join(", ");
+        tx.row(&format!("SELECT {set}"), &[]).await?;
+        Ok(tx)
+    }
+
     /// The pool says only that it has no connection. Where one cannot be made, this says why, with the address;
     /// otherwise all were in use, and `error` stands.
     pub async fn explain(&self, error: StoreError) -> StoreError {

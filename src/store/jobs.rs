@@ -1,11 +1,16 @@
 //! Making, reading and listing jobs.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
-use super::page::{cursor, limit_of, page_of, sql_limit};
+use super::list_cursor::{self, ListPosition};
+use super::lists::{FoundRow, FoundRows};
+use super::page::limit_of;
 use super::sql::{Row, Tx, Value};
-use super::{ClaimedJob, JobFilter, NewJob, Page, Run, Store, StoreError, rows};
-use crate::domain::{CampaignStatus, Job, Resource, ResourceId, TenantId, WorkerId};
+use super::{ClaimedJob, JobFilter, NewJob, Page, Run, Store, StoreError, job_list, rows};
+use crate::domain::{CampaignStatus, Job, JobCounts, Resource, ResourceId, TenantId, WorkerId};
+
+/// Reruns of a job that are named.
+const MAX_RERUNS: u32 = 20;
 
 impl Store {
     /// Inserts a job as `pending`, for workers to run. `Conflict` if the tenant has a job with this id.
@@ -55,7 +60,14 @@ impl Store {
 
     /// One job, with everything that it holds.
     pub async fn job(&self, job: &Resource) -> Result<Option<Job>, StoreError> {
-        read_with_contents(&mut self.database.read().await?, job).await
+        let mut tx = self.database.read().await?;
+        let Some(row) = read_with_contents(&mut tx, job).await? else { return Ok(None) };
+        let text = format!(
+            "SELECT id FROM jobs {{by:jobs_reruns}} WHERE tenant_id = $1 AND rerun_of = $2 ORDER BY rowid DESC LIMIT {MAX_RERUNS}"
+        );
+        let found = tx.rows(&text, &[job.tenant.as_str().into(), job.id.as_str().into()]).await?;
+        let reruns = found.iter().filter_map(|row| row.text("id").ok()??.parse().ok()).collect();
+        Ok(Some(Job { reruns, ..row }))
     }
 
     /// As [`Self::job`], without its parameters and its result.
@@ -71,63 +83,106 @@ impl Store {
         found.map(|row| row.text("error")).transpose()
     }
 
-    /// Jobs of a tenant, newest first, with a cursor; without parameters and results, however long the list is. Rows that
-    /// cannot be read are left out and logged.
+    /// Jobs of a tenant in the order that is asked for, with a cursor; without parameters and results, however long the
+    /// list is. Rows that cannot be read are left out and logged.
     pub async fn jobs(&self, filter: &JobFilter) -> Result<Page<Job>, StoreError> {
-        let found = self.job_rows(filter).await?;
-        page_of(&found, filter.limit, rows::job)
+        let (found, begun) = self.find_jobs(filter).await?;
+        let mut rows = self.job_rows(filter, &found.rows).await?;
+        let items = found.rows.iter().filter_map(|found| rows.remove(&found.id));
+        let items = items.filter_map(|row| rows::skip_unreadable(rows::job(&row))).collect();
+        let cursor = |position: &ListPosition| list_cursor::write(&filter.question(), begun, position);
+        let searched = found.next.as_ref().map(|next| next.searched).filter(|searched| *searched > 0);
+        Ok(Page { items, next: found.next.as_ref().map(cursor), searched })
     }
 
     /// As [`Self::jobs`], with parameters and results: a page ends before they are longer than `most` bytes together, but
     /// not before its first row.
     pub async fn jobs_with_contents(&self, filter: &JobFilter, most: usize) -> Result<Page<Job>, StoreError> {
-        let found = self.job_rows(filter).await?;
-        let shown = &found[..found.len().min(limit_of(filter.limit))];
+        let (found, begun) = self.find_jobs(filter).await?;
+        let mut rows = self.job_rows(filter, &found.rows).await?;
+        let cursor = |position: &ListPosition| list_cursor::write(&filter.question(), begun, position);
+        let searched = found.next.as_ref().map_or(0, |next| next.searched);
         let (mut items, mut bytes, mut last) = (Vec::new(), 0, None);
         let mut tx = self.database.read().await?;
-        for row in shown {
+        for found in &found.rows {
             // One by one: nobody knows how long the next one is.
             let text = "SELECT CAST(parameters AS TEXT) AS parameters, CAST(result AS TEXT) AS result
-                        FROM jobs WHERE tenant_id = $1 AND rowid = $2";
-            let row_id = row.int("row_id")?;
-            let contents = tx.row(text, &[filter.tenant.as_str().into(), row_id.into()]).await?;
+                        FROM jobs WHERE tenant_id = $1 AND id = $2";
+            let contents = tx.row(text, &[filter.tenant.as_str().into(), found.id.as_str().into()]).await?;
             let read = |column| contents.as_ref().map_or(Ok(None), |contents| contents.text(column));
             let (parameters, result) = (read("parameters")?, read("result")?);
             bytes += [&parameters, &result].into_iter().flatten().map(String::len).sum::<usize>();
             if bytes > most && last.is_some() {
-                return Ok(Page { items, next: last });
+                return Ok(Page { items, next: last.as_ref().map(cursor), searched: None });
             }
-            last = row_id.map(|id| id.to_string());
-            if let Some(job) = rows::skip_unreadable(rows::job(row)) {
+            last = Some(ListPosition { phase: found.phase, place: Some(found.place.clone()), searched });
+            let row = rows.remove(&found.id);
+            if let Some(job) = row.and_then(|row| rows::skip_unreadable(rows::job(&row))) {
                 items.push(Job { parameters: rows::json(parameters), result: rows::json(result), ..job });
             }
         }
-        Ok(Page { items, next: last.filter(|_| found.len() > shown.len()) })
+        Ok(Page { items, next: found.next.as_ref().map(cursor), searched: Some(searched).filter(|n| *n > 0) })
     }
 
-    async fn job_rows(&self, filter: &JobFilter) -> Result<Vec<Row>, StoreError> {
-        let mut wheres = "tenant_id = $1".to_owned();
-        let mut values: Vec<Value> = vec![filter.tenant.as_str().into()];
-        let mut only = |condition: &str, value: Value| {
-            values.push(value);
-            wheres.push_str(&format!(" AND {condition} ${}", values.len()));
+    /// What is wrong with the cursor of a list, in words for the client.
+    pub fn check_job_cursor(filter: &JobFilter) -> Result<(), &'static str> {
+        filter.after.as_deref().map_or(Ok(()), |after| list_cursor::read(&filter.question(), after).map(drop))
+    }
+
+    /// The statements that reading a list may take, with how the database would go about them.
+    pub async fn explain_jobs(&self, filter: &JobFilter) -> Result<Vec<String>, StoreError> {
+        let (begun, after) = self.position(filter)?;
+        self.explain_list(&job_list::jobs(filter, begun), after.as_ref()).await
+    }
+
+    /// How many jobs of a tenant, or of one of its campaigns, are in each status.
+    pub async fn job_totals(&self, tenant: &TenantId, campaign: Option<&ResourceId>) -> Result<JobCounts, StoreError> {
+        let count = |index: &str, only: &str| {
+            format!(
+                "SELECT status, COUNT(*) AS n FROM jobs {{by:{index}}} WHERE tenant_id = $1 AND {only} GROUP BY status"
+            )
         };
-        if let Some(status) = filter.status {
-            only("status =", status.as_str().into());
+        let mut values: Vec<Value> = vec![tenant.as_str().into()];
+        let text = match campaign {
+            Some(campaign) => {
+                values.push(campaign.as_str().into());
+                count("jobs_of_campaign", "campaign_id = $2")
+            }
+            None => format!(
+                "{} UNION ALL {}",
+                count("jobs_unended", job_list::UNENDED),
+                count("jobs_ended_of_tenant", job_list::ENDED)
+            ),
+        };
+        let mut counts = JobCounts::default();
+        for row in self.database.read().await?.rows(&text, &values).await? {
+            let n = row.int("n")?.unwrap_or(0);
+            *counts.of_mut(rows::job_status(&row)?) = n;
         }
-        if let Some(campaign) = &filter.campaign {
-            only("campaign_id =", campaign.as_str().into());
-        }
-        if let Some(job_type) = &filter.job_type {
-            only("job_type =", job_type.as_str().into());
-        }
-        only("rowid <", cursor(filter.after.as_deref())?.into());
-        let text = format!(
-            "SELECT {} FROM jobs WHERE {wheres} ORDER BY rowid DESC LIMIT {}",
-            *rows::JOB,
-            sql_limit(filter.limit)
-        );
-        self.database.read().await?.rows(&text, &values).await
+        Ok(counts)
+    }
+
+    fn position(&self, filter: &JobFilter) -> Result<(i64, Option<ListPosition>), StoreError> {
+        let Some(after) = &filter.after else { return Ok((self.now_ms(), None)) };
+        let read = list_cursor::read(&filter.question(), after);
+        read.map(|(begun, position)| (begun, Some(position))).map_err(|why| StoreError::Conflict(why.to_owned()))
+    }
+
+    async fn find_jobs(&self, filter: &JobFilter) -> Result<(FoundRows, i64), StoreError> {
+        let (begun, after) = self.position(filter)?;
+        let plan = job_list::jobs(filter, begun);
+        Ok((self.list(&plan, after.as_ref(), limit_of(filter.limit)).await?, begun))
+    }
+
+    async fn job_rows(&self, filter: &JobFilter, found: &[FoundRow]) -> Result<HashMap<String, Row>, StoreError> {
+        self.rows_of(&rows::JOB, "jobs", &filter.tenant, found).await
+    }
+}
+
+impl JobFilter {
+    /// What a cursor is bound to: everything but the cursor and the length of a page.
+    fn question(&self) -> Self {
+        Self { after: None, limit: 0, ..self.clone() }
     }
 }
 

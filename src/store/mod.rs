@@ -1,10 +1,11 @@
 //! Everything that talks to SQL: SQLite (WAL, one writer) and PostgreSQL behind one type.
 //!
-//! One file for each concern: `jobs` and `campaigns` (rows and lists), `selection` (which of many are there, or fit),
+//! One file for each concern: `jobs` and `campaigns` (rows and lists), `lists`, `job_list` and `list_cursor` (how a page is read,
+//! along which index, and where the next one begins), `selection` (which of many are there, or fit),
 //! `commands` and `command_rows` (what a command changes) and `group_commit` (many of them to a transaction), `queue` (which
 //! job a worker gets), `runs` (what a worker that hosts a job writes), `remote` (jobs of foreign processes), `attached` (the
 //! job of a `wheelhouse run`), `announcements` (status messages that are owed), `failed_items`, `maintenance` (what one worker
-//! does for all), `prune` (old jobs), `permissions`, `revocations` (tokens that are refused), `audit`, `imports`, `migrations`,
+//! does for all), `prune` (old jobs), `workers` (who they are), `permissions`, `revocations` (tokens that are refused), `audit`, `imports`, `migrations`,
 //! `bench_rows` (rows for `wheelhouse bench`). `handle` is what they are operations of, `database` connects, `writer_lock`
 //! orders SQLite's writers, and `sql` hides which database it is.
 
@@ -22,8 +23,10 @@ mod failed_items;
 mod files;
 mod group_commit;
 mod handle;
-#[cfg(feature = "server")]
+mod job_list;
 mod jobs;
+mod list_cursor;
+mod lists;
 mod maintenance;
 mod migrations;
 mod page;
@@ -40,6 +43,7 @@ mod selection;
 mod sql;
 mod tenant_cursor;
 pub mod types;
+mod workers;
 mod writer_lock;
 
 pub use announcement_rows::AnnouncementKind;
@@ -54,3 +58,4 @@ pub use permissions::PermissionGrant;
 pub use prune::PrunedJobs;
 pub use revocations::{NewRevocation, Revocation, RevocationChanges, RevocationKind};
 pub use types::*;
+pub use workers::{WORKER_SAYS_AGAIN, WorkerInfo, WorkerLoad, WorkerSession};

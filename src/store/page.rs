@@ -10,6 +10,8 @@ pub struct Page<T> {
     pub items: Vec<T>,
     /// Pass it as `after` for the next page; `None` at the end.
     pub next: Option<String>,
+    /// How many rows were looked at so far, where rows had to be looked at one by one and the list goes on.
+    pub searched: Option<u64>,
 }
 
 /// The row behind which a page begins: the cursor that the last page ended with.
@@ -43,5 +45,5 @@ pub(super) fn page_of<T>(
         _ => None,
     };
     let items = shown.iter().filter_map(|row| rows::skip_unreadable(read(row))).collect();
-    Ok(Page { items, next })
+    Ok(Page { items, next, searched: None })
 }

@@ -8,8 +8,8 @@ use super::StoreError;
 use super::sql::Row;
 use crate::domain::text::{MAX_LONG_TEXT, MAX_SHORT_TEXT, excerpt, split_half};
 use crate::domain::{
-    Campaign, CampaignStatus, Control, Job, JobCounts, JobStatus, JsonText, Progress, Resource, ResourceId, TenantId,
-    printable,
+    Campaign, CampaignStatus, Control, Job, JobCounts, JobStatus, JobWorker, JsonText, Progress, Resource, ResourceId,
+    TenantId, printable,
 };
 
 /// The columns of a job but its parameters and its result, which may have megabytes each: for lists, and for whoever only
@@ -34,6 +34,13 @@ fn job_columns(parameters: &str, result: &str) -> String {
          CAST(created_at AS TEXT) AS created_at, CAST(started_at AS TEXT) AS started_at,
          CAST(completed_at AS TEXT) AS completed_at, CAST(cancelled_at AS TEXT) AS cancelled_at,
          CAST(updated_at AS TEXT) AS updated_at, origin, host, run, fence,
+         CAST(running_ms + CASE WHEN status = 'running' THEN {{now_ms}} - status_since ELSE 0 END AS BIGINT) AS ran,
+         CAST(paused_ms + CASE WHEN status = 'paused' THEN {{now_ms}} - status_since ELSE 0 END AS BIGINT) AS stood,
+         rerun_of, CAST(hosted_at AS TEXT) AS hosted_at,
+         (SELECT w.name FROM workers w WHERE w.id = host) AS worker_name,
+         (SELECT w.machine FROM workers w WHERE w.id = host) AS worker_machine,
+         (SELECT w.client FROM workers w WHERE w.id = remote_session) AS client_software,
+         (SELECT w.machine FROM workers w WHERE w.id = remote_session) AS client_machine,
          CAST(deaths AS BIGINT) AS deaths, paused_from, rowid AS row_id"
     )
 }
@@ -114,6 +121,11 @@ pub(super) fn job(row: &Row) -> Result<Job, StoreError> {
         completed_at: time(row.text("completed_at")?),
         cancelled_at: time(row.text("cancelled_at")?),
         updated_at: time(row.text("updated_at")?),
+        running_seconds: seconds(row.int("ran")?),
+        paused_seconds: seconds(row.int("stood")?),
+        worker: worker(row)?,
+        rerun_of: row.text("rerun_of")?.and_then(|id| id.parse().ok()),
+        reruns: Vec::new(),
         is_queued: row.text("origin")?.as_deref() == Some("queued"),
         waiting_for: None,
         // A host of which nothing is heard carries out no command, and Redis says the same in the ack.
@@ -123,6 +135,25 @@ pub(super) fn job(row: &Row) -> Result<Job, StoreError> {
         },
         id: id.parse().map_err(|_| unreadable("an id that is none", &id))?,
     })
+}
+
+/// A time in ms, as seconds. A clock that was set back makes none negative.
+fn seconds(ms: Option<i64>) -> Option<f64> {
+    // Exact up to 285,000 years.
+    ms.map(|ms| ms.max(0) as f64 / 1_000.0)
+}
+
+/// Who hosts the job.
+fn worker(row: &Row) -> Result<Option<JobWorker>, StoreError> {
+    let Some(id) = row.text("host")? else { return Ok(None) };
+    Ok(Some(JobWorker {
+        id,
+        name: row.text("worker_name")?,
+        host: row.text("worker_machine")?,
+        since: time(row.text("hosted_at")?),
+        client: row.text("client_software")?.filter(|client| !client.is_empty()),
+        client_host: row.text("client_machine")?.filter(|host| !host.is_empty()),
+    }))
 }
 
 /// A text of the row. The database has cut it down already, but SQLite counts characters only up to a NUL.

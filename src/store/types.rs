@@ -1,8 +1,8 @@
 //! What goes into SQL and comes out of it, beyond the domain's own rows.
 
 use crate::domain::{
-    Action, AuditEntry, AuditEvent, ChainLink, CommandId, Control, FailedItem, Job, JobStatus, JsonText, Progress,
-    Resource, ResourceId, ResourceKind, TenantId, UserId, WorkerId,
+    Action, AuditEntry, AuditEvent, CampaignStatus, ChainLink, CommandId, Control, FailedItem, Job, JobStatus,
+    JsonText, Progress, Resource, ResourceId, ResourceKind, TenantId, UserId, WorkerId,
 };
 
 /// A job to be made.
@@ -61,32 +61,125 @@ pub struct NewCampaign {
     pub jobs: Vec<NewJob>,
 }
 
+/// What a list is sorted by; rows that are equal in that by the order of their making.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum JobSort {
+    /// Those that have not ended before those that have, each as they were made.
+    #[default]
+    Unfinished,
+    /// When they were made.
+    Created,
+    /// When they last changed.
+    Updated,
+    /// How long they ran; of those that run, so far.
+    Duration,
+}
+
 /// Which jobs to list.
 #[derive(Debug, Clone)]
 pub struct JobFilter {
     /// Whose.
     pub tenant: TenantId,
-    /// Only those.
-    pub status: Option<JobStatus>,
+    /// Only in one of these; none given: in any.
+    pub status: Vec<JobStatus>,
     /// Only that campaign's.
     pub campaign: Option<ResourceId>,
     /// Only that type's.
     pub job_type: Option<String>,
+    /// Only those that this user made.
+    pub created_by: Option<String>,
+    /// Only those that a worker of this name, or with this id, hosts.
+    pub worker: Option<String>,
+    /// Made then or later, Unix ms.
+    pub created_after: Option<i64>,
+    /// Made before that.
+    pub created_before: Option<i64>,
+    /// Last changed then or later, Unix ms.
+    pub updated_after: Option<i64>,
+    /// Last changed before that.
+    pub updated_before: Option<i64>,
+    /// Only with this text in title, id, type, user or error, whatever the case of the letters A to Z.
+    pub text: Option<String>,
+    /// In which order.
+    pub sort: JobSort,
+    /// The other way round: the smallest first.
+    pub ascending: bool,
     /// From the last page.
     pub after: Option<String>,
     /// At most so many (1 to 1,000).
     pub limit: u32,
 }
 
-/// Which campaigns to list.
+impl JobFilter {
+    /// Everything of a tenant, in the usual order.
+    pub fn of(tenant: TenantId) -> Self {
+        Self {
+            tenant,
+            status: Vec::new(),
+            campaign: None,
+            job_type: None,
+            created_by: None,
+            worker: None,
+            created_after: None,
+            created_before: None,
+            updated_after: None,
+            updated_before: None,
+            text: None,
+            sort: JobSort::default(),
+            ascending: false,
+            after: None,
+            limit: 1_000,
+        }
+    }
+}
+
+/// Which campaigns to list: as [`JobFilter`], with what campaigns have.
 #[derive(Debug, Clone)]
 pub struct CampaignFilter {
     /// Whose.
     pub tenant: TenantId,
+    /// Only in one of these; none given: in any.
+    pub status: Vec<CampaignStatus>,
+    /// Only those that this user made.
+    pub created_by: Option<String>,
+    /// Made then or later, Unix ms.
+    pub created_after: Option<i64>,
+    /// Made before that.
+    pub created_before: Option<i64>,
+    /// Last changed then or later, Unix ms.
+    pub updated_after: Option<i64>,
+    /// Last changed before that.
+    pub updated_before: Option<i64>,
+    /// Only with this text in name, id or user.
+    pub text: Option<String>,
+    /// In which order; not by duration.
+    pub sort: JobSort,
+    /// The other way round: the smallest first.
+    pub ascending: bool,
     /// From the last page.
     pub after: Option<String>,
     /// At most so many (1 to 1,000).
     pub limit: u32,
+}
+
+impl CampaignFilter {
+    /// Everything of a tenant, in the usual order.
+    pub fn of(tenant: TenantId) -> Self {
+        Self {
+            tenant,
+            status: Vec::new(),
+            created_by: None,
+            created_after: None,
+            created_before: None,
+            updated_after: None,
+            updated_before: None,
+            text: None,
+            sort: JobSort::default(),
+            ascending: false,
+            after: None,
+            limit: 1_000,
+        }
+    }
 }
 
 /// Which resources to take for a batch: those that have not ended, and fit.

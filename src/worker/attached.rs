@@ -63,7 +63,7 @@ impl AttachedHost {
         let host = Self { parts, run: run.clone() };
         let parts = &host.parts;
         // It takes no other job, of whatever type.
-        let events = parts.register(Vec::new()).await?;
+        let events = parts.register(Vec::new(), 0).await?;
         parts.lifecycle.start(&run, flush_requests).await;
         parts.scheduler.start(events, commands_found);
         ctx.spawn(report_control_problems(run.work.control_problem(), 0, progress, resource.clone()));

@@ -9,6 +9,7 @@
 //! | `run` | the runs in this worker: taken from SQL, started, paused, their progress written, their end recorded |
 //! | `commands` | the scheduler, and each command from its claim to its one result |
 //! | `notify` | tells those who watch, campaigns and other workers that something has changed |
+//! | `identity` | who this worker is, for people |
 //! | `maintenance` | heartbeats, the jobs of dead workers, the audit trail, what one worker does for all |
 //! | `worker` | all of that as one program |
 //! | `harness` | runs job code in a test, without Redis and SQL |
@@ -24,6 +25,7 @@ mod commands;
 mod context;
 mod error;
 mod harness;
+mod identity;
 mod maintenance;
 mod notify;
 mod parts;

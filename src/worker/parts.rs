@@ -10,6 +10,7 @@ use super::commands::job_command::JobCommands;
 use super::commands::scheduler::{self, Scheduler};
 use super::context::WorkerContext;
 use super::error::WorkerError;
+use super::identity;
 use super::maintenance::audit_shipper::PartitionAssignment;
 use super::maintenance::heartbeat::Heartbeat;
 use super::maintenance::job_types;
@@ -77,8 +78,14 @@ impl WorkerParts {
     }
 
     /// Makes this worker known to others, with the types of job that it takes, and starts to receive messages.
-    pub(crate) async fn register(&self, types: Vec<String>) -> Result<mpsc::Receiver<Event>, WorkerError> {
+    /// `slots`: how many jobs it runs at once; none, if it takes none from the queue.
+    pub(crate) async fn register(
+        &self,
+        types: Vec<String>,
+        slots: usize,
+    ) -> Result<mpsc::Receiver<Event>, WorkerError> {
         let ctx = &self.ctx;
+        ctx.spawn(identity::run(ctx.clone(), slots));
         // Before it counts as alive: a live worker that has not said what it knows might know anything.
         job_types::announce(ctx, &types).await;
         let heartbeat = Heartbeat::new(ctx.clone(), self.audit_partitions.clone());

@@ -113,7 +113,7 @@ impl Worker {
         let (parts, commands_found) = WorkerParts::new(ctx.clone());
         let mut types: Vec<String> = self.types.keys().cloned().collect();
         types.sort();
-        let events = parts.register(types).await?;
+        let events = parts.register(types, ctx.settings.worker.concurrency).await?;
         parts.scheduler.start(events, commands_found);
         let runner = Arc::new(JobRunner::new(ctx.clone(), parts.runs.clone(), parts.lifecycle.clone()));
         let job_queue = JobQueue::new(&parts, runner.clone(), self.types);

@@ -31,7 +31,9 @@ fn job() -> Job {
         "current_item": "x", "parameters": {"a": {}}, "result": null, "error_message": "no", "max_retries": 1,
         "retry_count": 0, "run_after": "2026-01-01T00:00:00Z", "timeout_seconds": 5,
         "contact_lost_at": "2026-01-01T00:00:00Z", "created_by": "ann", "cancelled_by": "bob",
-        "created_at": "2026-01-01T00:00:00Z", "control": "live", "waiting_for": "a worker for import"
+        "created_at": "2026-01-01T00:00:00Z", "control": "live", "waiting_for": "a worker for import",
+        "running_seconds": 1.5, "paused_seconds": null, "rerun_of": "j0", "reruns": ["j2"],
+        "worker": {"id": "w1", "name": "box-1", "host": "box", "since": "2026-01-01T00:00:00Z", "client": "c", "client_host": "h"}
     }))
     .expect("a job")
 }

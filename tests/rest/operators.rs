@@ -3,6 +3,7 @@
 use serde_json::json;
 use wheelhouse::broker::scripts::audit::AuditEntry;
 use wheelhouse::domain::WorkerId;
+use wheelhouse::store::{NewJob, WorkerInfo};
 
 use crate::support::api::{RestFixture, until};
 
@@ -79,7 +80,41 @@ async fn live_workers_are_listed() {
         let tenants = tenants.as_ref().map(<[_; 1]>::as_slice);
         api.broker.heartbeat(&worker, tenants, std::time::Duration::from_secs(60)).await.expect("heartbeat");
     }
-    assert_eq!(api.get(&ann, "/api/v1/workers").await.expect(200), json!({"workers":[{"id":"w-1"}]}));
+    let listed = api.get(&ann, "/api/v1/workers").await.expect(200);
+    assert_eq!((&listed["workers"][0]["id"], listed["workers"].as_array().map(Vec::len)), (&json!("w-1"), Some(1)));
+    assert_eq!(listed["workers"][0]["name"], json!(null), "it has not said who it is");
+    let info = WorkerInfo {
+        id: "w-1".to_owned(),
+        name: "night shift".to_owned(),
+        machine: "box7".to_owned(),
+        pid: 42,
+        version: "1.2.3".to_owned(),
+        slots: 4,
+        client: None,
+        started_at: None,
+    };
+    api.store.register_worker(&info).await.expect("register");
+    let worker: WorkerId = "w-1".parse().expect("id");
+    let minute = std::time::Duration::from_secs(60);
+    api.broker.announce_job_types(&worker, &["mail".to_owned()], minute).await.expect("announce");
+    api.store
+        .create_job(&NewJob::new("acme".parse().expect("tenant"), "j1".parse().expect("id"), "mail"))
+        .await
+        .expect("job");
+    api.store.claim_job(&worker, None, &["mail".to_owned()]).await.expect("claim").expect("the job");
+    let listed = api.get(&ann, "/api/v1/workers").await.expect(200);
+    let mut row = listed["workers"][0].clone();
+    for time in ["started_at", "last_heartbeat"] {
+        assert!(row[time].as_str().is_some_and(|time| time.ends_with('Z')), "{row}");
+        row.as_object_mut().expect("object").remove(time);
+    }
+    let expected = json!({"id":"w-1","name":"night shift","host":"box7","pid":42,"version":"1.2.3","slots":4,
+        "job_types":["mail"],"running":1,"paused":0,"attached":0,"sessions":[]});
+    assert_eq!(row, expected);
+    let shown = api.get(&ann, "/api/v1/jobs/j1").await.expect(200);
+    assert_eq!((&shown["worker"]["name"], &shown["worker"]["host"]), (&json!("night shift"), &json!("box7")));
+    let list = api.get(&ann, "/api/v1/jobs?worker=night%20shift").await.expect(200);
+    assert_eq!((list["jobs"].as_array().map(Vec::len), &list["jobs"][0]["worker"]["id"]), (Some(1), &json!("w-1")));
 }
 
 fn entry(id: &str, tenant: &str, resource: &str) -> AuditEntry {

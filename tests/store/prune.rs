@@ -16,8 +16,7 @@ async fn cutoff(db: &Db, days: u64) -> i64 {
 }
 
 async fn ids(db: &Db) -> Vec<String> {
-    let filter =
-        JobFilter { tenant: job("j").tenant, status: None, campaign: None, job_type: None, after: None, limit: 1_000 };
+    let filter = JobFilter::of(job("j").tenant);
     let mut ids: Vec<String> =
         db.store.jobs(&filter).await.expect("list").items.into_iter().map(|job| job.id.to_string()).collect();
     ids.sort();

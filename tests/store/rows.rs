@@ -49,14 +49,7 @@ pub async fn odd_rows_are_read_or_left_out_and_hide_no_others(db: Db) {
     assert_eq!((nulls.progress.progress_percent, nulls.parameters, nulls.created_at), (0, exact(json!(null)), None));
     assert_eq!(db.store.job(&job("high")).await.expect("read").expect("row").progress.progress_percent, 100);
     assert_eq!(db.store.job(&job("low")).await.expect("read").expect("row").progress.progress_percent, 0);
-    let filter = JobFilter {
-        tenant: job("j").tenant,
-        status: Some(JobStatus::Running),
-        campaign: None,
-        job_type: None,
-        after: None,
-        limit: 100,
-    };
+    let filter = JobFilter { status: vec![JobStatus::Running], limit: 100, ..JobFilter::of(job("j").tenant) };
     let listed = db.store.jobs(&filter).await.expect("list").items;
     assert_eq!(listed.iter().map(|j| j.id.as_str()).collect::<Vec<_>>(), ["odd-host", "low", "high", "nulls"]);
     assert!(db.store.hosted_runs().await.expect("runs").is_empty(), "a host that is no worker is nobody's run");
@@ -122,8 +115,7 @@ pub async fn lists_are_paged_and_keep_to_the_tenant(db: Db) {
         db.store.create_job(&new_job(&format!("j{n}"), None)).await.expect("create");
     }
     db.sql("INSERT INTO jobs (id, tenant_id) VALUES ('theirs', 'other')").await.expect("insert");
-    let mut filter =
-        JobFilter { tenant: job("j").tenant, status: None, campaign: None, job_type: None, after: None, limit: 2 };
+    let mut filter = JobFilter { limit: 2, ..JobFilter::of(job("j").tenant) };
     let mut seen = Vec::new();
     loop {
         let page = db.store.jobs(&filter).await.expect("list");
@@ -134,7 +126,7 @@ pub async fn lists_are_paged_and_keep_to_the_tenant(db: Db) {
         }
     }
     assert_eq!(seen, ["j4", "j3", "j2", "j1", "j0"]);
-    filter.status = Some(JobStatus::Paused);
+    filter.status = vec![JobStatus::Paused];
     assert!(db.store.jobs(&filter).await.expect("list").items.is_empty());
     let other = Resource::parse("other:job:j0").expect("resource");
     assert!(db.store.job(&other).await.expect("read").is_none());
@@ -235,7 +227,7 @@ pub async fn ping_answers_and_says_what_is_missing(db: Db) {
 }
 
 fn all_jobs() -> JobFilter {
-    JobFilter { tenant: job("j").tenant, status: None, campaign: None, job_type: None, after: None, limit: 100 }
+    JobFilter { limit: 100, ..JobFilter::of(job("j").tenant) }
 }
 
 pub async fn lists_leave_out_what_a_job_holds_and_cut_down_what_is_long(db: Db) {

@@ -16,7 +16,9 @@ pub struct Base {
     pub store: Store,
     pub broker: Broker,
     pub settings: Settings,
-    folder: tempfile::TempDir,
+    /// Of the database.
+    url: String,
+    _folder: tempfile::TempDir,
 }
 
 impl Base {
@@ -32,11 +34,12 @@ impl Base {
             ("server.drain_notice_seconds".to_owned(), "0".to_owned()),
         ];
         flags.extend(settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
+        let url = flags.iter().rev().find(|(key, _)| key == "database.url").map(|(_, url)| url.clone());
         let settings = config::load_from(None, Vec::new(), flags).expect("settings");
         let store = Store::open(&settings.database).await.expect("database");
         store.migrate().await.expect("migrate");
         let broker = Broker::connect(&settings.redis).await.expect("Redis");
-        Self { redis, store, broker, settings, folder }
+        Self { redis, store, broker, settings, url: url.expect("an address"), _folder: folder }
     }
 
     pub async fn grant(&self, user: &str, permissions: &[&str]) {
@@ -55,10 +58,16 @@ impl Base {
     }
 
     /// The database as another system would open it.
-    pub async fn sql(&self, statement: &'static str) {
-        let url = format!("sqlite://{}", self.folder.path().join("test.db").display());
-        let pool = sqlx::sqlite::SqlitePool::connect(&url).await.expect("open");
-        sqlx::query(statement).execute(&pool).await.expect("SQL");
-        pool.close().await;
+    pub async fn sql(&self, statement: &str) {
+        use sqlx::{AssertSqlSafe, Connection, Executor};
+        let (url, statement) = (self.url.as_str(), AssertSqlSafe(statement.to_owned()));
+        if url.starts_with("sqlite") {
+            let mut connection = sqlx::SqliteConnection::connect(url).await.expect("open");
+            connection.execute(statement).await.expect("SQL");
+            connection.close().await.expect("close");
+        } else {
+            let mut connection = sqlx::PgConnection::connect(url).await.expect("connect");
+            connection.execute(statement).await.expect("SQL");
+        }
     }
 }

@@ -26,14 +26,7 @@ fn step(trace: &Trace) -> Code<impl Fn(JobContext) -> Outcome + Send + Sync + 's
 }
 
 async fn counts(fixture: &WorkerFixture, campaign: &Resource, status: JobStatus) -> usize {
-    let filter = JobFilter {
-        tenant: tenant(),
-        status: Some(status),
-        campaign: Some(campaign.id.clone()),
-        job_type: None,
-        after: None,
-        limit: 1_000,
-    };
+    let filter = JobFilter { status: vec![status], campaign: Some(campaign.id.clone()), ..JobFilter::of(tenant()) };
     fixture.store.jobs(&filter).await.expect("jobs").items.len()
 }
 

@@ -1,12 +1,31 @@
 //! `lua/heartbeat.lua`: which workers are alive.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use super::{bytes, lua, texts};
 use crate::broker::{Broker, BrokerError, Partition};
 use crate::domain::{TenantId, WorkerId};
 
+/// How long a worker counts as alive after one heartbeat.
+pub const HEARTBEAT_TTL: Duration = Duration::from_secs(4);
+
 impl Broker {
+    /// When each of the workers of a tenant had its last heartbeat (Unix ms, by Redis's clock).
+    pub async fn last_heartbeats(&self, tenant: &TenantId) -> Result<HashMap<String, i64>, BrokerError> {
+        let names = self.keys();
+        let ttl = HEARTBEAT_TTL.as_millis() as i64;
+        let mut last = HashMap::new();
+        for set in [names.workers(names.partition(tenant)), names.tenant_workers(tenant)] {
+            let mut command = redis::cmd("ZRANGE");
+            command.arg(set).arg(0).arg(-1).arg("WITHSCORES");
+            let found: Vec<(String, f64)> = self.client.query(&command).await?;
+            // Whole milliseconds: far from where a double loses any.
+            last.extend(found.into_iter().map(|(id, until)| (id, until as i64 - ttl)));
+        }
+        Ok(last)
+    }
+
     /// This worker counts as alive for `ttl` more, in every partition (or for those tenants). Gives the workers that do, this
     /// one among them, of each partition that has answered (or of each tenant's): a server that is away says nothing of its
     /// own, and the others go on. An error where none has answered.

@@ -24,12 +24,18 @@ impl Broker {
     /// The types of job that any live worker of this tenant knows. `None`: not every one of them has said (one of an
     /// older version does not), so a type that is missing says nothing.
     pub async fn known_job_types(&self, tenant: &TenantId) -> Result<Option<HashSet<String>>, BrokerError> {
+        let workers = self.live_workers(tenant).await?;
+        let said = self.job_types_of(&workers).await?;
+        Ok(said.into_iter().collect::<Option<Vec<_>>>().map(|types| types.into_iter().flatten().collect()))
+    }
+
+    /// The types of job that each of these workers knows, in their order; `None` of one that has not said.
+    pub async fn job_types_of(&self, workers: &[WorkerId]) -> Result<Vec<Option<Vec<String>>>, BrokerError> {
         // One by one, not MGET: on a cluster they lie on different nodes.
-        let said = self.live_workers(tenant).await?.into_iter().map(|worker| async move {
-            let said: Option<String> = self.client.query(redis::cmd("GET").arg(self.keys().job_types(&worker))).await?;
+        let said = workers.iter().map(|worker| async move {
+            let said: Option<String> = self.client.query(redis::cmd("GET").arg(self.keys().job_types(worker))).await?;
             Ok::<_, BrokerError>(said.and_then(|types| serde_json::from_str::<Vec<String>>(&types).ok()))
         });
-        let said = futures_util::future::try_join_all(said).await?;
-        Ok(said.into_iter().collect::<Option<Vec<_>>>().map(|types| types.into_iter().flatten().collect()))
+        futures_util::future::try_join_all(said).await
     }
 }

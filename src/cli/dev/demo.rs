@@ -133,12 +133,10 @@ pub(super) async fn work(store: &Store, tenant: &TenantId, folder: &Folder) -> a
 async fn unfinished(store: &Store, tenant: &TenantId, job_type: &str) -> anyhow::Result<Option<ResourceId>> {
     for status in [JobStatus::Running, JobStatus::Paused, JobStatus::Pending] {
         let filter = JobFilter {
-            tenant: tenant.clone(),
-            status: Some(status),
-            campaign: None,
+            status: vec![status],
             job_type: Some(job_type.to_owned()),
-            after: None,
             limit: 1,
+            ..JobFilter::of(tenant.clone())
         };
         if let Some(job) = store.jobs(&filter).await?.items.into_iter().next() {
             return Ok(Some(job.id));
@@ -148,7 +146,7 @@ async fn unfinished(store: &Store, tenant: &TenantId, job_type: &str) -> anyhow:
 }
 
 async fn open_campaign(store: &Store, tenant: &TenantId) -> anyhow::Result<Option<ResourceId>> {
-    let filter = CampaignFilter { tenant: tenant.clone(), after: None, limit: 100 };
+    let filter = CampaignFilter { limit: 100, ..CampaignFilter::of(tenant.clone()) };
     let page = store.campaigns(&filter).await?;
     Ok(page.items.into_iter().find(|campaign| !campaign.status.is_final()).map(|campaign| campaign.id))
 }

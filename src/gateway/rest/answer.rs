@@ -1,5 +1,7 @@
 //! What goes back: JSON with its status and its headers, and the refusals that only this API has.
 
+use std::time::Duration;
+
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{HeaderMap, StatusCode};
 use serde::Serialize;
@@ -12,6 +14,15 @@ use crate::protocol::ErrorCode;
 use crate::store::StoreError;
 
 const JSON: &str = "application/json";
+
+/// Longest wait for a read.
+pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A read that has to come in time.
+pub(super) async fn with_timeout<T>(read: impl Future<Output = Result<T, StoreError>>) -> Result<T, Refusal> {
+    let late = |_| Refusal::from(StoreError::Unavailable("no answer in time".to_owned()));
+    Ok(tokio::time::timeout(READ_TIMEOUT, read).await.map_err(late)??)
+}
 
 /// A good answer.
 #[derive(Debug)]

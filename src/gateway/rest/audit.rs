@@ -1,17 +1,16 @@
-//! Who, what, when: the caller, the live workers, the audit trail.
+//! Who, what, when: the caller, the audit trail.
 
 use hyper::StatusCode;
 use hyper::header::{CONTENT_DISPOSITION, HeaderName};
 use serde::{Deserialize, Deserializer};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::answer::Answer;
 use super::callers::Callers;
 use super::query::{after, default_limit, limit, optional, parsed};
 use super::request::Request;
-use crate::broker::Broker;
 use crate::domain::audit::parse_time_or_age;
-use crate::domain::{Action, AuditEvent, Permission, ResourceId, ResourceKind, UserId};
+use crate::domain::{Action, AuditEvent, Permission, ResourceId, UserId};
 use crate::http::Refusal;
 use crate::store::audit::export;
 use crate::store::{AuditFilter, Store};
@@ -44,10 +43,9 @@ fn action<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Action>, 
     optional(deserializer, Action::parse, "\"action\" must be cancel, pause or resume")
 }
 
-/// Answers questions about the caller, the workers and the audit trail.
+/// Answers questions about the caller and the audit trail.
 pub(super) struct AuditApi {
     pub(super) callers: Callers,
-    pub(super) broker: Broker,
     pub(super) store: Store,
 }
 
@@ -64,15 +62,6 @@ impl AuditApi {
             "permissions": permissions,
         });
         Ok(Answer::json(StatusCode::OK, &body))
-    }
-
-    /// `GET /api/v1/workers`.
-    pub(super) async fn workers(&self, request: &Request) -> Result<Answer, Refusal> {
-        let caller = self.callers.require_read(request, ResourceKind::Job).await?;
-        request.no_query()?;
-        let workers = self.broker.live_workers(&caller.tenant).await?;
-        let workers: Vec<Value> = workers.into_iter().map(|id| json!({"id": id})).collect();
-        Ok(Answer::json(StatusCode::OK, &json!({"workers": workers})))
     }
 
     /// `GET /api/v1/audit`: the caller's tenant only, whatever is asked.

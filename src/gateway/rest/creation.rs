@@ -7,11 +7,11 @@ use hyper::header::LOCATION;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
-use super::answer::{Answer, no_such};
+use super::answer::{Answer, no_such, with_timeout};
 use super::callers::Callers;
 use super::input::{self, JobList, JobOwner};
 use super::request::{Request, id, too_large};
-use super::resources::{exists, with_timeout};
+use super::resources::exists;
 use crate::auth::Caller;
 use crate::broker::Broker;
 use crate::broker::scripts::updates::Update;

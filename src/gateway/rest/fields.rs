@@ -8,7 +8,7 @@ use crate::domain::Job;
 use crate::http::Refusal;
 
 /// Of every job in a list where nothing else is asked for: all of the row but its contents.
-const DEFAULT_FIELDS: [&str; 26] = [
+const DEFAULT_FIELDS: [&str; 30] = [
     "id",
     "tenant_id",
     "campaign_id",
@@ -34,6 +34,10 @@ const DEFAULT_FIELDS: [&str; 26] = [
     "completed_at",
     "cancelled_at",
     "updated_at",
+    "running_seconds",
+    "paused_seconds",
+    "worker",
+    "rerun_of",
     "control",
 ];
 /// What a job was given and what it produced: megabytes each, perhaps, so a list has them only where they are asked for.
@@ -90,7 +94,11 @@ mod tests {
 
     #[test]
     fn every_field_of_a_row_can_be_had_and_the_contents_only_when_asked_for() {
-        let row = serde_json::to_value(Job { waiting_for: Some("a worker".into()), ..job() }).expect("row");
+        let worker = serde_json::from_value(serde_json::json!({"id": "w", "name": "n", "host": "h", "since": null}));
+        let worker = Some(worker.expect("worker"));
+        let rerun_of = Some("j0".parse().expect("id"));
+        let row = Job { waiting_for: Some("a worker".into()), worker, rerun_of, ..job() };
+        let row = serde_json::to_value(row).expect("row");
         for name in row.as_object().expect("an object").keys() {
             assert!(DEFAULT_FIELDS.contains(&name.as_str()) || CONTENT_FIELDS.contains(&name.as_str()), "{name}");
         }

@@ -13,6 +13,7 @@ mod creation;
 mod fields;
 mod health;
 mod input;
+mod list_query;
 mod query;
 mod queue;
 mod request;
@@ -20,6 +21,8 @@ mod resources;
 mod revocations;
 mod routes;
 mod schedules;
+mod totals;
+mod workers;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -43,6 +46,8 @@ use self::resources::ResourceApi;
 use self::revocations::RevocationApi;
 use self::routes::{Endpoint, OPENAPI, RouteMatch};
 use self::schedules::ScheduleApi;
+use self::totals::Totals;
+use self::workers::WorkerApi;
 use super::batch::BatchSubmitter;
 use super::commands::CommandSubmitter;
 use super::health::Health;
@@ -93,6 +98,7 @@ pub struct RestParts {
 /// The handlers, each with the parts that it uses.
 struct Api {
     audit: AuditApi,
+    workers: WorkerApi,
     batch: BatchApi,
     schedules: ScheduleApi,
     queue: QueueApi,
@@ -137,7 +143,8 @@ impl Api {
         let cors = Cors { public_origins: public_origins.clone() };
         let callers = Callers { verifier: parts.verifier, policy: parts.policy, public_origins };
         Self {
-            audit: AuditApi { callers: callers.clone(), broker: broker.clone(), store: store.clone() },
+            audit: AuditApi { callers: callers.clone(), store: store.clone() },
+            workers: WorkerApi { callers: callers.clone(), broker: broker.clone(), store: store.clone() },
             batch: BatchApi { callers: callers.clone(), batches: parts.batches, waiter: waiter.clone() },
             schedules: ScheduleApi { callers: callers.clone(), broker: broker.clone(), schedules: parts.schedules },
             queue: QueueApi { callers: callers.clone(), broker: broker.clone(), commands: commands.clone() },
@@ -146,6 +153,7 @@ impl Api {
                 store: store.clone(),
                 snapshots: parts.snapshots,
                 job_types: parts.job_types,
+                totals: Totals::new(store.clone()),
             },
             revocations: RevocationApi { callers: callers.clone(), store: store.clone(), longest: parts.longest_token },
             creation: CreationApi::new(callers.clone(), broker.clone(), store.clone()),
@@ -191,7 +199,7 @@ impl Api {
             Endpoint::Metrics => Ok(health::metrics(&self.health, &self.metrics)),
             Endpoint::OpenApi => Ok(Answer::message(StatusCode::OK, OPENAPI.to_owned())),
             Endpoint::Me => self.audit.me(request).await,
-            Endpoint::Workers => self.audit.workers(request).await,
+            Endpoint::Workers => self.workers.list(request).await,
             Endpoint::Audit => self.audit.audit(request).await,
             Endpoint::Revoke => self.revocations.revoke(request).await,
             Endpoint::Batch => self.batch.batch(request).await,

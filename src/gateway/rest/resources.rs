@@ -1,50 +1,25 @@
 //! Jobs and campaigns: listing and showing.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use hyper::StatusCode;
-use serde::{Deserialize, Deserializer};
 use serde_json::json;
 
-use super::answer::{Answer, no_such};
+use super::answer::{Answer, READ_TIMEOUT, no_such, with_timeout};
 use super::callers::Callers;
 use super::fields::Fields;
-use super::query::{PageQuery, after, default_limit, limit, optional, parsed};
+use super::list_query::{CampaignListQuery, JobListQuery};
+use super::query::PageQuery;
 use super::request::{Request, id};
-use crate::domain::{JobStatus, Resource, ResourceId, ResourceKind};
+use super::totals::Totals;
+use crate::domain::{Resource, ResourceKind};
 use crate::gateway::job_types::JobTypes;
 use crate::gateway::snapshot::{SnapshotError, SnapshotReader};
 use crate::http::Refusal;
-use crate::store::{CampaignFilter, FailedItemFilter, JobFilter, Store, StoreError};
+use crate::store::{FailedItemFilter, Store};
 
 /// Bytes of parameters and results of one page of a list.
 const MAX_CONTENT_BYTES: usize = 4 * 1024 * 1024;
-/// Longest wait for a read.
-const READ_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// What `GET /api/v1/jobs` takes.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct JobListQuery {
-    #[serde(default, deserialize_with = "status")]
-    status: Option<JobStatus>,
-    #[serde(default, deserialize_with = "parsed")]
-    campaign_id: Option<ResourceId>,
-    #[serde(default, deserialize_with = "parsed")]
-    job_type: Option<String>,
-    #[serde(default, deserialize_with = "parsed")]
-    fields: Option<String>,
-    #[serde(default = "default_limit", deserialize_with = "limit")]
-    limit: u32,
-    #[serde(default, deserialize_with = "after")]
-    after: Option<String>,
-}
-
-fn status<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<JobStatus>, D::Error> {
-    let all = JobStatus::ALL.map(|status| status.as_str()).join(", ");
-    optional(deserializer, JobStatus::parse, &format!("\"status\" must be one of {all}"))
-}
 
 /// Lists and shows jobs and campaigns.
 pub(super) struct ResourceApi {
@@ -52,39 +27,42 @@ pub(super) struct ResourceApi {
     pub(super) store: Store,
     pub(super) snapshots: SnapshotReader,
     pub(super) job_types: Arc<JobTypes>,
+    pub(super) totals: Totals,
 }
 
 impl ResourceApi {
     /// `GET /api/v1/jobs`, `GET /api/v1/campaigns`.
     pub(super) async fn list(&self, request: &Request, kind: ResourceKind) -> Result<Answer, Refusal> {
-        let (items, next) = match kind {
+        let tenant = self.callers.require_read(request, kind).await?.tenant;
+        let (items, next, searched, totals) = match kind {
             ResourceKind::Job => {
-                let tenant = self.callers.require_read(request, kind).await?.tenant;
-                let query = request.query::<JobListQuery>()?;
-                let filter = JobFilter {
-                    tenant,
-                    status: query.status,
-                    campaign: query.campaign_id,
-                    job_type: query.job_type,
-                    after: query.after,
-                    limit: query.limit,
-                };
-                let fields = Fields::requested(query.fields.as_deref())?;
+                let (filter, view) = request.query::<JobListQuery>()?.into_filter(tenant)?;
+                let fields = Fields::requested(view.fields.as_deref())?;
                 let mut page = match fields.with_contents() {
                     true => with_timeout(self.store.jobs_with_contents(&filter, MAX_CONTENT_BYTES)).await?,
                     false => with_timeout(self.store.jobs(&filter)).await?,
                 };
                 self.job_types.explain(&filter.tenant, &mut page.items).await;
-                (fields.rows(&page.items), page.next)
+                let totals = match view.totals {
+                    true => Some(self.totals.of(&filter.tenant, filter.campaign.as_ref()).await?),
+                    false => None,
+                };
+                (fields.rows(&page.items), page.next, page.searched, totals)
             }
             ResourceKind::Campaign => {
-                let tenant = self.callers.require_read(request, kind).await?.tenant;
-                let PageQuery { limit, after } = request.query()?;
-                let page = with_timeout(self.store.campaigns(&CampaignFilter { tenant, after, limit })).await?;
-                (serde_json::to_string(&page.items).unwrap_or_default(), page.next)
+                let filter = request.query::<CampaignListQuery>()?.into_filter(tenant)?;
+                let page = with_timeout(self.store.campaigns(&filter)).await?;
+                (serde_json::to_string(&page.items).unwrap_or_default(), page.next, page.searched, None)
             }
         };
-        let body = format!("{{\"{}\":{items},\"next\":{}}}", kind.plural(), json!(next));
+        let mut body = format!("{{\"{}\":{items},\"next\":{}", kind.plural(), json!(next));
+        if let Some(searched) = searched {
+            body.push_str(&format!(",\"searched\":{searched}"));
+        }
+        if let Some(totals) = totals {
+            body.push_str(&format!(",\"totals\":{}", json!(totals)));
+        }
+        body.push('}');
         Ok(Answer::message(StatusCode::OK, body))
     }
 
@@ -131,10 +109,4 @@ pub(super) async fn exists(store: &Store, resource: &Resource) -> Result<(), Ref
     let ids = std::slice::from_ref(&resource.id);
     let found = with_timeout(store.existing(&resource.tenant, resource.kind, ids)).await?;
     if found.contains(&resource.id) { Ok(()) } else { Err(no_such(resource.kind)) }
-}
-
-/// A read that has to come in time.
-pub(super) async fn with_timeout<T>(read: impl Future<Output = Result<T, StoreError>>) -> Result<T, Refusal> {
-    let late = |_| Refusal::from(StoreError::Unavailable("no answer in time".to_owned()));
-    Ok(tokio::time::timeout(READ_TIMEOUT, read).await.map_err(late)??)
 }

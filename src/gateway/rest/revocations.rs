@@ -5,11 +5,10 @@ use std::time::Duration;
 use hyper::StatusCode;
 use serde_json::json;
 
-use super::answer::Answer;
+use super::answer::{Answer, with_timeout};
 use super::callers::Callers;
 use super::input;
 use super::request::Request;
-use super::resources::with_timeout;
 use crate::auth::revocations::keep_until;
 use crate::domain::Permission;
 use crate::http::Refusal;

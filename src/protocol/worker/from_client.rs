@@ -37,7 +37,9 @@ pub struct Hello {
     pub worker: String,
     /// New in each process.
     pub session: ResourceId,
-    /// What it is, for the log.
+    /// The machine or container that it runs on, for people.
+    pub host: Option<String>,
+    /// What it is, for people.
     pub software: Option<String>,
     /// The process, for the log.
     pub pid: Option<u64>,

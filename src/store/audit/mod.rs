@@ -73,7 +73,7 @@ impl Store {
             let text = "SELECT MIN(+id) AS first FROM command_audit WHERE {ms:at} >= {time:$1}";
             let row = self.database.read().await?.row(text, &[time_text(since).into()]).await?;
             let Some(first) = row.map(|row| row.int("first")).transpose()?.flatten() else {
-                return Ok(Page { items: Vec::new(), next: None });
+                return Ok(Page { items: Vec::new(), next: None, searched: None });
             };
             after = first - 1;
         }
@@ -83,7 +83,7 @@ impl Store {
         let found = self.database.read().await?.rows(&text, &values).await?;
         let items = found.iter().take(limit).map(audit_row).collect::<Result<Vec<_>, _>>()?;
         let next = items.last().filter(|_| found.len() > limit).map(|row| row.id.to_string());
-        Ok(Page { items, next })
+        Ok(Page { items, next, searched: None })
     }
 
     /// The id of the newest row: all up to it can be seen.

@@ -3,3 +3,4 @@
 
 mod bench_rows;
 mod imported_rows;
+mod list_rows;

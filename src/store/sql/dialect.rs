@@ -6,10 +6,12 @@ pub fn to_sqlite(text: &str) -> String {
         return text.to_owned();
     }
     let text = text.replace("{lock}", "").replace("{skip}", "").replace("{share}", "");
-    let text = text.replace("{now}", "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')");
+    let text = text.replace("{now}", "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')").replace("{like}", "LIKE");
+    let text = text.replace("{now_ms}", "CAST((julianday('now') - 2440587.5) * 86400000 + 0.5 AS INTEGER)");
     replace_marks(&text, |value, kind| match kind {
         INDEX => format!("INDEXED BY {value}"),
         MS => format!("strftime('%Y-%m-%dT%H:%M:%fZ', {value})"),
+        KEY => format!("COALESCE(strftime('%Y-%m-%dT%H:%M:%fZ', {value}), '')"),
         _ => value.to_owned(),
     })
 }
@@ -19,9 +21,11 @@ pub fn to_postgres(text: &str) -> String {
         return text.to_owned();
     }
     let text = text.replace("{lock}", "FOR UPDATE").replace("{skip}", "FOR UPDATE SKIP LOCKED");
-    let text = text.replace("{share}", "FOR SHARE").replace("{now}", "now()");
+    let text = text.replace("{share}", "FOR SHARE").replace("{now}", "now()").replace("{like}", "ILIKE");
+    let text = text.replace("{now_ms}", "CAST(EXTRACT(EPOCH FROM now()) * 1000 AS BIGINT)");
     replace_marks(&text, |value, kind| match kind {
         INDEX => String::new(),
+        KEY => format!("COALESCE({value}, TIMESTAMPTZ '-infinity')"),
         MS => value.trim_start_matches('+').to_owned(),
         _ => format!("CAST({value} AS {kind})"),
     })
@@ -31,6 +35,8 @@ pub fn to_postgres(text: &str) -> String {
 const INDEX: &str = "INDEX";
 /// What `{ms:…}` names instead of a type.
 const MS: &str = "MS";
+/// What `{key:…}` names instead of a type.
+const KEY: &str = "KEY";
 
 /// A time to compare with `{ms:column}`: RFC 3339 with three decimals, always.
 pub(in crate::store) fn time_text(ms: i64) -> String {
@@ -42,10 +48,11 @@ pub(in crate::store) fn time_text(ms: i64) -> String {
     format!("{time:.3}")
 }
 
-/// Replaces `{json:…}`, `{time:…}`, `{by:…}` and `{ms:…}`.
+/// Replaces `{json:…}`, `{time:…}`, `{by:…}`, `{ms:…}` and `{key:…}`.
 fn replace_marks(text: &str, write: impl Fn(&str, &str) -> String) -> String {
     let mut out = text.to_owned();
-    for (mark, kind) in [("{json:", "JSONB"), ("{time:", "TIMESTAMPTZ"), ("{by:", INDEX), ("{ms:", MS)] {
+    for (mark, kind) in [("{json:", "JSONB"), ("{time:", "TIMESTAMPTZ"), ("{by:", INDEX), ("{ms:", MS), ("{key:", KEY)]
+    {
         while let Some(start) = out.find(mark) {
             let end = start + out[start..].find('}').unwrap_or(out.len() - start - 1);
             let value = write(&out[start + mark.len()..end], kind);

@@ -4,7 +4,8 @@
 //! `{now}`, `{json:$n}`, `{time:$n}`, `{lock}` (rows are locked), `{skip}` (and locked ones passed over),
 //! `{share}` (rows may not change until the transaction ends), `{by:index}` (SQLite uses that index),
 //! `{ms:column}` (a time to compare with `{time:$n}`; SQLite's are texts: with as many digits as [`time_text`]'s),
-//! `{ms:+column}` (the same, and SQLite does not use an index on it).
+//! `{ms:+column}` (the same, and SQLite does not use an index on it), `{key:column}` (a time to sort by, none before all others,
+//! word for word as the indexes of lists have it), `{now_ms}` (Unix ms), `{like}` (whatever the case of the letters).
 
 mod dialect;
 mod postgres;

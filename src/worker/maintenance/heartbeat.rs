@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use super::audit_shipper::PartitionAssignment;
 use crate::broker::BrokerError;
+use crate::broker::scripts::heartbeats::HEARTBEAT_TTL;
 use crate::worker::context::WorkerContext;
 
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
-/// How long a worker counts as alive after one heartbeat.
-const HEARTBEAT_TTL: Duration = Duration::from_secs(4);
 
 pub(crate) struct Heartbeat {
     ctx: Arc<WorkerContext>,

@@ -13,12 +13,14 @@ use super::messages::{Conversation, OpenSocket};
 use super::outbox::Outbox;
 use super::shared::Shared;
 use crate::auth::WorkerCaller;
-use crate::domain::TenantId;
+use crate::domain::text::{MAX_SHORT_TEXT, excerpt};
+use crate::domain::{TenantId, printable};
 use crate::http::close::Close;
 use crate::http::flood::Budget;
 use crate::http::liveness::{Look, Pings, Writing};
 use crate::http::socket::Socket;
 use crate::protocol::worker::{self, FromClient, Hello, MAX_WORKER_FRAME, ToClient, Unusable, VERSION};
+use crate::store::WorkerInfo;
 use crate::worker::run::pause_gate::CONFIRMATION_TTL;
 
 /// Between two pings.
@@ -243,10 +245,33 @@ impl Line<'_> {
             pid = hello.pid,
             "worker.foreign_session"
         );
+        self.note(&key, hello);
         let conversation = Conversation { shared: self.shared.clone(), session, tenants: self.caller.tenants.clone() };
         self.conversation = Some((conversation, number));
         self.hello_by = None;
         Ok(())
+    }
+
+    /// Notes who the session is, for people who look at its jobs; the socket does not wait for it.
+    fn note(&self, key: &str, hello: &Hello) {
+        let shown = |text: &str| excerpt(&printable(text), MAX_SHORT_TEXT).into_owned();
+        let info = WorkerInfo {
+            id: key.to_owned(),
+            name: shown(&hello.worker),
+            machine: hello.host.as_deref().map(shown).unwrap_or_default(),
+            pid: hello.pid.and_then(|pid| i64::try_from(pid).ok()).unwrap_or(0),
+            version: String::new(),
+            slots: 0,
+            client: Some(hello.software.as_deref().map(shown).unwrap_or_default()),
+            started_at: None,
+        };
+        let shared = self.shared.clone();
+        self.shared.ctx.spawn(async move {
+            let Ok(_turn) = shared.attaching.acquire().await else { return };
+            if let Err(error) = shared.ctx.store.register_worker(&info).await {
+                tracing::debug!(%error, "worker.foreign_session_not_noted");
+            }
+        });
     }
 
     fn time(&mut self, socket: &mut Socket) -> Option<Close> {

@@ -83,6 +83,10 @@ export type Count = number;
  */
 export type OptionalTime = string | null;
 /**
+ * RFC 3339.
+ */
+export type Time = string;
+/**
  * What a command on a job reaches: the work itself, or its row alone.
  */
 export type Control = "live" | "row";
@@ -116,10 +120,6 @@ export type ErrorCode =
   | "timeout"
   | "internal";
 export type Action = "cancel" | "pause" | "resume";
-/**
- * RFC 3339.
- */
-export type Time = string;
 /**
  * What comes on a campaign's socket.
  */
@@ -631,6 +631,45 @@ export interface JobSnapshotMessage {
   completed_at: OptionalTime;
   cancelled_at: OptionalTime;
   updated_at: OptionalTime;
+  /**
+   * How long it has been running, without the time that it stood paused or waited; null where it ran before this was recorded.
+   */
+  running_seconds: number | null;
+  /**
+   * How long it has been standing paused.
+   */
+  paused_seconds: number | null;
+  /**
+   * Where it runs.
+   */
+  worker?: {
+    id: string;
+    /**
+     * The worker's name for people.
+     */
+    name: string | null;
+    /**
+     * The machine or container.
+     */
+    host: string | null;
+    since: Time | null;
+    /**
+     * Of work in a foreign process: its client software.
+     */
+    client?: string;
+    /**
+     * And the machine that it runs on.
+     */
+    client_host?: string;
+  };
+  /**
+   * A tenant's, job's, campaign's or request's id.
+   */
+  rerun_of?: string;
+  /**
+   * Its newest reruns, newest first.
+   */
+  reruns?: Id[];
   control: Control;
   /**
    * What a pending job lacks, such as "a worker for import".

@@ -45,6 +45,10 @@ export interface HelloMessage {
    */
   worker: string;
   session: Id;
+  /**
+   * The machine or container that it runs on, for people. Workers before 0.2 refuse it.
+   */
+  host?: string;
   software?: string;
   pid?: Count;
 }

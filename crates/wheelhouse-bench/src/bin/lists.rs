@@ -1,0 +1,130 @@
+//! `cargo run --package wheelhouse-bench --bin lists -- --database-url URL`: what each list costs among very many rows,
+//! and what a write of progress costs beside their indexes. The database has to be empty, and keeps the rows.
+
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use wheelhouse::config::Database;
+use wheelhouse::domain::{JobStatus, Progress, ResourceId, TenantId};
+use wheelhouse::store::{CampaignFilter, JobFilter, JobSort, NewJob, SavedRun, Store};
+
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// An empty database: sqlite://FILE or postgres://…
+    #[arg(long)]
+    database_url: String,
+    /// So many jobs.
+    #[arg(long, default_value_t = 1_000_000)]
+    rows: u64,
+    /// Pages of each list.
+    #[arg(long, default_value_t = 200)]
+    pages: usize,
+}
+
+/// A list, by its query.
+fn lists(tenant: &TenantId) -> Vec<(String, JobFilter)> {
+    let all = || JobFilter { limit: 50, ..JobFilter::of(tenant.clone()) };
+    let sorted = |sort, ascending| JobFilter { sort, ascending, ..all() };
+    let campaign: Option<ResourceId> = "campaign-77".parse().ok();
+    let text = |text: &str| JobFilter { text: Some(text.to_owned()), ..all() };
+    let named = [
+        ("", all()),
+        ("sort=created", sorted(JobSort::Created, false)),
+        ("sort=updated&order=asc", sorted(JobSort::Updated, true)),
+        ("sort=duration", sorted(JobSort::Duration, false)),
+        ("status=failed", JobFilter { status: vec![JobStatus::Failed], ..all() }),
+        (
+            "status=failed,cancelled&sort=updated",
+            JobFilter { status: vec![JobStatus::Failed, JobStatus::Cancelled], ..sorted(JobSort::Updated, false) },
+        ),
+        ("campaign_id=…", JobFilter { campaign: campaign.clone(), ..all() }),
+        ("campaign_id=…&sort=duration", JobFilter { campaign, ..sorted(JobSort::Duration, false) }),
+        ("job_type=…", JobFilter { job_type: Some("type-3".to_owned()), ..all() }),
+        (
+            "job_type=…&created_by=…&sort=created",
+            JobFilter {
+                job_type: Some("type-3".to_owned()),
+                created_by: Some("user-3".to_owned()),
+                ..sorted(JobSort::Created, false)
+            },
+        ),
+        (
+            "created_by=…&status=failed",
+            JobFilter { created_by: Some("user-1".to_owned()), status: vec![JobStatus::Failed], ..all() },
+        ),
+        ("q=… (often)", text("letters")),
+        ("q=… (once)", text("customer 901 ")),
+        ("q=… (never)", text("no such words")),
+    ];
+    named.into_iter().map(|(name, filter)| (name.to_owned(), filter)).collect()
+}
+
+fn percentile(sorted: &[Duration], part: f64) -> f64 {
+    let at = ((sorted.len() as f64 * part) as usize).min(sorted.len().saturating_sub(1));
+    sorted.get(at).map_or(0.0, |time| time.as_secs_f64() * 1_000.0)
+}
+
+#[expect(clippy::print_stdout, reason = "it prints a table")]
+fn report(name: &str, mut times: Vec<Duration>, note: &str) {
+    times.sort();
+    println!("| `{name}` | {:.1} | {:.1} |{note}", percentile(&times, 0.5), percentile(&times, 0.99));
+}
+
+#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+async fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    let store = Store::open(&Database { url: arguments.database_url.into(), connections: 4 }).await?;
+    store.migrate().await?;
+    let tenant: TenantId = "bench-lists".parse()?;
+    let is_new = store.jobs(&JobFilter { limit: 1, ..JobFilter::of(tenant.clone()) }).await?.items.is_empty();
+    if is_new {
+        write_progress(&store, &tenant, "progress (empty)").await?;
+        store.insert_list_rows(&tenant, arguments.rows).await?;
+    }
+    for (name, first) in lists(&tenant) {
+        let (mut times, mut filter, mut searched) = (Vec::new(), first.clone(), 0);
+        for _ in 0..arguments.pages {
+            let begun = Instant::now();
+            let page = store.jobs(&filter).await?;
+            times.push(begun.elapsed());
+            searched = searched.max(page.searched.unwrap_or(0));
+            // Page after page; from the beginning again at the end.
+            filter = JobFilter { after: page.next, ..first.clone() };
+        }
+        let note = if searched > 0 {
+            format!(" {searched} rows looked at in {} pages", arguments.pages)
+        } else {
+            String::new()
+        };
+        report(&name, times, &note);
+    }
+    let mut times = Vec::new();
+    let mut filter = CampaignFilter { limit: 50, ..CampaignFilter::of(tenant.clone()) };
+    for _ in 0..arguments.pages {
+        let begun = Instant::now();
+        let page = store.campaigns(&filter).await?;
+        times.push(begun.elapsed());
+        filter.after = page.next;
+    }
+    report("campaigns", times, "");
+    let begun = Instant::now();
+    store.job_totals(&tenant, None).await?;
+    report("totals=true, counted", vec![begun.elapsed()], "");
+    write_progress(&store, &tenant, "progress (beside the rows)").await
+}
+
+/// What a write of a running job's progress costs, which changes `updated_at` and so its index.
+async fn write_progress(store: &Store, tenant: &TenantId, name: &str) -> anyhow::Result<()> {
+    let host = "bench-worker".parse()?;
+    let job = NewJob::new(tenant.clone(), ResourceId::generate(), "bench");
+    let claimed = store.create_attached_job(&job, &host).await?;
+    let mut times = Vec::new();
+    for n in 0..500 {
+        let progress = Progress { items_processed: n, ..Progress::default() };
+        let begun = Instant::now();
+        store.save(&claimed.run, &SavedRun { progress, ..SavedRun::default() }).await?;
+        times.push(begun.elapsed());
+    }
+    report(name, times, "");
+    Ok(())
+}

@@ -64,6 +64,13 @@ export class Chromium {
     return result.value;
   }
 
+  /** How wide the page is, and whether its reader wants it dark. */
+  async looks(width: number, scheme: 'light' | 'dark'): Promise<void> {
+    await this.#ask('Emulation.setDeviceMetricsOverride', { width, height: 900, deviceScaleFactor: 1, mobile: false });
+    const features = [{ name: 'prefers-color-scheme', value: scheme }];
+    await this.#ask('Emulation.setEmulatedMedia', { features });
+  }
+
   /** Waits until the page shows a text. */
   async shows(text: string): Promise<void> {
     const shown = () => this.eval<boolean>(`document.body.innerText.includes(${JSON.stringify(text)})`);

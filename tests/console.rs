@@ -8,5 +8,7 @@ mod assets;
 mod control;
 #[path = "console/page.rs"]
 mod page;
+#[path = "console/pages.rs"]
+mod pages;
 #[path = "console/served.rs"]
 mod served;

@@ -27,6 +27,13 @@ impl Page {
         self.browser.eval(&format!("location.hash = {hash:?}")).await;
     }
 
+    /// Loads it anew, and waits until it is live again.
+    pub async fn reload(&mut self) {
+        self.eval("window.isOld = true; location.reload()").await;
+        let live = "!window.isOld && document.getElementById('connection')?.innerText.trim() === 'Live'";
+        self.until("the page is loaded anew", live).await;
+    }
+
     /// Waits until an expression is true.
     pub async fn until(&mut self, what: &str, expression: &str) {
         self.browser.until(what, expression).await;
@@ -38,7 +45,7 @@ impl Page {
 
     /// Waits until the page says this.
     pub async fn says(&mut self, text: &str) {
-        let said = format!("document.getElementById('page').innerText.includes({text:?})");
+        let said = format!("Boolean(document.getElementById('page')?.innerText.includes({text:?}))");
         self.until(&format!("the page says {text}"), &said).await;
     }
 

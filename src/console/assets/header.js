@@ -52,7 +52,7 @@ export function describeWho() {
   let text = me ? `${me.user_id} in ${me.tenant_id}` : "";
   if (me && left < EXPIRES_SOON) text += left > 0 ? `, token ends in ${duration(left)}` : ", token has expired";
   setText(byId("who"), text);
-  const renew = Boolean(me) && left < EXPIRES_SOON;
+  const renew = Boolean(me) && session.usable && left < EXPIRES_SOON;
   setText(byId("sign-out"), renew ? "New token" : "Sign out");
   setAttribute(byId("sign-out"), "data-renew", renew);
   setAttribute(byId("sign-out"), "hidden", !session.token);

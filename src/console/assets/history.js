@@ -7,6 +7,8 @@ import { ACTIONS, clock, duration, moment } from "./messages.js";
 
 const PAGE = 500;
 const MOST_PAGES = 20;
+const AGAIN = [300, 700, 1_000, 2_000, 4_000];
+const EVERY = 15_000;
 
 export class History {
   constructor(id) {
@@ -23,9 +25,14 @@ export class History {
     this.closed = true;
   }
 
-  soon() {
+  // A worker carries entries into the trail now and then: what has just been done is there some seconds later.
+  soon(again = AGAIN) {
     clearTimeout(this.timer);
-    this.timer = setTimeout(() => this.load(), 400);
+    const [wait = EVERY, ...rest] = again;
+    this.timer = setTimeout(async () => {
+      await this.load();
+      if (!this.closed) this.soon(rest);
+    }, wait);
   }
 
   async load() {

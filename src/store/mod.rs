@@ -19,6 +19,7 @@ mod commands;
 mod database;
 pub mod diagnosis;
 mod error;
+mod external;
 mod failed_items;
 mod files;
 mod group_commit;

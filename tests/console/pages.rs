@@ -164,9 +164,12 @@ async fn a_failed_command_is_requeued_and_dropped() {
     let address = page.address.clone();
     post(&fleet, &address, "/api/v1/jobs/j1/pause", &json!({}));
     page.says("Job not found or already completed").await;
+    let newest = "fetch('/api/v1/queue/failed', { headers: { Authorization: 'Bearer ' + sessionStorage.getItem('wheelhouse.token') } })\
+                  .then((answer) => answer.json()).then(({ failed }) => failed[0]?.failed_at ?? null)";
+    let before = page.eval(newest).await;
     page.press("Requeue").await;
     // It runs again, and fails for the same reason.
-    page.until("it is told", "document.getElementById('activity').textContent.includes('Could not pause')").await;
+    page.until("it has failed again", &format!("{newest}.then((at) => at !== null && at !== {before})")).await;
     page.says("Job not found or already completed").await;
     page.press("Drop").await;
     page.says("No command has failed").await;

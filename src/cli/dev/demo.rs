@@ -1,16 +1,18 @@
-//! What the demo has: a tenant, two people, a real file to import, a real program, a campaign of 300 jobs. Each takes some
+//! What the demo has: a tenant, three people, a real file to import, a real program, a campaign of 300 jobs. Each takes some
 //! twenty minutes, so that there is something to control for whoever looks around first; then another one begins.
 
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
+use parking_lot::Mutex;
 use serde_json::json;
 
 use super::folder::Folder;
+use super::others::{EXTERNAL_TYPE, Others};
 use crate::cli::out::{say, tell};
 use crate::demo::{generate_csv, row_starts};
-use crate::domain::{JobStatus, JsonText, Resource, ResourceId, TenantId, UserId};
+use crate::domain::{Campaign, JobStatus, JsonText, Resource, ResourceId, TenantId, UserId};
 use crate::store::{CampaignFilter, JobFilter, NewCampaign, NewJob, Store};
 
 /// The file to import, in the folder that the demo's jobs may read.
@@ -19,6 +21,8 @@ const ORDERS: &str = "orders.csv";
 const ROWS: u64 = 200_000;
 /// Rows that the import takes in a second: 24 minutes for all of them.
 const IMPORTED_PER_SECOND: u64 = 140;
+/// The campaign's name, by which an open one is found again.
+const CAMPAIGN: &str = "Digest of orders.csv in 300 parts";
 /// Jobs of the campaign.
 const CAMPAIGN_JOBS: usize = 300;
 /// Rows that each of them takes in a second. Seven run beside the import on the two workers of a usual `dev`, which
@@ -32,6 +36,8 @@ const POLL_INTERVAL: Duration = Duration::from_secs(3);
 pub(super) struct DemoUsers {
     pub(super) tenant: TenantId,
     pub(super) operator: UserId,
+    /// Who works beside whoever looks around.
+    pub(super) second: UserId,
 }
 
 /// A program run through `wheelhouse run`.
@@ -44,6 +50,8 @@ pub(super) struct DemoWork {
     pub(super) import: ResourceId,
     pub(super) campaign: ResourceId,
     pub(super) program: Program,
+    /// The row of another system is there from before.
+    pub(super) has_external: bool,
 }
 
 /// Prints how to watch what runs.
@@ -72,11 +80,31 @@ pub(super) struct DemoRounds {
     pub(super) tenant: TenantId,
     pub(super) work: DemoWork,
     pub(super) shown: Shown,
+    pub(super) others: Others,
 }
 
 impl DemoRounds {
     /// Until it is dropped.
-    pub(super) async fn next_round(&mut self, folder: &Folder) {
+    pub(super) async fn next_round(self, folder: &Folder) {
+        let Self { store, tenant, work, shown, others } = self;
+        let (import, has_external) = (Mutex::new(work.import.clone()), work.has_external);
+        let mut rounds = Rounds { store, tenant, work, shown, import: &import };
+        tokio::join!(rounds.keep_going(folder), others.keep_going(ORDERS, has_external, || import.lock().clone()));
+    }
+}
+
+/// The long work, round after round.
+struct Rounds<'a> {
+    store: Store,
+    tenant: TenantId,
+    work: DemoWork,
+    shown: Shown,
+    /// Of the round that runs, for the second operator.
+    import: &'a Mutex<ResourceId>,
+}
+
+impl Rounds<'_> {
+    async fn keep_going(&mut self, folder: &Folder) {
         loop {
             tokio::time::sleep(POLL_INTERVAL).await;
             if let Err(error) = self.poll(folder).await {
@@ -89,6 +117,7 @@ impl DemoRounds {
         let import = Resource::job(self.tenant.clone(), self.work.import.clone());
         if self.store.job(&import).await?.is_none_or(|job| job.status.is_final()) {
             self.work.import = make_import(&self.store, &self.tenant).await?;
+            *self.import.lock() = self.work.import.clone();
             say!("The import has ended; another one begins.");
             self.shown.import(&self.work.import);
         }
@@ -102,16 +131,24 @@ impl DemoRounds {
     }
 }
 
-/// `operator` may do everything; `viewer` may look.
+/// `operator` and `ben` may do everything; `viewer` may look.
 pub(super) async fn users(store: &Store) -> anyhow::Result<DemoUsers> {
     let (operator, viewer): (UserId, UserId) = ("operator".parse()?, "viewer".parse()?);
-    store.grant(&operator, &["*".to_owned()]).await?;
+    let second: UserId = "ben".parse()?;
+    for user in [&operator, &second] {
+        store.grant(user, &["*".to_owned()]).await?;
+    }
     store.grant(&viewer, &["jobs.read".to_owned(), "campaigns.read".to_owned()]).await?;
-    Ok(DemoUsers { tenant: "acme".parse()?, operator })
+    Ok(DemoUsers { tenant: "acme".parse()?, operator, second })
 }
 
 /// What an earlier run left unfinished goes on; what is missing is made.
-pub(super) async fn work(store: &Store, tenant: &TenantId, folder: &Folder) -> anyhow::Result<DemoWork> {
+pub(super) async fn work(
+    store: &Store,
+    tenant: &TenantId,
+    folder: &Folder,
+    others: &Others,
+) -> anyhow::Result<DemoWork> {
     let file = folder.files().join(ORDERS);
     if !file.exists() {
         say!("Writing {} with {ROWS} rows", file.display());
@@ -121,13 +158,18 @@ pub(super) async fn work(store: &Store, tenant: &TenantId, folder: &Folder) -> a
     // Before the campaign, whose 300 jobs it would otherwise wait for.
     let import = match unfinished(store, tenant, "csv_import").await? {
         Some(id) => id,
-        None => make_import(store, tenant).await?,
+        None => {
+            let import = make_import(store, tenant).await?;
+            others.make(ORDERS).await?;
+            import
+        }
     };
     let campaign = match open_campaign(store, tenant).await? {
         Some(id) => id,
         None => make_campaign(store, tenant, &file).await?,
     };
-    Ok(DemoWork { import, campaign, program: program(&file) })
+    let has_external = unfinished(store, tenant, EXTERNAL_TYPE).await?.is_some();
+    Ok(DemoWork { import, campaign, program: program(&file), has_external })
 }
 
 async fn unfinished(store: &Store, tenant: &TenantId, job_type: &str) -> anyhow::Result<Option<ResourceId>> {
@@ -148,7 +190,8 @@ async fn unfinished(store: &Store, tenant: &TenantId, job_type: &str) -> anyhow:
 async fn open_campaign(store: &Store, tenant: &TenantId) -> anyhow::Result<Option<ResourceId>> {
     let filter = CampaignFilter { limit: 100, ..CampaignFilter::of(tenant.clone()) };
     let page = store.campaigns(&filter).await?;
-    Ok(page.items.into_iter().find(|campaign| !campaign.status.is_final()).map(|campaign| campaign.id))
+    let is_it = |campaign: &Campaign| !campaign.status.is_final() && campaign.name.as_deref() == Some(CAMPAIGN);
+    Ok(page.items.into_iter().find(is_it).map(|campaign| campaign.id))
 }
 
 async fn make_import(store: &Store, tenant: &TenantId) -> anyhow::Result<ResourceId> {
@@ -182,7 +225,7 @@ async fn make_campaign(store: &Store, tenant: &TenantId, file: &Path) -> anyhow:
     let campaign = NewCampaign {
         id: id.clone(),
         tenant: tenant.clone(),
-        name: Some("Digest of orders.csv in 300 parts".to_owned()),
+        name: Some(CAMPAIGN.to_owned()),
         created_by: None,
         jobs: jobs.collect(),
     };

@@ -3,6 +3,7 @@
 
 mod demo;
 mod folder;
+mod others;
 pub(super) mod processes;
 
 use std::net::SocketAddr;
@@ -23,6 +24,7 @@ use crate::worker::signals::stop_signals;
 use demo::DemoRounds;
 use folder::Folder;
 pub(super) use folder::{DataFolderState, FOLDER, is_settings_of_dev, not_running, running, state_of};
+use others::Others;
 use processes::Processes;
 
 /// What runs, and where.
@@ -71,7 +73,7 @@ pub(super) async fn dev(
         () = stop.cancelled() => Ok(None),
     };
     let started = match started {
-        Ok(Some(mut rounds)) => {
+        Ok(Some(rounds)) => {
             tokio::select! {
                 () = processes.keep_alive(&stop) => {}
                 () = rounds.next_round(&folder) => {}
@@ -118,10 +120,12 @@ async fn start(
         ttl: Duration::from_secs(86_400),
         permissions: None,
     };
+    let others =
+        Others::new(store.clone(), users.tenant.clone(), settings.server.listen, &settings.auth, users.second)?;
     let token = auth::sign(&settings.auth, &claims)?;
     folder.save_address(address, &token)?;
     folder.save_settings(processes.own_settings())?;
-    let work = demo::work(&store, &users.tenant, folder).await?;
+    let work = demo::work(&store, &users.tenant, folder, &others).await?;
     processes.demo_program(&users.tenant, &work.program)?;
     let me = std::env::args().next().unwrap_or_else(|| "wheelhouse".to_owned());
     let at = if data_dir == Path::new(FOLDER) { String::new() } else { format!(" --data-dir {}", quoted(data_dir)) };
@@ -150,7 +154,7 @@ async fn start(
         say!("  export WHEELHOUSE_TOKEN={token}");
     }
     say!("Ctrl-C ends everything.");
-    Ok(DemoRounds { store, tenant: users.tenant, work, shown })
+    Ok(DemoRounds { store, tenant: users.tenant, work, shown, others })
 }
 
 /// As a shell reads it as one word.

@@ -105,9 +105,12 @@ export class AuditPage {
       el("p", { class: "faint" }, "Each entry carries the hash of the one before it. Whether the chain is whole is checked where the database is: ",
         el("code", {}, verify), copyButton("the command", () => verify)));
     this.unwatch = live.watch({ covered: () => this.table.load() });
+    // A worker carries entries into the trail now and then.
+    this.every = setInterval(() => !document.hidden && this.table.load(), 5_000);
   }
 
   close() {
+    clearInterval(this.every);
     this.unwatch();
     this.table.close();
   }

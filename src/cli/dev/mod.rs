@@ -1,6 +1,7 @@
 //! `wheelhouse dev`: everything on one machine, with no set-up: a private Redis, SQLite, a gateway, workers,
 //! and demo work to control. Started again on the same folder, it goes on where it was.
 
+mod ask;
 mod demo;
 mod folder;
 mod others;
@@ -166,7 +167,7 @@ fn quoted(path: &Path) -> String {
 
 async fn wait_ready(settings: &Settings) -> anyhow::Result<()> {
     for _ in 0..300 {
-        if let Ok(status) = processes::get_status(settings.server.listen, "/readyz").await
+        if let Ok(status) = ask::get_status(settings.server.listen, "/readyz").await
             && status == 200
         {
             return Ok(());

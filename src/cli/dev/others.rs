@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::processes::post;
+use super::ask::post;
 use crate::auth::{self, Claims};
 use crate::cli::out::tell;
 use crate::config::Auth;

@@ -57,8 +57,7 @@ async fn the_header_warns_while_no_worker_is_running() {
     fleet.kill(worker);
     page.until("the header warns", &warns).await;
     // What is sent now waits, and says for what.
-    page.press_in_row("j1", "Pause").await;
-    page.row_says("j1", "No worker is online: the command waits").await;
+    page.press_until_row_says("j1", "Pause", "No worker is online: the command waits").await;
     fleet.worker();
     page.until("the warning is gone", &format!("!{warns}")).await;
     page.row_says("j1", "Paused").await;

@@ -72,6 +72,17 @@ impl Page {
         self.press_in(&row(id), button).await;
     }
 
+    /// Presses a button of a row until the row says this: again where it was refused, as where Redis was busy just then.
+    pub async fn press_until_row_says(&mut self, id: &str, button: &str, text: &str) {
+        let row = row(id);
+        let pressed = format!(
+            "(() => {{ const row = {row}; if (row?.innerText.includes({text:?})) return true; \
+             [...(row?.querySelectorAll('button') ?? [])].find((b) => b.innerText === {button:?} && !b.disabled)?.click(); \
+             return false; }})()"
+        );
+        self.until(&format!("the row of {id} says {text}"), &pressed).await;
+    }
+
     /// Presses in the dialog that is open.
     pub async fn press_in_dialog(&mut self, button: &str) {
         self.press_in("document.querySelector('dialog[open]')", button).await;

@@ -10,7 +10,7 @@ use super::ask::post;
 use crate::auth::{self, Claims};
 use crate::cli::out::tell;
 use crate::config::Auth;
-use crate::domain::{JsonText, ResourceId, TenantId, UserId};
+use crate::domain::{JobStatus, JsonText, Resource, ResourceId, TenantId, UserId};
 use crate::store::{NewCampaign, NewJob, Store};
 
 /// The kind of the other system's job; no worker knows it.
@@ -106,6 +106,10 @@ impl Others {
                 loop {
                     tokio::time::sleep(VISITS).await;
                     let job = import();
+                    // What somebody else has paused is theirs to resume.
+                    if !self.is_running(&job).await {
+                        continue;
+                    }
                     self.command(&job, "pause", &json!({"reason": "looking at the disk"})).await;
                     tokio::time::sleep(PAUSE).await;
                     self.command(&job, "resume", &json!({"reason": "the disk is well"})).await;
@@ -116,6 +120,11 @@ impl Others {
                 tell!("cannot make the demo's other work: {error:#}");
             }
         }
+    }
+
+    async fn is_running(&self, job: &ResourceId) -> bool {
+        let job = self.store.job(&Resource::job(self.tenant.clone(), job.clone())).await;
+        matches!(job, Ok(Some(job)) if job.status == JobStatus::Running)
     }
 
     /// Somebody else may have ended the job meanwhile, and the gateway may be starting: the next visit comes.

@@ -3,7 +3,7 @@
 //! A foreign run is hosted as any other: the row names the worker and the run. Beside that it names the session, which is
 //! the foreign process, so that the same process may take its run to another worker at once.
 
-use super::jobs::{accepts_jobs, read, read_with_contents};
+use super::jobs::{accepts_jobs, read_with_contents};
 use super::sql::{Row, Tx, Value};
 use super::{ClaimedJob, NewJob, RemoteAttach, Run, Store, StoreError, rows};
 use crate::domain::{Job, JobStatus, Resource, WorkerId};
@@ -32,6 +32,8 @@ impl Store {
         Err(StoreError::Unavailable("the row changes all the time".to_owned()))
     }
 
+    /// Looks beside whoever writes, and writes one statement that says what it has seen: others wait for that one alone.
+    /// `None`: somebody was faster.
     async fn try_attach(
         &self,
         job: &NewJob,
@@ -40,30 +42,33 @@ impl Store {
         run: Option<i64>,
     ) -> Result<Option<RemoteAttach>, StoreError> {
         let resource = Resource::job(job.tenant.clone(), job.id.clone());
-        let mut tx = self.database.write().await?;
-        // The campaign before its jobs, as everywhere: two that wait for each other would both fail.
-        let campaign = campaign_of(&mut tx, &resource).await?;
-        let Some(row) = row_of(&mut tx, &resource).await? else {
-            accepts_jobs(&mut tx, job).await?;
-            let inserted = insert(&mut tx, job, Some((host, session)), None).await?;
-            return if inserted { attached(tx, resource, host, 1).await.map(Some) } else { Ok(None) };
+        let Some(row) = self.row_as_seen(&resource).await? else {
+            let is_new = self.insert(job, Some((host, session)), None).await?;
+            return if is_new { self.attached(resource, host, 1).await.map(Some) } else { Ok(None) };
         };
         let status = rows::job_status(&row)?;
         let number = row.int("run")?.unwrap_or(0);
+        let is_own = run == Some(number) && row.text("remote_session")?.as_deref() == Some(session);
         if status.is_final() {
-            let is_own = run == Some(number) && row.text("remote_session")?.as_deref() == Some(session);
             return Ok(Some(RemoteAttach::Ended { status, is_own }));
         }
         let hosted = row.text("host")?;
-        if hosted.is_some() && (run != Some(number) || row.text("remote_session")?.as_deref() != Some(session)) {
+        // A session that comes back late goes on only if nobody else has had the job meanwhile.
+        let had_by_others = run.is_some_and(|run| run != number);
+        if (hosted.is_some() && !is_own) || had_by_others {
             return Ok(Some(RemoteAttach::Elsewhere));
         }
-        if hosted.is_none() && campaign.is_some_and(|is_active| !is_active) && status != JobStatus::Paused {
-            return Ok(Some(RemoteAttach::CampaignPaused));
+        let mut tx = self.database.write().await?;
+        if row.text("campaign_id")?.is_some() && hosted.is_none() && status != JobStatus::Paused {
+            // The campaign before its jobs, as everywhere: two that wait for each other would both fail.
+            if campaign_of(&mut tx, &resource).await? == Some(false) {
+                tx.rollback().await?;
+                return Ok(Some(RemoteAttach::CampaignPaused));
+            }
         }
         // The row is as it was read, or nothing is written.
         let taken = tx
-            .execute(
+            .execute_and_commit(
                 "UPDATE jobs SET host = $3, run = run + 1, remote_session = $4, updated_at = {now}, run_after = NULL,
                    started_at = COALESCE(started_at, {now}), contact_lost_at = NULL, alone_in = NULL,
                    error_message = CASE WHEN host IS NULL THEN NULL ELSE error_message END,
@@ -86,27 +91,81 @@ impl Store {
                 ],
             )
             .await?;
-        if taken == 0 {
-            tx.rollback().await?;
-            return Ok(None);
-        }
-        attached(tx, resource, host, number + 1).await.map(Some)
+        if taken == 0 { Ok(None) } else { self.attached(resource, host, number + 1).await.map(Some) }
     }
 
     /// Makes the row of a job that was published and has not begun, unless there is one. Gives the row, and whether it is
     /// new.
     pub async fn expect_remote(&self, job: &NewJob, run_after: Option<i64>) -> Result<(Job, bool), StoreError> {
         let resource = Resource::job(job.tenant.clone(), job.id.clone());
-        let mut tx = self.database.write().await?;
         let mut is_new = false;
-        if row_of(&mut tx, &resource).await?.is_none() {
-            accepts_jobs(&mut tx, job).await?;
-            is_new = insert(&mut tx, job, None, run_after).await?;
+        if self.row_as_seen(&resource).await?.is_none() {
+            is_new = self.insert(job, None, run_after).await?;
         }
-        let row = read(&mut tx, &resource).await?;
-        tx.commit().await?;
+        let row = self.job_without_contents(&resource).await?;
         let row = row.ok_or_else(|| StoreError::Unavailable("the row is being made by somebody else".to_owned()))?;
         Ok((row, is_new))
+    }
+
+    async fn row_as_seen(&self, job: &Resource) -> Result<Option<Row>, StoreError> {
+        let text = "SELECT status, host, run, remote_session, campaign_id FROM jobs WHERE tenant_id = $1 AND id = $2";
+        let key = [job.tenant.as_str().into(), job.id.as_str().into()];
+        self.database.read().await?.row(text, &key).await
+    }
+
+    /// Inserts a job of a foreign process: running in a worker, or expected. `false`: somebody else has inserted it.
+    async fn insert(
+        &self,
+        job: &NewJob,
+        hosted: Option<(&WorkerId, &str)>,
+        run_after: Option<i64>,
+    ) -> Result<bool, StoreError> {
+        let (status, run) = if hosted.is_some() { ("running", 1) } else { ("pending", 0) };
+        let mut tx = self.database.write().await?;
+        accepts_jobs(&mut tx, job).await?;
+        let inserted = tx
+            .execute_and_commit(
+                "INSERT INTO jobs (id, tenant_id, campaign_id, job_type, title, parameters, max_retries, created_by,
+                   status, host, run, remote_session, started_at, timeout_seconds, run_after)
+                 VALUES ($1, $2, $3, $4, $5, {json:$6}, $7, $8, $9, $10, $11, $12,
+                   CASE WHEN $13 = 1 THEN {now} ELSE NULL END, $14, $15)
+                 ON CONFLICT (tenant_id, id) DO NOTHING",
+                &[
+                    job.id.as_str().into(),
+                    job.tenant.as_str().into(),
+                    job.campaign.as_ref().map(ToString::to_string).into(),
+                    job.job_type.as_str().into(),
+                    job.title.clone().into(),
+                    Value::json(&job.parameters),
+                    i64::from(job.max_retries).into(),
+                    job.created_by.as_ref().map(ToString::to_string).into(),
+                    status.into(),
+                    hosted.map(|(host, _)| host.to_string()).into(),
+                    run.into(),
+                    hosted.map(|(_, session)| session.to_owned()).into(),
+                    run.into(),
+                    job.timeout_seconds.map(i64::from).into(),
+                    run_after.into(),
+                ],
+            )
+            .await?;
+        Ok(inserted > 0)
+    }
+
+    /// The job that a session has just been given, as it is now.
+    async fn attached(&self, resource: Resource, host: &WorkerId, number: i64) -> Result<RemoteAttach, StoreError> {
+        let text = "SELECT resume_point, CAST(deaths AS BIGINT) AS deaths, timeout_used_ms FROM jobs
+                    WHERE tenant_id = $1 AND id = $2";
+        let mut reading = self.database.read().await?;
+        let more = reading.row(text, &[resource.tenant.as_str().into(), resource.id.as_str().into()]).await?;
+        let job = read_with_contents(&mut reading, &resource).await?;
+        let (Some(job), Some(more)) = (job, more) else {
+            return Err(StoreError::Unavailable("the job vanished while it was attached".to_owned()));
+        };
+        let run = Run { job: resource, host: host.clone(), number };
+        let (resume_point, deaths) = (more.text("resume_point")?, more.int("deaths")?.unwrap_or(0));
+        let timeout_used_ms = more.int("timeout_used_ms")?.unwrap_or(0);
+        Ok(RemoteAttach::Attached(Box::new(ClaimedJob { job, run, resume_point, deaths, timeout_used_ms })))
     }
 
     /// Whether this run's work is in a foreign process.
@@ -115,27 +174,6 @@ impl Store {
         let values = [run.job.tenant.as_str().into(), run.job.id.as_str().into(), run.number.into()];
         Ok(self.database.read().await?.row(text, &values).await?.is_some())
     }
-}
-
-/// Commits, and gives the job as it is now.
-async fn attached(mut tx: Tx, resource: Resource, host: &WorkerId, number: i64) -> Result<RemoteAttach, StoreError> {
-    let text = "SELECT resume_point, CAST(deaths AS BIGINT) AS deaths, timeout_used_ms FROM jobs
-                WHERE tenant_id = $1 AND id = $2";
-    let more = tx.row(text, &[resource.tenant.as_str().into(), resource.id.as_str().into()]).await?;
-    let job = read_with_contents(&mut tx, &resource).await?;
-    tx.commit().await?;
-    let (Some(job), Some(more)) = (job, more) else {
-        return Err(StoreError::Refused("the job vanished while it was made".to_owned()));
-    };
-    let run = Run { job: resource, host: host.clone(), number };
-    let (resume_point, deaths) = (more.text("resume_point")?, more.int("deaths")?.unwrap_or(0));
-    let timeout_used_ms = more.int("timeout_used_ms")?.unwrap_or(0);
-    Ok(RemoteAttach::Attached(Box::new(ClaimedJob { job, run, resume_point, deaths, timeout_used_ms })))
-}
-
-async fn row_of(tx: &mut Tx, job: &Resource) -> Result<Option<Row>, StoreError> {
-    let text = "SELECT status, host, run, remote_session FROM jobs WHERE tenant_id = $1 AND id = $2 {lock}";
-    tx.row(text, &[job.tenant.as_str().into(), job.id.as_str().into()]).await
 }
 
 /// Whether the campaign of a job lets its jobs start; it is held until the transaction ends. `None`: it has none.
@@ -147,41 +185,4 @@ async fn campaign_of(tx: &mut Tx, job: &Resource) -> Result<Option<bool>, StoreE
     found
         .map(|row| Ok(row.int("is_active")? == Some(1) && row.text("status")?.as_deref() == Some("active")))
         .transpose()
-}
-
-/// Inserts a job of a foreign process: running in a worker, or expected. `false`: somebody else has inserted it.
-async fn insert(
-    tx: &mut Tx,
-    job: &NewJob,
-    hosted: Option<(&WorkerId, &str)>,
-    run_after: Option<i64>,
-) -> Result<bool, StoreError> {
-    let (status, run) = if hosted.is_some() { ("running", 1) } else { ("pending", 0) };
-    let inserted = tx
-        .execute(
-            "INSERT INTO jobs (id, tenant_id, campaign_id, job_type, title, parameters, max_retries, created_by,
-               status, host, run, remote_session, started_at, timeout_seconds, run_after)
-             VALUES ($1, $2, $3, $4, $5, {json:$6}, $7, $8, $9, $10, $11, $12,
-               CASE WHEN $13 = 1 THEN {now} ELSE NULL END, $14, $15)
-             ON CONFLICT (tenant_id, id) DO NOTHING",
-            &[
-                job.id.as_str().into(),
-                job.tenant.as_str().into(),
-                job.campaign.as_ref().map(ToString::to_string).into(),
-                job.job_type.as_str().into(),
-                job.title.clone().into(),
-                Value::json(&job.parameters),
-                i64::from(job.max_retries).into(),
-                job.created_by.as_ref().map(ToString::to_string).into(),
-                status.into(),
-                hosted.map(|(host, _)| host.to_string()).into(),
-                run.into(),
-                hosted.map(|(_, session)| session.to_owned()).into(),
-                run.into(),
-                job.timeout_seconds.map(i64::from).into(),
-                run_after.into(),
-            ],
-        )
-        .await?;
-    Ok(inserted > 0)
 }

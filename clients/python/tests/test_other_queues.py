@@ -57,6 +57,9 @@ def test_dramatiq(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     actors = _program("dramatiq_actors", environment, monkeypatch)
+    waiting = actors.careful.send(str(ticks()), 1)  # type: ignore[attr-defined]
+    wheelhouse.wait_status(waiting.message_id, "pending")
+    assert wheelhouse.command(waiting.message_id, "cancel").kind == "cancel_succeeded"
     start([str(BIN / "dramatiq"), "dramatiq_actors", "--processes", "1", "--threads", "2"], environment)
     seen = ticks()
     message = actors.careful.send(str(seen), 10_000)  # type: ignore[attr-defined]
@@ -76,8 +79,16 @@ def test_taskiq(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     tasks = _program("taskiq_tasks", environment, monkeypatch)
-    start([str(BIN / "taskiq"), "worker", "taskiq_tasks:broker", "--workers", "1"], environment)
     seen, short = ticks(), ticks()
+
+    async def publish_only() -> str:
+        await tasks.broker.startup()  # type: ignore[attr-defined]
+        task = await tasks.careful.kiq(str(ticks()), 1)  # type: ignore[attr-defined]
+        await tasks.broker.shutdown()  # type: ignore[attr-defined]
+        return str(task.task_id)
+
+    wheelhouse.wait_status(asyncio.run(publish_only()), "pending")
+    start([str(BIN / "taskiq"), "worker", "taskiq_tasks:broker", "--workers", "1"], environment)
 
     async def publish() -> tuple[str, object]:
         await tasks.broker.startup()  # type: ignore[attr-defined]

@@ -6,6 +6,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from bed.processes import Process, Ticks, eventually
 from bed.queues import rq_worker
 from bed.wheelhouse import Redis, Wheelhouse
 from rq import Queue, Retry
+
+from wheelhouse_client.rq import ControlledQueue
 
 sys.path.insert(0, str(Path(__file__).parent / "programs"))
 import rq_jobs  # noqa: E402
@@ -125,3 +128,32 @@ def test_a_job_without_a_tenant_runs_with_a_warning(
     eventually("finished", lambda: job.get_status() == "finished")
     worker.wait_for("runs without control")
     assert wheelhouse.row(job.id) == {}
+
+
+def test_jobs_that_no_worker_has_yet(
+    wheelhouse: Wheelhouse,
+    redis: Redis,
+    start: Callable[..., Process],
+    ticks: MakeTicks,
+    own: None,
+) -> None:
+    queue = ControlledQueue(f"rq-{uuid.uuid4().hex[:8]}", connection=redis_py.Redis(port=redis.port))
+    never, later, after, soon = ticks(), ticks(), ticks(), ticks()
+    cancelled = queue.enqueue(rq_jobs.plain, str(never), 3, meta=META)
+    paused = queue.enqueue(rq_jobs.plain, str(later), 3, meta=META)
+    dependent = queue.enqueue(rq_jobs.plain, str(after), 1, meta=META, depends_on=paused)
+    (many,) = queue.enqueue_many([Queue.prepare_data(rq_jobs.plain, (str(soon), 1), meta=META)])
+    scheduled = queue.enqueue_in(timedelta(hours=1), rq_jobs.plain, str(ticks()), 1, meta=META)
+    for job in (cancelled, paused, dependent, many, scheduled):
+        wheelhouse.wait_status(job.id, "pending")
+    assert wheelhouse.row(scheduled.id)["run_after"] is not None
+    for job, action in ((cancelled, "cancel"), (paused, "pause")):
+        assert wheelhouse.command(job.id, action).kind == f"{action}_succeeded"
+    rq_worker(start, wheelhouse, redis, queue.name)
+    eventually("canceled", lambda: cancelled.get_status() == "canceled")
+    time.sleep(2.0)
+    assert (never.count(), later.count()) == (0, 0)
+    assert wheelhouse.command(paused.id, "resume").kind == "resume_succeeded"
+    for job in (paused, dependent, many):
+        wheelhouse.wait_status(job.id, "completed")
+    assert (later.count(), after.count(), soon.count()) == (3, 1, 1)

@@ -174,6 +174,20 @@ impl Tx {
         }
     }
 
+    /// As [`Tx::execute`], and commits: to SQLite both in one trip to its thread, so that others wait for that trip alone.
+    pub async fn execute_and_commit(self, text: &str, values: &[Value]) -> Result<u64, StoreError> {
+        let text = self.to_dialect(text);
+        let values = &Vec::from_iter(values);
+        match self {
+            Self::Sqlite(mut tx) => tx.execute(text, values, true).await,
+            Self::Postgres(mut tx) => {
+                let changed = tx.execute(text, values).await?;
+                tx.end("COMMIT").await?;
+                Ok(changed)
+            }
+        }
+    }
+
     /// One statement after another, to SQLite in one trip to its thread; those without rows are left out. How many rows
     /// they changed in all.
     pub async fn execute_many(&mut self, statements: &[MultiRowInsert<'_>]) -> Result<u64, StoreError> {

@@ -39,8 +39,10 @@ pub(crate) async fn attach(
         None
     };
     let found = loop {
-        let Ok(_turn) = shared.attaching.acquire().await else { return None };
-        match shared.ctx.store.attach_remote(&job, &shared.ctx.id, &session.key, run).await {
+        let Ok(turn) = shared.attaching.acquire().await else { return None };
+        let answer = shared.ctx.store.attach_remote(&job, &shared.ctx.id, &session.key, run).await;
+        drop(turn);
+        match answer {
             Ok(found) => break found,
             Err(StoreError::Conflict(why)) => return refuse(refused(reference, RefusedWhy::Invalid, &why, None)),
             Err(error) if error.is_transient() => {
@@ -138,8 +140,10 @@ pub(crate) async fn expect(shared: &Arc<Shared>, session: &Arc<Session>, wish: N
     let (reference, run_after) = (wish.reference, wish.run_after.map(jiff::Timestamp::as_millisecond));
     let job = new_job(wish);
     let answer = loop {
-        let Ok(_turn) = shared.attaching.acquire().await else { return };
-        match shared.ctx.store.expect_remote(&job, run_after).await {
+        let Ok(turn) = shared.attaching.acquire().await else { return };
+        let answer = shared.ctx.store.expect_remote(&job, run_after).await;
+        drop(turn);
+        match answer {
             Ok((row, is_new)) => {
                 if is_new {
                     let resource = crate::domain::Resource::job(job.tenant.clone(), job.id.clone());

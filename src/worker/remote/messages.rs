@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::attach::{attach, expect, refused, resume_point};
+use super::outbox::Outbox;
 use super::session::{Attached, Begun, Found, Session};
 use super::shared::Shared;
 use crate::auth::TokenTenants;
@@ -18,25 +19,31 @@ pub(crate) struct Conversation {
     pub(crate) session: Arc<Session>,
     /// The tenants of this socket's token.
     pub(crate) tenants: TokenTenants,
+    pub(crate) outbox: Arc<Outbox>,
 }
 
 impl Conversation {
-    /// Takes a message. Returns at once: what takes time is done in tasks, of which there are no more than jobs.
-    pub(crate) fn take(&self, message: FromClient) {
+    /// Takes a message of so many bytes. Returns at once: what takes time is done in tasks, and nothing more is read of the
+    /// client while there are many.
+    pub(crate) fn take(&self, message: FromClient, bytes: usize) {
         match message {
             FromClient::Hello(_) => {
                 self.error(None, "hello has been said already: it is the first message of a socket")
             }
-            FromClient::Attach(wish) => self.attach(wish),
+            FromClient::Attach(wish) => self.attach(wish, bytes),
             FromClient::Expect(wish) => {
                 if let Some(answer) = self.denied(wish.reference, &wish.tenant_id) {
                     self.say(answer);
                     return;
                 }
                 let (shared, session) = (self.shared.clone(), self.session.clone());
-                self.shared.ctx.spawn(async move { expect(&shared, &session, wish).await });
+                let asked = self.outbox.asked(bytes);
+                self.shared.ctx.spawn(async move {
+                    expect(&shared, &session, wish).await;
+                    drop(asked);
+                });
             }
-            about_a_job => self.about_a_job(about_a_job),
+            about_a_job => self.about_a_job(about_a_job, bytes),
         }
     }
 
@@ -67,7 +74,7 @@ impl Conversation {
         Some(refused(reference, RefusedWhy::Denied, &why, None))
     }
 
-    fn attach(&self, wish: NamedJob) {
+    fn attach(&self, wish: NamedJob, bytes: usize) {
         let reference = wish.reference;
         if let Some(answer) = self.denied(reference, &wish.tenant_id) {
             return self.say(answer);
@@ -76,7 +83,9 @@ impl Conversation {
         match self.session.begin(reference, most) {
             Begun::Ask => {
                 let (shared, session) = (self.shared.clone(), self.session.clone());
+                let asked = self.outbox.asked(bytes);
                 self.shared.ctx.spawn(async move {
+                    let _asked = asked;
                     if let Some((attached, early)) = attach(&shared, &session, wish).await {
                         for message in early {
                             attached_said(&shared, &session, &attached, message);
@@ -102,10 +111,10 @@ impl Conversation {
         }
     }
 
-    fn about_a_job(&self, message: FromClient) {
+    fn about_a_job(&self, message: FromClient, bytes: usize) {
         let Some(reference) = message.reference() else { return };
         let is_end = matches!(message, FromClient::End(_));
-        match self.session.find(reference, message) {
+        match self.session.find(reference, message, bytes) {
             Found::Attached(attached, message) => attached_said(&self.shared, &self.session, &attached, message),
             Found::Kept => {}
             Found::TooEarly => self.error(Some(reference), "too many messages before attached: wait for it"),

@@ -1,6 +1,7 @@
 //! What is to be sent on one socket of a foreign worker.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::task::Waker;
 
 use parking_lot::{Mutex, MutexGuard};
@@ -12,6 +13,10 @@ use crate::http::close::Close;
 const MAX_BYTES: usize = 1024 * 1024;
 /// While so many messages wait, the same.
 const MAX_BACKLOG: usize = 512;
+/// While so many of a client's messages, or so many bytes of them, wait for SQL, the same: more than one that waits for its
+/// answers sends.
+const MAX_ASKED: usize = 2_048;
+const MAX_ASKED_BYTES: usize = 8 * 1024 * 1024;
 
 /// Messages that wait to be sent. What a client asks for is bounded because nothing is read while much waits; what it is
 /// told unasked (orders, ends) because it is about the jobs that it may have. One that waits beyond that closes the socket.
@@ -26,6 +31,23 @@ struct OutboxInner {
     bytes: usize,
     close: Option<Close>,
     waker: Option<Waker>,
+    asked: usize,
+    asked_bytes: usize,
+}
+
+/// A message of the client that waits for SQL; it counts until this is dropped.
+pub(crate) struct Asked {
+    outbox: Arc<Outbox>,
+    bytes: usize,
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        let mut inner = self.outbox.lock();
+        inner.asked -= 1;
+        inner.asked_bytes -= self.bytes;
+        wake(inner);
+    }
 }
 
 impl Outbox {
@@ -35,6 +57,14 @@ impl Outbox {
 
     fn lock(&self) -> MutexGuard<'_, OutboxInner> {
         self.inner.lock()
+    }
+
+    /// A message of so many bytes waits for SQL.
+    pub(crate) fn asked(self: &Arc<Self>, bytes: usize) -> Asked {
+        let mut inner = self.lock();
+        inner.asked += 1;
+        inner.asked_bytes += bytes;
+        Asked { outbox: self.clone(), bytes }
     }
 
     /// Adds a message. Nothing is added to a socket that closes.
@@ -77,7 +107,10 @@ impl Outbox {
     /// Whether so much waits that nothing more is to be read.
     pub(crate) fn is_backlogged(&self) -> bool {
         let inner = self.lock();
-        inner.bytes >= MAX_BYTES || inner.messages.len() >= MAX_BACKLOG
+        inner.bytes >= MAX_BYTES
+            || inner.messages.len() >= MAX_BACKLOG
+            || inner.asked >= MAX_ASKED
+            || inner.asked_bytes >= MAX_ASKED_BYTES
     }
 
     /// Whoever is to hear of what is added.

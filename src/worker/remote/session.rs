@@ -14,6 +14,8 @@ use crate::worker::run::active_run::ActiveRun;
 
 /// Messages about a job that may come before its `attach` is answered.
 const MAX_EARLY: usize = 64;
+/// And the bytes of all that a session has sent so.
+const MAX_EARLY_BYTES: usize = 4 * 1024 * 1024;
 /// Jobs of a session whose ends are remembered, so that an end that is said again is answered.
 const MAX_ENDED: usize = 4_096;
 
@@ -32,14 +34,23 @@ struct Jobs {
     entries: HashMap<u64, Entry>,
     /// Those that have ended, oldest first.
     ended: VecDeque<u64>,
+    /// Bytes of the messages that are kept until their `attach` is answered.
+    early_bytes: usize,
 }
 
 /// A job of a session, by the client's number.
 enum Entry {
     /// SQL is asked for it; what came for it meanwhile.
-    Attaching(Vec<FromClient>),
+    Attaching(Early),
     Attached(Attached),
     Ended(JobStatus),
+}
+
+/// Messages about a job that came before its `attach` was answered.
+#[derive(Default)]
+struct Early {
+    messages: Vec<FromClient>,
+    bytes: usize,
 }
 
 /// A job that a session has.
@@ -77,6 +88,16 @@ pub(crate) enum Begun {
     TooMany,
 }
 
+impl Jobs {
+    /// What is kept for a job whose `attach` is answered now.
+    fn take_early(&mut self, reference: u64) -> Vec<FromClient> {
+        let Some(Entry::Attaching(early)) = self.entries.get_mut(&reference) else { return Vec::new() };
+        let early = std::mem::take(early);
+        self.early_bytes -= early.bytes;
+        early.messages
+    }
+}
+
 impl Session {
     pub(crate) fn new(key: String, name: String) -> Self {
         Self { key, name, link: Arc::new(Link::new()), jobs: Mutex::default() }
@@ -98,26 +119,29 @@ impl Session {
         if jobs.entries.len() - jobs.ended.len() >= most {
             return Begun::TooMany;
         }
-        jobs.entries.insert(reference, Entry::Attaching(Vec::new()));
+        jobs.entries.insert(reference, Entry::Attaching(Early::default()));
         Begun::Ask
     }
 
     /// The session has the job. Gives what came for it meanwhile.
     pub(crate) fn attached(&self, reference: u64, attached: Attached) -> Vec<FromClient> {
-        match self.lock().entries.insert(reference, Entry::Attached(attached)) {
-            Some(Entry::Attaching(early)) => early,
-            _ => Vec::new(),
-        }
+        let mut jobs = self.lock();
+        let early = jobs.take_early(reference);
+        jobs.entries.insert(reference, Entry::Attached(attached));
+        early
     }
 
     /// The session does not get the job.
     pub(crate) fn refused(&self, reference: u64) {
-        self.lock().entries.remove(&reference);
+        let mut jobs = self.lock();
+        jobs.take_early(reference);
+        jobs.entries.remove(&reference);
     }
 
     /// The job has ended; this is remembered for a while.
     pub(crate) fn ended(&self, reference: u64, status: JobStatus) {
         let mut jobs = self.lock();
+        jobs.take_early(reference);
         if matches!(jobs.entries.insert(reference, Entry::Ended(status)), Some(Entry::Ended(_))) {
             return;
         }
@@ -130,11 +154,15 @@ impl Session {
     }
 
     /// What a message about a job meets.
-    pub(crate) fn find(&self, reference: u64, message: FromClient) -> Found {
-        match self.lock().entries.get_mut(&reference) {
+    pub(crate) fn find(&self, reference: u64, message: FromClient, bytes: usize) -> Found {
+        let jobs = &mut *self.lock();
+        let has_room = jobs.early_bytes + bytes <= MAX_EARLY_BYTES;
+        match jobs.entries.get_mut(&reference) {
             Some(Entry::Attached(attached)) => Found::Attached(attached.clone(), message),
-            Some(Entry::Attaching(early)) if early.len() < MAX_EARLY => {
-                early.push(message);
+            Some(Entry::Attaching(early)) if early.messages.len() < MAX_EARLY && has_room => {
+                early.messages.push(message);
+                early.bytes += bytes;
+                jobs.early_bytes += bytes;
                 Found::Kept
             }
             Some(Entry::Attaching(_)) => Found::TooEarly,

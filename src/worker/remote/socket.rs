@@ -211,7 +211,7 @@ impl Line<'_> {
             (None, Ok(_)) => unknown("the first message must be hello"),
             (None, Err(Unusable::Invalid { message, .. })) => unknown(&message),
             (Some((conversation, _)), Ok(message)) => {
-                conversation.take(message);
+                conversation.take(message, text.len());
                 Ok(())
             }
             (Some((conversation, _)), Err(Unusable::Invalid { reference, is_attach, message })) => {
@@ -246,7 +246,8 @@ impl Line<'_> {
             "worker.foreign_session"
         );
         self.note(&key, hello);
-        let conversation = Conversation { shared: self.shared.clone(), session, tenants: self.caller.tenants.clone() };
+        let (shared, tenants) = (self.shared.clone(), self.caller.tenants.clone());
+        let conversation = Conversation { shared, session, tenants, outbox: self.outbox.clone() };
         self.conversation = Some((conversation, number));
         self.hello_by = None;
         Ok(())

@@ -21,6 +21,7 @@ from .errors import (
 )
 from .plain import job
 from .process import close
+from .published import expect
 from .settings import Settings
 
 __version__ = "0.1.0"
@@ -43,5 +44,6 @@ __all__ = [
     "checkpoint",
     "close",
     "current",
+    "expect",
     "job",
 ]

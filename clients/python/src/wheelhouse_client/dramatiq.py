@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextvars import Token
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from dramatiq.middleware import Middleware, SkipMessage
@@ -18,6 +19,11 @@ from .begin import begin, end_message, finish, handed_back
 from .control import Control, _current
 from .errors import AlreadyEnded, Cancelled, Elsewhere
 from .messages import Job
+from .published import tell
+
+
+def _describe(message: Any, tenant: str) -> Job:
+    return Job(tenant, message.message_id, f"dramatiq:{message.actor_name}", message.actor_name)
 
 
 class ControlledMiddleware(Middleware):  # type: ignore[misc,unused-ignore]
@@ -40,12 +46,20 @@ class ControlledMiddleware(Middleware):  # type: ignore[misc,unused-ignore]
         throws = actor.options.get("throws") or ()
         actor.options["throws"] = (*(throws if isinstance(throws, tuple) else (throws,)), Cancelled)
 
+    def after_enqueue(self, broker: Any, message: Any, delay: int | None) -> None:
+        """A published message is shown before any worker has it. One that is enqueued again has its row."""
+        again = message.options.get("retries") or message.options.get("eta") and not delay
+        tenant = None if again else self._tenant_of(broker, message)
+        if tenant is not None:
+            due = datetime.now(timezone.utc) + timedelta(milliseconds=delay) if delay else None
+            tell(_describe(message, tenant), due)
+
     def before_process_message(self, broker: Any, message: Any) -> None:
         tenant = self._tenant_of(broker, message)
         self._local.work = None
         if tenant is None or message.failed:
             return
-        job = Job(tenant, message.message_id, f"dramatiq:{message.actor_name}", message.actor_name)
+        job = _describe(message, tenant)
         session = process.session()
         try:
             run = begin(session, job)

@@ -11,7 +11,7 @@ from wheelhouse_client.taskiq import ControlledMiddleware, controlled, current
 broker = (
     ListQueueBroker(os.environ["TEST_BROKER"], queue_name=os.environ["TEST_QUEUE"])
     .with_result_backend(RedisAsyncResultBackend(os.environ["TEST_BROKER"]))
-    .with_middlewares(ControlledMiddleware())
+    .with_middlewares(ControlledMiddleware("acme"))
 )
 
 

@@ -3,7 +3,7 @@ import { fileURLToPath } from 'node:url';
 import { Queue, Worker, type WorkerOptions } from 'bullmq';
 import { Redis as IoRedis } from 'ioredis';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
-import { controlled, Session } from '../../src/bullmq/index.js';
+import { controlled, published, Session } from '../../src/bullmq/index.js';
 import { expect as announce, Cancelled, job, Refused } from '../../src/worker/index.js';
 import { elapse, until } from '../support/wait.js';
 import { Fleet, Operator, type Process } from '../support/wheelhouse.js';
@@ -102,6 +102,25 @@ describe('BullMQ under a real worker', () => {
     expect(failed?.failedReason).toContain('Cancelled by ann');
     expect(failed?.attemptsMade).toBe(1);
     expect(await operator.row(`${name}.${id}`)).toMatchObject({ status: 'cancelled' });
+  });
+
+  it('never runs what was cancelled before any worker was up, and runs what was paused after its resume alone', async () => {
+    const { queue, name, state, start } = ticking();
+    published(queue, { session });
+    const cancelled = await queue.add('t', { ...data, ticks: 10 });
+    await operator.inStatus(`${name}.${cancelled.id}`, 'pending');
+    expect(await operator.command(`${name}.${cancelled.id}`, 'cancel')).toMatchObject({ type: 'cancel_succeeded' });
+    const paused = await queue.add('t', { ...data, ticks: 10 }, { delay: 50 });
+    await operator.inStatus(`${name}.${paused.id}`, 'pending');
+    expect(await operator.command(`${name}.${paused.id}`, 'pause')).toMatchObject({ type: 'pause_succeeded' });
+    start();
+    await until(async () => (await queue.getJobState(cancelled.id!)) === 'failed', 'BullMQ has it failed');
+    await until(async () => (await queue.getJobState(paused.id!)) === 'active', 'BullMQ has delivered it');
+    await elapse(1_000);
+    expect([state.begun, state.ticks]).toEqual([0, 0]);
+    expect(await operator.command(`${name}.${paused.id}`, 'resume')).toMatchObject({ type: 'resume_succeeded' });
+    await operator.inStatus(`${name}.${paused.id}`, 'completed');
+    expect([state.begun, state.ticks]).toEqual([1, 10]);
   });
 
   it('runs a job once that two workers were given', async () => {

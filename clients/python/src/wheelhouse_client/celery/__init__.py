@@ -5,7 +5,8 @@ controlled), ``wheelhouse_required`` (True), ``wheelhouse_parameters`` (False: a
 and ``wheelhouse_token`` (else WHEELHOUSE_URL and WHEELHOUSE_TOKEN).
 """
 
+from .publishing import track
 from .settings import TENANT_HEADER
 from .task import ControlledTask
 
-__all__ = ["TENANT_HEADER", "ControlledTask"]
+__all__ = ["TENANT_HEADER", "ControlledTask", "track"]

@@ -19,10 +19,10 @@ from ..session import Session
 from . import pool
 from .ends import hand_on, keep_ended, revoke
 from .limits import wait_for_other, warn_of_time_limits
+from .publishing import track
 from .settings import (
     TENANT_HEADER,
     describe,
-    is_configured,
     is_own_task,
     is_required,
     session_of,
@@ -58,41 +58,10 @@ class ControlledTask(Task):  # type: ignore[misc]
             return self.run(*args, **kwargs)
         return _run_controlled(self, tenant, args, kwargs)
 
-    def apply_async(
-        self,
-        args: Any = None,
-        kwargs: Any = None,
-        task_id: str | None = None,
-        producer: Any = None,
-        link: Any = None,
-        link_error: Any = None,
-        shadow: str | None = None,
-        **options: Any,
-    ) -> Any:
-        """Publishes as Celery does, and tells Wheelhouse of the job in the background."""
-        again = task_id is not None and task_id == self.request.id  # A retry: its row is known.
-        tenant = None if is_own_task(self.name or "") else self._tenant_when_published(args, kwargs, options.get("headers"))
-        if tenant is not None:
-            options["headers"] = {**(options.get("headers") or {}), TENANT_HEADER: tenant}
-        result = super().apply_async(args, kwargs, task_id, producer, link, link_error, shadow, **options)
-        if tenant is not None and not again and not self.app.conf.task_always_eager:
-            self._expect(tenant, result.id, args, kwargs, options)
-        return result
-
-    def _tenant_when_published(self, args: Any, kwargs: Any, headers: Mapping[str, Any] | None) -> str | None:
-        try:
-            return tenant_of(self, args or (), kwargs or {}, headers)
-        except Exception as error:
-            logger.debug("the tenant of %s is left to the worker: %s", self.name, error)
-            return None
-
-    def _expect(self, tenant: str, task_id: str, args: Any, kwargs: Any, options: Mapping[str, Any]) -> None:
-        try:
-            if is_configured(self.app):
-                job = describe(self, tenant, task_id, args or (), kwargs or {}, options.get("headers"))
-                session_of(self.app).expect(job, _due(options))
-        except Exception as error:
-            logger.warning("task %s was published, but Wheelhouse was not told of it: %s", task_id, error)
+    @classmethod
+    def on_bound(cls, app: Any) -> None:
+        """The class has got its app: what that publishes is told to Wheelhouse."""
+        track(app)
 
 
 def _headers(request: Any) -> Mapping[str, Any]:
@@ -100,18 +69,6 @@ def _headers(request: Any) -> Mapping[str, Any]:
     if TENANT_HEADER not in headers and getattr(request, TENANT_HEADER, None):
         headers[TENANT_HEADER] = getattr(request, TENANT_HEADER)
     return headers
-
-
-def _due(options: Mapping[str, Any]) -> datetime | None:
-    """When a published task is to begin, where that is later."""
-    eta = options.get("eta")
-    if isinstance(eta, str):
-        eta = datetime.fromisoformat(eta.replace("Z", "+00:00"))
-    if isinstance(eta, datetime):
-        return eta
-    if options.get("countdown"):
-        return datetime.now(timezone.utc) + timedelta(seconds=float(options["countdown"]))
-    return None
 
 
 def _run_controlled(task: Any, tenant: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:

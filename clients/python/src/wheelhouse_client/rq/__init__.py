@@ -5,6 +5,7 @@ warning. Inside a function ``wheelhouse_client.current()`` is the job's handle, 
 checkpoint; neither is needed for pause and cancel, which reach the function by a signal.
 """
 
+from .queue import ControlledQueue, published
 from .worker import ControlledSimpleWorker, ControlledWorker
 
-__all__ = ["ControlledSimpleWorker", "ControlledWorker"]
+__all__ = ["ControlledQueue", "ControlledSimpleWorker", "ControlledWorker", "published"]

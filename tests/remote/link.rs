@@ -72,6 +72,12 @@ async fn a_run_whose_session_stays_away_is_handed_back_and_a_late_session_is_ref
     // Nobody has taken the other one: it goes on, and still stands.
     let attached = client.attach_with(2, "acme", "j2", json!({"run": 1})).await;
     assert_eq!((&attached["status"], &attached["run"]), (&json!("paused"), &json!(2)), "{attached}");
+    // Somebody has had the first one, and given it back: steps of that run may not be made again.
+    other.send(json!({"type": "end", "ref": 2, "how": "handed_back"})).await;
+    other.about(2, &["ended"]).await;
+    let late = client.attach_with(3, "acme", "j1", json!({"run": 1})).await;
+    assert_eq!(late["error"], "elsewhere", "{late}");
+    assert_eq!(client.attach(4, "acme", "j1").await["run"], 3, "as a new run it is to be had");
 }
 
 #[tokio::test(flavor = "multi_thread")]

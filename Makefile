@@ -14,6 +14,7 @@ test:
 	sh scripts/example-worker.sh
 	sh scripts/test-typescript.sh
 	sh scripts/test-python.sh
+	$${PYTHON:-python3} scripts/test-examples.py
 	$(MAKE) chaos-proof
 
 # Faults for as long as you like (docs/testing-faults.md): make chaos SEEDS=20 SECONDS=120, make chaos SEED=7

@@ -53,6 +53,35 @@ rm -rf "$home/dist"
 "$bin/python" -m build --no-isolation --outdir "$home/dist" "$client" >/dev/null
 ls "$home"/dist/*.whl "$home"/dist/*.tar.gz >/dev/null
 
+# The same client under the oldest and the newest other Python that this machine has: the checks of the protocol need no task queue.
+own="$("$bin/python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')"
+interpreter() {
+    for candidate in "python$1" "$HOME/.pyenv/versions/$1".*/bin/python; do
+        "$candidate" -c '' >/dev/null 2>&1 && { printf '%s' "$candidate"; return 0; }
+    done
+    return 1
+}
+tried=""
+under() {
+    for version in "$@"; do
+        [ "$version" != "$own" ] && other="$(interpreter "$version")" || continue
+        case " $tried " in *" $version "*) return 0 ;; esac
+        tried="$tried $version"
+        [ -x "$home/python$version/bin/python" ] || "$other" -m venv "$home/python$version"
+        install "$home/python$version/bin/pip" install "websockets>=13"
+        say "the checks of the worker protocol under Python $version"
+        (cd "$client" && PYTHONPATH=src "$home/python$version/bin/python" -m wheelhouse_client.conformance --parallel 4 -- \
+            "$home/python$version/bin/python" tests/programs/small_job.py >"$home/python$version.log") || {
+            cat "$home/python$version.log" >&2
+            exit 1
+        }
+        return 0
+    done
+    say "no other Python of these is here, so only $own is tested: $*"
+}
+under 3.10 3.11
+under 3.14 3.13 3.12
+
 WHEELHOUSE_PROGRAM="${WHEELHOUSE_PROGRAM:-$(PROFILE=dev sh scripts/build.sh --bin wheelhouse)}"
 export WHEELHOUSE_PROGRAM
 export WHEELHOUSE_TEST_ARQ="$home/arq/bin/python"

@@ -21,6 +21,8 @@ mod faults;
 mod fixture;
 #[path = "worker/handover.rs"]
 mod handover;
+#[path = "worker/held.rs"]
+mod held;
 #[path = "worker/import.rs"]
 mod import;
 #[path = "worker/json_values.rs"]

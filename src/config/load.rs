@@ -77,6 +77,9 @@ pub fn load_from(
             tenants: read.tenants()?,
             name: read.worker_name()?,
             concurrency: read.number("worker.concurrency", 1, 10_000)? as usize,
+            max_held_jobs: read.number("worker.max_held_jobs", 1, 1_000_000)? as usize,
+            paused_release: Some(read.seconds("worker.paused_release_seconds", 0, 30 * DAY)?)
+                .filter(|time| !time.is_zero()),
             grace: read.seconds("worker.grace_seconds", 0, DAY)?,
             files_root: read.optional("worker.files_root")?.map(PathBuf::from),
             attached_lost: read.seconds("worker.attached_lost_seconds", 1, 30 * DAY)?,

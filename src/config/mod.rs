@@ -193,6 +193,10 @@ pub struct Worker {
     pub name: Option<String>,
     /// Jobs that one worker runs at once.
     pub concurrency: usize,
+    /// Jobs that one worker holds at once, paused ones included.
+    pub max_held_jobs: usize,
+    /// After so long a paused job with a resume point is held no longer. `None`: only where room is needed.
+    pub paused_release: Option<Duration>,
     /// Between asking a program to end and killing it.
     pub grace: Duration,
     /// The folder beneath which job code may read files that its parameters name. `None`: none at all.

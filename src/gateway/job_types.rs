@@ -1,12 +1,13 @@
 //! Whether any live worker knows the type of a job that waits.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
 use crate::broker::Broker;
+use crate::broker::scripts::job_types::KnownJobTypes;
 use crate::domain::{Job, JobStatus, TenantId};
 
 /// How long it is believed.
@@ -17,7 +18,7 @@ const TIMEOUT: Duration = Duration::from_millis(500);
 const MAX_TENANTS: usize = 4_096;
 
 /// `None`: not known.
-type KnownTypes = Option<Arc<HashSet<String>>>;
+type KnownTypes = Option<Arc<KnownJobTypes>>;
 
 /// The types of job that live workers know, by tenant, as last seen.
 pub struct JobTypes {
@@ -38,8 +39,15 @@ impl JobTypes {
             return;
         }
         let Some(known) = self.known_types(tenant).await else { return };
-        for job in jobs.iter_mut().filter(|job| waits(job) && !known.contains(&job.job_type)) {
-            job.waiting_for = Some(format!("a worker for {}", job.job_type));
+        for job in jobs.iter_mut().filter(|job| waits(job)) {
+            if !known.all.contains(&job.job_type) {
+                job.waiting_for = Some(format!("a worker for {}", job.job_type));
+            } else if !known.with_room.contains(&job.job_type) {
+                job.waiting_for = Some(format!(
+                    "room: every worker for {} holds as many paused jobs as it may (worker.max_held_jobs)",
+                    job.job_type
+                ));
+            }
         }
     }
 

@@ -60,6 +60,10 @@ pub const SUBSCRIPTION_UP: &str = "wheelhouse_subscription_up";
 pub const WORKERS_ALIVE: &str = "wheelhouse_workers_alive";
 /// Audit entries that are in Redis and not yet in SQL.
 pub const AUDIT_BACKLOG: &str = "wheelhouse_audit_backlog";
+/// Jobs of job code that this worker holds. Label `state`: `running`, `paused`.
+pub const HELD_JOBS: &str = "wheelhouse_worker_held_jobs";
+/// As many as it may hold (`worker.max_held_jobs`): then it takes no more.
+pub const MAX_HELD_JOBS: &str = "wheelhouse_worker_max_held_jobs";
 /// Gauge.
 pub const FOREIGN_SOCKETS: &str = "wheelhouse_worker_foreign_sockets";
 /// Gauge.
@@ -89,6 +93,8 @@ pub(super) fn describe() {
     describe_gauge!(SQL_UP, "Whether SQL can be read and written");
     describe_gauge!(WORKERS_ALIVE, "Workers alive, whichever tenants they serve");
     describe_gauge!(AUDIT_BACKLOG, "Audit entries that are in Redis and not yet in SQL");
+    describe_gauge!(HELD_JOBS, "Jobs that this worker holds, by state");
+    describe_gauge!(MAX_HELD_JOBS, "Jobs that this worker may hold: with as many it takes no more");
     describe_gauge!(FOREIGN_SOCKETS, "Open sockets of foreign workers at this worker");
     describe_gauge!(FOREIGN_RUNS, "Runs in foreign workers that this worker hosts");
     describe_gauge!(SUBSCRIPTION_UP, "Whether the subscription to Redis really delivers");
@@ -242,6 +248,13 @@ pub fn readiness(redis: bool, sql: bool, subscription: bool) {
 /// The tenants of how many partitions are not served.
 pub fn partitions_not_served(partitions: usize) {
     gauge!(PARTITIONS_NOT_SERVED).set(partitions as f64);
+}
+
+/// How many jobs of job code a worker holds, how many of them are paused, and how many it may hold.
+pub fn held_jobs(held: usize, paused: usize, most: usize) {
+    gauge!(HELD_JOBS, "state" => "running").set(held.saturating_sub(paused) as f64);
+    gauge!(HELD_JOBS, "state" => "paused").set(paused as f64);
+    gauge!(MAX_HELD_JOBS).set(most as f64);
 }
 
 /// How many workers are alive.

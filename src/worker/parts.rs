@@ -87,10 +87,10 @@ impl WorkerParts {
         let ctx = &self.ctx;
         ctx.spawn(identity::run(ctx.clone(), slots));
         // Before it counts as alive: a live worker that has not said what it knows might know anything.
-        job_types::announce(ctx, &types).await;
+        job_types::announce(ctx, &types, true).await;
         let heartbeat = Heartbeat::new(ctx.clone(), self.audit_partitions.clone());
         heartbeat.send().await?;
-        ctx.spawn(job_types::run(ctx.clone(), types));
+        ctx.spawn(job_types::run(ctx.clone(), self.runs.clone(), types));
         let (subscriber, events) = Subscriber::start(&ctx.broker, &ctx.tracker, ctx.end.clone()).await?;
         scheduler::subscribe(&subscriber).await?;
         self.write_check.get_or_init(|| subscriber.proof().clone());

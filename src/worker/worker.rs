@@ -12,6 +12,7 @@ use super::maintenance::audit_shipper::AuditShipper;
 use super::maintenance::periodic::PeriodicTasks;
 use super::parts::WorkerParts;
 use super::run::job_queue::{JobQueue, JobTypes};
+use super::run::paused_jobs::PausedJobs;
 use super::run::runner::JobRunner;
 use super::sdk::files::JobFiles;
 use super::sdk::job::Job;
@@ -118,6 +119,7 @@ impl Worker {
         let runner = Arc::new(JobRunner::new(ctx.clone(), parts.runs.clone(), parts.lifecycle.clone()));
         let job_queue = JobQueue::new(&parts, runner.clone(), self.types);
         let taking_jobs = ctx.spawn(async move { job_queue.run().await });
+        ctx.spawn(PausedJobs::new(ctx.clone(), parts.runs.clone()).run());
         let rescuer = parts.rescuer.clone();
         ctx.spawn(async move { rescuer.run().await });
         let shipper = AuditShipper::new(ctx.clone(), parts.audit_partitions.clone());

@@ -126,6 +126,11 @@ fn ready(shared: &Shared, sql: &SqlHealth) -> Response {
     if let Some(word) = problem {
         body["redis_reason"] = word.into();
     }
+    if shared.runs.is_full.load(Ordering::Relaxed) {
+        // It goes on with what it has, and with commands; jobs that wait are for others.
+        body["takes_jobs"] = false.into();
+        body["held_jobs"] = shared.runs.held().into();
+    }
     let not_served = shared.partitions_not_served();
     if !not_served.is_empty() {
         body["partitions_not_served"] = serde_json::json!(not_served);

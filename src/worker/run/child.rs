@@ -58,6 +58,11 @@ impl ChildPrograms {
         Ok(ChildProgram { process, stdout: Some(stdout), stderr: Some(stderr) })
     }
 
+    /// Whether none of them runs.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.lock().iter().all(|child| child.ended().now_or_never().is_some())
+    }
+
     fn all(&self) -> Vec<Arc<Process>> {
         self.0.lock().clone()
     }

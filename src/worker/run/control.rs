@@ -44,6 +44,12 @@ pub trait Controlled: Send + Sync + 'static {
         self.resume()
     }
 
+    /// Whether nothing of the work has to stay in this process while it is paused, so that another worker can go on from a
+    /// resume point.
+    fn can_move(&self) -> bool {
+        false
+    }
+
     /// What keeps the work from going on although no command has paused it, as a text, each time that changes; `None`
     /// when that is over. The stream ends with the work.
     fn control_problem(&self) -> BoxStream<'static, Option<String>> {

@@ -19,8 +19,6 @@ pub(crate) type JobTypes = HashMap<String, Arc<dyn AnyJob>>;
 
 /// Between two polls without being notified: jitter, so that workers do not poll in step.
 const POLL_INTERVAL_MS: std::ops::Range<u64> = 700..1_300;
-/// Jobs held at once, paused ones included; each costs memory even while it is paused.
-const MAX_HELD: usize = 1_000;
 
 pub(crate) struct JobQueue {
     ctx: Arc<WorkerContext>,
@@ -76,7 +74,10 @@ impl JobQueue {
         let makes_room = concurrency > 1 && self.makes_room(crashes).await;
         let not_served = self.not_served();
         let running = || self.runs.running(|tenant| self.is_served(tenant.as_str(), &not_served));
-        while !self.ctx.stop.is_cancelled() && running() < concurrency && self.runs.held() < MAX_HELD {
+        while !self.ctx.stop.is_cancelled()
+            && running() < concurrency
+            && self.runs.held() < self.ctx.settings.worker.max_held_jobs
+        {
             let companies: &[Company] = match (running(), makes_room) {
                 _ if self.runs.runs_suspect(crashes) => return,
                 (0, true) => &[Company::Awaited(crashes), Company::None],

@@ -7,6 +7,7 @@ pub(crate) mod control_problem;
 pub(crate) mod job_queue;
 pub(crate) mod lifecycle;
 pub(crate) mod pause_gate;
+pub(crate) mod paused_jobs;
 pub(crate) mod progress_writer;
 pub(crate) mod registry;
 pub(crate) mod run_progress;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 
@@ -17,6 +17,8 @@ use crate::worker::sdk::error::Cancelled;
 #[derive(Default)]
 pub(crate) struct RunRegistry {
     runs: Mutex<HashMap<Resource, Arc<ActiveRun>>>,
+    /// As many runs of job code are held here as may be (`super::paused_jobs`).
+    pub(crate) is_full: AtomicBool,
 }
 
 impl RunRegistry {

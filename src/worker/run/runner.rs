@@ -35,6 +35,10 @@ impl CodeRun {
 }
 
 impl Controlled for CodeRun {
+    fn can_move(&self) -> bool {
+        self.children.is_empty()
+    }
+
     fn pause(&self) -> BoxFuture<'_, ControlOutcome> {
         Box::pin(async {
             self.gate.set_directive(Directive::Pause);

@@ -215,6 +215,7 @@ on_both! {
     queue::every_tenant_gets_its_turn_however_many_there_are
     queue::a_retry_that_a_clock_a_day_ahead_has_written_waits_no_longer_than_retries_do
     queue::a_job_in_which_workers_died_is_for_a_worker_that_runs_nothing_else
+    queue::a_job_is_taken_renewed_and_ended_without_reading_the_others_that_wait
     runs::a_worker_that_said_that_it_leaves_has_not_died_in_its_jobs
     runs::an_attached_job_says_since_when_its_host_has_not_been_heard_of
     queue::a_job_behind_many_that_cannot_run_is_found_among_many_campaigns

@@ -152,7 +152,7 @@ impl Store {
         host: &WorkerId,
         before: Option<&WorkerId>,
     ) -> Result<bool, StoreError> {
-        let text = "UPDATE jobs SET alone_in = $3 WHERE tenant_id = $1 AND id = $2 AND status = 'pending'
+        let text = "UPDATE jobs SET alone_in = $3 WHERE tenant_id = $1 AND id = $2 AND (status || '') = 'pending'
                       AND COALESCE(alone_in, '') = $4";
         let before = before.map_or("", WorkerId::as_str);
         let key = [job.tenant.as_str(), job.id.as_str(), host.as_str(), before].map(Value::from);
@@ -387,7 +387,7 @@ async fn claim_row(
             "UPDATE jobs SET status = 'running', host = $3, run = $4, started_at = COALESCE(started_at, {now}),
                run_after = NULL, error_message = NULL, error_detail = NULL, alone_in = NULL, remote_session = NULL,
                updated_at = {now}
-             WHERE tenant_id = $1 AND id = $2 AND status = 'pending' AND host IS NULL",
+             WHERE tenant_id = $1 AND id = $2 AND (status || '') = 'pending' AND host IS NULL",
             &[resource.tenant.as_str().into(), resource.id.as_str().into(), host.as_str().into(), number.into()],
         )
         .await?;

@@ -76,7 +76,7 @@ impl Store {
                    status = CASE WHEN status = 'paused' THEN 'paused' ELSE 'running' END,
                    title = COALESCE(title, $5), created_by = COALESCE(created_by, $6),
                    timeout_seconds = COALESCE(timeout_seconds, $7)
-                 WHERE tenant_id = $1 AND id = $2 AND run = $8 AND COALESCE(host, '') = $9 AND status = $10",
+                 WHERE tenant_id = $1 AND id = $2 AND run = $8 AND COALESCE(host, '') = $9 AND (status || '') = $10",
                 &[
                     job.tenant.as_str().into(),
                     job.id.as_str().into(),

@@ -12,7 +12,11 @@ use crate::domain::text::{MAX_LONG_TEXT, excerpt};
 use crate::domain::{Job, Progress, Resource, WorkerId, full_jitter_backoff};
 
 /// The row is still this run's.
-const OWNED_BY_RUN: &str = "tenant_id = $1 AND id = $2 AND host = $3 AND run = $4";
+///
+/// Only the key may choose the row: `host` and `status` are compared in words for which no index is made. Otherwise a database
+/// whose statistics are old, or that has none yet, takes the index of a status or a host for the shorter way, and reads
+/// every other job that has it. The same holds for every statement that names a row by its key and a status.
+const OWNED_BY_RUN: &str = "tenant_id = $1 AND id = $2 AND (host || '') = $3 AND run = $4";
 
 fn owned_by_run(run: &Run) -> Vec<Value> {
     vec![run.job.tenant.as_str().into(), run.job.id.as_str().into(), run.host.as_str().into(), run.number.into()]
@@ -50,7 +54,7 @@ async fn end_with_campaign(tx: &mut Tx, job: &Resource) -> Result<(), StoreError
     tx.execute(
         "UPDATE jobs SET status = 'cancelled', cancelled_at = {now}, updated_at = {now}, paused_from = NULL, run_after = NULL,
            cancelled_by = (SELECT c.cancelled_by FROM campaigns c WHERE c.tenant_id = jobs.tenant_id AND c.id = jobs.campaign_id)
-         WHERE tenant_id = $1 AND id = $2 AND (origin = 'queued' OR run > 0) AND host IS NULL AND status IN ('pending', 'paused')
+         WHERE tenant_id = $1 AND id = $2 AND (origin = 'queued' OR run > 0) AND host IS NULL AND (status || '') IN ('pending', 'paused')
            AND EXISTS (SELECT 1 FROM campaigns c
              WHERE c.tenant_id = jobs.tenant_id AND c.id = jobs.campaign_id AND c.status = 'cancelled')",
         &[job.tenant.as_str().into(), job.id.as_str().into()],
@@ -71,7 +75,7 @@ impl Store {
             "UPDATE jobs SET {PROGRESS}, deaths = CASE WHEN $11 <> COALESCE(resume_point, '') THEN 0 ELSE deaths END,
                resume_point = COALESCE($11, resume_point), timeout_used_ms = COALESCE($12, timeout_used_ms),
                updated_at = {{now}}
-             WHERE {OWNED_BY_RUN} AND status IN ('running', 'paused')"
+             WHERE {OWNED_BY_RUN} AND (status || '') IN ('running', 'paused')"
         );
         let mut tx = self.database.write().await?;
         let ours = tx.execute(&text, &values).await? > 0;
@@ -94,7 +98,7 @@ impl Store {
             // A foreign process may die while its job is paused. Nobody can make it go on, and only a running job can fail.
             let text = format!(
                 "UPDATE jobs SET status = 'running', paused_from = NULL
-                 WHERE {OWNED_BY_RUN} AND status = 'paused' AND remote_session IS NOT NULL"
+                 WHERE {OWNED_BY_RUN} AND (status || '') = 'paused' AND remote_session IS NOT NULL"
             );
             tx.execute(&text, &owned_by_run(run)).await?;
         }
@@ -129,7 +133,7 @@ impl Store {
                timeout_used_ms = CASE WHEN $15 = 1 THEN 0 ELSE timeout_used_ms END,
                cancelled_by = COALESCE($17, cancelled_by), cancelled_at = CASE WHEN $11 = 'cancelled' THEN {{now}} ELSE NULL END,
                completed_at = CASE WHEN $11 IN ('completed', 'failed') THEN {{now}} ELSE NULL END
-             WHERE {OWNED_BY_RUN} AND (status = 'running' OR (status = 'paused' AND $11 = 'cancelled'))"
+             WHERE {OWNED_BY_RUN} AND ((status || '') = 'running' OR ((status || '') = 'paused' AND $11 = 'cancelled'))"
         );
         if tx.execute(&text, &values).await? == 0 {
             tx.rollback().await?;
@@ -164,7 +168,7 @@ impl Store {
                error_message = COALESCE($7, error_message), error_detail = COALESCE($8, error_detail),
                status = CASE WHEN status = 'running' THEN 'pending' ELSE status END
              WHERE {OWNED_BY_RUN} AND (origin = 'queued' OR remote_session IS NOT NULL)
-               AND status IN ('running', 'paused')"
+               AND (status || '') IN ('running', 'paused')"
         );
         let mut values = owned_by_run(run);
         let (message, detail) = how.failed_with.as_ref().map(message_and_detail).unzip();
@@ -203,7 +207,7 @@ impl Store {
     async fn set_contact(&self, run: &Run, to: &str, while_it_is: &str) -> Result<Option<Job>, StoreError> {
         let text = format!(
             "UPDATE jobs SET contact_lost_at = {to}, updated_at = {{now}}
-             WHERE {OWNED_BY_RUN} AND origin = 'attached' AND status IN ('running', 'paused') AND {while_it_is}"
+             WHERE {OWNED_BY_RUN} AND origin = 'attached' AND (status || '') IN ('running', 'paused') AND {while_it_is}"
         );
         if self.change(&text, &owned_by_run(run)).await? { self.job(&run.job).await } else { Ok(None) }
     }
@@ -256,7 +260,7 @@ impl Store {
         let mut values = owned_by_run(run);
         let text = format!(
             "UPDATE jobs SET status = 'running', paused_from = NULL, updated_at = {{now}}
-             WHERE {OWNED_BY_RUN} AND origin = 'attached' AND status = 'paused'"
+             WHERE {OWNED_BY_RUN} AND origin = 'attached' AND (status || '') = 'paused'"
         );
         let resumed = tx.execute(&text, &values).await? > 0;
         values.extend([error.into(), i64::from(deaths).into(), too_many_crashes(deaths).into()]);
@@ -271,7 +275,7 @@ impl Store {
                  ELSE status END,
                error_message = CASE WHEN origin = 'attached' THEN $5 WHEN {poison} THEN $7 ELSE error_message END,
                completed_at = CASE WHEN origin = 'attached' OR ({poison}) THEN {{now}} ELSE completed_at END
-             WHERE {OWNED_BY_RUN} AND status IN ('pending', 'running', 'paused')"
+             WHERE {OWNED_BY_RUN} AND (status || '') IN ('pending', 'running', 'paused')"
         );
         if tx.execute(&text, &values).await? == 0 {
             tx.rollback().await?;

@@ -203,3 +203,63 @@ pub async fn a_job_in_which_workers_died_is_for_a_worker_that_runs_nothing_else(
     assert_eq!(suspects().await, [(job("suspect"), None)], "whoever took it makes no more room for it");
     assert_eq!(take(Company::None).await, Some(("suspect".to_owned(), 2)), "the oldest");
 }
+
+/// By the key of each row alone: the databases' statistics are as old as they were when the table was empty.
+pub async fn a_job_is_taken_renewed_and_ended_without_reading_the_others_that_wait(db: Db) {
+    const WAITING: u32 = 20_000;
+    const TAKEN: u64 = 20;
+    if !db.url.starts_with("postgres") {
+        return a_job_among_many_is_taken_by_its_key(&db).await;
+    }
+    db.sql("ANALYZE jobs").await.expect("while it is empty");
+    db.sql("ALTER TABLE jobs SET (autovacuum_enabled = off)").await.expect("so it stays");
+    db.sql(&format!(
+        "INSERT INTO jobs (id, tenant_id, job_type, origin) SELECT 'j' || n, 'acme', 'work', 'queued' FROM generate_series(1, {WAITING}) n"
+    ))
+    .await
+    .expect("many that wait");
+    let settings = config::Database { url: db.url.clone().into(), connections: 1 };
+    let read_before = rows_read(&db).await;
+    let own = Store::open(&settings).await.expect("open");
+    for n in 0..TAKEN {
+        let taken = own.claim_job(&worker("w"), None, &["work".into()]).await.expect("claim").expect("it waits");
+        let saved =
+            SavedRun { progress: Progress { items_processed: 1, ..Progress::default() }, ..SavedRun::default() };
+        assert!(own.save(&taken.run, &saved).await.expect("save"));
+        match n % 2 {
+            0 => drop(own.finish(&taken.run, &Progress::default(), &failed("no luck")).await.expect("finish")),
+            _ => drop(own.hand_back(&taken.run, &HandBack::default()).await.expect("hand back")),
+        }
+    }
+    // What a connection has counted is there once it ends.
+    drop(own);
+    let mut read = 0;
+    for _ in 0..600 {
+        read = rows_read(&db).await - read_before;
+        if read > 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let most = TAKEN * 1_000;
+    assert!((1..most).contains(&read), "{read} rows were read for {TAKEN} jobs of {WAITING}");
+}
+
+async fn rows_read(db: &Db) -> u64 {
+    use sqlx::Connection;
+    let mut connection = sqlx::PgConnection::connect(&db.url).await.expect("connect");
+    let text = "SELECT CAST(COALESCE(idx_tup_fetch, 0) + seq_tup_read AS BIGINT) FROM pg_stat_user_tables WHERE relname = 'jobs'";
+    let read: i64 = sqlx::query_scalar(text).fetch_one(&mut connection).await.expect("statistics");
+    read.unsigned_abs()
+}
+
+/// SQLite does not count what it reads: it says what it would read.
+async fn a_job_among_many_is_taken_by_its_key(db: &Db) {
+    use sqlx::{Connection, Row as _};
+    let mut connection = sqlx::SqliteConnection::connect(&db.url).await.expect("connect");
+    let text = "EXPLAIN QUERY PLAN UPDATE jobs SET host = 'w' WHERE tenant_id = 'a' AND id = 'j' AND (host || '') = 'v' AND run = 1
+                  AND (status || '') = 'running'";
+    let plan = sqlx::query(text).fetch_all(&mut connection).await.expect("a plan");
+    let plan: Vec<String> = plan.iter().map(|row| row.get("detail")).collect();
+    assert!(plan[0].contains("tenant_id=? AND id=?"), "{plan:?}");
+}

@@ -61,8 +61,9 @@ impl Broker {
     async fn said_by(&self, workers: &[WorkerId]) -> Vec<Option<Vec<String>>> {
         // One by one, not MGET: on a cluster they lie on different nodes.
         let said = workers.iter().map(|worker| async move {
-            let asked = self.client.query::<Option<String>>(redis::cmd("GET").arg(self.keys().job_types(worker)));
-            serde_json::from_str(&asked.await.ok().flatten()?).ok()
+            let said: Result<Option<String>, _> =
+                self.client.query(redis::cmd("GET").arg(self.keys().job_types(worker))).await;
+            serde_json::from_str(&said.ok().flatten()?).ok()
         });
         futures_util::future::join_all(said).await
     }

@@ -27,7 +27,8 @@ impl WorkerApi {
         request.no_query()?;
         let ids = self.broker.live_workers(&caller.tenant).await?;
         let (types, heartbeats) =
-            tokio::try_join!(self.broker.job_types_of(&ids), self.broker.last_heartbeats(&caller.tenant))?;
+            tokio::join!(self.broker.job_types_of(&ids), self.broker.last_heartbeats(&caller.tenant));
+        let heartbeats = heartbeats?;
         let infos = with_timeout(self.store.workers(&ids)).await?;
         let loads = with_timeout(self.store.worker_loads(&ids)).await?;
         let mut sessions: HashMap<String, Vec<Value>> = HashMap::new();

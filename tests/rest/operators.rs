@@ -96,7 +96,7 @@ async fn live_workers_are_listed() {
     api.store.register_worker(&info).await.expect("register");
     let worker: WorkerId = "w-1".parse().expect("id");
     let minute = std::time::Duration::from_secs(60);
-    api.broker.announce_job_types(&worker, &["mail".to_owned()], minute).await.expect("announce");
+    api.broker.announce_job_types(&worker, &["mail".to_owned()], true, minute).await.expect("announce");
     api.store
         .create_job(&NewJob::new("acme".parse().expect("tenant"), "j1".parse().expect("id"), "mail"))
         .await

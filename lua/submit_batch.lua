@@ -2,12 +2,13 @@
 -- Accepts or refuses one action on up to 100 resources of a tenant, in one round trip: a part of a batch.
 --
 -- KEYS: 1-6 of the tenant (lib/command_keys.lua, the second group), 7 rate, 8 permissions, 9 min_permission_version, 10 workers,
---       11 tenant_workers, 12 batch (of the request id; without one: unnamed_batch), then 5 of each resource
+--       11 tenant_workers, 12 batch (of the request id; without one: unnamed_batch), 13 refusals, 14 refusals_due, then 5 of
+--       each resource
 -- ARGV: 1 deadline (Unix µs, 0 for none), 2 batch id, 3 body digest, 4 seconds that the batch is remembered,
 --       5 grant: 'database', 'allowed', 'denied', 6-8 what grants it, 9 limit a minute, 10 backlog limit,
 --       11 budget units that the whole batch costs (0: an earlier part has paid), 12 action, 13 control channel,
 --       14 what to remember of the batch where it is accepted (JSON), 15 audit entry of the whole, for one that is refused,
---       16 body digest as versions before stored it,
+--       16 body digest as versions before stored it, 17 who asks (tenant:user),
 --       then 4 for each resource: command id, resource, record (open), control message
 -- Returns: {outcome, …} with 'done' workers, then 4 for each resource: 'accepted' control '' '' |
 --       'repeated' control result former_result ('' and '' where there is none yet) | 'full' '' '' '' (control: as control_of
@@ -17,11 +18,11 @@
 -- that the whole has been paid for. Every check of the whole comes before the first write.
 -- When the clock is set: as for submit_command.
 
-local shared, first_own, first_item = 1, 13, 17
-local _, _, _, audit, _, _, rate, permissions, min_permission_version, workers_key, tenant_workers, batch_key =
-  unpack(KEYS, 1, 12)
+local shared, first_own, first_item = 1, 15, 18
+local _, _, _, audit, _, _, rate, permissions, min_permission_version, workers_key, tenant_workers, batch_key, refusals,
+  refusals_due = unpack(KEYS, 1, 14)
 local deadline_us, batch, digest, remember_seconds, grant, exact, area, all, limit_text, max_backlog, cost_text, action,
-  control_channel, remembered, refused_entry, former_digest = unpack(ARGV, 1, 16)
+  control_channel, remembered, refused_entry, former_digest, who = unpack(ARGV, 1, 17)
 local limit, cost = tonumber(limit_text), tonumber(cost_text)
 local items = (#KEYS - first_own + 1) / 5
 local now = now_us()
@@ -40,7 +41,7 @@ local function item(n)
 end
 
 local function refuse(event)
-  redis.call('XADD', audit, '*', 'event', event, 'at', int_to_string(now_ms), 'entry', refused_entry)
+  note_refusal(refusals, refusals_due, audit, who, event, refused_entry, now_ms)
 end
 
 local paid = cost == 0

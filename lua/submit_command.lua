@@ -3,14 +3,14 @@
 --
 -- KEYS: 1-11 of the resource's commands (lib/command_keys.lua), 12 rate, 13 permissions, 14 min_permission_version, 15 workers,
 --       16 tenant_workers, 17 request (where the client gave no request id: denied, of the command),
---       18 schedule, 19 schedules
+--       18 schedule, 19 schedules, 20 refusals, 21 refusals_due
 -- ARGV: 1 deadline (Unix µs, 0 for none), 2 command id, 3 body digest, 4 has a request id (0/1),
 --       5 grant: 'database', 'allowed', 'denied', 'internal',
 --       6-8 what grants it (the permission and its two patterns), 9 limit a minute, 10 backlog limit,
 --       11 record (JSON, open: what is kept of the command, and what each of its audit entries begins with),
 --       12 control channel, 13 control message, 14 resource (tenant:kind:id), 15 action,
 --       16 when: 'now', 'at' (Unix ms), 'in' (ms from now), 'due' (was kept, and its time has come), 17 that number,
---       18 limit of schedules, 19 body digest as versions before stored it
+--       18 limit of schedules, 19 body digest as versions before stored it, 20 who asks (tenant:user)
 -- Returns: {outcome, …} with outcome 'accepted' workers control | 'repeated' command workers control result former_result
 --       ('' where nobody has kept what the ack said: then the result has it; '' and '' where there is no result yet) |
 --       'scheduled' command run_at result former_result | 'denied' | 'conflict' | 'limited' seconds | 'unknown' | 'full' |
@@ -27,10 +27,10 @@ local REQUEST_MS = 86400000
 local AGAIN_MS = 1000
 
 local keys = command_keys(1, 6)
-local rate, permissions, min_permission_version, workers_key, tenant_workers, request, schedule, schedules =
-  unpack(KEYS, 12, 19)
+local rate, permissions, min_permission_version, workers_key, tenant_workers, request, schedule, schedules, refusals,
+  refusals_due = unpack(KEYS, 12, 21)
 local deadline_us, command, digest, has_request_id, grant, exact, area, all, limit_text, max_backlog, record,
-  control_channel, control_message, resource, action, when, when_ms, max_schedules, former_digest =
+  control_channel, control_message, resource, action, when, when_ms, max_schedules, former_digest, who =
   unpack(ARGV)
 local has_request = has_request_id == '1'
 local due = when == 'due'
@@ -44,6 +44,10 @@ end
 
 local function audit_entry(event, ...)
   redis.call('XADD', keys.audit, '*', 'event', event, 'at', int_to_string(now_ms), 'entry', close_record(record, ...))
+end
+
+local function refused(event)
+  note_refusal(refusals, refusals_due, keys.audit, who, event, close_record(record), now_ms)
 end
 
 -- The result of a command: its record and what version 0.1 reads; nil where there is none.
@@ -151,14 +155,14 @@ elseif grant ~= 'internal' then
   local limit = tonumber(limit_text)
   local seconds = budget_wait(rate, limit, 1, now)
   if seconds then
-    audit_entry('rate_limited')
+    refused('rate_limited')
     return answer('limited', int_to_string(seconds))
   end
   if not permitted then
     use_budget(rate, limit, 1, now)
     -- Without a request id it is remembered for as long as its sender may ask again.
     remember('denied', {}, has_request and REQUEST_MS or tonumber(LOST_ANSWER_SECONDS) * 1000)
-    audit_entry('denied')
+    refused('denied')
     return answer('denied')
   end
   if is_full() then return answer('full') end

@@ -16,6 +16,7 @@ mod broker {
     mod names;
     mod permissions;
     mod redis_doc;
+    mod refusals;
     mod schedules;
     mod serving;
     mod tenants;

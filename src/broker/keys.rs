@@ -176,6 +176,17 @@ impl Keys {
         format!("wh:{partition}:audit")
     }
 
+    /// Hash: `event:tenant:user` → how often that user was refused for that reason lately, and what of it has no audit
+    /// entry yet.
+    pub fn refusals(self, partition: Partition) -> String {
+        format!("wh:{partition}:refusals")
+    }
+
+    /// Sorted set: the members of [`Self::refusals`], score = Unix ms when they have to be looked at.
+    pub fn refusals_due(self, partition: Partition) -> String {
+        format!("wh:{partition}:refusals_due")
+    }
+
     /// Number: the tenant's commands that have no result yet.
     pub fn backlog(self, tenant: &TenantId) -> String {
         name!(self, tenant, ":backlog")
@@ -285,6 +296,11 @@ pub fn schedule_member(r: &Resource, command: CommandId) -> String {
 pub fn read_schedule_member(member: &str) -> Option<(Resource, CommandId)> {
     let (resource, command) = member.split_once('|')?;
     Some((Resource::parse(resource)?, command.parse().ok()?))
+}
+
+/// Whose refusals [`Keys::refusals`] counts together.
+pub fn refusals_member(tenant: &TenantId, user: &UserId) -> String {
+    format!("{tenant}:{}", user.encoded())
 }
 
 /// What a message on a channel of a resource may be.

@@ -6,7 +6,9 @@ use super::*;
 
 /// Words that mean something at some place of a name, and ids that look like parts of one. Ids of every kind are drawn
 /// from them, so that each stands where another is expected.
-const WORDS: [&str; 38] = [
+const WORDS: [&str; 40] = [
+    "refusals",
+    "refusals_due",
     "job",
     "campaign",
     "user",
@@ -51,7 +53,7 @@ const PARTITIONS: u16 = 16;
 /// What a key is about.
 #[derive(Debug, Clone, PartialEq)]
 enum NamePart {
-    /// Of a partition: `tenants`, `schedule`, `workers`, `audit`.
+    /// Of a partition: one of [`OF_PARTITION`].
     OfPartition(Partition, &'static str),
     Fleet,
     JobTypes(WorkerId),
@@ -71,7 +73,7 @@ enum NamePart {
     Denied(Resource, CommandId),
 }
 
-const OF_PARTITION: [&str; 4] = ["tenants", "schedule", "workers", "audit"];
+const OF_PARTITION: [&str; 6] = ["tenants", "schedule", "workers", "audit", "refusals", "refusals_due"];
 const OF_TENANT: [&str; 7] = ["ready", "schedules", "failed", "failed_at", "workers", "backlog", "connections"];
 const OF_USER: [&str; 3] = ["rate", "permissions", "connections"];
 const OF_RESOURCE: [&str; 5] = ["state", "queue", "commands", "results", "finished"];
@@ -82,6 +84,8 @@ fn key(fact: &NamePart) -> String {
         NamePart::OfPartition(partition, "tenants") => keys.tenants_with_ready(*partition),
         NamePart::OfPartition(partition, "schedule") => keys.schedule(*partition),
         NamePart::OfPartition(partition, "workers") => keys.workers(*partition),
+        NamePart::OfPartition(partition, "refusals") => keys.refusals(*partition),
+        NamePart::OfPartition(partition, "refusals_due") => keys.refusals_due(*partition),
         NamePart::OfPartition(partition, _) => keys.audit(*partition),
         NamePart::Fleet => keys.fleet(),
         NamePart::JobTypes(worker) => keys.job_types(worker),
@@ -304,6 +308,13 @@ proptest! {
         let member = schedule_member(&r, command);
         prop_assert_eq!(read_schedule_member(&member), Some((r.clone(), command)));
         prop_assert_eq!(Resource::parse(&r.to_string()), Some(r));
+    }
+
+    /// Nobody's refusals are counted as somebody else's.
+    #[test]
+    fn no_two_users_share_a_member_of_refusals(one in (tenant(), user()), other in (tenant(), user())) {
+        let member = |of: &(TenantId, UserId)| refusals_member(&of.0, &of.1);
+        prop_assert_eq!(member(&one) == member(&other), one == other);
     }
 }
 

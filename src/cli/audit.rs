@@ -186,6 +186,11 @@ fn line(row: &AuditRow) -> String {
     if let Some(outcome) = &e.outcome {
         text.push_str(&format!(": {outcome}"));
     }
+    if let Some(refusals) = e.refusals {
+        let time = |ms: Option<i64>| ms.and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok()).unwrap_or_default();
+        let (first, last) = (time(e.first_at), time(e.last_at));
+        text.push_str(&format!(": the first of {refusals} from {first:.3} to {last:.3}"));
+    }
     if let Some(run_at) = e.run_at.and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok()) {
         text.push_str(&format!(", to run at {run_at:.3}"));
     }

@@ -109,6 +109,16 @@ pub struct AuditEntry {
     /// The batch that the command was a part of: one unit of the user's budget pays for 100 of them. As above.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batch_id: Option<String>,
+    /// How many refusals of one user, for one reason, this entry tells of: the resource, the action and the request are those
+    /// of the first. Not there where it tells of one. As above.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refusals: Option<i64>,
+    /// When the first of them was, Unix ms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_at: Option<i64>,
+    /// When the last of them was, Unix ms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_at: Option<i64>,
 }
 
 /// A place in the chain, written `ID:HASH`: the row, and the hash that stands for it and all before it.

@@ -23,7 +23,7 @@ macro_rules! texts {
 }
 
 /// In their order, for SQLite and PostgreSQL: the number by which a database remembers each, its name, its texts.
-const MIGRATIONS: [(i64, &str, [&str; 2]); 15] = [
+const MIGRATIONS: [(i64, &str, [&str; 2]); 16] = [
     (1, "first", texts!("0001_first")),
     (2, "jobs", texts!("0002_jobs")),
     (3, "audit", texts!("0003_audit")),
@@ -37,6 +37,7 @@ const MIGRATIONS: [(i64, &str, [&str; 2]); 15] = [
     (13, "remote", texts!("0013_remote")),
     (15, "least_privilege", texts!("0015_least_privilege")),
     (17, "tenant_rights", texts!("0017_tenant_rights")),
+    (20, "refusals", texts!("0020_refusals")),
     (21, "lists", texts!("0021_lists")),
     (23, "timeouts", texts!("0023_timeouts")),
 ];

@@ -64,6 +64,8 @@ impl Limiter {
             request,
             keys.schedule(partition),
             keys.schedules(&r.tenant),
+            keys.refusals(partition),
+            keys.refusals_due(partition),
         ] {
             run.key(key);
         }
@@ -91,6 +93,7 @@ impl Limiter {
             "0",
             "1000",
             "former digest",
+            "acme:user",
             &now,
         ] {
             run.arg(arg);

@@ -138,6 +138,9 @@ fn entry(id: &str, tenant: &str, resource: &str) -> AuditEntry {
         latency_ms: None,
         run_at: None,
         batch_id: None,
+        refusals: None,
+        first_at: None,
+        last_at: None,
     }
 }
 

@@ -27,6 +27,9 @@ pub fn entry(n: i64) -> AuditEntry {
         latency_ms: Some(n),
         run_at: None,
         batch_id: None,
+        refusals: None,
+        first_at: None,
+        last_at: None,
     }
 }
 

@@ -1,9 +1,13 @@
 //! Audit entries: written to a stream by the same scripts that decide, read by the writer to SQL.
 
 use super::heartbeats::those_answered;
+use super::{lua, texts};
 use crate::broker::{Broker, BrokerError, Partition};
 pub use crate::domain::AuditEntry;
 use crate::domain::AuditEvent;
+
+/// As many at a time as `MAX_PER_CALL` of `write_refusals.lua`.
+const MOST_LOOKED_AT: usize = 100;
 
 /// What one entry of the stream looks like to the client library.
 type Raw = (String, Vec<(String, String)>);
@@ -35,6 +39,19 @@ impl Broker {
             command.arg(&entry.id);
         }
         self.client.query::<i64>(&command).await.map(|_| ())
+    }
+
+    /// Writes the entries of refusals that were counted lately: `lua/write_refusals.lua`. Safe to call from any number of
+    /// gateways.
+    pub async fn write_refusals(&self, partition: Partition) -> Result<(), BrokerError> {
+        let names = self.keys();
+        let keys = [names.refusals(partition), names.refusals_due(partition), names.audit(partition)];
+        loop {
+            let looked_at: usize = self.client.script(&lua::WRITE_REFUSALS, &texts(&keys), &[]).await?;
+            if looked_at < MOST_LOOKED_AT {
+                return Ok(());
+            }
+        }
     }
 
     /// How many entries wait in each partition that answers. An error where none does.
@@ -80,6 +97,9 @@ pub(super) fn entry((id, fields): Raw) -> AuditEntry {
         latency_ms: None,
         run_at: None,
         batch_id: None,
+        refusals: None,
+        first_at: None,
+        last_at: None,
     });
     // An id was made for it, but no such command was ever accepted; unless it was scheduled, and denied when it
     // was to run: `kept` says so.

@@ -6,7 +6,7 @@ use super::lua;
 use super::results::CommandResult;
 use super::stored_command::{RECORD_VERSION, StoredCommandFields, json, stored_command_json};
 use super::submit::{ClientOrigin, Grant, Submission, SubmitLimits, control_message};
-use crate::broker::keys::control_channel;
+use crate::broker::keys::{control_channel, refusals_member};
 use crate::broker::{Broker, BrokerError};
 use crate::domain::{
     Action, CommandId, Control, IdDerivation, RequestId, Resource, ResourceId, ResourceKind, TenantId, UserId, When,
@@ -261,6 +261,8 @@ fn prepare(broker: &Broker, batch: &Batch, part: &[ResourceId], first: bool, lim
         names.workers(partition),
         names.tenant_workers(tenant),
         known,
+        names.refusals(partition),
+        names.refusals_due(partition),
     ]);
     let [permission, area, all] = batch.action.permission(batch.kind).granted_by();
     let mut args = vec![
@@ -280,6 +282,7 @@ fn prepare(broker: &Broker, batch: &Batch, part: &[ResourceId], first: bool, lim
         if first { batch.remembered() } else { String::new() },
         batch.refused_entry(),
         format!("{:016x}", fnv1a(&batch.body)),
+        refusals_member(tenant, user),
     ];
     for id in part {
         let item = batch.item(id);

@@ -60,6 +60,7 @@ const FINISH: &str = include_str!("../../../lua/lib/finish.lua");
 const ACCEPT: &str = include_str!("../../../lua/lib/accept.lua");
 const PERMISSION: &str = include_str!("../../../lua/lib/permission.lua");
 const BUDGET: &str = include_str!("../../../lua/lib/budget.lua");
+const REFUSALS: &str = include_str!("../../../lua/lib/refusals.lua");
 
 /// Not a file: what scripts say in words comes from `protocol`.
 static MESSAGES: LazyLock<String> = LazyLock::new(messages::lua_functions);
@@ -76,12 +77,13 @@ macro_rules! scripts {
 }
 
 scripts! {
-    SUBMIT = "submit_command" with [CLOCK, COMMAND_KEYS, PERMISSION, BUDGET, READY, HOSTS, FORMER, RECORD, MESSAGES, STORED_COMMAND, FINISH, ACCEPT];
-    SUBMIT_BATCH = "submit_batch" with [CLOCK, COMMAND_KEYS, PERMISSION, BUDGET, READY, HOSTS, FORMER, RECORD, MESSAGES, STORED_COMMAND, FINISH, ACCEPT];
+    SUBMIT = "submit_command" with [CLOCK, COMMAND_KEYS, PERMISSION, BUDGET, READY, HOSTS, FORMER, RECORD, MESSAGES, STORED_COMMAND, FINISH, ACCEPT, REFUSALS];
+    SUBMIT_BATCH = "submit_batch" with [CLOCK, COMMAND_KEYS, PERMISSION, BUDGET, READY, HOSTS, FORMER, RECORD, MESSAGES, STORED_COMMAND, FINISH, ACCEPT, REFUSALS];
     CLAIM = "claim_command" with [CLOCK, READY, FORMER, RECORD, MESSAGES, STORED_COMMAND];
     RENEW_CLAIM = "renew_claim" with [CLOCK, READY];
     COMPLETE = "complete_command" with [CLOCK, COMMAND_KEYS, READY, UPDATE, FORMER, RECORD, FINISH];
     EXPIRE = "expire_commands" with [CLOCK, COMMAND_KEYS, READY, HOSTS, FORMER, RECORD, MESSAGES, STORED_COMMAND, FINISH];
+    WRITE_REFUSALS = "write_refusals" with [CLOCK, RECORD, REFUSALS];
     RETRY = "retry_command" with [CLOCK, READY];
     READY_RESOURCES = "ready_resources" with [CLOCK];
     DUE_SCHEDULES = "due_schedules" with [CLOCK];

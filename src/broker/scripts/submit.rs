@@ -5,7 +5,7 @@ use super::lua;
 use super::results::CommandResult;
 use super::stored_command::stored_command_json;
 pub use super::submission::{ClientOrigin, Grant, Submission};
-use crate::broker::keys::control_channel;
+use crate::broker::keys::{control_channel, refusals_member};
 use crate::broker::{Broker, BrokerError, Keys};
 use crate::config;
 use crate::domain::{CommandId, Control, Resource, When, fnv1a, sha256_hex};
@@ -117,6 +117,8 @@ fn prepare(names: Keys, s: &Submission, limits: SubmitLimits) -> IdempotentCall 
         request,
         names.schedule(partition),
         names.schedules(&r.tenant),
+        names.refusals(partition),
+        names.refusals_due(partition),
     ]);
     let permission = s.action.permission(r.kind).granted_by();
     let [permission, area, all] = permission;
@@ -146,6 +148,7 @@ fn prepare(names: Keys, s: &Submission, limits: SubmitLimits) -> IdempotentCall 
         number.to_string(),
         limits.schedules_per_tenant.to_string(),
         former_digest(s),
+        refusals_member(&r.tenant, user),
     ];
     IdempotentCall::new(&lua::SUBMIT, keys, args.into())
 }

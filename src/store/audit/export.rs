@@ -22,7 +22,7 @@ impl Serialize for ColumnValue<'_> {
 
 impl AuditRow {
     /// Every column, in the order in which people ask: when, what, who, to what, why, what came of it, from where.
-    fn fields(&self) -> [(&'static str, ColumnValue<'_>); 22] {
+    fn fields(&self) -> [(&'static str, ColumnValue<'_>); 25] {
         use ColumnValue::{Number, Text};
         let e = &self.entry;
         [
@@ -43,6 +43,9 @@ impl AuditRow {
             ("latency_ms", Number(e.latency_ms)),
             ("run_at", Number(e.run_at)),
             ("batch_id", Text(e.batch_id.as_deref())),
+            ("refusals", Number(e.refusals)),
+            ("first_at", Number(e.first_at)),
+            ("last_at", Number(e.last_at)),
             ("address", Text(e.address.as_deref())),
             ("token_id", Text(e.token_id.as_deref())),
             ("stream_id", Text(Some(&e.id))),
@@ -65,7 +68,7 @@ pub fn jsonl(rows: &[AuditRow]) -> String {
 
 /// The names of the columns, as the first line of a CSV file.
 pub fn csv_header() -> String {
-    let names = "id,at,event,tenant_id,user_id,action,resource_kind,resource_id,command_id,request_id,reason,outcome,worker_id,attempts,latency_ms,run_at,batch_id,address,token_id,stream_id,previous_hash,hash";
+    let names = "id,at,event,tenant_id,user_id,action,resource_kind,resource_id,command_id,request_id,reason,outcome,worker_id,attempts,latency_ms,run_at,batch_id,refusals,first_at,last_at,address,token_id,stream_id,previous_hash,hash";
     format!("{names}\n")
 }
 

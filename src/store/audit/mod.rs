@@ -16,7 +16,9 @@ use crate::domain::AuditEntry;
 /// Every column of a row. Numbers as texts: SQLite would read a text in a column of numbers as some number.
 const COLUMNS: &str = "id, CAST(at AS TEXT) AS at, tenant_id, user_id, resource_kind, resource_id, action, command_id,
   request_id, event, reason, outcome, worker_id, CAST(attempts AS TEXT) AS attempts,
-  CAST(latency_ms AS TEXT) AS latency_ms, CAST(run_at AS TEXT) AS run_at, batch_id, address, token_id, stream_id, previous_hash, hash";
+  CAST(latency_ms AS TEXT) AS latency_ms, CAST(run_at AS TEXT) AS run_at, batch_id,
+  CAST(refusals AS TEXT) AS refusals, CAST(first_at AS TEXT) AS first_at, CAST(last_at AS TEXT) AS last_at,
+  address, token_id, stream_id, previous_hash, hash";
 
 /// Longest word of an entry that an index holds, in characters: PostgreSQL refuses a row with more than 2,704
 /// bytes in one. No id that comes in through a gateway is as long.
@@ -47,8 +49,8 @@ impl Store {
             before:
                 "INSERT INTO command_audit (id, at, tenant_id, user_id, resource_kind, resource_id, action, command_id,
                request_id, event, reason, outcome, worker_id, attempts, latency_ms, address, token_id, stream_id,
-               previous_hash, hash, run_at, batch_id) VALUES ",
-            row: "(?, {time:?}, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+               previous_hash, hash, run_at, batch_id, refusals, first_at, last_at) VALUES ",
+            row: "(?, {time:?}, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             after: "",
             rows: &links.rows,
         };
@@ -277,6 +279,7 @@ fn values(id: i64, entry: &AuditEntry, previous: &str, hash: &str) -> Vec<Value>
     values.extend([entry.attempts.into(), entry.latency_ms.into()]);
     values.extend([entry.address.clone().into(), entry.token_id.clone().into(), entry.id.as_str().into()]);
     values.extend([previous.into(), hash.into(), entry.run_at.into(), entry.batch_id.clone().into()]);
+    values.extend([entry.refusals.into(), entry.first_at.into(), entry.last_at.into()]);
     values
 }
 
@@ -289,6 +292,7 @@ fn audit_row(row: &Row) -> Result<AuditRow, StoreError> {
         Ok(number)
     };
     let (attempts, latency_ms, run_at) = (whole("attempts")?, whole("latency_ms")?, whole("run_at")?);
+    let (refusals, first_at, last_at) = (whole("refusals")?, whole("first_at")?, whole("last_at")?);
     let time = super::rows::time(row.text("at")?).unwrap_or_default();
     let parsed = time.parse::<jiff::Timestamp>().ok();
     exact &= parsed.is_some_and(|t| t.as_nanosecond() % 1_000_000 == 0);
@@ -315,6 +319,9 @@ fn audit_row(row: &Row) -> Result<AuditRow, StoreError> {
             latency_ms,
             run_at,
             batch_id: row.text("batch_id")?,
+            refusals,
+            first_at,
+            last_at,
         },
         previous_hash: row.required("previous_hash")?,
         hash: row.required("hash")?,

@@ -18,6 +18,8 @@ use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
+use super::roca;
+
 /// Most keys of a set that are looked at: a token without `kid` is tried with each of its algorithm.
 const MAX_KEYS: usize = 64;
 /// Largest answer of an issuer.
@@ -80,7 +82,8 @@ fn to_usable_keys(value: serde_json::Value) -> Vec<IssuerKey> {
     algorithms.iter().filter(fits).map(with).collect()
 }
 
-/// Whether a modulus is long enough, zeros in front of it not counted, and the exponent is odd and not 1.
+/// Whether a modulus is long enough, zeros in front of it not counted, and of no chip that is known for weak ones, and the
+/// exponent is odd and not 1.
 fn is_strong_rsa(modulus: &str, exponent: &str) -> bool {
     let number = |text: &str| -> Option<Vec<u8>> {
         let bytes = URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).ok()?;
@@ -88,7 +91,10 @@ fn is_strong_rsa(modulus: &str, exponent: &str) -> bool {
     };
     let (Some(modulus), Some(exponent)) = (number(modulus), number(exponent)) else { return false };
     let bits = modulus.first().map_or(0, |first| modulus.len() * 8 - first.leading_zeros() as usize);
-    bits >= MIN_RSA_BITS && exponent != [1] && exponent.last().is_some_and(|last| last % 2 == 1)
+    bits >= MIN_RSA_BITS
+        && !roca::is_marked(&modulus)
+        && exponent != [1]
+        && exponent.last().is_some_and(|last| last % 2 == 1)
 }
 
 type HttpsClient = Client<hyper_rustls::HttpsConnector<HttpConnector>, Empty<Bytes>>;
@@ -224,6 +230,8 @@ mod tests {
             // 2047 bits, and 1024 behind zeros.
             rsa(json!({"n":format!("f{}w", "_".repeat(340))})),
             rsa(json!({"n":format!("{}{}w", "A".repeat(171), "_".repeat(170))})),
+            // Long enough, and with the mark of the chip.
+            rsa(json!({"n":URL_SAFE_NO_PAD.encode(roca::tests::power(128))})),
             rsa(json!({"e":"AQ"})),
             rsa(json!({"e":"Ag"})),
             rsa(json!({"alg":"RS512"})),

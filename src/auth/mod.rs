@@ -10,6 +10,7 @@ mod jwks;
 pub mod policy;
 mod profile;
 pub mod revocations;
+mod roca;
 pub mod sign;
 mod single_flight;
 pub mod source;

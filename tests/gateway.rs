@@ -6,6 +6,10 @@ mod support;
 mod batches;
 #[path = "gateway/commands.rs"]
 mod commands;
+#[path = "gateway/conformance.rs"]
+mod conformance;
+#[path = "support/conformance.rs"]
+mod conformance_suite;
 #[path = "gateway/faults.rs"]
 mod faults;
 #[path = "gateway/feed.rs"]
@@ -16,6 +20,8 @@ mod fixture;
 mod fleet;
 #[path = "gateway/leaving.rs"]
 mod leaving;
+#[path = "gateway/limits.rs"]
+mod limits;
 #[path = "gateway/messages.rs"]
 mod messages;
 #[path = "gateway/names.rs"]

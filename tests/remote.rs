@@ -2,6 +2,9 @@
 
 mod support;
 
+#[path = "support/conformance.rs"]
+mod conformance_suite;
+
 mod remote {
     pub mod client;
     pub mod fixture;
@@ -9,9 +12,11 @@ mod remote {
 
     mod access;
     mod attach;
+    mod conformance;
     mod expect;
     mod faults;
     mod idle;
+    mod limits;
     mod link;
     mod orders;
     mod timeouts;

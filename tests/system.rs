@@ -12,6 +12,7 @@ mod system {
     mod jobs;
     mod least_privilege;
     mod lost_shard;
+    mod memory;
     mod no_gateway;
     mod queue;
     mod redis_kinds;

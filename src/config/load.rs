@@ -44,6 +44,7 @@ pub fn load_from(
             public_origins: read.items("server.public_origins", origin)?,
             drain_notice: read.seconds("server.drain_notice_seconds", 0, 3600)?,
             drain: read.seconds("server.drain_seconds", 0, 3600)?,
+            body: read.seconds("server.body_seconds", 1, 3600)?,
             keep_alive: read.seconds("server.keep_alive_seconds", 1, 3600)?,
             trusted_proxies: read.items("server.trusted_proxies", proxies::network)?,
             forwarded_headers: read.items("server.forwarded_headers", proxies::header_name)?,
@@ -64,15 +65,7 @@ pub fn load_from(
             connections: read.number("database.connections", 1, 1000)? as u32,
         },
         auth: read.auth()?,
-        limits: Limits {
-            commands_per_minute: read.count("limits.commands_per_minute")?,
-            backlog_per_tenant: read.count("limits.backlog_per_tenant")?,
-            schedules_per_tenant: read.count("limits.schedules_per_tenant")?,
-            connections_per_tenant: read.count("limits.connections_per_tenant")?,
-            connections_per_user: read.count("limits.connections_per_user")?,
-            messages_per_second: read.count("limits.messages_per_second")?,
-            outbox_messages: read.number("limits.outbox_messages", 8, 65_536)? as usize,
-        },
+        limits: read.limits()?,
         worker: Worker {
             tenants: read.tenants()?,
             name: read.worker_name()?,
@@ -255,6 +248,29 @@ impl Reader<'_> {
             return self.wrong(key, self.layers.get(key)?, problem);
         }
         Ok(is_on)
+    }
+
+    fn limits(&self) -> Result<Limits, SettingError> {
+        Ok(Limits {
+            commands_per_minute: self.count("limits.commands_per_minute")?,
+            backlog_per_tenant: self.count("limits.backlog_per_tenant")?,
+            schedules_per_tenant: self.count("limits.schedules_per_tenant")?,
+            connections_per_tenant: self.count("limits.connections_per_tenant")?,
+            connections_per_user: self.count("limits.connections_per_user")?,
+            messages_per_second: self.count("limits.messages_per_second")?,
+            outbox_messages: self.number("limits.outbox_messages", 8, 65_536)? as usize,
+            requests_per_second: self.count("limits.requests_per_second")?,
+            requests_per_second_per_address: self.count("limits.requests_per_second_per_address")?,
+            connections_per_address: self.count("limits.connections_per_address")?,
+            new_connections_per_second: self.count("limits.new_connections_per_second")?,
+            // A tenant's half has room for the largest answer, and a user's share too.
+            memory: self.mebibytes("limits.memory_mib", 64)?,
+            memory_per_user: self.mebibytes("limits.memory_per_user_mib", 32)?,
+        })
+    }
+
+    fn mebibytes(&self, key: &str, least: u64) -> Result<u32, SettingError> {
+        Ok(self.number(key, least, 2_048)? as u32 * 1024 * 1024)
     }
 
     fn tenants(&self) -> Result<Option<Vec<TenantId>>, SettingError> {

@@ -66,6 +66,8 @@ pub struct Server {
     pub drain_notice: Duration,
     /// How long open sockets then have to leave.
     pub drain: Duration,
+    /// How long the body of a request may take to arrive.
+    pub body: Duration,
     /// How long an HTTP connection may be idle between two requests.
     pub keep_alive: Duration,
     /// Networks of the proxies that are believed about the client's address.
@@ -182,6 +184,18 @@ pub struct Limits {
     pub messages_per_second: u32,
     /// Messages that may wait for one slow socket.
     pub outbox_messages: usize,
+    /// REST requests of one user per second, over ten seconds.
+    pub requests_per_second: u32,
+    /// Requests from one address per second, over ten seconds.
+    pub requests_per_second_per_address: u32,
+    /// Open connections from one address.
+    pub connections_per_address: u32,
+    /// Connections that one address opens per second, over ten seconds.
+    pub new_connections_per_second: u32,
+    /// Bytes of bodies and answers under way in one process.
+    pub memory: u32,
+    /// Of them, for one user.
+    pub memory_per_user: u32,
 }
 
 /// Workers.

@@ -6,7 +6,9 @@
 //! [`http`](crate::http) accepts; [`upgrade`] lets clients in and [`session`] serves each socket; [`hub`] passes results
 //! and updates on to the [`outbox`] of each; [`rest`] answers plain requests;
 //! [`commands`] is the one way in for a command and [`batch`] for many at once, [`schedules`] brings in those that were
-//! to come later and [`expiry`] ends those that nobody took up; [`limits`] and [`access`] say who may stay;
+//! to come later and [`expiry`] ends those that nobody took up;
+//! `refusals` has those written into the audit trail that were only counted; [`limits`] and [`access`] say who may stay, [`memory`] how
+//! much of it requests may take;
 //! [`drain`] sends everyone away at the end.
 
 pub mod access;
@@ -22,8 +24,10 @@ pub mod health;
 pub mod hub;
 pub mod job_types;
 pub mod limits;
+pub mod memory;
 pub mod outbox;
 mod parts;
+mod refusals;
 pub mod rest;
 pub mod results;
 pub mod schedules;

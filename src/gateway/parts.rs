@@ -19,6 +19,7 @@ use super::health::Health;
 use super::hub::Hub;
 use super::job_types::JobTypes;
 use super::limits::ConnectionLeases;
+use super::memory::MemoryBudget;
 use super::rest::{self, RestParts};
 use super::results::follower::ResultFollower;
 use super::results::waiter::ResultWaiter;
@@ -26,7 +27,7 @@ use super::schedules::Schedules;
 use super::session::{Services, Sessions};
 use super::snapshot::SnapshotReader;
 use super::upgrade::{self, SocketEndpoints};
-use super::{audit_backlog, expiry, fleet};
+use super::{audit_backlog, expiry, fleet, refusals};
 use crate::auth::{Policy, Revocations, Verifier};
 use crate::broker::keys::PERMISSIONS_CHANNEL;
 use crate::broker::{Broker, Event, Subscriber};
@@ -122,12 +123,14 @@ impl GatewayParts {
             commands.clone(),
             drain.clone(),
         ));
+        let memory = MemoryBudget::new(limits);
         let permissions = settings.auth.permissions;
         let schedules = Arc::new(Schedules::new(broker.clone(), policy.clone(), permissions, commands.clone()));
 
         background.spawn(health.clone().watch(stop.clone()));
         background.spawn(leases.clone().run(stop.clone()));
         background.spawn(fleet::watch(broker.clone(), access.clone(), stop.clone()));
+        background.spawn(refusals::run(broker.clone(), stop.clone()));
         background.spawn(audit_backlog::watch(broker.clone(), stop.clone()));
         background.spawn(access.clone().watch(stop.clone()));
         background.spawn(access.clone().watch_revocations(stop.clone()));
@@ -146,6 +149,7 @@ impl GatewayParts {
             broker: broker.clone(),
             snapshots: snapshots.clone(),
             hub,
+            memory: memory.clone(),
             leases,
             commands: commands.clone(),
             batches: batches.clone(),
@@ -170,6 +174,9 @@ impl GatewayParts {
             batches,
             schedules,
             longest_token: settings.auth.max_token,
+            limits: limits.clone(),
+            memory,
+            body_timeout: settings.server.body,
         });
         sockets.or(rest).unify().or(crate::console::routes()).unify().or(rest::fallback()).unify().boxed()
     }

@@ -15,6 +15,7 @@ use super::error::GatewayError;
 use super::parts::GatewayParts;
 use crate::config::Settings;
 use crate::doctor;
+use crate::http::addresses::AddressLimits;
 use crate::http::server::{Listener, Paths};
 use crate::http::tls::TlsServer;
 use crate::http::{self, TrustedProxies};
@@ -79,6 +80,7 @@ pub async fn serve_tuned(
         proxies: Arc::new(TrustedProxies::new(server)),
         proxy_protocol: server.proxy_protocol,
         tls,
+        addresses: AddressLimits::new(&settings.limits),
         paths: if admin.is_some() { Paths::WithoutMetrics } else { Paths::All },
         tracker: drain.tracker.clone(),
         stopping: drain.stopping.clone(),

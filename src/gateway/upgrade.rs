@@ -17,6 +17,7 @@ use super::drain::Drain;
 use super::health::Health;
 use super::hub::{FeedSubscriber, Hub};
 use super::limits::{ConnectionLeaseGuard, ConnectionLeases};
+use super::memory::{MemoryBudget, READ_SNAPSHOT};
 use super::outbox::Outbox;
 use super::session::resource::ResourceSession;
 use super::session::tenant::TenantSession;
@@ -56,6 +57,8 @@ pub struct SocketEndpoints {
     pub snapshots: SnapshotReader,
     /// Hands on what comes from Redis.
     pub hub: Hub,
+    /// The memory that states on their way to clients may take.
+    pub memory: MemoryBudget,
     /// Limits on open sockets.
     pub leases: ConnectionLeases,
     /// Takes commands.
@@ -206,6 +209,7 @@ impl SocketEndpoints {
         // has been done before the client is told that it is in.
         let outbox = Arc::new(Outbox::new(self.limits.outbox_messages));
         let subscription = self.hub.join(&resource, outbox.clone()).await?;
+        let mut memory = self.memory.reserve(&caller, READ_SNAPSHOT).await?;
         let reading = self.snapshots.read(&resource);
         let counting = self.broker.live_workers(&resource.tenant);
         let both = async { tokio::join!(reading, counting) };
@@ -219,7 +223,9 @@ impl SocketEndpoints {
         if let Some(online) = workers_online {
             outbox.greeted_with_workers(online);
         }
-        let greeting = VecDeque::from([server::subscribed(&resource).into(), state.greeting(workers_online).into()]);
+        let state = state.greeting(workers_online);
+        memory.shrink_to(state.len());
+        let greeting = (VecDeque::from([server::subscribed(&resource).into(), state.into()]), Some(memory));
         self.admit(request, caller, MAX_FRAME, |caller, address, lease| AdmittedSession {
             caller,
             channel: ResourceSession::new(resource, subscription, self.commands.clone()),
@@ -252,14 +258,14 @@ impl SocketEndpoints {
         if let Some(online) = workers_online {
             outbox.greeted_with_workers(online);
         }
-        let greeting = VecDeque::from([tenant::subscribed(&tenant, workers_online).into()]);
+        let greeting = (VecDeque::from([tenant::subscribed(&tenant, workers_online).into()]), None);
         let (broker, commands, batches) = (self.broker.clone(), self.commands.clone(), self.batches.clone());
         self.admit(request, caller, MAX_BATCH_FRAME, |caller, address, lease| AdmittedSession {
             caller,
             channel: TenantSession::new(
                 tenant,
                 (subscriber, subscription),
-                (broker, self.snapshots.clone()),
+                (broker, self.snapshots.clone(), self.memory.clone()),
                 commands,
                 batches,
                 self.command_ttl,

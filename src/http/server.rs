@@ -10,17 +10,20 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use hyper::header::{CONNECTION, HeaderValue};
+use hyper::header::{CACHE_CONTROL, CONNECTION, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use hyper::server::conn::http1;
+use hyper::{HeaderMap, StatusCode};
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
-use super::client_address::TrustedProxies;
+use super::addresses::{AddressLimits, AddressPlace};
+use super::client_address::{ClientAddress, TrustedProxies};
 use super::descriptors::{Capacity, Descriptors};
 use super::handshake;
 use super::proxy_protocol;
@@ -38,8 +41,11 @@ const SEND_BUFFER: u32 = 64 * 1024;
 /// Bytes that the kernel takes before it has sent them. With more, a ping would wait behind them unseen, and a client
 /// that takes a little at a time would look like one that takes nothing.
 const NOT_SENT: u32 = 16 * 1024;
-/// How long a connection beyond the limit of descriptors may be idle.
-const CROWDED_IDLE: Duration = Duration::from_secs(2);
+/// How long a connection beyond a limit may be idle.
+const REFUSED_IDLE: Duration = Duration::from_secs(2);
+/// Connections beyond the limits of an address that get an answer at a time; others are closed without one. So a flood
+/// of them costs no more than these.
+const REFUSALS: usize = 64;
 /// Longest head of a request; a token in the address may have 8 KiB.
 const HEAD_BYTES: usize = 32 * 1024;
 /// First and longest pause after `accept` failed: the system has no file descriptors or no memory left, most likely.
@@ -80,6 +86,8 @@ pub struct Listener {
     pub tls: Option<TlsServer>,
     /// Which paths there are.
     pub paths: Paths,
+    /// What one address may use.
+    pub addresses: AddressLimits,
     /// Owner of the tasks of connections.
     pub tracker: TaskTracker,
     /// Cancelled when nothing new is taken any more; what is under way is finished.
@@ -114,6 +122,7 @@ impl Listener {
     pub async fn accept(self, listener: TcpListener, settings: &Settings) {
         let role = self.role;
         let descriptors = Descriptors::new(role, settings);
+        let refusals = Arc::new(Semaphore::new(REFUSALS));
         let mut pause = PAUSE.0;
         loop {
             let accepted = tokio::select! {
@@ -125,7 +134,10 @@ impl Listener {
                     pause = PAUSE.0;
                     match descriptors.capacity(stream.as_raw_fd()) {
                         Capacity::Full => drop(stream),
-                        capacity => drop(self.tracker.spawn(connection(self.clone(), stream, peer, capacity))),
+                        capacity => {
+                            let refusals = refusals.clone();
+                            self.tracker.spawn(connection(self.clone(), stream, peer, capacity, refusals));
+                        }
                     }
                 }
                 Err(error) if is_of_one_connection(&error) => {}
@@ -141,14 +153,24 @@ impl Listener {
         }
     }
 
-    /// Who is at the other end, and what has been read of the connection already. `None`: it cannot be served. Only a
-    /// trusted proxy may name somebody else; what anybody else sends is a request.
-    async fn named(&self, stream: &mut TcpStream, peer: SocketAddr) -> Option<(SocketAddr, Bytes)> {
-        if !self.proxy_protocol || !self.proxies.trusts(peer.ip()) {
-            return Some((peer, Bytes::new()));
+    /// Who is at the other end. `None`: it cannot be served. Only a trusted proxy may name somebody else; what anybody
+    /// else sends is a request.
+    async fn peer(&self, stream: &mut TcpStream, peer: SocketAddr) -> Option<Peer> {
+        if !self.proxies.trusts(peer.ip()) {
+            return Some(Peer {
+                address: peer,
+                before: Bytes::new(),
+                place: self.addresses.connect(peer.ip()).map(Some),
+            });
+        }
+        if !self.proxy_protocol {
+            return Some(Peer { address: peer, before: Bytes::new(), place: Ok(None) });
         }
         match proxy_protocol::read(stream).await {
-            Ok((source, before)) => Some((source.unwrap_or(peer), before)),
+            Ok((Some(source), before)) if !self.proxies.trusts(source.ip()) => {
+                Some(Peer { address: source, before, place: self.addresses.connect(source.ip()).map(Some) })
+            }
+            Ok((source, before)) => Some(Peer { address: source.unwrap_or(peer), before, place: Ok(None) }),
             Err(error) => {
                 tracing::debug!(%error, %peer, "{}.connection_failed", self.role);
                 None
@@ -157,21 +179,47 @@ impl Listener {
     }
 }
 
+/// Who is at the other end of a connection.
+struct Peer {
+    address: SocketAddr,
+    /// What has been read of the connection already.
+    before: Bytes,
+    /// Its place among the connections of the address, or why it gets none. A trusted proxy needs none.
+    place: Result<Option<AddressPlace>, Refusal>,
+}
+
 /// The client had gone before it was accepted; the listener is well.
 fn is_of_one_connection(error: &std::io::Error) -> bool {
     use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
-async fn connection(listener: Listener, mut stream: TcpStream, peer: SocketAddr, capacity: Capacity) {
+async fn connection(
+    listener: Listener,
+    mut stream: TcpStream,
+    peer: SocketAddr,
+    capacity: Capacity,
+    refusals: Arc<Semaphore>,
+) {
     let Listener { role, ref stopping, ref killed, keep_alive, .. } = listener;
     // What is sent is mostly small and wanted at once. It fails only where the client has gone already.
     let _ = stream.set_nodelay(true);
-    let named = tokio::select! {
-        named = listener.named(&mut stream, peer) => named,
+    let found = tokio::select! {
+        found = listener.peer(&mut stream, peer) => found,
         () = stopping.cancelled() => return,
     };
-    let Some((peer, before)) = named else { return };
+    let Some(Peer { address: peer, before, place }) = found else { return };
+    let (place, refusal, _refusing) = match place {
+        Ok(place) => (place, (capacity == Capacity::Crowded).then(crowded), None),
+        Err(refusal) => {
+            // A handshake would cost more than what is refused.
+            let Ok(permit) = refusals.try_acquire_owned() else { return };
+            if listener.tls.is_some() {
+                return;
+            }
+            (None, Some(refusal), Some(permit))
+        }
+    };
     let is_tls = listener.tls.is_some();
     let (stream, before) = match &listener.tls {
         None => (ClientStream::Plain(stream), before),
@@ -189,14 +237,16 @@ async fn connection(listener: Listener, mut stream: TcpStream, peer: SocketAddr,
             }
         }
     };
-    let is_crowded = capacity == Capacity::Crowded;
-    let pace = Pace::new(if is_crowded { CROWDED_IDLE } else { keep_alive });
+    let keeps_alive = refusal.is_none();
+    let pace = Pace::new(if keeps_alive { keep_alive } else { REFUSED_IDLE }, place);
     let inner = warp::service(listener.routes.clone());
     let paths = listener.paths;
     let proxies = listener.proxies.clone();
-    let service = Serving { inner, peer, proxies, paths, pace: pace.clone(), is_crowded, is_tls };
+    let addresses = listener.addresses.clone();
+    let refusal = refusal.map(Arc::new);
+    let service = Serving { inner, peer, proxies, addresses, paths, pace: pace.clone(), refusal, is_tls };
     let mut server = http1::Builder::new();
-    server.max_buf_size(HEAD_BYTES).keep_alive(!is_crowded);
+    server.max_buf_size(HEAD_BYTES).keep_alive(keeps_alive);
     let wire = TokioIo::new(Wire::new(stream, before, pace));
     let connection = server.serve_connection(wire, TowerToHyperService::new(service)).with_upgrades();
     let mut connection = std::pin::pin!(connection);
@@ -222,9 +272,11 @@ struct Serving<S> {
     inner: S,
     peer: SocketAddr,
     proxies: Arc<TrustedProxies>,
+    addresses: AddressLimits,
     paths: Paths,
     pace: Pace,
-    is_crowded: bool,
+    /// What everything on this connection is refused with, where it is beyond a limit.
+    refusal: Option<Arc<Refusal>>,
     is_tls: bool,
 }
 
@@ -247,41 +299,78 @@ where
             let refusal = Refusal::new(ErrorCode::NotFound, "There is nothing at this path of this listener");
             return std::future::ready(Ok(refusal.to_response())).boxed();
         }
-        if self.is_crowded && !ALWAYS.contains(&request.uri().path()) {
-            return std::future::ready(Ok(crowded())).boxed();
+        let is_always_answered = ALWAYS.contains(&request.uri().path());
+        if let Some(refusal) = self.refusal.as_ref().filter(|_| !is_always_answered) {
+            return std::future::ready(Ok(and_close(refusal))).boxed();
         }
         if !handshake::has_one_host(request.version(), request.headers()) {
             return std::future::ready(Ok(without_host())).boxed();
         }
         let client = self.proxies.client(self.peer.ip(), request.headers());
+        if !is_always_answered && let Err(refusal) = self.check_address(client) {
+            // What is left of its body is not waited for.
+            return std::future::ready(Ok(and_close(&refusal))).boxed();
+        }
         request.extensions_mut().insert(client);
         if self.is_tls {
             // As a proxy that ends TLS says it: the scheme of an Origin is compared with this.
             request.headers_mut().insert(&handshake::X_FORWARDED_PROTO, HeaderValue::from_static("https"));
         }
         let answer = self.inner.call(request);
+        let pace = self.pace.clone();
         async move {
             let answer = answer.await;
             drop(answering);
-            answer
+            answer.map(|mut answer| {
+                if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+                    pace.held_for(None);
+                    keep_to_itself(answer.headers_mut());
+                }
+                answer
+            })
         }
         .boxed()
     }
+}
+
+impl<S> Serving<S> {
+    /// Whether the address of a client may have one more request answered. Its place among the connections of that
+    /// address is taken where a proxy has passed it on: the connection itself counts for nobody.
+    fn check_address(&self, client: ClientAddress) -> Result<(), Refusal> {
+        if self.proxies.trusts(client.0) {
+            return Ok(());
+        }
+        self.addresses.request(client.0)?;
+        if client.0 != self.peer.ip().to_canonical() {
+            self.pace.held_for(Some(self.addresses.place(client.0)?));
+        }
+        Ok(())
+    }
+}
+
+/// Whatever answers, and whether or not it thought of it: no browser takes the answer for something else than it says it
+/// is, and nobody keeps it who was not told that he may.
+fn keep_to_itself(headers: &mut HeaderMap) {
+    headers.entry(X_CONTENT_TYPE_OPTIONS).or_insert(HeaderValue::from_static("nosniff"));
+    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
 }
 
 /// The refusal of a request that does not say, or says in two ways, to which host it goes (RFC 9112, section 3.2). Two
 /// programs that read it could each take another host for the one that is meant.
 fn without_host() -> Response {
     let message = "Send the header Host once, with the name or address to which the request goes";
-    let mut response = Refusal::new(ErrorCode::InvalidMessage, message).to_response();
-    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    response
+    and_close(&Refusal::new(ErrorCode::InvalidMessage, message))
 }
 
 /// The refusal of a client for whom there is no file descriptor.
-fn crowded() -> Response {
+fn crowded() -> Refusal {
     let message = "This gateway has no capacity for more connections just now: try again shortly, or another gateway";
-    let mut response = Refusal::new(ErrorCode::Unavailable, message).with_retry_after(5).to_response();
+    Refusal::new(ErrorCode::Unavailable, message).with_retry_after(5)
+}
+
+/// A refusal after which the connection closes.
+fn and_close(refusal: &Refusal) -> Response {
+    let mut response = refusal.to_response();
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     response
 }

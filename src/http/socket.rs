@@ -17,7 +17,7 @@ use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 use super::close::Close;
 use super::frames::Frames;
 use super::stream::ClientStream;
-use super::wire::Wire;
+use super::wire::{Pace, Wire};
 
 /// Read buffer, kept for every idle socket: the library's own has 128 KiB. Most messages of a client are shorter; a
 /// longer one is read in pieces.
@@ -40,6 +40,8 @@ pub struct Socket {
     ping: bool,
     /// Pings that have left since this was last asked for.
     pings_left: u32,
+    /// The places that the connection takes of those that an address has, for as long as the socket lives.
+    _places: Pace,
 }
 
 /// A connection that knows how many bytes it has taken, which alone tells a slow client from a dead one, and how many
@@ -58,7 +60,7 @@ impl Socket {
     pub async fn take_over(upgraded: Upgraded, longest: (usize, usize)) -> Option<Self> {
         // The bare connection: hyper's wrapping costs memory for as long as the socket lives.
         let parts = upgraded.downcast::<TokioIo<Wire>>().ok()?;
-        let (stream, before) = parts.io.into_inner().into_parts();
+        let (stream, before, places) = parts.io.into_inner().into_parts();
         let read = [&parts.read_buf[..], &before[..]].concat();
         let mut frames = Frames::default();
         frames.feed(&read);
@@ -71,7 +73,7 @@ impl Socket {
             .max_message_size(Some(longest.0))
             .max_frame_size(Some(longest.0));
         let stream = WebSocketStream::from_partially_read(inner, read, Role::Server, Some(config)).await;
-        Some(Self { stream, unflushed: false, broken: false, ping: false, pings_left: 0 })
+        Some(Self { stream, unflushed: false, broken: false, ping: false, pings_left: 0, _places: places })
     }
 
     /// Writes what `next` gives, until it gives nothing; ready when all of it is on its way.

@@ -12,12 +12,16 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
+use super::addresses::AddressPlace;
 use super::stream::ClientStream;
 
 /// Longest time from the first byte of a request to the end of its head.
 const HEAD: Duration = Duration::from_secs(10);
 /// Longest time in which a client takes not one byte of an answer.
 const STUCK: Duration = Duration::from_secs(30);
+/// Bytes a second that a client takes of an answer, after the first [`STUCK`]: one that takes a byte now and then would
+/// have a long answer held in memory for days.
+const SLOWEST: f64 = 16.0 * 1024.0;
 
 /// A client's connection.
 pub struct Wire {
@@ -28,11 +32,44 @@ pub struct Wire {
     timer: Pin<Box<Sleep>>,
     /// Since when no byte of an answer has been taken, while one waits.
     stuck: Option<Instant>,
+    /// The answer that is being written.
+    answer: AnswerTaken,
+}
+
+/// How much of an answer the client has taken.
+struct AnswerTaken {
+    /// The number of its request.
+    number: u64,
+    begun: Instant,
+    bytes: u64,
+}
+
+impl AnswerTaken {
+    /// When the client should have taken more than it has.
+    fn deadline(&self) -> Instant {
+        self.begun + STUCK + Duration::from_secs_f64(self.bytes as f64 / SLOWEST)
+    }
 }
 
 /// What a connection is waiting for; shared with the service, which knows when a request is being answered.
 #[derive(Clone)]
-pub struct Pace(Arc<Mutex<Doing>>, Duration);
+pub struct Pace(Arc<PaceShared>);
+
+struct PaceShared {
+    state: Mutex<PaceState>,
+    keep_alive: Duration,
+    /// The place that the connection takes of those that its address has; as long as the connection or its socket lives.
+    _place: Option<AddressPlace>,
+}
+
+struct PaceState {
+    doing: Doing,
+    /// Requests so far.
+    requests: u64,
+    /// The same for the client, where a proxy has passed its request on: while that is answered, and as long as the socket
+    /// lives that came of it.
+    client: Option<AddressPlace>,
+}
 
 #[derive(Clone, Copy)]
 enum Doing {
@@ -49,52 +86,63 @@ pub struct Answering(Pace);
 
 impl Pace {
     /// Of a new connection. `keep_alive`: how long it may be idle.
-    pub fn new(keep_alive: Duration) -> Self {
-        Self(Arc::new(Mutex::new(Doing::Idle(Instant::now()))), keep_alive)
+    pub fn new(keep_alive: Duration, place: Option<AddressPlace>) -> Self {
+        let state = PaceState { doing: Doing::Idle(Instant::now()), requests: 0, client: None };
+        Self(Arc::new(PaceShared { state: Mutex::new(state), keep_alive, _place: place }))
     }
 
     /// A request's head is here.
     pub fn answering(&self) -> Answering {
-        *self.lock() = Doing::Answering;
+        let mut state = self.lock();
+        state.doing = Doing::Answering;
+        state.requests += 1;
         Answering(self.clone())
+    }
+
+    /// The client for whom a proxy sends its requests, or nobody.
+    pub fn held_for(&self, client: Option<AddressPlace>) {
+        let before = std::mem::replace(&mut self.lock().client, client);
+        drop(before);
     }
 
     /// Bytes of a client have come.
     fn came(&self) {
-        let mut doing = self.lock();
-        if matches!(*doing, Doing::Idle(_)) {
-            *doing = Doing::Head(Instant::now());
+        let mut state = self.lock();
+        if matches!(state.doing, Doing::Idle(_)) {
+            state.doing = Doing::Head(Instant::now());
         }
     }
 
-    /// Bytes of an answer have left: the idle time begins after the last of them.
-    fn left(&self) {
-        let mut doing = self.lock();
-        if matches!(*doing, Doing::Idle(_)) {
-            *doing = Doing::Idle(Instant::now());
+    /// Bytes of an answer have left: the idle time begins after the last of them. Gives the number of the request.
+    fn left(&self) -> u64 {
+        let mut state = self.lock();
+        if matches!(state.doing, Doing::Idle(_)) {
+            state.doing = Doing::Idle(Instant::now());
         }
+        state.requests
     }
 
-    fn lock(&self) -> MutexGuard<'_, Doing> {
-        self.0.lock()
+    fn lock(&self) -> MutexGuard<'_, PaceState> {
+        self.0.state.lock()
     }
 }
 
 impl Drop for Answering {
     fn drop(&mut self) {
-        *self.0.lock() = Doing::Idle(Instant::now());
+        self.0.lock().doing = Doing::Idle(Instant::now());
     }
 }
 
 impl Wire {
     /// Over an accepted connection, of which these bytes have been read already.
     pub fn new(stream: ClientStream, before: Bytes, pace: Pace) -> Self {
-        Self { stream, before, pace, timer: Box::pin(tokio::time::sleep(HEAD)), stuck: None }
+        let answer = AnswerTaken { number: 0, begun: Instant::now(), bytes: 0 };
+        Self { stream, before, pace, timer: Box::pin(tokio::time::sleep(HEAD)), stuck: None, answer }
     }
 
-    /// The bare connection, and what was read of it and not yet asked for.
-    pub fn into_parts(self) -> (ClientStream, Bytes) {
-        (self.stream, self.before)
+    /// The bare connection, what was read of it and not yet asked for, and what it holds.
+    pub fn into_parts(self) -> (ClientStream, Bytes, Pace) {
+        (self.stream, self.before, self.pace)
     }
 
     fn is_over(&mut self, cx: &mut Context<'_>, end: Instant) -> bool {
@@ -110,26 +158,30 @@ impl Wire {
         if self.stuck.is_some() {
             return Poll::Pending;
         }
-        let doing = *self.pace.lock();
+        let doing = self.pace.lock().doing;
         match doing {
             Doing::Answering => Poll::Pending,
-            Doing::Idle(since) if self.is_over(cx, since + self.pace.1) => Poll::Ready(Ok(())),
+            Doing::Idle(since) if self.is_over(cx, since + self.pace.0.keep_alive) => Poll::Ready(Ok(())),
             Doing::Head(since) if self.is_over(cx, since + HEAD) => Poll::Ready(Err(late("a request's head"))),
             Doing::Idle(_) | Doing::Head(_) => Poll::Pending,
         }
     }
 
     fn written(&mut self, cx: &mut Context<'_>, outcome: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        match outcome {
+        match &outcome {
             Poll::Pending => {
                 let since = *self.stuck.get_or_insert_with(Instant::now);
-                if self.is_over(cx, since + STUCK) {
+                if self.is_over(cx, (since + STUCK).min(self.answer.deadline())) {
                     return Poll::Ready(Err(late("taking an answer")));
                 }
             }
-            Poll::Ready(_) => {
+            Poll::Ready(written) => {
                 self.stuck = None;
-                self.pace.left();
+                let number = self.pace.left();
+                if number != self.answer.number {
+                    self.answer = AnswerTaken { number, begun: Instant::now(), bytes: 0 };
+                }
+                self.answer.bytes += written.as_ref().map_or(0, |bytes| *bytes as u64);
             }
         }
         outcome

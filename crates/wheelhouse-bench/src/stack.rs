@@ -26,6 +26,10 @@ const UNLIMITED: [&str; 5] = [
     "limits.connections_per_tenant=1000000",
     "limits.connections_per_user=1000000",
     "limits.messages_per_second=1000000",
+    "limits.requests_per_second=1000000",
+    "limits.requests_per_second_per_address=1000000",
+    "limits.connections_per_address=1000000",
+    "limits.new_connections_per_second=1000000",
 ];
 
 /// A process under measurement; killed when dropped.

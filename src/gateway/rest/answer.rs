@@ -1,19 +1,24 @@
 //! What goes back: JSON with its status and its headers, and the refusals that only this API has.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
-use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use bytes::Bytes;
+use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{HeaderMap, StatusCode};
 use serde::Serialize;
-use warp::reply::Response;
+use warp::reply::{Reply, Response};
 
 use crate::domain::{IdError, ResourceKind};
+use crate::gateway::memory::MemoryShare;
 use crate::http::Refusal;
 use crate::http::reply::secured;
 use crate::protocol::ErrorCode;
 use crate::store::StoreError;
 
 const JSON: &str = "application/json";
+/// Bytes of a long answer that are given to the connection at a time.
+const PIECE: usize = 64 * 1024;
 
 /// Longest wait for a read.
 pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(5);
@@ -58,14 +63,32 @@ impl Answer {
         self
     }
 
-    /// As the server sends it.
-    pub(super) fn into_response(self) -> Response {
-        let mut response = Response::new(self.body.into());
+    /// As the server sends it. `memory` is held until the client has taken it.
+    pub(super) fn into_response(self, memory: Option<MemoryShare>) -> Response {
+        let length = self.body.len();
+        let mut response = match memory {
+            Some(memory) if length > PIECE => in_pieces(self.body.into(), memory),
+            _ => Response::new(self.body.into()),
+        };
         *response.status_mut() = self.status;
         *response.headers_mut() = self.headers;
+        response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(self.content_type));
         secured(response)
     }
+}
+
+/// A body that is given out as the client takes it.
+fn in_pieces(body: Bytes, mut memory: MemoryShare) -> Response {
+    memory.shrink_to(body.len());
+    let pieces = futures_util::stream::unfold((body, memory), async |(mut rest, memory)| {
+        if rest.is_empty() {
+            return None;
+        }
+        let piece = rest.split_to(PIECE.min(rest.len()));
+        Some((Ok::<_, Infallible>(piece), (rest, memory)))
+    });
+    warp::reply::stream(pieces).into_response()
 }
 
 /// A resource that is not there, or is another tenant's.

@@ -3,13 +3,20 @@
 use std::sync::Arc;
 
 use hyper::header::ORIGIN;
+use tokio::time::Instant;
 
 use super::request::Request;
 use crate::auth::{AuthError, Caller, Policy, TokenSource, Verifier};
-use crate::domain::{Permission, ResourceKind};
+use crate::config::Limits;
+use crate::domain::{Permission, ResourceKind, TenantId, UserId};
+use crate::gateway::memory::MemoryBudget;
 use crate::http::Refusal;
+use crate::http::flood::Budgets;
 use crate::http::handshake::origin_allowed;
 use crate::protocol::ErrorCode;
+
+/// Seconds of the rate of requests that may come at once: a script's first page of work is not held up.
+const BURST_SECONDS: f64 = 10.0;
 
 /// Checks tokens and permissions; cheap to clone.
 #[derive(Clone)]
@@ -17,10 +24,35 @@ pub(super) struct Callers {
     pub(super) verifier: Verifier,
     pub(super) policy: Policy,
     pub(super) public_origins: Arc<[String]>,
+    pub(super) limits: Arc<CallerLimits>,
+}
+
+/// What one user may use up at this gateway.
+pub(super) struct CallerLimits {
+    pub(super) memory: MemoryBudget,
+    requests: Budgets<(TenantId, UserId)>,
+    requests_per_second: u32,
+}
+
+impl CallerLimits {
+    /// As the settings say.
+    pub(super) fn new(memory: MemoryBudget, limits: &Limits) -> Self {
+        let requests_per_second = limits.requests_per_second;
+        Self { memory, requests: Budgets::over_seconds(requests_per_second, BURST_SECONDS), requests_per_second }
+    }
+
+    async fn admit(&self, request: &Request, caller: &Caller) -> Result<(), Refusal> {
+        if !self.requests.take((caller.tenant.clone(), caller.user.clone()), Instant::now()) {
+            let most = self.requests_per_second;
+            let message = format!("You send too many requests: a gateway answers {most} a second of one user");
+            return Err(Refusal::new(ErrorCode::RateLimitExceeded, message).with_retry_after(1));
+        }
+        request.reserve(&self.memory, caller).await
+    }
 }
 
 impl Callers {
-    /// Who asks. A token in a cookie also comes along when a page of somebody else's makes the browser send the request,
+    /// Who asks, with what they may still use up: called once for each request. A token in a cookie also comes along when a page of somebody else's makes the browser send the request,
     /// so whatever changes something then needs a word of the browser on where it comes from.
     pub(super) async fn caller(&self, request: &Request) -> Result<Caller, Refusal> {
         let presented = request.token().ok_or(AuthError::Missing)?;
@@ -30,7 +62,9 @@ impl Callers {
                 "With a token in a cookie, this must come from a page of this service or of server.public_origins",
             ));
         }
-        Ok(self.verifier.verify(&presented.token).await?)
+        let caller = self.verifier.verify(&presented.token).await?;
+        self.limits.admit(request, &caller).await?;
+        Ok(caller)
     }
 
     /// As [`Self::caller`], who must hold a permission. `what` completes "Insufficient permissions to …".

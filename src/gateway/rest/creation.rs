@@ -1,11 +1,14 @@
 //! Making jobs and campaigns, one or many; adding jobs to a campaign, and closing it.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use hyper::StatusCode;
 use hyper::header::LOCATION;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::answer::{Answer, no_such, with_timeout};
 use super::callers::Callers;
@@ -15,7 +18,7 @@ use super::resources::exists;
 use crate::auth::Caller;
 use crate::broker::Broker;
 use crate::broker::scripts::updates::Update;
-use crate::domain::{Permission, Resource, ResourceId, ResourceKind};
+use crate::domain::{Permission, Resource, ResourceId, ResourceKind, TenantId};
 use crate::http::Refusal;
 use crate::protocol::{ErrorCode, server};
 use crate::store::{Announcement, AnnouncementKind, NewJob, Store, StoreError};
@@ -24,9 +27,12 @@ use crate::store::{Announcement, AnnouncementKind, NewJob, Store, StoreError};
 const JOB_BODY: usize = 1024 * 1024;
 /// Largest body that makes a campaign, or many jobs.
 const LARGE_BODY: usize = 16 * 1024 * 1024;
-/// Campaigns, and lists of jobs, that are read and made at once: each holds its body of up to 16 MiB and its jobs in memory.
-/// More of them wait their turn; their bodies wait in the network.
-const LARGE_BODIES: usize = 4;
+/// Large bodies from which campaigns and jobs are made at once, in all and for one tenant: each is in memory as its text and
+/// as its jobs. More of them wait their turn. A place is taken when the body is here and not before: clients that send
+/// theirs slowly keep nobody waiting, and of one tenant they never have all places.
+const PLACES: (usize, usize) = (3, 2);
+/// A body of so many bytes needs no place.
+const SMALL_BODY: usize = 256 * 1024;
 /// Longest wait for a write: ten thousand jobs take a while.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -35,12 +41,12 @@ pub(super) struct CreationApi {
     callers: Callers,
     broker: Broker,
     store: Store,
-    large_bodies: Semaphore,
+    places: Places,
 }
 
 impl CreationApi {
     pub(super) fn new(callers: Callers, broker: Broker, store: Store) -> Self {
-        Self { callers, broker, store, large_bodies: Semaphore::new(LARGE_BODIES) }
+        Self { callers, broker, store, places: Places::new() }
     }
 
     /// `POST /api/v1/jobs`, `POST /api/v1/campaigns`. Needs SQL only: workers find what waits there also
@@ -84,11 +90,9 @@ impl CreationApi {
         let owner = JobOwner { tenant: &caller.tenant, user: &caller.user };
         let lines = request.is_json_lines();
         let small = request.announces_at_most(JOB_BODY);
-        // Few large ones at a time: each may hold its whole body, and its jobs, in memory.
-        let place =
-            if small { None } else { Some(self.large_bodies.acquire().await.map_err(|_| Refusal::unavailable())?) };
         let body = request.body(if small { JOB_BODY } else { LARGE_BODY }).await?;
         let length = body.len();
+        let place = self.places.take(caller, length).await?;
         let jobs = input::jobs(&body, lines, campaign, &owner)?;
         drop(body);
         let answer = match jobs {
@@ -108,8 +112,8 @@ impl CreationApi {
     }
 
     async fn create_campaign(&self, request: &mut Request, caller: &Caller) -> Result<Answer, Refusal> {
-        let Ok(_place) = self.large_bodies.acquire().await else { return Err(Refusal::unavailable()) };
         let body = request.body(LARGE_BODY).await?;
+        let _place = self.places.take(caller, body.len()).await?;
         let campaign = input::campaign(&body, &JobOwner { tenant: &caller.tenant, user: &caller.user })?;
         drop(body);
         let ids = std::slice::from_ref(&campaign.id);
@@ -144,6 +148,48 @@ impl CreationApi {
             }
         }
         Ok(Answer::json(StatusCode::OK, &closed.campaign))
+    }
+}
+
+/// The places of those that make something of large bodies.
+struct Places {
+    all: Arc<Semaphore>,
+    /// Only of tenants that have one, or wait for one.
+    of_tenants: Mutex<HashMap<TenantId, Weak<Semaphore>>>,
+}
+
+impl Places {
+    fn new() -> Self {
+        Self { all: Arc::new(Semaphore::new(PLACES.0)), of_tenants: Mutex::default() }
+    }
+
+    /// A place for a body of so many bytes, given back when dropped; small ones need none. The tenant's own first: whoever
+    /// waits for that keeps nothing from others.
+    async fn take(&self, caller: &Caller, length: usize) -> Result<Vec<OwnedSemaphorePermit>, Refusal> {
+        if length <= SMALL_BODY {
+            return Ok(Vec::new());
+        }
+        let of_tenant = {
+            let mut of_tenants = self.of_tenants.lock();
+            of_tenants.retain(|_, places| places.strong_count() > 0);
+            let known = of_tenants.get(&caller.tenant).and_then(Weak::upgrade);
+            known.unwrap_or_else(|| {
+                let new = Arc::new(Semaphore::new(PLACES.1));
+                of_tenants.insert(caller.tenant.clone(), Arc::downgrade(&new));
+                new
+            })
+        };
+        let mut places = Vec::with_capacity(2);
+        for level in [of_tenant, self.all.clone()] {
+            match tokio::time::timeout(WRITE_TIMEOUT, level.acquire_owned()).await {
+                Ok(Ok(place)) => places.push(place),
+                Ok(Err(_)) | Err(_) => {
+                    let message = "Many large bodies are being read just now; nothing was made: try again shortly";
+                    return Err(Refusal::new(ErrorCode::Unavailable, message));
+                }
+            }
+        }
+        Ok(places)
     }
 }
 

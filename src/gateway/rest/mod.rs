@@ -23,6 +23,7 @@ mod routes;
 mod schedules;
 mod totals;
 mod workers;
+mod weight;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -36,7 +37,7 @@ use warp::reply::Response;
 use self::answer::{Answer, no_such_path};
 use self::audit::AuditApi;
 use self::batch::BatchApi;
-use self::callers::Callers;
+use self::callers::{CallerLimits, Callers};
 use self::commands::CommandApi;
 use self::cors::Cors;
 use self::creation::CreationApi;
@@ -52,11 +53,13 @@ use super::batch::BatchSubmitter;
 use super::commands::CommandSubmitter;
 use super::health::Health;
 use super::job_types::JobTypes;
+use super::memory::MemoryBudget;
 use super::results::waiter::ResultWaiter;
 use super::schedules::Schedules;
 use super::snapshot::SnapshotReader;
 use crate::auth::{Policy, Verifier};
 use crate::broker::Broker;
+use crate::config::Limits;
 use crate::http::Refusal;
 use crate::http::server::Routes;
 use crate::store::Store;
@@ -93,6 +96,12 @@ pub struct RestParts {
     pub longest_token: Option<Duration>,
     /// Waits for results.
     pub waiter: ResultWaiter,
+    /// What one user may use up.
+    pub limits: Limits,
+    /// The memory that requests may take.
+    pub memory: MemoryBudget,
+    /// How long a body may take to arrive.
+    pub body_timeout: Duration,
 }
 
 /// The handlers, each with the parts that it uses.
@@ -120,6 +129,7 @@ fn is_api_path(path: &str) -> bool {
 /// Answers every request whose path is this module's, in JSON also where there is no such path or method;
 /// passes all others on.
 pub fn routes(parts: RestParts) -> Routes {
+    let requests = request::filter(parts.body_timeout);
     let api = Arc::new(Api::new(parts));
     let ours = warp::path::full().and_then(async |path: FullPath| {
         if is_api_path(path.as_str()) { Ok(path.as_str().to_owned()) } else { Err(warp::reject::not_found()) }
@@ -128,7 +138,7 @@ pub fn routes(parts: RestParts) -> Routes {
     let answered = async |path: String, request: Request, api: Arc<Api>| {
         Ok::<Response, Infallible>(api.answer(&path, request).await)
     };
-    ours.and(request::filter()).and(api).and_then(answered).boxed()
+    ours.and(requests).and(api).and_then(answered).boxed()
 }
 
 /// The last filter of all: nobody else has such a path.
@@ -141,7 +151,8 @@ impl Api {
         let RestParts { health, metrics, broker, store, commands, waiter, .. } = parts;
         let public_origins: Arc<[String]> = parts.public_origins.into();
         let cors = Cors { public_origins: public_origins.clone() };
-        let callers = Callers { verifier: parts.verifier, policy: parts.policy, public_origins };
+        let limits = Arc::new(CallerLimits::new(parts.memory, &parts.limits));
+        let callers = Callers { verifier: parts.verifier, policy: parts.policy, public_origins, limits };
         Self {
             audit: AuditApi { callers: callers.clone(), store: store.clone() },
             workers: WorkerApi { callers: callers.clone(), broker: broker.clone(), store: store.clone() },
@@ -174,7 +185,10 @@ impl Api {
         };
         let result = match found {
             RouteMatch::Route(route, segments) => {
-                self.serve(route.endpoint, &segments, &mut request).await.map(Answer::into_response)
+                request.weigh(|query| route.endpoint.weight(query));
+                let answer = self.serve(route.endpoint, &segments, &mut request).await;
+                let memory = request.take_memory();
+                answer.map(|answer| answer.into_response(memory))
             }
             RouteMatch::WrongMethod(methods) => {
                 let preflight =

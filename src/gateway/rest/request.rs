@@ -1,6 +1,5 @@
 //! A request as the handlers see it: who asks, and a body that is read only once they may.
 
-use std::convert::Infallible;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -13,14 +12,16 @@ use serde::de::DeserializeOwned;
 use warp::Filter;
 
 use super::query::{self, NoQuery};
+use crate::auth::Caller;
 use crate::auth::{self, PresentedToken};
 use crate::domain::ResourceId;
+use crate::gateway::memory::{MemoryBudget, MemoryShare};
 use crate::http::ClientAddress;
 use crate::http::Refusal;
 use crate::protocol::ErrorCode;
 
-/// How long a body may take to arrive.
-const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Bytes of a body for which memory is asked for at a time.
+const BODY_STEP: usize = 64 * 1024;
 
 /// Most bytes of a refused body that are taken in, and for how long.
 const MAX_DISCARDED: usize = 32 * 1024 * 1024;
@@ -36,10 +37,17 @@ pub(super) struct Request {
     client: Option<ClientAddress>,
     /// The lock is never waited for: it makes the request `Sync`, which a stream is not.
     body: Mutex<Body>,
+    body_timeout: Duration,
+    /// Bytes that it takes until its answer is made, without its body.
+    weight: usize,
+    /// Once it is known who asks. The lock is never waited for either.
+    memory: Mutex<Option<MemoryShare>>,
 }
 
-/// Takes any request apart.
-pub(super) fn filter() -> impl Filter<Extract = (Request,), Error = warp::Rejection> + Clone + Send + Sync + 'static {
+/// Takes any request apart. `body_timeout`: how long its body may take to arrive.
+pub(super) fn filter(
+    body_timeout: Duration,
+) -> impl Filter<Extract = (Request,), Error = warp::Rejection> + Clone + Send + Sync + 'static {
     let query = warp::query::raw().map(Some).or(warp::any().map(|| None)).unify();
     let body = warp::body::stream().map(|stream| -> Body {
         let stream: Pin<Box<dyn Stream<Item = _> + Send>> = Box::pin(stream);
@@ -50,8 +58,9 @@ pub(super) fn filter() -> impl Filter<Extract = (Request,), Error = warp::Reject
         .and(warp::header::headers_cloned())
         .and(warp::ext::optional::<ClientAddress>())
         .and(body)
-        .and_then(async |method, query, headers, client, body| {
-            Ok::<_, Infallible>(Request { method, query, headers, client, body: Mutex::new(body) })
+        .map(move |method, query, headers, client, body| {
+            let (body, memory) = (Mutex::new(body), Mutex::default());
+            Request { method, query, headers, client, body, body_timeout, weight: 0, memory }
         })
 }
 
@@ -121,24 +130,50 @@ impl Request {
         self.headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok())
     }
 
-    /// The body, which may have so many bytes.
+    /// Says how much memory it takes, by the path that it is for and its query.
+    pub(super) fn weigh(&mut self, weight: impl FnOnce(Option<&str>) -> usize) {
+        self.weight = weight(self.query.as_deref());
+    }
+
+    /// Takes its memory out of the share of who asks.
+    pub(super) async fn reserve(&self, budget: &MemoryBudget, caller: &Caller) -> Result<(), Refusal> {
+        let share = budget.reserve(caller, self.weight).await?;
+        *self.memory.lock() = Some(share);
+        Ok(())
+    }
+
+    /// Its memory, for its answer.
+    pub(super) fn take_memory(&mut self) -> Option<MemoryShare> {
+        self.memory.get_mut().take()
+    }
+
+    /// The body, which may have so many bytes. While it is awaited, the request holds nothing that another may wait for,
+    /// but the bytes that have come.
     pub(super) async fn body(&mut self, limit: usize) -> Result<Bytes, Refusal> {
         if self.announced().is_some_and(|length| length > limit) {
             return Err(too_large(limit));
         }
-        let parts = self.rest_of_body();
+        let (parts, memory, weight) = (self.body.get_mut(), self.memory.get_mut(), self.weight);
         let collect = async {
             let mut whole = BytesMut::new();
             while let Some(part) = parts.next().await {
                 let part = part.map_err(|_| Refusal::invalid("The body broke off"))?;
-                if whole.len() + part.len() > limit {
+                let length = whole.len() + part.len();
+                if length > limit {
                     return Err(too_large(limit));
+                }
+                if length > whole.capacity() {
+                    let room = length.next_multiple_of(BODY_STEP).max(2 * whole.capacity()).min(limit.max(length));
+                    if let Some(memory) = memory.as_mut() {
+                        memory.grow_to(weight + room)?;
+                    }
+                    whole.reserve(room - whole.len());
                 }
                 whole.extend_from_slice(&part);
             }
             Ok(whole.freeze())
         };
-        tokio::time::timeout(BODY_TIMEOUT, collect).await.map_err(|_| too_slow())?
+        tokio::time::timeout(self.body_timeout, collect).await.map_err(|_| too_slow())?
     }
 
     /// Takes in what is left of a body that nobody wanted: an answer sent while the client is still writing

@@ -10,6 +10,7 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use crate::auth::{Caller, Policy};
 use crate::domain::{CommandId, Resource};
+use crate::gateway::memory::MemoryShare;
 use crate::protocol::CommonMessage;
 use crate::protocol::client::Rejection;
 
@@ -52,8 +53,9 @@ pub trait Channel: Send + 'static {
         context: &RequestContext<'_>,
     ) -> Result<RequestOutcome<Self::Done>, Rejection>;
 
-    /// Answers a message whose work is done: adds to what is sent to this client alone.
-    fn answer(&mut self, done: Self::Done, out: &mut VecDeque<Utf8Bytes>);
+    /// Answers a message whose work is done: adds to what is sent to this client alone. Gives the memory that is held until
+    /// that is on its way.
+    fn answer(&mut self, done: Self::Done, out: &mut VecDeque<Utf8Bytes>) -> Option<MemoryShare>;
 
     /// Whether a result out of the outbox is sent to the client; what this adds to `out` comes right after it.
     fn delivers(&mut self, command: CommandId, succeeded: bool, out: &mut VecDeque<Utf8Bytes>) -> bool;

@@ -13,6 +13,7 @@ use super::time::TokenExpiry;
 use crate::auth::{AuthError, Caller, Policy, Verifier};
 use crate::domain::{CommandId, RequestId};
 use crate::gateway::clock::Clock;
+use crate::gateway::memory::MemoryShare;
 use crate::gateway::schedules::Schedules;
 use crate::http::Refusal;
 use crate::http::close::Close;
@@ -60,6 +61,8 @@ pub(super) struct Conversation<'a, S: Channel> {
     /// Answers to this client alone, sent before anything of the outbox. Nothing is read, and the channel is not asked
     /// for more, while one waits: there are two or three at most, or those to one batch.
     pub(super) answers: VecDeque<Utf8Bytes>,
+    /// Held for long ones among them, until all are on their way.
+    pub(super) memory: Option<MemoryShare>,
     /// The command or the token that is being dealt with.
     pub(super) work: Option<BoxFuture<'static, FinishedRequest<S::Done>>>,
     budget: Budget,
@@ -67,18 +70,18 @@ pub(super) struct Conversation<'a, S: Channel> {
 }
 
 impl<'a, S: Channel> Conversation<'a, S> {
-    /// `greeting`: the first messages. `per_second`: messages that the client may send.
+    /// `greeting`: the first messages, and what is held for them. `per_second`: messages that the client may send.
     pub(super) fn new(
         services: &'a Services,
         caller: Arc<Caller>,
         channel: S,
         address: Box<str>,
-        greeting: VecDeque<Utf8Bytes>,
+        (answers, memory): (VecDeque<Utf8Bytes>, Option<MemoryShare>),
         per_second: u32,
     ) -> Self {
         let token = TokenExpiry::new(&caller, &services.clock);
         let budget = Budget::new(per_second);
-        Self { services, caller, channel, address, answers: greeting, work: None, budget, token }
+        Self { services, caller, channel, address, answers, memory, work: None, budget, token }
     }
 }
 
@@ -165,7 +168,8 @@ impl<S: Channel> Conversation<'_, S> {
     pub(super) fn finished(&mut self, finished: FinishedRequest<S::Done>) -> Option<Close> {
         match finished {
             FinishedRequest::RequestOutcome(done) => {
-                self.channel.answer(done, &mut self.answers);
+                let memory = self.channel.answer(done, &mut self.answers);
+                self.memory = memory.or(self.memory.take());
                 None
             }
             FinishedRequest::Withdrawal(message) => {

@@ -33,6 +33,7 @@ use super::access::{Access, AccessGuard, WatchKind};
 use super::clock::Clock;
 use super::drain::Drain;
 use super::limits::ConnectionLeaseGuard;
+use super::memory::MemoryShare;
 use super::outbox::{Outbox, Push};
 use crate::auth::Caller;
 use crate::http::close::Close;
@@ -57,8 +58,8 @@ pub struct AdmittedSession<S> {
     pub outbox: Arc<Outbox>,
     /// Counts against the limits.
     pub lease: ConnectionLeaseGuard,
-    /// The first messages.
-    pub greeting: VecDeque<Utf8Bytes>,
+    /// The first messages, and the memory that is held until they are on their way.
+    pub greeting: (VecDeque<Utf8Bytes>, Option<MemoryShare>),
 }
 
 /// Serves open sockets.
@@ -222,8 +223,10 @@ impl<S: Channel> Session<'_, S> {
         for _ in 0..socket.take_pings_left() {
             self.pings.left(now);
         }
-        if let Poll::Ready(Err(_)) = written {
-            return Poll::Ready(SessionEvent::Lost);
+        match written {
+            Poll::Ready(Err(_)) => return Poll::Ready(SessionEvent::Lost),
+            Poll::Ready(Ok(())) => self.conversation.memory = None,
+            Poll::Pending => {}
         }
         if let Some(work) = &mut self.conversation.work {
             if let Poll::Ready(finished) = work.as_mut().poll(cx) {

@@ -11,6 +11,7 @@ use crate::broker::scripts::submit::Grant;
 use crate::domain::{CommandId, Permission, Resource};
 use crate::gateway::commands::{AcceptedCommand, CommandSubmitter};
 use crate::gateway::hub::Subscription;
+use crate::gateway::memory::MemoryShare;
 use crate::http::Refusal;
 use crate::protocol::client::Rejection;
 use crate::protocol::{ClientMessage, CommandRequest, parse};
@@ -66,10 +67,13 @@ impl Channel for ResourceSession {
         })))
     }
 
-    fn answer(&mut self, (request, outcome): Self::Done, out: &mut VecDeque<Utf8Bytes>) {
+    fn answer(&mut self, (request, outcome): Self::Done, out: &mut VecDeque<Utf8Bytes>) -> Option<MemoryShare> {
         let accepted = match outcome {
             Ok(accepted) => accepted,
-            Err(refusal) => return out.push_back(refusal.to_message().into()),
+            Err(refusal) => {
+                out.push_back(refusal.to_message().into());
+                return None;
+            }
         };
         out.push_back(accepted.message(&self.resource, &request).into());
         let command = accepted.command;
@@ -84,6 +88,7 @@ impl Channel for ResourceSession {
             }
             self.given.push(command);
         }
+        None
     }
 
     fn delivers(&mut self, command: CommandId, _succeeded: bool, _out: &mut VecDeque<Utf8Bytes>) -> bool {

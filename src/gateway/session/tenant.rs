@@ -19,6 +19,7 @@ use crate::gateway::batch::follower::{BatchFollower, FollowerEvent, MAX_AWAITED}
 use crate::gateway::batch::{BatchOutcome, BatchSubmitter};
 use crate::gateway::commands::{AcceptedCommand, CommandSubmitter};
 use crate::gateway::hub::{FeedSubscriber, FeedSubscription};
+use crate::gateway::memory::{MemoryBudget, MemoryShare, READ_SNAPSHOT};
 use crate::gateway::results::awaited::look_up;
 use crate::gateway::snapshot::{MAX_SNAPSHOT, SnapshotError, SnapshotReader};
 use crate::http::Refusal;
@@ -38,6 +39,7 @@ pub struct TenantSession {
     _subscription: FeedSubscription,
     broker: Broker,
     snapshots: SnapshotReader,
+    memory: MemoryBudget,
     commands: Arc<CommandSubmitter>,
     batches: Arc<BatchSubmitter>,
     follower: BatchFollower,
@@ -51,8 +53,8 @@ pub enum PendingAnswer {
     Command(Resource, CommandRequest, Result<AcceptedCommand, Refusal>),
     /// A batch.
     Batch(Result<BatchOutcome, Refusal>),
-    /// The states that were asked for, and whether some could not be read.
-    Snapshots(Vec<String>, Option<Refusal>),
+    /// The states that were asked for, and what is held for them, or why some could not be read.
+    Snapshots(Vec<String>, Result<MemoryShare, Refusal>),
 }
 
 impl TenantSession {
@@ -60,14 +62,14 @@ impl TenantSession {
     pub fn new(
         tenant: TenantId,
         (subscriber, subscription): (Arc<FeedSubscriber>, FeedSubscription),
-        (broker, snapshots): (Broker, SnapshotReader),
+        (broker, snapshots, memory): (Broker, SnapshotReader, MemoryBudget),
         commands: Arc<CommandSubmitter>,
         batches: Arc<BatchSubmitter>,
         ttl: Duration,
     ) -> Self {
         let follower = BatchFollower::new(subscriber.clone(), ttl);
         let (_subscription, looking) = (subscription, None);
-        Self { tenant, subscriber, _subscription, broker, snapshots, commands, batches, follower, looking }
+        Self { tenant, subscriber, _subscription, broker, snapshots, memory, commands, batches, follower, looking }
     }
 
     /// Whether so many more results can be waited for.
@@ -103,9 +105,16 @@ impl TenantSession {
         &self,
         wanted: Vec<(ResourceKind, ResourceId)>,
         request_id: Option<RequestId>,
+        context: &RequestContext<'_>,
     ) -> BoxFuture<'static, PendingAnswer> {
+        let (memory, caller) = (self.memory.clone(), context.caller.clone());
         let (tenant, reader, subscriber) = (self.tenant.clone(), self.snapshots.clone(), self.subscriber.clone());
         Box::pin(async move {
+            let refused = |refusal: Refusal| Err(refusal.with_request_id(request_id.as_ref()));
+            let mut memory = match memory.reserve(&caller, READ_SNAPSHOT).await {
+                Ok(memory) => memory,
+                Err(refusal) => return PendingAnswer::Snapshots(Vec::new(), refused(refusal)),
+            };
             let mut messages = Vec::new();
             let mut room = MAX_SNAPSHOT;
             let reading = async {
@@ -121,11 +130,10 @@ impl TenantSession {
                 }
                 Ok::<_, SnapshotError>(())
             };
-            let refusal = match tokio::time::timeout(READ_TIMEOUT, reading).await {
-                Ok(Ok(())) => None,
-                Ok(Err(_)) | Err(_) => Some(Refusal::unavailable().with_request_id(request_id.as_ref())),
-            };
-            PendingAnswer::Snapshots(messages, refusal)
+            let read = tokio::time::timeout(READ_TIMEOUT, reading).await;
+            memory.shrink_to(messages.iter().map(String::len).sum());
+            let held = if matches!(read, Ok(Ok(()))) { Ok(memory) } else { refused(Refusal::unavailable()) };
+            PendingAnswer::Snapshots(messages, held)
         })
     }
 
@@ -165,7 +173,7 @@ impl Channel for TenantSession {
                 if snapshots.is_empty() {
                     RequestOutcome::Done
                 } else {
-                    RequestOutcome::Work(self.read_snapshots(snapshots, request_id))
+                    RequestOutcome::Work(self.read_snapshots(snapshots, request_id, context))
                 }
             }
             TenantMessage::Command(kind, id, request) => {
@@ -185,7 +193,7 @@ impl Channel for TenantSession {
         })
     }
 
-    fn answer(&mut self, done: PendingAnswer, out: &mut VecDeque<Utf8Bytes>) {
+    fn answer(&mut self, done: PendingAnswer, out: &mut VecDeque<Utf8Bytes>) -> Option<MemoryShare> {
         match done {
             PendingAnswer::Command(resource, request, Ok(accepted)) => {
                 out.push_back(accepted.message(&resource, &request).into());
@@ -202,11 +210,15 @@ impl Channel for TenantSession {
                 self.follower.batch(&accepted, out);
             }
             PendingAnswer::Batch(Ok(BatchOutcome::Preview(message))) => out.push_back(message.into()),
-            PendingAnswer::Snapshots(messages, refusal) => {
+            PendingAnswer::Snapshots(messages, held) => {
                 out.extend(messages.into_iter().map(Utf8Bytes::from));
-                out.extend(refusal.map(|refusal| refusal.to_message().into()));
+                match held {
+                    Ok(memory) => return Some(memory),
+                    Err(refusal) => out.push_back(refusal.to_message().into()),
+                }
             }
         }
+        None
     }
 
     fn delivers(&mut self, command: CommandId, succeeded: bool, out: &mut VecDeque<Utf8Bytes>) -> bool {

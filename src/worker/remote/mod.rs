@@ -34,6 +34,7 @@ use super::parts::WorkerParts;
 use super::run::active_run::ExitReason;
 use crate::auth::{Revocations, Verifier};
 use crate::http::TrustedProxies;
+use crate::http::addresses::AddressLimits;
 use crate::http::close::Close;
 use crate::http::server::{Listener, Paths, listen};
 use crate::http::tls::TlsServer;
@@ -80,6 +81,7 @@ impl RemoteWorkers {
             proxy_protocol: false,
             tls,
             paths: Paths::All,
+            addresses: AddressLimits::new(&ctx.settings.limits),
             tracker: ctx.tracker.clone(),
             stopping: ctx.stop.clone(),
             killed: ctx.end.clone(),

@@ -78,9 +78,9 @@ async fn a_flood_of_refused_commands_leaves_few_entries_and_they_tell_of_all() {
 
     // The minute goes on, and ends while some have no entry yet; the next refusal begins another.
     ask(&broker, "ann@example.com", 7).await;
-    clock.set(59);
+    clock.set(40);
     ask(&broker, "ann@example.com", 5).await;
-    clock.set(61);
+    clock.set(75);
     let outcomes = ask(&broker, "ann@example.com", 40).await;
     assert_eq!(outcomes.iter().filter(|outcome| matches!(outcome, SubmitOutcome::RateLimited { .. })).count(), 10);
     let limited = of(&broker, "rate_limited").await;

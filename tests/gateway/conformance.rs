@@ -15,6 +15,7 @@ async fn the_sockets_of_a_gateway_are_as_rfc_6455_says() {
         question: r#"{"type":"ping","x":"~"^}"#.to_owned(),
         answer: r#"{"type":"pong""#.to_owned(),
         longest,
+        at_once: 16,
     };
     let (one, all) = tokio::join!(subject("/jobs/j1", 2, 16 * 1024).failures(), subject("", 1, 192 * 1024).failures());
     for (failures, count) in [one, all] {

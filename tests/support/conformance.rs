@@ -8,8 +8,6 @@ use futures_util::StreamExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// Cases that are gone through at a time.
-const AT_ONCE: usize = 16;
 const PATIENCE: Duration = Duration::from_secs(30);
 const FIN: u8 = 0x80;
 const CONTINUATION: u8 = 0x0;
@@ -35,6 +33,8 @@ pub struct Subject {
     pub answer: String,
     /// Bytes that one message may have.
     pub longest: usize,
+    /// Cases that may be gone through at a time.
+    pub at_once: usize,
 }
 
 /// What must come back.
@@ -299,7 +299,7 @@ impl Subject {
             let outcome = self.run(case).await;
             outcome.err().map(|problem| format!("{}: {problem}", case.name))
         });
-        let outcomes: Vec<Option<String>> = futures_util::stream::iter(running).buffered(AT_ONCE).collect().await;
+        let outcomes: Vec<Option<String>> = futures_util::stream::iter(running).buffered(self.at_once).collect().await;
         (outcomes.into_iter().flatten().collect(), cases.len())
     }
 

@@ -9,7 +9,7 @@ use crate::support::fleet::{Fleet, Handle, http};
 use crate::support::socket::PATIENCE;
 
 /// The most that a gateway may have had in memory at any time, in KiB.
-const MOST: u64 = 256 * 1024;
+const PEAK_LIMIT: u64 = 256 * 1024;
 
 /// The most that a process has had in memory, in KiB.
 fn peak(fleet: &Fleet, gateway: Handle) -> u64 {
@@ -96,7 +96,7 @@ async fn lists_of_large_jobs_that_nobody_reads_take_neither_a_gateway_nor_anothe
     }
     let peak = peak(&fleet, gateway);
     println!("at most {} MiB", peak / 1024);
-    assert!(peak <= MOST, "{peak} KiB; log:\n{}", fleet.log());
+    assert!(peak <= PEAK_LIMIT, "{peak} KiB; log:\n{}", fleet.log());
     // What nobody holds any more is there for the next.
     let path = "/api/v1/jobs?limit=1&fields=parameters";
     let bearer = format!("Bearer {eve}");

@@ -22,8 +22,8 @@ mod revocations;
 mod routes;
 mod schedules;
 mod totals;
-mod workers;
 mod weight;
+mod workers;
 
 use std::convert::Infallible;
 use std::sync::Arc;

@@ -213,8 +213,7 @@ async fn ask(sentinel: &mut MultiplexedConnection, name: &str) -> RedisResult<An
     questions.cmd("SENTINEL").arg("MASTER").arg(name).cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(name);
     let (facts, address): (HashMap<String, String>, Option<(String, u16)>) = questions.query_async(sentinel).await?;
     let number = |field: &str| facts.get(field).and_then(|text| text.parse().ok()).unwrap_or(0);
-    let (host, port) =
-        address.ok_or_else(|| (redis::ErrorKind::Client, "the sentinel knows no master of that name"))?;
+    let (host, port) = address.ok_or((redis::ErrorKind::Client, "the sentinel knows no master of that name"))?;
     Ok(Answer { master: NamedMaster { host, port, epoch: number("config-epoch") }, replicas: number("num-slaves") })
 }
 

@@ -115,7 +115,7 @@ impl Conversation {
         let Some(reference) = message.reference() else { return };
         let is_end = matches!(message, FromClient::End(_));
         match self.session.find(reference, message, bytes) {
-            Found::Attached(attached, message) => attached_said(&self.shared, &self.session, &attached, message),
+            Found::Attached(attached, message) => attached_said(&self.shared, &self.session, &attached, *message),
             Found::Kept => {}
             Found::TooEarly => self.error(Some(reference), "too many messages before attached: wait for it"),
             Found::Ended(status) if is_end => self.say(ToClient::Ended { reference, status: status.as_str() }.text()),

@@ -63,7 +63,7 @@ pub(crate) struct Attached {
 /// What a message about a job meets.
 pub(crate) enum Found {
     /// The session has the job.
-    Attached(Attached, FromClient),
+    Attached(Attached, Box<FromClient>),
     /// It is kept until `attach` is answered.
     Kept,
     /// Too many are kept already.
@@ -158,7 +158,7 @@ impl Session {
         let jobs = &mut *self.lock();
         let has_room = jobs.early_bytes + bytes <= MAX_EARLY_BYTES;
         match jobs.entries.get_mut(&reference) {
-            Some(Entry::Attached(attached)) => Found::Attached(attached.clone(), message),
+            Some(Entry::Attached(attached)) => Found::Attached(attached.clone(), Box::new(message)),
             Some(Entry::Attaching(early)) if early.messages.len() < MAX_EARLY && has_room => {
                 early.messages.push(message);
                 early.bytes += bytes;

@@ -47,7 +47,13 @@ const LIMITS: SubmitLimits =
 const LEASE: Duration = Duration::from_secs(60);
 
 fn settings(redis: &RedisServer) -> config::Redis {
-    config::Redis { url: redis.url().into(), ca_pem: None, client_certificate: None, partitions: 16 }
+    config::Redis {
+        url: redis.url().into(),
+        ca_pem: None,
+        client_certificate: None,
+        partitions: 16,
+        replicas_to_wait: 0,
+    }
 }
 
 async fn connect(redis: &RedisServer) -> Broker {

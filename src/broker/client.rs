@@ -32,8 +32,10 @@ impl Client {
     pub async fn connect(settings: &crate::config::Redis) -> Result<Self, BrokerError> {
         let discovery = Discovery::of(settings)?;
         let kind = match &discovery {
-            Discovery::Cluster(seeds) => ClientKind::Cluster(Cluster::connect(seeds.clone()).await?),
-            one => ClientKind::One(Connection::connect(one.clone()).await?),
+            Discovery::Cluster(seeds) => {
+                ClientKind::Cluster(Cluster::connect(seeds.clone(), settings.replicas_to_wait).await?)
+            }
+            one => ClientKind::One(Connection::connect(one.clone(), settings.replicas_to_wait).await?),
         };
         Ok(Self { kind, discovery: Arc::new(discovery) })
     }
@@ -108,6 +110,29 @@ impl Client {
         }
     }
 
+    /// As [`Self::script`]; where the settings say so, it answers only once replicas have what it has written.
+    pub(crate) async fn script_replicated<T: FromRedisValue>(
+        &self,
+        script: &LuaScript,
+        keys: &[&str],
+        args: &[&[u8]],
+    ) -> Result<T, BrokerError> {
+        let key = keys.first().copied().unwrap_or_default();
+        match self.send_replicated(&script.by_hash(keys, args), key).await {
+            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                read(self.send_replicated(&script.in_full(keys, args), key).await?)
+            }
+            answer => read(answer?),
+        }
+    }
+
+    async fn send_replicated(&self, command: &Cmd, key: &str) -> RedisResult<Value> {
+        match &self.kind {
+            ClientKind::One(node) => node.send_replicated(command, false, key).await,
+            ClientKind::Cluster(cluster) => cluster.send_replicated(command, key).await,
+        }
+    }
+
     async fn send(&self, command: &Cmd) -> RedisResult<Value> {
         match &self.kind {
             ClientKind::One(node) => node.send(command, false).await,
@@ -125,6 +150,11 @@ impl Client {
         if let Some(node) = self.node(key) {
             node.learn_clock(redis_us);
         }
+    }
+
+    /// Which server has this key, as far as known: another number for another process, as after a failover.
+    pub(crate) fn server(&self, key: &str) -> Option<u64> {
+        self.node(key).map(|node| node.server())
     }
 
     /// Asks the server that has this key what time it is, and remembers the answer.

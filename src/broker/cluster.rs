@@ -36,6 +36,7 @@ pub(super) struct Cluster {
 struct ClusterShared {
     /// The nodes in `redis.url`: for the start, and for when no other is left.
     seeds: Vec<ConnectionInfo>,
+    replicas_to_wait: u32,
     map: watch::Sender<SlotMap>,
     /// How often the map has changed, for those who only want to know that it has.
     changes: watch::Sender<u64>,
@@ -83,10 +84,11 @@ impl SlotMap {
 
 impl Cluster {
     /// Asks the seeds (at least one) for the slots, connects to every master, and checks each.
-    pub(super) async fn connect(seeds: Vec<ConnectionInfo>) -> Result<Self, BrokerError> {
+    pub(super) async fn connect(seeds: Vec<ConnectionInfo>, replicas_to_wait: u32) -> Result<Self, BrokerError> {
         let found = topology::merge(vec![view_of_seeds(&seeds).await?]);
         let shared = ClusterShared {
             seeds,
+            replicas_to_wait,
             map: watch::Sender::new(SlotMap::default()),
             changes: watch::Sender::new(0),
             stale: Arc::new(Notify::new()),
@@ -96,10 +98,10 @@ impl Cluster {
         let places: BTreeSet<&SlotOwner> = found.ranges.iter().map(|range| &range.master).collect();
         let connected = join_all(places.into_iter().map(async |place| {
             let address = Discovery::Single(Box::new(shared.at(place)));
-            let node = match Connection::connect(address.clone()).await {
+            let node = match Connection::connect(address.clone(), replicas_to_wait).await {
                 // One shard that is away is no reason not to serve the others: it is connected to as soon as it is back.
                 Err(BrokerError::Unavailable(_) | BrokerError::NotServing(_) | BrokerError::Unknown(_)) => {
-                    Connection::start(address)
+                    Connection::start(address, replicas_to_wait)
                 }
                 node => node?,
             };
@@ -150,6 +152,15 @@ impl Cluster {
     /// Sends a command to the master of its first key, and follows it where that has gone. One without a key goes
     /// to any master.
     pub(super) async fn send(&self, command: &Cmd) -> RedisResult<Value> {
+        self.send_held(command, None).await
+    }
+
+    /// The same, and holds the answer until replicas of that master have what it speaks of. `key`: the first of the command.
+    pub(super) async fn send_replicated(&self, command: &Cmd, key: &str) -> RedisResult<Value> {
+        self.send_held(command, Some(key)).await
+    }
+
+    async fn send_held(&self, command: &Cmd, held_for: Option<&str>) -> RedisResult<Value> {
         let Some(slot) = slots::slot_of_command(command) else {
             let any = self.shared.map.borrow().up().into_iter().next();
             return match any {
@@ -164,7 +175,11 @@ impl Cluster {
                 self.shared.stale.notify_one();
                 return Err(not_connected());
             };
-            let error = match node.send(command, is_asking).await {
+            let answer = match held_for {
+                Some(key) => node.send_replicated(command, is_asking, key).await,
+                None => node.send(command, is_asking).await,
+            };
+            let error = match answer {
                 Ok(answer) => {
                     self.shared.note_served(slot);
                     return Ok(answer);
@@ -264,7 +279,7 @@ impl ClusterShared {
     }
 
     fn start(&self, place: &SlotOwner) -> Connection {
-        Connection::start(Discovery::Single(Box::new(self.at(place))))
+        Connection::start(Discovery::Single(Box::new(self.at(place))), self.replicas_to_wait)
     }
 
     /// Takes over what a look at the cluster has found. Connections to masters that are still there stay.
@@ -332,7 +347,7 @@ async fn view_of_seeds(seeds: &[ConnectionInfo]) -> Result<View, BrokerError> {
     let mut last = BrokerError::Unavailable("no node to ask".to_owned());
     for seed in order {
         let asked = async {
-            let node = Connection::connect(Discovery::Single(Box::new(seed.clone()))).await?;
+            let node = Connection::connect(Discovery::Single(Box::new(seed.clone())), 0).await?;
             let of = SlotOwner { host: discovery::host(seed).to_owned(), port: discovery::port(seed) };
             topology::view(&node, &of).await.map_err(|error| match error.to_string() {
                 text if text.contains("cluster support disabled") => BrokerError::Refused(format!(

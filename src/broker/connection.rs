@@ -17,6 +17,8 @@ use tokio::sync::watch;
 use super::discovery::Discovery;
 use super::error::{BrokerError, words_of};
 use super::mastership::{until_not_master, why_not_master};
+use super::replication::{ReplicationGate, run_id_of};
+use crate::domain::fnv1a;
 
 /// Longest wait for one answer. One that takes longer means a hung server or a line that swallows everything:
 /// the connection is given up.
@@ -41,6 +43,8 @@ struct LiveConnection {
     generation: u64,
     /// To where.
     server: ConnectionAddr,
+    /// Where answers wait for replicas, if they are to.
+    gate: Option<ReplicationGate>,
 }
 
 struct ConnectionShared {
@@ -58,6 +62,10 @@ struct ConnectionShared {
     clock_offset: AtomicI64,
     /// Why there is no connection, as it was last found.
     trouble: Mutex<Option<String>>,
+    /// Of the `run_id` of the server that was last connected.
+    server: AtomicU64,
+    /// `redis.replicas_to_wait`.
+    replicas_to_wait: u32,
     /// The server has no append-only file.
     forgets: AtomicBool,
     /// Where it is, for people.
@@ -65,7 +73,7 @@ struct ConnectionShared {
 }
 
 impl ConnectionShared {
-    fn new(address: &Discovery) -> Arc<Self> {
+    fn new(address: &Discovery, replicas_to_wait: u32) -> Arc<Self> {
         Arc::new(Self {
             current: watch::Sender::new(None),
             generation: AtomicU64::new(0),
@@ -74,6 +82,8 @@ impl ConnectionShared {
             origin: Instant::now(),
             clock_offset: AtomicI64::new(this_machine_us()),
             trouble: Mutex::default(),
+            server: AtomicU64::new(0),
+            replicas_to_wait,
             forgets: AtomicBool::new(false),
             address: address.to_string(),
         })
@@ -126,8 +136,8 @@ impl ConnectionShared {
 impl Connection {
     /// Connects, and checks that the server is one that the design can rely on. Later connections are made by a
     /// task that lives as long as a handle does.
-    pub(super) async fn connect(address: Discovery) -> Result<Self, BrokerError> {
-        let shared = ConnectionShared::new(&address);
+    pub(super) async fn connect(address: Discovery, replicas_to_wait: u32) -> Result<Self, BrokerError> {
+        let shared = ConnectionShared::new(&address, replicas_to_wait);
         let mut live = open(&address, &shared).await.map_err(|error| match hint(&error) {
             "" => BrokerError::of_connecting(&address, &error),
             hint => BrokerError::Unavailable(format!("{address}: {error}{hint}")),
@@ -141,8 +151,8 @@ impl Connection {
     }
 
     /// Connects by itself, as soon as the server can be reached.
-    pub(super) fn start(address: Discovery) -> Self {
-        let shared = ConnectionShared::new(&address);
+    pub(super) fn start(address: Discovery, replicas_to_wait: u32) -> Self {
+        let shared = ConnectionShared::new(&address, replicas_to_wait);
         Self::with_reconnect(address, shared)
     }
 
@@ -164,9 +174,32 @@ impl Connection {
         tokio::time::timeout(within, current.wait_for(Option::is_some)).await.is_ok_and(|r| r.is_ok())
     }
 
+    /// As [`Self::send`], and holds the answer until as many replicas as the settings say have what it speaks of. Where they do not
+    /// have it in time, the answer counts as lost. `key`: one that lies on this server.
+    pub(super) async fn send_replicated(&self, command: &Cmd, asking: bool, key: &str) -> RedisResult<Value> {
+        if self.shared.replicas_to_wait == 0 {
+            return self.send(command, asking).await;
+        }
+        let live = self.live()?;
+        let answer = self.send_on(live.clone(), command, asking).await?;
+        let passed = match &live.gate {
+            Some(gate) => gate.is_passed(key).await,
+            None => false,
+        };
+        // The connection is well, and its server may have been deposed while it was waited for.
+        if passed && self.shared.dead.load(Ordering::SeqCst) < live.generation {
+            return Ok(answer);
+        }
+        Err(std::io::Error::new(std::io::ErrorKind::TimedOut, "too few replicas have it (redis.replicas_to_wait)")
+            .into())
+    }
+
     /// Sends one command. `asking`: for a slot that is on its way to this node of a cluster.
     pub(super) async fn send(&self, command: &Cmd, asking: bool) -> RedisResult<Value> {
-        let mut live = self.live()?;
+        self.send_on(self.live()?, command, asking).await
+    }
+
+    async fn send_on(&self, mut live: LiveConnection, command: &Cmd, asking: bool) -> RedisResult<Value> {
         let answer = if asking {
             let mut pipeline = redis::pipe();
             pipeline.cmd("ASKING").add_command(command.clone());
@@ -212,6 +245,11 @@ impl Connection {
             let trouble = self.shared.trouble.lock();
             trouble.as_deref().map_or_else(not_connected, not_connected_because)
         })
+    }
+
+    /// Which process was connected last: another number for each.
+    pub(super) fn server(&self) -> u64 {
+        self.shared.server.load(Ordering::Relaxed)
     }
 
     /// Where it is, if it is up and has no append-only file.
@@ -265,7 +303,8 @@ async fn open(address: &Discovery, shared: &Arc<ConnectionShared>) -> Result<Liv
             Ok::<(), redis::aio::SendError>(())
         });
     let resp3 = info.redis_settings().clone().set_protocol(redis::ProtocolVersion::RESP3);
-    let manager = deadpool_redis::Manager::new_with_config(info.set_redis_settings(resp3), config)?;
+    let info = info.set_redis_settings(resp3);
+    let manager = deadpool_redis::Manager::new_with_config(info.clone(), config)?;
     let pool = deadpool_redis::Pool::builder(manager).max_size(1).build().map_err(|e| client_error(&e))?;
     let taken = pool.get().await.map_err(|error| match error {
         deadpool_redis::PoolError::Backend(error) => error,
@@ -278,8 +317,20 @@ async fn open(address: &Discovery, shared: &Arc<ConnectionShared>) -> Result<Liv
     {
         return Err(std::io::Error::new(std::io::ErrorKind::ConnectionRefused, format!("{server}: {why}")).into());
     }
+    let gate = match shared.replicas_to_wait {
+        0 => None,
+        replicas => {
+            let (run_id, watched) = (run_id_of(&mut connection).await?, Arc::downgrade(shared));
+            let lost = move || {
+                if let Some(shared) = watched.upgrade() {
+                    shared.mark_dead(generation);
+                }
+            };
+            Some(ReplicationGate::open(info, &run_id, replicas, lost).await?)
+        }
+    };
     shared.learn_clock(seconds * 1_000_000 + micros);
-    Ok(LiveConnection { connection, generation, server })
+    Ok(LiveConnection { connection, generation, server, gate })
 }
 
 fn client_error(error: &dyn std::fmt::Display) -> RedisError {
@@ -380,6 +431,7 @@ async fn check_server(live: &mut LiveConnection, shared: &ConnectionShared) -> R
     let (server, memory, persistence): (String, String, String) = asked.query_async(&mut live.connection).await?;
     let field = |text: &str, name: &str| text.lines().find_map(|l| l.strip_prefix(name)).map(|v| v.trim().to_owned());
     shared.forgets.store(field(&persistence, "aof_enabled:").as_deref() == Some("0"), Ordering::Relaxed);
+    shared.server.store(fnv1a(&field(&server, "run_id:").unwrap_or_default()), Ordering::Relaxed);
     let version = field(&server, "redis_version:").unwrap_or_else(|| "0".to_owned());
     let major: u32 = version.split('.').next().and_then(|m| m.parse().ok()).unwrap_or(0);
     if major < 7 {

@@ -12,6 +12,7 @@ use super::error::{BrokerError, words_of};
 use super::keys::{
     DISPATCH_CHANNEL, Keys, PERMISSIONS_CHANNEL, RESOURCE_PROBE_PATTERN, control_pattern, resource_probe_channel,
 };
+use super::mastership::live_replicas;
 use super::scripts::lua::PROVE_WRITES;
 use crate::domain::ResourceKind;
 
@@ -33,6 +34,8 @@ pub struct ServerReport {
     pub maxmemory_policy: String,
     /// Whether it has an append-only file. `None`: this user may not ask.
     pub append_only: Option<bool>,
+    /// Replicas that are in step. `None`: this user may not ask.
+    pub replicas: Option<usize>,
     /// Its clock minus this machine's, in ms.
     pub clock_ahead_ms: i64,
     /// What the user may not do although the program does it: what was tried, and Redis's words.
@@ -80,6 +83,7 @@ async fn look_at(server: &ConnectionInfo, keys: Keys, is_worker: bool) -> Result
         report.version = field("redis_version:").to_owned();
         report.maxmemory_policy = field("maxmemory_policy:").to_owned();
         report.append_only = Some(field("aof_enabled:") == "1");
+        report.replicas = Some(live_replicas(&info));
     }
     report.try_scripts(&mut connection, keys).await?;
     report.try_subscriptions(&client, is_worker).await?;

@@ -187,7 +187,13 @@ mod tests {
     use super::*;
 
     fn of(url: &str) -> Result<Discovery, BrokerError> {
-        Discovery::of(&config::Redis { url: url.into(), ca_pem: None, client_certificate: None, partitions: 1 })
+        Discovery::of(&config::Redis {
+            url: url.into(),
+            ca_pem: None,
+            client_certificate: None,
+            partitions: 1,
+            replicas_to_wait: 0,
+        })
     }
 
     #[test]

@@ -40,6 +40,13 @@ macro_rules! name {
     }};
 }
 
+/// Number: raised so that replicas can be waited for that have everything before it (`redis.replicas_to_wait`). On the server of
+/// another key, which is one of [`Keys`].
+pub fn replication_marker_beside(key: &str) -> String {
+    let tag = key.split_once('{').and_then(|(_, rest)| rest.split_once('}')).map_or("00", |(tag, _)| tag);
+    format!("wh:{{{tag}}}:replicated")
+}
+
 impl Keys {
     /// Names for `redis.partitions` partitions (at least one).
     pub fn new(partitions: u16) -> Self {

@@ -11,6 +11,7 @@ mod error;
 pub mod keys;
 mod mastership;
 mod probes;
+mod replication;
 pub mod scripts;
 mod sentinels;
 mod slots;

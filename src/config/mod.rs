@@ -107,6 +107,8 @@ pub struct Redis {
     pub client_certificate: Option<ClientCertificate>,
     /// Hash slots that tenants share.
     pub partitions: u16,
+    /// Replicas that have a command before it is said to be accepted; 0: none is waited for.
+    pub replicas_to_wait: u32,
 }
 
 /// A certificate that this program shows to a server, and its private key, both in PEM.

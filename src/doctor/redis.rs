@@ -14,8 +14,9 @@ pub async fn check(settings: &Settings, program: Program) -> Vec<Finding> {
     match diagnose(&settings.redis, program == Program::Worker).await {
         Err(error) => vec![unreachable(&error)],
         Ok(servers) => {
+            let wanted = settings.redis.replicas_to_wait;
             let of = |server: &Result<ServerReport, BrokerError>| match server {
-                Ok(server) => of_server(server, program),
+                Ok(server) => of_server(server, program, wanted),
                 Err(error) => vec![unreachable(error)],
             };
             servers.iter().flat_map(of).collect()
@@ -34,7 +35,7 @@ fn unreachable(error: &BrokerError) -> Finding {
     Finding::error("redis.connection", error.to_string(), mend)
 }
 
-fn of_server(server: &ServerReport, program: Program) -> Vec<Finding> {
+fn of_server(server: &ServerReport, program: Program, replicas_to_wait: u32) -> Vec<Finding> {
     let address = &server.address;
     let mut findings = vec![Finding::ok("redis.connection", format!("{address}: connected as {}", server.user))];
     if !server.version.is_empty() {
@@ -65,6 +66,7 @@ fn of_server(server: &ServerReport, program: Program) -> Vec<Finding> {
         )),
         None => {}
     }
+    findings.extend(server.replicas.and_then(|there| replicas(address, there, replicas_to_wait)));
     findings.push(clock("redis.clock", address, server.clock_ahead_ms));
     findings.push(rights(server, program));
     findings.push(match &server.write_problem {
@@ -87,6 +89,28 @@ fn of_server(server: &ServerReport, program: Program) -> Vec<Finding> {
         ),
     });
     findings
+}
+
+/// `None`: there are none, and none are waited for.
+fn replicas(address: &str, there: usize, wanted: u32) -> Option<Finding> {
+    let check = "redis.replicas_to_wait";
+    Some(match (there, wanted) {
+        (0, 0) => return None,
+        (_, 0) => Finding::ok(
+            check,
+            format!(
+                "{address}: {there} replicas, and none is waited for: a failover may lose what was accepted last (redis.replicas_to_wait = 1)"
+            ),
+        ),
+        (there, wanted) if there < wanted as usize => Finding::error(
+            check,
+            format!(
+                "{address}: commands wait for {wanted} replicas, and there are {there}: each of them is answered outcome_unknown"
+            ),
+            "start the replicas, or redis.replicas_to_wait = 0",
+        ),
+        _ => Finding::ok(check, format!("{address}: commands wait for {wanted} of {there} replicas")),
+    })
 }
 
 /// For Redis and for PostgreSQL.

@@ -4,17 +4,24 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use wheelhouse::broker::scripts::submit::SubmitOutcome;
+use wheelhouse::broker::scripts::submit::{Submission, SubmitOutcome};
 use wheelhouse::broker::{Broker, BrokerError, Event, Subscriber};
 use wheelhouse::config;
-use wheelhouse::domain::Action;
+use wheelhouse::domain::{Action, Resource};
 
 use super::faults::until;
+use crate::support::cluster::RedisCluster;
 use crate::support::sentinels::Replicated;
-use crate::{LIMITS, accept, job, submission};
+use crate::{LEASE, LIMITS, accept, job, submission, worker};
 
 fn settings(redis: &Replicated) -> config::Redis {
-    config::Redis { url: redis.url().into(), ca_pem: None, client_certificate: None, partitions: 16 }
+    config::Redis {
+        url: redis.url().into(),
+        ca_pem: None,
+        client_certificate: None,
+        partitions: 16,
+        replicas_to_wait: 0,
+    }
 }
 
 /// The queue of this job, as this node has it.
@@ -87,4 +94,59 @@ async fn a_master_without_its_replicas_is_left_where_most_sentinels_are_silent_a
     assert!(said.contains("lost its replicas"), "{said}");
     redis.join(0);
     until("and used again when the replicas are back", async || broker.submit(&again, LIMITS).await.is_ok()).await;
+}
+
+/// What is accepted with `redis.replicas_to_wait = 1` is on a replica, and where it cannot be, nobody is told that it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_accepted_is_on_a_replica_already_where_the_settings_say_so() {
+    let redis = Replicated::start().await;
+    let settings = config::Redis { replicas_to_wait: 1, ..settings(&redis) };
+    let broker = Broker::connect(&settings).await.expect("connect through the sentinels");
+    for n in 0..20 {
+        let id = format!("j{n}");
+        accept(&broker, &submission(&id, Action::Pause)).await;
+        assert!((1..3).any(|replica| has_command(&redis, &broker, replica, &id)), "accepted, and on no replica");
+    }
+    let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
+    let _end = stop.clone().drop_guard();
+    let (subscriber, _events) = Subscriber::start(&broker, &tracker, stop).await.expect("subscribe");
+    assert!(subscriber.proof().problem().is_none());
+    redis.cut_off(0);
+    let alone = submission("alone", Action::Pause);
+    let said = broker.submit(&alone, LIMITS).await.expect_err("no replica has it");
+    assert!(matches!(&said, BrokerError::Unknown(_)), "{said:?}");
+    until("it is not ready", async || subscriber.proof().problem().is_some()).await;
+    redis.join(0);
+    until("the same again finds out", async || broker.submit(&alone, LIMITS).await.is_ok()).await;
+    until("it is ready", async || subscriber.proof().problem().is_none()).await;
+    assert!((1..3).any(|replica| has_command(&redis, &broker, replica, "alone")));
+    // A worker is given a command once a replica has that, too.
+    redis.cut_off(0);
+    let claimed = broker.claim(&job("alone"), &worker("w1"), LEASE).await;
+    assert!(matches!(claimed, Err(BrokerError::Unknown(_))), "{claimed:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_a_cluster_each_master_waits_for_its_own_replica() {
+    let cluster = tokio::task::spawn_blocking(|| RedisCluster::start(&[])).await.expect("start a cluster");
+    let settings = config::Redis {
+        url: cluster.url().into(),
+        ca_pem: None,
+        client_certificate: None,
+        partitions: 16,
+        replicas_to_wait: 1,
+    };
+    let broker = Broker::connect(&settings).await.expect("connect to the cluster");
+    let of = |master: usize| {
+        let tenants = (0..1_000).filter_map(|n| Resource::parse(&format!("t{n}:job:j")));
+        let mut there = tenants.filter(|job| cluster.holder(&broker.keys().backlog(&job.tenant)) == master);
+        Submission { resource: there.next().expect("a tenant"), ..submission("j", Action::Pause) }
+    };
+    let [first, second] = [of(0), of(1)];
+    cluster.nodes[3].signal(rustix::process::Signal::STOP);
+    let said = broker.submit(&first, LIMITS).await;
+    assert!(matches!(&said, Err(BrokerError::Unknown(_))), "{said:?}");
+    accept(&broker, &second).await;
+    cluster.nodes[3].signal(rustix::process::Signal::CONT);
+    until("the same again finds out", async || broker.submit(&first, LIMITS).await.is_ok()).await;
 }

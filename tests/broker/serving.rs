@@ -16,7 +16,7 @@ use wheelhouse::domain::Action;
 /// The settings of a user of this Redis.
 fn settings_of(redis: &RedisServer, user: &str, password: &str) -> config::Redis {
     let url = format!("redis://{user}:{password}@127.0.0.1:{}", redis.port());
-    config::Redis { url: url.into(), ca_pem: None, client_certificate: None, partitions: 16 }
+    config::Redis { url: url.into(), ca_pem: None, client_certificate: None, partitions: 16, replicas_to_wait: 0 }
 }
 
 /// Makes a user with these rights, and starts what a gateway starts.

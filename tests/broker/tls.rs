@@ -11,7 +11,7 @@ use wheelhouse::domain::Action;
 
 fn settings(url: String, authority: Option<&Authority>) -> config::Redis {
     let ca_pem = authority.map(|authority| std::fs::read(authority.file()).expect("its certificate"));
-    config::Redis { url: url.into(), ca_pem, client_certificate: None, partitions: 16 }
+    config::Redis { url: url.into(), ca_pem, client_certificate: None, partitions: 16, replicas_to_wait: 0 }
 }
 
 #[tokio::test]

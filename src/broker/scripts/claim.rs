@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::failed::open_failed;
+use super::former;
 use super::results::StoredResult;
 use super::stored_command::{StoredCommand, open_json};
 use super::{bytes, lua, texts};
@@ -40,6 +41,18 @@ pub struct Claim {
     pub cancel_waits: bool,
     /// What its audit entry begins with.
     pub(super) stored: StoredCommand,
+    /// The same as JSON, as it stood in Redis.
+    json: String,
+}
+
+impl Claim {
+    /// What SQL keeps of the command until its end is in the audit trail: a JSON object with all that is known of it, and who
+    /// carries it out, at which try.
+    pub fn record(&self, worker: &WorkerId) -> String {
+        // Ids need no escaping.
+        let open = self.json.trim_end().strip_suffix('}').unwrap_or("{");
+        format!("{open},\"worker_id\":\"{worker}\",\"attempts\":{}}}", self.attempt)
+    }
 }
 
 /// What a claim on a resource gave.
@@ -101,7 +114,7 @@ impl Broker {
         ];
         let args = [worker.to_string(), lease.as_millis().to_string(), resource.to_string()];
         let asked = Instant::now();
-        let answer: Vec<String> = self.client.script(&lua::CLAIM, &texts(&keys), &bytes(&args)).await?;
+        let answer: Vec<String> = self.client.script_replicated(&lua::CLAIM, &texts(&keys), &bytes(&args)).await?;
         let odd = || BrokerError::Refused(format!("claim_command answered {answer:?}"));
         match answer.first().map(String::as_str) {
             Some("nothing") => Ok(ClaimOutcome::Nothing),
@@ -132,6 +145,7 @@ impl Broker {
                     attempt: u32::try_from(number(3)?).map_err(|_| odd())?,
                     fence: number(4)?,
                     cancel_waits: !answer[6].is_empty(),
+                    json: former::split_command(&answer[2]).2.to_owned(),
                     stored,
                 })))
             }
@@ -201,7 +215,7 @@ impl Broker {
         if crate::test_faults::fence_is_off() {
             self.forget_that_it_was_lost(claim).await?;
         }
-        let answer: String = self.client.script(&lua::COMPLETE, &texts(&keys), &bytes(&args)).await?;
+        let answer: String = self.client.script_replicated(&lua::COMPLETE, &texts(&keys), &bytes(&args)).await?;
         match answer.as_str() {
             "more" => Ok(CompleteOutcome::Done { more: true }),
             "done" => Ok(CompleteOutcome::Done { more: false }),

@@ -44,7 +44,7 @@ impl IdempotentCall {
     }
 
     async fn send(&self, broker: &Broker) -> Result<Vec<String>, BrokerError> {
-        broker.client.script(self.script, &super::texts(&self.keys), &super::bytes(&self.args)).await
+        broker.client.script_replicated(self.script, &super::texts(&self.keys), &super::bytes(&self.args)).await
     }
 }
 
@@ -58,6 +58,8 @@ impl Broker {
         let begun = Instant::now();
         delivery.set_deadline(self, Duration::ZERO);
         let (mut sent, mut clock_corrected) = (false, false);
+        // Which servers it may have reached, without an answer.
+        let mut reached = Vec::new();
         loop {
             let left = TOTAL_TIMEOUT.saturating_sub(begun.elapsed());
             let outcome = match tokio::time::timeout(left, delivery.send(self)).await {
@@ -72,6 +74,13 @@ impl Broker {
                             delivery.set_deadline(self, begun.elapsed());
                             continue;
                         }
+                        // This one never accepted it. Another one may have, which has been replaced since.
+                        Err(DeadlinePassed)
+                            if reached.iter().any(|it| *it != self.client.server(&delivery.keys[0])) =>
+                        {
+                            let words = "another Redis, which has taken over, does not know of it";
+                            return Err(BrokerError::Unknown(words.to_owned()));
+                        }
                         outcome => return Ok(outcome),
                     }
                 }
@@ -79,7 +88,10 @@ impl Broker {
                 Ok(Err(error)) => error,
                 Err(_) => BrokerError::Unknown("no answer in time".to_owned()),
             };
-            sent |= matches!(outcome, BrokerError::Unknown(_));
+            if matches!(outcome, BrokerError::Unknown(_)) {
+                sent = true;
+                reached.push(self.client.server(&delivery.keys[0]));
+            }
             // Nothing was ever sent: the caller may know at once. Else asking again finds out what became of it.
             let left = TOTAL_TIMEOUT.saturating_sub(begun.elapsed());
             if !sent || left.is_zero() || !self.client.wait_up(&delivery.keys[0], left).await {

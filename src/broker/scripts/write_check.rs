@@ -9,6 +9,8 @@ impl Broker {
     pub async fn prove_writes(&self, partition: Partition, channel: &str, full: bool) -> Result<(), BrokerError> {
         let keys = self.keys().proof(partition);
         let what: &[u8] = if full { b"all" } else { b"one" };
-        self.client.script::<i64>(&lua::PROVE_WRITES, &texts(&keys), &[channel.as_bytes(), what]).await.map(drop)
+        // Held for replicas as commands are: where these miss, commands fail.
+        let args = [channel.as_bytes(), what];
+        self.client.script_replicated::<i64>(&lua::PROVE_WRITES, &texts(&keys), &args).await.map(drop)
     }
 }

@@ -16,6 +16,8 @@ mod campaigns;
 mod commands;
 #[path = "store/failed_items.rs"]
 mod failed_items;
+#[path = "store/failover.rs"]
+mod failover;
 #[path = "store/faults.rs"]
 mod faults;
 #[path = "store/lists.rs"]
@@ -128,7 +130,16 @@ fn worker(name: &str) -> WorkerId {
 
 fn change(resource: Resource, action: Action, fence: i64) -> CommandChange {
     let user: UserId = "ann".parse().expect("user");
-    CommandChange { command: CommandId::generate(), resource, action, user, fence, run: None }
+    CommandChange {
+        command: CommandId::generate(),
+        resource,
+        action,
+        user,
+        fence,
+        run: None,
+        request_id: None,
+        record: None,
+    }
 }
 
 /// A value as the text that the system keeps.
@@ -219,6 +230,8 @@ on_both! {
     runs::a_worker_that_said_that_it_leaves_has_not_died_in_its_jobs
     runs::an_attached_job_says_since_when_its_host_has_not_been_heard_of
     queue::a_job_behind_many_that_cannot_run_is_found_among_many_campaigns
+    failover::one_request_is_carried_out_once_whatever_command_it_comes_as
+    failover::a_command_has_one_end_whichever_redis_brings_another
     failed_items::each_failed_item_is_one_row_with_its_newest_error_in_order
     failed_items::no_more_than_ten_thousand_failed_items_of_a_job_are_kept
     maintenance::a_turn_is_taken_by_one_and_comes_again

@@ -31,5 +31,7 @@ mod json_values;
 mod leaving;
 #[path = "worker/retries.rs"]
 mod retries;
+#[path = "worker/split.rs"]
+mod split;
 #[path = "worker/upgrade.rs"]
 mod upgrade;

@@ -60,7 +60,10 @@ BEGIN
     ('imported_rows', 'worker', 'SELECT, INSERT, DELETE'),
     ('imported_rows', 'reader', 'SELECT'),
     ('applied_commands', 'worker', 'SELECT, INSERT, UPDATE, DELETE'),
-    ('applied_commands', 'reader', 'SELECT'),
+    -- A gateway looks there whether a request was carried out, while Redis cannot be asked.
+    ('applied_commands', 'gateway, reader', 'SELECT'),
+    ('worker_leases', 'worker', 'SELECT, INSERT, UPDATE, DELETE'),
+    ('worker_leases', 'reader', 'SELECT'),
     ('workers', 'worker', 'SELECT, INSERT, UPDATE, DELETE'),
     ('workers', 'gateway, reader', 'SELECT'),
     ('upkeep', 'worker', 'SELECT, UPDATE'),

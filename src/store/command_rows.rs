@@ -3,58 +3,11 @@
 use std::collections::HashMap;
 
 use super::announcement_rows::{AnnouncementKind, record_announcement};
+use super::applied::{applied_before, outcome_of, repeated_request, request_key};
 use super::sql::{MultiRowInsert, Row, Tx, Value};
 use super::{ApplyOutcome, CommandChange, Run, StoreError, rows};
 use crate::domain::transition::{self, Decision};
-use crate::domain::{Action, CampaignStatus, CommandId, Control, JobStatus, Resource, ResourceKind};
-
-/// What is noted of a command; `None`: it was not applied, and may be yet.
-fn outcome_of(applied: &ApplyOutcome) -> Option<(&str, Option<Control>)> {
-    match applied {
-        ApplyOutcome::Succeeded { status, control, .. } => Some((status, *control)),
-        ApplyOutcome::Refused => Some((REFUSED, None)),
-        ApplyOutcome::Hosted(_) | ApplyOutcome::Stale => None,
-    }
-}
-
-/// What is noted of a command that was applied before.
-pub(super) struct Noted {
-    outcome: String,
-    control: Option<Control>,
-}
-
-impl Noted {
-    /// The inverse of [`outcome_of`], for a repeat.
-    pub fn applied(&self) -> ApplyOutcome {
-        match self.outcome.as_str() {
-            REFUSED => ApplyOutcome::Refused,
-            status => ApplyOutcome::Succeeded { status: status.to_owned(), changed: false, control: self.control },
-        }
-    }
-}
-
-const REFUSED: &str = "refused";
-
-/// Those of these commands that were applied before, with what was noted.
-pub(super) async fn applied_before(
-    tx: &mut Tx,
-    commands: &[CommandId],
-) -> Result<HashMap<CommandId, Noted>, StoreError> {
-    let values: Vec<Value> = commands.iter().map(|command| command.to_string().into()).collect();
-    let placeholders: Vec<_> = (1..=values.len()).map(|n| tx.placeholder(n)).collect();
-    let text = format!(
-        "SELECT command_id, outcome, control FROM applied_commands WHERE command_id IN ({})",
-        placeholders.join(", ")
-    );
-    let mut known = HashMap::new();
-    for row in tx.rows(&text, &values).await? {
-        if let Ok(command) = row.required("command_id")?.parse() {
-            let control = row.text("control")?.and_then(|word| Control::parse(&word));
-            known.insert(command, Noted { outcome: row.required("outcome")?, control });
-        }
-    }
-    Ok(known)
-}
+use crate::domain::{Action, CampaignStatus, Control, JobStatus, Resource, ResourceKind};
 
 /// Applies a command inside a transaction that the caller commits.
 pub(super) async fn apply_in(tx: &mut Tx, change: &CommandChange) -> Result<ApplyOutcome, StoreError> {
@@ -62,6 +15,14 @@ pub(super) async fn apply_in(tx: &mut Tx, change: &CommandChange) -> Result<Appl
     let row = row_of(tx, &change.resource).await?;
     if let Some(noted) = applied_before(tx, &[change.command]).await?.get(&change.command) {
         return Ok(noted.applied());
+    }
+    if let Some(applied) = repeated_request(tx, change).await? {
+        let mut writes = RowWrites::default();
+        writes.record_repeat(change, &applied);
+        return match writes.write(tx).await? {
+            true => Ok(applied),
+            false => Err(StoreError::Unavailable("the command was applied meanwhile".to_owned())),
+        };
     }
     let mut writes = RowWrites::default();
     let applied = match (change.resource.kind, row) {
@@ -73,7 +34,7 @@ pub(super) async fn apply_in(tx: &mut Tx, change: &CommandChange) -> Result<Appl
         (ResourceKind::Campaign, Some(row)) => apply_to_campaign(tx, change, &row).await?,
         (ResourceKind::Campaign, None) => ApplyOutcome::Refused,
     };
-    writes.record_applied(change.command, &applied);
+    writes.record_applied(change, &applied);
     if !writes.write(tx).await? {
         return Err(StoreError::Unavailable("the row changed meanwhile".to_owned()));
     }
@@ -190,9 +151,20 @@ impl RowWrites {
     }
 
     /// What a command did, if that is for good.
-    pub fn record_applied(&mut self, command: CommandId, applied: &ApplyOutcome) {
+    pub fn record_applied(&mut self, change: &CommandChange, applied: &ApplyOutcome) {
+        self.note(change, request_key(change), applied);
+    }
+
+    /// The same of one that did nothing, since its request had been carried out as another command.
+    pub fn record_repeat(&mut self, change: &CommandChange, applied: &ApplyOutcome) {
+        self.note(change, None, applied);
+    }
+
+    fn note(&mut self, change: &CommandChange, request: Option<String>, applied: &ApplyOutcome) {
         self.notes.extend(outcome_of(applied).map(|(outcome, control)| {
-            vec![command.to_string().into(), outcome.into(), control.map(|control| control.as_str().to_owned()).into()]
+            let control = control.map(|control| control.as_str().to_owned());
+            let command = change.command.to_string();
+            vec![command.into(), outcome.into(), control.into(), request.into(), change.record.clone().into()]
         }));
     }
 
@@ -228,9 +200,10 @@ impl RowWrites {
             rows: &self.moves,
         };
         let note = MultiRowInsert {
-            before: "INSERT INTO applied_commands (command_id, outcome, control) VALUES ",
-            row: "(?, ?, ?)",
-            after: " ON CONFLICT (command_id) DO NOTHING",
+            before: "INSERT INTO applied_commands (command_id, outcome, control, request, record) VALUES ",
+            row: "(?, ?, ?, ?, ?)",
+            // Also where another command has the same request: then this one is applied by itself, which finds that out.
+            after: " ON CONFLICT DO NOTHING",
             rows: &self.notes,
         };
         Ok(tx.execute_many(&[fence, change, note]).await? == self.len() as u64)

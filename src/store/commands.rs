@@ -1,6 +1,7 @@
 //! Applying a command, and what a command on a campaign looks at.
 
-use super::command_rows::{RowWrite, RowWrites, applied_before, key_of, raise_fence, row_of};
+use super::applied::applied_before;
+use super::command_rows::{RowWrite, RowWrites, key_of, raise_fence, row_of};
 use super::{ApplyOutcome, CommandChange, Store, StoreError, rows};
 use crate::domain::{Resource, ResourceKind};
 

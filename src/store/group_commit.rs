@@ -16,7 +16,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, mpsc, onesho
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use super::command_rows::{RowWrites, applied_before, apply_in, job_rows, plan_write};
+use super::applied::applied_before;
+use super::command_rows::{RowWrites, apply_in, job_rows, plan_write};
 use super::database::Database;
 use super::sql::{Row, Tx};
 use super::{ApplyOutcome, CommandChange, StoreError};
@@ -240,7 +241,7 @@ impl Plan {
     fn add(&mut self, change: &CommandChange, row: Option<&Row>) -> Option<ApplyOutcome> {
         let (answer, write) = plan_write(change, row).ok()?;
         self.writes.add(change, write);
-        self.writes.record_applied(change.command, &answer);
+        self.writes.record_applied(change, &answer);
         Some(answer)
     }
 

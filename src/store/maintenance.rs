@@ -15,6 +15,8 @@ pub enum MaintenanceTask {
     Commands,
     /// Jobs that ended long ago are deleted.
     Jobs,
+    /// Ends of commands that Redis did not keep until they were in the audit trail are put there.
+    Audit,
 }
 
 impl MaintenanceTask {
@@ -24,6 +26,7 @@ impl MaintenanceTask {
             Self::Campaigns => "campaigns",
             Self::Commands => "commands",
             Self::Jobs => "jobs",
+            Self::Audit => "audit",
         }
     }
 }

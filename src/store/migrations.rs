@@ -37,6 +37,7 @@ const MIGRATIONS: [(i64, &str, [&str; 2]); 16] = [
     (13, "remote", texts!("0013_remote")),
     (15, "least_privilege", texts!("0015_least_privilege")),
     (17, "tenant_rights", texts!("0017_tenant_rights")),
+    (18, "failover", texts!("0018_failover")),
     (20, "refusals", texts!("0020_refusals")),
     (21, "lists", texts!("0021_lists")),
     (23, "timeouts", texts!("0023_timeouts")),

@@ -11,6 +11,7 @@
 
 mod announcement_rows;
 pub mod announcements;
+mod applied;
 mod attached;
 pub mod audit;
 mod campaigns;
@@ -26,6 +27,7 @@ mod group_commit;
 mod handle;
 mod job_list;
 mod jobs;
+mod leases;
 mod list_cursor;
 mod lists;
 mod maintenance;
@@ -49,6 +51,7 @@ mod writer_lock;
 
 pub use announcement_rows::AnnouncementKind;
 pub use announcements::Announcement;
+pub use audit::UnauditedEnd;
 pub use campaigns::CloseOutcome;
 pub use error::StoreError;
 pub use failed_items::MAX_FAILED_ITEMS;

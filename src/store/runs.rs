@@ -230,8 +230,10 @@ impl Store {
             .read()
             .await?
             .rows(
-                "SELECT id, tenant_id, host, run, origin, remote_session, CAST(CASE WHEN contact_lost_at IS NULL THEN 0 ELSE 1 END AS BIGINT) AS lost
-                 FROM jobs WHERE host IS NOT NULL AND status IN ('pending', 'running', 'paused')",
+                "SELECT id, tenant_id, host, run, origin, remote_session, renewals,
+                   CAST(CASE WHEN contact_lost_at IS NULL THEN 0 ELSE 1 END AS BIGINT) AS lost
+                 FROM jobs LEFT JOIN worker_leases ON worker_id = host
+                 WHERE host IS NOT NULL AND status IN ('pending', 'running', 'paused')",
                 &[],
             )
             .await?;
@@ -241,7 +243,8 @@ impl Store {
             let run = Run { job: rows::job_resource(row)?, host, number: row.int("run")?.unwrap_or(0) };
             let is_attached = row.required("origin")? == "attached";
             let is_remote = row.text("remote_session")?.is_some();
-            Ok(Hosting { run, is_attached, is_remote, is_contact_lost: row.int("lost")? == Some(1) })
+            let (is_contact_lost, renewals) = (row.int("lost")? == Some(1), row.int("renewals")?);
+            Ok(Hosting { run, is_attached, is_remote, is_contact_lost, renewals })
         };
         Ok(found.iter().filter_map(|row| rows::skip_unreadable(hosting(row))).collect())
     }

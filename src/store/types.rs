@@ -265,6 +265,8 @@ pub struct Hosting {
     pub is_remote: bool,
     /// The row says that the host has not been heard of.
     pub is_contact_lost: bool,
+    /// How often the host has renewed its lease in SQL; `None`: never, as a version before did.
+    pub renewals: Option<i64>,
 }
 
 /// Which of the jobs that wait a worker may take, by how many workers have died in them.
@@ -375,6 +377,11 @@ pub struct CommandChange {
     pub fence: i64,
     /// The run of the job that the caller hosts and has brought to where the command wants it.
     pub run: Option<Run>,
+    /// The client's name for it: the same from the same user, for the same thing, is applied once within a day, whatever
+    /// command it comes as.
+    pub request_id: Option<String>,
+    /// What is known of the command, a JSON object: from it the audit trail gets what Redis loses.
+    pub record: Option<String>,
 }
 
 /// What applying a command did.

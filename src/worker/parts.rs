@@ -15,6 +15,7 @@ use super::maintenance::audit_shipper::PartitionAssignment;
 use super::maintenance::heartbeat::Heartbeat;
 use super::maintenance::job_types;
 use super::maintenance::rescuer::Rescuer;
+use super::maintenance::sql_lease;
 use super::notify::announcements::Announcements;
 use super::notify::announcer::Announcer;
 use super::notify::campaign_progress::CampaignProgress;
@@ -95,6 +96,7 @@ impl WorkerParts {
         scheduler::subscribe(&subscriber).await?;
         self.write_check.get_or_init(|| subscriber.proof().clone());
         ctx.spawn(async move { heartbeat.run().await });
+        ctx.spawn(sql_lease::run(ctx.clone(), self.runs.clone()));
         Ok(events)
     }
 

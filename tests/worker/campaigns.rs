@@ -157,6 +157,8 @@ async fn what_a_dead_worker_did_not_say_another_one_says() {
         user: "ann".parse().expect("user"),
         fence: 1,
         run: None,
+        request_id: None,
+        record: None,
     };
     fixture.store.apply(&change).await.expect("apply");
     let taken = fixture.store.claim_job(&"dead".parse().expect("id"), None, &["code".to_owned()]).await;

@@ -294,5 +294,5 @@ async fn a_pause_gives_way_while_it_waits() -> bool {
 fn change_of(claim: &Claim) -> CommandChange {
     let (user, action) = (claim.user.clone(), claim.action);
     let (command, resource, fence) = (claim.command, claim.resource.clone(), claim.fence);
-    CommandChange { command, resource, action, user, fence, run: None }
+    CommandChange { command, resource, action, user, fence, run: None, request_id: None, record: None }
 }

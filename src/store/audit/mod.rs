@@ -3,10 +3,13 @@
 //! Here: rows are appended and read. `verify` walks the whole chain, `prune` removes what is older than the
 //! time for which rows are kept, [`export`] writes rows for other programs.
 
+mod ends;
 pub mod export;
 mod prune;
 mod verify;
 
+use ends::EndWrites;
+pub use ends::UnauditedEnd;
 use sha2::{Digest, Sha256};
 
 use super::sql::{MultiRowInsert, Row, Tx, Value, time_text, without_nul};
@@ -26,7 +29,7 @@ const MAX_INDEXED_LENGTH: usize = 300;
 
 impl Store {
     /// Appends those entries of a stream (oldest first) that are not there yet; how many those were. Any number of
-    /// writers may bring the same ones: each is written once. When it returns they may be forgotten.
+    /// writers may bring the same ones: each is written once, and of a command one end. When it returns they may be forgotten.
     pub async fn append_audit(&self, stream: &str, entries: &[AuditEntry]) -> Result<usize, StoreError> {
         let entries: Vec<StorableEntry> = entries.iter().map(StorableEntry::of).collect();
         // Worked out beside the other writers, as if nobody else appended: only who writes has to wait for them.
@@ -44,6 +47,10 @@ impl Store {
             if !links.move_head(&mut tx).await? {
                 return Err(StoreError::Unavailable("audit_head changed while it was locked".to_owned()));
             }
+        }
+        if !links.ends.write(&mut tx).await? {
+            tx.rollback().await?;
+            return Err(StoreError::Unavailable("a command has ended meanwhile".to_owned()));
         }
         let rows = MultiRowInsert {
             before:
@@ -156,6 +163,7 @@ struct ChainExtension {
     last: (i64, String),
     /// How far the stream has been written then, for `audit_position`; `None`: no further than before.
     position: Option<Vec<Value>>,
+    ends: EndWrites,
 }
 
 impl ChainExtension {
@@ -167,6 +175,7 @@ impl ChainExtension {
         let position = tx.row("SELECT last FROM audit_position WHERE stream = $1", &[stream.into()]).await?;
         let position: String = position.map_or(Ok("0".to_owned()), |row| row.required("last"))?;
         let new = missing_entries(tx, &position, entries).await?;
+        let (new, ends) = EndWrites::sort_out(tx, new).await?;
         let mut last = head.clone();
         let mut rows = Vec::with_capacity(new.len());
         for entry in new {
@@ -177,7 +186,7 @@ impl ChainExtension {
         let newest = entries.last().map(|entry| entry.entry.id.clone());
         let position = newest.filter(|newest| stream_position(newest) > stream_position(&position));
         let position = position.map(|newest| vec![stream.into(), newest.into()]);
-        Ok(Self { head, rows, last, position })
+        Ok(Self { head, rows, last, position, ends })
     }
 
     /// The head is the lock of the chain: whoever moves it writes the next rows, and nobody sees a row before those

@@ -120,6 +120,12 @@ impl HeldClaim<'_> {
         .await
     }
 
+    /// Whether the same request was carried out as another command, which a failover of Redis has lost. Where SQL does not
+    /// answer, what the command changes will find that out.
+    pub(crate) async fn is_repeated_request(&self) -> bool {
+        self.ctx.store.is_repeated_request(&self.change(None)).await.unwrap_or(false)
+    }
+
     /// Applies the command's change in SQL. `run` is the run of this worker that the command has reached.
     pub(crate) async fn apply(&self, run: Option<&Run>) -> Result<ApplyOutcome, StoreError> {
         self.ctx.store.apply(&self.change(run)).await
@@ -161,6 +167,8 @@ impl HeldClaim<'_> {
             user: claim.user.clone(),
             fence: claim.fence,
             run: run.cloned(),
+            request_id: claim.request_id.clone(),
+            record: Some(claim.record(&self.ctx.id)),
         }
     }
 }

@@ -62,6 +62,10 @@ impl JobCommands {
                     other => return other.to_command_outcome(),
                 }
             }
+            // A cancelled job has no work, so that a repeated cancel finds none.
+            if claim.action != Action::Cancel && held.is_repeated_request().await {
+                return self.answer_repeat(held, &run).await;
+            }
             let outcome = match claim.action {
                 Action::Pause => self.pause(held, &run).await,
                 Action::Resume => self.resume(held, &run).await,
@@ -70,6 +74,15 @@ impl JobCommands {
             if let Some(outcome) = outcome {
                 return outcome;
             }
+        }
+    }
+
+    /// The work stays as it is: it was asked for before, and what was asked for since then counts.
+    async fn answer_repeat(&self, held: &HeldClaim<'_>, run: &Arc<ActiveRun>) -> CommandOutcome {
+        match held.apply(Some(run.run())).await {
+            Ok(ApplyOutcome::Succeeded { status, control, .. }) => CommandOutcome::succeeded(status, None, control),
+            Ok(other) => self.on_lost_run(run, other),
+            Err(error) => held.after_error(&error),
         }
     }
 

@@ -1,6 +1,6 @@
 //! Finds hosts of unended jobs that have no heartbeat any more.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -12,6 +12,9 @@ use crate::store::Run;
 /// A host counts as dead when it had no heartbeat for so long while Redis answered all the time: a Redis that was away or
 /// came back empty proves no death, and a live host needs two heartbeats to show again.
 pub(crate) const SUSPECT_AFTER: Duration = Duration::from_millis(3_500);
+/// A host whose lease in SQL was seen to be renewed within this lives, whatever Redis knows of it. As long as a heartbeat counts,
+/// so that it delays nothing where a host has really died.
+pub(crate) const LEASE_TTL: Duration = Duration::from_secs(4);
 /// The time between two observations counts up to this: a worker that was stopped meanwhile has observed nothing.
 const MAX_OBSERVED_GAP: Duration = Duration::from_millis(1_500);
 
@@ -19,6 +22,8 @@ const MAX_OBSERVED_GAP: Duration = Duration::from_millis(1_500);
 #[derive(Default)]
 pub(crate) struct FailureDetector {
     suspects: Mutex<HashMap<Suspect, SuspectTime>>,
+    /// How often hosts had renewed their leases in SQL when this was last seen to grow, and when that was.
+    leases: Mutex<HashMap<WorkerId, (i64, Instant)>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -69,6 +74,20 @@ impl FailureDetector {
         }
     }
 
+    /// Takes note of leases: which hosts live by them. `hosts`: all there are, each with the number of its renewals.
+    pub(crate) fn observe_leases(&self, hosts: &HashMap<WorkerId, i64>, now: Instant) -> HashSet<WorkerId> {
+        let mut leases = self.leases.lock();
+        leases.retain(|host, _| hosts.contains_key(host));
+        for (host, renewals) in hosts {
+            match leases.get(host) {
+                Some((known, _)) if known == renewals => {}
+                _ => drop(leases.insert(host.clone(), (*renewals, now))),
+            }
+        }
+        let is_live = |at: &Instant| now.duration_since(*at) < LEASE_TTL;
+        leases.iter().filter(|(_, (_, at))| is_live(at)).map(|(host, _)| host.clone()).collect()
+    }
+
     /// Redis did not answer: that may have been the reason for whatever was observed before.
     pub(crate) fn reset(&self) {
         self.suspects.lock().clear();
@@ -99,5 +118,18 @@ mod tests {
         assert!(!detector.is_dead(&b), "it was there in between");
         detector.reset();
         assert!(!detector.is_dead(&a));
+    }
+
+    #[test]
+    fn a_host_lives_while_its_lease_in_sql_grows() {
+        let (detector, a, begun) = (FailureDetector::default(), worker("a"), Instant::now());
+        let lives = |renewals, ms| {
+            let hosts = HashMap::from([(a.clone(), renewals)]);
+            detector.observe_leases(&hosts, begun + Duration::from_millis(ms)).contains(&a)
+        };
+        assert!(lives(7, 0), "it may have been renewed just now");
+        assert!(lives(7, 3_900) && !lives(7, 4_000));
+        assert!(lives(8, 60_000), "it was stopped, or cut off from SQL, and is back");
+        assert!(detector.observe_leases(&HashMap::new(), begun).is_empty());
     }
 }

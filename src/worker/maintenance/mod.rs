@@ -2,6 +2,7 @@
 //! one worker does now and then for all.
 
 pub(crate) mod audit_pruner;
+pub(crate) mod audit_recovery;
 pub(crate) mod audit_shipper;
 pub(crate) mod clocks;
 pub(crate) mod failure_detector;
@@ -10,3 +11,4 @@ pub(crate) mod job_types;
 pub(crate) mod live_workers;
 pub(crate) mod periodic;
 pub(crate) mod rescuer;
+pub(crate) mod sql_lease;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::clocks;
+use super::{audit_recovery, clocks};
 use crate::store::{MaintenanceTask, PrunedJobs, StoreError};
 use crate::worker::context::WorkerContext;
 use crate::worker::notify::announcer::{Announcer, LastPoll};
@@ -21,6 +21,8 @@ const COMMANDS_INTERVAL: Duration = Duration::from_secs(600);
 /// as long as any worker lives that is a lease's length. If none lives for a week, Redis forgets that it was ever
 /// taken up (`RESOURCE_SECONDS`), and then it comes as a new one: older than `command.ttl`, it expires. Twice that.
 const APPLIED_COMMANDS_TTL: Duration = Duration::from_secs(14 * 24 * 3600);
+/// How long the lease of a worker is kept that does not renew it: far longer than anybody waits for it.
+const WORKER_LEASES_TTL: Duration = Duration::from_secs(24 * 3600);
 /// Between two looks for jobs that ended long ago.
 const JOBS_INTERVAL: Duration = Duration::from_secs(600);
 /// Between two batches, so that other writers get their turn.
@@ -50,6 +52,7 @@ impl PeriodicTasks {
                 self.complete_campaigns().await,
                 self.prune_applied_commands().await,
                 self.prune_jobs().await,
+                audit_recovery::recover(&self.ctx).await,
             ] {
                 if let Err(error) = done {
                     tracing::debug!(%error, "worker.upkeep_delayed");
@@ -84,6 +87,7 @@ impl PeriodicTasks {
                     break;
                 }
             };
+            store.prune_worker_leases(WORKER_LEASES_TTL, now).await?;
             match store.prune_applied_commands(age, now).await? {
                 0 => break,
                 some => all += some,

@@ -154,7 +154,10 @@ impl Rescuer {
             return Ok(Vec::new());
         }
         let broker = &self.ctx.broker;
-        let live = broker.all_live_workers().await?;
+        let mut live = broker.all_live_workers().await?;
+        // Not by this Redis alone: after a failover, or cut off from the others, it may know nothing of hosts that are well.
+        let leases = hostings.iter().filter_map(|hosting| Some((hosting.run.host.clone(), hosting.renewals?)));
+        live.extend(self.detector.observe_leases(&leases.collect(), Instant::now()));
         let (mut missing, mut silent) = (Vec::new(), HashSet::new());
         for run in hostings.iter().map(|hosting| &hosting.run) {
             if run.host == self.ctx.id {

@@ -10,12 +10,13 @@ use crate::config::Limits;
 use crate::domain::{Action, CommandId, Control, Resource, ResourceKind, TenantId, UserId, When};
 use crate::protocol::client::{MAX_DELAY, TOO_FAR_AHEAD_MESSAGE};
 use crate::protocol::tenant::resource_not_found;
-use crate::protocol::{CommandRequest, ErrorCode, server};
+use crate::protocol::{BatchRequest, CommandRequest, ErrorCode, server};
 use crate::store::Store;
 use crate::telemetry::metrics;
 
 use super::health::Health;
 use super::results::follower::ResultFollower;
+use super::unknown_outcomes::{STILL_UNKNOWN, UnknownOutcomes};
 use crate::http::Refusal;
 
 /// Reads of SQL for one command whose cached permissions expire, or are invalidated, as fast as they are read.
@@ -71,6 +72,7 @@ pub struct CommandSubmitter {
     health: Health,
     results: ResultFollower,
     limits: Limits,
+    unknown: UnknownOutcomes,
 }
 
 impl CommandSubmitter {
@@ -83,7 +85,7 @@ impl CommandSubmitter {
         results: ResultFollower,
         limits: Limits,
     ) -> Self {
-        Self { broker, store, policy, health, results, limits }
+        Self { broker, store, policy, health, results, limits, unknown: UnknownOutcomes::default() }
     }
 
     /// Submits a command in a caller's name. `address` is the client's, for the audit trail.
@@ -119,7 +121,12 @@ impl CommandSubmitter {
             batch: None,
         };
         metrics::command_received(resource.kind, request.action);
-        let outcome = self.accept(&submission).await;
+        let mut outcome = self.accept(&submission).await;
+        if matches!(&outcome, Err(refusal) if refusal.code == ErrorCode::Unavailable) {
+            outcome = Box::pin(self.unless_carried_out(&submission, outcome)).await;
+        }
+        let key = || Some(format!("{resource}|{}|{}", submission.user, request.request_id.as_ref()?));
+        let outcome = self.unknown.settle(key, outcome);
         let outcome = outcome.map_err(|refusal| refusal.with_request_id(request.request_id.as_ref()));
         match &outcome {
             Ok(AcceptedCommand { command, ack: Ack::Requested { .. }, is_repeat: false, .. }) => {
@@ -130,6 +137,21 @@ impl CommandSubmitter {
         }
         log(caller, &submission, &outcome);
         outcome
+    }
+
+    /// Redis cannot be asked. The request may have been sent through another gateway, and carried out: SQL knows.
+    async fn unless_carried_out(
+        &self,
+        submission: &Submission,
+        refused: Result<AcceptedCommand, Refusal>,
+    ) -> Result<AcceptedCommand, Refusal> {
+        let Some(request) = &submission.request else { return refused };
+        let asked =
+            self.store.is_request_applied(&submission.resource, &submission.user, request.as_str(), submission.action);
+        match tokio::time::timeout(EXISTS_TIMEOUT, asked).await {
+            Ok(Ok(true)) => Err(Refusal::new(ErrorCode::OutcomeUnknown, STILL_UNKNOWN)),
+            _ => refused,
+        }
     }
 
     /// Whether a command cannot be submitted because its resource is not there. Whoever may not command it learns that,
@@ -236,6 +258,17 @@ impl CommandSubmitter {
             tracing::warn!(%command_id, %error, "websocket.permissions_unknown");
             Refusal::unavailable()
         })
+    }
+
+    /// The answer to a request about many resources, as it may be given.
+    pub(super) fn settle_batch<T>(
+        &self,
+        caller: &Caller,
+        request: &BatchRequest,
+        answer: Result<T, Refusal>,
+    ) -> Result<T, Refusal> {
+        let key = || Some(format!("{}|{}|{}", caller.tenant, caller.user, request.request_id.as_ref()?));
+        self.unknown.settle(key, answer)
     }
 
     /// Follows an accepted command to its result, for the metrics.

@@ -34,6 +34,7 @@ pub mod schedules;
 mod serve;
 pub mod session;
 pub mod snapshot;
+mod unknown_outcomes;
 pub mod upgrade;
 
 pub use self::error::GatewayError;

@@ -141,3 +141,66 @@ async fn a_result_recorded_while_redis_could_not_be_read_is_told_when_it_can() {
     let next = socket.until_that(|v| v["type"] != "job_status" && v["type"] != "job_progress").await;
     assert_eq!(next["type"], "pong", "told twice");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_whose_outcome_is_unknown_is_not_said_to_be_undone_while_redis_is_away() {
+    let mut fixture = GatewayFixture::new().await;
+    fixture.job("j2").await;
+    let gateway = fixture.gateway().await;
+    let mut sockets = [fixture.socket(&gateway, "jobs/j1").await, fixture.socket(&gateway, "jobs/j2").await];
+    let requests = [
+        json!({"type": "pause_job", "request_id": "r1"}),
+        json!({"type": "pause_job", "request_id": "r2", "delay_seconds": 3_600}),
+    ];
+    until("ready", || is_ready(&fixture, &gateway)).await;
+    fixture.redis.signal(Signal::STOP);
+    for (socket, request) in sockets.iter_mut().zip(&requests) {
+        socket.send(request.clone()).await;
+    }
+    for socket in &mut sockets {
+        let error = socket.until(&["error"]).await;
+        assert_eq!(error["error"], "outcome_unknown", "{error}");
+    }
+    until("not ready", || async { !is_ready(&fixture, &gateway).await }).await;
+    fixture.redis.kill();
+    for (socket, request) in sockets.iter_mut().zip(&requests) {
+        socket.send(request.clone()).await;
+        let error = socket.until(&["error"]).await;
+        assert_eq!((&error["error"], &error["request_id"]), (&json!("outcome_unknown"), &request["request_id"]));
+        socket.send(json!({"type": "pause_job", "request_id": "another"})).await;
+        let error = socket.until(&["error"]).await;
+        assert_eq!(error["error"], "unavailable", "this one was never sent: {error}");
+    }
+    fixture.redis.restart();
+    until("ready again", || is_ready(&fixture, &gateway)).await;
+    let [now, later] = &mut sockets;
+    now.send(requests[0].clone()).await;
+    now.until(&["pause_requested"]).await;
+    later.send(requests[1].clone()).await;
+    later.until(&["pause_scheduled"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_was_carried_out_is_not_said_to_be_undone_by_another_gateway() {
+    let mut fixture = GatewayFixture::new().await;
+    let change = wheelhouse::store::CommandChange {
+        command: wheelhouse::domain::CommandId::generate(),
+        resource: job("j1"),
+        action: wheelhouse::domain::Action::Pause,
+        user: "ann".parse().expect("user"),
+        fence: 1,
+        run: None,
+        request_id: Some("r1".to_owned()),
+        record: None,
+    };
+    fixture.store.apply(&change).await.expect("apply");
+    let gateway = fixture.gateway().await;
+    let mut socket = fixture.socket(&gateway, "jobs/j1").await;
+    until("ready", || is_ready(&fixture, &gateway)).await;
+    fixture.redis.kill();
+    until("not ready", || async { !is_ready(&fixture, &gateway).await }).await;
+    for (request_id, error) in [("r1", "outcome_unknown"), ("r2", "unavailable")] {
+        socket.send(json!({"type": "pause_job", "request_id": request_id})).await;
+        assert_eq!(socket.until(&["error"]).await["error"], error);
+    }
+}

@@ -53,6 +53,15 @@ async fn the_promises_of_commands_hold_under_faults() {
     let first = number("CHAOS_SEED").unwrap_or_else(|| if seeds.is_some() { somewhere() } else { USUAL });
     let load = Duration::from_secs(number("CHAOS_SECONDS").unwrap_or(40));
     for seed in first..first + seeds.unwrap_or(1) {
-        run::play(&plan::Plan::new(seed, load)).await;
+        run::play(&plan::Plan::new(seed, load, topology())).await;
+    }
+}
+
+/// `CHAOS_TOPOLOGY`: one Redis where it says nothing.
+fn topology() -> plan::Topology {
+    match std::env::var("CHAOS_TOPOLOGY").unwrap_or_default().as_str() {
+        "" | "single" => plan::Topology::Single,
+        "sentinel" => plan::Topology::Sentinel,
+        other => panic!("CHAOS_TOPOLOGY={other} is neither single nor sentinel"),
     }
 }

@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use wheelhouse::config::{self, Settings};
 
-use crate::plan::{Act, COMES_AND_GOES, Database, GATEWAYS, Plan, Process, TENANT, WAVERING, WHOLE, WORKERS};
+use crate::plan::{Act, COMES_AND_GOES, Database, GATEWAYS, Plan, Process, TENANT, Topology, WAVERING, WHOLE, WORKERS};
 use crate::sql::{Lock, Sql};
 use crate::support::fleet::{Fleet, SECRET, http_get};
 use crate::support::proxy::Proxy;
+use crate::support::sentinels::Replicated;
 use crate::support::{foreign, free_port, postgres, redis::RedisServer};
 
 /// Rows of the file that queued jobs read, and how many of them a second: they never come to its end.
@@ -32,6 +33,9 @@ pub struct Cluster {
     listeners: Vec<Proxy>,
     lock: Option<Lock>,
     redis_is_up: bool,
+    /// Where there is more than one Redis: all of them, and which is down, hangs, or is cut off.
+    replicated: Option<Replicated>,
+    broken: Option<usize>,
     /// `WHEELHOUSE_TEST_FAULTS` of every process: a guard that is off.
     switch: Option<&'static str>,
 }
@@ -82,6 +86,15 @@ impl Cluster {
     pub async fn without_processes(plan: &Plan, switch: Option<&'static str>) -> Self {
         // Whatever Redis has answered is on the disk.
         let mut fleet = Fleet::on(RedisServer::start_with(|| ["--appendfsync", "always"].map(str::to_owned).to_vec()));
+        let replicated = match plan.topology {
+            Topology::Single => None,
+            Topology::Sentinel => {
+                let replicated = Replicated::start().await;
+                replicated.misses_servers_soon();
+                fleet.set("REDIS__REPLICAS_TO_WAIT", if switch == Some("no-replicas") { "0" } else { "1" });
+                Some(replicated)
+            }
+        };
         fleet.set("COMMAND__LEASE_SECONDS", "2");
         fleet.set("WORKER__REATTACH_SECONDS", &REATTACH.as_secs().to_string());
         // Workers die of the plan here, and not of the jobs that they run.
@@ -97,9 +110,19 @@ impl Cluster {
                 Sql::postgres(&database_url).await
             }
         };
-        let (nodes, doors, listeners) = (Vec::new(), Vec::new(), Vec::new());
-        let (lock, redis_is_up) = (None, true);
-        let cluster = Self { fleet, sql, database_url, nodes, doors, listeners, lock, redis_is_up, switch };
+        let cluster = Self {
+            fleet,
+            sql,
+            database_url,
+            nodes: Vec::new(),
+            doors: Vec::new(),
+            listeners: Vec::new(),
+            lock: None,
+            redis_is_up: true,
+            replicated,
+            broken: None,
+            switch,
+        };
         cluster.fill(plan).await;
         cluster.sql.log_effects().await;
         cluster
@@ -176,7 +199,13 @@ impl Cluster {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(log).expect("log file");
         let mut command = self.fleet.command(&args);
         command
-            .env("WHEELHOUSE__REDIS__URL", format!("redis://127.0.0.1:{}", node.to_redis.port()))
+            .env(
+                "WHEELHOUSE__REDIS__URL",
+                match &self.replicated {
+                    None => format!("redis://127.0.0.1:{}", node.to_redis.port()),
+                    Some(replicated) => replicated.url(),
+                },
+            )
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("log"))
             .stderr(log);
@@ -233,7 +262,14 @@ impl Cluster {
 
     /// Breaks or mends something.
     pub async fn act(&mut self, act: Act) {
+        if let Some(replicated) = &mut self.replicated {
+            let done = tokio::task::block_in_place(|| break_replicated(replicated, &mut self.broken, act));
+            if done {
+                return;
+            }
+        }
         match act {
+            Act::SplitBrain | Act::SplitEnds | Act::Switch => {}
             Act::Kill(process) => {
                 if let Some(at) = self.find(process) {
                     self.nodes[at].wanted = false;
@@ -327,6 +363,7 @@ impl Cluster {
         self.act(Act::UnlockSql).await;
         self.act(Act::RedisUp).await;
         self.act(Act::RedisGoesOn).await;
+        self.act(Act::SplitEnds).await;
         for process in self.nodes.iter().map(|node| node.process).collect::<Vec<_>>() {
             self.act(Act::ToRedis(process, Pass)).await;
             self.act(Act::ToSql(process, Pass)).await;
@@ -392,7 +429,7 @@ impl Cluster {
     /// Settings to read Redis and SQL with, past all proxies.
     pub fn settings(&self) -> Settings {
         let flags = [
-            ("redis.url", self.fleet.redis.url()),
+            ("redis.url", self.replicated.as_ref().map_or_else(|| self.fleet.redis.url(), Replicated::url)),
             ("database.url", self.database_url.clone()),
             ("auth.hs256_secret", SECRET.to_owned()),
         ];
@@ -407,6 +444,43 @@ impl Drop for Cluster {
             end(node.child.take());
         }
     }
+}
+
+/// What happens to the master of several. `false`: the act is about something else.
+fn break_replicated(replicated: &mut Replicated, broken: &mut Option<usize>, act: Act) -> bool {
+    match (act, *broken) {
+        (Act::RedisDown | Act::RedisHangs | Act::SplitBrain, None) => {
+            let master = replicated.master();
+            *broken = Some(master);
+            match act {
+                Act::RedisDown => replicated.nodes[master].server.kill(),
+                Act::RedisHangs => replicated.nodes[master].server.signal(Signal::STOP),
+                _ => replicated.cut_off(master),
+            }
+        }
+        (Act::RedisUp | Act::RedisGoesOn | Act::SplitEnds, Some(node)) => {
+            *broken = None;
+            replicated.join(node);
+            if replicated.nodes[node].server.is_running() {
+                replicated.nodes[node].server.signal(Signal::CONT);
+            } else {
+                replicated.nodes[node].restart();
+            }
+        }
+        (Act::Switch, None) => replicated.order_switch(),
+        (
+            Act::RedisDown
+            | Act::RedisHangs
+            | Act::SplitBrain
+            | Act::RedisUp
+            | Act::RedisGoesOn
+            | Act::SplitEnds
+            | Act::Switch,
+            _,
+        ) => {}
+        _ => return false,
+    }
+    true
 }
 
 /// SIGKILL, and gone.

@@ -4,13 +4,16 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-use crate::plan::{Act, Database, GATEWAYS, Line, Process, WORKERS};
+use crate::plan::{Act, Database, GATEWAYS, Line, Process, Topology, WORKERS};
 
 /// Time at the start without faults, so that everyone is there.
 const CALM: Duration = Duration::from_secs(2);
 
 /// What breaks and what mends it, by time.
-pub fn draw(rng: &mut Rng, load: Duration, database: Database) -> Vec<(Duration, Act)> {
+pub fn draw(rng: &mut Rng, load: Duration, database: Database, topology: Topology) -> Vec<(Duration, Act)> {
+    if topology == Topology::Sentinel {
+        return draw_switches(rng, load);
+    }
     let mut acts = Vec::new();
     let mut at = CALM;
     // The first round has one of each kind, in some order; after it they come as they come.
@@ -23,6 +26,34 @@ pub fn draw(rng: &mut Rng, load: Duration, database: Database) -> Vec<(Duration,
         at += Duration::from_millis(rng.u64(1_000..2_500));
     }
     acts.extend(rights(rng, load));
+    acts.sort_by_key(|(at, _)| *at);
+    acts
+}
+
+/// Every way for a master to be replaced, one after the other: each has the time to be over before the next begins.
+fn draw_switches(rng: &mut Rng, load: Duration) -> Vec<(Duration, Act)> {
+    let mut acts = Vec::new();
+    let mut at = CALM;
+    let mut kinds: Vec<u8> = Vec::new();
+    while at < load {
+        if kinds.is_empty() {
+            kinds = (0..5).collect();
+            rng.shuffle(&mut kinds);
+        }
+        let ms = |rng: &mut Rng, from: u64, to: u64| Duration::from_millis(rng.u64(from..to));
+        let worker = Process::Worker(rng.usize(..WORKERS));
+        // A master is missed after one second.
+        let missed = ms(rng, 3_000, 6_000);
+        let fault = match kinds.pop().unwrap_or_default() {
+            0 => vec![(Duration::ZERO, Act::RedisDown), (missed, Act::RedisUp)],
+            1 => vec![(Duration::ZERO, Act::RedisHangs), (missed, Act::RedisGoesOn)],
+            2 => vec![(Duration::ZERO, Act::Switch)],
+            3 => vec![(Duration::ZERO, Act::SplitBrain), (missed, Act::SplitEnds)],
+            _ => vec![(Duration::ZERO, Act::Kill(worker)), (missed, Act::Start(worker))],
+        };
+        acts.extend(fault.into_iter().map(|(after, act)| (at + after, act)));
+        at += Duration::from_millis(rng.u64(6_500..8_500));
+    }
     acts.sort_by_key(|(at, _)| *at);
     acts
 }

@@ -32,6 +32,7 @@ pub struct Plan {
     /// How long clients issue commands and faults happen.
     pub load: Duration,
     pub database: Database,
+    pub topology: Topology,
     pub subjects: Vec<Subject>,
     pub rights: BTreeMap<String, Vec<String>>,
     pub clients: Vec<Client>,
@@ -43,6 +44,15 @@ pub struct Plan {
 pub enum Database {
     Sqlite,
     Postgres,
+}
+
+/// What kind of Redis there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Topology {
+    /// One server.
+    Single,
+    /// A master with two replicas, of which each command waits for one, and three sentinels.
+    Sentinel,
 }
 
 /// One client: a socket on one resource, opened again whenever it is lost.
@@ -114,7 +124,7 @@ pub enum Act {
     ToGateway(usize, Line),
     /// What lies between foreign sessions and this worker.
     ToListener(usize, Line),
-    /// SIGKILL to redis-server.
+    /// SIGKILL to redis-server, the master where there are several.
     RedisDown,
     /// Started from its append-only file.
     RedisUp,
@@ -122,6 +132,12 @@ pub enum Act {
     RedisHangs,
     /// SIGCONT to redis-server.
     RedisGoesOn,
+    /// Sentinels and replicas do not reach the master any more, and programs do.
+    SplitBrain,
+    /// They reach each other again.
+    SplitEnds,
+    /// The sentinels are told to make another server the master.
+    Switch,
     /// Nobody can write to SQL.
     LockSql,
     UnlockSql,
@@ -142,7 +158,7 @@ pub enum Process {
 }
 
 impl Plan {
-    pub fn new(seed: u64, load: Duration) -> Self {
+    pub fn new(seed: u64, load: Duration, topology: Topology) -> Self {
         let mut rng = Rng::with_seed(seed);
         let (subjects, rights) = (subjects(), rights());
         let database = if seed.is_multiple_of(2) { Database::Sqlite } else { Database::Postgres };
@@ -150,8 +166,9 @@ impl Plan {
             seed,
             load,
             database,
+            topology,
             clients: clients(&mut rng, load, &subjects),
-            faults: faults::draw(&mut rng, load, database),
+            faults: faults::draw(&mut rng, load, database, topology),
             subjects,
             rights,
         }

@@ -9,7 +9,7 @@ use wheelhouse::domain::Action;
 use crate::check::Violation;
 use crate::cluster::Cluster;
 use crate::history::{Nature, Subject, What};
-use crate::plan::{Act, Client, Database, Operation, Plan, Process, Step, Way};
+use crate::plan::{Act, Client, Database, Operation, Plan, Process, Step, Topology, Way};
 use crate::reader::Reader;
 use crate::run;
 
@@ -43,6 +43,7 @@ fn plan() -> Plan {
         seed: 0,
         load: Duration::ZERO,
         database: Database::Sqlite,
+        topology: Topology::Single,
         clients: vec![client("ann", steps), client("bob", Vec::new())],
         faults: Vec::new(),
         rights: BTreeMap::from(

@@ -59,6 +59,11 @@ impl RedisServer {
         self.port
     }
 
+    /// Whether it was started and not killed since.
+    pub fn is_running(&self) -> bool {
+        self.child.is_some()
+    }
+
     /// SIGKILL, as in a crash. The append-only file stays.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {

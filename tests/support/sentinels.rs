@@ -30,6 +30,27 @@ pub struct Node {
     proxy: Proxy,
 }
 
+impl Node {
+    /// What it has to know again after each start: by which way others reach it, and from where it comes to them.
+    fn configure(&self) {
+        for setting in [
+            format!("bind-source-addr {SERVERS}"),
+            "replica-announce-ip 127.0.0.1".to_owned(),
+            format!("replica-announce-port {}", self.proxy.port()),
+            // Its default of five seconds waits for more replicas than there are.
+            "repl-diskless-sync-delay 0".to_owned(),
+        ] {
+            assert_eq!(self.server.inline(&format!("CONFIG SET {setting}")), "+OK", "{setting}");
+        }
+    }
+
+    /// Starts it again with the data that it had, after [`RedisServer::kill`]. The sentinels make it a replica.
+    pub fn restart(&mut self) {
+        self.server.restart();
+        self.configure();
+    }
+}
+
 struct Sentinel {
     port: u16,
     child: Child,
@@ -44,17 +65,9 @@ impl Replicated {
         for _ in 0..NODES {
             let server = RedisServer::start();
             let proxy = Proxy::to(server.port()).await;
-            for setting in [
-                format!("bind-source-addr {SERVERS}"),
-                "replica-announce-ip 127.0.0.1".to_owned(),
-                format!("replica-announce-port {}", proxy.port()),
-                // Its default of five seconds waits for more replicas than there are.
-                "repl-diskless-sync-delay 0".to_owned(),
-            ] {
-                assert_eq!(server.inline(&format!("CONFIG SET {setting}")), "+OK", "{setting}");
-            }
             nodes.push(Node { server, proxy });
         }
+        nodes.iter().for_each(Node::configure);
         let follow = format!("REPLICAOF 127.0.0.1 {}", nodes[0].proxy.port());
         for replica in &nodes[1..] {
             assert_eq!(replica.server.inline(&follow), "+OK");
@@ -93,6 +106,11 @@ impl Replicated {
     pub async fn switched_from(&self, old: usize) -> usize {
         until("the sentinels name another master", || self.master() != old).await;
         self.master()
+    }
+
+    /// `SENTINEL FAILOVER`, once: a sentinel may be unable to do it just now.
+    pub fn order_switch(&self) {
+        let _: redis::RedisResult<()> = self.sentinels[0].ask(&["FAILOVER", NAME]);
     }
 
     /// `SENTINEL FAILOVER`: a switch from this node while all are well; to which one. Asked for again until it is done: a

@@ -15,7 +15,13 @@ use wheelhouse::config;
 async fn a_master_that_is_cut_off_is_left_for_its_replica_and_what_it_said_is_read_again() {
     let start = || RedisCluster::start_with_network(&["--cluster-require-full-coverage", "no"]);
     let cluster = tokio::task::spawn_blocking(start).await.expect("start a cluster");
-    let redis = config::Redis { url: cluster.url().into(), ca_pem: None, client_certificate: None, partitions: 16 };
+    let redis = config::Redis {
+        url: cluster.url().into(),
+        ca_pem: None,
+        client_certificate: None,
+        partitions: 16,
+        replicas_to_wait: 0,
+    };
     let broker = Broker::connect(&redis).await.expect("connect to the cluster");
     let (cut_off, other) = (tenant_on(&cluster, &broker, 0), tenant_on(&cluster, &broker, 1));
     let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());

@@ -338,7 +338,7 @@ mod tests {
 
     #[test]
     fn one_seed_is_one_plan_and_another_seed_another() {
-        let plan = |seed| format!("{:?}", Plan::new(seed, Duration::from_secs(40)));
+        let plan = |seed| format!("{:?}", Plan::new(seed, Duration::from_secs(40), Topology::Single));
         assert_eq!(plan(7), plan(7));
         assert_ne!(plan(7), plan(9));
     }
@@ -352,7 +352,7 @@ mod tests {
     #[test]
     fn every_kind_of_fault_is_in_a_plan_of_a_minute_and_what_breaks_is_mended() {
         for seed in 0..20 {
-            let plan = Plan::new(seed, Duration::from_secs(40));
+            let plan = Plan::new(seed, Duration::from_secs(40), Topology::Single);
             let has = |is: fn(&Act) -> bool| plan.faults.iter().any(|(_, act)| is(act));
             assert!(has(|act| matches!(act, Act::Kill(Process::Worker(_)))), "{:?}", plan.faults);
             assert!(has(|act| matches!(act, Act::Kill(Process::Gateway(_)))), "{:?}", plan.faults);

@@ -126,7 +126,7 @@ impl CommandSubmitter {
             outcome = Box::pin(self.unless_carried_out(&submission, outcome)).await;
         }
         let key = || Some(format!("{resource}|{}|{}", submission.user, request.request_id.as_ref()?));
-        let outcome = self.unknown.settle(key, outcome);
+        let outcome = self.unknown.revise(key, outcome);
         let outcome = outcome.map_err(|refusal| refusal.with_request_id(request.request_id.as_ref()));
         match &outcome {
             Ok(AcceptedCommand { command, ack: Ack::Requested { .. }, is_repeat: false, .. }) => {
@@ -261,14 +261,14 @@ impl CommandSubmitter {
     }
 
     /// The answer to a request about many resources, as it may be given.
-    pub(super) fn settle_batch<T>(
+    pub(super) fn revise_batch<T>(
         &self,
         caller: &Caller,
         request: &BatchRequest,
         answer: Result<T, Refusal>,
     ) -> Result<T, Refusal> {
         let key = || Some(format!("{}|{}|{}", caller.tenant, caller.user, request.request_id.as_ref()?));
-        self.unknown.settle(key, answer)
+        self.unknown.revise(key, answer)
     }
 
     /// Follows an accepted command to its result, for the metrics.

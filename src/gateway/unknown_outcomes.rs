@@ -27,7 +27,7 @@ pub(super) struct UnknownOutcomes {
 
 impl UnknownOutcomes {
     /// The answer to a request, as it may be given. `key`: of a request with an id.
-    pub(super) fn settle<T>(
+    pub(super) fn revise<T>(
         &self,
         key: impl FnOnce() -> Option<RequestKey>,
         answer: Result<T, Refusal>,
@@ -93,15 +93,15 @@ mod tests {
         let refused = |code| Err::<(), _>(Refusal::new(code, "x"));
         let code = |answer: Result<(), Refusal>| answer.expect_err("refused").code;
         let (unknown, away) = (ErrorCode::OutcomeUnknown, ErrorCode::Unavailable);
-        assert_eq!(code(outcomes.settle(key("r1"), refused(away))), away, "it was never sent");
-        assert_eq!(code(outcomes.settle(key("r1"), refused(unknown))), unknown);
-        assert_eq!(code(outcomes.settle(key("r1"), refused(away))), unknown);
-        assert_eq!(code(outcomes.settle(key("r2"), refused(away))), away, "another one");
-        assert_eq!(code(outcomes.settle(|| None, refused(away))), away);
-        outcomes.settle(key("r1"), Ok(())).expect("found out");
-        assert_eq!(code(outcomes.settle(key("r1"), refused(away))), away);
+        assert_eq!(code(outcomes.revise(key("r1"), refused(away))), away, "it was never sent");
+        assert_eq!(code(outcomes.revise(key("r1"), refused(unknown))), unknown);
+        assert_eq!(code(outcomes.revise(key("r1"), refused(away))), unknown);
+        assert_eq!(code(outcomes.revise(key("r2"), refused(away))), away, "another one");
+        assert_eq!(code(outcomes.revise(|| None, refused(away))), away);
+        outcomes.revise(key("r1"), Ok(())).expect("found out");
+        assert_eq!(code(outcomes.revise(key("r1"), refused(away))), away);
         for n in 0..CAPACITY + 10 {
-            outcomes.settle(|| Some(n.to_string()), refused(unknown)).expect_err("refused");
+            outcomes.revise(|| Some(n.to_string()), refused(unknown)).expect_err("refused");
         }
         assert_eq!(outcomes.requests.lock().len(), CAPACITY);
     }

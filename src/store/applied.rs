@@ -4,11 +4,11 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::sql::{Tx, Value};
-use super::{ApplyOutcome, CommandChange, Store, StoreError, rows};
+use super::{ApplyOutcome, CommandChange, StoreError, rows};
 use crate::domain::{Action, CommandId, Control, Resource, UserId};
 
 /// For so long a request id stands for its first command, as in Redis.
-const REQUEST_TTL: Duration = Duration::from_secs(24 * 3600);
+pub(super) const REQUEST_TTL: Duration = Duration::from_secs(24 * 3600);
 
 /// What is noted of a command; `None`: it was not applied, and may be yet.
 pub(super) fn outcome_of(applied: &ApplyOutcome) -> Option<(&str, Option<Control>)> {
@@ -63,7 +63,7 @@ pub(super) fn request_key(change: &CommandChange) -> Option<String> {
     Some(request_text(&change.resource, &change.user, change.request_id.as_ref()?, change.action))
 }
 
-fn request_text(resource: &Resource, user: &UserId, id: &str, action: Action) -> String {
+pub(super) fn request_text(resource: &Resource, user: &UserId, id: &str, action: Action) -> String {
     format!("{resource}|{user}|{id}|{}", action.as_str())
 }
 
@@ -86,29 +86,4 @@ pub(super) async fn repeated_request(tx: &mut Tx, change: &CommandChange) -> Res
     }
     let control = row.text("control")?.and_then(|word| Control::parse(&word));
     Ok(Some(Noted { outcome: row.required("outcome")?, control }.applied()))
-}
-
-impl Store {
-    /// Whether a command was applied that came by this request.
-    pub async fn is_request_applied(
-        &self,
-        resource: &Resource,
-        user: &UserId,
-        request_id: &str,
-        action: Action,
-    ) -> Result<bool, StoreError> {
-        let text = "SELECT command_id FROM applied_commands WHERE request = $1";
-        let key = request_text(resource, user, request_id, action);
-        Ok(self.database.read().await?.row(text, &[key.into()]).await?.is_some())
-    }
-
-    /// Whether another command was applied that came by the same request. Whoever is about to stop or start work asks
-    /// first: what SQL then leaves undone must not be done to the work either.
-    pub async fn is_repeated_request(&self, change: &CommandChange) -> Result<bool, StoreError> {
-        let Some(key) = request_key(change) else { return Ok(false) };
-        let text = "SELECT command_id FROM applied_commands WHERE request = $1 AND command_id <> $2 AND at > {time:$3}";
-        let since = self.now_ms() - i64::try_from(REQUEST_TTL.as_millis()).unwrap_or(i64::MAX);
-        let values = [key.into(), change.command.to_string().into(), super::sql::time_text(since).into()];
-        Ok(self.database.read().await?.row(text, &values).await?.is_some())
-    }
 }

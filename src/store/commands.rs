@@ -1,9 +1,10 @@
 //! Applying a command, and what a command on a campaign looks at.
 
-use super::applied::applied_before;
+use super::applied::{REQUEST_TTL, applied_before, request_key, request_text};
 use super::command_rows::{RowWrite, RowWrites, key_of, raise_fence, row_of};
+use super::sql::time_text;
 use super::{ApplyOutcome, CommandChange, Store, StoreError, rows};
-use crate::domain::{Resource, ResourceKind};
+use crate::domain::{Action, Resource, ResourceKind, UserId};
 
 impl Store {
     /// Applies a command in one guarded transaction, once: the same command again gives the first outcome.
@@ -33,6 +34,29 @@ impl Store {
         }
         tx.commit().await?;
         Ok(applied)
+    }
+
+    /// Whether a command was applied that came by this request.
+    pub async fn is_request_applied(
+        &self,
+        resource: &Resource,
+        user: &UserId,
+        request_id: &str,
+        action: Action,
+    ) -> Result<bool, StoreError> {
+        let text = "SELECT command_id FROM applied_commands WHERE request = $1";
+        let key = request_text(resource, user, request_id, action);
+        Ok(self.database.read().await?.row(text, &[key.into()]).await?.is_some())
+    }
+
+    /// Whether another command was applied that came by the same request. Whoever is about to stop or start work asks
+    /// first: what SQL then leaves undone must not be done to the work either.
+    pub async fn is_repeated_request(&self, change: &CommandChange) -> Result<bool, StoreError> {
+        let Some(key) = request_key(change) else { return Ok(false) };
+        let text = "SELECT command_id FROM applied_commands WHERE request = $1 AND command_id <> $2 AND at > {time:$3}";
+        let since = self.now_ms() - i64::try_from(REQUEST_TTL.as_millis()).unwrap_or(i64::MAX);
+        let values = [key.into(), change.command.to_string().into(), time_text(since).into()];
+        Ok(self.database.read().await?.row(text, &values).await?.is_some())
     }
 
     /// Jobs of a campaign that a worker still hosts (running, or paused inside it).

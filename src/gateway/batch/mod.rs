@@ -113,7 +113,7 @@ impl BatchSubmitter {
             };
             let cut = || Err(Refusal::new(ErrorCode::OutcomeUnknown, INTERRUPTED_MESSAGE));
             let answer = of_task.drain.killed.run_until_cancelled(work).await.unwrap_or_else(cut);
-            let answer = of_task.commands.settle_batch(&caller, &request, answer);
+            let answer = of_task.commands.revise_batch(&caller, &request, answer);
             let answer = answer.map_err(|refusal| refusal.with_request_id(request.request_id.as_ref()));
             log(&caller, &request, &answer);
             answer

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::StorableEntry;
+use super::storable::StorableEntry;
 use crate::domain::AuditEntry;
 use crate::store::sql::{MultiRowInsert, Tx, Value, time_text};
 use crate::store::{Store, StoreError, rows};

@@ -6,13 +6,15 @@
 mod ends;
 pub mod export;
 mod prune;
+mod storable;
 mod verify;
 
 use ends::EndWrites;
 pub use ends::UnauditedEnd;
 use sha2::{Digest, Sha256};
+use storable::{StorableEntry, text_of};
 
-use super::sql::{MultiRowInsert, Row, Tx, Value, time_text, without_nul};
+use super::sql::{MultiRowInsert, Row, Tx, Value, time_text};
 use super::{AuditFilter, AuditRow, Page, Store, StoreError};
 use crate::domain::AuditEntry;
 
@@ -22,10 +24,6 @@ const COLUMNS: &str = "id, CAST(at AS TEXT) AS at, tenant_id, user_id, resource_
   CAST(latency_ms AS TEXT) AS latency_ms, CAST(run_at AS TEXT) AS run_at, batch_id,
   CAST(refusals AS TEXT) AS refusals, CAST(first_at AS TEXT) AS first_at, CAST(last_at AS TEXT) AS last_at,
   address, token_id, stream_id, previous_hash, hash";
-
-/// Longest word of an entry that an index holds, in characters: PostgreSQL refuses a row with more than 2,704
-/// bytes in one. No id that comes in through a gateway is as long.
-const MAX_INDEXED_LENGTH: usize = 300;
 
 impl Store {
     /// Appends those entries of a stream (oldest first) that are not there yet; how many those were. Any number of
@@ -229,43 +227,6 @@ async fn missing_entries<'a>(
 fn stream_position(stream_id: &str) -> (u64, u64) {
     let (ms, n) = stream_id.split_once('-').unwrap_or((stream_id, "0"));
     (ms.parse().unwrap_or(0), n.parse().unwrap_or(0))
-}
-
-/// An entry as both databases can hold it, so that what is read back gives the same hash.
-struct StorableEntry {
-    entry: AuditEntry,
-    /// What the hash is made over; made before anybody has to wait for the head of the chain.
-    text: String,
-}
-
-impl StorableEntry {
-    fn of(given: &AuditEntry) -> Self {
-        let mut entry = given.clone();
-        let text = text_of(&entry);
-        if text.contains("\\u0000")
-            && let Ok(value) = serde_json::to_value(&entry)
-            && let Ok(clean) = serde_json::from_value(without_nul(&value))
-        {
-            entry = clean;
-        }
-        if jiff::Timestamp::from_millisecond(entry.at).is_err() {
-            entry.at = 0;
-        }
-        for indexed in [&mut entry.tenant_id, &mut entry.user_id, &mut entry.resource_id, &mut entry.event] {
-            if indexed.len() > MAX_INDEXED_LENGTH
-                && let Some((end, _)) = indexed.char_indices().nth(MAX_INDEXED_LENGTH)
-            {
-                indexed.truncate(end);
-            }
-        }
-        let text = if entry == *given { text } else { text_of(&entry) };
-        Self { entry, text }
-    }
-}
-
-/// The entry as its hash sees it.
-fn text_of(entry: &AuditEntry) -> String {
-    serde_json::to_string(entry).unwrap_or_default()
 }
 
 /// SHA-256 over the hash before and the entry as JSON, hex.

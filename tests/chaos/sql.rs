@@ -19,14 +19,15 @@ pub enum Lock {
 }
 
 /// Every change of a status, and every command that is applied, in the order of the commits: SQLite has one writer,
-/// and in PostgreSQL whoever changes a resource holds its row until the commit.
+/// and in PostgreSQL whoever changes a resource holds its row until the commit. A row without a record is of a command that
+/// has ended without being applied.
 const SQLITE_LOG: &str = "
 CREATE TABLE chaos_effects (n INTEGER PRIMARY KEY AUTOINCREMENT, at TEXT NOT NULL, resource TEXT, status TEXT, command TEXT);
 CREATE TRIGGER chaos_jobs AFTER UPDATE ON jobs WHEN NEW.status <> OLD.status BEGIN
   INSERT INTO chaos_effects (at, resource, status) VALUES (strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), 'job:' || NEW.id, NEW.status); END;
 CREATE TRIGGER chaos_campaigns AFTER UPDATE ON campaigns WHEN NEW.status <> OLD.status BEGIN
   INSERT INTO chaos_effects (at, resource, status) VALUES (strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), 'campaign:' || NEW.id, NEW.status); END;
-CREATE TRIGGER chaos_applied AFTER INSERT ON applied_commands BEGIN
+CREATE TRIGGER chaos_applied AFTER INSERT ON applied_commands WHEN NEW.record <> '' BEGIN
   INSERT INTO chaos_effects (at, status, command) VALUES (strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), NEW.outcome, NEW.command_id); END;
 ";
 const POSTGRES_LOG: &str = "
@@ -37,7 +38,7 @@ CREATE FUNCTION chaos_command() RETURNS TRIGGER LANGUAGE plpgsql AS $$ BEGIN
   INSERT INTO chaos_effects (at, status, command) VALUES (clock_timestamp(), NEW.outcome, NEW.command_id); RETURN NULL; END $$;
 CREATE TRIGGER chaos_jobs AFTER UPDATE ON jobs FOR EACH ROW WHEN (NEW.status <> OLD.status) EXECUTE FUNCTION chaos_row('job:');
 CREATE TRIGGER chaos_campaigns AFTER UPDATE ON campaigns FOR EACH ROW WHEN (NEW.status <> OLD.status) EXECUTE FUNCTION chaos_row('campaign:');
-CREATE TRIGGER chaos_applied AFTER INSERT ON applied_commands FOR EACH ROW EXECUTE FUNCTION chaos_command();
+CREATE TRIGGER chaos_applied AFTER INSERT ON applied_commands FOR EACH ROW WHEN (NEW.record <> '') EXECUTE FUNCTION chaos_command();
 ";
 
 impl Sql {

@@ -46,6 +46,13 @@ pub struct Claim {
 }
 
 impl Claim {
+    /// By what SQL knows the request again: a command and a batch may have been asked for under the same name, and are two
+    /// requests. No name holds a `:`.
+    pub fn request_name(&self) -> Option<String> {
+        let id = self.request_id.as_deref()?;
+        Some(if self.stored.batch_id.is_some() { format!("batch:{id}") } else { id.to_owned() })
+    }
+
     /// What SQL keeps of the command until its end is in the audit trail: a JSON object with all that is known of it, and who
     /// carries it out, at which try.
     pub fn record(&self, worker: &WorkerId) -> String {

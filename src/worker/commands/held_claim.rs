@@ -167,7 +167,7 @@ impl HeldClaim<'_> {
             user: claim.user.clone(),
             fence: claim.fence,
             run: run.cloned(),
-            request_id: claim.request_id.clone(),
+            request_id: claim.request_name(),
             record: Some(claim.record(&self.ctx.id)),
         }
     }

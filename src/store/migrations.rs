@@ -23,7 +23,7 @@ macro_rules! texts {
 }
 
 /// In their order, for SQLite and PostgreSQL: the number by which a database remembers each, its name, its texts.
-const MIGRATIONS: [(i64, &str, [&str; 2]); 16] = [
+const MIGRATIONS: [(i64, &str, [&str; 2]); 17] = [
     (1, "first", texts!("0001_first")),
     (2, "jobs", texts!("0002_jobs")),
     (3, "audit", texts!("0003_audit")),

@@ -16,6 +16,8 @@ mod terminal;
 
 #[path = "process/contact.rs"]
 mod contact;
+#[path = "process/kept.rs"]
+mod kept;
 #[path = "process/output.rs"]
 mod output;
 

@@ -12,6 +12,8 @@ mod commands;
 mod lists;
 #[path = "rest/operators.rs"]
 mod operators;
+#[path = "rest/reruns.rs"]
+mod reruns;
 #[path = "rest/resources.rs"]
 mod resources;
 #[path = "rest/revocations.rs"]

@@ -28,6 +28,8 @@ mod maintenance;
 mod prune;
 #[path = "store/queue.rs"]
 mod queue;
+#[path = "store/reruns.rs"]
+mod reruns;
 #[path = "store/revocations.rs"]
 mod revocations;
 #[path = "store/rows.rs"]
@@ -204,6 +206,9 @@ on_both! {
     lists::a_page_goes_on_where_the_last_one_ended_while_rows_change
     lists::no_list_reads_or_sorts_the_whole_table_with_and_without_statistics
     lists::campaigns_are_filtered_and_sorted_too
+    reruns::a_rerun_is_a_new_job_with_the_same_parameters_linked_both_ways
+    reruns::the_failed_jobs_of_a_campaign_are_run_again_once
+    reruns::the_newest_thousand_lines_of_a_job_are_kept_in_order
     times::the_time_of_a_pause_is_no_running_time
     times::the_time_of_other_systems_rows_is_counted_too
     times::a_job_says_who_hosts_it_and_a_worker_what_it_has

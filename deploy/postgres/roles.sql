@@ -64,6 +64,8 @@ BEGIN
     ('applied_commands', 'gateway, reader', 'SELECT'),
     ('worker_leases', 'worker', 'SELECT, INSERT, UPDATE, DELETE'),
     ('worker_leases', 'reader', 'SELECT'),
+    ('job_output', 'worker', 'SELECT, INSERT, UPDATE, DELETE'),
+    ('job_output', 'gateway, reader', 'SELECT'),
     ('workers', 'worker', 'SELECT, INSERT, UPDATE, DELETE'),
     ('workers', 'gateway, reader', 'SELECT'),
     ('upkeep', 'worker', 'SELECT, UPDATE'),

@@ -19,6 +19,7 @@ mod dev;
 mod doctor;
 mod follow;
 mod inspect;
+mod job_logs;
 mod job_state;
 mod list_args;
 mod lists;
@@ -26,6 +27,7 @@ mod lists;
 mod out;
 mod prune;
 mod queue;
+mod rerun;
 mod resources;
 mod revocations;
 // The output of the program that it runs passes through as it is.

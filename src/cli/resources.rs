@@ -13,10 +13,12 @@ use super::api::{Api, ApiArgs, GatewayLocator};
 use super::campaign_jobs;
 use super::control::{ControlArgs, control};
 use super::follow::{RetryBudget, follow};
+use super::job_logs;
 use super::list_args::{ListArgs, ListCampaignsArgs};
 use super::lists;
 use super::out::{self, say};
 use super::prune;
+use super::rerun;
 use super::usage::usage;
 use crate::config::Settings;
 use crate::domain::{Action, JsonText, ResourceId, ResourceKind};
@@ -35,6 +37,10 @@ pub(super) enum JobCommand {
     Show(ShowArgs),
     /// List what a job could not do, item by item, and why.
     FailedItems(FailedItemsArgs),
+    /// Show what a job has printed: the last 1,000 lines of its programs and its code.
+    Logs(job_logs::LogsArgs),
+    /// Run a job again, or all failed jobs of a campaign: as new jobs with the same parameters.
+    Rerun(rerun::RerunArgs),
     /// Cancel a job for good.
     Cancel(ControlArgs),
     /// Pause a job.
@@ -143,6 +149,8 @@ pub(super) async fn job(
         JobCommand::Ls(args) => list_jobs(args, locator).await,
         JobCommand::Show(args) => show(kind, args, locator).await,
         JobCommand::FailedItems(args) => failed_items(args, locator).await,
+        JobCommand::Logs(args) => job_logs::logs(args, locator).await,
+        JobCommand::Rerun(args) => rerun::rerun(args, locator).await,
         JobCommand::Cancel(args) => control(kind, Action::Cancel, args, locator).await,
         JobCommand::Pause(args) => control(kind, Action::Pause, args, locator).await,
         JobCommand::Resume(args) => control(kind, Action::Resume, args, locator).await,

@@ -145,7 +145,7 @@ pub async fn run(args: RunArgs, mut settings: Settings) -> anyhow::Result<ExitCo
     say(format_args!("{name} runs as job {id} of tenant {} (process {})", job.tenant, process.pid()));
     say(format_args!("from another shell: wheelhouse job pause {id} | resume {id} | cancel {id}"));
 
-    let mut output = Output::start(ours, stdout, stderr, &id);
+    let mut output = Output::start(ours, stdout, stderr, &id, |stream| host.output_keeper(stream));
     let (mut interrupted, mut lost, mut timed_out, mut contact) = (None, false, None, true);
     let ended = {
         let mut time_is_up = std::pin::pin!(host.timed_out());

@@ -15,8 +15,9 @@ use tokio::process::{ChildStderr, ChildStdout};
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
-use crate::domain::{Progress, ResourceId, printable};
-use crate::worker::process::output::{Sink, pass_through};
+use crate::domain::{OutputStream, Progress, ResourceId, printable};
+use crate::worker::LineKeeper;
+use crate::worker::process::output::{Sink, pass_through_seen};
 use crate::worker::process::progress::{ProgressReader, without_colours};
 
 /// Longest last line of standard error in a job's error, in characters.
@@ -62,25 +63,33 @@ enum Stream {
 
 impl Output {
     /// Begins to pass it on. The two tasks end with the program's output, and are left alone after `finish`.
-    pub(super) fn start(ours: OwnMessages, stdout: ChildStdout, stderr: ChildStderr, id: &ResourceId) -> Self {
+    /// `keeper` keeps the lines of a stream.
+    pub(super) fn start(
+        ours: OwnMessages,
+        stdout: ChildStdout,
+        stderr: ChildStderr,
+        id: &ResourceId,
+        keeper: impl Fn(OutputStream) -> LineKeeper,
+    ) -> Self {
         let (tell, progress) = watch::channel(Progress::default());
         let reader = Arc::new(Mutex::new(ProgressReader::default()));
         let last_error = Arc::new(Mutex::new(String::new()));
         let output =
             Self { bar: bar(id), progress, last_error, lost: LostOutput::default(), passing: TaskTracker::new() };
-        output.pass(Stream::Out, ours.out, stdout, reader.clone(), tell.clone());
-        output.pass(Stream::Err, ours.err, stderr, reader, tell);
+        let (out, err) = (keeper(OutputStream::Stdout), keeper(OutputStream::Stderr));
+        output.pass((Stream::Out, ours.out), stdout, reader.clone(), tell.clone(), out);
+        output.pass((Stream::Err, ours.err), stderr, reader, tell, err);
         output.passing.close();
         output
     }
 
     fn pass(
         &self,
-        stream: Stream,
-        to: File,
+        (stream, to): (Stream, File),
         from: impl AsyncRead + Unpin + Send + 'static,
         reader: Arc<Mutex<ProgressReader>>,
         tell: watch::Sender<Progress>,
+        keeper: LineKeeper,
     ) {
         let last_error = self.last_error.clone();
         let see = move |line: &[u8]| {
@@ -100,12 +109,12 @@ impl Output {
                     lost: self.lost.clone(),
                     gone: false,
                 };
-                drop(self.passing.spawn(pass_through(from, sink, see)));
+                drop(self.passing.spawn(pass_through_seen(from, sink, see, keeper)));
             }
             Some(bar) => {
                 let sink = BarSink { to, bar, partial: Vec::new() };
                 let sink = FailureReportingSink { sink, stream, lost: self.lost.clone(), gone: false };
-                drop(self.passing.spawn(pass_through(from, sink, see)));
+                drop(self.passing.spawn(pass_through_seen(from, sink, see, keeper)));
             }
         }
     }

@@ -151,6 +151,7 @@ impl GatewayParts {
             hub,
             memory: memory.clone(),
             leases,
+            store: store.clone(),
             commands: commands.clone(),
             batches: batches.clone(),
             sessions: Sessions::new(access, drain.clone(), services, ping, limits.messages_per_second),

@@ -19,6 +19,7 @@ use super::hub::{FeedSubscriber, Hub};
 use super::limits::{ConnectionLeaseGuard, ConnectionLeases};
 use super::memory::{MemoryBudget, READ_SNAPSHOT};
 use super::outbox::Outbox;
+use super::session::output::OutputFollower;
 use super::session::resource::ResourceSession;
 use super::session::tenant::TenantSession;
 use super::session::{AdmittedSession, Channel, Sessions};
@@ -35,6 +36,7 @@ use crate::http::handshake::{self, Unfit};
 use crate::http::server::Routes;
 use crate::http::socket::Socket;
 use crate::protocol::{ErrorCode, MAX_BATCH_FRAME, MAX_FRAME, server, tenant};
+use crate::store::Store;
 use crate::telemetry::metrics;
 
 /// Longest wait for a resource's state.
@@ -61,6 +63,8 @@ pub struct SocketEndpoints {
     pub memory: MemoryBudget,
     /// Limits on open sockets.
     pub leases: ConnectionLeases,
+    /// SQL, for what jobs print.
+    pub store: Store,
     /// Takes commands.
     pub commands: Arc<CommandSubmitter>,
     /// Takes batches.
@@ -226,9 +230,11 @@ impl SocketEndpoints {
         let state = state.greeting(workers_online);
         memory.shrink_to(state.len());
         let greeting = (VecDeque::from([server::subscribed(&resource).into(), state.into()]), Some(memory));
+        let wants_output = kind == ResourceKind::Job && request.query.split('&').any(|pair| pair == "output=true");
+        let output = wants_output.then(|| OutputFollower::new(self.store.clone(), resource.clone()));
         self.admit(request, caller, MAX_FRAME, |caller, address, lease| AdmittedSession {
             caller,
-            channel: ResourceSession::new(resource, subscription, self.commands.clone()),
+            channel: ResourceSession::new(resource, subscription, self.commands.clone()).with_output(output),
             watching: WatchKind::One(kind),
             address,
             outbox,

@@ -4,7 +4,9 @@ use super::error::ErrorCode;
 use super::frame::Frame;
 use super::outcome::Outcome;
 pub use super::outcome::permission_denied_message;
-use crate::domain::{Action, Campaign, CommandId, Control, Job, JobStatus, Progress, Resource, ResourceKind};
+use crate::domain::{
+    Action, Campaign, CommandId, Control, Job, JobStatus, OutputLine, Progress, Resource, ResourceKind,
+};
 
 /// The answer to `ping`.
 pub const PONG: &str = "{\"type\":\"pong\"}";
@@ -269,6 +271,12 @@ pub fn token_refreshed(expires_at: i64) -> String {
 /// The token of the socket ends soon; `expires_at` in Unix seconds, `expires_in` in seconds from now.
 pub fn token_expiring(expires_at: i64, expires_in: i64) -> String {
     Frame::new("token_expiring").number("expires_at", expires_at).number("expires_in", expires_in).end()
+}
+
+/// Lines that a job has printed, for those who have asked for them. `left_out`: lines before them that are not kept any more.
+pub fn job_output(job: &Resource, lines: &[OutputLine], left_out: i64) -> String {
+    let frame = Frame::new("job_output").resource(job).json("lines", &lines);
+    if left_out > 0 { frame.json("left_out", &left_out).end() } else { frame.end() }
 }
 
 #[cfg(test)]

@@ -49,8 +49,8 @@ fn one_of<'a>(statuses: impl Iterator<Item = &'a str>) -> String {
     format!("status IN ({list})")
 }
 
-/// How a list of jobs is read; `begun` is when its first page was (Unix ms).
-pub(super) fn jobs(filter: &JobFilter, begun: i64) -> ListPlan {
+/// How a list of jobs is read; `begun` is when its first page was (Unix ms), `hosts` are the workers that are asked for.
+pub(super) fn jobs(filter: &JobFilter, begun: i64, hosts: &[String]) -> ListPlan {
     let mut given = Conditions::of_tenant(filter.tenant.as_str());
     // The filters that have an index with the status behind it: the one that probably finds the fewest first.
     let mut indexed: Vec<(&'static str, String)> = Vec::new();
@@ -64,11 +64,9 @@ pub(super) fn jobs(filter: &JobFilter, begun: i64) -> ListPlan {
         indexed.push(("jobs_of_type", given.equals("job_type", job_type)));
     }
     let mut others: Vec<IndexedFilter> = Vec::new();
-    if let Some(worker) = &filter.worker {
-        let place = given.value(worker.as_str());
-        let only = format!(
-            "host IS NOT NULL AND host IN (SELECT w.id FROM workers w WHERE w.name = {place} UNION ALL SELECT {place})"
-        );
+    if filter.worker.is_some() {
+        let places: Vec<String> = hosts.iter().map(|host| given.value(host.as_str())).collect();
+        let only = format!("host IS NOT NULL AND host IN ({})", places.join(", "));
         others.push(IndexedFilter { index: "jobs_hosted", only });
     }
     for (index, column, after, before) in [

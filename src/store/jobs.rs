@@ -9,6 +9,8 @@ use super::sql::{Row, Tx, Value};
 use super::{ClaimedJob, JobFilter, NewJob, Page, Run, Store, StoreError, job_list, rows};
 use crate::domain::{CampaignStatus, Job, JobCounts, Resource, ResourceId, TenantId, WorkerId};
 
+/// Workers of one name that are looked for, the newest first.
+const MAX_NAMESAKES: u32 = 200;
 /// Reruns of a job that are named.
 const MAX_RERUNS: u32 = 20;
 
@@ -132,7 +134,8 @@ impl Store {
     /// The statements that reading a list may take, with how the database would go about them.
     pub async fn explain_jobs(&self, filter: &JobFilter) -> Result<Vec<String>, StoreError> {
         let (begun, after) = self.position(filter)?;
-        self.explain_list(&job_list::jobs(filter, begun), after.as_ref()).await
+        let hosts = self.hosts_of(filter).await?;
+        self.explain_list(&job_list::jobs(filter, begun, &hosts), after.as_ref()).await
     }
 
     /// How many jobs of a tenant, or of one of its campaigns, are in each status.
@@ -168,9 +171,18 @@ impl Store {
         read.map(|(begun, position)| (begun, Some(position))).map_err(|why| StoreError::Conflict(why.to_owned()))
     }
 
+    /// The ids of the workers that a list asks for by name, and what may be an id itself.
+    async fn hosts_of(&self, filter: &JobFilter) -> Result<Vec<String>, StoreError> {
+        let Some(worker) = &filter.worker else { return Ok(Vec::new()) };
+        let text = format!("SELECT id FROM workers WHERE name = $1 ORDER BY seen_at DESC LIMIT {MAX_NAMESAKES}");
+        let found = self.database.read().await?.rows(&text, &[worker.as_str().into()]).await?;
+        let named = found.iter().map(|row| row.required("id"));
+        named.chain([Ok(worker.clone())]).collect()
+    }
+
     async fn find_jobs(&self, filter: &JobFilter) -> Result<(FoundRows, i64), StoreError> {
         let (begun, after) = self.position(filter)?;
-        let plan = job_list::jobs(filter, begun);
+        let plan = job_list::jobs(filter, begun, &self.hosts_of(filter).await?);
         Ok((self.list(&plan, after.as_ref(), limit_of(filter.limit)).await?, begun))
     }
 

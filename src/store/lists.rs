@@ -253,12 +253,14 @@ impl ListPlan {
         let text = format!(
             "SELECT id, phase, CAST(sort_key AS TEXT) AS key_text, place FROM (
                SELECT id, CAST({phase} AS BIGINT) AS phase, {key} AS sort_key, rowid AS place FROM {table} {{by:{index}}}
-               WHERE tenant_id = $1{only}{filters}) f{behind}
+               WHERE tenant_id = $1{only}{filters} LIMIT {most}) f{behind}
              ORDER BY phase, sort_key{direction}, place{direction} LIMIT {limit}",
             table = self.table,
             index = by.index,
             only = and(&by.only),
             filters = passing(&self.all_filters),
+            // Never reached, but for rows that came just now: PostgreSQL reads what is limited before it thinks of the order.
+            most = 10 * FEW,
         );
         with_named(&text, &values)
     }
@@ -273,19 +275,6 @@ impl ListPlan {
             FEW + 1
         );
         with_named(&text, &self.values)
-    }
-
-    /// The statements of a walk.
-    fn walked(&self, after: Option<&ListPosition>) -> Result<Vec<(String, Vec<Value>)>, StoreError> {
-        let mut all = Vec::new();
-        for (number, phase) in self.phases.iter().enumerate().filter(|(_, phase)| !phase.is_empty()) {
-            let after = after.filter(|after| after.phase == number).and_then(|after| after.place.as_ref());
-            if !self.filters.is_empty() {
-                all.push(self.frontier(phase, after)?);
-            }
-            all.push(self.rows(number, after, None, 51)?);
-        }
-        Ok(all)
     }
 }
 
@@ -380,7 +369,7 @@ impl Store {
         }
         match few(&mut tx, plan).await? {
             Some(by) => statements.push(plan.few(by, after, 51)),
-            None => statements.extend(plan.walked(after)?),
+            None => statements.extend(first_steps(&mut tx, plan, after).await?),
         }
         for (text, values) in statements {
             let rows = tx.rows(&format!("{word} {text}"), &values).await?;
@@ -402,6 +391,26 @@ async fn few<'a>(tx: &mut Tx, plan: &'a ListPlan) -> Result<Option<&'a IndexedFi
         }
     }
     Ok(None)
+}
+
+/// The statements of the first step of a walk through each phase.
+async fn first_steps(
+    tx: &mut Tx,
+    plan: &ListPlan,
+    after: Option<&ListPosition>,
+) -> Result<Vec<(String, Vec<Value>)>, StoreError> {
+    let mut all = Vec::new();
+    for (number, phase) in plan.phases.iter().enumerate().filter(|(_, phase)| !phase.is_empty()) {
+        let after = after.filter(|after| after.phase == number).and_then(|after| after.place.as_ref());
+        let mut until = None;
+        if !plan.filters.is_empty() {
+            let (text, values) = plan.frontier(phase, after)?;
+            until = tx.row(&text, &values).await?.as_ref().map(Place::read).transpose()?;
+            all.push((text, values));
+        }
+        all.push(plan.rows(number, after, until.as_ref(), 51)?);
+    }
+    Ok(all)
 }
 
 /// The page, along the index of its order.

@@ -23,7 +23,7 @@ macro_rules! texts {
 }
 
 /// In their order, for SQLite and PostgreSQL: the number by which a database remembers each, its name, its texts.
-const MIGRATIONS: [(i64, &str, [&str; 2]); 17] = [
+const MIGRATIONS: [(i64, &str, [&str; 2]); 18] = [
     (1, "first", texts!("0001_first")),
     (2, "jobs", texts!("0002_jobs")),
     (3, "audit", texts!("0003_audit")),
@@ -40,6 +40,7 @@ const MIGRATIONS: [(i64, &str, [&str; 2]); 17] = [
     (18, "failover", texts!("0018_failover")),
     (20, "refusals", texts!("0020_refusals")),
     (21, "lists", texts!("0021_lists")),
+    (22, "output", texts!("0022_output")),
     (23, "timeouts", texts!("0023_timeouts")),
 ];
 

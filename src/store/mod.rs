@@ -3,7 +3,7 @@
 //! One file for each concern: `jobs` and `campaigns` (rows and lists), `lists`, `job_list` and `list_cursor` (how a page is read,
 //! along which index, and where the next one begins), `selection` (which of many are there, or fit),
 //! `commands` and `command_rows` (what a command changes) and `group_commit` (many of them to a transaction), `queue` (which
-//! job a worker gets), `runs` (what a worker that hosts a job writes), `remote` (jobs of foreign processes), `attached` (the
+//! job a worker gets), `runs` (what a worker that hosts a job writes), `remote` (jobs of foreign processes), `reruns` (jobs that are run again), `job_output` (what they print), `attached` (the
 //! job of a `wheelhouse run`), `announcements` (status messages that are owed), `failed_items`, `maintenance` (what one worker
 //! does for all), `prune` (old jobs), `workers` (who they are), `permissions`, `revocations` (tokens that are refused), `audit`, `imports`, `migrations`,
 //! `bench_rows` (rows for `wheelhouse bench`). `handle` is what they are operations of, `database` connects, `writer_lock`
@@ -26,6 +26,7 @@ mod files;
 mod group_commit;
 mod handle;
 mod job_list;
+mod job_output;
 mod jobs;
 mod leases;
 mod list_cursor;
@@ -39,6 +40,7 @@ mod queue;
 #[cfg(feature = "server")]
 mod rehearsal;
 mod remote;
+mod reruns;
 mod revocations;
 mod rows;
 mod runs;
@@ -56,10 +58,12 @@ pub use campaigns::CloseOutcome;
 pub use error::StoreError;
 pub use failed_items::MAX_FAILED_ITEMS;
 pub use handle::Store;
+pub use job_output::NewOutputLine;
 pub use maintenance::MaintenanceTask;
 pub use page::Page;
 pub use permissions::PermissionGrant;
 pub use prune::PrunedJobs;
+pub use reruns::{Rerun, RerunFilter, RerunWish};
 pub use revocations::{NewRevocation, Revocation, RevocationChanges, RevocationKind};
 pub use types::*;
 pub use workers::{WORKER_SAYS_AGAIN, WorkerInfo, WorkerLoad, WorkerSession};

@@ -14,7 +14,7 @@ const STEP: usize = 100;
 /// Rows that belong to those jobs, deleted in one transaction: one job may have hundreds of thousands.
 const ROWS: usize = 1_000;
 /// What belongs to a job, with the column that tells its rows apart.
-const CONTENTS: [(&str, &str); 2] = [("failed_items", "item"), ("imported_rows", "row_number")];
+const CONTENTS: [(&str, &str); 3] = [("failed_items", "item"), ("imported_rows", "row_number"), ("job_output", "line")];
 /// Between two transactions, so that other writers get their turn.
 const BREATH: Duration = Duration::from_millis(20);
 

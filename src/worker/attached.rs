@@ -11,16 +11,21 @@ use super::parts::WorkerParts;
 use super::run::active_run::{ActiveRun, ExitReason, Phase};
 use super::run::control::Controlled;
 use super::run::control_problem::report_control_problems;
+use super::run::output_writer;
 use super::run::pause_gate::CONFIRMATION_TTL;
+use super::run::run_output::LineKeeper;
 use super::run::run_progress::RunProgress;
 use super::run::timeout;
 use crate::broker::Broker;
 use crate::config::Settings;
-use crate::domain::{Job, Progress};
+use crate::domain::{Job, OutputStream, Progress};
 use crate::store::{ClaimedJob, RunEnd, Store};
 
 /// Longest wait for a command under way when the work is over.
 const FINAL_COMMAND_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Longest wait for SQL to take the last lines of the output.
+const LAST_LINES_TIMEOUT: Duration = Duration::from_secs(2);
 
 const CONTACT_POLL_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -77,6 +82,11 @@ impl AttachedHost {
         self.run.progress.progress(progress);
     }
 
+    /// Keeps one stream of the program's output, for whoever looks at the job.
+    pub(crate) fn output_keeper(&self, stream: OutputStream) -> LineKeeper {
+        LineKeeper::new(self.run.progress.output.clone(), stream)
+    }
+
     /// Returns, with the words for it, when the job has been running for as long as it may; the time that it is
     /// paused does not count. End the work then, and report that as a failure. Never, if there is no limit.
     pub async fn timed_out(&self) -> String {
@@ -109,6 +119,9 @@ impl AttachedHost {
     /// and says goodbye. Keeps trying while SQL is away; waits for the resume of a job that ended while paused.
     pub async fn finish(self, end: RunEnd) -> AttachedEnd {
         self.run.progress.control_problem(0, None);
+        // Before the end: whoever waits for that finds all of the output. A database that is away holds nobody up for it.
+        let last_lines = output_writer::write(&self.parts.ctx, &self.run, true);
+        let _ = tokio::time::timeout(LAST_LINES_TIMEOUT, last_lines).await;
         let (reason, row) = self.parts.lifecycle.record_end(&self.run, end).await;
         self.parts.ctx.stop.cancel();
         self.parts.scheduler.drained(FINAL_COMMAND_TIMEOUT).await;

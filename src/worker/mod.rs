@@ -44,6 +44,7 @@ pub(crate) use maintenance::clocks;
 pub use attached::{AttachedEnd, AttachedHost};
 pub use error::WorkerError;
 pub use harness::{JobEnd, JobHarness, JobRun};
+pub(crate) use run::run_output::LineKeeper;
 pub use run::{ChildProgram, ControlOutcome, Controlled};
 pub use sdk::{BoxError, Cancelled, Job, JobContext, JobError};
 pub use worker::{Worker, WorkerBuilder};

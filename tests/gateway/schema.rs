@@ -6,7 +6,8 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use wheelhouse::domain::{
-    Action, Campaign, CommandId, Control, Job, JobStatus, Progress, Resource, ResourceId, ResourceKind, TenantId,
+    Action, Campaign, CommandId, Control, Job, JobStatus, OutputLine, OutputStream, Progress, Resource, ResourceId,
+    ResourceKind, TenantId,
 };
 use wheelhouse::protocol::batch_messages::{self, BatchCounts, BatchHeader, BatchItem, ItemState};
 use wheelhouse::protocol::{self, ErrorCode, FeedFilter, server, tenant};
@@ -134,7 +135,18 @@ fn every_message_of_the_service_stands_in_the_schema_and_every_schema_is_of_one(
     let made = |group: &str| {
         let mut all = everywhere();
         match group {
-            "job" => all.extend(about(&job).into_iter().chain([server::subscribed(&job)])),
+            "job" => {
+                all.extend(about(&job).into_iter().chain([server::subscribed(&job)]));
+                let line = |open| OutputLine {
+                    line: 7,
+                    run: 1,
+                    at: "2026-01-01T00:00:00Z".to_owned(),
+                    stream: OutputStream::Stderr,
+                    text: "x".to_owned(),
+                    open,
+                };
+                all.push(server::job_output(&job, &[line(false), line(true)], 3));
+            }
             "campaign" => all.extend(about(&campaign).into_iter().chain([server::subscribed(&campaign)])),
             _ => {
                 all.extend(about(&job).into_iter().chain(about(&campaign)).chain(batches()));

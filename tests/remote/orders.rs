@@ -121,3 +121,31 @@ async fn the_time_limit_does_not_count_the_time_that_the_job_is_paused() {
     assert_eq!(client.about(1, &["ended"]).await["status"], "failed");
     assert_eq!(fixture.job("j1")["error_message"], "timed out after 2 s");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lines_of_a_client_are_kept_in_the_jobs_output() {
+    let mut fixture = RemoteFixture::start(&[]).await;
+    let worker = fixture.worker();
+    let mut client = fixture.client(&worker, "s1").await;
+    client.attach(1, "acme", "j1").await;
+    client.send(json!({"type": "log", "ref": 1, "stream": "stderr", "lines": ["first", ""]})).await;
+    client.send(json!({"type": "log", "ref": 1, "lines": ["last"]})).await;
+    let pool = fixture.fleet.sql().await;
+    let read = "SELECT stream, text FROM job_output WHERE tenant_id = 'acme' AND job_id = 'j1' ORDER BY line";
+    let until_there = async {
+        loop {
+            let lines: Vec<(String, String)> = sqlx::query_as(read).fetch_all(&pool).await.expect("read");
+            if lines.len() >= 3 {
+                return lines;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let lines = tokio::time::timeout(Duration::from_secs(30), until_there).await.expect("the lines are written");
+    let line = |stream: &str, text: &str| (stream.to_owned(), text.to_owned());
+    assert_eq!(lines, [line("stderr", "first"), line("stderr", ""), line("log", "last")]);
+    client.send(json!({"type": "log", "ref": 1, "lines": []})).await;
+    let answer = client.about(1, &["error"]).await;
+    assert!(answer["message"].as_str().is_some_and(|words| words.contains("lines must be 1 to 1000")), "{answer}");
+    client.end(1, "completed").await;
+}

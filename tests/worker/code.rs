@@ -197,6 +197,40 @@ async fn a_program_of_the_job_stops_goes_on_and_ends_with_it() {
     worker.drain().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_code_says_and_its_programs_print_is_kept_whether_it_is_read_or_not() {
+    let (fixture, trace) = (WorkerFixture::new().await, Trace::new());
+    let inside = trace.clone();
+    let code = Code(move |ctx: JobContext| {
+        let trace = inside.clone();
+        async move {
+            ctx.log("code begins");
+            let script = "echo to be read; echo not to be read >&2; exit 0";
+            let supervisor = env!("CARGO_BIN_EXE_wheelhouse").into();
+            let program = Program::with_supervisor(supervisor, "sh", ["-c", script]).map_err(JobError::failed)?;
+            let mut child = ctx.child(program).await?;
+            drop(child.stderr.take());
+            let mut lines = BufReader::new(child.stdout.take().expect("stdout")).lines();
+            while let Some(line) = lines.next_line().await.map_err(JobError::failed)? {
+                trace.mark(line);
+            }
+            child.ended().await;
+            Ok(json!(null))
+        }
+    });
+    let worker = fixture.coder("w1", code).await;
+    let job = fixture.job("j").await;
+    fixture.until_status(&job, JobStatus::Completed).await;
+    assert_eq!(trace.count("to be read"), 1);
+    let lines = async || fixture.store.job_output(&job, 0, 10).await.expect("read");
+    eventually("all lines are written", || async { lines().await.len() == 3 }).await;
+    let mut said: Vec<_> = lines().await.into_iter().map(|line| (line.stream.as_str(), line.text)).collect();
+    said.sort();
+    let line = |stream: &'static str, text: &str| (stream, text.to_owned());
+    assert_eq!(said, [line("log", "code begins"), line("stderr", "not to be read"), line("stdout", "to be read")]);
+    worker.drain().await;
+}
+
 /// A program that calls the supervisor as `nobody`, and one that makes whoever calls it root: what `sudo` is.
 fn two_users(folder: &std::path::Path) -> std::path::PathBuf {
     use std::os::unix::fs::PermissionsExt;

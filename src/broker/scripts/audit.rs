@@ -4,7 +4,7 @@ use super::heartbeats::those_answered;
 use super::{lua, texts};
 use crate::broker::{Broker, BrokerError, Partition};
 pub use crate::domain::AuditEntry;
-use crate::domain::AuditEvent;
+use crate::domain::{AuditEvent, TenantId};
 
 /// As many at a time as `MAX_PER_CALL` of `write_refusals.lua`.
 const MOST_LOOKED_AT: usize = 100;
@@ -25,6 +25,26 @@ impl Broker {
         command.arg(self.keys().audit(partition)).arg(format!("({after}")).arg("+").arg("COUNT").arg(limit);
         let raw: Vec<Raw> = self.client.query(&command).await?;
         Ok(raw.into_iter().map(entry).collect())
+    }
+
+    /// Adds entries of a tenant, in their order, as the scripts do.
+    pub async fn audit_append(
+        &self,
+        tenant: &TenantId,
+        entries: &[(AuditEvent, AuditEntry)],
+    ) -> Result<(), BrokerError> {
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let (stream, now) = (self.keys().audit(self.keys().partition(tenant)), self.tenant_now_ms(tenant));
+        let mut pipeline = redis::pipe();
+        for (event, entry) in entries {
+            // Texts and numbers are always written.
+            let text = serde_json::to_string(entry).unwrap_or_default();
+            pipeline.cmd("XADD").arg(&stream).arg("*").arg("event").arg(event.as_str());
+            pipeline.arg("at").arg(now).arg("entry").arg(text).ignore();
+        }
+        self.client.pipeline(&pipeline).await
     }
 
     /// Forgets these entries: they are in SQL. By their ids, and never "up to" one: after a failover there may be

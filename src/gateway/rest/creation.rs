@@ -199,7 +199,10 @@ fn made(job: &NewJob) -> Value {
 }
 
 /// A write: without an answer in time it may have been done all the same.
-async fn with_store_error<T>(write: impl Future<Output = Result<T, StoreError>>, what: &str) -> Result<T, Refusal> {
+pub(super) async fn with_store_error<T>(
+    write: impl Future<Output = Result<T, StoreError>>,
+    what: &str,
+) -> Result<T, Refusal> {
     let late = |_| {
         let message = format!(
             "The database did not answer in time; the {what} may have been made or changed: look before you send it again"

@@ -21,7 +21,7 @@ const MAX_RETRIES: u32 = 1000;
 /// Longest time limit of a job, in seconds: a year.
 const MAX_TIMEOUT: u32 = 31_536_000;
 /// One JSON object of the right form.
-fn object<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
+pub(super) fn object<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
     serde_json::from_slice(body).map_err(|error| Refusal::invalid(format!("The body does not fit: {error}")))
 }
 

@@ -14,9 +14,11 @@ mod fields;
 mod health;
 mod input;
 mod list_query;
+mod output;
 mod query;
 mod queue;
 mod request;
+mod rerun;
 mod resources;
 mod revocations;
 mod routes;
@@ -41,8 +43,10 @@ use self::callers::{CallerLimits, Callers};
 use self::commands::CommandApi;
 use self::cors::Cors;
 use self::creation::CreationApi;
+use self::output::OutputApi;
 use self::queue::QueueApi;
 use self::request::Request;
+use self::rerun::RerunApi;
 use self::resources::ResourceApi;
 use self::revocations::RevocationApi;
 use self::routes::{Endpoint, OPENAPI, RouteMatch};
@@ -111,6 +115,8 @@ struct Api {
     batch: BatchApi,
     schedules: ScheduleApi,
     queue: QueueApi,
+    rerun: RerunApi,
+    output: OutputApi,
     resources: ResourceApi,
     revocations: RevocationApi,
     creation: CreationApi,
@@ -159,6 +165,8 @@ impl Api {
             batch: BatchApi { callers: callers.clone(), batches: parts.batches, waiter: waiter.clone() },
             schedules: ScheduleApi { callers: callers.clone(), broker: broker.clone(), schedules: parts.schedules },
             queue: QueueApi { callers: callers.clone(), broker: broker.clone(), commands: commands.clone() },
+            rerun: RerunApi { callers: callers.clone(), broker: broker.clone(), store: store.clone() },
+            output: OutputApi { callers: callers.clone(), store: store.clone() },
             resources: ResourceApi {
                 callers: callers.clone(),
                 store: store.clone(),
@@ -225,6 +233,9 @@ impl Api {
             Endpoint::Forget => self.queue.forget(request, first).await,
             Endpoint::List(kind) => self.resources.list(request, kind).await,
             Endpoint::Create(kind) => self.creation.create(request, kind).await,
+            Endpoint::Rerun => self.rerun.one(request, first).await,
+            Endpoint::RerunMany => self.rerun.many(request).await,
+            Endpoint::Output => self.output.output(request, first).await,
             Endpoint::AddJobs => self.creation.add_jobs(request, first).await,
             Endpoint::Close => self.creation.close(request, first).await,
             Endpoint::Show(kind) => self.resources.show(request, kind, first).await,

@@ -51,6 +51,12 @@ pub(super) enum Endpoint {
     FailedItems,
     /// The whole text of a job's error.
     JobError,
+    /// Run a job again.
+    Rerun,
+    /// Run many jobs again.
+    RerunMany,
+    /// What a job prints.
+    Output,
     /// Jobs for a campaign that is there.
     AddJobs,
     /// A campaign gets no more jobs.
@@ -82,13 +88,13 @@ const fn delete(pattern: &'static str, endpoint: Endpoint) -> Route {
 use Action::{Cancel, Pause, Resume};
 use Endpoint::{
     AddJobs, Audit, Batch, Close, Command, Create, Failed, FailedCommand, FailedItems, Forget, Health, JobError, List,
-    Me, Metrics, OpenApi, Ready,
+    Me, Metrics, OpenApi, Output, Ready,
 };
-use Endpoint::{Requeue, Revoke, Schedules, Show, Withdraw, Workers};
+use Endpoint::{Requeue, Rerun, RerunMany, Revoke, Schedules, Show, Withdraw, Workers};
 use ResourceKind::{Campaign, Job};
 
 /// Every route.
-pub(super) const ROUTES: [Route; 33] = [
+pub(super) const ROUTES: [Route; 36] = [
     get("/healthz", Health),
     get("/readyz", Ready),
     get("/metrics", Metrics),
@@ -106,7 +112,10 @@ pub(super) const ROUTES: [Route; 33] = [
     post("/api/v1/queue/failed/{command_id}/requeue", Requeue),
     get("/api/v1/jobs", List(Job)),
     post("/api/v1/jobs", Create(Job)),
+    post("/api/v1/jobs/rerun", RerunMany),
     get("/api/v1/jobs/{job_id}", Show(Job)),
+    post("/api/v1/jobs/{job_id}/rerun", Rerun),
+    get("/api/v1/jobs/{job_id}/output", Output),
     post("/api/v1/jobs/{job_id}/cancel", Command(Job, Cancel)),
     post("/api/v1/jobs/{job_id}/pause", Command(Job, Pause)),
     post("/api/v1/jobs/{job_id}/resume", Command(Job, Resume)),

@@ -10,6 +10,7 @@
 mod channel;
 mod count;
 mod messages;
+pub mod output;
 pub mod resource;
 pub mod tenant;
 mod time;

@@ -2,10 +2,13 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
+use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::channel::{Channel, RequestContext, RequestOutcome};
+use super::output::OutputFollower;
 use crate::auth::{Caller, Policy};
 use crate::broker::scripts::submit::Grant;
 use crate::domain::{CommandId, Permission, Resource};
@@ -26,12 +29,19 @@ pub struct ResourceSession {
     subscription: Subscription,
     given: Vec<CommandId>,
     commands: Arc<CommandSubmitter>,
+    /// Of a job whose output the client wants.
+    output: Option<OutputFollower>,
 }
 
 impl ResourceSession {
     /// For a resource that is subscribed to.
     pub fn new(resource: Resource, subscription: Subscription, commands: Arc<CommandSubmitter>) -> Self {
-        Self { resource, subscription, given: Vec::new(), commands }
+        Self { resource, subscription, given: Vec::new(), commands, output: None }
+    }
+
+    /// With what the job prints.
+    pub fn with_output(self, output: Option<OutputFollower>) -> Self {
+        Self { output, ..self }
     }
 }
 
@@ -93,6 +103,15 @@ impl Channel for ResourceSession {
 
     fn delivers(&mut self, command: CommandId, _succeeded: bool, _out: &mut VecDeque<Utf8Bytes>) -> bool {
         !self.given.contains(&command)
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, out: &mut VecDeque<Utf8Bytes>) -> Poll<()> {
+        let Some(output) = &mut self.output else { return Poll::Pending };
+        output.poll(cx).map(|message| out.push_back(message.into()))
+    }
+
+    fn next_poll(&self) -> Option<Instant> {
+        self.output.as_ref().and_then(OutputFollower::next_poll)
     }
 
     fn still_permitted(&self, policy: &Policy, caller: &Caller) -> bool {

@@ -21,6 +21,8 @@ pub enum FromClient {
     Save(Save),
     /// The work has ended by itself.
     End(End),
+    /// Lines for the job's output.
+    Log(LogLines),
     /// The job has been published and has not begun.
     Expect(NamedJob),
 }
@@ -164,6 +166,35 @@ pub struct Save {
     pub point: JsonText,
 }
 
+/// `log`
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogLines {
+    #[serde(rename = "type")]
+    _kind: Kind,
+    /// The client's number of the job.
+    #[serde(rename = "ref")]
+    pub reference: u64,
+    /// Where they come from.
+    #[serde(default)]
+    pub stream: LogStream,
+    /// In their order, without their ends.
+    pub lines: Vec<String>,
+}
+
+/// Where lines of a client come from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogStream {
+    /// The work's standard output.
+    Stdout,
+    /// Its standard error.
+    Stderr,
+    /// What it says for the log.
+    #[default]
+    Log,
+}
+
 /// `end`
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -232,6 +263,7 @@ impl FromClient {
             | Self::Progress(Figures { reference, .. })
             | Self::FailedItem(FailedItem { reference, .. })
             | Self::Save(Save { reference, .. })
+            | Self::Log(LogLines { reference, .. })
             | Self::End(End { reference, .. })
             | Self::Expect(NamedJob { reference, .. }) => Some(*reference),
         }

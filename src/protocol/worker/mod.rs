@@ -5,7 +5,9 @@ mod from_client;
 mod read;
 mod to_client;
 
-pub use from_client::{End, EndedHow, FailedItem, Figures, FromClient, Hello, NamedJob, Reached, ReachedState, Save};
+pub use from_client::{
+    End, EndedHow, FailedItem, Figures, FromClient, Hello, LogLines, LogStream, NamedJob, Reached, ReachedState, Save,
+};
 pub use read::{Unusable, read};
 pub use to_client::{OrderKind, RefusedWhy, ToClient};
 

@@ -9,6 +9,7 @@ const MAX_NUMBER: u64 = (1 << 53) - 1;
 const MAX_NAME: usize = 255;
 const MAX_TITLE: usize = 500;
 const MAX_ITEM: usize = 1_000;
+const MAX_LOG_LINES: usize = 1_000;
 
 /// Why a message cannot be used.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,6 +45,7 @@ pub fn read(text: &str) -> Result<FromClient, Unusable> {
         "reached" => fields(text).map(FromClient::Reached),
         "progress" => fields(text).map(FromClient::Progress),
         "failed_item" => fields(text).map(FromClient::FailedItem),
+        "log" => fields(text).map(FromClient::Log),
         "save" => fields(text).map(FromClient::Save),
         "end" => fields(text).map(FromClient::End),
         "expect" => fields(text).map(FromClient::Expect),
@@ -111,6 +113,7 @@ impl FromClient {
             Self::Hello(hello) => {
                 length("worker", Some(&hello.worker), 1, MAX_NAME)?;
                 length("software", hello.software.as_ref(), 0, MAX_NAME)?;
+                length("host", hello.host.as_ref(), 0, MAX_NAME)?;
                 hello.pid.map_or(Ok(()), |pid| within("pid", pid, 0))
             }
             Self::Attach(job) => {
@@ -141,7 +144,10 @@ impl FromClient {
                 length("current_item", figures.current_item.as_ref().and_then(Option::as_ref), 0, MAX_ITEM)
             }
             Self::Save(save) => within("n", save.n, 1),
-            Self::Reached(_) | Self::FailedItem(_) | Self::End(_) => Ok(()),
+            Self::Log(log) if log.lines.is_empty() || log.lines.len() > MAX_LOG_LINES => {
+                Err(format!("lines must be 1 to {MAX_LOG_LINES}"))
+            }
+            Self::Log(_) | Self::Reached(_) | Self::FailedItem(_) | Self::End(_) => Ok(()),
         }
     }
 }

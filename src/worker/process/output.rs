@@ -27,13 +27,36 @@ pub trait Sink: Send {
     }
 }
 
+/// Sees the bytes of a program's output on their way, and when none have come for a moment.
+pub trait Tap: Send {
+    /// The next bytes, at any boundary.
+    fn feed(&mut self, bytes: &[u8]);
+
+    /// A line has begun, and its end does not come.
+    fn idle(&mut self) {}
+
+    /// There will be no more.
+    fn end(&mut self) {}
+}
+
+/// Nobody looks.
+impl Tap for () {
+    fn feed(&mut self, _bytes: &[u8]) {}
+}
+
 /// Copies `from` to `sink` until it ends, and hands each line to `see`; one whose end does not come is handed over as
 /// it stands, and again when it is whole. When writing fails (the reader of the
 /// host's output has gone), reading ends too: the program then gets its broken pipe, as it would have by itself.
-pub async fn pass_through(
+pub async fn pass_through(from: impl AsyncRead + Unpin + Send, sink: impl Sink, see: impl FnMut(&[u8]) + Send) {
+    pass_through_seen(from, sink, see, ()).await;
+}
+
+/// As [`pass_through`], with somebody else who sees the bytes.
+pub async fn pass_through_seen(
     mut from: impl AsyncRead + Unpin + Send,
     mut sink: impl Sink,
     mut see: impl FnMut(&[u8]) + Send,
+    mut tap: impl Tap,
 ) {
     let mut lines = LineSplitter::default();
     let mut chunk = vec![0_u8; CHUNK];
@@ -45,6 +68,7 @@ pub async fn pass_through(
             read = from.read(&mut chunk) => read.unwrap_or(0),
             () = tokio::time::sleep(silence), if unread => {
                 see(lines.rest());
+                tap.idle();
                 unread = false;
                 continue;
             }
@@ -54,6 +78,7 @@ pub async fn pass_through(
         }
         // Lines first: progress and errors are known even where the writing fails.
         lines.feed(&chunk[..read], &mut see);
+        tap.feed(&chunk[..read]);
         unread = !lines.rest().is_empty();
         if sink.write(&chunk[..read]).await.is_err() {
             break;
@@ -64,4 +89,5 @@ pub async fn pass_through(
     if !lines.rest().is_empty() {
         see(lines.rest());
     }
+    tap.end();
 }

@@ -9,8 +9,8 @@ use super::outbox::Outbox;
 use super::session::{Attached, Begun, Found, Session};
 use super::shared::Shared;
 use crate::auth::TokenTenants;
-use crate::domain::TenantId;
-use crate::protocol::worker::{FromClient, NamedJob, RefusedWhy, Save, ToClient};
+use crate::domain::{OutputStream, TenantId};
+use crate::protocol::worker::{FromClient, LogStream, NamedJob, RefusedWhy, Save, ToClient};
 use crate::worker::context::full_jitter_backoff;
 
 /// One socket of a session.
@@ -140,6 +140,14 @@ fn attached_said(shared: &Arc<Shared>, session: &Arc<Session>, attached: &Attach
             if work.saves(n) {
                 shared.ctx.spawn(store_saves(attached.clone()));
             }
+        }
+        FromClient::Log(log) => {
+            let stream = match log.stream {
+                LogStream::Stdout => OutputStream::Stdout,
+                LogStream::Stderr => OutputStream::Stderr,
+                LogStream::Log => OutputStream::Log,
+            };
+            log.lines.iter().for_each(|line| run.progress.output.said(stream, line));
         }
         FromClient::End(end) => work.end(end),
         FromClient::Hello(_) | FromClient::Attach(_) | FromClient::Expect(_) => {

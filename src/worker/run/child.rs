@@ -1,13 +1,21 @@
 //! Programs that job code starts: they stop, go on and end together with the job.
 
+use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
 use futures_util::stream::BoxStream;
 use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWriteExt};
+use tokio::net::unix::pipe;
 use tokio::process::{ChildStderr, ChildStdout};
+use tokio_util::task::TaskTracker;
 
 use super::control::{ControlOutcome, Controlled};
+use super::run_output::{LineKeeper, RunOutput};
+use crate::domain::OutputStream;
+use crate::worker::process::output::{Sink, pass_through_seen};
 use crate::worker::process::{Ended, Process, Program};
 use crate::worker::sdk::error::JobError;
 
@@ -15,7 +23,8 @@ use crate::worker::sdk::error::JobError;
 #[derive(Debug)]
 pub struct ChildProgram {
     process: Arc<Process>,
-    /// What it writes; a program whose pipe is full stands still, so read it, or drop it.
+    /// What it writes. Its last lines are kept in the job's output, whether they are read here or not; but a program whose
+    /// pipe is full stands still, so read it, or drop it.
     pub stdout: Option<ChildStdout>,
     /// The same for its errors.
     pub stderr: Option<ChildStderr>,
@@ -32,8 +41,49 @@ impl ChildProgram {
         self.process.pid()
     }
 
+    /// Keeps what it writes in the output of the job, on its way to whoever reads it here.
+    pub(crate) fn keep_output(&mut self, output: &Arc<RunOutput>, tracker: &TaskTracker) -> io::Result<()> {
+        if let Some(stdout) = self.stdout.take() {
+            let keeper = LineKeeper::new(output.clone(), OutputStream::Stdout);
+            let read = ChildStdout::from_std(kept(stdout, keeper, tracker)?.into())?;
+            self.stdout = Some(read);
+        }
+        if let Some(stderr) = self.stderr.take() {
+            let keeper = LineKeeper::new(output.clone(), OutputStream::Stderr);
+            let read = ChildStderr::from_std(kept(stderr, keeper, tracker)?.into())?;
+            self.stderr = Some(read);
+        }
+        Ok(())
+    }
+
     pub(crate) fn control_problems(&self) -> BoxStream<'static, Option<String>> {
         self.process.control_problem()
+    }
+}
+
+/// A second pipe behind a program's: what comes out of it has been seen.
+fn kept(
+    from: impl AsyncRead + Unpin + Send + 'static,
+    keeper: LineKeeper,
+    tracker: &TaskTracker,
+) -> io::Result<OwnedFd> {
+    let (reader, writer) = io::pipe()?;
+    let sink = ReaderSink(Some(pipe::Sender::from_owned_fd(writer.into())?));
+    tracker.spawn(pass_through_seen(from, sink, |_: &[u8]| {}, keeper));
+    Ok(reader.into())
+}
+
+/// Writes for a reader that may have gone: the rest is then only kept.
+struct ReaderSink(Option<pipe::Sender>);
+
+impl Sink for ReaderSink {
+    async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if let Some(writer) = &mut self.0
+            && writer.write_all(bytes).await.is_err()
+        {
+            self.0 = None;
+        }
+        Ok(())
     }
 }
 

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use super::active_run::{ActiveRun, ExitReason, FlushRequest, Phase};
+use super::output_writer;
 use super::pause_gate::CONFIRMATION_TTL;
 use super::progress_writer;
 use super::registry::RunRegistry;
@@ -21,6 +22,8 @@ const RENEW_INTERVAL: Duration = Duration::from_secs(1);
 /// Renewals in a second beyond which the interval grows, and how far it grows: within [`CONFIRMATION_TTL`].
 const RUNS_PER_SECOND: usize = 2_000;
 const MAX_INTERVALS: u32 = 3;
+/// Writes of output into SQL at once.
+const MAX_OUTPUT_WRITES: usize = 2;
 /// Until it is looked again whether a job that was paused by plain SQL runs again.
 const PAUSED_ROW_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -30,6 +33,8 @@ pub(crate) struct RunLifecycle {
     notifier: Arc<JobNotifier>,
     /// Jobs whose renewal has found commands. When the queue is full a job is left out: its next renewal finds them again.
     commands_found: mpsc::Sender<Resource>,
+    /// Turns of those who write output into SQL: everything else has the other connections.
+    output_writes: Arc<Semaphore>,
 }
 
 impl RunLifecycle {
@@ -39,7 +44,8 @@ impl RunLifecycle {
         notifier: Arc<JobNotifier>,
         commands_found: mpsc::Sender<Resource>,
     ) -> Self {
-        Self { ctx, runs, notifier, commands_found }
+        let output_writes = Arc::new(Semaphore::new(MAX_OUTPUT_WRITES));
+        Self { ctx, runs, notifier, commands_found, output_writes }
     }
 
     /// Registers a run and looks after it until it has exited.
@@ -49,6 +55,7 @@ impl RunLifecycle {
         self.renew(run).await;
         let (lifecycle, renewed) = (self.clone(), run.clone());
         self.ctx.spawn(async move { lifecycle.run_renewal(&renewed).await });
+        self.ctx.spawn(output_writer::run(self.ctx.clone(), run.clone(), self.output_writes.clone()));
         self.ctx.spawn(progress_writer::run(self.ctx.clone(), self.runs.clone(), run.clone(), flush_requests));
     }
 

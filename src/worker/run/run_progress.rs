@@ -2,10 +2,12 @@
 //! counts, of its failed items each one.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
+use super::run_output::RunOutput;
 use crate::domain::text::{MAX_SHORT_TEXT, excerpt};
 use crate::domain::{FailedItem, JsonText, Progress};
 use crate::store::MAX_FAILED_ITEMS;
@@ -21,6 +23,8 @@ const MAX_ERROR_LENGTH: usize = 2_000;
 pub(crate) struct RunProgress {
     inner: Mutex<ProgressInner>,
     pub(crate) changed: Notify,
+    /// What it prints.
+    pub(crate) output: Arc<RunOutput>,
 }
 
 #[derive(Default)]
@@ -51,6 +55,7 @@ impl RunProgress {
         Self {
             inner: Mutex::new(ProgressInner { latest, current_item, ..ProgressInner::default() }),
             changed: Notify::new(),
+            output: Arc::default(),
         }
     }
 

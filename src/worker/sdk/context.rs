@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 use super::error::{Cancelled, JobError};
 use super::files::JobFiles;
 use super::recorder::Recorder;
-use crate::domain::{Job, JsonText, Progress, Resource};
+use crate::domain::{Job, JsonText, OutputStream, Progress, Resource};
 use crate::store::ClaimedJob;
 use crate::worker::process::Program;
 use crate::worker::run::child::{ChildProgram, ChildPrograms};
@@ -134,6 +134,13 @@ impl JobContext {
         }
     }
 
+    /// Adds lines to the job's output, beside what its programs print: whoever looks at the job sees them within a second.
+    /// The newest 1,000 lines of a job are kept. Call it as often as you like: it never waits, and what comes too fast is
+    /// left out and counted.
+    pub fn log(&self, text: impl AsRef<str>) {
+        self.inner.progress.output.said(OutputStream::Log, text.as_ref());
+    }
+
     /// Remembers where the job could go on. Written to SQL within a second, and whenever the job pauses,
     /// ends, or moves to another worker. A worker that is killed loses the last second: doing that
     /// second's work again must do no harm.
@@ -221,7 +228,8 @@ impl JobContext {
     /// waits for it. [`Program::new`] says what to start, and what `main` must do for it.
     pub async fn child(&self, program: Program) -> Result<ChildProgram, JobError> {
         // A start that is broken off half-way would leave a program that nobody knows.
-        let child = self.critical(self.inner.children.start(program)).await?;
+        let mut child = self.critical(self.inner.children.start(program)).await?;
+        child.keep_output(&self.inner.progress.output, &self.inner.tracker).map_err(JobError::failed)?;
         let (problems, progress) = (child.control_problems(), self.inner.progress.clone());
         self.inner.tracker.spawn(report_control_problems(problems, child.pid(), progress, self.resource().clone()));
         Ok(child)

@@ -57,6 +57,7 @@ export type JobServer =
   | JobSnapshotMessage
   | JobStatusMessage
   | JobProgressMessage
+  | JobOutputMessage
   | WorkersOnlineMessage
   | TokenExpiringMessage
   | TokenRefreshedMessage
@@ -712,6 +713,38 @@ export interface JobProgressMessage {
   items_failed: Count;
   current_item: string | null;
   seq?: Seq;
+}
+/**
+ * Lines that the job has printed, for a socket that was opened with output=true.
+ */
+export interface JobOutputMessage {
+  type: "job_output";
+  job_id: Id;
+  tenant_id: Id;
+  lines: {
+    /**
+     * Grows by one with each line of the job.
+     */
+    line: number;
+    /**
+     * In which run of the job.
+     */
+    run: number;
+    at: Time;
+    /**
+     * log: said by the job's code; note: said by Wheelhouse.
+     */
+    stream: "stdout" | "stderr" | "log" | "note";
+    text: string;
+    /**
+     * Its end has not come: what has become of it comes with the same number, and takes its place.
+     */
+    open?: boolean;
+  }[];
+  /**
+   * So many lines before them are not kept any more.
+   */
+  left_out?: number;
 }
 /**
  * The last worker for the tenant is gone (0), or there are some again.

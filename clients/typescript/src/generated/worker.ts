@@ -11,6 +11,7 @@ export type Client =
   | ProgressMessage
   | FailedItemMessage
   | SaveMessage
+  | LogMessage
   | EndMessage
   | ExpectMessage;
 /**
@@ -136,6 +137,21 @@ export interface SaveMessage {
    * Where the job goes on in its next run: any JSON.
    */
   point: unknown;
+}
+/**
+ * Lines for the job's output. Workers before it close the socket on it.
+ */
+export interface LogMessage {
+  type: "log";
+  ref: Ref;
+  /**
+   * Where they come from; log where it is left out.
+   */
+  stream?: "stdout" | "stderr" | "log";
+  /**
+   * 1 to 1,000, without their ends.
+   */
+  lines: string[];
 }
 /**
  * The work has ended by itself.

@@ -21,8 +21,8 @@ const nodeFetch = (async (address: string, init: RequestInit) =>
       response.on('data', (chunk: Buffer) => chunks.push(chunk));
       response.on('end', () => {
         const status = response.statusCode ?? 0;
-        const json = async () => JSON.parse(Buffer.concat(chunks).toString());
-        resolve({ status, ok: status < 400, json } as Response);
+        const text = async () => Buffer.concat(chunks).toString();
+        resolve({ status, ok: status < 400, text } as Response);
       });
     }).on('error', reject);
   })) as typeof fetch;

@@ -75,7 +75,11 @@ async fn with_the_least_rights_everything_is_done_and_nothing_that_anybody_asks_
     let schedules: Value = serde_json::from_str(&schedules).expect("JSON");
     ask(&fleet, &["schedule", "rm", schedules["schedules"][0]["schedule_id"].as_str().expect("an id")]);
     ask(&fleet, &["job", "pause", "j1", "--in", "1s"]);
-    until("what was scheduled is done", async || ask(&fleet, &["job", "show", "j1"]).contains("paused")).await;
+    let status = || {
+        let job: Value = serde_json::from_str(&ask(&fleet, &["job", "show", "j1", "--json"])).expect("JSON");
+        job["status"].clone()
+    };
+    until("what was scheduled is done", async || status() == "paused").await;
     ask(&fleet, &["job", "resume", "j1", "--wait"]);
     assert!(
         !fleet

@@ -204,7 +204,7 @@ on_both! {
     prune::many_old_jobs_of_one_moment_are_looked_at_step_by_step
     lists::every_filter_and_order_gives_the_rows_that_fit_in_pages
     lists::a_page_goes_on_where_the_last_one_ended_while_rows_change
-    lists::no_list_reads_or_sorts_the_whole_table_with_and_without_statistics
+    lists::no_list_reads_or_sorts_the_whole_table
     lists::campaigns_are_filtered_and_sorted_too
     reruns::a_rerun_is_a_new_job_with_the_same_parameters_linked_both_ways
     reruns::the_failed_jobs_of_a_campaign_are_run_again_once

@@ -55,6 +55,8 @@ pub struct Audit {
     pub run_at: Option<i64>,
     /// The batch that it is a part of.
     pub batch: Option<String>,
+    /// Of refusals that were counted: how many this one row tells of.
+    pub refusals: Option<i64>,
     /// Nothing has been changed in this row since it was written.
     pub intact: bool,
 }

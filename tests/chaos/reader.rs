@@ -55,6 +55,9 @@ impl Reader {
         ] {
             record.left.extend(self.show(command).await?.into_iter().map(|left| format!("{what}: {left}")));
         }
+        let counted = self.show(&["HVALS", &keys.refusals(partition)]).await?;
+        let untold = counted.into_iter().filter(|counted| !counted.contains("\"counted\":0"));
+        record.left.extend(untold.map(|left| format!("refusals without an audit entry: {left}")));
         record.audit = self.audit().await?;
         for (at, resource, status, command) in sql.effects().await? {
             let change = match (resource, command) {
@@ -92,6 +95,7 @@ impl Reader {
                     attempts: entry.attempts,
                     run_at: entry.run_at,
                     batch: entry.batch_id,
+                    refusals: entry.refusals,
                     intact,
                 });
             }

@@ -1,6 +1,6 @@
 //! Nothing refused ever ran, and nothing ran that nobody asked for or had no right to.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use super::{Index, Violation, is_ack};
 use crate::history::{Change, History};
@@ -21,6 +21,11 @@ fn refused(history: &History, index: &Index<'_>) -> Vec<Violation> {
     };
     let (accepted, denied, limited) = (events("accepted"), events("denied"), events("rate_limited"));
     let scheduled = events("scheduled");
+    // What a user was refused too often within a minute is counted, and one row tells of it.
+    let mut counted: HashMap<(&str, &str), i64> = HashMap::new();
+    for row in &history.record.audit {
+        *counted.entry((&row.event, &row.user)).or_default() += row.refusals.unwrap_or(0);
+    }
     for (id, request) in &index.requests {
         let errors: HashSet<&str> = request.answers.iter().filter_map(|(_, answer)| answer["error"].as_str()).collect();
         // A try without an answer may have been accepted, and so may one whose outcome is unknown.
@@ -31,8 +36,15 @@ fn refused(history: &History, index: &Index<'_>) -> Vec<Violation> {
             let what = format!("request {id} of {} was refused ({errors:?}) and accepted", request.user);
             found.push(Violation::new("refused and ran", request.resource, what));
         }
-        for (error, rows) in [("permission_denied", &denied), ("rate_limit_exceeded", &limited)] {
+        for (error, event, rows) in
+            [("permission_denied", "denied", &denied), ("rate_limit_exceeded", "rate_limited", &limited)]
+        {
             if errors.contains(error) && !rows.contains(id.as_str()) {
+                let left = counted.entry((event, &request.user)).or_default();
+                *left -= 1;
+                if *left >= 0 {
+                    continue;
+                }
                 let what = format!("request {id} was answered {error}, and the trail does not have it");
                 found.push(Violation::new("audit", request.resource, what));
             }
@@ -93,7 +105,8 @@ mod tests {
     use serde_json::json;
 
     use super::super::sample_history;
-    use crate::history::{Change, Effect, What};
+    use super::{Index, refused};
+    use crate::history::{Change, Effect, History, What};
 
     #[test]
     fn a_refused_command_that_ran_is_reported() {
@@ -108,6 +121,29 @@ mod tests {
             }
             sample_history::reports(&history, "refused and ran");
         }
+    }
+
+    #[test]
+    fn refusals_that_no_audit_row_tells_of_are_reported() {
+        let mut history = sample_history::sound();
+        for event in &mut history.events {
+            if let What::Saw { message, .. } = &mut event.what
+                && message["type"] == "pause_requested"
+            {
+                *message = json!({"type": "error", "error": "rate_limit_exceeded", "request_id": "r1"});
+            }
+        }
+        let told = |history: &History| {
+            let index = Index::of(history);
+            !refused(history, &index)
+                .iter()
+                .any(|violation| violation.to_string().contains("the trail does not have it"))
+        };
+        assert!(!told(&history));
+        let row = history.record.audit[0].clone();
+        let (event, request) = ("rate_limited".to_owned(), Some("another".to_owned()));
+        history.record.audit.push(crate::history::Audit { event, request, refusals: Some(2), ..row });
+        assert!(told(&history));
     }
 
     #[test]

@@ -72,6 +72,7 @@ fn command(history: &mut History, n: usize, action: &str, status: &str) {
             attempts: outcome.map(|_| 1),
             run_at: None,
             batch: None,
+            refusals: None,
             intact: true,
         });
     }

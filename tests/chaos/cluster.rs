@@ -91,7 +91,7 @@ impl Cluster {
             Topology::Sentinel => {
                 let replicated = Replicated::start().await;
                 replicated.misses_servers_soon();
-                fleet.set("REDIS__REPLICAS_TO_WAIT", if switch == Some("no-replicas") { "0" } else { "1" });
+                fleet.set("REDIS__REPLICAS_TO_WAIT", "1");
                 Some(replicated)
             }
         };

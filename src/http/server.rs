@@ -266,7 +266,7 @@ async fn connection(
     }
 }
 
-/// Puts the client's address into each request, keeps the connection's time, and refuses where there is no capacity.
+/// Puts the client's address into each request, keeps the connection's time, and refuses where there is no room.
 #[derive(Clone)]
 struct Serving<S> {
     inner: S,
@@ -364,7 +364,7 @@ fn without_host() -> Response {
 
 /// The refusal of a client for whom there is no file descriptor.
 fn crowded() -> Refusal {
-    let message = "This gateway has no capacity for more connections just now: try again shortly, or another gateway";
+    let message = "This gateway has no room for more connections just now: try again shortly, or another gateway";
     Refusal::new(ErrorCode::Unavailable, message).with_retry_after(5)
 }
 

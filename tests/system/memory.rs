@@ -87,11 +87,11 @@ async fn lists_of_large_jobs_that_nobody_reads_take_neither_a_gateway_nor_anothe
         for asked in asked {
             held.extend(asked.await.expect("no panic"));
         }
-        // A machine that is slow answers few of them in time; what counts is that it does not take in all of them.
+        // How many are answered and how many refused is up to the machine; what counts is the memory that they take.
         let count = |of: &[u16]| held.iter().filter(|(status, _)| of.contains(status)).count();
         let (answered, refused) = (count(&[200, 101]), count(&[429, 503]));
         let statuses: Vec<u16> = held.iter().map(|(status, _)| *status).collect();
-        assert!(answered > 0 && refused > 10, "{statuses:?}");
+        assert!(answered > 0 && answered + refused == held.len(), "{statuses:?}");
         others();
     }
     let peak = peak(&fleet, gateway);

@@ -62,7 +62,7 @@ async fn foreign_text_does_nothing_to_a_terminal_and_stays_as_it_is_for_scripts(
         "INSERT INTO campaigns (id, tenant_id, name) VALUES ('c1', 'acme', $1)",
         "INSERT INTO jobs (id, tenant_id, campaign_id, job_type, title, status, error_message, current_item)
            VALUES ('j1', 'acme', 'c1', $1, $1, 'failed', $1, $1)",
-        "INSERT INTO jobs (id, tenant_id, job_type, title, status) VALUES ('j2', 'acme', 'x', $1, 'running')",
+        "INSERT INTO jobs (id, tenant_id, job_type, title, status) VALUES ('j2', 'acme', 'x', $1, 'pending')",
         "INSERT INTO failed_items (tenant_id, job_id, run, item, error) VALUES ('acme', 'j1', 1, $1, $1)",
     ] {
         sqlx::query(text).bind(EVIL).execute(&sql).await.expect(text);

@@ -20,7 +20,7 @@ use wheelhouse::store::Store;
 const READY_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Limits out of the way: the bench measures the machine, not them.
-const UNLIMITED: [&str; 5] = [
+const UNLIMITED: [&str; 9] = [
     "limits.commands_per_minute=1000000000",
     "limits.backlog_per_tenant=1000000000",
     "limits.connections_per_tenant=1000000",

@@ -40,7 +40,7 @@ fn refused(history: &History, index: &Index<'_>) -> Vec<Violation> {
             [("permission_denied", "denied", &denied), ("rate_limit_exceeded", "rate_limited", &limited)]
         {
             if errors.contains(error) && !rows.contains(id.as_str()) {
-                let left = counted.entry((event, &request.user)).or_default();
+                let left = counted.entry((event, request.user)).or_default();
                 *left -= 1;
                 if *left >= 0 {
                     continue;

@@ -5,7 +5,7 @@
 //! cut off from the others is left for another within about a second; a server whose messages alone do not come through
 //! costs its own tenants a look at the record.
 //!
-//! One task owns the connection and the set of subscriptions. It also publishes to itself ([`super::probes`]) and waits to
+//! One task owns the connection and the set of subscriptions. It also publishes to itself (`broker/probes.rs`) and waits to
 //! hear it: a connection that looks healthy and delivers nothing is cut and made anew.
 
 use std::collections::BTreeSet;

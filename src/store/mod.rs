@@ -53,7 +53,7 @@ mod writer_lock;
 
 pub use announcement_rows::AnnouncementKind;
 pub use announcements::Announcement;
-pub use audit::UnauditedEnd;
+pub use audit::{APPLIED_STREAM, UnauditedEnd};
 pub use campaigns::CloseOutcome;
 pub use error::StoreError;
 pub use failed_items::MAX_FAILED_ITEMS;

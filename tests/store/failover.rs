@@ -98,10 +98,17 @@ pub async fn a_command_has_one_end_whichever_redis_brings_another(db: Db) {
     assert_eq!((base.reason.as_deref(), base.worker_id.as_deref(), base.attempts), (Some("why"), Some("w1"), Some(1)));
     assert!(!is_accepted && !is_ended);
     let recovered = [of(&lost, 40, "accepted"), of(&lost, 40, "succeeded")];
-    assert_eq!(db.store.append_audit("applied", &recovered).await.expect("append"), 2);
+    assert_eq!(db.store.append_audit(APPLIED_STREAM, &recovered).await.expect("append"), 2);
     // The Redis that was cut off is back, and a worker ships what it holds.
     assert_eq!(append(&[of(&lost, 41, "accepted"), of(&lost, 42, "succeeded")]).await, 0);
     assert!(db.store.unaudited_ends(now + 60_000, 10).await.expect("read").is_empty());
+    // Redis brings that it was accepted after SQL was looked through, and before what is lacking is put there.
+    let late = recorded(Action::Pause, 4);
+    db.store.apply(&late).await.expect("apply");
+    append(&[of(&late, 50, "accepted")]).await;
+    let recovered = [of(&late, 51, "accepted"), of(&late, 51, "succeeded")];
+    assert_eq!(db.store.append_audit(APPLIED_STREAM, &recovered).await.expect("append"), 1);
+    assert_eq!(events(&db, &late).await, ["accepted", "succeeded"]);
     let verified = db.store.verify_audit(None, |broken| panic!("{broken:?}")).await.expect("verify");
-    assert_eq!(verified.rows, 6);
+    assert_eq!(verified.rows, 8);
 }

@@ -8,6 +8,9 @@ use crate::domain::AuditEntry;
 use crate::store::sql::{MultiRowInsert, Tx, Value, time_text};
 use crate::store::{Store, StoreError, rows};
 
+/// What SQL itself puts into the audit trail comes from here, as other entries come from the streams of Redis.
+pub const APPLIED_STREAM: &str = "applied";
+
 /// Events that are a command's one end.
 const ENDS: [&str; 3] = ["succeeded", "failed", "expired"];
 
@@ -41,6 +44,7 @@ impl EndWrites {
     /// Leaves out the ends of commands that have one, and what this program has put into the trail without Redis.
     pub(super) async fn sort_out<'a>(
         tx: &mut Tx,
+        stream: &str,
         entries: Vec<&'a StorableEntry>,
     ) -> Result<(Vec<&'a StorableEntry>, Self), StoreError> {
         let records = records_of(tx, &entries).await?;
@@ -53,6 +57,13 @@ impl EndWrites {
             };
             let record = records.get(command);
             if matches!(record, Some(Some(record)) if record.is_empty()) {
+                continue;
+            }
+            // Redis may have brought it since SQL was looked through for what the trail lacks.
+            if event == "accepted"
+                && stream == APPLIED_STREAM
+                && events_of(tx, &entry.entry, command).await?.iter().any(|event| event == "accepted")
+            {
                 continue;
             }
             if ENDS.contains(&event) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::domain::{Action, AuditEntry, ResourceKind};
 use crate::protocol::CommandError;
-use crate::store::{MaintenanceTask, StoreError, UnauditedEnd};
+use crate::store::{APPLIED_STREAM, MaintenanceTask, StoreError, UnauditedEnd};
 use crate::worker::context::WorkerContext;
 
 /// Between two looks.
@@ -15,8 +15,6 @@ const INTERVAL: Duration = Duration::from_secs(5);
 const GRACE_MS: i64 = 10_000;
 /// Commands of one transaction.
 const BATCH_SIZE: usize = 100;
-/// Where these entries come from, as other entries come from the streams of Redis.
-const STREAM: &str = "applied";
 
 /// Looks once, if it is due and nobody else does.
 pub(crate) async fn recover(ctx: &Arc<WorkerContext>) -> Result<(), StoreError> {
@@ -39,7 +37,7 @@ pub(crate) async fn recover(ctx: &Arc<WorkerContext>) -> Result<(), StoreError> 
         }
         let entries: Vec<AuditEntry> = lost.iter().flat_map(|end| entries_of(end)).collect();
         if !entries.is_empty() {
-            store.append_audit(STREAM, &entries).await?;
+            store.append_audit(APPLIED_STREAM, &entries).await?;
             tracing::warn!(commands = lost.len(), "worker.audit_recovered");
         }
         if found.len() < BATCH_SIZE || ctx.stop.is_cancelled() {

@@ -46,14 +46,13 @@ const LIMITS: SubmitLimits =
 /// Longer than any test may be held up between two of its calls. None waits for its end.
 const LEASE: Duration = Duration::from_secs(60);
 
+/// The Redis at this address, with nothing special.
+fn redis_at(url: String) -> config::Redis {
+    config::Redis { url: url.into(), ca_pem: None, client_certificate: None, partitions: 16, replicas_to_wait: 0 }
+}
+
 fn settings(redis: &RedisServer) -> config::Redis {
-    config::Redis {
-        url: redis.url().into(),
-        ca_pem: None,
-        client_certificate: None,
-        partitions: 16,
-        replicas_to_wait: 0,
-    }
+    redis_at(redis.url())
 }
 
 async fn connect(redis: &RedisServer) -> Broker {

@@ -62,7 +62,7 @@ impl FromStr for AuditEvent {
 }
 
 /// One event, as the scripts recorded it. The hash of its row is made over these fields, in this order.
-#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct AuditEntry {
     /// The stream's id, `ms-n`: sorts by time within the partition. It, the time and the event stand beside the entry
     /// in the stream, not inside.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::faults::until;
 use crate::support::cluster::RedisCluster;
 use crate::support::redis::RedisServer;
-use crate::{LEASE, ROW, settings, submission, succeeded, worker};
+use crate::{LEASE, ROW, redis_at, settings, submission, succeeded, worker};
 use wheelhouse::broker::scripts::claim::{ClaimOutcome, CompleteOutcome};
 use wheelhouse::broker::scripts::connections::{ConnectionLease, OpenOutcome};
 use wheelhouse::broker::scripts::permissions::PermissionSet;
@@ -54,13 +54,7 @@ async fn a_cluster_does_all_that_one_server_does_and_heals_from_what_happens_to_
     // Masters that are well go on while another is missing.
     let cluster = tokio::task::spawn_blocking(|| RedisCluster::start(&["--cluster-require-full-coverage", "no"]));
     let mut cluster = cluster.await.expect("start a cluster");
-    let redis = config::Redis {
-        url: cluster.url().into(),
-        ca_pem: None,
-        client_certificate: None,
-        partitions: 16,
-        replicas_to_wait: 0,
-    };
+    let redis = redis_at(cluster.url());
     let broker = Broker::connect(&redis).await.expect("connect to the cluster");
     let tenants: Vec<TenantId> = (0..3).map(|n| tenant_on(&cluster, &broker, n)).collect();
 

@@ -6,22 +6,16 @@ use tokio_util::task::TaskTracker;
 
 use super::cluster::{LIMITS, pause, tenant_on};
 use super::faults::until;
+use crate::redis_at;
 use crate::support::cluster::RedisCluster;
 use wheelhouse::broker::scripts::submit::SubmitOutcome;
 use wheelhouse::broker::{Broker, Event, Subscriber};
-use wheelhouse::config;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_master_that_is_cut_off_is_left_for_its_replica_and_what_it_said_is_read_again() {
     let start = || RedisCluster::start_with_network(&["--cluster-require-full-coverage", "no"]);
     let cluster = tokio::task::spawn_blocking(start).await.expect("start a cluster");
-    let redis = config::Redis {
-        url: cluster.url().into(),
-        ca_pem: None,
-        client_certificate: None,
-        partitions: 16,
-        replicas_to_wait: 0,
-    };
+    let redis = redis_at(cluster.url());
     let broker = Broker::connect(&redis).await.expect("connect to the cluster");
     let (cut_off, other) = (tenant_on(&cluster, &broker, 0), tenant_on(&cluster, &broker, 1));
     let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());

@@ -12,16 +12,10 @@ use wheelhouse::domain::{Action, Resource};
 use super::faults::until;
 use crate::support::cluster::RedisCluster;
 use crate::support::sentinels::Replicated;
-use crate::{LEASE, LIMITS, accept, job, submission, worker};
+use crate::{LEASE, LIMITS, accept, job, redis_at, submission, worker};
 
 fn settings(redis: &Replicated) -> config::Redis {
-    config::Redis {
-        url: redis.url().into(),
-        ca_pem: None,
-        client_certificate: None,
-        partitions: 16,
-        replicas_to_wait: 0,
-    }
+    redis_at(redis.url())
 }
 
 /// The queue of this job, as this node has it.

@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 
 use crate::support::{free_port, redis::RedisServer, watchdog::Watchdog};
 use crate::{
-    LEASE, LIMITS, ROW, accept, back_up, claim, connect, job, settings, submission, succeeded, success, worker,
+    LEASE, LIMITS, ROW, accept, back_up, claim, connect, job, redis_at, settings, submission, succeeded, success,
+    worker,
 };
 use wheelhouse::broker::scripts::claim::ClaimOutcome;
 use wheelhouse::broker::scripts::submit::SubmitOutcome;
 use wheelhouse::broker::{Broker, BrokerError, Event, Subscriber};
-use wheelhouse::config;
 use wheelhouse::domain::Action;
 use wheelhouse::domain::Control;
 
@@ -84,16 +84,7 @@ async fn a_first_connection_that_fails_names_the_address_and_never_the_password(
         (format!("redis://:hunter2@127.0.0.1:{}", locked.port()), format!("127.0.0.1:{}", locked.port())),
         (format!("redis+sentinel://:hunter2@127.0.0.1:{nobody}/main"), format!("127.0.0.1:{nobody}")),
     ] {
-        let error = Broker::connect(&config::Redis {
-            url: url.into(),
-            ca_pem: None,
-            client_certificate: None,
-            partitions: 16,
-            replicas_to_wait: 0,
-        })
-        .await
-        .err()
-        .expect("refused");
+        let error = Broker::connect(&redis_at(url)).await.err().expect("refused");
         // The one that answers is reached, and does not let us in.
         let is_reached = url_port(&names) == locked.port();
         let fits = match &error {
@@ -186,8 +177,7 @@ async fn when_the_sentinels_name_another_master_everything_goes_on_there() {
     let sentinel = Sentinel::watching(&old);
     until("the sentinel knows the replica", async || sentinel.knows_a_replica()).await;
     let url = format!("redis+sentinel://127.0.0.1:{}/main", sentinel.port);
-    let settings =
-        config::Redis { url: url.into(), ca_pem: None, client_certificate: None, partitions: 16, replicas_to_wait: 0 };
+    let settings = redis_at(url);
     let broker = Broker::connect(&settings).await.expect("connect through the sentinel");
     let (tracker, stop) = (tokio_util::task::TaskTracker::new(), tokio_util::sync::CancellationToken::new());
     let (subscriber, mut events) =

@@ -10,13 +10,13 @@ use wheelhouse::broker::{Broker, BrokerError, Subscriber};
 use wheelhouse::config;
 
 use crate::support::redis::RedisServer;
-use crate::{LIMITS, connect, settings, submission};
+use crate::{LIMITS, connect, redis_at, settings, submission};
 use wheelhouse::domain::Action;
 
 /// The settings of a user of this Redis.
 fn settings_of(redis: &RedisServer, user: &str, password: &str) -> config::Redis {
     let url = format!("redis://{user}:{password}@127.0.0.1:{}", redis.port());
-    config::Redis { url: url.into(), ca_pem: None, client_certificate: None, partitions: 16, replicas_to_wait: 0 }
+    redis_at(url)
 }
 
 /// Makes a user with these rights, and starts what a gateway starts.

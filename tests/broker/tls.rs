@@ -3,7 +3,7 @@
 use super::faults::{Sentinel, until};
 use crate::support::free_port;
 use crate::support::tls::Authority;
-use crate::{LIMITS, accept, back_up, submission};
+use crate::{LIMITS, accept, back_up, redis_at, submission};
 use wheelhouse::broker::scripts::submit::SubmitOutcome;
 use wheelhouse::broker::{Broker, BrokerError, Event, Subscriber};
 use wheelhouse::config;
@@ -11,7 +11,7 @@ use wheelhouse::domain::Action;
 
 fn settings(url: String, authority: Option<&Authority>) -> config::Redis {
     let ca_pem = authority.map(|authority| std::fs::read(authority.file()).expect("its certificate"));
-    config::Redis { url: url.into(), ca_pem, client_certificate: None, partitions: 16, replicas_to_wait: 0 }
+    config::Redis { ca_pem, ..redis_at(url) }
 }
 
 #[tokio::test]

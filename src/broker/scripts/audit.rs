@@ -101,25 +101,8 @@ pub(super) fn entry((id, fields): Raw) -> AuditEntry {
         id,
         at,
         event,
-        tenant_id: String::new(),
-        user_id: String::new(),
-        resource_kind: String::new(),
-        resource_id: String::new(),
-        action: String::new(),
-        command_id: None,
-        request_id: None,
-        reason: None,
-        address: None,
-        token_id: None,
         outcome: Some(format!("unreadable entry: {text}")),
-        worker_id: None,
-        attempts: None,
-        latency_ms: None,
-        run_at: None,
-        batch_id: None,
-        refusals: None,
-        first_at: None,
-        last_at: None,
+        ..AuditEntry::default()
     });
     // An id was made for it, but no such command was ever accepted; unless it was scheduled, and denied when it
     // was to run: `kept` says so.

@@ -228,9 +228,6 @@ impl Asked<'_> {
 
     fn entry(&self, of: &ResourceId) -> AuditEntry {
         AuditEntry {
-            id: String::new(),
-            at: 0,
-            event: String::new(),
             tenant_id: self.caller.tenant.to_string(),
             user_id: self.caller.user.to_string(),
             resource_kind: ResourceKind::Job.as_str().to_owned(),
@@ -241,15 +238,7 @@ impl Asked<'_> {
             reason: self.reason.clone(),
             address: self.address.clone(),
             token_id: self.caller.token_id.clone(),
-            outcome: None,
-            worker_id: None,
-            attempts: None,
-            latency_ms: None,
-            run_at: None,
-            batch_id: None,
-            refusals: None,
-            first_at: None,
-            last_at: None,
+            ..AuditEntry::default()
         }
     }
 }

@@ -103,20 +103,20 @@ impl Scene {
         (status, serde_json::from_str(&body).expect("JSON"))
     }
 
-    /// Both gateways go on, and name the partition that is gone.
+    /// Both gateways go on, and name the partition that is gone. One that heard by a node of the lost shard is not ready for
+    /// the moment that it takes to hear by another.
     async fn the_lost_partition_is_named(&self) {
         for gateway in self.gateways {
             let begun = Instant::now();
             loop {
                 let (status, body) = self.ready(gateway);
-                assert_eq!(status, 200, "it serves most tenants: {body}");
-                if body["partitions_not_served"].get(partition(&self.lost)).is_some() {
+                if status == 200 && body["partitions_not_served"].get(partition(&self.lost)).is_some() {
                     assert!(
                         self.others.iter().all(|other| body["partitions_not_served"].get(partition(other)).is_none())
                     );
                     break;
                 }
-                assert!(begun.elapsed() < PATIENCE, "never named: {body}");
+                assert!(begun.elapsed() < PATIENCE, "{status}, though it serves most tenants: {body}");
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
             let (_, metrics) = http_get(&self.fleet.process(gateway).address, "/metrics").expect("metrics");

@@ -1,10 +1,10 @@
-"""Live control of running Python work by Wheelhouse: pause, resume and cancel, progress and resume points.
+"""Live control of running Python work by Wheelhouse: pause, resume and cancel, progress, resume points and output.
 
 ``wheelhouse_client.celery`` and ``wheelhouse_client.rq`` put task queues under control, ``job`` plain Python,
 ``wheelhouse_client.aio.job`` asyncio. WHEELHOUSE_URL and WHEELHOUSE_TOKEN in the environment say where Wheelhouse is.
 """
 
-from .control import Control, checkpoint, current
+from .control import Control, checkpoint, current, log
 from .errors import (
     AlreadyEnded,
     Cancelled,
@@ -46,4 +46,5 @@ __all__ = [
     "current",
     "expect",
     "job",
+    "log",
 ]

@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import Token
 from types import TracebackType
 from typing import Any, TypeVar
 
 from . import process
 from .begin import BEYOND_REATTACH, end_message, kill_process
-from .control import Control
+from .control import Control, _speaking
 from .errors import Elsewhere, Lost, NotReachable
 from .messages import Job, Message, to_text
 from .run import Clock, Run
@@ -78,6 +79,10 @@ class AsyncControl:
     def failed_item(self, item: str, error: BaseException | str) -> None:
         """An item that could not be done, and why. The job goes on."""
         self._sync.failed_item(item, error)
+
+    def log(self, text: object, *, stream: str = "log") -> None:
+        """Adds lines to the job's output; see ``Control.log``. Never waits."""
+        self._sync.log(text, stream=stream)
 
     async def checkpoint(self) -> None:
         """The work can stop here: waits while the job is paused; raises CancelledError when it is to end."""
@@ -191,6 +196,7 @@ class job:
         self._unreachable_for = unreachable_for
         self._session: Session | None = None
         self._control: AsyncControl | None = None
+        self._token: Token[Control | None] | None = None
         self.result: Any = None
         self.status: str | None = None
 
@@ -221,6 +227,7 @@ class job:
         except BaseException as error:
             await self._finish(error)
             raise
+        self._token = _speaking.set(control._sync)
         return control
 
     async def _begin(self, session: Session, poke: Callable[[], None]) -> Run:
@@ -249,6 +256,11 @@ class job:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if self._token is not None:
+            try:
+                _speaking.reset(self._token)
+            except ValueError:
+                pass  # Left in another context than entered, where nothing was set.
         await self._finish(error)
 
     async def _finish(self, error: BaseException | None) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from . import interrupt
 from .errors import HandedBack, Lost, WheelhouseError
 from .messages import error_text, to_text
+from .output import STREAMS
 from .run import Clock, Pause, Run
 
 if TYPE_CHECKING:
@@ -83,6 +84,22 @@ class Control:
         """An item that could not be done, and why. The job goes on."""
         text = error if isinstance(error, str) else error_text(error)
         self._session.send_failed_item(self._run, str(item)[:1000], text[:4000])
+
+    def log(self, text: object, *, stream: str = "log") -> None:
+        """Adds the text's lines to the job's output, of which the newest 1,000 are kept.
+
+        Never waits: the lines are sent a few times a second. Where they come faster, the oldest are left out, and the output
+        says how many. ``stream`` is what they are shown as: ``log``, ``stdout`` or ``stderr``. From any thread.
+        """
+        if stream not in STREAMS:
+            raise ValueError(f"stream is {stream!r}: it must be one of {', '.join(STREAMS)}")
+        run = self._run
+        if run.over or run.settled:
+            return
+        run.output.add(str(text), stream)
+        if not run.output.noted:
+            run.output.noted = True
+            self._session.note_lines(run)
 
     def save(self, point: Any) -> None:
         """Stores where the job goes on in its next run (any JSON), and returns when it is in SQL.
@@ -208,6 +225,9 @@ class NoControl:
     def failed_item(self, item: str, error: BaseException | str) -> None:
         pass
 
+    def log(self, text: object, *, stream: str = "log") -> None:
+        pass
+
     def save(self, point: Any) -> None:
         pass
 
@@ -220,6 +240,8 @@ class NoControl:
 
 
 _current: ContextVar[Control | None] = ContextVar("wheelhouse_current", default=None)
+# The same for a coroutine, whose checkpoints have to be awaited, but whose lines need not.
+_speaking: ContextVar[Control | None] = ContextVar("wheelhouse_speaking", default=None)
 
 
 def current() -> Control | None:
@@ -230,6 +252,7 @@ def current() -> Control | None:
 def forget_current() -> None:
     """No job runs here any more."""
     _current.set(None)
+    _speaking.set(None)
     interrupt.disarm()
 
 
@@ -243,4 +266,11 @@ def checkpoint() -> None:
         control.checkpoint()
 
 
-__all__ = ["Control", "HandedBack", "NoControl", "WheelhouseError", "checkpoint", "current"]
+def log(text: object, *, stream: str = "log") -> None:
+    """Adds lines to the output of the job that runs here; nothing where there is none. Also in asyncio, and never waits."""
+    control = _current.get() or _speaking.get()
+    if control is not None:
+        control.log(text, stream=stream)
+
+
+__all__ = ["Control", "HandedBack", "NoControl", "WheelhouseError", "checkpoint", "current", "log"]

@@ -13,6 +13,7 @@ from typing import Any
 
 from .errors import Cancelled, HandedBack, Lost, Refused, TimedOut
 from .messages import Job, Message
+from .output import Output
 from .waiting import Waiters
 
 Clock = time.monotonic
@@ -103,10 +104,13 @@ class Run:
     figures: dict[str, Any] = field(default_factory=dict)
     figures_new: bool = False
     last_save: tuple[int, Any] = (0, None)
+    output: Output = field(default_factory=Output)
 
     # Written by the link's thread, for what it has sent.
     figures_sent: dict[str, Any] | None = None
     figures_at: float = float("-inf")
+    lines_at: float = float("-inf")
+    lines_sent_at: float = float("-inf")
 
     def set_gate(self) -> None:
         """Opens or closes the fast path of checkpoint(). For the link's thread, after each change of what counts."""

@@ -24,6 +24,8 @@ class RunTable:
         self._runs: dict[int, Run] = {}
         self._unanswered: dict[int, Message] = {}  # Expected jobs that were sent on this socket.
         self._dirty: dict[int, Run] = {}  # Runs with figures to send.
+        self._talking: dict[int, Run] = {}  # Runs with lines to send.
+        self._takes_lines = True
         self._arrivals = 0
         self._revoked: str | None = None
         self._poke_at = float("inf")
@@ -39,6 +41,13 @@ class RunTable:
             run.figures_sent = figures
             run.figures_at = Clock()
             self._send({"type": "progress", "ref": run.ref, **figures})
+
+    def _send_lines(self, run: Run) -> None:
+        messages = run.output.take(run.ref, self.max_frame)
+        for message in messages:
+            run.lines_at = run.lines_sent_at = Clock()
+            if self._takes_lines:
+                self._send(message)
 
     def _add(self, run: Run) -> None:
         if self._revoked is not None:
@@ -71,6 +80,7 @@ class RunTable:
         elif run.phase == "attached":
             if run.figures is not run.figures_sent:
                 self._send_figures(run)
+            self._send_lines(run)
             if run.end is not None:
                 self._send({"type": "end", "ref": run.ref, **run.end})
             elif run.obeyed is not None:
@@ -177,6 +187,8 @@ class RunTable:
             self._save(run)
             if run.figures:
                 self._dirty[run.ref] = run
+            if run.output:
+                self._talking[run.ref] = run
         if not first and (run.pause is not None or run.ending is not None) and not run.over:
             self._poke(run)
         run.changed.wake()
@@ -188,6 +200,7 @@ class RunTable:
 
     def _finish_again(self, run: Run) -> None:
         """On a new socket the order that ended the work may not be known any more: it ends by itself then."""
+        self._send_lines(run)
         if run.end is None and run.ending is not None:
             if run.ending.kind == "time_out":
                 text = str(run.ending.exception())

@@ -33,8 +33,11 @@ SOFTWARE = "wheelhouse-client-python/0.1.0"
 # is only not shown; the work itself is not touched.
 MAX_EXPECTED = 1000
 MAX_FAILED_ITEMS = 1000
-# Seconds between two messages with the progress of one run.
+# Seconds between two messages with the progress of one run, and between two times that its lines are sent.
 PROGRESS_EVERY = 0.25
+LINES_EVERY = 0.25
+# While so many bytes wait for the server, no lines are added: orders and ends are not to wait behind them.
+MAX_BACKLOG = 256 * 1024
 # Seconds after which a connection counts as a good one, so that the waits begin anew.
 STABLE_AFTER = 5.0
 MAX_BACKOFF_WITH_RUNS = 1.0
@@ -111,6 +114,12 @@ class Session(RunTable):
     def note_figures(self, run: Run) -> None:
         def note() -> None:
             self._dirty[run.ref] = run
+
+        self._do(note)
+
+    def note_lines(self, run: Run) -> None:
+        def note() -> None:
+            self._talking[run.ref] = run
 
         self._do(note)
 
@@ -280,6 +289,8 @@ class Session(RunTable):
             times.append(self._lease.until)
         if self._dirty:
             times.append(min(run.figures_at for run in self._dirty.values()) + PROGRESS_EVERY)
+        if self._talking:
+            times.append(min(run.lines_at for run in self._talking.values()) + LINES_EVERY)
         return max(0.0, min(times) - now)
 
     def _on_time(self) -> None:
@@ -331,6 +342,14 @@ class Session(RunTable):
             elif now >= run.figures_at + PROGRESS_EVERY:
                 del self._dirty[ref]
                 self._send_figures(run)
+        for ref, run in list(self._talking.items()):
+            if run.settled:
+                del self._talking[ref]
+            elif run.phase != "attached" or (self._transport is not None and self._transport.backlog > MAX_BACKLOG):
+                run.lines_at = now  # Not now; looked at again after a while.
+            elif now >= run.lines_at + LINES_EVERY:
+                del self._talking[ref]
+                self._send_lines(run)
 
     # ---- without a connection ------------------------------------------------------------------------------------
 
@@ -344,6 +363,8 @@ class Session(RunTable):
         for run in self._runs.values():
             run.phase = "new"
             run.figures_sent = None
+            if Clock() - run.lines_sent_at < self.reattach_seconds:
+                run.output.broke_off()
         if attached:
             notices.say(logging.WARNING, f"the link to Wheelhouse is gone ({problem}); trying again")
             # Connecting may take longer than the lease: a thread of its own sees to it that the work is held in time.
@@ -359,6 +380,10 @@ class Session(RunTable):
                 run.refusal = Denied(self._revoked)
             self._expected.clear()
             self._unanswered.clear()
+        elif closed.code == 4400 and '"log"' in closed.reason:
+            self._takes_lines = False
+            notices.say(logging.WARNING, "this Wheelhouse is older than the message log: what jobs log is not kept")
+            self._back_off()
         elif closed.code != 1012 or self._failures:
             self._back_off()
         else:  # To another worker, at once; where that leaves too, with a wait.

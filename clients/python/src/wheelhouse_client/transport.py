@@ -79,6 +79,7 @@ class Wakeup:
             pass
 
     def close(self) -> None:
+        self._write_fd = -1  # The number may become that of another file.
         self._read.close()
         self._write.close()
 

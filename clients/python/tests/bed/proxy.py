@@ -15,6 +15,7 @@ class Proxy:
         self._loop = asyncio.new_event_loop()
         started = threading.Event()
         self.port = 0
+        self._writers: set[asyncio.StreamWriter] = set()
         self._thread = threading.Thread(target=self._run, args=(started,), daemon=True)
         self._thread.start()
         assert started.wait(10)
@@ -25,6 +26,15 @@ class Proxy:
 
     def cut(self) -> None:
         self._loop.call_soon_threadsafe(self._open.clear)
+
+    def drop(self) -> None:
+        """Breaks the connections that are open; new ones are carried."""
+
+        def close() -> None:
+            for writer in list(self._writers):
+                writer.transport.abort()
+
+        self._loop.call_soon_threadsafe(close)
 
     def mend(self) -> None:
         self._loop.call_soon_threadsafe(self._open.set)
@@ -59,7 +69,11 @@ class Proxy:
         except OSError:
             writer.close()
             return
-        await asyncio.gather(self._carry(reader, outer), self._carry(inner, writer))
+        self._writers |= {writer, outer}
+        try:
+            await asyncio.gather(self._carry(reader, outer), self._carry(inner, writer))
+        finally:
+            self._writers -= {writer, outer}
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

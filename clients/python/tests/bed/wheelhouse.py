@@ -152,6 +152,25 @@ class Wheelhouse:
             rows = database.execute("SELECT * FROM command_audit WHERE resource_id = ?", (job_id,)).fetchall()
         return [dict(row) for row in rows]
 
+    def output(self, job_id: str) -> list[dict[str, Any]]:
+        """What the job has said, as anybody reads it from outside."""
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.gateway_port}/api/v1/jobs/{job_id}/output?tail=1000",
+            headers={"Authorization": f"Bearer {self.user_token}"},
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            lines: list[dict[str, Any]] = json.load(answer)["lines"]
+        return lines
+
+    def said(self, job_id: str, last: str) -> list[str]:
+        """The texts of the output, once this one is the last."""
+
+        def texts() -> list[str]:
+            return [str(line["text"]) for line in self.output(job_id)]
+
+        eventually(f"{last!r} as the last line of {job_id}", lambda: texts()[-1:] == [last])
+        return texts()
+
     def operator(self, job_id: str) -> Operator:
         return Operator(self, job_id)
 

@@ -29,6 +29,14 @@ def careful(path: str, steps: int) -> int:
     return steps
 
 
+def says(lines: int) -> None:
+    job = wheelhouse_client.current()
+    assert job is not None
+    for number in range(lines):
+        job.log(f"step {number}")
+    wheelhouse_client.log("deep inside")
+
+
 def flaky(path: str) -> str:
     tick(path, 0)
     if len(open(path).readlines()) < 3:

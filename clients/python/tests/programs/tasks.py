@@ -7,6 +7,7 @@ from pathlib import Path
 from celery import Celery
 from celery.exceptions import Ignore, Reject
 
+import wheelhouse_client
 from wheelhouse_client.celery import ControlledTask
 
 BROKER = os.environ["TEST_BROKER"]
@@ -64,6 +65,26 @@ def careful(self, path: str, steps: int, seconds: float = 0.05) -> int:
         self.control.progress(done=step + 1, total=steps, item=f"step {step}")
         time.sleep(seconds)
     return steps
+
+
+@app.task(bind=True)
+def says(self, lines: int) -> int:
+    """Says lines by its handle, and from deep inside by the module."""
+    for number in range(lines):
+        self.control.log(f"step {number}")
+    wheelhouse_client.log("deep inside", stream="stderr")
+    return lines
+
+
+@app.task(bind=True)
+def says_for_ever(self, path: str) -> None:
+    """Says lines as fast as it can."""
+    number = 0
+    while True:
+        if number % 1000 == 0:
+            tick(path, number)
+        self.control.log(f"line {number} " + "x" * 50)
+        number += 1
 
 
 @app.task(bind=True, acks_late=True, reject_on_worker_lost=True)

@@ -64,6 +64,10 @@ class BuiltinLink implements Link {
     this.#write(Opcode.ping, Buffer.alloc(0));
   }
 
+  get backlog(): number {
+    return this.#socket?.writableLength ?? 0;
+  }
+
   close(code: number, reason: string): void {
     this.#sendClose(code, reason);
     clearTimeout(this.#timer);

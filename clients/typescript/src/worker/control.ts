@@ -1,4 +1,5 @@
 import { errorText } from './errors.js';
+import type { OutputStream } from './output.js';
 import type { Progress } from './progress.js';
 import type { Run } from './run.js';
 
@@ -52,6 +53,14 @@ export class Control<Point = unknown> {
   /** Records an item that could not be done; the job goes on. */
   failedItem(item: string, error: unknown): void {
     this.#run.failedItem(item.slice(0, 1000), errorText(error).slice(0, 4000));
+  }
+
+  /**
+   * Adds the text's lines to the job's output, of which the newest 1,000 are kept. Never waits: they are sent four times a
+   * second. Where they come faster the oldest are left out, and the output says how many. `stream` is what they are shown as.
+   */
+  log(text: unknown, stream: OutputStream = 'log'): void {
+    this.#run.log(String(text), stream);
   }
 
   /**

@@ -27,6 +27,8 @@ export interface Link {
   close(code: number, reason: string): void;
   /** Closes at once, for a connection that is taken for dead. */
   terminate(): void;
+  /** Bytes that are written and that the server has not taken yet. */
+  readonly backlog: number;
   /** Whether the open connection alone keeps the process alive. */
   keepAlive(yes: boolean): void;
 }

@@ -8,6 +8,7 @@ import type {
   Status,
 } from '../generated/worker.js';
 import { Cancelled, HandedBack, Lost, Refused, type Stopped, TimedOut } from './errors.js';
+import { Output, type OutputStream } from './output.js';
 import { ProgressFold } from './progress.js';
 import { Signal } from './signal.js';
 
@@ -21,6 +22,12 @@ export interface Carrier {
   readonly heardAt: number;
   /** After how many milliseconds without the worker work is held. */
   readonly holdAfter: number;
+  /** How many bytes the worker takes in one message. */
+  readonly maxFrame: number;
+  /** Whether the worker knows the message `log`: one of before it does not. */
+  readonly takesLines: boolean;
+  /** So much waits to be taken by the worker that nothing which may be left out is added. */
+  readonly isBacklogged: boolean;
   now(): number;
   /** The run is over; nothing is sent for it any more. */
   forget(ref: number): void;
@@ -47,6 +54,7 @@ export class Run {
   readonly recorded: Promise<Status>;
   readonly abort = new AbortController();
   readonly progress: ProgressFold;
+  readonly output: Output;
   #attachedSignal = new Signal<AttachedMessage>();
   #recordedSignal = new Signal<Status>();
   #changed = new Signal<void>();
@@ -76,6 +84,9 @@ export class Run {
     this.attached = this.#attachedSignal.promise;
     this.recorded = this.#recordedSignal.promise;
     this.progress = new ProgressFold(description.ref, (message) => this.#sendIfAttached(message));
+    const say = (message: Client, last: boolean) =>
+      !this.carrier.takesLines || ((last || !this.carrier.isBacklogged) && this.#sendIfAttached(message));
+    this.output = new Output(description.ref, say, () => this.carrier.maxFrame);
   }
 
   get ref(): number {
@@ -107,6 +118,7 @@ export class Run {
   /** The connection is gone. What was heard on it until now still counts. */
   disconnected(): void {
     if (this.#connection === this.carrier.connection) this.#heldContactAt = this.carrier.heardAt;
+    this.output.brokeOff(this.carrier.holdAfter);
     this.#connection = -1;
     this.#attachSentOn = -1;
     this.#answered = undefined;
@@ -122,6 +134,7 @@ export class Run {
     this.#paused = message.status === 'paused';
     this.#attachedSignal.resolve(message);
     this.progress.again();
+    this.output.flush(this.#ending !== undefined);
     if (this.#ending) this.#sendEnding(this.#ending);
     else if (this.#unsaved) this.carrier.send(this.#unsaved);
     this.wake();
@@ -268,6 +281,10 @@ export class Run {
     return signal.promise;
   }
 
+  log(text: string, stream: OutputStream): void {
+    if (!this.#over && !this.#ending) this.output.add(text, stream);
+  }
+
   failedItem(item: string, error: string): void {
     this.#sendIfAttached({ type: 'failed_item', ref: this.ref, item, error });
   }
@@ -277,6 +294,7 @@ export class Run {
     if (this.#over || this.#ending) return;
     this.#ending = ending;
     this.progress.flush();
+    this.output.flush(true);
     const order = this.#order;
     const confirms =
       (order?.do === 'cancel' && ending.how === 'cancelled') || (order?.do === 'time_out' && this.#timedOut());
@@ -333,8 +351,10 @@ export class Run {
     this.carrier.send(this.#answered);
   }
 
-  #sendIfAttached(message: Client): void {
-    if (!this.#over && this.#connection === this.carrier.connection) this.carrier.send(message);
+  #sendIfAttached(message: Client): boolean {
+    if (this.#over || this.#connection !== this.carrier.connection) return false;
+    this.carrier.send(message);
+    return true;
   }
 
   #sendEnding(ending: Ending): void {
@@ -369,6 +389,7 @@ export class Run {
     this.#over = true;
     this.#stop = why;
     this.progress.stop();
+    this.output.stop();
     this.carrier.forget(this.ref);
     this.#attachedSignal.reject(why);
     for (const saver of this.#savers.splice(0)) saver.signal.reject(why);

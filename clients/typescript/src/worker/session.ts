@@ -35,6 +35,9 @@ interface Expectation {
   keepsAlive: boolean;
 }
 
+/** While so many bytes wait for the worker, lines of output wait, too: orders and ends are not to wait behind them. */
+const MOST_BACKLOG_BYTES = 256 * 1024;
+
 /** How long a program that ends right after publishing waits for Wheelhouse to hear of it. */
 const LINGER_MILLISECONDS = 3_000;
 
@@ -63,6 +66,7 @@ export class Session implements Carrier {
   #connecting = false;
   #closed: Signal<void> | undefined;
   #watchdog: Watchdog | undefined;
+  takesLines = true;
 
   /** Throws an `Error` if the address is missing or wrong. Connects only when there is something to do. */
   constructor(options: SessionOptions = {}) {
@@ -136,6 +140,14 @@ export class Session implements Carrier {
   /** How long the worker keeps the runs of a process that it has lost, in milliseconds. */
   get reattach(): number {
     return this.#reattach;
+  }
+
+  get maxFrame(): number {
+    return this.#maxFrame;
+  }
+
+  get isBacklogged(): boolean {
+    return (this.#link?.backlog ?? 0) > MOST_BACKLOG_BYTES;
   }
 
   get holdAfter(): number {
@@ -303,6 +315,10 @@ export class Session implements Carrier {
       this.#warn(`The worker at ${this.#url.host} does not take the token: ${end.reason}`);
     } else if (!welcomed && end.code !== 1012) {
       this.#warn(`The worker at ${this.#url.host} cannot be reached: ${end.reason}`);
+    }
+    if (end.code === 4400 && end.reason.includes('"log"')) {
+      this.takesLines = false;
+      this.#warn(`The worker at ${this.#url.host} is older than the message log: what jobs log is not kept.`);
     }
     // The worker that leaves has another one beside it: its jobs move at once.
     if (end.code === 1012) this.#tryAgain(0);

@@ -9,6 +9,7 @@ interface WsSocket {
   ping(): void;
   close(code?: number, reason?: string): void;
   terminate(): void;
+  readonly bufferedAmount?: number;
   // biome-ignore lint/suspicious/noExplicitAny: the listeners of an EventEmitter have no common type.
   on(event: string, listener: (...values: any[]) => void): unknown;
 }
@@ -57,6 +58,9 @@ function wrap(socket: WsSocket, listener: LinkListener): Link {
   return {
     send: (text) => !ended && socket.send(text),
     ping: () => !ended && socket.ping(),
+    get backlog() {
+      return socket.bufferedAmount ?? 0;
+    },
     close: (code, reason) => socket.close(code, reason),
     terminate() {
       socket.terminate();

@@ -104,6 +104,30 @@ describe('BullMQ under a real worker', () => {
     expect(await operator.row(`${name}.${id}`)).toMatchObject({ status: 'cancelled' });
   });
 
+  it('shows what a job says, from outside', async () => {
+    const name = 'says';
+    const connection = { port: fleet.redis.port };
+    const queue = new Queue(name, { connection });
+    const says = controlled(
+      async (_job, ctl) => {
+        ctl.log('begun');
+        ctl.log('one\ntwo\n', 'stdout');
+        await ctl.checkpoint();
+        ctl.log('last');
+      },
+      { session },
+    );
+    const started = new Worker(name, says, { connection });
+    cleanup.push(
+      () => queue.close(),
+      () => started.close(true),
+    );
+    const { id } = await queue.add('t', data);
+    await operator.inStatus(`${name}.${id}`, 'completed');
+    const said = (await operator.said(`${name}.${id}`, 'last')).map(({ stream, text }) => `${stream}: ${text}`);
+    expect(said).toEqual(['log: begun', 'stdout: one', 'stdout: two', 'log: last']);
+  });
+
   it('never runs what was cancelled before any worker was up, and runs what was paused after its resume alone', async () => {
     const { queue, name, state, start } = ticking();
     published(queue, { session });

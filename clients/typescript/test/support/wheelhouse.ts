@@ -138,6 +138,17 @@ export class Operator {
     return status === 404 ? undefined : (body as Row);
   }
 
+  /** What the job has said, once this is its last line. */
+  async said(id: string, last: string): Promise<{ stream: string; text: string }[]> {
+    let lines: { stream: string; text: string }[] = [];
+    await until(async () => {
+      const { status, body } = await this.#call('GET', `jobs/${id}/output?tail=1000`);
+      if (status === 200) ({ lines } = body as { lines: typeof lines });
+      return lines.at(-1)?.text === last;
+    }, `"${last}" as the last line of ${id}`);
+    return lines;
+  }
+
   async inStatus(id: string, status: string): Promise<void> {
     await until(async () => (await this.row(id))?.status === status, `job ${id} is ${status}`);
   }

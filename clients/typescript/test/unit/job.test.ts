@@ -115,6 +115,70 @@ describe.each([
     expect(worker.all('end')).toEqual([]);
   });
 
+  it('says lines without waiting, leaves the oldest out where they come too fast, and says so', async () => {
+    const result = job('acme', 'j1', { session }, (ctl) => {
+      expect(() => ctl.log('x', 'loud' as 'log')).toThrow(/stdout/);
+      for (let n = 0; n < 5_000; n++) ctl.log(`line ${n} ${'\u0001'.repeat(50)}`);
+      ctl.log('y'.repeat(9_000), 'stderr');
+    });
+    const ref = await worker.attach();
+    await worker.next('end');
+    const logs = worker.all('log');
+    expect(worker.received.indexOf(logs.at(-1)!)).toBeLessThan(worker.received.findIndex(({ type }) => type === 'end'));
+    for (const log of logs) expect(Buffer.byteLength(JSON.stringify(log))).toBeLessThan(262_144);
+    const lines = logs.flatMap(({ lines }) => lines);
+    expect(lines).toHaveLength(991);
+    expect(lines[0]).toBe('… 4011 lines left out');
+    expect(lines[1]).toMatch(/^line 4011 /);
+    expect(lines.at(-1)).toMatch(/^y+ … \[5040 characters left out\]$/);
+    worker.send({ type: 'ended', ref, status: 'completed' });
+    await result;
+  });
+
+  it('keeps what is said while there is no connection, and tells of a doubt', async () => {
+    const middle = gate();
+    const result = job('acme', 'j1', { session }, async (ctl) => {
+      ctl.log('before');
+      await middle.wait();
+      ctl.log('meanwhile');
+    });
+    await worker.attach();
+    await worker.next('log');
+    worker.refuseWith = 503;
+    worker.socket?.terminate();
+    await until(() => warnings.length > 0, 'the loss is seen');
+    middle.open();
+    await elapse(300);
+    worker.refuseWith = undefined;
+    const ref = await worker.attach(2);
+    expect((await worker.next('log', 2)).lines).toEqual([
+      '… the connection broke off: lines may be missing here',
+      'meanwhile',
+    ]);
+    await worker.next('end');
+    worker.send({ type: 'ended', ref, status: 'completed' });
+    await result;
+  });
+
+  it('goes on without its lines at a worker that is older than they are', async () => {
+    const middle = gate();
+    const result = job('acme', 'j1', { session }, async (ctl) => {
+      ctl.log('one');
+      await middle.wait();
+      ctl.log('two');
+    });
+    await worker.attach();
+    await worker.next('log');
+    worker.socket?.close(4400, 'There is no message "log"');
+    const ref = await worker.attach(2);
+    middle.open();
+    await worker.next('end');
+    expect(worker.all('log')).toHaveLength(1);
+    expect(warnings.join()).toContain('older');
+    worker.send({ type: 'ended', ref, status: 'completed' });
+    await result;
+  });
+
   it('attaches its run again after the connection broke, and says again what was not confirmed', async () => {
     const middle = gate();
     const result = job('acme', 'j1', { session }, async (ctl) => {

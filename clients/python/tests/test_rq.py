@@ -16,6 +16,7 @@ from bed.queues import rq_worker
 from bed.wheelhouse import Redis, Wheelhouse
 from rq import Queue, Retry
 
+import wheelhouse_client
 from wheelhouse_client.rq import ControlledQueue
 
 sys.path.insert(0, str(Path(__file__).parent / "programs"))
@@ -157,3 +158,24 @@ def test_jobs_that_no_worker_has_yet(
     for job in (paused, dependent, many):
         wheelhouse.wait_status(job.id, "completed")
     assert (later.count(), after.count(), soon.count()) == (3, 1, 1)
+
+
+def test_what_is_removed_before_it_has_begun_is_cancelled(wheelhouse: Wheelhouse, redis: Redis, own: None) -> None:
+    queue = ControlledQueue(f"rq-{uuid.uuid4().hex[:8]}", connection=redis_py.Redis(port=redis.port))
+    jobs = {name: queue.enqueue(rq_jobs.fails, meta=META) for name in ("cancelled", "deleted", "fetched", "emptied")}
+    for job in jobs.values():
+        wheelhouse.wait_status(job.id, "pending")
+    jobs["cancelled"].cancel()
+    jobs["deleted"].delete()
+    fetched = queue.fetch_job(jobs["fetched"].id)
+    assert fetched is not None
+    fetched.cancel()
+    queue.empty()
+    for job in jobs.values():
+        wheelhouse.wait_status(job.id, "cancelled")
+    # A program that ends right after removing says so all the same.
+    later = queue.enqueue_in(timedelta(hours=1), rq_jobs.fails, meta=META)
+    wheelhouse.wait_status(later.id, "pending")
+    later.cancel()
+    wheelhouse_client.close()
+    wheelhouse.wait_status(later.id, "cancelled")

@@ -21,7 +21,7 @@ from .errors import (
 )
 from .plain import job
 from .process import close
-from .published import expect
+from .published import expect, withdraw
 from .settings import Settings
 
 __version__ = "0.1.0"
@@ -47,4 +47,5 @@ __all__ = [
     "expect",
     "job",
     "log",
+    "withdraw",
 ]

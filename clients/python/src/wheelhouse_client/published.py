@@ -38,6 +38,24 @@ def expect(
     process.session().expect(job, run_after)
 
 
+def withdraw(tenant: str, job_id: str) -> None:
+    """Says that a published job will never begin, since it was removed from its queue: its row is cancelled.
+
+    Returns at once. A job that runs, or has ended, stays as it is. Raises as ``expect`` does.
+    """
+    process.session().remove(Job(tenant, job_id))
+
+
+def tell_removed(job: Job) -> None:
+    """As ``withdraw``, for a queue's own hook: removing never fails because of Wheelhouse."""
+    try:
+        process.session().remove(job)
+    except ConfigurationError as error:
+        logger.debug("the removed job %s is not told of: %s", job.job_id, error)
+    except Exception as error:
+        logger.warning("job %s was removed, but Wheelhouse was not told of it: %s", job.job_id, error)
+
+
 def tell(job: Job, run_after: datetime | None = None, session: Callable[[], Session] = process.session) -> None:
     """As ``expect``, for a queue's own hook: publishing never fails because of Wheelhouse."""
     try:
@@ -49,4 +67,4 @@ def tell(job: Job, run_after: datetime | None = None, session: Callable[[], Sess
         logger.warning("job %s was published, but Wheelhouse was not told of it: %s", job.job_id, error)
 
 
-__all__ = ["expect", "tell"]
+__all__ = ["expect", "tell", "tell_removed", "withdraw"]

@@ -33,6 +33,9 @@ SOFTWARE = "wheelhouse-client-python/0.1.0"
 # is only not shown; the work itself is not touched.
 MAX_EXPECTED = 1000
 MAX_FAILED_ITEMS = 1000
+# Published jobs that were removed from their queue: so many wait to be told of, and so many are told of at a time.
+MAX_REMOVED = 10_000
+MAX_REMOVING = 100
 # Seconds between two messages with the progress of one run, and between two times that its lines are sent.
 PROGRESS_EVERY = 0.25
 LINES_EVERY = 0.25
@@ -62,12 +65,14 @@ class Session(RunTable):
         self._refs_lock = threading.Lock()
         self._expected: deque[Message] = deque(maxlen=MAX_EXPECTED)
         self._failed_items: deque[tuple[Run, Message]] = deque(maxlen=MAX_FAILED_ITEMS)
+        self._removed: deque[Run] = deque(maxlen=MAX_REMOVED)
         self._stopping = False
         # The link's thread alone:
         self._transport: Transport | None = None
         self._failures = 0
         self._next_ping = 0.0
         self._heard = 0.0
+        self._removing: list[Run] = []
 
     # ---- for any thread ------------------------------------------------------------------------------------------
 
@@ -140,6 +145,14 @@ class Session(RunTable):
         self._expected.append(message)
         self._wake()
 
+    def remove(self, job: Job) -> None:
+        """A published job was removed from its queue: where it has not begun, its row is cancelled. Never blocks."""
+        job.check()
+        with self._refs_lock:
+            ref = next(self._refs)
+        self._removed.append(Run(ref, job, end={"how": "cancelled"}))
+        self._wake()
+
     def stop(self, timeout: float = 3.0) -> None:
         """Says goodbye: published jobs are still told of, runs that have not ended are handed back."""
         thread = self._thread
@@ -173,7 +186,7 @@ class Session(RunTable):
 
     def _main(self) -> None:
         # At the end of the process, published jobs are still told of where the first attempt succeeds.
-        while not self._stopping or (self._expected and self._failures == 0):
+        while not self._stopping or (self._has_to_tell and self._failures == 0):
             self._run_inbox()
             if not self._needed():
                 self._sleep(3600.0)
@@ -201,7 +214,12 @@ class Session(RunTable):
             self._transport = None
 
     def _needed(self) -> bool:
-        return bool(self._runs) or bool(self._expected) or bool(self._unanswered)
+        return bool(self._runs) or self._has_to_tell or bool(self._unanswered)
+
+    @property
+    def _has_to_tell(self) -> bool:
+        """Whether something waits that is told of even when the process ends."""
+        return bool(self._expected) or bool(self._removed) or any(not run.settled for run in self._removing)
 
     def _run_inbox(self) -> None:
         while True:
@@ -272,7 +290,7 @@ class Session(RunTable):
         while True:
             self._run_inbox()
             self._send_waiting()
-            if self._stopping and not self._expected:
+            if self._stopping and not self._has_to_tell:
                 return
             for event in transport.wait(self._wakeup, self._until_next()):
                 self._heard = Clock()
@@ -330,6 +348,11 @@ class Session(RunTable):
             message = self._expected.popleft()
             self._unanswered[message["ref"]] = message
             self._send(message)
+        self._removing = [run for run in self._removing if not run.settled]
+        while self._removed and len(self._removing) < MAX_REMOVING:
+            run = self._removed.popleft()
+            self._removing.append(run)
+            self._add(run)
         while self._failed_items:
             run, message = self._failed_items.popleft()
             if run.phase == "attached":

@@ -2,37 +2,43 @@ import type { Queue } from 'bullmq';
 import { announce } from '../worker/job.js';
 import { describeJob } from './describe.js';
 import type { AnyJob, ControlledOptions } from './options.js';
+import { Removals, type Removes } from './removed.js';
 
 /** Jobs of which Wheelhouse has not heard yet, of this process. Beyond that the newest appear when they begin. */
 const MOST_UNHEARD = 1_000;
 let unheard = 0;
 
 /** What adds jobs to a queue: `Queue`, and whatever has its methods. */
-type Adds = Pick<Queue, 'add' | 'addBulk'> & Partial<Pick<Queue, 'upsertJobScheduler'>>;
+type Adds = Pick<Queue, 'add' | 'addBulk'> & Partial<Pick<Queue, 'upsertJobScheduler' | 'getJob'>>;
 
 /**
  * Makes a queue tell Wheelhouse of each job that is added to it, in the background: the job is shown as pending before any
  * worker is up, and can be paused and cancelled then. Gives the same queue: `const queue = published(new Queue('videos'))`.
  *
+ * A job that is removed before it has begun is ended as cancelled: within a second or two where this queue or its jobs remove it
+ * (`remove`, `drain`, `clean`, `obliterate`), and within some five seconds where another process does, as long as this one
+ * lives.
+ *
  * A job that this process cannot tell of is added all the same, and appears when it begins. So do the later jobs of a
  * scheduler or a repeated job, which workers add, and jobs of a `FlowProducer`: give those to `publishedFlow`.
  */
 export function published<Q extends Adds>(queue: Q, options: ControlledOptions = {}): Q {
-  const { add, addBulk, upsertJobScheduler } = queue;
+  const { add, addBulk, upsertJobScheduler, getJob } = queue;
+  const removals = getJob ? new Removals(queue as unknown as Removes) : undefined;
   queue.add = (async (...given: Parameters<Queue['add']>) => {
     const job = await add.apply(queue, given);
-    tell(job as AnyJob, options);
+    tell(job as AnyJob, options, removals);
     return job;
   }) as Q['add'];
   queue.addBulk = (async (...given: Parameters<Queue['addBulk']>) => {
     const jobs = await addBulk.apply(queue, given);
-    for (const job of jobs) tell(job as AnyJob, options);
+    for (const job of jobs) tell(job as AnyJob, options, removals);
     return jobs;
   }) as Q['addBulk'];
   if (upsertJobScheduler) {
     queue.upsertJobScheduler = (async (...given: Parameters<Queue['upsertJobScheduler']>) => {
       const job = await upsertJobScheduler.apply(queue as unknown as Queue, given);
-      if (job) tell(job as AnyJob, options);
+      if (job) tell(job as AnyJob, options, removals);
       return job;
     }) as Q['upsertJobScheduler'];
   }
@@ -74,10 +80,10 @@ export function publishedFlow<F extends { add: unknown; addBulk: unknown }>(
 }
 
 /** Says that the job is published. Never throws, and never waits. */
-function tell(job: AnyJob, options: ControlledOptions): void {
+function tell(job: AnyJob, options: ControlledOptions, removals?: Removals): void {
   if (unheard >= MOST_UNHEARD) return;
   unheard += 1;
-  expectJob(job, options)
+  expectJob(job, options, removals)
     .catch((error: unknown) => {
       const why = error instanceof Error ? error.message : String(error);
       process.emitWarning(
@@ -90,8 +96,9 @@ function tell(job: AnyJob, options: ControlledOptions): void {
     });
 }
 
-async function expectJob(job: AnyJob, options: ControlledOptions): Promise<void> {
+async function expectJob(job: AnyJob, options: ControlledOptions, removals?: Removals): Promise<void> {
   const described = describeJob(job, options);
+  removals?.remember(job, described);
   const delay = job.delay ?? job.opts.delay ?? 0;
   const runAfter = delay > 0 ? new Date(job.timestamp + delay) : undefined;
   await announce(described.tenant, described.id, { ...described.options, ...(runAfter ? { runAfter } : {}) }, true);

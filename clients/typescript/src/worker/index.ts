@@ -2,7 +2,7 @@
 export type { Status } from '../generated/worker.js';
 export { Control } from './control.js';
 export { Cancelled, HandedBack, Lost, Refused, Stopped, TimedOut } from './errors.js';
-export { expect, type JobOptions, job, type Work } from './job.js';
+export { expect, type JobOptions, job, type Work, withdraw } from './job.js';
 export type { OutputStream } from './output.js';
 export type { Progress } from './progress.js';
 export { Session, type SessionOptions, sharedSession } from './session.js';

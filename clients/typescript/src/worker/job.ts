@@ -83,6 +83,28 @@ export function announce(
   return session.expect(description, linger);
 }
 
+const ENDED: readonly Status[] = ['completed', 'failed', 'cancelled'];
+
+/**
+ * Says that a published job will never begin, since it was removed from its queue: its row is ended as cancelled. Gives
+ * whether it has ended now; a job that runs somewhere goes on. Rejects with `Refused` where the token is not for the tenant.
+ */
+export async function withdraw(tenant: string, id: string, options: JobOptions = {}): Promise<boolean> {
+  try {
+    // Asked first: while Wheelhouse is away this keeps no process alive for long.
+    const { status } = await announce(tenant, id, options, true);
+    if (ENDED.includes(status)) return true;
+    const run = await attachedJob(tenant, id, { ...options, elsewhereSeconds: 0 });
+    run.end({ how: 'cancelled' });
+    await run.recorded;
+    return true;
+  } catch (error) {
+    if (error instanceof Refused && error.code === 'ended') return true;
+    if (error instanceof Refused && error.code === 'elsewhere') return false;
+    throw error;
+  }
+}
+
 /** Attaches a job, and waits for another process that has it. Rejects with `Refused` or `Lost`. */
 export async function attachedJob(tenant: string, id: string, options: JobOptions): Promise<Run> {
   const session = options.session ?? sharedSession();

@@ -5,7 +5,14 @@ warning. Inside a function ``wheelhouse_client.current()`` is the job's handle, 
 checkpoint; neither is needed for pause and cancel, which reach the function by a signal.
 """
 
-from .queue import ControlledQueue, published
+from .queue import ControlledJob, ControlledQueue, published, removed
 from .worker import ControlledSimpleWorker, ControlledWorker
 
-__all__ = ["ControlledQueue", "ControlledSimpleWorker", "ControlledWorker", "published"]
+__all__ = [
+    "ControlledJob",
+    "ControlledQueue",
+    "ControlledSimpleWorker",
+    "ControlledWorker",
+    "published",
+    "removed",
+]

@@ -43,8 +43,10 @@ class CeleryBed:
             self._tasks = tasks
         return self._tasks
 
-    def worker(self, pool: str = "prefork", concurrency: int = 1, **environment: str) -> Process:
-        """A worker that is ready for messages."""
+    def worker(
+        self, pool: str = "prefork", concurrency: int = 1, options: tuple[str, ...] = (), **environment: str
+    ) -> Process:
+        """A worker that is ready for messages. ``options`` are more of Celery's own."""
         worker = self._start(
             [
                 str(BIN / "celery"),
@@ -61,6 +63,7 @@ class CeleryBed:
                 f"{uuid.uuid4().hex[:8]}@test",
                 "--without-gossip",
                 "--without-mingle",
+                *options,
             ],
             {**self.environment, **environment},
         )

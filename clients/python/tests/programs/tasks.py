@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 from celery import Celery
-from celery.exceptions import Ignore, Reject
+from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 
 import wheelhouse_client
 from wheelhouse_client.celery import ControlledTask
@@ -21,6 +21,7 @@ app.conf.update(
         {"visibility_timeout": float(os.environ["TEST_VISIBILITY"])} if "TEST_VISIBILITY" in os.environ else {}
     ),
 )
+app.conf.worker_soft_shutdown_timeout = float(os.environ.get("TEST_SOFT_SHUTDOWN", "0"))
 app.conf.wheelhouse_tenant = "acme"
 app.conf.wheelhouse_required = os.environ.get("TEST_REQUIRED", "1") == "1"
 
@@ -168,6 +169,23 @@ def fails() -> None:
 
 @app.task(time_limit=4)
 def limited(path: str) -> None:
+    for step in range(100):
+        tick(path, step)
+        time.sleep(0.1)
+
+
+@app.task(soft_time_limit=2)
+def limited_softly(path: str, seconds: float) -> str:
+    try:
+        tick(path, 0)
+        time.sleep(seconds)
+    except SoftTimeLimitExceeded:
+        return "cleaned up"
+    return "in time"
+
+
+@app.task(soft_time_limit=2)
+def limited_softly_and_fails(path: str) -> None:
     for step in range(100):
         tick(path, step)
         time.sleep(0.1)

@@ -36,6 +36,17 @@ def reach(task_id: str) -> Reach:
     return Reach(task_id)
 
 
+def is_terminated() -> bool:
+    """Whether Celery ends this child by a signal (``revoke(terminate=True)``, a cold shutdown): its task has not ended by itself."""
+    if not is_prefork_child():
+        return False
+    from billiard import common
+
+    fired = getattr(common, "terminate_handler_fired", None)
+    # Before billiard 4.3 there was only the variable behind it.
+    return bool(fired() if fired is not None else getattr(common, "_should_have_exited", [False])[0])
+
+
 def is_prefork_child() -> bool:
     """Whether this is a process of Celery's prefork pool, which runs one task at a time."""
     try:

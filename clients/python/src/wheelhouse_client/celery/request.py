@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import queue
 import threading
@@ -22,6 +23,8 @@ logger = logging.getLogger("wheelhouse_client.celery")
 MAX_WAITING = 1000
 # Rows that are closed at the same time: each may wait reattach_seconds.
 MAX_THREADS = 16
+# Seconds that a worker which ends waits for them.
+EXIT_TIMEOUT = 5.0
 
 
 class ControlledRequest(Request):  # type: ignore[misc]
@@ -30,7 +33,7 @@ class ControlledRequest(Request):  # type: ignore[misc]
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
         error = exc_info.exception
         error = getattr(error, "exc", error)
-        if not isinstance(error, (WorkerLostError, SystemExit, KeyboardInterrupt)):
+        if not isinstance(error, (WorkerLostError, SystemExit, KeyboardInterrupt)) or self._is_cancelled():
             return super().on_failure(exc_info, send_failed_event, return_ok)
         if take(self.id):
             self._killed_by_wheelhouse = True
@@ -46,6 +49,16 @@ class ControlledRequest(Request):  # type: ignore[misc]
         if not soft and not (self.task.acks_late and not self.task.acks_on_timeout):
             self._close_row({"how": "failed", "error": f"Celery's time limit of {timeout} s is over", "permanent": True})
         return answer
+
+    def _announce_cancelled(self, *given: Any, **more: Any) -> None:
+        """A cold shutdown has ended the task. What is acknowledged late is delivered again; the rest is lost."""
+        super()._announce_cancelled(*given, **more)
+        if not self.task.acks_late:
+            error = "Celery's cold shutdown ended the task, which had been acknowledged before"
+            self._close_row({"how": "failed", "error": error, "permanent": True})
+
+    def _is_cancelled(self) -> bool:
+        return bool(getattr(self, "_already_cancelled", False))
 
     def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:
         super()._announce_revoked(reason, terminated, signum, expired)
@@ -76,6 +89,8 @@ class _Closer:
         self._waiting: queue.Queue[tuple[Any, Job, Message]] = queue.Queue(maxsize=MAX_WAITING)
         self._threads = 0
         self._lock = threading.Lock()
+        self._is_idle = threading.Event()
+        atexit.register(self._wait)
 
     def close(self, app: Any, job: Job, message: Message) -> None:
         try:
@@ -84,6 +99,7 @@ class _Closer:
             logger.warning("the row of task %s is left as it is: too many wait to be closed", job.job_id)
             return
         with self._lock:
+            self._is_idle.clear()
             if self._threads < MAX_THREADS:
                 self._threads += 1
                 threading.Thread(target=self._work, name="wheelhouse-closer", daemon=True).start()
@@ -95,8 +111,15 @@ class _Closer:
                     app, job, message = self._waiting.get_nowait()
                 except queue.Empty:
                     self._threads -= 1
+                    if self._threads == 0:
+                        self._is_idle.set()
                     return
             self._close_one(app, job, message)
+
+    def _wait(self) -> None:
+        """At the end of the worker: rows of tasks that its shutdown has ended."""
+        if self._threads:
+            self._is_idle.wait(EXIT_TIMEOUT)
 
     def _close_one(self, app: Any, job: Job, message: Message) -> None:
         try:

@@ -124,7 +124,9 @@ def _settle(
     task: Any, session: Session, run: Run, result: Any, error: BaseException | None, timeout: float | None
 ) -> Any:
     """Tells Wheelhouse how the task has ended, then Celery, in Celery's own words."""
-    status = finish(session, run, error, _end_message(error, result), timeout)
+    # What becomes of a task whose process is ended is for the parent to say, which knows why: see ``request``.
+    message = handed_back() if error is not None and pool.is_terminated() else _end_message(error, result)
+    status = finish(session, run, error, message, timeout)
     if isinstance(error, Lost):
         if error.status is None:
             hand_on(task)

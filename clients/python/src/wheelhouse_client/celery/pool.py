@@ -36,8 +36,13 @@ def reach(task_id: str) -> Reach:
     return Reach(task_id)
 
 
-def is_terminated() -> bool:
-    """Whether Celery ends this child by a signal (``revoke(terminate=True)``, a cold shutdown): its task has not ended by itself."""
+def is_terminated(error: BaseException) -> bool:
+    """Whether a task has not ended by itself, but Celery ends it (``revoke(terminate=True)``, a cold shutdown).
+
+    A child of prefork by a signal, a greenlet by an exception.
+    """
+    if any(kind.__name__ == "GreenletExit" for kind in type(error).__mro__):
+        return True
     if not is_prefork_child():
         return False
     from billiard import common

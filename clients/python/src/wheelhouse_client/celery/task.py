@@ -125,7 +125,7 @@ def _settle(
 ) -> Any:
     """Tells Wheelhouse how the task has ended, then Celery, in Celery's own words."""
     # What becomes of a task whose process is ended is for the parent to say, which knows why: see ``request``.
-    message = handed_back() if error is not None and pool.is_terminated() else _end_message(error, result)
+    message = handed_back() if error is not None and pool.is_terminated(error) else _end_message(error, result)
     status = finish(session, run, error, message, timeout)
     if isinstance(error, Lost):
         if error.status is None:

@@ -116,6 +116,15 @@ impl ResourceSnapshot {
         }
     }
 
+    /// As an answer over HTTP has it, whole: the message without its type.
+    pub fn state(&self) -> String {
+        let (desired, seq) = (self.live.desired.as_deref(), self.live.seq);
+        match &self.row {
+            ResourceRow::Job(job) => server::job_state(job, desired, seq),
+            ResourceRow::Campaign(campaign) => server::campaign_state(campaign, desired, seq),
+        }
+    }
+
     /// The second message on a socket; with the number of workers alive for the tenant, where that is known.
     pub fn greeting(&self, workers_online: Option<usize>) -> String {
         let mut text = self.message_within(MAX_SNAPSHOT);

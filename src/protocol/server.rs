@@ -20,12 +20,20 @@ pub fn subscribed(resource: &Resource) -> String {
         .end()
 }
 
+/// A snapshot as a message on a socket: its type, and the state.
+fn message_head(resource: &Resource) -> Frame {
+    Frame::of_parts(&[resource.kind.as_str(), "_snapshot"]).ascii(resource.kind.id_field(), resource.id.as_str())
+}
+
+/// A snapshot as an answer over HTTP: the state alone.
+fn state_head(resource: &Resource) -> Frame {
+    Frame::beginning_with(resource.kind.id_field(), resource.id.as_str())
+}
+
 /// The state of a resource at `seq`: what comes later on the stream has a higher one. `row` holds the
 /// fields of the [`Job`] or [`Campaign`]; `desired` is where a command under way takes it.
-fn snapshot(resource: &Resource, row: &str, desired: Option<&str>, seq: i64) -> String {
-    let mut frame = Frame::new(&format!("{}_snapshot", resource.kind.as_str()))
-        .ascii(resource.kind.id_field(), resource.id.as_str())
-        .open();
+fn snapshot(head: Frame, row: &str, desired: Option<&str>, seq: i64) -> String {
+    let mut frame = head.open();
     frame.push(',');
     frame.push_str(row);
     if let Some(desired) = desired {
@@ -40,18 +48,32 @@ fn row<T: serde::Serialize>(value: &T) -> String {
     serde_json::to_string(value).unwrap_or_else(|_| "{}".to_owned())
 }
 
+fn of_job(job: &Job) -> Resource {
+    Resource::job(job.tenant_id.clone(), job.id.clone())
+}
+
+fn of_campaign(campaign: &Campaign) -> Resource {
+    Resource::campaign(campaign.tenant_id.clone(), campaign.id.clone())
+}
+
 /// Second message on a job's socket.
 pub fn job_snapshot(job: &Job, desired: Option<&str>, seq: i64) -> String {
-    let text = row(job);
-    let resource = Resource::job(job.tenant_id.clone(), job.id.clone());
-    snapshot(&resource, strip_braces(&text), desired, seq)
+    snapshot(message_head(&of_job(job)), strip_braces(&row(job)), desired, seq)
+}
+
+/// What [`job_snapshot`] says, without the type of a message.
+pub fn job_state(job: &Job, desired: Option<&str>, seq: i64) -> String {
+    snapshot(state_head(&of_job(job)), strip_braces(&row(job)), desired, seq)
 }
 
 /// Second message on a campaign's socket.
 pub fn campaign_snapshot(campaign: &Campaign, desired: Option<&str>, seq: i64) -> String {
-    let text = row(campaign);
-    let resource = Resource::campaign(campaign.tenant_id.clone(), campaign.id.clone());
-    snapshot(&resource, strip_braces(&text), desired, seq)
+    snapshot(message_head(&of_campaign(campaign)), strip_braces(&row(campaign)), desired, seq)
+}
+
+/// What [`campaign_snapshot`] says, without the type of a message.
+pub fn campaign_state(campaign: &Campaign, desired: Option<&str>, seq: i64) -> String {
+    snapshot(state_head(&of_campaign(campaign)), strip_braces(&row(campaign)), desired, seq)
 }
 
 /// Exactly one brace at either end: a value inside may end in one too.

@@ -1,6 +1,7 @@
 //! The job of a `wheelhouse run`: made, or adopted where it is there already.
 
-use super::jobs::{accepts_jobs, insert, read_with_contents};
+use super::jobs::{accepts_jobs, read_with_contents};
+use super::new_rows::{Beginning, insert};
 use super::{AttachedStart, ClaimedJob, NewJob, Run, Store, StoreError, rows};
 use crate::domain::{JobStatus, Resource, WorkerId};
 
@@ -19,7 +20,7 @@ impl Store {
         let text = "SELECT status, host, run, remote_session FROM jobs WHERE tenant_id = $1 AND id = $2 {lock}";
         let Some(row) = tx.row(text, &key).await? else {
             accepts_jobs(&mut tx, job).await?;
-            insert(&mut tx, job, Some(host)).await?;
+            insert(&mut tx, job, &Beginning::Attached(host)).await?;
             let made = read_with_contents(&mut tx, &resource).await?;
             tx.commit().await?;
             return hosted(made, resource, host, 1);

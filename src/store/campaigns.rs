@@ -1,8 +1,8 @@
 //! Making, reading, closing and completing campaigns.
 
 use super::announcement_rows::{AnnouncementKind, record_announcement};
-use super::jobs::insert;
 use super::list_cursor;
+use super::new_rows::{Beginning, insert};
 use super::page::limit_of;
 use super::sql::{Tx, Value};
 use super::{CampaignFilter, NewCampaign, NewJob, Page, Store, StoreError, job_list, rows};
@@ -41,7 +41,7 @@ impl Store {
         for job in &campaign.jobs {
             // Its jobs, whatever they say themselves.
             let (tenant, id) = (campaign.tenant.clone(), Some(campaign.id.clone()));
-            insert(&mut tx, &NewJob { tenant, campaign: id, ..job.clone() }, None).await?;
+            insert(&mut tx, &NewJob { tenant, campaign: id, ..job.clone() }, &Beginning::Queued).await?;
         }
         let made = read_campaign(&mut tx, &Resource::campaign(campaign.tenant.clone(), campaign.id.clone())).await?;
         tx.commit().await?;

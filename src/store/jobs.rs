@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::list_cursor::{self, ListPosition};
 use super::lists::{FoundRow, FoundRows};
+use super::new_rows::{Beginning, insert};
 use super::page::limit_of;
 use super::sql::{Row, Tx, Value};
 use super::{ClaimedJob, JobFilter, NewJob, Page, Run, Store, StoreError, job_list, rows};
@@ -19,7 +20,7 @@ impl Store {
     pub async fn create_job(&self, job: &NewJob) -> Result<Job, StoreError> {
         let mut tx = self.database.write().await?;
         accepts_jobs(&mut tx, job).await?;
-        insert(&mut tx, job, None).await?;
+        insert(&mut tx, job, &Beginning::Queued).await?;
         let made = read_with_contents(&mut tx, &Resource::job(job.tenant.clone(), job.id.clone())).await?;
         tx.commit().await?;
         made.ok_or_else(|| StoreError::Refused("the job vanished while it was made".to_owned()))
@@ -37,7 +38,7 @@ impl Store {
             }
         }
         for job in jobs {
-            insert(&mut tx, job, None).await?;
+            insert(&mut tx, job, &Beginning::Queued).await?;
         }
         tx.commit().await
     }
@@ -47,7 +48,7 @@ impl Store {
         let resource = Resource::job(job.tenant.clone(), job.id.clone());
         let mut tx = self.database.write().await?;
         accepts_jobs(&mut tx, job).await?;
-        insert(&mut tx, job, Some(host)).await?;
+        insert(&mut tx, job, &Beginning::Attached(host)).await?;
         let made = read_with_contents(&mut tx, &resource).await?;
         tx.commit().await?;
         let made = made.ok_or_else(|| StoreError::Refused("the job vanished while it was made".to_owned()))?;
@@ -218,38 +219,6 @@ pub(super) async fn accepts_jobs(tx: &mut Tx, job: &NewJob) -> Result<(), StoreE
         }
         CampaignStatus::Active | CampaignStatus::Paused => Ok(()),
     }
-}
-
-/// Inserts one job.
-pub(super) async fn insert(tx: &mut Tx, job: &NewJob, host: Option<&WorkerId>) -> Result<(), StoreError> {
-    let (origin, status, run) = if host.is_some() { ("attached", "running", 1) } else { ("queued", "pending", 0) };
-    tx.execute(
-        "INSERT INTO jobs (id, tenant_id, campaign_id, job_type, title, parameters, max_retries, created_by,
-           origin, status, host, run, started_at, timeout_seconds)
-         VALUES ($1, $2, $3, $4, $5, {json:$6}, $7, $8, $9, $10, $11, $12, CASE WHEN $13 = 1 THEN {now} ELSE NULL END, $14)",
-        &[
-            job.id.as_str().into(),
-            job.tenant.as_str().into(),
-            job.campaign.as_ref().map(ToString::to_string).into(),
-            job.job_type.as_str().into(),
-            job.title.clone().into(),
-            Value::json(&job.parameters),
-            i64::from(job.max_retries).into(),
-            job.created_by.as_ref().map(ToString::to_string).into(),
-            origin.into(),
-            status.into(),
-            host.map(ToString::to_string).into(),
-            run.into(),
-            run.into(),
-            job.timeout_seconds.map(i64::from).into(),
-        ],
-    )
-    .await
-    .map_err(|error| match error {
-        StoreError::Conflict(_) => StoreError::Conflict(format!("there is a job {} already", job.id)),
-        other => other,
-    })?;
-    Ok(())
 }
 
 /// A job without its parameters and its result.

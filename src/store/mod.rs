@@ -1,6 +1,6 @@
 //! Everything that talks to SQL: SQLite (WAL, one writer) and PostgreSQL behind one type.
 //!
-//! One file for each concern: `jobs` and `campaigns` (rows and lists), `lists`, `job_list` and `list_cursor` (how a page is read,
+//! One file for each concern: `jobs` and `campaigns` (rows and lists), `new_rows` (how a job's row is made), `lists`, `job_list` and `list_cursor` (how a page is read,
 //! along which index, and where the next one begins), `selection` (which of many are there, or fit),
 //! `commands` and `command_rows` (what a command changes) and `group_commit` (many of them to a transaction), `queue` (which
 //! job a worker gets), `runs` (what a worker that hosts a job writes), `remote` (jobs of foreign processes), `reruns` (jobs that are run again), `job_output` (what they print), `attached` (the
@@ -33,6 +33,7 @@ mod list_cursor;
 mod lists;
 mod maintenance;
 mod migrations;
+mod new_rows;
 mod page;
 mod permissions;
 mod prune;

@@ -4,7 +4,8 @@
 //! the foreign process, so that the same process may take its run to another worker at once.
 
 use super::jobs::{accepts_jobs, read_with_contents};
-use super::sql::{Row, Tx, Value};
+use super::new_rows::{Beginning, INSERT_JOB, values_of};
+use super::sql::{Row, Tx};
 use super::{ClaimedJob, NewJob, RemoteAttach, Run, Store, StoreError, rows};
 use crate::domain::{Job, JobStatus, Resource, WorkerId};
 
@@ -43,7 +44,7 @@ impl Store {
     ) -> Result<Option<RemoteAttach>, StoreError> {
         let resource = Resource::job(job.tenant.clone(), job.id.clone());
         let Some(row) = self.row_as_seen(&resource).await? else {
-            let is_new = self.insert(job, Some((host, session)), None).await?;
+            let is_new = self.insert(job, Beginning::Remote { host, session }).await?;
             return if is_new { self.attached(resource, host, 1).await.map(Some) } else { Ok(None) };
         };
         let status = rows::job_status(&row)?;
@@ -100,7 +101,7 @@ impl Store {
         let resource = Resource::job(job.tenant.clone(), job.id.clone());
         let mut is_new = false;
         if self.row_as_seen(&resource).await?.is_none() {
-            is_new = self.insert(job, None, run_after).await?;
+            is_new = self.insert(job, Beginning::Expected { run_after }).await?;
         }
         let row = self.job_without_contents(&resource).await?;
         let row = row.ok_or_else(|| StoreError::Unavailable("the row is being made by somebody else".to_owned()))?;
@@ -114,42 +115,10 @@ impl Store {
     }
 
     /// Inserts a job of a foreign process: running in a worker, or expected. `false`: somebody else has inserted it.
-    async fn insert(
-        &self,
-        job: &NewJob,
-        hosted: Option<(&WorkerId, &str)>,
-        run_after: Option<i64>,
-    ) -> Result<bool, StoreError> {
-        let (status, run) = if hosted.is_some() { ("running", 1) } else { ("pending", 0) };
+    async fn insert(&self, job: &NewJob, beginning: Beginning<'_>) -> Result<bool, StoreError> {
         let mut tx = self.database.write().await?;
         accepts_jobs(&mut tx, job).await?;
-        let inserted = tx
-            .execute_and_commit(
-                "INSERT INTO jobs (id, tenant_id, campaign_id, job_type, title, parameters, max_retries, created_by,
-                   status, host, run, remote_session, started_at, timeout_seconds, run_after)
-                 VALUES ($1, $2, $3, $4, $5, {json:$6}, $7, $8, $9, $10, $11, $12,
-                   CASE WHEN $13 = 1 THEN {now} ELSE NULL END, $14, $15)
-                 ON CONFLICT (tenant_id, id) DO NOTHING",
-                &[
-                    job.id.as_str().into(),
-                    job.tenant.as_str().into(),
-                    job.campaign.as_ref().map(ToString::to_string).into(),
-                    job.job_type.as_str().into(),
-                    job.title.clone().into(),
-                    Value::json(&job.parameters),
-                    i64::from(job.max_retries).into(),
-                    job.created_by.as_ref().map(ToString::to_string).into(),
-                    status.into(),
-                    hosted.map(|(host, _)| host.to_string()).into(),
-                    run.into(),
-                    hosted.map(|(_, session)| session.to_owned()).into(),
-                    run.into(),
-                    job.timeout_seconds.map(i64::from).into(),
-                    run_after.into(),
-                ],
-            )
-            .await?;
-        Ok(inserted > 0)
+        Ok(tx.execute_and_commit(INSERT_JOB, &values_of(job, &beginning)).await? > 0)
     }
 
     /// The job that a session has just been given, as it is now.

@@ -79,9 +79,7 @@ impl ResourceApi {
             Err(_) => return Err(Refusal::unavailable()),
         };
         let snapshot = self.snapshots.explain(snapshot).await;
-        // What a socket would be told, but for the type.
-        let head = format!("\"type\":\"{}_snapshot\",", kind.as_str());
-        Ok(Answer::message(StatusCode::OK, snapshot.message().replacen(&head, "", 1)))
+        Ok(Answer::message(StatusCode::OK, snapshot.state()))
     }
 
     /// `GET /api/v1/jobs/{id}/failed_items`, in the order in which they failed.

@@ -88,8 +88,13 @@ async fn the_work_ends_with_the_program_that_started_it() {
         let fleet = Fleet::new();
         let own = run(&fleet, "a", &[], "touch $D/begun; exec sleep 600");
         // It starts the program and waits for it, as a task of a queue does; it is no shell.
-        let mut task = Command::new("xargs");
-        task.arg("-a").arg("/dev/null").arg(own.get_program()).args(own.get_args()).current_dir(fleet.folder());
+        // Whoever ignores SIGHUP, as all do that `nohup` started, would be meant to outlive it.
+        let mut task = Command::new("env");
+        task.args(["--default-signal=HUP", "xargs", "-a"])
+            .arg("/dev/null")
+            .arg(own.get_program())
+            .args(own.get_args())
+            .current_dir(fleet.folder());
         task.envs(own.get_envs().filter_map(|(name, value)| Some((name, value?))));
         let task = task.stdin(Stdio::null()).stderr(Stdio::null()).spawn().expect("xargs");
         let begun = fleet.folder().join("begun");

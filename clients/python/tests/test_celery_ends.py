@@ -9,6 +9,8 @@ import pytest
 from bed.processes import Ticks, eventually
 from bed.queues import CeleryBed
 
+from wheelhouse_client import fitting_id
+
 MakeTicks = Callable[[], Ticks]
 
 
@@ -111,6 +113,20 @@ def test_a_tenant_that_the_token_has_not_fails_with_words(celery: CeleryBed, tic
     eventually("FAILURE", lambda: task.state == "FAILURE")
     assert "initech" in str(task.result) or "tenant" in str(task.result)
     assert seen.count() == 0
+
+
+def test_ids_of_any_kind(celery: CeleryBed, ticks: MakeTicks) -> None:
+    """Each is a job of its own, can be cancelled, and is the same job when it is delivered again."""
+    for own in ("import:2026/05", "../größe-\U0001f600", "x" * 300, " "):
+        name = fitting_id(own)
+        assert len(name) <= 128 and name != own
+        seen = ticks()
+        task = celery.tasks.plain.apply_async((str(seen), 10_000), task_id=own)
+        seen.wait_for(1)
+        assert celery.wheelhouse.command(name, "cancel").kind == "cancel_succeeded"
+        celery.wheelhouse.wait_status(name, "cancelled")
+        eventually("REVOKED", lambda: task.state == "REVOKED")  # noqa: B023
+    assert fitting_id("a:b") != fitting_id("a-b") == "a-b"
 
 
 def test_called_as_a_function_and_eagerly_it_needs_no_wheelhouse(celery: CeleryBed, ticks: MakeTicks) -> None:

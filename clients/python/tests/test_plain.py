@@ -8,6 +8,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from decimal import Decimal
 
 import pytest
 from bed.processes import Ticks, eventually
@@ -63,6 +64,30 @@ def test_pause_resume_cancel(wheelhouse: Wheelhouse, ticks: MakeTicks) -> None:
     assert isinstance(work.error, wheelhouse_client.Cancelled)
     assert (work.error.by, work.error.reason) == ("ann", "a test")
     assert wheelhouse.status(work.job_id) == "cancelled"
+
+
+def test_figures_of_any_kind_do_no_harm(wheelhouse: Wheelhouse) -> None:
+    """What data libraries give as numbers, and what is none, neither stops the work nor its link."""
+
+    class Integer:  # As numpy's are: no int, and json does not write them.
+        def __int__(self) -> int:
+            return 7
+
+    name = new_id()
+    with wheelhouse_client.job("acme", name) as j:
+        j.progress(done=Integer(), total=Decimal("12.5"))  # type: ignore[arg-type]
+        j.progress(succeeded=float("nan"), failed=float("inf"), percent=float("nan"), item="\ud800 \x00 " + "ü" * 5000)  # type: ignore[arg-type]
+        j.progress(succeeded=-3, failed=2**70)
+        with pytest.raises(TypeError, match="must be a number"):
+            j.progress(done="many")  # type: ignore[arg-type]
+        with pytest.raises(TypeError):
+            j.save({1, 2})
+        with pytest.raises(ValueError, match="bytes at most"):
+            j.save("x" * 1_000_000)
+        j.save({"at": 1})  # The link lives.
+    row = wheelhouse.row(name)
+    assert (row["status"], row["items_processed"], row["items_total"]) == ("completed", 7, 12)
+    assert (row["items_succeeded"], row["items_failed"]) == (0, 2**53 - 1)
 
 
 def test_completed_with_progress_and_result(wheelhouse: Wheelhouse) -> None:

@@ -19,6 +19,7 @@ from .errors import (
     TimedOut,
     WheelhouseError,
 )
+from .messages import fitting_id
 from .plain import job
 from .process import close
 from .published import expect, withdraw
@@ -45,6 +46,7 @@ __all__ = [
     "close",
     "current",
     "expect",
+    "fitting_id",
     "job",
     "log",
     "withdraw",

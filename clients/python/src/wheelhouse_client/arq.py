@@ -18,7 +18,7 @@ from typing import Any
 from .begin import handed_back
 from .coroutines import JobCancelled, Tenant, current, run, tenant_of
 from .errors import AlreadyEnded, Elsewhere
-from .messages import Job
+from .messages import Job, fitting_id
 
 Function = Callable[..., Awaitable[Any]]
 
@@ -41,7 +41,7 @@ def controlled(tenant: Tenant) -> Callable[[Function], Function]:
                 after: Any = getattr(error, "defer_score", None) or 0
                 return handed_back(datetime.now(timezone.utc) + timedelta(milliseconds=after), error.__cause__ or error)
 
-            job = Job(whose, ctx["job_id"], f"arq:{function.__name__}", function.__name__)
+            job = Job(whose, fitting_id(ctx["job_id"]), f"arq:{function.__name__}", function.__name__)
             try:
                 return await run(job, lambda: function(ctx, *args, **kwargs), again)
             except AlreadyEnded as refusal:

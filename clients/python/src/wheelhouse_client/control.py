@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import interrupt
 from .errors import HandedBack, Lost, WheelhouseError
-from .messages import error_text, to_text
+from .messages import count, error_text, to_text
 from .output import STREAMS
 from .run import Clock, Pause, Run
 
@@ -67,10 +67,10 @@ class Control:
     ) -> None:
         """Says how far the work is. What is left out stays. As often as you like: four a second are sent."""
         given = {
-            "items_processed": done,
-            "items_total": total,
-            "items_succeeded": succeeded,
-            "items_failed": failed,
+            "items_processed": None if done is None else count(done),
+            "items_total": None if total is None else count(total),
+            "items_succeeded": None if succeeded is None else count(succeeded),
+            "items_failed": None if failed is None else count(failed),
             "progress_percent": None if percent is None else min(100.0, max(0.0, float(percent))),
             "current_item": None if item is None else str(item)[:1000],
         }

@@ -18,12 +18,12 @@ from . import process
 from .begin import begin, end_message, finish, handed_back
 from .control import Control, _current
 from .errors import AlreadyEnded, Cancelled, Elsewhere
-from .messages import Job
+from .messages import Job, fitting_id
 from .published import tell
 
 
 def _describe(message: Any, tenant: str) -> Job:
-    return Job(tenant, message.message_id, f"dramatiq:{message.actor_name}", message.actor_name)
+    return Job(tenant, fitting_id(message.message_id), f"dramatiq:{message.actor_name}", message.actor_name)
 
 
 class ControlledMiddleware(Middleware):  # type: ignore[misc,unused-ignore]

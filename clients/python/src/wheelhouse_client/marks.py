@@ -9,9 +9,11 @@ import os
 import signal
 import tempfile
 
+from .messages import fitting_id
+
 
 def _path(parent: int, job_id: str) -> str:
-    return os.path.join(tempfile.gettempdir(), f"wheelhouse-killed-{os.getuid()}-{parent}-{job_id}")
+    return os.path.join(tempfile.gettempdir(), f"wheelhouse-killed-{os.getuid()}-{parent}-{fitting_id(job_id)}")
 
 
 def kill_self(job_id: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -52,6 +53,36 @@ class Job:
             if value is not None:
                 fields[name] = value
         return fields
+
+
+def fitting_id(job_id: str) -> str:
+    """A task queue's own id as an id of Wheelhouse: itself where it is one.
+
+    Queues allow characters that Wheelhouse does not (arq's cron jobs have colons), and any length. Such an id keeps its readable
+    part, with ``-`` for each other character, and gets twelve hexadecimal digits of its SHA-256 at its end, so that two different
+    jobs never share an id.
+    """
+    if _ID.match(job_id):
+        return job_id
+    digest = hashlib.sha256(job_id.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+    readable = re.sub(r"^[^A-Za-z0-9]+", "", re.sub(r"[^A-Za-z0-9._-]", "-", job_id))
+    return f"{readable[: 128 - 1 - len(digest)] or 'job'}.{digest}"
+
+
+def count(value: object) -> int | None:
+    """A figure as the protocol takes it: from 0 to 2^53 - 1. None for one that is no number at all (an average of nothing).
+
+    Raises TypeError for what is not even meant as a number.
+    """
+    try:
+        number: int = int(value)  # type: ignore[call-overload]
+    except OverflowError:  # Infinite.
+        return None
+    except ValueError as error:
+        if isinstance(value, str):
+            raise TypeError(f"A figure of the progress must be a number, not {value!r}") from error
+        return None
+    return min(2**53 - 1, max(0, number))
 
 
 def to_text(message: Mapping[str, Any]) -> str:

@@ -340,8 +340,15 @@ class Session(RunTable):
                     run.changed.wake()
 
     def _send(self, message: Message) -> None:
-        if self._transport is not None:
-            self._transport.send(to_text(message))
+        if self._transport is None:
+            return
+        try:
+            text = to_text(message)
+        except (TypeError, ValueError, RecursionError) as error:
+            # What the work gives is looked at when it gives it. Were it to fail here all the same, the link must live on.
+            notices.say(logging.ERROR, f"a message {message.get('type')} could not be written as JSON: {error}")
+            return
+        self._transport.send(text)
 
     def _send_waiting(self) -> None:
         while self._expected and len(self._unanswered) < MAX_EXPECTED:

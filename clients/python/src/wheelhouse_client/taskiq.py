@@ -21,7 +21,7 @@ from taskiq import NoResultError, TaskiqMessage, TaskiqMiddleware
 
 from .coroutines import JobCancelled, Tenant, current, run, tenant_of
 from .errors import AlreadyEnded, ConfigurationError
-from .messages import Job
+from .messages import Job, fitting_id
 from .published import tell
 
 Function = Callable[..., Awaitable[Any]]
@@ -51,7 +51,7 @@ class ControlledMiddleware(TaskiqMiddleware):
 
 
 def _describe(message: TaskiqMessage, tenant: str) -> Job:
-    return Job(tenant, message.task_id, f"taskiq:{message.task_name}", message.task_name)
+    return Job(tenant, fitting_id(message.task_id), f"taskiq:{message.task_name}", message.task_name)
 
 
 def controlled(tenant: Tenant | None = None) -> Callable[[Function], Function]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from .. import process
 from ..errors import ConfigurationError
-from ..messages import Job, jsonable
+from ..messages import Job, fitting_id, jsonable
 from ..session import Session
 from ..settings import Settings
 
@@ -79,7 +79,7 @@ def describe(
     created_by = (headers or {}).get(CREATED_BY_HEADER)
     return Job(
         tenant_id=tenant,
-        job_id=task_id,
+        job_id=fitting_id(task_id),
         job_type=f"celery:{task.name}",
         title=task.name,
         parameters=parameters,

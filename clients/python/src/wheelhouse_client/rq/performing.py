@@ -16,7 +16,7 @@ from ..begin import begin, end_message, finish, handed_back, order_behind
 from ..control import Control, _current
 from ..errors import AlreadyEnded, Cancelled, Elsewhere, HandedBack, Lost, TimedOut
 from ..marks import kill_self
-from ..messages import Job, Message
+from ..messages import Job, Message, fitting_id
 from ..run import Run
 from ..session import Session
 from .control import Alarm, HeldTime, RqControl
@@ -39,7 +39,7 @@ def describe(job: RqJob, tenant: str) -> Job:
     except Exception:  # The job cannot be read here; RQ says so when it runs.
         function = "unknown"
     created_by = (job.meta or {}).get("created_by")
-    return Job(tenant, job.id, f"rq:{function}", job.description or function, created_by=created_by)
+    return Job(tenant, fitting_id(job.id), f"rq:{function}", job.description or function, created_by=created_by)
 
 
 class Performing:

@@ -12,7 +12,7 @@ const ALLOWED_IMPORTS: [(&str, &[&str]); 14] = [
     ("broker", &["config", "domain", "protocol"]),
     ("store", &["config", "domain"]),
     ("auth", &["broker", "store", "config", "domain", "protocol"]),
-    ("http", &["auth", "broker", "config", "protocol"]),
+    ("http", &["auth", "broker", "config", "protocol", "telemetry"]),
     ("doctor", &["broker", "store", "config"]),
     ("console", &["config"]),
     ("gateway", &["http", "doctor", "auth", "broker", "store", "config", "console", "domain", "protocol", "telemetry"]),

@@ -9,6 +9,8 @@ use tokio_tungstenite::tungstenite::{Error as WsError, error::ProtocolError};
 
 use super::reply::Refusal;
 
+/// Sent where a client sends more messages than it may.
+const FLOOD: u16 = 4429;
 /// Longest pause that a drained client is asked to make before it comes back.
 const JITTER_MS: u64 = 2_000;
 /// How long a client may take to answer the close.
@@ -94,7 +96,7 @@ impl Close {
 
     /// More messages than allowed.
     pub fn flood() -> Self {
-        Self::of(4429, "message flood")
+        Self::of(FLOOD, "message flood")
     }
 
     /// What to say to a client whose bytes could not be read as messages; `None`: the connection itself is gone.
@@ -113,6 +115,11 @@ impl Close {
     /// The number.
     pub fn code(&self) -> u16 {
         self.code
+    }
+
+    /// Whether the client sends more than is worth reading.
+    pub fn is_flood(&self) -> bool {
+        self.code == FLOOD
     }
 
     /// Whether what waits in the outbox is sent before the close.

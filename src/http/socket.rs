@@ -18,6 +18,7 @@ use super::close::Close;
 use super::frames::Frames;
 use super::stream::ClientStream;
 use super::wire::{Pace, Wire};
+use crate::telemetry::metrics;
 
 /// Read buffer, kept for every idle socket: the library's own has 128 KiB. Most messages of a client are shorter; a
 /// longer one is read in pieces.
@@ -26,8 +27,13 @@ const READ_BUFFER: usize = 512;
 const BUFFER: usize = 4 * 1024;
 /// Pieces of messages that carry next to nothing, read before whoever counts them has a look.
 const SCRAPS: u32 = 64;
-/// What is taken in after a refused message, so that the close is not lost with the connection.
-const REFUSED: (usize, Duration) = (16 * 1024 * 1024, Duration::from_secs(5));
+/// Messages, and pieces of messages, that are still understood after the close was sent: they were on their way, and
+/// the client's own close is behind them. Whoever sends more is flooding.
+const AFTER_CLOSE: u32 = 1_024;
+/// How often something is read of what is not understood any more, and how long the connection is kept open. A
+/// connection that is cut while bytes of the client wait in it takes the close away with it, so that there is a limit
+/// to the reading and not to the time: what is not read costs nothing.
+const UNPARSED: (u32, Duration) = (4_096, Duration::from_secs(5));
 
 /// One client's socket.
 pub struct Socket {
@@ -141,47 +147,62 @@ impl Socket {
         let _ = tokio::time::timeout(Close::ANSWER, answering).await;
     }
 
-    /// Closes with a code, and waits for the client's own close.
+    /// Closes with a code, and waits for the client's own close. Where that is not worth the work, because the client is
+    /// flooding or what it sends cannot be understood, its bytes are thrown away as they come.
     pub async fn close(&mut self, close: &Close) {
+        let mut frame = Some(Message::Close(Some(close.frame())));
         let closing = async {
-            let mut frame = Some(Message::Close(Some(close.frame())));
             std::future::poll_fn(|cx| self.poll_write(cx, || frame.take())).await?;
-            if self.broken {
-                return Ok(());
+            if self.broken || close.is_flood() {
+                return Ok(Answer::NotWaitedFor);
             }
-            let read = |cx: &mut Context<'_>| {
-                // Nobody counts them any more, and they must not hold up the client's own close.
-                self.take_scraps();
-                self.poll_read(cx)
-            };
-            let mut read = read;
-            while let Some(Ok(_)) = std::future::poll_fn(&mut read).await {}
-            Ok::<(), WsError>(())
+            let mut left = AFTER_CLOSE;
+            Ok::<_, WsError>(std::future::poll_fn(|cx| self.poll_answer(cx, &mut left)).await)
         };
         let told = tokio::time::timeout(close.patience(), closing).await;
-        if self.broken && matches!(told, Ok(Ok(()))) {
-            self.take_in_the_rest().await;
+        if matches!(told, Ok(Ok(Answer::NotWaitedFor))) {
+            self.throw_away_the_rest().await;
         }
     }
 
-    /// A connection that is cut while bytes of the client wait in it is reset, and the reset takes the close
-    /// away from the client before it is read.
-    async fn take_in_the_rest(&mut self) {
+    /// Looks for the client's own close among so many messages.
+    fn poll_answer(&mut self, cx: &mut Context<'_>, left: &mut u32) -> Poll<Answer> {
+        loop {
+            let read = self.poll_read(cx);
+            *left = left.saturating_sub(self.take_scraps());
+            match read {
+                _ if *left == 0 => return Poll::Ready(Answer::NotWaitedFor),
+                Poll::Ready(Some(Ok(_))) => *left -= 1,
+                Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(Answer::Came),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    /// Says that nothing more comes, and reads without a look at it what the client sends, so that it finds the close.
+    async fn throw_away_the_rest(&mut self) {
         let stream = &mut self.stream.get_mut().inner;
-        let taking = async {
+        let reading = async {
             stream.shutdown().await?;
-            let mut taken = 0;
             let mut some = vec![0_u8; BUFFER];
-            while taken < REFUSED.0 {
+            for _ in 0..UNPARSED.0 {
                 match stream.read(&mut some).await? {
-                    0 => break,
-                    n => taken += n,
+                    0 => return Ok(()),
+                    bytes => metrics::bytes_unparsed(bytes as u64),
                 }
             }
-            Ok::<(), io::Error>(())
+            std::future::pending::<io::Result<()>>().await
         };
-        let _ = tokio::time::timeout(REFUSED.1, taking).await;
+        let _ = tokio::time::timeout(UNPARSED.1, reading).await;
     }
+}
+
+/// What became of a close.
+enum Answer {
+    /// The client has closed as well, or is gone.
+    Came,
+    /// Nobody looks for it.
+    NotWaitedFor,
 }
 
 impl AsyncRead for Counted {

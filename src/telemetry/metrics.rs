@@ -42,6 +42,8 @@ pub const MESSAGES_RECEIVED: &str = "websocket_messages_received_total";
 pub const MESSAGES_SENT: &str = "websocket_messages_sent_total";
 /// Progress messages replaced by a newer one before a slow socket took them.
 pub const MESSAGES_FOLDED: &str = "websocket_messages_folded_total";
+/// Bytes thrown away without a look at them, after a socket was closed for a flood or for what cannot be understood.
+pub const BYTES_UNPARSED: &str = "websocket_unparsed_bytes_total";
 /// Subscriptions lost and made again.
 pub const SUBSCRIPTION_GAPS: &str = "websocket_subscription_gaps_total";
 /// HTTP requests. Labels `method`, `route`, `status`.
@@ -85,6 +87,7 @@ pub(super) fn describe() {
     describe_counter!(MESSAGES_RECEIVED, "Messages received on sockets");
     describe_counter!(MESSAGES_SENT, "Messages sent on sockets");
     describe_counter!(MESSAGES_FOLDED, "Progress messages replaced by a newer one before a slow socket took them");
+    describe_counter!(BYTES_UNPARSED, "Bytes thrown away unread after a socket was closed for a flood or an error");
     describe_counter!(SUBSCRIPTION_GAPS, "Subscriptions to Redis that were lost and made again");
     describe_counter!(HTTP_REQUESTS, "HTTP requests, by method, route and status");
     describe_histogram!(HTTP_LATENCY, "Seconds an HTTP request took, by route");
@@ -151,7 +154,7 @@ pub(super) fn touch() {
     for counter in [&made.received, &made.sent, &made.folded] {
         counter.increment(0);
     }
-    for name in [COMMANDS_UNFOLLOWED, SUBSCRIPTION_GAPS] {
+    for name in [COMMANDS_UNFOLLOWED, SUBSCRIPTION_GAPS, BYTES_UNPARSED] {
         counter!(name).increment(0);
     }
     made.connections.increment(0.0);
@@ -225,6 +228,11 @@ pub fn message_received() {
 /// A message went out on a socket.
 pub fn message_sent() {
     count(|handles| handles.sent.increment(1));
+}
+
+/// So many bytes of a client were thrown away without a look at them.
+pub fn bytes_unparsed(bytes: u64) {
+    counter!(BYTES_UNPARSED).increment(bytes);
 }
 
 /// A progress message was replaced by a newer one.

@@ -107,6 +107,50 @@ async fn frames_that_carry_nothing_are_a_flood_too() {
     }
 }
 
+/// Bytes that were thrown away without a look at them, by all gateways of this program.
+async fn unparsed(fixture: &GatewayFixture, gateway: &Running) -> u64 {
+    let metrics = fixture.get(gateway, "/metrics").await.1;
+    let line = metrics.lines().find_map(|line| line.strip_prefix("websocket_unparsed_bytes_total "));
+    line.expect("the metric").parse().expect("a number")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_parsed_of_a_client_that_was_closed_for_a_flood() {
+    let fixture = GatewayFixture::with(&[("limits.messages_per_second", "5")]).await;
+    let gateway = fixture.gateway().await;
+    for (first, other) in [(0x01, 0x00), (0x89, 0x89), (0x81, 0x81)] {
+        let mut stream = TcpStream::connect(gateway.address).await.expect("connect");
+        raw::open(&mut stream, &path(&fixture, "jobs/j1")).await;
+        let flood = [raw::client_frame(first, b""), raw::client_frame(other, b"").repeat(500)].concat();
+        stream.write_all(&flood).await.expect("send");
+        assert_eq!(raw::close_code(&mut stream).await, Some(4429));
+        // The gateway says at once that nothing more comes, and takes in what does without looking at it.
+        let mut rest = Vec::new();
+        let end = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut rest)).await.expect("an end in time");
+        assert_eq!((end.expect("a clean end"), rest.len()), (0, 0));
+        let before = unparsed(&fixture, &gateway).await;
+        let more = raw::client_frame(other, b"").repeat(170_000);
+        stream.write_all(&more).await.expect("it is taken in");
+        let all = before + more.len() as u64;
+        until("all of it is thrown away", async || unparsed(&fixture, &gateway).await >= all).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_floods_instead_of_answering_a_close_is_parsed_no_further() {
+    let fixture = GatewayFixture::with(&[("limits.messages_per_second", "1000")]).await;
+    let gateway = fixture.gateway().await;
+    let mut stream = TcpStream::connect(gateway.address).await.expect("connect");
+    raw::open(&mut stream, &path(&fixture, "jobs/j1")).await;
+    stream.write_all(&raw::client_frame(0x82, b"binary")).await.expect("send");
+    assert_eq!(raw::close_code(&mut stream).await, Some(1003));
+    let before = unparsed(&fixture, &gateway).await;
+    let frames = raw::client_frame(0x89, b"").repeat(100_000);
+    stream.write_all(&frames).await.expect("it is taken in");
+    let most = before + frames.len() as u64 - 32 * 1024;
+    until("most of it is thrown away", async || unparsed(&fixture, &gateway).await >= most).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_token_is_good_for_a_socket_exactly_as_long_as_for_a_request() {
     let fixture = GatewayFixture::new().await;

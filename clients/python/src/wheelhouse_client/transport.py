@@ -105,7 +105,7 @@ class Transport:
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if uri.secure:
-                sock = ssl.create_default_context().wrap_socket(sock, server_hostname=uri.host)
+                sock = settings.tls_context().wrap_socket(sock, server_hostname=uri.host)
             protocol = ClientProtocol(
                 uri,
                 subprotocols=[Subprotocol(SUBPROTOCOL)],

@@ -14,7 +14,7 @@ const HANDSHAKE_GUID = '258EAFA5-E914-47DA-95CA-C5AB0DC85B11';
  * The built-in WebSocket client for Node 20 and later. Node's own `WebSocket` can neither send a ping nor show one, and
  * whether the worker is still there is what the promise "two never run" rests on.
  */
-export const openLink: OpenLink = (url, protocols, listener) => new BuiltinLink(url, protocols, listener);
+export const openLink: OpenLink = (url, protocols, listener, ca) => new BuiltinLink(url, protocols, listener, ca);
 
 class BuiltinLink implements Link {
   readonly #request: ClientRequest;
@@ -29,7 +29,7 @@ class BuiltinLink implements Link {
   #ended = false;
   #timer: NodeJS.Timeout;
 
-  constructor(url: URL, protocols: string[], listener: LinkListener) {
+  constructor(url: URL, protocols: string[], listener: LinkListener, ca?: Buffer) {
     this.#listener = listener;
     const key = randomBytes(16).toString('base64');
     const target = new URL(url);
@@ -37,6 +37,7 @@ class BuiltinLink implements Link {
     target.protocol = secure ? 'https:' : 'http:';
     this.#request = (secure ? httpsRequest : httpRequest)(target, {
       agent: false,
+      ...(ca ? { ca } : {}),
       headers: {
         Connection: 'Upgrade',
         Upgrade: 'websocket',

@@ -33,5 +33,8 @@ export interface Link {
   keepAlive(yes: boolean): void;
 }
 
-/** How to open a connection. The built-in one is `openLink`; `linkFrom` makes one from the class of the package `ws`. */
-export type OpenLink = (url: URL, protocols: string[], listener: LinkListener) => Link;
+/**
+ * How to open a connection. The built-in one is `openLink`; `linkFrom` makes one from the class of the package `ws`. `ca`
+ * holds the authorities that may have signed the server's certificate, where those that Node knows are not meant.
+ */
+export type OpenLink = (url: URL, protocols: string[], listener: LinkListener, ca?: Buffer) => Link;

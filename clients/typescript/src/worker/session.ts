@@ -6,7 +6,7 @@ import { openLink } from './builtin-link.js';
 import { Refused } from './errors.js';
 import type { Link, LinkEnd, OpenLink } from './link.js';
 import { type Carrier, Run } from './run.js';
-import { currentToken, endpoint, type WorkerSettings } from './settings.js';
+import { authorities, currentToken, endpoint, type WorkerSettings } from './settings.js';
 import { Signal } from './signal.js';
 import { Watchdog } from './watchdog.js';
 import { linkFrom, type WsConstructor } from './ws-link.js';
@@ -209,8 +209,10 @@ export class Session implements Carrier {
   async #connect(): Promise<void> {
     this.#connecting = true;
     let token: string;
+    let ca: Buffer | undefined;
     try {
       token = await currentToken(this.#options.token);
+      ca = await authorities(this.#url, this.#options.caFile);
     } catch (error) {
       this.#connecting = false;
       this.#warn(error instanceof Error ? error.message : String(error));
@@ -219,12 +221,13 @@ export class Session implements Carrier {
     this.#connecting = false;
     if (this.#closed) return;
     this.#connection += 1;
-    this.#link = this.#open(this.#url, [SUBPROTOCOL, `bearer.${token}`], {
+    const listener = {
       opened: () => this.#opened(),
-      message: (text) => this.#message(text),
+      message: (text: string) => this.#message(text),
       heard: () => this.#heard(),
-      closed: (end) => this.#lostLink(end),
-    });
+      closed: (end: LinkEnd) => this.#lostLink(end),
+    };
+    this.#link = this.#open(this.#url, [SUBPROTOCOL, `bearer.${token}`], listener, ca);
     this.#settle();
   }
 

@@ -9,6 +9,11 @@ export interface WorkerSettings {
    * `WHEELHOUSE_TOKEN_FILE` names, which is read for each connection.
    */
   token?: string | (() => string | Promise<string>);
+  /**
+   * PEM file of the authorities that may have signed the worker's certificate, in place of those that Node knows. It is
+   * read for each connection. Default: `WHEELHOUSE_CA_FILE`.
+   */
+  caFile?: string;
   /** This process's name for people. Default: `node@` and the host's name. */
   name?: string;
 }
@@ -50,4 +55,20 @@ export async function currentToken(token: WorkerSettings['token']): Promise<stri
     'No worker token: set WHEELHOUSE_TOKEN to what `wheelhouse token --worker NAME --tenants …` prints, ' +
       'or WHEELHOUSE_TOKEN_FILE to a file that has it.',
   );
+}
+
+/**
+ * The authorities that may have signed the worker's certificate; `undefined`: those that Node knows. Throws an `Error`
+ * whose message names the file where it cannot be read.
+ */
+export async function authorities(url: URL, caFile: string | undefined): Promise<Buffer | undefined> {
+  const file = caFile ?? process.env.WHEELHOUSE_CA_FILE;
+  if (!file || url.protocol !== 'https:') return undefined;
+  const refuse = (why: string) => new Error(`WHEELHOUSE_CA_FILE (or caFile) is "${file}": ${why}.`);
+  const pem = await readFile(file).catch((error: Error) => {
+    throw refuse(`it cannot be read (${error.message})`);
+  });
+  // Node takes text without a certificate in silence, and then believes nobody.
+  if (!pem.includes('-----BEGIN CERTIFICATE-----')) throw refuse('it holds no certificate in PEM');
+  return pem;
 }

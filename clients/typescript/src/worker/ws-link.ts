@@ -2,7 +2,7 @@ import type { IncomingMessage } from 'node:http';
 import type { Link, LinkListener, OpenLink } from './link.js';
 
 /** The class `WebSocket` of the package `ws`, or one that works like it. */
-export type WsConstructor = new (url: string, protocols: string[]) => WsSocket;
+export type WsConstructor = new (url: string, protocols: string[], options?: { ca?: Buffer }) => WsSocket;
 
 interface WsSocket {
   send(text: string): void;
@@ -25,10 +25,10 @@ export function linkFrom(WebSocket: WsConstructor): OpenLink {
         'give the class of the package "ws", or none to use the built-in client.',
     );
   }
-  return (url, protocols, listener) => {
+  return (url, protocols, listener, ca) => {
     const address = new URL(url);
     address.protocol = address.protocol.replace('http', 'ws');
-    return wrap(new WebSocket(address.href, protocols), listener);
+    return wrap(new WebSocket(address.href, protocols, ca ? { ca } : undefined), listener);
   };
 }
 

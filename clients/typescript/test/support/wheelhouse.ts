@@ -1,5 +1,6 @@
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { get } from 'node:https';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -61,6 +62,15 @@ export class Fleet {
     return this.#start('worker', 'WORKER', port, settings);
   }
 
+  /** The same with a certificate (`server.pem` and `server.key` in a folder), which authorities of one's own (`ca`) have signed. */
+  secureWorker(folder: string, ca: Buffer): Promise<Process> {
+    const files = {
+      WHEELHOUSE__SERVER__TLS_CERT_FILE: join(folder, 'server.pem'),
+      WHEELHOUSE__SERVER__TLS_KEY_FILE: join(folder, 'server.key'),
+    };
+    return this.#start('worker', 'WORKER', undefined, files, ca);
+  }
+
   /** A user's token. */
   async token(tenant: string, user = 'ann', permissions = '*', ttl = '1h'): Promise<string> {
     return this.call('token', '--user', user, '--tenant', tenant, '--permissions', permissions, '--ttl', ttl);
@@ -100,7 +110,13 @@ export class Fleet {
     };
   }
 
-  async #start(role: string, section: string, port?: number, settings: Record<string, string> = {}): Promise<Process> {
+  async #start(
+    role: string,
+    section: string,
+    port?: number,
+    settings: Record<string, string> = {},
+    ca?: Buffer,
+  ): Promise<Process> {
     const listen = port ?? (await freePort());
     const log = process.env.WHEELHOUSE_TEST_LOG ? 'inherit' : 'ignore';
     const child = spawn(program(), [role], {
@@ -110,12 +126,8 @@ export class Fleet {
     });
     this.#children.add(child);
     const exited = new Promise<void>((resolve) => child.once('exit', () => resolve()));
-    const url = `http://127.0.0.1:${listen}`;
-    const ready = () =>
-      fetch(`${url}/readyz`).then(
-        (answer) => answer.ok,
-        () => false,
-      );
+    const url = `${ca ? 'https' : 'http'}://127.0.0.1:${listen}`;
+    const ready = () => (ca ? secureOk(`${url}/readyz`, ca) : ok(`${url}/readyz`));
     await until(ready, `${role} is ready`);
     const end = (signal: NodeJS.Signals) => {
       this.#children.delete(child);
@@ -124,6 +136,24 @@ export class Fleet {
     };
     return { url, kill: () => end('SIGKILL'), terminate: () => end('SIGTERM') };
   }
+}
+
+function ok(url: string): Promise<boolean> {
+  return fetch(url).then(
+    (answer) => answer.ok,
+    () => false,
+  );
+}
+
+/** As `ok`, where the server's certificate is of these authorities: `fetch` takes none. */
+function secureOk(url: string, ca: Buffer): Promise<boolean> {
+  return new Promise((resolve) => {
+    const request = get(url, { ca, agent: false }, (answer) => {
+      answer.resume();
+      resolve(answer.statusCode === 200);
+    });
+    request.on('error', () => resolve(false));
+  });
 }
 
 /** An operator at a gateway, over HTTP. */

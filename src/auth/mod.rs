@@ -17,7 +17,7 @@ pub mod source;
 pub mod verifier;
 pub mod worker;
 
-use crate::domain::{TenantId, UserId};
+use crate::domain::{TenantId, UserId, printable};
 use crate::protocol::ErrorCode;
 use crate::store::RevocationKind;
 
@@ -33,9 +33,18 @@ pub use worker::{TokenTenants, WorkerCaller};
 /// Longest token that is looked at, in bytes.
 pub const MAX_TOKEN_LENGTH: usize = 8 * 1024;
 /// Longest `jti`, in characters: one that is cut off would name other tokens too.
-pub const MAX_TOKEN_ID: usize = 128;
+const MAX_TOKEN_ID: usize = 128;
+/// What a `jti` must be, in words.
+pub const TOKEN_ID_FORM: &str =
+    "1 to 128 printable characters, and none that is invisible or changes the direction of writing";
 /// How far clocks may differ, in seconds.
 pub const LEEWAY: i64 = 5;
+
+/// Whether a text can be a `jti`: people revoke a token by it, so it must be one that SQL keeps and that can be seen.
+pub fn is_token_id(text: &str) -> bool {
+    let is_visible = |word: &str| word.is_empty() || printable::is_visible(word);
+    (1..=MAX_TOKEN_ID).contains(&text.chars().count()) && text.split(' ').all(is_visible)
+}
 
 /// Whoever presented a valid token.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use hyper::HeaderMap;
-use hyper::header::{AUTHORIZATION, COOKIE, HeaderName, SEC_WEBSOCKET_PROTOCOL};
+use hyper::header::{AUTHORIZATION, COOKIE, HeaderName, HeaderValue, SEC_WEBSOCKET_PROTOCOL};
 
 /// What is answered in `Sec-WebSocket-Protocol` to a client that offers it.
 pub const WEBSOCKET_PROTOCOL: &str = "wheelhouse";
@@ -70,10 +70,16 @@ fn from_query(query: &str) -> Option<String> {
     pairs.into_iter().find(|(name, _)| decoded(name) == "token").map(|(_, value)| decoded(value))
 }
 
+/// Of two tokens a proxy might have checked the one, and this program take the other: then neither is taken.
 fn from_authorization(headers: &HeaderMap) -> Option<String> {
-    let value = headers.get(AUTHORIZATION)?.as_bytes();
-    let space = value.iter().position(|byte| *byte == b' ')?;
-    value[..space].eq_ignore_ascii_case(b"bearer").then(|| text(&value[space..]))
+    let bearer = |value: &HeaderValue| {
+        let value = value.as_bytes();
+        let space = value.iter().position(|byte| *byte == b' ')?;
+        value[..space].eq_ignore_ascii_case(b"bearer").then(|| text(&value[space..]))
+    };
+    let mut tokens = headers.get_all(AUTHORIZATION).iter().filter_map(bearer);
+    let first = tokens.next()?;
+    Some(if tokens.all(|other| other == first) { first } else { "two tokens".to_owned() })
 }
 
 fn from_cookie(headers: &HeaderMap) -> Option<String> {
@@ -123,6 +129,10 @@ pub(crate) mod tests {
         let is = |token: &str, place| Some((token.to_owned(), place));
         assert_eq!(found(Some("a=1&token=q%2Eq"), &[]), is("q.q", TokenSource::Query));
         assert_eq!(found(None, &[("authorization", "bearer  h")]), is("h", TokenSource::Header));
+        let two = [("authorization", "Bearer h"), ("authorization", "Bearer i")];
+        assert_eq!(found(None, &two), is("two tokens", TokenSource::Header), "neither of two that differ");
+        let with_another_kind = [("authorization", "Basic eDp5"), ("authorization", "Bearer h")];
+        assert_eq!(found(None, &with_another_kind), is("h", TokenSource::Header));
         assert_eq!(found(None, &[("cookie", "x=1; access_token=c; y=2")]), is("c", TokenSource::Cookie));
         assert_eq!(found(None, &[("cookie", "x=1"), ("cookie", "access_token=c")]), is("c", TokenSource::Cookie));
         let protocol = [("sec-websocket-protocol", "wheelhouse, bearer.a.b.c")];

@@ -15,7 +15,7 @@ use super::issuer::{Issuer, KeyLookup, RefreshPolicy};
 use super::jwks::{ISSUER_ALGORITHMS, IssuerKey, KeySource};
 use super::profile::{self, Lifetime};
 use super::worker::{TokenTenants, WorkerCaller};
-use super::{AuthError, Caller, LEEWAY, MAX_TOKEN_ID, MAX_TOKEN_LENGTH, Revocations, TokenFacts};
+use super::{AuthError, Caller, LEEWAY, MAX_TOKEN_LENGTH, Revocations, TokenFacts, is_token_id};
 use crate::config::{self, MIN_SECRET, PermissionSource};
 
 const BAD_SIGNATURE: AuthError = AuthError::Invalid("its signature does not fit");
@@ -292,9 +292,9 @@ impl Verifier {
 fn token_id(jti: Option<Value>) -> Result<Option<String>, AuthError> {
     match jti {
         None => Ok(None),
-        Some(Value::String(jti)) if !jti.is_empty() && jti.chars().count() <= MAX_TOKEN_ID => Ok(Some(jti)),
+        Some(Value::String(jti)) if is_token_id(&jti) => Ok(Some(jti)),
         // A token that could not be revoked by its name.
-        Some(_) => Err(AuthError::Invalid("its jti is not a text of 1 to 128 characters")),
+        Some(_) => Err(AuthError::Invalid("its jti is not a text of 1 to 128 printable characters")),
     }
 }
 

@@ -6,8 +6,8 @@ use clap::Args;
 
 use super::out::say;
 use super::usage;
-use crate::auth::MAX_TOKEN_ID;
 use crate::auth::revocations::keep_until;
+use crate::auth::{TOKEN_ID_FORM, is_token_id};
 use crate::config::Settings;
 use crate::domain::{TenantId, UserId, WorkerId};
 use crate::store::{NewRevocation, RevocationKind, Store};
@@ -62,8 +62,8 @@ pub(super) async fn revoke_token(args: RevokeTokenArgs, settings: Settings) -> a
         return Ok(ExitCode::SUCCESS);
     }
     let jti = args.jti.unwrap_or_default();
-    if !(1..=MAX_TOKEN_ID).contains(&jti.chars().count()) {
-        return Err(usage("--jti must have 1 to 128 characters: it is the claim jti, not the token"));
+    if !is_token_id(&jti) {
+        return Err(usage(format!("--jti must have {TOKEN_ID_FORM}: it is the claim jti, not the token")));
     }
     record(&settings, RevocationKind::Token, &jti, &args.how).await?;
     say!("Revoked the token {jti}: it is refused everywhere within a second");

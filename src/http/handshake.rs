@@ -75,10 +75,16 @@ pub fn switching(headers: &HeaderMap, accept: HeaderValue, protocol: &'static st
     response
 }
 
-/// Whether a request says once to which host it goes. HTTP/1.0 knows no such header, and may leave it out.
-pub fn has_one_host(version: Version, headers: &HeaderMap) -> bool {
+/// Whether a request says once to which host it goes. HTTP/1.0 knows no such header, and may leave it out. `asked`: the
+/// host in the address of the request itself, as proxies write it; it may be no other.
+pub fn has_one_host(version: Version, asked: Option<&Authority>, headers: &HeaderMap) -> bool {
     let mut hosts = headers.get_all(HOST).iter();
     match (hosts.next(), hosts.next()) {
+        (Some(host), None)
+            if asked.is_some_and(|asked| !asked.as_str().as_bytes().eq_ignore_ascii_case(host.as_bytes())) =>
+        {
+            false
+        }
         (None, _) => version < Version::HTTP_11,
         // Empty where the address of the request has no host.
         (Some(host), None) => {
@@ -227,7 +233,7 @@ mod tests {
     fn a_request_names_its_host_once() {
         let fits = |version, hosts: &[&str]| {
             let pairs: Vec<_> = hosts.iter().map(|host| ("host", *host)).collect();
-            has_one_host(version, &headers(&pairs))
+            has_one_host(version, None, &headers(&pairs))
         };
         for host in ["a", "a:80", "127.0.0.1:8000", "[::1]:8000", ""] {
             assert!(fits(Version::HTTP_11, &[host]), "{host}");

@@ -303,7 +303,7 @@ where
         if let Some(refusal) = self.refusal.as_ref().filter(|_| !is_always_answered) {
             return std::future::ready(Ok(and_close(refusal))).boxed();
         }
-        if !handshake::has_one_host(request.version(), request.headers()) {
+        if !handshake::has_one_host(request.version(), request.uri().authority(), request.headers()) {
             return std::future::ready(Ok(without_host())).boxed();
         }
         let client = self.proxies.client(self.peer.ip(), request.headers());

@@ -129,7 +129,8 @@ impl Store {
 
     /// What is wrong with the cursor of a list, in words for the client.
     pub fn check_job_cursor(filter: &JobFilter) -> Result<(), &'static str> {
-        filter.after.as_deref().map_or(Ok(()), |after| list_cursor::read(&filter.question(), after).map(drop))
+        let Some(after) = filter.after.as_deref() else { return Ok(()) };
+        list_cursor::read(&filter.question(), after).and_then(|(_, position)| position.fits(filter.sort))
     }
 
     /// The statements that reading a list may take, with how the database would go about them.

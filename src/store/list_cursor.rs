@@ -4,8 +4,8 @@ use std::fmt::Debug;
 
 use sha2::{Digest, Sha256};
 
-use super::StoreError;
 use super::sql::Row;
+use super::{JobSort, StoreError};
 
 /// Words of a text that is no cursor.
 const NO_CURSOR: &str = "\"after\" must be the \"next\" of the last page";
@@ -37,6 +37,29 @@ impl Place {
     pub fn read(row: &Row) -> Result<Self, StoreError> {
         Ok(Self { key: row.text("key_text")?.unwrap_or_default(), row: row.int("place")?.unwrap_or(0) })
     }
+}
+
+impl ListPosition {
+    /// Whether what stands in it can be compared with what the list is sorted by: a client may have written the cursor
+    /// itself, and PostgreSQL ends the statement where a text is no time.
+    pub fn fits(&self, sort: JobSort) -> Result<(), &'static str> {
+        let Some(Place { key, .. }) = &self.place else { return Ok(()) };
+        let fits = match sort {
+            JobSort::Unfinished => true,
+            JobSort::Created | JobSort::Updated => is_time(key),
+            JobSort::Duration => key.parse::<i64>().is_ok(),
+        };
+        if fits { Ok(()) } else { Err(NO_CURSOR) }
+    }
+}
+
+/// Whether a text is a time as the databases write it: `2026-01-02T03:04:05.678Z`, `2026-01-02 03:04:05.678+00`.
+fn is_time(text: &str) -> bool {
+    let has_no_more = text.bytes().all(|byte| byte.is_ascii_digit() || b"-+:. TZ".contains(&byte));
+    let offset = text.get(10..).and_then(|time| time.rsplit_once(['+', '-'])).map(|(_, offset)| offset);
+    // PostgreSQL knows no offset of 16 hours.
+    let near = offset.is_none_or(|offset| offset.get(..2).is_some_and(|hours| hours < "16"));
+    has_no_more && near && text.parse::<jiff::Timestamp>().is_ok()
 }
 
 /// What a question is known by: a cursor of another one is refused.
@@ -71,6 +94,30 @@ pub(super) fn read(question: &impl Debug, text: &str) -> Result<(i64, ListPositi
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_client_made_up_is_no_time_and_what_the_databases_write_is() {
+        let fits = |sort: JobSort, key: &str| {
+            let place = Some(Place { key: key.to_owned(), row: 1 });
+            ListPosition { phase: 0, place, searched: 0 }.fits(sort).is_ok()
+        };
+        for time in ["2026-01-02T03:04:05.678Z", "2026-01-02 03:04:05.67892+00", "2026-01-02 03:04:05-09:30"] {
+            assert!(fits(JobSort::Created, time) && fits(JobSort::Updated, time), "{time}");
+        }
+        for odd in [
+            "",
+            "0",
+            "x') OR 1=1 --",
+            "2026-13-02T03:04:05Z",
+            "2026-01-02 03:04:05+16",
+            "2026-01-02T03:04:05Z[UTC]",
+            "now",
+            "\0",
+        ] {
+            assert!(!fits(JobSort::Created, odd), "{odd}");
+        }
+        assert!(fits(JobSort::Duration, "-5") && !fits(JobSort::Duration, "5.5") && fits(JobSort::Unfinished, "0"));
+    }
 
     #[test]
     fn a_cursor_comes_back_as_it_was_and_only_to_its_question() {

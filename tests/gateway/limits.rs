@@ -272,6 +272,12 @@ async fn a_request_has_a_head_of_a_reasonable_size() {
 async fn every_path_wants_one_host_and_answers_with_the_headers_of_the_house() {
     let fixture = GatewayFixture::new().await;
     let gateway = fixture.gateway().await;
+    // As proxies write it; a host in the address is the one of the header.
+    for (address, status) in
+        [("http://gateway/healthz", 200), ("http://GATEWAY/healthz", 200), ("http://b/healthz", 400)]
+    {
+        assert_eq!(ask(&gateway, "GET", address, "").await.0, status, "{address}");
+    }
     let document: Value = serde_json::from_str(&fixture.get(&gateway, "/api/v1/openapi.json").await.1).expect("JSON");
     let described = document["paths"].as_object().expect("paths").keys().map(|path| path.replace(['{', '}'], ""));
     for path in described.chain(["/".to_owned(), "/no/such/path".to_owned(), "/app.js".to_owned()]) {

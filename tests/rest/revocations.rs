@@ -52,6 +52,8 @@ async fn a_revocation_takes_its_permission_and_a_body_that_fits() {
         json!({"user_id": "eve", "tenant_id": "globex"}),
         json!({"user_id": "eve", "reason": "x".repeat(501)}),
         json!({"jti": "a\u{0}b"}),
+        json!({"jti": "a\u{200b}b"}),
+        json!({"jti": "\u{202e}ab"}),
         json!([]),
     ] {
         api.post(&admin, PATH, &bad).await.error(400, "invalid_message");

@@ -1,7 +1,8 @@
 //! Two tenants: every path of the OpenAPI document and every message of the sockets, with the ids of another tenant, is
 //! answered as with ids that nobody has. The paths, their parameters and their bodies are read from the document and the
-//! types of messages from the sockets' own words, so a new one is tried too, or stops the test.
+//! messages from `schema/messages.schema.json`, so a new one is tried too, or stops the test.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
@@ -10,6 +11,7 @@ use wheelhouse::domain::{Control, Resource, WorkerId};
 use wheelhouse::protocol::{CommandError, Outcome};
 
 use crate::support::api::{Reply, RestFixture};
+use crate::support::schema::MESSAGES;
 use crate::support::socket::Socket;
 use crate::support::tokens::token_with;
 
@@ -270,19 +272,68 @@ async fn every_path_answers_of_another_tenants_things_as_of_nobodys() {
 }
 
 /// The types that a socket takes, by its own words.
-fn types(refusal: &Value) -> Vec<String> {
+fn types(refusal: &Value) -> BTreeSet<String> {
     let words = refusal["message"].as_str().expect("a message");
     assert!(words.starts_with("Unknown type; this socket takes "), "{words}");
     let is_word = |c: char| c.is_ascii_lowercase() || c == '_';
     let all = words.split(|c| !is_word(c)).filter(|word| word.contains('_') || matches!(*word, "ping" | "subscribe"));
     let fields = ["job_ids", "job_id", "campaign_ids", "campaign_id"];
-    let mut types: Vec<String> = all.filter(|word| !fields.contains(word)).map(str::to_owned).collect();
+    let mut types: BTreeSet<String> = all.filter(|word| !fields.contains(word)).map(str::to_owned).collect();
     // "the same of campaigns".
     if words.contains("the same of campaigns") {
         let of_campaigns = |one: &String| one.contains("job").then(|| one.replace("job", "campaign"));
         types.extend(types.iter().filter_map(of_campaigns).collect::<Vec<_>>());
     }
     types
+}
+
+/// Messages of one type of the schema that name something of somebody: each field, and each field of a filter, that can.
+/// One that names nothing is sent as it is.
+fn messages(schema: &Value, names: &Names, token: &str) -> Vec<Value> {
+    let properties = schema["properties"].as_object().expect("properties");
+    let mut least = Map::from_iter([("type".to_owned(), properties["type"]["const"].clone())]);
+    for field in schema["required"].as_array().expect("required").iter().filter_map(Value::as_str) {
+        let value = match field {
+            "type" => continue,
+            "token" => json!(token),
+            other => names.named(other).unwrap_or_else(|| panic!("{other}: say here what it names")),
+        };
+        least.insert(field.to_owned(), value);
+    }
+    let with = |field: &str, value: Value| {
+        let mut message = least.clone();
+        message.insert(field.to_owned(), value);
+        Value::Object(message)
+    };
+    let mut all = Vec::new();
+    for (field, rules) in properties {
+        let reference = rules["$ref"].as_str().or_else(|| rules["anyOf"][0]["$ref"].as_str()).unwrap_or_default();
+        let definition = reference.strip_prefix("#/$defs/").map(|name| MESSAGES.definition(name));
+        if let Some(parts) = definition.and_then(|definition| definition["properties"].as_object()) {
+            for part in parts.keys() {
+                let value = if part == "job_type" { Some(json!(names.word)) } else { names.named(part) };
+                all.extend(value.map(|value| with(field, json!({ part: value }))));
+            }
+        } else if !least.contains_key(field) {
+            all.extend(names.named(field).map(|value| with(field, value)));
+        }
+    }
+    if all.is_empty() { vec![Value::Object(least)] } else { all }
+}
+
+/// Everything that answers a message, without what is sent to everybody.
+async fn answers(socket: &mut Socket, message: &Value) -> Vec<Value> {
+    socket.send(message.clone()).await;
+    let mut all = Vec::new();
+    loop {
+        let answer =
+            socket.until_that(|answer| answer["type"] != "token_expiring" && answer["type"] != "workers_online").await;
+        let goes_on = answer["type"].as_str().is_some_and(|kind| kind == "batch_requested" || kind == "batch_item");
+        all.push(answer);
+        if !goes_on {
+            return all;
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -295,54 +346,61 @@ async fn every_message_of_the_tenant_wide_socket_answers_of_another_tenants_thin
     let mut socket = Socket::open(&format!("ws://{}/api/v1/realtime/ws?token={token}", api.address)).await;
     assert_eq!(socket.next().await["type"], "subscribed");
     socket.send(json!({"type": "no such type"})).await;
-    let types = types(&socket.next().await);
-    assert!(types.len() >= 15, "{types:?}");
+    let taken = types(&socket.next().await);
+    let known: BTreeSet<String> = MESSAGES
+        .members("tenant_client")
+        .map(|(_, schema)| schema["properties"]["type"]["const"].as_str().expect("a type").to_owned())
+        .collect();
+    assert_eq!(taken, known, "what the socket takes, and what the schema has");
     let before = state(&api, &owner, &theirs).await;
-    for kind in &types {
-        let mut answers = Vec::new();
-        for names in [&theirs, &nobodys()] {
-            let mut message = json!({"type": kind});
-            let (field, value) = match kind.as_str() {
-                "ping" => ("request_id", json!("r")),
-                "subscribe" => (
-                    "filter",
-                    json!({"job_ids": [names.job], "campaign_ids": [names.campaign], "campaign_id": names.campaign}),
-                ),
-                "cancel_scheduled" => ("schedule_id", json!(names.schedule)),
-                "refresh_token" => ("token", json!(token)),
-                one => {
-                    let (_, noun) = one.split_once('_').expect("a verb and a noun");
-                    let field = match noun {
-                        "job" | "campaign" => format!("{noun}_id"),
-                        "jobs" | "campaigns" => format!("{}_ids", noun.trim_end_matches('s')),
-                        _ => panic!("{one}: say here what it names"),
-                    };
-                    let value = names.named(&field).expect("a name");
-                    message[field] = value;
-                    ("reason", json!("why"))
-                }
-            };
-            message[field] = value;
-            socket.send(message.clone()).await;
-            let answer = socket
-                .until_that(|answer| answer["type"] != "token_expiring" && answer["type"] != "workers_online")
-                .await;
-            answers.push(names.masked(&answer.to_string()));
-            if kind.ends_with('s') {
-                let summary = socket.next().await;
-                assert_eq!(
-                    (&summary["type"], &summary["succeeded"]),
-                    (&json!("batch_completed"), &json!(0)),
-                    "{summary}"
-                );
+    let nobodys = nobodys();
+    for (name, schema) in MESSAGES.members("tenant_client") {
+        let asked = messages(schema, &theirs, &token).into_iter().zip(messages(schema, &nobodys, &token));
+        for (theirs_named, nobodys_named) in asked {
+            let mut said = Vec::new();
+            for (names, message) in [(&theirs, &theirs_named), (&nobodys, &nobodys_named)] {
+                let all = answers(&mut socket, message).await;
+                let has_done = all.iter().any(|answer| answer["succeeded"].as_i64().is_some_and(|count| count > 0));
+                assert!(!has_done, "{message}: {all:?}");
+                said.push(names.masked(&json!(all).to_string()));
             }
+            assert_eq!(said[0], said[1], "{name}: {theirs_named}");
+            assert!(!said[0].contains("acme"), "{theirs_named}: {}", said[0]);
         }
-        assert_eq!(answers[0], answers[1], "{kind}");
-        assert!(!answers[0].contains("acme"), "{kind}: {}", answers[0]);
     }
     assert_eq!(state(&api, &owner, &theirs).await, before, "somebody else changed the tenant");
     // What happens in the other tenant reaches nobody here.
     api.post(&owner, "/api/v1/jobs/acmes-job/cancel", &json!({})).await.expect(202);
     socket.send(json!({"type": "ping"})).await;
     assert_eq!(socket.next().await["type"], "pong");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_message_on_the_socket_of_an_own_resource_reaches_another_tenants() {
+    let api =
+        RestFixture::start(&[("limits.commands_per_minute", "100000"), ("limits.messages_per_second", "1000")]).await;
+    let (owner, theirs) = tenant_with_everything(&api).await;
+    let eve = api.user("eve", "globex", &["*"]).await;
+    api.post(&eve, "/api/v1/campaigns", &json!({"id": "own-campaign"})).await.expect(201);
+    api.post(&eve, "/api/v1/jobs", &json!({"id": "own-job", "job_type": "none"})).await.expect(201);
+    let before = state(&api, &owner, &theirs).await;
+    for (group, path) in [("job_client", "jobs/own-job"), ("campaign_client", "campaigns/own-campaign")] {
+        let mut socket = Socket::open(&format!("ws://{}/api/v1/realtime/ws/{path}?token={eve}", api.address)).await;
+        assert_eq!(socket.next().await["type"], "subscribed");
+        socket.until_that(|message| message["type"].as_str().is_some_and(|kind| kind.ends_with("_snapshot"))).await;
+        let nobodys = nobodys();
+        for (name, schema) in MESSAGES.members(group) {
+            let asked = messages(schema, &theirs, &eve).into_iter().zip(messages(schema, &nobodys, &eve));
+            for (theirs_named, nobodys_named) in asked {
+                let mut said = Vec::new();
+                for (names, message) in [(&theirs, &theirs_named), (&nobodys, &nobodys_named)] {
+                    said.push(names.masked(&json!(answers(&mut socket, message).await).to_string()));
+                }
+                assert_eq!(said[0], said[1], "{name}: {theirs_named}");
+                let names_somebody = theirs_named.as_object().expect("an object").len() > 1 && name != "refresh_token";
+                assert_eq!(names_somebody, said[0].contains("\"type\":\"error\""), "{theirs_named}: {}", said[0]);
+            }
+        }
+    }
+    assert_eq!(state(&api, &owner, &theirs).await, before, "somebody else changed the tenant");
 }

@@ -199,6 +199,10 @@ fn attacks() -> Vec<(String, String)> {
         json!({"jti": null}),
         json!({"jti": ""}),
         json!({"jti": "x".repeat(129)}),
+        // Nobody could revoke it by this name: SQL has no NUL, and what cannot be seen cannot be typed.
+        json!({"jti": "a\u{0}b"}),
+        json!({"jti": "a\u{200b}b"}),
+        json!({"jti": "\u{202e}ab"}),
         json!({"permissions": "*"}),
         json!({"permissions": [1]}),
         json!({"permissions": {"*": true}}),

@@ -14,7 +14,7 @@ use wheelhouse::cli::descriptors;
 /// What to measure, and where to write it.
 #[derive(Debug, Args)]
 pub(crate) struct SuiteArgs {
-    /// Only these, with commas: acks, results, burst, postgres, process, fanout, idle, storm, cold, limited, workers, growth.
+    /// Only these, with commas: acks, results, burst, postgres, process, fanout, idle, storm, cold, limited, workers, neighbours, revocation, growth.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Where the table goes as JSON.

@@ -28,11 +28,13 @@ const JOB_BODY: usize = 1024 * 1024;
 /// Largest body that makes a campaign, or many jobs.
 const LARGE_BODY: usize = 16 * 1024 * 1024;
 /// Large bodies from which campaigns and jobs are made at once, in all and for one tenant: each is in memory as its text and
-/// as its jobs. More of them wait their turn. A place is taken when the body is here and not before: clients that send
-/// theirs slowly keep nobody waiting, and of one tenant they never have all places.
-const PLACES: (usize, usize) = (3, 2);
-/// A body of so many bytes needs no place.
+/// as its jobs, and is one long write of the database, behind which everybody waits where only one may write (SQLite). So
+/// one tenant writes one of them at a time, and the others are next. More of them wait their turn. A place is taken when
+/// the body is here and not before: clients that send theirs slowly keep nobody waiting.
+const PLACES: (usize, usize) = (3, 1);
+/// A body of so many bytes needs no place, if it makes few jobs.
 const SMALL_BODY: usize = 256 * 1024;
+const FEW_JOBS: usize = 500;
 /// Longest wait for a write: ten thousand jobs take a while.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -87,14 +89,20 @@ impl CreationApi {
         caller: &Caller,
         campaign: Option<&ResourceId>,
     ) -> Result<Answer, Refusal> {
-        let owner = JobOwner { tenant: &caller.tenant, user: &caller.user };
         let lines = request.is_json_lines();
         let small = request.announces_at_most(JOB_BODY);
         let body = request.body(if small { JOB_BODY } else { LARGE_BODY }).await?;
         let length = body.len();
-        let place = self.places.take(caller, length).await?;
-        let jobs = input::jobs(&body, lines, campaign, &owner)?;
-        drop(body);
+        let mut place = self.places.take_if(length > SMALL_BODY, caller).await?;
+        let (own_campaign, own_caller) = (campaign.cloned(), caller.clone());
+        let jobs = parsed(length, move || {
+            let owner = JobOwner { tenant: &own_caller.tenant, user: &own_caller.user };
+            input::jobs(&body, lines, own_campaign.as_ref(), &owner)
+        })
+        .await?;
+        if let (JobList::Many(jobs), None) = (&jobs, &place) {
+            place = self.places.take_if(jobs.len() > FEW_JOBS, caller).await?;
+        }
         let answer = match jobs {
             JobList::One(_) if length > JOB_BODY => return Err(too_large(JOB_BODY)),
             JobList::One(job) => {
@@ -113,15 +121,23 @@ impl CreationApi {
 
     async fn create_campaign(&self, request: &mut Request, caller: &Caller) -> Result<Answer, Refusal> {
         let body = request.body(LARGE_BODY).await?;
-        let _place = self.places.take(caller, body.len()).await?;
-        let campaign = input::campaign(&body, &JobOwner { tenant: &caller.tenant, user: &caller.user })?;
-        drop(body);
+        let length = body.len();
+        let mut place = self.places.take_if(length > SMALL_BODY, caller).await?;
+        let own_caller = caller.clone();
+        let campaign = parsed(length, move || {
+            input::campaign(&body, &JobOwner { tenant: &own_caller.tenant, user: &own_caller.user })
+        })
+        .await?;
+        if place.is_none() {
+            place = self.places.take_if(campaign.jobs.len() > FEW_JOBS, caller).await?;
+        }
         let ids = std::slice::from_ref(&campaign.id);
         if !with_timeout(self.store.existing(&campaign.tenant, ResourceKind::Campaign, ids)).await?.is_empty() {
             // Said here in the client's words; of two at once the second still finds a conflict below.
             return Err(Refusal::new(ErrorCode::Conflict, format!("there is a campaign {} already", campaign.id)));
         }
         let row = with_store_error(self.store.create_campaign(&campaign), "campaign").await?;
+        drop(place);
         Ok(Answer::json(StatusCode::CREATED, &row).with(LOCATION, &format!("/api/v1/campaigns/{}", row.id)))
     }
 
@@ -163,11 +179,11 @@ impl Places {
         Self { all: Arc::new(Semaphore::new(PLACES.0)), of_tenants: Mutex::default() }
     }
 
-    /// A place for a body of so many bytes, given back when dropped; small ones need none. The tenant's own first: whoever
-    /// waits for that keeps nothing from others.
-    async fn take(&self, caller: &Caller, length: usize) -> Result<Vec<OwnedSemaphorePermit>, Refusal> {
-        if length <= SMALL_BODY {
-            return Ok(Vec::new());
+    /// A place, given back when dropped, if one is needed. The tenant's own first: whoever waits for that keeps nothing from
+    /// others.
+    async fn take_if(&self, is_needed: bool, caller: &Caller) -> Result<Option<Place>, Refusal> {
+        if !is_needed {
+            return Ok(None);
         }
         let of_tenant = {
             let mut of_tenants = self.of_tenants.lock();
@@ -189,8 +205,25 @@ impl Places {
                 }
             }
         }
-        Ok(places)
+        Ok(Some(Place { _held: places }))
     }
+}
+
+/// A place, as long as it is kept.
+struct Place {
+    _held: Vec<OwnedSemaphorePermit>,
+}
+
+/// What a body of so many bytes holds. A large one is read on a thread of its own: it takes a tenth of a second, and
+/// everybody else's requests and sockets would wait for as long behind it.
+async fn parsed<T: Send + 'static>(
+    length: usize,
+    parse: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
+) -> Result<T, Refusal> {
+    if length <= SMALL_BODY {
+        return parse();
+    }
+    tokio::task::spawn_blocking(parse).await.map_err(|_| Refusal::internal())?
 }
 
 /// What is said of each of many: enough to find it.
@@ -210,4 +243,39 @@ pub(super) async fn with_store_error<T>(
         Refusal::new(ErrorCode::OutcomeUnknown, message)
     };
     Ok(tokio::time::timeout(WRITE_TIMEOUT, write).await.map_err(late)??)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    fn caller(tenant: &str) -> Caller {
+        Caller {
+            user: "ann".parse().expect("id"),
+            tenant: tenant.parse().expect("id"),
+            token_id: None,
+            expires_at: 0,
+            issued_at: None,
+            permissions: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn of_many_large_bodies_of_one_tenant_one_is_written_and_another_tenants_is_next() {
+        let places = Places::new();
+        let (acme, globex) = (caller("acme"), caller("globex"));
+        let mut waiting: Vec<_> = (0..4).map(|_| Box::pin(places.take_if(true, &acme))).collect();
+        let first = waiting.remove(0).now_or_never().expect("at once").expect("a place");
+        for other in &mut waiting {
+            assert!(other.now_or_never().is_none(), "the first of them is being written");
+        }
+        let of_globex = places.take_if(true, &globex).now_or_never().expect("at once").expect("a place");
+        assert!(of_globex.is_some());
+        assert!(places.take_if(false, &acme).now_or_never().expect("at once").expect("none is needed").is_none());
+        drop(first);
+        let second = waiting.remove(0).now_or_never().expect("its turn").expect("a place");
+        assert!(second.is_some() && waiting.remove(0).now_or_never().is_none());
+    }
 }

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
-use crate::auth::MAX_TOKEN_ID;
+use crate::auth::{TOKEN_ID_FORM, is_token_id};
 use crate::domain::Action;
 use crate::domain::{JsonText, Resource, ResourceId, TenantId, UserId};
 use crate::http::Refusal;
@@ -55,9 +55,11 @@ impl RevocationRequest {
 pub(super) fn revocation(body: &[u8]) -> Result<RevocationRequest, Refusal> {
     let body: RevocationBody = object(body)?;
     let (kind, name) = match (body.jti, body.user_id) {
-        (Some(jti), None) if (1..=MAX_TOKEN_ID).contains(&jti.chars().count()) => (RevocationKind::Token, jti),
+        (Some(jti), None) if is_token_id(&jti) => (RevocationKind::Token, jti),
         (Some(_), None) => {
-            return Err(Refusal::invalid("\"jti\" must have 1 to 128 characters: it is the claim jti, not the token"));
+            return Err(Refusal::invalid(format!(
+                "\"jti\" must have {TOKEN_ID_FORM}: it is the claim jti, not the token"
+            )));
         }
         (None, Some(user)) => (RevocationKind::User, user.into()),
         _ => return Err(Refusal::invalid("Give either \"jti\", for one token, or \"user_id\", for all of a user")),
@@ -65,7 +67,7 @@ pub(super) fn revocation(body: &[u8]) -> Result<RevocationRequest, Refusal> {
     if body.reason.as_ref().is_some_and(|reason| reason.chars().count() > MAX_REASON) {
         return Err(Refusal::invalid(format!("\"reason\" may have {MAX_REASON} characters at most")));
     }
-    if name.contains('\0') || body.reason.as_ref().is_some_and(|reason| reason.contains('\0')) {
+    if body.reason.as_ref().is_some_and(|reason| reason.contains('\0')) {
         return Err(Refusal::invalid("A text here may not contain a NUL: SQL cannot keep it"));
     }
     Ok(RevocationRequest { kind, name, expires_at: body.expires_at, reason: body.reason })

@@ -4,6 +4,7 @@ mod acks;
 mod bench;
 mod fanout;
 mod growth;
+mod guards;
 mod peers;
 mod process;
 mod results;
@@ -16,7 +17,7 @@ pub(crate) use bench::Bench;
 type Scenario = for<'a> fn(&'a mut Bench) -> LocalBoxFuture<'a, anyhow::Result<()>>;
 
 /// In the order in which they run.
-pub(crate) const ALL: [(&str, Scenario); 12] = [
+pub(crate) const ALL: [(&str, Scenario); 14] = [
     ("acks", |bench| Box::pin(acks::acks(bench))),
     ("limited", |bench| Box::pin(acks::limited(bench))),
     ("results", |bench| Box::pin(results::sqlite(bench))),
@@ -27,6 +28,8 @@ pub(crate) const ALL: [(&str, Scenario); 12] = [
     ("storm", |bench| Box::pin(sockets::storm(bench))),
     ("cold", |bench| Box::pin(sockets::cold(bench))),
     ("workers", |bench| Box::pin(growth::many_workers(bench))),
+    ("neighbours", |bench| Box::pin(guards::neighbours(bench))),
+    ("revocation", |bench| Box::pin(guards::revocation(bench))),
     ("growth", |bench| Box::pin(growth::growth(bench))),
     ("peers", |bench| Box::pin(peers::peers(bench))),
 ];

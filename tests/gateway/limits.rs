@@ -125,7 +125,7 @@ async fn bodies_that_trickle_hold_up_nobody() {
         }
     }
     // Large ones as well: those have places, and none of them is held by a body that is not here.
-    let jobs = vec![r#"{"job_type":"x"}"#; 5_000].join(",");
+    let jobs = vec![r#"{"job_type":"x"}"#; 600].join(",");
     let body = format!(r#"{{"name":"large","jobs":[{jobs}],{}"id":"large"}}"#, " ".repeat(400_000));
     let head = raw::request("POST", "/api/v1/campaigns", &bearer(&fixture, "bob", "globex"));
     let head = head.replace("content-length: 0", &format!("content-length: {}", body.len()));

@@ -1,25 +1,20 @@
 #!lua
--- A worker is alive for a while longer.
+-- A worker that serves all tenants is alive for a while longer. It says so in its home partition alone.
 --
--- KEYS: 1 workers or tenant_workers
--- ARGV: 1 worker, 2 ttl (ms)
--- Returns: the workers alive in this set, then the clock (Unix ms)
--- Safe to repeat: it only moves the end. Workers long gone are swept out here.
--- When the clock is set forwards: all others count as dead until their next heartbeat, a second later at the most.
--- Nobody is buried for that: whoever looks after dead workers wants to miss one for some seconds of its own clock.
--- Backwards: an entry further ahead than a heartbeat lasts gets one heartbeat from now on. A live worker renews it
--- within that time, and a dead one is dead after it, instead of after the whole step.
+-- KEYS: 1 heartbeats, 2 workers, both of its home
+-- ARGV: 1 worker, 2 ttl (ms), 3 how much longer it must be counted in `workers` (ms)
+-- Returns: whether it is counted there for so long ('1', else '0': it has to be counted anew, in every partition), then the
+--       clock (Unix µs)
+-- Safe to repeat: it only moves the end.
+-- When the clock is set forwards: all others count as dead until their next heartbeat, and the leader of their home takes
+-- them out of `workers`; each sees that at its next heartbeat and is counted anew. Backwards: what lies further ahead than is
+-- ever written is put right by the leader (lead_partition.lua), and here it is counted anew.
 
-local workers = KEYS[1]
-local worker, ttl_ms = unpack(ARGV)
-local now_ms = math.floor(now_us() / 1000)
-local lasts = now_ms + tonumber(ttl_ms)
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', workers, '(' .. int_to_string(lasts), '+inf')) do
-  redis.call('ZADD', workers, lasts, id)
-end
-redis.call('ZADD', workers, lasts, worker)
-redis.call('ZREMRANGEBYSCORE', workers, '-inf', now_ms - 60000)
-redis.call('PEXPIRE', workers, 120000)
-local alive = redis.call('ZRANGEBYSCORE', workers, now_ms, '+inf')
-alive[#alive + 1] = int_to_string(now_ms)
-return alive
+local heartbeats, workers = unpack(KEYS)
+local worker, ttl_ms, counted_ms = unpack(ARGV)
+local now = now_us()
+local now_ms = math.floor(now / 1000)
+redis.call('ZADD', heartbeats, int_to_string(now_ms + tonumber(ttl_ms)), worker)
+local counted = tonumber(redis.call('ZSCORE', workers, worker) or '0')
+local is_counted = counted > now_ms + tonumber(counted_ms) and counted <= now_ms + MAX_AHEAD_MS
+return { is_counted and '1' or '0', int_to_string(now) }

@@ -3,14 +3,15 @@
 --
 -- KEYS: 1-11 of the resource's commands (lib/command_keys.lua), 12 rate, 13 permissions, 14 min_permission_version, 15 workers,
 --       16 tenant_workers, 17 request (where the client gave no request id: denied, of the command),
---       18 schedule, 19 schedules, 20 refusals, 21 refusals_due
+--       18 schedule, 19 schedules, 20 refusals, 21 refusals_due, and with a request id 22-24 the requests of three days in turn
 -- ARGV: 1 deadline (Unix µs, 0 for none), 2 command id, 3 body digest, 4 has a request id (0/1),
 --       5 grant: 'database', 'allowed', 'denied', 'internal',
 --       6-8 what grants it (the permission and its two patterns), 9 limit a minute, 10 backlog limit,
 --       11 record (JSON, open: what is kept of the command, and what each of its audit entries begins with),
 --       12 control channel, 13 control message, 14 resource (tenant:kind:id), 15 action,
 --       16 when: 'now', 'at' (Unix ms), 'in' (ms from now), 'due' (was kept, and its time has come), 17 that number,
---       18 limit of schedules, 19 body digest as versions before stored it, 20 who asks (tenant:user)
+--       18 limit of schedules, 19 body digest as versions before stored it, 20 who asks (tenant:user),
+--       21 the request's name among the requests ('' without an id)
 -- Returns: {outcome, …} with outcome 'accepted' workers control | 'repeated' command workers control result former_result
 --       ('' where nobody has kept what the ack said: then the result has it; '' and '' where there is no result yet) |
 --       'scheduled' command run_at result former_result | 'denied' | 'conflict' | 'limited' seconds | 'unknown' | 'full' |
@@ -30,8 +31,10 @@ local keys = command_keys(1, 6)
 local rate, permissions, min_permission_version, workers_key, tenant_workers, request, schedule, schedules, refusals,
   refusals_due = unpack(KEYS, 12, 21)
 local deadline_us, command, digest, has_request_id, grant, exact, area, all, limit_text, max_backlog, record,
-  control_channel, control_message, resource, action, when, when_ms, max_schedules, former_digest, who =
+  control_channel, control_message, resource, action, when, when_ms, max_schedules, former_digest, who, request_name =
   unpack(ARGV)
+-- Where they were not given, a request is kept in its own key.
+local requests = KEYS[22] and 22
 local has_request = has_request_id == '1'
 local due = when == 'due'
 local member = resource .. '|' .. command
@@ -79,17 +82,21 @@ local function repeated_schedule(id, run_at)
   return answer('scheduled', id, int_to_string(run_at), result or '', former or '')
 end
 
--- Keeps the first answer to the request.
+-- Keeps the first answer to the request: for a day among the requests, for any other time in a key of its own.
 local function remember(outcome, fields, ttl_ms)
   fields.v, fields.body, fields.outcome = RECORD_VERSION, digest, outcome
-  redis.call('SET', request, cjson.encode(fields), 'PX', int_to_string(ttl_ms))
+  if requests and ttl_ms == REQUEST_MS then
+    remember_request(requests, request_name, fields, now_ms)
+  else
+    redis.call('SET', request, cjson.encode(fields), 'PX', int_to_string(ttl_ms))
+  end
 end
 
 -- Also for an id that was made a moment ago: a second sending may arrive before the first.
 local before = repeated(command)
 if before and not due then return before end
 
--- What is known of the request, the lowest version of permissions that counts, the commands that wait.
+-- What is known of the request (in a key of its own: by a version before, or of a scheduled or denied one), the lowest version of permissions that counts, the commands that wait.
 local first, min_version, backlog = unpack(redis.call('MGET', request, min_permission_version, keys.backlog))
 
 if due then
@@ -104,10 +111,13 @@ else
     local record = decode_record(json)
     return repeated_schedule(command, tonumber(record and record.run_at or run_at))
   end
-  if first then
-    local said = decode_record(first) or decode_former_request(first) or {}
+  local said = requests and find_request(requests, request_name, now_ms)
+  if first and not said then
+    said = decode_record(first) or decode_former_request(first) or {}
     local longest = REQUEST_MS + math.max(0, (said.run_at or 0) - now_ms)
     if redis.call('PTTL', request) > longest then redis.call('PEXPIRE', request, int_to_string(longest)) end
+  end
+  if said then
     if said.body ~= digest and said.body ~= former_digest then return answer('conflict') end
     if said.outcome == 'denied' then return answer('denied') end
     if said.outcome == 'scheduled' then return repeated_schedule(said.command_id, said.run_at) end

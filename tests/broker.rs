@@ -11,6 +11,7 @@ mod broker {
     mod failed;
     mod failover;
     mod faults;
+    mod leaders;
     mod leftovers;
     mod limiter;
     mod names;

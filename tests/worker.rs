@@ -23,6 +23,8 @@ mod fixture;
 mod handover;
 #[path = "worker/held.rs"]
 mod held;
+#[path = "worker/idle.rs"]
+mod idle;
 #[path = "worker/import.rs"]
 mod import;
 #[path = "worker/json_values.rs"]

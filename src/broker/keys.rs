@@ -15,6 +15,12 @@ use crate::domain::{CommandId, Resource, ResourceKind, TenantId, UserId, WorkerI
 /// Room for most names.
 const INITIAL_CAPACITY: usize = 96;
 
+/// Days of requests that take turns: this one, the one before, and one that has gone before it is used again.
+const REQUEST_DAYS: usize = 3;
+/// Hashes among which the requests of a day in a partition are spread: freeing one of them, or moving it to another server,
+/// takes a moment in which Redis does nothing else.
+const REQUEST_SHARES: u64 = 32;
+
 /// Builds names for a fixed number of partitions.
 #[derive(Debug, Clone, Copy)]
 pub struct Keys {
@@ -172,10 +178,28 @@ impl Keys {
         format!("wh:types:{worker}")
     }
 
-    /// Sorted set: as [`Self::workers`], for every worker, whichever tenants it serves. One for all partitions, in the
+    /// Sorted set: as [`Self::workers`], for every worker that serves only named tenants. One for all partitions, in the
     /// first.
     pub fn fleet(self) -> String {
         format!("wh:{}:@workers", Partition(0))
+    }
+
+    /// Sorted set: worker id → Unix ms until which its last heartbeat counts, for the workers of all tenants whose home this
+    /// partition is.
+    pub fn heartbeats(self, partition: Partition) -> String {
+        format!("wh:{partition}:@workers:heartbeats")
+    }
+
+    /// String: the worker that leads this partition, as long as it renews it.
+    pub fn leader(self, partition: Partition) -> String {
+        format!("wh:{partition}:@workers:leader")
+    }
+
+    /// The partitions in the order in which a worker takes them for its home: the first whose server answers. Workers share
+    /// them evenly.
+    pub fn homes(self, worker: &WorkerId) -> impl Iterator<Item = Partition> + use<> {
+        let first = fnv1a(worker.as_str()) % u64::from(self.partitions);
+        (0..u64::from(self.partitions)).map(move |n| Partition(((first + n) % u64::from(self.partitions)) as u16))
     }
 
     /// Stream: audit entries on their way to SQL.
@@ -224,7 +248,15 @@ impl Keys {
         self.resource_key(r, ":finished")
     }
 
-    /// String: the first answer to a `request_id`, kept 24 h.
+    /// Hashes: [`request_name`] → the first answer to a `request_id`, kept 24 h. A partition's requests are spread over a few
+    /// hashes for each day, and the days take turns: of each of three the one that has this name.
+    pub fn requests(self, partition: Partition, name: &str) -> [String; REQUEST_DAYS] {
+        let share = fnv1a(name) % REQUEST_SHARES;
+        std::array::from_fn(|day| format!("wh:{partition}:@requests:{day}:{share}"))
+    }
+
+    /// String: the first answer to a `request_id` that is kept for longer, because the command was scheduled; and what a
+    /// version before has kept for 24 h.
     pub fn request(self, r: &Resource, user: &UserId, request: &str) -> String {
         let mut name = self.resource_key(r, ":request:");
         name.push_str(&user.encoded());
@@ -305,6 +337,17 @@ pub fn read_schedule_member(member: &str) -> Option<(Resource, CommandId)> {
     Some((Resource::parse(resource)?, command.parse().ok()?))
 }
 
+/// A field of [`Keys::requests`]: `tenant:kind:id:user:request`.
+pub fn request_name(r: &Resource, user: &UserId, request: &str) -> String {
+    let mut name = String::with_capacity(INITIAL_CAPACITY);
+    for part in [r.tenant.as_str(), r.kind.as_str(), r.id.as_str(), &user.encoded()] {
+        name.push_str(part);
+        name.push(':');
+    }
+    name.push_str(request);
+    name
+}
+
 /// Whose refusals [`Keys::refusals`] counts together.
 pub fn refusals_member(tenant: &TenantId, user: &UserId) -> String {
     format!("{tenant}:{}", user.encoded())
@@ -375,8 +418,11 @@ pub fn tenant_of_channel(name: &str) -> Option<TenantId> {
 /// A user id is published here when that user's permissions changed (`wheelhouse grant|revoke`).
 pub const PERMISSIONS_CHANNEL: &str = "wh:permissions";
 
-/// Anything published here says that a job may be waiting in SQL for a worker.
+/// Anything published here says that a job may be waiting in SQL for a worker, but for [`COMMANDS_WAIT`].
 pub const DISPATCH_CHANNEL: &str = "wh:dispatch";
+
+/// On [`DISPATCH_CHANNEL`]: more commands wait than the worker that has found them can take.
+pub const COMMANDS_WAIT: &str = "commands";
 
 /// Each subscriber publishes to itself here, to know that delivery works.
 pub fn probe_channel(subscriber: &str) -> String {

@@ -58,6 +58,8 @@ enum NamePart {
     Fleet,
     JobTypes(WorkerId),
     Floor(Partition, UserId),
+    /// Of the workers of a partition: one of [`OF_WORKERS`].
+    OfWorkers(Partition, &'static str),
     /// Which of the six.
     Proof(Partition, usize),
     /// Of a tenant: one of [`OF_TENANT`].
@@ -70,10 +72,13 @@ enum NamePart {
     /// Of a resource: one of [`OF_RESOURCE`].
     OfResource(Resource, &'static str),
     Request(Resource, UserId, String),
+    /// Which of the days, and which share.
+    Requests(Partition, u8, u8),
     Denied(Resource, CommandId),
 }
 
 const OF_PARTITION: [&str; 6] = ["tenants", "schedule", "workers", "audit", "refusals", "refusals_due"];
+const OF_WORKERS: [&str; 2] = ["heartbeats", "leader"];
 const OF_TENANT: [&str; 7] = ["ready", "schedules", "failed", "failed_at", "workers", "backlog", "connections"];
 const OF_USER: [&str; 3] = ["rate", "permissions", "connections"];
 const OF_RESOURCE: [&str; 5] = ["state", "queue", "commands", "results", "finished"];
@@ -88,6 +93,8 @@ fn key(fact: &NamePart) -> String {
         NamePart::OfPartition(partition, "refusals_due") => keys.refusals_due(*partition),
         NamePart::OfPartition(partition, _) => keys.audit(*partition),
         NamePart::Fleet => keys.fleet(),
+        NamePart::OfWorkers(partition, "leader") => keys.leader(*partition),
+        NamePart::OfWorkers(partition, _) => keys.heartbeats(*partition),
         NamePart::JobTypes(worker) => keys.job_types(worker),
         NamePart::Floor(partition, user) => keys.min_permission_version(*partition, user),
         NamePart::Proof(partition, which) => keys.proof(*partition)[*which].clone(),
@@ -110,6 +117,11 @@ fn key(fact: &NamePart) -> String {
         NamePart::OfResource(r, "results") => keys.results(r),
         NamePart::OfResource(r, _) => keys.finished(r),
         NamePart::Request(r, user, request) => keys.request(r, user, request),
+        NamePart::Requests(partition, day, share) => {
+            let names = (0..).map(|n| keys.requests(*partition, &n.to_string()));
+            let mut of_share = names.filter(|names| names[0].ends_with(&format!(":{share}")));
+            of_share.next().map(|names| names[usize::from(*day)].clone()).unwrap_or_default()
+        }
         NamePart::Denied(r, command) => keys.denial(r, *command),
     }
 }
@@ -127,11 +139,13 @@ fn read(key: &str) -> Option<NamePart> {
     let one_of = |words: &[&'static str], word: &str| words.iter().copied().find(|known| *known == word);
     let fact = match rest {
         ["@workers"] => NamePart::Fleet,
+        ["@workers", word] => NamePart::OfWorkers(partition, one_of(&OF_WORKERS, word)?),
         [word] => NamePart::OfPartition(partition, one_of(&OF_PARTITION, word)?),
         ["@proof", kind] => {
             let kinds = ["hash", "list", "sorted", "set", "stream", "string"];
             NamePart::Proof(partition, kinds.iter().position(|known| known == kind)?)
         }
+        ["@requests", day, share] => NamePart::Requests(partition, day.parse().ok()?, share.parse().ok()?),
         ["@floor", name] => NamePart::Floor(partition, user(name)?),
         [tenant, word] => NamePart::OfTenant(tenant.parse().ok()?, one_of(&OF_TENANT, word)?),
         [tenant, "withdrawn", command] => NamePart::Withdrawn(tenant.parse().ok()?, command.parse().ok()?),
@@ -155,7 +169,11 @@ fn read(key: &str) -> Option<NamePart> {
     let of = match &fact {
         NamePart::Fleet => Partition(0),
         NamePart::JobTypes(_) => partition,
-        NamePart::OfPartition(..) | NamePart::Floor(..) | NamePart::Proof(..) => partition,
+        NamePart::OfPartition(..)
+        | NamePart::OfWorkers(..)
+        | NamePart::Requests(..)
+        | NamePart::Floor(..)
+        | NamePart::Proof(..) => partition,
         NamePart::OfTenant(tenant, _)
         | NamePart::Withdrawn(tenant, _)
         | NamePart::OfUser(tenant, ..)
@@ -210,6 +228,7 @@ fn fact() -> impl Strategy<Value = NamePart> {
         Just(NamePart::Fleet),
         id().prop_map(|id| NamePart::JobTypes(id.parse().expect("a worker"))),
         (partition(), word(&OF_PARTITION)).prop_map(|(p, word)| NamePart::OfPartition(p, word)),
+        (partition(), word(&OF_WORKERS)).prop_map(|(p, word)| NamePart::OfWorkers(p, word)),
         (partition(), user()).prop_map(|(p, user)| NamePart::Floor(p, user)),
         (partition(), 0..6_usize).prop_map(|(p, which)| NamePart::Proof(p, which)),
         (tenant(), word(&OF_TENANT)).prop_map(|(tenant, word)| NamePart::OfTenant(tenant, word)),
@@ -220,6 +239,7 @@ fn fact() -> impl Strategy<Value = NamePart> {
         (resource(), word(&OF_RESOURCE)).prop_map(|(r, word)| NamePart::OfResource(r, word)),
         (resource(), user(), id()).prop_map(|(r, user, id)| NamePart::Request(r, user, id)),
         (resource(), command()).prop_map(|(r, command)| NamePart::Denied(r, command)),
+        (partition(), 0..3_u8, 0..32_u8).prop_map(|(p, day, share)| NamePart::Requests(p, day, share)),
     ]
 }
 
@@ -308,6 +328,15 @@ proptest! {
         let member = schedule_member(&r, command);
         prop_assert_eq!(read_schedule_member(&member), Some((r.clone(), command)));
         prop_assert_eq!(Resource::parse(&r.to_string()), Some(r));
+    }
+
+    /// Nobody's request is answered with the answer to another one.
+    #[test]
+    fn no_two_requests_share_a_name(
+        one in (resource(), user(), id()), other in (resource(), user(), id())
+    ) {
+        let name = |of: &(Resource, UserId, String)| request_name(&of.0, &of.1, &of.2);
+        prop_assert_eq!(name(&one) == name(&other), one == other);
     }
 
     /// Nobody's refusals are counted as somebody else's.

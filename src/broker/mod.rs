@@ -38,6 +38,8 @@ pub struct Broker {
     pub(crate) client: Client,
     keys: Keys,
     clock_steps: Arc<ClockSteps>,
+    /// `redis.replicas_to_wait` is set.
+    waits_for_replicas: bool,
 }
 
 impl Broker {
@@ -45,7 +47,8 @@ impl Broker {
     /// (eviction would reset limits and minimum permission versions; another policy is an error that says so).
     pub async fn connect(settings: &crate::config::Redis) -> Result<Self, BrokerError> {
         let client = Client::connect(settings).await?;
-        Ok(Self { client, keys: Keys::new(settings.partitions), clock_steps: Arc::default() })
+        let (keys, clock_steps) = (Keys::new(settings.partitions), Arc::default());
+        Ok(Self { client, keys, clock_steps, waits_for_replicas: settings.replicas_to_wait > 0 })
     }
 
     /// The names of keys.
@@ -98,6 +101,11 @@ impl Broker {
     /// Whether `redis.url` names a cluster.
     pub fn is_cluster(&self) -> bool {
         self.client.is_cluster()
+    }
+
+    /// Whether one write proves all there is to prove: there is one server, and no replica is waited for.
+    fn is_one_server_alone(&self) -> bool {
+        !self.is_cluster() && !self.waits_for_replicas
     }
 
     /// Any command, its answer as lines a person can read. It may write, and is not checked: `wheelhouse inspect` reads with it,

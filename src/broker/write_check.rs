@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use parking_lot::Mutex;
@@ -19,6 +19,8 @@ use super::{Broker, BrokerError, Partition};
 
 /// Between two looks.
 const CHECK_INTERVAL: Duration = Duration::from_millis(1_000);
+/// A write by another script that is no older makes a look needless.
+const WRITE_TTL: Duration = Duration::from_millis(1_200);
 /// Shortest time between two looks, however many commands are refused.
 const MIN_INTERVAL: Duration = Duration::from_millis(200);
 /// Longest wait for an answer. Together with the interval it is how long a server may be gone unnoticed.
@@ -39,6 +41,8 @@ struct WriteCheckShared {
     problems: Mutex<BTreeMap<Partition, BrokerError>>,
     /// A command was refused: somebody should look.
     doubt: Notify,
+    /// When something else than a look last wrote by a script.
+    written_at: Mutex<Option<Instant>>,
 }
 
 impl WriteCheck {
@@ -69,6 +73,17 @@ impl WriteCheck {
         self.0.doubt.notify_one();
     }
 
+    /// A script has written just now, and not for this purpose: that proves as much as the next look would, where there is but
+    /// one server and no replica is waited for.
+    pub fn note_write(&self) {
+        *self.0.written_at.lock() = Some(Instant::now());
+    }
+
+    fn is_written_without_a_look(&self) -> bool {
+        let is_recent = self.0.written_at.lock().is_some_and(|at| at.elapsed() < WRITE_TTL);
+        is_recent && self.0.broker.is_one_server_alone() && self.lock().is_empty()
+    }
+
     /// Looks once at every partition, and goes on looking until told to stop. `channel`: where the script publishes.
     /// A right that is missing is an error, for only an operator can mend it. What passes (a full memory, too few
     /// replicas, a server that is away) is not: the program starts, says so, and is not ready.
@@ -78,7 +93,8 @@ impl WriteCheck {
         tracker: &TaskTracker,
         stop: CancellationToken,
     ) -> Result<Self, BrokerError> {
-        let shared = WriteCheckShared { broker, problems: Mutex::default(), doubt: Notify::new() };
+        let shared =
+            WriteCheckShared { broker, problems: Mutex::default(), doubt: Notify::new(), written_at: Mutex::default() };
         let check = Self(Arc::new(shared));
         let all: Vec<Partition> = check.0.broker.keys().partitions().collect();
         for some in all.chunks(BATCH_SIZE) {
@@ -98,7 +114,11 @@ impl WriteCheck {
     async fn keep(self, channel: String) {
         for look_number in 1_usize.. {
             tokio::time::sleep(MIN_INTERVAL).await;
-            let _ = tokio::time::timeout(CHECK_INTERVAL.saturating_sub(MIN_INTERVAL), self.0.doubt.notified()).await;
+            let doubt = self.0.doubt.notified();
+            let is_doubted = tokio::time::timeout(CHECK_INTERVAL.saturating_sub(MIN_INTERVAL), doubt).await.is_ok();
+            if !is_doubted && !look_number.is_multiple_of(CHECKS_PER_FULL_CHECK) && self.is_written_without_a_look() {
+                continue;
+            }
             let mut by_server: BTreeMap<Option<String>, Vec<Partition>> = BTreeMap::new();
             for (partition, server) in self.0.broker.servers_of_partitions() {
                 by_server.entry(server).or_default().push(partition);

@@ -28,6 +28,22 @@ const MAX_CONCURRENT: usize = 16;
 /// Longest time for the tenants of one look: a Redis that answers slowly must not keep the gauge from moving.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Between two looks whether all workers have died.
+const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Takes dead workers out of those that are counted, where no worker is left to do it, until told to stop.
+pub(super) async fn sweep(broker: Broker, stop: CancellationToken) {
+    let sweeping = async {
+        loop {
+            tokio::time::sleep(SWEEP_INTERVAL).await;
+            if let Err(error) = broker.remove_dead_workers_without_leader().await {
+                tracing::debug!(%error, "gateway.workers_unknown");
+            }
+        }
+    };
+    stop.run_until_cancelled(sweeping).await;
+}
+
 /// Looks until told to stop. While Redis is away the gauge stays at what was seen last, and nobody is told anything.
 pub(super) async fn watch(broker: Broker, access: Access, stop: CancellationToken) {
     let looking = async {

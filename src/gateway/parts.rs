@@ -130,6 +130,7 @@ impl GatewayParts {
         background.spawn(health.clone().watch(stop.clone()));
         background.spawn(leases.clone().run(stop.clone()));
         background.spawn(fleet::watch(broker.clone(), access.clone(), stop.clone()));
+        background.spawn(fleet::sweep(broker.clone(), stop.clone()));
         background.spawn(refusals::run(broker.clone(), stop.clone()));
         background.spawn(audit_backlog::watch(broker.clone(), stop.clone()));
         background.spawn(access.clone().watch(stop.clone()));

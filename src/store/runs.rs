@@ -225,16 +225,31 @@ impl Store {
 
     /// The same, with what the reaper needs to know, who looks whether the hosts live.
     pub async fn hostings(&self) -> Result<Vec<Hosting>, StoreError> {
+        self.find_hostings(None).await
+    }
+
+    /// The same of one host.
+    pub async fn hostings_of(&self, host: &WorkerId) -> Result<Vec<Hosting>, StoreError> {
+        self.find_hostings(Some(host)).await
+    }
+
+    async fn find_hostings(&self, only: Option<&WorkerId>) -> Result<Vec<Hosting>, StoreError> {
+        let (of_host, values) = match only {
+            Some(host) => ("AND host = $1", vec![Value::from(host.as_str())]),
+            None => ("", Vec::new()),
+        };
         let found = self
             .database
             .read()
             .await?
             .rows(
-                "SELECT id, tenant_id, host, run, origin, remote_session, renewals,
-                   CAST(CASE WHEN contact_lost_at IS NULL THEN 0 ELSE 1 END AS BIGINT) AS lost
-                 FROM jobs LEFT JOIN worker_leases ON worker_id = host
-                 WHERE host IS NOT NULL AND status IN ('pending', 'running', 'paused')",
-                &[],
+                &format!(
+                    "SELECT id, tenant_id, host, run, origin, remote_session, renewals,
+                       CAST(CASE WHEN contact_lost_at IS NULL THEN 0 ELSE 1 END AS BIGINT) AS lost
+                     FROM jobs LEFT JOIN worker_leases ON worker_id = host
+                     WHERE host IS NOT NULL AND status IN ('pending', 'running', 'paused') {of_host}"
+                ),
+                &values,
             )
             .await?;
         let hosting = |row: &super::sql::Row| -> Result<Hosting, StoreError> {

@@ -64,13 +64,13 @@ impl AttachedHost {
         let progress = Arc::new(RunProgress::starting_at(hosted.job.progress.clone()));
         let (resource, status) = (hosted.run.job.clone(), hosted.job.status);
         let (run, flush_requests) = ActiveRun::new(hosted, work, progress.clone(), None);
-        let (parts, commands_found) = WorkerParts::new(ctx.clone());
+        let (parts, found) = WorkerParts::new(ctx.clone());
         let host = Self { parts, run: run.clone() };
         let parts = &host.parts;
         // It takes no other job, of whatever type.
         let events = parts.register(Vec::new(), 0).await?;
         parts.lifecycle.start(&run, flush_requests).await;
-        parts.scheduler.start(events, commands_found);
+        parts.scheduler.start(events, found);
         ctx.spawn(report_control_problems(run.work.control_problem(), 0, progress, resource.clone()));
         parts.start_notifying();
         publish_status(&ctx.broker, &resource, status, Desired::Nothing).await;

@@ -7,13 +7,13 @@ use tokio::sync::mpsc;
 use super::commands::campaign_command::CampaignCommands;
 use super::commands::execute::CommandExecutor;
 use super::commands::job_command::JobCommands;
-use super::commands::scheduler::{self, Scheduler};
+use super::commands::scheduler::{self, FoundWork, Scheduler};
 use super::context::WorkerContext;
 use super::error::WorkerError;
 use super::identity;
-use super::maintenance::audit_shipper::PartitionAssignment;
 use super::maintenance::heartbeat::Heartbeat;
 use super::maintenance::job_types;
+use super::maintenance::leadership::Leadership;
 use super::maintenance::rescuer::Rescuer;
 use super::maintenance::sql_lease;
 use super::notify::announcements::Announcements;
@@ -23,7 +23,6 @@ use super::notify::job_notifier::JobNotifier;
 use super::run::lifecycle::RunLifecycle;
 use super::run::registry::RunRegistry;
 use crate::broker::{Event, Subscriber, WriteCheck};
-use crate::domain::Resource;
 
 /// Jobs whose renewal has found commands that the scheduler has not seen yet: about as many as one worker holds.
 const COMMANDS_FOUND_CAPACITY: usize = 1_024;
@@ -38,30 +37,31 @@ pub(crate) struct WorkerParts {
     pub(crate) notifier: Arc<JobNotifier>,
     pub(crate) campaigns: Arc<CampaignProgress>,
     pub(crate) announcer: Arc<Announcer>,
-    pub(crate) audit_partitions: Arc<PartitionAssignment>,
+    pub(crate) leadership: Arc<Leadership>,
     /// What was found of Redis, from when this worker is registered.
     pub(crate) write_check: OnceLock<WriteCheck>,
     announcements: Arc<Announcements>,
 }
 
 impl WorkerParts {
-    /// The parts, and where the scheduler hears of commands that renewals have found.
-    pub(crate) fn new(ctx: Arc<WorkerContext>) -> (Self, mpsc::Receiver<Resource>) {
+    /// The parts, and what the scheduler is told of by others.
+    pub(crate) fn new(ctx: Arc<WorkerContext>) -> (Self, FoundWork) {
         let runs = Arc::new(RunRegistry::default());
         let announcements = Arc::new(Announcements::default());
         let campaigns = Arc::new(CampaignProgress::new(ctx.clone(), announcements.clone()));
         let announcer = Arc::new(Announcer::new(ctx.clone(), announcements.clone(), campaigns.clone()));
         let notifier = Arc::new(JobNotifier::new(ctx.clone(), announcements.clone(), campaigns.clone()));
-        let (commands_found, found_receiver) = mpsc::channel(COMMANDS_FOUND_CAPACITY);
+        let (commands_found, commands) = mpsc::channel(COMMANDS_FOUND_CAPACITY);
+        let (leadership, tenants) = Leadership::new(ctx.clone());
+        let leadership = Arc::new(leadership);
         let lifecycle = Arc::new(RunLifecycle::new(ctx.clone(), runs.clone(), notifier.clone(), commands_found));
-        let rescuer = Arc::new(Rescuer::new(ctx.clone(), runs.clone(), notifier.clone()));
+        let rescuer = Arc::new(Rescuer::new(ctx.clone(), runs.clone(), notifier.clone(), leadership.clone()));
         let job_commands =
             JobCommands::new(ctx.clone(), runs.clone(), lifecycle.clone(), rescuer.clone(), notifier.clone());
         let campaign_commands = CampaignCommands::new(ctx.clone(), notifier.clone(), announcer.clone());
         let executor =
             CommandExecutor::new(ctx.clone(), runs.clone(), notifier.clone(), job_commands, campaign_commands);
-        let scheduler = Scheduler::new(ctx.clone(), runs.clone(), notifier.clone(), executor);
-        let audit_partitions = Arc::new(PartitionAssignment::default());
+        let scheduler = Scheduler::new(ctx.clone(), runs.clone(), notifier.clone(), leadership.clone(), executor);
         let parts = Self {
             ctx,
             runs,
@@ -71,11 +71,11 @@ impl WorkerParts {
             notifier,
             campaigns,
             announcer,
-            audit_partitions,
+            leadership,
             write_check: OnceLock::new(),
             announcements,
         };
-        (parts, found_receiver)
+        (parts, FoundWork { commands, tenants })
     }
 
     /// Makes this worker known to others, with the types of job that it takes, and starts to receive messages.
@@ -89,13 +89,17 @@ impl WorkerParts {
         ctx.spawn(identity::run(ctx.clone(), slots));
         // Before it counts as alive: a live worker that has not said what it knows might know anything.
         job_types::announce(ctx, &types, true).await;
-        let heartbeat = Heartbeat::new(ctx.clone(), self.audit_partitions.clone());
+        let heartbeat = Arc::new(Heartbeat::new(ctx.clone(), self.leadership.clone()));
         heartbeat.send().await?;
         ctx.spawn(job_types::run(ctx.clone(), self.runs.clone(), types));
         let (subscriber, events) = Subscriber::start(&ctx.broker, &ctx.tracker, ctx.end.clone()).await?;
         scheduler::subscribe(&subscriber).await?;
         self.write_check.get_or_init(|| subscriber.proof().clone());
+        heartbeat.write_check.get_or_init(|| subscriber.proof().clone());
+        self.leadership.judge_by(subscriber.proof().clone());
         ctx.spawn(async move { heartbeat.run().await });
+        let leadership = self.leadership.clone();
+        ctx.spawn(async move { leadership.run().await });
         ctx.spawn(sql_lease::run(ctx.clone(), self.runs.clone()));
         Ok(events)
     }

@@ -111,18 +111,18 @@ impl Worker {
         // Whatever way this ends, also by being dropped, no task of it goes on.
         let _end = ctx.end.clone().drop_guard();
 
-        let (parts, commands_found) = WorkerParts::new(ctx.clone());
+        let (parts, found) = WorkerParts::new(ctx.clone());
         let mut types: Vec<String> = self.types.keys().cloned().collect();
         types.sort();
         let events = parts.register(types, ctx.settings.worker.concurrency).await?;
-        parts.scheduler.start(events, commands_found);
+        parts.scheduler.start(events, found);
         let runner = Arc::new(JobRunner::new(ctx.clone(), parts.runs.clone(), parts.lifecycle.clone()));
         let job_queue = JobQueue::new(&parts, runner.clone(), self.types);
         let taking_jobs = ctx.spawn(async move { job_queue.run().await });
         ctx.spawn(PausedJobs::new(ctx.clone(), parts.runs.clone()).run());
         let rescuer = parts.rescuer.clone();
         ctx.spawn(async move { rescuer.run().await });
-        let shipper = AuditShipper::new(ctx.clone(), parts.audit_partitions.clone());
+        let shipper = AuditShipper::new(ctx.clone(), parts.leadership.clone());
         ctx.spawn(async move { shipper.run().await });
         ctx.spawn(audit_pruner::run(ctx.clone()));
         parts.start_notifying();
@@ -134,7 +134,7 @@ impl Worker {
                 "worker.listen is set, and this program was built without the listener: only `wheelhouse worker` has it"
             );
         }
-        let periodic = PeriodicTasks::new(ctx.clone(), parts.announcer.clone(), parts.campaigns.clone());
+        let periodic = PeriodicTasks::new(&parts);
         ctx.spawn(async move { periodic.run().await });
         tracing::info!(worker_id = %ctx.id, concurrency = ctx.settings.worker.concurrency, "worker.started");
 

@@ -11,7 +11,7 @@ use wheelhouse::broker::scripts::claim::{ClaimOutcome, RenewOutcome};
 use wheelhouse::broker::scripts::connections::{ConnectionLease, OpenOutcome};
 use wheelhouse::broker::scripts::permissions::PermissionSet;
 use wheelhouse::broker::scripts::runs::RunState;
-use wheelhouse::broker::scripts::submit::SubmitOutcome;
+use wheelhouse::broker::scripts::submit::{Submission, SubmitOutcome};
 use wheelhouse::domain::{Action, CommandId, Control, Permission, Resource, ResourceKind};
 
 const HOUR: i64 = 3_600;
@@ -215,9 +215,32 @@ async fn request_ids_of_a_year_ahead_are_forgotten_a_day_after_they_are_seen_aga
     assert!(matches!(broker.submit(&asked, LIMITS).await, Ok(SubmitOutcome::Repeated { .. })));
     assert!(broker.submit_batch(&together, LIMITS).await.is_ok());
     let (names, tenant) = (broker.keys(), &job("j1").tenant);
-    for key in [names.request(&job("j1"), &asked.user, "r1"), names.batch(tenant, &asked.user, "r2")] {
-        let kept = number(&redis.inline(&format!("TTL {key}")));
-        assert!((1..=DAY).contains(&kept), "{key} is kept for {kept} s");
+    let kept = number(&redis.inline(&format!("TTL {}", names.batch(tenant, &asked.user, "r2"))));
+    assert!((1..=DAY).contains(&kept), "the batch is kept for {kept} s");
+    for (at, known) in [(DAY - HOUR, true), (DAY + HOUR, false)] {
+        clock.set(at);
+        let again = Submission { command: CommandId::generate(), ..asked.clone() };
+        let outcome = broker.submit(&again, LIMITS).await.expect("submit");
+        assert_eq!(matches!(outcome, SubmitOutcome::Repeated { .. }), known, "after {at} s: {outcome:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_id_is_known_for_a_day_whatever_the_hour_and_its_hashes_go_when_nothing_in_them_counts() {
+    let (clock, redis, broker) = on_a_clock().await;
+    let hashes = || redis.inline("EVAL \"return #redis.call('KEYS','wh:*:@requests:*')\" 0");
+    for begun in (0..3).map(|n| n * (4 * DAY + 7 * HOUR)) {
+        let mut asked = submission("j1", Action::Pause);
+        asked.request = Some("r1".parse().expect("id"));
+        clock.set(begun);
+        accept(&broker, &asked).await;
+        assert_eq!(number(&hashes()), 1, "those of before have gone");
+        for (after, known) in [(60, true), (DAY - 60, true), (DAY + 60, false)] {
+            clock.set(begun + after);
+            let again = Submission { command: CommandId::generate(), ..asked.clone() };
+            let outcome = broker.submit(&again, LIMITS).await.expect("submit");
+            assert_eq!(matches!(outcome, SubmitOutcome::Repeated { .. }), known, "after {after} s: {outcome:?}");
+        }
     }
 }
 

@@ -37,6 +37,9 @@ async fn fill(broker: &Broker) {
     let (tenant, user) = (asked.resource.tenant.clone(), asked.user.clone());
     let ttl = Duration::from_secs(60);
     broker.heartbeat(&worker("w1"), None, ttl).await.expect("heartbeat");
+    let home = broker.keys().partition(&tenant);
+    broker.heartbeat_at(home, &worker("w1")).await.expect("heartbeat");
+    broker.lead_partition(home, &worker("w1"), ttl, 10, true).await.expect("lead").expect("nobody else leads");
     let tenants = [tenant.clone()];
     broker.heartbeat(&worker("w2"), Some(tenants.as_slice()), ttl).await.expect("heartbeat");
     let held = PermissionSet { version: 3, held: vec!["jobs.*".to_owned()] };
@@ -138,6 +141,9 @@ async fn every_key_and_every_field_that_exists_is_on_the_page() {
         name = name.replace(&format!(":acme:user:{user}:"), ":U:").replace(":acme:", ":{tenant}:");
         if let Some((front, _)) = name.split_once(":request:") {
             name = format!("{front}:request:{{user}}:{{request_id}}");
+        }
+        if let Some((front, _)) = name.split_once(":@requests:") {
+            name = format!("{front}:@requests:{{day}}:{{share}}");
         }
         if let Some((front, _)) = name.split_once(":batch:") {
             name = format!("{front}:batch:{{request_id}}");

@@ -17,7 +17,11 @@ use wheelhouse::protocol::server;
 async fn store_former(redis: &RedisServer, key: &str, former_digest: &str) {
     let client = redis::Client::open(redis.url()).expect("client");
     let mut connection = client.get_multiplexed_async_connection().await.expect("connection");
-    let stored: String = redis::cmd("GET").arg(key).query_async(&mut connection).await.expect("read");
+    let stored: Option<String> = redis::cmd("GET").arg(key).query_async(&mut connection).await.expect("read");
+    let stored = match stored {
+        Some(stored) => stored,
+        None => take_request(&mut connection).await,
+    };
     let stored: Value = serde_json::from_str(&stored).expect("a record");
     assert_ne!(stored["body"], former_digest, "today's digest has another form");
     let value = match stored["ids"].as_array() {
@@ -30,7 +34,24 @@ async fn store_former(redis: &RedisServer, key: &str, former_digest: &str) {
             format!("{former_digest}|accepted_row|{}|{workers}", stored["command_id"].as_str().expect("id"))
         }
     };
-    redis::cmd("SET").arg(key).arg(value).arg("KEEPTTL").query_async::<()>(&mut connection).await.expect("write");
+    redis::cmd("SET")
+        .arg(key)
+        .arg(value)
+        .arg("EX")
+        .arg(86_400)
+        .query_async::<()>(&mut connection)
+        .await
+        .expect("write");
+}
+
+/// The one answer among the requests of today, which is taken out of there.
+async fn take_request(connection: &mut redis::aio::MultiplexedConnection) -> String {
+    let hashes: Vec<String> = redis::cmd("KEYS").arg("wh:*:@requests:*").query_async(connection).await.expect("keys");
+    let [hash] = hashes.as_slice() else { panic!("{hashes:?}") };
+    let all: Vec<(String, String)> = redis::cmd("HGETALL").arg(hash).query_async(connection).await.expect("read");
+    redis::cmd("DEL").arg(hash).query_async::<()>(connection).await.expect("take out");
+    let [(_, stored)] = all.as_slice() else { panic!("{all:?}") };
+    stored.clone()
 }
 
 #[tokio::test]

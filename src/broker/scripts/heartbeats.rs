@@ -1,4 +1,8 @@
-//! `lua/heartbeat.lua`: which workers are alive.
+//! `lua/heartbeat.lua`, `count_worker.lua`, `live_workers.lua`: which workers are alive.
+//!
+//! A worker that serves all tenants says in one partition, its home, that it lives. In all others it is only counted, for a
+//! longer time, and taken out there by the leader of its home when its heartbeats have ended: so that a heartbeat costs the same
+//! however many partitions there are.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -10,31 +14,81 @@ use crate::domain::{TenantId, WorkerId};
 /// How long a worker counts as alive after one heartbeat.
 pub const HEARTBEAT_TTL: Duration = Duration::from_secs(4);
 
+/// For how long a worker that serves all tenants is counted in each partition. It is counted anew long before, and taken out
+/// as soon as its heartbeats have ended; only where nobody is there to do that does it count for so long.
+pub const COUNTED_FOR: Duration = Duration::from_secs(55);
+/// A worker that is counted for less than this is counted anew at once.
+pub const COUNTED_AT_LEAST: Duration = Duration::from_secs(15);
+
+/// For how long a set of workers lasts in which nobody is counted any more; `count_worker.lua` has the same.
+const SETS_LAST_MS: i64 = 120_000;
+
+/// What Redis says to a heartbeat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeartbeatAnswer {
+    /// The worker is counted in its home, for a while to come.
+    pub is_counted: bool,
+    /// Redis's clock, Unix µs.
+    pub now_us: i64,
+}
+
 impl Broker {
-    /// When each of the workers of a tenant had its last heartbeat (Unix ms, by Redis's clock).
+    /// When each of the workers of a tenant had its last heartbeat (Unix ms, by Redis's clock), as far as the servers that
+    /// know it answer.
     pub async fn last_heartbeats(&self, tenant: &TenantId) -> Result<HashMap<String, i64>, BrokerError> {
         let names = self.keys();
-        let ttl = HEARTBEAT_TTL.as_millis() as i64;
+        let (ttl, now) = (HEARTBEAT_TTL.as_millis() as i64, self.tenant_now_ms(tenant));
         let mut last = HashMap::new();
         for set in [names.workers(names.partition(tenant)), names.tenant_workers(tenant)] {
-            let mut command = redis::cmd("ZRANGE");
-            command.arg(set).arg(0).arg(-1).arg("WITHSCORES");
-            let found: Vec<(String, f64)> = self.client.query(&command).await?;
-            // Whole milliseconds: far from where a double loses any.
-            last.extend(found.into_iter().map(|(id, until)| (id, until as i64 - ttl)));
+            // Of a worker with a home this is not its last heartbeat, and lies ahead. While it is counted it had one lately.
+            let ends = self.ends(set).await?.into_iter();
+            last.extend(ends.map(|(id, until)| (id, (until - ttl).min(now))));
         }
+        let homes =
+            futures_util::future::join_all(names.partitions().map(|home| self.ends(names.heartbeats(home)))).await;
+        let mut in_home = HashMap::new();
+        for (id, until) in homes.into_iter().flatten().flatten() {
+            let at = in_home.entry(id).or_insert(until - ttl);
+            *at = (*at).max(until - ttl);
+        }
+        last.extend(in_home);
         Ok(last)
     }
 
-    /// This worker counts as alive for `ttl` more, in every partition (or for those tenants). Gives the workers that do, this
-    /// one among them, of each partition that has answered (or of each tenant's): a server that is away says nothing of its
-    /// own, and the others go on. An error where none has answered.
+    /// The members of a set of workers, each with the time until which it counts.
+    async fn ends(&self, set: String) -> Result<Vec<(String, i64)>, BrokerError> {
+        let mut command = redis::cmd("ZRANGE");
+        command.arg(set).arg(0).arg(-1).arg("WITHSCORES");
+        let found: Vec<(String, f64)> = self.client.query(&command).await?;
+        // Whole milliseconds: far from where a double loses any.
+        Ok(found.into_iter().map(|(id, until)| (id, until as i64)).collect())
+    }
+
+    /// A worker that serves all tenants is alive: said in one partition.
+    pub async fn heartbeat_at(&self, home: Partition, worker: &WorkerId) -> Result<HeartbeatAnswer, BrokerError> {
+        let names = self.keys();
+        let args =
+            [worker.to_string(), HEARTBEAT_TTL.as_millis().to_string(), COUNTED_AT_LEAST.as_millis().to_string()];
+        let (asked, keys) = (Instant::now(), [names.heartbeats(home), names.workers(home)]);
+        let (counted, now): (String, String) =
+            self.client.script(&lua::HEARTBEAT, &texts(&keys), &bytes(&args)).await?;
+        let now_us = now.parse().map_err(|_| BrokerError::Refused("heartbeat answered oddly".to_owned()))?;
+        self.observe_clock(home, asked, now_us / 1_000);
+        if !self.is_cluster() {
+            self.client.learn_clock(&names.heartbeats(home), now_us);
+        }
+        Ok(HeartbeatAnswer { is_counted: counted == "1", now_us })
+    }
+
+    /// This worker counts as alive for `ttl` more, in every partition (or for those tenants), as far as their servers answer: one
+    /// that is away says nothing of its own, and the others go on. Gives about how many workers there are; an error where none
+    /// has answered.
     pub async fn heartbeat(
         &self,
         worker: &WorkerId,
         tenants: Option<&[TenantId]>,
         ttl: Duration,
-    ) -> Result<Vec<(Partition, Vec<WorkerId>)>, BrokerError> {
+    ) -> Result<usize, BrokerError> {
         let args = [worker.to_string(), ttl.as_millis().to_string()];
         let args = bytes(&args);
         let sets = self.heartbeat_keys(tenants);
@@ -43,32 +97,107 @@ impl Broker {
             let args = &args;
             async move {
                 let asked = Instant::now();
-                let mut answer: Vec<String> = self.client.script(&lua::HEARTBEAT, &[set], args).await?;
-                let now = answer.pop().and_then(|now| now.parse().ok());
-                let now = now.ok_or_else(|| BrokerError::Refused("heartbeat answered oddly".to_owned()))?;
+                let (count, now): (usize, i64) = self.client.script(&lua::COUNT_WORKER, &[set], args).await?;
                 self.observe_clock(partition, asked, now);
-                Ok((partition, sorted(answer)))
+                Ok(count)
             }
         });
         // Sent together: one round trip, whatever the number of partitions. All of them, even where one fails: it
         // must not count as dead in the others.
         let fleet = self.keys().fleet();
-        let in_fleet = async { self.client.script::<Vec<String>>(&lua::HEARTBEAT, &[&fleet], &args).await };
-        let (beats, in_fleet) = tokio::join!(futures_util::future::join_all(beats), in_fleet);
-        if let Err(error) = in_fleet {
-            tracing::debug!(%error, "redis.fleet_not_told"); // It only says how many there are.
+        let in_fleet = async {
+            // Whoever serves all tenants is known in each partition.
+            if tenants.is_some()
+                && let Err(error) = self.client.script::<(usize, i64)>(&lua::COUNT_WORKER, &[&fleet], &args).await
+            {
+                tracing::debug!(%error, "redis.fleet_not_told"); // It only says how many there are.
+            }
+        };
+        let (beats, ()) = tokio::join!(futures_util::future::join_all(beats), in_fleet);
+        let counts = those_answered(beats, "redis.heartbeat_not_taken")?;
+        Ok(counts.into_iter().max().unwrap_or_default())
+    }
+
+    /// A worker that is counted everywhere stays so for [`COUNTED_FOR`] from now on: what [`Self::heartbeat`] does, with two plain
+    /// commands for each partition but its home. Gives about how many workers there are.
+    pub async fn count_on(&self, home: Partition, worker: &WorkerId) -> Result<usize, BrokerError> {
+        let names = self.keys();
+        let counted = names.partitions().filter(|partition| *partition != home).map(async |partition| {
+            let set = names.workers(partition);
+            let until = self.client.now_us(&set) / 1_000 + COUNTED_FOR.as_millis() as i64;
+            let mut pipeline = redis::pipe();
+            pipeline.zadd(&set, worker.as_str(), until).ignore().pexpire(&set, SETS_LAST_MS).ignore();
+            self.client.pipeline(&pipeline).await
+        });
+        let args = [worker.to_string(), COUNTED_FOR.as_millis().to_string()];
+        let (set, args) = (names.workers(home), bytes(&args));
+        let in_home = async { self.client.script::<(usize, i64)>(&lua::COUNT_WORKER, &[&set], &args).await };
+        let (in_home, others) = tokio::join!(in_home, futures_util::future::join_all(counted));
+        for error in others.into_iter().filter_map(Result::err) {
+            tracing::debug!(%error, "redis.heartbeat_not_taken");
         }
-        those_answered(beats, "redis.heartbeat_not_taken")
+        Ok(in_home?.0)
     }
 
     /// This worker is gone, at once.
     pub async fn leave(&self, worker: &WorkerId, tenants: Option<&[TenantId]>) -> Result<(), BrokerError> {
         let mut pipeline = redis::pipe();
-        for (_, set) in self.heartbeat_keys(tenants) {
+        for (partition, set) in self.heartbeat_keys(tenants) {
             pipeline.zrem(set, worker.as_str()).ignore();
+            if tenants.is_none() {
+                pipeline.zrem(self.keys().heartbeats(partition), worker.as_str()).ignore();
+            }
         }
         pipeline.zrem(self.keys().fleet(), worker.as_str()).ignore();
         self.client.pipeline(&pipeline).await
+    }
+
+    /// A worker whose heartbeats in its home have ended: it is counted nowhere any more, unless it has found another home.
+    /// One that lives all the same is counted again at its next heartbeat.
+    pub async fn remove_dead_worker(&self, home: Partition, worker: &str) -> Result<(), BrokerError> {
+        let names = self.keys();
+        let others = names.partitions().filter(|other| *other != home).map(async |other| {
+            let key = names.heartbeats(other);
+            let now = self.client.now_us(&key) / 1_000;
+            let until: Option<f64> = self.client.query(redis::cmd("ZSCORE").arg(&key).arg(worker)).await.ok()?;
+            until.filter(|until| *until as i64 > now)
+        });
+        let has_moved = futures_util::future::join_all(others).await.into_iter().flatten().next().is_some();
+        if !has_moved {
+            let removed = names.partitions().map(async |partition| {
+                self.client.query::<i64>(redis::cmd("ZREM").arg(names.workers(partition)).arg(worker)).await
+            });
+            // Where a server does not answer, the entry ends by itself (`COUNTED_FOR`).
+            let _ = those_answered(futures_util::future::join_all(removed).await, "redis.worker_not_removed");
+            tracing::info!(worker_id = worker, "redis.worker_gone");
+        }
+        self.client.query::<i64>(redis::cmd("ZREM").arg(names.heartbeats(home)).arg(worker)).await.map(drop)
+    }
+
+    /// Does what the leaders of partitions do about dead workers, where there is no leader, because no worker lives.
+    pub async fn remove_dead_workers_without_leader(&self) -> Result<(), BrokerError> {
+        let names = self.keys();
+        let first = names.partitions().next().map(|partition| names.leader(partition)).unwrap_or_default();
+        // Where the server of that partition is away, those of the others may have dead workers.
+        if self.client.query::<i64>(redis::cmd("EXISTS").arg(first)).await.unwrap_or_default() > 0 {
+            return Ok(());
+        }
+        let swept = names.partitions().map(async |home| {
+            let key = names.heartbeats(home);
+            let mut dead = redis::cmd("ZRANGEBYSCORE");
+            dead.arg(&key)
+                .arg("-inf")
+                .arg(format!("({}", self.client.now_us(&key) / 1_000))
+                .arg("LIMIT")
+                .arg(0)
+                .arg(100);
+            let dead: Vec<String> = self.client.query(&dead).await?;
+            for worker in dead {
+                self.remove_dead_worker(home, &worker).await?;
+            }
+            Ok(())
+        });
+        those_answered(futures_util::future::join_all(swept).await, "redis.dead_workers_unknown").map(drop)
     }
 
     /// The workers alive for a tenant, sorted.
@@ -100,6 +229,23 @@ impl Broker {
         });
         let answers = those_answered(futures_util::future::join_all(asked).await, "redis.workers_unknown")?;
         Ok(sorted(answers.into_iter().flatten().collect()))
+    }
+
+    /// Live workers as one partition counts them, the first that answers: each worker that serves all tenants is counted in
+    /// all of them. Whoever is not among these may still be counted elsewhere ([`Self::live_workers`]).
+    pub async fn live_workers_anywhere(&self) -> Result<Vec<WorkerId>, BrokerError> {
+        let mut last = BrokerError::Unavailable("there is no partition".to_owned());
+        for partition in self.keys().partitions() {
+            let set = self.keys().workers(partition);
+            match self.client.script::<Vec<String>>(&lua::LIVE_WORKERS, &[&set, &set], &[]).await {
+                Ok(ids) => return Ok(sorted(ids)),
+                Err(error) => last = error,
+            }
+            if !self.is_cluster() {
+                break;
+            }
+        }
+        Err(last)
     }
 
     fn heartbeat_keys(&self, tenants: Option<&[TenantId]>) -> Vec<(Partition, String)> {

@@ -60,6 +60,7 @@ const FINISH: &str = include_str!("../../../lua/lib/finish.lua");
 const ACCEPT: &str = include_str!("../../../lua/lib/accept.lua");
 const PERMISSION: &str = include_str!("../../../lua/lib/permission.lua");
 const BUDGET: &str = include_str!("../../../lua/lib/budget.lua");
+const REQUESTS: &str = include_str!("../../../lua/lib/requests.lua");
 const REFUSALS: &str = include_str!("../../../lua/lib/refusals.lua");
 
 /// Not a file: what scripts say in words comes from `protocol`.
@@ -77,7 +78,7 @@ macro_rules! scripts {
 }
 
 scripts! {
-    SUBMIT = "submit_command" with [CLOCK, COMMAND_KEYS, PERMISSION, BUDGET, READY, HOSTS, FORMER, RECORD, MESSAGES, STORED_COMMAND, FINISH, ACCEPT, REFUSALS];
+    SUBMIT = "submit_command" with [CLOCK, COMMAND_KEYS, PERMISSION, BUDGET, READY, HOSTS, FORMER, RECORD, MESSAGES, STORED_COMMAND, FINISH, ACCEPT, REFUSALS, REQUESTS];
     SUBMIT_BATCH = "submit_batch" with [CLOCK, COMMAND_KEYS, PERMISSION, BUDGET, READY, HOSTS, FORMER, RECORD, MESSAGES, STORED_COMMAND, FINISH, ACCEPT, REFUSALS];
     CLAIM = "claim_command" with [CLOCK, READY, FORMER, RECORD, MESSAGES, STORED_COMMAND];
     RENEW_CLAIM = "renew_claim" with [CLOCK, READY];
@@ -95,6 +96,8 @@ scripts! {
     OPEN_CONNECTION = "open_connection" with [CLOCK];
     RENEW_CONNECTIONS = "renew_connections" with [CLOCK];
     HEARTBEAT = "heartbeat" with [CLOCK];
+    COUNT_WORKER = "count_worker" with [CLOCK];
+    LEAD_PARTITION = "lead_partition" with [CLOCK];
     LIVE_WORKERS = "live_workers" with [CLOCK];
     RENEW_RUN = "renew_run" with [];
     END_RUN = "end_run" with [CLOCK, READY];

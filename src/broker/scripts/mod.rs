@@ -11,6 +11,7 @@ pub mod fuzzing;
 pub mod heartbeats;
 mod idempotent_call;
 pub mod job_types;
+pub mod leaders;
 pub mod lua;
 mod messages;
 pub mod permissions;

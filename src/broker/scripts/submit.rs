@@ -5,7 +5,7 @@ use super::lua;
 use super::results::CommandResult;
 use super::stored_command::stored_command_json;
 pub use super::submission::{ClientOrigin, Grant, Submission};
-use crate::broker::keys::{control_channel, refusals_member};
+use crate::broker::keys::{control_channel, refusals_member, request_name};
 use crate::broker::{Broker, BrokerError, Keys};
 use crate::config;
 use crate::domain::{CommandId, Control, Resource, When, fnv1a, sha256_hex};
@@ -120,6 +120,10 @@ fn prepare(names: Keys, s: &Submission, limits: SubmitLimits) -> IdempotentCall 
         names.refusals(partition),
         names.refusals_due(partition),
     ]);
+    let request_name = s.request.as_ref().map(|id| request_name(r, user, id.as_str())).unwrap_or_default();
+    if !request_name.is_empty() {
+        keys.extend(names.requests(partition, &request_name));
+    }
     let permission = s.action.permission(r.kind).granted_by();
     let [permission, area, all] = permission;
     let (when, number) = match s.when {
@@ -149,6 +153,7 @@ fn prepare(names: Keys, s: &Submission, limits: SubmitLimits) -> IdempotentCall 
         limits.schedules_per_tenant.to_string(),
         former_digest(s),
         refusals_member(&r.tenant, user),
+        request_name,
     ];
     IdempotentCall::new(&lua::SUBMIT, keys, args.into())
 }

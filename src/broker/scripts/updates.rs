@@ -1,7 +1,7 @@
 //! `lua/publish_update.lua`: progress and status, numbered.
 
 use super::{bytes, lua, texts};
-use crate::broker::keys::{DISPATCH_CHANNEL, updates_channel};
+use crate::broker::keys::{COMMANDS_WAIT, DISPATCH_CHANNEL, updates_channel};
 use crate::broker::{Broker, BrokerError};
 use crate::domain::{Progress, Resource};
 
@@ -62,5 +62,10 @@ impl Broker {
     /// Tells workers that a job may be waiting in SQL.
     pub async fn wake_dispatch(&self) -> Result<(), BrokerError> {
         self.client.query(redis::cmd("PUBLISH").arg(DISPATCH_CHANNEL).arg("")).await
+    }
+
+    /// Tells workers that more commands wait than one of them can take.
+    pub async fn wake_pollers(&self) -> Result<(), BrokerError> {
+        self.client.query(redis::cmd("PUBLISH").arg(DISPATCH_CHANNEL).arg(COMMANDS_WAIT)).await
     }
 }

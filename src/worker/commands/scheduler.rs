@@ -10,20 +10,24 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 use super::execute::CommandExecutor;
 use super::fair_queue::{FairQueue, QueuedResource};
 use super::in_flight::InFlight;
-use crate::broker::keys::{DISPATCH_CHANNEL, control_pattern};
+use crate::broker::keys::{COMMANDS_WAIT, DISPATCH_CHANNEL, control_pattern};
 use crate::broker::scripts::claim::ClaimOutcome;
 use crate::broker::{BrokerError, Event, Partition, Subscriber};
 use crate::domain::{Resource, ResourceKind, TenantId};
 use crate::protocol::control;
 use crate::worker::context::WorkerContext;
+use crate::worker::maintenance::leadership::Leadership;
 use crate::worker::maintenance::live_workers::LiveWorkers;
 use crate::worker::notify::job_notifier::JobNotifier;
 use crate::worker::run::registry::RunRegistry;
 
 /// Commands carried out at once, beside those for jobs that run here. The others wait in the fair queue.
 const MAX_CONCURRENT: usize = 64;
-/// Between two polls: jitter, so that workers do not poll in step.
+/// Between two polls of a worker that serves named tenants: jitter, so that workers do not poll in step.
 const POLL_INTERVAL_MS: std::ops::Range<u64> = 250..1_000;
+/// Of all others the leader of a partition polls it, and wakes them where there is more than it can take. What they poll
+/// besides is for a leader that does not see what it should.
+const SELDOM_POLL_INTERVAL_MS: std::ops::Range<u64> = 20_000..30_000;
 /// Resources of one tenant asked for in one poll.
 const READY_PER_POLL: usize = 128;
 /// Resources about which Redis is asked at once whether they are this worker's.
@@ -31,10 +35,19 @@ const MAX_ASKING: usize = 64;
 /// Tenants of one partition asked about in one poll; other ones each time.
 const TENANTS_PER_POLL: usize = 256;
 
+/// What others have found for the scheduler.
+pub(crate) struct FoundWork {
+    /// Jobs of this worker whose renewal found commands.
+    pub(crate) commands: mpsc::Receiver<Resource>,
+    /// Tenants of whom something may wait, in partitions that this worker leads.
+    pub(crate) tenants: mpsc::Receiver<Vec<TenantId>>,
+}
+
 pub(crate) struct Scheduler {
     ctx: Arc<WorkerContext>,
     runs: Arc<RunRegistry>,
     notifier: Arc<JobNotifier>,
+    leadership: Arc<Leadership>,
     executor: CommandExecutor,
     in_flight: InFlight,
     /// What waits for a permit.
@@ -52,12 +65,14 @@ impl Scheduler {
         ctx: Arc<WorkerContext>,
         runs: Arc<RunRegistry>,
         notifier: Arc<JobNotifier>,
+        leadership: Arc<Leadership>,
         executor: CommandExecutor,
     ) -> Arc<Self> {
         Arc::new(Self {
             ctx,
             runs,
             notifier,
+            leadership,
             executor,
             in_flight: InFlight::default(),
             queue: FairQueue::default(),
@@ -68,12 +83,15 @@ impl Scheduler {
         })
     }
 
-    /// Starts everything that takes up commands. `commands_found` has the jobs of this worker whose renewal found some.
-    pub(crate) fn start(self: &Arc<Self>, events: mpsc::Receiver<Event>, commands_found: mpsc::Receiver<Resource>) {
+    /// Starts everything that takes up commands.
+    pub(crate) fn start(self: &Arc<Self>, events: mpsc::Receiver<Event>, found: FoundWork) {
+        let FoundWork { commands, tenants } = found;
         let scheduler = self.clone();
         self.ctx.spawn(async move { scheduler.listen(events).await });
         let scheduler = self.clone();
-        self.ctx.spawn(async move { scheduler.enqueue_found(commands_found).await });
+        self.ctx.spawn(async move { scheduler.enqueue_found(commands).await });
+        let scheduler = self.clone();
+        self.ctx.spawn(async move { scheduler.poll_found(tenants).await });
         let scheduler = self.clone();
         self.ctx.spawn(async move { scheduler.poll().await });
         let scheduler = self.clone();
@@ -185,8 +203,12 @@ impl Scheduler {
             };
             match event {
                 None => return,
-                Some(Event::Message { channel, .. }) if channel == DISPATCH_CHANNEL => {
-                    self.notifier.job_available.notify_one();
+                Some(Event::Message { channel, payload, .. }) if channel == DISPATCH_CHANNEL => {
+                    if payload != COMMANDS_WAIT.as_bytes() {
+                        self.notifier.job_available.notify_one();
+                    } else if self.queue.is_empty() {
+                        self.poll_again.notify_one();
+                    }
                 }
                 Some(Event::Message { channel, payload, .. }) => {
                     let text = std::str::from_utf8(&payload).unwrap_or_default();
@@ -204,6 +226,7 @@ impl Scheduler {
                 // A worker hears nothing that is one tenant's alone, so that nothing is denied later than at its start.
                 Some(Event::Gap | Event::PartitionGap(_) | Event::Denied(_)) => {
                     tracing::info!("worker.subscription_gap");
+                    self.leadership.count_again.notify_one();
                     self.poll_again.notify_one();
                     self.notifier.job_available.notify_one();
                 }
@@ -224,14 +247,32 @@ impl Scheduler {
         });
     }
 
+    /// Polls tenants of partitions that this worker leads, until told to stop. Where more waits than it can take, the others
+    /// are woken.
+    async fn poll_found(self: &Arc<Self>, mut found: mpsc::Receiver<Vec<TenantId>>) {
+        let polling = async {
+            while let Some(tenants) = found.recv().await {
+                let left = join_all(tenants.iter().map(|tenant| self.poll_tenant(tenant))).await;
+                if left.contains(&true)
+                    && let Err(error) = self.ctx.broker.wake_pollers().await
+                {
+                    tracing::debug!(%error, "worker.pollers_not_woken"); // The next tick does it again.
+                }
+            }
+        };
+        self.ctx.stop.run_until_cancelled(polling).await;
+    }
+
     /// Polls until told to stop.
     async fn poll(self: &Arc<Self>) {
+        let is_seldom = self.ctx.tenants.is_none();
+        let interval = if is_seldom { SELDOM_POLL_INTERVAL_MS } else { POLL_INTERVAL_MS };
         loop {
             self.poll_ready().await;
             tokio::select! {
                 () = self.ctx.stop.cancelled() => return,
                 () = self.poll_again.notified() => {}
-                () = tokio::time::sleep(Duration::from_millis(fastrand::u64(POLL_INTERVAL_MS))) => {}
+                () = tokio::time::sleep(Duration::from_millis(fastrand::u64(interval.clone()))) => {}
             }
         }
     }
@@ -254,15 +295,18 @@ impl Scheduler {
         join_all(tenants.iter().map(|tenant| self.poll_tenant(tenant))).await;
     }
 
-    async fn poll_tenant(self: &Arc<Self>, tenant: &TenantId) {
+    /// Whether more of it is ready than one poll gives.
+    async fn poll_tenant(self: &Arc<Self>, tenant: &TenantId) -> bool {
         let ready = self.ctx.broker.ready_resources(tenant, READY_PER_POLL, Duration::ZERO).await;
-        let Some(resources) = log_poll_error(ready) else { return };
-        if resources.len() == READY_PER_POLL {
+        let Some(resources) = log_poll_error(ready) else { return false };
+        let is_more = resources.len() == READY_PER_POLL;
+        if is_more {
             self.queue.mark_more_ready();
         }
         for resource in resources {
             self.enqueue(resource);
         }
+        is_more
     }
 }
 

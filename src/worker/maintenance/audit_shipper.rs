@@ -1,28 +1,28 @@
 //! Moves audit entries from Redis into SQL.
 //!
-//! Live workers share the partitions out, so that they need not all read the same entries. Entries that stay where they are
-//! all the same are moved by any worker that sees it: SQL lets one at a time through, and nothing is written twice or left
-//! out.
+//! The leader of a partition moves its entries, so that workers need not all read the same. Entries that stay where they are
+//! all the same are moved by any worker that sees it, and a few look: SQL lets one at a time through, and nothing is written
+//! twice or left out. A leader that cannot write to SQL leaves it to another.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::live_workers;
+use super::leadership::Leadership;
 use crate::broker::{BrokerError, Partition};
-use crate::domain::WorkerId;
 use crate::store::StoreError;
 use crate::worker::context::WorkerContext;
 
 /// Between two rounds over all partitions: jitter, so that workers seldom meet.
-const SHIP_INTERVAL_MS: std::ops::Range<u64> = 250..750;
+const SHIP_INTERVAL_MS: std::ops::Range<u64> = 400..900;
 /// Entries of one transaction: on SQLite commands wait for its end, so it is to last a few ms.
 const BATCH_SIZE: usize = 100;
 /// Between two looks at the partitions of other workers. Where the oldest entry is the same in both, nobody moves them.
-const STALLED_AFTER: Duration = Duration::from_secs(2);
+const STALLED_AFTER: Duration = Duration::from_secs(3);
+/// For so long SQL may refuse what this worker ships before another one shall lead.
+const STEPS_DOWN_AFTER: Duration = Duration::from_secs(5);
 /// So many entries of one partition waiting for SQL are worth a warning: about 5 MB in Redis.
 const BACKLOG_WARNING: u64 = 10_000;
 /// Between two counts of the entries that wait, and between two warnings about the same.
@@ -46,41 +46,21 @@ impl AuditError {
     }
 }
 
-/// The partitions whose entries this worker moves.
-#[derive(Default)]
-pub(crate) struct PartitionAssignment(Mutex<HashSet<Partition>>);
-
-impl PartitionAssignment {
-    /// Given the live workers of some partitions, assigns each of these to one of them. The others stay as they are.
-    pub(crate) fn assign(&self, me: &WorkerId, alive: impl Iterator<Item = (Partition, Vec<WorkerId>)>) {
-        let mut assigned = self.0.lock();
-        for (partition, workers) in alive {
-            match live_workers::is_owner(me, &workers, &partition.to_string()) {
-                true => assigned.insert(partition),
-                false => assigned.remove(&partition),
-            };
-        }
-    }
-
-    fn is_assigned(&self, partition: Partition) -> bool {
-        self.0.lock().contains(&partition)
-    }
-}
-
 pub(crate) struct AuditShipper {
     ctx: Arc<WorkerContext>,
-    partitions: Arc<PartitionAssignment>,
+    leadership: Arc<Leadership>,
 }
 
 impl AuditShipper {
-    pub(crate) fn new(ctx: Arc<WorkerContext>, partitions: Arc<PartitionAssignment>) -> Self {
-        Self { ctx, partitions }
+    pub(crate) fn new(ctx: Arc<WorkerContext>, leadership: Arc<Leadership>) -> Self {
+        Self { ctx, leadership }
     }
 
     /// Moves entries until everything ends. A worker that drains goes on with it, for the entries of its last results.
     pub(crate) async fn run(&self) {
         let (mut warned_at, mut saw_others_at) = (Instant::now(), Instant::now());
         let mut oldest = HashMap::new();
+        let mut failed_since: Option<Instant> = None;
         loop {
             tokio::time::sleep(Duration::from_millis(fastrand::u64(SHIP_INTERVAL_MS))).await;
             let warns = warned_at.elapsed() >= WARN_INTERVAL;
@@ -88,14 +68,16 @@ impl AuditShipper {
             if sees_others {
                 saw_others_at = Instant::now();
             }
+            let mut sql_failed = false;
             for partition in self.ctx.broker.keys().partitions() {
-                let shipped = if self.partitions.is_assigned(partition) {
+                let shipped = if self.leadership.leads(partition) {
                     self.ship_partition(partition).await
-                } else if sees_others {
+                } else if sees_others && self.leadership.watches(partition) {
                     self.ship_if_stalled(partition, &mut oldest).await
                 } else {
                     Ok(())
                 };
+                sql_failed |= matches!(shipped, Err(AuditError::Store(_)));
                 match shipped {
                     Ok(()) => {}
                     Err(error) if error.is_transient() => {
@@ -107,14 +89,23 @@ impl AuditShipper {
                     Err(_) => {}
                 }
             }
+            if !sql_failed {
+                failed_since = None;
+            } else if failed_since.get_or_insert_with(Instant::now).elapsed() >= STEPS_DOWN_AFTER {
+                // Others may reach the database.
+                failed_since = None;
+                self.leadership.step_down().await;
+            }
             if warns {
-                self.warn_of_backlog().await;
+                if self.leadership.leads_fleet() {
+                    self.warn_of_backlog().await;
+                }
                 warned_at = Instant::now();
             }
         }
     }
 
-    /// A partition that is assigned to another worker or to none: its entries are moved if the oldest one is the same as
+    /// A partition that another worker leads, or none: its entries are moved if the oldest one is the same as
     /// when this was last called.
     async fn ship_if_stalled(
         &self,
@@ -157,34 +148,5 @@ impl AuditShipper {
             }
             Err(error) => tracing::debug!(%error, "worker.audit_backlog_unknown"),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::broker::Keys;
-
-    fn holders(workers: &[WorkerId]) -> Vec<Vec<WorkerId>> {
-        let partitions = Keys::new(64).partitions();
-        let shares = workers.iter().map(|me| {
-            let share = PartitionAssignment::default();
-            share.assign(me, partitions.clone().map(|partition| (partition, workers.to_vec())));
-            (me, share)
-        });
-        let shares: Vec<_> = shares.collect();
-        let of = |p| shares.iter().filter(|(_, share)| share.is_assigned(p)).map(|(me, _)| (*me).clone()).collect();
-        partitions.map(of).collect()
-    }
-
-    #[test]
-    fn each_partition_is_the_share_of_one_live_worker_and_stays_so_when_another_leaves() {
-        let workers: Vec<WorkerId> = ["a", "b", "c"].map(|id| id.parse().expect("id")).into();
-        let (three, two) = (holders(&workers), holders(&workers[..2]));
-        for (before, after) in three.iter().zip(&two) {
-            assert_eq!((before.len(), after.len()), (1, 1));
-            assert!(before == after || before[0] == workers[2], "{before:?} {after:?}");
-        }
-        assert!(workers.iter().all(|worker| three.iter().any(|holder| holder[0] == *worker)));
     }
 }

@@ -1,24 +1,42 @@
 //! Heartbeats: a worker says again and again that it is alive.
+//!
+//! One that serves all tenants says it in its home partition; there it is also told when it is not counted (any more), and is
+//! then counted anew in every partition. One of named tenants says it for each of these.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use super::audit_shipper::PartitionAssignment;
-use crate::broker::BrokerError;
-use crate::broker::scripts::heartbeats::HEARTBEAT_TTL;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::leadership::Leadership;
+use crate::broker::scripts::heartbeats::{COUNTED_FOR, HEARTBEAT_TTL};
+use crate::broker::{BrokerError, Partition, WriteCheck};
 use crate::worker::context::WorkerContext;
 
-const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
+/// Between two heartbeats: jitter, so that a fleet does not send them in step. Two may be lost.
+const INTERVAL_MS: std::ops::Range<u64> = 1_100..1_400;
+/// Between two times that a worker is counted anew though nothing is missing.
+const COUNT_INTERVAL_MS: std::ops::Range<u64> = 30_000..40_000;
 
 pub(crate) struct Heartbeat {
     ctx: Arc<WorkerContext>,
-    /// Redis answers a heartbeat with the live workers, and these share the partitions of the audit trail out.
-    partitions: Arc<PartitionAssignment>,
+    leadership: Arc<Leadership>,
+    state: Mutex<HeartbeatState>,
+    /// A heartbeat proves that Redis can be written.
+    pub(crate) write_check: OnceLock<WriteCheck>,
+}
+
+#[derive(Default)]
+struct HeartbeatState {
+    /// Where the last heartbeat was taken.
+    home: Option<Partition>,
+    count_at: Option<Instant>,
 }
 
 impl Heartbeat {
-    pub(crate) fn new(ctx: Arc<WorkerContext>, partitions: Arc<PartitionAssignment>) -> Self {
-        Self { ctx, partitions }
+    pub(crate) fn new(ctx: Arc<WorkerContext>, leadership: Arc<Leadership>) -> Self {
+        Self { ctx, leadership, state: Mutex::default(), write_check: OnceLock::new() }
     }
 
     /// Sends heartbeats until everything ends.
@@ -27,23 +45,74 @@ impl Heartbeat {
             if let Err(error) = self.send().await {
                 tracing::debug!(%error, "worker.heartbeat_delayed");
             }
-            tokio::time::sleep(HEARTBEAT_INTERVAL).await;
+            tokio::select! {
+                () = self.leadership.count_again.notified() => self.state.lock().count_at = None,
+                () = tokio::time::sleep(Duration::from_millis(fastrand::u64(INTERVAL_MS))) => {}
+            }
         }
     }
 
     /// Sends one heartbeat.
     pub(crate) async fn send(&self) -> Result<(), BrokerError> {
         let WorkerContext { id, tenants, broker, .. } = &*self.ctx;
-        let beat = broker.heartbeat(id, tenants.as_deref(), HEARTBEAT_TTL);
         // Beside each other: the server whose clock is asked may be the one that is away.
-        let (clock, alive) = tokio::join!(broker.learn_now(), beat);
+        let clock = async {
+            if tenants.is_none() && !broker.is_cluster() {
+                return Ok(()); // The answer to the heartbeat has it.
+            }
+            broker.learn_now().await
+        };
+        let beat = async {
+            match tenants {
+                Some(tenants) => broker.heartbeat(id, Some(tenants), HEARTBEAT_TTL).await.map(drop),
+                None => self.send_home().await,
+            }
+        };
+        let (clock, sent) = tokio::join!(clock, beat);
         if let Err(error) = clock {
             tracing::debug!(%error, "worker.clock_not_read");
         }
-        let alive = alive?;
-        if tenants.is_none() {
-            self.partitions.assign(id, alive.into_iter());
+        match (&sent, self.write_check.get()) {
+            (Ok(()), Some(check)) => check.note_write(),
+            (Err(_), Some(check)) => check.doubt(),
+            (_, None) => {}
         }
+        sent
+    }
+
+    async fn send_home(&self) -> Result<(), BrokerError> {
+        let WorkerContext { id, broker, .. } = &*self.ctx;
+        let (home, is_counted) = self.send_to_first_that_answers().await?;
+        let count_at = self.state.lock().count_at;
+        let workers = match count_at {
+            Some(at) if is_counted && at > Instant::now() => return Ok(()),
+            Some(_) if is_counted => broker.count_on(home, id).await?,
+            // At the start, or where a server may have forgotten it: by the script, which also puts right what a clock has spoilt.
+            _ => broker.heartbeat(id, None, COUNTED_FOR).await?,
+        };
+        self.leadership.set_workers(workers);
+        let next = Duration::from_millis(fastrand::u64(COUNT_INTERVAL_MS));
+        self.state.lock().count_at = Some(Instant::now() + next);
         Ok(())
+    }
+
+    /// Its home, the partition of before or the first one whose server answers, and whether it is counted there.
+    async fn send_to_first_that_answers(&self) -> Result<(Partition, bool), BrokerError> {
+        let WorkerContext { id, broker, .. } = &*self.ctx;
+        let before = self.state.lock().home;
+        let mut last = BrokerError::Unavailable("there is no partition".to_owned());
+        for home in before.into_iter().chain(broker.keys().homes(id).filter(|home| Some(*home) != before)) {
+            match broker.heartbeat_at(home, id).await {
+                Ok(answer) => {
+                    self.state.lock().home = Some(home);
+                    return Ok((home, answer.is_counted && before == Some(home)));
+                }
+                Err(error) => last = error,
+            }
+            if !broker.is_cluster() {
+                break; // The server is the same for all.
+            }
+        }
+        Err(last)
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::worker::context::WorkerContext;
 use crate::worker::run::registry::RunRegistry;
 
-const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(3);
+const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(4);
 /// How long one announcement holds: the next one may fail a few times before gateways find that a live worker has not said
 /// what it knows.
 const ANNOUNCEMENT_TTL: Duration = Duration::from_secs(15);

@@ -9,7 +9,7 @@ use crate::broker::Broker;
 use crate::domain::{Resource, TenantId, WorkerId, fnv1a};
 
 /// How long a list of live workers is believed. An old one costs a poll's delay, nothing else.
-const CACHE_TTL: Duration = Duration::from_secs(1);
+const CACHE_TTL: Duration = Duration::from_secs(3);
 /// Tenants remembered; beyond it the memory starts anew.
 const CACHE_CAPACITY: usize = 4_096;
 
@@ -64,12 +64,6 @@ fn hash_of(worker: &WorkerId) -> u64 {
 fn rendezvous_pick<'a>(workers: &'a [Candidate], resource: &Resource) -> Option<&'a WorkerId> {
     let hash = fnv1a(&resource.to_string());
     workers.iter().max_by_key(|worker| score(worker.hash, hash)).map(|worker| &worker.id)
-}
-
-/// Whether a worker is the one of these for something, by the same hashing.
-pub(crate) fn is_owner(me: &WorkerId, workers: &[WorkerId], what: &str) -> bool {
-    let hash = fnv1a(what);
-    workers.iter().max_by_key(|worker| score(hash_of(worker), hash)) == Some(me)
 }
 
 fn score(worker: u64, what: u64) -> u64 {

@@ -1,13 +1,18 @@
-//! What one worker does now and then for all of them: a lease in SQL says which worker.
+//! What one worker does now and then for all of them: the leader of the fleet looks whether something is due, and a lease in
+//! SQL says that nobody else does it.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
+use super::leadership::Leadership;
 use super::{audit_recovery, clocks};
 use crate::store::{MaintenanceTask, PrunedJobs, StoreError};
 use crate::worker::context::WorkerContext;
 use crate::worker::notify::announcer::{Announcer, LastPoll};
 use crate::worker::notify::campaign_progress::CampaignProgress;
+use crate::worker::parts::WorkerParts;
 
 /// Between two polls: jitter, so that workers do not poll in step.
 const POLL_INTERVAL_MS: std::ops::Range<u64> = 3_000..5_000;
@@ -28,25 +33,35 @@ const JOBS_INTERVAL: Duration = Duration::from_secs(600);
 /// Between two batches, so that other writers get their turn.
 const BATCH_PAUSE: Duration = Duration::from_millis(50);
 
+/// Between two polls of a worker that does not lead the fleet: for a leader that cannot reach the database.
+const SELDOM_INTERVAL_MS: std::ops::Range<u64> = 60_000..120_000;
+
 pub(crate) struct PeriodicTasks {
     ctx: Arc<WorkerContext>,
+    leadership: Arc<Leadership>,
     announcer: Arc<Announcer>,
     campaigns: Arc<CampaignProgress>,
 }
 
 impl PeriodicTasks {
-    pub(crate) fn new(ctx: Arc<WorkerContext>, announcer: Arc<Announcer>, campaigns: Arc<CampaignProgress>) -> Self {
-        Self { ctx, announcer, campaigns }
+    pub(crate) fn new(parts: &WorkerParts) -> Self {
+        let (ctx, leadership) = (parts.ctx.clone(), parts.leadership.clone());
+        Self { ctx, leadership, announcer: parts.announcer.clone(), campaigns: parts.campaigns.clone() }
     }
 
     /// Polls until told to stop.
     pub(crate) async fn run(&self) {
         let mut last = LastPoll::new();
+        let mut seldom = Instant::now() + Duration::from_millis(fastrand::u64(SELDOM_INTERVAL_MS));
         loop {
             tokio::select! {
                 () = self.ctx.stop.cancelled() => return,
                 () = tokio::time::sleep(Duration::from_millis(fastrand::u64(POLL_INTERVAL_MS))) => {}
             }
+            if !self.leadership.leads_fleet() && Instant::now() < seldom {
+                continue;
+            }
+            seldom = Instant::now() + Duration::from_millis(fastrand::u64(SELDOM_INTERVAL_MS));
             for done in [
                 self.announcer.poll(&mut last).await,
                 self.complete_campaigns().await,

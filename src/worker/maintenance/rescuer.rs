@@ -2,11 +2,15 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::failure_detector::{FailureDetector, SUSPECT_AFTER, Suspect};
+use super::leadership::Leadership;
 use crate::broker::BrokerError;
 use crate::domain::{JobStatus, Resource};
 use crate::store::{Hosting, ReleasedRun, Run, StoreError};
@@ -19,6 +23,11 @@ use crate::worker::run::registry::RunRegistry;
 /// Between two polls: jitter, so that workers do not poll in step.
 const POLL_INTERVAL_MS: std::ops::Range<u64> = 400..600;
 
+/// Between two polls of a worker that does not lead the fleet, runs nothing and has no reason to look.
+const SELDOM_POLL_INTERVAL_MS: std::ops::Range<u64> = 20_000..40_000;
+/// For so long a worker looks at all hosts that was asked about one that is missing.
+const ASKED_FOR: Duration = Duration::from_secs(15);
+
 /// Why a job was released.
 const HOST_DIED: &str = "The worker that ran this job is gone";
 
@@ -26,29 +35,54 @@ pub(crate) struct Rescuer {
     ctx: Arc<WorkerContext>,
     runs: Arc<RunRegistry>,
     notifier: Arc<JobNotifier>,
+    leadership: Arc<Leadership>,
     detector: FailureDetector,
+    /// Until when it looks at all hosts though it does not lead the fleet.
+    asked: Mutex<Option<Instant>>,
+    is_asked: Notify,
 }
 
 impl Rescuer {
-    pub(crate) fn new(ctx: Arc<WorkerContext>, runs: Arc<RunRegistry>, notifier: Arc<JobNotifier>) -> Self {
-        Self { ctx, runs, notifier, detector: FailureDetector::default() }
+    pub(crate) fn new(
+        ctx: Arc<WorkerContext>,
+        runs: Arc<RunRegistry>,
+        notifier: Arc<JobNotifier>,
+        leadership: Arc<Leadership>,
+    ) -> Self {
+        let (detector, asked, is_asked) = (FailureDetector::default(), Mutex::default(), Notify::new());
+        Self { ctx, runs, notifier, leadership, detector, asked, is_asked }
     }
 
-    /// Releases the runs of dead hosts until told to stop.
+    /// Releases the runs of dead hosts until told to stop: the leader of the fleet looks at all hosts. Others look at their
+    /// own runs, and at all hosts while a command waits for one that is missing.
     pub(crate) async fn run(&self) {
+        let mut seldom = Instant::now();
         loop {
             tokio::select! {
                 () = self.ctx.stop.cancelled() => return,
+                () = self.is_asked.notified() => {}
                 () = tokio::time::sleep(Duration::from_millis(fastrand::u64(POLL_INTERVAL_MS))) => {}
             }
             let mine = self.runs.all();
-            let hostings = match self.ctx.store.hostings().await {
+            let looks_at_all = self.leadership.leads_fleet() || self.asked.lock().is_some_and(|at| at > Instant::now());
+            // What SQL has given to this worker in an answer that was lost is in no registry.
+            let is_due = Instant::now() >= seldom || self.notifier.claim_failed.swap(false, Ordering::Relaxed);
+            if !looks_at_all && mine.is_empty() && !is_due {
+                continue;
+            }
+            let WorkerContext { id, store, .. } = &*self.ctx;
+            let read = if looks_at_all { store.hostings().await } else { store.hostings_of(id).await };
+            let hostings = match read {
                 Ok(hostings) => hostings,
                 Err(error) => {
                     tracing::debug!(%error, "worker.reaper_delayed");
                     continue;
                 }
             };
+            // Rows that name this worker are looked at until they are gone.
+            let has_own = hostings.iter().any(|hosting| hosting.run.host == self.ctx.id);
+            let wait = if has_own { 0 } else { fastrand::u64(SELDOM_POLL_INTERVAL_MS) };
+            seldom = Instant::now() + Duration::from_millis(wait);
             self.drop_ended(&mine, &hostings);
             match self.find_missing(&hostings).await {
                 Ok(missing) => self.detector.observe(&missing, Instant::now()),
@@ -120,8 +154,12 @@ impl Rescuer {
         }
     }
 
-    /// Whether a run's host has been missing for long enough to release the run.
+    /// Whether a run's host has been missing for long enough to release the run. A worker that is asked looks for itself from
+    /// then on.
     pub(crate) async fn may_release(&self, run: &Run) -> bool {
+        if self.asked.lock().replace(Instant::now() + ASKED_FOR).is_none_or(|before| before <= Instant::now()) {
+            self.is_asked.notify_one();
+        }
         if !self.detector.is_dead(&run.host) {
             return false;
         }
@@ -154,7 +192,7 @@ impl Rescuer {
             return Ok(Vec::new());
         }
         let broker = &self.ctx.broker;
-        let mut live = broker.all_live_workers().await?;
+        let mut live = broker.live_workers_anywhere().await?;
         // Not by this Redis alone: after a failover, or cut off from the others, it may know nothing of hosts that are well.
         let leases = hostings.iter().filter_map(|hosting| Some((hosting.run.host.clone(), hosting.renewals?)));
         live.extend(self.detector.observe_leases(&leases.collect(), Instant::now()));

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::registry::RunRegistry;
@@ -10,6 +11,7 @@ use crate::broker::{Partition, WriteCheck};
 use crate::domain::TenantId;
 use crate::store::{ClaimedJob, Company, StoreError};
 use crate::worker::context::WorkerContext;
+use crate::worker::maintenance::leadership::Leadership;
 use crate::worker::notify::job_notifier::JobNotifier;
 use crate::worker::parts::WorkerParts;
 use crate::worker::sdk::job::AnyJob;
@@ -19,11 +21,15 @@ pub(crate) type JobTypes = HashMap<String, Arc<dyn AnyJob>>;
 
 /// Between two polls without being notified: jitter, so that workers do not poll in step.
 const POLL_INTERVAL_MS: std::ops::Range<u64> = 700..1_300;
+/// A worker that does not lead the fleet polls less and less often while nothing is there: each interval is twice the one
+/// before, up to so many times the first. It is notified of new jobs.
+const MAX_BACKOFF: u32 = 32;
 
 pub(crate) struct JobQueue {
     ctx: Arc<WorkerContext>,
     runs: Arc<RunRegistry>,
     notifier: Arc<JobNotifier>,
+    leadership: Arc<Leadership>,
     runner: Arc<JobRunner>,
     types: JobTypes,
     type_names: Vec<String>,
@@ -36,7 +42,8 @@ impl JobQueue {
         let type_names = types.keys().cloned().collect();
         let write_check = parts.write_check.get().cloned();
         let (ctx, runs, notifier) = (parts.ctx.clone(), parts.runs.clone(), parts.notifier.clone());
-        Self { ctx, runs, notifier, runner, types, type_names, write_check }
+        let leadership = parts.leadership.clone();
+        Self { ctx, runs, notifier, leadership, runner, types, type_names, write_check }
     }
 
     /// Whether the server of a tenant's partition is there. On a cluster one may be gone while the others work: jobs of its
@@ -57,12 +64,24 @@ impl JobQueue {
         if self.types.is_empty() {
             return;
         }
+        let mut backoff = 1;
         loop {
             self.claim_jobs().await;
             tokio::select! {
                 () = self.ctx.stop.cancelled() => return,
-                () = self.notifier.job_available.notified() => {}
-                () = tokio::time::sleep(Duration::from_millis(fastrand::u64(POLL_INTERVAL_MS))) => {}
+                () = self.notifier.job_available.notified() => backoff = 1,
+                () = self.wait(backoff) => backoff = (backoff * 2).min(MAX_BACKOFF),
+            }
+        }
+    }
+
+    /// So many intervals; one, where this worker leads the fleet (by now) or runs something: then slots come free, and it may
+    /// have to make room for a job that runs alone.
+    async fn wait(&self, intervals: u32) {
+        for _ in 0..intervals {
+            tokio::time::sleep(Duration::from_millis(fastrand::u64(POLL_INTERVAL_MS))).await;
+            if self.leadership.leads_fleet() || self.runs.len() > 0 {
+                return;
             }
         }
     }
@@ -92,6 +111,7 @@ impl JobQueue {
                 },
                 Ok(None) => return,
                 Err(error) => {
+                    self.notifier.claim_failed.store(true, Ordering::Relaxed);
                     tracing::warn!(%error, "worker.dispatch_delayed");
                     return;
                 }

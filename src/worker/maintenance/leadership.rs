@@ -1,0 +1,186 @@
+//! What one worker is enough for is done by one: each partition has a leader, by a lease in Redis, which polls what waits there
+//! and is not claimed, ships its audit entries and takes out dead workers. The others are woken by messages, and poll seldom.
+//!
+//! The leader of the first partition that is served leads the fleet: it also polls SQL for all.
+//!
+//! A leader is a convenience and no authority. Where two lead for a moment, or none does, everything is carried out once all
+//! the same: claims and SQL see to that. What is missed waits for the next leader, at most [`LEASE`] and one tick later.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
+
+use crate::broker::scripts::leaders::LeaderDuties;
+use crate::broker::{Partition, WriteCheck};
+use crate::domain::{TenantId, fnv1a};
+use crate::worker::context::WorkerContext;
+
+/// Between two ticks: jitter, so that workers do not ask in step.
+const TICK_MS: std::ops::Range<u64> = 600..800;
+/// How long a leader that has died is waited for: it renews its lease at each tick.
+const LEASE: Duration = Duration::from_secs(2);
+/// Every so many ticks heartbeats are looked at that a wrong clock has written.
+const TICKS_PER_MEND: usize = 10;
+/// Each partition that is led by others is asked about so often in a second, by all workers together.
+const ASKED_PER_SECOND: f64 = 1.0;
+/// Tenants of one partition polled at one tick; other ones each time.
+const TENANTS_PER_TICK: usize = 256;
+/// Ticks whose tenants may wait for the scheduler. Of one more they are passed over: the next tick finds them again.
+const FOUND_CAPACITY: usize = 64;
+/// For so long a worker that could not do a leader's work leaves it to others: they ask within a second.
+const STEPPED_DOWN_FOR: Duration = Duration::from_secs(3);
+/// So many workers look whether the leader of a partition does its work.
+const WATCHERS: u64 = 3;
+
+pub(crate) struct Leadership {
+    ctx: Arc<WorkerContext>,
+    leads: Mutex<BTreeSet<Partition>>,
+    /// About how many workers there are.
+    workers: AtomicUsize,
+    not_before: Mutex<Option<Instant>>,
+    found: mpsc::Sender<Vec<TenantId>>,
+    /// Notified when a server may have forgotten this worker.
+    pub(crate) count_again: Notify,
+    /// Which partitions are not served.
+    write_check: Mutex<Option<WriteCheck>>,
+}
+
+impl Leadership {
+    /// It leads nothing yet. Also gives where the tenants come out of whom something may wait.
+    pub(crate) fn new(ctx: Arc<WorkerContext>) -> (Self, mpsc::Receiver<Vec<TenantId>>) {
+        let (found, receiver) = mpsc::channel(FOUND_CAPACITY);
+        let leadership = Self {
+            ctx,
+            leads: Mutex::default(),
+            workers: AtomicUsize::new(1),
+            not_before: Mutex::default(),
+            found,
+            count_again: Notify::new(),
+            write_check: Mutex::default(),
+        };
+        (leadership, receiver)
+    }
+
+    /// By what it knows which partitions are served.
+    pub(crate) fn judge_by(&self, write_check: WriteCheck) {
+        *self.write_check.lock() = Some(write_check);
+    }
+
+    /// About how many workers there are.
+    pub(crate) fn set_workers(&self, workers: usize) {
+        self.workers.store(workers.max(1), Ordering::Relaxed);
+    }
+
+    /// Whether this worker leads a partition.
+    pub(crate) fn leads(&self, partition: Partition) -> bool {
+        self.leads.lock().contains(&partition)
+    }
+
+    /// Whether this worker leads the fleet. A worker of named tenants, which leads nothing, has to look by itself.
+    pub(crate) fn leads_fleet(&self) -> bool {
+        if self.ctx.tenants.is_some() {
+            return true;
+        }
+        let away: BTreeSet<Partition> = match &*self.write_check.lock() {
+            Some(check) if self.ctx.broker.is_cluster() => check.problems().into_iter().map(|(away, _)| away).collect(),
+            _ => BTreeSet::new(),
+        };
+        let mut partitions = self.ctx.broker.keys().partitions();
+        partitions.find(|partition| !away.contains(partition)).is_some_and(|first| self.leads(first))
+    }
+
+    /// Whether this worker is one of the few that look whether the leader of a partition does its work.
+    pub(crate) fn watches(&self, partition: Partition) -> bool {
+        let workers = self.workers.load(Ordering::Relaxed) as u64;
+        workers <= WATCHERS || fnv1a(&format!("{partition}{}", self.ctx.id)) % workers < WATCHERS
+    }
+
+    /// This worker cannot do a leader's work just now: others shall, if there are any.
+    pub(crate) async fn step_down(&self) {
+        if self.workers.load(Ordering::Relaxed) < 2 {
+            return;
+        }
+        *self.not_before.lock() = Some(Instant::now() + STEPPED_DOWN_FOR);
+        self.give_up().await;
+    }
+
+    /// Leads what nobody else leads, until told to stop.
+    pub(crate) async fn run(&self) {
+        if self.ctx.tenants.is_some() {
+            return; // It could do nothing for the tenants of others.
+        }
+        for tick in 0_usize.. {
+            if self.not_before.lock().is_none_or(|at| at <= Instant::now()) {
+                self.tick(tick == 0, tick.is_multiple_of(TICKS_PER_MEND)).await;
+            }
+            tokio::select! {
+                () = self.ctx.stop.cancelled() => break,
+                () = tokio::time::sleep(Duration::from_millis(fastrand::u64(TICK_MS))) => {}
+            }
+        }
+        self.give_up().await;
+    }
+
+    /// `all`: asks about every partition, and not only about some of those that others lead.
+    async fn tick(&self, all: bool, mends_ends: bool) {
+        let tick_seconds = (TICK_MS.start + TICK_MS.end) as f64 / 2_000.0;
+        let chance = ASKED_PER_SECOND * tick_seconds / self.workers.load(Ordering::Relaxed) as f64;
+        let asked = self.ctx.broker.keys().partitions();
+        let asked = asked.filter(|partition| all || self.leads(*partition) || fastrand::f64() < chance);
+        join_all(asked.map(|partition| self.ask(partition, mends_ends))).await;
+    }
+
+    async fn ask(&self, partition: Partition, mends_ends: bool) {
+        let WorkerContext { id, broker, .. } = &*self.ctx;
+        let duties = match broker.lead_partition(partition, id, LEASE, TENANTS_PER_TICK, mends_ends).await {
+            Ok(duties) => duties,
+            Err(error) => {
+                // It may have been renewed. Whoever leads meanwhile does the same.
+                tracing::debug!(%partition, %error, "worker.lead_failed");
+                None
+            }
+        };
+        {
+            let mut leads = self.leads.lock();
+            match duties {
+                Some(_) => leads.insert(partition),
+                None => leads.remove(&partition),
+            };
+        }
+        let Some(LeaderDuties { dead, tenants }) = duties else { return };
+        if !tenants.is_empty() {
+            let _ = self.found.try_send(tenants);
+        }
+        for worker in dead {
+            if let Err(error) = broker.remove_dead_worker(partition, &worker).await {
+                tracing::debug!(%partition, %error, "worker.dead_worker_not_removed"); // The next tick finds it again.
+            }
+        }
+    }
+
+    async fn give_up(&self) {
+        let WorkerContext { id, broker, .. } = &*self.ctx;
+        let led = std::mem::take(&mut *self.leads.lock());
+        let given_up = led.into_iter().map(|partition| broker.stop_leading(partition, id));
+        for error in join_all(given_up).await.into_iter().filter_map(Result::err) {
+            tracing::debug!(%error, "worker.leadership_not_given_up"); // It ends by itself.
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_leader_that_has_died_is_replaced_before_its_heartbeat_has_ended() {
+        let slowest = LEASE + Duration::from_millis(TICK_MS.end) + Duration::from_secs_f64(1.0 / ASKED_PER_SECOND);
+        assert!(slowest < crate::broker::scripts::heartbeats::HEARTBEAT_TTL);
+    }
+}

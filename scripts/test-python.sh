@@ -45,8 +45,10 @@ environment() {
 
 environment venv test
 environment arq arq
+environment generate generate
 bin="$home/venv/bin"
 
+"$home/generate/bin/python" "$client/scripts/generate.py" --check
 (cd "$client" && "$bin/mypy" && "$bin/pyright" --pythonpath "$bin/python")
 
 rm -rf "$home/dist"

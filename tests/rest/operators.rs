@@ -235,6 +235,46 @@ async fn the_audit_trail_is_searched_and_exported_within_the_own_tenant() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_newest_of_the_audit_trail_is_checked_for_whoever_may_read_it() {
+    let api = RestFixture::start(&[]).await;
+    let auditor = api.user("auditor", "acme", &["audit.read"]).await;
+    let empty = api.get(&auditor, "/api/v1/audit/verify").await.expect(200);
+    assert_eq!((&empty["intact"], &empty["rows"], &empty["after"]), (&json!(true), &json!(0), &json!(0)));
+    // The chain goes through all tenants.
+    for (n, tenant) in ["acme", "globex", "acme", "globex", "acme"].into_iter().enumerate() {
+        let entry = entry(&format!("{}-0", n + 1), tenant, &format!("j{n}"));
+        assert_eq!(api.store.append_audit("audit:{00}", &[entry]).await.expect("append"), 1);
+    }
+    let whole = api.get(&auditor, "/api/v1/audit/verify").await.expect(200);
+    assert_eq!((&whole["intact"], &whole["rows"], &whole["after"]), (&json!(true), &json!(5), &json!(0)));
+    assert_eq!((&whole["last"]["id"], &whole["breaks"]), (&json!(5), &json!([])));
+    let newest = api.get(&auditor, "/api/v1/audit/verify?rows=2").await.expect(200);
+    assert_eq!((&newest["intact"], &newest["rows"], &newest["after"]), (&json!(true), &json!(2), &json!(3)));
+    assert_eq!(newest["last"], whole["last"]);
+
+    // Where something is wrong is told; what stands there, of another tenant, is not.
+    // By somebody who may do anything with the database.
+    api.sql("DROP TRIGGER command_audit_u").await;
+    api.sql("DROP TRIGGER command_audit_d").await;
+    api.sql("UPDATE command_audit SET user_id = 'eve' WHERE id = 2").await;
+    let broken = api.get(&auditor, "/api/v1/audit/verify").await.expect(200);
+    assert_eq!(broken["intact"], false);
+    assert_eq!(broken["breaks"], json!([{"kind": "changed", "first": 2, "last": 2}]));
+    assert!(!broken.to_string().contains("globex") && !broken.to_string().contains("eve"), "{broken}");
+    let newest = api.get(&auditor, "/api/v1/audit/verify?rows=2").await.expect(200);
+    assert_eq!(newest["intact"], true, "only these two were looked at");
+    api.sql("DELETE FROM command_audit WHERE id = 5").await;
+    let cut = api.get(&auditor, "/api/v1/audit/verify?rows=2").await.expect(200);
+    assert_eq!(cut["breaks"], json!([{"kind": "cut_off", "first": 5, "last": 5}]));
+
+    for wrong in ["rows=0", "rows=10001", "rows=x", "tenant=globex"] {
+        api.get(&auditor, &format!("/api/v1/audit/verify?{wrong}")).await.error(400, "invalid_message");
+    }
+    let stranger = api.user("stranger", "acme", &["jobs.*"]).await;
+    api.get(&stranger, "/api/v1/audit/verify").await.error(403, "permission_denied");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_metrics_show_how_many_audit_entries_wait() {
     let api = RestFixture::start(&[]).await;
     for _ in 0..3 {

@@ -5,7 +5,7 @@ use hyper::header::{CONTENT_DISPOSITION, HeaderName};
 use serde::{Deserialize, Deserializer};
 use serde_json::json;
 
-use super::answer::Answer;
+use super::answer::{Answer, with_timeout};
 use super::callers::Callers;
 use super::query::{after, default_limit, limit, optional, parsed};
 use super::request::Request;
@@ -13,7 +13,7 @@ use crate::domain::audit::parse_time_or_age;
 use crate::domain::{Action, AuditEvent, Permission, ResourceId, UserId};
 use crate::http::Refusal;
 use crate::store::audit::export;
-use crate::store::{AuditFilter, Store};
+use crate::store::{AuditBreak, AuditFilter, Store};
 
 /// What `GET /api/v1/audit` takes.
 #[derive(Deserialize)]
@@ -39,6 +39,29 @@ struct AuditQuery {
     after: Option<String>,
 }
 
+/// What `GET /api/v1/audit/verify` takes.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct VerifyQuery {
+    #[serde(default = "default_rows", deserialize_with = "rows")]
+    rows: u32,
+}
+
+/// Rows that one request checks: read and hashed in some ten milliseconds.
+const MAX_ROWS: u32 = 10_000;
+/// Of more things that are wrong the first are told; `wheelhouse audit verify` prints all of them, in words.
+const MAX_BREAKS: usize = 100;
+
+fn default_rows() -> u32 {
+    MAX_ROWS
+}
+
+fn rows<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    let read = |text: &str| text.parse().ok().filter(|rows| (1..=MAX_ROWS).contains(rows));
+    let rows = optional(deserializer, read, "\"rows\" must be a number from 1 to 10000")?;
+    Ok(rows.unwrap_or(MAX_ROWS))
+}
+
 fn action<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Action>, D::Error> {
     optional(deserializer, Action::parse, "\"action\" must be cancel, pause or resume")
 }
@@ -60,6 +83,29 @@ impl AuditApi {
             "tenant_id": caller.tenant,
             "expires_at": caller.expires_at,
             "permissions": permissions,
+        });
+        Ok(Answer::json(StatusCode::OK, &body))
+    }
+
+    /// `GET /api/v1/audit/verify`: the newest rows of the one chain that all tenants share. So it says where something is
+    /// wrong, and nothing of what stands there.
+    pub(super) async fn verify(&self, request: &Request) -> Result<Answer, Refusal> {
+        self.callers.require_permission(request, &Permission::read_audit(), "read the audit trail").await?;
+        let query = request.query::<VerifyQuery>()?;
+        let mut breaks = Vec::new();
+        let told = |found: AuditBreak| {
+            if breaks.len() < MAX_BREAKS {
+                breaks.push(json!({"kind": found.kind, "first": found.first, "last": found.last}));
+            }
+        };
+        let (after, verified) = with_timeout(self.store.verify_newest_audit(query.rows, told)).await?;
+        let body = json!({
+            "intact": verified.breaks == 0,
+            "rows": verified.rows,
+            "after": after,
+            "last": verified.end,
+            "breaks": breaks,
+            "checked_at": jiff::Timestamp::now().to_string(),
         });
         Ok(Answer::json(StatusCode::OK, &body))
     }

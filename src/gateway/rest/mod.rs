@@ -223,6 +223,7 @@ impl Api {
             Endpoint::Me => self.audit.me(request).await,
             Endpoint::Workers => self.workers.list(request).await,
             Endpoint::Audit => self.audit.audit(request).await,
+            Endpoint::VerifyAudit => self.audit.verify(request).await,
             Endpoint::Revoke => self.revocations.revoke(request).await,
             Endpoint::Batch => self.batch.batch(request).await,
             Endpoint::Schedules => self.schedules.list(request).await,

@@ -23,6 +23,8 @@ pub(super) enum Endpoint {
     Workers,
     /// The audit trail.
     Audit,
+    /// Whether the newest of it is as it was written.
+    VerifyAudit,
     /// Refuse tokens that have not expired.
     Revoke,
     /// Many commands at once.
@@ -90,11 +92,11 @@ use Endpoint::{
     AddJobs, Audit, Batch, Close, Command, Create, Failed, FailedCommand, FailedItems, Forget, Health, JobError, List,
     Me, Metrics, OpenApi, Output, Ready,
 };
-use Endpoint::{Requeue, Rerun, RerunMany, Revoke, Schedules, Show, Withdraw, Workers};
+use Endpoint::{Requeue, Rerun, RerunMany, Revoke, Schedules, Show, VerifyAudit, Withdraw, Workers};
 use ResourceKind::{Campaign, Job};
 
 /// Every route.
-pub(super) const ROUTES: [Route; 36] = [
+pub(super) const ROUTES: [Route; 37] = [
     get("/healthz", Health),
     get("/readyz", Ready),
     get("/metrics", Metrics),
@@ -102,6 +104,7 @@ pub(super) const ROUTES: [Route; 36] = [
     get("/api/v1/me", Me),
     get("/api/v1/workers", Workers),
     get("/api/v1/audit", Audit),
+    get("/api/v1/audit/verify", VerifyAudit),
     post("/api/v1/admin/revocations", Revoke),
     post("/api/v1/batch", Batch),
     get("/api/v1/schedules", Schedules),

@@ -40,6 +40,41 @@ impl Store {
         report: impl FnMut(AuditBreak),
     ) -> Result<AuditVerified, StoreError> {
         let ends = self.audit_ends().await?;
+        let mut verified = self.walk_audit(ends, expected, report).await?;
+        verified.oldest = self.oldest_audit_row().await?;
+        (verified.recorded_rows, verified.last_pruning) = self.prunings().await?;
+        Ok(verified)
+    }
+
+    /// The same of so many of the newest rows at most: for somebody who waits for the answer. Where there are more, the
+    /// row before them is taken as it stands. Also gives the id of that row, 0 for the chain's beginning.
+    pub async fn verify_newest_audit(
+        &self,
+        most: u32,
+        report: impl FnMut(AuditBreak),
+    ) -> Result<(i64, AuditVerified), StoreError> {
+        let mut ends = self.audit_ends().await?;
+        let head = ends.head.as_ref().map_or(0, |head| head.id);
+        let begin = head.max(ends.newest) - i64::from(most);
+        if ends.horizon.as_ref().is_some_and(|horizon| horizon.id < begin) {
+            let text = "SELECT id, hash FROM command_audit WHERE id <= $1 ORDER BY id DESC LIMIT 1";
+            let row = self.database.read().await?.row(text, &[begin.into()]).await?;
+            if let Some(row) = row
+                && let Some((id, hash)) = row.int("id")?.zip(row.text("hash")?)
+            {
+                ends.begin_at(ChainLink { id, hash });
+            }
+        }
+        let after = ends.horizon.as_ref().map_or(0, |horizon| horizon.id);
+        Ok((after, self.walk_audit(ends, None, report).await?))
+    }
+
+    async fn walk_audit(
+        &self,
+        ends: ChainEnds,
+        expected: Option<&ChainLink>,
+        report: impl FnMut(AuditBreak),
+    ) -> Result<AuditVerified, StoreError> {
         let upto = ends.newest.max(ends.head.as_ref().map_or(0, |head| head.id));
         let mut walk = ChainWalk::new(ends, expected, report);
         let mut after = walk.before.id;
@@ -63,10 +98,7 @@ impl Store {
                 walk.next(link);
             }
         }
-        let mut verified = walk.end();
-        verified.oldest = self.oldest_audit_row().await?;
-        (verified.recorded_rows, verified.last_pruning) = self.prunings().await?;
-        Ok(verified)
+        Ok(walk.end())
     }
 
     async fn oldest_audit_row(&self) -> Result<Option<(i64, String)>, StoreError> {
@@ -122,6 +154,14 @@ impl Store {
             newest: row.int("newest")?.unwrap_or(0),
             below: row.int("below_first")?.zip(row.int("below_last")?),
         })
+    }
+}
+
+impl ChainEnds {
+    /// Leaves out what lies before a row, and what is known of it.
+    fn begin_at(&mut self, row: ChainLink) {
+        self.horizon = Some(row);
+        (self.older_than, self.early, self.below) = (None, None, None);
     }
 }
 

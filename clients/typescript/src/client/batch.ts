@@ -31,7 +31,7 @@ export class Batch {
    * name, so that nothing is done twice.
    */
   async run({ reason, requestId, signal }: CommandOptions = {}): Promise<BatchCompleted> {
-    const body = { ...this.#body(), request_id: requestId ?? newId(), ...(reason === undefined ? {} : { reason }) };
+    const body = { ...this.#body(), request_id: requestId ?? newId(), reason };
     for (let tries = 1; ; tries++) {
       try {
         const path = `/api/v1/batch?wait=${WAIT_SECONDS}`;

@@ -113,7 +113,7 @@ export class Wheelhouse {
     await this.#http.json(`/api/v1/schedules/${encodeURIComponent(scheduleId)}`, { method: 'DELETE' });
   };
 
-  /** A socket of your own: `socket('jobs/ID')`, for `/api/v1/realtime/ws/jobs/ID`; a path that begins with `/` is taken whole. */
+  /** A socket of your own: `socket('jobs/ID')`, for `/api/v1/realtime/ws/jobs/ID`, with a query if you like; a path that begins with `/` is taken whole. */
   socket(path: string): RawSocket {
     const listeners = new Set<(message: Message) => void>();
     const connection = this.#open(path, {
@@ -166,7 +166,7 @@ export class Wheelhouse {
     const whole = path.startsWith('/') ? path : path ? `${root}/${path}` : root;
     return new Connection({
       // A page's script does not see why an upgrade was refused; it does see why a socket was closed.
-      url: `${this.#options.url.replace(/^http/, 'ws')}${whole}?reject=close`,
+      url: `${this.#options.url.replace(/^http/, 'ws')}${whole}${whole.includes('?') ? '&' : '?'}reject=close`,
       WebSocket,
       tokens: this.#tokens,
       parse: this.#options.parse,

@@ -50,9 +50,10 @@ export class Commands {
       type: `${action}_${kind}`,
       [`${kind}_id`]: id,
       request_id: requestId,
-      ...(options.reason === undefined ? {} : { reason: options.reason }),
-      ...(options.at ? { run_at: options.at.toISOString() } : {}),
-      ...(options.in === undefined ? {} : { delay_seconds: seconds(options.in) }),
+      // What is undefined does not travel.
+      reason: options.reason,
+      run_at: options.at?.toISOString(),
+      delay_seconds: options.in === undefined ? undefined : seconds(options.in),
     };
     const { signal } = options;
     if (signal?.aborted) return Promise.reject(signal.reason);

@@ -72,9 +72,7 @@ export class Connection {
     this.#holders += 1;
     clearTimeout(this.#linger);
     if (this.state.get().status === 'idle') {
-      globalThis.addEventListener?.('online', this.#awake);
-      globalThis.addEventListener?.('offline', this.#offline);
-      globalThis.document?.addEventListener('visibilitychange', this.#awake);
+      this.#listen('addEventListener');
       void this.#connect();
     }
     let held = true;
@@ -134,12 +132,21 @@ export class Connection {
         this.#flush();
       }
       const message = this.options.parse(String(data)) as Message;
+      if (message.type === 'token_expiring') void this.#renew(socket);
       if (message.type !== 'pong') this.options.message(message);
     };
     socket.onerror = () => {};
     socket.onclose = ({ code, reason }: { code: number; reason: unknown }) => {
       if (this.#socket === socket) this.#lost(code, String(reason ?? ''));
     };
+  }
+
+  /** Before its token ends the socket gets a newer one: it goes on without a break. Without one it is closed in time. */
+  async #renew(socket: WebSocketLike): Promise<void> {
+    const token = await this.options.tokens.get(this.#token, true).catch(() => this.#token);
+    if (this.#socket !== socket || token === this.#token) return;
+    this.#token = token;
+    this.send({ type: 'refresh_token', token });
   }
 
   #lost(code: number, reason: string): void {
@@ -163,11 +170,15 @@ export class Connection {
     this.options.ended?.(state);
   }
 
+  #listen(how: 'addEventListener' | 'removeEventListener'): void {
+    globalThis[how]?.('online', this.#awake);
+    globalThis[how]?.('offline', this.#offline);
+    globalThis.document?.[how]('visibilitychange', this.#awake);
+  }
+
   /** Closes the socket, and comes to rest in a state. */
   #leave(state: ConnectionState): void {
-    globalThis.removeEventListener?.('online', this.#awake);
-    globalThis.removeEventListener?.('offline', this.#offline);
-    globalThis.document?.removeEventListener('visibilitychange', this.#awake);
+    this.#listen('removeEventListener');
     this.#attempt += 1;
     clearTimeout(this.#retry);
     clearTimeout(this.#linger);

@@ -1,5 +1,5 @@
 import type { Connection } from './connection.js';
-import type { ClientMessage, Kind, Message } from './types.js';
+import type { Kind, Message } from './types.js';
 
 /** Somebody who follows one resource, or a whole tenant. */
 export interface Watcher {
@@ -97,12 +97,13 @@ export class Feed {
       const { job, campaign } = this.#watchers;
       const count = job.size + campaign.size;
       this.#snapshot = this.#lists.size === 0 && count > 0 && count <= MOST_SNAPSHOTS;
+      // What is undefined does not travel.
       this.connection.send({
         type: 'subscribe',
         filter: this.#filter(),
         request_id: this.#name(),
-        ...(this.#snapshot ? { snapshot: true } : {}),
-      } satisfies ClientMessage);
+        snapshot: this.#snapshot || undefined,
+      });
     });
   }
 
@@ -116,8 +117,8 @@ export class Feed {
     if (this.#lists.size > 0 || jobs.length > MOST_IDS || campaigns.length > MOST_IDS) return {};
     if (jobs.length + campaigns.length === 0) return { job_ids: [NOBODY] };
     return {
-      ...(jobs.length > 0 ? { job_ids: jobs } : {}),
-      ...(campaigns.length > 0 ? { campaign_ids: campaigns } : {}),
+      job_ids: jobs.length > 0 ? jobs : undefined,
+      campaign_ids: campaigns.length > 0 ? campaigns : undefined,
     };
   }
 

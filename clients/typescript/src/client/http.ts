@@ -45,7 +45,7 @@ export class Http {
       return await this.fetch(this.base + path, {
         method: method ?? 'GET',
         headers: { Authorization: `Bearer ${token}`, ...(body ? { 'Content-Type': 'application/json' } : {}) },
-        body: body ? JSON.stringify(body) : undefined,
+        body: JSON.stringify(body),
         signal: signal ?? null,
       });
     } catch (error) {

@@ -1,5 +1,8 @@
-/** Why a token is asked for: there is none yet, or the one there was is no longer taken. */
-export type TokenReason = 'connect' | 'expired';
+/**
+ * Why a token is asked for: there is none yet, the one there was is no longer taken, or it ends within a minute. To the last
+ * you may answer with the one there is.
+ */
+export type TokenReason = 'connect' | 'expired' | 'expiring';
 
 /** Gives a token of the application's user. `signal` is aborted when the client is closed. */
 export type GetToken = (why: { reason: TokenReason; signal: AbortSignal }) => string | Promise<string>;
@@ -13,17 +16,14 @@ export class Tokens {
   constructor(private readonly ask: GetToken) {}
 
   /** The token, asked for once however many need it. `refused` is the one that was not taken, if that is why. */
-  get(refused?: string): Promise<string> {
+  get(refused?: string, isEnding?: boolean): Promise<string> {
     if (this.#asking) return this.#asking;
     const token = this.#token;
     if (token !== undefined && token !== refused && !expired(token)) return Promise.resolve(token);
-    const reason = token === undefined ? 'connect' : 'expired';
+    const reason = token === undefined ? 'connect' : isEnding ? 'expiring' : 'expired';
     this.#asking = Promise.resolve()
       .then(() => this.ask({ reason, signal: this.#closing.signal }))
-      .then((fresh) => {
-        this.#token = fresh;
-        return fresh;
-      })
+      .then((fresh) => (this.#token = fresh))
       .finally(() => {
         this.#asking = undefined;
       });

@@ -199,6 +199,44 @@ describe('the connection', () => {
     await until(() => job.get().status === 'live', 'it is live');
   });
 
+  it('gives its socket a newer token before the old one ends, and goes on without a break', async () => {
+    gateway.rows.set('j1', row('j1'));
+    const states: string[] = [];
+    wh.connection.subscribe(() => states.push(wh.connection.get().status));
+    wh.job('j1').subscribe(() => {});
+    await until(() => wh.job('j1').get().status === 'live', 'it is live');
+    gateway.send({ type: 'token_expiring', expires_at: 1, expires_in: 60 });
+    expect(await gateway.next('refresh_token')).toEqual({ type: 'refresh_token', token: 'token-2' });
+    await wh.job('j1').load();
+    expect(asked).toEqual(['connect', 'expiring']);
+    expect(gateway.sockets).toHaveLength(1);
+    expect(states).toEqual(['connecting', 'open']);
+  });
+
+  it.each([
+    ['the token that there is', () => 'token-1'],
+    ['none', () => Promise.reject(new Error('the issuer is away'))],
+  ])('sends nothing where it is given %s, and goes on with the old one', async (_, answer) => {
+    gateway.rows.set('j1', row('j1'));
+    const reasons: string[] = [];
+    const mine = createClient({
+      url: gateway.url,
+      WebSocket: WebSocket as never,
+      getToken: ({ reason }) => {
+        reasons.push(reason);
+        return reason === 'connect' ? 'token-1' : answer();
+      },
+    });
+    mine.job('j1').subscribe(() => {});
+    await until(() => mine.job('j1').get().status === 'live', 'it is live');
+    gateway.send({ type: 'token_expiring', expires_at: 1, expires_in: 60 });
+    await until(() => reasons.length === 2, 'it was asked');
+    await mine.job('j1').load();
+    expect(reasons).toEqual(['connect', 'expiring']);
+    expect(gateway.received.filter(({ type }) => type === 'refresh_token')).toEqual([]);
+    mine.close();
+  });
+
   it('asks again for a token when it was given something that is none', async () => {
     const tokens = ['no token, surely', 'token'];
     const mine = createClient({

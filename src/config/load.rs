@@ -66,6 +66,7 @@ pub fn load_from(
             connections: read.number("database.connections", 1, 1000)? as u32,
         },
         auth: read.auth()?,
+        oidc: read.oidc()?,
         limits: read.limits()?,
         worker: Worker {
             tenants: read.tenants()?,
@@ -185,7 +186,11 @@ impl Reader<'_> {
     }
 
     /// A list of the file, or a text with commas.
-    fn items<T>(&self, key: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<Vec<T>, SettingError> {
+    pub(super) fn items<T>(
+        &self,
+        key: &str,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<Vec<T>, SettingError> {
         let entry = self.layers.get(key)?;
         let texts: Option<Vec<&str>> = match &entry.value {
             ValueKind::String(text) => Some(text.split(',').map(str::trim).filter(|t| !t.is_empty()).collect()),
@@ -346,7 +351,7 @@ fn display_value(entry: &SettingValue) -> String {
 }
 
 /// `scheme://host[:port]` as browsers write it in `Origin`: lower case, no default port, no path.
-fn origin(text: &str) -> Result<String, String> {
+pub(super) fn origin(text: &str) -> Result<String, String> {
     let wrong = || format!("{text:?} is not an origin: write scheme://host or scheme://host:port, without a path");
     let lower = text.to_ascii_lowercase();
     let (scheme, rest) = lower.split_once("://").ok_or_else(wrong)?;

@@ -188,6 +188,37 @@ fn keys_of_the_issuer_come_from_one_place() {
 }
 
 #[test]
+fn a_sign_in_through_the_issuer_needs_what_its_tokens_are_checked_with() {
+    let client = ("WHEELHOUSE__CONSOLE__OIDC_CLIENT_ID", "console");
+    let issuer = ("WHEELHOUSE__AUTH__ISSUER", "https://issuer.test/realms/one");
+    let keys = ("WHEELHOUSE__AUTH__JWKS_URL", "https://issuer.test/keys");
+    let refused = |settings: &[(&str, &str)]| from_environment(settings).expect_err("wrong").to_string();
+    assert!(refused(&[client]).contains("needs auth.issuer"));
+    assert!(refused(&[client, issuer]).contains("needs auth.jwks_url"));
+    for issuer in ["http://issuer.test", "issuer.test", "https://issuer.test/?a=b", "https://a;script-src"] {
+        let error = refused(&[client, keys, ("WHEELHOUSE__AUTH__ISSUER", issuer)]);
+        assert!(error.contains("must be an https:// address") && error.contains("auth.issuer"), "{error}");
+    }
+    for (key, value, says) in [
+        ("SCOPES", "profile", "openid"),
+        ("PARAMETERS", "resource", "name=value"),
+        ("PARAMETERS", "a=b c", "name=value"),
+        ("ORIGINS", "https://a.test/path", "is not an origin"),
+        ("ORIGINS", "https://a;b.test", "characters that no host has"),
+    ] {
+        let error = refused(&[client, issuer, keys, (&format!("WHEELHOUSE__CONSOLE__OIDC_{key}"), value)]);
+        assert!(error.contains(says), "{error}");
+    }
+    assert!(from_environment(&[issuer, keys]).expect("settings").oidc.is_none());
+    let more = ("WHEELHOUSE__CONSOLE__OIDC_ORIGINS", "https://tokens.test:443");
+    let oidc = from_environment(&[client, issuer, keys, more]).expect("settings").oidc.expect("a sign-in");
+    assert_eq!((oidc.client_id.as_str(), oidc.scopes.as_str()), ("console", "openid"));
+    assert_eq!(oidc.origins, ["https://issuer.test", "https://tokens.test"]);
+    let here = [client, ("WHEELHOUSE__AUTH__ISSUER", "http://127.0.0.1:9000"), keys];
+    assert_eq!(from_environment(&here).expect("settings").oidc.expect("a sign-in").origins, ["http://127.0.0.1:9000"]);
+}
+
+#[test]
 fn a_file_that_is_not_there_and_a_wrong_flag_say_so() {
     let error = load_from(Some(Path::new("/nowhere/x.toml")), environment(&[]), Overrides::new()).expect_err("wrong");
     assert!(error.to_string().contains("cannot be read") && error.to_string().contains("/nowhere/x.toml"));

@@ -6,6 +6,7 @@
 mod error;
 mod layers;
 mod load;
+mod oidc;
 mod proxies;
 mod redis_url;
 mod tls;
@@ -37,6 +38,8 @@ pub struct Settings {
     pub database: Database,
     /// `[auth]`
     pub auth: Auth,
+    /// `[console]`: `None` where nobody signs in through an issuer.
+    pub oidc: Option<Oidc>,
     /// `[limits]`
     pub limits: Limits,
     /// `[worker]`
@@ -167,6 +170,21 @@ pub enum PermissionSource {
     Database,
     /// The token's claim `permissions`.
     Token,
+}
+
+/// How people sign in to the console through the issuer of tokens.
+#[derive(Debug, Clone)]
+pub struct Oidc {
+    /// The issuer, as it names itself: `https://…`.
+    pub issuer: String,
+    /// What the console is called there.
+    pub client_id: String,
+    /// With blanks between.
+    pub scopes: String,
+    /// More for the authorisation request, as in a query.
+    pub parameters: String,
+    /// Origins that the page may ask, of the issuer and of its token endpoint.
+    pub origins: Vec<String>,
 }
 
 /// What anyone may use up.

@@ -5,28 +5,40 @@
 //! the token the operator has. Nothing is loaded from anywhere else, and the headers make sure of it.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use hyper::header::{
     ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH, REFERRER_POLICY,
     X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use hyper::{HeaderMap, Method, StatusCode};
+use serde_json::json;
 use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::path::FullPath;
 use warp::reply::Response;
 
-/// What the page may do: its own scripts and styles, its own gateway, and nothing else. No inline script, no
-/// `eval`, no HTML made from text (so a job's title can never become markup), no frame around it.
-pub const CONTENT_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
-     connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
-     require-trusted-types-for 'script'";
+use crate::config::Oidc;
+
+/// What the page may do: its own scripts and styles, its own gateway, the issuer where people sign in through it, and
+/// nothing else. No inline script, no `eval`, no HTML made from text (so a job's title can never become markup), no frame
+/// around it.
+fn content_policy(oidc: Option<&Oidc>) -> String {
+    let issuer: String = oidc.iter().flat_map(|oidc| &oidc.origins).map(|origin| format!(" {origin}")).collect();
+    format!(
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'{issuer}; \
+         base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
+    )
+}
+
+/// Where the page reads how to sign in.
+const SIGN_IN: &str = "/assets/sign-in.json";
 
 const HTML: &str = "text/html; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
 const JS: &str = "text/javascript; charset=utf-8";
 const SVG: &str = "image/svg+xml";
+const JSON: &str = "application/json";
 
 /// One file of the page.
 #[derive(Debug, Clone, Copy)]
@@ -69,6 +81,8 @@ pub const ASSETS: &[Asset] = &[
     asset!("/assets/main.js", "main.js", JS),
     asset!("/assets/messages.js", "messages.js", JS),
     asset!("/assets/operators.js", "operators.js", JS),
+    asset!("/assets/oidc.js", "oidc.js", JS),
+    asset!("/assets/output.js", "output.js", JS),
     asset!("/assets/overview.js", "overview.js", JS),
     asset!("/assets/resource.js", "resource.js", JS),
     asset!("/assets/router.js", "router.js", JS),
@@ -92,8 +106,35 @@ fn etag(asset: &Asset) -> HeaderValue {
     HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static("\"\""))
 }
 
-/// Answers `/` and everything under `/assets/`; passes all else on.
-pub fn routes() -> BoxedFilter<(Response,)> {
+/// What depends on the settings.
+struct Console {
+    policy: HeaderValue,
+    /// The text of [`SIGN_IN`].
+    sign_in: String,
+}
+
+impl Console {
+    fn new(oidc: Option<&Oidc>) -> Self {
+        let sign_in = oidc.map(|oidc| {
+            json!({
+                "issuer": oidc.issuer,
+                "client_id": oidc.client_id,
+                "scopes": oidc.scopes,
+                "parameters": oidc.parameters,
+            })
+        });
+        Self {
+            // The settings' origins are plain letters, so this never happens; if it did, nothing would be allowed.
+            policy: HeaderValue::from_str(&content_policy(oidc))
+                .unwrap_or_else(|_| HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'")),
+            sign_in: json!({ "oidc": sign_in }).to_string(),
+        }
+    }
+}
+
+/// Answers `/` and everything under `/assets/`; passes all else on. `oidc`: how people sign in beside pasting a token.
+pub fn routes(oidc: Option<&Oidc>) -> BoxedFilter<(Response,)> {
+    let console = Arc::new(Console::new(oidc));
     let ours = warp::path::full().and_then(async |path: FullPath| {
         let text = path.as_str();
         if text == "/" || text.starts_with("/assets/") { Ok(path) } else { Err(warp::reject::not_found()) }
@@ -102,19 +143,28 @@ pub fn routes() -> BoxedFilter<(Response,)> {
     ours.and(warp::method())
         .and(query)
         .and(warp::header::headers_cloned())
-        .map(|path: FullPath, method: Method, query: bool, headers: HeaderMap| {
+        .map(move |path: FullPath, method: Method, query: bool, headers: HeaderMap| {
             // What is no text is no etag of ours: the page is sent.
             let known = headers.get(IF_NONE_MATCH).and_then(|value| value.to_str().ok());
-            answer(path.as_str(), &method, query, known)
+            let mut response = answer(&console, path.as_str(), &method, query, known);
+            response.headers_mut().insert(CONTENT_SECURITY_POLICY, console.policy.clone());
+            response
         })
         .boxed()
 }
 
-fn answer(path: &str, method: &Method, has_query: bool, known: Option<&str>) -> Response {
+fn answer(console: &Console, path: &str, method: &Method, has_query: bool, known: Option<&str>) -> Response {
     if method != Method::GET && method != Method::HEAD {
         let mut response = text_response(StatusCode::METHOD_NOT_ALLOWED, "This path takes GET and HEAD\n");
         response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         return response;
+    }
+    if path == SIGN_IN {
+        let mut response = Response::new(console.sign_in.clone().into());
+        let headers = response.headers_mut();
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
+        return secured(response);
     }
     let Some((asset, etag)) = ASSETS.iter().zip(ETAGS.iter()).find(|(asset, _)| asset.path == path) else {
         return text_response(StatusCode::NOT_FOUND, "The console has no such file; it starts at /\n");
@@ -158,7 +208,6 @@ fn with_status(status: StatusCode, mut response: Response) -> Response {
 
 fn secured(mut response: Response) -> Response {
     let headers = response.headers_mut();
-    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(CONTENT_POLICY));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
     // The address of the page may hold a token until its script has taken it out.

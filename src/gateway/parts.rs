@@ -180,6 +180,13 @@ impl GatewayParts {
             memory,
             body_timeout: settings.server.body,
         });
-        sockets.or(rest).unify().or(crate::console::routes()).unify().or(rest::fallback()).unify().boxed()
+        sockets
+            .or(rest)
+            .unify()
+            .or(crate::console::routes(settings.oidc.as_ref()))
+            .unify()
+            .or(rest::fallback())
+            .unify()
+            .boxed()
     }
 }

@@ -221,7 +221,7 @@ async fn a_token_that_ends_is_asked_for_once_and_the_page_goes_on_where_it_was()
     page.until("the page asks for a token", "document.getElementById('sign-in')?.hidden === false").await;
     let fresh = fleet.token("ann", "acme");
     page.eval(&format!(
-        "document.getElementById('token').value = '{fresh}'; document.querySelector('#sign-in button').click()"
+        "document.getElementById('token').value = '{fresh}'; document.querySelector('#sign-in button[type=submit]').click()"
     ))
     .await;
     page.until("the page is live", "document.getElementById('connection').innerText.trim() === 'Live'").await;
@@ -229,4 +229,121 @@ async fn a_token_that_ends_is_asked_for_once_and_the_page_goes_on_where_it_was()
     assert_eq!(page.eval("location.hash").await, "#/jobs/j1");
     page.press("Pause").await;
     page.says("Paused by you").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_program_prints_is_shown_as_it_comes_and_stays_where_somebody_reads() {
+    let mut fleet = Fleet::new();
+    fleet.permit("ann", "*").await;
+    let gateway = fleet.gateway();
+    fleet.worker();
+    let flag = |name: &str| fleet.folder().join(name);
+    let wait = |name: &str| format!("while [ ! -e {} ]; do sleep 0.05; done", flag(name).display());
+    let script = format!(
+        "echo first line; {}; echo on fire >&2; {}; i=0; while [ $i -lt 1500 ]; do echo line $i; i=$((i+1)); done; \
+         echo the last of many; {}; echo and one more",
+        wait("a"),
+        wait("b"),
+        wait("c")
+    );
+    let arguments = ["run", "--tenant", "acme", "--job-id", "printer", "--", "sh", "-c", &script];
+    let mut program = fleet.command(&arguments).spawn().expect("run");
+    let mut page = Page::open(&fleet, gateway, "ann", "#/jobs/printer").await;
+    page.says("first line").await;
+    std::fs::write(flag("a"), "").expect("write");
+    let burns = "document.querySelector('.output [data-stream=stderr]')?.innerText.includes('on fire') ?? false";
+    page.until("what goes wrong stands apart", burns).await;
+    let timed =
+        "[...document.querySelectorAll('.output time')].every((time) => !Number.isNaN(Date.parse(time.dateTime)))";
+    assert_eq!(page.eval(timed).await, true);
+    std::fs::write(flag("b"), "").expect("write");
+    page.says("the last of many").await;
+    let drawn = "document.querySelectorAll('.output > div').length";
+    page.until("as many lines as are kept", &format!("{drawn} === 1000")).await;
+    let at_end = "(() => { const log = document.querySelector('.output'); \
+                  return log.scrollTop + log.clientHeight >= log.scrollHeight - 24; })()";
+    page.until("the end is followed", at_end).await;
+    page.eval("document.querySelector('.output').scrollTop = 3000").await;
+    page.until(
+        "it does not follow any more",
+        "document.querySelector('.section-head button:not([hidden])')?.innerText === 'Follow the end'",
+    )
+    .await;
+    std::fs::write(flag("c"), "").expect("write");
+    page.until("more has come", "document.querySelector('.output').innerText.includes('and one more')").await;
+    assert_eq!(page.eval(at_end).await, false, "whoever reads is left where they are");
+    page.press("Follow the end").await;
+    page.until("the end is followed", at_end).await;
+    assert!(program.wait().expect("wait").success());
+    page.says("Completed").await;
+    assert_eq!(page.eval(drawn).await, 1000);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_has_failed_is_run_again_alone_and_many_at_once_and_the_links_lead_both_ways() {
+    let mut fleet = Fleet::new();
+    fleet.permit("ann", "*").await;
+    fleet.permit("eve", "jobs.read").await;
+    let sql = fleet.sql().await;
+    for text in [
+        "INSERT INTO campaigns (id, tenant_id, name, is_active, status) VALUES ('c1', 'acme', 'Half of it', 1, 'completed')",
+        "INSERT INTO jobs (id, tenant_id, job_type, status, campaign_id, parameters, origin) VALUES \
+         ('ok', 'acme', 'x', 'completed', 'c1', '{}', 'queued'), ('bad-1', 'acme', 'x', 'failed', 'c1', '{}', 'queued'), \
+         ('bad-2', 'acme', 'x', 'failed', 'c1', '{}', 'queued'), \
+         ('alone', 'acme', 'x', 'failed', NULL, '{\"a\":1}', 'queued'), ('of-others', 'acme', 'x', 'failed', NULL, '{}', 'external')",
+    ] {
+        sqlx::query(text).execute(&sql).await.expect("make them");
+    }
+    let gateway = fleet.gateway();
+    let mut page = Page::open(&fleet, gateway, "ann", "#/jobs/alone").await;
+    page.press("Run again").await;
+    page.until("the new job is open", "/^#.jobs./.test(location.hash) && location.hash !== '#/jobs/alone'").await;
+    page.says("the job that it is a rerun of").await;
+    page.says("Pending").await;
+    page.eval("[...document.querySelectorAll('.facts a')].find((a) => a.innerText === 'alone').click()").await;
+    page.says("a rerun of it").await;
+
+    page.go("#/campaigns/c1").await;
+    page.press("Run the failed ones again…").await;
+    let dialog = "document.querySelector('dialog[open]')?.innerText ?? ''";
+    page.until("the count is told", &format!("({dialog}).includes('Run again 2 of 2. Each becomes a new job')")).await;
+    let count = "SELECT COUNT(*) FROM jobs WHERE rerun_of LIKE 'bad-%'";
+    let made = async || sqlx::query_scalar::<_, i64>(count).fetch_one(&sql).await.expect("count");
+    assert_eq!(made().await, 0, "nothing was done for the count");
+    page.press_in_dialog("Run again 2").await;
+    page.until("the outcome is told", &format!("({dialog}).includes('2 run again as new jobs.')")).await;
+    assert_eq!(made().await, 2);
+    page.press_in_dialog("Close").await;
+    // Those have been run again already.
+    page.press("Run the failed ones again…").await;
+    page.until("nothing is left", &format!("({dialog}).includes('Run again 0 of 0.')")).await;
+
+    page.press_in_dialog("Leave it").await;
+    page.go("#/jobs/of-others").await;
+    page.press("Run again").await;
+    page.says("put here by another system, and no worker knows how to run it").await;
+    let mut eve = Page::open(&fleet, gateway, "eve", "#/jobs/bad-1").await;
+    eve.press("Run again").await;
+    eve.says("You may not run jobs again: it takes the permission jobs.create").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_audit_page_says_whether_the_trail_is_as_it_was_written() {
+    let mut fleet = Fleet::new();
+    fleet.permit("ann", "*").await;
+    fleet.external_job("acme", "j1").await;
+    let gateway = fleet.gateway();
+    fleet.worker();
+    let mut page = Page::open(&fleet, gateway, "ann", "#/jobs/j1").await;
+    page.press("Pause").await;
+    page.says("Paused by you").await;
+    page.go("#/audit").await;
+    page.until("both rows are in the trail", "document.querySelectorAll('table tbody tr').length >= 2").await;
+    page.press("Check again").await;
+    page.says("Intact: all").await;
+    // By somebody who may do anything with the database.
+    let forged = "DROP TRIGGER command_audit_u; UPDATE command_audit SET user_id = 'eve' WHERE id = 1";
+    sqlx::raw_sql(forged).execute(&fleet.sql().await).await.expect("forge");
+    page.press("Check again").await;
+    page.says("changed at entry 1").await;
 }

@@ -7,6 +7,7 @@ use hyper::{HeaderMap, Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use warp::Filter;
+use wheelhouse::config::Oidc;
 use wheelhouse::console;
 
 /// A server with the console and one route of somebody else's behind it.
@@ -23,9 +24,13 @@ struct Answer {
 
 impl Served {
     async fn start() -> Self {
+        Self::with(None).await
+    }
+
+    async fn with(oidc: Option<&Oidc>) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("bind");
         let address = listener.local_addr().expect("address");
-        let routes = console::routes().or(warp::path!("api" / "v1" / "me").map(|| "somebody else's"));
+        let routes = console::routes(oidc).or(warp::path!("api" / "v1" / "me").map(|| "somebody else's"));
         let task = tokio::spawn(warp::serve(routes).incoming(listener).run());
         Self { address, task }
     }
@@ -141,4 +146,29 @@ async fn other_methods_and_files_are_refused_in_words_and_other_paths_are_passed
     }
     assert_eq!(served.get("/api/v1/me").await.body, "somebody else's");
     assert_eq!(served.get("/index.html").await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn the_issuer_of_a_sign_in_is_the_only_other_place_that_the_page_may_ask() {
+    let answer = Served::start().await.get("/assets/sign-in.json").await;
+    assert_eq!((answer.status, answer.body.as_str()), (StatusCode::OK, "{\"oidc\":null}"));
+    let oidc = Oidc {
+        issuer: "https://issuer.test/realms/one".to_owned(),
+        client_id: "console".to_owned(),
+        scopes: "openid".to_owned(),
+        parameters: "resource=urn:w".to_owned(),
+        origins: vec!["https://issuer.test".to_owned(), "https://tokens.test".to_owned()],
+    };
+    let served = Served::with(Some(&oidc)).await;
+    for path in ["/", "/?code=c&state=s", "/assets/main.js", "/assets/none.js", "/assets/sign-in.json"] {
+        let policy = served.get(path).await.header("content-security-policy").to_owned();
+        let connects = policy.split(';').find(|directive| directive.trim().starts_with("connect-src"));
+        assert_eq!(connects, Some(" connect-src 'self' https://issuer.test https://tokens.test"), "{path}");
+        assert_eq!(policy.matches("https://").count(), 2, "{policy}");
+    }
+    let told = served.get("/assets/sign-in.json").await;
+    assert_eq!((told.header("content-type"), told.header("cache-control")), ("application/json", "no-store"));
+    let told: serde_json::Value = serde_json::from_str(&told.body).expect("JSON");
+    assert_eq!(told["oidc"]["issuer"], "https://issuer.test/realms/one");
+    assert_eq!((&told["oidc"]["client_id"], &told["oidc"]["scopes"]), (&"console".into(), &"openid".into()));
 }

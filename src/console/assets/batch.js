@@ -1,6 +1,7 @@
-// One action on many jobs or campaigns: first what it would do and cost, then, with a reason, the real thing.
+// One action on many jobs or campaigns: first what it would do and cost, then, with a reason, the real thing. Jobs that have
+// ended can be run again in the same way, as new ones.
 
-import { el, setAttribute, setText } from "./dom.js";
+import { el, newId, setAttribute, setText } from "./dom.js";
 import { live, path } from "./live.js";
 import { count, refused } from "./messages.js";
 
@@ -9,6 +10,8 @@ const PAGE = 500;
 // What a batch's own filter knows. With anything else, or with several statuses of which some are over, ids are collected.
 const OWN = { job: ["status", "campaign_id", "job_type"], campaign: ["status"] };
 const OPEN = ["pending", "running", "paused", "active"];
+const ENDED = ["completed", "failed", "cancelled"];
+const LABELS = { pause: "Pause", resume: "Resume", cancel: "Cancel", rerun: "Run again" };
 
 export class BatchDialog {
   // `done()`: it was carried out.
@@ -18,7 +21,7 @@ export class BatchDialog {
     this.words = el("p", { role: "status" });
     this.reason = el("input", { type: "text", maxlength: "500", "aria-label": "Reason, optional", placeholder: "Reason, for the audit trail", autocomplete: "off" });
     this.choice = el("select", { "aria-label": "What to do", onchange: () => this.preview() },
-      ...[["pause", "Pause"], ["resume", "Resume"], ["cancel", "Cancel"]].map(([value, text]) => el("option", { value }, text)));
+      ...Object.entries(LABELS).filter(([value]) => value !== "rerun" || kind === "job").map(([value, text]) => el("option", { value }, text)));
     this.run = el("button", { type: "submit", class: "main", disabled: true });
     this.leave = el("button", { type: "button", onclick: () => this.node.close() }, "Leave it");
     this.items = el("ul", { class: "refusals" });
@@ -49,36 +52,41 @@ export class BatchDialog {
     setText(this.words, "Counting…");
     this.items.replaceChildren();
     setAttribute(this.run, "disabled", true);
-    setText(this.run, this.label(action));
+    setText(this.run, LABELS[action]);
     this.run.className = action === "cancel" ? "danger" : "main";
     try {
       const [target, more] = await this.resolve(signal);
       if (signal.aborted) return;
-      if (!target) return void setText(this.words, "None of them can still be controlled: all have ended.");
+      if (!target) return void setText(this.words, action === "rerun" ? "None of them has ended." : "None of them can still be controlled: all have ended.");
       this.ready = target;
-      const preview = await live.wh.batch(action, target).preview(signal);
-      const left = preview.more || more ? ` There are more than ${count(MOST)}: run it again for the rest.` : "";
-      setText(this.words, `${this.label(action)} ${count(preview.accepted)} of ${count(preview.total)}. It costs ${count(preview.cost)} of your commands per minute.${left}`);
+      this.requestId = newId();
+      const preview = action === "rerun" ? await this.rerun({ dry_run: true }, signal) : await live.wh.batch(action, target).preview(signal);
+      if (signal.aborted) return;
+      const left = preview.more || more ? ` There are more than ${count(MOST)}: do it again for the rest.` : "";
+      const cost = action === "rerun" ? "Each becomes a new job; the old ones stay as they are." : `It costs ${count(preview.cost)} of your commands per minute.`;
+      setText(this.words, `${LABELS[action]} ${count(preview.accepted)} of ${count(preview.total)}. ${cost}${left}`);
       this.refusals(preview.items);
-      setText(this.run, `${this.label(action)} ${count(preview.accepted)}`);
+      setText(this.run, `${LABELS[action]} ${count(preview.accepted)}`);
       setAttribute(this.run, "disabled", preview.accepted === 0);
     } catch (error) {
       if (!signal.aborted) setText(this.words, refused(error.code, error.message, action, this.kind));
     }
   }
 
-  label(action) {
-    return { pause: "Pause", resume: "Resume", cancel: "Cancel" }[action];
+  rerun(options, signal) {
+    return live.ask("/api/v1/jobs/rerun", { method: "POST", body: { ...this.ready, ...options, request_id: this.requestId }, signal });
   }
 
   // The target of the batch, and whether there are more than it may have.
   async resolve(signal) {
     const { ids, fields } = this.target;
+    const wanted = this.choice.value === "rerun" ? ENDED : OPEN;
     if (ids) return [this.byId(ids.slice(0, MOST)), ids.length > MOST];
     const given = Object.entries(fields).filter(([name, value]) => value !== "" && value !== undefined && name !== "sort");
     const statuses = (fields.status || "").split(",").filter(Boolean);
-    if (given.every(([name]) => OWN[this.kind].includes(name)) && statuses.every((one) => OPEN.includes(one))) {
+    if (given.every(([name]) => OWN[this.kind].includes(name)) && statuses.every((one) => wanted.includes(one))) {
       const status = statuses.length > 0 ? statuses : undefined;
+      if (wanted === ENDED) return [{ filter: { status: status ?? ["failed"], campaign_id: fields.campaign_id || undefined, job_type: fields.job_type || undefined } }, false];
       if (this.kind === "campaign") return [{ campaigns: { status } }, false];
       return [{ jobs: { status, campaignId: fields.campaign_id || undefined, jobType: fields.job_type || undefined } }, false];
     }
@@ -86,7 +94,7 @@ export class BatchDialog {
     let next = null;
     do {
       const page = await live.ask(path(`/api/v1/${this.kind}s`, { ...fields, limit: PAGE, after: next }), { signal });
-      found.push(...page[`${this.kind}s`].filter((row) => OPEN.includes(row.status)).map((row) => row.id));
+      found.push(...page[`${this.kind}s`].filter((row) => wanted.includes(row.status)).map((row) => row.id));
       next = page.next ?? null;
       setText(this.words, `Counting: ${count(found.length)}…`);
     } while (next !== null && found.length <= MOST);
@@ -94,6 +102,7 @@ export class BatchDialog {
   }
 
   byId(ids) {
+    if (this.choice.value === "rerun") return { job_ids: ids };
     return this.kind === "job" ? { jobIds: ids } : { campaignIds: ids };
   }
 
@@ -104,18 +113,31 @@ export class BatchDialog {
     if (bad.length > 20) this.items.append(el("li", {}, `and ${count(bad.length - 20)} more`));
   }
 
+  tell(outcome) {
+    const { succeeded, failed, refused: no, unknown = 0 } = outcome;
+    const parts = [`${count(succeeded)} done`];
+    if (failed + no > 0) parts.push(`${count(failed + no)} not`);
+    if (unknown > 0) parts.push(`${count(unknown)} of unknown outcome`);
+    setText(this.words, `${parts.join(", ")}.`);
+    return outcome;
+  }
+
+  tellRerun(outcome) {
+    const { accepted, refused: no } = outcome;
+    setText(this.words, `${count(accepted)} run again as new jobs${no > 0 ? `, ${count(no)} not` : ""}.`);
+    return outcome;
+  }
+
   async start() {
     if (this.run.disabled) return;
     const action = this.choice.value;
     setAttribute(this.run, "disabled", true);
     setText(this.words, "On its way…");
     try {
-      const { succeeded, failed, refused: no, unknown = 0, items } = await live.wh.batch(action, this.ready)
-        .run({ reason: this.reason.value.trim() || undefined, signal: this.stop.signal });
-      const parts = [`${count(succeeded)} done`];
-      if (failed + no > 0) parts.push(`${count(failed + no)} not`);
-      if (unknown > 0) parts.push(`${count(unknown)} of unknown outcome`);
-      setText(this.words, `${parts.join(", ")}.`);
+      const reason = this.reason.value.trim() || undefined;
+      const { signal } = this.stop;
+      const { items } = action === "rerun" ? this.tellRerun(await this.rerun({ reason }, signal))
+        : this.tell(await live.wh.batch(action, this.ready).run({ reason, signal }));
       this.refusals(items ?? []);
       this.leave.textContent = "Close";
       this.leave.focus();

@@ -2,8 +2,6 @@
 
 // dist/client/errors.js
 var CommandError = class extends Error {
-  code;
-  retryAfter;
   /**
    * `code` is the protocol's stable word (`permission_denied`, `rate_limit_exceeded`, `not_found`, …); `failed` if a worker
    * has refused the command, with its reason as the message; `network` if nothing came back at all.
@@ -23,7 +21,6 @@ function errorFrom(answer) {
 // dist/client/commands.js
 var AGAIN = 1e3;
 var Commands = class {
-  connection;
   #pending = /* @__PURE__ */ new Map();
   constructor(connection) {
     this.connection = connection;
@@ -35,9 +32,10 @@ var Commands = class {
       type: `${action}_${kind}`,
       [`${kind}_id`]: id,
       request_id: requestId,
-      ...options.reason === void 0 ? {} : { reason: options.reason },
-      ...options.at ? { run_at: options.at.toISOString() } : {},
-      ...options.in === void 0 ? {} : { delay_seconds: seconds(options.in) }
+      // What is undefined does not travel.
+      reason: options.reason,
+      run_at: options.at?.toISOString(),
+      delay_seconds: options.in === void 0 ? void 0 : seconds(options.in)
     };
     const { signal } = options;
     if (signal?.aborted)
@@ -125,9 +123,6 @@ function newId() {
 var WAIT_SECONDS = 30;
 var TRIES = 20;
 var Batch = class {
-  action;
-  target;
-  http;
   constructor(action, target, http) {
     this.action = action;
     this.target = target;
@@ -142,7 +137,7 @@ var Batch = class {
    * name, so that nothing is done twice.
    */
   async run({ reason, requestId, signal } = {}) {
-    const body = { ...this.#body(), request_id: requestId ?? newId(), ...reason === void 0 ? {} : { reason } };
+    const body = { ...this.#body(), request_id: requestId ?? newId(), reason };
     for (let tries = 1; ; tries++) {
       try {
         const path = `/api/v1/batch?wait=${WAIT_SECONDS}`;
@@ -172,9 +167,6 @@ var Batch = class {
 
 // dist/shared/backoff.js
 var Backoff = class {
-  first;
-  most;
-  random;
   #failures = 0;
   constructor(first, most, random = Math.random) {
     this.first = first;
@@ -194,18 +186,18 @@ var Backoff = class {
 
 // dist/client/store.js
 var Store = class {
-  value;
-  #listeners = /* @__PURE__ */ new Set();
+  #listeners;
   constructor(value) {
     this.value = value;
-  }
-  get = () => this.value;
-  subscribe = (listener) => {
-    this.#listeners.add(listener);
-    return () => {
-      this.#listeners.delete(listener);
+    this.#listeners = /* @__PURE__ */ new Set();
+    this.get = () => this.value;
+    this.subscribe = (listener) => {
+      this.#listeners.add(listener);
+      return () => {
+        this.#listeners.delete(listener);
+      };
     };
-  };
+  }
   set(value) {
     this.value = value;
     for (const listener of [...this.#listeners])
@@ -221,32 +213,45 @@ var ANSWER = 1e4;
 var LINGER = 5e3;
 var TRANSIENT = [4401, 4408, 4413, 4429];
 var Connection = class {
-  options;
-  state = new Store({ status: "idle" });
-  #backoff = new Backoff(500, 3e4);
-  #holders = 0;
+  #backoff;
+  #holders;
   #socket;
   #token;
   #refused;
-  #attempt = 0;
+  #attempt;
   #retry;
   #linger;
   #watch;
   #pace;
-  #queue = [];
-  #allowance = BURST;
-  #allowanceAt = 0;
+  #queue;
+  #allowance;
+  #allowanceAt;
   constructor(options) {
     this.options = options;
+    this.state = new Store({ status: "idle" });
+    this.#backoff = new Backoff(500, 3e4);
+    this.#holders = 0;
+    this.#attempt = 0;
+    this.#queue = [];
+    this.#allowance = BURST;
+    this.#allowanceAt = 0;
+    this.#awake = () => {
+      if (globalThis.document?.visibilityState === "hidden")
+        return;
+      const { status } = this.state.get();
+      if (status === "waiting")
+        void this.#connect();
+      else if (status === "open")
+        this.#ask();
+    };
+    this.#offline = () => this.#drop("offline");
   }
   /** Keeps the connection up until the function that this gives is called. */
   hold() {
     this.#holders += 1;
     clearTimeout(this.#linger);
     if (this.state.get().status === "idle") {
-      globalThis.addEventListener?.("online", this.#awake);
-      globalThis.addEventListener?.("offline", this.#offline);
-      globalThis.document?.addEventListener("visibilitychange", this.#awake);
+      this.#listen("addEventListener");
       void this.#connect();
     }
     let held = true;
@@ -307,6 +312,8 @@ var Connection = class {
         this.#flush();
       }
       const message = this.options.parse(String(data));
+      if (message.type === "token_expiring")
+        void this.#renew(socket);
       if (message.type !== "pong")
         this.options.message(message);
     };
@@ -316,6 +323,14 @@ var Connection = class {
       if (this.#socket === socket)
         this.#lost(code, String(reason ?? ""));
     };
+  }
+  /** Before its token ends the socket gets a newer one: it goes on without a break. Without one it is closed in time. */
+  async #renew(socket) {
+    const token = await this.options.tokens.get(this.#token, true).catch(() => this.#token);
+    if (this.#socket !== socket || token === this.#token)
+      return;
+    this.#token = token;
+    this.send({ type: "refresh_token", token });
   }
   #lost(code, reason) {
     this.#forget();
@@ -338,11 +353,14 @@ var Connection = class {
     this.#leave(state);
     this.options.ended?.(state);
   }
+  #listen(how) {
+    globalThis[how]?.("online", this.#awake);
+    globalThis[how]?.("offline", this.#offline);
+    globalThis.document?.[how]("visibilitychange", this.#awake);
+  }
   /** Closes the socket, and comes to rest in a state. */
   #leave(state) {
-    globalThis.removeEventListener?.("online", this.#awake);
-    globalThis.removeEventListener?.("offline", this.#offline);
-    globalThis.document?.removeEventListener("visibilitychange", this.#awake);
+    this.#listen("removeEventListener");
     this.#attempt += 1;
     clearTimeout(this.#retry);
     clearTimeout(this.#linger);
@@ -372,17 +390,9 @@ var Connection = class {
     this.#watch = later(() => this.#drop("no answer"), ANSWER);
   }
   /** The computer woke up, or is online again: do not sit out a wait, and do not trust a socket from before. */
-  #awake = () => {
-    if (globalThis.document?.visibilityState === "hidden")
-      return;
-    const { status } = this.state.get();
-    if (status === "waiting")
-      void this.#connect();
-    else if (status === "open")
-      this.#ask();
-  };
+  #awake;
   /** Nothing comes any more: what is shown must not look live until a socket has long been silent. */
-  #offline = () => this.#drop("offline");
+  #offline;
   #drop(reason) {
     const socket = this.#socket;
     if (!socket)
@@ -420,7 +430,6 @@ var MOST_SNAPSHOTS = 100;
 var NAME = "subscription-";
 var NOBODY = "0";
 var Feed = class {
-  connection;
   #watchers = { job: /* @__PURE__ */ new Map(), campaign: /* @__PURE__ */ new Map() };
   #lists = /* @__PURE__ */ new Set();
   #uncovered = /* @__PURE__ */ new Set();
@@ -505,7 +514,7 @@ var Feed = class {
         type: "subscribe",
         filter: this.#filter(),
         request_id: this.#name(),
-        ...this.#snapshot ? { snapshot: true } : {}
+        snapshot: this.#snapshot || void 0
       });
     });
   }
@@ -520,8 +529,8 @@ var Feed = class {
     if (jobs.length + campaigns.length === 0)
       return { job_ids: [NOBODY] };
     return {
-      ...jobs.length > 0 ? { job_ids: jobs } : {},
-      ...campaigns.length > 0 ? { campaign_ids: campaigns } : {}
+      job_ids: jobs.length > 0 ? jobs : void 0,
+      campaign_ids: campaigns.length > 0 ? campaigns : void 0
     };
   }
   #all() {
@@ -531,10 +540,6 @@ var Feed = class {
 
 // dist/client/http.js
 var Http = class {
-  base;
-  tokens;
-  fetch;
-  parse;
   constructor(base, tokens, fetch, parse) {
     this.base = base;
     this.tokens = tokens;
@@ -566,7 +571,7 @@ var Http = class {
       return await this.fetch(this.base + path, {
         method: method ?? "GET",
         headers: { Authorization: `Bearer ${token}`, ...body ? { "Content-Type": "application/json" } : {} },
-        body: body ? JSON.stringify(body) : void 0,
+        body: JSON.stringify(body),
         signal: signal ?? null
       });
     } catch (error) {
@@ -583,7 +588,6 @@ function query(fields) {
 
 // dist/client/limit.js
 var Limit = class {
-  free;
   #waiting = [];
   constructor(free) {
     this.free = free;
@@ -623,40 +627,41 @@ function updated(row, message) {
 var REREAD = 500;
 var READ_AGAIN = 3e3;
 var JobList = class {
-  filter;
-  http;
-  feed;
-  #store = new Store({ jobs: [], more: false, status: "loading" });
-  #next = null;
-  #pages = 1;
-  #followers = 0;
+  #store;
+  #next;
+  #pages;
+  #followers;
   #unwatch;
-  #reading = 0;
+  #reading;
   #reread;
   constructor(filter, http, feed) {
     this.filter = filter;
     this.http = http;
     this.feed = feed;
-  }
-  get = () => this.#store.get();
-  /** Follows the list; `listener` is called after each change. Gives the function that ends this. */
-  subscribe = (listener) => {
-    const unlisten = this.#store.subscribe(() => listener(this.get()));
-    this.#followers += 1;
-    this.#unwatch ??= this.feed.watchAll(this);
-    let following = true;
-    return () => {
-      unlisten();
-      if (following)
-        this.#followers -= 1;
-      following = false;
-      if (this.#followers > 0)
-        return;
-      this.#unwatch?.();
-      this.#unwatch = void 0;
-      this.lost();
+    this.#store = new Store({ jobs: [], more: false, status: "loading" });
+    this.#next = null;
+    this.#pages = 1;
+    this.#followers = 0;
+    this.#reading = 0;
+    this.get = () => this.#store.get();
+    this.subscribe = (listener) => {
+      const unlisten = this.#store.subscribe(() => listener(this.get()));
+      this.#followers += 1;
+      this.#unwatch ??= this.feed.watchAll(this);
+      let following = true;
+      return () => {
+        unlisten();
+        if (following)
+          this.#followers -= 1;
+        following = false;
+        if (this.#followers > 0)
+          return;
+        this.#unwatch?.();
+        this.#unwatch = void 0;
+        this.lost();
+      };
     };
-  };
+  }
   /** One page, read once. `after` is the `next` of the page before. Throws `CommandError`. */
   page(after) {
     const { status, campaignId, jobType, limit = 100 } = this.filter;
@@ -739,31 +744,30 @@ var MOST_WAITING = 1e3;
 var READ_AGAIN2 = 3e3;
 var SETTLED = ["not_found", "permission_denied", "forbidden", "unauthorized"];
 var Resource = class {
-  kind;
-  id;
-  parts;
-  #store = new Store({ data: void 0, status: "loading" });
-  #readers = /* @__PURE__ */ new Set();
-  #followers = 0;
+  #store;
+  #readers;
+  #followers;
   #unwatch;
-  #reading = 0;
+  #reading;
   #early;
   constructor(kind, id, parts) {
     this.kind = kind;
     this.id = id;
     this.parts = parts;
-  }
-  /** What is known; undefined data until somebody subscribes or `load()` is called. */
-  get = () => this.#store.get();
-  /** Follows it; `listener` is called after each change. Gives the function that ends this. */
-  subscribe = (listener) => {
-    const unlisten = this.#store.subscribe(() => listener(this.get()));
-    const unfollow = this.#follow();
-    return () => {
-      unlisten();
-      unfollow();
+    this.#store = new Store({ data: void 0, status: "loading" });
+    this.#readers = /* @__PURE__ */ new Set();
+    this.#followers = 0;
+    this.#reading = 0;
+    this.get = () => this.#store.get();
+    this.subscribe = (listener) => {
+      const unlisten = this.#store.subscribe(() => listener(this.get()));
+      const unfollow = this.#follow();
+      return () => {
+        unlisten();
+        unfollow();
+      };
     };
-  };
+  }
   /** Reads it once. Throws `CommandError`. */
   load(signal) {
     return this.parts.http.json(`/api/v1/${this.kind}s/${encodeURIComponent(this.id)}`, { signal });
@@ -907,7 +911,6 @@ var Resource = class {
 
 // dist/client/tokens.js
 var Tokens = class {
-  ask;
   #closing = new AbortController();
   #token;
   #asking;
@@ -915,17 +918,14 @@ var Tokens = class {
     this.ask = ask;
   }
   /** The token, asked for once however many need it. `refused` is the one that was not taken, if that is why. */
-  get(refused) {
+  get(refused, isEnding) {
     if (this.#asking)
       return this.#asking;
     const token = this.#token;
     if (token !== void 0 && token !== refused && !expired(token))
       return Promise.resolve(token);
-    const reason = token === void 0 ? "connect" : "expired";
-    this.#asking = Promise.resolve().then(() => this.ask({ reason, signal: this.#closing.signal })).then((fresh) => {
-      this.#token = fresh;
-      return fresh;
-    }).finally(() => {
+    const reason = token === void 0 ? "connect" : isEnding ? "expiring" : "expired";
+    this.#asking = Promise.resolve().then(() => this.ask({ reason, signal: this.#closing.signal })).then((fresh) => this.#token = fresh).finally(() => {
       this.#asking = void 0;
     });
     return this.#asking;
@@ -945,18 +945,22 @@ function expired(token) {
 
 // dist/client/client.js
 var Wheelhouse = class {
-  /** Where the one connection of this client is. */
-  connection;
   #options;
   #tokens;
   #http;
-  #reads = new Limit(8);
+  #reads;
   #connection;
   #feed;
   #commands;
-  #resources = /* @__PURE__ */ new Map();
-  #lists = /* @__PURE__ */ new Map();
+  #resources;
+  #lists;
   constructor(options) {
+    this.#reads = new Limit(8);
+    this.#resources = /* @__PURE__ */ new Map();
+    this.#lists = /* @__PURE__ */ new Map();
+    this.withdraw = async (scheduleId) => {
+      await this.#http.json(`/api/v1/schedules/${encodeURIComponent(scheduleId)}`, { method: "DELETE" });
+    };
     const url = (options.url ?? globalThis.location?.origin ?? "").replace(/\/+$/, "");
     if (!/^https?:\/\//.test(url))
       throw new TypeError(`createClient needs the gateway's url, not "${url}"`);
@@ -1011,11 +1015,7 @@ var Wheelhouse = class {
   async schedules() {
     return (await this.#http.json("/api/v1/schedules")).schedules;
   }
-  /** Takes a scheduled command back. Throws `CommandError`; `not_found` if it is gone. */
-  withdraw = async (scheduleId) => {
-    await this.#http.json(`/api/v1/schedules/${encodeURIComponent(scheduleId)}`, { method: "DELETE" });
-  };
-  /** A socket of your own: `socket('jobs/ID')`, for `/api/v1/realtime/ws/jobs/ID`; a path that begins with `/` is taken whole. */
+  /** A socket of your own: `socket('jobs/ID')`, for `/api/v1/realtime/ws/jobs/ID`, with a query if you like; a path that begins with `/` is taken whole. */
   socket(path) {
     const listeners = /* @__PURE__ */ new Set();
     const connection = this.#open(path, {
@@ -1064,7 +1064,7 @@ var Wheelhouse = class {
     const whole = path.startsWith("/") ? path : path ? `${root}/${path}` : root;
     return new Connection({
       // A page's script does not see why an upgrade was refused; it does see why a socket was closed.
-      url: `${this.#options.url.replace(/^http/, "ws")}${whole}?reject=close`,
+      url: `${this.#options.url.replace(/^http/, "ws")}${whole}${whole.includes("?") ? "&" : "?"}reject=close`,
       WebSocket,
       tokens: this.#tokens,
       parse: this.#options.parse,

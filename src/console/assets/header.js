@@ -3,6 +3,7 @@
 import { commands } from "./commands.js";
 import { byId, say, setAttribute, setText } from "./dom.js";
 import { live } from "./live.js";
+import { oidc } from "./oidc.js";
 import { session } from "./session.js";
 import { NO_WORKER, WORKER_BACK, closedBecause, duration, limited } from "./messages.js";
 
@@ -48,7 +49,8 @@ function describeWorkers() {
 
 export function describeWho() {
   const { me } = session;
-  const left = session.expiresIn();
+  // What is renewed without a question ends for nobody.
+  const left = oidc.canRenew(session.token) ? Infinity : session.expiresIn();
   let text = me ? `${me.user_id} in ${me.tenant_id}` : "";
   if (me && left < EXPIRES_SOON) text += left > 0 ? `, token ends in ${duration(left)}` : ", token has expired";
   setText(byId("who"), text);

@@ -3,7 +3,7 @@
 import { el, setAttribute, setText } from "./dom.js";
 import { live, path } from "./live.js";
 import { session } from "./session.js";
-import { ACTIONS, clock, duration, moment } from "./messages.js";
+import { actionWords, clock, duration, moment } from "./messages.js";
 
 const PAGE = 500;
 const MOST_PAGES = 20;
@@ -66,7 +66,7 @@ export class History {
       const end = ends.get(entry.command_id);
       return el("tr", { "data-tone": tone(entry, end) },
         el("td", {}, el("time", { datetime: entry.at, title: moment(entry.at) }, clock(new Date(entry.at)))),
-        el("td", {}, ACTIONS[entry.action]?.label ?? entry.action), el("td", {}, entry.user_id), el("td", {}, entry.reason ?? ""),
+        el("td", {}, actionWords(entry.action)), el("td", {}, entry.user_id), el("td", {}, entry.reason ?? ""),
         el("td", {}, outcome(entry, end)), el("td", {}, took(end)));
     }));
   }

@@ -79,10 +79,21 @@ export class ListPage {
     const what = this.kind === "job" ? "Find by title, id, type, user or error  ( / )" : "Find by name, id or user  ( / )";
     const find = text("q", what);
     this.find = find.querySelector("input");
-    return el("div", { class: "filters", role: "search" }, find,
-      select("status", "Status", STATUSES[this.kind]),
+    const more = el("div", { class: "more-filters" }, select("status", "Status", STATUSES[this.kind]),
       ...(this.kind === "job" ? [text("job_type", "Type"), text("campaign_id", "Campaign id")] : []),
       text("created_by", "User"), select("since", "Changed", SINCE), select("sort", "Order", SORTS[this.kind]));
+    // On a phone they would fill the screen: there they are behind a button.
+    this.moreButton = el("button", { type: "button", class: "more-button", "aria-expanded": "false", onclick: () => {
+      const opens = more.toggleAttribute("data-open");
+      setAttribute(this.moreButton, "aria-expanded", String(opens));
+    } });
+    this.describeFilters();
+    return el("div", { class: "filters", role: "search" }, find, this.moreButton, more);
+  }
+
+  describeFilters() {
+    const set = Object.entries(this.fields).filter(([name, value]) => name !== "q" && value !== "").length;
+    setText(this.moreButton, set > 0 ? `Filters (${set})` : "Filters");
   }
 
   bulk() {
@@ -90,7 +101,8 @@ export class ListPage {
     this.tally = el("span", { class: "count", role: "status" });
     const button = (action, label) => el("button", { type: "button", "data-action": action,
       onclick: () => this.batch.open(action, { ids: [...this.selected] }) }, label);
-    this.bulkButtons = [button("pause", "Pause…"), button("resume", "Resume…"), button("cancel", "Cancel…")];
+    this.bulkButtons = [button("pause", "Pause…"), button("resume", "Resume…"), button("cancel", "Cancel…"),
+      ...(this.kind === "job" ? [button("rerun", "Run again…")] : [])];
     this.none = el("button", { type: "button", class: "plain", onclick: () => this.selectNone() }, "Select none");
     this.matching = el("button", { type: "button", class: "plain", onclick: () => this.openMatching() }, "All that match…");
     return el("div", { class: "bulk" }, el("label", { class: "check" }, this.all), this.tally, ...this.bulkButtons, this.none, this.matching);
@@ -99,6 +111,7 @@ export class ListPage {
   set(name, value) {
     if (this.fields[name] === value) return;
     this.fields[name] = value;
+    this.describeFilters();
     this.keep();
     this.list.state = "loading";
     this.list.order = [];

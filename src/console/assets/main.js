@@ -7,6 +7,7 @@ import { describeConnection, describeLimit, describeWho } from "./header.js";
 import { ListPage } from "./listpage.js";
 import { live } from "./live.js";
 import { AuditPage, FailedPage, WorkersPage } from "./operators.js";
+import { oidc } from "./oidc.js";
 import { OverviewPage } from "./overview.js";
 import { ResourcePage } from "./resource.js";
 import { go, href, route } from "./router.js";
@@ -85,7 +86,7 @@ function begin() {
   live.start(({ reason }) => signIn.token(reason), (state) => {
     if (session.usable) {
       session.usable = false;
-      signIn.ask(`You are no longer connected: ${closedBecause(state.code)}. Paste a new token to go on.`);
+      signIn.ask(`You are no longer connected: ${closedBecause(state.code)}. Sign in again to go on.`);
     }
   });
   loadMe();
@@ -121,13 +122,13 @@ function describe() {
 
 byId("sign-out").addEventListener("click", () => {
   if (byId("sign-out").hasAttribute("data-renew") && session.usable) {
-    signIn.ask("The token ends soon. Paste a new one of the same user.", true);
+    signIn.ask("The token ends soon: sign in again, as the same user.", true);
     return;
   }
   session.end();
   forgetAll();
   session.usable = true;
-  signIn.ask("You are signed out.");
+  signIn.end();
 });
 
 // ---- what happened ----------------------------------------------------------------------------------
@@ -196,8 +197,12 @@ setInterval(() => {
 // Ages and running times.
 setInterval(() => page?.list?.drawSoon(), 15_000);
 
-if (session.begin()) {
+// An answer that this tab did not ask for changes nothing for somebody who is signed in.
+const answer = oidc.takeAnswer();
+if (answer?.begun ? await signIn.arrive(answer) : session.begin()) {
   begin();
   signIn.offer();
-} else signIn.ask("The console needs a token to know who you are and which jobs are yours.");
+} else if (answer) {
+  if (!answer.begun) await signIn.arrive(answer);
+} else signIn.ask("The console needs to know who you are and which jobs are yours.");
 

@@ -15,6 +15,9 @@ export const ACTIONS = {
   cancel: { label: "Cancel", doing: "Cancelling…", done: "Cancelled", goal: "cancelled" },
 };
 
+// What the audit trail calls an action, for people.
+export const actionWords = (action) => ACTIONS[action]?.label ?? (action === "rerun" ? "Run again" : action);
+
 // "Running", or "Pausing…" while a command under way takes it elsewhere.
 export function statusWords(status, desired) {
   if (desired && desired !== status && !FINAL.has(status)) return TOWARDS[desired] ?? STATUS[status] ?? status;

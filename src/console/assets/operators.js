@@ -1,11 +1,11 @@
 // The pages "Failed commands", "Workers" and "Audit".
 
-import { copyButton, el, link } from "./dom.js";
+import { copyButton, el, link, setAttribute, setText } from "./dom.js";
 import { live, part, path } from "./live.js";
 import { href, keep } from "./router.js";
 import { session } from "./session.js";
 import { Table } from "./table.js";
-import { ACTIONS, age, count, moment } from "./messages.js";
+import { actionWords, age, count, moment } from "./messages.js";
 
 const resource = (value) => {
   const kind = value.job_id ? "job" : "campaign";
@@ -42,7 +42,7 @@ export class FailedPage {
       await live.ask(address, { method });
       await this.table.load();
     };
-    return [moment(command.failed_at), ACTIONS[command.action].label, resource(command), command.user_id, command.error,
+    return [moment(command.failed_at), actionWords(command.action), resource(command), command.user_id, command.error,
       el("span", { class: "acts" },
         this.table.button("Requeue", act(`${base}/requeue`, "POST"), { "aria-label": `Requeue the ${command.action} of ${id}` }),
         this.table.button("Drop", act(base, "DELETE"), { "aria-label": `Drop the ${command.action} of ${id}` }))];
@@ -85,6 +85,13 @@ const AUDIT_FIELDS = [["resource", "Job or campaign id"], ["user", "User"]];
 const EVENTS = ["accepted", "denied", "rate_limited", "scheduled", "withdrawn", "succeeded", "failed", "expired"];
 const SINCE = [["1h", "Last hour"], ["24h", "Last day"], ["7d", "Last week"], ["", "All"]];
 
+function verifiedWords({ intact, rows, after, last, breaks, checked_at: at }) {
+  const which = after > 0 ? `the newest ${count(rows)} entries` : `all ${count(rows)} entries`;
+  if (intact) return ["good", `Intact: ${which} are as they were written, up to entry ${last.id}. Checked ${moment(at)}.`];
+  const where = breaks.slice(0, 5).map(({ kind, first, last: to }) => `${kind.replaceAll("_", " ")} at ${first === to ? `entry ${first}` : `entries ${first} to ${to}`}`);
+  return ["bad", `Broken: in ${which}, ${where.join("; ")}${breaks.length > 5 ? `; and ${count(breaks.length - 5)} more` : ""}. Checked ${moment(at)}.`];
+}
+
 export class AuditPage {
   constructor(query) {
     this.title = "Audit";
@@ -101,10 +108,14 @@ export class AuditPage {
       row: (entry) => this.row(entry),
     });
     const verify = "wheelhouse audit verify";
-    this.node = el("div", {}, this.toolbar(), el("p", { class: "faint" }, "The oldest first."), this.table.node,
-      el("p", { class: "faint" }, "Each entry carries the hash of the one before it. Whether the chain is whole is checked where the database is: ",
+    this.chain = el("p", { class: "verified", role: "status" }, "Checking the chain…");
+    this.node = el("div", {}, this.toolbar(),
+      el("div", { class: "section-head" }, this.chain, this.table.button("Check again", () => this.verify(), { class: "plain" })),
+      el("p", { class: "faint" }, "The oldest first."), this.table.node,
+      el("p", { class: "faint" }, "Each entry carries the hash of the one before it. The whole chain is checked, in words, where the database is: ",
         el("code", {}, verify), copyButton("the command", () => verify)));
-    this.unwatch = live.watch({ covered: () => this.table.load() });
+    this.table.outside = [...this.node.querySelectorAll(".filters button, .section-head button")];
+    this.unwatch = live.watch({ covered: () => { this.table.load(); this.verify(); } });
     // A worker carries entries into the trail now and then.
     this.every = setInterval(() => !document.hidden && this.table.load(), 5_000);
   }
@@ -124,13 +135,27 @@ export class AuditPage {
     const text = ([name, label]) => {
       const node = el("input", { type: "search", placeholder: label, autocomplete: "off", spellcheck: "false", value: this.fields[name],
         onchange: () => this.set(name, node.value.trim()) });
-      return el("label", { class: "short" }, el("span", { class: "unseen" }, label), node);
+      return el("label", { class: name === "resource" ? "id" : "short" }, el("span", { class: "unseen" }, label), node);
     };
     const words = (values) => values.map((value) => [value, value[0].toUpperCase() + value.slice(1).replace("_", " ")]);
     return el("div", { class: "filters", role: "search" }, ...AUDIT_FIELDS.map(text),
       select("action", "Action", [["", "All actions"], ...words(["cancel", "pause", "resume"])]),
       select("event", "Event", [["", "All events"], ...words(EVENTS)]), select("since", "Since", SINCE),
       this.table.button("Export as CSV", () => this.save("csv")), this.table.button("as JSON lines", () => this.save("jsonl")));
+  }
+
+  // Whether anybody has touched the newest part of the trail.
+  async verify() {
+    let [tone, text] = ["bad", "Whether the chain is whole takes the permission audit.read."];
+    if (session.holds("audit.read")) {
+      try {
+        [tone, text] = verifiedWords(await live.ask("/api/v1/audit/verify"));
+      } catch (error) {
+        text = `The chain could not be checked: ${error.message}`;
+      }
+    }
+    setText(this.chain, text);
+    setAttribute(this.chain, "data-tone", tone);
   }
 
   set(name, value) {
@@ -142,7 +167,7 @@ export class AuditPage {
   row(entry) {
     const kind = entry.resource_kind;
     const outcome = [entry.outcome, typeof entry.latency_ms === "number" && `${count(entry.latency_ms)} ms`].filter(Boolean).join(", ");
-    return [moment(entry.at), entry.event.replace("_", " "), `${ACTIONS[entry.action]?.label ?? entry.action} ${kind}`,
+    return [moment(entry.at), entry.event.replace("_", " "), `${actionWords(entry.action)} ${kind}`,
       link(href(`${kind}s`, entry.resource_id), entry.resource_id), entry.user_id, entry.reason ?? "", outcome,
       el("td", { class: "faint", title: entry.hash ?? "" }, String(entry.id))];
   }

@@ -3,13 +3,16 @@
 import { Actions } from "./actions.js";
 import { Facts } from "./facts.js";
 import { History } from "./history.js";
+import { Output } from "./output.js";
 import { FailedItems } from "./work.js";
+import { BatchDialog } from "./batch.js";
 import { commands, keyOf } from "./commands.js";
 import { curve } from "./chart.js";
-import { el, link, setAttribute, setText } from "./dom.js";
-import { live } from "./live.js";
-import { href } from "./router.js";
+import { el, link, newId, setAttribute, setText } from "./dom.js";
+import { live, part } from "./live.js";
+import { go, href } from "./router.js";
 import { ScheduleDialog } from "./schedule.js";
+import { session } from "./session.js";
 import { standingNote } from "./row.js";
 import * as messages from "./messages.js";
 
@@ -36,18 +39,20 @@ export class ResourcePage {
     this.actions = new Actions(() => this.update());
     this.actions.item = this.item;
     this.later = el("button", { type: "button", onclick: () => this.dialog.open() }, "Later…");
+    this.again = el("button", { type: "button", class: "again", hidden: true, onclick: () => this.runAgain() });
     this.dialog = new ScheduleDialog(kind, id);
+    this.batch = new BatchDialog("job", () => {});
     this.facts = new Facts(kind, id);
     this.history = new History(id);
-    this.extra = kind === "job" ? [new FailedItems(id)] : [];
+    this.extra = kind === "job" ? [new Output(id), new FailedItems(id)] : [];
     this.head = el("div", { class: "row resource" },
       el("div", { class: "resource-head" }, this.heading, this.status),
-      el("div", { class: "resource-do" }, this.actions.node, this.actions.confirm, this.later), this.stale, this.note,
+      el("div", { class: "resource-do" }, this.actions.node, this.actions.confirm, this.later, this.again), this.stale, this.note,
       el("div", { class: "gauge" }, this.progress, this.percent), this.counts, this.chart);
     this.missing = el("p", { class: "empty", hidden: true });
     const jobs = kind === "campaign" ? [link(href("jobs", null, { campaign_id: id }), "Show its jobs", { class: "jobs-of" })] : [];
     this.node = el("div", { class: "resource-page" }, link(href(`${kind}s`), `All ${kind}s`, { class: "back" }), this.missing, this.head,
-      ...jobs, this.facts.node, ...this.extra.map(({ node }) => node), this.history.node, this.dialog.node);
+      ...jobs, ...this.extra.map(({ node }) => node), this.facts.node, this.history.node, this.dialog.node, this.batch.node);
     this.ends = [
       this.handle.subscribe((state) => this.take(state)),
       commands.onChange(({ key, report }) => {
@@ -65,6 +70,8 @@ export class ResourcePage {
   }
 
   close() {
+    this.closed = true;
+    clearTimeout(this.redraw);
     this.ends.forEach((end) => end());
     this.history.close();
     this.extra.forEach((one) => one.close());
@@ -156,6 +163,7 @@ export class ResourcePage {
     setAttribute(this.actions.node, "hidden", over || this.actions.isConfirming);
     setAttribute(this.later, "hidden", over || this.actions.isConfirming);
     setAttribute(this.later, "disabled", !live.isOpen);
+    this.describeAgain(row);
     const { note } = commands.state(kind, id);
     const shown = this.actions.isConfirming ? { tone: "warn", text: this.actions.warning() } : note ?? standingNote(this.item);
     setText(this.note, shown?.text ?? "");
@@ -174,6 +182,39 @@ export class ResourcePage {
     const span = messages.duration(this.points.at(-1)[0] - this.points[0][0]);
     const words = `Progress over the last ${span}: from ${this.points[0][1]} % to ${percent} %`;
     this.chart.replaceChildren(curve(this.points, words), el("figcaption", {}, words));
+  }
+
+  // A job that has ended; of a campaign all of its jobs that failed.
+  describeAgain(row) {
+    const failed = row.jobs_by_status?.failed ?? 0;
+    const isOffered = this.kind === "job" ? messages.FINAL.has(row.status) : failed > 0;
+    const why = !live.isOpen ? messages.NO_CONNECTION : session.holds("jobs.create") ? null : "You seem to lack the permission jobs.create";
+    setText(this.again, this.kind === "job" ? "Run again" : "Run the failed ones again…");
+    setAttribute(this.again, "hidden", !isOffered);
+    setAttribute(this.again, "title", why);
+    setAttribute(this.again, "data-lacking", !session.holds("jobs.create"));
+    setAttribute(this.again, "disabled", !live.isOpen || this.isAsking === true);
+  }
+
+  async runAgain() {
+    const { id, kind } = this;
+    if (kind === "campaign") return this.batch.open("rerun", { fields: { campaign_id: id, status: "failed" } });
+    this.isAsking = true;
+    this.update();
+    // The same name until there is an answer: a second press makes no second job.
+    this.requestId ??= newId();
+    try {
+      const made = await live.ask(`/api/v1/jobs/${part(id)}/rerun`, { method: "POST", body: { request_id: this.requestId } });
+      this.requestId = null;
+      commands.note(kind, id, "good", `Runs again as job ${made.id}`);
+      if (!this.closed) go(href("jobs", made.id));
+    } catch (error) {
+      if (error.code !== "network") this.requestId = null;
+      const text = error.code === "permission_denied" ? "You may not run jobs again: it takes the permission jobs.create" : `It was not run again: ${error.message}`;
+      commands.note(kind, id, "bad", text);
+    }
+    this.isAsking = false;
+    this.update();
   }
 
   key(event) {

@@ -41,8 +41,8 @@ function kept() {
   }
 }
 
-// What a token says of itself. Only for showing: whether it is true is for the gateway to say.
-function claims(token) {
+// What a token says of itself, which is for the gateway to believe or not.
+export function claims(token) {
   try {
     const letters = token.split(".")[1].replace(/-/g, "+").replace(/_/g, "/");
     return JSON.parse(new TextDecoder().decode(Uint8Array.from(atob(letters), (c) => c.charCodeAt(0)))) ?? {};

@@ -19,6 +19,8 @@ export class Table {
     this.more = el("button", { type: "button", class: "plain", hidden: true, onclick: () => this.load(this.next) }, "Show more");
     this.node = el("div", { class: "table" }, this.error, this.wrap, this.empty, this.more);
     this.generation = 0;
+    // Buttons beside the table that wait for a connection as well.
+    this.outside = [];
     this.unwatch = live.watch({ connection: () => this.update() });
   }
 
@@ -79,7 +81,7 @@ export class Table {
     setAttribute(this.empty, "hidden", this.body.children.length > 0);
     setAttribute(this.more, "hidden", this.next === null);
     setAttribute(this.wrap, "data-stale", !live.isOpen);
-    for (const button of this.body.querySelectorAll("button")) {
+    for (const button of [...this.body.querySelectorAll("button"), ...this.outside]) {
       setAttribute(button, "disabled", !live.isOpen || button.dataset.busy === "true");
       if (!live.isOpen) setAttribute(button, "title", NO_CONNECTION);
       else setAttribute(button, "title", null);

@@ -64,11 +64,39 @@ export class Chromium {
     return result.value;
   }
 
-  /** How wide the page is, and whether its reader wants it dark. */
-  async looks(width: number, scheme: 'light' | 'dark'): Promise<void> {
+  /** How wide the page is, whether its reader wants it dark, and whether in colours of the reader's own. */
+  async looks(width: number, scheme: 'light' | 'dark', forced = false): Promise<void> {
     await this.#ask('Emulation.setDeviceMetricsOverride', { width, height: 900, deviceScaleFactor: 1, mobile: false });
-    const features = [{ name: 'prefers-color-scheme', value: scheme }];
+    const features = [
+      { name: 'prefers-color-scheme', value: scheme },
+      { name: 'forced-colors', value: forced ? 'active' : 'none' },
+    ];
     await this.#ask('Emulation.setEmulatedMedia', { features });
+  }
+
+  async navigate(url: string): Promise<void> {
+    await this.#ask('Page.navigate', { url });
+  }
+
+  /** A script that runs in each new page before its own. */
+  async before(source: string): Promise<void> {
+    await this.#ask('Page.enable', {});
+    await this.#ask('Page.addScriptToEvaluateOnNewDocument', { source });
+  }
+
+  /** What the page takes, once nothing is kept that could go. */
+  async memory(): Promise<{ heapBytes: number; nodes: number }> {
+    await this.#ask('HeapProfiler.collectGarbage', {});
+    const { usedSize } = await this.#ask<{ usedSize: number }>('Runtime.getHeapUsage', {});
+    await this.#ask('Performance.enable', {});
+    const { metrics } = await this.#ask<{ metrics: { name: string; value: number }[] }>('Performance.getMetrics', {});
+    return { heapBytes: usedSize, nodes: metrics.find(({ name }) => name === 'Nodes')?.value ?? 0 };
+  }
+
+  /** The page as it looks, as a PNG. */
+  async picture(): Promise<Buffer> {
+    const { data } = await this.#ask<{ data: string }>('Page.captureScreenshot', { format: 'png' });
+    return Buffer.from(data, 'base64');
   }
 
   /** Waits until the page shows a text. */

@@ -87,6 +87,12 @@ export class Fleet {
     return stdout.trim();
   }
 
+  /** A program under control, `wheelhouse run`, until the fleet ends. */
+  program(id: string, title: string, script: string): void {
+    const args = ['run', '--tenant', 'acme', '--job-id', id, '--title', title, '--', 'sh', '-c', script];
+    this.#children.add(spawn(program(), args, { env: this.#env(), cwd: this.directory, stdio: 'ignore' }));
+  }
+
   async stop(): Promise<void> {
     for (const child of this.#children) child.kill('SIGKILL');
     this.redis.stop();

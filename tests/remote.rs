@@ -15,6 +15,7 @@ mod remote {
     mod conformance;
     mod expect;
     mod faults;
+    mod flood;
     mod idle;
     mod limits;
     mod link;

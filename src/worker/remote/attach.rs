@@ -39,7 +39,7 @@ pub(crate) async fn attach(
         None
     };
     let found = loop {
-        let Ok(turn) = shared.attaching.acquire().await else { return None };
+        let turn = shared.turn(session).await?;
         let answer = shared.ctx.store.attach_remote(&job, &shared.ctx.id, &session.key, run).await;
         drop(turn);
         match answer {
@@ -140,7 +140,7 @@ pub(crate) async fn expect(shared: &Arc<Shared>, session: &Arc<Session>, wish: N
     let (reference, run_after) = (wish.reference, wish.run_after.map(jiff::Timestamp::as_millisecond));
     let job = new_job(wish);
     let answer = loop {
-        let Ok(turn) = shared.attaching.acquire().await else { return };
+        let Some(turn) = shared.turn(session).await else { return };
         let answer = shared.ctx.store.expect_remote(&job, run_after).await;
         drop(turn);
         match answer {

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Waker;
 
 use parking_lot::{Mutex, MutexGuard};
@@ -17,12 +18,19 @@ const MAX_BACKLOG: usize = 512;
 /// answers sends.
 const MAX_ASKED: usize = 2_048;
 const MAX_ASKED_BYTES: usize = 8 * 1024 * 1024;
+/// While so many bytes of all clients' messages wait for SQL, a client with a message among them is not read on: many
+/// that flood take no more memory than a few.
+const MAX_ASKED_BYTES_OF_ALL: usize = 64 * 1024 * 1024;
+
+/// How many bytes of messages wait for SQL, of all sockets of a worker.
+pub(crate) type AskedBytes = Arc<AtomicUsize>;
 
 /// Messages that wait to be sent. What a client asks for is bounded because nothing is read while much waits; what it is
 /// told unasked (orders, ends) because it is about the jobs that it may have. One that waits beyond that closes the socket.
 pub(crate) struct Outbox {
     inner: Mutex<OutboxInner>,
     max_messages: usize,
+    asked_of_all: AskedBytes,
 }
 
 #[derive(Default)]
@@ -46,13 +54,14 @@ impl Drop for Asked {
         let mut inner = self.outbox.lock();
         inner.asked -= 1;
         inner.asked_bytes -= self.bytes;
+        self.outbox.asked_of_all.fetch_sub(self.bytes, Ordering::Relaxed);
         wake(inner);
     }
 }
 
 impl Outbox {
-    pub(crate) fn new(max_messages: usize) -> Self {
-        Self { inner: Mutex::default(), max_messages }
+    pub(crate) fn new(max_messages: usize, asked_of_all: AskedBytes) -> Self {
+        Self { inner: Mutex::default(), max_messages, asked_of_all }
     }
 
     fn lock(&self) -> MutexGuard<'_, OutboxInner> {
@@ -64,6 +73,7 @@ impl Outbox {
         let mut inner = self.lock();
         inner.asked += 1;
         inner.asked_bytes += bytes;
+        self.asked_of_all.fetch_add(bytes, Ordering::Relaxed);
         Asked { outbox: self.clone(), bytes }
     }
 
@@ -111,6 +121,8 @@ impl Outbox {
             || inner.messages.len() >= MAX_BACKLOG
             || inner.asked >= MAX_ASKED
             || inner.asked_bytes >= MAX_ASKED_BYTES
+            // Only with a message of its own: the end of that one wakes it.
+            || (inner.asked > 0 && self.asked_of_all.load(Ordering::Relaxed) >= MAX_ASKED_BYTES_OF_ALL)
     }
 
     /// Whoever is to hear of what is added.

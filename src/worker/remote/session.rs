@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::Semaphore;
 
 use super::link::{Link, LinkState};
 use super::outbox::Outbox;
@@ -16,6 +17,8 @@ use crate::worker::run::active_run::ActiveRun;
 const MAX_EARLY: usize = 64;
 /// And the bytes of all that a session has sent so.
 const MAX_EARLY_BYTES: usize = 4 * 1024 * 1024;
+/// Questions to SQL about its jobs, at once: fewer than all sessions have together, so that some are left for others.
+const MAX_ASKING: usize = 4;
 /// Jobs of a session whose ends are remembered, so that an end that is said again is answered.
 const MAX_ENDED: usize = 4_096;
 
@@ -26,6 +29,8 @@ pub(crate) struct Session {
     /// Its name for people.
     pub(crate) name: String,
     pub(crate) link: Arc<Link>,
+    /// Its turns among the questions to SQL.
+    pub(crate) asking: Semaphore,
     jobs: Mutex<Jobs>,
 }
 
@@ -100,7 +105,8 @@ impl Jobs {
 
 impl Session {
     pub(crate) fn new(key: String, name: String) -> Self {
-        Self { key, name, link: Arc::new(Link::new()), jobs: Mutex::default() }
+        let asking = Semaphore::new(MAX_ASKING);
+        Self { key, name, link: Arc::new(Link::new()), asking, jobs: Mutex::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Jobs> {

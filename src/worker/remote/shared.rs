@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::session::Sessions;
+use super::outbox::AskedBytes;
+use super::session::{Session, Sessions};
 use crate::auth::{Revocations, Verifier};
 use crate::broker::{BrokerError, WriteCheck};
 use crate::worker::context::WorkerContext;
@@ -30,6 +31,8 @@ pub(crate) struct Shared {
     write_check: Option<WriteCheck>,
     /// Turns of those who ask SQL for a job.
     pub(crate) attaching: Semaphore,
+    /// Bytes of messages that wait for those turns.
+    pub(crate) asked_bytes: AskedBytes,
     /// Open sockets.
     pub(crate) sockets: AtomicUsize,
 }
@@ -45,8 +48,15 @@ impl Shared {
             revocations,
             write_check: parts.write_check.get().cloned(),
             attaching: Semaphore::new(MAX_ATTACHING),
+            asked_bytes: AskedBytes::default(),
             sockets: AtomicUsize::new(0),
         })
+    }
+
+    /// A turn to ask SQL about a job of this session. Those of one session wait for each other first, so that whoever asks
+    /// for thousands of jobs stands in nobody's way. `None`: the worker ends.
+    pub(crate) async fn turn<'a>(&'a self, session: &'a Session) -> Option<(SemaphorePermit<'a>, SemaphorePermit<'a>)> {
+        Some((session.asking.acquire().await.ok()?, self.attaching.acquire().await.ok()?))
     }
 
     /// If commands wait for the job, its work does not begin before they have been carried out, and what they may have ended

@@ -55,7 +55,8 @@ enum Event {
 /// Serves a socket until it ends, and then lets the runs of its session wait for another one.
 pub(crate) async fn serve(shared: Arc<Shared>, mut socket: Socket, caller: WorkerCaller, _open: OpenSocket) {
     let worker = &shared.ctx.settings.worker;
-    let outbox = Arc::new(Outbox::new(worker.max_jobs_per_connection * MESSAGES_PER_JOB + MORE_MESSAGES));
+    let max_messages = worker.max_jobs_per_connection * MESSAGES_PER_JOB + MORE_MESSAGES;
+    let outbox = Arc::new(Outbox::new(max_messages, shared.asked_bytes.clone()));
     let now = Instant::now();
     let pings = Pings::new(PING_INTERVAL);
     let mut line = Line {

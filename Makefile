@@ -1,5 +1,5 @@
 # Two commands do everything: `make demo` and `make test`. What they need, they install.
-.PHONY: demo test chaos chaos-proof fuzz lint deps bench bench-peers bench-guard
+.PHONY: demo test chaos chaos-proof fuzz lint deps bench bench-peers bench-scale bench-guard
 
 # Passed on to `wheelhouse dev`: make demo ARGS="--port 9000 --fresh"
 ARGS ?=
@@ -61,6 +61,12 @@ bench-peers:
 	@sh scripts/build.sh --bin wheelhouse >/dev/null
 	@program="$$(sh scripts/build.sh --package wheelhouse-bench)" && \
 		exec "$$program" --only acks,results,process,peers --peers target/bench-peers $(ARGS)
+
+# What a fleet of up to a thousand workers asks of Redis, what a PUBLISH costs beside watched tenants, and how long requests
+# take to move: a minute or two.
+bench-scale:
+	@sh scripts/deps.sh test
+	@python3 scripts/bench-scale.py
 
 # Instructions of the hot paths against bench/guard.json.
 bench-guard:

@@ -237,6 +237,8 @@ on_both! {
     queue::a_job_behind_many_that_cannot_run_is_found_among_many_campaigns
     failover::one_request_is_carried_out_once_whatever_command_it_comes_as
     failover::a_command_has_one_end_whichever_redis_brings_another
+    failover::the_trail_has_each_event_of_a_command_once_whoever_brings_it_again
+    failover::what_is_withdrawn_or_denied_at_its_time_is_not_carried_out_by_a_redis_that_has_lost_that
     failed_items::each_failed_item_is_one_row_with_its_newest_error_in_order
     failed_items::no_more_than_ten_thousand_failed_items_of_a_job_are_kept
     maintenance::a_turn_is_taken_by_one_and_comes_again

@@ -23,7 +23,7 @@ macro_rules! texts {
 }
 
 /// In their order, for SQLite and PostgreSQL: the number by which a database remembers each, its name, its texts.
-const MIGRATIONS: [(i64, &str, [&str; 2]); 18] = [
+const MIGRATIONS: &[(i64, &str, [&str; 2])] = &[
     (1, "first", texts!("0001_first")),
     (2, "jobs", texts!("0002_jobs")),
     (3, "audit", texts!("0003_audit")),
@@ -42,6 +42,7 @@ const MIGRATIONS: [(i64, &str, [&str; 2]); 18] = [
     (21, "lists", texts!("0021_lists")),
     (22, "output", texts!("0022_output")),
     (23, "timeouts", texts!("0023_timeouts")),
+    (29, "audit_by_command", texts!("0029_audit_by_command")),
 ];
 
 impl Store {

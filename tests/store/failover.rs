@@ -112,3 +112,84 @@ pub async fn a_command_has_one_end_whichever_redis_brings_another(db: Db) {
     let verified = db.store.verify_audit(None, |broken| panic!("{broken:?}")).await.expect("verify");
     assert_eq!(verified.rows, 8);
 }
+
+pub async fn the_trail_has_each_event_of_a_command_once_whoever_brings_it_again(db: Db) {
+    let append =
+        async |stream: &str, entries: &[AuditEntry]| db.store.append_audit(stream, entries).await.expect("append");
+    // One command for each way in which it comes twice, with each kind of event in the order in which they may be.
+    let lives: [&[&str]; 6] = [
+        &["accepted", "succeeded"],
+        &["accepted", "failed"],
+        &["accepted", "expired"],
+        &["scheduled", "accepted", "succeeded"],
+        &["scheduled", "withdrawn"],
+        &["scheduled", "denied"],
+    ];
+    let mut at = 0;
+    for life in lives {
+        let mut life_of = |change: &CommandChange, from: i64| -> Vec<AuditEntry> {
+            at += 100;
+            life.iter().zip(from..).map(|(event, n)| of(change, at + n, event)).collect()
+        };
+        let command = || change(job("j"), Action::Pause, 1);
+        // Later, from another stream: that of the master that took over, whose numbers and times are others.
+        let one = command();
+        assert_eq!(append("s", &life_of(&one, 1)).await, life.len());
+        assert_eq!(append("s", &life_of(&one, 20)).await, 0, "{life:?}");
+        assert_eq!(append("t", &life_of(&one, 1)).await, 0, "{life:?}");
+        assert_eq!(events(&db, &one).await, life);
+        // Its first event alone, and then all of them, of which the first comes for the second time.
+        let one = command();
+        append("s", &life_of(&one, 1)[..1]).await;
+        assert_eq!(append("t", &life_of(&one, 20)).await, life.len() - 1, "{life:?}");
+        assert_eq!(events(&db, &one).await, life);
+        // Both in one batch.
+        let one = command();
+        let both = [life_of(&one, 1), life_of(&one, 20)].concat();
+        assert_eq!(append("s", &both).await, life.len(), "{life:?}");
+        assert_eq!(events(&db, &one).await, life);
+        // Two workers at once, each with what another Redis holds. One that comes when a row has just changed comes again.
+        let one = command();
+        let ship = async |stream: &str, entries: Vec<AuditEntry>| {
+            while db.store.append_audit(stream, &entries).await.is_err_and(|error| error.is_transient()) {}
+        };
+        tokio::join!(ship("s", life_of(&one, 1)), ship("t", life_of(&one, 20)), ship("u", life_of(&one, 40)));
+        assert_eq!(events(&db, &one).await, life);
+    }
+    // What is no command is counted each time.
+    let denied = |n| AuditEntry { event: "denied".to_owned(), command_id: None, ..entry(n) };
+    assert_eq!(append("s", &[denied(9_000), denied(9_001)]).await, 2);
+    let verified = db.store.verify_audit(None, |broken| panic!("{broken:?}")).await.expect("verify");
+    let written = 4 * lives.iter().map(|life| life.len()).sum::<usize>() + 2;
+    assert_eq!(verified.rows, written as u64);
+}
+
+pub async fn what_is_withdrawn_or_denied_at_its_time_is_not_carried_out_by_a_redis_that_has_lost_that(db: Db) {
+    db.sql("INSERT INTO jobs (id, tenant_id, status) VALUES ('j', 'acme', 'running')").await.expect("insert");
+    for (n, last) in [(1, "withdrawn"), (2, "denied")] {
+        let command = change(job("j"), Action::Pause, n);
+        db.store
+            .append_audit("s", &[of(&command, n * 10, "scheduled"), of(&command, n * 10 + 1, last)])
+            .await
+            .expect("append");
+        assert_eq!(db.store.apply(&command).await.expect("apply"), ApplyOutcome::Refused);
+        let again = [of(&command, n * 10 + 5, "accepted"), of(&command, n * 10 + 6, "failed")];
+        assert_eq!(db.store.append_audit("s", &again).await.expect("append"), 0);
+        assert_eq!(events(&db, &command).await, ["scheduled", last]);
+    }
+    assert_eq!(status(&db, "j").await, JobStatus::Running);
+    // Carried out before that Redis was there: it did happen, and then somebody was told that it is withdrawn.
+    let command = change(job("j"), Action::Pause, 3);
+    db.store.apply(&command).await.expect("apply");
+    let all = ["scheduled", "accepted", "withdrawn", "succeeded"];
+    let entries: Vec<AuditEntry> = all.iter().zip(50..).map(|(event, n)| of(&command, n, event)).collect();
+    db.store.append_audit("s", &entries).await.expect("append");
+    assert_eq!(events(&db, &command).await, all);
+    // Carried out, and a Redis that does not know who was given it says that nobody took it: it was, and SQL says so.
+    let command = CommandChange { record: Some("{}".to_owned()), ..change(job("j"), Action::Resume, 4) };
+    db.store.apply(&command).await.expect("apply");
+    let entries = [of(&command, 60, "accepted"), of(&command, 61, "expired")];
+    assert_eq!(db.store.append_audit("s", &entries).await.expect("append"), 1);
+    assert_eq!(db.store.append_audit(APPLIED_STREAM, &[of(&command, 62, "succeeded")]).await.expect("append"), 1);
+    assert_eq!(events(&db, &command).await, ["accepted", "succeeded"]);
+}

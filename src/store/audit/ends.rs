@@ -4,15 +4,18 @@
 use std::collections::{HashMap, HashSet};
 
 use super::storable::StorableEntry;
-use crate::domain::AuditEntry;
+use crate::domain::{AuditEntry, AuditEvent};
 use crate::store::sql::{MultiRowInsert, Tx, Value, time_text};
 use crate::store::{Store, StoreError, rows};
 
 /// What SQL itself puts into the audit trail comes from here, as other entries come from the streams of Redis.
 pub const APPLIED_STREAM: &str = "applied";
 
-/// Events that are a command's one end.
-const ENDS: [&str; 3] = ["succeeded", "failed", "expired"];
+/// Events that are a command's one end; denied with a command is one that was scheduled, when its time had come.
+const ENDS: [&str; 4] = ["succeeded", "failed", "expired", "denied"];
+
+/// Those of them that say that no worker has ever had it.
+const WITHOUT_EFFECT: [&str; 2] = ["expired", "denied"];
 
 /// A command that was applied, and whose end is not known to be in the audit trail.
 #[derive(Debug, Clone)]
@@ -41,46 +44,46 @@ pub(super) struct EndWrites {
 }
 
 impl EndWrites {
-    /// Leaves out the ends of commands that have one, and what this program has put into the trail without Redis.
+    /// Leaves out what the trail has already of a command, whoever brings it again.
     pub(super) async fn sort_out<'a>(
         tx: &mut Tx,
-        stream: &str,
         entries: Vec<&'a StorableEntry>,
     ) -> Result<(Vec<&'a StorableEntry>, Self), StoreError> {
-        let records = records_of(tx, &entries).await?;
-        let (mut kept, mut writes, mut ended) = (Vec::with_capacity(entries.len()), Self::default(), HashSet::new());
+        let mut known = known_of(tx, &entries).await?;
+        let (mut kept, mut writes) = (Vec::with_capacity(entries.len()), Self::default());
         for entry in entries {
-            let event = entry.entry.event.as_str();
-            let Some(command) = entry.entry.command_id.as_deref().filter(|_| is_of_command(event)) else {
-                kept.push(entry);
-                continue;
-            };
-            let record = records.get(command);
-            if matches!(record, Some(Some(record)) if record.is_empty()) {
-                continue;
-            }
-            // Redis may have brought it since SQL was looked through for what the trail lacks.
-            if event == "accepted"
-                && stream == APPLIED_STREAM
-                && events_of(tx, &entry.entry, command).await?.iter().any(|event| event == "accepted")
-            {
-                continue;
-            }
-            if ENDS.contains(&event) {
-                if !ended.insert(command) {
+            // What was never a command (denied at once, over the budget) has no id, and may happen any number of times.
+            if let Some(command) = entry.entry.command_id.as_deref() {
+                let known = known.entry(command.to_owned()).or_default();
+                if !known.lacks(&entry.entry.event) {
                     continue;
                 }
-                match record {
-                    Some(Some(_)) => writes.audited.push(vec![command.into()]),
-                    // A version before applied it, which writes no record.
-                    Some(None) => {}
-                    None if event == "succeeded" => {}
-                    None => writes.refused.push(vec![command.into()]),
-                }
+                writes.note(command, &entry.entry.event, known);
+                known.events.push(entry.entry.event.clone());
             }
             kept.push(entry);
         }
         Ok((kept, writes))
+    }
+
+    /// What this event of a command, which the trail lacked, means for the row of the command.
+    fn note(&mut self, command: &str, event: &str, known: &mut Known) {
+        let is_withdrawn = event == AuditEvent::Withdrawn.as_str();
+        if !is_withdrawn && !ENDS.contains(&event) {
+            return;
+        }
+        match &known.record {
+            // It was carried out before the Redis that has withdrawn it knew that: its end is still to come.
+            Some(_) if is_withdrawn => {}
+            Some(Some(_)) => self.audited.push(vec![command.into()]),
+            // A version before applied it, which writes no record.
+            Some(None) => {}
+            None if event == AuditEvent::Succeeded.as_str() => {}
+            None => {
+                self.refused.push(vec![command.into()]);
+                known.record = Some(Some(String::new()));
+            }
+        }
     }
 
     /// `false`: something has changed since it was read; the caller takes everything back.
@@ -102,23 +105,44 @@ impl EndWrites {
     }
 }
 
-/// Denied and rate limited is what was never a command.
-fn is_of_command(event: &str) -> bool {
-    event == "accepted" || ENDS.contains(&event)
+/// What SQL knows of a command.
+#[derive(Default)]
+struct Known {
+    /// `record` of its row of `applied_commands`; `None`: there is no row.
+    record: Option<Option<String>>,
+    /// What the trail has of it.
+    events: Vec<String>,
 }
 
-/// `record` of those of these commands that have a row.
-async fn records_of(tx: &mut Tx, entries: &[&StorableEntry]) -> Result<HashMap<String, Option<String>>, StoreError> {
+impl Known {
+    /// Each event of a command is in the trail once, and after its end comes nothing: a Redis that a failover has put in
+    /// place, or one that was cut off and is back, brings again what was there before.
+    fn lacks(&self, event: &str) -> bool {
+        let record = self.record.as_ref().and_then(Option::as_deref);
+        let is_ended = record == Some("") || self.events.iter().any(|event| ENDS.contains(&event.as_str()));
+        // A Redis that did not know of the claim says that nobody took it: what it did stands in SQL, and comes from there.
+        let is_untrue = record.is_some() && WITHOUT_EFFECT.contains(&event);
+        !is_ended && !is_untrue && !self.events.iter().any(|known| known == event)
+    }
+}
+
+/// What SQL knows of the commands of these entries, by command.
+async fn known_of(tx: &mut Tx, entries: &[&StorableEntry]) -> Result<HashMap<String, Known>, StoreError> {
+    let mut known = HashMap::<String, Known>::new();
     let commands: HashSet<&str> = entries.iter().filter_map(|entry| entry.entry.command_id.as_deref()).collect();
     if commands.is_empty() {
-        return Ok(HashMap::new());
+        return Ok(known);
     }
     let values: Vec<Value> = commands.into_iter().map(Value::from).collect();
     let placeholders: Vec<_> = (1..=values.len()).map(|n| tx.placeholder(n)).collect();
-    let text =
-        format!("SELECT command_id, record FROM applied_commands WHERE command_id IN ({})", placeholders.join(", "));
-    let found = tx.rows(&text, &values).await?;
-    found.iter().map(|row| Ok((row.required("command_id")?, row.text("record")?))).collect()
+    let which = format!("WHERE command_id IN ({})", placeholders.join(", "));
+    for row in tx.rows(&format!("SELECT command_id, record FROM applied_commands {which}"), &values).await? {
+        known.entry(row.required("command_id")?).or_default().record = Some(row.text("record")?);
+    }
+    for row in tx.rows(&format!("SELECT command_id, event FROM command_audit {which}"), &values).await? {
+        known.entry(row.required("command_id")?).or_default().events.push(row.required("event")?);
+    }
+    Ok(known)
 }
 
 impl Store {
@@ -139,7 +163,7 @@ impl Store {
             let record = row.required("record")?;
             let base = serde_json::from_str(&record).ok();
             let events = match &base {
-                Some(base) => events_of(&mut tx, base, &command).await?,
+                Some(_) => events_of(&mut tx, &command).await?,
                 None => Vec::new(),
             };
             ends.push(UnauditedEnd {
@@ -163,9 +187,8 @@ impl Store {
     }
 }
 
-/// What the trail says of a command. By the resource, for which there is an index.
-async fn events_of(tx: &mut Tx, base: &AuditEntry, command: &str) -> Result<Vec<String>, StoreError> {
-    let text = "SELECT event FROM command_audit WHERE tenant_id = $1 AND resource_id = $2 AND command_id = $3";
-    let values = [base.tenant_id.as_str(), base.resource_id.as_str(), command].map(Value::from);
-    tx.rows(text, &values).await?.iter().map(|row| row.required("event")).collect()
+/// What the trail says of a command.
+async fn events_of(tx: &mut Tx, command: &str) -> Result<Vec<String>, StoreError> {
+    let text = "SELECT event FROM command_audit WHERE command_id = $1";
+    tx.rows(text, &[command.into()]).await?.iter().map(|row| row.required("event")).collect()
 }

@@ -173,7 +173,7 @@ impl ChainExtension {
         let position = tx.row("SELECT last FROM audit_position WHERE stream = $1", &[stream.into()]).await?;
         let position: String = position.map_or(Ok("0".to_owned()), |row| row.required("last"))?;
         let new = missing_entries(tx, &position, entries).await?;
-        let (new, ends) = EndWrites::sort_out(tx, stream, new).await?;
+        let (new, ends) = EndWrites::sort_out(tx, new).await?;
         let mut last = head.clone();
         let mut rows = Vec::with_capacity(new.len());
         for entry in new {

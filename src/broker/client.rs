@@ -126,6 +126,12 @@ impl Client {
         }
     }
 
+    /// A read; where the settings say so, it answers only once replicas have what it has seen: what is told to somebody must not
+    /// be taken back by a failover. `key`: the first of the command.
+    pub(crate) async fn query_replicated<T: FromRedisValue>(&self, command: &Cmd, key: &str) -> Result<T, BrokerError> {
+        read(self.send_replicated(command, key).await?)
+    }
+
     async fn send_replicated(&self, command: &Cmd, key: &str) -> RedisResult<Value> {
         match &self.kind {
             ClientKind::One(node) => node.send_replicated(command, false, key).await,

@@ -166,9 +166,9 @@ impl Broker {
         resource: &Resource,
         command: CommandId,
     ) -> Result<Option<CommandResult>, BrokerError> {
-        let mut read = redis::cmd("HMGET");
-        read.arg(self.keys().results(resource)).arg(&fields(&command.to_string()));
-        let stored: StoredFields = self.client.query(&read).await?;
+        let (key, mut read) = (self.keys().results(resource), redis::cmd("HMGET"));
+        read.arg(&key).arg(&fields(&command.to_string()));
+        let stored: StoredFields = self.client.query_replicated(&read, &key).await?;
         Ok(CommandResult::read(&stored, command, resource))
     }
 
@@ -196,8 +196,9 @@ impl Broker {
             return Ok(Vec::new());
         }
         let asked: Vec<String> = ids.iter().flat_map(|id| fields(id)).collect();
+        let key = names.results(resource);
         let stored: Vec<Option<String>> =
-            self.client.query(redis::cmd("HMGET").arg(names.results(resource)).arg(&asked)).await?;
+            self.client.query_replicated(redis::cmd("HMGET").arg(&key).arg(&asked), &key).await?;
         let mut stored = stored.into_iter();
         let mut results = Vec::with_capacity(ids.len());
         for id in &ids {

@@ -26,7 +26,7 @@ pub struct Design {
     /// `redis.replicas_to_wait = 1`: a client is told that its command is accepted, and a worker begins with it, once the
     /// other server has that.
     pub waits_for_replica: bool,
-    /// And a result is told once the other server has it.
+    /// And a result is told, and a line of the trail brought to SQL, once the other server has it.
     pub results_wait: bool,
     /// How often the client asks under the same request id.
     pub tries: u8,
@@ -198,6 +198,16 @@ impl State {
             Phase::Together => Some(FIRST),
             Phase::Cut | Phase::Split => None,
             Phase::Joined => Some(SECOND),
+        }
+    }
+
+    /// Whether the first entry that waits at this server is at the other as well.
+    pub fn is_replicated(&self, server: Server) -> bool {
+        let first = self.redis[server].stream.first();
+        match self.phase {
+            Phase::Together => first.is_some_and(|entry| self.redis[SECOND].stream.contains(entry)),
+            Phase::Cut | Phase::Split => false,
+            Phase::Joined => server == SECOND,
         }
     }
 

@@ -60,11 +60,12 @@ impl Design {
                 Some(held) if held.outcome.is_none() => {
                     let may_begin = held.replicated || !self.waits_for_replica;
                     may(Step::Apply(worker), may_begin);
-                    may(Step::GiveUp(worker), !may_begin && state.source() != Some(held.at));
+                    may(Step::GiveUp(worker), !may_begin && state.phase == Phase::Joined && held.at == FIRST);
                 }
                 Some(_) => may(Step::Complete(worker), writes(worker)),
             }
-            may(Step::Ship(worker), writes(worker) && !redis.stream.is_empty());
+            let may_ship = !self.results_wait || state.is_replicated(at(worker));
+            may(Step::Ship(worker), writes(worker) && may_ship && !redis.stream.is_empty());
             // The other sees whether the host's lease in SQL grows.
             let is_missed = worker != HOST && !redis.heartbeat && !state.sql.job_failed;
             may(Step::CallDead(worker), writes(worker) && is_missed && !(self.sql_decides && state.host_lives));

@@ -20,12 +20,13 @@ test:
 # Faults for as long as you like (docs/testing-faults.md): make chaos SEEDS=20 SECONDS=120, make chaos SEED=7
 SEEDS ?= 5
 SECONDS ?= 120
-# single: one Redis; sentinel: a master, two replicas and three sentinels, with redis.replicas_to_wait = 1.
+# single: one Redis; sentinel: a master, two replicas and three sentinels; cluster: three masters, each with a replica.
+# Both with redis.replicas_to_wait = 1.
 TOPOLOGY ?= single
 chaos:
 	@sh scripts/deps.sh test
 	CHAOS_TOPOLOGY=$(TOPOLOGY) CHAOS_SEEDS=$(if $(SEED),1,$(SEEDS)) CHAOS_SECONDS=$(SECONDS) $(if $(SEED),CHAOS_SEED=$(SEED)) \
-		cargo test --test chaos the_promises -- --nocapture
+		cargo test --test chaos the_promises_of_commands -- --nocapture
 
 # The same checks fail where the fence is switched off; the feature is in no other build.
 chaos-proof:

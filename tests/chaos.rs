@@ -30,6 +30,8 @@ mod reader;
 mod report;
 #[path = "chaos/run.rs"]
 mod run;
+#[path = "chaos/servers.rs"]
+mod servers;
 #[path = "chaos/sql.rs"]
 mod sql;
 
@@ -46,6 +48,7 @@ fn number(name: &str) -> Option<u64> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn the_promises_of_commands_hold_under_faults() {
+    let _alone = ALONE.lock().await;
     let seeds = number("CHAOS_SEEDS");
     // Among the other tests always the same plan, so that a failure speaks of a change; whoever asks for a number of
     // seeds looks somewhere else each time.
@@ -57,11 +60,14 @@ async fn the_promises_of_commands_hold_under_faults() {
     }
 }
 
+/// One after the other: each run is as much as two cores can do.
+static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 /// `CHAOS_TOPOLOGY`: one Redis where it says nothing.
 fn topology() -> plan::Topology {
     match std::env::var("CHAOS_TOPOLOGY").unwrap_or_default().as_str() {
-        "" | "single" => plan::Topology::Single,
-        "sentinel" => plan::Topology::Sentinel,
-        other => panic!("CHAOS_TOPOLOGY={other} is neither single nor sentinel"),
+        "" => plan::Topology::Single,
+        name => plan::Topology::named(name)
+            .unwrap_or_else(|| panic!("CHAOS_TOPOLOGY={name} is neither single nor sentinel nor cluster")),
     }
 }

@@ -143,9 +143,7 @@ async fn a_slot_that_moves_is_followed(cluster: &RedisCluster, broker: &Broker, 
 }
 
 fn keys_in(server: &RedisServer, slot: &str) -> Vec<String> {
-    let client = redis::Client::open(server.url()).expect("client");
-    let mut connection = client.get_connection().expect("connect");
-    redis::cmd("CLUSTER").arg("GETKEYSINSLOT").arg(slot).arg(1000).query(&mut connection).expect("keys")
+    server.query(&["CLUSTER", "GETKEYSINSLOT", slot, "1000"]).expect("keys")
 }
 
 /// The third master is stopped; its replica takes over.

@@ -41,7 +41,7 @@ async fn a_master_that_is_cut_off_is_left_for_its_replica_and_what_it_said_is_re
     let ((_one, mut there), (_two, mut elsewhere)) = (there.expect("by chance"), elsewhere.expect("by chance"));
 
     cluster.misses_nodes_soon();
-    cluster.cut_off_the_first();
+    cluster.cut_off(0);
     // Whoever listens there hears nobody else, and goes away; whoever listens elsewhere does not hear it.
     until("the gap is told", async || matches!(there.recv().await, Some(Event::Gap))).await;
     let partition = broker.keys().partition(&cut_off);

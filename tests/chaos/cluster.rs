@@ -5,13 +5,14 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use wheelhouse::broker::Keys;
 use wheelhouse::config::{self, Settings};
 
 use crate::plan::{Act, COMES_AND_GOES, Database, GATEWAYS, Plan, Process, TENANT, Topology, WAVERING, WHOLE, WORKERS};
+use crate::servers::{PARTITIONS, Servers};
 use crate::sql::{Lock, Sql};
 use crate::support::fleet::{Fleet, SECRET, http_get};
 use crate::support::proxy::Proxy;
-use crate::support::sentinels::Replicated;
 use crate::support::{foreign, free_port, postgres, redis::RedisServer};
 
 /// Rows of the file that queued jobs read, and how many of them a second: they never come to its end.
@@ -20,7 +21,7 @@ const ROWS_PER_SECOND: u32 = 20;
 /// `worker.reattach_seconds`.
 pub const REATTACH: Duration = Duration::from_secs(6);
 /// Longest wait for everybody to be there.
-const UP: Duration = Duration::from_secs(60);
+pub const UP: Duration = Duration::from_secs(60);
 
 pub struct Cluster {
     fleet: Fleet,
@@ -33,9 +34,7 @@ pub struct Cluster {
     listeners: Vec<Proxy>,
     lock: Option<Lock>,
     redis_is_up: bool,
-    /// Where there is more than one Redis: all of them, and which is down, hangs, or is cut off.
-    replicated: Option<Replicated>,
-    broken: Option<usize>,
+    servers: Servers,
     /// `WHEELHOUSE_TEST_FAULTS` of every process: a guard that is off.
     switch: Option<&'static str>,
 }
@@ -86,15 +85,10 @@ impl Cluster {
     pub async fn without_processes(plan: &Plan, switch: Option<&'static str>) -> Self {
         // Whatever Redis has answered is on the disk.
         let mut fleet = Fleet::on(RedisServer::start_with(|| ["--appendfsync", "always"].map(str::to_owned).to_vec()));
-        let replicated = match plan.topology {
-            Topology::Single => None,
-            Topology::Sentinel => {
-                let replicated = Replicated::start().await;
-                replicated.misses_servers_soon();
-                fleet.set("REDIS__REPLICAS_TO_WAIT", "1");
-                Some(replicated)
-            }
-        };
+        let servers = Servers::start(plan.topology).await;
+        if plan.topology != Topology::Single {
+            fleet.set("REDIS__REPLICAS_TO_WAIT", &plan.replicas_to_wait.to_string());
+        }
         fleet.set("COMMAND__LEASE_SECONDS", "2");
         fleet.set("WORKER__REATTACH_SECONDS", &REATTACH.as_secs().to_string());
         // Workers die of the plan here, and not of the jobs that they run.
@@ -119,8 +113,7 @@ impl Cluster {
             listeners: Vec::new(),
             lock: None,
             redis_is_up: true,
-            replicated,
-            broken: None,
+            servers,
             switch,
         };
         cluster.fill(plan).await;
@@ -201,10 +194,7 @@ impl Cluster {
         command
             .env(
                 "WHEELHOUSE__REDIS__URL",
-                match &self.replicated {
-                    None => format!("redis://127.0.0.1:{}", node.to_redis.port()),
-                    Some(replicated) => replicated.url(),
-                },
+                self.servers.url().unwrap_or_else(|| format!("redis://127.0.0.1:{}", node.to_redis.port())),
             )
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("log"))
@@ -262,14 +252,12 @@ impl Cluster {
 
     /// Breaks or mends something.
     pub async fn act(&mut self, act: Act) {
-        if let Some(replicated) = &mut self.replicated {
-            let done = tokio::task::block_in_place(|| break_replicated(replicated, &mut self.broken, act));
-            if done {
-                return;
-            }
+        if self.servers.act(act) {
+            return;
         }
         match act {
-            Act::SplitBrain | Act::SplitEnds | Act::Switch => {}
+            // There is nothing else that could be the master.
+            Act::SplitBrain(_) | Act::SplitEnds | Act::Switch(_) | Act::ShardDown(_) | Act::MoveSlot => {}
             Act::Kill(process) => {
                 if let Some(at) = self.find(process) {
                     self.nodes[at].wanted = false;
@@ -297,7 +285,7 @@ impl Cluster {
             }
             Act::ToGateway(n, line) => self.doors[n].set(line),
             Act::ToListener(n, line) => self.listeners[n].set(line),
-            Act::RedisDown => {
+            Act::RedisDown(_) => {
                 self.fleet.redis.kill();
                 self.redis_is_up = false;
             }
@@ -307,8 +295,8 @@ impl Cluster {
                     self.redis_is_up = true;
                 }
             }
-            Act::RedisHangs | Act::RedisGoesOn if !self.redis_is_up => {}
-            Act::RedisHangs => self.fleet.redis.signal(Signal::STOP),
+            Act::RedisHangs(_) | Act::RedisGoesOn if !self.redis_is_up => {}
+            Act::RedisHangs(_) => self.fleet.redis.signal(Signal::STOP),
             Act::RedisGoesOn => self.fleet.redis.signal(Signal::CONT),
             Act::LockSql => {
                 if self.lock.is_none() {
@@ -323,6 +311,11 @@ impl Cluster {
             Act::EndSqlConnections => self.sql.end_connections().await,
             Act::Rights { held } => drop(self.set_rights(held).await),
         }
+    }
+
+    /// Waits until another master is named than the one that was broken.
+    pub async fn until_switched(&self) {
+        self.servers.until_switched().await;
     }
 
     /// Takes the wavering user's right, or gives it back. `false`: the test itself has locked SQL just now, and
@@ -364,6 +357,7 @@ impl Cluster {
         self.act(Act::RedisUp).await;
         self.act(Act::RedisGoesOn).await;
         self.act(Act::SplitEnds).await;
+        self.servers.until_whole().await;
         for process in self.nodes.iter().map(|node| node.process).collect::<Vec<_>>() {
             self.act(Act::ToRedis(process, Pass)).await;
             self.act(Act::ToSql(process, Pass)).await;
@@ -399,14 +393,23 @@ impl Cluster {
 
     /// `ws://…` of a resource (`job:j1`) at a gateway, for this user.
     pub fn url(&self, gateway: usize, through_proxy: bool, resource: &str, token: &str) -> String {
-        let direct = self.find(Process::Gateway(gateway)).and_then(|at| self.nodes[at].port).expect("a gateway");
-        let port = if through_proxy { self.doors[gateway].port() } else { direct };
+        let port = if through_proxy { self.doors[gateway].port() } else { self.gateway_port(gateway) };
         let path = match resource.split_once(':') {
             Some((kind, id)) => format!("/{kind}s/{id}"),
             None if resource == WHOLE => String::new(),
             None => panic!("{resource} is no resource"),
         };
         format!("ws://127.0.0.1:{port}/api/v1/realtime/ws{path}?token={token}")
+    }
+
+    /// Where a gateway listens.
+    pub fn gateway_port(&self, gateway: usize) -> u16 {
+        self.find(Process::Gateway(gateway)).and_then(|at| self.nodes[at].port).expect("a gateway")
+    }
+
+    /// The partition of the test's tenant, as `/readyz` names it.
+    pub fn partition(&self) -> String {
+        Keys::new(PARTITIONS).partition(&TENANT.parse().expect("tenant")).to_string()
     }
 
     pub fn token(&self, user: &str) -> String {
@@ -429,7 +432,7 @@ impl Cluster {
     /// Settings to read Redis and SQL with, past all proxies.
     pub fn settings(&self) -> Settings {
         let flags = [
-            ("redis.url", self.replicated.as_ref().map_or_else(|| self.fleet.redis.url(), Replicated::url)),
+            ("redis.url", self.servers.url().unwrap_or_else(|| self.fleet.redis.url())),
             ("database.url", self.database_url.clone()),
             ("auth.hs256_secret", SECRET.to_owned()),
         ];
@@ -444,43 +447,6 @@ impl Drop for Cluster {
             end(node.child.take());
         }
     }
-}
-
-/// What happens to the master of several. `false`: the act is about something else.
-fn break_replicated(replicated: &mut Replicated, broken: &mut Option<usize>, act: Act) -> bool {
-    match (act, *broken) {
-        (Act::RedisDown | Act::RedisHangs | Act::SplitBrain, None) => {
-            let master = replicated.master();
-            *broken = Some(master);
-            match act {
-                Act::RedisDown => replicated.nodes[master].server.kill(),
-                Act::RedisHangs => replicated.nodes[master].server.signal(Signal::STOP),
-                _ => replicated.cut_off(master),
-            }
-        }
-        (Act::RedisUp | Act::RedisGoesOn | Act::SplitEnds, Some(node)) => {
-            *broken = None;
-            replicated.join(node);
-            if replicated.nodes[node].server.is_running() {
-                replicated.nodes[node].server.signal(Signal::CONT);
-            } else {
-                replicated.nodes[node].restart();
-            }
-        }
-        (Act::Switch, None) => replicated.order_switch(),
-        (
-            Act::RedisDown
-            | Act::RedisHangs
-            | Act::SplitBrain
-            | Act::RedisUp
-            | Act::RedisGoesOn
-            | Act::SplitEnds
-            | Act::Switch,
-            _,
-        ) => {}
-        _ => return false,
-    }
-    true
 }
 
 /// SIGKILL, and gone.

@@ -4,15 +4,15 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-use crate::plan::{Act, Database, GATEWAYS, Line, Process, Topology, WORKERS};
+use crate::plan::{Act, Database, GATEWAYS, Line, Process, Topology, WORKERS, Whose};
 
 /// Time at the start without faults, so that everyone is there.
 const CALM: Duration = Duration::from_secs(2);
 
 /// What breaks and what mends it, by time.
 pub fn draw(rng: &mut Rng, load: Duration, database: Database, topology: Topology) -> Vec<(Duration, Act)> {
-    if topology == Topology::Sentinel {
-        return draw_switches(rng, load);
+    if topology != Topology::Single {
+        return draw_switches(rng, load, topology);
     }
     let mut acts = Vec::new();
     let mut at = CALM;
@@ -31,25 +31,28 @@ pub fn draw(rng: &mut Rng, load: Duration, database: Database, topology: Topolog
 }
 
 /// Every way for a master to be replaced, one after the other: each has the time to be over before the next begins.
-fn draw_switches(rng: &mut Rng, load: Duration) -> Vec<(Duration, Act)> {
+fn draw_switches(rng: &mut Rng, load: Duration, topology: Topology) -> Vec<(Duration, Act)> {
     let mut acts = Vec::new();
     let mut at = CALM;
     let mut kinds: Vec<u8> = Vec::new();
     while at < load {
         if kinds.is_empty() {
-            kinds = (0..5).collect();
+            kinds = (0..if topology == Topology::Cluster { 7 } else { 5 }).collect();
             rng.shuffle(&mut kinds);
         }
         let ms = |rng: &mut Rng, from: u64, to: u64| Duration::from_millis(rng.u64(from..to));
         let worker = Process::Worker(rng.usize(..WORKERS));
-        // A master is missed after one second.
+        // A master is missed after one second, in a cluster after one and a half.
         let missed = ms(rng, 3_000, 6_000);
+        let whose = if topology == Topology::Cluster && rng.u8(..4) == 0 { Whose::Others } else { Whose::Tenants };
         let fault = match kinds.pop().unwrap_or_default() {
-            0 => vec![(Duration::ZERO, Act::RedisDown), (missed, Act::RedisUp)],
-            1 => vec![(Duration::ZERO, Act::RedisHangs), (missed, Act::RedisGoesOn)],
-            2 => vec![(Duration::ZERO, Act::Switch)],
-            3 => vec![(Duration::ZERO, Act::SplitBrain), (missed, Act::SplitEnds)],
-            _ => vec![(Duration::ZERO, Act::Kill(worker)), (missed, Act::Start(worker))],
+            0 => vec![(Duration::ZERO, Act::RedisDown(whose)), (missed, Act::RedisUp)],
+            1 => vec![(Duration::ZERO, Act::RedisHangs(whose)), (missed, Act::RedisGoesOn)],
+            2 => vec![(Duration::ZERO, Act::Switch(whose))],
+            3 => vec![(Duration::ZERO, Act::SplitBrain(whose)), (missed, Act::SplitEnds)],
+            4 => vec![(Duration::ZERO, Act::Kill(worker)), (missed, Act::Start(worker))],
+            5 => vec![(Duration::ZERO, Act::ShardDown(whose)), (missed, Act::RedisUp)],
+            _ => vec![(Duration::ZERO, Act::MoveSlot)],
         };
         acts.extend(fault.into_iter().map(|(after, act)| (at + after, act)));
         at += Duration::from_millis(rng.u64(6_500..8_500));
@@ -99,8 +102,8 @@ fn fault(rng: &mut Rng, kind: u8, database: Database) -> Vec<(Duration, Act)> {
         4 => lasting(any, Act::Stop(gateway), Act::Continue(gateway)),
         5 => lasting(any, Act::ToRedis(process, line), Act::ToRedis(process, Line::Pass)),
         6 => lasting(any, Act::ToGateway(n, line), Act::ToGateway(n, Line::Pass)),
-        7 => lasting(moment, Act::RedisDown, Act::RedisUp),
-        8 => lasting(any, Act::RedisHangs, Act::RedisGoesOn),
+        7 => lasting(moment, Act::RedisDown(Whose::Tenants), Act::RedisUp),
+        8 => lasting(any, Act::RedisHangs(Whose::Tenants), Act::RedisGoesOn),
         // Workers hold commands that they cannot write: then one of them dies, or sleeps while others take over.
         9 => vec![
             (Duration::ZERO, Act::LockSql),

@@ -33,6 +33,8 @@ pub enum What {
     Closed { socket: usize, how: String },
     /// Something was broken or mended.
     Fault { act: String },
+    /// What `/readyz` of a gateway said: whether the tenant of the test is served.
+    Ready { gateway: usize, serves: bool },
     /// A user has lost or got back the rights that come and go, in SQL.
     Rights { user: String, held: bool },
 }

@@ -4,6 +4,14 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+/// What a GET says, the status and the body; `None` where there was no whole answer.
+pub async fn get(port: u16, path: &str) -> Option<(u16, Value)> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
+    let head = format!("GET {path} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\nconnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.ok()?;
+    read(stream).await.ok()
+}
+
 /// Posts to the gateway of a socket's URL (`ws://HOST/…?token=T`), with its token. The status and the body; an error
 /// where there was no whole answer.
 pub async fn post(url: &str, path: &str, body: &Value) -> Result<(u16, Value), String> {
@@ -25,6 +33,11 @@ pub async fn post(url: &str, path: &str, body: &Value) -> Result<(u16, Value), S
     );
     let mut stream = TcpStream::connect(host).await.map_err(|error| error.to_string())?;
     stream.write_all(head.as_bytes()).await.map_err(|error| error.to_string())?;
+    read(stream).await
+}
+
+/// The status and the body.
+async fn read(mut stream: TcpStream) -> Result<(u16, Value), String> {
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).await.map_err(|error| error.to_string())?;
     let answer = String::from_utf8_lossy(&answer).into_owned();

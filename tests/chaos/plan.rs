@@ -33,6 +33,8 @@ pub struct Plan {
     pub load: Duration,
     pub database: Database,
     pub topology: Topology,
+    /// `redis.replicas_to_wait`, where there are replicas.
+    pub replicas_to_wait: u32,
     pub subjects: Vec<Subject>,
     pub rights: BTreeMap<String, Vec<String>>,
     pub clients: Vec<Client>,
@@ -53,6 +55,20 @@ pub enum Topology {
     Single,
     /// A master with two replicas, of which each command waits for one, and three sentinels.
     Sentinel,
+    /// Three masters, each with a replica that each command waits for.
+    Cluster,
+}
+
+impl Topology {
+    /// By its name in `CHAOS_TOPOLOGY`.
+    pub fn named(name: &str) -> Option<Self> {
+        match name {
+            "single" => Some(Self::Single),
+            "sentinel" => Some(Self::Sentinel),
+            "cluster" => Some(Self::Cluster),
+            _ => None,
+        }
+    }
 }
 
 /// One client: a socket on one resource, opened again whenever it is lost.
@@ -125,19 +141,23 @@ pub enum Act {
     /// What lies between foreign sessions and this worker.
     ToListener(usize, Line),
     /// SIGKILL to redis-server, the master where there are several.
-    RedisDown,
+    RedisDown(Whose),
     /// Started from its append-only file.
     RedisUp,
     /// SIGSTOP to redis-server.
-    RedisHangs,
+    RedisHangs(Whose),
     /// SIGCONT to redis-server.
     RedisGoesOn,
-    /// Sentinels and replicas do not reach the master any more, and programs do.
-    SplitBrain,
+    /// Sentinels, replicas and other nodes do not reach the master any more, and programs do.
+    SplitBrain(Whose),
     /// They reach each other again.
     SplitEnds,
-    /// The sentinels are told to make another server the master.
-    Switch,
+    /// The sentinels, or its replica, are told to make another server the master.
+    Switch(Whose),
+    /// SIGKILL to a master of a cluster and its replica.
+    ShardDown(Whose),
+    /// The slot of the tenant moves to another master of the cluster, while it is in use.
+    MoveSlot,
     /// Nobody can write to SQL.
     LockSql,
     UnlockSql,
@@ -147,6 +167,15 @@ pub enum Act {
     Rights {
         held: bool,
     },
+}
+
+/// Which master of a cluster. Where there is one, it is that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    /// The one that has the test's tenant.
+    Tenants,
+    /// Another.
+    Others,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -167,6 +196,7 @@ impl Plan {
             load,
             database,
             topology,
+            replicas_to_wait: 1,
             clients: clients(&mut rng, load, &subjects),
             faults: faults::draw(&mut rng, load, database, topology),
             subjects,
@@ -360,7 +390,11 @@ mod tests {
             assert!(has(|act| matches!(act, Act::ToRedis(..))), "{:?}", plan.faults);
             assert!(has(|act| matches!(act, Act::ToGateway(..))), "{:?}", plan.faults);
             assert!(has(|act| matches!(act, Act::ToListener(..))), "{:?}", plan.faults);
-            assert!(has(|act| *act == Act::RedisDown) && has(|act| *act == Act::LockSql), "{:?}", plan.faults);
+            assert!(
+                has(|act| matches!(act, Act::RedisDown(_))) && has(|act| *act == Act::LockSql),
+                "{:?}",
+                plan.faults
+            );
             let count = |is: fn(&Act) -> bool| plan.faults.iter().filter(|(_, act)| is(act)).count();
             assert_eq!(count(|act| matches!(act, Act::Kill(_))), count(|act| matches!(act, Act::Start(_))));
             assert_eq!(count(|act| matches!(act, Act::Stop(_))), count(|act| matches!(act, Act::Continue(_))));

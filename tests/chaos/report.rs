@@ -68,11 +68,12 @@ pub fn summary(history: &History) -> Summary {
     Summary { accepted: count("accepted"), words }
 }
 
-/// Writes everything to `target/chaos/SEED.jsonl`.
+/// Writes everything to `target/chaos/TOPOLOGY-SEED.jsonl`.
 pub fn write(plan: &Plan, history: &History, violations: &[Violation]) -> PathBuf {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/chaos");
     std::fs::create_dir_all(&folder).expect("make target/chaos");
-    let file = folder.join(format!("{}.jsonl", plan.seed));
+    let topology = format!("{:?}", plan.topology).to_lowercase();
+    let file = folder.join(format!("{topology}-{}.jsonl", plan.seed));
     let mut out = std::io::BufWriter::new(std::fs::File::create(&file).expect("make the history's file"));
     let record = &history.record;
     let mut lines = vec![json!({"seed": plan.seed, "began": history.began, "plan": format!("{plan:?}")})];

@@ -11,7 +11,8 @@ use crate::check::{self, Violation};
 use crate::client::{Client, Shared};
 use crate::cluster::{Cluster, REATTACH};
 use crate::history::{History, Log, What, Work};
-use crate::plan::{Act, Plan, SESSIONS, WAVERING};
+use crate::http;
+use crate::plan::{Act, GATEWAYS, Plan, SESSIONS, WAVERING};
 use crate::reader::Reader;
 use crate::report;
 use crate::support::foreign::{Mark, Process, Trace};
@@ -22,16 +23,24 @@ const SETTLE: Duration = Duration::from_secs(90);
 const QUIET: Duration = Duration::from_secs(2);
 /// Between two looks.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
+/// Between two looks at `/readyz`, and the longest wait for its answer.
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+const LOOK_TIMEOUT: Duration = Duration::from_secs(1);
 /// A run in which fewer commands were accepted has tested nothing.
 const LEAST_ACCEPTED: usize = 20;
 
 /// Plays the plan; panics with a timeline if a promise was broken.
 pub async fn play(plan: &Plan) {
-    println!("chaos: seed {} on {:?}, {} s of load", plan.seed, plan.database, plan.load.as_secs());
+    let (seed, seconds) = (plan.seed, plan.load.as_secs());
+    println!("chaos: seed {seed} on {:?} and {:?}, {seconds} s of load", plan.database, plan.topology);
     let begun = Instant::now();
     let mut cluster = Cluster::start(plan).await;
     let (shared, mut clients) = start_clients(plan, &cluster);
     let foreign = Foreign::start(plan, &cluster);
+    let mut looks = JoinSet::new();
+    for n in 0..GATEWAYS {
+        looks.spawn(watch_readiness(n, cluster.gateway_port(n), cluster.partition(), shared.clone()));
+    }
     // What would be mended later is mended together with everything else.
     for (at, act) in plan.faults.iter().take_while(|(at, _)| *at < plan.load) {
         supervised_until(&mut cluster, shared.log.moment(*at)).await;
@@ -50,6 +59,7 @@ pub async fn play(plan: &Plan) {
     let (history, mut violations) = settled(plan, &mut cluster, &shared, Some(&foreign), SETTLE).await;
     shared.over.cancel();
     while clients.join_next().await.is_some() {}
+    looks.shutdown().await;
     let panics = cluster.panics().into_iter().map(|line| Violation::general("a process panicked", line));
     violations.extend(panics);
     let summary = report::summary(&history);
@@ -57,8 +67,8 @@ pub async fn play(plan: &Plan) {
     let file = report::write(plan, &history, &violations);
     if !violations.is_empty() {
         cluster.keep_logs(&file.with_extension("logs"));
-        let again =
-            format!("CHAOS_SEED={} CHAOS_SECONDS={} cargo test --test chaos promises", plan.seed, plan.load.as_secs());
+        let topology = format!("{:?}", plan.topology).to_lowercase();
+        let again = format!("make chaos SEED={seed} SECONDS={seconds} TOPOLOGY={topology}");
         panic!("{}", report::failure(&history, &violations, &again, &file));
     }
     assert!(summary.accepted >= LEAST_ACCEPTED, "hardly any command was accepted: {summary}");
@@ -80,6 +90,17 @@ pub fn start_clients(plan: &Plan, cluster: &Cluster) -> (Arc<Shared>, JoinSet<()
         clients.spawn(Client::new(client.clone(), url, shared.clone()).run());
     }
     (shared, clients)
+}
+
+/// Asks a gateway again and again whether it serves the tenant of the test.
+async fn watch_readiness(gateway: usize, port: u16, partition: String, shared: Arc<Shared>) {
+    loop {
+        let answer = tokio::time::timeout(LOOK_TIMEOUT, http::get(port, "/readyz")).await.ok().flatten();
+        let serves = answer
+            .is_some_and(|(status, body)| status == 200 && body["partitions_not_served"].get(&partition).is_none());
+        shared.log.note(What::Ready { gateway, serves });
+        tokio::time::sleep(LOOK_INTERVAL).await;
+    }
 }
 
 /// The foreign processes of a plan; gone when dropped.

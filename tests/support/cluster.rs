@@ -3,10 +3,10 @@
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
-use super::proxy::{Line, Proxy, SERVERS};
+use super::proxy::{Line, Proxy};
 use super::redis::RedisServer;
 
-const MASTERS: usize = 3;
+pub const MASTERS: usize = 3;
 /// After how many ms of silence a node counts as gone: so long that a busy machine is not taken for a dead node…
 const NODE_TIMEOUT: &str = "30000";
 /// …and while one is to be missed.
@@ -16,55 +16,68 @@ const MISSED: &str = "1500";
 pub struct RedisCluster {
     /// The masters at the start, then the replica of each.
     pub nodes: Vec<RedisServer>,
-    /// Of each node, what the others send it, where it was started so.
-    buses: Vec<Proxy>,
+    /// Of each node, the ways to it, where it was started so.
+    ways: Vec<Ways>,
+}
+
+/// The ways to a node: a network between the nodes that can be cut.
+struct Ways {
+    /// What other nodes tell it.
+    bus: Proxy,
+    /// Programs, and the replica.
+    port: Proxy,
+}
+
+/// From where a node comes to the others.
+fn source(node: usize) -> String {
+    format!("127.0.0.{}", node + 2)
 }
 
 impl RedisCluster {
     /// Starts one and waits until every node takes it for up. `more`: arguments for each server.
     pub fn start(more: &[&str]) -> Self {
-        Self::start_with(more, |_, _| None)
+        Self::start_with(more, |_, _, _| None)
     }
 
-    /// As [`Self::start`], with a network between the nodes that can be cut: [`Self::cut_off_the_first`]. In the context of
+    /// As [`Self::start`], with a network between the nodes that can be cut: [`Self::cut_off`]. In the context of
     /// a runtime, and not in one of its tasks.
     pub fn start_with_network(more: &[&str]) -> Self {
         let runtime = tokio::runtime::Handle::current();
-        Self::start_with(more, |node, bus| {
-            let proxy = runtime.block_on(Proxy::to(bus));
-            // Others would take the address from which it connects for its own.
-            let mut own =
-                ["--cluster-announce-ip", "127.0.0.1", "--cluster-announce-bus-port"].map(str::to_owned).to_vec();
-            own.push(proxy.port().to_string());
-            // Which takes 127.0.0.2 for another machine.
-            own.extend(["--protected-mode", "no"].map(str::to_owned));
-            if node > 0 {
-                own.extend(["--bind-source-addr".to_owned(), SERVERS.to_owned()]);
-            }
-            Some((own, proxy))
+        Self::start_with(more, |node, port, bus| {
+            let ways = runtime.block_on(async { Ways { bus: Proxy::to(bus).await, port: Proxy::to(port).await } });
+            let own = [
+                // Others would take the address from which it connects for its own.
+                ("--cluster-announce-ip", "127.0.0.1".to_owned()),
+                ("--cluster-announce-port", ways.port.port().to_string()),
+                ("--cluster-announce-bus-port", ways.bus.port().to_string()),
+                ("--bind-source-addr", source(node)),
+                // Which takes that address for another machine.
+                ("--protected-mode", "no".to_owned()),
+            ];
+            Some((own.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect(), ways))
         })
     }
 
-    fn start_with(more: &[&str], network: impl Fn(usize, u16) -> Option<(Vec<String>, Proxy)>) -> Self {
+    fn start_with(more: &[&str], network: impl Fn(usize, u16, u16) -> Option<(Vec<String>, Ways)>) -> Self {
         let server = |node: usize| {
             let at = std::cell::Cell::new((0, None));
-            let server = RedisServer::start_with(|| {
+            let server = RedisServer::start_with_port(|port| {
                 // Its own choice, port + 10000, may be none.
                 let bus = super::free_port();
                 let own = ["--cluster-enabled", "yes", "--cluster-node-timeout", NODE_TIMEOUT];
                 // Its default of five seconds waits for more replicas than there are.
                 let own = own.iter().chain(&["--repl-diskless-sync-delay", "0", "--cluster-port"]);
                 let own = own.map(|word| (*word).to_owned()).chain([bus.to_string()]);
-                let (proxied, proxy) = network(node, bus).unzip();
-                at.set((bus, proxy));
+                let (proxied, ways) = network(node, port, bus).unzip();
+                at.set((bus, ways));
                 own.chain(proxied.into_iter().flatten()).chain(more.iter().map(|word| (*word).to_owned())).collect()
             });
-            let (bus, proxy) = at.into_inner();
-            (server, (proxy.as_ref().map_or(bus, Proxy::port), proxy))
+            let (bus, ways) = at.into_inner();
+            (server, (ways.as_ref().map_or(bus, |ways: &Ways| ways.bus.port()), ways))
         };
         let (nodes, networks): (Vec<_>, Vec<_>) = (0..2 * MASTERS).map(server).unzip();
-        let (buses, proxies): (Vec<u16>, Vec<Option<Proxy>>) = networks.into_iter().unzip();
-        let cluster = Self { nodes, buses: proxies.into_iter().flatten().collect() };
+        let (buses, ways): (Vec<u16>, Vec<Option<Ways>>) = networks.into_iter().unzip();
+        let cluster = Self { nodes, ways: ways.into_iter().flatten().collect() };
         for (i, node) in cluster.nodes.iter().enumerate() {
             assert_eq!(node.inline(&format!("CLUSTER SET-CONFIG-EPOCH {}", i + 1)), "+OK");
             if i < MASTERS {
@@ -92,20 +105,48 @@ impl RedisCluster {
 
     /// `redis+cluster://` with two of its nodes.
     pub fn url(&self) -> String {
-        format!("redis+cluster://127.0.0.1:{},127.0.0.1:{}", self.nodes[0].port(), self.nodes[1].port())
+        format!("redis+cluster://127.0.0.1:{},127.0.0.1:{}", self.port(0), self.port(1))
+    }
+
+    /// Where programs and other nodes reach a node.
+    fn port(&self, node: usize) -> u16 {
+        self.ways.get(node).map_or_else(|| self.nodes[node].port(), |ways| ways.port.port())
     }
 
     /// Which of the masters at the start has a key.
     pub fn holder(&self, key: &str) -> usize {
-        let slot: u16 = self.nodes[0].inline(&format!("CLUSTER KEYSLOT {key}"))[1..].parse().expect("slot");
+        let slot = self.slot(key);
         (0..MASTERS).find(|i| slots(*i).contains(&slot)).expect("a master")
     }
 
-    /// From now on the first master and the other nodes do not hear each other any more; programs reach all of them.
-    pub fn cut_off_the_first(&self) {
-        self.buses[0].set_for_servers(Line::Cut);
-        // What does not come from the other servers comes from the first.
-        self.buses[1..].iter().for_each(|bus| bus.set(Line::Cut));
+    /// In which slot a key is.
+    pub fn slot(&self, key: &str) -> u16 {
+        let running = self.nodes.iter().find(|node| node.is_running()).expect("a node");
+        running.query(&["CLUSTER", "KEYSLOT", key]).expect("slot")
+    }
+
+    /// The first slot of a master at the start.
+    pub fn first_slot(master: usize) -> u16 {
+        *slots(master).start()
+    }
+
+    /// From now on this node and the others do not hear each other any more; programs reach all of them.
+    pub fn cut_off(&self, node: usize) {
+        self.set_network(node, Line::Cut, Line::Hold);
+    }
+
+    /// Ends [`Self::cut_off`].
+    pub fn join(&self, node: usize) {
+        self.set_network(node, Line::Pass, Line::Pass);
+    }
+
+    fn set_network(&self, node: usize, bus: Line, port: Line) {
+        for other in (0..self.ways.len()).filter(|other| *other != node) {
+            for (to, from) in [(node, other), (other, node)] {
+                self.ways[to].bus.set_for(&source(from), bus);
+                self.ways[to].port.set_for(&source(from), port);
+            }
+        }
     }
 
     /// Waits until the replica of a master has all that the master has now.
@@ -147,6 +188,98 @@ impl RedisCluster {
 fn slots(master: usize) -> RangeInclusive<u16> {
     let at = |i: usize| (i * 16_384 / MASTERS) as u16;
     at(master)..=at(master + 1) - 1
+}
+
+/// What a node says of itself.
+struct Own {
+    id: String,
+    /// Its master's id, where it is a replica.
+    follows: Option<String>,
+    epoch: u64,
+    slots: Vec<RangeInclusive<u16>>,
+}
+
+impl Own {
+    fn has(&self, slot: u16) -> bool {
+        self.follows.is_none() && self.slots.iter().any(|slots| slots.contains(&slot))
+    }
+}
+
+impl RedisCluster {
+    /// Which node is the master of a slot by now: of those that say so, the one with the newest right to it.
+    pub fn master_of(&self, slot: u16) -> Option<usize> {
+        let own = (0..self.nodes.len()).filter_map(|node| Some((node, self.own(node)?)));
+        own.filter(|(_, own)| own.has(slot)).max_by_key(|(_, own)| own.epoch).map(|(node, _)| node)
+    }
+
+    /// The replicas of a node that is a master.
+    pub fn replicas_of(&self, master: usize) -> Vec<usize> {
+        let Some(own) = self.own(master) else { return Vec::new() };
+        let follows = |node: &usize| self.own(*node).is_some_and(|other| other.follows.as_ref() == Some(&own.id));
+        (0..self.nodes.len()).filter(follows).collect()
+    }
+
+    /// Whether every node takes the cluster for up, and every replica is in step.
+    pub fn is_well(&self) -> bool {
+        let well = |node: usize| {
+            self.own(node).is_some_and(|own| {
+                let server = &self.nodes[node];
+                server.text("CLUSTER INFO").contains("cluster_state:ok")
+                    && (own.follows.is_none() || server.text("INFO replication").contains("master_link_status:up"))
+            })
+        };
+        (0..self.nodes.len()).all(well)
+    }
+
+    /// Moves a slot with all that it holds to another master, while programs use it. `false`: a node did not do its part.
+    pub fn move_slot(&self, slot: u16, to: usize) -> bool {
+        let Some(from) = self.master_of(slot) else { return false };
+        let (Some(from_own), Some(to_own)) = (self.own(from), self.own(to)) else { return false };
+        let does = |node: usize, command: &str| self.nodes[node].inline(command) == "+OK";
+        let begun = does(to, &format!("CLUSTER SETSLOT {slot} IMPORTING {}", from_own.id))
+            && does(from, &format!("CLUSTER SETSLOT {slot} MIGRATING {}", to_own.id));
+        if !begun {
+            return false;
+        }
+        loop {
+            let number = slot.to_string();
+            let keys = self.nodes[from].query::<Vec<String>>(&["CLUSTER", "GETKEYSINSLOT", &number, "50"]);
+            match keys {
+                Ok(keys) if keys.is_empty() => break,
+                Ok(keys) => {
+                    let port = self.port(to).to_string();
+                    let words = ["MIGRATE", "127.0.0.1", &port, "", "0", "5000", "KEYS"].map(str::to_owned);
+                    let words: Vec<String> = words.into_iter().chain(keys).collect();
+                    if self.nodes[from].query::<String>(&words).is_err() {
+                        return false;
+                    }
+                }
+                Err(_) => return false,
+            }
+        }
+        // First where it is now: nobody may be sent to a node that does not know that it has it.
+        does(to, &format!("CLUSTER SETSLOT {slot} NODE {}", to_own.id))
+            && does(from, &format!("CLUSTER SETSLOT {slot} NODE {}", to_own.id))
+    }
+
+    /// `None`: it does not run.
+    fn own(&self, node: usize) -> Option<Own> {
+        let server = self.nodes.get(node).filter(|server| server.is_running())?;
+        let text = server.text("CLUSTER NODES");
+        let line = text.lines().find(|line| line.contains("myself"))?;
+        let words: Vec<&str> = line.split(' ').collect();
+        let slots = words.get(8..).unwrap_or_default().iter().filter(|word| !word.starts_with('['));
+        let range = |word: &&str| {
+            let (from, to) = word.split_once('-').unwrap_or((word, word));
+            Some(from.parse().ok()?..=to.parse().ok()?)
+        };
+        Some(Own {
+            id: words[0].to_owned(),
+            follows: words[2].contains("slave").then(|| words[3].to_owned()),
+            epoch: words[6].parse().unwrap_or(0),
+            slots: slots.filter_map(range).collect(),
+        })
+    }
 }
 
 /// Waits for something that happens by itself; the limit only ends a test that has failed.

@@ -246,7 +246,12 @@ impl Fleet {
 
     /// Starts a worker and waits for nothing: for tests that kill so many that counting them says little.
     pub fn worker_soon(&mut self) -> Handle {
-        let child = self.spawn(self.command(&["worker"]));
+        self.start(&["worker"])
+    }
+
+    /// Starts `wheelhouse ARGS` and waits for nothing.
+    pub fn start(&mut self, args: &[&str]) -> Handle {
+        let child = self.spawn(self.command(args));
         self.processes.push(Process { child, address: String::new() });
         Handle(self.processes.len() - 1)
     }

@@ -1,6 +1,8 @@
 //! A line between two programs that can be held up, emptied and cut.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -22,12 +24,13 @@ pub enum Line {
 /// Where servers come from, when they connect to each other (`bind-source-addr`): so a proxy knows them from programs.
 pub const SERVERS: &str = "127.0.0.2";
 
+/// What happens to connections from one address.
+type Lines = Arc<Mutex<HashMap<IpAddr, watch::Sender<Line>>>>;
+
 /// A listener that passes everything on to one address of this machine; gone with all its connections when dropped.
 pub struct Proxy {
     port: u16,
-    line: Arc<watch::Sender<Line>>,
-    /// For those who come from [`SERVERS`].
-    line_of_servers: Arc<watch::Sender<Line>>,
+    lines: Lines,
     _tasks: JoinSet<()>,
 }
 
@@ -36,39 +39,44 @@ impl Proxy {
     pub async fn to(target: u16) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("bind a free port");
         let port = listener.local_addr().expect("address").port();
-        let line = Arc::new(watch::Sender::new(Line::Pass));
-        let line_of_servers = Arc::new(watch::Sender::new(Line::Pass));
+        let lines = Lines::default();
         let mut tasks = JoinSet::new();
-        tasks.spawn(listen(listener, target, line.clone(), line_of_servers.clone()));
-        Self { port, line, line_of_servers, _tasks: tasks }
+        tasks.spawn(listen(listener, target, lines.clone()));
+        Self { port, lines, _tasks: tasks }
     }
 
     pub fn port(&self) -> u16 {
         self.port
     }
 
+    /// For programs, which come from 127.0.0.1.
     pub fn set(&self, line: Line) {
-        self.line.send_replace(line);
+        self.set_for("127.0.0.1", line);
     }
 
     /// For those who come from [`SERVERS`] alone.
     pub fn set_for_servers(&self, line: Line) {
-        self.line_of_servers.send_replace(line);
+        self.set_for(SERVERS, line);
+    }
+
+    /// For those who come from this address alone.
+    pub fn set_for(&self, from: &str, line: Line) {
+        line_from(&self.lines, from.parse().expect("an address")).send_replace(line);
     }
 }
 
-async fn listen(
-    listener: TcpListener,
-    target: u16,
-    programs: Arc<watch::Sender<Line>>,
-    servers: Arc<watch::Sender<Line>>,
-) {
+fn line_from(lines: &Lines, from: IpAddr) -> watch::Sender<Line> {
+    let mut lines = lines.lock().expect("lines");
+    lines.entry(from).or_insert_with(|| watch::Sender::new(Line::Pass)).clone()
+}
+
+async fn listen(listener: TcpListener, target: u16, lines: Lines) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => {
                 let Ok((near, from)) = accepted else { continue };
-                let line = if from.ip().to_string() == SERVERS { &servers } else { &programs };
+                let line = line_from(&lines, from.ip());
                 if *line.borrow() != Line::Cut {
                     connections.spawn(connection(near, target, line.subscribe()));
                 }

@@ -28,20 +28,25 @@ impl RedisServer {
 
     /// As [`Self::start`], on a clock that the test sets.
     pub fn start_on(clock: &Clock) -> Self {
-        Self::start_with_env(Vec::new, clock.env())
+        Self::start_with_env(|_| Vec::new(), clock.env())
     }
 
     /// As [`Self::start`], with more arguments: made anew for each try, for there may be ports among them.
-    pub fn start_with(more: impl FnMut() -> Vec<String>) -> Self {
+    pub fn start_with(mut more: impl FnMut() -> Vec<String>) -> Self {
+        Self::start_with_env(|_| more(), Vec::new())
+    }
+
+    /// As [`Self::start_with`], where the arguments depend on its port.
+    pub fn start_with_port(more: impl FnMut(u16) -> Vec<String>) -> Self {
         Self::start_with_env(more, Vec::new())
     }
 
-    fn start_with_env(mut more: impl FnMut() -> Vec<String>, env: Vec<(String, PathBuf)>) -> Self {
+    fn start_with_env(mut more: impl FnMut(u16) -> Vec<String>, env: Vec<(String, PathBuf)>) -> Self {
         for _ in 0..20 {
             let folder = tempfile::tempdir().expect("a folder for Redis");
             let _watchdog = Watchdog::over(folder.path());
-            let mut server =
-                Self { port: super::free_port(), more: more(), env: env.clone(), child: None, _watchdog, folder };
+            let port = super::free_port();
+            let mut server = Self { port, more: more(port), env: env.clone(), child: None, _watchdog, folder };
             if server.try_up() {
                 return server;
             }
@@ -96,6 +101,17 @@ impl RedisServer {
     /// Sends one inline command, as `redis-cli` would, and gives the first line of the answer.
     pub fn inline(&self, command: &str) -> String {
         answer(self.port, command).0
+    }
+
+    /// One command, and its whole answer.
+    pub fn query<T: redis::FromRedisValue>(&self, words: &[impl redis::ToRedisArgs]) -> redis::RedisResult<T> {
+        let mut connection = redis::Client::open(self.url())?.get_connection_with_timeout(Duration::from_secs(5))?;
+        connection.set_read_timeout(Some(Duration::from_secs(10)))?;
+        let mut command = redis::Cmd::new();
+        for word in words {
+            command.arg(word);
+        }
+        command.query(&mut connection)
     }
 
     /// As [`Self::inline`], for an answer that is a text: `INFO`, `CLUSTER MYID`.

@@ -7,6 +7,7 @@ pub mod foreign;
 pub mod model;
 pub mod observations;
 pub mod order;
+pub mod readiness;
 pub mod refused;
 #[cfg(test)]
 pub mod sample_history;
@@ -62,6 +63,7 @@ pub fn all(history: &History) -> Vec<Violation> {
         scheduled::check,
         batches::check,
         foreign::check,
+        readiness::check,
     ];
     checks.iter().flat_map(|check| check(history, &index)).collect()
 }

@@ -19,6 +19,7 @@ mod system {
     mod revocation;
     mod scripts;
     mod shell;
+    mod split_brain;
     mod start;
     mod terminal;
     mod tls;

@@ -1,5 +1,5 @@
 # Two commands do everything: `make demo` and `make test`. What they need, they install.
-.PHONY: demo test chaos chaos-proof fuzz lint deps bench bench-peers bench-scale bench-guard
+.PHONY: demo test chaos chaos-proof fuzz lint deps bench bench-peers bench-scale bench-guard bench-lists
 
 # Passed on to `wheelhouse dev`: make demo ARGS="--port 9000 --fresh"
 ARGS ?=
@@ -68,6 +68,11 @@ bench-peers:
 bench-scale:
 	@sh scripts/deps.sh test
 	@python3 scripts/bench-scale.py
+
+# What lists, claims and ends cost in SQL among a million jobs, in an empty database that keeps them afterwards:
+# make bench-lists URL=sqlite:///tmp/lists.db, URL=postgres://…, ARGS="--only claims --rows 100000"
+bench-lists:
+	@program="$$(sh scripts/build.sh --package wheelhouse-bench --bin lists)" && exec "$$program" --database-url $(URL) $(ARGS)
 
 # Instructions of the hot paths against bench/guard.json.
 bench-guard:

@@ -6,6 +6,8 @@ mod support;
 mod access;
 #[path = "rest/batches.rs"]
 mod batches;
+#[path = "rest/bulk.rs"]
+mod bulk;
 #[path = "rest/commands.rs"]
 mod commands;
 #[path = "rest/lists.rs"]

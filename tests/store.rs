@@ -198,6 +198,7 @@ on_both! {
     campaigns::no_campaign_is_completed_with_a_job_that_waits
     campaigns::cancelling_a_campaign_and_claiming_its_jobs_do_not_hinder_each_other
     campaigns::a_campaign_is_completed_once_all_its_jobs_have_ended
+    campaigns::the_counts_of_a_campaign_are_those_of_its_rows_whoever_changes_them
     campaigns::an_open_campaign_is_completed_only_after_it_was_closed
     announcements::what_a_row_says_that_nobody_was_told_is_owed_until_it_is_said
     prune::old_jobs_go_with_what_belongs_to_them_and_others_stay
@@ -215,6 +216,8 @@ on_both! {
     rows::lists_leave_out_what_a_job_holds_and_cut_down_what_is_long
     rows::a_page_with_contents_ends_before_they_are_too_many_bytes
     runs::a_long_error_is_cut_down_and_kept_whole_beside
+    runs::ends_that_come_together_each_say_what_became_of_their_run
+    runs::a_row_that_is_held_keeps_no_other_end_waiting
     runs::each_waiting_job_is_claimed_once_and_none_of_a_paused_campaign
     runs::what_cannot_run_does_not_hold_up_what_can
     runs::a_row_that_cannot_be_read_does_not_stop_the_queue
@@ -227,6 +230,7 @@ on_both! {
     runs::a_paused_attached_job_of_a_dead_host_is_resumed_and_has_failed
     runs::a_job_in_the_wait_for_its_retry_can_be_paused_resumed_and_cancelled
     queue::the_job_that_is_claimed_is_the_one_that_a_look_at_all_of_them_would_choose
+    queue::jobs_that_are_claimed_together_are_those_that_would_come_one_by_one
     queue::a_tenant_with_very_many_jobs_does_not_hold_up_the_others
     queue::every_tenant_gets_its_turn_however_many_there_are
     queue::a_retry_that_a_clock_a_day_ahead_has_written_waits_no_longer_than_retries_do

@@ -48,6 +48,8 @@ BEGIN
     ('jobs', 'gateway', 'SELECT, INSERT'),
     ('jobs', 'worker', 'SELECT, INSERT, UPDATE, DELETE'),
     ('jobs', 'reader', 'SELECT'),
+    -- Kept by the triggers of jobs, with their owner's rights.
+    ('job_totals', 'gateway, worker, reader', 'SELECT'),
     ('campaigns', 'gateway', 'SELECT, INSERT'),
     -- A gateway closes campaigns, which completes one whose jobs have all ended.
     ('campaigns', 'gateway', 'UPDATE (is_open, closed_at, status, is_active, completed_at, updated_at)'),
@@ -108,5 +110,9 @@ BEGIN
   IF to_regprocedure('public.remove_old_audit_rows(bigint, bigint)') IS NOT NULL THEN
     REVOKE ALL ON FUNCTION public.remove_old_audit_rows(BIGINT, BIGINT) FROM PUBLIC;
     GRANT EXECUTE ON FUNCTION public.remove_old_audit_rows(BIGINT, BIGINT) TO wheelhouse_worker;
+  END IF;
+  IF to_regprocedure('public.add_up_job_counts(bigint, boolean)') IS NOT NULL THEN
+    REVOKE ALL ON FUNCTION public.add_up_job_counts(BIGINT, BOOLEAN) FROM PUBLIC;
+    GRANT EXECUTE ON FUNCTION public.add_up_job_counts(BIGINT, BOOLEAN) TO wheelhouse_worker;
   END IF;
 END $$;

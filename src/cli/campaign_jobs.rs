@@ -4,23 +4,26 @@ use std::process::ExitCode;
 
 use clap::Args;
 use serde_json::json;
-use serde_json::value::RawValue;
 
 use super::api::rows::{AddJobsResponse, Row};
 use super::api::{Api, ApiArgs, GatewayLocator};
+use super::job_lines::{self, JobSource};
 use super::job_state::describe_state;
 use super::out::{self, say};
 use super::usage::usage;
-use crate::domain::ResourceId;
+use crate::domain::{RequestId, ResourceId};
 
 /// More jobs of a campaign.
 #[derive(Debug, Args)]
 pub(super) struct AddArgs {
     /// The campaign's id.
     id: ResourceId,
-    /// The file with the jobs; - for standard input.
+    /// The file with the jobs, a JSON object a line, as many as there are, or a JSON array; - for standard input.
     #[arg(long, value_name = "FILE")]
     jobs: String,
+    /// What the request is called: the same lines sent again under the same name make nothing twice.
+    #[arg(long, value_name = "ID")]
+    request_id: Option<RequestId>,
     #[command(flatten)]
     api: ApiArgs,
 }
@@ -34,26 +37,18 @@ pub(super) struct CloseArgs {
     api: ApiArgs,
 }
 
-/// What a file, or standard input, says of jobs: a JSON array, or an object a line.
-pub(super) fn jobs_of(file: &str) -> anyhow::Result<Vec<Box<RawValue>>> {
-    let text = if file == "-" {
-        std::io::read_to_string(std::io::stdin())?
-    } else {
-        std::fs::read_to_string(file).map_err(|e| usage(format!("cannot read {file}: {e}")))?
-    };
-    let not_json = |e| usage(format!("{file} is not JSON: {e}"));
-    let values: Result<Vec<Box<RawValue>>, _> = serde_json::Deserializer::from_str(&text).into_iter().collect();
-    let values = values.map_err(not_json)?;
-    match values.as_slice() {
-        [list] if list.get().starts_with('[') => serde_json::from_str(list.get()).map_err(not_json),
-        _ => Ok(values),
-    }
-}
-
 pub(super) async fn add(args: AddArgs, locator: &GatewayLocator) -> anyhow::Result<ExitCode> {
-    let jobs = jobs_of(&args.jobs)?;
-    let asked = jobs.len();
     let api = Api::new(&args.api, locator)?;
+    let jobs = match job_lines::open(&args.jobs).await? {
+        JobSource::Array(jobs) => jobs,
+        JobSource::Lines(lines) => {
+            return job_lines::submit(&api, &args.api, Some(&args.id), lines, args.request_id).await;
+        }
+    };
+    if args.request_id.is_some() {
+        return Err(usage("--request-id is for jobs as lines, a JSON object each; this is a JSON array"));
+    }
+    let asked = jobs.len();
     let answer = api.post(&format!("/api/v1/campaigns/{}/jobs", args.id), &jobs).await?;
     let made = answer.told_that(|made: &AddJobsResponse| match made.jobs.len() {
         count if count == asked => Ok(()),

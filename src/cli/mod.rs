@@ -19,6 +19,7 @@ mod dev;
 mod doctor;
 mod follow;
 mod inspect;
+mod job_lines;
 mod job_logs;
 mod job_state;
 mod list_args;

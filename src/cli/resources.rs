@@ -13,6 +13,7 @@ use super::api::{Api, ApiArgs, GatewayLocator};
 use super::campaign_jobs;
 use super::control::{ControlArgs, control};
 use super::follow::{RetryBudget, follow};
+use super::job_lines::{self, JobSource};
 use super::job_logs;
 use super::list_args::{ListArgs, ListCampaignsArgs};
 use super::lists;
@@ -21,12 +22,12 @@ use super::prune;
 use super::rerun;
 use super::usage::usage;
 use crate::config::Settings;
-use crate::domain::{Action, JsonText, ResourceId, ResourceKind};
+use crate::domain::{Action, JsonText, RequestId, ResourceId, ResourceKind};
 
 /// What to do with jobs.
 #[derive(Debug, Subcommand)]
 pub(super) enum JobCommand {
-    /// Submit a job for workers to run.
+    /// Submit a job for workers to run, or very many from a file.
     #[command(
         after_help = "Example: wheelhouse job submit letters --title Spring --parameters '{\"recipients\":[\"ann@example.com\"]}' --wait"
     )]
@@ -54,7 +55,7 @@ pub(super) enum JobCommand {
 /// What to do with campaigns.
 #[derive(Debug, Subcommand)]
 pub(super) enum CampaignCommand {
-    /// Create a campaign with its jobs, from a JSON file: [{"job_type":"…","parameters":{…}}, …]; without, it stays open.
+    /// Create a campaign with its jobs, from a file: a JSON object a line, or one JSON array; without, it stays open.
     Create(CreateArgs),
     /// Add jobs to a campaign, from a file: a JSON array, or a JSON object a line.
     Add(campaign_jobs::AddArgs),
@@ -76,7 +77,14 @@ pub(super) enum CampaignCommand {
 #[derive(Debug, Args)]
 pub(super) struct SubmitArgs {
     /// Which code runs it, as the workers know it.
-    job_type: String,
+    #[arg(required_unless_present = "file")]
+    job_type: Option<String>,
+    /// A file with jobs, as many as there are: a JSON object a line, {"job_type":"…","parameters":{…}}; - for standard input.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["job_type", "title", "parameters", "id", "max_retries", "timeout", "wait"])]
+    file: Option<String>,
+    /// What the request with the file is called: the same lines sent again under the same name make nothing twice.
+    #[arg(long, value_name = "ID", requires = "file")]
+    request_id: Option<RequestId>,
     /// For people.
     #[arg(long)]
     title: Option<String>,
@@ -198,8 +206,15 @@ struct NewCampaign<'a> {
 }
 
 async fn submit(args: SubmitArgs, locator: &GatewayLocator) -> anyhow::Result<ExitCode> {
+    if let Some(file) = &args.file {
+        let JobSource::Lines(lines) = job_lines::open(file).await? else {
+            return Err(usage(format!("{file} is a JSON array: --file takes a JSON object a line")));
+        };
+        let api = Api::new(&args.api, locator)?;
+        return job_lines::submit(&api, &args.api, args.campaign.as_ref(), lines, args.request_id).await;
+    }
     let body = NewJob {
-        job_type: &args.job_type,
+        job_type: args.job_type.as_deref().unwrap_or_default(),
         parameters: JsonText::parse(&args.parameters).map_err(|e| usage(format!("--parameters {e}")))?,
         max_retries: args.max_retries,
         timeout_seconds: args.timeout.map(|limit| limit.as_secs()),
@@ -227,10 +242,30 @@ fn is_as_asked(row: &Row, id: Option<&ResourceId>) -> Result<(), String> {
 }
 
 async fn create(args: CreateArgs, locator: &GatewayLocator) -> anyhow::Result<ExitCode> {
-    let jobs = args.jobs.as_deref().map(campaign_jobs::jobs_of).transpose()?.unwrap_or_default();
+    let (jobs, lines) = match &args.jobs {
+        None => (Vec::new(), None),
+        Some(file) => match job_lines::open(file).await? {
+            JobSource::Array(jobs) => (jobs, None),
+            JobSource::Lines(lines) => (Vec::new(), Some(lines)),
+        },
+    };
     let body = NewCampaign { name: &args.name, jobs, id: args.id.as_ref() };
     let api = Api::new(&args.api, locator)?;
-    let made = api.post("/api/v1/campaigns", &body).await?.told_that(|row: &Row| is_as_asked(row, args.id.as_ref()))?;
+    let mut made =
+        api.post("/api/v1/campaigns", &body).await?.told_that(|row: &Row| is_as_asked(row, args.id.as_ref()))?;
+    if let Some(lines) = lines {
+        // Open until its jobs are there.
+        let id = made.is.id.clone();
+        let stays_open = |error: anyhow::Error| {
+            error.context(format!(
+                "campaign {id} is open and may have some of its jobs: mend the lines and go on with `wheelhouse campaign \
+                 add {id} --jobs FILE` and `wheelhouse campaign close {id}`"
+            ))
+        };
+        job_lines::send(&api, Some(&id), lines, None).await.map_err(stays_open)?;
+        let closed = api.post(&format!("/api/v1/campaigns/{id}/close"), &serde_json::json!({})).await;
+        made = closed.and_then(|answer| answer.told_that(|row: &Row| row.is_of(&id))).map_err(stays_open)?;
+    }
     if args.api.json {
         out::json(&made.json)
     } else {

@@ -24,6 +24,8 @@ pub struct Refusal {
     pub retry_after: Option<i64>,
     /// What the client called its request.
     pub request_id: Option<String>,
+    /// Of a stream of lines that was taken in part: up to which one.
+    lines_taken: Option<i64>,
     /// The methods that a path takes, where the request came with another one.
     allow: Option<String>,
 }
@@ -31,7 +33,7 @@ pub struct Refusal {
 impl Refusal {
     /// With nothing but its code and its message.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), retry_after: None, request_id: None, allow: None }
+        Self { code, message: message.into(), retry_after: None, request_id: None, lines_taken: None, allow: None }
     }
 
     /// What was sent cannot be understood.
@@ -101,6 +103,12 @@ impl Refusal {
         self
     }
 
+    /// With the last line of a stream of lines up to which everything was done.
+    pub fn with_lines_taken(mut self, line: u64) -> Self {
+        self.lines_taken = i64::try_from(line).ok();
+        self
+    }
+
     /// As a message on a socket.
     pub fn to_message(&self) -> String {
         let request_id = self.request_id.as_deref();
@@ -122,6 +130,10 @@ impl Refusal {
             // Only a spent budget comes back by the second; what else says when to come again says it in the header.
             Some(seconds) if self.code == ErrorCode::RateLimitExceeded => frame.number("retry_after", seconds),
             _ => frame,
+        };
+        let frame = match self.lines_taken {
+            Some(line) => frame.number("lines_taken", line),
+            None => frame,
         };
         // An error over HTTP has no type: its status says that it is one.
         let body = frame.request(self.request_id.as_deref()).end();

@@ -1,7 +1,7 @@
 //! The rows of announcements that are owed, as the transactions write them that make them necessary.
 
 use super::StoreError;
-use super::sql::Tx;
+use super::sql::{MultiRowInsert, Tx, Value};
 use crate::domain::Resource;
 
 /// What is to be said.
@@ -29,17 +29,27 @@ pub(super) async fn record_announcement(
     about: AnnouncementKind,
     run: i64,
 ) -> Result<(), StoreError> {
-    tx.execute(
-        "INSERT INTO announcements (tenant_id, resource_kind, resource_id, about, run) VALUES ($1, $2, $3, $4, $5)
-         ON CONFLICT (tenant_id, resource_kind, resource_id, about, run) DO NOTHING",
-        &[
-            resource.tenant.as_str().into(),
-            resource.kind.as_str().into(),
-            resource.id.as_str().into(),
-            about.as_str().into(),
-            run.into(),
-        ],
-    )
-    .await
-    .map(drop)
+    record_announcements(tx, &[(resource, run)], about).await
+}
+
+/// The same of several, each with the run after which it is.
+pub(super) async fn record_announcements(
+    tx: &mut Tx,
+    resources: &[(&Resource, i64)],
+    about: AnnouncementKind,
+) -> Result<(), StoreError> {
+    let rows: Vec<Vec<Value>> = resources
+        .iter()
+        .map(|(resource, run)| {
+            let words = [resource.tenant.as_str(), resource.kind.as_str(), resource.id.as_str(), about.as_str()];
+            words.into_iter().map(Value::from).chain([Value::from(*run)]).collect()
+        })
+        .collect();
+    let insert = MultiRowInsert {
+        before: "INSERT INTO announcements (tenant_id, resource_kind, resource_id, about, run) VALUES ",
+        row: "(?, ?, ?, ?, ?)",
+        after: " ON CONFLICT (tenant_id, resource_kind, resource_id, about, run) DO NOTHING",
+        rows: &rows,
+    };
+    tx.execute_many(&[insert]).await.map(drop)
 }

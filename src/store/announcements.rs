@@ -3,7 +3,7 @@
 //! each says how the row stands then.
 
 use super::announcement_rows::AnnouncementKind;
-use super::sql::Row;
+use super::sql::{MultiRowInsert, Row, Value};
 use super::{Store, StoreError, rows};
 use crate::domain::{Resource, ResourceId, ResourceKind, TenantId};
 
@@ -21,7 +21,7 @@ pub struct Announcement {
 /// One of them, as `$1` to `$5`.
 const ONE_ANNOUNCEMENT: &str = "tenant_id = $1 AND resource_kind = $2 AND resource_id = $3 AND about = $4 AND run = $5";
 
-fn one(owed: &Announcement) -> Vec<super::sql::Value> {
+fn one(owed: &Announcement) -> Vec<Value> {
     vec![
         owed.resource.tenant.as_str().into(),
         owed.resource.kind.as_str().into(),
@@ -66,10 +66,14 @@ impl Store {
             return Ok(());
         }
         let mut tx = self.database.write().await?;
-        let text = format!("DELETE FROM announcements WHERE {ONE_ANNOUNCEMENT}");
-        for owed in said {
-            tx.execute(&text, &one(owed)).await?;
-        }
+        let rows: Vec<Vec<Value>> = said.iter().map(one).collect();
+        let delete = MultiRowInsert {
+            before: "DELETE FROM announcements WHERE (tenant_id, resource_kind, resource_id, about, run) IN (VALUES ",
+            row: "(?, ?, ?, ?, CAST(? AS BIGINT))",
+            after: ")",
+            rows: &rows,
+        };
+        tx.execute_many(&[delete]).await?;
         tx.commit().await
     }
 

@@ -20,7 +20,7 @@ use super::applied::applied_before;
 use super::command_rows::{RowWrites, apply_in, job_rows, plan_write};
 use super::database::Database;
 use super::sql::{Row, Tx};
-use super::{ApplyOutcome, CommandChange, StoreError};
+use super::{ApplyOutcome, CommandChange, StoreError, batches};
 use crate::domain::{CommandId, ResourceKind};
 
 /// Most changes in one transaction: other writers get their turn after that.
@@ -54,7 +54,13 @@ impl GroupCommit {
         let (queue, waiting) = mpsc::channel(QUEUE_CAPACITY);
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let limiter = LockWaitLimiter(Arc::new(Semaphore::new((database.connections() as usize / 2).max(1))));
-        tasks.spawn(work(database, waiting, limiter.clone(), tasks.clone(), stop.clone()));
+        let lanes = match database {
+            Database::Sqlite { .. } => 1,
+            Database::Postgres { .. } => MAX_GROUPS,
+        };
+        let waits = limiter.clone();
+        let apply = move |waiting, lane| answer(database.clone(), waiting, lane, waits.clone());
+        tasks.spawn(batches::run(waiting, (lanes, MAX_GROUP_SIZE), tasks.clone(), stop.clone(), apply));
         tasks.close();
         Self { queue, limiter, _tasks: tasks, _stop: stop.drop_guard() }
     }
@@ -85,32 +91,6 @@ impl LockWaitLimiter {
         }
         let late = |_| StoreError::Unavailable("too many rows are held by others".to_owned());
         Ok(tokio::time::timeout(MAX_LOCK_WAIT, self.0.acquire()).await.map_err(late)?.ok())
-    }
-}
-
-async fn work(
-    database: Database,
-    mut queue: mpsc::Receiver<Waiting>,
-    limiter: LockWaitLimiter,
-    tasks: TaskTracker,
-    stop: CancellationToken,
-) {
-    let lanes = Arc::new(Semaphore::new(match database {
-        Database::Sqlite { .. } => 1,
-        Database::Postgres { .. } => MAX_GROUPS,
-    }));
-    loop {
-        // What comes while all of them are busy gathers in the queue.
-        let Ok(lane) = lanes.clone().acquire_owned().await else { return };
-        let mut waiting = Vec::new();
-        let taken = tokio::select! {
-            () = stop.cancelled() => return,
-            taken = queue.recv_many(&mut waiting, MAX_GROUP_SIZE) => taken,
-        };
-        if taken == 0 {
-            return;
-        }
-        tasks.spawn(answer(database.clone(), waiting, lane, limiter.clone()));
     }
 }
 

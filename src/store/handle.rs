@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::StoreError;
 use super::database::{Database, file_name, is_missing_file};
 use super::group_commit::GroupCommit;
+use super::run_ends::RunEnds;
 use super::tenant_cursor::TenantCursor;
 
 /// SQL, as the rest of the program sees it; cheap to clone.
@@ -14,6 +15,8 @@ pub struct Store {
     pub(super) database: Database,
     /// Commands that arrive together are committed together.
     pub(super) group_commit: Arc<GroupCommit>,
+    /// So are the ends of runs.
+    pub(super) run_ends: Arc<RunEnds>,
     pub(super) cursor: Arc<TenantCursor>,
     clock: Clock,
 }
@@ -26,9 +29,11 @@ impl Store {
     pub async fn open(settings: &crate::config::Database) -> Result<Self, StoreError> {
         let database = Database::open(settings).await?;
         let group_commit = Arc::new(GroupCommit::start(database.clone()));
+        let run_ends = Arc::new(RunEnds::start(database.clone()));
         Ok(Self {
             database,
             group_commit,
+            run_ends,
             cursor: Arc::default(),
             clock: Arc::new(|| jiff::Timestamp::now().as_millisecond()),
         })

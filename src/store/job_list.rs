@@ -5,7 +5,7 @@ use super::sql::{Value, time_text};
 use super::{CampaignFilter, JobFilter, JobSort};
 use crate::domain::{CampaignStatus, JobStatus};
 
-pub(super) const UNENDED: &str = "status IN ('pending', 'running', 'paused')";
+const UNENDED: &str = "status IN ('pending', 'running', 'paused')";
 pub(super) const ENDED: &str = "status IN ('completed', 'failed', 'cancelled')";
 
 /// Collects conditions with their values.
@@ -160,6 +160,7 @@ pub(super) fn jobs(filter: &JobFilter, begun: i64, hosts: &[String]) -> ListPlan
         all_filters,
         order,
         ascending: filter.ascending,
+        is_search: filter.text.is_some(),
     }
 }
 
@@ -240,5 +241,6 @@ pub(super) fn campaigns(filter: &CampaignFilter) -> ListPlan {
         all_filters,
         order,
         ascending: filter.ascending,
+        is_search: filter.text.is_some(),
     }
 }

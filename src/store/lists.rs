@@ -5,8 +5,8 @@
 //!
 //! 1. Where an index has what is asked for and the order, its next rows are the page.
 //! 2. Where one filter finds few rows, those are read and sorted.
-//! 3. Else the index of the order is walked, [`STEP`] rows at a time, and rows that do not fit are passed over. After
-//!    [`WALK_TIME`] the page ends where the walk is, with fewer rows than asked for, perhaps none, and a cursor that goes on
+//! 3. Else the index of the order is walked, [`MAX_STEP`] rows at a time at most, and rows that do not fit are passed over.
+//!    After [`WALK_TIME`] the page ends where the walk is, with fewer rows than asked for, perhaps none, and a cursor that goes on
 //!    from there.
 //!
 //! Several branches, one for each status or each way to say how long a job ran, are merged by one statement, which sees
@@ -21,12 +21,15 @@ use super::sql::{Row, Tx, Value};
 use super::{Store, StoreError};
 use crate::domain::TenantId;
 
-/// Rows that are looked at together.
-const STEP: usize = 2_000;
+/// Rows that are looked at together at first, and at most: a step is twice the one before it.
+const FIRST_STEP: usize = 500;
+const MAX_STEP: usize = 2_000;
 /// So many rows are few: they are read and sorted.
 const FEW: usize = 1_000;
 /// How long a page looks for rows that fit.
-const WALK_TIME: Duration = Duration::from_millis(15);
+const WALK_TIME: Duration = Duration::from_millis(4);
+/// The same where a text is searched for: it may stand anywhere, and most pages find nothing.
+const SEARCH_TIME: Duration = Duration::from_millis(15);
 
 /// What a branch is sorted by, before the number of the row.
 #[derive(Debug, Clone)]
@@ -77,6 +80,8 @@ pub(super) struct ListPlan {
     /// The order of all rows as one key, for rows that are found by one of those; the first is the phase.
     pub order: [String; 2],
     pub ascending: bool,
+    /// A text is searched for.
+    pub is_search: bool,
 }
 
 /// Rows of a page, in their order, and where the next page begins.
@@ -170,7 +175,12 @@ impl ListPlan {
     }
 
     /// Where the walk through a phase stands after a step; no row: it comes to the end within it.
-    fn frontier(&self, phase: &[Branch], after: Option<&Place>) -> Result<(String, Vec<Value>), StoreError> {
+    fn frontier(
+        &self,
+        phase: &[Branch],
+        after: Option<&Place>,
+        step: usize,
+    ) -> Result<(String, Vec<Value>), StoreError> {
         let mut values = self.values.clone();
         let mut parts = Vec::new();
         for branch in phase {
@@ -182,7 +192,7 @@ impl ListPlan {
                 index = branch.index,
                 within = self.within(branch, after, &mut values)?,
                 order = self.in_order(branch),
-                skipped = (STEP / phase.len()).max(1) - 1,
+                skipped = (step / phase.len()).max(1) - 1,
             ));
         }
         let (merged, direction) = (parts.join(" UNION ALL "), self.direction());
@@ -404,7 +414,7 @@ async fn first_steps(
         let after = after.filter(|after| after.phase == number).and_then(|after| after.place.as_ref());
         let mut until = None;
         if !plan.filters.is_empty() {
-            let (text, values) = plan.frontier(phase, after)?;
+            let (text, values) = plan.frontier(phase, after, FIRST_STEP)?;
             until = tx.row(&text, &values).await?.as_ref().map(Place::read).transpose()?;
             all.push((text, values));
         }
@@ -424,13 +434,14 @@ async fn walk(
     let mut rows: Vec<FoundRow> = Vec::new();
     let mut searched = after.map_or(0, |after| after.searched);
     let first = after.map_or(0, |after| after.phase);
+    let (time, mut step) = (if plan.is_search { SEARCH_TIME } else { WALK_TIME }, FIRST_STEP);
     for (number, phase) in plan.phases.iter().enumerate().skip(first).filter(|(_, phase)| !phase.is_empty()) {
         let mut place = after.filter(|_| number == first).and_then(|after| after.place.clone());
         loop {
             let until = match plan.filters.is_empty() {
                 true => None,
                 false => {
-                    let (text, values) = plan.frontier(phase, place.as_ref())?;
+                    let (text, values) = plan.frontier(phase, place.as_ref(), step)?;
                     tx.row(&text, &values).await?.as_ref().map(Place::read).transpose()?
                 }
             };
@@ -446,14 +457,15 @@ async fn walk(
                 return Ok(cut(rows, limit, searched));
             }
             let Some(until) = until else { break };
-            searched += STEP as u64;
-            if started.elapsed() > WALK_TIME {
+            searched += step as u64;
+            if started.elapsed() > time {
                 return Ok(FoundRows {
                     rows,
                     next: Some(ListPosition { phase: number, place: Some(until), searched }),
                 });
             }
             place = Some(until);
+            step = (2 * step).min(MAX_STEP);
         }
     }
     Ok(FoundRows { rows, next: None })

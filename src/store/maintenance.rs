@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::database::Database;
 use super::sql::{Value, time_text};
 use super::{Store, StoreError, rows};
 use crate::domain::Resource;
@@ -17,6 +18,8 @@ pub enum MaintenanceTask {
     Jobs,
     /// Ends of commands that Redis did not keep until they were in the audit trail are put there.
     Audit,
+    /// Changes of the counts of jobs are added up.
+    Counts,
 }
 
 impl MaintenanceTask {
@@ -27,10 +30,13 @@ impl MaintenanceTask {
             Self::Commands => "commands",
             Self::Jobs => "jobs",
             Self::Audit => "audit",
+            Self::Counts => "counts",
         }
     }
 }
 
+/// Changes that are added up in one transaction.
+const ADDED_UP: u64 = 10_000;
 /// Rows deleted in one transaction: other writers get their turn after that.
 const FORGET: u32 = 1_000;
 
@@ -78,6 +84,26 @@ impl Store {
         );
         let found = self.database.read().await?.rows(&text, &[]).await?;
         Ok(found.iter().filter_map(|row| rows::skip_unreadable(rows::campaign_resource(row))).collect())
+    }
+
+    /// Adds up the changes of the counts of jobs that have gathered on PostgreSQL; SQLite adds them up as they come. `tidy`:
+    /// also removes the counts of campaigns that are gone.
+    pub async fn add_up_job_counts(&self, tidy: bool) -> Result<(), StoreError> {
+        if let Database::Sqlite { .. } = &self.database {
+            if tidy {
+                self.change("DELETE FROM job_counts WHERE n = 0", &[]).await?;
+            }
+            return Ok(());
+        }
+        loop {
+            let text = format!("SELECT add_up_job_counts({ADDED_UP}, {tidy}) AS n");
+            let mut tx = self.database.write().await?;
+            let added = tx.row(&text, &[]).await?.map_or(Ok(None), |row| row.int("n"))?.unwrap_or(0);
+            tx.commit().await?;
+            if u64::try_from(added).unwrap_or(0) < ADDED_UP {
+                return Ok(());
+            }
+        }
     }
 
     /// Forgets what commands did that were applied longer ago than `age`, as of `now` (Unix ms, of a clock that others

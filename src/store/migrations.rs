@@ -42,6 +42,8 @@ const MIGRATIONS: &[(i64, &str, [&str; 2])] = &[
     (21, "lists", texts!("0021_lists")),
     (22, "output", texts!("0022_output")),
     (23, "timeouts", texts!("0023_timeouts")),
+    (25, "counts", texts!("0025_counts")),
+    (26, "bulk", texts!("0026_bulk")),
     (29, "audit_by_command", texts!("0029_audit_by_command")),
 ];
 

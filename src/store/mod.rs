@@ -2,8 +2,8 @@
 //!
 //! One file for each concern: `jobs` and `campaigns` (rows and lists), `new_rows` (how a job's row is made), `lists`, `job_list` and `list_cursor` (how a page is read,
 //! along which index, and where the next one begins), `selection` (which of many are there, or fit),
-//! `commands` and `command_rows` (what a command changes) and `group_commit` (many of them to a transaction), `queue` (which
-//! job a worker gets), `runs` (what a worker that hosts a job writes), `remote` (jobs of foreign processes), `reruns` (jobs that are run again), `job_output` (what they print), `attached` (the
+//! `commands` and `command_rows` (what a command changes) and `group_commit` (many of them to a transaction), `queue` and `claim_rows` (which
+//! jobs a worker gets), `runs` (what a worker that hosts a job writes) and `run_ends` (how its work ended, many to a transaction; `batches` gathers them; `run_rows` has what both need), `remote` (jobs of foreign processes), `reruns` (jobs that are run again), `bulk` (very many new jobs), `job_output` (what they print), `attached` (the
 //! job of a `wheelhouse run`), `announcements` (status messages that are owed), `failed_items`, `maintenance` (what one worker
 //! does for all), `prune` (old jobs), `workers` (who they are), `permissions`, `revocations` (tokens that are refused), `audit`, `imports`, `migrations`,
 //! `bench_rows` (rows for `wheelhouse bench`). `handle` is what they are operations of, `database` connects, `writer_lock`
@@ -14,7 +14,10 @@ pub mod announcements;
 mod applied;
 mod attached;
 pub mod audit;
+mod batches;
+mod bulk;
 mod campaigns;
+mod claim_rows;
 mod command_rows;
 mod commands;
 mod database;
@@ -44,6 +47,8 @@ mod remote;
 mod reruns;
 mod revocations;
 mod rows;
+mod run_ends;
+mod run_rows;
 mod runs;
 mod selection;
 mod sql;
@@ -55,6 +60,7 @@ mod writer_lock;
 pub use announcement_rows::AnnouncementKind;
 pub use announcements::Announcement;
 pub use audit::{APPLIED_STREAM, UnauditedEnd};
+pub use bulk::{BatchOutcome, SubmittedJob};
 pub use campaigns::CloseOutcome;
 pub use error::StoreError;
 pub use failed_items::MAX_FAILED_ITEMS;

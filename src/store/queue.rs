@@ -8,28 +8,28 @@
 //!    looks at no more than its oldest [`OLDEST_LIMIT`] jobs of each type. Where nothing waits, that is all.
 //! 2. Tenants whose oldest jobs can all not run are looked at more closely: one look for each of their campaigns,
 //!    for the active ones where those are few, else for the ones with jobs that wait.
-//! 3. The best group (tenant, campaign, type) is held, and its oldest job taken.
+//! 3. The best group (tenant, campaign, type) is held, and its oldest job taken (`claim_rows.rs`). A worker with room for
+//!    many takes several at once, the same that it would get one after the other.
 //!
 //! Idle workers only read.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::jobs::read_with_contents;
-use super::sql::{Row, Tx, Value};
-use super::{ClaimedJob, Company, Run, Store, StoreError, rows, runs};
+use super::sql::{Row, Value};
+use super::{ClaimedJob, Company, Store, StoreError, rows, run_rows};
 use crate::domain::{Resource, TenantId, WorkerId};
 
 /// A job that waits, for looks by type and for looks by campaign. The indexes are made for these words, and both
 /// databases have to be told which one to take: SQLite by its name, PostgreSQL by the condition that is always true.
-const BY_TYPE: &str = "j.origin = 'queued' AND j.status = 'pending' AND j.run >= 0";
-const BY_CAMPAIGN: &str = "j.origin = 'queued' AND j.status = 'pending' AND j.fence >= 0";
-const OF_TYPE: &str = "jobs_queue";
-const OF_CAMPAIGN: &str = "jobs_queue_of_campaign";
+pub(super) const BY_TYPE: &str = "j.origin = 'queued' AND j.status = 'pending' AND j.run >= 0";
+pub(super) const BY_CAMPAIGN: &str = "j.origin = 'queued' AND j.status = 'pending' AND j.fence >= 0";
+pub(super) const OF_TYPE: &str = "jobs_queue";
+pub(super) const OF_CAMPAIGN: &str = "jobs_queue_of_campaign";
 /// Its time has come (`$1`: now, Unix ms). No retry waits longer than the longest wait: a time that lies further ahead
 /// was written by a clock that was wrong, and would hold the job up for as long as that clock was ahead.
-fn due(of: &str) -> String {
-    let far = i64::try_from((runs::MAX_RETRY_DELAY + CLOCKS_APART).as_millis()).unwrap_or(i64::MAX);
+pub(super) fn due(of: &str) -> String {
+    let far = i64::try_from((run_rows::MAX_RETRY_DELAY + CLOCKS_APART).as_millis()).unwrap_or(i64::MAX);
     format!("({of}.run_after IS NULL OR {of}.run_after <= $1 OR {of}.run_after > $1 + {far})")
 }
 
@@ -37,7 +37,7 @@ fn due(of: &str) -> String {
 const CLOCKS_APART: Duration = Duration::from_secs(5);
 
 /// A worker with this company may take it.
-fn fits(of: &str, company: Company) -> String {
+pub(super) fn fits(of: &str, company: Company) -> String {
     match company {
         Company::None => String::new(),
         Company::Others(deaths) => format!(" AND {of}.deaths < {deaths}"),
@@ -46,9 +46,9 @@ fn fits(of: &str, company: Company) -> String {
 }
 
 /// A campaign that lets its jobs start.
-const ACTIVE: &str = "c.is_active AND c.status = 'active'";
+pub(super) const ACTIVE: &str = "c.is_active AND c.status = 'active'";
 /// A tenant's oldest jobs that the first statement looks at.
-const OLDEST_LIMIT: u32 = 32;
+pub(super) const OLDEST_LIMIT: u32 = 32;
 /// Tenants of one look. Where more have jobs that wait, the next look goes on behind them.
 const TENANTS: usize = 500;
 /// So many active campaigns are few.
@@ -59,14 +59,24 @@ const SUSPECTS: usize = 32;
 const GROUPS: usize = 16;
 
 /// Jobs of one tenant, campaign and type, with at least one that can run.
-struct JobTypeGroup {
-    tenant: String,
-    campaign: Option<String>,
-    job_type: String,
+#[derive(Debug, Clone)]
+pub(super) struct JobTypeGroup {
+    pub tenant: String,
+    pub campaign: Option<String>,
+    pub job_type: String,
     /// Its oldest job that can run: rows are numbered in the order of their making.
-    first: i64,
+    pub first: i64,
     /// Jobs of the tenant that run.
-    running: i64,
+    pub running: i64,
+    /// It was found behind jobs that cannot run; then all groups of its tenant were.
+    pub is_behind: bool,
+}
+
+impl JobTypeGroup {
+    /// Whether both have the same jobs.
+    pub fn is_same(&self, other: &Self) -> bool {
+        (&self.tenant, &self.campaign, &self.job_type) == (&other.tenant, &other.campaign, &other.job_type)
+    }
 }
 
 impl Store {
@@ -80,8 +90,7 @@ impl Store {
         self.claim_job_beside(host, tenants, job_types, Company::None, &|_| true).await
     }
 
-    /// As [`Self::claim_job`], for a worker with this company for it, and only of tenants that are `served`: a job that
-    /// nobody could control just now does not begin.
+    /// As [`Self::claim_jobs`], one job.
     pub async fn claim_job_beside(
         &self,
         host: &WorkerId,
@@ -90,26 +99,32 @@ impl Store {
         company: Company,
         served: &(dyn Fn(&str) -> bool + Sync),
     ) -> Result<Option<ClaimedJob>, StoreError> {
-        if job_types.is_empty() || tenants.is_some_and(<[TenantId]>::is_empty) {
-            return Ok(None);
+        Ok(self.claim_jobs(host, tenants, job_types, company, served, 1).await?.pop())
+    }
+
+    /// As [`Self::claim_job`], up to `limit` jobs, for a worker with this company for each of them, and only of tenants that
+    /// are `served`: a job that nobody could control just now does not begin.
+    pub async fn claim_jobs(
+        &self,
+        host: &WorkerId,
+        tenants: Option<&[TenantId]>,
+        job_types: &[String],
+        company: Company,
+        served: &(dyn Fn(&str) -> bool + Sync),
+        limit: usize,
+    ) -> Result<Vec<ClaimedJob>, StoreError> {
+        if limit == 0 || job_types.is_empty() || tenants.is_some_and(<[TenantId]>::is_empty) {
+            return Ok(Vec::new());
         }
         let now = self.now_ms();
         let mut groups = self.groups(now, tenants, job_types, company).await?;
         groups.retain(|group| served(&group.tenant));
         if groups.is_empty() {
-            return Ok(None);
+            return Ok(Vec::new());
         }
         groups.sort_by_key(|group| (group.running, group.first));
-        let mut tx = self.database.write().await?;
-        for group in groups.iter().take(GROUPS) {
-            if let Some(taken) = claim_row(&mut tx, now, group, host, company).await? {
-                tx.commit().await?;
-                return Ok(Some(taken));
-            }
-        }
-        // A row that can never run may have been marked so.
-        tx.commit().await?;
-        Ok(None)
+        groups.truncate(GROUPS);
+        self.claim_of_groups(now, &groups, host, company, limit).await
     }
 
     /// Jobs that could run now and must run alone, because at least so many workers have died in them: oldest first,
@@ -177,7 +192,7 @@ impl Store {
             let (tenant, count) = (row.required("tenant_id")?, row.int("running")?.unwrap_or(0));
             running.insert(tenant.clone(), count);
             match row.int("first")? {
-                Some(first) => groups.push(group(row, first, count)?),
+                Some(first) => groups.push(group(row, first, count, false)?),
                 None if row.int("active")?.is_some_and(|active| active < MAX_CAMPAIGNS_SEARCHED as i64) => {
                     with_few.push(tenant)
                 }
@@ -196,17 +211,17 @@ impl Store {
             for row in &self.database.read().await?.rows(&text, &values).await? {
                 let Some(first) = row.int("first")? else { continue };
                 let count = running.get(&row.required("tenant_id")?).copied().unwrap_or(0);
-                groups.push(group(row, first, count)?);
+                groups.push(group(row, first, count, true)?);
             }
         }
         Ok(groups)
     }
 }
 
-fn group(row: &Row, first: i64, running: i64) -> Result<JobTypeGroup, StoreError> {
+fn group(row: &Row, first: i64, running: i64, is_behind: bool) -> Result<JobTypeGroup, StoreError> {
     let (tenant, campaign, job_type) =
         (row.required("tenant_id")?, row.text("campaign_id")?, row.required("job_type")?);
-    Ok(JobTypeGroup { tenant, campaign, job_type, first, running })
+    Ok(JobTypeGroup { tenant, campaign, job_type, first, running, is_behind })
 }
 
 /// Words as the rows of a table, in an SQL text.
@@ -337,67 +352,4 @@ fn search_behind(
         of_campaign = first("f.tenant_id", "= f.campaign_id"),
     );
     (text, values)
-}
-
-/// Takes the oldest job of a group that nobody else is taking right now.
-async fn claim_row(
-    tx: &mut Tx,
-    now: i64,
-    group: &JobTypeGroup,
-    host: &WorkerId,
-    company: Company,
-) -> Result<Option<ClaimedJob>, StoreError> {
-    let mut values: Vec<Value> = vec![now.into(), group.job_type.as_str().into(), group.tenant.as_str().into()];
-    let of_campaign = match &group.campaign {
-        None => "IS NULL",
-        Some(id) => {
-            values.push(id.as_str().into());
-            // Held until this commits: a pause that commits first is seen here, a later one waits. The campaign
-            // before its jobs, as everywhere: two that wait for each other would both fail.
-            let text =
-                format!("SELECT c.id FROM campaigns c WHERE c.tenant_id = $1 AND c.id = $2 AND {ACTIVE} {{share}}");
-            if tx.row(&text, &values[2..]).await?.is_none() {
-                return Ok(None);
-            }
-            "= $4"
-        }
-    };
-    let text = format!(
-        "SELECT {}, resume_point, timeout_used_ms FROM jobs j {{by:{OF_CAMPAIGN}}} WHERE {BY_CAMPAIGN} AND {}{} AND j.job_type = $2 AND j.tenant_id = $3
-           AND j.campaign_id {of_campaign} ORDER BY j.rowid LIMIT 1 {{skip}}",
-        *rows::JOB,
-        due("j"),
-        fits("j", company)
-    );
-    let Some(row) = tx.row(&text, &values).await? else { return Ok(None) };
-    let Some(job) = rows::skip_unreadable(rows::job(&row)) else {
-        // Only plain SQL can have put it there as queued. At the head of its group it would stop all behind it.
-        tx.execute(
-            "UPDATE jobs SET status = 'failed', error_message = 'the row cannot be read', completed_at = {now},
-               updated_at = {now} WHERE rowid = $1 AND status = 'pending'",
-            &[row.int("row_id")?.into()],
-        )
-        .await?;
-        return Ok(None);
-    };
-    let number = row.int("run")?.unwrap_or(0) + 1;
-    let resource = Resource::job(job.tenant_id, job.id);
-    let taken = tx
-        .execute(
-            "UPDATE jobs SET status = 'running', host = $3, run = $4, started_at = COALESCE(started_at, {now}),
-               run_after = NULL, error_message = NULL, error_detail = NULL, alone_in = NULL, remote_session = NULL,
-               updated_at = {now}
-             WHERE tenant_id = $1 AND id = $2 AND (status || '') = 'pending' AND host IS NULL",
-            &[resource.tenant.as_str().into(), resource.id.as_str().into(), host.as_str().into(), number.into()],
-        )
-        .await?;
-    if taken == 0 {
-        return Ok(None);
-    }
-    let resume_point = row.text("resume_point")?;
-    let claimed = read_with_contents(tx, &resource).await?;
-    let run = Run { job: resource, host: host.clone(), number };
-    let deaths = row.int("deaths")?.unwrap_or(0);
-    let timeout_used_ms = row.int("timeout_used_ms")?.unwrap_or(0);
-    Ok(claimed.map(|job| ClaimedJob { job, run, resume_point, deaths, timeout_used_ms }))
 }

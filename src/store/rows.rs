@@ -61,8 +61,8 @@ pub(super) fn shorten(column: &str, longest: usize) -> String {
 pub(super) static CAMPAIGN: LazyLock<String> = LazyLock::new(|| {
     let counts = JobStatus::ALL.map(JobStatus::as_str).map(|status| {
         format!(
-            "(SELECT COUNT(*) FROM jobs j WHERE j.tenant_id = c.tenant_id AND j.campaign_id = c.id
-               AND j.status = '{status}') AS jobs_{status}"
+            "(SELECT CAST(COALESCE(SUM(k.n), 0) AS BIGINT) FROM job_totals k WHERE k.tenant_id = c.tenant_id
+               AND k.campaign_id = c.id AND k.status = '{status}') AS jobs_{status}"
         )
     });
     format!(

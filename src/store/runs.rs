@@ -1,37 +1,14 @@
 //! What a worker that hosts a job writes. Every statement names the run: one that is over changes nothing.
 
-use std::time::Duration;
-
 use super::announcement_rows::{AnnouncementKind, record_announcement};
 use super::jobs::read;
+use super::run_rows::{OWNED_BY_RUN, PROGRESS, end_with_campaign, message_and_detail, owned_by_run, progress_values};
 use super::sql::{Tx, Value};
 use super::{
     FinishOutcome, HandBack, Hosting, ReleasedRun, Run, RunEnd, SavedRun, Store, StoreError, failed_items, rows,
 };
-use crate::domain::text::{MAX_LONG_TEXT, excerpt};
-use crate::domain::{Job, Progress, Resource, WorkerId, full_jitter_backoff};
 
-/// The row is still this run's.
-///
-/// Only the key may choose the row: `host` and `status` are compared in words for which no index is made. Otherwise a database
-/// whose statistics are old, or that has none yet, takes the index of a status or a host for the shorter way, and reads
-/// every other job that has it. The same holds for every statement that names a row by its key and a status.
-const OWNED_BY_RUN: &str = "tenant_id = $1 AND id = $2 AND (host || '') = $3 AND run = $4";
-
-fn owned_by_run(run: &Run) -> Vec<Value> {
-    vec![run.job.tenant.as_str().into(), run.job.id.as_str().into(), run.host.as_str().into(), run.number.into()]
-}
-
-/// Columns of a progress, as `$5` to `$10`.
-const PROGRESS: &str = "progress_percent = $5, items_total = $6, items_processed = $7, items_succeeded = $8,
-  items_failed = $9, current_item = $10";
-
-fn progress_values(values: &mut Vec<Value>, p: &Progress) {
-    values.push(Value::Real(f64::from(p.progress_percent)));
-    values.push(p.items_total.into());
-    values.extend([p.items_processed, p.items_succeeded, p.items_failed].map(Value::from));
-    values.push(p.current_item.clone().into());
-}
+use crate::domain::{Job, Progress, Resource, WorkerId};
 
 /// A paused job without a host goes back to the queue when it is resumed.
 const RELEASE: &str = "paused_from = CASE WHEN status = 'paused' THEN 'pending' ELSE NULL END";
@@ -48,22 +25,12 @@ async fn lock_campaign(tx: &mut Tx, job: &Resource) -> Result<(), StoreError> {
     .map(|_| ())
 }
 
-/// A job that comes back from a worker after its campaign was cancelled is cancelled with it: nobody would ever
-/// start it, and it would look as if it waited.
-async fn end_with_campaign(tx: &mut Tx, job: &Resource) -> Result<(), StoreError> {
-    tx.execute(
-        "UPDATE jobs SET status = 'cancelled', cancelled_at = {now}, updated_at = {now}, paused_from = NULL, run_after = NULL,
-           cancelled_by = (SELECT c.cancelled_by FROM campaigns c WHERE c.tenant_id = jobs.tenant_id AND c.id = jobs.campaign_id)
-         WHERE tenant_id = $1 AND id = $2 AND (origin = 'queued' OR run > 0) AND host IS NULL AND (status || '') IN ('pending', 'paused')
-           AND EXISTS (SELECT 1 FROM campaigns c
-             WHERE c.tenant_id = jobs.tenant_id AND c.id = jobs.campaign_id AND c.status = 'cancelled')",
-        &[job.tenant.as_str().into(), job.id.as_str().into()],
-    )
-    .await
-    .map(|_| ())
-}
-
 impl Store {
+    /// The work has ended. A failure goes back to `pending` while retries are left.
+    pub async fn finish(&self, run: &Run, progress: &Progress, end: &RunEnd) -> Result<FinishOutcome, StoreError> {
+        self.run_ends.record(run, progress, end, self.now_ms()).await
+    }
+
     /// Writes what a run has to say, all of it or nothing: a resume point that is in SQL has every item before it
     /// accounted for. `false`: the job is no longer this run's.
     pub async fn save(&self, run: &Run, account: &SavedRun) -> Result<bool, StoreError> {
@@ -84,72 +51,6 @@ impl Store {
         }
         tx.commit().await?;
         Ok(ours)
-    }
-
-    /// The work has ended. A failure goes back to `pending` while retries are left.
-    pub async fn finish(&self, run: &Run, progress: &Progress, end: &RunEnd) -> Result<FinishOutcome, StoreError> {
-        let mut tx = self.database.write().await?;
-        lock_campaign(&mut tx, &run.job).await?;
-        let Some(job) = read(&mut tx, &run.job).await? else {
-            tx.rollback().await?;
-            return Ok(FinishOutcome::Lost);
-        };
-        if matches!(end, RunEnd::Failed { .. }) {
-            // A foreign process may die while its job is paused. Nobody can make it go on, and only a running job can fail.
-            let text = format!(
-                "UPDATE jobs SET status = 'running', paused_from = NULL
-                 WHERE {OWNED_BY_RUN} AND (status || '') = 'paused' AND remote_session IS NOT NULL"
-            );
-            tx.execute(&text, &owned_by_run(run)).await?;
-        }
-        let mut values = owned_by_run(run);
-        progress_values(&mut values, progress);
-        let again = matches!(end, RunEnd::Failed { permanent: false, .. }) && job.retry_count < job.max_retries;
-        let (status, result, error) = match end {
-            RunEnd::Completed(result) => ("completed", Value::json(result), None),
-            RunEnd::Failed { error, .. } if again => ("pending", Value::Text(None), Some(error)),
-            RunEnd::Failed { error, .. } => ("failed", Value::Text(None), Some(error)),
-            RunEnd::Cancelled { .. } => ("cancelled", Value::Text(None), None),
-        };
-        let cancelled_by = match end {
-            RunEnd::Cancelled { by } => Some(by.clone()),
-            _ => None,
-        };
-        let (message, detail) = error.map(message_and_detail).unzip();
-        let run_after = again.then(|| self.now_ms() + retry_delay_ms(job.retry_count));
-        values.extend([
-            status.into(),
-            result,
-            message.into(),
-            run_after.into(),
-            i64::from(again).into(),
-            detail.flatten().into(),
-            cancelled_by.into(),
-        ]);
-        let text = format!(
-            "UPDATE jobs SET {PROGRESS}, status = $11, result = {{json:$12}}, error_message = $13, run_after = $14,
-               error_detail = $16, retry_count = retry_count + $15, host = NULL, contact_lost_at = NULL, updated_at = {{now}},
-               remote_session = CASE WHEN $15 = 1 THEN NULL ELSE remote_session END,
-               timeout_used_ms = CASE WHEN $15 = 1 THEN 0 ELSE timeout_used_ms END,
-               cancelled_by = COALESCE($17, cancelled_by), cancelled_at = CASE WHEN $11 = 'cancelled' THEN {{now}} ELSE NULL END,
-               completed_at = CASE WHEN $11 IN ('completed', 'failed') THEN {{now}} ELSE NULL END
-             WHERE {OWNED_BY_RUN} AND ((status || '') = 'running' OR ((status || '') = 'paused' AND $11 = 'cancelled'))"
-        );
-        if tx.execute(&text, &values).await? == 0 {
-            tx.rollback().await?;
-            return Ok(FinishOutcome::Lost);
-        }
-        end_with_campaign(&mut tx, &run.job).await?;
-        record_announcement(&mut tx, &run.job, AnnouncementKind::Status, run.number).await?;
-        let ended = read(&mut tx, &run.job).await?;
-        tx.commit().await?;
-        Ok(ended.map_or(FinishOutcome::Lost, |mut job| {
-            if let RunEnd::Completed(result) = end {
-                // Known here: it need not come back from the database.
-                job.result = result.without_nul();
-            }
-            FinishOutcome::Done(Box::new(job))
-        }))
     }
 
     /// The worker is leaving: the job waits for another (or stays paused), from its resume point. `false`: it is
@@ -315,25 +216,7 @@ impl Store {
     }
 }
 
-/// Every message and every list carries the error: what is too long for them stands in a column of its own.
-fn message_and_detail(error: &String) -> (String, Option<String>) {
-    let message = excerpt(error, MAX_LONG_TEXT).into_owned();
-    let detail = (message != *error).then(|| error.clone());
-    (message, detail)
-}
-
 fn too_many_crashes(deaths: u32) -> String {
     let workers = if deaths == 1 { "A worker".to_owned() } else { format!("{deaths} workers") };
     format!("{workers} died while running this job. Look at their machines' logs (memory?) before you submit it again")
-}
-
-/// First wait for a retry at its longest; doubled each time.
-const MIN_RETRY_DELAY: Duration = Duration::from_secs(1);
-/// The longest of them.
-pub(super) const MAX_RETRY_DELAY: Duration = Duration::from_secs(60);
-
-fn retry_delay_ms(retries: i64) -> i64 {
-    let wait =
-        full_jitter_backoff(MIN_RETRY_DELAY, MAX_RETRY_DELAY, u32::try_from(retries).unwrap_or(0), fastrand::f64());
-    i64::try_from(wait.as_millis()).unwrap_or(0)
 }

@@ -150,3 +150,39 @@ pub async fn an_open_campaign_is_completed_only_after_it_was_closed(db: Db) {
     db.store.create_job(&new_job("more", Some("usual"))).await.expect("it takes jobs");
     assert!(!db.store.campaign(&usual).await.expect("read").expect("row").is_open);
 }
+
+/// The counts of a campaign are kept by whoever changes a row, and are what counting would give.
+pub async fn the_counts_of_a_campaign_are_those_of_its_rows_whoever_changes_them(db: Db) {
+    let resource = campaign_of(&db, "c", 40).await;
+    campaign_of(&db, "d", 3).await;
+    for text in [
+        "UPDATE jobs SET status = 'completed' WHERE id IN ('c-1', 'c-2', 'd-1')",
+        "UPDATE jobs SET status = 'failed' WHERE id = 'c-2'",
+        "UPDATE jobs SET title = 'x', status = status",
+        "INSERT INTO jobs (id, tenant_id, campaign_id, status) VALUES ('x', 'acme', 'c', 'paused'), ('y', 'acme', NULL, 'paused')",
+        "INSERT INTO jobs (id, tenant_id, campaign_id) VALUES ('x', 'acme', 'c') ON CONFLICT (tenant_id, id) DO NOTHING",
+        "UPDATE jobs SET campaign_id = 'c' WHERE id = 'd-2'",
+        "DELETE FROM jobs WHERE id IN ('c-3', 'c-4')",
+    ] {
+        db.sql(text).await.expect(text);
+    }
+    db.store.apply(&change(campaign("d"), Action::Cancel, 1)).await.expect("apply");
+    let claimed = claim(&db, "w").await.expect("a job");
+    assert_eq!(claimed.job.campaign_id.as_ref().map(|id| id.as_str()), Some("c"));
+    let of = async |id: &str| db.store.campaign(&campaign(id)).await.expect("read").expect("row").jobs_by_status;
+    let c = JobCounts { pending: 36, running: 1, paused: 1, completed: 1, failed: 1, cancelled: 0 };
+    let d = JobCounts { completed: 1, cancelled: 1, ..JobCounts::default() };
+    for tidy in [false, true] {
+        assert_eq!((of("c").await, of("d").await), (c, d));
+        let total = db.store.job_totals(&resource.tenant, None).await.expect("totals");
+        let all = JobCounts { pending: 36, running: 1, paused: 2, completed: 2, failed: 1, cancelled: 1 };
+        assert_eq!(total, all, "with the one that has no campaign");
+        // Added up, also by several at once, it is the same.
+        let both = tokio::join!(db.store.add_up_job_counts(tidy), db.store.add_up_job_counts(tidy));
+        assert!(both.0.is_ok() && both.1.is_ok(), "{both:?}");
+    }
+    db.sql("DELETE FROM jobs").await.expect("delete");
+    assert_eq!(of("c").await, JobCounts::default());
+    db.store.add_up_job_counts(true).await.expect("add up");
+    assert_eq!(db.changed("UPDATE job_counts SET n = n").await, 0, "nothing is left of what is gone");
+}

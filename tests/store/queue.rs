@@ -88,6 +88,48 @@ pub async fn the_job_that_is_claimed_is_the_one_that_a_look_at_all_of_them_would
     assert!(!waiting.is_empty(), "some can never run");
 }
 
+/// Many at once are those that one after the other would have been, and nobody gets one twice.
+pub async fn jobs_that_are_claimed_together_are_those_that_would_come_one_by_one(db: Db) {
+    let seed = fastrand::u64(..);
+    let (_, _) = crowd(&db, seed).await;
+    let store = db.store.clone().by_clock(|| NOW);
+    let types = ["work".to_owned(), "more".to_owned()];
+    let ids = |claimed: &[ClaimedJob]| {
+        let id = |claimed: &ClaimedJob| format!("{}/{}", claimed.job.tenant_id, claimed.job.id);
+        claimed.iter().map(id).collect::<std::collections::BTreeSet<_>>()
+    };
+    for limit in [1, 7, 32] {
+        let mut singly = Vec::new();
+        for _ in 0..limit {
+            singly.extend(store.claim_job(&worker("w"), None, &types).await.expect("claim"));
+        }
+        db.sql("UPDATE jobs SET status = 'pending', host = NULL WHERE host = 'w'").await.expect("back again");
+        let claimed =
+            store.claim_jobs(&worker("w"), None, &types, Company::None, &|_| true, limit).await.expect("claim");
+        assert_eq!(ids(&claimed), ids(&singly), "seed {seed}, {limit} at once");
+        for ClaimedJob { job, run, .. } in &claimed {
+            assert_eq!((job.status, run.number, &run.host), (JobStatus::Running, 2, &worker("w")), "{}", job.id);
+            assert!(store.finish(run, &Progress::default(), &failed("no luck")).await.is_ok());
+        }
+    }
+    let several = ["a", "b", "c"].map(|name| {
+        let (store, types) = (store.clone(), types.clone());
+        async move {
+            let mut all = Vec::new();
+            loop {
+                let some =
+                    store.claim_jobs(&worker(name), None, &types, Company::None, &|_| true, 9).await.expect("claim");
+                if some.is_empty() {
+                    return all;
+                }
+                all.extend(some);
+            }
+        }
+    });
+    let all: Vec<ClaimedJob> = futures_util::future::join_all(several).await.into_iter().flatten().collect();
+    assert_eq!(ids(&all).len(), all.len(), "seed {seed}: a job was claimed twice");
+}
+
 pub async fn a_tenant_with_very_many_jobs_does_not_hold_up_the_others(db: Db) {
     let rows: Vec<String> = (0..3_000).map(|n| format!("('h{n}', 'hot', 'work', 'queued')")).collect();
     let text = format!("INSERT INTO jobs (id, tenant_id, job_type, origin) VALUES {}", rows.join(", "));

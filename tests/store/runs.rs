@@ -348,3 +348,73 @@ pub async fn an_attached_job_says_since_when_its_host_has_not_been_heard_of(db: 
     };
     assert_eq!(row.contact_lost_at, None);
 }
+
+/// Ends that come together are written together, and each says what became of its own run.
+pub async fn ends_that_come_together_each_say_what_became_of_their_run(db: Db) {
+    campaign_of(&db, "c", 12).await;
+    let mut claimed = Vec::new();
+    while let Some(one) = claim(&db, "w").await {
+        claimed.push(one);
+    }
+    // One is no longer this worker's, one is paused, and one is retried.
+    db.sql("UPDATE jobs SET run = run + 1 WHERE id = 'c-1'").await.expect("update");
+    db.sql("UPDATE jobs SET status = 'paused', paused_from = 'running' WHERE id = 'c-2'").await.expect("update");
+    db.sql("UPDATE jobs SET max_retries = 1 WHERE id = 'c-3'").await.expect("update");
+    let ends = claimed.iter().map(|one| async {
+        let end = match one.job.id.as_str() {
+            "c-3" | "c-4" => failed("no luck"),
+            _ => RunEnd::Completed(exact(json!({"id": one.job.id}))),
+        };
+        (one.job.id.to_string(), db.store.finish(&one.run, &Progress::default(), &end).await.expect("finish"))
+    });
+    for (id, outcome) in futures_util::future::join_all(ends).await {
+        match (id.as_str(), outcome) {
+            ("c-1" | "c-2", FinishOutcome::Lost) => {}
+            ("c-3", FinishOutcome::Done(job)) => assert_eq!((job.status, job.retry_count), (JobStatus::Pending, 1)),
+            ("c-4", FinishOutcome::Done(job)) => assert_eq!(job.status, JobStatus::Failed),
+            (id, FinishOutcome::Done(job)) => {
+                assert_eq!((job.id.as_str(), job.status), (id, JobStatus::Completed));
+                assert_eq!(job.result, exact(json!({"id": id})));
+            }
+            (id, FinishOutcome::Lost) => panic!("{id} is lost"),
+        }
+    }
+    assert_eq!(db.store.announcements(100).await.expect("read").len(), 10);
+    let counts = db.store.campaign(&campaign("c")).await.expect("read").expect("row").jobs_by_status;
+    let expected = JobCounts { pending: 1, running: 1, paused: 1, completed: 8, failed: 1, cancelled: 0 };
+    assert_eq!(counts, expected);
+}
+
+/// A row that another program holds keeps its own end waiting and nobody else's.
+pub async fn a_row_that_is_held_keeps_no_other_end_waiting(db: Db) {
+    if !db.url.starts_with("postgres") {
+        return; // SQLite has one writer: nobody holds a row.
+    }
+    campaign_of(&db, "c", 6).await;
+    let mut claimed = Vec::new();
+    while let Some(one) = claim(&db, "w").await {
+        claimed.push(one);
+    }
+    let holder = db.holder("SELECT id FROM jobs WHERE id = 'c-0' FOR UPDATE").await;
+    let end = RunEnd::Completed(exact(json!(null)));
+    let (held, others) = claimed.split_first().expect("six");
+    let waiting = async {
+        loop {
+            // Longer than PostgreSQL waits for a row: asked again, as workers do.
+            match db.store.finish(&held.run, &Progress::default(), &end).await {
+                Ok(outcome) => return outcome,
+                Err(error) => assert!(error.is_transient(), "{error}"),
+            }
+        }
+    };
+    let free = async {
+        let progress = Progress::default();
+        let ends = others.iter().map(|one| db.store.finish(&one.run, &progress, &end));
+        for outcome in futures_util::future::join_all(ends).await {
+            assert!(matches!(outcome, Ok(FinishOutcome::Done(_))), "{outcome:?}");
+        }
+        drop(holder);
+    };
+    let (outcome, ()) = tokio::join!(waiting, free);
+    assert!(matches!(outcome, FinishOutcome::Done(_)), "{outcome:?}");
+}

@@ -14,13 +14,17 @@ mod tls;
 mod unreachable;
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
 use bytes::Bytes;
 use clap::Args;
-use http_body_util::Full;
-use hyper::body::Incoming;
+use futures_util::stream;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
 use hyper::upgrade::Upgraded;
 use hyper::{Method, Request, Response, StatusCode, header, http};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
@@ -28,6 +32,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde::Serialize;
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -66,11 +71,18 @@ pub(super) const LONG_POLL: Duration = Duration::from_secs(30);
 /// Longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// What is sent.
+type Body = UnsyncBoxBody<Bytes, std::io::Error>;
+/// What is sent while it is read.
+pub(super) type ByteSource = Box<dyn AsyncRead + Send + Unpin>;
+/// Bytes of it that are read at once.
+const PART: usize = 64 * 1024;
+
 /// A gateway's HTTP API.
 pub(super) struct Api {
     base: String,
     token: String,
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    client: Client<HttpsConnector<HttpConnector>, Body>,
     answer_timeout: Duration,
 }
 
@@ -97,6 +109,46 @@ impl Api {
     pub(super) async fn post(&self, path: &str, body: &impl Serialize) -> anyhow::Result<Answer> {
         let body = serde_json::to_vec(body).context("the request cannot be written as JSON")?;
         self.ask(Method::POST, path, body.into()).await
+    }
+
+    /// Sends lines of JSON while they are read, however many those are. It is given up when nothing of them has been taken, and
+    /// no answer has come, for as long as an answer is waited for.
+    pub(super) async fn post_lines(&self, path: &str, lines: ByteSource) -> anyhow::Result<Answer> {
+        let taken = Arc::new(AtomicU64::new(0));
+        let parts = stream::unfold((lines, taken.clone()), |(mut lines, taken)| async move {
+            let mut part = vec![0; PART];
+            taken.fetch_add(1, Ordering::Relaxed);
+            let part = match lines.read(&mut part).await {
+                Ok(0) => return None,
+                Ok(length) => {
+                    part.truncate(length);
+                    Ok(Frame::data(Bytes::from(part)))
+                }
+                Err(error) => Err(error),
+            };
+            // Whoever writes the lines may take as long as it likes.
+            taken.fetch_add(1, Ordering::Relaxed);
+            Some((part, (lines, taken)))
+        });
+        let request = self.request(Method::POST, path).header(header::CONTENT_TYPE, "application/x-ndjson");
+        let request = request.body(StreamBody::new(parts).boxed_unsync());
+        let request = request.context("the address or the token cannot stand in a request")?;
+        let mut sent = std::pin::pin!(self.client.request(request));
+        let mut before = 0;
+        let answer = loop {
+            match tokio::time::timeout(self.answer_timeout, &mut sent).await {
+                Ok(sent) => break sent.map_err(|error| tls::to_message(&error, &self.base))?,
+                Err(_) => {
+                    let now = taken.load(Ordering::Relaxed);
+                    // An odd number: a part is being read.
+                    if now == before && now.is_multiple_of(2) {
+                        return Err(Unreachable::silent(&self.base, self.answer_timeout));
+                    }
+                    before = now;
+                }
+            }
+        };
+        Answer::read(answer, &self.base, self.answer_timeout).await
     }
 
     pub(super) async fn delete(&self, path: &str) -> anyhow::Result<Answer> {
@@ -157,7 +209,8 @@ impl Api {
         body: Bytes,
         patience: Duration,
     ) -> anyhow::Result<Response<Incoming>> {
-        let request = request.body(Full::new(body)).context("the address or the token cannot stand in a request")?;
+        let body = Full::new(body).map_err(|never| match never {}).boxed_unsync();
+        let request = request.body(body).context("the address or the token cannot stand in a request")?;
         match tokio::time::timeout(patience, self.client.request(request)).await {
             Ok(sent) => sent.map_err(|error| tls::to_message(&error, &self.base)),
             Err(_) => Err(Unreachable::silent(&self.base, patience)),

@@ -12,7 +12,7 @@ use crate::http::Refusal;
 use crate::protocol::client::{ClientMessage, CommandRequest, MAX_REASON};
 use crate::store::{NewCampaign, NewJob, RevocationKind};
 
-/// Most jobs that one request makes.
+/// Most jobs that are made all or none: of one JSON document, or of lines.
 pub(super) const MAX_CAMPAIGN_JOBS: usize = 10_000;
 /// Longest title or name, in characters.
 const MAX_TITLE: usize = 500;
@@ -140,31 +140,50 @@ pub(super) enum JobList {
     Many(Vec<NewJob>),
 }
 
-/// The body of `POST /jobs` and of `POST /campaigns/{id}/jobs`: one job, an array of them, or one a line (`lines`: the
-/// client says so; more than one object is understood without that).
-pub(super) fn jobs(
-    body: &[u8],
-    lines: bool,
+/// One line of a stream of jobs; `id` makes one up where the line names none.
+pub(super) fn job_of_line(
+    line: &[u8],
     campaign: Option<&ResourceId>,
     owner: &JobOwner<'_>,
-) -> Result<JobList, Refusal> {
+    id: impl FnOnce() -> ResourceId,
+) -> Result<NewJob, Refusal> {
+    let mut body: JobBody = serde_json::from_slice(line)
+        .map_err(|error| Refusal::invalid(without_line(&format!("it does not fit: {error}"))))?;
+    if let Some(campaign) = campaign
+        && body.campaign_id.as_ref().is_some_and(|other| other != campaign)
+    {
+        return Err(Refusal::invalid("campaign_id names another campaign"));
+    }
+    body.id.get_or_insert_with(id);
+    let mut job = new_job(body, owner)?;
+    job.campaign = campaign.cloned().or(job.campaign);
+    Ok(job)
+}
+
+/// Where in a line something is wrong is said without the number that JSON's reader gives the line, which is always 1.
+fn without_line(words: &str) -> String {
+    words.replace(" at line 1 column ", " at column ")
+}
+
+/// The body of `POST /jobs` and of `POST /campaigns/{id}/jobs`: one job, an array of them, or one after another.
+pub(super) fn jobs(body: &[u8], campaign: Option<&ResourceId>, owner: &JobOwner<'_>) -> Result<JobList, Refusal> {
     let first = body.iter().find(|byte| !byte.is_ascii_whitespace());
     if first == Some(&b'[') {
         return many(object(body)?, campaign, owner);
     }
-    if !lines && let Ok(one) = serde_json::from_slice::<JobBody>(body) {
+    if let Ok(one) = serde_json::from_slice::<JobBody>(body) {
         return new_jobs(vec![one], campaign, owner).map(|mut jobs| JobList::One(Box::new(jobs.remove(0))));
     }
     let mut bodies = Vec::new();
     for one in serde_json::Deserializer::from_slice(body).into_iter::<JobBody>() {
         // What is wrong with a single object is said without a number.
-        let place = if bodies.is_empty() && !lines { String::new() } else { format!("jobs[{}]: ", bodies.len()) };
+        let place = if bodies.is_empty() { String::new() } else { format!("jobs[{}]: ", bodies.len()) };
         bodies.push(one.map_err(|error| Refusal::invalid(format!("The body does not fit: {place}{error}")))?);
         if bodies.len() > MAX_CAMPAIGN_JOBS {
             break;
         }
     }
-    if bodies.is_empty() && !lines {
+    if bodies.is_empty() {
         object::<JobBody>(body)?;
     }
     many(bodies, campaign, owner)
@@ -180,7 +199,10 @@ fn many(bodies: Vec<JobBody>, campaign: Option<&ResourceId>, owner: &JobOwner<'_
 /// Checks many bodies. `campaign`: whose jobs they are, whatever they say themselves or leave out.
 fn new_jobs(bodies: Vec<JobBody>, campaign: Option<&ResourceId>, owner: &JobOwner<'_>) -> Result<Vec<NewJob>, Refusal> {
     if bodies.len() > MAX_CAMPAIGN_JOBS {
-        return Err(Refusal::invalid(format!("One request may make {MAX_CAMPAIGN_JOBS} jobs at most")));
+        return Err(Refusal::invalid(format!(
+            "One JSON document may make {MAX_CAMPAIGN_JOBS} jobs at most: send more of them as lines, with the Content-Type \
+             application/x-ndjson"
+        )));
     }
     let only = bodies.len() == 1;
     let mut ids = std::collections::HashSet::new();
@@ -255,7 +277,7 @@ mod tests {
     }
 
     fn job(body: &[u8], owner: &JobOwner<'_>) -> Result<NewJob, Refusal> {
-        jobs(body, false, None, owner).map(|jobs| match jobs {
+        jobs(body, None, owner).map(|jobs| match jobs {
             JobList::One(job) => *job,
             JobList::Many(_) => panic!("many jobs"),
         })
@@ -319,17 +341,16 @@ mod tests {
     #[test]
     fn many_jobs_come_as_an_array_or_a_line_each() {
         let campaign: ResourceId = "c".parse().expect("id");
-        let made = |text: &str, lines| {
-            owned(|o| jobs(text.as_bytes(), lines, Some(&campaign), o)).map(|jobs| match jobs {
+        let made = |text: &str| {
+            owned(|o| jobs(text.as_bytes(), Some(&campaign), o)).map(|jobs| match jobs {
                 JobList::Many(jobs) => jobs.into_iter().map(|job| (job.job_type, job.campaign)).collect(),
                 JobList::One(_) => Vec::new(),
             })
         };
         let of =
             |kinds: &[&str]| -> Vec<_> { kinds.iter().map(|k| ((*k).to_owned(), Some(campaign.clone()))).collect() };
-        assert_eq!(made(r#" [{"job_type":"a"},{"job_type":"b"}]"#, false).expect("jobs"), of(&["a", "b"]));
-        assert_eq!(made("{\"job_type\":\"a\"}\n{\"job_type\":\"b\"}\n", false).expect("jobs"), of(&["a", "b"]));
-        assert_eq!(made("{\"job_type\":\"a\"}\n", true).expect("jobs"), of(&["a"]));
+        assert_eq!(made(r#" [{"job_type":"a"},{"job_type":"b"}]"#).expect("jobs"), of(&["a", "b"]));
+        assert_eq!(made("{\"job_type\":\"a\"}\n{\"job_type\":\"b\"}\n").expect("jobs"), of(&["a", "b"]));
         for (text, part) in [
             ("[]", "it holds no job"),
             (r#"[{"job_type":"a"},{"job_type":"b","titel":1}]"#, "unknown field `titel`"),
@@ -338,7 +359,27 @@ mod tests {
             (r#"[{"job_type":"a","campaign_id":"other"}]"#, "jobs[0].campaign_id"),
             ("{\"job_type\":\"a\"}\n{\"job_type\":", "jobs[1]: EOF"),
         ] {
-            let words = words(made(text, false));
+            let words = words(made(text));
+            assert!(words.contains(part), "{text}: {words}");
+        }
+    }
+
+    #[test]
+    fn a_line_is_a_job_with_an_id_of_its_own_or_the_one_that_is_made_up() {
+        let campaign: ResourceId = "c".parse().expect("id");
+        let made = |text: &str| {
+            owned(|o| job_of_line(text.as_bytes(), Some(&campaign), o, || "made-up".parse().expect("id")))
+                .map(|job| (job.id.to_string(), job.campaign.map(|campaign| campaign.to_string())))
+        };
+        let in_c = |id: &str| (id.to_owned(), Some("c".to_owned()));
+        assert_eq!(made("{\"job_type\":\"a\"}\r\n").expect("job"), in_c("made-up"));
+        assert_eq!(made(r#"{"job_type":"a","id":"own","campaign_id":"c"}"#).expect("job"), in_c("own"));
+        for (text, part) in [
+            (r#"{"job_type":"a"} {"job_type":"b"}"#, "trailing characters at column 18"),
+            (r#"{"job_type":"a","campaign_id":"d"}"#, "campaign_id names another"),
+            (r#"{"job_type":"a""#, "EOF while parsing an object at column 15"),
+        ] {
+            let words = words(made(text));
             assert!(words.contains(part), "{text}: {words}");
         }
     }

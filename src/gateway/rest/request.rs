@@ -176,6 +176,20 @@ impl Request {
         tokio::time::timeout(self.body_timeout, collect).await.map_err(|_| too_slow())?
     }
 
+    /// The next part of the body as it arrives, for what is read while it comes; `None` at its end. Each part has the time that
+    /// a whole body has otherwise.
+    pub(super) async fn next_part(&mut self) -> Result<Option<Bytes>, Refusal> {
+        let part = tokio::time::timeout(self.body_timeout, self.body.get_mut().next()).await;
+        let part = part.map_err(|_| too_slow())?;
+        part.transpose().map_err(|_| Refusal::invalid("The body broke off"))
+    }
+
+    /// Takes so much memory for what is kept of the body, if it has not got that yet.
+    pub(super) fn hold_at_least(&mut self, bytes: usize) -> Result<(), Refusal> {
+        let all = self.weight + bytes.next_multiple_of(BODY_STEP);
+        self.memory.get_mut().as_mut().map_or(Ok(()), |memory| memory.grow_to(all))
+    }
+
     /// Takes in what is left of a body that nobody wanted: an answer sent while the client is still writing
     /// gets lost, because the connection is then reset under it. Within reason; then it is lost.
     pub(super) async fn discard_body(&mut self) {

@@ -8,8 +8,8 @@ use sha2::{Digest, Sha256};
 
 use super::answer::{Answer, no_such, with_timeout};
 use super::callers::Callers;
-use super::creation::with_store_error;
 use super::input::object;
+use super::job_writer::with_store_error;
 use super::request::{Request, id};
 use crate::auth::Caller;
 use crate::broker::Broker;

@@ -18,6 +18,8 @@ use crate::worker::parts::WorkerParts;
 const POLL_INTERVAL_MS: std::ops::Range<u64> = 3_000..5_000;
 /// Between two looks for campaigns whose last job's worker died before it could complete them.
 const CAMPAIGNS_INTERVAL: Duration = Duration::from_secs(10);
+/// Between two times that changes of the counts of jobs are added up.
+const COUNTS_INTERVAL: Duration = Duration::from_secs(2);
 /// Campaigns of one such look.
 const MAX_CAMPAIGNS: u32 = 100;
 /// Between two looks for applied commands that may be deleted.
@@ -67,6 +69,7 @@ impl PeriodicTasks {
                 self.complete_campaigns().await,
                 self.prune_applied_commands().await,
                 self.prune_jobs().await,
+                self.add_up_job_counts().await,
                 audit_recovery::recover(&self.ctx).await,
             ] {
                 if let Err(error) = done {
@@ -81,6 +84,13 @@ impl PeriodicTasks {
             for campaign in self.ctx.store.campaigns_to_complete(MAX_CAMPAIGNS).await? {
                 self.campaigns.mark_dirty(campaign);
             }
+        }
+        Ok(())
+    }
+
+    async fn add_up_job_counts(&self) -> Result<(), StoreError> {
+        if self.ctx.store.try_acquire_lease(MaintenanceTask::Counts, COUNTS_INTERVAL).await? {
+            self.ctx.store.add_up_job_counts(false).await?;
         }
         Ok(())
     }
@@ -133,6 +143,7 @@ impl PeriodicTasks {
         let before = store.ended_before(now, keep).await?;
         let pruned = store.prune_jobs(before, || stop.is_cancelled()).await?;
         if pruned != PrunedJobs::default() {
+            store.add_up_job_counts(pruned.campaigns > 0).await?;
             tracing::info!(jobs = pruned.jobs, campaigns = pruned.campaigns, "worker.jobs_pruned");
         }
         Ok(())

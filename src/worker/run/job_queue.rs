@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures_util::future::join_all;
+
 use super::registry::RunRegistry;
 use super::runner::JobRunner;
 use crate::broker::{Partition, WriteCheck};
@@ -24,6 +26,11 @@ const POLL_INTERVAL_MS: std::ops::Range<u64> = 700..1_300;
 /// A worker that does not lead the fleet polls less and less often while nothing is there: each interval is twice the one
 /// before, up to so many times the first. It is notified of new jobs.
 const MAX_BACKOFF: u32 = 32;
+
+/// Jobs that are claimed together are this part of the room that a worker has, so that others that look at the same time get
+/// theirs, and no more than that many: the last of them waits until those before it have begun.
+const SHARE_OF_ROOM: usize = 2;
+const MAX_CLAIMS: usize = 32;
 
 pub(crate) struct JobQueue {
     ctx: Arc<WorkerContext>,
@@ -97,19 +104,31 @@ impl JobQueue {
             && running() < concurrency
             && self.runs.held() < self.ctx.settings.worker.max_held_jobs
         {
-            let companies: &[Company] = match (running(), makes_room) {
+            let now_running = running();
+            let companies: &[Company] = match (now_running, makes_room) {
                 _ if self.runs.runs_suspect(crashes) => return,
                 (0, true) => &[Company::Awaited(crashes), Company::None],
                 (0, false) => &[Company::None],
                 (_, true) => return,
                 (_, false) => &[Company::Others(crashes)],
             };
-            match self.claim_beside(companies, &not_served).await {
-                Ok(Some(job)) => match self.types.get(&job.job.job_type) {
-                    Some(code) => self.runner.start_job(job, code.clone()).await,
-                    None => return, // SQL was asked for known types only; the rescuer releases it.
-                },
-                Ok(None) => return,
+            // The first one may have to be alone, which shows only when it is there.
+            let limit = match now_running {
+                0 => 1,
+                running => concurrency
+                    .saturating_sub(running)
+                    .min(self.ctx.settings.worker.max_held_jobs.saturating_sub(self.runs.held()))
+                    .div_ceil(SHARE_OF_ROOM)
+                    .min(MAX_CLAIMS),
+            };
+            match self.claim_beside(companies, &not_served, limit).await {
+                Ok(jobs) if jobs.is_empty() => return,
+                // SQL was asked for known types only; a job of another one is released by the rescuer.
+                Ok(jobs) => {
+                    let known =
+                        jobs.into_iter().filter_map(|job| Some((self.types.get(&job.job.job_type)?.clone(), job)));
+                    join_all(known.map(|(code, job)| self.runner.start_job(job, code))).await;
+                }
                 Err(error) => {
                     self.notifier.claim_failed.store(true, Ordering::Relaxed);
                     tracing::warn!(%error, "worker.dispatch_delayed");
@@ -123,16 +142,17 @@ impl JobQueue {
         &self,
         companies: &[Company],
         not_served: &HashSet<Partition>,
-    ) -> Result<Option<ClaimedJob>, StoreError> {
+        limit: usize,
+    ) -> Result<Vec<ClaimedJob>, StoreError> {
         for company in companies {
             let WorkerContext { id, tenants, store, .. } = &*self.ctx;
             let served = |tenant: &str| self.is_served(tenant, not_served);
-            let taken = store.claim_job_beside(id, tenants.as_deref(), &self.type_names, *company, &served).await?;
-            if taken.is_some() {
+            let taken = store.claim_jobs(id, tenants.as_deref(), &self.type_names, *company, &served, limit).await?;
+            if !taken.is_empty() {
                 return Ok(taken);
             }
         }
-        Ok(None)
+        Ok(Vec::new())
     }
 
     /// Whether this worker makes room for a job that must run alone: it takes nothing new until it runs nothing, and

@@ -20,6 +20,10 @@ use crate::worker::context::WorkerContext;
 const PUBLISH_INTERVAL: Duration = Duration::from_millis(250);
 /// Between two writes of one job's progress to SQL.
 const SAVE_INTERVAL: Duration = Duration::from_secs(1);
+/// So many runs of one worker write their progress to SQL each second. Where there are more, each waits longer, up to so many
+/// times [`SAVE_INTERVAL`]: those who watch are told by Redis. A resume point and a failed item do not wait.
+const SAVES_PER_SECOND: usize = 1_000;
+const MAX_SAVE_INTERVALS: u32 = 10;
 
 /// Writes until the run has exited. Nobody else writes its progress, so an older one never follows a newer one.
 pub(crate) async fn run(
@@ -52,6 +56,8 @@ pub(crate) async fn run(
         if first_point {
             save_at = Instant::now();
         }
+        let only_progress = (latest.resume_version, latest.failed_version) == (writer.resume, writer.failed);
+        let save_due = if only_progress { save_at + writer.further_wait() } else { save_at };
         tokio::select! {
             () = run.exited() => return,
             Some(done) = flush_requests.recv() => {
@@ -68,7 +74,7 @@ pub(crate) async fn run(
             () = tokio::time::sleep_until(writer.told_at + told_interval.unwrap_or_default()), if told_interval.is_some() => {
                 writer.save().await;
             }
-            () = tokio::time::sleep_until(save_at), if to_save => {
+            () = tokio::time::sleep_until(save_due), if to_save => {
                 tried_first_point |= first_point;
                 writer.save().await;
                 save_at = Instant::now() + SAVE_INTERVAL;
@@ -95,6 +101,12 @@ impl ProgressWriter {
     fn has_saved(&self, latest: &LatestProgress) -> bool {
         (latest.progress_version, latest.resume_version, latest.failed_version)
             == (self.saved, self.resume, self.failed)
+    }
+
+    /// How much longer than [`SAVE_INTERVAL`] progress alone waits among very many runs.
+    fn further_wait(&self) -> Duration {
+        let intervals = u32::try_from(self.runs.len() / SAVES_PER_SECOND).unwrap_or(u32::MAX);
+        SAVE_INTERVAL * intervals.min(MAX_SAVE_INTERVALS - 1)
     }
 
     async fn publish(&mut self) {

@@ -1,9 +1,12 @@
-//! `cargo run --package wheelhouse-bench --bin lists -- --database-url URL`: what each list costs among very many rows,
-//! and what a write of progress costs beside their indexes. The database has to be empty, and keeps the rows.
+//! `make bench-lists`, or `cargo run --package wheelhouse-bench --bin lists -- --database-url URL`: what each list costs among
+//! very many rows, what a write of progress costs beside their indexes, and how many jobs are claimed and ended in a second
+//! while few or very many wait. The database has to be empty, and keeps the rows.
+
+mod claims;
 
 use std::time::{Duration, Instant};
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use wheelhouse::config::Database;
 use wheelhouse::domain::{JobStatus, Progress, ResourceId, TenantId};
 use wheelhouse::store::{CampaignFilter, JobFilter, JobSort, NewJob, SavedRun, Store};
@@ -19,6 +22,15 @@ struct Arguments {
     /// Pages of each list.
     #[arg(long, default_value_t = 200)]
     pages: usize,
+    /// What to measure; everything where nothing is said.
+    #[arg(long, value_enum)]
+    only: Option<Part>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    Lists,
+    Claims,
 }
 
 /// A list, by its query.
@@ -52,6 +64,32 @@ fn lists(tenant: &TenantId) -> Vec<(String, JobFilter)> {
             "created_by=…&status=failed",
             JobFilter { created_by: Some("user-1".to_owned()), status: vec![JobStatus::Failed], ..all() },
         ),
+        (
+            "created_after=…&created_before=…",
+            JobFilter { created_after: Some(1_767_226_000_000), created_before: Some(1_767_296_000_000), ..all() },
+        ),
+        (
+            "updated_after=…&status=failed&sort=updated",
+            JobFilter {
+                updated_after: Some(1_767_240_000_000),
+                status: vec![JobStatus::Failed],
+                ..sorted(JobSort::Updated, false)
+            },
+        ),
+        (
+            "status=running&sort=duration",
+            JobFilter { status: vec![JobStatus::Running], ..sorted(JobSort::Duration, false) },
+        ),
+        ("campaign_id=(large)", JobFilter { campaign: "campaign-large".parse().ok(), ..all() }),
+        (
+            "campaign_id=(large)&job_type=…&sort=duration",
+            JobFilter {
+                campaign: "campaign-large".parse().ok(),
+                job_type: Some("type-3".to_owned()),
+                ..sorted(JobSort::Duration, false)
+            },
+        ),
+        ("worker=…", JobFilter { worker: Some("bench-worker".to_owned()), ..all() }),
         ("q=… (often)", text("letters")),
         ("q=… (once)", text("customer 901 ")),
         ("q=… (never)", text("no such words")),
@@ -75,10 +113,22 @@ async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let store = Store::open(&Database { url: arguments.database_url.into(), connections: 4 }).await?;
     store.migrate().await?;
+    if arguments.only != Some(Part::Lists) {
+        for waiting in [10, arguments.rows] {
+            claims::measure(&store, waiting).await?;
+        }
+    }
+    if arguments.only != Some(Part::Claims) {
+        measure_lists(&store, &arguments).await?;
+    }
+    Ok(())
+}
+
+async fn measure_lists(store: &Store, arguments: &Arguments) -> anyhow::Result<()> {
     let tenant: TenantId = "bench-lists".parse()?;
     let is_new = store.jobs(&JobFilter { limit: 1, ..JobFilter::of(tenant.clone()) }).await?.items.is_empty();
     if is_new {
-        write_progress(&store, &tenant, "progress (empty)").await?;
+        write_progress(store, &tenant, "progress (empty)").await?;
         store.insert_list_rows(&tenant, arguments.rows).await?;
     }
     for (name, first) in lists(&tenant) {
@@ -109,8 +159,8 @@ async fn main() -> anyhow::Result<()> {
     report("campaigns", times, "");
     let begun = Instant::now();
     store.job_totals(&tenant, None).await?;
-    report("totals=true, counted", vec![begun.elapsed()], "");
-    write_progress(&store, &tenant, "progress (beside the rows)").await
+    report("totals=true", vec![begun.elapsed()], "");
+    write_progress(store, &tenant, "progress (beside the rows)").await
 }
 
 /// What a write of a running job's progress costs, which changes `updated_at` and so its index.

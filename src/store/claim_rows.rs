@@ -1,0 +1,258 @@
+//! Takes jobs out of the queue for a worker: one, or several in one transaction, the same that it would get one after the
+//! other.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::queue::{ACTIVE, BY_CAMPAIGN, BY_TYPE, JobTypeGroup, OF_CAMPAIGN, OF_TYPE, OLDEST_LIMIT, due, fits};
+use super::sql::{Row, Tx, Value};
+use super::{ClaimedJob, Company, Run, Store, StoreError, rows};
+use crate::domain::{Resource, TenantId, WorkerId};
+
+/// A row that this transaction holds.
+struct HeldRow {
+    job: Resource,
+    /// The number of the run that begins.
+    number: i64,
+    deaths: i64,
+}
+
+impl Store {
+    /// Takes up to `limit` jobs of these groups, the best of which stands first.
+    pub(super) async fn claim_of_groups(
+        &self,
+        now: i64,
+        groups: &[JobTypeGroup],
+        host: &WorkerId,
+        company: Company,
+        limit: usize,
+    ) -> Result<Vec<ClaimedJob>, StoreError> {
+        let shares = match groups {
+            [best, ..] if limit == 1 => vec![(best.clone(), 1)],
+            _ => self.shares(now, groups, company, limit).await?,
+        };
+        let mut tx = self.database.write().await?;
+        let mut held = Vec::new();
+        for (group, share) in &shares {
+            held.extend(hold_rows(&mut tx, now, group, company, *share).await?);
+        }
+        // Others have taken what was meant for this worker: then the first that is left.
+        for group in groups.iter().filter(|group| !shares.iter().any(|(tried, _)| tried.is_same(group))) {
+            if !held.is_empty() {
+                break;
+            }
+            held = hold_rows(&mut tx, now, group, company, 1).await?;
+        }
+        let claimed = start_runs(&mut tx, held, host).await?;
+        // Also where nothing was claimed: a row that can never run may have been marked so.
+        tx.commit().await?;
+        Ok(claimed)
+    }
+
+    /// How many jobs of which group come next, if each goes to the tenant with the fewest running, and of its jobs the oldest.
+    async fn shares(
+        &self,
+        now: i64,
+        groups: &[JobTypeGroup],
+        company: Company,
+        limit: usize,
+    ) -> Result<Vec<(JobTypeGroup, usize)>, StoreError> {
+        let (text, values) = oldest_of_groups(now, groups, company, limit);
+        // One group may be there twice, found by two looks.
+        let mut candidates: BTreeMap<i64, JobTypeGroup> = BTreeMap::new();
+        for row in &self.database.read().await?.rows(&text, &values).await? {
+            let of = row.int("place")?.and_then(|place| groups.get(usize::try_from(place).ok()?));
+            if let (Some(of), Some(number)) = (of, row.int("row_id")?) {
+                candidates.insert(number, JobTypeGroup { campaign: row.text("campaign_id")?, ..of.clone() });
+            }
+        }
+        Ok(share_out(candidates, limit))
+    }
+}
+
+/// See [`Store::shares`]; `candidates` are jobs that could run by their rows, each with its group.
+fn share_out(mut candidates: BTreeMap<i64, JobTypeGroup>, limit: usize) -> Vec<(JobTypeGroup, usize)> {
+    let mut taken: HashMap<String, i64> = HashMap::new();
+    let mut shares: Vec<(JobTypeGroup, usize)> = Vec::new();
+    for _ in 0..limit {
+        let running = |group: &JobTypeGroup| group.running + taken.get(&group.tenant).copied().unwrap_or(0);
+        let next = candidates.iter().map(|(row, group)| (running(group), *row)).min();
+        let Some(group) = next.and_then(|(_, row)| candidates.remove(&row)) else { break };
+        *taken.entry(group.tenant.clone()).or_default() += 1;
+        match shares.iter_mut().find(|(known, _)| known.is_same(&group)) {
+            Some((_, share)) => *share += 1,
+            None => shares.push((group, 1)),
+        }
+    }
+    shares
+}
+
+/// The condition of a group's jobs, which adds its values.
+fn of_group(values: &mut Vec<Value>, group: &JobTypeGroup) -> String {
+    let mut next = |value: &str| {
+        values.push(value.into());
+        format!("${}", values.len())
+    };
+    let (job_type, tenant) = (next(&group.job_type), next(&group.tenant));
+    let of_campaign = group.campaign.as_deref().map_or("IS NULL".to_owned(), |id| format!("= {}", next(id)));
+    format!("j.job_type = {job_type} AND j.tenant_id = {tenant} AND j.campaign_id {of_campaign}")
+}
+
+/// The oldest jobs that can run, each with the place of the group that it was found by: of a group that is the first of its
+/// tenant and type the oldest of all their campaigns, of one that stands behind others its own.
+fn oldest_of_groups(now: i64, groups: &[JobTypeGroup], company: Company, limit: usize) -> (String, Vec<Value>) {
+    let mut values: Vec<Value> = vec![now.into()];
+    let parts: Vec<String> = groups
+        .iter()
+        .enumerate()
+        .map(|(number, group)| {
+            if group.is_behind {
+                let (fits, of_group) = (format!("{}{}", due("j"), fits("j", company)), of_group(&mut values, group));
+                return format!(
+                    "SELECT * FROM (SELECT CAST({number} AS BIGINT) AS place, j.rowid AS row_id, j.campaign_id
+                       FROM jobs j {{by:{OF_CAMPAIGN}}} WHERE {BY_CAMPAIGN} AND {fits} AND {of_group}
+                       ORDER BY j.rowid LIMIT {limit}) g"
+                );
+            }
+            values.extend([group.job_type.as_str().into(), group.tenant.as_str().into()]);
+            let (job_type, tenant) = (values.len() - 1, values.len());
+            format!(
+                "SELECT CAST({number} AS BIGINT) AS place, w.row_id, w.campaign_id
+                 FROM (SELECT j.rowid AS row_id, j.campaign_id, j.run_after, j.deaths FROM jobs j {{by:{OF_TYPE}}}
+                   WHERE {BY_TYPE} AND j.job_type = ${job_type} AND j.tenant_id = ${tenant}
+                   ORDER BY j.rowid LIMIT {OLDEST_LIMIT}) w
+                 WHERE {}{} AND (w.campaign_id IS NULL OR EXISTS (
+                   SELECT 1 FROM campaigns c WHERE c.tenant_id = ${tenant} AND c.id = w.campaign_id AND {ACTIVE}))",
+                due("w"),
+                fits("w", company)
+            )
+        })
+        .collect();
+    (parts.join(" UNION ALL "), values)
+}
+
+/// Holds the oldest jobs of a group that nobody else is taking right now.
+async fn hold_rows(
+    tx: &mut Tx,
+    now: i64,
+    group: &JobTypeGroup,
+    company: Company,
+    limit: usize,
+) -> Result<Vec<HeldRow>, StoreError> {
+    if let Some(id) = &group.campaign {
+        // Held until this commits: a pause that commits first is seen here, a later one waits. The campaign
+        // before its jobs, as everywhere: two that wait for each other would both fail.
+        let text = format!("SELECT c.id FROM campaigns c WHERE c.tenant_id = $1 AND c.id = $2 AND {ACTIVE} {{share}}");
+        if tx.row(&text, &[group.tenant.as_str().into(), id.as_str().into()]).await?.is_none() {
+            return Ok(Vec::new());
+        }
+    }
+    let mut values: Vec<Value> = vec![now.into()];
+    let of_group = of_group(&mut values, group);
+    let text = format!(
+        "SELECT {} FROM jobs j {{by:{OF_CAMPAIGN}}} WHERE {BY_CAMPAIGN} AND {}{} AND {of_group}
+         ORDER BY j.rowid LIMIT {limit} {{skip}}",
+        *rows::JOB,
+        due("j"),
+        fits("j", company)
+    );
+    let mut held = Vec::new();
+    for row in &tx.rows(&text, &values).await? {
+        match rows::skip_unreadable(rows::job(row)) {
+            Some(job) => held.push(HeldRow {
+                job: Resource::job(job.tenant_id, job.id),
+                number: row.int("run")?.unwrap_or(0) + 1,
+                deaths: row.int("deaths")?.unwrap_or(0),
+            }),
+            // Only plain SQL can have put it there as queued. At the head of its group it would stop all behind it.
+            None => drop(
+                tx.execute(
+                    "UPDATE jobs SET status = 'failed', error_message = 'the row cannot be read', completed_at = {now},
+                       updated_at = {now} WHERE tenant_id = $1 AND id = $2 AND (status || '') = 'pending'",
+                    &[row.text("tenant_id")?.into(), row.text("id")?.into()],
+                )
+                .await?,
+            ),
+        }
+    }
+    Ok(held)
+}
+
+/// Begins the runs of rows that are held: one statement for the rows of each tenant, and one that reads them.
+async fn start_runs(tx: &mut Tx, held: Vec<HeldRow>, host: &WorkerId) -> Result<Vec<ClaimedJob>, StoreError> {
+    let mut tenants: Vec<&TenantId> = held.iter().map(|row| &row.job.tenant).collect();
+    tenants.sort_unstable();
+    tenants.dedup();
+    let mut started: HashMap<Resource, Row> = HashMap::new();
+    for tenant in tenants {
+        let mut values: Vec<Value> = vec![tenant.as_str().into(), host.as_str().into()];
+        let ids = held.iter().filter(|row| row.job.tenant == *tenant).map(|row| {
+            values.push(row.job.id.as_str().into());
+            format!("${}", values.len())
+        });
+        let ids = ids.collect::<Vec<_>>().join(", ");
+        let text = format!(
+            "UPDATE jobs SET status = 'running', host = $2, run = run + 1, started_at = COALESCE(started_at, {{now}}),
+               run_after = NULL, error_message = NULL, error_detail = NULL, alone_in = NULL, remote_session = NULL,
+               updated_at = {{now}}
+             WHERE tenant_id = $1 AND id IN ({ids}) AND (status || '') = 'pending' AND host IS NULL"
+        );
+        tx.execute(&text, &values).await?;
+        // What is not this worker's now is left out.
+        let text = format!(
+            "SELECT {}, resume_point, timeout_used_ms FROM jobs
+             WHERE tenant_id = $1 AND id IN ({ids}) AND (host || '') = $2 AND (status || '') = 'running'",
+            *rows::JOB_WITH_CONTENTS
+        );
+        for row in tx.rows(&text, &values).await? {
+            started.insert(rows::job_resource(&row)?, row);
+        }
+    }
+    let mut claimed = Vec::with_capacity(held.len());
+    for HeldRow { job, number, deaths } in held {
+        let Some(row) = started.get(&job) else { continue };
+        claimed.push(ClaimedJob {
+            job: rows::job(row)?,
+            resume_point: row.text("resume_point")?,
+            timeout_used_ms: row.int("timeout_used_ms")?.unwrap_or(0),
+            run: Run { job, host: host.clone(), number },
+            deaths,
+        });
+    }
+    Ok(claimed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_job_goes_to_the_tenant_with_the_fewest_running_and_of_its_jobs_the_oldest() {
+        let group = |tenant: &str, campaign: Option<&str>, running| JobTypeGroup {
+            tenant: tenant.into(),
+            campaign: campaign.map(str::to_owned),
+            job_type: "work".into(),
+            first: 0,
+            running,
+            is_behind: false,
+        };
+        let (alone, of_campaign, other) = (group("a", None, 0), group("a", Some("c"), 0), group("b", None, 2));
+        let candidates = || {
+            let rows = [(1, &alone), (2, &of_campaign), (3, &of_campaign), (4, &alone), (6, &other), (7, &other)];
+            rows.into_iter().map(|(row, group)| (row, group.clone())).collect()
+        };
+        let shares = |limit| {
+            let shares = share_out(candidates(), limit);
+            shares.into_iter().map(|(group, share)| (group.tenant, group.campaign, share)).collect::<Vec<_>>()
+        };
+        let share =
+            |tenant: &str, campaign: Option<&str>, share| (tenant.to_owned(), campaign.map(str::to_owned), share);
+        assert_eq!(shares(1), [share("a", None, 1)]);
+        assert_eq!(
+            shares(3),
+            [share("a", None, 1), share("a", Some("c"), 2)],
+            "two run in both, and 3 is older than 6"
+        );
+        assert_eq!(shares(4), [share("a", None, 1), share("a", Some("c"), 2), share("b", None, 1)]);
+        assert_eq!(shares(100), [share("a", None, 2), share("a", Some("c"), 2), share("b", None, 2)]);
+    }
+}

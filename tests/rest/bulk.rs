@@ -1,0 +1,124 @@
+//! Jobs as a stream of lines: very many, with a wrong one among them, broken off, sent again.
+
+use std::io::Write;
+
+use serde_json::{Value, json};
+
+use crate::support::api::{Reply, RestFixture};
+
+/// Lines of jobs with these numbers.
+fn lines(numbers: std::ops::Range<usize>) -> String {
+    numbers.map(|n| format!("{{\"job_type\":\"mail\",\"title\":\"letter {n}\"}}\n")).collect()
+}
+
+async fn send(api: &RestFixture, token: &str, path: &str, body: String) -> Reply {
+    let bearer = format!("Bearer {token}");
+    let headers = [("authorization", bearer.as_str()), ("content-type", "application/x-ndjson")];
+    api.send("POST", path, &headers, body).await
+}
+
+async fn total(api: &RestFixture, token: &str, campaign: &str) -> Value {
+    api.get(token, &format!("/api/v1/campaigns/{campaign}")).await.expect(200)["items_total"].clone()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_of_lines_makes_more_jobs_than_one_document_may_and_once_under_one_name() {
+    let api = RestFixture::start(&[]).await;
+    let ann = api.user("ann", "acme", &["*"]).await;
+    let bob = api.user("bob", "acme", &["campaigns.read", "jobs.read"]).await;
+    api.post(&ann, "/api/v1/campaigns", &json!({"id":"c1"})).await.expect(201);
+    let path = "/api/v1/campaigns/c1/jobs?request_id=spring";
+    let made = send(&api, &ann, path, lines(0..12_000)).await.expect(201);
+    assert_eq!(made, json!({"count": 12_000, "new": 12_000}), "so many are not listed");
+    assert_eq!(total(&api, &ann, "c1").await, 12_000);
+    // The same again, and then more of it.
+    assert_eq!(send(&api, &ann, path, lines(0..12_000)).await.expect(200)["new"], 0);
+    assert_eq!(send(&api, &ann, path, lines(0..12_003)).await.expect(201), json!({"count": 12_003, "new": 3}));
+    assert_eq!(total(&api, &ann, "c1").await, 12_003);
+    let listed = api.get(&ann, "/api/v1/jobs?campaign_id=c1&limit=1").await.expect(200);
+    let job = &listed["jobs"][0];
+    assert_eq!(
+        (&job["created_by"], &job["status"], &job["title"]),
+        (&json!("ann"), &json!("pending"), &json!("letter 12002"))
+    );
+    // Few are answered with what it takes to find them; without a name each time is a new one.
+    for _ in 0..2 {
+        let few = send(&api, &ann, "/api/v1/jobs", lines(0..2)).await.expect(201);
+        assert_eq!((&few["count"], few["jobs"].as_array().map(Vec::len)), (&json!(2), Some(2)));
+    }
+    send(&api, &bob, path, lines(0..2)).await.error(403, "permission_denied");
+    let words =
+        api.post(&ann, "/api/v1/jobs?request_id=x", &json!({"job_type":"mail"})).await.error(400, "invalid_message");
+    assert!(words.contains("as lines"), "{words}");
+    api.post(&ann, "/api/v1/campaigns/c1/close", &json!({})).await.expect(200);
+    let words = send(&api, &ann, "/api/v1/campaigns/c1/jobs", lines(0..2)).await.error(409, "conflict");
+    assert!(words.starts_with("line 1: campaign c1 is closed") && words.ends_with("No job was made"), "{words}");
+    send(&api, &ann, "/api/v1/campaigns/none/jobs", lines(0..2)).await.error(404, "not_found");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_line_is_named_with_what_was_made_before_it() {
+    let api = RestFixture::start(&[]).await;
+    let ann = api.user("ann", "acme", &["*"]).await;
+    api.post(&ann, "/api/v1/campaigns", &json!({"id":"c1"})).await.expect(201);
+    // Of few lines all are made or none.
+    for (wrong, part) in [
+        ("{\"job_type\":\"mail\",\"titel\":1}", "line 51: it does not fit: unknown field `titel`"),
+        ("{\"job_type\":", "line 51: it does not fit: EOF"),
+        ("{\"job_type\":\"mail\",\"campaign_id\":\"c2\"}", "line 51: campaign_id names another campaign"),
+        ("{\"job_type\":\"mail\",\"max_retries\":1001}", "line 51: max_retries"),
+    ] {
+        let body = format!("{}{wrong}\n{}", lines(0..50), lines(50..60));
+        let words = send(&api, &ann, "/api/v1/campaigns/c1/jobs", body).await.error(400, "invalid_message");
+        assert!(words.starts_with(part) && words.ends_with("No job was made"), "{words}");
+    }
+    send(&api, &ann, "/api/v1/campaigns/c1/jobs", " \n\r\n".to_owned()).await.error(400, "invalid_message");
+    assert_eq!(total(&api, &ann, "c1").await, 0);
+    // Of many those before the batch of the wrong one; an empty line counts as one and is no job.
+    let path = "/api/v1/campaigns/c1/jobs?request_id=spring";
+    let body = |middle: &str| format!("{}\n{middle}\n{}", lines(0..11_500), lines(11_501..13_000));
+    let refused = send(&api, &ann, path, body("nonsense")).await;
+    let words = refused.error(400, "invalid_message");
+    assert!(words.starts_with("line 11502: ") && words.contains("lines 1 to 11000 are made"), "{words}");
+    assert_eq!((&refused.json()["lines_taken"], &refused.json()["request_id"]), (&json!(11_000), &json!("spring")));
+    assert_eq!(total(&api, &ann, "c1").await, 11_000);
+    let mended = send(&api, &ann, path, body("{\"job_type\":\"mail\"}")).await.expect(201);
+    assert_eq!(mended, json!({"count": 13_000, "new": 2_000}));
+    assert_eq!(total(&api, &ann, "c1").await, 13_000);
+    // A job that is there already belongs to somebody else, or is another line.
+    let twice = "{\"job_type\":\"mail\",\"id\":\"same\"}\n".repeat(2);
+    let words = send(&api, &ann, "/api/v1/jobs?request_id=twice", twice).await.error(409, "conflict");
+    assert!(words.starts_with("line 2: there is a job same already"), "{words}");
+    api.get(&ann, "/api/v1/jobs/same").await.error(404, "not_found");
+    let long = format!("{{\"job_type\":\"mail\",\"title\":\"{}\"}}\n", "x".repeat(1024 * 1024));
+    let words = send(&api, &ann, "/api/v1/jobs", format!("{}{long}", lines(0..2))).await.error(413, "too_large");
+    assert!(words.starts_with("line 3: "), "{words}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_breaks_off_leaves_whole_batches_and_goes_on_when_it_is_sent_again() {
+    let api = RestFixture::start(&[]).await;
+    let ann = api.user("ann", "acme", &["*"]).await;
+    api.post(&ann, "/api/v1/campaigns", &json!({"id":"c1"})).await.expect(201);
+    let path = "/api/v1/campaigns/c1/jobs?request_id=spring";
+    let (address, head) = (api.address, format!("POST {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {ann}\r\n"));
+    let begin = lines(0..12_500);
+    let broken = tokio::task::spawn_blocking(move || {
+        let mut socket = std::net::TcpStream::connect(address).expect("connect");
+        let head = format!("{head}content-type: application/x-ndjson\r\ncontent-length: 10000000\r\n\r\n");
+        socket.write_all(head.as_bytes()).expect("write");
+        socket.write_all(begin.as_bytes()).expect("write");
+        socket
+    });
+    let socket = broken.await.expect("sent");
+    crate::support::api::until("the first batches", || async {
+        total(&api, &ann, "c1").await.as_u64() >= Some(10_000)
+    })
+    .await;
+    drop(socket);
+    let there = total(&api, &ann, "c1").await.as_u64().expect("a number");
+    assert!(there.is_multiple_of(1_000) && there <= 12_000, "{there}");
+    let whole = send(&api, &ann, path, lines(0..12_600)).await.expect(201);
+    assert_eq!(whole["count"], 12_600);
+    assert_eq!(total(&api, &ann, "c1").await, 12_600);
+}

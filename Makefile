@@ -1,5 +1,5 @@
 # Two commands do everything: `make demo` and `make test`. What they need, they install.
-.PHONY: demo test chaos chaos-proof fuzz lint deps bench bench-peers bench-scale bench-guard bench-lists
+.PHONY: demo test chaos chaos-proof fuzz lint deps bench bench-peers bench-scale bench-guard bench-lists pictures
 
 # Passed on to `wheelhouse dev`: make demo ARGS="--port 9000 --fresh"
 ARGS ?=
@@ -68,6 +68,10 @@ bench-peers:
 bench-scale:
 	@sh scripts/deps.sh test
 	@python3 scripts/bench-scale.py
+# The pictures of the console in docs/images, as a test makes them.
+pictures:
+	@sh scripts/deps.sh test
+	@WHEELHOUSE_PICTURES=1 sh scripts/console.sh npx vitest run --project integration test/integration/console.test.ts
 
 # What lists, claims and ends cost in SQL among a million jobs, in an empty database that keeps them afterwards:
 # make bench-lists URL=sqlite:///tmp/lists.db, URL=postgres://…, ARGS="--only claims --rows 100000"

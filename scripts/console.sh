@@ -1,6 +1,6 @@
 #!/bin/sh
 # Runs a program of clients/typescript with what it needs: its packages, a Node that is new enough, and this project's own program
-# (a release with PROFILE=release). `sh scripts/console.sh npx tsx scripts/bench-console.ts`
+# (a release with PROFILE=release).
 set -eu
 cd "$(dirname "$0")/.."
 newer="$(find "$PWD/target/test-tools/node/node_modules" -maxdepth 1 -name 'node-*-*' 2>/dev/null | head -n 1)"

@@ -68,6 +68,7 @@ bench-peers:
 bench-scale:
 	@sh scripts/deps.sh test
 	@python3 scripts/bench-scale.py
+
 # The pictures of the console in docs/images, as a test makes them.
 pictures:
 	@sh scripts/deps.sh test

@@ -50,6 +50,8 @@ BEGIN
     ('jobs', 'reader', 'SELECT'),
     -- Kept by the triggers of jobs, with their owner's rights.
     ('job_totals', 'gateway, worker, reader', 'SELECT'),
+    ('job_counts', 'reader', 'SELECT'),
+    ('job_count_changes', 'reader', 'SELECT'),
     ('campaigns', 'gateway', 'SELECT, INSERT'),
     -- A gateway closes campaigns, which completes one whose jobs have all ended.
     ('campaigns', 'gateway', 'UPDATE (is_open, closed_at, status, is_active, completed_at, updated_at)'),

@@ -65,12 +65,12 @@ impl Store {
                 candidates.insert(number, JobTypeGroup { campaign: row.text("campaign_id")?, ..of.clone() });
             }
         }
-        Ok(share_out(candidates, limit))
+        Ok(allot(candidates, limit))
     }
 }
 
 /// See [`Store::shares`]; `candidates` are jobs that could run by their rows, each with its group.
-fn share_out(mut candidates: BTreeMap<i64, JobTypeGroup>, limit: usize) -> Vec<(JobTypeGroup, usize)> {
+fn allot(mut candidates: BTreeMap<i64, JobTypeGroup>, limit: usize) -> Vec<(JobTypeGroup, usize)> {
     let mut taken: HashMap<String, i64> = HashMap::new();
     let mut shares: Vec<(JobTypeGroup, usize)> = Vec::new();
     for _ in 0..limit {
@@ -241,7 +241,7 @@ mod tests {
             rows.into_iter().map(|(row, group)| (row, group.clone())).collect()
         };
         let shares = |limit| {
-            let shares = share_out(candidates(), limit);
+            let shares = allot(candidates(), limit);
             shares.into_iter().map(|(group, share)| (group.tenant, group.campaign, share)).collect::<Vec<_>>()
         };
         let share =

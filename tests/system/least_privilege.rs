@@ -245,10 +245,13 @@ async fn postgresql_lets_each_role_do_what_it_needs_and_the_audit_trail_can_only
         }
     }
     // A table of a later migration must not be forgotten: somebody looks after each.
-    let tables: Vec<(String,)> = sqlx::query_as("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
-        .fetch_all(&database.sql)
-        .await
-        .expect("tables");
+    let tables: Vec<(String,)> = sqlx::query_as(
+        "SELECT tablename::TEXT FROM pg_tables WHERE schemaname = 'public'
+         UNION SELECT viewname::TEXT FROM pg_views WHERE schemaname = 'public'",
+    )
+    .fetch_all(&database.sql)
+    .await
+    .expect("tables");
     let readable: Vec<(String,)> = sqlx::query_as(
         "SELECT DISTINCT table_name::TEXT FROM information_schema.role_table_grants
          WHERE grantee = 'wheelhouse_reader' AND privilege_type = 'SELECT' AND table_catalog = current_database()",

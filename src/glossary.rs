@@ -1,5 +1,5 @@
 //! The words that `docs/glossary.md` has retired come back nowhere: what stands in backticks in the column "replaces" is no
-//! identifier of the source, the tests or the scripts. Comments and texts do not count, since plain English needs many of them.
+//! identifier of the source, the tests or the scripts. Comments and texts do not count, since plain English needs many of them. And no doc comment is a mere question.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -96,6 +96,27 @@ fn retired_words_are_used_nowhere() {
         }
     }
     assert!(wrong.is_empty(), "docs/glossary.md says which words replace these:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn a_doc_comment_says_more_than_the_question_that_it_answers() {
+    let questions = ["Who", "Whose", "Whom", "Why", "What", "Which", "Where", "When", "How"];
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut sources = Vec::new();
+    for folder in ["src", "crates"] {
+        files(&root.join(folder), &mut sources);
+    }
+    let mut wrong = Vec::new();
+    for path in sources {
+        let text = fs::read_to_string(&path).expect("a source file");
+        for (number, line) in text.lines().enumerate() {
+            let comment = line.trim_start().strip_prefix("/// ").and_then(|comment| comment.strip_suffix('.'));
+            if comment.is_some_and(|comment| questions.contains(&comment)) {
+                wrong.push(format!("{}:{}: {}", path.display(), number + 1, line.trim()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "say the meaning, the unit, the errors, or nothing:\n{}", wrong.join("\n"));
 }
 
 #[test]

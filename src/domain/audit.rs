@@ -74,13 +74,13 @@ pub struct AuditEntry {
     /// One of [`AuditEvent`]'s words. A text, so that a row of another version can be read and checked all the same.
     #[serde(default)]
     pub event: String,
-    /// Whose.
+    /// The tenant whose resource the command is about.
     pub tenant_id: String,
-    /// Who.
+    /// The user who sent the command.
     pub user_id: String,
     /// `job` or `campaign`.
     pub resource_kind: String,
-    /// Which.
+    /// The job's or the campaign's id.
     pub resource_id: String,
     /// `cancel`, `pause`, `resume`.
     pub action: String,

@@ -10,7 +10,7 @@ use crate::domain::{Action, CommandId, Control, ResourceId, ResourceKind, Tenant
 pub struct BatchHeader {
     /// Its id.
     pub batch: CommandId,
-    /// Whose.
+    /// The tenant whose jobs the batch is about.
     pub tenant: TenantId,
     /// Jobs or campaigns.
     pub kind: ResourceKind,

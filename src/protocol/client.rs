@@ -30,7 +30,7 @@ pub enum ClientMessage {
 pub enum CommonMessage {
     /// Take back a command that was scheduled.
     CancelScheduled {
-        /// Which.
+        /// The scheduled command that is taken back.
         schedule: CommandId,
         /// The client's name for this request.
         request_id: Option<RequestId>,

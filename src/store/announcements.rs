@@ -12,7 +12,7 @@ use crate::domain::{Resource, ResourceId, ResourceKind, TenantId};
 pub struct Announcement {
     /// About which.
     pub resource: Resource,
-    /// What.
+    /// The kind of change that is announced.
     pub about: AnnouncementKind,
     /// The run of the job after which it stands so; 0 for campaigns.
     pub run: i64,

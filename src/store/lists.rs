@@ -45,7 +45,7 @@ pub(super) enum SortKey {
 /// Rows that one index gives in order.
 #[derive(Debug, Clone)]
 pub(super) struct Branch {
-    /// Which.
+    /// The index along which the rows are read.
     pub index: &'static str,
     /// What they have in common beside the tenant, in words that the index has.
     pub only: String,

@@ -14,9 +14,9 @@ const HELD: &str = "SELECT user_id, permission, tenant_id, NULL AS role FROM use
 /// One permission or pattern that a user holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PermissionGrant {
-    /// Who.
+    /// The user who has the permission.
     pub user: String,
-    /// What.
+    /// The permission, such as `jobs.cancel` or `jobs.*`.
     pub permission: String,
     /// The one tenant in which; none if in every one.
     pub tenant: Option<String>,

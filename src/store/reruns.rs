@@ -32,7 +32,7 @@ pub struct RerunWish {
 /// Of which jobs.
 #[derive(Debug, Clone)]
 pub struct RerunFilter {
-    /// Whose.
+    /// The tenant whose jobs are run again.
     pub tenant: TenantId,
     /// In one of these statuses, all of which are ends.
     pub status: Vec<JobStatus>,

@@ -10,7 +10,7 @@ use crate::domain::{
 pub struct NewJob {
     /// Its id.
     pub id: ResourceId,
-    /// Whose.
+    /// The tenant to whom it belongs.
     pub tenant: TenantId,
     /// The campaign it belongs to.
     pub campaign: Option<ResourceId>,
@@ -51,7 +51,7 @@ impl NewJob {
 pub struct NewCampaign {
     /// Its id.
     pub id: ResourceId,
-    /// Whose.
+    /// The tenant to whom it belongs.
     pub tenant: TenantId,
     /// For people.
     pub name: Option<String>,
@@ -78,7 +78,7 @@ pub enum JobSort {
 /// Which jobs to list.
 #[derive(Debug, Clone)]
 pub struct JobFilter {
-    /// Whose.
+    /// The tenant whose jobs are listed.
     pub tenant: TenantId,
     /// Only in one of these; none given: in any.
     pub status: Vec<JobStatus>,
@@ -136,7 +136,7 @@ impl JobFilter {
 /// Which campaigns to list: as [`JobFilter`], with what campaigns have.
 #[derive(Debug, Clone)]
 pub struct CampaignFilter {
-    /// Whose.
+    /// The tenant whose campaigns are listed.
     pub tenant: TenantId,
     /// Only in one of these; none given: in any.
     pub status: Vec<CampaignStatus>,
@@ -185,7 +185,7 @@ impl CampaignFilter {
 /// Which resources to take for a batch: those that have not ended, and fit.
 #[derive(Debug, Clone)]
 pub struct ResourceSelection {
-    /// Whose.
+    /// The tenant whose rows are looked for.
     pub tenant: TenantId,
     /// Jobs or campaigns.
     pub kind: ResourceKind,
@@ -202,7 +202,7 @@ pub struct ResourceSelection {
 pub struct Run {
     /// Which job.
     pub job: Resource,
-    /// Where.
+    /// The worker in which the job runs.
     pub host: WorkerId,
     /// Grows with every run of the job.
     pub number: i64,
@@ -243,7 +243,7 @@ pub enum RemoteAttach {
     Attached(Box<ClaimedJob>),
     /// The job has ended.
     Ended {
-        /// How.
+        /// The status with which the job has ended.
         status: JobStatus,
         /// By the run that the session asks for.
         is_own: bool,
@@ -287,7 +287,7 @@ pub enum RunEnd {
     Completed(JsonText),
     /// Badly.
     Failed {
-        /// Why.
+        /// The reason of the failure, in words for the operator.
         error: String,
         /// Trying again cannot help.
         permanent: bool,
@@ -333,7 +333,7 @@ pub struct ReleasedRun {
 /// Which failed items to list.
 #[derive(Debug, Clone)]
 pub struct FailedItemFilter {
-    /// Whose.
+    /// The job whose items failed.
     pub job: Resource,
     /// From the last page.
     pub after: Option<String>,

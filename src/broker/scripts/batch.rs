@@ -30,7 +30,7 @@ pub struct Batch {
     pub id: CommandId,
     /// How they follow from it: as for the first time, where the request was made before.
     pub derivation: IdDerivation,
-    /// Whose.
+    /// The tenant whose jobs the batch is about.
     pub tenant: TenantId,
     /// Jobs or campaigns.
     pub kind: ResourceKind,
@@ -46,7 +46,7 @@ pub struct Batch {
     pub more: bool,
     /// What the client asked for, as text: a repeat of the request with another one is a conflict.
     pub body: String,
-    /// Why.
+    /// What the user gave as the reason, if anything.
     pub reason: Option<String>,
     /// From where, for the audit trail.
     pub origin: ClientOrigin,

@@ -26,7 +26,7 @@ pub struct Claim {
     pub user: UserId,
     /// The client's name for it.
     pub request_id: Option<String>,
-    /// Why.
+    /// What the user gave as the reason, if anything.
     pub reason: Option<String>,
     /// When it was accepted, Unix ms by Redis's clock.
     pub accepted_at: i64,

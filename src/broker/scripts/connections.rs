@@ -15,9 +15,9 @@ const MAX_CONCURRENT: usize = 64;
 /// One open socket.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ConnectionLease {
-    /// Whose.
+    /// The tenant of the user who connects.
     pub tenant: TenantId,
-    /// Whose.
+    /// The user who connects: places are counted for each.
     pub user: UserId,
     /// Unique: gateway id and a number.
     pub id: String,

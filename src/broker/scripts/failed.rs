@@ -12,7 +12,7 @@ use crate::protocol::CommandError;
 /// One of them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FailedCommand {
-    /// Which.
+    /// The command that failed or expired.
     pub command: CommandId,
     /// What it was about.
     pub resource: Resource,

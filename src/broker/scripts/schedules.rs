@@ -25,7 +25,7 @@ pub struct Scheduled {
     pub user: UserId,
     /// The client's name for it.
     pub request_id: Option<String>,
-    /// Why.
+    /// What the user gave as the reason, if anything.
     pub reason: Option<String>,
     /// From where it was asked.
     pub origin: ClientOrigin,

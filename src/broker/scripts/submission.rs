@@ -15,7 +15,7 @@ pub struct Submission {
     pub user: UserId,
     /// The client's name for it.
     pub request: Option<RequestId>,
-    /// Why.
+    /// What the user gave as the reason, if anything.
     pub reason: Option<String>,
     /// From where, for the audit trail.
     pub origin: ClientOrigin,

@@ -147,7 +147,7 @@ pub struct FailedItem {
     pub reference: u64,
     /// Which item.
     pub item: String,
-    /// Why.
+    /// What went wrong, in words for the operator.
     pub error: String,
 }
 

@@ -74,7 +74,7 @@ pub enum ToClient<'a> {
         /// The client's number of the job.
         #[serde(rename = "ref")]
         reference: u64,
-        /// Why.
+        /// The reason, as a code that a program can act on.
         error: RefusedWhy,
         /// The row's, where it has ended.
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -92,7 +92,7 @@ pub enum ToClient<'a> {
         reference: u64,
         /// Grows with each order of the run.
         order: i64,
-        /// What.
+        /// What the work is to do.
         #[serde(rename = "do")]
         kind: OrderKind,
         /// Who asked.
@@ -108,7 +108,7 @@ pub enum ToClient<'a> {
         /// The client's number of the job.
         #[serde(rename = "ref")]
         reference: u64,
-        /// Which.
+        /// The number that the client gave to the saved point.
         n: u64,
     },
     /// The end of the run is in SQL.
@@ -124,7 +124,7 @@ pub enum ToClient<'a> {
         /// The client's number of the job.
         #[serde(rename = "ref")]
         reference: u64,
-        /// Why.
+        /// The reason, in words for whoever reads the worker's log.
         message: &'a str,
     },
     /// A message that could not be used.

@@ -51,7 +51,7 @@ pub(super) enum SupervisorEvent {
     },
     /// It could not be started; the first and last word.
     NotStarted {
-        /// Why.
+        /// The reason, as the operating system words it.
         error: String,
         /// Whether there is no such program.
         missing: bool,

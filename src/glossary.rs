@@ -1,5 +1,6 @@
 //! The words that `docs/glossary.md` has retired come back nowhere: what stands in backticks in the column "replaces" is no
-//! identifier of the source, the tests or the scripts. Comments and texts do not count, since plain English needs many of them. And no doc comment is a mere question.
+//! identifier of the source, the tests or the scripts. Comments and texts do not count, since plain English needs many of
+//! them; but no doc comment is a mere question.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -2,16 +2,16 @@
 
 use super::*;
 
-/// Lets time pass for a job: its status began so many seconds earlier.
-async fn pass(db: &Db, id: &str, seconds: i64) {
-    let text = format!("UPDATE jobs SET status_since = status_since - {} WHERE id = '{id}'", seconds * 1_000);
+/// Lets time pass for a job: its status began so many hours earlier. Beside hours, what the test itself takes is nothing.
+async fn pass(db: &Db, id: &str, hours: i64) {
+    let text = format!("UPDATE jobs SET status_since = status_since - {} WHERE id = '{id}'", hours * 3_600_000);
     assert_eq!(db.changed(&text).await, 1);
 }
 
-/// Whole seconds of running and of standing paused.
+/// Whole hours of running and of standing paused.
 async fn times(db: &Db, id: &str) -> Option<(u64, u64)> {
     let row = db.store.job(&job(id)).await.expect("read").expect("row");
-    Some((row.running_seconds? as u64, row.paused_seconds? as u64))
+    Some((row.running_seconds? as u64 / 3_600, row.paused_seconds? as u64 / 3_600))
 }
 
 async fn apply(db: &Db, run: &Run, action: Action, fence: i64) {

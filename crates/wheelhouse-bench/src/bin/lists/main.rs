@@ -111,7 +111,7 @@ fn report(name: &str, mut times: Vec<Duration>, note: &str) {
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    let store = Store::open(&Database { url: arguments.database_url.into(), connections: 4 }).await?;
+    let store = Store::open(&Database { url: arguments.database_url.clone().into(), connections: 4 }).await?;
     store.migrate().await?;
     if arguments.only != Some(Part::Lists) {
         for waiting in [10, arguments.rows] {

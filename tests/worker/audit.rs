@@ -62,9 +62,11 @@ async fn a_redis_that_numbers_its_entries_from_an_earlier_time_loses_none() {
     until_moved(&fixture).await;
     let before = rows(&fixture).await.len();
     // A replica with a slower clock has taken over: its numbers are below those that SQL has seen.
-    let entry = r#"{"tenant_id":"acme","user_id":"ann","resource_kind":"job","resource_id":"j","action":"pause","command_id":"c"}"#;
     fixture.redis.inline(&format!("DEL {stream}"));
     for n in 0..3 {
+        let entry = format!(
+            r#"{{"tenant_id":"acme","user_id":"ann","resource_kind":"job","resource_id":"j","action":"pause","command_id":"c{n}"}}"#
+        );
         assert!(fixture.redis.inline(&format!("XADD {stream} 5-{n} event accepted entry '{entry}'")).starts_with('$'));
     }
     until_moved(&fixture).await;

@@ -127,7 +127,7 @@ fn entry(id: &str, tenant: &str, resource: &str) -> AuditEntry {
         resource_kind: "job".to_owned(),
         resource_id: resource.to_owned(),
         action: "cancel".to_owned(),
-        command_id: Some("c".to_owned()),
+        command_id: Some(format!("command-{id}")),
         request_id: None,
         reason: Some("because".to_owned()),
         address: None,

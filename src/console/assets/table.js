@@ -16,8 +16,10 @@ export class Table {
       el("thead", {}, el("tr", {}, ...columns.map((text) => (text === "" ? el("td") : el("th", { scope: "col" }, text))))), this.body));
     this.empty = el("p", { class: "empty" }, "Loading…");
     this.error = el("p", { class: "bad", role: "alert" });
+    // Why the last press of a button did nothing: stays until the next one, however often the table is read meanwhile.
+    this.refused = el("p", { class: "bad", role: "alert" });
     this.more = el("button", { type: "button", class: "plain", hidden: true, onclick: () => this.load(this.next) }, "Show more");
-    this.node = el("div", { class: "table" }, this.error, this.wrap, this.empty, this.more);
+    this.node = el("div", { class: "table" }, this.refused, this.error, this.wrap, this.empty, this.more);
     this.generation = 0;
     // Buttons beside the table that wait for a connection as well.
     this.outside = [];
@@ -92,12 +94,12 @@ export class Table {
   button(text, act, properties = {}) {
     const node = el("button", { type: "button", ...properties, onclick: async () => {
       node.dataset.busy = "true";
+      setText(this.refused, "");
       this.update();
       try {
         await act();
-        setText(this.error, "");
       } catch (error) {
-        setText(this.error, `${text}: ${error.message}`);
+        setText(this.refused, `${text}: ${error.message}`);
       }
       node.dataset.busy = "false";
       this.update();

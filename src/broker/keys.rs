@@ -33,7 +33,13 @@ pub struct Partition(u16);
 
 impl std::fmt::Display for Partition {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{{{:02}}}", self.0)
+        let Self(number) = *self;
+        if number > 99 {
+            return write!(f, "{{{number}}}");
+        }
+        // Every key has it: padding by the formatting machinery would take most of the time that a name takes.
+        let [tens, ones] = [number / 10, number % 10].map(|digit| b'0' + digit as u8);
+        f.write_str(std::str::from_utf8(&[b'{', tens, ones, b'}']).unwrap_or_default())
     }
 }
 
@@ -251,8 +257,8 @@ impl Keys {
     /// Hashes: [`request_name`] → the first answer to a `request_id`, kept 24 h. A partition's requests are spread over a few
     /// hashes for each day, and the days take turns: of each of three the one that has this name.
     pub fn requests(self, partition: Partition, name: &str) -> [String; REQUEST_DAYS] {
-        let share = fnv1a(name) % REQUEST_SHARES;
-        std::array::from_fn(|day| format!("wh:{partition}:@requests:{day}:{share}"))
+        let (head, share) = (format!("wh:{partition}:@requests:"), (fnv1a(name) % REQUEST_SHARES).to_string());
+        ["0:", "1:", "2:"].map(|day| [&head, day, &share].concat())
     }
 
     /// String: the first answer to a `request_id` that is kept for longer, because the command was scheduled; and what a
@@ -350,7 +356,7 @@ pub fn request_name(r: &Resource, user: &UserId, request: &str) -> String {
 
 /// Whose refusals [`Keys::refusals`] counts together.
 pub fn refusals_member(tenant: &TenantId, user: &UserId) -> String {
-    format!("{tenant}:{}", user.encoded())
+    [tenant.as_str(), ":", &user.encoded()].concat()
 }
 
 /// What a message on a channel of a resource may be.

@@ -63,6 +63,8 @@ async fn a_master_that_the_sentinels_replace_is_left_by_every_connection_while_i
     // Planned: both live, and the old one becomes a replica only later.
     redis.is_patient();
     redis.join(0);
+    // Before, each sentinel that tells it to follow cuts its connections.
+    redis.is_known_to_follow(0).await;
     until("the old master follows the new one", async || {
         redis.nodes[0].server.text("INFO replication").contains("master_link_status:up")
     })
@@ -127,13 +129,7 @@ async fn what_is_accepted_is_on_a_replica_already_where_the_settings_say_so() {
 #[tokio::test(flavor = "multi_thread")]
 async fn in_a_cluster_each_master_waits_for_its_own_replica() {
     let cluster = tokio::task::spawn_blocking(|| RedisCluster::start(&[])).await.expect("start a cluster");
-    let settings = config::Redis {
-        url: cluster.url().into(),
-        ca_pem: None,
-        client_certificate: None,
-        partitions: 16,
-        replicas_to_wait: 1,
-    };
+    let settings = config::Redis { replicas_to_wait: 1, ..redis_at(cluster.url()) };
     let broker = Broker::connect(&settings).await.expect("connect to the cluster");
     let of = |master: usize| {
         let tenants = (0..1_000).filter_map(|n| Resource::parse(&format!("t{n}:job:j")));

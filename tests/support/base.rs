@@ -1,4 +1,4 @@
-//! What a gateway stands on, inside a test: a private Redis, a migrated SQLite file, and the settings for both.
+//! What a gateway or a worker stands on, inside a test: a private Redis, a migrated SQLite file, and the settings for both.
 
 use std::time::Duration;
 
@@ -18,7 +18,8 @@ pub struct Base {
     pub settings: Settings,
     /// Of the database.
     url: String,
-    _folder: tempfile::TempDir,
+    /// The database is in it, and workers may read files there.
+    pub folder: tempfile::TempDir,
 }
 
 impl Base {
@@ -29,9 +30,10 @@ impl Base {
         let mut flags = vec![
             ("server.listen".to_owned(), "127.0.0.1:0".to_owned()),
             ("redis.url".to_owned(), redis.url()),
-            ("database.url".to_owned(), format!("sqlite://{}", folder.path().join("test.db").display())),
+            ("database.url".to_owned(), format!("sqlite://{}", folder.path().join("wheelhouse.db").display())),
             ("auth.hs256_secret".to_owned(), SECRET.to_owned()),
             ("server.drain_notice_seconds".to_owned(), "0".to_owned()),
+            ("worker.files_root".to_owned(), folder.path().display().to_string()),
         ];
         flags.extend(settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
         let url = flags.iter().rev().find(|(key, _)| key == "database.url").map(|(_, url)| url.clone());
@@ -39,7 +41,7 @@ impl Base {
         let store = Store::open(&settings.database).await.expect("database");
         store.migrate().await.expect("migrate");
         let broker = Broker::connect(&settings.redis).await.expect("Redis");
-        Self { redis, store, broker, settings, url: url.expect("an address"), _folder: folder }
+        Self { redis, store, broker, settings, url: url.expect("an address"), folder }
     }
 
     pub async fn grant(&self, user: &str, permissions: &[&str]) {

@@ -1,6 +1,8 @@
 //! A master, two replicas and three sentinels, with a network between them that can be cut: every server is reached
 //! through a proxy, which knows programs and the other servers apart.
 
+use std::cell::Cell;
+use std::collections::HashMap;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -17,6 +19,8 @@ const NAME: &str = "main";
 const PATIENT_MS: u32 = 60_000;
 /// …and while one is to be missed.
 const IMPATIENT_MS: u32 = 1_000;
+/// A switch that was ordered and has not come about is ordered again.
+const ASK_AGAIN_AFTER: Duration = Duration::from_secs(5);
 
 /// The servers of one service.
 pub struct Replicated {
@@ -93,13 +97,15 @@ impl Replicated {
 
     /// Which node most sentinels name.
     pub fn master(&self) -> usize {
-        let named = self.sentinels.iter().filter_map(|sentinel| {
-            let (_, port) = sentinel.ask::<(String, u16)>(&["GET-MASTER-ADDR-BY-NAME", NAME]).ok()?;
-            self.nodes.iter().position(|node| node.proxy.port() == port)
-        });
+        let named = self.sentinels.iter().filter_map(|sentinel| self.named_by(sentinel));
         let mut votes = [0; NODES];
         named.for_each(|node| votes[node] += 1);
         (0..NODES).max_by_key(|node| votes[*node]).expect("a node")
+    }
+
+    fn named_by(&self, sentinel: &Sentinel) -> Option<usize> {
+        let (_, port) = sentinel.ask::<(String, u16)>(&["GET-MASTER-ADDR-BY-NAME", NAME]).ok()?;
+        self.nodes.iter().position(|node| node.proxy.port() == port)
     }
 
     /// Waits until another node than this is the master; gives it.
@@ -108,16 +114,35 @@ impl Replicated {
         self.master()
     }
 
+    /// Waits until every sentinel has seen that this node is a replica. One that has not would make it one again, also when it
+    /// has become the master meanwhile.
+    pub async fn is_known_to_follow(&self, node: usize) {
+        let port = self.nodes[node].proxy.port().to_string();
+        until("the sentinels see a replica", || {
+            self.sentinels.iter().all(|sentinel| {
+                let known: Vec<HashMap<String, String>> = sentinel.ask(&["REPLICAS", NAME]).unwrap_or_default();
+                known.iter().any(|replica| replica["port"] == port && replica["role-reported"] == "slave")
+            })
+        })
+        .await;
+    }
+
     /// `SENTINEL FAILOVER`, once: a sentinel may be unable to do it just now.
     pub fn order_switch(&self) {
         let _: redis::RedisResult<()> = self.sentinels[0].ask(&["FAILOVER", NAME]);
     }
 
-    /// `SENTINEL FAILOVER`: a switch from this node while all are well; to which one. Asked for again until it is done: a
-    /// sentinel gives up where a replica is just not ready.
+    /// `SENTINEL FAILOVER`: a switch from this node while all are well; to which one. Asked for again after a while: a
+    /// sentinel gives up where a replica is just not ready. Never of one that has switched, and waits for the others to hear
+    /// of it: it would switch once more.
     pub async fn fail_over(&self, old: usize) -> usize {
+        let asked_at = Cell::new(None);
         until("an ordered switch", || {
-            let _: redis::RedisResult<()> = self.sentinels[0].ask(&["FAILOVER", NAME]);
+            let is_due = asked_at.get().is_none_or(|at: Instant| at.elapsed() > ASK_AGAIN_AFTER);
+            if is_due && self.named_by(&self.sentinels[0]) == Some(old) {
+                asked_at.set(Some(Instant::now()));
+                self.order_switch();
+            }
             self.master() != old
         })
         .await;

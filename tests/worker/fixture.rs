@@ -16,6 +16,7 @@ use wheelhouse::domain::{Action, CommandId, Job as Row, JobStatus, JsonText, Res
 use wheelhouse::store::{NewCampaign, NewJob, Store};
 use wheelhouse::worker::{Job, JobContext, JobError, WorkerBuilder};
 
+use crate::support::base::Base;
 use crate::support::redis::RedisServer;
 
 /// Longest wait for anything: far beyond what a slow machine needs.
@@ -67,19 +68,8 @@ impl WorkerFixture {
                 renamed: Vec::new(),
             });
         }
-        let redis = RedisServer::start();
-        let folder = tempfile::tempdir().expect("folder");
-        let mut all = vec![
-            ("redis.url".to_owned(), redis.url()),
-            ("database.url".to_owned(), format!("sqlite://{}", folder.path().join("wheelhouse.db").display())),
-            ("worker.grace_seconds".to_owned(), "5".to_owned()),
-            ("worker.files_root".to_owned(), folder.path().display().to_string()),
-        ];
-        all.extend(overrides.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
-        let settings = config::load_from(None, std::iter::empty(), all).expect("settings");
-        let store = Store::open(&settings.database).await.expect("open SQLite");
-        store.migrate().await.expect("migrate");
-        let broker = Broker::connect(&settings.redis).await.expect("connect to Redis");
+        let all = [&[("worker.grace_seconds", "5")], overrides].concat();
+        let Base { redis, store, broker, settings, folder, .. } = Base::start(&all).await;
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
         let (subscriber, events) = Subscriber::start(&broker, &tracker, stop.clone()).await.expect("subscribe");
         subscriber.psubscribe(vec!["*:job:*".to_owned(), "*:campaign:*".to_owned()]).await.expect("subscribe");

@@ -30,7 +30,8 @@ export class BatchDialog {
       el("form", { onsubmit: (event) => { event.preventDefault(); this.start(); } }, this.heading,
         el("label", { class: "what" }, "What to do ", this.choice), this.words, this.items, this.reason,
         el("div", { class: "sign-in-do" }, this.run, this.leave)));
-    this.node.addEventListener("close", () => this.stop?.abort());
+    // The event comes a moment after the dialog has closed: it may have been opened again meanwhile.
+    this.node.addEventListener("close", () => this.node.open || this.stop?.abort());
   }
 
   // `target`: { ids } or { fields } of a list.

@@ -20,5 +20,7 @@ mod remote {
     mod limits;
     mod link;
     mod orders;
+    mod outages;
+    mod outages_of_sql;
     mod timeouts;
 }

@@ -45,6 +45,7 @@ const MIGRATIONS: &[(i64, &str, [&str; 2])] = &[
     (25, "counts", texts!("0025_counts")),
     (26, "bulk", texts!("0026_bulk")),
     (29, "audit_by_command", texts!("0029_audit_by_command")),
+    (33, "repeated", texts!("0033_repeated")),
 ];
 
 impl Store {

@@ -6,7 +6,7 @@
 use super::jobs::{accepts_jobs, read_with_contents};
 use super::new_rows::{Beginning, INSERT_JOB, values_of};
 use super::sql::{Row, Tx};
-use super::{ClaimedJob, NewJob, RemoteAttach, Run, Store, StoreError, rows};
+use super::{ClaimedJob, NewJob, RemoteAttach, RemoteWish, Run, Store, StoreError, rows};
 use crate::domain::{Job, JobStatus, Resource, WorkerId};
 
 /// Tries where somebody else inserts or changes the row at the same moment.
@@ -14,16 +14,15 @@ const ATTEMPTS: u32 = 4;
 
 impl Store {
     /// Gives a job to a foreign session that is connected to this worker: inserts it, adopts a row that nobody hosts, or
-    /// moves the run that the session holds already (`run`).
+    /// moves the run that the session holds already. After an error the same wish may be asked again.
     pub async fn attach_remote(
         &self,
         job: &NewJob,
         host: &WorkerId,
-        session: &str,
-        run: Option<i64>,
+        wish: &mut RemoteWish<'_>,
     ) -> Result<RemoteAttach, StoreError> {
         for _ in 1..ATTEMPTS {
-            match self.try_attach(job, host, session, run).await {
+            match self.try_attach(job, host, wish).await {
                 Ok(Some(attach)) => return Ok(attach),
                 // Somebody else inserted or changed it just now: what stands there now decides.
                 Ok(None) => {}
@@ -39,24 +38,36 @@ impl Store {
         &self,
         job: &NewJob,
         host: &WorkerId,
-        session: &str,
-        run: Option<i64>,
+        wish: &mut RemoteWish<'_>,
     ) -> Result<Option<RemoteAttach>, StoreError> {
         let resource = Resource::job(job.tenant.clone(), job.id.clone());
+        let RemoteWish { session, reference, run, .. } = *wish;
         let Some(row) = self.row_as_seen(&resource).await? else {
-            let is_new = self.insert(job, Beginning::Remote { host, session }).await?;
+            wish.tried = Some(1);
+            let is_new = self.insert(job, Beginning::Remote { host, session, reference }).await?;
             return if is_new { self.attached(resource, host, 1).await.map(Some) } else { Ok(None) };
         };
         let status = rows::job_status(&row)?;
         let number = row.int("run")?.unwrap_or(0);
-        let is_own = run == Some(number) && row.text("remote_session")?.as_deref() == Some(session);
+        let hosted = row.text("host")?;
+        let is_session = row.text("remote_session")?.as_deref() == Some(session);
+        // The session gives the number of the job to no other: by it the run is its own even where it never heard of that.
+        // Not from another worker: this wish may be an old one, and the session has taken the job there meanwhile.
+        let is_here = hosted.as_deref() == Some(host.as_str());
+        let is_named = is_session && is_here && row.int("remote_ref")? == Some(reference);
+        if is_named && wish.tried == Some(number) && !status.is_final() {
+            return self.attached(resource, host, number).await.map(Some);
+        }
+        let is_own = is_named || (is_session && run == Some(number));
         if status.is_final() {
             return Ok(Some(RemoteAttach::Ended { status, is_own }));
         }
-        let hosted = row.text("host")?;
+        if run == Some(number) && row.int("ended_run")? == run {
+            return Ok(Some(RemoteAttach::Ended { status, is_own: true }));
+        }
         // A session that comes back late goes on only if nobody else has had the job meanwhile.
         let had_by_others = run.is_some_and(|run| run != number);
-        if (hosted.is_some() && !is_own) || had_by_others {
+        if (hosted.is_some() || had_by_others) && !is_own {
             return Ok(Some(RemoteAttach::Elsewhere));
         }
         let mut tx = self.database.write().await?;
@@ -67,6 +78,7 @@ impl Store {
                 return Ok(Some(RemoteAttach::CampaignPaused));
             }
         }
+        wish.tried = Some(number + 1);
         // The row is as it was read, or nothing is written.
         let taken = tx
             .execute_and_commit(
@@ -76,7 +88,7 @@ impl Store {
                    error_detail = CASE WHEN host IS NULL THEN NULL ELSE error_detail END,
                    status = CASE WHEN status = 'paused' THEN 'paused' ELSE 'running' END,
                    title = COALESCE(title, $5), created_by = COALESCE(created_by, $6),
-                   timeout_seconds = COALESCE(timeout_seconds, $7)
+                   timeout_seconds = COALESCE(timeout_seconds, $7), remote_ref = $11
                  WHERE tenant_id = $1 AND id = $2 AND run = $8 AND COALESCE(host, '') = $9 AND (status || '') = $10",
                 &[
                     job.tenant.as_str().into(),
@@ -89,6 +101,7 @@ impl Store {
                     number.into(),
                     hosted.unwrap_or_default().into(),
                     status.as_str().into(),
+                    reference.into(),
                 ],
             )
             .await?;
@@ -109,7 +122,8 @@ impl Store {
     }
 
     async fn row_as_seen(&self, job: &Resource) -> Result<Option<Row>, StoreError> {
-        let text = "SELECT status, host, run, remote_session, campaign_id FROM jobs WHERE tenant_id = $1 AND id = $2";
+        let text = "SELECT status, host, run, remote_session, remote_ref, ended_run, campaign_id FROM jobs
+                    WHERE tenant_id = $1 AND id = $2";
         let key = [job.tenant.as_str().into(), job.id.as_str().into()];
         self.database.read().await?.row(text, &key).await
     }

@@ -121,16 +121,23 @@ async fn write(
     let before = read(&mut tx, endings.iter().map(|ending| &ending.run.job)).await?;
     let held = hold(&mut tx, &before, skip_held).await?;
     let (mut outcomes, mut owed, mut again) = (Vec::with_capacity(endings.len()), Vec::new(), Vec::new());
+    let mut done = Vec::with_capacity(endings.len());
     for ending in endings {
         let job = &ending.run.job;
         let outcome = match before.get(job) {
             Some(_) if !held.contains(job) => None,
             Some(row) if record(&mut tx, ending, row).await? => {
                 owed.push((job, ending.run.number));
+                done.push(job);
                 if may_be_tried_again(ending, row) {
                     again.push(job);
                 }
                 // Replaced below by the row as it is then.
+                Some(FinishOutcome::Done(Box::new(row.clone())))
+            }
+            // It stands there already: the answer to that was lost.
+            Some(row) if is_recorded(&mut tx, &ending.run).await? => {
+                done.push(job);
                 Some(FinishOutcome::Done(Box::new(row.clone())))
             }
             Some(_) | None => Some(FinishOutcome::Lost),
@@ -141,7 +148,7 @@ async fn write(
         end_with_campaign(&mut tx, job).await?;
     }
     record_announcements(&mut tx, &owed, AnnouncementKind::Status).await?;
-    let mut after = read(&mut tx, owed.iter().map(|(job, _)| *job)).await?;
+    let mut after = read(&mut tx, done.into_iter()).await?;
     tx.commit().await?;
     for (ending, outcome) in endings.iter().zip(&mut outcomes) {
         if let Some(FinishOutcome::Done(_)) = outcome {
@@ -237,6 +244,13 @@ fn may_be_tried_again(ending: &Ending, row: &Job) -> bool {
     matches!(ending.end, RunEnd::Failed { permanent: false, .. }) && row.retry_count < row.max_retries
 }
 
+/// Whether the end of this run is the newest that the row knows, and no other run has begun since.
+async fn is_recorded(tx: &mut Tx, run: &Run) -> Result<bool, StoreError> {
+    let text = "SELECT id FROM jobs WHERE tenant_id = $1 AND id = $2 AND run = $3 AND ended_run = $3";
+    let values = [run.job.tenant.as_str().into(), run.job.id.as_str().into(), run.number.into()];
+    Ok(tx.row(text, &values).await?.is_some())
+}
+
 /// Writes one end; `false`: the row is not this run's any more, or is not running.
 async fn record(tx: &mut Tx, ending: &Ending, row: &Job) -> Result<bool, StoreError> {
     let Ending { run, progress, end, now } = ending;
@@ -274,7 +288,7 @@ async fn record(tx: &mut Tx, ending: &Ending, row: &Job) -> Result<bool, StoreEr
     ]);
     let text = format!(
         "UPDATE jobs SET {PROGRESS}, status = $11, result = {{json:$12}}, error_message = $13, run_after = $14,
-           error_detail = $16, retry_count = retry_count + $15, host = NULL, contact_lost_at = NULL, updated_at = {{now}},
+           error_detail = $16, retry_count = retry_count + $15, host = NULL, ended_run = $4, contact_lost_at = NULL, updated_at = {{now}},
            remote_session = CASE WHEN $15 = 1 THEN NULL ELSE remote_session END,
            timeout_used_ms = CASE WHEN $15 = 1 THEN 0 ELSE timeout_used_ms END,
            cancelled_by = COALESCE($17, cancelled_by), cancelled_at = CASE WHEN $11 = 'cancelled' THEN {{now}} ELSE NULL END,

@@ -67,6 +67,7 @@ impl Store {
             "UPDATE jobs SET host = NULL, remote_session = NULL, run_after = $5, updated_at = {{now}}, {RELEASE},
                timeout_used_ms = CASE WHEN $6 = 1 THEN 0 ELSE timeout_used_ms END, retry_count = retry_count + $6,
                error_message = COALESCE($7, error_message), error_detail = COALESCE($8, error_detail),
+               ended_run = CASE WHEN $9 = 1 THEN $4 ELSE ended_run END,
                status = CASE WHEN status = 'running' THEN 'pending' ELSE status END
              WHERE {OWNED_BY_RUN} AND (origin = 'queued' OR remote_session IS NOT NULL)
                AND (status || '') IN ('running', 'paused')"
@@ -78,6 +79,7 @@ impl Store {
             i64::from(how.failed_with.is_some()).into(),
             message.into(),
             detail.flatten().into(),
+            i64::from(how.by_the_work).into(),
         ]);
         let given = tx.execute(&text, &values).await? > 0;
         end_with_campaign(&mut tx, &run.job).await?;

@@ -236,6 +236,19 @@ pub enum AttachedStart {
     Ended(JobStatus),
 }
 
+/// A foreign session that asks for a job.
+#[derive(Debug, Clone)]
+pub struct RemoteWish<'a> {
+    /// The foreign process.
+    pub session: &'a str,
+    /// Its own number of the job (`ref`), which it gives to no other.
+    pub reference: i64,
+    /// The run of the job that it holds already.
+    pub run: Option<i64>,
+    /// The run that an earlier try of this very wish was to write, which may have happened although no answer came.
+    pub tried: Option<i64>,
+}
+
 /// What became of a foreign session's wish to have a job.
 #[derive(Debug, Clone)]
 pub enum RemoteAttach {
@@ -245,7 +258,7 @@ pub enum RemoteAttach {
     Ended {
         /// The status with which the job has ended.
         status: JobStatus,
-        /// By the run that the session asks for.
+        /// By the run that the session asks for. The job may then be `pending` again: its next run is another one.
         is_own: bool,
     },
     /// Somebody else has it.
@@ -319,6 +332,8 @@ pub struct HandBack {
     pub run_after: Option<i64>,
     /// Why this try has failed, where the job's own queue tries again: that is a retry, and has its whole `timeout_seconds`.
     pub failed_with: Option<String>,
+    /// The work itself has ended the run: it may say so again, and nobody comes back for it.
+    pub by_the_work: bool,
 }
 
 /// A job whose host is dead, released.

@@ -31,8 +31,14 @@ impl RemoteFixture {
         for (key, value) in settings {
             fleet.set(key, value);
         }
+        Self::of(fleet)
+    }
+
+    /// As [`Self::start`], on the database of this fleet.
+    pub fn of(mut fleet: Fleet) -> Self {
+        let granted = fleet.command(&["grant", "--user", "ann", "jobs.*"]).output().expect("run wheelhouse grant");
+        assert!(granted.status.success(), "grant: {}", String::from_utf8_lossy(&granted.stderr));
         let gateway = fleet.gateway();
-        fleet.permit("ann", "jobs.*").await;
         let operator = fleet.token("ann", "acme");
         let token = foreign::token(&fleet, "celery-1", "acme");
         Self { fleet, gateway, operator, token }

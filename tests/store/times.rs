@@ -84,7 +84,8 @@ pub async fn a_job_says_who_hosts_it_and_a_worker_what_it_has(db: Db) {
     let run = claim(&db, "w1").await.expect("a job").run;
     claim(&db, "w2").await.expect("another");
     apply(&db, &run, Action::Pause, 1).await;
-    let remote = db.store.attach_remote(&new_job("r", None), &worker("w1"), "token/s1", None).await.expect("attach");
+    let mut wish = RemoteWish { session: "token/s1", reference: 1, run: None, tried: None };
+    let remote = db.store.attach_remote(&new_job("r", None), &worker("w1"), &mut wish).await.expect("attach");
     assert!(matches!(remote, RemoteAttach::Attached(_)));
     let row = async |id: &str| db.store.job(&job(id)).await.expect("read").expect("row").worker.expect("a worker");
     let first = row("a").await;

@@ -1,7 +1,7 @@
 //! How a foreign session gets a job.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::link::LinkState;
 use super::run::RemoteRun;
@@ -10,13 +10,15 @@ use super::shared::Shared;
 use super::supervise::supervise;
 use crate::domain::{JobStatus, JsonText};
 use crate::protocol::worker::{FOREIGN_TYPE, FromClient, NamedJob, RefusedWhy, ToClient};
-use crate::store::{ClaimedJob, NewJob, RemoteAttach, StoreError};
+use crate::store::{ClaimedJob, NewJob, RemoteAttach, RemoteWish, StoreError};
 use crate::worker::notify::updates::{Desired, publish_status};
 use crate::worker::run::active_run::{ActiveRun, ExitReason, Phase};
 use crate::worker::run::run_progress::RunProgress;
 
 /// The wait before SQL is asked again.
 const RETRY_DELAY: Duration = Duration::from_millis(250);
+/// How long a published job is kept whose publisher has gone: nobody else would tell of it.
+const EXPECT_FOR: Duration = Duration::from_secs(60);
 /// When a client may ask again whose job waits for its campaign.
 const CAMPAIGN_RETRY: u64 = 5;
 
@@ -33,6 +35,9 @@ pub(crate) async fn attach(
 ) -> Option<(Attached, Vec<FromClient>)> {
     let (reference, run, is_move) = (wish.reference, wish.run, wish.run.is_some());
     let job = new_job(wish);
+    // At most 2^53: it was checked.
+    let number = i64::try_from(reference).unwrap_or(i64::MAX);
+    let mut wanted = RemoteWish { session: &session.key, reference: number, run, tried: None };
     let refuse = |text: String| {
         session.refused(reference);
         session.link.send(text);
@@ -40,7 +45,7 @@ pub(crate) async fn attach(
     };
     let found = loop {
         let turn = shared.turn(session).await?;
-        let answer = shared.ctx.store.attach_remote(&job, &shared.ctx.id, &session.key, run).await;
+        let answer = shared.ctx.store.attach_remote(&job, &shared.ctx.id, &mut wanted).await;
         drop(turn);
         match answer {
             Ok(found) => break found,
@@ -139,6 +144,7 @@ pub(crate) fn resume_point(run: &ActiveRun) -> JsonText {
 pub(crate) async fn expect(shared: &Arc<Shared>, session: &Arc<Session>, wish: NamedJob) {
     let (reference, run_after) = (wish.reference, wish.run_after.map(jiff::Timestamp::as_millisecond));
     let job = new_job(wish);
+    let give_up = Instant::now() + EXPECT_FOR;
     let answer = loop {
         let Some(turn) = shared.turn(session).await else { return };
         let answer = shared.ctx.store.expect_remote(&job, run_after).await;
@@ -154,7 +160,9 @@ pub(crate) async fn expect(shared: &Arc<Shared>, session: &Arc<Session>, wish: N
             Err(StoreError::Conflict(why)) => break refused(reference, RefusedWhy::Invalid, &why, None),
             Err(error) => tracing::warn!(job_id = %job.id, tenant_id = %job.tenant, %error, "worker.expect_delayed"),
         }
-        if !matches!(session.link.state(), LinkState::Connected(_)) || shared.ctx.stop.is_cancelled() {
+        // A client that comes back says it again. One that has said goodbye does not: a short program that publishes.
+        let is_gone = !matches!(session.link.state(), LinkState::Connected(_));
+        if shared.ctx.stop.is_cancelled() || (is_gone && (Instant::now() >= give_up || shared.is_crowded())) {
             return;
         }
         tokio::time::sleep(RETRY_DELAY).await;

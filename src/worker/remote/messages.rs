@@ -136,8 +136,7 @@ fn attached_said(shared: &Arc<Shared>, session: &Arc<Session>, attached: &Attach
         FromClient::Progress(figures) => run.progress.progress(work.figures(figures)),
         FromClient::FailedItem(failed) => run.progress.failed_item(&failed.item, &failed.error),
         FromClient::Save(Save { n, point, .. }) => {
-            run.progress.save(point);
-            if work.saves(n) {
+            if work.saves(n, || run.progress.save(point)) {
                 shared.ctx.spawn(store_saves(attached.clone()));
             }
         }

@@ -20,7 +20,7 @@ const MAX_ASKED: usize = 2_048;
 const MAX_ASKED_BYTES: usize = 8 * 1024 * 1024;
 /// While so many bytes of all clients' messages wait for SQL, a client with a message among them is not read on: many
 /// that flood take no more memory than a few.
-const MAX_ASKED_BYTES_OF_ALL: usize = 64 * 1024 * 1024;
+pub(crate) const MAX_ASKED_BYTES_OF_ALL: usize = 64 * 1024 * 1024;
 
 /// How many bytes of messages wait for SQL, of all sockets of a worker.
 pub(crate) type AskedBytes = Arc<AtomicUsize>;

@@ -243,8 +243,8 @@ impl RemoteRun {
         figures.clone()
     }
 
-    /// A resume point has come. `true`: a task has to be started that stores it.
-    pub(crate) fn saves(&self, n: u64) -> bool {
+    /// A resume point has come, which is kept unless a later one is known. `true`: a task has to be started that stores it.
+    pub(crate) fn saves(&self, n: u64, keep: impl FnOnce()) -> bool {
         let mut saves = self.saves.lock();
         if n <= saves.stored {
             // The client has not heard that it is stored.
@@ -253,7 +253,10 @@ impl RemoteRun {
             self.say(ToClient::Saved { reference: self.reference, n }.text());
             return false;
         }
-        saves.wanted = saves.wanted.max(n);
+        if n >= saves.wanted {
+            keep();
+            saves.wanted = n;
+        }
         !std::mem::replace(&mut saves.being_stored, true)
     }
 

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::outbox::AskedBytes;
+use super::outbox::{AskedBytes, MAX_ASKED_BYTES_OF_ALL};
 use super::session::{Session, Sessions};
 use crate::auth::{Revocations, Verifier};
 use crate::broker::{BrokerError, WriteCheck};
@@ -60,9 +60,18 @@ impl Shared {
     }
 
     /// If commands wait for the job, its work does not begin before they have been carried out, and what they may have ended
-    /// is not said to have ended by itself. A dead host's claim on one lasts no longer than the lease.
+    /// is not said to have ended by itself. A dead host's claim on one lasts no longer than the lease; nor is Redis waited for
+    /// longer, which says whether there are any.
     pub(crate) async fn wait_for_commands(&self, run: &ActiveRun) {
         let longest = self.ctx.settings.command.lease + Duration::from_secs(1);
+        let mut renewed = run.last_renewed.subscribe();
+        if *renewed.borrow_and_update() == run.started {
+            tokio::select! {
+                _ = renewed.changed() => {}
+                () = run.exited() => {}
+                () = tokio::time::sleep(longest) => {}
+            }
+        }
         let mut commands = run.commands.subscribe();
         if *commands.borrow() == 0 {
             return;
@@ -72,6 +81,11 @@ impl Shared {
             () = run.exited() => {}
             () = tokio::time::sleep(longest) => {}
         }
+    }
+
+    /// Whether so many messages wait for SQL that those of clients which have gone must give way.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.asked_bytes.load(Ordering::Relaxed) >= MAX_ASKED_BYTES_OF_ALL
     }
 
     /// Why Redis does not do what commands need, by its own word; `None`: it does, for most tenants at least.

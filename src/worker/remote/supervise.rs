@@ -144,7 +144,7 @@ async fn record(
         }
         EndedHow::HandedBack => {
             let run_after = end.run_after.map(jiff::Timestamp::as_millisecond);
-            release(shared, run, HandBack { run_after, failed_with: end.error }).await;
+            release(shared, run, HandBack { run_after, failed_with: end.error, by_the_work: true }).await;
             if run.phase() != Phase::Exited(ExitReason::Elsewhere) {
                 return exit(run);
             }

@@ -56,7 +56,10 @@ pub(crate) struct ActiveRun {
     pub(crate) phase: watch::Sender<Phase>,
     /// The status in the row, as far as this process knows.
     pub(crate) status: watch::Sender<JobStatus>,
+    /// As `started`, until Redis has been heard of it.
     pub(crate) last_renewed: watch::Sender<Instant>,
+    /// When it began here.
+    pub(crate) started: Instant,
     /// Whether it has saved a resume point that no run before had: then the crashes of workers before it do not count.
     pub(crate) got_further: AtomicBool,
     /// How much of its `timeout_seconds` is used; `None`: it has none.
@@ -75,6 +78,7 @@ impl ActiveRun {
         gate: Option<Arc<PauseGate>>,
     ) -> (Arc<Self>, mpsc::Receiver<FlushRequest>) {
         let (flush, flush_requests) = mpsc::channel(8);
+        let started = Instant::now();
         let run = Self {
             status: watch::Sender::new(job.job.status),
             time_limit: TimeLimit::new(job.job.timeout_seconds, job.timeout_used_ms),
@@ -83,7 +87,8 @@ impl ActiveRun {
             progress,
             gate,
             phase: watch::Sender::new(Phase::Open),
-            last_renewed: watch::Sender::new(Instant::now()),
+            last_renewed: watch::Sender::new(started),
+            started,
             got_further: AtomicBool::new(false),
             commands: watch::Sender::new(0),
             flush,

@@ -78,11 +78,12 @@ impl RunLifecycle {
         match self.ctx.broker.renew_run(run.resource(), &self.ctx.id, run.run().number).await {
             Ok(RunState::Held { waiting }) => {
                 let silent_for = run.last_renewed.borrow().elapsed();
+                // Before the confirmation, which others wait for to look at them.
+                run.commands.send_replace(waiting);
                 run.confirm();
                 if silent_for > CONFIRMATION_TTL && run.gate.is_none() {
                     self.ctx.spawn(regain_contact(self.ctx.clone(), run.clone()));
                 }
-                run.commands.send_replace(waiting);
                 if waiting > 0 {
                     let _ = self.commands_found.try_send(run.resource().clone());
                 }

@@ -214,12 +214,14 @@ class Session(RunTable):
             self._transport = None
 
     def _needed(self) -> bool:
-        return bool(self._runs) or self._has_to_tell or bool(self._unanswered)
+        return bool(self._runs) or self._has_to_tell
 
     @property
     def _has_to_tell(self) -> bool:
         """Whether something waits that is told of even when the process ends."""
-        return bool(self._expected) or bool(self._removed) or any(not run.settled for run in self._removing)
+        # What was sent counts until it is answered: it may have been lost on the way, or with the worker.
+        waiting = self._expected or self._unanswered or self._removed
+        return bool(waiting) or any(not run.settled for run in self._removing)
 
     def _run_inbox(self) -> None:
         while True:

@@ -6,10 +6,12 @@ they are still to be compared with the `PING` of the same run. Needs nothing but
 """
 
 import pathlib
+import select
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -17,6 +19,7 @@ FLEETS = [(60, 16), (200, 16), (200, 64), (1000, 16), (1000, 64)]
 # As in src/worker/maintenance and src/broker/scripts/heartbeats.rs: seconds between two calls, and lengths in ms.
 HEARTBEAT_EVERY, COUNT_EVERY, TICK_EVERY, ASK_EVERY = 1.25, 35, 0.7, 1.0
 HEARTBEAT_MS, COUNTED_MS, COUNTED_AT_LEAST_MS, SET_MS, LEASE_MS, TENANTS = 4000, 55000, 15000, 120000, 2000, 256
+UPDATE = '{"type":"job_progress","job_id":"j1","tenant_id":"acme","status":"running","progress":{"percent":50},"seq":1}'
 REQUESTS = 100_000
 CALLS_AT_ONCE = 200
 
@@ -67,9 +70,9 @@ class Redis:
         self.socket.sendall(encoded(*words))
         return self.read()
 
-    def send_all(self, calls):
-        for at in range(0, len(calls), CALLS_AT_ONCE):
-            some = calls[at : at + CALLS_AT_ONCE]
+    def send_all(self, calls, at_once=CALLS_AT_ONCE):
+        for at in range(0, len(calls), at_once):
+            some = calls[at : at + at_once]
             self.socket.sendall(b"".join(some))
             for _ in some:
                 self.read()
@@ -85,11 +88,11 @@ class Redis:
     def commands(self):
         return int(self.info("stats")["total_commands_processed"])
 
-    def cost(self, calls, times=1):
+    def cost(self, calls, times=1, at_once=CALLS_AT_ONCE):
         """CPU seconds and commands of these calls, those inside scripts among them."""
         cpu, commands = self.cpu(), self.commands()
         for _ in range(times):
-            self.send_all(calls)
+            self.send_all(calls, at_once)
         return (self.cpu() - cpu) / times, (self.commands() - commands) / times
 
     def load(self, name):
@@ -166,6 +169,50 @@ def subscriptions(redis, tenants, words):
     return beside, publish_cost(redis)
 
 
+class Subscribers:
+    """So many connections, each subscribed to what `words` says, which take what they hear."""
+
+    def __init__(self, redis, count, words):
+        self.redis, self.connections = redis, []
+        for n in range(count):
+            connection = redis.connect()
+            connection.sendall(b"".join(encoded(*some) for some in words(n)))
+            self.connections.append(connection)
+        expected = sum(len(some) - 1 for some in words(0)) * count
+        while self.subscribed() < expected:
+            time.sleep(0.02)
+        self.stop = threading.Event()
+        self.taker = threading.Thread(target=self.take, daemon=True)
+        self.taker.start()
+
+    def subscribed(self):
+        lines = self.redis.call("CLIENT", "LIST", "TYPE", "PUBSUB").decode().split()
+        return sum(int(word.split("=")[1]) for word in lines if word.startswith(("sub=", "psub=")))
+
+    def end(self):
+        self.stop.set()
+        self.taker.join()
+        for connection in self.connections:
+            connection.close()
+
+    def take(self):
+        poll = select.poll()
+        by_number = {connection.fileno(): connection for connection in self.connections}
+        for number in by_number:
+            poll.register(number, select.POLLIN)
+        while not self.stop.is_set():
+            for number, _ in poll.poll(100):
+                by_number[number].recv(1 << 20)
+
+
+def heard_publish_cost(redis, count=200, channel="acme:job:j1"):
+    """CPU time in µs of one PUBLISH to whoever hears it: where many are sent at once, so that they are written to each together,
+    and where each is waited for."""
+    calls = [encoded("PUBLISH", channel, UPDATE)] * count
+    at_once = redis.cost(calls, 5)[0]
+    return at_once / count * 1e6, redis.cost(calls, 5, at_once=1)[0] / count * 1e6
+
+
 def move_of_requests():
     """Seconds to move a slot with the answers to so many requests: as a key each, and as the fields they are now."""
     record = '{"v":1,"body":"pause.-","outcome":"accepted","command_id":"01a2238c-12cb-7385-aaf1-3f283ada2fa3"}'
@@ -213,6 +260,14 @@ def main():
             beside, after = subscriptions(redis, tenants, words)
             redis.end()
             print(f"{tenants:6} tenants, {name:18} {beside:8.2f} {after:8.2f}", flush=True)
+    print("\nPUBLISH beside any number of tenants, heard together by so many gateways: many at once, and one by one (µs)")
+    for gateways in (1, 10):
+        redis = Redis()
+        subscribers = Subscribers(redis, gateways, lambda n: [("PSUBSCRIBE", "*:job:*", "*:campaign:*")])
+        at_once, one_by_one = heard_publish_cost(redis)
+        subscribers.end()
+        redis.end()
+        print(f"{gateways:6} gateways {at_once:8.2f} {one_by_one:8.2f}", flush=True)
     as_keys, as_fields = move_of_requests()
     print(f"\n{REQUESTS} requests moved to another server: {as_keys:.1f} s as keys, {as_fields:.1f} s as fields of 64 hashes")
 

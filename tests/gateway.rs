@@ -22,6 +22,8 @@ mod fleet;
 mod leaving;
 #[path = "gateway/limits.rs"]
 mod limits;
+#[path = "gateway/many_tenants.rs"]
+mod many_tenants;
 #[path = "gateway/messages.rs"]
 mod messages;
 #[path = "gateway/names.rs"]

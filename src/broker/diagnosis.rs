@@ -10,7 +10,8 @@ use super::connection::this_machine_us;
 use super::discovery::Discovery;
 use super::error::{BrokerError, words_of};
 use super::keys::{
-    DISPATCH_CHANNEL, Keys, PERMISSIONS_CHANNEL, RESOURCE_PROBE_PATTERN, control_pattern, resource_probe_channel,
+    DISPATCH_CHANNEL, Keys, PERMISSIONS_CHANNEL, RESOURCE_PROBE_PATTERN, control_pattern, everything_pattern,
+    resource_probe_channel,
 };
 use super::mastership::live_replicas;
 use super::scripts::lua::PROVE_WRITES;
@@ -40,6 +41,8 @@ pub struct ServerReport {
     pub clock_ahead_ms: i64,
     /// What the user may not do although the program does it: what was tried, and Redis's words.
     pub refused: Vec<(String, String)>,
+    /// What a gateway's user may not do although it would cost less: to hear all tenants by one pattern. Redis's words.
+    pub hears_tenants_singly: Option<String>,
     /// What the user may do although no program needs it.
     pub needless: Vec<&'static str>,
     /// Why a write was refused for another reason than a right: `OOM …`, `READONLY …`.
@@ -173,6 +176,12 @@ impl ServerReport {
         for pattern in patterns {
             if let Err(error) = pubsub.psubscribe(&pattern).await {
                 self.note(format!("PSUBSCRIBE {pattern}"), error)?;
+            }
+        }
+        for pattern in ResourceKind::ALL.map(everything_pattern).iter().filter(|_| !is_worker) {
+            match pubsub.psubscribe(pattern).await {
+                Err(error) if error.code() == Some("NOPERM") => self.hears_tenants_singly = Some(words_of(&error)),
+                asked => asked?,
             }
         }
         Ok(())

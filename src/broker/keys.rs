@@ -403,6 +403,17 @@ pub fn tenant_pattern(tenant: &TenantId, kind: ResourceKind) -> String {
     format!("{tenant}:{}:*", kind.as_str())
 }
 
+/// `*:job:*`: the same of every tenant, for a gateway on which many are watched as a whole.
+pub fn everything_pattern(kind: ResourceKind) -> String {
+    format!("*:{}:*", kind.as_str())
+}
+
+/// Whether this is an [`everything_pattern`].
+pub fn is_everything_pattern(name: &str) -> bool {
+    let kind = name.strip_prefix("*:").and_then(|rest| rest.strip_suffix(":*"));
+    kind.is_some_and(|kind| ResourceKind::parse(kind).is_some())
+}
+
 /// `{tenant}:job:{id}:reply`: results.
 pub fn reply_channel(r: &Resource) -> String {
     format!("{r}:reply")
@@ -412,6 +423,12 @@ pub fn reply_channel(r: &Resource) -> String {
 /// all others are. Names of the program's own begin with `wh:`, `@` or `*`.
 pub fn is_of_one_tenant(name: &str) -> bool {
     tenant_of_channel(name).is_some()
+}
+
+/// Whether a program goes on without this, where Redis does not permit it (any more): it serves one tenant alone, or there is
+/// another way to hear the same.
+pub fn is_dispensable(name: &str) -> bool {
+    is_of_one_tenant(name) || is_everything_pattern(name)
 }
 
 /// The tenant of a channel of one resource, or of a pattern for a whole tenant.

@@ -9,8 +9,8 @@
 //! hear it: a connection that looks healthy and delivers nothing is cut and made anew.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
@@ -23,7 +23,8 @@ use tokio_util::task::TaskTracker;
 
 use super::discovery::Discovery;
 use super::error::BrokerError;
-use super::keys::{Partition, RESOURCE_PROBE_PATTERN, is_of_one_tenant, probe_channel, resource_probe_channel};
+use super::hearing::{ChannelFilter, PatternMessages};
+use super::keys::{Partition, RESOURCE_PROBE_PATTERN, is_dispensable, probe_channel, resource_probe_channel};
 use super::probes::Probes;
 use super::subscribing::{Refused, subscribe_permitted};
 use super::{Broker, WriteCheck};
@@ -54,8 +55,8 @@ pub enum Event {
         channel: String,
         /// What was published; never anything but a wake-up.
         payload: bytes::Bytes,
-        /// It came by a pattern. Where both a pattern and the channel itself are subscribed, it comes twice, once by
-        /// each.
+        /// It came by a pattern, or by several. Where both a pattern and the channel itself are subscribed, it comes twice,
+        /// once by each.
         by_pattern: bool,
     },
     /// Messages were lost, and every subscription stands (again).
@@ -90,6 +91,7 @@ pub struct Subscriber {
     delivers: Arc<AtomicBool>,
     trouble: LastError,
     proof: WriteCheck,
+    filter: Arc<OnceLock<ChannelFilter>>,
 }
 
 /// Why the connection cannot be made just now, in words for the operator.
@@ -106,7 +108,7 @@ impl Subscriber {
         let (requests, hear_requests) = mpsc::channel(REQUEST_QUEUE);
         let (events, hear_events) = mpsc::channel(EVENT_QUEUE);
         let delivers = Arc::new(AtomicBool::new(false));
-        let trouble = LastError::default();
+        let (trouble, filter) = (LastError::default(), Arc::<OnceLock<ChannelFilter>>::default());
         let name = uuid::Uuid::now_v7().simple().to_string();
         let mut owner = SubscriberTask {
             address: broker.client.discovery(),
@@ -118,6 +120,7 @@ impl Subscriber {
             resource_probe: resource_probe_channel(&name),
             channels: BTreeSet::new(),
             patterns: BTreeSet::new(),
+            by_pattern: PatternMessages::new(filter.clone()),
             requests: hear_requests,
             waiting: Vec::new(),
             events,
@@ -131,7 +134,7 @@ impl Subscriber {
         let (first, _) = first.map_err(|error| BrokerError::of_connecting(&owner.address, &error))?;
         tracker.spawn(owner.run(first, stop.clone()));
         let proof = WriteCheck::start(broker.clone(), resource_probe_channel(&name), tracker, stop).await?;
-        Ok((Self { requests, delivers, trouble, proof }, hear_events))
+        Ok((Self { requests, delivers, trouble, proof, filter }, hear_events))
     }
 
     /// Whether Redis does what commands need.
@@ -143,6 +146,11 @@ impl Subscriber {
     /// to which a script publishes: for those who serve whole tenants. Confirmed when it returns.
     pub async fn probe_by_pattern(&self) -> Result<(), BrokerError> {
         self.psubscribe(vec![RESOURCE_PROBE_PATTERN.to_owned()]).await
+    }
+
+    /// From now on only those messages come by patterns whose channel passes this. Set once; the others cost next to nothing.
+    pub fn filter_patterns(&self, wants: ChannelFilter) {
+        let _ = self.filter.set(wants);
     }
 
     /// Why it cannot connect just now.
@@ -209,6 +217,7 @@ struct SubscriberTask {
     resource_probe: String,
     channels: BTreeSet<String>,
     patterns: BTreeSet<String>,
+    by_pattern: PatternMessages,
     requests: mpsc::Receiver<Request>,
     /// Callers whose subscriptions are noted and not confirmed yet, with what they asked for: no more than one batch.
     waiting: Vec<(Vec<String>, Done)>,
@@ -224,8 +233,8 @@ struct SubscriberTask {
 }
 
 impl SubscriberTask {
-    /// A connection on which everything noted stands, but for channels of single tenants that Redis does not permit (any
-    /// more): these are given back. Without any other the program is of no use, so that it is an error. In a cluster
+    /// A connection on which everything noted stands, but for what Redis does not permit (any more) and the program can do
+    /// without: that is given back. Without any other the program is of no use, so that it is an error. In a cluster
     /// another node than the last one is asked.
     async fn open(&mut self) -> redis::RedisResult<(Connection, Refused)> {
         let chosen = self.broker.client.server_for_pubsub(self.server.as_deref());
@@ -252,7 +261,7 @@ impl SubscriberTask {
                     refused.add(subscribe_permitted(&mut sink, &some, patterns).await?);
                 }
             }
-            match refused.names.iter().all(|name| is_of_one_tenant(name)) {
+            match refused.names.iter().all(|name| is_dispensable(name)) {
                 true => Ok(refused),
                 false => Err(refused.error.unwrap_or_else(late)),
             }
@@ -344,8 +353,12 @@ impl SubscriberTask {
                     if is_probe_of_another(channel) {
                         continue;
                     }
-                    let payload = bytes::Bytes::copy_from_slice(message.get_payload_bytes());
                     let by_pattern = message.from_pattern();
+                    let payload = match by_pattern {
+                        true => self.by_pattern.take(&message),
+                        false => Some(bytes::Bytes::copy_from_slice(message.get_payload_bytes())),
+                    };
+                    let Some(payload) = payload else { continue };
                     let event = Event::Message { channel: channel.to_owned(), payload, by_pattern };
                     if self.events.try_send(event).is_err() {
                         self.lagging = true;

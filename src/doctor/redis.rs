@@ -69,6 +69,16 @@ fn of_server(server: &ServerReport, program: Program, replicas_to_wait: u32) -> 
     findings.extend(server.replicas.and_then(|there| replicas(address, there, replicas_to_wait)));
     findings.push(clock("redis.clock", address, server.clock_ahead_ms));
     findings.push(rights(server, program));
+    if let Some(words) = &server.hears_tenants_singly {
+        findings.push(Finding::warning(
+            "redis.all_tenants",
+            format!(
+                "{address}: {} may not hear all tenants by one pattern, so each tenant that is watched as a whole costs every PUBLISH two comparisons: {words}",
+                server.user
+            ),
+            format!("redis-cli ACL SETUSER {} '&*', unless this gateway is bound to a few tenants", server.user),
+        ));
+    }
     findings.push(match &server.write_problem {
         None => Finding::ok("redis.writes", format!("{address}: it takes writes")),
         Some(problem) => Finding::error(

@@ -1,18 +1,20 @@
-//! Which tenants are watched as a whole: one pair of patterns for each, counted by reference.
+//! Which tenants are watched as a whole, counted by reference. By which patterns they are heard is the business of `coverage_keeper`.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::{Notify, watch};
 
+use super::coverage::{Coverage, CoverageState, patterns};
 use super::feed::{Feed, FeedSubscriber};
 use super::lanes::{LaneReceiver, Lanes};
 use super::results::command_of;
 use super::update::Update;
-use crate::broker::keys::{ChannelContent, read_resource_channel, tenant_of_channel, tenant_pattern};
+use crate::broker::keys::{ChannelContent, read_resource_channel, tenant_of_channel};
 use crate::broker::{Broker, BrokerError, Keys, Partition, Subscriber};
-use crate::domain::{CommandId, Resource, ResourceKind, TenantId};
+use crate::domain::{CommandId, Resource, TenantId};
 
 /// How long a channel or a feed that nobody watches is kept: a client that reconnects finds it.
 pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -22,17 +24,30 @@ const QUEUE_CAPACITY: usize = 8_192;
 
 /// The watched tenants of a gateway; cheap to clone.
 #[derive(Clone)]
-pub(super) struct Feeds(Arc<FeedsShared>);
+pub(super) struct Feeds(pub(super) Arc<FeedsShared>);
 
-struct FeedsShared {
+pub(super) struct FeedsShared {
     keys: Keys,
-    open: Mutex<HashMap<TenantId, FeedEntry>>,
+    open: Mutex<OpenFeeds>,
+    /// Changes only while `open` is locked.
+    pub(super) coverage: watch::Sender<Coverage>,
+    /// Notified when the coverage does not fit any more.
+    pub(super) coverage_due: Notify,
     /// Who hands out: one for each partition.
     dispatchers: Lanes<FeedMessage>,
 }
 
-struct FeedEntry {
-    feed: Arc<Feed>,
+/// The watched tenants, and what is remembered of how they are heard.
+#[derive(Default)]
+pub(super) struct OpenFeeds {
+    pub(super) by_tenant: HashMap<TenantId, FeedEntry>,
+    pub(super) coverage: CoverageState,
+}
+
+pub(super) struct FeedEntry {
+    pub(super) feed: Arc<Feed>,
+    /// It has patterns of its own, or somebody is about to subscribe to them.
+    pub(super) has_patterns: bool,
     references: usize,
     /// Since when there are none.
     idle: Instant,
@@ -64,7 +79,13 @@ impl Feeds {
                     start_dispatcher(Self(shared), lane);
                 }
             });
-            FeedsShared { keys, open: Mutex::default(), dispatchers }
+            FeedsShared {
+                keys,
+                open: Mutex::default(),
+                coverage: watch::Sender::new(Coverage::Each),
+                coverage_due: Notify::new(),
+                dispatchers,
+            }
         }))
     }
 
@@ -79,7 +100,9 @@ impl Feeds {
         let mut subscription = FeedSubscription { feeds: self.clone(), feed: self.acquire(tenant), subscriber: None };
         let open = async {
             let since = broker.tenant_now_ms(tenant);
-            redis.psubscribe(patterns(tenant)).await?;
+            if !self.is_covered(tenant).await {
+                redis.psubscribe(patterns(tenant)).await?;
+            }
             Ok::<i64, BrokerError>(since)
         };
         // One of those who come at once subscribes; the others wait for it.
@@ -91,19 +114,28 @@ impl Feeds {
 
     fn acquire(&self, tenant: &TenantId) -> Arc<Feed> {
         let mut open = self.open();
-        let entry = open.entry(tenant.clone()).or_insert_with(|| FeedEntry {
+        let entry = open.by_tenant.entry(tenant.clone()).or_insert_with(|| FeedEntry {
             feed: Arc::new(Feed::new(tenant.clone())),
+            has_patterns: false,
             references: 0,
             idle: Instant::now(),
         });
         entry.references += 1;
-        Arc::clone(&entry.feed)
+        let feed = Arc::clone(&entry.feed);
+        self.widen_if_due(&open);
+        feed
+    }
+
+    /// Whether a channel is about a tenant that is watched: asked for everything that is published.
+    pub(super) fn are_about(&self, channel: &str) -> bool {
+        let tenant = channel.split(':').next().and_then(|tenant| tenant.parse::<TenantId>().ok());
+        tenant.is_some_and(|tenant| self.open().by_tenant.contains_key(&tenant))
     }
 
     /// A message that came by a pattern. What wakes workers passes here too, and is not an update.
     pub(super) fn heard(&self, name: &str, payload: bytes::Bytes) {
         let Some((resource, carries)) = read_resource_channel(name) else { return };
-        let feed = self.open().get(&resource.tenant).map(|entry| Arc::clone(&entry.feed));
+        let feed = self.open().by_tenant.get(&resource.tenant).map(|entry| Arc::clone(&entry.feed));
         let Some(feed) = feed else { return };
         let what = match carries {
             ChannelContent::Replies => command_of(&payload).map(FeedContent::Result),
@@ -118,7 +150,8 @@ impl Feeds {
 
     /// Messages may have been lost; with `partitions`, only such as are about tenants of those.
     pub(super) fn missed(&self, partitions: Option<&[Partition]>) {
-        let watched: HashSet<Partition> = self.open().keys().map(|tenant| self.0.keys.partition(tenant)).collect();
+        let watched: HashSet<Partition> =
+            self.open().by_tenant.keys().map(|tenant| self.0.keys.partition(tenant)).collect();
         let missed = watched.into_iter().filter(|partition| partitions.is_none_or(|some| some.contains(partition)));
         missed.for_each(|partition| self.0.dispatchers.missed(partition));
     }
@@ -126,13 +159,15 @@ impl Feeds {
     /// Every watched tenant of a partition.
     pub(super) fn of(&self, partition: Partition) -> Vec<Arc<Feed>> {
         let is_there = |tenant: &TenantId| self.0.keys.partition(tenant) == partition;
-        self.open().iter().filter(|(tenant, _)| is_there(tenant)).map(|(_, entry)| Arc::clone(&entry.feed)).collect()
+        let open = self.open();
+        let feeds = open.by_tenant.iter().filter(|(tenant, _)| is_there(tenant));
+        feeds.map(|(_, entry)| Arc::clone(&entry.feed)).collect()
     }
 
     /// The right to hear a tenant by this pattern was taken away: its sockets are closed, and told to come back.
     pub(super) fn close_denied(&self, pattern: &str) {
         let Some(tenant) = tenant_of_channel(pattern) else { return };
-        if let Some(entry) = self.open().remove(&tenant) {
+        if let Some(entry) = self.open().by_tenant.remove(&tenant) {
             entry.feed.close_all();
         }
     }
@@ -140,23 +175,20 @@ impl Feeds {
     /// Gives up tenants that nobody has watched for a while.
     pub(super) fn remove_idle(&self, subscriber: &Subscriber) {
         let mut open = self.open();
-        open.retain(|tenant, entry| {
+        open.by_tenant.retain(|tenant, entry| {
             if entry.references > 0 || entry.idle.elapsed() < IDLE_TIMEOUT {
                 return true;
             }
-            // Asked under the lock: whoever comes next subscribes after it. Without room to ask, it is kept.
+            // Asked under the lock: whoever comes next subscribes after it. Without room to ask, it is kept. Asks nothing of
+            // Redis where the tenant has no patterns of its own.
             !subscriber.punsubscribe(patterns(tenant))
         });
-        open.shrink_to(16);
+        open.by_tenant.shrink_to(16);
     }
 
-    fn open(&self) -> MutexGuard<'_, HashMap<TenantId, FeedEntry>> {
+    pub(super) fn open(&self) -> MutexGuard<'_, OpenFeeds> {
         self.0.open.lock()
     }
-}
-
-fn patterns(tenant: &TenantId) -> Vec<String> {
-    ResourceKind::ALL.into_iter().map(|kind| tenant_pattern(tenant, kind)).collect()
 }
 
 /// A place on a tenant's feed, given up when dropped.
@@ -172,7 +204,7 @@ impl Drop for FeedSubscription {
             self.feed.remove(subscriber);
         }
         // Not where another feed has taken its place, because this one was no longer permitted.
-        if let Some(entry) = self.feeds.open().get_mut(&self.feed.tenant)
+        if let Some(entry) = self.feeds.open().by_tenant.get_mut(&self.feed.tenant)
             && Arc::ptr_eq(&entry.feed, &self.feed)
         {
             entry.references = entry.references.saturating_sub(1);

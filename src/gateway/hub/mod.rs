@@ -4,14 +4,16 @@
 //! the recorded bytes are handed out, once for each command (`results`); after a gap every watched resource
 //! is read again (`resync`). [`channel`] holds what is known of one resource.
 //!
-//! A tenant-wide socket hears everything of its tenant by a pattern instead: `feeds` has one subscription for each
-//! tenant, `dispatch` takes what comes in order and looks up what it needs, and `feed` hands it to those who want it.
+//! A tenant-wide socket hears everything of its tenant by a pattern instead: `feeds` knows the tenants that are watched,
+//! `coverage_keeper` has patterns for each of them or for all together, `dispatch` takes what comes in order and looks up what it needs, and `feed` hands it to those who want it.
 //!
 //! Everything that asks Redis does so in one lane for each partition (`lanes`): one server of a cluster that is away holds
 //! up its own tenants alone.
 
 pub mod channel;
 mod channels;
+mod coverage;
+mod coverage_keeper;
 mod dispatch;
 mod feed;
 mod feeds;
@@ -42,7 +44,7 @@ use super::access::Access;
 use super::outbox::Outbox;
 use super::results::follower::ResultFollower;
 use super::snapshot::SnapshotReader;
-use crate::broker::keys::{ChannelContent, PERMISSIONS_CHANNEL, read_resource_channel};
+use crate::broker::keys::{ChannelContent, PERMISSIONS_CHANNEL, is_everything_pattern, read_resource_channel};
 use crate::broker::{Broker, BrokerError, Event, Keys, Subscriber};
 use crate::domain::{CommandId, Resource, TenantId};
 use crate::store::Store;
@@ -104,6 +106,9 @@ impl Hub {
         };
         let dispatcher = Dispatcher { access, channels: channels.clone(), feeds: feeds.clone(), keys, lookups };
         run(Box::pin(dispatcher.run(events)));
+        let watched = feeds.clone();
+        subscriber.filter_patterns(Box::new(move |channel| watched.are_about(channel)));
+        run(Box::pin(feeds.clone().keep_coverage(subscriber.clone())));
         run(Box::pin(remove_idle(subscriber.clone(), channels.clone(), feeds.clone())));
         Self { broker, subscriber, channels, feeds }
     }
@@ -150,6 +155,7 @@ impl Dispatcher {
                 Event::Denied(names) => {
                     for name in &names {
                         match read_resource_channel(name) {
+                            _ if is_everything_pattern(name) => self.feeds.everything_denied(),
                             _ if name.ends_with('*') => self.feeds.close_denied(name),
                             Some((resource, _)) => self.channels.close_denied(&resource),
                             None => {}

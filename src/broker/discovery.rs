@@ -7,7 +7,7 @@ use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisResult, Tls
 use secrecy::ExposeSecret;
 
 use super::error::BrokerError;
-use super::sentinels::{Opinion, Sentinels};
+use super::sentinels::{BEING_REPLACED, Opinion, Sentinels};
 use crate::config;
 
 /// One Redis, the one that the sentinels name, or a cluster. Its `Display` never shows a password.
@@ -98,16 +98,30 @@ impl Discovery {
 
     /// Returns when the sentinels name another master than the server at this address; never where there are none.
     pub(super) async fn is_deposed(&self, address: &ConnectionAddr) {
+        self.until(|opinion| is_elsewhere(opinion, address)).await;
+    }
+
+    /// As [`Self::is_deposed`], and also when they begin to replace it; why.
+    pub(super) async fn until_left(&self, address: &ConnectionAddr) -> &'static str {
+        let opinion = self.until(|opinion| opinion.is_switching || is_elsewhere(opinion, address)).await;
+        if is_elsewhere(&opinion, address) { "the sentinels name another master" } else { BEING_REPLACED }
+    }
+
+    /// Returns when the sentinels say something like this; never where there are none.
+    async fn until(&self, holds: impl Fn(&Opinion) -> bool) -> Opinion {
         if let Self::Sentinel { sentinels, .. } = self {
-            let mut opinion = sentinels.ask().await;
-            let deposed =
-                opinion.wait_for(|opinion| opinion.master.as_ref().is_some_and(|master| !master.is_at(address)));
-            if deposed.await.is_ok() {
-                return;
+            let mut said = sentinels.subscribe();
+            if let Ok(opinion) = said.wait_for(holds).await {
+                return opinion.clone();
             }
         }
         std::future::pending().await
     }
+}
+
+/// Whether another server is named than the one at this address.
+fn is_elsewhere(opinion: &Opinion, address: &ConnectionAddr) -> bool {
+    opinion.master.as_ref().is_some_and(|master| !master.is_at(address))
 }
 
 impl fmt::Display for Discovery {

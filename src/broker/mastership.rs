@@ -7,7 +7,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{ConnectionAddr, RedisResult};
 
 use super::discovery::Discovery;
-use super::sentinels::Opinion;
+use super::sentinels::{BEING_REPLACED, Opinion};
 
 /// Between two looks at a server that is believed to be the master.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -22,7 +22,7 @@ pub(super) async fn until_not_master(
     mut connection: MultiplexedConnection,
 ) -> &'static str {
     tokio::select! {
-        () = discovery.is_deposed(server) => "the sentinels name another master",
+        why = discovery.until_left(server) => why,
         why = until_it_says_so(discovery, &mut connection) => why,
     }
 }
@@ -50,6 +50,9 @@ pub(super) async fn why_not_master(
 }
 
 fn judge(info: &str, opinion: &Opinion) -> Option<&'static str> {
+    if opinion.is_switching {
+        return Some(BEING_REPLACED);
+    }
     if !info.lines().any(|line| line.trim_end() == "role:master") {
         return Some("it is a replica");
     }
@@ -83,7 +86,7 @@ mod tests {
 
     #[test]
     fn a_master_is_left_when_neither_most_sentinels_nor_its_replicas_are_heard() {
-        let opinion = |is_confirmed, has_replicas| Opinion { master: None, is_confirmed, has_replicas };
+        let opinion = |is_confirmed, has_replicas| Opinion { is_confirmed, has_replicas, ..Opinion::default() };
         let is_left = |info: &str, opinion| judge(info, &opinion).is_some();
         assert!(is_left(&info("slave", &[]), opinion(true, true)));
         assert!(!is_left(&info("master", &[]), opinion(true, true)), "its replicas are dead, say the sentinels");
@@ -91,5 +94,7 @@ mod tests {
         assert!(is_left(&info("master", &[4, 40]), opinion(false, true)), "they were cut off");
         assert!(is_left(&info("master", &[]), opinion(false, true)));
         assert!(!is_left(&info("master", &[]), opinion(false, false)), "nothing could take its place");
+        let switching = Opinion { is_switching: true, ..opinion(true, true) };
+        assert!(is_left(&info("master", &[0, 0]), switching), "which replica is promoted may be decided already");
     }
 }

@@ -21,8 +21,22 @@ const ANSWER_TIMEOUT: Duration = Duration::from_millis(1_000);
 const RETRY_DELAY: Duration = Duration::from_millis(300);
 /// So long the answers of more than half of the sentinels are waited for. Then those that have come must do.
 const SETTLE_TIMEOUT: Duration = Duration::from_millis(1_200);
-/// What a sentinel says when it makes another server the master, and when it has heard of that from another sentinel.
-const SWITCH_CHANNELS: [&str; 2] = ["+promoted-slave", "+switch-master"];
+/// What a sentinel says when it begins to replace the master, when it has made another server the master, when it has heard of
+/// that from another sentinel, and when it gives up.
+const SWITCH_CHANNELS: [&str; 6] = [
+    "+try-failover",
+    "+promoted-slave",
+    "+switch-master",
+    "-failover-abort-not-elected",
+    "-failover-abort-no-good-slave",
+    "-failover-abort-slave-timeout",
+];
+/// The states of a switch in which the old master is still the one that is named. One of the replicas may have been promoted
+/// already: a sentinel names it only when it has seen that, up to a second later.
+const SWITCHING_STATES: [&str; 4] = ["wait_start", "select_slave", "send_slaveof_noone", "wait_promotion"];
+
+/// Why a master is left before another is named.
+pub(super) const BEING_REPLACED: &str = "the sentinels are about to replace it";
 
 /// A master as sentinels name it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +70,9 @@ pub(super) struct Opinion {
     pub(super) is_confirmed: bool,
     /// The master has replicas, so that one of them may take its place.
     pub(super) has_replicas: bool,
+    /// A sentinel is about to replace this master: which replica takes its place may be decided already, and what the others
+    /// are still given is lost.
+    pub(super) is_switching: bool,
 }
 
 /// What one sentinel says.
@@ -63,6 +80,7 @@ pub(super) struct Opinion {
 struct Answer {
     master: NamedMaster,
     replicas: u64,
+    is_switching: bool,
 }
 
 /// The sentinels of one master; cheap to clone. They are asked from the first question on, until the last clone is gone.
@@ -91,7 +109,8 @@ impl Sentinels {
         Self { shared: Arc::new(SentinelsShared { addresses, name, answers, opinion, trouble, is_followed }) }
     }
 
-    /// What they say now, and from now on. More than half of them have been heard, or have had the time to answer.
+    /// What they say now, and from now on. More than half of them have been heard, and none is about to replace the master; or
+    /// they have had the time for it.
     pub(super) async fn ask(&self) -> watch::Receiver<Opinion> {
         if !self.shared.is_followed.swap(true, Ordering::SeqCst) {
             for index in 0..self.shared.addresses.len() {
@@ -100,9 +119,15 @@ impl Sentinels {
             }
         }
         let mut opinion = self.shared.opinion.subscribe();
-        let heard = opinion.wait_for(|opinion| opinion.is_confirmed && opinion.master.is_some());
+        let heard =
+            opinion.wait_for(|opinion| opinion.is_confirmed && opinion.master.is_some() && !opinion.is_switching);
         let _ = tokio::time::timeout(SETTLE_TIMEOUT, heard).await.map(|heard| heard.map(drop));
         opinion
+    }
+
+    /// What they say from now on.
+    pub(super) fn subscribe(&self) -> watch::Receiver<Opinion> {
+        self.shared.opinion.subscribe()
     }
 
     /// What they say now, without waiting.
@@ -156,7 +181,8 @@ fn opinion_of(answers: &[Option<Answer>], before: &Opinion) -> Opinion {
         _ => before.master.clone(),
     };
     let has_replicas = if heard.is_empty() { before.has_replicas } else { heard.iter().any(|a| a.replicas > 0) };
-    Opinion { master, is_confirmed, has_replicas }
+    let is_switching = heard.iter().any(|answer| answer.is_switching && Some(&answer.master) == master.as_ref());
+    Opinion { master, is_confirmed, has_replicas, is_switching }
 }
 
 /// Asks and hears one sentinel for as long as anybody wants to know.
@@ -214,7 +240,9 @@ async fn ask(sentinel: &mut MultiplexedConnection, name: &str) -> RedisResult<An
     let (facts, address): (HashMap<String, String>, Option<(String, u16)>) = questions.query_async(sentinel).await?;
     let number = |field: &str| facts.get(field).and_then(|text| text.parse().ok()).unwrap_or(0);
     let (host, port) = address.ok_or((redis::ErrorKind::Client, "the sentinel knows no master of that name"))?;
-    Ok(Answer { master: NamedMaster { host, port, epoch: number("config-epoch") }, replicas: number("num-slaves") })
+    let master = NamedMaster { host, port, epoch: number("config-epoch") };
+    let is_switching = facts.get("failover-state").is_some_and(|state| SWITCHING_STATES.contains(&state.as_str()));
+    Ok(Answer { master, replicas: number("num-slaves"), is_switching })
 }
 
 async fn timely<T>(work: impl Future<Output = RedisResult<T>>) -> RedisResult<T> {
@@ -234,7 +262,11 @@ mod tests {
     use super::*;
 
     fn answer(port: u16, epoch: u64) -> Option<Answer> {
-        Some(Answer { master: NamedMaster { host: "h".to_owned(), port, epoch }, replicas: 2 })
+        Some(Answer { master: NamedMaster { host: "h".to_owned(), port, epoch }, replicas: 2, is_switching: false })
+    }
+
+    fn switching(port: u16, epoch: u64) -> Option<Answer> {
+        answer(port, epoch).map(|answer| Answer { is_switching: true, ..answer })
     }
 
     fn port(opinion: &Opinion) -> Option<u16> {
@@ -253,5 +285,14 @@ mod tests {
         assert_eq!((port(&silent), silent.is_confirmed, silent.has_replicas), (Some(2), false, true));
         let set_up_anew = opinion_of(&[answer(3, 0), answer(3, 0), None], &silent);
         assert_eq!(port(&set_up_anew), Some(3), "most of them say so");
+    }
+
+    #[test]
+    fn one_sentinel_that_replaces_the_master_is_believed_unless_it_lags_behind() {
+        let begun = opinion_of(&[answer(1, 4), switching(1, 4), answer(1, 4)], &Opinion::default());
+        assert!(begun.is_switching);
+        let over = opinion_of(&[answer(1, 4), answer(2, 5), switching(1, 4)], &begun);
+        assert_eq!((port(&over), over.is_switching), (Some(2), false));
+        assert!(!opinion_of(&[answer(1, 4), answer(1, 4), None], &begun).is_switching, "it gave up");
     }
 }

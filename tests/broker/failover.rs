@@ -74,6 +74,34 @@ async fn a_master_that_the_sentinels_replace_is_left_by_every_connection_while_i
     are_at(&redis, &broker, newest, &mut events).await;
 }
 
+/// Between the promotion of a replica and the moment at which it is named, the old master may be reached by the other replica
+/// again, and a command that this one has is lost all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_master_that_is_about_to_be_replaced_is_left_before_another_is_named() {
+    let redis = Replicated::start().await;
+    let settings = config::Redis { replicas_to_wait: 1, ..settings(&redis) };
+    let broker = Broker::connect(&settings).await.expect("connect through the sentinels");
+    accept(&broker, &submission("j1", Action::Pause)).await;
+    // Well enough to be chosen, and silent when told to become the master: the switch stays where it is for some seconds.
+    let replicas = &redis.nodes[1..];
+    replicas.iter().for_each(|replica| replica.server.signal(rustix::process::Signal::STOP));
+    redis.order_switch();
+    let (mut said, again) = (None, submission("j2", Action::Pause));
+    until("it is left", async || {
+        said = broker.submit(&again, LIMITS).await.err();
+        matches!(&said, Some(BrokerError::Unavailable(_)))
+    })
+    .await;
+    let said = said.expect("refused").to_string();
+    assert!(said.contains("about to replace it"), "{said}");
+    assert_eq!(redis.master(), 0, "and it is the one that is named");
+    replicas.iter().for_each(|replica| replica.server.signal(rustix::process::Signal::CONT));
+    until("commands are accepted again, by whichever master there is", async || {
+        broker.submit(&again, LIMITS).await.is_ok()
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_master_without_its_replicas_is_left_where_most_sentinels_are_silent_and_stays_where_they_are_not() {
     let mut redis = Replicated::start().await;

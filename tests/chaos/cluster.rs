@@ -220,12 +220,13 @@ impl Cluster {
         std::fs::read_to_string(self.log_file(process)).unwrap_or_default()
     }
 
-    /// Copies what every process has logged into this folder.
+    /// Copies what every process has logged, and every Redis, into this folder.
     pub fn keep_logs(&self, folder: &std::path::Path) {
         std::fs::create_dir_all(folder).expect("make the folder of the logs");
-        for node in &self.nodes {
-            let from = self.log_file(node.process);
-            let _ = std::fs::copy(&from, folder.join(format!("{}.log", node.process.name())));
+        let programs = self.nodes.iter().map(|node| (node.process.name(), self.log_file(node.process)));
+        let redis = [("redis".to_owned(), self.fleet.redis.log_file())];
+        for (name, from) in programs.chain(redis).chain(self.servers.log_files()) {
+            let _ = std::fs::copy(&from, folder.join(format!("{name}.log")));
         }
     }
 

@@ -1,9 +1,13 @@
 //! Reads the record: what Redis, SQL and the audit trail hold.
 
+use std::time::{Duration, Instant};
+
 use wheelhouse::broker::Broker;
+use wheelhouse::config::Settings;
 use wheelhouse::domain::{Resource, ResourceKind};
 use wheelhouse::store::{AuditFilter, Store};
 
+use crate::cluster::UP;
 use crate::history::{Audit, Change, Effect, Record, Subject};
 use crate::plan::TENANT;
 use crate::sql::Sql;
@@ -11,15 +15,35 @@ use crate::sql::Sql;
 /// Results that Redis keeps of one resource.
 const KEPT: usize = 1_000;
 
+/// Before it is tried again.
+const AGAIN: Duration = Duration::from_millis(200);
+
 pub struct Reader {
     broker: Broker,
     store: Store,
 }
 
+async fn broker(settings: &Settings) -> Result<Broker, String> {
+    Broker::connect(&settings.redis).await.map_err(|error| error.to_string())
+}
+
+async fn store(settings: &Settings) -> Result<Store, String> {
+    Store::open(&settings.database).await.map_err(|error| error.to_string())
+}
+
 impl Reader {
-    pub async fn new(settings: &wheelhouse::config::Settings) -> Self {
-        let broker = Broker::connect(&settings.redis).await.expect("connect to Redis");
-        Self { broker, store: Store::open(&settings.database).await.expect("open the database") }
+    /// Waits for Redis and SQL, each of which may be busy with what was broken until now.
+    pub async fn new(settings: &Settings) -> Self {
+        let begun = Instant::now();
+        let connected = loop {
+            let connected = async { Ok::<_, String>((broker(settings).await?, store(settings).await?)) };
+            match connected.await {
+                Ok(connected) => break connected,
+                Err(error) => assert!(begun.elapsed() < UP, "the record cannot be reached: {error}"),
+            }
+            tokio::time::sleep(AGAIN).await;
+        };
+        Self { broker: connected.0, store: connected.1 }
     }
 
     /// Everything as it is now; an error where Redis or SQL does not answer just now.

@@ -2,6 +2,8 @@
 //!
 //! Where there are several, one thing is broken at a time, so that what is left can make up for it.
 
+use std::path::PathBuf;
+
 use rustix::process::Signal;
 use tokio::task::block_in_place;
 use wheelhouse::broker::Keys;
@@ -54,6 +56,15 @@ impl Servers {
             Self::Single => None,
             Self::Sentinel(replicated, _) => Some(replicated.url()),
             Self::Cluster(cluster, ..) => Some(cluster.url()),
+        }
+    }
+
+    /// What they log, by a name for each.
+    pub fn log_files(&self) -> Vec<(String, PathBuf)> {
+        match self {
+            Self::Single => Vec::new(),
+            Self::Sentinel(replicated, _) => replicated.log_files(),
+            Self::Cluster(cluster, ..) => cluster.log_files(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! A private Redis Cluster: three masters, each with a replica.
 
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::proxy::{Line, Proxy};
@@ -106,6 +107,12 @@ impl RedisCluster {
     /// `redis+cluster://` with two of its nodes.
     pub fn url(&self) -> String {
         format!("redis+cluster://127.0.0.1:{},127.0.0.1:{}", self.port(0), self.port(1))
+    }
+
+    /// What each node logs, by a name for it.
+    pub fn log_files(&self) -> Vec<(String, PathBuf)> {
+        let log = |(n, node): (usize, &RedisServer)| (format!("redis-{}", self.port(n)), node.log_file());
+        self.nodes.iter().enumerate().map(log).collect()
     }
 
     /// Where programs and other nodes reach a node.

@@ -64,6 +64,11 @@ impl RedisServer {
         self.port
     }
 
+    /// What it logs.
+    pub fn log_file(&self) -> PathBuf {
+        self.folder.path().join("redis.log")
+    }
+
     /// Whether it was started and not killed since.
     pub fn is_running(&self) -> bool {
         self.child.is_some()
@@ -139,6 +144,7 @@ impl RedisServer {
             // disk would hold up every command for seconds, and hold writes back.
             .args(["--appendfsync", "no"])
             .args(["--dir", &folder, "--pidfile", &format!("{folder}/redis.pid")])
+            .args(["--logfile", &self.log_file().display().to_string()])
             .args(&self.more)
             .envs(self.env.iter().cloned())
             .stdin(Stdio::null())

@@ -3,6 +3,7 @@
 
 use std::cell::Cell;
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,8 @@ use super::watchdog::Watchdog;
 
 const NODES: usize = 3;
 const SENTINELS: usize = 3;
+/// What a sentinel logs, in its folder.
+const LOG_FILE: &str = "sentinel.log";
 /// The name of the master.
 const NAME: &str = "main";
 /// After how many ms of silence a sentinel misses a server: so long that a busy machine is not taken for a dead server…
@@ -59,7 +62,7 @@ struct Sentinel {
     port: u16,
     child: Child,
     _watchdog: Watchdog,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Replicated {
@@ -93,6 +96,13 @@ impl Replicated {
     pub fn url(&self) -> String {
         let hosts: Vec<String> = self.sentinels.iter().map(|s| format!("127.0.0.1:{}", s.port)).collect();
         format!("redis+sentinel://{}/{NAME}", hosts.join(","))
+    }
+
+    /// What each server and each sentinel logs, by a name for it.
+    pub fn log_files(&self) -> Vec<(String, PathBuf)> {
+        let nodes = self.nodes.iter().map(|node| (format!("redis-{}", node.proxy.port()), node.server.log_file()));
+        let sentinels = self.sentinels.iter().map(|s| (format!("sentinel-{}", s.port), s.folder.path().join(LOG_FILE)));
+        nodes.chain(sentinels).collect()
     }
 
     /// Which node most sentinels name.
@@ -188,7 +198,7 @@ impl Sentinel {
         let file = folder.path().join("sentinel.conf");
         let text = format!(
             "port {port}\nbind 127.0.0.1\nbind-source-addr {SERVERS}\nsentinel announce-ip 127.0.0.1\n\
-             dir {folder}\npidfile {folder}/sentinel.pid\n\
+             dir {folder}\npidfile {folder}/sentinel.pid\nlogfile {folder}/{LOG_FILE}\n\
              sentinel monitor {NAME} 127.0.0.1 {master} 2\n\
              sentinel down-after-milliseconds {NAME} {PATIENT_MS}\nsentinel failover-timeout {NAME} 5000\n\
              sentinel parallel-syncs {NAME} 2\n",
@@ -198,7 +208,7 @@ impl Sentinel {
         let _watchdog = Watchdog::over(folder.path());
         let mut command = Command::new("redis-server");
         command.arg(&file).arg("--sentinel").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        Self { port, child: command.spawn().expect("redis-server --sentinel"), _watchdog, _folder: folder }
+        Self { port, child: command.spawn().expect("redis-server --sentinel"), _watchdog, folder }
     }
 
     fn ask<T: redis::FromRedisValue>(&self, words: &[&str]) -> redis::RedisResult<T> {

@@ -5,10 +5,10 @@
 //! to `fuzz/found` and ends the run with 1; put it into the corpus once it is mended. It needs no nightly compiler, and so
 //! is not led by which code an input has reached, as cargo-fuzz would be: the corpus has one input for each form instead.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::hmac;
@@ -16,7 +16,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wheelhouse::auth::Verifier;
-use wheelhouse::broker::scripts::fuzzing::read_stored;
+use wheelhouse::broker::scripts::fuzzing::{read_stored, reading_script};
 use wheelhouse::config::{self, Settings};
 use wheelhouse::domain::ResourceKind;
 use wheelhouse::protocol::{FeedFilter, parse, parse_tenant, tenant, worker};
@@ -168,6 +168,7 @@ fn targets() -> Vec<(&'static str, Target)> {
         ("claims", with_verifier(claims)),
         ("settings", Box::new(settings)),
         ("record", Box::new(record)),
+        ("script", script()),
     ]
 }
 
@@ -261,6 +262,70 @@ fn settings(input: &[u8]) -> Result<(), String> {
 fn record(input: &[u8]) -> Result<(), String> {
     let _ = read_stored(&String::from_utf8_lossy(input));
     Ok(())
+}
+
+/// Whatever stands in Redis, read by the scripts, in a Redis of its own: none may fail at it half-way.
+fn script() -> Target {
+    let started = OnceCell::new();
+    let script = reading_script();
+    Box::new(move |input| {
+        let server = started.get_or_init(RedisServer::start).as_ref().map_err(Clone::clone)?;
+        let mut call = redis::cmd("EVALSHA");
+        call.arg(script.hash()).arg(3).arg(&["requests:0", "requests:1", "requests:2"]).arg(input);
+        let mut connection = server.connection.borrow_mut();
+        let mut answer = call.query::<Vec<redis::Value>>(&mut connection);
+        if answer.as_ref().is_err_and(|error| error.code() == Some("NOSCRIPT")) {
+            let load = redis::cmd("SCRIPT").arg("LOAD").arg(script.text()).query::<String>(&mut connection);
+            load.map_err(|error| error.to_string())?;
+            answer = call.query(&mut connection);
+        }
+        match answer {
+            Ok(problem) if problem.is_empty() => Ok(()),
+            Ok(problem) => Err(format!("{problem:?}")),
+            Err(error) => Err(error.to_string()),
+        }
+    })
+}
+
+/// A `redis-server` that listens at a socket file, and ends with this program.
+struct RedisServer {
+    connection: RefCell<redis::Connection>,
+    process: Child,
+    _folder: tempfile::TempDir,
+}
+
+impl RedisServer {
+    fn start() -> Result<Self, String> {
+        let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
+        let socket = folder.path().join("redis.sock");
+        let mut process = Command::new("redis-server")
+            .args(["--port", "0", "--save", "", "--unixsocket"])
+            .arg(&socket)
+            .current_dir(folder.path())
+            .stdout(Stdio::null())
+            .spawn()
+            .map_err(|error| format!("redis-server does not start: {error}"))?;
+        let url = format!("unix://{}", socket.display());
+        let begun = Instant::now();
+        loop {
+            let connected = redis::Client::open(url.as_str()).and_then(|client| client.get_connection());
+            match connected {
+                Ok(connection) => return Ok(Self { connection: RefCell::new(connection), process, _folder: folder }),
+                Err(error) if begun.elapsed() > Duration::from_secs(10) => {
+                    let _ = process.kill();
+                    return Err(format!("redis-server does not answer: {error}"));
+                }
+                Err(_) => std::thread::sleep(Duration::from_millis(20)),
+            }
+        }
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
 }
 
 fn with_verifier(

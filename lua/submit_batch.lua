@@ -28,6 +28,9 @@ local items = (#KEYS - first_own + 1) / 5
 local now = now_us()
 local now_ms = math.floor(now / 1000)
 
+-- What is remembered of a batch.
+local BATCH = { body = 'string', outcome = 'string', batch_id = 'string' }
+
 local function answer(...)
   return with_clock(now, ...)
 end
@@ -47,7 +50,7 @@ end
 local paid = cost == 0
 local value = redis.call('GET', batch_key)
 if value then
-  local known = decode_record(value) or decode_former_batch(value) or {}
+  local known = decode_typed(value, BATCH, {}) or decode_former_batch(value) or {}
   -- Remembered for longer than ever: by a clock that has been set back since.
   if redis.call('PTTL', batch_key) > tonumber(remember_seconds) * 1000 then redis.call('EXPIRE', batch_key, remember_seconds) end
   if known.body ~= digest and known.body ~= former_digest then return answer('conflict') end

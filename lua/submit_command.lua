@@ -108,12 +108,12 @@ else
   local scheduled = when ~= 'now' and redis.call('HGET', schedules, command)
   if scheduled then
     local run_at, json = split_former_schedule(scheduled)
-    local record = decode_record(json)
-    return repeated_schedule(command, tonumber(record and record.run_at or run_at))
+    local record = decode_typed(json, {}, { run_at = 'number' })
+    return repeated_schedule(command, record and record.run_at or tonumber(run_at))
   end
   local said = requests and find_request(requests, request_name, now_ms)
   if first and not said then
-    said = decode_record(first) or decode_former_request(first) or {}
+    said = decode_request(first) or decode_former_request(first) or {}
     local longest = REQUEST_MS + math.max(0, (said.run_at or 0) - now_ms)
     if redis.call('PTTL', request) > longest then redis.call('PEXPIRE', request, int_to_string(longest)) end
   end

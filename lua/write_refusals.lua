@@ -19,7 +19,7 @@ end
 local due = some_due('-inf', int_to_string(now_ms))
 if #due == 0 then due = some_due('(' .. int_to_string(now_ms + REFUSALS_WINDOW_MS), '+inf') end
 for _, member in ipairs(due) do
-  local kept = decode_record(redis.call('HGET', refusals, member))
+  local kept = decode_refusals(redis.call('HGET', refusals, member))
   if kept then write_counted_refusals(audit, kept, now_ms) end
   if not kept or is_refusals_window_over(kept, now_ms) then
     redis.call('HDEL', refusals, member)

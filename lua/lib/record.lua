@@ -24,3 +24,18 @@ local function decode_record(text)
   if readable and type(record) == 'table' then return record end
   return nil
 end
+
+-- The same, where each of these fields is of its type, and each of `optional` is so where it is there: name to type. Nil for
+-- what somebody has changed by hand: a script would fail at it half-way, with a part of its writes done.
+local function decode_typed(text, required, optional)
+  local record = decode_record(text)
+  if not record then return nil end
+  for name, kind in pairs(required) do
+    if type(record[name]) ~= kind then return nil end
+  end
+  for name, kind in pairs(optional) do
+    if record[name] ~= nil and type(record[name]) ~= kind then return nil end
+  end
+  -- A number that is not finite can be read and not be written again.
+  return pcall(cjson.encode, record) and record or nil
+end

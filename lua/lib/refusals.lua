@@ -6,6 +6,15 @@ local SINGLE_REFUSALS = 30
 local REFUSALS_WINDOW_MS = 60000
 -- Those that were counted are written for so long after the first of them.
 local COUNTED_MS = 10000
+local REFUSALS = { event = 'string', since = 'number', single = 'number', counted = 'number' }
+local REFUSALS_OPTIONAL = { first_at = 'number', last_at = 'number', entry = 'string' }
+
+-- What is known of one user's refusals, from its text; nil where it is none.
+local function decode_refusals(text)
+  local kept = decode_typed(text, REFUSALS, REFUSALS_OPTIONAL)
+  if kept and kept.counted ~= 0 and not (kept.entry and kept.first_at and kept.last_at) then return nil end
+  return kept
+end
 
 -- The entry that tells of counted refusals: what the first of them was, how many there were, and when.
 local function write_counted_refusals(audit, kept, now_ms)
@@ -23,7 +32,7 @@ end
 -- Writes or counts one. who: tenant:user; entry: its audit entry, closed.
 local function note_refusal(refusals, refusals_due, audit, who, event, entry, now_ms)
   local member = event .. ':' .. who
-  local kept = decode_record(redis.call('HGET', refusals, member))
+  local kept = decode_refusals(redis.call('HGET', refusals, member))
   local due
   if not kept or is_refusals_window_over(kept, now_ms) then
     if kept then write_counted_refusals(audit, kept, now_ms) end

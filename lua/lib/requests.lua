@@ -6,6 +6,18 @@
 
 local DAY_MS = 86400000
 
+local REQUEST = { body = 'string', outcome = 'string' }
+local REQUEST_OPTIONAL = {
+  command_id = 'string', control = 'string', run_at = 'number', workers_online = 'number', ends = 'number',
+}
+
+-- The first answer to a request from its text; nil where it is none.
+local function decode_request(text)
+  local said = decode_typed(text, REQUEST, REQUEST_OPTIONAL)
+  if not said or said.outcome ~= 'denied' and not said.command_id then return nil end
+  return (said.outcome ~= 'scheduled' or said.run_at) and said or nil
+end
+
 -- The hash of the day that is `ago` days before this one; `first`: the index of generation 0 among KEYS.
 local function requests_of_day(first, now_ms, ago)
   return KEYS[first + (math.floor(now_ms / DAY_MS) - ago) % 3]
@@ -17,7 +29,7 @@ local function find_request(first, field, now_ms)
   for ago = 0, 2 do
     local hash = requests_of_day(first, now_ms, ago)
     local text = redis.call('HGET', hash, field)
-    local said = text and decode_record(text)
+    local said = text and decode_request(text)
     if said and said.ends and said.ends > now_ms then
       if said.ends > now_ms + DAY_MS then
         -- By a clock that has been set back since.

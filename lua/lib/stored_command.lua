@@ -1,17 +1,22 @@
 -- What is kept of a command until it has its result, and the result of one that a script ends.
 
+local STORED_COMMAND = {
+  tenant_id = 'string', user_id = 'string', resource_kind = 'string', resource_id = 'string', command_id = 'string',
+  action = 'string',
+}
+local STORED_COMMAND_NUMBERS = { accepted_at = 'number', workers_online = 'number' }
+local ACTIONS = { cancel = true, pause = true, resume = true }
+local RESOURCE_KINDS = { job = true, campaign = true }
+
 -- Decoded; nil where it is corrupt. value: as it stands among the commands.
 local function decode_stored_command(value)
   local accepted, workers, json = split_former_command(value or '')
-  local record = decode_record(json)
-  if not record then return nil end
-  for _, name in ipairs({ 'tenant_id', 'user_id', 'resource_kind', 'resource_id', 'command_id' }) do
-    if type(record[name]) ~= 'string' then return nil end
-  end
-  record.accepted_at = tonumber(record.accepted_at or accepted)
-  record.workers_online = tonumber(record.workers_online or workers)
+  local record = decode_typed(json, STORED_COMMAND, STORED_COMMAND_NUMBERS)
+  if not record or not ACTIONS[record.action] or not RESOURCE_KINDS[record.resource_kind] then return nil end
+  record.accepted_at = record.accepted_at or tonumber(accepted)
+  record.workers_online = record.workers_online or tonumber(workers)
   if not record.accepted_at or not record.workers_online then return nil end
-  return ({ cancel = true, pause = true, resume = true })[record.action] and record
+  return record
 end
 
 -- As it is to stand among the commands. open: its record as Rust wrote it.

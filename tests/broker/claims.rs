@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use crate::support::redis::RedisServer;
 use crate::{LEASE, LIMITS, ROW, accept, claim, connect, job, refused, submission, succeeded, worker};
 use wheelhouse::broker::scripts::claim::{Claim, ClaimOutcome, CompleteOutcome, RenewOutcome};
-use wheelhouse::broker::scripts::submit::{Grant, SubmitOutcome};
+use wheelhouse::broker::scripts::submit::{Grant, Submission, SubmitOutcome};
 use wheelhouse::broker::{Broker, BrokerError};
 use wheelhouse::domain::{Action, CommandId, Resource};
 
@@ -350,5 +350,47 @@ async fn a_record_that_somebody_spoilt_is_passed_over_and_those_behind_it_are_ca
         };
         let claim = tokio::time::timeout(Duration::from_secs(20), found).await.expect("the next command");
         assert_eq!(claim.command, second.command, "{record}");
+    }
+}
+
+#[tokio::test]
+async fn a_cancel_is_accepted_whole_whatever_stands_in_the_records_that_it_supersedes() {
+    let server = RedisServer::start();
+    let broker = connect(&server).await;
+    let of =
+        |command: &str| format!(r#""tenant_id":"acme","user_id":"ann","resource_id":"j","command_id":"{command}""#);
+    for (n, (kind, more)) in [("planet", ""), ("job", r#","retries":1e999"#)].into_iter().enumerate() {
+        let job = job(&format!("j{n}"));
+        let (pause, cancel) =
+            (submission(&job.id.to_string(), Action::Pause), submission(&job.id.to_string(), Action::Cancel));
+        accept(&broker, &pause).await;
+        let fields = of(&pause.command.to_string());
+        let record = format!(r#"1|1|{{"v":1,"action":"pause","resource_kind":"{kind}",{fields}{more}}}"#);
+        let key = broker.keys().commands(&job);
+        let written = server.inline(&format!("HSET {key} {} \"{}\"", pause.command, record.replace('"', "\\\"")));
+        assert_eq!(written, ":0");
+        accept(&broker, &cancel).await;
+        assert_eq!(server.inline(&format!("LLEN {}", broker.keys().queue(&job))), ":2", "{record}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_whose_record_somebody_damaged_is_answered_all_the_same() {
+    let server = RedisServer::start();
+    let broker = connect(&server).await;
+    for (n, ends) in [r#""soon""#, "[]", "1e999", "4102444800000"].into_iter().enumerate() {
+        let request = Some(format!("again-{n}").parse().expect("an id"));
+        let asked = Submission { request, ..submission("j", Action::Pause) };
+        accept(&broker, &asked).await;
+        let kept: Vec<String> = server.query(&["KEYS", "*:@requests:*"]).expect("the requests");
+        for hash in &kept {
+            for field in server.query::<Vec<String>>(&["HKEYS", hash]).expect("their names") {
+                let damaged = format!(r#"{{"v":1,"body":"x","outcome":"scheduled","ends":{ends}}}"#);
+                let _: i64 = server.query(&["HSET", hash, &field, &damaged]).expect("HSET");
+            }
+        }
+        assert!(!kept.is_empty(), "it is remembered somewhere");
+        // What was asked is not known any more, so that it is a new command; SQL knows that it was carried out.
+        accept(&broker, &Submission { command: CommandId::generate(), ..asked }).await;
     }
 }

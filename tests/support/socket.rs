@@ -19,6 +19,8 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Socket {
     stream: WebSocketStream<TcpStream>,
     about: About,
+    /// Its end has been told.
+    told_closed: bool,
 }
 
 /// What a socket is about: every frame on it is compared with the schema of its messages.
@@ -120,7 +122,7 @@ impl Socket {
             let tcp = TcpStream::connect(&address).await.map_err(|error| error.to_string())?;
             let about = About::of(request.uri().path());
             let (stream, _) = client_async(request, tcp).await.map_err(|error| error.to_string())?;
-            Ok(Self { stream, about })
+            Ok(Self { stream, about, told_closed: false })
         };
         tokio::time::timeout(Duration::from_secs(5), connecting).await.unwrap_or_else(|_| Err("silence".to_owned()))
     }
@@ -149,7 +151,7 @@ impl Socket {
     async fn over(tcp: TcpStream, request: http::Request<()>) -> Result<Self, (u16, String)> {
         let about = About::of(request.uri().path());
         match client_async(request, tcp).await {
-            Ok((stream, _)) => Ok(Self { stream, about }),
+            Ok((stream, _)) => Ok(Self { stream, about, told_closed: false }),
             Err(Error::Http(answer)) => {
                 let body = answer.body().as_deref().map(String::from_utf8_lossy).unwrap_or_default().into_owned();
                 Err((answer.status().as_u16(), body))
@@ -203,18 +205,22 @@ impl Socket {
         }
     }
 
+    /// The close once, and then a panic: whoever waits for anything else would wait for ever.
     async fn next_forever(&mut self) -> Value {
-        loop {
+        let closed = loop {
             match self.stream.next().await {
                 Some(Ok(Message::Text(text))) => return self.about.received(&text),
                 Some(Ok(Message::Close(Some(frame)))) => {
-                    return serde_json::json!({"closed": u16::from(frame.code), "reason": frame.reason.as_str()});
+                    break serde_json::json!({"closed": u16::from(frame.code), "reason": frame.reason.as_str()});
                 }
-                Some(Ok(Message::Close(None))) | None => return serde_json::json!({"closed": 1005}),
+                Some(Ok(Message::Close(None))) | None => break serde_json::json!({"closed": 1005}),
                 Some(Ok(_)) => {}
-                Some(Err(error)) => return serde_json::json!({"closed": 1006, "reason": error.to_string()}),
+                Some(Err(error)) => break serde_json::json!({"closed": 1006, "reason": error.to_string()}),
             }
-        }
+        };
+        assert!(!self.told_closed, "the socket was closed before, and nothing comes any more");
+        self.told_closed = true;
+        closed
     }
 
     /// The next message of one of these types; others are passed over.

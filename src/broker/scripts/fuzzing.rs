@@ -4,6 +4,7 @@
 use super::audit::entry;
 use super::batch::StoredBatch;
 use super::failed::FailedCommand;
+use super::lua::{self, LuaScript};
 use super::results::CommandResult;
 use super::schedules::Scheduled;
 use super::stored_command::StoredCommand;
@@ -34,4 +35,10 @@ pub fn read_stored(text: &str) -> usize {
     .into_iter()
     .filter(|took| *took)
     .count()
+}
+
+/// A script that reads each of its arguments as everything that scripts read from Redis, as they read it, and says with which
+/// the reading itself failed: `{}`, or its number and the error. KEYS: three hashes for requests.
+pub fn reading_script() -> LuaScript {
+    lua::with_readers(include_str!("fuzzing.lua"))
 }

@@ -63,6 +63,11 @@ const BUDGET: &str = include_str!("../../../lua/lib/budget.lua");
 const REQUESTS: &str = include_str!("../../../lua/lib/requests.lua");
 const REFUSALS: &str = include_str!("../../../lua/lib/refusals.lua");
 
+/// `body` with all that reads records, for [`super::fuzzing`].
+pub(super) fn with_readers(body: &str) -> LuaScript {
+    LuaScript::new(&[CLOCK, FORMER, RECORD, &MESSAGES, STORED_COMMAND, REFUSALS, REQUESTS], body)
+}
+
 /// Not a file: what scripts say in words comes from `protocol`.
 static MESSAGES: LazyLock<String> = LazyLock::new(messages::lua_functions);
 

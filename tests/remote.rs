@@ -16,6 +16,7 @@ mod remote {
     mod expect;
     mod faults;
     mod flood;
+    mod hostile;
     mod idle;
     mod limits;
     mod link;

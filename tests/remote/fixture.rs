@@ -65,6 +65,14 @@ impl RemoteFixture {
         Client::connect(&worker.address, &self.token, session).await
     }
 
+    /// A worker's memory in KiB.
+    pub fn resident(&self, worker: &Listening) -> u64 {
+        let path = format!("/proc/{}/status", self.fleet.process(worker.handle).id());
+        let status = std::fs::read_to_string(path).expect("the worker lives");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+
     fn gateway_address(&self) -> &str {
         &self.fleet.process(self.gateway).address
     }

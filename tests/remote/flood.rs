@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
-use super::fixture::{Listening, RemoteFixture};
+use super::fixture::RemoteFixture;
 
 /// More than the bytes of messages that wait for SQL, and what the program uses for them, may come to.
 const MOST_GROWTH_KIB: u64 = 192 * 1024;
@@ -12,14 +12,6 @@ fn expect(reference: u64, job: &str, parameters: &Value) -> Message {
     let message =
         json!({"type": "expect", "ref": reference, "tenant_id": "acme", "job_id": job, "parameters": parameters});
     Message::text(message.to_string())
-}
-
-/// The worker's memory in KiB.
-fn resident(fixture: &RemoteFixture, worker: &Listening) -> u64 {
-    let path = format!("/proc/{}/status", fixture.fleet.process(worker.handle).id());
-    let status = std::fs::read_to_string(path).expect("the worker lives");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
-    line.trim().trim_end_matches(" kB").parse().expect("a number")
 }
 
 /// Rows whose ids begin so.
@@ -34,7 +26,7 @@ async fn who_publishes_large_jobs_without_end_fills_no_memory_and_others_are_ser
     let worker = fixture.worker();
     let mut other = fixture.client(&worker, "s1").await;
     assert_eq!(other.attach(1, "acme", "first").await["type"], "attached");
-    let before = resident(&fixture, &worker);
+    let before = fixture.resident(&worker);
     // Three processes that send as fast as they are let, and read nothing.
     let mut floods = Vec::new();
     for process in 0..3 {
@@ -63,7 +55,7 @@ async fn who_publishes_large_jobs_without_end_fills_no_memory_and_others_are_ser
         other.order(reference, "resume").await;
         fixture.result_of(&job, &resume).await;
         assert_eq!(other.end(reference, "completed").await["status"], "completed");
-        most = most.max(resident(&fixture, &worker));
+        most = most.max(fixture.resident(&worker));
     }
     floods.iter().for_each(tokio::task::JoinHandle::abort);
     assert!(most < before + MOST_GROWTH_KIB, "{before} KiB became {most}");

@@ -17,14 +17,14 @@ use crate::support::socket::PATIENCE;
 /// The lock that every commit which changes a job waits for.
 const LOCK: &str = "4242";
 
-struct Database {
+pub struct Database {
     connection: PgConnection,
     to_it: Proxy,
 }
 
 impl Database {
     /// A fleet on PostgreSQL, whose workers reach it through a proxy.
-    async fn start() -> (RemoteFixture, Self) {
+    pub async fn start() -> (RemoteFixture, Self) {
         let url = postgres::database().await;
         let (base, name) = url.rsplit_once('/').expect("a database");
         let port = base.rsplit_once(':').expect("a port").1.parse().expect("a number");

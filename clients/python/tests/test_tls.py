@@ -28,11 +28,12 @@ def openssl(folder: Path, *words: str) -> None:
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with ca.pem, and with server.pem and server.key for 127.0.0.1."""
+    """A folder with ca.pem, and with server.pem and server.key for 127.0.0.1. Python 3.13 and newer want all of RFC 5280."""
     folder = tmp_path_factory.mktemp("authority")
-    openssl(folder, "req", "-x509", "-days", "2", "-subj", "/CN=a test", "-out", "ca.pem", "-keyout", "ca.key", *KEY)
+    usage = ["-addext", "keyUsage=critical,keyCertSign,cRLSign"]
+    openssl(folder, "req", "-x509", "-days", "2", "-subj", "/CN=a test", *usage, "-out", "ca.pem", "-keyout", "ca.key", *KEY)
     openssl(folder, "req", "-subj", "/CN=worker", "-out", "server.csr", "-keyout", "server.key", *KEY)
-    (folder / "names").write_text("subjectAltName=IP:127.0.0.1\n")
+    (folder / "names").write_text("subjectAltName=IP:127.0.0.1\nauthorityKeyIdentifier=keyid\nsubjectKeyIdentifier=hash\n")
     signing = ["-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", "names"]
     openssl(folder, "x509", "-req", "-in", "server.csr", *signing, "-out", "server.pem")
     return folder

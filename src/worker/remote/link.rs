@@ -104,6 +104,11 @@ impl Link {
         Some(socket)
     }
 
+    /// Whether so much waits on the socket that no more answers are to be made for it.
+    pub(crate) fn is_backlogged(&self) -> bool {
+        self.outbox.lock().as_ref().is_some_and(|outbox| outbox.is_full())
+    }
+
     /// Closes the socket, if there is one.
     pub(crate) fn close(&self, close: Close) {
         if let Some(outbox) = &*self.outbox.lock() {

@@ -80,7 +80,7 @@ impl Conversation {
             return self.say(answer);
         }
         let most = self.shared.ctx.settings.worker.max_jobs_per_connection;
-        match self.session.begin(reference, most) {
+        match self.session.begin(reference, (&wish.tenant_id, &wish.job_id), most) {
             Begun::Ask => {
                 let (shared, session) = (self.shared.clone(), self.session.clone());
                 let asked = self.outbox.asked(bytes);
@@ -94,16 +94,15 @@ impl Conversation {
                 });
             }
             Begun::Attached(attached) => {
-                let job = attached.run.resource();
-                if job.id != wish.job_id || job.tenant != wish.tenant_id {
-                    let why = format!("This ref is that of job {}: each job has a ref of its own", job.id);
-                    return self.say(refused(reference, RefusedWhy::Invalid, &why, None));
-                }
                 attached.work.attached(&resume_point(&attached.run));
             }
             // Its answer is on its way.
             Begun::Attaching => {}
             Begun::Ended(status) => self.say(ToClient::refused_ended(reference, status)),
+            Begun::AnotherJob => {
+                let why = "This ref is that of another job: each job has one of its own, also after its end";
+                self.say(refused(reference, RefusedWhy::Invalid, why, None));
+            }
             Begun::TooMany => {
                 let why = format!("This session has {most} jobs, which is as many as it may have: end some first");
                 self.say(refused(reference, RefusedWhy::Invalid, &why, None));
@@ -132,7 +131,13 @@ impl Conversation {
 fn attached_said(shared: &Arc<Shared>, session: &Arc<Session>, attached: &Attached, message: FromClient) {
     let Attached { run, work } = attached;
     match message {
-        FromClient::Reached(reached) => work.reached(reached),
+        FromClient::Reached(reached) => {
+            if let Err(message) = work.reached(reached) {
+                session
+                    .link
+                    .send(ToClient::Error { reference: Some(work.reference()), error: "invalid", message }.text());
+            }
+        }
         FromClient::Progress(figures) => run.progress.progress(work.figures(figures)),
         FromClient::FailedItem(failed) => run.progress.failed_item(&failed.item, &failed.error),
         FromClient::Save(Save { n, point, .. }) => {

@@ -10,6 +10,7 @@
 //! | `messages` | what a foreign worker says, and what is done about it |
 //! | `attach` | how a session gets a job |
 //! | `run` | a run in a foreign process: what it was ordered, and what it has confirmed |
+//! | `saves` | the numbers of its resume points |
 //! | `supervise` | sees such a run to its end |
 //! | `shared` | what all of these use |
 
@@ -19,6 +20,7 @@ mod listener;
 mod messages;
 mod outbox;
 mod run;
+mod saves;
 mod session;
 mod shared;
 mod socket;

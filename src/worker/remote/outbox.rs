@@ -114,6 +114,12 @@ impl Outbox {
         self.lock().messages.is_empty()
     }
 
+    /// Whether so much waits to be sent.
+    pub(crate) fn is_full(&self) -> bool {
+        let inner = self.lock();
+        inner.bytes >= MAX_BYTES || inner.messages.len() >= MAX_BACKLOG
+    }
+
     /// Whether so much waits that nothing more is to be read.
     pub(crate) fn is_backlogged(&self) -> bool {
         let inner = self.lock();

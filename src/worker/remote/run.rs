@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::link::{Link, LinkState};
+use super::saves::{Saves, Taken};
 use crate::domain::Progress;
 use crate::protocol::worker::{End, EndedHow, Figures, OrderKind, Reached, ReachedState, ToClient, sentence};
 use crate::worker::run::active_run::Phase;
@@ -21,6 +22,10 @@ use crate::worker::run::control::{ControlOutcome, Controlled};
 pub(crate) const WHEELHOUSE: &str = "wheelhouse";
 /// Orders of one run have numbers of their own: those of a later run are higher, as the client must ignore older ones.
 const ORDERS_PER_RUN: i64 = 1 << 20;
+const NO_ANSWER_TO_PAUSE: &str =
+    "A pause is answered by `still` or `refused`; of work that has ended by itself, say `end`";
+const NO_ANSWER_TO_END: &str =
+    "An order to end the work is answered by `ended` when nothing of it is left, or by `refused`";
 const REFUSED: &str = "The work could not do this, and did not say why";
 
 /// A run in a foreign process.
@@ -32,17 +37,8 @@ pub(crate) struct RemoteRun {
     state: watch::Sender<WorkState>,
     /// The figures as the client has given them.
     figures: Mutex<Progress>,
-    saves: Mutex<Saves>,
+    saves: Saves,
     phase: OnceLock<watch::Receiver<Phase>>,
-}
-
-/// The client's numbers of its resume points.
-#[derive(Debug, Default)]
-struct Saves {
-    wanted: u64,
-    stored: u64,
-    /// A task is writing them.
-    being_stored: bool,
 }
 
 /// What is known of the work.
@@ -101,7 +97,7 @@ impl RemoteRun {
     ) -> Self {
         let state = WorkState { begun, held, ..WorkState::default() };
         let (state, figures) = (watch::Sender::new(state), Mutex::new(figures));
-        Self { reference, run, link, grace, state, figures, saves: Mutex::default(), phase: OnceLock::new() }
+        Self { reference, run, link, grace, state, figures, saves: Saves::default(), phase: OnceLock::new() }
     }
 
     /// Once the run is registered: whether it is over.
@@ -176,16 +172,26 @@ impl RemoteRun {
         self.state.send_modify(|state| state.silent = true);
     }
 
-    /// The client has answered an order. Answers to older ones do not count any more.
-    pub(crate) fn reached(&self, reached: Reached) {
+    /// The client has answered an order. Answers to older ones do not count any more. `Err`: that is no answer to this one.
+    pub(crate) fn reached(&self, reached: Reached) -> Result<(), &'static str> {
+        let mut answered = Ok(());
         self.state.send_if_modified(|state| {
             let Some(order) = state.order.as_ref().filter(|order| order.number == reached.order) else { return false };
+            answered = match (order.kind, reached.state) {
+                (OrderKind::Pause, ReachedState::Ended) => Err(NO_ANSWER_TO_PAUSE),
+                (OrderKind::Cancel | OrderKind::TimeOut, ReachedState::Held) => Err(NO_ANSWER_TO_END),
+                _ => Ok(()),
+            };
+            if answered.is_err() {
+                return false;
+            }
             if reached.state == ReachedState::Refused && order.kind == OrderKind::Pause {
                 state.held = false;
             }
             state.answer = Some((reached.state, reached.error));
             true
         });
+        answered
     }
 
     /// The work has ended by itself; the first word counts.
@@ -245,32 +251,27 @@ impl RemoteRun {
 
     /// A resume point has come, which is kept unless a later one is known. `true`: a task has to be started that stores it.
     pub(crate) fn saves(&self, n: u64, keep: impl FnOnce()) -> bool {
-        let mut saves = self.saves.lock();
-        if n <= saves.stored {
+        match self.saves.take(n, keep) {
+            Taken::ToBeStored => return true,
+            Taken::BeingStored => {}
             // The client has not heard that it is stored.
-            let n = saves.stored;
-            drop(saves);
-            self.say(ToClient::Saved { reference: self.reference, n }.text());
-            return false;
+            Taken::Stored { n } => self.say_saved(n),
         }
-        if n >= saves.wanted {
-            keep();
-            saves.wanted = n;
-        }
-        !std::mem::replace(&mut saves.being_stored, true)
+        false
     }
 
     /// The newest resume point that is still to be stored.
     pub(crate) fn next_save(&self) -> Option<u64> {
-        let mut saves = self.saves.lock();
-        let next = (saves.wanted > saves.stored).then_some(saves.wanted);
-        saves.being_stored = next.is_some();
-        next
+        self.saves.next()
     }
 
     /// Every resume point up to this one is stored.
     pub(crate) fn saved(&self, n: u64) {
-        self.saves.lock().stored = n;
+        self.saves.stored(n);
+        self.say_saved(n);
+    }
+
+    fn say_saved(&self, n: u64) {
         self.say(ToClient::Saved { reference: self.reference, n }.text());
     }
 

@@ -1,6 +1,7 @@
 //! Foreign sessions: each is one process, over any number of sockets, with the jobs that it has here.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
@@ -9,7 +10,7 @@ use tokio::sync::Semaphore;
 use super::link::{Link, LinkState};
 use super::outbox::Outbox;
 use super::run::RemoteRun;
-use crate::domain::JobStatus;
+use crate::domain::{JobStatus, ResourceId, TenantId};
 use crate::protocol::worker::FromClient;
 use crate::worker::run::active_run::ActiveRun;
 
@@ -32,11 +33,12 @@ pub(crate) struct Session {
     /// Its turns among the questions to SQL.
     pub(crate) asking: Semaphore,
     jobs: Mutex<Jobs>,
+    hashes: RandomState,
 }
 
 #[derive(Default)]
 struct Jobs {
-    entries: HashMap<u64, Entry>,
+    entries: HashMap<u64, Slot>,
     /// Those that have ended, oldest first.
     ended: VecDeque<u64>,
     /// Bytes of the messages that are kept until their `attach` is answered.
@@ -44,6 +46,12 @@ struct Jobs {
 }
 
 /// A job of a session, by the client's number.
+struct Slot {
+    /// Which job it is, as a hash: a number that comes again for another one is a fault of the client.
+    job: u64,
+    entry: Entry,
+}
+
 enum Entry {
     /// SQL is asked for it; what came for it meanwhile.
     Attaching(Early),
@@ -89,6 +97,8 @@ pub(crate) enum Begun {
     Attaching,
     /// Its run has ended here.
     Ended(JobStatus),
+    /// The number is that of another job.
+    AnotherJob,
     /// It has as many jobs as it may.
     TooMany,
 }
@@ -96,36 +106,48 @@ pub(crate) enum Begun {
 impl Jobs {
     /// What is kept for a job whose `attach` is answered now.
     fn take_early(&mut self, reference: u64) -> Vec<FromClient> {
-        let Some(Entry::Attaching(early)) = self.entries.get_mut(&reference) else { return Vec::new() };
+        let slot = self.entries.get_mut(&reference);
+        let Some(Slot { entry: Entry::Attaching(early), .. }) = slot else { return Vec::new() };
         let early = std::mem::take(early);
         self.early_bytes -= early.bytes;
         early.messages
+    }
+
+    /// Gives what stood there before.
+    fn change(&mut self, reference: u64, entry: Entry) -> Option<Entry> {
+        match self.entries.get_mut(&reference) {
+            Some(slot) => Some(std::mem::replace(&mut slot.entry, entry)),
+            // Whatever is said of it, it began with an `attach`.
+            None => None,
+        }
     }
 }
 
 impl Session {
     pub(crate) fn new(key: String, name: String) -> Self {
         let asking = Semaphore::new(MAX_ASKING);
-        Self { key, name, link: Arc::new(Link::new()), asking, jobs: Mutex::default() }
+        Self { key, name, link: Arc::new(Link::new()), asking, jobs: Mutex::default(), hashes: RandomState::new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Jobs> {
         self.jobs.lock()
     }
 
-    /// Notes that an `attach` has come.
-    pub(crate) fn begin(&self, reference: u64, most: usize) -> Begun {
+    /// Notes that an `attach` for this job has come.
+    pub(crate) fn begin(&self, reference: u64, job: (&TenantId, &ResourceId), most: usize) -> Begun {
+        let job = self.hashes.hash_one(job);
         let mut jobs = self.lock();
-        match jobs.entries.get(&reference) {
-            Some(Entry::Attached(attached)) => return Begun::Attached(attached.clone()),
-            Some(Entry::Attaching(_)) => return Begun::Attaching,
-            Some(Entry::Ended(status)) => return Begun::Ended(*status),
+        match jobs.entries.get(&reference).map(|slot| (slot.job, &slot.entry)) {
+            Some((known, _)) if known != job => return Begun::AnotherJob,
+            Some((_, Entry::Attached(attached))) => return Begun::Attached(attached.clone()),
+            Some((_, Entry::Attaching(_))) => return Begun::Attaching,
+            Some((_, Entry::Ended(status))) => return Begun::Ended(*status),
             None => {}
         }
         if jobs.entries.len() - jobs.ended.len() >= most {
             return Begun::TooMany;
         }
-        jobs.entries.insert(reference, Entry::Attaching(Early::default()));
+        jobs.entries.insert(reference, Slot { job, entry: Entry::Attaching(Early::default()) });
         Begun::Ask
     }
 
@@ -133,7 +155,7 @@ impl Session {
     pub(crate) fn attached(&self, reference: u64, attached: Attached) -> Vec<FromClient> {
         let mut jobs = self.lock();
         let early = jobs.take_early(reference);
-        jobs.entries.insert(reference, Entry::Attached(attached));
+        jobs.change(reference, Entry::Attached(attached));
         early
     }
 
@@ -148,7 +170,7 @@ impl Session {
     pub(crate) fn ended(&self, reference: u64, status: JobStatus) {
         let mut jobs = self.lock();
         jobs.take_early(reference);
-        if matches!(jobs.entries.insert(reference, Entry::Ended(status)), Some(Entry::Ended(_))) {
+        if matches!(jobs.change(reference, Entry::Ended(status)), None | Some(Entry::Ended(_))) {
             return;
         }
         jobs.ended.push_back(reference);
@@ -163,7 +185,7 @@ impl Session {
     pub(crate) fn find(&self, reference: u64, message: FromClient, bytes: usize) -> Found {
         let jobs = &mut *self.lock();
         let has_room = jobs.early_bytes + bytes <= MAX_EARLY_BYTES;
-        match jobs.entries.get_mut(&reference) {
+        match jobs.entries.get_mut(&reference).map(|slot| &mut slot.entry) {
             Some(Entry::Attached(attached)) => Found::Attached(attached.clone(), Box::new(message)),
             Some(Entry::Attaching(early)) if early.messages.len() < MAX_EARLY && has_room => {
                 early.messages.push(message);
@@ -179,7 +201,7 @@ impl Session {
 
     /// The runs that it has here.
     pub(crate) fn runs(&self) -> Vec<Attached> {
-        let attached = |entry: &Entry| match entry {
+        let attached = |slot: &Slot| match &slot.entry {
             Entry::Attached(attached) => Some(attached.clone()),
             _ => None,
         };

@@ -19,6 +19,8 @@ use crate::worker::run::registry::RunRegistry;
 
 /// Questions to SQL about jobs that are to be attached, at once: other writers have their turn between them.
 const MAX_ATTACHING: usize = 16;
+/// Until it is looked again whether a client has taken what waits for it.
+const BACKLOG_POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 pub(crate) struct Shared {
     pub(crate) ctx: Arc<WorkerContext>,
@@ -56,7 +58,12 @@ impl Shared {
     /// A turn to ask SQL about a job of this session. Those of one session wait for each other first, so that whoever asks
     /// for thousands of jobs stands in nobody's way. `None`: the worker ends.
     pub(crate) async fn turn<'a>(&'a self, session: &'a Session) -> Option<(SemaphorePermit<'a>, SemaphorePermit<'a>)> {
-        Some((session.asking.acquire().await.ok()?, self.attaching.acquire().await.ok()?))
+        let own = session.asking.acquire().await.ok()?;
+        // Answers may be long. A client that takes none is closed before long, and what it has asked for waits for that.
+        while session.link.is_backlogged() {
+            tokio::time::sleep(BACKLOG_POLL_INTERVAL).await;
+        }
+        Some((own, self.attaching.acquire().await.ok()?))
     }
 
     /// If commands wait for the job, its work does not begin before they have been carried out, and what they may have ended

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Callable
 
 import pytest
-from bed.processes import Process, Ticks
+from bed.processes import Process, Ticks, eventually
 from bed.queues import BIN, PROGRAMS
 from bed.wheelhouse import Redis, Wheelhouse
 
@@ -57,7 +57,8 @@ def test_dramatiq(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     actors = _program("dramatiq_actors", environment, monkeypatch)
-    waiting = actors.careful.send(str(ticks()), 1)  # type: ignore[attr-defined]
+    never = ticks()
+    waiting = actors.careful.send(str(never), 1)  # type: ignore[attr-defined]
     wheelhouse.wait_status(waiting.message_id, "pending")
     assert wheelhouse.command(waiting.message_id, "cancel").kind == "cancel_succeeded"
     start([str(BIN / "dramatiq"), "dramatiq_actors", "--processes", "1", "--threads", "2"], environment)
@@ -69,6 +70,7 @@ def test_dramatiq(
     again.wait_for(2)
     wheelhouse.wait_status(flaky.message_id, "completed")
     assert again.count() == 2
+    assert never.count() == 0, "it was cancelled before any worker was up"
 
 
 def test_taskiq(
@@ -102,6 +104,19 @@ def test_taskiq(
     assert result == 3
     _controlled(wheelhouse, task_id, seen)
 
+    # As the guide says: a retry middleware sends a task again whose job has failed already, and that is refused.
+    again = ticks()
+
+    async def publish_failing() -> str:
+        await tasks.broker.startup()  # type: ignore[attr-defined]
+        task = await tasks.fails.kicker().with_labels(retry_on_error=True, max_retries=2).kiq(str(again))  # type: ignore[attr-defined]
+        await tasks.broker.shutdown()  # type: ignore[attr-defined]
+        return str(task.task_id)
+
+    wheelhouse.wait_status(asyncio.run(publish_failing()), "failed")
+    again.assert_none_for(1.0)
+    assert again.count() == 1
+
 
 def test_arq(
     wheelhouse: Wheelhouse, environment: dict[str, str], start: Callable[..., Process], ticks: MakeTicks, redis: Redis
@@ -120,3 +135,9 @@ def test_arq(
     assert again.steps() == [1, 2]
     enqueue("careful", "arq-careful", str(seen), 10_000)
     _controlled(wheelhouse, "arq-careful", seen)
+    # As the guide says of a job that arq itself times out.
+    late = ticks()
+    enqueue("limited", "arq-limited", str(late), 10_000)
+    eventually("a row of arq-limited", lambda: wheelhouse.row("arq-limited"))
+    wheelhouse.wait_status("arq-limited", "pending")
+    late.assert_none_for(1.0)

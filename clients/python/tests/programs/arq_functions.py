@@ -5,7 +5,7 @@ import os
 import time
 
 from arq.connections import RedisSettings
-from arq.worker import Retry
+from arq.worker import Retry, func
 
 from wheelhouse_client.arq import controlled, current
 
@@ -35,6 +35,6 @@ async def flaky(ctx: dict, path: str) -> str:
 
 
 class WorkerSettings:
-    functions = [careful, flaky]
+    functions = [careful, flaky, func(careful, name="limited", timeout=5)]
     redis_settings = RedisSettings.from_dsn(os.environ.get("TEST_BROKER", "redis://localhost"))
     poll_delay = 0.1

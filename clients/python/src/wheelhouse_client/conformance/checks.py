@@ -233,6 +233,32 @@ async def end_again(t: Trial) -> None:
     await t.end(link)
 
 
+@check("An end that is recorded although nobody heard of that: `refused: ended` is its answer, whatever the status")
+async def end_is_recorded(t: Trial) -> None:
+    link = await t.link()
+    await t.attach(link)
+    await link.next("end", timeout=30, ref=t.ref, how="completed")
+    await link.drop()
+    link = await t.link()
+    await link.next("attach", ref=t.ref, run=1)
+    done = t.lines()
+    await link.send("refused", ref=t.ref, error="ended", status="pending", message="The end of this run is recorded")
+    await t.exits()
+    if t.lines() != done:
+        raise Violation("the work was done again although its end was recorded")
+
+
+@check("An attach that was not answered is sent again on a new connection, and nothing begins before")
+async def attach_again_unanswered(t: Trial) -> None:
+    link = await t.link()
+    await link.next("attach")
+    await link.drop()
+    await t.still("although its attach was not answered", 0.3)
+    link = await t.link()
+    await t.attach(link)
+    await t.end(link)
+
+
 @check("A save that was not answered is sent again on a new connection")
 async def save_again(t: Trial) -> None:
     link = await t.link()

@@ -60,6 +60,20 @@ async fn the_promises_of_commands_hold_under_faults() {
     }
 }
 
+/// A master dies, is replaced by order, and is cut off and reached again while another is about to be named.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn masters_that_sentinels_replace_break_no_promise() {
+    let _alone = ALONE.lock().await;
+    run::play(&plan::Plan::new(2, Duration::from_secs(25), plan::Topology::Sentinel)).await;
+}
+
+/// A master of a cluster is cut off, one dies, and then one with its replica.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn masters_of_a_cluster_that_are_lost_break_no_promise() {
+    let _alone = ALONE.lock().await;
+    run::play(&plan::Plan::new(4, Duration::from_secs(20), plan::Topology::Cluster)).await;
+}
+
 /// One after the other: each run is as much as two cores can do.
 static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 

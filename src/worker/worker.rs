@@ -120,6 +120,8 @@ impl Worker {
         let job_queue = JobQueue::new(&parts, runner.clone(), self.types);
         let taking_jobs = ctx.spawn(async move { job_queue.run().await });
         ctx.spawn(PausedJobs::new(ctx.clone(), parts.runs.clone()).run());
+        let notifier = parts.notifier.clone();
+        ctx.spawn(async move { notifier.end_left_runs().await });
         let rescuer = parts.rescuer.clone();
         ctx.spawn(async move { rescuer.run().await });
         let shipper = AuditShipper::new(ctx.clone(), parts.leadership.clone());

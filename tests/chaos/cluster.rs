@@ -1,5 +1,6 @@
 //! The real thing: gateways, workers and `wheelhouse run` as processes, redis-server, SQL, and proxies between them.
 
+use std::cell::Cell;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
@@ -9,6 +10,7 @@ use wheelhouse::broker::Keys;
 use wheelhouse::config::{self, Settings};
 
 use crate::plan::{Act, COMES_AND_GOES, Database, GATEWAYS, Plan, Process, TENANT, Topology, WAVERING, WHOLE, WORKERS};
+use crate::report;
 use crate::servers::{PARTITIONS, Servers};
 use crate::sql::{Lock, Sql};
 use crate::support::fleet::{Fleet, SECRET, http_get};
@@ -37,6 +39,9 @@ pub struct Cluster {
     servers: Servers,
     /// `WHEELHOUSE_TEST_FAULTS` of every process: a guard that is off.
     switch: Option<&'static str>,
+    /// Of the run: see [`report::name`].
+    name: String,
+    logs_kept: Cell<bool>,
 }
 
 /// One process of the program.
@@ -115,6 +120,8 @@ impl Cluster {
             redis_is_up: true,
             servers,
             switch,
+            name: report::name(plan),
+            logs_kept: Cell::new(false),
         };
         cluster.fill(plan).await;
         cluster.sql.log_effects().await;
@@ -222,7 +229,11 @@ impl Cluster {
 
     /// Copies what every process has logged, and every Redis, into this folder.
     pub fn keep_logs(&self, folder: &std::path::Path) {
-        std::fs::create_dir_all(folder).expect("make the folder of the logs");
+        self.logs_kept.set(true);
+        eprintln!("chaos: the logs of all processes are in {}", folder.display());
+        // What is left of an earlier run would be taken for a part of this one.
+        let _ = std::fs::remove_dir_all(folder);
+        let _ = std::fs::create_dir_all(folder);
         let programs = self.nodes.iter().map(|node| (node.process.name(), self.log_file(node.process)));
         let redis = [("redis".to_owned(), self.fleet.redis.log_file())];
         for (name, from) in programs.chain(redis).chain(self.servers.log_files()) {
@@ -374,7 +385,7 @@ impl Cluster {
         let begun = Instant::now();
         loop {
             self.supervise();
-            let ready = self.nodes.iter().all(|node| {
+            let is_up = |node: &&Node| {
                 let answer =
                     |port: u16| tokio::task::block_in_place(|| http_get(&format!("127.0.0.1:{port}"), "/readyz"));
                 match node.process {
@@ -383,11 +394,11 @@ impl Cluster {
                     Process::Worker(_) => true,
                     _ => node.port.is_none_or(|port| answer(port).is_some_and(|(status, _)| status == 200)),
                 }
-            });
-            if ready {
-                return;
-            }
-            assert!(begun.elapsed() < UP, "not everybody came up; logs in {}", self.fleet.folder().display());
+            };
+            let Some(missing) = self.nodes.iter().find(|node| !is_up(node)) else { return };
+            let (name, log) = (missing.process.name(), self.log(missing.process));
+            let last = log.lines().last().unwrap_or("nothing");
+            assert!(begun.elapsed() < UP, "{name} did not come up; it said last: {last}");
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
@@ -444,6 +455,10 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
+        // Also of a run that did not come to its verdict, whose folder is gone a moment later. A verdict has kept them already.
+        if std::thread::panicking() && !self.logs_kept.get() {
+            self.keep_logs(&report::file(&self.name).with_extension("logs"));
+        }
         for node in &mut self.nodes {
             end(node.child.take());
         }

@@ -68,12 +68,20 @@ pub fn summary(history: &History) -> Summary {
     Summary { accepted: count("accepted"), words }
 }
 
-/// Writes everything to `target/chaos/TOPOLOGY-SEED.jsonl`.
+/// What the files of a run are called: `TOPOLOGY-SEED`.
+pub fn name(plan: &Plan) -> String {
+    format!("{}-{}", format!("{:?}", plan.topology).to_lowercase(), plan.seed)
+}
+
+/// The history of the run of this name: `target/chaos/TOPOLOGY-SEED.jsonl`.
+pub fn file(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/chaos").join(format!("{name}.jsonl"))
+}
+
+/// Writes everything to [`file`].
 pub fn write(plan: &Plan, history: &History, violations: &[Violation]) -> PathBuf {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/chaos");
-    std::fs::create_dir_all(&folder).expect("make target/chaos");
-    let topology = format!("{:?}", plan.topology).to_lowercase();
-    let file = folder.join(format!("{topology}-{}.jsonl", plan.seed));
+    let file = file(&name(plan));
+    std::fs::create_dir_all(file.parent().expect("a folder")).expect("make target/chaos");
     let mut out = std::io::BufWriter::new(std::fs::File::create(&file).expect("make the history's file"));
     let record = &history.record;
     let mut lines = vec![json!({"seed": plan.seed, "began": history.began, "plan": format!("{plan:?}")})];

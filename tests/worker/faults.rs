@@ -99,6 +99,43 @@ async fn a_job_outlives_a_restart_of_redis_and_every_command_is_answered() {
     watcher.drain().await;
 }
 
+/// What Redis keeps for a host that lives is taken by nobody else, so the host must say that it has left the job, however late.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_that_ends_while_redis_is_away_is_left_by_its_host_when_redis_is_back() {
+    let (mut fixture, trace) = (WorkerFixture::new().await, Trace::new());
+    // The first one polls for all.
+    let watcher = fixture.worker("watcher", |builder| builder).await;
+    let steps = trace.clone();
+    let slow = Code(move |ctx: JobContext| -> Outcome {
+        let trace = steps.clone();
+        Box::pin(async move {
+            loop {
+                ctx.checkpoint().await?;
+                trace.mark("step");
+                // It takes a while to hear of a cancel.
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        })
+    });
+    let worker = fixture.coder("w1", slow).await;
+    let job = fixture.job("j").await;
+    trace.until("step", 1).await;
+    let cancel = fixture.submit(Action::Cancel, &job).await;
+    let holder = ["HGET".to_owned(), fixture.broker.keys().state(&job), "holder".to_owned()];
+    eventually("the host has it", || async {
+        fixture.broker.query_any(&holder).await.is_ok_and(|shown| shown.first().is_some_and(|id| !id.is_empty()))
+    })
+    .await;
+    fixture.redis.kill();
+    eventually("it is cancelled", || async { fixture.row(&job).await.status == JobStatus::Cancelled }).await;
+    // Longer than the result and the end of the run are tried to be told.
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    fixture.redis.restart();
+    assert_eq!(fixture.result(&job, cancel).await["type"], "cancel_succeeded");
+    worker.drain().await;
+    watcher.drain().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_locked_database_delays_commands_and_the_audit_trail_tells_of_it() {
     let (fixture, trace) = (WorkerFixture::new().await, Trace::new());

@@ -1,10 +1,11 @@
 //! Tells everyone concerned what has become of a job: those who watch it, its campaign, and the workers that look for jobs.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -14,6 +15,11 @@ use super::updates::{Desired, publish_status};
 use crate::domain::{Job, JobStatus, Resource};
 use crate::store::{Announcement, AnnouncementKind};
 use crate::worker::context::{WorkerContext, retry_idempotent};
+
+/// Between two tries to tell Redis of runs that are over.
+const END_RUN_INTERVAL: Duration = Duration::from_secs(1);
+/// Runs of which Redis is told at once.
+const ENDED_AT_ONCE: usize = 64;
 
 /// Jobs that are due later than this were written by a clock that was wrong: the longest wait between two tries is a minute.
 const MAX_WAKE_AHEAD_MS: u64 = 62_000;
@@ -28,6 +34,10 @@ pub(crate) struct JobNotifier {
     pub(crate) claim_failed: AtomicBool,
     /// The seconds at whose beginning workers are told of jobs that are due: no more than [`MAX_WAKE_AHEAD_MS`] has.
     wakes: Arc<Mutex<HashSet<i64>>>,
+    /// Runs that are over and of which Redis does not know that, with their numbers. No more than jobs that ran here when their
+    /// server was lost: none begins without it.
+    not_ended: Mutex<HashMap<Resource, i64>>,
+    has_not_ended: Notify,
 }
 
 impl JobNotifier {
@@ -43,6 +53,8 @@ impl JobNotifier {
             job_available: Notify::new(),
             claim_failed: AtomicBool::new(false),
             wakes: Arc::default(),
+            not_ended: Mutex::default(),
+            has_not_ended: Notify::new(),
         }
     }
 
@@ -85,12 +97,48 @@ impl JobNotifier {
         });
     }
 
-    /// Tells Redis that a run is over, so that commands for the job are no longer kept for its host.
+    /// Tells Redis that a run is over, so that commands for the job are no longer kept for its host. Where that fails, it is
+    /// told later ([`Self::end_left_runs`]): while this worker lives, nobody else takes commands that are kept for it.
     pub(crate) async fn end_run(&self, job: &Resource, run: i64) {
         let ended = retry_idempotent(|| self.ctx.broker.end_run(job, run)).await;
         if let Err(error) = ended {
-            // The next run has a higher number, and a dead host is passed over: this costs time only.
             tracing::warn!(%job, %error, "worker.end_run_failed");
+            let mut not_ended = self.not_ended.lock();
+            let newest = not_ended.entry(job.clone()).or_insert(run);
+            *newest = run.max(*newest);
+            self.has_not_ended.notify_one();
+        }
+    }
+
+    /// Tells Redis of the runs that are over and of which it could not be told, until told to stop. A host that stops is
+    /// missed, and then its runs are anybody's.
+    pub(crate) async fn end_left_runs(&self) {
+        let ending = async {
+            loop {
+                self.has_not_ended.notified().await;
+                while !self.not_ended.lock().is_empty() {
+                    tokio::time::sleep(END_RUN_INTERVAL).await;
+                    // Others each time, so that those of a server that is back do not wait for those of one that is not.
+                    let mut left: Vec<(Resource, i64)> =
+                        self.not_ended.lock().iter().map(|(job, run)| (job.clone(), *run)).collect();
+                    fastrand::shuffle(&mut left);
+                    join_all(left.iter().take(ENDED_AT_ONCE).map(|(job, run)| self.end_left_run(job, *run))).await;
+                }
+            }
+        };
+        self.ctx.stop.run_until_cancelled(ending).await;
+    }
+
+    async fn end_left_run(&self, job: &Resource, run: i64) {
+        match self.ctx.broker.end_run(job, run).await {
+            Ok(()) => {
+                let mut not_ended = self.not_ended.lock();
+                // A newer one may have ended meanwhile.
+                if not_ended.get(job) == Some(&run) {
+                    not_ended.remove(job);
+                }
+            }
+            Err(error) => tracing::debug!(%job, %error, "worker.end_run_delayed"),
         }
     }
 

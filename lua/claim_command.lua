@@ -47,7 +47,9 @@ local function claim()
   if host and host ~= worker then
     local alive = redis.call('ZSCORE', workers, host) or redis.call('ZSCORE', tenant_workers, host)
     if alive and tonumber(alive) > now_ms and tonumber(alive) <= now_ms + MAX_AHEAD_MS then
-      -- Its host hears the wake-up, or learns of the command when it renews its run.
+      -- Its host hears the wake-up, or learns of the command when it renews its run. Whoever has published the wake-up may be of a
+      -- version that does not wake a host by its own channel.
+      wake_host(host, redis.call('ZCARD', workers) + redis.call('ZCARD', tenant_workers), resource)
       ready_at(ready, tenants, resource, now_ms + 1000)
       return { 'hosted', host }
     end

@@ -88,7 +88,7 @@ for n = 1, items do
   local c, keys = item(n)
   local result = redis.call('HMGET', keys.results, 'record:' .. c.command, c.command)
   local outcome = 'accepted'
-  local control = control_of(keys.state, workers_key, tenant_workers, c.resource, now_ms)
+  local control, host = control_of(keys.state, workers_key, tenant_workers, c.resource, now_ms)
   if result[1] or result[2] then
     outcome = 'repeated'
   elseif redis.call('HEXISTS', keys.commands, c.command) == 1 then
@@ -96,7 +96,7 @@ for n = 1, items do
   elseif tonumber(redis.call('GET', keys.backlog) or '0') >= tonumber(max_backlog) then
     outcome, control = 'full', ''
   else
-    c.control = control
+    c.control, c.host = control, host
     accept(keys, c, workers, now_ms)
   end
   out[#out + 1], out[#out + 2], out[#out + 3], out[#out + 4] = outcome, control, result[1] or '', result[2] or ''

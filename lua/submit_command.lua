@@ -73,7 +73,7 @@ local function repeated(id, workers, control)
   end
   local record = decode_stored_command(redis.call('HGET', keys.commands, id))
   workers = record and record.workers_online or workers
-  if workers then return answer('repeated', id, int_to_string(workers), control or control_now(), '', '') end
+  if workers then return answer('repeated', id, int_to_string(workers), control or (control_now()), '', '') end
 end
 
 -- The same for one that was scheduled.
@@ -189,13 +189,14 @@ if later then
   return answer('scheduled', command, int_to_string(run_at), '', '')
 end
 
-local workers, control = workers_online(workers_key, tenant_workers, now_ms), control_now()
+local workers = workers_online(workers_key, tenant_workers, now_ms)
+local control, host = control_now()
 if has_request and not due then
   local said = { command_id = command, workers_online = tonumber(workers), control = control ~= '' and control or nil }
   remember('accepted', said, REQUEST_MS)
 end
 accept(keys, {
-  command = command, action = action, resource = resource, record = record, control = control,
+  command = command, action = action, resource = resource, record = record, control = control, host = host,
   control_channel = control_channel, control_message = control_message,
 }, workers, now_ms)
 return answer('accepted', workers, control)

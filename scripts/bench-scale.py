@@ -20,6 +20,8 @@ FLEETS = [(60, 16), (200, 16), (200, 64), (1000, 16), (1000, 64)]
 HEARTBEAT_EVERY, COUNT_EVERY, TICK_EVERY, ASK_EVERY = 1.25, 35, 0.7, 1.0
 HEARTBEAT_MS, COUNTED_MS, COUNTED_AT_LEAST_MS, SET_MS, LEASE_MS, TENANTS = 4000, 55000, 15000, 120000, 2000, 256
 UPDATE = '{"type":"job_progress","job_id":"j1","tenant_id":"acme","status":"running","progress":{"percent":50},"seq":1}'
+# As in src/broker/keys.rs.
+FIRST_HOMES, LISTENERS = 8, 8
 REQUESTS = 100_000
 CALLS_AT_ONCE = 200
 
@@ -96,7 +98,7 @@ class Redis:
         return (self.cpu() - cpu) / times, (self.commands() - commands) / times
 
     def load(self, name):
-        clock = (ROOT / "lua/lib/clock.lua").read_text()
+        clock = "".join((ROOT / f"lua/lib/{library}.lua").read_text() + "\n" for library in ("clock", "seats"))
         body = (ROOT / f"lua/{name}.lua").read_text().replace("#!lua\n", "", 1)
         return self.call("SCRIPT", "LOAD", f"#!lua\n{clock}\n{body}")
 
@@ -119,9 +121,11 @@ def fleet_at_rest(redis, workers, partitions):
     heartbeats, first_counts, counts = [], [], []
     until = int(time.time() * 1000) + COUNTED_MS
     for worker in range(workers):
-        home = worker % partitions
-        sets = [key(home, "@workers:heartbeats"), key(home, "workers")]
-        heartbeats.append(encoded("EVALSHA", heartbeat, 2, *sets, f"w{worker}", HEARTBEAT_MS, COUNTED_AT_LEAST_MS))
+        homes = min(partitions, FIRST_HOMES)
+        home = worker % homes
+        sets = [key(home, name) for name in ("@workers:heartbeats", "workers", "@workers:listeners")]
+        lengths = [HEARTBEAT_MS, COUNTED_AT_LEAST_MS, -(-LISTENERS // homes)]
+        heartbeats.append(encoded("EVALSHA", heartbeat, 3, *sets, f"w{worker}", *lengths))
         for partition in range(partitions):
             first_counts.append(counting(worker, partition))
             if partition == home:
@@ -187,7 +191,7 @@ class Subscribers:
 
     def subscribed(self):
         lines = self.redis.call("CLIENT", "LIST", "TYPE", "PUBSUB").decode().split()
-        return sum(int(word.split("=")[1]) for word in lines if word.startswith(("sub=", "psub=")))
+        return sum(int(word.split("=")[1]) for word in lines if word.startswith(("sub=", "psub=", "ssub=")))
 
     def end(self):
         self.stop.set()
@@ -205,10 +209,10 @@ class Subscribers:
                 by_number[number].recv(1 << 20)
 
 
-def heard_publish_cost(redis, count=200, channel="acme:job:j1"):
+def heard_publish_cost(redis, word="PUBLISH", channel="acme:job:j1", count=200):
     """CPU time in µs of one PUBLISH to whoever hears it: where many are sent at once, so that they are written to each together,
     and where each is waited for."""
-    calls = [encoded("PUBLISH", channel, UPDATE)] * count
+    calls = [encoded(word, channel, UPDATE)] * count
     at_once = redis.cost(calls, 5)[0]
     return at_once / count * 1e6, redis.cost(calls, 5, at_once=1)[0] / count * 1e6
 
@@ -268,6 +272,21 @@ def main():
         subscribers.end()
         redis.end()
         print(f"{gateways:6} gateways {at_once:8.2f} {one_by_one:8.2f}", flush=True)
+    print("\nWaking workers: one PUBLISH, many at once and one by one (µs)")
+    own = ("SUBSCRIBE", "SSUBSCRIBE")
+    for workers in (8, 200, 1_000):
+        redis = Redis()
+        words = [("PSUBSCRIBE", "*:job:control", "*:campaign:control")]
+        subscribers = Subscribers(redis, workers, lambda n: words + [(own[0], f"wh:worker:w{n}"), (own[1], f"w{n}")])
+        for what, *call in (
+            (f"to the control channel, heard by {workers}", "PUBLISH", "acme:job:control"),
+            (f"to the own channel of one of {workers}", "PUBLISH", "wh:worker:w3"),
+            ("the same by SPUBLISH", "SPUBLISH", "w3"),
+        ):
+            at_once, one_by_one = heard_publish_cost(redis, *call)
+            print(f"{what:45} {at_once:8.2f} {one_by_one:8.2f}", flush=True)
+        subscribers.end()
+        redis.end()
     as_keys, as_fields = move_of_requests()
     print(f"\n{REQUESTS} requests moved to another server: {as_keys:.1f} s as keys, {as_fields:.1f} s as fields of 64 hashes")
 

@@ -31,6 +31,8 @@ mod import;
 mod json_values;
 #[path = "worker/leaving.rs"]
 mod leaving;
+#[path = "worker/listeners.rs"]
+mod listeners;
 #[path = "worker/retries.rs"]
 mod retries;
 #[path = "worker/split.rs"]

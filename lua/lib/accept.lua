@@ -23,7 +23,7 @@ local function supersede(keys, c, now_ms)
   redis.call('EXPIRE', keys.state, RESOURCE_SECONDS)
 end
 
--- c: command, action, resource, record (open), control (as control_of gives it), control_channel, control_message
+-- c: command, action, resource, record (open), control and host (as control_of gives them), control_channel, control_message
 -- workers: how many are online, as text
 local function accept(keys, c, workers, now_ms)
   -- Neither list nor hash ever expires: an accepted command waits until it has a result. Both are gone when empty.
@@ -35,6 +35,7 @@ local function accept(keys, c, workers, now_ms)
   if c.action == 'cancel' then supersede(keys, c, now_ms) end
   -- pcall: it only wakes. A user who may not publish here must not be told that nothing was done.
   redis.pcall('PUBLISH', c.control_channel, c.control_message)
+  wake_host(c.host, tonumber(workers), c.resource)
 end
 
 -- Workers alive for a tenant, as text. An entry further ahead than a heartbeat can be was written by a clock that has been

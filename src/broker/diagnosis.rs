@@ -10,8 +10,8 @@ use super::connection::this_machine_us;
 use super::discovery::Discovery;
 use super::error::{BrokerError, words_of};
 use super::keys::{
-    DISPATCH_CHANNEL, Keys, PERMISSIONS_CHANNEL, RESOURCE_PROBE_PATTERN, control_pattern, everything_pattern,
-    resource_probe_channel,
+    DISPATCH_CHANNEL, Keys, PERMISSIONS_CHANNEL, RESOURCE_PROBE_PATTERN, WORKER_CHANNELS, control_pattern,
+    everything_pattern, resource_probe_channel,
 };
 use super::mastership::live_replicas;
 use super::scripts::lua::PROVE_WRITES;
@@ -165,9 +165,14 @@ impl ServerReport {
 
     async fn try_subscriptions(&mut self, client: &redis::Client, is_worker: bool) -> Result<(), RedisError> {
         let mut pubsub = client.get_async_pubsub().await?;
-        let own = if is_worker { DISPATCH_CHANNEL } else { PERMISSIONS_CHANNEL };
-        if let Err(error) = pubsub.subscribe(own).await {
-            self.note(format!("SUBSCRIBE {own}"), error)?;
+        let own = match is_worker {
+            true => vec![DISPATCH_CHANNEL.to_owned(), format!("{WORKER_CHANNELS}{NAME}")],
+            false => vec![PERMISSIONS_CHANNEL.to_owned()],
+        };
+        for channel in own {
+            if let Err(error) = pubsub.subscribe(&channel).await {
+                self.note(format!("SUBSCRIBE {channel}"), error)?;
+            }
         }
         let patterns = match is_worker {
             true => ResourceKind::ALL.into_iter().map(control_pattern).collect(),

@@ -21,6 +21,11 @@ const REQUEST_DAYS: usize = 3;
 /// takes a moment in which Redis does nothing else.
 const REQUEST_SHARES: u64 = 32;
 
+/// Partitions in which workers begin to look for a home: few, because in a large fleet each home has listeners of its own.
+const FIRST_HOMES: u16 = 8;
+/// About how many workers of a large fleet hear the control channels of all tenants.
+const LISTENERS: u16 = 8;
+
 /// Builds names for a fixed number of partitions.
 #[derive(Debug, Clone, Copy)]
 pub struct Keys {
@@ -201,10 +206,36 @@ impl Keys {
         format!("wh:{partition}:@workers:leader")
     }
 
+    /// Sorted set: worker id → Unix ms until which it is one of the few that hear the control channels of all tenants, of the
+    /// workers whose home this partition is. Nobody is in it while the fleet is small.
+    pub fn listeners(self, partition: Partition) -> String {
+        format!("wh:{partition}:@workers:listeners")
+    }
+
+    /// Sorted set: as [`Self::listeners`], for the control channels of this tenant, of the workers of named tenants.
+    pub fn tenant_listeners(self, tenant: &TenantId) -> String {
+        name!(self, tenant, ":listeners")
+    }
+
+    /// How many there may be in each of [`Self::listeners`].
+    pub fn listeners_of_home(self) -> u16 {
+        LISTENERS.div_ceil(self.partitions.min(FIRST_HOMES))
+    }
+
+    /// How many there may be in each of [`Self::tenant_listeners`].
+    pub fn listeners_of_tenant(self) -> u16 {
+        LISTENERS
+    }
+
+    /// The partitions that are homes where every server answers.
+    pub fn first_homes(self) -> impl Iterator<Item = Partition> + Clone {
+        (0..self.partitions.min(FIRST_HOMES)).map(Partition)
+    }
+
     /// The partitions in the order in which a worker takes them for its home: the first whose server answers. Workers share
-    /// them evenly.
+    /// the [first homes](Self::first_homes) evenly.
     pub fn homes(self, worker: &WorkerId) -> impl Iterator<Item = Partition> + use<> {
-        let first = fnv1a(worker.as_str()) % u64::from(self.partitions);
+        let first = fnv1a(worker.as_str()) % u64::from(self.partitions.min(FIRST_HOMES));
         (0..u64::from(self.partitions)).map(move |n| Partition(((first + n) % u64::from(self.partitions)) as u16))
     }
 
@@ -309,8 +340,8 @@ impl Keys {
     /// still run during a rolling upgrade believe no right that has been revoked. `None` for a user whose id is one
     /// of the words below: there this name is a key of the tenant `floor`, and writing to it would spoil that.
     pub fn former_min_permission_version(self, partition: Partition, user: &UserId) -> Option<String> {
-        const TENANT_KEY_MARK: [&str; 7] =
-            ["ready", "schedules", "failed", "failed_at", "workers", "backlog", "connections"];
+        const TENANT_KEY_MARK: [&str; 8] =
+            ["ready", "schedules", "failed", "failed_at", "workers", "listeners", "backlog", "connections"];
         let user = user.encoded();
         (!TENANT_KEY_MARK.contains(&user.as_str())).then(|| format!("wh:{partition}:floor:{user}"))
     }
@@ -388,7 +419,7 @@ pub fn control_channel(tenant: &TenantId, kind: ResourceKind) -> String {
     format!("{tenant}:{}:control", kind.as_str())
 }
 
-/// `*:job:control`: what workers PSUBSCRIBE.
+/// `*:job:control`: what workers PSUBSCRIBE that serve all tenants; in a large fleet a few of them.
 pub fn control_pattern(kind: ResourceKind) -> String {
     format!("*:{}:control", kind.as_str())
 }
@@ -428,7 +459,7 @@ pub fn is_of_one_tenant(name: &str) -> bool {
 /// Whether a program goes on without this, where Redis does not permit it (any more): it serves one tenant alone, or there is
 /// another way to hear the same.
 pub fn is_dispensable(name: &str) -> bool {
-    is_of_one_tenant(name) || is_everything_pattern(name)
+    is_of_one_tenant(name) || is_everything_pattern(name) || name.starts_with(WORKER_CHANNELS)
 }
 
 /// The tenant of a channel of one resource, or of a pattern for a whole tenant.
@@ -446,6 +477,14 @@ pub const DISPATCH_CHANNEL: &str = "wh:dispatch";
 
 /// On [`DISPATCH_CHANNEL`]: more commands wait than the worker that has found them can take.
 pub const COMMANDS_WAIT: &str = "commands";
+
+/// What the name of a worker's own channel begins with, here and in scripts.
+pub(super) const WORKER_CHANNELS: &str = "wh:worker:";
+
+/// A resource (`tenant:kind:id`) is published here that has a command for this worker.
+pub fn worker_channel(worker: &WorkerId) -> String {
+    [WORKER_CHANNELS, worker.as_str()].concat()
+}
 
 /// Each subscriber publishes to itself here, to know that delivery works.
 pub fn probe_channel(subscriber: &str) -> String {

@@ -78,8 +78,9 @@ enum NamePart {
 }
 
 const OF_PARTITION: [&str; 6] = ["tenants", "schedule", "workers", "audit", "refusals", "refusals_due"];
-const OF_WORKERS: [&str; 2] = ["heartbeats", "leader"];
-const OF_TENANT: [&str; 7] = ["ready", "schedules", "failed", "failed_at", "workers", "backlog", "connections"];
+const OF_WORKERS: [&str; 3] = ["heartbeats", "leader", "listeners"];
+const OF_TENANT: [&str; 8] =
+    ["ready", "schedules", "failed", "failed_at", "workers", "listeners", "backlog", "connections"];
 const OF_USER: [&str; 3] = ["rate", "permissions", "connections"];
 const OF_RESOURCE: [&str; 5] = ["state", "queue", "commands", "results", "finished"];
 
@@ -94,6 +95,7 @@ fn key(fact: &NamePart) -> String {
         NamePart::OfPartition(partition, _) => keys.audit(*partition),
         NamePart::Fleet => keys.fleet(),
         NamePart::OfWorkers(partition, "leader") => keys.leader(*partition),
+        NamePart::OfWorkers(partition, "listeners") => keys.listeners(*partition),
         NamePart::OfWorkers(partition, _) => keys.heartbeats(*partition),
         NamePart::JobTypes(worker) => keys.job_types(worker),
         NamePart::Floor(partition, user) => keys.min_permission_version(*partition, user),
@@ -103,6 +105,7 @@ fn key(fact: &NamePart) -> String {
         NamePart::OfTenant(tenant, "failed") => keys.failed(tenant),
         NamePart::OfTenant(tenant, "failed_at") => keys.failed_by_time(tenant),
         NamePart::OfTenant(tenant, "workers") => keys.tenant_workers(tenant),
+        NamePart::OfTenant(tenant, "listeners") => keys.tenant_listeners(tenant),
         NamePart::OfTenant(tenant, "backlog") => keys.backlog(tenant),
         NamePart::OfTenant(tenant, _) => keys.connections(tenant),
         NamePart::Withdrawn(tenant, command) => keys.withdrawn(tenant, *command),
@@ -253,6 +256,7 @@ enum ChannelUse {
     Dispatch,
     Probe(String),
     ResourceProbe(String),
+    Worker(WorkerId),
 }
 
 fn channel(of: &ChannelUse) -> String {
@@ -264,6 +268,7 @@ fn channel(of: &ChannelUse) -> String {
         ChannelUse::Dispatch => DISPATCH_CHANNEL.to_owned(),
         ChannelUse::Probe(subscriber) => probe_channel(subscriber),
         ChannelUse::ResourceProbe(subscriber) => resource_probe_channel(subscriber),
+        ChannelUse::Worker(worker) => worker_channel(worker),
     }
 }
 
@@ -276,6 +281,7 @@ fn channel_use() -> impl Strategy<Value = ChannelUse> {
         1 => Just(ChannelUse::Dispatch),
         1 => id().prop_map(ChannelUse::Probe),
         1 => id().prop_map(ChannelUse::ResourceProbe),
+        1 => id().prop_map(|id| ChannelUse::Worker(id.parse().expect("a worker"))),
     ]
 }
 

@@ -6,14 +6,16 @@ use tokio::sync::mpsc;
 
 use super::commands::campaign_command::CampaignCommands;
 use super::commands::execute::CommandExecutor;
+use super::commands::forwarder::Forwarder;
 use super::commands::job_command::JobCommands;
-use super::commands::scheduler::{self, FoundWork, Scheduler};
+use super::commands::scheduler::{CommandHearing, FoundWork, Scheduler};
 use super::context::WorkerContext;
 use super::error::WorkerError;
 use super::identity;
 use super::maintenance::heartbeat::Heartbeat;
 use super::maintenance::job_types;
 use super::maintenance::leadership::Leadership;
+use super::maintenance::listening::Listening;
 use super::maintenance::rescuer::Rescuer;
 use super::maintenance::sql_lease;
 use super::notify::announcements::Announcements;
@@ -38,6 +40,7 @@ pub(crate) struct WorkerParts {
     pub(crate) campaigns: Arc<CampaignProgress>,
     pub(crate) announcer: Arc<Announcer>,
     pub(crate) leadership: Arc<Leadership>,
+    listening: Arc<Listening>,
     /// What was found of Redis, from when this worker is registered.
     pub(crate) write_check: OnceLock<WriteCheck>,
     announcements: Arc<Announcements>,
@@ -61,7 +64,10 @@ impl WorkerParts {
         let campaign_commands = CampaignCommands::new(ctx.clone(), notifier.clone(), announcer.clone());
         let executor =
             CommandExecutor::new(ctx.clone(), runs.clone(), notifier.clone(), job_commands, campaign_commands);
-        let scheduler = Scheduler::new(ctx.clone(), runs.clone(), notifier.clone(), leadership.clone(), executor);
+        let listening = Arc::new(Listening::new(ctx.clone()));
+        let hearing = CommandHearing { listening: listening.clone(), forwarder: Forwarder::start(&ctx) };
+        let scheduler =
+            Scheduler::new(ctx.clone(), runs.clone(), notifier.clone(), leadership.clone(), hearing, executor);
         let parts = Self {
             ctx,
             runs,
@@ -72,6 +78,7 @@ impl WorkerParts {
             campaigns,
             announcer,
             leadership,
+            listening,
             write_check: OnceLock::new(),
             announcements,
         };
@@ -89,17 +96,19 @@ impl WorkerParts {
         ctx.spawn(identity::run(ctx.clone(), slots));
         // Before it counts as alive: a live worker that has not said what it knows might know anything.
         job_types::announce(ctx, &types, true).await;
-        let heartbeat = Arc::new(Heartbeat::new(ctx.clone(), self.leadership.clone()));
+        let heartbeat = Arc::new(Heartbeat::new(ctx.clone(), self.leadership.clone(), self.listening.clone()));
         heartbeat.send().await?;
         ctx.spawn(job_types::run(ctx.clone(), self.runs.clone(), types));
         let (subscriber, events) = Subscriber::start(&ctx.broker, &ctx.tracker, ctx.end.clone()).await?;
-        scheduler::subscribe(&subscriber).await?;
+        self.listening.begin(&subscriber).await?;
         self.write_check.get_or_init(|| subscriber.proof().clone());
         heartbeat.write_check.get_or_init(|| subscriber.proof().clone());
         self.leadership.judge_by(subscriber.proof().clone());
         ctx.spawn(async move { heartbeat.run().await });
         let leadership = self.leadership.clone();
         ctx.spawn(async move { leadership.run().await });
+        let listening = self.listening.clone();
+        ctx.spawn(async move { listening.run().await });
         ctx.spawn(sql_lease::run(ctx.clone(), self.runs.clone()));
         Ok(events)
     }

@@ -30,6 +30,37 @@ pub struct HeartbeatAnswer {
     pub is_counted: bool,
     /// Redis's clock, Unix µs.
     pub now_us: i64,
+    /// Whether it is to hear the control channels of all tenants.
+    pub seat: Seat,
+}
+
+/// Whether a worker is to hear the control channels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seat {
+    /// There are few workers, and all of them hear.
+    Everyone,
+    /// It is one of the few that hear for many.
+    Taken,
+    /// Others hear.
+    None,
+}
+
+impl Seat {
+    /// What `lua/lib/seats.lua` says. What is not known is taken for the safe one: a worker that hears too much only costs.
+    fn read(word: &str) -> Self {
+        match word {
+            "seat" => Self::Taken,
+            "none" => Self::None,
+            _ => Self::Everyone,
+        }
+    }
+}
+
+/// What Redis says where a worker is counted.
+struct Counted {
+    tenant: Option<TenantId>,
+    workers: usize,
+    seat: Seat,
 }
 
 impl Broker {
@@ -67,17 +98,22 @@ impl Broker {
     /// A worker that serves all tenants is alive: said in one partition.
     pub async fn heartbeat_at(&self, home: Partition, worker: &WorkerId) -> Result<HeartbeatAnswer, BrokerError> {
         let names = self.keys();
-        let args =
-            [worker.to_string(), HEARTBEAT_TTL.as_millis().to_string(), COUNTED_AT_LEAST.as_millis().to_string()];
-        let (asked, keys) = (Instant::now(), [names.heartbeats(home), names.workers(home)]);
-        let (counted, now): (String, String) =
+        let args = [
+            worker.to_string(),
+            HEARTBEAT_TTL.as_millis().to_string(),
+            COUNTED_AT_LEAST.as_millis().to_string(),
+            names.listeners_of_home().to_string(),
+        ];
+        let keys = [names.heartbeats(home), names.workers(home), names.listeners(home)];
+        let asked = Instant::now();
+        let (counted, now, seat): (String, String, String) =
             self.client.script(&lua::HEARTBEAT, &texts(&keys), &bytes(&args)).await?;
         let now_us = now.parse().map_err(|_| BrokerError::Refused("heartbeat answered oddly".to_owned()))?;
         self.observe_clock(home, asked, now_us / 1_000);
         if !self.is_cluster() {
             self.client.learn_clock(&names.heartbeats(home), now_us);
         }
-        Ok(HeartbeatAnswer { is_counted: counted == "1", now_us })
+        Ok(HeartbeatAnswer { is_counted: counted == "1", now_us, seat: Seat::read(&seat) })
     }
 
     /// This worker counts as alive for `ttl` more, in every partition (or for those tenants), as far as their servers answer: one
@@ -89,17 +125,47 @@ impl Broker {
         tenants: Option<&[TenantId]>,
         ttl: Duration,
     ) -> Result<usize, BrokerError> {
-        let args = [worker.to_string(), ttl.as_millis().to_string()];
+        let counted = self.count_worker(worker, tenants, ttl).await?;
+        Ok(counted.into_iter().map(|counted| counted.workers).max().unwrap_or_default())
+    }
+
+    /// The same for a worker of named tenants. Gives of each of them whose server has answered whether the worker is to hear its
+    /// control channels.
+    pub async fn heartbeat_of_tenants(
+        &self,
+        worker: &WorkerId,
+        tenants: &[TenantId],
+        ttl: Duration,
+    ) -> Result<Vec<(TenantId, Seat)>, BrokerError> {
+        let counted = self.count_worker(worker, Some(tenants), ttl).await?;
+        Ok(counted.into_iter().filter_map(|counted| Some((counted.tenant?, counted.seat))).collect())
+    }
+
+    async fn count_worker(
+        &self,
+        worker: &WorkerId,
+        tenants: Option<&[TenantId]>,
+        ttl: Duration,
+    ) -> Result<Vec<Counted>, BrokerError> {
+        let names = self.keys();
+        let seats = names.listeners_of_tenant().to_string();
+        let args = [worker.to_string(), ttl.as_millis().to_string(), seats];
         let args = bytes(&args);
-        let sets = self.heartbeat_keys(tenants);
-        let beats = sets.iter().map(|(partition, set)| {
-            let partition = *partition;
+        let sets: Vec<(Partition, Option<TenantId>, Vec<String>)> = match tenants {
+            None => names.partitions().map(|partition| (partition, None, vec![names.workers(partition)])).collect(),
+            Some(tenants) => {
+                let keys = |tenant| vec![names.tenant_workers(tenant), names.tenant_listeners(tenant)];
+                tenants.iter().map(|t| (names.partition(t), Some(t.clone()), keys(t))).collect()
+            }
+        };
+        let beats = sets.into_iter().map(|(partition, tenant, keys)| {
             let args = &args;
             async move {
                 let asked = Instant::now();
-                let (count, now): (usize, i64) = self.client.script(&lua::COUNT_WORKER, &[set], args).await?;
+                let (workers, now, seat): (usize, i64, String) =
+                    self.client.script(&lua::COUNT_WORKER, &texts(&keys), args).await?;
                 self.observe_clock(partition, asked, now);
-                Ok(count)
+                Ok(Counted { tenant, workers, seat: Seat::read(&seat) })
             }
         });
         // Sent together: one round trip, whatever the number of partitions. All of them, even where one fails: it
@@ -108,14 +174,14 @@ impl Broker {
         let in_fleet = async {
             // Whoever serves all tenants is known in each partition.
             if tenants.is_some()
-                && let Err(error) = self.client.script::<(usize, i64)>(&lua::COUNT_WORKER, &[&fleet], &args).await
+                && let Err(error) =
+                    self.client.script::<(usize, i64, String)>(&lua::COUNT_WORKER, &[&fleet], &args).await
             {
                 tracing::debug!(%error, "redis.fleet_not_told"); // It only says how many there are.
             }
         };
         let (beats, ()) = tokio::join!(futures_util::future::join_all(beats), in_fleet);
-        let counts = those_answered(beats, "redis.heartbeat_not_taken")?;
-        Ok(counts.into_iter().max().unwrap_or_default())
+        those_answered(beats, "redis.heartbeat_not_taken")
     }
 
     /// A worker that is counted everywhere stays so for [`COUNTED_FOR`] from now on: what [`Self::heartbeat`] does, with two plain
@@ -131,7 +197,7 @@ impl Broker {
         });
         let args = [worker.to_string(), COUNTED_FOR.as_millis().to_string()];
         let (set, args) = (names.workers(home), bytes(&args));
-        let in_home = async { self.client.script::<(usize, i64)>(&lua::COUNT_WORKER, &[&set], &args).await };
+        let in_home = async { self.client.script::<(usize, i64, String)>(&lua::COUNT_WORKER, &[&set], &args).await };
         let (in_home, others) = tokio::join!(in_home, futures_util::future::join_all(counted));
         for error in others.into_iter().filter_map(Result::err) {
             tracing::debug!(%error, "redis.heartbeat_not_taken");
@@ -149,6 +215,9 @@ impl Broker {
             }
         }
         pipeline.zrem(self.keys().fleet(), worker.as_str()).ignore();
+        for listeners in self.listener_keys(tenants) {
+            pipeline.zrem(listeners, worker.as_str()).ignore();
+        }
         self.client.pipeline(&pipeline).await
     }
 

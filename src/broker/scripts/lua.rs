@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 use redis::Cmd;
 
 use super::messages;
+use crate::broker::keys::WORKER_CHANNELS;
 
 /// One script: its text and its hash.
 pub struct LuaScript {
@@ -62,6 +63,11 @@ const PERMISSION: &str = include_str!("../../../lua/lib/permission.lua");
 const BUDGET: &str = include_str!("../../../lua/lib/budget.lua");
 const REQUESTS: &str = include_str!("../../../lua/lib/requests.lua");
 const REFUSALS: &str = include_str!("../../../lua/lib/refusals.lua");
+const SEATS: &str = include_str!("../../../lua/lib/seats.lua");
+
+/// Not a file: names of channels come from `keys`.
+static WORKER_CHANNEL: LazyLock<String> =
+    LazyLock::new(|| format!("local function worker_channel(worker) return '{WORKER_CHANNELS}' .. worker end"));
 
 /// `body` with all that reads records, for [`super::fuzzing`].
 pub(super) fn with_readers(body: &str) -> LuaScript {
@@ -83,9 +89,9 @@ macro_rules! scripts {
 }
 
 scripts! {
-    SUBMIT = "submit_command" with [CLOCK, COMMAND_KEYS, PERMISSION, BUDGET, READY, HOSTS, FORMER, RECORD, MESSAGES, STORED_COMMAND, FINISH, ACCEPT, REFUSALS, REQUESTS];
-    SUBMIT_BATCH = "submit_batch" with [CLOCK, COMMAND_KEYS, PERMISSION, BUDGET, READY, HOSTS, FORMER, RECORD, MESSAGES, STORED_COMMAND, FINISH, ACCEPT, REFUSALS];
-    CLAIM = "claim_command" with [CLOCK, READY, FORMER, RECORD, MESSAGES, STORED_COMMAND];
+    SUBMIT = "submit_command" with [CLOCK, COMMAND_KEYS, PERMISSION, BUDGET, READY, HOSTS, FORMER, RECORD, MESSAGES, STORED_COMMAND, FINISH, WORKER_CHANNEL, SEATS, ACCEPT, REFUSALS, REQUESTS];
+    SUBMIT_BATCH = "submit_batch" with [CLOCK, COMMAND_KEYS, PERMISSION, BUDGET, READY, HOSTS, FORMER, RECORD, MESSAGES, STORED_COMMAND, FINISH, WORKER_CHANNEL, SEATS, ACCEPT, REFUSALS];
+    CLAIM = "claim_command" with [CLOCK, READY, WORKER_CHANNEL, SEATS, FORMER, RECORD, MESSAGES, STORED_COMMAND];
     RENEW_CLAIM = "renew_claim" with [CLOCK, READY];
     COMPLETE = "complete_command" with [CLOCK, COMMAND_KEYS, READY, UPDATE, FORMER, RECORD, FINISH];
     EXPIRE = "expire_commands" with [CLOCK, COMMAND_KEYS, READY, HOSTS, FORMER, RECORD, MESSAGES, STORED_COMMAND, FINISH];
@@ -100,8 +106,8 @@ scripts! {
     INVALIDATE_PERMISSIONS = "invalidate_permissions" with [CLOCK];
     OPEN_CONNECTION = "open_connection" with [CLOCK];
     RENEW_CONNECTIONS = "renew_connections" with [CLOCK];
-    HEARTBEAT = "heartbeat" with [CLOCK];
-    COUNT_WORKER = "count_worker" with [CLOCK];
+    HEARTBEAT = "heartbeat" with [CLOCK, WORKER_CHANNEL, SEATS];
+    COUNT_WORKER = "count_worker" with [CLOCK, WORKER_CHANNEL, SEATS];
     LEAD_PARTITION = "lead_partition" with [CLOCK];
     LIVE_WORKERS = "live_workers" with [CLOCK];
     RENEW_RUN = "renew_run" with [];

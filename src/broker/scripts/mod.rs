@@ -12,6 +12,7 @@ pub mod heartbeats;
 mod idempotent_call;
 pub mod job_types;
 pub mod leaders;
+mod listeners;
 pub mod lua;
 mod messages;
 pub mod permissions;

@@ -3,6 +3,7 @@
 pub(crate) mod campaign_command;
 pub(crate) mod execute;
 pub(crate) mod fair_queue;
+pub(crate) mod forwarder;
 pub(crate) mod held_claim;
 pub(crate) mod in_flight;
 pub(crate) mod job_command;

@@ -9,15 +9,17 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::execute::CommandExecutor;
 use super::fair_queue::{FairQueue, QueuedResource};
+use super::forwarder::Forwarder;
 use super::in_flight::InFlight;
-use crate::broker::keys::{COMMANDS_WAIT, DISPATCH_CHANNEL, control_pattern};
+use crate::broker::keys::{COMMANDS_WAIT, DISPATCH_CHANNEL, worker_channel};
 use crate::broker::scripts::claim::ClaimOutcome;
-use crate::broker::{BrokerError, Event, Partition, Subscriber};
-use crate::domain::{Resource, ResourceKind, TenantId};
+use crate::broker::{BrokerError, Event, Partition};
+use crate::domain::{Resource, TenantId};
 use crate::protocol::control;
 use crate::worker::context::WorkerContext;
 use crate::worker::maintenance::leadership::Leadership;
-use crate::worker::maintenance::live_workers::LiveWorkers;
+use crate::worker::maintenance::listening::Listening;
+use crate::worker::maintenance::live_workers::{Chosen, LiveWorkers};
 use crate::worker::notify::job_notifier::JobNotifier;
 use crate::worker::run::registry::RunRegistry;
 
@@ -43,11 +45,18 @@ pub(crate) struct FoundWork {
     pub(crate) tenants: mpsc::Receiver<Vec<TenantId>>,
 }
 
+/// What a worker hears of commands, and how it wakes those that do not.
+pub(crate) struct CommandHearing {
+    pub(crate) listening: Arc<Listening>,
+    pub(crate) forwarder: Forwarder,
+}
+
 pub(crate) struct Scheduler {
     ctx: Arc<WorkerContext>,
     runs: Arc<RunRegistry>,
     notifier: Arc<JobNotifier>,
     leadership: Arc<Leadership>,
+    hearing: CommandHearing,
     executor: CommandExecutor,
     in_flight: InFlight,
     /// What waits for a permit.
@@ -66,6 +75,7 @@ impl Scheduler {
         runs: Arc<RunRegistry>,
         notifier: Arc<JobNotifier>,
         leadership: Arc<Leadership>,
+        hearing: CommandHearing,
         executor: CommandExecutor,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -73,6 +83,7 @@ impl Scheduler {
             runs,
             notifier,
             leadership,
+            hearing,
             executor,
             in_flight: InFlight::default(),
             queue: FairQueue::default(),
@@ -196,6 +207,7 @@ impl Scheduler {
     /// Listens for messages until told to stop.
     async fn listen(self: &Arc<Self>, mut events: mpsc::Receiver<Event>) {
         let WorkerContext { id, stop, .. } = &*self.ctx;
+        let own_channel = worker_channel(id);
         loop {
             let event = tokio::select! {
                 () = stop.cancelled() => return,
@@ -210,21 +222,27 @@ impl Scheduler {
                         self.poll_again.notify_one();
                     }
                 }
+                Some(Event::Message { channel, payload, .. }) if channel == own_channel => {
+                    let resource = std::str::from_utf8(&payload).ok().and_then(Resource::parse);
+                    resource.into_iter().for_each(|resource| self.enqueue(resource));
+                }
                 Some(Event::Message { channel, payload, .. }) => {
                     let text = std::str::from_utf8(&payload).unwrap_or_default();
                     let Some(resource) = control::resource_of(&channel, text) else { continue };
                     if !self.ctx.serves(&resource.tenant) {
                         continue;
                     }
-                    let runs_here = self.runs.contains(&resource).then_some(true);
-                    match runs_here.or_else(|| self.live_workers.is_chosen(id, &resource)) {
-                        Some(true) => self.enqueue(resource),
-                        Some(false) => {}
-                        None => self.enqueue_if_chosen(resource),
+                    if self.runs.contains(&resource) {
+                        self.enqueue(resource);
+                        continue;
+                    }
+                    match self.live_workers.chosen(&resource) {
+                        Some(chosen) => self.enqueue_or_forward(resource, chosen),
+                        None => self.ask_who_is_chosen(resource),
                     }
                 }
-                // A worker hears nothing that is one tenant's alone, so that nothing is denied later than at its start.
-                Some(Event::Gap | Event::PartitionGap(_) | Event::Denied(_)) => {
+                Some(Event::Denied(names)) => self.hearing.listening.note_denied(&names),
+                Some(Event::Gap | Event::PartitionGap(_)) => {
                     tracing::info!("worker.subscription_gap");
                     self.leadership.count_again.notify_one();
                     self.poll_again.notify_one();
@@ -234,15 +252,25 @@ impl Scheduler {
         }
     }
 
-    /// Enqueues a resource if Redis says that it is this worker's. Where too many are asked about, the next poll finds it.
-    fn enqueue_if_chosen(self: &Arc<Self>, resource: Resource) {
+    /// Enqueues a resource that is this worker's. Where it is another's, and that one may not have heard of it, it is woken.
+    fn enqueue_or_forward(self: &Arc<Self>, resource: Resource, Chosen(worker): Chosen) {
+        match worker {
+            Some(other) if other != self.ctx.id => {
+                if self.hearing.listening.hears_for_others(&resource.tenant) {
+                    self.hearing.forwarder.wake(other, resource);
+                }
+            }
+            _ => self.enqueue(resource),
+        }
+    }
+
+    /// The same, where Redis has to be asked whose it is. Where too many are asked about, the next poll finds it.
+    fn ask_who_is_chosen(self: &Arc<Self>, resource: Resource) {
         let Ok(turn) = self.asking.clone().try_acquire_owned() else { return };
         let scheduler = self.clone();
         self.ctx.spawn(async move {
-            let WorkerContext { id, broker, .. } = &*scheduler.ctx;
-            if scheduler.live_workers.ask(broker, id, &resource).await {
-                scheduler.enqueue(resource);
-            }
+            let chosen = scheduler.live_workers.ask(&scheduler.ctx.broker, &resource).await;
+            scheduler.enqueue_or_forward(resource, chosen);
             drop(turn);
         });
     }
@@ -308,12 +336,6 @@ impl Scheduler {
         }
         is_more
     }
-}
-
-/// Subscribes to everything that a worker listens to; Redis has confirmed it when this returns.
-pub(crate) async fn subscribe(subscriber: &Subscriber) -> Result<(), BrokerError> {
-    subscriber.psubscribe(ResourceKind::ALL.map(control_pattern).to_vec()).await?;
-    subscriber.subscribe(vec![DISPATCH_CHANNEL.to_owned()]).await
 }
 
 /// The answer, or a line in the log: the next poll comes soon.

@@ -10,8 +10,10 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::leadership::Leadership;
+use super::listening::Listening;
 use crate::broker::scripts::heartbeats::{COUNTED_FOR, HEARTBEAT_TTL};
 use crate::broker::{BrokerError, Partition, WriteCheck};
+use crate::domain::TenantId;
 use crate::worker::context::WorkerContext;
 
 /// Between two heartbeats: jitter, so that a fleet does not send them in step. Two may be lost.
@@ -22,6 +24,7 @@ const COUNT_INTERVAL_MS: std::ops::Range<u64> = 30_000..40_000;
 pub(crate) struct Heartbeat {
     ctx: Arc<WorkerContext>,
     leadership: Arc<Leadership>,
+    listening: Arc<Listening>,
     state: Mutex<HeartbeatState>,
     /// A heartbeat proves that Redis can be written.
     pub(crate) write_check: OnceLock<WriteCheck>,
@@ -35,8 +38,8 @@ struct HeartbeatState {
 }
 
 impl Heartbeat {
-    pub(crate) fn new(ctx: Arc<WorkerContext>, leadership: Arc<Leadership>) -> Self {
-        Self { ctx, leadership, state: Mutex::default(), write_check: OnceLock::new() }
+    pub(crate) fn new(ctx: Arc<WorkerContext>, leadership: Arc<Leadership>, listening: Arc<Listening>) -> Self {
+        Self { ctx, leadership, listening, state: Mutex::default(), write_check: OnceLock::new() }
     }
 
     /// Sends heartbeats until everything ends.
@@ -54,7 +57,7 @@ impl Heartbeat {
 
     /// Sends one heartbeat.
     pub(crate) async fn send(&self) -> Result<(), BrokerError> {
-        let WorkerContext { id, tenants, broker, .. } = &*self.ctx;
+        let WorkerContext { tenants, broker, .. } = &*self.ctx;
         // Beside each other: the server whose clock is asked may be the one that is away.
         let clock = async {
             if tenants.is_none() && !broker.is_cluster() {
@@ -64,7 +67,7 @@ impl Heartbeat {
         };
         let beat = async {
             match tenants {
-                Some(tenants) => broker.heartbeat(id, Some(tenants), HEARTBEAT_TTL).await.map(drop),
+                Some(tenants) => self.send_to(tenants).await,
                 None => self.send_home().await,
             }
         };
@@ -72,12 +75,25 @@ impl Heartbeat {
         if let Err(error) = clock {
             tracing::debug!(%error, "worker.clock_not_read");
         }
+        if sent.is_err() {
+            self.listening.note_unanswered();
+        }
         match (&sent, self.write_check.get()) {
             (Ok(()), Some(check)) => check.note_write(),
             (Err(_), Some(check)) => check.doubt(),
             (_, None) => {}
         }
         sent
+    }
+
+    async fn send_to(&self, tenants: &[TenantId]) -> Result<(), BrokerError> {
+        let WorkerContext { id, broker, .. } = &*self.ctx;
+        let seats = broker.heartbeat_of_tenants(id, tenants, HEARTBEAT_TTL).await?;
+        for tenant in tenants {
+            let seat = seats.iter().find(|(of, _)| of == tenant).map(|(_, seat)| *seat);
+            self.listening.note(Some(tenant), seat);
+        }
+        Ok(())
     }
 
     async fn send_home(&self) -> Result<(), BrokerError> {
@@ -105,6 +121,7 @@ impl Heartbeat {
             match broker.heartbeat_at(home, id).await {
                 Ok(answer) => {
                     self.state.lock().home = Some(home);
+                    self.listening.note(None, Some(answer.seat));
                     return Ok((home, answer.is_counted && before == Some(home)));
                 }
                 Err(error) => last = error,

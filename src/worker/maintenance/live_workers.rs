@@ -1,6 +1,6 @@
 //! Which worker takes up a command: all of them hear of it, and each finds out by itself which one is chosen.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -20,28 +20,32 @@ pub(crate) struct LiveWorkers {
 }
 
 impl LiveWorkers {
-    /// Whether this worker is the one to claim a resource at once; `None`: Redis has to be asked ([`Self::ask`]).
-    pub(crate) fn is_chosen(&self, me: &WorkerId, resource: &Resource) -> Option<bool> {
+    /// The worker that is to claim a resource at once; `None`: Redis has to be asked ([`Self::ask`]).
+    pub(crate) fn chosen(&self, resource: &Resource) -> Option<Chosen> {
         let seen = self.seen.lock();
         let (_, workers) = seen.get(&resource.tenant).filter(|(at, _)| at.elapsed() < CACHE_TTL)?;
-        Some(rendezvous_pick(workers, resource) == Some(me))
+        Some(Chosen(rendezvous_pick(workers, resource).cloned()))
     }
 
     /// The same, by asking Redis. Not where messages are heard: the server of one tenant must not hold up those of others.
-    pub(crate) async fn ask(&self, broker: &Broker, me: &WorkerId, resource: &Resource) -> bool {
+    pub(crate) async fn ask(&self, broker: &Broker, resource: &Resource) -> Chosen {
         let Ok(workers) = broker.live_workers(&resource.tenant).await else {
-            return true; // Claiming decides; better twice than not at all.
+            return Chosen(None); // Claiming decides; better twice than not at all.
         };
         let workers: Vec<Candidate> = workers.into_iter().map(Candidate::new).collect();
-        let is_chosen = rendezvous_pick(&workers, resource).is_none_or(|worker| worker == me);
+        let chosen = Chosen(rendezvous_pick(&workers, resource).cloned());
         let mut seen = self.seen.lock();
         if seen.len() >= CACHE_CAPACITY {
             seen.clear();
         }
         seen.insert(resource.tenant.clone(), (Instant::now(), workers));
-        is_chosen
+        chosen
     }
 }
+
+/// Whoever is to claim a resource; `None` where nobody is known, so that any worker may.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Chosen(pub(crate) Option<WorkerId>);
 
 /// A live worker, with the hash of its name: every worker scores all of them for every command that it hears of.
 struct Candidate {
@@ -64,6 +68,12 @@ fn hash_of(worker: &WorkerId) -> u64 {
 fn rendezvous_pick<'a>(workers: &'a [Candidate], resource: &Resource) -> Option<&'a WorkerId> {
     let hash = fnv1a(&resource.to_string());
     workers.iter().max_by_key(|worker| score(worker.hash, hash)).map(|worker| &worker.id)
+}
+
+/// Whether this worker has the highest score for a resource among these, or there are none.
+pub(crate) fn is_picked(me: &WorkerId, among: &BTreeSet<WorkerId>, resource: &Resource) -> bool {
+    let hash = fnv1a(&resource.to_string());
+    among.iter().max_by_key(|worker| score(hash_of(worker), hash)).is_none_or(|picked| picked == me)
 }
 
 fn score(worker: u64, what: u64) -> u64 {

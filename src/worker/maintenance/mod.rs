@@ -9,6 +9,7 @@ pub(crate) mod failure_detector;
 pub(crate) mod heartbeat;
 pub(crate) mod job_types;
 pub(crate) mod leadership;
+pub(crate) mod listening;
 pub(crate) mod live_workers;
 pub(crate) mod periodic;
 pub(crate) mod rescuer;

@@ -1,5 +1,5 @@
 # Two commands do everything: `make demo` and `make test`. What they need, they install.
-.PHONY: demo test chaos chaos-proof fuzz lint deps bench bench-peers bench-scale bench-guard bench-lists pictures
+.PHONY: demo test chaos chaos-proof fuzz lint deps bench bench-peers bench-scale bench-guard bench-lists bench-console pictures
 
 # Passed on to `wheelhouse dev`: make demo ARGS="--port 9000 --fresh"
 ARGS ?=
@@ -78,6 +78,11 @@ pictures:
 # make bench-lists URL=sqlite:///tmp/lists.db, URL=postgres://…, ARGS="--only claims --rows 100000"
 bench-lists:
 	@program="$$(sh scripts/build.sh --package wheelhouse-bench --bin lists)" && exec "$$program" --database-url $(URL) $(ARGS)
+
+# The console's list with ten thousand jobs, of which two hundred a second change, in headless Chromium: make bench-console FRAMES=200
+bench-console:
+	@sh scripts/deps.sh test
+	@PROFILE=release sh scripts/console.sh npx tsx bench/console.ts
 
 # Instructions of the hot paths against bench/guard.json.
 bench-guard:

@@ -38,6 +38,8 @@ export class VirtualList {
     this.height = 0;
     this.touched = 0;
     this.waiting = null;
+    // How many rows of what waits are not in the list.
+    this.unseen = 0;
     this.node = el("ul", { class: "rows virtual", role: "list", "aria-label": kind === "job" ? "Jobs" : "Campaigns" });
     this.fresh = el("button", { type: "button", class: "plain fresh", hidden: true, onclick: () => this.settle() });
     this.empty = el("p", { class: "empty" }, `Loading the ${this.plural}…`);
@@ -114,10 +116,14 @@ export class VirtualList {
       if (generation !== this.generation) return;
       for (const row of page[this.plural]) this.merge(row);
       const ids = page[this.plural].map((row) => row.id);
-      const rest = this.order.slice(ids.length > 0 ? Math.min(this.order.length, PAGE) : 0).filter((id) => !ids.includes(id));
+      const first = new Set(ids);
+      const rest = this.order.slice(ids.length > 0 ? Math.min(this.order.length, PAGE) : 0).filter((id) => !first.has(id));
       const whole = this.order.length <= PAGE;
       if (whole) this.next = page.next ?? null;
       this.waiting = whole ? ids : [...ids, ...rest];
+      // Counted once, and not for each frame: a list may have thousands of rows.
+      const shown = new Set(this.order);
+      this.unseen = ids.filter((id) => !shown.has(id)).length;
       if (this.isCalm()) this.settle();
       else this.drawSoon();
     } catch { /* the next one finds out */ } finally {
@@ -245,9 +251,8 @@ export class VirtualList {
   }
 
   describe() {
-    const waiting = this.waiting?.filter((id) => !this.order.includes(id)).length ?? 0;
-    setAttribute(this.fresh, "hidden", this.waiting === null || waiting === 0);
-    setText(this.fresh, `Show ${count(waiting)} new ${waiting === 1 ? this.kind : this.plural}`);
+    setAttribute(this.fresh, "hidden", this.waiting === null || this.unseen === 0);
+    setText(this.fresh, `Show ${count(this.unseen)} new ${this.unseen === 1 ? this.kind : this.plural}`);
     setAttribute(this.empty, "hidden", this.order.length > 0);
     setAttribute(this.empty, "data-tone", this.state === "failed" ? "bad" : null);
     setText(this.empty, this.state === "loading" ? `Loading the ${this.plural}…`

@@ -88,9 +88,25 @@ export class Chromium {
   async memory(): Promise<{ heapBytes: number; nodes: number }> {
     await this.#ask('HeapProfiler.collectGarbage', {});
     const { usedSize } = await this.#ask<{ usedSize: number }>('Runtime.getHeapUsage', {});
-    await this.#ask('Performance.enable', {});
+    return { heapBytes: usedSize, nodes: (await this.#metrics()).get('Nodes') ?? 0 };
+  }
+
+  /** Milliseconds of processor time that the page's thread has taken so far: what others do on the machine is not in it. */
+  async cpu(): Promise<{ all: number; script: number; layout: number; style: number }> {
+    const metrics = await this.#metrics();
+    const ms = (name: string) => (metrics.get(name) ?? 0) * 1_000;
+    return {
+      all: ms('TaskDuration'),
+      script: ms('ScriptDuration'),
+      layout: ms('LayoutDuration'),
+      style: ms('RecalcStyleDuration'),
+    };
+  }
+
+  async #metrics(): Promise<Map<string, number>> {
+    await this.#ask('Performance.enable', { timeDomain: 'threadTicks' });
     const { metrics } = await this.#ask<{ metrics: { name: string; value: number }[] }>('Performance.getMetrics', {});
-    return { heapBytes: usedSize, nodes: metrics.find(({ name }) => name === 'Nodes')?.value ?? 0 };
+    return new Map(metrics.map(({ name, value }) => [name, value]));
   }
 
   /** The page as it looks, as a PNG. */

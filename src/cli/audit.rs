@@ -12,7 +12,7 @@ use crate::config::Settings;
 use crate::domain::audit::parse_time_or_age;
 use crate::domain::{Action, AuditEvent, ResourceId, TenantId, UserId, printable, printable_json};
 use crate::store::audit::export;
-use crate::store::{AuditFilter, AuditRow, Page, Store, StoreError};
+use crate::store::{AuditFilter, AuditOrder, AuditRow, Page, Store, StoreError};
 
 /// Which rows, or a check of them all.
 #[derive(Debug, Args)]
@@ -115,6 +115,7 @@ async fn show(args: ShowArgs, settings: Settings) -> anyhow::Result<ExitCode> {
         event: args.event,
         since: time("--since", args.since)?,
         until: time("--until", args.until)?,
+        order: AuditOrder::OldestFirst,
         after: None,
         limit: 1_000,
     };

@@ -436,10 +436,33 @@ pub struct AuditFilter {
     pub since: Option<i64>,
     /// Before, Unix ms.
     pub until: Option<i64>,
-    /// From the last page.
+    /// Which rows come first.
+    pub order: AuditOrder,
+    /// From the last page, or the id of a row.
     pub after: Option<String>,
     /// At most so many (1 to 1,000).
     pub limit: u32,
+}
+
+/// Which rows of the audit trail come first: they have the order in which they were written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AuditOrder {
+    /// Each page, read later, goes on with what has come since: for those who follow and those who keep all of it.
+    #[default]
+    OldestFirst,
+    /// For those who look at what has just happened.
+    NewestFirst,
+}
+
+impl AuditOrder {
+    /// As it is written in a query.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "oldest" => Some(Self::OldestFirst),
+            "newest" => Some(Self::NewestFirst),
+            _ => None,
+        }
+    }
 }
 
 /// One row of `command_audit`. It is written (as JSON, as CSV) with the names of the columns.

@@ -351,3 +351,40 @@ async fn the_audit_page_says_whether_the_trail_is_as_it_was_written() {
     page.press("Check again").await;
     page.says("changed at entry 1").await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_audit_page_has_the_newest_first_older_ones_behind_a_button_and_moves_no_row_under_a_reader() {
+    let mut fleet = Fleet::new();
+    fleet.permit("ann", "*").await;
+    let sql = fleet.sql().await;
+    // As a worker would write them, but for the hashes.
+    let written = async |from: i64, to: i64| {
+        let text = format!(
+            "WITH RECURSIVE n (id) AS (SELECT {from} UNION ALL SELECT id + 1 FROM n WHERE id < {to}) \
+             INSERT INTO command_audit (id, at, tenant_id, user_id, resource_kind, resource_id, action, event, stream_id, previous_hash, hash) \
+             SELECT id, strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), 'acme', 'bob', 'job', 'j' || id, 'pause', 'denied', id || '-0', '', 'h' || id FROM n"
+        );
+        sqlx::query(sqlx::AssertSqlSafe(text)).execute(&sql).await.expect("write");
+    };
+    written(1, 150).await;
+    let gateway = fleet.gateway();
+    let mut page = Page::open(&fleet, gateway, "ann", "#/audit?user=bob").await;
+    let rows = "[...document.querySelectorAll('table tbody tr')]";
+    let shown = |first: i64, last: i64, many: usize| {
+        format!(
+            "{rows}.length === {many} && {rows}[0].innerText.includes('j{first}\\t') && {rows}.at(-1).innerText.includes('j{last}\\t')"
+        )
+    };
+    page.until("the newest hundred", &shown(150, 51, 100)).await;
+    // Nobody reads: what comes is shown.
+    written(151, 151).await;
+    page.until("the new one", &shown(151, 52, 100)).await;
+    page.press("Show more").await;
+    page.until("all of them", &shown(151, 1, 151)).await;
+    written(152, 154).await;
+    page.until("they wait", "document.querySelector('.fresh:not([hidden])')?.innerText === 'Show 3 newer'").await;
+    assert_eq!(page.eval(&shown(151, 1, 151)).await, true, "no row has moved");
+    page.press("Show 3 newer").await;
+    page.until("the newest hundred again", &shown(154, 55, 100)).await;
+    assert_eq!(page.eval("Boolean(document.querySelector('.fresh:not([hidden])'))").await, false);
+}

@@ -165,6 +165,23 @@ async fn the_audit_trail_shows_the_own_tenant_only_in_pages() {
     let rest = api.get(&auditor, &format!("/api/v1/audit?after={next}")).await.expect(200);
     assert_eq!(rest["entries"][0]["resource_id"], "j2");
     assert_eq!(rest["next"], json!(null));
+    // The newest first, page by page; what has come since is asked for in the other order.
+    let newest = api.get(&auditor, "/api/v1/audit?order=newest&limit=1").await.expect(200);
+    assert_eq!(newest["entries"][0]["resource_id"], "j2");
+    let next = newest["next"].as_str().expect("more");
+    let older = api.get(&auditor, &format!("/api/v1/audit?order=newest&after={next}")).await.expect(200);
+    assert_eq!(
+        (older["entries"].as_array().map(Vec::len), &older["entries"][0]["resource_id"]),
+        (Some(1), &json!("j1"))
+    );
+    assert_eq!(older["next"], json!(null));
+    let since = api.get(&auditor, "/api/v1/audit?order=oldest&after=1").await.expect(200);
+    assert_eq!(
+        (since["entries"].as_array().map(Vec::len), &since["entries"][0]["resource_id"]),
+        (Some(1), &json!("j2"))
+    );
+    let refused = api.get(&auditor, "/api/v1/audit?order=upwards").await.error(400, "invalid_message");
+    assert_eq!(refused, "\"order\" must be oldest or newest");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

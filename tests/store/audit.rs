@@ -235,17 +235,32 @@ pub async fn rows_are_found_by_each_filter_and_by_all_together(db: Db) {
     };
     assert_eq!(found(together).await, [2]);
     // The cursor and the filters go together.
-    let mut filter = AuditFilter { since: Some(2_000), limit: 2, ..all };
-    let mut pages = Vec::new();
-    loop {
-        let page = db.store.audit(&filter).await.expect("read");
-        pages.push(page.items.iter().map(|row| row.id).collect::<Vec<_>>());
-        filter.after = page.next;
-        if filter.after.is_none() {
-            break;
+    let pages = async |mut filter: AuditFilter| -> Vec<Vec<i64>> {
+        let mut pages = Vec::new();
+        loop {
+            let page = db.store.audit(&filter).await.expect("read");
+            pages.push(page.items.iter().map(|row| row.id).collect::<Vec<_>>());
+            filter.after = page.next;
+            if filter.after.is_none() {
+                return pages;
+            }
         }
-    }
-    assert_eq!(pages, [vec![3, 4], vec![5, 7], vec![8]]);
+    };
+    let since = AuditFilter { since: Some(2_000), limit: 2, ..all.clone() };
+    assert_eq!(pages(since.clone()).await, [vec![3, 4], vec![5, 7], vec![8]]);
+
+    // The newest first, with the same filters; what has come since is asked for in the other order, from the newest one shown.
+    let newest = AuditFilter { order: AuditOrder::NewestFirst, ..all };
+    assert_eq!(found(newest.clone()).await, [8, 7, 5, 4, 3, 2, 1]);
+    assert_eq!(found(AuditFilter { event: Some(AuditEvent::Withdrawn), ..newest.clone() }).await, [5]);
+    assert_eq!(found(AuditFilter { since: Some(1_500), until: Some(2_001), ..newest.clone() }).await, [8, 3, 2]);
+    assert_eq!(found(AuditFilter { since: Some(99_000), ..newest.clone() }).await, [0_i64; 0]);
+    assert_eq!(pages(AuditFilter { limit: 3, ..newest.clone() }).await, [vec![8, 7, 5], vec![4, 3, 2], vec![1]]);
+    assert_eq!(pages(AuditFilter { order: AuditOrder::NewestFirst, ..since }).await, [vec![8, 7], vec![5, 4], vec![3]]);
+    let after = |id: i64| Some(id.to_string());
+    assert_eq!(found(AuditFilter { after: after(5), ..newest.clone() }).await, [4, 3, 2, 1]);
+    assert_eq!(found(AuditFilter { after: after(5), order: AuditOrder::OldestFirst, ..newest.clone() }).await, [7, 8]);
+    assert_eq!(found(AuditFilter { after: after(1), ..newest }).await, [0_i64; 0]);
 }
 
 pub async fn texts_that_a_database_cannot_hold_do_not_stop_the_trail(db: Db) {

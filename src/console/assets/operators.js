@@ -102,7 +102,11 @@ export class AuditPage {
       columns: ["When", "Event", "What", "On", "Who", "Why", "Outcome", "Entry"],
       empty: session.holds("audit.read") ? "Nothing fits." : "This takes the permission audit.read.",
       read: async (after) => {
-        const { entries, next } = await live.ask(path("/api/v1/audit", { ...this.fields, limit: 100, after }));
+        const { entries, next } = await live.ask(path("/api/v1/audit", { ...this.fields, order: "newest", limit: 100, after }));
+        return { rows: entries, next };
+      },
+      newer: async ({ id }) => {
+        const { entries, next } = await live.ask(path("/api/v1/audit", { ...this.fields, order: "oldest", limit: 100, after: id }));
         return { rows: entries, next };
       },
       row: (entry) => this.row(entry),
@@ -111,13 +115,13 @@ export class AuditPage {
     this.chain = el("p", { class: "verified", role: "status" }, "Checking the chain…");
     this.node = el("div", {}, this.toolbar(),
       el("div", { class: "section-head" }, this.chain, this.table.button("Check again", () => this.verify(), { class: "plain" })),
-      el("p", { class: "faint" }, "The oldest first."), this.table.node,
+      el("p", { class: "faint" }, "The newest first; a file of them has the oldest first."), this.table.node,
       el("p", { class: "faint" }, "Each entry carries the hash of the one before it. The whole chain is checked, in words, where the database is: ",
         el("code", {}, verify), copyButton("the command", () => verify)));
     this.table.outside = [...this.node.querySelectorAll(".filters button, .section-head button")];
     this.unwatch = live.watch({ covered: () => { this.table.load(); this.verify(); } });
     // A worker carries entries into the trail now and then.
-    this.every = setInterval(() => !document.hidden && this.table.load(), 5_000);
+    this.every = setInterval(() => !document.hidden && live.isOpen && this.table.look(), 5_000);
   }
 
   close() {

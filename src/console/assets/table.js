@@ -2,12 +2,15 @@
 
 import { el, setAttribute, setText } from "./dom.js";
 import { live } from "./live.js";
-import { NO_CONNECTION } from "./messages.js";
+import { NO_CONNECTION, count } from "./messages.js";
 
 export class Table {
-  // `read(after)` gives rows (or { rows, next }); `row(value)` the cells of one.
-  constructor({ columns, empty, read, row, label }) {
+  // `read(after)` gives rows (or { rows, next }); `row(value)` the cells of one; `newer(value)`, where the newest stand first,
+  // what has come since that one, as `read` does.
+  constructor({ columns, empty, read, row, label, newer }) {
     this.read = read;
+    this.newer = newer;
+    this.newest = null;
     this.row = row;
     this.words = empty;
     this.next = null;
@@ -19,7 +22,8 @@ export class Table {
     // Why the last press of a button did nothing: stays until the next one, however often the table is read meanwhile.
     this.refused = el("p", { class: "bad", role: "alert" });
     this.more = el("button", { type: "button", class: "plain", hidden: true, onclick: () => this.load(this.next) }, "Show more");
-    this.node = el("div", { class: "table" }, this.refused, this.error, this.wrap, this.empty, this.more);
+    this.fresh = el("button", { type: "button", class: "plain fresh", hidden: true, onclick: () => this.restart() });
+    this.node = el("div", { class: "table" }, this.refused, this.error, this.fresh, this.wrap, this.empty, this.more);
     this.generation = 0;
     // Buttons beside the table that wait for a connection as well.
     this.outside = [];
@@ -46,6 +50,10 @@ export class Table {
       const read = await this.read(after);
       if (generation !== this.generation) return;
       const { rows, next } = Array.isArray(read) ? { rows: read, next: null } : read;
+      if (after === null) {
+        this.newest = rows[0] ?? null;
+        setAttribute(this.fresh, "hidden", true);
+      }
       const focused = document.activeElement?.closest("tr")?.dataset.key;
       const drawn = rows.map((value) => this.draw(value));
       if (after === null) this.body.replaceChildren(...drawn);
@@ -74,6 +82,22 @@ export class Table {
     this.load();
   }
 
+  // What has come meanwhile is shown at once, or waits behind a button while somebody reads: rows never move under a hand.
+  async look() {
+    const isRead = this.pages > 1 || this.wrap.matches(":hover") || this.wrap.contains(document.activeElement);
+    if (!isRead || !this.newest) {
+      await this.load();
+      return;
+    }
+    const { newest } = this;
+    try {
+      const { rows, next } = await this.newer(newest);
+      if (newest !== this.newest) return;
+      setText(this.fresh, `Show ${count(rows.length)}${next === null ? "" : "+"} newer`);
+      setAttribute(this.fresh, "hidden", rows.length === 0);
+    } catch { /* the next look finds out */ }
+  }
+
   stale() {
     this.update();
   }
@@ -83,7 +107,7 @@ export class Table {
     setAttribute(this.empty, "hidden", this.body.children.length > 0);
     setAttribute(this.more, "hidden", this.next === null);
     setAttribute(this.wrap, "data-stale", !live.isOpen);
-    for (const button of [...this.body.querySelectorAll("button"), ...this.outside]) {
+    for (const button of [...this.body.querySelectorAll("button"), this.more, this.fresh, ...this.outside]) {
       setAttribute(button, "disabled", !live.isOpen || button.dataset.busy === "true");
       if (!live.isOpen) setAttribute(button, "title", NO_CONNECTION);
       else setAttribute(button, "title", null);

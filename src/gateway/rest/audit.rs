@@ -13,7 +13,7 @@ use crate::domain::audit::parse_time_or_age;
 use crate::domain::{Action, AuditEvent, Permission, ResourceId, UserId};
 use crate::http::Refusal;
 use crate::store::audit::export;
-use crate::store::{AuditBreak, AuditFilter, Store};
+use crate::store::{AuditBreak, AuditFilter, AuditOrder, Store};
 
 /// What `GET /api/v1/audit` takes.
 #[derive(Deserialize)]
@@ -31,6 +31,8 @@ struct AuditQuery {
     since: Option<String>,
     #[serde(default, deserialize_with = "parsed")]
     until: Option<String>,
+    #[serde(default, deserialize_with = "order")]
+    order: Option<AuditOrder>,
     #[serde(default, deserialize_with = "parsed")]
     format: Option<String>,
     #[serde(default = "default_limit", deserialize_with = "limit")]
@@ -64,6 +66,10 @@ fn rows<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
 
 fn action<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Action>, D::Error> {
     optional(deserializer, Action::parse, "\"action\" must be cancel, pause or resume")
+}
+
+fn order<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<AuditOrder>, D::Error> {
+    optional(deserializer, AuditOrder::parse, "\"order\" must be oldest or newest")
 }
 
 /// Answers questions about the caller and the audit trail.
@@ -128,6 +134,7 @@ impl AuditApi {
             event: query.event,
             since: time("since", query.since)?,
             until: time("until", query.until)?,
+            order: query.order.unwrap_or_default(),
             after: query.after,
             limit: query.limit,
         };

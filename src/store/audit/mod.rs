@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use storable::{StorableEntry, text_of};
 
 use super::sql::{MultiRowInsert, Row, Tx, Value, time_text};
-use super::{AuditFilter, AuditRow, Page, Store, StoreError};
+use super::{AuditFilter, AuditOrder, AuditRow, Page, Store, StoreError};
 use crate::domain::AuditEntry;
 
 /// Every column of a row. Numbers as texts: SQLite would read a text in a column of numbers as some number.
@@ -69,24 +69,29 @@ impl Store {
         Ok(links.rows.len())
     }
 
-    /// Rows of the audit trail, oldest first after the cursor.
+    /// Rows of the audit trail beyond the cursor, in the order of the filter.
     pub async fn audit(&self, filter: &AuditFilter) -> Result<Page<AuditRow>, StoreError> {
-        let after = filter.after.as_deref().unwrap_or("0").parse::<i64>();
-        let mut after = after.map_err(|_| StoreError::Conflict("\"after\" is not a cursor".to_owned()))?;
-        if let (None, Some(since)) = (&filter.after, filter.since) {
+        let is_newest_first = filter.order == AuditOrder::NewestFirst;
+        let after = filter.after.as_deref().map(str::parse::<i64>).transpose();
+        let after = after.map_err(|_| StoreError::Conflict("\"after\" is not a cursor".to_owned()))?;
+        let (mut above, below) =
+            if is_newest_first { (0, after.unwrap_or(i64::MAX)) } else { (after.unwrap_or(0), i64::MAX) };
+        // Oldest first, a later page is beyond all that is older; newest first, it would read on to the first row of all.
+        if let Some(since) = filter.since.filter(|_| is_newest_first || after.is_none()) {
             // Rows lie in the order in which they reached SQL, nearly that of their times: instead of reading
-            // through everything older, begin at the first that can be meant.
+            // through everything older, look no further than to the first that can be meant.
             // "+id": else both databases would look for it by reading on from the first row.
             let text = "SELECT MIN(+id) AS first FROM command_audit WHERE {ms:at} >= {time:$1}";
             let row = self.database.read().await?.row(text, &[time_text(since).into()]).await?;
             let Some(first) = row.map(|row| row.int("first")).transpose()?.flatten() else {
                 return Ok(Page { items: Vec::new(), next: None, searched: None });
             };
-            after = first - 1;
+            above = first - 1;
         }
-        let (wheres, values) = conditions(after, filter);
+        let (wheres, values) = conditions((above, below), filter);
         let limit = filter.limit.clamp(1, 1_000) as usize;
-        let text = format!("SELECT {COLUMNS} FROM command_audit WHERE {wheres} ORDER BY id LIMIT {}", limit + 1);
+        let order = if is_newest_first { "id DESC" } else { "id" };
+        let text = format!("SELECT {COLUMNS} FROM command_audit WHERE {wheres} ORDER BY {order} LIMIT {}", limit + 1);
         let found = self.database.read().await?.rows(&text, &values).await?;
         let items = found.iter().take(limit).map(audit_row).collect::<Result<Vec<_>, _>>()?;
         let next = items.last().filter(|_| found.len() > limit).map(|row| row.id.to_string());
@@ -121,9 +126,10 @@ impl AuditRow {
     }
 }
 
-fn conditions(after: i64, filter: &AuditFilter) -> (String, Vec<Value>) {
-    let mut values: Vec<Value> = vec![after.into()];
-    let mut wheres = "id > $1".to_owned();
+/// Those of the filter, for rows with ids between these two.
+fn conditions((above, below): (i64, i64), filter: &AuditFilter) -> (String, Vec<Value>) {
+    let mut values: Vec<Value> = vec![above.into(), below.into()];
+    let mut wheres = "id > $1 AND id < $2".to_owned();
     let mut and = |condition: &str, value: Value| {
         values.push(value);
         wheres.push_str(" AND ");

@@ -26,6 +26,11 @@ impl Client {
     pub async fn connect(address: &str, token: &str, session: &str) -> Self {
         let socket =
             open(address, token).await.unwrap_or_else(|(status, body)| panic!("refused with {status}: {body}"));
+        Self::over(socket, session).await
+    }
+
+    /// Says hello for this session on a socket that is open.
+    async fn over(socket: Socket, session: &str) -> Self {
         let mut client = Self { socket, passed: Vec::new() };
         client.send(json!({"type": "hello", "v": 1, "worker": "test@here", "session": session, "pid": 1})).await;
         let welcome = client.next().await;
@@ -36,12 +41,18 @@ impl Client {
     /// As [`Self::connect`], until there is a worker that takes the socket.
     pub async fn connect_when_up(address: &str, token: &str, session: &str) -> Self {
         let up = async {
-            while tokio::net::TcpStream::connect(address).await.is_err() {
+            loop {
+                // Nobody listens there yet (it panics), or it is not in touch with Redis again.
+                if tokio::net::TcpStream::connect(address).await.is_ok()
+                    && let Ok(socket) = open(address, token).await
+                {
+                    return socket;
+                }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        tokio::time::timeout(PATIENCE, up).await.expect("a worker that listens");
-        Self::connect(address, token, session).await
+        let socket = tokio::time::timeout(PATIENCE, up).await.expect("a worker that takes sockets");
+        Self::over(socket, session).await
     }
 
     /// Sends a message of the protocol.

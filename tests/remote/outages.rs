@@ -8,8 +8,10 @@ use serde_json::{Value, json};
 use sqlx::Sqlite;
 use sqlx::pool::PoolConnection;
 
-use super::client::{self, Client};
+use super::client::Client;
 use super::fixture::{Listening, RemoteFixture};
+use crate::support::api::until;
+use crate::support::fleet::http_get;
 use crate::support::proxy::{Line, Proxy};
 
 const REATTACH: (&str, &str) = ("WORKER__REATTACH_SECONDS", "2");
@@ -57,6 +59,16 @@ pub fn failed(reference: u64) -> Value {
 pub async fn begin(client: &mut Client, reference: u64, job: &str) {
     let attached = client.attach_with(reference, "acme", job, json!({"max_retries": 2})).await;
     assert_eq!((&attached["type"], &attached["run"]), (&json!("attached"), &json!(1)), "{attached}");
+}
+
+/// Whether each thread of the process is stopped.
+fn stands(pid: u32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("the process lives");
+    let state = |path: std::path::PathBuf| {
+        let stat = std::fs::read_to_string(path.join("stat")).unwrap_or_default();
+        stat.rsplit_once(')').and_then(|(_, rest)| rest.trim_start().chars().next())
+    };
+    threads.flatten().all(|thread| state(thread.path()) == Some('T'))
 }
 
 /// Attaches the run that the session holds.
@@ -192,6 +204,8 @@ async fn a_worker_that_was_stopped_in_the_middle_changes_nothing_of_what_the_cli
     }
     is_read(&mut client, "s1").await;
     fixture.fleet.signal(stopped.handle, Signal::STOP);
+    // Each thread stops by itself: one that still runs would take the database now, and keep it while it is stopped.
+    until("every thread stands", async || stands(fixture.fleet.process(stopped.handle).id())).await;
     held.release().await;
     let mut client = back(&fixture, &other).await;
     for (reference, job) in [(1, "saves"), (2, "ends")] {
@@ -206,7 +220,7 @@ async fn a_worker_that_was_stopped_in_the_middle_changes_nothing_of_what_the_cli
     client.about(4, &["expected"]).await;
     fixture.fleet.signal(stopped.handle, Signal::CONT);
     // It has found out everything when it answers somebody else.
-    let mut somebody = fixture.client(&stopped, "s2").await;
+    let mut somebody = Client::connect_when_up(&stopped.address, &fixture.token, "s2").await;
     assert_eq!(somebody.attach(1, "acme", "another").await["type"], "attached");
     let pause = fixture.command("pause", "begins");
     let order = client.order(3, "pause").await;
@@ -257,12 +271,9 @@ async fn while_redis_is_gone_nothing_that_was_answered_is_lost_and_nothing_is_do
     // It cannot confirm the run any more.
     assert_eq!(client.closed().await, 1012);
     fixture.fleet.redis.restart();
-    let open = async {
-        while client::open(&worker.address, &fixture.token).await.is_err() {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(30), open).await.expect("it takes sockets again");
+    let gateway = fixture.fleet.process(fixture.gateway).address.clone();
+    until("the gateway is ready", async || http_get(&gateway, "/readyz").is_some_and(|(status, _)| status == 200))
+        .await;
     let mut client = back(&fixture, &worker).await;
     assert_eq!(again(&mut client, 1, "saves").await["type"], "attached");
     let ends = again(&mut client, 2, "ends").await;

@@ -17,18 +17,19 @@ struct HeldRow {
 }
 
 impl Store {
-    /// Takes up to `limit` jobs of these groups, the best of which stands first.
+    /// Takes up to `limit` jobs of these groups, the best of which stands first. `left_out`: groups that come behind these.
     pub(super) async fn claim_of_groups(
         &self,
         now: i64,
         groups: &[JobTypeGroup],
+        left_out: &[JobTypeGroup],
         host: &WorkerId,
         company: Company,
         limit: usize,
     ) -> Result<Vec<ClaimedJob>, StoreError> {
         let shares = match groups {
             [best, ..] if limit == 1 => vec![(best.clone(), 1)],
-            _ => self.shares(now, groups, company, limit).await?,
+            _ => self.shares(now, groups, left_out, company, limit).await?,
         };
         let mut tx = self.database.write().await?;
         let mut held = Vec::new();
@@ -49,34 +50,59 @@ impl Store {
     }
 
     /// How many jobs of which group come next, if each goes to the tenant with the fewest running, and of its jobs the oldest.
+    /// Fewer than `limit`, where a job that was not looked at may come before the next.
     async fn shares(
         &self,
         now: i64,
         groups: &[JobTypeGroup],
+        left_out: &[JobTypeGroup],
         company: Company,
         limit: usize,
     ) -> Result<Vec<(JobTypeGroup, usize)>, StoreError> {
         let (text, values) = oldest_of_groups(now, groups, company, limit);
-        // One group may be there twice, found by two looks.
-        let mut candidates: BTreeMap<i64, JobTypeGroup> = BTreeMap::new();
+        let mut found = Candidates::default();
+        let mut seen: HashMap<usize, (usize, i64)> = HashMap::new();
         for row in &self.database.read().await?.rows(&text, &values).await? {
-            let of = row.int("place")?.and_then(|place| groups.get(usize::try_from(place).ok()?));
-            if let (Some(of), Some(number)) = (of, row.int("row_id")?) {
-                candidates.insert(number, JobTypeGroup { campaign: row.text("campaign_id")?, ..of.clone() });
+            let place = row.int("place")?.and_then(|place| usize::try_from(place).ok());
+            let (Some(place), Some(number)) = (place, row.int("row_id")?) else { continue };
+            let Some(of) = groups.get(place) else { continue };
+            let (count, last) = seen.entry(place).or_insert((0, number));
+            (*count, *last) = (*count + 1, number.max(*last));
+            if row.int("can_run")? == Some(1) {
+                // One group may be there twice, found by two looks.
+                found.jobs.insert(number, JobTypeGroup { campaign: row.text("campaign_id")?, ..of.clone() });
             }
         }
-        Ok(allot(candidates, limit))
+        for (place, (count, last)) in seen {
+            if !groups[place].is_behind && count == OLDEST_LIMIT as usize {
+                found.unseen.push((groups[place].clone(), last + 1));
+            }
+        }
+        found.unseen.extend(left_out.iter().map(|group| (group.clone(), group.first)));
+        Ok(allot(found, limit))
     }
 }
 
-/// See [`Store::shares`]; `candidates` are jobs that could run by their rows, each with its group.
-fn allot(mut candidates: BTreeMap<i64, JobTypeGroup>, limit: usize) -> Vec<(JobTypeGroup, usize)> {
+/// What there is to choose from.
+#[derive(Default)]
+struct Candidates {
+    /// Jobs that could run, by their rows, each with its group.
+    jobs: BTreeMap<i64, JobTypeGroup>,
+    /// Groups of which nothing is known from this row on.
+    unseen: Vec<(JobTypeGroup, i64)>,
+}
+
+/// See [`Store::shares`].
+fn allot(mut candidates: Candidates, limit: usize) -> Vec<(JobTypeGroup, usize)> {
     let mut taken: HashMap<String, i64> = HashMap::new();
     let mut shares: Vec<(JobTypeGroup, usize)> = Vec::new();
     for _ in 0..limit {
         let running = |group: &JobTypeGroup| group.running + taken.get(&group.tenant).copied().unwrap_or(0);
-        let next = candidates.iter().map(|(row, group)| (running(group), *row)).min();
-        let Some(group) = next.and_then(|(_, row)| candidates.remove(&row)) else { break };
+        let Some(next) = candidates.jobs.iter().map(|(row, group)| (running(group), *row)).min() else { break };
+        if candidates.unseen.iter().any(|(group, row)| (running(group), *row) < next) {
+            break;
+        }
+        let Some(group) = candidates.jobs.remove(&next.1) else { break };
         *taken.entry(group.tenant.clone()).or_default() += 1;
         match shares.iter_mut().find(|(known, _)| known.is_same(&group)) {
             Some((_, share)) => *share += 1,
@@ -97,8 +123,8 @@ fn of_group(values: &mut Vec<Value>, group: &JobTypeGroup) -> String {
     format!("j.job_type = {job_type} AND j.tenant_id = {tenant} AND j.campaign_id {of_campaign}")
 }
 
-/// The oldest jobs that can run, each with the place of the group that it was found by: of a group that is the first of its
-/// tenant and type the oldest of all their campaigns, of one that stands behind others its own.
+/// The oldest jobs, each with the place of the group that it was found by, and whether it can run: of a group that is the first
+/// of its tenant and type the oldest of all their campaigns, of one that stands behind others its own that can.
 fn oldest_of_groups(now: i64, groups: &[JobTypeGroup], company: Company, limit: usize) -> (String, Vec<Value>) {
     let mut values: Vec<Value> = vec![now.into()];
     let parts: Vec<String> = groups
@@ -108,7 +134,7 @@ fn oldest_of_groups(now: i64, groups: &[JobTypeGroup], company: Company, limit: 
             if group.is_behind {
                 let (fits, of_group) = (format!("{}{}", due("j"), fits("j", company)), of_group(&mut values, group));
                 return format!(
-                    "SELECT * FROM (SELECT CAST({number} AS BIGINT) AS place, j.rowid AS row_id, j.campaign_id
+                    "SELECT * FROM (SELECT CAST({number} AS BIGINT) AS place, j.rowid AS row_id, j.campaign_id, CAST(1 AS BIGINT) AS can_run
                        FROM jobs j {{by:{OF_CAMPAIGN}}} WHERE {BY_CAMPAIGN} AND {fits} AND {of_group}
                        ORDER BY j.rowid LIMIT {limit}) g"
                 );
@@ -116,12 +142,13 @@ fn oldest_of_groups(now: i64, groups: &[JobTypeGroup], company: Company, limit: 
             values.extend([group.job_type.as_str().into(), group.tenant.as_str().into()]);
             let (job_type, tenant) = (values.len() - 1, values.len());
             format!(
-                "SELECT CAST({number} AS BIGINT) AS place, w.row_id, w.campaign_id
+                "SELECT CAST({number} AS BIGINT) AS place, w.row_id, w.campaign_id,
+                   CAST(CASE WHEN {}{} AND (w.campaign_id IS NULL OR EXISTS (
+                     SELECT 1 FROM campaigns c WHERE c.tenant_id = ${tenant} AND c.id = w.campaign_id AND {ACTIVE}))
+                     THEN 1 ELSE 0 END AS BIGINT) AS can_run
                  FROM (SELECT j.rowid AS row_id, j.campaign_id, j.run_after, j.deaths FROM jobs j {{by:{OF_TYPE}}}
                    WHERE {BY_TYPE} AND j.job_type = ${job_type} AND j.tenant_id = ${tenant}
-                   ORDER BY j.rowid LIMIT {OLDEST_LIMIT}) w
-                 WHERE {}{} AND (w.campaign_id IS NULL OR EXISTS (
-                   SELECT 1 FROM campaigns c WHERE c.tenant_id = ${tenant} AND c.id = w.campaign_id AND {ACTIVE}))",
+                   ORDER BY j.rowid LIMIT {OLDEST_LIMIT}) w",
                 due("w"),
                 fits("w", company)
             )
@@ -238,10 +265,10 @@ mod tests {
         let (alone, of_campaign, other) = (group("a", None, 0), group("a", Some("c"), 0), group("b", None, 2));
         let candidates = || {
             let rows = [(1, &alone), (2, &of_campaign), (3, &of_campaign), (4, &alone), (6, &other), (7, &other)];
-            rows.into_iter().map(|(row, group)| (row, group.clone())).collect()
+            rows.into_iter().map(|(row, group)| (row, group.clone())).collect::<BTreeMap<_, _>>()
         };
         let shares = |limit| {
-            let shares = allot(candidates(), limit);
+            let shares = allot(Candidates { jobs: candidates(), unseen: Vec::new() }, limit);
             shares.into_iter().map(|(group, share)| (group.tenant, group.campaign, share)).collect::<Vec<_>>()
         };
         let share =
@@ -254,5 +281,11 @@ mod tests {
         );
         assert_eq!(shares(4), [share("a", None, 1), share("a", Some("c"), 2), share("b", None, 1)]);
         assert_eq!(shares(100), [share("a", None, 2), share("a", Some("c"), 2), share("b", None, 2)]);
+        // Of a nothing is known from row 4 on: so far all is as it would be with all of them, and then another look is due.
+        let (mut jobs, unseen) = (candidates(), vec![(alone.clone(), 4)]);
+        jobs.remove(&4);
+        let shares = allot(Candidates { jobs, unseen }, 100);
+        let shares: Vec<_> = shares.into_iter().map(|(group, share)| (group.tenant, share)).collect();
+        assert_eq!(shares, [("a".to_owned(), 1), ("a".to_owned(), 2), ("b".to_owned(), 1)]);
     }
 }

@@ -103,7 +103,8 @@ impl Store {
     }
 
     /// As [`Self::claim_job`], up to `limit` jobs, for a worker with this company for each of them, and only of tenants that
-    /// are `served`: a job that nobody could control just now does not begin.
+    /// are `served`: a job that nobody could control just now does not begin. Fewer than `limit` do not mean that no more
+    /// waits: none does.
     pub async fn claim_jobs(
         &self,
         host: &WorkerId,
@@ -123,8 +124,8 @@ impl Store {
             return Ok(Vec::new());
         }
         groups.sort_by_key(|group| (group.running, group.first));
-        groups.truncate(GROUPS);
-        self.claim_of_groups(now, &groups, host, company, limit).await
+        let left_out = groups.split_off(groups.len().min(GROUPS));
+        self.claim_of_groups(now, &groups, &left_out, host, company, limit).await
     }
 
     /// Jobs that could run now and must run alone, because at least so many workers have died in them: oldest first,

@@ -1,4 +1,4 @@
-//! Which worker takes up a command: all of them hear of it, and each finds out by itself which one is chosen.
+//! Which worker takes up a command: whoever hears of it finds out by itself which one is chosen, and all come to the same.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
@@ -66,14 +66,18 @@ fn hash_of(worker: &WorkerId) -> u64 {
 /// Rendezvous hashing: the worker with the highest score for this resource. When one comes or goes, only
 /// the resources it had or gets change hands.
 fn rendezvous_pick<'a>(workers: &'a [Candidate], resource: &Resource) -> Option<&'a WorkerId> {
-    let hash = fnv1a(&resource.to_string());
-    workers.iter().max_by_key(|worker| score(worker.hash, hash)).map(|worker| &worker.id)
+    highest(workers.iter().map(|worker| (&worker.id, worker.hash)), resource)
 }
 
 /// Whether this worker has the highest score for a resource among these, or there are none.
 pub(crate) fn is_picked(me: &WorkerId, among: &BTreeSet<WorkerId>, resource: &Resource) -> bool {
+    highest(among.iter().map(|worker| (worker, hash_of(worker))), resource).is_none_or(|picked| picked == me)
+}
+
+/// `workers`: each with the hash of its name.
+fn highest<'a>(workers: impl Iterator<Item = (&'a WorkerId, u64)>, resource: &Resource) -> Option<&'a WorkerId> {
     let hash = fnv1a(&resource.to_string());
-    among.iter().max_by_key(|worker| score(hash_of(worker), hash)).is_none_or(|picked| picked == me)
+    workers.max_by_key(|(_, worker)| score(*worker, hash)).map(|(id, _)| id)
 }
 
 fn score(worker: u64, what: u64) -> u64 {

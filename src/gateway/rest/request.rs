@@ -22,6 +22,8 @@ use crate::protocol::ErrorCode;
 
 /// Bytes of a body for which memory is asked for at a time.
 const BODY_STEP: usize = 64 * 1024;
+/// Bytes of a body that are in the weight of each request that has one.
+pub(super) const INCLUDED_BODY: usize = BODY_STEP;
 
 /// Most bytes of a refused body that are taken in, and for how long.
 const MAX_DISCARDED: usize = 32 * 1024 * 1024;
@@ -38,7 +40,7 @@ pub(super) struct Request {
     /// The lock is never waited for: it makes the request `Sync`, which a stream is not.
     body: Mutex<Body>,
     body_timeout: Duration,
-    /// Bytes that it takes until its answer is made, without its body.
+    /// Bytes that it takes until its answer is made, with as much of its body as [`INCLUDED_BODY`].
     weight: usize,
     /// Once it is known who asks. The lock is never waited for either.
     memory: Mutex<Option<MemoryShare>>,
@@ -165,7 +167,7 @@ impl Request {
                 if length > whole.capacity() {
                     let room = length.next_multiple_of(BODY_STEP).max(2 * whole.capacity()).min(limit.max(length));
                     if let Some(memory) = memory.as_mut() {
-                        memory.grow_to(weight + room)?;
+                        memory.grow_to(weight + room.saturating_sub(INCLUDED_BODY))?;
                     }
                     whole.reserve(room - whole.len());
                 }
@@ -186,7 +188,7 @@ impl Request {
 
     /// Takes so much memory for what is kept of the body, if it has not got that yet.
     pub(super) fn hold_at_least(&mut self, bytes: usize) -> Result<(), Refusal> {
-        let all = self.weight + bytes.next_multiple_of(BODY_STEP);
+        let all = self.weight + bytes.next_multiple_of(BODY_STEP).saturating_sub(INCLUDED_BODY);
         self.memory.get_mut().as_mut().map_or(Ok(()), |memory| memory.grow_to(all))
     }
 
@@ -223,4 +225,46 @@ fn too_slow() -> Refusal {
 /// An id out of a path.
 pub(super) fn id(text: &str) -> Result<ResourceId, Refusal> {
     Ok(text.parse::<ResourceId>()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A request with this body, of which as much memory as a short one takes is kept.
+    async fn request(body: &'static [u8], budget: &MemoryBudget, caller: &Caller) -> Request {
+        let body: Body = Box::pin(futures_util::stream::iter([Ok(Bytes::from_static(body))]));
+        let request = Request {
+            method: Method::POST,
+            query: None,
+            headers: HeaderMap::new(),
+            client: None,
+            body: Mutex::new(body),
+            body_timeout: Duration::from_secs(60),
+            weight: INCLUDED_BODY,
+            memory: Mutex::default(),
+        };
+        request.reserve(budget, caller).await.expect("room");
+        request
+    }
+
+    #[tokio::test]
+    async fn a_short_body_is_read_also_where_the_user_has_no_memory_left() {
+        let limits = crate::config::load_from(None, [], Vec::new()).expect("settings").limits;
+        let budget = MemoryBudget::new(&limits);
+        let caller = Caller {
+            user: "ann".parse().expect("user"),
+            tenant: "acme".parse().expect("tenant"),
+            token_id: None,
+            expires_at: 0,
+            issued_at: None,
+            permissions: None,
+        };
+        let mut short = request(&[b' '; BODY_STEP], &budget, &caller).await;
+        let mut long = request(&[b' '; BODY_STEP + 1], &budget, &caller).await;
+        let all = limits.memory_per_user as usize - 2 * INCLUDED_BODY;
+        let _rest = budget.reserve(&caller, all).await.expect("room");
+        assert_eq!(short.body(1024 * 1024).await.expect("read").len(), BODY_STEP);
+        assert_eq!(long.body(1024 * 1024).await.expect_err("refused").code, ErrorCode::RateLimitExceeded);
+    }
 }

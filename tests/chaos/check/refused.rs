@@ -2,6 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
+use serde_json::Value;
+
 use super::{Index, Violation, is_ack};
 use crate::history::{Change, History};
 
@@ -27,7 +29,8 @@ fn refused(history: &History, index: &Index<'_>) -> Vec<Violation> {
         *counted.entry((&row.event, &row.user)).or_default() += row.refusals.unwrap_or(0);
     }
     for (id, request) in &index.requests {
-        let errors: HashSet<&str> = request.answers.iter().filter_map(|(_, answer)| answer["error"].as_str()).collect();
+        let answers = request.answers.iter().filter(|(_, answer)| !is_for_want_of_memory(answer));
+        let errors: HashSet<&str> = answers.filter_map(|(_, answer)| answer["error"].as_str()).collect();
         // A try without an answer may have been accepted, and so may one whose outcome is unknown.
         let certain = request.answers.len() == request.tries as usize
             && !request.answers.iter().any(|(_, answer)| is_ack(answer))
@@ -54,6 +57,11 @@ fn refused(history: &History, index: &Index<'_>) -> Vec<Violation> {
         }
     }
     found
+}
+
+/// A gateway has no memory for a request just now, before anybody asks what it is: such a refusal is in no trail.
+fn is_for_want_of_memory(answer: &Value) -> bool {
+    answer["message"].as_str().is_some_and(|message| message.contains("memory"))
 }
 
 fn unasked(history: &History, index: &Index<'_>) -> Vec<Violation> {
@@ -140,6 +148,15 @@ mod tests {
                 .any(|violation| violation.to_string().contains("the trail does not have it"))
         };
         assert!(!told(&history));
+        let mut without_memory = history.clone();
+        for event in &mut without_memory.events {
+            if let What::Saw { message, .. } = &mut event.what
+                && message["error"] == "rate_limit_exceeded"
+            {
+                message["message"] = "Other requests of your tenant hold all the memory".into();
+            }
+        }
+        assert!(told(&without_memory), "it was refused before anybody asked what it is");
         let row = history.record.audit[0].clone();
         let (event, request) = ("rate_limited".to_owned(), Some("another".to_owned()));
         history.record.audit.push(crate::history::Audit { event, request, refusals: Some(2), ..row });

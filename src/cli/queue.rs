@@ -1,25 +1,36 @@
-//! `wheelhouse queue …`: commands that failed for good.
+//! `wheelhouse queue …`: commands that wait for a worker, and commands that failed for good.
 
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::api::rows::{CommandResponse, DropResponse, FailedRow};
+use super::api::rows::{self, CommandResponse, DropResponse, FailedRow, WaitingRow};
 use super::api::{Api, ApiArgs, GatewayLocator};
-use super::lists::List;
-use super::out::{self, say};
-use crate::domain::{Action, CommandId};
+use super::lists::{List, print_lines};
+use super::out::{self, say, tell};
+use crate::domain::{Action, CommandId, ResourceId};
 
-/// What to do with them. The newest 1,000 of the last week are kept.
+/// What to do with them. Of those that failed the newest 1,000 of the last week are kept.
 #[derive(Debug, Subcommand)]
 pub(super) enum QueueCommand {
+    /// List commands that were accepted and have no result yet, those that have waited longest first.
+    Waiting(WaitingArgs),
     /// List commands that failed for good, the newest first; or show one.
     Failed(FailedArgs),
     /// Ask for one again: the same action on the same resource, in your name.
     Requeue(CommandIdArgs),
     /// Forget one.
     Drop(CommandIdArgs),
+}
+
+/// Which ones.
+#[derive(Debug, Args)]
+pub(super) struct WaitingArgs {
+    /// Only those of this job or campaign.
+    id: Option<ResourceId>,
+    #[command(flatten)]
+    api: ApiArgs,
 }
 
 /// Which ones.
@@ -45,6 +56,7 @@ pub(super) struct CommandIdArgs {
 
 pub(super) async fn queue(command: QueueCommand, locator: &GatewayLocator) -> anyhow::Result<ExitCode> {
     match command {
+        QueueCommand::Waiting(args) => waiting(&args, locator).await?,
         QueueCommand::Failed(FailedArgs { id: Some(id), api, .. }) => {
             let answer = Api::new(&api, locator)?.get(&format!("/api/v1/queue/failed/{id}")).await?;
             let row = answer.told_that(|row: &FailedRow| is_of(row.command_id, id))?.json;
@@ -89,6 +101,39 @@ pub(super) async fn queue(command: QueueCommand, locator: &GatewayLocator) -> an
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+async fn waiting(args: &WaitingArgs, locator: &GatewayLocator) -> anyhow::Result<()> {
+    let path = match &args.id {
+        // An id has no letter that means something in an address.
+        Some(id) => format!("/api/v1/queue/waiting?resource={id}"),
+        None => "/api/v1/queue/waiting".to_owned(),
+    };
+    let answer = Api::new(&args.api, locator)?.get(&path).await?;
+    let mut page = None;
+    let told = answer
+        .told_that(|json: &Value| rows::page::<WaitingRow>(json, "waiting", false).map(|read| page = Some(read)))?;
+    if args.api.json {
+        out::json(&told.json);
+        return Ok(());
+    }
+    let header = ["ACCEPTED", "STATE", "ACTION", "OF", "BY"].map(str::to_owned).to_vec();
+    let rows = page.into_iter().flat_map(|page| page.rows).map(|(row, _)| {
+        let why = row.reason.map(|reason| format!(": {reason}")).unwrap_or_default();
+        vec![
+            out::time(&row.accepted_at),
+            row.state,
+            row.action,
+            row.target.to_string(),
+            format!("{}{why}", row.user_id),
+        ]
+    });
+    let header = out::is_for_people().then_some(header);
+    print_lines(&header.into_iter().chain(rows).collect::<Vec<_>>());
+    if told.is["more"] == true {
+        tell!("commands of further jobs and campaigns wait: name one of them to see its own");
+    }
+    Ok(())
 }
 
 /// Whether an answer is about the command that was asked for.

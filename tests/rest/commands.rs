@@ -75,6 +75,52 @@ async fn a_command_is_acknowledged_and_its_result_is_found_under_its_id() {
     assert_eq!(other.json()["request_id"], "r1");
 }
 
+/// Who has sent no command sees all the same what waits, for whom, and whether a worker has it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_is_shown_to_everybody_who_may_read_it_until_it_has_its_result() {
+    let (api, ann, job) = with_job(&[]).await;
+    api.post(&ann, "/api/v1/campaigns", &json!({"id":"j1"})).await.expect(201);
+    let bob = api.user("bob", "acme", &["jobs.read"]).await;
+    let path = "/api/v1/queue/waiting";
+    assert_eq!(api.get(&bob, path).await.expect(200), json!({"waiting": [], "more": false}));
+    let pause = api.post(&ann, "/api/v1/jobs/j1/pause", &json!({"reason":"lunch"})).await.expect(202);
+    let resume = api.post(&ann, "/api/v1/jobs/j1/resume", &json!({})).await.expect(202);
+    api.post(&ann, "/api/v1/campaigns/j1/cancel", &json!({})).await.expect(202);
+
+    let listed = api.get(&bob, path).await.expect(200);
+    let waits = listed["waiting"].as_array().expect("a list").clone();
+    let told = |waits: &[serde_json::Value]| -> Vec<_> {
+        waits.iter().map(|one| (one["command_id"].clone(), one["state"].clone())).collect()
+    };
+    let (first, second) = (pause["command_id"].clone(), resume["command_id"].clone());
+    // The campaign is not for bob to read.
+    assert_eq!(told(&waits), [(first.clone(), json!("waiting")), (second.clone(), json!("waiting"))]);
+    assert_eq!(
+        (&waits[0]["job_id"], &waits[0]["action"], &waits[0]["user_id"], &waits[0]["reason"]),
+        (&json!("j1"), &json!("pause"), &json!("ann"), &json!("lunch"))
+    );
+    assert!(waits[0]["accepted_at"].is_string() && waits[1]["reason"].is_null());
+    let named = async |token: &str, query: &str| -> usize {
+        let listed = api.get(token, &format!("{path}?{query}")).await.expect(200);
+        listed["waiting"].as_array().expect("a list").len()
+    };
+    assert_eq!((named(&ann, "resource=j1").await, named(&bob, "resource=j1").await), (3, 2));
+    assert_eq!(named(&ann, "resource=other").await, 0);
+    api.get(&ann, &format!("{path}?limit=1")).await.error(400, "invalid_message");
+
+    let claimed = api.broker.claim(&job, &worker(), Duration::from_secs(30)).await.expect("claim");
+    let ClaimOutcome::Command(claim) = claimed else { panic!("the pause can be claimed") };
+    let listed = api.get(&bob, path).await.expect(200);
+    let waits = listed["waiting"].as_array().expect("a list");
+    assert_eq!(told(waits), [(first, json!("claimed")), (second.clone(), json!("waiting"))]);
+    let outcome = Outcome::Succeeded("paused".to_owned());
+    api.broker.complete(&claim, &worker(), &outcome, Some(Control::Row), None).await.expect("complete");
+    let listed = api.get(&bob, path).await.expect(200);
+    assert_eq!(told(listed["waiting"].as_array().expect("a list")), [(second, json!("waiting"))]);
+    let eve = api.user("eve", "globex", &["*"]).await;
+    assert_eq!(api.get(&eve, path).await.expect(200)["waiting"], json!([]));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn waiting_gives_the_result_itself() {
     let (api, ann, job) = with_job(&[]).await;

@@ -38,6 +38,8 @@ const COMMANDS: &[&[&str]] = &[
     &["batch", "resume", "--status", "paused", "--dry-run"],
     &["schedule", "ls"],
     &["schedule", "rm", ID],
+    &["queue", "waiting"],
+    &["queue", "waiting", "j1"],
     &["queue", "failed"],
     &["queue", "failed", ID],
     &["queue", "requeue", ID],

@@ -56,6 +56,13 @@ async fn a_command_that_no_worker_takes_up_expires_is_kept_and_can_be_asked_for_
     fleet.set("COMMAND__TTL", "3600");
     let gateway = fleet.gateway();
     let mut socket = fleet.socket(gateway, "ann", "acme", "jobs/j1").await;
+    socket.send(json!({"type": "resume_job", "reason": "go on"})).await;
+    let resume = socket.until(&["resume_requested"]).await;
+    for args in [&["queue", "waiting"][..], &["queue", "waiting", "j1"]] {
+        let (code, listed) = wheelhouse(&fleet, gateway, "ann", args).await;
+        let waits = &listed["waiting"][0];
+        assert_eq!((code, &waits["command_id"], &waits["reason"]), (Some(0), &resume["command_id"], &json!("go on")));
+    }
     fleet.worker();
     let (code, again) = wheelhouse(&fleet, gateway, "ann", &["queue", "requeue", id]).await;
     assert_eq!((code, &again["type"]), (Some(0), &json!("pause_requested")), "{again}");

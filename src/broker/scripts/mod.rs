@@ -23,6 +23,7 @@ mod stored_command;
 mod submission;
 pub mod submit;
 pub mod updates;
+pub mod waiting;
 mod write_check;
 
 /// Keys or arguments by reference, as a script call takes them.

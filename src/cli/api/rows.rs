@@ -71,6 +71,20 @@ pub(in crate::cli) struct AddedJob {
     _id: ResourceId,
 }
 
+/// A command that has no result yet.
+#[derive(Debug, Deserialize)]
+pub(in crate::cli) struct WaitingRow {
+    #[serde(rename = "command_id", deserialize_with = "uuid")]
+    _command_id: CommandId,
+    pub(in crate::cli) action: String,
+    pub(in crate::cli) state: String,
+    pub(in crate::cli) accepted_at: String,
+    pub(in crate::cli) user_id: String,
+    pub(in crate::cli) reason: Option<String>,
+    #[serde(flatten)]
+    pub(in crate::cli) target: CommandTarget,
+}
+
 /// A command that failed for good.
 #[derive(Debug, Deserialize)]
 pub(in crate::cli) struct FailedRow {

@@ -231,6 +231,7 @@ impl Api {
             Endpoint::Batch => self.batch.batch(request).await,
             Endpoint::Schedules => self.schedules.list(request).await,
             Endpoint::Withdraw => self.schedules.withdraw(request, first).await,
+            Endpoint::Waiting => self.queue.waiting(request).await,
             Endpoint::Failed => self.queue.list(request).await,
             Endpoint::FailedCommand => self.queue.show(request, first).await,
             Endpoint::Requeue => self.queue.requeue(request, first).await,

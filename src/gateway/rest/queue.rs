@@ -1,23 +1,36 @@
-//! Commands that failed for good: looking at them, asking again, forgetting them.
+//! Commands that have no result yet, and commands that failed for good: looking at them, asking again, forgetting them.
 
 use std::sync::Arc;
 
 use hyper::StatusCode;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::answer::Answer;
 use super::callers::Callers;
 use super::query::PageQuery;
-use super::request::Request;
+use super::request::{Request, id};
 use crate::auth::Caller;
 use crate::broker::Broker;
 use crate::broker::scripts::failed::FailedCommand;
-use crate::domain::{CommandId, Permission, When};
+use crate::broker::scripts::waiting::WaitingCommand;
+use crate::domain::{CommandId, Permission, Resource, ResourceKind, When};
 use crate::gateway::commands::CommandSubmitter;
 use crate::http::Refusal;
 use crate::protocol::{CommandRequest, ErrorCode, server};
 
-/// Lists commands that failed for good, and asks for them again.
+/// Jobs and campaigns whose waiting commands are shown at once: whoever has more of them looks for a cause, not for one of them.
+const MAX_RESOURCES: usize = 200;
+
+/// What `GET /api/v1/queue/waiting` takes.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct WaitingQuery {
+    /// Only those of this job or campaign.
+    resource: Option<String>,
+}
+
+/// Lists commands that wait and those that failed for good, and asks for the latter again.
 pub(super) struct QueueApi {
     pub(super) callers: Callers,
     pub(super) broker: Broker,
@@ -25,6 +38,26 @@ pub(super) struct QueueApi {
 }
 
 impl QueueApi {
+    /// `GET /api/v1/queue/waiting`: commands without a result, of the resources that the caller may read; those that have
+    /// waited for the longest time come first.
+    pub(super) async fn waiting(&self, request: &Request) -> Result<Answer, Refusal> {
+        let (caller, readable) = self.callers.reader_of_any(request, "read waiting commands").await?;
+        let WaitingQuery { resource } = request.query()?;
+        let mut resources = match resource {
+            Some(text) => {
+                let (tenant, id) = (caller.tenant, id(&text)?);
+                ResourceKind::ALL.map(|kind| Resource { tenant: tenant.clone(), kind, id: id.clone() }).to_vec()
+            }
+            None => self.broker.resources_with_commands(&caller.tenant, MAX_RESOURCES + 1).await?,
+        };
+        let more = resources.len() > MAX_RESOURCES;
+        resources.truncate(MAX_RESOURCES);
+        resources.retain(|resource| readable.contains(&resource.kind));
+        let found = self.broker.waiting_commands(&resources).await?;
+        let shown: Vec<Value> = found.iter().map(waiting_entry).collect();
+        Ok(Answer::json(StatusCode::OK, &json!({"waiting": shown, "more": more})))
+    }
+
     /// `GET /api/v1/queue/failed`: of the resources that the caller may read, the newest first.
     pub(super) async fn list(&self, request: &Request) -> Result<Answer, Refusal> {
         let (caller, readable) = self.callers.reader_of_any(request, "read failed commands").await?;
@@ -109,6 +142,19 @@ fn entry(one: &FailedCommand) -> Value {
         "event": one.event,
         "error": one.error,
         "failed_at": server::format_time(one.failed_at),
+        "user_id": one.user,
+        "reason": one.reason,
+    })
+}
+
+fn waiting_entry(one: &WaitingCommand) -> Value {
+    json!({
+        "command_id": one.command.to_string(),
+        one.resource.kind.id_field(): one.resource.id,
+        "tenant_id": one.resource.tenant,
+        "action": one.action.as_str(),
+        "state": if one.is_claimed { "claimed" } else { "waiting" },
+        "accepted_at": server::format_time(one.accepted_at),
         "user_id": one.user,
         "reason": one.reason,
     })

@@ -33,6 +33,8 @@ pub(super) enum Endpoint {
     Schedules,
     /// Take one of them back.
     Withdraw,
+    /// Commands without a result.
+    Waiting,
     /// Commands that failed for good.
     Failed,
     /// One of them.
@@ -92,11 +94,11 @@ use Endpoint::{
     AddJobs, Audit, Batch, Close, Command, Create, Failed, FailedCommand, FailedItems, Forget, Health, JobError, List,
     Me, Metrics, OpenApi, Output, Ready,
 };
-use Endpoint::{Requeue, Rerun, RerunMany, Revoke, Schedules, Show, VerifyAudit, Withdraw, Workers};
+use Endpoint::{Requeue, Rerun, RerunMany, Revoke, Schedules, Show, VerifyAudit, Waiting, Withdraw, Workers};
 use ResourceKind::{Campaign, Job};
 
 /// Every route.
-pub(super) const ROUTES: [Route; 37] = [
+pub(super) const ROUTES: [Route; 38] = [
     get("/healthz", Health),
     get("/readyz", Ready),
     get("/metrics", Metrics),
@@ -109,6 +111,7 @@ pub(super) const ROUTES: [Route; 37] = [
     post("/api/v1/batch", Batch),
     get("/api/v1/schedules", Schedules),
     delete("/api/v1/schedules/{schedule_id}", Withdraw),
+    get("/api/v1/queue/waiting", Waiting),
     get("/api/v1/queue/failed", Failed),
     get("/api/v1/queue/failed/{command_id}", FailedCommand),
     delete("/api/v1/queue/failed/{command_id}", Forget),

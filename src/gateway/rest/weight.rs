@@ -20,9 +20,13 @@ impl Endpoint {
         match self {
             // Only a list that names its fields can have contents.
             Self::List(ResourceKind::Job) if query.is_some_and(|query| query.contains("fields")) => PAGE_WITH_CONTENTS,
-            Self::List(_) | Self::Audit | Self::VerifyAudit | Self::Failed | Self::Schedules | Self::FailedItems => {
-                PAGE
-            }
+            Self::List(_)
+            | Self::Audit
+            | Self::VerifyAudit
+            | Self::Waiting
+            | Self::Failed
+            | Self::Schedules
+            | Self::FailedItems => PAGE,
             Self::Show(ResourceKind::Job) | Self::JobError => READ_SNAPSHOT,
             _ => LITTLE,
         }

@@ -21,7 +21,7 @@ const ROUND: Duration = Duration::from_secs(24 * 60);
 const CANCEL_IN_SECONDS: u64 = 20 * 60;
 /// Between two visits of the second operator, and how long a pause of theirs lasts.
 const VISITS: Duration = Duration::from_secs(150);
-const PAUSE: Duration = Duration::from_secs(20);
+const PAUSE_SECONDS: u64 = 20;
 /// Jobs of the campaign, and those of them whose file is missing.
 const PARTS: u64 = 12;
 const MISSING: [u64; 3] = [4, 7, 11];
@@ -111,8 +111,9 @@ impl Others {
                         continue;
                     }
                     self.command(&job, "pause", &json!({"reason": "looking at the disk"})).await;
-                    tokio::time::sleep(PAUSE).await;
-                    self.command(&job, "resume", &json!({"reason": "the disk is well"})).await;
+                    // Scheduled: it also comes where the demo is ended meanwhile and started again.
+                    let resume = json!({"reason": "the disk is well", "delay_seconds": PAUSE_SECONDS});
+                    self.command(&job, "resume", &resume).await;
                 }
             };
             let _over = tokio::time::timeout(ROUND, round).await;

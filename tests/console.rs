@@ -6,6 +6,8 @@ mod support;
 mod assets;
 #[path = "console/control.rs"]
 mod control;
+#[path = "console/operators.rs"]
+mod operators;
 #[path = "console/page.rs"]
 mod page;
 #[path = "console/pages.rs"]

@@ -80,6 +80,7 @@ pub const ASSETS: &[Asset] = &[
     asset!("/assets/live.js", "live.js", JS),
     asset!("/assets/main.js", "main.js", JS),
     asset!("/assets/messages.js", "messages.js", JS),
+    asset!("/assets/names.js", "names.js", JS),
     asset!("/assets/operators.js", "operators.js", JS),
     asset!("/assets/oidc.js", "oidc.js", JS),
     asset!("/assets/output.js", "output.js", JS),
@@ -91,6 +92,8 @@ pub const ASSETS: &[Asset] = &[
     asset!("/assets/session.js", "session.js", JS),
     asset!("/assets/sign-in.js", "sign-in.js", JS),
     asset!("/assets/table.js", "table.js", JS),
+    asset!("/assets/upcoming.js", "upcoming.js", JS),
+    asset!("/assets/waiting.js", "waiting.js", JS),
     asset!("/assets/work.js", "work.js", JS),
 ];
 

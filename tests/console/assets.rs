@@ -8,6 +8,8 @@ use wheelhouse::console;
 /// Made by esbuild from clients/typescript, which writes its exports in a list at the end.
 const BUILT: &str = "/assets/client.js";
 
+const MESSAGES: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/schema/messages.schema.json"));
+
 /// The value after each of `marks` up to the quote that opened it: `href="…"`, `from "…"`.
 fn quoted_after<'a>(text: &'a str, mark: &str) -> Vec<&'a str> {
     text.split(mark).skip(1).filter_map(|rest| rest.split('"').next()).collect()
@@ -105,6 +107,20 @@ fn nothing_is_inline_nothing_comes_from_elsewhere_and_no_text_becomes_markup() {
         for attribute in body.split_whitespace().filter(|word| word.contains('=')) {
             assert!(!attribute.starts_with("on"), "inline handler: {attribute}");
         }
+    }
+}
+
+#[test]
+fn every_code_that_a_request_can_be_refused_with_has_its_words() {
+    let schema: serde_json::Value = serde_json::from_str(MESSAGES).expect("the schema");
+    let codes = schema["$defs"]["error_code"]["enum"].as_array().expect("codes");
+    let messages = console::ASSETS.iter().find(|asset| asset.path == "/assets/messages.js").expect("words").body;
+    let why = messages.split_once("export function why(").expect("the function").1;
+    let why = why.split_once("default:").expect("its end").0;
+    assert!(codes.len() > 10);
+    // "failed", "network" and "closed" are the client's own.
+    for code in codes.iter().filter_map(serde_json::Value::as_str).chain(["failed", "network", "closed"]) {
+        assert!(why.contains(&format!("case \"{code}\":")), "{code} has no words in messages.js");
     }
 }
 

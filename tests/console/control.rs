@@ -42,11 +42,13 @@ async fn an_operator_sees_the_jobs_in_a_browser_presses_pause_and_reads_the_resu
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_header_warns_while_no_worker_is_running() {
+async fn without_a_worker_everybody_sees_what_waits_and_a_gateways_death_meanwhile_changes_nothing() {
     let mut fleet = Fleet::new();
     fleet.permit("ann", "*").await;
+    fleet.permit("ben", "jobs.read").await;
     fleet.external_job("acme", "j1").await;
-    let gateway = fleet.gateway();
+    let at = format!("127.0.0.1:{}", crate::support::free_port());
+    let gateway = fleet.gateway_at(&at);
     let worker = fleet.worker();
     let mut page = Page::open(&fleet, gateway, "ann", "#/jobs").await;
     page.row_says("j1", "Running").await;
@@ -58,22 +60,67 @@ async fn the_header_warns_while_no_worker_is_running() {
     page.until("the header warns", &warns).await;
     // What is sent now waits, and says for what.
     page.press_until_row_says("j1", "Pause", "No worker is online: the command waits").await;
+
+    // Somebody who comes later, and may only look, sees it in the list, on the job's page, and among what waits.
+    let waits = "Pause by ann waits for a worker: none is online";
+    let mut other = Page::open(&fleet, gateway, "ben", "#/jobs").await;
+    other.row_says("j1", waits).await;
+    other.go("#/jobs/j1").await;
+    other.says(waits).await;
+    other.go("#/overview").await;
+    other.says(waits).await;
+
+    fleet.kill(gateway);
+    page.until("the loss is noticed", "document.getElementById('connection').dataset.state === 'offline'").await;
+    fleet.gateway_at(&at);
+    other.says(waits).await;
+    other.go("#/jobs").await;
+    other.row_says("j1", waits).await;
     fleet.worker();
     page.until("the warning is gone", &format!("!{warns}")).await;
     page.row_says("j1", "Paused").await;
+    other.row_says("j1", "Paused").await;
+    other.until("nothing waits any more", &format!("!{}.innerText.includes('waits for a worker')", row("j1"))).await;
+    let settled = "[...document.querySelectorAll('#activity li')].filter((line) => line.innerText.includes('Paused by you')).length";
+    page.until("the pause has settled", &format!("{settled} > 0")).await;
+    let history = "[...document.querySelectorAll('section table tbody tr')].map((row) => row.innerText)";
+    page.go("#/jobs/j1").await;
+    page.until("the pause is in the history", &format!("/Pause.*ann.*Done: paused/s.test({history}.join())")).await;
+    assert_eq!(page.eval(&format!("{history}.length")).await, 1, "one command, however often it was sent");
+    assert_eq!(page.eval(settled).await, 1, "and told once");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_stale_looks_live_and_buttons_wait_for_a_connection() {
     let mut fleet = Fleet::new();
     fleet.permit("ann", "*").await;
-    fleet.external_job("acme", "j1").await;
+    for id in ["j1", "j2"] {
+        fleet.external_job("acme", id).await;
+    }
     let at = format!("127.0.0.1:{}", crate::support::free_port());
     let gateway = fleet.gateway_at(&at);
     fleet.worker();
     let mut page = Page::open(&fleet, gateway, "ann", "#/jobs").await;
     page.row_says("j1", "Running").await;
+    // Three questions are open as the connection goes: to cancel one, to pause many, and on another page, for later.
+    page.press_in_row("j2", "Cancel").await;
+    page.press("All that match…").await;
+    let batch = "document.querySelector('dialog[open]')";
+    page.until("the count is told", &format!("{batch}.innerText.includes('Pause 2 of 2.')")).await;
+    let mut later = Page::open(&fleet, gateway, "ann", "#/jobs/j2").await;
+    later.press("Later…").await;
     fleet.kill(gateway);
+    for page in [&mut page, &mut later] {
+        page.says("when the connection was lost. Buttons wait for it: nothing is sent until it is back.").await;
+        let waits = "document.querySelector('dialog[open]').innerText.includes('Waits for a connection: nothing is sent until it is back')";
+        page.until("the question says that it waits", waits).await;
+        page.eval("document.querySelector('dialog[open] form').requestSubmit()").await;
+        page.eval("document.querySelector('dialog[open] button.main').click()").await;
+        page.eval("document.querySelector('dialog[open] button:not(.main)').click()").await;
+    }
+    page.row_says("j2", "Waits for a connection: nothing is sent until it is back").await;
+    page.eval(&format!("{}.querySelector('.confirm').requestSubmit()", row("j2"))).await;
+    page.row_says("j2", "Not sent: there is no connection").await;
     page.until(
         "the header says that nothing is live",
         "/^Not live/.test(document.getElementById('connection').innerText)",
@@ -88,9 +135,15 @@ async fn nothing_stale_looks_live_and_buttons_wait_for_a_connection() {
     page.go("#/jobs/j1").await;
     fleet.gateway_at(&at);
     page.until("the page is live", "document.getElementById('connection').innerText.trim() === 'Live'").await;
+    page.until("nothing says that it is old", "document.getElementById('stale').hidden").await;
     page.press("Pause").await;
     page.says("Paused by you").await;
     assert_eq!(fleet.status("acme", "j1").await, "paused");
+    // By now whatever had been kept to be sent would have been.
+    later.until("the other page is live", "document.getElementById('connection').innerText.trim() === 'Live'").await;
+    later.go("#/schedules").await;
+    later.says("Nothing is scheduled").await;
+    assert_eq!(fleet.status("acme", "j2").await, "running");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

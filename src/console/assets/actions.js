@@ -1,7 +1,7 @@
 // Pause, resume and cancel of one job or campaign, in its row and on its page. A cancel asks first, and for a reason.
 
 import { allowed, commands } from "./commands.js";
-import { el, setAttribute, setText } from "./dom.js";
+import { disable, el, isDisabled, setAttribute, setText } from "./dom.js";
 import { live } from "./live.js";
 import { session } from "./session.js";
 import * as messages from "./messages.js";
@@ -24,9 +24,10 @@ export class Actions {
     }
     this.reason = el("input", { type: "text", maxlength: "500", placeholder: "Reason?",
       "aria-label": "Reason for cancelling, optional", autocomplete: "off", enterkeyhint: "done" });
+    this.yes = el("button", { type: "submit", class: "danger" }, "Yes, cancel");
     this.confirm = el("form", { class: "confirm", hidden: true, onsubmit: (event) => this.confirmed(event),
       onkeydown: (event) => event.key === "Escape" && (event.stopPropagation(), this.setConfirming(false)) },
-      this.reason, el("button", { type: "submit", class: "danger" }, "Yes, cancel"),
+      this.reason, this.yes,
       el("button", { type: "button", onclick: () => this.setConfirming(false) }, "Keep"));
   }
 
@@ -36,7 +37,7 @@ export class Actions {
 
   // By a button or by its key; false where it cannot be done now.
   press(action) {
-    if (this.buttons[action].disabled) return false;
+    if (isDisabled(this.buttons[action])) return false;
     if (action === "cancel") this.setConfirming(true);
     else commands.start(this.item.kind, this.item.id, action);
     return true;
@@ -51,7 +52,9 @@ export class Actions {
       this.reason.value = "";
       this.confirmedFrom = performance.now() + SURE_AFTER;
       this.reason.focus();
-    } else if (hadFocus && !this.buttons.cancel.disabled) {
+    } else if (hadFocus) {
+      // Also where it cannot be pressed again, while it is on its way: whoever works by keyboard stays where they were.
+      this.buttons.cancel.disabled = false;
       this.buttons.cancel.focus();
     }
     this.changed();
@@ -68,6 +71,7 @@ export class Actions {
   // What a cancel would do.
   warning() {
     const { kind, row } = this.item;
+    if (!live.isOpen) return messages.NO_CONNECTION;
     return kind === "job" && row.control === "row" && row.status !== "pending"
       ? "This ends its row for good: no worker hosts this job, and its program goes on."
       : "This ends it for good. It cannot be undone.";
@@ -91,8 +95,10 @@ export class Actions {
         : limited > 0 ? messages.limited(commands.limitMessage, limited)
           : held ? null : `You seem to lack the permission ${kind}s.${action}`;
       setAttribute(button, "title", why);
-      setAttribute(button, "disabled", !may[action] || limited > 0 || !live.isOpen);
+      disable(button, !may[action] || limited > 0 || !live.isOpen);
     }
+    setAttribute(this.yes, "title", live.isOpen ? null : messages.NO_CONNECTION);
+    disable(this.yes, limited > 0 || !live.isOpen);
     if (this.isConfirming && !may.cancel) this.setConfirming(false);
   }
 }

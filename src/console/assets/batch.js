@@ -1,9 +1,9 @@
 // One action on many jobs or campaigns: first what it would do and cost, then, with a reason, the real thing. Jobs that have
 // ended can be run again in the same way, as new ones.
 
-import { el, newId, setAttribute, setText } from "./dom.js";
+import { disable, el, isDisabled, newId, openDialog, setAttribute, setText } from "./dom.js";
 import { live, path } from "./live.js";
-import { count, refused } from "./messages.js";
+import { NO_CONNECTION, count, refused } from "./messages.js";
 
 const MOST = 1_000;
 const PAGE = 500;
@@ -14,24 +14,45 @@ const ENDED = ["completed", "failed", "cancelled"];
 const LABELS = { pause: "Pause", resume: "Resume", cancel: "Cancel", rerun: "Run again" };
 
 export class BatchDialog {
-  // `done()`: it was carried out.
-  constructor(kind, done) {
+  // `done()`: it was carried out; `statusOf(id)`: as far as it is known here.
+  constructor(kind, done, statusOf = () => undefined) {
     this.kind = kind;
     this.done = done;
+    this.statusOf = statusOf;
     this.words = el("p", { role: "status" });
     this.reason = el("input", { type: "text", maxlength: "500", "aria-label": "Reason, optional", placeholder: "Reason, for the audit trail", autocomplete: "off" });
     this.choice = el("select", { "aria-label": "What to do", onchange: () => this.preview() },
       ...Object.entries(LABELS).filter(([value]) => value !== "rerun" || kind === "job").map(([value, text]) => el("option", { value }, text)));
     this.run = el("button", { type: "submit", class: "main", disabled: true });
+    // What a press would do is known, and nothing is on its way.
+    this.isReady = false;
+    this.offline = el("p", { class: "warn", hidden: true }, NO_CONNECTION);
     this.leave = el("button", { type: "button", onclick: () => this.node.close() }, "Leave it");
     this.items = el("ul", { class: "refusals" });
     this.heading = el("h2");
     this.node = el("dialog", { class: "ask", "aria-label": `Many ${kind}s at once` },
       el("form", { onsubmit: (event) => { event.preventDefault(); this.start(); } }, this.heading,
-        el("label", { class: "what" }, "What to do ", this.choice), this.words, this.items, this.reason,
+        el("label", { class: "what" }, "What to do ", this.choice), this.words, this.offline, this.items, this.reason,
         el("div", { class: "sign-in-do" }, this.run, this.leave)));
     // The event comes a moment after the dialog has closed: it may have been opened again meanwhile.
     this.node.addEventListener("close", () => this.node.open || this.stop?.abort());
+    this.unwatch = live.watch({ connection: () => this.update(), covered: () => this.node.open && this.isUncounted && this.preview() });
+  }
+
+  close() {
+    this.unwatch();
+    this.stop?.abort();
+  }
+
+  // Without a connection nothing is sent, now or later.
+  update() {
+    setAttribute(this.offline, "hidden", live.isOpen);
+    disable(this.run, !this.isReady || !live.isOpen);
+  }
+
+  setReady(isReady) {
+    this.isReady = isReady;
+    this.update();
   }
 
   // `target`: { ids } or { fields } of a list.
@@ -41,7 +62,7 @@ export class BatchDialog {
     this.reason.value = "";
     this.leave.textContent = "Leave it";
     setText(this.heading, target.ids ? `${count(target.ids.length)} selected ${this.kind}s` : `All ${this.kind}s that match`);
-    this.node.showModal();
+    openDialog(this.node);
     this.preview();
   }
 
@@ -52,7 +73,8 @@ export class BatchDialog {
     const action = this.choice.value;
     setText(this.words, "Counting…");
     this.items.replaceChildren();
-    setAttribute(this.run, "disabled", true);
+    this.isUncounted = false;
+    this.setReady(false);
     setText(this.run, LABELS[action]);
     this.run.className = action === "cancel" ? "danger" : "main";
     try {
@@ -65,12 +87,17 @@ export class BatchDialog {
       if (signal.aborted) return;
       const left = preview.more || more ? ` There are more than ${count(MOST)}: do it again for the rest.` : "";
       const cost = action === "rerun" ? "Each becomes a new job; the old ones stay as they are." : `It costs ${count(preview.cost)} of your commands per minute.`;
-      setText(this.words, `${LABELS[action]} ${count(preview.accepted)} of ${count(preview.total)}. ${cost}${left}`);
+      const over = action === "rerun" ? "not ended yet" : "ended already";
+      const without = this.leftOut > 0 ? ` ${count(this.leftOut)} more ${this.leftOut === 1 ? "has" : "have"} ${over}, and ${this.leftOut === 1 ? "is" : "are"} left out.` : "";
+      setText(this.words, `${LABELS[action]} ${count(preview.accepted)} of ${count(preview.total)}. ${cost}${without}${left}`);
       this.refusals(preview.items);
       setText(this.run, `${LABELS[action]} ${count(preview.accepted)}`);
-      setAttribute(this.run, "disabled", preview.accepted === 0);
+      this.setReady(preview.accepted > 0);
     } catch (error) {
-      if (!signal.aborted) setText(this.words, refused(error.code, error.message, action, this.kind));
+      if (signal.aborted) return;
+      // Counted again once there is a connection.
+      this.isUncounted = error.code === "network";
+      setText(this.words, this.isUncounted ? "They could not be counted: no answer came." : refused(error, action, this.kind));
     }
   }
 
@@ -81,8 +108,14 @@ export class BatchDialog {
   // The target of the batch, and whether there are more than it may have.
   async resolve(signal) {
     const { ids, fields } = this.target;
+    this.leftOut = 0;
     const wanted = this.choice.value === "rerun" ? ENDED : OPEN;
-    if (ids) return [this.byId(ids.slice(0, MOST)), ids.length > MOST];
+    if (ids) {
+      // A gateway would take them, and a worker refuse each.
+      const fitting = ids.filter((id) => wanted.includes(this.statusOf(id) ?? wanted[0]));
+      this.leftOut = ids.length - fitting.length;
+      return [fitting.length > 0 ? this.byId(fitting.slice(0, MOST)) : null, fitting.length > MOST];
+    }
     const given = Object.entries(fields).filter(([name, value]) => value !== "" && value !== undefined && name !== "sort");
     const statuses = (fields.status || "").split(",").filter(Boolean);
     if (given.every(([name]) => OWN[this.kind].includes(name)) && statuses.every((one) => wanted.includes(one))) {
@@ -130,21 +163,24 @@ export class BatchDialog {
   }
 
   async start() {
-    if (this.run.disabled) return;
+    if (isDisabled(this.run)) return;
     const action = this.choice.value;
-    setAttribute(this.run, "disabled", true);
+    this.setReady(false);
     setText(this.words, "On its way…");
     try {
       const reason = this.reason.value.trim() || undefined;
       const { signal } = this.stop;
       const { items } = action === "rerun" ? this.tellRerun(await this.rerun({ reason }, signal))
-        : this.tell(await live.wh.batch(action, this.ready).run({ reason, signal }));
+        : this.tell(await live.wh.batch(action, this.ready).run({ reason, signal, requestId: this.requestId }));
       this.refusals(items ?? []);
       this.leave.textContent = "Close";
       this.leave.focus();
       this.done();
     } catch (error) {
-      if (!this.stop.signal.aborted) setText(this.words, refused(error.code, error.message, action, this.kind));
+      if (this.stop.signal.aborted) return;
+      setText(this.words, refused(error, action, this.kind));
+      // Under the same name: what was done is not done twice.
+      this.setReady(true);
     }
   }
 }

@@ -47,8 +47,13 @@ class Commands {
     this.changed(kind, id, report && text ? { kind, id, tone, text } : null);
   }
 
-  // `row` is for words alone. Settles when the result is known; never rejects.
+  // Settles when the result is known; never rejects. Nothing is begun without a connection: it would be sent when it is back,
+  // when nobody thinks of it any more.
   async start(kind, id, action, options = {}) {
+    if (!live.isOpen) {
+      this.note(kind, id, "warn", messages.NOT_SENT);
+      return null;
+    }
     const key = keyOf(kind, id);
     const request = { action, begun: Date.now(), id: newId() };
     this.mine.add(request.id);
@@ -86,12 +91,9 @@ class Commands {
       const seconds = Math.max(1, Math.ceil(error.retryAfter ?? 1));
       this.limitedUntil = Date.now() + seconds * 1_000;
       this.limitMessage = error.message;
-      return this.note(kind, id, "warn", `Could not ${action}: ${messages.limited(error.message, seconds)}`);
+      return this.note(kind, id, "warn", messages.refused(error, action, kind));
     }
-    const text = error.code === "failed" ? messages.couldNot(action, error.message)
-      : error.code === "closed" ? `The connection was closed: whether the ${action} was accepted is not known`
-        : messages.refused(error.code, error.message, action, kind);
-    return this.note(kind, id, "bad", text);
+    return this.note(kind, id, "bad", messages.refused(error, action, kind));
   }
 
   // Results of others; one's own are told by `start`.

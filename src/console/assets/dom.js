@@ -30,6 +30,39 @@ export function setAttribute(node, name, value) {
   }
 }
 
+// A button that cannot be pressed now. One that has the focus keeps it: `disabled` would take it away from whoever works by
+// keyboard, and with it the reason that its title gives.
+export function disable(button, isDisabled) {
+  const holdsFocus = isDisabled && document.activeElement === button;
+  setAttribute(button, "disabled", isDisabled && !holdsFocus);
+  setAttribute(button, "aria-disabled", holdsFocus ? "true" : null);
+}
+
+export const isDisabled = (button) => button.disabled || button.getAttribute("aria-disabled") === "true";
+
+const HELD = "button[aria-disabled=true]";
+document.addEventListener("click", (event) => {
+  if (!event.target.closest?.(HELD)) return;
+  event.preventDefault();
+  event.stopImmediatePropagation();
+}, true);
+document.addEventListener("focusout", ({ target }) => {
+  if (!target.matches?.(HELD)) return;
+  target.removeAttribute("aria-disabled");
+  target.disabled = true;
+});
+
+// Opens a dialog. The browser gives the focus back to where it was; where that is gone meanwhile, the page's heading has it.
+export function openDialog(dialog) {
+  if (dialog.open) return;
+  dialog.showModal();
+  dialog.addEventListener("close", () => requestAnimationFrame(() => {
+    if (document.activeElement !== document.body || document.querySelector("dialog[open]")) return;
+    const heading = [byId("page-heading"), document.querySelector(".resource-name")].find((one) => one?.checkVisibility());
+    heading?.focus({ preventScroll: true });
+  }), { once: true });
+}
+
 // For a screen reader: results politely, what went wrong at once. The same words twice are said twice.
 export function say(text, urgent = false) {
   const node = byId(urgent ? "say-now" : "say");

@@ -3,7 +3,7 @@
 import { copyButton, el, link, setAttribute, setText } from "./dom.js";
 import { pretty } from "./json.js";
 import { href } from "./router.js";
-import { FINAL, age, controlWords, count, duration, moment } from "./messages.js";
+import { FINAL, age, controlWords, count, duration, moment, pausedFor, ranFor } from "./messages.js";
 
 const isEmpty = (value) => value === null || value === undefined
   || (typeof value === "object" && Object.keys(value).length === 0);
@@ -16,11 +16,20 @@ function timeWords(iso) {
 const seconds = (value) => (typeof value === "number" ? duration(value * 1_000) : "");
 
 function ranWords(row) {
-  if (typeof row.running_seconds === "number") return seconds(row.running_seconds);
-  const begun = Date.parse(row.started_at ?? "");
-  if (Number.isNaN(begun)) return "";
-  const end = Date.parse(row.completed_at ?? row.cancelled_at ?? "");
-  return duration((Number.isNaN(end) ? Date.now() : end) - begun);
+  const ran = ranFor(row);
+  return ran === null ? "" : duration(ran);
+}
+
+function pausedWords(row) {
+  const paused = pausedFor(row);
+  return paused >= 1_000 ? duration(paused) : "";
+}
+
+const BY_STATUS = [["running", "running"], ["paused", "paused"], ["pending", "pending"], ["completed", "completed"], ["failed", "failed"], ["cancelled", "cancelled"]];
+
+// "7 running, 283 pending, 10 completed" of a campaign's jobs.
+function jobsWords({ jobs_by_status: jobs }) {
+  return BY_STATUS.filter(([status]) => jobs?.[status] > 0).map(([status, word]) => `${count(jobs[status])} ${word}`).join(", ");
 }
 
 function amounts(row) {
@@ -48,7 +57,7 @@ const JOB = [
   ["Current item", (row) => row.current_item],
   ["Processed", amounts],
   ["Running time", ranWords],
-  ["Stood paused for", (row) => (row.paused_seconds > 0 ? seconds(row.paused_seconds) : "")],
+  ["Stood paused for", pausedWords],
   ["Time limit", (row) => seconds(row.timeout_seconds)],
   ["Retries", (row) => (row.max_retries > 0 ? `${row.retry_count} of ${row.max_retries}` : "")],
   ["Tried again", (row) => (row.status === "pending" ? timeWords(row.run_after) : "")],
@@ -65,6 +74,7 @@ const JOB = [
 
 const CAMPAIGN = [
   ["Jobs", amounts],
+  ["Now", jobsWords],
   ["Dispatch", (row) => (FINAL.has(row.status) ? "" : row.is_active ? "Its jobs are handed to workers" : "Stopped: none of its jobs is started")],
   ["Jobs may be added", (row) => (row.is_open ? "Yes, until it is closed" : "")],
   ["Created", (row) => timeWords(row.created_at)],

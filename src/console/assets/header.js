@@ -5,12 +5,15 @@ import { byId, say, setAttribute, setText } from "./dom.js";
 import { live } from "./live.js";
 import { oidc } from "./oidc.js";
 import { session } from "./session.js";
-import { NO_WORKER, WORKER_BACK, closedBecause, duration, limited } from "./messages.js";
+import { NO_WORKER, WORKER_BACK, clock, closedBecause, duration, limited } from "./messages.js";
 
 export const EXPIRES_SOON = 5 * 60_000;
 
 let said = "";
 let hadWorkers = null;
+let liveUntil = null;
+// A connection that is back at once is not worth a line that moves everything below it.
+const NOTICED = 1_000;
 
 export function describeConnection(signsIn) {
   const [state, text] = connection(signsIn);
@@ -21,7 +24,17 @@ export function describeConnection(signsIn) {
     say(state === "live" ? "Connected again" : text, state !== "live");
   }
   if (state === "live" || state === "offline") said = state;
+  describeStale(state);
   describeWorkers();
+}
+
+// Over every page while nothing of it is live: since when, and what becomes of its buttons.
+function describeStale(state) {
+  if (state === "live") liveUntil = Date.now();
+  const isStale = liveUntil === null ? state === "offline" : state !== "live" && Date.now() - liveUntil >= NOTICED;
+  const since = liveUntil === null ? "There is no connection: what is shown here may be old" : `As it was at ${clock(new Date(liveUntil))}, when the connection was lost`;
+  setAttribute(byId("stale"), "hidden", !isStale);
+  setText(byId("stale"), isStale ? `${since}. Buttons wait for it: nothing is sent until it is back.` : "");
 }
 
 function connection(signsIn) {

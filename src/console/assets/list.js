@@ -7,7 +7,7 @@
 import { el, setAttribute, setText } from "./dom.js";
 import { live, path } from "./live.js";
 import { Row } from "./row.js";
-import { FINAL, count } from "./messages.js";
+import { FINAL, count, pausedFor, ranFor, why } from "./messages.js";
 
 const PAGE = 100;
 // Rows drawn beyond the view on either side.
@@ -54,6 +54,8 @@ export class VirtualList {
       covered: () => this.restart(),
       lost: () => this.drawSoon(),
       message: (message) => this.message(message),
+      looked: () => this.reread(),
+      waiting: () => this.drawSoon(),
     });
   }
 
@@ -146,6 +148,7 @@ export class VirtualList {
   }
 
   merge(row) {
+    row.readAt = Date.now();
     const item = this.items.get(row.id);
     if (!item) {
       this.items.set(row.id, { kind: this.kind, id: row.id, row, seq: row.seq ?? -1, selected: false });
@@ -178,6 +181,12 @@ export class VirtualList {
     const next = { ...item.row };
     for (const field of SHOWN) if (field in message) next[field] = message[field];
     if (isStatus) next.desired = message.desired;
+    if (next.status !== item.row.status) {
+      // Until it is read again: up to now it ran, or stood paused.
+      const now = Date.now();
+      const [ran, paused] = [ranFor(item.row, now), pausedFor(item.row, now)];
+      Object.assign(next, { running_seconds: ran === null ? 0 : ran / 1_000, paused_seconds: paused / 1_000, readAt: now });
+    }
     item.row = next;
     this.drawSoon();
   }
@@ -256,7 +265,7 @@ export class VirtualList {
     setAttribute(this.empty, "hidden", this.order.length > 0);
     setAttribute(this.empty, "data-tone", this.state === "failed" ? "bad" : null);
     setText(this.empty, this.state === "loading" ? `Loading the ${this.plural}…`
-      : this.state === "failed" ? `The ${this.plural} cannot be loaded: ${this.error.message}`
+      : this.state === "failed" ? `The ${this.plural} cannot be loaded: ${why(this.error)}`
         : `No ${this.kind} fits.`);
     setAttribute(this.node, "data-stale", !live.isOpen);
     setAttribute(this.node, "hidden", this.order.length === 0);

@@ -2,11 +2,11 @@
 
 import { BatchDialog } from "./batch.js";
 import { commands } from "./commands.js";
-import { el, setAttribute, setText } from "./dom.js";
+import { disable, el, setAttribute, setText } from "./dom.js";
 import { live } from "./live.js";
 import { VirtualList } from "./list.js";
 import { keep } from "./router.js";
-import { count } from "./messages.js";
+import { NO_CONNECTION, count } from "./messages.js";
 
 const TYPING = 300;
 const MOST_IN_ADDRESS = 100;
@@ -36,7 +36,7 @@ export class ListPage {
       select: (item, isSelected, event) => this.select(item, isSelected, event),
       changed: () => this.update(),
     });
-    this.batch = new BatchDialog(kind, () => this.selectNone());
+    this.batch = new BatchDialog(kind, () => this.selectNone(), (id) => this.list.items.get(id)?.row.status);
     this.node = el("div", { class: "list-page" }, this.toolbar(), this.bulk(), this.list.fresh, this.list.node, this.list.empty,
       this.batch.node);
     this.ends = [
@@ -54,6 +54,7 @@ export class ListPage {
   close() {
     this.ends.forEach((end) => end());
     this.list.close();
+    this.batch.close();
   }
 
   toolbar() {
@@ -170,11 +171,12 @@ export class ListPage {
     this.all.indeterminate = many > 0 && !this.all.checked;
     for (const button of this.bulkButtons) {
       setAttribute(button, "hidden", many === 0);
-      setAttribute(button, "disabled", !live.isOpen);
-      setAttribute(button, "title", live.isOpen ? null : "Waits for a connection");
+      disable(button, !live.isOpen);
+      setAttribute(button, "title", live.isOpen ? null : NO_CONNECTION);
     }
     setAttribute(this.none, "hidden", many === 0);
-    setAttribute(this.matching, "disabled", !live.isOpen || order.length === 0);
+    disable(this.matching, !live.isOpen || order.length === 0);
+    setAttribute(this.matching, "title", live.isOpen ? null : NO_CONNECTION);
     this.list.drawSoon();
   }
 

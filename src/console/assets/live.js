@@ -12,6 +12,8 @@ class Live {
     this.watchers = new Set();
     this.ends = [];
     this.covered = false;
+    // A tab that was hidden has read nothing meanwhile but what its socket brought.
+    document.addEventListener("visibilitychange", () => !document.hidden && this.isOpen && this.tell("looked"));
   }
 
   // `getToken` as the client wants it; `closed(state)`: the connection does not come back.
@@ -65,7 +67,8 @@ class Live {
     return this.wh?.connection.get() ?? { status: "idle" };
   }
 
-  // `watcher`: any of message(message), covered(), lost(), connection(). Gives the function that ends this.
+  // `watcher`: any of message(message), covered(), lost(), connection(), looked() (the tab is shown again), waiting() (other
+  // commands wait). Gives the function that ends this.
   watch(watcher) {
     this.watchers.add(watcher);
     if (this.isOpen) watcher.covered?.();

@@ -2,10 +2,11 @@
 
 import * as activity from "./activity.js";
 import { commands } from "./commands.js";
-import { byId, say, setAttribute, setText } from "./dom.js";
+import { byId, openDialog, say, setAttribute, setText } from "./dom.js";
 import { describeConnection, describeLimit, describeWho } from "./header.js";
 import { ListPage } from "./listpage.js";
 import { live } from "./live.js";
+import { forgetNames } from "./names.js";
 import { AuditPage, FailedPage, WorkersPage } from "./operators.js";
 import { oidc } from "./oidc.js";
 import { OverviewPage } from "./overview.js";
@@ -14,6 +15,7 @@ import { go, href, route } from "./router.js";
 import { SchedulesPage } from "./schedule.js";
 import { session } from "./session.js";
 import { SignIn } from "./sign-in.js";
+import { waiting } from "./waiting.js";
 import { closedBecause } from "./messages.js";
 
 const ME_EVERY = 60_000;
@@ -112,6 +114,8 @@ function forgetAll() {
   byId("content").replaceChildren();
   commands.clear();
   activity.clear();
+  forgetNames();
+  waiting.set([], false);
 }
 
 function describe() {
@@ -162,14 +166,14 @@ document.addEventListener("keydown", (event) => {
   const begun = awaitsPage;
   awaitsPage = 0;
   let done = true;
-  if (event.key === "?") byId("help").showModal();
+  if (event.key === "?") openDialog(byId("help"));
   else if (Date.now() - begun < 1_500 && GO[event.key]) go(href(GO[event.key]));
   else if (event.key === "g") awaitsPage = Date.now();
   else done = Boolean(page?.key?.(event));
   if (done) event.preventDefault();
 });
 byId("skip").addEventListener("click", () => (page?.heading ?? byId("page-heading")).focus());
-byId("help-open").addEventListener("click", () => byId("help").showModal());
+byId("help-open").addEventListener("click", () => openDialog(byId("help")));
 
 // ---- beginning --------------------------------------------------------------------------------------
 

@@ -62,11 +62,32 @@ export function age(iso, now = Date.now()) {
   return days === 1 ? "yesterday" : `${count(days)} days ago`;
 }
 
+// "in 20 min", of a moment that is to come.
+export function inWords(iso, now = Date.now()) {
+  const seconds = Math.round((Date.parse(iso ?? "") - now) / 1000);
+  if (Number.isNaN(seconds)) return "";
+  if (seconds < 60) return seconds > 0 ? `in ${seconds} s` : "now";
+  if (seconds < 3_600) return `in ${Math.floor(seconds / 60)} min`;
+  return seconds < 172_800 ? `in ${Math.floor(seconds / 3_600)} h` : `in ${count(Math.floor(seconds / 86_400))} days`;
+}
+
 export function duration(milliseconds) {
   const seconds = Math.max(0, Math.round(milliseconds / 1000));
   if (seconds < 60) return `${seconds} s`;
   if (seconds < 3_600) return `${Math.floor(seconds / 60)} min ${seconds % 60} s`;
   return `${count(Math.floor(seconds / 3_600))} h ${Math.floor((seconds % 3_600) / 60)} min`;
+}
+
+// Milliseconds for which a job has run so far: what the gateway said when it was read (`readAt`), and the time since. Time in
+// which it stood paused is no part of it. Null: it has not begun.
+export function ranFor(row, now = Date.now()) {
+  if (typeof row.running_seconds !== "number" || !row.started_at) return null;
+  return row.running_seconds * 1_000 + (row.status === "running" && row.readAt ? now - row.readAt : 0);
+}
+
+export function pausedFor(row, now = Date.now()) {
+  if (typeof row.paused_seconds !== "number") return 0;
+  return row.paused_seconds * 1_000 + (row.status === "paused" && row.readAt ? now - row.readAt : 0);
 }
 
 const MOMENT = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "medium" });
@@ -114,16 +135,45 @@ export const couldNot = (action, error) => `Could not ${action}: ${error || "no 
 // The limit's own numbers stand in its message: "Rate limit exceeded: 30/30 commands per minute".
 export function limited(message, seconds) {
   const numbers = /(\d+)\/(\d+)/.exec(message ?? "");
+  // Other limits, as of requests at once, have sentences of their own.
+  if (!numbers && message) return message;
   const used = numbers ? `${numbers[1]} of ${numbers[2]} commands used` : "Too many commands";
   return seconds > 0 ? `${used}: try again in ${seconds} s` : "You can send commands again";
 }
 
-export function refused(code, message, action, kind) {
+// Why a command was not accepted, or why it is not known whether it was.
+export function refused({ code, message, retryAfter }, action, kind) {
   switch (code) {
     case "permission_denied":
-      return `You may not ${action} ${PLURAL[kind]}: it takes the permission ${PLURAL[kind]}.${action}`;
+      return action === "rerun" ? "You may not run jobs again: it takes the permission jobs.create"
+        : `You may not ${action} ${PLURAL[kind]}: it takes the permission ${PLURAL[kind]}.${action}`;
     case "not_found":
-      return `Could not ${action}: there is no such ${kind} any more`;
+      return `Could not ${action === "rerun" ? "run it again" : action}: there is no such ${kind} any more`;
+    case "rate_limit_exceeded":
+      return `Could not ${action}: ${limited(message, secondsOf(retryAfter))}`;
+    case "failed":
+      return couldNot(action, message);
+    default:
+      return why({ code, message, retryAfter });
+  }
+}
+
+const secondsOf = (retryAfter) => Math.max(1, Math.ceil(retryAfter ?? 1));
+
+// The same of any request.
+export function why({ code, message, retryAfter }) {
+  switch (code) {
+    case "permission_denied":
+    case "forbidden":
+    case "not_found":
+    case "conflict":
+    case "failed":
+      // Sentences that say what is lacking, who was faster, what there is already.
+      return message;
+    case "rate_limit_exceeded":
+      return `Nothing was done: ${limited(message, secondsOf(retryAfter))}`;
+    case "too_many_connections":
+      return `Nothing was done: ${message}. Close other tabs of yours, or try again in ${secondsOf(retryAfter)} s`;
     case "unavailable":
       return "Nothing was done: Redis or the database is away. Try again shortly";
     case "queue_full":
@@ -131,14 +181,41 @@ export function refused(code, message, action, kind) {
     case "request_conflict":
       return "Nothing was done: the request id was used before. Try again";
     case "unauthorized":
-      return "Nothing was done: the token is no longer valid";
+      return "Nothing was done: the token is no longer valid. Sign in again";
+    case "outcome_unknown":
+      return "It is not known whether it was done: Redis did not answer in time. Look before you do it again";
+    case "network":
+      return "No answer came: it is not known whether it was done. Look before you do it again";
+    case "closed":
+      return "The connection was closed: it is not known whether it was done. Look before you do it again";
+    case "timeout":
+      return "Nothing was done: the request did not arrive in time. Try again";
+    case "internal":
+      return "The gateway failed, and its log says why. Look whether it was done before you do it again";
+    case "invalid_message":
+    case "unknown_type":
+    case "method_not_allowed":
+    case "too_large":
+      // A page that is older or newer than its gateway, as during an upgrade.
+      return `Nothing was done: ${message}. Load this page anew if that should have worked`;
     default:
       return `Nothing was done: ${message || code || "the answer makes no sense"}`;
   }
 }
 
+const CLAIMED = { pause: "stopped", resume: "gone on", cancel: "ended" };
+
+// A command that waits or is being carried out, for those who have not sent it.
+export function waitsWords({ action, user_id: user, state, accepted_at: at }, me, workers) {
+  const what = `${ACTIONS[action]?.label ?? action} by ${user === me ? "you" : user}`;
+  const long = duration(Date.now() - Date.parse(at));
+  if (state === "claimed") return `${what}: the work has not ${CLAIMED[action]} yet (${long})`;
+  return workers === 0 ? `${what} waits for a worker: none is online (${long})` : `${what} waits for a worker (${long})`;
+}
+
 // In the header, for as long as it is so.
 export const NO_CONNECTION = "Waits for a connection: nothing is sent until it is back";
+export const NOT_SENT = "Not sent: there is no connection. Press again when it is back";
 export const NO_WORKER = "No worker is running: commands wait until one is back";
 export const WORKER_BACK = "A worker is running again";
 

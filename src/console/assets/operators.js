@@ -1,17 +1,14 @@
 // The pages "Failed commands", "Workers" and "Audit".
 
-import { copyButton, el, link, setAttribute, setText } from "./dom.js";
+import { copyButton, el, setAttribute, setText } from "./dom.js";
 import { live, part, path } from "./live.js";
-import { href, keep } from "./router.js";
+import { named } from "./names.js";
+import { keep } from "./router.js";
 import { session } from "./session.js";
 import { Table } from "./table.js";
-import { actionWords, age, count, moment } from "./messages.js";
+import { actionWords, age, count, moment, why } from "./messages.js";
 
-const resource = (value) => {
-  const kind = value.job_id ? "job" : "campaign";
-  const id = value.job_id ?? value.campaign_id;
-  return link(href(`${kind}s`, id), id);
-};
+const resource = (value) => (value.job_id ? named("job", value.job_id) : named("campaign", value.campaign_id));
 
 export class FailedPage {
   constructor() {
@@ -28,9 +25,12 @@ export class FailedPage {
     });
     this.node = el("div", {}, el("p", { class: "faint" }, "Commands that no worker could carry out. What is requeued runs again, under the same name."), this.table.node);
     this.unwatch = live.watch({ covered: () => this.table.load(), message: ({ type }) => /_(failed|succeeded)$/.test(type) && this.table.soon() });
+    // Nothing tells of what others drop.
+    this.every = setInterval(() => !document.hidden && live.isOpen && this.table.load(), 5_000);
   }
 
   close() {
+    clearInterval(this.every);
     this.unwatch();
     this.table.close();
   }
@@ -83,11 +83,12 @@ export class WorkersPage {
 
 const AUDIT_FIELDS = [["resource", "Job or campaign id"], ["user", "User"]];
 const EVENTS = ["accepted", "denied", "rate_limited", "scheduled", "withdrawn", "succeeded", "failed", "expired"];
-const SINCE = [["1h", "Last hour"], ["24h", "Last day"], ["7d", "Last week"], ["", "All"]];
+const SINCE = [["1h", "Last hour"], ["24h", "Last day"], ["7d", "Last week"], ["all", "All"]];
 
 function verifiedWords({ intact, rows, after, last, breaks, checked_at: at }) {
-  const which = after > 0 ? `the newest ${count(rows)} entries` : `all ${count(rows)} entries`;
-  if (intact) return ["good", `Intact: ${which} are as they were written, up to entry ${last.id}. Checked ${moment(at)}.`];
+  const which = rows === 1 ? "the one entry" : after > 0 ? `the newest ${count(rows)} entries` : `all ${count(rows)} entries`;
+  if (intact && rows === 0) return ["good", `Nothing stands in it yet. Checked ${moment(at)}.`];
+  if (intact) return ["good", `Intact: ${which} ${rows === 1 ? "is as it was" : "are as they were"} written, up to entry ${last.id}. Checked ${moment(at)}.`];
   const where = breaks.slice(0, 5).map(({ kind, first, last: to }) => `${kind.replaceAll("_", " ")} at ${first === to ? `entry ${first}` : `entries ${first} to ${to}`}`);
   return ["bad", `Broken: in ${which}, ${where.join("; ")}${breaks.length > 5 ? `; and ${count(breaks.length - 5)} more` : ""}. Checked ${moment(at)}.`];
 }
@@ -102,11 +103,11 @@ export class AuditPage {
       columns: ["When", "Event", "What", "On", "Who", "Why", "Outcome", "Entry"],
       empty: session.holds("audit.read") ? "Nothing fits." : "This takes the permission audit.read.",
       read: async (after) => {
-        const { entries, next } = await live.ask(path("/api/v1/audit", { ...this.fields, order: "newest", limit: 100, after }));
+        const { entries, next } = await live.ask(path("/api/v1/audit", { ...this.asked, order: "newest", limit: 100, after }));
         return { rows: entries, next };
       },
       newer: async ({ id }) => {
-        const { entries, next } = await live.ask(path("/api/v1/audit", { ...this.fields, order: "oldest", limit: 100, after: id }));
+        const { entries, next } = await live.ask(path("/api/v1/audit", { ...this.asked, order: "oldest", limit: 100, after: id }));
         return { rows: entries, next };
       },
       row: (entry) => this.row(entry),
@@ -122,6 +123,11 @@ export class AuditPage {
     this.unwatch = live.watch({ covered: () => { this.table.load(); this.verify(); } });
     // A worker carries entries into the trail now and then.
     this.every = setInterval(() => !document.hidden && live.isOpen && this.table.look(), 5_000);
+  }
+
+  // What the gateway is asked for.
+  get asked() {
+    return { ...this.fields, since: this.fields.since === "all" ? "" : this.fields.since };
   }
 
   close() {
@@ -155,7 +161,7 @@ export class AuditPage {
       try {
         [tone, text] = verifiedWords(await live.ask("/api/v1/audit/verify"));
       } catch (error) {
-        text = `The chain could not be checked: ${error.message}`;
+        text = `The chain could not be checked: ${why(error)}`;
       }
     }
     setText(this.chain, text);
@@ -172,7 +178,7 @@ export class AuditPage {
     const kind = entry.resource_kind;
     const outcome = [entry.outcome, typeof entry.latency_ms === "number" && `${count(entry.latency_ms)} ms`].filter(Boolean).join(", ");
     return [moment(entry.at), entry.event.replace("_", " "), `${actionWords(entry.action)} ${kind}`,
-      link(href(`${kind}s`, entry.resource_id), entry.resource_id), entry.user_id, entry.reason ?? "", outcome,
+      named(kind, entry.resource_id), entry.user_id, entry.reason ?? "", outcome,
       el("td", { class: "faint", title: entry.hash ?? "" }, String(entry.id))];
   }
 
@@ -181,7 +187,7 @@ export class AuditPage {
     const parts = [];
     let after = null;
     do {
-      const answer = await fetch(path("/api/v1/audit", { ...this.fields, format, limit: 1_000, after }), {
+      const answer = await fetch(path("/api/v1/audit", { ...this.asked, format, limit: 1_000, after }), {
         headers: { Authorization: `Bearer ${session.token}` }, cache: "no-store", credentials: "omit",
       });
       if (!answer.ok) throw new Error((await answer.json().catch(() => ({}))).message ?? `HTTP ${answer.status}`);

@@ -1,10 +1,12 @@
 // The first page: how many there are of what, what the last hour brought, who works, what waits, and what needs somebody.
 
 import { bars } from "./chart.js";
-import { el, link, setAttribute } from "./dom.js";
+import { el, link, setAttribute, setText } from "./dom.js";
 import { live, path } from "./live.js";
+import { named } from "./names.js";
 import { href } from "./router.js";
-import { age, count, moment, standing } from "./messages.js";
+import { waiting } from "./waiting.js";
+import { age, count, duration, moment, standing, why } from "./messages.js";
 
 const EVERY = 10_000;
 const MOST = 1_000;
@@ -21,12 +23,21 @@ export class OverviewPage {
     this.attention = el("ul", { class: "notices", role: "list" });
     this.waits = el("ul", { class: "notices", role: "list" });
     this.workers = el("ul", { class: "notices", role: "list" });
-    const card = (title, node, more) => el("section", { class: "card" }, el("h3", {}, title, more ?? ""), node);
-    this.node = el("div", { class: "overview" }, el("section", {}, el("h3", { class: "unseen" }, "Jobs by status"), this.tiles),
-      el("div", { class: "cards" }, card("Needs attention", this.attention), card("The last hour", this.hour), card("What waits", this.waits),
-        card("Workers", this.workers)));
+    this.pending = [];
+    // Of each part, why it could not be read: what stands there is from before then.
+    this.faults = new Map();
+    const fault = (part) => {
+      this.faults.set(part, el("p", { class: "bad", role: "alert", hidden: true }));
+      return this.faults.get(part);
+    };
+    const card = (title, part, node) => el("section", { class: "card" }, el("h3", {}, title), fault(part), node);
+    this.node = el("div", { class: "overview" }, el("section", {}, el("h3", { class: "unseen" }, "Jobs by status"), fault("totals"), this.tiles),
+      el("div", { class: "cards" }, card("Needs attention", "attention", this.attention), card("The last hour", "hour", this.hour),
+        card("What waits", "waits", this.waits), card("Workers", "workers", this.workers)));
     this.ends = [live.watch({
       covered: () => this.load(),
+      looked: () => this.load(),
+      waiting: () => this.showWaits(),
       connection: () => this.update(),
       message: ({ type }) => /_status$|^workers_online$/.test(type) && this.soon(),
     })];
@@ -57,27 +68,53 @@ export class OverviewPage {
     this.loading = true;
     const since = new Date(Date.now() - HOUR).toISOString();
     const list = (fields) => live.ask(path("/api/v1/jobs", fields)).then((page) => page.jobs);
-    const parts = [
-      live.ask(path("/api/v1/jobs", { totals: true, limit: 1 })).then((page) => this.showTotals(page.totals)),
-      Promise.all(["completed", "failed"].map((status) => list({ status, sort: "updated", updated_after: since, limit: MOST })))
-        .then(([completed, failed]) => this.showHour(completed, failed)),
-      list({ status: "pending", sort: "created", order: "asc", limit: FEW }).then((jobs) => this.showWaits(jobs)),
-      live.ask("/api/v1/workers").then(({ workers }) => this.showWorkers(workers)),
-      Promise.all([
+    const ended = (status) => list({ status, sort: "updated", updated_after: since, limit: MOST });
+    // One after the other: a gateway gives one user so much memory for requests at once.
+    const ends = [
+      await this.part("totals", async () => this.showTotals((await live.ask(path("/api/v1/jobs", { totals: true, limit: 1 }))).totals)),
+      await this.part("attention", async () => this.showAttention(...await Promise.all([
         list({ status: "failed", sort: "updated", updated_after: new Date(Date.now() - 24 * HOUR).toISOString(), limit: FEW }),
-        live.ask(path("/api/v1/campaigns", { sort: "updated", limit: 50 })).then((page) => page.campaigns).catch(() => []),
+        // Who may read no campaigns hears of none.
+        live.ask(path("/api/v1/campaigns", { sort: "updated", limit: 50 })).then((page) => page.campaigns, orNone),
         live.ask(path("/api/v1/queue/failed", { limit: FEW })).then((page) => page.failed),
         list({ status: "running,paused", limit: 200 }),
-      ]).then((found) => this.showAttention(...found)),
+      ]))),
+      await this.part("waits", async () => {
+        this.pending = await list({ status: "pending", sort: "created", order: "asc", limit: FEW });
+        this.showWaits();
+      }),
+      await this.part("workers", async () => this.showWorkers((await live.ask("/api/v1/workers")).workers)),
+      await this.part("hour", async () => this.showHour(...await Promise.all([ended("completed"), ended("failed")]))),
     ];
-    const ended = await Promise.allSettled(parts);
     this.loading = false;
     this.update();
-    if (ended.every(({ status }) => status === "rejected") && !this.closed && live.isOpen) this.soon();
+    if (!ends.some(Boolean) && !this.closed && live.isOpen) this.soon();
+  }
+
+  // Reads one part; whether it could be read. Where it could not, what stood there before must not look as if it were true now.
+  async part(name, read) {
+    let fault = "";
+    try {
+      if (!this.closed) await read();
+    } catch (error) {
+      // Too much at once: it is read again in a moment.
+      if (error.code === "rate_limit_exceeded") {
+        this.soon();
+        return true;
+      }
+      // While there is no connection the header says so, and the whole page is shown as old.
+      if (live.isOpen) fault = `This cannot be read: ${why(error)}`;
+    }
+    const node = this.faults.get(name);
+    setText(node, fault);
+    setAttribute(node, "hidden", fault === "");
+    if (node.nextElementSibling) setAttribute(node.nextElementSibling, "data-stale", fault !== "");
+    return fault === "";
   }
 
   showTotals(totals) {
     if (!totals) return;
+    this.totals = totals;
     this.tiles.replaceChildren(...STATES.map(([status, label]) => el("li", { class: "row tile", "data-status": status },
       link(href("jobs", null, { status }), el("span", {}, el("strong", {}, count(totals[status] ?? 0)), el("span", { class: "status" }, label))))));
   }
@@ -95,15 +132,29 @@ export class OverviewPage {
     const one = (jobs, word, tone) => {
       const most = jobs.length >= MOST ? "at least " : "";
       const words = `${most}${count(jobs.length)} ${word} in the last hour`;
-      return el("figure", {}, bars(spread(jobs), tone, `${words}, by five minutes`), el("figcaption", {}, words));
+      const values = spread(jobs);
+      return el("figure", {}, bars(values, tone, `${words}, by five minutes`),
+        el("div", { class: "axis", "aria-hidden": "true" }, el("span", {}, "an hour ago"), el("span", {}, `up to ${count(Math.max(...values))} in five minutes`), el("span", {}, "now")),
+        el("figcaption", {}, words));
     };
     this.hour.replaceChildren(one(completed, "completed", "completed"), one(failed, "failed", "failed"));
   }
 
-  showWaits(jobs) {
-    this.fill(this.waits, jobs.map((job) => notice(job.waiting_for ? "warn" : "calm", link(href("jobs", job.id), job.title ?? job.id),
-      job.waiting_for ? `waits for ${job.waiting_for}, since ${age(job.created_at)}`
-        : Date.parse(job.run_after ?? "") > Date.now() ? `is tried again ${moment(job.run_after)}` : `waits for a worker, made ${age(job.created_at)}`)), "Nothing waits.");
+  // Commands that no worker has taken up, then jobs that none has begun; of both those that have waited longest.
+  showWaits() {
+    const commands = waiting.list;
+    const notices = commands.slice(0, FEW).map((command) => notice("warn",
+      command.job_id ? named("job", command.job_id) : named("campaign", command.campaign_id), waiting.words(command)));
+    const unshown = commands.length - notices.length;
+    if (unshown > 0) notices.push(notice("warn", `and ${count(unshown)}${waiting.more ? " or more" : ""} other commands`, ""));
+    notices.push(...this.pending.map((job) => notice(job.waiting_for ? "warn" : "calm", link(href("jobs", job.id), job.title ?? job.id),
+      job.waiting_for ? `waits for ${job.waiting_for}, made ${age(job.created_at)}`
+        : Date.parse(job.run_after ?? "") > Date.now() ? `is tried again ${moment(job.run_after)}` : `waits for a worker, made ${age(job.created_at)}`)));
+    const more = (this.totals?.pending ?? 0) - this.pending.length;
+    if (this.pending.length >= FEW && more > 0) {
+      notices.push(el("li", {}, link(href("jobs", null, { status: "pending" }), `and ${count(more)} more ${more === 1 ? "job" : "jobs"}`)));
+    }
+    this.fill(this.waits, notices, "Nothing waits.");
   }
 
   showWorkers(workers) {
@@ -123,7 +174,7 @@ export class OverviewPage {
       notices.push(notice("warn", link(href("campaigns", campaign.id), campaign.name ?? campaign.id), `${count(campaign.jobs_by_status.failed)} of its ${count(campaign.items_total)} jobs failed`));
     }
     for (const job of open.filter((one) => one.status === "paused").slice(0, FEW)) {
-      notices.push(notice("warn", link(href("jobs", job.id), job.title ?? job.id), `stands paused, ${age(job.updated_at)}`));
+      notices.push(notice("warn", link(href("jobs", job.id), job.title ?? job.id), `has stood paused for ${duration((job.paused_seconds ?? 0) * 1_000)}`));
     }
     for (const command of commands) {
       notices.push(notice("bad", link(href("failed"), `${command.action} of ${command.job_id ?? command.campaign_id}`), `failed, ${age(command.failed_at)}: ${command.error}`));
@@ -137,6 +188,11 @@ export class OverviewPage {
     if (list.contains(document.activeElement)) return;
     list.replaceChildren(...(notices.length > 0 ? notices : [el("li", { "data-tone": tone }, empty)]));
   }
+}
+
+function orNone(error) {
+  if (["permission_denied", "forbidden"].includes(error.code)) return [];
+  throw error;
 }
 
 function notice(tone, what, text) {

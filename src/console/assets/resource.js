@@ -8,17 +8,19 @@ import { FailedItems } from "./work.js";
 import { BatchDialog } from "./batch.js";
 import { commands, keyOf } from "./commands.js";
 import { curve } from "./chart.js";
-import { el, link, newId, setAttribute, setText } from "./dom.js";
+import { disable, el, link, newId, setAttribute, setText } from "./dom.js";
 import { live, part } from "./live.js";
 import { go, href } from "./router.js";
 import { ScheduleDialog } from "./schedule.js";
 import { session } from "./session.js";
-import { standingNote } from "./row.js";
+import { badPart, noteOf } from "./row.js";
+import { Upcoming } from "./upcoming.js";
 import * as messages from "./messages.js";
 
 const MOST_POINTS = 600;
 // The rate is that of the last minutes, not of a night in which it stood.
 const RATE_OVER = 120_000;
+const COUNTED_EVERY = 5_000;
 
 export class ResourcePage {
   constructor(kind, id) {
@@ -29,7 +31,6 @@ export class ResourcePage {
     this.handle = live.handle(kind, id);
     this.heading = el("h2", { class: "resource-name", tabindex: "-1" }, id);
     this.status = el("span", { class: "status" });
-    this.stale = el("p", { class: "stale-words", hidden: true });
     this.bar = el("div", { class: "bar" });
     this.progress = el("div", { class: "progress", role: "progressbar", "aria-valuemin": "0", "aria-valuemax": "100", "aria-label": "Progress" }, this.bar);
     this.percent = el("span", { class: "percent" });
@@ -43,12 +44,13 @@ export class ResourcePage {
     this.dialog = new ScheduleDialog(kind, id);
     this.batch = new BatchDialog("job", () => {});
     this.facts = new Facts(kind, id);
-    this.history = new History(id);
+    this.history = new History(kind, id);
+    this.upcoming = new Upcoming(kind, id);
     this.extra = kind === "job" ? [new Output(id), new FailedItems(id)] : [];
     this.head = el("div", { class: "row resource" },
       el("div", { class: "resource-head" }, this.heading, this.status),
-      el("div", { class: "resource-do" }, this.actions.node, this.actions.confirm, this.later, this.again), this.stale, this.note,
-      el("div", { class: "gauge" }, this.progress, this.percent), this.counts, this.chart);
+      el("div", { class: "resource-do" }, this.actions.node, this.actions.confirm, this.later, this.again), this.note,
+      this.upcoming.node, el("div", { class: "gauge" }, this.progress, this.percent), this.counts, this.chart);
     this.missing = el("p", { class: "empty", hidden: true });
     const jobs = kind === "campaign" ? [link(href("jobs", null, { campaign_id: id }), "Show its jobs", { class: "jobs-of" })] : [];
     this.node = el("div", { class: "resource-page" }, link(href(`${kind}s`), `All ${kind}s`, { class: "back" }), this.missing, this.head,
@@ -57,11 +59,17 @@ export class ResourcePage {
       this.handle.subscribe((state) => this.take(state)),
       commands.onChange(({ key, report }) => {
         if (key !== keyOf(kind, id)) return;
-        if (report) this.history.soon();
+        if (report) {
+          this.history.soon();
+          this.upcoming.load();
+        }
         this.update();
       }),
-      live.watch({ connection: () => this.update(), covered: () => this.reload(), message: (message) => this.message(message) }),
+      live.watch({ connection: () => this.update(), covered: () => this.reload(), looked: () => this.reload(), waiting: () => this.update(),
+        message: (message) => this.message(message) }),
     ];
+    // Times go on without a message.
+    this.every = setInterval(() => !document.hidden && this.tick(), 1_000);
     this.take(this.handle.get());
   }
 
@@ -72,6 +80,10 @@ export class ResourcePage {
   close() {
     this.closed = true;
     clearTimeout(this.redraw);
+    clearInterval(this.every);
+    this.dialog.close();
+    this.batch.close();
+    this.upcoming.close();
     this.ends.forEach((end) => end());
     this.history.close();
     this.extra.forEach((one) => one.close());
@@ -79,19 +91,31 @@ export class ResourcePage {
 
   reload() {
     this.history.soon();
+    this.upcoming.load();
     for (const one of this.extra) one.load();
   }
 
   message(message) {
     if (message[`${this.kind}_id`] !== this.id) return;
     for (const one of this.extra) one.message(message);
+    if (/_(succeeded|failed)$/.test(message.type)) this.upcoming.load();
     if (message.type === `${this.kind}_status`) this.refresh();
+  }
+
+  tick() {
+    this.update();
+    // How many of a campaign's jobs are in which status does not travel with its progress.
+    const readAt = Math.max(this.readAt ?? 0, this.whole?.readAt ?? 0, this.askedAt ?? 0);
+    if (this.kind !== "campaign" || !live.isOpen || !this.data || messages.FINAL.has(this.data.status) || Date.now() - readAt < COUNTED_EVERY) return;
+    this.askedAt = Date.now();
+    this.refresh();
   }
 
   // Times, results, names and where it runs do not travel with changes of state.
   async refresh() {
     try {
       this.whole = await this.handle.load();
+      this.whole.readAt = Date.now();
       this.update();
     } catch { /* the client reads it again after each connection */ }
   }
@@ -102,9 +126,11 @@ export class ResourcePage {
     setAttribute(this.head, "hidden", data === undefined);
     setAttribute(this.facts.node, "hidden", data === undefined);
     setText(this.missing, status === "missing" ? `There is no ${this.kind} ${this.id} in your tenant, or you may not read it.`
-      : error ? `It cannot be read: ${error.message}` : `Loading the ${this.kind}…`);
+      : error ? `It cannot be read: ${messages.why(error)}` : `Loading the ${this.kind}…`);
     if (!data) return;
     if (this.data !== data) this.point(data);
+    // What messages add to is the row as it was read: that moment stays.
+    if (["running_seconds", "paused_seconds"].some((name) => data[name] !== this.data?.[name]) || !this.readAt) this.readAt = Date.now();
     this.data = data;
     this.update();
   }
@@ -136,10 +162,13 @@ export class ResourcePage {
 
   update() {
     if (!this.data) return;
-    const row = { ...this.whole, ...this.data };
+    const row = { ...this.whole, ...this.data, readAt: this.readAt };
     // What was read whole may be older than what the socket has said since.
-    for (const name of ["completed_at", "cancelled_at", "cancelled_by", "error_message", "result", "worker", "reruns"]) {
+    for (const name of ["started_at", "completed_at", "cancelled_at", "cancelled_by", "error_message", "result", "worker", "reruns"]) {
       if (this.whole?.[name] !== undefined && this.whole[name] !== null) row[name] = this.whole[name];
+    }
+    if (this.whole?.readAt > this.readAt) {
+      for (const name of ["running_seconds", "paused_seconds", "jobs_by_status", "updated_at", "readAt"]) row[name] = this.whole[name];
     }
     this.item.row = row;
     const { kind, id } = this;
@@ -150,22 +179,23 @@ export class ResourcePage {
     setAttribute(this.head, "data-towards", row.desired && row.desired !== row.status ? row.desired : null);
     const isLive = live.isOpen && this.standing === "live";
     setAttribute(this.head, "data-stale", !isLive);
-    setAttribute(this.stale, "hidden", isLive);
-    setText(this.stale, "As last heard of: the connection is away. Buttons wait for it; nothing is sent until it is back.");
     const percent = Math.min(100, Math.max(0, Math.round(row.progress_percent ?? 0)));
     this.bar.style.setProperty("--done", String(percent / 100));
+    this.bar.style.setProperty("--bad", String(badPart(row)));
     setAttribute(this.progress, "aria-valuenow", percent);
     setText(this.percent, `${percent} %`);
     setText(this.counts, [this.pace(row), messages.FINAL.has(row.status) ? "" : row.current_item].filter(Boolean).join(" · "));
     this.drawChart(row, percent);
     this.actions.update(name);
     const over = messages.FINAL.has(row.status);
+    const heldFocus = over && this.actions.node.contains(document.activeElement);
     setAttribute(this.actions.node, "hidden", over || this.actions.isConfirming);
+    if (heldFocus) this.heading.focus({ preventScroll: true });
     setAttribute(this.later, "hidden", over || this.actions.isConfirming);
-    setAttribute(this.later, "disabled", !live.isOpen);
+    setAttribute(this.later, "title", live.isOpen ? null : messages.NO_CONNECTION);
+    disable(this.later, !live.isOpen);
     this.describeAgain(row);
-    const { note } = commands.state(kind, id);
-    const shown = this.actions.isConfirming ? { tone: "warn", text: this.actions.warning() } : note ?? standingNote(this.item);
+    const shown = this.actions.isConfirming ? { tone: "warn", text: this.actions.warning() } : noteOf(this.item);
     setText(this.note, shown?.text ?? "");
     setAttribute(this.note, "data-tone", shown?.tone);
     this.facts.update(row);
@@ -193,7 +223,7 @@ export class ResourcePage {
     setAttribute(this.again, "hidden", !isOffered);
     setAttribute(this.again, "title", why);
     setAttribute(this.again, "data-lacking", !session.holds("jobs.create"));
-    setAttribute(this.again, "disabled", !live.isOpen || this.isAsking === true);
+    disable(this.again, !live.isOpen || this.isAsking === true);
   }
 
   async runAgain() {
@@ -210,8 +240,7 @@ export class ResourcePage {
       if (!this.closed) go(href("jobs", made.id));
     } catch (error) {
       if (error.code !== "network") this.requestId = null;
-      const text = error.code === "permission_denied" ? "You may not run jobs again: it takes the permission jobs.create" : `It was not run again: ${error.message}`;
-      commands.note(kind, id, "bad", text);
+      commands.note(kind, id, "bad", messages.refused(error, "rerun", kind));
     }
     this.isAsking = false;
     this.update();

@@ -6,6 +6,7 @@ import { el, setAttribute, setText } from "./dom.js";
 import { live } from "./live.js";
 import { href } from "./router.js";
 import { session } from "./session.js";
+import { waiting } from "./waiting.js";
 import * as messages from "./messages.js";
 
 export class Row {
@@ -44,7 +45,6 @@ export class Row {
   update() {
     const { item } = this;
     const { kind, id, row } = item;
-    const { note } = commands.state(kind, id);
     const name = messages.nameOf(item);
     const title = row.title || row.name || id;
     setText(this.title, title);
@@ -68,6 +68,11 @@ export class Row {
       this.bar.style.setProperty("--done", String(percent / 100));
       this.drawn = percent;
     }
+    const bad = badPart(row);
+    if (this.drawnBad !== bad) {
+      this.bar.style.setProperty("--bad", String(bad));
+      this.drawnBad = bad;
+    }
     setAttribute(this.progress, "aria-valuenow", percent);
     setAttribute(this.progress, "aria-valuetext", counts ? `${percent} %, ${counts}` : `${percent} %`);
     setAttribute(this.progress, "aria-label", `Progress of ${name}`);
@@ -76,19 +81,27 @@ export class Row {
     setText(this.counts, [counts, current].filter(Boolean).join(" · "));
     setAttribute(this.counts, "title", this.counts.textContent || null);
 
+    const heldFocus = this.actions.node.contains(document.activeElement);
     this.actions.update(name);
-    const shown = this.actions.isConfirming ? { tone: "warn", text: this.actions.warning() } : note ?? standingNote(item);
+    // Its buttons have gone with its end.
+    if (heldFocus && messages.FINAL.has(row.status)) this.link.focus({ preventScroll: true });
+    const shown = this.actions.isConfirming ? { tone: "warn", text: this.actions.warning() } : noteOf(item);
     setText(this.noteText, shown?.text ?? "");
     setAttribute(this.note, "data-tone", shown?.tone);
     setAttribute(this.noteText, "title", shown?.text || null);
   }
 }
 
+// How much of what is done has failed, 0 to 1.
+export function badPart({ items_failed: failed, items_processed: done }) {
+  return failed > 0 && done > 0 ? Math.min(1, Math.round((failed / done) * 100) / 100) : 0;
+}
+
 function whenWords(row) {
   switch (row.status) {
     case "running": {
-      const begun = Date.parse(row.started_at ?? "");
-      return Number.isNaN(begun) ? "" : `for ${messages.duration(Date.now() - begun).replace(/ \d+ s$/, "")}`;
+      const ran = messages.ranFor(row);
+      return ran === null ? "" : `for ${messages.duration(ran).replace(/(min|h \d+ min) \d+ s$/, "$1")}`;
     }
     case "completed":
     case "failed":
@@ -100,8 +113,16 @@ function whenWords(row) {
   }
 }
 
+// What is said beside a job or campaign: what becomes of one's own command, what of another's waits, or what is worth saying
+// otherwise.
+export function noteOf(item) {
+  const { note, requests } = commands.state(item.kind, item.id);
+  const waits = requests.length === 0 && !messages.FINAL.has(item.row.status) && waiting.of(item.kind, item.id);
+  return waits ? { tone: "warn", text: waits } : note ?? standingNote(item);
+}
+
 // What is worth saying about a row while nothing else is.
-export function standingNote({ gone, row }) {
+function standingNote({ gone, row }) {
   if (gone) return { tone: "bad", text: "It is no longer there" };
   if (row.status === "failed" && row.error_message) return { tone: "bad", text: row.error_message };
   if (row.contact_lost_at) return { tone: "warn", text: `Not heard of since ${messages.moment(row.contact_lost_at)}` };

@@ -1,7 +1,7 @@
 // Who uses this tab: the form for a token or the way to the issuer, links that bring a token, and a token that the gateway
 // does not take any more.
 
-import { byId, setAttribute, setText } from "./dom.js";
+import { byId, openDialog, setAttribute, setText } from "./dom.js";
 import { oidc } from "./oidc.js";
 import { clean, describeToken, session } from "./session.js";
 
@@ -171,6 +171,6 @@ export class SignIn {
     setText(byId("replace-now"), describeToken(session.token));
     setText(byId("replace-by"), describeToken(session.offered));
     dialog.returnValue = "";
-    dialog.showModal();
+    openDialog(dialog);
   }
 }

@@ -1,8 +1,28 @@
 // A table that is read from the gateway: loading, empty, unreadable and stale say so; buttons wait for a connection.
 
-import { el, setAttribute, setText } from "./dom.js";
+import { byId, disable, el, setAttribute, setText } from "./dom.js";
 import { live } from "./live.js";
-import { NO_CONNECTION, count } from "./messages.js";
+import { NO_CONNECTION, count, why } from "./messages.js";
+
+// The head of a table. On a phone each row is a card of its own, with the name of each column beside its cell: then the roles
+// have to be said, because what is not laid out as a table is none for a screen reader.
+export function tableOf(columns, body) {
+  setAttribute(body, "role", "rowgroup");
+  const head = columns.map((text) => (text === "" ? el("td", { role: "cell" }) : el("th", { scope: "col", role: "columnheader" }, text)));
+  return el("table", { role: "table" }, el("thead", { role: "rowgroup" }, el("tr", { role: "row" }, ...head)), body);
+}
+
+export function rowOf(columns, cells, properties = {}) {
+  const drawn = cells.map((cell, at) => {
+    const node = cell instanceof HTMLTableCellElement ? cell : el("td", {}, cell);
+    setAttribute(node, "role", "cell");
+    setAttribute(node, "data-label", columns[at]);
+    // A card has no room for what says nothing.
+    setAttribute(node, "data-empty", cell === "");
+    return node;
+  });
+  return el("tr", { role: "row", ...properties }, ...drawn);
+}
 
 export class Table {
   // `read(after)` gives rows (or { rows, next }); `row(value)` the cells of one; `newer(value)`, where the newest stand first,
@@ -14,9 +34,10 @@ export class Table {
     this.row = row;
     this.words = empty;
     this.next = null;
+    this.columns = columns;
     this.body = el("tbody");
-    this.wrap = el("div", { class: "table-wrap", hidden: true, tabindex: "0", role: "region", "aria-label": label ?? "Table" }, el("table", {},
-      el("thead", {}, el("tr", {}, ...columns.map((text) => (text === "" ? el("td") : el("th", { scope: "col" }, text))))), this.body));
+    this.wrap = el("div", { class: "table-wrap", hidden: true, tabindex: "0", role: "region", "aria-label": label ?? "Table" },
+      tableOf(columns, this.body));
     this.empty = el("p", { class: "empty" }, "Loading…");
     this.error = el("p", { class: "bad", role: "alert" });
     // Why the last press of a button did nothing: stays until the next one, however often the table is read meanwhile.
@@ -27,7 +48,7 @@ export class Table {
     this.generation = 0;
     // Buttons beside the table that wait for a connection as well.
     this.outside = [];
-    this.unwatch = live.watch({ connection: () => this.update() });
+    this.unwatch = live.watch({ connection: () => this.update(), looked: () => this.load() });
   }
 
   close() {
@@ -54,7 +75,7 @@ export class Table {
         this.newest = rows[0] ?? null;
         setAttribute(this.fresh, "hidden", true);
       }
-      const focused = document.activeElement?.closest("tr")?.dataset.key;
+      const focus = this.focus();
       const drawn = rows.map((value) => this.draw(value));
       if (after === null) this.body.replaceChildren(...drawn);
       else this.body.append(...drawn);
@@ -62,19 +83,33 @@ export class Table {
       this.next = next;
       setText(this.error, "");
       setText(this.empty, this.words);
-      if (focused) this.body.querySelector(`tr[data-key="${CSS.escape(focused)}"] button`)?.focus();
+      this.update();
+      if (focus) this.giveFocus(focus);
     } catch (error) {
       if (generation !== this.generation) return;
-      const text = `This cannot be read: ${error.message}`;
-      setText(this.body.children.length > 0 ? this.error : this.empty, text);
+      const shown = this.body.children.length > 0;
+      setText(shown ? this.error : this.empty, `This cannot be read${shown ? " any more" : ""}: ${why(error)}`);
+      this.update();
     }
-    this.update();
+  }
+
+  // Where the focus is among the rows: those are about to be drawn anew.
+  focus() {
+    const row = document.activeElement?.closest?.("tr");
+    if (!this.body.contains(row)) return null;
+    return { key: row.dataset.key, at: [...this.body.children].indexOf(row), label: document.activeElement.textContent };
+  }
+
+  // The same button of the same row; of the row that has taken its place where that one is gone; at last the heading.
+  giveFocus({ key, at, label }) {
+    const rows = [...this.body.children];
+    const row = rows.find((one) => one.dataset.key === key) ?? rows[Math.min(at, rows.length - 1)];
+    const buttons = [...(row?.querySelectorAll("button, a") ?? [])];
+    (buttons.find((one) => one.textContent === label && !one.disabled) ?? buttons.find((one) => !one.disabled) ?? byId("page-heading")).focus({ preventScroll: true });
   }
 
   draw(value) {
-    const cells = this.row(value).map((cell) => (cell instanceof HTMLTableCellElement ? cell : el("td", {}, cell)));
-    const node = el("tr", { "data-key": value.id ?? value.schedule_id ?? value.command_id }, ...cells);
-    return node;
+    return rowOf(this.columns, this.row(value), { "data-key": value.id ?? value.schedule_id ?? value.command_id });
   }
 
   restart() {
@@ -108,7 +143,7 @@ export class Table {
     setAttribute(this.more, "hidden", this.next === null);
     setAttribute(this.wrap, "data-stale", !live.isOpen);
     for (const button of [...this.body.querySelectorAll("button"), this.more, this.fresh, ...this.outside]) {
-      setAttribute(button, "disabled", !live.isOpen || button.dataset.busy === "true");
+      disable(button, !live.isOpen || button.dataset.busy === "true");
       if (!live.isOpen) setAttribute(button, "title", NO_CONNECTION);
       else setAttribute(button, "title", null);
     }
@@ -123,7 +158,9 @@ export class Table {
       try {
         await act();
       } catch (error) {
-        setText(this.refused, `${text}: ${error.message}`);
+        setText(this.refused, `${text}: ${why(error)}`);
+        // Somebody else may have been faster: what is there no more goes.
+        this.soon();
       }
       node.dataset.busy = "false";
       this.update();

@@ -2,17 +2,18 @@
 
 import { el, setAttribute, setText } from "./dom.js";
 import { live, part, path } from "./live.js";
+import { rowOf, tableOf } from "./table.js";
 import { count, moment } from "./messages.js";
 
 const PAGE = 100;
+const COLUMNS = ["Item", "Error", "Run", "When"];
 
 export class FailedItems {
   constructor(id) {
     this.id = id;
     this.next = null;
     this.body = el("tbody");
-    this.table = el("div", { class: "table-wrap", tabindex: "0", role: "region", "aria-label": "Failed items" }, el("table", {},
-      el("thead", {}, el("tr", {}, ...["Item", "Error", "Run", "When"].map((text) => el("th", { scope: "col" }, text)))), this.body));
+    this.table = el("div", { class: "table-wrap", tabindex: "0", role: "region", "aria-label": "Failed items" }, tableOf(COLUMNS, this.body));
     this.more = el("button", { type: "button", class: "plain", hidden: true, onclick: () => this.load(this.next) }, "Show more");
     this.tally = el("span", { class: "count" });
     this.node = el("section", { hidden: true }, el("h3", {}, "Failed items ", this.tally), this.table, this.more);
@@ -36,7 +37,7 @@ export class FailedItems {
     try {
       const page = await live.ask(path(`/api/v1/jobs/${part(this.id)}/failed_items`, { limit: PAGE, after }));
       const rows = page.failed_items.map(({ item, error, run, at }) =>
-        el("tr", {}, el("td", {}, item), el("td", {}, error), el("td", {}, String(run)), el("td", {}, moment(at))));
+        rowOf(COLUMNS, [item, error, String(run), moment(at)]));
       if (after === null) this.body.replaceChildren(...rows);
       else this.body.append(...rows);
       this.next = page.next ?? null;

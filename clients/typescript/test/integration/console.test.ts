@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { job, Session } from '../../src/worker/index.js';
 import { Chromium } from '../support/chromium.js';
-import { elapse } from '../support/wait.js';
+import { elapse, until } from '../support/wait.js';
 import { Fleet, type Process } from '../support/wheelhouse.js';
 
 /** Prints as real programs do, says how far it is, and warns now and then. */
@@ -64,43 +64,164 @@ afterAll(async () => {
   await done;
 });
 
+const PAGES: [string, string][] = [
+  ['#/overview', 'What waits'],
+  ['#/jobs', 'Work that fails'],
+  ['#/jobs/running', 'lunch'],
+  ['#/jobs/broken', 'no such column'],
+  ['#/jobs/nightly', 'page 640 of 1000'],
+  ['#/jobs/nobody', 'There is no job nobody'],
+  ['#/campaigns', 'Some of it'],
+  ['#/campaigns/many', 'Its jobs are handed to workers'],
+  ['#/schedules', 'night'],
+  ['#/failed', 'No command has failed'],
+  ['#/workers', 'worker'],
+  ['#/audit', 'lunch'],
+];
+
+async function open(page: string, text: string): Promise<void> {
+  await browser.eval(`location.hash = ${JSON.stringify(page)}`);
+  await browser.shows(text);
+}
+
+/**
+ * Expects nothing serious of what is shown now, or of a part of it, in each light, on a phone and on a screen, and nothing wider
+ * than that. Only colours differ from light to light.
+ */
+async function isAccessible(what: string, part = 'body'): Promise<void> {
+  await browser.eval(`if (!window.axe) { ${axe} }`);
+  for (const [width, scheme, forced] of [
+    [1400, 'light', false],
+    [1400, 'dark', false],
+    [1400, 'light', true],
+    [390, 'dark', true],
+    [390, 'dark', false],
+    [390, 'light', false],
+  ] as const) {
+    await browser.looks(width, scheme, forced);
+    const rules = scheme === 'light' && !forced ? '' : "runOnly: ['color-contrast', 'link-in-text-block'], ";
+    const { passed, found } = await browser.eval<{ passed: number; found: object[] }>(`(async () => {
+      const { violations, passes } = await axe.run(${JSON.stringify(part)}, { ${rules}resultTypes: ['violations'] });
+      const found = violations.filter(({ impact }) => ['serious', 'critical'].includes(impact))
+        .map(({ id, impact, nodes }) => ({ id, impact, nodes: nodes.map((node) => node.html + ' ' + node.failureSummary) }));
+      return { passed: passes.length, found };
+    })()`);
+    expect(passed, 'rules that were tried').toBeGreaterThan(rules === '' ? 5 : 0);
+    expect(found, `${what}, ${width} px, ${forced ? 'forced colours' : scheme}`).toEqual([]);
+    const wider = await browser.eval<number>('document.documentElement.scrollWidth - innerWidth');
+    expect(wider, `${what} is wider than ${width} px`).toBeLessThanOrEqual(0);
+  }
+  await browser.looks(1400, 'light');
+}
+
 describe('the console is usable by everybody', () => {
+  it.each(PAGES)('axe finds nothing serious on %s, in every light, on a phone and on a screen', async (page, text) => {
+    await open(page, text);
+    await isAccessible(page);
+  });
+
   it.each([
-    ['#/overview', 'What waits'],
-    ['#/jobs', 'Work that fails'],
-    ['#/jobs/running', 'lunch'],
-    ['#/jobs/broken', 'no such column'],
-    ['#/jobs/nightly', 'page 640 of 1000'],
-    ['#/jobs/nobody', 'There is no job nobody'],
-    ['#/campaigns', 'Some of it'],
-    ['#/campaigns/many', 'Its jobs are handed to workers'],
-    ['#/schedules', 'night'],
-    ['#/failed', 'No command has failed'],
-    ['#/workers', 'worker'],
-    ['#/audit', 'lunch'],
-  ])('axe finds nothing serious on %s, in light and dark, on a phone and on a screen', async (page, text) => {
-    await browser.eval(`location.hash = ${JSON.stringify(page)}`);
-    await browser.shows(text);
-    await browser.eval(`if (!window.axe) { ${axe} }`);
-    for (const [width, scheme, forced] of [
-      [1400, 'light', false],
-      [1400, 'dark', false],
-      [390, 'dark', true],
-      [390, 'dark', false],
-      [390, 'light', false],
-    ] as const) {
-      await browser.looks(width, scheme, forced);
-      const { passed, found } = await browser.eval<{ passed: number; found: object[] }>(`(async () => {
-        const { violations, passes } = await axe.run(document);
-        const found = violations.filter(({ impact }) => ['serious', 'critical'].includes(impact))
-          .map(({ id, impact, nodes }) => ({ id, impact, nodes: nodes.map((node) => node.html + ' ' + node.failureSummary) }));
-        return { passed: passes.length, found };
-      })()`);
-      expect(passed, 'rules that were tried').toBeGreaterThan(15);
-      expect(found, `${page}, ${width} px, ${forced ? 'forced colours' : scheme}`).toEqual([]);
-      const wider = await browser.eval<number>('document.documentElement.scrollWidth - innerWidth');
-      expect(wider, `${page} is wider than ${width} px`).toBeLessThanOrEqual(0);
-    }
+    ['the sheet of keys', '#/overview', 'What waits', '?', 'Next and previous row'],
+    ['a command for later', '#/jobs/running', 'lunch', 'Later…', 'Schedule it'],
+    ['another time for it', '#/schedules', 'night', 'Change…', 'Another time'],
+    ['the question before a cancel', '#/jobs/running', 'lunch', 'Cancel', 'It cannot be undone'],
+    ['many at once', '#/jobs', 'Work that fails', 'All that match…', 'of your commands per minute'],
+    [
+      'many, of which some are refused',
+      '#/jobs?selected=broken,running',
+      'Work that fails',
+      'Pause…',
+      '1 more has ended already, and is left out.',
+    ],
+  ])('nor in %s', async (what, page, text, button, asks) => {
+    await open(page, text);
+    await browser.press(button);
+    await browser.shows(asks);
+    await isAccessible(what, button === 'Cancel' ? '.resource' : 'dialog[open]');
+    await browser.eval("document.querySelector('dialog[open]')?.close()");
+    const keep = "[...document.querySelectorAll('.confirm:not([hidden]) button')].find((b) => b.innerText === 'Keep')";
+    await browser.eval(`${keep}?.click()`);
+  });
+
+  it('nor where a link brings the token of somebody else', async () => {
+    await browser.eval(`location.hash = ${JSON.stringify(`/jobs?token=${await fleet.token('acme', 'ben')}`)}`);
+    await browser.shows('A link wants to sign you in anew');
+    await isAccessible('a link with a token', 'dialog[open]');
+    await browser.press('Stay signed in');
+  });
+});
+
+describe('the keyboard alone', () => {
+  const focused = () => browser.eval<string>('document.activeElement.innerText || document.activeElement.tagName');
+  const focus = (button: string) =>
+    browser.eval(
+      `[...document.querySelectorAll('button')].find((b) => b.innerText === ${JSON.stringify(button)} && b.checkVisibility()).focus()`,
+    );
+
+  const KINDS = ['#/overview', '#/jobs', '#/jobs/running', '#/schedules', '#/workers', '#/audit'];
+  it.each(PAGES.filter(([page]) => KINDS.includes(page)))(
+    'reaches everything on %s, and sees where it is',
+    async (page, text) => {
+      await open(page, text);
+      await browser.eval(`window.reached = new Set(); window.unseen = [];
+      document.addEventListener('focusin', window.onReach = ({ target }) => {
+        window.reached.add(target);
+        const { outlineStyle, outlineWidth } = getComputedStyle(target);
+        if (outlineStyle === 'none' || parseFloat(outlineWidth) < 1) window.unseen.push(target.outerHTML.slice(0, 120));
+      }); document.getElementById('skip').focus(); window.reached.clear(); window.unseen = [];`);
+      const rest = `[...document.querySelectorAll('a[href], button, input, select, textarea, [tabindex="0"]')].filter((node) => !node.disabled
+      && node.tabIndex >= 0 && node.checkVisibility({ visibilityProperty: true }) && !window.reached.has(node)).map((node) => node.outerHTML.slice(0, 120))`;
+      // The page may be drawn anew meanwhile; what is new comes further down, or with the next round.
+      for (let presses = 0; presses < 400; presses += 1) {
+        if (presses % 20 === 0 && (await browser.eval<string[]>(rest)).length === 0) break;
+        await browser.key('Tab');
+      }
+      expect(await browser.eval(rest), `not reached on ${page}`).toEqual([]);
+      expect(await browser.eval('window.unseen'), `not seen on ${page}`).toEqual([]);
+      await browser.eval("document.removeEventListener('focusin', window.onReach)");
+    },
+  );
+
+  it.each([
+    ['#/overview', 'What waits', '?'],
+    ['#/jobs/running', 'lunch', 'Later…'],
+    ['#/schedules', 'night', 'Change…'],
+    ['#/jobs', 'Work that fails', 'All that match…'],
+    ['#/jobs?selected=running', '1 selected', 'Pause…'],
+  ])('opens what %s asks, leaves it, and is where it was', async (page, text, button) => {
+    await open(page, text);
+    await focus(button);
+    await browser.key('Enter');
+    await until(
+      () => browser.eval("Boolean(document.querySelector('dialog[open]')?.contains(document.activeElement))"),
+      'asked',
+    );
+    await browser.key('Escape');
+    await until(async () => (await focused()) === button, `the focus is back on ${button}`);
+  });
+
+  it('pauses, resumes and begins to cancel, and stays where it is', async () => {
+    await open('#/jobs/running', 'lunch');
+    await focus('Pause');
+    await browser.key('Enter');
+    await browser.shows('Paused by you');
+    expect(await focused(), 'though it cannot be pressed again').toBe('Pause');
+    await browser.key('Enter');
+    await browser.key('r');
+    await browser.shows('Resumed by you');
+    await browser.key('c');
+    await browser.shows('It cannot be undone');
+    expect(await focused()).toBe('INPUT');
+    await browser.key('Escape');
+    await until(async () => (await focused()) === 'Cancel', 'the focus is back');
+    // How long it ran, and how long it stood, go on by themselves and apart.
+    const fact = (label: string) =>
+      browser.eval<string>(
+        `[...document.querySelectorAll('.fact')].find((fact) => fact.innerText.startsWith(${JSON.stringify(label)}))?.innerText ?? ''`,
+      );
+    const before = await fact('Running time');
+    expect(before).toMatch(/\d+ s/);
+    await until(async () => (await fact('Running time')) !== before, 'the running time goes on');
   });
 });
 
@@ -164,5 +285,47 @@ describe('the pictures of the documentation', () => {
     const kept = readFileSync(path);
     expect(kept.subarray(1, 4).toString()).toBe('PNG');
     expect(kept.length).toBeLessThan(150 * 1024);
+  });
+});
+
+describe('a page that is not live', () => {
+  it('is right at once when somebody looks at it after ten minutes', async () => {
+    // A hidden tab's timers may stand still; here they do for good, so that nothing else can bring what is new.
+    await browser.before(`window.setInterval = () => 0; window.shift = 0; const now = Date.now.bind(Date);
+      Date.now = () => now() + window.shift; Object.defineProperty(document, 'hidden', { get: () => window.shift > 0 && !window.looked });`);
+    await browser.navigate(`${gateway.url}/?hidden#/schedules`);
+    await browser.shows('night');
+    await browser.eval("window.shift = 600_000; document.dispatchEvent(new Event('visibilitychange'))");
+    const token = await fleet.token('acme', 'ben');
+    await post(token, 'jobs/running/cancel', { delay_seconds: 7200, reason: 'written while nobody looked' });
+    expect(await browser.eval("document.body.innerText.includes('written while nobody looked')")).toBe(false);
+    await browser.eval("window.looked = true; document.dispatchEvent(new Event('visibilitychange'))");
+    await browser.shows('written while nobody looked');
+  });
+
+  it('says so in words, in every light', async () => {
+    await browser.navigate(`${gateway.url}/?lost#/jobs`);
+    await browser.shows('Work that fails');
+    await browser.shows('Live');
+    await gateway.kill();
+    await browser.shows('Not live');
+    await isAccessible('a list that is not live');
+    for (const [page, text] of [
+      ['#/overview', 'The last hour'],
+      ['#/schedules', 'This cannot be read'],
+    ] as const) {
+      await open(page, text);
+      await isAccessible(`${page} without a connection`);
+    }
+  });
+
+  it('asks who is there, and says what is wrong with what it is given', async () => {
+    await browser.eval("document.getElementById('sign-out').click()");
+    await browser.shows('You are signed out.');
+    await browser.eval(
+      "document.getElementById('token').value = 'nonsense'; document.querySelector('#sign-in button[type=submit]').click()",
+    );
+    await browser.shows('This is not a token: it has three parts with two dots between.');
+    await isAccessible('signing in', '#sign-in');
   });
 });

@@ -129,6 +129,15 @@ export class Chromium {
     await until(() => this.eval<boolean>(`(() => { const b = ${found}; b?.click(); return Boolean(b); })()`), text);
   }
 
+  /** Presses a key, as a hand does: the browser moves the focus, and follows a link or presses a button by itself. */
+  async key(key: string): Promise<void> {
+    const text = key === 'Enter' ? '\r' : key.length === 1 ? key : undefined;
+    const code = key === 'Tab' ? 9 : key === 'Enter' ? 13 : key === 'Escape' ? 27 : key.toUpperCase().charCodeAt(0);
+    const asked = { key, code: key.length === 1 ? `Key${key.toUpperCase()}` : key, windowsVirtualKeyCode: code };
+    await this.#ask('Input.dispatchKeyEvent', { type: text ? 'keyDown' : 'rawKeyDown', ...asked, text });
+    await this.#ask('Input.dispatchKeyEvent', { type: 'keyUp', ...asked });
+  }
+
   async close(): Promise<void> {
     this.tools.terminate();
     const gone = new Promise((resolve) => this.process.once('exit', resolve));

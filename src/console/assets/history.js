@@ -4,7 +4,7 @@ import { el, setAttribute, setText } from "./dom.js";
 import { rowOf, tableOf } from "./table.js";
 import { live, path } from "./live.js";
 import { session } from "./session.js";
-import { actionWords, age, duration, moment, why } from "./messages.js";
+import { actionWords, age, duration, moment, unread } from "./messages.js";
 
 const COLUMNS = ["When", "What", "Who", "Why", "Outcome", "Took"];
 // Entries, the newest.
@@ -45,7 +45,7 @@ export class History {
       // A job and a campaign may have the same id.
       if (!this.closed) this.show(entries.filter((entry) => entry.resource_kind === this.kind));
     } catch (error) {
-      setText(this.empty, `The commands cannot be read: ${why(error)}`);
+      setText(this.empty, `The commands cannot be read: ${unread(error)}`);
     }
     return undefined;
   }

@@ -203,6 +203,11 @@ export function why({ code, message, retryAfter }) {
   }
 }
 
+// Why something could not be read.
+export function unread(error) {
+  return error.code === "network" ? "no answer came" : why(error).replace(/^Nothing was done: /, "");
+}
+
 const CLAIMED = { pause: "stopped", resume: "gone on", cancel: "ended" };
 
 // A command that waits or is being carried out, for those who have not sent it.
@@ -215,6 +220,7 @@ export function waitsWords({ action, user_id: user, state, accepted_at: at }, me
 
 // In the header, for as long as it is so.
 export const NO_CONNECTION = "Waits for a connection: nothing is sent until it is back";
+export const NOT_READ = "There is no connection: this is read when it is back";
 export const NOT_SENT = "Not sent: there is no connection. Press again when it is back";
 export const NO_WORKER = "No worker is running: commands wait until one is back";
 export const WORKER_BACK = "A worker is running again";

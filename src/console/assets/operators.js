@@ -6,7 +6,7 @@ import { named } from "./names.js";
 import { keep } from "./router.js";
 import { session } from "./session.js";
 import { Table } from "./table.js";
-import { actionWords, age, count, moment, why } from "./messages.js";
+import { actionWords, age, count, moment, unread } from "./messages.js";
 
 const resource = (value) => (value.job_id ? named("job", value.job_id) : named("campaign", value.campaign_id));
 
@@ -161,7 +161,7 @@ export class AuditPage {
       try {
         [tone, text] = verifiedWords(await live.ask("/api/v1/audit/verify"));
       } catch (error) {
-        text = `The chain could not be checked: ${why(error)}`;
+        text = `The chain could not be checked: ${unread(error)}`;
       }
     }
     setText(this.chain, text);

@@ -6,7 +6,7 @@ import { live, path } from "./live.js";
 import { named } from "./names.js";
 import { href } from "./router.js";
 import { waiting } from "./waiting.js";
-import { age, count, duration, moment, standing, why } from "./messages.js";
+import { age, count, duration, moment, standing, unread } from "./messages.js";
 
 const EVERY = 10_000;
 const MOST = 1_000;
@@ -103,7 +103,7 @@ export class OverviewPage {
         return true;
       }
       // While there is no connection the header says so, and the whole page is shown as old.
-      if (live.isOpen) fault = `This cannot be read: ${why(error)}`;
+      if (live.isOpen) fault = `This cannot be read: ${unread(error)}`;
     }
     const node = this.faults.get(name);
     setText(node, fault);

@@ -126,7 +126,7 @@ export class ResourcePage {
     setAttribute(this.head, "hidden", data === undefined);
     setAttribute(this.facts.node, "hidden", data === undefined);
     setText(this.missing, status === "missing" ? `There is no ${this.kind} ${this.id} in your tenant, or you may not read it.`
-      : error ? `It cannot be read: ${messages.why(error)}` : `Loading the ${this.kind}…`);
+      : error ? `It cannot be read: ${messages.unread(error)}` : `Loading the ${this.kind}…`);
     if (!data) return;
     if (this.data !== data) this.point(data);
     // What messages add to is the row as it was read: that moment stays.

@@ -2,7 +2,7 @@
 
 import { byId, disable, el, setAttribute, setText } from "./dom.js";
 import { live } from "./live.js";
-import { NO_CONNECTION, count, why } from "./messages.js";
+import { NOT_READ, NO_CONNECTION, count, unread, why } from "./messages.js";
 
 // The head of a table. On a phone each row is a card of its own, with the name of each column beside its cell: then the roles
 // have to be said, because what is not laid out as a table is none for a screen reader.
@@ -88,7 +88,7 @@ export class Table {
     } catch (error) {
       if (generation !== this.generation) return;
       const shown = this.body.children.length > 0;
-      setText(shown ? this.error : this.empty, `This cannot be read${shown ? " any more" : ""}: ${why(error)}`);
+      setText(shown ? this.error : this.empty, `This cannot be read${shown ? " any more" : ""}: ${unread(error)}`);
       this.update();
     }
   }
@@ -140,6 +140,7 @@ export class Table {
   update() {
     setAttribute(this.wrap, "hidden", this.body.children.length === 0);
     setAttribute(this.empty, "hidden", this.body.children.length > 0);
+    if (!live.isOpen) setText(this.empty, NOT_READ);
     setAttribute(this.more, "hidden", this.next === null);
     setAttribute(this.wrap, "data-stale", !live.isOpen);
     for (const button of [...this.body.querySelectorAll("button"), this.more, this.fresh, ...this.outside]) {

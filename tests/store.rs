@@ -6,6 +6,8 @@ mod support;
 mod announcements;
 #[path = "store/audit.rs"]
 mod audit;
+#[path = "store/audit_list.rs"]
+mod audit_list;
 #[path = "store/audit_retention.rs"]
 mod audit_retention;
 #[path = "store/audit_verify.rs"]
@@ -259,6 +261,8 @@ on_both! {
     audit::an_entry_that_comes_again_is_written_once_and_a_new_one_with_an_older_number_is_written
     audit::whoever_reads_on_from_the_last_row_misses_none_of_several_writers
     audit::rows_are_found_by_each_filter_and_by_all_together
+    audit_list::rows_that_came_late_are_found_by_their_times
+    audit_list::no_page_of_the_trail_reads_the_rows_in_between
     audit::texts_that_a_database_cannot_hold_do_not_stop_the_trail
     audit_verify::an_untouched_trail_is_intact_however_long
     audit_verify::every_change_by_hand_is_found_and_named

@@ -110,11 +110,25 @@ impl Database {
                 Tx::Postgres(in_time(begun).await.map_err(|error| error.at(location))?)
             }
         };
-        // What may not be counts as very dear, and what is dear would be compiled first.
-        let settings = ["enable_sort", "enable_bitmapscan", "enable_seqscan", "jit"];
-        let set = settings.map(|name| format!("set_config('{name}', 'off', TRUE) AS {name}")).join(", ");
-        tx.row(&format!("SELECT {set}"), &[]).await?;
+        // What may not be counts as very dear, and what is dear would be compiled first. Versions that have no such setting are
+        // left as they are.
+        let settings = ["enable_sort", "enable_incremental_sort", "enable_bitmapscan", "enable_seqscan", "jit"];
+        let names = settings.map(|name| format!("('{name}')")).join(", ");
+        let text = format!(
+            "SELECT set_config(s.name, 'off', TRUE) AS value FROM (VALUES {names}) s (name)
+             WHERE current_setting(s.name, TRUE) IS NOT NULL"
+        );
+        tx.rows(&text, &[]).await?;
         Ok(tx)
+    }
+
+    /// The words before a statement that ask how it would be carried out, and the column of the answer. PostgreSQL carries it out,
+    /// to say how many rows each part of it gave.
+    pub fn explaining(&self) -> (&'static str, &'static str) {
+        match self {
+            Self::Sqlite { .. } => ("EXPLAIN QUERY PLAN", "detail"),
+            Self::Postgres { .. } => ("EXPLAIN (ANALYZE, TIMING OFF, SUMMARY OFF)", "QUERY PLAN"),
+        }
     }
 
     /// The pool says only that it has no connection. Where one cannot be made, this says why, with the address;

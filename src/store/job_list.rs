@@ -1,6 +1,6 @@
 //! Which index a list of jobs, or of campaigns, is read along.
 
-use super::lists::{Branch, IndexedFilter, ListPlan, SortKey};
+use super::list_plan::{Branch, IndexedFilter, ListPlan, SortKey};
 use super::sql::{Value, time_text};
 use super::{CampaignFilter, JobFilter, JobSort};
 use crate::domain::{CampaignStatus, JobStatus};

@@ -15,8 +15,8 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use super::database::Database;
 use super::list_cursor::{ListPosition, Place};
+use super::list_plan::{FEW, IndexedFilter, ListPlan};
 use super::sql::{Row, Tx, Value};
 use super::{Store, StoreError};
 use crate::domain::TenantId;
@@ -24,65 +24,10 @@ use crate::domain::TenantId;
 /// Rows that are looked at together at first, and at most: a step is twice the one before it.
 const FIRST_STEP: usize = 500;
 const MAX_STEP: usize = 2_000;
-/// So many rows are few: they are read and sorted.
-const FEW: usize = 1_000;
 /// How long a page looks for rows that fit.
 const WALK_TIME: Duration = Duration::from_millis(4);
 /// The same where a text is searched for: it may stand anywhere, and most pages find nothing.
 const SEARCH_TIME: Duration = Duration::from_millis(15);
-
-/// What a branch is sorted by, before the number of the row.
-#[derive(Debug, Clone)]
-pub(super) enum SortKey {
-    /// Nothing: as the rows were made.
-    Row,
-    /// A time; the name of its column.
-    Time(&'static str),
-    /// A number that an index has, and what is added to it to compare it with that of other branches.
-    Number { expression: &'static str, plus: i64 },
-}
-
-/// Rows that one index gives in order.
-#[derive(Debug, Clone)]
-pub(super) struct Branch {
-    /// The index along which the rows are read.
-    pub index: &'static str,
-    /// What they have in common beside the tenant, in words that the index has.
-    pub only: String,
-    /// In which order it gives them.
-    pub key: SortKey,
-}
-
-/// A filter that an index can look up by itself.
-#[derive(Debug, Clone)]
-pub(super) struct IndexedFilter {
-    /// The index.
-    pub index: &'static str,
-    /// The condition.
-    pub only: String,
-}
-
-/// A list, ready to be read.
-#[derive(Debug, Clone)]
-pub(super) struct ListPlan {
-    /// `jobs j`, `campaigns c`.
-    pub table: &'static str,
-    /// `$1` is the tenant; then what the conditions name.
-    pub values: Vec<Value>,
-    /// Read one after the other; the branches of each are merged.
-    pub phases: Vec<Vec<Branch>>,
-    /// What the branches do not see to.
-    pub filters: Vec<String>,
-    /// Those of all filters that find rows by themselves.
-    pub indexed: Vec<IndexedFilter>,
-    /// Everything that is asked for, for rows that are found by one of those.
-    pub all_filters: Vec<String>,
-    /// The order of all rows as one key, for rows that are found by one of those; the first is the phase.
-    pub order: [String; 2],
-    pub ascending: bool,
-    /// A text is searched for.
-    pub is_search: bool,
-}
 
 /// Rows of a page, in their order, and where the next page begins.
 pub(super) struct FoundRows {
@@ -95,228 +40,6 @@ pub(super) struct FoundRow {
     pub id: String,
     pub phase: usize,
     pub place: Place,
-}
-
-impl SortKey {
-    fn sql(&self) -> String {
-        match self {
-            Self::Row => "0".to_owned(),
-            Self::Time(column) => format!("{{key:{column}}}"),
-            Self::Number { expression, .. } => (*expression).to_owned(),
-        }
-    }
-
-    /// As branches are compared.
-    fn merged(&self) -> String {
-        match self {
-            Self::Number { expression, plus } => format!("({expression}) + {plus}"),
-            other => other.sql(),
-        }
-    }
-}
-
-/// The statements of a list.
-impl ListPlan {
-    fn is_by_time(&self) -> bool {
-        self.phases.iter().flatten().any(|branch| matches!(branch.key, SortKey::Time(_)))
-    }
-
-    /// Behind this place, or up to it: a condition of a branch, with its values.
-    fn beside(
-        &self,
-        key: &SortKey,
-        place: &Place,
-        behind: bool,
-        values: &mut Vec<Value>,
-    ) -> Result<String, StoreError> {
-        let sign = match (behind, self.ascending) {
-            (true, true) => ">",
-            (true, false) => "<",
-            (false, true) => "<=",
-            (false, false) => ">=",
-        };
-        let mut next = |value: Value| {
-            values.push(value);
-            format!("${}", values.len())
-        };
-        Ok(match key {
-            SortKey::Row => format!("rowid {sign} {}", next(place.row.into())),
-            SortKey::Time(_) => {
-                let time = next(place.key.as_str().into());
-                format!("({}, rowid) {sign} ({{time:{time}}}, {})", key.sql(), next(place.row.into()))
-            }
-            SortKey::Number { plus, .. } => {
-                let number: i64 = place.key.parse().map_err(|_| StoreError::Conflict("no cursor".to_owned()))?;
-                let number = next(number.saturating_sub(*plus).into());
-                format!("({}, rowid) {sign} ({number}, {})", key.sql(), next(place.row.into()))
-            }
-        })
-    }
-
-    fn direction(&self) -> &'static str {
-        if self.ascending { "" } else { " DESC" }
-    }
-
-    /// `tenant`, what the branch has in common, and behind the place.
-    fn within(&self, branch: &Branch, after: Option<&Place>, values: &mut Vec<Value>) -> Result<String, StoreError> {
-        let mut text = format!("tenant_id = $1{}", and(&branch.only));
-        if let Some(after) = after {
-            text.push_str(&and(&self.beside(&branch.key, after, true, values)?));
-        }
-        Ok(text)
-    }
-
-    fn in_order(&self, branch: &Branch) -> String {
-        let direction = self.direction();
-        match &branch.key {
-            SortKey::Row => format!("ORDER BY rowid{direction}"),
-            key => format!("ORDER BY {}{direction}, rowid{direction}", key.sql()),
-        }
-    }
-
-    /// Where the walk through a phase stands after a step; no row: it comes to the end within it.
-    fn frontier(
-        &self,
-        phase: &[Branch],
-        after: Option<&Place>,
-        step: usize,
-    ) -> Result<(String, Vec<Value>), StoreError> {
-        let mut values = self.values.clone();
-        let mut parts = Vec::new();
-        for branch in phase {
-            parts.push(format!(
-                "SELECT * FROM (SELECT {key} AS sort_key, rowid AS place FROM {table} {{by:{index}}} WHERE {within} {order}
-                   LIMIT 1 OFFSET {skipped}) b",
-                key = branch.key.merged(),
-                table = self.table,
-                index = branch.index,
-                within = self.within(branch, after, &mut values)?,
-                order = self.in_order(branch),
-                skipped = (step / phase.len()).max(1) - 1,
-            ));
-        }
-        let (merged, direction) = (parts.join(" UNION ALL "), self.direction());
-        // The first of the branches to stop says how far all of them are known.
-        let text = format!(
-            "SELECT CAST(sort_key AS TEXT) AS key_text, place FROM ({merged}) m
-             ORDER BY sort_key{direction}, place{direction} LIMIT 1"
-        );
-        Ok(with_named(&text, &values))
-    }
-
-    /// The next rows of a phase that fit, up to a place.
-    fn rows(
-        &self,
-        number: usize,
-        after: Option<&Place>,
-        until: Option<&Place>,
-        limit: usize,
-    ) -> Result<(String, Vec<Value>), StoreError> {
-        let mut values = self.values.clone();
-        let mut parts = Vec::new();
-        for branch in &self.phases[number] {
-            let mut within = self.within(branch, after, &mut values)?;
-            if let Some(until) = until {
-                within.push_str(&and(&self.beside(&branch.key, until, false, &mut values)?));
-            }
-            parts.push(format!(
-                "SELECT * FROM (SELECT id, {key} AS sort_key, rowid AS place FROM {table} {{by:{index}}}
-                   WHERE {within}{filters} {order} LIMIT {limit}) b",
-                key = branch.key.merged(),
-                table = self.table,
-                index = branch.index,
-                filters = passing(&self.filters),
-                order = self.in_order(branch),
-            ));
-        }
-        let (merged, direction) = (parts.join(" UNION ALL "), self.direction());
-        let text = format!(
-            "SELECT id, CAST({number} AS BIGINT) AS phase, CAST(sort_key AS TEXT) AS key_text, place FROM ({merged}) m
-             ORDER BY sort_key{direction}, place{direction} LIMIT {limit}"
-        );
-        Ok(with_named(&text, &values))
-    }
-
-    /// The next rows of all, by a filter that finds few.
-    fn few(&self, by: &IndexedFilter, after: Option<&ListPosition>, limit: usize) -> (String, Vec<Value>) {
-        let mut values = self.values.clone();
-        let ([phase, key], direction) = (&self.order, self.direction());
-        let mut behind = String::new();
-        if let Some(after) = after {
-            let mut next = |value: Value| {
-                values.push(value);
-                format!("${}", values.len())
-            };
-            let at = after.phase;
-            behind = format!(" WHERE phase >= {at}");
-            if let Some(place) = &after.place {
-                let given = match self.is_by_time() {
-                    true => format!("{{time:{}}}", next(place.key.as_str().into())),
-                    false => next(place.key.parse::<i64>().unwrap_or(0).into()),
-                };
-                let sign = if self.ascending { ">" } else { "<" };
-                let row = next(place.row.into());
-                behind =
-                    format!(" WHERE (phase > {at} OR (phase = {at} AND (sort_key, place) {sign} ({given}, {row})))");
-            }
-        }
-        let text = format!(
-            "SELECT id, phase, CAST(sort_key AS TEXT) AS key_text, place FROM (
-               SELECT id, CAST({phase} AS BIGINT) AS phase, {key} AS sort_key, rowid AS place FROM {table} {{by:{index}}}
-               WHERE tenant_id = $1{only}{filters} LIMIT {most}) f{behind}
-             ORDER BY phase, sort_key{direction}, place{direction} LIMIT {limit}",
-            table = self.table,
-            index = by.index,
-            only = and(&by.only),
-            filters = passing(&self.all_filters),
-            // Never reached, but for rows that came just now: PostgreSQL reads what is limited before it thinks of the order.
-            most = 10 * FEW,
-        );
-        with_named(&text, &values)
-    }
-
-    /// Whether a filter finds few rows.
-    fn count(&self, by: &IndexedFilter) -> (String, Vec<Value>) {
-        let text = format!(
-            "SELECT COUNT(*) AS n FROM (SELECT 1 FROM {} {{by:{}}} WHERE tenant_id = $1{} LIMIT {}) f",
-            self.table,
-            by.index,
-            and(&by.only),
-            FEW + 1
-        );
-        with_named(&text, &self.values)
-    }
-}
-
-/// The statement with those of the values that it names, which PostgreSQL wants to be all of them.
-fn with_named(text: &str, values: &[Value]) -> (String, Vec<Value>) {
-    let (mut named, mut out): (Vec<usize>, String) = (Vec::new(), String::with_capacity(text.len()));
-    let mut parts = text.split('$');
-    out.push_str(parts.next().unwrap_or_default());
-    for part in parts {
-        let digits = part.bytes().take_while(u8::is_ascii_digit).count();
-        let number: usize = part[..digits].parse().unwrap_or(0);
-        let place = named.iter().position(|known| *known == number).unwrap_or_else(|| {
-            named.push(number);
-            named.len() - 1
-        });
-        out.push_str(&format!("${}{}", place + 1, &part[digits..]));
-    }
-    let values = named.iter().filter_map(|number| values.get(number.wrapping_sub(1)).cloned()).collect();
-    (out, values)
-}
-
-fn and(condition: &str) -> String {
-    if condition.is_empty() { String::new() } else { format!(" AND {condition}") }
-}
-
-/// Conditions that no index is looked for: the walk along the one that has the order is bounded, and any other would have
-/// to be sorted.
-fn passing(filters: &[String]) -> String {
-    if filters.is_empty() {
-        return String::new();
-    }
-    format!(" AND CASE WHEN {} THEN 1 ELSE 0 END = 1", filters.join(" AND "))
 }
 
 impl Store {
@@ -367,10 +90,7 @@ impl Store {
         plan: &ListPlan,
         after: Option<&ListPosition>,
     ) -> Result<Vec<String>, StoreError> {
-        let (word, column) = match &self.database {
-            Database::Sqlite { .. } => ("EXPLAIN QUERY PLAN", "detail"),
-            Database::Postgres { .. } => ("EXPLAIN (ANALYZE, TIMING OFF, SUMMARY OFF)", "QUERY PLAN"),
-        };
+        let (word, column) = self.database.explaining();
         let mut plans = Vec::new();
         let mut tx = self.database.read_in_order().await?;
         let mut statements = Vec::new();

@@ -46,6 +46,7 @@ const MIGRATIONS: &[(i64, &str, [&str; 2])] = &[
     (26, "bulk", texts!("0026_bulk")),
     (29, "audit_by_command", texts!("0029_audit_by_command")),
     (33, "repeated", texts!("0033_repeated")),
+    (34, "audit_lookups", texts!("0034_audit_lookups")),
 ];
 
 impl Store {

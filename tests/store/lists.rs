@@ -255,17 +255,21 @@ async fn crowd(db: &Db) {
 }
 
 /// Words of a plan that reads or sorts what it should not.
-fn faults(plan: &str, is_sqlite: bool) -> Vec<String> {
+fn faults(plan: &str, is_sqlite: bool, is_later: bool) -> Vec<String> {
     let lines = plan.lines().filter(|line| line.starts_with("=> "));
     if is_sqlite {
-        // Subqueries that were limited are merged and sorted; a table is not scanned, and no branch of it is sorted.
-        return lines
-            .filter(|line| {
-                let line = line.trim_start_matches("=> ");
-                line == "SCAN jobs" || line == "SCAN campaigns" || line.starts_with("SCAN jobs USING")
-            })
-            .map(str::to_owned)
-            .collect();
+        // Subqueries that were limited are merged and sorted, once; a table is not scanned, and no branch of it is sorted. A
+        // later page looks its beginning up.
+        let (mut found, mut sorted) = (Vec::new(), 0);
+        for line in lines.map(|line| line.trim_start_matches("=> ")) {
+            let is_scan = line == "SCAN jobs" || line == "SCAN campaigns" || line.starts_with("SCAN jobs USING");
+            let from_the_start = is_later && line.contains("_by_") && line.ends_with("(tenant_id=?)");
+            sorted += usize::from(line == "USE TEMP B-TREE FOR ORDER BY");
+            if is_scan || from_the_start || sorted > 1 {
+                found.push(line.to_owned());
+            }
+        }
+        return found;
     }
     let number = |line: &str, before: &str| -> Option<u64> {
         line.split(before).nth(1)?.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
@@ -292,14 +296,20 @@ pub async fn no_list_reads_or_sorts_the_whole_table(db: Db) {
     }
     for mut filter in questions() {
         filter.limit = 50;
-        for plan in db.store.explain_jobs(&filter).await.expect("plan") {
-            assert_eq!(faults(&plan, is_sqlite), [""; 0], "{plan}");
+        // The first page, and the one after it, in the middle of rows that are all of the same time.
+        for is_later in [false, true] {
+            if is_later {
+                filter.after = db.store.jobs(&filter).await.expect("list").next;
+            }
+            for plan in db.store.explain_jobs(&filter).await.expect("plan") {
+                assert_eq!(faults(&plan, is_sqlite, filter.after.is_some()), [""; 0], "{plan}");
+            }
         }
     }
     let campaigns = CampaignFilter { sort: JobSort::Created, ..CampaignFilter::of(acme()) };
     for filter in [campaigns.clone(), CampaignFilter { text: Some("x".to_owned()), ..campaigns }] {
         for plan in db.store.explain_campaigns(&filter).await.expect("plan") {
-            assert_eq!(faults(&plan, is_sqlite), [""; 0], "{plan}");
+            assert_eq!(faults(&plan, is_sqlite, false), [""; 0], "{plan}");
         }
     }
 }

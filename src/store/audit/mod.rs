@@ -1,21 +1,24 @@
 //! The audit trail: append-only, each row with the hash of the row before it.
 //!
-//! Here: rows are appended and read. `verify` walks the whole chain, `prune` removes what is older than the
-//! time for which rows are kept, [`export`] writes rows for other programs.
+//! Here: rows are appended. `list` finds them, by what they are about and by their times (`lateness`), `verify` walks the whole
+//! chain, `prune` removes what is older than the time for which rows are kept, [`export`] writes rows for other programs.
 
 mod ends;
 pub mod export;
+mod lateness;
+mod list;
 mod prune;
 mod storable;
 mod verify;
 
 use ends::EndWrites;
 pub use ends::{APPLIED_STREAM, UnauditedEnd};
+use lateness::Lateness;
 use sha2::{Digest, Sha256};
 use storable::{StorableEntry, text_of};
 
 use super::sql::{MultiRowInsert, Row, Tx, Value, time_text};
-use super::{AuditFilter, AuditOrder, AuditRow, Page, Store, StoreError};
+use super::{AuditRow, Store, StoreError};
 use crate::domain::AuditEntry;
 
 /// Every column of a row. Numbers as texts: SQLite would read a text in a column of numbers as some number.
@@ -69,35 +72,6 @@ impl Store {
         Ok(links.rows.len())
     }
 
-    /// Rows of the audit trail beyond the cursor, in the order of the filter.
-    pub async fn audit(&self, filter: &AuditFilter) -> Result<Page<AuditRow>, StoreError> {
-        let is_newest_first = filter.order == AuditOrder::NewestFirst;
-        let after = filter.after.as_deref().map(str::parse::<i64>).transpose();
-        let after = after.map_err(|_| StoreError::Conflict("\"after\" is not a cursor".to_owned()))?;
-        let (mut above, below) =
-            if is_newest_first { (0, after.unwrap_or(i64::MAX)) } else { (after.unwrap_or(0), i64::MAX) };
-        // Oldest first, a later page is beyond all that is older; newest first, it would read on to the first row of all.
-        if let Some(since) = filter.since.filter(|_| is_newest_first || after.is_none()) {
-            // Rows lie in the order in which they reached SQL, nearly that of their times: instead of reading
-            // through everything older, look no further than to the first that can be meant.
-            // "+id": else both databases would look for it by reading on from the first row.
-            let text = "SELECT MIN(+id) AS first FROM command_audit WHERE {ms:at} >= {time:$1}";
-            let row = self.database.read().await?.row(text, &[time_text(since).into()]).await?;
-            let Some(first) = row.map(|row| row.int("first")).transpose()?.flatten() else {
-                return Ok(Page { items: Vec::new(), next: None, searched: None });
-            };
-            above = first - 1;
-        }
-        let (wheres, values) = conditions((above, below), filter);
-        let limit = filter.limit.clamp(1, 1_000) as usize;
-        let order = if is_newest_first { "id DESC" } else { "id" };
-        let text = format!("SELECT {COLUMNS} FROM command_audit WHERE {wheres} ORDER BY {order} LIMIT {}", limit + 1);
-        let found = self.database.read().await?.rows(&text, &values).await?;
-        let items = found.iter().take(limit).map(audit_row).collect::<Result<Vec<_>, _>>()?;
-        let next = items.last().filter(|_| found.len() > limit).map(|row| row.id.to_string());
-        Ok(Page { items, next, searched: None })
-    }
-
     /// The id of the newest row: all up to it can be seen.
     pub async fn audit_newest(&self) -> Result<i64, StoreError> {
         let row = self.database.read().await?.row("SELECT last_id FROM audit_head WHERE id = 1", &[]).await?;
@@ -126,39 +100,6 @@ impl AuditRow {
     }
 }
 
-/// Those of the filter, for rows with ids between these two.
-fn conditions((above, below): (i64, i64), filter: &AuditFilter) -> (String, Vec<Value>) {
-    let mut values: Vec<Value> = vec![above.into(), below.into()];
-    let mut wheres = "id > $1 AND id < $2".to_owned();
-    let mut and = |condition: &str, value: Value| {
-        values.push(value);
-        wheres.push_str(" AND ");
-        wheres.push_str(&condition.replace('?', &format!("${}", values.len())));
-    };
-    if let Some(tenant) = &filter.tenant {
-        and("tenant_id = ?", tenant.as_str().into());
-    }
-    if let Some(resource) = &filter.resource {
-        and("resource_id = ?", resource.as_str().into());
-    }
-    if let Some(user) = &filter.user {
-        and("user_id = ?", user.as_str().into());
-    }
-    if let Some(action) = filter.action {
-        and("action = ?", action.as_str().into());
-    }
-    if let Some(event) = filter.event {
-        and("event = ?", event.as_str().into());
-    }
-    if let Some(since) = filter.since {
-        and("{ms:+at} >= {time:?}", time_text(since).into());
-    }
-    if let Some(until) = filter.until {
-        and("{ms:+at} < {time:?}", time_text(until).into());
-    }
-    (wheres, values)
-}
-
 /// The rows that come next, each with the hash of the one before it.
 struct ChainExtension {
     /// After which row.
@@ -167,22 +108,30 @@ struct ChainExtension {
     last: (i64, String),
     /// How far the stream has been written then, for `audit_position`; `None`: no further than before.
     position: Option<Vec<Value>>,
+    /// How far rows are from the order of their times then.
+    lateness: Lateness,
     ends: EndWrites,
 }
 
 impl ChainExtension {
     /// For those of these entries that are not there yet. `lock`: `{lock}` where nobody else may append meanwhile.
     async fn after_head(tx: &mut Tx, stream: &str, entries: &[StorableEntry], lock: &str) -> Result<Self, StoreError> {
-        let head = tx.row(&format!("SELECT last_id, hash FROM audit_head WHERE id = 1 {lock}"), &[]).await?;
+        let text = format!("SELECT hash, {} FROM audit_head WHERE id = 1 {lock}", lateness::COLUMNS);
+        let head = tx.row(&text, &[]).await?;
         let head = head.ok_or_else(|| StoreError::Refused("audit_head is empty".to_owned()))?;
+        let mut lateness = Lateness::read(&head)?;
         let head = (head.int("last_id")?.unwrap_or(0), head.required("hash")?);
         let position = tx.row("SELECT last FROM audit_position WHERE stream = $1", &[stream.into()]).await?;
         let position: String = position.map_or(Ok("0".to_owned()), |row| row.required("last"))?;
         let new = missing_entries(tx, &position, entries).await?;
         let (new, ends) = EndWrites::sort_out(tx, new).await?;
+        if !new.is_empty() {
+            lateness.catch_up(tx).await?;
+        }
         let mut last = head.clone();
         let mut rows = Vec::with_capacity(new.len());
         for entry in new {
+            lateness.add(entry.entry.at);
             let hash = chain_hash(&last.1, &entry.text);
             rows.push(values(last.0 + 1, &entry.entry, &last.1, &hash));
             last = (last.0 + 1, hash);
@@ -190,16 +139,19 @@ impl ChainExtension {
         let newest = entries.last().map(|entry| entry.entry.id.clone());
         let position = newest.filter(|newest| stream_position(newest) > stream_position(&position));
         let position = position.map(|newest| vec![stream.into(), newest.into()]);
-        Ok(Self { head, rows, last, position, ends })
+        Ok(Self { head, rows, last, position, lateness, ends })
     }
 
     /// The head is the lock of the chain: whoever moves it writes the next rows, and nobody sees a row before those
     /// with smaller ids. A reader that goes on after the last id it saw misses none. `false`: somebody else has moved
     /// it since it was read.
     async fn move_head(&self, tx: &mut Tx) -> Result<bool, StoreError> {
-        let text = "UPDATE audit_head SET last_id = $1, hash = $2 WHERE id = 1 AND last_id = $3 AND hash = $4";
+        let text = "UPDATE audit_head SET last_id = $1, hash = $2, times_to = $1, latest_at = $5, most_late = $6
+                    WHERE id = 1 AND last_id = $3 AND hash = $4";
         let ((from, from_hash), (to, hash)) = (&self.head, &self.last);
-        let values = [(*to).into(), hash.as_str().into(), (*from).into(), from_hash.as_str().into()];
+        let mut values: Vec<Value> =
+            vec![(*to).into(), hash.as_str().into(), (*from).into(), from_hash.as_str().into()];
+        values.extend(self.lateness.values());
         Ok(tx.execute(text, &values).await? == 1)
     }
 }

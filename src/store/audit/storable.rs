@@ -27,7 +27,9 @@ impl StorableEntry {
         if jiff::Timestamp::from_millisecond(entry.at).is_err() {
             entry.at = 0;
         }
-        for indexed in [&mut entry.tenant_id, &mut entry.user_id, &mut entry.resource_id, &mut entry.event] {
+        let indexed =
+            [&mut entry.tenant_id, &mut entry.user_id, &mut entry.resource_id, &mut entry.event, &mut entry.action];
+        for indexed in indexed {
             if indexed.len() > MAX_INDEXED_LENGTH
                 && let Some((end, _)) = indexed.char_indices().nth(MAX_INDEXED_LENGTH)
             {

@@ -1,7 +1,8 @@
 //! `make bench-lists`, or `cargo run --package wheelhouse-bench --bin lists -- --database-url URL`: what each list costs among
-//! very many rows, what a write of progress costs beside their indexes, and how many jobs are claimed and ended in a second
-//! while few or very many wait. The database has to be empty, and keeps the rows.
+//! very many rows, what a write of progress costs beside their indexes, how many jobs are claimed and ended in a second while few
+//! or very many wait, and what a page of a long audit trail costs. The database has to be empty, and keeps the rows.
 
+mod audit;
 mod claims;
 
 use std::time::{Duration, Instant};
@@ -31,6 +32,7 @@ struct Arguments {
 enum Part {
     Lists,
     Claims,
+    Audit,
 }
 
 /// A list, by its query.
@@ -80,6 +82,15 @@ fn lists(tenant: &TenantId) -> Vec<(String, JobFilter)> {
             "status=running&sort=duration",
             JobFilter { status: vec![JobStatus::Running], ..sorted(JobSort::Duration, false) },
         ),
+        (
+            "campaign_id=(large)&status=failed",
+            JobFilter { campaign: "campaign-large".parse().ok(), status: vec![JobStatus::Failed], ..all() },
+        ),
+        (
+            "job_type=…&status=running",
+            JobFilter { job_type: Some("type-2".to_owned()), status: vec![JobStatus::Running], ..all() },
+        ),
+        ("sort=duration&order=asc", sorted(JobSort::Duration, true)),
         ("campaign_id=(large)", JobFilter { campaign: "campaign-large".parse().ok(), ..all() }),
         (
             "campaign_id=(large)&job_type=…&sort=duration",
@@ -113,13 +124,17 @@ async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let store = Store::open(&Database { url: arguments.database_url.clone().into(), connections: 4 }).await?;
     store.migrate().await?;
-    if arguments.only != Some(Part::Lists) {
+    let is_asked = |part| arguments.only.is_none_or(|only| only == part);
+    if is_asked(Part::Claims) {
         for waiting in [10, arguments.rows] {
             claims::measure(&store, waiting).await?;
         }
     }
-    if arguments.only != Some(Part::Claims) {
+    if is_asked(Part::Lists) {
         measure_lists(&store, &arguments).await?;
+    }
+    if is_asked(Part::Audit) {
+        audit::measure(&store, arguments.rows, arguments.pages).await?;
     }
     Ok(())
 }
@@ -157,9 +172,15 @@ async fn measure_lists(store: &Store, arguments: &Arguments) -> anyhow::Result<(
         filter.after = page.next;
     }
     report("campaigns", times, "");
-    let begun = Instant::now();
-    store.job_totals(&tenant, None).await?;
-    report("totals=true", vec![begun.elapsed()], "");
+    for (name, campaign) in [("totals=true", None), ("campaign_id=…&totals=true", "campaign-77".parse().ok())] {
+        let mut times = Vec::new();
+        for _ in 0..arguments.pages {
+            let begun = Instant::now();
+            store.job_totals(&tenant, campaign.as_ref()).await?;
+            times.push(begun.elapsed());
+        }
+        report(name, times, "");
+    }
     write_progress(store, &tenant, "progress (beside the rows)").await
 }
 

@@ -1,5 +1,5 @@
 # Two commands do everything: `make demo` and `make test`. What they need, they install.
-.PHONY: demo test chaos chaos-proof fuzz lint deps bench bench-peers bench-scale bench-guard bench-lists bench-console pictures
+.PHONY: demo test chaos chaos-proof fuzz lint deps bench bench-peers bench-scale bench-guard bench-lists bench-reports bench-console pictures
 
 # Passed on to `wheelhouse dev`: make demo ARGS="--port 9000 --fresh"
 ARGS ?=
@@ -78,6 +78,12 @@ pictures:
 # make bench-lists URL=sqlite:///tmp/lists.db, URL=postgres://…, ARGS="--only claims --rows 100000"
 bench-lists:
 	@program="$$(sh scripts/build.sh --package wheelhouse-bench --bin lists)" && exec "$$program" --database-url $(URL) $(ARGS)
+
+# One worker with very many jobs that report their progress four times a second: Redis commands and SQL writes for each update,
+# memory, and how many arrive: make bench-reports ARGS="--jobs 1000,10000 --database-url postgres://…"
+bench-reports:
+	@sh scripts/deps.sh test
+	@program="$$(sh scripts/build.sh --package wheelhouse-bench --bin reports)" && exec "$$program" $(ARGS)
 
 # The console's list with ten thousand jobs, of which two hundred a second change, in headless Chromium: make bench-console FRAMES=200
 bench-console:

@@ -11,19 +11,11 @@
 
 local state_key = KEYS[1]
 local run_text, channel, message, progress, desired = unpack(ARGV)
--- A run that reports progress four times a second: as few commands as there can be.
 if run_text ~= '' then
-  local state = redis.call('HMGET', state_key, 'run', 'run_ended', 'seq')
+  local state = redis.call('HMGET', state_key, 'run', 'run_ended')
   local run = tonumber(run_text)
   if state[1] and tonumber(state[1]) > run then return -1 end
   if state[2] and tonumber(state[2]) >= run then return -1 end
-  if progress ~= '' and desired == '' and state[1] then
-    local seq = int_to_string((tonumber(state[3]) or 0) + 1)
-    redis.call('HSET', state_key, 'seq', seq, 'live', progress)
-    -- The state is kept by the renewals of the run, each second. pcall: see publish_update.
-    redis.pcall('PUBLISH', channel, message .. ',"seq":' .. seq .. '}')
-    return tonumber(seq)
-  end
 end
 if progress ~= '' then redis.call('HSET', state_key, 'live', progress) end
 if desired == '-' then

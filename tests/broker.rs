@@ -18,6 +18,7 @@ mod broker {
     mod permissions;
     mod redis_doc;
     mod refusals;
+    mod runs;
     mod schedules;
     mod serving;
     mod tenants;

@@ -184,6 +184,7 @@ fn failed(error: &str) -> RunEnd {
 }
 
 on_both! {
+    runs::what_many_runs_say_is_written_together_and_of_each_only_what_is_its_own
     commands::every_command_moves_a_row_as_the_table_says
     commands::the_same_command_again_gives_the_first_outcome_and_an_older_fence_changes_nothing
     commands::a_command_that_changes_nothing_still_makes_older_claims_void

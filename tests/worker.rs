@@ -33,6 +33,8 @@ mod json_values;
 mod leaving;
 #[path = "worker/listeners.rs"]
 mod listeners;
+#[path = "worker/reports.rs"]
+mod reports;
 #[path = "worker/retries.rs"]
 mod retries;
 #[path = "worker/split.rs"]

@@ -3,7 +3,7 @@
 //! One file for each concern: `jobs` and `campaigns` (rows and lists), `new_rows` (how a job's row is made), `lists`, `list_plan`, `job_list` and `list_cursor` (how a page is
 //! read, by which statements, along which index, and where the next one begins), `selection` (which of many are there, or fit),
 //! `commands` and `command_rows` (what a command changes) and `group_commit` (many of them to a transaction), `queue` and `claim_rows` (which
-//! jobs a worker gets), `runs` (what a worker that hosts a job writes) and `run_ends` (how its work ended, many to a transaction; `batches` gathers them; `run_rows` has what both need), `remote` (jobs of foreign processes), `reruns` (jobs that are run again), `bulk` (very many new jobs), `job_output` (what they print), `attached` (the
+//! jobs a worker gets), `runs` (what a worker that hosts a job writes), `run_saves` (how far its runs are, many to a transaction) and `run_ends` (how its work ended, many to a transaction; `batches` gathers them; `run_rows` has what both need), `remote` (jobs of foreign processes), `reruns` (jobs that are run again), `bulk` (very many new jobs), `job_output` (what they print), `attached` (the
 //! job of a `wheelhouse run`), `announcements` (status messages that are owed), `failed_items`, `maintenance` (what one worker
 //! does for all), `prune` (old jobs), `workers` (who they are), `permissions`, `revocations` (tokens that are refused), `audit`, `imports`, `migrations`,
 //! `bench_rows` (rows for `wheelhouse bench`). `handle` is what they are operations of, `database` connects, `writer_lock`
@@ -50,6 +50,7 @@ mod revocations;
 mod rows;
 mod run_ends;
 mod run_rows;
+mod run_saves;
 mod runs;
 mod selection;
 mod sql;

@@ -2,12 +2,9 @@
 
 use super::announcement_rows::{AnnouncementKind, record_announcement};
 use super::jobs::read;
-use super::run_rows::{OWNED_BY_RUN, PROGRESS, end_with_campaign, message_and_detail, owned_by_run, progress_values};
+use super::run_rows::{OWNED_BY_RUN, end_with_campaign, message_and_detail, owned_by_run};
 use super::sql::{Tx, Value};
-use super::{
-    FinishOutcome, HandBack, Hosting, ReleasedRun, Run, RunEnd, SavedRun, Store, StoreError, failed_items, rows,
-};
-
+use super::{FinishOutcome, HandBack, Hosting, ReleasedRun, Run, RunEnd, Store, StoreError, rows};
 use crate::domain::{Job, Progress, Resource, WorkerId};
 
 /// A paused job without a host goes back to the queue when it is resumed.
@@ -29,28 +26,6 @@ impl Store {
     /// The work has ended. A failure goes back to `pending` while retries are left.
     pub async fn finish(&self, run: &Run, progress: &Progress, end: &RunEnd) -> Result<FinishOutcome, StoreError> {
         self.run_ends.record(run, progress, end, self.now_ms()).await
-    }
-
-    /// Writes what a run has to say, all of it or nothing: a resume point that is in SQL has every item before it
-    /// accounted for. `false`: the job is no longer this run's.
-    pub async fn save(&self, run: &Run, account: &SavedRun) -> Result<bool, StoreError> {
-        let mut values = owned_by_run(run);
-        progress_values(&mut values, &account.progress);
-        values.push(account.resume_point.as_ref().map(ToString::to_string).into());
-        values.push(account.timeout_used_ms.into());
-        let text = format!(
-            "UPDATE jobs SET {PROGRESS}, deaths = CASE WHEN $11 <> COALESCE(resume_point, '') THEN 0 ELSE deaths END,
-               resume_point = COALESCE($11, resume_point), timeout_used_ms = COALESCE($12, timeout_used_ms),
-               updated_at = {{now}}
-             WHERE {OWNED_BY_RUN} AND (status || '') IN ('running', 'paused')"
-        );
-        let mut tx = self.database.write().await?;
-        let ours = tx.execute(&text, &values).await? > 0;
-        if ours {
-            failed_items::add(&mut tx, run, &account.failed_items).await?;
-        }
-        tx.commit().await?;
-        Ok(ours)
     }
 
     /// The worker is leaving: the job waits for another (or stays paused), from its resume point. `false`: it is

@@ -325,6 +325,17 @@ pub struct SavedRun {
     pub timeout_used_ms: Option<i64>,
 }
 
+/// What became of one of many reports that were written together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SaveOutcome {
+    /// It is written.
+    Saved,
+    /// The job is no longer this run's; nothing was written.
+    Lost,
+    /// Somebody else holds the row; nothing was written. By itself it waits for that.
+    Passed,
+}
+
 /// How a run that is handed back is to go on.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HandBack {

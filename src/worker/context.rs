@@ -59,7 +59,8 @@ impl WorkerContext {
 
     /// Spawns a task that belongs to this worker and ends with it.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
-        let end = self.end.clone();
+        // Boxed: a future that is moved into another one takes its room twice, and there are several for each run.
+        let (end, task) = (self.end.clone(), Box::pin(task));
         self.tracker.spawn(async move {
             tokio::select! {
                 () = end.cancelled() => {}

@@ -21,6 +21,7 @@
 //! Start with [`Job`] to write a type of job of your own.
 
 mod attached;
+mod batcher;
 mod commands;
 mod context;
 mod error;

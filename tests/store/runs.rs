@@ -424,3 +424,50 @@ pub async fn a_row_that_is_held_keeps_no_other_end_waiting(db: Db) {
     let (outcome, ()) = tokio::join!(waiting, free);
     assert!(matches!(outcome, FinishOutcome::Done(_)), "{outcome:?}");
 }
+
+pub async fn what_many_runs_say_is_written_together_and_of_each_only_what_is_its_own(db: Db) {
+    use wheelhouse::domain::FailedItem;
+    let mut runs = Vec::new();
+    for id in ["a", "b", "c", "d"] {
+        db.store.create_job(&new_job(id, None)).await.expect("create");
+        runs.push(claim(&db, "w1").await.expect("claimed").run);
+    }
+    let [first, taken, paused, ended] = runs.as_slice() else { panic!("{runs:?}") };
+    db.sql(&format!("UPDATE jobs SET host = 'w2', run = 2, deaths = 1 WHERE id = '{}'", taken.job.id))
+        .await
+        .expect("sql");
+    db.sql(&format!("UPDATE jobs SET status = 'paused' WHERE id = '{}'", paused.job.id)).await.expect("sql");
+    db.sql(&format!("UPDATE jobs SET deaths = 1 WHERE id = '{}'", first.job.id)).await.expect("sql");
+    let end = RunEnd::Completed(exact(json!(1)));
+    db.store.finish(ended, &Progress::default(), &end).await.expect("finish");
+    let report = |run: &Run, items: i64| {
+        let progress = Progress { items_processed: items, items_total: Some(9), ..Progress::default() };
+        let failed_items = vec![FailedItem { item: format!("row {items}"), error: "bad".to_owned() }];
+        let account = SavedRun { progress, failed_items, ..SavedRun::default() };
+        (run.clone(), account)
+    };
+    let mut with_point = report(first, 1);
+    with_point.1.resume_point = Some(exact(json!({"row": 1})));
+    with_point.1.timeout_used_ms = Some(77);
+    let newer = Run { host: worker("w2"), number: 2, ..taken.clone() };
+    let reports = [with_point, report(taken, 2), report(&newer, 3), report(paused, 4), report(ended, 5)];
+    let reports = reports.map(std::sync::Arc::new);
+    let outcomes = db.store.save_many(&reports).await.expect("save");
+    use SaveOutcome::{Lost, Saved};
+    assert_eq!(outcomes, [Saved, Lost, Saved, Saved, Lost]);
+    for (run, items) in [(first, 1), (taken, 3), (paused, 4), (ended, 0)] {
+        let row = db.store.job(&run.job).await.expect("read").expect("row");
+        assert_eq!((row.progress.items_processed, row.progress.items_total.is_some()), (items, items > 0), "{run:?}");
+        let filter = FailedItemFilter { job: run.job.clone(), after: None, limit: 10 };
+        let failed = db.store.failed_items(&filter).await.expect("read").items;
+        let expected: Vec<String> = Some(format!("row {items}")).filter(|_| items > 0).into_iter().collect();
+        assert_eq!(failed.into_iter().map(|row| row.failed.item).collect::<Vec<_>>(), expected, "{run:?}");
+    }
+    // Where it could go on and how much of its time is used stay as they are where a run says nothing of them.
+    assert_eq!(db.store.save_many(&[std::sync::Arc::new(report(first, 6))]).await.expect("save"), [Saved]);
+    assert!(db.store.release_run(first).await.expect("hand back"));
+    let again = claim(&db, "w3").await.expect("claimed");
+    assert_eq!((again.resume_point.as_deref(), again.timeout_used_ms), (Some("{\"row\":1}"), 77));
+    assert_eq!((again.deaths, again.job.progress.items_processed), (0, 6), "a new point: those before it do not count");
+    assert!(db.store.save_many(&[]).await.expect("nothing").is_empty());
+}

@@ -110,7 +110,7 @@ scripts! {
     COUNT_WORKER = "count_worker" with [CLOCK, WORKER_CHANNEL, SEATS];
     LEAD_PARTITION = "lead_partition" with [CLOCK];
     LIVE_WORKERS = "live_workers" with [CLOCK];
-    RENEW_RUN = "renew_run" with [];
+    UPDATE_RUNS = "update_runs" with [CLOCK];
     END_RUN = "end_run" with [CLOCK, READY];
     PROVE_WRITES = "prove_writes" with [];
     PUBLISH_UPDATE = "publish_update" with [CLOCK, UPDATE];

@@ -1,8 +1,41 @@
-//! `lua/renew_run.lua`, `end_run.lua`: which worker hosts a running job.
+//! `lua/update_runs.lua`, `end_run.lua`: which worker hosts a running job, and how far it is.
+
+use redis::Value;
 
 use super::{bytes, lua, texts};
+use crate::broker::keys::updates_channel;
 use crate::broker::{Broker, BrokerError};
-use crate::domain::{Resource, WorkerId};
+use crate::domain::{Progress, Resource, WorkerId};
+
+/// What a host says of one of its runs.
+#[derive(Debug, Clone)]
+pub struct RunUpdate {
+    /// The job.
+    pub job: Resource,
+    /// The number of its run.
+    pub run: i64,
+    /// Redis is to keep what it knows of the job for another week: to be said at the start, and now and then.
+    pub keep: bool,
+    /// How far it is, if that is to be told.
+    pub progress: Option<ProgressUpdate>,
+}
+
+/// A progress to be kept for snapshots, and the message about it.
+#[derive(Debug, Clone)]
+pub struct ProgressUpdate {
+    /// The message without its end, from `protocol::server`; the script appends `,"seq":N}`.
+    pub message: String,
+    /// What it says.
+    pub progress: Progress,
+}
+
+impl RunUpdate {
+    /// About how many bytes travel.
+    pub fn size(&self) -> usize {
+        // Twice the message: it is about as long as the progress in it, and beside it there are two keys and a channel.
+        256 + self.progress.as_ref().map_or(0, |told| 2 * told.message.len())
+    }
+}
 
 /// What a host learns each second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,18 +45,44 @@ pub enum RunState {
         /// How many commands wait on it.
         waiting: i64,
     },
-    /// Another run has begun, or the run was ended: stop the work, change nothing.
+    /// Another run has begun, or the run was ended: stop the work, change nothing. An update was not published.
     Lost,
 }
 
 impl Broker {
-    /// The job runs inside this worker as its `run`-th run: at its start and each second after. An older run
-    /// is ended by it; a run that Redis forgot is taken up again.
+    /// The job runs inside this worker as its `run`-th run. An older run is ended by it; a run that Redis forgot is taken
+    /// up again.
     pub async fn renew_run(&self, job: &Resource, worker: &WorkerId, run: i64) -> Result<RunState, BrokerError> {
-        let keys = [self.keys().state(job), self.keys().queue(job)];
-        let args = [worker.to_string(), run.to_string()];
-        let answer: i64 = self.client.script(&lua::RENEW_RUN, &texts(&keys), &bytes(&args)).await?;
-        Ok(if answer < 0 { RunState::Lost } else { RunState::Held { waiting: answer } })
+        let update = RunUpdate { job: job.clone(), run, keep: true, progress: None };
+        let mut answers = self.update_runs(worker, &[update]).await?;
+        answers.pop().unwrap_or_else(|| Err(BrokerError::Refused("no answer about a run".to_owned())))
+    }
+
+    /// As [`Self::renew_run`] for many runs, all of one partition, in one call. What runs say of their progress is numbered,
+    /// kept and published with it. An answer for each, in their order; the outer error is all of theirs.
+    pub async fn update_runs(
+        &self,
+        worker: &WorkerId,
+        updates: &[RunUpdate],
+    ) -> Result<Vec<Result<RunState, BrokerError>>, BrokerError> {
+        let (mut keys, mut args) = (Vec::with_capacity(updates.len() * 2), Vec::with_capacity(updates.len() * 5 + 1));
+        args.push(worker.to_string());
+        for RunUpdate { job, run, keep, progress } in updates {
+            keys.extend([self.keys().state(job), self.keys().queue(job)]);
+            args.extend([run.to_string(), u8::from(*keep).to_string()]);
+            args.extend(match progress {
+                Some(ProgressUpdate { message, progress }) => {
+                    let kept = serde_json::to_string(progress).unwrap_or_default();
+                    [updates_channel(job), message.clone(), kept]
+                }
+                None => [const { String::new() }; 3],
+            });
+        }
+        let answers: Vec<Value> = self.client.script(&lua::UPDATE_RUNS, &texts(&keys), &bytes(&args)).await?;
+        if answers.len() != updates.len() {
+            return Err(BrokerError::Refused(format!("{} answers about {} runs", answers.len(), updates.len())));
+        }
+        Ok(answers.iter().map(read_state).collect())
     }
 
     /// The job has left this worker; does nothing if a newer run has begun. Waiting commands become anyone's.
@@ -34,5 +93,14 @@ impl Broker {
         let args = [run.to_string(), job.to_string()];
         let _: i64 = self.client.script(&lua::END_RUN, &texts(&keys), &bytes(&args)).await?;
         Ok(())
+    }
+}
+
+fn read_state(answer: &Value) -> Result<RunState, BrokerError> {
+    match answer {
+        Value::Int(waiting) if *waiting < 0 => Ok(RunState::Lost),
+        Value::Int(waiting) => Ok(RunState::Held { waiting: *waiting }),
+        Value::BulkString(words) => Err(BrokerError::Refused(String::from_utf8_lossy(words).into_owned())),
+        other => Err(BrokerError::Refused(format!("{other:?} is no answer about a run"))),
     }
 }

@@ -242,6 +242,19 @@ impl Tx {
         text
     }
 
+    /// The rows that a statement for many rows of values returns.
+    pub async fn rows_of_many(&mut self, many: &MultiRowInsert<'_>) -> Result<Vec<Row>, StoreError> {
+        let mut found = Vec::new();
+        for rows in many.rows.chunks(ROWS_AT_ONCE) {
+            let (text, values) = (self.text_of(many, rows.len()), rows.iter().flatten().collect::<Vec<_>>());
+            match self {
+                Self::Sqlite(tx) => found.extend(tx.rows(text, &values).await?.into_iter().map(Row::Sqlite)),
+                Self::Postgres(tx) => found.extend(tx.rows(text, &values).await?.into_iter().map(Row::Postgres)),
+            }
+        }
+        Ok(found)
+    }
+
     /// The text in the words of this database.
     fn to_dialect(&self, text: &str) -> String {
         match self {

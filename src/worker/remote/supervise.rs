@@ -54,7 +54,7 @@ async fn until_exited(shared: &Arc<Shared>, session: &Session, attached: &Attach
         changes.mark_unchanged();
         link.mark_unchanged();
         if let Some(end) = work.ended() {
-            return record(shared, session, attached, end, late).await;
+            return Box::pin(record(shared, session, attached, end, late)).await;
         }
         if let Some(words) = &late {
             match work.has_timed_out() {

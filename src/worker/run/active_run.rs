@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::control::Controlled;
@@ -60,6 +61,8 @@ pub(crate) struct ActiveRun {
     pub(crate) last_renewed: watch::Sender<Instant>,
     /// When it began here.
     pub(crate) started: Instant,
+    /// When Redis was last told to keep what it knows of the job.
+    pub(crate) kept: Mutex<Option<Instant>>,
     /// Whether it has saved a resume point that no run before had: then the crashes of workers before it do not count.
     pub(crate) got_further: AtomicBool,
     /// How much of its `timeout_seconds` is used; `None`: it has none.
@@ -89,6 +92,7 @@ impl ActiveRun {
             phase: watch::Sender::new(Phase::Open),
             last_renewed: watch::Sender::new(started),
             started,
+            kept: Mutex::default(),
             got_further: AtomicBool::new(false),
             commands: watch::Sender::new(0),
             flush,

@@ -1,26 +1,26 @@
 //! The lifecycle of a run in this worker: it is renewed, its progress is written, and its end is recorded or it is released.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, mpsc};
 
 use super::active_run::{ActiveRun, ExitReason, FlushRequest, Phase};
 use super::output_writer;
-use super::pause_gate::CONFIRMATION_TTL;
 use super::progress_writer;
 use super::registry::RunRegistry;
-use crate::broker::scripts::runs::RunState;
+use super::run_saves::RunSaves;
+use super::run_updates::RunUpdates;
 use crate::domain::{Job, JobStatus, Resource};
 use crate::store::{FinishOutcome, HandBack, RunEnd, SavedRun, StoreError};
 use crate::worker::context::{WorkerContext, full_jitter_backoff};
 use crate::worker::notify::job_notifier::JobNotifier;
-use crate::worker::notify::updates::publish_contact;
 
 /// Between two renewals: the longest that a lost wake-up of a hosted job's command can last.
 const RENEW_INTERVAL: Duration = Duration::from_secs(1);
-/// Renewals in a second beyond which the interval grows, and how far it grows: within [`CONFIRMATION_TTL`].
-const RUNS_PER_SECOND: usize = 2_000;
+/// Renewals in a second beyond which the interval grows, and how far it grows: within
+/// [`CONFIRMATION_TTL`](super::pause_gate::CONFIRMATION_TTL).
+const RUNS_PER_SECOND: usize = 10_000;
 const MAX_INTERVALS: u32 = 3;
 /// Writes of output into SQL at once.
 const MAX_OUTPUT_WRITES: usize = 2;
@@ -31,8 +31,8 @@ pub(crate) struct RunLifecycle {
     ctx: Arc<WorkerContext>,
     runs: Arc<RunRegistry>,
     notifier: Arc<JobNotifier>,
-    /// Jobs whose renewal has found commands. When the queue is full a job is left out: its next renewal finds them again.
-    commands_found: mpsc::Sender<Resource>,
+    updates: Arc<RunUpdates>,
+    saves: Arc<RunSaves>,
     /// Turns of those who write output into SQL: everything else has the other connections.
     output_writes: Arc<Semaphore>,
 }
@@ -45,57 +45,55 @@ impl RunLifecycle {
         commands_found: mpsc::Sender<Resource>,
     ) -> Self {
         let output_writes = Arc::new(Semaphore::new(MAX_OUTPUT_WRITES));
-        Self { ctx, runs, notifier, commands_found, output_writes }
+        let updates = RunUpdates::new(ctx.clone(), runs.clone(), commands_found);
+        let saves = RunSaves::new(ctx.clone());
+        Self { ctx, runs, notifier, updates, saves, output_writes }
     }
 
     /// Registers a run and looks after it until it has exited.
     pub(crate) async fn start(self: &Arc<Self>, run: &Arc<ActiveRun>, flush_requests: mpsc::Receiver<FlushRequest>) {
         self.runs.insert(run.clone());
         // Before anything else: from now on its commands are for this worker alone.
-        self.renew(run).await;
+        self.updates.renew(run, true).await;
         let (lifecycle, renewed) = (self.clone(), run.clone());
         self.ctx.spawn(async move { lifecycle.run_renewal(&renewed).await });
         self.ctx.spawn(output_writer::run(self.ctx.clone(), run.clone(), self.output_writes.clone()));
-        self.ctx.spawn(progress_writer::run(self.ctx.clone(), self.runs.clone(), run.clone(), flush_requests));
+        let ways = (self.updates.clone(), self.saves.clone());
+        self.ctx.spawn(progress_writer::run(self.ctx.clone(), self.runs.clone(), run.clone(), ways, flush_requests));
     }
 
+    /// Renews a run while it is active, unless its progress was told a moment ago: that renews it, too.
     async fn run_renewal(&self, run: &Arc<ActiveRun>) {
-        loop {
+        let mut tried = run.started;
+        while !run.has_exited() {
+            let last = tried.max(*run.last_renewed.borrow());
+            let left = self.renew_interval().saturating_sub(last.elapsed());
+            if left.is_zero() {
+                tried = Instant::now();
+                self.updates.renew(run, false).await;
+                continue;
+            }
             tokio::select! {
                 () = run.exited() => return,
-                () = tokio::time::sleep(self.renew_interval()) => self.renew(run).await,
+                () = tokio::time::sleep(left) => {}
             }
         }
     }
 
-    /// Longer where thousands of runs are here, which only runs of foreign processes are: each renewal is a call to Redis.
+    /// Longer where very many runs are here, which only runs of foreign processes are.
     fn renew_interval(&self) -> Duration {
         let many = u32::try_from(self.runs.len() / RUNS_PER_SECOND).unwrap_or(u32::MAX);
         RENEW_INTERVAL * many.clamp(1, MAX_INTERVALS)
     }
 
-    async fn renew(&self, run: &Arc<ActiveRun>) {
-        match self.ctx.broker.renew_run(run.resource(), &self.ctx.id, run.run().number).await {
-            Ok(RunState::Held { waiting }) => {
-                let silent_for = run.last_renewed.borrow().elapsed();
-                // Before the confirmation, which others wait for to look at them.
-                run.commands.send_replace(waiting);
-                run.confirm();
-                if silent_for > CONFIRMATION_TTL && run.gate.is_none() {
-                    self.ctx.spawn(regain_contact(self.ctx.clone(), run.clone()));
-                }
-                if waiting > 0 {
-                    let _ = self.commands_found.try_send(run.resource().clone());
-                }
-            }
-            Ok(RunState::Lost) => self.runs.drop_run(&self.ctx, run),
-            Err(error) => tracing::debug!(job = %run.resource(), %error, "worker.renewal_delayed"),
-        }
-    }
-
     /// Records how work ended that no command has ended; waits for SQL as long as it takes. Returns why the run has exited,
     /// and the row if this call has written the end into it.
     pub(crate) async fn record_end(&self, run: &Arc<ActiveRun>, end: RunEnd) -> (ExitReason, Option<Box<Job>>) {
+        // Boxed, as the other ends are: a run that goes on, perhaps among ten thousand, needs no room for how it ends.
+        Box::pin(self.record_this_end(run, end)).await
+    }
+
+    async fn record_this_end(&self, run: &Arc<ActiveRun>, end: RunEnd) -> (ExitReason, Option<Box<Job>>) {
         let mut phase = run.phase.subscribe();
         let mut status = run.status.subscribe();
         let mut attempts = 0;
@@ -181,6 +179,10 @@ impl RunLifecycle {
 
     /// As [`Self::release_run`], for a job whose own queue says when and how it goes on.
     pub(crate) async fn hand_back(&self, run: &Arc<ActiveRun>, how: HandBack) {
+        Box::pin(self.hand_this_back(run, how)).await;
+    }
+
+    async fn hand_this_back(&self, run: &Arc<ActiveRun>, how: HandBack) {
         if run.advance(&[Phase::Open, Phase::Cancelled, Phase::EndedPaused], Phase::Closing).is_err() {
             return;
         }
@@ -216,15 +218,5 @@ fn log_store_error(run: &ActiveRun, error: &StoreError, event: &'static str) {
         tracing::warn!(job = %run.resource(), %error, "{event}");
     } else {
         tracing::error!(job = %run.resource(), %error, "{event}");
-    }
-}
-
-/// Other workers may have written into the row that they have lost contact with this host. They see that it is back, but
-/// there may be none of them any more.
-async fn regain_contact(ctx: Arc<WorkerContext>, run: Arc<ActiveRun>) {
-    match ctx.store.regain_contact(run.run()).await {
-        Ok(Some(job)) => publish_contact(&ctx.broker, &job).await,
-        Ok(None) => {}
-        Err(error) => tracing::debug!(job = %run.resource(), %error, "worker.contact_not_recorded"),
     }
 }

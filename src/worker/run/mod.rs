@@ -13,6 +13,8 @@ pub(crate) mod progress_writer;
 pub(crate) mod registry;
 pub(crate) mod run_output;
 pub(crate) mod run_progress;
+pub(crate) mod run_saves;
+pub(crate) mod run_updates;
 pub(crate) mod runner;
 pub(crate) mod timeout;
 

@@ -26,7 +26,7 @@ pub(crate) async fn run(ctx: Arc<WorkerContext>, run: Arc<ActiveRun>, turns: Arc
         }
         if output.is_waiting() {
             let Ok(turn) = turns.acquire().await else { return };
-            let written = write(&ctx, &run, false).await;
+            let written = Box::pin(write(&ctx, &run, false)).await; // Boxed: most runs print nothing.
             drop(turn);
             if !written {
                 tokio::time::sleep(RETRY_INTERVAL).await;
@@ -37,13 +37,13 @@ pub(crate) async fn run(ctx: Arc<WorkerContext>, run: Arc<ActiveRun>, turns: Arc
             () = tokio::time::sleep(WRITE_INTERVAL) => {}
         }
     }
-    write(&ctx, &run, true).await;
+    Box::pin(write(&ctx, &run, true)).await;
     // Whoever reads the programs' pipes may come to their ends a moment later.
     let more = async {
         loop {
             output.added.notified().await;
             tokio::time::sleep(WRITE_INTERVAL).await;
-            write(&ctx, &run, true).await;
+            Box::pin(write(&ctx, &run, true)).await;
         }
     };
     let _ = tokio::time::timeout(LAST_LINES, more).await;

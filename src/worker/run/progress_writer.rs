@@ -1,5 +1,6 @@
 //! Writes what a run has reported: its progress to those who watch the job, and snapshot to SQL.
 
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -9,15 +10,17 @@ use tokio::time::Instant;
 
 use super::active_run::{ActiveRun, FlushRequest, Phase};
 use super::registry::RunRegistry;
-use super::run_progress::LatestProgress;
-use crate::broker::scripts::updates::Update;
+use super::run_saves::RunSaves;
+use super::run_updates::RunUpdates;
 use crate::domain::JsonText;
-use crate::protocol::server;
 use crate::store::SavedRun;
 use crate::worker::context::WorkerContext;
 
-/// Between two progress messages of one job.
+/// Between two progress messages of one job, on average.
 const PUBLISH_INTERVAL: Duration = Duration::from_millis(250);
+/// So much of the interval may be missing after a message that was late: work that reports in step with the interval would
+/// otherwise come a little too early each time, wait, and lose every twelfth report.
+const MAX_LATENESS: Duration = Duration::from_millis(50);
 /// Between two writes of one job's progress to SQL.
 const SAVE_INTERVAL: Duration = Duration::from_secs(1);
 /// So many runs of one worker write their progress to SQL each second. Where there are more, each waits longer, up to so many
@@ -25,70 +28,89 @@ const SAVE_INTERVAL: Duration = Duration::from_secs(1);
 const SAVES_PER_SECOND: usize = 1_000;
 const MAX_SAVE_INTERVALS: u32 = 10;
 
-/// Writes until the run has exited. Nobody else writes its progress, so an older one never follows a newer one.
+/// Writes until the run has exited. Nobody else writes its progress, so an older one never follows a newer one. Those who watch do
+/// not wait for SQL.
 pub(crate) async fn run(
     ctx: Arc<WorkerContext>,
     runs: Arc<RunRegistry>,
     run: Arc<ActiveRun>,
-    mut flush_requests: mpsc::Receiver<FlushRequest>,
+    (updates, saves): (Arc<RunUpdates>, Arc<RunSaves>),
+    flush_requests: mpsc::Receiver<FlushRequest>,
 ) {
-    let mut writer = ProgressWriter {
-        ctx,
-        runs,
-        run: run.clone(),
-        published: 0,
-        saved: 0,
-        resume: 0,
-        failed: 0,
-        told_at: Instant::now(),
-        told_ms: None,
-    };
-    let (mut publish_at, mut save_at) = (Instant::now(), Instant::now() + SAVE_INTERVAL);
-    let told_interval = run.time_limit.as_ref().map(|limit| limit.told_interval());
-    let mut tried_first_point = false;
-    loop {
-        let latest = run.progress.latest();
-        let to_publish = latest.progress_version != writer.published;
-        let to_save = !writer.has_saved(&latest);
-        // The first resume point is written at once: if the job crashes its worker within a second, it is known all the
-        // same that it got further.
-        let first_point = latest.resume_version > 0 && writer.resume == 0 && !tried_first_point;
-        if first_point {
-            save_at = Instant::now();
-        }
-        let only_progress = (latest.resume_version, latest.failed_version) == (writer.resume, writer.failed);
-        let save_due = if only_progress { save_at + writer.further_wait() } else { save_at };
-        tokio::select! {
-            () = run.exited() => return,
-            Some(done) = flush_requests.recv() => {
-                writer.publish().await;
-                let saved = writer.save().await;
-                (publish_at, save_at) = (Instant::now() + PUBLISH_INTERVAL, Instant::now() + SAVE_INTERVAL);
-                let _ = done.send(saved);
-            }
-            () = run.progress.changed.notified() => {}
-            () = tokio::time::sleep_until(publish_at), if to_publish => {
-                writer.publish().await;
+    // As those before it: a caller waits while it is full.
+    let (published, to_save) = mpsc::channel(1);
+    let publisher = Publisher { run: run.clone(), updates, published: 0 };
+    let told_at = Instant::now();
+    let saver = Saver { ctx, runs, run: run.clone(), saves, saved: 0, resume: 0, failed: 0, told_at, told_ms: None };
+    let writing = pin!(async { tokio::join!(publisher.run(flush_requests, published), saver.run(to_save)) });
+    tokio::select! {
+        () = run.exited() => {}
+        _ = writing => {}
+    }
+}
+
+/// Tells those who watch.
+struct Publisher {
+    run: Arc<ActiveRun>,
+    updates: Arc<RunUpdates>,
+    /// The version that has been told.
+    published: u64,
+}
+
+impl Publisher {
+    /// Requests to flush go on to `done` when the newest progress is told.
+    async fn run(mut self, mut flush_requests: mpsc::Receiver<FlushRequest>, done: mpsc::Sender<FlushRequest>) {
+        let mut publish_at = Instant::now();
+        // A request that came while something was being told.
+        let mut asked: Option<FlushRequest> = None;
+        loop {
+            if let Some(request) = asked.take() {
+                self.publish(true).await;
                 publish_at = Instant::now() + PUBLISH_INTERVAL;
+                if done.send(request).await.is_err() {
+                    return;
+                }
+                continue;
             }
-            () = tokio::time::sleep_until(writer.told_at + told_interval.unwrap_or_default()), if told_interval.is_some() => {
-                writer.save().await;
+            let to_publish = self.run.progress.versions().0 != self.published;
+            tokio::select! {
+                Some(request) = flush_requests.recv() => asked = Some(request),
+                () = self.run.progress.reported.notified(), if !to_publish => {}
+                () = tokio::time::sleep_until(publish_at), if to_publish => {
+                    publish_at = next_publish(publish_at, Instant::now());
+                    let (updates, run) = (self.updates.clone(), self.run.clone());
+                    asked = hurried(pin!(self.publish(false)), &mut flush_requests, || updates.hurry(&run)).await.1;
+                }
             }
-            () = tokio::time::sleep_until(save_due), if to_save => {
-                tried_first_point |= first_point;
-                writer.save().await;
-                save_at = Instant::now() + SAVE_INTERVAL;
-            }
+        }
+    }
+
+    async fn publish(&mut self, is_urgent: bool) {
+        let run = &self.run;
+        let latest = run.progress.latest();
+        if latest.progress_version == self.published {
+            return;
+        }
+        match self.updates.publish(run, latest.progress, is_urgent).await {
+            Ok(()) => self.published = latest.progress_version,
+            Err(error) => tracing::debug!(job = %run.resource(), %error, "worker.progress_delayed"),
         }
     }
 }
 
-struct ProgressWriter {
+/// When the next message may go after one that was due then and goes now. Never less than an interval after it was due, so there are
+/// four a second, however long Redis takes.
+fn next_publish(due: Instant, now: Instant) -> Instant {
+    (due + PUBLISH_INTERVAL).max(now + PUBLISH_INTERVAL - MAX_LATENESS)
+}
+
+/// Writes into SQL.
+struct Saver {
     ctx: Arc<WorkerContext>,
     runs: Arc<RunRegistry>,
     run: Arc<ActiveRun>,
+    saves: Arc<RunSaves>,
     /// The versions that have been written so far.
-    published: u64,
     saved: u64,
     resume: u64,
     failed: u64,
@@ -97,10 +119,45 @@ struct ProgressWriter {
     told_ms: Option<i64>,
 }
 
-impl ProgressWriter {
-    fn has_saved(&self, latest: &LatestProgress) -> bool {
-        (latest.progress_version, latest.resume_version, latest.failed_version)
-            == (self.saved, self.resume, self.failed)
+impl Saver {
+    async fn run(mut self, mut flush_requests: mpsc::Receiver<FlushRequest>) {
+        let run = self.run.clone();
+        let mut save_at = Instant::now() + SAVE_INTERVAL;
+        let told_interval = run.time_limit.as_ref().map(|limit| limit.told_interval());
+        let mut tried_first_point = false;
+        // A request that came while something was being written.
+        let mut asked: Option<FlushRequest> = None;
+        loop {
+            if let Some(request) = asked.take() {
+                let saved = self.save(true).await;
+                save_at = Instant::now() + SAVE_INTERVAL;
+                let _ = request.send(saved);
+                continue;
+            }
+            let (progress, resume, failed) = run.progress.versions();
+            let only_progress = (resume, failed) == (self.resume, self.failed);
+            let to_save = !only_progress || progress != self.saved;
+            // The first resume point is written at once: if the job crashes its worker within a second, it is known all the
+            // same that it got further.
+            let first_point = resume > 0 && self.resume == 0 && !tried_first_point;
+            if first_point {
+                save_at = Instant::now();
+            }
+            let save_due = if only_progress { save_at + self.further_wait() } else { save_at };
+            let saves = self.saves.clone();
+            let is_urgent = tokio::select! {
+                Some(request) = flush_requests.recv() => {
+                    asked = Some(request);
+                    continue;
+                }
+                () = run.progress.to_save.notified() => continue,
+                () = tokio::time::sleep_until(self.told_at + told_interval.unwrap_or_default()), if told_interval.is_some() => false,
+                () = tokio::time::sleep_until(save_due), if to_save => first_point,
+            };
+            tried_first_point |= first_point;
+            asked = hurried(pin!(self.save(is_urgent)), &mut flush_requests, || saves.hurry()).await.1;
+            save_at = Instant::now() + SAVE_INTERVAL;
+        }
     }
 
     /// How much longer than [`SAVE_INTERVAL`] progress alone waits among very many runs.
@@ -109,31 +166,13 @@ impl ProgressWriter {
         SAVE_INTERVAL * intervals.min(MAX_SAVE_INTERVALS - 1)
     }
 
-    async fn publish(&mut self) {
-        let run = &self.run;
-        let latest = run.progress.latest();
-        if latest.progress_version == self.published {
-            return;
-        }
-        let status = *run.status.borrow();
-        let update = Update {
-            run: Some(run.run().number),
-            message: server::job_progress(run.resource(), status, &latest.progress),
-            progress: Some(latest.progress),
-            desired: None,
-        };
-        match self.ctx.broker.publish_update(run.resource(), &update).await {
-            Ok(_) => self.published = latest.progress_version,
-            Err(error) => tracing::debug!(job = %run.resource(), %error, "worker.progress_delayed"),
-        }
-    }
-
     /// `false`: SQL did not take it, and may do so later.
-    async fn save(&mut self) -> bool {
+    async fn save(&mut self, is_urgent: bool) -> bool {
         let run = &self.run;
         self.told_at = Instant::now();
         let timeout_used_ms = run.time_limit.as_ref().map(|limit| limit.used_ms());
-        if self.has_saved(&run.progress.latest()) && timeout_used_ms == self.told_ms {
+        let is_saved = run.progress.versions() == (self.saved, self.resume, self.failed);
+        if is_saved && timeout_used_ms == self.told_ms {
             return true;
         }
         let (latest, failed_items) = run.progress.snapshot();
@@ -141,7 +180,7 @@ impl ProgressWriter {
         let is_new_point =
             resume_point.is_some() && resume_point.as_ref().map(JsonText::as_str) != run.job.resume_point.as_deref();
         let account = SavedRun { progress: latest.progress, resume_point, failed_items, timeout_used_ms };
-        match self.ctx.store.save(run.run(), &account).await {
+        match self.saves.save(run.run(), account, is_urgent).await {
             Ok(true) => {
                 (self.saved, self.resume, self.failed) =
                     (latest.progress_version, latest.resume_version, latest.failed_version);
@@ -160,5 +199,44 @@ impl ProgressWriter {
             }
         }
         true
+    }
+}
+
+/// The output, and a request to flush that came before it: whoever asks for that waits for the output, which is hurried.
+async fn hurried<T>(
+    mut write: Pin<&mut impl Future<Output = T>>,
+    flush_requests: &mut mpsc::Receiver<FlushRequest>,
+    hurry: impl Fn(),
+) -> (T, Option<FlushRequest>) {
+    let request = tokio::select! {
+        output = &mut write => return (output, None),
+        Some(request) = flush_requests.recv() => request,
+    };
+    hurry();
+    (write.await, Some(request))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_reports_in_step_with_the_interval_never_waits_and_nobody_is_told_more_than_four_times_a_second() {
+        let begun = Instant::now();
+        let (late, mut due) = (Duration::from_millis(3), begun);
+        for n in 0..100 {
+            let now = begun + PUBLISH_INTERVAL * n + late;
+            assert!(due <= now, "the report {n} waits");
+            due = next_publish(due, now);
+        }
+        // After a pause, reports come as fast as they are taken.
+        let resumed = begun + Duration::from_secs(600);
+        let (mut sent, mut now) = (0, resumed);
+        while now < resumed + Duration::from_secs(10) {
+            due = next_publish(due, now);
+            now = due;
+            sent += 1;
+        }
+        assert!(sent <= 41, "{sent} in ten seconds");
     }
 }

@@ -22,7 +22,10 @@ const MAX_ERROR_LENGTH: usize = 2_000;
 #[derive(Default)]
 pub(crate) struct RunProgress {
     inner: Mutex<ProgressInner>,
-    pub(crate) changed: Notify,
+    /// There is a newer progress.
+    pub(crate) reported: Notify,
+    /// There is something to be written into SQL.
+    pub(crate) to_save: Notify,
     /// What it prints.
     pub(crate) output: Arc<RunOutput>,
 }
@@ -34,6 +37,8 @@ struct ProgressInner {
     current_item: Option<String>,
     /// What keeps programs of the work from going on, each under its process id: shown in place of the current item.
     control_problems: BTreeMap<i32, String>,
+    /// The progress has changed since the last [`RunProgress::snapshot`].
+    is_progress_new: bool,
     /// The failed items by name: the version at which each failed, and its error.
     failed: HashMap<String, (u64, String)>,
 }
@@ -54,7 +59,8 @@ impl RunProgress {
         let latest = LatestProgress { progress, ..LatestProgress::default() };
         Self {
             inner: Mutex::new(ProgressInner { latest, current_item, ..ProgressInner::default() }),
-            changed: Notify::new(),
+            reported: Notify::new(),
+            to_save: Notify::new(),
             output: Arc::default(),
         }
     }
@@ -89,7 +95,11 @@ impl RunProgress {
         if inner.latest.progress != progress {
             inner.latest.progress = progress;
             inner.latest.progress_version += 1;
-            self.changed.notify_one();
+            self.reported.notify_one();
+            // Once: it may change a thousand times until it is written.
+            if !std::mem::replace(&mut inner.is_progress_new, true) {
+                self.to_save.notify_one();
+            }
         }
     }
 
@@ -97,7 +107,7 @@ impl RunProgress {
         let latest = &mut self.lock().latest;
         latest.resume_point = Some(point);
         latest.resume_version += 1;
-        self.changed.notify_one();
+        self.to_save.notify_one();
     }
 
     pub(crate) fn failed_item(&self, item: &str, error: &str) {
@@ -108,16 +118,23 @@ impl RunProgress {
         }
         inner.latest.failed_version += 1;
         inner.failed.insert(item, (inner.latest.failed_version, shorten(error, MAX_ERROR_LENGTH)));
-        self.changed.notify_one();
+        self.to_save.notify_one();
     }
 
     pub(crate) fn latest(&self) -> LatestProgress {
         self.lock().latest.clone()
     }
 
+    /// How often the progress, the resume point and the failed items have changed.
+    pub(crate) fn versions(&self) -> (u64, u64, u64) {
+        let latest = &self.lock().latest;
+        (latest.progress_version, latest.resume_version, latest.failed_version)
+    }
+
     /// Everything that there is at one moment: a resume point never comes without the items that failed before it.
     pub(crate) fn snapshot(&self) -> (LatestProgress, Vec<FailedItem>) {
-        let inner = self.lock();
+        let inner = &mut *self.lock();
+        inner.is_progress_new = false;
         let mut failed: Vec<_> = inner.failed.iter().collect();
         failed.sort_unstable_by_key(|(_, (version, _))| *version);
         let item =

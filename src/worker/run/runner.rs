@@ -276,3 +276,23 @@ pub(crate) fn panic_message(payload: &(dyn std::any::Any + Send)) -> &str {
         .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("no message")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::worker::run::{output_writer, progress_writer};
+
+    /// The room that a task takes.
+    fn size<A, B, C, D, E, F>(_: impl FnOnce(A, B, C, D, E) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn a_run_among_ten_thousand_takes_no_room_for_what_is_rare() {
+        let progress = size(progress_writer::run);
+        let output = size(|ctx, run, turns, (), ()| output_writer::run(ctx, run, turns));
+        let supervised =
+            size(|(ctx, lifecycle), run, gate, children, code| supervise(ctx, lifecycle, run, gate, children, code));
+        assert!(progress + output + supervised < 8 * 1_024, "{progress} + {output} + {supervised} bytes");
+    }
+}

@@ -1,0 +1,61 @@
+#!lua
+-- A worker hosts these runs (at their start and each second after), and says of some of them how far they are: each such update is
+-- numbered, kept and published. All of them are of one partition. It learns how many commands wait for each.
+--
+-- KEYS: for each run: state, queue
+-- ARGV: 1 worker, then for each run: run, '1' where its state is to be kept for another week, channel ('' where there is no
+--       update), message, open, progress (JSON)
+-- Returns: for each run: how many commands wait | -1 a newer run is known, or this one was ended; nothing was done | the error, as
+--          a text: the others do not suffer from it
+-- Safe to repeat: the run's number decides; a run that Redis forgot is taken up again, and an update is numbered and published once
+-- more, with the same content.
+-- When the clock is set: the run's number decides, not a time. A step forwards of a week lets Redis forget the state
+-- (the next call brings host and run back, and the numbers begin again); a step backwards lets it remember longer.
+
+local worker = ARGV[1]
+local runs = #KEYS / 2
+
+-- Four times a second for each run of a worker: as few commands as there can be.
+local function update(n)
+  local state_key, at = KEYS[2 * n - 1], 5 * n - 3
+  local run_text, keep, channel = ARGV[at], ARGV[at + 1], ARGV[at + 2]
+  local state = redis.call('HMGET', state_key, 'host', 'run', 'run_ended', 'seq')
+  local run = tonumber(run_text)
+  if state[2] and tonumber(state[2]) > run then return -1 end
+  if state[3] and tonumber(state[3]) >= run then return -1 end
+  local is_new = state[1] ~= worker or state[2] ~= run_text
+  if is_new then
+    -- Progress of the run before must not be taken for this one's.
+    redis.call('HDEL', state_key, 'live')
+    redis.call('HSET', state_key, 'host', worker, 'run', run_text)
+  end
+  if is_new or keep == '1' then redis.call('EXPIRE', state_key, '604800') end
+  if channel ~= '' then
+    local seq = int_to_string((tonumber(state[4]) or 0) + 1)
+    redis.call('HSET', state_key, 'seq', seq, 'live', ARGV[at + 4])
+    -- pcall: it only wakes, and the number stands, whatever this user may publish.
+    redis.pcall('PUBLISH', channel, ARGV[at + 3] .. ',"seq":' .. seq .. '}')
+  end
+  return 0
+end
+
+local function answer_of(work, n)
+  local done, answer = pcall(work, n)
+  if done then return answer end
+  return type(answer) == 'table' and answer.err or tostring(answer)
+end
+
+local answers, queues = {}, {}
+for n = 1, runs do
+  answers[n] = answer_of(update, n)
+  queues[n] = KEYS[2 * n]
+end
+-- One question for all of them: mostly no command waits for any.
+if redis.call('EXISTS', unpack(queues)) > 0 then
+  for n = 1, runs do
+    if answers[n] == 0 then
+      answers[n] = answer_of(function() return redis.call('LLEN', queues[n]) end)
+    end
+  end
+end
+return answers

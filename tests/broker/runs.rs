@@ -1,0 +1,106 @@
+//! Runs of one worker, told of together: `lua/update_runs.lua`.
+
+use wheelhouse::broker::BrokerError;
+use wheelhouse::broker::scripts::runs::{ProgressUpdate, RunState, RunUpdate};
+use wheelhouse::broker::{Broker, Event, Subscriber};
+use wheelhouse::domain::{Action, JobStatus, Progress};
+use wheelhouse::protocol::server;
+
+use crate::support::redis::RedisServer;
+use crate::{accept, connect, job, submission, worker};
+
+const HELD: RunState = RunState::Held { waiting: 0 };
+
+/// How far a run is.
+fn at(id: &str, run: i64, items: i64) -> RunUpdate {
+    let progress = Progress { items_processed: items, ..Progress::default() };
+    let message = server::job_progress(&job(id), JobStatus::Running, &progress);
+    RunUpdate { job: job(id), run, keep: false, progress: Some(ProgressUpdate { message, progress }) }
+}
+
+fn renewal(id: &str, run: i64) -> RunUpdate {
+    RunUpdate { job: job(id), run, keep: false, progress: None }
+}
+
+async fn live(broker: &Broker, id: &str) -> (i64, Option<i64>) {
+    let live = broker.live(&job(id)).await.expect("live");
+    (live.seq, live.progress.map(|progress| progress.items_processed))
+}
+
+#[tokio::test]
+async fn in_one_call_each_run_has_its_own_fence_and_its_own_number() {
+    let redis = RedisServer::start();
+    let broker = connect(&redis).await;
+    let (tracker, stop) = (tokio_util::task::TaskTracker::new(), tokio_util::sync::CancellationToken::new());
+    let (subscriber, mut events) = Subscriber::start(&broker, &tracker, stop.clone()).await.expect("subscribe");
+    subscriber.psubscribe(vec!["acme:job:*".to_owned()]).await.expect("subscribe");
+    let host = worker("host");
+    for id in ["mine", "taken", "ended", "waited-for", "idle"] {
+        assert_eq!(broker.renew_run(&job(id), &host, 1).await.expect("run"), HELD);
+    }
+    broker.renew_run(&job("taken"), &worker("other"), 2).await.expect("run");
+    broker.end_run(&job("ended"), 1).await.expect("end");
+    accept(&broker, &submission("waited-for", Action::Pause)).await;
+
+    let told = [at("mine", 1, 7), at("taken", 1, 7), at("ended", 1, 7), at("waited-for", 1, 8), renewal("idle", 1)];
+    let answers = broker.update_runs(&host, &told).await.expect("answers");
+    let states: Vec<RunState> = answers.into_iter().map(|answer| answer.expect("state")).collect();
+    assert_eq!(states, [HELD, RunState::Lost, RunState::Lost, RunState::Held { waiting: 1 }, HELD]);
+    assert_eq!(live(&broker, "mine").await, (1, Some(7)));
+    assert_eq!(live(&broker, "taken").await, (0, None), "nothing of a run that is over is kept");
+    assert_eq!(live(&broker, "ended").await, (0, None));
+    assert_eq!(live(&broker, "waited-for").await, (1, Some(8)));
+    assert_eq!(live(&broker, "idle").await, (0, None));
+    broker.update_runs(&host, &[at("mine", 1, 9)]).await.expect("answers");
+
+    let mut heard = Vec::new();
+    while heard.len() < 3 {
+        if let Event::Message { channel, payload, .. } = events.recv().await.expect("it is heard") {
+            let message: serde_json::Value = serde_json::from_slice(&payload).expect("JSON");
+            // The command wakes workers on a channel of the same form.
+            if message["type"] == "job_progress" {
+                heard.push((channel, message["items_processed"].as_i64(), message["seq"].as_i64()));
+            }
+        }
+    }
+    let expected = [("mine", 7, 1), ("waited-for", 8, 1), ("mine", 9, 2)];
+    assert_eq!(heard, expected.map(|(id, items, seq)| (format!("acme:job:{id}"), Some(items), Some(seq))));
+    stop.cancel();
+}
+
+#[tokio::test]
+async fn a_state_that_cannot_be_read_is_an_error_of_its_own_run_alone() {
+    let redis = RedisServer::start();
+    let broker = connect(&redis).await;
+    let host = worker("host");
+    let command = |name: &str, key: String| vec![name.to_owned(), key, "by hand".to_owned()];
+    broker.query_any(&command("SET", broker.keys().state(&job("corrupt")))).await.expect("write");
+    broker.query_any(&command("SET", broker.keys().queue(&job("no-queue")))).await.expect("write");
+    let told = [at("before", 1, 1), at("corrupt", 1, 1), at("no-queue", 1, 1), at("after", 1, 1)];
+    let answers = broker.update_runs(&host, &told).await.expect("answers");
+    assert!(matches!(answers[0], Ok(HELD)) && matches!(answers[3], Ok(HELD)), "{answers:?}");
+    for corrupt in &answers[1..3] {
+        assert!(matches!(corrupt, Err(BrokerError::Refused(words)) if words.contains("WRONGTYPE")), "{corrupt:?}");
+    }
+    assert_eq!((live(&broker, "before").await, live(&broker, "after").await), ((1, Some(1)), (1, Some(1))));
+}
+
+#[tokio::test]
+async fn a_new_host_forgets_the_progress_of_the_one_before_and_what_is_known_is_kept_for_a_week() {
+    let redis = RedisServer::start();
+    let broker = connect(&redis).await;
+    broker.update_runs(&worker("first"), &[at("j1", 1, 40)]).await.expect("answers");
+    broker.update_runs(&worker("second"), &[renewal("j1", 2)]).await.expect("answers");
+    assert_eq!(live(&broker, "j1").await, (1, None), "it begins anew, and its numbers go on");
+    let seconds_left = async || {
+        let asked = ["TTL".to_owned(), broker.keys().state(&job("j1"))];
+        broker.query_any(&asked).await.expect("TTL").join("").parse::<i64>().expect("a number")
+    };
+    let shorten = ["EXPIRE".to_owned(), broker.keys().state(&job("j1")), "500".to_owned()];
+    assert!(seconds_left().await > 604_000, "from the start");
+    broker.query_any(&shorten).await.expect("EXPIRE");
+    broker.update_runs(&worker("second"), &[at("j1", 2, 1)]).await.expect("answers");
+    assert!(seconds_left().await <= 500, "not with each of them");
+    broker.update_runs(&worker("second"), &[RunUpdate { keep: true, ..renewal("j1", 2) }]).await.expect("answers");
+    assert!(seconds_left().await > 604_000);
+}

@@ -1,5 +1,5 @@
 # Two commands do everything: `make demo` and `make test`. What they need, they install.
-.PHONY: demo test chaos chaos-proof fuzz lint deps bench bench-peers bench-scale bench-guard bench-lists bench-reports bench-console pictures
+.PHONY: demo test chaos chaos-proof fuzz lint deps bench bench-peers bench-scale bench-fleet bench-guard bench-lists bench-reports bench-console pictures
 
 # Passed on to `wheelhouse dev`: make demo ARGS="--port 9000 --fresh"
 ARGS ?=
@@ -68,6 +68,11 @@ bench-peers:
 bench-scale:
 	@sh scripts/deps.sh test
 	@python3 scripts/bench-scale.py
+
+# What sixty real workers ask of Redis and PostgreSQL, at rest and for each job: two minutes. make bench-fleet ARGS="--workers 60,200"
+bench-fleet:
+	@sh scripts/deps.sh test
+	@WHEELHOUSE_PROGRAM="$$(sh scripts/build.sh --bin wheelhouse)" python3 scripts/bench-fleet.py $(ARGS)
 
 # The pictures of the console in docs/images, as a test makes them.
 pictures:

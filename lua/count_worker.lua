@@ -21,7 +21,7 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', workers, '(' .. int_to_string(la
 end
 redis.call('ZADD', workers, lasts, worker)
 redis.call('ZREMRANGEBYSCORE', workers, '-inf', now_ms - 60000)
-redis.call('PEXPIRE', workers, 120000)
+redis.call('PEXPIRE', workers, 300000)
 local count, seat = redis.call('ZCARD', workers), ''
 if listeners then
   seat = seat_of(listeners, worker, redis.call('ZCOUNT', workers, now_ms, '+inf'), seats, ttl_ms, now_ms)

@@ -4,13 +4,20 @@
 -- memory (OOM), replicas (NOREPLICAS), the disk (MISCONF), a replica (READONLY), a right (NOPERM). A test compares the
 -- commands here with those of all other scripts.
 --
--- KEYS: 1 hash, 2 list, 3 sorted set, 4 set, 5 stream, 6 string: of this purpose alone
--- ARGV: 1 channel, of the form of a resource's, 2 'all', or 'one' for a single write
+-- KEYS: 1 hash, 2 list, 3 sorted set, 4 set, 5 stream, 6 string: of this purpose alone; 7, if given, a string that says that a
+--       program of the same user has had all of it done lately
+-- ARGV: 1 channel, of the form of a resource's, 2 'all', 'one' for a single write, or 'shared': 'one' where the string says so, else
+--       'all', 3 with a seventh key for how long it says so (ms)
 -- Returns: 1 | Redis's error
 -- Safe to repeat: what is left of it goes by itself.
+-- When the clock is set forwards: all of it is done once more. Backwards: a string that lasts longer than is ever written says nothing.
 
-local hash, list, sorted, set, stream, text = unpack(KEYS)
-local channel, extent = unpack(ARGV)
+local hash, list, sorted, set, stream, text, done = unpack(KEYS)
+local channel, extent, done_ms = unpack(ARGV)
+if extent == 'shared' then
+  local left = redis.call('PTTL', done)
+  if left > 0 and left <= tonumber(done_ms) then extent = 'one' end
+end
 if extent == 'one' then
   redis.call('SET', text, '1', 'PX', '10000')
   redis.call('PUBLISH', channel, '')
@@ -72,5 +79,6 @@ redis.call('PTTL', text)
 redis.call('EXISTS', text)
 
 redis.call('DEL', hash, list, sorted, set, stream, text)
+if done then redis.call('SET', done, '1', 'PX', done_ms) end
 redis.call('PUBLISH', channel, '')
 return 1

@@ -18,7 +18,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 FLEETS = [(60, 16), (200, 16), (200, 64), (1000, 16), (1000, 64)]
 # As in src/worker/maintenance and src/broker/scripts/heartbeats.rs: seconds between two calls, and lengths in ms.
 HEARTBEAT_EVERY, COUNT_EVERY, TICK_EVERY, ASK_EVERY = 1.25, 35, 0.7, 1.0
-HEARTBEAT_MS, COUNTED_MS, COUNTED_AT_LEAST_MS, SET_MS, LEASE_MS, TENANTS = 4000, 55000, 15000, 120000, 2000, 256
+HEARTBEAT_MS, COUNTED_MS, COUNTED_AT_LEAST_MS, SET_MS, LEASE_MS, TENANTS = 4000, 55000, 15000, 300000, 2000, 256
 UPDATE = '{"type":"job_progress","job_id":"j1","tenant_id":"acme","status":"running","progress":{"percent":50},"seq":1}'
 # As in src/broker/keys.rs.
 FIRST_HOMES, LISTENERS = 8, 8
@@ -124,28 +124,35 @@ def fleet_at_rest(redis, workers, partitions):
         homes = min(partitions, FIRST_HOMES)
         home = worker % homes
         sets = [key(home, name) for name in ("@workers:heartbeats", "workers", "@workers:listeners")]
-        lengths = [HEARTBEAT_MS, COUNTED_AT_LEAST_MS, -(-LISTENERS // homes)]
-        heartbeats.append(encoded("EVALSHA", heartbeat, 3, *sets, f"w{worker}", *lengths))
+        # Every second one asks whether the worker is counted, and is to listen.
+        for counted in (COUNTED_AT_LEAST_MS, 0):
+            lengths = [HEARTBEAT_MS, counted, -(-LISTENERS // homes)]
+            heartbeats.append(encoded("EVALSHA", heartbeat, 3, *sets, f"w{worker}", *lengths))
         for partition in range(partitions):
             first_counts.append(counting(worker, partition))
             if partition == home:
                 counts.append(counting(worker, partition))
             else:
                 counts.append(encoded("ZADD", key(partition, "workers"), until, f"w{worker}"))
-                counts.append(encoded("PEXPIRE", key(partition, "workers"), SET_MS))
+                # Every third time.
+                if worker % 3 == 0:
+                    counts.append(encoded("PEXPIRE", key(partition, "workers"), SET_MS))
 
     def leading(worker):
         names = ("@workers:leader", "@workers:heartbeats", "tenants")
-        keys = ([key(partition, name) for name in names] for partition in range(partitions))
-        return [encoded("EVALSHA", lead, 3, *some, worker, LEASE_MS, 0, TENANTS) for some in keys]
+        keys = [key(partition, name) for partition in range(partitions) for name in names]
+        looks = [int(partition < FIRST_HOMES) for partition in range(partitions)]
+        return [encoded("EVALSHA", lead, len(keys), *keys, worker, LEASE_MS, 0, TENANTS, *looks)]
+
+    asking = [encoded("EXISTS", key(partition, "@workers:leader")) for partition in range(partitions)]
 
     redis.call("FLUSHALL")
     redis.send_all(first_counts + heartbeats + leading("w0"))
     parts = {
-        "heartbeats": (redis.cost(heartbeats, 4), HEARTBEAT_EVERY),
+        "heartbeats": (redis.cost(heartbeats, 4), HEARTBEAT_EVERY * 2),
         "counting": (redis.cost(counts), COUNT_EVERY),
         "leaders": (redis.cost(leading("w0"), 8), TICK_EVERY),
-        "asking": (redis.cost(leading("w1"), 8), ASK_EVERY),
+        "asking": (redis.cost(asking, 8), ASK_EVERY),
     }
     by_part = {name: cost[0] / every for name, (cost, every) in parts.items()}
     return sum(by_part.values()), sum(cost[1] / every for cost, every in parts.values()), by_part

@@ -15,9 +15,11 @@ local function seat_of(listeners, worker, workers, seats, lasts_ms, now_ms)
   local is_free = #taken < tonumber(seats)
   for _, id in ipairs(taken) do is_free = is_free or id == worker end
   if not is_free then return 'none' end
-  redis.call('ZREMRANGEBYSCORE', listeners, '-inf', '(' .. now)
-  redis.call('ZREMRANGEBYSCORE', listeners, '(' .. ends, '+inf')
-  redis.call('ZADD', listeners, ends, worker)
+  -- Seats that have ended go when one is taken anew, and not each time that one is kept.
+  if redis.call('ZADD', listeners, ends, worker) == 1 then
+    redis.call('ZREMRANGEBYSCORE', listeners, '-inf', '(' .. now)
+    redis.call('ZREMRANGEBYSCORE', listeners, '(' .. ends, '+inf')
+  end
   redis.call('PEXPIRE', listeners, lasts_ms)
   return 'seat'
 end

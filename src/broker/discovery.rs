@@ -88,6 +88,15 @@ impl Discovery {
         }
     }
 
+    /// The user of Redis that programs with these settings are.
+    pub(super) fn user(&self) -> &str {
+        let info = match self {
+            Self::Single(info) | Self::Sentinel { master: info, .. } => Some(info.as_ref()),
+            Self::Cluster(seeds) => seeds.first(),
+        };
+        info.and_then(|info| info.redis_settings().username()).unwrap_or("default")
+    }
+
     /// What the sentinels say now; `None` where there are none to ask.
     pub(super) fn opinion(&self) -> Option<Opinion> {
         match self {

@@ -352,6 +352,12 @@ impl Keys {
         ["hash", "list", "sorted", "set", "stream", "string"].map(|kind| format!("wh:{partition}:@proof:{kind}"))
     }
 
+    /// String: a program has lately done all of that here. `prover`: the same for all programs of one user of Redis that try the
+    /// same.
+    pub fn proof_done(self, partition: Partition, prover: u64) -> String {
+        format!("wh:{partition}:@proof:done:{prover:016x}")
+    }
+
     /// Sorted set: open sockets of a tenant, member = lease id, score = Unix ms of its end.
     pub fn connections(self, tenant: &TenantId) -> String {
         name!(self, tenant, ":connections")

@@ -62,6 +62,7 @@ enum NamePart {
     OfWorkers(Partition, &'static str),
     /// Which of the six.
     Proof(Partition, usize),
+    ProofDone(Partition, u64),
     /// Of a tenant: one of [`OF_TENANT`].
     OfTenant(TenantId, &'static str),
     Withdrawn(TenantId, CommandId),
@@ -100,6 +101,7 @@ fn key(fact: &NamePart) -> String {
         NamePart::JobTypes(worker) => keys.job_types(worker),
         NamePart::Floor(partition, user) => keys.min_permission_version(*partition, user),
         NamePart::Proof(partition, which) => keys.proof(*partition)[*which].clone(),
+        NamePart::ProofDone(partition, prover) => keys.proof_done(*partition, *prover),
         NamePart::OfTenant(tenant, "ready") => keys.ready(tenant),
         NamePart::OfTenant(tenant, "schedules") => keys.schedules(tenant),
         NamePart::OfTenant(tenant, "failed") => keys.failed(tenant),
@@ -148,6 +150,7 @@ fn read(key: &str) -> Option<NamePart> {
             let kinds = ["hash", "list", "sorted", "set", "stream", "string"];
             NamePart::Proof(partition, kinds.iter().position(|known| known == kind)?)
         }
+        ["@proof", "done", prover] => NamePart::ProofDone(partition, u64::from_str_radix(prover, 16).ok()?),
         ["@requests", day, share] => NamePart::Requests(partition, day.parse().ok()?, share.parse().ok()?),
         ["@floor", name] => NamePart::Floor(partition, user(name)?),
         [tenant, word] => NamePart::OfTenant(tenant.parse().ok()?, one_of(&OF_TENANT, word)?),
@@ -176,7 +179,8 @@ fn read(key: &str) -> Option<NamePart> {
         | NamePart::OfWorkers(..)
         | NamePart::Requests(..)
         | NamePart::Floor(..)
-        | NamePart::Proof(..) => partition,
+        | NamePart::Proof(..)
+        | NamePart::ProofDone(..) => partition,
         NamePart::OfTenant(tenant, _)
         | NamePart::Withdrawn(tenant, _)
         | NamePart::OfUser(tenant, ..)
@@ -234,6 +238,7 @@ fn fact() -> impl Strategy<Value = NamePart> {
         (partition(), word(&OF_WORKERS)).prop_map(|(p, word)| NamePart::OfWorkers(p, word)),
         (partition(), user()).prop_map(|(p, user)| NamePart::Floor(p, user)),
         (partition(), 0..6_usize).prop_map(|(p, which)| NamePart::Proof(p, which)),
+        (partition(), any::<u64>()).prop_map(|(p, prover)| NamePart::ProofDone(p, prover)),
         (tenant(), word(&OF_TENANT)).prop_map(|(tenant, word)| NamePart::OfTenant(tenant, word)),
         (tenant(), command()).prop_map(|(tenant, command)| NamePart::Withdrawn(tenant, command)),
         (tenant(), user(), word(&OF_USER)).prop_map(|(tenant, user, word)| NamePart::OfUser(tenant, user, word)),

@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::scripts::write_check::{PROOF_SHARED_FOR, ProofExtent};
 use super::{Broker, BrokerError, Partition};
 
 /// Between two looks.
@@ -25,9 +26,10 @@ const WRITE_TTL: Duration = Duration::from_millis(1_200);
 const MIN_INTERVAL: Duration = Duration::from_millis(200);
 /// Longest wait for an answer. Together with the interval it is how long a server may be gone unnoticed.
 const CHECK_TIMEOUT: Duration = Duration::from_millis(700);
-/// Every so many looks all is tried that scripts do, and not one write only: a right that somebody takes away is
-/// noticed within this many seconds, and the append-only file does not grow by it each second.
-const CHECKS_PER_FULL_CHECK: usize = 15;
+/// Every so many looks all is tried that scripts do, and not one write only, unless another program of the same user has tried it
+/// within [`PROOF_SHARED_FOR`]. So a right that somebody takes away is noticed by every program within 15 s (what was tried before
+/// it counts for 7 s, and each looks every 7 s), and a thousand programs do not try sixty commands each in that time.
+const CHECKS_PER_FULL_CHECK: usize = 7;
 /// Partitions that are looked at together at the start. There may be a thousand, on a few servers.
 const BATCH_SIZE: usize = 64;
 
@@ -98,7 +100,7 @@ impl WriteCheck {
         let check = Self(Arc::new(shared));
         let all: Vec<Partition> = check.0.broker.keys().partitions().collect();
         for some in all.chunks(BATCH_SIZE) {
-            for (partition, found) in check.look(some, &channel, true).await {
+            for (partition, found) in check.look(some, &channel, ProofExtent::All).await {
                 check.note(&[partition], found);
             }
         }
@@ -130,7 +132,11 @@ impl WriteCheck {
     /// What a server does for one of its partitions it does for all, but for rights on keys: each partition has its turn,
     /// and where a right was missing all that it may concern are looked at.
     async fn look_at_server(&self, of: &[Partition], look_number: usize, channel: &str) {
-        let turn = of[look_number % of.len()];
+        let is_full = look_number.is_multiple_of(CHECKS_PER_FULL_CHECK);
+        // That of all programs at once where all is tried, so that they try it together.
+        let together = self.0.broker.now_ms() / PROOF_SHARED_FOR.as_millis() as i64;
+        let turn = if is_full { together.unsigned_abs() as usize } else { look_number };
+        let turn = of[turn % of.len()];
         let (doubtful, is_well): (Vec<Partition>, bool) = {
             let problems = self.lock();
             let is_denied = |one: &&Partition| problems.get(one).is_some_and(BrokerError::is_denied);
@@ -138,8 +144,12 @@ impl WriteCheck {
             (std::iter::once(turn).chain(denied.take(BATCH_SIZE)).collect(), problems.is_empty())
         };
         // While something is amiss all is tried, so that a right that is still missing is not taken for mended.
-        let full = look_number.is_multiple_of(CHECKS_PER_FULL_CHECK) || !is_well;
-        for (partition, found) in self.look(&doubtful, channel, full).await {
+        let extent = match is_full {
+            _ if !is_well => ProofExtent::All,
+            true => ProofExtent::Shared,
+            false => ProofExtent::One,
+        };
+        for (partition, found) in self.look(&doubtful, channel, extent).await {
             let concerned: Vec<Partition> = {
                 let problems = self.lock();
                 let is_denied = |one: &Partition| problems.get(one).is_some_and(BrokerError::is_denied);
@@ -179,10 +189,25 @@ impl WriteCheck {
     }
 
     /// Whether the servers of these partitions do what commands need, each asked by itself.
-    async fn look(&self, some: &[Partition], channel: &str, full: bool) -> Vec<(Partition, Result<(), BrokerError>)> {
+    async fn look(
+        &self,
+        some: &[Partition],
+        channel: &str,
+        extent: ProofExtent,
+    ) -> Vec<(Partition, Result<(), BrokerError>)> {
         let looks = some.iter().map(async |partition| {
             let late = |_| Err(BrokerError::Unknown("no answer to a write".to_owned()));
-            let proof = self.0.broker.prove_writes(*partition, channel, full);
+            let broker = &self.0.broker;
+            let proof = async {
+                // Whoever has just written all the same has nothing to add.
+                if extent == ProofExtent::Shared
+                    && self.is_written_without_a_look()
+                    && broker.is_proof_shared(*partition).await?
+                {
+                    return Ok(());
+                }
+                broker.prove_writes(*partition, channel, extent).await
+            };
             (*partition, tokio::time::timeout(CHECK_TIMEOUT, proof).await.unwrap_or_else(late))
         });
         join_all(looks).await

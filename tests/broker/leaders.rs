@@ -6,6 +6,7 @@ use crate::support::clock::Clock;
 use crate::support::redis::RedisServer;
 use crate::{LIMITS, connect, job, submission, worker};
 use wheelhouse::broker::scripts::heartbeats::{COUNTED_FOR, HEARTBEAT_TTL};
+use wheelhouse::broker::scripts::leaders::HeartbeatLook;
 use wheelhouse::broker::scripts::submit::SubmitOutcome;
 use wheelhouse::broker::{Broker, Partition};
 use wheelhouse::domain::{Action, TenantId, WorkerId};
@@ -24,7 +25,7 @@ fn tenant(id: &str) -> TenantId {
 
 /// As a worker does: alive in its home, and counted everywhere.
 async fn comes(broker: &Broker, id: &str) {
-    broker.heartbeat_at(home(broker, id), &worker(id)).await.expect("heartbeat");
+    broker.heartbeat_at(home(broker, id), &worker(id), true).await.expect("heartbeat");
     broker.heartbeat(&worker(id), None, COUNTED_FOR).await.expect("count");
 }
 
@@ -55,13 +56,16 @@ async fn a_worker_whose_heartbeats_end_is_taken_out_of_every_partition_by_the_le
     assert_eq!(live(&broker).await.len(), 3);
     clock.set(i64::try_from(HEARTBEAT_TTL.as_secs()).expect("short") + 1);
     for id in ["w1", "w2"] {
-        let answer = broker.heartbeat_at(home(&broker, id), &worker(id)).await.expect("heartbeat");
+        let answer = broker.heartbeat_at(home(&broker, id), &worker(id), true).await.expect("heartbeat");
         assert!(answer.is_counted, "{id} is counted for longer than a heartbeat lasts");
     }
     let mut dead = Vec::new();
     for partition in broker.keys().partitions() {
-        let duties =
-            broker.lead_partition(partition, &worker("w1"), LEASE, 10, true).await.expect("lead").expect("leads");
+        let duties = broker
+            .lead_partition(partition, &worker("w1"), LEASE, 10, HeartbeatLook::AndMend)
+            .await
+            .expect("lead")
+            .expect("leads");
         for id in duties.dead {
             broker.remove_dead_worker(partition, &id).await.expect("remove");
             dead.push(id);
@@ -72,7 +76,7 @@ async fn a_worker_whose_heartbeats_end_is_taken_out_of_every_partition_by_the_le
     assert_eq!(online(&broker).await, 2);
 
     // It was only held up: its next heartbeat tells it that it is counted no more.
-    let answer = broker.heartbeat_at(home(&broker, "w3"), &worker("w3")).await.expect("heartbeat");
+    let answer = broker.heartbeat_at(home(&broker, "w3"), &worker("w3"), true).await.expect("heartbeat");
     assert!(!answer.is_counted);
     comes(&broker, "w3").await;
     assert_eq!(live(&broker).await.len(), 3);
@@ -87,12 +91,20 @@ async fn a_worker_that_has_found_another_home_is_not_taken_out_because_of_the_on
     clock.set(i64::try_from(HEARTBEAT_TTL.as_secs()).expect("short") + 1);
     let mut homes = broker.keys().homes(&worker("w1"));
     let (before, now) = (homes.next().expect("one"), homes.next().expect("two"));
-    broker.heartbeat_at(now, &worker("w1")).await.expect("heartbeat");
-    let duties = broker.lead_partition(before, &worker("w2"), LEASE, 10, true).await.expect("lead").expect("leads");
+    broker.heartbeat_at(now, &worker("w1"), true).await.expect("heartbeat");
+    let duties = broker
+        .lead_partition(before, &worker("w2"), LEASE, 10, HeartbeatLook::AndMend)
+        .await
+        .expect("lead")
+        .expect("leads");
     assert_eq!(duties.dead, ["w1"]);
     broker.remove_dead_worker(before, "w1").await.expect("remove");
     assert_eq!(live(&broker).await, [worker("w1")]);
-    let duties = broker.lead_partition(before, &worker("w2"), LEASE, 10, true).await.expect("lead").expect("leads");
+    let duties = broker
+        .lead_partition(before, &worker("w2"), LEASE, 10, HeartbeatLook::AndMend)
+        .await
+        .expect("lead")
+        .expect("leads");
     assert!(duties.dead.is_empty(), "it is looked at once");
 }
 
@@ -105,7 +117,10 @@ async fn where_no_worker_is_left_a_gateway_takes_the_dead_out() {
         comes(&broker, id).await;
     }
     let first = broker.keys().partitions().next().expect("one");
-    broker.lead_partition(first, &worker("w1"), Duration::from_secs(2), 10, true).await.expect("lead");
+    broker
+        .lead_partition(first, &worker("w1"), Duration::from_secs(2), 10, HeartbeatLook::AndMend)
+        .await
+        .expect("lead");
     broker.remove_dead_workers_without_leader().await.expect("look");
     clock.set(i64::try_from(HEARTBEAT_TTL.as_secs()).expect("short") + 1);
     // A gateway knows Redis's clock by its answers.
@@ -121,8 +136,9 @@ async fn one_worker_leads_a_partition_until_it_gives_it_up_or_its_lease_ends() {
     let redis = RedisServer::start_on(&clock);
     let broker = connect(&redis).await;
     let partition = broker.keys().partition(&job("j1").tenant);
-    let lead =
-        async |id: &str| broker.lead_partition(partition, &worker(id), LEASE, 10, true).await.expect("lead").is_some();
+    let lead = async |id: &str| {
+        broker.lead_partition(partition, &worker(id), LEASE, 10, HeartbeatLook::AndMend).await.expect("lead").is_some()
+    };
     assert!(lead("w1").await && lead("w1").await);
     assert!(!lead("w2").await);
     broker.stop_leading(partition, &worker("w2")).await.expect("nothing");
@@ -143,8 +159,13 @@ async fn a_leader_learns_of_whom_something_waits() {
     let redis = RedisServer::start();
     let broker = connect(&redis).await;
     let partition = broker.keys().partition(&job("j1").tenant);
-    let duties =
-        async || broker.lead_partition(partition, &worker("w1"), LEASE, 10, true).await.expect("lead").expect("leads");
+    let duties = async || {
+        broker
+            .lead_partition(partition, &worker("w1"), LEASE, 10, HeartbeatLook::AndMend)
+            .await
+            .expect("lead")
+            .expect("leads")
+    };
     assert!(duties().await.tenants.is_empty());
     online(&broker).await;
     assert_eq!(duties().await.tenants, [tenant("acme")]);
@@ -159,15 +180,64 @@ async fn beside_a_worker_of_the_version_before_both_are_alive_to_each_other() {
     comes(&broker, "new").await;
     for _ in 0..3 {
         broker.heartbeat(&worker("old"), None, HEARTBEAT_TTL).await.expect("heartbeat");
-        let answer = broker.heartbeat_at(home(&broker, "new"), &worker("new")).await.expect("heartbeat");
+        let answer = broker.heartbeat_at(home(&broker, "new"), &worker("new"), true).await.expect("heartbeat");
         assert!(!answer.is_counted, "the worker is told that it is not counted for long any more");
         comes(&broker, "new").await;
         assert_eq!(live(&broker).await, [worker("new"), worker("old")]);
     }
     // The leader takes out only whom it has seen in a home.
     for partition in broker.keys().partitions() {
-        let duties =
-            broker.lead_partition(partition, &worker("new"), LEASE, 10, true).await.expect("lead").expect("leads");
+        let duties = broker
+            .lead_partition(partition, &worker("new"), LEASE, 10, HeartbeatLook::AndMend)
+            .await
+            .expect("lead")
+            .expect("leads");
         assert!(duties.dead.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_heartbeat_that_does_not_ask_says_whether_the_worker_was_taken_out_meanwhile() {
+    let clock = Clock::new();
+    let redis = RedisServer::start_on(&clock);
+    let broker = connect(&redis).await;
+    comes(&broker, "w1").await;
+    let (home, w1) = (home(&broker, "w1"), worker("w1"));
+    let answer = broker.heartbeat_at(home, &w1, false).await.expect("heartbeat");
+    assert!(answer.is_counted && answer.seat.is_none());
+    clock.set(i64::try_from(HEARTBEAT_TTL.as_secs()).expect("short") - 1);
+    broker.heartbeat_at(home, &w1, false).await.expect("heartbeat");
+    clock.set(i64::try_from(HEARTBEAT_TTL.as_secs()).expect("short") + 1);
+    let duties = async || {
+        broker.lead_partition(home, &worker("w2"), LEASE, 10, HeartbeatLook::Ended).await.expect("lead").expect("leads")
+    };
+    assert!(duties().await.dead.is_empty(), "it lives as long as after any other");
+    clock.set(2 * i64::try_from(HEARTBEAT_TTL.as_secs()).expect("short"));
+    assert_eq!(duties().await.dead, ["w1"]);
+    broker.remove_dead_worker(home, "w1").await.expect("remove");
+    let answer = broker.heartbeat_at(home, &w1, false).await.expect("heartbeat");
+    assert!(!answer.is_counted, "it has to be counted anew");
+}
+
+#[tokio::test]
+async fn many_partitions_are_led_by_one_call_that_finds_in_each_what_there_is_to_do() {
+    let redis = RedisServer::start();
+    let broker = connect(&redis).await;
+    let submitted = submission("j1", Action::Pause);
+    broker.submit(&submitted, LIMITS).await.expect("submit");
+    let of_tenant = broker.keys().partition(&submitted.resource.tenant);
+    let others = broker.keys().partitions().find(|partition| *partition != of_tenant).expect("another");
+    assert!(!broker.is_led(others).await.expect("read"));
+    broker.lead_partition(others, &worker("w2"), LEASE, 10, HeartbeatLook::Ended).await.expect("lead").expect("leads");
+    assert!(broker.is_led(others).await.expect("read"));
+    let all: Vec<_> = broker.keys().partitions().map(|partition| (partition, HeartbeatLook::AndMend)).collect();
+    let found = broker.lead_partitions(&all, &worker("w1"), LEASE, 10).await.expect("lead");
+    assert_eq!(found.len(), all.len());
+    for ((partition, _), duties) in all.iter().zip(found) {
+        match duties {
+            None => assert_eq!(*partition, others, "the one that another worker leads"),
+            Some(duties) if *partition == of_tenant => assert_eq!(duties.tenants, [submitted.resource.tenant.clone()]),
+            Some(duties) => assert!(duties.tenants.is_empty() && duties.dead.is_empty(), "{partition} {duties:?}"),
+        }
     }
 }

@@ -9,6 +9,7 @@ use crate::support::redis::RedisServer;
 use crate::{LEASE, LIMITS, ROW, accept, batch, claim, connect, job, refused, submission, succeeded, worker};
 use wheelhouse::broker::scripts::batch::BatchSubmitted;
 use wheelhouse::broker::scripts::connections::ConnectionLease;
+use wheelhouse::broker::scripts::leaders::HeartbeatLook;
 use wheelhouse::broker::scripts::permissions::PermissionSet;
 use wheelhouse::broker::scripts::submit::{Grant, Submission, SubmitOutcome};
 use wheelhouse::broker::scripts::updates::Update;
@@ -38,8 +39,12 @@ async fn fill(broker: &Broker) {
     let ttl = Duration::from_secs(60);
     broker.heartbeat(&worker("w1"), None, ttl).await.expect("heartbeat");
     let home = broker.keys().partition(&tenant);
-    broker.heartbeat_at(home, &worker("w1")).await.expect("heartbeat");
-    broker.lead_partition(home, &worker("w1"), ttl, 10, true).await.expect("lead").expect("nobody else leads");
+    broker.heartbeat_at(home, &worker("w1"), true).await.expect("heartbeat");
+    broker
+        .lead_partition(home, &worker("w1"), ttl, 10, HeartbeatLook::AndMend)
+        .await
+        .expect("lead")
+        .expect("nobody else leads");
     let tenants = [tenant.clone()];
     broker.heartbeat(&worker("w2"), Some(tenants.as_slice()), ttl).await.expect("heartbeat");
     let held = PermissionSet { version: 3, held: vec!["jobs.*".to_owned()] };

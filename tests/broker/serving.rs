@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use wheelhouse::broker::scripts::write_check::ProofExtent;
 use wheelhouse::broker::{Broker, BrokerError, Subscriber};
 use wheelhouse::config;
 
+use crate::support::clock::Clock;
 use crate::support::redis::RedisServer;
 use crate::{LIMITS, connect, redis_at, settings, submission};
 use wheelhouse::domain::Action;
@@ -203,4 +205,42 @@ fn the_proof_tries_every_command_that_any_script_or_wrapper_uses() {
     for command in needed {
         assert!(proof.contains(&format!("redis.call('{command}'")), "prove_writes.lua does not try {command}");
     }
+}
+
+/// A thousand programs need not all try what one has tried; each notices by itself all the same.
+#[tokio::test]
+async fn what_one_program_has_tried_others_of_the_same_user_leave_out_for_a_moment_and_nobody_else() {
+    let clock = Clock::new();
+    let redis = RedisServer::start_on(&clock);
+    for user in ["wheel", "cart"] {
+        redis.inline(&format!("ACL SETUSER {user} on >hunter2 ~wh:* &* +@all"));
+    }
+    let connect = async |user: &str| Broker::connect(&settings_of(&redis, user, "hunter2")).await.expect("connect");
+    let (first, second, other) = (connect("wheel").await, connect("wheel").await, connect("cart").await);
+    let partition = first.keys().partitions().next().expect("one");
+    let tried = || {
+        let stats = redis.text("INFO commandstats");
+        let line = stats.lines().find_map(|line| line.strip_prefix("cmdstat_xadd:calls="));
+        line.and_then(|line| line.split(',').next()?.parse::<u32>().ok()).unwrap_or(0)
+    };
+    let prove = async |broker: &Broker| broker.prove_writes(partition, "@probe:job:test", ProofExtent::Shared).await;
+    prove(&first).await.expect("first");
+    assert!(
+        first.is_proof_shared(partition).await.expect("read") && !other.is_proof_shared(partition).await.expect("read")
+    );
+    assert_eq!(tried(), 1);
+    prove(&second).await.expect("second");
+    assert_eq!(tried(), 1, "another program of the same user");
+    prove(&other).await.expect("other");
+    assert_eq!(tried(), 2, "another user may have other rights");
+    // What was tried counts for seconds, also where the clock is set back.
+    redis.inline("ACL SETUSER wheel -xadd");
+    clock.set(8);
+    assert_eq!(prove(&second).await.expect_err("it is noticed").code(), Some("NOPERM"));
+    assert_eq!(prove(&first).await.expect_err("by each").code(), Some("NOPERM"));
+    redis.inline("ACL SETUSER wheel +xadd");
+    prove(&first).await.expect("mended");
+    redis.inline("ACL SETUSER wheel -xadd");
+    clock.set(-3_600);
+    assert_eq!(prove(&second).await.expect_err("what lies ahead counts for nothing").code(), Some("NOPERM"));
 }

@@ -56,14 +56,25 @@ async fn the_heartbeats_of_a_fleet_are_not_multiplied_by_its_partitions_and_each
     let live: Vec<WorkerId> = fixture.broker.live_workers(&tenant()).await.expect("live");
     assert_eq!(live.len(), WORKERS, "{live:?}");
     heartbeats(&fixture, 1).await;
-    let before = (calls(&fixture, "zadd").await, calls(&fixture, "srandmember").await);
-    heartbeats(&fixture, 3).await;
-    let now = (calls(&fixture, "zadd").await, calls(&fixture, "srandmember").await);
-    let (heartbeats, polls) = (now.0 - before.0, now.1 - before.1);
-    // Each worker sent about three, and some were counted anew in every partition, which each is once in 17 s. With one for
-    // each partition and second there would be thousands; and so with polls, of which each partition has two a second.
+    let counts = async || {
+        let of = ["zadd", "set", "mget", "zscore"].map(|name| calls(&fixture, name));
+        futures_util::future::join_all(of).await
+    };
+    let before = counts().await;
+    heartbeats(&fixture, 4).await;
+    let [heartbeats, renewals, looks, questions] =
+        counts().await.iter().zip(before).map(|(now, before)| now - before).collect::<Vec<_>>()[..]
+    else {
+        panic!("four counts")
+    };
+    // Each worker sent about four, and some were counted anew in every partition, which each is once in 17 s. With one for
+    // each partition and second there would be thousands; and so with leases, of which each partition has two a second.
     assert!((WORKERS..WORKERS * PARTITIONS).contains(&heartbeats), "{heartbeats} heartbeats");
-    assert!((PARTITIONS..PARTITIONS * 20).contains(&polls), "{polls} polls");
+    assert!((PARTITIONS..PARTITIONS * 20).contains(&renewals), "{renewals} leases renewed");
+    // Whoever leads many partitions looks at all of them in one call.
+    assert!(looks < renewals / 4, "{looks} looks for {renewals} renewals");
+    // Every second heartbeat asks whether the worker is counted.
+    assert!(questions <= WORKERS * 4, "{questions} questions");
     for worker in workers {
         worker.drain().await;
     }

@@ -21,7 +21,7 @@ pub const COUNTED_FOR: Duration = Duration::from_secs(55);
 pub const COUNTED_AT_LEAST: Duration = Duration::from_secs(15);
 
 /// For how long a set of workers lasts in which nobody is counted any more; `count_worker.lua` has the same.
-const SETS_LAST_MS: i64 = 120_000;
+const SETS_LAST_MS: i64 = 300_000;
 
 /// What Redis says to a heartbeat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,8 +30,8 @@ pub struct HeartbeatAnswer {
     pub is_counted: bool,
     /// Redis's clock, Unix µs.
     pub now_us: i64,
-    /// Whether it is to hear the control channels of all tenants.
-    pub seat: Seat,
+    /// Whether it is to hear the control channels of all tenants; `None`: that was not asked.
+    pub seat: Option<Seat>,
 }
 
 /// Whether a worker is to hear the control channels.
@@ -95,13 +95,19 @@ impl Broker {
         Ok(found.into_iter().map(|(id, until)| (id, until as i64)).collect())
     }
 
-    /// A worker that serves all tenants is alive: said in one partition.
-    pub async fn heartbeat_at(&self, home: Partition, worker: &WorkerId) -> Result<HeartbeatAnswer, BrokerError> {
+    /// A worker that serves all tenants is alive: said in one partition. `asks`: also whether it is still counted there for a while,
+    /// and whether it is to listen; else it is only known to be counted where its heartbeats have not ended meanwhile.
+    pub async fn heartbeat_at(
+        &self,
+        home: Partition,
+        worker: &WorkerId,
+        asks: bool,
+    ) -> Result<HeartbeatAnswer, BrokerError> {
         let names = self.keys();
         let args = [
             worker.to_string(),
             HEARTBEAT_TTL.as_millis().to_string(),
-            COUNTED_AT_LEAST.as_millis().to_string(),
+            if asks { COUNTED_AT_LEAST.as_millis() } else { 0 }.to_string(),
             names.listeners_of_home().to_string(),
         ];
         let keys = [names.heartbeats(home), names.workers(home), names.listeners(home)];
@@ -113,7 +119,7 @@ impl Broker {
         if !self.is_cluster() {
             self.client.learn_clock(&names.heartbeats(home), now_us);
         }
-        Ok(HeartbeatAnswer { is_counted: counted == "1", now_us, seat: Seat::read(&seat) })
+        Ok(HeartbeatAnswer { is_counted: counted == "1", now_us, seat: asks.then(|| Seat::read(&seat)) })
     }
 
     /// This worker counts as alive for `ttl` more, in every partition (or for those tenants), as far as their servers answer: one
@@ -184,15 +190,19 @@ impl Broker {
         those_answered(beats, "redis.heartbeat_not_taken")
     }
 
-    /// A worker that is counted everywhere stays so for [`COUNTED_FOR`] from now on: what [`Self::heartbeat`] does, with two plain
-    /// commands for each partition but its home. Gives about how many workers there are.
-    pub async fn count_on(&self, home: Partition, worker: &WorkerId) -> Result<usize, BrokerError> {
+    /// A worker that is counted everywhere stays so for [`COUNTED_FOR`] from now on: what [`Self::heartbeat`] does, with one or two
+    /// plain commands for each partition but its home. `keeps_sets`: so that the sets last; every few minutes at least. Gives about how
+    /// many workers there are.
+    pub async fn count_on(&self, home: Partition, worker: &WorkerId, keeps_sets: bool) -> Result<usize, BrokerError> {
         let names = self.keys();
         let counted = names.partitions().filter(|partition| *partition != home).map(async |partition| {
             let set = names.workers(partition);
             let until = self.client.now_us(&set) / 1_000 + COUNTED_FOR.as_millis() as i64;
             let mut pipeline = redis::pipe();
-            pipeline.zadd(&set, worker.as_str(), until).ignore().pexpire(&set, SETS_LAST_MS).ignore();
+            pipeline.zadd(&set, worker.as_str(), until).ignore();
+            if keeps_sets {
+                pipeline.pexpire(&set, SETS_LAST_MS).ignore();
+            }
             self.client.pipeline(&pipeline).await
         });
         let args = [worker.to_string(), COUNTED_FOR.as_millis().to_string()];

@@ -16,33 +16,67 @@ pub struct LeaderDuties {
     pub tenants: Vec<TenantId>,
 }
 
+/// What a leader looks at beside tenants of whom something waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeartbeatLook {
+    /// Nothing.
+    None,
+    /// Heartbeats that have ended.
+    Ended,
+    /// These, and what lies too far ahead because Redis's clock was set back, which is put right; once in a while is enough.
+    AndMend,
+}
+
 impl Broker {
-    /// Leads a partition for `lease` more. `None`: another worker does. `mends_ends`: heartbeats that lie too far ahead, because
-    /// Redis's clock was set back, are put right; once in a while is enough.
+    /// Leads partitions of one server for `lease` more. `None`: another worker does.
+    pub async fn lead_partitions(
+        &self,
+        partitions: &[(Partition, HeartbeatLook)],
+        worker: &WorkerId,
+        lease: Duration,
+        max_tenants: usize,
+    ) -> Result<Vec<Option<LeaderDuties>>, BrokerError> {
+        let names = self.keys();
+        let keys = partitions.iter().flat_map(|(partition, _)| {
+            [names.leader(*partition), names.heartbeats(*partition), names.tenants_with_ready(*partition)]
+        });
+        let keys: Vec<String> = keys.collect();
+        let mends = partitions.iter().any(|(_, look)| *look == HeartbeatLook::AndMend);
+        let mut args = vec![
+            worker.to_string(),
+            lease.as_millis().to_string(),
+            if mends { HEARTBEAT_TTL.as_millis() } else { 0 }.to_string(),
+            max_tenants.to_string(),
+        ];
+        args.extend(partitions.iter().map(|(_, look)| if *look == HeartbeatLook::None { "0" } else { "1" }.to_owned()));
+        let duties: Vec<(String, Vec<String>, Vec<String>)> =
+            self.client.script(&lua::LEAD_PARTITION, &texts(&keys), &bytes(&args)).await?;
+        let read = |(leads, dead, tenants): (String, Vec<String>, Vec<String>)| {
+            let tenants = tenants.iter().filter_map(|tenant| tenant.parse().ok()).collect();
+            (leads == "1").then_some(LeaderDuties { dead, tenants })
+        };
+        Ok(duties.into_iter().map(read).collect())
+    }
+
+    /// As [`Self::lead_partitions`], one.
     pub async fn lead_partition(
         &self,
         partition: Partition,
         worker: &WorkerId,
         lease: Duration,
         max_tenants: usize,
-        mends_ends: bool,
+        look: HeartbeatLook,
     ) -> Result<Option<LeaderDuties>, BrokerError> {
-        let names = self.keys();
-        let keys = [names.leader(partition), names.heartbeats(partition), names.tenants_with_ready(partition)];
-        let args = [
-            worker.to_string(),
-            lease.as_millis().to_string(),
-            if mends_ends { HEARTBEAT_TTL.as_millis() } else { 0 }.to_string(),
-            max_tenants.to_string(),
-        ];
-        let (leads, dead, tenants): (String, Vec<String>, Vec<String>) =
-            self.client.script(&lua::LEAD_PARTITION, &texts(&keys), &bytes(&args)).await?;
-        let tenants = tenants.iter().filter_map(|tenant| tenant.parse().ok()).collect();
-        Ok((leads == "1").then_some(LeaderDuties { dead, tenants }))
+        Ok(self.lead_partitions(&[(partition, look)], worker, lease, max_tenants).await?.pop().flatten())
+    }
+
+    /// Whether somebody leads a partition just now.
+    pub async fn is_led(&self, partition: Partition) -> Result<bool, BrokerError> {
+        self.client.query(redis::cmd("EXISTS").arg(self.keys().leader(partition))).await
     }
 
     /// Gives a partition up, so that another worker may lead it at once. Nothing where another one does.
     pub async fn stop_leading(&self, partition: Partition, worker: &WorkerId) -> Result<(), BrokerError> {
-        self.lead_partition(partition, worker, Duration::ZERO, 1, false).await.map(drop)
+        self.lead_partition(partition, worker, Duration::ZERO, 1, HeartbeatLook::None).await.map(drop)
     }
 }

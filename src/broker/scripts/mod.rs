@@ -24,7 +24,7 @@ mod submission;
 pub mod submit;
 pub mod updates;
 pub mod waiting;
-mod write_check;
+pub mod write_check;
 
 /// Keys or arguments by reference, as a script call takes them.
 fn texts(strings: &[String]) -> Vec<&str> {

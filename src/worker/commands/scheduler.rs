@@ -30,6 +30,10 @@ const POLL_INTERVAL_MS: std::ops::Range<u64> = 250..1_000;
 /// Of all others the leader of a partition polls it, and wakes them where there is more than it can take. What they poll
 /// besides is for a leader that does not see what it should.
 const SELDOM_POLL_INTERVAL_MS: std::ops::Range<u64> = 20_000..30_000;
+/// So many workers do that; of more each polls less often, so that together they poll as often as these, but each at least every so
+/// many intervals.
+const POLLERS: usize = 15;
+const MAX_INTERVALS: u64 = 4;
 /// Resources of one tenant asked for in one poll.
 const READY_PER_POLL: usize = 128;
 /// Resources about which Redis is asked at once whether they are this worker's.
@@ -293,16 +297,22 @@ impl Scheduler {
 
     /// Polls until told to stop.
     async fn poll(self: &Arc<Self>) {
-        let is_seldom = self.ctx.tenants.is_none();
-        let interval = if is_seldom { SELDOM_POLL_INTERVAL_MS } else { POLL_INTERVAL_MS };
         loop {
             self.poll_ready().await;
             tokio::select! {
                 () = self.ctx.stop.cancelled() => return,
                 () = self.poll_again.notified() => {}
-                () = tokio::time::sleep(Duration::from_millis(fastrand::u64(interval.clone()))) => {}
+                () = tokio::time::sleep(self.until_poll()) => {}
             }
         }
+    }
+
+    fn until_poll(&self) -> Duration {
+        if self.ctx.tenants.is_some() {
+            return Duration::from_millis(fastrand::u64(POLL_INTERVAL_MS));
+        }
+        let intervals = (self.leadership.workers() / POLLERS) as u64;
+        Duration::from_millis(fastrand::u64(SELDOM_POLL_INTERVAL_MS) * intervals.clamp(1, MAX_INTERVALS))
     }
 
     /// Enqueues the resources that are ready, those of each tenant as soon as they are known.

@@ -11,15 +11,20 @@ use tokio::time::Instant;
 
 use super::leadership::Leadership;
 use super::listening::Listening;
-use crate::broker::scripts::heartbeats::{COUNTED_FOR, HEARTBEAT_TTL};
+use crate::broker::scripts::heartbeats::{COUNTED_FOR, HEARTBEAT_TTL, Seat};
 use crate::broker::{BrokerError, Partition, WriteCheck};
 use crate::domain::TenantId;
 use crate::worker::context::WorkerContext;
 
 /// Between two heartbeats: jitter, so that a fleet does not send them in step. Two may be lost.
 const INTERVAL_MS: std::ops::Range<u64> = 1_100..1_400;
+/// So many heartbeats say only that the worker lives, before one that also asks whether it is counted and is to listen. One that listens
+/// for others asks each time: its seat lasts as long as a heartbeat.
+const BEATS_BETWEEN_QUESTIONS: u32 = 1;
 /// Between two times that a worker is counted anew though nothing is missing.
 const COUNT_INTERVAL_MS: std::ops::Range<u64> = 30_000..40_000;
+/// Every so many times it also sees to it that the sets last in which it is counted.
+const COUNTS_PER_KEEPING: u32 = 3;
 
 pub(crate) struct Heartbeat {
     ctx: Arc<WorkerContext>,
@@ -35,6 +40,30 @@ struct HeartbeatState {
     /// Where the last heartbeat was taken.
     home: Option<Partition>,
     count_at: Option<Instant>,
+    /// How often it was counted.
+    counts: u32,
+    /// Heartbeats in a row that asked nothing.
+    beats: u32,
+    /// It is one of the few that listen for many.
+    has_seat: bool,
+}
+
+impl HeartbeatState {
+    /// Whether the next heartbeat asks, there.
+    fn asks(&self, home: Partition) -> bool {
+        self.home != Some(home) || self.has_seat || self.beats >= BEATS_BETWEEN_QUESTIONS
+    }
+
+    /// The next one asks, wherever it is sent.
+    fn doubt(&mut self) {
+        self.beats = BEATS_BETWEEN_QUESTIONS;
+    }
+
+    fn note(&mut self, home: Partition, seat: Option<Seat>) {
+        self.home = Some(home);
+        self.beats = if seat.is_some() { 0 } else { self.beats.saturating_add(1) };
+        self.has_seat = seat.map_or(self.has_seat, |seat| seat == Seat::Taken);
+    }
 }
 
 impl Heartbeat {
@@ -49,7 +78,11 @@ impl Heartbeat {
                 tracing::debug!(%error, "worker.heartbeat_delayed");
             }
             tokio::select! {
-                () = self.leadership.count_again.notified() => self.state.lock().count_at = None,
+                () = self.leadership.count_again.notified() => {
+                    let mut state = self.state.lock();
+                    state.count_at = None;
+                    state.doubt();
+                }
                 () = tokio::time::sleep(Duration::from_millis(fastrand::u64(INTERVAL_MS))) => {}
             }
         }
@@ -77,6 +110,7 @@ impl Heartbeat {
         }
         if sent.is_err() {
             self.listening.note_unanswered();
+            self.state.lock().doubt();
         }
         match (&sent, self.write_check.get()) {
             (Ok(()), Some(check)) => check.note_write(),
@@ -102,13 +136,18 @@ impl Heartbeat {
         let count_at = self.state.lock().count_at;
         let workers = match count_at {
             Some(at) if is_counted && at > Instant::now() => return Ok(()),
-            Some(_) if is_counted => broker.count_on(home, id).await?,
+            Some(_) if is_counted => {
+                let keeps_sets = self.state.lock().counts.is_multiple_of(COUNTS_PER_KEEPING);
+                broker.count_on(home, id, keeps_sets).await?
+            }
             // At the start, or where a server may have forgotten it: by the script, which also puts right what a clock has spoilt.
             _ => broker.heartbeat(id, None, COUNTED_FOR).await?,
         };
         self.leadership.set_workers(workers);
         let next = Duration::from_millis(fastrand::u64(COUNT_INTERVAL_MS));
-        self.state.lock().count_at = Some(Instant::now() + next);
+        let mut state = self.state.lock();
+        state.count_at = Some(Instant::now() + next);
+        state.counts += 1;
         Ok(())
     }
 
@@ -118,10 +157,14 @@ impl Heartbeat {
         let before = self.state.lock().home;
         let mut last = BrokerError::Unavailable("there is no partition".to_owned());
         for home in before.into_iter().chain(broker.keys().homes(id).filter(|home| Some(*home) != before)) {
-            match broker.heartbeat_at(home, id).await {
+            let asks = self.state.lock().asks(home);
+            match broker.heartbeat_at(home, id, asks).await {
                 Ok(answer) => {
-                    self.state.lock().home = Some(home);
-                    self.listening.note(None, Some(answer.seat));
+                    self.state.lock().note(home, answer.seat);
+                    match answer.seat {
+                        Some(seat) => self.listening.note(None, Some(seat)),
+                        None => self.listening.note_answered(),
+                    }
                     return Ok((home, answer.is_counted && before == Some(home)));
                 }
                 Err(error) => last = error,

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
-use crate::broker::scripts::leaders::LeaderDuties;
+use crate::broker::scripts::leaders::{HeartbeatLook, LeaderDuties};
 use crate::broker::{Partition, WriteCheck};
 use crate::domain::{TenantId, fnv1a};
 use crate::worker::context::WorkerContext;
@@ -25,8 +25,10 @@ use crate::worker::context::WorkerContext;
 const TICK_MS: std::ops::Range<u64> = 600..800;
 /// How long a leader that has died is waited for: it renews its lease at each tick.
 const LEASE: Duration = Duration::from_secs(2);
-/// Every so many ticks heartbeats are looked at that a wrong clock has written.
+/// Every so many ticks what a wrong clock has written is put right.
 const TICKS_PER_MEND: usize = 10;
+/// Every so many ticks heartbeats are looked at in partitions that are homes only of workers of the version before.
+const TICKS_PER_SELDOM_LOOK: usize = 3;
 /// Each partition that is led by others is asked about so often in a second, by all workers together.
 const ASKED_PER_SECOND: f64 = 1.0;
 /// Tenants of one partition polled at one tick; other ones each time.
@@ -72,6 +74,11 @@ impl Leadership {
         *self.write_check.lock() = Some(write_check);
     }
 
+    /// About how many workers there are, this one among them.
+    pub(crate) fn workers(&self) -> usize {
+        self.workers.load(Ordering::Relaxed)
+    }
+
     /// About how many workers there are.
     pub(crate) fn set_workers(&self, workers: usize) {
         self.workers.store(workers.max(1), Ordering::Relaxed);
@@ -97,13 +104,13 @@ impl Leadership {
 
     /// Whether this worker is one of the few that look whether the leader of a partition does its work.
     pub(crate) fn watches(&self, partition: Partition) -> bool {
-        let workers = self.workers.load(Ordering::Relaxed) as u64;
+        let workers = self.workers() as u64;
         workers <= WATCHERS || fnv1a(&format!("{partition}{}", self.ctx.id)) % workers < WATCHERS
     }
 
     /// This worker cannot do a leader's work just now: others shall, if there are any.
     pub(crate) async fn step_down(&self) {
-        if self.workers.load(Ordering::Relaxed) < 2 {
+        if self.workers() < 2 {
             return;
         }
         *self.not_before.lock() = Some(Instant::now() + STEPPED_DOWN_FOR);
@@ -117,7 +124,7 @@ impl Leadership {
         }
         for tick in 0_usize.. {
             if self.not_before.lock().is_none_or(|at| at <= Instant::now()) {
-                self.tick(tick == 0, tick.is_multiple_of(TICKS_PER_MEND)).await;
+                self.tick(tick).await;
             }
             tokio::select! {
                 () = self.ctx.stop.cancelled() => break,
@@ -127,25 +134,53 @@ impl Leadership {
         self.give_up().await;
     }
 
-    /// `all`: asks about every partition, and not only about some of those that others lead.
-    async fn tick(&self, all: bool, mends_ends: bool) {
+    /// At the first tick it asks about every partition, and not only about some of those that others lead.
+    async fn tick(&self, tick: usize) {
         let tick_seconds = (TICK_MS.start + TICK_MS.end) as f64 / 2_000.0;
-        let chance = ASKED_PER_SECOND * tick_seconds / self.workers.load(Ordering::Relaxed) as f64;
-        let asked = self.ctx.broker.keys().partitions();
-        let asked = asked.filter(|partition| all || self.leads(*partition) || fastrand::f64() < chance);
-        join_all(asked.map(|partition| self.ask(partition, mends_ends))).await;
-    }
-
-    async fn ask(&self, partition: Partition, mends_ends: bool) {
-        let WorkerContext { id, broker, .. } = &*self.ctx;
-        let duties = match broker.lead_partition(partition, id, LEASE, TENANTS_PER_TICK, mends_ends).await {
-            Ok(duties) => duties,
-            Err(error) => {
-                // It may have been renewed. Whoever leads meanwhile does the same.
-                tracing::debug!(%partition, %error, "worker.lead_failed");
-                None
+        let chance = ASKED_PER_SECOND * tick_seconds / self.workers() as f64;
+        let broker = &self.ctx.broker;
+        let keys = broker.keys();
+        let asked = keys.partitions();
+        let asked = asked.filter(|partition| tick == 0 || self.leads(*partition) || fastrand::f64() < chance);
+        let look = |partition: Partition| {
+            // In a cluster a home may be anywhere, as its server may be away.
+            let is_home = broker.is_cluster() || keys.first_homes().any(|home| home == partition);
+            match is_home || tick.is_multiple_of(TICKS_PER_SELDOM_LOOK) {
+                _ if tick.is_multiple_of(TICKS_PER_MEND) => HeartbeatLook::AndMend,
+                true => HeartbeatLook::Ended,
+                false => HeartbeatLook::None,
             }
         };
+        let asked = join_all(asked.map(async |partition| {
+            let look = look(partition);
+            // Mostly another one leads it, and that is all there is to know.
+            let is_to_be_led = self.leads(partition)
+                || look == HeartbeatLook::AndMend
+                || !matches!(broker.is_led(partition).await, Ok(true));
+            is_to_be_led.then_some((partition, look))
+        }));
+        let asked: Vec<(Partition, HeartbeatLook)> = asked.await.into_iter().flatten().collect();
+        // In a cluster each may lie on another server.
+        let together = if broker.is_cluster() { 1 } else { asked.len().max(1) };
+        join_all(asked.chunks(together).map(|some| self.lead(some))).await;
+    }
+
+    async fn lead(&self, partitions: &[(Partition, HeartbeatLook)]) {
+        let WorkerContext { id, broker, .. } = &*self.ctx;
+        let found = match broker.lead_partitions(partitions, id, LEASE, TENANTS_PER_TICK).await {
+            Ok(found) => found,
+            Err(error) => {
+                // They may have been renewed. Whoever leads meanwhile does the same.
+                tracing::debug!(partitions = partitions.len(), %error, "worker.lead_failed");
+                Vec::new()
+            }
+        };
+        let found = found.into_iter().chain(std::iter::repeat(None));
+        join_all(partitions.iter().zip(found).map(|((partition, _), duties)| self.take_up(*partition, duties))).await;
+    }
+
+    /// Does what there is to do for the leader of a partition; `None`: this worker does not lead it.
+    async fn take_up(&self, partition: Partition, duties: Option<LeaderDuties>) {
         {
             let mut leads = self.leads.lock();
             match duties {
@@ -158,7 +193,7 @@ impl Leadership {
             let _ = self.found.try_send(tenants);
         }
         for worker in dead {
-            if let Err(error) = broker.remove_dead_worker(partition, &worker).await {
+            if let Err(error) = self.ctx.broker.remove_dead_worker(partition, &worker).await {
                 tracing::debug!(%partition, %error, "worker.dead_worker_not_removed"); // The next tick finds it again.
             }
         }

@@ -19,7 +19,7 @@ use crate::broker::{BrokerError, Subscriber};
 use crate::domain::{ResourceKind, TenantId};
 use crate::worker::context::WorkerContext;
 
-/// A worker without a seat goes on listening for so many heartbeats: by then every other worker of its home has learned that the fleet is
+/// A worker without a seat goes on listening for so many heartbeats that ask: by then every other worker of its home has learned that the fleet is
 /// large, and those that hear wake the others. The same number that is not answered means that it has to listen.
 const HEARTBEATS_IN_DOUBT: u32 = 3;
 /// Before a subscription that has failed is tried again, and between two looks whether one has to be.
@@ -108,6 +108,13 @@ impl Listening {
         channels.note(seat);
         if (is_own_denied || channels.is_wanted()) != channels.hears {
             self.due.notify_one();
+        }
+    }
+
+    /// A heartbeat was answered that did not ask.
+    pub(crate) fn note_answered(&self) {
+        if let Some(channels) = self.state.lock().channels.get_mut(&None) {
+            channels.unanswered = 0;
         }
     }
 

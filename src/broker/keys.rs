@@ -478,7 +478,8 @@ pub fn tenant_of_channel(name: &str) -> Option<TenantId> {
 /// A user id is published here when that user's permissions changed (`wheelhouse grant|revoke`).
 pub const PERMISSIONS_CHANNEL: &str = "wh:permissions";
 
-/// Anything published here says that a job may be waiting in SQL for a worker, but for [`COMMANDS_WAIT`].
+/// Anything published here says that jobs may be waiting in SQL for a worker, but for [`COMMANDS_WAIT`], and for a word that nothing is
+/// left ([`JobWake`](super::scripts::updates::JobWake)).
 pub const DISPATCH_CHANNEL: &str = "wh:dispatch";
 
 /// On [`DISPATCH_CHANNEL`]: more commands wait than the worker that has found them can take.

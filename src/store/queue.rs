@@ -128,6 +128,13 @@ impl Store {
         self.claim_of_groups(now, &groups, &left_out, host, company, limit).await
     }
 
+    /// Whether a job waits that some worker of these tenants and types could take now, or may wait: of very many tenants not all are
+    /// looked at.
+    pub async fn is_job_waiting(&self, tenants: Option<&[TenantId]>, job_types: &[String]) -> Result<bool, StoreError> {
+        let groups = self.groups(self.now_ms(), tenants, job_types, Company::None).await?;
+        Ok(!groups.is_empty() || (tenants.is_none() && !self.cursor.start_after().is_empty()))
+    }
+
     /// Jobs that could run now and must run alone, because at least so many workers have died in them: oldest first,
     /// each with the worker that makes room for it, if any.
     pub async fn suspects(

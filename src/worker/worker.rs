@@ -122,6 +122,8 @@ impl Worker {
         ctx.spawn(PausedJobs::new(ctx.clone(), parts.runs.clone()).run());
         let notifier = parts.notifier.clone();
         ctx.spawn(async move { notifier.end_left_runs().await });
+        let notifier = parts.notifier.clone();
+        ctx.spawn(async move { notifier.take_turns().await });
         let rescuer = parts.rescuer.clone();
         ctx.spawn(async move { rescuer.run().await });
         let shipper = AuditShipper::new(ctx.clone(), parts.leadership.clone());

@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wheelhouse::broker::scripts::submit::{ClientOrigin, Grant, Submission, SubmitLimits, SubmitOutcome};
+use wheelhouse::broker::scripts::updates::JobWake;
 use wheelhouse::broker::{Broker, Event, Subscriber};
 use wheelhouse::config::{self, Settings};
 use wheelhouse::domain::{Action, CommandId, Job as Row, JobStatus, JsonText, Resource, When, WorkerId};
@@ -140,7 +141,7 @@ impl WorkerFixture {
 
     pub async fn make(&self, job: NewJob) -> Resource {
         let row = self.store.create_job(&job).await.expect("create the job");
-        self.broker.wake_dispatch().await.expect("wake");
+        self.broker.wake_dispatch(&JobWake::Any).await.expect("wake");
         Resource::job(row.tenant_id, row.id)
     }
 
@@ -152,7 +153,7 @@ impl WorkerFixture {
             .collect();
         let campaign = NewCampaign { id: id.clone(), tenant: tenant(), name: None, created_by: None, jobs };
         self.store.create_campaign(&campaign).await.expect("create the campaign");
-        self.broker.wake_dispatch().await.expect("wake");
+        self.broker.wake_dispatch(&JobWake::Any).await.expect("wake");
         Resource::campaign(tenant(), id)
     }
 

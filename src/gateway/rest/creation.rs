@@ -15,7 +15,7 @@ use super::request::{Request, id, too_large};
 use super::resources::exists;
 use crate::auth::Caller;
 use crate::broker::Broker;
-use crate::broker::scripts::updates::Update;
+use crate::broker::scripts::updates::{JobWake, Update};
 use crate::domain::{Permission, RequestId, Resource, ResourceId, ResourceKind};
 use crate::http::Refusal;
 use crate::protocol::{ErrorCode, server};
@@ -42,7 +42,7 @@ impl CreationApi {
             ResourceKind::Campaign => {
                 request.no_query()?;
                 let made = self.create_campaign(request, &caller).await?;
-                self.writer.wake().await;
+                self.writer.wake(JobWake::Any).await;
                 Ok(made)
             }
         }
@@ -85,6 +85,7 @@ impl CreationApi {
         if let (JobList::Many(jobs), None) = (&jobs, &place) {
             place = self.writer.place_if(jobs.len() > FEW_JOBS, caller).await?;
         }
+        let mut count = 1;
         let answer = match jobs {
             JobList::One(_) if length > JOB_BODY => return Err(too_large(JOB_BODY)),
             JobList::One(job) => {
@@ -93,12 +94,13 @@ impl CreationApi {
             }
             JobList::Many(jobs) => {
                 with_store_error(self.writer.store.create_jobs(&jobs), "jobs").await?;
+                count = jobs.len();
                 let made: Vec<Value> = jobs.iter().map(made).collect();
                 Answer::json(StatusCode::CREATED, &json!({"jobs": made}))
             }
         };
         drop(place);
-        self.writer.wake().await;
+        self.writer.wake(JobWake::jobs(count)).await;
         Ok(answer)
     }
 

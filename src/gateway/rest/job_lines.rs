@@ -14,6 +14,7 @@ use super::job_writer::{FEW_JOBS, JOB_BODY, JobWriter, LARGE_BODY, SMALL_BODY, m
 use super::lines::LineReader;
 use super::request::Request;
 use crate::auth::Caller;
+use crate::broker::scripts::updates::JobWake;
 use crate::domain::{RequestId, ResourceId};
 use crate::http::Refusal;
 use crate::protocol::ErrorCode;
@@ -142,7 +143,7 @@ impl JobStream<'_> {
                     self.bytes = 0;
                 }
                 // Workers begin with the first while the others arrive.
-                self.writer.wake().await;
+                self.writer.wake(JobWake::jobs(jobs)).await;
                 Ok(())
             }
             BatchOutcome::Refused { place, why } => {

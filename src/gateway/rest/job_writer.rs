@@ -10,6 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::auth::Caller;
 use crate::broker::Broker;
+use crate::broker::scripts::updates::JobWake;
 use crate::domain::TenantId;
 use crate::http::Refusal;
 use crate::protocol::ErrorCode;
@@ -48,8 +49,8 @@ impl JobWriter {
     }
 
     /// Tells workers that jobs wait.
-    pub(super) async fn wake(&self) {
-        if let Err(error) = self.broker.wake_dispatch().await {
+    pub(super) async fn wake(&self, wake: JobWake) {
+        if let Err(error) = self.broker.wake_dispatch(&wake).await {
             tracing::debug!(%error, "http.wake_up_failed");
         }
     }

@@ -13,6 +13,7 @@ use super::job_writer::with_store_error;
 use super::request::{Request, id};
 use crate::auth::Caller;
 use crate::broker::Broker;
+use crate::broker::scripts::updates::JobWake;
 use crate::domain::{
     AuditEntry, AuditEvent, CommandId, JobStatus, Permission, RequestId, Resource, ResourceId, ResourceKind,
 };
@@ -199,7 +200,7 @@ impl RerunApi {
         if let Err(error) = self.broker.audit_append(tenant, &ends).await {
             tracing::warn!(%error, "http.rerun_end_not_audited");
         }
-        if let Err(error) = self.broker.wake_dispatch().await {
+        if let Err(error) = self.broker.wake_dispatch(&JobWake::jobs(wishes.len())).await {
             tracing::debug!(%error, "http.wake_up_failed");
         }
         outcomes

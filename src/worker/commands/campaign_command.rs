@@ -10,6 +10,7 @@ use super::outcome::{CommandOutcome, CommandPermit};
 use crate::broker::BrokerError;
 use crate::broker::scripts::claim::Claim;
 use crate::broker::scripts::submit::{ClientOrigin, Grant, Submission, SubmitLimits};
+use crate::broker::scripts::updates::JobWake;
 use crate::domain::{Action, CampaignStatus, Resource, When};
 use crate::store::{Announcement, AnnouncementKind, ApplyOutcome, StoreError};
 use crate::worker::context::WorkerContext;
@@ -46,7 +47,7 @@ impl CampaignCommands {
             Action::Pause => self.publish_campaign(claim, Desired::Nothing).await,
             Action::Resume => {
                 self.publish_campaign(claim, Desired::Nothing).await;
-                self.notifier.wake_workers().await;
+                self.notifier.wake_workers(&JobWake::Any).await;
                 // All its jobs may have ended while it was paused.
                 self.notifier.campaigns.mark_dirty(claim.resource.clone());
             }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::held_claim::{HeldClaim, WaitOutcome};
 use super::outcome::{CommandOutcome, CommandPermit};
 use crate::broker::scripts::claim::Claim;
+use crate::broker::scripts::updates::JobWake;
 use crate::domain::{Action, Control, JobStatus};
 use crate::protocol::CommandError;
 use crate::store::{ApplyOutcome, Run, StoreError};
@@ -264,7 +265,7 @@ impl JobCommands {
         // At a second try the first may have broken off between the row and the message.
         let shown = JobStatus::parse(&status).filter(|_| changed || claim.attempt > 1);
         if shown == Some(JobStatus::Pending) && claim.action == Action::Resume {
-            self.notifier.wake_workers().await;
+            self.notifier.wake_workers(&JobWake::jobs(1)).await;
         }
         if shown == Some(JobStatus::Cancelled)
             && let Ok(Some(job)) = self.ctx.store.job_without_contents(&claim.resource).await

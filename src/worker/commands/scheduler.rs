@@ -13,6 +13,7 @@ use super::forwarder::Forwarder;
 use super::in_flight::InFlight;
 use crate::broker::keys::{COMMANDS_WAIT, DISPATCH_CHANNEL, worker_channel};
 use crate::broker::scripts::claim::ClaimOutcome;
+use crate::broker::scripts::updates::JobWake;
 use crate::broker::{BrokerError, Event, Partition};
 use crate::domain::{Resource, TenantId};
 use crate::protocol::control;
@@ -221,7 +222,7 @@ impl Scheduler {
                 None => return,
                 Some(Event::Message { channel, payload, .. }) if channel == DISPATCH_CHANNEL => {
                     if payload != COMMANDS_WAIT.as_bytes() {
-                        self.notifier.job_available.notify_one();
+                        self.hear_of_jobs(&JobWake::read(&payload));
                     } else if self.queue.is_empty() {
                         self.poll_again.notify_one();
                     }
@@ -253,6 +254,15 @@ impl Scheduler {
                     self.notifier.job_available.notify_one();
                 }
             }
+        }
+    }
+
+    /// Somebody has said something about jobs that wait in SQL.
+    fn hear_of_jobs(&self, wake: &JobWake) {
+        // Without room it need not look, and looks when it has some again.
+        let is_full = || self.runs.running(|_| true) >= self.ctx.settings.worker.concurrency;
+        if !matches!(wake, JobWake::Jobs { .. }) || !is_full() {
+            self.notifier.heard.hear(wake, &self.ctx.id, self.leadership.workers());
         }
     }
 

@@ -11,7 +11,9 @@ use tokio::sync::Notify;
 
 use super::announcements::Announcements;
 use super::campaign_progress::CampaignProgress;
+use super::job_wakes::JobWakes;
 use super::updates::{Desired, publish_status};
+use crate::broker::scripts::updates::JobWake;
 use crate::domain::{Job, JobStatus, Resource};
 use crate::store::{Announcement, AnnouncementKind};
 use crate::worker::context::{WorkerContext, retry_idempotent};
@@ -30,6 +32,8 @@ pub(crate) struct JobNotifier {
     pub(crate) campaigns: Arc<CampaignProgress>,
     /// Notified when this worker may find a job in SQL that it can run.
     pub(crate) job_available: Notify,
+    /// What others have said of jobs that wait there.
+    pub(crate) heard: JobWakes,
     /// SQL did not answer when this worker asked for a job, and may have given it one.
     pub(crate) claim_failed: AtomicBool,
     /// The seconds at whose beginning workers are told of jobs that are due: no more than [`MAX_WAKE_AHEAD_MS`] has.
@@ -51,6 +55,7 @@ impl JobNotifier {
             announcements,
             campaigns,
             job_available: Notify::new(),
+            heard: JobWakes::default(),
             claim_failed: AtomicBool::new(false),
             wakes: Arc::default(),
             not_ended: Mutex::default(),
@@ -71,7 +76,7 @@ impl JobNotifier {
         self.end_run(&resource, run).await;
         self.campaigns.mark_campaign_of(job);
         if job.status == JobStatus::Pending {
-            self.wake_workers().await;
+            self.wake_workers(&JobWake::jobs(1)).await;
             self.wake_when_due(job);
         }
     }
@@ -91,7 +96,7 @@ impl JobNotifier {
         self.ctx.spawn(async move {
             tokio::time::sleep(Duration::from_millis(wait)).await;
             wakes.lock().remove(&second);
-            if let Err(error) = broker.wake_dispatch().await {
+            if let Err(error) = broker.wake_dispatch(&JobWake::Any).await {
                 tracing::debug!(%error, "worker.wake_failed");
             }
         });
@@ -142,10 +147,15 @@ impl JobNotifier {
         }
     }
 
-    /// Tells this worker and all others that a job waits in SQL.
-    pub(crate) async fn wake_workers(&self) {
+    /// Notifies [`Self::job_available`] when it is this worker's turn to look for jobs that others have said are there, until it ends.
+    pub(crate) async fn take_turns(&self) {
+        self.heard.run(&self.job_available).await;
+    }
+
+    /// Tells this worker and all others that jobs wait in SQL.
+    pub(crate) async fn wake_workers(&self, wake: &JobWake) {
         self.job_available.notify_one();
-        if let Err(error) = self.ctx.broker.wake_dispatch().await {
+        if let Err(error) = self.ctx.broker.wake_dispatch(wake).await {
             tracing::debug!(%error, "worker.wake_failed"); // The leader of the fleet looks each second, the others now and then.
         }
     }

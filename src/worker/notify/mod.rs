@@ -4,4 +4,5 @@ pub(crate) mod announcements;
 pub(crate) mod announcer;
 pub(crate) mod campaign_progress;
 pub(crate) mod job_notifier;
+pub(crate) mod job_wakes;
 pub(crate) mod updates;

@@ -9,12 +9,14 @@ use futures_util::future::join_all;
 
 use super::registry::RunRegistry;
 use super::runner::JobRunner;
+use crate::broker::scripts::updates::JobWake;
 use crate::broker::{Partition, WriteCheck};
 use crate::domain::TenantId;
 use crate::store::{ClaimedJob, Company, StoreError};
 use crate::worker::context::WorkerContext;
 use crate::worker::maintenance::leadership::Leadership;
 use crate::worker::notify::job_notifier::JobNotifier;
+use crate::worker::notify::job_wakes::{kind_of, takes_turns};
 use crate::worker::parts::WorkerParts;
 use crate::worker::sdk::job::AnyJob;
 
@@ -46,10 +48,12 @@ pub(crate) struct JobQueue {
 
 impl JobQueue {
     pub(crate) fn new(parts: &WorkerParts, runner: Arc<JobRunner>, types: JobTypes) -> Self {
-        let type_names = types.keys().cloned().collect();
+        let type_names: Vec<String> = types.keys().cloned().collect();
         let write_check = parts.write_check.get().cloned();
         let (ctx, runs, notifier) = (parts.ctx.clone(), parts.runs.clone(), parts.notifier.clone());
         let leadership = parts.leadership.clone();
+        let kind = kind_of(&type_names, ctx.tenants.as_deref());
+        notifier.heard.set_kind(kind);
         Self { ctx, runs, notifier, leadership, runner, types, type_names, write_check }
     }
 
@@ -93,8 +97,9 @@ impl JobQueue {
         }
     }
 
-    /// Takes jobs until there is no room, or none waits.
+    /// Takes jobs until there is no room, or none waits. Then the others that were told of them need not look, either.
     async fn claim_jobs(&self) {
+        let heard = self.notifier.heard.begin();
         let concurrency = self.ctx.settings.worker.concurrency;
         let crashes = suspected_after(self.ctx.settings.worker.max_worker_crashes);
         let makes_room = concurrency > 1 && self.makes_room(crashes).await;
@@ -122,7 +127,7 @@ impl JobQueue {
                     .min(MAX_CLAIMS),
             };
             match self.claim_beside(companies, &not_served, limit).await {
-                Ok(jobs) if jobs.is_empty() => return,
+                Ok(jobs) if jobs.is_empty() => return self.tell_that_nothing_is_left(heard, &not_served).await,
                 // SQL was asked for known types only; a job of another one is released by the rescuer.
                 Ok(jobs) => {
                     let known =
@@ -135,6 +140,26 @@ impl JobQueue {
                     return;
                 }
             }
+        }
+    }
+
+    /// Says that no job is left, if that is so, to the workers whose turn to look comes later. `heard`: the last wake-up that was heard
+    /// before this worker looked. What came later is another matter.
+    async fn tell_that_nothing_is_left(&self, heard: Option<String>, not_served: &HashSet<Partition>) {
+        let WorkerContext { tenants, store, broker, .. } = &*self.ctx;
+        let (Some(name), Some(kind)) = (heard, self.notifier.heard.kind()) else { return };
+        if !takes_turns(self.leadership.workers()) || !not_served.is_empty() || !self.notifier.heard.is_open(&name) {
+            return;
+        }
+        // This one may have found nothing because others took it at the same time, or because of what it runs already.
+        match store.is_job_waiting(tenants.as_deref(), &self.type_names).await {
+            Ok(true) => {}
+            Ok(false) => {
+                if let Err(error) = broker.wake_dispatch(&JobWake::NothingLeft { name, kind }).await {
+                    tracing::debug!(%error, "worker.others_not_told"); // They look.
+                }
+            }
+            Err(error) => tracing::debug!(%error, "worker.waiting_jobs_not_read"),
         }
     }
 

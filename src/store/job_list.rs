@@ -1,6 +1,6 @@
 //! Which index a list of jobs, or of campaigns, is read along.
 
-use super::list_plan::{Branch, IndexedFilter, ListPlan, SortKey};
+use super::list_plan::{Bounds, Branch, IndexedFilter, ListPlan, SortKey};
 use super::sql::{Value, time_text};
 use super::{CampaignFilter, JobFilter, JobSort};
 use crate::domain::{CampaignStatus, JobStatus};
@@ -67,16 +67,15 @@ pub(super) fn jobs(filter: &JobFilter, begun: i64, hosts: &[String]) -> ListPlan
     if filter.worker.is_some() {
         let places: Vec<String> = hosts.iter().map(|host| given.value(host.as_str())).collect();
         let only = format!("host IS NOT NULL AND host IN ({})", places.join(", "));
-        others.push(IndexedFilter { index: "jobs_hosted", only });
+        others.push(IndexedFilter { index: "jobs_hosted", only, time: None });
     }
     for (index, column, after, before) in [
         ("jobs_by_creation", "created_at", filter.created_after, filter.created_before),
         ("jobs_by_update", "updated_at", filter.updated_after, filter.updated_before),
     ] {
-        let bounds = [given.since(column, ">=", after), given.since(column, "<", before)];
-        let only = bounds.into_iter().flatten().collect::<Vec<_>>().join(" AND ");
-        if !only.is_empty() {
-            others.push(IndexedFilter { index, only });
+        let bounds = Bounds { lower: given.since(column, ">=", after), upper: given.since(column, "<", before) };
+        if after.is_some() || before.is_some() {
+            others.push(IndexedFilter { index, only: bounds.both(), time: Some((column, bounds)) });
         }
     }
     if let Some(text) = &filter.text {
@@ -105,7 +104,7 @@ pub(super) fn jobs(filter: &JobFilter, begun: i64, hosts: &[String]) -> ListPlan
                     (None, false) => ("jobs_unended", format!("{is} AND {UNENDED}")),
                     (None, true) => ("jobs_ended_of_tenant", format!("{is} AND {ENDED}")),
                 };
-                Branch { index, only, key: SortKey::Row }
+                Branch { index, only, bounds: Bounds::default(), key: SortKey::Row }
             };
             let (ended, unended): (Vec<_>, Vec<_>) = statuses.iter().partition(|status| status.is_final());
             let phases = [unended, ended].map(|some| some.into_iter().map(branch).collect::<Vec<_>>());
@@ -117,11 +116,13 @@ pub(super) fn jobs(filter: &JobFilter, begun: i64, hosts: &[String]) -> ListPlan
             let over = Branch {
                 index: "jobs_by_running_time",
                 only: "status <> 'running'".to_owned(),
+                bounds: Bounds::default(),
                 key: SortKey::Number { expression: RAN, plus: 0 },
             };
             let running = Branch {
                 index: "jobs_by_start",
                 only: "status = 'running'".to_owned(),
+                bounds: Bounds::default(),
                 key: SortKey::Number { expression: STARTED, plus: begun },
             };
             (vec![vec![over, running]], all_filters.clone())
@@ -138,8 +139,11 @@ pub(super) fn jobs(filter: &JobFilter, begun: i64, hosts: &[String]) -> ListPlan
     let mut lookups: Vec<IndexedFilter> = others;
     lookups.sort_by_key(|lookup| lookup.index != "jobs_hosted");
     // A filter on the status narrows those whose index has it.
-    let narrowed =
-        |(index, only): (&'static str, String)| IndexedFilter { index, only: format!("{only} AND {of_status}") };
+    let narrowed = |(index, only): (&'static str, String)| IndexedFilter {
+        index,
+        only: format!("{only} AND {of_status}"),
+        time: None,
+    };
     lookups.splice(0..0, indexed.into_iter().map(narrowed));
     if !filter.status.is_empty() {
         let is_mixed = statuses.iter().any(|status| status.is_final()) && !statuses.iter().all(|s| s.is_final());
@@ -148,7 +152,7 @@ pub(super) fn jobs(filter: &JobFilter, begun: i64, hosts: &[String]) -> ListPlan
             false => ("jobs_unended", UNENDED),
         };
         if !is_mixed {
-            lookups.push(IndexedFilter { index, only: format!("{of_status} AND {whole}") });
+            lookups.push(IndexedFilter { index, only: format!("{of_status} AND {whole}"), time: None });
         }
     }
     ListPlan {
@@ -176,9 +180,10 @@ fn by_time(
     ranges: &[IndexedFilter],
     filters: &[String],
 ) -> (Vec<Vec<Branch>>, Vec<String>) {
-    let range = ranges.iter().find(|range| range.index == index).map(|range| range.only.clone()).unwrap_or_default();
-    let rest = filters.iter().filter(|filter| **filter != range).cloned().collect();
-    (vec![vec![Branch { index, only: range, key: SortKey::Time(column) }]], rest)
+    let range = ranges.iter().find(|range| range.index == index);
+    let rest = filters.iter().filter(|filter| range.is_none_or(|range| **filter != range.only)).cloned().collect();
+    let bounds = range.and_then(|range| range.time.clone()).map(|(_, bounds)| bounds).unwrap_or_default();
+    (vec![vec![Branch { index, only: String::new(), bounds, key: SortKey::Time(column) }]], rest)
 }
 
 /// How a list of campaigns is read.
@@ -193,10 +198,9 @@ pub(super) fn campaigns(filter: &CampaignFilter) -> ListPlan {
         ("campaigns_by_creation", "created_at", filter.created_after, filter.created_before),
         ("campaigns_by_update", "updated_at", filter.updated_after, filter.updated_before),
     ] {
-        let bounds = [given.since(column, ">=", after), given.since(column, "<", before)];
-        let only = bounds.into_iter().flatten().collect::<Vec<_>>().join(" AND ");
-        if !only.is_empty() {
-            others.push(IndexedFilter { index, only });
+        let bounds = Bounds { lower: given.since(column, ">=", after), upper: given.since(column, "<", before) };
+        if after.is_some() || before.is_some() {
+            others.push(IndexedFilter { index, only: bounds.both(), time: Some((column, bounds)) });
         }
     }
     if let Some(text) = &filter.text {
@@ -209,7 +213,7 @@ pub(super) fn campaigns(filter: &CampaignFilter) -> ListPlan {
     let mut all_filters = beside.clone();
     if !filter.status.is_empty() {
         all_filters.push(of_status.clone());
-        others.push(IndexedFilter { index: "campaigns_of_tenant", only: of_status });
+        others.push(IndexedFilter { index: "campaigns_of_tenant", only: of_status, time: None });
     }
     let ((phases, filters), order) = match filter.sort {
         JobSort::Created => (
@@ -224,6 +228,7 @@ pub(super) fn campaigns(filter: &CampaignFilter) -> ListPlan {
             let branch = |status: &CampaignStatus| Branch {
                 index: "campaigns_of_tenant",
                 only: format!("status = '{}'", status.as_str()),
+                bounds: Bounds::default(),
                 key: SortKey::Row,
             };
             let (ended, unended): (Vec<_>, Vec<_>) = statuses.iter().partition(|status| status.is_final());

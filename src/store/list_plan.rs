@@ -25,8 +25,24 @@ pub(super) struct Branch {
     pub index: &'static str,
     /// What they have in common beside the tenant, in words that the index has.
     pub only: String,
+    /// Of those only what lies between these two, where it is sorted by a time: conditions on that time.
+    pub bounds: Bounds,
     /// In which order it gives them.
     pub key: SortKey,
+}
+
+/// Not before, and before.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Bounds {
+    pub lower: Option<String>,
+    pub upper: Option<String>,
+}
+
+impl Bounds {
+    /// Both, as one condition.
+    pub(super) fn both(&self) -> String {
+        self.lower.iter().chain(&self.upper).cloned().collect::<Vec<_>>().join(" AND ")
+    }
 }
 
 /// A filter that an index can look up by itself.
@@ -36,6 +52,15 @@ pub(super) struct IndexedFilter {
     pub index: &'static str,
     /// The condition.
     pub only: String,
+    /// Of a time: its column, and the same condition in two. Rows are taken in its order, so that PostgreSQL takes this index:
+    /// any other that begins with the tenant would do as well, if only the first thousand rows did not lie far behind.
+    pub time: Option<(&'static str, Bounds)>,
+}
+
+impl IndexedFilter {
+    fn order(&self) -> String {
+        self.time.as_ref().map_or(String::new(), |(column, _)| format!(" ORDER BY {{key:{column}}}"))
+    }
 }
 
 /// A list, ready to be read.
@@ -128,6 +153,12 @@ impl ListPlan {
         let by_row = format!("ORDER BY rowid{}", self.direction());
         let by_key = format!("ORDER BY {key}{direction}, rowid{direction}", direction = self.direction());
         let one_key = |bound: &Option<(String, String)>| bound.as_ref().map(|(at, _)| format!("{key} = {at}"));
+        // A place is further inside than the branch's own bound on that side. SQLite looks up one condition for each side, and
+        // it has to be that one.
+        let own = &branch.bounds;
+        let [first_own, last_own] = if self.ascending { [&own.lower, &own.upper] } else { [&own.upper, &own.lower] };
+        let [first_own, last_own] = [(&from, first_own), (&to, last_own)]
+            .map(|(place, own)| own.iter().filter(|_| place.is_none()).cloned().collect::<Vec<_>>());
         let mut ranges: Vec<(Vec<String>, String)> = Vec::new();
         match (&branch.key, &from, &to) {
             (SortKey::Row, ..) => ranges.push((behind_row.into_iter().chain(up_to_row).collect(), by_row)),
@@ -137,7 +168,7 @@ impl ListPlan {
             _ => {
                 let between = [(&from, behind), (&to, before)].into_iter();
                 let between = between.filter_map(|(bound, sign)| Some(format!("{key} {sign} {}", bound.as_ref()?.0)));
-                ranges.push((between.collect(), by_key));
+                ranges.push((between.chain(first_own).chain(last_own).collect(), by_key));
                 for (bound, row) in [(&from, behind_row), (&to, up_to_row)] {
                     if let Some(same) = one_key(bound) {
                         ranges.push(([same].into_iter().chain(row).collect(), by_row.clone()));
@@ -147,7 +178,9 @@ impl ListPlan {
         }
         let range = |(conditions, order): (Vec<String>, String)| {
             let conditions: String = conditions.iter().map(|condition| and(condition)).collect();
-            Range { within: format!("tenant_id = $1{}{conditions}", and(&branch.only)), order }
+            // Also those that a place stands in for: a client may have made it up.
+            let own: Vec<String> = own.lower.iter().chain(&own.upper).cloned().collect();
+            Range { within: format!("tenant_id = $1{}{conditions}{}", and(&branch.only), passing(&own)), order }
         };
         Ok(ranges.into_iter().map(range).collect())
     }
@@ -242,12 +275,13 @@ impl ListPlan {
         let text = format!(
             "SELECT id, phase, CAST(sort_key AS TEXT) AS key_text, place FROM (
                SELECT id, CAST({phase} AS BIGINT) AS phase, {key} AS sort_key, rowid AS place FROM {table} {{by:{index}}}
-               WHERE tenant_id = $1{only}{filters} LIMIT {most}) f{behind}
+               WHERE tenant_id = $1{only}{filters}{order} LIMIT {most}) f{behind}
              ORDER BY phase, sort_key{direction}, place{direction} LIMIT {limit}",
             table = self.table,
             index = by.index,
             only = and(&by.only),
             filters = passing(&self.all_filters),
+            order = by.order(),
             // Never reached, but for rows that came just now: PostgreSQL reads what is limited before it thinks of the order.
             most = 10 * FEW,
         );
@@ -257,10 +291,11 @@ impl ListPlan {
     /// Whether a filter finds few rows.
     pub(super) fn count(&self, by: &IndexedFilter) -> (String, Vec<Value>) {
         let text = format!(
-            "SELECT COUNT(*) AS n FROM (SELECT 1 FROM {} {{by:{}}} WHERE tenant_id = $1{} LIMIT {}) f",
+            "SELECT COUNT(*) AS n FROM (SELECT 1 FROM {} {{by:{}}} WHERE tenant_id = $1{}{} LIMIT {}) f",
             self.table,
             by.index,
             and(&by.only),
+            by.order(),
             FEW + 1
         );
         with_named(&text, &self.values)

@@ -165,6 +165,12 @@ fn questions() -> Vec<JobFilter> {
         JobFilter { worker: Some("nobody".to_owned()), ..all() },
         JobFilter { created_after: Some(ms(100)), created_before: Some(ms(140)), ..all() },
         JobFilter { updated_after: Some(ms(390)), created_before: Some(ms(200)), ..all() },
+        JobFilter {
+            updated_after: Some(ms(20)),
+            updated_before: Some(ms(200)),
+            status: vec![JobStatus::Failed],
+            ..all()
+        },
         text("3%_OF NORTH"),
         text("disk 2"),
         text("j17"),
@@ -238,17 +244,22 @@ pub async fn a_page_goes_on_where_the_last_one_ended_while_rows_change(db: Db) {
     }
 }
 
-/// A hundred thousand rows of two tenants, made by the database itself.
+/// Sixty thousand rows of two tenants, made by the database itself: 150 of each second, and the last that was made changed first.
 async fn crowd(db: &Db) {
-    let (numbers, text) = match db.url.starts_with("sqlite") {
-        true => ("WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 60000)", "n"),
-        false => ("WITH n (n) AS (SELECT generate_series(1, 60000)::BIGINT)", "n"),
+    let (numbers, time) = match db.url.starts_with("sqlite") {
+        true => (
+            "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 60000)",
+            ["strftime('%Y-%m-%dT%H:%M:%SZ', 1767225600 + ", ", 'unixepoch')"],
+        ),
+        false => ("WITH n (n) AS (SELECT generate_series(1, 60000)::BIGINT)", ["to_timestamp(1767225600 + ", ")"]),
     };
+    let [created, updated] = ["n / 150", "400 - n / 150"].map(|seconds| time.join(seconds));
     db.sql(&format!(
-        "{numbers} INSERT INTO jobs (id, tenant_id, status, campaign_id, job_type, created_by, title)
-         SELECT 'j' || {text}, CASE WHEN n % 10 = 0 THEN 'globex' ELSE 'acme' END,
+        "{numbers} INSERT INTO jobs (id, tenant_id, status, campaign_id, job_type, created_by, title, created_at, updated_at)
+         SELECT 'j' || n, CASE WHEN n % 10 = 0 THEN 'globex' ELSE 'acme' END,
            CASE WHEN n % 100 = 1 THEN 'failed' WHEN n % 50 = 2 THEN 'running' WHEN n > 55000 THEN 'pending' ELSE 'completed' END,
-           'c' || (n % 40), CASE WHEN n % 3 = 0 THEN 'mail' ELSE 'import' END, 'user' || (n % 7), 'Title ' || n FROM n"
+           'c' || (n % 40), CASE WHEN n % 3 = 0 THEN 'mail' ELSE 'import' END, 'user' || (n % 7), 'Title ' || n, {created}, {updated}
+           FROM n"
     ))
     .await
     .expect("insert");

@@ -8,12 +8,16 @@ local ALL_LISTEN = 32
 -- their ends. A seat lasts as long as a heartbeat: that of a worker that has died goes to whoever has the next heartbeat.
 -- When the clock is set forwards: all seats are free, and the next heartbeats take them. Backwards: seats that end further ahead than
 -- any lasts are free.
-local function seat_of(listeners, worker, workers, seats, lasts_ms, now_ms)
+-- is_leader: it leads a partition, and finds there what those that hear have missed. So that nobody is both and all is missed with
+-- one that dies, it takes a seat only where nobody has one, and does not keep it.
+local function seat_of(listeners, worker, workers, seats, lasts_ms, now_ms, is_leader)
   if workers <= ALL_LISTEN then return 'everyone' end
   local now, ends = int_to_string(now_ms), int_to_string(now_ms + tonumber(lasts_ms))
   local taken = redis.call('ZRANGEBYSCORE', listeners, now, ends)
-  local is_free = #taken < tonumber(seats)
-  for _, id in ipairs(taken) do is_free = is_free or id == worker end
+  local is_free = #taken < (is_leader and 1 or tonumber(seats))
+  if not is_leader then
+    for _, id in ipairs(taken) do is_free = is_free or id == worker end
+  end
   if not is_free then return 'none' end
   -- Seats that have ended go when one is taken anew, and not each time that one is kept.
   if redis.call('ZADD', listeners, ends, worker) == 1 then

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::support::clock::Clock;
 use crate::support::redis::RedisServer;
 use crate::{LIMITS, connect, job, submission, worker};
-use wheelhouse::broker::scripts::heartbeats::{COUNTED_FOR, HEARTBEAT_TTL};
+use wheelhouse::broker::scripts::heartbeats::{COUNTED_FOR, HEARTBEAT_TTL, Seat, SeatWish};
 use wheelhouse::broker::scripts::leaders::HeartbeatLook;
 use wheelhouse::broker::scripts::submit::SubmitOutcome;
 use wheelhouse::broker::{Broker, Partition};
@@ -25,7 +25,7 @@ fn tenant(id: &str) -> TenantId {
 
 /// As a worker does: alive in its home, and counted everywhere.
 async fn comes(broker: &Broker, id: &str) {
-    broker.heartbeat_at(home(broker, id), &worker(id), true).await.expect("heartbeat");
+    broker.heartbeat_at(home(broker, id), &worker(id), SeatWish::Keep).await.expect("heartbeat");
     broker.heartbeat(&worker(id), None, COUNTED_FOR).await.expect("count");
 }
 
@@ -56,7 +56,7 @@ async fn a_worker_whose_heartbeats_end_is_taken_out_of_every_partition_by_the_le
     assert_eq!(live(&broker).await.len(), 3);
     clock.set(i64::try_from(HEARTBEAT_TTL.as_secs()).expect("short") + 1);
     for id in ["w1", "w2"] {
-        let answer = broker.heartbeat_at(home(&broker, id), &worker(id), true).await.expect("heartbeat");
+        let answer = broker.heartbeat_at(home(&broker, id), &worker(id), SeatWish::Keep).await.expect("heartbeat");
         assert!(answer.is_counted, "{id} is counted for longer than a heartbeat lasts");
     }
     let mut dead = Vec::new();
@@ -76,7 +76,7 @@ async fn a_worker_whose_heartbeats_end_is_taken_out_of_every_partition_by_the_le
     assert_eq!(online(&broker).await, 2);
 
     // It was only held up: its next heartbeat tells it that it is counted no more.
-    let answer = broker.heartbeat_at(home(&broker, "w3"), &worker("w3"), true).await.expect("heartbeat");
+    let answer = broker.heartbeat_at(home(&broker, "w3"), &worker("w3"), SeatWish::Keep).await.expect("heartbeat");
     assert!(!answer.is_counted);
     comes(&broker, "w3").await;
     assert_eq!(live(&broker).await.len(), 3);
@@ -91,7 +91,7 @@ async fn a_worker_that_has_found_another_home_is_not_taken_out_because_of_the_on
     clock.set(i64::try_from(HEARTBEAT_TTL.as_secs()).expect("short") + 1);
     let mut homes = broker.keys().homes(&worker("w1"));
     let (before, now) = (homes.next().expect("one"), homes.next().expect("two"));
-    broker.heartbeat_at(now, &worker("w1"), true).await.expect("heartbeat");
+    broker.heartbeat_at(now, &worker("w1"), SeatWish::Keep).await.expect("heartbeat");
     let duties = broker
         .lead_partition(before, &worker("w2"), LEASE, 10, HeartbeatLook::AndMend)
         .await
@@ -180,7 +180,8 @@ async fn beside_a_worker_of_the_version_before_both_are_alive_to_each_other() {
     comes(&broker, "new").await;
     for _ in 0..3 {
         broker.heartbeat(&worker("old"), None, HEARTBEAT_TTL).await.expect("heartbeat");
-        let answer = broker.heartbeat_at(home(&broker, "new"), &worker("new"), true).await.expect("heartbeat");
+        let answer =
+            broker.heartbeat_at(home(&broker, "new"), &worker("new"), SeatWish::Keep).await.expect("heartbeat");
         assert!(!answer.is_counted, "the worker is told that it is not counted for long any more");
         comes(&broker, "new").await;
         assert_eq!(live(&broker).await, [worker("new"), worker("old")]);
@@ -203,10 +204,10 @@ async fn a_heartbeat_that_does_not_ask_says_whether_the_worker_was_taken_out_mea
     let broker = connect(&redis).await;
     comes(&broker, "w1").await;
     let (home, w1) = (home(&broker, "w1"), worker("w1"));
-    let answer = broker.heartbeat_at(home, &w1, false).await.expect("heartbeat");
+    let answer = broker.heartbeat_at(home, &w1, SeatWish::NotAsked).await.expect("heartbeat");
     assert!(answer.is_counted && answer.seat.is_none());
     clock.set(i64::try_from(HEARTBEAT_TTL.as_secs()).expect("short") - 1);
-    broker.heartbeat_at(home, &w1, false).await.expect("heartbeat");
+    broker.heartbeat_at(home, &w1, SeatWish::NotAsked).await.expect("heartbeat");
     clock.set(i64::try_from(HEARTBEAT_TTL.as_secs()).expect("short") + 1);
     let duties = async || {
         broker.lead_partition(home, &worker("w2"), LEASE, 10, HeartbeatLook::Ended).await.expect("lead").expect("leads")
@@ -215,7 +216,7 @@ async fn a_heartbeat_that_does_not_ask_says_whether_the_worker_was_taken_out_mea
     clock.set(2 * i64::try_from(HEARTBEAT_TTL.as_secs()).expect("short"));
     assert_eq!(duties().await.dead, ["w1"]);
     broker.remove_dead_worker(home, "w1").await.expect("remove");
-    let answer = broker.heartbeat_at(home, &w1, false).await.expect("heartbeat");
+    let answer = broker.heartbeat_at(home, &w1, SeatWish::NotAsked).await.expect("heartbeat");
     assert!(!answer.is_counted, "it has to be counted anew");
 }
 
@@ -227,9 +228,9 @@ async fn many_partitions_are_led_by_one_call_that_finds_in_each_what_there_is_to
     broker.submit(&submitted, LIMITS).await.expect("submit");
     let of_tenant = broker.keys().partition(&submitted.resource.tenant);
     let others = broker.keys().partitions().find(|partition| *partition != of_tenant).expect("another");
-    assert!(!broker.is_led(others).await.expect("read"));
+    assert!(!broker.are_led(&[others]).await.expect("read"));
     broker.lead_partition(others, &worker("w2"), LEASE, 10, HeartbeatLook::Ended).await.expect("lead").expect("leads");
-    assert!(broker.is_led(others).await.expect("read"));
+    assert!(broker.are_led(&[others]).await.expect("read"));
     let all: Vec<_> = broker.keys().partitions().map(|partition| (partition, HeartbeatLook::AndMend)).collect();
     let found = broker.lead_partitions(&all, &worker("w1"), LEASE, 10).await.expect("lead");
     assert_eq!(found.len(), all.len());
@@ -240,4 +241,24 @@ async fn many_partitions_are_led_by_one_call_that_finds_in_each_what_there_is_to
             Some(duties) => assert!(duties.tenants.is_empty() && duties.dead.is_empty(), "{partition} {duties:?}"),
         }
     }
+}
+
+/// Whoever both hears for others and leads would miss a command and not find it, where it dies.
+#[tokio::test]
+async fn of_a_large_fleet_a_leader_hears_only_where_nobody_else_does() {
+    let clock = Clock::new();
+    let redis = RedisServer::start_on(&clock);
+    let broker = connect(&redis).await;
+    for n in 0..33 {
+        broker.heartbeat(&worker(&format!("w{n}")), None, COUNTED_FOR).await.expect("count");
+    }
+    let home = home(&broker, "leader");
+    let seat = async |id: &str, wish| broker.heartbeat_at(home, &worker(id), wish).await.expect("heartbeat").seat;
+    assert_eq!(seat("leader", SeatWish::IfNobodyHasOne).await, Some(Seat::Taken), "somebody has to");
+    assert_eq!(seat("leader", SeatWish::IfNobodyHasOne).await, Some(Seat::None));
+    assert_eq!(seat("other", SeatWish::Keep).await, Some(Seat::None), "it has its seat until that ends");
+    clock.set(i64::try_from(HEARTBEAT_TTL.as_secs()).expect("short") + 1);
+    assert_eq!(seat("other", SeatWish::Keep).await, Some(Seat::Taken));
+    assert_eq!(seat("other", SeatWish::Keep).await, Some(Seat::Taken), "it keeps it");
+    assert_eq!(seat("leader", SeatWish::IfNobodyHasOne).await, Some(Seat::None));
 }

@@ -9,6 +9,7 @@ use crate::support::redis::RedisServer;
 use crate::{LEASE, LIMITS, ROW, accept, batch, claim, connect, job, refused, submission, succeeded, worker};
 use wheelhouse::broker::scripts::batch::BatchSubmitted;
 use wheelhouse::broker::scripts::connections::ConnectionLease;
+use wheelhouse::broker::scripts::heartbeats::SeatWish;
 use wheelhouse::broker::scripts::leaders::HeartbeatLook;
 use wheelhouse::broker::scripts::permissions::PermissionSet;
 use wheelhouse::broker::scripts::submit::{Grant, Submission, SubmitOutcome};
@@ -39,7 +40,7 @@ async fn fill(broker: &Broker) {
     let ttl = Duration::from_secs(60);
     broker.heartbeat(&worker("w1"), None, ttl).await.expect("heartbeat");
     let home = broker.keys().partition(&tenant);
-    broker.heartbeat_at(home, &worker("w1"), true).await.expect("heartbeat");
+    broker.heartbeat_at(home, &worker("w1"), SeatWish::Keep).await.expect("heartbeat");
     broker
         .lead_partition(home, &worker("w1"), ttl, 10, HeartbeatLook::AndMend)
         .await

@@ -106,3 +106,21 @@ async fn a_command_of_which_nobody_is_told_is_found_by_the_next_leader_when_the_
     eventually("who leaves gives up what it leads", || async { leaders(&fixture).await.iter().all(String::is_empty) })
         .await;
 }
+
+/// How many workers there are is counted now and then: of a thousand that have died the last one does not know of that yet.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_last_of_a_large_fleet_leads_soon_after_all_others_have_died() {
+    let fixture = WorkerFixture::new().await;
+    for partition in fixture.broker.keys().partitions() {
+        let lead = ["SET", &fixture.broker.keys().leader(partition), "dead", "PX", "3000"].map(str::to_owned);
+        fixture.broker.query_any(&lead).await.expect("lead");
+        let mut count = vec!["ZADD".to_owned(), fixture.broker.keys().workers(partition)];
+        let until = (fixture.broker.now_ms() + 60_000).to_string();
+        count.extend((0..500).flat_map(|n| [until.clone(), format!("dead-{n}")]));
+        fixture.broker.query_any(&count).await.expect("count");
+    }
+    let last = fixture.worker("last", |builder| builder).await;
+    eventually("the last one leads all", || async { leaders(&fixture).await.iter().all(|leader| leader == "last") })
+        .await;
+    last.drain().await;
+}

@@ -45,6 +45,17 @@ pub enum Seat {
     None,
 }
 
+/// What a heartbeat asks for beside saying that the worker lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SeatWish {
+    /// Nothing.
+    NotAsked,
+    /// Whether it is to hear the control channels; it keeps its seat if it has one.
+    Keep,
+    /// The same for a worker that leads a partition: others shall hear, if there are any.
+    IfNobodyHasOne,
+}
+
 impl Seat {
     /// What `lua/lib/seats.lua` says. What is not known is taken for the safe one: a worker that hears too much only costs.
     fn read(word: &str) -> Self {
@@ -95,20 +106,21 @@ impl Broker {
         Ok(found.into_iter().map(|(id, until)| (id, until as i64)).collect())
     }
 
-    /// A worker that serves all tenants is alive: said in one partition. `asks`: also whether it is still counted there for a while,
-    /// and whether it is to listen; else it is only known to be counted where its heartbeats have not ended meanwhile.
+    /// A worker that serves all tenants is alive: said in one partition. With a wish for a seat it is also asked whether it is still
+    /// counted there for a while; without one it is only known to be counted where its heartbeats have not ended meanwhile.
     pub async fn heartbeat_at(
         &self,
         home: Partition,
         worker: &WorkerId,
-        asks: bool,
+        wish: SeatWish,
     ) -> Result<HeartbeatAnswer, BrokerError> {
         let names = self.keys();
         let args = [
             worker.to_string(),
             HEARTBEAT_TTL.as_millis().to_string(),
-            if asks { COUNTED_AT_LEAST.as_millis() } else { 0 }.to_string(),
+            if wish == SeatWish::NotAsked { 0 } else { COUNTED_AT_LEAST.as_millis() }.to_string(),
             names.listeners_of_home().to_string(),
+            u8::from(wish == SeatWish::IfNobodyHasOne).to_string(),
         ];
         let keys = [names.heartbeats(home), names.workers(home), names.listeners(home)];
         let asked = Instant::now();
@@ -119,7 +131,11 @@ impl Broker {
         if !self.is_cluster() {
             self.client.learn_clock(&names.heartbeats(home), now_us);
         }
-        Ok(HeartbeatAnswer { is_counted: counted == "1", now_us, seat: asks.then(|| Seat::read(&seat)) })
+        Ok(HeartbeatAnswer {
+            is_counted: counted == "1",
+            now_us,
+            seat: (wish != SeatWish::NotAsked).then(|| Seat::read(&seat)),
+        })
     }
 
     /// This worker counts as alive for `ttl` more, in every partition (or for those tenants), as far as their servers answer: one

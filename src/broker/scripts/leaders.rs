@@ -70,9 +70,11 @@ impl Broker {
         Ok(self.lead_partitions(&[(partition, look)], worker, lease, max_tenants).await?.pop().flatten())
     }
 
-    /// Whether somebody leads a partition just now.
-    pub async fn is_led(&self, partition: Partition) -> Result<bool, BrokerError> {
-        self.client.query(redis::cmd("EXISTS").arg(self.keys().leader(partition))).await
+    /// Whether each of these partitions, all of one server, is led by somebody just now.
+    pub async fn are_led(&self, partitions: &[Partition]) -> Result<bool, BrokerError> {
+        let leaders: Vec<String> = partitions.iter().map(|partition| self.keys().leader(*partition)).collect();
+        let led: usize = self.client.query(redis::cmd("EXISTS").arg(leaders)).await?;
+        Ok(led == partitions.len())
     }
 
     /// Gives a partition up, so that another worker may lead it at once. Nothing where another one does.

@@ -13,7 +13,8 @@ use crate::store::Run;
 /// came back empty proves no death, and a live host needs two heartbeats to show again.
 pub(crate) const SUSPECT_AFTER: Duration = Duration::from_millis(3_500);
 /// A host whose lease in SQL was seen to be renewed within this lives, whatever Redis knows of it. As long as a heartbeat counts,
-/// so that it delays nothing where a host has really died.
+/// so that it delays nothing where a host has really died and somebody was watching it. Where the one that died watched the others, the
+/// next one sees each lease for the first time, and waits for so long whether it grows.
 pub(crate) const LEASE_TTL: Duration = Duration::from_secs(4);
 /// The time between two observations counts up to this: a worker that was stopped meanwhile has observed nothing.
 const MAX_OBSERVED_GAP: Duration = Duration::from_millis(1_500);

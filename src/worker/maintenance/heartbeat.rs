@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::leadership::Leadership;
 use super::listening::Listening;
-use crate::broker::scripts::heartbeats::{COUNTED_FOR, HEARTBEAT_TTL, Seat};
+use crate::broker::scripts::heartbeats::{COUNTED_FOR, HEARTBEAT_TTL, Seat, SeatWish};
 use crate::broker::{BrokerError, Partition, WriteCheck};
 use crate::domain::TenantId;
 use crate::worker::context::WorkerContext;
@@ -157,8 +157,12 @@ impl Heartbeat {
         let before = self.state.lock().home;
         let mut last = BrokerError::Unavailable("there is no partition".to_owned());
         for home in before.into_iter().chain(broker.keys().homes(id).filter(|home| Some(*home) != before)) {
-            let asks = self.state.lock().asks(home);
-            match broker.heartbeat_at(home, id, asks).await {
+            let wish = match self.state.lock().asks(home) {
+                false => SeatWish::NotAsked,
+                true if self.leadership.leads_any() => SeatWish::IfNobodyHasOne,
+                true => SeatWish::Keep,
+            };
+            match broker.heartbeat_at(home, id, wish).await {
                 Ok(answer) => {
                     self.state.lock().note(home, answer.seat);
                     match answer.seat {

@@ -29,8 +29,13 @@ const LEASE: Duration = Duration::from_secs(2);
 const TICKS_PER_MEND: usize = 10;
 /// Every so many ticks heartbeats are looked at in partitions that are homes only of workers of the version before.
 const TICKS_PER_SELDOM_LOOK: usize = 3;
-/// Each partition that is led by others is asked about so often in a second, by all workers together.
+/// Every so many ticks a worker asks whether the partitions that it does not lead are led: one command for all of them where they lie on
+/// one server. Each worker does, however many there are: of a fleet that has died but for one, nobody knows yet how few are left.
+const TICKS_PER_QUESTION: usize = 2;
+/// In a cluster that is a command for each partition: each is asked about so often in a second by all workers together, ...
 const ASKED_PER_SECOND: f64 = 1.0;
+/// ... and at least with this chance by each of them at a tick.
+const LEAST_CHANCE: f64 = 0.125;
 /// Tenants of one partition polled at one tick; other ones each time.
 const TENANTS_PER_TICK: usize = 256;
 /// Ticks whose tenants may wait for the scheduler. Of one more they are passed over: the next tick finds them again.
@@ -89,6 +94,11 @@ impl Leadership {
         self.leads.lock().contains(&partition)
     }
 
+    /// Whether this worker leads any partition.
+    pub(crate) fn leads_any(&self) -> bool {
+        !self.leads.lock().is_empty()
+    }
+
     /// Whether this worker leads the fleet. A worker of named tenants, which leads nothing, has to look by itself.
     pub(crate) fn leads_fleet(&self) -> bool {
         if self.ctx.tenants.is_some() {
@@ -134,14 +144,13 @@ impl Leadership {
         self.give_up().await;
     }
 
-    /// At the first tick it asks about every partition, and not only about some of those that others lead.
+    /// At the first tick it asks to lead every partition.
     async fn tick(&self, tick: usize) {
-        let tick_seconds = (TICK_MS.start + TICK_MS.end) as f64 / 2_000.0;
-        let chance = ASKED_PER_SECOND * tick_seconds / self.workers() as f64;
         let broker = &self.ctx.broker;
         let keys = broker.keys();
-        let asked = keys.partitions();
-        let asked = asked.filter(|partition| tick == 0 || self.leads(*partition) || fastrand::f64() < chance);
+        let (mut asked, others): (Vec<Partition>, Vec<Partition>) =
+            keys.partitions().partition(|partition| tick == 0 || self.leads(*partition));
+        asked.extend(self.to_be_led(others, tick).await);
         let look = |partition: Partition| {
             // In a cluster a home may be anywhere, as its server may be away.
             let is_home = broker.is_cluster() || keys.first_homes().any(|home| home == partition);
@@ -151,18 +160,38 @@ impl Leadership {
                 false => HeartbeatLook::None,
             }
         };
-        let asked = join_all(asked.map(async |partition| {
-            let look = look(partition);
-            // Mostly another one leads it, and that is all there is to know.
-            let is_to_be_led = self.leads(partition)
-                || look == HeartbeatLook::AndMend
-                || !matches!(broker.is_led(partition).await, Ok(true));
-            is_to_be_led.then_some((partition, look))
-        }));
-        let asked: Vec<(Partition, HeartbeatLook)> = asked.await.into_iter().flatten().collect();
+        let asked: Vec<(Partition, HeartbeatLook)> =
+            asked.into_iter().map(|partition| (partition, look(partition))).collect();
         // In a cluster each may lie on another server.
         let together = if broker.is_cluster() { 1 } else { asked.len().max(1) };
         join_all(asked.chunks(together).map(|some| self.lead(some))).await;
+    }
+
+    /// Those of the partitions of others that may have no leader any more, and now and then one that has: a lease that a clock has
+    /// lengthened is cut down by whoever asks for it.
+    async fn to_be_led(&self, others: Vec<Partition>, tick: usize) -> Vec<Partition> {
+        let broker = &self.ctx.broker;
+        let tick_seconds = (TICK_MS.start + TICK_MS.end) as f64 / 2_000.0;
+        let share = ASKED_PER_SECOND * tick_seconds / self.workers() as f64;
+        let is_led = async |some: &[Partition]| matches!(broker.are_led(some).await, Ok(true));
+        if !broker.is_cluster() {
+            let asks = tick.is_multiple_of(TICKS_PER_QUESTION) && !others.is_empty();
+            if asks && !is_led(&others).await {
+                return others;
+            }
+        }
+        let mends = tick.is_multiple_of(TICKS_PER_MEND);
+        let looked_at = others.into_iter().filter_map(|partition| {
+            let drawn = fastrand::f64();
+            let is_mended = mends && drawn < share;
+            let is_asked = broker.is_cluster() && drawn < share.max(LEAST_CHANCE);
+            (is_mended || is_asked).then_some((partition, is_mended))
+        });
+        let looked_at = join_all(looked_at.map(async |(partition, is_mended)| {
+            // Mostly another one leads it, and that is all there is to know.
+            (is_mended || !is_led(&[partition]).await).then_some(partition)
+        }));
+        looked_at.await.into_iter().flatten().collect()
     }
 
     async fn lead(&self, partitions: &[(Partition, HeartbeatLook)]) {
@@ -215,7 +244,8 @@ mod tests {
 
     #[test]
     fn a_leader_that_has_died_is_replaced_before_its_heartbeat_has_ended() {
-        let slowest = LEASE + Duration::from_millis(TICK_MS.end) + Duration::from_secs_f64(1.0 / ASKED_PER_SECOND);
+        // The question before came just too early.
+        let slowest = LEASE + Duration::from_millis(TICK_MS.end) * TICKS_PER_QUESTION as u32;
         assert!(slowest < crate::broker::scripts::heartbeats::HEARTBEAT_TTL);
     }
 }

@@ -191,7 +191,7 @@ impl Listening {
         tracing::warn!(
             channel = worker_channel(&self.ctx.id),
             "worker.own_channel_denied: this Redis does not permit the worker to hear its own channel, so it hears those of all commands \
-             however many workers there are; give its user &wh:worker:* (deploy/redis/users.acl)"
+             however many workers there are; give its user &wh:worker:* (deploy/redis/users.acl) and start the worker again"
         );
         self.state.lock().is_own_denied = true;
         self.due.notify_one();

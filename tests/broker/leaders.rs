@@ -237,7 +237,9 @@ async fn many_partitions_are_led_by_one_call_that_finds_in_each_what_there_is_to
     for ((partition, _), duties) in all.iter().zip(found) {
         match duties {
             None => assert_eq!(*partition, others, "the one that another worker leads"),
-            Some(duties) if *partition == of_tenant => assert_eq!(duties.tenants, [submitted.resource.tenant.clone()]),
+            Some(duties) if *partition == of_tenant => {
+                assert_eq!(duties.tenants, std::slice::from_ref(&submitted.resource.tenant))
+            }
             Some(duties) => assert!(duties.tenants.is_empty() && duties.dead.is_empty(), "{partition} {duties:?}"),
         }
     }

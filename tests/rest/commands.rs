@@ -183,16 +183,19 @@ async fn what_is_refused_says_why_with_the_fitting_status() {
 async fn without_redis_a_command_is_refused_and_goes_through_once_it_is_back() {
     let (mut api, ann, _) = with_job(&[]).await;
     api.redis.kill();
-    let cancel = async |api: &RestFixture| api.post(&ann, "/api/v1/jobs/j1/cancel", &json!({"request_id":"r1"})).await;
-    let reply = cancel(&api).await;
+    let cancel = async |api: &RestFixture, request: &str| {
+        api.post(&ann, "/api/v1/jobs/j1/cancel", &json!({"request_id": request})).await
+    };
+    let reply = cancel(&api, "r1").await;
     assert!(reply.status == 503 || reply.status == 504, "{reply:?}");
+    // Another request: where the first one was on its way to Redis when that was killed, its outcome stays unknown until Redis is back.
     until("refused at once", || async {
-        let reply = cancel(&api).await;
+        let reply = cancel(&api, "r2").await;
         reply.status == 503 && reply.json()["error"] == "unavailable" && !reply.header("retry-after").is_empty()
     })
     .await;
     api.redis.restart();
-    until("accepted", || async { cancel(&api).await.status == 202 }).await;
+    until("accepted", || async { cancel(&api, "r1").await.status == 202 }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

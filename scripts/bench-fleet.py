@@ -106,9 +106,9 @@ class Fleet:
         for n in range(count):
             environment = dict(self.environment, WHEELHOUSE__DATABASE__CONNECTIONS=str(CONNECTIONS_OF_A_WORKER))
             self.start([PROGRAM, "demo-worker", "--files-root", str(files)], f"worker-{n}", environment)
-            # All at once they would hold each other up.
-            if n % 10 == 9:
-                time.sleep(0.5)
+            # All at once they would hold each other up until one finds no connection in time.
+            while n % 5 == 4 and self.alive() <= n:
+                time.sleep(0.1)
         while self.alive() < count:
             time.sleep(0.2)
 

@@ -109,8 +109,11 @@ describe('a page at a real gateway', () => {
     unsubscribe();
     await wh.job(id).cancel();
     await done;
-    const audit = await fleet.call('audit', '--resource', id, '--json');
-    expect(audit.split('\n').filter((line) => /pause/.test(line) && /accepted/.test(line))).toHaveLength(1);
+    // Workers carry the trail into SQL in its order, a moment later.
+    const trail = async () => (await fleet.call('audit', '--resource', id, '--json')).split('\n');
+    const has = (line: string, action: string, event: string) => line.includes(action) && line.includes(event);
+    await until(async () => (await trail()).some((line) => has(line, 'cancel', 'succeeded')), 'the trail is in SQL');
+    expect((await trail()).filter((line) => has(line, 'pause', 'accepted'))).toHaveLength(1);
   });
 
   it('lists jobs and keeps the list, and pauses and cancels many at once', async () => {

@@ -118,7 +118,11 @@ export class ManyJobs {
 
   /** The ids of the first rows that are shown. */
   first(): Promise<string[]> {
-    return this.browser.eval<string[]>("[...document.querySelectorAll('.rows .row')].map((row) => row.row.item.id)");
+    return this.browser.eval<string[]>(
+      `[...document.querySelectorAll('.rows .row')]
+        .sort((one, other) => one.getAttribute('aria-posinset') - other.getAttribute('aria-posinset'))
+        .map((row) => row.row.item.id)`,
+    );
   }
 
   /** A command by another operator, over HTTP, until its result. */

@@ -141,3 +141,57 @@ async fn reports_go_on_when_redis_is_back_and_a_host_that_only_reports_keeps_its
     eventually("all have ended", || async { counts().await.completed as usize == JOBS - 1 }).await;
     worker.drain().await;
 }
+
+/// As [`reports`], and says how far it is also while it is paused: a thread of a program may.
+fn restless(end: Arc<AtomicI64>) -> Code<impl Fn(JobContext) -> futures_util::future::BoxFuture<'static, Ended>> {
+    Code(move |ctx: JobContext| {
+        let (teller, ends) = (ctx.clone(), end.clone());
+        tokio::spawn(async move {
+            for n in 1.. {
+                if ends.load(Ordering::SeqCst) != 0 {
+                    return;
+                }
+                teller.progress(Progress { items_processed: n, ..Progress::default() });
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+        let end = end.clone();
+        let work: futures_util::future::BoxFuture<'static, Ended> = Box::pin(async move {
+            while end.load(Ordering::SeqCst) == 0 {
+                ctx.checkpoint().await?;
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            Ok(Value::Null)
+        });
+        work
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_progress_that_waits_for_others_does_not_call_a_job_running_that_was_paused_meanwhile() {
+    let fixture = WorkerFixture::with(&[("worker.concurrency", &room())]).await;
+    let end = Arc::new(AtomicI64::new(0));
+    let worker = fixture.coder("w1", restless(end.clone())).await;
+    let jobs = start_all(&fixture).await;
+    for job in &jobs {
+        fixture.submit(Action::Pause, job).await;
+    }
+    for job in &jobs {
+        fixture.until_heard(job, |message| message["type"] == "job_status" && message["status"] == "paused").await;
+        let after = || {
+            let messages = fixture.messages(job);
+            let is_paused = |m: &Value| m["type"] == "job_status" && m["status"] == "paused";
+            let paused = messages.iter().position(is_paused).expect("heard");
+            let told: Vec<Value> = messages[paused..].iter().filter(|m| m["type"] == "job_progress").cloned().collect();
+            told
+        };
+        eventually("it is heard of twice more", || async { after().len() >= 2 }).await;
+        let told = after();
+        assert!(told.iter().all(|message| message["status"] == "paused"), "{job}: {told:?}");
+    }
+    end.store(1, Ordering::SeqCst);
+    for job in &jobs {
+        fixture.command(Action::Cancel, job).await;
+    }
+    worker.drain().await;
+}

@@ -29,14 +29,6 @@ pub struct ProgressUpdate {
     pub progress: Progress,
 }
 
-impl RunUpdate {
-    /// About how many bytes travel.
-    pub fn size(&self) -> usize {
-        // Twice the message: it is about as long as the progress in it, and beside it there are two keys and a channel.
-        256 + self.progress.as_ref().map_or(0, |told| 2 * told.message.len())
-    }
-}
-
 /// What a host learns each second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RunState {

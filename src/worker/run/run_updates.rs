@@ -26,7 +26,33 @@ const LIMITS: BatchLimits =
 /// Redis keeps what it knows of a job for a week; so often it is told to.
 const KEEP_INTERVAL: Duration = Duration::from_secs(3_600);
 
-type Lane = Batcher<RunUpdate, Result<RunState, BrokerError>>;
+type Lane = Batcher<Said, Result<RunState, BrokerError>>;
+
+/// What is to be told of a run. It becomes a message only when it is sent: a status that is known by then must not be followed by a
+/// progress with the one before.
+struct Said {
+    run: Arc<ActiveRun>,
+    keep: bool,
+    progress: Option<Progress>,
+}
+
+impl Said {
+    /// About how many bytes travel: beside the progress, which stands there twice, keys, a channel and names.
+    fn size(&self) -> usize {
+        let item = |told: &Progress| told.current_item.as_ref().map_or(0, String::len);
+        256 + self.progress.as_ref().map_or(0, |told| 512 + 2 * item(told))
+    }
+
+    fn update(&self) -> RunUpdate {
+        let (job, status) = (self.run.resource(), *self.run.status.borrow());
+        let told = |progress: &Progress| ProgressUpdate {
+            message: server::job_progress(job, status, progress),
+            progress: progress.clone(),
+        };
+        let progress = self.progress.as_ref().map(told);
+        RunUpdate { job: job.clone(), run: self.run.run().number, keep: self.keep, progress }
+    }
+}
 
 pub(crate) struct RunUpdates {
     ctx: Arc<WorkerContext>,
@@ -65,8 +91,7 @@ impl RunUpdates {
         progress: Progress,
         is_urgent: bool,
     ) -> Result<(), BrokerError> {
-        let message = server::job_progress(run.resource(), *run.status.borrow(), &progress);
-        self.send(run, Some(ProgressUpdate { message, progress }), is_urgent).await
+        self.send(run, Some(progress), is_urgent).await
     }
 
     /// Somebody waits by now for what was last said of this run.
@@ -74,17 +99,12 @@ impl RunUpdates {
         self.lane(run).hurry();
     }
 
-    async fn send(
-        &self,
-        run: &Arc<ActiveRun>,
-        progress: Option<ProgressUpdate>,
-        is_urgent: bool,
-    ) -> Result<(), BrokerError> {
+    async fn send(&self, run: &Arc<ActiveRun>, progress: Option<Progress>, is_urgent: bool) -> Result<(), BrokerError> {
         let keep = run.kept.lock().is_none_or(|kept| kept.elapsed() >= KEEP_INTERVAL);
-        let update = RunUpdate { job: run.resource().clone(), run: run.run().number, keep, progress };
+        let said = Said { run: run.clone(), keep, progress };
         let ended = || BrokerError::Unavailable("the worker is ending".to_owned());
-        let size = update.size();
-        match self.lane(run).submit(update, size, is_urgent).await.ok_or_else(ended)?? {
+        let size = said.size();
+        match self.lane(run).submit(said, size, is_urgent).await.ok_or_else(ended)?? {
             RunState::Held { waiting } => {
                 if keep {
                     *run.kept.lock() = Some(Instant::now());
@@ -112,9 +132,10 @@ impl RunUpdates {
 
 fn start_lane(ctx: &WorkerContext) -> Lane {
     let (broker, id) = (ctx.broker.clone(), ctx.id.clone());
-    Batcher::start(LIMITS, &ctx.tracker, &ctx.end, move |updates: Vec<RunUpdate>| {
+    Batcher::start(LIMITS, &ctx.tracker, &ctx.end, move |said: Vec<Said>| {
         let (broker, id) = (broker.clone(), id.clone());
         async move {
+            let updates: Vec<RunUpdate> = said.iter().map(Said::update).collect();
             let answers = broker.update_runs(&id, &updates).await;
             answers.unwrap_or_else(|error| updates.iter().map(|_| Err(error.clone())).collect())
         }

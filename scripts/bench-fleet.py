@@ -27,7 +27,7 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PROGRAM = os.environ.get("WHEELHOUSE_PROGRAM", str(ROOT / "target/release/wheelhouse"))
 TENANT, USER = "acme", "ann"
-# Each idle worker has a few connections, and two cores bear no more.
+# Each idle worker has a few connections, and two cores bear no more. Beside its pool it has one or two of its own.
 CONNECTIONS_OF_A_WORKER = 2
 
 
@@ -90,6 +90,7 @@ class Fleet:
                 command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=environment, cwd=self.folder
             )
         self.processes.append(process)
+        return process
 
     def wheelhouse(self, *arguments):
         told = subprocess.run(
@@ -103,14 +104,24 @@ class Fleet:
         files = self.folder / "files"
         files.mkdir()
         (files / "rows.csv").write_text("word\n" + "a b c\n" * 10)
+        environment = dict(self.environment, WHEELHOUSE__DATABASE__CONNECTIONS=str(CONNECTIONS_OF_A_WORKER))
+        command = [PROGRAM, "demo-worker", "--files-root", str(files)]
+        begun = {}
+
+        def wait_for(all_of_them):
+            while self.alive() < all_of_them:
+                for n, process in begun.items():
+                    # One that found no connection in time is started again, as a service manager would.
+                    if process.poll() is not None:
+                        begun[n] = self.start(command, f"worker-{n}", environment)
+                time.sleep(0.2)
+
         for n in range(count):
-            environment = dict(self.environment, WHEELHOUSE__DATABASE__CONNECTIONS=str(CONNECTIONS_OF_A_WORKER))
-            self.start([PROGRAM, "demo-worker", "--files-root", str(files)], f"worker-{n}", environment)
-            # All at once they would hold each other up until one finds no connection in time.
-            while n % 5 == 4 and self.alive() <= n:
-                time.sleep(0.1)
-        while self.alive() < count:
-            time.sleep(0.2)
+            begun[n] = self.start(command, f"worker-{n}", environment)
+            # All at once they would hold each other up.
+            if n % 5 == 4:
+                wait_for(n + 1)
+        wait_for(count)
 
     def gateway(self):
         self.address = f"127.0.0.1:{free_port()}"
@@ -209,7 +220,7 @@ def main():
     arguments.add_argument("--jobs", type=int, default=100, help="jobs that are submitted one at a time (100)")
     arguments = arguments.parse_args()
     for count in map(int, arguments.workers.split(",")):
-        fleet = Fleet(count * CONNECTIONS_OF_A_WORKER + 50)
+        fleet = Fleet(count * (CONNECTIONS_OF_A_WORKER + 2) + 50)
         try:
             fleet.workers(count)
             # The first seconds are those of a start: every worker listens, and is counted.

@@ -122,15 +122,6 @@ impl Database {
         Ok(tx)
     }
 
-    /// The words before a statement that ask how it would be carried out, and the column of the answer. PostgreSQL carries it out,
-    /// to say how many rows each part of it gave.
-    pub fn explaining(&self) -> (&'static str, &'static str) {
-        match self {
-            Self::Sqlite { .. } => ("EXPLAIN QUERY PLAN", "detail"),
-            Self::Postgres { .. } => ("EXPLAIN (ANALYZE, TIMING OFF, SUMMARY OFF)", "QUERY PLAN"),
-        }
-    }
-
     /// The pool says only that it has no connection. Where one cannot be made, this says why, with the address;
     /// otherwise all were in use, and `error` stands.
     pub async fn explain(&self, error: StoreError) -> StoreError {

@@ -90,8 +90,6 @@ impl Store {
         plan: &ListPlan,
         after: Option<&ListPosition>,
     ) -> Result<Vec<String>, StoreError> {
-        let (word, column) = self.database.explaining();
-        let mut plans = Vec::new();
         let mut tx = self.database.read_in_order().await?;
         let mut statements = Vec::new();
         for by in plan.indexed.iter().filter(|_| !plan.filters.is_empty()) {
@@ -101,11 +99,7 @@ impl Store {
             Some(by) => statements.push(plan.few(by, after, 51)),
             None => statements.extend(first_steps(&mut tx, plan, after).await?),
         }
-        for (text, values) in statements {
-            let rows = tx.rows(&format!("{word} {text}"), &values).await?;
-            let lines = rows.iter().map(|row| row.required(column)).collect::<Result<Vec<_>, _>>()?;
-            plans.push(format!("{text}\n=> {}", lines.join("\n=> ")));
-        }
+        let plans = tx.explain(statements).await?;
         tx.rollback().await?;
         Ok(plans)
     }

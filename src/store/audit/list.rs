@@ -168,13 +168,7 @@ impl Store {
             let part = until.map_or(plan.span, |until| plan.up_to(plan.span, until));
             statements = vec![plan.count(), (text, values), plan.rows(part, 51)];
         }
-        let (word, column) = self.database.explaining();
-        let mut plans = Vec::new();
-        for (text, values) in statements {
-            let rows = tx.rows(&format!("{word} {text}"), &values).await?;
-            let lines = rows.iter().map(|row| row.required(column)).collect::<Result<Vec<_>, _>>()?;
-            plans.push(format!("{text}\n=> {}", lines.join("\n=> ")));
-        }
+        let plans = tx.explain(statements).await?;
         tx.rollback().await?;
         Ok(plans)
     }

@@ -151,6 +151,22 @@ macro_rules! bound {
 use bound;
 
 impl Tx {
+    /// How the database goes about these statements: the text of each with its plan. PostgreSQL carries them out, to say how many rows
+    /// each part gave.
+    pub async fn explain(&mut self, statements: Vec<(String, Vec<Value>)>) -> Result<Vec<String>, StoreError> {
+        let (word, column) = match self {
+            Self::Sqlite(_) => ("EXPLAIN QUERY PLAN", "detail"),
+            Self::Postgres(_) => ("EXPLAIN (ANALYZE, TIMING OFF, SUMMARY OFF)", "QUERY PLAN"),
+        };
+        let mut plans = Vec::new();
+        for (text, values) in statements {
+            let rows = self.rows(&format!("{word} {text}"), &values).await?;
+            let lines = rows.iter().map(|row| row.required(column)).collect::<Result<Vec<_>, _>>()?;
+            plans.push(format!("{text}\n=> {}", lines.join("\n=> ")));
+        }
+        Ok(plans)
+    }
+
     pub async fn rows(&mut self, text: &str, values: &[Value]) -> Result<Vec<Row>, StoreError> {
         let text = self.to_dialect(text);
         let values = &Vec::from_iter(values);

@@ -1,7 +1,8 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { WebSocket } from 'ws';
 import { createClient, type Wheelhouse } from '../../src/client/index.js';
-import { job, Session } from '../../src/worker/index.js';
+import { Session } from '../../src/worker/index.js';
+import { job } from '../support/job.js';
 import { elapse, gate, until } from '../support/wait.js';
 import { Fleet, type Process } from '../support/wheelhouse.js';
 

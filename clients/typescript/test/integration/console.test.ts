@@ -2,8 +2,9 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { job, Session } from '../../src/worker/index.js';
+import { Session } from '../../src/worker/index.js';
 import { Chromium } from '../support/chromium.js';
+import { job } from '../support/job.js';
 import { elapse, until } from '../support/wait.js';
 import { Fleet, type Process } from '../support/wheelhouse.js';
 

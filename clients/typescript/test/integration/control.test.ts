@@ -4,7 +4,8 @@ import { Queue, Worker, type WorkerOptions } from 'bullmq';
 import { Redis as IoRedis } from 'ioredis';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { controlled, published, Session } from '../../src/bullmq/index.js';
-import { expect as announce, Cancelled, job, Refused } from '../../src/worker/index.js';
+import { expect as announce, Cancelled, Refused } from '../../src/worker/index.js';
+import { job } from '../support/job.js';
 import { elapse, until } from '../support/wait.js';
 import { Fleet, Operator, type Process } from '../support/wheelhouse.js';
 

@@ -2,8 +2,9 @@ import { readFileSync } from 'node:fs';
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { job, Session } from '../../src/worker/index.js';
+import { Session } from '../../src/worker/index.js';
 import { Chromium } from '../support/chromium.js';
+import { job } from '../support/job.js';
 import { elapse, until } from '../support/wait.js';
 import { Fleet, type Process } from '../support/wheelhouse.js';
 

@@ -3,7 +3,8 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { job, Session } from '../../src/worker/index.js';
+import { Session } from '../../src/worker/index.js';
+import { job } from '../support/job.js';
 import { until } from '../support/wait.js';
 import { Fleet, Operator, type Process } from '../support/wheelhouse.js';
 

@@ -8,7 +8,6 @@ import {
   Cancelled,
   type Control,
   HandedBack,
-  job,
   Lost,
   Refused,
   Session,
@@ -16,6 +15,7 @@ import {
   TimedOut,
 } from '../../src/worker/index.js';
 import { FakeWorker } from '../support/fake-worker.js';
+import { job } from '../support/job.js';
 import { elapse, gate, until } from '../support/wait.js';
 
 let worker: FakeWorker;

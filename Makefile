@@ -1,5 +1,5 @@
 # Two commands do everything: `make demo` and `make test`. What they need, they install.
-.PHONY: demo test chaos chaos-proof fuzz lint deps bench bench-peers bench-scale bench-fleet bench-guard bench-lists bench-reports bench-console pictures
+.PHONY: demo test chaos chaos-proof fuzz lint deps bench bench-peers bench-scale bench-fleet bench-cluster bench-guard bench-lists bench-reports bench-console pictures
 
 # Passed on to `wheelhouse dev`: make demo ARGS="--port 9000 --fresh"
 ARGS ?=
@@ -69,7 +69,7 @@ bench-scale:
 	@sh scripts/deps.sh test
 	@python3 scripts/bench-scale.py
 
-# What sixty real workers ask of Redis and PostgreSQL, at rest and for each job: two minutes. make bench-fleet ARGS="--workers 60,200"
+# What sixty real workers ask of Redis and PostgreSQL, at rest and for each job, and how long commands take: two minutes. make bench-fleet ARGS="--workers 60,200"
 bench-fleet:
 	@sh scripts/deps.sh test
 	@WHEELHOUSE_PROGRAM="$$(sh scripts/build.sh --bin wheelhouse)" python3 scripts/bench-fleet.py $(ARGS)
@@ -78,6 +78,11 @@ bench-fleet:
 pictures:
 	@sh scripts/deps.sh test
 	@WHEELHOUSE_PICTURES=1 sh scripts/console.sh npx vitest run --project integration test/integration/console.test.ts
+
+# What a command costs on a cluster of six nodes, beside one Redis: two minutes.
+bench-cluster:
+	@sh scripts/deps.sh test
+	@program="$$(sh scripts/build.sh --bin wheelhouse)" && exec python3 scripts/bench-cluster.py "$$program"
 
 # What lists, claims and ends cost in SQL among a million jobs, in an empty database that keeps them afterwards:
 # make bench-lists URL=sqlite:///tmp/lists.db, URL=postgres://…, ARGS="--only claims --rows 100000"

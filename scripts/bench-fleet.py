@@ -4,6 +4,7 @@ A private redis-server, a private PostgreSQL, a gateway and so many `wheelhouse 
 
 1. At rest: Redis commands (those inside scripts among them) and SQL transactions a second.
 2. Jobs submitted one at a time: SQL transactions of the whole fleet for each, and how long a job waits until a worker has it.
+3. Commands at a fixed rate, from the socket to the result.
 
 Needs Python 3.8, redis-server 7, PostgreSQL, and the program, built: WHEELHOUSE_PROGRAM, else target/release/wheelhouse.
 """
@@ -27,6 +28,18 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PROGRAM = os.environ.get("WHEELHOUSE_PROGRAM", str(ROOT / "target/release/wheelhouse"))
 TENANT, USER = "acme", "ann"
+# Nobody is to be refused by a limit here.
+LIMITS = [
+    "requests_per_second",
+    "requests_per_second_per_address",
+    "commands_per_minute",
+    "backlog_per_tenant",
+    "connections_per_tenant",
+    "connections_per_user",
+    "connections_per_address",
+    "new_connections_per_second",
+    "messages_per_second",
+]
 # Each idle worker has a few connections, and two cores bear no more. Beside its pool it has one or two of its own.
 CONNECTIONS_OF_A_WORKER = 2
 
@@ -77,10 +90,8 @@ class Fleet:
             WHEELHOUSE__REDIS__URL=f"redis://127.0.0.1:{self.redis_port}",
             WHEELHOUSE__DATABASE__URL=f"postgres://postgres@127.0.0.1:{self.postgres_port}/postgres",
             WHEELHOUSE__AUTH__HS256_SECRET=secrets.token_hex(32),
-            WHEELHOUSE__AUTH__PERMISSIONS="token",
             WHEELHOUSE__SERVER__DRAIN_NOTICE_SECONDS="0",
-            WHEELHOUSE__LIMITS__REQUESTS_PER_SECOND="1000000",
-            WHEELHOUSE__LIMITS__REQUESTS_PER_SECOND_PER_ADDRESS="1000000",
+            **{f"WHEELHOUSE__LIMITS__{name.upper()}": "1000000" for name in LIMITS},
         )
         self.wheelhouse("migrate")
 
@@ -126,8 +137,8 @@ class Fleet:
     def gateway(self):
         self.address = f"127.0.0.1:{free_port()}"
         self.start([PROGRAM, "gateway", "--listen", self.address], "gateway", self.environment)
-        rights = "jobs.*"
-        self.token = self.wheelhouse("token", "--user", USER, "--tenant", TENANT, "--permissions", rights).strip()
+        self.wheelhouse("grant", "--tenant", TENANT, "--user", USER, "jobs.*")
+        self.token = self.wheelhouse("token", "--user", USER, "--tenant", TENANT).strip()
         for _ in range(400):
             try:
                 self.client = http.client.HTTPConnection(self.address, timeout=30)
@@ -150,6 +161,12 @@ class Fleet:
         text = answer.read()
         if answer.status >= 300:
             sys.exit(f"not submitted: {answer.status} {text.decode()}")
+
+    def commands(self, rate, seconds):
+        """What `wheelhouse bench load` says of so many commands a second: the line about their results."""
+        load = ["bench", "load", "--gateway", self.address, "--sockets", "20"]
+        told = self.wheelhouse(*load, "--seconds", str(seconds), "--rate", str(rate), "--results")
+        return next(line for line in told.splitlines() if line.startswith("results"))
 
     def redis(self, *words):
         with socket.create_connection(("127.0.0.1", self.redis_port)) as connection:
@@ -218,6 +235,7 @@ def main():
     arguments.add_argument("--workers", default="60", help="sizes of fleets, with commas (60)")
     arguments.add_argument("--seconds", type=float, default=40, help="how long a fleet is watched at rest (40)")
     arguments.add_argument("--jobs", type=int, default=100, help="jobs that are submitted one at a time (100)")
+    arguments.add_argument("--rate", type=int, default=100, help="commands a second (100)")
     arguments = arguments.parse_args()
     for count in map(int, arguments.workers.split(",")):
         fleet = Fleet(count * (CONNECTIONS_OF_A_WORKER + 2) + 50)
@@ -228,12 +246,14 @@ def main():
             commands, transactions, by_name = at_rest(fleet, arguments.seconds)
             print(f"{count} workers at rest: {commands:.0f} Redis commands/s, {transactions:.1f} SQL transactions/s")
             print("  " + ", ".join(f"{name} {rate:.0f}" for name, rate in by_name if rate >= 1), flush=True)
+            fleet.gateway()
             if arguments.jobs:
-                fleet.gateway()
                 each, waited = submissions(fleet, arguments.jobs, 0.1)
                 p50, p99 = statistics.median(waited), waited[int(len(waited) * 0.99)]
                 print(f"  a job submitted: {each:.1f} SQL transactions; waits p50 {p50:.1f}, p99 {p99:.1f}, at most {waited[-1]:.1f} ms")
                 print(f"  {len(waited)} of {arguments.jobs} began", flush=True)
+            if arguments.rate:
+                print(f"  {arguments.rate} commands/s: {fleet.commands(arguments.rate, 20)}", flush=True)
         finally:
             fleet.end()
 

@@ -16,11 +16,11 @@ use crate::store::StoreError;
 use crate::worker::context::WorkerContext;
 
 /// Between two rounds over all partitions: jitter, so that workers seldom meet.
-const SHIP_INTERVAL_MS: std::ops::Range<u64> = 400..900;
+const SHIP_INTERVAL_MS: std::ops::Range<u64> = 500..1_100;
 /// Entries of one transaction: on SQLite commands wait for its end, so it is to last a few ms.
 const BATCH_SIZE: usize = 100;
 /// Between two looks at the partitions of other workers. Where the oldest entry is the same in both, nobody moves them.
-const STALLED_AFTER: Duration = Duration::from_secs(3);
+const STALLED_AFTER: Duration = Duration::from_secs(6);
 /// For so long SQL may refuse what this worker ships before another one shall lead.
 const STEPS_DOWN_AFTER: Duration = Duration::from_secs(5);
 /// So many entries of one partition waiting for SQL are worth a warning: about 5 MB in Redis.

@@ -199,14 +199,16 @@ fn break_cluster(cluster: &mut RedisCluster, broken: &mut Broken, slot: u16, act
         }
         Act::MoveSlot => {
             let Some(to) = others.first() else { return };
-            let moved = (0..TRIES).any(|_| {
-                let done = cluster.move_slot(slot, *to);
-                if !done {
+            let mut refused = String::new();
+            let moved = (0..TRIES).any(|_| match cluster.move_slot(slot, *to) {
+                Ok(()) => true,
+                Err(why) => {
+                    refused = why;
                     std::thread::sleep(std::time::Duration::from_millis(200));
+                    false
                 }
-                done
             });
-            assert!(moved, "slot {slot} cannot be moved to {to}");
+            assert!(moved, "slot {slot} cannot be moved to {to}: {refused}");
         }
         _ => {}
     }

@@ -238,35 +238,36 @@ impl RedisCluster {
         (0..self.nodes.len()).all(well)
     }
 
-    /// Moves a slot with all that it holds to another master, while programs use it. `false`: a node did not do its part.
-    pub fn move_slot(&self, slot: u16, to: usize) -> bool {
-        let Some(from) = self.master_of(slot) else { return false };
-        let (Some(from_own), Some(to_own)) = (self.own(from), self.own(to)) else { return false };
-        let does = |node: usize, command: &str| self.nodes[node].inline(command) == "+OK";
-        let begun = does(to, &format!("CLUSTER SETSLOT {slot} IMPORTING {}", from_own.id))
-            && does(from, &format!("CLUSTER SETSLOT {slot} MIGRATING {}", to_own.id));
-        if !begun {
-            return false;
+    /// Moves a slot with all that it holds to another master, while programs use it. An error says what a node refused; then
+    /// it may be tried again.
+    pub fn move_slot(&self, slot: u16, to: usize) -> Result<(), String> {
+        let from = self.master_of(slot).ok_or("no master has it")?;
+        let (from_own, to_own) = self.own(from).zip(self.own(to)).ok_or("one of the two masters does not run")?;
+        if from == to {
+            return Ok(()); // A try before this one got as far as that.
         }
+        let tell = |node: usize, command: &str| match self.nodes[node].inline(command) {
+            answer if answer == "+OK" => Ok(()),
+            answer => Err(format!("{command}: {answer}")),
+        };
+        tell(to, &format!("CLUSTER SETSLOT {slot} IMPORTING {}", from_own.id))?;
+        tell(from, &format!("CLUSTER SETSLOT {slot} MIGRATING {}", to_own.id))?;
+        let (number, port) = (slot.to_string(), self.port(to).to_string());
         loop {
-            let number = slot.to_string();
-            let keys = self.nodes[from].query::<Vec<String>>(&["CLUSTER", "GETKEYSINSLOT", &number, "50"]);
-            match keys {
-                Ok(keys) if keys.is_empty() => break,
-                Ok(keys) => {
-                    let port = self.port(to).to_string();
-                    let words = ["MIGRATE", "127.0.0.1", &port, "", "0", "5000", "KEYS"].map(str::to_owned);
-                    let words: Vec<String> = words.into_iter().chain(keys).collect();
-                    if self.nodes[from].query::<String>(&words).is_err() {
-                        return false;
-                    }
-                }
-                Err(_) => return false,
+            let keys: Vec<String> = self.nodes[from]
+                .query(&["CLUSTER", "GETKEYSINSLOT", &number, "50"])
+                .map_err(|error| format!("its keys: {error}"))?;
+            if keys.is_empty() {
+                break;
             }
+            // A try that took too long may have left a copy over there. What is still here is newer: nobody was sent there for it.
+            let words = ["MIGRATE", "127.0.0.1", &port, "", "0", "5000", "REPLACE", "KEYS"].map(str::to_owned);
+            let words: Vec<String> = words.into_iter().chain(keys).collect();
+            self.nodes[from].query::<String>(&words).map_err(|error| format!("MIGRATE: {error}"))?;
         }
         // First where it is now: nobody may be sent to a node that does not know that it has it.
-        does(to, &format!("CLUSTER SETSLOT {slot} NODE {}", to_own.id))
-            && does(from, &format!("CLUSTER SETSLOT {slot} NODE {}", to_own.id))
+        tell(to, &format!("CLUSTER SETSLOT {slot} NODE {}", to_own.id))?;
+        tell(from, &format!("CLUSTER SETSLOT {slot} NODE {}", to_own.id))
     }
 
     /// `None`: it does not run.

@@ -3,7 +3,8 @@
 --
 -- KEYS: 1-11 of the resource's commands (lib/command_keys.lua), 12 rate, 13 permissions, 14 min_permission_version, 15 workers,
 --       16 tenant_workers, 17 request (where the client gave no request id: denied, of the command),
---       18 schedule, 19 schedules, 20 refusals, 21 refusals_due, and with a request id 22-24 the requests of three days in turn
+--       18 schedule, 19 schedules, 20 refusals, 21 refusals_due, and with a request id 22-24 the requests of three days in turn,
+--       25-27 the same as the version before keeps them
 -- ARGV: 1 deadline (Unix µs, 0 for none), 2 command id, 3 body digest, 4 has a request id (0/1),
 --       5 grant: 'database', 'allowed', 'denied', 'internal',
 --       6-8 what grants it (the permission and its two patterns), 9 limit a minute, 10 backlog limit,
@@ -11,7 +12,8 @@
 --       12 control channel, 13 control message, 14 resource (tenant:kind:id), 15 action,
 --       16 when: 'now', 'at' (Unix ms), 'in' (ms from now), 'due' (was kept, and its time has come), 17 that number,
 --       18 limit of schedules, 19 body digest as versions before stored it, 20 who asks (tenant:user),
---       21 the request's name among the requests ('' without an id)
+--       and with a request id 21 the request's name among those of the version before, 22 its field among the requests,
+--       23 what was asked for, as it is kept there, 24 whether programs of the version before may run, which are to find it (0/1)
 -- Returns: {outcome, …} with outcome 'accepted' workers control | 'repeated' command workers control result former_result
 --       ('' where nobody has kept what the ack said: then the result has it; '' and '' where there is no result yet) |
 --       'scheduled' command run_at result former_result | 'denied' | 'conflict' | 'limited' seconds | 'unknown' | 'full' |
@@ -31,10 +33,11 @@ local keys = command_keys(1, 6)
 local rate, permissions, min_permission_version, workers_key, tenant_workers, request, schedule, schedules, refusals,
   refusals_due = unpack(KEYS, 12, 21)
 local deadline_us, command, digest, has_request_id, grant, exact, area, all, limit_text, max_backlog, record,
-  control_channel, control_message, resource, action, when, when_ms, max_schedules, former_digest, who, request_name =
+  control_channel, control_message, resource, action, when, when_ms, max_schedules, former_digest, who, former_name,
+  request_field, short_digest, with_former =
   unpack(ARGV)
 -- Where they were not given, a request is kept in its own key.
-local requests = KEYS[22] and 22
+local requests, former_requests = KEYS[22] and 22, 25
 local has_request = has_request_id == '1'
 local due = when == 'due'
 local member = resource .. '|' .. command
@@ -84,11 +87,17 @@ end
 
 -- Keeps the first answer to the request: for a day among the requests, for any other time in a key of its own.
 local function remember(outcome, fields, ttl_ms)
-  fields.v, fields.body, fields.outcome = RECORD_VERSION, digest, outcome
-  if requests and ttl_ms == REQUEST_MS then
-    remember_request(requests, request_name, fields, now_ms)
-  else
+  fields.outcome = outcome
+  local is_among_others = requests and ttl_ms == REQUEST_MS
+  if is_among_others then
+    fields.body = short_digest
+    remember_request(requests, request_field, fields, now_ms)
+  end
+  fields.v, fields.body = RECORD_VERSION, digest
+  if not is_among_others then
     redis.call('SET', request, cjson.encode(fields), 'PX', int_to_string(ttl_ms))
+  elseif with_former == '1' then
+    remember_former_request(former_requests, former_name, fields, now_ms)
   end
 end
 
@@ -111,14 +120,19 @@ else
     local record = decode_typed(json, {}, { run_at = 'number' })
     return repeated_schedule(command, record and record.run_at or tonumber(run_at))
   end
-  local said = requests and find_request(requests, request_name, now_ms)
+  local said
+  if requests then
+    -- Both: where the clock was set back, each learns when it ends by now.
+    local former = find_former_request(former_requests, former_name, now_ms)
+    said = find_request(requests, request_field, now_ms) or former
+  end
   if first and not said then
     said = decode_request(first) or decode_former_request(first) or {}
     local longest = REQUEST_MS + math.max(0, (said.run_at or 0) - now_ms)
     if redis.call('PTTL', request) > longest then redis.call('PEXPIRE', request, int_to_string(longest)) end
   end
   if said then
-    if said.body ~= digest and said.body ~= former_digest then return answer('conflict') end
+    if said.body ~= short_digest and said.body ~= digest and said.body ~= former_digest then return answer('conflict') end
     if said.outcome == 'denied' then return answer('denied') end
     if said.outcome == 'scheduled' then return repeated_schedule(said.command_id, said.run_at) end
     return repeated(said.command_id, said.workers_online, said.control)

@@ -2,22 +2,23 @@
 -- A worker hosts these runs (at their start and each second after), and says of some of them how far they are: each such update is
 -- numbered, kept and published. All of them are of one partition. It learns how many commands wait for each.
 --
--- KEYS: for each run: state, queue
+-- KEYS: the state of each run, and then the queue of each; without the queues nothing is learned of commands
 -- ARGV: 1 worker, then for each run: run, '1' where its state is to be kept for another week, channel ('' where there is no
 --       update), message, open, progress (JSON)
 -- Returns: for each run: how many commands wait | -1 a newer run is known, or this one was ended; nothing was done | the error, as
---          a text: the others do not suffer from it
+--          a text: the others do not suffer from it. Without queues 0 where a run is still hosted
 -- Safe to repeat: the run's number decides; a run that Redis forgot is taken up again, and an update is numbered and published once
 -- more, with the same content.
 -- When the clock is set: the run's number decides, not a time. A step forwards of a week lets Redis forget the state
 -- (the next call brings host and run back, and the numbers begin again); a step backwards lets it remember longer.
 
 local worker = ARGV[1]
-local runs = #KEYS / 2
+local runs = (#ARGV - 1) / 5
+local has_queues = #KEYS > runs
 
 -- Four times a second for each run of a worker: as few commands as there can be.
 local function update(n)
-  local state_key, at = KEYS[2 * n - 1], 5 * n - 3
+  local state_key, at = KEYS[n], 5 * n - 3
   local run_text, keep, channel = ARGV[at], ARGV[at + 1], ARGV[at + 2]
   local state = redis.call('HMGET', state_key, 'host', 'run', 'run_ended', 'seq')
   local run = tonumber(run_text)
@@ -45,16 +46,15 @@ local function answer_of(work, n)
   return type(answer) == 'table' and answer.err or tostring(answer)
 end
 
-local answers, queues = {}, {}
+local answers = {}
 for n = 1, runs do
   answers[n] = answer_of(update, n)
-  queues[n] = KEYS[2 * n]
 end
 -- One question for all of them: mostly no command waits for any.
-if redis.call('EXISTS', unpack(queues)) > 0 then
+if has_queues and redis.call('EXISTS', unpack(KEYS, runs + 1)) > 0 then
   for n = 1, runs do
     if answers[n] == 0 then
-      answers[n] = answer_of(function() return redis.call('LLEN', queues[n]) end)
+      answers[n] = answer_of(function() return redis.call('LLEN', KEYS[runs + n]) end)
     end
   end
 end

@@ -5,6 +5,7 @@ CPU time of its main thread for each second of the fleet's life, so that the fig
 they are still to be compared with the `PING` of the same run. Needs nothing but Python 3.8 and redis-server 7.
 """
 
+import hashlib
 import pathlib
 import select
 import socket
@@ -22,7 +23,7 @@ HEARTBEAT_MS, COUNTED_MS, COUNTED_AT_LEAST_MS, SET_MS, LEASE_MS, TENANTS = 4000,
 UPDATE = '{"type":"job_progress","job_id":"j1","tenant_id":"acme","status":"running","progress":{"percent":50},"seq":1}'
 # As in src/broker/keys.rs.
 FIRST_HOMES, LISTENERS = 8, 8
-REQUESTS = 100_000
+REQUESTS = 300_000
 CALLS_AT_ONCE = 200
 
 
@@ -225,29 +226,38 @@ def heard_publish_cost(redis, word="PUBLISH", channel="acme:job:j1", count=200):
 
 
 def move_of_requests():
-    """Seconds to move a slot with the answers to so many requests: as a key each, and as the fields they are now."""
-    record = '{"v":1,"body":"pause.-","outcome":"accepted","command_id":"01a2238c-12cb-7385-aaf1-3f283ada2fa3"}'
+    """Seconds to move a slot with the answers to so many requests: as a key each, as fields of 32 hashes, as they were once, and as
+    fields of 2,048, as they are now."""
+    record = (
+        '{"v":1,"body":"pause.-","outcome":"accepted","command_id":"01a2238c-12cb-7385-aaf1-3f283ada2fa3",'
+        '"workers_online":3,"control":"live","ends":1764510000000}'
+    )
     source, target = Redis(), Redis()
     there = ["127.0.0.1", target.port]
     ids = [f"01a2238c-12f4-73db-806b-{n:012}" for n in range(REQUESTS)]
+
+    def seconds(calls, keys):
+        source.send_all(calls)
+        begun = time.monotonic()
+        # Ten at a time, as `redis-cli --cluster reshard` does.
+        for at in range(0, len(keys), 10):
+            source.call("MIGRATE", *there, "", 0, 60_000, "KEYS", *keys[at : at + 10])
+        took = time.monotonic() - begun
+        target.call("FLUSHALL")
+        return took
+
+    names = [f"acme:job:j{n % 5000}:ann%40example.com:{ids[n]}" for n in range(REQUESTS)]
     keys = [f"wh:{{07}}:acme:job:j{n % 5000}:request:ann%40example.com:{ids[n]}" for n in range(REQUESTS)]
-    source.send_all([encoded("SET", key, record, "PX", 86_400_000) for key in keys])
-    begun = time.monotonic()
-    # Ten at a time, as `redis-cli --cluster reshard` does.
-    for at in range(0, REQUESTS, 10):
-        source.call("MIGRATE", *there, "", 0, 60_000, "KEYS", *keys[at : at + 10])
-    as_keys = time.monotonic() - begun
-    target.call("FLUSHALL")
-    hashes = [f"wh:{{07}}:@requests:{day}:{share}" for day in range(2) for share in range(32)]
-    fields = [f"acme:job:j{n % 5000}:ann%40example.com:{ids[n]}" for n in range(REQUESTS)]
-    source.send_all([encoded("HSET", hashes[n % 64], fields[n], record) for n in range(REQUESTS)])
-    begun = time.monotonic()
-    for name in hashes:
-        source.call("MIGRATE", *there, name, 0, 60_000)
-    as_fields = time.monotonic() - begun
+    as_keys = seconds([encoded("SET", key, record, "PX", 86_400_000) for key in keys], keys)
+    large = [f"wh:{{07}}:@requests:1:{share}" for share in range(32)]
+    in_large = seconds([encoded("HSET", large[n % 32], names[n], record) for n in range(REQUESTS)], large)
+    small = [f"wh:{{07}}:@request_ids:1:{share}" for share in range(2_048)]
+    digests = [hashlib.sha256(name.encode()).hexdigest() for name in names]
+    text = "l1764510000" + "01a2238c12cb7385aaf13f283ada2fa3" + "3p"
+    in_small = seconds([encoded("HSET", small[int(d[:3], 16) // 2], d[3:27], text) for d in digests], small)
     source.end()
     target.end()
-    return as_keys, as_fields
+    return as_keys, in_large, in_small
 
 
 def main():
@@ -294,8 +304,8 @@ def main():
             print(f"{what:45} {at_once:8.2f} {one_by_one:8.2f}", flush=True)
         subscribers.end()
         redis.end()
-    as_keys, as_fields = move_of_requests()
-    print(f"\n{REQUESTS} requests moved to another server: {as_keys:.1f} s as keys, {as_fields:.1f} s as fields of 64 hashes")
+    as_keys, in_large, in_small = move_of_requests()
+    print(f"\n{REQUESTS} requests moved to another server: {as_keys:.1f} s as keys, {in_large:.1f} s in 32 hashes, {in_small:.1f} s in 2,048")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ mod broker {
     mod permissions;
     mod redis_doc;
     mod refusals;
+    mod request_ids;
     mod runs;
     mod schedules;
     mod serving;
@@ -346,8 +347,6 @@ async fn only_a_live_host_may_claim_and_a_dead_ones_commands_are_anyones() {
     claim(&broker, "j1", "w2").await;
     assert_eq!(broker.renew_run(&job("j1"), &worker("w2"), 2).await.expect("run"), RunState::Held { waiting: 1 });
     assert_eq!(broker.renew_run(&job("j1"), &host, 1).await.expect("run"), RunState::Lost);
-    let late = Update { run: Some(1), message: "{\"type\":\"x\"".into(), progress: None, desired: None };
-    assert_eq!(broker.publish_update(&job("j1"), &late).await.expect("update"), None);
     broker.end_run(&job("j1"), 2).await.expect("end");
     assert_eq!(broker.renew_run(&job("j1"), &worker("w2"), 2).await.expect("run"), RunState::Lost);
 }
@@ -428,8 +427,8 @@ async fn a_subscriber_hears_what_it_subscribed_to_and_is_told_of_a_gap() {
     let (subscriber, mut events) = Subscriber::start(&broker, &tracker, stop.clone()).await.expect("start");
     subscriber.subscribe(vec!["acme:job:j1".into()]).await.expect("subscribe");
     subscriber.psubscribe(vec!["*:job:control".into()]).await.expect("subscribe");
-    let update = Update { run: None, message: "{\"type\":\"job_status\"".into(), progress: None, desired: None };
-    assert_eq!(broker.publish_update(&job("j1"), &update).await.expect("update"), Some(1));
+    let update = Update { message: "{\"type\":\"job_status\"".into(), desired: None };
+    assert_eq!(broker.publish_update(&job("j1"), &update).await.expect("update"), 1);
     let heard = events.recv().await.expect("event");
     let message = |by_pattern| Event::Message {
         channel: "acme:job:j1".into(),

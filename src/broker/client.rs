@@ -110,6 +110,26 @@ impl Client {
         }
     }
 
+    /// As [`Self::script`], for a call that the caller can divide: it is not sent again while its slot is on its way to another
+    /// server, which is [said at once](BrokerError::is_slot_on_its_way).
+    pub(crate) async fn script_at_once<T: FromRedisValue>(
+        &self,
+        script: &LuaScript,
+        keys: &[&str],
+        args: &[&[u8]],
+    ) -> Result<T, BrokerError> {
+        let send = async |command: Cmd| match &self.kind {
+            ClientKind::One(node) => node.send(&command, false).await,
+            ClientKind::Cluster(cluster) => cluster.send_at_once(&command).await,
+        };
+        match send(script.by_hash(keys, args)).await {
+            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                read(send(script.in_full(keys, args)).await?)
+            }
+            answer => read(answer?),
+        }
+    }
+
     /// As [`Self::script`]; where the settings say so, it answers only once replicas have what it has written.
     pub(crate) async fn script_replicated<T: FromRedisValue>(
         &self,

@@ -27,6 +27,15 @@ const REDIRECT_TIMEOUT: Duration = Duration::from_millis(500);
 const SLOTS_INTERVAL: Duration = Duration::from_secs(1);
 const SLOTS_RETRY_DELAY: Duration = Duration::from_millis(100);
 
+/// What to do where keys of a call are on two masters, because their slot is just moved.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum OnTryAgain {
+    /// Send it again for a while.
+    Wait,
+    /// Say so: the caller can divide it.
+    Tell,
+}
+
 /// A handle; cheap to clone.
 #[derive(Clone)]
 pub(super) struct Cluster {
@@ -152,15 +161,20 @@ impl Cluster {
     /// Sends a command to the master of its first key, and follows it where that has gone. One without a key goes
     /// to any master.
     pub(super) async fn send(&self, command: &Cmd) -> RedisResult<Value> {
-        self.send_held(command, None).await
+        self.send_held(command, None, OnTryAgain::Wait).await
+    }
+
+    /// The same, and does not wait for a slot that is on its way to another master.
+    pub(super) async fn send_at_once(&self, command: &Cmd) -> RedisResult<Value> {
+        self.send_held(command, None, OnTryAgain::Tell).await
     }
 
     /// The same, and holds the answer until replicas of that master have what it speaks of. `key`: the first of the command.
     pub(super) async fn send_replicated(&self, command: &Cmd, key: &str) -> RedisResult<Value> {
-        self.send_held(command, Some(key)).await
+        self.send_held(command, Some(key), OnTryAgain::Wait).await
     }
 
-    async fn send_held(&self, command: &Cmd, held_for: Option<&str>) -> RedisResult<Value> {
+    async fn send_held(&self, command: &Cmd, held_for: Option<&str>, on_try_again: OnTryAgain) -> RedisResult<Value> {
         let Some(slot) = slots::slot_of_command(command) else {
             let any = self.shared.map.borrow().up().into_iter().next();
             return match any {
@@ -203,7 +217,7 @@ impl Cluster {
                     node.wait_up(left).await;
                     asking = Some((to, node));
                 }
-                (ErrorKind::Server(ServerErrorKind::TryAgain), _) => pause.await,
+                (ErrorKind::Server(ServerErrorKind::TryAgain), _) if on_try_again == OnTryAgain::Wait => pause.await,
                 (ErrorKind::Server(ServerErrorKind::ClusterDown), _) => {
                     // One waits until somebody serves the slot; all that come later would wait in vain, and others for them.
                     if self.shared.unserved_for(slot) >= REDIRECT_TIMEOUT {

@@ -11,7 +11,7 @@ use super::discovery::Discovery;
 use super::error::{BrokerError, words_of};
 use super::keys::{
     DISPATCH_CHANNEL, Keys, PERMISSIONS_CHANNEL, RESOURCE_PROBE_PATTERN, WORKER_CHANNELS, control_pattern,
-    everything_pattern, resource_probe_channel,
+    everything_pattern, resource_probe_channel, subscriber_name,
 };
 use super::mastership::live_replicas;
 use super::scripts::lua::PROVE_WRITES;
@@ -151,7 +151,7 @@ impl ServerReport {
 
     /// Everything that scripts do, on keys of this purpose alone, in each partition.
     async fn try_scripts(&mut self, connection: &mut MultiplexedConnection, keys: Keys) -> Result<(), RedisError> {
-        let channel = resource_probe_channel(NAME);
+        let channel = resource_probe_channel(&subscriber_name());
         for partition in keys.partitions() {
             let proof = keys.proof(partition);
             let names: Vec<&str> = proof.iter().map(String::as_str).collect();

@@ -49,6 +49,11 @@ impl BrokerError {
         self.code().is_some_and(|code| ACCESS_CODES.contains(&code))
     }
 
+    /// Whether keys of the call were on two servers of a cluster, because their slot is just moved.
+    pub(super) fn is_slot_on_its_way(&self) -> bool {
+        self.code() == Some("TRYAGAIN")
+    }
+
     /// What an error of a connection that could not be made, or a question that changes nothing, means: a server that
     /// answers is reached, whatever it answers.
     pub(super) fn of_connecting(place: &dyn std::fmt::Display, error: &RedisError) -> Self {

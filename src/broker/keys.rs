@@ -10,16 +10,15 @@
 //! of a tenant and something follows it, the word begins with `@`, which no tenant id does. `keys_tests.rs` shows that
 //! each name can be read back to the one fact that it was built from.
 
-use crate::domain::{CommandId, Resource, ResourceKind, TenantId, UserId, WorkerId, fnv1a};
+use crate::domain::{CommandId, Resource, ResourceKind, TenantId, UserId, WorkerId, fnv1a, sha256};
 
 /// Room for most names.
 const INITIAL_CAPACITY: usize = 96;
 
 /// Days of requests that take turns: this one, the one before, and one that has gone before it is used again.
 const REQUEST_DAYS: usize = 3;
-/// Hashes among which the requests of a day in a partition are spread: freeing one of them, or moving it to another server,
-/// takes a moment in which Redis does nothing else.
-const REQUEST_SHARES: u64 = 32;
+/// Hashes among which the version before spreads the requests of a day in a partition.
+const FORMER_REQUEST_SHARES: u64 = 32;
 
 /// Partitions in which workers begin to look for a home: few, because in a large fleet each home has listeners of its own.
 const FIRST_HOMES: u16 = 8;
@@ -285,11 +284,16 @@ impl Keys {
         self.resource_key(r, ":finished")
     }
 
-    /// Hashes: [`request_name`] → the first answer to a `request_id`, kept 24 h. A partition's requests are spread over a few
-    /// hashes for each day, and the days take turns: of each of three the one that has this name.
-    pub fn requests(self, partition: Partition, name: &str) -> [String; REQUEST_DAYS] {
-        let (head, share) = (format!("wh:{partition}:@requests:"), (fnv1a(name) % REQUEST_SHARES).to_string());
-        ["0:", "1:", "2:"].map(|day| [&head, day, &share].concat())
+    /// Hashes: [`RequestPlace::field`] → the first answer to a `request_id`, kept 24 h. A partition's requests are spread over 2,048
+    /// hashes for each day, and the days take turns: of each three the one that has this name. Redis keeps a hash of some hundred
+    /// short fields as one piece of memory, which it moves to another server at once.
+    pub fn requests(self, partition: Partition, place: &RequestPlace) -> [String; REQUEST_DAYS] {
+        of_days(&format!("wh:{partition}:@request_ids:"), &place.share().to_string())
+    }
+
+    /// The same as the version before keeps them, by [`request_name`].
+    pub fn former_requests(self, partition: Partition, name: &str) -> [String; REQUEST_DAYS] {
+        of_days(&format!("wh:{partition}:@requests:"), &(fnv1a(name) % FORMER_REQUEST_SHARES).to_string())
     }
 
     /// String: the first answer to a `request_id` that is kept for longer, because the command was scheduled; and what a
@@ -380,7 +384,41 @@ pub fn read_schedule_member(member: &str) -> Option<(Resource, CommandId)> {
     Some((Resource::parse(resource)?, command.parse().ok()?))
 }
 
-/// A field of [`Keys::requests`]: `tenant:kind:id:user:request`.
+fn of_days(head: &str, share: &str) -> [String; REQUEST_DAYS] {
+    ["0:", "1:", "2:"].map(|day| [head, day, share].concat())
+}
+
+/// Where the first answer to a request is, among [`Keys::requests`]: by the SHA-256 of its [name](request_name), so that nobody can
+/// make one request that is taken for another one's repeat. As `sha256sum` writes it: the first three digits, halved, are the
+/// hash, and the next 24 the field.
+#[derive(Debug, Clone)]
+pub struct RequestPlace {
+    share: u16,
+    field: String,
+}
+
+impl RequestPlace {
+    /// Of a request with this [name](request_name).
+    pub fn of(name: &str) -> Self {
+        let sum = sha256(name);
+        let mut field = hex::encode(&sum[1..14]);
+        field.remove(0);
+        field.pop();
+        Self { share: u16::from_be_bytes([sum[0], sum[1]]) >> 5, field }
+    }
+
+    /// Which of a day's 2,048 hashes has it.
+    pub fn share(&self) -> u16 {
+        self.share
+    }
+
+    /// Under which name it is there.
+    pub fn field(&self) -> &str {
+        &self.field
+    }
+}
+
+/// What a request is called, `tenant:kind:id:user:request`: a field of [`Keys::former_requests`].
 pub fn request_name(r: &Resource, user: &UserId, request: &str) -> String {
     let mut name = String::with_capacity(INITIAL_CAPACITY);
     for part in [r.tenant.as_str(), r.kind.as_str(), r.id.as_str(), &user.encoded()] {
@@ -492,6 +530,25 @@ pub(super) const WORKER_CHANNELS: &str = "wh:worker:";
 pub fn worker_channel(worker: &WorkerId) -> String {
     [WORKER_CHANNELS, worker.as_str()].concat()
 }
+
+/// What the names of subscribers of this version begin with: so that whoever hears the [probes](resource_probe_channel) of others
+/// knows whether programs of the version before run.
+const SUBSCRIBER_MARK: &str = "r2-";
+
+/// A new name for a subscriber, which nobody else has.
+pub fn subscriber_name() -> String {
+    [SUBSCRIBER_MARK, &uuid::Uuid::now_v7().simple().to_string()].concat()
+}
+
+/// Whether a subscriber proves to itself on this channel that it hears patterns; if so, whether it is of the version before.
+pub fn read_resource_probe_channel(channel: &str) -> Option<IsFormer> {
+    let name = channel.strip_prefix(RESOURCE_PROBE_PATTERN.trim_end_matches('*'))?;
+    Some(IsFormer(!name.starts_with(SUBSCRIBER_MARK)))
+}
+
+/// Whether a program is of the version before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IsFormer(pub bool);
 
 /// Each subscriber publishes to itself here, to know that delivery works.
 pub fn probe_channel(subscriber: &str) -> String {

@@ -74,7 +74,8 @@ enum NamePart {
     OfResource(Resource, &'static str),
     Request(Resource, UserId, String),
     /// Which of the days, and which share.
-    Requests(Partition, u8, u8),
+    Requests(Partition, u8, u16),
+    FormerRequests(Partition, u8, u8),
     Denied(Resource, CommandId),
 }
 
@@ -123,7 +124,11 @@ fn key(fact: &NamePart) -> String {
         NamePart::OfResource(r, _) => keys.finished(r),
         NamePart::Request(r, user, request) => keys.request(r, user, request),
         NamePart::Requests(partition, day, share) => {
-            let names = (0..).map(|n| keys.requests(*partition, &n.to_string()));
+            let place = RequestPlace { share: *share, field: String::new() };
+            keys.requests(*partition, &place)[usize::from(*day)].clone()
+        }
+        NamePart::FormerRequests(partition, day, share) => {
+            let names = (0..).map(|n| keys.former_requests(*partition, &n.to_string()));
             let mut of_share = names.filter(|names| names[0].ends_with(&format!(":{share}")));
             of_share.next().map(|names| names[usize::from(*day)].clone()).unwrap_or_default()
         }
@@ -151,7 +156,8 @@ fn read(key: &str) -> Option<NamePart> {
             NamePart::Proof(partition, kinds.iter().position(|known| known == kind)?)
         }
         ["@proof", "done", prover] => NamePart::ProofDone(partition, u64::from_str_radix(prover, 16).ok()?),
-        ["@requests", day, share] => NamePart::Requests(partition, day.parse().ok()?, share.parse().ok()?),
+        ["@request_ids", day, share] => NamePart::Requests(partition, day.parse().ok()?, share.parse().ok()?),
+        ["@requests", day, share] => NamePart::FormerRequests(partition, day.parse().ok()?, share.parse().ok()?),
         ["@floor", name] => NamePart::Floor(partition, user(name)?),
         [tenant, word] => NamePart::OfTenant(tenant.parse().ok()?, one_of(&OF_TENANT, word)?),
         [tenant, "withdrawn", command] => NamePart::Withdrawn(tenant.parse().ok()?, command.parse().ok()?),
@@ -178,6 +184,7 @@ fn read(key: &str) -> Option<NamePart> {
         NamePart::OfPartition(..)
         | NamePart::OfWorkers(..)
         | NamePart::Requests(..)
+        | NamePart::FormerRequests(..)
         | NamePart::Floor(..)
         | NamePart::Proof(..)
         | NamePart::ProofDone(..) => partition,
@@ -247,7 +254,8 @@ fn fact() -> impl Strategy<Value = NamePart> {
         (resource(), word(&OF_RESOURCE)).prop_map(|(r, word)| NamePart::OfResource(r, word)),
         (resource(), user(), id()).prop_map(|(r, user, id)| NamePart::Request(r, user, id)),
         (resource(), command()).prop_map(|(r, command)| NamePart::Denied(r, command)),
-        (partition(), 0..3_u8, 0..32_u8).prop_map(|(p, day, share)| NamePart::Requests(p, day, share)),
+        (partition(), 0..3_u8, 0..2048_u16).prop_map(|(p, day, share)| NamePart::Requests(p, day, share)),
+        (partition(), 0..3_u8, 0..32_u8).prop_map(|(p, day, share)| NamePart::FormerRequests(p, day, share)),
     ]
 }
 

@@ -8,6 +8,7 @@ mod connection;
 pub mod diagnosis;
 mod discovery;
 mod error;
+mod former_programs;
 mod hearing;
 pub mod keys;
 mod mastership;
@@ -28,6 +29,7 @@ use crate::domain::TenantId;
 pub use client::Client;
 use clock_steps::ClockSteps;
 pub use error::BrokerError;
+use former_programs::FormerPrograms;
 pub use hearing::ChannelFilter;
 pub use keys::{Keys, Partition};
 pub use subscriber::{Event, Subscriber};
@@ -40,6 +42,7 @@ pub struct Broker {
     pub(crate) client: Client,
     keys: Keys,
     clock_steps: Arc<ClockSteps>,
+    former_programs: FormerPrograms,
     /// `redis.replicas_to_wait` is set.
     waits_for_replicas: bool,
 }
@@ -49,8 +52,13 @@ impl Broker {
     /// (eviction would reset limits and minimum permission versions; another policy is an error that says so).
     pub async fn connect(settings: &crate::config::Redis) -> Result<Self, BrokerError> {
         let client = Client::connect(settings).await?;
-        let (keys, clock_steps) = (Keys::new(settings.partitions), Arc::default());
-        Ok(Self { client, keys, clock_steps, waits_for_replicas: settings.replicas_to_wait > 0 })
+        Ok(Self {
+            client,
+            keys: Keys::new(settings.partitions),
+            clock_steps: Arc::default(),
+            former_programs: FormerPrograms::default(),
+            waits_for_replicas: settings.replicas_to_wait > 0,
+        })
     }
 
     /// The names of keys.

@@ -24,7 +24,10 @@ use tokio_util::task::TaskTracker;
 use super::discovery::Discovery;
 use super::error::BrokerError;
 use super::hearing::{ChannelFilter, PatternMessages};
-use super::keys::{Partition, RESOURCE_PROBE_PATTERN, is_dispensable, probe_channel, resource_probe_channel};
+use super::keys::{
+    IsFormer, Partition, RESOURCE_PROBE_PATTERN, is_dispensable, probe_channel, read_resource_probe_channel,
+    resource_probe_channel, subscriber_name,
+};
 use super::probes::Probes;
 use super::subscribing::{Refused, subscribe_permitted};
 use super::{Broker, WriteCheck};
@@ -109,7 +112,7 @@ impl Subscriber {
         let (events, hear_events) = mpsc::channel(EVENT_QUEUE);
         let delivers = Arc::new(AtomicBool::new(false));
         let (trouble, filter) = (LastError::default(), Arc::<OnceLock<ChannelFilter>>::default());
-        let name = uuid::Uuid::now_v7().simple().to_string();
+        let name = subscriber_name();
         let mut owner = SubscriberTask {
             address: broker.client.discovery(),
             broker: broker.clone(),
@@ -278,6 +281,7 @@ impl SubscriberTask {
                 () = self.serve(&mut connection) => {}
             }
             self.delivers.store(false, Ordering::Relaxed);
+            self.broker.former_programs.stop_listening();
             tracing::warn!("redis.subscriber_disconnected");
             let mut wait = Duration::from_millis(20);
             let refused;
@@ -336,6 +340,7 @@ impl SubscriberTask {
                     let channel = message.get_channel_name();
                     if channel == self.resource_probe {
                         heard_by_pattern = Some(Instant::now());
+                        self.broker.former_programs.note_listening();
                         continue;
                     }
                     if channel == self.probe {
@@ -350,7 +355,10 @@ impl SubscriberTask {
                         self.report_gap();
                         continue;
                     }
-                    if is_probe_of_another(channel) {
+                    if let Some(IsFormer(is_former)) = read_resource_probe_channel(channel) {
+                        if is_former {
+                            self.broker.former_programs.note_heard();
+                        }
                         continue;
                     }
                     let by_pattern = message.from_pattern();
@@ -534,11 +542,6 @@ async fn until_silent(mut sink: PubSubSink) {
             return;
         }
     }
-}
-
-/// The channel on which another subscriber proves to itself that it hears: the pattern for it is the same for all.
-fn is_probe_of_another(channel: &str) -> bool {
-    channel.starts_with(RESOURCE_PROBE_PATTERN.trim_end_matches('*'))
 }
 
 fn late() -> redis::RedisError {

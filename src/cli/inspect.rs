@@ -7,8 +7,9 @@ use secrecy::ExposeSecret;
 
 use super::out::{say, tell};
 use crate::broker::Broker;
+use crate::broker::keys::{RequestPlace, request_name};
 use crate::config::Settings;
-use crate::domain::{Resource, ResourceId, TenantId, UserId};
+use crate::domain::{RequestId, Resource, ResourceId, TenantId, UserId};
 
 /// Tenants of one partition that `queue` shows.
 const TENANTS_SHOWN: usize = 1_000;
@@ -40,6 +41,23 @@ pub(super) enum InspectCommand {
         #[arg(long)]
         tenant: TenantId,
     },
+    /// What a request_id was answered with.
+    Request {
+        /// The client's request_id.
+        request: RequestId,
+        /// Who sent it.
+        #[arg(long)]
+        user: UserId,
+        /// The tenant.
+        #[arg(long)]
+        tenant: TenantId,
+        /// The job that it was about.
+        #[arg(long, required_unless_present = "campaign", conflicts_with = "campaign")]
+        job: Option<ResourceId>,
+        /// The campaign that it was about.
+        #[arg(long)]
+        campaign: Option<ResourceId>,
+    },
     /// Workers alive.
     Workers,
     /// Resources whose commands wait, and audit entries on their way to SQL.
@@ -67,6 +85,14 @@ pub(super) async fn inspect(command: InspectCommand, settings: Settings) -> anyh
         }
         InspectCommand::Job { id, tenant } => resource(&broker, &Resource::job(tenant, id)),
         InspectCommand::Campaign { id, tenant } => resource(&broker, &Resource::campaign(tenant, id)),
+        InspectCommand::Request { request, user, tenant, job, campaign } => {
+            let resource = match (job, campaign) {
+                (Some(id), _) => Resource::job(tenant, id),
+                (None, Some(id)) => Resource::campaign(tenant, id),
+                (None, None) => anyhow::bail!("say --job or --campaign"),
+            };
+            answer_to_request(&broker, &resource, &user, &request)
+        }
         InspectCommand::Workers => {
             let first = keys.partitions().next().map(|p| keys.workers(p)).unwrap_or_default();
             vec![(
@@ -155,6 +181,24 @@ fn resource(broker: &Broker, r: &Resource) -> Vec<(&'static str, Vec<String>)> {
         ("results, newest first", arguments(&["LRANGE", &keys.finished(r), "0", "9"])),
         ("result messages", arguments(&["HGETALL", &keys.results(r)])),
     ]
+}
+
+/// Wherever it may be: among those of the last days, as the version before keeps it, or in a key of its own.
+fn answer_to_request(
+    broker: &Broker,
+    r: &Resource,
+    user: &UserId,
+    request: &RequestId,
+) -> Vec<(&'static str, Vec<String>)> {
+    let (keys, name) = (broker.keys(), request_name(r, user, request.as_str()));
+    let (partition, place) = (keys.partition(&r.tenant), RequestPlace::of(&name));
+    let title = "answer: l, r, n accepted (control live, row, none) or d denied; until when (10 digits, Unix s); the \
+                 command's id (32); workers online; what was asked for";
+    let now = keys.requests(partition, &place).map(|key| (title, arguments(&["HGET", &key, place.field()])));
+    let former = keys.former_requests(partition, &name);
+    let former = former.map(|key| ("answer, as the version before keeps it", arguments(&["HGET", &key, &name])));
+    let own = arguments(&["GET", &keys.request(r, user, request.as_str())]);
+    now.into_iter().chain(former).chain([("answer of a scheduled command", own)]).collect()
 }
 
 fn arguments(parts: &[&str]) -> Vec<String> {

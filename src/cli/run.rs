@@ -319,7 +319,7 @@ async fn record_interrupted(store: &Store, broker: &Broker, run: &Run, error: &s
     let Some(ReleasedRun { job, resumed }) = job else { return Some(AttachedEnd::Lost) };
     for status in resumed.then_some(JobStatus::Running).into_iter().chain([job.status]) {
         let message = server::job_status(&run.job, status, None);
-        let update = Update { run: None, message, progress: None, desired: Some(None) };
+        let update = Update { message, desired: Some(None) };
         if let Err(error) = broker.publish_update(&run.job, &update).await {
             tracing::warn!(%error, "run.update_not_published");
         }

@@ -31,8 +31,13 @@ pub use resource::{Resource, ResourceKind};
 
 /// SHA-256 of a text, as 64 hexadecimal digits: two texts with the same one are the same text.
 pub fn sha256_hex(text: &str) -> String {
+    hex::encode(sha256(text))
+}
+
+/// SHA-256 of a text.
+pub fn sha256(text: &str) -> [u8; 32] {
     use sha2::Digest;
-    hex::encode(sha2::Sha256::digest(text))
+    sha2::Sha256::digest(text).into()
 }
 
 /// FNV-1a, 64 bits: the same in every program, language and version. It spreads what nobody has chosen in order to make two

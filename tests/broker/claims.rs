@@ -378,18 +378,23 @@ async fn a_cancel_is_accepted_whole_whatever_stands_in_the_records_that_it_super
 async fn a_request_whose_record_somebody_damaged_is_answered_all_the_same() {
     let server = RedisServer::start();
     let broker = connect(&server).await;
-    for (n, ends) in [r#""soon""#, "[]", "1e999", "4102444800000"].into_iter().enumerate() {
+    let mut damages: Vec<String> = [r#""soon""#, "[]", "1e999", "4102444800000"]
+        .map(|ends| format!(r#"{{"v":1,"body":"x","outcome":"scheduled","ends":{ends}}}"#))
+        .into();
+    let id = "0190f3c87a2b7000800000000000000a";
+    damages.extend(["", "l", "l4102444800", "d41024448c", "l4102444800zp"].map(str::to_owned));
+    damages.extend([format!("l4102444800{id}p"), format!("x4102444800{id}3p"), format!("l4102444800{id}3")]);
+    for (n, damaged) in damages.iter().enumerate() {
         let request = Some(format!("again-{n}").parse().expect("an id"));
         let asked = Submission { request, ..submission("j", Action::Pause) };
         accept(&broker, &asked).await;
-        let kept: Vec<String> = server.query(&["KEYS", "*:@requests:*"]).expect("the requests");
+        let kept: Vec<String> = server.query(&["KEYS", "*:@request*"]).expect("the requests");
         for hash in &kept {
             for field in server.query::<Vec<String>>(&["HKEYS", hash]).expect("their names") {
-                let damaged = format!(r#"{{"v":1,"body":"x","outcome":"scheduled","ends":{ends}}}"#);
-                let _: i64 = server.query(&["HSET", hash, &field, &damaged]).expect("HSET");
+                let _: i64 = server.query(&["HSET", hash, &field, damaged]).expect("HSET");
             }
         }
-        assert!(!kept.is_empty(), "it is remembered somewhere");
+        assert_eq!(kept.iter().filter(|name| name.contains(":@request_ids:")).count(), n + 1, "each is remembered");
         // What was asked is not known any more, so that it is a new command; SQL knows that it was carried out.
         accept(&broker, &Submission { command: CommandId::generate(), ..asked }).await;
     }

@@ -228,7 +228,7 @@ async fn request_ids_of_a_year_ahead_are_forgotten_a_day_after_they_are_seen_aga
 #[tokio::test]
 async fn a_request_id_is_known_for_a_day_whatever_the_hour_and_its_hashes_go_when_nothing_in_them_counts() {
     let (clock, redis, broker) = on_a_clock().await;
-    let hashes = || redis.inline("EVAL \"return #redis.call('KEYS','wh:*:@requests:*')\" 0");
+    let hashes = || redis.inline("EVAL \"return #redis.call('KEYS','wh:*:@request_ids:*')\" 0");
     for begun in (0..3).map(|n| n * (4 * DAY + 7 * HOUR)) {
         let mut asked = submission("j1", Action::Pause);
         asked.request = Some("r1".parse().expect("id"));

@@ -9,11 +9,13 @@ use crate::{LEASE, ROW, redis_at, settings, submission, succeeded, worker};
 use wheelhouse::broker::scripts::claim::{ClaimOutcome, CompleteOutcome};
 use wheelhouse::broker::scripts::connections::{ConnectionLease, OpenOutcome};
 use wheelhouse::broker::scripts::permissions::PermissionSet;
+use wheelhouse::broker::scripts::runs::{ProgressUpdate, RunState, RunUpdate};
 use wheelhouse::broker::scripts::submit::{Submission, SubmitLimits, SubmitOutcome};
 use wheelhouse::broker::scripts::updates::Update;
 use wheelhouse::broker::{Broker, BrokerError, Event, Subscriber};
 use wheelhouse::config;
-use wheelhouse::domain::{Action, Permission, Resource, ResourceKind, TenantId, UserId};
+use wheelhouse::domain::{Action, JobStatus, Permission, Progress, Resource, ResourceKind, TenantId, UserId};
+use wheelhouse::protocol::server;
 
 /// Many commands may be sent while a node is missing, however long that takes.
 pub const LIMITS: SubmitLimits = SubmitLimits { commands_per_minute: 100_000, ..crate::LIMITS };
@@ -120,8 +122,11 @@ async fn a_slot_that_moves_is_followed(cluster: &RedisCluster, broker: &Broker, 
     let (from_id, to_id) = (from.text("CLUSTER MYID"), to.text("CLUSTER MYID"));
     let asked = pause(tenant, "moves");
     assert!(matches!(broker.submit(&asked, LIMITS).await, Ok(SubmitOutcome::Accepted { .. })));
-    let update = Update { run: None, message: "{\"type\":\"job_status\"".into(), progress: None, desired: None };
-    assert_eq!(broker.publish_update(&asked.resource, &update).await.expect("update"), Some(1));
+    let update = Update { message: "{\"type\":\"job_status\"".into(), desired: None };
+    assert_eq!(broker.publish_update(&asked.resource, &update).await.expect("update"), 1);
+    let stays = job(tenant, "stays");
+    broker.renew_run(&stays, &worker("host"), 1).await.expect("run");
+    assert_eq!(broker.publish_update(&stays, &update).await.expect("update"), 1);
     assert_eq!(to.inline(&format!("CLUSTER SETSLOT {slot} IMPORTING {from_id}")), "+OK");
     assert_eq!(from.inline(&format!("CLUSTER SETSLOT {slot} MIGRATING {to_id}")), "+OK");
     let state = broker.keys().state(&asked.resource);
@@ -131,6 +136,8 @@ async fn a_slot_that_moves_is_followed(cluster: &RedisCluster, broker: &Broker, 
     assert_eq!(broker.live(&asked.resource).await.expect("read").seq, 1);
     let outcome = broker.submit(&pause(tenant, "on-the-way"), LIMITS).await;
     assert!(matches!(outcome, Err(BrokerError::NotServing(_))), "{outcome:?}");
+    // What a host says of its runs goes on: of one whose state is here, of one whose state is there, and of one that is new.
+    assert_eq!(told_together(broker, tenant, 2).await, [(1, 2), (0, 2), (0, 1)]);
     for key in keys_in(from, &slot) {
         assert_eq!(from.inline(&migrate(&key)), "+OK");
     }
@@ -138,8 +145,31 @@ async fn a_slot_that_moves_is_followed(cluster: &RedisCluster, broker: &Broker, 
         assert_eq!(node.inline(&format!("CLUSTER SETSLOT {slot} NODE {to_id}")), "+OK");
     }
     // Nobody has told the program: MOVED does.
+    assert_eq!(told_together(broker, tenant, 3).await, [(1, 3), (0, 3), (0, 2)]);
+    for id in ["moves", "stays", "new"] {
+        broker.end_run(&job(tenant, id), 1).await.expect("end");
+    }
     finish(broker, &asked).await;
     run_one(broker, tenant, "moved").await;
+}
+
+/// Progress of three runs in one call: of each, how many commands wait for it, and the number of what was told.
+async fn told_together(broker: &Broker, tenant: &TenantId, items: i64) -> Vec<(i64, i64)> {
+    let update = |id: &str| {
+        let progress = Progress { items_processed: items, ..Progress::default() };
+        let message = server::job_progress(&job(tenant, id), JobStatus::Running, &progress);
+        RunUpdate { job: job(tenant, id), run: 1, keep: true, progress: Some(ProgressUpdate { message, progress }) }
+    };
+    let updates = ["moves", "stays", "new"].map(update);
+    let answers = broker.update_runs(&worker("host"), &updates).await.expect("answers");
+    let mut told = Vec::new();
+    for (answer, RunUpdate { job, .. }) in answers.into_iter().zip(&updates) {
+        let Ok(RunState::Held { waiting }) = answer else { panic!("{job}: {answer:?}") };
+        let live = broker.live(job).await.expect("live");
+        assert_eq!(live.progress.map(|progress| progress.items_processed), Some(items), "{job}");
+        told.push((waiting, live.seq));
+    }
+    told
 }
 
 fn keys_in(server: &RedisServer, slot: &str) -> Vec<String> {

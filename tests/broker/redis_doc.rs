@@ -12,6 +12,7 @@ use wheelhouse::broker::scripts::connections::ConnectionLease;
 use wheelhouse::broker::scripts::heartbeats::SeatWish;
 use wheelhouse::broker::scripts::leaders::HeartbeatLook;
 use wheelhouse::broker::scripts::permissions::PermissionSet;
+use wheelhouse::broker::scripts::runs::{ProgressUpdate, RunUpdate};
 use wheelhouse::broker::scripts::submit::{Grant, Submission, SubmitOutcome};
 use wheelhouse::broker::scripts::updates::Update;
 use wheelhouse::broker::{Broker, Subscriber};
@@ -76,13 +77,11 @@ async fn fill(broker: &Broker) {
         let asked = batch(&["j3"], Action::Pause, request);
         assert!(matches!(broker.submit_batch(&asked, LIMITS).await, Ok(BatchSubmitted::Done { .. })));
     }
-    let update = Update {
-        run: Some(1),
-        message: "{\"type\":\"job_progress\"".to_owned(),
-        progress: Some(Progress::default()),
-        desired: Some(Some("cancelled".to_owned())),
-    };
+    let update = Update { message: "{\"type\":\"job_status\"".to_owned(), desired: Some(Some("cancelled".to_owned())) };
     broker.publish_update(&job("j1"), &update).await.expect("update");
+    let told = ProgressUpdate { message: "{\"type\":\"job_progress\"".to_owned(), progress: Progress::default() };
+    let run = RunUpdate { job: job("j1"), run: 1, keep: true, progress: Some(told) };
+    broker.update_runs(&worker("w1"), &[run]).await.expect("progress");
     let lease = ConnectionLease { tenant, user, id: "g1-1".to_owned() };
     broker.open_connection(&lease, 10, 10, ttl.max(LEASE)).await.expect("open");
 }
@@ -91,7 +90,7 @@ async fn fill(broker: &Broker) {
 fn shell(line: &str, redis: &RedisServer, broker: &Broker) -> Command {
     let mut shell = Command::new("sh");
     shell.args(["-c", line]).stdin(Stdio::null());
-    shell.env("PORT", redis.port().to_string()).env("TENANT", "acme").env("JOB", "j1");
+    shell.env("PORT", redis.port().to_string()).env("TENANT", "acme").env("JOB", "j1").env("REQUEST", "r1");
     shell.env("USER_ID", submission("j1", Action::Pause).user.encoded());
     shell.env("TAG", broker.keys().partition(&job("j1").tenant).to_string());
     shell
@@ -147,6 +146,9 @@ async fn every_key_and_every_field_that_exists_is_on_the_page() {
         name = name.replace(&format!(":acme:user:{user}:"), ":U:").replace(":acme:", ":{tenant}:");
         if let Some((front, _)) = name.split_once(":request:") {
             name = format!("{front}:request:{{user}}:{{request_id}}");
+        }
+        if let Some((front, _)) = name.split_once(":@request_ids:") {
+            name = format!("{front}:@request_ids:{{day}}:{{share}}");
         }
         if let Some((front, _)) = name.split_once(":@requests:") {
             name = format!("{front}:@requests:{{day}}:{{share}}");

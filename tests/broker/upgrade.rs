@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::request_ids::forget_short_answers;
 use crate::support::former;
 use crate::support::redis::RedisServer;
 use crate::{LEASE, LIMITS, ROW, accept, batch, connect, job, submission, succeeded, worker};
@@ -44,12 +45,13 @@ async fn store_former(redis: &RedisServer, key: &str, former_digest: &str) {
         .expect("write");
 }
 
-/// The one answer among the requests of today, which is taken out of there.
+/// The one answer among the requests of today, which is taken out of there: as the version before keeps it.
 async fn take_request(connection: &mut redis::aio::MultiplexedConnection) -> String {
     let hashes: Vec<String> = redis::cmd("KEYS").arg("wh:*:@requests:*").query_async(connection).await.expect("keys");
     let [hash] = hashes.as_slice() else { panic!("{hashes:?}") };
     let all: Vec<(String, String)> = redis::cmd("HGETALL").arg(hash).query_async(connection).await.expect("read");
     redis::cmd("DEL").arg(hash).query_async::<()>(connection).await.expect("take out");
+    forget_short_answers(connection).await;
     let [(_, stored)] = all.as_slice() else { panic!("{all:?}") };
     stored.clone()
 }

@@ -177,9 +177,8 @@ impl GatewayFixture {
     /// Publishes a change of a job's state; gives its number.
     pub async fn status(&self, job: &Resource, status: &str) -> i64 {
         let status = wheelhouse::domain::JobStatus::parse(status).expect("status");
-        let update =
-            Update { run: None, message: server::job_status(job, status, None), progress: None, desired: None };
-        self.broker.publish_update(job, &update).await.expect("publish").expect("number")
+        let update = Update { message: server::job_status(job, status, None), desired: None };
+        self.broker.publish_update(job, &update).await.expect("publish")
     }
 
     /// A plain GET of the gateway, its status and body.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use wheelhouse::broker::scripts::runs::{ProgressUpdate, RunState, RunUpdate};
 use wheelhouse::broker::scripts::updates::Update;
 use wheelhouse::domain::{JobStatus, Progress};
 use wheelhouse::protocol::server;
@@ -13,8 +14,11 @@ use crate::support::socket::Socket;
 async fn progress(fixture: &GatewayFixture, percent: u8) -> i64 {
     let progress = Progress { progress_percent: percent, ..Progress::default() };
     let message = server::job_progress(&job("j1"), JobStatus::Running, &progress);
-    let update = Update { run: None, message, progress: Some(progress), desired: None };
-    fixture.broker.publish_update(&job("j1"), &update).await.expect("publish").expect("number")
+    let told = Some(ProgressUpdate { message, progress });
+    let update = RunUpdate { job: job("j1"), run: 1, keep: true, progress: told };
+    let answers = fixture.broker.update_runs(&"w1".parse().expect("worker"), &[update]).await.expect("publish");
+    assert!(matches!(answers[..], [Ok(RunState::Held { .. })]), "{answers:?}");
+    fixture.broker.live(&job("j1")).await.expect("number").seq
 }
 
 async fn publish(fixture: &GatewayFixture, message: &str) {
@@ -133,8 +137,8 @@ async fn a_snapshot_says_what_is_desired_and_how_far_the_work_is() {
     fixture.sql("UPDATE jobs SET status = 'running' WHERE id = 'j1'").await;
     progress(&fixture, 42).await;
     let message = server::job_status(&job("j1"), JobStatus::Running, Some("paused"));
-    let update = Update { run: None, message, progress: None, desired: Some(Some("paused".to_owned())) };
-    let seq = fixture.broker.publish_update(&job("j1"), &update).await.expect("publish").expect("number");
+    let update = Update { message, desired: Some(Some("paused".to_owned())) };
+    let seq = fixture.broker.publish_update(&job("j1"), &update).await.expect("publish");
     let mut socket = Socket::open(&fixture.url(&gateway, "jobs/j1")).await;
     assert_eq!(socket.next().await["type"], "subscribed");
     let snapshot = socket.next().await;

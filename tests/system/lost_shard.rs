@@ -62,6 +62,16 @@ async fn until_hosted(fleet: &Fleet, tenant: &str, id: &str, not_by: Option<&str
     }
 }
 
+async fn goes_on_reporting(feed: &mut Socket, id: &str) {
+    let mut last = None;
+    for _ in 0..4 {
+        let heard = feed.until_that(|message| message["type"] == "job_progress" && message["job_id"] == id).await;
+        let seq = heard["seq"].as_i64();
+        assert!(seq > last, "{heard}");
+        last = seq;
+    }
+}
+
 /// What the whole of this is about.
 struct Scene {
     fleet: Fleet,
@@ -183,9 +193,12 @@ async fn a_shard_that_hangs_and_then_is_gone_costs_its_own_tenants_and_nobody_el
     // Jobs that nobody can control take no place from others, and another worker can start, and take over what it had.
     endless_job(&scene.fleet, &one, "goes-on").await;
     let first = until_hosted(&scene.fleet, &one, "goes-on", None).await;
+    // And what the others' jobs say of themselves is heard, though the same worker has jobs of the lost shard to tell of.
+    goes_on_reporting(&mut feeds[0], "goes-on").await;
     let second = scene.fleet.demo_worker();
     scene.fleet.kill(worker);
     until_hosted(&scene.fleet, &one, "goes-on", Some(&first)).await;
+    goes_on_reporting(&mut feeds[0], "goes-on").await;
     // A program can start, and rights are given and taken.
     scene.gateways[0] = scene.fleet.gateway();
     for (verb, refused) in [("grant", false), ("revoke", true)] {

@@ -52,6 +52,14 @@ async fn on_a_redis_cluster_jobs_are_controlled_and_a_killed_master_costs_no_com
     let shown = run(&fleet, &["inspect", "job", "j1", "--tenant", &tenants[0]]).await;
     let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
     assert!(shown.contains("redis-cli -c LRANGE") && shown.contains("cancel_succeeded"), "{shown}");
+    fleet.external_job(&tenants[0], "named").await;
+    let mut socket = fleet.socket(gateway, "ann", &tenants[0], "jobs/named").await;
+    socket.send(json!({"type": "pause_job", "request_id": "why"})).await;
+    let ack = socket.until(&["pause_requested"]).await;
+    let asked = ["inspect", "request", "why", "--user", "ann", "--job", "named", "--tenant", &tenants[0]];
+    let shown = String::from_utf8_lossy(&run(&fleet, &asked).await.stdout).into_owned();
+    let command = ack["command_id"].as_str().expect("an id").replace('-', "");
+    assert!(shown.contains("redis-cli -c HGET") && shown.contains(&command), "{shown}");
     let shown = run(&fleet, &["inspect", "workers"]).await;
     assert!(String::from_utf8_lossy(&shown.stdout).contains("redis-cli -c ZRANGE"), "{shown:?}");
 

@@ -9,6 +9,7 @@ local function read(text)
   if request and request.run_at then int_to_string(request.run_at) end
   for _, hash in ipairs(KEYS) do redis.call('HSET', hash, 'field', text) end
   find_request(1, 'field', now_ms)
+  find_former_request(1, 'field', now_ms)
   local run_at, json = split_former_schedule(text)
   local schedule = decode_typed(json, {}, { run_at = 'number' })
   int_to_string(schedule and schedule.run_at or tonumber(run_at) or 0)

@@ -62,6 +62,7 @@ const ACCEPT: &str = include_str!("../../../lua/lib/accept.lua");
 const PERMISSION: &str = include_str!("../../../lua/lib/permission.lua");
 const BUDGET: &str = include_str!("../../../lua/lib/budget.lua");
 const REQUESTS: &str = include_str!("../../../lua/lib/requests.lua");
+const FORMER_REQUESTS: &str = include_str!("../../../lua/lib/former_requests.lua");
 const REFUSALS: &str = include_str!("../../../lua/lib/refusals.lua");
 const SEATS: &str = include_str!("../../../lua/lib/seats.lua");
 
@@ -71,7 +72,7 @@ static WORKER_CHANNEL: LazyLock<String> =
 
 /// `body` with all that reads records, for [`super::fuzzing`].
 pub(super) fn with_readers(body: &str) -> LuaScript {
-    LuaScript::new(&[CLOCK, FORMER, RECORD, &MESSAGES, STORED_COMMAND, REFUSALS, REQUESTS], body)
+    LuaScript::new(&[CLOCK, FORMER, RECORD, &MESSAGES, STORED_COMMAND, REFUSALS, REQUESTS, FORMER_REQUESTS], body)
 }
 
 /// Not a file: what scripts say in words comes from `protocol`.
@@ -89,7 +90,7 @@ macro_rules! scripts {
 }
 
 scripts! {
-    SUBMIT = "submit_command" with [CLOCK, COMMAND_KEYS, PERMISSION, BUDGET, READY, HOSTS, FORMER, RECORD, MESSAGES, STORED_COMMAND, FINISH, WORKER_CHANNEL, SEATS, ACCEPT, REFUSALS, REQUESTS];
+    SUBMIT = "submit_command" with [CLOCK, COMMAND_KEYS, PERMISSION, BUDGET, READY, HOSTS, FORMER, RECORD, MESSAGES, STORED_COMMAND, FINISH, WORKER_CHANNEL, SEATS, ACCEPT, REFUSALS, REQUESTS, FORMER_REQUESTS];
     SUBMIT_BATCH = "submit_batch" with [CLOCK, COMMAND_KEYS, PERMISSION, BUDGET, READY, HOSTS, FORMER, RECORD, MESSAGES, STORED_COMMAND, FINISH, WORKER_CHANNEL, SEATS, ACCEPT, REFUSALS];
     CLAIM = "claim_command" with [CLOCK, READY, WORKER_CHANNEL, SEATS, FORMER, RECORD, MESSAGES, STORED_COMMAND];
     RENEW_CLAIM = "renew_claim" with [CLOCK, READY];

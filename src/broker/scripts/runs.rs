@@ -1,11 +1,16 @@
 //! `lua/update_runs.lua`, `end_run.lua`: which worker hosts a running job, and how far it is.
 
+use futures_util::StreamExt;
+use futures_util::stream;
 use redis::Value;
 
 use super::{bytes, lua, texts};
 use crate::broker::keys::updates_channel;
 use crate::broker::{Broker, BrokerError};
 use crate::domain::{Progress, Resource, WorkerId};
+
+/// Of those that are told one by one, how many are on their way at once.
+const ONE_BY_ONE: usize = 16;
 
 /// What a host says of one of its runs.
 #[derive(Debug, Clone)]
@@ -47,20 +52,56 @@ impl Broker {
     pub async fn renew_run(&self, job: &Resource, worker: &WorkerId, run: i64) -> Result<RunState, BrokerError> {
         let update = RunUpdate { job: job.clone(), run, keep: true, progress: None };
         let mut answers = self.update_runs(worker, &[update]).await?;
-        answers.pop().unwrap_or_else(|| Err(BrokerError::Refused("no answer about a run".to_owned())))
+        answers.pop().unwrap_or_else(|| Err(no_answer()))
     }
 
     /// As [`Self::renew_run`] for many runs, all of one partition, in one call. What runs say of their progress is numbered,
     /// kept and published with it. An answer for each, in their order; the outer error is all of theirs.
+    ///
+    /// While the slot of a partition is on its way to another server of a cluster, Redis takes no call that has keys on both, or one
+    /// that does not exist (TRYAGAIN). Then each run is told of by itself, by its one key, and its commands are asked for after it.
     pub async fn update_runs(
         &self,
         worker: &WorkerId,
         updates: &[RunUpdate],
     ) -> Result<Vec<Result<RunState, BrokerError>>, BrokerError> {
-        let (mut keys, mut args) = (Vec::with_capacity(updates.len() * 2), Vec::with_capacity(updates.len() * 5 + 1));
+        match self.update_runs_in_one_call(worker, updates, true).await {
+            Err(error) if error.is_slot_on_its_way() => {
+                let mut one_by_one = Vec::with_capacity(updates.len());
+                for update in updates {
+                    one_by_one.push(self.update_run_on_its_way(worker, update));
+                }
+                Ok(stream::iter(one_by_one).buffered(ONE_BY_ONE).collect().await)
+            }
+            answers => answers,
+        }
+    }
+
+    async fn update_run_on_its_way(&self, worker: &WorkerId, update: &RunUpdate) -> Result<RunState, BrokerError> {
+        let one = std::slice::from_ref(update);
+        let mut answers = self.update_runs_in_one_call(worker, one, false).await?;
+        match answers.pop().unwrap_or_else(|| Err(no_answer()))? {
+            RunState::Held { .. } => {
+                let waiting = self.client.query(redis::cmd("LLEN").arg(self.keys().queue(&update.job))).await?;
+                Ok(RunState::Held { waiting })
+            }
+            RunState::Lost => Ok(RunState::Lost),
+        }
+    }
+
+    async fn update_runs_in_one_call(
+        &self,
+        worker: &WorkerId,
+        updates: &[RunUpdate],
+        with_queues: bool,
+    ) -> Result<Vec<Result<RunState, BrokerError>>, BrokerError> {
+        let mut keys: Vec<String> = updates.iter().map(|update| self.keys().state(&update.job)).collect();
+        if with_queues {
+            keys.extend(updates.iter().map(|update| self.keys().queue(&update.job)));
+        }
+        let mut args = Vec::with_capacity(updates.len() * 5 + 1);
         args.push(worker.to_string());
         for RunUpdate { job, run, keep, progress } in updates {
-            keys.extend([self.keys().state(job), self.keys().queue(job)]);
             args.extend([run.to_string(), u8::from(*keep).to_string()]);
             args.extend(match progress {
                 Some(ProgressUpdate { message, progress }) => {
@@ -70,7 +111,7 @@ impl Broker {
                 None => [const { String::new() }; 3],
             });
         }
-        let answers: Vec<Value> = self.client.script(&lua::UPDATE_RUNS, &texts(&keys), &bytes(&args)).await?;
+        let answers: Vec<Value> = self.client.script_at_once(&lua::UPDATE_RUNS, &texts(&keys), &bytes(&args)).await?;
         if answers.len() != updates.len() {
             return Err(BrokerError::Refused(format!("{} answers about {} runs", answers.len(), updates.len())));
         }
@@ -86,6 +127,10 @@ impl Broker {
         let _: i64 = self.client.script(&lua::END_RUN, &texts(&keys), &bytes(&args)).await?;
         Ok(())
     }
+}
+
+fn no_answer() -> BrokerError {
+    BrokerError::Refused("no answer about a run".to_owned())
 }
 
 fn read_state(answer: &Value) -> Result<RunState, BrokerError> {

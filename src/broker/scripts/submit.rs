@@ -5,11 +5,13 @@ use super::lua;
 use super::results::CommandResult;
 use super::stored_command::stored_command_json;
 pub use super::submission::{ClientOrigin, Grant, Submission};
-use crate::broker::keys::{control_channel, refusals_member, request_name};
+use crate::broker::keys::{RequestPlace, control_channel, refusals_member, request_name};
 use crate::broker::{Broker, BrokerError, Keys};
 use crate::config;
-use crate::domain::{CommandId, Control, Resource, When, fnv1a, sha256_hex};
+use crate::domain::{Action, CommandId, Control, Resource, When, fnv1a, sha256};
 use crate::protocol::control;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 /// The limits in force.
 #[derive(Debug, Clone, Copy)]
@@ -87,7 +89,7 @@ impl Broker {
     /// Answers within about 1.8 s: reconnects and asks again where the first answer was lost.
     /// [`BrokerError::Unavailable`] and [`SubmitOutcome::TooLate`] mean that it was not accepted and never will be.
     pub async fn submit(&self, submission: &Submission, limits: SubmitLimits) -> Result<SubmitOutcome, BrokerError> {
-        let prepared = prepare(self.keys(), submission, limits);
+        let prepared = prepare(self.keys(), submission, limits, self.former_programs.may_run());
         let answer = self.call_idempotent(prepared, |answer| read(answer, &submission.resource)).await?;
         Ok(answer.unwrap_or(SubmitOutcome::TooLate))
     }
@@ -96,10 +98,11 @@ impl Broker {
 /// The very words that [`Broker::submit`] sends, with no deadline: for the yardstick of `wheelhouse bench`, which lets
 /// `redis-benchmark` send them.
 pub fn words(names: Keys, submission: &Submission, limits: SubmitLimits) -> Vec<String> {
-    prepare(names, submission, limits).words()
+    prepare(names, submission, limits, false).words()
 }
 
-fn prepare(names: Keys, s: &Submission, limits: SubmitLimits) -> IdempotentCall {
+/// `with_former`: programs of the version before may run, and are to find what is remembered.
+fn prepare(names: Keys, s: &Submission, limits: SubmitLimits, with_former: bool) -> IdempotentCall {
     let (r, user) = (&s.resource, &s.user);
     let partition = names.partition(&r.tenant);
     // Without a request id a denial is remembered by the command's own: one whose answer was lost is not counted twice.
@@ -120,10 +123,14 @@ fn prepare(names: Keys, s: &Submission, limits: SubmitLimits) -> IdempotentCall 
         names.refusals(partition),
         names.refusals_due(partition),
     ]);
-    let request_name = s.request.as_ref().map(|id| request_name(r, user, id.as_str())).unwrap_or_default();
-    if !request_name.is_empty() {
-        keys.extend(names.requests(partition, &request_name));
-    }
+    let body = BodyDigest::of(s);
+    let named = s.request.as_ref().map(|id| {
+        let name = request_name(r, user, id.as_str());
+        let place = RequestPlace::of(&name);
+        keys.extend(names.requests(partition, &place));
+        keys.extend(names.former_requests(partition, &name));
+        [name, place.field().to_owned(), body.short(s), u8::from(with_former).to_string()]
+    });
     let permission = s.action.permission(r.kind).granted_by();
     let [permission, area, all] = permission;
     let (when, number) = match s.when {
@@ -132,10 +139,10 @@ fn prepare(names: Keys, s: &Submission, limits: SubmitLimits) -> IdempotentCall 
         When::After(seconds) => ("in", i64::from(seconds) * 1_000),
         When::Due => ("due", 0),
     };
-    let args = [
+    let mut args = Vec::from([
         String::new(), // The deadline, set on the way.
         s.command.to_string(),
-        digest(s),
+        body.long(s),
         u8::from(s.request.is_some()).to_string(),
         s.grant.as_str().to_owned(),
         permission,
@@ -153,18 +160,34 @@ fn prepare(names: Keys, s: &Submission, limits: SubmitLimits) -> IdempotentCall 
         limits.schedules_per_tenant.to_string(),
         former_digest(s),
         refusals_member(&r.tenant, user),
-        request_name,
-    ];
-    IdempotentCall::new(&lua::SUBMIT, keys, args.into())
+    ]);
+    args.extend(named.into_iter().flatten());
+    IdempotentCall::new(&lua::SUBMIT, keys, args)
 }
 
-/// What makes a repeat of a `request_id` the same request.
-fn digest(s: &Submission) -> String {
-    let reason = match s.reason.as_deref().unwrap_or("") {
-        "" => "-".to_owned(),
-        reason => sha256_hex(reason),
-    };
-    digest_with(s, &reason)
+/// What makes a repeat of a `request_id` the same request: action, reason and time. The reason by its SHA-256; `None` without one.
+struct BodyDigest(Option<[u8; 32]>);
+
+impl BodyDigest {
+    fn of(s: &Submission) -> Self {
+        Self(s.reason.as_deref().filter(|reason| !reason.is_empty()).map(sha256))
+    }
+
+    fn long(&self, s: &Submission) -> String {
+        digest_with(s, &self.0.map_or_else(|| "-".to_owned(), hex::encode))
+    }
+
+    /// As it is kept among many: 96 bits of the SHA-256, so that the whole answer has room in the 64 bytes of a listpack's field.
+    /// Only the very user who has chosen the `request_id` could look for two reasons that have them in common.
+    fn short(&self, s: &Submission) -> String {
+        let action = match s.action {
+            Action::Cancel => "c",
+            Action::Pause => "p",
+            Action::Resume => "r",
+        };
+        let reason = self.0.map(|reason| URL_SAFE_NO_PAD.encode(&reason[..12])).unwrap_or_default();
+        [action, &reason, &time_of(s)].concat()
+    }
 }
 
 /// The same as a version before stored it, and as it is found in Redis for a day after an upgrade: with 16 hexadecimal
@@ -174,12 +197,15 @@ fn former_digest(s: &Submission) -> String {
 }
 
 fn digest_with(s: &Submission, reason: &str) -> String {
-    let when = match s.when {
+    [s.action.as_str(), ".", reason, &time_of(s)].concat()
+}
+
+fn time_of(s: &Submission) -> String {
+    match s.when {
         When::Now | When::Due => String::new(),
         When::At(ms) => format!(".at{ms}"),
         When::After(seconds) => format!(".in{seconds}"),
-    };
-    format!("{}.{reason}{when}", s.action.as_str())
+    }
 }
 
 /// What wakes the workers.

@@ -1,4 +1,4 @@
-//! `lua/publish_update.lua`: progress and status, numbered.
+//! `lua/publish_update.lua`: what a resource is by now, numbered. How far a run is, is told by `update_runs.lua`.
 
 use super::{bytes, lua, texts};
 use crate::broker::keys::{COMMANDS_WAIT, DISPATCH_CHANNEL, updates_channel};
@@ -8,12 +8,8 @@ use crate::domain::{Progress, Resource};
 /// One message for everyone who watches a resource.
 #[derive(Debug, Clone)]
 pub struct Update {
-    /// The run it comes from; `None` where no host runs the job (a command changed the row).
-    pub run: Option<i64>,
     /// The message without its end, from `protocol::server`; the script appends `,"seq":N}`.
     pub message: String,
-    /// The progress to keep for snapshots.
-    pub progress: Option<Progress>,
     /// What to keep as desired: `Some(None)` forgets it, `None` leaves it.
     pub desired: Option<Option<String>>,
 }
@@ -83,24 +79,16 @@ pub struct LiveProgress {
 }
 
 impl Broker {
-    /// Numbers, keeps and publishes an update. `None`: it came from a run that is over; nothing was done.
-    pub async fn publish_update(&self, resource: &Resource, update: &Update) -> Result<Option<i64>, BrokerError> {
-        let progress = update.progress.as_ref().and_then(|p| serde_json::to_string(p).ok()).unwrap_or_default();
+    /// Numbers and publishes an update, and returns its number.
+    pub async fn publish_update(&self, resource: &Resource, update: &Update) -> Result<i64, BrokerError> {
         let desired = match &update.desired {
             None => "",
             Some(None) => "-",
             Some(Some(word)) => word,
         };
-        let args = [
-            update.run.map(|run| run.to_string()).unwrap_or_default(),
-            updates_channel(resource),
-            update.message.clone(),
-            progress,
-            desired.to_owned(),
-        ];
+        let args = [updates_channel(resource), update.message.clone(), desired.to_owned()];
         let keys = [self.keys().state(resource)];
-        let seq: i64 = self.client.script(&lua::PUBLISH_UPDATE, &texts(&keys), &bytes(&args)).await?;
-        Ok((seq >= 0).then_some(seq))
+        self.client.script(&lua::PUBLISH_UPDATE, &texts(&keys), &bytes(&args)).await
     }
 
     /// What Redis knows. Read it before the row: then the row is at least as new as `seq`.

@@ -140,7 +140,7 @@ impl CreationApi {
         if closed.has_completed {
             // That this is owed stands in SQL: where it cannot be said here, a worker says it.
             let message = server::campaign_status(&closed.campaign, None);
-            let update = Update { run: None, message, progress: None, desired: None };
+            let update = Update { message, desired: None };
             if self.writer.broker.publish_update(&campaign, &update).await.is_ok() {
                 let said = Announcement { resource: campaign, about: AnnouncementKind::Status, run: 0 };
                 if let Err(error) = self.writer.store.mark_announced(&[said]).await {

@@ -108,7 +108,7 @@ impl Announcer {
             // No command takes an ended job anywhere any more; about another one its host knows more than SQL.
             let desired = status.is_final().then_some(None);
             let message = server::job_status(job, status, None);
-            self.ctx.broker.publish_update(job, &Update { run: None, message, progress: None, desired }).await?;
+            self.ctx.broker.publish_update(job, &Update { message, desired }).await?;
             published = now;
         }
     }
@@ -116,7 +116,7 @@ impl Announcer {
     async fn publish_campaign(&self, campaign: &Resource) -> Result<(), WorkerError> {
         if let Some(row) = self.ctx.store.campaign(campaign).await? {
             let message = server::campaign_status(&row, None);
-            let update = Update { run: None, message, progress: None, desired: None };
+            let update = Update { message, desired: None };
             self.ctx.broker.publish_update(campaign, &update).await?;
         }
         Ok(())
@@ -132,7 +132,7 @@ impl Announcer {
             stream::iter(jobs)
                 .map(|job| async move {
                     let message = server::job_status(&job, JobStatus::Cancelled, None);
-                    let update = Update { run: None, message, progress: None, desired: Some(None) };
+                    let update = Update { message, desired: Some(None) };
                     broker.publish_update(&job, &update).await.map(drop)
                 })
                 .buffer_unordered(MAX_CONCURRENT)

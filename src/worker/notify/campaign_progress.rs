@@ -74,14 +74,14 @@ impl CampaignProgress {
         let WorkerContext { store, broker, .. } = &*self.ctx;
         let Some(row) = store.campaign(campaign).await? else { return Ok(()) };
         let message = server::campaign_progress(&row);
-        publish(broker, campaign, &Update { run: None, message, progress: None, desired: None }).await;
+        publish(broker, campaign, &Update { message, desired: None }).await;
         if !row.is_open
             && row.items_processed >= row.items_total
             && let Some(completed) = store.complete_campaign(campaign).await?
         {
             tracing::info!(campaign_id = %campaign.id, tenant_id = %campaign.tenant, "worker.campaign_completed");
             let message = server::campaign_status(&completed, None);
-            if publish(broker, campaign, &Update { run: None, message, progress: None, desired: None }).await {
+            if publish(broker, campaign, &Update { message, desired: None }).await {
                 self.announcements.mark_published(Announcement {
                     resource: campaign.clone(),
                     about: AnnouncementKind::Status,

@@ -42,14 +42,14 @@ pub(crate) async fn publish_campaign_status(
 
 async fn publish_desired(broker: &Broker, resource: &Resource, message: String, desired: Desired<'_>) -> bool {
     let desired = Some(desired.shown().map(str::to_owned));
-    publish(broker, resource, &Update { run: None, message, progress: None, desired }).await
+    publish(broker, resource, &Update { message, desired }).await
 }
 
 /// Publishes whether the host of a job is heard of.
 pub(crate) async fn publish_contact(broker: &Broker, job: &Job) {
     let resource = Resource::job(job.tenant_id.clone(), job.id.clone());
     let message = server::job_contact(&resource, job.status, job.contact_lost_at.as_deref());
-    publish(broker, &resource, &Update { run: None, message, progress: None, desired: None }).await;
+    publish(broker, &resource, &Update { message, desired: None }).await;
 }
 
 /// Publishes a message, and returns whether that worked.

@@ -77,7 +77,7 @@ async fn publish(environment: &BenchEnvironment, job: &Resource, kind: &str, n: 
         .number("items_processed", 84_000)
         .ascii("current_item", &n.to_string())
         .open();
-    environment.broker.publish_update(job, &Update { run: None, message, progress: None, desired: None }).await?;
+    environment.broker.publish_update(job, &Update { message, desired: None }).await?;
     Ok(())
 }
 

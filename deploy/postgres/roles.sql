@@ -115,6 +115,6 @@ BEGIN
   END IF;
   IF to_regprocedure('public.add_up_job_counts(bigint, boolean)') IS NOT NULL THEN
     REVOKE ALL ON FUNCTION public.add_up_job_counts(BIGINT, BOOLEAN) FROM PUBLIC;
-    GRANT EXECUTE ON FUNCTION public.add_up_job_counts(BIGINT, BOOLEAN) TO wheelhouse_worker;
+    GRANT EXECUTE ON FUNCTION public.add_up_job_counts(BIGINT, BOOLEAN) TO wheelhouse_worker, wheelhouse_gateway;
   END IF;
 END $$;

@@ -20,7 +20,7 @@ use super::hub::Hub;
 use super::job_types::JobTypes;
 use super::limits::ConnectionLeases;
 use super::memory::MemoryBudget;
-use super::rest::{self, RestParts};
+use super::rest::{self, RestParts, Totals};
 use super::results::follower::ResultFollower;
 use super::results::waiter::ResultWaiter;
 use super::schedules::Schedules;
@@ -139,6 +139,8 @@ impl GatewayParts {
         background.spawn(schedules.clone().run(stop.clone()));
         background.spawn(expiry::run(broker.clone(), ttl, stop.clone()));
         background.spawn(metrics.clone().upkeep(stop.clone()));
+        let totals = Arc::new(Totals::new(store.clone()));
+        background.spawn(totals.clone().add_up(stop.clone()));
         background.spawn(clock.clone().watch(access.clone(), stop.clone()));
 
         let services =
@@ -172,6 +174,7 @@ impl GatewayParts {
             store,
             snapshots,
             job_types,
+            totals,
             commands,
             batches,
             schedules,

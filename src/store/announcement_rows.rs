@@ -46,7 +46,7 @@ pub(super) async fn record_announcements(
         })
         .collect();
     let insert = MultiRowInsert {
-        before: "INSERT INTO announcements (tenant_id, resource_kind, resource_id, about, run) VALUES ",
+        before: "INSERT INTO announcements (tenant_id, resource_kind, resource_id, about, run) ",
         row: "(?, ?, ?, ?, ?)",
         after: " ON CONFLICT (tenant_id, resource_kind, resource_id, about, run) DO NOTHING",
         rows: &rows,

@@ -68,7 +68,7 @@ impl Store {
         let mut tx = self.database.write().await?;
         let rows: Vec<Vec<Value>> = said.iter().map(one).collect();
         let delete = MultiRowInsert {
-            before: "DELETE FROM announcements WHERE (tenant_id, resource_kind, resource_id, about, run) IN (VALUES ",
+            before: "DELETE FROM announcements WHERE (tenant_id, resource_kind, resource_id, about, run) IN (",
             row: "(?, ?, ?, ?, CAST(? AS BIGINT))",
             after: ")",
             rows: &rows,

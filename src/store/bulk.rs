@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use super::jobs::accepts_jobs;
 use super::sql::{MultiRowInsert, Value};
 use super::{NewJob, Store, StoreError};
-use crate::domain::ResourceId;
+use crate::domain::{ResourceId, TenantId};
 
 /// Ids in one statement: SQLite takes 32,766 values, PostgreSQL 65,535.
 const TOGETHER: usize = 1_000;
@@ -58,7 +58,7 @@ impl Store {
         let insert = MultiRowInsert {
             before:
                 "INSERT INTO jobs (id, tenant_id, campaign_id, job_type, title, parameters, max_retries, created_by,
-                       origin, timeout_seconds, submitted_as) VALUES ",
+                       origin, timeout_seconds, submitted_as) ",
             row: "(?, ?, ?, ?, ?, {json:?}, ?, ?, 'queued', ?, ?)",
             after: " ON CONFLICT (tenant_id, id) DO NOTHING",
             rows: &rows,
@@ -86,6 +86,15 @@ impl Store {
         }
         tx.commit().await?;
         Ok(BatchOutcome::Made(made))
+    }
+}
+
+impl Store {
+    /// Whether there is a job of this id that this line of this request has made.
+    pub async fn is_submitted(&self, tenant: &TenantId, id: &str, submitted_as: &str) -> Result<bool, StoreError> {
+        let text = "SELECT id FROM jobs WHERE tenant_id = $1 AND id = $2 AND submitted_as = $3";
+        let values = [tenant.as_str().into(), id.into(), submitted_as.into()];
+        Ok(self.database.read().await?.row(text, &values).await?.is_some())
     }
 }
 

@@ -3,10 +3,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::queue::{ACTIVE, BY_CAMPAIGN, BY_TYPE, JobTypeGroup, OF_CAMPAIGN, OF_TYPE, OLDEST_LIMIT, due, fits};
-use super::sql::{Row, Tx, Value};
+use super::job_indexes::{QUEUE, QUEUE_OF_CAMPAIGN};
+use super::queue::{ACTIVE, BY_CAMPAIGN, BY_TYPE, JobTypeGroup, OLDEST_LIMIT, due, fits, oldest_of_type};
+use super::sql::{MultiRowInsert, Row, Tx, Value};
 use super::{ClaimedJob, Company, Run, Store, StoreError, rows};
-use crate::domain::{Resource, TenantId, WorkerId};
+use crate::domain::{Resource, WorkerId};
 
 /// A row that this transaction holds.
 struct HeldRow {
@@ -112,15 +113,17 @@ fn allot(mut candidates: Candidates, limit: usize) -> Vec<(JobTypeGroup, usize)>
     shares
 }
 
-/// The condition of a group's jobs, which adds its values.
-fn of_group(values: &mut Vec<Value>, group: &JobTypeGroup) -> String {
+/// The index of a group's jobs and their condition, which adds its values.
+fn of_group(values: &mut Vec<Value>, group: &JobTypeGroup) -> (&'static str, String) {
     let mut next = |value: &str| {
         values.push(value.into());
         format!("${}", values.len())
     };
-    let (job_type, tenant) = (next(&group.job_type), next(&group.tenant));
-    let of_campaign = group.campaign.as_deref().map_or("IS NULL".to_owned(), |id| format!("= {}", next(id)));
-    format!("j.job_type = {job_type} AND j.tenant_id = {tenant} AND j.campaign_id {of_campaign}")
+    let of_type = format!("j.job_type = {} AND j.tenant_id = {}", next(&group.job_type), next(&group.tenant));
+    match group.campaign.as_deref() {
+        None => (QUEUE, format!("{BY_TYPE} AND {of_type} AND j.campaign_id IS NULL")),
+        Some(id) => (QUEUE_OF_CAMPAIGN, format!("{BY_CAMPAIGN} AND {of_type} AND j.campaign_id = {}", next(id))),
+    }
 }
 
 /// The oldest jobs, each with the place of the group that it was found by, and whether it can run: of a group that is the first
@@ -132,25 +135,26 @@ fn oldest_of_groups(now: i64, groups: &[JobTypeGroup], company: Company, limit: 
         .enumerate()
         .map(|(number, group)| {
             if group.is_behind {
-                let (fits, of_group) = (format!("{}{}", due("j"), fits("j", company)), of_group(&mut values, group));
+                let fits = format!("{}{}", due("j"), fits("j", company));
+                let (index, of_group) = of_group(&mut values, group);
                 return format!(
                     "SELECT * FROM (SELECT CAST({number} AS BIGINT) AS place, j.rowid AS row_id, j.campaign_id, CAST(1 AS BIGINT) AS can_run
-                       FROM jobs j {{by:{OF_CAMPAIGN}}} WHERE {BY_CAMPAIGN} AND {fits} AND {of_group}
+                       FROM jobs j {{by:{index}}} WHERE {of_group} AND {fits}
                        ORDER BY j.rowid LIMIT {limit}) g"
                 );
             }
             values.extend([group.job_type.as_str().into(), group.tenant.as_str().into()]);
             let (job_type, tenant) = (values.len() - 1, values.len());
+            let of = format!("j.job_type = ${job_type} AND j.tenant_id = ${tenant}");
             format!(
                 "SELECT CAST({number} AS BIGINT) AS place, w.row_id, w.campaign_id,
                    CAST(CASE WHEN {}{} AND (w.campaign_id IS NULL OR EXISTS (
                      SELECT 1 FROM campaigns c WHERE c.tenant_id = ${tenant} AND c.id = w.campaign_id AND {ACTIVE}))
                      THEN 1 ELSE 0 END AS BIGINT) AS can_run
-                 FROM (SELECT j.rowid AS row_id, j.campaign_id, j.run_after, j.deaths FROM jobs j {{by:{OF_TYPE}}}
-                   WHERE {BY_TYPE} AND j.job_type = ${job_type} AND j.tenant_id = ${tenant}
-                   ORDER BY j.rowid LIMIT {OLDEST_LIMIT}) w",
+                 FROM ({}) w",
                 due("w"),
-                fits("w", company)
+                fits("w", company),
+                oldest_of_type("j.campaign_id, j.run_after, j.deaths", &of, OLDEST_LIMIT)
             )
         })
         .collect();
@@ -174,9 +178,9 @@ async fn hold_rows(
         }
     }
     let mut values: Vec<Value> = vec![now.into()];
-    let of_group = of_group(&mut values, group);
+    let (index, of_group) = of_group(&mut values, group);
     let text = format!(
-        "SELECT {} FROM jobs j {{by:{OF_CAMPAIGN}}} WHERE {BY_CAMPAIGN} AND {}{} AND {of_group}
+        "SELECT {} FROM jobs j {{by:{index}}} WHERE {of_group} AND {}{}
          ORDER BY j.rowid LIMIT {limit} {{skip}}",
         *rows::JOB,
         due("j"),
@@ -204,33 +208,35 @@ async fn hold_rows(
     Ok(held)
 }
 
-/// Begins the runs of rows that are held: one statement for the rows of each tenant, and one that reads them.
+/// Begins the runs of rows that are held, in one statement. What is not this worker's then is left out.
 async fn start_runs(tx: &mut Tx, held: Vec<HeldRow>, host: &WorkerId) -> Result<Vec<ClaimedJob>, StoreError> {
-    let mut tenants: Vec<&TenantId> = held.iter().map(|row| &row.job.tenant).collect();
-    tenants.sort_unstable();
-    tenants.dedup();
+    let contents = format!("{}, resume_point, timeout_used_ms", *rows::JOB_WITH_CONTENTS);
+    let start = MultiRowInsert {
+        before: "UPDATE jobs SET status = 'running', host = given.column3, run = run + 1, started_at = COALESCE(started_at, {now}),
+           run_after = NULL, error_message = NULL, error_detail = NULL, alone_in = NULL, remote_session = NULL,
+           updated_at = {now}
+         FROM (",
+        row: "(?, ?, ?)",
+        after: &format!(
+            ") AS given WHERE tenant_id = given.column1 AND id = given.column2 AND (status || '') = 'pending' AND host IS NULL
+             RETURNING {contents}"
+        ),
+        rows: &keys(&held, Some(host)),
+    };
+    let mut rows = tx.rows_of_many(&start).await?;
+    if matches!(tx, Tx::Sqlite(_)) {
+        // It returns rows as they were before its triggers.
+        let read = MultiRowInsert {
+            before: &format!("SELECT {contents} FROM jobs WHERE (tenant_id, id) IN ("),
+            row: "(?, ?)",
+            after: ") AND (status || '') = 'running'",
+            rows: &keys(&held, None),
+        };
+        rows = tx.rows_of_many(&read).await?;
+    }
     let mut started: HashMap<Resource, Row> = HashMap::new();
-    for tenant in tenants {
-        let mut values: Vec<Value> = vec![tenant.as_str().into(), host.as_str().into()];
-        let ids = held.iter().filter(|row| row.job.tenant == *tenant).map(|row| {
-            values.push(row.job.id.as_str().into());
-            format!("${}", values.len())
-        });
-        let ids = ids.collect::<Vec<_>>().join(", ");
-        let text = format!(
-            "UPDATE jobs SET status = 'running', host = $2, run = run + 1, started_at = COALESCE(started_at, {{now}}),
-               run_after = NULL, error_message = NULL, error_detail = NULL, alone_in = NULL, remote_session = NULL,
-               updated_at = {{now}}
-             WHERE tenant_id = $1 AND id IN ({ids}) AND (status || '') = 'pending' AND host IS NULL"
-        );
-        tx.execute(&text, &values).await?;
-        // What is not this worker's now is left out.
-        let text = format!(
-            "SELECT {}, resume_point, timeout_used_ms FROM jobs
-             WHERE tenant_id = $1 AND id IN ({ids}) AND (host || '') = $2 AND (status || '') = 'running'",
-            *rows::JOB_WITH_CONTENTS
-        );
-        for row in tx.rows(&text, &values).await? {
+    for row in rows {
+        if row.text("host")?.as_deref() == Some(host.as_str()) {
             started.insert(rows::job_resource(&row)?, row);
         }
     }
@@ -246,6 +252,12 @@ async fn start_runs(tx: &mut Tx, held: Vec<HeldRow>, host: &WorkerId) -> Result<
         });
     }
     Ok(claimed)
+}
+
+/// The keys of rows as the values of a statement, each with the host if one is given.
+fn keys(held: &[HeldRow], host: Option<&WorkerId>) -> Vec<Vec<Value>> {
+    let key = |row: &HeldRow| [row.job.tenant.as_str().into(), row.job.id.as_str().into()];
+    held.iter().map(|row| key(row).into_iter().chain(host.map(|host| host.as_str().into())).collect()).collect()
 }
 
 #[cfg(test)]

@@ -182,7 +182,7 @@ impl RowWrites {
             ") AS given WHERE tenant_id = given.column1 AND id = given.column2 AND {ROW_AS_READ} = given.column3"
         );
         let fence = MultiRowInsert {
-            before: "UPDATE jobs SET fence = given.column4 FROM (VALUES ",
+            before: "UPDATE jobs SET fence = given.column4 FROM (",
             row: "(?, ?, ?, ?)",
             after: &as_seen,
             rows: &self.fences,
@@ -194,13 +194,13 @@ impl RowWrites {
                run_after = CASE WHEN given.column5 = 'cancelled' THEN NULL ELSE run_after END,
                cancelled_by = CASE WHEN given.column5 = 'cancelled' THEN given.column6 ELSE cancelled_by END,
                cancelled_at = CASE WHEN given.column5 = 'cancelled' THEN {now} ELSE cancelled_at END
-             FROM (VALUES ",
+             FROM (",
             row: "(?, ?, ?, ?, ?, ?)",
             after: &as_seen,
             rows: &self.moves,
         };
         let note = MultiRowInsert {
-            before: "INSERT INTO applied_commands (command_id, outcome, control, request, record) VALUES ",
+            before: "INSERT INTO applied_commands (command_id, outcome, control, request, record) ",
             row: "(?, ?, ?, ?, ?)",
             // Also where another command has the same request: then this one is applied by itself, which finds that out.
             after: " ON CONFLICT DO NOTHING",

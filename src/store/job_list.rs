@@ -1,12 +1,10 @@
 //! Which index a list of jobs, or of campaigns, is read along.
 
+use super::job_indexes::{self, IndexPiece};
 use super::list_plan::{Bounds, Branch, IndexedFilter, ListPlan, SortKey};
 use super::sql::{Value, time_text};
 use super::{CampaignFilter, JobFilter, JobSort};
 use crate::domain::{CampaignStatus, JobStatus};
-
-const UNENDED: &str = "status IN ('pending', 'running', 'paused')";
-pub(super) const ENDED: &str = "status IN ('completed', 'failed', 'cancelled')";
 
 /// Collects conditions with their values.
 struct Conditions {
@@ -61,22 +59,20 @@ pub(super) fn jobs(filter: &JobFilter, begun: i64, hosts: &[String]) -> ListPlan
         indexed.push(("jobs_of_creator", given.equals("created_by", user)));
     }
     if let Some(job_type) = &filter.job_type {
-        indexed.push(("jobs_of_type", given.equals("job_type", job_type)));
+        indexed.push((job_indexes::OF_TYPE, given.equals("job_type", job_type)));
     }
     let mut others: Vec<IndexedFilter> = Vec::new();
     if filter.worker.is_some() {
         let places: Vec<String> = hosts.iter().map(|host| given.value(host.as_str())).collect();
         let only = format!("host IS NOT NULL AND host IN ({})", places.join(", "));
-        others.push(IndexedFilter { index: "jobs_hosted", only, time: None });
+        let pieces = vec![IndexPiece::new("jobs_hosted", only.clone())];
+        others.push(IndexedFilter { only, pieces, time: None });
     }
-    for (index, column, after, before) in [
-        ("jobs_by_creation", "created_at", filter.created_after, filter.created_before),
-        ("jobs_by_update", "updated_at", filter.updated_after, filter.updated_before),
+    for (column, after, before) in [
+        ("created_at", filter.created_after, filter.created_before),
+        ("updated_at", filter.updated_after, filter.updated_before),
     ] {
-        let bounds = Bounds { lower: given.since(column, ">=", after), upper: given.since(column, "<", before) };
-        if after.is_some() || before.is_some() {
-            others.push(IndexedFilter { index, only: bounds.both(), time: Some((column, bounds)) });
-        }
+        others.extend(in_time(&mut given, &job_indexes::of_time(column), column, after, before));
     }
     if let Some(text) = &filter.text {
         given.search(&["title", "id", "job_type", "created_by", "error_message"], text);
@@ -97,27 +93,34 @@ pub(super) fn jobs(filter: &JobFilter, begun: i64, hosts: &[String]) -> ListPlan
                 Some(((index, only), rest)) => (Some((*index, only.clone())), rest),
                 None => (None, &[][..]),
             };
-            let branch = |status: &JobStatus| {
+            let branches = |status: &JobStatus| {
                 let is = format!("status = '{}'", status.as_str());
-                let (index, only) = match (&own, status.is_final()) {
-                    (Some((index, only)), _) => (*index, format!("{only} AND {is}")),
-                    (None, false) => ("jobs_unended", format!("{is} AND {UNENDED}")),
-                    (None, true) => ("jobs_ended_of_tenant", format!("{is} AND {ENDED}")),
-                };
-                Branch { index, only, bounds: Bounds::default(), key: SortKey::Row }
+                match &own {
+                    Some((index, only)) => job_indexes::of_filter(index, only, &is, &[*status]),
+                    None => job_indexes::of_status(*status),
+                }
             };
+            let branch =
+                |IndexPiece { index, only, .. }| Branch { index, only, bounds: Bounds::default(), key: SortKey::Row };
             let (ended, unended): (Vec<_>, Vec<_>) = statuses.iter().partition(|status| status.is_final());
-            let phases = [unended, ended].map(|some| some.into_iter().map(branch).collect::<Vec<_>>());
+            let phases =
+                [unended, ended].map(|some| some.into_iter().flat_map(branches).map(branch).collect::<Vec<_>>());
             (phases.to_vec(), rest.iter().map(|(_, only)| only.clone()).chain(beside).collect())
         }
-        JobSort::Created => by_time("jobs_by_creation", "created_at", &others, &all_filters),
-        JobSort::Updated => by_time("jobs_by_update", "updated_at", &others, &all_filters),
+        JobSort::Created => by_time(job_indexes::of_time("created_at"), "created_at", &others, &all_filters),
+        JobSort::Updated => by_time(job_indexes::of_time("updated_at"), "updated_at", &others, &all_filters),
         JobSort::Duration => {
-            let over = Branch {
+            let ran = Branch {
                 index: "jobs_by_running_time",
-                only: "status <> 'running'".to_owned(),
+                only: job_indexes::RAN_OR_ENDED.to_owned(),
                 bounds: Bounds::default(),
                 key: SortKey::Number { expression: RAN, plus: 0 },
+            };
+            let not_run = Branch {
+                index: job_indexes::OF_NOT_RUN,
+                only: job_indexes::NOT_RUN.to_owned(),
+                bounds: Bounds::default(),
+                key: SortKey::Zero,
             };
             let running = Branch {
                 index: "jobs_by_start",
@@ -125,34 +128,31 @@ pub(super) fn jobs(filter: &JobFilter, begun: i64, hosts: &[String]) -> ListPlan
                 bounds: Bounds::default(),
                 key: SortKey::Number { expression: STARTED, plus: begun },
             };
-            (vec![vec![over, running]], all_filters.clone())
+            (vec![vec![ran, running, not_run]], all_filters.clone())
         }
     };
     let order = match filter.sort {
-        JobSort::Unfinished => [format!("CASE WHEN {UNENDED} THEN 0 ELSE 1 END"), "0".to_owned()],
+        JobSort::Unfinished => [format!("CASE WHEN {} THEN 0 ELSE 1 END", job_indexes::UNENDED), "0".to_owned()],
         JobSort::Created => ["0".to_owned(), "{key:created_at}".to_owned()],
         JobSort::Updated => ["0".to_owned(), "{key:updated_at}".to_owned()],
         JobSort::Duration => {
             ["0".to_owned(), format!("CASE WHEN status = 'running' THEN ({STARTED}) + {begun} ELSE {RAN} END")]
         }
     };
-    let mut lookups: Vec<IndexedFilter> = others;
-    lookups.sort_by_key(|lookup| lookup.index != "jobs_hosted");
     // A filter on the status narrows those whose index has it.
     let narrowed = |(index, only): (&'static str, String)| IndexedFilter {
-        index,
-        only: format!("{only} AND {of_status}"),
+        pieces: job_indexes::of_filter(index, &only, &of_status, &statuses),
+        only,
         time: None,
     };
-    lookups.splice(0..0, indexed.into_iter().map(narrowed));
+    let (of_worker, of_time): (Vec<_>, Vec<_>) = others.into_iter().partition(|other| other.time.is_none());
+    let mut lookups: Vec<IndexedFilter> = indexed.into_iter().map(narrowed).collect();
+    lookups.extend(of_worker.into_iter().chain(of_time));
     if !filter.status.is_empty() {
         let is_mixed = statuses.iter().any(|status| status.is_final()) && !statuses.iter().all(|s| s.is_final());
-        let (index, whole) = match statuses[0].is_final() {
-            true => ("jobs_ended_of_tenant", ENDED),
-            false => ("jobs_unended", UNENDED),
-        };
         if !is_mixed {
-            lookups.push(IndexedFilter { index, only: format!("{of_status} AND {whole}"), time: None });
+            let pieces = statuses.iter().flat_map(|status| job_indexes::of_status(*status)).collect();
+            lookups.push(IndexedFilter { only: of_status, pieces, time: None });
         }
     }
     ListPlan {
@@ -173,17 +173,47 @@ pub(super) fn jobs(filter: &JobFilter, begun: i64, hosts: &[String]) -> ListPlan
 const RAN: &str = "COALESCE(running_ms, 0)";
 const STARTED: &str = "COALESCE(running_ms, 0) - COALESCE(status_since, 9007199254740991)";
 
-/// A walk along the index of a time, and what it does not see to; a range of the same time is a part of it.
+/// The filter of a time, where there is one.
+fn in_time(
+    given: &mut Conditions,
+    pieces: &[IndexPiece],
+    column: &'static str,
+    after: Option<i64>,
+    before: Option<i64>,
+) -> Option<IndexedFilter> {
+    let bounds = Bounds { lower: given.since(column, ">=", after), upper: given.since(column, "<", before) };
+    if after.is_none() && before.is_none() {
+        return None;
+    }
+    let within = |piece: &IndexPiece| {
+        let bounds = bounds.on(column, piece.time.unwrap_or(column)).both();
+        let only = if piece.only.is_empty() { bounds } else { format!("{} AND {bounds}", piece.only) };
+        IndexPiece { only, ..piece.clone() }
+    };
+    let pieces = pieces.iter().map(within).collect();
+    Some(IndexedFilter { only: bounds.both(), pieces, time: Some((column, bounds)) })
+}
+
+/// A walk along the indexes of a time, and what it does not see to; a range of the same time is a part of it.
 fn by_time(
-    index: &'static str,
+    pieces: Vec<IndexPiece>,
     column: &'static str,
     ranges: &[IndexedFilter],
     filters: &[String],
 ) -> (Vec<Vec<Branch>>, Vec<String>) {
-    let range = ranges.iter().find(|range| range.index == index);
+    let range = ranges.iter().find(|range| range.time.as_ref().is_some_and(|(of, _)| *of == column));
     let rest = filters.iter().filter(|filter| range.is_none_or(|range| **filter != range.only)).cloned().collect();
     let bounds = range.and_then(|range| range.time.clone()).map(|(_, bounds)| bounds).unwrap_or_default();
-    (vec![vec![Branch { index, only: String::new(), bounds, key: SortKey::Time(column) }]], rest)
+    let branch = |IndexPiece { index, only, time }| {
+        let time = time.unwrap_or(column);
+        Branch { index, only, bounds: bounds.on(column, time), key: SortKey::Time(time) }
+    };
+    (vec![pieces.into_iter().map(branch).collect()], rest)
+}
+
+/// The index of campaigns by a time.
+fn campaigns_by(index: &'static str, column: &'static str) -> Vec<IndexPiece> {
+    vec![IndexPiece { index, only: String::new(), time: Some(column) }]
 }
 
 /// How a list of campaigns is read.
@@ -198,10 +228,7 @@ pub(super) fn campaigns(filter: &CampaignFilter) -> ListPlan {
         ("campaigns_by_creation", "created_at", filter.created_after, filter.created_before),
         ("campaigns_by_update", "updated_at", filter.updated_after, filter.updated_before),
     ] {
-        let bounds = Bounds { lower: given.since(column, ">=", after), upper: given.since(column, "<", before) };
-        if after.is_some() || before.is_some() {
-            others.push(IndexedFilter { index, only: bounds.both(), time: Some((column, bounds)) });
-        }
+        others.extend(in_time(&mut given, &campaigns_by(index, column), column, after, before));
     }
     if let Some(text) = &filter.text {
         given.search(&["name", "id", "created_by"], text);
@@ -213,15 +240,16 @@ pub(super) fn campaigns(filter: &CampaignFilter) -> ListPlan {
     let mut all_filters = beside.clone();
     if !filter.status.is_empty() {
         all_filters.push(of_status.clone());
-        others.push(IndexedFilter { index: "campaigns_of_tenant", only: of_status, time: None });
+        let pieces = vec![IndexPiece::new("campaigns_of_tenant", of_status.clone())];
+        others.push(IndexedFilter { only: of_status, pieces, time: None });
     }
     let ((phases, filters), order) = match filter.sort {
         JobSort::Created => (
-            by_time("campaigns_by_creation", "created_at", &others, &all_filters),
+            by_time(campaigns_by("campaigns_by_creation", "created_at"), "created_at", &others, &all_filters),
             ["0".to_owned(), "{key:created_at}".to_owned()],
         ),
         JobSort::Updated => (
-            by_time("campaigns_by_update", "updated_at", &others, &all_filters),
+            by_time(campaigns_by("campaigns_by_update", "updated_at"), "updated_at", &others, &all_filters),
             ["0".to_owned(), "{key:updated_at}".to_owned()],
         ),
         JobSort::Unfinished | JobSort::Duration => {

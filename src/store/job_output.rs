@@ -65,7 +65,7 @@ impl Store {
             })
             .collect();
         let insert = MultiRowInsert {
-            before: "INSERT INTO job_output (tenant_id, job_id, line, run, at, stream, text, is_open) VALUES ",
+            before: "INSERT INTO job_output (tenant_id, job_id, line, run, at, stream, text, is_open) ",
             row: "(?, ?, ?, ?, ?, ?, ?, ? = 1)",
             after: "",
             rows: &rows,

@@ -1,6 +1,9 @@
 //! How a list is read: its branches, and the statements that walk along them (`lists.rs`).
 
+use std::cmp::Ordering;
+
 use super::StoreError;
+use super::job_indexes::IndexPiece;
 use super::list_cursor::{ListPosition, Place};
 use super::sql::Value;
 
@@ -16,6 +19,8 @@ pub(super) enum SortKey {
     Time(&'static str),
     /// A number that an index has, and what is added to it to compare it with that of other branches.
     Number { expression: &'static str, plus: i64 },
+    /// The number 0, which all of them have: as the rows were made.
+    Zero,
 }
 
 /// Rows that one index gives in order.
@@ -43,23 +48,29 @@ impl Bounds {
     pub(super) fn both(&self) -> String {
         self.lower.iter().chain(&self.upper).cloned().collect::<Vec<_>>().join(" AND ")
     }
+
+    /// The same of another time.
+    pub(super) fn on(&self, column: &str, other: &str) -> Self {
+        let on = |bound: &Option<String>| bound.as_ref().map(|bound| bound.replace(column, other));
+        Self { lower: on(&self.lower), upper: on(&self.upper) }
+    }
 }
 
-/// A filter that an index can look up by itself.
+/// A filter that indexes can look up by themselves.
 #[derive(Debug, Clone)]
 pub(super) struct IndexedFilter {
-    /// The index.
-    pub index: &'static str,
     /// The condition.
     pub only: String,
-    /// Of a time: its column, and the same condition in two. Rows are taken in its order, so that PostgreSQL takes this index:
-    /// any other that begins with the tenant would do as well, if only the first thousand rows did not lie far behind.
+    /// What it finds, index by index. Of a time, rows are taken in its order, so that PostgreSQL takes this index: any other that begins
+    /// with the tenant would do as well, if only the first thousand rows did not lie far behind.
+    pub pieces: Vec<IndexPiece>,
+    /// Of a time: its column, and the same condition in two.
     pub time: Option<(&'static str, Bounds)>,
 }
 
-impl IndexedFilter {
+impl IndexPiece {
     fn order(&self) -> String {
-        self.time.as_ref().map_or(String::new(), |(column, _)| format!(" ORDER BY {{key:{column}}}"))
+        self.time.map_or(String::new(), |column| format!(" ORDER BY {{key:{column}}}"))
     }
 }
 
@@ -96,7 +107,7 @@ struct Range {
 impl SortKey {
     fn sql(&self) -> String {
         match self {
-            Self::Row => "0".to_owned(),
+            Self::Row | Self::Zero => "0".to_owned(),
             Self::Time(column) => format!("{{key:{column}}}"),
             Self::Number { expression, .. } => (*expression).to_owned(),
         }
@@ -137,7 +148,7 @@ impl ListPlan {
         let mut bound = |place: Option<&Place>| -> Result<Option<(String, String)>, StoreError> {
             let Some(place) = place else { return Ok(None) };
             let key = match &branch.key {
-                SortKey::Row => String::new(),
+                SortKey::Row | SortKey::Zero => String::new(),
                 SortKey::Time(_) => format!("{{time:{}}}", next(place.key.as_str().into())),
                 SortKey::Number { plus, .. } => {
                     let number: i64 = place.key.parse().map_err(|_| StoreError::Conflict("no cursor".to_owned()))?;
@@ -145,6 +156,13 @@ impl ListPlan {
                 }
             };
             Ok(Some((key, next(place.row.into()))))
+        };
+        let (after, until) = match &branch.key {
+            SortKey::Zero => match self.around_zero(after, until)? {
+                Some(places) => places,
+                None => return Ok(Vec::new()),
+            },
+            _ => (after, until),
         };
         let (from, to) = (bound(after)?, bound(until)?);
         let is_one_key = matches!((after, until), (Some(after), Some(until)) if after.key == until.key);
@@ -161,7 +179,9 @@ impl ListPlan {
             .map(|(place, own)| own.iter().filter(|_| place.is_none()).cloned().collect::<Vec<_>>());
         let mut ranges: Vec<(Vec<String>, String)> = Vec::new();
         match (&branch.key, &from, &to) {
-            (SortKey::Row, ..) => ranges.push((behind_row.into_iter().chain(up_to_row).collect(), by_row)),
+            (SortKey::Row | SortKey::Zero, ..) => {
+                ranges.push((behind_row.into_iter().chain(up_to_row).collect(), by_row))
+            }
             (_, Some(_), Some(_)) if is_one_key => {
                 ranges.push((one_key(&from).into_iter().chain(behind_row).chain(up_to_row).collect(), by_row));
             }
@@ -183,6 +203,26 @@ impl ListPlan {
             Range { within: format!("tenant_id = $1{}{conditions}{}", and(&branch.only), passing(&own)), order }
         };
         Ok(ranges.into_iter().map(range).collect())
+    }
+
+    /// Which of two places lie among rows with the number 0, so that the number of the row counts; `None`: no such row is behind
+    /// the one and up to the other.
+    fn around_zero<'p>(
+        &self,
+        after: Option<&'p Place>,
+        until: Option<&'p Place>,
+    ) -> Result<Option<(Option<&'p Place>, Option<&'p Place>)>, StoreError> {
+        // Whether zero comes before the place, at it, or behind it.
+        let zero = |place: Option<&Place>| -> Result<Option<Ordering>, StoreError> {
+            let Some(place) = place else { return Ok(None) };
+            let number = place.key.parse::<i64>().map_err(|_| StoreError::Conflict("no cursor".to_owned()))?;
+            Ok(Some(if self.ascending { 0.cmp(&number) } else { number.cmp(&0) }))
+        };
+        let (from, to) = (zero(after)?, zero(until)?);
+        if from == Some(Ordering::Less) || to == Some(Ordering::Greater) {
+            return Ok(None);
+        }
+        Ok(Some((after.filter(|_| from == Some(Ordering::Equal)), until.filter(|_| to == Some(Ordering::Equal)))))
     }
 
     fn direction(&self) -> &'static str {
@@ -272,33 +312,41 @@ impl ListPlan {
                     format!(" WHERE (phase > {at} OR (phase = {at} AND (sort_key, place) {sign} ({given}, {row})))");
             }
         }
+        let of_piece = |piece: &IndexPiece| {
+            format!(
+                "SELECT * FROM (SELECT id, CAST({phase} AS BIGINT) AS phase, {key} AS sort_key, rowid AS place
+                   FROM {table} {{by:{index}}} WHERE tenant_id = $1{only}{filters}{order} LIMIT {most}) p",
+                table = self.table,
+                index = piece.index,
+                only = and(&piece.only),
+                filters = passing(&self.all_filters),
+                order = piece.order(),
+                // Never reached, but for rows that came just now: PostgreSQL reads what is limited before it thinks of the order.
+                most = 10 * FEW,
+            )
+        };
         let text = format!(
-            "SELECT id, phase, CAST(sort_key AS TEXT) AS key_text, place FROM (
-               SELECT id, CAST({phase} AS BIGINT) AS phase, {key} AS sort_key, rowid AS place FROM {table} {{by:{index}}}
-               WHERE tenant_id = $1{only}{filters}{order} LIMIT {most}) f{behind}
+            "SELECT id, phase, CAST(sort_key AS TEXT) AS key_text, place FROM ({}) f{behind}
              ORDER BY phase, sort_key{direction}, place{direction} LIMIT {limit}",
-            table = self.table,
-            index = by.index,
-            only = and(&by.only),
-            filters = passing(&self.all_filters),
-            order = by.order(),
-            // Never reached, but for rows that came just now: PostgreSQL reads what is limited before it thinks of the order.
-            most = 10 * FEW,
+            by.pieces.iter().map(of_piece).collect::<Vec<_>>().join(" UNION ALL "),
         );
         with_named(&text, &values)
     }
 
     /// Whether a filter finds few rows.
     pub(super) fn count(&self, by: &IndexedFilter) -> (String, Vec<Value>) {
-        let text = format!(
-            "SELECT COUNT(*) AS n FROM (SELECT 1 FROM {} {{by:{}}} WHERE tenant_id = $1{}{} LIMIT {}) f",
-            self.table,
-            by.index,
-            and(&by.only),
-            by.order(),
-            FEW + 1
-        );
-        with_named(&text, &self.values)
+        let of_piece = |piece: &IndexPiece| {
+            format!(
+                "SELECT * FROM (SELECT 1 AS one FROM {} {{by:{}}} WHERE tenant_id = $1{}{} LIMIT {}) p",
+                self.table,
+                piece.index,
+                and(&piece.only),
+                piece.order(),
+                FEW + 1
+            )
+        };
+        let found = by.pieces.iter().map(of_piece).collect::<Vec<_>>().join(" UNION ALL ");
+        with_named(&format!("SELECT COUNT(*) AS n FROM ({found}) f"), &self.values)
     }
 }
 

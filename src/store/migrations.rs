@@ -47,6 +47,7 @@ const MIGRATIONS: &[(i64, &str, [&str; 2])] = &[
     (29, "audit_by_command", texts!("0029_audit_by_command")),
     (33, "repeated", texts!("0033_repeated")),
     (34, "audit_lookups", texts!("0034_audit_lookups")),
+    (35, "cheaper_rows", texts!("0035_cheaper_rows")),
 ];
 
 impl Store {

@@ -16,6 +16,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use super::job_indexes::{QUEUE, QUEUE_IN_CAMPAIGNS, QUEUE_OF_CAMPAIGN};
 use super::sql::{Row, Value};
 use super::{ClaimedJob, Company, Store, StoreError, rows, run_rows};
 use crate::domain::{Resource, TenantId, WorkerId};
@@ -23,9 +24,22 @@ use crate::domain::{Resource, TenantId, WorkerId};
 /// A job that waits, for looks by type and for looks by campaign. The indexes are made for these words, and both
 /// databases have to be told which one to take: SQLite by its name, PostgreSQL by the condition that is always true.
 pub(super) const BY_TYPE: &str = "j.origin = 'queued' AND j.status = 'pending' AND j.run >= 0";
-pub(super) const BY_CAMPAIGN: &str = "j.origin = 'queued' AND j.status = 'pending' AND j.fence >= 0";
-pub(super) const OF_TYPE: &str = "jobs_queue";
-pub(super) const OF_CAMPAIGN: &str = "jobs_queue_of_campaign";
+pub(super) const BY_CAMPAIGN: &str =
+    "j.origin = 'queued' AND j.status = 'pending' AND j.fence >= 0 AND j.campaign_id IS NOT NULL";
+/// The queue by type has two halves, jobs without a campaign and the others, so that the first stand in one index alone.
+const HALVES: [(&str, &str); 2] = [(QUEUE, "j.campaign_id IS NULL"), (QUEUE_IN_CAMPAIGNS, "j.campaign_id IS NOT NULL")];
+
+/// The oldest jobs that wait among those that `of` describes, a type and a tenant: these columns and `row_id`.
+pub(super) fn oldest_of_type(columns: &str, of: &str, limit: u32) -> String {
+    let half = |(index, half)| {
+        format!(
+            "SELECT * FROM (SELECT j.rowid AS row_id, {columns} FROM jobs j {{by:{index}}} WHERE {BY_TYPE} AND {half} AND {of}
+               ORDER BY j.rowid LIMIT {limit}) h"
+        )
+    };
+    format!("SELECT * FROM ({}) q ORDER BY row_id LIMIT {limit}", HALVES.map(half).join(" UNION ALL "))
+}
+
 /// Its time has come (`$1`: now, Unix ms). No retry waits longer than the longest wait: a time that lies further ahead
 /// was written by a clock that was wrong, and would hold the job up for as long as that clock was ahead.
 pub(super) fn due(of: &str) -> String {
@@ -79,6 +93,17 @@ impl JobTypeGroup {
     }
 }
 
+/// What a look into the queue found.
+#[derive(Debug, Clone)]
+pub enum QueueLook {
+    /// Jobs waited, and these are taken: none, where others took them at the same time.
+    Taken(Vec<ClaimedJob>),
+    /// No job waited that this worker could take with its company, as far as was looked.
+    NothingFits,
+    /// No job waited for any worker of these tenants and types.
+    NothingWaits,
+}
+
 impl Store {
     /// Takes a job that waits for a worker: its campaign, if any, is active, its type is known.
     pub async fn claim_job(
@@ -114,18 +139,39 @@ impl Store {
         served: &(dyn Fn(&str) -> bool + Sync),
         limit: usize,
     ) -> Result<Vec<ClaimedJob>, StoreError> {
+        Ok(match self.look_for_jobs(host, tenants, job_types, company, served, limit).await? {
+            QueueLook::Taken(jobs) => jobs,
+            QueueLook::NothingFits | QueueLook::NothingWaits => Vec::new(),
+        })
+    }
+
+    /// The same, with what it means that nothing was taken.
+    pub async fn look_for_jobs(
+        &self,
+        host: &WorkerId,
+        tenants: Option<&[TenantId]>,
+        job_types: &[String],
+        company: Company,
+        served: &(dyn Fn(&str) -> bool + Sync),
+        limit: usize,
+    ) -> Result<QueueLook, StoreError> {
         if limit == 0 || job_types.is_empty() || tenants.is_some_and(<[TenantId]>::is_empty) {
-            return Ok(Vec::new());
+            return Ok(QueueLook::NothingFits);
         }
         let now = self.now_ms();
         let mut groups = self.groups(now, tenants, job_types, company).await?;
+        // Of very many tenants not all were looked at.
+        let is_all = tenants.is_some() || self.cursor.start_after().is_empty();
+        if groups.is_empty() && is_all && matches!(company, Company::None) {
+            return Ok(QueueLook::NothingWaits);
+        }
         groups.retain(|group| served(&group.tenant));
         if groups.is_empty() {
-            return Ok(Vec::new());
+            return Ok(QueueLook::NothingFits);
         }
         groups.sort_by_key(|group| (group.running, group.first));
         let left_out = groups.split_off(groups.len().min(GROUPS));
-        self.claim_of_groups(now, &groups, &left_out, host, company, limit).await
+        Ok(QueueLook::Taken(self.claim_of_groups(now, &groups, &left_out, host, company, limit).await?))
     }
 
     /// Whether a job waits that some worker of these tenants and types could take now, or may wait: of very many tenants not all are
@@ -259,13 +305,16 @@ fn oldest_jobs(
             format!("turn (tenant_id, place) AS (SELECT v.column1, 0 FROM (VALUES {names}) v)")
         }
         None => {
-            // The next tenant with a job of any of the types: one look for each type.
+            // The next tenant with a job of any of the types: one look into each half for each type.
             let next = |after: &str| {
-                format!(
-                    "(SELECT MIN(h.tenant_id) FROM (SELECT (SELECT j.tenant_id FROM jobs j {{by:{OF_TYPE}}}
-                       WHERE {BY_TYPE} AND j.job_type = t.job_type AND j.tenant_id > {after}
-                       ORDER BY j.tenant_id LIMIT 1) AS tenant_id FROM types t) h)"
-                )
+                let half = |(index, half)| {
+                    format!(
+                        "SELECT (SELECT j.tenant_id FROM jobs j {{by:{index}}}
+                           WHERE {BY_TYPE} AND {half} AND j.job_type = t.job_type AND j.tenant_id > {after}
+                           ORDER BY j.tenant_id LIMIT 1) AS tenant_id FROM types t"
+                    )
+                };
+                format!("(SELECT MIN(h.tenant_id) FROM ({}) h)", HALVES.map(half).join(" UNION ALL "))
             };
             values.push(after.into());
             let (first, others) = (next(&format!("CAST(${} AS TEXT)", values.len())), next("n.tenant_id"));
@@ -275,20 +324,22 @@ fn oldest_jobs(
             )
         }
     };
-    let of_both = format!("{BY_TYPE} AND j.job_type = t.job_type AND j.tenant_id = n.tenant_id ORDER BY j.rowid");
+    let of_both = "j.job_type = t.job_type AND j.tenant_id = n.tenant_id";
+    let oldest = oldest_of_type("j.campaign_id, j.run_after, j.deaths", of_both, OLDEST_LIMIT);
+    let head = oldest_of_type("1 AS one", of_both, 1);
     let text = format!(
         "WITH RECURSIVE types (job_type) AS (VALUES {types}), {turn},
          oldest_jobs (tenant_id, job_type, head, first) AS MATERIALIZED (
-           SELECT n.tenant_id, t.job_type, (SELECT j.rowid FROM jobs j {{by:{OF_TYPE}}} WHERE {of_both} LIMIT 1),
-             (SELECT w.row_id FROM (SELECT j.rowid AS row_id, j.campaign_id, j.run_after, j.deaths FROM jobs j {{by:{OF_TYPE}}}
-                 WHERE {of_both} LIMIT {OLDEST_LIMIT}) w
+           SELECT n.tenant_id, t.job_type, (SELECT o.row_id FROM ({head}) o),
+             (SELECT w.row_id FROM ({oldest}) w
                WHERE {fits} AND (w.campaign_id IS NULL OR EXISTS (
                  SELECT 1 FROM campaigns c WHERE c.tenant_id = n.tenant_id AND c.id = w.campaign_id AND {ACTIVE}))
                ORDER BY w.row_id LIMIT 1)
            FROM turn n CROSS JOIN types t WHERE n.tenant_id IS NOT NULL)
          SELECT h.tenant_id, h.job_type, h.first,
            (SELECT j.campaign_id FROM jobs j
-             WHERE {BY_TYPE} AND j.job_type = h.job_type AND j.tenant_id = h.tenant_id AND j.rowid = h.first) AS campaign_id,
+             WHERE {BY_TYPE} AND j.campaign_id IS NOT NULL AND j.job_type = h.job_type AND j.tenant_id = h.tenant_id
+               AND j.rowid = h.first) AS campaign_id,
            (SELECT COUNT(*) FROM jobs j {{by:jobs_running_of_tenant}}
              WHERE j.origin = 'queued' AND j.status = 'running' AND j.tenant_id = h.tenant_id) AS running,
            CASE WHEN h.first IS NULL THEN (SELECT COUNT(*) FROM (
@@ -323,16 +374,19 @@ fn search_behind(
     // The next campaign of a tenant with a job that waits.
     let next = |from: &str, after: &str| {
         format!(
-            "(SELECT j.campaign_id FROM jobs j {{by:{OF_CAMPAIGN}}} WHERE {BY_CAMPAIGN} AND j.tenant_id = {from}.tenant_id
+            "(SELECT j.campaign_id FROM jobs j {{by:{QUEUE_OF_CAMPAIGN}}} WHERE {BY_CAMPAIGN} AND j.tenant_id = {from}.tenant_id
                AND j.campaign_id > {after} ORDER BY j.campaign_id LIMIT 1)"
         )
     };
-    let first = |tenant: &str, campaign: &str| {
+    let first = |index: &str, those: &str| {
         format!(
-            "(SELECT j.rowid FROM jobs j {{by:{OF_CAMPAIGN}}} WHERE {BY_CAMPAIGN} AND {fits} AND j.tenant_id = {tenant}
-               AND j.campaign_id {campaign} AND j.job_type = t.job_type ORDER BY j.rowid LIMIT 1)"
+            "(SELECT j.rowid FROM jobs j {{by:{index}}} WHERE {those} AND {fits} AND j.job_type = t.job_type
+               ORDER BY j.rowid LIMIT 1)"
         )
     };
+    let alone = first(QUEUE, &format!("{BY_TYPE} AND j.campaign_id IS NULL AND j.tenant_id = n.tenant_id"));
+    let of_campaign = format!("{BY_CAMPAIGN} AND j.tenant_id = f.tenant_id AND j.campaign_id = f.campaign_id");
+    let of_campaign = first(QUEUE_OF_CAMPAIGN, &of_campaign);
     let found = match campaigns {
         Campaigns::Active => {
             format!(
@@ -355,9 +409,7 @@ fn search_behind(
            SELECT f.tenant_id, f.campaign_id, t.job_type, {of_campaign} FROM found f CROSS JOIN types t
              WHERE f.campaign_id IS NOT NULL AND (
                SELECT COUNT(*) FROM campaigns c WHERE c.tenant_id = f.tenant_id AND c.id = f.campaign_id AND {ACTIVE}) = 1)
-         SELECT g.tenant_id, g.campaign_id, g.job_type, g.first FROM groups g WHERE g.first IS NOT NULL",
-        alone = first("n.tenant_id", "IS NULL"),
-        of_campaign = first("f.tenant_id", "= f.campaign_id"),
+         SELECT g.tenant_id, g.campaign_id, g.job_type, g.first FROM groups g WHERE g.first IS NOT NULL"
     );
     (text, values)
 }

@@ -1,7 +1,7 @@
 //! Jobs that are run once more: new jobs with the same parameters, linked to those they were made from.
 
 use super::sql::{Row, Tx, Value};
-use super::{Store, StoreError, job_list, rows};
+use super::{Store, StoreError, job_indexes, rows};
 use crate::domain::{JobStatus, ResourceId, TenantId, UserId};
 
 /// Jobs of one transaction: other writers have their turn between them.
@@ -87,7 +87,7 @@ impl Store {
     ) -> Result<Vec<ResourceId>, StoreError> {
         let mut values: Vec<Value> = vec![filter.tenant.as_str().into(), request.unwrap_or_default().into()];
         let statuses: Vec<_> = filter.status.iter().map(|status| format!("'{}'", status.as_str())).collect();
-        let (mut index, mut only) = ("jobs_ended_of_tenant", format!(" AND {}", job_list::ENDED));
+        let (mut index, mut only) = ("jobs_ended_of_tenant", format!(" AND {}", job_indexes::ENDED));
         if let Some(campaign) = &filter.campaign {
             values.push(campaign.as_str().into());
             (index, only) = ("jobs_of_campaign", format!(" AND j.campaign_id = ${}", values.len()));

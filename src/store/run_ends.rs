@@ -3,7 +3,7 @@
 //! An end waits for no company (`batches.rs`), nor for a row that somebody else holds: on PostgreSQL such an end is written by
 //! itself, beside the others.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use futures_util::future::join_all;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -12,12 +12,10 @@ use tokio_util::task::TaskTracker;
 
 use super::announcement_rows::{AnnouncementKind, record_announcements};
 use super::database::Database;
-use super::run_rows::{
-    OWNED_BY_RUN, PROGRESS, end_with_campaign, message_and_detail, owned_by_run, progress_values, retry_delay_ms,
-};
-use super::sql::{Tx, Value};
+use super::run_rows::{end_with_campaign, message_and_detail, owned_by_run, progress_values, retry_delay_ms};
+use super::sql::{MultiRowInsert, Tx, Value};
 use super::{FinishOutcome, Run, RunEnd, StoreError, batches, rows};
-use crate::domain::{Job, Progress, Resource, TenantId};
+use crate::domain::{Job, Progress, Resource, ResourceId, TenantId};
 
 /// Most ends in one transaction: other writers get their turn after that.
 const MAX_BATCH: usize = 128;
@@ -118,41 +116,44 @@ async fn write(
     skip_held: bool,
 ) -> Result<Vec<Option<FinishOutcome>>, StoreError> {
     let mut tx = database.write().await?;
-    let before = read(&mut tx, endings.iter().map(|ending| &ending.run.job)).await?;
-    let held = hold(&mut tx, &before, skip_held).await?;
-    let (mut outcomes, mut owed, mut again) = (Vec::with_capacity(endings.len()), Vec::new(), Vec::new());
-    let mut done = Vec::with_capacity(endings.len());
-    for ending in endings {
-        let job = &ending.run.job;
-        let outcome = match before.get(job) {
-            Some(_) if !held.contains(job) => None,
-            Some(row) if record(&mut tx, ending, row).await? => {
-                owed.push((job, ending.run.number));
-                done.push(job);
-                if may_be_tried_again(ending, row) {
-                    again.push(job);
-                }
+    let is_passed_over = skip_held && matches!(tx, Tx::Postgres(_));
+    let jobs = || endings.iter().map(|ending| &ending.run.job);
+    let held = if is_passed_over { hold_free(&mut tx, jobs()).await? } else { hold(&mut tx, jobs()).await? };
+    let to_write: Vec<(&Ending, Option<i64>)> =
+        endings.iter().filter_map(|ending| Some((ending, retries_of(ending, held.get(&ending.run.job)?)))).collect();
+    let written = record(&mut tx, &to_write).await?;
+    let is_written = |run: &Run| written.contains(&(run.job.clone(), run.number));
+    let (mut outcomes, mut done) = (Vec::with_capacity(endings.len()), Vec::with_capacity(endings.len()));
+    for Ending { run, .. } in endings {
+        outcomes.push(match held.get(&run.job) {
+            None if is_passed_over => None,
+            // It stands there already, where the answer to that was lost.
+            Some(row) if is_written(run) || is_recorded(&mut tx, run).await? => {
+                done.push(&run.job);
                 // Replaced below by the row as it is then.
                 Some(FinishOutcome::Done(Box::new(row.clone())))
             }
-            // It stands there already: the answer to that was lost.
-            Some(row) if is_recorded(&mut tx, &ending.run).await? => {
-                done.push(job);
-                Some(FinishOutcome::Done(Box::new(row.clone())))
-            }
             Some(_) | None => Some(FinishOutcome::Lost),
-        };
-        outcomes.push(outcome);
+        });
     }
-    for job in again {
-        end_with_campaign(&mut tx, job).await?;
+    for (ending, retries) in &to_write {
+        if retries.is_some() && is_written(&ending.run) {
+            end_with_campaign(&mut tx, &ending.run.job).await?;
+        }
     }
+    let owed: Vec<(&Resource, i64)> = endings
+        .iter()
+        .map(|ending| &ending.run)
+        .filter(|run| is_written(run))
+        .map(|run| (&run.job, run.number))
+        .collect();
     record_announcements(&mut tx, &owed, AnnouncementKind::Status).await?;
-    let mut after = read(&mut tx, done.into_iter()).await?;
+    let after = read(&mut tx, done.into_iter(), "").await?;
     tx.commit().await?;
     for (ending, outcome) in endings.iter().zip(&mut outcomes) {
         if let Some(FinishOutcome::Done(_)) = outcome {
-            *outcome = Some(after.remove(&ending.run.job).map_or(FinishOutcome::Lost, |mut job| {
+            *outcome = Some(after.get(&ending.run.job).map_or(FinishOutcome::Lost, |job| {
+                let mut job = job.clone();
                 if let RunEnd::Completed(result) = &ending.end {
                     // Known here: it need not come back from the database.
                     job.result = result.without_nul();
@@ -164,84 +165,81 @@ async fn write(
     Ok(outcomes)
 }
 
-fn by_tenant<'a>(resources: impl Iterator<Item = (&'a TenantId, &'a str)>) -> BTreeMap<&'a TenantId, Vec<&'a str>> {
-    let mut all: BTreeMap<&TenantId, Vec<&str>> = BTreeMap::new();
-    for (tenant, id) in resources {
-        all.entry(tenant).or_default().push(id);
-    }
-    for ids in all.values_mut() {
-        ids.sort_unstable();
-        ids.dedup();
-    }
-    all
+/// Keys as the values of a statement.
+fn keys<'a>(resources: impl Iterator<Item = (&'a TenantId, &'a ResourceId)>) -> Vec<Vec<Value>> {
+    let all: BTreeSet<(&str, &str)> = resources.map(|(tenant, id)| (tenant.as_str(), id.as_str())).collect();
+    all.into_iter().map(|(tenant, id)| vec![tenant.into(), id.into()]).collect()
 }
 
-/// `tenant_id = $1 AND id IN (…)`, with its values.
-fn named(tenant: &TenantId, ids: &[&str]) -> (String, Vec<Value>) {
-    let mut values: Vec<Value> = vec![tenant.as_str().into()];
-    values.extend(ids.iter().map(|id| Value::from(*id)));
-    let places = (2..=values.len()).map(|n| format!("${n}")).collect::<Vec<_>>().join(", ");
-    (format!("tenant_id = $1 AND id IN ({places})"), values)
-}
-
-/// The rows of jobs, without their contents.
-async fn read(tx: &mut Tx, jobs: impl Iterator<Item = &Resource>) -> Result<HashMap<Resource, Job>, StoreError> {
+/// The rows of jobs, without their contents. `lock`: how they are held.
+async fn read(
+    tx: &mut Tx,
+    jobs: impl Iterator<Item = &Resource>,
+    lock: &str,
+) -> Result<HashMap<Resource, Job>, StoreError> {
+    let text = MultiRowInsert {
+        before: &format!("SELECT {} FROM jobs WHERE (tenant_id, id) IN (", *rows::JOB),
+        row: "(?, ?)",
+        after: &format!(") {lock}"),
+        rows: &keys(jobs.map(|job| (&job.tenant, &job.id))),
+    };
     let mut found = HashMap::new();
-    for (tenant, ids) in by_tenant(jobs.map(|job| (&job.tenant, job.id.as_str()))) {
-        let (only, values) = named(tenant, &ids);
-        for row in &tx.rows(&format!("SELECT {} FROM jobs WHERE {only}", *rows::JOB), &values).await? {
-            let job = rows::job(row)?;
-            found.insert(Resource::job(job.tenant_id.clone(), job.id.clone()), job);
-        }
+    for row in &tx.rows_of_many(&text).await? {
+        let job = rows::job(row)?;
+        found.insert(Resource::job(job.tenant_id.clone(), job.id.clone()), job);
     }
     Ok(found)
 }
 
-/// Holds the rows until the transaction ends, and returns which those are. Their campaigns before them, as everywhere, so that
-/// a cancel of one comes before or after, not in the middle, and that no two wait for each other. SQLite has one writer: it
-/// holds everything already.
-async fn hold(tx: &mut Tx, before: &HashMap<Resource, Job>, skip_held: bool) -> Result<HashSet<Resource>, StoreError> {
-    let mut held: HashSet<Resource> = before.keys().cloned().collect();
-    if matches!(tx, Tx::Sqlite(_)) {
-        return Ok(held);
-    }
-    let skip = if skip_held { " SKIP LOCKED" } else { "" };
-    let campaigns = before.values().filter_map(|job| Some((&job.tenant_id, job.campaign_id.as_ref()?.as_str())));
-    for (tenant, ids) in by_tenant(campaigns) {
-        let (only, values) = named(tenant, &ids);
-        let there = ids_of(tx, &format!("SELECT id FROM campaigns WHERE {only}"), &values).await?;
-        let text = format!("SELECT id FROM campaigns WHERE {only} ORDER BY id FOR SHARE{skip}");
-        let locked = ids_of(tx, &text, &values).await?;
+/// Reads rows that nobody else holds, and whose campaigns nobody else holds, and holds both until the transaction ends. It waits
+/// for nobody, so that it does not matter which of them comes first: what cannot be had is left out.
+async fn hold_free(tx: &mut Tx, jobs: impl Iterator<Item = &Resource>) -> Result<HashMap<Resource, Job>, StoreError> {
+    let mut held = read(tx, jobs, "{skip}").await?;
+    let campaigns = keys(held.values().filter_map(|job| Some((&job.tenant_id, job.campaign_id.as_ref()?))));
+    let locked = campaign_keys(tx, &campaigns, "{share} SKIP LOCKED").await?;
+    if locked.len() < campaigns.len() {
         // A campaign that is not there, where plain SQL has named one, holds nobody up.
-        let is_free = |id: &str| locked.iter().any(|locked| locked == id) || !there.iter().any(|there| there == id);
-        held.retain(|job| {
-            let campaign = before.get(job).and_then(|row| row.campaign_id.as_ref());
-            job.tenant != *tenant || campaign.is_none_or(|campaign| is_free(campaign.as_str()))
+        let there = campaign_keys(tx, &campaigns, "").await?;
+        held.retain(|_, job| {
+            let of = job.campaign_id.as_ref().map(|id| (job.tenant_id.to_string(), id.to_string()));
+            of.is_none_or(|of| locked.contains(&of) || !there.contains(&of))
         });
-    }
-    if skip_held {
-        let mut free = HashSet::new();
-        for (tenant, ids) in by_tenant(held.iter().map(|job| (&job.tenant, job.id.as_str()))) {
-            let (only, values) = named(tenant, &ids);
-            let text = format!("SELECT id FROM jobs WHERE {only} ORDER BY id FOR UPDATE SKIP LOCKED");
-            for id in ids_of(tx, &text, &values).await? {
-                if let Ok(id) = id.parse() {
-                    free.insert(Resource::job(tenant.clone(), id));
-                }
-            }
-        }
-        held = free;
     }
     Ok(held)
 }
 
-async fn ids_of(tx: &mut Tx, text: &str, values: &[Value]) -> Result<Vec<String>, StoreError> {
-    tx.rows(text, values).await?.iter().map(|row| row.required("id")).collect()
+/// Reads rows and holds their campaigns until the transaction ends. The campaign before its jobs, as everywhere, so that a cancel of
+/// one comes before or after, not in the middle, and that no two wait for each other. SQLite has one writer: it holds
+/// everything already.
+async fn hold(tx: &mut Tx, jobs: impl Iterator<Item = &Resource>) -> Result<HashMap<Resource, Job>, StoreError> {
+    let rows = read(tx, jobs, "").await?;
+    if matches!(tx, Tx::Postgres(_)) {
+        let campaigns = keys(rows.values().filter_map(|job| Some((&job.tenant_id, job.campaign_id.as_ref()?))));
+        campaign_keys(tx, &campaigns, "ORDER BY tenant_id, id {share}").await?;
+    }
+    Ok(rows)
 }
 
-/// A failure that is no end: retries are left. The run has its row to itself, so what was read of that still holds.
-fn may_be_tried_again(ending: &Ending, row: &Job) -> bool {
-    matches!(ending.end, RunEnd::Failed { permanent: false, .. }) && row.retry_count < row.max_retries
+async fn campaign_keys(
+    tx: &mut Tx,
+    campaigns: &[Vec<Value>],
+    lock: &str,
+) -> Result<HashSet<(String, String)>, StoreError> {
+    let text = MultiRowInsert {
+        before: "SELECT tenant_id, id FROM campaigns WHERE (tenant_id, id) IN (",
+        row: "(?, ?)",
+        after: &format!(") {lock}"),
+        rows: campaigns,
+    };
+    let found = tx.rows_of_many(&text).await?;
+    found.iter().map(|row| Ok((row.required("tenant_id")?, row.required("id")?))).collect()
+}
+
+/// How often the job was tried again before, where this is a failure that is no end, since retries are left. The run has its row to
+/// itself, so what was read of that still holds.
+fn retries_of(ending: &Ending, row: &Job) -> Option<i64> {
+    let may_be = matches!(ending.end, RunEnd::Failed { permanent: false, .. }) && row.retry_count < row.max_retries;
+    may_be.then_some(row.retry_count)
 }
 
 /// Whether the end of this run is the newest that the row knows, and no other run has begun since.
@@ -251,23 +249,50 @@ async fn is_recorded(tx: &mut Tx, run: &Run) -> Result<bool, StoreError> {
     Ok(tx.row(text, &values).await?.is_some())
 }
 
-/// Writes one end; `false`: the row is not this run's any more, or is not running.
-async fn record(tx: &mut Tx, ending: &Ending, row: &Job) -> Result<bool, StoreError> {
-    let Ending { run, progress, end, now } = ending;
-    if matches!(end, RunEnd::Failed { .. }) {
-        // A foreign process may die while its job is paused. Nobody can make it go on, and only a running job can fail.
-        let text = format!(
-            "UPDATE jobs SET status = 'running', paused_from = NULL
-             WHERE {OWNED_BY_RUN} AND (status || '') = 'paused' AND remote_session IS NOT NULL"
-        );
-        tx.execute(&text, &owned_by_run(run)).await?;
-    }
+/// The row is still this run's; only the key may choose it (see `OWNED_BY_RUN`).
+const OWNED: &str =
+    "tenant_id = given.column1 AND id = given.column2 AND (host || '') = given.column3 AND run = given.column4";
+
+/// Writes ends in one statement, each with its retries before where the job is tried again, and returns the runs whose rows were
+/// still theirs, and running.
+async fn record(tx: &mut Tx, endings: &[(&Ending, Option<i64>)]) -> Result<HashSet<(Resource, i64)>, StoreError> {
+    let failed = endings.iter().filter(|(ending, _)| matches!(ending.end, RunEnd::Failed { .. }));
+    // A foreign process may die while its job is paused. Nobody can make it go on, and only a running job can fail.
+    let go_on = MultiRowInsert {
+        before: "UPDATE jobs SET status = 'running', paused_from = NULL FROM (",
+        row: "(?, ?, ?, ?)",
+        after: &format!(") AS given WHERE {OWNED} AND (status || '') = 'paused' AND remote_session IS NOT NULL"),
+        rows: &failed.map(|(ending, _)| owned_by_run(&ending.run)).collect::<Vec<_>>(),
+    };
+    let end = MultiRowInsert {
+        before: "UPDATE jobs SET progress_percent = given.column5, items_total = given.column6, items_processed = given.column7,
+           items_succeeded = given.column8, items_failed = given.column9, current_item = given.column10, status = given.column11,
+           result = given.column12, error_message = given.column13, run_after = given.column14, error_detail = given.column16,
+           retry_count = retry_count + given.column15, host = NULL, ended_run = given.column4, contact_lost_at = NULL,
+           updated_at = {now}, remote_session = CASE WHEN given.column15 = 1 THEN NULL ELSE remote_session END,
+           timeout_used_ms = CASE WHEN given.column15 = 1 THEN 0 ELSE timeout_used_ms END,
+           cancelled_by = COALESCE(given.column17, cancelled_by),
+           cancelled_at = CASE WHEN given.column11 = 'cancelled' THEN {now} ELSE NULL END,
+           completed_at = CASE WHEN given.column11 IN ('completed', 'failed') THEN {now} ELSE NULL END
+         FROM (",
+        row: "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, {json:?}, ?, ?, ?, ?, ?)",
+        after: &format!(
+            ") AS given WHERE {OWNED} AND ((status || '') = 'running' OR ((status || '') = 'paused' AND given.column11 = 'cancelled'))
+             RETURNING tenant_id, id, run"
+        ),
+        rows: &endings.iter().map(|(ending, retries)| values_of(ending, *retries)).collect::<Vec<_>>(),
+    };
+    tx.execute_many(&[go_on]).await?;
+    let written = tx.rows_of_many(&end).await?;
+    written.iter().map(|row| Ok((rows::job_resource(row)?, row.int("run")?.unwrap_or(0)))).collect()
+}
+
+fn values_of(Ending { run, progress, end, now }: &Ending, retries: Option<i64>) -> Vec<Value> {
     let mut values = owned_by_run(run);
     progress_values(&mut values, progress);
-    let again = may_be_tried_again(ending, row);
     let (status, result, error) = match end {
         RunEnd::Completed(result) => ("completed", Value::json(result), None),
-        RunEnd::Failed { error, .. } if again => ("pending", Value::Text(None), Some(error)),
+        RunEnd::Failed { error, .. } if retries.is_some() => ("pending", Value::Text(None), Some(error)),
         RunEnd::Failed { error, .. } => ("failed", Value::Text(None), Some(error)),
         RunEnd::Cancelled { .. } => ("cancelled", Value::Text(None), None),
     };
@@ -276,24 +301,14 @@ async fn record(tx: &mut Tx, ending: &Ending, row: &Job) -> Result<bool, StoreEr
         _ => None,
     };
     let (message, detail) = error.map(message_and_detail).unzip();
-    let run_after = again.then(|| now + retry_delay_ms(row.retry_count));
     values.extend([
         status.into(),
         result,
         message.into(),
-        run_after.into(),
-        i64::from(again).into(),
+        retries.map(|retries| now + retry_delay_ms(retries)).into(),
+        i64::from(retries.is_some()).into(),
         detail.flatten().into(),
         cancelled_by.into(),
     ]);
-    let text = format!(
-        "UPDATE jobs SET {PROGRESS}, status = $11, result = {{json:$12}}, error_message = $13, run_after = $14,
-           error_detail = $16, retry_count = retry_count + $15, host = NULL, ended_run = $4, contact_lost_at = NULL, updated_at = {{now}},
-           remote_session = CASE WHEN $15 = 1 THEN NULL ELSE remote_session END,
-           timeout_used_ms = CASE WHEN $15 = 1 THEN 0 ELSE timeout_used_ms END,
-           cancelled_by = COALESCE($17, cancelled_by), cancelled_at = CASE WHEN $11 = 'cancelled' THEN {{now}} ELSE NULL END,
-           completed_at = CASE WHEN $11 IN ('completed', 'failed') THEN {{now}} ELSE NULL END
-         WHERE {OWNED_BY_RUN} AND ((status || '') = 'running' OR ((status || '') = 'paused' AND $11 = 'cancelled'))"
-    );
-    Ok(tx.execute(&text, &values).await? > 0)
+    values
 }

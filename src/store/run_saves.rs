@@ -43,7 +43,7 @@ impl Store {
                current_item = given.column10, resume_point = COALESCE(given.column11, resume_point),
                deaths = CASE WHEN given.column11 <> COALESCE(resume_point, '') THEN 0 ELSE deaths END,
                timeout_used_ms = COALESCE(given.column12, timeout_used_ms), updated_at = {now}
-             FROM (VALUES ",
+             FROM (",
             row: "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             // Only the key may choose the row: see `OWNED_BY_RUN`.
             after: ") AS given WHERE tenant_id = given.column1 AND id = given.column2 AND (host || '') = given.column3
@@ -91,7 +91,7 @@ async fn free_rows(tx: &mut Tx, reports: &[Arc<(Run, SavedRun)>]) -> Result<Opti
         .map(|job| vec![job.tenant.as_str().into(), job.id.as_str().into()])
         .collect();
     let hold = MultiRowInsert {
-        before: "SELECT tenant_id, id FROM jobs WHERE (tenant_id, id) IN (VALUES ",
+        before: "SELECT tenant_id, id FROM jobs WHERE (tenant_id, id) IN (",
         row: "(?, ?)",
         after: ") {skip}",
         rows: &keys,

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::job_indexes::{self, IndexPiece};
 use super::sql::Value;
 use super::{ResourceSelection, Store, StoreError};
 use crate::domain::{CampaignStatus, JobFacts, JobStatus, ResourceId, ResourceKind, TenantId};
@@ -41,27 +42,42 @@ impl Store {
                 CampaignStatus::ALL.iter().filter(|s| !s.is_final()).map(|s| s.as_str()).collect()
             }
         };
-        // The condition of the index, word for word: neither database finds out by itself that it holds. A campaign's
-        // jobs have an index of their own.
-        let (index, unended) = match (chosen.kind, &chosen.campaign) {
-            (ResourceKind::Job, None) => (" {by:jobs_unended}", " AND status IN ('pending', 'running', 'paused')"),
-            _ => ("", ""),
-        };
         let mut values: Vec<Value> = vec![chosen.tenant.as_str().into()];
         let mut next = |value: Value| {
             values.push(value);
             format!("${}", values.len())
         };
-        let statuses = open.into_iter().map(|word| next(word.into())).collect::<Vec<_>>().join(", ");
-        let mut wheres = format!("tenant_id = $1 AND status IN ({statuses}){unended}");
-        if let Some(campaign) = &chosen.campaign {
-            wheres.push_str(&format!(" AND campaign_id = {}", next(campaign.as_str().into())));
-        }
+        let mut others = String::new();
         if let Some(job_type) = &chosen.job_type {
-            wheres.push_str(&format!(" AND job_type = {}", next(job_type.as_str().into())));
+            others.push_str(&format!(" AND job_type = {}", next(job_type.as_str().into())));
         }
-        let table = chosen.kind.plural();
-        let text = format!("SELECT id FROM {table}{index} WHERE {wheres} ORDER BY rowid DESC LIMIT {limit}");
+        let text = match (chosen.kind, &chosen.campaign) {
+            (ResourceKind::Job, None) => {
+                // Neither database finds out by itself along which indexes the newest of several statuses are at hand.
+                let statuses = open.into_iter().filter_map(JobStatus::parse).filter(|status| !status.is_final());
+                let newest = |IndexPiece { index, only, .. }| {
+                    format!(
+                        "SELECT * FROM (SELECT id, rowid AS place FROM jobs {{by:{index}}} WHERE tenant_id = $1 AND {only}{others}
+                           ORDER BY rowid DESC LIMIT {limit}) s"
+                    )
+                };
+                let pieces: Vec<String> = statuses.flat_map(job_indexes::of_status).map(newest).collect();
+                if pieces.is_empty() {
+                    return Ok(Vec::new());
+                }
+                format!("SELECT id FROM ({}) n ORDER BY place DESC LIMIT {limit}", pieces.join(" UNION ALL "))
+            }
+            (kind, campaign) => {
+                if let Some(campaign) = campaign {
+                    others.push_str(&format!(" AND campaign_id = {}", next(campaign.as_str().into())));
+                }
+                let statuses = open.into_iter().map(|word| next(word.into())).collect::<Vec<_>>().join(", ");
+                format!(
+                    "SELECT id FROM {} WHERE tenant_id = $1 AND status IN ({statuses}){others} ORDER BY rowid DESC LIMIT {limit}",
+                    kind.plural()
+                )
+            }
+        };
         let rows = self.database.read().await?.rows(&text, &values).await?;
         let ids = rows.iter().map(|row| row.required("id")).collect::<Result<Vec<_>, _>>()?;
         Ok(ids.iter().filter_map(|id| id.parse().ok()).collect())

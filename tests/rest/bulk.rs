@@ -122,3 +122,29 @@ async fn a_stream_that_breaks_off_leaves_whole_batches_and_goes_on_when_it_is_se
     assert_eq!(whole["count"], 12_600);
     assert_eq!(total(&api, &ann, "c1").await, 12_600);
 }
+
+/// Lines that a version before has made had ids of another kind: the same lines sent again find them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lines_whose_first_were_made_by_a_version_with_other_ids_make_nothing_twice() {
+    let api = RestFixture::start(&[]).await;
+    let ann = api.user("ann", "acme", &["*"]).await;
+    for line in 1..=2 {
+        let former = uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, format!("acme ann spring  {line}").as_bytes());
+        api.sql(&format!(
+            "INSERT INTO jobs (id, tenant_id, job_type, origin, created_by, submitted_as)
+             VALUES ('{former}', 'acme', 'mail', 'queued', 'ann', 'ann spring {line}')"
+        ))
+        .await;
+    }
+    let path = "/api/v1/jobs?request_id=spring";
+    for new in [3, 0] {
+        let made = send(&api, &ann, path, lines(0..5)).await;
+        assert_eq!((&made.json()["count"], &made.json()["new"]), (&json!(5), &json!(new)));
+    }
+    let all = api.get(&ann, "/api/v1/jobs?limit=50").await.expect(200);
+    assert_eq!(all["jobs"].as_array().map(Vec::len), Some(5));
+    // Others of the same day have ids in their order.
+    let made = send(&api, &ann, "/api/v1/jobs?request_id=summer", lines(0..20)).await.expect(201);
+    let ids: Vec<&str> = made["jobs"].as_array().expect("jobs").iter().filter_map(|job| job["id"].as_str()).collect();
+    assert!(ids.len() == 20 && ids.is_sorted(), "{ids:?}");
+}

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::api::RestFixture;
+use crate::support::api::{RestFixture, until};
 use crate::support::postgres;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -14,6 +14,27 @@ async fn lists_are_searched_and_sorted_on_sqlite() {
 async fn lists_are_searched_and_sorted_on_postgresql() {
     let url = postgres::database().await;
     searched_and_sorted(RestFixture::start(&[("database.url", &url)]).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changes_of_counts_are_added_up_where_no_worker_lives() {
+    let url = postgres::database().await;
+    let api = RestFixture::start(&[("database.url", &url)]).await;
+    let ann = api.user("ann", "acme", &["*"]).await;
+    let rows = "INSERT INTO jobs (id, tenant_id, campaign_id) SELECT 'j' || n, 'acme', 'c' || n FROM generate_series(1, 500) n";
+    api.sql(rows).await;
+    api.sql("UPDATE jobs SET status = 'cancelled' WHERE id IN ('j1', 'j2')").await;
+    let pool = sqlx::PgPool::connect(&url).await.expect("connect");
+    let waiting = async || {
+        let waiting = sqlx::query_scalar("SELECT COUNT(*) FROM job_count_changes").fetch_one(&pool).await;
+        waiting.unwrap_or(0_i64)
+    };
+    assert!(waiting().await >= 500);
+    for _ in 0..2 {
+        let counted = &api.get(&ann, "/api/v1/jobs?totals=true&limit=1").await.expect(200)["totals"];
+        assert_eq!((&counted["pending"], &counted["cancelled"]), (&json!(498), &json!(2)));
+        until("they are added up", async || waiting().await == 0).await;
+    }
 }
 
 fn ids(page: &Value, kind: &str) -> Vec<String> {

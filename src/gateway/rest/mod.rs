@@ -15,6 +15,7 @@ mod health;
 mod input;
 mod job_lines;
 mod job_writer;
+mod line_ids;
 mod lines;
 mod list_query;
 mod output;
@@ -54,7 +55,7 @@ use self::resources::ResourceApi;
 use self::revocations::RevocationApi;
 use self::routes::{Endpoint, OPENAPI, RouteMatch};
 use self::schedules::ScheduleApi;
-use self::totals::Totals;
+pub use self::totals::Totals;
 use self::workers::WorkerApi;
 use super::batch::BatchSubmitter;
 use super::commands::CommandSubmitter;
@@ -93,6 +94,8 @@ pub struct RestParts {
     pub snapshots: SnapshotReader,
     /// Which types of job live workers know.
     pub job_types: Arc<JobTypes>,
+    /// Counts jobs by status.
+    pub totals: Arc<Totals>,
     /// Takes commands.
     pub commands: Arc<CommandSubmitter>,
     /// Takes batches.
@@ -175,7 +178,7 @@ impl Api {
                 store: store.clone(),
                 snapshots: parts.snapshots,
                 job_types: parts.job_types,
-                totals: Totals::new(store.clone()),
+                totals: parts.totals,
             },
             revocations: RevocationApi { callers: callers.clone(), store: store.clone(), longest: parts.longest_token },
             creation: CreationApi::new(callers.clone(), broker.clone(), store.clone()),

@@ -27,7 +27,7 @@ pub(super) struct ResourceApi {
     pub(super) store: Store,
     pub(super) snapshots: SnapshotReader,
     pub(super) job_types: Arc<JobTypes>,
-    pub(super) totals: Totals,
+    pub(super) totals: Arc<Totals>,
 }
 
 impl ResourceApi {

@@ -89,13 +89,13 @@ impl EndWrites {
     /// `false`: something has changed since it was read; the caller takes everything back.
     pub(super) async fn write(&self, tx: &mut Tx) -> Result<bool, StoreError> {
         let audited = MultiRowInsert {
-            before: "UPDATE applied_commands SET record = '' WHERE record <> '' AND command_id IN (VALUES ",
+            before: "UPDATE applied_commands SET record = '' WHERE record <> '' AND command_id IN (",
             row: "(?)",
             after: ")",
             rows: &self.audited,
         };
         let refused = MultiRowInsert {
-            before: "INSERT INTO applied_commands (command_id, outcome, record) VALUES ",
+            before: "INSERT INTO applied_commands (command_id, outcome, record) ",
             row: "(?, 'refused', '')",
             after: " ON CONFLICT DO NOTHING",
             rows: &self.refused,

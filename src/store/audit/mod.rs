@@ -57,13 +57,13 @@ impl Store {
             before:
                 "INSERT INTO command_audit (id, at, tenant_id, user_id, resource_kind, resource_id, action, command_id,
                request_id, event, reason, outcome, worker_id, attempts, latency_ms, address, token_id, stream_id,
-               previous_hash, hash, run_at, batch_id, refusals, first_at, last_at) VALUES ",
+               previous_hash, hash, run_at, batch_id, refusals, first_at, last_at) ",
             row: "(?, {time:?}, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             after: "",
             rows: &links.rows,
         };
         let position = MultiRowInsert {
-            before: "INSERT INTO audit_position (stream, last) VALUES ",
+            before: "INSERT INTO audit_position (stream, last) ",
             row: "(?, ?)",
             after: " ON CONFLICT (stream) DO UPDATE SET last = excluded.last",
             rows: links.position.as_slice(),

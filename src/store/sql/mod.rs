@@ -23,7 +23,7 @@ pub(super) use dialect::time_text;
 pub(super) use postgres::PgTx;
 pub(super) use sqlite::SqliteTx;
 
-/// Rows of one statement.
+/// Rows of one statement on SQLite, where each value has a place of its own.
 const ROWS_AT_ONCE: usize = 128;
 
 /// A value on its way in.
@@ -125,7 +125,9 @@ pub(super) enum Tx {
     Postgres(PgTx),
 }
 
-/// A statement for many rows of values: `before (…), (…) after`.
+/// A statement for many rows of values: `before VALUES (…), (…) after`. To PostgreSQL they go as an array for each column, so that
+/// the statement is the same however many rows there are, and is analysed and planned once for all of them. Its columns are
+/// `column1`, `column2`, … there, too.
 pub(super) struct MultiRowInsert<'a> {
     pub before: &'a str,
     /// The places of one row, `(?, {time:?}, …)`, with a question mark for each value.
@@ -218,57 +220,48 @@ impl Tx {
     }
 
     async fn send_many(&mut self, statements: &[MultiRowInsert<'_>], commit: bool) -> Result<u64, StoreError> {
-        // A statement gets no more values than both databases take.
-        let mut parts: Vec<(String, Vec<&Value>)> = Vec::new();
-        for many in statements {
-            for rows in many.rows.chunks(ROWS_AT_ONCE) {
-                parts.push((self.text_of(many, rows.len()), rows.iter().flatten().collect()));
-            }
-        }
         match self {
-            Self::Sqlite(_) if parts.is_empty() && !commit => Ok(0),
             Self::Sqlite(tx) => {
-                let (texts, values): (Vec<String>, Vec<_>) = parts.into_iter().unzip();
-                tx.execute(texts.join("; "), &values.concat(), commit).await
+                // A statement gets no more values than SQLite takes.
+                let (mut texts, mut values): (Vec<String>, Vec<&Value>) = (Vec::new(), Vec::new());
+                for many in statements {
+                    for rows in many.rows.chunks(ROWS_AT_ONCE) {
+                        texts.push(sqlite_text(many, rows.len()));
+                        values.extend(rows.iter().flatten());
+                    }
+                }
+                if texts.is_empty() && !commit {
+                    return Ok(0);
+                }
+                tx.execute(texts.join("; "), &values, commit).await
             }
             Self::Postgres(tx) => {
                 let mut changed = 0;
-                for (text, values) in parts {
-                    changed += tx.execute(text, &values).await?;
+                for many in statements.iter().filter(|many| !many.rows.is_empty()) {
+                    changed += tx.execute_for_all(postgres_text(many), many.rows).await?;
                 }
                 Ok(changed)
             }
         }
     }
 
-    fn text_of(&self, many: &MultiRowInsert<'_>, rows: usize) -> String {
-        let [mut text, row, after] = [many.before, many.row, many.after].map(|text| self.to_dialect(text));
-        let mut number = 0;
-        for n in 0..rows {
-            text.push_str(if n > 0 { ", " } else { "" });
-            for (at, part) in row.split('?').enumerate() {
-                if at > 0 {
-                    number += 1;
-                    text.push_str(&self.placeholder(number));
-                }
-                text.push_str(part);
-            }
-        }
-        text.push_str(&after);
-        text
-    }
-
     /// The rows that a statement for many rows of values returns.
     pub async fn rows_of_many(&mut self, many: &MultiRowInsert<'_>) -> Result<Vec<Row>, StoreError> {
-        let mut found = Vec::new();
-        for rows in many.rows.chunks(ROWS_AT_ONCE) {
-            let (text, values) = (self.text_of(many, rows.len()), rows.iter().flatten().collect::<Vec<_>>());
-            match self {
-                Self::Sqlite(tx) => found.extend(tx.rows(text, &values).await?.into_iter().map(Row::Sqlite)),
-                Self::Postgres(tx) => found.extend(tx.rows(text, &values).await?.into_iter().map(Row::Postgres)),
+        match self {
+            Self::Sqlite(tx) => {
+                let mut found = Vec::new();
+                for rows in many.rows.chunks(ROWS_AT_ONCE) {
+                    let values = rows.iter().flatten().collect::<Vec<_>>();
+                    found.extend(tx.rows(sqlite_text(many, rows.len()), &values).await?.into_iter().map(Row::Sqlite));
+                }
+                Ok(found)
+            }
+            Self::Postgres(_) if many.rows.is_empty() => Ok(Vec::new()),
+            Self::Postgres(tx) => {
+                let found = tx.rows_for_all(postgres_text(many), many.rows).await?;
+                Ok(found.into_iter().map(Row::Postgres).collect())
             }
         }
-        Ok(found)
     }
 
     /// The text in the words of this database.
@@ -302,5 +295,52 @@ impl Tx {
             Self::Postgres(tx) => tx.end("ROLLBACK").await?,
         }
         Ok(())
+    }
+}
+
+/// The statement for so many rows, each value with a place of its own. Places have no numbers: SQLite looks a numbered one up among
+/// all before it, and one without a number it just takes.
+fn sqlite_text(many: &MultiRowInsert<'_>, rows: usize) -> String {
+    let [before, row, after] = [many.before, many.row, many.after].map(dialect::to_sqlite);
+    format!("{before}VALUES {}{after}", vec![row; rows].join(", "))
+}
+
+/// The statement for any number of rows, with an array for each column.
+fn postgres_text(many: &MultiRowInsert<'_>) -> String {
+    let [before, row, after] = [many.before, many.row, many.after].map(dialect::to_postgres);
+    let row = row.strip_prefix('(').and_then(|row| row.strip_suffix(')')).unwrap_or(&row);
+    let mut parts = row.split('?');
+    let mut columns = parts.next().unwrap_or_default().to_owned();
+    let (mut names, mut places) = (Vec::new(), Vec::new());
+    for (at, part) in parts.enumerate() {
+        columns.push_str(&format!("column{}{part}", at + 1));
+        names.push(format!("column{}", at + 1));
+        places.push(format!("${}", at + 1));
+    }
+    format!("{before}SELECT {columns} FROM unnest({}) AS given ({}){after}", places.join(", "), names.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_rows_are_places_on_sqlite_and_an_array_for_each_column_on_postgresql() {
+        let rows = [vec![Value::from(1_i64), "a".into()], vec![Value::from(2_i64), "b".into()]];
+        let many = MultiRowInsert {
+            before: "INSERT INTO t (a, b, c) ",
+            row: "(CAST(? AS BIGINT), 'x', {json:?})",
+            after: " ON CONFLICT DO NOTHING",
+            rows: &rows,
+        };
+        assert_eq!(
+            sqlite_text(&many, 2),
+            "INSERT INTO t (a, b, c) VALUES (CAST(? AS BIGINT), 'x', ?), (CAST(? AS BIGINT), 'x', ?) ON CONFLICT DO NOTHING"
+        );
+        assert_eq!(
+            postgres_text(&many),
+            "INSERT INTO t (a, b, c) SELECT CAST(column1 AS BIGINT), 'x', CAST(column2 AS JSONB) FROM unnest($1, $2) \
+             AS given (column1, column2) ON CONFLICT DO NOTHING"
+        );
     }
 }

@@ -1,11 +1,12 @@
 //! A transaction on PostgreSQL.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::Postgres;
 use sqlx::pool::PoolConnection;
-use sqlx::postgres::PgRow;
+use sqlx::postgres::{PgArguments, PgRow};
 
 use super::{Value, bound};
 use crate::store::StoreError;
@@ -78,6 +79,18 @@ impl PgTx {
         Ok(asked!(self, bound!(text, &clean(values)), execute)?.rows_affected())
     }
 
+    /// A statement whose values are an array for each column of these rows.
+    pub async fn rows_for_all(&mut self, text: String, rows: &[Vec<Value>]) -> Result<Vec<PgRow>, StoreError> {
+        let query = of_columns(text, rows)?;
+        asked!(self, query, fetch_all)
+    }
+
+    /// The same; how many rows it changed.
+    pub async fn execute_for_all(&mut self, text: String, rows: &[Vec<Value>]) -> Result<u64, StoreError> {
+        let query = of_columns(text, rows)?;
+        Ok(asked!(self, query, execute)?.rows_affected())
+    }
+
     pub async fn begin(mut self) -> Result<Self, StoreError> {
         asked!(self, sqlx::query("BEGIN"), execute)?;
         self.state = PgTxState::Open;
@@ -108,14 +121,48 @@ impl PgTx {
     }
 }
 
+/// The query with an array for each column. What a column has is said by its first row.
+fn of_columns(
+    text: String,
+    rows: &[Vec<Value>],
+) -> Result<sqlx::query::Query<'static, Postgres, PgArguments>, StoreError> {
+    let mixed = || StoreError::Refused("a column of a statement has values of several types".to_owned());
+    let mut query = sqlx::query(sqlx::AssertSqlSafe(text));
+    for (at, first) in rows.first().into_iter().flatten().enumerate() {
+        let column = rows.iter().map(|row| row.get(at));
+        query = match first {
+            Value::Text(_) => {
+                let texts = column.map(|value| match value {
+                    Some(Value::Text(text)) => Ok(text.as_deref().map(|text| without_nul(text).into_owned())),
+                    _ => Err(mixed()),
+                });
+                query.bind(texts.collect::<Result<Vec<Option<String>>, _>>()?)
+            }
+            Value::Int(_) => {
+                let numbers = column.map(|value| if let Some(Value::Int(n)) = value { Ok(*n) } else { Err(mixed()) });
+                query.bind(numbers.collect::<Result<Vec<Option<i64>>, _>>()?)
+            }
+            Value::Real(_) => {
+                let numbers = column.map(|value| if let Some(Value::Real(n)) = value { Ok(*n) } else { Err(mixed()) });
+                query.bind(numbers.collect::<Result<Vec<f64>, _>>()?)
+            }
+        };
+    }
+    Ok(query)
+}
+
 fn late() -> StoreError {
     StoreError::Unavailable("no answer in time".to_owned())
 }
 
 /// PostgreSQL's TEXT cannot hold the character NUL; SQLite's can.
+fn without_nul(text: &str) -> Cow<'_, str> {
+    if text.contains('\0') { text.replace('\0', "\u{fffd}").into() } else { text.into() }
+}
+
 fn clean(values: &[&Value]) -> Vec<Value> {
     let clean = |value: &&Value| match value {
-        Value::Text(Some(text)) if text.contains('\0') => text.replace('\0', "\u{fffd}").into(),
+        Value::Text(Some(text)) => Value::Text(Some(without_nul(text).into_owned())),
         other => (*other).clone(),
     };
     values.iter().map(clean).collect()

@@ -117,7 +117,7 @@ impl CommandExecutor {
             self.notifier.end_run(resource, run.run().number).await;
             self.runs.remove(&run, ExitReason::Cancelled);
             self.notifier.campaigns.mark_campaign_of(&run.job.job);
-            self.notifier.job_available.notify_one();
+            self.notifier.slot_freed();
         }
         match completed {
             Ok(CompleteOutcome::Done { more }) => {

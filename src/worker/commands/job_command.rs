@@ -120,7 +120,7 @@ impl JobCommands {
         match held.apply(Some(run.run())).await {
             Ok(ApplyOutcome::Succeeded { status, control, .. }) => {
                 run.status.send_replace(JobStatus::Paused);
-                self.notifier.job_available.notify_one(); // Its slot is free.
+                self.notifier.slot_freed();
                 Some(CommandOutcome::succeeded(status, Some(JobStatus::Paused), control))
             }
             Err(error) => {

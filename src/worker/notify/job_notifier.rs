@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -34,6 +34,9 @@ pub(crate) struct JobNotifier {
     pub(crate) job_available: Notify,
     /// What others have said of jobs that wait there.
     pub(crate) heard: JobWakes,
+    /// The last look for jobs ended because this worker could take no more, or without an answer: as soon as a job has left it, it is
+    /// to look again. Where the last one found nothing more, that is so until somebody says that jobs have come.
+    pub(crate) looks_when_free: AtomicBool,
     /// SQL did not answer when this worker asked for a job, and may have given it one.
     pub(crate) claim_failed: AtomicBool,
     /// The seconds at whose beginning workers are told of jobs that are due: no more than [`MAX_WAKE_AHEAD_MS`] has.
@@ -56,6 +59,7 @@ impl JobNotifier {
             campaigns,
             job_available: Notify::new(),
             heard: JobWakes::default(),
+            looks_when_free: AtomicBool::new(true),
             claim_failed: AtomicBool::new(false),
             wakes: Arc::default(),
             not_ended: Mutex::default(),
@@ -144,6 +148,13 @@ impl JobNotifier {
                 }
             }
             Err(error) => tracing::debug!(%job, %error, "worker.end_run_delayed"),
+        }
+    }
+
+    /// A job has left this worker, or stands paused in it: another one may have its place.
+    pub(crate) fn slot_freed(&self) {
+        if self.looks_when_free.load(Ordering::Relaxed) {
+            self.job_available.notify_one();
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -12,7 +12,7 @@ use super::runner::JobRunner;
 use crate::broker::scripts::updates::JobWake;
 use crate::broker::{Partition, WriteCheck};
 use crate::domain::TenantId;
-use crate::store::{ClaimedJob, Company, StoreError};
+use crate::store::{Company, QueueLook, StoreError};
 use crate::worker::context::WorkerContext;
 use crate::worker::maintenance::leadership::Leadership;
 use crate::worker::notify::job_notifier::JobNotifier;
@@ -44,6 +44,17 @@ pub(crate) struct JobQueue {
     type_names: Vec<String>,
     /// Which tenants Redis does not serve just now.
     write_check: Option<WriteCheck>,
+    /// What the last look said of whether this worker makes room for a job that must run alone.
+    makes_room: AtomicBool,
+}
+
+/// Why a worker looks for jobs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Occasion {
+    /// It has not looked for a while.
+    Poll,
+    /// Something has happened.
+    Notified,
 }
 
 impl JobQueue {
@@ -54,7 +65,8 @@ impl JobQueue {
         let leadership = parts.leadership.clone();
         let kind = kind_of(&type_names, ctx.tenants.as_deref());
         notifier.heard.set_kind(kind);
-        Self { ctx, runs, notifier, leadership, runner, types, type_names, write_check }
+        let makes_room = AtomicBool::new(false);
+        Self { ctx, runs, notifier, leadership, runner, types, type_names, write_check, makes_room }
     }
 
     /// Whether the server of a tenant's partition is there. On a cluster one may be gone while the others work: jobs of its
@@ -75,13 +87,13 @@ impl JobQueue {
         if self.types.is_empty() {
             return;
         }
-        let mut backoff = 1;
+        let (mut backoff, mut occasion) = (1, Occasion::Poll);
         loop {
-            self.claim_jobs().await;
-            tokio::select! {
+            self.claim_jobs(occasion).await;
+            (backoff, occasion) = tokio::select! {
                 () = self.ctx.stop.cancelled() => return,
-                () = self.notifier.job_available.notified() => backoff = 1,
-                () = self.wait(backoff) => backoff = (backoff * 2).min(MAX_BACKOFF),
+                () = self.notifier.job_available.notified() => (1, Occasion::Notified),
+                () = self.wait(backoff) => ((backoff * 2).min(MAX_BACKOFF), Occasion::Poll),
             }
         }
     }
@@ -98,11 +110,13 @@ impl JobQueue {
     }
 
     /// Takes jobs until there is no room, or none waits. Then the others that were told of them need not look, either.
-    async fn claim_jobs(&self) {
+    async fn claim_jobs(&self, occasion: Occasion) {
         let heard = self.notifier.heard.begin();
+        // Until it is known that none waits. From the beginning, so that no end of a job falls between a look and this.
+        self.notifier.looks_when_free.store(true, Ordering::Relaxed);
         let concurrency = self.ctx.settings.worker.concurrency;
         let crashes = suspected_after(self.ctx.settings.worker.max_worker_crashes);
-        let makes_room = concurrency > 1 && self.makes_room(crashes).await;
+        let makes_room = concurrency > 1 && self.makes_room_now(crashes, occasion).await;
         let not_served = self.not_served();
         let running = || self.runs.running(|tenant| self.is_served(tenant.as_str(), &not_served));
         while !self.ctx.stop.is_cancelled()
@@ -127,12 +141,17 @@ impl JobQueue {
                     .min(MAX_CLAIMS),
             };
             match self.claim_beside(companies, &not_served, limit).await {
-                Ok(jobs) if jobs.is_empty() => return self.tell_that_nothing_is_left(heard, &not_served).await,
+                // Whoever took them says it when nothing is left. If that one dies, others look a little later.
+                Ok(QueueLook::Taken(jobs)) if jobs.is_empty() => return,
                 // SQL was asked for known types only; a job of another one is released by the rescuer.
-                Ok(jobs) => {
+                Ok(QueueLook::Taken(jobs)) => {
                     let known =
                         jobs.into_iter().filter_map(|job| Some((self.types.get(&job.job.job_type)?.clone(), job)));
                     join_all(known.map(|(code, job)| self.runner.start_job(job, code))).await;
+                }
+                Ok(look) => {
+                    let none_waits = matches!(look, QueueLook::NothingWaits);
+                    return self.tell_that_nothing_is_left(heard, none_waits, &not_served).await;
                 }
                 Err(error) => {
                     self.notifier.claim_failed.store(true, Ordering::Relaxed);
@@ -145,16 +164,29 @@ impl JobQueue {
 
     /// Says that no job is left, if that is so, to the workers whose turn to look comes later. `heard`: the last wake-up that was heard
     /// before this worker looked. What came later is another matter.
-    async fn tell_that_nothing_is_left(&self, heard: Option<String>, not_served: &HashSet<Partition>) {
+    async fn tell_that_nothing_is_left(
+        &self,
+        heard: Option<String>,
+        none_waits: bool,
+        not_served: &HashSet<Partition>,
+    ) {
         let WorkerContext { tenants, store, broker, .. } = &*self.ctx;
+        if none_waits {
+            self.notifier.looks_when_free.store(false, Ordering::Relaxed);
+        }
         let (Some(name), Some(kind)) = (heard, self.notifier.heard.kind()) else { return };
         if !takes_turns(self.leadership.workers()) || !not_served.is_empty() || !self.notifier.heard.is_open(&name) {
             return;
         }
-        // This one may have found nothing because others took it at the same time, or because of what it runs already.
-        match store.is_job_waiting(tenants.as_deref(), &self.type_names).await {
+        // This one may have found nothing because of what it runs already.
+        let is_waiting = match none_waits {
+            true => Ok(false),
+            false => store.is_job_waiting(tenants.as_deref(), &self.type_names).await,
+        };
+        match is_waiting {
             Ok(true) => {}
             Ok(false) => {
+                self.notifier.looks_when_free.store(false, Ordering::Relaxed);
                 if let Err(error) = broker.wake_dispatch(&JobWake::NothingLeft { name, kind }).await {
                     tracing::debug!(%error, "worker.others_not_told"); // They look.
                 }
@@ -168,16 +200,29 @@ impl JobQueue {
         companies: &[Company],
         not_served: &HashSet<Partition>,
         limit: usize,
-    ) -> Result<Vec<ClaimedJob>, StoreError> {
+    ) -> Result<QueueLook, StoreError> {
+        let mut last = QueueLook::NothingFits;
         for company in companies {
             let WorkerContext { id, tenants, store, .. } = &*self.ctx;
             let served = |tenant: &str| self.is_served(tenant, not_served);
-            let taken = store.claim_jobs(id, tenants.as_deref(), &self.type_names, *company, &served, limit).await?;
-            if !taken.is_empty() {
-                return Ok(taken);
+            last = store.look_for_jobs(id, tenants.as_deref(), &self.type_names, *company, &served, limit).await?;
+            if matches!(&last, QueueLook::Taken(jobs) if !jobs.is_empty()) {
+                break;
             }
         }
-        Ok(Vec::new())
+        Ok(last)
+    }
+
+    /// As [`Self::makes_room`]. A worker that runs nothing, made no room before, and was told of a job takes that one whatever it
+    /// is: whether others have to be waited for is for those that run something, and for polls.
+    async fn makes_room_now(&self, crashes: i64, occasion: Occasion) -> bool {
+        let did = self.makes_room.load(Ordering::Relaxed);
+        if occasion == Occasion::Notified && !did && self.runs.len() == 0 {
+            return false;
+        }
+        let does = self.makes_room(crashes).await;
+        self.makes_room.store(does, Ordering::Relaxed);
+        does
     }
 
     /// Whether this worker makes room for a job that must run alone: it takes nothing new until it runs nothing, and

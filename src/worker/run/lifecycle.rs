@@ -112,7 +112,7 @@ impl RunLifecycle {
                 RecordOutcome::Recorded(job) => {
                     self.notifier.run_left(&job, run.run().number).await;
                     self.runs.remove(run, ExitReason::Recorded);
-                    self.notifier.job_available.notify_one();
+                    self.notifier.slot_freed();
                     return (ExitReason::Recorded, Some(job));
                 }
                 RecordOutcome::NotOurs => {

@@ -6,6 +6,8 @@ mod support;
 mod assets;
 #[path = "console/control.rs"]
 mod control;
+#[path = "console/interruptions.rs"]
+mod interruptions;
 #[path = "console/operators.rs"]
 mod operators;
 #[path = "console/page.rs"]

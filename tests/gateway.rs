@@ -18,6 +18,8 @@ mod feed;
 mod fixture;
 #[path = "gateway/fleet.rs"]
 mod fleet;
+#[path = "gateway/interruptions.rs"]
+mod interruptions;
 #[path = "gateway/leaving.rs"]
 mod leaving;
 #[path = "gateway/limits.rs"]

@@ -95,6 +95,8 @@ pub struct Subscriber {
     trouble: LastError,
     proof: WriteCheck,
     filter: Arc<OnceLock<ChannelFilter>>,
+    broker: Broker,
+    probes: Probes,
 }
 
 /// Why the connection cannot be made just now, in words for the operator.
@@ -112,12 +114,12 @@ impl Subscriber {
         let (events, hear_events) = mpsc::channel(EVENT_QUEUE);
         let delivers = Arc::new(AtomicBool::new(false));
         let (trouble, filter) = (LastError::default(), Arc::<OnceLock<ChannelFilter>>::default());
-        let name = subscriber_name();
+        let (name, probes) = (subscriber_name(), Probes::default());
         let mut owner = SubscriberTask {
             address: broker.client.discovery(),
             broker: broker.clone(),
             server: None,
-            probes: Probes::default(),
+            probes: probes.clone(),
             tracker: tracker.clone(),
             probe: probe_channel(&name),
             resource_probe: resource_probe_channel(&name),
@@ -137,7 +139,8 @@ impl Subscriber {
         let (first, _) = first.map_err(|error| BrokerError::of_connecting(&owner.address, &error))?;
         tracker.spawn(owner.run(first, stop.clone()));
         let proof = WriteCheck::start(broker.clone(), resource_probe_channel(&name), tracker, stop).await?;
-        Ok((Self { requests, delivers, trouble, proof, filter }, hear_events))
+        let broker = broker.clone();
+        Ok((Self { requests, delivers, trouble, proof, filter, broker, probes }, hear_events))
     }
 
     /// Whether Redis does what commands need.
@@ -199,6 +202,16 @@ impl Subscriber {
     /// Whether a message published to itself was heard in the last few seconds: the truth behind `/readyz`.
     pub fn is_delivering(&self) -> bool {
         self.delivers.load(Ordering::Relaxed)
+    }
+
+    /// The partitions of whose tenants nothing may be heard just now, though their servers may be well: known sooner than the
+    /// connection is given up.
+    pub fn unheard_partitions(&self) -> Vec<Partition> {
+        let servers = self.broker.client.servers().into_iter().map(|(name, _)| name);
+        let unheard = self.probes.unheard(&servers.collect::<Vec<_>>());
+        let is_unheard = |server: &Option<String>| server.as_ref().is_some_and(|server| unheard.contains(server));
+        let of = self.broker.servers_of_partitions().into_iter();
+        of.filter(|(_, server)| !self.is_delivering() || is_unheard(server)).map(|(partition, _)| partition).collect()
     }
 }
 

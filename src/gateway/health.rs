@@ -1,6 +1,7 @@
 //! Whether Redis, SQL and the subscription work, looked at once a second, so that commands and `/readyz`
 //! are answered at once instead of after a time-out.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -17,6 +18,28 @@ const POLL_INTERVAL: Duration = Duration::from_secs(1);
 const POLLS_PER_WRITE: u64 = 5;
 /// Longest wait for an answer.
 const TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Why what a watcher sees may be old, by the names that `/readyz` has for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InterruptionReason {
+    /// The server of the tenant's partition does not do what commands need.
+    Redis,
+    /// What is published is not heard.
+    Subscription,
+    /// Nothing can be read of what is not in Redis.
+    Sql,
+}
+
+impl InterruptionReason {
+    /// As it travels.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Redis => "redis",
+            Self::Subscription => "subscription",
+            Self::Sql => "sql",
+        }
+    }
+}
 
 /// What works just now; cheap to clone.
 #[derive(Clone)]
@@ -81,6 +104,23 @@ impl Health {
     /// What is published is heard.
     pub fn subscription(&self) -> bool {
         self.0.subscriber.is_delivering()
+    }
+
+    /// Why news of tenants may not come to those who watch them, by partition, for those of which that is so.
+    pub fn interrupted_partitions(&self) -> BTreeMap<Partition, InterruptionReason> {
+        let of_all = |reason| self.0.broker.keys().partitions().map(move |partition| (partition, reason));
+        if !self.0.broker.is_up() {
+            return of_all(InterruptionReason::Redis).collect();
+        }
+        let mut interrupted = BTreeMap::new();
+        if !self.sql() {
+            interrupted.extend(of_all(InterruptionReason::Sql));
+        }
+        let unheard = self.0.subscriber.unheard_partitions().into_iter();
+        interrupted.extend(unheard.map(|partition| (partition, InterruptionReason::Subscription)));
+        let not_served = self.0.subscriber.proof().problems().into_iter();
+        interrupted.extend(not_served.map(|(partition, _)| (partition, InterruptionReason::Redis)));
+        interrupted
     }
 
     /// The gateway is leaving and takes nothing new.

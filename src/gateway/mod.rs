@@ -9,7 +9,7 @@
 //! to come later and [`expiry`] ends those that nobody took up;
 //! `refusals` has those written into the audit trail that were only counted; [`limits`] and [`access`] say who may stay, [`memory`] how
 //! much of it requests may take;
-//! [`drain`] sends everyone away at the end.
+//! `interruptions` tells watchers when what they see may be old; [`drain`] sends everyone away at the end.
 
 pub mod access;
 mod audit_backlog;
@@ -22,6 +22,7 @@ pub mod expiry;
 mod fleet;
 pub mod health;
 pub mod hub;
+mod interruptions;
 pub mod job_types;
 pub mod limits;
 pub mod memory;

@@ -53,6 +53,8 @@ pub enum Push {
     Missed(Utf8Bytes),
     /// How many workers are alive. Of several that wait only the newest is of any use.
     Workers(Utf8Bytes),
+    /// The feed is interrupted, or goes on. Of several that wait only the newest is of any use.
+    Interruption(Utf8Bytes),
 }
 
 impl Push {
@@ -64,7 +66,8 @@ impl Push {
     fn seq(&self) -> Option<i64> {
         match self {
             Self::Progress { seq, .. } | Self::Status { seq, .. } => *seq,
-            Self::Result { .. } | Self::Notice(_) | Self::Missed(_) | Self::Workers(_) => None,
+            Self::Result { .. } | Self::Notice(_) | Self::Missed(_) => None,
+            Self::Workers(_) | Self::Interruption(_) => None,
         }
     }
 }
@@ -74,6 +77,8 @@ pub struct Outbox {
     state: Mutex<OutboxState>,
     wake: AtomicWaker,
     limit: usize,
+    /// The client has asked to be told when what it sees may be old.
+    tells_interruptions: bool,
 }
 
 struct OutboxState {
@@ -88,6 +93,8 @@ struct OutboxState {
     min_seq: i64,
     /// The last that the client was told is that no worker is alive.
     told_of_no_worker: bool,
+    /// The last that the client was told is that its feed is interrupted.
+    is_interrupted: bool,
     close: Option<Close>,
 }
 
@@ -101,9 +108,16 @@ impl Outbox {
             progress: Vec::new(),
             min_seq: i64::MIN,
             told_of_no_worker: false,
+            is_interrupted: false,
             close: None,
         };
-        Self { state: Mutex::new(state), wake: AtomicWaker::new(), limit: limit.max(1) }
+        let limit = limit.max(1);
+        Self { state: Mutex::new(state), wake: AtomicWaker::new(), limit, tells_interruptions: false }
+    }
+
+    /// Its client is told, or not, when what it sees may be old.
+    pub fn telling_interruptions(self, tells_interruptions: bool) -> Self {
+        Self { tells_interruptions, ..self }
     }
 
     /// Adds a message. Nothing is added to a socket that is closing.
@@ -134,6 +148,35 @@ impl Outbox {
             }
             state.told_of_no_worker = online == 0;
             state.add(Push::Workers(text.clone()), self.limit);
+        }
+        self.wake.wake();
+    }
+
+    /// What the client sees may be old, which `text` says: added where it wants to know and does not know it yet.
+    pub fn interrupt(&self, text: &Utf8Bytes) {
+        if self.tells_interruptions {
+            self.tell_interruption(true, text);
+        }
+    }
+
+    /// What the client is sent is true again, which `text` says: added where it was told otherwise.
+    pub fn resume(&self, text: &Utf8Bytes) {
+        self.tell_interruption(false, text);
+    }
+
+    /// Whether the client was told that what it sees may be old, and not yet that this is over.
+    pub fn is_interrupted(&self) -> bool {
+        self.lock().is_interrupted
+    }
+
+    fn tell_interruption(&self, is_interrupted: bool, text: &Utf8Bytes) {
+        {
+            let mut state = self.lock();
+            if state.close.is_some() || state.is_interrupted == is_interrupted {
+                return;
+            }
+            state.is_interrupted = is_interrupted;
+            state.add(Push::Interruption(text.clone()), self.limit);
         }
         self.wake.wake();
     }
@@ -217,7 +260,7 @@ impl OutboxState {
                     return false;
                 }
             }
-            Push::Missed(_) | Push::Workers(_) => {
+            Push::Missed(_) | Push::Workers(_) | Push::Interruption(_) => {
                 // To the end as well: what the client reads when it is told must be newer than all that waits. There
                 // is always room, since there is never a second.
                 let kind = std::mem::discriminant(&push);
@@ -381,6 +424,29 @@ mod tests {
         assert!(outbox.is_empty(), "the first messages have said so");
         tell(&outbox, 1);
         assert_eq!(all(&outbox), [told("w1")]);
+    }
+
+    #[test]
+    fn that_the_feed_is_interrupted_is_said_to_those_who_asked_and_that_it_goes_on_to_those_who_were_told() {
+        let (interrupted, resumed): (Utf8Bytes, Utf8Bytes) = ("i".into(), "r".into());
+        let plain = Outbox::new(1);
+        plain.interrupt(&interrupted);
+        plain.resume(&resumed);
+        assert!(plain.is_empty() && !plain.is_interrupted());
+        let outbox = Outbox::new(1).telling_interruptions(true);
+        outbox.resume(&resumed);
+        assert!(outbox.is_empty(), "nothing was interrupted");
+        outbox.push(status(1));
+        for _ in 0..3 {
+            outbox.interrupt(&interrupted);
+        }
+        assert!(outbox.is_interrupted());
+        assert_eq!(all(&outbox), [status(1), Push::Interruption(interrupted.clone())]);
+        outbox.resume(&resumed);
+        outbox.interrupt(&interrupted);
+        outbox.resume(&resumed);
+        assert_eq!(all(&outbox), [Push::Interruption(resumed)], "of several that wait the newest counts");
+        assert_eq!(outbox.closing(), None);
     }
 
     #[test]

@@ -27,7 +27,7 @@ use super::schedules::Schedules;
 use super::session::{Services, Sessions};
 use super::snapshot::SnapshotReader;
 use super::upgrade::{self, SocketEndpoints};
-use super::{audit_backlog, expiry, fleet, refusals};
+use super::{audit_backlog, expiry, fleet, interruptions, refusals};
 use crate::auth::{Policy, Revocations, Verifier};
 use crate::broker::keys::PERMISSIONS_CHANNEL;
 use crate::broker::{Broker, Event, Subscriber};
@@ -128,6 +128,8 @@ impl GatewayParts {
         let schedules = Arc::new(Schedules::new(broker.clone(), policy.clone(), permissions, commands.clone()));
 
         background.spawn(health.clone().watch(stop.clone()));
+        let (hub_told, by_clock) = (hub.clone(), clock.clone());
+        background.spawn(interruptions::watch(health.clone(), hub_told, broker.keys(), by_clock, stop.clone()));
         background.spawn(leases.clone().run(stop.clone()));
         background.spawn(fleet::watch(broker.clone(), access.clone(), stop.clone()));
         background.spawn(fleet::sweep(broker.clone(), stop.clone()));

@@ -128,6 +128,13 @@ struct Request {
     upgrade: Option<OnUpgrade>,
 }
 
+impl Request {
+    /// Whether this stands in the address.
+    fn asks_for(&self, pair: &str) -> bool {
+        self.query.split('&').any(|given| given == pair)
+    }
+}
+
 fn request() -> impl Filter<Extract = (Request,), Error = warp::Rejection> + Clone + Send + Sync + 'static {
     let query = warp::query::raw().or(warp::any().map(String::new)).unify();
     warp::get()
@@ -162,7 +169,7 @@ struct RefusalSocket {
 impl RefusalSocket {
     /// `None`: the client has not asked for it, or its request cannot become a socket.
     fn wanted_by(request: &Request) -> Option<Self> {
-        if !request.query.split('&').any(|pair| pair == "reject=close") {
+        if !request.asks_for("reject=close") {
             return None;
         }
         let accept = handshake::check(&request.headers).ok()?;
@@ -211,7 +218,7 @@ impl SocketEndpoints {
         }
         // Subscribed before the row is read: nothing that happens from here on is missed, and all that can fail
         // has been done before the client is told that it is in.
-        let outbox = Arc::new(Outbox::new(self.limits.outbox_messages));
+        let outbox = Arc::new(outbox(self.limits.outbox_messages, &request));
         let subscription = self.hub.join(&resource, outbox.clone()).await?;
         let mut memory = self.memory.reserve(&caller, READ_SNAPSHOT).await?;
         let reading = self.snapshots.read(&resource);
@@ -230,7 +237,7 @@ impl SocketEndpoints {
         let state = state.greeting(workers_online);
         memory.shrink_to(state.len());
         let greeting = (VecDeque::from([server::subscribed(&resource).into(), state.into()]), Some(memory));
-        let wants_output = kind == ResourceKind::Job && request.query.split('&').any(|pair| pair == "output=true");
+        let wants_output = kind == ResourceKind::Job && request.asks_for("output=true");
         let output = wants_output.then(|| OutputFollower::new(self.store.clone(), resource.clone()));
         self.admit(request, caller, MAX_FRAME, |caller, address, lease| AdmittedSession {
             caller,
@@ -255,7 +262,7 @@ impl SocketEndpoints {
             return Err(denied("jobs.read or campaigns.read").into());
         }
         let (times, most) = TENANT_OUTBOX;
-        let outbox = Arc::new(Outbox::new((self.limits.outbox_messages * times).min(most)));
+        let outbox = Arc::new(outbox((self.limits.outbox_messages * times).min(most), &request));
         let subscriber = Arc::new(FeedSubscriber::new(outbox.clone(), readable.clone()));
         let tenant = caller.tenant.clone();
         let subscription = self.hub.subscribe_tenant(&tenant, subscriber.clone()).await?;
@@ -328,6 +335,11 @@ impl SocketEndpoints {
         let Some(socket) = Socket::take_over(upgraded, (longest, MAX_SNAPSHOT)).await else { return };
         self.sessions.run(socket, admitted).await;
     }
+}
+
+/// `limit` messages may wait for this client.
+fn outbox(limit: usize, request: &Request) -> Outbox {
+    Outbox::new(limit).telling_interruptions(request.asks_for("interruptions=true"))
 }
 
 fn denied(needed: &str) -> Refusal {

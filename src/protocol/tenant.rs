@@ -7,6 +7,7 @@ use super::client::{CommandRequest, CommonMessage, ParsedObject, Rejection, comm
 use super::error::ErrorCode;
 use super::feed::FeedFilter;
 use super::frame::Frame;
+use super::server::format_time;
 use crate::domain::{RequestId, Resource, ResourceId, ResourceKind, TenantId};
 
 /// Resources whose state one `subscribe` may ask for.
@@ -106,6 +107,17 @@ pub fn workers_online(tenant: &TenantId, online: usize) -> String {
     Frame::new("workers_online").ascii("tenant_id", tenant.as_str()).json("workers_online", &online).end()
 }
 
+/// On every socket of the tenant that asked for it: from `since` (Unix ms) on, what it shows may be old, because of what `reason` names.
+pub fn feed_interrupted(tenant: &TenantId, reason: &str, since: i64) -> String {
+    let frame = Frame::new("feed_interrupted").ascii("tenant_id", tenant.as_str()).ascii("reason", reason);
+    frame.ascii("since", &format_time(since)).end()
+}
+
+/// On the same sockets: everything comes again. What was missed is to be read again.
+pub fn feed_resumed(tenant: &TenantId) -> String {
+    Frame::new("feed_resumed").ascii("tenant_id", tenant.as_str()).end()
+}
+
 /// The answer to `subscribe`: what comes after it is as the filter says.
 pub fn subscription(filter: &FeedFilter, request_id: Option<&str>) -> String {
     Frame::new("subscription").json("filter", &filter.to_json()).request(request_id).end()
@@ -189,5 +201,10 @@ mod tests {
         assert_eq!(subscribed(&t, Some(2)), counted);
         assert_eq!(workers_online(&t, 0), r#"{"type":"workers_online","tenant_id":"T","workers_online":0}"#);
         assert_eq!(resynchronize(&t), r#"{"type":"resynchronize","tenant_id":"T"}"#);
+        let since = "1970-01-01T00:00:01.5Z";
+        let interrupted =
+            format!(r#"{{"type":"feed_interrupted","tenant_id":"T","reason":"redis","since":"{since}"}}"#);
+        assert_eq!(feed_interrupted(&t, "redis", 1_500), interrupted);
+        assert_eq!(feed_resumed(&t), r#"{"type":"feed_resumed","tenant_id":"T"}"#);
     }
 }

@@ -91,7 +91,7 @@ async fn a_redis_that_hangs_gets_an_answer_too_and_what_was_not_done_never_is() 
 }
 
 /// Lets nobody into a database any more, or everybody in again.
-async fn open_database(url: &str, is_open: bool) {
+pub async fn open_database(url: &str, is_open: bool) {
     let (server, name) = url.rsplit_once('/').expect("a name");
     let mut connection = sqlx::PgConnection::connect(&format!("{server}/postgres")).await.expect("connect");
     let alter = format!("ALTER DATABASE {name} ALLOW_CONNECTIONS {is_open}");

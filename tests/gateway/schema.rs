@@ -90,6 +90,8 @@ fn about(resource: &Resource) -> Vec<String> {
 fn everywhere() -> Vec<String> {
     vec![
         tenant::workers_online(&tenant_id(), 0),
+        tenant::feed_interrupted(&tenant_id(), "redis", 1_000),
+        tenant::feed_resumed(&tenant_id()),
         server::token_expiring(1, 60),
         server::token_refreshed(1),
         server::PONG.to_owned(),

@@ -65,6 +65,17 @@ impl Browser {
         }
     }
 
+    /// A script that runs in each new page before its own.
+    pub async fn before(&mut self, source: &str) {
+        self.ask("Page.enable", json!({})).await;
+        self.ask("Page.addScriptToEvaluateOnNewDocument", json!({ "source": source })).await;
+    }
+
+    /// Opens another page.
+    pub async fn navigate(&mut self, url: &str) {
+        self.ask("Page.navigate", json!({ "url": url })).await;
+    }
+
     async fn ask(&mut self, method: &str, parameters: Value) -> Value {
         self.asked += 1;
         let id = self.asked;

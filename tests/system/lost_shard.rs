@@ -19,9 +19,11 @@ fn partition(tenant: &str) -> String {
     Keys::new(PARTITIONS).partition(&tenant).to_string()
 }
 
-async fn feed(fleet: &Fleet, gateway: Handle, tenant: &str) -> Socket {
+/// A socket that is told when news may not come: the tenant's, or that of a resource (`/jobs/ID`).
+async fn feed(fleet: &Fleet, gateway: Handle, tenant: &str, path: &str) -> Socket {
     let (token, address) = (fleet.token("ann", tenant), &fleet.process(gateway).address);
-    let mut feed = Socket::open(&format!("ws://{address}/api/v1/realtime/ws?token={token}")).await;
+    let mut feed =
+        Socket::open(&format!("ws://{address}/api/v1/realtime/ws{path}?token={token}&interruptions=true")).await;
     feed.until(&["subscribed"]).await;
     feed
 }
@@ -103,7 +105,10 @@ impl Scene {
             ann.send(cancel).await;
             ann.until(&["cancel_scheduled", "cancel_requested"]).await;
             bob.until(&["cancel_succeeded"]).await;
-            let fed = |message: &Value| message["type"] == "cancel_succeeded" && message["job_id"] == id;
+            let fed = |message: &Value| {
+                assert_ne!(message["reason"], "redis", "their own server is well");
+                message["type"] == "cancel_succeeded" && message["job_id"] == id
+            };
             feeds[n].until_that(fed).await;
         }
     }
@@ -164,13 +169,14 @@ async fn a_shard_that_hangs_and_then_is_gone_costs_its_own_tenants_and_nobody_el
     }
     let mut feeds = Vec::new();
     for tenant in &scene.others {
-        feeds.push(feed(&scene.fleet, gateways[1], tenant).await);
+        feeds.push(feed(&scene.fleet, gateways[1], tenant, "").await);
     }
     let mut lost_feeds = Vec::new();
     scene.fleet.external_job(&lost, "watched").await;
     for gateway in gateways {
-        lost_feeds.push(feed(&scene.fleet, gateway, &lost).await);
-        lost_feeds.push(scene.fleet.socket(gateway, "ann", &lost, "jobs/watched").await);
+        for path in ["", "/jobs/watched"] {
+            lost_feeds.push(feed(&scene.fleet, gateway, &lost, path).await);
+        }
     }
     scene.others_notice_nothing(&mut feeds).await;
 
@@ -184,6 +190,10 @@ async fn a_shard_that_hangs_and_then_is_gone_costs_its_own_tenants_and_nobody_el
     assert!(other.inline(&format!("PUBLISH {lost}:job:watched:reply '{word}'")).starts_with(':'));
     scene.others_notice_nothing(&mut feeds).await;
     scene.the_lost_partition_is_named().await;
+    // Those who watch its tenants are told that what they see may be old.
+    for watching in &mut lost_feeds {
+        assert_eq!(watching.until(&["feed_interrupted"]).await["reason"], "redis");
+    }
     for node in [gone, gone + 3] {
         cluster.nodes[node].kill();
     }
@@ -212,7 +222,6 @@ async fn a_shard_that_hangs_and_then_is_gone_costs_its_own_tenants_and_nobody_el
         assert_eq!(asked.0 == 403, refused, "{asked:?}");
     }
     scene.others_notice_nothing(&mut feeds).await;
-    drop(lost_feeds);
 
     // And when the shard is back its tenants go on as well.
     for node in [gone, gone + 3] {
@@ -222,6 +231,10 @@ async fn a_shard_that_hangs_and_then_is_gone_costs_its_own_tenants_and_nobody_el
     while scene.ready(scene.gateways[1]).1.get("partitions_not_served").is_some() {
         assert!(begun.elapsed() < PATIENCE, "{}", scene.ready(scene.gateways[1]).1);
         tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    // The first gateway is another one by now.
+    for watching in &mut lost_feeds[2..] {
+        watching.until(&["feed_resumed"]).await;
     }
     scene.fleet.external_job(&lost, "again").await;
     let mut ann = scene.fleet.socket(scene.gateways[1], "ann", &lost, "jobs/again").await;

@@ -71,7 +71,7 @@ export class Actions {
   // What a cancel would do.
   warning() {
     const { kind, row } = this.item;
-    if (!live.isOpen) return messages.NO_CONNECTION;
+    if (!live.isOpen) return live.waits;
     return kind === "job" && row.control === "row" && row.status !== "pending"
       ? "This ends its row for good: no worker hosts this job, and its program goes on."
       : "This ends it for good. It cannot be undone.";
@@ -91,13 +91,13 @@ export class Actions {
       setAttribute(button, "aria-busy", busy ? "true" : null);
       const held = session.may(kind, action);
       setAttribute(button, "data-lacking", !held);
-      const why = !live.isOpen ? messages.NO_CONNECTION
+      const why = !live.isOpen ? live.waits
         : limited > 0 ? messages.limited(commands.limitMessage, limited)
           : held ? null : `You seem to lack the permission ${kind}s.${action}`;
       setAttribute(button, "title", why);
       disable(button, !may[action] || limited > 0 || !live.isOpen);
     }
-    setAttribute(this.yes, "title", live.isOpen ? null : messages.NO_CONNECTION);
+    setAttribute(this.yes, "title", live.isOpen ? null : live.waits);
     disable(this.yes, limited > 0 || !live.isOpen);
     if (this.isConfirming && !may.cancel) this.setConfirming(false);
   }

@@ -3,7 +3,7 @@
 
 import { disable, el, isDisabled, newId, openDialog, setAttribute, setText } from "./dom.js";
 import { live, path } from "./live.js";
-import { NO_CONNECTION, count, refused } from "./messages.js";
+import { count, refused } from "./messages.js";
 
 const MOST = 1_000;
 const PAGE = 500;
@@ -26,7 +26,7 @@ export class BatchDialog {
     this.run = el("button", { type: "submit", class: "main", disabled: true });
     // What a press would do is known, and nothing is on its way.
     this.isReady = false;
-    this.offline = el("p", { class: "warn", hidden: true }, NO_CONNECTION);
+    this.offline = el("p", { class: "warn", hidden: true });
     this.leave = el("button", { type: "button", onclick: () => this.node.close() }, "Leave it");
     this.items = el("ul", { class: "refusals" });
     this.heading = el("h2");
@@ -47,6 +47,7 @@ export class BatchDialog {
   // Without a connection nothing is sent, now or later.
   update() {
     setAttribute(this.offline, "hidden", live.isOpen);
+    setText(this.offline, live.isOpen ? "" : live.waits);
     disable(this.run, !this.isReady || !live.isOpen);
   }
 

@@ -13,6 +13,9 @@ var CommandError = class extends Error {
     this.name = "CommandError";
   }
 };
+function asCommandError(error) {
+  return error instanceof CommandError ? error : new CommandError("network", String(error));
+}
 function errorFrom(answer) {
   const code = answer.error || "internal";
   return new CommandError(code, answer.message || code, answer.retry_after);
@@ -22,8 +25,9 @@ function errorFrom(answer) {
 var AGAIN = 1e3;
 var Commands = class {
   #pending = /* @__PURE__ */ new Map();
+  #connection;
   constructor(connection) {
-    this.connection = connection;
+    this.#connection = connection;
   }
   /** Settles with the result, or with the schedule's message if it was given a time. Rejects with `CommandError`. */
   run(kind, id, action, options) {
@@ -40,10 +44,10 @@ var Commands = class {
     const { signal } = options;
     if (signal?.aborted)
       return Promise.reject(signal.reason);
-    const { status, reason } = this.connection.state.get();
+    const { status, reason } = this.#connection.state.get();
     if (status === "closed")
       return Promise.reject(closed(reason));
-    const release = this.connection.hold();
+    const release = this.#connection.hold();
     return new Promise((resolve, reject) => {
       const abort = () => fail(signal?.reason);
       const done = () => {
@@ -61,13 +65,13 @@ var Commands = class {
       };
       signal?.addEventListener("abort", abort);
       this.#pending.set(requestId, { message, settle, fail });
-      if (this.connection.state.get().status === "open")
-        this.connection.send(message);
+      if (this.#connection.isUp)
+        this.#connection.send(message);
     });
   }
   opened() {
     for (const { message } of this.#pending.values())
-      this.connection.send(message);
+      this.#connection.send(message);
   }
   ended(reason) {
     for (const pending of [...this.#pending.values()])
@@ -97,7 +101,7 @@ var Commands = class {
   }
   #again(pending) {
     if ([...this.#pending.values()].includes(pending))
-      this.connection.send(pending.message);
+      this.#connection.send(pending.message);
   }
 };
 function asResult(message) {
@@ -123,14 +127,17 @@ function newId() {
 var WAIT_SECONDS = 30;
 var TRIES = 20;
 var Batch = class {
+  #action;
+  #target;
+  #http;
   constructor(action, target, http) {
-    this.action = action;
-    this.target = target;
-    this.http = http;
+    this.#action = action;
+    this.#target = target;
+    this.#http = http;
   }
   /** What it would do, and what it would cost of the user's budget. Nothing is done. Throws `CommandError`. */
   preview(signal) {
-    return this.http.json("/api/v1/batch", { method: "POST", body: { ...this.#body(), dry_run: true }, signal });
+    return this.#http.json("/api/v1/batch", { method: "POST", body: { ...this.#body(), dry_run: true }, signal });
   }
   /**
    * Does it, and settles with all results. Throws `CommandError`. Where an answer is lost it asks again under the same
@@ -141,7 +148,7 @@ var Batch = class {
     for (let tries = 1; ; tries++) {
       try {
         const path = `/api/v1/batch?wait=${WAIT_SECONDS}`;
-        const answer = await this.http.request(path, { method: "POST", body, signal });
+        const answer = await this.#http.request(path, { method: "POST", body, signal });
         if (answer.status === 200)
           return answer.body;
       } catch (error) {
@@ -153,15 +160,15 @@ var Batch = class {
     }
   }
   #body() {
-    const { target } = this;
+    const target = this.#target;
     if ("jobIds" in target)
-      return { type: `${this.action}_jobs`, job_ids: target.jobIds };
+      return { type: `${this.#action}_jobs`, job_ids: target.jobIds };
     if ("campaignIds" in target)
-      return { type: `${this.action}_campaigns`, campaign_ids: target.campaignIds };
+      return { type: `${this.#action}_campaigns`, campaign_ids: target.campaignIds };
     if ("campaigns" in target)
-      return { type: `${this.action}_campaigns`, filter: target.campaigns };
+      return { type: `${this.#action}_campaigns`, filter: target.campaigns };
     const { status, campaignId, jobType } = target.jobs;
-    return { type: `${this.action}_jobs`, filter: { status, campaign_id: campaignId, job_type: jobType } };
+    return { type: `${this.#action}_jobs`, filter: { status, campaign_id: campaignId, job_type: jobType } };
   }
 };
 
@@ -226,9 +233,10 @@ var Connection = class {
   #queue;
   #allowance;
   #allowanceAt;
+  #options;
   constructor(options) {
-    this.options = options;
     this.state = new Store({ status: "idle" });
+    this.isUp = false;
     this.#backoff = new Backoff(500, 3e4);
     this.#holders = 0;
     this.#attempt = 0;
@@ -241,10 +249,11 @@ var Connection = class {
       const { status } = this.state.get();
       if (status === "waiting")
         void this.#connect();
-      else if (status === "open")
+      else if (this.isUp)
         this.#ask();
     };
     this.#offline = () => this.#drop("offline");
+    this.#options = options;
   }
   /** Keeps the connection up until the function that this gives is called. */
   hold() {
@@ -283,20 +292,20 @@ var Connection = class {
     clearTimeout(this.#retry);
     this.state.set({ ...this.state.get(), status: "connecting" });
     try {
-      this.#token = await this.options.tokens.get(this.#refused);
+      this.#token = await this.#options.tokens.get(this.#refused);
     } catch (error) {
       if (attempt === this.#attempt)
-        this.#tryAgain({ code: 1006, reason: String(error) }, this.#backoff.next());
+        this.#tryAgain({ code: 1006, reason: String(error) });
       return;
     }
     if (attempt !== this.#attempt)
       return;
     let socket;
     try {
-      socket = new this.options.WebSocket(this.options.url, ["wheelhouse", `bearer.${this.#token}`]);
+      socket = new this.#options.WebSocket(this.#options.url, ["wheelhouse", `bearer.${this.#token}`]);
     } catch (error) {
       this.#refused = this.#token;
-      return this.#tryAgain({ code: 1006, reason: String(error) }, this.#backoff.next());
+      return this.#tryAgain({ code: 1006, reason: String(error) });
     }
     this.#socket = socket;
     socket.onopen = () => this.#socket === socket && this.#heard();
@@ -304,18 +313,22 @@ var Connection = class {
       if (this.#socket !== socket)
         return;
       this.#heard();
-      if (this.state.get().status !== "open") {
+      if (!this.isUp) {
         this.#backoff.reset();
         this.#refused = void 0;
-        this.state.set({ status: "open" });
-        this.options.opened?.();
-        this.#flush();
+        this.#opened();
       }
-      const message = this.options.parse(String(data));
+      const message = this.#options.parse(String(data));
       if (message.type === "token_expiring")
         void this.#renew(socket);
+      else if (message.type === "feed_interrupted") {
+        const { reason, since } = message;
+        this.state.set({ status: "interrupted", reason, since });
+        this.#options.lost?.();
+      } else if (message.type === "feed_resumed")
+        this.#opened();
       if (message.type !== "pong")
-        this.options.message(message);
+        this.#options.message(message);
     };
     socket.onerror = () => {
     };
@@ -324,9 +337,15 @@ var Connection = class {
         this.#lost(code, String(reason ?? ""));
     };
   }
+  #opened() {
+    this.isUp = true;
+    this.state.set({ status: "open" });
+    this.#options.opened?.();
+    this.#flush();
+  }
   /** Before its token ends the socket gets a newer one: it goes on without a break. Without one it is closed in time. */
   async #renew(socket) {
-    const token = await this.options.tokens.get(this.#token, true).catch(() => this.#token);
+    const token = await this.#options.tokens.get(this.#token, true).catch(() => this.#token);
     if (this.#socket !== socket || token === this.#token)
       return;
     this.#token = token;
@@ -339,9 +358,9 @@ var Connection = class {
     if (code >= 4400 && code < 4500 && !TRANSIENT.includes(code))
       return this.#end({ status: "closed", code, reason });
     const told = code === 1012 ? /(\d+) ms/.exec(reason)?.[1] : void 0;
-    this.#tryAgain({ code, reason }, told === void 0 ? this.#backoff.next() : Number(told));
+    this.#tryAgain({ code, reason }, told ? Number(told) : void 0);
   }
-  #tryAgain(why, wait) {
+  #tryAgain(why, wait = this.#backoff.next()) {
     if (this.#holders === 0)
       return this.#leave({ status: "idle" });
     this.state.set({ status: "waiting", ...why, retryAt: Date.now() + wait });
@@ -351,7 +370,7 @@ var Connection = class {
     if (this.state.get().status === "closed")
       return;
     this.#leave(state);
-    this.options.ended?.(state);
+    this.#options.ended?.(state);
   }
   #listen(how) {
     globalThis[how]?.("online", this.#awake);
@@ -374,9 +393,10 @@ var Connection = class {
     clearTimeout(this.#pace);
     this.#pace = void 0;
     this.#queue = [];
+    this.isUp = false;
     if (this.#socket) {
       this.#socket = void 0;
-      this.options.lost?.();
+      this.#options.lost?.();
     }
   }
   /** Asks after a long silence, and gives the connection up if there is no answer: its other end may be long gone. */
@@ -401,7 +421,7 @@ var Connection = class {
     socket.close();
   }
   #flush() {
-    if (this.state.get().status !== "open" || this.#pace !== void 0)
+    if (!this.isUp || this.#pace !== void 0)
       return;
     const now = Date.now();
     this.#allowance = Math.min(BURST, this.#allowance + (now - this.#allowanceAt) / 1e3 * PER_SECOND);
@@ -437,8 +457,9 @@ var Feed = class {
   #snapshot = false;
   #asked = [];
   #planned = false;
+  #connection;
   constructor(connection) {
-    this.connection = connection;
+    this.#connection = connection;
   }
   /** Follows one resource. Gives the function that ends this. */
   watch(kind, id, watcher) {
@@ -484,7 +505,7 @@ var Feed = class {
     }
   }
   #added(watcher, remove) {
-    const release = this.connection.hold();
+    const release = this.#connection.hold();
     this.#uncovered.add(watcher);
     this.#plan();
     return () => {
@@ -502,7 +523,7 @@ var Feed = class {
     this.#planned = true;
     queueMicrotask(() => {
       this.#planned = false;
-      if (this.connection.state.get().status !== "open")
+      if (this.#connection.state.get().status !== "open")
         return;
       this.#subscriptions += 1;
       this.#asked.push(...this.#uncovered);
@@ -510,7 +531,7 @@ var Feed = class {
       const { job, campaign } = this.#watchers;
       const count = job.size + campaign.size;
       this.#snapshot = this.#lists.size === 0 && count > 0 && count <= MOST_SNAPSHOTS;
-      this.connection.send({
+      this.#connection.send({
         type: "subscribe",
         filter: this.#filter(),
         request_id: this.#name(),
@@ -540,24 +561,28 @@ var Feed = class {
 
 // dist/client/http.js
 var Http = class {
+  #base;
+  #tokens;
+  #fetch;
+  #parse;
   constructor(base, tokens, fetch, parse) {
-    this.base = base;
-    this.tokens = tokens;
-    this.fetch = fetch;
-    this.parse = parse;
+    this.#base = base;
+    this.#tokens = tokens;
+    this.#fetch = fetch;
+    this.#parse = parse;
   }
   /**
    * The answer's status and JSON. A token that is not taken is replaced once. Throws `CommandError`; with the code
    * `network` if there was no answer.
    */
   async request(path, options = {}) {
-    let token = await this.tokens.get();
+    let token = await this.#tokens.get();
     let response = await this.#send(path, token, options);
     if (response.status === 401) {
-      token = await this.tokens.get(token);
+      token = await this.#tokens.get(token);
       response = await this.#send(path, token, options);
     }
-    const body = await response.text().then(this.parse).catch(() => ({}));
+    const body = await response.text().then(this.#parse).catch(() => ({}));
     if (response.ok)
       return { status: response.status, body };
     throw errorFrom({ message: `HTTP ${response.status}`, ...body });
@@ -568,7 +593,7 @@ var Http = class {
   }
   async #send(path, token, { method, body, signal }) {
     try {
-      return await this.fetch(this.base + path, {
+      return await this.#fetch(this.#base + path, {
         method: method ?? "GET",
         headers: { Authorization: `Bearer ${token}`, ...body ? { "Content-Type": "application/json" } : {} },
         body: JSON.stringify(body),
@@ -577,7 +602,7 @@ var Http = class {
     } catch (error) {
       if (signal?.aborted)
         throw error;
-      throw new CommandError("network", `The service does not answer: ${String(error)}`);
+      throw new CommandError("network", `No answer: ${String(error)}`);
     }
   }
 };
@@ -634,10 +659,10 @@ var JobList = class {
   #unwatch;
   #reading;
   #reread;
+  #filter;
+  #http;
+  #feed;
   constructor(filter, http, feed) {
-    this.filter = filter;
-    this.http = http;
-    this.feed = feed;
     this.#store = new Store({ jobs: [], more: false, status: "loading" });
     this.#next = null;
     this.#pages = 1;
@@ -647,7 +672,7 @@ var JobList = class {
     this.subscribe = (listener) => {
       const unlisten = this.#store.subscribe(() => listener(this.get()));
       this.#followers += 1;
-      this.#unwatch ??= this.feed.watchAll(this);
+      this.#unwatch ??= this.#feed.watchAll(this);
       let following = true;
       return () => {
         unlisten();
@@ -661,11 +686,14 @@ var JobList = class {
         this.lost();
       };
     };
+    this.#filter = filter;
+    this.#http = http;
+    this.#feed = feed;
   }
   /** One page, read once. `after` is the `next` of the page before. Throws `CommandError`. */
   page(after) {
-    const { status, campaignId, jobType, limit = 100 } = this.filter;
-    return this.http.json(`/api/v1/jobs${query({ status, campaign_id: campaignId, job_type: jobType, limit, after })}`);
+    const { status, campaignId, jobType, limit = 100 } = this.#filter;
+    return this.#http.json(`/api/v1/jobs${query({ status, campaign_id: campaignId, job_type: jobType, limit, after })}`);
   }
   /** Adds the next page to what is shown. */
   async loadMore() {
@@ -700,7 +728,7 @@ var JobList = class {
     if (!next)
       return;
     const jobs = [...state.jobs];
-    const wanted = this.filter.status;
+    const wanted = this.#filter.status;
     if (wanted && next.status !== wanted)
       jobs.splice(at, 1);
     else
@@ -731,7 +759,7 @@ var JobList = class {
     } catch (error) {
       if (reading !== this.#reading)
         return;
-      const known = error instanceof CommandError ? error : new CommandError("network", String(error));
+      const known = asCommandError(error);
       this.#store.set({ ...this.get(), status: "failed", error: known });
       if (known.code === "network" || known.code === "unavailable")
         this.#readSoon(READ_AGAIN);
@@ -750,10 +778,8 @@ var Resource = class {
   #unwatch;
   #reading;
   #early;
+  #parts;
   constructor(kind, id, parts) {
-    this.kind = kind;
-    this.id = id;
-    this.parts = parts;
     this.#store = new Store({ data: void 0, status: "loading" });
     this.#readers = /* @__PURE__ */ new Set();
     this.#followers = 0;
@@ -767,10 +793,13 @@ var Resource = class {
         unfollow();
       };
     };
+    this.kind = kind;
+    this.id = id;
+    this.#parts = parts;
   }
   /** Reads it once. Throws `CommandError`. */
   load(signal) {
-    return this.parts.http.json(`/api/v1/${this.kind}s/${encodeURIComponent(this.id)}`, { signal });
+    return this.#parts.http.json(`/api/v1/${this.kind}s/${encodeURIComponent(this.id)}`, { signal });
   }
   /** Every message about it, beginning with a snapshot; again a snapshot after each lost connection. */
   async *messages(signal) {
@@ -816,15 +845,15 @@ var Resource = class {
     return this.#run("cancel", options);
   }
   async #run(action, options) {
-    const answer = await this.parts.commands.run(this.kind, this.id, action, options);
+    const answer = await this.#parts.commands.run(this.kind, this.id, action, options);
     const { schedule_id: id, run_at } = answer;
     if (id === void 0)
       return asResult(answer);
-    return { id, runAt: new Date(run_at), withdraw: () => this.parts.withdraw(id) };
+    return { id, runAt: new Date(run_at), withdraw: () => this.#parts.withdraw(id) };
   }
   #follow() {
     this.#followers += 1;
-    this.#unwatch ??= this.parts.feed.watch(this.kind, this.id, this);
+    this.#unwatch ??= this.#parts.feed.watch(this.kind, this.id, this);
     let following = true;
     return () => {
       if (following)
@@ -844,10 +873,10 @@ var Resource = class {
     this.#early = [];
     if (sent)
       return;
-    this.parts.reads.run(() => this.load()).then((data) => reading === this.#reading && this.#begin(data), (error) => {
+    this.#parts.reads.run(() => this.load()).then((data) => reading === this.#reading && this.#begin(data), (error) => {
       if (reading !== this.#reading)
         return;
-      const known = error instanceof CommandError ? error : new CommandError("network", String(error));
+      const known = asCommandError(error);
       this.#fail(known);
       if (SETTLED.includes(known.code))
         return;
@@ -914,8 +943,9 @@ var Tokens = class {
   #closing = new AbortController();
   #token;
   #asking;
+  #ask;
   constructor(ask) {
-    this.ask = ask;
+    this.#ask = ask;
   }
   /** The token, asked for once however many need it. `refused` is the one that was not taken, if that is why. */
   get(refused, isEnding) {
@@ -925,7 +955,7 @@ var Tokens = class {
     if (token !== void 0 && token !== refused && !expired(token))
       return Promise.resolve(token);
     const reason = token === void 0 ? "connect" : isEnding ? "expiring" : "expired";
-    this.#asking = Promise.resolve().then(() => this.ask({ reason, signal: this.#closing.signal })).then((fresh) => this.#token = fresh).finally(() => {
+    this.#asking = Promise.resolve().then(() => this.#ask({ reason, signal: this.#closing.signal })).then((fresh) => this.#token = fresh).finally(() => {
       this.#asking = void 0;
     });
     return this.#asking;
@@ -1059,12 +1089,13 @@ var Wheelhouse = class {
   #open(path, listener) {
     const WebSocket = this.#options.WebSocket ?? globalThis.WebSocket;
     if (!WebSocket)
-      throw new TypeError('createClient needs a WebSocket, such as that of "ws"');
+      throw new TypeError("createClient needs a WebSocket");
     const root = "/api/v1/realtime/ws";
     const whole = path.startsWith("/") ? path : path ? `${root}/${path}` : root;
     return new Connection({
       // A page's script does not see why an upgrade was refused; it does see why a socket was closed.
-      url: `${this.#options.url.replace(/^http/, "ws")}${whole}${whole.includes("?") ? "&" : "?"}reject=close`,
+      // And it is to know when nothing comes because nothing can.
+      url: `${this.#options.url.replace(/^http/, "ws")}${whole}${whole.includes("?") ? "&" : "?"}reject=close&interruptions=true`,
       WebSocket,
       tokens: this.#tokens,
       parse: this.#options.parse,

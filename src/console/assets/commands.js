@@ -51,7 +51,7 @@ class Commands {
   // when nobody thinks of it any more.
   async start(kind, id, action, options = {}) {
     if (!live.isOpen) {
-      this.note(kind, id, "warn", messages.NOT_SENT);
+      this.note(kind, id, "warn", live.notSent);
       return null;
     }
     const key = keyOf(kind, id);
@@ -121,7 +121,7 @@ class Commands {
       const [kind, ...rest] = key.split(":");
       const id = rest.join(":");
       const seconds = Math.floor((Date.now() - request.begun) / 1_000);
-      const text = !live.isOpen ? `${messages.ACTIONS[request.action].doing.slice(0, -1)}: no connection, sent again when it is back (${seconds} s)`
+      const text = !live.isOpen ? messages.sentAgain(messages.ACTIONS[request.action].doing, live.away, seconds)
         : messages.waiting(request.action, seconds, live.workers, statusOf(kind, id));
       if (state.note?.text !== text) this.note(kind, id, live.isOpen && live.workers !== 0 ? "busy" : "warn", text, false);
     }

@@ -5,7 +5,7 @@ import { byId, say, setAttribute, setText } from "./dom.js";
 import { live } from "./live.js";
 import { oidc } from "./oidc.js";
 import { session } from "./session.js";
-import { NO_WORKER, WORKER_BACK, clock, closedBecause, duration, limited } from "./messages.js";
+import { NO_WORKER, WORKER_BACK, clock, closedBecause, duration, interruptedBecause, limited } from "./messages.js";
 
 export const EXPIRES_SOON = 5 * 60_000;
 
@@ -21,7 +21,7 @@ export function describeConnection(signsIn) {
   setAttribute(node, "data-state", state);
   setText(node, text);
   if (state !== said && said !== "" && (state === "offline" || (state === "live" && said === "offline"))) {
-    say(state === "live" ? "Connected again" : text, state !== "live");
+    say(state === "live" ? "Live again" : text, state !== "live");
   }
   if (state === "live" || state === "offline") said = state;
   describeStale(state);
@@ -31,16 +31,21 @@ export function describeConnection(signsIn) {
 // Over every page while nothing of it is live: since when, and what becomes of its buttons.
 function describeStale(state) {
   if (state === "live") liveUntil = Date.now();
-  const isStale = liveUntil === null ? state === "offline" : state !== "live" && Date.now() - liveUntil >= NOTICED;
-  const since = liveUntil === null ? "There is no connection: what is shown here may be old" : `As it was at ${clock(new Date(liveUntil))}, when the connection was lost`;
+  const { away } = live;
+  const isStale = liveUntil === null || away !== null ? state === "offline" : state !== "live" && Date.now() - liveUntil >= NOTICED;
+  const then = `As it was at ${clock(new Date(live.state.since ?? liveUntil))}`;
+  const since = away !== null ? `${then}: since then news may be missing, because ${interruptedBecause(live.state.reason)}. Buttons wait`
+    : liveUntil === null ? "There is no connection: what is shown here may be old. Buttons wait for it"
+      : `${then}, when the connection was lost. Buttons wait for it`;
   setAttribute(byId("stale"), "hidden", !isStale);
-  setText(byId("stale"), isStale ? `${since}. Buttons wait for it: nothing is sent until it is back.` : "");
+  setText(byId("stale"), isStale ? `${since}: nothing is sent until ${away === null ? "it is back" : "all is live again"}.` : "");
 }
 
 function connection(signsIn) {
   if (signsIn) return ["out", "Signed out"];
-  const { status, code, retryAt } = live.state;
+  const { status, code, reason, retryAt } = live.state;
   if (status === "open") return live.covered ? ["live", "Live"] : ["starting", "Connecting…"];
+  if (status === "interrupted") return ["offline", `Not live: ${interruptedBecause(reason)}`];
   if (status === "waiting") {
     const seconds = Math.max(0, Math.ceil((retryAt - Date.now()) / 1_000));
     const why = code === undefined ? "no connection" : closedBecause(code);

@@ -7,7 +7,7 @@
 import { el, setAttribute, setText } from "./dom.js";
 import { live, path } from "./live.js";
 import { Row } from "./row.js";
-import { FINAL, NOT_READ, count, pausedFor, ranFor, unread } from "./messages.js";
+import { FINAL, count, pausedFor, ranFor, unread } from "./messages.js";
 
 const PAGE = 100;
 // Rows drawn beyond the view on either side.
@@ -264,7 +264,7 @@ export class VirtualList {
     setText(this.fresh, `Show ${count(this.unseen)} new ${this.unseen === 1 ? this.kind : this.plural}`);
     setAttribute(this.empty, "hidden", this.order.length > 0);
     setAttribute(this.empty, "data-tone", this.state === "failed" ? "bad" : null);
-    setText(this.empty, this.state !== "loaded" && !live.isOpen ? NOT_READ : this.state === "loading" ? `Loading the ${this.plural}…`
+    setText(this.empty, this.state !== "loaded" && !live.isOpen ? live.notRead : this.state === "loading" ? `Loading the ${this.plural}…`
       : this.state === "failed" ? `The ${this.plural} cannot be loaded: ${unread(this.error)}`
         : `No ${this.kind} fits.`);
     setAttribute(this.node, "data-stale", !live.isOpen);

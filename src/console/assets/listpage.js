@@ -6,7 +6,7 @@ import { disable, el, setAttribute, setText } from "./dom.js";
 import { live } from "./live.js";
 import { VirtualList } from "./list.js";
 import { keep } from "./router.js";
-import { NO_CONNECTION, count } from "./messages.js";
+import { count } from "./messages.js";
 
 const TYPING = 300;
 const MOST_IN_ADDRESS = 100;
@@ -172,11 +172,11 @@ export class ListPage {
     for (const button of this.bulkButtons) {
       setAttribute(button, "hidden", many === 0);
       disable(button, !live.isOpen);
-      setAttribute(button, "title", live.isOpen ? null : NO_CONNECTION);
+      setAttribute(button, "title", live.isOpen ? null : live.waits);
     }
     setAttribute(this.none, "hidden", many === 0);
     disable(this.matching, !live.isOpen || order.length === 0);
-    setAttribute(this.matching, "title", live.isOpen ? null : NO_CONNECTION);
+    setAttribute(this.matching, "title", live.isOpen ? null : live.waits);
     this.list.drawSoon();
   }
 

@@ -3,6 +3,7 @@
 
 import { createClient } from "./client.js";
 import { parse } from "./json.js";
+import { awayWords, notRead, notSent, waitsFor } from "./messages.js";
 
 class Live {
   constructor() {
@@ -41,7 +42,8 @@ class Live {
         },
         lost: () => {
           this.covered = false;
-          this.workers = null;
+          // A connection that stands still tells when the last worker goes.
+          if (this.away === null) this.workers = null;
           this.tell("lost");
         },
       }),
@@ -65,6 +67,25 @@ class Live {
 
   get state() {
     return this.wh?.connection.get() ?? { status: "idle" };
+  }
+
+  // What is away though the connection stands, in words; null where it is the connection itself, or nothing.
+  get away() {
+    const { status, reason } = this.state;
+    return status === "interrupted" ? awayWords(reason) : null;
+  }
+
+  // What is said of buttons, of what could not be read, and of what was pressed while nothing is live.
+  get waits() {
+    return waitsFor(this.away);
+  }
+
+  get notRead() {
+    return notRead(this.away);
+  }
+
+  get notSent() {
+    return notSent(this.away);
   }
 
   // `watcher`: any of message(message), covered(), lost(), connection(), looked() (the tab is shown again), waiting() (other

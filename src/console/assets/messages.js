@@ -219,9 +219,13 @@ export function waitsWords({ action, user_id: user, state, accepted_at: at }, me
 }
 
 // In the header, for as long as it is so.
-export const NO_CONNECTION = "Waits for a connection: nothing is sent until it is back";
-export const NOT_READ = "There is no connection: this is read when it is back";
-export const NOT_SENT = "Not sent: there is no connection. Press again when it is back";
+// `away`: what is away though the connection stands ("Redis", "the database"), or null where it is the connection itself.
+const missing = (away) => (away === null ? "there is no connection" : `${away} is away`);
+const capital = (text) => text[0].toUpperCase() + text.slice(1);
+export const waitsFor = (away) => `Waits for ${away ?? "a connection"}: nothing is sent until it is back`;
+export const notRead = (away) => `${capital(missing(away))}: this is read when it is back`;
+export const notSent = (away) => `Not sent: ${missing(away)}. Press again when it is back`;
+export const sentAgain = (doing, away, seconds) => `${doing.slice(0, -1)}: ${away === null ? "no connection" : missing(away)}, sent again when it is back (${seconds} s)`;
 export const NO_WORKER = "No worker is running: commands wait until one is back";
 export const WORKER_BACK = "A worker is running again";
 
@@ -232,4 +236,9 @@ const CLOSED = {
   4401: "the token is not taken", 4403: "access was revoked", 4404: "there is no such page", 4408: "it was silent too long",
   4413: "the browser read too slowly", 4429: "too many connections or messages", 4503: "Redis or the database is away",
 };
+// What keeps news away from a connection that stands.
+const AWAY = { redis: "Redis", subscription: "the news from Redis", sql: "the database" };
+const INTERRUPTED = { redis: "Redis does not answer", subscription: "nothing is heard from Redis", sql: "the database does not answer" };
+export const awayWords = (reason) => AWAY[reason] ?? "what the gateway needs";
+export const interruptedBecause = (reason) => INTERRUPTED[reason] ?? "the gateway hears nothing new";
 export const closedBecause = (code) => CLOSED[code] ?? `closed with code ${code}`;

@@ -82,12 +82,13 @@ export class Output {
   }
 
   describe() {
-    const isLive = this.socket.state.get().status === "open";
+    const { status } = this.socket.state.get();
+    const isLive = status === "open";
     setAttribute(this.log, "data-stale", !isLive);
     setAttribute(this.end, "hidden", this.follows);
     const { size } = this.nodes;
     const words = [this.hasGone ? `the last ${count(size)} lines` : size === 1 ? "1 line" : `${count(size)} lines`];
-    if (!isLive) words.push("as of before the connection was lost");
+    if (!isLive) words.push(`as of before ${status === "interrupted" ? "news stopped coming" : "the connection was lost"}`);
     setText(this.note, words.join(", "));
   }
 }

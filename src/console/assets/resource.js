@@ -192,7 +192,7 @@ export class ResourcePage {
     setAttribute(this.actions.node, "hidden", over || this.actions.isConfirming);
     if (heldFocus) this.heading.focus({ preventScroll: true });
     setAttribute(this.later, "hidden", over || this.actions.isConfirming);
-    setAttribute(this.later, "title", live.isOpen ? null : messages.NO_CONNECTION);
+    setAttribute(this.later, "title", live.isOpen ? null : live.waits);
     disable(this.later, !live.isOpen);
     this.describeAgain(row);
     const shown = this.actions.isConfirming ? { tone: "warn", text: this.actions.warning() } : noteOf(this.item);
@@ -218,7 +218,7 @@ export class ResourcePage {
   describeAgain(row) {
     const failed = row.jobs_by_status?.failed ?? 0;
     const isOffered = this.kind === "job" ? messages.FINAL.has(row.status) : failed > 0;
-    const why = !live.isOpen ? messages.NO_CONNECTION : session.holds("jobs.create") ? null : "You seem to lack the permission jobs.create";
+    const why = !live.isOpen ? live.waits : session.holds("jobs.create") ? null : "You seem to lack the permission jobs.create";
     setText(this.again, this.kind === "job" ? "Run again" : "Run the failed ones again…");
     setAttribute(this.again, "hidden", !isOffered);
     setAttribute(this.again, "title", why);

@@ -5,7 +5,7 @@ import { disable, el, isDisabled, openDialog, setAttribute, setText } from "./do
 import { live } from "./live.js";
 import { named } from "./names.js";
 import { Table } from "./table.js";
-import { ACTIONS, NO_CONNECTION, inWords, moment, why } from "./messages.js";
+import { ACTIONS, inWords, moment, why } from "./messages.js";
 
 const IN = [["15m", "in 15 minutes"], ["1h", "in an hour"], ["8h", "in 8 hours"], ["24h", "in a day"], ["at", "at a time…"]];
 
@@ -25,7 +25,7 @@ export class ScheduleDialog {
     this.at = el("input", { type: "datetime-local", "aria-label": "At" });
     this.reason = el("input", { type: "text", maxlength: "500", "aria-label": "Reason, optional", placeholder: "Reason, for the audit trail", autocomplete: "off" });
     this.words = el("p", { class: "bad", role: "alert" });
-    this.offline = el("p", { class: "warn", hidden: true }, NO_CONNECTION);
+    this.offline = el("p", { class: "warn", hidden: true });
     this.run = el("button", { type: "submit", class: "main" }, "Schedule it");
     this.node = el("dialog", { class: "ask", "aria-label": "A command for later" },
       el("form", { onsubmit: (event) => { event.preventDefault(); this.start(); } },
@@ -53,6 +53,7 @@ export class ScheduleDialog {
   update() {
     setAttribute(this.at, "hidden", this.when.value !== "at");
     setAttribute(this.offline, "hidden", live.isOpen);
+    setText(this.offline, live.isOpen ? "" : live.waits);
     disable(this.run, !live.isOpen || this.isAsking === true);
   }
 

@@ -2,7 +2,7 @@
 
 import { byId, disable, el, setAttribute, setText } from "./dom.js";
 import { live } from "./live.js";
-import { NOT_READ, NO_CONNECTION, count, unread, why } from "./messages.js";
+import { count, unread, why } from "./messages.js";
 
 // The head of a table. On a phone each row is a card of its own, with the name of each column beside its cell: then the roles
 // have to be said, because what is not laid out as a table is none for a screen reader.
@@ -49,6 +49,8 @@ export class Table {
     // Buttons beside the table that wait for a connection as well.
     this.outside = [];
     this.unwatch = live.watch({ connection: () => this.update(), looked: () => this.load() });
+    // While nothing is live nothing is read, and perhaps nothing happens that would say so.
+    this.update();
   }
 
   close() {
@@ -140,12 +142,12 @@ export class Table {
   update() {
     setAttribute(this.wrap, "hidden", this.body.children.length === 0);
     setAttribute(this.empty, "hidden", this.body.children.length > 0);
-    if (!live.isOpen) setText(this.empty, NOT_READ);
+    if (!live.isOpen) setText(this.empty, live.notRead);
     setAttribute(this.more, "hidden", this.next === null);
     setAttribute(this.wrap, "data-stale", !live.isOpen);
     for (const button of [...this.body.querySelectorAll("button"), this.more, this.fresh, ...this.outside]) {
       disable(button, !live.isOpen || button.dataset.busy === "true");
-      if (!live.isOpen) setAttribute(button, "title", NO_CONNECTION);
+      if (!live.isOpen) setAttribute(button, "title", live.waits);
       else setAttribute(button, "title", null);
     }
   }

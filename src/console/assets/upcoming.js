@@ -2,7 +2,7 @@
 
 import { disable, el, setAttribute, setText } from "./dom.js";
 import { live } from "./live.js";
-import { ACTIONS, NO_CONNECTION, inWords, moment, why } from "./messages.js";
+import { ACTIONS, inWords, moment, why } from "./messages.js";
 
 // Nothing tells of what others schedule and withdraw.
 const EVERY = 5_000;
@@ -60,7 +60,7 @@ export class Upcoming {
       setText(words, `${ACTIONS[action].label} is scheduled for ${moment(at)} (${inWords(at)}) by ${user}${reason ? `: ${reason}` : ""}`);
     }
     for (const button of this.node.querySelectorAll("button")) {
-      setAttribute(button, "title", live.isOpen ? null : NO_CONNECTION);
+      setAttribute(button, "title", live.isOpen ? null : live.waits);
       disable(button, !live.isOpen);
     }
   }

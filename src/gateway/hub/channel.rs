@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::OnceCell;
+use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::update::Update;
 use crate::broker::scripts::results::CommandResult;
 use crate::domain::{CommandId, Resource};
 use crate::gateway::outbox::{Outbox, Push};
 use crate::http::close::Close;
+use crate::protocol::tenant::feed_resumed;
 
 /// Commands whose results are remembered as handed out; more than are read back after a gap.
 const CACHE_CAPACITY: usize = 2 * RECENT;
@@ -43,6 +45,8 @@ struct ChannelState {
     given: VecDeque<CommandId>,
     first: u64,
     stale: bool,
+    /// The feed goes on: those who were told that it is interrupted are told so when this has been read again.
+    resuming: bool,
     /// It may not be heard any more: nobody stays on it.
     closed: bool,
 }
@@ -154,6 +158,34 @@ impl Channel {
     /// Somebody is about to read it again.
     pub(super) fn take_stale(&self) {
         self.lock().stale = false;
+    }
+
+    /// What is shown of it may be old, which `text` says.
+    pub(super) fn interrupt(&self, text: &Utf8Bytes) {
+        let mut state = self.lock();
+        state.resuming = false;
+        state.subscribers.iter().for_each(|subscriber| subscriber.interrupt(text));
+    }
+
+    /// The feed goes on. Whether there is somebody who was told that it is interrupted: then it is to be read again.
+    pub(super) fn begin_resuming(&self) -> bool {
+        let mut state = self.lock();
+        state.resuming = state.subscribers.iter().any(|subscriber| subscriber.is_interrupted());
+        state.resuming
+    }
+
+    /// Whether what is read now is what somebody waits for who was told that the feed is interrupted.
+    pub(super) fn is_resuming(&self) -> bool {
+        self.lock().resuming
+    }
+
+    /// What was missed has been handed out.
+    pub(super) fn resume(&self) {
+        let mut state = self.lock();
+        if std::mem::take(&mut state.resuming) {
+            let text: Utf8Bytes = feed_resumed(&self.resource.tenant).into();
+            state.subscribers.iter().for_each(|subscriber| subscriber.resume(&text));
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, ChannelState> {

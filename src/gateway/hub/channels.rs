@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use parking_lot::{Mutex, MutexGuard};
+use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::channel::{Channel, RECENT};
 use super::feeds::IDLE_TIMEOUT;
 use super::lanes::{LaneReceiver, Lanes};
 use crate::broker::keys::{reply_channel, updates_channel};
 use crate::broker::{Broker, BrokerError, Keys, Partition, Subscriber};
-use crate::domain::{CommandId, Resource};
+use crate::domain::{CommandId, Resource, TenantId};
 use crate::gateway::outbox::Outbox;
 
 /// The watched resources of a gateway; cheap to clone.
@@ -102,6 +103,30 @@ impl Channels {
             }
         }
         told.into_iter().for_each(|partition| self.0.readers.missed(partition));
+    }
+
+    /// Tells those who watch resources of tenants of which `of` says that news may not come.
+    pub(super) fn interrupt(&self, of: impl Fn(&TenantId) -> Option<Utf8Bytes>) {
+        for entry in self.open().values() {
+            if let Some(text) = of(&entry.channel.resource.tenant) {
+                entry.channel.interrupt(&text);
+            }
+        }
+    }
+
+    /// Where news come again: reads what is watched of these partitions by those who were told otherwise, and tells them then. Whether
+    /// there is anybody.
+    pub(super) fn resume(&self, is_fine: impl Fn(Partition) -> bool) -> bool {
+        let channels: Vec<Arc<Channel>> = self.open().values().map(|entry| Arc::clone(&entry.channel)).collect();
+        let mut any = false;
+        for channel in channels {
+            let partition = self.0.keys.partition(&channel.resource.tenant);
+            if is_fine(partition) && channel.begin_resuming() {
+                any = true;
+                self.mark_stale(&channel);
+            }
+        }
+        any
     }
 
     fn note_stale(&self, partition: Partition, channel: &Arc<Channel>) {

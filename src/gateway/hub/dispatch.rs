@@ -46,7 +46,7 @@ impl FeedDispatcher {
 
     /// Hands out until the hub is gone.
     pub(super) async fn run(self, feeds: Feeds, lane: LaneReceiver<FeedMessage>) {
-        let LaneReceiver { partition, mut queue, missed } = lane;
+        let LaneReceiver { partition, mut queue, missed, resumed } = lane;
         let mut some = Vec::new();
         loop {
             tokio::select! {
@@ -55,7 +55,9 @@ impl FeedDispatcher {
                 count = queue.recv_many(&mut some, BATCH_SIZE) => match count {
                     0 => return,
                     _ => self.deliver(std::mem::take(&mut some)).await,
-                }
+                },
+                // Last: what was heard before is older than what a client then reads.
+                () = resumed.notified() => feeds.of(partition).iter().for_each(|feed| feed.resume()),
             }
         }
     }

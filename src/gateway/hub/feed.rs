@@ -15,6 +15,7 @@ use crate::gateway::access::ReadableKinds;
 use crate::gateway::outbox::{Outbox, Push};
 use crate::http::close::Close;
 use crate::protocol::FeedFilter;
+use crate::protocol::tenant::feed_resumed;
 
 /// Results that are remembered as handed out, numbers of streams, and facts of jobs, each.
 const CACHE_CAPACITY: usize = 8_192;
@@ -115,6 +116,8 @@ struct FeedState {
     /// Highest number of each resource's stream so far.
     numbers: RecentMap<Resource, i64>,
     facts: RecentMap<ResourceId, JobFacts>,
+    /// News come again: those who were told otherwise are told so when what was heard before has been handed out.
+    resuming: bool,
     /// It may not be heard any more: nobody stays on it.
     closed: bool,
 }
@@ -126,6 +129,7 @@ impl Feed {
             given: RecentMap::new(CACHE_CAPACITY),
             numbers: RecentMap::new(CACHE_CAPACITY),
             facts: RecentMap::new(CACHE_CAPACITY),
+            resuming: false,
             closed: false,
         };
         Self { tenant, opened: OnceCell::new(), state: Mutex::new(state) }
@@ -212,6 +216,29 @@ impl Feed {
     pub(super) fn notify_resynchronize(&self, text: &Utf8Bytes) {
         for subscriber in &self.lock().subscribers {
             subscriber.outbox.push(Push::Missed(text.clone()));
+        }
+    }
+
+    /// News may not come, which `text` says.
+    pub(super) fn interrupt(&self, text: &Utf8Bytes) {
+        let mut state = self.lock();
+        state.resuming = false;
+        state.subscribers.iter().for_each(|subscriber| subscriber.outbox.interrupt(text));
+    }
+
+    /// News come again. Whether there is somebody who was told otherwise.
+    pub(super) fn begin_resuming(&self) -> bool {
+        let mut state = self.lock();
+        state.resuming = state.subscribers.iter().any(|subscriber| subscriber.outbox.is_interrupted());
+        state.resuming
+    }
+
+    /// What was heard before has been handed out.
+    pub(super) fn resume(&self) {
+        let mut state = self.lock();
+        if std::mem::take(&mut state.resuming) {
+            let text: Utf8Bytes = feed_resumed(&self.tenant).into();
+            state.subscribers.iter().for_each(|subscriber| subscriber.outbox.resume(&text));
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, watch};
+use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::coverage::{Coverage, CoverageState, patterns};
 use super::feed::{Feed, FeedSubscriber};
@@ -154,6 +155,29 @@ impl Feeds {
             self.open().by_tenant.keys().map(|tenant| self.0.keys.partition(tenant)).collect();
         let missed = watched.into_iter().filter(|partition| partitions.is_none_or(|some| some.contains(partition)));
         missed.for_each(|partition| self.0.dispatchers.missed(partition));
+    }
+
+    /// Tells those who watch tenants of which `of` says that news may not come.
+    pub(super) fn interrupt(&self, of: impl Fn(&TenantId) -> Option<Utf8Bytes>) {
+        for (tenant, entry) in &self.open().by_tenant {
+            if let Some(text) = of(tenant) {
+                entry.feed.interrupt(&text);
+            }
+        }
+    }
+
+    /// Where news come again: tells those who were told otherwise, behind what was heard before. Whether there is anybody.
+    pub(super) fn resume(&self, is_fine: impl Fn(Partition) -> bool) -> bool {
+        let watched: Vec<Arc<Feed>> = self.open().by_tenant.values().map(|entry| Arc::clone(&entry.feed)).collect();
+        let mut any = false;
+        for feed in watched {
+            let partition = self.0.keys.partition(&feed.tenant);
+            if is_fine(partition) && feed.begin_resuming() {
+                any = true;
+                self.0.dispatchers.resumed(partition);
+            }
+        }
+        any
     }
 
     /// Every watched tenant of a partition.

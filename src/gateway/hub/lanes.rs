@@ -15,11 +15,14 @@ pub(super) struct LaneReceiver<T> {
     pub(super) queue: mpsc::Receiver<T>,
     /// Something was missed that should have come by the queue.
     pub(super) missed: Arc<Notify>,
+    /// What was interrupted goes on: to be said when nothing waits in the queue.
+    pub(super) resumed: Arc<Notify>,
 }
 
 struct Lane<T> {
     queue: mpsc::Sender<T>,
     missed: Arc<Notify>,
+    resumed: Arc<Notify>,
 }
 
 type StartLane<T> = Box<dyn Fn(LaneReceiver<T>) + Send + Sync>;
@@ -48,13 +51,18 @@ impl<T> Lanes<T> {
         self.with(partition, |lane| lane.missed.notify_one());
     }
 
+    /// Tells a lane that what was interrupted goes on.
+    pub(super) fn resumed(&self, partition: Partition) {
+        self.with(partition, |lane| lane.resumed.notify_one());
+    }
+
     fn with<R>(&self, partition: Partition, act: impl FnOnce(&Lane<T>) -> R) -> R {
         let mut lanes = self.lanes.lock();
         let lane = lanes.entry(partition).or_insert_with(|| {
             let (sender, queue) = mpsc::channel(self.capacity);
-            let missed = Arc::new(Notify::new());
-            (self.start)(LaneReceiver { partition, queue, missed: missed.clone() });
-            Lane { queue: sender, missed }
+            let (missed, resumed) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+            (self.start)(LaneReceiver { partition, queue, missed: missed.clone(), resumed: resumed.clone() });
+            Lane { queue: sender, missed, resumed }
         });
         act(lane)
     }

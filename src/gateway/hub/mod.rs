@@ -27,6 +27,7 @@ use std::sync::Arc;
 
 use metrics::counter;
 use tokio::sync::{Semaphore, mpsc};
+use tokio_tungstenite::tungstenite::Utf8Bytes;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -45,7 +46,7 @@ use super::outbox::Outbox;
 use super::results::follower::ResultFollower;
 use super::snapshot::SnapshotReader;
 use crate::broker::keys::{ChannelContent, PERMISSIONS_CHANNEL, is_everything_pattern, read_resource_channel};
-use crate::broker::{Broker, BrokerError, Event, Keys, Subscriber};
+use crate::broker::{Broker, BrokerError, Event, Keys, Partition, Subscriber};
 use crate::domain::{CommandId, Resource, TenantId};
 use crate::store::Store;
 use crate::telemetry::metrics::SUBSCRIPTION_GAPS;
@@ -126,6 +127,21 @@ impl Hub {
         subscriber: Arc<FeedSubscriber>,
     ) -> Result<FeedSubscription, BrokerError> {
         self.feeds.join(&self.broker, &self.subscriber, tenant, subscriber).await
+    }
+}
+
+impl Hub {
+    /// Tells the sockets that asked for it, of tenants of which `of` says so, that what they show may be old.
+    pub fn interrupt(&self, of: impl Fn(&TenantId) -> Option<Utf8Bytes>) {
+        self.channels.interrupt(&of);
+        self.feeds.interrupt(&of);
+    }
+
+    /// Where news come again, those who were told otherwise are told so as soon as nothing is left that they have missed. Whether there
+    /// are any: then it is to be called again, for what is read meanwhile may fail.
+    pub fn resume(&self, is_fine: impl Fn(Partition) -> bool) -> bool {
+        let (of_one, of_all) = (self.channels.resume(&is_fine), self.feeds.resume(&is_fine));
+        of_one || of_all
     }
 }
 

@@ -59,8 +59,24 @@ pub(super) async fn run(
     }
 }
 
-/// `false`: it goes on faster than it can be read, and has to be read once more a little later.
+/// Reads it, and tells those who were told that news might not come. `false`: it goes on faster than it can be read, and has to be
+/// read once more a little later.
 async fn resource(
+    broker: &Broker,
+    snapshots: &SnapshotReader,
+    reads: &Semaphore,
+    channel: &Channel,
+) -> Result<bool, SnapshotError> {
+    // Asked first: what was read before the feed went on may lack something.
+    let is_resuming = channel.is_resuming();
+    let is_read = hand_out(broker, snapshots, reads, channel).await?;
+    if is_read && is_resuming {
+        channel.resume();
+    }
+    Ok(is_read)
+}
+
+async fn hand_out(
     broker: &Broker,
     snapshots: &SnapshotReader,
     reads: &Semaphore,

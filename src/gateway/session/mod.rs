@@ -273,7 +273,8 @@ impl<S: Channel> Session<'_, S> {
                     Push::Progress { text, .. }
                     | Push::Status { text, .. }
                     | Push::Notice(text)
-                    | Push::Workers(text) => break text,
+                    | Push::Workers(text)
+                    | Push::Interruption(text) => break text,
                     Push::Missed(text) => {
                         self.conversation.channel.on_gap();
                         break text;

@@ -15,15 +15,19 @@ const TRIES = 20;
 
 /** One action on many jobs or campaigns. */
 export class Batch {
-  constructor(
-    private readonly action: Action,
-    private readonly target: BatchTarget,
-    private readonly http: Http,
-  ) {}
+  readonly #action: Action;
+  readonly #target: BatchTarget;
+  readonly #http: Http;
+
+  constructor(action: Action, target: BatchTarget, http: Http) {
+    this.#action = action;
+    this.#target = target;
+    this.#http = http;
+  }
 
   /** What it would do, and what it would cost of the user's budget. Nothing is done. Throws `CommandError`. */
   preview(signal?: AbortSignal): Promise<BatchPreview> {
-    return this.http.json('/api/v1/batch', { method: 'POST', body: { ...this.#body(), dry_run: true }, signal });
+    return this.#http.json('/api/v1/batch', { method: 'POST', body: { ...this.#body(), dry_run: true }, signal });
   }
 
   /**
@@ -35,7 +39,7 @@ export class Batch {
     for (let tries = 1; ; tries++) {
       try {
         const path = `/api/v1/batch?wait=${WAIT_SECONDS}`;
-        const answer = await this.http.request<BatchCompleted>(path, { method: 'POST', body, signal });
+        const answer = await this.#http.request<BatchCompleted>(path, { method: 'POST', body, signal });
         if (answer.status === 200) return answer.body;
       } catch (error) {
         const unsure = error instanceof CommandError && ['network', 'outcome_unknown'].includes(error.code);
@@ -46,11 +50,11 @@ export class Batch {
   }
 
   #body(): object {
-    const { target } = this;
-    if ('jobIds' in target) return { type: `${this.action}_jobs`, job_ids: target.jobIds };
-    if ('campaignIds' in target) return { type: `${this.action}_campaigns`, campaign_ids: target.campaignIds };
-    if ('campaigns' in target) return { type: `${this.action}_campaigns`, filter: target.campaigns };
+    const target = this.#target;
+    if ('jobIds' in target) return { type: `${this.#action}_jobs`, job_ids: target.jobIds };
+    if ('campaignIds' in target) return { type: `${this.#action}_campaigns`, campaign_ids: target.campaignIds };
+    if ('campaigns' in target) return { type: `${this.#action}_campaigns`, filter: target.campaigns };
     const { status, campaignId, jobType } = target.jobs;
-    return { type: `${this.action}_jobs`, filter: { status, campaign_id: campaignId, job_type: jobType } };
+    return { type: `${this.#action}_jobs`, filter: { status, campaign_id: campaignId, job_type: jobType } };
   }
 }

@@ -161,12 +161,13 @@ export class Wheelhouse {
     listener: Pick<ConstructorParameters<typeof Connection>[0], 'opened' | 'message' | 'lost' | 'ended'>,
   ): Connection {
     const WebSocket = this.#options.WebSocket ?? (globalThis.WebSocket as WebSocketClass | undefined);
-    if (!WebSocket) throw new TypeError('createClient needs a WebSocket, such as that of "ws"');
+    if (!WebSocket) throw new TypeError('createClient needs a WebSocket');
     const root = '/api/v1/realtime/ws';
     const whole = path.startsWith('/') ? path : path ? `${root}/${path}` : root;
     return new Connection({
       // A page's script does not see why an upgrade was refused; it does see why a socket was closed.
-      url: `${this.#options.url.replace(/^http/, 'ws')}${whole}${whole.includes('?') ? '&' : '?'}reject=close`,
+      // And it is to know when nothing comes because nothing can.
+      url: `${this.#options.url.replace(/^http/, 'ws')}${whole}${whole.includes('?') ? '&' : '?'}reject=close&interruptions=true`,
       WebSocket,
       tokens: this.#tokens,
       parse: this.#options.parse,

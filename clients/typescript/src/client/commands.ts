@@ -41,7 +41,11 @@ const AGAIN = 1_000;
 export class Commands {
   readonly #pending = new Map<string, Pending>();
 
-  constructor(private readonly connection: Pick<Connection, 'hold' | 'send' | 'state'>) {}
+  readonly #connection: Pick<Connection, 'hold' | 'send' | 'state' | 'isUp'>;
+
+  constructor(connection: Pick<Connection, 'hold' | 'send' | 'state' | 'isUp'>) {
+    this.#connection = connection;
+  }
 
   /** Settles with the result, or with the schedule's message if it was given a time. Rejects with `CommandError`. */
   run(kind: Kind, id: string, action: Action, options: ScheduleOptions): Promise<Message> {
@@ -57,9 +61,9 @@ export class Commands {
     };
     const { signal } = options;
     if (signal?.aborted) return Promise.reject(signal.reason);
-    const { status, reason } = this.connection.state.get();
+    const { status, reason } = this.#connection.state.get();
     if (status === 'closed') return Promise.reject(closed(reason));
-    const release = this.connection.hold();
+    const release = this.#connection.hold();
     return new Promise<Message>((resolve, reject) => {
       const abort = () => fail(signal?.reason);
       const done = () => {
@@ -77,12 +81,12 @@ export class Commands {
       };
       signal?.addEventListener('abort', abort);
       this.#pending.set(requestId, { message, settle, fail });
-      if (this.connection.state.get().status === 'open') this.connection.send(message);
+      if (this.#connection.isUp) this.#connection.send(message);
     });
   }
 
   opened(): void {
-    for (const { message } of this.#pending.values()) this.connection.send(message);
+    for (const { message } of this.#pending.values()) this.#connection.send(message);
   }
 
   ended(reason: string | undefined): void {
@@ -108,7 +112,7 @@ export class Commands {
   }
 
   #again(pending: Pending): void {
-    if ([...this.#pending.values()].includes(pending)) this.connection.send(pending.message);
+    if ([...this.#pending.values()].includes(pending)) this.#connection.send(pending.message);
   }
 }
 

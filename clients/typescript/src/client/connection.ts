@@ -5,11 +5,17 @@ import type { Message } from './types.js';
 
 /** Where a connection is. */
 export interface ConnectionState {
-  /** `waiting`: it comes back by itself, at `retryAt`. `closed`: it does not, because it was closed or access was revoked. */
-  status: 'idle' | 'connecting' | 'open' | 'waiting' | 'closed';
+  /**
+   * `waiting`: it comes back by itself, at `retryAt`. `interrupted`: it stands, and nothing new may come through it, for what
+   * `reason` names is away (`redis`, `subscription`, `sql`); it goes on by itself, and everything is read again. `closed`: it does
+   * not come back, because it was closed or access was revoked.
+   */
+  status: 'idle' | 'connecting' | 'open' | 'interrupted' | 'waiting' | 'closed';
   /** The close code of the last socket. */
   code?: number;
   reason?: string;
+  /** While it is interrupted: from then on news may be missing, as RFC 3339. */
+  since?: string;
   /** In milliseconds since 1970. */
   retryAt?: number;
 }
@@ -51,6 +57,8 @@ const TRANSIENT = [4401, 4408, 4413, 4429];
 /** One WebSocket that comes back by itself, for as long as somebody holds it. */
 export class Connection {
   readonly state = new Store<ConnectionState>({ status: 'idle' });
+  /** Messages can be sent, whether or not news come. */
+  isUp = false;
   readonly #backoff = new Backoff(500, 30_000);
   #holders = 0;
   #socket: WebSocketLike | undefined;
@@ -65,7 +73,11 @@ export class Connection {
   #allowance = BURST;
   #allowanceAt = 0;
 
-  constructor(private readonly options: ConnectionOptions) {}
+  readonly #options: ConnectionOptions;
+
+  constructor(options: ConnectionOptions) {
+    this.#options = options;
+  }
 
   /** Keeps the connection up until the function that this gives is called. */
   hold(): () => void {
@@ -104,19 +116,19 @@ export class Connection {
     clearTimeout(this.#retry);
     this.state.set({ ...this.state.get(), status: 'connecting' });
     try {
-      this.#token = await this.options.tokens.get(this.#refused);
+      this.#token = await this.#options.tokens.get(this.#refused);
     } catch (error) {
-      if (attempt === this.#attempt) this.#tryAgain({ code: 1006, reason: String(error) }, this.#backoff.next());
+      if (attempt === this.#attempt) this.#tryAgain({ code: 1006, reason: String(error) });
       return;
     }
     if (attempt !== this.#attempt) return;
     let socket: WebSocketLike;
     try {
-      socket = new this.options.WebSocket(this.options.url, ['wheelhouse', `bearer.${this.#token}`]);
+      socket = new this.#options.WebSocket(this.#options.url, ['wheelhouse', `bearer.${this.#token}`]);
     } catch (error) {
       // A token that is none has characters that no header takes.
       this.#refused = this.#token;
-      return this.#tryAgain({ code: 1006, reason: String(error) }, this.#backoff.next());
+      return this.#tryAgain({ code: 1006, reason: String(error) });
     }
     this.#socket = socket;
     socket.onopen = () => this.#socket === socket && this.#heard();
@@ -124,16 +136,20 @@ export class Connection {
       if (this.#socket !== socket) return;
       this.#heard();
       // What is refused opens, too, and closes with the reason; only who is let in hears something.
-      if (this.state.get().status !== 'open') {
+      if (!this.isUp) {
         this.#backoff.reset();
         this.#refused = undefined;
-        this.state.set({ status: 'open' });
-        this.options.opened?.();
-        this.#flush();
+        this.#opened();
       }
-      const message = this.options.parse(String(data)) as Message;
+      const message = this.#options.parse(String(data)) as Message;
       if (message.type === 'token_expiring') void this.#renew(socket);
-      if (message.type !== 'pong') this.options.message(message);
+      else if (message.type === 'feed_interrupted') {
+        // The socket stands, and news do not come: nothing that is shown may look live meanwhile.
+        const { reason, since } = message as unknown as { reason: string; since: string };
+        this.state.set({ status: 'interrupted', reason, since });
+        this.#options.lost?.();
+      } else if (message.type === 'feed_resumed') this.#opened();
+      if (message.type !== 'pong') this.#options.message(message);
     };
     socket.onerror = () => {};
     socket.onclose = ({ code, reason }: { code: number; reason: unknown }) => {
@@ -141,9 +157,16 @@ export class Connection {
     };
   }
 
+  #opened(): void {
+    this.isUp = true;
+    this.state.set({ status: 'open' });
+    this.#options.opened?.();
+    this.#flush();
+  }
+
   /** Before its token ends the socket gets a newer one: it goes on without a break. Without one it is closed in time. */
   async #renew(socket: WebSocketLike): Promise<void> {
-    const token = await this.options.tokens.get(this.#token, true).catch(() => this.#token);
+    const token = await this.#options.tokens.get(this.#token, true).catch(() => this.#token);
     if (this.#socket !== socket || token === this.#token) return;
     this.#token = token;
     this.send({ type: 'refresh_token', token });
@@ -155,10 +178,10 @@ export class Connection {
     if (code >= 4400 && code < 4500 && !TRANSIENT.includes(code)) return this.#end({ status: 'closed', code, reason });
     // A gateway that leaves says when to come back, so that not all come at once.
     const told = code === 1012 ? /(\d+) ms/.exec(reason)?.[1] : undefined;
-    this.#tryAgain({ code, reason }, told === undefined ? this.#backoff.next() : Number(told));
+    this.#tryAgain({ code, reason }, told ? Number(told) : undefined);
   }
 
-  #tryAgain(why: { code: number; reason: string }, wait: number): void {
+  #tryAgain(why: { code: number; reason: string }, wait = this.#backoff.next()): void {
     if (this.#holders === 0) return this.#leave({ status: 'idle' });
     this.state.set({ status: 'waiting', ...why, retryAt: Date.now() + wait });
     this.#retry = later(() => void this.#connect(), wait);
@@ -167,7 +190,7 @@ export class Connection {
   #end(state: ConnectionState): void {
     if (this.state.get().status === 'closed') return;
     this.#leave(state);
-    this.options.ended?.(state);
+    this.#options.ended?.(state);
   }
 
   #listen(how: 'addEventListener' | 'removeEventListener'): void {
@@ -193,9 +216,10 @@ export class Connection {
     clearTimeout(this.#pace);
     this.#pace = undefined;
     this.#queue = [];
+    this.isUp = false;
     if (this.#socket) {
       this.#socket = undefined;
-      this.options.lost?.();
+      this.#options.lost?.();
     }
   }
 
@@ -216,7 +240,7 @@ export class Connection {
     if (globalThis.document?.visibilityState === 'hidden') return;
     const { status } = this.state.get();
     if (status === 'waiting') void this.#connect();
-    else if (status === 'open') this.#ask();
+    else if (this.isUp) this.#ask();
   };
 
   /** Nothing comes any more: what is shown must not look live until a socket has long been silent. */
@@ -230,7 +254,7 @@ export class Connection {
   }
 
   #flush(): void {
-    if (this.state.get().status !== 'open' || this.#pace !== undefined) return;
+    if (!this.isUp || this.#pace !== undefined) return;
     const now = Date.now();
     this.#allowance = Math.min(BURST, this.#allowance + ((now - this.#allowanceAt) / 1000) * PER_SECOND);
     this.#allowanceAt = now;

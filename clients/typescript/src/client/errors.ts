@@ -15,6 +15,11 @@ export class CommandError extends Error {
   }
 }
 
+/** What was thrown, as one: anything else means that there was no answer. */
+export function asCommandError(error: unknown): CommandError {
+  return error instanceof CommandError ? error : new CommandError('network', String(error));
+}
+
 /** The error that an answer of the service stands for. */
 export function errorFrom(answer: { error?: string; message?: string; retry_after?: number }): CommandError {
   const code = answer.error || 'internal';

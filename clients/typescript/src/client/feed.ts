@@ -27,7 +27,11 @@ export class Feed {
   #asked: Watcher[] = [];
   #planned = false;
 
-  constructor(private readonly connection: Pick<Connection, 'hold' | 'send' | 'state'>) {}
+  readonly #connection: Pick<Connection, 'hold' | 'send' | 'state'>;
+
+  constructor(connection: Pick<Connection, 'hold' | 'send' | 'state'>) {
+    this.#connection = connection;
+  }
 
   /** Follows one resource. Gives the function that ends this. */
   watch(kind: Kind, id: string, watcher: Watcher): () => void {
@@ -72,7 +76,7 @@ export class Feed {
   }
 
   #added(watcher: Watcher, remove: () => void): () => void {
-    const release = this.connection.hold();
+    const release = this.#connection.hold();
     this.#uncovered.add(watcher);
     this.#plan();
     return () => {
@@ -90,7 +94,7 @@ export class Feed {
     this.#planned = true;
     queueMicrotask(() => {
       this.#planned = false;
-      if (this.connection.state.get().status !== 'open') return;
+      if (this.#connection.state.get().status !== 'open') return;
       this.#subscriptions += 1;
       this.#asked.push(...this.#uncovered);
       this.#uncovered.clear();
@@ -98,7 +102,7 @@ export class Feed {
       const count = job.size + campaign.size;
       this.#snapshot = this.#lists.size === 0 && count > 0 && count <= MOST_SNAPSHOTS;
       // What is undefined does not travel.
-      this.connection.send({
+      this.#connection.send({
         type: 'subscribe',
         filter: this.#filter(),
         request_id: this.#name(),

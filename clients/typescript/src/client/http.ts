@@ -9,27 +9,32 @@ export interface RequestOptions {
 
 /** The REST API. */
 export class Http {
-  constructor(
-    private readonly base: string,
-    private readonly tokens: Tokens,
-    private readonly fetch: typeof globalThis.fetch,
-    private readonly parse: (text: string) => unknown,
-  ) {}
+  readonly #base: string;
+  readonly #tokens: Tokens;
+  readonly #fetch: typeof globalThis.fetch;
+  readonly #parse: (text: string) => unknown;
+
+  constructor(base: string, tokens: Tokens, fetch: typeof globalThis.fetch, parse: (text: string) => unknown) {
+    this.#base = base;
+    this.#tokens = tokens;
+    this.#fetch = fetch;
+    this.#parse = parse;
+  }
 
   /**
    * The answer's status and JSON. A token that is not taken is replaced once. Throws `CommandError`; with the code
    * `network` if there was no answer.
    */
   async request<T>(path: string, options: RequestOptions = {}): Promise<{ status: number; body: T }> {
-    let token = await this.tokens.get();
+    let token = await this.#tokens.get();
     let response = await this.#send(path, token, options);
     if (response.status === 401) {
-      token = await this.tokens.get(token);
+      token = await this.#tokens.get(token);
       response = await this.#send(path, token, options);
     }
     const body = (await response
       .text()
-      .then(this.parse)
+      .then(this.#parse)
       .catch(() => ({}))) as T;
     if (response.ok) return { status: response.status, body };
     throw errorFrom({ message: `HTTP ${response.status}`, ...body });
@@ -42,7 +47,7 @@ export class Http {
 
   async #send(path: string, token: string, { method, body, signal }: RequestOptions): Promise<Response> {
     try {
-      return await this.fetch(this.base + path, {
+      return await this.#fetch(this.#base + path, {
         method: method ?? 'GET',
         headers: { Authorization: `Bearer ${token}`, ...(body ? { 'Content-Type': 'application/json' } : {}) },
         body: JSON.stringify(body),
@@ -50,7 +55,7 @@ export class Http {
       });
     } catch (error) {
       if (signal?.aborted) throw error;
-      throw new CommandError('network', `The service does not answer: ${String(error)}`);
+      throw new CommandError('network', `No answer: ${String(error)}`);
     }
   }
 }

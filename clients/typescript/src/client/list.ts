@@ -1,4 +1,4 @@
-import { CommandError } from './errors.js';
+import { asCommandError, type CommandError } from './errors.js';
 import type { Feed, Watcher } from './feed.js';
 import { type Http, query } from './http.js';
 import { Store } from './store.js';
@@ -40,11 +40,15 @@ export class JobList implements Watcher {
   #reading = 0;
   #reread: ReturnType<typeof setTimeout> | undefined;
 
-  constructor(
-    private readonly filter: JobFilter,
-    private readonly http: Http,
-    private readonly feed: Feed,
-  ) {}
+  readonly #filter: JobFilter;
+  readonly #http: Http;
+  readonly #feed: Feed;
+
+  constructor(filter: JobFilter, http: Http, feed: Feed) {
+    this.#filter = filter;
+    this.#http = http;
+    this.#feed = feed;
+  }
 
   readonly get = (): ListState => this.#store.get();
 
@@ -52,7 +56,7 @@ export class JobList implements Watcher {
   readonly subscribe = (listener: (state: ListState) => void): (() => void) => {
     const unlisten = this.#store.subscribe(() => listener(this.get()));
     this.#followers += 1;
-    this.#unwatch ??= this.feed.watchAll(this);
+    this.#unwatch ??= this.#feed.watchAll(this);
     let following = true;
     return () => {
       unlisten();
@@ -67,8 +71,10 @@ export class JobList implements Watcher {
 
   /** One page, read once. `after` is the `next` of the page before. Throws `CommandError`. */
   page(after?: string): Promise<Page> {
-    const { status, campaignId, jobType, limit = 100 } = this.filter;
-    return this.http.json(`/api/v1/jobs${query({ status, campaign_id: campaignId, job_type: jobType, limit, after })}`);
+    const { status, campaignId, jobType, limit = 100 } = this.#filter;
+    return this.#http.json(
+      `/api/v1/jobs${query({ status, campaign_id: campaignId, job_type: jobType, limit, after })}`,
+    );
   }
 
   /** Adds the next page to what is shown. */
@@ -105,7 +111,7 @@ export class JobList implements Watcher {
     const next = updated(old, message);
     if (!next) return;
     const jobs = [...state.jobs];
-    const wanted = this.filter.status;
+    const wanted = this.#filter.status;
     if (wanted && next.status !== wanted) jobs.splice(at, 1);
     else jobs[at] = next;
     this.#store.set({ ...state, jobs });
@@ -134,7 +140,7 @@ export class JobList implements Watcher {
       this.#store.set({ jobs, more: next !== null, status: 'live' });
     } catch (error) {
       if (reading !== this.#reading) return;
-      const known = error instanceof CommandError ? error : new CommandError('network', String(error));
+      const known = asCommandError(error);
       this.#store.set({ ...this.get(), status: 'failed', error: known });
       if (known.code === 'network' || known.code === 'unavailable') this.#readSoon(READ_AGAIN);
     }

@@ -5,7 +5,7 @@ import {
   type ScheduledCommand,
   type ScheduleOptions,
 } from './commands.js';
-import { CommandError, errorFrom } from './errors.js';
+import { asCommandError, type CommandError, errorFrom } from './errors.js';
 import type { Feed, Watcher } from './feed.js';
 import type { Http } from './http.js';
 import type { Limit } from './limit.js';
@@ -17,7 +17,7 @@ import { updated } from './updated.js';
 export interface ResourceState<T> {
   /** The newest that is known; undefined until it has been read. */
   data: T | undefined;
-  /** Only `live` is true now. `stale`: the connection is lost, and `data` is from before. `missing`: there is no such thing. */
+  /** Only `live` is true now. `stale`: the connection is lost or interrupted, and `data` is from before. `missing`: there is no such thing. */
   status: 'loading' | 'live' | 'stale' | 'missing' | 'failed';
   error?: CommandError;
 }
@@ -46,11 +46,15 @@ export class Resource<T extends JobNow | CampaignNow = JobNow> implements Watche
   #reading = 0;
   #early: Message[] | undefined;
 
-  constructor(
-    readonly kind: Kind,
-    readonly id: string,
-    private readonly parts: Parts,
-  ) {}
+  readonly kind: Kind;
+  readonly id: string;
+  readonly #parts: Parts;
+
+  constructor(kind: Kind, id: string, parts: Parts) {
+    this.kind = kind;
+    this.id = id;
+    this.#parts = parts;
+  }
 
   /** What is known; undefined data until somebody subscribes or `load()` is called. */
   readonly get = (): ResourceState<T> => this.#store.get();
@@ -67,7 +71,7 @@ export class Resource<T extends JobNow | CampaignNow = JobNow> implements Watche
 
   /** Reads it once. Throws `CommandError`. */
   load(signal?: AbortSignal): Promise<T> {
-    return this.parts.http.json<T>(`/api/v1/${this.kind}s/${encodeURIComponent(this.id)}`, { signal });
+    return this.#parts.http.json<T>(`/api/v1/${this.kind}s/${encodeURIComponent(this.id)}`, { signal });
   }
 
   /** Every message about it, beginning with a snapshot; again a snapshot after each lost connection. */
@@ -124,15 +128,15 @@ export class Resource<T extends JobNow | CampaignNow = JobNow> implements Watche
   }
 
   async #run(action: Action, options: ScheduleOptions): Promise<CommandResult | ScheduledCommand> {
-    const answer = await this.parts.commands.run(this.kind, this.id, action, options);
+    const answer = await this.#parts.commands.run(this.kind, this.id, action, options);
     const { schedule_id: id, run_at } = answer;
     if (id === undefined) return asResult(answer);
-    return { id, runAt: new Date(run_at as string), withdraw: () => this.parts.withdraw(id) };
+    return { id, runAt: new Date(run_at as string), withdraw: () => this.#parts.withdraw(id) };
   }
 
   #follow(): () => void {
     this.#followers += 1;
-    this.#unwatch ??= this.parts.feed.watch(this.kind, this.id, this);
+    this.#unwatch ??= this.#parts.feed.watch(this.kind, this.id, this);
     let following = true;
     return () => {
       if (following) this.#followers -= 1;
@@ -151,13 +155,13 @@ export class Resource<T extends JobNow | CampaignNow = JobNow> implements Watche
     const reading = this.#reading;
     this.#early = [];
     if (sent) return;
-    this.parts.reads
+    this.#parts.reads
       .run(() => this.load())
       .then(
         (data) => reading === this.#reading && this.#begin(data),
         (error: unknown) => {
           if (reading !== this.#reading) return;
-          const known = error instanceof CommandError ? error : new CommandError('network', String(error));
+          const known = asCommandError(error);
           this.#fail(known);
           if (SETTLED.includes(known.code)) return;
           setTimeout(() => reading === this.#reading && this.covered(), READ_AGAIN * (0.5 + Math.random()));

@@ -13,7 +13,11 @@ export class Tokens {
   #token: string | undefined;
   #asking: Promise<string> | undefined;
 
-  constructor(private readonly ask: GetToken) {}
+  readonly #ask: GetToken;
+
+  constructor(ask: GetToken) {
+    this.#ask = ask;
+  }
 
   /** The token, asked for once however many need it. `refused` is the one that was not taken, if that is why. */
   get(refused?: string, isEnding?: boolean): Promise<string> {
@@ -22,7 +26,7 @@ export class Tokens {
     if (token !== undefined && token !== refused && !expired(token)) return Promise.resolve(token);
     const reason = token === undefined ? 'connect' : isEnding ? 'expiring' : 'expired';
     this.#asking = Promise.resolve()
-      .then(() => this.ask({ reason, signal: this.#closing.signal }))
+      .then(() => this.#ask({ reason, signal: this.#closing.signal }))
       .then((fresh) => (this.#token = fresh))
       .finally(() => {
         this.#asking = undefined;

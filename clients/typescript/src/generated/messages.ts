@@ -59,6 +59,8 @@ export type JobServer =
   | JobProgressMessage
   | JobOutputMessage
   | WorkersOnlineMessage
+  | FeedInterruptedMessage
+  | FeedResumedMessage
   | TokenExpiringMessage
   | TokenRefreshedMessage
   | PongMessage
@@ -130,6 +132,8 @@ export type CampaignServer =
   | CampaignStatusMessage
   | CampaignProgressMessage
   | WorkersOnlineMessage
+  | FeedInterruptedMessage
+  | FeedResumedMessage
   | TokenExpiringMessage
   | TokenRefreshedMessage
   | PongMessage
@@ -165,6 +169,8 @@ export type TenantServer =
   | BatchPreviewMessage
   | BatchCompletedMessage
   | WorkersOnlineMessage
+  | FeedInterruptedMessage
+  | FeedResumedMessage
   | TokenExpiringMessage
   | TokenRefreshedMessage
   | PongMessage
@@ -753,6 +759,28 @@ export interface WorkersOnlineMessage {
   type: "workers_online";
   tenant_id: Id;
   workers_online: Count;
+}
+/**
+ * What the socket shows may be old: news may not come. Only where the address asks for it (interruptions=true).
+ */
+export interface FeedInterruptedMessage {
+  type: "feed_interrupted";
+  tenant_id: Id;
+  /**
+   * What is away: Redis, what is published there, or the database.
+   */
+  reason: "redis" | "subscription" | "sql";
+  /**
+   * RFC 3339.
+   */
+  since: string;
+}
+/**
+ * News come again. On the tenant-wide socket: read again what you show; on another, what was missed has been sent.
+ */
+export interface FeedResumedMessage {
+  type: "feed_resumed";
+  tenant_id: Id;
 }
 /**
  * The socket's token ends soon: send refresh_token.

@@ -30,7 +30,7 @@ export class FakeGateway {
     });
     server.on('connection', (socket, request) => {
       const code = this.refuse ?? (this.refused.has(tokenOf(request.headers['sec-websocket-protocol'])) ? 4401 : 0);
-      if (code && request.url?.endsWith('?reject=close')) {
+      if (code && request.url?.includes('reject=close')) {
         this.refusals += 1;
         this.#wake();
         return socket.close(code, 'refused');

@@ -312,6 +312,50 @@ describe('watching', () => {
     expect(states).toEqual(['live', 'stale', 'live']);
   });
 
+  it('is stale while the gateway says that news may not come, and live again with what is true then', async () => {
+    gateway.rows.set('j1', row('j1'));
+    gateway.list = { jobs: [row('j1')], next: null };
+    const connection: string[] = [];
+    wh.connection.subscribe(() => connection.push(wh.connection.get().status));
+    const [job, list] = [wh.job('j1'), wh.jobs()];
+    const states: string[] = [];
+    job.subscribe(({ status }) => states.push(status));
+    list.subscribe(() => {});
+    await until(() => job.get().status === 'live' && list.get().status === 'live', 'both are live');
+    const since = '2026-01-31T22:00:00Z';
+    gateway.send({ type: 'feed_interrupted', tenant_id: 'acme', reason: 'redis', since });
+    await until(() => job.get().status === 'stale' && list.get().status === 'stale', 'both are stale');
+    expect(wh.connection.get()).toEqual({ status: 'interrupted', reason: 'redis', since });
+    // What still comes does not make it look live.
+    gateway.send({ type: 'job_progress', ...base, status: 'running', progress_percent: 40, seq: 6 });
+    gateway.rows.set('j1', row('j1', { status: 'failed', seq: 9 }));
+    gateway.list = { jobs: [row('j1', { status: 'failed', seq: 9 }), row('j2')], next: null };
+    gateway.send({ type: 'feed_resumed', tenant_id: 'acme' });
+    await until(() => job.get().data?.status === 'failed' && list.get().jobs.length === 2, 'the new state');
+    expect(wh.connection.get()).toEqual({ status: 'open' });
+    expect(states).toEqual(['live', 'stale', 'live']);
+    expect(connection).toEqual(['connecting', 'open', 'interrupted', 'open']);
+    expect(gateway.sockets).toHaveLength(1);
+  });
+
+  it('answers commands while it is interrupted, and sends those again that have no result when it goes on', async () => {
+    wh.job('j1').subscribe(() => {});
+    await gateway.next('subscribe');
+    gateway.send({ type: 'feed_interrupted', tenant_id: 'acme', reason: 'redis', since: '2026-01-31T22:00:00Z' });
+    await until(() => wh.connection.get().status === 'interrupted', 'it is interrupted');
+    const refused = wh.job('j1').pause({ requestId: 'r1' });
+    const asked = refused.catch((error: unknown) => error);
+    const { request_id } = await gateway.next('pause_job');
+    gateway.send({ type: 'error', error: 'unavailable', message: 'Redis is away', request_id });
+    expect(await asked).toMatchObject({ code: 'unavailable' });
+    const pause = wh.job('j1').pause({ requestId: 'r2' });
+    gateway.send(ack(await gateway.next('pause_job', 2)));
+    gateway.send({ type: 'feed_resumed', tenant_id: 'acme' });
+    expect(await gateway.next('pause_job', 3)).toMatchObject({ request_id: 'r2' });
+    gateway.send(succeeded);
+    expect(await pause).toMatchObject({ status: 'paused' });
+  });
+
   it('reads again what could not be read', async () => {
     gateway.rows.set('j1', row('j1'));
     gateway.away = true;

@@ -98,6 +98,28 @@ describe('useJob', () => {
     );
   });
 
+  it('shows that nothing is live while news may not come, in every hook', async () => {
+    gateway.rows.set('j1', row('j1'));
+    const root = createRoot(page);
+    root.render(
+      <WheelhouseProvider client={wh}>
+        <Monitor id="j1" />
+        <Own />
+        <List />
+      </WheelhouseProvider>,
+    );
+    await shows('running 0 liveundefined subscribed openopen live ');
+    const word = { tenant_id: 'acme', reason: 'redis', since: '2026-01-31T22:00:00Z' };
+    const tell = (message: object) => {
+      for (const socket of gateway.sockets) socket.send(JSON.stringify(message));
+    };
+    tell({ type: 'feed_interrupted', ...word });
+    await shows('running 0 staleundefined feed_interrupted interruptedinterrupted stale ');
+    tell({ type: 'feed_resumed', tenant_id: 'acme' });
+    await shows('running 0 liveundefined feed_resumed openopen live ');
+    root.unmount();
+  });
+
   it('renders on a server with what it was given, and goes live in the page without a difference', async () => {
     gateway.rows.set('j1', row('j1', { progress_percent: 60 }));
     const app = (

@@ -703,6 +703,26 @@ class WorkersOnline(TypedDict):
     workers_online: Count
 
 
+class FeedInterrupted(TypedDict):
+    """
+    What the socket shows may be old: news may not come. Only where the address asks for it (interruptions=true).
+    """
+
+    type: Literal['feed_interrupted']
+    tenant_id: Id
+    reason: Literal['redis', 'subscription', 'sql']
+    since: Time
+
+
+class FeedResumed(TypedDict):
+    """
+    News come again. On the tenant-wide socket: read again what you show; on another, what was missed has been sent.
+    """
+
+    type: Literal['feed_resumed']
+    tenant_id: Id
+
+
 class TokenExpiring(TypedDict):
     """
     The socket's token ends soon: send refresh_token.
@@ -842,13 +862,13 @@ CampaignClient: TypeAlias = CancelCampaign | PauseCampaign | ResumeCampaign | Wi
 TenantClient: TypeAlias = Subscribe | CancelJob | PauseJob | ResumeJob | CancelCampaign | PauseCampaign | ResumeCampaign | CancelJobs | PauseJobs | ResumeJobs | CancelCampaigns | PauseCampaigns | ResumeCampaigns | WithdrawSchedule | Ping | RefreshToken
 
 
-JobServer: TypeAlias = SubscribedJob | JobSnapshot | JobStatus | JobProgress | JobOutput | WorkersOnline | TokenExpiring | TokenRefreshed | Pong | Error | ScheduleWithdrawn | CancelRequested | CancelScheduled | CancelSucceeded | CancelFailed | PauseRequested | PauseScheduled | PauseSucceeded | PauseFailed | ResumeRequested | ResumeScheduled | ResumeSucceeded | ResumeFailed
+JobServer: TypeAlias = SubscribedJob | JobSnapshot | JobStatus | JobProgress | JobOutput | WorkersOnline | FeedInterrupted | FeedResumed | TokenExpiring | TokenRefreshed | Pong | Error | ScheduleWithdrawn | CancelRequested | CancelScheduled | CancelSucceeded | CancelFailed | PauseRequested | PauseScheduled | PauseSucceeded | PauseFailed | ResumeRequested | ResumeScheduled | ResumeSucceeded | ResumeFailed
 
 
-CampaignServer: TypeAlias = SubscribedCampaign | CampaignSnapshot | CampaignStatus | CampaignProgress | WorkersOnline | TokenExpiring | TokenRefreshed | Pong | Error | ScheduleWithdrawn | CancelRequested | CancelScheduled | CancelSucceeded | CancelFailed | PauseRequested | PauseScheduled | PauseSucceeded | PauseFailed | ResumeRequested | ResumeScheduled | ResumeSucceeded | ResumeFailed
+CampaignServer: TypeAlias = SubscribedCampaign | CampaignSnapshot | CampaignStatus | CampaignProgress | WorkersOnline | FeedInterrupted | FeedResumed | TokenExpiring | TokenRefreshed | Pong | Error | ScheduleWithdrawn | CancelRequested | CancelScheduled | CancelSucceeded | CancelFailed | PauseRequested | PauseScheduled | PauseSucceeded | PauseFailed | ResumeRequested | ResumeScheduled | ResumeSucceeded | ResumeFailed
 
 
-TenantServer: TypeAlias = SubscribedTenant | Subscription | JobSnapshot | CampaignSnapshot | JobStatus | JobProgress | CampaignStatus | CampaignProgress | Resynchronize | BatchRequested | BatchPreview | BatchCompleted | WorkersOnline | TokenExpiring | TokenRefreshed | Pong | Error | ScheduleWithdrawn | CancelRequested | CancelScheduled | CancelSucceeded | CancelFailed | PauseRequested | PauseScheduled | PauseSucceeded | PauseFailed | ResumeRequested | ResumeScheduled | ResumeSucceeded | ResumeFailed
+TenantServer: TypeAlias = SubscribedTenant | Subscription | JobSnapshot | CampaignSnapshot | JobStatus | JobProgress | CampaignStatus | CampaignProgress | Resynchronize | BatchRequested | BatchPreview | BatchCompleted | WorkersOnline | FeedInterrupted | FeedResumed | TokenExpiring | TokenRefreshed | Pong | Error | ScheduleWithdrawn | CancelRequested | CancelScheduled | CancelSucceeded | CancelFailed | PauseRequested | PauseScheduled | PauseSucceeded | PauseFailed | ResumeRequested | ResumeScheduled | ResumeSucceeded | ResumeFailed
 
 
 AnyMessage: TypeAlias = JobClient | CampaignClient | TenantClient | JobServer | CampaignServer | TenantServer

@@ -10,6 +10,8 @@ mod control;
 mod interruptions;
 #[path = "console/operators.rs"]
 mod operators;
+#[path = "console/overview.rs"]
+mod overview;
 #[path = "console/page.rs"]
 mod page;
 #[path = "console/pages.rs"]

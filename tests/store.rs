@@ -201,6 +201,7 @@ on_both! {
     campaigns::no_campaign_is_completed_with_a_job_that_waits
     campaigns::cancelling_a_campaign_and_claiming_its_jobs_do_not_hinder_each_other
     campaigns::a_campaign_is_completed_once_all_its_jobs_have_ended
+    campaigns::ends_are_counted_by_minute_whoever_writes_them
     campaigns::the_counts_of_a_campaign_are_those_of_its_rows_whoever_changes_them
     campaigns::an_open_campaign_is_completed_only_after_it_was_closed
     announcements::what_a_row_says_that_nobody_was_told_is_owed_until_it_is_said
@@ -283,6 +284,7 @@ on_both! {
     rows::any_number_of_programs_may_migrate_at_once
     revocations::revocations_are_read_from_where_one_stopped_and_removals_are_noticed
     rows::ping_answers_and_says_what_is_missing
+    selection::names_of_many_are_found_in_one_question
     selection::those_of_many_that_are_there_are_found_in_one_question
     selection::a_filter_takes_the_newest_that_have_not_ended
 }

@@ -52,6 +52,8 @@ BEGIN
     ('job_totals', 'gateway, worker, reader', 'SELECT'),
     ('job_counts', 'reader', 'SELECT'),
     ('job_count_changes', 'reader', 'SELECT'),
+    ('job_ends_by_minute', 'gateway, reader', 'SELECT'),
+    ('job_ends', 'reader', 'SELECT'),
     ('campaigns', 'gateway', 'SELECT, INSERT'),
     -- A gateway closes campaigns, which completes one whose jobs have all ended.
     ('campaigns', 'gateway', 'UPDATE (is_open, closed_at, status, is_active, completed_at, updated_at)'),

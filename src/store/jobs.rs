@@ -8,7 +8,7 @@ use super::new_rows::{Beginning, insert};
 use super::page::limit_of;
 use super::sql::{Row, Tx, Value};
 use super::{ClaimedJob, JobFilter, NewJob, Page, Run, Store, StoreError, job_list, rows};
-use crate::domain::{CampaignStatus, Job, JobCounts, Resource, ResourceId, TenantId, WorkerId};
+use crate::domain::{CampaignStatus, Job, JobCounts, JobStatus, Resource, ResourceId, TenantId, WorkerId};
 
 /// Workers of one name that are looked for, the newest first.
 const MAX_NAMESAKES: u32 = 200;
@@ -156,6 +156,25 @@ impl Store {
             *counts.of_mut(rows::job_status(&row)?) = n;
         }
         Ok(counts)
+    }
+
+    /// How many jobs of a tenant ended in which of the last `minutes`, by the database's clock: the minute that it is (since 1970),
+    /// and of each minute and status how many, where there are any. Those of a day are kept.
+    pub async fn ended_by_minute(
+        &self,
+        tenant: &TenantId,
+        minutes: u32,
+    ) -> Result<(i64, Vec<(i64, JobStatus, i64)>), StoreError> {
+        let mut reading = self.database.read().await?;
+        let newest = reading.row("SELECT CAST({now_ms} / 60000 AS BIGINT) AS newest", &[]).await?;
+        let newest = newest.map_or(Ok(None), |row| row.int("newest"))?.unwrap_or(0);
+        let text = "SELECT minute, status, CAST(SUM(n) AS BIGINT) AS n FROM job_ends_by_minute
+                    WHERE tenant_id = $1 AND minute > $2 GROUP BY minute, status";
+        let values = [tenant.as_str().into(), (newest - i64::from(minutes)).into()];
+        let rows = reading.rows(text, &values).await?;
+        let read =
+            |row: &Row| Ok((row.int("minute")?.unwrap_or(0), rows::job_status(row)?, row.int("n")?.unwrap_or(0)));
+        Ok((newest, rows.iter().map(read).collect::<Result<Vec<_>, StoreError>>()?))
     }
 
     fn position(&self, filter: &JobFilter) -> Result<(i64, Option<ListPosition>), StoreError> {

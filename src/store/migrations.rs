@@ -48,6 +48,7 @@ const MIGRATIONS: &[(i64, &str, [&str; 2])] = &[
     (33, "repeated", texts!("0033_repeated")),
     (34, "audit_lookups", texts!("0034_audit_lookups")),
     (35, "cheaper_rows", texts!("0035_cheaper_rows")),
+    (37, "ends", texts!("0037_ends")),
 ];
 
 impl Store {

@@ -4,7 +4,8 @@ use std::collections::{HashMap, HashSet};
 
 use super::job_indexes::{self, IndexPiece};
 use super::sql::Value;
-use super::{ResourceSelection, Store, StoreError};
+use super::{ResourceSelection, Store, StoreError, rows};
+use crate::domain::text::MAX_SHORT_TEXT;
 use crate::domain::{CampaignStatus, JobFacts, JobStatus, ResourceId, ResourceKind, TenantId};
 
 /// Ids in one statement: SQLite takes 32,766 values, PostgreSQL 65,535.
@@ -81,6 +82,30 @@ impl Store {
         let rows = self.database.read().await?.rows(&text, &values).await?;
         let ids = rows.iter().map(|row| row.required("id")).collect::<Result<Vec<_>, _>>()?;
         Ok(ids.iter().filter_map(|id| id.parse().ok()).collect())
+    }
+
+    /// What jobs or campaigns are called, cut down where it is long; those that are not there, or have no name, are left out.
+    pub async fn names(
+        &self,
+        tenant: &TenantId,
+        kind: ResourceKind,
+        ids: &[ResourceId],
+    ) -> Result<Vec<(ResourceId, String)>, StoreError> {
+        let column = match kind {
+            ResourceKind::Job => "title",
+            ResourceKind::Campaign => "name",
+        };
+        let (name, table) = (rows::shorten(column, MAX_SHORT_TEXT), kind.plural());
+        let mut found = Vec::new();
+        for some in ids.chunks(TOGETHER) {
+            let (list, values) = listed(tenant, some);
+            let text = format!("SELECT id, {name} AS name FROM {table} WHERE tenant_id = $1 AND id IN ({list})");
+            for row in self.database.read().await?.rows(&text, &values).await? {
+                let (Ok(id), Some(name)) = (row.required("id")?.parse(), row.text("name")?) else { continue };
+                found.push((id, name));
+            }
+        }
+        Ok(found)
     }
 
     /// What the messages of these jobs do not say; jobs that the tenant does not have are left out.

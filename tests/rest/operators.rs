@@ -117,6 +117,50 @@ async fn live_workers_are_listed() {
     assert_eq!((list["jobs"].as_array().map(Vec::len), &list["jobs"][0]["worker"]["id"]), (Some(1), &json!("w-1")));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn names_are_told_of_what_may_be_read_and_throughput_is_exact_however_many_have_ended() {
+    let api = RestFixture::start(&[]).await;
+    let ann = api.user("ann", "acme", &["*"]).await;
+    let ben = api.user("ben", "acme", &["campaigns.read"]).await;
+    api.sql("INSERT INTO campaigns (id, tenant_id, name, status) VALUES ('c1', 'acme', 'Spring', 'active')").await;
+    api.sql(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000) INSERT INTO jobs \
+         (id, tenant_id, title, status) SELECT 'j' || i, 'acme', 'Number ' || i, 'running' FROM n",
+    )
+    .await;
+    api.sql("INSERT INTO jobs (id, tenant_id, title, status) VALUES ('theirs', 'globex', 'Secret', 'running')").await;
+    let path = "/api/v1/names?jobs=j1,theirs,nobody&campaigns=c1";
+    let both = json!({"jobs": {"j1": "Number 1"}, "campaigns": {"c1": "Spring"}});
+    assert_eq!(api.get(&ann, path).await.expect(200), both);
+    assert_eq!(api.get(&ben, path).await.expect(200), json!({"jobs": {}, "campaigns": {"c1": "Spring"}}));
+    assert_eq!(api.get(&ann, "/api/v1/names").await.expect(200), json!({"jobs": {}, "campaigns": {}}));
+    let nobody = api.user("eve", "acme", &["jobs.cancel"]).await;
+    api.get(&nobody, path).await.error(403, "permission_denied");
+    for wrong in ["jobs=a,,b".to_owned(), "jobs=a:b".to_owned(), format!("campaigns={}", vec!["x"; 101].join(","))] {
+        let message = api.get(&ann, &format!("/api/v1/names?{wrong}")).await.error(400, "invalid_message");
+        assert!(message.contains("must be ids with commas between them"), "{message}");
+    }
+
+    let sums = async |query: &str| {
+        let told = api.get(&ann, &format!("/api/v1/throughput{query}")).await.expect(200);
+        let until: jiff::Timestamp = told["until"].as_str().expect("a time").parse().expect("RFC 3339");
+        assert!(until > jiff::Timestamp::now() - jiff::SignedDuration::from_secs(60));
+        ["completed", "failed", "cancelled"].map(|status| {
+            let counts: Vec<i64> = serde_json::from_value(told[status].clone()).expect("numbers");
+            (counts.len(), counts.iter().sum::<i64>())
+        })
+    };
+    assert_eq!(sums("").await, [(60, 0); 3]);
+    api.sql("UPDATE jobs SET status = CASE WHEN id IN ('j1', 'j2') THEN 'failed' ELSE 'completed' END").await;
+    assert_eq!(sums("").await, [(60, 2_998), (60, 2), (60, 0)]);
+    assert_eq!(sums("?minutes=1440").await, [(1_440, 2_998), (1_440, 2), (1_440, 0)]);
+    api.get(&ben, "/api/v1/throughput").await.error(403, "permission_denied");
+    for wrong in ["0", "1441", "x"] {
+        let message = api.get(&ann, &format!("/api/v1/throughput?minutes={wrong}")).await.error(400, "invalid_message");
+        assert!(message.contains("\"minutes\" must be a number from 1 to 1440"), "{message}");
+    }
+}
+
 fn entry(id: &str, tenant: &str, resource: &str) -> AuditEntry {
     AuditEntry {
         id: id.to_owned(),

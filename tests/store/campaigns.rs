@@ -151,6 +151,52 @@ pub async fn an_open_campaign_is_completed_only_after_it_was_closed(db: Db) {
     assert!(!db.store.campaign(&usual).await.expect("read").expect("row").is_open);
 }
 
+/// An end counts in its minute, whoever writes it, once, and for as long as somebody may ask.
+pub async fn ends_are_counted_by_minute_whoever_writes_them(db: Db) {
+    campaign_of(&db, "c", 40).await;
+    let tenant = campaign("c").tenant;
+    let ended = async |minutes| {
+        let (_, ended) = db.store.ended_by_minute(&tenant, minutes).await.expect("read");
+        let of = |status| ended.iter().filter(|(_, of, _)| *of == status).map(|(_, _, n)| n).sum::<i64>();
+        (of(JobStatus::Completed), of(JobStatus::Failed), of(JobStatus::Cancelled))
+    };
+    assert_eq!(ended(60).await, (0, 0, 0));
+    for text in [
+        "UPDATE jobs SET status = 'running' WHERE id IN ('c-1', 'c-2', 'c-3', 'c-4', 'c-5')",
+        "UPDATE jobs SET status = 'completed' WHERE id IN ('c-1', 'c-2')",
+        "UPDATE jobs SET status = 'failed' WHERE id IN ('c-3', 'c-5')",
+        // It counts as what it is then. Those that come here change nothing, came so, and are another tenant's.
+        "UPDATE jobs SET status = 'completed' WHERE id = 'c-3'",
+        "UPDATE jobs SET title = 'x', status = status",
+        "INSERT INTO jobs (id, tenant_id, status) VALUES ('x', 'acme', 'completed')",
+        "INSERT INTO jobs (id, tenant_id, status) VALUES ('y', 'globex', 'running')",
+        "UPDATE jobs SET status = 'completed' WHERE id = 'y'",
+    ] {
+        db.sql(text).await.expect(text);
+    }
+    db.store.apply(&change(job("c-4"), Action::Cancel, 1)).await.expect("apply");
+    let claimed = claim(&db, "w").await.expect("a job");
+    let done = RunEnd::Completed(exact(json!(null)));
+    db.store.finish(&claimed.run, &Progress::default(), &done).await.expect("finish");
+    db.sql("DELETE FROM jobs WHERE id = 'c-1'").await.expect("delete");
+    for tidy in [false, true] {
+        assert_eq!(ended(60).await, (4, 1, 1));
+        // Added up, also by several at once, it is the same.
+        let both = tokio::join!(db.store.add_up_job_counts(tidy), db.store.add_up_job_counts(tidy));
+        assert!(both.0.is_ok() && both.1.is_ok(), "{both:?}");
+    }
+    // Each in its minute; what is older than a day goes with the next end, or the next time that they are added up.
+    db.sql("UPDATE job_ends SET minute = minute - 90 WHERE status = 'failed'").await.expect("age");
+    db.sql("UPDATE job_ends SET minute = minute - 1600 WHERE status = 'completed'").await.expect("age");
+    assert_eq!((ended(60).await, ended(100).await), ((0, 0, 1), (0, 1, 1)));
+    let (newest, all) = db.store.ended_by_minute(&tenant, 100).await.expect("read");
+    let failed = all.iter().find(|(_, status, _)| *status == JobStatus::Failed).expect("the failed one");
+    assert!((90..=92).contains(&(newest - failed.0)), "{newest} {failed:?}");
+    db.sql("UPDATE jobs SET status = 'completed' WHERE id = 'c-9'").await.expect("end");
+    db.store.add_up_job_counts(false).await.expect("add up");
+    assert_eq!(ended(100_000).await, (1, 1, 1));
+}
+
 /// The counts of a campaign are kept by whoever changes a row, and are what counting would give.
 pub async fn the_counts_of_a_campaign_are_those_of_its_rows_whoever_changes_them(db: Db) {
     let resource = campaign_of(&db, "c", 40).await;

@@ -22,6 +22,26 @@ fn ids(words: &[&str]) -> Vec<ResourceId> {
     words.iter().map(|word| word.parse().expect("id")).collect()
 }
 
+pub async fn names_of_many_are_found_in_one_question(db: Db) {
+    rows(&db).await;
+    let long = "é".repeat(5_000);
+    db.sql(&format!("UPDATE jobs SET title = '{long}' WHERE id = 'b'")).await.expect("a long title");
+    db.sql("UPDATE jobs SET title = 'Anna''s' WHERE id = 'a'; UPDATE campaigns SET name = 'Spring' WHERE id = 'c1'")
+        .await
+        .expect("titles");
+    let acme = "acme".parse().expect("tenant");
+    let names = async |kind, asked: &[&str]| {
+        let mut found = db.store.names(&acme, kind, &ids(asked)).await.expect("read");
+        found.sort();
+        found
+    };
+    let jobs = names(ResourceKind::Job, &["a", "b", "c", "z"]).await;
+    assert_eq!(jobs.iter().map(|(id, _)| id.as_str()).collect::<Vec<_>>(), ["a", "b"], "without those that have none");
+    assert_eq!(jobs[0].1, "Anna's");
+    assert!(jobs[1].1.len() < 5_000 && jobs[1].1.contains("characters left out"), "{}", jobs[1].1);
+    assert_eq!(names(ResourceKind::Campaign, &["c1", "a"]).await, [(ids(&["c1"])[0].clone(), "Spring".to_owned())]);
+}
+
 pub async fn those_of_many_that_are_there_are_found_in_one_question(db: Db) {
     rows(&db).await;
     let (acme, globex) = ("acme".parse().expect("tenant"), "globex".parse().expect("tenant"));

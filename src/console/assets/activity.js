@@ -1,7 +1,7 @@
 // The list of what happened while this tab was open: results, refusals, ends.
 
-import { byId, el, link } from "./dom.js";
-import { href } from "./router.js";
+import { byId, el } from "./dom.js";
+import { named } from "./names.js";
 import { clock } from "./messages.js";
 
 const MOST = 200;
@@ -11,7 +11,7 @@ export function report(kind, id, tone, text) {
   const list = byId("activity");
   list.prepend(el("li", { "data-tone": tone },
     el("time", { datetime: now.toISOString() }, clock(now)), el("span", { class: "said" }, text),
-    link(href(`${kind}s`, id), `${kind} ${id}`, { class: "what" })));
+    el("span", { class: "what" }, `${kind} `, named(kind, id))));
   while (list.children.length > MOST) list.lastElementChild.remove();
   byId("activity-empty").hidden = true;
 }

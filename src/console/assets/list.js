@@ -6,6 +6,7 @@
 
 import { el, setAttribute, setText } from "./dom.js";
 import { live, path } from "./live.js";
+import { learn } from "./names.js";
 import { Row } from "./row.js";
 import { FINAL, count, pausedFor, ranFor, unread } from "./messages.js";
 
@@ -149,6 +150,7 @@ export class VirtualList {
 
   merge(row) {
     row.readAt = Date.now();
+    learn(this.kind, row);
     const item = this.items.get(row.id);
     if (!item) {
       this.items.set(row.id, { kind: this.kind, id: row.id, row, seq: row.seq ?? -1, selected: false });

@@ -6,12 +6,12 @@ import { live, path } from "./live.js";
 import { named } from "./names.js";
 import { href } from "./router.js";
 import { waiting } from "./waiting.js";
-import { age, count, duration, moment, standing, unread } from "./messages.js";
+import { actionWords, age, count, duration, moment, standing, unread } from "./messages.js";
 
 const EVERY = 10_000;
-const MOST = 1_000;
 const BARS = 12;
 const HOUR = 3_600_000;
+const MINUTES = 60;
 const FEW = 5;
 const STATES = [["running", "Running"], ["pending", "Pending"], ["paused", "Paused"], ["failed", "Failed"], ["completed", "Completed"], ["cancelled", "Cancelled"]];
 
@@ -66,9 +66,7 @@ export class OverviewPage {
   async load() {
     if (!live.wh || this.loading) return;
     this.loading = true;
-    const since = new Date(Date.now() - HOUR).toISOString();
     const list = (fields) => live.ask(path("/api/v1/jobs", fields)).then((page) => page.jobs);
-    const ended = (status) => list({ status, sort: "updated", updated_after: since, limit: MOST });
     // One after the other: a gateway gives one user so much memory for requests at once.
     const ends = [
       await this.part("totals", async () => this.showTotals((await live.ask(path("/api/v1/jobs", { totals: true, limit: 1 }))).totals)),
@@ -84,7 +82,7 @@ export class OverviewPage {
         this.showWaits();
       }),
       await this.part("workers", async () => this.showWorkers((await live.ask("/api/v1/workers")).workers)),
-      await this.part("hour", async () => this.showHour(...await Promise.all([ended("completed"), ended("failed")]))),
+      await this.part("hour", async () => this.showHour(await live.ask(path("/api/v1/throughput", { minutes: MINUTES })))),
     ];
     this.loading = false;
     this.update();
@@ -119,20 +117,12 @@ export class OverviewPage {
       link(href("jobs", null, { status }), el("span", {}, el("strong", {}, count(totals[status] ?? 0)), el("span", { class: "status" }, label))))));
   }
 
-  showHour(completed, failed) {
-    const now = Date.now();
-    const spread = (jobs) => {
-      const values = new Array(BARS).fill(0);
-      for (const job of jobs) {
-        const ago = now - Date.parse(job.completed_at ?? job.updated_at ?? "");
-        if (ago >= 0 && ago < HOUR) values[BARS - 1 - Math.floor(ago / (HOUR / BARS))] += 1;
-      }
-      return values;
-    };
-    const one = (jobs, word, tone) => {
-      const most = jobs.length >= MOST ? "at least " : "";
-      const words = `${most}${count(jobs.length)} ${word} in the last hour`;
-      const values = spread(jobs);
+  showHour({ completed, failed }) {
+    const each = MINUTES / BARS;
+    const one = (ended, word, tone) => {
+      const sum = (counts) => counts.reduce((all, n) => all + n, 0);
+      const values = Array.from({ length: BARS }, (_, bar) => sum(ended.slice(bar * each, (bar + 1) * each)));
+      const words = `${count(sum(ended))} ${word} in the last hour`;
       return el("figure", {}, bars(values, tone, `${words}, by five minutes`),
         el("div", { class: "axis", "aria-hidden": "true" }, el("span", {}, "an hour ago"), el("span", {}, `up to ${count(Math.max(...values))} in five minutes`), el("span", {}, "now")),
         el("figcaption", {}, words));
@@ -177,7 +167,8 @@ export class OverviewPage {
       notices.push(notice("warn", link(href("jobs", job.id), job.title ?? job.id), `has stood paused for ${duration((job.paused_seconds ?? 0) * 1_000)}`));
     }
     for (const command of commands) {
-      notices.push(notice("bad", link(href("failed"), `${command.action} of ${command.job_id ?? command.campaign_id}`), `failed, ${age(command.failed_at)}: ${command.error}`));
+      const what = command.job_id ? named("job", command.job_id) : named("campaign", command.campaign_id);
+      notices.push(notice("bad", el("span", {}, link(href("failed"), actionWords(command.action)), " of ", what), `failed, ${age(command.failed_at)}: ${command.error}`));
     }
     this.fill(this.attention, notices, "Nothing needs anybody.", "good");
   }

@@ -27,6 +27,7 @@ mod resources;
 mod revocations;
 mod routes;
 mod schedules;
+mod summary;
 mod totals;
 mod weight;
 mod workers;
@@ -55,6 +56,7 @@ use self::resources::ResourceApi;
 use self::revocations::RevocationApi;
 use self::routes::{Endpoint, OPENAPI, RouteMatch};
 use self::schedules::ScheduleApi;
+use self::summary::SummaryApi;
 pub use self::totals::Totals;
 use self::workers::WorkerApi;
 use super::batch::BatchSubmitter;
@@ -118,6 +120,7 @@ pub struct RestParts {
 struct Api {
     audit: AuditApi,
     workers: WorkerApi,
+    summary: SummaryApi,
     batch: BatchApi,
     schedules: ScheduleApi,
     queue: QueueApi,
@@ -168,6 +171,7 @@ impl Api {
         Self {
             audit: AuditApi { callers: callers.clone(), store: store.clone() },
             workers: WorkerApi { callers: callers.clone(), broker: broker.clone(), store: store.clone() },
+            summary: SummaryApi { callers: callers.clone(), store: store.clone() },
             batch: BatchApi { callers: callers.clone(), batches: parts.batches, waiter: waiter.clone() },
             schedules: ScheduleApi { callers: callers.clone(), broker: broker.clone(), schedules: parts.schedules },
             queue: QueueApi { callers: callers.clone(), broker: broker.clone(), commands: commands.clone() },
@@ -228,6 +232,8 @@ impl Api {
             Endpoint::OpenApi => Ok(Answer::message(StatusCode::OK, OPENAPI.to_owned())),
             Endpoint::Me => self.audit.me(request).await,
             Endpoint::Workers => self.workers.list(request).await,
+            Endpoint::Names => self.summary.names(request).await,
+            Endpoint::Throughput => self.summary.throughput(request).await,
             Endpoint::Audit => self.audit.audit(request).await,
             Endpoint::VerifyAudit => self.audit.verify(request).await,
             Endpoint::Revoke => self.revocations.revoke(request).await,

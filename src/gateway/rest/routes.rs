@@ -21,6 +21,10 @@ pub(super) enum Endpoint {
     Me,
     /// Live workers.
     Workers,
+    /// How jobs and campaigns are called.
+    Names,
+    /// How many jobs ended when.
+    Throughput,
     /// The audit trail.
     Audit,
     /// Whether the newest of it is as it was written.
@@ -94,17 +98,21 @@ use Endpoint::{
     AddJobs, Audit, Batch, Close, Command, Create, Failed, FailedCommand, FailedItems, Forget, Health, JobError, List,
     Me, Metrics, OpenApi, Output, Ready,
 };
-use Endpoint::{Requeue, Rerun, RerunMany, Revoke, Schedules, Show, VerifyAudit, Waiting, Withdraw, Workers};
+use Endpoint::{
+    Names, Requeue, Rerun, RerunMany, Revoke, Schedules, Show, Throughput, VerifyAudit, Waiting, Withdraw, Workers,
+};
 use ResourceKind::{Campaign, Job};
 
 /// Every route.
-pub(super) const ROUTES: [Route; 38] = [
+pub(super) const ROUTES: [Route; 40] = [
     get("/healthz", Health),
     get("/readyz", Ready),
     get("/metrics", Metrics),
     get("/api/v1/openapi.json", OpenApi),
     get("/api/v1/me", Me),
     get("/api/v1/workers", Workers),
+    get("/api/v1/names", Names),
+    get("/api/v1/throughput", Throughput),
     get("/api/v1/audit", Audit),
     get("/api/v1/audit/verify", VerifyAudit),
     post("/api/v1/admin/revocations", Revoke),

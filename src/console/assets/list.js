@@ -41,12 +41,14 @@ export class VirtualList {
     this.waiting = null;
     // How many rows of what waits are not in the list.
     this.unseen = 0;
+    // Grows whenever something has changed that may concern each row.
+    this.epoch = 0;
     this.node = el("ul", { class: "rows virtual", role: "list", "aria-label": kind === "job" ? "Jobs" : "Campaigns" });
     this.fresh = el("button", { type: "button", class: "plain fresh", hidden: true, onclick: () => this.settle() });
     this.empty = el("p", { class: "empty" }, `Loading the ${this.plural}…`);
     this.node.addEventListener("pointerdown", () => { this.touched = Date.now(); });
     this.node.addEventListener("keydown", (event) => this.walk(event));
-    this.scrolled = () => this.drawSoon();
+    this.scrolled = () => this.drawSoon(false);
     addEventListener("scroll", this.scrolled, { passive: true });
     this.resized = () => { this.height = 0; this.drawSoon(); };
     addEventListener("resize", this.resized);
@@ -190,7 +192,7 @@ export class VirtualList {
       Object.assign(next, { running_seconds: ran === null ? 0 : ran / 1_000, paused_seconds: paused / 1_000, readAt: now });
     }
     item.row = next;
-    this.drawSoon();
+    this.drawSoon(false);
   }
 
   rereadSoon() {
@@ -200,7 +202,9 @@ export class VirtualList {
     }, REREAD);
   }
 
-  drawSoon() {
+  // `all`: more has changed than rows of jobs and the place that is in view, so that each row is to be drawn anew.
+  drawSoon(all = true) {
+    if (all) this.epoch += 1;
     if (this.drawing) return;
     this.drawing = true;
     requestAnimationFrame(() => {
@@ -221,7 +225,8 @@ export class VirtualList {
     if (!this.node.isConnected) return;
     this.describe();
     if (this.height === 0 && this.order.length > 0) {
-      const probe = new Row(this.items.get(this.order[0]), this.on);
+      const probe = new Row(this.on);
+      probe.show(this.items.get(this.order[0]), this.epoch);
       this.node.append(probe.node);
       this.height = probe.node.offsetHeight || 1;
       probe.node.remove();
@@ -247,13 +252,13 @@ export class VirtualList {
     let row = this.rows.get(id);
     const item = this.items.get(id);
     if (!row) {
-      row = this.spare.pop() ?? new Row(item, this.on);
+      row = this.spare.pop() ?? new Row(this.on);
       this.rows.set(id, row);
     }
-    row.show(item);
+    row.show(item, this.epoch);
     setAttribute(row.node, "aria-setsize", this.next === null ? this.order.length : -1);
     setAttribute(row.node, "aria-posinset", at + 1);
-    row.node.style.transform = `translateY(${at * this.height}px)`;
+    row.moveTo(at * this.height);
     if (row.node.parentNode !== this.node) {
       // In the order of the list, which is that of the tab key.
       const after = [...this.node.children].find((other) => Number(other.getAttribute("aria-posinset")) > at + 1);

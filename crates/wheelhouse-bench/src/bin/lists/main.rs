@@ -145,9 +145,9 @@ async fn measure_lists(store: &Store, arguments: &Arguments) -> anyhow::Result<(
     if is_new {
         write_progress(store, &tenant, "progress (empty)").await?;
         store.insert_list_rows(&tenant, arguments.rows).await?;
-        // As a worker does every few seconds.
-        store.add_up_job_counts(false).await?;
     }
+    // As a worker does every few seconds, and a gateway that is asked for totals.
+    store.add_up_job_counts(false).await?;
     for (name, first) in lists(&tenant) {
         let (mut times, mut filter, mut searched) = (Vec::new(), first.clone(), 0);
         for _ in 0..arguments.pages {

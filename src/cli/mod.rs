@@ -88,8 +88,8 @@ enum Command {
     Worker(serve::WorkerArgs),
     /// Look for what is wrong with the place a gateway or a worker is to run in, and say how to mend it.
     Doctor(doctor::DoctorArgs),
-    /// Bring the database's tables up to date.
-    Migrate,
+    /// Bring the database's tables up to date. Programs of the version before go on with them.
+    Migrate(serve::MigrateArgs),
     /// Print a signed token.
     Token(access::TokenArgs),
     /// Give a user permissions; in force everywhere when it returns.
@@ -233,7 +233,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Gateway(_) => serve::gateway(settings()?).await,
         Command::Worker(_) => serve::worker(settings()?).await,
         Command::Doctor(args) => doctor::doctor(args, || config::load(file.as_deref(), overrides.clone())).await,
-        Command::Migrate => serve::migrate(settings()?).await,
+        Command::Migrate(args) => serve::migrate(args, settings()?).await,
         Command::Token(args) => access::token(&args, &settings()?),
         Command::Grant(args) => access::grant(args, settings).await,
         Command::Grants(args) => access::grants(args, settings()?).await,

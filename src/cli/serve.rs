@@ -97,12 +97,24 @@ async fn run_worker(builder: work::WorkerBuilder) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-pub(super) async fn migrate(settings: Settings) -> anyhow::Result<ExitCode> {
+#[derive(Debug, Args)]
+pub(super) struct MigrateArgs {
+    /// Also take away what only programs of the version before need: say it when none of them runs any more.
+    #[arg(long)]
+    finish: bool,
+}
+
+pub(super) async fn migrate(args: MigrateArgs, settings: Settings) -> anyhow::Result<ExitCode> {
     let store = Store::open(&settings.database).await?;
-    match store.migrate().await? {
+    match if args.finish { store.finish_upgrade().await? } else { store.migrate().await? } {
         0 => say!("The database is up to date."),
         1 => say!("Applied 1 migration."),
         many => say!("Applied {many} migrations."),
+    }
+    if !store.is_upgrade_finished().await? {
+        say!(
+            "Once every gateway and worker runs this version, run `wheelhouse migrate --finish`: until then each job costs more to store."
+        );
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -26,6 +26,11 @@ async fn look(settings: &Settings, program: Program) -> Result<Vec<Finding>, Sto
     let store = Store::open_existing(&settings.database).await?;
     let mut findings = vec![Finding::ok("database.connection", "connected")];
     findings.push(match store.is_migrated().await {
+        Ok(true) if !store.is_upgrade_finished().await? => Finding::warning(
+            "database.migrations",
+            "tables and indexes that only programs of the version before need are still there: each job costs more to store",
+            "when every gateway and worker runs this version: wheelhouse migrate --finish",
+        ),
         Ok(true) => Finding::ok("database.migrations", "all migrations have been applied"),
         Ok(false) => not_migrated(),
         Err(error) => Finding::error("database.migrations", error.to_string(), ROLES_LINE),

@@ -34,14 +34,14 @@ pub(super) const UNTOUCHED: &str = "updated_at = created_at";
 pub(super) const TOUCHED: &str = "(updated_at = created_at) IS NOT TRUE";
 pub(super) const OF_UNTOUCHED: &str = "jobs_untouched";
 /// Jobs with a type: those that wait for a worker are found along the queue.
-pub(super) const OF_TYPE: &str = "jobs_of_type";
+pub(super) const OF_TYPE: &str = "jobs_of_type_not_queued";
 const NOT_QUEUED: &str = "(origin <> 'queued' OR status <> 'pending')";
 const QUEUED: &str = "origin = 'queued' AND status = 'pending' AND run >= 0";
 /// The queue: jobs without a campaign, and the others.
-pub(super) const QUEUE: &str = "jobs_queue";
+pub(super) const QUEUE: &str = "jobs_queue_alone";
 pub(super) const QUEUE_IN_CAMPAIGNS: &str = "jobs_queue_in_campaigns";
 /// The others once more, campaign by campaign.
-pub(super) const QUEUE_OF_CAMPAIGN: &str = "jobs_queue_of_campaign";
+pub(super) const QUEUE_OF_CAMPAIGN: &str = "jobs_queue_by_campaign";
 
 /// A tenant's jobs with a status, in the order of their making.
 pub(super) fn of_status(status: JobStatus) -> Vec<IndexPiece> {
@@ -50,9 +50,9 @@ pub(super) fn of_status(status: JobStatus) -> Vec<IndexPiece> {
         _ if status.is_final() => vec![IndexPiece::new("jobs_ended_of_tenant", format!("{is} AND {ENDED}"))],
         JobStatus::Pending => vec![
             IndexPiece::new(OF_NOT_RUN, NOT_RUN),
-            IndexPiece::new("jobs_unended", format!("{is} AND {UNENDED} AND {HAS_RUN}")),
+            IndexPiece::new("jobs_begun", format!("{is} AND {UNENDED} AND {HAS_RUN}")),
         ],
-        _ => vec![IndexPiece::new("jobs_unended", format!("{is} AND {UNENDED} AND {HAS_RUN}"))],
+        _ => vec![IndexPiece::new("jobs_begun", format!("{is} AND {UNENDED} AND {HAS_RUN}"))],
     }
 }
 
@@ -72,7 +72,7 @@ pub(super) fn of_filter(index: &'static str, only: &str, of_status: &str, status
 
 /// A tenant's jobs by a time, `created_at` or `updated_at`.
 pub(super) fn of_time(column: &'static str) -> Vec<IndexPiece> {
-    let index = if column == "created_at" { "jobs_by_creation" } else { "jobs_by_update" };
+    let index = if column == "created_at" { "jobs_touched_by_creation" } else { "jobs_touched_by_update" };
     vec![
         IndexPiece { index, only: TOUCHED.to_owned(), time: Some(column) },
         // Both times are the same there.

@@ -111,7 +111,7 @@ pub(super) fn jobs(filter: &JobFilter, begun: i64, hosts: &[String]) -> ListPlan
         JobSort::Updated => by_time(job_indexes::of_time("updated_at"), "updated_at", &others, &all_filters),
         JobSort::Duration => {
             let ran = Branch {
-                index: "jobs_by_running_time",
+                index: "jobs_begun_by_running_time",
                 only: job_indexes::RAN_OR_ENDED.to_owned(),
                 bounds: Bounds::default(),
                 key: SortKey::Number { expression: RAN, plus: 0 },

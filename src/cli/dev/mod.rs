@@ -101,7 +101,8 @@ async fn start(
     say!("Starting a private Redis on port {redis_port}, with its data in {}", folder.path("redis").display());
     processes.redis(redis_port).await?;
     let store = Store::open(&settings.database).await?;
-    store.migrate().await?;
+    // All programs on this data are of this version: they are started below.
+    store.finish_upgrade().await?;
     let users = demo::users(&store).await?;
     say!(
         "Starting the gateway on {address} and {} workers; their logs are in {}",

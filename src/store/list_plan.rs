@@ -96,6 +96,9 @@ pub(super) struct ListPlan {
     pub is_search: bool,
 }
 
+/// Behind one place and up to another.
+type Between<'p> = (Option<&'p Place>, Option<&'p Place>);
+
 /// Rows that an index looks up together.
 struct Range {
     /// The tenant, and the conditions.
@@ -158,7 +161,7 @@ impl ListPlan {
             Ok(Some((key, next(place.row.into()))))
         };
         let (after, until) = match &branch.key {
-            SortKey::Zero => match self.around_zero(after, until)? {
+            SortKey::Zero => match self.around_zero((after, until))? {
                 Some(places) => places,
                 None => return Ok(Vec::new()),
             },
@@ -207,11 +210,7 @@ impl ListPlan {
 
     /// Which of two places lie among rows with the number 0, so that the number of the row counts; `None`: no such row is behind
     /// the one and up to the other.
-    fn around_zero<'p>(
-        &self,
-        after: Option<&'p Place>,
-        until: Option<&'p Place>,
-    ) -> Result<Option<(Option<&'p Place>, Option<&'p Place>)>, StoreError> {
+    fn around_zero<'p>(&self, (after, until): Between<'p>) -> Result<Option<Between<'p>>, StoreError> {
         // Whether zero comes before the place, at it, or behind it.
         let zero = |place: Option<&Place>| -> Result<Option<Ordering>, StoreError> {
             let Some(place) = place else { return Ok(None) };

@@ -12,7 +12,7 @@ use wheelhouse::domain::{Action, Resource};
 use super::faults::until;
 use crate::support::cluster::RedisCluster;
 use crate::support::sentinels::Replicated;
-use crate::{LEASE, LIMITS, accept, job, redis_at, submission, worker};
+use crate::{LEASE, LIMITS, ROW, accept, claim, job, redis_at, submission, succeeded, worker};
 
 /// As many commands as it takes until one is accepted by the right master: those before count as well.
 const UNLIMITED: SubmitLimits = SubmitLimits { commands_per_minute: 1_000_000, ..LIMITS };
@@ -148,6 +148,22 @@ async fn what_is_accepted_is_on_a_replica_already_where_the_settings_say_so() {
     until("the same again finds out", async || broker.submit(&alone, LIMITS).await.is_ok()).await;
     until("it is ready", async || subscriber.proof().problem().is_none()).await;
     assert!((1..3).any(|replica| has_command(&redis, &broker, replica, "alone")));
+    // How a command has ended is told once a replica has that; without the setting it is told before.
+    let hasty = config::Redis { replicas_to_wait: 0, ..settings.clone() };
+    let hasty = Broker::connect(&hasty).await.expect("connect through the sentinels");
+    accept(&broker, &submission("ends", Action::Pause)).await;
+    let held = claim(&broker, "ends", "w1").await;
+    redis.cut_off(0);
+    hasty.complete(&held, &worker("w1"), &succeeded("paused"), ROW, None).await.expect("complete");
+    let told = hasty.command_result(&job("ends"), held.command).await.expect("it has ended");
+    assert!(told.is_some_and(|result| result.has_succeeded()), "though it would be lost with this master");
+    let told = broker.command_result(&job("ends"), held.command).await;
+    assert!(matches!(told, Err(BrokerError::Unknown(_))), "{told:?}");
+    redis.join(0);
+    until("the result is told", async || {
+        matches!(broker.command_result(&job("ends"), held.command).await, Ok(Some(_)))
+    })
+    .await;
     // A worker is given a command once a replica has that, too.
     redis.cut_off(0);
     let claimed = broker.claim(&job("alone"), &worker("w1"), LEASE).await;

@@ -8,6 +8,7 @@ mod broker {
     mod clock;
     mod cluster;
     mod cut_off;
+    mod disks;
     mod failed;
     mod failover;
     mod faults;
@@ -51,7 +52,14 @@ const LEASE: Duration = Duration::from_secs(60);
 
 /// The Redis at this address, with nothing special.
 fn redis_at(url: String) -> config::Redis {
-    config::Redis { url: url.into(), ca_pem: None, client_certificate: None, partitions: 16, replicas_to_wait: 0 }
+    config::Redis {
+        url: url.into(),
+        ca_pem: None,
+        client_certificate: None,
+        partitions: 16,
+        replicas_to_wait: 0,
+        fsyncs_to_wait: 0,
+    }
 }
 
 fn settings(redis: &RedisServer) -> config::Redis {

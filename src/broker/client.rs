@@ -12,6 +12,7 @@ use super::connection::{self, Connection};
 use super::discovery::Discovery;
 use super::error::BrokerError;
 use super::scripts::lua::LuaScript;
+use super::waits::Waits;
 
 /// A handle; cheap to clone. Connections are given up when the last one is dropped.
 #[derive(Clone)]
@@ -33,9 +34,9 @@ impl Client {
         let discovery = Discovery::of(settings)?;
         let kind = match &discovery {
             Discovery::Cluster(seeds) => {
-                ClientKind::Cluster(Cluster::connect(seeds.clone(), settings.replicas_to_wait).await?)
+                ClientKind::Cluster(Cluster::connect(seeds.clone(), Waits::of(settings)).await?)
             }
-            one => ClientKind::One(Connection::connect(one.clone(), settings.replicas_to_wait).await?),
+            one => ClientKind::One(Connection::connect(one.clone(), Waits::of(settings)).await?),
         };
         Ok(Self { kind, discovery: Arc::new(discovery) })
     }

@@ -19,6 +19,7 @@ use super::discovery::{self, Discovery};
 use super::error::BrokerError;
 use super::slots::{self, SlotOwner, SlotRange};
 use super::topology::{self, Topology, View};
+use super::waits::Waits;
 
 /// How long a command is sent after its slot (MOVED, ASK), or waits for one that is on its way (TRYAGAIN) or for
 /// the cluster to come to its senses (CLUSTERDOWN).
@@ -45,7 +46,7 @@ pub(super) struct Cluster {
 struct ClusterShared {
     /// The nodes in `redis.url`: for the start, and for when no other is left.
     seeds: Vec<ConnectionInfo>,
-    replicas_to_wait: u32,
+    waits: Waits,
     map: watch::Sender<SlotMap>,
     /// How often the map has changed, for those who only want to know that it has.
     changes: watch::Sender<u64>,
@@ -93,11 +94,11 @@ impl SlotMap {
 
 impl Cluster {
     /// Asks the seeds (at least one) for the slots, connects to every master, and checks each.
-    pub(super) async fn connect(seeds: Vec<ConnectionInfo>, replicas_to_wait: u32) -> Result<Self, BrokerError> {
+    pub(super) async fn connect(seeds: Vec<ConnectionInfo>, waits: Waits) -> Result<Self, BrokerError> {
         let found = topology::merge(vec![view_of_seeds(&seeds).await?]);
         let shared = ClusterShared {
             seeds,
-            replicas_to_wait,
+            waits,
             map: watch::Sender::new(SlotMap::default()),
             changes: watch::Sender::new(0),
             stale: Arc::new(Notify::new()),
@@ -107,10 +108,10 @@ impl Cluster {
         let places: BTreeSet<&SlotOwner> = found.ranges.iter().map(|range| &range.master).collect();
         let connected = join_all(places.into_iter().map(async |place| {
             let address = Discovery::Single(Box::new(shared.at(place)));
-            let node = match Connection::connect(address.clone(), replicas_to_wait).await {
+            let node = match Connection::connect(address.clone(), waits).await {
                 // One shard that is away is no reason not to serve the others: it is connected to as soon as it is back.
                 Err(BrokerError::Unavailable(_) | BrokerError::NotServing(_) | BrokerError::Unknown(_)) => {
-                    Connection::start(address, replicas_to_wait)
+                    Connection::start(address, waits)
                 }
                 node => node?,
             };
@@ -293,7 +294,7 @@ impl ClusterShared {
     }
 
     fn start(&self, place: &SlotOwner) -> Connection {
-        Connection::start(Discovery::Single(Box::new(self.at(place))), self.replicas_to_wait)
+        Connection::start(Discovery::Single(Box::new(self.at(place))), self.waits)
     }
 
     /// Takes over what a look at the cluster has found. Connections to masters that are still there stay.
@@ -361,7 +362,7 @@ async fn view_of_seeds(seeds: &[ConnectionInfo]) -> Result<View, BrokerError> {
     let mut last = BrokerError::Unavailable("no node to ask".to_owned());
     for seed in order {
         let asked = async {
-            let node = Connection::connect(Discovery::Single(Box::new(seed.clone())), 0).await?;
+            let node = Connection::connect(Discovery::Single(Box::new(seed.clone())), Waits::default()).await?;
             let of = SlotOwner { host: discovery::host(seed).to_owned(), port: discovery::port(seed) };
             topology::view(&node, &of).await.map_err(|error| match error.to_string() {
                 text if text.contains("cluster support disabled") => BrokerError::Refused(format!(

@@ -18,6 +18,7 @@ use super::discovery::Discovery;
 use super::error::{BrokerError, words_of};
 use super::mastership::{until_not_master, why_not_master};
 use super::replication::{ReplicationGate, run_id_of};
+use super::waits::Waits;
 use crate::domain::fnv1a;
 
 /// Longest wait for one answer. One that takes longer means a hung server or a line that swallows everything:
@@ -64,8 +65,7 @@ struct ConnectionShared {
     trouble: Mutex<Option<String>>,
     /// Of the `run_id` of the server that was last connected.
     server: AtomicU64,
-    /// `redis.replicas_to_wait`.
-    replicas_to_wait: u32,
+    waits: Waits,
     /// The server has no append-only file.
     forgets: AtomicBool,
     /// Where it is, for people.
@@ -73,7 +73,7 @@ struct ConnectionShared {
 }
 
 impl ConnectionShared {
-    fn new(address: &Discovery, replicas_to_wait: u32) -> Arc<Self> {
+    fn new(address: &Discovery, waits: Waits) -> Arc<Self> {
         Arc::new(Self {
             current: watch::Sender::new(None),
             generation: AtomicU64::new(0),
@@ -83,7 +83,7 @@ impl ConnectionShared {
             clock_offset: AtomicI64::new(this_machine_us()),
             trouble: Mutex::default(),
             server: AtomicU64::new(0),
-            replicas_to_wait,
+            waits,
             forgets: AtomicBool::new(false),
             address: address.to_string(),
         })
@@ -136,8 +136,8 @@ impl ConnectionShared {
 impl Connection {
     /// Connects, and checks that the server is one that the design can rely on. Later connections are made by a
     /// task that lives as long as a handle does.
-    pub(super) async fn connect(address: Discovery, replicas_to_wait: u32) -> Result<Self, BrokerError> {
-        let shared = ConnectionShared::new(&address, replicas_to_wait);
+    pub(super) async fn connect(address: Discovery, waits: Waits) -> Result<Self, BrokerError> {
+        let shared = ConnectionShared::new(&address, waits);
         let mut live = open(&address, &shared).await.map_err(|error| match hint(&error) {
             "" => BrokerError::of_connecting(&address, &error),
             hint => BrokerError::Unavailable(format!("{address}: {error}{hint}")),
@@ -151,8 +151,8 @@ impl Connection {
     }
 
     /// Connects by itself, as soon as the server can be reached.
-    pub(super) fn start(address: Discovery, replicas_to_wait: u32) -> Self {
-        let shared = ConnectionShared::new(&address, replicas_to_wait);
+    pub(super) fn start(address: Discovery, waits: Waits) -> Self {
+        let shared = ConnectionShared::new(&address, waits);
         Self::with_reconnect(address, shared)
     }
 
@@ -174,10 +174,10 @@ impl Connection {
         tokio::time::timeout(within, current.wait_for(Option::is_some)).await.is_ok_and(|r| r.is_ok())
     }
 
-    /// As [`Self::send`], and holds the answer until as many replicas as the settings say have what it speaks of. Where they do not
-    /// have it in time, the answer counts as lost. `key`: one that lies on this server.
+    /// As [`Self::send`], and holds the answer until what it speaks of is where the settings want it, on replicas and on disks. Where it is not
+    /// in time, the answer counts as lost. `key`: one that lies on this server.
     pub(super) async fn send_replicated(&self, command: &Cmd, asking: bool, key: &str) -> RedisResult<Value> {
-        if self.shared.replicas_to_wait == 0 {
+        if self.shared.waits.is_none() {
             return self.send(command, asking).await;
         }
         let live = self.live()?;
@@ -190,8 +190,7 @@ impl Connection {
         if passed && self.shared.dead.load(Ordering::SeqCst) < live.generation {
             return Ok(answer);
         }
-        Err(std::io::Error::new(std::io::ErrorKind::TimedOut, "too few replicas have it (redis.replicas_to_wait)")
-            .into())
+        Err(std::io::Error::new(std::io::ErrorKind::TimedOut, self.shared.waits.in_vain()).into())
     }
 
     /// Sends one command. `asking`: for a slot that is on its way to this node of a cluster.
@@ -317,16 +316,16 @@ async fn open(address: &Discovery, shared: &Arc<ConnectionShared>) -> Result<Liv
     {
         return Err(std::io::Error::new(std::io::ErrorKind::ConnectionRefused, format!("{server}: {why}")).into());
     }
-    let gate = match shared.replicas_to_wait {
-        0 => None,
-        replicas => {
+    let gate = match shared.waits {
+        waits if waits.is_none() => None,
+        waits => {
             let (run_id, watched) = (run_id_of(&mut connection).await?, Arc::downgrade(shared));
             let lost = move || {
                 if let Some(shared) = watched.upgrade() {
                     shared.mark_dead(generation);
                 }
             };
-            Some(ReplicationGate::open(info, &run_id, replicas, lost).await?)
+            Some(ReplicationGate::open(info, &run_id, waits, lost).await?)
         }
     };
     shared.learn_clock(seconds * 1_000_000 + micros);
@@ -433,9 +432,13 @@ async fn check_server(live: &mut LiveConnection, shared: &ConnectionShared) -> R
     shared.forgets.store(field(&persistence, "aof_enabled:").as_deref() == Some("0"), Ordering::Relaxed);
     shared.server.store(fnv1a(&field(&server, "run_id:").unwrap_or_default()), Ordering::Relaxed);
     let version = field(&server, "redis_version:").unwrap_or_else(|| "0".to_owned());
-    let major: u32 = version.split('.').next().and_then(|m| m.parse().ok()).unwrap_or(0);
+    let mut numbers = version.split('.').map(|number| number.parse::<u32>().unwrap_or(0));
+    let (major, minor) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     if major < 7 {
         return Ok(Some(format!("Redis {version} is too old: 7.0 or newer is needed")));
+    }
+    if let Some(problem) = why_no_disk_can_be_waited_for(shared.waits, &version, (major, minor), &persistence) {
+        return Ok(Some(problem));
     }
     let policy = field(&memory, "maxmemory_policy:").unwrap_or_default();
     if policy != "noeviction" && !policy.is_empty() {
@@ -444,4 +447,37 @@ async fn check_server(live: &mut LiveConnection, shared: &ConnectionShared) -> R
         )));
     }
     Ok(None)
+}
+
+/// What has to be changed before `redis.fsyncs_to_wait` can be kept. `persistence`: that part of INFO.
+fn why_no_disk_can_be_waited_for(waits: Waits, version: &str, number: (u32, u32), persistence: &str) -> Option<String> {
+    if waits.fsyncs == 0 {
+        return None;
+    }
+    if number < (7, 2) {
+        return Some(format!(
+            "redis.fsyncs_to_wait needs Redis 7.2 or newer, and this is {version}: install a newer one, or set it to 0 and let Redis wait for the disk by itself (appendfsync always)"
+        ));
+    }
+    let has_no_file = persistence.lines().any(|line| line.trim_end() == "aof_enabled:0");
+    has_no_file.then(|| {
+        "redis.fsyncs_to_wait waits for the append-only file, and this Redis has none: set appendonly yes (CONFIG SET appendonly yes), or redis.fsyncs_to_wait = 0".to_owned()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_keeps_disks_from_being_waited_for_is_said_with_what_to_do() {
+        let waits = Waits { replicas: 0, fsyncs: 1 };
+        let (with, without) = ("loading:0\r\naof_enabled:1\r\n", "loading:0\r\naof_enabled:0\r\n");
+        let old = why_no_disk_can_be_waited_for(waits, "7.0.15", (7, 0), with).expect("too old");
+        assert!(old.contains("7.2 or newer") && old.contains("7.0.15") && old.contains("set it to 0"), "{old}");
+        let off = why_no_disk_can_be_waited_for(waits, "8.2.3", (8, 2), without).expect("no file");
+        assert!(off.contains("appendonly yes"), "{off}");
+        assert_eq!(why_no_disk_can_be_waited_for(waits, "7.2.0", (7, 2), with), None);
+        assert_eq!(why_no_disk_can_be_waited_for(Waits::default(), "7.0.15", (7, 0), without), None);
+    }
 }

@@ -216,6 +216,7 @@ mod tests {
             client_certificate: None,
             partitions: 1,
             replicas_to_wait: 0,
+            fsyncs_to_wait: 0,
         })
     }
 

@@ -9,6 +9,7 @@ pub mod diagnosis;
 mod discovery;
 mod error;
 mod former_programs;
+mod fsyncs;
 mod hearing;
 pub mod keys;
 mod mastership;
@@ -20,6 +21,7 @@ mod slots;
 pub mod subscriber;
 mod subscribing;
 mod topology;
+mod waits;
 mod write_check;
 
 use std::sync::Arc;
@@ -33,6 +35,7 @@ use former_programs::FormerPrograms;
 pub use hearing::ChannelFilter;
 pub use keys::{Keys, Partition};
 pub use subscriber::{Event, Subscriber};
+use waits::Waits;
 pub use write_check::WriteCheck;
 
 /// Redis, as the rest of the program sees it: cheap to clone, one set of multiplexed connections.
@@ -43,8 +46,7 @@ pub struct Broker {
     keys: Keys,
     clock_steps: Arc<ClockSteps>,
     former_programs: FormerPrograms,
-    /// `redis.replicas_to_wait` is set.
-    waits_for_replicas: bool,
+    waits: Waits,
 }
 
 impl Broker {
@@ -57,7 +59,7 @@ impl Broker {
             keys: Keys::new(settings.partitions),
             clock_steps: Arc::default(),
             former_programs: FormerPrograms::default(),
-            waits_for_replicas: settings.replicas_to_wait > 0,
+            waits: Waits::of(settings),
         })
     }
 
@@ -113,9 +115,9 @@ impl Broker {
         self.client.is_cluster()
     }
 
-    /// Whether one write proves all there is to prove: there is one server, and no replica is waited for.
+    /// Whether one write proves all there is to prove: there is one server, and neither a replica nor a disk is waited for.
     fn is_one_server_alone(&self) -> bool {
-        !self.is_cluster() && !self.waits_for_replicas
+        !self.is_cluster() && self.waits.is_none()
     }
 
     /// Any command, its answer as lines a person can read. It may write, and is not checked: `wheelhouse inspect` reads with it,

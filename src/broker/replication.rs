@@ -10,7 +10,9 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, ConnectionInfo, RedisResult};
 use tokio::sync::{mpsc, oneshot};
 
+use super::fsyncs::{open_lanes, wait_for_disks};
 use super::keys::replication_marker_beside;
+use super::waits::{CAPACITY, Held, Waits};
 
 /// Longest wait for the replicas. Whoever asked then learns that the outcome is unknown, and asks again.
 const WAIT_TIMEOUT: Duration = Duration::from_millis(1_000);
@@ -18,14 +20,6 @@ const WAIT_TIMEOUT: Duration = Duration::from_millis(1_000);
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(2_000);
 /// Longest wait for the connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(1_500);
-/// Answers that may be held; more of them wait for room, as commands do that are on their way to Redis.
-const CAPACITY: usize = 8_192;
-
-/// An answer that is held: a key that lies on the same server, and who hears that it may go.
-struct Held {
-    key: String,
-    may_go: oneshot::Sender<bool>,
-}
 
 /// The way to the task that waits; cheap to clone. It ends when the last clone is gone.
 #[derive(Clone)]
@@ -34,12 +28,11 @@ pub(super) struct ReplicationGate {
 }
 
 impl ReplicationGate {
-    /// Beside a connection to this server, whose `run_id` this is: so many replicas are waited for. `lost`: what to do when the
-    /// connection breaks.
+    /// Beside a connection to this server, whose `run_id` this is. `lost`: what to do when the connection breaks.
     pub(super) async fn open(
         info: ConnectionInfo,
         run_id: &str,
-        replicas: u32,
+        waits: Waits,
         lost: impl FnOnce() + Send + 'static,
     ) -> RedisResult<Self> {
         let config = AsyncConnectionConfig::new()
@@ -52,10 +45,14 @@ impl ReplicationGate {
         }
         // A right that is missing shows here, and not with the first command.
         let _: u32 = redis::cmd("WAIT").arg(0).arg(1).query_async(&mut beside).await?;
+        let lanes = if waits.fsyncs > 0 { open_lanes(&client, &config).await? } else { Vec::new() };
         let (held, waiting) = mpsc::channel(CAPACITY);
         // Not in a TaskTracker: it ends by itself when the last gate is gone.
         tokio::spawn(async move {
-            wait_for_replicas(beside, waiting, replicas).await;
+            match lanes.is_empty() {
+                true => wait_for_replicas(beside, waiting, waits.replicas).await,
+                false => wait_for_disks(lanes, waiting, waits).await,
+            }
             lost();
         });
         Ok(Self { held })

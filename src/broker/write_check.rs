@@ -26,6 +26,8 @@ const WRITE_TTL: Duration = Duration::from_millis(1_200);
 const MIN_INTERVAL: Duration = Duration::from_millis(200);
 /// Longest wait for an answer. Together with the interval it is how long a server may be gone unnoticed.
 const CHECK_TIMEOUT: Duration = Duration::from_millis(700);
+/// The same where the answer waits for a disk, which may be written once a second.
+const DISK_CHECK_TIMEOUT: Duration = Duration::from_millis(2_300);
 /// Every so many looks all is tried that scripts do, and not one write only, unless another program of the same user has tried it
 /// within [`PROOF_SHARED_FOR`]. So a right that somebody takes away is noticed by every program within 15 s (what was tried before
 /// it counts for 7 s, and each looks every 7 s), and a thousand programs do not try sixty commands each in that time.
@@ -195,6 +197,7 @@ impl WriteCheck {
         channel: &str,
         extent: ProofExtent,
     ) -> Vec<(Partition, Result<(), BrokerError>)> {
+        let within = if self.0.broker.waits.fsyncs > 0 { DISK_CHECK_TIMEOUT } else { CHECK_TIMEOUT };
         let looks = some.iter().map(async |partition| {
             let late = |_| Err(BrokerError::Unknown("no answer to a write".to_owned()));
             let broker = &self.0.broker;
@@ -208,7 +211,7 @@ impl WriteCheck {
                 }
                 broker.prove_writes(*partition, channel, extent).await
             };
-            (*partition, tokio::time::timeout(CHECK_TIMEOUT, proof).await.unwrap_or_else(late))
+            (*partition, tokio::time::timeout(within, proof).await.unwrap_or_else(late))
         });
         join_all(looks).await
     }

@@ -60,6 +60,7 @@ pub fn load_from(
             client_certificate: read.client_certificate()?,
             partitions: read.number("redis.partitions", 1, 1024)? as u16,
             replicas_to_wait: read.number("redis.replicas_to_wait", 0, 8)? as u32,
+            fsyncs_to_wait: read.number("redis.fsyncs_to_wait", 0, 9)? as u32,
         },
         database: Database {
             url: read.secret_url("database.url", database_url)?,

@@ -112,6 +112,8 @@ pub struct Redis {
     pub partitions: u16,
     /// Replicas that have a command before it is said to be accepted; 0: none is waited for.
     pub replicas_to_wait: u32,
+    /// Servers, the master first, that have a command on disk before it is said to be accepted; 0: none is waited for.
+    pub fsyncs_to_wait: u32,
 }
 
 /// A certificate that this program shows to a server, and its private key, both in PEM.

@@ -14,9 +14,9 @@ pub async fn check(settings: &Settings, program: Program) -> Vec<Finding> {
     match diagnose(&settings.redis, program == Program::Worker).await {
         Err(error) => vec![unreachable(&error)],
         Ok(servers) => {
-            let wanted = settings.redis.replicas_to_wait;
+            let (wanted, fsyncs) = (settings.redis.replicas_to_wait, settings.redis.fsyncs_to_wait);
             let of = |server: &Result<ServerReport, BrokerError>| match server {
-                Ok(server) => of_server(server, program, wanted),
+                Ok(server) => of_server(server, program, wanted).into_iter().chain(disks(server, fsyncs)).collect(),
                 Err(error) => vec![unreachable(error)],
             };
             servers.iter().flat_map(of).collect()
@@ -99,6 +99,38 @@ fn of_server(server: &ServerReport, program: Program, replicas_to_wait: u32) -> 
         ),
     });
     findings
+}
+
+/// `None`: none is waited for, or it cannot be known whether it can be.
+fn disks(server: &ServerReport, fsyncs_to_wait: u32) -> Option<Finding> {
+    if fsyncs_to_wait == 0 {
+        return None;
+    }
+    let (check, address) = ("redis.fsyncs_to_wait", &server.address);
+    let mut numbers = server.version.split('.').map_while(|number| number.parse::<u32>().ok());
+    let number = (numbers.next()?, numbers.next()?);
+    let replicas = server.replicas.unwrap_or(0) as u32;
+    Some(match (number >= (7, 2), server.append_only) {
+        (false, _) => Finding::error(
+            check,
+            format!("{address}: Redis {} cannot say what is on disk, so that programs refuse to start", server.version),
+            "install Redis 7.2 or newer, or redis.fsyncs_to_wait = 0",
+        ),
+        (true, Some(false)) => Finding::error(
+            check,
+            format!("{address}: commands wait for the append-only file, and there is none"),
+            "redis-cli CONFIG SET appendonly yes, and appendonly yes in redis.conf, or redis.fsyncs_to_wait = 0",
+        ),
+        _ if fsyncs_to_wait - 1 > replicas => Finding::error(
+            check,
+            format!(
+                "{address}: commands wait for the disks of {} replicas, and there are {replicas}",
+                fsyncs_to_wait - 1
+            ),
+            "start the replicas, or redis.fsyncs_to_wait = 1",
+        ),
+        _ => Finding::ok(check, format!("{address}: commands wait for {fsyncs_to_wait} disks")),
+    })
 }
 
 /// `None`: there are none, and none are waited for.

@@ -11,6 +11,7 @@ use super::watchdog::Watchdog;
 
 /// One `redis-server` on a free port, with its data in a folder of its own.
 pub struct RedisServer {
+    program: PathBuf,
     port: u16,
     more: Vec<String>,
     env: Vec<(String, PathBuf)>,
@@ -41,12 +42,28 @@ impl RedisServer {
         Self::start_with_env(more, Vec::new())
     }
 
-    fn start_with_env(mut more: impl FnMut(u16) -> Vec<String>, env: Vec<(String, PathBuf)>) -> Self {
+    /// As [`Self::start_with`], one that knows WAITAOF: 7.2 or newer, which `make deps` installs where the machine's is older.
+    pub fn start_newer(mut more: impl FnMut() -> Vec<String>) -> Self {
+        let installed = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/test-tools/redis-8/redis-server");
+        let program = if installed.exists() { installed } else { PathBuf::from("redis-server") };
+        let server = Self::start_program(program, |_| more(), Vec::new());
+        let known: Vec<redis::Value> = server.query(&["COMMAND", "INFO", "WAITAOF"]).expect("COMMAND INFO");
+        let install = "no redis-server 7.2 or newer: install it into target/test-tools with `make deps`";
+        assert!(!matches!(known[..], [redis::Value::Nil]), "{install}");
+        server
+    }
+
+    fn start_with_env(more: impl FnMut(u16) -> Vec<String>, env: Vec<(String, PathBuf)>) -> Self {
+        Self::start_program(PathBuf::from("redis-server"), more, env)
+    }
+
+    fn start_program(program: PathBuf, mut more: impl FnMut(u16) -> Vec<String>, env: Vec<(String, PathBuf)>) -> Self {
         for _ in 0..20 {
             let folder = tempfile::tempdir().expect("a folder for Redis");
             let _watchdog = Watchdog::over(folder.path());
             let port = super::free_port();
-            let mut server = Self { port, more: more(port), env: env.clone(), child: None, _watchdog, folder };
+            let program = program.clone();
+            let mut server = Self { program, port, more: more(port), env: env.clone(), child: None, _watchdog, folder };
             if server.try_up() {
                 return server;
             }
@@ -138,7 +155,7 @@ impl RedisServer {
 
     fn try_up(&mut self) -> bool {
         let folder = self.folder.path().display().to_string();
-        let spawned = Command::new("redis-server")
+        let spawned = Command::new(&self.program)
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--appendonly", "yes", "--save", ""])
             // What Redis has written survives its end, which is all that tests do to it. On a busy disk waiting for the
             // disk would hold up every command for seconds, and hold writes back.

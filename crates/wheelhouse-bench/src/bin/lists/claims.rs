@@ -13,8 +13,8 @@ const TENANTS: usize = 4;
 /// Workers that take them at the same time, and jobs that each takes at once.
 const WORKERS: usize = 4;
 const TOGETHER: usize = 32;
-/// Between two times that what has been told is crossed off, as workers do.
-const CROSSED_OFF: Duration = Duration::from_millis(250);
+/// So long after an end was told it is written down that it has been, as workers do.
+const ANNOUNCED_AFTER: Duration = Duration::from_millis(250);
 /// For how long.
 const TIME: Duration = Duration::from_secs(10);
 
@@ -78,18 +78,18 @@ pub async fn measure(store: &Store, waiting: u64) -> anyhow::Result<()> {
     };
     let workers = join_all((0..WORKERS).map(worker).collect::<Vec<_>>());
     drop(tell);
-    let cross_off = async {
-        while let Some(mut owed) = told.recv().await {
-            tokio::time::sleep(CROSSED_OFF).await;
+    let announce = async {
+        while let Some(mut ended_jobs) = told.recv().await {
+            tokio::time::sleep(ANNOUNCED_AFTER).await;
             while let Ok(more) = told.try_recv() {
-                owed.extend(more);
+                ended_jobs.extend(more);
             }
-            store.mark_announced(&owed).await?;
+            store.mark_announced(&ended_jobs).await?;
         }
         Ok::<_, anyhow::Error>(())
     };
-    let (ended, refilled, crossed_off) = tokio::join!(workers, refill, cross_off);
-    for ended in ended.into_iter().chain([refilled, crossed_off]) {
+    let (ended, refilled, announced) = tokio::join!(workers, refill, announce);
+    for ended in ended.into_iter().chain([refilled, announced]) {
         ended?;
     }
     let rate = done.load(Ordering::Relaxed) as f64 / begun.elapsed().as_secs_f64();

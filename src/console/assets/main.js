@@ -198,8 +198,8 @@ setInterval(() => {
 setInterval(() => {
   if (session.usable && live.isOpen && !document.hidden) loadMe();
 }, ME_EVERY);
-// Ages and running times.
-setInterval(() => page?.list?.drawSoon(), 15_000);
+// Ages and running times, which stand still on a page that is not live.
+setInterval(() => live.isOpen && page?.list?.drawSoon(), 15_000);
 
 // An answer that this tab did not ask for changes nothing for somebody who is signed in.
 const answer = oidc.takeAnswer();

@@ -68,8 +68,8 @@ export class ResourcePage {
       live.watch({ connection: () => this.update(), covered: () => this.reload(), looked: () => this.reload(), waiting: () => this.update(),
         message: (message) => this.message(message) }),
     ];
-    // Times go on without a message.
-    this.every = setInterval(() => !document.hidden && this.tick(), 1_000);
+    // Times go on without a message, as long as what is shown is live.
+    this.every = setInterval(() => !document.hidden && live.isOpen && this.tick(), 1_000);
     this.take(this.handle.get());
   }
 
@@ -106,7 +106,7 @@ export class ResourcePage {
     this.update();
     // How many of a campaign's jobs are in which status does not travel with its progress.
     const readAt = Math.max(this.readAt ?? 0, this.whole?.readAt ?? 0, this.askedAt ?? 0);
-    if (this.kind !== "campaign" || !live.isOpen || !this.data || messages.FINAL.has(this.data.status) || Date.now() - readAt < COUNTED_EVERY) return;
+    if (this.kind !== "campaign" || !this.data || messages.FINAL.has(this.data.status) || Date.now() - readAt < COUNTED_EVERY) return;
     this.askedAt = Date.now();
     this.refresh();
   }

@@ -18,6 +18,7 @@ use super::discovery::Discovery;
 use super::error::{BrokerError, words_of};
 use super::mastership::{until_not_master, why_not_master};
 use super::replication::{ReplicationGate, run_id_of};
+use super::version::RedisVersion;
 use super::waits::Waits;
 use crate::domain::fnv1a;
 
@@ -174,8 +175,8 @@ impl Connection {
         tokio::time::timeout(within, current.wait_for(Option::is_some)).await.is_ok_and(|r| r.is_ok())
     }
 
-    /// As [`Self::send`], and holds the answer until what it speaks of is where the settings want it, on replicas and on disks. Where it is not
-    /// in time, the answer counts as lost. `key`: one that lies on this server.
+    /// As [`Self::send`], and holds the answer until what it speaks of is where the settings want it, on replicas and on disks.
+    /// Where it is not in time, the answer counts as lost. `key`: one that lies on this server.
     pub(super) async fn send_replicated(&self, command: &Cmd, asking: bool, key: &str) -> RedisResult<Value> {
         if self.shared.waits.is_none() {
             return self.send(command, asking).await;
@@ -429,15 +430,14 @@ async fn check_server(live: &mut LiveConnection, shared: &ConnectionShared) -> R
     asked.cmd("INFO").arg("server").cmd("INFO").arg("memory").cmd("INFO").arg("persistence");
     let (server, memory, persistence): (String, String, String) = asked.query_async(&mut live.connection).await?;
     let field = |text: &str, name: &str| text.lines().find_map(|l| l.strip_prefix(name)).map(|v| v.trim().to_owned());
-    shared.forgets.store(field(&persistence, "aof_enabled:").as_deref() == Some("0"), Ordering::Relaxed);
+    let forgets = field(&persistence, "aof_enabled:").as_deref() == Some("0");
+    shared.forgets.store(forgets, Ordering::Relaxed);
     shared.server.store(fnv1a(&field(&server, "run_id:").unwrap_or_default()), Ordering::Relaxed);
     let version = field(&server, "redis_version:").unwrap_or_else(|| "0".to_owned());
-    let mut numbers = version.split('.').map(|number| number.parse::<u32>().unwrap_or(0));
-    let (major, minor) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    if major < 7 {
+    if RedisVersion::parse(&version).is_none_or(|number| number < RedisVersion::OLDEST) {
         return Ok(Some(format!("Redis {version} is too old: 7.0 or newer is needed")));
     }
-    if let Some(problem) = why_no_disk_can_be_waited_for(shared.waits, &version, (major, minor), &persistence) {
+    if let Some(problem) = why_no_disk_can_be_waited_for(shared.waits, &version, forgets) {
         return Ok(Some(problem));
     }
     let policy = field(&memory, "maxmemory_policy:").unwrap_or_default();
@@ -449,18 +449,17 @@ async fn check_server(live: &mut LiveConnection, shared: &ConnectionShared) -> R
     Ok(None)
 }
 
-/// What has to be changed before `redis.fsyncs_to_wait` can be kept. `persistence`: that part of INFO.
-fn why_no_disk_can_be_waited_for(waits: Waits, version: &str, number: (u32, u32), persistence: &str) -> Option<String> {
+/// What has to be changed before `redis.fsyncs_to_wait` can be kept. `forgets`: there is no append-only file.
+fn why_no_disk_can_be_waited_for(waits: Waits, version: &str, forgets: bool) -> Option<String> {
     if waits.fsyncs == 0 {
         return None;
     }
-    if number < (7, 2) {
+    if RedisVersion::parse(version).is_none_or(|number| number < RedisVersion::WITH_WAITAOF) {
         return Some(format!(
             "redis.fsyncs_to_wait needs Redis 7.2 or newer, and this is {version}: install a newer one, or set it to 0 and let Redis wait for the disk by itself (appendfsync always)"
         ));
     }
-    let has_no_file = persistence.lines().any(|line| line.trim_end() == "aof_enabled:0");
-    has_no_file.then(|| {
+    forgets.then(|| {
         "redis.fsyncs_to_wait waits for the append-only file, and this Redis has none: set appendonly yes (CONFIG SET appendonly yes), or redis.fsyncs_to_wait = 0".to_owned()
     })
 }
@@ -472,12 +471,11 @@ mod tests {
     #[test]
     fn what_keeps_disks_from_being_waited_for_is_said_with_what_to_do() {
         let waits = Waits { replicas: 0, fsyncs: 1 };
-        let (with, without) = ("loading:0\r\naof_enabled:1\r\n", "loading:0\r\naof_enabled:0\r\n");
-        let old = why_no_disk_can_be_waited_for(waits, "7.0.15", (7, 0), with).expect("too old");
+        let old = why_no_disk_can_be_waited_for(waits, "7.0.15", false).expect("too old");
         assert!(old.contains("7.2 or newer") && old.contains("7.0.15") && old.contains("set it to 0"), "{old}");
-        let off = why_no_disk_can_be_waited_for(waits, "8.2.3", (8, 2), without).expect("no file");
+        let off = why_no_disk_can_be_waited_for(waits, "8.2.3", true).expect("no file");
         assert!(off.contains("appendonly yes"), "{off}");
-        assert_eq!(why_no_disk_can_be_waited_for(waits, "7.2.0", (7, 2), with), None);
-        assert_eq!(why_no_disk_can_be_waited_for(Waits::default(), "7.0.15", (7, 0), without), None);
+        assert_eq!(why_no_disk_can_be_waited_for(waits, "7.2.0", false), None);
+        assert_eq!(why_no_disk_can_be_waited_for(Waits::default(), "7.0.15", true), None);
     }
 }

@@ -21,6 +21,7 @@ mod slots;
 pub mod subscriber;
 mod subscribing;
 mod topology;
+mod version;
 mod waits;
 mod write_check;
 
@@ -35,6 +36,7 @@ use former_programs::FormerPrograms;
 pub use hearing::ChannelFilter;
 pub use keys::{Keys, Partition};
 pub use subscriber::{Event, Subscriber};
+pub use version::RedisVersion;
 use waits::Waits;
 pub use write_check::WriteCheck;
 

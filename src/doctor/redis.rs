@@ -1,13 +1,12 @@
 //! What Redis says of itself, and what it permits.
 
 use super::finding::{Finding, Program};
-use crate::broker::BrokerError;
 use crate::broker::diagnosis::{ServerReport, diagnose};
+use crate::broker::{BrokerError, RedisVersion};
 use crate::config::Settings;
 
 /// Clocks that are further apart end leases and tokens early or late.
 const MAX_CLOCK_DIFFERENCE_MS: u64 = 2_000;
-const OLDEST_VERSION: u32 = 7;
 
 /// Asks every server that `redis.url` names.
 pub async fn check(settings: &Settings, program: Program) -> Vec<Finding> {
@@ -39,9 +38,9 @@ fn of_server(server: &ServerReport, program: Program, replicas_to_wait: u32) -> 
     let address = &server.address;
     let mut findings = vec![Finding::ok("redis.connection", format!("{address}: connected as {}", server.user))];
     if !server.version.is_empty() {
-        let major = server.version.split('.').next().and_then(|major| major.parse::<u32>().ok()).unwrap_or(0);
+        let number = RedisVersion::parse(&server.version);
         let message = format!("{address}: Redis {}", server.version);
-        findings.push(match major >= OLDEST_VERSION {
+        findings.push(match number >= Some(RedisVersion::OLDEST) {
             true => Finding::ok("redis.version", message),
             false => Finding::error("redis.version", format!("{message} is too old"), "install Redis 7.0 or newer"),
         });
@@ -107,10 +106,9 @@ fn disks(server: &ServerReport, fsyncs_to_wait: u32) -> Option<Finding> {
         return None;
     }
     let (check, address) = ("redis.fsyncs_to_wait", &server.address);
-    let mut numbers = server.version.split('.').map_while(|number| number.parse::<u32>().ok());
-    let number = (numbers.next()?, numbers.next()?);
+    let number = RedisVersion::parse(&server.version)?;
     let replicas = server.replicas.unwrap_or(0) as u32;
-    Some(match (number >= (7, 2), server.append_only) {
+    Some(match (number >= RedisVersion::WITH_WAITAOF, server.append_only) {
         (false, _) => Finding::error(
             check,
             format!("{address}: Redis {} cannot say what is on disk, so that programs refuse to start", server.version),

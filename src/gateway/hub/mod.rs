@@ -128,9 +128,7 @@ impl Hub {
     ) -> Result<FeedSubscription, BrokerError> {
         self.feeds.join(&self.broker, &self.subscriber, tenant, subscriber).await
     }
-}
 
-impl Hub {
     /// Tells the sockets that asked for it, of tenants of which `of` says so, that what they show may be old.
     pub fn interrupt(&self, of: impl Fn(&TenantId) -> Option<Utf8Bytes>) {
         self.channels.interrupt(&of);

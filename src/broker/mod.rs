@@ -9,7 +9,6 @@ pub mod diagnosis;
 mod discovery;
 mod error;
 mod former_programs;
-mod fsyncs;
 mod hearing;
 pub mod keys;
 mod mastership;

@@ -1,5 +1,7 @@
 //! `redis.fsyncs_to_wait`: what is accepted is on disk, and where it cannot be, nobody is told that it is.
 
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wheelhouse::broker::scripts::submit::{Submission, SubmitOutcome};
@@ -9,18 +11,18 @@ use wheelhouse::domain::{Action, CommandId};
 
 use super::faults::until;
 use crate::support::redis::RedisServer;
-use crate::{LIMITS, accept, back_up, job, settings, submission};
+use crate::{LIMITS, accept, back_up, job, redis_at, settings, submission};
 
-fn on_disks(redis: &RedisServer, fsyncs_to_wait: u32) -> config::Redis {
+pub fn on_disks(redis: &RedisServer, fsyncs_to_wait: u32) -> config::Redis {
     config::Redis { fsyncs_to_wait, ..settings(redis) }
 }
 
-fn words(of: &[&str]) -> Vec<String> {
+pub fn words(of: &[&str]) -> Vec<String> {
     of.iter().map(|word| (*word).to_owned()).collect()
 }
 
 /// What is said when it is on disk: a busy one may take longer than a sender waits, who then asks again.
-async fn on_disk(broker: &Broker, asked: &Submission) -> SubmitOutcome {
+pub async fn on_disk(broker: &Broker, asked: &Submission) -> SubmitOutcome {
     let mut said = None;
     until("it is on disk", async || {
         said = broker.submit(asked, LIMITS).await.ok();
@@ -77,6 +79,35 @@ async fn what_is_accepted_with_a_disk_that_is_written_once_a_second_is_there_aft
             }
         }
     }
+}
+
+/// A port that leads the first two connections to one server, and all later ones to another.
+async fn port_that_moves(first: u16, then: u16) -> (u16, JoinSet<()>) {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("bind a free port");
+    let port = listener.local_addr().expect("address").port();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        let mut connections = JoinSet::new();
+        for n in 0.. {
+            let (mut near, _) = listener.accept().await.expect("a connection");
+            let target = if n < 2 { first } else { then };
+            connections.spawn(async move {
+                let mut far = TcpStream::connect(("127.0.0.1", target)).await.expect("connect to Redis");
+                let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+            });
+        }
+    });
+    (port, tasks)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_disk_of_another_server_than_the_one_that_answers_is_not_waited_for() {
+    let redis = RedisServer::start_newer(|| words(&["--appendfsync", "no"]));
+    let other = RedisServer::start_newer(|| words(&["--appendfsync", "always"]));
+    let (port, _tasks) = port_that_moves(redis.port(), other.port()).await;
+    let moved = config::Redis { fsyncs_to_wait: 1, ..redis_at(format!("redis://127.0.0.1:{port}")) };
+    let refused = Broker::connect(&moved).await.err().expect("its disk is not written").to_string();
+    assert!(refused.contains("another server answers at this address by now"), "{refused}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -17,6 +17,8 @@ mod broker {
     mod limiter;
     mod names;
     mod permissions;
+    #[cfg(target_os = "linux")]
+    mod power;
     mod redis_doc;
     mod refusals;
     mod request_ids;

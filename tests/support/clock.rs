@@ -1,24 +1,21 @@
 //! A wall clock that a test sets, for programs that it starts: `redis-server` or the program itself.
 
 use std::path::PathBuf;
-use std::process::Command;
+
+use super::preload;
 
 /// One clock, shared by all programs that were started with [`Self::env`].
 pub struct Clock {
     folder: tempfile::TempDir,
+    library: PathBuf,
 }
 
 impl Clock {
     /// A clock that goes right.
     pub fn new() -> Self {
-        let clock = Self { folder: tempfile::tempdir().expect("a folder for the clock") };
-        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/clock.c");
-        let mut compiler = Command::new("cc");
-        compiler.args(["-O1", "-shared", "-fPIC", "-o"]).arg(clock.library()).arg(source);
-        let compiled = compiler.output().unwrap_or_else(|error| {
-            panic!("cannot start cc ({error}): install it with `make deps` (Debian: apt-get install build-essential)")
-        });
-        assert!(compiled.status.success(), "cc: {}", String::from_utf8_lossy(&compiled.stderr));
+        let folder = tempfile::tempdir().expect("a folder for the clock");
+        let library = preload::compile("clock", folder.path());
+        let clock = Self { folder, library };
         clock.set(0);
         clock
     }
@@ -33,11 +30,7 @@ impl Clock {
 
     /// What a program needs to be started with.
     pub fn env(&self) -> Vec<(String, PathBuf)> {
-        vec![("LD_PRELOAD".to_owned(), self.library()), ("CLOCK_OFFSET_FILE".to_owned(), self.offset())]
-    }
-
-    fn library(&self) -> PathBuf {
-        self.folder.path().join("clock.so")
+        vec![("LD_PRELOAD".to_owned(), self.library.clone()), ("CLOCK_OFFSET_FILE".to_owned(), self.offset())]
     }
 
     fn offset(&self) -> PathBuf {

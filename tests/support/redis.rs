@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use super::clock::Clock;
+use super::disk::Disk;
 use super::watchdog::Watchdog;
 
 /// One `redis-server` on a free port, with its data in a folder of its own.
@@ -43,10 +44,24 @@ impl RedisServer {
     }
 
     /// As [`Self::start_with`], one that knows WAITAOF: 7.2 or newer, which `make deps` installs where the machine's is older.
-    pub fn start_newer(mut more: impl FnMut() -> Vec<String>) -> Self {
+    pub fn start_newer(more: impl FnMut() -> Vec<String>) -> Self {
+        Self::start_newer_with_env(more, Vec::new())
+    }
+
+    /// As [`Self::start_newer`], on a disk that can be lost.
+    pub fn start_newer_on(disk: &Disk, more: impl FnMut() -> Vec<String>) -> Self {
+        Self::start_newer_with_env(more, disk.env())
+    }
+
+    /// As [`Self::start_with`], on a disk that can be lost.
+    pub fn start_with_on(disk: &Disk, mut more: impl FnMut() -> Vec<String>) -> Self {
+        Self::start_with_env(|_| more(), disk.env())
+    }
+
+    fn start_newer_with_env(mut more: impl FnMut() -> Vec<String>, env: Vec<(String, PathBuf)>) -> Self {
         let installed = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/test-tools/redis-8/redis-server");
         let program = if installed.exists() { installed } else { PathBuf::from("redis-server") };
-        let server = Self::start_program(program, |_| more(), Vec::new());
+        let server = Self::start_program(program, |_| more(), env);
         let known: Vec<redis::Value> = server.query(&["COMMAND", "INFO", "WAITAOF"]).expect("COMMAND INFO");
         let install = "no redis-server 7.2 or newer: install it into target/test-tools with `make deps`";
         assert!(!matches!(known[..], [redis::Value::Nil]), "{install}");
@@ -84,6 +99,11 @@ impl RedisServer {
     /// What it logs.
     pub fn log_file(&self) -> PathBuf {
         self.folder.path().join("redis.log")
+    }
+
+    /// Where the files are of which its append-only file consists.
+    pub fn append_only_folder(&self) -> PathBuf {
+        self.folder.path().join("appendonlydir")
     }
 
     /// Whether it was started and not killed since.

@@ -20,8 +20,8 @@ test:
 # Faults for as long as you like (docs/testing-faults.md): make chaos SEEDS=20 SECONDS=120, make chaos SEED=7
 SEEDS ?= 5
 SECONDS ?= 120
-# single: one Redis; sentinel: a master, two replicas and three sentinels; cluster: three masters, each with a replica.
-# Both with redis.replicas_to_wait = 1.
+# single: one Redis; sentinel: a master, two replicas and three sentinels; cluster: three masters, each with a replica, both
+# with redis.replicas_to_wait = 1; disk: one Redis whose machine loses its power, with redis.fsyncs_to_wait = 1.
 TOPOLOGY ?= single
 chaos:
 	@sh scripts/deps.sh test

@@ -18,6 +18,8 @@ mod faults;
 mod history;
 #[path = "chaos/http.rs"]
 mod http;
+#[path = "chaos/one_redis.rs"]
+mod one_redis;
 #[path = "chaos/plan.rs"]
 mod plan;
 #[path = "chaos/proof.rs"]
@@ -74,6 +76,14 @@ async fn masters_of_a_cluster_that_are_lost_break_no_promise() {
     run::play(&plan::Plan::new(4, Duration::from_secs(20), plan::Topology::Cluster)).await;
 }
 
+/// A machine loses its power twice, the second time while its disk is too slow, and has what the disk has confirmed. It needs Linux.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_redis_whose_machine_loses_its_power_breaks_no_promise() {
+    let _alone = ALONE.lock().await;
+    run::play(&plan::Plan::new(51, Duration::from_secs(7), plan::Topology::Disk)).await;
+}
+
 /// One after the other: each run is as much as two cores can do.
 static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
@@ -82,6 +92,6 @@ fn topology() -> plan::Topology {
     match std::env::var("CHAOS_TOPOLOGY").unwrap_or_default().as_str() {
         "" => plan::Topology::Single,
         name => plan::Topology::named(name)
-            .unwrap_or_else(|| panic!("CHAOS_TOPOLOGY={name} is neither single nor sentinel nor cluster")),
+            .unwrap_or_else(|| panic!("CHAOS_TOPOLOGY={name} is neither single nor sentinel nor cluster nor disk")),
     }
 }

@@ -3,6 +3,7 @@
 use futures_util::future::join_all;
 use tokio::sync::mpsc;
 use tokio::task::block_in_place;
+use tokio_util::sync::CancellationToken;
 use wheelhouse::broker::scripts::claim::{ClaimOutcome, CompleteOutcome, RenewOutcome};
 use wheelhouse::broker::scripts::submit::{Submission, SubmitLimits, SubmitOutcome};
 use wheelhouse::broker::{Broker, BrokerError};
@@ -52,13 +53,13 @@ async fn restart(redis: &mut RedisServer, brokers: &[&Broker]) {
 /// What a sender has sent, and what it was told.
 type Told = (Submission, Result<SubmitOutcome, BrokerError>);
 
-/// One command after the other, each on a job of its own, until one is not accepted. `None` says that one is sent.
-async fn send_many(broker: Broker, name: String, events: mpsc::UnboundedSender<Option<Told>>) {
+/// One command after the other, each on a job of its own, until one is not accepted or it is over. `None` says that one is sent.
+async fn send_many(broker: Broker, name: String, events: mpsc::UnboundedSender<Option<Told>>, over: CancellationToken) {
     for n in 0.. {
         let asked = asked(&format!("{name}-{n}"));
         let _ = events.send(None);
         let answer = broker.submit(&asked, NO_LIMITS).await;
-        let goes_on = answer.is_ok();
+        let goes_on = answer.is_ok() && !over.is_cancelled();
         let _ = events.send(Some((asked, answer)));
         if !goes_on {
             return;
@@ -67,14 +68,14 @@ async fn send_many(broker: Broker, name: String, events: mpsc::UnboundedSender<O
 }
 
 /// Many send commands, power is lost at some moment, and each learns what became of its commands. Gives how much was not on
-/// the disk at that moment, and how many commands were accepted.
+/// the disk at that moment, and how many commands were accepted before.
 async fn power_is_lost_in_a_stream(disk: &Disk, redis: &mut RedisServer, round: usize) -> (u64, usize) {
     let (sure, hasty) = (connect(redis, 1).await, connect(redis, 0).await);
     // It may be lost while the file is made anew.
     redis.inline("BGREWRITEAOF");
-    let (events, mut seen) = mpsc::unbounded_channel();
+    let ((events, mut seen), over) = (mpsc::unbounded_channel(), CancellationToken::new());
     for n in 0..SENDERS {
-        tokio::spawn(send_many(sure.clone(), format!("j{round}-{n}"), events.clone()));
+        tokio::spawn(send_many(sure.clone(), format!("j{round}-{n}"), events.clone(), over.clone()));
     }
     drop(events);
     let mut told = Vec::new();
@@ -82,14 +83,15 @@ async fn power_is_lost_in_a_stream(disk: &Disk, redis: &mut RedisServer, round: 
         let Some(event) = seen.recv().await else { break };
         told.extend(event);
     }
-    let lost = lose_power(disk, redis).await;
-    // Nobody is told anything more: the server is gone.
+    let (lost, before) = (lose_power(disk, redis).await, told.len());
+    // Some of what is under way is sent again to the server that comes back.
+    restart(redis, &[&sure, &hasty]).await;
+    over.cancel();
     while let Some(event) = seen.recv().await {
         told.extend(event);
     }
-    restart(redis, &[&sure, &hasty]).await;
     let learned = told.iter().map(|(asked, answer)| learns(&hasty, asked, answer));
-    let accepted = join_all(learned).await.into_iter().filter(|accepted| *accepted).count();
+    let accepted = join_all(learned).await.into_iter().take(before).filter(|accepted| *accepted).count();
     (lost, accepted)
 }
 

@@ -9,13 +9,14 @@ use rustix::process::{Pid, Signal, kill_process};
 use wheelhouse::broker::Keys;
 use wheelhouse::config::{self, Settings};
 
+use crate::one_redis::OneRedis;
 use crate::plan::{Act, COMES_AND_GOES, Database, GATEWAYS, Plan, Process, TENANT, Topology, WAVERING, WHOLE, WORKERS};
 use crate::report;
 use crate::servers::{PARTITIONS, Servers};
 use crate::sql::{Lock, Sql};
 use crate::support::fleet::{Fleet, SECRET, http_get};
 use crate::support::proxy::Proxy;
-use crate::support::{foreign, free_port, postgres, redis::RedisServer};
+use crate::support::{foreign, free_port, postgres};
 
 /// Rows of the file that queued jobs read, and how many of them a second: they never come to its end.
 const ROWS: u32 = 50_000;
@@ -35,7 +36,7 @@ pub struct Cluster {
     /// Between foreign sessions and each worker.
     listeners: Vec<Proxy>,
     lock: Option<Lock>,
-    redis_is_up: bool,
+    one_redis: OneRedis,
     servers: Servers,
     /// `WHEELHOUSE_TEST_FAULTS` of every process: a guard that is off.
     switch: Option<&'static str>,
@@ -88,12 +89,15 @@ impl Cluster {
 
     /// As [`Self::start`], but for the processes. `switch`: see `src/faults.rs`.
     pub async fn without_processes(plan: &Plan, switch: Option<&'static str>) -> Self {
-        // Whatever Redis has answered is on the disk.
-        let mut fleet = Fleet::on(RedisServer::start_with(|| ["--appendfsync", "always"].map(str::to_owned).to_vec()));
+        let (redis, one_redis) = OneRedis::start(plan.topology);
+        let mut fleet = Fleet::on(redis);
         let servers = Servers::start(plan.topology).await;
-        if plan.topology != Topology::Single {
-            fleet.set("REDIS__REPLICAS_TO_WAIT", &plan.replicas_to_wait.to_string());
-        }
+        let waits = match plan.topology {
+            Topology::Single => None,
+            Topology::Sentinel | Topology::Cluster => Some("REDIS__REPLICAS_TO_WAIT"),
+            Topology::Disk => Some("REDIS__FSYNCS_TO_WAIT"),
+        };
+        waits.inspect(|waits| fleet.set(waits, &plan.copies_to_wait.to_string()));
         fleet.set("COMMAND__LEASE_SECONDS", "2");
         fleet.set("WORKER__REATTACH_SECONDS", &REATTACH.as_secs().to_string());
         // Workers die of the plan here, and not of the jobs that they run.
@@ -117,7 +121,7 @@ impl Cluster {
             doors: Vec::new(),
             listeners: Vec::new(),
             lock: None,
-            redis_is_up: true,
+            one_redis,
             servers,
             switch,
             name: report::name(plan),
@@ -270,6 +274,13 @@ impl Cluster {
         match act {
             // There is nothing else that could be the master.
             Act::SplitBrain(_) | Act::SplitEnds | Act::Switch(_) | Act::ShardDown(_) | Act::MoveSlot => {}
+            Act::RedisDown(_)
+            | Act::RedisUp
+            | Act::RedisHangs(_)
+            | Act::RedisGoesOn
+            | Act::PowerLoss
+            | Act::DiskStalls
+            | Act::DiskGoesOn => self.one_redis.act(&mut self.fleet.redis, act),
             Act::Kill(process) => {
                 if let Some(at) = self.find(process) {
                     self.nodes[at].wanted = false;
@@ -297,19 +308,6 @@ impl Cluster {
             }
             Act::ToGateway(n, line) => self.doors[n].set(line),
             Act::ToListener(n, line) => self.listeners[n].set(line),
-            Act::RedisDown(_) => {
-                self.fleet.redis.kill();
-                self.redis_is_up = false;
-            }
-            Act::RedisUp => {
-                if !self.redis_is_up {
-                    tokio::task::block_in_place(|| self.fleet.redis.restart());
-                    self.redis_is_up = true;
-                }
-            }
-            Act::RedisHangs(_) | Act::RedisGoesOn if !self.redis_is_up => {}
-            Act::RedisHangs(_) => self.fleet.redis.signal(Signal::STOP),
-            Act::RedisGoesOn => self.fleet.redis.signal(Signal::CONT),
             Act::LockSql => {
                 if self.lock.is_none() {
                     self.lock = self.sql.lock().await.ok();
@@ -366,6 +364,7 @@ impl Cluster {
     pub async fn mend(&mut self) {
         use crate::plan::Line::Pass;
         self.act(Act::UnlockSql).await;
+        self.act(Act::DiskGoesOn).await;
         self.act(Act::RedisUp).await;
         self.act(Act::RedisGoesOn).await;
         self.act(Act::SplitEnds).await;

@@ -11,8 +11,10 @@ const CALM: Duration = Duration::from_secs(2);
 
 /// What breaks and what mends it, by time.
 pub fn draw(rng: &mut Rng, load: Duration, database: Database, topology: Topology) -> Vec<(Duration, Act)> {
-    if topology != Topology::Single {
-        return draw_switches(rng, load, topology);
+    match topology {
+        Topology::Single => {}
+        Topology::Sentinel | Topology::Cluster => return draw_switches(rng, load, topology),
+        Topology::Disk => return draw_losses_of_power(rng, load, database),
     }
     let mut acts = Vec::new();
     let mut at = CALM;
@@ -57,6 +59,39 @@ fn draw_switches(rng: &mut Rng, load: Duration, topology: Topology) -> Vec<(Dura
         acts.extend(fault.into_iter().map(|(after, act)| (at + after, act)));
         at += Duration::from_millis(rng.u64(6_500..8_500));
     }
+    acts.sort_by_key(|(at, _)| *at);
+    acts
+}
+
+/// Every second fault is one of the disk, the first of them a loss of power; between them come those of one Redis.
+fn draw_losses_of_power(rng: &mut Rng, load: Duration, database: Database) -> Vec<(Duration, Act)> {
+    let mut acts = Vec::new();
+    let (mut at, mut kinds) = (CALM, vec![0]);
+    while at < load {
+        if kinds.is_empty() {
+            kinds = (0..4).collect();
+            rng.shuffle(&mut kinds);
+        }
+        let mut ms = |from: u64, to: u64| Duration::from_millis(rng.u64(from..to));
+        let (off, stalled) = (ms(0, 1_500), ms(100, 3_000));
+        let fault_of_disk = match kinds.pop().unwrap_or_default() {
+            0 | 1 => vec![(Duration::ZERO, Act::PowerLoss), (off, Act::RedisUp)],
+            // What waits for the disk meanwhile is lost, and nobody was told of it.
+            2 => vec![
+                (Duration::ZERO, Act::DiskStalls),
+                (stalled, Act::PowerLoss),
+                (stalled, Act::DiskGoesOn),
+                (stalled + off, Act::RedisUp),
+            ],
+            _ => vec![(Duration::ZERO, Act::DiskStalls), (stalled, Act::DiskGoesOn)],
+        };
+        acts.extend(fault_of_disk.into_iter().map(|(after, act)| (at + after, act)));
+        at += ms(1_500, 4_000);
+        let kind = rng.u8(..KINDS);
+        acts.extend(fault(rng, kind, database).into_iter().map(|(after, act)| (at + after, act)));
+        at += Duration::from_millis(rng.u64(1_500..4_000));
+    }
+    acts.extend(rights(rng, load));
     acts.sort_by_key(|(at, _)| *at);
     acts
 }
@@ -123,5 +158,21 @@ fn fault(rng: &mut Rng, kind: u8, database: Database) -> Vec<(Duration, Act)> {
             lasting(any, Act::ToSql(process, line), Act::ToSql(process, Line::Pass))
         }
         _ => lasting(any + moment + moment, Act::LockSql, Act::UnlockSql),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn power_is_lost_early_and_comes_back() {
+        for seed in 0..20 {
+            let faults = draw(&mut Rng::with_seed(seed), Duration::from_secs(8), Database::Sqlite, Topology::Disk);
+            let losses = faults.iter().filter(|(_, act)| *act == Act::PowerLoss).count();
+            let first = faults.iter().position(|(_, act)| *act == Act::PowerLoss).expect("a loss of power");
+            assert!(faults[first].0 < Duration::from_secs(5), "{faults:?}");
+            assert!(faults[first..].iter().filter(|(_, act)| *act == Act::RedisUp).count() >= losses);
+        }
     }
 }

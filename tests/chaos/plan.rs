@@ -33,8 +33,8 @@ pub struct Plan {
     pub load: Duration,
     pub database: Database,
     pub topology: Topology,
-    /// `redis.replicas_to_wait`, where there are replicas.
-    pub replicas_to_wait: u32,
+    /// `redis.replicas_to_wait`, where there are replicas, and `redis.fsyncs_to_wait`, where there is a disk that is lost.
+    pub copies_to_wait: u32,
     pub subjects: Vec<Subject>,
     pub rights: BTreeMap<String, Vec<String>>,
     pub clients: Vec<Client>,
@@ -57,6 +57,8 @@ pub enum Topology {
     Sentinel,
     /// Three masters, each with a replica that each command waits for.
     Cluster,
+    /// One server with a disk that is written once a second, of which each command waits for that. Its machine loses its power.
+    Disk,
 }
 
 impl Topology {
@@ -66,6 +68,7 @@ impl Topology {
             "single" => Some(Self::Single),
             "sentinel" => Some(Self::Sentinel),
             "cluster" => Some(Self::Cluster),
+            "disk" => Some(Self::Disk),
             _ => None,
         }
     }
@@ -158,6 +161,11 @@ pub enum Act {
     ShardDown(Whose),
     /// The slot of the tenant moves to another master of the cluster, while it is in use.
     MoveSlot,
+    /// SIGKILL to redis-server, and its append-only file keeps what the disk has confirmed; where there is a disk.
+    PowerLoss,
+    /// The disk confirms nothing.
+    DiskStalls,
+    DiskGoesOn,
     /// Nobody can write to SQL.
     LockSql,
     UnlockSql,
@@ -196,8 +204,8 @@ impl Plan {
             load,
             database,
             topology,
-            replicas_to_wait: 1,
-            clients: clients(&mut rng, load, &subjects),
+            copies_to_wait: 1,
+            clients: clients(&mut rng, load, &subjects, topology),
             faults: faults::draw(&mut rng, load, database, topology),
             subjects,
             rights,
@@ -257,12 +265,15 @@ fn rights() -> BTreeMap<String, Vec<String>> {
     rights
 }
 
-fn clients(rng: &mut Rng, load: Duration, subjects: &[Subject]) -> Vec<Client> {
+fn clients(rng: &mut Rng, load: Duration, subjects: &[Subject], topology: Topology) -> Vec<Client> {
+    // A command waits for the disk twice, a second each time, and the next one of its resource behind it.
+    let slower = if topology == Topology::Disk { 2 } else { 1 };
     let mut clients = Vec::new();
     let ids: Vec<String> =
         subjects.iter().filter_map(|subject| subject.name.strip_prefix("job:")).map(str::to_owned).collect();
     let mut add = |rng: &mut Rng, user: &str, resource: &str, through_proxy: bool, every_ms: Option<(u64, u64)>| {
-        let steps = every_ms.map_or_else(Vec::new, |every| steps(rng, load, resource, every));
+        let steps =
+            every_ms.map_or_else(Vec::new, |(least, most)| steps(rng, load, resource, (slower * least, slower * most)));
         let (name, user, resource) = (format!("{user}-{}", clients.len()), user.to_owned(), resource.to_owned());
         let gateway = rng.usize(..GATEWAYS);
         let jobs = ids.clone();

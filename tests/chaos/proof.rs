@@ -53,7 +53,7 @@ fn plan(after_ms: u64) -> Plan {
         load: Duration::ZERO,
         database: Database::Sqlite,
         topology: Topology::Single,
-        replicas_to_wait: 0,
+        copies_to_wait: 0,
         clients: vec![client("ann", steps), client("bob", Vec::new())],
         faults: Vec::new(),
         rights: BTreeMap::from(
@@ -115,9 +115,9 @@ async fn a_worker_sleeps_in_its_first_try(switch: Option<&'static str>) -> Optio
 
 /// What the checker says of a master that takes commands while it is cut off and another is named, and whether one was
 /// acknowledged before that: else nothing was tried.
-async fn a_master_is_cut_off(replicas_to_wait: u32) -> (Vec<Violation>, bool) {
+async fn a_master_is_cut_off(copies_to_wait: u32) -> (Vec<Violation>, bool) {
     let _alone = crate::ALONE.lock().await;
-    let plan = Plan { topology: Topology::Sentinel, replicas_to_wait, ..plan(AFTER_CUT_MS) };
+    let plan = Plan { topology: Topology::Sentinel, copies_to_wait, ..plan(AFTER_CUT_MS) };
     let mut cluster = Cluster::without_processes(&plan, None).await;
     cluster.add(Process::Gateway(0), &["gateway"]).await;
     cluster.add_worker(SLEEPER).await;

@@ -32,7 +32,7 @@ pub type Broken = Vec<usize>;
 impl Servers {
     pub async fn start(topology: Topology) -> Self {
         match topology {
-            Topology::Single => Self::Single,
+            Topology::Single | Topology::Disk => Self::Single,
             Topology::Sentinel => {
                 let replicated = Replicated::start().await;
                 replicated.misses_servers_soon();

@@ -25,6 +25,11 @@ pub struct Stall(#[expect(dead_code, reason = "holds the lock of the file")] Fil
 impl Disk {
     /// One that confirms what it has at once.
     pub fn new() -> Self {
+        assert_eq!(
+            std::env::consts::OS,
+            "linux",
+            "a loss of power is tried on Linux alone: it needs LD_PRELOAD and /proc"
+        );
         let folder = tempfile::tempdir().expect("a folder for what the disk confirms");
         let library = preload::compile("disk", folder.path());
         Self { folder, library }

@@ -2,7 +2,7 @@
 //! commands, and a checker reads what everybody saw. `docs/testing-faults.md` describes the parts.
 //!
 //! `CHAOS_SEED=7 cargo test --test chaos` plays one seed again; `CHAOS_SECONDS` sets how long the load lasts,
-//! `CHAOS_SEEDS` how many seeds are played, one after the other.
+//! `CHAOS_SEEDS` how many seeds are played, one after the other. `CHAOS_WAIT=0`: for no replica and no disk is waited, and promises break.
 
 mod support;
 
@@ -58,7 +58,9 @@ async fn the_promises_of_commands_hold_under_faults() {
     let first = number("CHAOS_SEED").unwrap_or_else(|| if seeds.is_some() { somewhere() } else { USUAL });
     let load = Duration::from_secs(number("CHAOS_SECONDS").unwrap_or(40));
     for seed in first..first + seeds.unwrap_or(1) {
-        run::play(&plan::Plan::new(seed, load, topology())).await;
+        let mut plan = plan::Plan::new(seed, load, topology());
+        plan.copies_to_wait = number("CHAOS_WAIT").map_or(plan.copies_to_wait, |copies| copies as u32);
+        run::play(&plan).await;
     }
 }
 

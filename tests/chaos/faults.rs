@@ -83,7 +83,8 @@ fn draw_losses_of_power(rng: &mut Rng, load: Duration, database: Database) -> Ve
                 (stalled, Act::DiskGoesOn),
                 (stalled + off, Act::RedisUp),
             ],
-            _ => vec![(Duration::ZERO, Act::DiskStalls), (stalled, Act::DiskGoesOn)],
+            // Also for so long that a gateway has to notice.
+            _ => vec![(Duration::ZERO, Act::DiskStalls), (2 * stalled, Act::DiskGoesOn)],
         };
         acts.extend(fault_of_disk.into_iter().map(|(after, act)| (at + after, act)));
         at += ms(1_500, 4_000);

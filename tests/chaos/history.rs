@@ -172,6 +172,8 @@ pub struct History {
     pub work: Vec<Work>,
     /// Requests that have no answer yet, in words.
     pub unanswered: Vec<String>,
+    /// Commands wait for a disk that is written once a second.
+    pub waits_for_disk: bool,
 }
 
 /// Where events are written down.

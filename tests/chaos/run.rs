@@ -12,7 +12,7 @@ use crate::client::{Client, Shared};
 use crate::cluster::{Cluster, REATTACH};
 use crate::history::{History, Log, What, Work};
 use crate::http;
-use crate::plan::{Act, GATEWAYS, Plan, SESSIONS, WAVERING};
+use crate::plan::{Act, GATEWAYS, Plan, SESSIONS, Topology, WAVERING};
 use crate::reader::Reader;
 use crate::report;
 use crate::support::foreign::{Mark, Process, Trace};
@@ -177,6 +177,7 @@ pub async fn settled(
             rights: plan.rights.clone(),
             began: shared.log.began_unix(),
             unanswered,
+            waits_for_disk: plan.topology == Topology::Disk,
         };
         let violations = check::all(&history);
         if late || (violations.is_empty() && clean_before) {

@@ -12,6 +12,8 @@ use crate::history::{History, What};
 
 /// For so long it may not have noticed.
 const UNNOTICED_MS: u64 = 2_000;
+/// And where a disk that is written once a second has the time for that: `broker/write_check.rs` looks each second, for 2.3 s.
+const UNNOTICED_ON_DISK_MS: u64 = 3_600;
 /// Longest time between two answers of `/readyz` that belong together.
 const TOGETHER_MS: u64 = 500;
 /// So many failures are no accident of one command.
@@ -42,7 +44,8 @@ pub fn check(history: &History, _: &Index<'_>) -> Vec<Violation> {
             _ => {}
         }
     }
-    gateways.iter().flat_map(|(number, gateway)| judge(*number, gateway)).collect()
+    let unnoticed_ms = if history.waits_for_disk { UNNOTICED_ON_DISK_MS } else { UNNOTICED_MS };
+    gateways.iter().flat_map(|(number, gateway)| judge(*number, gateway, unnoticed_ms)).collect()
 }
 
 /// Whether an answer says that a command could not be taken. `None`: it says nothing of Redis and SQL.
@@ -54,7 +57,7 @@ fn has_failed(message: &Value) -> Option<bool> {
     }
 }
 
-fn judge(number: usize, gateway: &Gateway) -> Vec<Violation> {
+fn judge(number: usize, gateway: &Gateway, unnoticed_ms: u64) -> Vec<Violation> {
     let mut found = Vec::new();
     for failing in gateway.commands.chunk_by(|one, other| one.1 == other.1).filter(|run| run[0].1) {
         let (first, last) = (failing[0].0, failing[failing.len() - 1].0);
@@ -63,7 +66,7 @@ fn judge(number: usize, gateway: &Gateway) -> Vec<Violation> {
         for run in looks.chunk_by(together).filter(|run| run[0].1) {
             let (from, to) = (run[0].0, run[run.len() - 1].0);
             let failed = failing.iter().filter(|(at, _)| (from..=to).contains(at)).count();
-            if to - from > UNNOTICED_MS && failed >= FAILURES {
+            if to - from > unnoticed_ms && failed >= FAILURES {
                 let what = format!("gateway-{number} said 200 from {from} to {to} ms, while {failed} commands failed");
                 found.push(Violation::general("ready while commands fail", what));
             }
@@ -96,6 +99,13 @@ mod tests {
         assert_eq!(all(&failing(|_| false)), []);
         sample_history::reports(&failing(|at| at < 13_000), "ready while commands fail");
         sample_history::reports(&failing(|at| at > 11_500), "ready while commands fail");
+    }
+
+    #[test]
+    fn a_disk_may_take_longer_and_is_noticed_as_well() {
+        let failing_on_disk = |ready: fn(u64) -> bool| History { waits_for_disk: true, ..failing(ready) };
+        assert_eq!(all(&failing_on_disk(|at| at < 13_500)), []);
+        sample_history::reports(&failing_on_disk(|_| true), "ready while commands fail");
     }
 
     #[test]

@@ -27,6 +27,7 @@ pub fn sound() -> History {
         began: BEGAN,
         work: Vec::new(),
         unanswered: Vec::new(),
+        waits_for_disk: false,
     };
     for (socket, user) in ["ann", "bob"].iter().enumerate() {
         let (user, resource) = ((*user).to_owned(), "job:j0".to_owned());

@@ -26,6 +26,8 @@ mod faults;
 mod lists;
 #[path = "store/maintenance.rs"]
 mod maintenance;
+#[path = "store/plans.rs"]
+mod plans;
 #[path = "store/prune.rs"]
 mod prune;
 #[path = "store/queue.rs"]

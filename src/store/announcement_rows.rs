@@ -29,27 +29,25 @@ pub(super) async fn record_announcement(
     about: AnnouncementKind,
     run: i64,
 ) -> Result<(), StoreError> {
-    record_announcements(tx, &[(resource, run)], about).await
+    let rows = announcement_rows(&[(resource, run)], about);
+    tx.execute_many(&[insert_announcements(&rows)]).await.map(drop)
 }
 
-/// The same of several, each with the run after which it is.
-pub(super) async fn record_announcements(
-    tx: &mut Tx,
-    resources: &[(&Resource, i64)],
-    about: AnnouncementKind,
-) -> Result<(), StoreError> {
-    let rows: Vec<Vec<Value>> = resources
-        .iter()
-        .map(|(resource, run)| {
-            let words = [resource.tenant.as_str(), resource.kind.as_str(), resource.id.as_str(), about.as_str()];
-            words.into_iter().map(Value::from).chain([Value::from(*run)]).collect()
-        })
-        .collect();
-    let insert = MultiRowInsert {
+/// The rows of announcements, each of which is due after a run.
+pub(super) fn announcement_rows(resources: &[(&Resource, i64)], about: AnnouncementKind) -> Vec<Vec<Value>> {
+    let row = |(resource, run): &(&Resource, i64)| {
+        let words = [resource.tenant.as_str(), resource.kind.as_str(), resource.id.as_str(), about.as_str()];
+        words.into_iter().map(Value::from).chain([Value::from(*run)]).collect()
+    };
+    resources.iter().map(row).collect()
+}
+
+/// The statement that notes them.
+pub(super) fn insert_announcements(rows: &[Vec<Value>]) -> MultiRowInsert<'_> {
+    MultiRowInsert {
         before: "INSERT INTO announcements (tenant_id, resource_kind, resource_id, about, run) ",
         row: "(?, ?, ?, ?, ?)",
         after: " ON CONFLICT (tenant_id, resource_kind, resource_id, about, run) DO NOTHING",
-        rows: &rows,
-    };
-    tx.execute_many(&[insert]).await.map(drop)
+        rows,
+    }
 }

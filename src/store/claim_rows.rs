@@ -9,13 +9,8 @@ use super::sql::{MultiRowInsert, Row, Tx, Value};
 use super::{ClaimedJob, Company, Run, Store, StoreError, rows};
 use crate::domain::{Resource, WorkerId};
 
-/// A row that this transaction holds.
-struct HeldRow {
-    job: Resource,
-    /// The number of the run that begins.
-    number: i64,
-    deaths: i64,
-}
+/// The key of a row that this transaction holds.
+type Key = (String, String);
 
 impl Store {
     /// Takes up to `limit` jobs of these groups, the best of which stands first. `left_out`: groups that come behind these.
@@ -44,9 +39,18 @@ impl Store {
             }
             held = hold_rows(&mut tx, now, group, company, 1).await?;
         }
-        let claimed = start_runs(&mut tx, held, host).await?;
-        // Also where nothing was claimed: a row that can never run may have been marked so.
-        tx.commit().await?;
+        if held.is_empty() {
+            tx.rollback().await?;
+            return Ok(Vec::new());
+        }
+        let (claimed, unreadable) = start_runs(tx, held, host).await?;
+        for (tenant, id) in unreadable {
+            // Only plain SQL can have put it there as queued. At the head of its group it would stop all behind it.
+            let text =
+                "UPDATE jobs SET status = 'failed', error_message = 'the row cannot be read', completed_at = {now},
+                updated_at = {now}, host = NULL WHERE tenant_id = $1 AND id = $2 AND COALESCE(host, '') = $3";
+            self.change(text, &[tenant.into(), id.into(), host.as_str().into()]).await?;
+        }
         Ok(claimed)
     }
 
@@ -168,7 +172,7 @@ async fn hold_rows(
     group: &JobTypeGroup,
     company: Company,
     limit: usize,
-) -> Result<Vec<HeldRow>, StoreError> {
+) -> Result<Vec<Key>, StoreError> {
     if let Some(id) = &group.campaign {
         // Held until this commits: a pause that commits first is seen here, a later one waits. The campaign
         // before its jobs, as everywhere: two that wait for each other would both fail.
@@ -180,84 +184,80 @@ async fn hold_rows(
     let mut values: Vec<Value> = vec![now.into()];
     let (index, of_group) = of_group(&mut values, group);
     let text = format!(
-        "SELECT {} FROM jobs j {{by:{index}}} WHERE {of_group} AND {}{}
+        "SELECT j.tenant_id, j.id FROM jobs j {{by:{index}}} WHERE {of_group} AND {}{}
          ORDER BY j.rowid LIMIT {limit} {{skip}}",
-        *rows::JOB,
         due("j"),
         fits("j", company)
     );
-    let mut held = Vec::new();
-    for row in &tx.rows(&text, &values).await? {
-        match rows::skip_unreadable(rows::job(row)) {
-            Some(job) => held.push(HeldRow {
-                job: Resource::job(job.tenant_id, job.id),
-                number: row.int("run")?.unwrap_or(0) + 1,
-                deaths: row.int("deaths")?.unwrap_or(0),
-            }),
-            // Only plain SQL can have put it there as queued. At the head of its group it would stop all behind it.
-            None => drop(
-                tx.execute(
-                    "UPDATE jobs SET status = 'failed', error_message = 'the row cannot be read', completed_at = {now},
-                       updated_at = {now} WHERE tenant_id = $1 AND id = $2 AND (status || '') = 'pending'",
-                    &[row.text("tenant_id")?.into(), row.text("id")?.into()],
-                )
-                .await?,
-            ),
-        }
-    }
-    Ok(held)
+    tx.rows(&text, &values).await?.iter().map(|row| Ok((row.required("tenant_id")?, row.required("id")?))).collect()
 }
 
-/// Begins the runs of rows that are held, in one statement. What is not this worker's then is left out.
-async fn start_runs(tx: &mut Tx, held: Vec<HeldRow>, host: &WorkerId) -> Result<Vec<ClaimedJob>, StoreError> {
-    let contents = format!("{}, resume_point, timeout_used_ms", *rows::JOB_WITH_CONTENTS);
+/// Begins the runs of rows that are held, in one statement, and commits. What is not this worker's then is left out; rows that cannot be
+/// read are named by themselves.
+async fn start_runs(tx: Tx, held: Vec<Key>, host: &WorkerId) -> Result<(Vec<ClaimedJob>, Vec<Key>), StoreError> {
+    let contents = format!("{}, resume_point, timeout_used_ms, deaths", *rows::JOB_WITH_CONTENTS);
+    let (with_host, keys) = (values_of(&held, Some(host)), values_of(&held, None));
     let start = MultiRowInsert {
         before: "UPDATE jobs SET status = 'running', host = given.column3, run = run + 1, started_at = COALESCE(started_at, {now}),
            run_after = NULL, error_message = NULL, error_detail = NULL, alone_in = NULL, remote_session = NULL,
            updated_at = {now}
          FROM (",
         row: "(?, ?, ?)",
-        after: &format!(
-            ") AS given WHERE tenant_id = given.column1 AND id = given.column2 AND (status || '') = 'pending' AND host IS NULL
-             RETURNING {contents}"
-        ),
-        rows: &keys(&held, Some(host)),
+        after: ") AS given WHERE tenant_id = given.column1 AND id = given.column2 AND (status || '') = 'pending' AND host IS NULL",
+        rows: &with_host,
     };
-    let mut rows = tx.rows_of_many(&start).await?;
-    if matches!(tx, Tx::Sqlite(_)) {
+    let rows = match &tx {
         // It returns rows as they were before its triggers.
-        let read = MultiRowInsert {
-            before: &format!("SELECT {contents} FROM jobs WHERE (tenant_id, id) IN ("),
-            row: "(?, ?)",
-            after: ") AND (status || '') = 'running'",
-            rows: &keys(&held, None),
-        };
-        rows = tx.rows_of_many(&read).await?;
-    }
-    let mut started: HashMap<Resource, Row> = HashMap::new();
+        Tx::Sqlite(_) => {
+            let read = MultiRowInsert {
+                before: &format!("SELECT {contents} FROM jobs WHERE (tenant_id, id) IN ("),
+                row: "(?, ?)",
+                after: ") AND (status || '') = 'running'",
+                rows: &keys,
+            };
+            tx.commit_with_rows(&[start], &read).await?
+        }
+        Tx::Postgres(_) => {
+            let start = MultiRowInsert { after: &format!("{} RETURNING {contents}", start.after), ..start };
+            tx.commit_with_rows(&[], &start).await?
+        }
+    };
+    let mut started: HashMap<Key, Row> = HashMap::new();
     for row in rows {
         if row.text("host")?.as_deref() == Some(host.as_str()) {
-            started.insert(rows::job_resource(&row)?, row);
+            started.insert((row.required("tenant_id")?, row.required("id")?), row);
         }
     }
-    let mut claimed = Vec::with_capacity(held.len());
-    for HeldRow { job, number, deaths } in held {
-        let Some(row) = started.get(&job) else { continue };
-        claimed.push(ClaimedJob {
-            job: rows::job(row)?,
-            resume_point: row.text("resume_point")?,
-            timeout_used_ms: row.int("timeout_used_ms")?.unwrap_or(0),
-            run: Run { job, host: host.clone(), number },
-            deaths,
-        });
+    let (mut claimed, mut unreadable) = (Vec::with_capacity(held.len()), Vec::new());
+    for key in held {
+        let Some(row) = started.get(&key) else { continue };
+        match rows::skip_unreadable(claimed_job(row, host)) {
+            Some(job) => claimed.push(job),
+            None => unreadable.push(key),
+        }
     }
-    Ok(claimed)
+    Ok((claimed, unreadable))
 }
 
-/// The keys of rows as the values of a statement, each with the host if one is given.
-fn keys(held: &[HeldRow], host: Option<&WorkerId>) -> Vec<Vec<Value>> {
-    let key = |row: &HeldRow| [row.job.tenant.as_str().into(), row.job.id.as_str().into()];
-    held.iter().map(|row| key(row).into_iter().chain(host.map(|host| host.as_str().into())).collect()).collect()
+fn claimed_job(row: &Row, host: &WorkerId) -> Result<ClaimedJob, StoreError> {
+    let job = rows::job(row)?;
+    Ok(ClaimedJob {
+        resume_point: row.text("resume_point")?,
+        timeout_used_ms: row.int("timeout_used_ms")?.unwrap_or(0),
+        run: Run {
+            job: Resource::job(job.tenant_id.clone(), job.id.clone()),
+            host: host.clone(),
+            number: row.int("run")?.unwrap_or(0),
+        },
+        deaths: row.int("deaths")?.unwrap_or(0),
+        job,
+    })
+}
+
+/// Keys as the values of a statement, each with the host if one is given.
+fn values_of(held: &[Key], host: Option<&WorkerId>) -> Vec<Vec<Value>> {
+    let key = |(tenant, id): &Key| [tenant.as_str().into(), id.as_str().into()];
+    held.iter().map(|held| key(held).into_iter().chain(host.map(|host| host.as_str().into())).collect()).collect()
 }
 
 #[cfg(test)]

@@ -27,6 +27,17 @@ const STATEMENT_TIMEOUT_MS: &str = "10000";
 /// PostgreSQL waits so many ms for a row that somebody else holds: then it is worth trying again later.
 const LOCK_TIMEOUT_MS: &str = "1000";
 
+/// Statements name rows by their keys or walk along an index, and each is planned once for a connection, whatever its values: planning took
+/// PostgreSQL a quarter of its time. Such a plan stays while the table grows, so it may not be one that suits a table of few rows.
+/// What may not be counts as very dear, and what is dear would be compiled first (`jit`).
+const PLANS: [(&str, &str); 5] = [
+    ("plan_cache_mode", "force_generic_plan"),
+    ("enable_seqscan", "off"),
+    ("enable_hashjoin", "off"),
+    ("enable_mergejoin", "off"),
+    ("jit", "off"),
+];
+
 /// A connected database.
 #[derive(Clone)]
 pub(super) enum Database {
@@ -110,12 +121,18 @@ impl Database {
                 Tx::Postgres(in_time(begun).await.map_err(|error| error.at(location))?)
             }
         };
-        // What may not be counts as very dear, and what is dear would be compiled first. Versions that have no such setting are
-        // left as they are.
-        let settings = ["enable_sort", "enable_incremental_sort", "enable_bitmapscan", "enable_seqscan", "jit"];
-        let names = settings.map(|name| format!("('{name}')")).join(", ");
+        // Versions that have no such setting are left as they are.
+        let settings = [
+            ("plan_cache_mode", "force_custom_plan"),
+            ("enable_sort", "off"),
+            ("enable_incremental_sort", "off"),
+            ("enable_bitmapscan", "off"),
+            ("enable_hashjoin", "on"),
+            ("enable_mergejoin", "on"),
+        ];
+        let settings = settings.map(|(name, value)| format!("('{name}', '{value}')")).join(", ");
         let text = format!(
-            "SELECT set_config(s.name, 'off', TRUE) AS value FROM (VALUES {names}) s (name)
+            "SELECT set_config(s.name, s.value, TRUE) AS value FROM (VALUES {settings}) s (name, value)
              WHERE current_setting(s.name, TRUE) IS NOT NULL"
         );
         tx.rows(&text, &[]).await?;
@@ -230,7 +247,8 @@ async fn postgres(settings: &crate::config::Database) -> Result<Database, StoreE
             ("statement_timeout", STATEMENT_TIMEOUT_MS),
             ("lock_timeout", LOCK_TIMEOUT_MS),
             ("idle_in_transaction_session_timeout", "15000"),
-        ]);
+        ])
+        .options(PLANS);
     let location: Arc<str> = location_of(&options).into();
     // Once without the pool, which tries again and again and then says only that its time was over.
     connect(&options, &location).await?;

@@ -10,12 +10,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use super::announcement_rows::{AnnouncementKind, record_announcements};
+use super::announcement_rows::{AnnouncementKind, announcement_rows, insert_announcements};
 use super::database::Database;
 use super::run_rows::{end_with_campaign, message_and_detail, owned_by_run, progress_values, retry_delay_ms};
-use super::sql::{MultiRowInsert, Tx, Value};
+use super::sql::{MultiRowInsert, Row, Tx, Value};
 use super::{FinishOutcome, Run, RunEnd, StoreError, batches, rows};
-use crate::domain::{Job, Progress, Resource, ResourceId, TenantId};
+use crate::domain::{Job, Progress, Resource};
 
 /// Most ends in one transaction: other writers get their turn after that.
 const MAX_BATCH: usize = 128;
@@ -115,93 +115,125 @@ async fn write(
     endings: &[Ending],
     skip_held: bool,
 ) -> Result<Vec<Option<FinishOutcome>>, StoreError> {
-    let mut tx = database.write().await?;
-    let is_passed_over = skip_held && matches!(tx, Tx::Postgres(_));
     let jobs = || endings.iter().map(|ending| &ending.run.job);
-    let held = if is_passed_over { hold_free(&mut tx, jobs()).await? } else { hold(&mut tx, jobs()).await? };
+    let (mut tx, held, is_passed_over) = match database {
+        // What is read of a row that belongs to a run stays so. Read beside the other writers: only who writes has to wait for them.
+        Database::Sqlite { .. } => {
+            let held = read_to_hold(&mut database.read().await?, jobs(), "").await?;
+            (database.write().await?, held, false)
+        }
+        Database::Postgres { .. } => {
+            let mut tx = database.write().await?;
+            let held = if skip_held { hold_free(&mut tx, jobs()).await? } else { hold(&mut tx, jobs()).await? };
+            (tx, held, skip_held)
+        }
+    };
     let to_write: Vec<(&Ending, Option<i64>)> =
         endings.iter().filter_map(|ending| Some((ending, retries_of(ending, held.get(&ending.run.job)?)))).collect();
     let written = record(&mut tx, &to_write).await?;
-    let is_written = |run: &Run| written.contains(&(run.job.clone(), run.number));
-    let (mut outcomes, mut done) = (Vec::with_capacity(endings.len()), Vec::with_capacity(endings.len()));
-    for Ending { run, .. } in endings {
-        outcomes.push(match held.get(&run.job) {
-            None if is_passed_over => None,
-            // It stands there already, where the answer to that was lost.
-            Some(row) if is_written(run) || is_recorded(&mut tx, run).await? => {
-                done.push(&run.job);
-                // Replaced below by the row as it is then.
-                Some(FinishOutcome::Done(Box::new(row.clone())))
+    let mut after: HashMap<(Resource, i64), Job> = HashMap::new();
+    // Rows of which it is not known how they are then.
+    let mut to_read: Vec<&Run> = Vec::new();
+    for (Ending { run, .. }, retries) in &to_write {
+        let key = (run.job.clone(), run.number);
+        match written.get(&key) {
+            Some(_) if retries.is_some() && held.get(&run.job).is_some_and(|row| row.campaign.is_some()) => {
+                end_with_campaign(&mut tx, &run.job).await?;
+                to_read.push(run);
             }
-            Some(_) | None => Some(FinishOutcome::Lost),
-        });
-    }
-    for (ending, retries) in &to_write {
-        if retries.is_some() && is_written(&ending.run) {
-            end_with_campaign(&mut tx, &ending.run.job).await?;
+            Some(Some(row)) => drop(after.insert(key, row.clone())),
+            Some(None) => to_read.push(run),
+            // It stands there already, where the answer to that was lost.
+            None if is_recorded(&mut tx, run).await? => to_read.push(run),
+            None => {}
         }
     }
-    let owed: Vec<(&Resource, i64)> = endings
-        .iter()
-        .map(|ending| &ending.run)
-        .filter(|run| is_written(run))
-        .map(|run| (&run.job, run.number))
-        .collect();
-    record_announcements(&mut tx, &owed, AnnouncementKind::Status).await?;
-    let after = read(&mut tx, done.into_iter(), "").await?;
-    tx.commit().await?;
-    for (ending, outcome) in endings.iter().zip(&mut outcomes) {
-        if let Some(FinishOutcome::Done(_)) = outcome {
-            *outcome = Some(after.get(&ending.run.job).map_or(FinishOutcome::Lost, |job| {
-                let mut job = job.clone();
-                if let RunEnd::Completed(result) = &ending.end {
-                    // Known here: it need not come back from the database.
-                    job.result = result.without_nul();
-                }
-                FinishOutcome::Done(Box::new(job))
-            }));
+    let owed: Vec<(&Resource, i64)> = written.keys().map(|(job, run)| (job, *run)).collect();
+    let owed = announcement_rows(&owed, AnnouncementKind::Status);
+    let keys = keys(to_read.iter().map(|run| (run.job.tenant.as_str(), run.job.id.as_str())));
+    let read = MultiRowInsert {
+        before: &format!("SELECT {} FROM jobs WHERE (tenant_id, id) IN (", *rows::JOB),
+        row: "(?, ?)",
+        after: ")",
+        rows: &keys,
+    };
+    let mut found = HashMap::new();
+    for row in tx.commit_with_rows(&[insert_announcements(&owed)], &read).await? {
+        found.insert(rows::job_resource(&row)?, rows::job(&row)?);
+    }
+    for run in to_read {
+        if let Some(job) = found.get(&run.job) {
+            after.insert((run.job.clone(), run.number), job.clone());
         }
     }
-    Ok(outcomes)
+    let outcome = |Ending { run, end, .. }: &Ending| match after.get(&(run.job.clone(), run.number)) {
+        Some(job) => {
+            let mut job = job.clone();
+            if let RunEnd::Completed(result) = end {
+                // Known here: it need not come back from the database.
+                job.result = result.without_nul();
+            }
+            Some(FinishOutcome::Done(Box::new(job)))
+        }
+        None if is_passed_over && !held.contains_key(&run.job) => None,
+        None => Some(FinishOutcome::Lost),
+    };
+    Ok(endings.iter().map(outcome).collect())
 }
 
 /// Keys as the values of a statement.
-fn keys<'a>(resources: impl Iterator<Item = (&'a TenantId, &'a ResourceId)>) -> Vec<Vec<Value>> {
-    let all: BTreeSet<(&str, &str)> = resources.map(|(tenant, id)| (tenant.as_str(), id.as_str())).collect();
-    all.into_iter().map(|(tenant, id)| vec![tenant.into(), id.into()]).collect()
+fn keys<'a>(keys: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<Vec<Value>> {
+    keys.collect::<BTreeSet<_>>().into_iter().map(|(tenant, id)| vec![tenant.into(), id.into()]).collect()
 }
 
-/// The rows of jobs, without their contents. `lock`: how they are held.
-async fn read(
+/// What has to be known of a row before the end of its run is written.
+struct HeldRow {
+    campaign: Option<String>,
+    max_retries: i64,
+    retry_count: i64,
+}
+
+/// `lock`: how the rows are held.
+async fn read_to_hold(
     tx: &mut Tx,
     jobs: impl Iterator<Item = &Resource>,
     lock: &str,
-) -> Result<HashMap<Resource, Job>, StoreError> {
+) -> Result<HashMap<Resource, HeldRow>, StoreError> {
     let text = MultiRowInsert {
-        before: &format!("SELECT {} FROM jobs WHERE (tenant_id, id) IN (", *rows::JOB),
+        before: "SELECT tenant_id, id, campaign_id, CAST(max_retries AS BIGINT) AS max_retries,
+             CAST(retry_count AS BIGINT) AS retry_count FROM jobs WHERE (tenant_id, id) IN (",
         row: "(?, ?)",
         after: &format!(") {lock}"),
-        rows: &keys(jobs.map(|job| (&job.tenant, &job.id))),
+        rows: &keys(jobs.map(|job| (job.tenant.as_str(), job.id.as_str()))),
     };
-    let mut found = HashMap::new();
+    let mut held = HashMap::new();
     for row in &tx.rows_of_many(&text).await? {
-        let job = rows::job(row)?;
-        found.insert(Resource::job(job.tenant_id.clone(), job.id.clone()), job);
+        let number = |column| Ok::<_, StoreError>(row.int(column)?.unwrap_or(0));
+        let (max_retries, retry_count) = (number("max_retries")?, number("retry_count")?);
+        held.insert(rows::job_resource(row)?, HeldRow { campaign: row.text("campaign_id")?, max_retries, retry_count });
     }
-    Ok(found)
+    Ok(held)
+}
+
+/// The keys of the campaigns of jobs.
+fn campaigns_of(held: &HashMap<Resource, HeldRow>) -> Vec<Vec<Value>> {
+    keys(held.iter().filter_map(|(job, row)| Some((job.tenant.as_str(), row.campaign.as_deref()?))))
 }
 
 /// Reads rows that nobody else holds, and whose campaigns nobody else holds, and holds both until the transaction ends. It waits
 /// for nobody, so that it does not matter which of them comes first: what cannot be had is left out.
-async fn hold_free(tx: &mut Tx, jobs: impl Iterator<Item = &Resource>) -> Result<HashMap<Resource, Job>, StoreError> {
-    let mut held = read(tx, jobs, "{skip}").await?;
-    let campaigns = keys(held.values().filter_map(|job| Some((&job.tenant_id, job.campaign_id.as_ref()?))));
+async fn hold_free(
+    tx: &mut Tx,
+    jobs: impl Iterator<Item = &Resource>,
+) -> Result<HashMap<Resource, HeldRow>, StoreError> {
+    let mut held = read_to_hold(tx, jobs, "{skip}").await?;
+    let campaigns = campaigns_of(&held);
     let locked = campaign_keys(tx, &campaigns, "{share} SKIP LOCKED").await?;
     if locked.len() < campaigns.len() {
         // A campaign that is not there, where plain SQL has named one, holds nobody up.
         let there = campaign_keys(tx, &campaigns, "").await?;
-        held.retain(|_, job| {
-            let of = job.campaign_id.as_ref().map(|id| (job.tenant_id.to_string(), id.to_string()));
+        held.retain(|job, row| {
+            let of = row.campaign.as_ref().map(|id| (job.tenant.to_string(), id.clone()));
             of.is_none_or(|of| locked.contains(&of) || !there.contains(&of))
         });
     }
@@ -209,15 +241,11 @@ async fn hold_free(tx: &mut Tx, jobs: impl Iterator<Item = &Resource>) -> Result
 }
 
 /// Reads rows and holds their campaigns until the transaction ends. The campaign before its jobs, as everywhere, so that a cancel of
-/// one comes before or after, not in the middle, and that no two wait for each other. SQLite has one writer: it holds
-/// everything already.
-async fn hold(tx: &mut Tx, jobs: impl Iterator<Item = &Resource>) -> Result<HashMap<Resource, Job>, StoreError> {
-    let rows = read(tx, jobs, "").await?;
-    if matches!(tx, Tx::Postgres(_)) {
-        let campaigns = keys(rows.values().filter_map(|job| Some((&job.tenant_id, job.campaign_id.as_ref()?))));
-        campaign_keys(tx, &campaigns, "ORDER BY tenant_id, id {share}").await?;
-    }
-    Ok(rows)
+/// one comes before or after, not in the middle, and that no two wait for each other.
+async fn hold(tx: &mut Tx, jobs: impl Iterator<Item = &Resource>) -> Result<HashMap<Resource, HeldRow>, StoreError> {
+    let held = read_to_hold(tx, jobs, "").await?;
+    campaign_keys(tx, &campaigns_of(&held), "ORDER BY tenant_id, id {share}").await?;
+    Ok(held)
 }
 
 async fn campaign_keys(
@@ -237,7 +265,7 @@ async fn campaign_keys(
 
 /// How often the job was tried again before, where this is a failure that is no end, since retries are left. The run has its row to
 /// itself, so what was read of that still holds.
-fn retries_of(ending: &Ending, row: &Job) -> Option<i64> {
+fn retries_of(ending: &Ending, row: &HeldRow) -> Option<i64> {
     let may_be = matches!(ending.end, RunEnd::Failed { permanent: false, .. }) && row.retry_count < row.max_retries;
     may_be.then_some(row.retry_count)
 }
@@ -251,11 +279,17 @@ async fn is_recorded(tx: &mut Tx, run: &Run) -> Result<bool, StoreError> {
 
 /// The row is still this run's; only the key may choose it (see `OWNED_BY_RUN`).
 const OWNED: &str =
-    "tenant_id = given.column1 AND id = given.column2 AND (host || '') = given.column3 AND run = given.column4";
+    "tenant_id = given.column1 AND id = given.column2 AND COALESCE(host, '') = given.column3 AND run = given.column4";
 
 /// Writes ends in one statement, each with its retries before where the job is tried again, and returns the runs whose rows were
-/// still theirs, and running.
-async fn record(tx: &mut Tx, endings: &[(&Ending, Option<i64>)]) -> Result<HashSet<(Resource, i64)>, StoreError> {
+/// still theirs, and running: each with its row as it is then, where the database says that (SQLite returns rows as they were before its
+/// triggers).
+async fn record(
+    tx: &mut Tx,
+    endings: &[(&Ending, Option<i64>)],
+) -> Result<HashMap<(Resource, i64), Option<Job>>, StoreError> {
+    let returns_rows = matches!(tx, Tx::Postgres(_));
+    let returned = if returns_rows { &*rows::JOB } else { "tenant_id, id, run" };
     let failed = endings.iter().filter(|(ending, _)| matches!(ending.end, RunEnd::Failed { .. }));
     // A foreign process may die while its job is paused. Nobody can make it go on, and only a running job can fail.
     let go_on = MultiRowInsert {
@@ -278,13 +312,15 @@ async fn record(tx: &mut Tx, endings: &[(&Ending, Option<i64>)]) -> Result<HashS
         row: "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, {json:?}, ?, ?, ?, ?, ?)",
         after: &format!(
             ") AS given WHERE {OWNED} AND ((status || '') = 'running' OR ((status || '') = 'paused' AND given.column11 = 'cancelled'))
-             RETURNING tenant_id, id, run"
+             RETURNING {returned}"
         ),
         rows: &endings.iter().map(|(ending, retries)| values_of(ending, *retries)).collect::<Vec<_>>(),
     };
     tx.execute_many(&[go_on]).await?;
     let written = tx.rows_of_many(&end).await?;
-    written.iter().map(|row| Ok((rows::job_resource(row)?, row.int("run")?.unwrap_or(0)))).collect()
+    let row_after = |row: &Row| if returns_rows { rows::job(row).map(Some) } else { Ok(None) };
+    let known = |row: &Row| Ok(((rows::job_resource(row)?, row.int("run")?.unwrap_or(0)), row_after(row)?));
+    written.iter().map(known).collect()
 }
 
 fn values_of(Ending { run, progress, end, now }: &Ending, retries: Option<i64>) -> Vec<Value> {

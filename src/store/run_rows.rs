@@ -10,10 +10,11 @@ use crate::domain::{Progress, Resource, full_jitter_backoff};
 
 /// The row is still this run's.
 ///
-/// Only the key may choose the row: `host` and `status` are compared in words for which no index is made. Otherwise a database
-/// whose statistics are old, or that has none yet, takes the index of a status or a host for the shorter way, and reads
-/// every other job that has it. The same holds for every statement that names a row by its key and a status.
-pub(super) const OWNED_BY_RUN: &str = "tenant_id = $1 AND id = $2 AND (host || '') = $3 AND run = $4";
+/// Only the key may choose the row: `host` and `status` are compared in words for which no index is made, and which do not say either that
+/// there is a host. Otherwise a database whose statistics are old, or that planned the statement when there were few rows, takes the
+/// index of a status or of hosts for the shorter way, and reads every other job that has one. The same holds for every
+/// statement that names a row by its key and a status.
+pub(super) const OWNED_BY_RUN: &str = "tenant_id = $1 AND id = $2 AND COALESCE(host, '') = $3 AND run = $4";
 
 pub(super) fn owned_by_run(run: &Run) -> Vec<Value> {
     vec![run.job.tenant.as_str().into(), run.job.id.as_str().into(), run.host.as_str().into(), run.number.into()]

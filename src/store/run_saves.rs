@@ -46,7 +46,7 @@ impl Store {
              FROM (",
             row: "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             // Only the key may choose the row: see `OWNED_BY_RUN`.
-            after: ") AS given WHERE tenant_id = given.column1 AND id = given.column2 AND (host || '') = given.column3
+            after: ") AS given WHERE tenant_id = given.column1 AND id = given.column2 AND COALESCE(host, '') = given.column3
                AND run = given.column4 AND (status || '') IN ('running', 'paused') RETURNING tenant_id, id, run",
             rows: &rows,
         };

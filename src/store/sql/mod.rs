@@ -219,17 +219,32 @@ impl Tx {
         self.commit().await
     }
 
+    /// Sends them, and then one for rows, and commits: to SQLite all in one trip to its thread, as long as the last one is for no more
+    /// rows than go at once.
+    pub async fn commit_with_rows(
+        mut self,
+        statements: &[MultiRowInsert<'_>],
+        last: &MultiRowInsert<'_>,
+    ) -> Result<Vec<Row>, StoreError> {
+        if let Self::Sqlite(tx) = &mut self
+            && !last.rows.is_empty()
+            && last.rows.len() <= ROWS_AT_ONCE
+        {
+            let (mut texts, mut values) = sqlite_texts(statements);
+            texts.push(sqlite_text(last, last.rows.len()));
+            values.extend(last.rows.iter().flatten());
+            return Ok(tx.rows_and_commit(texts.join("; "), &values).await?.into_iter().map(Row::Sqlite).collect());
+        }
+        self.send_many(statements, false).await?;
+        let rows = self.rows_of_many(last).await?;
+        self.commit().await?;
+        Ok(rows)
+    }
+
     async fn send_many(&mut self, statements: &[MultiRowInsert<'_>], commit: bool) -> Result<u64, StoreError> {
         match self {
             Self::Sqlite(tx) => {
-                // A statement gets no more values than SQLite takes.
-                let (mut texts, mut values): (Vec<String>, Vec<&Value>) = (Vec::new(), Vec::new());
-                for many in statements {
-                    for rows in many.rows.chunks(ROWS_AT_ONCE) {
-                        texts.push(sqlite_text(many, rows.len()));
-                        values.extend(rows.iter().flatten());
-                    }
-                }
+                let (texts, values) = sqlite_texts(statements);
                 if texts.is_empty() && !commit {
                     return Ok(0);
                 }
@@ -296,6 +311,18 @@ impl Tx {
         }
         Ok(())
     }
+}
+
+/// The texts of statements with their values. None of them gets more values than SQLite takes.
+fn sqlite_texts<'a>(statements: &'a [MultiRowInsert<'_>]) -> (Vec<String>, Vec<&'a Value>) {
+    let (mut texts, mut values): (Vec<String>, Vec<&Value>) = (Vec::new(), Vec::new());
+    for many in statements {
+        for rows in many.rows.chunks(ROWS_AT_ONCE) {
+            texts.push(sqlite_text(many, rows.len()));
+            values.extend(rows.iter().flatten());
+        }
+    }
+    (texts, values)
 }
 
 /// The statement for so many rows, each value with a place of its own. Places have no numbers: SQLite looks a numbered one up among

@@ -73,6 +73,11 @@ impl SqliteTx {
         Ok(self.send(text, values, commit).await?.changed.iter().sum())
     }
 
+    /// Several statements one after another (`;`), and commits. The rows that they return.
+    pub async fn rows_and_commit(&mut self, text: String, values: &[&Value]) -> Result<Vec<SqliteRow>, StoreError> {
+        Ok(self.send(text, values, true).await?.rows)
+    }
+
     pub async fn commit(mut self) -> Result<(), StoreError> {
         if self.state == SqliteTxState::Open {
             self.end("COMMIT").await?;

@@ -4,7 +4,7 @@
 --
 -- KEYS: the state of each run, and then the queue of each; without the queues nothing is learned of commands
 -- ARGV: 1 worker, then for each run: run, '1' where its state is to be kept for another week, channel ('' where there is no
---       update), message, open, progress (JSON)
+--       update), message, open, progress (JSON; '' where the message is about its status: no command is on its way to another one)
 -- Returns: for each run: how many commands wait | -1 a newer run is known, or this one was ended; nothing was done | the error, as
 --          a text: the others do not suffer from it. Without queues 0 where a run is still hosted
 -- Safe to repeat: the run's number decides; a run that Redis forgot is taken up again, and an update is numbered and published once
@@ -33,17 +33,17 @@ local function update(n)
   if is_new or keep == '1' then redis.call('EXPIRE', state_key, '604800') end
   if channel ~= '' then
     local seq = int_to_string((tonumber(state[4]) or 0) + 1)
-    redis.call('HSET', state_key, 'seq', seq, 'live', ARGV[at + 4])
+    local live = ARGV[at + 4]
+    if live == '' then
+      redis.call('HDEL', state_key, 'desired')
+      redis.call('HSET', state_key, 'seq', seq)
+    else
+      redis.call('HSET', state_key, 'seq', seq, 'live', live)
+    end
     -- pcall: it only wakes, and the number stands, whatever this user may publish.
     redis.pcall('PUBLISH', channel, ARGV[at + 3] .. ',"seq":' .. seq .. '}')
   end
   return 0
-end
-
-local function answer_of(work, n)
-  local done, answer = pcall(work, n)
-  if done then return answer end
-  return type(answer) == 'table' and answer.err or tostring(answer)
 end
 
 local answers = {}

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use super::context::WorkerContext;
 use super::error::WorkerError;
-use super::notify::updates::{Desired, publish_status};
 use super::parts::WorkerParts;
 use super::run::active_run::{ActiveRun, ExitReason, Phase};
 use super::run::control::Controlled;
@@ -62,7 +61,7 @@ impl AttachedHost {
         let tenant = hosted.run.job.tenant.clone();
         let ctx = WorkerContext::new(hosted.run.host.clone(), Some(vec![tenant]), settings.clone(), store, broker);
         let progress = Arc::new(RunProgress::starting_at(hosted.job.progress.clone()));
-        let (resource, status) = (hosted.run.job.clone(), hosted.job.status);
+        let resource = hosted.run.job.clone();
         let (run, flush_requests) = ActiveRun::new(hosted, work, progress.clone(), None);
         let (parts, found) = WorkerParts::new(ctx.clone());
         let host = Self { parts, run: run.clone() };
@@ -73,7 +72,6 @@ impl AttachedHost {
         parts.scheduler.start(events, found);
         ctx.spawn(report_control_problems(run.work.control_problem(), 0, progress, resource.clone()));
         parts.start_notifying();
-        publish_status(&ctx.broker, &resource, status, Desired::Nothing).await;
         Ok(host)
     }
 

@@ -29,6 +29,7 @@ mod harness;
 mod identity;
 mod maintenance;
 mod notify;
+mod partition_batchers;
 mod parts;
 pub mod process;
 #[cfg(feature = "server")]

@@ -9,7 +9,7 @@ use crate::{LEASE, ROW, redis_at, settings, submission, succeeded, worker};
 use wheelhouse::broker::scripts::claim::{ClaimOutcome, CompleteOutcome};
 use wheelhouse::broker::scripts::connections::{ConnectionLease, OpenOutcome};
 use wheelhouse::broker::scripts::permissions::PermissionSet;
-use wheelhouse::broker::scripts::runs::{ProgressUpdate, RunState, RunUpdate};
+use wheelhouse::broker::scripts::runs::{RunMessage, RunState, RunUpdate};
 use wheelhouse::broker::scripts::submit::{Submission, SubmitLimits, SubmitOutcome};
 use wheelhouse::broker::scripts::updates::Update;
 use wheelhouse::broker::{Broker, BrokerError, Event, Subscriber};
@@ -158,7 +158,12 @@ async fn told_together(broker: &Broker, tenant: &TenantId, items: i64) -> Vec<(i
     let update = |id: &str| {
         let progress = Progress { items_processed: items, ..Progress::default() };
         let message = server::job_progress(&job(tenant, id), JobStatus::Running, &progress);
-        RunUpdate { job: job(tenant, id), run: 1, keep: true, progress: Some(ProgressUpdate { message, progress }) }
+        RunUpdate {
+            job: job(tenant, id),
+            run: 1,
+            keep: true,
+            message: Some(RunMessage { text: message, progress: Some(progress) }),
+        }
     };
     let updates = ["moves", "stays", "new"].map(update);
     let answers = broker.update_runs(&worker("host"), &updates).await.expect("answers");

@@ -12,7 +12,7 @@ use wheelhouse::broker::scripts::connections::ConnectionLease;
 use wheelhouse::broker::scripts::heartbeats::SeatWish;
 use wheelhouse::broker::scripts::leaders::HeartbeatLook;
 use wheelhouse::broker::scripts::permissions::PermissionSet;
-use wheelhouse::broker::scripts::runs::{ProgressUpdate, RunUpdate};
+use wheelhouse::broker::scripts::runs::{RunMessage, RunUpdate};
 use wheelhouse::broker::scripts::submit::{Grant, Submission, SubmitOutcome};
 use wheelhouse::broker::scripts::updates::Update;
 use wheelhouse::broker::{Broker, Subscriber};
@@ -79,8 +79,8 @@ async fn fill(broker: &Broker) {
     }
     let update = Update { message: "{\"type\":\"job_status\"".to_owned(), desired: Some(Some("cancelled".to_owned())) };
     broker.publish_update(&job("j1"), &update).await.expect("update");
-    let told = ProgressUpdate { message: "{\"type\":\"job_progress\"".to_owned(), progress: Progress::default() };
-    let run = RunUpdate { job: job("j1"), run: 1, keep: true, progress: Some(told) };
+    let told = RunMessage { text: "{\"type\":\"job_progress\"".to_owned(), progress: Some(Progress::default()) };
+    let run = RunUpdate { job: job("j1"), run: 1, keep: true, message: Some(told) };
     broker.update_runs(&worker("w1"), &[run]).await.expect("progress");
     let lease = ConnectionLease { tenant, user, id: "g1-1".to_owned() };
     broker.open_connection(&lease, 10, 10, ttl.max(LEASE)).await.expect("open");

@@ -1,7 +1,7 @@
 //! Runs of one worker, told of together: `lua/update_runs.lua`.
 
 use wheelhouse::broker::BrokerError;
-use wheelhouse::broker::scripts::runs::{ProgressUpdate, RunState, RunUpdate};
+use wheelhouse::broker::scripts::runs::{RunMessage, RunState, RunUpdate};
 use wheelhouse::broker::{Broker, Event, Subscriber};
 use wheelhouse::domain::{Action, JobStatus, Progress};
 use wheelhouse::protocol::server;
@@ -15,11 +15,11 @@ const HELD: RunState = RunState::Held { waiting: 0 };
 fn at(id: &str, run: i64, items: i64) -> RunUpdate {
     let progress = Progress { items_processed: items, ..Progress::default() };
     let message = server::job_progress(&job(id), JobStatus::Running, &progress);
-    RunUpdate { job: job(id), run, keep: false, progress: Some(ProgressUpdate { message, progress }) }
+    RunUpdate { job: job(id), run, keep: false, message: Some(RunMessage { text: message, progress: Some(progress) }) }
 }
 
 fn renewal(id: &str, run: i64) -> RunUpdate {
-    RunUpdate { job: job(id), run, keep: false, progress: None }
+    RunUpdate { job: job(id), run, keep: false, message: None }
 }
 
 async fn live(broker: &Broker, id: &str) -> (i64, Option<i64>) {

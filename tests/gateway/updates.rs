@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use wheelhouse::broker::scripts::runs::{ProgressUpdate, RunState, RunUpdate};
+use wheelhouse::broker::scripts::runs::{RunMessage, RunState, RunUpdate};
 use wheelhouse::broker::scripts::updates::Update;
 use wheelhouse::domain::{JobStatus, Progress};
 use wheelhouse::protocol::server;
@@ -14,8 +14,8 @@ use crate::support::socket::Socket;
 async fn progress(fixture: &GatewayFixture, percent: u8) -> i64 {
     let progress = Progress { progress_percent: percent, ..Progress::default() };
     let message = server::job_progress(&job("j1"), JobStatus::Running, &progress);
-    let told = Some(ProgressUpdate { message, progress });
-    let update = RunUpdate { job: job("j1"), run: 1, keep: true, progress: told };
+    let told = Some(RunMessage { text: message, progress: Some(progress) });
+    let update = RunUpdate { job: job("j1"), run: 1, keep: true, message: told };
     let answers = fixture.broker.update_runs(&"w1".parse().expect("worker"), &[update]).await.expect("publish");
     assert!(matches!(answers[..], [Ok(RunState::Held { .. })]), "{answers:?}");
     fixture.broker.live(&job("j1")).await.expect("number").seq

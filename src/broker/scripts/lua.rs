@@ -64,6 +64,7 @@ const BUDGET: &str = include_str!("../../../lua/lib/budget.lua");
 const REQUESTS: &str = include_str!("../../../lua/lib/requests.lua");
 const FORMER_REQUESTS: &str = include_str!("../../../lua/lib/former_requests.lua");
 const REFUSALS: &str = include_str!("../../../lua/lib/refusals.lua");
+const ANSWER_OF: &str = include_str!("../../../lua/lib/answer_of.lua");
 const SEATS: &str = include_str!("../../../lua/lib/seats.lua");
 
 /// Not a file: names of channels come from `keys`.
@@ -111,8 +112,8 @@ scripts! {
     COUNT_WORKER = "count_worker" with [CLOCK, WORKER_CHANNEL, SEATS];
     LEAD_PARTITION = "lead_partition" with [CLOCK];
     LIVE_WORKERS = "live_workers" with [CLOCK];
-    UPDATE_RUNS = "update_runs" with [CLOCK];
-    END_RUN = "end_run" with [CLOCK, READY];
+    UPDATE_RUNS = "update_runs" with [CLOCK, ANSWER_OF];
+    END_RUNS = "end_runs" with [CLOCK, READY, ANSWER_OF];
     PROVE_WRITES = "prove_writes" with [];
     PUBLISH_UPDATE = "publish_update" with [CLOCK, UPDATE];
 }

@@ -1,4 +1,4 @@
-//! `lua/update_runs.lua`, `end_run.lua`: which worker hosts a running job, and how far it is.
+//! `lua/update_runs.lua`, `end_runs.lua`: which worker hosts a running job, how far it is, and that it has left it.
 
 use futures_util::StreamExt;
 use futures_util::stream;
@@ -21,17 +21,28 @@ pub struct RunUpdate {
     pub run: i64,
     /// Redis is to keep what it knows of the job for another week: to be said at the start, and now and then.
     pub keep: bool,
-    /// How far it is, if that is to be told.
-    pub progress: Option<ProgressUpdate>,
+    /// What is to be told of it, if anything.
+    pub message: Option<RunMessage>,
 }
 
-/// A progress to be kept for snapshots, and the message about it.
+/// What those who watch a job are told of its run.
 #[derive(Debug, Clone)]
-pub struct ProgressUpdate {
-    /// The message without its end, from `protocol::server`; the script appends `,"seq":N}`.
-    pub message: String,
-    /// What it says.
-    pub progress: Progress,
+pub struct RunMessage {
+    /// Without its end, from `protocol::server`; the script appends `,"seq":N}`.
+    pub text: String,
+    /// What it says of the progress, to be kept for snapshots; `None`: it is about the status, and no command is on its way to another.
+    pub progress: Option<Progress>,
+}
+
+/// A run that is over.
+#[derive(Debug, Clone)]
+pub struct EndedRun {
+    /// The job.
+    pub job: Resource,
+    /// The number of its run.
+    pub run: i64,
+    /// What those who watch are told, without its end, from `protocol::server`: the status that the job has now. `None`: nothing.
+    pub message: Option<String>,
 }
 
 /// What a host learns each second.
@@ -50,7 +61,7 @@ impl Broker {
     /// The job runs inside this worker as its `run`-th run. An older run is ended by it; a run that Redis forgot is taken
     /// up again.
     pub async fn renew_run(&self, job: &Resource, worker: &WorkerId, run: i64) -> Result<RunState, BrokerError> {
-        let update = RunUpdate { job: job.clone(), run, keep: true, progress: None };
+        let update = RunUpdate { job: job.clone(), run, keep: true, message: None };
         let mut answers = self.update_runs(worker, &[update]).await?;
         answers.pop().unwrap_or_else(|| Err(no_answer()))
     }
@@ -101,31 +112,78 @@ impl Broker {
         }
         let mut args = Vec::with_capacity(updates.len() * 5 + 1);
         args.push(worker.to_string());
-        for RunUpdate { job, run, keep, progress } in updates {
+        for RunUpdate { job, run, keep, message } in updates {
             args.extend([run.to_string(), u8::from(*keep).to_string()]);
-            args.extend(match progress {
-                Some(ProgressUpdate { message, progress }) => {
-                    let kept = serde_json::to_string(progress).unwrap_or_default();
-                    [updates_channel(job), message.clone(), kept]
+            args.extend(match message {
+                Some(RunMessage { text, progress }) => {
+                    let kept = progress.as_ref().and_then(|progress| serde_json::to_string(progress).ok());
+                    [updates_channel(job), text.clone(), kept.unwrap_or_default()]
                 }
                 None => [const { String::new() }; 3],
             });
         }
         let answers: Vec<Value> = self.client.script_at_once(&lua::UPDATE_RUNS, &texts(&keys), &bytes(&args)).await?;
-        if answers.len() != updates.len() {
-            return Err(BrokerError::Refused(format!("{} answers about {} runs", answers.len(), updates.len())));
-        }
-        Ok(answers.iter().map(read_state).collect())
+        Ok(answers_of(&answers, updates.len())?.iter().map(read_state).collect())
     }
 
     /// The job has left this worker; does nothing if a newer run has begun. Waiting commands become anyone's.
     pub async fn end_run(&self, job: &Resource, run: i64) -> Result<(), BrokerError> {
+        let ended = [EndedRun { job: job.clone(), run, message: None }];
+        let mut answers = self.end_runs_in_one_call(&ended, false).await?;
+        answers.pop().unwrap_or_else(|| Err(no_answer()))
+    }
+
+    /// As [`Self::end_run`] for many runs, all of one partition, in one call, with what those who watch are told. An answer for each, in
+    /// their order; the outer error is all of theirs. While the slot of a partition is on its way to another server, each is ended by itself.
+    pub async fn end_runs(&self, ended: &[EndedRun]) -> Result<Vec<Result<(), BrokerError>>, BrokerError> {
+        match self.end_runs_in_one_call(ended, true).await {
+            Err(error) if error.is_slot_on_its_way() => {
+                let mut one_by_one = Vec::with_capacity(ended.len());
+                for one in ended {
+                    one_by_one.push(async {
+                        let mut answers = self.end_runs_in_one_call(std::slice::from_ref(one), false).await?;
+                        answers.pop().unwrap_or_else(|| Err(no_answer()))
+                    });
+                }
+                Ok(stream::iter(one_by_one).buffered(ONE_BY_ONE).collect().await)
+            }
+            answers => answers,
+        }
+    }
+
+    /// `at_once`: that the slot is on its way is an error, and not waited for.
+    async fn end_runs_in_one_call(
+        &self,
+        ended: &[EndedRun],
+        at_once: bool,
+    ) -> Result<Vec<Result<(), BrokerError>>, BrokerError> {
+        let Some(first) = ended.first() else { return Ok(Vec::new()) };
         let names = self.keys();
-        let tenants = names.tenants_with_ready(names.partition(&job.tenant));
-        let keys = [names.state(job), names.queue(job), names.ready(&job.tenant), tenants];
-        let args = [run.to_string(), job.to_string()];
-        let _: i64 = self.client.script(&lua::END_RUN, &texts(&keys), &bytes(&args)).await?;
-        Ok(())
+        let mut keys = vec![names.tenants_with_ready(names.partition(&first.job.tenant))];
+        let mut args = Vec::with_capacity(ended.len() * 4);
+        for EndedRun { job, run, message } in ended {
+            keys.extend([names.state(job), names.queue(job), names.ready(&job.tenant)]);
+            args.extend([run.to_string(), job.to_string()]);
+            args.extend(match message {
+                Some(message) => [updates_channel(job), message.clone()],
+                None => [const { String::new() }; 2],
+            });
+        }
+        let (keys, args) = (texts(&keys), bytes(&args));
+        let answers: Vec<Value> = match at_once {
+            true => self.client.script_at_once(&lua::END_RUNS, &keys, &args).await?,
+            false => self.client.script(&lua::END_RUNS, &keys, &args).await?,
+        };
+        Ok(answers_of(&answers, ended.len())?.iter().map(|answer| read_number(answer).map(drop)).collect())
+    }
+}
+
+/// The answers about so many runs.
+fn answers_of(answers: &[Value], runs: usize) -> Result<&[Value], BrokerError> {
+    if answers.len() == runs {
+        Ok(answers)
+    } else {
+        Err(BrokerError::Refused(format!("{} answers about {runs} runs", answers.len())))
     }
 }
 
@@ -134,9 +192,15 @@ fn no_answer() -> BrokerError {
 }
 
 fn read_state(answer: &Value) -> Result<RunState, BrokerError> {
+    Ok(match read_number(answer)? {
+        waiting if waiting < 0 => RunState::Lost,
+        waiting => RunState::Held { waiting },
+    })
+}
+
+fn read_number(answer: &Value) -> Result<i64, BrokerError> {
     match answer {
-        Value::Int(waiting) if *waiting < 0 => Ok(RunState::Lost),
-        Value::Int(waiting) => Ok(RunState::Held { waiting: *waiting }),
+        Value::Int(number) => Ok(*number),
         Value::BulkString(words) => Err(BrokerError::Refused(String::from_utf8_lossy(words).into_owned())),
         other => Err(BrokerError::Refused(format!("{other:?} is no answer about a run"))),
     }

@@ -12,16 +12,26 @@ use tokio::sync::Notify;
 use super::announcements::Announcements;
 use super::campaign_progress::CampaignProgress;
 use super::job_wakes::JobWakes;
-use super::updates::{Desired, publish_status};
+use crate::broker::BrokerError;
+use crate::broker::scripts::runs::EndedRun;
 use crate::broker::scripts::updates::JobWake;
 use crate::domain::{Job, JobStatus, Resource};
+use crate::protocol::server;
 use crate::store::{Announcement, AnnouncementKind};
+use crate::worker::batcher::BatchLimits;
 use crate::worker::context::{WorkerContext, retry_idempotent};
+use crate::worker::partition_batchers::PartitionBatchers;
 
 /// Between two tries to tell Redis of runs that are over.
 const END_RUN_INTERVAL: Duration = Duration::from_secs(1);
 /// Runs of which Redis is told at once.
 const ENDED_AT_ONCE: usize = 64;
+
+/// Ends of one partition in one call. While more come, each waits no longer than the interval.
+const ENDS: BatchLimits =
+    BatchLimits { items: 64, bytes: 256 * 1_024, interval: Duration::from_millis(5), at_once: 4, waiting: 1_024 };
+/// About so many bytes an end takes beside its message: keys and names.
+const ENDED_SIZE: usize = 384;
 
 /// Jobs that are due later than this were written by a clock that was wrong: the longest wait between two tries is a minute.
 const MAX_WAKE_AHEAD_MS: u64 = 62_000;
@@ -29,6 +39,8 @@ const MAX_WAKE_AHEAD_MS: u64 = 62_000;
 pub(crate) struct JobNotifier {
     ctx: Arc<WorkerContext>,
     announcements: Arc<Announcements>,
+    /// Runs that are over: those that end within a moment are told of together.
+    ends: PartitionBatchers<EndedRun, Result<(), BrokerError>>,
     pub(crate) campaigns: Arc<CampaignProgress>,
     /// Notified when this worker may find a job in SQL that it can run.
     pub(crate) job_available: Notify,
@@ -53,9 +65,18 @@ impl JobNotifier {
         announcements: Arc<Announcements>,
         campaigns: Arc<CampaignProgress>,
     ) -> Self {
+        let broker = ctx.broker.clone();
+        let ends = PartitionBatchers::new(&ctx, ENDS, move |ended: Vec<EndedRun>| {
+            let broker = broker.clone();
+            async move {
+                let answers = broker.end_runs(&ended).await;
+                answers.unwrap_or_else(|error| ended.iter().map(|_| Err(error.clone())).collect())
+            }
+        });
         Self {
             ctx,
             announcements,
+            ends,
             campaigns,
             job_available: Notify::new(),
             heard: JobWakes::default(),
@@ -70,14 +91,10 @@ impl JobNotifier {
     /// A run of a job is over, in this worker or in a dead one, and the job's row has its status now.
     pub(crate) async fn run_left(&self, job: &Job, run: i64) {
         let resource = Resource::job(job.tenant_id.clone(), job.id.clone());
-        if publish_status(&self.ctx.broker, &resource, job.status, Desired::Nothing).await {
-            self.announcements.mark_published(Announcement {
-                resource: resource.clone(),
-                about: AnnouncementKind::Status,
-                run,
-            });
+        let message = server::job_status(&resource, job.status, None);
+        if self.tell_end(&resource, run, Some(message)).await {
+            self.announcements.mark_published(Announcement { resource, about: AnnouncementKind::Status, run });
         }
-        self.end_run(&resource, run).await;
         self.campaigns.mark_campaign_of(job);
         if job.status == JobStatus::Pending {
             self.wake_workers(&JobWake::jobs(1)).await;
@@ -109,14 +126,27 @@ impl JobNotifier {
     /// Tells Redis that a run is over, so that commands for the job are no longer kept for its host. Where that fails, it is
     /// told later ([`Self::end_left_runs`]): while this worker lives, nobody else takes commands that are kept for it.
     pub(crate) async fn end_run(&self, job: &Resource, run: i64) {
-        let ended = retry_idempotent(|| self.ctx.broker.end_run(job, run)).await;
-        if let Err(error) = ended {
+        self.tell_end(job, run, None).await;
+    }
+
+    /// The same, with a message for those who watch, and whether that worked.
+    async fn tell_end(&self, job: &Resource, run: i64, message: Option<String>) -> bool {
+        let batcher = self.ends.of(&job.tenant);
+        let size = ENDED_SIZE + message.as_ref().map_or(0, String::len);
+        let ended = EndedRun { job: job.clone(), run, message };
+        let told = retry_idempotent(async || {
+            let ending = || BrokerError::Unavailable("the worker is ending".to_owned());
+            batcher.submit(ended.clone(), size, false).await.ok_or_else(ending)?
+        })
+        .await;
+        if let Err(error) = &told {
             tracing::warn!(%job, %error, "worker.end_run_failed");
             let mut not_ended = self.not_ended.lock();
             let newest = not_ended.entry(job.clone()).or_insert(run);
             *newest = run.max(*newest);
             self.has_not_ended.notify_one();
         }
+        told.is_ok()
     }
 
     /// Tells Redis of the runs that are over and of which it could not be told, until told to stop. A host that stops is

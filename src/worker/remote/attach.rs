@@ -113,7 +113,6 @@ async fn start(
     work.watch_phase(run.phase.subscribe());
     let attached = Attached { run: run.clone(), work: work.clone() };
     shared.lifecycle.start(&run, flush_requests).await;
-    publish_status(&ctx.broker, &resource, status, Desired::Nothing).await;
     if !is_move {
         shared.wait_for_commands(&run).await;
     }

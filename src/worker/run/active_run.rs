@@ -45,7 +45,11 @@ pub(crate) enum ExitReason {
 }
 
 /// Asks the progress writer to write everything now. The answer is `false` where SQL did not take it and may do so later.
-pub(crate) type FlushRequest = oneshot::Sender<bool>;
+pub(crate) struct FlushRequest {
+    pub(crate) done: oneshot::Sender<bool>,
+    /// Whoever asks writes the progress into SQL by itself.
+    pub(crate) has_progress: bool,
+}
 
 /// One run in this process.
 pub(crate) struct ActiveRun {
@@ -145,8 +149,17 @@ impl ActiveRun {
 
     /// Has everything written that the work has reported. `false`: SQL did not take it, and may do so later.
     pub(crate) async fn flush(&self) -> bool {
+        self.request_flush(false).await
+    }
+
+    /// As [`Self::flush`], for the end of the run, which has the newest progress: that alone is not written into SQL before.
+    pub(crate) async fn flush_before_end(&self) -> bool {
+        self.request_flush(true).await
+    }
+
+    async fn request_flush(&self, has_progress: bool) -> bool {
         let (done, wait) = oneshot::channel();
         // Without a writer the run has exited, and nothing more of it is to be written.
-        self.flush.send(done).await.is_err() || wait.await.unwrap_or(true)
+        self.flush.send(FlushRequest { done, has_progress }).await.is_err() || wait.await.unwrap_or(true)
     }
 }

@@ -50,11 +50,11 @@ impl RunLifecycle {
         Self { ctx, runs, notifier, updates, saves, output_writes }
     }
 
-    /// Registers a run and looks after it until it has exited.
+    /// Registers a run, tells those who watch its status, and looks after it until it has exited.
     pub(crate) async fn start(self: &Arc<Self>, run: &Arc<ActiveRun>, flush_requests: mpsc::Receiver<FlushRequest>) {
         self.runs.insert(run.clone());
         // Before anything else: from now on its commands are for this worker alone.
-        self.updates.renew(run, true).await;
+        self.updates.begin(run).await;
         let (lifecycle, renewed) = (self.clone(), run.clone());
         self.ctx.spawn(async move { lifecycle.run_renewal(&renewed).await });
         self.ctx.spawn(output_writer::run(self.ctx.clone(), run.clone(), self.output_writes.clone()));
@@ -70,7 +70,7 @@ impl RunLifecycle {
             let left = self.renew_interval().saturating_sub(last.elapsed());
             if left.is_zero() {
                 tried = Instant::now();
-                self.updates.renew(run, false).await;
+                self.updates.renew(run).await;
                 continue;
             }
             tokio::select! {
@@ -142,7 +142,7 @@ impl RunLifecycle {
         let store = &self.ctx.store;
         loop {
             // The last reports of the work go first: once its end is in SQL, nothing more of it can be written.
-            if !run.flush().await {
+            if !run.flush_before_end().await {
                 tokio::time::sleep(full_jitter_backoff(Duration::from_millis(200), Duration::from_secs(5), *attempts))
                     .await;
                 *attempts = attempts.saturating_add(1);

@@ -129,13 +129,13 @@ impl Saver {
         let mut asked: Option<FlushRequest> = None;
         loop {
             if let Some(request) = asked.take() {
-                let saved = self.save(true).await;
+                let saved = (request.has_progress && self.has_saved_all_but_progress()) || self.save(true).await;
                 save_at = Instant::now() + SAVE_INTERVAL;
-                let _ = request.send(saved);
+                let _ = request.done.send(saved);
                 continue;
             }
-            let (progress, resume, failed) = run.progress.versions();
-            let only_progress = (resume, failed) == (self.resume, self.failed);
+            let (progress, resume, _) = run.progress.versions();
+            let only_progress = self.has_saved_all_but_progress();
             let to_save = !only_progress || progress != self.saved;
             // The first resume point is written at once: if the job crashes its worker within a second, it is known all the
             // same that it got further.
@@ -158,6 +158,11 @@ impl Saver {
             asked = hurried(pin!(self.save(is_urgent)), &mut flush_requests, || saves.hurry()).await.1;
             save_at = Instant::now() + SAVE_INTERVAL;
         }
+    }
+
+    fn has_saved_all_but_progress(&self) -> bool {
+        let (_, resume, failed) = self.run.progress.versions();
+        (resume, failed) == (self.resume, self.failed)
     }
 
     /// How much longer than [`SAVE_INTERVAL`] progress alone waits among very many runs.

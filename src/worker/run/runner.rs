@@ -16,7 +16,6 @@ use super::timeout;
 use crate::domain::JsonText;
 use crate::store::{ClaimedJob, RunEnd};
 use crate::worker::context::WorkerContext;
-use crate::worker::notify::updates::{Desired, publish_status};
 use crate::worker::sdk::context::JobContext;
 use crate::worker::sdk::error::{Cancelled, JobError};
 use crate::worker::sdk::files::JobFiles;
@@ -123,10 +122,8 @@ impl JobRunner {
             job_id = %job.run.job.id, tenant_id = %job.run.job.tenant, job_type = job.job.job_type, run = job.run.number,
             resumed = job.resume_point.is_some(), worker_id = %self.ctx.id, "worker.job_started"
         );
-        let (status, resource) = (job.job.status, job.run.job.clone());
         let (run, flush_requests) = ActiveRun::new(job, work, progress, Some(gate.clone()));
         self.lifecycle.start(&run, flush_requests).await;
-        publish_status(&self.ctx.broker, &resource, status, Desired::Nothing).await;
         let code = code.run_boxed(job_context);
         self.ctx.spawn(supervise(self.ctx.clone(), self.lifecycle.clone(), run, gate, children, code));
     }

@@ -1,0 +1,41 @@
+#!lua
+-- These runs have left their worker: those who watch are told what has become of their jobs, and anyone may claim the jobs' commands now. All
+-- of them are of one partition.
+--
+-- KEYS: 1 tenants, then for each run: state, queue, ready
+-- ARGV: for each run: run, resource, channel ('' where nothing is to be told), message, open
+-- Returns: for each run: 1 | 0 (a newer run is known; nothing was done) | the error, as a text: the others do not suffer from it
+-- Safe to repeat: the run's number decides; what is told is numbered and published once more, with the same content.
+-- When the clock is set back: a lease or a retry from before the step counts as under way here; ready_resources.lua finds it all the
+-- same, and claim_command puts its time right. Forwards: it is over, and the next command may be claimed at once.
+
+local tenants = KEYS[1]
+local runs = #ARGV / 4
+
+local function end_run(n)
+  local state_key, queue, ready = unpack(KEYS, 3 * n - 1, 3 * n + 1)
+  local run_text, resource, channel, message = unpack(ARGV, 4 * n - 3, 4 * n)
+  local state = redis.call('HMGET', state_key, 'run', 'until', 'not_before', 'seq')
+  if state[1] and tonumber(state[1]) > tonumber(run_text) then return 0 end
+  if channel == '' then
+    redis.call('HDEL', state_key, 'host', 'live')
+    redis.call('HSET', state_key, 'run_ended', run_text)
+  else
+    local seq = int_to_string((tonumber(state[4]) or 0) + 1)
+    redis.call('HDEL', state_key, 'host', 'live', 'desired')
+    redis.call('HSET', state_key, 'run_ended', run_text, 'seq', seq)
+    -- pcall: it only wakes, and the number stands, whatever this user may publish.
+    redis.pcall('PUBLISH', channel, message .. ',"seq":' .. seq .. '}')
+  end
+  redis.call('EXPIRE', state_key, '604800')
+  local now_ms = math.floor(now_us() / 1000)
+  local held = (state[2] and tonumber(state[2]) > now_ms) or (state[3] and tonumber(state[3]) > now_ms)
+  if not held and redis.call('LLEN', queue) > 0 then ready_at(ready, tenants, resource, now_ms) end
+  return 1
+end
+
+local answers = {}
+for n = 1, runs do
+  answers[n] = answer_of(end_run, n)
+end
+return answers

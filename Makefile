@@ -1,5 +1,5 @@
 # Two commands do everything: `make demo` and `make test`. What they need, they install.
-.PHONY: demo test chaos chaos-proof fuzz lint deps bench bench-peers bench-scale bench-fleet bench-cluster bench-guard bench-lists bench-reports bench-console pictures
+.PHONY: demo test chaos chaos-proof fuzz lint deps bench bench-peers bench-scale bench-fleet bench-jobs bench-cluster bench-guard bench-lists bench-reports bench-console pictures
 
 # Passed on to `wheelhouse dev`: make demo ARGS="--port 9000 --fresh"
 ARGS ?=
@@ -75,6 +75,11 @@ bench-scale:
 bench-fleet:
 	@sh scripts/deps.sh test
 	@WHEELHOUSE_PROGRAM="$$(sh scripts/build.sh --bin wheelhouse)" python3 scripts/bench-fleet.py $(ARGS)
+
+# How many jobs a second a gateway and two workers carry from end to end, on each database: two minutes.
+bench-jobs:
+	@sh scripts/deps.sh test
+	@WHEELHOUSE_PROGRAM="$$(sh scripts/build.sh --bin wheelhouse)" python3 scripts/bench-jobs.py $(ARGS)
 
 # The pictures of the console in docs/images, as a test makes them.
 pictures:

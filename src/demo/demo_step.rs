@@ -42,19 +42,21 @@ impl Job for DemoStep {
             row: before,
         });
         let open = move |ctx: &JobContext| Rows::of(ctx.open_file(&path)?, &path, place);
-        let mut rows = ctx.blocking(move |ctx| skip(ctx, open(ctx)?, before)).await?;
         let mut pace = Pace::new(parameters.rows_per_second);
         // A slow one shows twice a second how far it is.
         let chunk = parameters.rows_per_second.map_or(CHUNK, |rows| CHUNK.min(rows.div_ceil(2).max(1) as usize));
         let (mut done, mut words, mut fingerprint) = (0_u64, 0_u64, Sha256::new());
-        while done < parameters.rows {
-            ctx.checkpoint().await?;
-            let most = chunk.min(usize::try_from(parameters.rows - done).unwrap_or(chunk));
-            let batch;
-            (rows, batch) = rows.next(&ctx, most).await?;
-            if batch.is_empty() {
-                break;
-            }
+        let next = |done| chunk.min(usize::try_from(parameters.rows - done).unwrap_or(chunk));
+        let most = next(0);
+        // What is opened is read at once: a small share takes one trip to a thread that may block.
+        let (mut rows, mut batch) = ctx
+            .blocking(move |ctx| {
+                let mut rows = skip(ctx, open(ctx)?, before)?;
+                let batch = rows.read(most)?;
+                Ok((rows, batch))
+            })
+            .await?;
+        while !batch.is_empty() {
             for field in batch.iter().filter_map(|(_, record)| record.as_ref().ok()).flat_map(|record| record.iter()) {
                 words += field.split(|byte| byte.is_ascii_whitespace()).filter(|word| !word.is_empty()).count() as u64;
                 fingerprint.update(field);
@@ -70,6 +72,11 @@ impl Job for DemoStep {
                 current_item: None,
             });
             pace.keep(&ctx, batch.len() as u64).await?;
+            if done >= parameters.rows {
+                break;
+            }
+            ctx.checkpoint().await?;
+            (rows, batch) = rows.next(&ctx, next(done)).await?;
         }
         let fingerprint = hex::encode(fingerprint.finalize());
         Ok(json!({ "rows": done, "words": words, "sha256": fingerprint }))

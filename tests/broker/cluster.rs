@@ -9,7 +9,7 @@ use crate::{LEASE, ROW, redis_at, settings, submission, succeeded, worker};
 use wheelhouse::broker::scripts::claim::{ClaimOutcome, CompleteOutcome};
 use wheelhouse::broker::scripts::connections::{ConnectionLease, OpenOutcome};
 use wheelhouse::broker::scripts::permissions::PermissionSet;
-use wheelhouse::broker::scripts::runs::{RunMessage, RunState, RunUpdate};
+use wheelhouse::broker::scripts::runs::{EndedRun, RunMessage, RunState, RunUpdate};
 use wheelhouse::broker::scripts::submit::{Submission, SubmitLimits, SubmitOutcome};
 use wheelhouse::broker::scripts::updates::Update;
 use wheelhouse::broker::{Broker, BrokerError, Event, Subscriber};
@@ -146,9 +146,9 @@ async fn a_slot_that_moves_is_followed(cluster: &RedisCluster, broker: &Broker, 
     }
     // Nobody has told the program: MOVED does.
     assert_eq!(told_together(broker, tenant, 3).await, [(1, 3), (0, 3), (0, 2)]);
-    for id in ["moves", "stays", "new"] {
-        broker.end_run(&job(tenant, id), 1).await.expect("end");
-    }
+    let ended = ["moves", "stays", "new"].map(|id| EndedRun { job: job(tenant, id), run: 1, message: None });
+    let answers = broker.end_runs(&ended).await.expect("answers");
+    assert!(answers.iter().all(Result::is_ok), "{answers:?}");
     finish(broker, &asked).await;
     run_one(broker, tenant, "moved").await;
 }

@@ -1,13 +1,13 @@
-//! Runs of one worker, told of together: `lua/update_runs.lua`.
+//! Runs of one worker, told of together: `lua/update_runs.lua`, `lua/end_runs.lua`.
 
 use wheelhouse::broker::BrokerError;
-use wheelhouse::broker::scripts::runs::{RunMessage, RunState, RunUpdate};
+use wheelhouse::broker::scripts::runs::{EndedRun, RunMessage, RunState, RunUpdate};
 use wheelhouse::broker::{Broker, Event, Subscriber};
 use wheelhouse::domain::{Action, JobStatus, Progress};
 use wheelhouse::protocol::server;
 
 use crate::support::redis::RedisServer;
-use crate::{accept, connect, job, submission, worker};
+use crate::{accept, claim, connect, job, submission, worker};
 
 const HELD: RunState = RunState::Held { waiting: 0 };
 
@@ -103,4 +103,69 @@ async fn a_new_host_forgets_the_progress_of_the_one_before_and_what_is_known_is_
     assert!(seconds_left().await <= 500, "not with each of them");
     broker.update_runs(&worker("second"), &[RunUpdate { keep: true, ..renewal("j1", 2) }]).await.expect("answers");
     assert!(seconds_left().await > 604_000);
+}
+
+#[tokio::test]
+async fn runs_that_end_together_are_told_of_each_with_its_own_number_and_none_that_is_not_the_newest() {
+    let redis = RedisServer::start();
+    let broker = connect(&redis).await;
+    let (tracker, stop) = (tokio_util::task::TaskTracker::new(), tokio_util::sync::CancellationToken::new());
+    let (subscriber, mut events) = Subscriber::start(&broker, &tracker, stop.clone()).await.expect("subscribe");
+    let channels = ["done", "taken", "waited-for", "silent"].map(|id| format!("acme:job:{id}"));
+    subscriber.subscribe(channels.to_vec()).await.expect("subscribe");
+    let host = worker("host");
+    broker.update_runs(&host, &[at("done", 1, 5)]).await.expect("answers");
+    for id in ["taken", "waited-for", "silent"] {
+        assert_eq!(broker.renew_run(&job(id), &host, 1).await.expect("run"), HELD);
+    }
+    broker.renew_run(&job("taken"), &worker("other"), 2).await.expect("run");
+    accept(&broker, &submission("waited-for", Action::Pause)).await;
+    broker
+        .query_any(&["SET".to_owned(), broker.keys().state(&job("corrupt")), "by hand".to_owned()])
+        .await
+        .expect("write");
+
+    let ended =
+        |id: &str, status| EndedRun { job: job(id), run: 1, message: Some(server::job_status(&job(id), status, None)) };
+    let runs = [
+        ended("done", JobStatus::Completed),
+        ended("taken", JobStatus::Pending),
+        ended("corrupt", JobStatus::Failed),
+        ended("waited-for", JobStatus::Failed),
+        EndedRun { message: None, ..ended("silent", JobStatus::Failed) },
+    ];
+    let answers = broker.end_runs(&runs).await.expect("answers");
+    assert!(matches!(&answers[2], Err(BrokerError::Refused(words)) if words.contains("WRONGTYPE")), "{answers:?}");
+    assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 4, "{answers:?}");
+    assert_eq!(live(&broker, "done").await, (2, None), "its progress is forgotten, and its numbers go on");
+    assert_eq!(live(&broker, "taken").await, (0, None), "its newer run has nothing to do with that");
+    for (id, number) in [("done", 1), ("waited-for", 1), ("silent", 1)] {
+        assert_eq!(broker.renew_run(&job(id), &host, number).await.expect("run"), RunState::Lost, "{id} is over");
+    }
+    assert_eq!(broker.renew_run(&job("taken"), &worker("other"), 2).await.expect("run"), HELD);
+    // What waited for the host is anybody's.
+    claim(&broker, "waited-for", "another").await;
+
+    let mut heard = Vec::new();
+    while heard.len() < 3 {
+        if let Event::Message { channel, payload, .. } = events.recv().await.expect("it is heard") {
+            let message: serde_json::Value = serde_json::from_slice(&payload).expect("JSON");
+            let says = message["status"].as_str().unwrap_or_default().to_owned();
+            heard.push((
+                channel,
+                message["type"].as_str().unwrap_or_default().to_owned(),
+                says,
+                message["seq"].as_i64(),
+            ));
+        }
+    }
+    let expected = [
+        ("done", "job_progress", "running", 1),
+        ("done", "job_status", "completed", 2),
+        ("waited-for", "job_status", "failed", 1),
+    ];
+    let expected =
+        expected.map(|(id, kind, status, seq)| (format!("acme:job:{id}"), kind.into(), status.into(), Some(seq)));
+    assert_eq!(heard, expected);
+    stop.cancel();
 }

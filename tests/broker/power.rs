@@ -1,27 +1,29 @@
 //! `redis.fsyncs_to_wait`, when the machine loses its power: what was told is there afterwards, as far as the disk keeps its word.
 
+use std::time::Duration;
+
 use futures_util::future::join_all;
 use tokio::sync::mpsc;
 use tokio::task::block_in_place;
 use tokio_util::sync::CancellationToken;
-use wheelhouse::broker::scripts::claim::{ClaimOutcome, CompleteOutcome, RenewOutcome};
-use wheelhouse::broker::scripts::submit::{Submission, SubmitLimits, SubmitOutcome};
+use wheelhouse::broker::scripts::claim::{Claim, ClaimOutcome, CompleteOutcome, RenewOutcome};
+use wheelhouse::broker::scripts::submit::{Submission, SubmitOutcome};
 use wheelhouse::broker::{Broker, BrokerError};
 use wheelhouse::domain::{Action, CommandId};
 
-use super::disks::{on_disk, on_disks, words};
+use super::disks::{NO_LIMITS, answered, is_accepted, on_disks, words};
 use super::faults::until;
 use crate::support::disk::Disk;
 use crate::support::redis::RedisServer;
-use crate::{LEASE, LIMITS, ROW, accept, back_up, claim, job, submission, succeeded, success, worker};
+use crate::{ROW, back_up, job, submission, succeeded, success, worker};
 
-/// A stream of commands is not what limits are for.
-const NO_LIMITS: SubmitLimits =
-    SubmitLimits { commands_per_minute: 1_000_000, backlog_per_tenant: 1_000_000, schedules_per_tenant: 100 };
 /// Who send commands at once, each one after the other.
 const SENDERS: usize = 32;
 /// Power is lost before so many commands were sent and answered.
 const MOST_EVENTS: usize = 200;
+
+/// It may end: nobody else claims. And a claim of which its worker was not told does not keep the next one waiting for long.
+const SHORT_LEASE: Duration = Duration::from_secs(1);
 
 const EVERYSEC: [&str; 2] = ["--appendfsync", "everysec"];
 
@@ -33,10 +35,44 @@ fn asked(id: &str) -> Submission {
     Submission { request: Some(format!("r-{id}").parse().expect("id")), ..submission(id, Action::Pause) }
 }
 
-/// Asks for the same once more, as its sender would.
-async fn ask_again(broker: &Broker, first: &Submission) -> SubmitOutcome {
+/// Whether the sender of a command finds it when it asks once more. If it does not, the command is accepted now, under another id.
+async fn finds(broker: &Broker, first: &Submission) -> bool {
     let again = Submission { command: CommandId::generate(), ..first.clone() };
-    broker.submit(&again, NO_LIMITS).await.expect("an answer")
+    match answered(broker, &again).await {
+        SubmitOutcome::Accepted { .. } => false,
+        SubmitOutcome::Repeated { command, .. } if command == again.command => false,
+        SubmitOutcome::Repeated { command, .. } if command == first.command => true,
+        other => panic!("{}: {other:?}", first.resource),
+    }
+}
+
+/// The answer in the end, to a question that may be asked again.
+async fn said<T>(mut ask: impl AsyncFnMut() -> Result<T, BrokerError>) -> T {
+    let mut answer = None;
+    until("it is answered", async || {
+        answer = ask().await.ok();
+        answer.is_some()
+    })
+    .await;
+    answer.expect("an answer")
+}
+
+/// A claim of which the worker was told.
+async fn held(broker: &Broker, id: &str) -> Claim {
+    let mut held = None;
+    until("it is claimed", async || {
+        if let Ok(ClaimOutcome::Command(claim)) = broker.claim(&job(id), &worker("w1"), SHORT_LEASE).await {
+            held = Some(*claim);
+        }
+        held.is_some()
+    })
+    .await;
+    held.expect("a claim")
+}
+
+async fn complete(broker: &Broker, claim: &Claim) {
+    let done = said(async || broker.complete(claim, &worker("w1"), &succeeded("paused"), ROW, None).await).await;
+    assert_eq!(done, CompleteOutcome::Done { more: false });
 }
 
 async fn lose_power(disk: &Disk, redis: &mut RedisServer) -> u64 {
@@ -69,8 +105,13 @@ async fn send_many(broker: Broker, name: String, events: mpsc::UnboundedSender<O
 
 /// Many send commands, power is lost at some moment, and each learns what became of its commands. Gives how much was not on
 /// the disk at that moment, and how many commands were accepted before.
-async fn power_is_lost_in_a_stream(disk: &Disk, redis: &mut RedisServer, round: usize) -> (u64, usize) {
-    let (sure, hasty) = (connect(redis, 1).await, connect(redis, 0).await);
+async fn power_is_lost_in_a_stream(
+    disk: &Disk,
+    redis: &mut RedisServer,
+    fsyncs_to_wait: u32,
+    round: u32,
+) -> (u64, usize) {
+    let (sure, hasty) = (connect(redis, fsyncs_to_wait).await, connect(redis, 0).await);
     // It may be lost while the file is made anew.
     redis.inline("BGREWRITEAOF");
     let ((events, mut seen), over) = (mpsc::unbounded_channel(), CancellationToken::new());
@@ -90,32 +131,30 @@ async fn power_is_lost_in_a_stream(disk: &Disk, redis: &mut RedisServer, round: 
     while let Some(event) = seen.recv().await {
         told.extend(event);
     }
-    let learned = told.iter().map(|(asked, answer)| learns(&hasty, asked, answer));
-    let accepted = join_all(learned).await.into_iter().take(before).filter(|accepted| *accepted).count();
-    (lost, accepted)
+    let learned = join_all(told.iter().map(|(asked, answer)| learns(&hasty, asked, answer))).await;
+    for ((asked, answer), is_there) in told.iter().zip(learned) {
+        // There is one command to carry out, whatever its sender was told.
+        let queue: Vec<String> =
+            redis.query(&["LRANGE", &hasty.keys().queue(&asked.resource), "0", "-1"]).expect("queue");
+        let was = format!("{} was told {answer:?}, and there is {queue:?}", asked.resource);
+        assert_eq!((queue.len(), queue.contains(&asked.command.to_string())), (1, is_there), "{was}");
+    }
+    (lost, told[..before].iter().filter(|(_, answer)| is_accepted(answer)).count())
 }
 
-/// What the sender of a command learns after the loss of power is what it was told before, and the command is carried out once.
-/// Gives whether it was told that the command is accepted.
+/// What the sender of a command finds after the loss of power is what it was told before. Gives whether it finds its command.
 async fn learns(broker: &Broker, asked: &Submission, answer: &Result<SubmitOutcome, BrokerError>) -> bool {
-    let again = ask_again(broker, asked).await;
-    let is_there = matches!(again, SubmitOutcome::Repeated { command, .. } if command == asked.command);
-    let is_new = matches!(again, SubmitOutcome::Accepted { .. });
-    let was = format!("{} was told {answer:?}, and then {again:?}", asked.resource);
-    let accepted = matches!(answer, Ok(SubmitOutcome::Accepted { .. } | SubmitOutcome::Repeated { .. }));
+    let is_there = finds(broker, asked).await;
+    let was = format!("{} was told {answer:?}, and is there: {is_there}", asked.resource);
     match answer {
-        Ok(_) if accepted => assert!(is_there, "{was}"),
-        Err(BrokerError::Unknown(_)) => assert!(is_new || is_there, "{was}"),
-        Err(BrokerError::Unavailable(_)) => assert!(is_new, "{was}"),
+        _ if is_accepted(answer) => assert!(is_there, "{was}"),
+        Err(BrokerError::Unknown(_)) => {}
+        Ok(SubmitOutcome::TooLate) | Err(BrokerError::Unavailable(_) | BrokerError::NotServing(_)) => {
+            assert!(!is_there, "{was}");
+        }
         _ => panic!("{was}"),
     }
-    let held = claim(broker, asked.resource.id.as_str(), "w1").await;
-    assert_eq!(held.command == asked.command, is_there, "{was}");
-    let done = broker.complete(&held, &worker("w1"), &succeeded("paused"), ROW, None).await;
-    assert_eq!(done.expect("complete"), CompleteOutcome::Done { more: false }, "{was}");
-    let next = broker.claim(&asked.resource, &worker("w1"), LEASE).await;
-    assert!(matches!(next, Ok(ClaimOutcome::Nothing)), "{was}, and {next:?}");
-    accepted
+    is_there
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -124,7 +163,7 @@ async fn what_is_accepted_with_a_disk_that_is_written_once_a_second_is_there_whe
     let mut redis = RedisServer::start_newer_on(&disk, || words(&EVERYSEC));
     let (mut lost, mut accepted) = (0, 0);
     for round in 0..30 {
-        let of_this = power_is_lost_in_a_stream(&disk, &mut redis, round).await;
+        let of_this = power_is_lost_in_a_stream(&disk, &mut redis, 1, round).await;
         (lost, accepted) = (lost + of_this.0, accepted + of_this.1);
         if round >= 2 && lost > 0 && accepted > 0 {
             return;
@@ -138,8 +177,9 @@ async fn what_is_accepted_with_a_disk_that_is_always_written_is_there_when_power
     let disk = Disk::new();
     let mut redis = RedisServer::start_newer_on(&disk, || words(&["--appendfsync", "always"]));
     let mut accepted = 0;
-    for round in 0..3 {
-        accepted += power_is_lost_in_a_stream(&disk, &mut redis, round).await.1;
+    for round in 0..4 {
+        // Redis itself waits for the disk.
+        accepted += power_is_lost_in_a_stream(&disk, &mut redis, round % 2, round).await.1;
     }
     assert!(accepted > 0, "nothing was tried");
 }
@@ -150,24 +190,23 @@ async fn without_waiting_a_command_is_accepted_that_is_lost_with_the_power() {
     let mut redis = RedisServer::start_newer_on(&disk, || words(&EVERYSEC));
     let (sure, hasty) = (connect(&redis, 1).await, connect(&redis, 0).await);
     let kept = asked("kept");
-    on_disk(&sure, &kept).await;
+    answered(&sure, &kept).await;
     let stall = disk.stall();
     let accepted: Vec<Submission> = (0..10).map(|n| asked(&format!("lost{n}"))).collect();
     for one in &accepted {
-        accept(&hasty, one).await;
+        let said = answered(&hasty, one).await;
+        assert!(is_accepted(&Ok(said)));
     }
     let late = asked("late");
-    let said = sure.submit(&late, LIMITS).await;
-    assert!(matches!(said, Err(BrokerError::Unknown(_))), "{said:?}");
+    let said = sure.submit(&late, NO_LIMITS).await;
+    assert!(!is_accepted(&said), "{said:?}");
     assert!(lose_power(&disk, &mut redis).await > 0);
     drop(stall);
     restart(&mut redis, &[&sure, &hasty]).await;
     for gone in accepted.iter().chain([&late]) {
-        let again = ask_again(&hasty, gone).await;
-        assert!(matches!(again, SubmitOutcome::Accepted { .. }), "{}: {again:?}", gone.resource);
+        assert!(!finds(&hasty, gone).await, "{} is there", gone.resource);
     }
-    let again = ask_again(&hasty, &kept).await;
-    assert!(matches!(again, SubmitOutcome::Repeated { command, .. } if command == kept.command), "{again:?}");
+    assert!(finds(&hasty, &kept).await);
 }
 
 /// Redis holds its writes back while the disk has not confirmed those before, for two seconds at most.
@@ -179,21 +218,21 @@ async fn a_killed_server_takes_along_what_a_slow_disk_held_back_and_nobody_who_w
     for round in 0..10 {
         let stall = disk.stall();
         until("a write hangs", async || {
-            ask_again(&hasty, &asked(&format!("before{round}"))).await;
+            answered(&hasty, &submission(&format!("before{round}"), Action::Pause)).await;
             redis.text("INFO persistence").contains("aof_pending_bio_fsync:1")
         })
         .await;
         let (waited, lost) = (asked(&format!("waited{round}")), asked(&format!("lost{round}")));
-        let (said, ()) = tokio::join!(sure.submit(&waited, NO_LIMITS), async {
+        let (said, said_hastily) = tokio::join!(sure.submit(&waited, NO_LIMITS), async {
             let said = hasty.submit(&lost, NO_LIMITS).await;
-            assert!(matches!(said, Ok(SubmitOutcome::Accepted { .. })), "{said:?}");
             block_in_place(|| redis.kill());
+            said
         });
-        assert!(said.is_err(), "{said:?}");
+        assert!(!is_accepted(&said), "{said:?}");
         drop(stall);
         restart(&mut redis, &[&sure, &hasty]).await;
-        // On a machine where the kill came after two seconds it is there.
-        if matches!(ask_again(&hasty, &lost).await, SubmitOutcome::Accepted { .. }) {
+        // Where the machine was so slow that the kill came after two seconds it is there.
+        if is_accepted(&said_hastily) && !finds(&hasty, &lost).await {
             return;
         }
     }
@@ -205,47 +244,32 @@ async fn a_claim_and_a_result_that_were_told_are_there_when_power_comes_back() {
     let disk = Disk::new();
     let mut redis = RedisServer::start_newer_on(&disk, || words(&EVERYSEC));
     let (sure, hasty) = (connect(&redis, 1).await, connect(&redis, 0).await);
-    join_all(["claimed", "ended", "hasty"].map(asked).iter().map(|one| on_disk(&sure, one))).await;
-    let held_until_told = async |id: &str| {
-        let mut claimed = None;
-        until("the claim is on disk", async || {
-            if let Ok(ClaimOutcome::Command(told)) = sure.claim(&job(id), &worker("w1"), LEASE).await {
-                claimed = Some(*told);
-            }
-            claimed.is_some()
-        })
-        .await;
-        claimed.expect("a claim")
+    join_all(["claimed", "ended", "hasty"].map(asked).iter().map(|one| answered(&sure, one))).await;
+    let (claimed, ended) = tokio::join!(held(&sure, "claimed"), held(&sure, "ended"));
+    complete(&sure, &ended).await;
+    let result = async |broker: &Broker, claim: &Claim| {
+        said(async || broker.result_of(&claim.resource, claim.command).await).await
     };
-    let (claimed, ended) = tokio::join!(held_until_told("claimed"), held_until_told("ended"));
-    // What the worker is told may be late; it is the result that somebody is told.
-    let _ = sure.complete(&ended, &worker("w1"), &succeeded("paused"), ROW, None).await;
-    let mut told = None;
-    until("the result is on disk", async || {
-        told = sure.result_of(&ended.resource, ended.command).await.ok().flatten();
-        told.is_some()
-    })
-    .await;
-    assert_eq!(told, Some(success(&ended, "paused")));
+    assert_eq!(result(&sure, &ended).await, Some(success(&ended, "paused")));
 
     // And the same without waiting, on a disk that is too slow.
     let stall = disk.stall();
-    let lost = claim(&hasty, "hasty", "w1").await;
-    hasty.complete(&lost, &worker("w1"), &succeeded("paused"), ROW, None).await.expect("complete");
-    let told_hastily = hasty.result_of(&lost.resource, lost.command).await.expect("result");
-    assert_eq!(told_hastily, Some(success(&lost, "paused")));
+    let lost = held(&hasty, "hasty").await;
+    complete(&hasty, &lost).await;
+    assert_eq!(result(&hasty, &lost).await, Some(success(&lost, "paused")));
     let late = sure.result_of(&lost.resource, lost.command).await;
-    assert!(matches!(late, Err(BrokerError::Unknown(_))), "{late:?}");
+    assert!(late.is_err(), "{late:?}");
     assert!(lose_power(&disk, &mut redis).await > 0);
     drop(stall);
     restart(&mut redis, &[&sure, &hasty]).await;
 
-    let renewed = hasty.renew_claim(&claimed, LEASE).await.expect("renew");
+    let renewed = said(async || hasty.renew_claim(&claimed, SHORT_LEASE).await).await;
     assert_eq!(renewed, RenewOutcome::Held { cancel_waiting: false });
-    assert_eq!(hasty.result_of(&ended.resource, ended.command).await.expect("result"), told);
-    assert!(matches!(hasty.claim(&ended.resource, &worker("w1"), LEASE).await, Ok(ClaimOutcome::Nothing)));
-    assert_eq!(hasty.result_of(&lost.resource, lost.command).await.expect("result"), None);
-    assert_eq!(claim(&hasty, "hasty", "w1").await.command, lost.command);
+    assert_eq!(result(&hasty, &ended).await, Some(success(&ended, "paused")));
+    let next = said(async || hasty.claim(&ended.resource, &worker("w1"), SHORT_LEASE).await).await;
+    assert!(matches!(next, ClaimOutcome::Nothing), "{next:?}");
+    assert_eq!(result(&hasty, &lost).await, None);
+    assert_eq!(held(&hasty, "hasty").await.command, lost.command);
 }
 
 /// What the other tests stand on: with the server that this machine has, and with one that knows WAITAOF.

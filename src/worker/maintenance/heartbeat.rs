@@ -20,7 +20,7 @@ use crate::worker::context::WorkerContext;
 const INTERVAL_MS: std::ops::Range<u64> = 1_100..1_400;
 /// So many heartbeats say only that the worker lives, before one that also asks whether it is counted and is to listen. One that listens
 /// for others asks each time: its seat lasts as long as a heartbeat.
-const BEATS_BETWEEN_QUESTIONS: u32 = 1;
+const BEATS_BETWEEN_QUESTIONS: u32 = 2;
 /// Between two times that a worker is counted anew though nothing is missing.
 const COUNT_INTERVAL_MS: std::ops::Range<u64> = 30_000..40_000;
 /// Every so many times it also sees to it that the sets last in which it is counted.

@@ -122,12 +122,13 @@ fn report(name: &str, mut times: Vec<Duration>, note: &str) {
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    let store = Store::open(&Database { url: arguments.database_url.clone().into(), connections: 4 }).await?;
+    let database = Database { url: arguments.database_url.clone().into(), connections: 4 };
+    let store = Store::open(&database).await?;
     store.migrate().await?;
     let is_asked = |part| arguments.only.is_none_or(|only| only == part);
     if is_asked(Part::Claims) {
         for waiting in [10, arguments.rows] {
-            claims::measure(&store, waiting).await?;
+            claims::measure(&store, &database, waiting).await?;
         }
     }
     if is_asked(Part::Lists) {

@@ -18,7 +18,7 @@ pub const HEARTBEAT_TTL: Duration = Duration::from_secs(4);
 /// as soon as its heartbeats have ended; only where nobody is there to do that does it count for so long.
 pub const COUNTED_FOR: Duration = Duration::from_secs(55);
 /// A worker that is counted for less than this is counted anew at once.
-pub const COUNTED_AT_LEAST: Duration = Duration::from_secs(15);
+pub const COUNTED_AT_LEAST: Duration = Duration::from_secs(12);
 
 /// For how long a set of workers lasts in which nobody is counted any more; `count_worker.lua` has the same.
 const SETS_LAST_MS: i64 = 300_000;

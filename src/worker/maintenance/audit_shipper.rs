@@ -16,7 +16,7 @@ use crate::store::StoreError;
 use crate::worker::context::WorkerContext;
 
 /// Between two rounds over all partitions: jitter, so that workers seldom meet.
-const SHIP_INTERVAL_MS: std::ops::Range<u64> = 500..1_100;
+const SHIP_INTERVAL_MS: std::ops::Range<u64> = 600..1_100;
 /// Entries of one transaction: on SQLite commands wait for its end, so it is to last a few ms.
 const BATCH_SIZE: usize = 100;
 /// Between two looks at the partitions of other workers. Where the oldest entry is the same in both, nobody moves them.

@@ -22,7 +22,7 @@ const INTERVAL_MS: std::ops::Range<u64> = 1_100..1_400;
 /// for others asks each time: its seat lasts as long as a heartbeat.
 const BEATS_BETWEEN_QUESTIONS: u32 = 2;
 /// Between two times that a worker is counted anew though nothing is missing.
-const COUNT_INTERVAL_MS: std::ops::Range<u64> = 30_000..40_000;
+const COUNT_INTERVAL_MS: std::ops::Range<u64> = 36_000..42_000;
 /// Every so many times it also sees to it that the sets last in which it is counted.
 const COUNTS_PER_KEEPING: u32 = 3;
 

@@ -38,7 +38,7 @@ def processor_times(fleet):
         pid = int(stat.parent.name)
         parents[pid] = int(fields[1])
         found[pid] = (words[1].decode() if name == "wheelhouse" else name, sum(map(int, fields[11:15])) / TICKS)
-    times = {}
+    times = {"client": time.process_time()}
     for pid, (name, seconds) in found.items():
         # The fleet's own programs are children of this one, and PostgreSQL's are of its first.
         if fleet.pids() & {pid, parents[pid]}:
@@ -58,7 +58,7 @@ def measure(fleet, seconds, until_empty=False):
         told = totals(fleet)
         waiting.append(told["pending"])
     took, ended = time.monotonic() - begun, told["completed"] - before["completed"]
-    names = ["gateway", "demo-worker", "redis-server", "postgres"]
+    names = ["gateway", "demo-worker", "redis-server", "postgres", "client"]
     spent = {name: (now - times.get(name, 0)) * 1e6 / max(ended, 1) for name, now in processor_times(fleet).items() if name in names}
     each = ", ".join(f"{name} {spent[name]:.0f}" for name in names if name in spent)
     return f"{ended / took:.0f} jobs/s ended, {statistics.median(waiting):.0f} waited (median); µs of processor time for each: {each}"

@@ -37,7 +37,8 @@ def processor_times(fleet):
         fields = text[text.rindex(")") + 2 :].split()
         pid = int(stat.parent.name)
         parents[pid] = int(fields[1])
-        found[pid] = (words[1].decode() if name == "wheelhouse" else name, sum(map(int, fields[11:15])) / TICKS)
+        kind = words[1].decode() if name == "wheelhouse" and len(words) > 1 else name
+        found[pid] = (kind, sum(map(int, fields[11:15])) / TICKS)
     times = {"client": time.process_time()}
     for pid, (name, seconds) in found.items():
         # The fleet's own programs are children of this one, and PostgreSQL's are of its first.

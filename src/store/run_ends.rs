@@ -21,8 +21,8 @@ use crate::domain::{Job, Progress, Resource};
 const MAX_BATCH: usize = 128;
 /// Ends that may wait. When it is full, whoever records an end waits for a place.
 const QUEUE_CAPACITY: usize = 1_024;
-/// Transactions at once on PostgreSQL: one is put together while the other waits for the disk.
-const MAX_BATCHES: usize = 2;
+/// Transactions at once. With two, each would have half as many ends, and cost nearly as much.
+const AT_ONCE: usize = 1;
 /// Ends that are written each by itself at once: the other connections are for others.
 const MAX_ALONE: usize = 2;
 
@@ -55,12 +55,8 @@ impl RunEnds {
     pub fn start(database: Database) -> Self {
         let (queue, waiting) = mpsc::channel(QUEUE_CAPACITY);
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        let lanes = match database {
-            Database::Sqlite { .. } => 1,
-            Database::Postgres { .. } => MAX_BATCHES,
-        };
         let write = move |waiting, lane| answer(database.clone(), waiting, lane);
-        tasks.spawn(batches::run(waiting, (lanes, MAX_BATCH), tasks.clone(), stop.clone(), write));
+        tasks.spawn(batches::run(waiting, (AT_ONCE, MAX_BATCH), tasks.clone(), stop.clone(), write));
         tasks.close();
         Self { queue, _tasks: tasks, _stop: stop.drop_guard() }
     }

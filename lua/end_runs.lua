@@ -4,8 +4,9 @@
 --
 -- KEYS: 1 tenants, then for each run: state, queue, ready
 -- ARGV: for each run: run, resource, channel ('' where nothing is to be told), message, open
--- Returns: for each run: 1 | 0 (a newer run is known; nothing was done) | the error, as a text: the others do not suffer from it
--- Safe to repeat: the run's number decides; what is told is numbered and published once more, with the same content.
+-- Returns: for each run: 1 | 0 (a newer run is known, or one that has ended; nothing was done) | the error, as a text: the others do not
+--          suffer from it
+-- Safe to repeat: the run's number decides. What has been told of the end of a run is not told again: its job may have gone on since.
 -- When the clock is set back: a lease or a retry from before the step counts as under way here; ready_resources.lua finds it all the
 -- same, and claim_command puts its time right. Forwards: it is over, and the next command may be claimed at once.
 
@@ -15,15 +16,17 @@ local runs = #ARGV / 4
 local function end_run(n)
   local state_key, queue, ready = unpack(KEYS, 3 * n - 1, 3 * n + 1)
   local run_text, resource, channel, message = unpack(ARGV, 4 * n - 3, 4 * n)
-  local state = redis.call('HMGET', state_key, 'run', 'until', 'not_before', 'seq')
-  if state[1] and tonumber(state[1]) > tonumber(run_text) then return 0 end
-  if channel == '' then
+  local state = redis.call('HMGET', state_key, 'run', 'until', 'not_before', 'seq', 'run_ended')
+  local run, ended = tonumber(run_text), tonumber(state[5]) or 0
+  if (tonumber(state[1]) or 0) > run or ended > run then return 0 end
+  -- The run as well: of its start this server may not have heard.
+  if channel == '' or ended == run then
     redis.call('HDEL', state_key, 'host', 'live')
-    redis.call('HSET', state_key, 'run_ended', run_text)
+    redis.call('HSET', state_key, 'run', run_text, 'run_ended', run_text)
   else
     local seq = int_to_string((tonumber(state[4]) or 0) + 1)
     redis.call('HDEL', state_key, 'host', 'live', 'desired')
-    redis.call('HSET', state_key, 'run_ended', run_text, 'seq', seq)
+    redis.call('HSET', state_key, 'run', run_text, 'run_ended', run_text, 'seq', seq)
     -- pcall: it only wakes, and the number stands, whatever this user may publish.
     redis.pcall('PUBLISH', channel, message .. ',"seq":' .. seq .. '}')
   end

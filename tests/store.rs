@@ -102,6 +102,23 @@ impl Db {
         holder
     }
 
+    /// From now on no job can become `failed`.
+    async fn refuses_to_fail_jobs(&self) {
+        let texts: &[&str] = if self.url.starts_with("sqlite") {
+            &[
+                "CREATE TRIGGER refused BEFORE UPDATE ON jobs WHEN NEW.status = 'failed' BEGIN SELECT RAISE(ABORT, 'no'); END",
+            ]
+        } else {
+            &[
+                "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no'; END $$",
+                "CREATE TRIGGER refused BEFORE UPDATE ON jobs FOR EACH ROW WHEN (NEW.status = 'failed') EXECUTE FUNCTION refuse()",
+            ]
+        };
+        for text in texts {
+            self.sql(text).await.expect("trigger");
+        }
+    }
+
     async fn execute(&self, text: &str) -> Result<u64, sqlx::Error> {
         use sqlx::{AssertSqlSafe, Connection, Executor};
         let text = AssertSqlSafe(text.to_owned());
@@ -227,6 +244,7 @@ on_both! {
     runs::each_waiting_job_is_claimed_once_and_none_of_a_paused_campaign
     runs::what_cannot_run_does_not_hold_up_what_can
     runs::a_row_that_cannot_be_read_does_not_stop_the_queue
+    runs::a_row_that_cannot_be_read_is_put_aside_with_its_claim_or_not_at_all
     runs::a_run_that_is_over_changes_nothing
     runs::a_job_handed_back_goes_on_where_it_was_and_a_dead_hosts_too
     runs::a_run_that_goes_on_elsewhere_has_what_is_left_of_its_time_and_a_retry_all_of_it

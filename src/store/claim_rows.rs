@@ -39,18 +39,9 @@ impl Store {
             }
             held = hold_rows(&mut tx, now, group, company, 1).await?;
         }
-        if held.is_empty() {
-            tx.rollback().await?;
-            return Ok(Vec::new());
-        }
-        let (claimed, unreadable) = start_runs(tx, held, host).await?;
-        for (tenant, id) in unreadable {
-            // Only plain SQL can have put it there as queued. At the head of its group it would stop all behind it.
-            let text =
-                "UPDATE jobs SET status = 'failed', error_message = 'the row cannot be read', completed_at = {now},
-                updated_at = {now}, host = NULL WHERE tenant_id = $1 AND id = $2 AND COALESCE(host, '') = $3";
-            self.change(text, &[tenant.into(), id.into(), host.as_str().into()]).await?;
-        }
+        let claimed = start_runs(&mut tx, held, host).await?;
+        // Also where nothing was claimed: a row that can never run may have been marked so.
+        tx.commit().await?;
         Ok(claimed)
     }
 
@@ -192,9 +183,9 @@ async fn hold_rows(
     tx.rows(&text, &values).await?.iter().map(|row| Ok((row.required("tenant_id")?, row.required("id")?))).collect()
 }
 
-/// Begins the runs of rows that are held, in one statement, and commits. What is not this worker's then is left out; rows that cannot be
-/// read are named by themselves.
-async fn start_runs(tx: Tx, held: Vec<Key>, host: &WorkerId) -> Result<(Vec<ClaimedJob>, Vec<Key>), StoreError> {
+/// Begins the runs of rows that are held, in one statement. What is not this worker's then is left out, and so are rows that cannot be
+/// read.
+async fn start_runs(tx: &mut Tx, held: Vec<Key>, host: &WorkerId) -> Result<Vec<ClaimedJob>, StoreError> {
     let contents = format!("{}, resume_point, timeout_used_ms, deaths", *rows::JOB_WITH_CONTENTS);
     let (with_host, keys) = (values_of(&held, Some(host)), values_of(&held, None));
     let start = MultiRowInsert {
@@ -206,7 +197,7 @@ async fn start_runs(tx: Tx, held: Vec<Key>, host: &WorkerId) -> Result<(Vec<Clai
         after: ") AS given WHERE tenant_id = given.column1 AND id = given.column2 AND (status || '') = 'pending' AND host IS NULL",
         rows: &with_host,
     };
-    let rows = match &tx {
+    let rows = match &*tx {
         // It returns rows as they were before its triggers.
         Tx::Sqlite(_) => {
             let read = MultiRowInsert {
@@ -215,11 +206,11 @@ async fn start_runs(tx: Tx, held: Vec<Key>, host: &WorkerId) -> Result<(Vec<Clai
                 after: ") AND (status || '') = 'running'",
                 rows: &keys,
             };
-            tx.commit_with_rows(&[start], &read).await?
+            tx.execute_with_rows(&[start], &read).await?
         }
         Tx::Postgres(_) => {
             let start = MultiRowInsert { after: &format!("{} RETURNING {contents}", start.after), ..start };
-            tx.commit_with_rows(&[], &start).await?
+            tx.rows_of_many(&start).await?
         }
     };
     let mut started: HashMap<Key, Row> = HashMap::new();
@@ -228,15 +219,23 @@ async fn start_runs(tx: Tx, held: Vec<Key>, host: &WorkerId) -> Result<(Vec<Clai
             started.insert((row.required("tenant_id")?, row.required("id")?), row);
         }
     }
-    let (mut claimed, mut unreadable) = (Vec::with_capacity(held.len()), Vec::new());
+    let mut claimed = Vec::with_capacity(held.len());
     for key in held {
         let Some(row) = started.get(&key) else { continue };
         match rows::skip_unreadable(claimed_job(row, host)) {
             Some(job) => claimed.push(job),
-            None => unreadable.push(key),
+            // Only plain SQL can have put it there as queued. At the head of its group it would stop all behind it.
+            None => drop(
+                tx.execute(
+                    "UPDATE jobs SET status = 'failed', error_message = 'the row cannot be read', completed_at = {now},
+                       updated_at = {now}, host = NULL WHERE tenant_id = $1 AND id = $2",
+                    &[key.0.into(), key.1.into()],
+                )
+                .await?,
+            ),
         }
     }
-    Ok((claimed, unreadable))
+    Ok(claimed)
 }
 
 fn claimed_job(row: &Row, host: &WorkerId) -> Result<ClaimedJob, StoreError> {

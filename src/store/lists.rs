@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use super::list_cursor::{ListPosition, Place};
 use super::list_plan::{FEW, IndexedFilter, ListPlan};
-use super::sql::{Row, Tx, Value};
+use super::sql::{MultiRowInsert, Row, Tx, Value};
 use super::{Store, StoreError};
 use crate::domain::TenantId;
 
@@ -75,11 +75,16 @@ impl Store {
         if found.is_empty() {
             return Ok(HashMap::new());
         }
-        let mut values: Vec<Value> = vec![tenant.as_str().into()];
-        values.extend(found.iter().map(|row| Value::from(row.id.as_str())));
-        let ids = (2..=values.len()).map(|n| format!("${n}")).collect::<Vec<_>>().join(", ");
-        let text = format!("SELECT {columns} FROM {table} WHERE tenant_id = $1 AND id IN ({ids})");
-        let rows = self.database.read().await?.rows(&text, &values).await?;
+        let keys: Vec<Vec<Value>> =
+            found.iter().map(|row| vec![tenant.as_str().into(), row.id.as_str().into()]).collect();
+        // Each by its whole key: of a tenant with few rows PostgreSQL would plan to read them all, and would go on so when they are many.
+        let text = MultiRowInsert {
+            before: &format!("SELECT {columns} FROM {table} WHERE (tenant_id, id) IN ("),
+            row: "(?, ?)",
+            after: ")",
+            rows: &keys,
+        };
+        let rows = self.database.read().await?.rows_of_many(&text).await?;
         rows.into_iter().map(|row| Ok((row.required("id")?, row))).collect()
     }
 

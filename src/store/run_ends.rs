@@ -155,7 +155,10 @@ async fn write(
     };
     let mut found = HashMap::new();
     for row in tx.commit_with_rows(&[insert_announcements(&owed)], &read).await? {
-        found.insert(rows::job_resource(&row)?, rows::job(&row)?);
+        // It is written, whoever can read it: then the run is over, and its worker has nothing to say of the row.
+        if let Some(job) = rows::skip_unreadable(rows::job(&row)) {
+            found.insert(Resource::job(job.tenant_id.clone(), job.id.clone()), job);
+        }
     }
     for run in to_read {
         if let Some(job) = found.get(&run.job) {
@@ -314,8 +317,8 @@ async fn record(
     };
     tx.execute_many(&[go_on]).await?;
     let written = tx.rows_of_many(&end).await?;
-    let row_after = |row: &Row| if returns_rows { rows::job(row).map(Some) } else { Ok(None) };
-    let known = |row: &Row| Ok(((rows::job_resource(row)?, row.int("run")?.unwrap_or(0)), row_after(row)?));
+    let row_after = |row: &Row| if returns_rows { rows::skip_unreadable(rows::job(row)) } else { None };
+    let known = |row: &Row| Ok(((rows::job_resource(row)?, row.int("run")?.unwrap_or(0)), row_after(row)));
     written.iter().map(known).collect()
 }
 

@@ -2,6 +2,7 @@
 
 use wheelhouse::broker::BrokerError;
 use wheelhouse::broker::scripts::runs::{EndedRun, RunMessage, RunState, RunUpdate};
+use wheelhouse::broker::scripts::updates::Update;
 use wheelhouse::broker::{Broker, Event, Subscriber};
 use wheelhouse::domain::{Action, JobStatus, Progress};
 use wheelhouse::protocol::server;
@@ -168,4 +169,29 @@ async fn runs_that_end_together_are_told_of_each_with_its_own_number_and_none_th
         expected.map(|(id, kind, status, seq)| (format!("acme:job:{id}"), kind.into(), status.into(), Some(seq)));
     assert_eq!(heard, expected);
     stop.cancel();
+}
+
+#[tokio::test]
+async fn what_comes_late_of_the_end_of_a_run_changes_nothing_of_what_was_told_since() {
+    let redis = RedisServer::start();
+    let broker = connect(&redis).await;
+    let host = worker("host");
+    let end = async |id: &str, run: i64, status: JobStatus| {
+        let ended = EndedRun { job: job(id), run, message: Some(server::job_status(&job(id), status, None)) };
+        let answers = broker.end_runs(&[ended]).await.expect("answers");
+        assert!(matches!(answers[..], [Ok(())]), "{answers:?}");
+        live(&broker, id).await.0
+    };
+    assert_eq!(broker.renew_run(&job("retried"), &host, 1).await.expect("run"), HELD);
+    assert_eq!(end("retried", 1, JobStatus::Pending).await, 1);
+    // The answer to that was lost, and it is told again after the waiting job was cancelled.
+    let cancelled = Update { message: server::job_status(&job("retried"), JobStatus::Cancelled, None), desired: None };
+    assert_eq!(broker.publish_update(&job("retried"), &cancelled).await.expect("publish"), 2);
+    assert_eq!(end("retried", 1, JobStatus::Pending).await, 2, "it is not told again");
+
+    // Redis has not heard that the second run began, and hears of its end first.
+    assert_eq!(broker.renew_run(&job("overtaken"), &host, 1).await.expect("run"), HELD);
+    assert_eq!(end("overtaken", 2, JobStatus::Failed).await, 1);
+    assert_eq!(end("overtaken", 1, JobStatus::Pending).await, 1, "the older run is not heard of any more");
+    assert_eq!(broker.renew_run(&job("overtaken"), &host, 2).await.expect("run"), RunState::Lost, "it stays over");
 }

@@ -52,6 +52,27 @@ async fn a_plan_from_when_the_table_was_empty_reads_the_rows_of_its_runs_alone_w
     assert!(read < before, "{read} rows were read by the index of hosts, beside {before} jobs that others host");
 }
 
+#[tokio::test]
+async fn a_page_reads_its_own_rows_alone_also_where_it_was_planned_when_there_were_few() {
+    let Db { store, url, .. } = Db::postgres().await;
+    for n in 0..60 {
+        store.create_job(&new_job(&format!("j{n}"), None)).await.expect("create");
+    }
+    drop(store);
+    let mut other = PgConnection::connect(&url).await.expect("connect");
+    sqlx::query("ANALYZE jobs").execute(&mut other).await.expect("analyze");
+    let store = Store::open(&config::Database { url: url.clone().into(), connections: 1 }).await.expect("open");
+    let filter = JobFilter { limit: 50, ..JobFilter::of(job("j").tenant) };
+    assert_eq!(store.jobs(&filter).await.expect("list").items.len(), 50);
+    let many = rows_of_others(&url).await;
+    for _ in 0..3 {
+        assert_eq!(store.jobs(&filter).await.expect("list").items.len(), 50);
+    }
+    drop((store, other));
+    let read = rows_read_by("jobs_pkey", &url).await;
+    assert!(read < many, "{read} rows were read by their key, for four pages of 50 among {many}");
+}
+
 /// Puts jobs there that other workers host, and says how many.
 async fn rows_of_others(url: &str) -> i64 {
     let text = "INSERT INTO jobs (id, tenant_id, status, origin, job_type, host, run)

@@ -66,6 +66,33 @@ pub async fn a_row_that_cannot_be_read_does_not_stop_the_queue(db: Db) {
     assert_eq!(claim(&db, "w").await.expect("claimed").job.id.as_str(), "fine");
 }
 
+pub async fn a_row_that_cannot_be_read_is_put_aside_with_its_claim_or_not_at_all(db: Db) {
+    db.sql("INSERT INTO jobs (id, tenant_id, job_type, origin) VALUES ('no:id', 'acme', 'work', 'queued')")
+        .await
+        .expect("insert");
+    db.store.create_job(&new_job("fine", None)).await.expect("create");
+    // The worker is lost in the middle, as far as the database knows.
+    db.refuses_to_fail_jobs().await;
+    let types = ["work".to_owned()];
+    let claimed = db.store.claim_jobs(&worker("w"), None, &types, Company::None, &|_| true, 10).await;
+    assert!(claimed.is_err(), "{claimed:?}");
+    let taken = db.changed("UPDATE jobs SET title = title WHERE status <> 'pending' OR host IS NOT NULL").await;
+    assert_eq!(taken, 0, "nothing is kept of it");
+}
+
+#[tokio::test]
+async fn the_end_of_a_run_whose_row_cannot_be_read_any_more_is_written_and_the_run_is_over() {
+    let db = Db::sqlite().await;
+    db.store.create_job(&new_job("j", None)).await.expect("create");
+    let taken = claim(&db, "w").await.expect("claimed");
+    db.sql("UPDATE jobs SET title = x'00ff' WHERE id = 'j'").await.expect("plain SQL");
+    let done = RunEnd::Completed(JsonText::default());
+    let ended = db.store.finish(&taken.run, &Progress::default(), &done).await;
+    assert!(matches!(ended, Ok(FinishOutcome::Lost)), "{ended:?}");
+    let written = db.changed("UPDATE jobs SET updated_at = updated_at WHERE id = 'j' AND status = 'completed'").await;
+    assert_eq!(written, 1);
+}
+
 pub async fn a_run_that_is_over_changes_nothing(db: Db) {
     let made = NewJob { max_retries: 1, ..new_job("j", None) };
     db.store.create_job(&made).await.expect("create");

@@ -89,7 +89,7 @@ impl EndWrites {
     /// `false`: something has changed since it was read; the caller takes everything back.
     pub(super) async fn write(&self, tx: &mut Tx) -> Result<bool, StoreError> {
         let audited = MultiRowInsert {
-            before: "UPDATE applied_commands SET record = '' WHERE record <> '' AND command_id IN (",
+            before: "UPDATE applied_commands SET record = '' WHERE (record || '') <> '' AND command_id IN (",
             row: "(?)",
             after: ")",
             rows: &self.audited,

@@ -91,8 +91,7 @@ impl JobNotifier {
     /// A run of a job is over, in this worker or in a dead one, and the job's row has its status now.
     pub(crate) async fn run_left(&self, job: &Job, run: i64) {
         let resource = Resource::job(job.tenant_id.clone(), job.id.clone());
-        let message = server::job_status(&resource, job.status, None);
-        if self.tell_end(&resource, run, Some(message)).await {
+        if self.tell_end(&resource, run, Some(job.status)).await {
             self.announcements.mark_published(Announcement { resource, about: AnnouncementKind::Status, run });
         }
         self.campaigns.mark_campaign_of(job);
@@ -129,14 +128,23 @@ impl JobNotifier {
         self.tell_end(job, run, None).await;
     }
 
-    /// The same, with a message for those who watch, and whether that worked.
-    async fn tell_end(&self, job: &Resource, run: i64, message: Option<String>) -> bool {
+    /// The same, with the status that the job has now, for those who watch; whether they were told of it. A status that is not the
+    /// last is told at the first try alone: later the job may have gone on, and whoever reads the row tells it ([`super::announcer`]).
+    async fn tell_end(&self, job: &Resource, run: i64, status: Option<JobStatus>) -> bool {
         let batcher = self.ends.of(&job.tenant);
-        let size = ENDED_SIZE + message.as_ref().map_or(0, String::len);
-        let ended = EndedRun { job: job.clone(), run, message };
-        let told = retry_idempotent(async || {
-            let ending = || BrokerError::Unavailable("the worker is ending".to_owned());
-            batcher.submit(ended.clone(), size, false).await.ok_or_else(ending)?
+        let mut to_tell = status;
+        let mut is_told = false;
+        let told = retry_idempotent(|| {
+            let message = to_tell.map(|status| server::job_status(job, status, None));
+            is_told = message.is_some();
+            to_tell = to_tell.filter(|status| status.is_final());
+            let size = ENDED_SIZE + message.as_ref().map_or(0, String::len);
+            let ended = EndedRun { job: job.clone(), run, message };
+            let batcher = batcher.clone();
+            async move {
+                let ending = || BrokerError::Unavailable("the worker is ending".to_owned());
+                batcher.submit(ended, size, false).await.ok_or_else(ending)?
+            }
         })
         .await;
         if let Err(error) = &told {
@@ -146,7 +154,7 @@ impl JobNotifier {
             *newest = run.max(*newest);
             self.has_not_ended.notify_one();
         }
-        told.is_ok()
+        told.is_ok() && is_told
     }
 
     /// Tells Redis of the runs that are over and of which it could not be told, until told to stop. A host that stops is

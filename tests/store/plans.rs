@@ -73,6 +73,29 @@ async fn a_page_reads_its_own_rows_alone_also_where_it_was_planned_when_there_we
     assert!(read < many, "{read} rows were read by their key, for four pages of 50 among {many}");
 }
 
+#[tokio::test]
+async fn whether_campaigns_are_over_is_asked_of_their_own_jobs_alone() {
+    let Db { store, url, .. } = Db::postgres().await;
+    for n in 0..20 {
+        let id = format!("c{n}").parse().expect("id");
+        let jobs = vec![new_job(&format!("j{n}"), Some(&format!("c{n}")))];
+        let campaign = NewCampaign { id, tenant: job("j").tenant, name: None, created_by: None, jobs };
+        store.create_campaign(&campaign).await.expect("create");
+    }
+    let mut other = PgConnection::connect(&url).await.expect("connect");
+    for text in [
+        "INSERT INTO jobs (id, tenant_id, status, origin, job_type, completed_at)
+         SELECT 'ended' || n, 'acme', 'completed', 'queued', 'work', now() FROM generate_series(1, 5000) n",
+        "UPDATE jobs SET status = 'completed', completed_at = now() WHERE campaign_id >= 'c15' AND campaign_id <= 'c19'",
+    ] {
+        sqlx::query(text).execute(&mut other).await.expect("plain SQL");
+    }
+    let over = store.campaigns_to_complete(100).await.expect("campaigns");
+    assert_eq!(over.len(), 5, "those whose jobs have ended: {over:?}");
+    drop((store, other));
+    assert_eq!(rows_read_by("jobs_ended_of_tenant", &url).await, 0);
+}
+
 /// Puts jobs there that other workers host, and says how many.
 async fn rows_of_others(url: &str) -> i64 {
     let text = "INSERT INTO jobs (id, tenant_id, status, origin, job_type, host, run)

@@ -1,4 +1,4 @@
-//! How PostgreSQL finds rows by statements that it planned when there were few.
+//! How PostgreSQL finds rows by statements that it planned when there were few, or had not counted them.
 
 use std::time::Duration;
 
@@ -19,37 +19,53 @@ async fn rows_read_by(index: &str, url: &str) -> i64 {
     sqlx::query_scalar(read).bind(index).fetch_one(&mut other).await.expect("statistics")
 }
 
+/// A store with one connection, which has the plans of all that follows.
+async fn store_of_one_connection(url: &str) -> Store {
+    Store::open(&config::Database { url: url.into(), connections: 1 }).await.expect("open")
+}
+
+/// Plain SQL, and how many rows it changed.
+async fn plain(url: &str, text: &'static str) -> i64 {
+    let mut other = PgConnection::connect(url).await.expect("connect");
+    let changed = sqlx::query(text).execute(&mut other).await.expect("plain SQL").rows_affected();
+    i64::try_from(changed).expect("a number")
+}
+
+const JOBS_OF_ANOTHER_WORKER: &str = "INSERT INTO jobs (id, tenant_id, status, origin, job_type, host, run)
+    SELECT 'other' || n, 'acme', 'running', 'queued', 'work', 'another', 1 FROM generate_series(1, 2000) n";
+
 #[tokio::test]
 async fn a_plan_from_when_the_table_was_empty_reads_the_rows_of_its_runs_alone_when_there_are_many() {
     let Db { store, url, .. } = Db::postgres().await;
     drop(store);
-    let settings = config::Database { url: url.clone().into(), connections: 1 };
-    // One connection has the plans of all that follows.
-    let store = Store::open(&settings).await.expect("open");
+    let store = store_of_one_connection(&url).await;
     let (progress, done) = (Progress::default(), RunEnd::Completed(JsonText::default()));
-    let nobodys = Run { job: job("nowhere"), host: worker("w"), number: 1 };
-    let report =
-        |run: &Run| std::sync::Arc::new((run.clone(), SavedRun { progress: progress.clone(), ..SavedRun::default() }));
-    assert!(matches!(store.finish(&nobodys, &progress, &done).await, Ok(FinishOutcome::Lost)));
-    store.save_many(&[report(&nobodys)]).await.expect("save");
-    store.save(&nobodys, &SavedRun::default()).await.expect("save");
+    let work = async |store: &Store, claimed: &[ClaimedJob]| {
+        for taken in claimed {
+            let report = (taken.run.clone(), SavedRun { progress: progress.clone(), ..SavedRun::default() });
+            assert!(matches!(store.save(&taken.run, &report.1).await, Ok(true)));
+            let saved = store.save_many(&[std::sync::Arc::new(report)]).await;
+            assert_eq!(saved.expect("save"), [SaveOutcome::Saved]);
+            assert!(matches!(store.finish(&taken.run, &progress, &done).await, Ok(FinishOutcome::Done(_))));
+        }
+    };
+    let claim = async |store: &Store| {
+        let types = ["work".to_owned()];
+        store.claim_jobs(&worker("w"), None, &types, Company::None, &|_| true, 40).await.expect("claim")
+    };
+    store.create_job(&new_job("first", None)).await.expect("create");
+    work(&store, &claim(&store).await).await;
 
-    let ids: Vec<String> = (0..40).map(|n| format!("j{n}")).collect();
-    for id in &ids {
-        store.create_job(&new_job(id, None)).await.expect("create");
+    for n in 0..40 {
+        store.create_job(&new_job(&format!("j{n}"), None)).await.expect("create");
     }
-    let claimed =
-        store.claim_jobs(&worker("w"), None, &["work".into()], Company::None, &|_| true, 40).await.expect("claim");
+    let claimed = claim(&store).await;
     assert_eq!(claimed.len(), 32, "as many as one look takes");
-    let before = rows_of_others(&url).await;
-    for taken in &claimed {
-        store.save(&taken.run, &SavedRun::default()).await.expect("save");
-        assert_eq!(store.save_many(&[report(&taken.run)]).await.expect("save"), [SaveOutcome::Saved]);
-        assert!(matches!(store.finish(&taken.run, &progress, &done).await, Ok(FinishOutcome::Done(_))));
-    }
+    let others = plain(&url, JOBS_OF_ANOTHER_WORKER).await;
+    work(&store, &claimed).await;
     drop(store);
     let read = rows_read_by("jobs_hosted", &url).await;
-    assert!(read < before, "{read} rows were read by the index of hosts, beside {before} jobs that others host");
+    assert!(read < others, "{read} rows were read by the index of hosts, beside {others} jobs that others host");
 }
 
 #[tokio::test]
@@ -59,16 +75,15 @@ async fn a_page_reads_its_own_rows_alone_also_where_it_was_planned_when_there_we
         store.create_job(&new_job(&format!("j{n}"), None)).await.expect("create");
     }
     drop(store);
-    let mut other = PgConnection::connect(&url).await.expect("connect");
-    sqlx::query("ANALYZE jobs").execute(&mut other).await.expect("analyze");
-    let store = Store::open(&config::Database { url: url.clone().into(), connections: 1 }).await.expect("open");
+    plain(&url, "ANALYZE jobs").await;
+    let store = store_of_one_connection(&url).await;
     let filter = JobFilter { limit: 50, ..JobFilter::of(job("j").tenant) };
     assert_eq!(store.jobs(&filter).await.expect("list").items.len(), 50);
-    let many = rows_of_others(&url).await;
+    let many = plain(&url, JOBS_OF_ANOTHER_WORKER).await;
     for _ in 0..3 {
         assert_eq!(store.jobs(&filter).await.expect("list").items.len(), 50);
     }
-    drop((store, other));
+    drop(store);
     let read = rows_read_by("jobs_pkey", &url).await;
     assert!(read < many, "{read} rows were read by their key, for four pages of 50 among {many}");
 }
@@ -76,31 +91,15 @@ async fn a_page_reads_its_own_rows_alone_also_where_it_was_planned_when_there_we
 #[tokio::test]
 async fn whether_campaigns_are_over_is_asked_of_their_own_jobs_alone() {
     let Db { store, url, .. } = Db::postgres().await;
-    for n in 0..20 {
-        let id = format!("c{n}").parse().expect("id");
-        let jobs = vec![new_job(&format!("j{n}"), Some(&format!("c{n}")))];
-        let campaign = NewCampaign { id, tenant: job("j").tenant, name: None, created_by: None, jobs };
-        store.create_campaign(&campaign).await.expect("create");
-    }
-    let mut other = PgConnection::connect(&url).await.expect("connect");
-    for text in [
-        "INSERT INTO jobs (id, tenant_id, status, origin, job_type, completed_at)
-         SELECT 'ended' || n, 'acme', 'completed', 'queued', 'work', now() FROM generate_series(1, 5000) n",
-        "UPDATE jobs SET status = 'completed', completed_at = now() WHERE campaign_id >= 'c15' AND campaign_id <= 'c19'",
-    ] {
-        sqlx::query(text).execute(&mut other).await.expect("plain SQL");
-    }
+    let campaigns = "INSERT INTO campaigns (id, tenant_id, status, is_active)
+         SELECT 'c' || n, 'acme', 'active', true FROM generate_series(1, 200) n";
+    plain(&url, campaigns).await;
+    let ended = "INSERT INTO jobs (id, tenant_id, status, origin, job_type, completed_at, campaign_id)
+         SELECT 'j' || n, 'acme', 'completed', 'queued', 'work', now(), CASE WHEN n % 2 = 0 THEN 'c' || (1 + n / 2 % 50) END
+         FROM generate_series(1, 20000) n";
+    plain(&url, ended).await;
     let over = store.campaigns_to_complete(100).await.expect("campaigns");
-    assert_eq!(over.len(), 5, "those whose jobs have ended: {over:?}");
-    drop((store, other));
+    assert_eq!(over.len(), 50, "those whose jobs have ended");
+    drop(store);
     assert_eq!(rows_read_by("jobs_ended_of_tenant", &url).await, 0);
-}
-
-/// Puts jobs there that other workers host, and says how many.
-async fn rows_of_others(url: &str) -> i64 {
-    let text = "INSERT INTO jobs (id, tenant_id, status, origin, job_type, host, run)
-                SELECT 'other' || n, 'acme', 'running', 'queued', 'work', 'another', 1 FROM generate_series(1, 2000) n";
-    let mut other = PgConnection::connect(url).await.expect("connect");
-    let made = sqlx::query(text).execute(&mut other).await.expect("insert").rows_affected();
-    i64::try_from(made).expect("a number")
 }

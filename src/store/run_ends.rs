@@ -126,26 +126,27 @@ async fn write(
     };
     let to_write: Vec<(&Ending, Option<i64>)> =
         endings.iter().filter_map(|ending| Some((ending, retries_of(ending, held.get(&ending.run.job)?)))).collect();
-    let written = record(&mut tx, &to_write).await?;
+    let mut written = record(&mut tx, &to_write).await?;
+    let owed: Vec<(&Resource, i64)> = written.keys().map(|(job, run)| (job, *run)).collect();
+    let owed = announcement_rows(&owed, AnnouncementKind::Status);
     let mut after: HashMap<(Resource, i64), Job> = HashMap::new();
     // Rows of which it is not known how they are then.
     let mut to_read: Vec<&Run> = Vec::new();
     for (Ending { run, .. }, retries) in &to_write {
         let key = (run.job.clone(), run.number);
-        match written.get(&key) {
+        match written.remove(&key) {
             Some(_) if retries.is_some() && held.get(&run.job).is_some_and(|row| row.campaign.is_some()) => {
                 end_with_campaign(&mut tx, &run.job).await?;
                 to_read.push(run);
             }
-            Some(Some(row)) => drop(after.insert(key, row.clone())),
+            Some(Some(row)) => drop(after.insert(key, row)),
+            None if after.contains_key(&key) => {} // It stands here twice.
             Some(None) => to_read.push(run),
             // It stands there already, where the answer to that was lost.
             None if is_recorded(&mut tx, run).await? => to_read.push(run),
             None => {}
         }
     }
-    let owed: Vec<(&Resource, i64)> = written.keys().map(|(job, run)| (job, *run)).collect();
-    let owed = announcement_rows(&owed, AnnouncementKind::Status);
     let keys = keys(to_read.iter().map(|run| (run.job.tenant.as_str(), run.job.id.as_str())));
     let read = MultiRowInsert {
         before: &format!("SELECT {} FROM jobs WHERE (tenant_id, id) IN (", *rows::JOB),

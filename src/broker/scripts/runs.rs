@@ -128,9 +128,7 @@ impl Broker {
 
     /// The job has left this worker; does nothing if a newer run has begun. Waiting commands become anyone's.
     pub async fn end_run(&self, job: &Resource, run: i64) -> Result<(), BrokerError> {
-        let ended = [EndedRun { job: job.clone(), run, message: None }];
-        let mut answers = self.end_runs_in_one_call(&ended, false).await?;
-        answers.pop().unwrap_or_else(|| Err(no_answer()))
+        self.end_run_by_itself(&EndedRun { job: job.clone(), run, message: None }).await
     }
 
     /// As [`Self::end_run`] for many runs, all of one partition, in one call, with what those who watch are told. An answer for each, in
@@ -140,15 +138,17 @@ impl Broker {
             Err(error) if error.is_slot_on_its_way() => {
                 let mut one_by_one = Vec::with_capacity(ended.len());
                 for one in ended {
-                    one_by_one.push(async {
-                        let mut answers = self.end_runs_in_one_call(std::slice::from_ref(one), false).await?;
-                        answers.pop().unwrap_or_else(|| Err(no_answer()))
-                    });
+                    one_by_one.push(self.end_run_by_itself(one));
                 }
                 Ok(stream::iter(one_by_one).buffered(ONE_BY_ONE).collect().await)
             }
             answers => answers,
         }
+    }
+
+    async fn end_run_by_itself(&self, ended: &EndedRun) -> Result<(), BrokerError> {
+        let mut answers = self.end_runs_in_one_call(std::slice::from_ref(ended), false).await?;
+        answers.pop().unwrap_or_else(|| Err(no_answer()))
     }
 
     /// `at_once`: that the slot is on its way is an error, and not waited for.

@@ -16,22 +16,9 @@ import tempfile
 import time
 import urllib.request
 
+from fleet import LIMITS, free_port
+
 TENANTS, RATE, SECONDS = 6, 150, 15
-LIMITS = [
-    "commands_per_minute",
-    "backlog_per_tenant",
-    "connections_per_tenant",
-    "connections_per_user",
-    "messages_per_second",
-    "connections_per_address",
-    "new_connections_per_second",
-]
-
-
-def free_port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 def node_port():

@@ -26,6 +26,8 @@ mod faults;
 mod lists;
 #[path = "store/maintenance.rs"]
 mod maintenance;
+#[path = "store/odd_rows.rs"]
+mod odd_rows;
 #[path = "store/plans.rs"]
 mod plans;
 #[path = "store/prune.rs"]
@@ -273,6 +275,12 @@ on_both! {
     maintenance::campaigns_that_were_left_with_nothing_to_do_are_found
     maintenance::what_commands_did_long_ago_is_forgotten_in_batches
     rows::rows_of_other_systems_are_read_and_never_started
+    odd_rows::ten_thousand_rows_that_cannot_be_read_cost_others_no_look
+    odd_rows::rows_that_cannot_be_read_are_met_by_many_workers_at_once
+    odd_rows::no_value_that_plain_sql_can_write_stops_other_rows
+    odd_rows::a_run_after_which_there_can_be_no_other_is_said_to_be_the_last
+    odd_rows::a_row_that_names_nobody_who_could_have_it_is_nobodys_and_says_so
+    odd_rows::campaigns_and_announcements_that_cannot_be_read_take_no_places_of_others
     rows::odd_rows_are_read_or_left_out_and_hide_no_others
     rows::the_character_nul_is_kept_out_of_the_way
     rows::numbers_keep_every_digit

@@ -34,11 +34,12 @@ fn one(owed: &Announcement) -> Vec<Value> {
 impl Store {
     /// What is owed, each with how far it has been said (see [`Self::mark_announced_to`]); so many at most.
     pub async fn announcements(&self, limit: u32) -> Result<Vec<(Announcement, i64)>, StoreError> {
-        let text = format!(
-            "SELECT tenant_id, resource_kind, resource_id AS id, about, run, told_to FROM announcements LIMIT {limit}"
-        );
-        let found = self.database.read().await?.rows(&text, &[]).await?;
-        Ok(found.iter().filter_map(|row| rows::skip_unreadable(announcement(row))).collect())
+        let text = |limit| {
+            format!(
+                "SELECT tenant_id, resource_kind, resource_id AS id, about, run, told_to FROM announcements LIMIT {limit}"
+            )
+        };
+        self.readable(limit, text, &[], announcement).await
     }
 
     /// How far this one has been said; `None`: it is owed no longer.

@@ -2,6 +2,7 @@
 
 use super::jobs::{accepts_jobs, read_with_contents};
 use super::new_rows::{Beginning, insert};
+use super::quarantine::check_run;
 use super::{AttachedStart, ClaimedJob, NewJob, Run, Store, StoreError, rows};
 use crate::domain::{JobStatus, Resource, WorkerId};
 
@@ -40,6 +41,7 @@ impl Store {
         if status == JobStatus::Paused {
             return Ok(AttachedStart::Paused);
         }
+        check_run(job.id.as_str(), number)?;
         // The row is locked, or (SQLite) nobody else writes: it is as it was read.
         tx.execute(
             "UPDATE jobs SET origin = 'attached', host = $3, run = run + 1, status = 'running', updated_at = {now},

@@ -4,7 +4,10 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::job_indexes::{QUEUE, QUEUE_OF_CAMPAIGN};
-use super::queue::{ACTIVE, BY_CAMPAIGN, BY_TYPE, JobTypeGroup, OLDEST_LIMIT, due, fits, oldest_of_type};
+use super::quarantine::{CorruptRows, add_corrupt, check_run, quarantine};
+use super::queue::{
+    ACTIVE, BY_CAMPAIGN, BY_TYPE, CONDITION_COLUMNS, HALVES, JobTypeGroup, OLDEST_LIMIT, due, fits, oldest_of_type,
+};
 use super::sql::{MultiRowInsert, Row, Tx, Value};
 use super::{ClaimedJob, Company, Run, Store, StoreError, rows};
 use crate::domain::{Resource, WorkerId};
@@ -12,8 +15,14 @@ use crate::domain::{Resource, WorkerId};
 /// The key of a row that this transaction holds.
 type Key = (String, String);
 
+/// Rows that cannot be read are looked for in so many steps behind one that was met, and in each step so many rows are looked at: no more than
+/// are claimed at once, since each is read with all that it holds.
+const MAX_STEPS: usize = 32;
+const STEP: usize = 32;
+
 impl Store {
-    /// Takes up to `limit` jobs of these groups, the best of which stands first. `left_out`: groups that come behind these.
+    /// Takes up to `limit` jobs of these groups, the best of which stands first. `left_out`: groups that come behind these. And
+    /// whether it met rows that cannot be read: those that it met, and those around them, are out of the way then.
     pub(super) async fn claim_of_groups(
         &self,
         now: i64,
@@ -22,27 +31,35 @@ impl Store {
         host: &WorkerId,
         company: Company,
         limit: usize,
-    ) -> Result<Vec<ClaimedJob>, StoreError> {
+    ) -> Result<(Vec<ClaimedJob>, bool), StoreError> {
         let shares = match groups {
             [best, ..] if limit == 1 => vec![(best.clone(), 1)],
             _ => self.shares(now, groups, left_out, company, limit).await?,
         };
         let mut tx = self.database.write().await?;
-        let mut held = Vec::new();
+        let (mut held, mut corrupt) = (Vec::new(), CorruptRows::default());
         for (group, share) in &shares {
-            held.extend(hold_rows(&mut tx, now, group, company, *share).await?);
+            held.extend(hold_rows(&mut tx, now, group, company, *share, &mut corrupt).await?);
         }
         // Others have taken what was meant for this worker: then the first that is left.
         for group in groups.iter().filter(|group| !shares.iter().any(|(tried, _)| tried.is_same(group))) {
             if !held.is_empty() {
                 break;
             }
-            held = hold_rows(&mut tx, now, group, company, 1).await?;
+            held = hold_rows(&mut tx, now, group, company, 1, &mut corrupt).await?;
         }
-        let claimed = start_runs(&mut tx, held, host).await?;
+        let claimed = start_runs(&mut tx, held, host, &mut corrupt).await?;
+        let is_corrupt = !corrupt.is_empty();
+        if is_corrupt {
+            // Whoever wrote one has mostly written more: each by itself would cost a look.
+            for group in groups {
+                find_corrupt(&mut tx, group, host, &mut corrupt).await?;
+            }
+            quarantine(&mut tx, &corrupt).await?;
+        }
         // Also where nothing was claimed: a row that can never run may have been marked so.
         tx.commit().await?;
-        Ok(claimed)
+        Ok((claimed, is_corrupt))
     }
 
     /// How many jobs of which group come next, if each goes to the tenant with the fewest running, and of its jobs the oldest.
@@ -65,13 +82,15 @@ impl Store {
             let (count, last) = seen.entry(place).or_insert((0, number));
             (*count, *last) = (*count + 1, number.max(*last));
             if row.int("can_run")? == Some(1) {
+                // One that cannot be read is left to whoever comes to it.
+                let Ok(campaign) = row.key("campaign_id") else { continue };
                 // One group may be there twice, found by two looks.
-                found.jobs.insert(number, JobTypeGroup { campaign: row.text("campaign_id")?, ..of.clone() });
+                found.jobs.insert(number, JobTypeGroup { campaign, ..of.clone() });
             }
         }
         for (place, (count, last)) in seen {
             if !groups[place].is_behind && count == OLDEST_LIMIT as usize {
-                found.unseen.push((groups[place].clone(), last + 1));
+                found.unseen.push((groups[place].clone(), last.saturating_add(1)));
             }
         }
         found.unseen.extend(left_out.iter().map(|group| (group.clone(), group.first)));
@@ -149,20 +168,22 @@ fn oldest_of_groups(now: i64, groups: &[JobTypeGroup], company: Company, limit: 
                  FROM ({}) w",
                 due("w"),
                 fits("w", company),
-                oldest_of_type("j.campaign_id, j.run_after, j.deaths", &of, OLDEST_LIMIT)
+                oldest_of_type(CONDITION_COLUMNS, &of, OLDEST_LIMIT)
             )
         })
         .collect();
     (parts.join(" UNION ALL "), values)
 }
 
-/// Holds the oldest jobs of a group that nobody else is taking right now.
+/// Holds the oldest jobs of a group that nobody else is taking right now. Those that can be seen not to be jobs are held as well, and not
+/// among those that it returns.
 async fn hold_rows(
     tx: &mut Tx,
     now: i64,
     group: &JobTypeGroup,
     company: Company,
     limit: usize,
+    corrupt: &mut CorruptRows,
 ) -> Result<Vec<Key>, StoreError> {
     if let Some(id) = &group.campaign {
         // Held until this commits: a pause that commits first is seen here, a later one waits. The campaign
@@ -175,18 +196,73 @@ async fn hold_rows(
     let mut values: Vec<Value> = vec![now.into()];
     let (index, of_group) = of_group(&mut values, group);
     let text = format!(
-        "SELECT j.tenant_id, j.id FROM jobs j {{by:{index}}} WHERE {of_group} AND {}{}
+        "SELECT j.tenant_id, j.id, j.host, j.run, j.rowid AS row_id FROM jobs j {{by:{index}}} WHERE {of_group} AND {}{}
          ORDER BY j.rowid LIMIT {limit} {{skip}}",
         due("j"),
         fits("j", company)
     );
-    tx.rows(&text, &values).await?.iter().map(|row| Ok((row.required("tenant_id")?, row.required("id")?))).collect()
+    let mut held = Vec::new();
+    for row in &tx.rows(&text, &values).await? {
+        match job_to_start(row) {
+            Ok(job) => held.push((job.tenant.to_string(), job.id.to_string())),
+            Err(why) => add_corrupt(corrupt, row, &why),
+        }
+    }
+    Ok(held)
+}
+
+/// Looks for rows that cannot be read among the oldest that wait of the tenant and type of a group, as long as there are some in each step.
+async fn find_corrupt(
+    tx: &mut Tx,
+    group: &JobTypeGroup,
+    host: &WorkerId,
+    corrupt: &mut CorruptRows,
+) -> Result<(), StoreError> {
+    for (index, half) in HALVES {
+        let text = format!(
+            "SELECT {} FROM jobs j {{by:{index}}} WHERE {BY_TYPE} AND {half} AND j.job_type = $1 AND j.tenant_id = $2
+               AND j.rowid > $3 ORDER BY j.rowid LIMIT {STEP} {{skip}}",
+            contents()
+        );
+        let mut last = -1;
+        for _ in 0..MAX_STEPS {
+            let values = [group.job_type.as_str().into(), group.tenant.as_str().into(), Value::from(last)];
+            let (found, before) = (tx.rows(&text, &values).await?, corrupt.len());
+            for row in &found {
+                last = row.int("row_id")?.unwrap_or(i64::MAX);
+                if let Err(why) = job_to_start(row).and_then(|_| claimed_job(row, host)) {
+                    add_corrupt(corrupt, row, &why);
+                }
+            }
+            if found.len() < STEP || corrupt.len() == before {
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The job of a row that waits, if a worker can begin it.
+fn job_to_start(row: &Row) -> Result<Resource, StoreError> {
+    let job = rows::job_resource(row)?;
+    check_run(job.id.as_str(), row.int("run")?.unwrap_or(0))?;
+    Ok(job)
+}
+
+/// The columns of a job for the worker that runs it.
+fn contents() -> String {
+    format!("{}, resume_point, timeout_used_ms", *rows::JOB_WITH_CONTENTS)
 }
 
 /// Begins the runs of rows that are held, in one statement. What is not this worker's then is left out, and so are rows that cannot be
 /// read.
-async fn start_runs(tx: &mut Tx, held: Vec<Key>, host: &WorkerId) -> Result<Vec<ClaimedJob>, StoreError> {
-    let contents = format!("{}, resume_point, timeout_used_ms, deaths", *rows::JOB_WITH_CONTENTS);
+async fn start_runs(
+    tx: &mut Tx,
+    held: Vec<Key>,
+    host: &WorkerId,
+    corrupt: &mut CorruptRows,
+) -> Result<Vec<ClaimedJob>, StoreError> {
+    let contents = contents();
     let (with_host, keys) = (values_of(&held, Some(host)), values_of(&held, None));
     let start = MultiRowInsert {
         before: "UPDATE jobs SET status = 'running', host = given.column3, run = run + 1, started_at = COALESCE(started_at, {now}),
@@ -222,17 +298,10 @@ async fn start_runs(tx: &mut Tx, held: Vec<Key>, host: &WorkerId) -> Result<Vec<
     let mut claimed = Vec::with_capacity(held.len());
     for key in held {
         let Some(row) = started.get(&key) else { continue };
-        match rows::skip_unreadable(claimed_job(row, host)) {
-            Some(job) => claimed.push(job),
+        match claimed_job(row, host) {
+            Ok(job) => claimed.push(job),
             // Only plain SQL can have put it there as queued. At the head of its group it would stop all behind it.
-            None => drop(
-                tx.execute(
-                    "UPDATE jobs SET status = 'failed', error_message = 'the row cannot be read', completed_at = {now},
-                       updated_at = {now}, host = NULL WHERE tenant_id = $1 AND id = $2",
-                    &[key.0.into(), key.1.into()],
-                )
-                .await?,
-            ),
+            Err(why) => add_corrupt(corrupt, row, &why),
         }
     }
     Ok(claimed)

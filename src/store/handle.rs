@@ -7,6 +7,7 @@ use super::StoreError;
 use super::database::{Database, file_name, is_missing_file};
 use super::group_commit::GroupCommit;
 use super::run_ends::RunEnds;
+use super::sql::{Row, Value};
 use super::tenant_cursor::TenantCursor;
 
 /// SQL, as the rest of the program sees it; cheap to clone.
@@ -99,6 +100,31 @@ impl Store {
             "DELETE FROM applied_commands WHERE 1 = 0",
         ];
         self.prove(within, &statements).await
+    }
+
+    /// Up to so many rows that can be read. Those that cannot be stay where they are, and must not take the places of others.
+    pub(super) async fn readable<T>(
+        &self,
+        limit: u32,
+        text: impl Fn(u32) -> String,
+        values: &[Value],
+        read: impl Fn(&Row) -> Result<T, StoreError>,
+    ) -> Result<Vec<T>, StoreError> {
+        let mut asked = limit;
+        loop {
+            let found = self.database.read().await?.rows(&text(asked), values).await?;
+            let mut readable: Vec<T> = found.iter().filter_map(|row| read(row).ok()).collect();
+            let is_all = found.len() < usize::try_from(asked).unwrap_or(usize::MAX);
+            if is_all || readable.len() >= usize::try_from(limit).unwrap_or(usize::MAX) {
+                let unreadable = found.len() - readable.len();
+                if let Some(Err(error)) = found.iter().map(&read).find(Result::is_err) {
+                    tracing::warn!(rows = unreadable, %error, "store.unreadable_rows");
+                }
+                readable.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+                return Ok(readable);
+            }
+            asked = asked.saturating_mul(2);
+        }
     }
 
     async fn prove(&self, within: Duration, statements: &[&str]) -> Option<Result<(), StoreError>> {

@@ -85,7 +85,7 @@ impl Store {
             rows: &keys,
         };
         let rows = self.database.read().await?.rows_of_many(&text).await?;
-        rows.into_iter().map(|row| Ok((row.required("id")?, row))).collect()
+        rows.into_iter().map(|row| Ok((row.shown_key("id")?, row))).collect()
     }
 
     /// How the database goes about reading a list: one text for each statement that may take, with its plan; on PostgreSQL
@@ -193,7 +193,7 @@ async fn walk(
 impl FoundRow {
     fn read(row: &Row) -> Result<Self, StoreError> {
         let phase = usize::try_from(row.int("phase")?.unwrap_or(0)).unwrap_or(0);
-        Ok(Self { id: row.required("id")?, phase, place: Place::read(row)? })
+        Ok(Self { id: row.shown_key("id")?, phase, place: Place::read(row)? })
     }
 }
 

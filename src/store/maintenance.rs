@@ -78,14 +78,15 @@ impl Store {
                 "(SELECT j.id FROM jobs j WHERE j.tenant_id = c.tenant_id AND j.campaign_id = c.id AND {only} LIMIT 1)"
             )
         };
-        let text = format!(
-            "SELECT c.id, c.tenant_id FROM campaigns c WHERE c.is_active AND c.status = 'active' AND NOT c.is_open
-               AND {} IS NULL AND {} IS NOT NULL LIMIT {limit}",
-            one("j.status BETWEEN 'paused' AND 'running'"),
-            one("j.status BETWEEN 'cancelled' AND 'failed' AND j.origin = 'queued'"),
-        );
-        let found = self.database.read().await?.rows(&text, &[]).await?;
-        Ok(found.iter().filter_map(|row| rows::skip_unreadable(rows::campaign_resource(row))).collect())
+        let text = |limit| {
+            format!(
+                "SELECT c.id, c.tenant_id FROM campaigns c WHERE c.is_active AND c.status = 'active' AND NOT c.is_open
+                   AND {} IS NULL AND {} IS NOT NULL LIMIT {limit}",
+                one("j.status BETWEEN 'paused' AND 'running'"),
+                one("j.status BETWEEN 'cancelled' AND 'failed' AND j.origin = 'queued'"),
+            )
+        };
+        self.readable(limit, text, &[], rows::campaign_resource).await
     }
 
     /// Adds up the changes of the counts of jobs that have gathered on PostgreSQL; SQLite adds them up as they come. `tidy`:

@@ -42,6 +42,7 @@ mod new_rows;
 mod page;
 mod permissions;
 mod prune;
+mod quarantine;
 mod queue;
 #[cfg(feature = "server")]
 mod rehearsal;
@@ -55,6 +56,7 @@ mod run_saves;
 mod runs;
 mod selection;
 mod sql;
+mod suspects;
 mod tenant_cursor;
 pub mod types;
 mod workers;

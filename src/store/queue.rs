@@ -17,9 +17,10 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::job_indexes::{QUEUE, QUEUE_IN_CAMPAIGNS, QUEUE_OF_CAMPAIGN};
+use super::quarantine::{CorruptRows, CorruptTenant, add_corrupt};
 use super::sql::{Row, Value};
 use super::{ClaimedJob, Company, Store, StoreError, rows, run_rows};
-use crate::domain::{Resource, TenantId, WorkerId};
+use crate::domain::{TenantId, WorkerId};
 
 /// A job that waits, for looks by type and for looks by campaign. The indexes are made for these words, and both
 /// databases have to be told which one to take: SQLite by its name, PostgreSQL by the condition that is always true.
@@ -27,7 +28,8 @@ pub(super) const BY_TYPE: &str = "j.origin = 'queued' AND j.status = 'pending' A
 pub(super) const BY_CAMPAIGN: &str =
     "j.origin = 'queued' AND j.status = 'pending' AND j.fence >= 0 AND j.campaign_id IS NOT NULL";
 /// The queue by type has two halves, jobs without a campaign and the others, so that the first stand in one index alone.
-const HALVES: [(&str, &str); 2] = [(QUEUE, "j.campaign_id IS NULL"), (QUEUE_IN_CAMPAIGNS, "j.campaign_id IS NOT NULL")];
+pub(super) const HALVES: [(&str, &str); 2] =
+    [(QUEUE, "j.campaign_id IS NULL"), (QUEUE_IN_CAMPAIGNS, "j.campaign_id IS NOT NULL")];
 
 /// The oldest jobs that wait among those that `of` describes, a type and a tenant: these columns and `row_id`.
 pub(super) fn oldest_of_type(columns: &str, of: &str, limit: u32) -> String {
@@ -41,11 +43,14 @@ pub(super) fn oldest_of_type(columns: &str, of: &str, limit: u32) -> String {
 }
 
 /// Its time has come (`$1`: now, Unix ms). No retry waits longer than the longest wait: a time that lies further ahead
-/// was written by a clock that was wrong, and would hold the job up for as long as that clock was ahead.
+/// was written by a clock that was wrong, and would hold the job up for as long as that clock was ahead. And no worker has it: plain SQL
+/// may have put it back without saying so, and then it waits until that worker is dead.
 pub(super) fn due(of: &str) -> String {
     let far = i64::try_from((run_rows::MAX_RETRY_DELAY + CLOCKS_APART).as_millis()).unwrap_or(i64::MAX);
-    format!("({of}.run_after IS NULL OR {of}.run_after <= $1 OR {of}.run_after > $1 + {far})")
+    format!("({of}.host IS NULL AND ({of}.run_after IS NULL OR {of}.run_after <= $1 OR {of}.run_after > $1 + {far}))")
 }
+/// The columns that [`due`] and [`fits`] look at, and the campaign.
+pub(super) const CONDITION_COLUMNS: &str = "j.campaign_id, j.host, j.run_after, j.deaths";
 
 /// How far clocks that are right may be apart.
 const CLOCKS_APART: Duration = Duration::from_secs(5);
@@ -67,10 +72,13 @@ pub(super) const OLDEST_LIMIT: u32 = 32;
 const TENANTS: usize = 500;
 /// So many active campaigns are few.
 const MAX_CAMPAIGNS_SEARCHED: usize = 200;
-/// Jobs that must run alone that one look sees.
-const SUSPECTS: usize = 32;
+/// So many running jobs of a tenant are counted: tenants with more are alike, and each look reads no more of them.
+const MAX_RUNNING: usize = 10_000;
 /// Groups to try when others take the jobs at the same time.
 const GROUPS: usize = 16;
+/// So often one look begins anew because all that it has found were rows that cannot be read: each time it has taken some of them out of
+/// the way, up to a thousand.
+const MAX_LOOKS: usize = 64;
 
 /// Jobs of one tenant, campaign and type, with at least one that can run.
 #[derive(Debug, Clone)]
@@ -158,74 +166,37 @@ impl Store {
         if limit == 0 || job_types.is_empty() || tenants.is_some_and(<[TenantId]>::is_empty) {
             return Ok(QueueLook::NothingFits);
         }
-        let now = self.now_ms();
-        let mut groups = self.groups(now, tenants, job_types, company).await?;
-        // Of very many tenants not all were looked at.
-        let is_all = tenants.is_some() || self.cursor.start_after().is_empty();
-        if groups.is_empty() && is_all && matches!(company, Company::None) {
-            return Ok(QueueLook::NothingWaits);
+        let mut look = QueueLook::NothingFits;
+        for _ in 0..MAX_LOOKS {
+            let now = self.now_ms();
+            let FoundGroups { mut groups, tenants: corrupt, rows } =
+                self.groups(now, tenants, job_types, company).await?;
+            let mut looks_again = self.quarantine_waiting(&corrupt, rows).await?;
+            // Of very many tenants not all were looked at.
+            let is_all = tenants.is_some() || self.cursor.start_after().is_empty();
+            let is_empty = groups.is_empty() && is_all && matches!(company, Company::None);
+            look = if is_empty { QueueLook::NothingWaits } else { QueueLook::NothingFits };
+            groups.retain(|group| served(&group.tenant));
+            if !groups.is_empty() {
+                groups.sort_by_key(|group| (group.running, group.first));
+                let left_out = groups.split_off(groups.len().min(GROUPS));
+                let (claimed, was_corrupt) =
+                    self.claim_of_groups(now, &groups, &left_out, host, company, limit).await?;
+                looks_again = (looks_again || was_corrupt) && claimed.is_empty();
+                look = QueueLook::Taken(claimed);
+            }
+            if !looks_again {
+                break;
+            }
         }
-        groups.retain(|group| served(&group.tenant));
-        if groups.is_empty() {
-            return Ok(QueueLook::NothingFits);
-        }
-        groups.sort_by_key(|group| (group.running, group.first));
-        let left_out = groups.split_off(groups.len().min(GROUPS));
-        Ok(QueueLook::Taken(self.claim_of_groups(now, &groups, &left_out, host, company, limit).await?))
+        Ok(look)
     }
 
     /// Whether a job waits that some worker of these tenants and types could take now, or may wait: of very many tenants not all are
     /// looked at.
     pub async fn is_job_waiting(&self, tenants: Option<&[TenantId]>, job_types: &[String]) -> Result<bool, StoreError> {
-        let groups = self.groups(self.now_ms(), tenants, job_types, Company::None).await?;
+        let groups = self.groups(self.now_ms(), tenants, job_types, Company::None).await?.groups;
         Ok(!groups.is_empty() || (tenants.is_none() && !self.cursor.start_after().is_empty()))
-    }
-
-    /// Jobs that could run now and must run alone, because at least so many workers have died in them: oldest first,
-    /// each with the worker that makes room for it, if any.
-    pub async fn suspects(
-        &self,
-        tenants: Option<&[TenantId]>,
-        job_types: &[String],
-        deaths: i64,
-    ) -> Result<Vec<(Resource, Option<WorkerId>)>, StoreError> {
-        let mut values: Vec<Value> = vec![self.now_ms().into(), deaths.into()];
-        let types = table(&mut values, job_types.iter().map(String::as_str));
-        let of_tenants = match tenants {
-            Some(tenants) => {
-                let names = table(&mut values, tenants.iter().map(TenantId::as_str));
-                format!("AND j.tenant_id IN (SELECT t.column1 FROM (VALUES {names}) t)")
-            }
-            None => String::new(),
-        };
-        let text = format!(
-            "SELECT j.id, j.tenant_id, j.alone_in FROM jobs j
-             WHERE j.origin = 'queued' AND j.status = 'pending' AND j.deaths > 0 AND j.deaths >= $2 AND {}
-               AND j.job_type IN (SELECT v.column1 FROM (VALUES {types}) v) {of_tenants}
-               AND (j.campaign_id IS NULL OR EXISTS (
-                 SELECT 1 FROM campaigns c WHERE c.tenant_id = j.tenant_id AND c.id = j.campaign_id AND {ACTIVE}))
-             ORDER BY j.rowid LIMIT {SUSPECTS}",
-            due("j")
-        );
-        let found = self.database.read().await?.rows(&text, &values).await?;
-        let suspect = |row: &Row| -> Result<_, StoreError> {
-            Ok((rows::job_resource(row)?, row.text("alone_in")?.and_then(|id| id.parse().ok())))
-        };
-        Ok(found.iter().filter_map(|row| rows::skip_unreadable(suspect(row))).collect())
-    }
-
-    /// This worker makes room for a job that must run alone, in place of `before`. `false`: another was first.
-    pub async fn make_room(
-        &self,
-        job: &Resource,
-        host: &WorkerId,
-        before: Option<&WorkerId>,
-    ) -> Result<bool, StoreError> {
-        let text = "UPDATE jobs SET alone_in = $3 WHERE tenant_id = $1 AND id = $2 AND (status || '') = 'pending'
-                      AND COALESCE(alone_in, '') = $4";
-        let before = before.map_or("", WorkerId::as_str);
-        let key = [job.tenant.as_str(), job.id.as_str(), host.as_str(), before].map(Value::from);
-        self.change(text, &key).await
     }
 
     /// The groups with a job that can run: of each tenant that was looked at, at least the one with its oldest.
@@ -235,18 +206,27 @@ impl Store {
         tenants: Option<&[TenantId]>,
         job_types: &[String],
         company: Company,
-    ) -> Result<Vec<JobTypeGroup>, StoreError> {
+    ) -> Result<FoundGroups, StoreError> {
         let (text, values) = oldest_jobs(now, tenants, &self.cursor.start_after(), job_types, company);
-        let found = self.database.read().await?.rows(&text, &values).await?;
-        let (mut groups, mut running) = (Vec::new(), HashMap::new());
+        let rows = self.database.read().await?.rows(&text, &values).await?;
+        let (mut found, mut running) = (FoundGroups::default(), HashMap::new());
         let (mut with_few, mut with_many): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
         let mut last = None;
-        for row in &found {
-            last = row.text("last")?;
+        for row in &rows {
+            // Behind one that is no text the next look begins with the first tenant.
+            last = row.text("last").ok().flatten();
+            if rows::tenant(row).is_err() {
+                found.tenants.push(CorruptTenant {
+                    tenant: row.text("tenant_id").ok().flatten().unwrap_or_default(),
+                    job_type: row.required("job_type")?,
+                    row_id: row.int("row_id")?.unwrap_or(0),
+                });
+                continue;
+            }
             let (tenant, count) = (row.required("tenant_id")?, row.int("running")?.unwrap_or(0));
             running.insert(tenant.clone(), count);
             match row.int("first")? {
-                Some(first) => groups.push(group(row, first, count, false)?),
+                Some(first) => found.add(row, first, count, false),
                 None if row.int("active")?.is_some_and(|active| active < MAX_CAMPAIGNS_SEARCHED as i64) => {
                     with_few.push(tenant)
                 }
@@ -265,21 +245,40 @@ impl Store {
             for row in &self.database.read().await?.rows(&text, &values).await? {
                 let Some(first) = row.int("first")? else { continue };
                 let count = running.get(&row.required("tenant_id")?).copied().unwrap_or(0);
-                groups.push(group(row, first, count, true)?);
+                found.add(row, first, count, true);
             }
         }
-        Ok(groups)
+        Ok(found)
+    }
+}
+
+/// What a look into the queue finds.
+#[derive(Default)]
+struct FoundGroups {
+    groups: Vec<JobTypeGroup>,
+    /// Tenants that cannot be any, with jobs that wait.
+    tenants: Vec<CorruptTenant>,
+    /// Rows that cannot be read.
+    rows: CorruptRows,
+}
+
+impl FoundGroups {
+    /// `row` is a group, and has its first job that can run as `row_id` if the group cannot be read.
+    fn add(&mut self, row: &Row, first: i64, running: i64, is_behind: bool) {
+        match group(row, first, running, is_behind) {
+            Ok(group) => self.groups.push(group),
+            Err(why) => add_corrupt(&mut self.rows, row, &why),
+        }
     }
 }
 
 fn group(row: &Row, first: i64, running: i64, is_behind: bool) -> Result<JobTypeGroup, StoreError> {
-    let (tenant, campaign, job_type) =
-        (row.required("tenant_id")?, row.text("campaign_id")?, row.required("job_type")?);
+    let (tenant, campaign, job_type) = (row.required("tenant_id")?, row.key("campaign_id")?, row.required("job_type")?);
     Ok(JobTypeGroup { tenant, campaign, job_type, first, running, is_behind })
 }
 
 /// Words as the rows of a table, in an SQL text.
-fn table<'a>(values: &mut Vec<Value>, words: impl Iterator<Item = &'a str>) -> String {
+pub(super) fn table<'a>(values: &mut Vec<Value>, words: impl Iterator<Item = &'a str>) -> String {
     let mut place = |word: &str| {
         values.push(word.into());
         format!("(CAST(${} AS TEXT))", values.len())
@@ -325,7 +324,7 @@ fn oldest_jobs(
         }
     };
     let of_both = "j.job_type = t.job_type AND j.tenant_id = n.tenant_id";
-    let oldest = oldest_of_type("j.campaign_id, j.run_after, j.deaths", of_both, OLDEST_LIMIT);
+    let oldest = oldest_of_type(CONDITION_COLUMNS, of_both, OLDEST_LIMIT);
     let head = oldest_of_type("1 AS one", of_both, 1);
     let text = format!(
         "WITH RECURSIVE types (job_type) AS (VALUES {types}), {turn},
@@ -336,12 +335,12 @@ fn oldest_jobs(
                  SELECT 1 FROM campaigns c WHERE c.tenant_id = n.tenant_id AND c.id = w.campaign_id AND {ACTIVE}))
                ORDER BY w.row_id LIMIT 1)
            FROM turn n CROSS JOIN types t WHERE n.tenant_id IS NOT NULL)
-         SELECT h.tenant_id, h.job_type, h.first,
+         SELECT h.tenant_id, h.job_type, h.first, COALESCE(h.first, h.head) AS row_id,
            (SELECT j.campaign_id FROM jobs j
              WHERE {BY_TYPE} AND j.campaign_id IS NOT NULL AND j.job_type = h.job_type AND j.tenant_id = h.tenant_id
                AND j.rowid = h.first) AS campaign_id,
-           (SELECT COUNT(*) FROM jobs j {{by:jobs_running_of_tenant}}
-             WHERE j.origin = 'queued' AND j.status = 'running' AND j.tenant_id = h.tenant_id) AS running,
+           (SELECT COUNT(*) FROM (SELECT 1 AS one FROM jobs j {{by:jobs_running_of_tenant}}
+             WHERE j.origin = 'queued' AND {{hide:j.status}} = 'running' AND j.tenant_id = h.tenant_id LIMIT {MAX_RUNNING}) r) AS running,
            CASE WHEN h.first IS NULL THEN (SELECT COUNT(*) FROM (
              SELECT c.id FROM campaigns c WHERE c.tenant_id = h.tenant_id AND {ACTIVE} LIMIT {MAX_CAMPAIGNS_SEARCHED}) a) END AS active,
            (SELECT n.tenant_id FROM turn n WHERE n.place = {TENANTS}) AS last
@@ -409,7 +408,7 @@ fn search_behind(
            SELECT f.tenant_id, f.campaign_id, t.job_type, {of_campaign} FROM found f CROSS JOIN types t
              WHERE f.campaign_id IS NOT NULL AND (
                SELECT COUNT(*) FROM campaigns c WHERE c.tenant_id = f.tenant_id AND c.id = f.campaign_id AND {ACTIVE}) = 1)
-         SELECT g.tenant_id, g.campaign_id, g.job_type, g.first FROM groups g WHERE g.first IS NOT NULL"
+         SELECT g.tenant_id, g.campaign_id, g.job_type, g.first, g.first AS row_id FROM groups g WHERE g.first IS NOT NULL"
     );
     (text, values)
 }

@@ -5,6 +5,7 @@
 
 use super::jobs::{accepts_jobs, read_with_contents};
 use super::new_rows::{Beginning, INSERT_JOB, values_of};
+use super::quarantine::check_run;
 use super::sql::{Row, Tx};
 use super::{ClaimedJob, NewJob, RemoteAttach, RemoteWish, Run, Store, StoreError, rows};
 use crate::domain::{Job, JobStatus, Resource, WorkerId};
@@ -70,6 +71,7 @@ impl Store {
         if (hosted.is_some() || had_by_others) && !is_own {
             return Ok(Some(RemoteAttach::Elsewhere));
         }
+        check_run(job.id.as_str(), number)?;
         let mut tx = self.database.write().await?;
         if row.text("campaign_id")?.is_some() && hosted.is_none() && status != JobStatus::Paused {
             // The campaign before its jobs, as everywhere: two that wait for each other would both fail.

@@ -218,7 +218,8 @@ fn visible(row: &Row, column: &str) -> Result<Option<String>, StoreError> {
     Ok(row.text(column)?.map(|user| printable(&user).into_owned()))
 }
 
-fn tenant(row: &Row) -> Result<TenantId, StoreError> {
+/// The tenant of a row.
+pub(super) fn tenant(row: &Row) -> Result<TenantId, StoreError> {
     let text = row.required("tenant_id")?;
     text.parse().map_err(|_| unreadable("a tenant id that is none", &text))
 }

@@ -24,7 +24,7 @@ impl Store {
             let (list, values) = listed(tenant, some);
             let text = format!("SELECT id FROM {} WHERE tenant_id = $1 AND id IN ({list})", kind.plural());
             for row in self.database.read().await?.rows(&text, &values).await? {
-                found.extend(row.required("id")?.parse::<ResourceId>());
+                found.extend(row.shown_key("id")?.parse::<ResourceId>());
             }
         }
         Ok(found)
@@ -80,7 +80,7 @@ impl Store {
             }
         };
         let rows = self.database.read().await?.rows(&text, &values).await?;
-        let ids = rows.iter().map(|row| row.required("id")).collect::<Result<Vec<_>, _>>()?;
+        let ids = rows.iter().map(|row| row.shown_key("id")).collect::<Result<Vec<_>, _>>()?;
         Ok(ids.iter().filter_map(|id| id.parse().ok()).collect())
     }
 
@@ -101,7 +101,7 @@ impl Store {
             let (list, values) = listed(tenant, some);
             let text = format!("SELECT id, {name} AS name FROM {table} WHERE tenant_id = $1 AND id IN ({list})");
             for row in self.database.read().await?.rows(&text, &values).await? {
-                let (Ok(id), Some(name)) = (row.required("id")?.parse(), row.text("name")?) else { continue };
+                let (Ok(id), Some(name)) = (row.shown_key("id")?.parse(), row.text("name")?) else { continue };
                 found.push((id, name));
             }
         }
@@ -119,7 +119,7 @@ impl Store {
             let (list, values) = listed(tenant, some);
             let text = format!("SELECT id, campaign_id, job_type FROM jobs WHERE tenant_id = $1 AND id IN ({list})");
             for row in self.database.read().await?.rows(&text, &values).await? {
-                let Ok(id) = row.required("id")?.parse() else { continue };
+                let Ok(id) = row.shown_key("id")?.parse() else { continue };
                 let campaign_id = row.text("campaign_id")?.and_then(|id| id.parse().ok());
                 let job_type = row.text("job_type")?.unwrap_or_default();
                 found.insert(id, JobFacts { campaign_id, job_type });

@@ -6,16 +6,17 @@ use sqlx::{Connection, PgConnection};
 
 use super::*;
 
-/// Rows that were read by this index, as far as connections have ended.
-async fn rows_read_by(index: &str, url: &str) -> i64 {
+/// Rows that were read by indexes of `jobs` with such a name (LIKE), as far as connections have ended: all but so many.
+async fn rows_read_by(index: &str, url: &str, open: i64) -> i64 {
     let mut other = PgConnection::connect(url).await.expect("connect");
     // A connection tells what it has read when it ends.
     let others =
         "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend'";
-    while sqlx::query_scalar::<_, i64>(others).fetch_one(&mut other).await.expect("others") > 1 {
+    while sqlx::query_scalar::<_, i64>(others).fetch_one(&mut other).await.expect("others") > 1 + open {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    let read = "SELECT COALESCE(SUM(idx_tup_read), 0)::BIGINT FROM pg_stat_user_indexes WHERE indexrelname = $1";
+    let read = "SELECT COALESCE(SUM(idx_tup_read), 0)::BIGINT FROM pg_stat_user_indexes
+                WHERE relname = 'jobs' AND indexrelname LIKE $1";
     sqlx::query_scalar(read).bind(index).fetch_one(&mut other).await.expect("statistics")
 }
 
@@ -64,7 +65,7 @@ async fn a_plan_from_when_the_table_was_empty_reads_the_rows_of_its_runs_alone_w
     let others = plain(&url, JOBS_OF_ANOTHER_WORKER).await;
     work(&store, &claimed).await;
     drop(store);
-    let read = rows_read_by("jobs_hosted", &url).await;
+    let read = rows_read_by("jobs_hosted", &url, 0).await;
     assert!(read < others, "{read} rows were read by the index of hosts, beside {others} jobs that others host");
 }
 
@@ -84,7 +85,7 @@ async fn a_page_reads_its_own_rows_alone_also_where_it_was_planned_when_there_we
         assert_eq!(store.jobs(&filter).await.expect("list").items.len(), 50);
     }
     drop(store);
-    let read = rows_read_by("jobs_pkey", &url).await;
+    let read = rows_read_by("jobs_pkey", &url, 0).await;
     assert!(read < many, "{read} rows were read by their key, for four pages of 50 among {many}");
 }
 
@@ -101,5 +102,43 @@ async fn whether_campaigns_are_over_is_asked_of_their_own_jobs_alone() {
     let over = store.campaigns_to_complete(100).await.expect("campaigns");
     assert_eq!(over.len(), 50, "those whose jobs have ended");
     drop(store);
-    assert_eq!(rows_read_by("jobs_ended_of_tenant", &url).await, 0);
+    assert_eq!(rows_read_by("jobs_ended_of_tenant", &url, 0).await, 0);
+}
+
+#[tokio::test]
+async fn a_look_into_the_queue_reads_no_running_jobs_of_other_systems_and_counts_no_more_of_a_tenants_own_than_matter()
+{
+    let Db { store, url, .. } = Db::postgres().await;
+    drop(store);
+    plain(&url, "ALTER TABLE jobs SET (autovacuum_enabled = off)").await;
+    let store = store_of_one_connection(&url).await;
+    store.create_job(&new_job("first", None)).await.expect("create");
+    let look = async |store: &Store| store.claim_job(&worker("w"), None, &["work".to_owned()]).await.expect("claim");
+    assert!(look(&store).await.is_some());
+    let others = "INSERT INTO jobs (id, tenant_id, status, origin, job_type)
+        SELECT 'other' || n, 'acme', 'running', 'external', 'work' FROM generate_series(1, 20000) n";
+    plain(&url, others).await;
+    store.create_job(&new_job("second", None)).await.expect("create");
+    let before = rows_read_by("%", &url, 1).await;
+    assert!(look(&store).await.is_some());
+    drop(store);
+    let read = rows_read_by("%", &url, 0).await - before;
+    assert!(read < 1_000, "{read} rows were read beside 20,000 that run in another system");
+
+    // A connection that knows nothing of the table finds the same index.
+    let store = store_of_one_connection(&url).await;
+    store.create_job(&new_job("third", None)).await.expect("create");
+    assert!(look(&store).await.is_some());
+    drop(store);
+    let own = "UPDATE jobs SET origin = 'queued' WHERE origin = 'external'";
+    let read_new = rows_read_by("%", &url, 0).await - read - before;
+    assert!(read_new < 1_000, "{read_new} rows were read by a new connection");
+    plain(&url, own).await;
+    let before = rows_read_by("%", &url, 0).await;
+    let store = store_of_one_connection(&url).await;
+    store.create_job(&new_job("fourth", None)).await.expect("create");
+    assert!(look(&store).await.is_some());
+    drop(store);
+    let read = rows_read_by("%", &url, 0).await - before;
+    assert!((5_000..12_000).contains(&read), "{read} rows were read of 20,000 of the tenant that run");
 }

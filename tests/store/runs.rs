@@ -62,7 +62,6 @@ pub async fn a_row_that_cannot_be_read_does_not_stop_the_queue(db: Db) {
         .await
         .expect("insert");
     db.store.create_job(&new_job("fine", None)).await.expect("create");
-    assert!(claim(&db, "w").await.is_none(), "the one that cannot be read is put aside");
     assert_eq!(claim(&db, "w").await.expect("claimed").job.id.as_str(), "fine");
 }
 

@@ -26,6 +26,7 @@ pub fn to_postgres(text: &str) -> String {
     replace_marks(&text, |value, kind| match kind {
         INDEX => String::new(),
         KEY => format!("COALESCE({value}, TIMESTAMPTZ '-infinity')"),
+        HIDE => format!("({value} || '')"),
         MS => value.trim_start_matches('+').to_owned(),
         _ => format!("CAST({value} AS {kind})"),
     })
@@ -38,6 +39,9 @@ const MS: &str = "MS";
 /// What `{key:…}` names instead of a type.
 const KEY: &str = "KEY";
 
+/// What `{hide:…}` names instead of a type.
+const HIDE: &str = "HIDE";
+
 /// A time to compare with `{ms:column}`: RFC 3339 with three decimals, always.
 pub(in crate::store) fn time_text(ms: i64) -> String {
     let time = jiff::Timestamp::from_millisecond(ms).unwrap_or(if ms < 0 {
@@ -48,11 +52,18 @@ pub(in crate::store) fn time_text(ms: i64) -> String {
     format!("{time:.3}")
 }
 
-/// Replaces `{json:…}`, `{time:…}`, `{by:…}`, `{ms:…}` and `{key:…}`.
+/// Replaces `{json:…}`, `{time:…}`, `{by:…}`, `{ms:…}`, `{key:…}` and `{hide:…}`.
 fn replace_marks(text: &str, write: impl Fn(&str, &str) -> String) -> String {
     let mut out = text.to_owned();
-    for (mark, kind) in [("{json:", "JSONB"), ("{time:", "TIMESTAMPTZ"), ("{by:", INDEX), ("{ms:", MS), ("{key:", KEY)]
-    {
+    let marks = [
+        ("{json:", "JSONB"),
+        ("{time:", "TIMESTAMPTZ"),
+        ("{by:", INDEX),
+        ("{ms:", MS),
+        ("{key:", KEY),
+        ("{hide:", HIDE),
+    ];
+    for (mark, kind) in marks {
         while let Some(start) = out.find(mark) {
             let end = start + out[start..].find('}').unwrap_or(out.len() - start - 1);
             let value = write(&out[start + mark.len()..end], kind);
@@ -79,6 +90,8 @@ mod tests {
         );
         assert_eq!(to_sqlite("{ms:at} < {time:$1}"), "strftime('%Y-%m-%dT%H:%M:%fZ', at) < $1");
         assert_eq!(to_sqlite("{ms:+at}"), "strftime('%Y-%m-%dT%H:%M:%fZ', +at)");
+        assert_eq!(to_sqlite("{hide:status} = 'a'"), "status = 'a'");
+        assert_eq!(to_postgres("{hide:status} = 'a'"), "(status || '') = 'a'");
         assert_eq!(to_postgres("{ms:+at} < {time:$1}"), "at < CAST($1 AS TIMESTAMPTZ)");
         assert_eq!(to_postgres("{ms:at} < {time:$1}"), "at < CAST($1 AS TIMESTAMPTZ)");
         assert_eq!(time_text(1_767_225_600_000), "2026-01-01T00:00:00.000Z");

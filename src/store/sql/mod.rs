@@ -5,7 +5,8 @@
 //! `{share}` (rows may not change until the transaction ends), `{by:index}` (SQLite uses that index),
 //! `{ms:column}` (a time to compare with `{time:$n}`; SQLite's are texts: with as many digits as [`time_text`]'s),
 //! `{ms:+column}` (the same, and SQLite does not use an index on it), `{key:column}` (a time to sort by, none before all others,
-//! word for word as the indexes of lists have it), `{now_ms}` (Unix ms), `{like}` (whatever the case of the letters).
+//! word for word as the indexes of lists have it), `{now_ms}` (Unix ms), `{like}` (whatever the case of the letters),
+//! `{hide:column}` (the same text, and PostgreSQL only takes an index that is made with it in these words).
 
 mod dialect;
 mod postgres;
@@ -13,9 +14,9 @@ mod sqlite;
 
 use std::borrow::Cow;
 
-use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 use sqlx::sqlite::SqliteRow;
+use sqlx::{Row as _, TypeInfo as _, ValueRef as _};
 
 use super::StoreError;
 use crate::domain::JsonText;
@@ -100,8 +101,27 @@ impl Row {
         }
     }
 
+    /// A key: SQLite holds some that are no texts, where plain SQL has written them, and finds those by no text that looks the same.
+    pub fn key(&self, column: &str) -> Result<Option<String>, StoreError> {
+        match self {
+            Self::Sqlite(row) if row.try_get_raw(column).map_err(StoreError::from)?.type_info().name() == "BLOB" => {
+                Err(StoreError::Refused(format!("column {column} is no text")))
+            }
+            _ => self.text(column),
+        }
+    }
+
+    /// A key as it is shown, and compared with keys that can be read.
+    pub fn shown_key(&self, column: &str) -> Result<String, StoreError> {
+        let bytes: Option<Vec<u8>> = match self {
+            Self::Sqlite(row) => row.try_get_unchecked(column).map_err(StoreError::from)?,
+            Self::Postgres(_) => return self.required(column),
+        };
+        Ok(String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned())
+    }
+
     pub fn required(&self, column: &str) -> Result<String, StoreError> {
-        self.text(column)?.ok_or_else(|| StoreError::Refused(format!("column {column} is null")))
+        self.key(column)?.ok_or_else(|| StoreError::Refused(format!("column {column} is null")))
     }
 
     pub fn int(&self, column: &str) -> Result<Option<i64>, StoreError> {

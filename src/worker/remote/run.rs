@@ -313,7 +313,7 @@ impl RemoteRun {
                 OrderKind::Resume => state.held = false,
                 _ => {}
             }
-            let first = (self.run - 1).saturating_mul(ORDERS_PER_RUN) + 1;
+            let first = (self.run - 1).saturating_mul(ORDERS_PER_RUN).saturating_add(1);
             let mut order = Order {
                 number: state.order.as_ref().map_or(first, |order| order.number + 1),
                 kind,

@@ -22,12 +22,13 @@ SEEDS ?= 5
 SECONDS ?= 120
 # single: one Redis; sentinel: a master, two replicas and three sentinels; cluster: three masters, each with a replica, both
 # with redis.replicas_to_wait = 1; disk: one Redis whose machine loses its power, with redis.fsyncs_to_wait = 1.
+# SHARDED=1: what wakes programs of a cluster is published and heard on sharded channels alone.
 # WAIT=0: both are 0, and the checker reports what is lost.
 TOPOLOGY ?= single
 chaos:
 	@sh scripts/deps.sh test
 	CHAOS_TOPOLOGY=$(TOPOLOGY) CHAOS_SEEDS=$(if $(SEED),1,$(SEEDS)) CHAOS_SECONDS=$(SECONDS) $(if $(SEED),CHAOS_SEED=$(SEED)) \
-		$(if $(WAIT),CHAOS_WAIT=$(WAIT)) \
+		$(if $(WAIT),CHAOS_WAIT=$(WAIT)) $(if $(SHARDED),CHAOS_SHARDED=$(SHARDED)) \
 		cargo test --test chaos the_promises_of_commands -- --nocapture
 
 # The same checks fail where the fence is switched off; the feature is in no other build.

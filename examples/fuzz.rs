@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wheelhouse::auth::Verifier;
 use wheelhouse::broker::scripts::fuzzing::{read_stored, reading_script};
-use wheelhouse::config::{self, Settings};
+use wheelhouse::config::{self, PublishedChannels, Settings};
 use wheelhouse::domain::ResourceKind;
 use wheelhouse::protocol::{FeedFilter, parse, parse_tenant, tenant, worker};
 
@@ -271,11 +271,17 @@ fn script() -> Target {
     Box::new(move |input| {
         let server = started.get_or_init(RedisServer::start).as_ref().map_err(Clone::clone)?;
         let mut call = redis::cmd("EVALSHA");
-        call.arg(script.hash()).arg(3).arg(&["requests:0", "requests:1", "requests:2"]).arg(input);
+        call.arg(script.hash(PublishedChannels::Plain))
+            .arg(3)
+            .arg(&["requests:0", "requests:1", "requests:2"])
+            .arg(input);
         let mut connection = server.connection.borrow_mut();
         let mut answer = call.query::<Vec<redis::Value>>(&mut connection);
         if answer.as_ref().is_err_and(|error| error.code() == Some("NOSCRIPT")) {
-            let load = redis::cmd("SCRIPT").arg("LOAD").arg(script.text()).query::<String>(&mut connection);
+            let load = redis::cmd("SCRIPT")
+                .arg("LOAD")
+                .arg(script.text(PublishedChannels::Plain))
+                .query::<String>(&mut connection);
             load.map_err(|error| error.to_string())?;
             answer = call.query(&mut connection);
         }

@@ -27,8 +27,7 @@ local function end_run(n)
     local seq = int_to_string((tonumber(state[4]) or 0) + 1)
     redis.call('HDEL', state_key, 'host', 'live', 'desired')
     redis.call('HSET', state_key, 'run', run_text, 'run_ended', run_text, 'seq', seq)
-    -- pcall: it only wakes, and the number stands, whatever this user may publish.
-    redis.pcall('PUBLISH', channel, message .. ',"seq":' .. seq .. '}')
+    publish_of_resource(channel, message .. ',"seq":' .. seq .. '}')
   end
   redis.call('EXPIRE', state_key, '604800')
   local now_ms = math.floor(now_us() / 1000)

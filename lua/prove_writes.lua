@@ -14,13 +14,20 @@
 
 local hash, list, sorted, set, stream, text, done = unpack(KEYS)
 local channel, extent, done_ms = unpack(ARGV)
+
+-- As `publish` does, and says what Redis refuses.
+local function try_to_publish()
+  if PUBLISHED_CHANNELS ~= 'sharded' then redis.call('PUBLISH', channel, '') end
+  if SHARD then redis.call('SPUBLISH', SHARD .. channel, '') end
+end
+
 if extent == 'shared' then
   local left = redis.call('PTTL', done)
   if left > 0 and left <= tonumber(done_ms) then extent = 'one' end
 end
 if extent == 'one' then
   redis.call('SET', text, '1', 'PX', '10000')
-  redis.call('PUBLISH', channel, '')
+  try_to_publish()
   return 1
 end
 
@@ -80,5 +87,5 @@ redis.call('EXISTS', text)
 
 redis.call('DEL', hash, list, sorted, set, stream, text)
 if done then redis.call('SET', done, '1', 'PX', done_ms) end
-redis.call('PUBLISH', channel, '')
+try_to_publish()
 return 1

@@ -40,8 +40,7 @@ local function update(n)
     else
       redis.call('HSET', state_key, 'seq', seq, 'live', live)
     end
-    -- pcall: it only wakes, and the number stands, whatever this user may publish.
-    redis.pcall('PUBLISH', channel, ARGV[at + 3] .. ',"seq":' .. seq .. '}')
+    publish_of_resource(channel, ARGV[at + 3] .. ',"seq":' .. seq .. '}')
   end
   return 0
 end

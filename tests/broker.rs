@@ -25,6 +25,7 @@ mod broker {
     mod runs;
     mod schedules;
     mod serving;
+    mod sharded;
     mod tenants;
     mod tls;
     mod upgrade;
@@ -61,6 +62,8 @@ fn redis_at(url: String) -> config::Redis {
         partitions: 16,
         replicas_to_wait: 0,
         fsyncs_to_wait: 0,
+        published_channels: config::PublishedChannels::Plain,
+        heard_channels: config::HeardChannels::Plain,
     }
 }
 

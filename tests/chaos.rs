@@ -2,7 +2,8 @@
 //! commands, and a checker reads what everybody saw. `docs/testing-faults.md` describes the parts.
 //!
 //! `CHAOS_SEED=7 cargo test --test chaos` plays one seed again; `CHAOS_SECONDS` sets how long the load lasts,
-//! `CHAOS_SEEDS` how many seeds are played, one after the other. `CHAOS_WAIT=0`: for no replica and no disk is waited, and promises break.
+//! `CHAOS_SEEDS` how many seeds are played, one after the other. `CHAOS_SHARDED=1`: channels of a
+//! cluster are sharded. `CHAOS_WAIT=0`: for no replica and no disk is waited, and promises break.
 
 mod support;
 
@@ -59,6 +60,7 @@ async fn the_promises_of_commands_hold_under_faults() {
     let load = Duration::from_secs(number("CHAOS_SECONDS").unwrap_or(40));
     for seed in first..first + seeds.unwrap_or(1) {
         let mut plan = plan::Plan::new(seed, load, topology());
+        plan.sharded_channels = number("CHAOS_SHARDED").is_some_and(|sharded| sharded > 0);
         plan.copies_to_wait = number("CHAOS_WAIT").map_or(plan.copies_to_wait, |copies| copies as u32);
         run::play(&plan).await;
     }
@@ -76,6 +78,14 @@ async fn masters_that_sentinels_replace_break_no_promise() {
 async fn masters_of_a_cluster_that_are_lost_break_no_promise() {
     let _alone = ALONE.lock().await;
     run::play(&plan::Plan::new(4, Duration::from_secs(20), plan::Topology::Cluster)).await;
+}
+
+/// The same where programs hear nothing but sharded channels: a master is lost and replaced, and slots move.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn sharded_channels_of_a_cluster_that_loses_masters_break_no_promise() {
+    let _alone = ALONE.lock().await;
+    let plan = plan::Plan::new(4, Duration::from_secs(20), plan::Topology::Cluster);
+    run::play(&plan::Plan { sharded_channels: true, ..plan }).await;
 }
 
 /// A machine loses its power twice, the second time while its disk is too slow, and has what the disk has confirmed. It needs Linux.

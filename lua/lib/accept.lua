@@ -33,8 +33,7 @@ local function accept(keys, c, workers, now_ms)
   ready_if_absent(keys.ready, keys.tenants, c.resource, now_ms)
   redis.call('XADD', keys.audit, '*', 'event', 'accepted', 'at', int_to_string(now_ms), 'entry', close_record(c.record))
   if c.action == 'cancel' then supersede(keys, c, now_ms) end
-  -- pcall: it only wakes. A user who may not publish here must not be told that nothing was done.
-  redis.pcall('PUBLISH', c.control_channel, c.control_message)
+  publish_control(c.control_channel, c.control_message)
   wake_host(c.host, tonumber(workers), c.resource)
 end
 

@@ -23,8 +23,7 @@ local function record_result(keys, command, workers, result, message, reply_chan
   end
   redis.call('EXPIRE', keys.results, RESULT_SECONDS)
   redis.call('EXPIRE', keys.finished, RESULT_SECONDS)
-  -- pcall: it only wakes, and what is written above stands, whatever this user may publish.
-  redis.pcall('PUBLISH', reply_channel, message)
+  publish_of_resource(reply_channel, message)
 end
 
 -- What failed for good is kept for whoever wants to look at it and ask again.

@@ -31,6 +31,5 @@ end
 -- Wakes the host of a job, which may not hear the control channels. workers: how many are alive. Not where all of them are sure to
 -- hear: what comes twice is looked into twice. The counts of two partitions may differ for a moment.
 local function wake_host(host, workers, resource)
-  -- pcall: it only wakes.
-  if host and workers > ALL_LISTEN - 8 then redis.pcall('PUBLISH', worker_channel(host), resource) end
+  if host and workers > ALL_LISTEN - 8 then publish(worker_channel(host), resource) end
 end

@@ -3,7 +3,6 @@
 -- message: open; gives its number.
 local function publish_update(state, channel, message)
   local seq = redis.call('HINCRBY', state, 'seq', '1')
-  -- pcall: it only wakes, and the number stands, whatever this user may publish.
-  redis.pcall('PUBLISH', channel, message .. ',"seq":' .. int_to_string(seq) .. '}')
+  publish_of_resource(channel, message .. ',"seq":' .. int_to_string(seq) .. '}')
   return seq
 end

@@ -13,12 +13,15 @@ use super::discovery::Discovery;
 use super::error::BrokerError;
 use super::scripts::lua::LuaScript;
 use super::waits::Waits;
+use crate::config::PublishedChannels;
 
 /// A handle; cheap to clone. Connections are given up when the last one is dropped.
 #[derive(Clone)]
 pub struct Client {
     kind: ClientKind,
     discovery: Arc<Discovery>,
+    /// Where its scripts publish.
+    published: PublishedChannels,
 }
 
 #[derive(Clone)]
@@ -38,7 +41,12 @@ impl Client {
             }
             one => ClientKind::One(Connection::connect(one.clone(), Waits::of(settings)).await?),
         };
-        Ok(Self { kind, discovery: Arc::new(discovery) })
+        Ok(Self { kind, discovery: Arc::new(discovery), published: settings.published_channels })
+    }
+
+    /// Where is published what wakes others.
+    pub(super) fn published(&self) -> PublishedChannels {
+        self.published
     }
 
     /// Where Redis is: for connections beside these, which then leave a deposed master together with them.
@@ -103,9 +111,9 @@ impl Client {
         keys: &[&str],
         args: &[&[u8]],
     ) -> Result<T, BrokerError> {
-        match self.send(&script.by_hash(keys, args)).await {
+        match self.send(&script.by_hash(self.published, keys, args)).await {
             Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                read(self.send(&script.in_full(keys, args)).await?)
+                read(self.send(&script.in_full(self.published, keys, args)).await?)
             }
             answer => read(answer?),
         }
@@ -123,9 +131,9 @@ impl Client {
             ClientKind::One(node) => node.send(&command, false).await,
             ClientKind::Cluster(cluster) => cluster.send_at_once(&command).await,
         };
-        match send(script.by_hash(keys, args)).await {
+        match send(script.by_hash(self.published, keys, args)).await {
             Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                read(send(script.in_full(keys, args)).await?)
+                read(send(script.in_full(self.published, keys, args)).await?)
             }
             answer => read(answer?),
         }
@@ -139,9 +147,9 @@ impl Client {
         args: &[&[u8]],
     ) -> Result<T, BrokerError> {
         let key = keys.first().copied().unwrap_or_default();
-        match self.send_replicated(&script.by_hash(keys, args), key).await {
+        match self.send_replicated(&script.by_hash(self.published, keys, args), key).await {
             Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                read(self.send_replicated(&script.in_full(keys, args), key).await?)
+                read(self.send_replicated(&script.in_full(self.published, keys, args), key).await?)
             }
             answer => read(answer?),
         }
@@ -222,6 +230,14 @@ impl Client {
         match &self.kind {
             ClientKind::One(_) => Some(String::new()),
             ClientKind::Cluster(cluster) => cluster.server_of(key),
+        }
+    }
+
+    /// The server of a cluster that has this key, by its name and where it is. `None` where none is known.
+    pub(super) fn address_of(&self, key: &str) -> Option<(String, ConnectionInfo)> {
+        match &self.kind {
+            ClientKind::One(_) => None,
+            ClientKind::Cluster(cluster) => cluster.address_of(key),
         }
     }
 

@@ -268,6 +268,12 @@ impl Cluster {
         self.shared.map.borrow().of(slots::slot_of_key(key.as_bytes())).map(|(place, _)| place.to_string())
     }
 
+    /// The master of a key, by its name and where it is; `None`: no master is known.
+    pub(super) fn address_of(&self, key: &str) -> Option<(String, ConnectionInfo)> {
+        let (place, _) = self.shared.map.borrow().of(slots::slot_of_key(key.as_bytes()))?;
+        Some((place.to_string(), self.shared.at(&place)))
+    }
+
     /// Whether a node is cut off from most others.
     pub(super) fn is_isolated(&self, server: &str) -> bool {
         self.shared.map.borrow().isolated.iter().any(|place| place.to_string() == server)

@@ -11,10 +11,11 @@ use super::discovery::Discovery;
 use super::error::{BrokerError, words_of};
 use super::keys::{
     DISPATCH_CHANNEL, Keys, PERMISSIONS_CHANNEL, RESOURCE_PROBE_PATTERN, WORKER_CHANNELS, control_pattern,
-    everything_pattern, resource_probe_channel, subscriber_name,
+    everything_pattern, resource_probe_channel, shard_channel, subscriber_name,
 };
 use super::mastership::live_replicas;
 use super::scripts::lua::PROVE_WRITES;
+use crate::config::{HeardChannels, PublishedChannels};
 use crate::domain::ResourceKind;
 
 /// Longest wait for a server.
@@ -61,7 +62,7 @@ pub async fn diagnose(
         one => vec![one.resolve().await.map_err(|error| BrokerError::of_connecting(&discovery, &error))?],
     };
     let reports = servers.iter().map(async |server| {
-        let looked = tokio::time::timeout(TIMEOUT, look_at(server, Keys::new(settings.partitions), is_worker));
+        let looked = tokio::time::timeout(TIMEOUT, look_at(server, settings, is_worker));
         let late = |_| Err((redis::ErrorKind::Io, "no answer in time").into());
         looked.await.unwrap_or_else(late).map_err(|error| match &discovery {
             Discovery::Cluster(_) => BrokerError::of_connecting(server.addr(), &error),
@@ -71,7 +72,12 @@ pub async fn diagnose(
     Ok(futures_util::future::join_all(reports).await)
 }
 
-async fn look_at(server: &ConnectionInfo, keys: Keys, is_worker: bool) -> Result<ServerReport, RedisError> {
+async fn look_at(
+    server: &ConnectionInfo,
+    settings: &crate::config::Redis,
+    is_worker: bool,
+) -> Result<ServerReport, RedisError> {
+    let keys = Keys::new(settings.partitions);
     let client = redis::Client::open(server.clone())?;
     let mut connection = client.get_multiplexed_async_connection().await?;
     let user = server.redis_settings().username().unwrap_or("default").to_owned();
@@ -88,8 +94,11 @@ async fn look_at(server: &ConnectionInfo, keys: Keys, is_worker: bool) -> Result
         report.append_only = Some(field("aof_enabled:") == "1");
         report.replicas = Some(live_replicas(&info));
     }
-    report.try_scripts(&mut connection, keys).await?;
+    report.try_scripts(&mut connection, keys, settings.published_channels).await?;
     report.try_subscriptions(&client, is_worker).await?;
+    if settings.heard_channels == HeardChannels::Sharded {
+        report.try_sharded_channels(&client, keys, is_worker).await?;
+    }
     if is_worker {
         for partition in keys.partitions() {
             // No entry has this id.
@@ -150,14 +159,40 @@ impl ServerReport {
     }
 
     /// Everything that scripts do, on keys of this purpose alone, in each partition.
-    async fn try_scripts(&mut self, connection: &mut MultiplexedConnection, keys: Keys) -> Result<(), RedisError> {
+    async fn try_scripts(
+        &mut self,
+        connection: &mut MultiplexedConnection,
+        keys: Keys,
+        published: PublishedChannels,
+    ) -> Result<(), RedisError> {
         let channel = resource_probe_channel(&subscriber_name());
         for partition in keys.partitions() {
             let proof = keys.proof(partition);
             let names: Vec<&str> = proof.iter().map(String::as_str).collect();
-            let script = PROVE_WRITES.in_full(&names, &[channel.as_bytes(), b"all"]);
+            let script = PROVE_WRITES.in_full(published, &names, &[channel.as_bytes(), b"all"]);
             if self.tried::<i64>(connection, &script).await?.is_none() {
                 break;
+            }
+        }
+        Ok(())
+    }
+
+    /// One of each kind. Whichever server has it: the right is asked for first.
+    async fn try_sharded_channels(
+        &mut self,
+        client: &redis::Client,
+        keys: Keys,
+        is_worker: bool,
+    ) -> Result<(), RedisError> {
+        let mut names = ResourceKind::ALL.map(if is_worker { control_pattern } else { everything_pattern }).to_vec();
+        names.extend(is_worker.then(|| format!("{WORKER_CHANNELS}{NAME}")));
+        for (name, partition) in names.iter().zip(keys.partitions().cycle()) {
+            // A connection that hears can do nothing else.
+            let mut connection = client.get_multiplexed_async_connection().await?;
+            let channel = shard_channel(partition, name);
+            let asked = redis::cmd("SSUBSCRIBE").arg(&channel).query_async::<redis::Value>(&mut connection).await;
+            if let Err(error) = asked {
+                self.note(format!("SSUBSCRIBE {channel}"), error)?;
             }
         }
         Ok(())

@@ -217,6 +217,8 @@ mod tests {
             partitions: 1,
             replicas_to_wait: 0,
             fsyncs_to_wait: 0,
+            published_channels: config::PublishedChannels::Plain,
+            heard_channels: config::HeardChannels::Plain,
         })
     }
 

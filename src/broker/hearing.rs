@@ -12,10 +12,13 @@ use redis::Msg;
 /// Whether somebody wants to hear what is published on a channel.
 pub type ChannelFilter = Box<dyn Fn(&str) -> bool + Send + Sync>;
 
+/// The same, once it is known.
+pub(super) type SharedFilter = Arc<OnceLock<ChannelFilter>>;
+
 /// What came by patterns, of one subscriber.
 pub(super) struct PatternMessages {
     /// Everything is wanted where there is none.
-    filter: Arc<OnceLock<ChannelFilter>>,
+    filter: SharedFilter,
     last: Option<PatternMessage>,
 }
 
@@ -26,7 +29,7 @@ struct PatternMessage {
 }
 
 impl PatternMessages {
-    pub(super) fn new(filter: Arc<OnceLock<ChannelFilter>>) -> Self {
+    pub(super) fn new(filter: SharedFilter) -> Self {
         Self { filter, last: None }
     }
 

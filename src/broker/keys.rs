@@ -483,6 +483,11 @@ pub fn everything_pattern(kind: ResourceKind) -> String {
     format!("*:{}:*", kind.as_str())
 }
 
+/// Whether this is a [`control_pattern`].
+pub(super) fn is_control_pattern(name: &str) -> bool {
+    ResourceKind::ALL.into_iter().any(|kind| name == control_pattern(kind))
+}
+
 /// Whether this is an [`everything_pattern`].
 pub fn is_everything_pattern(name: &str) -> bool {
     let kind = name.strip_prefix("*:").and_then(|rest| rest.strip_suffix(":*"));
@@ -493,6 +498,20 @@ pub fn is_everything_pattern(name: &str) -> bool {
 pub fn reply_channel(r: &Resource) -> String {
     format!("{r}:reply")
 }
+
+/// `wh:{07}:@channel:{name}`: the sharded channel for what is published of a partition on the plain channel of this name, or is heard by
+/// the pattern of this name.
+pub fn shard_channel(partition: Partition, name: &str) -> String {
+    format!("wh:{partition}:{SHARD_CHANNEL_MARK}{name}")
+}
+
+/// The inverse of [`shard_channel`].
+pub fn read_shard_channel(channel: &str) -> Option<(Partition, &str)> {
+    let (number, name) = channel.strip_prefix("wh:{")?.split_once("}:")?;
+    Some((Partition(number.parse().ok()?), name.strip_prefix(SHARD_CHANNEL_MARK)?))
+}
+
+const SHARD_CHANNEL_MARK: &str = "@channel:";
 
 /// Whether a channel or a pattern is about one tenant alone: without the right to hear it, that tenant is not served, and
 /// all others are. Names of the program's own begin with `wh:`, `@` or `*`.

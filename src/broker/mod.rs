@@ -16,6 +16,10 @@ mod probes;
 mod replication;
 pub mod scripts;
 mod sentinels;
+mod shard_connection;
+mod shard_lane;
+mod shard_names;
+mod shards;
 mod slots;
 pub mod subscriber;
 mod subscribing;
@@ -27,6 +31,7 @@ mod write_check;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::config::HeardChannels;
 use crate::domain::TenantId;
 pub use client::Client;
 use clock_steps::ClockSteps;
@@ -48,6 +53,7 @@ pub struct Broker {
     clock_steps: Arc<ClockSteps>,
     former_programs: FormerPrograms,
     waits: Waits,
+    heard: HeardChannels,
 }
 
 impl Broker {
@@ -61,6 +67,7 @@ impl Broker {
             clock_steps: Arc::default(),
             former_programs: FormerPrograms::default(),
             waits: Waits::of(settings),
+            heard: settings.heard_channels,
         })
     }
 

@@ -5,15 +5,19 @@
 //! cut off from the others is left for another within about a second; a server whose messages alone do not come through
 //! costs its own tenants a look at the record.
 //!
+//! Where `redis.heard_channels` says so, that connection hears only what is of no partition, and everything else comes on sharded channels
+//! (`broker/shards.rs`).
+//!
 //! One task owns the connection and the set of subscriptions. It also publishes to itself (`broker/probes.rs`) and waits to
 //! hear it: a connection that looks healthy and delivers nothing is cut and made anew.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
+use futures_util::future::join_all;
 use parking_lot::Mutex;
 use redis::ConnectionAddr;
 use redis::aio::{PubSubSink, PubSubStream};
@@ -23,27 +27,30 @@ use tokio_util::task::TaskTracker;
 
 use super::discovery::Discovery;
 use super::error::BrokerError;
-use super::hearing::{ChannelFilter, PatternMessages};
+use super::hearing::{ChannelFilter, PatternMessages, SharedFilter};
 use super::keys::{
     IsFormer, Partition, RESOURCE_PROBE_PATTERN, is_dispensable, probe_channel, read_resource_probe_channel,
     resource_probe_channel, subscriber_name,
 };
 use super::probes::Probes;
+use super::shard_names::HeardOf;
+use super::shards::ShardSubscriber;
 use super::subscribing::{Refused, subscribe_permitted};
 use super::{Broker, WriteCheck};
+use crate::config::{HeardChannels, PublishedChannels};
 
 /// Events that may wait for the receiver. A receiver that falls further behind loses messages and is told
 /// of a gap, which it repairs from the record.
 const EVENT_QUEUE: usize = 8_192;
 /// Requests that may wait for the owner; more callers wait for room.
-const REQUEST_QUEUE: usize = 4_096;
+pub(super) const REQUEST_QUEUE: usize = 4_096;
 /// Silence after which the connection is taken for dead where there is no other server to go to.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 /// In a cluster, where another node hears the same: between two looks whether this one answers, and how long it may take.
-const PING_INTERVAL: Duration = Duration::from_millis(350);
-const PING_TIMEOUT: Duration = Duration::from_millis(550);
+pub(super) const PING_INTERVAL: Duration = Duration::from_millis(350);
+pub(super) const PING_TIMEOUT: Duration = Duration::from_millis(550);
 /// Longest wait for one node of a cluster to be connected to: there are others.
-const NODE_TIMEOUT: Duration = Duration::from_millis(700);
+pub(super) const NODE_TIMEOUT: Duration = Duration::from_millis(700);
 /// Between two words of a gap while a server's messages are lost.
 const GAP_INTERVAL: Duration = Duration::from_secs(1);
 /// Longest wait for a connection or a confirmation.
@@ -72,7 +79,7 @@ pub enum Event {
 }
 
 /// Hears that it stands, or why it does not.
-type Done = oneshot::Sender<Result<(), BrokerError>>;
+pub(super) type Done = oneshot::Sender<Result<(), BrokerError>>;
 
 enum Request {
     Subscribe { channels: Vec<String>, patterns: bool, done: Done },
@@ -94,9 +101,11 @@ pub struct Subscriber {
     delivers: Arc<AtomicBool>,
     trouble: LastError,
     proof: WriteCheck,
-    filter: Arc<OnceLock<ChannelFilter>>,
+    filter: SharedFilter,
     broker: Broker,
     probes: Probes,
+    /// Where sharded channels are heard.
+    shards: Option<ShardSubscriber>,
 }
 
 /// Why the connection cannot be made just now, in words for the operator.
@@ -113,7 +122,7 @@ impl Subscriber {
         let (requests, hear_requests) = mpsc::channel(REQUEST_QUEUE);
         let (events, hear_events) = mpsc::channel(EVENT_QUEUE);
         let delivers = Arc::new(AtomicBool::new(false));
-        let (trouble, filter) = (LastError::default(), Arc::<OnceLock<ChannelFilter>>::default());
+        let (trouble, filter) = (LastError::default(), SharedFilter::default());
         let (name, probes) = (subscriber_name(), Probes::default());
         let mut owner = SubscriberTask {
             address: broker.client.discovery(),
@@ -128,7 +137,7 @@ impl Subscriber {
             by_pattern: PatternMessages::new(filter.clone()),
             requests: hear_requests,
             waiting: Vec::new(),
-            events,
+            events: events.clone(),
             lagging: false,
             lost: Vec::new(),
             stale: BTreeSet::new(),
@@ -138,9 +147,11 @@ impl Subscriber {
         let first = owner.open().await;
         let (first, _) = first.map_err(|error| BrokerError::of_connecting(&owner.address, &error))?;
         tracker.spawn(owner.run(first, stop.clone()));
-        let proof = WriteCheck::start(broker.clone(), resource_probe_channel(&name), tracker, stop).await?;
+        let proof = WriteCheck::start(broker.clone(), resource_probe_channel(&name), tracker, stop.clone()).await?;
+        let shards = (broker.heard == HeardChannels::Sharded)
+            .then(|| ShardSubscriber::start(broker, &events, filter.clone(), tracker, &stop));
         let broker = broker.clone();
-        Ok((Self { requests, delivers, trouble, proof, filter, broker, probes }, hear_events))
+        Ok((Self { requests, delivers, trouble, proof, filter, broker, probes, shards }, hear_events))
     }
 
     /// Whether Redis does what commands need.
@@ -150,7 +161,11 @@ impl Subscriber {
 
     /// From now on the probe is also about what is heard by a pattern, on a channel of the form of a resource's
     /// to which a script publishes: for those who serve whole tenants. Confirmed when it returns.
+    /// Where nothing is published on plain channels, nobody could hear it.
     pub async fn probe_by_pattern(&self) -> Result<(), BrokerError> {
+        if self.broker.client.published() == PublishedChannels::Sharded {
+            return Ok(());
+        }
         self.psubscribe(vec![RESOURCE_PROBE_PATTERN.to_owned()]).await
     }
 
@@ -175,28 +190,45 @@ impl Subscriber {
         self.ask(patterns, true).await
     }
 
-    async fn ask(&self, channels: Vec<String>, patterns: bool) -> Result<(), BrokerError> {
-        let gone = || BrokerError::Unavailable("the subscriber has stopped".to_owned());
-        let (done, wait) = oneshot::channel();
-        let ask = async {
-            self.requests.send(Request::Subscribe { channels, patterns, done }).await.map_err(|_| gone())?;
-            wait.await.map_err(|_| gone())?
+    async fn ask(&self, names: Vec<String>, patterns: bool) -> Result<(), BrokerError> {
+        let (sharded, channels) = self.divide(names);
+        let in_shards = sharded.into_iter().map(async |(shards, of, names)| shards.subscribe(&of, names).await);
+        let here = async {
+            if channels.is_empty() {
+                return Ok(());
+            }
+            let (done, wait) = oneshot::channel();
+            let asked = confirmed(&self.requests, Request::Subscribe { channels, patterns, done }, wait).await;
+            asked.map_err(|error| match error {
+                late @ BrokerError::Unavailable(_) => self.trouble().unwrap_or(late),
+                error => error,
+            })
         };
-        let late = || {
-            let late = BrokerError::Unavailable("subscription not confirmed in time".to_owned());
-            self.trouble().unwrap_or(late)
-        };
-        tokio::time::timeout(ANSWER, ask).await.map_err(|_| late())?
+        let (here, in_shards) = tokio::join!(here, join_all(in_shards));
+        in_shards.into_iter().fold(here, Result::and)
     }
 
     /// Unsubscribes after everything that was asked before. `false`: there is no room to ask just now.
     pub fn unsubscribe(&self, channels: Vec<String>) -> bool {
-        self.requests.try_send(Request::Unsubscribe { channels, patterns: false }).is_ok()
+        self.give_up(channels, false)
     }
 
     /// As [`Self::unsubscribe`], for patterns.
     pub fn punsubscribe(&self, patterns: Vec<String>) -> bool {
-        self.requests.try_send(Request::Unsubscribe { channels: patterns, patterns: true }).is_ok()
+        self.give_up(patterns, true)
+    }
+
+    fn give_up(&self, names: Vec<String>, patterns: bool) -> bool {
+        let (sharded, channels) = self.divide(names);
+        let asked = || self.requests.try_send(Request::Unsubscribe { channels, patterns }).is_ok();
+        sharded.iter().all(|(shards, of, names)| shards.unsubscribe(of, names)) && asked()
+    }
+
+    /// What is heard on sharded channels, by partitions, and what on this connection.
+    fn divide(&self, names: Vec<String>) -> (Vec<(&ShardSubscriber, HeardOf, Vec<String>)>, Vec<String>) {
+        let Some(shards) = &self.shards else { return (Vec::new(), names) };
+        let (sharded, others) = shards.divide(names);
+        (sharded.into_iter().map(|(of, names)| (shards, of, names)).collect(), others)
     }
 
     /// Whether a message published to itself was heard in the last few seconds: the truth behind `/readyz`.
@@ -207,12 +239,33 @@ impl Subscriber {
     /// The partitions of whose tenants nothing may be heard just now, though their servers may be well: known sooner than the
     /// connection is given up.
     pub fn unheard_partitions(&self) -> Vec<Partition> {
+        if let Some(shards) = &self.shards {
+            return match self.is_delivering() {
+                true => shards.unheard(),
+                false => self.broker.keys().partitions().collect(),
+            };
+        }
         let servers = self.broker.client.servers().into_iter().map(|(name, _)| name);
         let unheard = self.probes.unheard(&servers.collect::<Vec<_>>());
         let is_unheard = |server: &Option<String>| server.as_ref().is_some_and(|server| unheard.contains(server));
         let of = self.broker.servers_of_partitions().into_iter();
         of.filter(|(_, server)| !self.is_delivering() || is_unheard(server)).map(|(partition, _)| partition).collect()
     }
+}
+
+/// Asks, and waits until it is done.
+pub(super) async fn confirmed<T>(
+    requests: &mpsc::Sender<T>,
+    request: T,
+    done: oneshot::Receiver<Result<(), BrokerError>>,
+) -> Result<(), BrokerError> {
+    let gone = || BrokerError::Unavailable("the subscriber has stopped".to_owned());
+    let asked = async {
+        requests.send(request).await.map_err(|_| gone())?;
+        done.await.map_err(|_| gone())?
+    };
+    let late = || BrokerError::Unavailable("subscription not confirmed in time".to_owned());
+    tokio::time::timeout(ANSWER, asked).await.map_err(|_| late())?
 }
 
 struct Connection {
@@ -361,6 +414,10 @@ impl SubscriberTask {
                         let server = std::str::from_utf8(message.get_payload_bytes()).unwrap_or_default();
                         if self.probes.heard(server) {
                             self.note_stale([server.to_owned()].as_slice());
+                        }
+                        if client.published() == PublishedChannels::Sharded {
+                            // No program of the version before hears anything of this one, so that none can run beside it.
+                            self.broker.former_programs.note_listening();
                         }
                         let by_pattern = heard_by_pattern.is_some_and(|heard| heard.elapsed() < PROBE_TIMEOUT);
                         let delivers = by_pattern || !self.patterns.contains(RESOURCE_PROBE_PATTERN);

@@ -13,7 +13,8 @@ use super::layers::{Overrides, SettingLayers, SettingValue};
 use super::proxies;
 use super::redis_url::one_database;
 use super::{
-    Audit, Auth, Command, Database, Jobs, Limits, Log, LogFormat, PermissionSource, Redis, Server, Settings, Worker,
+    Audit, Auth, Command, Database, HeardChannels, Jobs, Limits, Log, LogFormat, PermissionSource, PublishedChannels,
+    Redis, Server, Settings, Worker,
 };
 use crate::domain::TenantId;
 use crate::domain::printable::is_visible;
@@ -61,6 +62,8 @@ pub fn load_from(
             partitions: read.number("redis.partitions", 1, 1024)? as u16,
             replicas_to_wait: read.number("redis.replicas_to_wait", 0, 8)? as u32,
             fsyncs_to_wait: read.number("redis.fsyncs_to_wait", 0, 9)? as u32,
+            published_channels: read.published_channels()?,
+            heard_channels: read.heard_channels()?,
         },
         database: Database {
             url: read.secret_url("database.url", database_url)?,
@@ -102,6 +105,8 @@ pub fn load_from(
 const LOG_FORMATS: [(&str, LogFormat); 2] = [("pretty", LogFormat::Pretty), ("json", LogFormat::Json)];
 const PERMISSION_SOURCES: [(&str, PermissionSource); 2] =
     [("database", PermissionSource::Database), ("token", PermissionSource::Token)];
+const HEARD_CHANNELS: [(&str, HeardChannels); 2] =
+    [("plain", HeardChannels::Plain), ("sharded", HeardChannels::Sharded)];
 
 /// Reads single settings, and names key and source where one is wrong.
 pub(super) struct Reader<'a> {
@@ -184,6 +189,37 @@ impl Reader<'_> {
                 self.wrong(key, entry, format!("must be {}, not {text:?}", all.join(" or ")))
             }
         }
+    }
+
+    fn published_channels(&self) -> Result<PublishedChannels, SettingError> {
+        let key = "redis.published_channels";
+        let published = self.one_of(key, &PublishedChannels::ALL)?;
+        let is_cluster =
+            self.text("redis.url")?.0.split("://").next().is_some_and(|scheme| scheme.ends_with("+cluster"));
+        if published != PublishedChannels::Plain && !is_cluster {
+            let problem = "needs a cluster (redis+cluster:// in redis.url): one server has nobody to pass messages on to. \
+                           Leave it \"plain\"";
+            return self.wrong(key, self.layers.get(key)?, problem);
+        }
+        Ok(published)
+    }
+
+    /// What is heard has to be published.
+    fn heard_channels(&self) -> Result<HeardChannels, SettingError> {
+        let key = "redis.heard_channels";
+        let heard = self.one_of(key, &HEARD_CHANNELS)?;
+        let problem = match (self.published_channels()?, heard) {
+            (PublishedChannels::Plain, HeardChannels::Sharded) => {
+                "is \"sharded\", and redis.published_channels is \"plain\": nothing would be heard. Set that to \"both\" first, \
+                 everywhere"
+            }
+            (PublishedChannels::Sharded, HeardChannels::Plain) => {
+                "is \"plain\", and redis.published_channels is \"sharded\": nothing would be heard. Set this to \"sharded\", or that \
+                 to \"both\""
+            }
+            _ => return Ok(heard),
+        };
+        self.wrong(key, self.layers.get(key)?, problem)
     }
 
     /// A list of the file, or a text with commas.

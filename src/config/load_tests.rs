@@ -101,7 +101,7 @@ fn a_key_that_does_not_exist_is_an_error_that_names_the_nearest() {
     let error = from_file("redis = \"redis://x\"").expect_err("wrong").to_string();
     assert!(
         error.contains(
-            "setting redis: is a section, not a setting; in it are redis.ca_file, redis.client_cert_file, redis.client_key_file, redis.fsyncs_to_wait, redis.partitions, redis.replicas_to_wait, redis.url"
+            "setting redis: is a section, not a setting; in it are redis.ca_file, redis.client_cert_file, redis.client_key_file, redis.fsyncs_to_wait, redis.heard_channels, redis.partitions, redis.published_channels, redis.replicas_to_wait, redis.url"
         ),
         "{error}"
     );

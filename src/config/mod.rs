@@ -114,6 +114,35 @@ pub struct Redis {
     pub replicas_to_wait: u32,
     /// Servers, the master first, that have a command on disk before it is said to be accepted; 0: none is waited for.
     pub fsyncs_to_wait: u32,
+    /// Where is published what wakes.
+    pub published_channels: PublishedChannels,
+    /// Where this program hears it.
+    pub heard_channels: HeardChannels,
+}
+
+/// Where programs publish what wakes others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PublishedChannels {
+    /// On the contract's channels: a cluster passes each message on to all its servers.
+    Plain,
+    /// On both.
+    Both,
+    /// On sharded channels (`SPUBLISH`), which stay with the servers that have the partition.
+    Sharded,
+}
+
+impl PublishedChannels {
+    /// Each with its name in settings.
+    pub const ALL: [(&str, Self); 3] = [("plain", Self::Plain), ("both", Self::Both), ("sharded", Self::Sharded)];
+}
+
+/// Where programs hear what wakes them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeardChannels {
+    /// On the contract's channels.
+    Plain,
+    /// On sharded channels (`SSUBSCRIBE`).
+    Sharded,
 }
 
 /// A certificate that this program shows to a server, and its private key, both in PEM.

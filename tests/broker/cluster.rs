@@ -43,7 +43,7 @@ async fn run_one(broker: &Broker, tenant: &TenantId, id: &str) {
     finish(broker, &asked).await;
 }
 
-async fn finish(broker: &Broker, asked: &Submission) {
+pub async fn finish(broker: &Broker, asked: &Submission) {
     let claimed = broker.claim(&asked.resource, &worker("w1"), LEASE).await;
     let Ok(ClaimOutcome::Command(held)) = claimed else { panic!("{claimed:?}") };
     assert_eq!(held.command, asked.command);

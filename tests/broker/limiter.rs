@@ -10,6 +10,7 @@ use crate::job;
 use crate::support::redis::RedisServer;
 use wheelhouse::broker::Keys;
 use wheelhouse::broker::scripts::lua;
+use wheelhouse::config::PublishedChannels;
 use wheelhouse::domain::{CommandId, UserId};
 
 const WINDOW_US: u64 = 60_000_000;
@@ -36,7 +37,7 @@ struct Call<'a> {
 
 impl Limiter {
     fn new(redis: &RedisServer) -> Self {
-        let text = lua::SUBMIT.text();
+        let text = lua::SUBMIT.text(PublishedChannels::Plain);
         let replaced = text.replace(CLOCK, "local function now_us() return tonumber(ARGV[#ARGV]) end");
         assert!(!replaced.contains("'TIME'"), "the clock has changed: replace it here too");
         let client = redis::Client::open(redis.url()).expect("address");

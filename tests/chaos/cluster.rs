@@ -98,6 +98,10 @@ impl Cluster {
             Topology::Disk => Some("REDIS__FSYNCS_TO_WAIT"),
         };
         waits.inspect(|waits| fleet.set(waits, &plan.copies_to_wait.to_string()));
+        if plan.sharded_channels {
+            fleet.set("REDIS__PUBLISHED_CHANNELS", "sharded");
+            fleet.set("REDIS__HEARD_CHANNELS", "sharded");
+        }
         fleet.set("COMMAND__LEASE_SECONDS", "2");
         fleet.set("WORKER__REATTACH_SECONDS", &REATTACH.as_secs().to_string());
         // Workers die of the plan here, and not of the jobs that they run.

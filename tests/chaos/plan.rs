@@ -35,6 +35,8 @@ pub struct Plan {
     pub topology: Topology,
     /// `redis.replicas_to_wait`, where there are replicas, and `redis.fsyncs_to_wait`, where there is a disk that is lost.
     pub copies_to_wait: u32,
+    /// `redis.published_channels` and `redis.heard_channels` are `sharded`.
+    pub sharded_channels: bool,
     pub subjects: Vec<Subject>,
     pub rights: BTreeMap<String, Vec<String>>,
     pub clients: Vec<Client>,
@@ -205,6 +207,7 @@ impl Plan {
             database,
             topology,
             copies_to_wait: 1,
+            sharded_channels: false,
             clients: clients(&mut rng, load, &subjects, topology),
             faults: faults::draw(&mut rng, load, database, topology),
             subjects,

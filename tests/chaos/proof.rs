@@ -54,6 +54,7 @@ fn plan(after_ms: u64) -> Plan {
         database: Database::Sqlite,
         topology: Topology::Single,
         copies_to_wait: 0,
+        sharded_channels: false,
         clients: vec![client("ann", steps), client("bob", Vec::new())],
         faults: Vec::new(),
         rights: BTreeMap::from(

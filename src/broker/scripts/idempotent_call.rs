@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::lua::LuaScript;
 use crate::broker::{Broker, BrokerError};
+use crate::config::PublishedChannels;
 
 /// Longest time that a submission may take, all tries together.
 const TOTAL_TIMEOUT: Duration = Duration::from_millis(1_800);
@@ -29,10 +30,11 @@ impl IdempotentCall {
         Self { script, keys, args }
     }
 
-    /// `EVALSHA …`, without a deadline. The script must have been run before.
+    /// `EVALSHA …`, without a deadline, as sent where plain channels are published. The script must have been run before.
     pub(super) fn words(mut self) -> Vec<String> {
+        let hash = self.script.hash(PublishedChannels::Plain).to_owned();
         self.args[0] = "0".to_owned();
-        let mut words = vec!["EVALSHA".to_owned(), self.script.hash().to_owned(), self.keys.len().to_string()];
+        let mut words = vec!["EVALSHA".to_owned(), hash, self.keys.len().to_string()];
         words.append(&mut self.keys);
         words.append(&mut self.args);
         words

@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use futures_util::future::join_all;
 
 use super::heartbeats::those_answered;
-use crate::broker::keys::worker_channel;
+use crate::broker::keys::{shard_channel, worker_channel};
 use crate::broker::{Broker, BrokerError};
+use crate::config::PublishedChannels;
 use crate::domain::{Resource, TenantId, WorkerId};
 
 impl Broker {
@@ -26,7 +27,14 @@ impl Broker {
     pub async fn wake_workers(&self, wakes: &[(WorkerId, Resource)]) -> Result<(), BrokerError> {
         let mut pipeline = redis::pipe();
         for (worker, resource) in wakes {
-            pipeline.publish(worker_channel(worker), resource.to_string()).ignore();
+            let (channel, published) = (worker_channel(worker), self.client.published());
+            if published != PublishedChannels::Sharded {
+                pipeline.publish(&channel, resource.to_string()).ignore();
+            }
+            if published != PublishedChannels::Plain {
+                let channel = shard_channel(self.keys().partition(&resource.tenant), &channel);
+                pipeline.cmd("SPUBLISH").arg(channel).arg(resource.to_string()).ignore();
+            }
         }
         self.client.pipeline(&pipeline).await
     }

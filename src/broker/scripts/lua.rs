@@ -6,9 +6,12 @@ use redis::Cmd;
 
 use super::messages;
 use crate::broker::keys::WORKER_CHANNELS;
+use crate::config::PublishedChannels;
 
-/// One script: its text and its hash.
-pub struct LuaScript {
+/// One script: its text and its hash, for each way to publish.
+pub struct LuaScript([ScriptText; 3]);
+
+struct ScriptText {
     text: String,
     hash: String,
 }
@@ -16,29 +19,42 @@ pub struct LuaScript {
 impl LuaScript {
     fn new(libraries: &[&str], body: &str) -> Self {
         let body = body.strip_prefix("#!lua\n").unwrap_or(body);
-        let text = format!("#!lua\n{}\n{body}", libraries.join("\n"));
-        let hash = redis::Script::new(&text).get_hash().to_owned();
-        Self { text, hash }
+        Self(PublishedChannels::ALL.map(|(word, _)| {
+            let publishes = libraries.contains(&PUBLISH);
+            let channels = if publishes { format!("local PUBLISHED_CHANNELS = '{word}'\n") } else { String::new() };
+            let text = format!("#!lua\n{channels}{}\n{body}", libraries.join("\n"));
+            let hash = redis::Script::new(&text).get_hash().to_owned();
+            ScriptText { text, hash }
+        }))
     }
 
-    /// Its whole text, as Redis gets it.
-    pub fn text(&self) -> &str {
-        &self.text
+    fn of(&self, published: PublishedChannels) -> &ScriptText {
+        let Self([plain, both, sharded]) = self;
+        match published {
+            PublishedChannels::Plain => plain,
+            PublishedChannels::Both => both,
+            PublishedChannels::Sharded => sharded,
+        }
     }
 
-    /// The name by which Redis knows it.
-    pub fn hash(&self) -> &str {
-        &self.hash
+    /// Its whole text, as Redis gets it from a program that publishes there.
+    pub fn text(&self, published: PublishedChannels) -> &str {
+        &self.of(published).text
+    }
+
+    /// The name by which Redis knows that text.
+    pub fn hash(&self, published: PublishedChannels) -> &str {
+        &self.of(published).hash
     }
 
     /// The call for a server that knows it.
-    pub(crate) fn by_hash(&self, keys: &[&str], args: &[&[u8]]) -> Cmd {
-        call("EVALSHA", &self.hash, keys, args)
+    pub(crate) fn by_hash(&self, published: PublishedChannels, keys: &[&str], args: &[&[u8]]) -> Cmd {
+        call("EVALSHA", self.hash(published), keys, args)
     }
 
     /// The call for a server that does not, and will from then on.
-    pub(crate) fn in_full(&self, keys: &[&str], args: &[&[u8]]) -> Cmd {
-        call("EVAL", &self.text, keys, args)
+    pub(crate) fn in_full(&self, published: PublishedChannels, keys: &[&str], args: &[&[u8]]) -> Cmd {
+        call("EVAL", self.text(published), keys, args)
     }
 }
 
@@ -51,6 +67,7 @@ fn call(command: &str, script: &str, keys: &[&str], args: &[&[u8]]) -> Cmd {
 
 const CLOCK: &str = include_str!("../../../lua/lib/clock.lua");
 const COMMAND_KEYS: &str = include_str!("../../../lua/lib/command_keys.lua");
+const PUBLISH: &str = include_str!("../../../lua/lib/publish.lua");
 const READY: &str = include_str!("../../../lua/lib/ready.lua");
 const UPDATE: &str = include_str!("../../../lua/lib/update.lua");
 const STORED_COMMAND: &str = include_str!("../../../lua/lib/stored_command.lua");
@@ -91,12 +108,12 @@ macro_rules! scripts {
 }
 
 scripts! {
-    SUBMIT = "submit_command" with [CLOCK, COMMAND_KEYS, PERMISSION, BUDGET, READY, HOSTS, FORMER, RECORD, MESSAGES, STORED_COMMAND, FINISH, WORKER_CHANNEL, SEATS, ACCEPT, REFUSALS, REQUESTS, FORMER_REQUESTS];
-    SUBMIT_BATCH = "submit_batch" with [CLOCK, COMMAND_KEYS, PERMISSION, BUDGET, READY, HOSTS, FORMER, RECORD, MESSAGES, STORED_COMMAND, FINISH, WORKER_CHANNEL, SEATS, ACCEPT, REFUSALS];
-    CLAIM = "claim_command" with [CLOCK, READY, WORKER_CHANNEL, SEATS, FORMER, RECORD, MESSAGES, STORED_COMMAND];
+    SUBMIT = "submit_command" with [CLOCK, PUBLISH, COMMAND_KEYS, PERMISSION, BUDGET, READY, HOSTS, FORMER, RECORD, MESSAGES, STORED_COMMAND, FINISH, WORKER_CHANNEL, SEATS, ACCEPT, REFUSALS, REQUESTS, FORMER_REQUESTS];
+    SUBMIT_BATCH = "submit_batch" with [CLOCK, PUBLISH, COMMAND_KEYS, PERMISSION, BUDGET, READY, HOSTS, FORMER, RECORD, MESSAGES, STORED_COMMAND, FINISH, WORKER_CHANNEL, SEATS, ACCEPT, REFUSALS];
+    CLAIM = "claim_command" with [CLOCK, PUBLISH, READY, WORKER_CHANNEL, SEATS, FORMER, RECORD, MESSAGES, STORED_COMMAND];
     RENEW_CLAIM = "renew_claim" with [CLOCK, READY];
-    COMPLETE = "complete_command" with [CLOCK, COMMAND_KEYS, READY, UPDATE, FORMER, RECORD, FINISH];
-    EXPIRE = "expire_commands" with [CLOCK, COMMAND_KEYS, READY, HOSTS, FORMER, RECORD, MESSAGES, STORED_COMMAND, FINISH];
+    COMPLETE = "complete_command" with [CLOCK, PUBLISH, COMMAND_KEYS, READY, UPDATE, FORMER, RECORD, FINISH];
+    EXPIRE = "expire_commands" with [CLOCK, PUBLISH, COMMAND_KEYS, READY, HOSTS, FORMER, RECORD, MESSAGES, STORED_COMMAND, FINISH];
     WRITE_REFUSALS = "write_refusals" with [CLOCK, RECORD, REFUSALS];
     RETRY = "retry_command" with [CLOCK, READY];
     READY_RESOURCES = "ready_resources" with [CLOCK];
@@ -108,12 +125,12 @@ scripts! {
     INVALIDATE_PERMISSIONS = "invalidate_permissions" with [CLOCK];
     OPEN_CONNECTION = "open_connection" with [CLOCK];
     RENEW_CONNECTIONS = "renew_connections" with [CLOCK];
-    HEARTBEAT = "heartbeat" with [CLOCK, WORKER_CHANNEL, SEATS];
-    COUNT_WORKER = "count_worker" with [CLOCK, WORKER_CHANNEL, SEATS];
+    HEARTBEAT = "heartbeat" with [CLOCK, PUBLISH, WORKER_CHANNEL, SEATS];
+    COUNT_WORKER = "count_worker" with [CLOCK, PUBLISH, WORKER_CHANNEL, SEATS];
     LEAD_PARTITION = "lead_partition" with [CLOCK];
     LIVE_WORKERS = "live_workers" with [CLOCK];
-    UPDATE_RUNS = "update_runs" with [CLOCK, ANSWER_OF];
-    END_RUNS = "end_runs" with [CLOCK, READY, ANSWER_OF];
-    PROVE_WRITES = "prove_writes" with [];
-    PUBLISH_UPDATE = "publish_update" with [CLOCK, UPDATE];
+    UPDATE_RUNS = "update_runs" with [CLOCK, PUBLISH, ANSWER_OF];
+    END_RUNS = "end_runs" with [CLOCK, PUBLISH, READY, ANSWER_OF];
+    PROVE_WRITES = "prove_writes" with [PUBLISH];
+    PUBLISH_UPDATE = "publish_update" with [CLOCK, PUBLISH, UPDATE];
 }

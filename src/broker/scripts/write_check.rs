@@ -51,7 +51,8 @@ impl Broker {
 
     /// Rights are those of a user, whatever the connection; a program of another version may try less.
     fn proof_done(&self, partition: Partition) -> String {
-        let prover = fnv1a(&format!("{} {}", self.client.discovery().user(), lua::PROVE_WRITES.hash()));
+        let prover =
+            fnv1a(&format!("{} {}", self.client.discovery().user(), lua::PROVE_WRITES.hash(self.client.published())));
         self.keys().proof_done(partition, prover)
     }
 }

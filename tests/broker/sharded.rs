@@ -1,0 +1,253 @@
+//! Sharded channels in a real Redis Cluster: what is published there is heard as on the contract's channels, also while slots move and
+//! servers are lost.
+
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+
+use super::cluster::{LIMITS, finish, pause, tenant_on};
+use super::faults::until;
+use crate::support::cluster::RedisCluster;
+use crate::{redis_at, worker};
+use wheelhouse::broker::keys::{
+    control_channel, control_pattern, everything_pattern, reply_channel, tenant_pattern, updates_channel,
+    worker_channel,
+};
+use wheelhouse::broker::scripts::submit::{Submission, SubmitOutcome};
+use wheelhouse::broker::scripts::updates::Update;
+use wheelhouse::broker::{Broker, Event, Subscriber};
+use wheelhouse::config::{self, HeardChannels, PublishedChannels};
+use wheelhouse::domain::{ResourceKind, TenantId};
+
+/// Longest wait for something that has to be heard; it only ends a test that has failed.
+const HEARD: Duration = Duration::from_secs(30);
+
+async fn start() -> RedisCluster {
+    // Masters that are well go on while another is missing.
+    let cluster = tokio::task::spawn_blocking(|| RedisCluster::start(&["--cluster-require-full-coverage", "no"]));
+    cluster.await.expect("start a cluster")
+}
+
+fn sharded(cluster: &RedisCluster, published_channels: PublishedChannels) -> config::Redis {
+    config::Redis { published_channels, heard_channels: HeardChannels::Sharded, ..redis_at(cluster.url()) }
+}
+
+/// A program that hears: stopped when dropped.
+struct Listener {
+    subscriber: Subscriber,
+    events: mpsc::Receiver<Event>,
+    _stop: DropGuard,
+}
+
+impl Listener {
+    async fn start(broker: &Broker) -> Self {
+        let stop = CancellationToken::new();
+        let (subscriber, events) =
+            Subscriber::start(broker, &TaskTracker::new(), stop.clone()).await.expect("subscribe to the cluster");
+        Self { subscriber, events, _stop: stop.drop_guard() }
+    }
+
+    /// The next message on this channel, as text, and whether it came by a pattern. What else comes before it is passed over.
+    async fn message(&mut self, wanted: &str) -> (String, bool) {
+        let heard = async {
+            loop {
+                match self.events.recv().await.expect("the subscriber has ended") {
+                    Event::Message { channel, payload, by_pattern } if channel == wanted => {
+                        return (String::from_utf8(payload.to_vec()).expect("text"), by_pattern);
+                    }
+                    _ => {}
+                }
+            }
+        };
+        tokio::time::timeout(HEARD, heard).await.unwrap_or_else(|_| panic!("nothing is heard on {wanted}"))
+    }
+
+    /// Waits until it is said that messages of this tenant may have been missed.
+    async fn gap(&mut self, broker: &Broker, tenant: &TenantId) {
+        let partition = broker.keys().partition(tenant);
+        let told = async {
+            loop {
+                match self.events.recv().await.expect("the subscriber has ended") {
+                    Event::PartitionGap(of) if of.contains(&partition) => return,
+                    _ => {}
+                }
+            }
+        };
+        tokio::time::timeout(HEARD, told).await.expect("no gap is told");
+    }
+}
+
+async fn update(broker: &Broker, asked: &Submission, text: &str) -> i64 {
+    let message = format!("{{\"type\":\"{text}\"");
+    broker.publish_update(&asked.resource, &Update { message, desired: None }).await.expect("update")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_published_on_sharded_channels_is_heard_as_on_plain_ones() {
+    let cluster = start().await;
+    let broker = Broker::connect(&sharded(&cluster, PublishedChannels::Both)).await.expect("connect");
+    let (mut one, mut all, mut plain) = (
+        Listener::start(&broker).await,
+        Listener::start(&broker).await,
+        // A program as before.
+        Listener::start(&Broker::connect(&redis_at(cluster.url())).await.expect("connect")).await,
+    );
+    let kind = ResourceKind::Job;
+    all.subscriber.psubscribe(vec![everything_pattern(kind), control_pattern(kind)]).await.expect("patterns");
+    plain.subscriber.psubscribe(vec![everything_pattern(kind)]).await.expect("pattern");
+    let waker = worker("w7");
+    all.subscriber.subscribe(vec![worker_channel(&waker)]).await.expect("own channel");
+    for master in 0..3 {
+        let tenant = tenant_on(&cluster, &broker, master);
+        let asked = pause(&tenant, "j1");
+        let (updates, replies) = (updates_channel(&asked.resource), reply_channel(&asked.resource));
+        let control = control_channel(&tenant, kind);
+        one.subscriber.subscribe(vec![updates.clone(), replies.clone(), control.clone()]).await.expect("channels");
+        let outcome = broker.submit(&asked, LIMITS).await;
+        assert!(matches!(outcome, Ok(SubmitOutcome::Accepted { .. })), "{outcome:?}");
+        let (woken, by_pattern) = one.message(&control).await;
+        assert!(woken.contains("\"pause\"") && !by_pattern, "{woken}");
+        assert_eq!(all.message(&control).await, (woken.clone(), true));
+        assert_eq!(update(&broker, &asked, "x").await, 1);
+        let (told, by_pattern) = one.message(&updates).await;
+        assert_eq!((told.as_str(), by_pattern), ("{\"type\":\"x\",\"seq\":1}", false));
+        assert_eq!(all.message(&updates).await, (told.clone(), true));
+        assert_eq!(plain.message(&updates).await, (told, true));
+        finish(&broker, &asked).await;
+        let (result, by_pattern) = one.message(&replies).await;
+        assert!(result.contains("\"pause_succeeded\"") && !by_pattern, "{result}");
+        assert_eq!(all.message(&replies).await, (result.clone(), true));
+        assert_eq!(plain.message(&replies).await, (result, true));
+        broker.wake_workers(&[(waker.clone(), asked.resource.clone())]).await.expect("wake");
+        assert_eq!(all.message(&worker_channel(&waker)).await, (asked.resource.to_string(), false));
+    }
+    assert!(one.subscriber.unheard_partitions().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_is_heard_by_its_pattern_until_that_is_given_up_and_nothing_is_published_on_plain_channels() {
+    let cluster = start().await;
+    let broker = Broker::connect(&sharded(&cluster, PublishedChannels::Sharded)).await.expect("connect");
+    let tenant = tenant_on(&cluster, &broker, 1);
+    let asked = pause(&tenant, "j1");
+    let updates = updates_channel(&asked.resource);
+    let plain = Broker::connect(&redis_at(cluster.url())).await.expect("connect");
+    let (mut listener, mut before) = (Listener::start(&broker).await, Listener::start(&plain).await);
+    before.subscriber.subscribe(vec![updates.clone()]).await.expect("subscribe");
+    let patterns = vec![tenant_pattern(&tenant, ResourceKind::Job)];
+    listener.subscriber.psubscribe(patterns.clone()).await.expect("pattern");
+    assert_eq!(update(&broker, &asked, "first").await, 1);
+    assert_eq!(listener.message(&updates).await, ("{\"type\":\"first\",\"seq\":1}".to_owned(), true));
+    assert!(listener.subscriber.punsubscribe(patterns));
+    // Asked after that on the same connection, and so confirmed after it.
+    listener.subscriber.subscribe(vec![updates.clone()]).await.expect("subscribe");
+    assert_eq!(update(&broker, &asked, "second").await, 2);
+    assert_eq!(listener.message(&updates).await, ("{\"type\":\"second\",\"seq\":2}".to_owned(), false));
+    // The first message on a plain channel is one that a program as before has published.
+    assert_eq!(update(&plain, &asked, "third").await, 3);
+    assert_eq!(before.message(&updates).await.0, "{\"type\":\"third\",\"seq\":3}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_that_moves_is_heard_where_it_is_and_a_gap_is_told_as_long_as_it_is_on_its_way() {
+    let cluster = start().await;
+    let broker = Broker::connect(&sharded(&cluster, PublishedChannels::Sharded)).await.expect("connect");
+    let tenant = tenant_on(&cluster, &broker, 0);
+    let asked = pause(&tenant, "j1");
+    let (updates, slot) = (updates_channel(&asked.resource), cluster.slot(&broker.keys().backlog(&tenant)));
+    let mut listener = Listener::start(&broker).await;
+    listener.subscriber.subscribe(vec![updates.clone()]).await.expect("subscribe");
+    assert_eq!(update(&broker, &asked, "before").await, 1);
+    assert_eq!(listener.message(&updates).await.0, "{\"type\":\"before\",\"seq\":1}");
+    let id = |node: usize| cluster.nodes[node].text("CLUSTER MYID");
+    let tell = |node: usize, what: &str| {
+        assert_eq!(cluster.nodes[node].inline(&format!("CLUSTER SETSLOT {slot} {what}")), "+OK");
+    };
+    tell(1, &format!("IMPORTING {}", id(0)));
+    tell(0, &format!("MIGRATING {}", id(1)));
+    listener.gap(&broker, &tenant).await;
+    // And again: what is published over there is heard by nobody.
+    listener.gap(&broker, &tenant).await;
+    cluster.move_slot(slot, 1).expect("moved");
+    listener.gap(&broker, &tenant).await;
+    until("it is heard where it is now", async || {
+        let number = update(&broker, &asked, "after").await;
+        let heard = async {
+            while let Some(event) = listener.events.recv().await {
+                let wanted = format!("{{\"type\":\"after\",\"seq\":{number}}}");
+                if matches!(&event, Event::Message { payload, .. } if *payload == wanted) {
+                    return true;
+                }
+            }
+            false
+        };
+        tokio::time::timeout(Duration::from_millis(500), heard).await.unwrap_or(false)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_lost_costs_only_its_own_tenants_their_messages_until_its_replica_has_taken_over() {
+    let mut cluster = start().await;
+    let broker = Broker::connect(&sharded(&cluster, PublishedChannels::Sharded)).await.expect("connect");
+    let (lost, other) = (tenant_on(&cluster, &broker, 2), tenant_on(&cluster, &broker, 1));
+    let (of_lost, of_other) = (pause(&lost, "j1"), pause(&other, "j1"));
+    let mut listener = Listener::start(&broker).await;
+    for asked in [&of_lost, &of_other] {
+        listener.subscriber.subscribe(vec![updates_channel(&asked.resource)]).await.expect("subscribe");
+    }
+    cluster.replicated(2);
+    cluster.misses_nodes_soon();
+    cluster.nodes[2].kill();
+    let partition = broker.keys().partition(&lost);
+    until("it is known that nothing is heard", async || listener.subscriber.unheard_partitions() == [partition]).await;
+    assert_eq!(update(&broker, &of_other, "meanwhile").await, 1);
+    let (told, _) = listener.message(&updates_channel(&of_other.resource)).await;
+    assert_eq!(told, "{\"type\":\"meanwhile\",\"seq\":1}");
+    listener.gap(&broker, &lost).await;
+    assert!(cluster.taken_over(2) && listener.subscriber.unheard_partitions().is_empty());
+    assert_eq!(update(&broker, &of_lost, "again").await, 1);
+    assert_eq!(listener.message(&updates_channel(&of_lost.resource)).await.0, "{\"type\":\"again\",\"seq\":1}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sharded_channel_that_is_denied_leaves_the_others_alone() {
+    let cluster = start().await;
+    for node in &cluster.nodes {
+        let rules =
+            "on >p ~wh:* resetchannels &wh:probe:* &@probe:* &wh:{*}:@channel:@probe:* &wh:{*}:@channel:tenant-* +@all";
+        assert_eq!(node.inline(&format!("ACL SETUSER wheel {rules}")), "+OK");
+    }
+    let url = cluster.url().replacen("redis+cluster://", "redis+cluster://wheel:p@", 1);
+    let settings = config::Redis { url: url.into(), ..sharded(&cluster, PublishedChannels::Sharded) };
+    let broker = Broker::connect(&settings).await.expect("connect");
+    let tenant = tenant_on(&cluster, &broker, 0);
+    let mut listener = Listener::start(&broker).await;
+    let asked = pause(&tenant, "j1");
+    let updates = updates_channel(&asked.resource);
+    listener.subscriber.subscribe(vec![updates.clone()]).await.expect("permitted");
+    let denied = listener.subscriber.subscribe(vec!["globex:job:j1".to_owned()]).await.expect_err("not permitted");
+    assert_eq!(denied.code(), Some("NOPERM"), "{denied}");
+    let denied = listener.subscriber.psubscribe(vec![everything_pattern(ResourceKind::Job)]).await;
+    assert_eq!(denied.expect_err("not permitted").code(), Some("NOPERM"));
+    update(&broker, &asked, "heard").await;
+    assert_eq!(listener.message(&updates).await.0, "{\"type\":\"heard\",\"seq\":1}");
+    for node in &cluster.nodes {
+        assert_eq!(
+            node.inline("ACL SETUSER wheel resetchannels &wh:probe:* &@probe:* &wh:{*}:@channel:@probe:*"),
+            "+OK"
+        );
+    }
+    // Redis closes the connection of a user who may no longer hear what is subscribed there.
+    let told = async {
+        loop {
+            match listener.events.recv().await.expect("the subscriber has ended") {
+                Event::Denied(names) => return names,
+                _ => {}
+            }
+        }
+    };
+    assert_eq!(tokio::time::timeout(HEARD, told).await.expect("it is told"), [updates]);
+}

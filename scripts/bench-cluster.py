@@ -1,8 +1,8 @@
-"""What a command costs on a Redis Cluster of six nodes, beside one Redis: `make bench-cluster`.
+"""What a command costs on Redis Clusters of six and twelve nodes, beside one Redis: `make bench-cluster`.
 
 Starts private servers, a gateway and two workers on SQLite, puts `wheelhouse bench load` on them at a fixed rate, each from a tenant
-of its own so that several masters have work, and reads from /proc how much processor time each kind of process took. Three masters with
-a replica each, and six masters: the wake-up of a command goes to all nodes of a cluster, so what counts is the sum over all of them.
+of its own so that several masters have work, and reads from /proc how much processor time each kind of process took. What is
+published on plain channels goes to all nodes of a cluster, so what counts is the sum over all of them; each cluster also with sharded channels alone.
 Needs nothing but Python 3.8, redis-server and redis-cli 7, and Linux.
 """
 
@@ -52,7 +52,7 @@ def cpu(process):
 class Deployment:
     """Redis servers, a gateway and workers; all of them end with it."""
 
-    def __init__(self, program, masters, replicas):
+    def __init__(self, program, masters, replicas, channels):
         self.program, self.processes, self.folder = program, [], tempfile.TemporaryDirectory()
         is_cluster = masters > 1
         ports = [node_port() for _ in range(masters * (1 + replicas))]
@@ -70,6 +70,8 @@ class Deployment:
             "WHEELHOUSE__REDIS__URL": f"{scheme}://{hosts}",
             "WHEELHOUSE__DATABASE__URL": f"sqlite://{self.folder.name}/bench.db",
             "WHEELHOUSE__AUTH__HS256_SECRET": os.urandom(32).hex(),
+            "WHEELHOUSE__REDIS__PUBLISHED_CHANNELS": channels,
+            "WHEELHOUSE__REDIS__HEARD_CHANNELS": channels,
             "WHEELHOUSE__SERVER__DRAIN_NOTICE_SECONDS": "0",
             **{f"WHEELHOUSE__LIMITS__{name.upper()}": "1000000" for name in LIMITS},
         }
@@ -140,12 +142,16 @@ def main():
     program = sys.argv[1]
     print(f"{TENANTS} tenants with {RATE} commands/s each, {SECONDS} s; µs of processor time for a command with its result")
     print("                               results   p50 ms    Redis, all nodes   gateway   workers")
-    for name, masters, replicas in (
-        ("one Redis", 1, 0),
-        ("a cluster of 3 + 3", 3, 1),
-        ("a cluster of 6 masters", 6, 0),
+    for name, masters, replicas, channels in (
+        ("one Redis", 1, 0, "plain"),
+        ("3 masters and 3 replicas", 3, 1, "plain"),
+        ("the same, sharded", 3, 1, "sharded"),
+        ("6 masters", 6, 0, "plain"),
+        ("the same, sharded", 6, 0, "sharded"),
+        ("12 masters", 12, 0, "plain"),
+        ("the same, sharded", 12, 0, "sharded"),
     ):
-        deployment = Deployment(program, masters, replicas)
+        deployment = Deployment(program, masters, replicas, channels)
         try:
             results, median, costs = deployment.load()
         finally:

@@ -13,7 +13,7 @@ use redis::{AsyncConnectionConfig, ConnectionInfo, PushInfo, PushKind, RedisErro
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::subscriber::{NODE_TIMEOUT, PING_INTERVAL, PING_TIMEOUT};
+use super::events::{NODE_TIMEOUT, PING_INTERVAL, PING_TIMEOUT};
 
 /// What a message is given to: the sharded channel, and the payload.
 pub(super) type OnMessage = Arc<dyn Fn(&[u8], &[u8]) + Send + Sync>;
@@ -61,7 +61,7 @@ impl ShardConnections {
         match tokio::time::timeout(NODE_TIMEOUT, opening).await.unwrap_or_else(late) {
             Ok(connection) => {
                 let connection = Arc::new(connection);
-                self.tracker.spawn(watch(Arc::downgrade(&connection)));
+                self.tracker.spawn(watch(Arc::downgrade(&connection), connection.gone.clone()));
                 *slot = ServerSlot { connection: Arc::downgrade(&connection), failed: None };
                 Ok(connection)
             }
@@ -168,19 +168,21 @@ impl ShardConnection {
     }
 }
 
+impl Drop for ShardConnection {
+    fn drop(&mut self) {
+        self.gone.cancel();
+    }
+}
+
 /// Looks whether the server answers, as long as the connection is used.
-async fn watch(watched: Weak<ShardConnection>) {
-    loop {
-        tokio::time::sleep(PING_INTERVAL).await;
+async fn watch(watched: Weak<ShardConnection>, gone: CancellationToken) {
+    while gone.run_until_cancelled(tokio::time::sleep(PING_INTERVAL)).await.is_some() {
         let Some(shard) = watched.upgrade() else { return };
         let mut connection = shard.connection.clone();
         let ping = redis::cmd("PING");
         let answer = tokio::time::timeout(PING_TIMEOUT, ping.query_async::<Value>(&mut connection)).await;
         if !matches!(answer, Ok(Ok(_))) {
-            shard.gone.cancel();
-        }
-        if shard.is_gone() {
-            return;
+            gone.cancel();
         }
     }
 }

@@ -9,10 +9,10 @@ use redis::RedisResult;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::events::{Done, Event};
 use super::keys::{Partition, shard_channel};
 use super::shard_connection::{ShardConnection, ShardConnections};
 use super::shard_names::shard_name;
-use super::subscriber::{Done, Event};
 use super::{Broker, BrokerError};
 
 /// Between two looks whether the partition is still where it is heard.
@@ -142,16 +142,15 @@ impl ShardLane {
                         return;
                     }
                 }
-                () = client.changed(&mut changes) => {
-                    let server = client.address_of(&self.key()).map(|(name, _)| name);
-                    if server.is_some_and(|server| server != connection.server) {
-                        let channels: Vec<String> = self.wanted.keys().cloned().collect();
-                        // It may be the one that is cut off, and not know that it has lost the partition.
-                        let _ = connection.unsubscribe(&channels).await;
-                        return;
-                    }
-                }
+                () = client.changed(&mut changes) => if self.is_elsewhere(connection) {
+                    let channels: Vec<String> = self.wanted.keys().cloned().collect();
+                    // It may be the one that is cut off, and not know that it has lost the partition.
+                    let _ = connection.unsubscribe(&channels).await;
+                    return;
+                },
                 _ = look.tick() => match connection.is_on_its_way(&self.key()).await {
+                    // The change may have been before this began to hear of changes.
+                    Ok(_) if self.is_elsewhere(connection) => return,
                     Ok(is_on_its_way) => {
                         self.has_gap |= is_on_its_way || self.state.is_lagging.swap(false, Ordering::Relaxed);
                         self.report();
@@ -163,6 +162,12 @@ impl ShardLane {
                 }
             }
         }
+    }
+
+    /// Whether another server has the partition by now.
+    fn is_elsewhere(&self, connection: &ShardConnection) -> bool {
+        let server = self.broker.client.address_of(&self.key()).map(|(name, _)| name);
+        server.is_some_and(|server| server != connection.server)
     }
 
     async fn answer(&mut self, connection: &ShardConnection, requests: Vec<ShardRequest>) -> RedisResult<()> {

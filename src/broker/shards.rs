@@ -13,12 +13,12 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::events::{Event, NODE_TIMEOUT, REQUEST_QUEUE, confirmed};
 use super::hearing::SharedFilter;
 use super::keys::{Partition, read_shard_channel};
 use super::shard_connection::{OnMessage, ShardConnections};
 use super::shard_lane::{LaneState, ShardLane, ShardRequest};
 use super::shard_names::{HeardOf, heard_of, read_message};
-use super::subscriber::{Event, NODE_TIMEOUT, REQUEST_QUEUE, confirmed};
 use super::{Broker, BrokerError, Keys};
 
 /// A handle; cheap to clone.

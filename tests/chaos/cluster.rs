@@ -40,6 +40,8 @@ pub struct Cluster {
     servers: Servers,
     /// `WHEELHOUSE_TEST_FAULTS` of every process: a guard that is off.
     switch: Option<&'static str>,
+    /// `redis.published_channels` and `redis.heard_channels` of every process.
+    channels: &'static str,
     /// Of the run: see [`report::name`].
     name: String,
     logs_kept: Cell<bool>,
@@ -98,10 +100,6 @@ impl Cluster {
             Topology::Disk => Some("REDIS__FSYNCS_TO_WAIT"),
         };
         waits.inspect(|waits| fleet.set(waits, &plan.copies_to_wait.to_string()));
-        if plan.sharded_channels {
-            fleet.set("REDIS__PUBLISHED_CHANNELS", "sharded");
-            fleet.set("REDIS__HEARD_CHANNELS", "sharded");
-        }
         fleet.set("COMMAND__LEASE_SECONDS", "2");
         fleet.set("WORKER__REATTACH_SECONDS", &REATTACH.as_secs().to_string());
         // Workers die of the plan here, and not of the jobs that they run.
@@ -128,6 +126,7 @@ impl Cluster {
             one_redis,
             servers,
             switch,
+            channels: if plan.sharded_channels { "sharded" } else { "plain" },
             name: report::name(plan),
             logs_kept: Cell::new(false),
         };
@@ -211,6 +210,8 @@ impl Cluster {
                 "WHEELHOUSE__REDIS__URL",
                 self.servers.url().unwrap_or_else(|| format!("redis://127.0.0.1:{}", node.to_redis.port())),
             )
+            .env("WHEELHOUSE__REDIS__PUBLISHED_CHANNELS", self.channels)
+            .env("WHEELHOUSE__REDIS__HEARD_CHANNELS", self.channels)
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("log"))
             .stderr(log);

@@ -330,3 +330,34 @@ fn a_later_layer_counts_also_where_it_has_the_old_name() {
     let settings = load_from(Some(&path), environment(&[]), flags).expect("settings");
     assert_eq!(settings.worker.max_worker_crashes, 4);
 }
+
+#[test]
+fn what_is_heard_has_to_be_published_and_sharded_channels_need_a_cluster() {
+    let of = |scheme: &str, published: &str, heard: &str| {
+        from_file(&format!(
+            "[redis]\nurl = \"{scheme}://127.0.0.1:6379\"\npublished_channels = \"{published}\"\nheard_channels = \"{heard}\""
+        ))
+    };
+    for (published, heard) in [("plain", "plain"), ("both", "plain"), ("both", "sharded"), ("sharded", "sharded")] {
+        assert!(of("rediss+cluster", published, heard).is_ok(), "{published} {heard}");
+    }
+    for (scheme, published, heard, problem) in [
+        (
+            "redis+cluster",
+            "plain",
+            "sharded",
+            "setting redis.heard_channels: is \"sharded\", and redis.published_channels is \"plain\"",
+        ),
+        (
+            "redis+cluster",
+            "sharded",
+            "plain",
+            "setting redis.heard_channels: is \"plain\", and redis.published_channels is \"sharded\"",
+        ),
+        ("redis", "both", "plain", "setting redis.published_channels: needs a cluster"),
+        ("redis+cluster", "all", "plain", "must be \"plain\" or \"both\" or \"sharded\", not \"all\""),
+    ] {
+        let error = of(scheme, published, heard).expect_err("wrong").to_string();
+        assert!(error.contains(problem), "{error}");
+    }
+}

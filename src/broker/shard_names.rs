@@ -13,6 +13,12 @@ pub(super) enum HeardOf {
     None,
 }
 
+/// Plain channels and patterns that are heard of the same partitions.
+pub(super) struct NamesHeard {
+    pub(super) of: HeardOf,
+    pub(super) names: Vec<String>,
+}
+
 /// Of which partitions a plain channel or pattern is heard.
 pub(super) fn heard_of(keys: Keys, name: &str) -> HeardOf {
     match tenant_of_channel(name) {

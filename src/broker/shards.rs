@@ -18,7 +18,7 @@ use super::hearing::SharedFilter;
 use super::keys::{Partition, read_shard_channel};
 use super::shard_connection::{OnMessage, ShardConnections};
 use super::shard_lane::{LaneState, ShardLane, ShardRequest};
-use super::shard_names::{HeardOf, heard_of, read_message};
+use super::shard_names::{HeardOf, NamesHeard, heard_of, read_message};
 use super::{Broker, BrokerError, Keys};
 
 /// A handle; cheap to clone.
@@ -67,15 +67,15 @@ impl ShardSubscriber {
         Self { keys, lanes: Arc::new(lanes.collect()) }
     }
 
-    /// Divides names of channels and patterns into those that are heard here, by their partitions, and the others.
-    pub(super) fn divide(&self, names: Vec<String>) -> (Vec<(HeardOf, Vec<String>)>, Vec<String>) {
-        let (mut here, mut others) = (Vec::<(HeardOf, Vec<String>)>::new(), Vec::new());
+    /// Divides names of channels and patterns into those that are heard here and the others.
+    pub(super) fn divide(&self, names: Vec<String>) -> (Vec<NamesHeard>, Vec<String>) {
+        let (mut here, mut others) = (Vec::<NamesHeard>::new(), Vec::new());
         for name in names {
             match heard_of(self.keys, &name) {
                 HeardOf::None => others.push(name),
-                of => match here.iter_mut().find(|(known, _)| *known == of) {
-                    Some((_, names)) => names.push(name),
-                    None => here.push((of, vec![name])),
+                of => match here.iter_mut().find(|known| known.of == of) {
+                    Some(known) => known.names.push(name),
+                    None => here.push(NamesHeard { of, names: vec![name] }),
                 },
             }
         }
@@ -84,27 +84,31 @@ impl ShardSubscriber {
 
     /// Subscribes; confirmed when it returns. What is heard of all partitions is confirmed by those whose servers answer soon, and
     /// heard of the others as soon as they do.
-    pub(super) async fn subscribe(&self, of: &HeardOf, names: Vec<String>) -> Result<(), BrokerError> {
-        let asked = self.lanes_of(of).map(async |lane| {
+    pub(super) async fn subscribe(&self, all: &[NamesHeard]) -> Result<(), BrokerError> {
+        join_all(all.iter().map(|heard| self.subscribe_in_lanes(heard))).await.into_iter().collect()
+    }
+
+    async fn subscribe_in_lanes(&self, heard: &NamesHeard) -> Result<(), BrokerError> {
+        let is_of_all = heard.of == HeardOf::AllPartitions;
+        let asked = self.lanes_of(&heard.of).map(async |lane| {
             let (done, wait) = oneshot::channel();
-            let keep = *of == HeardOf::AllPartitions;
-            let request = ShardRequest::Subscribe { names: names.clone(), keep, done };
-            confirmed(&lane.requests, request, wait).await
-        });
-        match of {
-            HeardOf::AllPartitions => {
-                let asked = asked.map(|asked| tokio::time::timeout(NODE_TIMEOUT, asked));
-                join_all(asked).await.into_iter().flatten().collect()
+            let request = ShardRequest::Subscribe { names: heard.names.clone(), keep: is_of_all, done };
+            let asked = confirmed(&lane.requests, request, wait);
+            match is_of_all {
+                true => tokio::time::timeout(NODE_TIMEOUT, asked).await.unwrap_or(Ok(())),
+                false => asked.await,
             }
-            _ => join_all(asked).await.into_iter().collect(),
-        }
+        });
+        join_all(asked).await.into_iter().collect()
     }
 
     /// Gives names up. `false`: there is no room to ask just now.
-    pub(super) fn unsubscribe(&self, of: &HeardOf, names: &[String]) -> bool {
-        let ask = |lane: &LaneHandle| lane.requests.try_send(ShardRequest::Unsubscribe { names: names.to_vec() });
+    pub(super) fn unsubscribe(&self, all: &[NamesHeard]) -> bool {
+        let ask = |heard: &NamesHeard, lane: &LaneHandle| {
+            lane.requests.try_send(ShardRequest::Unsubscribe { names: heard.names.clone() }).is_ok()
+        };
         // What is given up twice does no harm.
-        self.lanes_of(of).all(|lane| ask(lane).is_ok())
+        all.iter().all(|heard| self.lanes_of(&heard.of).all(|lane| ask(heard, lane)))
     }
 
     /// The partitions of which something is to be heard and cannot be just now.

@@ -17,7 +17,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
-use futures_util::future::join_all;
 use parking_lot::Mutex;
 use redis::ConnectionAddr;
 use redis::aio::{PubSubSink, PubSubStream};
@@ -34,7 +33,7 @@ use super::keys::{
     resource_probe_channel, subscriber_name,
 };
 use super::probes::Probes;
-use super::shard_names::HeardOf;
+use super::shard_names::NamesHeard;
 use super::shards::ShardSubscriber;
 use super::subscribing::{Refused, subscribe_permitted};
 use super::{Broker, WriteCheck};
@@ -159,7 +158,12 @@ impl Subscriber {
 
     async fn ask(&self, names: Vec<String>, patterns: bool) -> Result<(), BrokerError> {
         let (sharded, channels) = self.divide(names);
-        let in_shards = sharded.into_iter().map(async |(shards, of, names)| shards.subscribe(&of, names).await);
+        let in_shards = async {
+            match &self.shards {
+                Some(shards) => shards.subscribe(&sharded).await,
+                None => Ok(()),
+            }
+        };
         let here = async {
             if channels.is_empty() {
                 return Ok(());
@@ -171,8 +175,8 @@ impl Subscriber {
                 error => error,
             })
         };
-        let (here, in_shards) = tokio::join!(here, join_all(in_shards));
-        in_shards.into_iter().fold(here, Result::and)
+        let (here, in_shards) = tokio::join!(here, in_shards);
+        here.and(in_shards)
     }
 
     /// Unsubscribes after everything that was asked before. `false`: there is no room to ask just now.
@@ -187,15 +191,16 @@ impl Subscriber {
 
     fn give_up(&self, names: Vec<String>, patterns: bool) -> bool {
         let (sharded, channels) = self.divide(names);
-        let asked = || self.requests.try_send(Request::Unsubscribe { channels, patterns }).is_ok();
-        sharded.iter().all(|(shards, of, names)| shards.unsubscribe(of, names)) && asked()
+        let is_asked = self.shards.as_ref().is_none_or(|shards| shards.unsubscribe(&sharded));
+        is_asked && (channels.is_empty() || self.requests.try_send(Request::Unsubscribe { channels, patterns }).is_ok())
     }
 
-    /// What is heard on sharded channels, by partitions, and what on this connection.
-    fn divide(&self, names: Vec<String>) -> (Vec<(&ShardSubscriber, HeardOf, Vec<String>)>, Vec<String>) {
-        let Some(shards) = &self.shards else { return (Vec::new(), names) };
-        let (sharded, others) = shards.divide(names);
-        (sharded.into_iter().map(|(of, names)| (shards, of, names)).collect(), others)
+    /// What is heard on sharded channels, and what on this connection.
+    fn divide(&self, names: Vec<String>) -> (Vec<NamesHeard>, Vec<String>) {
+        match &self.shards {
+            Some(shards) => shards.divide(names),
+            None => (Vec::new(), names),
+        }
     }
 
     /// Whether a message published to itself was heard in the last few seconds: the truth behind `/readyz`.

@@ -53,11 +53,11 @@ impl Listener {
     async fn message(&mut self, wanted: &str) -> (String, bool) {
         let heard = async {
             loop {
-                match self.events.recv().await.expect("the subscriber has ended") {
-                    Event::Message { channel, payload, by_pattern } if channel == wanted => {
-                        return (String::from_utf8(payload.to_vec()).expect("text"), by_pattern);
-                    }
-                    _ => {}
+                let event = self.events.recv().await.expect("the subscriber has ended");
+                if let Event::Message { channel, payload, by_pattern } = event
+                    && channel == wanted
+                {
+                    return (String::from_utf8(payload.to_vec()).expect("text"), by_pattern);
                 }
             }
         };
@@ -69,9 +69,9 @@ impl Listener {
         let partition = broker.keys().partition(tenant);
         let told = async {
             loop {
-                match self.events.recv().await.expect("the subscriber has ended") {
-                    Event::PartitionGap(of) if of.contains(&partition) => return,
-                    _ => {}
+                let event = self.events.recv().await.expect("the subscriber has ended");
+                if matches!(event, Event::PartitionGap(of) if of.contains(&partition)) {
+                    return;
                 }
             }
         };
@@ -246,9 +246,8 @@ async fn a_sharded_channel_that_is_denied_leaves_the_others_alone() {
     // Redis closes the connection of a user who may no longer hear what is subscribed there.
     let told = async {
         loop {
-            match listener.events.recv().await.expect("the subscriber has ended") {
-                Event::Denied(names) => return names,
-                _ => {}
+            if let Event::Denied(names) = listener.events.recv().await.expect("the subscriber has ended") {
+                return names;
             }
         }
     };

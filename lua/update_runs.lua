@@ -4,8 +4,10 @@
 --
 -- KEYS: the state of each run, and then the queue of each; without the queues nothing is learned of commands
 -- ARGV: 1 worker, then for each run: run, '1' where its state is to be kept for another week, channel ('' where there is no
---       update), message, open, progress (JSON; '' where the message is about its status: no command is on its way to another one)
--- Returns: for each run: how many commands wait | -1 a newer run is known, or this one was ended; nothing was done | the error, as
+--       update), message, open, progress (JSON; '' where the message is about its status: no command is on its way to another one), fence
+--       of the row that has this status ('' for a progress)
+-- Returns: for each run: how many commands wait | -1 a newer run is known, or this one was ended; nothing was done | -2 it is hosted, and its
+--          status was not told, since a command has been claimed after the row was read, and may have been told already | the error, as
 --          a text: the others do not suffer from it. Without queues 0 where a run is still hosted
 -- Safe to repeat: the run's number decides; a run that Redis forgot is taken up again, and an update is numbered and published once
 -- more, with the same content.
@@ -13,14 +15,14 @@
 -- (the next call brings host and run back, and the numbers begin again); a step backwards lets it remember longer.
 
 local worker = ARGV[1]
-local runs = (#ARGV - 1) / 5
+local runs = (#ARGV - 1) / 6
 local has_queues = #KEYS > runs
 
 -- Four times a second for each run of a worker: as few commands as there can be.
 local function update(n)
-  local state_key, at = KEYS[n], 5 * n - 3
+  local state_key, at = KEYS[n], 6 * n - 4
   local run_text, keep, channel = ARGV[at], ARGV[at + 1], ARGV[at + 2]
-  local state = redis.call('HMGET', state_key, 'host', 'run', 'run_ended', 'seq')
+  local state = redis.call('HMGET', state_key, 'host', 'run', 'run_ended', 'seq', 'fence')
   local run = tonumber(run_text)
   if state[2] and tonumber(state[2]) > run then return -1 end
   if state[3] and tonumber(state[3]) >= run then return -1 end
@@ -31,6 +33,8 @@ local function update(n)
     redis.call('HSET', state_key, 'host', worker, 'run', run_text)
   end
   if is_new or keep == '1' then redis.call('EXPIRE', state_key, '604800') end
+  local fence = ARGV[at + 5]
+  if fence ~= '' and (tonumber(state[5]) or 0) > tonumber(fence) then return -2 end
   if channel ~= '' then
     local seq = int_to_string((tonumber(state[4]) or 0) + 1)
     local live = ARGV[at + 4]

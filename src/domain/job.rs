@@ -116,6 +116,9 @@ pub struct FailedItem {
 /// One job: the row of the table `jobs` (CONTRACT section 7).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Job {
+    /// The fence of the last command that its row knows: what the row says is older than whatever came by a later one.
+    #[serde(skip)]
+    pub fence: i64,
     /// Unique within the tenant.
     pub id: ResourceId,
     /// Whose it is.

@@ -89,6 +89,7 @@ pub(super) fn job(row: &Row) -> Result<Job, StoreError> {
     let id = row.required("id")?;
     let percent = row.real("progress_percent")?.unwrap_or(0.0).clamp(0.0, 100.0);
     Ok(Job {
+        fence: row.int("fence")?.unwrap_or(0),
         tenant_id: tenant(row)?,
         campaign_id: row.text("campaign_id")?.and_then(|c| c.parse().ok()),
         job_type: short(row, "job_type", MAX_SHORT_TEXT)?.unwrap_or_default(),

@@ -146,7 +146,8 @@ async fn a_slot_that_moves_is_followed(cluster: &RedisCluster, broker: &Broker, 
     }
     // Nobody has told the program: MOVED does.
     assert_eq!(told_together(broker, tenant, 3).await, [(1, 3), (0, 3), (0, 2)]);
-    let ended = ["moves", "stays", "new"].map(|id| EndedRun { job: job(tenant, id), run: 1, message: None });
+    let ended =
+        ["moves", "stays", "new"].map(|id| EndedRun { job: job(tenant, id), run: 1, message: None, fence: None });
     let answers = broker.end_runs(&ended).await.expect("answers");
     assert!(answers.iter().all(Result::is_ok), "{answers:?}");
     finish(broker, &asked).await;
@@ -162,7 +163,7 @@ async fn told_together(broker: &Broker, tenant: &TenantId, items: i64) -> Vec<(i
             job: job(tenant, id),
             run: 1,
             keep: true,
-            message: Some(RunMessage { text: message, progress: Some(progress) }),
+            message: Some(RunMessage { text: message, progress: Some(progress), fence: None }),
         }
     };
     let updates = ["moves", "stays", "new"].map(update);

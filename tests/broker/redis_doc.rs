@@ -79,7 +79,8 @@ async fn fill(broker: &Broker) {
     }
     let update = Update { message: "{\"type\":\"job_status\"".to_owned(), desired: Some(Some("cancelled".to_owned())) };
     broker.publish_update(&job("j1"), &update).await.expect("update");
-    let told = RunMessage { text: "{\"type\":\"job_progress\"".to_owned(), progress: Some(Progress::default()) };
+    let told =
+        RunMessage { text: "{\"type\":\"job_progress\"".to_owned(), progress: Some(Progress::default()), fence: None };
     let run = RunUpdate { job: job("j1"), run: 1, keep: true, message: Some(told) };
     broker.update_runs(&worker("w1"), &[run]).await.expect("progress");
     let lease = ConnectionLease { tenant, user, id: "g1-1".to_owned() };

@@ -16,7 +16,12 @@ const HELD: RunState = RunState::Held { waiting: 0 };
 fn at(id: &str, run: i64, items: i64) -> RunUpdate {
     let progress = Progress { items_processed: items, ..Progress::default() };
     let message = server::job_progress(&job(id), JobStatus::Running, &progress);
-    RunUpdate { job: job(id), run, keep: false, message: Some(RunMessage { text: message, progress: Some(progress) }) }
+    RunUpdate {
+        job: job(id),
+        run,
+        keep: false,
+        message: Some(RunMessage { text: message, progress: Some(progress), fence: None }),
+    }
 }
 
 fn renewal(id: &str, run: i64) -> RunUpdate {
@@ -126,8 +131,12 @@ async fn runs_that_end_together_are_told_of_each_with_its_own_number_and_none_th
         .await
         .expect("write");
 
-    let ended =
-        |id: &str, status| EndedRun { job: job(id), run: 1, message: Some(server::job_status(&job(id), status, None)) };
+    let ended = |id: &str, status| EndedRun {
+        job: job(id),
+        run: 1,
+        message: Some(server::job_status(&job(id), status, None)),
+        fence: None,
+    };
     let runs = [
         ended("done", JobStatus::Completed),
         ended("taken", JobStatus::Pending),
@@ -177,9 +186,10 @@ async fn what_comes_late_of_the_end_of_a_run_changes_nothing_of_what_was_told_si
     let broker = connect(&redis).await;
     let host = worker("host");
     let end = async |id: &str, run: i64, status: JobStatus| {
-        let ended = EndedRun { job: job(id), run, message: Some(server::job_status(&job(id), status, None)) };
+        let ended =
+            EndedRun { job: job(id), run, message: Some(server::job_status(&job(id), status, None)), fence: None };
         let answers = broker.end_runs(&[ended]).await.expect("answers");
-        assert!(matches!(answers[..], [Ok(())]), "{answers:?}");
+        assert!(matches!(answers[..], [Ok(true)]), "{answers:?}");
         live(&broker, id).await.0
     };
     assert_eq!(broker.renew_run(&job("retried"), &host, 1).await.expect("run"), HELD);
@@ -194,4 +204,38 @@ async fn what_comes_late_of_the_end_of_a_run_changes_nothing_of_what_was_told_si
     assert_eq!(end("overtaken", 2, JobStatus::Failed).await, 1);
     assert_eq!(end("overtaken", 1, JobStatus::Pending).await, 1, "the older run is not heard of any more");
     assert_eq!(broker.renew_run(&job("overtaken"), &host, 2).await.expect("run"), RunState::Lost, "it stays over");
+}
+
+#[tokio::test]
+async fn a_status_from_before_a_command_was_claimed_is_not_told_and_one_from_after_it_is() {
+    let redis = RedisServer::start();
+    let broker = connect(&redis).await;
+    let host = worker("host");
+    let message = |status| server::job_status(&job("j1"), status, None);
+    let begins = async |run: i64, fence: i64| {
+        let told = RunMessage { text: message(JobStatus::Running), progress: None, fence: Some(fence) };
+        let update = RunUpdate { job: job("j1"), run, keep: true, message: Some(told) };
+        broker.update_runs(&host, &[update]).await.expect("answers").pop().expect("one").expect("state")
+    };
+    let ends = async |run: i64, status: JobStatus, fence: Option<i64>| {
+        let ended = EndedRun { job: job("j1"), run, message: Some(message(status)), fence };
+        broker.end_runs(&[ended]).await.expect("answers").pop().expect("one").expect("ended")
+    };
+    let told = async || live(&broker, "j1").await.0;
+    assert_eq!((begins(1, 0).await, told().await), (HELD, 1));
+    broker.end_run(&job("j1"), 1).await.expect("end");
+    // It waits to be tried again. While its worker stands still, another one carries out a cancel.
+    accept(&broker, &submission("j1", Action::Cancel)).await;
+    let claim = claim(&broker, "j1", "another").await;
+    let cancelled = Update { message: message(JobStatus::Cancelled), desired: None };
+    assert_eq!(broker.publish_update(&job("j1"), &cancelled).await.expect("publish"), 2);
+    assert_eq!((begins(2, 0).await, told().await), (RunState::Overtaken, 2), "a start from before it is not heard of");
+    assert!(!ends(2, JobStatus::Pending, Some(0)).await, "nor is an end, and somebody has to look at the row");
+    assert_eq!(told().await, 2);
+    assert_eq!(broker.renew_run(&job("j1"), &host, 2).await.expect("run"), RunState::Lost, "it is over all the same");
+    // What was written with that command, or has ended for good, is told.
+    assert_eq!((begins(3, claim.fence).await, told().await), (RunState::Held { waiting: 1 }, 3));
+    assert_eq!((ends(3, JobStatus::Pending, Some(claim.fence)).await, told().await), (true, 4));
+    assert_eq!((begins(4, 0).await, told().await), (RunState::Overtaken, 4));
+    assert_eq!((ends(4, JobStatus::Completed, None).await, told().await), (true, 5));
 }

@@ -14,7 +14,7 @@ use crate::support::socket::Socket;
 async fn progress(fixture: &GatewayFixture, percent: u8) -> i64 {
     let progress = Progress { progress_percent: percent, ..Progress::default() };
     let message = server::job_progress(&job("j1"), JobStatus::Running, &progress);
-    let told = Some(RunMessage { text: message, progress: Some(progress) });
+    let told = Some(RunMessage { text: message, progress: Some(progress), fence: None });
     let update = RunUpdate { job: job("j1"), run: 1, keep: true, message: told };
     let answers = fixture.broker.update_runs(&"w1".parse().expect("worker"), &[update]).await.expect("publish");
     assert!(matches!(answers[..], [Ok(RunState::Held { .. })]), "{answers:?}");

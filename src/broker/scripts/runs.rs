@@ -32,6 +32,8 @@ pub struct RunMessage {
     pub text: String,
     /// What it says of the progress, to be kept for snapshots; `None`: it is about the status, and no command is on its way to another.
     pub progress: Option<Progress>,
+    /// As [`EndedRun::fence`], of a status.
+    pub fence: Option<i64>,
 }
 
 /// A run that is over.
@@ -43,6 +45,9 @@ pub struct EndedRun {
     pub run: i64,
     /// What those who watch are told, without its end, from `protocol::server`: the status that the job has now. `None`: nothing.
     pub message: Option<String>,
+    /// The fence of the row that says so. Where a command has been claimed since, nothing is told: it may have taken the job elsewhere. `None`:
+    /// no command takes it anywhere any more.
+    pub fence: Option<i64>,
 }
 
 /// What a host learns each second.
@@ -53,6 +58,8 @@ pub enum RunState {
         /// How many commands wait on it.
         waiting: i64,
     },
+    /// The job is still this worker's, and its status was not told: a command has been claimed since its row was read, which may be further.
+    Overtaken,
     /// Another run has begun, or the run was ended: stop the work, change nothing. An update was not published.
     Lost,
 }
@@ -96,7 +103,7 @@ impl Broker {
                 let waiting = self.client.query(redis::cmd("LLEN").arg(self.keys().queue(&update.job))).await?;
                 Ok(RunState::Held { waiting })
             }
-            RunState::Lost => Ok(RunState::Lost),
+            other => Ok(other),
         }
     }
 
@@ -110,16 +117,16 @@ impl Broker {
         if with_queues {
             keys.extend(updates.iter().map(|update| self.keys().queue(&update.job)));
         }
-        let mut args = Vec::with_capacity(updates.len() * 5 + 1);
+        let mut args = Vec::with_capacity(updates.len() * 6 + 1);
         args.push(worker.to_string());
         for RunUpdate { job, run, keep, message } in updates {
             args.extend([run.to_string(), u8::from(*keep).to_string()]);
             args.extend(match message {
-                Some(RunMessage { text, progress }) => {
+                Some(RunMessage { text, progress, fence }) => {
                     let kept = progress.as_ref().and_then(|progress| serde_json::to_string(progress).ok());
-                    [updates_channel(job), text.clone(), kept.unwrap_or_default()]
+                    [updates_channel(job), text.clone(), kept.unwrap_or_default(), fence_text(*fence)]
                 }
-                None => [const { String::new() }; 3],
+                None => [const { String::new() }; 4],
             });
         }
         let answers: Vec<Value> = self.client.script_at_once(&lua::UPDATE_RUNS, &texts(&keys), &bytes(&args)).await?;
@@ -128,12 +135,12 @@ impl Broker {
 
     /// The job has left this worker; does nothing if a newer run has begun. Waiting commands become anyone's.
     pub async fn end_run(&self, job: &Resource, run: i64) -> Result<(), BrokerError> {
-        self.end_run_by_itself(&EndedRun { job: job.clone(), run, message: None }).await
+        self.end_run_by_itself(&EndedRun { job: job.clone(), run, message: None, fence: None }).await.map(drop)
     }
 
     /// As [`Self::end_run`] for many runs, all of one partition, in one call, with what those who watch are told. An answer for each, in
-    /// their order; the outer error is all of theirs. While the slot of a partition is on its way to another server, each is ended by itself.
-    pub async fn end_runs(&self, ended: &[EndedRun]) -> Result<Vec<Result<(), BrokerError>>, BrokerError> {
+    /// their order: `false` where what they are to be told may be over, so that somebody has to look at the row. The outer error is all of theirs. While the slot of a partition is on its way to another server, each is ended by itself.
+    pub async fn end_runs(&self, ended: &[EndedRun]) -> Result<Vec<Result<bool, BrokerError>>, BrokerError> {
         match self.end_runs_in_one_call(ended, true).await {
             Err(error) if error.is_slot_on_its_way() => {
                 let mut one_by_one = Vec::with_capacity(ended.len());
@@ -146,7 +153,7 @@ impl Broker {
         }
     }
 
-    async fn end_run_by_itself(&self, ended: &EndedRun) -> Result<(), BrokerError> {
+    async fn end_run_by_itself(&self, ended: &EndedRun) -> Result<bool, BrokerError> {
         let mut answers = self.end_runs_in_one_call(std::slice::from_ref(ended), false).await?;
         answers.pop().unwrap_or_else(|| Err(no_answer()))
     }
@@ -156,25 +163,26 @@ impl Broker {
         &self,
         ended: &[EndedRun],
         at_once: bool,
-    ) -> Result<Vec<Result<(), BrokerError>>, BrokerError> {
+    ) -> Result<Vec<Result<bool, BrokerError>>, BrokerError> {
         let Some(first) = ended.first() else { return Ok(Vec::new()) };
         let names = self.keys();
         let mut keys = vec![names.tenants_with_ready(names.partition(&first.job.tenant))];
-        let mut args = Vec::with_capacity(ended.len() * 4);
-        for EndedRun { job, run, message } in ended {
+        let mut args = Vec::with_capacity(ended.len() * 5);
+        for EndedRun { job, run, message, fence } in ended {
             keys.extend([names.state(job), names.queue(job), names.ready(&job.tenant)]);
             args.extend([run.to_string(), job.to_string()]);
             args.extend(match message {
                 Some(message) => [updates_channel(job), message.clone()],
                 None => [const { String::new() }; 2],
             });
+            args.push(fence_text(*fence));
         }
         let (keys, args) = (texts(&keys), bytes(&args));
         let answers: Vec<Value> = match at_once {
             true => self.client.script_at_once(&lua::END_RUNS, &keys, &args).await?,
             false => self.client.script(&lua::END_RUNS, &keys, &args).await?,
         };
-        Ok(answers_of(&answers, ended.len())?.iter().map(|answer| read_number(answer).map(drop)).collect())
+        Ok(answers_of(&answers, ended.len())?.iter().map(|answer| Ok(read_number(answer)? != NOT_TOLD)).collect())
     }
 }
 
@@ -191,8 +199,17 @@ fn no_answer() -> BrokerError {
     BrokerError::Refused("no answer about a run".to_owned())
 }
 
+/// An end that was not told, and the start of a run of which the same holds.
+const NOT_TOLD: i64 = 2;
+const OVERTAKEN: i64 = -2;
+
+fn fence_text(fence: Option<i64>) -> String {
+    fence.map(|fence| fence.to_string()).unwrap_or_default()
+}
+
 fn read_state(answer: &Value) -> Result<RunState, BrokerError> {
     Ok(match read_number(answer)? {
+        OVERTAKEN => RunState::Overtaken,
         waiting if waiting < 0 => RunState::Lost,
         waiting => RunState::Held { waiting },
     })

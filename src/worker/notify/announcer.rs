@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use super::announcements::Announcements;
 use super::campaign_progress::CampaignProgress;
+use super::updates::publish_row;
 use crate::broker::scripts::updates::Update;
 use crate::domain::{JobStatus, Resource, ResourceKind};
 use crate::protocol::server;
@@ -94,23 +95,10 @@ impl Announcer {
     }
 
     async fn publish_job(&self, job: &Resource) -> Result<(), WorkerError> {
-        let mut published = None;
-        loop {
-            let row = self.ctx.store.job_without_contents(job).await?;
-            let now = row.as_ref().map(|row| row.status);
-            // A job that has not ended may have changed before the message was out: then another message follows.
-            let Some(status) = now.filter(|_| now != published) else {
-                if let Some(row) = &row {
-                    self.campaigns.mark_campaign_of(row);
-                }
-                return Ok(());
-            };
-            // No command takes an ended job anywhere any more; about another one its host knows more than SQL.
-            let desired = status.is_final().then_some(None);
-            let message = server::job_status(job, status, None);
-            self.ctx.broker.publish_update(job, &Update { message, desired }).await?;
-            published = now;
+        if let Some(row) = publish_row(&self.ctx.store, &self.ctx.broker, job).await? {
+            self.campaigns.mark_campaign_of(&row);
         }
+        Ok(())
     }
 
     async fn publish_campaign(&self, campaign: &Resource) -> Result<(), WorkerError> {

@@ -40,7 +40,7 @@ pub(crate) struct JobNotifier {
     ctx: Arc<WorkerContext>,
     announcements: Arc<Announcements>,
     /// Runs that are over: those that end within a moment are told of together.
-    ends: PartitionBatchers<EndedRun, Result<(), BrokerError>>,
+    ends: PartitionBatchers<EndedRun, Result<bool, BrokerError>>,
     pub(crate) campaigns: Arc<CampaignProgress>,
     /// Notified when this worker may find a job in SQL that it can run.
     pub(crate) job_available: Notify,
@@ -91,7 +91,8 @@ impl JobNotifier {
     /// A run of a job is over, in this worker or in a dead one, and the job's row has its status now.
     pub(crate) async fn run_left(&self, job: &Job, run: i64) {
         let resource = Resource::job(job.tenant_id.clone(), job.id.clone());
-        if self.tell_end(&resource, run, Some(job.status)).await {
+        let fence = (!job.status.is_final()).then_some(job.fence);
+        if self.tell_end(&resource, run, Some((job.status, fence))).await {
             self.announcements.mark_published(Announcement { resource, about: AnnouncementKind::Status, run });
         }
         self.campaigns.mark_campaign_of(job);
@@ -129,17 +130,19 @@ impl JobNotifier {
     }
 
     /// The same, with the status that the job has now, for those who watch; whether they were told of it. A status that is not the
-    /// last is told at the first try alone: later the job may have gone on, and whoever reads the row tells it ([`super::announcer`]).
-    async fn tell_end(&self, job: &Resource, run: i64, status: Option<JobStatus>) -> bool {
+    /// last comes with the fence of the row that has it, and is told at the first try alone: later the job may have gone on. It is not told
+    /// either where a command has been claimed since. Then whoever reads the row tells it ([`super::announcer`]).
+    async fn tell_end(&self, job: &Resource, run: i64, status: Option<(JobStatus, Option<i64>)>) -> bool {
         let batcher = self.ends.of(&job.tenant);
         let mut to_tell = status;
         let mut is_told = false;
         let told = retry_idempotent(|| {
-            let message = to_tell.map(|status| server::job_status(job, status, None));
+            let message = to_tell.map(|(status, _)| server::job_status(job, status, None));
+            let fence = to_tell.and_then(|(_, fence)| fence);
             is_told = message.is_some();
-            to_tell = to_tell.filter(|status| status.is_final());
+            to_tell = to_tell.filter(|(status, _)| status.is_final());
             let size = ENDED_SIZE + message.as_ref().map_or(0, String::len);
-            let ended = EndedRun { job: job.clone(), run, message };
+            let ended = EndedRun { job: job.clone(), run, message, fence };
             let batcher = batcher.clone();
             async move {
                 let ending = || BrokerError::Unavailable("the worker is ending".to_owned());
@@ -154,7 +157,7 @@ impl JobNotifier {
             *newest = run.max(*newest);
             self.has_not_ended.notify_one();
         }
-        told.is_ok() && is_told
+        told.unwrap_or(false) && is_told
     }
 
     /// Tells Redis of the runs that are over and of which it could not be told, until told to stop. A host that stops is

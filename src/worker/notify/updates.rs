@@ -5,6 +5,8 @@ use crate::broker::Broker;
 use crate::broker::scripts::updates::Update;
 use crate::domain::{Campaign, Job, JobStatus, Resource};
 use crate::protocol::server;
+use crate::store::Store;
+use crate::worker::error::WorkerError;
 
 /// What a status message says about the status to which a command takes the resource.
 #[derive(Debug, Clone, Copy)]
@@ -38,6 +40,22 @@ pub(crate) async fn publish_campaign_status(
     desired: Desired<'_>,
 ) -> bool {
     publish_desired(broker, campaign, server::campaign_status(row, desired.shown()), desired).await
+}
+
+/// Publishes the status that the row of a job has, until it is the one that it has after that, and returns the row.
+pub(crate) async fn publish_row(store: &Store, broker: &Broker, job: &Resource) -> Result<Option<Job>, WorkerError> {
+    let mut published = None;
+    loop {
+        let row = store.job_without_contents(job).await?;
+        let now = row.as_ref().map(|row| row.status);
+        // A job that has not ended may have changed before the message was out: then another message follows.
+        let Some(status) = now.filter(|_| now != published) else { return Ok(row) };
+        // No command takes an ended job anywhere any more; about another one its host knows more than SQL.
+        let desired = status.is_final().then_some(None);
+        let message = server::job_status(job, status, None);
+        broker.publish_update(job, &Update { message, desired }).await?;
+        published = now;
+    }
 }
 
 async fn publish_desired(broker: &Broker, resource: &Resource, message: String, desired: Desired<'_>) -> bool {

@@ -15,7 +15,7 @@ use crate::domain::{Progress, Resource};
 use crate::protocol::server;
 use crate::worker::batcher::BatchLimits;
 use crate::worker::context::WorkerContext;
-use crate::worker::notify::updates::publish_contact;
+use crate::worker::notify::updates::{publish_contact, publish_row};
 use crate::worker::partition_batchers::PartitionBatchers;
 
 /// Of one partition. In such a call Redis does nothing else for about half a millisecond. The interval is the longest wait of an
@@ -57,10 +57,13 @@ impl Said {
         let (job, status) = (self.run.resource(), *self.run.status.borrow());
         let message = match &self.what {
             What::Renewal => None,
-            What::Status => Some(RunMessage { text: server::job_status(job, status, None), progress: None }),
+            What::Status => {
+                let (text, fence) = (server::job_status(job, status, None), Some(self.run.job.job.fence));
+                Some(RunMessage { text, progress: None, fence })
+            }
             What::Progress(progress) => {
                 let text = server::job_progress(job, status, progress);
-                Some(RunMessage { text, progress: Some(progress.clone()) })
+                Some(RunMessage { text, progress: Some(progress.clone()), fence: None })
             }
         };
         RunUpdate { job: job.clone(), run: self.run.run().number, keep: self.keep, message }
@@ -133,6 +136,16 @@ impl RunUpdates {
                     *run.kept.lock() = Some(Instant::now());
                 }
                 self.confirmed(run, waiting);
+            }
+            RunState::Overtaken => {
+                // The command is looked for at once, and the row is told as it stands by then.
+                self.confirmed(run, 1);
+                let (ctx, job) = (self.ctx.clone(), run.resource().clone());
+                self.ctx.spawn(async move {
+                    if let Err(error) = publish_row(&ctx.store, &ctx.broker, &job).await {
+                        tracing::warn!(%job, %error, "worker.update_not_published");
+                    }
+                });
             }
             RunState::Lost => self.runs.drop_run(&self.ctx, run),
         }

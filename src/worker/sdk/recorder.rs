@@ -87,6 +87,7 @@ pub(crate) fn known<T: std::str::FromStr>(name: &str) -> T {
 /// A job that was just taken by a worker.
 pub(crate) fn blank_job(job_type: &str) -> domain::Job {
     domain::Job {
+        fence: 0,
         id: known("job"),
         tenant_id: known("tenant"),
         campaign_id: None,

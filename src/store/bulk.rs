@@ -1,14 +1,11 @@
 //! Very many jobs, a batch to a transaction, from requests that may be sent again.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use super::jobs::accepts_jobs;
 use super::sql::{MultiRowInsert, Value};
 use super::{NewJob, Store, StoreError};
 use crate::domain::{ResourceId, TenantId};
-
-/// Ids in one statement: SQLite takes 32,766 values, PostgreSQL 65,535.
-const TOGETHER: usize = 1_000;
 
 /// A job to be made, and which line of which request it is.
 #[derive(Debug, Clone)]
@@ -37,9 +34,9 @@ impl Store {
     /// Inserts jobs of one tenant as `pending`, all or none of them; one that the same line of the same request has made before
     /// is left as it is.
     pub async fn submit_jobs(&self, batch: &[SubmittedJob]) -> Result<BatchOutcome, StoreError> {
-        let Some(tenant) = batch.first().map(|first| first.job.tenant.clone()) else {
+        if batch.is_empty() {
             return Ok(BatchOutcome::Made(0));
-        };
+        }
         let rows: Vec<Vec<Value>> = batch.iter().map(values_of).collect();
         let mut tx = self.database.write().await?;
         let mut accepted: HashSet<&ResourceId> = HashSet::new();
@@ -66,21 +63,22 @@ impl Store {
         let made = usize::try_from(tx.execute_many(&[insert]).await?).unwrap_or(usize::MAX);
         if made < batch.len() {
             // Some were there: by the same lines, or they are other jobs.
-            let mut there: HashMap<String, Option<String>> = HashMap::new();
-            for some in batch.chunks(TOGETHER) {
-                let mut values: Vec<Value> = vec![tenant.as_str().into()];
-                values.extend(some.iter().map(|one| Value::from(one.job.id.as_str())));
-                let places = (2..=values.len()).map(|n| format!("${n}")).collect::<Vec<_>>().join(", ");
-                let text = format!("SELECT id, submitted_as FROM jobs WHERE tenant_id = $1 AND id IN ({places})");
-                for row in tx.rows(&text, &values).await? {
-                    there.insert(row.required("id")?, row.text("submitted_as")?);
-                }
-            }
-            let is_other =
-                |one: &SubmittedJob| there.get(one.job.id.as_str()).and_then(Option::as_ref) != Some(&one.submitted_as);
-            if let Some(place) = batch.iter().position(is_other) {
+            let contents: Vec<Vec<Value>> = batch.iter().map(contents_of).collect();
+            let same = MultiRowInsert {
+                before:
+                    "SELECT submitted_as FROM jobs WHERE (tenant_id, id, submitted_as, job_type, COALESCE(title, ''), parameters,
+                           COALESCE(campaign_id, ''), max_retries, COALESCE(timeout_seconds, 0)) IN (",
+                row: "(?, ?, ?, ?, ?, {json:?}, ?, ?, ?)",
+                after: ")",
+                rows: &contents,
+            };
+            let found = tx.rows_of_many(&same).await?;
+            let there = found.iter().map(|row| row.required("submitted_as")).collect::<Result<HashSet<_>, _>>()?;
+            if let Some(place) = batch.iter().position(|one| !there.contains(&one.submitted_as)) {
                 tx.rollback().await?;
-                let why = format!("there is a job {} already", batch[place].job.id);
+                let id = &batch[place].job.id;
+                let why =
+                    format!("there is a job {id} already, made by another line or by this one before it was changed");
                 return Ok(BatchOutcome::Refused { place, why });
             }
         }
@@ -96,6 +94,21 @@ impl Store {
         let values = [tenant.as_str().into(), id.into(), submitted_as.into()];
         Ok(self.database.read().await?.row(text, &values).await?.is_some())
     }
+}
+
+/// What a row has if this line has made it, in the order of the statement that looks.
+fn contents_of(SubmittedJob { job, submitted_as }: &SubmittedJob) -> Vec<Value> {
+    vec![
+        job.tenant.as_str().into(),
+        job.id.as_str().into(),
+        submitted_as.as_str().into(),
+        job.job_type.as_str().into(),
+        job.title.clone().unwrap_or_default().into(),
+        Value::json(&job.parameters),
+        job.campaign.as_ref().map(ToString::to_string).unwrap_or_default().into(),
+        i64::from(job.max_retries).into(),
+        job.timeout_seconds.map_or(0, i64::from).into(),
+    ]
 }
 
 fn values_of(SubmittedJob { job, submitted_as }: &SubmittedJob) -> Vec<Value> {

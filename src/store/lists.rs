@@ -15,9 +15,10 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use super::by_id::rows_by_id;
 use super::list_cursor::{ListPosition, Place};
 use super::list_plan::{FEW, IndexedFilter, ListPlan};
-use super::sql::{MultiRowInsert, Row, Tx, Value};
+use super::sql::{Row, Tx, Value};
 use super::{Store, StoreError};
 use crate::domain::TenantId;
 
@@ -75,16 +76,8 @@ impl Store {
         if found.is_empty() {
             return Ok(HashMap::new());
         }
-        let keys: Vec<Vec<Value>> =
-            found.iter().map(|row| vec![tenant.as_str().into(), row.id.as_str().into()]).collect();
-        // Each by its whole key: of a tenant with few rows PostgreSQL would plan to read them all, and would go on so when they are many.
-        let text = MultiRowInsert {
-            before: &format!("SELECT {columns} FROM {table} WHERE (tenant_id, id) IN ("),
-            row: "(?, ?)",
-            after: ")",
-            rows: &keys,
-        };
-        let rows = self.database.read().await?.rows_of_many(&text).await?;
+        let ids = found.iter().map(|row| row.id.as_str());
+        let rows = rows_by_id(&mut self.database.read().await?, columns, table, tenant, ids).await?;
         rows.into_iter().map(|row| Ok((row.shown_key("id")?, row))).collect()
     }
 

@@ -16,6 +16,7 @@ mod attached;
 pub mod audit;
 mod batches;
 mod bulk;
+mod by_id;
 mod campaigns;
 mod claim_rows;
 mod command_rows;

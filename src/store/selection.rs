@@ -2,14 +2,12 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::by_id::rows_by_id;
 use super::job_indexes::{self, IndexPiece};
-use super::sql::Value;
+use super::sql::{Row, Value};
 use super::{ResourceSelection, Store, StoreError, rows};
 use crate::domain::text::MAX_SHORT_TEXT;
 use crate::domain::{CampaignStatus, JobFacts, JobStatus, ResourceId, ResourceKind, TenantId};
-
-/// Ids in one statement: SQLite takes 32,766 values, PostgreSQL 65,535.
-const TOGETHER: usize = 1_000;
 
 impl Store {
     /// Those of the ids that the tenant has.
@@ -19,15 +17,9 @@ impl Store {
         kind: ResourceKind,
         ids: &[ResourceId],
     ) -> Result<HashSet<ResourceId>, StoreError> {
-        let mut found = HashSet::with_capacity(ids.len());
-        for some in ids.chunks(TOGETHER) {
-            let (list, values) = listed(tenant, some);
-            let text = format!("SELECT id FROM {} WHERE tenant_id = $1 AND id IN ({list})", kind.plural());
-            for row in self.database.read().await?.rows(&text, &values).await? {
-                found.extend(row.shown_key("id")?.parse::<ResourceId>());
-            }
-        }
-        Ok(found)
+        let rows = self.chosen_rows("id", kind, tenant, ids).await?;
+        let found = rows.iter().map(|row| row.shown_key("id")).collect::<Result<Vec<_>, _>>()?;
+        Ok(found.iter().filter_map(|id| id.parse().ok()).collect())
     }
 
     /// The newest that fit, `limit` at most. Rows whose ids are none are left out.
@@ -95,15 +87,11 @@ impl Store {
             ResourceKind::Job => "title",
             ResourceKind::Campaign => "name",
         };
-        let (name, table) = (rows::shorten(column, MAX_SHORT_TEXT), kind.plural());
+        let columns = format!("id, {} AS name", rows::shorten(column, MAX_SHORT_TEXT));
         let mut found = Vec::new();
-        for some in ids.chunks(TOGETHER) {
-            let (list, values) = listed(tenant, some);
-            let text = format!("SELECT id, {name} AS name FROM {table} WHERE tenant_id = $1 AND id IN ({list})");
-            for row in self.database.read().await?.rows(&text, &values).await? {
-                let (Ok(id), Some(name)) = (row.shown_key("id")?.parse(), row.text("name")?) else { continue };
-                found.push((id, name));
-            }
+        for row in self.chosen_rows(&columns, kind, tenant, ids).await? {
+            let (Ok(id), Some(name)) = (row.shown_key("id")?.parse(), row.text("name")?) else { continue };
+            found.push((id, name));
         }
         Ok(found)
     }
@@ -115,23 +103,23 @@ impl Store {
         ids: &[ResourceId],
     ) -> Result<HashMap<ResourceId, JobFacts>, StoreError> {
         let mut found = HashMap::with_capacity(ids.len());
-        for some in ids.chunks(TOGETHER) {
-            let (list, values) = listed(tenant, some);
-            let text = format!("SELECT id, campaign_id, job_type FROM jobs WHERE tenant_id = $1 AND id IN ({list})");
-            for row in self.database.read().await?.rows(&text, &values).await? {
-                let Ok(id) = row.shown_key("id")?.parse() else { continue };
-                let campaign_id = row.text("campaign_id")?.and_then(|id| id.parse().ok());
-                let job_type = row.text("job_type")?.unwrap_or_default();
-                found.insert(id, JobFacts { campaign_id, job_type });
-            }
+        for row in self.chosen_rows("id, campaign_id, job_type", ResourceKind::Job, tenant, ids).await? {
+            let Ok(id) = row.shown_key("id")?.parse() else { continue };
+            let campaign_id = row.text("campaign_id")?.and_then(|id| id.parse().ok());
+            let job_type = row.text("job_type")?.unwrap_or_default();
+            found.insert(id, JobFacts { campaign_id, job_type });
         }
         Ok(found)
     }
-}
 
-/// `$2, $3, …`, and the tenant and the ids as values.
-fn listed(tenant: &TenantId, ids: &[ResourceId]) -> (String, Vec<Value>) {
-    let list = (2..ids.len() + 2).map(|n| format!("${n}")).collect::<Vec<_>>().join(", ");
-    let ids = ids.iter().map(|id| Value::from(id.as_str()));
-    (list, std::iter::once(Value::from(tenant.as_str())).chain(ids).collect())
+    async fn chosen_rows(
+        &self,
+        columns: &str,
+        kind: ResourceKind,
+        tenant: &TenantId,
+        ids: &[ResourceId],
+    ) -> Result<Vec<Row>, StoreError> {
+        let ids = ids.iter().map(ResourceId::as_str);
+        rows_by_id(&mut self.database.read().await?, columns, kind.plural(), tenant, ids).await
+    }
 }

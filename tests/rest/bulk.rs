@@ -96,6 +96,39 @@ async fn a_wrong_line_is_named_with_what_was_made_before_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_line_that_was_changed_is_not_taken_for_the_one_that_was_made_before() {
+    let api = RestFixture::start(&[]).await;
+    let ann = api.user("ann", "acme", &["*"]).await;
+    let path = "/api/v1/jobs?request_id=spring";
+    let whole = |first: &str| {
+        format!(
+            "{first}\n{}",
+            r#"{"job_type":"mail","id":"b","parameters":{"to":["x"],"n":1.50},"max_retries":2,"timeout_seconds":9}"#
+        )
+    };
+    let first = r#"{"job_type":"mail","title":"letter"}"#;
+    send(&api, &ann, path, whole(first)).await.expect(201);
+    assert_eq!(send(&api, &ann, path, whole(first)).await.expect(200)["new"], 0);
+    for changed in [
+        r#"{"job_type":"mail","title":"another letter"}"#,
+        r#"{"job_type":"mail"}"#,
+        r#"{"job_type":"fax","title":"letter"}"#,
+        r#"{"job_type":"mail","title":"letter","parameters":{"to":"y"}}"#,
+        r#"{"job_type":"mail","title":"letter","max_retries":1}"#,
+        r#"{"job_type":"mail","title":"letter","timeout_seconds":60}"#,
+    ] {
+        let words = send(&api, &ann, path, whole(changed)).await.error(409, "conflict");
+        assert!(words.starts_with("line 1: ") && words.contains("before it was changed"), "{changed}: {words}");
+    }
+    // A line that was left out moves those behind it.
+    let moved = send(&api, &ann, path, whole("")).await.expect(200);
+    assert_eq!(moved, json!({"count": 1, "new": 0, "jobs": moved["jobs"]}), "an empty line counts as one");
+    let longer = send(&api, &ann, path, format!("{first}\n{}", whole(first))).await;
+    assert!(longer.error(409, "conflict").starts_with("line 3: there is a job b already"));
+    assert_eq!(api.get(&ann, "/api/v1/jobs").await.expect(200)["jobs"].as_array().map(Vec::len), Some(2));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_that_breaks_off_leaves_whole_batches_and_goes_on_when_it_is_sent_again() {
     let api = RestFixture::start(&[]).await;
     let ann = api.user("ann", "acme", &["*"]).await;
@@ -131,8 +164,9 @@ async fn lines_whose_first_were_made_by_a_version_with_other_ids_make_nothing_tw
     for line in 1..=2 {
         let former = uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, format!("acme ann spring  {line}").as_bytes());
         api.sql(&format!(
-            "INSERT INTO jobs (id, tenant_id, job_type, origin, created_by, submitted_as)
-             VALUES ('{former}', 'acme', 'mail', 'queued', 'ann', 'ann spring {line}')"
+            "INSERT INTO jobs (id, tenant_id, job_type, title, origin, created_by, submitted_as)
+             VALUES ('{former}', 'acme', 'mail', 'letter {}', 'queued', 'ann', 'ann spring {line}')",
+            line - 1
         ))
         .await;
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use sqlx::{Connection, PgConnection};
+use wheelhouse::domain::{ResourceId, ResourceKind};
 
 use super::*;
 
@@ -87,6 +88,29 @@ async fn a_page_reads_its_own_rows_alone_also_where_it_was_planned_when_there_we
     drop(store);
     let read = rows_read_by("jobs_pkey", &url, 0).await;
     assert!(read < many, "{read} rows were read by their key, for four pages of 50 among {many}");
+}
+
+#[tokio::test]
+async fn rows_named_by_their_ids_are_read_alone_where_postgresql_has_not_counted_the_rows_of_the_tenant() {
+    let Db { store, url, .. } = Db::postgres().await;
+    plain(&url, "ALTER TABLE jobs SET (autovacuum_enabled = off)").await;
+    drop(store);
+    let store = store_of_one_connection(&url).await;
+    let tenant = job("j").tenant;
+    let ids: Vec<ResourceId> = (0..100).map(|n| format!("j{n}").parse().expect("an id")).collect();
+    let submitted =
+        |id: &ResourceId| SubmittedJob { job: new_job(id.as_str(), None), submitted_as: format!("ann r1 {id}") };
+    let batch: Vec<_> = ids.iter().map(submitted).collect();
+    assert_eq!(store.submit_jobs(&batch).await.expect("submit"), BatchOutcome::Made(100));
+    let many = plain(&url, JOBS_OF_ANOTHER_WORKER).await;
+    assert_eq!(store.submit_jobs(&batch).await.expect("submit"), BatchOutcome::Made(0), "the same lines again");
+    assert_eq!(store.existing(&tenant, ResourceKind::Job, &ids).await.expect("existing").len(), 100);
+    assert_eq!(store.job_facts(&tenant, &ids).await.expect("facts").len(), 100);
+    let names = store.names(&tenant, ResourceKind::Job, &ids).await.expect("names");
+    assert!(names.is_empty(), "none of them has a title: {names:?}");
+    drop(store);
+    let read = rows_read_by("jobs_pkey", &url, 0).await;
+    assert!(read < many, "{read} rows were read by their key, for 100 rows four times among {many}");
 }
 
 #[tokio::test]

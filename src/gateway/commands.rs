@@ -125,8 +125,7 @@ impl CommandSubmitter {
         if matches!(&outcome, Err(refusal) if refusal.code == ErrorCode::Unavailable) {
             outcome = Box::pin(self.unless_carried_out(&submission, outcome)).await;
         }
-        let key = || Some(format!("{resource}|{}|{}", submission.user, request.request_id.as_ref()?));
-        let outcome = self.unknown.revise(key, outcome);
+        let outcome = self.revise(caller, resource, request, outcome);
         let outcome = outcome.map_err(|refusal| refusal.with_request_id(request.request_id.as_ref()));
         match &outcome {
             Ok(AcceptedCommand { command, ack: Ack::Requested { .. }, is_repeat: false, .. }) => {
@@ -160,7 +159,7 @@ impl CommandSubmitter {
         let ids = [resource.id.clone()];
         let read = self.store.existing(&resource.tenant, resource.kind, &ids);
         let Ok(Ok(found)) = tokio::time::timeout(EXISTS_TIMEOUT, read).await else {
-            return Some(Refusal::unavailable());
+            return self.revise(caller, resource, request, Err::<(), _>(Refusal::unavailable())).err();
         };
         if !found.is_empty() {
             return None;
@@ -258,6 +257,18 @@ impl CommandSubmitter {
             tracing::warn!(%command_id, %error, "websocket.permissions_unknown");
             Refusal::unavailable()
         })
+    }
+
+    /// The answer to a command, as it may be given.
+    pub(super) fn revise<T>(
+        &self,
+        caller: &Caller,
+        resource: &Resource,
+        request: &CommandRequest,
+        answer: Result<T, Refusal>,
+    ) -> Result<T, Refusal> {
+        let key = || Some(format!("{resource}|{}|{}", caller.user, request.request_id.as_ref()?));
+        self.unknown.revise(key, answer)
     }
 
     /// The answer to a request about many resources, as it may be given.

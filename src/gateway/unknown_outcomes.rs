@@ -1,7 +1,8 @@
-//! Requests of which this gateway said that their outcome is unknown. Asked again while Redis is away, such a request cannot be
-//! answered with "nothing was done": it may have been carried out long ago.
+//! Requests that this gateway has accepted, or of which it said that their outcome is unknown. Asked again while Redis or SQL is
+//! away, such a request cannot be answered with "nothing was done": it may have been carried out long ago, or will be.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,8 @@ use crate::protocol::ErrorCode;
 const TTL: Duration = Duration::from_secs(24 * 3600);
 /// Requests remembered, some MB. When it is full the oldest one gives way.
 const CAPACITY: usize = 16_384;
+/// Accepted requests remembered at least, and twice as many at most: some MB.
+const ACCEPTED: usize = 65_536;
 
 /// What identifies a request: whose it is, what about, and its id.
 pub(super) type RequestKey = String;
@@ -23,6 +26,30 @@ pub(super) struct UnknownOutcomes {
     requests: Mutex<HashMap<RequestKey, Instant>>,
     /// How many there are, for those who come while all is well.
     count: AtomicUsize,
+    accepted: Mutex<AcceptedRequests>,
+}
+
+/// The newest requests that were accepted, by their hashes. Two that share one are so rare, and the answer to the second of them
+/// so harmless (it is asked for once more), that their keys are not kept.
+#[derive(Default)]
+struct AcceptedRequests {
+    hasher: RandomState,
+    newest: HashSet<u64>,
+    older: HashSet<u64>,
+}
+
+impl AcceptedRequests {
+    fn insert(&mut self, key: &str) {
+        if self.newest.len() >= ACCEPTED {
+            self.older = std::mem::take(&mut self.newest);
+        }
+        self.newest.insert(self.hasher.hash_one(key));
+    }
+
+    fn contains(&self, key: &str) -> bool {
+        let hash = self.hasher.hash_one(key);
+        self.newest.contains(&hash) || self.older.contains(&hash)
+    }
 }
 
 impl UnknownOutcomes {
@@ -34,10 +61,11 @@ impl UnknownOutcomes {
     ) -> Result<T, Refusal> {
         match answer {
             Ok(done) => {
-                if self.count.load(Ordering::Relaxed) > 0
-                    && let Some(key) = key()
-                {
-                    self.forget(&key);
+                if let Some(key) = key() {
+                    self.accepted.lock().insert(&key);
+                    if self.count.load(Ordering::Relaxed) > 0 {
+                        self.forget(&key);
+                    }
                 }
                 Ok(done)
             }
@@ -55,7 +83,7 @@ impl UnknownOutcomes {
     }
 
     fn knows(&self, key: impl FnOnce() -> Option<RequestKey>) -> bool {
-        self.count.load(Ordering::Relaxed) > 0 && key().is_some_and(|key| self.requests.lock().contains_key(&key))
+        key().is_some_and(|key| self.requests.lock().contains_key(&key) || self.accepted.lock().contains(&key))
     }
 
     fn remember(&self, key: RequestKey) {
@@ -79,8 +107,8 @@ impl UnknownOutcomes {
     }
 }
 
-/// Said of a command that was carried out although no Redis can be asked.
-pub(super) const STILL_UNKNOWN: &str = "Redis cannot be asked just now, and this request was sent before: it may have been carried out or not. Send the same request_id again to find out";
+/// Said of a request that was sent before, while nobody can be asked what became of it.
+pub(super) const STILL_UNKNOWN: &str = "Redis or the database cannot be asked just now, and this request was sent before: it may have been carried out or not. Send the same request_id again to find out";
 
 #[cfg(test)]
 mod tests {
@@ -99,10 +127,22 @@ mod tests {
         assert_eq!(code(outcomes.revise(key("r2"), refused(away))), away, "another one");
         assert_eq!(code(outcomes.revise(|| None, refused(away))), away);
         outcomes.revise(key("r1"), Ok(())).expect("found out");
-        assert_eq!(code(outcomes.revise(key("r1"), refused(away))), away);
+        assert_eq!(code(outcomes.revise(key("r1"), refused(away))), unknown, "it was accepted");
         for n in 0..CAPACITY + 10 {
             outcomes.revise(|| Some(n.to_string()), refused(unknown)).expect_err("refused");
         }
         assert_eq!(outcomes.requests.lock().len(), CAPACITY);
+    }
+
+    #[test]
+    fn the_newest_requests_that_were_accepted_are_remembered() {
+        let mut accepted = AcceptedRequests::default();
+        for n in 0..=2 * ACCEPTED {
+            accepted.insert(&n.to_string());
+        }
+        let is_kept = |n: usize| accepted.contains(&n.to_string());
+        assert!((ACCEPTED..=2 * ACCEPTED).all(is_kept), "as many as are promised, and more");
+        assert!(accepted.newest.len() + accepted.older.len() <= 2 * ACCEPTED);
+        assert!(!is_kept(0), "the oldest give way");
     }
 }

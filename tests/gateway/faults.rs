@@ -181,6 +181,41 @@ async fn a_request_whose_outcome_is_unknown_is_not_said_to_be_undone_while_redis
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_was_accepted_is_not_said_to_be_undone_while_redis_or_sql_is_away() {
+    let database = crate::support::postgres::database().await;
+    let mut fixture = GatewayFixture::with(&[("database.url", &database)]).await;
+    let gateway = fixture.gateway().await;
+    let mut socket = fixture.socket(&gateway, "jobs/j1").await;
+    let mut of_tenant = fixture.tenant_socket(&gateway).await;
+    until("ready", || is_ready(&fixture, &gateway)).await;
+    let request = json!({"type": "pause_job", "job_id": "j1", "request_id": "r1"});
+    socket.send(request.clone()).await;
+    let ack = socket.until(&["pause_requested", "error"]).await;
+    let refused = async |socket: &mut Socket, request_id: &str| {
+        socket.send(json!({"type": "pause_job", "job_id": "j1", "request_id": request_id})).await;
+        socket.until_that(|v| v["type"] == "error" && v["request_id"] == request_id).await["error"].clone()
+    };
+    // No worker has taken it: SQL knows nothing of it yet.
+    fixture.redis.kill();
+    until("not ready", || async { !is_ready(&fixture, &gateway).await }).await;
+    assert_eq!(refused(&mut socket, "r1").await, "outcome_unknown");
+    assert_eq!(refused(&mut socket, "never-sent").await, "unavailable");
+    fixture.redis.restart();
+    until("ready again", || is_ready(&fixture, &gateway)).await;
+
+    open_database(&database, false).await;
+    until("not ready without SQL", || async { !is_ready(&fixture, &gateway).await }).await;
+    for socket in [&mut socket, &mut of_tenant] {
+        assert_eq!(refused(socket, "r1").await, "outcome_unknown");
+        assert_eq!(refused(socket, "never-sent").await, "unavailable");
+    }
+    open_database(&database, true).await;
+    until("ready with SQL", || is_ready(&fixture, &gateway)).await;
+    socket.send(request).await;
+    assert_eq!(socket.until(&["pause_requested", "error"]).await["command_id"], ack["command_id"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_that_was_carried_out_is_not_said_to_be_undone_by_another_gateway() {
     let mut fixture = GatewayFixture::new().await;
     let change = wheelhouse::store::CommandChange {

@@ -49,8 +49,10 @@ impl CommandApi {
         let asked = input::command(&body, action, &resource)?;
         if let Err(missing) = exists(&self.store, &resource).await {
             // Whoever may not do this learns that, and not what exists: the submission says so, and counts it.
-            if self.callers.policy.check(&caller, &action.permission(kind)).await? {
-                return Err(missing);
+            let may = self.callers.policy.check(&caller, &action.permission(kind)).await;
+            if may.as_ref().map_or(true, |may| *may) {
+                let refused = may.map_err(Refusal::from).and(Err::<Answer, _>(missing));
+                return self.commands.revise(&caller, &resource, &asked, refused);
             }
         }
         let address = request.address();

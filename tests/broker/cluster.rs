@@ -12,7 +12,7 @@ use wheelhouse::broker::scripts::permissions::PermissionSet;
 use wheelhouse::broker::scripts::runs::{EndedRun, RunMessage, RunState, RunUpdate};
 use wheelhouse::broker::scripts::submit::{Submission, SubmitLimits, SubmitOutcome};
 use wheelhouse::broker::scripts::updates::Update;
-use wheelhouse::broker::{Broker, BrokerError, Event, Subscriber};
+use wheelhouse::broker::{Broker, BrokerError, Event, Partition, Subscriber};
 use wheelhouse::config;
 use wheelhouse::domain::{Action, JobStatus, Permission, Progress, Resource, ResourceKind, TenantId, UserId};
 use wheelhouse::protocol::server;
@@ -65,11 +65,13 @@ async fn a_cluster_does_all_that_one_server_does_and_heals_from_what_happens_to_
     a_slot_that_moves_is_followed(&cluster, &broker, &tenants).await;
     a_master_that_hangs_holds_up_nobody_else(&cluster, &broker, &tenants).await;
     the_subscribers_node_dies(&mut cluster, &broker, &tenants).await;
+    whoever_is_not_counted_everywhere_learns_it(&mut cluster, &broker, &tenants[1]).await;
 }
 
 async fn everything_works(broker: &Broker, tenants: &[TenantId]) {
     broker.ping(Duration::from_secs(5)).await.expect("ping");
-    broker.heartbeat(&worker("w1"), None, Duration::from_secs(60)).await.expect("heartbeat in every partition");
+    let counted = broker.heartbeat(&worker("w1"), None, Duration::from_secs(60)).await;
+    assert!(counted.expect("heartbeat").is_complete, "in every partition");
     for tenant in tenants {
         assert_eq!(broker.live_workers(tenant).await.expect("live"), [worker("w1")]);
         run_one(broker, tenant, "j0").await;
@@ -282,4 +284,26 @@ async fn a_server_that_is_no_cluster_and_a_node_that_forgets_are_refused_with_wh
     let url = node.url().replacen("redis://", "redis+cluster://", 1);
     let error = Broker::connect(&config::Redis { url: url.into(), ..settings(&alone) }).await.err().expect("refused");
     assert!(matches!(&error, BrokerError::Refused(text) if text.contains("noeviction")), "{error:?}");
+}
+
+/// A shard is lost, and comes back with the files that it has.
+async fn whoever_is_not_counted_everywhere_learns_it(cluster: &mut RedisCluster, broker: &Broker, tenant: &TenantId) {
+    let master_of = |key: &str| cluster.master_of(cluster.slot(key)).expect("a master");
+    let gone = master_of(&broker.keys().backlog(tenant));
+    let elsewhere = |partition: &Partition| master_of(&broker.keys().workers(*partition)) != gone;
+    let home = broker.keys().partitions().find(elsewhere).expect("a partition of another shard");
+    let both = async || {
+        let all = broker.heartbeat(&worker("w2"), None, LEASE).await.expect("others answer");
+        let plain = broker.count_on(home, &worker("w2"), true).await.expect("others answer");
+        [all, plain].map(|counted| counted.is_complete)
+    };
+    until("everybody is well", async || both().await == [true, true]).await;
+    for node in cluster.replicas_of(gone).into_iter().chain([gone]) {
+        cluster.nodes[node].kill();
+    }
+    assert_eq!(both().await, [false, false]);
+    for node in cluster.nodes.iter_mut().filter(|node| !node.is_running()) {
+        node.restart();
+    }
+    until("it is counted everywhere again", async || both().await == [true, true]).await;
 }

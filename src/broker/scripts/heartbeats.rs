@@ -34,6 +34,15 @@ pub struct HeartbeatAnswer {
     pub seat: Option<Seat>,
 }
 
+/// What it comes to when a worker is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WorkerCount {
+    /// About how many workers there are.
+    pub workers: usize,
+    /// Every server has counted it.
+    pub is_complete: bool,
+}
+
 /// Whether a worker is to hear the control channels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Seat {
@@ -146,9 +155,11 @@ impl Broker {
         worker: &WorkerId,
         tenants: Option<&[TenantId]>,
         ttl: Duration,
-    ) -> Result<usize, BrokerError> {
+    ) -> Result<WorkerCount, BrokerError> {
         let counted = self.count_worker(worker, tenants, ttl).await?;
-        Ok(counted.into_iter().map(|counted| counted.workers).max().unwrap_or_default())
+        let asked = tenants.map_or_else(|| self.keys().partitions().count(), <[TenantId]>::len);
+        let is_complete = counted.len() == asked;
+        Ok(WorkerCount { workers: counted.into_iter().map(|one| one.workers).max().unwrap_or_default(), is_complete })
     }
 
     /// The same for a worker of named tenants. Gives of each of them whose server has answered whether the worker is to hear its
@@ -209,7 +220,12 @@ impl Broker {
     /// A worker that is counted everywhere stays so for [`COUNTED_FOR`] from now on: what [`Self::heartbeat`] does, with one or two
     /// plain commands for each partition but its home. `keeps_sets`: so that the sets last; every few minutes at least. Gives about how
     /// many workers there are.
-    pub async fn count_on(&self, home: Partition, worker: &WorkerId, keeps_sets: bool) -> Result<usize, BrokerError> {
+    pub async fn count_on(
+        &self,
+        home: Partition,
+        worker: &WorkerId,
+        keeps_sets: bool,
+    ) -> Result<WorkerCount, BrokerError> {
         let names = self.keys();
         let counted = names.partitions().filter(|partition| *partition != home).map(async |partition| {
             let set = names.workers(partition);
@@ -225,10 +241,12 @@ impl Broker {
         let (set, args) = (names.workers(home), bytes(&args));
         let in_home = async { self.client.script::<(usize, i64, String)>(&lua::COUNT_WORKER, &[&set], &args).await };
         let (in_home, others) = tokio::join!(in_home, futures_util::future::join_all(counted));
+        let mut is_complete = true;
         for error in others.into_iter().filter_map(Result::err) {
             tracing::debug!(%error, "redis.heartbeat_not_taken");
+            is_complete = false;
         }
-        Ok(in_home?.0)
+        Ok(WorkerCount { workers: in_home?.0, is_complete })
     }
 
     /// This worker is gone, at once.

@@ -3,6 +3,7 @@
 //! One that serves all tenants says it in its home partition; there it is also told when it is not counted (any more), and is
 //! then counted anew in every partition. One of named tenants says it for each of these.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -23,6 +24,9 @@ const INTERVAL_MS: std::ops::Range<u64> = 1_100..1_400;
 const BEATS_BETWEEN_QUESTIONS: u32 = 2;
 /// Between two times that a worker is counted anew though nothing is missing.
 const COUNT_INTERVAL_MS: std::ops::Range<u64> = 36_000..42_000;
+/// The same where a server did not answer when it was counted. It doubles each time: that server may be away for long, and to it
+/// jobs that this worker hosts are nobody's until the worker is counted there.
+const FIRST_RECOUNT: Duration = Duration::from_secs(1);
 /// Every so many times it also sees to it that the sets last in which it is counted.
 const COUNTS_PER_KEEPING: u32 = 3;
 
@@ -42,6 +46,10 @@ struct HeartbeatState {
     count_at: Option<Instant>,
     /// How often it was counted.
     counts: u32,
+    /// Counts in a row in which a server did not take part.
+    incomplete: u32,
+    /// Partitions that were not served at the last heartbeat.
+    away: BTreeSet<Partition>,
     /// Heartbeats in a row that asked nothing.
     beats: u32,
     /// It is one of the few that listen for many.
@@ -57,6 +65,32 @@ impl HeartbeatState {
     /// The next one asks, wherever it is sent.
     fn doubt(&mut self) {
         self.beats = BEATS_BETWEEN_QUESTIONS;
+    }
+
+    /// It is counted at the next heartbeat.
+    fn count_soon(&mut self) {
+        (self.count_at, self.incomplete) = (None, 0);
+        self.doubt();
+    }
+
+    /// A server that was away may have lost what it had, or has counted nobody for too long.
+    fn note_away(&mut self, away: BTreeSet<Partition>) {
+        if !self.away.is_subset(&away) {
+            self.count_soon();
+        }
+        self.away = away;
+    }
+
+    /// How long a count lasts.
+    fn until_next_count(&mut self, is_complete: bool) -> Duration {
+        let seldom = Duration::from_millis(fastrand::u64(COUNT_INTERVAL_MS));
+        if is_complete {
+            self.incomplete = 0;
+            return seldom;
+        }
+        let soon = FIRST_RECOUNT * 2_u32.pow(self.incomplete.min(6));
+        self.incomplete += 1;
+        soon.min(seldom)
     }
 
     fn note(&mut self, home: Partition, seat: Option<Seat>) {
@@ -78,11 +112,7 @@ impl Heartbeat {
                 tracing::debug!(%error, "worker.heartbeat_delayed");
             }
             tokio::select! {
-                () = self.leadership.count_again.notified() => {
-                    let mut state = self.state.lock();
-                    state.count_at = None;
-                    state.doubt();
-                }
+                () = self.leadership.count_again.notified() => self.state.lock().count_soon(),
                 () = tokio::time::sleep(Duration::from_millis(fastrand::u64(INTERVAL_MS))) => {}
             }
         }
@@ -132,9 +162,13 @@ impl Heartbeat {
 
     async fn send_home(&self) -> Result<(), BrokerError> {
         let WorkerContext { id, broker, .. } = &*self.ctx;
+        if let Some(check) = self.write_check.get() {
+            let away = check.problems().into_iter().map(|(partition, _)| partition).collect();
+            self.state.lock().note_away(away);
+        }
         let (home, is_counted) = self.send_to_first_that_answers().await?;
         let count_at = self.state.lock().count_at;
-        let workers = match count_at {
+        let counted = match count_at {
             Some(at) if is_counted && at > Instant::now() => return Ok(()),
             Some(_) if is_counted => {
                 let keeps_sets = self.state.lock().counts.is_multiple_of(COUNTS_PER_KEEPING);
@@ -143,10 +177,9 @@ impl Heartbeat {
             // At the start, or where a server may have forgotten it: by the script, which also puts right what a clock has spoilt.
             _ => broker.heartbeat(id, None, COUNTED_FOR).await?,
         };
-        self.leadership.set_workers(workers);
-        let next = Duration::from_millis(fastrand::u64(COUNT_INTERVAL_MS));
+        self.leadership.set_workers(counted.workers);
         let mut state = self.state.lock();
-        state.count_at = Some(Instant::now() + next);
+        state.count_at = Some(Instant::now() + state.until_next_count(counted.is_complete));
         state.counts += 1;
         Ok(())
     }
@@ -178,5 +211,43 @@ impl Heartbeat {
             }
         }
         Err(last)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::Keys;
+
+    #[test]
+    fn a_worker_that_was_not_counted_everywhere_is_counted_again_soon_and_less_and_less_often() {
+        let mut state = HeartbeatState::default();
+        let seldom = Duration::from_millis(COUNT_INTERVAL_MS.start);
+        assert!(state.until_next_count(true) >= seldom);
+        let soon: Vec<u64> = (0..6).map(|_| state.until_next_count(false).as_secs()).collect();
+        assert_eq!(soon, [1, 2, 4, 8, 16, 32]);
+        for _ in 0..100 {
+            assert!(state.until_next_count(false) >= seldom, "no more often than where all is well");
+        }
+        assert!(state.until_next_count(true) >= seldom);
+        assert_eq!(state.until_next_count(false), FIRST_RECOUNT);
+    }
+
+    #[test]
+    fn a_worker_is_counted_when_a_partition_is_served_again_and_not_when_another_one_goes() {
+        let [one, two] = Keys::new(2).partitions().collect::<Vec<_>>()[..] else { panic!("two partitions") };
+        let mut state = HeartbeatState::default();
+        let mut is_counted_after = |away: &[Partition]| {
+            state.count_at = Some(Instant::now());
+            state.note_away(away.iter().copied().collect());
+            state.count_at.is_none()
+        };
+        assert!(!is_counted_after(&[]));
+        assert!(!is_counted_after(&[one]));
+        assert!(!is_counted_after(&[one, two]));
+        assert!(is_counted_after(&[two]));
+        assert!(!is_counted_after(&[two]));
+        assert!(is_counted_after(&[one]));
+        assert!(is_counted_after(&[]));
     }
 }

@@ -1,4 +1,4 @@
-"""What a command costs on Redis Clusters of six and twelve nodes, beside one Redis: `make bench-cluster`.
+"""What a command costs on a Redis Cluster of six nodes, beside one Redis: `make bench-cluster`.
 
 Starts private servers, a gateway and two workers on SQLite, puts `wheelhouse bench load` on them at a fixed rate, each from a tenant
 of its own so that several masters have work, and reads from /proc how much processor time each kind of process took. What is
@@ -148,8 +148,6 @@ def main():
         ("the same, sharded", 3, 1, "sharded"),
         ("6 masters", 6, 0, "plain"),
         ("the same, sharded", 6, 0, "sharded"),
-        ("12 masters", 12, 0, "plain"),
-        ("the same, sharded", 12, 0, "sharded"),
     ):
         deployment = Deployment(program, masters, replicas, channels)
         try:

@@ -11,6 +11,7 @@ use super::cluster::{LIMITS, finish, pause, tenant_on};
 use super::faults::until;
 use crate::support::cluster::RedisCluster;
 use crate::{redis_at, worker};
+use wheelhouse::broker::diagnosis::diagnose;
 use wheelhouse::broker::keys::{
     control_channel, control_pattern, everything_pattern, reply_channel, tenant_pattern, updates_channel,
     worker_channel,
@@ -235,6 +236,13 @@ async fn a_sharded_channel_that_is_denied_leaves_the_others_alone() {
     assert_eq!(denied.code(), Some("NOPERM"), "{denied}");
     let denied = listener.subscriber.psubscribe(vec![everything_pattern(ResourceKind::Job)]).await;
     assert_eq!(denied.expect_err("not permitted").code(), Some("NOPERM"));
+    for (is_worker, pattern) in [(true, ":@channel:*:job:control"), (false, ":@channel:*:job:*")] {
+        for report in diagnose(&settings, is_worker).await.expect("looked at") {
+            let refused = report.expect("a node").refused;
+            let is_named = |what: &str| what.starts_with("SSUBSCRIBE wh:{") && what.ends_with(pattern);
+            assert!(refused.iter().any(|(what, words)| is_named(what) && words.contains("NOPERM")), "{refused:?}");
+        }
+    }
     update(&broker, &asked, "heard").await;
     assert_eq!(listener.message(&updates).await.0, "{\"type\":\"heard\",\"seq\":1}");
     for node in &cluster.nodes {

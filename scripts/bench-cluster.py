@@ -123,11 +123,11 @@ class Deployment:
         ]
         said = [load.communicate()[0] for load in loads]
         after = self.spent()
-        found = [re.search(r"^results\s+(\d+).*?p50 ([\d.]+) ms", text, re.MULTILINE) for text in said]
+        found = [re.search(r"^results\s+(\d+).*?p50 ([\d.,]+) ms", text, re.MULTILINE) for text in said]
         if not all(found):
             sys.exit("no results: " + "\n".join(said))
         results = sum(int(one[1]) for one in found)
-        medians = sorted(float(one[2]) for one in found)
+        medians = sorted(float(one[2].replace(",", "")) for one in found)
         return results, medians[-1], {name: (after[name] - before[name]) / results * 1e6 for name in after}
 
     def end(self):

@@ -13,13 +13,15 @@ use redis::{AsyncConnectionConfig, ConnectionInfo, PushInfo, PushKind, RedisErro
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::events::{NODE_TIMEOUT, PING_INTERVAL, PING_TIMEOUT};
+use super::events::{NODE_TIMEOUT, PING_TIMEOUT};
 
 /// What a message is given to: the sharded channel, and the payload.
 pub(super) type OnMessage = Arc<dyn Fn(&[u8], &[u8]) + Send + Sync>;
 
 /// A server that could not be connected to is not tried again for so long: many partitions ask for the same one.
 const RETRY_DELAY: Duration = Duration::from_millis(100);
+/// Between two looks whether a server answers: each program has a connection to each.
+const PING_INTERVAL: Duration = Duration::from_secs(1);
 /// Longest wait for an answer to SSUBSCRIBE.
 const ANSWER: Duration = Duration::from_secs(1);
 
@@ -127,6 +129,7 @@ impl ShardConnection {
 
     /// Subscribes to each of these channels; gives Redis's word for those that it refused.
     pub(super) async fn subscribe(&self, channels: &[String]) -> RedisResult<Vec<(String, RedisError)>> {
+        self.forget_leaving(channels);
         let mut refused = Vec::new();
         for some in channels.chunks(500) {
             let answers = self.ask_for_each("SSUBSCRIBE", some).await?;
@@ -145,7 +148,16 @@ impl ShardConnection {
         for some in channels.chunks(500) {
             self.ask_for_each("SUNSUBSCRIBE", some).await?;
         }
+        // Also where Redis does not permit it: a later word about one of them is Redis's own.
+        self.forget_leaving(channels);
         Ok(())
+    }
+
+    fn forget_leaving(&self, channels: &[String]) {
+        let mut leaving = self.leaving.lock();
+        for channel in channels {
+            leaving.remove(channel.as_bytes());
+        }
     }
 
     /// One command for each channel: each is confirmed by a message of its own, which the library takes for its answer.
@@ -155,7 +167,12 @@ impl ShardConnection {
             pipeline.cmd(command).arg(channel);
         }
         let answers = self.connection.clone().req_packed_commands(&pipeline, 0, channels.len()).await;
-        answers.inspect_err(|_| self.gone.cancel())
+        let answers = answers.inspect_err(|_| self.gone.cancel())?;
+        if self.is_gone() {
+            // The answers may belong to other questions by now.
+            return Err((redis::ErrorKind::Io, "the connection is lost").into());
+        }
+        Ok(answers)
     }
 
     /// Whether the slot of this key, which nobody writes, is on its way to another server: what is published there is not heard here.

@@ -3,20 +3,23 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redis::RedisResult;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::events::{Done, Event};
-use super::keys::{Partition, shard_channel};
+use super::keys::{Partition, is_dispensable, shard_channel};
 use super::shard_connection::{ShardConnection, ShardConnections};
-use super::shard_names::shard_name;
+use super::shard_names::{HeardOf, heard_of, is_control_name, shard_name};
 use super::{Broker, BrokerError};
 
-/// Between two looks whether the partition is still where it is heard.
+/// Between two looks whether the partition is still where it is heard; the second where nobody watches.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+const LONG_LOOK_INTERVAL: Duration = Duration::from_secs(30);
+/// A connection that lasted less goes on with the waits of the one before.
+const STABLE_AFTER: Duration = Duration::from_secs(2);
 /// Wait before the second try to connect; it doubles up to [`MAX_RETRY_DELAY`].
 const MIN_RETRY_DELAY: Duration = Duration::from_millis(20);
 const MAX_RETRY_DELAY: Duration = Duration::from_millis(400);
@@ -54,6 +57,8 @@ pub(super) struct ShardLane {
     pub(super) wanted: BTreeMap<String, BTreeSet<String>>,
     /// Callers who are to be told when all that is wanted stands, with what they asked for.
     pub(super) waiting: Vec<(Vec<String>, Done)>,
+    /// The program may not hear what it is of no use without.
+    pub(super) is_denied: bool,
     /// What may no longer be heard, and the receiver has not been told.
     pub(super) lost: Vec<String>,
     /// The receiver has not been told that it may have missed something.
@@ -78,25 +83,40 @@ impl ShardLane {
                 self.note(vec![request]);
                 continue;
             }
-            match self.open().await {
+            let opened = self.open().await;
+            self.state.is_deaf.store(opened.is_err(), Ordering::Relaxed);
+            let error = match opened {
                 Ok(connection) => {
-                    self.state.is_deaf.store(false, Ordering::Relaxed);
                     self.report();
-                    wait = MIN_RETRY_DELAY;
-                    self.serve(&connection).await;
-                    self.state.is_deaf.store(!self.wanted.is_empty(), Ordering::Relaxed);
-                    // What was published since may have been heard by nobody.
+                    let begun = Instant::now();
+                    let served = self.serve(&connection).await;
+                    if begun.elapsed() > STABLE_AFTER {
+                        wait = MIN_RETRY_DELAY;
+                    }
+                    // What is published from now on may be heard by nobody.
                     self.has_gap = !self.wanted.is_empty();
+                    self.state.is_deaf.store(self.has_gap, Ordering::Relaxed);
+                    served.err()
                 }
-                Err(error) => {
-                    self.state.is_deaf.store(true, Ordering::Relaxed);
-                    tracing::debug!(partition = %self.partition, %error, "redis.partition_not_heard");
-                    self.find().await;
-                }
+                Err(error) => Some(error),
+            };
+            if let Some(error) = error {
+                tracing::debug!(partition = %self.partition, %error, "redis.partition_not_heard");
+                self.find().await;
             }
-            tokio::time::sleep(wait.mul_f64(0.5 + fastrand::f64())).await;
+            self.take_requests_for(wait.mul_f64(0.5 + fastrand::f64())).await;
             wait = (wait * 2).min(MAX_RETRY_DELAY);
         }
+    }
+
+    /// Notes what is asked for, so long.
+    async fn take_requests_for(&mut self, time: Duration) {
+        let end = tokio::time::Instant::now() + time;
+        while let Ok(Some(request)) = tokio::time::timeout_at(end, self.requests.recv()).await {
+            self.note(vec![request]);
+        }
+        // Every handle may be gone; what is wanted is heard all the same, until it is stopped.
+        tokio::time::sleep_until(end).await;
     }
 
     /// A connection to the server that has the partition, on which all that is wanted stands.
@@ -108,6 +128,8 @@ impl ShardLane {
         let connection = self.connections.to(&name, info).await?;
         let channels: Vec<String> = self.wanted.keys().cloned().collect();
         self.subscribe(&connection, &channels).await?;
+        // A cluster that is down takes subscriptions all the same.
+        connection.is_on_its_way(&self.key()).await?;
         Ok(connection)
     }
 
@@ -122,46 +144,56 @@ impl ShardLane {
         shard_channel(self.partition, "")
     }
 
-    /// Until the connection is lost, or the partition is elsewhere.
-    async fn serve(&mut self, connection: &Arc<ShardConnection>) {
+    /// Until the connection is lost, or the partition is elsewhere; an error: where, is to be found out.
+    async fn serve(&mut self, connection: &Arc<ShardConnection>) -> RedisResult<()> {
         let client = self.broker.client.clone();
         let (mut changes, mut batch, mut is_asked) = (None, Vec::new(), true);
+        let mut looked_at = Instant::now();
         let mut look = tokio::time::interval(LOOK_INTERVAL);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                () = connection.gone() => return,
+                () = connection.gone() => return Ok(()),
                 count = self.requests.recv_many(&mut batch, 512), if is_asked => {
                     // Zero: every handle is gone. What is subscribed goes on, until it is stopped.
                     is_asked = count > 0;
                     let requests = std::mem::take(&mut batch);
-                    if self.answer(connection, requests).await.is_err() {
-                        return;
-                    }
+                    self.answer(connection, requests).await?;
                     if self.wanted.is_empty() {
-                        return;
+                        return Ok(());
                     }
                 }
                 () = client.changed(&mut changes) => if self.is_elsewhere(connection) {
                     let channels: Vec<String> = self.wanted.keys().cloned().collect();
                     // It may be the one that is cut off, and not know that it has lost the partition.
                     let _ = connection.unsubscribe(&channels).await;
-                    return;
+                    return Ok(());
                 },
-                _ = look.tick() => match connection.is_on_its_way(&self.key()).await {
+                _ = look.tick() => {
                     // The change may have been before this began to hear of changes.
-                    Ok(_) if self.is_elsewhere(connection) => return,
-                    Ok(is_on_its_way) => {
-                        self.has_gap |= is_on_its_way || self.state.is_lagging.swap(false, Ordering::Relaxed);
-                        self.report();
+                    if self.is_elsewhere(connection) {
+                        return Ok(());
                     }
-                    Err(error) => {
-                        tracing::debug!(partition = %self.partition, %error, "redis.partition_elsewhere");
-                        return self.find().await;
+                    if self.is_watched() || looked_at.elapsed() > LONG_LOOK_INTERVAL {
+                        looked_at = Instant::now();
+                        let key = self.key();
+                        self.has_gap |= tokio::select! {
+                            () = connection.gone() => return Ok(()),
+                            is_on_its_way = connection.is_on_its_way(&key) => is_on_its_way?,
+                        };
                     }
+                    self.has_gap |= self.state.is_lagging.swap(false, Ordering::Relaxed);
+                    self.report();
                 }
             }
         }
+    }
+
+    /// Whether updates or results are heard, and not only what wakes a worker: a thousand workers would ask every partition each second,
+    /// and they find by themselves what they have not heard.
+    fn is_watched(&self) -> bool {
+        let mut names = self.wanted.values().flatten();
+        names.any(|name| !is_control_name(name) && heard_of(self.broker.keys(), name) != HeardOf::Program)
     }
 
     /// Whether another server has the partition by now.
@@ -180,7 +212,7 @@ impl ShardLane {
 
     /// Brings what is wanted up to date; gives the channels to subscribe to and to give up.
     fn note(&mut self, requests: Vec<ShardRequest>) -> (Vec<String>, Vec<String>) {
-        let before: BTreeSet<String> = self.wanted.keys().cloned().collect();
+        let (mut new, mut gone) = (BTreeSet::new(), BTreeSet::new());
         for request in requests {
             match request {
                 // Its caller has given up, and was told that nothing is subscribed.
@@ -188,50 +220,73 @@ impl ShardLane {
                 ShardRequest::Subscribe { names, done, .. } => {
                     for name in &names {
                         let channel = shard_channel(self.partition, &shard_name(name));
-                        self.wanted.entry(channel).or_default().insert(name.clone());
+                        let known = self.wanted.entry(channel.clone()).or_default();
+                        if known.is_empty() && !gone.remove(&channel) {
+                            new.insert(channel);
+                        }
+                        known.insert(name.clone());
                     }
                     self.waiting.push((names, done));
                 }
-                ShardRequest::Unsubscribe { names } => names.iter().for_each(|name| self.forget(name)),
+                ShardRequest::Unsubscribe { names } => {
+                    for channel in names.iter().filter_map(|name| self.forget(name)) {
+                        if !new.remove(&channel) {
+                            gone.insert(channel);
+                        }
+                    }
+                }
             }
         }
-        let is_new = |channel: &&String| !before.contains(*channel);
-        let new = self.wanted.keys().filter(is_new).cloned().collect();
-        let gone = before.into_iter().filter(|channel| !self.wanted.contains_key(channel)).collect();
-        (new, gone)
+        (new.into_iter().collect(), gone.into_iter().collect())
     }
 
-    fn forget(&mut self, name: &str) {
+    /// The channel on which nothing else is wanted.
+    fn forget(&mut self, name: &str) -> Option<String> {
         let channel = shard_channel(self.partition, &shard_name(name));
-        if let Some(names) = self.wanted.get_mut(&channel) {
-            names.remove(name);
-            if names.is_empty() {
-                self.wanted.remove(&channel);
-            }
-        }
+        let names = self.wanted.get_mut(&channel)?;
+        names.remove(name);
+        names.is_empty().then(|| {
+            self.wanted.remove(&channel);
+            channel
+        })
     }
 
-    /// Subscribes, and tells those who wait. What is not permitted is forgotten: it would keep all else from being heard.
+    /// Subscribes, and tells those who wait. What is not permitted is forgotten, but for what the program is of no use without: that is
+    /// tried again.
     async fn subscribe(&mut self, connection: &ShardConnection, channels: &[String]) -> RedisResult<()> {
-        let refused = connection.subscribe(channels).await?;
         let mut denied: BTreeMap<String, BrokerError> = BTreeMap::new();
-        for (channel, error) in refused {
+        let mut needed = None;
+        for (channel, error) in connection.subscribe(channels).await? {
             let problem = BrokerError::from(error.clone());
             if problem.code() != Some("NOPERM") {
                 return Err(error);
             }
-            tracing::warn!(%error, channel, "redis.subscription_denied");
-            let names = self.wanted.remove(&channel).unwrap_or_default();
-            denied.extend(names.into_iter().map(|name| (name, problem.clone())));
+            if !self.is_denied {
+                tracing::warn!(%error, channel, "redis.subscription_denied");
+            }
+            let names = self.wanted.get(&channel).into_iter().flatten();
+            denied.extend(names.map(|name| (name.clone(), problem.clone())));
+            needed = Some(error);
         }
-        let asked: BTreeSet<String> = self.waiting.iter().flat_map(|(names, _)| names.clone()).collect();
+        let mut told = BTreeSet::new();
         for (names, done) in self.waiting.drain(..) {
             let error = names.iter().find_map(|name| denied.get(name)).cloned();
-            // A caller that gave up meanwhile goes on without what was published until now.
-            self.has_gap |= done.send(error.map_or(Ok(()), Err)).is_err();
+            match done.send(error.map_or(Ok(()), Err)) {
+                Ok(()) => told.extend(names),
+                // A caller that gave up meanwhile goes on without what was published until now.
+                Err(_) => self.has_gap = true,
+            }
         }
-        self.lost.extend(denied.into_keys().filter(|name| !asked.contains(name)));
-        Ok(())
+        let (lost, missing): (Vec<String>, Vec<String>) =
+            denied.into_keys().partition(|name| told.contains(name) || is_dispensable(name));
+        lost.iter().for_each(|name| drop(self.forget(name)));
+        self.lost.extend(lost.into_iter().filter(|name| !told.contains(name)));
+        // Said once, and not for each of many tries.
+        self.is_denied = !missing.is_empty();
+        match needed {
+            Some(error) if !missing.is_empty() => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// Tells the receiver what it has missed, as far as it has room.

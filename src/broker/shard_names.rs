@@ -1,14 +1,19 @@
 //! Which sharded channel is heard for a plain channel or a pattern, and of which partitions.
 
-use super::keys::{Keys, Partition, WORKER_CHANNELS, is_control_pattern, is_everything_pattern, tenant_of_channel};
+use super::keys::{
+    Keys, Partition, RESOURCE_PROBE_PATTERN, WORKER_CHANNELS, is_control_pattern, is_everything_pattern,
+    read_resource_probe_channel, tenant_of_channel,
+};
 
 /// Where something is heard.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum HeardOf {
     /// Of one tenant, and so in its partition.
     Partition(Partition),
-    /// Of all tenants, or of whatever concerns a worker.
+    /// Of all tenants.
     AllPartitions,
+    /// In all partitions: what is for this program alone, its own channel as a worker and its probe.
+    Program,
     /// It is of no partition: it is heard on the plain channel in any case.
     None,
 }
@@ -23,11 +28,20 @@ pub(super) struct NamesHeard {
 pub(super) fn heard_of(keys: Keys, name: &str) -> HeardOf {
     match tenant_of_channel(name) {
         Some(tenant) => HeardOf::Partition(keys.partition(&tenant)),
-        None if is_everything_pattern(name) || is_control_pattern(name) || name.starts_with(WORKER_CHANNELS) => {
-            HeardOf::AllPartitions
-        }
+        None if is_everything_pattern(name) || is_control_pattern(name) => HeardOf::AllPartitions,
+        None if name.starts_with(WORKER_CHANNELS) || is_probe(name) => HeardOf::Program,
         None => HeardOf::None,
     }
+}
+
+/// Whether it wakes workers, of one tenant or of all.
+pub(super) fn is_control_name(name: &str) -> bool {
+    name.ends_with(":control") && name.matches(':').count() == 2
+}
+
+/// Whether a subscriber proves to itself on this channel that it hears what scripts publish.
+pub(super) fn is_probe(name: &str) -> bool {
+    name != RESOURCE_PROBE_PATTERN && read_resource_probe_channel(name).is_some()
 }
 
 /// The name of its sharded channel in a partition. For the patterns of a single tenant it is the one for all: what is of
@@ -52,8 +66,8 @@ pub(super) fn read_message<'a>(name: &'a str, payload: &'a [u8]) -> Option<(&'a 
 mod tests {
     use super::*;
     use crate::broker::keys::{
-        DISPATCH_CHANNEL, PERMISSIONS_CHANNEL, RESOURCE_PROBE_PATTERN, control_channel, control_pattern,
-        everything_pattern, read_shard_channel, reply_channel, shard_channel, tenant_pattern, updates_channel,
+        DISPATCH_CHANNEL, PERMISSIONS_CHANNEL, control_channel, control_pattern, everything_pattern,
+        read_shard_channel, reply_channel, resource_probe_channel, shard_channel, tenant_pattern, updates_channel,
         worker_channel,
     };
     use crate::domain::{Resource, ResourceKind};
@@ -71,7 +85,8 @@ mod tests {
             assert_eq!(heard_of(keys, &everything_pattern(kind)), HeardOf::AllPartitions);
             assert_eq!(heard_of(keys, &control_pattern(kind)), HeardOf::AllPartitions);
         }
-        assert_eq!(heard_of(keys, &worker_channel(&"w1".parse().expect("worker"))), HeardOf::AllPartitions);
+        assert_eq!(heard_of(keys, &worker_channel(&"w1".parse().expect("worker"))), HeardOf::Program);
+        assert_eq!(heard_of(keys, &resource_probe_channel("r2-1")), HeardOf::Program);
         for name in [DISPATCH_CHANNEL, PERMISSIONS_CHANNEL, RESOURCE_PROBE_PATTERN, "wh:probe:r2-1"] {
             assert_eq!(heard_of(keys, name), HeardOf::None, "{name}");
         }

@@ -18,7 +18,7 @@ use super::hearing::SharedFilter;
 use super::keys::{Partition, read_shard_channel};
 use super::shard_connection::{OnMessage, ShardConnections};
 use super::shard_lane::{LaneState, ShardLane, ShardRequest};
-use super::shard_names::{HeardOf, NamesHeard, heard_of, read_message};
+use super::shard_names::{HeardOf, NamesHeard, heard_of, is_control_name, is_probe, read_message};
 use super::{Broker, BrokerError, Keys};
 
 /// A handle; cheap to clone.
@@ -58,6 +58,7 @@ impl ShardSubscriber {
                 events: events.clone(),
                 wanted: BTreeMap::new(),
                 waiting: Vec::new(),
+                is_denied: false,
                 lost: Vec::new(),
                 has_gap: false,
             };
@@ -82,24 +83,31 @@ impl ShardSubscriber {
         (here, others)
     }
 
-    /// Subscribes; confirmed when it returns. What is heard of all partitions is confirmed by those whose servers answer soon, and
-    /// heard of the others as soon as they do.
+    /// Subscribes; confirmed when it returns. What is heard of all partitions, or wakes workers, is confirmed by those whose servers answer
+    /// soon, and heard of the others as soon as they do.
     pub(super) async fn subscribe(&self, all: &[NamesHeard]) -> Result<(), BrokerError> {
         join_all(all.iter().map(|heard| self.subscribe_in_lanes(heard))).await.into_iter().collect()
     }
 
     async fn subscribe_in_lanes(&self, heard: &NamesHeard) -> Result<(), BrokerError> {
-        let is_of_all = heard.of == HeardOf::AllPartitions;
+        // A worker begins although the server of a tenant is away.
+        let is_of_one = matches!(heard.of, HeardOf::Partition(_));
+        let keep = !is_of_one || heard.names.iter().all(|name| is_control_name(name));
         let asked = self.lanes_of(&heard.of).map(async |lane| {
             let (done, wait) = oneshot::channel();
-            let request = ShardRequest::Subscribe { names: heard.names.clone(), keep: is_of_all, done };
+            let request = ShardRequest::Subscribe { names: heard.names.clone(), keep, done };
             let asked = confirmed(&lane.requests, request, wait);
-            match is_of_all {
+            match keep {
                 true => tokio::time::timeout(NODE_TIMEOUT, asked).await.unwrap_or(Ok(())),
                 false => asked.await,
             }
         });
-        join_all(asked).await.into_iter().collect()
+        let asked: Result<(), BrokerError> = join_all(asked).await.into_iter().collect();
+        if asked.is_err() && !is_of_one {
+            // Refused by one server: the others need not go on.
+            self.unsubscribe(std::slice::from_ref(heard));
+        }
+        asked
     }
 
     /// Gives names up. `false`: there is no room to ask just now.
@@ -120,7 +128,7 @@ impl ShardSubscriber {
     fn lanes_of(&self, of: &HeardOf) -> impl Iterator<Item = &LaneHandle> {
         let is_meant = move |partition: &Partition| match of {
             HeardOf::Partition(one) => one == partition,
-            HeardOf::AllPartitions => true,
+            HeardOf::AllPartitions | HeardOf::Program => true,
             HeardOf::None => false,
         };
         self.lanes.iter().filter(move |(partition, _)| is_meant(partition)).map(|(_, lane)| lane)
@@ -136,7 +144,8 @@ fn deliver_to(
     Arc::new(move |channel, payload| {
         let Some((partition, name)) = std::str::from_utf8(channel).ok().and_then(read_shard_channel) else { return };
         let Some((channel, payload, by_pattern)) = read_message(name, payload) else { return };
-        if by_pattern && filter.get().is_some_and(|wants| !wants(channel)) {
+        // That it stands is all there is to know of a probe.
+        if is_probe(channel) || by_pattern && filter.get().is_some_and(|wants| !wants(channel)) {
             return;
         }
         let payload = Bytes::copy_from_slice(payload);

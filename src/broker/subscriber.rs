@@ -116,6 +116,10 @@ impl Subscriber {
         let proof = WriteCheck::start(broker.clone(), resource_probe_channel(&name), tracker, stop.clone()).await?;
         let shards = (broker.heard == HeardChannels::Sharded)
             .then(|| ShardSubscriber::start(broker, &events, filter.clone(), tracker, &stop));
+        if let Some(shards) = &shards {
+            // A right that is missing is known at the start, and a server that is not heard from then on.
+            shards.subscribe(&shards.divide(vec![resource_probe_channel(&name)]).0).await?;
+        }
         let broker = broker.clone();
         Ok((Self { requests, delivers, trouble, proof, filter, broker, probes, shards }, hear_events))
     }
@@ -204,18 +208,17 @@ impl Subscriber {
     }
 
     /// Whether a message published to itself was heard in the last few seconds: the truth behind `/readyz`.
+    /// With sharded channels, also whether more than half of the partitions are heard.
     pub fn is_delivering(&self) -> bool {
-        self.delivers.load(Ordering::Relaxed)
+        let is_heard = |shards: &ShardSubscriber| shards.unheard().len() * 2 < self.broker.keys().partitions().count();
+        self.delivers.load(Ordering::Relaxed) && self.shards.as_ref().is_none_or(is_heard)
     }
 
     /// The partitions of whose tenants nothing may be heard just now, though their servers may be well: known sooner than the
     /// connection is given up.
     pub fn unheard_partitions(&self) -> Vec<Partition> {
         if let Some(shards) = &self.shards {
-            return match self.is_delivering() {
-                true => shards.unheard(),
-                false => self.broker.keys().partitions().collect(),
-            };
+            return shards.unheard();
         }
         let servers = self.broker.client.servers().into_iter().map(|(name, _)| name);
         let unheard = self.probes.unheard(&servers.collect::<Vec<_>>());
@@ -418,7 +421,9 @@ impl SubscriberTask {
                     // What the former server of a partition said last may have been heard by nobody.
                     let before = std::mem::replace(&mut servers, self.broker.servers_of_partitions());
                     let moved = before.iter().zip(&servers).filter(|(before, now)| before != now);
-                    self.stale.extend(moved.map(|(_, (partition, _))| *partition));
+                    if self.broker.heard == HeardChannels::Plain {
+                        self.stale.extend(moved.map(|(_, (partition, _))| *partition));
+                    }
                     self.report_gap();
                     if self.is_isolated() {
                         return;
@@ -462,7 +467,7 @@ impl SubscriberTask {
 
     /// Messages may have been lost that are about tenants of the partitions of these servers.
     fn note_stale(&mut self, servers: &[String]) {
-        if servers.is_empty() || !self.broker.is_cluster() {
+        if servers.is_empty() || !self.broker.is_cluster() || self.broker.heard == HeardChannels::Sharded {
             return;
         }
         let of = self.broker.servers_of_partitions().into_iter();

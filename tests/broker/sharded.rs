@@ -202,8 +202,10 @@ async fn a_server_that_is_lost_costs_only_its_own_tenants_their_messages_until_i
     cluster.replicated(2);
     cluster.misses_nodes_soon();
     cluster.nodes[2].kill();
-    let partition = broker.keys().partition(&lost);
-    until("it is known that nothing is heard", async || listener.subscriber.unheard_partitions() == [partition]).await;
+    let (partition, well) = (broker.keys().partition(&lost), broker.keys().partition(&other));
+    until("it is known that nothing is heard", async || listener.subscriber.unheard_partitions().contains(&partition))
+        .await;
+    assert!(!listener.subscriber.unheard_partitions().contains(&well) && listener.subscriber.is_delivering());
     assert_eq!(update(&broker, &of_other, "meanwhile").await, 1);
     let (told, _) = listener.message(&updates_channel(&of_other.resource)).await;
     assert_eq!(told, "{\"type\":\"meanwhile\",\"seq\":1}");
@@ -260,4 +262,62 @@ async fn a_sharded_channel_that_is_denied_leaves_the_others_alone() {
         }
     };
     assert_eq!(tokio::time::timeout(HEARD, told).await.expect("it is told"), [updates]);
+}
+
+/// What a worker is of no use without is asked for until it may be heard again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_control_pattern_that_is_denied_for_a_while_is_heard_again() {
+    let cluster = start().await;
+    let rules = "on >p ~wh:* resetchannels &wh:probe:* &@probe:* &wh:{*}:@channel:@probe:*";
+    let tell = |more: &str| {
+        for node in &cluster.nodes {
+            assert_eq!(node.inline(&format!("ACL SETUSER wheel {rules} {more} +@all")), "+OK");
+        }
+    };
+    tell("&wh:{*}:@channel:*");
+    let url = cluster.url().replacen("redis+cluster://", "redis+cluster://wheel:p@", 1);
+    let settings = config::Redis { url: url.into(), ..sharded(&cluster, PublishedChannels::Sharded) };
+    let broker = Broker::connect(&settings).await.expect("connect");
+    let mut listener = Listener::start(&broker).await;
+    listener.subscriber.psubscribe(vec![control_pattern(ResourceKind::Job)]).await.expect("permitted");
+    let tenant = tenant_on(&cluster, &broker, 0);
+    // Redis closes the connection of a user who may no longer hear what is subscribed there.
+    tell("");
+    let all = broker.keys().partitions().count();
+    until("it is known that nothing is heard", async || listener.subscriber.unheard_partitions().len() == all).await;
+    assert!(!listener.subscriber.is_delivering());
+    tell("&wh:{*}:@channel:*");
+    until("it may be heard again", async || listener.subscriber.unheard_partitions().is_empty()).await;
+    let outcome = broker.submit(&pause(&tenant, "j1"), LIMITS).await;
+    assert!(matches!(outcome, Ok(SubmitOutcome::Accepted { .. })), "{outcome:?}");
+    listener.message(&control_channel(&tenant, ResourceKind::Job)).await;
+}
+
+/// A cluster that is down takes subscriptions all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn while_a_cluster_is_down_nothing_is_taken_for_heard_and_what_wakes_a_worker_is_kept_for_later() {
+    let cluster = tokio::task::spawn_blocking(|| RedisCluster::start(&[])).await.expect("start a cluster");
+    let broker = Broker::connect(&sharded(&cluster, PublishedChannels::Sharded)).await.expect("connect");
+    let mut listener = Listener::start(&broker).await;
+    let tenant = tenant_on(&cluster, &broker, 1);
+    cluster.misses_nodes_soon();
+    for node in [2, 5] {
+        cluster.nodes[node].signal(rustix::process::Signal::STOP);
+    }
+    let all = broker.keys().partitions().count();
+    until("it is known that nothing is heard", async || listener.subscriber.unheard_partitions().len() == all).await;
+    let control = control_channel(&tenant, ResourceKind::Job);
+    listener.subscriber.subscribe(vec![control.clone()]).await.expect("kept");
+    assert_eq!(listener.subscriber.unheard_partitions().len(), all, "the cluster is down");
+    for node in [2, 5] {
+        cluster.nodes[node].signal(rustix::process::Signal::CONT);
+    }
+    until("all is heard again", async || listener.subscriber.unheard_partitions().is_empty()).await;
+    let mut tries = 0;
+    until("the tenant is served again", async || {
+        tries += 1;
+        matches!(broker.submit(&pause(&tenant, &format!("j{tries}")), LIMITS).await, Ok(SubmitOutcome::Accepted { .. }))
+    })
+    .await;
+    listener.message(&control).await;
 }

@@ -237,7 +237,15 @@ async fn connect(address: ConnectionInfo) -> RedisResult<(MultiplexedConnection,
 async fn ask(sentinel: &mut MultiplexedConnection, name: &str) -> RedisResult<Answer> {
     let mut questions = redis::pipe();
     questions.cmd("SENTINEL").arg("MASTER").arg(name).cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(name);
-    let (facts, address): (HashMap<String, String>, Option<(String, u16)>) = questions.query_async(sentinel).await?;
+    let asked = questions.query_async::<(HashMap<String, String>, Option<(String, u16)>)>(sentinel).await;
+    let (facts, address) = asked.map_err(|error| match error.to_string().contains("unknown command") {
+        true => (
+            redis::ErrorKind::Client,
+            "this is no sentinel: name sentinels in redis.url, or write redis:// for a Redis",
+        )
+            .into(),
+        false => error,
+    })?;
     let number = |field: &str| facts.get(field).and_then(|text| text.parse().ok()).unwrap_or(0);
     let (host, port) = address.ok_or((redis::ErrorKind::Client, "the sentinel knows no master of that name"))?;
     let master = NamedMaster { host, port, epoch: number("config-epoch") };

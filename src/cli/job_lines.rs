@@ -70,7 +70,9 @@ pub(super) async fn send(
         }),
         Err(error) => Err(error),
     };
-    let again = format!("the same lines can be sent again with --request-id {request_id}, which makes nothing twice");
+    let again = format!(
+        "not all lines were taken; when what follows is mended, send all of them again with --request-id {request_id}, which makes nothing twice"
+    );
     sent.map(|told| told.json).map_err(|error| error.context(again))
 }
 

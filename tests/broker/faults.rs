@@ -96,6 +96,9 @@ async fn a_first_connection_that_fails_names_the_address_and_never_the_password(
         let text = format!("{error} {error:?}");
         assert!(text.contains(&names) && !text.contains("hunter2"), "{text}");
     }
+    let no_sentinel = format!("redis+sentinel://127.0.0.1:{}/main", redis.port());
+    let error = Broker::connect(&redis_at(no_sentinel)).await.err().expect("refused").to_string();
+    assert!(error.contains("this is no sentinel") && !error.contains("Pipeline"), "{error}");
     assert_eq!(redis.inline("CONFIG SET maxmemory-policy allkeys-lru"), "+OK");
     let error = Broker::connect(&settings(&redis)).await.err().expect("refused");
     assert!(matches!(&error, BrokerError::Refused(text) if text.contains("noeviction")), "{error:?}");

@@ -3,11 +3,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::job_indexes::{QUEUE, QUEUE_OF_CAMPAIGN};
+use super::job_indexes::{BY_CAMPAIGN, BY_TYPE, HALVES, QUEUE, QUEUE_OF_CAMPAIGN};
 use super::quarantine::{CorruptRows, add_corrupt, check_run, quarantine};
-use super::queue::{
-    ACTIVE, BY_CAMPAIGN, BY_TYPE, CONDITION_COLUMNS, HALVES, JobTypeGroup, OLDEST_LIMIT, due, fits, oldest_of_type,
-};
+use super::queue::{ACTIVE, CONDITION_COLUMNS, JobTypeGroup, OLDEST_LIMIT, due, fits, oldest_of_type};
 use super::sql::{MultiRowInsert, Row, Tx, Value};
 use super::{ClaimedJob, Company, Run, Store, StoreError, rows};
 use crate::domain::{Resource, WorkerId};

@@ -42,6 +42,14 @@ pub(super) const QUEUE: &str = "jobs_queue_alone";
 pub(super) const QUEUE_IN_CAMPAIGNS: &str = "jobs_queue_in_campaigns";
 /// The others once more, campaign by campaign.
 pub(super) const QUEUE_OF_CAMPAIGN: &str = "jobs_queue_by_campaign";
+/// A job that waits, for looks by type and for looks by campaign. The indexes are made for these words, and both
+/// databases have to be told which one to take: SQLite by its name, PostgreSQL by the condition that is always true.
+pub(super) const BY_TYPE: &str = "j.origin = 'queued' AND j.status = 'pending' AND j.run >= 0";
+pub(super) const BY_CAMPAIGN: &str =
+    "j.origin = 'queued' AND j.status = 'pending' AND j.fence >= 0 AND j.campaign_id IS NOT NULL";
+/// The queue by type has two halves, jobs without a campaign and the others, so that the first stand in one index alone.
+pub(super) const HALVES: [(&str, &str); 2] =
+    [(QUEUE, "j.campaign_id IS NULL"), (QUEUE_IN_CAMPAIGNS, "j.campaign_id IS NOT NULL")];
 
 /// A tenant's jobs with a status, in the order of their making.
 pub(super) fn of_status(status: JobStatus) -> Vec<IndexPiece> {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::queue::{BY_TYPE, HALVES};
+use super::job_indexes::{BY_TYPE, HALVES};
 use super::run_rows::message_and_detail;
 use super::sql::{MultiRowInsert, Row, Tx, Value};
 use super::{Store, StoreError, rows};

@@ -16,20 +16,11 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::job_indexes::{QUEUE, QUEUE_IN_CAMPAIGNS, QUEUE_OF_CAMPAIGN};
+use super::job_indexes::{BY_CAMPAIGN, BY_TYPE, HALVES, QUEUE, QUEUE_OF_CAMPAIGN};
 use super::quarantine::{CorruptRows, CorruptTenant, add_corrupt};
 use super::sql::{Row, Value};
 use super::{ClaimedJob, Company, Store, StoreError, rows, run_rows};
 use crate::domain::{TenantId, WorkerId};
-
-/// A job that waits, for looks by type and for looks by campaign. The indexes are made for these words, and both
-/// databases have to be told which one to take: SQLite by its name, PostgreSQL by the condition that is always true.
-pub(super) const BY_TYPE: &str = "j.origin = 'queued' AND j.status = 'pending' AND j.run >= 0";
-pub(super) const BY_CAMPAIGN: &str =
-    "j.origin = 'queued' AND j.status = 'pending' AND j.fence >= 0 AND j.campaign_id IS NOT NULL";
-/// The queue by type has two halves, jobs without a campaign and the others, so that the first stand in one index alone.
-pub(super) const HALVES: [(&str, &str); 2] =
-    [(QUEUE, "j.campaign_id IS NULL"), (QUEUE_IN_CAMPAIGNS, "j.campaign_id IS NOT NULL")];
 
 /// The oldest jobs that wait among those that `of` describes, a type and a tenant: these columns and `row_id`.
 pub(super) fn oldest_of_type(columns: &str, of: &str, limit: u32) -> String {

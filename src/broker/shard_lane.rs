@@ -47,25 +47,49 @@ pub(super) struct LaneState {
 }
 
 pub(super) struct ShardLane {
-    pub(super) broker: Broker,
-    pub(super) partition: Partition,
-    pub(super) connections: Arc<ShardConnections>,
-    pub(super) state: Arc<LaneState>,
-    pub(super) requests: mpsc::Receiver<ShardRequest>,
-    pub(super) events: mpsc::Sender<Event>,
+    broker: Broker,
+    partition: Partition,
+    connections: Arc<ShardConnections>,
+    state: Arc<LaneState>,
+    requests: mpsc::Receiver<ShardRequest>,
+    events: mpsc::Sender<Event>,
     /// The sharded channels, each with the names of what is heard on it.
-    pub(super) wanted: BTreeMap<String, BTreeSet<String>>,
+    wanted: BTreeMap<String, BTreeSet<String>>,
     /// Callers who are to be told when all that is wanted stands, with what they asked for.
-    pub(super) waiting: Vec<(Vec<String>, Done)>,
+    waiting: Vec<(Vec<String>, Done)>,
     /// The program may not hear what it is of no use without.
-    pub(super) is_denied: bool,
+    is_denied: bool,
     /// What may no longer be heard, and the receiver has not been told.
-    pub(super) lost: Vec<String>,
+    lost: Vec<String>,
     /// The receiver has not been told that it may have missed something.
-    pub(super) has_gap: bool,
+    has_gap: bool,
 }
 
 impl ShardLane {
+    /// Nothing is wanted yet.
+    pub(super) fn new(
+        broker: Broker,
+        partition: Partition,
+        connections: Arc<ShardConnections>,
+        state: Arc<LaneState>,
+        requests: mpsc::Receiver<ShardRequest>,
+        events: mpsc::Sender<Event>,
+    ) -> Self {
+        Self {
+            broker,
+            partition,
+            connections,
+            state,
+            requests,
+            events,
+            wanted: BTreeMap::new(),
+            waiting: Vec::new(),
+            is_denied: false,
+            lost: Vec::new(),
+            has_gap: false,
+        }
+    }
+
     /// Until the token is cancelled.
     pub(super) async fn run(mut self, stop: CancellationToken) {
         tokio::select! {
@@ -198,8 +222,7 @@ impl ShardLane {
 
     /// Whether another server has the partition by now.
     fn is_elsewhere(&self, connection: &ShardConnection) -> bool {
-        let server = self.broker.client.address_of(&self.key()).map(|(name, _)| name);
-        server.is_some_and(|server| server != connection.server)
+        self.broker.client.server_of(&self.key()).is_some_and(|server| server != connection.server)
     }
 
     async fn answer(&mut self, connection: &ShardConnection, requests: Vec<ShardRequest>) -> RedisResult<()> {

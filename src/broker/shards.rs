@@ -49,19 +49,8 @@ impl ShardSubscriber {
         let connections = Arc::new(ShardConnections::new(on_message, tracker.clone()));
         let lanes = states.iter().map(|(partition, state)| {
             let (requests, hear_requests) = mpsc::channel(REQUEST_QUEUE);
-            let lane = ShardLane {
-                broker: broker.clone(),
-                partition: *partition,
-                connections: connections.clone(),
-                state: state.clone(),
-                requests: hear_requests,
-                events: events.clone(),
-                wanted: BTreeMap::new(),
-                waiting: Vec::new(),
-                is_denied: false,
-                lost: Vec::new(),
-                has_gap: false,
-            };
+            let (connections, events) = (connections.clone(), events.clone());
+            let lane = ShardLane::new(broker.clone(), *partition, connections, state.clone(), hear_requests, events);
             tracker.spawn(lane.run(stop.clone()));
             (*partition, LaneHandle { requests, state: state.clone() })
         });

@@ -421,9 +421,7 @@ impl SubscriberTask {
                     // What the former server of a partition said last may have been heard by nobody.
                     let before = std::mem::replace(&mut servers, self.broker.servers_of_partitions());
                     let moved = before.iter().zip(&servers).filter(|(before, now)| before != now);
-                    if self.broker.heard == HeardChannels::Plain {
-                        self.stale.extend(moved.map(|(_, (partition, _))| *partition));
-                    }
+                    self.note_stale_partitions(moved.map(|(_, (partition, _))| *partition));
                     self.report_gap();
                     if self.is_isolated() {
                         return;
@@ -467,12 +465,19 @@ impl SubscriberTask {
 
     /// Messages may have been lost that are about tenants of the partitions of these servers.
     fn note_stale(&mut self, servers: &[String]) {
-        if servers.is_empty() || !self.broker.is_cluster() || self.broker.heard == HeardChannels::Sharded {
+        if servers.is_empty() || !self.broker.is_cluster() {
             return;
         }
         let of = self.broker.servers_of_partitions().into_iter();
         let stale = of.filter(|(_, server)| server.as_ref().is_some_and(|server| servers.contains(server)));
-        self.stale.extend(stale.map(|(partition, _)| partition));
+        self.note_stale_partitions(stale.map(|(partition, _)| partition));
+    }
+
+    /// The same of these partitions. What comes on sharded channels is not lost here: each partition tells of its own gaps.
+    fn note_stale_partitions(&mut self, partitions: impl Iterator<Item = Partition>) {
+        if self.broker.heard == HeardChannels::Plain {
+            self.stale.extend(partitions);
+        }
     }
 
     /// Carries requests out in their order. What is wanted is noted first: if the connection is lost on the

@@ -35,6 +35,19 @@ fn sharded(cluster: &RedisCluster, published_channels: PublishedChannels) -> con
     config::Redis { published_channels, heard_channels: HeardChannels::Sharded, ..redis_at(cluster.url()) }
 }
 
+/// The same, everything sharded, for the user `wheel` of Redis with the password `p`.
+fn as_wheel(cluster: &RedisCluster) -> config::Redis {
+    let url = cluster.url().replacen("redis+cluster://", "redis+cluster://wheel:p@", 1);
+    config::Redis { url: url.into(), ..sharded(cluster, PublishedChannels::Sharded) }
+}
+
+/// A cluster, and a program that publishes there and hears sharded channels.
+async fn connected(published: PublishedChannels) -> (RedisCluster, Broker) {
+    let cluster = start().await;
+    let broker = Broker::connect(&sharded(&cluster, published)).await.expect("connect");
+    (cluster, broker)
+}
+
 /// A program that hears: stopped when dropped.
 struct Listener {
     subscriber: Subscriber,
@@ -87,8 +100,7 @@ async fn update(broker: &Broker, asked: &Submission, text: &str) -> i64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_published_on_sharded_channels_is_heard_as_on_plain_ones() {
-    let cluster = start().await;
-    let broker = Broker::connect(&sharded(&cluster, PublishedChannels::Both)).await.expect("connect");
+    let (cluster, broker) = connected(PublishedChannels::Both).await;
     let (mut one, mut all, mut plain) = (
         Listener::start(&broker).await,
         Listener::start(&broker).await,
@@ -129,8 +141,7 @@ async fn what_is_published_on_sharded_channels_is_heard_as_on_plain_ones() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tenant_is_heard_by_its_pattern_until_that_is_given_up_and_nothing_is_published_on_plain_channels() {
-    let cluster = start().await;
-    let broker = Broker::connect(&sharded(&cluster, PublishedChannels::Sharded)).await.expect("connect");
+    let (cluster, broker) = connected(PublishedChannels::Sharded).await;
     let tenant = tenant_on(&cluster, &broker, 1);
     let asked = pause(&tenant, "j1");
     let updates = updates_channel(&asked.resource);
@@ -153,8 +164,7 @@ async fn a_tenant_is_heard_by_its_pattern_until_that_is_given_up_and_nothing_is_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slot_that_moves_is_heard_where_it_is_and_a_gap_is_told_as_long_as_it_is_on_its_way() {
-    let cluster = start().await;
-    let broker = Broker::connect(&sharded(&cluster, PublishedChannels::Sharded)).await.expect("connect");
+    let (cluster, broker) = connected(PublishedChannels::Sharded).await;
     let tenant = tenant_on(&cluster, &broker, 0);
     let asked = pause(&tenant, "j1");
     let (updates, slot) = (updates_channel(&asked.resource), cluster.slot(&broker.keys().backlog(&tenant)));
@@ -191,8 +201,7 @@ async fn a_slot_that_moves_is_heard_where_it_is_and_a_gap_is_told_as_long_as_it_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_lost_costs_only_its_own_tenants_their_messages_until_its_replica_has_taken_over() {
-    let mut cluster = start().await;
-    let broker = Broker::connect(&sharded(&cluster, PublishedChannels::Sharded)).await.expect("connect");
+    let (mut cluster, broker) = connected(PublishedChannels::Sharded).await;
     let (lost, other) = (tenant_on(&cluster, &broker, 2), tenant_on(&cluster, &broker, 1));
     let (of_lost, of_other) = (pause(&lost, "j1"), pause(&other, "j1"));
     let mut listener = Listener::start(&broker).await;
@@ -233,8 +242,7 @@ async fn a_sharded_channel_that_is_denied_leaves_the_others_alone() {
             "on >p ~wh:* resetchannels &wh:probe:* &@probe:* &wh:{*}:@channel:@probe:* &wh:{*}:@channel:tenant-* +@all";
         assert_eq!(node.inline(&format!("ACL SETUSER wheel {rules}")), "+OK");
     }
-    let url = cluster.url().replacen("redis+cluster://", "redis+cluster://wheel:p@", 1);
-    let settings = config::Redis { url: url.into(), ..sharded(&cluster, PublishedChannels::Sharded) };
+    let settings = as_wheel(&cluster);
     let broker = Broker::connect(&settings).await.expect("connect");
     let tenant = tenant_on(&cluster, &broker, 0);
     let mut listener = Listener::start(&broker).await;
@@ -282,8 +290,7 @@ async fn a_control_pattern_that_is_denied_for_a_while_is_heard_again() {
         }
     };
     tell("&wh:{*}:@channel:*");
-    let url = cluster.url().replacen("redis+cluster://", "redis+cluster://wheel:p@", 1);
-    let settings = config::Redis { url: url.into(), ..sharded(&cluster, PublishedChannels::Sharded) };
+    let settings = as_wheel(&cluster);
     let broker = Broker::connect(&settings).await.expect("connect");
     let mut listener = Listener::start(&broker).await;
     listener.subscriber.psubscribe(vec![control_pattern(ResourceKind::Job)]).await.expect("permitted");

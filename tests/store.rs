@@ -260,6 +260,7 @@ on_both! {
     queue::a_tenant_with_very_many_jobs_does_not_hold_up_the_others
     queue::every_tenant_gets_its_turn_however_many_there_are
     queue::a_retry_that_a_clock_a_day_ahead_has_written_waits_no_longer_than_retries_do
+    queue::a_look_that_takes_all_that_waits_says_so_and_no_other_does
     queue::a_job_in_which_workers_died_is_for_a_worker_that_runs_nothing_else
     queue::a_job_is_taken_renewed_and_ended_without_reading_the_others_that_wait
     runs::a_worker_that_said_that_it_leaves_has_not_died_in_its_jobs

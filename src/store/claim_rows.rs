@@ -5,13 +5,12 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::job_indexes::{BY_CAMPAIGN, BY_TYPE, HALVES, QUEUE, QUEUE_OF_CAMPAIGN};
 use super::quarantine::{CorruptRows, add_corrupt, check_run, quarantine};
-use super::queue::{ACTIVE, CONDITION_COLUMNS, JobTypeGroup, OLDEST_LIMIT, due, fits, oldest_of_type};
+use super::queue::{
+    ACTIVE, CONDITION_COLUMNS, JobTypeGroup, LeftInQueue, OLDEST_LIMIT, QueueLook, due, fits, oldest_of_type,
+};
 use super::sql::{MultiRowInsert, Row, Tx, Value};
 use super::{ClaimedJob, Company, Run, Store, StoreError, rows};
 use crate::domain::{Resource, WorkerId};
-
-/// The key of a row that this transaction holds.
-type Key = (String, String);
 
 /// Rows that cannot be read are looked for in so many steps behind one that was met, and in each step so many rows are looked at: no more than
 /// are claimed at once, since each is read with all that it holds.
@@ -19,8 +18,7 @@ const MAX_STEPS: usize = 32;
 const STEP: usize = 32;
 
 impl Store {
-    /// Takes up to `limit` jobs of these groups, the best of which stands first. `left_out`: groups that come behind these. And
-    /// whether it met rows that cannot be read: those that it met, and those around them, are out of the way then.
+    /// Takes up to `limit` jobs of these groups, the best of which stands first. `left_out`: groups that come behind these.
     pub(super) async fn claim_of_groups(
         &self,
         now: i64,
@@ -29,35 +27,41 @@ impl Store {
         host: &WorkerId,
         company: Company,
         limit: usize,
-    ) -> Result<(Vec<ClaimedJob>, bool), StoreError> {
-        let shares = match groups {
-            [best, ..] if limit == 1 => vec![(best.clone(), 1)],
+    ) -> Result<Claimed, StoreError> {
+        let Shares { shares, left } = match groups {
+            [best, ..] if limit == 1 => Shares { shares: vec![(best.clone(), 1)], left: LeftInQueue::MayBeMore },
             _ => self.shares(now, groups, left_out, company, limit).await?,
         };
         let mut tx = self.database.write().await?;
-        let (mut held, mut corrupt) = (Vec::new(), CorruptRows::default());
-        for (group, share) in &shares {
-            held.extend(hold_rows(&mut tx, now, group, company, *share, &mut corrupt).await?);
-        }
+        let mut rows = start_oldest(&mut tx, now, &shares, host, company).await?;
         // Others have taken what was meant for this worker: then the first that is left.
         for group in groups.iter().filter(|group| !shares.iter().any(|(tried, _)| tried.is_same(group))) {
-            if !held.is_empty() {
+            if !rows.is_empty() {
                 break;
             }
-            held = hold_rows(&mut tx, now, group, company, 1, &mut corrupt).await?;
+            rows = start_oldest(&mut tx, now, &[(group.clone(), 1)], host, company).await?;
         }
-        let claimed = start_runs(&mut tx, held, host, &mut corrupt).await?;
-        let is_corrupt = !corrupt.is_empty();
-        if is_corrupt {
+        let mut corrupt = CorruptRows::default();
+        let mut jobs = Vec::with_capacity(rows.len());
+        for row in &rows {
+            match claimed_job(row, host) {
+                Ok(job) => jobs.push(job),
+                // Only plain SQL can have put it there as queued. At the head of its group it would stop all behind it.
+                Err(why) => add_corrupt(&mut corrupt, row, &why),
+            }
+        }
+        let met_corrupt = !corrupt.is_empty();
+        if met_corrupt {
             // Whoever wrote one has mostly written more: each by itself would cost a look.
             for group in groups {
                 find_corrupt(&mut tx, group, host, &mut corrupt).await?;
             }
             quarantine(&mut tx, &corrupt).await?;
         }
-        // Also where nothing was claimed: a row that can never run may have been marked so.
         tx.commit().await?;
-        Ok((claimed, is_corrupt))
+        let has_all = jobs.len() == shares.iter().map(|(_, share)| share).sum::<usize>();
+        let left = if has_all { left } else { LeftInQueue::MayBeMore };
+        Ok(Claimed { look: QueueLook { jobs, left }, met_corrupt })
     }
 
     /// How many jobs of which group come next, if each goes to the tenant with the fewest running, and of its jobs the oldest.
@@ -69,19 +73,27 @@ impl Store {
         left_out: &[JobTypeGroup],
         company: Company,
         limit: usize,
-    ) -> Result<Vec<(JobTypeGroup, usize)>, StoreError> {
+    ) -> Result<Shares, StoreError> {
         let (text, values) = oldest_of_groups(now, groups, company, limit);
         let mut found = Candidates::default();
         let mut seen: HashMap<usize, (usize, i64)> = HashMap::new();
+        // Of a group that stands behind others those that do not fit are not there.
+        let is_behind = groups.iter().any(|group| group.is_behind);
+        let (mut sees_all, mut all_fit) = (left_out.is_empty(), matches!(company, Company::None) || !is_behind);
         for row in &self.database.read().await?.rows(&text, &values).await? {
             let place = row.int("place")?.and_then(|place| usize::try_from(place).ok());
             let (Some(place), Some(number)) = (place, row.int("row_id")?) else { continue };
             let Some(of) = groups.get(place) else { continue };
             let (count, last) = seen.entry(place).or_insert((0, number));
             (*count, *last) = (*count + 1, number.max(*last));
-            if row.int("can_run")? == Some(1) {
+            let (is_due, fits) = (row.int("is_due")? == Some(1), row.int("fits")? == Some(1));
+            all_fit &= fits || !is_due;
+            if is_due && fits {
                 // One that cannot be read is left to whoever comes to it.
-                let Ok(campaign) = row.key("campaign_id") else { continue };
+                let Ok(campaign) = row.key("campaign_id") else {
+                    sees_all = false;
+                    continue;
+                };
                 // One group may be there twice, found by two looks.
                 found.jobs.insert(number, JobTypeGroup { campaign, ..of.clone() });
             }
@@ -90,10 +102,32 @@ impl Store {
             if !groups[place].is_behind && count == OLDEST_LIMIT as usize {
                 found.unseen.push((groups[place].clone(), last.saturating_add(1)));
             }
+            sees_all &= count < if groups[place].is_behind { limit } else { OLDEST_LIMIT as usize };
         }
         found.unseen.extend(left_out.iter().map(|group| (group.clone(), group.first)));
-        Ok(allot(found, limit))
+        let there = found.jobs.len();
+        let shares = allot(found, limit);
+        let left = match sees_all && there == shares.iter().map(|(_, share)| share).sum::<usize>() {
+            false => LeftInQueue::MayBeMore,
+            true if all_fit => LeftInQueue::NothingWaits,
+            true => LeftInQueue::NothingFits,
+        };
+        Ok(Shares { shares, left })
     }
+}
+
+/// What was claimed.
+pub(super) struct Claimed {
+    pub look: QueueLook,
+    /// There were rows that cannot be read: those that it met, and those around them, are out of the way now.
+    pub met_corrupt: bool,
+}
+
+/// How many jobs of which group come next.
+struct Shares {
+    shares: Vec<(JobTypeGroup, usize)>,
+    /// What is left of these groups' jobs.
+    left: LeftInQueue,
 }
 
 /// What there is to choose from.
@@ -138,7 +172,7 @@ fn of_group(values: &mut Vec<Value>, group: &JobTypeGroup) -> (&'static str, Str
     }
 }
 
-/// The oldest jobs, each with the place of the group that it was found by, and whether it can run: of a group that is the first
+/// The oldest jobs, each with the place of the group that it was found by, whether it can run, and whether with this company: of a group that is the first
 /// of its tenant and type the oldest of all their campaigns, of one that stands behind others its own that can.
 fn oldest_of_groups(now: i64, groups: &[JobTypeGroup], company: Company, limit: usize) -> (String, Vec<Value>) {
     let mut values: Vec<Value> = vec![now.into()];
@@ -150,7 +184,7 @@ fn oldest_of_groups(now: i64, groups: &[JobTypeGroup], company: Company, limit: 
                 let fits = format!("{}{}", due("j"), fits("j", company));
                 let (index, of_group) = of_group(&mut values, group);
                 return format!(
-                    "SELECT * FROM (SELECT CAST({number} AS BIGINT) AS place, j.rowid AS row_id, j.campaign_id, CAST(1 AS BIGINT) AS can_run
+                    "SELECT * FROM (SELECT CAST({number} AS BIGINT) AS place, j.rowid AS row_id, j.campaign_id, CAST(1 AS BIGINT) AS is_due, CAST(1 AS BIGINT) AS fits
                        FROM jobs j {{by:{index}}} WHERE {of_group} AND {fits}
                        ORDER BY j.rowid LIMIT {limit}) g"
                 );
@@ -160,9 +194,10 @@ fn oldest_of_groups(now: i64, groups: &[JobTypeGroup], company: Company, limit: 
             let of = format!("j.job_type = ${job_type} AND j.tenant_id = ${tenant}");
             format!(
                 "SELECT CAST({number} AS BIGINT) AS place, w.row_id, w.campaign_id,
-                   CAST(CASE WHEN {}{} AND (w.campaign_id IS NULL OR EXISTS (
+                   CAST(CASE WHEN {} AND (w.campaign_id IS NULL OR EXISTS (
                      SELECT 1 FROM campaigns c WHERE c.tenant_id = ${tenant} AND c.id = w.campaign_id AND {ACTIVE}))
-                     THEN 1 ELSE 0 END AS BIGINT) AS can_run
+                     THEN 1 ELSE 0 END AS BIGINT) AS is_due,
+                   CAST(CASE WHEN 1 = 1{} THEN 1 ELSE 0 END AS BIGINT) AS fits
                  FROM ({}) w",
                 due("w"),
                 fits("w", company),
@@ -173,40 +208,94 @@ fn oldest_of_groups(now: i64, groups: &[JobTypeGroup], company: Company, limit: 
     (parts.join(" UNION ALL "), values)
 }
 
-/// Holds the oldest jobs of a group that nobody else is taking right now. Those that can be seen not to be jobs are held as well, and not
-/// among those that it returns.
-async fn hold_rows(
+/// Begins runs of the oldest jobs of each group that nobody else is taking right now, so many of each, in one statement. Returns the rows as they
+/// are then, the oldest first.
+async fn start_oldest(
     tx: &mut Tx,
     now: i64,
-    group: &JobTypeGroup,
+    shares: &[(JobTypeGroup, usize)],
+    host: &WorkerId,
     company: Company,
-    limit: usize,
-    corrupt: &mut CorruptRows,
-) -> Result<Vec<Key>, StoreError> {
-    if let Some(id) = &group.campaign {
-        // Held until this commits: a pause that commits first is seen here, a later one waits. The campaign
-        // before its jobs, as everywhere: two that wait for each other would both fail.
-        let text = format!("SELECT c.id FROM campaigns c WHERE c.tenant_id = $1 AND c.id = $2 AND {ACTIVE} {{share}}");
-        if tx.row(&text, &[group.tenant.as_str().into(), id.as_str().into()]).await?.is_none() {
-            return Ok(Vec::new());
-        }
+) -> Result<Vec<Row>, StoreError> {
+    if shares.is_empty() {
+        return Ok(Vec::new());
     }
-    let mut values: Vec<Value> = vec![now.into()];
-    let (index, of_group) = of_group(&mut values, group);
+    let (key, returned) = match tx {
+        // It returns rows as they were before its triggers, and finds keys that are no text by no text.
+        Tx::Sqlite(_) => ("rowid = held.held_row", "rowid AS row_id".to_owned()),
+        Tx::Postgres(_) => ("tenant_id = held.held_tenant AND id = held.held_id", contents()),
+    };
+    let mut values: Vec<Value> = vec![now.into(), host.as_str().into()];
+    let held = held_rows(&mut values, shares, company);
     let text = format!(
-        "SELECT j.tenant_id, j.id, j.host, j.run, j.rowid AS row_id FROM jobs j {{by:{index}}} WHERE {of_group} AND {}{}
-         ORDER BY j.rowid LIMIT {limit} {{skip}}",
-        due("j"),
-        fits("j", company)
+        "WITH {held}
+         UPDATE jobs SET status = 'running', host = $2, run = run + 1, started_at = COALESCE(started_at, {{now}}),
+           run_after = NULL, error_message = NULL, error_detail = NULL, alone_in = NULL, remote_session = NULL,
+           updated_at = {{now}}
+         FROM held WHERE {key} AND (status || '') = 'pending' AND host IS NULL RETURNING {returned}"
     );
-    let mut held = Vec::new();
-    for row in &tx.rows(&text, &values).await? {
-        match job_to_start(row) {
-            Ok(job) => held.push((job.tenant.to_string(), job.id.to_string())),
-            Err(why) => add_corrupt(corrupt, row, &why),
+    let mut rows = tx.rows(&text, &values).await?;
+    if matches!(tx, Tx::Sqlite(_)) {
+        let numbers = rows.iter().map(|row| Ok(vec![row.int("row_id")?.into()]));
+        let read = MultiRowInsert {
+            before: &format!("SELECT {} FROM jobs WHERE rowid IN (", contents()),
+            row: "(?)",
+            after: ")",
+            rows: &numbers.collect::<Result<Vec<_>, StoreError>>()?,
+        };
+        rows = tx.rows_of_many(&read).await?;
+    }
+    rows.sort_by_cached_key(|row| row.int("row_id").ok().flatten());
+    Ok(rows)
+}
+
+/// The table `held` of a statement: the oldest jobs of each group that nobody else is taking right now, so many of each. Their campaigns are
+/// held first, until this commits: a pause that commits first is seen here, a later one waits. `$1`: now (Unix ms).
+fn held_rows(values: &mut Vec<Value>, shares: &[(JobTypeGroup, usize)], company: Company) -> String {
+    let (mut alone, mut in_campaigns): (Vec<_>, Vec<_>) =
+        shares.iter().map(|(group, share)| (group, *share)).partition(|(group, _)| group.campaign.is_none());
+    // The same text for nearly as many groups: each text is planned once for a connection.
+    for groups in [&mut alone, &mut in_campaigns] {
+        if let Some((group, _)) = groups.first().copied() {
+            groups.resize(groups.len().next_power_of_two(), (group, 0));
         }
     }
-    Ok(held)
+    let mut active = String::new();
+    if !in_campaigns.is_empty() {
+        let keys = in_campaigns.iter().flat_map(|(group, _)| [Some(group.tenant.clone()), group.campaign.clone()]);
+        let first = values.len() + 1;
+        values.extend(keys.map(Value::from));
+        let keys = (0..in_campaigns.len())
+            .map(|n| format!("(c.tenant_id = ${} AND c.id = ${})", first + 2 * n, first + 2 * n + 1));
+        // In the order in which everybody holds several.
+        active = format!(
+            "active (tenant_id, id) AS MATERIALIZED (SELECT c.tenant_id, c.id FROM campaigns c
+               WHERE ({}) AND {ACTIVE} ORDER BY c.tenant_id, c.id {{share}}), ",
+            keys.collect::<Vec<_>>().join(" OR ")
+        );
+    }
+    let mut of_one = |(group, share): (&JobTypeGroup, usize)| {
+        let (index, of_group) = of_group(values, group);
+        let is_active = match group.campaign {
+            // The last two values are the tenant and the campaign.
+            Some(_) => format!(
+                " AND (SELECT COUNT(*) FROM active a WHERE a.tenant_id = ${} AND a.id = ${}) = 1",
+                values.len() - 1,
+                values.len()
+            ),
+            None => String::new(),
+        };
+        values.push((share as i64).into());
+        format!(
+            "SELECT * FROM (SELECT j.rowid AS held_row, j.tenant_id AS held_tenant, j.id AS held_id FROM jobs j {{by:{index}}}
+               WHERE {of_group} AND {}{}{is_active} ORDER BY j.rowid LIMIT ${} {{skip}}) h",
+            due("j"),
+            fits("j", company),
+            values.len()
+        )
+    };
+    let parts = alone.into_iter().chain(in_campaigns).map(&mut of_one).collect::<Vec<_>>();
+    format!("{active}held AS MATERIALIZED ({})", parts.join(" UNION ALL "))
 }
 
 /// Looks for rows that cannot be read among the oldest that wait of the tenant and type of a group, as long as there are some in each step.
@@ -228,7 +317,7 @@ async fn find_corrupt(
             let (found, before) = (tx.rows(&text, &values).await?, corrupt.len());
             for row in &found {
                 last = row.int("row_id")?.unwrap_or(i64::MAX);
-                if let Err(why) = job_to_start(row).and_then(|_| claimed_job(row, host)) {
+                if let Err(why) = claimed_job(row, host) {
                     add_corrupt(corrupt, row, &why);
                 }
             }
@@ -240,73 +329,14 @@ async fn find_corrupt(
     Ok(())
 }
 
-/// The job of a row that waits, if a worker can begin it.
-fn job_to_start(row: &Row) -> Result<Resource, StoreError> {
-    let job = rows::job_resource(row)?;
-    check_run(job.id.as_str(), row.int("run")?.unwrap_or(0))?;
-    Ok(job)
-}
-
 /// The columns of a job for the worker that runs it.
 fn contents() -> String {
     format!("{}, resume_point, timeout_used_ms", *rows::JOB_WITH_CONTENTS)
 }
 
-/// Begins the runs of rows that are held, in one statement. What is not this worker's then is left out, and so are rows that cannot be
-/// read.
-async fn start_runs(
-    tx: &mut Tx,
-    held: Vec<Key>,
-    host: &WorkerId,
-    corrupt: &mut CorruptRows,
-) -> Result<Vec<ClaimedJob>, StoreError> {
-    let contents = contents();
-    let (with_host, keys) = (values_of(&held, Some(host)), values_of(&held, None));
-    let start = MultiRowInsert {
-        before: "UPDATE jobs SET status = 'running', host = given.column3, run = run + 1, started_at = COALESCE(started_at, {now}),
-           run_after = NULL, error_message = NULL, error_detail = NULL, alone_in = NULL, remote_session = NULL,
-           updated_at = {now}
-         FROM (",
-        row: "(?, ?, ?)",
-        after: ") AS given WHERE tenant_id = given.column1 AND id = given.column2 AND (status || '') = 'pending' AND host IS NULL",
-        rows: &with_host,
-    };
-    let rows = match &*tx {
-        // It returns rows as they were before its triggers.
-        Tx::Sqlite(_) => {
-            let read = MultiRowInsert {
-                before: &format!("SELECT {contents} FROM jobs WHERE (tenant_id, id) IN ("),
-                row: "(?, ?)",
-                after: ") AND (status || '') = 'running'",
-                rows: &keys,
-            };
-            tx.execute_with_rows(&[start], &read).await?
-        }
-        Tx::Postgres(_) => {
-            let start = MultiRowInsert { after: &format!("{} RETURNING {contents}", start.after), ..start };
-            tx.rows_of_many(&start).await?
-        }
-    };
-    let mut started: HashMap<Key, Row> = HashMap::new();
-    for row in rows {
-        if row.text("host")?.as_deref() == Some(host.as_str()) {
-            started.insert((row.required("tenant_id")?, row.required("id")?), row);
-        }
-    }
-    let mut claimed = Vec::with_capacity(held.len());
-    for key in held {
-        let Some(row) = started.get(&key) else { continue };
-        match claimed_job(row, host) {
-            Ok(job) => claimed.push(job),
-            // Only plain SQL can have put it there as queued. At the head of its group it would stop all behind it.
-            Err(why) => add_corrupt(corrupt, row, &why),
-        }
-    }
-    Ok(claimed)
-}
-
 fn claimed_job(row: &Row, host: &WorkerId) -> Result<ClaimedJob, StoreError> {
     let job = rows::job(row)?;
+    check_run(job.id.as_str(), row.int("run")?.unwrap_or(0))?;
     Ok(ClaimedJob {
         resume_point: row.text("resume_point")?,
         timeout_used_ms: row.int("timeout_used_ms")?.unwrap_or(0),
@@ -318,12 +348,6 @@ fn claimed_job(row: &Row, host: &WorkerId) -> Result<ClaimedJob, StoreError> {
         deaths: row.int("deaths")?.unwrap_or(0),
         job,
     })
-}
-
-/// Keys as the values of a statement, each with the host if one is given.
-fn values_of(held: &[Key], host: Option<&WorkerId>) -> Vec<Vec<Value>> {
-    let key = |(tenant, id): &Key| [tenant.as_str().into(), id.as_str().into()];
-    held.iter().map(|held| key(held).into_iter().chain(host.map(|host| host.as_str().into())).collect()).collect()
 }
 
 #[cfg(test)]

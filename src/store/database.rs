@@ -96,6 +96,14 @@ impl Database {
         }
     }
 
+    /// For one statement that writes, which PostgreSQL commits by itself. To be ended with `commit`, which then costs nothing there.
+    pub async fn write_once(&self) -> Result<Tx, StoreError> {
+        match self {
+            Self::Sqlite { .. } => self.write().await,
+            Self::Postgres { .. } => self.read().await,
+        }
+    }
+
     /// For one statement that reads, which sees one moment on both databases. On PostgreSQL each further
     /// statement would see a moment of its own.
     pub async fn read(&self) -> Result<Tx, StoreError> {

@@ -94,12 +94,21 @@ impl JobTypeGroup {
 
 /// What a look into the queue found.
 #[derive(Debug, Clone)]
-pub enum QueueLook {
-    /// Jobs waited, and these are taken: none, where others took them at the same time.
-    Taken(Vec<ClaimedJob>),
-    /// No job waited that this worker could take with its company, as far as was looked.
+pub struct QueueLook {
+    /// These are taken.
+    pub jobs: Vec<ClaimedJob>,
+    /// What it left there.
+    pub left: LeftInQueue,
+}
+
+/// What a look has left in the queue, of what was there when it looked; what says least comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LeftInQueue {
+    /// There may be more. Where no job was taken, others took them at the same time.
+    MayBeMore,
+    /// No job that this worker could take with its company, as far as was looked.
     NothingFits,
-    /// No job waited for any worker of these tenants and types.
+    /// No job for any worker of these tenants and types.
     NothingWaits,
 }
 
@@ -138,13 +147,10 @@ impl Store {
         served: &(dyn Fn(&str) -> bool + Sync),
         limit: usize,
     ) -> Result<Vec<ClaimedJob>, StoreError> {
-        Ok(match self.look_for_jobs(host, tenants, job_types, company, served, limit).await? {
-            QueueLook::Taken(jobs) => jobs,
-            QueueLook::NothingFits | QueueLook::NothingWaits => Vec::new(),
-        })
+        Ok(self.look_for_jobs(host, tenants, job_types, company, served, limit).await?.jobs)
     }
 
-    /// The same, with what it means that nothing was taken.
+    /// The same, with what is left then.
     pub async fn look_for_jobs(
         &self,
         host: &WorkerId,
@@ -155,26 +161,33 @@ impl Store {
         limit: usize,
     ) -> Result<QueueLook, StoreError> {
         if limit == 0 || job_types.is_empty() || tenants.is_some_and(<[TenantId]>::is_empty) {
-            return Ok(QueueLook::NothingFits);
+            return Ok(QueueLook { jobs: Vec::new(), left: LeftInQueue::NothingFits });
         }
-        let mut look = QueueLook::NothingFits;
+        let mut look = QueueLook { jobs: Vec::new(), left: LeftInQueue::NothingFits };
         for _ in 0..MAX_LOOKS {
             let now = self.now_ms();
-            let FoundGroups { mut groups, tenants: corrupt, rows } =
+            let FoundGroups { mut groups, tenants: corrupt, rows, is_any_stuck } =
                 self.groups(now, tenants, job_types, company).await?;
             let mut looks_again = self.quarantine_waiting(&corrupt, rows).await?;
             // Of very many tenants not all were looked at.
             let is_all = tenants.is_some() || self.cursor.start_after().is_empty();
-            let is_empty = groups.is_empty() && is_all && matches!(company, Company::None);
-            look = if is_empty { QueueLook::NothingWaits } else { QueueLook::NothingFits };
+            let found = groups.len();
             groups.retain(|group| served(&group.tenant));
+            // Those that cannot run may only not fit.
+            let all_fit = matches!(company, Company::None) || !is_any_stuck;
+            let sees_all = is_all && groups.len() == found && all_fit;
+            look = QueueLook {
+                jobs: Vec::new(),
+                left: if sees_all { LeftInQueue::NothingWaits } else { LeftInQueue::NothingFits },
+            };
             if !groups.is_empty() {
                 groups.sort_by_key(|group| (group.running, group.first));
                 let left_out = groups.split_off(groups.len().min(GROUPS));
-                let (claimed, was_corrupt) =
-                    self.claim_of_groups(now, &groups, &left_out, host, company, limit).await?;
-                looks_again = (looks_again || was_corrupt) && claimed.is_empty();
-                look = QueueLook::Taken(claimed);
+                let claimed = self.claim_of_groups(now, &groups, &left_out, host, company, limit).await?;
+                looks_again = (looks_again || claimed.met_corrupt) && claimed.look.jobs.is_empty();
+                // Where there are more tenants, the next look goes on behind these.
+                let left = if is_all { claimed.look.left.min(look.left) } else { LeftInQueue::MayBeMore };
+                look = QueueLook { left, ..claimed.look };
             }
             if !looks_again {
                 break;
@@ -224,6 +237,7 @@ impl Store {
                 None => with_many.push(tenant),
             }
         }
+        found.is_any_stuck = !with_few.is_empty() || !with_many.is_empty();
         if tenants.is_none() {
             self.cursor.advance(last.unwrap_or_default());
         }
@@ -251,6 +265,8 @@ struct FoundGroups {
     tenants: Vec<CorruptTenant>,
     /// Rows that cannot be read.
     rows: CorruptRows,
+    /// A tenant has jobs of a type, of whose oldest none can run.
+    is_any_stuck: bool,
 }
 
 impl FoundGroups {

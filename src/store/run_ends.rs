@@ -15,7 +15,7 @@ use super::database::Database;
 use super::run_rows::{end_with_campaign, message_and_detail, owned_by_run, progress_values, retry_delay_ms};
 use super::sql::{MultiRowInsert, Row, Tx, Value};
 use super::{FinishOutcome, Run, RunEnd, StoreError, batches, rows};
-use crate::domain::{Job, Progress, Resource};
+use crate::domain::{Job, Progress, Resource, ResourceKind};
 
 /// Most ends in one transaction: other writers get their turn after that.
 const MAX_BATCH: usize = 128;
@@ -73,7 +73,12 @@ impl RunEnds {
 
 async fn answer(database: Database, waiting: Vec<Waiting>, lane: OwnedSemaphorePermit) {
     let endings: Vec<Ending> = waiting.iter().map(|waiting| waiting.ending.clone()).collect();
-    let written = write(&database, &endings, true).await;
+    let written = match database {
+        Database::Postgres { .. } if !endings.iter().any(may_be_tried_again) => {
+            write_in_one_statement(&database, &endings).await
+        }
+        _ => write(&database, &endings, true).await,
+    };
     drop(lane);
     let mut alone = Vec::new();
     match written {
@@ -102,6 +107,59 @@ async fn answer(database: Database, waiting: Vec<Waiting>, lane: OwnedSemaphoreP
         }
     }))
     .await;
+}
+
+/// Whether nobody knows without its row what this end means for the job.
+fn may_be_tried_again(ending: &Ending) -> bool {
+    matches!(ending.end, RunEnd::Failed { permanent: false, .. })
+}
+
+/// Writes ends after which no job is tried again, each where nobody else holds its row, on PostgreSQL: with their announcements in one statement,
+/// which it commits by itself. `None`: the row is held, or is not this run's any more, which whoever writes the end by itself finds out.
+async fn write_in_one_statement(
+    database: &Database,
+    endings: &[Ending],
+) -> Result<Vec<Option<FinishOutcome>>, StoreError> {
+    let rows: Vec<Vec<Value>> = endings.iter().map(|ending| values_of(ending, None)).collect();
+    let announced = AnnouncementKind::Status.as_str();
+    let statement = MultiRowInsert {
+        before: "WITH told AS (",
+        row: ENDING,
+        after: &format!(
+            "), given AS MATERIALIZED (
+               SELECT t.* FROM told t JOIN jobs j ON j.tenant_id = t.column1 AND j.id = t.column2 {{skip}}),
+             ended AS ({END_RUN} FROM given WHERE {OWNED} AND {CAN_END} RETURNING {}),
+             owed AS (INSERT INTO announcements (tenant_id, resource_kind, resource_id, about, run)
+               SELECT tenant_id, '{}', id, '{announced}', run FROM ended
+               ON CONFLICT (tenant_id, resource_kind, resource_id, about, run) DO NOTHING)
+             SELECT * FROM ended",
+            *rows::JOB,
+            ResourceKind::Job.as_str()
+        ),
+        rows: &rows,
+    };
+    let mut tx = database.write_once().await?;
+    let mut ended = HashMap::new();
+    for row in tx.rows_of_many(&statement).await? {
+        let key = (rows::job_resource(&row)?, row.int("run")?.unwrap_or(0));
+        ended.insert(key, rows::skip_unreadable(rows::job(&row)));
+    }
+    tx.commit().await?;
+    let outcome = |ending: &Ending| {
+        // Who cannot read the row that is written has nothing to say of it.
+        let row = ended.get(&(ending.run.job.clone(), ending.run.number))?;
+        Some(row.clone().map_or(FinishOutcome::Lost, |job| done(job, &ending.end)))
+    };
+    Ok(endings.iter().map(outcome).collect())
+}
+
+/// The job as it is after this end.
+fn done(mut job: Job, end: &RunEnd) -> FinishOutcome {
+    if let RunEnd::Completed(result) = end {
+        // Known here: it need not come back from the database.
+        job.result = result.without_nul();
+    }
+    FinishOutcome::Done(Box::new(job))
 }
 
 /// Writes them in one transaction. `None`: nothing was done because somebody else holds the row or its campaign, where those
@@ -167,14 +225,7 @@ async fn write(
         }
     }
     let outcome = |Ending { run, end, .. }: &Ending| match after.get(&(run.job.clone(), run.number)) {
-        Some(job) => {
-            let mut job = job.clone();
-            if let RunEnd::Completed(result) = end {
-                // Known here: it need not come back from the database.
-                job.result = result.without_nul();
-            }
-            Some(FinishOutcome::Done(Box::new(job)))
-        }
+        Some(job) => Some(done(job.clone(), end)),
         None if is_passed_over && !held.contains_key(&run.job) => None,
         None => Some(FinishOutcome::Lost),
     };
@@ -266,8 +317,7 @@ async fn campaign_keys(
 /// How often the job was tried again before, where this is a failure that is no end, since retries are left. The run has its row to
 /// itself, so what was read of that still holds.
 fn retries_of(ending: &Ending, row: &HeldRow) -> Option<i64> {
-    let may_be = matches!(ending.end, RunEnd::Failed { permanent: false, .. }) && row.retry_count < row.max_retries;
-    may_be.then_some(row.retry_count)
+    (may_be_tried_again(ending) && row.retry_count < row.max_retries).then_some(row.retry_count)
 }
 
 /// Whether the end of this run is the newest that the row knows, and no other run has begun since.
@@ -280,6 +330,21 @@ async fn is_recorded(tx: &mut Tx, run: &Run) -> Result<bool, StoreError> {
 /// The row is still this run's; only the key may choose it (see `OWNED_BY_RUN`).
 const OWNED: &str =
     "tenant_id = given.column1 AND id = given.column2 AND COALESCE(host, '') = given.column3 AND run = given.column4";
+
+/// Writes the end that `given` says, which has the columns of an [`ENDING`].
+const END_RUN: &str = "UPDATE jobs SET progress_percent = given.column5, items_total = given.column6, items_processed = given.column7,
+    items_succeeded = given.column8, items_failed = given.column9, current_item = given.column10, status = given.column11,
+    result = given.column12, error_message = given.column13, run_after = given.column14, error_detail = given.column16,
+    retry_count = retry_count + given.column15, host = NULL, ended_run = given.column4, contact_lost_at = NULL,
+    updated_at = {now}, remote_session = CASE WHEN given.column15 = 1 THEN NULL ELSE remote_session END,
+    timeout_used_ms = CASE WHEN given.column15 = 1 THEN 0 ELSE timeout_used_ms END,
+    cancelled_by = COALESCE(given.column17, cancelled_by),
+    cancelled_at = CASE WHEN given.column11 = 'cancelled' THEN {now} ELSE NULL END,
+    completed_at = CASE WHEN given.column11 IN ('completed', 'failed') THEN {now} ELSE NULL END";
+/// What [`values_of`] an end are.
+const ENDING: &str = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, {json:?}, ?, ?, ?, ?, ?)";
+/// Only a running job can end otherwise than by its cancel.
+const CAN_END: &str = "((status || '') = 'running' OR ((status || '') = 'paused' AND given.column11 = 'cancelled'))";
 
 /// Writes ends in one statement, each with its retries before where the job is tried again, and returns the runs whose rows were
 /// still theirs, and running: each with its row as it is then, where the database says that (SQLite returns rows as they were before its
@@ -299,21 +364,9 @@ async fn record(
         rows: &failed.map(|(ending, _)| owned_by_run(&ending.run)).collect::<Vec<_>>(),
     };
     let end = MultiRowInsert {
-        before: "UPDATE jobs SET progress_percent = given.column5, items_total = given.column6, items_processed = given.column7,
-           items_succeeded = given.column8, items_failed = given.column9, current_item = given.column10, status = given.column11,
-           result = given.column12, error_message = given.column13, run_after = given.column14, error_detail = given.column16,
-           retry_count = retry_count + given.column15, host = NULL, ended_run = given.column4, contact_lost_at = NULL,
-           updated_at = {now}, remote_session = CASE WHEN given.column15 = 1 THEN NULL ELSE remote_session END,
-           timeout_used_ms = CASE WHEN given.column15 = 1 THEN 0 ELSE timeout_used_ms END,
-           cancelled_by = COALESCE(given.column17, cancelled_by),
-           cancelled_at = CASE WHEN given.column11 = 'cancelled' THEN {now} ELSE NULL END,
-           completed_at = CASE WHEN given.column11 IN ('completed', 'failed') THEN {now} ELSE NULL END
-         FROM (",
-        row: "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, {json:?}, ?, ?, ?, ?, ?)",
-        after: &format!(
-            ") AS given WHERE {OWNED} AND ((status || '') = 'running' OR ((status || '') = 'paused' AND given.column11 = 'cancelled'))
-             RETURNING {returned}"
-        ),
+        before: &format!("{END_RUN} FROM ("),
+        row: ENDING,
+        after: &format!(") AS given WHERE {OWNED} AND {CAN_END} RETURNING {returned}"),
         rows: &endings.iter().map(|(ending, retries)| values_of(ending, *retries)).collect::<Vec<_>>(),
     };
     tx.execute_many(&[go_on]).await?;

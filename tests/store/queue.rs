@@ -118,6 +118,22 @@ pub async fn jobs_that_are_claimed_together_are_those_that_would_come_one_by_one
             assert!(store.finish(run, &Progress::default(), &failed("no luck")).await.is_ok());
         }
     }
+    // Where a look says that it left nothing, the next one finds nothing.
+    let mut looks = 0;
+    loop {
+        let limit = fastrand::usize(2..40);
+        let look =
+            store.look_for_jobs(&worker("w"), None, &types, Company::None, &|_| true, limit).await.expect("look");
+        looks += 1;
+        if look.left != LeftInQueue::MayBeMore {
+            assert_eq!(look.left, LeftInQueue::NothingWaits, "seed {seed}, look {looks}");
+            break;
+        }
+        assert!(!look.jobs.is_empty(), "seed {seed}, look {looks}: nobody else takes any");
+    }
+    let more = store.claim_jobs(&worker("w"), None, &types, Company::None, &|_| true, 9).await.expect("claim");
+    assert!(more.is_empty(), "seed {seed}, after {looks} looks: {more:?}");
+    db.sql("UPDATE jobs SET status = 'pending', host = NULL WHERE host = 'w'").await.expect("back again");
     let several = ["a", "b", "c"].map(|name| {
         let (store, types) = (store.clone(), types.clone());
         async move {
@@ -250,6 +266,62 @@ pub async fn a_job_in_which_workers_died_is_for_a_worker_that_runs_nothing_else(
     db.sql("UPDATE jobs SET host = NULL, status = 'pending'").await.expect("update");
     assert_eq!(suspects().await, [(job("suspect"), None)], "whoever took it makes no more room for it");
     assert_eq!(take(Company::None).await, Some(("suspect".to_owned(), 2)), "the oldest");
+}
+
+pub async fn a_look_that_takes_all_that_waits_says_so_and_no_other_does(db: Db) {
+    use LeftInQueue::{MayBeMore, NothingFits, NothingWaits};
+    let types = ["work".to_owned()];
+    let (store, w) = (db.store.clone().by_clock(|| NOW), worker("w"));
+    let look = async |company, served: &(dyn Fn(&str) -> bool + Sync), limit| {
+        let look = store.look_for_jobs(&w, None, &types, company, served, limit).await.expect("look");
+        (look.jobs.len(), look.left)
+    };
+    let all = |_: &str| true;
+    let waits = async |values: &str| {
+        let text = format!("INSERT INTO jobs (id, tenant_id, job_type, origin, run_after, deaths) VALUES {values}");
+        db.sql(&text).await.expect("insert");
+    };
+    let alone = |n: std::ops::Range<u32>| {
+        let row = |n| format!("('a{n}', 'acme', 'work', 'queued', NULL, 0)");
+        n.map(row).collect::<Vec<_>>().join(", ")
+    };
+    for company in [Company::None, Company::Others(1)] {
+        assert_eq!(look(company, &all, 8).await, (0, NothingWaits), "nothing is there");
+    }
+    waits(&alone(0..5)).await;
+    assert_eq!(look(Company::None, &all, 1).await, (1, MayBeMore), "one of five");
+    assert_eq!(look(Company::None, &all, 2).await, (2, MayBeMore), "two of four");
+    assert_eq!(look(Company::None, &all, 8).await, (2, NothingWaits), "the last two");
+    waits("('b', 'acme', 'work', 'queued', NULL, 0), ('c', 'globex', 'work', 'queued', NULL, 0)").await;
+    assert_eq!(look(Company::Others(1), &|tenant| tenant != "globex", 8).await, (1, NothingFits), "one is not served");
+    assert_eq!(look(Company::Others(1), &all, 8).await, (1, NothingWaits));
+    // A retry that is not due yet, and a job that has to run alone.
+    let later = NOW + 1_000;
+    waits(&format!("('d', 'acme', 'work', 'queued', {later}, 0), ('e', 'acme', 'work', 'queued', NULL, 0)")).await;
+    assert_eq!(look(Company::Others(1), &all, 8).await, (1, NothingWaits), "it is told when it is due");
+    waits("('f', 'acme', 'work', 'queued', NULL, 1), ('g', 'acme', 'work', 'queued', NULL, 0)").await;
+    assert_eq!(look(Company::Others(1), &all, 8).await, (1, NothingFits), "f waits for a worker that runs nothing");
+    assert_eq!(look(Company::Others(1), &all, 8).await, (0, NothingFits));
+    assert_eq!(look(Company::None, &all, 8).await, (1, NothingWaits));
+    // More than are looked at.
+    waits(&alone(5..45)).await;
+    assert_eq!(look(Company::None, &all, 40).await, (31, MayBeMore), "the retry is one of the oldest");
+    assert_eq!(look(Company::None, &all, 40).await, (9, NothingWaits));
+    // Behind those of a campaign that is paused.
+    db.sql("INSERT INTO campaigns (id, tenant_id, is_active, status) VALUES ('held', 'acme', FALSE, 'paused')")
+        .await
+        .expect("insert");
+    waits(&(0..40).map(|n| format!("('held{n}', 'acme', 'work', 'queued', NULL, 0)")).collect::<Vec<_>>().join(", "))
+        .await;
+    db.sql("UPDATE jobs SET campaign_id = 'held' WHERE id LIKE 'held%'").await.expect("update");
+    waits(&alone(45..48)).await;
+    assert_eq!(look(Company::None, &all, 2).await, (2, MayBeMore));
+    assert_eq!(look(Company::None, &all, 2).await, (1, NothingWaits));
+    assert_eq!(
+        look(Company::Others(1), &all, 2).await,
+        (0, NothingFits),
+        "of those it was only seen that they cannot run"
+    );
 }
 
 /// By the key of each row alone: the databases' statistics are as old as they were when the table was empty.

@@ -239,50 +239,26 @@ impl Tx {
         self.commit().await
     }
 
-    /// Sends them, and then one for rows: to SQLite all in one trip to its thread, as long as the last one is for no more rows than go
-    /// at once.
-    pub async fn execute_with_rows(
-        &mut self,
-        statements: &[MultiRowInsert<'_>],
-        last: &MultiRowInsert<'_>,
-    ) -> Result<Vec<Row>, StoreError> {
-        self.send_with_rows(statements, last, false).await
-    }
-
-    /// The same, and commits.
+    /// Sends them, and then one for rows, and commits: to SQLite all in one trip to its thread, as long as the last one is for no more rows
+    /// than go at once.
     pub async fn commit_with_rows(
         mut self,
         statements: &[MultiRowInsert<'_>],
         last: &MultiRowInsert<'_>,
     ) -> Result<Vec<Row>, StoreError> {
-        let rows = self.send_with_rows(statements, last, true).await?;
-        // On SQLite that is mostly done: it came along with the statements.
-        self.commit().await?;
-        Ok(rows)
-    }
-
-    async fn send_with_rows(
-        &mut self,
-        statements: &[MultiRowInsert<'_>],
-        last: &MultiRowInsert<'_>,
-        commit: bool,
-    ) -> Result<Vec<Row>, StoreError> {
-        if let Self::Sqlite(tx) = self
+        if let Self::Sqlite(tx) = &mut self
             && !last.rows.is_empty()
             && last.rows.len() <= ROWS_AT_ONCE
         {
             let (mut texts, mut values) = sqlite_texts(statements);
             texts.push(sqlite_text(last, last.rows.len()));
             values.extend(last.rows.iter().flatten());
-            return Ok(tx
-                .rows_of_several(texts.join("; "), &values, commit)
-                .await?
-                .into_iter()
-                .map(Row::Sqlite)
-                .collect());
+            return Ok(tx.commit_with_rows(texts.join("; "), &values).await?.into_iter().map(Row::Sqlite).collect());
         }
         self.send_many(statements, false).await?;
-        self.rows_of_many(last).await
+        let rows = self.rows_of_many(last).await?;
+        self.commit().await?;
+        Ok(rows)
     }
 
     async fn send_many(&mut self, statements: &[MultiRowInsert<'_>], commit: bool) -> Result<u64, StoreError> {

@@ -114,7 +114,11 @@ impl PgTx {
         self.busy = false;
     }
 
+    /// Where each statement was for itself, nothing is left to end.
     pub async fn end(mut self, how: &'static str) -> Result<(), StoreError> {
+        if self.state == PgTxState::Single {
+            return Ok(());
+        }
         asked!(self, sqlx::query(how), execute)?;
         self.state = PgTxState::Over;
         Ok(())

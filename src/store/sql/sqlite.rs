@@ -73,14 +73,9 @@ impl SqliteTx {
         Ok(self.send(text, values, commit).await?.changed.iter().sum())
     }
 
-    /// Several statements one after another (`;`). The rows that they return. `commit`: and commits.
-    pub async fn rows_of_several(
-        &mut self,
-        text: String,
-        values: &[&Value],
-        commit: bool,
-    ) -> Result<Vec<SqliteRow>, StoreError> {
-        Ok(self.send(text, values, commit).await?.rows)
+    /// Several statements one after another (`;`), and commits. The rows that they return.
+    pub async fn commit_with_rows(&mut self, text: String, values: &[&Value]) -> Result<Vec<SqliteRow>, StoreError> {
+        Ok(self.send(text, values, true).await?.rows)
     }
 
     pub async fn commit(mut self) -> Result<(), StoreError> {

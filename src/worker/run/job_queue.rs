@@ -12,7 +12,7 @@ use super::runner::JobRunner;
 use crate::broker::scripts::updates::JobWake;
 use crate::broker::{Partition, WriteCheck};
 use crate::domain::TenantId;
-use crate::store::{Company, QueueLook, StoreError};
+use crate::store::{Company, LeftInQueue, QueueLook, StoreError};
 use crate::worker::context::WorkerContext;
 use crate::worker::maintenance::leadership::Leadership;
 use crate::worker::notify::job_notifier::JobNotifier;
@@ -141,17 +141,21 @@ impl JobQueue {
                     .min(MAX_CLAIMS),
             };
             match self.claim_beside(companies, &not_served, limit).await {
-                // Whoever took them says it when nothing is left. If that one dies, others look a little later.
-                Ok(QueueLook::Taken(jobs)) if jobs.is_empty() => return,
-                // SQL was asked for known types only; a job of another one is released by the rescuer.
-                Ok(QueueLook::Taken(jobs)) => {
+                Ok(QueueLook { jobs, left }) => {
+                    let is_empty = jobs.is_empty();
+                    // SQL was asked for known types only; a job of another one is released by the rescuer.
                     let known =
                         jobs.into_iter().filter_map(|job| Some((self.types.get(&job.job.job_type)?.clone(), job)));
                     join_all(known.map(|(code, job)| self.runner.start_job(job, code))).await;
-                }
-                Ok(look) => {
-                    let none_waits = matches!(look, QueueLook::NothingWaits);
-                    return self.tell_that_nothing_is_left(heard, none_waits, &not_served).await;
+                    match left {
+                        // Whoever took them says it when nothing is left. If that one dies, others look a little later.
+                        LeftInQueue::MayBeMore if is_empty => return,
+                        LeftInQueue::MayBeMore => {}
+                        LeftInQueue::NothingFits | LeftInQueue::NothingWaits => {
+                            let none_waits = left == LeftInQueue::NothingWaits;
+                            return self.tell_that_nothing_is_left(heard, none_waits, &not_served).await;
+                        }
+                    }
                 }
                 Err(error) => {
                     self.notifier.claim_failed.store(true, Ordering::Relaxed);
@@ -201,12 +205,16 @@ impl JobQueue {
         not_served: &HashSet<Partition>,
         limit: usize,
     ) -> Result<QueueLook, StoreError> {
-        let mut last = QueueLook::NothingFits;
-        for company in companies {
+        let mut last = QueueLook { jobs: Vec::new(), left: LeftInQueue::NothingFits };
+        for (at, company) in companies.iter().enumerate() {
             let WorkerContext { id, tenants, store, .. } = &*self.ctx;
             let served = |tenant: &str| self.is_served(tenant, not_served);
             last = store.look_for_jobs(id, tenants.as_deref(), &self.type_names, *company, &served, limit).await?;
-            if matches!(&last, QueueLook::Taken(jobs) if !jobs.is_empty()) {
+            if !last.jobs.is_empty() {
+                // For the other kinds of company nobody has looked.
+                if at + 1 < companies.len() {
+                    last.left = LeftInQueue::MayBeMore;
+                }
                 break;
             }
         }

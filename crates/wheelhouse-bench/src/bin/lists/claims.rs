@@ -9,7 +9,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{Notify, mpsc};
 use wheelhouse::config::Database;
 use wheelhouse::domain::{JsonText, Progress, TenantId, WorkerId};
-use wheelhouse::store::{Announcement, AnnouncementKind, ClaimedJob, Company, RunEnd, Store};
+use wheelhouse::store::{Announcement, AnnouncementKind, ClaimedJob, Company, LeftInQueue, QueueLook, RunEnd, Store};
 
 /// Tenants whose jobs wait.
 const TENANTS: usize = 4;
@@ -77,27 +77,38 @@ async fn work(store: &Store, shared: &Shared, n: usize) -> anyhow::Result<()> {
         let mut ending = FuturesUnordered::new();
         while !shared.is_over() {
             let room = (ROOM - ending.len()).min(TOGETHER);
-            let claimed = match room {
-                0 => Vec::new(),
-                _ => store.claim_jobs(&host, None, &types, Company::None, &|_| true, room).await?,
+            let come = shared.come.notified();
+            let look = match room {
+                0 => QueueLook { jobs: Vec::new(), left: LeftInQueue::MayBeMore },
+                _ => store.look_for_jobs(&host, None, &types, Company::None, &|_| true, room).await?,
             };
-            shared.taken.fetch_add(claimed.len() as u64, Ordering::Relaxed);
+            shared.taken.fetch_add(look.jobs.len() as u64, Ordering::Relaxed);
             shared.taken_more.notify_one();
-            let found_none = claimed.is_empty();
-            ending.extend(claimed.into_iter().map(|job| end(store, job)));
-            // What has ended by now; where nothing was there to take, it waits for one that ends or for jobs that come.
+            let looks_again = !look.jobs.is_empty() && look.left == LeftInQueue::MayBeMore;
+            ending.extend(look.jobs.into_iter().map(|job| end(store, job)));
+            // What has ended by now; where nothing is left to take, it waits for one that ends or for jobs that come.
             while let Some(Some(ended)) = ending.next().now_or_never() {
                 tell.send(ended?).await?;
                 shared.done.fetch_add(1, Ordering::Relaxed);
             }
-            tokio::select! {
-                Some(ended) = ending.next(), if found_none => {
-                    tell.send(ended?).await?;
-                    shared.done.fetch_add(1, Ordering::Relaxed);
+            if looks_again {
+                continue;
+            }
+            tokio::pin!(come);
+            let over = tokio::time::sleep(TIME.saturating_sub(shared.begun.elapsed()));
+            tokio::pin!(over);
+            loop {
+                tokio::select! {
+                    Some(ended) = ending.next() => {
+                        tell.send(ended?).await?;
+                        shared.done.fetch_add(1, Ordering::Relaxed);
+                        if room == 0 {
+                            break;
+                        }
+                    }
+                    () = &mut come, if room > 0 => break,
+                    () = &mut over => break,
                 }
-                () = shared.come.notified(), if found_none && ending.len() < ROOM => {}
-                () = std::future::ready(()), if !found_none => {}
-                () = tokio::time::sleep(TIME.saturating_sub(shared.begun.elapsed())) => {}
             }
         }
         Ok::<_, anyhow::Error>(())

@@ -120,6 +120,30 @@ async fn a_run_moves_to_another_worker_when_its_own_is_killed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_comes_back_from_another_worker_is_not_told_of_the_run_it_had_before() {
+    let mut fixture = RemoteFixture::start(&[]).await;
+    let (first, second) = (fixture.worker(), fixture.worker());
+    let mut client = fixture.client(&first, "s1").await;
+    let run = client.attach(1, "acme", "j1").await["run"].clone();
+    let ended_run = client.attach(2, "acme", "j2").await["run"].clone();
+    drop(client);
+    let (mut client, moved) = back(&fixture, &second, &run).await;
+    let ended_run = client.attach_with(2, "acme", "j2", json!({"run": ended_run})).await["run"].clone();
+    assert_eq!(client.end(2, "completed").await["status"], "completed");
+    drop(client);
+    // The first worker has not noticed yet that the runs are not its own any more.
+    let (mut client, again) = back(&fixture, &first, &moved["run"]).await;
+    assert!(again["run"].as_i64() > moved["run"].as_i64(), "{again}");
+    let refused = client.attach_with(2, "acme", "j2", json!({"run": ended_run})).await;
+    assert_eq!((&refused["error"], &refused["status"]), (&json!("ended"), &json!("completed")), "{refused}");
+    let cancel = fixture.command("cancel", "j1");
+    let order = client.order(1, "cancel").await;
+    client.reached(&order, "ended").await;
+    let result = fixture.result_of("j1", &cancel).await;
+    assert_eq!((&result["type"], &result["control"]), (&json!("cancel_succeeded"), &json!("live")), "{result}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_is_asked_to_leave_sends_its_sessions_away_and_the_runs_move_at_once() {
     let mut fixture = RemoteFixture::start(&[]).await;
     let first = fixture.worker();

@@ -80,18 +80,12 @@ impl Conversation {
             return self.say(answer);
         }
         let most = self.shared.ctx.settings.worker.max_jobs_per_connection;
-        match self.session.begin(reference, (&wish.tenant_id, &wish.job_id), most) {
-            Begun::Ask => {
-                let (shared, session) = (self.shared.clone(), self.session.clone());
-                let asked = self.outbox.asked(bytes);
-                self.shared.ctx.spawn(async move {
-                    let _asked = asked;
-                    if let Some((attached, early)) = attach(&shared, &session, wish).await {
-                        for message in early {
-                            attached_said(&shared, &session, &attached, message);
-                        }
-                    }
-                });
+        match self.session.begin(reference, (&wish.tenant_id, &wish.job_id), wish.run, most) {
+            Begun::Ask => self.ask(wish, bytes),
+            Begun::MovedAway(former) => {
+                former.work.silence();
+                self.shared.runs.drop_run(&self.shared.ctx, &former.run);
+                self.ask(wish, bytes);
             }
             Begun::Attached(attached) => {
                 attached.work.attached(&resume_point(&attached.run));
@@ -108,6 +102,20 @@ impl Conversation {
                 self.say(refused(reference, RefusedWhy::Invalid, &why, None));
             }
         }
+    }
+
+    /// Asks SQL for the job.
+    fn ask(&self, wish: NamedJob, bytes: usize) {
+        let (shared, session) = (self.shared.clone(), self.session.clone());
+        let asked = self.outbox.asked(bytes);
+        self.shared.ctx.spawn(async move {
+            let _asked = asked;
+            if let Some((attached, early)) = attach(&shared, &session, wish).await {
+                for message in early {
+                    attached_said(&shared, &session, &attached, message);
+                }
+            }
+        });
     }
 
     fn about_a_job(&self, message: FromClient, bytes: usize) {

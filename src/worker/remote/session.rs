@@ -93,6 +93,8 @@ pub(crate) enum Begun {
     Ask,
     /// The session has it already.
     Attached(Attached),
+    /// The session has had it at another worker since: the run that is here counts no more, and SQL is to be asked.
+    MovedAway(Attached),
     /// That is just being found out.
     Attaching,
     /// Its run has ended here.
@@ -121,6 +123,24 @@ impl Jobs {
             None => None,
         }
     }
+
+    fn refused(&mut self, reference: u64) {
+        self.take_early(reference);
+        self.entries.remove(&reference);
+    }
+
+    fn ended(&mut self, reference: u64, status: JobStatus) {
+        self.take_early(reference);
+        if matches!(self.change(reference, Entry::Ended(status)), None | Some(Entry::Ended(_))) {
+            return;
+        }
+        self.ended.push_back(reference);
+        if self.ended.len() > MAX_ENDED
+            && let Some(oldest) = self.ended.pop_front()
+        {
+            self.entries.remove(&oldest);
+        }
+    }
 }
 
 impl Session {
@@ -133,12 +153,23 @@ impl Session {
         self.jobs.lock()
     }
 
-    /// Notes that an `attach` for this job has come.
-    pub(crate) fn begin(&self, reference: u64, job: (&TenantId, &ResourceId), most: usize) -> Begun {
+    /// Notes that an `attach` for this job has come, which names the run that the client has.
+    pub(crate) fn begin(
+        &self,
+        reference: u64,
+        job: (&TenantId, &ResourceId),
+        client_run: Option<i64>,
+        most: usize,
+    ) -> Begun {
         let job = self.hashes.hash_one(job);
         let mut jobs = self.lock();
         match jobs.entries.get(&reference).map(|slot| (slot.job, &slot.entry)) {
             Some((known, _)) if known != job => return Begun::AnotherJob,
+            Some((_, Entry::Attached(attached))) if client_run > Some(attached.run.run().number) => {
+                let former = attached.clone();
+                jobs.change(reference, Entry::Attaching(Early::default()));
+                return Begun::MovedAway(former);
+            }
             Some((_, Entry::Attached(attached))) => return Begun::Attached(attached.clone()),
             Some((_, Entry::Attaching(_))) => return Begun::Attaching,
             Some((_, Entry::Ended(status))) => return Begun::Ended(*status),
@@ -161,23 +192,25 @@ impl Session {
 
     /// The session does not get the job.
     pub(crate) fn refused(&self, reference: u64) {
-        let mut jobs = self.lock();
-        jobs.take_early(reference);
-        jobs.entries.remove(&reference);
+        self.lock().refused(reference);
     }
 
     /// The job has ended; this is remembered for a while.
     pub(crate) fn ended(&self, reference: u64, status: JobStatus) {
+        self.lock().ended(reference, status);
+    }
+
+    /// A run that was here is over, with the job's end or without. Of a job that the session has come back with since, in a
+    /// later run, that says nothing.
+    pub(crate) fn left(&self, reference: u64, run: &Arc<ActiveRun>, ended: Option<JobStatus>) {
         let mut jobs = self.lock();
-        jobs.take_early(reference);
-        if matches!(jobs.change(reference, Entry::Ended(status)), None | Some(Entry::Ended(_))) {
+        let entry = jobs.entries.get(&reference).map(|slot| &slot.entry);
+        if !matches!(entry, Some(Entry::Attached(attached)) if Arc::ptr_eq(&attached.run, run)) {
             return;
         }
-        jobs.ended.push_back(reference);
-        if jobs.ended.len() > MAX_ENDED
-            && let Some(oldest) = jobs.ended.pop_front()
-        {
-            jobs.entries.remove(&oldest);
+        match ended {
+            Some(status) => jobs.ended(reference, status),
+            None => jobs.refused(reference),
         }
     }
 

@@ -33,11 +33,11 @@ pub(crate) async fn supervise(shared: Arc<Shared>, session: Arc<Session>, attach
     let reference = work.reference();
     match last {
         LastWord::Ended(status) => {
-            session.ended(reference, status);
+            session.left(reference, run, Some(status));
             work.say(ToClient::Ended { reference, status: status.as_str() }.text());
         }
         LastWord::Lost => {
-            session.refused(reference);
+            session.left(reference, run, None);
             work.say(ToClient::Lost { reference, message: LOST }.text());
         }
     }

@@ -288,6 +288,7 @@ on_both! {
     rows::lists_are_paged_and_keep_to_the_tenant
     rows::permissions_come_directly_and_by_role_with_a_version_that_plain_sql_raises
     audit::the_trail_is_written_once_chained_and_append_only
+    audit::plain_sql_sorts_the_trail_by_its_times
     audit::a_hash_is_made_of_what_it_always_was
     audit::an_entry_that_comes_again_is_written_once_and_a_new_one_with_an_older_number_is_written
     audit::whoever_reads_on_from_the_last_row_misses_none_of_several_writers

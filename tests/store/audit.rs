@@ -105,6 +105,19 @@ pub async fn the_trail_is_written_once_chained_and_append_only(db: Db) {
     assert_eq!(store.verify_audit(None, |_| ()).await.expect("verify").breaks, 0);
 }
 
+/// On SQLite a time is a text, and plain SQL sorts it as one.
+pub async fn plain_sql_sorts_the_trail_by_its_times(db: Db) {
+    let entries = [entry(1_112), entry(1_100), entry(1_000), entry(1_090)];
+    db.store.append_audit("s", &entries).await.expect("append");
+    for (earlier, later) in [(1_000, 1_090), (1_090, 1_100), (1_100, 1_112)] {
+        let text = format!(
+            "INSERT INTO user_permissions (user_id, permission) SELECT 'u{later}', a.stream_id FROM command_audit a, command_audit b
+             WHERE a.stream_id = '{earlier}-0' AND b.stream_id = '{later}-0' AND a.at < b.at"
+        );
+        assert_eq!(db.changed(&text).await, 1, "{earlier} ms before {later} ms");
+    }
+}
+
 /// Rows written before there was a column `run_at` must stay intact: what they were hashed as stands here.
 pub async fn a_hash_is_made_of_what_it_always_was(db: Db) {
     let first = AuditEntry { command_id: Some("c".into()), attempts: Some(2), ..entry(7) };

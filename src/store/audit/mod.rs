@@ -197,10 +197,9 @@ fn chain_hash(previous: &str, text: &str) -> String {
 }
 
 fn values(id: i64, entry: &AuditEntry, previous: &str, hash: &str) -> Vec<Value> {
-    let at = jiff::Timestamp::from_millisecond(entry.at).unwrap_or_default().to_string();
     let texts: [Value; 5] = [&entry.tenant_id, &entry.user_id, &entry.resource_kind, &entry.resource_id, &entry.action]
         .map(|t| t.as_str().into());
-    let mut values: Vec<Value> = vec![id.into(), at.into()];
+    let mut values: Vec<Value> = vec![id.into(), time_text(entry.at).into()];
     values.extend(texts);
     values.extend([entry.command_id.clone().into(), entry.request_id.clone().into(), entry.event.as_str().into()]);
     values.extend([entry.reason.clone().into(), entry.outcome.clone().into(), entry.worker_id.clone().into()]);

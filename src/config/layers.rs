@@ -120,14 +120,22 @@ impl SettingLayers {
         // The last part alone also counts, and a part of it, so that `listen`, `redis_url` and `auth.secret`
         // find their way.
         let wanted = key.rsplit('.').next().unwrap_or(key);
-        let distance_to = |known: &&String| {
+        // More letters than that are not a slip: it is another word.
+        let max_distance = wanted.chars().count() / 3;
+        let distance_to = |known: &str| {
             let last = known.rsplit('.').next().unwrap_or(known);
-            let whole = edit_distance(key, known);
-            let inside = if wanted.len() > 3 && last.contains(wanted) { 2 } else { usize::MAX };
-            (whole.min(edit_distance(wanted, last) + 2).min(inside), whole)
+            let (whole, of_last) = (edit_distance(key, known), edit_distance(wanted, last));
+            let is_part = wanted.len() > 3 && last.contains(wanted) && wanted.len() * 2 >= last.len();
+            let near = [
+                (whole <= max_distance).then_some(whole),
+                (of_last <= max_distance).then_some(of_last + 2),
+                is_part.then_some(2),
+            ];
+            near.into_iter().flatten().min().map(|distance| (distance, whole))
         };
-        match self.entries.keys().min_by_key(distance_to) {
-            Some(nearest) => format!("there is no such setting; the nearest is {nearest}"),
+        let known = self.entries.keys();
+        match known.filter_map(|known| Some((distance_to(known)?, known))).min() {
+            Some((_, nearest)) => format!("there is no such setting; the nearest is {nearest}"),
             None => "there is no such setting".to_owned(),
         }
     }

@@ -94,6 +94,17 @@ fn a_key_that_does_not_exist_is_an_error_that_names_the_nearest() {
         let error = line(name, "x");
         assert!(error.contains(&format!("the nearest is {nearest} ")), "{error}");
     }
+    for nothing_near in [
+        "WHEELHOUSE__WORKER__COLOUR",
+        "WHEELHOUSE__WORKER__FOO",
+        "WHEELHOUSE__FROBNICATE",
+        "WHEELHOUSE__REDIS__TIME",
+        "WHEELHOUSE__X",
+        "WHEELHOUSE__",
+    ] {
+        let error = line(nothing_near, "x");
+        assert!(error.contains(": there is no such setting (from the environment variable "), "{error}");
+    }
     let error = from_file("[redis]\nurls = \"redis://x\"").expect_err("wrong").to_string();
     assert!(
         error.starts_with("setting redis.urls: there is no such setting; the nearest is redis.url (from the file ")

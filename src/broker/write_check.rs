@@ -35,14 +35,19 @@ const CHECKS_PER_FULL_CHECK: usize = 7;
 /// Partitions that are looked at together at the start. There may be a thousand, on a few servers.
 const BATCH_SIZE: usize = 64;
 
+/// Partitions that one line of the log names. How many there are it says in any case.
+const MAX_NAMED: usize = 16;
+
+/// Why partitions are not served, for those that are not.
+type Problems = BTreeMap<Partition, BrokerError>;
+
 /// What was found; cheap to clone.
 #[derive(Clone)]
 pub struct WriteCheck(Arc<WriteCheckShared>);
 
 struct WriteCheckShared {
     broker: Broker,
-    /// Why a partition is not served, for those that are not.
-    problems: Mutex<BTreeMap<Partition, BrokerError>>,
+    problems: Mutex<Problems>,
     /// A command was refused: somebody should look.
     doubt: Notify,
     /// When something else than a look last wrote by a script.
@@ -103,9 +108,10 @@ impl WriteCheck {
         let all: Vec<Partition> = check.0.broker.keys().partitions().collect();
         for some in all.chunks(BATCH_SIZE) {
             for (partition, found) in check.look(some, &channel, ProofExtent::All).await {
-                check.note(&[partition], found);
+                check.note(&[partition], &found);
             }
         }
+        check.log_changes(&all, &Problems::new());
         // One node of a cluster that lacks a right is no reason not to serve the tenants of the others.
         if let Some(error) = check.total_problem().filter(BrokerError::is_denied) {
             return Err(error);
@@ -151,7 +157,9 @@ impl WriteCheck {
             true => ProofExtent::Shared,
             false => ProofExtent::One,
         };
-        for (partition, found) in self.look(&doubtful, channel, extent).await {
+        let found_now = self.look(&doubtful, channel, extent).await;
+        let before = self.lock().clone();
+        for (partition, found) in found_now {
             let concerned: Vec<Partition> = {
                 let problems = self.lock();
                 let is_denied = |one: &Partition| problems.get(one).is_some_and(BrokerError::is_denied);
@@ -161,32 +169,31 @@ impl WriteCheck {
                     Err(_) => of.to_vec(),
                 }
             };
-            self.note(&concerned, found);
+            self.note(&concerned, &found);
         }
+        self.log_changes(of, &before);
     }
 
-    /// Remembers what was found of these partitions, and says it where it is new.
-    fn note(&self, partitions: &[Partition], found: Result<(), BrokerError>) {
-        let mut changed = Vec::new();
+    /// Remembers what was found of these partitions.
+    fn note(&self, partitions: &[Partition], found: &Result<(), BrokerError>) {
         let mut problems = self.lock();
         for partition in partitions {
-            let before = match &found {
+            match found {
                 Ok(()) => problems.remove(partition),
                 Err(error) => problems.insert(*partition, error.clone()),
             };
-            let is_new = match (&before, &found) {
-                (before, Ok(())) => before.is_some(),
-                (before, Err(error)) => before.as_ref().is_none_or(|before| !is_same(before, error)),
-            };
-            if is_new {
-                changed.push(partition.to_string());
-            }
         }
-        drop(problems);
-        match found {
-            _ if changed.is_empty() => {}
-            Ok(()) => tracing::info!(partitions = ?changed, "redis.serving_again"),
-            Err(error) => tracing::warn!(partitions = ?changed, %error, "redis.not_serving"),
+    }
+
+    /// Says what is new of these partitions: in one line all that have the same problem, in one those that are served again.
+    fn log_changes(&self, of: &[Partition], before: &Problems) {
+        let changes = Changes::between(before, &self.lock(), of);
+        for (error, partitions) in &changes.not_served {
+            tracing::warn!(count = partitions.len(), partitions = %named(partitions), %error, "redis.not_serving");
+        }
+        if !changes.served.is_empty() {
+            let partitions = named(&changes.served);
+            tracing::info!(count = changes.served.len(), %partitions, "redis.serving_again");
         }
     }
 
@@ -216,12 +223,81 @@ impl WriteCheck {
         join_all(looks).await
     }
 
-    fn lock(&self) -> parking_lot::MutexGuard<'_, BTreeMap<Partition, BrokerError>> {
+    fn lock(&self) -> parking_lot::MutexGuard<'_, Problems> {
         self.0.problems.lock()
     }
+}
+
+/// What is otherwise than it was.
+#[derive(Debug, Default)]
+struct Changes {
+    /// Partitions that have a new problem, by the problem.
+    not_served: Vec<(BrokerError, Vec<Partition>)>,
+    /// Those that have none any more.
+    served: Vec<Partition>,
+}
+
+impl Changes {
+    fn between(before: &Problems, after: &Problems, of: &[Partition]) -> Self {
+        let mut changes = Self::default();
+        for partition in of {
+            match (before.get(partition), after.get(partition)) {
+                (Some(_), None) => changes.served.push(*partition),
+                (None, None) => {}
+                (Some(before), Some(error)) if is_same(before, error) => {}
+                (_, Some(error)) => match changes.not_served.iter_mut().find(|(one, _)| is_same(one, error)) {
+                    Some((_, partitions)) => partitions.push(*partition),
+                    None => changes.not_served.push((error.clone(), vec![*partition])),
+                },
+            }
+        }
+        changes
+    }
+}
+
+/// The names of some partitions: of the first ones, where there are many.
+fn named(partitions: &[Partition]) -> String {
+    let names: Vec<String> = partitions.iter().take(MAX_NAMED).map(Partition::to_string).collect();
+    let others = if partitions.len() > MAX_NAMED { " …" } else { "" };
+    names.join(" ") + others
 }
 
 /// Not by the whole text: it may hold numbers that differ each time.
 fn is_same(one: &BrokerError, other: &BrokerError) -> bool {
     std::mem::discriminant(one) == std::mem::discriminant(other) && one.code() == other.code()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::Keys;
+
+    #[test]
+    fn partitions_with_the_same_problem_are_said_together_and_those_that_have_it_still_are_not() {
+        let all: Vec<Partition> = Keys::new(40).partitions().collect();
+        let problem = |text: &str| BrokerError::Unknown(text.to_owned());
+        let of = |partitions: &[Partition], text: &str| {
+            partitions.iter().map(|partition| (*partition, problem(text))).collect::<Problems>()
+        };
+        let none = Problems::new();
+        let away = of(&all, "no answer");
+        let at_start = Changes::between(&none, &away, &all);
+        let [(_, partitions)] = &at_start.not_served[..] else { panic!("{at_start:?}") };
+        assert_eq!((partitions, at_start.served.len()), (&all, 0));
+        assert_eq!(
+            named(partitions),
+            "{00} {01} {02} {03} {04} {05} {06} {07} {08} {09} {10} {11} {12} {13} {14} {15} …"
+        );
+        assert_eq!(named(&all[..2]), "{00} {01}");
+
+        let later = Changes::between(&away, &of(&all[3..], "no answer after 5 s"), &all);
+        assert!(later.not_served.is_empty(), "the same problem in other words: {later:?}");
+        assert_eq!(later.served, all[..3]);
+
+        let mut two = of(&all[..2], "no answer");
+        two.insert(all[2], BrokerError::Unavailable("connection refused".to_owned()));
+        let two = Changes::between(&none, &two, &all[1..]);
+        let sizes: Vec<usize> = two.not_served.iter().map(|(_, partitions)| partitions.len()).collect();
+        assert_eq!(sizes, [1, 1], "each problem by itself, and nothing of partitions that were not looked at: {two:?}");
+    }
 }

@@ -44,6 +44,29 @@ async fn what_redis_does_not_permit_is_said_in_its_words_and_not_called_unreacha
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_does_not_serve_is_said_in_one_line_for_all_its_partitions_and_so_is_its_return() {
+    let mut fleet = Fleet::new();
+    fleet.redis.inline("CONFIG SET min-replicas-to-write 1");
+    fleet.set("SERVER__LISTEN", "127.0.0.1:0");
+    // It begins, and is not ready.
+    fleet.start(&["gateway"]);
+    until("started", async || fleet.log().contains("gateway.started")).await;
+    let of = |log: &str, event: &str| -> Vec<serde_json::Value> {
+        let lines = log.lines().filter(|line| line.contains(event));
+        lines.map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    };
+    let expected = "{00} {01} {02} {03} {04} {05} {06} {07} {08} {09} {10} {11} {12} {13} {14} {15}";
+    let said = of(&fleet.log(), "redis.not_serving");
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert_eq!((&said[0]["count"], &said[0]["partitions"]), (&16.into(), &expected.into()), "{said:?}");
+    assert!(said[0]["error"].as_str().is_some_and(|error| error.contains("NOREPLICAS")), "{said:?}");
+    fleet.redis.inline("CONFIG SET min-replicas-to-write 0");
+    until("served again", async || !of(&fleet.log(), "redis.serving_again").is_empty()).await;
+    let said = of(&fleet.log(), "redis.serving_again");
+    assert_eq!((said.len(), &said[0]["count"], &said[0]["partitions"]), (1, &16.into(), &expected.into()), "{said:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_database_number_is_refused_by_every_program_with_the_reason() {
     let redis = RedisServer::start();
     let mut fleet = Fleet::new();

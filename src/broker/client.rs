@@ -1,7 +1,7 @@
 //! The way to Redis, whether that is one server or a cluster: commands, scripts, and what an error means.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use redis::{Cmd, ConnectionInfo, ErrorKind, FromRedisValue, Pipeline, RedisResult, ServerErrorKind, Value};
@@ -22,6 +22,8 @@ pub struct Client {
     discovery: Arc<Discovery>,
     /// Where its scripts publish.
     published: PublishedChannels,
+    /// When the first connections stood.
+    connected_at: Instant,
 }
 
 #[derive(Clone)]
@@ -41,7 +43,8 @@ impl Client {
             }
             one => ClientKind::One(Connection::connect(one.clone(), Waits::of(settings)).await?),
         };
-        Ok(Self { kind, discovery: Arc::new(discovery), published: settings.published_channels })
+        let published = settings.published_channels;
+        Ok(Self { kind, discovery: Arc::new(discovery), published, connected_at: Instant::now() })
     }
 
     /// Where is published what wakes others.
@@ -190,6 +193,13 @@ impl Client {
     /// Which server has this key, as far as known: another number for another process, as after a failover.
     pub(crate) fn server(&self, key: &str) -> Option<u64> {
         self.node(key).map(|node| node.server())
+    }
+
+    /// Whether this key came to another server within the time: by a failover, a restart, or with its slot.
+    pub(super) fn has_changed_server(&self, key: &str, within: Duration) -> bool {
+        let since = self.node(key).and_then(|node| node.server_since());
+        // The servers of the beginning are no change.
+        since.is_some_and(|since| since > self.connected_at && since.elapsed() < within)
     }
 
     /// Asks the server that has this key what time it is, and remembers the answer.

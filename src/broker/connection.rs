@@ -66,6 +66,8 @@ struct ConnectionShared {
     trouble: Mutex<Option<String>>,
     /// Of the `run_id` of the server that was last connected.
     server: AtomicU64,
+    /// Since when it has been that one.
+    server_since: Mutex<Option<Instant>>,
     waits: Waits,
     /// The server has no append-only file.
     forgets: AtomicBool,
@@ -84,6 +86,7 @@ impl ConnectionShared {
             clock_offset: AtomicI64::new(this_machine_us()),
             trouble: Mutex::default(),
             server: AtomicU64::new(0),
+            server_since: Mutex::default(),
             waits,
             forgets: AtomicBool::new(false),
             address: address.to_string(),
@@ -123,6 +126,13 @@ impl ConnectionShared {
         let new = *known != trouble;
         *known = trouble;
         new
+    }
+
+    fn note_server(&self, server: u64) {
+        let mut since = self.server_since.lock();
+        if self.server.swap(server, Ordering::Relaxed) != server || since.is_none() {
+            *since = Some(Instant::now());
+        }
     }
 
     fn elapsed_us(&self) -> i64 {
@@ -250,6 +260,11 @@ impl Connection {
     /// Which process was connected last: another number for each.
     pub(super) fn server(&self) -> u64 {
         self.shared.server.load(Ordering::Relaxed)
+    }
+
+    /// Since when that is the same process. `None`: none was connected yet.
+    pub(super) fn server_since(&self) -> Option<Instant> {
+        *self.shared.server_since.lock()
     }
 
     /// Where it is, if it is up and has no append-only file.
@@ -432,7 +447,7 @@ async fn check_server(live: &mut LiveConnection, shared: &ConnectionShared) -> R
     let field = |text: &str, name: &str| text.lines().find_map(|l| l.strip_prefix(name)).map(|v| v.trim().to_owned());
     let forgets = field(&persistence, "aof_enabled:").as_deref() == Some("0");
     shared.forgets.store(forgets, Ordering::Relaxed);
-    shared.server.store(fnv1a(&field(&server, "run_id:").unwrap_or_default()), Ordering::Relaxed);
+    shared.note_server(fnv1a(&field(&server, "run_id:").unwrap_or_default()));
     let version = field(&server, "redis_version:").unwrap_or_else(|| "0".to_owned());
     if RedisVersion::parse(&version).is_none_or(|number| number < RedisVersion::OLDEST) {
         return Ok(Some(format!("Redis {version} is too old: 7.0 or newer is needed")));

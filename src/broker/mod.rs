@@ -120,6 +120,11 @@ impl Broker {
         keys.partitions().map(|partition| (partition, self.client.server_of(&keys.workers(partition)))).collect()
     }
 
+    /// Whether a tenant's keys came to another server within the time, as by a failover: what that one has not, the one before may have had.
+    pub fn has_changed_server(&self, tenant: &TenantId, within: Duration) -> bool {
+        self.client.has_changed_server(&self.keys.backlog(tenant), within)
+    }
+
     /// Whether `redis.url` names a cluster.
     pub fn is_cluster(&self) -> bool {
         self.client.is_cluster()

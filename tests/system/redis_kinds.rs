@@ -6,8 +6,9 @@ use serde_json::{Value, json};
 use wheelhouse::broker::Keys;
 
 use crate::operator;
+use crate::support::api::until;
 use crate::support::cluster::RedisCluster;
-use crate::support::fleet::{Fleet, Handle};
+use crate::support::fleet::{Fleet, Handle, http_get};
 use crate::support::socket::{PATIENCE, Socket};
 use crate::support::tls::Authority;
 
@@ -132,4 +133,36 @@ async fn over_tls_with_an_authority_of_its_own_jobs_are_controlled_and_another_i
     fleet.worker();
     operator(&fleet, "ann").await;
     paused_and_cancelled(&fleet, gateway, "acme").await;
+}
+
+/// The levels at which an event was logged, one after the other.
+fn levels_of(fleet: &Fleet, event: &str) -> Vec<String> {
+    let log = fleet.log();
+    let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let lines = lines.filter(|line| line["message"] == event);
+    lines.filter_map(|line| line["level"].as_str().map(str::to_owned)).collect()
+}
+
+/// Publishes a reply about a command that has no record.
+fn reply(fleet: &Fleet) {
+    let message = json!({"command_id": wheelhouse::domain::CommandId::generate().to_string()}).to_string();
+    let heard: u64 = fleet.redis.query(&["PUBLISH", "acme:job:j1:reply", &message]).expect("publish");
+    assert_eq!(heard, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reply_without_a_record_is_called_forged_unless_another_redis_may_have_had_the_record() {
+    let mut fleet = Fleet::new();
+    let gateway = fleet.gateway();
+    fleet.permit("ann", "*").await;
+    fleet.external_job("acme", "j1").await;
+    let _socket = fleet.socket(gateway, "ann", "acme", "jobs/j1").await;
+    reply(&fleet);
+    until("called forged", async || levels_of(&fleet, "gateway.forged_reply") == ["WARN"]).await;
+    fleet.redis.restart();
+    let is_ready = async || http_get(&fleet.process(gateway).address, "/readyz").is_some_and(|(code, _)| code == 200);
+    until("it hears again", is_ready).await;
+    reply(&fleet);
+    until("not called forged", async || levels_of(&fleet, "gateway.reply_without_record") == ["INFO"]).await;
+    assert_eq!(levels_of(&fleet, "gateway.forged_reply").len(), 1);
 }

@@ -15,6 +15,7 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 use super::feed::Feed;
 use super::feeds::{FeedContent, FeedMessage, Feeds};
 use super::lanes::LaneReceiver;
+use super::results::log_unrecorded;
 use crate::broker::Broker;
 use crate::broker::scripts::results::CommandResult;
 use crate::domain::{CommandId, Resource, ResourceId, ResourceKind, TenantId};
@@ -88,7 +89,7 @@ impl FeedDispatcher {
         }
     }
 
-    /// The recorded results of the commands that were named. A command without one has none: the message was forged.
+    /// The recorded results of the commands that were named. A command without one has none.
     async fn results_of(&self, some: &[FeedMessage]) -> HashMap<(Resource, CommandId), CommandResult> {
         let named = some.iter().filter_map(|heard| match heard.what {
             FeedContent::Result(command) if !heard.feed.was_delivered(command) => {
@@ -113,7 +114,7 @@ impl FeedDispatcher {
                 Some(ended) => {
                     results.insert(named, ended);
                 }
-                None => tracing::warn!(%resource, command_id = %command, "gateway.forged_reply"),
+                None => log_unrecorded(&self.broker, resource, *command),
             }
         }
         results

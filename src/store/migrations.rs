@@ -51,6 +51,7 @@ const MIGRATIONS: &[(i64, &str, [&str; 2])] = &[
     (36, "former_indexes", texts!("0036_former_indexes")),
     (37, "ends", texts!("0037_ends")),
     (38, "numbers_in_range", texts!("0038_numbers_in_range")),
+    (39, "counters_in_range", texts!("0039_counters_in_range")),
 ];
 /// Those that take away what programs of the version before need. A new database has them at once, every other one when somebody
 /// says that no such program runs any more.

@@ -304,6 +304,118 @@ pub async fn campaigns_and_announcements_that_cannot_be_read_take_no_places_of_o
     assert_eq!(owed.into_iter().map(|(owed, _)| owed.resource).collect::<Vec<_>>(), [campaign("fine")]);
 }
 
+/// Whether there is such a row.
+async fn is_so(db: &Db, table: &str, only: &str) -> bool {
+    let column = match table {
+        "worker_leases" => "renewals",
+        "permission_version" | "revocation_version" => "version",
+        _ => "n",
+    };
+    db.changed(&format!("UPDATE {table} SET {column} = {column} WHERE {only}")).await == 1
+}
+
+/// Adds to every number to which statements add, and sees that it has grown.
+async fn everything_counts_on(db: &Db, what: &str) {
+    let (store, w) = (&db.store, worker("w"));
+    for table in ["permission_version", "revocation_version"] {
+        db.sql(&format!("CREATE TABLE IF NOT EXISTS before_{table} (version BIGINT)")).await.expect("table");
+        db.sql(&format!("INSERT INTO before_{table} (version) SELECT version FROM {table}")).await.expect(what);
+    }
+    db.sql("DELETE FROM user_permissions").await.expect(what);
+    db.sql("INSERT INTO user_permissions (user_id, permission) VALUES ('ann', 'jobs.read')").await.expect(what);
+    db.sql("INSERT INTO revoked_tokens (kind, name) VALUES ('token', 't')").await.expect(what);
+    db.sql("DELETE FROM revoked_tokens").await.expect(what);
+    for table in ["permission_version", "revocation_version"] {
+        let grew = format!("version > (SELECT MAX(version) FROM before_{table}) AND version < 9007199254740991");
+        assert!(is_so(db, table, &grew).await, "{what}: {table}");
+        db.sql(&format!("DROP TABLE before_{table}")).await.expect("drop");
+    }
+    store.renew_worker_lease(&w).await.expect(what);
+    store.renew_worker_lease(&w).await.expect(what);
+    assert!(is_so(db, "worker_leases", "renewals BETWEEN 2 AND 9007199254740991").await, "{what}");
+    let pending = async || store.job_totals(&job("j").tenant, None).await.expect(what).pending;
+    store.add_up_job_counts(false).await.expect(what);
+    let before = pending().await;
+    healthy(db, "acme", "one-more").await;
+    store.add_up_job_counts(false).await.expect(what);
+    assert_eq!(pending().await, before + 1, "{what}");
+    // It ends, comes back and ends once more.
+    for status in ["failed", "pending", "cancelled"] {
+        db.sql(&format!("UPDATE jobs SET status = '{status}' WHERE id = 'one-more'")).await.expect(what);
+        store.add_up_job_counts(false).await.expect(what);
+    }
+    store.ended_by_minute(&job("j").tenant, 60).await.expect(what);
+    db.sql("DELETE FROM jobs WHERE id = 'one-more'").await.expect("delete");
+}
+
+/// What plain SQL may write into them: beyond all, before all, and nothing that can be counted.
+fn odd_counters(db: &Db) -> Vec<String> {
+    let mut values = [MAX, MIN].map(str::to_owned).to_vec();
+    if db.url.starts_with("sqlite") {
+        values.extend(["'many'", "1e300", "1.5", "x'ff'"].map(str::to_owned));
+    }
+    values
+}
+
+const COUNTERS: [(&str, &str); 5] = [
+    ("worker_leases", "renewals"),
+    ("permission_version", "version"),
+    ("revocation_version", "version"),
+    ("job_counts", "n"),
+    ("job_ends", "n"),
+];
+
+pub async fn no_counter_that_plain_sql_can_write_stops_those_who_add_to_it(db: Db) {
+    healthy(&db, "acme", "stays").await;
+    everything_counts_on(&db, "as it is").await;
+    for value in odd_counters(&db) {
+        for (table, column) in COUNTERS {
+            let what = format!("{table}: {column} = {value}");
+            assert!(db.changed(&format!("UPDATE {table} SET {column} = {value}")).await > 0, "{what}");
+            everything_counts_on(&db, &what).await;
+            db.sql(&format!("DELETE FROM {table}")).await.expect(&what);
+            let inserted = match table {
+                "worker_leases" => format!("(worker_id, renewals) VALUES ('w', {value})"),
+                "job_counts" => format!("(tenant_id, campaign_id, status, n) VALUES ('acme', '', 'pending', {value})"),
+                "job_ends" => format!("(tenant_id, minute, status, n) VALUES ('acme', 99999999, 'failed', {value})"),
+                _ => format!("(id, version) VALUES (1, {value})"),
+            };
+            db.sql(&format!("INSERT INTO {table} {inserted}")).await.expect(&what);
+            everything_counts_on(&db, &what).await;
+        }
+        if !db.url.starts_with("sqlite") {
+            let text = format!(
+                "INSERT INTO job_count_changes (tenant_id, campaign_id, status, n, ended_minute) VALUES ('acme', '', 'pending', {value}, 99999999)"
+            );
+            db.sql(&text).await.expect(&text);
+            everything_counts_on(&db, &text).await;
+        }
+    }
+}
+
+pub async fn counters_that_were_odd_before_the_migration_are_put_right_by_it(db: Db) {
+    healthy(&db, "acme", "stays").await;
+    everything_counts_on(&db, "as it is").await;
+    for value in odd_counters(&db) {
+        let taken_away = match db.url.starts_with("sqlite") {
+            true => COUNTERS.map(|(table, _)| format!("DROP TRIGGER {table}_in_range_i; DROP TRIGGER {table}_in_range_u")).join("; "),
+            false => "DROP FUNCTION keep_renewals, keep_new_version, keep_next_version, keep_new_count, keep_former_count CASCADE".to_owned(),
+        };
+        db.sql(&taken_away).await.expect("as before the migration");
+        db.sql("DELETE FROM _sqlx_migrations WHERE version = 39").await.expect("forget the migration");
+        // What of it is not yet added up is counted too.
+        healthy(&db, "acme", "newer").await;
+        for (table, column) in COUNTERS {
+            db.sql(&format!("UPDATE {table} SET {column} = {value}")).await.expect(&value);
+        }
+        assert_eq!(db.store.migrate().await.expect("migrate"), 1);
+        let pending = db.store.job_totals(&job("j").tenant, None).await.expect(&value).pending;
+        assert_eq!(pending, 2, "{value}");
+        everything_counts_on(&db, &value).await;
+        db.sql("DELETE FROM jobs WHERE id = 'newer'").await.expect("delete");
+    }
+}
+
 /// SQLite keeps in a column of texts what is no text.
 #[tokio::test]
 async fn keys_that_are_no_texts_hold_up_nobody() {

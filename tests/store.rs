@@ -281,6 +281,7 @@ on_both! {
     odd_rows::no_value_that_plain_sql_can_write_stops_other_rows
     odd_rows::a_run_after_which_there_can_be_no_other_is_said_to_be_the_last
     odd_rows::a_row_that_names_nobody_who_could_have_it_is_nobodys_and_says_so
+    odd_rows::rows_that_could_not_be_read_lately_are_counted_and_the_newest_is_named
     odd_rows::no_counter_that_plain_sql_can_write_stops_those_who_add_to_it
     odd_rows::counters_that_were_odd_before_the_migration_are_put_right_by_it
     odd_rows::campaigns_and_announcements_that_cannot_be_read_take_no_places_of_others

@@ -4,8 +4,10 @@ use super::finding::{Finding, Program};
 use super::redis::clock;
 use crate::config::Settings;
 use crate::store::diagnosis::PostgresReport;
-use crate::store::{Store, StoreError};
+use crate::store::{QuarantinedRows, Store, StoreError};
 
+/// Rows that were taken out of the way within the last so many ms.
+const QUARANTINED_WITHIN: i64 = 24 * 3_600_000;
 const ROLES_LINE: &str = "psql -v ON_ERROR_STOP=1 -d DATABASE -f deploy/postgres/roles.sql";
 
 /// Asks the database. A SQLite file that is missing is not made.
@@ -25,7 +27,9 @@ async fn look(settings: &Settings, program: Program) -> Result<Vec<Finding>, Sto
     // Whether it is there at all. A file that this would make says nothing.
     let store = Store::open_existing(&settings.database).await?;
     let mut findings = vec![Finding::ok("database.connection", "connected")];
-    findings.push(match store.is_migrated().await {
+    let is_migrated = store.is_migrated().await;
+    let is_readable = matches!(is_migrated, Ok(true));
+    findings.push(match is_migrated {
         Ok(true) if !store.is_upgrade_finished().await? => Finding::warning(
             "database.migrations",
             "tables and indexes that only programs of the version before need are still there: each job costs more to store",
@@ -38,7 +42,38 @@ async fn look(settings: &Settings, program: Program) -> Result<Vec<Finding>, Sto
     if let Some(report) = store.diagnose(program.as_str()).await? {
         findings.extend(of_postgres(&report, program));
     }
+    if is_readable {
+        let since = jiff::Timestamp::now().as_millisecond() - QUARANTINED_WITHIN;
+        findings.push(quarantined(store.quarantined_since(since).await));
+    }
     Ok(findings)
+}
+
+fn quarantined(found: Result<QuarantinedRows, StoreError>) -> Finding {
+    let check = "database.quarantined_rows";
+    let found = match found {
+        Ok(found) => found,
+        Err(error) => {
+            return Finding::warning(check, format!("jobs that ended cannot be looked at: {error}"), ROLES_LINE);
+        }
+    };
+    let among = if found.is_partial { "among the jobs that ended last" } else { "within a day" };
+    let Some(newest) = found.newest else {
+        return Finding::ok(check, format!("no row of jobs was found that cannot be read, {among}"));
+    };
+    let (count, tenant, id, why) = (found.count, newest.tenant, newest.id, newest.why);
+    let rows = if count == 1 { "row of jobs has" } else { "rows of jobs have" };
+    Finding::warning(
+        check,
+        format!(
+            "{count} {rows} failed because no worker can read or run what plain SQL has written, {among}; the newest, with the tenant \
+             {tenant:?} and the id {id:?}: {why}"
+        ),
+        format!(
+            "correct the program that writes them, and have it write these jobs again; all of them: {}",
+            found.select
+        ),
+    )
 }
 
 fn not_migrated() -> Finding {

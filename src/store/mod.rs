@@ -76,6 +76,7 @@ pub use maintenance::MaintenanceTask;
 pub use page::Page;
 pub use permissions::PermissionGrant;
 pub use prune::PrunedJobs;
+pub use quarantine::{QuarantinedRow, QuarantinedRows};
 pub use queue::{LeftInQueue, QueueLook};
 pub use reruns::{Rerun, RerunFilter, RerunWish};
 pub use revocations::{NewRevocation, Revocation, RevocationChanges, RevocationKind};

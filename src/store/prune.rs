@@ -19,8 +19,8 @@ const CONTENTS: [(&str, &str); 3] = [("failed_items", "item"), ("imported_rows",
 const BREATH: Duration = Duration::from_millis(20);
 
 /// When a job, or a campaign, ended. The index `jobs_ended` is made for these very words.
-const END: &str = "COALESCE(completed_at, cancelled_at, updated_at)";
-const ENDED: &str = "status IN ('completed', 'failed', 'cancelled')";
+pub(super) const END: &str = "COALESCE(completed_at, cancelled_at, updated_at)";
+pub(super) const ENDED: &str = "status IN ('completed', 'failed', 'cancelled')";
 /// Its campaign, if it has one, has ended or is not there.
 const FREE: &str = "(j.campaign_id IS NULL OR NOT EXISTS (SELECT 1 FROM campaigns c
   WHERE c.tenant_id = j.tenant_id AND c.id = j.campaign_id AND c.status IN ('active', 'paused')))";

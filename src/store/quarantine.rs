@@ -4,14 +4,19 @@
 use std::collections::BTreeMap;
 
 use super::job_indexes::{BY_TYPE, HALVES};
+use super::prune::{END, ENDED};
 use super::run_rows::message_and_detail;
-use super::sql::{MultiRowInsert, Row, Tx, Value};
+use super::sql::{MultiRowInsert, Row, Tx, Value, time_text};
 use super::{Store, StoreError, rows};
 
 /// The last number that a run can have: `0038_numbers_in_range.sql` lets nobody write a higher one.
 pub(super) const MAX_RUN: i64 = 2_147_483_647;
 /// Most rows of corrupt tenants in one transaction.
 const MAX_ROWS: usize = 1_000;
+/// How the error of such a row begins.
+const UNREADABLE: &str = "The row cannot be read: ";
+/// Jobs that ended last among which such rows are looked for.
+const MAX_LOOKED_AT: u32 = 20_000;
 
 /// A row that is to be taken out of the way.
 #[derive(Debug)]
@@ -21,6 +26,30 @@ pub(super) struct CorruptRow {
     /// Who has it; empty where nobody has.
     host: String,
     why: String,
+}
+
+/// Rows that were taken out of the way lately.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QuarantinedRows {
+    /// How many of the jobs that ended last.
+    pub count: i64,
+    /// More jobs have ended in that time than were looked at.
+    pub is_partial: bool,
+    /// The newest of them.
+    pub newest: Option<QuarantinedRow>,
+    /// The statement by which a person finds all of them.
+    pub select: String,
+}
+
+/// One of them, as it stands in SQL: its key may be none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QuarantinedRow {
+    /// `tenant_id`.
+    pub tenant: String,
+    /// `id`.
+    pub id: String,
+    /// Why it cannot be read or run.
+    pub why: String,
 }
 
 /// The rows that were found, by their numbers.
@@ -64,7 +93,7 @@ pub(super) async fn quarantine(tx: &mut Tx, rows: &CorruptRows) -> Result<(), St
         Tx::Postgres(_) => "tenant_id = given.column1 AND id = given.column2 AND COALESCE(host, '') = given.column5",
     };
     let values = |(row_id, row): (&i64, &CorruptRow)| {
-        let (message, _) = message_and_detail(&format!("The row cannot be read: {}", row.why));
+        let (message, _) = message_and_detail(&format!("{UNREADABLE}{}", row.why));
         vec![
             row.key.0.as_str().into(),
             row.key.1.as_str().into(),
@@ -89,6 +118,37 @@ pub(super) async fn quarantine(tx: &mut Tx, rows: &CorruptRows) -> Result<(), St
 }
 
 impl Store {
+    /// Rows that were taken out of the way after this time (Unix ms), among the last of the jobs that ended since.
+    pub async fn quarantined_since(&self, since: i64) -> Result<QuarantinedRows, StoreError> {
+        // Along the index of ended jobs, newest first: it is read no further than the limit, however many have ended.
+        let ended = format!(
+            "SELECT j.tenant_id, j.id, j.status, j.error_message, {{ms:{END}}} AS ended FROM jobs j
+             WHERE {ENDED} AND {{ms:{END}}} > {{time:$1}} ORDER BY {{ms:{END}}} DESC LIMIT {MAX_LOOKED_AT}"
+        );
+        let is_one = format!("status = 'failed' AND error_message LIKE '{UNREADABLE}%'");
+        let count = format!("SELECT COUNT(*) AS looked_at, COUNT(CASE WHEN {is_one} THEN 1 END) AS n FROM ({ended}) e");
+        let newest =
+            format!("SELECT tenant_id, id, error_message FROM ({ended}) e WHERE {is_one} ORDER BY ended DESC LIMIT 1");
+        let time = time_text(since);
+        let values: [Value; 1] = [time.as_str().into()];
+        let mut tx = self.database.read().await?;
+        let counted = tx.row(&count, &values).await?;
+        let number = |column| counted.as_ref().map_or(Ok(None), |row| row.int(column)).map(Option::unwrap_or_default);
+        let (count, looked_at) = (number("n")?, number("looked_at")?);
+        let newest = match count {
+            0 => None,
+            _ => tx.row(&newest, &values).await?.as_ref().map(quarantined_row).transpose()?,
+        };
+        // As it stands in the index, for a person.
+        let end = match tx {
+            Tx::Sqlite(_) => format!("strftime('%Y-%m-%dT%H:%M:%fZ', {END})"),
+            Tx::Postgres(_) => END.to_owned(),
+        };
+        let select =
+            format!("SELECT tenant_id, id, error_message FROM jobs WHERE {is_one} AND {ENDED} AND {end} > '{time}'");
+        Ok(QuarantinedRows { count, is_partial: looked_at >= i64::from(MAX_LOOKED_AT), newest, select })
+    }
+
     /// Takes what waits for corrupt tenants out of the queue, some of it, together with these rows. Whether there was any.
     pub(super) async fn quarantine_waiting(
         &self,
@@ -130,4 +190,13 @@ impl Store {
         tx.commit().await?;
         Ok(true)
     }
+}
+
+fn quarantined_row(row: &Row) -> Result<QuarantinedRow, StoreError> {
+    let why = row.text("error_message")?.unwrap_or_default();
+    Ok(QuarantinedRow {
+        tenant: row.shown_key("tenant_id")?,
+        id: row.shown_key("id")?,
+        why: why.strip_prefix(UNREADABLE).unwrap_or(&why).to_owned(),
+    })
 }

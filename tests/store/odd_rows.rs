@@ -304,6 +304,44 @@ pub async fn campaigns_and_announcements_that_cannot_be_read_take_no_places_of_o
     assert_eq!(owed.into_iter().map(|(owed, _)| owed.resource).collect::<Vec<_>>(), [campaign("fine")]);
 }
 
+pub async fn rows_that_could_not_be_read_lately_are_counted_and_the_newest_is_named(db: Db) {
+    let day = 24 * 3_600_000;
+    let since = jiff::Timestamp::now().as_millisecond() - day;
+    let found = async || db.store.quarantined_since(since).await.expect("quarantined");
+    assert_eq!(found().await, QuarantinedRows { count: 0, is_partial: false, newest: None, ..found().await });
+    let text = "INSERT INTO jobs (id, tenant_id, job_type, origin) SELECT";
+    db.sql(&format!("{text} 'no:' || n, 'acme', 'work', 'queued' FROM {}", numbers(&db, 3))).await.expect("insert");
+    assert!(claim(&db, "w").await.is_none());
+    // One that is older than a day, some that have failed otherwise, or are not failed, and one that failed later.
+    let of = "UPDATE jobs SET completed_at =";
+    let ago = |hours: i64| {
+        let time = jiff::Timestamp::from_millisecond(since + day - hours * 3_600_000).expect("time");
+        format!("'{time:.3}'")
+    };
+    db.sql(&format!("{of} {} WHERE id = 'no:1'", ago(30))).await.expect("older");
+    db.sql(&format!("{of} {} WHERE id = 'no:2'", ago(20))).await.expect("earlier");
+    let text = "INSERT INTO jobs (id, tenant_id, status, error_message) VALUES";
+    db.sql(&format!("{text} ('a', 'acme', 'failed', 'no luck'), ('b', 'acme', 'completed', NULL)"))
+        .await
+        .expect("insert");
+    db.sql(&format!("{text} ('c', 'acme', 'pending', 'The row cannot be read: no')")).await.expect("insert");
+    let now = found().await;
+    let newest = now.newest.as_ref().expect("the newest");
+    assert_eq!((now.count, now.is_partial, newest.tenant.as_str(), newest.id.as_str()), (2, false, "acme", "no:3"));
+    assert!(newest.why.contains("an id that is none"), "{newest:?}");
+    // What a person is told to ask finds the same.
+    let only = now.select.split_once(" WHERE ").expect("a condition").1;
+    assert_eq!(db.changed(&format!("UPDATE jobs SET title = title WHERE {only}")).await, 2);
+    // However many end, no more are looked at than the limit.
+    let many = format!(
+        "INSERT INTO jobs (id, tenant_id, status, completed_at) SELECT 'm' || n, 'acme', 'completed', {} FROM",
+        ago(0)
+    );
+    db.sql(&format!("{many} {}", numbers(&db, 20_000))).await.expect("insert");
+    let now = found().await;
+    assert!(now.is_partial && now.count < 2, "{now:?}");
+}
+
 /// Whether there is such a row.
 async fn is_so(db: &Db, table: &str, only: &str) -> bool {
     let column = match table {

@@ -130,6 +130,31 @@ async fn what_the_settings_alone_show_is_found_and_said_to_people_and_at_the_sta
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn rows_that_no_worker_could_read_are_counted_and_one_is_named() {
+    let fleet = Fleet::new();
+    let check = "database.quarantined_rows";
+    assert_eq!(doctor(&fleet, "worker").level(check), "ok");
+    let sql = fleet.sql().await;
+    let text = "INSERT INTO jobs (id, tenant_id, status, error_message, completed_at) VALUES
+                  ('no:1', 'acme', 'failed', 'The row cannot be read: an id that is none', strftime('%Y-%m-%dT%H:%M:%fZ', 'now', $1))";
+    sqlx::query(text).bind("-2 days").execute(&sql).await.expect("insert");
+    assert_eq!(doctor(&fleet, "worker").level(check), "ok", "it was before yesterday");
+    sqlx::query(sqlx::AssertSqlSafe(text.replace("no:1", "no:2")))
+        .bind("-2 hours")
+        .execute(&sql)
+        .await
+        .expect("insert");
+    let said = doctor(&fleet, "worker");
+    said.expect(check, "warning", "1 row of jobs has failed", "SELECT tenant_id, id, error_message FROM jobs");
+    said.expect(
+        check,
+        "warning",
+        "the tenant \"acme\" and the id \"no:2\": an id that is none",
+        "write these jobs again",
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_wrong_with_redis_is_found() {
     let clock = Clock::new();
     let mut fleet = Fleet::on(RedisServer::start_on(&clock));

@@ -1,9 +1,8 @@
 //! The database from outside: plain SQL, a log of what changes in it, and its faults.
 
-use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgPool, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
-use sqlx::{AssertSqlSafe, Postgres, Row, Sqlite};
+use sqlx::{AssertSqlSafe, Postgres, Row, Sqlite, Transaction};
 use std::path::Path;
 use std::time::Duration;
 
@@ -14,8 +13,8 @@ pub enum Sql {
 
 /// While it is there nobody else can write.
 pub enum Lock {
-    Sqlite(PoolConnection<Sqlite>),
-    Postgres(PoolConnection<Postgres>),
+    Sqlite(Transaction<'static, Sqlite>),
+    Postgres(Transaction<'static, Postgres>),
 }
 
 /// Every change of a status, and every command that is applied, in the order of the commits: SQLite has one writer,
@@ -98,17 +97,12 @@ impl Sql {
     /// Nobody else writes until [`Lock::release`].
     pub async fn lock(&self) -> sqlx::Result<Lock> {
         Ok(match self {
-            Self::Sqlite(pool) => {
-                let mut connection = pool.acquire().await?;
-                sqlx::query("BEGIN IMMEDIATE").execute(&mut *connection).await?;
-                Lock::Sqlite(connection)
-            }
+            Self::Sqlite(pool) => Lock::Sqlite(pool.begin_with("BEGIN IMMEDIATE").await?),
             Self::Postgres(pool) => {
-                let mut connection = pool.acquire().await?;
-                sqlx::query("BEGIN").execute(&mut *connection).await?;
+                let mut tx = pool.begin().await?;
                 let tables = "LOCK TABLE jobs, campaigns, command_audit IN EXCLUSIVE MODE";
-                sqlx::query(tables).execute(&mut *connection).await?;
-                Lock::Postgres(connection)
+                sqlx::query(tables).execute(&mut *tx).await?;
+                Lock::Postgres(tx)
             }
         })
     }
@@ -127,8 +121,8 @@ impl Lock {
     pub async fn release(self) {
         // Where the connection was ended meanwhile, the lock went with it.
         match self {
-            Self::Sqlite(mut connection) => drop(sqlx::query("ROLLBACK").execute(&mut *connection).await),
-            Self::Postgres(mut connection) => drop(sqlx::query("ROLLBACK").execute(&mut *connection).await),
+            Self::Sqlite(tx) => drop(tx.rollback().await),
+            Self::Postgres(tx) => drop(tx.rollback().await),
         }
     }
 }

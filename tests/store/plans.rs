@@ -166,3 +166,45 @@ async fn a_look_into_the_queue_reads_no_running_jobs_of_other_systems_and_counts
     let read = rows_read_by("%", &url, 0).await - before;
     assert!((5_000..12_000).contains(&read), "{read} rows were read of 20,000 of the tenant that run");
 }
+
+#[tokio::test]
+async fn rows_that_could_not_be_read_are_looked_for_among_the_jobs_that_ended_lately_alone() {
+    for is_counted in [false, true] {
+        let Db { store, url, .. } = Db::postgres().await;
+        plain(&url, "ALTER TABLE jobs SET (autovacuum_enabled = off)").await;
+        drop(store);
+        let store = store_of_one_connection(&url).await;
+        let now = jiff::Timestamp::now().as_millisecond();
+        let look = async || store.quarantined_since(now - 24 * 3_600_000).await.expect("look").count;
+        assert_eq!(look().await, 0);
+        let running = plain(&url, JOBS_OF_ANOTHER_WORKER).await;
+        let long_ago = "INSERT INTO jobs (id, tenant_id, status, completed_at)
+            SELECT 'old' || n, 'acme', 'failed', now() - interval '2 days' FROM generate_series(1, 2000) n";
+        let old = plain(&url, long_ago).await;
+        let lately = "INSERT INTO jobs (id, tenant_id, status, completed_at, error_message)
+            SELECT 'new' || n, 'acme', 'failed', now(), 'The row cannot be read: no' FROM generate_series(1, 9) n";
+        plain(&url, lately).await;
+        if is_counted {
+            plain(&url, "ANALYZE jobs").await;
+        }
+        let scanned = async || {
+            let text = "SELECT COALESCE(seq_tup_read, 0)::BIGINT FROM pg_stat_user_tables WHERE relname = 'jobs'";
+            let mut other = PgConnection::connect(&url).await.expect("connect");
+            sqlx::query_scalar::<_, i64>(text).fetch_one(&mut other).await.expect("statistics")
+        };
+        // What ANALYZE and the inserts have read is not the look's.
+        assert_eq!(rows_read_by("no such index", &url, 1).await, 0);
+        let before = scanned().await;
+        // More often than PostgreSQL plans for the values that are given.
+        for _ in 0..8 {
+            assert_eq!(look().await, 9);
+        }
+        drop(store);
+        let read = rows_read_by("jobs%", &url, 0).await;
+        let scanned = scanned().await - before;
+        assert!(
+            read < old && scanned < running,
+            "{read} rows by indexes, {scanned} without, of 9; counted: {is_counted}"
+        );
+    }
+}

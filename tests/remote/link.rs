@@ -144,6 +144,28 @@ async fn a_session_that_comes_back_from_another_worker_is_not_told_of_the_run_it
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_its_session_does_not_ask_for_when_it_is_back_is_handed_back() {
+    let mut fixture = RemoteFixture::start(&[REATTACH]).await;
+    let worker = fixture.worker();
+    let mut client = fixture.client(&worker, "s1").await;
+    client.attach(1, "acme", "j1").await;
+    let kept = client.attach(2, "acme", "j2").await;
+    drop(client);
+    // As a client that has never heard the answer, and was refused at another worker since.
+    let mut client = fixture.client(&worker, "s1").await;
+    let again = client.attach_with(2, "acme", "j2", json!({"run": kept["run"]})).await;
+    assert_eq!(again["run"], kept["run"]);
+    assert_eq!(client.attach(3, "acme", "j1").await["error"], "elsewhere");
+    fixture.until_status("j1", "pending").await;
+    assert_eq!(client.attach(4, "acme", "j1").await["type"], "attached");
+    let cancel = fixture.command("cancel", "j1");
+    let order = client.order(4, "cancel").await;
+    client.reached(&order, "ended").await;
+    assert_eq!(fixture.result_of("j1", &cancel).await["type"], "cancel_succeeded");
+    assert_eq!(fixture.fleet.status("acme", "j2").await, "running", "the one that it asked for is its own");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_is_asked_to_leave_sends_its_sessions_away_and_the_runs_move_at_once() {
     let mut fixture = RemoteFixture::start(&[]).await;
     let first = fixture.worker();

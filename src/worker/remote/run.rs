@@ -46,6 +46,8 @@ pub(crate) struct RemoteRun {
 struct WorkState {
     /// The client has been told that it may begin.
     begun: bool,
+    /// On which socket it was told last that the run is its own.
+    told_on: Option<u64>,
     /// A cancel came before that: it never begins.
     withdrawn: bool,
     /// The client holds the work, or is to hold it.
@@ -134,7 +136,7 @@ impl RemoteRun {
             state.begun = true;
             let status = if state.held { "paused" } else { "running" };
             let (reference, run) = (self.reference, self.run);
-            self.link.send(ToClient::Attached { reference, run, status, resume_point }.text());
+            state.told_on = self.link.send(ToClient::Attached { reference, run, status, resume_point }.text());
             if state.answer.is_none()
                 && let Some(order) = &mut state.order
             {
@@ -143,6 +145,12 @@ impl RemoteRun {
             true
         });
         may_begin
+    }
+
+    /// The session's socket, where the client has not asked for this run on it: it may not know that it has it.
+    pub(crate) fn socket_without_it(&self) -> Option<u64> {
+        let LinkState::Connected(socket) = self.link.state() else { return None };
+        (self.state.borrow().told_on != Some(socket)).then_some(socket)
     }
 
     fn send(&self, order: &mut Order) {

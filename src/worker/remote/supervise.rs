@@ -4,6 +4,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::link::LinkState;
 use super::run::WHEELHOUSE;
 use super::session::{Attached, Session};
@@ -50,6 +52,7 @@ async fn until_exited(shared: &Arc<Shared>, session: &Session, attached: &Attach
     let (mut changes, mut link) = (work.changes(), work.link().watch());
     let mut expired = pin!(timeout::expired(run.status.subscribe(), run.time_limit.clone()));
     let mut late: Option<String> = None;
+    let mut unclaimed: Option<(u64, Instant)> = None;
     loop {
         changes.mark_unchanged();
         link.mark_unchanged();
@@ -68,7 +71,13 @@ async fn until_exited(shared: &Arc<Shared>, session: &Session, attached: &Attach
                 None => {}
             }
         }
-        if matches!(*link.borrow(), LinkState::Over { .. }) {
+        // A client that is back and does not ask for the run never heard of it, or has forgotten it.
+        unclaimed = work.socket_without_it().map(|socket| match unclaimed {
+            Some((same, until)) if same == socket => (socket, until),
+            _ => (socket, Instant::now() + shared.ctx.settings.worker.reattach),
+        });
+        let is_unclaimed = unclaimed.is_some_and(|(_, until)| Instant::now() >= until);
+        if is_unclaimed || matches!(*link.borrow(), LinkState::Over { .. }) {
             release(shared, run, HandBack::default()).await;
             return exit(run);
         }
@@ -79,10 +88,17 @@ async fn until_exited(shared: &Arc<Shared>, session: &Session, attached: &Attach
                 None => std::future::pending().await,
             }
         };
+        let unclaimed = async {
+            match unclaimed {
+                Some((_, until)) => tokio::time::sleep_until(until).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             () = run.exited() => return exit(run),
             _ = changes.changed() => {}
             _ = link.changed() => {}
+            () = unclaimed => {}
             limit = &mut expired, if late.is_none() => {
                 let words = timeout::message(limit);
                 tracing::warn!(job_id = %run.resource().id, tenant_id = %run.resource().tenant, run = run.run().number, limit_s = limit.as_secs(), "worker.job_timed_out");

@@ -357,6 +357,10 @@ fn hint(error: &RedisError) -> &'static str {
     let text = error.to_string();
     if text.contains("UnknownIssuer") || text.contains("BadSignature") {
         ". The server's certificate is not signed by an authority that is trusted here: name its CA's certificate in redis.ca_file"
+    } else if text.contains("UnknownCA") || text.contains("BadCertificate") {
+        ". The server does not take this program's certificate: redis.client_cert_file and redis.client_key_file have to name one that is signed by an authority that the server trusts"
+    } else if text.contains("Expired") {
+        ". The certificate is over, or the clock of one of the two is wrong: renew it. A program reads redis.ca_file, redis.client_cert_file and redis.client_key_file when it starts"
     } else if text.contains("not valid for name") {
         ". The server's certificate is not for the host in redis.url: use a name that stands in it"
     } else if text.contains("CertificateRequired") {

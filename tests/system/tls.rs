@@ -48,6 +48,13 @@ async fn redis_and_postgresql_are_spoken_to_with_client_certificates_and_not_wit
     fleet.set("REDIS__CLIENT_KEY_FILE", &text(&certificate));
     let words = refused(&fleet, &["gateway"]);
     assert!(words.contains("redis.client_cert_file") && !words.contains("BEGIN"), "{words}");
+    let stranger = Authority::new();
+    let (of_stranger, key_of_stranger) = stranger.sign_client("postgres");
+    fleet.set("REDIS__CLIENT_CERT_FILE", &text(&of_stranger));
+    fleet.set("REDIS__CLIENT_KEY_FILE", &text(&key_of_stranger));
+    let words = refused(&fleet, &["inspect", "workers"]);
+    assert!(words.contains("does not take this program's certificate"), "{words}");
+    fleet.set("REDIS__CLIENT_CERT_FILE", &text(&certificate));
     fleet.set("REDIS__CLIENT_KEY_FILE", &text(&key));
     let migrated = fleet.command(&["migrate"]).output().expect("run");
     assert!(migrated.status.success(), "{migrated:?}");

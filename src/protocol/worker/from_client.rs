@@ -249,7 +249,7 @@ fn present<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Option<String>>,
 /// A time as RFC 3339 writes it.
 fn time<'de, D: Deserializer<'de>>(from: D) -> Result<Option<jiff::Timestamp>, D::Error> {
     let Some(text) = Option::<String>::deserialize(from)? else { return Ok(None) };
-    let wrong = |_| serde::de::Error::custom("run_after must be a time such as 2026-01-02T03:04:05Z");
+    let wrong = |_| serde::de::Error::custom("it must be a time of the years up to 9998 such as 2026-01-02T03:04:05Z");
     text.parse().map(Some).map_err(wrong)
 }
 

@@ -361,7 +361,7 @@ fn to_auth_error(kind: &ErrorKind) -> AuthError {
         ErrorKind::MissingRequiredClaim(claim) | ErrorKind::InvalidClaimFormat(claim) => match claim.as_str() {
             "exp" => "its exp is missing or not a time",
             "nbf" => "its nbf is not a time",
-            "sub" => "its sub is missing",
+            "sub" => "its sub is missing, so it names no user (a token for a worker is none for a gateway)",
             "iss" => "it names no issuer",
             "aud" => "it names no audience",
             _ => "a claim is missing",

@@ -57,6 +57,22 @@ async fn a_stream_of_lines_makes_more_jobs_than_one_document_may_and_once_under_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_byte_order_mark_before_a_body_is_passed_over() {
+    let api = RestFixture::start(&[]).await;
+    let ann = api.user("ann", "acme", &["*"]).await;
+    let path = "/api/v1/jobs?request_id=marked";
+    assert_eq!(send(&api, &ann, path, format!("\u{feff}{}", lines(0..3))).await.expect(201)["new"], 3);
+    assert_eq!(send(&api, &ann, path, lines(0..3)).await.expect(200)["new"], 0, "the same lines");
+    assert_eq!(send(&api, &ann, "/api/v1/jobs", format!("\u{feff}\r\n{}", lines(0..1))).await.expect(201)["new"], 1);
+    let words = send(&api, &ann, "/api/v1/jobs", format!("{}\u{feff}{}", lines(0..1), lines(1..2))).await;
+    let words = words.error(400, "invalid_message");
+    assert!(words.starts_with("line 2: "), "in the middle it is none: {words}");
+    let bearer = format!("Bearer {ann}");
+    let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
+    api.send("POST", "/api/v1/jobs", &headers, "\u{feff}{\"job_type\":\"mail\"}".to_owned()).await.expect(201);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wrong_line_is_named_with_what_was_made_before_it() {
     let api = RestFixture::start(&[]).await;
     let ann = api.user("ann", "acme", &["*"]).await;

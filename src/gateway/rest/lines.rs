@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::request::Request;
+use super::request::{Request, without_byte_order_mark};
 use crate::http::Refusal;
 use crate::protocol::ErrorCode;
 
@@ -49,9 +49,12 @@ impl LineReader {
                     continue;
                 }
             };
-            let line = self.rest.split_to(length).freeze();
+            let mut line = self.rest.split_to(length).freeze();
             self.seen = 0;
             self.number += 1;
+            if self.number == 1 {
+                line = without_byte_order_mark(line);
+            }
             if line.len() > self.max_line {
                 return Err(self.too_long());
             }

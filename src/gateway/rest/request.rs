@@ -173,7 +173,7 @@ impl Request {
                 }
                 whole.extend_from_slice(&part);
             }
-            Ok(whole.freeze())
+            Ok(without_byte_order_mark(whole.freeze()))
         };
         tokio::time::timeout(self.body_timeout, collect).await.map_err(|_| too_slow())?
     }
@@ -211,6 +211,12 @@ impl Request {
     fn rest_of_body(&mut self) -> &mut Body {
         self.body.get_mut()
     }
+}
+
+/// What stands behind the byte order mark that some programs put before a text in UTF-8 (RFC 8259, section 8.1: it may be passed over).
+pub(super) fn without_byte_order_mark(text: Bytes) -> Bytes {
+    const MARK: &[u8] = "\u{feff}".as_bytes();
+    if text.starts_with(MARK) { text.slice(MARK.len()..) } else { text }
 }
 
 /// The body has too many bytes.

@@ -22,6 +22,8 @@ impl IndexPiece {
 
 pub(super) const UNENDED: &str = "status IN ('pending', 'running', 'paused')";
 pub(super) const ENDED: &str = "status IN ('completed', 'failed', 'cancelled')";
+/// When a job, or a campaign, ended, in the words of the index `jobs_ended`.
+pub(super) const END: &str = "COALESCE(completed_at, cancelled_at, updated_at)";
 /// It waits and has not run yet, and the contrary.
 pub(super) const NOT_RUN: &str = "status = 'pending' AND COALESCE(running_ms, 0) = 0";
 const HAS_RUN: &str = "(status <> 'pending' OR COALESCE(running_ms, 0) <> 0)";

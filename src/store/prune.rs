@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use super::job_indexes::{END, ENDED};
 use super::sql::{Row, Value, time_text};
 use super::{Store, StoreError, rows};
 use crate::domain::Resource;
@@ -18,9 +19,6 @@ const CONTENTS: [(&str, &str); 3] = [("failed_items", "item"), ("imported_rows",
 /// Between two transactions, so that other writers get their turn.
 const BREATH: Duration = Duration::from_millis(20);
 
-/// When a job, or a campaign, ended. The index `jobs_ended` is made for these very words.
-pub(super) const END: &str = "COALESCE(completed_at, cancelled_at, updated_at)";
-pub(super) const ENDED: &str = "status IN ('completed', 'failed', 'cancelled')";
 /// Its campaign, if it has one, has ended or is not there.
 const FREE: &str = "(j.campaign_id IS NULL OR NOT EXISTS (SELECT 1 FROM campaigns c
   WHERE c.tenant_id = j.tenant_id AND c.id = j.campaign_id AND c.status IN ('active', 'paused')))";

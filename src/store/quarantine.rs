@@ -3,8 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::job_indexes::{BY_TYPE, HALVES};
-use super::prune::{END, ENDED};
+use super::job_indexes::{BY_TYPE, END, ENDED, HALVES};
 use super::run_rows::message_and_detail;
 use super::sql::{MultiRowInsert, Row, Tx, Value, time_text};
 use super::{Store, StoreError, rows};

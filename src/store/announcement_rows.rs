@@ -42,12 +42,11 @@ pub(super) fn announcement_rows(resources: &[(&Resource, i64)], about: Announcem
     resources.iter().map(row).collect()
 }
 
+/// The words before and after the rows that note them: one that is owed already stays as it is.
+pub(super) const INSERT: &str = "INSERT INTO announcements (tenant_id, resource_kind, resource_id, about, run) ";
+pub(super) const ONCE: &str = " ON CONFLICT (tenant_id, resource_kind, resource_id, about, run) DO NOTHING";
+
 /// The statement that notes them.
 pub(super) fn insert_announcements(rows: &[Vec<Value>]) -> MultiRowInsert<'_> {
-    MultiRowInsert {
-        before: "INSERT INTO announcements (tenant_id, resource_kind, resource_id, about, run) ",
-        row: "(?, ?, ?, ?, ?)",
-        after: " ON CONFLICT (tenant_id, resource_kind, resource_id, about, run) DO NOTHING",
-        rows,
-    }
+    MultiRowInsert { before: INSERT, row: "(?, ?, ?, ?, ?)", after: ONCE, rows }
 }

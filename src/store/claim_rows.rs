@@ -59,8 +59,7 @@ impl Store {
             quarantine(&mut tx, &corrupt).await?;
         }
         tx.commit().await?;
-        let has_all = jobs.len() == shares.iter().map(|(_, share)| share).sum::<usize>();
-        let left = if has_all { left } else { LeftInQueue::MayBeMore };
+        let left = if jobs.len() == jobs_of(&shares) { left } else { LeftInQueue::MayBeMore };
         Ok(Claimed { look: QueueLook { jobs, left }, met_corrupt })
     }
 
@@ -79,7 +78,7 @@ impl Store {
         let mut seen: HashMap<usize, (usize, i64)> = HashMap::new();
         // Of a group that stands behind others those that do not fit are not there.
         let is_behind = groups.iter().any(|group| group.is_behind);
-        let (mut sees_all, mut all_fit) = (left_out.is_empty(), matches!(company, Company::None) || !is_behind);
+        let (mut sees_all, mut all_fit) = (true, matches!(company, Company::None) || !is_behind);
         for row in &self.database.read().await?.rows(&text, &values).await? {
             let place = row.int("place")?.and_then(|place| usize::try_from(place).ok());
             let (Some(place), Some(number)) = (place, row.int("row_id")?) else { continue };
@@ -99,15 +98,17 @@ impl Store {
             }
         }
         for (place, (count, last)) in seen {
-            if !groups[place].is_behind && count == OLDEST_LIMIT as usize {
+            if groups[place].is_behind {
+                sees_all &= count < limit;
+            } else if count == OLDEST_LIMIT as usize {
                 found.unseen.push((groups[place].clone(), last.saturating_add(1)));
             }
-            sees_all &= count < if groups[place].is_behind { limit } else { OLDEST_LIMIT as usize };
         }
         found.unseen.extend(left_out.iter().map(|group| (group.clone(), group.first)));
+        sees_all &= found.unseen.is_empty();
         let there = found.jobs.len();
         let shares = allot(found, limit);
-        let left = match sees_all && there == shares.iter().map(|(_, share)| share).sum::<usize>() {
+        let left = match sees_all && there == jobs_of(&shares) {
             false => LeftInQueue::MayBeMore,
             true if all_fit => LeftInQueue::NothingWaits,
             true => LeftInQueue::NothingFits,
@@ -128,6 +129,11 @@ struct Shares {
     shares: Vec<(JobTypeGroup, usize)>,
     /// What is left of these groups' jobs.
     left: LeftInQueue,
+}
+
+/// How many jobs they are in all.
+fn jobs_of(shares: &[(JobTypeGroup, usize)]) -> usize {
+    shares.iter().map(|(_, share)| share).sum()
 }
 
 /// What there is to choose from.

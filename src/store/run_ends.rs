@@ -10,7 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use super::announcement_rows::{AnnouncementKind, announcement_rows, insert_announcements};
+use super::announcement_rows::{AnnouncementKind, INSERT, ONCE, announcement_rows, insert_announcements};
 use super::database::Database;
 use super::run_rows::{end_with_campaign, message_and_detail, owned_by_run, progress_values, retry_delay_ms};
 use super::sql::{MultiRowInsert, Row, Tx, Value};
@@ -129,9 +129,7 @@ async fn write_in_one_statement(
             "), given AS MATERIALIZED (
                SELECT t.* FROM told t JOIN jobs j ON j.tenant_id = t.column1 AND j.id = t.column2 {{skip}}),
              ended AS ({END_RUN} FROM given WHERE {OWNED} AND {CAN_END} RETURNING {}),
-             owed AS (INSERT INTO announcements (tenant_id, resource_kind, resource_id, about, run)
-               SELECT tenant_id, '{}', id, '{announced}', run FROM ended
-               ON CONFLICT (tenant_id, resource_kind, resource_id, about, run) DO NOTHING)
+             owed AS ({INSERT} SELECT tenant_id, '{}', id, '{announced}', run FROM ended {ONCE})
              SELECT * FROM ended",
             *rows::JOB,
             ResourceKind::Job.as_str()

@@ -17,7 +17,7 @@ from . import process
 from .begin import BEYOND_REATTACH, end_message, kill_process
 from .control import Control, _speaking
 from .errors import Elsewhere, Lost, NotReachable
-from .messages import Job, Message, to_text
+from .messages import Job, Message, check_point
 from .run import Clock, Run
 from .session import Session
 from .waiting import Waiters
@@ -106,16 +106,16 @@ class AsyncControl:
 
     async def save(self, point: Any) -> None:
         """Stores where the job goes on in its next run (any JSON), and returns when it is in SQL."""
-        if len(to_text({"point": point}).encode("utf-8", "replace")) > self._session.max_frame - 512:
-            raise ValueError(f"A resume point may have {self._session.max_frame - 512} bytes at most")
+        check_point(point, self._session.max_frame - 512)
         run = self._run
+        before = self.resume_point
         number = run.last_save[0] + 1
         run.last_save = (number, point)
         self._session.send_save(run)
-        while not await _wait(
-            run.changed, lambda: run.saved >= number or run.ending is not None or run.settled, 1.0
-        ):
+        while not await _wait(run.changed, lambda: run.save_is_over(number), 1.0):
             pass
+        if run.saved < number:
+            run.take_back_refused(number, before)
         if run.saved < number and run.settled:
             raise Lost("the run ended before its resume point was stored", run.final_status)
         await self.checkpoint()

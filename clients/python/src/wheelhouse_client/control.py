@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import interrupt
 from .errors import HandedBack, Lost, WheelhouseError
-from .messages import count, error_text, to_text
+from .messages import check_point, count, error_text
 from .output import STREAMS
 from .run import Clock, Pause, Run
 
@@ -107,15 +107,16 @@ class Control:
         Raises TypeError or ValueError for a point that is not JSON or too large for a frame, Cancelled and its kinds when
         the work is to end.
         """
-        if len(to_text({"point": point}).encode("utf-8", "replace")) > self._session.max_frame - 512:
-            raise ValueError(f"A resume point may have {self._session.max_frame - 512} bytes at most")
+        check_point(point, self._session.max_frame - 512)
         run = self._run
+        before = self.resume_point
         number = run.last_save[0] + 1
         run.last_save = (number, point)
         self._session.send_save(run)
-        while not run.changed.wait(lambda: run.saved >= number or run.ending is not None or run.settled, 1.0):
+        while not run.changed.wait(lambda: run.save_is_over(number), 1.0):
             pass
         if run.saved < number:
+            run.take_back_refused(number, before)
             if run.ending is not None and run.ending.kind != "leave":
                 raise run.ending.exception()
             if run.settled:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
@@ -16,6 +15,14 @@ Message = dict[str, Any]
 
 VERSION = 1
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
+# What Wheelhouse refuses in every JSON value (src/domain/json_error.rs): readers and databases further on could not read it back.
+DEEPEST = 127
+LONGEST_NUMBER = 1_000
+# A text, the begin or the end of an array or object, or a number of that length.
+_PART = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[{]|[\]}]|-?\d{1000,}')
+# The years that a time of the protocol may have.
+_EARLIEST = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_LATEST = datetime(9998, 12, 31, tzinfo=timezone.utc)
 
 
 @dataclass(frozen=True)
@@ -85,9 +92,45 @@ def count(value: object) -> int | None:
     return min(2**53 - 1, max(0, number))
 
 
-def to_text(message: Mapping[str, Any]) -> str:
+def to_text(message: Any) -> str:
     """A message as it goes over the wire. Raises TypeError or ValueError for what is not JSON."""
     return json.dumps(message, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def size(text: str) -> int:
+    """Its bytes on the wire."""
+    return len(text.encode("utf-8", "replace"))
+
+
+def unfit(text: str) -> str | None:
+    """Why Wheelhouse does not take this JSON, as the rest of a sentence that begins with its name. None: it does."""
+    if len(text) <= 2 * DEEPEST:
+        return None
+    depth = 0
+    for found in _PART.finditer(text):
+        part = found[0]
+        if part in "[{":
+            depth += 1
+            if depth > DEEPEST:
+                return f"has more than {DEEPEST} arrays and objects inside one another, which JSON readers refuse"
+        elif part in "]}":
+            depth -= 1
+        elif part[0] != '"' and len(part) > LONGEST_NUMBER:
+            return f"has a number with more than {LONGEST_NUMBER} characters: give it as text"
+    return None
+
+
+def check_point(point: Any, longest: int) -> None:
+    """Raises TypeError or ValueError, with words, for a resume point that Wheelhouse would not take."""
+    try:
+        text = to_text(point)
+    except RecursionError:
+        raise ValueError("A resume point has too many lists and dictionaries inside one another") from None
+    why = unfit(text)
+    if why is not None:
+        raise ValueError(f"A resume point that {why}, cannot be stored")
+    if size(text) > longest:
+        raise ValueError(f"A resume point may have {longest} bytes at most")
 
 
 def jsonable(value: Any, longest: int = 64 * 1024) -> Any:
@@ -96,10 +139,10 @@ def jsonable(value: Any, longest: int = 64 * 1024) -> Any:
     For what Wheelhouse only shows (parameters, results): it never makes the work fail.
     """
     try:
-        text = to_text({"value": value})
+        text = to_text(value)
     except (TypeError, ValueError, RecursionError):
         return _shown(value)
-    return value if len(text.encode("utf-8", "replace")) <= longest else _shown(value)
+    return value if size(text) <= longest and unfit(text) is None else _shown(value)
 
 
 def _shown(value: Any) -> str:
@@ -121,7 +164,9 @@ def error_text(error: BaseException) -> str:
 
 
 def rfc3339(moment: datetime) -> str:
-    """A time as the protocol writes it. One without a zone is taken for UTC."""
+    """A time as the protocol writes it. One without a zone is taken for UTC, and one that it cannot write for the next that it can."""
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=timezone.utc)
+    # Compared first: a time at the end of all years cannot be taken to another zone.
+    moment = min(max(moment, _EARLIEST), _LATEST)
     return moment.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -93,6 +93,8 @@ class Run:
     ending: Ending | None = None
     last_order: int = 0
     saved: int = 0
+    save_refused: tuple[int, str] = (0, "")  # The last resume point that Wheelhouse could not use, and why.
+    bare_end: bool = False  # Wheelhouse could not use the end as it was told: it is told without result and time.
     final_status: str | None = None
     changed: Waiters = field(default_factory=Waiters)
 
@@ -116,6 +118,17 @@ class Run:
         """Opens or closes the fast path of checkpoint(). For the link's thread, after each change of what counts."""
         calm = self.pause is None and self.ending is None and not self.cooperative
         self.open_until = self.lease.until if calm else float("-inf")
+
+    def save_is_over(self, number: int) -> bool:
+        """Whether nothing more is to be waited for of this resume point."""
+        return self.saved >= number or self.save_refused[0] >= number or self.ending is not None or self.settled
+
+    def take_back_refused(self, number: int, before: Any) -> None:
+        """Raises ValueError where Wheelhouse could not use this resume point. The one before counts again."""
+        if self.save_refused[0] >= number:
+            if self.last_save[0] == number:
+                self.last_save = (number, before)
+            raise ValueError(f"Wheelhouse could not use the resume point: {self.save_refused[1]}")
 
     @property
     def over(self) -> bool:

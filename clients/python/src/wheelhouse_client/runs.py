@@ -7,7 +7,7 @@ from typing import Any
 
 from . import notices
 from .errors import Denied, Refused, refused
-from .messages import Message, to_text
+from .messages import Message, size, to_text
 from .run import Clock, Ending, Lease, Pause, Run
 
 # Seconds after which a thread that has not obeyed is poked again: a signal may have met it where it could not obey.
@@ -61,7 +61,7 @@ class RunTable:
         message: Message = {"type": "attach", "ref": run.ref, **run.job.fields()}
         if run.number is not None:
             message["run"] = run.number
-        if len(to_text(message)) > self.max_frame - 64:
+        if size(to_text(message)) > self.max_frame - 64:
             message.pop("parameters", None)
         run.phase = "asked"
         self._send(message)
@@ -82,7 +82,9 @@ class RunTable:
                 self._send_figures(run)
             self._send_lines(run)
             if run.end is not None:
-                self._send({"type": "end", "ref": run.ref, **run.end})
+                left_out = ("result", "run_after") if run.bare_end else ()
+                told = {name: value for name, value in run.end.items() if name not in left_out}
+                self._send({"type": "end", "ref": run.ref, **told})
             elif run.obeyed is not None:
                 self._reached(run, run.obeyed, "ended")
 
@@ -153,7 +155,17 @@ class RunTable:
             if run.number is None:
                 self._settle(run, refusal=refused("invalid", text, None, None))
             else:
-                notices.say(logging.WARNING, f"Wheelhouse could not use a message about {run.job.job_id}: {text}")
+                self._unusable(run, text)
+
+    def _unusable(self, run: Run, text: str) -> None:
+        """A message about the run was not used. Somebody may wait for what it was to lead to: said again as it is, it never would."""
+        notices.say(logging.WARNING, f"Wheelhouse could not use a message about {run.job.job_id}: {text}")
+        if text.startswith("save:") and run.last_save[0] > run.saved:
+            run.save_refused = (run.last_save[0], text)
+            run.changed.wake()
+        elif text.startswith("end:") and not run.bare_end:
+            run.bare_end = True
+            self._finish(run)
 
     def _attached(self, run: Run, message: Message) -> None:
         number = int(message["run"])

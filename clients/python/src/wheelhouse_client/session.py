@@ -21,7 +21,7 @@ from datetime import datetime
 from . import notices
 from .errors import Denied
 from .interrupt import cooperative
-from .messages import VERSION, Job, Message, rfc3339, to_text
+from .messages import VERSION, Job, Message, rfc3339, size, to_text
 from .run import Clock, Ending, Lease, Pause, Run
 from .runs import RunTable
 from .settings import Settings
@@ -138,7 +138,7 @@ class Session(RunTable):
         message: Message = {"type": "expect", **job.fields()}
         if run_after is not None:
             message["run_after"] = rfc3339(run_after)
-        if len(to_text(message)) > self.max_frame - 64:
+        if size(to_text(message)) > self.max_frame - 64:
             message.pop("parameters", None)
         with self._refs_lock:
             message["ref"] = next(self._refs)

@@ -4,6 +4,7 @@ import { Cancelled, errorText, HandedBack, Lost, Refused, TimedOut } from './err
 import type { Ending, Run } from './run.js';
 import { type Session, sharedSession } from './session.js';
 import { ID } from './settings.js';
+import { isTooDeep, moment } from './text.js';
 
 /** What a job is, for those who look at it. */
 export interface JobOptions {
@@ -79,7 +80,7 @@ export function announce(
 ): Promise<ExpectedMessage> {
   const { runAfter, ...rest } = options;
   const session = options.session ?? sharedSession();
-  const description = { ...describe(tenant, id, rest), ...(runAfter ? { run_after: runAfter.toISOString() } : {}) };
+  const description = { ...describe(tenant, id, rest), run_after: moment(runAfter) };
   return session.expect(description, linger);
 }
 
@@ -155,11 +156,11 @@ function checkId(what: string, id: unknown): void {
 
 const MOST_PARAMETERS = 64 * 1024;
 
-/** Parameters are shown to people; what is no JSON or very large is left out rather than the job refused. */
+/** Parameters are shown to people; what is no JSON, very large or very deep is left out rather than the job refused. */
 function fitting(parameters: unknown): unknown {
   try {
     const text = JSON.stringify(parameters);
-    return text === undefined || text.length > MOST_PARAMETERS ? undefined : JSON.parse(text);
+    return text === undefined || text.length > MOST_PARAMETERS || isTooDeep(text) ? undefined : JSON.parse(text);
   } catch {
     return undefined;
   }

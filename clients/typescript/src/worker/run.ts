@@ -11,11 +11,14 @@ import { Cancelled, HandedBack, Lost, Refused, type Stopped, TimedOut } from './
 import { Output, type OutputStream } from './output.js';
 import { ProgressFold } from './progress.js';
 import { Signal } from './signal.js';
+import { moment } from './text.js';
 
 /** What a run needs of the connection that carries it. */
 export interface Carrier {
   /** Sends if there is a connection; what matters is sent again after a new `attached`. Throws `RangeError` if too large. */
   send(message: Client): void;
+  /** A message as it is sent. Throws as `send` does, and what the JSON writer throws. */
+  textOf(message: Client): string;
   /** Changes with every connection. */
   readonly connection: number;
   /** When the worker was last heard on the present connection, as `carrier.now()` counts. */
@@ -70,6 +73,7 @@ export class Run {
   #attachSentOn = -1;
   #over = false;
   #ending: Ending | undefined;
+  #isBareEnding = false;
   #holding = 0;
   #critical = 0;
   #branches = 0;
@@ -162,6 +166,20 @@ export class Run {
     const done = this.#savers.filter((saver) => saver.n <= n);
     this.#savers = this.#savers.filter((saver) => saver.n > n);
     for (const saver of done) saver.signal.resolve();
+  }
+
+  /**
+   * The worker could not use a message about this run, and says which and why. Said again as it is it would be refused again,
+   * and somebody may wait for what it was to lead to.
+   */
+  onUnusable(why: string): void {
+    if (why.startsWith('save:')) {
+      this.#unsaved = undefined;
+      for (const saver of this.#savers.splice(0)) saver.signal.reject(new RangeError(why));
+    } else if (why.startsWith('end:') && this.#ending && !this.#isBareEnding) {
+      this.#isBareEnding = true;
+      this.#sendEnding(this.#ending);
+    }
   }
 
   onEnded(status: Status): void {
@@ -270,10 +288,12 @@ export class Run {
     if (this.#over) return Promise.reject(this.#stop ?? new Lost('The run is over'));
     const message: SaveMessage = { type: 'save', ref: this.ref, n: this.#saves + 1, point: point ?? null };
     try {
-      this.#sendIfAttached(message);
+      // Also without a connection: what the worker would not take must not wait for one.
+      this.carrier.textOf(message);
     } catch (error) {
       return Promise.reject(error);
     }
+    this.#sendIfAttached(message);
     this.#saves += 1;
     this.#unsaved = message;
     const signal = new Signal<void>();
@@ -362,12 +382,12 @@ export class Run {
     const end = { type: 'end' as const, ref: this.ref, how: ending.how };
     switch (ending.how) {
       case 'completed': {
-        const result = ending.result === undefined ? {} : { result: ending.result };
+        if (ending.result === undefined || this.#isBareEnding) return this.carrier.send(end);
         try {
-          return this.carrier.send({ ...end, ...result });
-        } catch (error) {
-          // The work is done all the same; only its result has no place in the row.
-          if (!(error instanceof RangeError) && !(error instanceof TypeError)) throw error;
+          return this.carrier.send({ ...end, result: ending.result });
+        } catch {
+          // Too large, too deep, no JSON, or code of its own that throws. The work is done all the same; only its result
+          // has no place in the row.
           return this.carrier.send(end);
         }
       }
@@ -376,7 +396,7 @@ export class Run {
       case 'handed_back':
         return this.carrier.send({
           ...end,
-          ...(ending.runAfter ? { run_after: ending.runAfter.toISOString() } : {}),
+          ...(ending.runAfter && !this.#isBareEnding ? { run_after: moment(ending.runAfter) } : {}),
           ...(ending.error ? { error: ending.error.slice(0, 16_000) } : {}),
         });
       default:

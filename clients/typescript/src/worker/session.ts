@@ -8,6 +8,7 @@ import type { Link, LinkEnd, OpenLink } from './link.js';
 import { type Carrier, Run } from './run.js';
 import { authorities, currentToken, endpoint, type WorkerSettings } from './settings.js';
 import { Signal } from './signal.js';
+import { isTooDeep, toText } from './text.js';
 import { Watchdog } from './watchdog.js';
 import { linkFrom, type WsConstructor } from './ws-link.js';
 
@@ -159,14 +160,23 @@ export class Session implements Carrier {
   }
 
   send(message: Client): void {
-    const text = JSON.stringify(message);
+    this.#link?.send(this.textOf(message));
+  }
+
+  textOf(message: Client): string {
+    const text = toText(message);
     const size = Buffer.byteLength(text);
     if (size > this.#maxFrame) {
       throw new RangeError(
         `A message of ${size} bytes (${message.type}) is too large: the worker takes ${this.#maxFrame}.`,
       );
     }
-    this.#link?.send(text);
+    if ((message.type === 'save' || message.type === 'end') && isTooDeep(text, 1)) {
+      throw new RangeError(
+        `A message (${message.type}) has more than 127 arrays and objects inside one another: the worker takes no more.`,
+      );
+    }
+    return text;
   }
 
   forget(ref: number): void {
@@ -299,6 +309,7 @@ export class Session implements Carrier {
         break;
       case 'error':
         this.#warn(`The worker could not use a message: ${message.error}: ${message.message}`);
+        if (message.ref !== undefined) this.#runs.get(message.ref)?.onUnusable(message.message);
         break;
     }
   }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import time
 import uuid
@@ -11,10 +13,12 @@ from pathlib import Path
 
 import pytest
 import redis as redis_py
-from bed.processes import Process, Ticks, eventually
+from bed.processes import Process, Ticks, children_of, eventually
 from bed.queues import rq_worker
 from bed.wheelhouse import Redis, Wheelhouse
 from rq import Queue, Retry
+from rq.job import JobStatus
+from rq.registry import StartedJobRegistry
 
 import wheelhouse_client
 from wheelhouse_client.rq import ControlledQueue
@@ -119,6 +123,32 @@ def test_a_lost_work_horse_fails_its_row(
     job = queue.enqueue(rq_jobs.dies, str(ticks()), meta=META)
     eventually("failed", lambda: job.get_status() == "failed")
     wheelhouse.wait_status(job.id, "failed")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_rq_gives_up_since_its_worker_was_killed_fails_its_row(
+    kind: str, queue: Queue, wheelhouse: Wheelhouse, redis: Redis, start: Callable[..., Process], ticks: MakeTicks
+) -> None:
+    """And a job that RQ runs again goes on."""
+    worker = rq_worker(start, wheelhouse, redis, queue.name, kind)
+    seen = ticks()
+    lost = queue.enqueue(rq_jobs.plain, str(seen), 10_000, meta=META)
+    seen.wait_for()
+    for child in children_of(worker.pid):
+        os.kill(child, signal.SIGKILL)
+    worker.stop(signal.SIGKILL)
+    again = queue.enqueue(rq_jobs.careful, str(ticks()), 3, meta=META, retry=Retry(max=1))
+    # As it stands when a worker was killed with it, and some time later.
+    registry = StartedJobRegistry(queue=queue)
+    queue.remove(again)
+    again.set_status(JobStatus.STARTED)
+    for member in [*registry.connection.zrange(registry.key, 0, -1), f"{again.id}:gone"]:
+        registry.connection.zadd(registry.key, {member: 1})
+    rq_worker(start, wheelhouse, redis, queue.name, kind)
+    eventually("failed", lambda: lost.get_status() == "failed")
+    wheelhouse.wait_status(lost.id, "failed")
+    assert "ended without a word" in wheelhouse.row(lost.id)["error_message"]
+    wheelhouse.wait_status(again.id, "completed")
 
 
 def test_a_job_without_a_tenant_runs_with_a_warning(

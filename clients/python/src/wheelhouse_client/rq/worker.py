@@ -10,12 +10,13 @@ from typing import Any
 
 from redis import Redis
 from rq import SimpleWorker, Worker
+from rq.exceptions import AbandonedJobError
 from rq.job import Job as RqJob
 from rq.job import JobStatus
 
 from .. import process
 from ..begin import begin, finish
-from ..errors import NotReachable, Refused
+from ..errors import AlreadyEnded, NotReachable, Refused
 from ..marks import take
 from ..session import Session
 from ..settings import Settings
@@ -29,6 +30,8 @@ class _Controlled:
     name: str
     connection: Any
     log: Any
+    push_exc_handler: Any
+    pop_exc_handler: Any
     killable = False
 
     def wheelhouse_session(self) -> Session:
@@ -70,6 +73,9 @@ class _Controlled:
         outcome = self._outcome_of(job)
         if outcome is None:
             super().handle_job_failure(job, queue, *rest, **more)  # type: ignore[misc]
+            # In the worker itself, not in the work horse that has the job.
+            if self._performing is None:
+                self._close_row(job)
             return
         execution = more.get("execution")
         with self.connection.pipeline() as pipeline:
@@ -86,6 +92,41 @@ class _Controlled:
         elif outcome is JobStatus.QUEUED:
             queue.enqueue_job(job)
             self.log.info("Job %s is put back into its queue", job.id)
+
+    def clean_registries(self) -> None:
+        """RQ's maintenance also finds jobs whose worker was killed. Of those that it does not run again the rows have failed."""
+        abandoned: list[RqJob] = []
+
+        def note(job: RqJob, kind: type[BaseException], *_: object) -> None:
+            if kind is AbandonedJobError:
+                abandoned.append(job)
+
+        self.push_exc_handler(note)
+        try:
+            super().clean_registries()  # type: ignore[misc]
+        finally:
+            self.pop_exc_handler()
+        for job in abandoned:
+            self._close_row(job)
+
+    def _close_row(self, job: RqJob) -> None:
+        """The job's process ended without a word. Where RQ does not run the job again, its row has failed."""
+        tenant = tenant_of(job)
+        if tenant is None or job.get_status() not in (JobStatus.FAILED, JobStatus.STOPPED):
+            return
+        stopped = job.get_status() is JobStatus.STOPPED
+        try:
+            session = self.wheelhouse_session()
+            run = begin(session, describe(job, tenant), unreachable_for=5.0)
+            lost = {"how": "failed", "error": "the process of the job ended without a word", "permanent": True}
+            finish(session, run, None, {"how": "cancelled"} if stopped else lost, timeout=5.0)
+        except AlreadyEnded:
+            pass
+        except (Refused, NotReachable) as error:
+            self.log.warning("The row of job %s is left as it is: %s", job.id, error)
+        finally:
+            if self.killable:
+                process.close()  # No link is carried over the next fork.
 
     def _outcome_of(self, job: RqJob) -> JobStatus | None:
         if getattr(job, "_wheelhouse_killed", False):
@@ -122,27 +163,6 @@ class ControlledWorker(_Controlled, Worker):
             return
         told: Any = super()
         told.handle_work_horse_killed(job, retpid, ret_val, rusage)
-
-    def handle_job_failure(self, job: RqJob, queue: Any, *rest: Any, **more: Any) -> None:
-        super().handle_job_failure(job, queue, *rest, **more)
-        if not self.is_horse and not getattr(job, "_wheelhouse_killed", False):
-            self._close_row(job)
-
-    def _close_row(self, job: RqJob) -> None:
-        """The horse died without a word. Where RQ does not run the job again, its row has failed."""
-        tenant = tenant_of(job)
-        if tenant is None or job.get_status() not in (JobStatus.FAILED, JobStatus.STOPPED):
-            return
-        stopped = job.get_status() is JobStatus.STOPPED
-        try:
-            session = self.wheelhouse_session()
-            run = begin(session, describe(job, tenant), unreachable_for=5.0)
-            lost = {"how": "failed", "error": "the work horse ended without a word", "permanent": True}
-            finish(session, run, None, {"how": "cancelled"} if stopped else lost, timeout=5.0)
-        except (Refused, NotReachable) as error:
-            self.log.warning("The row of job %s is left as it is: %s", job.id, error)
-        finally:
-            process.close()
 
 
 class ControlledSimpleWorker(_Controlled, SimpleWorker):

@@ -34,6 +34,15 @@ def test_failed(celery: CeleryBed) -> None:
     assert row["error_message"] == "ValueError: it went wrong"
 
 
+@pytest.mark.parametrize("code", [0, None, 3])
+def test_an_exit_is_a_failure_as_celery_has_it(celery: CeleryBed, code: int | None) -> None:
+    task = celery.tasks.exits.delay(code)
+    eventually("FAILURE", lambda: task.state == "FAILURE")
+    row = celery.wheelhouse.row(task.id)
+    assert row["status"] == "failed"
+    assert row["error_message"].startswith("SystemExit")
+
+
 def test_retry(celery: CeleryBed, ticks: MakeTicks) -> None:
     seen = ticks()
     task = celery.tasks.retries.delay(str(seen))

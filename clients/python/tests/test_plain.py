@@ -204,3 +204,13 @@ def test_asyncio_cancel_reaches_an_await(wheelhouse: Wheelhouse) -> None:
     assert wheelhouse.command(name, "cancel").kind == "cancel_succeeded"
     thread.join(10)
     assert not thread.is_alive()
+
+
+@pytest.mark.parametrize(("code", "status"), [(None, "completed"), (0, "completed"), (3, "failed")])
+def test_a_program_that_leaves_its_block_by_an_exit_ends_as_it_says(
+    own: None, wheelhouse: Wheelhouse, code: int | None, status: str
+) -> None:
+    job_id = new_id()
+    with pytest.raises(SystemExit), wheelhouse_client.job("acme", job_id):
+        raise SystemExit(code)
+    assert wheelhouse.status(job_id) == status

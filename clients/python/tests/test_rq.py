@@ -116,6 +116,16 @@ def test_a_hang_is_killed_after_the_grace(
     seen.assert_none_for(1.0)
 
 
+@pytest.mark.parametrize("code", [0, None, 3])
+def test_an_exit_is_a_failure_as_rq_has_it(
+    code: int | None, queue: Queue, wheelhouse: Wheelhouse, redis: Redis, start: Callable[..., Process]
+) -> None:
+    rq_worker(start, wheelhouse, redis, queue.name)
+    job = queue.enqueue("sys.exit", code, meta=META)
+    eventually("failed", lambda: job.get_status() == "failed")
+    wheelhouse.wait_status(job.id, "failed")
+
+
 def test_a_lost_work_horse_fails_its_row(
     queue: Queue, wheelhouse: Wheelhouse, redis: Redis, start: Callable[..., Process], ticks: MakeTicks
 ) -> None:

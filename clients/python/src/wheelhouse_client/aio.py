@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from . import process
-from .begin import BEYOND_REATTACH, end_message, kill_process
+from .begin import BEYOND_REATTACH, end_message, kill_process, unless_done
 from .control import Control, _speaking
 from .errors import Elsewhere, Lost, NotReachable
 from .messages import Job, Message, check_point
@@ -275,7 +275,7 @@ class job:
                 else:  # Somebody else cancelled the task, as asyncio.run does at Ctrl-C; or the work is to go on later.
                     session.end(run, {"how": "handed_back"})
             else:
-                session.end(run, self.end or end_message(error, self.result))
+                session.end(run, self.end or end_message(unless_done(error), self.result))
             # Shielded by hand: a second cancel must not leave the end untold, and it is sent whoever waits for it.
             while not run.settled:
                 await _wait(run.changed, lambda: run.settled, 1.0)

@@ -78,8 +78,6 @@ def _await_answer(session: Session, run: Run, unreachable_for: float | None) -> 
 
 def end_message(error: BaseException | None, result: Any = None, permanent: bool = False) -> Message:
     """What ``end`` says of work that returned ``result`` or raised ``error``."""
-    if isinstance(error, SystemExit) and error.code in (None, 0):
-        error = None
     if error is None:
         message: Message = {"how": "completed"}
         if result is not None:
@@ -95,6 +93,11 @@ def end_message(error: BaseException | None, result: Any = None, permanent: bool
     if permanent:
         message["permanent"] = True
     return message
+
+
+def unless_done(error: BaseException | None) -> BaseException | None:
+    """Nothing where a program of its own leaves its block by ``sys.exit()``: that is its success. To the task queues it is none."""
+    return None if isinstance(error, SystemExit) and error.code in (None, 0) else error
 
 
 def order_behind(run: Run, error: BaseException | None) -> BaseException | None:
@@ -158,4 +161,5 @@ __all__ = [
     "finish",
     "handed_back",
     "kill_process",
+    "unless_done",
 ]

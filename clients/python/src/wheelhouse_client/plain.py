@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any
 
 from . import interrupt, process
-from .begin import begin, end_message, finish, kill_process, order_behind
+from .begin import begin, end_message, finish, kill_process, order_behind, unless_done
 from .control import Control, _current
 from .messages import Job
 from .session import Session
@@ -92,4 +92,4 @@ class job:
         if self._token is not None:
             _current.reset(self._token)
         error = order_behind(control._run, error)
-        self.status = finish(session, control._run, error, end_message(error, self.result))
+        self.status = finish(session, control._run, error, end_message(unless_done(error), self.result))

@@ -163,6 +163,11 @@ def ignores(path: str) -> None:
 
 
 @app.task
+def exits(code: int | None) -> None:
+    raise SystemExit(code)
+
+
+@app.task
 def fails() -> None:
     raise ValueError("it went wrong")
 

@@ -13,7 +13,7 @@ from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded
 from ..begin import begin, end_message, finish, handed_back, order_behind
 from ..control import Control, NoControl, _current, current
 from ..errors import AlreadyEnded, Cancelled, Elsewhere, HandedBack, Lost, NotReachable, TimedOut
-from ..messages import Message, error_text
+from ..messages import Message
 from ..run import Run
 from ..session import Session
 from . import pool
@@ -155,8 +155,6 @@ def _end_message(error: BaseException | None, result: Any) -> Message:
         return {"how": "failed", "error": f"rejected: {error.reason or 'without a reason'}", "permanent": True}
     if isinstance(error, Ignore):
         return {"how": "completed"}
-    if isinstance(error, SystemExit) and error.code not in (None, 0):
-        return {"how": "failed", "error": error_text(error), "permanent": True}
     return end_message(error, result, permanent=True)
 
 

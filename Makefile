@@ -1,5 +1,5 @@
 # Two commands do everything: `make demo` and `make test`. What they need, they install.
-.PHONY: demo test chaos chaos-proof fuzz lint deps bench bench-peers bench-scale bench-fleet bench-jobs bench-cluster bench-guard bench-lists bench-reports bench-console pictures
+.PHONY: demo test test-typescript test-python chaos chaos-proof fuzz lint deps bench bench-peers bench-scale bench-fleet bench-jobs bench-cluster bench-guard bench-lists bench-reports bench-console pictures
 
 # Passed on to `wheelhouse dev`: make demo ARGS="--port 9000 --fresh"
 ARGS ?=
@@ -12,10 +12,17 @@ test:
 	@sh scripts/deps.sh test
 	cargo test --workspace
 	sh scripts/example-worker.sh
-	sh scripts/test-typescript.sh
-	sh scripts/test-python.sh
-	$${PYTHON:-python3} scripts/test-examples.py
+	@export WHEELHOUSE_PROGRAM="$$(sh scripts/tested-program.sh)" && test -n "$$WHEELHOUSE_PROGRAM" && \
+		$(MAKE) --jobs=2 --output-sync=target test-typescript test-python && \
+		$${PYTHON:-python3} scripts/test-examples.py
 	$(MAKE) chaos-proof
+
+# The clients, each by itself: what they mostly do is wait, so `make test` runs both at the same time.
+test-typescript:
+	sh scripts/test-typescript.sh
+
+test-python:
+	sh scripts/test-python.sh
 
 # Faults for as long as you like (docs/testing-faults.md): make chaos SEEDS=20 SECONDS=120, make chaos SEED=7
 SEEDS ?= 5

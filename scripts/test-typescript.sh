@@ -19,12 +19,9 @@ npm run --silent lint
 npm run --silent size
 npm run --silent test
 # The checks that every client of the worker protocol has to pass, in whatever language.
-python="$target/python/venv/bin/python" # made by scripts/test-python.sh
-if [ ! -x "$python" ]; then
-    python="$target/python/conformance/bin/python"
-    [ -x "$python" ] || "${PYTHON:-python3}" -m venv "$target/python/conformance"
-    "$python" -m pip install --quiet --disable-pip-version-check 'websockets>=13'
-fi
+python="$target/python/conformance/bin/python"
+[ -x "$python" ] || "${PYTHON:-python3}" -m venv "$target/python/conformance"
+"$python" -m pip install --quiet --disable-pip-version-check 'websockets>=13'
 PYTHONPATH=../python/src "$python" -m wheelhouse_client.conformance --parallel 2 -- node test/support/conformance-program.mjs
 (cd ../../examples/react && npm ci --silent --no-fund --no-audit && npm run --silent build)
 npm run --silent test:integration

@@ -1,11 +1,14 @@
 //! What an operator should know of a Redis before programs rely on it: for `wheelhouse doctor`. Unlike a program's own
 //! start it does not stop at the first thing that is wrong.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, ConnectionInfo, FromRedisValue, RedisError};
 
+use super::channels_in_use::ChannelsInUse;
+use super::client::Client;
 use super::connection::this_machine_us;
 use super::discovery::Discovery;
 use super::error::{BrokerError, words_of};
@@ -70,6 +73,16 @@ pub async fn diagnose(
         })
     });
     Ok(futures_util::future::join_all(reports).await)
+}
+
+/// Which channels the gateways and workers of a cluster use; nothing where there is but one server.
+pub async fn channels_in_use(settings: &crate::config::Redis) -> Result<BTreeSet<ChannelsInUse>, BrokerError> {
+    let Discovery::Cluster(_) = Discovery::of(settings)? else { return Ok(BTreeSet::new()) };
+    let (client, key) = (Client::connect(settings).await?, Keys::new(settings.partitions).channels_in_use());
+    let mut read = redis::cmd("ZRANGEBYSCORE");
+    read.arg(&key).arg(client.now_us(&key) / 1_000).arg("+inf");
+    let said: Vec<String> = client.query(&read).await?;
+    Ok(said.iter().filter_map(|said| said.parse().ok()).collect())
 }
 
 async fn look_at(

@@ -194,6 +194,12 @@ impl Keys {
         format!("wh:{}:@workers", Partition(0))
     }
 
+    /// Sorted set: `published|heard`, the settings of programs of a cluster → Unix ms until which they count as used. One for all
+    /// partitions, in the first, as [`Self::fleet`].
+    pub fn channels_in_use(self) -> String {
+        format!("wh:{}:@channels", Partition(0))
+    }
+
     /// Sorted set: worker id → Unix ms until which its last heartbeat counts, for the workers of all tenants whose home this
     /// partition is.
     pub fn heartbeats(self, partition: Partition) -> String {

@@ -56,6 +56,7 @@ enum NamePart {
     /// Of a partition: one of [`OF_PARTITION`].
     OfPartition(Partition, &'static str),
     Fleet,
+    ChannelsInUse,
     JobTypes(WorkerId),
     Floor(Partition, UserId),
     /// Of the workers of a partition: one of [`OF_WORKERS`].
@@ -96,6 +97,7 @@ fn key(fact: &NamePart) -> String {
         NamePart::OfPartition(partition, "refusals_due") => keys.refusals_due(*partition),
         NamePart::OfPartition(partition, _) => keys.audit(*partition),
         NamePart::Fleet => keys.fleet(),
+        NamePart::ChannelsInUse => keys.channels_in_use(),
         NamePart::OfWorkers(partition, "leader") => keys.leader(*partition),
         NamePart::OfWorkers(partition, "listeners") => keys.listeners(*partition),
         NamePart::OfWorkers(partition, _) => keys.heartbeats(*partition),
@@ -149,6 +151,7 @@ fn read(key: &str) -> Option<NamePart> {
     let one_of = |words: &[&'static str], word: &str| words.iter().copied().find(|known| *known == word);
     let fact = match rest {
         ["@workers"] => NamePart::Fleet,
+        ["@channels"] => NamePart::ChannelsInUse,
         ["@workers", word] => NamePart::OfWorkers(partition, one_of(&OF_WORKERS, word)?),
         [word] => NamePart::OfPartition(partition, one_of(&OF_PARTITION, word)?),
         ["@proof", kind] => {
@@ -179,7 +182,7 @@ fn read(key: &str) -> Option<NamePart> {
     };
     let keys = Keys::new(PARTITIONS);
     let of = match &fact {
-        NamePart::Fleet => Partition(0),
+        NamePart::Fleet | NamePart::ChannelsInUse => Partition(0),
         NamePart::JobTypes(_) => partition,
         NamePart::OfPartition(..)
         | NamePart::OfWorkers(..)
@@ -240,6 +243,7 @@ fn fact() -> impl Strategy<Value = NamePart> {
     let word = |words: &'static [&'static str]| prop::sample::select(words);
     prop_oneof![
         Just(NamePart::Fleet),
+        Just(NamePart::ChannelsInUse),
         id().prop_map(|id| NamePart::JobTypes(id.parse().expect("a worker"))),
         (partition(), word(&OF_PARTITION)).prop_map(|(p, word)| NamePart::OfPartition(p, word)),
         (partition(), word(&OF_WORKERS)).prop_map(|(p, word)| NamePart::OfWorkers(p, word)),

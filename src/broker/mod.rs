@@ -1,6 +1,7 @@
 //! Everything that talks to Redis. Names of keys are built in [`keys`] and nowhere else; each file
 //! under `lua/` has one typed wrapper under [`scripts`].
 
+pub mod channels_in_use;
 mod client;
 mod clock_steps;
 mod cluster;

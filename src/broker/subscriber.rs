@@ -114,6 +114,9 @@ impl Subscriber {
         let (first, _) = first.map_err(|error| BrokerError::of_connecting(&owner.address, &error))?;
         tracker.spawn(owner.run(first, stop.clone()));
         let proof = WriteCheck::start(broker.clone(), resource_probe_channel(&name), tracker, stop.clone()).await?;
+        if broker.is_cluster() {
+            tracker.spawn(stop.clone().run_until_cancelled_owned(broker.clone().keep_announcing_channels()));
+        }
         let shards = (broker.heard == HeardChannels::Sharded)
             .then(|| ShardSubscriber::start(broker, &events, filter.clone(), tracker, &stop));
         if let Some(shards) = &shards {

@@ -105,8 +105,6 @@ pub fn load_from(
 const LOG_FORMATS: [(&str, LogFormat); 2] = [("pretty", LogFormat::Pretty), ("json", LogFormat::Json)];
 const PERMISSION_SOURCES: [(&str, PermissionSource); 2] =
     [("database", PermissionSource::Database), ("token", PermissionSource::Token)];
-const HEARD_CHANNELS: [(&str, HeardChannels); 2] =
-    [("plain", HeardChannels::Plain), ("sharded", HeardChannels::Sharded)];
 
 /// Reads single settings, and names key and source where one is wrong.
 pub(super) struct Reader<'a> {
@@ -207,7 +205,7 @@ impl Reader<'_> {
     /// What is heard has to be published.
     fn heard_channels(&self) -> Result<HeardChannels, SettingError> {
         let key = "redis.heard_channels";
-        let heard = self.one_of(key, &HEARD_CHANNELS)?;
+        let heard = self.one_of(key, &HeardChannels::ALL)?;
         let problem = match (self.published_channels()?, heard) {
             (PublishedChannels::Plain, HeardChannels::Sharded) => {
                 "is \"sharded\", and redis.published_channels is \"plain\": nothing would be heard. Set that to \"both\" first, \

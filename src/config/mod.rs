@@ -121,7 +121,7 @@ pub struct Redis {
 }
 
 /// Where programs publish what wakes others.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PublishedChannels {
     /// On the contract's channels: a cluster passes each message on to all its servers.
     Plain,
@@ -137,12 +137,17 @@ impl PublishedChannels {
 }
 
 /// Where programs hear what wakes them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum HeardChannels {
     /// On the contract's channels.
     Plain,
     /// On sharded channels (`SSUBSCRIBE`).
     Sharded,
+}
+
+impl HeardChannels {
+    /// Each with its name in settings.
+    pub const ALL: [(&str, Self); 2] = [("plain", Self::Plain), ("sharded", Self::Sharded)];
 }
 
 /// A certificate that this program shows to a server, and its private key, both in PEM.

@@ -1,7 +1,8 @@
 //! What Redis says of itself, and what it permits.
 
 use super::finding::{Finding, Program};
-use crate::broker::diagnosis::{ServerReport, diagnose};
+use crate::broker::channels_in_use::{CHANNELS_MEND, ChannelsInUse};
+use crate::broker::diagnosis::{ServerReport, channels_in_use, diagnose};
 use crate::broker::{BrokerError, RedisVersion};
 use crate::config::Settings;
 
@@ -18,9 +19,18 @@ pub async fn check(settings: &Settings, program: Program) -> Vec<Finding> {
                 Ok(server) => of_server(server, program, wanted).into_iter().chain(disks(server, fsyncs)).collect(),
                 Err(error) => vec![unreachable(error)],
             };
-            servers.iter().flat_map(of).collect()
+            servers.iter().flat_map(of).chain(channels(settings).await).collect()
         }
     }
+}
+
+/// For each kind of programs of a cluster that this one does not hear, or that do not hear it. Where all is well that is not worth a line, and
+/// a cluster that does not answer is told of by others.
+async fn channels(settings: &Settings) -> Vec<Finding> {
+    let (own, others) =
+        (ChannelsInUse::of(&settings.redis), channels_in_use(&settings.redis).await.unwrap_or_default());
+    let problems = others.into_iter().filter_map(|other| own.problem_with(other));
+    problems.map(|problem| Finding::warning("redis.channels", problem, CHANNELS_MEND)).collect()
 }
 
 fn unreachable(error: &BrokerError) -> Finding {

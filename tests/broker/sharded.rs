@@ -11,7 +11,8 @@ use super::cluster::{LIMITS, finish, pause, tenant_on};
 use super::faults::until;
 use crate::support::cluster::RedisCluster;
 use crate::{redis_at, worker};
-use wheelhouse::broker::diagnosis::diagnose;
+use wheelhouse::broker::channels_in_use::{ANNOUNCEMENT_TTL, ChannelsInUse};
+use wheelhouse::broker::diagnosis::{channels_in_use, diagnose};
 use wheelhouse::broker::keys::{
     control_channel, control_pattern, everything_pattern, reply_channel, tenant_pattern, updates_channel,
     worker_channel,
@@ -334,4 +335,29 @@ async fn while_a_cluster_is_down_nothing_is_taken_for_heard_and_what_wakes_a_wor
     })
     .await;
     listener.message(&control).await;
+}
+
+/// Programs that are more than one step of a change of settings apart would hear nothing of each other, and nothing else shows it.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_program_of_a_cluster_learns_which_channels_the_others_use_as_long_as_they_are_there() {
+    let (cluster, broker) = connected(PublishedChannels::Both).await;
+    let own = ChannelsInUse::of(&sharded(&cluster, PublishedChannels::Both));
+    let before = ChannelsInUse::of(&redis_at(cluster.url()));
+    let long = ANNOUNCEMENT_TTL;
+    assert_eq!(broker.announce_channels(own, long).await.expect("announce"), [].into());
+    let settings = redis_at(cluster.url());
+    let other = Listener::start(&Broker::connect(&settings).await.expect("connect")).await;
+    until("the other one's are known", async || {
+        broker.announce_channels(own, long).await.ok() == Some([before].into())
+    })
+    .await;
+    assert_eq!(channels_in_use(&settings).await.expect("look"), [own, before].into());
+    drop(other);
+    // What a program said ends by itself, also where the clock was set back since; a later version's words do no harm.
+    let key = broker.keys().channels_in_use();
+    let node = &cluster.nodes[cluster.holder(&key)];
+    for (score, said) in [("1", before.to_string()), ("9e15", before.to_string()), ("9e15", "none|all".to_owned())] {
+        assert!(node.inline(&format!("ZADD {key} {score} {said}")).starts_with(':'));
+        assert_eq!(broker.announce_channels(own, long).await.expect("announce"), [].into(), "{score}");
+    }
 }

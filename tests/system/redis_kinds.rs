@@ -111,6 +111,31 @@ async fn on_a_redis_cluster_jobs_are_controlled_and_a_killed_master_costs_no_com
     carried_out(&mut bob, "pause", "paused").await;
 }
 
+/// They would hear nothing of each other, and seem well.
+#[tokio::test(flavor = "multi_thread")]
+async fn programs_whose_channels_are_two_steps_apart_are_told_at_the_start_and_by_the_doctor() {
+    let cluster = tokio::task::spawn_blocking(|| RedisCluster::start(&[])).await.expect("start a cluster");
+    let mut fleet = Fleet::new();
+    fleet.move_to(&cluster.url());
+    fleet.gateway();
+    for (published, heard, is_apart) in [("both", "plain", false), ("both", "sharded", true)] {
+        fleet.set("REDIS__PUBLISHED_CHANNELS", published);
+        fleet.set("REDIS__HEARD_CHANNELS", heard);
+        let doctor = run(&fleet, &["doctor", "--as", "gateway"]).await;
+        let said = String::from_utf8_lossy(&doctor.stdout).into_owned();
+        assert_eq!(said.contains("redis.channels "), is_apart, "{said}");
+        assert_eq!(said.contains("this one hears nothing of what they publish"), is_apart, "{said}");
+    }
+    assert!(!fleet.log().contains("redis.channels_apart"), "{}", fleet.log());
+    fleet.gateway();
+    let is_warning = |line: &str| {
+        line.contains("redis.channels_apart: programs with redis.published_channels = ")
+            && line.contains("this one hears nothing of what they publish")
+            && line.contains("docs/operations.md")
+    };
+    until("the second gateway warns", async || fleet.log().lines().any(is_warning)).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn over_tls_with_an_authority_of_its_own_jobs_are_controlled_and_another_is_refused_in_one_line() {
     let (authority, other) = (Authority::new(), Authority::new());

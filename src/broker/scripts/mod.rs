@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod batch;
+mod channels;
 pub mod claim;
 pub mod connections;
 pub mod failed;

@@ -26,6 +26,7 @@ pub use load::{MIN_SECRET, load, load_from};
 #[cfg(feature = "server")]
 pub(crate) use proxies::holds_all_ipv4;
 pub(crate) use redis_url::one_database;
+pub(crate) use tls::{authorities, certificate_with_key};
 
 /// Everything that can be set.
 #[derive(Debug, Clone)]

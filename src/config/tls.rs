@@ -33,10 +33,7 @@ impl Reader<'_> {
         }
         let certificate_pem = self.pem(certificate_key, &certificate)?;
         let key_pem = self.pem(key_key, &key)?;
-        let client_tls = redis::ClientTlsConfig { client_cert: certificate_pem.clone(), client_key: key_pem.clone() };
-        let together = redis::TlsCertificates { client_tls: Some(client_tls), root_cert: None };
-        // The client library's own reading, so that it finds nothing to object to later. It connects to nothing.
-        if let Err(error) = redis::Client::build_with_tls("rediss://localhost", together) {
+        if let Err(error) = certificate_with_key(&certificate_pem, &key_pem) {
             let problem = format!("cannot be used with {key:?}: {error}");
             return self.wrong(certificate_key, entry, problem);
         }
@@ -78,8 +75,17 @@ impl Reader<'_> {
     }
 }
 
+/// A certificate and its own private key.
+pub(crate) fn certificate_with_key(certificate_pem: &[u8], key_pem: &[u8]) -> Result<(), String> {
+    let (client_cert, client_key) = (certificate_pem.to_vec(), key_pem.to_vec());
+    let client_tls = redis::ClientTlsConfig { client_cert, client_key };
+    let together = redis::TlsCertificates { client_tls: Some(client_tls), root_cert: None };
+    // The client library's own reading, so that it finds nothing to object to later. It connects to nothing.
+    redis::Client::build_with_tls("rediss://localhost", together).map(drop).map_err(|error| error.to_string())
+}
+
 /// At least one certificate, and nothing that cannot be read.
-fn authorities(pem: &[u8]) -> Result<(), String> {
+pub(crate) fn authorities(pem: &[u8]) -> Result<(), String> {
     let certificates = redis::TlsCertificates { client_tls: None, root_cert: Some(pem.to_vec()) };
     // The client library's own reading, so that it finds nothing to object to later. It connects to nothing.
     redis::Client::build_with_tls("rediss://localhost", certificates)

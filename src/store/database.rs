@@ -14,6 +14,7 @@ use super::StoreError;
 use super::error::NO_CONNECTION;
 use super::files::FileIdentity;
 use super::sql::{PgTx, SqliteTx, Tx};
+use super::tls_files;
 use super::writer_lock::WriterLock;
 
 /// Longest wait for a connection.
@@ -89,9 +90,9 @@ impl Database {
                 let guard = writer_lock.acquire().await;
                 Ok(Tx::Sqlite(SqliteTx::writing(connection, guard, location.clone())))
             }
-            Self::Postgres { pool, location, .. } => {
+            Self::Postgres { pool, options, location } => {
                 let begun = async { PgTx::single(acquire(pool).await?, location.clone()).begin().await };
-                in_time(begun).await.map(Tx::Postgres).map_err(|error| error.at(location))
+                explained(in_time(begun).await, options, location).await.map(Tx::Postgres)
             }
         }
     }
@@ -112,9 +113,9 @@ impl Database {
                 let connection = acquire(readers).await.map_err(|error| error.at(location))?;
                 Ok(Tx::Sqlite(SqliteTx::reading(connection, location.clone())))
             }
-            Self::Postgres { pool, location, .. } => {
+            Self::Postgres { pool, options, location } => {
                 let taken = async { Ok(Tx::Postgres(PgTx::single(acquire(pool).await?, location.clone()))) };
-                in_time(taken).await.map_err(|error| error.at(location))
+                explained(in_time(taken).await, options, location).await
             }
         }
     }
@@ -124,9 +125,9 @@ impl Database {
     pub async fn read_in_order(&self) -> Result<Tx, StoreError> {
         let mut tx = match self {
             Self::Sqlite { .. } => return self.read().await,
-            Self::Postgres { pool, location, .. } => {
+            Self::Postgres { pool, options, location } => {
                 let begun = async { PgTx::single(acquire(pool).await?, location.clone()).begin().await };
-                Tx::Postgres(in_time(begun).await.map_err(|error| error.at(location))?)
+                Tx::Postgres(explained(in_time(begun).await, options, location).await?)
             }
         };
         // Versions that have no such setting are left as they are.
@@ -279,7 +280,20 @@ async fn connect(options: &PgConnectOptions, location: &str) -> Result<(), Store
         ))
     };
     let connected = tokio::time::timeout(BEGIN_TIMEOUT, connecting).await.map_err(|_| late())?;
-    connected.map_err(|error| StoreError::from(error).at(location))
+    explained(connected.map_err(StoreError::from), options, location).await
+}
+
+/// Why a connection to PostgreSQL could not be made: where, and which file is not as it should be.
+async fn explained<T>(
+    connected: Result<T, StoreError>,
+    options: &PgConnectOptions,
+    location: &str,
+) -> Result<T, StoreError> {
+    match connected {
+        Err(error) if !error.is_contention() => Err(tls_files::explain(error, options).await.at(location)),
+        Err(error) => Err(error.at(location)),
+        Ok(made) => Ok(made),
+    }
 }
 
 /// `PostgreSQL at host:port/database`.

@@ -33,6 +33,15 @@ impl StoreError {
         }
     }
 
+    /// The same, and what to do about it.
+    pub(super) fn with(self, hint: &str) -> Self {
+        match self {
+            Self::Unavailable(text) => Self::Unavailable(format!("{text}. {hint}")),
+            Self::Refused(text) => Self::Refused(format!("{text}. {hint}")),
+            other => other,
+        }
+    }
+
     /// Somebody else is writing, or every connection is in use: it says nothing of whether the database can be written.
     pub(super) fn is_contention(&self) -> bool {
         let Self::Unavailable(text) = self else { return false };
@@ -58,6 +67,8 @@ impl From<sqlx::Error> for StoreError {
             Error::PoolTimedOut => Self::Unavailable(NO_CONNECTION.to_owned()),
             Error::Io(_)
             | Error::Tls(_)
+            // A file that a connection needs is not as it should be; it may just be replaced.
+            | Error::Configuration(_)
             | Error::PoolClosed
             | Error::WorkerCrashed
             | Error::BeginFailed

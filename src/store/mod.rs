@@ -59,6 +59,7 @@ mod selection;
 mod sql;
 mod suspects;
 mod tenant_cursor;
+mod tls_files;
 pub mod types;
 mod workers;
 mod writer_lock;

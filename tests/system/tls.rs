@@ -39,7 +39,51 @@ async fn redis_and_postgresql_are_spoken_to_with_client_certificates_and_not_wit
     assert!(words.contains("redis.client_cert_file"), "{words}");
     fleet.set("DATABASE__URL", &database);
     let words = refused(&fleet, &["migrate"]);
-    assert!(words.contains("certificate"), "{words}");
+    assert!(words.contains("certificate") && words.contains("sslcert=FILE&sslkey=FILE"), "{words}");
+
+    // A file that is not as it should be is named, with where it is named.
+    let stranger = Authority::new();
+    let (of_stranger, key_of_stranger) = stranger.sign_client("postgres");
+    let (own, absent) = (text(&authority.file()), "/nowhere/ca.pem".to_owned());
+    let (certificate_file, key_file) = (text(&certificate), text(&key));
+    for (root, cert_and_key, words) in [
+        (
+            &absent,
+            None,
+            "sslrootcert of database.url (else PGSSLROOTCERT): \"/nowhere/ca.pem\" cannot be read".to_owned(),
+        ),
+        (
+            &key_file,
+            None,
+            format!("sslrootcert of database.url (else PGSSLROOTCERT): {key_file:?} holds no certificate"),
+        ),
+        (&text(&stranger.file()), None, "is not signed by an authority in sslrootcert of database.url".to_owned()),
+        (&own, Some((&certificate_file, None)), format!("{certificate_file:?} is named without sslkey")),
+        (
+            &own,
+            Some((&certificate_file, Some(&certificate_file))),
+            format!("{certificate_file:?} cannot be used with sslkey"),
+        ),
+        (
+            &own,
+            Some((&certificate_file, Some(&absent))),
+            "sslkey of database.url (else PGSSLKEY): \"/nowhere".to_owned(),
+        ),
+        (
+            &own,
+            Some((&text(&of_stranger), Some(&text(&key_of_stranger)))),
+            "sslcert and sslkey of database.url".to_owned(),
+        ),
+    ] {
+        let mut url = format!("{server}?sslmode=verify-full&sslrootcert={root}");
+        if let Some((certificate, key)) = cert_and_key {
+            url.push_str(&format!("&sslcert={certificate}"));
+            key.iter().for_each(|key| url.push_str(&format!("&sslkey={key}")));
+        }
+        fleet.set("DATABASE__URL", &url);
+        let said = refused(&fleet, &["migrate"]);
+        assert!(said.contains(&words) && !said.contains("BEGIN"), "{words}: {said}");
+    }
 
     fleet.set("DATABASE__URL", &format!("{database}&sslcert={}&sslkey={}", text(&certificate), text(&key)));
     fleet.set("REDIS__CLIENT_CERT_FILE", &text(&certificate));
@@ -48,8 +92,6 @@ async fn redis_and_postgresql_are_spoken_to_with_client_certificates_and_not_wit
     fleet.set("REDIS__CLIENT_KEY_FILE", &text(&certificate));
     let words = refused(&fleet, &["gateway"]);
     assert!(words.contains("redis.client_cert_file") && !words.contains("BEGIN"), "{words}");
-    let stranger = Authority::new();
-    let (of_stranger, key_of_stranger) = stranger.sign_client("postgres");
     fleet.set("REDIS__CLIENT_CERT_FILE", &text(&of_stranger));
     fleet.set("REDIS__CLIENT_KEY_FILE", &text(&key_of_stranger));
     let words = refused(&fleet, &["inspect", "workers"]);

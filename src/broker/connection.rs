@@ -18,6 +18,7 @@ use super::discovery::Discovery;
 use super::error::{BrokerError, words_of};
 use super::mastership::{until_not_master, why_not_master};
 use super::replication::{ReplicationGate, run_id_of};
+use super::transport_mismatch;
 use super::version::RedisVersion;
 use super::waits::Waits;
 use crate::domain::fnv1a;
@@ -149,10 +150,10 @@ impl Connection {
     /// task that lives as long as a handle does.
     pub(super) async fn connect(address: Discovery, waits: Waits) -> Result<Self, BrokerError> {
         let shared = ConnectionShared::new(&address, waits);
-        let mut live = open(&address, &shared).await.map_err(|error| match hint(&error) {
-            "" => BrokerError::of_connecting(&address, &error),
-            hint => BrokerError::Unavailable(format!("{address}: {error}{hint}")),
-        })?;
+        let mut live = match open(&address, &shared).await {
+            Ok(live) => live,
+            Err(error) => return Err(explained(&address, &error).await),
+        };
         check_server(&mut live, &shared)
             .await
             .map_err(|error| BrokerError::of_connecting(&address, &error))?
@@ -352,6 +353,19 @@ fn client_error(error: &dyn std::fmt::Display) -> RedisError {
     RedisError::from((redis::ErrorKind::Client, "no connection", error.to_string()))
 }
 
+/// A first connection that failed, with what to do about it.
+pub(super) async fn explained(address: &Discovery, error: &RedisError) -> BrokerError {
+    let hint = match (hint(error), BrokerError::of_connecting(address, error)) {
+        ("", BrokerError::Unavailable(_)) => transport_mismatch::explain(address).await.unwrap_or_default(),
+        ("", error) => return error,
+        (hint, _) => hint.to_owned(),
+    };
+    match hint.as_str() {
+        "" => BrokerError::of_connecting(address, error),
+        hint => BrokerError::Unavailable(format!("{address}: {error}{hint}")),
+    }
+}
+
 /// What to do about a first connection that failed, where the library's words do not say it.
 fn hint(error: &RedisError) -> &'static str {
     let text = error.to_string();
@@ -359,8 +373,8 @@ fn hint(error: &RedisError) -> &'static str {
         ". The server's certificate is not signed by an authority that is trusted here: name its CA's certificate in redis.ca_file"
     } else if text.contains("UnknownCA") || text.contains("BadCertificate") {
         ". The server does not take this program's certificate: redis.client_cert_file and redis.client_key_file have to name one that is signed by an authority that the server trusts"
-    } else if text.contains("Expired") {
-        ". The certificate is over, or the clock of one of the two is wrong: renew it. A program reads redis.ca_file, redis.client_cert_file and redis.client_key_file when it starts"
+    } else if text.contains("xpired") || text.contains("not valid yet") {
+        ". The time of a certificate is over or has not begun, or the clock of one of the two is wrong: renew it. A program reads redis.ca_file, redis.client_cert_file and redis.client_key_file when it starts"
     } else if text.contains("not valid for name") {
         ". The server's certificate is not for the host in redis.url: use a name that stands in it"
     } else if text.contains("CertificateRequired") {

@@ -9,7 +9,7 @@ use redis::{Cmd, ConnectionInfo, FromRedisValue, RedisError};
 
 use super::channels_in_use::ChannelsInUse;
 use super::client::Client;
-use super::connection::this_machine_us;
+use super::connection::{explained, this_machine_us};
 use super::discovery::Discovery;
 use super::error::{BrokerError, words_of};
 use super::keys::{
@@ -62,15 +62,21 @@ pub async fn diagnose(
     let discovery = Discovery::of(settings)?;
     let servers = match &discovery {
         Discovery::Cluster(seeds) => seeds.clone(),
-        one => vec![one.resolve().await.map_err(|error| BrokerError::of_connecting(&discovery, &error))?],
+        one => match one.resolve().await {
+            Ok(server) => vec![server],
+            Err(error) => return Err(explained(one, &error).await),
+        },
     };
     let reports = servers.iter().map(async |server| {
         let looked = tokio::time::timeout(TIMEOUT, look_at(server, settings, is_worker));
         let late = |_| Err((redis::ErrorKind::Io, "no answer in time").into());
-        looked.await.unwrap_or_else(late).map_err(|error| match &discovery {
-            Discovery::Cluster(_) => BrokerError::of_connecting(server.addr(), &error),
-            one => BrokerError::of_connecting(one, &error),
-        })
+        match looked.await.unwrap_or_else(late) {
+            Ok(report) => Ok(report),
+            Err(error) => Err(match &discovery {
+                Discovery::Cluster(_) => explained(&Discovery::Single(Box::new(server.clone())), &error).await,
+                one => explained(one, &error).await,
+            }),
+        }
     });
     Ok(futures_util::future::join_all(reports).await)
 }

@@ -88,6 +88,15 @@ impl Discovery {
         }
     }
 
+    /// The servers that `redis.url` names: sentinels, where it names those.
+    pub(super) fn servers(&self) -> &[ConnectionInfo] {
+        match self {
+            Self::Single(info) => std::slice::from_ref(info),
+            Self::Sentinel { sentinels, .. } => sentinels.addresses(),
+            Self::Cluster(seeds) => seeds,
+        }
+    }
+
     /// The user of Redis that programs with these settings are.
     pub(super) fn user(&self) -> &str {
         let info = match self {

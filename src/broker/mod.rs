@@ -26,6 +26,7 @@ mod slots;
 pub mod subscriber;
 mod subscribing;
 mod topology;
+mod transport_mismatch;
 mod version;
 mod waits;
 mod write_check;

@@ -39,6 +39,8 @@ fn unreachable(error: &BrokerError) -> Finding {
         _ if error.to_string().contains("certificate") => {
             "redis.ca_file names the authority of Redis's certificate; redis.client_cert_file and redis.client_key_file are yours"
         }
+        _ if error.to_string().contains("speaks TLS") => "redis.url = \"rediss://HOST:PORT\"",
+        _ if error.to_string().contains("without TLS") => "redis.url = \"rediss://HOST:TLS-PORT\"",
         _ => "start Redis, or say where it is: redis.url = \"redis://HOST:PORT\"",
     };
     Finding::error("redis.connection", error.to_string(), mend)

@@ -4,6 +4,7 @@ use super::faults::{Sentinel, until};
 use crate::support::free_port;
 use crate::support::tls::Authority;
 use crate::{LIMITS, accept, back_up, redis_at, submission};
+use wheelhouse::broker::diagnosis::diagnose;
 use wheelhouse::broker::scripts::submit::SubmitOutcome;
 use wheelhouse::broker::{Broker, BrokerError, Event, Subscriber};
 use wheelhouse::config;
@@ -51,6 +52,39 @@ async fn a_certificate_of_another_authority_or_for_another_host_is_refused_with_
         assert!(text.contains(&format!("127.0.0.1:{port}")) && text.contains(advice), "{text}");
         assert!(!text.contains("hunter2") && !text.contains('\n'), "{text}");
     }
+}
+
+/// The connection itself says only that it was reset, or that its time was over.
+#[tokio::test]
+async fn a_server_with_tls_where_none_is_asked_for_is_named_as_such_and_so_is_one_without() {
+    let authority = Authority::new();
+    authority.sign("IP:127.0.0.1");
+    let (redis, tls_port) = authority.server(&[]);
+    let sentinel = Sentinel::watching_at(tls_port, "");
+    let address = format!("127.0.0.1:{}", sentinel.port);
+    until("the sentinel listens", async || tokio::net::TcpStream::connect(&address).await.is_ok()).await;
+    let with_tls = format!("127.0.0.1:{tls_port} speaks TLS: write rediss://");
+    let without = |port: u16| format!("127.0.0.1:{port} is a Redis without TLS");
+    for (url, words) in [
+        (format!("redis://:hunter2@127.0.0.1:{tls_port}"), &with_tls),
+        (format!("redis+cluster://:hunter2@127.0.0.1:{tls_port}"), &with_tls),
+        (format!("rediss://:hunter2@127.0.0.1:{}", redis.port()), &without(redis.port())),
+        (format!("rediss+cluster://:hunter2@127.0.0.1:{}", redis.port()), &without(redis.port())),
+        (format!("rediss+sentinel://127.0.0.1:{}/wheel", sentinel.port), &without(sentinel.port)),
+    ] {
+        let settings = settings(url.clone(), url.starts_with("rediss").then_some(&authority));
+        let error = Broker::connect(&settings).await.err().expect("refused");
+        let found = diagnose(&settings, false).await.and_then(|mut servers| servers.remove(0)).expect_err("refused");
+        for error in [error, found] {
+            assert!(matches!(error, BrokerError::Unavailable(_)), "{error:?}");
+            let text = error.to_string();
+            assert!(text.contains(words.as_str()), "{url}: {text}");
+            assert!(!text.contains("hunter2"), "{text}");
+        }
+    }
+    let closed = format!("redis://127.0.0.1:{}", free_port());
+    let error = Broker::connect(&settings(closed, None)).await.err().expect("refused").to_string();
+    assert!(!error.contains("TLS"), "nobody is there: {error}");
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use parking_lot::RwLock;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use tokio::net::TcpStream;
@@ -64,27 +64,56 @@ impl TlsServer {
     }
 
     /// Takes a changed certificate into use, until told to stop. One that cannot be used is said once, and the one before
-    /// stays: both files are seldom replaced in the same moment.
+    /// stays: both files are seldom replaced in the same moment. So is one that is not valid now, where the one before is: it
+    /// waits until its time has come, or until clients refuse the one before as well.
     pub async fn keep_fresh(self, stop: CancellationToken) {
         let provider = aws_lc_rs::default_provider();
         let mut known = read(&self.files).ok();
+        let mut waiting: Option<Arc<CertifiedKey>> = None;
+        let (mut told_of_waiting, mut told_of_current) = (false, None);
         loop {
+            let problem = problem_now(&self.certificate.0.read(), &self.files);
+            if let Some(problem) = problem.as_ref().filter(|_| problem != told_of_current) {
+                tracing::warn!(
+                    problem,
+                    "http.certificate_not_valid: clients refuse it. Put one that is valid into its place"
+                );
+            }
+            told_of_current = problem;
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(CHECK_INTERVAL) => {}
             }
             let found = read(&self.files);
-            if found.as_ref().ok() == known.as_ref() {
-                continue;
+            if found.as_ref().ok() != known.as_ref() {
+                let key = found.as_ref().map_err(Clone::clone);
+                match key.and_then(|pem| certified_key(pem, &provider, &self.files)) {
+                    Ok(key) => waiting = Some(Arc::new(key)),
+                    Err(problem) => {
+                        waiting = None;
+                        tracing::warn!(problem, "http.certificate_not_changed");
+                    }
+                }
+                told_of_waiting = false;
+                known = found.ok();
             }
-            match found.as_ref().map_err(Clone::clone).and_then(|pem| certified_key(pem, &provider, &self.files)) {
-                Ok(key) => {
-                    *self.certificate.0.write() = Arc::new(key);
+            let Some(next) = waiting.take() else { continue };
+            let of_current = problem_now(&self.certificate.0.read(), &self.files);
+            match problem_now(&next, &self.files) {
+                Some(problem) if of_current.is_none() => {
+                    if !told_of_waiting {
+                        tracing::warn!(
+                            problem,
+                            "http.certificate_not_changed: the one before is valid and stays in use"
+                        );
+                    }
+                    (waiting, told_of_waiting) = (Some(next), true);
+                }
+                _ => {
+                    *self.certificate.0.write() = next;
                     tracing::info!(file = %self.files.certificate.display(), "http.certificate_changed");
                 }
-                Err(problem) => tracing::warn!(problem, "http.certificate_not_changed"),
             }
-            known = found.ok();
         }
     }
 }
@@ -113,4 +142,22 @@ fn certified_key(pem: &Pem, provider: &CryptoProvider, files: &CertificateFiles)
     })?;
     CertifiedKey::from_der(chain, key, provider)
         .map_err(|error| format!("setting server.tls_cert_file: {place} cannot be used with its key: {error}"))
+}
+
+/// Why clients would refuse this certificate now: it has expired, or its time has not come. Of those behind it nothing is said:
+/// clients find other ways to an authority around one that has expired.
+fn problem_now(key: &CertifiedKey, files: &CertificateFiles) -> Option<String> {
+    let certificate = webpki::EndEntityCert::try_from(key.cert.first()?).ok()?;
+    // Nobody is trusted here, so that this always ends in an error; that of the time comes before all others.
+    let usage = webpki::KeyUsage::server_auth();
+    let checked = certificate.verify_for_usage(&[], &[], &[], UnixTime::now(), usage, None, None);
+    let at = |time: UnixTime| {
+        i64::try_from(time.as_secs()).ok().and_then(|seconds| jiff::Timestamp::from_second(seconds).ok())
+    };
+    let (word, time) = match checked.err()? {
+        webpki::Error::CertExpired { not_after, .. } => ("has expired: it was valid until", at(not_after)?),
+        webpki::Error::CertNotValidYet { not_before, .. } => ("is not valid before", at(not_before)?),
+        _ => return None,
+    };
+    Some(format!("the certificate in {} (server.tls_cert_file) {word} {time}", files.certificate.display()))
 }

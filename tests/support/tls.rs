@@ -37,11 +37,16 @@ impl Authority {
 
     /// Makes `server.pem` and `server.key`, for a name or number as in `IP:127.0.0.1` or `DNS:redis.example`.
     pub fn sign(&self, name: &str) {
+        self.sign_by(&[], name);
+    }
+
+    /// The same, by the clock of these variables (see `Clock::env`): two days from then on.
+    pub fn sign_by(&self, clock: &[(String, PathBuf)], name: &str) {
         let extensions = format!("subjectAltName={name}\nbasicConstraints=CA:FALSE\n");
         std::fs::write(self.folder.path().join("extensions"), extensions).expect("write");
         self.openssl(&["req", "-subj", "/CN=redis", "-out", "server.csr", "-keyout", "server.key"]);
         let sign = ["x509", "-req", "-in", "server.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial"];
-        self.run(Command::new("openssl").args(sign).args([
+        self.run(Command::new("openssl").envs(clock.iter().cloned()).args(sign).args([
             "-days",
             "2",
             "-extfile",

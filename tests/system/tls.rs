@@ -12,6 +12,7 @@ use serde_json::json;
 use sqlx::Executor;
 
 use crate::support::api::until;
+use crate::support::clock::Clock;
 use crate::support::fleet::{Fleet, http_get};
 use crate::support::postgres;
 use crate::support::tls::Authority;
@@ -204,6 +205,40 @@ async fn a_listener_with_tls_serves_requests_and_sockets_and_takes_a_renewed_cer
     std::fs::write(&certificate, "no certificate").expect("write");
     until("that is said", async || fleet.log().contains("http.certificate_not_changed")).await;
     assert!(get(&address, &second.file(), "", "/healthz").is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_whose_time_is_not_now_is_said_and_does_not_replace_one_that_is_valid() {
+    let (authority, clock, mut fleet) = (Authority::new(), Clock::new(), Fleet::new());
+    let (certificate, key) = (fleet.folder().join("own.pem"), fleet.folder().join("own.key"));
+    let put = |days: i64| {
+        clock.set(days * 24 * 60 * 60);
+        authority.sign_by(&clock.env(), "IP:127.0.0.1");
+        for (from, to) in [("server.key", &key), ("server.pem", &certificate)] {
+            std::fs::copy(authority.file().with_file_name(from), to).expect("copy");
+        }
+    };
+    fleet.set("SERVER__TLS_CERT_FILE", &certificate.display().to_string());
+    fleet.set("SERVER__TLS_KEY_FILE", &key.display().to_string());
+    let is_served = |address: &str| get(address, &authority.file(), "", "/healthz").is_some();
+    // At the start there is nothing better.
+    put(-3);
+    let (gateway, _) = fleet.gateway_with_admin();
+    let address = fleet.process(gateway).address.clone();
+    until("that is said", async || fleet.log().contains("http.certificate_not_valid")).await;
+    assert!(!is_served(&address), "it has expired");
+    put(0);
+    until("one that is valid is in use", async || is_served(&address)).await;
+    for (days, words) in [(-3, "has expired: it was valid until"), (3, "is not valid before")] {
+        put(days);
+        let is_said =
+            |line: &str| line.contains("http.certificate_not_changed: the one before") && line.contains(words);
+        until("that is said", async || fleet.log().lines().any(is_said)).await;
+        assert!(is_served(&address), "{days}");
+    }
+    let log = fleet.log();
+    assert_eq!(log.matches("http.certificate_changed").count(), 1, "{log}");
+    assert_eq!(log.matches("http.certificate_not_valid").count(), 1, "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -144,8 +144,16 @@ async fn a_body_that_does_not_come_in_time_is_given_up() {
     let fixture = GatewayFixture::with(&[("server.body_seconds", "1")]).await;
     let gateway = fixture.gateway().await;
     let ann = bearer(&fixture, "ann", "acme");
-    for path in ["/api/v1/campaigns", "/api/v1/jobs", "/api/v1/batch", "/api/v1/jobs/j1/cancel"] {
-        let stream = begin_body(&gateway, path, &ann, 2_000, 100).await;
+    // Lines as well, which are read as they come, however many there are.
+    let lines = format!("{ann}content-type: application/x-ndjson\r\n");
+    for (path, headers) in [
+        ("/api/v1/campaigns", &ann),
+        ("/api/v1/jobs", &ann),
+        ("/api/v1/batch", &ann),
+        ("/api/v1/jobs/j1/cancel", &ann),
+        ("/api/v1/jobs", &lines),
+    ] {
+        let stream = begin_body(&gateway, path, headers, 2_000, 100).await;
         let mut answer = Vec::new();
         let (mut reading, mut writing) = stream.into_split();
         let trickle = tokio::spawn(async move {

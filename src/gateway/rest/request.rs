@@ -1,7 +1,7 @@
 //! A request as the handlers see it: who asks, and a body that is read only once they may.
 
 use std::pin::Pin;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
@@ -25,6 +25,10 @@ const BODY_STEP: usize = 64 * 1024;
 /// Bytes of a body that are in the weight of each request that has one.
 pub(super) const INCLUDED_BODY: usize = BODY_STEP;
 
+/// Bytes a second that a body of any length has to come at, on the average and beyond the time that any body has: less than the slowest
+/// lines carry.
+const MIN_BODY_RATE: u64 = 512;
+
 /// Most bytes of a refused body that are taken in, and for how long.
 const MAX_DISCARDED: usize = 32 * 1024 * 1024;
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
@@ -40,10 +44,35 @@ pub(super) struct Request {
     /// The lock is never waited for: it makes the request `Sync`, which a stream is not.
     body: Mutex<Body>,
     body_timeout: Duration,
+    /// Of a body that is read as it comes.
+    arrival: Arrival,
     /// Bytes that it takes until its answer is made, with as much of its body as [`INCLUDED_BODY`].
     weight: usize,
     /// Once it is known who asks. The lock is never waited for either.
     memory: Mutex<Option<MemoryShare>>,
+}
+
+/// How a body arrives that is read as it comes.
+#[derive(Debug, Default)]
+struct Arrival {
+    /// Bytes that have come.
+    taken: u64,
+    /// For how long they were awaited, all together. What the server takes for them is not the client's time.
+    awaited: Duration,
+}
+
+impl Arrival {
+    /// How long the next part may take, where a whole body has so much time.
+    fn left(&self, body_timeout: Duration) -> Duration {
+        let earned = Duration::from_millis(self.taken.saturating_mul(1_000) / MIN_BODY_RATE);
+        // Whoever has sent much in time may stand still for no longer than anybody else.
+        (body_timeout + earned).saturating_sub(self.awaited).min(body_timeout)
+    }
+
+    fn note(&mut self, awaited: Duration, bytes: usize) {
+        self.awaited += awaited;
+        self.taken += bytes as u64;
+    }
 }
 
 /// Takes any request apart. `body_timeout`: how long its body may take to arrive.
@@ -62,7 +91,17 @@ pub(super) fn filter(
         .and(body)
         .map(move |method, query, headers, client, body| {
             let (body, memory) = (Mutex::new(body), Mutex::default());
-            Request { method, query, headers, client, body, body_timeout, weight: 0, memory }
+            Request {
+                method,
+                query,
+                headers,
+                client,
+                body,
+                body_timeout,
+                arrival: Arrival::default(),
+                weight: 0,
+                memory,
+            }
         })
 }
 
@@ -178,12 +217,14 @@ impl Request {
         tokio::time::timeout(self.body_timeout, collect).await.map_err(|_| too_slow())?
     }
 
-    /// The next part of the body as it arrives, for what is read while it comes; `None` at its end. Each part has the time that
-    /// a whole body has otherwise.
+    /// The next part of the body as it arrives, for what is read while it comes; `None` at its end. All parts together have the time
+    /// that a whole body has otherwise, and what so many bytes take at [`MIN_BODY_RATE`]; only while one is awaited does it run.
     pub(super) async fn next_part(&mut self) -> Result<Option<Bytes>, Refusal> {
-        let part = tokio::time::timeout(self.body_timeout, self.body.get_mut().next()).await;
-        let part = part.map_err(|_| too_slow())?;
-        part.transpose().map_err(|_| Refusal::invalid("The body broke off"))
+        let (left, begun) = (self.arrival.left(self.body_timeout), Instant::now());
+        let part = tokio::time::timeout(left, self.body.get_mut().next()).await.map_err(|_| too_slow())?;
+        let part = part.transpose().map_err(|_| Refusal::invalid("The body broke off"))?;
+        self.arrival.note(begun.elapsed(), part.as_ref().map_or(0, Bytes::len));
+        Ok(part)
     }
 
     /// Takes so much memory for what is kept of the body, if it has not got that yet.
@@ -225,7 +266,7 @@ pub(super) fn too_large(limit: usize) -> Refusal {
 }
 
 fn too_slow() -> Refusal {
-    Refusal::new(ErrorCode::Timeout, "The body did not arrive in time: send it again")
+    Refusal::new(ErrorCode::Timeout, "The body did not arrive in time, or comes too slowly: send it again")
 }
 
 /// An id out of a path.
@@ -235,23 +276,53 @@ pub(super) fn id(text: &str) -> Result<ResourceId, Refusal> {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::stream;
+
     use super::*;
 
-    /// A request with this body, of which as much memory as a short one takes is kept.
-    async fn request(body: &'static [u8], budget: &MemoryBudget, caller: &Caller) -> Request {
-        let body: Body = Box::pin(futures_util::stream::iter([Ok(Bytes::from_static(body))]));
-        let request = Request {
+    /// A request with this body, which may take 60 s.
+    fn request_with(body: Body) -> Request {
+        Request {
             method: Method::POST,
             query: None,
             headers: HeaderMap::new(),
             client: None,
             body: Mutex::new(body),
             body_timeout: Duration::from_secs(60),
+            arrival: Arrival::default(),
             weight: INCLUDED_BODY,
             memory: Mutex::default(),
-        };
+        }
+    }
+
+    /// A request with this body, of which as much memory as a short one takes is kept.
+    async fn request(body: &'static [u8], budget: &MemoryBudget, caller: &Caller) -> Request {
+        let request = request_with(Box::pin(stream::iter([Ok(Bytes::from_static(body))])));
         request.reserve(budget, caller).await.expect("room");
         request
+    }
+
+    /// For how many seconds a body is taken that has so many bytes each so many seconds; an hour at most.
+    fn is_taken_for(bytes: usize, seconds: u64) -> u64 {
+        let (mut arrival, mut at, interval) = (Arrival::default(), 0, Duration::from_secs(seconds));
+        while at < 3_600 {
+            let left = arrival.left(Duration::from_secs(60));
+            if left < interval {
+                return at + left.as_secs();
+            }
+            arrival.note(interval, bytes);
+            at += seconds;
+        }
+        at
+    }
+
+    #[test]
+    fn a_body_that_trickles_is_refused_after_the_time_of_a_whole_one_and_one_on_a_slow_line_is_not() {
+        assert_eq!(is_taken_for(1, 3), 60, "a byte each 3 s");
+        assert_eq!(is_taken_for(256, 1), 119, "half of what is wanted");
+        assert_eq!(is_taken_for(600, 1), 3_600, "more than what is wanted");
+        assert_eq!(is_taken_for(20_000, 30), 3_600, "the same in large parts");
+        assert_eq!(is_taken_for(1_000_000, 61), 60, "no part may take longer than a body");
     }
 
     #[tokio::test]

@@ -33,6 +33,8 @@ pub enum ErrorCode {
     MethodNotAllowed,
     /// The body has too many bytes.
     TooLarge,
+    /// The body is compressed, or encoded otherwise.
+    UnsupportedEncoding,
     /// The body did not arrive in time.
     Timeout,
     /// A bug; the log has the details.
@@ -58,6 +60,7 @@ impl ErrorCode {
             Self::Conflict => "conflict",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::TooLarge => "too_large",
+            Self::UnsupportedEncoding => "unsupported_encoding",
             Self::Timeout => "timeout",
             Self::Internal => "internal",
         }
@@ -74,6 +77,7 @@ impl ErrorCode {
             Self::Timeout => 408,
             Self::RequestConflict | Self::Conflict => 409,
             Self::TooLarge => 413,
+            Self::UnsupportedEncoding => 415,
             Self::RateLimitExceeded | Self::TooManyConnections | Self::QueueFull => 429,
             Self::Internal => 500,
             Self::Unavailable => 503,

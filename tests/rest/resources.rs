@@ -135,6 +135,15 @@ async fn bodies_that_do_not_fit_are_refused_and_say_why() {
     let larger = json!({"jobs":[{"job_type":"x","parameters":"x".repeat(1024 * 1024)}]}).to_string();
     raw("/api/v1/campaigns", larger).await.expect(201);
     raw("/api/v1/campaigns", "x".repeat(16 * 1024 * 1024 + 1)).await.error(413, "too_large");
+    // What is compressed is refused as such, also where lines are read as they come.
+    for (kind, encoding) in [("application/json", "gzip"), ("application/x-ndjson", "zstd")] {
+        let headers = [("authorization", bearer.as_str()), ("content-type", kind), ("content-encoding", encoding)];
+        let reply = api.send("POST", "/api/v1/jobs", &headers, "{\"job_type\":\"x\"}").await;
+        let words = reply.error(415, "unsupported_encoding");
+        assert!(words.contains("send it as it is") && reply.header("accept-encoding") == "identity", "{words}");
+        let headers = [headers[0], headers[1], ("content-encoding", "identity")];
+        api.send("POST", "/api/v1/jobs/j1/cancel", &headers, "{}").await.error(404, "not_found");
+    }
     api.get(&ann, "/api/v1/jobs/a:b").await.error(400, "invalid_message");
     assert_eq!(api.get(&ann, "/api/v1/jobs").await.expect(200)["jobs"].as_array().map(Vec::len), Some(1));
 }

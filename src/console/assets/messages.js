@@ -196,6 +196,7 @@ export function why({ code, message, retryAfter }) {
     case "unknown_type":
     case "method_not_allowed":
     case "too_large":
+    case "unsupported_encoding":
       // A page that is older or newer than its gateway, as during an upgrade.
       return `Nothing was done: ${message}. Load this page anew if that should have worked`;
     default:

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
-use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use hyper::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use hyper::{HeaderMap, Method};
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
@@ -191,6 +191,7 @@ impl Request {
     /// The body, which may have so many bytes. While it is awaited, the request holds nothing that another may wait for,
     /// but the bytes that have come.
     pub(super) async fn body(&mut self, limit: usize) -> Result<Bytes, Refusal> {
+        self.refuse_encoded()?;
         if self.announced().is_some_and(|length| length > limit) {
             return Err(too_large(limit));
         }
@@ -220,11 +221,26 @@ impl Request {
     /// The next part of the body as it arrives, for what is read while it comes; `None` at its end. All parts together have the time
     /// that a whole body has otherwise, and what so many bytes take at [`MIN_BODY_RATE`]; only while one is awaited does it run.
     pub(super) async fn next_part(&mut self) -> Result<Option<Bytes>, Refusal> {
+        self.refuse_encoded()?;
         let (left, begun) = (self.arrival.left(self.body_timeout), Instant::now());
         let part = tokio::time::timeout(left, self.body.get_mut().next()).await.map_err(|_| too_slow())?;
         let part = part.transpose().map_err(|_| Refusal::invalid("The body broke off"))?;
         self.arrival.note(begun.elapsed(), part.as_ref().map_or(0, Bytes::len));
         Ok(part)
+    }
+
+    /// A body is taken as it is: what is compressed would otherwise be refused for what it is not.
+    fn refuse_encoded(&self) -> Result<(), Refusal> {
+        // An encoding that is no text is none that is known.
+        let named = self.headers.get_all(CONTENT_ENCODING).iter().map(|value| value.to_str().unwrap_or("unknown"));
+        let mut encodings = named.flat_map(|list| list.split(',')).map(str::trim).filter(|one| !one.is_empty());
+        match encodings.find(|one| !one.eq_ignore_ascii_case("identity")) {
+            Some(_) => Err(Refusal::new(
+                ErrorCode::UnsupportedEncoding,
+                "The body has a Content-Encoding, and nothing is uncompressed here: send it as it is, without that header",
+            )),
+            None => Ok(()),
+        }
     }
 
     /// Takes so much memory for what is kept of the body, if it has not got that yet.
@@ -281,11 +297,11 @@ mod tests {
     use super::*;
 
     /// A request with this body, which may take 60 s.
-    fn request_with(body: Body) -> Request {
+    fn request_with(body: Body, headers: HeaderMap) -> Request {
         Request {
             method: Method::POST,
             query: None,
-            headers: HeaderMap::new(),
+            headers,
             client: None,
             body: Mutex::new(body),
             body_timeout: Duration::from_secs(60),
@@ -297,7 +313,7 @@ mod tests {
 
     /// A request with this body, of which as much memory as a short one takes is kept.
     async fn request(body: &'static [u8], budget: &MemoryBudget, caller: &Caller) -> Request {
-        let request = request_with(Box::pin(stream::iter([Ok(Bytes::from_static(body))])));
+        let request = request_with(Box::pin(stream::iter([Ok(Bytes::from_static(body))])), HeaderMap::new());
         request.reserve(budget, caller).await.expect("room");
         request
     }
@@ -323,6 +339,25 @@ mod tests {
         assert_eq!(is_taken_for(600, 1), 3_600, "more than what is wanted");
         assert_eq!(is_taken_for(20_000, 30), 3_600, "the same in large parts");
         assert_eq!(is_taken_for(1_000_000, 61), 60, "no part may take longer than a body");
+    }
+
+    #[tokio::test]
+    async fn an_encoded_body_is_refused_as_such_and_identity_is_none() {
+        let request = |encodings: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for encoding in encodings {
+                headers.append(CONTENT_ENCODING, encoding.parse().expect("a header"));
+            }
+            request_with(Box::pin(stream::iter([Ok(Bytes::from_static(b"{}"))])), headers)
+        };
+        for encodings in [&["gzip"][..], &["identity, br"], &["identity", "GZIP"], &["deflate"]] {
+            for refusal in [request(encodings).body(9).await.err(), request(encodings).next_part().await.err()] {
+                assert_eq!(refusal.expect("refused").code, ErrorCode::UnsupportedEncoding, "{encodings:?}");
+            }
+        }
+        for encodings in [&[][..], &["identity"], &["Identity, identity"], &[""]] {
+            assert_eq!(request(encodings).body(9).await.as_deref(), Ok(&b"{}"[..]), "{encodings:?}");
+        }
     }
 
     #[tokio::test]

@@ -120,6 +120,7 @@ export type ErrorCode =
   | "conflict"
   | "method_not_allowed"
   | "too_large"
+  | "unsupported_encoding"
   | "timeout"
   | "internal";
 export type Action = "cancel" | "pause" | "resume";

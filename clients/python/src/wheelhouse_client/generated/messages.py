@@ -52,7 +52,7 @@ Percent: TypeAlias = int
 Seq: TypeAlias = int
 
 
-ErrorCode: TypeAlias = Literal['invalid_message', 'unknown_type', 'permission_denied', 'rate_limit_exceeded', 'request_conflict', 'queue_full', 'unavailable', 'outcome_unknown', 'unauthorized', 'forbidden', 'not_found', 'too_many_connections', 'conflict', 'method_not_allowed', 'too_large', 'timeout', 'internal']
+ErrorCode: TypeAlias = Literal['invalid_message', 'unknown_type', 'permission_denied', 'rate_limit_exceeded', 'request_conflict', 'queue_full', 'unavailable', 'outcome_unknown', 'unauthorized', 'forbidden', 'not_found', 'too_many_connections', 'conflict', 'method_not_allowed', 'too_large', 'unsupported_encoding', 'timeout', 'internal']
 
 
 class CancelJob(TypedDict):

@@ -43,6 +43,20 @@ def test_an_exit_is_a_failure_as_celery_has_it(celery: CeleryBed, code: int | No
     assert row["error_message"].startswith("SystemExit")
 
 
+def test_a_result_that_celery_cannot_store_is_a_failure_in_both(celery: CeleryBed) -> None:
+    task = celery.tasks.gives_a_set.delay()
+    eventually("FAILURE", lambda: task.state == "FAILURE")
+    row = celery.wheelhouse.row(task.id)
+    assert row["status"] == "failed"
+    assert "set is not JSON serializable" in row["error_message"]
+    ignored = celery.tasks.gives_a_set_to_nobody.delay()
+    celery.wheelhouse.wait_status(ignored.id, "completed")
+    # What it stores in a way of its own is none.
+    other = celery.tasks.gives_a_task.delay()
+    eventually("SUCCESS", lambda: other.state == "SUCCESS")
+    celery.wheelhouse.wait_status(other.id, "completed")
+
+
 def test_retry(celery: CeleryBed, ticks: MakeTicks) -> None:
     seen = ticks()
     task = celery.tasks.retries.delay(str(seen))

@@ -163,6 +163,21 @@ def ignores(path: str) -> None:
 
 
 @app.task
+def gives_a_set() -> set[int]:
+    return {1}
+
+
+@app.task(ignore_result=True)
+def gives_a_set_to_nobody() -> set[int]:
+    return {1}
+
+
+@app.task
+def gives_a_task() -> object:
+    return gives_a_set_to_nobody.delay()
+
+
+@app.task
 def exits(code: int | None) -> None:
     raise SystemExit(code)
 

@@ -70,7 +70,7 @@ async function deliver<D, R, N extends string>(
   try {
     const outcome = await perform<R, unknown>(
       run,
-      (control) => work(job, control, token),
+      (control) => storable(() => work(job, control, token)),
       (error) => endingAfter(any, error),
     );
     if (outcome.ok) {
@@ -84,6 +84,18 @@ async function deliver<D, R, N extends string>(
   } finally {
     settled();
     signal?.removeEventListener('abort', abort);
+  }
+}
+
+/** The result of the work. Rejects where BullMQ is about to fail the job because it cannot write it. */
+async function storable<R>(work: () => R | Promise<R>): Promise<R> {
+  try {
+    const result = await work();
+    JSON.stringify(result);
+    return result;
+  } catch (error) {
+    // BullMQ reads the error's fields, whatever was thrown.
+    throw error ?? new Error(`The work threw ${error}`);
   }
 }
 
@@ -101,8 +113,8 @@ async function afterwards(
   status: string | undefined,
 ): Promise<unknown> {
   if (error instanceof HandedBack) {
-    const wait = error.runAfter ? error.runAfter.getTime() - Date.now() : PUT_BACK_MILLISECONDS;
-    return putBack(job, token, Math.max(0, wait));
+    const wait = (error.runAfter?.getTime() ?? Number.NaN) - Date.now();
+    return putBack(job, token, Number.isNaN(wait) ? PUT_BACK_MILLISECONDS : Math.max(0, wait));
   }
   // Another delivery may have the job. If it has ended instead, the next delivery is told so and does not run it.
   if (error instanceof Lost) return putBack(job, token, PUT_BACK_MILLISECONDS);

@@ -18,10 +18,16 @@ export async function endingAfter(job: AnyJob, thrown: unknown): Promise<Ending>
   if (movedItself(thrown)) {
     return { how: 'handed_back', ...(named(thrown, 'DelayedError') ? { runAfter: soon(job.delay) } : {}) };
   }
-  const [retry, delay] = await decide(job, thrown as Error);
-  return retry
-    ? { how: 'handed_back', error: errorText(thrown), ...(delay > 0 ? { runAfter: soon(delay) } : {}) }
-    : { how: 'failed', error: errorText(thrown), permanent: true };
+  try {
+    const [retry, delay] = await decide(job, thrown as Error);
+    return retry
+      ? { how: 'handed_back', error: errorText(thrown), ...(delay > 0 ? { runAfter: soon(delay) } : {}) }
+      : { how: 'failed', error: errorText(thrown), permanent: true };
+  } catch (problem) {
+    // BullMQ could not decide when it tries again: a backoff that it does not know, or one of the application that throws.
+    (job as unknown as Internals).shouldRetryJob = async () => [false, 0];
+    return { how: 'failed', error: `${errorText(thrown)} (not tried again: ${errorText(problem)})`, permanent: true };
+  }
 }
 
 async function decide(job: AnyJob, error: Error): Promise<Decision> {

@@ -65,7 +65,11 @@ export class Refused extends Error {
 
 /** An error as the one text that a job's row keeps. */
 export function errorText(error: unknown): string {
-  if (!(error instanceof Error)) return String(error) || 'unknown error';
-  const text = error.name && error.name !== 'Error' ? `${error.name}: ${error.message}` : error.message;
-  return text || error.name || 'unknown error';
+  try {
+    if (!(error instanceof Error)) return String(error) || 'unknown error';
+    const text = error.name && error.name !== 'Error' ? `${error.name}: ${error.message}` : error.message;
+    return text || error.name || 'unknown error';
+  } catch {
+    return 'unknown error'; // It has no text (an object without a prototype), or code of its own that throws.
+  }
 }

@@ -96,6 +96,27 @@ describe.each(versions)('what BullMQ %s itself does with jobs', (version, bullmq
     for (const { id } of [waiting, delayed]) expect(await operator.row(row(id))).toMatchObject({ status: 'cancelled' });
   });
 
+  it.each([
+    ['throws nothing', {}, () => Promise.reject(undefined), 'The work threw undefined'],
+    ['throws what has no text', {}, () => Promise.reject(Object.create(null)), 'unknown error'],
+    ['gives what is no JSON', {}, () => 10n, 'TypeError: Do not know how to serialize a BigInt'],
+    [
+      'throws, and BullMQ knows no such backoff',
+      { attempts: 3, backoff: { type: 'no-such' } },
+      () => Promise.reject(new Error('mine')),
+      'mine (not tried again: ',
+    ],
+  ])('a job that %s has failed in both', async (_what, opts, work, text) => {
+    const { queue, start, row, inState } = setUp(work);
+    start();
+    const { id } = await queue.add('odd', data, opts);
+    await inState(id, 'failed');
+    expect(await operator.row(row(id))).toMatchObject({
+      status: 'failed',
+      error_message: expect.stringContaining(text),
+    });
+  });
+
   it('an active job goes on when its queue is obliterated, and ends as it ends', async () => {
     const middle = gate();
     const { queue, start, row } = setUp(async () => {

@@ -7,7 +7,10 @@ import random
 from typing import Any
 
 from celery import signals, states
+from celery.backends.base import BaseKeyValueStoreBackend
+from celery.backends.rpc import RPCBackend
 from celery.exceptions import Reject
+from kombu.exceptions import EncodeError
 
 from ..errors import AlreadyEnded
 
@@ -42,6 +45,20 @@ def keep_ended(task: Any, refusal: AlreadyEnded) -> None:
         task.backend.mark_as_failure(
             task.request.id, RuntimeError("the job has failed in an earlier delivery"), request=task.request
         )
+
+
+def unstorable(task: Any, result: Any) -> Exception | None:
+    """With what Celery is about to fail a task that has returned: its serializer cannot write the result."""
+    request = task.request
+    ignored = task.ignore_result if request.ignore_result is None else request.ignore_result
+    # Other backends do not write it, or in a way of their own.
+    if ignored or not isinstance(task.backend, (BaseKeyValueStoreBackend, RPCBackend)):
+        return None
+    try:
+        task.backend.encode(task.backend.encode_result(result, states.SUCCESS))
+    except EncodeError as error:
+        return error
+    return None
 
 
 def hand_on(task: Any) -> None:

@@ -17,7 +17,7 @@ from ..messages import Message
 from ..run import Run
 from ..session import Session
 from . import pool
-from .ends import hand_on, keep_ended, revoke
+from .ends import hand_on, keep_ended, revoke, unstorable
 from .limits import wait_for_other, warn_of_time_limits
 from .publishing import track
 from .settings import (
@@ -98,6 +98,8 @@ def _run_controlled(task: Any, tenant: str, args: Sequence[Any], kwargs: Mapping
         return task.run(*args, **kwargs)
     control = Control(run, session)
     result, raised = _work(task, control, reach, args, kwargs)
+    if raised is None:
+        raised = unstorable(task, result)
     return _settle(task, session, run, result, order_behind(run, raised), None if required else OPTIONAL_WAIT)
 
 

@@ -16,7 +16,7 @@
 --       23 what was asked for, as it is kept there, 24 whether programs of the version before may run, which are to find it (0/1)
 -- Returns: {outcome, …} with outcome 'accepted' workers control | 'repeated' command workers control result former_result
 --       ('' where nobody has kept what the ack said: then the result has it; '' and '' where there is no result yet) |
---       'scheduled' command run_at result former_result | 'denied' | 'conflict' | 'limited' seconds | 'unknown' | 'full' |
+--       'scheduled' command run_at result former_result | 'withdrawn' command (it was scheduled, and taken back) | 'denied' | 'conflict' | 'limited' seconds | 'unknown' | 'full' |
 --       'late' | 'gone' (was withdrawn, or brought in already); the clock in µs last. control: as control_of gives it.
 -- Safe to repeat: the command id is looked for first, and every check comes before the first write.
 -- When the clock is set forwards: every user has a new window, a request id is forgotten early (by a step of a day, at
@@ -134,6 +134,7 @@ else
   if said then
     if said.body ~= short_digest and said.body ~= digest and said.body ~= former_digest then return answer('conflict') end
     if said.outcome == 'denied' then return answer('denied') end
+    if said.withdrawn then return answer('withdrawn', said.command_id) end
     if said.outcome == 'scheduled' then return repeated_schedule(said.command_id, said.run_at) end
     return repeated(said.command_id, said.workers_online, said.control)
   end

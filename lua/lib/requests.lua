@@ -17,6 +17,7 @@ local CONTROL_OF_LETTER = { l = 'live', r = 'row' }
 local REQUEST = { body = 'string', outcome = 'string' }
 local REQUEST_OPTIONAL = {
   command_id = 'string', control = 'string', run_at = 'number', workers_online = 'number', ends = 'number',
+  withdrawn = 'boolean',
 }
 
 -- The first answer to a request that has a key of its own, from its text; nil where it is none.

@@ -181,6 +181,13 @@ impl CommandSubmitter {
                 (command, Ack::Requested { workers_online, control }, result)
             }
             SubmitOutcome::Scheduled { command, run_at, result } => (command, Ack::Scheduled { run_at }, result),
+            SubmitOutcome::Withdrawn { command } => {
+                let message = format!(
+                    "The command that was scheduled by this request_id ({command}) has been withdrawn and never runs; nothing was done now. Use \
+                     another request_id to schedule one anew"
+                );
+                return Err(Refusal::new(ErrorCode::Conflict, message));
+            }
             SubmitOutcome::Conflict => return Err(Refusal::new(ErrorCode::RequestConflict, CONFLICT)),
             SubmitOutcome::Denied => return Err(permission_denied(submission.action, submission.resource.kind)),
             SubmitOutcome::RateLimited { retry_after } => return Err(self.rate_limited(retry_after)),

@@ -98,6 +98,28 @@ async fn a_scheduled_command_that_was_taken_back_never_runs() {
     assert_eq!(last.command_id, Some(second.command.to_string()));
 }
 
+#[tokio::test]
+async fn a_request_whose_scheduled_command_was_taken_back_is_told_so_and_schedules_nothing() {
+    let redis = RedisServer::start();
+    let broker = connect(&redis).await;
+    let named = |id: &str, when| Submission { request: Some(id.parse().expect("id")), ..later(Action::Pause, when) };
+    let (first, other) = (named("night", When::After(600)), named("noon", When::After(600)));
+    schedule(&broker, &first).await;
+    schedule(&broker, &other).await;
+    withdraw(&broker, &kept(&broker, first.command).await).await.expect("withdraw");
+    for _ in 0..2 {
+        let again = broker.submit(&named("night", When::After(600)), LIMITS).await.expect("submit");
+        assert_eq!(again, SubmitOutcome::Withdrawn { command: first.command });
+    }
+    let changed = broker.submit(&named("night", When::After(601)), LIMITS).await.expect("submit");
+    assert_eq!(changed, SubmitOutcome::Conflict);
+    let again = broker.submit(&named("noon", When::After(600)), LIMITS).await.expect("submit");
+    assert!(matches!(again, SubmitOutcome::Scheduled { command, .. } if command == other.command), "{again:?}");
+    let all = broker.schedules(&job("j1").tenant).await.expect("list");
+    assert_eq!(all.iter().map(|one| one.command).collect::<Vec<_>>(), [other.command]);
+    assert_eq!(events(&broker).await, ["scheduled", "scheduled", "withdrawn"]);
+}
+
 /// Two are scheduled and the first is taken back, so that Redis knows the script; this is the second.
 async fn second_of_two(broker: &Broker) -> Scheduled {
     let (first, second) = (later(Action::Pause, When::After(600)), later(Action::Pause, When::After(600)));

@@ -119,7 +119,7 @@ scripts! {
     RETRY = "retry_command" with [CLOCK, READY];
     READY_RESOURCES = "ready_resources" with [CLOCK];
     DUE_SCHEDULES = "due_schedules" with [CLOCK];
-    WITHDRAW_SCHEDULE = "withdraw_schedule" with [CLOCK];
+    WITHDRAW_SCHEDULE = "withdraw_schedule" with [CLOCK, RECORD, REQUESTS];
     DELETE_FAILED = "delete_failed" with [];
     FILL_PERMISSIONS = "fill_permissions" with [CLOCK];
     CHECK_PERMISSION = "check_permission" with [CLOCK, PERMISSION];

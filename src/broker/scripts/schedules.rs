@@ -7,7 +7,7 @@ use super::former;
 use super::idempotent_call::{DeadlinePassed, IdempotentCall};
 use super::lua;
 use super::stored_command::{StoredCommand, stored_command_json};
-use super::submit::{ClientOrigin, Grant, Submission};
+use super::submit::{ClientOrigin, Grant, Submission, request_key};
 use crate::broker::keys::{read_schedule_member, schedule_member};
 use crate::broker::{Broker, BrokerError, Partition};
 use crate::domain::{Action, CommandId, Resource, TenantId, UserId, When};
@@ -151,6 +151,7 @@ impl Broker {
             names.schedules(&r.tenant),
             names.audit(partition),
             names.withdrawn(&r.tenant, scheduled.command),
+            request_key(names, r, &scheduled.user, scheduled.request_id.as_deref(), scheduled.command),
         ];
         let entry = Submission {
             user: by.clone(),

@@ -8,7 +8,7 @@ pub use super::submission::{ClientOrigin, Grant, Submission};
 use crate::broker::keys::{RequestPlace, control_channel, refusals_member, request_name};
 use crate::broker::{Broker, BrokerError, Keys};
 use crate::config;
-use crate::domain::{Action, CommandId, Control, Resource, When, fnv1a, sha256};
+use crate::domain::{Action, CommandId, Control, RequestId, Resource, UserId, When, fnv1a, sha256};
 use crate::protocol::control;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -65,6 +65,11 @@ pub enum SubmitOutcome {
         /// Its result, if it has run and has one.
         result: Option<CommandResult>,
     },
+    /// It was scheduled before by the same `request_id`, and has been taken back: it never runs. Nothing was done now.
+    Withdrawn {
+        /// What its id was.
+        command: CommandId,
+    },
     /// The same `request_id` came with another body before; nothing was done.
     Conflict,
     /// Not permitted; also the answer to a repeat of a denied request. Uses budget the first time.
@@ -105,11 +110,7 @@ pub fn words(names: Keys, submission: &Submission, limits: SubmitLimits) -> Vec<
 fn prepare(names: Keys, s: &Submission, limits: SubmitLimits, with_former: bool) -> IdempotentCall {
     let (r, user) = (&s.resource, &s.user);
     let partition = names.partition(&r.tenant);
-    // Without a request id a denial is remembered by the command's own: one whose answer was lost is not counted twice.
-    let request = match &s.request {
-        Some(id) => names.request(r, user, id.as_str()),
-        None => names.denial(r, s.command),
-    };
+    let request = request_key(names, r, user, s.request.as_ref().map(RequestId::as_str), s.command);
     let mut keys = names.command_keys(r);
     keys.extend([
         names.rate(&r.tenant, user),
@@ -163,6 +164,21 @@ fn prepare(names: Keys, s: &Submission, limits: SubmitLimits, with_former: bool)
     ]);
     args.extend(named.into_iter().flatten());
     IdempotentCall::new(&lua::SUBMIT, keys, args)
+}
+
+/// Where the first answer is kept. Without a request id a denial is remembered by the command's own: one whose answer was lost is not
+/// counted twice.
+pub(super) fn request_key(
+    names: Keys,
+    r: &Resource,
+    user: &UserId,
+    request: Option<&str>,
+    command: CommandId,
+) -> String {
+    match request {
+        Some(id) => names.request(r, user, id),
+        None => names.denial(r, command),
+    }
 }
 
 /// What makes a repeat of a `request_id` the same request: action, reason and time. The reason by its SHA-256; `None` without one.
@@ -233,6 +249,7 @@ fn read(answer: &[String], resource: &Resource) -> Result<Result<SubmitOutcome, 
             SubmitOutcome::Repeated { command: command()?, workers_online, control, result }
         }
         "scheduled" => SubmitOutcome::Scheduled { command: command()?, run_at: number(2)?, result: result(3)? },
+        "withdrawn" => SubmitOutcome::Withdrawn { command: command()? },
         "denied" => SubmitOutcome::Denied,
         "conflict" => SubmitOutcome::Conflict,
         "limited" => SubmitOutcome::RateLimited { retry_after: number(1)? },

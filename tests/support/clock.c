@@ -1,5 +1,5 @@
-/* A clock that a test sets: preloaded into a program, it adds the seconds in the file CLOCK_OFFSET_FILE to the wall clock,
-   and leaves the monotonic one alone. Not libfaketime: in a program that is linked with jemalloc, as redis-server is, that
+/* A clock that a test sets: preloaded into a program, it adds the seconds in the file CLOCK_OFFSET_FILE to the wall clock, those in
+   the file SLEPT_FILE to the clock that goes on while the machine sleeps, and leaves the monotonic one alone. Not libfaketime: in a program that is linked with jemalloc, as redis-server is, that
    asks for memory before it can tell the time, and jemalloc asks for the time before it can give memory. */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -9,8 +9,8 @@
 #include <time.h>
 #include <unistd.h>
 
-static long offset(void) {
-    const char *path = getenv("CLOCK_OFFSET_FILE");
+static long seconds_in(const char *variable) {
+    const char *path = getenv(variable);
     char text[32] = {0};
     int file = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
     if (file < 0) return 0;
@@ -21,7 +21,8 @@ static long offset(void) {
 
 int clock_gettime(clockid_t id, struct timespec *now) {
     int failed = (int)syscall(SYS_clock_gettime, id, now);
-    if (!failed && (id == CLOCK_REALTIME || id == CLOCK_REALTIME_COARSE)) now->tv_sec += offset();
+    if (!failed && (id == CLOCK_REALTIME || id == CLOCK_REALTIME_COARSE)) now->tv_sec += seconds_in("CLOCK_OFFSET_FILE");
+    if (!failed && id == CLOCK_BOOTTIME) now->tv_sec += seconds_in("SLEPT_FILE");
     return failed;
 }
 

@@ -1,4 +1,4 @@
-"""The wall clock of a client's machine is set back and forward: nothing depends on it."""
+"""The wall clock of a client's machine is set back and forward: nothing depends on it. While the machine sleeps, time goes on."""
 
 from __future__ import annotations
 
@@ -89,6 +89,24 @@ def test_a_jump_neither_shortens_nor_lengthens_the_time_out_of_touch(
     clock.set(-DAY)
     time.sleep(8.0)
     assert seen.count() > before
+    seen.assert_none_for(1.0)
+    wheelhouse.worker = wheelhouse.start_worker()
+    seen.wait_for()
+    assert wheelhouse.command(name, "cancel").kind == "cancel_succeeded"
+    seen.assert_none_for(0.5)
+
+
+def test_the_sleep_of_the_machine_counts_as_time_out_of_touch(
+    wheelhouse: Wheelhouse, clock: Clock, start: Callable[..., Process], ticks: MakeTicks
+) -> None:
+    """The worker dies and the machine sleeps past the lease: the work is held at once, and not two thirds of reattach_seconds later."""
+    seen = ticks()
+    name = f"slept-{uuid.uuid4().hex[:8]}"
+    start([sys.executable, str(PROGRAMS / "ticking_job.py"), name, str(seen)], {**wheelhouse.environment, **clock.environment})
+    seen.wait_for()
+    wheelhouse.worker.stop(9)
+    clock.sleep(3_600)
+    time.sleep(0.3)  # A step that had begun.
     seen.assert_none_for(1.0)
     wheelhouse.worker = wheelhouse.start_worker()
     seen.wait_for()

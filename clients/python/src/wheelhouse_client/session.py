@@ -46,6 +46,7 @@ STABLE_AFTER = 5.0
 MAX_BACKOFF_WITH_RUNS = 1.0
 MAX_BACKOFF = 15.0
 WELCOME_TIMEOUT = 10.0
+LOOK_SECONDS = 0.5
 
 
 class Session(RunTable):
@@ -435,7 +436,8 @@ def _hold_in_time(lease: Lease, runs: list[Run]) -> None:
     """Holds the work of runs whose lease ends without a connection. Those that are attached again have another lease."""
     idle = threading.Event()
     while (left := lease.until - Clock()) > 0:
-        idle.wait(left)
+        # A wait stands still while the machine sleeps, and the lease does not.
+        idle.wait(min(left, LOOK_SECONDS))
     for run in runs:
         if run.lease is lease and not run.over and run.poke is not None:
             run.poke()

@@ -3,6 +3,7 @@ import { hostname } from 'node:os';
 import type { AttachMessage, Client, ExpectedMessage, ExpectMessage, Server } from '../generated/worker.js';
 import { Backoff } from '../shared/backoff.js';
 import { openLink } from './builtin-link.js';
+import { clockThatGoesOn } from './clock.js';
 import { Refused } from './errors.js';
 import type { Link, LinkEnd, OpenLink } from './link.js';
 import { type Carrier, Run } from './run.js';
@@ -155,9 +156,7 @@ export class Session implements Carrier {
     return (this.#reattach * 2) / 3;
   }
 
-  now(): number {
-    return performance.now();
-  }
+  readonly now = clockThatGoesOn();
 
   send(message: Client): void {
     this.#link?.send(this.textOf(message));

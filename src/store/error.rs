@@ -79,9 +79,10 @@ impl From<sqlx::Error> for StoreError {
                 // SQLite: busy, locked, I/O, full, cannot open, race for the log.
                 let primary = code.parse::<u32>().map_or(0, |c| c & 0xff);
                 let sqlite = code.len() < 5 && matches!(primary, 5 | 6 | 10 | 13 | 14 | 15);
-                // PostgreSQL: connection, serialization and deadlock, resources, shutdown and statement timeout,
-                // I/O; a row locked for too long, a transaction left idle, a server that became a standby.
-                let classes = ["08", "40", "53", "57", "58", "55P03", "25P03", "25006"];
+                // PostgreSQL: connection, nobody let in (a password or a rule that is just being changed), no such
+                // database (one that is just being restored), serialization and deadlock, resources, shutdown and statement
+                // timeout, I/O; a row locked for too long, a transaction left idle, a server that became a standby.
+                let classes = ["08", "28", "3D", "40", "53", "57", "58", "55P03", "25P03", "25006"];
                 let postgres = code.len() == 5 && classes.iter().any(|class| code.starts_with(class));
                 if sqlite || postgres { Self::Unavailable(text) } else { Self::Refused(text) }
             }

@@ -178,3 +178,45 @@ async fn connections_that_end_before_or_after_a_commit_lose_nothing_and_do_nothi
     client.reached(&order, "ended").await;
     assert_eq!(fixture.result_of("begins-20", &cancel).await["status"], "cancelled");
 }
+
+/// Its password is being changed, say, or the database is being restored: that is nobody's job's fault.
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_database_lets_nobody_in_nothing_is_refused_and_nothing_is_said_to_be_stored() {
+    let (mut fixture, mut database) = Database::start().await;
+    // A role of its own: the server is everybody's.
+    let name: String = sqlx::query_scalar("SELECT current_database()::text")
+        .fetch_one(&mut database.connection)
+        .await
+        .expect("a name");
+    let role = format!("visitor_{name}");
+    database.run(&format!("CREATE ROLE {role} LOGIN SUPERUSER")).await;
+    let url = format!("postgres://{role}@127.0.0.1:{}/{name}", database.to_it.port());
+    fixture.fleet.set("DATABASE__URL", &url);
+    let worker = fixture.worker();
+    let mut client = fixture.client(&worker, "s1").await;
+    for (reference, job) in [(1, "saves"), (2, "fails"), (3, "handed")] {
+        begin(&mut client, reference, job).await;
+    }
+    database.run(&format!("ALTER ROLE {role} NOLOGIN")).await;
+    let its = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{role}'");
+    database.run(&its).await;
+    let said = said(10);
+    for (message, _) in &said {
+        client.send(message.clone()).await;
+    }
+    let begun = Instant::now();
+    for event in ["worker.progress_not_saved", "worker.end_not_recorded", "worker.attach_", "worker.expect_delayed"] {
+        while !fixture.fleet.log().contains(event) {
+            assert!(begun.elapsed() < PATIENCE, "{event} is never logged; log:\n{}", fixture.fleet.log());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+    database.run(&format!("ALTER ROLE {role} LOGIN")).await;
+    let answered = answers(&mut client, &said).await;
+    assert_eq!((&answered[1]["status"], &answered[2]["status"]), (&json!("pending"), &json!("pending")));
+    let point: Option<String> = sqlx::query_scalar("SELECT resume_point FROM jobs WHERE id = 'saves'")
+        .fetch_one(&mut database.connection)
+        .await
+        .expect("read");
+    assert_eq!(point.as_deref(), Some("\"here\""));
+}

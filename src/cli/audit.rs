@@ -130,7 +130,7 @@ async fn show(args: ShowArgs, settings: Settings) -> anyhow::Result<ExitCode> {
     }
     loop {
         let (page, seen) = match next(&store, &filter).await {
-            Err(error) if args.follow && error.is_transient() => {
+            Err(error @ StoreError::Unavailable(_)) if args.follow => {
                 tell!("{error}; trying again");
                 tokio::time::sleep(POLL_INTERVAL).await;
                 continue;

@@ -173,13 +173,13 @@ async fn in_time<T>(connected: impl Future<Output = Result<T, StoreError>>) -> R
     tokio::time::timeout(BEGIN_TIMEOUT, connected).await.map_err(late)?
 }
 
-/// Whether the address names a SQLite file that is not there.
 /// The file of an SQLite database, as the settings name it.
 pub(super) fn file_name(settings: &crate::config::Database) -> String {
     let url = settings.url.expose_secret();
     SqliteConnectOptions::from_str(url).map_or_else(|_| String::new(), |o| o.get_filename().display().to_string())
 }
 
+/// Whether the address names a SQLite file that is not there.
 pub(super) fn is_missing_file(settings: &crate::config::Database) -> bool {
     let url = settings.url.expose_secret();
     url.starts_with("sqlite:")

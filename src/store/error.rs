@@ -17,7 +17,10 @@ pub enum StoreError {
         "setting database.url: there is no file {0}; name the deployment's database (WHEELHOUSE__DATABASE__URL, --config FILE or --set), or run `wheelhouse migrate` first to make one"
     )]
     MissingFile(String),
-    /// It can never work like this: a missing table, a value of the wrong form.
+    /// The database is not as programs need it: a right, a table, or that it can be written is missing, until somebody gives it back.
+    #[error("the database refused: {0}")]
+    Unprepared(String),
+    /// It can never work like this: a value of the wrong form.
     #[error("the database refused: {0}")]
     Refused(String),
 }
@@ -28,6 +31,7 @@ impl StoreError {
         let with = |text: String| if text.contains(place) { text } else { format!("{place}: {text}") };
         match self {
             Self::Unavailable(text) => Self::Unavailable(with(text)),
+            Self::Unprepared(text) => Self::Unprepared(with(text)),
             Self::Refused(text) => Self::Refused(with(text)),
             other => other,
         }
@@ -37,6 +41,7 @@ impl StoreError {
     pub(super) fn with(self, hint: &str) -> Self {
         match self {
             Self::Unavailable(text) => Self::Unavailable(format!("{text}. {hint}")),
+            Self::Unprepared(text) => Self::Unprepared(format!("{text}. {hint}")),
             Self::Refused(text) => Self::Refused(format!("{text}. {hint}")),
             other => other,
         }
@@ -50,9 +55,9 @@ impl StoreError {
             .any(|busy| text.contains(busy))
     }
 
-    /// Whether trying again can help.
+    /// Whether trying again can help: it lies with the database, and not with what was asked of it.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Unavailable(_))
+        matches!(self, Self::Unavailable(_) | Self::Unprepared(_))
     }
 }
 
@@ -84,7 +89,16 @@ impl From<sqlx::Error> for StoreError {
                 // timeout, I/O; a row locked for too long, a transaction left idle, a server that became a standby.
                 let classes = ["08", "28", "3D", "40", "53", "57", "58", "55P03", "25P03", "25006"];
                 let postgres = code.len() == 5 && classes.iter().any(|class| code.starts_with(class));
-                if sqlite || postgres { Self::Unavailable(text) } else { Self::Refused(text) }
+                // SQLite: no permission, read-only, no such table. PostgreSQL: no right, no such table or schema.
+                let unprepared = match code.len() {
+                    5 => ["42501", "42P01", "3F000"].contains(&&*code),
+                    _ => matches!(primary, 3 | 8) || text.contains("no such table"),
+                };
+                match (sqlite || postgres, unprepared) {
+                    (true, _) => Self::Unavailable(text),
+                    (false, true) => Self::Unprepared(text),
+                    (false, false) => Self::Refused(text),
+                }
             }
             _ => Self::Refused(text),
         }

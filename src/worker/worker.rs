@@ -21,7 +21,7 @@ use crate::broker::Broker;
 use crate::config::Settings;
 use crate::doctor;
 use crate::domain::WorkerId;
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 
 /// The least grace period of jobs when their worker leaves: recording where they are takes a moment.
 const MIN_GRACE: Duration = Duration::from_secs(1);
@@ -100,7 +100,7 @@ impl Worker {
         }
         match store.prove_updates(WRITABLE_TIMEOUT).await {
             // A standby that is about to be the master, a full disk: it may pass, and each command is tried again.
-            Some(Err(error)) if error.is_transient() => tracing::warn!(%error, "worker.sql_not_writable"),
+            Some(Err(error @ StoreError::Unavailable(_))) => tracing::warn!(%error, "worker.sql_not_writable"),
             Some(Err(error)) => return Err(error.into()),
             Some(Ok(())) | None => {}
         }

@@ -179,11 +179,9 @@ async fn connections_that_end_before_or_after_a_commit_lose_nothing_and_do_nothi
     assert_eq!(fixture.result_of("begins-20", &cancel).await["status"], "cancelled");
 }
 
-/// Its password is being changed, say, or the database is being restored: that is nobody's job's fault.
-#[tokio::test(flavor = "multi_thread")]
-async fn while_the_database_lets_nobody_in_nothing_is_refused_and_nothing_is_said_to_be_stored() {
+/// A database of its own for a test, and a role of its own: the server is everybody's.
+async fn with_role() -> (RemoteFixture, Database, String) {
     let (mut fixture, mut database) = Database::start().await;
-    // A role of its own: the server is everybody's.
     let name: String = sqlx::query_scalar("SELECT current_database()::text")
         .fetch_one(&mut database.connection)
         .await
@@ -192,14 +190,19 @@ async fn while_the_database_lets_nobody_in_nothing_is_refused_and_nothing_is_sai
     database.run(&format!("CREATE ROLE {role} LOGIN SUPERUSER")).await;
     let url = format!("postgres://{role}@127.0.0.1:{}/{name}", database.to_it.port());
     fixture.fleet.set("DATABASE__URL", &url);
+    (fixture, database, role)
+}
+
+/// While the database is `closed`, three runs say what is to be stored: nothing is refused, and nothing is said to be stored until it is `opened`.
+async fn all_of_it_waits(fixture: &mut RemoteFixture, database: &mut Database, closed: &[String], opened: &str) {
     let worker = fixture.worker();
     let mut client = fixture.client(&worker, "s1").await;
     for (reference, job) in [(1, "saves"), (2, "fails"), (3, "handed")] {
         begin(&mut client, reference, job).await;
     }
-    database.run(&format!("ALTER ROLE {role} NOLOGIN")).await;
-    let its = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{role}'");
-    database.run(&its).await;
+    for statement in closed {
+        database.run(statement).await;
+    }
     let said = said(10);
     for (message, _) in &said {
         client.send(message.clone()).await;
@@ -211,7 +214,7 @@ async fn while_the_database_lets_nobody_in_nothing_is_refused_and_nothing_is_sai
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
-    database.run(&format!("ALTER ROLE {role} LOGIN")).await;
+    database.run(opened).await;
     let answered = answers(&mut client, &said).await;
     assert_eq!((&answered[1]["status"], &answered[2]["status"]), (&json!("pending"), &json!("pending")));
     let point: Option<String> = sqlx::query_scalar("SELECT resume_point FROM jobs WHERE id = 'saves'")
@@ -219,4 +222,21 @@ async fn while_the_database_lets_nobody_in_nothing_is_refused_and_nothing_is_sai
         .await
         .expect("read");
     assert_eq!(point.as_deref(), Some("\"here\""));
+}
+
+/// Its password is being changed, say, or the database is being restored: that is nobody's job's fault.
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_database_lets_nobody_in_nothing_is_refused_and_nothing_is_said_to_be_stored() {
+    let (mut fixture, mut database, role) = with_role().await;
+    let its = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{role}'");
+    let closed = [format!("ALTER ROLE {role} NOLOGIN"), its];
+    all_of_it_waits(&mut fixture, &mut database, &closed, &format!("ALTER ROLE {role} LOGIN")).await;
+}
+
+/// As while a table is restored, or rights are given anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn while_a_table_is_away_nothing_is_refused_and_nothing_is_said_to_be_stored() {
+    let (mut fixture, mut database) = Database::start().await;
+    let closed = ["ALTER TABLE jobs RENAME TO jobs_elsewhere".to_owned()];
+    all_of_it_waits(&mut fixture, &mut database, &closed, "ALTER TABLE jobs_elsewhere RENAME TO jobs").await;
 }

@@ -192,7 +192,7 @@ async fn a_file_that_another_program_writes_to_is_waited_for_then_said_to_be_bus
 }
 
 #[tokio::test]
-async fn a_database_without_tables_is_refused_not_waited_for() {
+async fn a_database_without_tables_says_so_at_once() {
     let folder = tempfile::tempdir().expect("folder");
     let url = format!("sqlite://{}", folder.path().join("new.db").display());
     let store = Store::open(&config::Database { url: url.into(), connections: 2 }).await.expect("open");
@@ -200,7 +200,7 @@ async fn a_database_without_tables_is_refused_not_waited_for() {
     for answer in
         [store.job(&job("j")).await.map(|_| ()), store.apply(&change(job("j"), Action::Pause, 1)).await.map(|_| ())]
     {
-        assert!(matches!(answer, Err(StoreError::Refused(_))), "{answer:?}");
+        assert!(matches!(answer, Err(StoreError::Unprepared(_))), "{answer:?}");
     }
     assert_eq!(store.migrate().await.expect("migrate"), migrations());
     assert_eq!(store.migrate().await.expect("again"), 0);

@@ -115,6 +115,10 @@ impl From<StoreError> for Refusal {
                 tracing::warn!(%error, "http.sql_unavailable");
                 Self::unavailable()
             }
+            StoreError::Unprepared(_) => {
+                tracing::error!(%error, "http.sql_refused");
+                Self::unavailable()
+            }
             StoreError::Refused(_) | StoreError::NotMigrated | StoreError::MissingFile(_) => {
                 tracing::error!(%error, "http.sql_refused");
                 Self::internal()
@@ -131,6 +135,7 @@ mod tests {
     fn inner_errors_do_not_leak() {
         for error in [
             StoreError::Refused("postgres://u:hunter2@host".into()),
+            StoreError::Unprepared("postgres://u:hunter2@host".into()),
             StoreError::Unavailable("postgres://u:hunter2@host".into()),
         ] {
             assert!(!Refusal::from(error).message.contains("hunter2"));

@@ -154,13 +154,18 @@ impl Verifier {
     /// The caller of a valid token.
     pub async fn verify(&self, token: &str) -> Result<Caller, AuthError> {
         let caller = self.verified(token, |key| self.check(token, key)).await?;
-        if self.is_revoked(&caller.token_facts()) { Err(AuthError::Revoked) } else { Ok(caller) }
+        self.check_revoked(&caller).map(|()| caller)
     }
 
     /// The foreign worker of a valid token that lives no longer than this.
     pub async fn verify_worker(&self, token: &str, longest: Duration) -> Result<WorkerCaller, AuthError> {
         let caller = self.verified(token, |key| self.check_worker(token, key, longest)).await?;
         if self.is_revoked(&caller.token_facts()) { Err(AuthError::Revoked) } else { Ok(caller) }
+    }
+
+    /// Refuses a caller whose token was valid, and has been revoked since.
+    pub fn check_revoked(&self, caller: &Caller) -> Result<(), AuthError> {
+        if self.is_revoked(&caller.token_facts()) { Err(AuthError::Revoked) } else { Ok(()) }
     }
 
     fn is_revoked(&self, token: &TokenFacts<'_>) -> bool {

@@ -1,6 +1,10 @@
 //! Who may come in: tokens in their places, permissions, tenants, pages of other sites.
 
+use std::time::{Duration, Instant};
+
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::support::api::{RestFixture, until};
 
@@ -197,4 +201,101 @@ async fn permissions_of_the_token_count_only_where_the_settings_say_so() {
     let by_sql = RestFixture::start(&[]).await;
     let token = by_sql.token("ann", "acme", Some(&["*"]));
     by_sql.get(&token, "/api/v1/jobs").await.error(403, "permission_denied");
+}
+
+/// A request of which all has come but the last byte of its body.
+struct Unfinished {
+    path: &'static str,
+    socket: TcpStream,
+    last: [u8; 1],
+}
+
+impl Unfinished {
+    async fn begin(api: &RestFixture, token: &str, path: &'static str, body: &str) -> Self {
+        let mut socket = TcpStream::connect(api.address).await.expect("connect");
+        let kind = if body.ends_with('\n') { "x-ndjson" } else { "json" };
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\nauthorization: Bearer {token}\r\n\
+             content-type: application/{kind}\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        let (most, last) = body.as_bytes().split_at(body.len() - 1);
+        socket.write_all(&[head.as_bytes(), most].concat()).await.expect("send");
+        Self { path, socket, last: [last[0]] }
+    }
+
+    /// Sends the last byte, and returns the path and the status of the answer.
+    async fn finish(mut self) -> (&'static str, u16) {
+        self.socket.write_all(&self.last).await.expect("send");
+        let mut answer = String::new();
+        self.socket.read_to_string(&mut answer).await.expect("an answer");
+        let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
+        (self.path, status.unwrap_or_else(|| panic!("{}: {answer}", self.path)))
+    }
+}
+
+/// A check counts for a moment, so that a body which comes at once is not asked about twice. This waits until it counts no more.
+async fn until_old(begun: Instant) {
+    until("the first check is old", || async { begun.elapsed() > Duration::from_millis(150) }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_permission_that_is_revoked_while_a_body_comes_is_no_permission() {
+    let api = RestFixture::start(&[]).await;
+    let token = api.user("ann", "acme", &["jobs.*", "campaigns.*", "tokens.*"]).await;
+    let bodies = [
+        ("/api/v1/jobs", r#"{"job_type":"mail"}"#),
+        ("/api/v1/jobs", "{\"job_type\":\"mail\"}\n"),
+        ("/api/v1/campaigns", r#"{"name":"c"}"#),
+        ("/api/v1/jobs/rerun", r#"{"job_ids":["j"]}"#),
+        ("/api/v1/jobs/j/rerun", "{}"),
+        ("/api/v1/admin/revocations", r#"{"jti":"x"}"#),
+    ];
+    let mut begun = Vec::new();
+    for (path, body) in bodies {
+        begun.push(Unfinished::begin(&api, &token, path, body).await);
+    }
+    // They have been let in by then: what each of them was asked first is asked of this one after them.
+    api.get(&token, "/api/v1/jobs").await.expect(200);
+    until_old(Instant::now()).await;
+    let user = "ann".parse().expect("user");
+    let all = ["jobs.*", "campaigns.*", "tokens.*"].map(str::to_owned);
+    let version = api.store.revoke(&user, &all).await.expect("revoke");
+    api.broker.invalidate_permissions(&user, version).await.expect("announce");
+    for request in begun {
+        let (path, status) = request.finish().await;
+        assert_eq!(status, 403, "{path}");
+    }
+    let admin = api.user("admin", "acme", &["*"]).await;
+    assert_eq!(api.get(&admin, "/api/v1/jobs").await.expect(200)["jobs"], json!([]));
+    assert_eq!(api.get(&admin, "/api/v1/campaigns").await.expect(200)["campaigns"], json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_that_is_revoked_while_a_body_comes_is_refused() {
+    let api = RestFixture::start(&[]).await;
+    let admin = api.user("admin", "acme", &["*"]).await;
+    let token = api.user("ann", "acme", &["*"]).await;
+    let bodies = [
+        ("/api/v1/jobs", r#"{"job_type":"mail"}"#),
+        ("/api/v1/jobs", "{\"job_type\":\"mail\"}\n"),
+        ("/api/v1/campaigns", r#"{"name":"c"}"#),
+        ("/api/v1/jobs/rerun", r#"{"job_ids":["j"]}"#),
+        ("/api/v1/batch", r#"{"type":"cancel_jobs","job_ids":["j"]}"#),
+        ("/api/v1/jobs/j/cancel", "{}"),
+        ("/api/v1/admin/revocations", r#"{"jti":"x"}"#),
+    ];
+    let mut begun = Vec::new();
+    for (path, body) in bodies {
+        begun.push(Unfinished::begin(&api, &token, path, body).await);
+    }
+    api.get(&token, "/api/v1/jobs").await.expect(200);
+    let revoked = api.post(&admin, "/api/v1/admin/revocations", &json!({"user_id": "ann"})).await;
+    revoked.expect(201);
+    until("every token of the user is refused", || async { api.get(&token, "/api/v1/jobs").await.status == 401 }).await;
+    for request in begun {
+        let (path, status) = request.finish().await;
+        assert_eq!(status, 401, "{path}");
+    }
+    assert_eq!(api.get(&admin, "/api/v1/jobs").await.expect(200)["jobs"], json!([]));
 }

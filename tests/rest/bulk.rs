@@ -1,10 +1,13 @@
 //! Jobs as a stream of lines: very many, with a wrong one among them, broken off, sent again.
 
 use std::io::Write;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
-use crate::support::api::{Reply, RestFixture};
+use crate::support::api::{Reply, RestFixture, until};
 
 /// Lines of jobs with these numbers.
 fn lines(numbers: std::ops::Range<usize>) -> String {
@@ -160,16 +163,40 @@ async fn a_stream_that_breaks_off_leaves_whole_batches_and_goes_on_when_it_is_se
         socket
     });
     let socket = broken.await.expect("sent");
-    crate::support::api::until("the first batches", || async {
-        total(&api, &ann, "c1").await.as_u64() >= Some(10_000)
-    })
-    .await;
+    until("the first batches", || async { total(&api, &ann, "c1").await.as_u64() >= Some(10_000) }).await;
     drop(socket);
     let there = total(&api, &ann, "c1").await.as_u64().expect("a number");
     assert!(there.is_multiple_of(1_000) && there <= 12_000, "{there}");
     let whole = send(&api, &ann, path, lines(0..12_600)).await.expect(201);
     assert_eq!(whole["count"], 12_600);
     assert_eq!(total(&api, &ann, "c1").await, 12_600);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_loses_the_permission_while_lines_come_makes_no_further_batch() {
+    let api = RestFixture::start(&[]).await;
+    let (ann, admin) = (api.user("ann", "acme", &["*"]).await, api.user("admin", "acme", &["*"]).await);
+    api.post(&ann, "/api/v1/campaigns", &json!({"id":"c1"})).await.expect(201);
+    let mut socket = TcpStream::connect(api.address).await.expect("connect");
+    let head = format!(
+        "POST /api/v1/campaigns/c1/jobs HTTP/1.1\r\nhost: x\r\nconnection: close\r\nauthorization: Bearer {ann}\r\n\
+         content-type: application/x-ndjson\r\ntransfer-encoding: chunked\r\n\r\n"
+    );
+    let chunk = |lines: String| format!("{:x}\r\n{lines}\r\n", lines.len());
+    socket.write_all((head + &chunk(lines(0..12_500))).as_bytes()).await.expect("send");
+    until("the first batches", || async { total(&api, &admin, "c1").await.as_u64() >= Some(10_000) }).await;
+    let user = "ann".parse().expect("user");
+    let version = api.store.revoke(&user, &["*".to_owned()]).await.expect("revoke");
+    api.broker.invalidate_permissions(&user, version).await.expect("announce");
+    let begun = Instant::now();
+    until("the last check is old", || async { begun.elapsed() > Duration::from_millis(150) }).await;
+    let before = total(&api, &admin, "c1").await.as_u64().expect("a number");
+    socket.write_all((chunk(lines(12_500..20_000)) + "0\r\n\r\n").as_bytes()).await.expect("send");
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).await.expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 403") && answer.contains(&format!("\"lines_taken\":{before}")), "{answer}");
+    assert!(answer.contains("send the lines from"), "{answer}");
+    assert_eq!(total(&api, &admin, "c1").await, before);
 }
 
 /// Lines that a version before has made had ids of another kind: the same lines sent again find them.

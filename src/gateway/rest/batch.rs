@@ -26,7 +26,7 @@ impl BatchApi {
     pub(super) async fn batch(&self, request: &mut Request) -> Result<Answer, Refusal> {
         let caller = Arc::new(self.callers.caller(request).await?);
         let wait = request.query::<WaitQuery>()?.wait;
-        let body = request.body(MAX_BATCH_FRAME).await?;
+        let body = self.callers.body(request, &caller, MAX_BATCH_FRAME).await?;
         let text = std::str::from_utf8(&body).map_err(|_| Refusal::invalid("The body is not valid UTF-8"))?;
         let asked = parse_batch(text)?;
         match self.batches.ask(&caller, asked, request.address().as_deref()).await? {

@@ -1,7 +1,9 @@
 //! Who sends a request, and whether they may.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use bytes::Bytes;
 use hyper::header::ORIGIN;
 use tokio::time::Instant;
 
@@ -17,6 +19,9 @@ use crate::protocol::ErrorCode;
 
 /// Seconds of the rate of requests that may come at once: a script's first page of work is not held up.
 const BURST_SECONDS: f64 = 10.0;
+
+/// For so long a check of a permission counts: whoever sends a request in one go is asked once.
+const CHECK_LASTS: Duration = Duration::from_millis(100);
 
 /// Checks tokens and permissions; cheap to clone.
 #[derive(Clone)]
@@ -79,6 +84,44 @@ impl Callers {
             return Ok(caller);
         }
         Err(Refusal::forbidden(what))
+    }
+
+    /// The body of a request. It comes when its sender likes, and a token that was revoked meanwhile is refused.
+    pub(super) async fn body(&self, request: &mut Request, caller: &Caller, limit: usize) -> Result<Bytes, Refusal> {
+        let body = request.body(limit).await?;
+        self.verifier.check_revoked(caller)?;
+        Ok(body)
+    }
+
+    /// As [`Self::body`], of somebody who has just been found to hold a permission, and must still hold it when the body is there.
+    pub(super) async fn permitted_body(
+        &self,
+        request: &mut Request,
+        caller: &Caller,
+        permission: &Permission,
+        what: &str,
+        limit: usize,
+    ) -> Result<Bytes, Refusal> {
+        let checked_at = Instant::now();
+        let body = request.body(limit).await?;
+        self.check_again(caller, permission, what, checked_at).await?;
+        Ok(body)
+    }
+
+    /// Refuses a caller from whom the token or this permission was taken since they were checked. Gives when they were checked last.
+    pub(super) async fn check_again(
+        &self,
+        caller: &Caller,
+        permission: &Permission,
+        what: &str,
+        checked_at: Instant,
+    ) -> Result<Instant, Refusal> {
+        self.verifier.check_revoked(caller)?;
+        if checked_at.elapsed() < CHECK_LASTS {
+            return Ok(checked_at);
+        }
+        let now = Instant::now();
+        if self.policy.check(caller, permission).await? { Ok(now) } else { Err(Refusal::forbidden(what)) }
     }
 
     /// As [`Self::require_permission`], to read resources of a kind.

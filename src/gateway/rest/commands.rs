@@ -45,7 +45,7 @@ impl CommandApi {
         let caller = self.callers.caller(request).await?;
         let wait = request.query::<WaitQuery>()?.wait;
         let resource = Resource { tenant: caller.tenant.clone(), kind, id: id(text)? };
-        let body = request.body(MAX_FRAME).await?;
+        let body = self.callers.body(request, &caller, MAX_FRAME).await?;
         let asked = input::command(&body, action, &resource)?;
         if let Err(missing) = exists(&self.store, &resource).await {
             // Whoever may not do this learns that, and not what exists: the submission says so, and counts it.

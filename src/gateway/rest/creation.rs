@@ -21,6 +21,9 @@ use crate::http::Refusal;
 use crate::protocol::{ErrorCode, server};
 use crate::store::{Announcement, AnnouncementKind, Store};
 
+/// What whoever may not make jobs is told that they may not do.
+pub(super) const CREATE_JOB: &str = "create job";
+
 /// Makes jobs and campaigns.
 pub(super) struct CreationApi {
     callers: Callers,
@@ -51,7 +54,7 @@ impl CreationApi {
     /// `POST /api/v1/campaigns/{id}/jobs`: as `POST /api/v1/jobs`, for jobs of this campaign.
     pub(super) async fn add_jobs(&self, request: &mut Request, text: &str) -> Result<Answer, Refusal> {
         let caller =
-            self.callers.require_permission(request, &Permission::create(ResourceKind::Job), "create job").await?;
+            self.callers.require_permission(request, &Permission::create(ResourceKind::Job), CREATE_JOB).await?;
         let campaign = Resource::campaign(caller.tenant.clone(), id(text)?);
         exists(&self.writer.store, &campaign).await?;
         self.create_jobs(request, &caller, Some(&campaign.id)).await
@@ -65,7 +68,7 @@ impl CreationApi {
     ) -> Result<Answer, Refusal> {
         let LinesQuery { request_id } = request.query()?;
         if request.is_json_lines() {
-            return job_lines::create(&self.writer, request, caller, campaign, request_id).await;
+            return job_lines::create(&self.callers, &self.writer, request, caller, campaign, request_id).await;
         }
         if request_id.is_some() {
             let message = "\"request_id\" is for jobs that are sent as lines, with the Content-Type application/x-ndjson; \
@@ -73,7 +76,9 @@ impl CreationApi {
             return Err(Refusal::invalid(message));
         }
         let small = request.announces_at_most(JOB_BODY);
-        let body = request.body(if small { JOB_BODY } else { LARGE_BODY }).await?;
+        let limit = if small { JOB_BODY } else { LARGE_BODY };
+        let (permission, what) = (Permission::create(ResourceKind::Job), CREATE_JOB);
+        let body = self.callers.permitted_body(request, caller, &permission, what, limit).await?;
         let length = body.len();
         let mut place = self.writer.place_if(length > SMALL_BODY, caller).await?;
         let (own_campaign, own_caller) = (campaign.cloned(), caller.clone());
@@ -105,7 +110,8 @@ impl CreationApi {
     }
 
     async fn create_campaign(&self, request: &mut Request, caller: &Caller) -> Result<Answer, Refusal> {
-        let body = request.body(LARGE_BODY).await?;
+        let (permission, what) = (Permission::create(ResourceKind::Campaign), "create campaign");
+        let body = self.callers.permitted_body(request, caller, &permission, what, LARGE_BODY).await?;
         let length = body.len();
         let mut place = self.writer.place_if(length > SMALL_BODY, caller).await?;
         let own_caller = caller.clone();

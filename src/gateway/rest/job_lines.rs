@@ -6,9 +6,12 @@
 
 use hyper::StatusCode;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::answer::Answer;
+use super::callers::Callers;
+use super::creation::CREATE_JOB;
 use super::input::{self, JobOwner, MAX_CAMPAIGN_JOBS};
 use super::job_writer::{FEW_JOBS, JOB_BODY, JobWriter, LARGE_BODY, SMALL_BODY, made, with_store_error};
 use super::line_ids::LineIds;
@@ -16,7 +19,7 @@ use super::lines::LineReader;
 use super::request::Request;
 use crate::auth::Caller;
 use crate::broker::scripts::updates::JobWake;
-use crate::domain::{RequestId, ResourceId};
+use crate::domain::{Permission, RequestId, ResourceId, ResourceKind};
 use crate::http::Refusal;
 use crate::protocol::ErrorCode;
 use crate::store::{BatchOutcome, SubmittedJob};
@@ -30,8 +33,11 @@ const JOB_BYTES: usize = 512;
 
 /// One request with a stream of lines.
 struct JobStream<'a> {
+    callers: &'a Callers,
     writer: &'a JobWriter,
     caller: &'a Caller,
+    /// When it was checked last that they may.
+    checked_at: Instant,
     campaign: Option<&'a ResourceId>,
     /// The client's own name for the request.
     request_id: Option<RequestId>,
@@ -72,6 +78,7 @@ impl Lines {
 
 /// See the head of this file.
 pub(super) async fn create(
+    callers: &Callers,
     writer: &JobWriter,
     request: &mut Request,
     caller: &Caller,
@@ -81,7 +88,20 @@ pub(super) async fn create(
     let made_up = Uuid::now_v7().to_string();
     let name = format!("{} {}", caller.user.as_str(), request_id.as_ref().map_or(made_up.as_str(), RequestId::as_str));
     let ids = LineIds::new(&format!("{} {name} {}", caller.tenant, campaign.map_or("", ResourceId::as_str)));
-    let mut stream = JobStream { writer, caller, campaign, request_id, name, ids, taken_to: 0, count: 0, new: 0 };
+    let checked_at = Instant::now();
+    let mut stream = JobStream {
+        callers,
+        writer,
+        caller,
+        checked_at,
+        campaign,
+        request_id,
+        name,
+        ids,
+        taken_to: 0,
+        count: 0,
+        new: 0,
+    };
     match stream.read(request).await {
         Ok(jobs) => Ok(stream.answer(jobs)),
         Err(refusal) => Err(stream.explain(refusal)),
@@ -99,11 +119,14 @@ impl JobStream<'_> {
         }
         self.keep_former_ids(&mut ahead).await?;
         if !is_long {
+            self.check_again().await?;
             let new = self.write(&ahead).await?;
             self.note(&ahead, new);
             return Ok(Some(ahead.jobs.iter().map(|one| made(&one.job)).collect()));
         }
         while !ahead.jobs.is_empty() {
+            // A stream may go on for hours: whoever may not any more makes no further batch.
+            self.check_again().await?;
             let batch = ahead.take_batch(BATCH_JOBS);
             let gathered = self.gather(&mut reader, request, &mut ahead, batch.bytes, (BATCH_JOBS, BATCH_BYTES));
             let (new, gathered) = tokio::join!(self.write(&batch), gathered);
@@ -112,6 +135,12 @@ impl JobStream<'_> {
             gathered?;
         }
         Ok(None)
+    }
+
+    async fn check_again(&mut self) -> Result<(), Refusal> {
+        let permission = Permission::create(ResourceKind::Job);
+        self.checked_at = self.callers.check_again(self.caller, &permission, CREATE_JOB, self.checked_at).await?;
+        Ok(())
     }
 
     /// Reads lines until there are so many, or so many bytes; `true`: and one more. `beside`: bytes of lines that are being written.

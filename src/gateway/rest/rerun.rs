@@ -1,5 +1,6 @@
 //! Running jobs again: new jobs with the same parameters. Nothing leaves its end.
 
+use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::header::LOCATION;
 use serde::Deserialize;
@@ -26,6 +27,8 @@ use crate::store::{Rerun, RerunFilter, RerunWish, Store};
 const MAX_RERUNS: u32 = 1_000;
 /// Largest body: a thousand ids.
 const MAX_BODY: usize = 256 * 1024;
+/// What whoever may not is told that they may not do.
+const RERUN_JOB: &str = "rerun job";
 /// What the audit trail calls it.
 const ACTION: &str = "rerun";
 
@@ -83,7 +86,7 @@ impl RerunApi {
         let caller = self.caller(request).await?;
         request.no_query()?;
         let of = id(text)?;
-        let body = request.body(MAX_BODY).await?;
+        let body = self.body(request, &caller).await?;
         let body: OneBody = if body.is_empty() { OneBody::default() } else { object(&body)? };
         let asked = Asked {
             caller: &caller,
@@ -108,7 +111,7 @@ impl RerunApi {
     pub(super) async fn many(&self, request: &mut Request) -> Result<Answer, Refusal> {
         let caller = self.caller(request).await?;
         request.no_query()?;
-        let body: ManyBody = object(&request.body(MAX_BODY).await?)?;
+        let body: ManyBody = object(&self.body(request, &caller).await?)?;
         let asked = Asked {
             caller: &caller,
             request_id: key(request, body.request_id)?,
@@ -142,7 +145,12 @@ impl RerunApi {
     }
 
     async fn caller(&self, request: &Request) -> Result<Caller, Refusal> {
-        self.callers.require_permission(request, &Permission::create(ResourceKind::Job), "rerun job").await
+        self.callers.require_permission(request, &Permission::create(ResourceKind::Job), RERUN_JOB).await
+    }
+
+    async fn body(&self, request: &mut Request, caller: &Caller) -> Result<Bytes, Refusal> {
+        let permission = Permission::create(ResourceKind::Job);
+        self.callers.permitted_body(request, caller, &permission, RERUN_JOB, MAX_BODY).await
     }
 
     async fn fitting(&self, asked: &Asked<'_>, filter: FilterBody) -> Result<(Vec<ResourceId>, bool), Refusal> {

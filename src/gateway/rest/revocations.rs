@@ -26,9 +26,10 @@ pub(super) struct RevocationApi {
 impl RevocationApi {
     /// `POST /api/v1/admin/revocations`: within the caller's tenant only, whatever is asked.
     pub(super) async fn revoke(&self, request: &mut Request) -> Result<Answer, Refusal> {
-        let caller = self.callers.require_permission(request, &Permission::revoke_tokens(), "revoke tokens").await?;
+        let (permission, what) = (Permission::revoke_tokens(), "revoke tokens");
+        let caller = self.callers.require_permission(request, &permission, what).await?;
         request.no_query()?;
-        let body = request.body(MAX_FRAME).await?;
+        let body = self.callers.permitted_body(request, &caller, &permission, what, MAX_FRAME).await?;
         let asked = input::revocation(&body)?;
         let (kind, name) = asked.subject();
         let new = NewRevocation {

@@ -9,7 +9,9 @@ use super::answer::{Answer, no_such, with_timeout};
 use super::callers::Callers;
 use super::input::{self, JobList, JobOwner};
 use super::job_lines;
-use super::job_writer::{FEW_JOBS, JOB_BODY, JobWriter, LARGE_BODY, SMALL_BODY, made, parsed, with_store_error};
+use super::job_writer::{
+    CREATE_JOB, FEW_JOBS, JOB_BODY, JobWriter, LARGE_BODY, SMALL_BODY, made, parsed, with_store_error,
+};
 use super::query::parsed as parsed_value;
 use super::request::{Request, id, too_large};
 use super::resources::exists;
@@ -20,9 +22,6 @@ use crate::domain::{Permission, RequestId, Resource, ResourceId, ResourceKind};
 use crate::http::Refusal;
 use crate::protocol::{ErrorCode, server};
 use crate::store::{Announcement, AnnouncementKind, Store};
-
-/// What whoever may not make jobs is told that they may not do.
-pub(super) const CREATE_JOB: &str = "create job";
 
 /// Makes jobs and campaigns.
 pub(super) struct CreationApi {

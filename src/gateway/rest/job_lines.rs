@@ -11,9 +11,8 @@ use uuid::Uuid;
 
 use super::answer::Answer;
 use super::callers::Callers;
-use super::creation::CREATE_JOB;
 use super::input::{self, JobOwner, MAX_CAMPAIGN_JOBS};
-use super::job_writer::{FEW_JOBS, JOB_BODY, JobWriter, LARGE_BODY, SMALL_BODY, made, with_store_error};
+use super::job_writer::{CREATE_JOB, FEW_JOBS, JOB_BODY, JobWriter, LARGE_BODY, SMALL_BODY, made, with_store_error};
 use super::line_ids::LineIds;
 use super::lines::LineReader;
 use super::request::Request;

@@ -16,6 +16,9 @@ use crate::http::Refusal;
 use crate::protocol::ErrorCode;
 use crate::store::{NewJob, Store, StoreError};
 
+/// What whoever may not make jobs is told that they may not do.
+pub(super) const CREATE_JOB: &str = "create job";
+
 /// Largest body that makes one job.
 pub(super) const JOB_BODY: usize = 1024 * 1024;
 /// Largest body that makes a campaign, or many jobs.
